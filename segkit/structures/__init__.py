@@ -1,0 +1,40 @@
+"""What crosses the seams between the rooms."""
+
+from segkit.structures.categories import IGNORE_LABEL, THING_CHANNEL, Category, CategorySet, SemanticSpace, default_color
+from segkit.structures.errors import CheckpointError, ConfigError, DatasetError, SegkitError
+from segkit.structures.instances import InstanceMasks
+from segkit.structures.panoptic import (
+    MAX_SEGMENT_ID,
+    VOID,
+    PanopticSegmentation,
+    Segment,
+    boxes_xywh,
+    ids_to_rgb,
+    rgb_to_ids,
+)
+from segkit.structures.rle import crop_to_rle, mask_to_rle, rle_to_mask, segmentation_to_rle
+
+__all__ = [
+    "IGNORE_LABEL",
+    "MAX_SEGMENT_ID",
+    "THING_CHANNEL",
+    "VOID",
+    "Category",
+    "CategorySet",
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "InstanceMasks",
+    "PanopticSegmentation",
+    "SegkitError",
+    "Segment",
+    "SemanticSpace",
+    "boxes_xywh",
+    "crop_to_rle",
+    "default_color",
+    "ids_to_rgb",
+    "mask_to_rle",
+    "rgb_to_ids",
+    "rle_to_mask",
+    "segmentation_to_rle",
+]

@@ -1,0 +1,65 @@
+"""PanopticSegmentation: one segment per pixel, and what each segment is; ids as PNG colours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+VOID = 0  # segment_id of unlabelled pixels (panopticapi evaluation.py: VOID = 0)
+MAX_SEGMENT_ID = 256**3 - 1  # what the three bytes of an RGB pixel hold
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of one image.
+
+    category_id: the maker states its space (dataset files: category_id; a network: contiguous id).
+    area_px: pixels in the map. score: of an instance, else None. instance_id: row of the instance it came from.
+    """
+
+    segment_id: int
+    category_id: int
+    isthing: bool
+    area_px: int
+    iscrowd: bool = False
+    score: float | None = None
+    instance_id: int | None = None
+
+
+@dataclass(frozen=True)
+class PanopticSegmentation:
+    """segment_ids: (H, W) int32, `VOID` = unlabelled; segments: one per id that the map may hold."""
+
+    segment_ids: NDArray[np.int32]
+    segments: tuple[Segment, ...]
+
+
+def ids_to_rgb(segment_ids: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """(H, W) ids in [0, 2^24) -> (H, W, 3) uint8 RGB, id = R + 256 G + 65536 B (panopticapi utils.id2rgb).
+
+    Raises ValueError where an id does not fit into three bytes.
+    """
+    if segment_ids.size and (segment_ids.min() < 0 or segment_ids.max() > MAX_SEGMENT_ID):
+        raise ValueError(f"segment ids must be in [0, {MAX_SEGMENT_ID}], got {segment_ids.min()}..{segment_ids.max()}")
+    packed = np.ascontiguousarray(segment_ids, dtype="<u4")
+    return packed.view(np.uint8).reshape(*packed.shape, 4)[..., :3].copy()
+
+
+def rgb_to_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """(H, W, 3) uint8 RGB -> (H, W) int32 ids, id = R + 256 G + 65536 B (panopticapi utils.rgb2id)."""
+    wide = rgb.astype(np.int32)
+    ids: NDArray[np.int32] = wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
+    return ids
+
+
+def boxes_xywh(segment_ids: NDArray[np.int32]) -> dict[int, tuple[int, int, int, int]]:
+    """Tight box (x, y, width, height) in pixels of every segment but void, COCO's `bbox`."""
+    boxes: dict[int, tuple[int, int, int, int]] = {}
+    for segment_id in np.unique(segment_ids).tolist():
+        if segment_id != VOID:
+            ys, xs = np.nonzero(segment_ids == segment_id)
+            left, top = int(xs.min()), int(ys.min())
+            boxes[segment_id] = (left, top, int(xs.max()) - left + 1, int(ys.max()) - top + 1)
+    return boxes

@@ -1,0 +1,61 @@
+"""Package, extras and console command of segkit; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "segkit/__init__.py").read_text()).group(1)
+
+# What segkit itself imports.
+OWN = [
+    "cityscapesScripts>=2.2",
+    "numpy>=1.24",
+    "opencv-python-headless>=4.8",
+    "Pillow>=9.5",
+    "pycocotools>=2.0.7",
+    "rich>=13",
+    "torch>=2.4",
+    "torchvision>=0.19",
+]
+# What detectron2 imports: tools/install_detectron2.py installs it without its own pins.
+DETECTRON2_NEEDS = [
+    "cloudpickle",
+    "fvcore>=0.1.5",
+    "hydra-core>=1.1",
+    "iopath>=0.1.9",
+    "matplotlib",
+    "omegaconf>=2.1,<2.4",
+    "packaging",
+    "setuptools<81",  # detectron2.model_zoo imports pkg_resources
+    "tabulate",
+    "tensorboard",
+    "termcolor>=1.1",
+    "tqdm>4.29.0",
+    "yacs>=0.1.8",
+]
+
+setup(
+    name="segkit",
+    version=VERSION,
+    description="Instance and panoptic segmentation on Detectron2",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.10,<3.14",
+    packages=find_packages(include=["segkit", "segkit.*"]),
+    package_data={"segkit": ["py.typed"]},
+    install_requires=OWN + DETECTRON2_NEEDS,
+    extras_require={
+        "export": ["onnx>=1.16", "onnxscript>=0.1"],
+        "test": [
+            "hypothesis>=6.100",
+            "import-linter>=2.1",
+            "mypy>=1.11",
+            "pre-commit>=3.7",
+            "pytest>=8",
+            "ruff>=0.6",
+        ],
+    },
+    entry_points={"console_scripts": ["segkit = segkit.cli.main:main"]},
+)
