@@ -10,7 +10,6 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "segkit/__init__.py").read_
 
 # What segkit itself imports.
 OWN = [
-    "cityscapesScripts>=2.2",
     "numpy>=1.24",
     "opencv-python-headless>=4.8",
     "Pillow>=9.5",

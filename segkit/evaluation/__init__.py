@@ -1,0 +1,33 @@
+"""Adapters: a metric of ours as a Detectron2 DatasetEvaluator; a dataset names the ones that judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from detectron2.evaluation import DatasetEvaluators
+
+from segkit.data.catalog import Dataset
+from segkit.data.mapper import thing_channels
+from segkit.evaluation.base import ImageEvaluator, Truth
+from segkit.evaluation.instances import InstanceEvaluator
+from segkit.evaluation.panoptic import PanopticEvaluator
+from segkit.evaluation.semantic import SemanticEvaluator
+from segkit.structures import ConfigError
+
+EVALUATORS: dict[str, type[ImageEvaluator]] = {
+    "panoptic_quality": PanopticEvaluator,
+    "mask_ap": InstanceEvaluator,
+    "semantic_iou": SemanticEvaluator,
+}
+
+
+def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEvaluators:
+    """The evaluators that the dataset declares, writing their exports into output_dir."""
+    truth = Truth(dataset, thing_channels(cfg, dataset))
+    evaluators = []
+    for metric in dataset.metrics:
+        if metric not in EVALUATORS:
+            raise ConfigError(f"the dataset {dataset.name} names the unknown metric {metric!r}; known: {[*EVALUATORS]}")
+        evaluators.append(EVALUATORS[metric](dataset, truth, output_dir))
+    return DatasetEvaluators(evaluators)

@@ -1,0 +1,19 @@
+"""The datasets that segkit knows by name, one file each with a `register(root)`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from segkit.data.datasets import cityscapes, coco, toy
+
+
+def dataset_root() -> Path:
+    """The folder of datasets: $DETECTRON2_DATASETS, or `datasets`, as Detectron2 has it."""
+    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+
+
+def register_datasets(root: Path | None = None) -> None:
+    """Register every dataset below `root` (default: `dataset_root()`); nothing is read, again is harmless."""
+    for module in (coco, cityscapes, toy):
+        module.register(root or dataset_root())

@@ -1,0 +1,5 @@
+"""Meta-architectures, one file each; importing this package registers them with Detectron2."""
+
+from segkit.modeling.meta_arch.panoptic_rcnn import PanopticRCNN
+
+__all__ = ["PanopticRCNN"]

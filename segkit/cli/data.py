@@ -1,0 +1,48 @@
+"""`segkit data`: make data."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.progress import Progress
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the sub-verbs and their arguments."""
+    verbs = parser.add_subparsers(dest="data_verb", required=True, metavar="VERB")
+    toy = verbs.add_parser("toy", help="generate toy scenes in COCO panoptic layout")
+    toy.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
+    toy.add_argument("--images", type=_positive, default=100, metavar="N", help="number of scenes (default 100)")
+    toy.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed makes the same bytes (default 0)")
+    toy.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
+    toy.set_defaults(data_run=_toy)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen sub-verb."""
+    result: int = args.data_run(args)
+    return result
+
+
+def _toy(args: argparse.Namespace) -> int:
+    from segkit.data.toy import write_dataset
+
+    with Progress() as progress:
+        task = progress.add_task("toy scenes", total=args.images)
+        write_dataset(
+            args.output,
+            args.images,
+            args.seed,
+            overwrite=args.overwrite,
+            progress=lambda done, total: progress.update(task, completed=done),
+        )
+    for name in ("images", "panoptic.json", "panoptic", "instances.json"):
+        print(args.output / name)
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)

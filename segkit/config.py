@@ -1,0 +1,111 @@
+"""Every config key of segkit, its default and its unit; and the reading of config files."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from detectron2.config import CfgNode as CN
+from detectron2.config import get_cfg
+
+from segkit.structures import ConfigError
+
+FROM_DATASET = -1  # a class count that is taken from the training dataset
+
+
+def add_segkit_config(cfg: CN) -> None:
+    """Add segkit's keys to a Detectron2 config, in place."""
+    # Panoptic datasets of the user's own, registered before training: a list of
+    # {name, panoptic_json, panoptic_root, image_root (found by itself where it lies beside), instances_json (optional)}.
+    cfg.DATASETS.CUSTOM = []
+    # Images and PNGs that are decoded and compared with the JSON before training starts, spread over the dataset;
+    # the others are checked when they are read. -1: all; 0: none.
+    cfg.DATASETS.CHECK_IMAGES = 500
+
+    # Class counts: taken from the dataset. A number is compared with it, and refused where they disagree.
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = FROM_DATASET
+    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = FROM_DATASET
+    # Channels of the semantic head: "one" for all things plus one per stuff class (Panoptic FPN); "per_class": one for
+    # every class; "auto": "one", or "per_class" for datasets that are judged by semantic IoU alone.
+    cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "auto"
+
+    cfg.MODEL.PANOPTIC = CN()
+    # Stuff contiguous id of each semantic channel, 0 for things; filled in from the dataset for "per_class".
+    cfg.MODEL.PANOPTIC.STUFF_IDS = []
+    cfg.MODEL.PANOPTIC.FUSION = CN()
+    # Method, a key of segkit.fusion.FUSION_METHODS. "heuristic" takes its three thresholds from
+    # MODEL.PANOPTIC_FPN.COMBINE, so that Detectron2's configs keep their meaning.
+    cfg.MODEL.PANOPTIC.FUSION.NAME = "heuristic"
+
+    # Weight of the soft Dice loss beside the cross-entropy, in DiceSemSegFPNHead and DiceMaskHead.
+    cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT = 1.0
+    cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT = 1.0
+
+    # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
+    cfg.MODEL.TORCHVISION = CN()
+    cfg.MODEL.TORCHVISION.NAME = "mobilenet_v3_large"
+    # Name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
+    cfg.MODEL.TORCHVISION.WEIGHTS = ""
+
+    # "SGD" (Detectron2's, with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+
+
+def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CN:
+    """Detectron2's defaults, segkit's keys, the YAML file and its _BASE_, then KEY VALUE pairs.
+
+    Raises ConfigError for a missing or unreadable file, an unknown key (with the nearest known one) or a value of
+    another type. YAML that would run code is refused.
+    """
+    cfg = get_cfg()
+    add_segkit_config(cfg)
+    if path:
+        _merge_file(cfg, Path(path))
+    if len(opts) % 2:
+        raise ConfigError(f"expected KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
+    try:
+        cfg.merge_from_list(list(opts))
+    except (KeyError, ValueError, AssertionError) as error:
+        raise _explained(cfg, error, "command line") from error
+    return cfg
+
+
+def _merge_file(cfg: CN, path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError("no such config file", where=path, remedy="the recipes are in the folder configs/")
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError("expected a YAML config", where=path, remedy="Python configs would run code and are not read")
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise _explained(cfg, error, path) from error
+    except (yaml.YAMLError, AttributeError, TypeError) as error:
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"expected YAML of plain values, one mapping: {detail}", where=path) from error
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error}", where=path, remedy="check the file and its _BASE_") from error
+
+
+def _explained(cfg: CN, error: Exception, where: object) -> ConfigError:
+    text = str(error.args[0] if error.args else error)
+    unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
+    if not unknown:
+        return ConfigError(" ".join(text.split()), where=where)
+    keys = _all_keys(cfg)
+    near = difflib.get_close_matches(unknown[1], keys, n=1, cutoff=0.6)
+    last = unknown[1].rsplit(".", 1)[-1]
+    near = near or [key for key in keys if key.rsplit(".", 1)[-1] == last][:1]
+    remedy = f"did you mean {near[0]}?" if near else "segkit/config.py and Detectron2's config list the keys"
+    return ConfigError(f"the config key {unknown[1]} does not exist", where=where, remedy=remedy)
+
+
+def _all_keys(node: CN, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in node.items():
+        keys.append(prefix + key)
+        if isinstance(value, CN):
+            keys += _all_keys(value, f"{prefix}{key}.")
+    return keys

@@ -1,0 +1,129 @@
+"""The datasets that segkit knows: a name, how it is loaded, and what follows from it for Detectron2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from segkit.structures import IGNORE_LABEL, CategorySet, ConfigError
+
+Record = dict[str, Any]
+
+PANOPTIC_METRICS = ("panoptic_quality", "mask_ap", "semantic_iou")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A loaded dataset.
+
+    records: Detectron2 dataset dicts: file_name, image_id, height, width; and of a panoptic dataset also
+    pan_seg_file_name, pan_seg_format (a key of segkit.data.truth.PANOPTIC_READERS) and segments_info (ids and
+    category ids as in the file).
+    metrics: keys of segkit.evaluation.EVALUATORS that it is judged by.
+    instances_json: COCO instances that train and judge boxes and masks instead of those derived from the records.
+    own_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.
+    metadata: what else Detectron2's MetadataCatalog should tell.
+    """
+
+    name: str
+    categories: CategorySet
+    metrics: tuple[str, ...]
+    records: list[Record]
+    instances_json: Path | None = None
+    own_mapper: bool = True
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def default_thing_channels(self) -> str:
+        """Semantic channels where the config says "auto", see CategorySet.semantic_space."""
+        return "per_class" if self.metrics == ("semantic_iou",) else "one"
+
+
+_loaders: dict[str, Callable[[], Dataset]] = {}
+_known_categories: dict[str, CategorySet] = {}
+_loaded: dict[str, Dataset] = {}
+
+
+def register_dataset(name: str, load: Callable[[], Dataset], categories: CategorySet | None = None) -> None:
+    """Make `name` known to segkit and to Detectron2's DatasetCatalog; nothing is read before it is asked for.
+
+    categories: where they are known without reading, so that a model can be used without its dataset. A name that segkit registered before is replaced; ConfigError where it is somebody else's.
+    """
+    if name in DatasetCatalog and name not in _loaders:
+        raise ConfigError(f"the dataset name {name!r} is taken by Detectron2", remedy="choose another name")
+    if name in _loaders:
+        DatasetCatalog.remove(name)
+        if name in MetadataCatalog:
+            MetadataCatalog.remove(name)
+        _loaded.pop(name, None)
+        _known_categories.pop(name, None)
+    _loaders[name] = load
+    if categories is not None:
+        _known_categories[name] = categories
+    DatasetCatalog.register(name, lambda: load_dataset(name).records)
+
+
+def load_dataset(name: str) -> Dataset:
+    """The dataset of that name, segkit's or Detectron2's, read once; ConfigError for an unknown name."""
+    if name not in _loaded:
+        if name in _loaders:
+            dataset = _loaders[name]()
+            MetadataCatalog.get(name).set(**_detectron2_metadata(dataset))
+        elif name in DatasetCatalog:
+            from segkit.data.detectron2_names import adopt
+
+            dataset = adopt(name)
+        else:
+            raise ConfigError(
+                f"the dataset {name!r} is not registered",
+                where="DATASETS",
+                remedy=f"segkit's own are {', '.join(sorted(_loaders))}; add yours to DATASETS.CUSTOM",
+            )
+        _loaded[name] = dataset
+    return _loaded[name]
+
+
+def categories_of(name: str) -> CategorySet:
+    """The categories of a dataset, without reading it where they are known."""
+    if name in _known_categories:
+        return _known_categories[name]
+    if name in DatasetCatalog and name not in _loaders:
+        from segkit.data.detectron2_names import categories_of_metadata
+
+        return categories_of_metadata(name)
+    return load_dataset(name).categories
+
+
+def load_all(names: Sequence[str]) -> list[Dataset]:
+    """The datasets of these names; ConfigError where there is none, or their categories differ."""
+    if not names:
+        raise ConfigError("DATASETS.TRAIN and DATASETS.TEST name no dataset", remedy="pass --config-file")
+    datasets = [load_dataset(name) for name in names]
+    for other in datasets[1:]:
+        if other.categories != datasets[0].categories:
+            raise ConfigError(
+                f"the datasets {datasets[0].name} and {other.name} have different categories",
+                where="DATASETS",
+                remedy="train and test on datasets with one set of categories",
+            )
+    return datasets
+
+
+def _detectron2_metadata(dataset: Dataset) -> dict[str, Any]:
+    """What Detectron2's evaluators and visualizers look for, as `_get_coco_panoptic_separated_meta` names it."""
+    categories = dataset.categories
+    return {
+        "evaluator_type": "segkit",
+        "ignore_label": IGNORE_LABEL,
+        "thing_classes": [c.name for c in categories.things],
+        "thing_colors": [c.color for c in categories.things],
+        "thing_dataset_id_to_contiguous_id": dict(categories.thing_contiguous_ids),
+        "stuff_classes": ["things", *(c.name for c in categories.stuff)],
+        "stuff_colors": [(82, 18, 128), *(c.color for c in categories.stuff)],
+        "stuff_dataset_id_to_contiguous_id": {0: 0, **categories.stuff_contiguous_ids},
+        **dataset.metadata,
+    }

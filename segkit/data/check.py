@@ -1,0 +1,32 @@
+"""What can be known to be wrong with a dataset before hours of training: images and PNGs against their records."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from segkit.data.catalog import Dataset, Record
+from segkit.data.mapper import read_image
+from segkit.data.truth import read_segmentation
+
+THREADS = 4  # decoding releases the GIL; more do not help a network file system
+
+
+def check_files(dataset: Dataset, limit: int) -> int:
+    """Decode images and PNGs of `limit` records (-1: all), spread evenly over the dataset, the first and last among them.
+
+    Returns how many were looked at. Raises the DatasetError of the first that is bad, in the order of the records.
+    """
+    count = len(dataset.records) if limit < 0 else min(limit, len(dataset.records))
+    picked = np.unique(np.linspace(0, len(dataset.records) - 1, count).round().astype(int)).tolist()
+
+    def look_at(record: Record) -> None:
+        read_image(record, "BGR")
+        if "pan_seg_file_name" in record:
+            read_segmentation(record, dataset.categories)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(look_at, [dataset.records[i] for i in picked]):
+            pass
+    return len(picked)

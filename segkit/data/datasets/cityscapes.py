@@ -1,0 +1,41 @@
+"""Cityscapes fine annotations: panoptic, instances, semantic; Detectron2's names with `segkit_` in front.
+
+Below root/cityscapes: leftImg8bit/{split}/{city}/*_leftImg8bit.png, gtFine/{split}/{city}/*_gtFine_instanceIds.png, as
+they are downloaded; nothing is to be prepared.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from segkit.data.catalog import PANOPTIC_METRICS, Dataset, register_dataset
+from segkit.formats import cityscapes, png
+
+TASKS = {"panoptic": PANOPTIC_METRICS, "instance_seg": ("mask_ap",), "sem_seg": ("semantic_iou",)}
+
+
+def register(root: Path) -> None:
+    """segkit_cityscapes_fine_{panoptic,instance_seg,sem_seg}_{train,val}."""
+    for task, metrics in TASKS.items():
+        for split in ("train", "val"):
+            name = f"segkit_cityscapes_fine_{task}_{split}"
+            register_dataset(name, partial(_load, name, root / "cityscapes", split, metrics), cityscapes.CATEGORIES)
+
+
+def _load(name: str, root: Path, split: str, metrics: tuple[str, ...]) -> Dataset:
+    records = []
+    for found in cityscapes.scan(root, split):
+        header = png.read_header(found.ids_path)
+        records.append(
+            {
+                "file_name": str(found.image_path),
+                "image_id": found.image_id,
+                "height": header.height,
+                "width": header.width,
+                "pan_seg_file_name": str(found.ids_path),
+                "pan_seg_format": "cityscapes",
+            }
+        )
+    metadata = {"image_root": str(root / "leftImg8bit" / split)}
+    return Dataset(name, cityscapes.CATEGORIES, metrics, records, metadata=metadata)

@@ -1,0 +1,28 @@
+"""The toy scenes, made when they are first asked for: the dataset that needs no download."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from segkit.data import toy
+from segkit.data.catalog import Dataset, register_dataset
+from segkit.data.panoptic_dataset import load_coco_panoptic
+
+SPLITS = {"train": (1000, 1), "val": (100, 2)}  # split: (images, seed)
+
+
+def register(root: Path) -> None:
+    """segkit_toy_{train,val}, below root/segkit_toy."""
+    for split in SPLITS:
+        name = f"segkit_toy_{split}"
+        register_dataset(name, partial(_load, name, root / "segkit_toy" / split, split), toy.CATEGORIES)
+
+
+def _load(name: str, folder: Path, split: str) -> Dataset:
+    if not folder.exists():
+        images, seed = SPLITS[split]
+        toy.write_dataset(folder, images, seed)
+    return load_coco_panoptic(
+        name, folder / "panoptic.json", folder / "panoptic", folder / "images", categories=toy.CATEGORIES
+    )

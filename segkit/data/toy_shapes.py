@@ -1,0 +1,149 @@
+"""The objects of the toy scenes: shapes as signed distances, painted with colour, markings, shading and a shadow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+REACH = 1.3  # no shape reaches further from its centre than this many radii
+SHADOW_PX = 2  # how far a shadow falls, pixels
+MARKINGS = ("plain", "stripes", "checks", "spots")  # shared by all shapes: a marking tells nothing about the class
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One object: `shape` is a key of `SHAPES`, lengths in pixels, `turn` in radians, colours RGB of 0..255.
+
+    slimness in [0, 1]: 0 = the shape's stoutest form. light_xy: unit vector towards the light, y downwards.
+    """
+
+    shape: str
+    center_xy: tuple[float, float]
+    radius_px: float
+    turn: float
+    slimness: float
+    color: Floats
+    mark_color: Floats
+    marking: str
+    light_xy: tuple[float, float]
+
+
+def paint(canvas: Floats, thing: Thing) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
+    """Draw `thing` over canvas (H, W, 3) float32 RGB, in place; returns its window (rows, columns) and the mask in it.
+
+    The mask holds the pixels whose centre lies inside the outline. Nothing is drawn outside the image; the window is
+    empty where the thing lies beyond it.
+    """
+    window, x, y = _local_grid(canvas.shape[:2], thing)
+    cos, sin = np.float32(math.cos(thing.turn)), np.float32(math.sin(thing.turn))
+    u, v = x * cos + y * sin, y * cos - x * sin
+    distance = SHAPES[thing.shape](u, v, np.float32(thing.radius_px), np.float32(thing.slimness))
+    alpha = np.clip(0.5 - distance, 0, 1)
+    view = canvas[window]
+    view *= (1 - 0.35 * _shadow(alpha, thing.light_xy))[..., None]
+    marked = _marks(thing.marking, u, v, thing.radius_px)[..., None]
+    surface = thing.color + marked * (thing.mark_color - thing.color)
+    surface *= _shade(thing, x, y, u, v, distance)[..., None]
+    view += alpha[..., None] * (surface - view)
+    return window, distance < 0
+
+
+def _local_grid(size_hw: tuple[int, ...], thing: Thing) -> tuple[tuple[slice, slice], Floats, Floats]:
+    """The image's window around the thing; x (1, w) and y (h, 1) of its pixel centres, from the thing's centre."""
+    reach = thing.radius_px * REACH + SHADOW_PX + 1
+    spans = []
+    for center, size in zip(reversed(thing.center_xy), size_hw, strict=True):
+        spans.append((min(max(math.floor(center - reach), 0), size), min(max(math.ceil(center + reach), 0), size)))
+    (top, bottom), (left, right) = spans
+    x = np.arange(left, right, dtype=np.float32)[None, :] + np.float32(0.5 - thing.center_xy[0])
+    y = np.arange(top, bottom, dtype=np.float32)[:, None] + np.float32(0.5 - thing.center_xy[1])
+    return (slice(top, bottom), slice(left, right)), x, y
+
+
+def _ball(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
+    return np.sqrt(u * u + v * v) - radius
+
+
+def _crate(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
+    half_width, half_height = radius * np.float32(0.95), radius * (np.float32(0.9) - np.float32(0.3) * slimness)
+    return np.maximum(np.abs(u) - half_width, np.abs(v) - half_height)
+
+
+def _star(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
+    """A pentagram: a point is inside where at least four of the five edge lines have it on the inner side."""
+    inner = radius * np.float32(REACH * (0.42 - 0.08 * float(slimness)))
+    edges = [
+        u * np.float32(math.cos(math.tau * k / 5)) + v * np.float32(math.sin(math.tau * k / 5)) - inner
+        for k in range(5)
+    ]
+    second: Floats = np.sort(np.stack(edges), axis=0)[-2]
+    return np.maximum(second, np.sqrt(u * u + v * v) - radius * np.float32(REACH))
+
+
+def _leaf(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
+    """A lens: what two discs have in common, `half` long and `thin` wide to either side."""
+    half, thin = radius * np.float32(REACH), radius * (np.float32(0.62) - np.float32(0.16) * slimness)
+    bow = (half * half + thin * thin) / (2 * thin)
+    return np.sqrt(u * u + (np.abs(v) + (bow - thin)) ** 2) - bow
+
+
+def _cross(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
+    arm, width = radius * np.float32(1.1), radius * (np.float32(0.42) - np.float32(0.1) * slimness)
+    one = np.maximum(np.abs(u) - arm, np.abs(v) - width)
+    return np.minimum(one, np.maximum(np.abs(v) - arm, np.abs(u) - width))
+
+
+def _shadow(alpha: Floats, light_xy: tuple[float, float]) -> Floats:
+    """The outline, moved away from the light; (h, w) in [0, 1]."""
+    dx, dy = (-SHADOW_PX if toward > 0 else SHADOW_PX for toward in light_xy)
+    shadow = np.zeros_like(alpha)
+    height, width = alpha.shape
+    shadow[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)] = alpha[
+        max(-dy, 0) : height + min(-dy, 0), max(-dx, 0) : width + min(-dx, 0)
+    ]
+    return shadow
+
+
+def _marks(marking: str, u: Floats, v: Floats, radius: float) -> Floats:
+    """(h, w) float32, 1 where the second colour shows."""
+    pitch = np.float32(max(radius * 0.7, 3.0))
+    first, second = (np.mod(axis, pitch) > pitch / 2 for axis in (u, v))
+    if marking == "stripes":
+        shown = first | np.zeros_like(second)
+    elif marking == "checks":
+        shown = first ^ second
+    elif marking == "spots":
+        shown = (np.mod(u, pitch) - pitch / 2) ** 2 + (np.mod(v, pitch) - pitch / 2) ** 2 < pitch * pitch / 10
+    else:
+        shown = np.zeros_like(first & second)
+    return shown.astype(np.float32)
+
+
+def _shade(thing: Thing, x: Floats, y: Floats, u: Floats, v: Floats, distance: Floats) -> Floats:
+    """(h, w) float32 brightness: lit side, dark rim, and what the shape's surface adds."""
+    radius = np.float32(thing.radius_px)
+    light_x, light_y = (np.float32(part) for part in thing.light_xy)
+    shade = 1 + np.float32(0.25) * (x * light_x + y * light_y) / radius
+    if thing.shape == "ball":
+        off_x, off_y = x - light_x * radius * np.float32(0.4), y - light_y * radius * np.float32(0.4)
+        shade += np.maximum(np.float32(0.45) - (off_x * off_x + off_y * off_y) / (radius * radius), -0.5)
+    elif thing.shape == "crate":
+        shade -= np.float32(0.3) * (np.abs(distance + radius * np.float32(0.22)) < 0.7)
+    elif thing.shape == "leaf":
+        shade -= np.float32(0.35) * (np.abs(v) < np.maximum(radius * np.float32(0.06), 0.5))
+    return np.maximum(shade, np.float32(0.25)) * (1 - np.float32(0.35) * (distance > -1.3))
+
+
+SHAPES: dict[str, Callable[[Floats, Floats, np.float32, np.float32], Floats]] = {
+    "ball": _ball,
+    "crate": _crate,
+    "star": _star,
+    "leaf": _leaf,
+    "cross": _cross,
+}

@@ -1,0 +1,75 @@
+"""What a record says is true: its panoptic segmentation and its instances, from whichever files it names."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+from detectron2.structures import BoxMode
+from pycocotools import mask as coco_mask
+
+from segkit.data.catalog import Dataset, Record
+from segkit.formats import cityscapes, coco_instances, coco_panoptic, derive
+from segkit.structures import CategorySet, PanopticSegmentation, segmentation_to_rle
+
+
+def _read_coco(record: Record, categories: CategorySet) -> PanopticSegmentation:
+    return coco_panoptic.read_segmentation(
+        record["pan_seg_file_name"],
+        record["segments_info"],
+        categories,
+        size_hw=(record["height"], record["width"]),
+        image_id=record["image_id"],
+    )
+
+
+def _read_cityscapes(record: Record, categories: CategorySet) -> PanopticSegmentation:
+    return cityscapes.read_segmentation(record["pan_seg_file_name"], size_hw=(record["height"], record["width"]))
+
+
+PANOPTIC_READERS: dict[str, Callable[[Record, CategorySet], PanopticSegmentation]] = {
+    "coco_panoptic": _read_coco,
+    "cityscapes": _read_cityscapes,
+}
+
+
+def read_segmentation(record: Record, categories: CategorySet) -> PanopticSegmentation:
+    """The panoptic truth of a record, category ids of the dataset; DatasetError where file and record disagree."""
+    return PANOPTIC_READERS[record["pan_seg_format"]](record, categories)
+
+
+class InstanceTruth:
+    """COCO annotations of each record: of `instances_json`, else of the record, else derived from its segments."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+        self.derived = dataset.instances_json is None
+        self._by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        if dataset.instances_json is not None:
+            for annotation in coco_instances.read(dataset.instances_json).annotations:
+                self._by_image[annotation["image_id"]].append(annotation)
+
+    def of(self, record: Record, read: Callable[[Record], PanopticSegmentation]) -> list[dict[str, Any]]:
+        """Annotations {category_id, bbox [x, y, w, h], area, iscrowd, segmentation (RLE)}, dataset category ids.
+
+        read: gives the panoptic segmentation of a record, where instances are derived from it.
+        """
+        size_hw = record["height"], record["width"]
+        if self.dataset.instances_json is not None:
+            found = self._by_image[record["image_id"]]
+            return [{**a, "segmentation": segmentation_to_rle(a["segmentation"], size_hw)} for a in found]
+        if "annotations" in record:
+            return [_from_detectron2(a, size_hw, self.dataset.categories) for a in record["annotations"]]
+        return derive.coco_annotations(record["image_id"], read(record))
+
+
+def _from_detectron2(annotation: Record, size_hw: tuple[int, int], categories: CategorySet) -> dict[str, Any]:
+    rle = segmentation_to_rle(annotation["segmentation"], size_hw)
+    return {
+        "category_id": categories.category_id(annotation["category_id"], isthing=True),
+        "bbox": list(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)),
+        "area": float(coco_mask.area(rle)),
+        "iscrowd": int(annotation.get("iscrowd", 0)),
+        "segmentation": rle,
+    }

@@ -1,0 +1,64 @@
+"""From a config file to a config that is known to fit its data."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
+
+from segkit.config import load_config
+from segkit.data.catalog import load_all
+from segkit.data.check import check_files
+from segkit.data.class_counts import resolve_class_counts
+from segkit.data.panoptic_dataset import register_custom
+from segkit.engine import register_all
+from segkit.structures import ConfigError
+
+logger = logging.getLogger(__name__)
+
+
+def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
+    """Register everything, read the config and register its DATASETS.CUSTOM; ConfigError for what cannot be run."""
+    register_all()
+    cfg = load_config(config_file, opts)
+    register_custom(cfg.DATASETS.CUSTOM)
+    _check_architecture(cfg)
+    _resolve_device(cfg)
+    return cfg
+
+
+def prepare_config(
+    config_file: str | Path = "", opts: Sequence[str] = (), *, train: bool = True, check: bool = True
+) -> CfgNode:
+    """`read_config`, its datasets loaded and (check) looked into, its class counts filled in; frozen.
+
+    train: whether the training datasets are needed. Raises ConfigError or DatasetError before any model is built.
+    """
+    cfg = read_config(config_file, opts)
+    names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
+    datasets = load_all(names)
+    resolve_class_counts(cfg, datasets[0])
+    if check:
+        for dataset in {d.name: d for d in datasets}.values():
+            seen = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
+            logger.info("%s: %d images, %d of them decoded and checked", dataset.name, len(dataset.records), seen)
+    cfg.freeze()
+    return cfg
+
+
+def _check_architecture(cfg: CfgNode) -> None:
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        known = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
+        raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {known}")
+
+
+def _resolve_device(cfg: CfgNode) -> None:
+    """Detectron2's default is "cuda": on a machine without one, train on the CPU and say so."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("MODEL.DEVICE is %s, but there is no CUDA device here: running on the CPU", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"

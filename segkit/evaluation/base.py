@@ -1,0 +1,88 @@
+"""What every evaluator of ours shares: the records, the truth, the gathering over processes."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import detectron2.utils.comm as comm
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from numpy.typing import NDArray
+
+from segkit.data.catalog import Dataset, Record
+from segkit.data.truth import read_segmentation
+from segkit.formats.derive import semantic_map
+from segkit.structures import PanopticSegmentation
+
+
+class Truth:
+    """What is true of a dataset's images; the last one read is kept, since several evaluators ask for it in turn."""
+
+    def __init__(self, dataset: Dataset, thing_channels: str) -> None:
+        """thing_channels: what the channels of the semantic head mean, see CategorySet.semantic_space."""
+        self.dataset = dataset
+        self.space = dataset.categories.semantic_space(thing_channels)
+        self.records = {record["image_id"]: record for record in dataset.records}
+        self._last: tuple[Any, PanopticSegmentation] | None = None
+
+    def segmentation(self, record: Record) -> PanopticSegmentation:
+        """The panoptic segmentation of a record of this dataset, category ids of the dataset."""
+        if self._last is None or self._last[0] != record["image_id"]:
+            self._last = record["image_id"], read_segmentation(record, self.dataset.categories)
+        return self._last[1]
+
+    def semantic(self, record: Record) -> NDArray[np.uint8]:
+        """(H, W) uint8, the semantic channel of each pixel, IGNORE_LABEL where void."""
+        return semantic_map(self.segmentation(record), self.space)
+
+
+class ImageEvaluator(DatasetEvaluator):
+    """A metric that looks at one image at a time, and sums over images and processes.
+
+    A subclass says which model output it `needs`, and writes `reset`, `process_image`, `shard` (what its process
+    found, picklable) and `finish` (all shards -> results, on the main process; it also writes the export).
+    A model without that output is not judged by it: `evaluate` says so and returns {}.
+    """
+
+    needs: str
+
+    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path) -> None:
+        self.dataset = dataset
+        self.truth = truth
+        self.output_dir = output_dir
+        self._lacking = False
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        """Inputs and outputs of the model for a batch, see `PanopticRCNN.inference`."""
+        for given, output in zip(inputs, outputs, strict=True):
+            if self.needs in output:
+                self.process_image(self.truth.records[given["image_id"]], output)
+            else:
+                self._lacking = True
+
+    def evaluate(self) -> dict[str, Any] | None:
+        """Detectron2's result dict on the main process, None on others; every process must call it."""
+        shards = comm.gather((self._lacking, self.shard()))
+        if not comm.is_main_process():
+            return None
+        if any(lacking for lacking, _ in shards):
+            logging.getLogger(__name__).warning("%s: the model gives no %r", type(self).__name__, self.needs)
+            return {}
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        return self.finish([shard for _, shard in shards])
+
+    @property
+    def image_order(self) -> list[Any]:
+        """image_ids in the order of the dataset, which decides the last digits of sums."""
+        return list(self.truth.records)
+
+    def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def shard(self) -> Any:
+        raise NotImplementedError
+
+    def finish(self, shards: list[Any]) -> dict[str, Any]:
+        raise NotImplementedError

@@ -1,0 +1,71 @@
+"""A model's outputs in the dataset's own ids."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from segkit.structures import CategorySet, InstanceMasks, PanopticSegmentation, Segment
+
+
+def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> PanopticSegmentation:
+    """`panoptic_seg` of a model with category ids of the dataset; segments that hold no pixel are left out.
+
+    ValueError where segments_info is missing.
+    """
+    ids, segments_info = output["panoptic_seg"]
+    if segments_info is None:
+        raise ValueError("panoptic_seg must come with its segments_info, got None")
+    segment_ids = ids.cpu().numpy().astype(np.int32, copy=False)
+    areas_px = np.bincount(segment_ids.ravel())
+    segments = [
+        Segment(
+            segment["id"],
+            categories.category_id(segment["category_id"], segment["isthing"]),
+            segment["isthing"],
+            int(areas_px[segment["id"]]) if segment["id"] < len(areas_px) else 0,
+            score=segment.get("score"),
+            instance_id=segment.get("instance_id"),
+        )
+        for segment in segments_info
+    ]
+    return PanopticSegmentation(segment_ids, tuple(s for s in segments if s.area_px))
+
+
+def instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:
+    """`instances` of a model as crops, class_ids = thing contiguous ids; None where it predicts no masks."""
+    if "instance_masks" in output:
+        found: InstanceMasks = output["instance_masks"]
+        return found
+    instances = output["instances"].to(torch.device("cpu"))
+    if not instances.has("pred_masks"):
+        return None
+    masks = instances.pred_masks
+    full = masks.numpy().astype(np.bool_) if len(instances) else np.zeros((0, *size_hw), dtype=np.bool_)
+    return InstanceMasks.from_full(
+        full, instances.pred_boxes.tensor.numpy(), instances.scores.numpy(), instances.pred_classes.numpy()
+    )
+
+
+def coco_results(output: dict[str, Any], image_id: Any, size_hw: tuple[int, int], categories: CategorySet) -> list[Any]:
+    """COCO results {image_id, category_id, bbox [x, y, w, h], score, segmentation (RLE, where there are masks)}."""
+    instances = output["instances"].to(torch.device("cpu"))
+    masks = instance_masks(output, size_hw)
+    boxes = instances.pred_boxes.tensor.double().numpy()
+    boxes[:, 2:] -= boxes[:, :2]
+    results = [
+        {
+            "image_id": image_id,
+            "category_id": categories.category_id(class_id, isthing=True),
+            "bbox": box,
+            "score": score,
+        }
+        for class_id, box, score in zip(
+            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
+        )
+    ]
+    for result, rle in zip(results, masks.to_rle() if masks is not None else [], strict=False):
+        result["segmentation"] = rle
+    return results

@@ -1,0 +1,47 @@
+"""Mask R-CNN's mask head, trained with cross-entropy plus soft Dice: thin and small objects weigh as much as large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY, MaskRCNNConvUpsampleHead
+from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
+from detectron2.structures import Instances
+
+from segkit.modeling.losses import dice_loss
+
+
+@ROI_MASK_HEAD_REGISTRY.register()
+class DiceMaskHead(MaskRCNNConvUpsampleHead):
+    """MaskRCNNConvUpsampleHead (Detectron2) with a second loss; its parameters keep their names."""
+
+    @configurable
+    def __init__(self, *args: Any, dice_weight: float = 1.0, **kwargs: Any) -> None:
+        """dice_weight: weight of `loss_mask_dice`; the rest as MaskRCNNConvUpsampleHead takes it."""
+        super().__init__(*args, **kwargs)
+        self.dice_weight = dice_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
+        return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT}
+
+    def forward(self, x: torch.Tensor, instances: list[Instances]) -> Any:
+        """x: (R, C, M, M) pooled features of all regions. Training: losses; else `instances` with pred_masks."""
+        logits = self.layers(x)
+        if not self.training:
+            mask_rcnn_inference(logits, instances)
+            return instances
+        cross_entropy = mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight
+        return {"loss_mask": cross_entropy, "loss_mask_dice": self._dice(logits, instances) * self.dice_weight}
+
+    def _dice(self, logits: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
+        side = logits.shape[-1]
+        shown = [x for x in instances if len(x)]
+        if not shown:
+            return logits.sum() * 0
+        targets = torch.cat([x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, side) for x in shown])
+        channel = torch.cat([x.gt_classes for x in shown]) if logits.shape[1] > 1 else 0
+        probs = logits[torch.arange(len(logits), device=logits.device), channel].sigmoid()
+        return dice_loss(probs.flatten(1), targets.to(probs).flatten(1))

@@ -1,0 +1,42 @@
+"""The Panoptic FPN semantic head, trained with cross-entropy plus soft Dice: small classes weigh as much as large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
+from torch.nn import functional as F
+
+from segkit.modeling.losses import dice_loss
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class DiceSemSegFPNHead(SemSegFPNHead):
+    """SemSegFPNHead (Detectron2) with a second loss; its parameters keep their names."""
+
+    @configurable
+    def __init__(self, *args: Any, dice_weight: float = 1.0, **kwargs: Any) -> None:
+        """dice_weight: weight of `loss_sem_seg_dice`; the rest as SemSegFPNHead takes it."""
+        super().__init__(*args, **kwargs)
+        self.dice_weight = dice_weight
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
+        return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT}
+
+    def losses(self, predictions: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """predictions: (B, C, h, w) logits; targets: (B, H, W) int64, `ignore_value` where nothing is to be learnt."""
+        losses = super().losses(predictions, targets)
+        logits = F.interpolate(
+            predictions.float(), scale_factor=self.common_stride, mode="bilinear", align_corners=False
+        )
+        valid = targets != self.ignore_value
+        truth = F.one_hot(targets.where(valid, 0), logits.shape[1]).movedim(-1, 1).float() * valid[:, None]
+        probs = logits.softmax(dim=1) * valid[:, None]
+        # One row per class over the whole batch; only the classes that the batch shows count.
+        rows, truth_rows = probs.transpose(0, 1).flatten(1), truth.transpose(0, 1).flatten(1)
+        dice = dice_loss(rows, truth_rows, truth_rows.sum(dim=1) > 0)
+        return {**losses, "loss_sem_seg_dice": dice * self.dice_weight}

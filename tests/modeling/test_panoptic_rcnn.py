@@ -1,0 +1,190 @@
+"""PanopticRCNN against Detectron2's PanopticFPN, in one process, on random weights that make many instances."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+
+from segkit.config import load_config
+from segkit.fusion import HeuristicFusion
+from segkit.modeling import register_models
+from segkit.modeling.meta_arch import PanopticRCNN
+from segkit.structures import ConfigError
+
+THINGS, SEMANTIC = 7, 6
+STANDARD, CASCADE = "StandardROIHeads", "CascadeROIHeads"
+
+
+def small_config(arch: str, roi_heads: str = STANDARD) -> Any:
+    cfg = load_config()
+    cfg.merge_from_list(
+        f"""MODEL.DEVICE cpu MODEL.META_ARCHITECTURE {arch} MODEL.MASK_ON True
+        MODEL.BACKBONE.NAME build_resnet_fpn_backbone MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64
+        MODEL.RESNETS.NORM GN MODEL.FPN.NORM GN MODEL.FPN.OUT_CHANNELS 32 MODEL.BACKBONE.FREEZE_AT 0
+        MODEL.ROI_HEADS.NUM_CLASSES {THINGS} MODEL.SEM_SEG_HEAD.NUM_CLASSES {SEMANTIC}
+        MODEL.SEM_SEG_HEAD.CONVS_DIM 32 MODEL.ROI_BOX_HEAD.FC_DIM 64 MODEL.ROI_MASK_HEAD.CONV_DIM 32
+        MODEL.ROI_HEADS.SCORE_THRESH_TEST 0.0 MODEL.ROI_HEADS.NAME {roi_heads}
+        MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG {roi_heads == CASCADE}
+        MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH 0.05 MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT 100
+        MODEL.ROI_BOX_HEAD.NAME FastRCNNConvFCHead MODEL.ROI_BOX_HEAD.NUM_FC 2 MODEL.ROI_BOX_HEAD.POOLER_RESOLUTION 7
+        MODEL.ROI_MASK_HEAD.NAME MaskRCNNConvUpsampleHead MODEL.ROI_MASK_HEAD.NUM_CONV 2""".split()
+    )
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256], [512]]
+    cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    return cfg
+
+
+def twins(roi_heads: str = STANDARD) -> tuple[Any, Any]:
+    """Detectron2's model and ours with the same random weights, loud enough that there are many instances."""
+    register_models()
+    torch.manual_seed(3)
+    theirs = build_model(small_config("PanopticFPN", roi_heads))
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if any(part in name for part in ("cls_score", "bbox_pred", "mask_head.predictor", "sem_seg_head.predictor")):
+                weight.add_(torch.randn_like(weight) * (0.02 if "bbox_pred" in name else 0.3))
+    ours = build_model(small_config("PanopticRCNN", roi_heads))
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    return theirs, ours
+
+
+def images(count: int = 2, seed: int = 0) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(seed)
+    sizes = [((96, 128), (144, 192)), ((128, 96), (100, 75))]  # (network's size, output size)
+    return [
+        {"image": torch.rand((3, *size), generator=generator) * 255, "height": out[0], "width": out[1]}
+        for size, out in sizes[:count]
+    ]
+
+
+def targets(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for item in batch:
+        height, width = item["image"].shape[1:]
+        masks = torch.zeros(2, height, width, dtype=torch.bool)
+        masks[0, 5:50, 8:60] = True
+        masks[1, 30:80, 40:90] = True
+        truth = Instances((height, width))
+        truth.gt_masks = BitMasks(masks)
+        truth.gt_boxes = truth.gt_masks.get_bounding_boxes()
+        truth.gt_classes = torch.tensor([1, 4])
+        sem_seg = torch.full((height, width), 3)
+        sem_seg[:20] = 255
+        item.update(instances=truth, sem_seg=sem_seg)
+    return batch
+
+
+@pytest.mark.parametrize("roi_heads", [STANDARD, CASCADE])
+def test_the_same_weights_and_images_give_detectron2s_outputs(roi_heads: str) -> None:
+    theirs, ours = (model.eval() for model in twins(roi_heads))
+    with torch.no_grad():
+        expected, got = theirs(images()), ours(images())
+    for a, b in zip(expected, got, strict=True):
+        assert len(a["instances"]) > 20
+        assert set(a["instances"].get_fields()) == set(b["instances"].get_fields())
+        for field, value in a["instances"].get_fields().items():
+            mine = b["instances"].get(field)
+            value, mine = (v.tensor if isinstance(v, Boxes) else v for v in (value, mine))
+            assert value.dtype == mine.dtype
+            assert torch.equal(value, mine), field
+        assert torch.equal(a["sem_seg"], b["sem_seg"])
+        assert a["panoptic_seg"][0].dtype == b["panoptic_seg"][0].dtype
+        assert torch.equal(a["panoptic_seg"][0], b["panoptic_seg"][0])
+        assert a["panoptic_seg"][1] == b["panoptic_seg"][1]
+        assert {s["isthing"] for s in b["panoptic_seg"][1]} == {True, False}
+        assert torch.equal(torch.from_numpy(b["instance_masks"].to_full()), b["instances"].pred_masks)
+
+
+def test_the_same_weights_and_targets_give_detectron2s_losses() -> None:
+    theirs, ours = (model.train() for model in twins())
+    losses = []
+    for model in (theirs, ours):
+        torch.manual_seed(0)  # the proposals and regions are sampled
+        with EventStorage():
+            losses.append(model(targets(images())))
+    assert list(losses[0]) == list(losses[1])
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[0])
+
+
+def test_heads_outputs_without_postprocessing() -> None:
+    theirs, ours = (model.eval() for model in twins())
+    with torch.no_grad():
+        expected, got = (m.inference(images(), do_postprocess=False) for m in (theirs, ours))
+    assert torch.equal(expected[1], got[1])
+    assert torch.equal(expected[0][0].pred_masks, got[0][0].pred_masks)
+
+
+def test_nothing_detected_leaves_stuff() -> None:
+    _, ours = twins()
+    ours.eval().roi_heads.box_predictor.test_score_thresh = 2.0
+    with torch.no_grad():
+        (output,) = ours(images(1))
+    assert len(output["instances"]) == 0
+    assert output["instances"].pred_masks.shape == (0, 144, 192)
+    assert not any(s["isthing"] for s in output["panoptic_seg"][1])
+
+
+def test_a_channel_per_class_gives_the_same_panoptic_map_as_its_stuff() -> None:
+    """Channels 0..5 in another order, told by stuff_ids: the fused map does not change."""
+    _, ours = twins()
+    with torch.no_grad():
+        before = ours.eval()(images(1))[0]["panoptic_seg"]
+        order = [3, 0, 5, 1, 4, 2]
+        ours.stuff_ids = torch.tensor(order)
+        predictor = ours.sem_seg_head.predictor
+        predictor.weight.copy_(predictor.weight[order].clone())
+        predictor.bias.copy_(predictor.bias[order].clone())
+        after = ours(images(1))[0]["panoptic_seg"]
+    assert torch.equal(before[0], after[0])
+    assert before[1] == after[1]
+
+
+def test_built_from_parts_without_a_config() -> None:
+    _, parts = twins()
+    model = PanopticRCNN(
+        backbone=parts.backbone,
+        proposal_generator=parts.proposal_generator,
+        roi_heads=parts.roi_heads,
+        sem_seg_head=parts.sem_seg_head,
+        fusion=HeuristicFusion(stuff_area_limit_px=100, instance_score_threshold=0.05),
+        pixel_mean=(103.53, 116.28, 123.675),
+        pixel_std=(1.0, 1.0, 1.0),
+    ).eval()
+    with torch.no_grad():
+        expected, got = parts.eval()(images(1))[0], model(images(1))[0]
+    assert torch.equal(expected["panoptic_seg"][0], got["panoptic_seg"][0])
+
+
+def test_an_image_without_semantic_truth_is_refused_by_name() -> None:
+    _, ours = twins()
+    batch = targets(images())
+    del batch[1]["sem_seg"]
+    batch[1]["file_name"] = "b.png"
+    with pytest.raises(ConfigError, match=r"b\.png comes without `sem_seg`"):
+        ours.train()(batch)
+
+
+def test_masks_off_is_refused() -> None:
+    register_models()
+    cfg = small_config("PanopticRCNN")
+    cfg.MODEL.MASK_ON = False
+    with pytest.raises(ConfigError, match="MASK_ON"):
+        build_model(cfg)
+
+
+def test_instance_loss_weight_scales_box_and_mask_losses() -> None:
+    theirs_cfg = small_config("PanopticFPN")
+    theirs_cfg.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT = 0.5
+    ours_cfg = copy.deepcopy(theirs_cfg)
+    ours_cfg.MODEL.META_ARCHITECTURE = "PanopticRCNN"
+    register_models()
+    theirs, ours = build_model(theirs_cfg), build_model(ours_cfg)
+    assert theirs.roi_heads.box_predictor.loss_weight == ours.roi_heads.box_predictor.loss_weight
+    assert theirs.roi_heads.mask_head.loss_weight == ours.roi_heads.mask_head.loss_weight == 0.5
