@@ -19,7 +19,7 @@ FROM_DATASET = -1  # a class count that is taken from the training dataset
 def add_segkit_config(cfg: CN) -> None:
     """Add segkit's keys to a Detectron2 config, in place."""
     # Panoptic datasets of the user's own, registered before training: a list of
-    # {name, panoptic_json, panoptic_root, image_root (found by itself where it lies beside), instances_json (optional)}.
+    # {name, panoptic_json, panoptic_root, image_root (optional: found beside the PNGs), instances_json (optional)}.
     cfg.DATASETS.CUSTOM = []
     # Images and PNGs that are decoded and compared with the JSON before training starts, spread over the dataset;
     # the others are checked when they are read. -1: all; 0: none.

@@ -18,6 +18,7 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -34,41 +35,67 @@ class InstallError(Exception):
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__.split("\n")[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=("pypi", "official"), default="pypi")
     parser.add_argument("--commit", default=OFFICIAL_COMMIT, help="commit for --source official (default %(default)s)")
-    parser.add_argument("--force", action="store_true", help="install even where detectron2 can be imported")
+    parser.add_argument("--force", action="store_true", help="replace the detectron2 that is here")
     parser.add_argument("--wheel-dir", type=Path, help="only write the repacked wheel into this folder")
     args = parser.parse_args(argv)
     try:
         if args.wheel_dir:
-            print(repack(download(args.wheel_dir), args.wheel_dir))
-        elif not args.force and importlib.util.find_spec("detectron2"):
-            print(f"detectron2 is already here: {importlib.util.find_spec('detectron2').origin}")
+            print(write_wheel(args.wheel_dir))
+        elif not args.force and (place := present()):
+            print(f"detectron2 is already here: {place}")
         elif args.source == "official":
             install_official(args.commit)
         else:
             install_from_pypi()
-    except InstallError as error:
+    except (InstallError, OSError) as error:
         print(f"install_detectron2: {error}", file=sys.stderr)
         return 1
     return 0
 
 
+def present() -> str:
+    """Where an importable detectron2 is; empty where there is none. InstallError where there is one that is broken."""
+    spec = importlib.util.find_spec("detectron2")
+    if spec is None or spec.origin is None:  # no origin: a folder that only has the name
+        return ""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module("detectron2.modeling")
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("detectron2"):
+            raise InstallError(f"{spec.origin} is incomplete ({error}): replace it with --force") from error
+        print(f"detectron2 lacks another package: {error}; `segkit doctor` says which", file=sys.stderr)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InstallError(f"{spec.origin} is broken ({said}): mend it, or replace it with --force") from error
+    return spec.origin
+
+
 def install_from_pypi() -> None:
     """Download, check, repack and install the pinned PyPI file."""
     with tempfile.TemporaryDirectory() as folder:
+        pip("install", "--no-deps", "--force-reinstall", str(repack(download(Path(folder)), Path(folder))))
+    print(f"detectron2 {PYPI_VERSION} is installed, without its C++ ops")
+
+
+def write_wheel(wheel_dir: Path) -> Path:
+    """Write the repacked wheel into `wheel_dir`, whole or not at all; the path of it."""
+    wheel_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=wheel_dir) as folder:
         wheel = repack(download(Path(folder)), Path(folder))
-        pip("install", "--no-deps", "--force-reinstall", str(wheel))
+        return wheel.replace(wheel_dir / wheel.name)
 
 
 def install_official(commit: str) -> None:
     """Build the official repository at `commit`; needs git, a C++ compiler and an installed torch."""
     if importlib.util.find_spec("torch") is None:
         raise InstallError("building from source needs torch: install it first")
-    pip("install", "--no-deps", "--no-build-isolation", f"detectron2 @ {OFFICIAL}@{commit}")
+    pip("install", "--no-deps", "--no-build-isolation", "--force-reinstall", f"detectron2 @ {OFFICIAL}@{commit}")
+    print(f"detectron2 is built from {commit}, with its C++ ops")
 
 
 def download(folder: Path) -> Path:
@@ -81,15 +108,14 @@ def download(folder: Path) -> Path:
         raise InstallError(f"expected one file of {wanted} in {folder}, found {[p.name for p in found]}")
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != PYPI_SHA256:
-        found[0].unlink()
         raise InstallError(
-            f"{wanted}: expected sha256 {PYPI_SHA256}, got {digest}: the file was changed on its way; it is removed"
+            f"{wanted}: expected sha256 {PYPI_SHA256}, got {digest}: the file was changed on its way; it is not used"
         )
     return found[0]
 
 
 def repack(original: Path, folder: Path) -> Path:
-    """Write `detectron2/**` of `original`, without its binary, as a wheel for every Python; the original is removed."""
+    """Write `detectron2/**` of `original`, without its binary, as a wheel for every Python into `folder`."""
     target = folder / WHEEL_NAME
     info = f"detectron2-{PYPI_VERSION}.dist-info"
     record: list[str] = []
@@ -109,7 +135,6 @@ def repack(original: Path, folder: Path) -> Path:
         add(f"{info}/WHEEL", b"Wheel-Version: 1.0\nGenerator: segkit\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         record.append(f"{info}/RECORD,,")
         wheel.writestr(zipfile.ZipInfo(f"{info}/RECORD", EPOCH), "\n".join(record) + "\n")
-    original.unlink()
     return target
 
 

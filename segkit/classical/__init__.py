@@ -1,0 +1,36 @@
+"""Segmentation without training: baselines, and first annotations to correct.
+
+Functions take numpy pictures and give label maps, (H, W) int32, 0 = background, 1..N = regions; `to_instances` takes
+a label map to the rest of the package.
+"""
+
+from segkit.classical.adjacency import merge_similar
+from segkit.classical.clustering import kmeans_lab
+from segkit.classical.edges import canny_edges, edge_regions, enclosed_regions
+from segkit.classical.regions import connected_components, relabel, to_instances
+from segkit.classical.thresholding import (
+    local_mean_regions,
+    multi_otsu_thresholds,
+    otsu_levels,
+    otsu_regions,
+    otsu_threshold,
+)
+from segkit.classical.watershed import split_touching, watershed
+
+__all__ = [
+    "canny_edges",
+    "connected_components",
+    "edge_regions",
+    "enclosed_regions",
+    "kmeans_lab",
+    "local_mean_regions",
+    "merge_similar",
+    "multi_otsu_thresholds",
+    "otsu_levels",
+    "otsu_regions",
+    "otsu_threshold",
+    "relabel",
+    "split_touching",
+    "to_instances",
+    "watershed",
+]

@@ -42,6 +42,12 @@ class Dataset:
         """Semantic channels where the config says "auto", see CategorySet.semantic_space."""
         return "per_class" if self.metrics == ("semantic_iou",) else "one"
 
+    def image_entry(self, record: Record) -> dict[str, Any]:
+        """A record's entry of COCO's `images` table; file_name is relative to the image folder where that is known."""
+        path, root = Path(record["file_name"]), self.metadata.get("image_root")
+        name = path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.name
+        return {"id": record["image_id"], "file_name": name, "height": record["height"], "width": record["width"]}
+
 
 _loaders: dict[str, Callable[[], Dataset]] = {}
 _known_categories: dict[str, CategorySet] = {}
@@ -51,7 +57,8 @@ _loaded: dict[str, Dataset] = {}
 def register_dataset(name: str, load: Callable[[], Dataset], categories: CategorySet | None = None) -> None:
     """Make `name` known to segkit and to Detectron2's DatasetCatalog; nothing is read before it is asked for.
 
-    categories: where they are known without reading, so that a model can be used without its dataset. A name that segkit registered before is replaced; ConfigError where it is somebody else's.
+    categories: where they are known without reading, so that a model can be used without its dataset.
+    A name that segkit registered before is replaced; ConfigError where it is somebody else's.
     """
     if name in DatasetCatalog and name not in _loaders:
         raise ConfigError(f"the dataset name {name!r} is taken by Detectron2", remedy="choose another name")

@@ -14,7 +14,7 @@ THREADS = 4  # decoding releases the GIL; more do not help a network file system
 
 
 def check_files(dataset: Dataset, limit: int) -> int:
-    """Decode images and PNGs of `limit` records (-1: all), spread evenly over the dataset, the first and last among them.
+    """Decode images and PNGs of `limit` records (-1: all), spread evenly over the dataset.
 
     Returns how many were looked at. Raises the DatasetError of the first that is bad, in the order of the records.
     """

@@ -23,7 +23,6 @@ def adopt(name: str) -> Dataset:
 
     Raises ConfigError for a type that segkit has no metric for.
     """
-    records = DatasetCatalog.get(name)
     meta = MetadataCatalog.get(name)
     kind = meta.get("evaluator_type", "coco" if "json_file" in meta.as_dict() else None)
     if kind not in METRICS:
@@ -32,6 +31,7 @@ def adopt(name: str) -> Dataset:
             where="DATASETS",
             remedy=f"segkit judges {sorted(METRICS)}, and its own names start with segkit_",
         )
+    records = DatasetCatalog.get(name)
     json_file = meta.get("json_file")
     instances_json = Path(json_file) if json_file else None
     if "panoptic_json" not in meta.as_dict():
@@ -49,7 +49,9 @@ def adopt(name: str) -> Dataset:
         record["segments_info"] = match.segments_info
         record.setdefault("height", match.height)
         record.setdefault("width", match.width)
-    return Dataset(name, file.categories, METRICS[kind], records, instances_json, own_mapper="annotations" not in records[0])
+    return Dataset(
+        name, file.categories, METRICS[kind], records, instances_json, own_mapper="annotations" not in records[0]
+    )
 
 
 def categories_of_metadata(name: str) -> CategorySet:

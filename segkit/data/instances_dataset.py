@@ -13,32 +13,33 @@ from segkit.data.files import LISTED, check_files_exist
 from segkit.formats import coco_instances
 from segkit.structures import CategorySet, DatasetError, segmentation_to_rle
 
-MIN_POLYGON_NUMBERS = 6  # three points; COCO holds shorter ones, which have no area
-
 
 def annotations_by_image(
     instances_json: Path, categories: CategorySet, file: coco_instances.InstancesFile | None = None
 ) -> dict[Any, list[Record]]:
     """Detectron2 annotations of each image_id; crowds included with iscrowd = 1; DatasetError for other categories."""
     file = file or coco_instances.read(instances_json)
-    if unknown := sorted({c.category_id for c in file.categories.categories} - set(categories.thing_contiguous_ids)):
+    used = {annotation["category_id"] for annotation in file.annotations}
+    if unknown := sorted(used - set(categories.thing_contiguous_ids)):
         raise DatasetError(
-            f"expected categories that are things of the dataset, got the ids {unknown[:LISTED]}", where=instances_json
+            f"expected annotations of the dataset's things, got the category ids {unknown[:LISTED]}",
+            where=instances_json,
         )
     sizes = {image["id"]: (image["height"], image["width"]) for image in file.images}
     found: dict[Any, list[Record]] = defaultdict(list)
     for annotation in file.annotations:
-        segmentation = _segmentation(annotation["segmentation"], sizes[annotation["image_id"]])
-        if segmentation:
-            found[annotation["image_id"]].append(
-                {
-                    "bbox": annotation["bbox"],
-                    "bbox_mode": BoxMode.XYWH_ABS,
-                    "category_id": categories.thing_contiguous_ids[annotation["category_id"]],
-                    "iscrowd": annotation.get("iscrowd", 0),
-                    "segmentation": segmentation,
-                }
-            )
+        segmentation = annotation["segmentation"]
+        if not isinstance(segmentation, list):  # Detectron2's mapper takes polygons or compressed RLE
+            segmentation = segmentation_to_rle(segmentation, sizes[annotation["image_id"]])
+        found[annotation["image_id"]].append(
+            {
+                "bbox": annotation["bbox"],
+                "bbox_mode": BoxMode.XYWH_ABS,
+                "category_id": categories.thing_contiguous_ids[annotation["category_id"]],
+                "iscrowd": annotation.get("iscrowd", 0),
+                "segmentation": segmentation,
+            }
+        )
     return found
 
 
@@ -59,11 +60,3 @@ def load_coco_instances(name: str, instances_json: Path, image_root: Path) -> Da
     ]
     metadata = {"json_file": str(instances_json), "image_root": str(image_root)}
     return Dataset(name, file.categories, ("mask_ap",), records, instances_json, metadata=metadata)
-
-
-def _segmentation(segmentation: Any, size_hw: tuple[int, int]) -> Any:
-    """Polygons with at least three points, or compressed RLE, as Detectron2's mapper takes them; None if nothing is left."""
-    if isinstance(segmentation, list):
-        polygons = [p for p in segmentation if len(p) % 2 == 0 and len(p) >= MIN_POLYGON_NUMBERS]
-        return polygons or None
-    return segmentation_to_rle(segmentation, size_hw)

@@ -105,10 +105,11 @@ def read_image(record: Record, image_format: str) -> np.ndarray:
 
 def _crop(cfg: Any) -> T.Augmentation:
     crop = cfg.INPUT.CROP
-    if crop.SINGLE_CATEGORY_MAX_AREA == 1.0:
+    largest = crop.get("SINGLE_CATEGORY_MAX_AREA", 1.0)  # a key of Detectron2's DeepLab project
+    if largest == 1.0:
         return T.RandomCrop(crop.TYPE, crop.SIZE)
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, crop.SIZE, crop.SINGLE_CATEGORY_MAX_AREA, ignored)
+    return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, crop.SIZE, largest, ignored)
 
 
 def _instances_of_annotations(

@@ -39,7 +39,7 @@ def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
         keys = set(entry) if isinstance(entry, Mapping) else set()
         if not {"name", "panoptic_json", "panoptic_root"} <= keys <= known:
             raise ConfigError(
-                f"expected name, panoptic_json and panoptic_root, and perhaps image_root and instances_json, got {entry}",
+                f"expected name, panoptic_json, panoptic_root (and image_root, instances_json), got {entry}",
                 where="DATASETS.CUSTOM",
             )
         register_panoptic(**entry)
@@ -90,13 +90,14 @@ def load_coco_panoptic(
 def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:
     """The folder that holds the first image of the JSON, looked for where datasets in COCO's layout keep it.
 
-    For PNGs in `R/panoptic_val2017` or `R/annotations/panoptic_val2017`: R/val2017, R/images/val2017, R/images, R, the
-    PNGs' own folder and the JSON's. Raises DatasetError that lists the places.
+    For PNGs in `R/panoptic_val2017` or `R/annotations/panoptic_val2017`: R/val2017, R/images/val2017, R/images and R; the
+    same beside the JSON. The PNGs' own folder is none of them, since images may have the PNGs' names. Raises
+    DatasetError that lists the places.
     """
     stem = panoptic_root.name.removeprefix("panoptic_")
     bases = [panoptic_root.parent, panoptic_root.parent.parent, panoptic_json.parent, panoptic_json.parent.parent]
     places = [base / inner for base in bases for inner in (stem, f"images/{stem}", "images", ".")]
-    places = list(dict.fromkeys([*places, panoptic_root]))
+    places = [place for place in dict.fromkeys(places) if place != panoptic_root]
     for place in places:
         if file_names and (place / file_names[0]).is_file():
             return place

@@ -35,8 +35,8 @@ MIN_REGION_SHARE = 0.08  # of the image: no background region starts smaller
 
 SKY_CHANCE = 0.75
 CROWD_CHANCE = 0.17
-SMUDGE_CHANCE = 0.15
-UNKNOWN_CHANCE = 0.14
+SMUDGE_CHANCE = 0.13
+UNKNOWN_CHANCE = 0.12
 COMPANION_CHANCE = 0.4  # that a thing stands close to one before it and is of its class
 
 
@@ -60,9 +60,9 @@ def scene(
     """Scene `index` of the endless series `seed`: the same on every call, whatever else was drawn.
 
     Returns the image, (H, W, 3) uint8 RGB, and its ground truth in dataset category ids of `CATEGORIES`: 1 to 4 stuff
-    segments, at most one of each category; up to `MAX_THINGS` things, later ones over earlier; at times a crowd and void
-    (smudges, objects of no category). Segment ids are scattered over [1, 2^24). Raises ValueError where seed or index is
-    negative or a side is below `MIN_SIZE_PX`.
+    segments, at most one of each category; up to `MAX_THINGS` things, later ones over earlier; at times a crowd, and
+    void (smudges, objects of no category). Segment ids are scattered over [1, 2^24). Raises ValueError where seed or
+    index is negative or a side is below `MIN_SIZE_PX`.
     """
     if min(size_hw) < MIN_SIZE_PX:
         raise ValueError(f"size_hw must be at least {MIN_SIZE_PX} on both sides, got {tuple(size_hw)}")
@@ -216,7 +216,7 @@ def _photograph(rng: np.random.Generator, canvas: Floats) -> NDArray[np.uint8]:
 def _soften(image: Floats) -> Floats:
     """Rows averaged with their neighbours by the weights 1/4, 1/2, 1/4."""
     padded = np.concatenate((image[:1], image, image[-1:]))
-    return (padded[:-2] + padded[2:]) / 4 + image / 2
+    return (padded[:-2] + padded[2:]) * np.float32(0.25) + image * np.float32(0.5)
 
 
 def _ground_truth(rng: np.random.Generator, draft: _Draft) -> PanopticSegmentation:

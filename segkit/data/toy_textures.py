@@ -49,7 +49,7 @@ def _sky(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, Fl
     cloud = 0.7 * value_noise(rng, size_hw, (26, 44)) + 0.3 * value_noise(rng, size_hw, (11, 17))
     cover = np.clip((cloud - np.float32(rng.uniform(0.4, 0.6))) * 4, 0, 1)
     slope = np.float32(rng.uniform(-0.15, 0.3))
-    return down + cloud / 2, 0.95 + slope * (down - 0.5) + np.float32(rng.uniform(0.0, 0.25)) * cover
+    return down + cloud * np.float32(0.5), 0.95 + slope * (down - 0.5) + np.float32(rng.uniform(0.0, 0.25)) * cover
 
 
 def _grass(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, Floats]:
@@ -66,11 +66,29 @@ def _water(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, 
 
 
 def _gravel(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, Floats]:
-    """Pebbles: round bright blobs in dark joints, the same in every direction."""
-    cell = rng.uniform(3.4, 4.6)
-    pebbles = np.abs(value_noise(rng, size_hw, (cell, cell)) - 0.5)
-    grain = value_noise(rng, size_hw, (1.5, 1.5))
-    return value_noise(rng, size_hw, (cell, cell)), _contrast(rng) * (np.minimum(pebbles * 4, 1) + grain / 2 - 0.8) + 1
+    """Pebbles: rounded patches of uneven brightness in dark joints, the same in every direction."""
+    gap, tone = _pebbles(rng, size_hw, rng.uniform(5.5, 8.0))
+    domed = np.minimum(gap * 2, 1) - 0.75
+    return tone, _contrast(rng) * (domed + tone - 0.5) + 1
+
+
+def _pebbles(rng: np.random.Generator, size_hw: tuple[int, int], cell: float) -> tuple[Floats, Floats]:
+    """A Voronoi mosaic of one point per cell (Worley 1996): F2 - F1, 0 in the joints, and each patch's tone in [0, 1)."""
+    y, x = (np.arange(size, dtype=np.float32) / np.float32(cell) + 1 for size in size_hw)
+    row, column = y.astype(np.int64)[:, None], x.astype(np.int64)[None, :]
+    points = rng.random((3, int(row[-1, 0]) + 2, int(column[0, -1]) + 2), dtype=np.float32)
+    nearest = np.full(size_hw, 9, dtype=np.float32)
+    second, tone = nearest.copy(), np.zeros(size_hw, dtype=np.float32)
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            off_y, off_x, point_tone = points[:, row + down, column + right]
+            off_y = off_y + ((row + down).astype(np.float32) - y[:, None])
+            off_x = off_x + ((column + right).astype(np.float32) - x[None, :])
+            distance = off_y * off_y + off_x * off_x
+            second = np.minimum(second, np.maximum(nearest, distance))
+            np.copyto(tone, point_tone, where=distance < nearest)
+            nearest = np.minimum(nearest, distance)
+    return np.sqrt(second) - np.sqrt(nearest), tone
 
 
 def _contrast(rng: np.random.Generator) -> np.float32:

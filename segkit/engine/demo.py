@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from segkit.data import toy
 from segkit.data.catalog import Dataset, load_dataset
@@ -30,15 +31,19 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     custom = _make_scenes(output / "data")
     cfg = prepare_config(
         config_file,
-        ["OUTPUT_DIR", str(output), "DATASETS.CUSTOM", str(custom)]
-        + ["DATASETS.TRAIN", "('demo_train',)", "DATASETS.TEST", "('demo_val',)", *opts],
+        [
+            *("OUTPUT_DIR", str(output), "DATASETS.CUSTOM", str(custom)),
+            *("DATASETS.TRAIN", "('demo_train',)", "DATASETS.TEST", "('demo_val',)"),
+            *opts,
+        ],
     )
     results = job.run_in_this_process(cfg)
     rows = _pictures(load_dataset("demo_val"), output / "inference" / "demo_val")
     picture = picture_grid(rows, ["input", "truth", "prediction"])
     png.write(output / "grid.png", picture)
     categories = load_dataset("demo_val").categories
-    write_page(output / "report.html", "segkit demo", results, [("input, truth, prediction", picture)], categories)
+    pictures = [("input, truth, prediction", picture)]
+    write_page(output / "report.html", "segkit demo", results, pictures, categories=categories)
     console = Console()
     console.print(metrics_table(results))
     for path in written(output):
@@ -65,14 +70,8 @@ def _make_scenes(folder: Path) -> list[dict[str, str]]:
     """The entries of DATASETS.CUSTOM for freshly made scenes."""
     with Progress() as progress:
         for split, (images, seed) in SPLITS.items():
-            task = progress.add_task(f"{split} scenes", total=images)
-            toy.write_dataset(
-                folder / split,
-                images,
-                seed,
-                overwrite=True,
-                progress=lambda done, total, task=task: progress.update(task, completed=done),
-            )
+            tell = partial(_tell, progress, progress.add_task(f"{split} scenes", total=images))
+            toy.write_dataset(folder / split, images, seed, overwrite=True, progress=tell)
     return [
         {
             "name": f"demo_{split}",
@@ -81,6 +80,10 @@ def _make_scenes(folder: Path) -> list[dict[str, str]]:
         }
         for split in SPLITS
     ]
+
+
+def _tell(progress: Progress, task: TaskID, done: int, total: int) -> None:
+    progress.update(task, completed=done)
 
 
 def _pictures(dataset: Dataset, exports: Path) -> list[list[Any]]:

@@ -64,7 +64,7 @@ class Predictor:
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
-    """The images that files, folders (with all below) and patterns name; DatasetError where one names none or is broken."""
+    """The images that files, folders (and all below) and patterns name; DatasetError for none or a broken one."""
     found: list[Path] = []
     for name in inputs:
         path = Path(name)
@@ -73,7 +73,9 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         else:
             matches = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(name, recursive=True))
         if not matches:
-            raise DatasetError("no image here", where=name, remedy=f"give files, folders or patterns of {IMAGE_SUFFIXES}")
+            raise DatasetError(
+                "no image here", where=name, remedy=f"give files, folders or patterns of {IMAGE_SUFFIXES}"
+            )
         found += matches
     for path in found:
         try:
@@ -112,10 +114,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
     if panoptic:
         coco_panoptic.write_json(output / "panoptic.json", entries, panoptic, categories)
         written += [output / "panoptic.json", output / "panoptic"]
-    annotations = [
-        {"id": index, "iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r}
-        for index, r in enumerate(instances, 1)
-    ]
+    annotations = [{"iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r} for r in instances]
     coco_instances.write(output / "instances.json", entries, annotations, categories)
     return [*written, output / "instances.json"]
 

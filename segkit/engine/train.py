@@ -62,7 +62,8 @@ def run_worker(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
         register_all()
         register_custom(cfg.DATASETS.CUSTOM)
     default_setup(cfg, args)
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="segkit")
+    fresh = comm.get_world_size() > 1  # else this process has segkit's log on its terminal already
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="segkit", configure_stdout=fresh)
     return evaluate(cfg, resume=args.resume) if args.eval_only else train(cfg, resume=args.resume)
 
 

@@ -143,7 +143,7 @@ class Trainer(DefaultTrainer):
 
 
 def numbers_only(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results without tables per class and undefined numbers, as Detectron2's EvalHook and verify_results take them."""
+    """The results without tables per class and undefined numbers, as Detectron2's hooks take them."""
     kept: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, Mapping) and key != "per_class":

@@ -7,7 +7,6 @@ from typing import Any
 from segkit.data.catalog import Record
 from segkit.data.truth import InstanceTruth
 from segkit.evaluation.base import ImageEvaluator
-from segkit.evaluation.panoptic import image_entry
 from segkit.evaluation.predictions import coco_results
 from segkit.formats import coco_instances
 from segkit.metrics import AveragePrecision
@@ -41,13 +40,13 @@ class InstanceEvaluator(ImageEvaluator):
         metric = AveragePrecision(self.dataset.categories, ("bbox", "segm") if masks else ("bbox",))
         for record in records:
             metric.update(record["image_id"], (record["height"], record["width"]), *found[record["image_id"]])
-        return metric.compute([record["image_id"] for record in records])
+        return metric.compute()  # ranks images by id, as pycocotools does
 
     def _write_truth(self, records: list[Record], found: dict[Any, Any]) -> None:
         annotations = [{**a, "image_id": r["image_id"]} for r in records for a in found[r["image_id"]][0]]
         coco_instances.write(
             self.output_dir / "instances_gt.json",
-            [image_entry(record) for record in records],
-            [{**annotation, "id": index} for index, annotation in enumerate(annotations, 1)],
+            [self.dataset.image_entry(record) for record in records],
+            annotations,
             self.dataset.categories,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ class PanopticEvaluator(ImageEvaluator):
     def reset(self) -> None:
         self._metric = PanopticQuality(self.dataset.categories)
         self._annotations: list[dict[str, Any]] = []
-        self._png_names = _png_names(self.dataset.records)
+        self._png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
         self.png_folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -46,7 +45,7 @@ class PanopticEvaluator(ImageEvaluator):
             metric.merge(shard_metric)
             annotations += shard_annotations
         by_image = {annotation["image_id"]: annotation for annotation in annotations}
-        images = [image_entry(record) for record in self.dataset.records if record["image_id"] in by_image]
+        images = [self.dataset.image_entry(record) for record in self.dataset.records if record["image_id"] in by_image]
         coco_panoptic.write_json(
             self.output_dir / "panoptic.json",
             images,
@@ -54,19 +53,3 @@ class PanopticEvaluator(ImageEvaluator):
             self.dataset.categories,
         )
         return {"panoptic_seg": metric.compute(self.image_order)}
-
-
-def image_entry(record: Record) -> dict[str, Any]:
-    """An entry of COCO's `images` table."""
-    name = str(record["file_name"]).replace("\\", "/").rsplit("/", 1)[-1]
-    return {"id": record["image_id"], "file_name": name, "height": record["height"], "width": record["width"]}
-
-
-def _png_names(records: list[Record]) -> dict[Any, str]:
-    """A file name per image_id: the stem of its image, with a number in front where two images have one stem."""
-    stems = {record["image_id"]: Path(record["file_name"]).stem for record in records}
-    shared = {stem for stem, count in Counter(stems.values()).items() if count > 1}
-    return {
-        image_id: f"{index:06d}_{stem}.png" if stem in shared else f"{stem}.png"
-        for index, (image_id, stem) in enumerate(stems.items())
-    }

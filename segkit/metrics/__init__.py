@@ -1,0 +1,11 @@
+"""Numbers for predictions: panoptic quality, box and mask AP, semantic IoU.
+
+Each metric takes one image at a time with `update`, keeps counts instead of masks, joins shards with `merge`
+and gives its numbers in percent with `compute`: equal to its reference scorer's, None where nothing defines them.
+"""
+
+from segkit.metrics.average_precision import AveragePrecision
+from segkit.metrics.panoptic_quality import PanopticQuality
+from segkit.metrics.semantic_iou import SemanticIoU
+
+__all__ = ["AveragePrecision", "PanopticQuality", "SemanticIoU"]

@@ -1,14 +1,21 @@
 """What crosses the seams between the rooms."""
 
-from segkit.structures.categories import IGNORE_LABEL, THING_CHANNEL, Category, CategorySet, SemanticSpace, default_color
+from segkit.structures.categories import (
+    IGNORE_LABEL,
+    THING_CHANNEL,
+    Category,
+    CategorySet,
+    SemanticSpace,
+    default_color,
+)
 from segkit.structures.errors import CheckpointError, ConfigError, DatasetError, SegkitError
+from segkit.structures.extents import Extent, boxes_xywh, extents
 from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
     MAX_SEGMENT_ID,
     VOID,
     PanopticSegmentation,
     Segment,
-    boxes_xywh,
     ids_to_rgb,
     rgb_to_ids,
 )
@@ -24,6 +31,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DatasetError",
+    "Extent",
     "InstanceMasks",
     "PanopticSegmentation",
     "SegkitError",
@@ -32,6 +40,7 @@ __all__ = [
     "boxes_xywh",
     "crop_to_rle",
     "default_color",
+    "extents",
     "ids_to_rgb",
     "mask_to_rle",
     "rgb_to_ids",

@@ -94,7 +94,7 @@ class CategorySet:
         return group[index].category_id
 
     def semantic_space(self, thing_channels: str = "one") -> SemanticSpace:
-        """The semantic head's channels: `one` for all things and then the stuff, or `per_class` in category_id order."""
+        """The semantic head's channels: `one` for all things, then the stuff; or `per_class`, by category_id."""
         if thing_channels == "per_class":
             channel_of = {c.category_id: i for i, c in enumerate(self.categories)}
             names = tuple(c.name for c in self.categories)
@@ -110,7 +110,7 @@ class CategorySet:
     def to_coco(self) -> list[dict[str, Any]]:
         """The COCO panoptic `categories` list."""
         return [
-            {"id": c.category_id, "name": c.name, "supercategory": c.name, "isthing": int(c.isthing), "color": [*c.color]}
+            {"id": c.category_id, "name": c.name, "isthing": int(c.isthing), "color": [*c.color]}
             for c in self.categories
         ]
 
@@ -129,5 +129,8 @@ def _category_from_coco(entry: Mapping[str, Any], where: object) -> Category:
     if type(entry["id"]) is not int:
         raise DatasetError(f"expected an integer category id, got {entry['id']!r}", where=where)
     color = entry.get("color") or default_color(entry["id"])
-    red, green, blue = (int(c) for c in color)
+    try:
+        red, green, blue = (int(c) for c in color)
+    except (TypeError, ValueError):
+        raise DatasetError(f"expected `color` to be three numbers, got {color!r}", where=where) from None
     return Category(entry["id"], str(entry["name"]), bool(entry.get("isthing", 1)), (red, green, blue))

@@ -44,22 +44,15 @@ def ids_to_rgb(segment_ids: NDArray[np.integer]) -> NDArray[np.uint8]:
     if segment_ids.size and (segment_ids.min() < 0 or segment_ids.max() > MAX_SEGMENT_ID):
         raise ValueError(f"segment ids must be in [0, {MAX_SEGMENT_ID}], got {segment_ids.min()}..{segment_ids.max()}")
     packed = np.ascontiguousarray(segment_ids, dtype="<u4")
-    return packed.view(np.uint8).reshape(*packed.shape, 4)[..., :3].copy()
+    rgb: NDArray[np.uint8] = packed.view(np.uint8).reshape(*packed.shape, 4)[..., :3]
+    copied: NDArray[np.uint8] = rgb.copy()
+    return copied
 
 
 def rgb_to_ids(rgb: NDArray[np.uint8]) -> NDArray[np.int32]:
     """(H, W, 3) uint8 RGB -> (H, W) int32 ids, id = R + 256 G + 65536 B (panopticapi utils.rgb2id)."""
-    wide = rgb.astype(np.int32)
-    ids: NDArray[np.int32] = wide[..., 0] + (wide[..., 1] << 8) + (wide[..., 2] << 16)
-    return ids
-
-
-def boxes_xywh(segment_ids: NDArray[np.int32]) -> dict[int, tuple[int, int, int, int]]:
-    """Tight box (x, y, width, height) in pixels of every segment but void, COCO's `bbox`."""
-    boxes: dict[int, tuple[int, int, int, int]] = {}
-    for segment_id in np.unique(segment_ids).tolist():
-        if segment_id != VOID:
-            ys, xs = np.nonzero(segment_ids == segment_id)
-            left, top = int(xs.min()), int(ys.min())
-            boxes[segment_id] = (left, top, int(xs.max()) - left + 1, int(ys.max()) - top + 1)
-    return boxes
+    ids = np.zeros(rgb.shape[:2], dtype="<i4")
+    planes = ids.view(np.uint8).reshape(*ids.shape, 4)
+    for channel in range(3):  # byte by byte: no temporary of four times the size
+        planes[..., channel] = rgb[..., channel]
+    return ids.astype(np.int32, copy=False)

@@ -49,7 +49,9 @@ def twins(roi_heads: str = STANDARD) -> tuple[Any, Any]:
     theirs = build_model(small_config("PanopticFPN", roi_heads))
     with torch.no_grad():
         for name, weight in theirs.named_parameters():
-            if any(part in name for part in ("cls_score", "bbox_pred", "mask_head.predictor", "sem_seg_head.predictor")):
+            if any(
+                part in name for part in ("cls_score", "bbox_pred", "mask_head.predictor", "sem_seg_head.predictor")
+            ):
                 weight.add_(torch.randn_like(weight) * (0.02 if "bbox_pred" in name else 0.3))
     ours = build_model(small_config("PanopticRCNN", roi_heads))
     ours.load_state_dict(theirs.state_dict(), strict=True)

@@ -31,7 +31,9 @@ def register(root: Path) -> None:
         register_dataset(f"{name}_panoptic", load, CATEGORIES)
         instances_json = root / "coco" / "annotations" / f"instances_{split}2017.json"
         images = root / "coco" / f"{split}2017"
-        register_dataset(name, partial(load_coco_instances, name, instances_json, images), CategorySet(CATEGORIES.things))
+        register_dataset(
+            name, partial(load_coco_instances, name, instances_json, images), CategorySet(CATEGORIES.things)
+        )
 
 
 def _load_panoptic(name: str, root: Path, split: str) -> Dataset:

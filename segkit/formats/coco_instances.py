@@ -1,0 +1,136 @@
+"""COCO's instances format: a JSON of images, categories and masks, and the results list.
+
+Source: https://cocodataset.org/#format-data and #format-results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segkit.formats import coco_tables as coco
+from segkit.formats import files
+from segkit.formats.coco_masks import fault_of, without_slivers
+from segkit.formats.coco_tables import Entry, ImageId, Place
+from segkit.structures import CategorySet, DatasetError
+
+
+@dataclass(frozen=True)
+class InstancesFile:
+    """A validated JSON; `images` and `annotations` are the file's objects, in its order, and may be none.
+
+    `iscrowd` is 0 where the file lacks it. Every category is a thing.
+    """
+
+    path: Path
+    categories: CategorySet
+    images: tuple[Entry, ...]
+    annotations: tuple[Entry, ...]
+
+
+@files.no_garbage_collection()
+def read(json_path: str | Path) -> InstancesFile:
+    """Reads and checks an instances JSON.
+
+    Raises DatasetError where it is missing, not JSON, a panoptic JSON or a results list, or contradicts itself: every
+    annotation needs an id of its own, a known image and category, a bbox (xywh), an area and a sound segmentation.
+    Polygons of fewer than three points are left out, as Detectron2 does.
+    """
+    path = Path(json_path)
+    content = coco.load(path)
+    entries = coco.table(content, "annotations", path)
+    _refuse_panoptic(entries, path)
+    images = coco.images_by_id(content, path)
+    categories = coco.categories_of(content, path, all_things=True)
+    annotations: dict[int, Entry] = {}
+    for entry in entries:
+        image_id = coco.image_id_of(entry, images, path)
+        annotation_id = coco.field(entry, "id", coco.INTEGER, Place(path, image_id, "annotation"))
+        where = Place(path, image_id, "annotation", annotation_id)
+        if annotation_id in annotations:
+            raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
+        annotations[annotation_id] = _read_annotation(entry, images[image_id], categories, where)
+    return InstancesFile(path, categories, tuple(images.values()), tuple(annotations.values()))
+
+
+def write(
+    json_path: str | Path, images: Sequence[Entry], annotations: Sequence[Entry], categories: CategorySet
+) -> None:
+    """Writes a dataset's JSON, whole or not at all; of the categories, the things.
+
+    images: `{id, file_name, height, width}` each. annotations: as `formats.derive.coco_annotations` makes them; where
+    one lacks an `id` it gets its place in the list, from 1: to pycocotools' matching the id 0 is "no match".
+    Raises ValueError where two ids are equal, or a number is not finite.
+    """
+    numbered = [{"id": place, **annotation} for place, annotation in enumerate(annotations, 1)]
+    if len({annotation["id"] for annotation in numbered}) != len(numbered):
+        raise ValueError("annotations must have distinct ids, all of them or none")
+    things = [entry for entry in categories.to_coco() if entry["isthing"]]
+    content = {"images": [*images], "annotations": numbered, "categories": things}
+    files.dump_json(Path(json_path), content)
+
+
+def write_results(json_path: str | Path, results: Sequence[Entry]) -> None:
+    """Writes COCO's results list, whole or not at all; ValueError where a number is not finite.
+
+    results: `{image_id, category_id, score}` with `bbox` (xywh, pixels) or `segmentation` (compressed RLE) or both.
+    """
+    files.dump_json(Path(json_path), [*results])
+
+
+@files.no_garbage_collection()
+def read_results(json_path: str | Path) -> list[Entry]:
+    """Reads and checks COCO's results list; it may be empty.
+
+    Raises DatasetError where it is missing, not JSON, not a list, or where a result lacks image_id, category_id, a
+    finite score, or both bbox and segmentation, or has unsound ones.
+    """
+    path = Path(json_path)
+    content = files.load_json(path)
+    if type(content) is not list:
+        remedy = "is it a dataset's JSON?"
+        raise DatasetError(f"expected a list of results, got a {type(content).__name__}", where=path, remedy=remedy)
+    results = coco.objects(content, "the list", path)
+    return [_read_result(result, index, path) for index, result in enumerate(results)]
+
+
+def _refuse_panoptic(annotations: Sequence[Entry], path: Path) -> None:
+    if any("segments_info" in annotation for annotation in annotations):
+        raise DatasetError(
+            "this is a panoptic JSON (an annotation has segments_info), an instances JSON is expected: "
+            "its annotations have bbox and segmentation",
+            where=path,
+        )
+
+
+def _read_result(result: Entry, index: int, path: Path) -> Entry:
+    image_id: ImageId = coco.field(result, "image_id", coco.IMAGE_ID, f"{path}, result {index}")
+    where = Place(path, image_id, "result", index)
+    coco.field(result, "category_id", coco.INTEGER, where)
+    coco.finite(result, "score", where)
+    if not result.keys() & {"bbox", "segmentation"}:
+        raise DatasetError("expected `bbox` or `segmentation`, got neither", where=where)
+    if "bbox" in result:
+        coco.check_bbox(result, where)
+    if "segmentation" not in result:
+        return result
+    return {**result, "segmentation": _read_segmentation(result, None, where)}
+
+
+def _read_annotation(entry: Entry, image: Mapping[str, int], categories: CategorySet, where: Place) -> Entry:
+    coco.category_id_of(entry, categories, where)
+    coco.check_bbox(entry, where)
+    if coco.finite(entry, "area", where) < 0:
+        raise DatasetError(f"expected `area` to be 0 or more pixels, got {entry['area']}", where=where)
+    segmentation = _read_segmentation(entry, (image["height"], image["width"]), where)
+    return {**entry, "iscrowd": coco.flag(entry, "iscrowd", where), "segmentation": segmentation}
+
+
+def _read_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: Place) -> Any:
+    segmentation = without_slivers(coco.field(entry, "segmentation", (*coco.LIST, *coco.OBJECT), where))
+    fault = fault_of(segmentation, size_hw)
+    if fault:
+        raise DatasetError(f"bad segmentation: {fault}", where=where, remedy="correct or drop it")
+    return segmentation

@@ -1,0 +1,281 @@
+"""COCO's panoptic format: one JSON, and one RGB PNG of segment ids per image (https://cocodataset.org/#format-data)."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats import coco_tables as coco
+from segkit.formats import files, png
+from segkit.formats.coco_tables import Entry, ImageId, Place
+from segkit.structures import (
+    MAX_SEGMENT_ID,
+    VOID,
+    CategorySet,
+    DatasetError,
+    Extent,
+    PanopticSegmentation,
+    Segment,
+    extents,
+    ids_to_rgb,
+    rgb_to_ids,
+)
+
+
+@dataclass(frozen=True)
+class PanopticRecord:
+    """One image: `file_name` in the image folder, `png_name` in the folder of PNGs, `height` and `width` in pixels.
+
+    segments_info: as in the file, `id` being the segment_id; `iscrowd` is 0 where the file lacks it.
+    """
+
+    image_id: ImageId
+    file_name: str
+    height: int
+    width: int
+    png_name: str
+    segments_info: tuple[Entry, ...]
+
+
+@dataclass(frozen=True)
+class PanopticFile:
+    """A validated JSON; records are in the order of its annotations, and may be none."""
+
+    path: Path
+    categories: CategorySet
+    records: tuple[PanopticRecord, ...]
+
+
+@files.no_garbage_collection()
+def read(json_path: str | Path) -> PanopticFile:
+    """Reads and checks a panoptic JSON without opening any PNG.
+
+    Raises DatasetError where it is missing, not JSON, an instances JSON, or contradicts itself: every image needs one
+    annotation, every segment an id of its own in 1..MAX_SEGMENT_ID and a known category.
+    """
+    path = Path(json_path)
+    content = coco.load(path)
+    annotations = coco.table(content, "annotations", path)
+    _refuse_instances(annotations, path)
+    categories = coco.categories_of(content, path)
+    images = coco.images_by_id(content, path)
+    records: dict[ImageId, PanopticRecord] = {}
+    for annotation in annotations:
+        record = _read_record(annotation, images, categories, path)
+        if record.image_id in records:
+            raise DatasetError("expected one annotation, got two", where=Place(path, record.image_id))
+        records[record.image_id] = record
+    bare = [image_id for image_id in images if image_id not in records]
+    if bare:
+        remedy = "annotate them or drop them from `images`"
+        raise DatasetError(f"{len(bare)} images have no annotation: {coco.listed(bare)}", where=path, remedy=remedy)
+    return PanopticFile(path, categories, tuple(records.values()))
+
+
+def read_segmentation(
+    png_path: str | Path,
+    segments_info: Iterable[Mapping[str, Any]],
+    categories: CategorySet,
+    size_hw: tuple[int, int] | None = None,
+    image_id: ImageId | None = None,
+) -> PanopticSegmentation:
+    """The segments of one image, in the order of `segments_info`, with the dataset's category ids.
+
+    Areas are counted in the PNG, whatever the file's `area` says; `image_id` is for messages.
+    Raises DatasetError where the PNG is missing, truncated, not 8-bit RGB(A) or palette, or not of `size_hw` pixels,
+    where PNG and `segments_info` do not hold the same ids, and for an unknown category.
+    """
+    path = Path(png_path)
+    segment_ids = rgb_to_ids(png.read_rgb(path, size_hw))
+    values, counts = np.unique(segment_ids, return_counts=True)
+    areas = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    areas.pop(VOID, None)
+    segments = []
+    for info in segments_info:
+        if info["category_id"] not in categories:
+            problem = f"expected a category_id of the dataset, got {info['category_id']!r}"
+            raise DatasetError(problem, where=Place(path, image_id, "segment", info["id"]))
+        segments.append(_segment(info, categories, areas.get(info["id"], 0)))
+    _check_same_ids(set(areas), {segment.segment_id for segment in segments}, Place(path, image_id))
+    return PanopticSegmentation(segment_ids, tuple(segments))
+
+
+def png_size(path: str | Path) -> tuple[int, int]:
+    """(height, width) in pixels, from the PNG's header alone; DatasetError where it is missing or no PNG."""
+    header = png.read_header(Path(path))
+    return header.height, header.width
+
+
+def write_png(path: str | Path, segment_ids: NDArray[np.integer]) -> None:
+    """Writes (H, W) ids as RGB, whole or not at all; ValueError for an id outside [0, MAX_SEGMENT_ID] or no pixels."""
+    png.write(Path(path), ids_to_rgb(segment_ids))
+
+
+def png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str]:
+    """The PNG of every (image_id, file_name), as `PanopticWriter` names them; DatasetError where two would be one."""
+    names: dict[ImageId, str] = {}
+    taken: set[str] = set()
+    for image_id, file_name in images:
+        names[image_id] = _free_name(file_name, taken, f"image {image_id!r}")
+        taken.add(names[image_id])
+    return names
+
+
+def annotation_of(image_id: ImageId, png_name: str, segmentation: PanopticSegmentation) -> Entry:
+    """The JSON annotation of one image, areas and boxes counted in the map; segments without a pixel are dropped.
+
+    Segments have the dataset's category ids. Raises ValueError where the map holds an id that no segment has (the
+    reference, panopticapi evaluation.py, refuses ids that only PNG or JSON has), and for a score that is not finite.
+    """
+    if type(image_id) not in coco.IMAGE_ID:
+        raise ValueError(f"image_id must be an int or a str, got {type(image_id).__name__}")
+    found = extents(segmentation.segment_ids)
+    strange = found.keys() - {s.segment_id for s in segmentation.segments}
+    if strange:
+        raise ValueError(f"segment_ids must hold ids of segments only, got {coco.listed(sorted(strange))}")
+    segments_info = [_info(s, found[s.segment_id]) for s in segmentation.segments if s.segment_id in found]
+    return {"image_id": image_id, "file_name": png_name, "segments_info": segments_info}
+
+
+def write_json(
+    json_path: str | Path, images: Sequence[Entry], annotations: Sequence[Entry], categories: CategorySet
+) -> None:
+    """Writes the dataset's JSON, whole or not at all.
+
+    images: `{id, file_name, height, width}` each. annotations: as `annotation_of` makes them.
+    """
+    content = {"images": [*images], "annotations": [*annotations], "categories": categories.to_coco()}
+    files.dump_json(Path(json_path), content)
+
+
+class PanopticWriter:
+    """Writes a dataset, or predictions, one image at a time: each PNG at once, the JSON at the end of the `with` block.
+
+    On an exception no JSON is written, and one of an earlier run stays as it was.
+    """
+
+    def __init__(self, json_path: str | Path, png_folder: str | Path, categories: CategorySet) -> None:
+        self.json_path = Path(json_path)
+        self.png_folder = Path(png_folder)
+        self.categories = categories
+        self._images: dict[ImageId, Entry] = {}
+        self._annotations: dict[str, Entry] = {}  # by png_name
+
+    def __enter__(self) -> PanopticWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            write_json(self.json_path, [*self._images.values()], [*self._annotations.values()], self.categories)
+
+    def add(self, image_id: ImageId, file_name: str, segmentation: PanopticSegmentation) -> None:
+        """Writes the image's PNG and remembers its annotation.
+
+        file_name: of the image, relative to the image folder. The PNG has its stem, or where another image has
+        that stem, the folders in front too, joined by "_". Segments have the dataset's category ids.
+        Raises DatasetError for an image that was added before, or whose PNG would take another's place; ValueError for
+        an unknown category, an id in the map that no segment has, or a score that is not finite.
+        """
+        unknown = {s.category_id for s in segmentation.segments if s.category_id not in self.categories}
+        if unknown:
+            raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
+        where = Place(self.json_path, image_id)
+        coco.check_inside(file_name, "file_name", where)
+        if image_id in self._images:
+            raise DatasetError("an image with this id was added before", where=where)
+        png_name = _free_name(file_name, self._annotations, where)
+        annotation = annotation_of(image_id, png_name, segmentation)
+        write_png(self.png_folder / png_name, segmentation.segment_ids)
+        height, width = segmentation.segment_ids.shape
+        self._images[image_id] = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+        self._annotations[png_name] = annotation
+
+
+def _refuse_instances(annotations: list[Entry], path: Path) -> None:
+    for annotation in annotations:
+        keys = sorted(annotation.keys() & {"segmentation", "bbox", "category_id"})
+        if keys and "segments_info" not in annotation:
+            expected = "a panoptic JSON is expected: its annotations have segments_info"
+            raise DatasetError(
+                f"this is an instances JSON (an annotation has {', '.join(keys)}), {expected}", where=path
+            )
+
+
+def _read_record(
+    annotation: Entry, images: Mapping[ImageId, Entry], categories: CategorySet, path: Path
+) -> PanopticRecord:
+    image_id = coco.image_id_of(annotation, images, path)
+    where = Place(path, image_id)
+    png_name = coco.field(annotation, "file_name", coco.TEXT, where)
+    coco.check_inside(png_name, "file_name", where)
+    infos = coco.objects(coco.field(annotation, "segments_info", coco.LIST, where), "`segments_info`", where)
+    segments: dict[int, Entry] = {}
+    for info in infos:
+        segment_id = coco.field(info, "id", coco.INTEGER, Place(path, image_id, "segment", info.get("id")))
+        place = Place(path, image_id, "segment", segment_id)
+        if not VOID < segment_id <= MAX_SEGMENT_ID:
+            raise DatasetError(f"expected a segment id in 1..{MAX_SEGMENT_ID}, {VOID} being void", where=place)
+        if segment_id in segments:
+            raise DatasetError("expected distinct segment ids in an image, got this one twice", where=place)
+        segments[segment_id] = _read_info(info, categories, place)
+    image = images[image_id]
+    size_hw = image["height"], image["width"]
+    return PanopticRecord(image_id, image["file_name"], *size_hw, png_name, tuple(segments.values()))
+
+
+def _read_info(info: Entry, categories: CategorySet, where: Place) -> Entry:
+    coco.category_id_of(info, categories, where)
+    if "area" in info:
+        coco.finite(info, "area", where)
+    if "bbox" in info:
+        coco.check_bbox(info, where)
+    if info.get("score") is not None:
+        coco.finite(info, "score", where)
+    return {**info, "iscrowd": coco.flag(info, "iscrowd", where)}
+
+
+def _segment(info: Mapping[str, Any], categories: CategorySet, area_px: int) -> Segment:
+    isthing = categories[info["category_id"]].isthing
+    iscrowd = bool(info.get("iscrowd", 0))
+    return Segment(info["id"], info["category_id"], isthing, area_px, iscrowd, info.get("score"))
+
+
+def _check_same_ids(in_png: set[int], in_json: set[int], where: Place) -> None:
+    remedy = "do the PNG and the JSON belong together?"
+    for only, other, ids in (("PNG", "JSON", in_png - in_json), ("JSON", "PNG", in_json - in_png)):
+        if ids:
+            problem = f"the {only} has segment ids that the {other} lacks: {coco.listed(sorted(ids))}"
+            raise DatasetError(problem, where=where, remedy=remedy)
+
+
+def _info(segment: Segment, extent: Extent) -> Entry:
+    info: Entry = {
+        "id": int(segment.segment_id),
+        "category_id": int(segment.category_id),
+        "isthing": int(segment.isthing),
+        "iscrowd": int(segment.iscrowd),
+        "area": extent.area_px,
+        "bbox": [*extent.bbox_xywh],
+    }
+    if segment.score is None:
+        return info
+    if not np.isfinite(segment.score):
+        raise ValueError(f"score must be finite, got {segment.score} for segment {segment.segment_id}")
+    return {**info, "score": float(segment.score)}
+
+
+def _free_name(file_name: str, taken: Container[str], where: object) -> str:
+    pure = PurePath(file_name)
+    for name in (pure.stem, "_".join([*pure.relative_to(pure.anchor).parent.parts, pure.stem])):
+        if f"{name}.png" not in taken:
+            return f"{name}.png"
+    problem = f"the PNG of {file_name} would take the place of another image's"
+    raise DatasetError(problem, where=where, remedy="rename the image")

@@ -1,0 +1,90 @@
+"""PNG files: what the header says, and the pixels, with errors that name the file."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segkit.formats.files import read_bytes, replacing
+from segkit.structures import DatasetError
+
+HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit depth, colour type (PNG, section 11.2.2)
+HEADER_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
+KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGBA"}
+WRITABLE = {((), "uint8"), ((), "uint16"), ((3,), "uint8")}  # channels, dtype
+
+
+@dataclass(frozen=True)
+class Header:
+    """height, width: pixels. bit_depth: of a channel or a palette index. kind: one of `KINDS`."""
+
+    height: int
+    width: int
+    bit_depth: int
+    kind: str
+
+
+def read_header(path: Path) -> Header:
+    """The header alone, without decoding; DatasetError where the file is missing or no PNG."""
+    return _parse_header(read_bytes(path, HEADER_BYTES), path)
+
+
+def read_rgb(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an 8-bit colour PNG; a palette is looked up, alpha is dropped.
+
+    Raises DatasetError where the file is missing, truncated, no PNG, greyscale, of 16 bits, or not of `size_hw` pixels.
+    """
+    image = _open(path, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8))
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    """(H, W) int32 values, 0..65535, of a 16-bit greyscale PNG; raises DatasetError as `read_rgb` does."""
+    return np.asarray(_open(path, size_hw, {"greyscale"}, (16,))).astype(np.int32)
+
+
+def write(path: Path, pixels: NDArray[Any]) -> None:
+    """Writes (H, W) uint8, (H, W) uint16 or (H, W, 3) uint8 RGB as a PNG, whole or not at all.
+
+    Raises ValueError for another shape or dtype, or no pixels: a PNG has at least one.
+    """
+    kind = (pixels.shape[2:], str(pixels.dtype))
+    if pixels.ndim < 2 or not pixels.size or kind not in WRITABLE:
+        expected = "(H, W) uint8 or uint16 or (H, W, 3) uint8, not empty"
+        raise ValueError(f"pixels must be {expected}, got {pixels.shape} {pixels.dtype}")
+    with replacing(path) as neighbour:
+        Image.fromarray(np.ascontiguousarray(pixels)).save(neighbour, "PNG")
+
+
+def _open(path: Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...]) -> Image.Image:
+    content = read_bytes(path)
+    header = _parse_header(content, path)
+    if header.kind not in kinds or header.bit_depth not in bit_depths:
+        expected = f"{bit_depths[-1]}-bit {' or '.join(sorted(kinds))}"
+        raise DatasetError(f"expected a PNG of {expected}, got {header.bit_depth}-bit {header.kind}", where=path)
+    if size_hw is not None and (header.height, header.width) != tuple(size_hw):
+        expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.height} x {header.width}"
+        raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
+    try:
+        image = Image.open(BytesIO(content), formats=["PNG"])
+        image.load()
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise DatasetError(
+            f"the PNG cannot be decoded: {error}", where=path, remedy="write or fetch it again"
+        ) from None
+    return image
+
+
+def _parse_header(content: bytes, path: Path) -> Header:
+    if len(content) < HEADER_BYTES or not content.startswith(HEADER_START):
+        raise DatasetError("expected a PNG, the file does not begin as one", where=path)
+    width, height, bit_depth, color_type = struct.unpack(">IIBB", content[len(HEADER_START) : HEADER_BYTES])
+    return Header(height, width, bit_depth, KINDS.get(color_type, f"colour type {color_type}"))

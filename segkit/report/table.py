@@ -1,0 +1,36 @@
+"""The headline numbers as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group as Stack
+from rich.table import Table
+from rich.text import Text
+
+from segkit.report.metric_values import Group, format_value, read_group
+
+
+def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Stack:
+    """One row per task and one table per family of columns, for `rich.console.Console().print`.
+
+    metrics: task -> result of its evaluator, e.g. `{"panoptic_seg": {"PQ": 41.2, ...}, "bbox": {"AP": ...}}`.
+    Panoptic quality shows PQ SQ RQ PQ_th PQ_st, AP its six averages, semantic IoU mIoU fwIoU mACC pACC, any other task
+    its first six values. One decimal; "–" where a number is missing or None. Prints nothing without tasks.
+    """
+    families: dict[tuple[str, ...], list[Group]] = {}
+    for task, result in metrics.items():
+        group = read_group(task, result)
+        if group.headline:
+            families.setdefault(tuple(group.headline), []).append(group)
+    return Stack(*(_table(columns, groups) for columns, groups in families.items()))
+
+
+def _table(columns: tuple[str, ...], groups: list[Group]) -> Table:
+    table = Table("task")
+    for column in columns:
+        table.add_column(Text(column), justify="right")
+    for group in groups:
+        table.add_row(Text(group.task), *(Text(format_value(value)) for value in group.headline.values()))
+    return table

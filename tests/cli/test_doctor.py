@@ -1,0 +1,219 @@
+"""The doctor: what it finds in sound and in broken environments, its exit code, and the commands it prescribes."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+from segkit.cli.main import main
+from segkit.engine import environment
+from segkit.engine.environment import ROOT, Check, machine, package, python, requirements
+
+
+def doctor(capsys, *arguments):
+    code = main(["doctor", *arguments])
+    return code, capsys.readouterr().out
+
+
+def by_name(checks):
+    return {check.name: check for check in checks}
+
+
+def fake_module(folder, name, source):
+    (folder / f"{name}.py").write_text(source)
+
+
+@pytest.fixture
+def modules(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_a_sound_environment_passes(capsys):
+    code, out = doctor(capsys)
+    assert code == 0, out
+    assert "All that segkit needs is there." in out
+    for name in (
+        "Python",
+        "torch",
+        "torchvision",
+        "detectron2",
+        "numpy",
+        "opencv-python-headless",
+        "DETECTRON2_DATASETS",
+    ):
+        assert name in out
+
+
+def test_json_is_one_object_with_the_same_verdict(capsys):
+    code, out = doctor(capsys, "--json")
+    told = json.loads(out)
+    assert code == 0
+    assert told["ok"] is True
+    assert {"Python", "segkit", "torch", "detectron2"} <= {check["name"] for check in told["checks"]}
+    assert set(told["checks"][0]) == {"name", "version", "status", "needed", "note", "fix"}
+    assert told["machine"]["cpus"] >= 1
+
+
+def test_the_ranges_are_those_of_setup_py():
+    core, extras, pythons = requirements()
+    setup_py = (ROOT / "setup.py").read_text()
+    assert "torch>=2.4" in core
+    assert "setuptools<81" in core
+    assert set(extras) >= {"test"}
+    assert f'python_requires="{pythons}"' in setup_py
+    for requirement in [*core, *(line for lines in extras.values() for line in lines)]:
+        assert f'"{requirement}"' in setup_py
+
+
+def test_without_setup_py_the_ranges_are_those_of_the_installed_package(monkeypatch, tmp_path):
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    if not list(metadata.Distribution.discover(name="segkit")):
+        pytest.skip("segkit runs from its folder here")
+    core, extras, pythons = requirements()
+    assert "torch>=2.4" in core
+    assert "pytest>=8" in extras["test"]
+    assert not any("extra" in line for line in core)
+    assert pythons.startswith(">=3.10") or pythons.endswith(">=3.10")
+
+
+def without(*hidden, then):
+    """Run `then` in an interpreter that cannot import `hidden`: half-imported packages must not stay in this one."""
+    code = f"import sys; sys.modules.update(dict.fromkeys({hidden!r})); from segkit.cli.main import main; {then}"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("hidden", "command"),
+    [
+        ("torch", 'pip install "torch>=2.4"'),
+        ("detectron2", "tools/install_detectron2.py"),
+        ("rich", 'pip install "rich>=13"'),
+        ("yacs", 'pip install "yacs>=0.1.8"'),
+    ],
+)
+def test_a_missing_package_fails_with_the_command_that_installs_it(hidden, command):
+    ran = without(hidden, then="sys.exit(main(['doctor']))")
+    assert ran.returncode == 1
+    assert "missing" in ran.stdout
+    assert command in ran.stdout
+    assert "Something needed is missing" in ran.stdout
+    assert ran.stderr == ""
+
+
+def test_a_package_that_breaks_on_import_is_told_by_its_last_line(modules):
+    fake_module(modules, "broken_pkg", "raise RuntimeError('first line\\nundefined symbol: _ZN2at')")
+    check = package("broken-pkg>=1")
+    assert (check.status, check.needed, check.fails) == ("broken", True, True)
+    assert check.note == "RuntimeError: undefined symbol: _ZN2at"
+    assert check.fix == f'{python()} -m pip install --force-reinstall --no-deps "broken-pkg>=1"'
+
+
+def test_a_package_that_exits_on_import_does_not_take_the_doctor_along(modules):
+    fake_module(modules, "exiting_pkg", "raise SystemExit(3)")
+    assert package("exiting-pkg").status == "broken"
+
+
+def test_a_package_that_lacks_another_prescribes_the_other(modules):
+    fake_module(modules, "needy_pkg", "import a_package_that_is_not_there.inner")
+    check = package("needy-pkg")
+    assert check.status == "broken"
+    assert check.fix == f'{python()} -m pip install "a_package_that_is_not_there"'
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "status"),
+    [
+        (">=2.4", "2.3.1", "too old"),
+        (">=2.4", "2.4.0+cu124", "ok"),
+        (">=2.4", "2.4.0rc1", "too old"),  # a candidate comes before its release
+        (">=2.4", "2.16.0.dev2", "ok"),
+        ("<81", "82.0.1", "too new"),
+        (">=2.1,<2.4", "2.4.0", "too new"),
+        (">=2.1,<2.4", "2.0.6", "too old"),
+        ("", "0.0.1", "ok"),
+    ],
+)
+def test_versions_out_of_range(modules, wanted, version, status):
+    fake_module(modules, "versioned_pkg", f"__version__ = {version!r}")
+    sys.modules.pop("versioned_pkg", None)
+    check = package(f"versioned-pkg{wanted}")
+    assert (check.version, check.status) == (version, status)
+    assert bool(check.fix) is (status != "ok")
+
+
+def test_extras_are_looked_up_but_not_imported(modules):
+    check = package("a-package-that-is-not-there>=1", extra="export")
+    assert (check.status, check.needed, check.fails) == ("missing", False, False)
+    assert "ONNX" in check.note
+    assert package("pytest>=8", extra="test").status == "ok"
+    assert package("pytest>=10000", extra="test").status == "too old"
+
+
+def test_a_broken_detectron2_is_mended_by_its_installer(modules, monkeypatch):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "detectron2"]:
+        monkeypatch.delitem(sys.modules, name)
+    fake_module(modules, "detectron2", "raise RuntimeError('half of it is gone')")
+    (check,) = environment.detectron2()
+    assert (check.status, check.note) == ("broken", "RuntimeError: half of it is gone")
+    assert check.fix.endswith("install_detectron2.py --force")
+    monkeypatch.setattr(environment, "INSTALLER", modules / "absent.py")
+    (check,) = environment.detectron2()
+    assert "tools/install_detectron2.py --force   (in a checkout" in check.fix
+
+
+def test_cpp_ops_are_never_needed():
+    checks = by_name(environment.detectron2())
+    assert checks["detectron2"].status == "ok"
+    assert not checks["detectron2 C++ ops"].needed
+    if checks["detectron2 C++ ops"].status != "ok":
+        assert "rotated boxes and deformable convolutions" in checks["detectron2 C++ ops"].note
+
+
+def test_without_packaging_the_copy_of_pip_judges():
+    told = "from segkit.engine.environment import inspect; print([c.name for c in inspect() if c.status == 'ok'][:3])"
+    assert without("packaging", then=told).stdout == "['Python', 'segkit', 'numpy']\n"
+    told = "from segkit.engine.environment import inspect; print(inspect())"
+    alone = Check("packaging", "", "missing", note="without it no version can be judged")
+    alone = dataclasses.replace(alone, fix=f"{python()} -m pip install packaging")
+    assert without("packaging", "pip", then=told).stdout == f"{[alone]}\n"
+
+
+def test_the_datasets_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    (tmp_path / "cityscapes").mkdir()
+    told = machine()
+    assert (told["datasets"], told["datasets_exists"], told["coco"], told["cityscapes"]) == (
+        str(tmp_path),
+        True,
+        False,
+        True,
+    )
+    assert told["free_gb"] > 0
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path / "deep" / "absent"))
+    assert machine()["datasets_exists"] is False
+    monkeypatch.delenv("DETECTRON2_DATASETS")
+    monkeypatch.chdir(tmp_path)
+    assert machine()["datasets"] == str(tmp_path / "datasets")
+
+
+def test_nothing_heavy_is_imported_at_module_level():
+    code = "import sys, segkit.cli.doctor; print([m for m in ('torch', 'numpy', 'detectron2') if m in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.stdout == "[]\n", ran.stderr
+
+
+def test_it_runs_on_a_bare_interpreter():
+    """-S: no site-packages at all, so everything is missing, even rich and numpy."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from segkit.cli.main import main; sys.exit(main(['doctor']))"
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    command = [sys.executable, "-S", "-c", code, str(ROOT)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert ran.returncode == 1, ran.stderr
+    assert "packaging" in ran.stdout
+    assert "missing" in ran.stdout
+    assert "Traceback" not in ran.stderr

@@ -1,0 +1,158 @@
+"""The training job from its command line, on a few toy scenes and a tiny model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from segkit.cli.main import main
+from segkit.data import toy
+from segkit.data.datasets import register_datasets
+from segkit.engine.setup import prepare_config
+from segkit.structures import ConfigError
+
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+
+
+@pytest.fixture
+def toy_names(toy_folder: Path) -> list[str]:
+    """Options that train and test on the toy folder, in seconds."""
+    custom = [
+        {"name": "t_toy", "panoptic_json": f"{toy_folder}/panoptic.json", "panoptic_root": f"{toy_folder}/panoptic"}
+    ]
+    return (
+        f"""DATASETS.TRAIN ('t_toy',) DATASETS.TEST ('t_toy',) SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4
+        SOLVER.CHECKPOINT_PERIOD 2 DATALOADER.NUM_WORKERS 0 MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16
+        MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16""".split()
+        + ["DATASETS.CUSTOM", str(custom)]
+    )
+
+
+def segkit(*words: Any) -> int:
+    return main([str(word) for word in words])
+
+
+def test_train_writes_everything_and_resumes_and_evaluates(
+    toy_names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    assert segkit("train", "--config-file", CONFIG, *toy_names, "OUTPUT_DIR", output, "TEST.EVAL_PERIOD", 2) == 0
+    results = json.loads((output / "metrics.json").read_text())
+    assert set(results) == {"panoptic_seg", "bbox", "segm", "sem_seg"}
+    assert 0 <= results["panoptic_seg"]["PQ"] <= 100
+    exports = output / "inference" / "t_toy"
+    assert len(list((exports / "panoptic").glob("*.png"))) == 12
+    assert {p.name for p in exports.iterdir()} == {
+        "panoptic",
+        "panoptic.json",
+        "coco_instances_results.json",
+        "instances_gt.json",
+        "metrics.json",
+    }
+    assert {p.name for p in output.glob("model_*.pth")} == {"model_0000001.pth", "model_0000003.pth", "model_final.pth"}
+    lines = [json.loads(line) for line in (output / "training.jsonl").read_text().splitlines()]
+    assert all(math.isfinite(line["total_loss"]) for line in lines if "total_loss" in line)
+    assert any("panoptic_seg/PQ" in line for line in lines)
+    assert list(output.glob("events.out.tfevents.*"))
+    assert "eta:" in capsys.readouterr().out
+
+    options = [*toy_names, "OUTPUT_DIR", output, "SOLVER.MAX_ITER", 6]
+    assert segkit("train", "--config-file", CONFIG, "--resume", *options) == 0
+    assert "Starting training from iteration 4" in capsys.readouterr().out
+    state = torch.load(output / "model_final.pth", weights_only=True)
+    assert state["iteration"] == 5
+    assert state["segkit"]["categories"] == toy.CATEGORIES.to_coco()
+
+    again = tmp_path / "again"
+    weights = ["MODEL.WEIGHTS", output / "model_final.pth", "OUTPUT_DIR", again]
+    assert segkit("train", "--config-file", CONFIG, "--eval-only", *toy_names, *weights) == 0
+    assert json.loads((again / "metrics.json").read_text()) == json.loads((output / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(toy_names: list[str], tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert segkit("train", "--config-file", CONFIG, *toy_names, "OUTPUT_DIR", one) == 0
+    weights = ["MODEL.WEIGHTS", one / "model_final.pth", "OUTPUT_DIR", two]
+    arguments = ["--eval-only", "--num-gpus", 2, "--dist-url", "auto"]
+    assert segkit("train", "--config-file", CONFIG, *arguments, *toy_names, *weights) == 0
+    assert json.loads((two / "metrics.json").read_text()) == json.loads((one / "metrics.json").read_text())
+    train = ["--num-gpus", 2, "--dist-url", "auto"]
+    assert segkit("train", "--config-file", CONFIG, *train, *toy_names, "OUTPUT_DIR", tmp_path / "three") == 0
+    assert (tmp_path / "three" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("kind", ["GeneralizedRCNN", "SemanticSegmentor", "Cascade", "Dice"])
+def test_other_architectures_train_on_the_same_data(kind: str, toy_names: list[str], tmp_path: Path) -> None:
+    options = {
+        "GeneralizedRCNN": (["MODEL.META_ARCHITECTURE", kind], {"bbox", "segm"}),
+        "SemanticSegmentor": (["MODEL.META_ARCHITECTURE", kind], {"sem_seg"}),
+        "Cascade": (
+            ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"],
+            {"panoptic_seg", "bbox", "segm", "sem_seg"},
+        ),
+        "Dice": (
+            ["MODEL.SEM_SEG_HEAD.NAME", "DiceSemSegFPNHead", "MODEL.ROI_MASK_HEAD.NAME", "DiceMaskHead"]
+            + ["MODEL.SEM_SEG_HEAD.THING_CHANNELS", "per_class"],
+            {"panoptic_seg", "bbox", "segm", "sem_seg"},
+        ),
+    }
+    extra, tasks = options[kind]
+    extra = [*extra, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path)]
+    assert segkit("train", "--config-file", CONFIG, *toy_names, *extra) == 0
+    assert set(json.loads((tmp_path / "metrics.json").read_text())) == tasks
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["MODEL.ROI_HEADS.NUM_CLASSES", "80"], "MODEL.ROI_HEADS.NUM_CLASSES is 80, but the dataset t_toy needs 4"),
+        (
+            ["MODEL.ROI_HEADS.NUM_CLASES", "4"],
+            "MODEL.ROI_HEADS.NUM_CLASES does not exist; did you mean MODEL.ROI_HEADS",
+        ),
+        (["MODEL.META_ARCHITECTURE", "PanopticRNN"], "'PanopticRNN' is unknown; choose one of"),
+        (["DATASETS.TRAIN", "('nope',)"], "'nope' is not registered"),
+        (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth"),
+        (["SOLVER.OPTIMIZER", "LION"], "SOLVER.OPTIMIZER 'LION' is unknown"),
+    ],
+)
+def test_bad_configs_are_one_line(
+    options: list[str], message: str, toy_names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert segkit("train", "--config-file", CONFIG, *toy_names, "OUTPUT_DIR", tmp_path, *options) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_bad_files_stop_the_job_before_it_trains(
+    toy_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (toy_copy / "images/000000000007.png").write_bytes(b"x")
+    custom = [{"name": "t_bad", "panoptic_json": f"{toy_copy}/panoptic.json", "panoptic_root": f"{toy_copy}/panoptic"}]
+    names = ["DATASETS.TRAIN", "('t_bad',)", "DATASETS.TEST", "('t_bad',)", "DATASETS.CUSTOM", custom]
+    assert segkit("train", "--config-file", CONFIG, *names, "OUTPUT_DIR", tmp_path / "run") == 1
+    assert "000000000007.png: the image does not decode" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_configs_in_the_repository_are_sound(tmp_path: Path) -> None:
+    register_datasets(tmp_path)
+    from segkit.config import load_config
+
+    files = [p for p in Path("configs").rglob("*.yaml") if not p.name.startswith("Base-")]
+    assert len(files) >= 7
+    for path in files:
+        cfg = load_config(path)
+        assert cfg.DATASETS.TRAIN[0].startswith("segkit_"), path
+
+
+def test_no_dataset_is_refused() -> None:
+    with pytest.raises(ConfigError, match="name no dataset; pass --config-file"):
+        prepare_config()

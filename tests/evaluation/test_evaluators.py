@@ -1,0 +1,154 @@
+"""The evaluators and what they export, with a model that says what we want; the reference packages as judges."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.evaluation import inference_on_dataset
+from detectron2.structures import Boxes, Instances
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from segkit.config import load_config
+from segkit.data.catalog import Dataset
+from segkit.data.panoptic_dataset import load_coco_panoptic
+from segkit.data.truth import read_segmentation
+from segkit.evaluation import EVALUATORS, build_evaluators
+from segkit.evaluation.predictions import panoptic_prediction
+from segkit.structures import ConfigError
+
+
+class Parrot(torch.nn.Module):
+    """Says the truth, shifted to the right by `shift_px`, in Detectron2's output format."""
+
+    def __init__(self, dataset: Dataset, shift_px: int = 0, outputs: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.dataset, self.shift_px, self.outputs = dataset, shift_px, outputs
+        self.records = {r["image_id"]: r for r in dataset.records}
+
+    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [self.answer(self.records[x["image_id"]]) for x in inputs]
+
+    def answer(self, record: dict[str, Any]) -> dict[str, Any]:
+        categories = self.dataset.categories
+        truth = read_segmentation(record, categories)
+        ids = np.roll(truth.segment_ids, self.shift_px, axis=1)
+        numbers = {s.segment_id: i for i, s in enumerate(truth.segments, 1)}
+        segment_ids = np.vectorize(lambda i: numbers.get(i, 0))(ids).astype(np.int32)
+        info, sem_seg = [], torch.zeros(len(categories.stuff) + 1, *ids.shape)
+        for segment in truth.segments:
+            number = numbers[segment.segment_id]
+            if segment.isthing:
+                contiguous = categories.thing_contiguous_ids[segment.category_id]
+                info.append({"id": number, "isthing": True, "category_id": contiguous, "score": 0.9})
+            else:
+                contiguous = categories.stuff_contiguous_ids[segment.category_id]
+                info.append({"id": number, "isthing": False, "category_id": contiguous})
+                sem_seg[contiguous][torch.from_numpy(ids == segment.segment_id)] = 5.0
+        things = [s for s in truth.segments if s.isthing and not s.iscrowd]
+        instances = Instances(ids.shape)
+        masks = np.array([ids == s.segment_id for s in things]).reshape(-1, *ids.shape)
+        instances.pred_masks = torch.from_numpy(masks)
+        boxes = [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] for ys, xs in (np.nonzero(m) for m in masks)]
+        instances.pred_boxes = Boxes(torch.tensor(np.array(boxes).reshape(-1, 4), dtype=torch.float32))
+        instances.scores = torch.linspace(0.9, 0.6, len(things))
+        instances.pred_classes = torch.tensor([categories.thing_contiguous_ids[s.category_id] for s in things]).long()
+        found = {"panoptic_seg": (torch.from_numpy(segment_ids), info), "instances": instances, "sem_seg": sem_seg}
+        return {key: value for key, value in found.items() if not self.outputs or key in self.outputs}
+
+
+@pytest.fixture
+def dataset(toy_folder: Path) -> Dataset:
+    return load_coco_panoptic("toy", toy_folder / "panoptic.json", toy_folder / "panoptic")
+
+
+def judge(dataset: Dataset, output: Path, shift_px: int = 0, outputs: tuple[str, ...] = ()) -> dict[str, Any]:
+    inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
+    evaluators = build_evaluators(load_config(), dataset, output)
+    results: dict[str, Any] = inference_on_dataset(Parrot(dataset, shift_px, outputs), inputs, evaluators)
+    return results
+
+
+def test_the_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
+    results = judge(dataset, tmp_path)
+    assert set(results) == {"panoptic_seg", "bbox", "segm", "sem_seg"}
+    for task, name in (("panoptic_seg", "PQ"), ("bbox", "AP"), ("segm", "AP"), ("sem_seg", "mIoU")):
+        assert results[task][name] == pytest.approx(100), task
+
+
+def test_the_exports_score_the_same_under_pycocotools(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
+    results = judge(dataset, tmp_path, shift_px=2)
+    assert 5 < results["segm"]["AP"] < 95
+    for truth in (toy_folder / "instances.json", tmp_path / "instances_gt.json"):
+        for task in ("bbox", "segm"):
+            with contextlib.redirect_stdout(io.StringIO()):
+                gt = COCO(str(truth))
+                evaluation = COCOeval(gt, gt.loadRes(str(tmp_path / "coco_instances_results.json")), task)
+                evaluation.evaluate()
+                evaluation.accumulate()
+                evaluation.summarize()
+            for index, name in ((0, "AP"), (1, "AP50"), (2, "AP75")):
+                assert results[task][name] == 100 * evaluation.stats[index], (task, name)
+
+
+def test_the_exports_score_the_same_under_panopticapi(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
+    evaluation = pytest.importorskip("panopticapi.evaluation", reason="panopticapi-lite is not installed")
+    results = judge(dataset, tmp_path, shift_px=2)
+    truth = json.loads((toy_folder / "panoptic.json").read_text())
+    prediction = json.loads((tmp_path / "panoptic.json").read_text())
+    found = {a["image_id"]: a for a in prediction["annotations"]}
+    categories = {c["id"]: c for c in truth["categories"]}
+    pairs = [(a, found[a["image_id"]]) for a in truth["annotations"]]
+    with contextlib.redirect_stdout(io.StringIO()):
+        stat = evaluation.pq_compute_single_core(
+            0, pairs, str(toy_folder / "panoptic"), str(tmp_path / "panoptic"), categories
+        )
+    for suffix, isthing in (("", None), ("_th", True), ("_st", False)):
+        expected, per_class = stat.pq_average(categories, isthing=isthing)
+        for name in ("PQ", "SQ", "RQ"):
+            assert results["panoptic_seg"][f"{name}{suffix}"] == 100 * expected[name.lower()]
+            assert {k: 100 * v[name.lower()] for k, v in per_class.items()}.items() <= {
+                int(k): v[name] or 0.0 for k, v in results["panoptic_seg"]["per_class"].items()
+            }.items()
+
+
+def test_a_model_is_judged_by_what_it_gives(dataset: Dataset, tmp_path: Path) -> None:
+    assert set(judge(dataset, tmp_path, outputs=("instances",))) == {"bbox", "segm"}
+    assert not (tmp_path / "panoptic.json").exists()
+    assert set(judge(dataset, tmp_path / "b", outputs=("sem_seg",))) == {"sem_seg"}
+
+
+def test_nothing_found_scores_0_and_is_exported(dataset: Dataset, tmp_path: Path) -> None:
+    class Blind(Parrot):
+        def answer(self, record: dict[str, Any]) -> dict[str, Any]:
+            empty = super().answer(record)
+            ids, _ = empty["panoptic_seg"]
+            return {"instances": empty["instances"][:0], "panoptic_seg": (torch.zeros_like(ids), [])}
+
+    inputs = [[{"image_id": r["image_id"]}] for r in dataset.records]
+    results = inference_on_dataset(Blind(dataset), inputs, build_evaluators(load_config(), dataset, tmp_path))
+    assert results["panoptic_seg"]["PQ"] == 0
+    assert results["segm"]["AP"] == results["bbox"]["AP"] == 0
+    assert json.loads((tmp_path / "coco_instances_results.json").read_text()) == []
+    assert len(list((tmp_path / "panoptic").glob("*.png"))) == 12
+
+
+def test_segments_without_a_pixel_are_left_out(dataset: Dataset) -> None:
+    info = [{"id": 1, "isthing": True, "category_id": 0}, {"id": 2, "isthing": False, "category_id": 1}]
+    output = {"panoptic_seg": (torch.ones(2, 2, dtype=torch.int32), info)}
+    assert [s.segment_id for s in panoptic_prediction(output, dataset.categories).segments] == [1]
+    with pytest.raises(ValueError, match="segments_info"):
+        panoptic_prediction({"panoptic_seg": (torch.ones(2, 2), None)}, dataset.categories)
+
+
+def test_an_unknown_metric_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    strange = Dataset("toy", dataset.categories, ("beauty",), dataset.records)
+    with pytest.raises(ConfigError, match=f"unknown metric 'beauty'; known: .*{next(iter(EVALUATORS))}"):
+        build_evaluators(load_config(), strange, tmp_path)

@@ -1,0 +1,24 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segkit.formats import coco_panoptic
+from segkit.structures import CategorySet
+
+from .samples import CATEGORIES, Dataset, first_image, second_image
+
+
+@pytest.fixture
+def categories() -> CategorySet:
+    return CATEGORIES
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    made = Dataset(tmp_path / "panoptic.json", tmp_path / "panoptic")
+    with coco_panoptic.PanopticWriter(*made, CATEGORIES) as writer:
+        writer.add(11, "eleven.jpg", first_image())
+        writer.add("twelve", "sub/twelve.jpg", second_image())
+    return made

@@ -1,0 +1,85 @@
+"""A panoptic dataset of two images, small enough to check by eye."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
+
+CATEGORIES = CategorySet(
+    [
+        Category(1, "person", True, (255, 0, 0)),
+        Category(3, "cat", True, (0, 255, 0)),
+        Category(10, "sky", False, (0, 0, 255)),
+        Category(20, "grass", False, (9, 9, 9)),
+    ]
+)
+
+
+class Dataset(NamedTuple):
+    json_path: Path
+    png_folder: Path
+
+    def load(self) -> dict:
+        return json.loads(self.json_path.read_text())
+
+    def store(self, content: object) -> Path:
+        self.json_path.write_text(json.dumps(content))
+        return self.json_path
+
+
+def first_image() -> PanopticSegmentation:
+    # 7 = a person (4 px), 300 = a crowd of cats (2 px; green byte), 70000 = sky (4 px; blue byte), 0 = void (2 px).
+    segment_ids = np.array([[70000, 70000, 70000, 0], [7, 7, 70000, 0], [7, 7, 300, 300]], dtype=np.int32)
+    segments = (
+        Segment(300, 3, True, 2, iscrowd=True),
+        Segment(7, 1, True, 4, score=0.5),
+        Segment(70000, 10, False, 4),
+    )
+    return PanopticSegmentation(segment_ids, segments)
+
+
+def second_image() -> PanopticSegmentation:
+    return PanopticSegmentation(np.full((2, 5), 5, dtype=np.int32), (Segment(5, 20, False, 10),))
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def spoil(content: object, choice: Callable[[int], int], junk: object) -> object:
+    """`content` with one node, picked by `choice(n) -> 0..n-1` at each level, replaced by `junk`."""
+    if not isinstance(content, dict | list) or not content or choice(4) == 0:
+        return junk
+    keys = sorted(content) if isinstance(content, dict) else range(len(content))
+    key = keys[choice(len(keys))]
+    changed = content.copy()
+    changed[key] = spoil(content[key], choice, junk)
+    return changed
+
+
+JUNK = [
+    None,
+    True,
+    -1,
+    0,
+    7,
+    0.5,
+    1e400,
+    10**400,
+    float("nan"),
+    "",
+    "..",
+    "a/b",
+    [],
+    [[]],
+    [1, 2],
+    {},
+    {"id": 1},
+    "\ud800",
+]

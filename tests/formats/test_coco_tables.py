@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segkit.formats.coco_tables import Place, all_finite, check_inside, listed
+from segkit.structures import DatasetError
+
+
+def test_place_in_words() -> None:
+    assert str(Place(Path("a.json"))) == "a.json"
+    assert str(Place(Path("a.json"), "x")) == "a.json, image 'x'"
+    assert f"{Place(Path('a.json'), 0, 'segment', 7)}" == "a.json, image 0, segment 7"
+
+
+@given(st.lists(st.one_of(st.integers(-9, 9), st.floats(width=32))))
+def test_all_finite_finds_every_nan_and_infinity(values: list[float]) -> None:
+    assert all_finite(values) == all(abs(value) < float("inf") for value in values)
+
+
+@pytest.mark.parametrize("values", [[True], ["1"], [None], [[1]], [10**400], [1, -(10**400)], [2, 1e301]])
+def test_all_finite_refuses_other_types_and_sizes(values: list[object]) -> None:
+    assert not all_finite(values)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a/b.png", "./a.png", "a//b.png", "..a.png", "a..b/c.png", "ü b.png"])
+def test_names_inside(name: str) -> None:
+    check_inside(name, "file_name", "here")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/a", "a/..", "a/../b", "..\\a", "\\a", "c:a", "C:/a", "a/", "a\0"])
+def test_names_outside(name: str) -> None:
+    with pytest.raises(DatasetError, match="here: expected `file_name` to be a path inside its folder"):
+        check_inside(name, "file_name", "here")
+
+
+def test_listed() -> None:
+    assert listed([]) == ""
+    assert listed([1, "a"]) == "1, 'a'"
+    assert listed(range(7)) == "0, 1, 2, 3, 4 and 2 more"

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from segkit.formats import png
+from segkit.structures import DatasetError
+
+from .samples import files_below
+
+RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
+SIXTEEN_BIT_RGB = (  # 1 x 1, written by hand: Pillow reads it as 8 bits, and cannot write it
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x10\x02\x00\x00\x00"
+)
+
+
+@given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=8), elements=st.integers(0, 65535)))
+def test_grey16_round_trip(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
+    path = tmp_path_factory.mktemp("png") / "x.png"
+    png.write(path, values)
+    assert png.read_header(path) == png.Header(*values.shape, 16, "greyscale")
+    read = png.read_grey16(path, values.shape)
+    assert read.dtype == np.int32
+    np.testing.assert_array_equal(read, values)
+
+
+def test_rgb_round_trip(tmp_path: Path) -> None:
+    png.write(tmp_path / "x.png", RGB)
+    np.testing.assert_array_equal(png.read_rgb(tmp_path / "x.png", (2, 4)), RGB)
+    png.write(tmp_path / "y.png", RGB[::-1, ::-1])  # not contiguous
+    np.testing.assert_array_equal(png.read_rgb(tmp_path / "y.png"), RGB[::-1, ::-1])
+
+
+def test_grey8_is_written_as_it_is(tmp_path: Path) -> None:
+    png.write(tmp_path / "x.png", RGB[..., 0])
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), RGB[..., 0])
+
+
+def test_a_palette_is_looked_up_and_alpha_dropped(tmp_path: Path) -> None:
+    Image.fromarray(RGB).quantize(8).save(tmp_path / "palette.png")
+    assert png.read_header(tmp_path / "palette.png").kind == "palette"
+    np.testing.assert_array_equal(png.read_rgb(tmp_path / "palette.png"), RGB)
+    transparent = np.dstack([RGB, np.zeros((2, 4), dtype=np.uint8)])
+    Image.fromarray(transparent).save(tmp_path / "rgba.png")
+    np.testing.assert_array_equal(png.read_rgb(tmp_path / "rgba.png"), RGB)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [RGB.astype(np.int32), RGB[..., :2], RGB[0, 0], np.zeros((0, 4), np.uint8), RGB[None], RGB.astype(np.uint16)],
+)
+def test_write_refuses_what_a_png_of_ours_is_not(tmp_path: Path, pixels: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="pixels must be"):
+        png.write(tmp_path / "x.png", pixels)
+    assert files_below(tmp_path) == set()
+
+
+def _truncated(path: Path) -> None:
+    Image.effect_noise((64, 64), 50).convert("RGB").save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _corrupt(path: Path) -> None:
+    Image.fromarray(RGB).save(path)
+    content = bytearray(path.read_bytes())
+    content[45] ^= 255
+    path.write_bytes(content)
+
+
+READ_FAULTS = {
+    "missing": (lambda path: None, "found nothing"),
+    "empty": (lambda path: path.write_bytes(b""), "expected a PNG"),
+    "text": (lambda path: path.write_text("no image, but long enough for a header"), "expected a PNG"),
+    "jpeg": (lambda path: Image.fromarray(RGB).save(path, "JPEG"), "expected a PNG"),
+    "header only": (lambda path: path.write_bytes(SIXTEEN_BIT_RGB[:24] + b"\x08\x02"), "cannot be decoded"),
+    "truncated": (_truncated, "cannot be decoded"),
+    "corrupt": (_corrupt, "cannot be decoded"),
+    "greyscale": (lambda path: Image.fromarray(RGB[..., 0]).save(path), "got 8-bit greyscale"),
+    "grey alpha": (lambda path: Image.new("LA", (4, 2)).save(path), "got 8-bit greyscale with alpha"),
+    "one bit": (lambda path: Image.new("1", (4, 2)).save(path), "got 1-bit greyscale"),
+    "grey 16": (lambda path: Image.fromarray(RGB[..., 0].astype(np.uint16)).save(path), "got 16-bit greyscale"),
+    "RGB 16": (lambda path: path.write_bytes(SIXTEEN_BIT_RGB), "expected a PNG of 8-bit .* got 16-bit RGB"),
+}
+
+
+@pytest.mark.parametrize("fault", READ_FAULTS)
+def test_read_rgb_faults(tmp_path: Path, fault: str) -> None:
+    spoil, message = READ_FAULTS[fault]
+    spoil(tmp_path / "x.png")
+    with pytest.raises(DatasetError, match=rf"x\.png: .*{message}"):
+        png.read_rgb(tmp_path / "x.png")
+
+
+def test_read_grey16_refuses_eight_bits_and_colour(tmp_path: Path) -> None:
+    for name, pixels in (("grey", RGB[..., 0]), ("rgb", RGB)):
+        png.write(tmp_path / name, pixels)
+        with pytest.raises(DatasetError, match="expected a PNG of 16-bit greyscale, got 8-bit"):
+            png.read_grey16(tmp_path / name)
+
+
+def test_another_size(tmp_path: Path) -> None:
+    png.write(tmp_path / "x.png", RGB)
+    with pytest.raises(DatasetError, match=r"x\.png: expected 4 x 2 pixels \(height x width\), got 2 x 4"):
+        png.read_rgb(tmp_path / "x.png", (4, 2))
+
+
+def test_the_header_is_enough_for_the_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    png.write(path, RGB)
+    path.write_bytes(path.read_bytes()[: png.HEADER_BYTES])
+    assert png.read_header(path) == png.Header(2, 4, 8, "RGB")
+
+
+def test_an_image_too_large_to_decode_safely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    png.write(tmp_path / "x.png", RGB)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
+    with pytest.raises(DatasetError, match="cannot be decoded"):
+        png.read_rgb(tmp_path / "x.png")

@@ -1,0 +1,316 @@
+"""AP on hand-made boxes and masks, and against pycocotools run on files."""
+
+import contextlib
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from segkit.metrics import AveragePrecision
+from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle
+
+CAR, DOG, SKY = 3, 17, 90
+NAMES = {DOG: "dog", CAR: "car", SKY: "sky"}
+CATEGORIES = CategorySet(Category(i, name, i != SKY, (0, 0, 0)) for i, name in NAMES.items())
+STATS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+SIZE = (120, 160)
+
+
+def annotation(x, y, w, h, category_id=CAR, size_hw=SIZE, **fields):
+    """A rectangle as a COCO annotation; with `score`, as a result."""
+    mask = np.zeros(size_hw, dtype=bool)
+    mask[y : y + h, x : x + w] = True
+    entry = {"category_id": category_id, "bbox": [x, y, w, h], "segmentation": mask_to_rle(mask), **fields}
+    return entry if "score" in fields else {"area": w * h, "iscrowd": 0, **entry}
+
+
+def score(truth, results, iou_types=("bbox", "segm"), categories=CATEGORIES):
+    metric = AveragePrecision(categories, iou_types)
+    metric.update(1, SIZE, truth, results)
+    return metric.compute()
+
+
+def test_one_found_one_missed_one_false():
+    truth = [annotation(0, 0, 10, 10), annotation(50, 50, 10, 10)]
+    results = [annotation(0, 0, 10, 10, score=0.9), annotation(100, 0, 10, 10, score=0.8)]
+    # At every IoU precision is 1 up to recall 0.5 and 0 beyond: 51 of COCO's 101 recalls, 0.00 to 0.50, have 1.
+    # Recall is 0.5; one detection per image suffices. All truth is small (100 px < 32^2); there are no dogs.
+    ap = pytest.approx(100 * 51 / 101)
+    expected = dict.fromkeys(STATS)
+    expected |= dict.fromkeys(["AP", "AP50", "AP75", "APs", "AP-car"], ap) | {"AP-dog": None}
+    expected |= dict.fromkeys(["AR1", "AR10", "AR100", "ARs"], pytest.approx(50))
+    assert score(truth, results) == {"bbox": expected, "segm": expected}
+
+
+def test_box_and_mask_are_scored_apart():
+    truth = [annotation(0, 0, 10, 10)]
+    result = annotation(0, 0, 10, 7, score=0.5) | {"bbox": [0, 0, 10, 10]}
+    results = score(truth, [result])
+    # The box is perfect; the mask has IoU 0.7: found at 0.50, 0.55, 0.60 and 0.65, and at 0.70 (not strictly above).
+    assert results["bbox"]["AP"] == pytest.approx(100)
+    assert results["segm"]["AP"] == pytest.approx(50)
+    assert (results["segm"]["AP50"], results["segm"]["AP75"]) == (pytest.approx(100), 0.0)
+
+
+def test_size_classes_of_mask_results_are_by_mask_not_box():
+    # Truth: 40 x 40 = 1600 px, medium. The false result's box is medium too, its mask is small: for masks, it does not
+    # count against the medium objects, though its score is higher.
+    truth = [annotation(0, 0, 40, 40)]
+    false = annotation(100, 50, 10, 10, score=0.9) | {"bbox": [100, 50, 40, 40]}
+    results = score(truth, [annotation(0, 0, 40, 40, score=0.5), false])
+    assert results["segm"]["APm"] == pytest.approx(100)
+    assert results["bbox"]["APm"] == pytest.approx(50)
+
+
+def test_the_first_annotation_counts_as_matched():
+    # pycocotools would take annotation id 0 for "unmatched"; ids must start at 1.
+    assert score([annotation(0, 0, 10, 10)], [annotation(0, 0, 10, 10, score=1)])["bbox"]["AP"] == pytest.approx(100)
+
+
+def test_a_crowd_takes_any_number_of_results_and_is_never_missed():
+    truth = [annotation(0, 0, 20, 20), annotation(50, 50, 60, 60, iscrowd=1)]
+    inside = [annotation(50 + 5 * i, 60, 10, 10, score=0.9) for i in range(5)]
+    assert score(truth, [*inside, annotation(0, 0, 20, 20, score=0.1)])["segm"]["AP"] == pytest.approx(100)
+
+
+def test_ignore_is_not_read():
+    assert score([annotation(0, 0, 10, 10, ignore=1)], [])["bbox"]["AP"] == 0.0
+
+
+@pytest.mark.parametrize(("false_cars", "ar100"), [(99, 100), (100, 0)])
+def test_the_hundred_best_results_per_class_count(false_cars, ar100):
+    box = {"category_id": CAR, "bbox": [50, 50, 5, 5], "score": 0.9}
+    results = [box] * false_cars + [box | {"category_id": DOG}] * 50 + [annotation(0, 0, 10, 10, score=0.1)]
+    assert score([annotation(0, 0, 10, 10)], results, ["bbox"])["bbox"]["AR100"] == pytest.approx(ar100)
+
+
+def test_only_things_are_scored():
+    sky = annotation(0, 0, 20, 20, SKY)
+    results = score([sky, annotation(0, 0, 10, 10)], [annotation(0, 0, 20, 20, SKY, score=1.0)])
+    assert list(results["bbox"]) == [*STATS, "AP-car", "AP-dog"]
+    assert (results["bbox"]["AP"], results["bbox"]["AR100"]) == (0.0, 0.0)
+
+
+def test_no_results_give_zero_and_no_truth_none():
+    no_results = score([annotation(0, 0, 10, 10)], [])
+    no_truth = score([], [annotation(0, 0, 10, 10, score=0.5)])
+    for iou_type in ("bbox", "segm"):
+        assert (no_results[iou_type]["AP"], no_results[iou_type]["APl"]) == (0.0, None)
+        assert (no_results[iou_type]["AP-car"], no_results[iou_type]["AP-dog"]) == (0.0, None)
+        assert set(no_truth[iou_type].values()) == {None}
+
+
+def test_nothing_at_all_gives_none():
+    stuff = CategorySet([CATEGORIES[SKY]])
+    for results in (score([], []), AveragePrecision(CATEGORIES).compute(), score([], [], categories=stuff)):
+        assert {value for one in results.values() for value in one.values()} == {None}
+
+
+def test_an_empty_mask_is_a_false_result():
+    empty = annotation(0, 0, 0, 0, score=0.9)
+    # The false one comes first: precision 1/2 at every recall.
+    results = score([annotation(0, 0, 10, 10)], [annotation(0, 0, 10, 10, score=0.5), empty], ["segm"])
+    assert results["segm"]["AP"] == pytest.approx(50)
+
+
+def test_equal_scores_in_different_images_are_ordered_by_image():
+    truth, hit, miss = (
+        annotation(0, 0, 10, 10),
+        annotation(0, 0, 10, 10, score=0.5),
+        annotation(50, 50, 9, 9, score=0.5),
+    )
+    metric = AveragePrecision(CATEGORIES, ["bbox"])
+    metric.update(20, SIZE, [], [miss])
+    metric.update(3, SIZE, [truth], [hit])
+    # Hit first: precision 1 at every recall; miss first: 1/2. Ascending ids put image 3 first.
+    assert metric.compute()["bbox"]["AP"] == pytest.approx(100)
+    assert metric.compute([20, 3])["bbox"]["AP"] == pytest.approx(50)
+
+
+def test_prints_nothing(capsys):
+    score([annotation(0, 0, 10, 10)], [annotation(0, 0, 10, 10, score=1)])
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"score": float("nan")}, "expected a finite score, got nan"),
+        ({"score": float("inf")}, "expected a finite score, got inf"),
+        ({"score": "0.5"}, "expected a finite score, got '0.5'"),
+        ({"category_id": 4}, "expected a category_id out of \\[3, 17, 90\\], got 4"),
+        ({"category_id": [3]}, "expected a category_id out of"),
+        ({"bbox": [1, 2, 3]}, "expected bbox \\[x, y, width, height\\] of four finite numbers, got \\[1, 2, 3\\]"),
+        ({"bbox": [1, 2, 3, float("nan")]}, "expected bbox"),
+        ({"bbox": None}, "expected bbox"),
+        ({"iscrowd": 2}, "expected iscrowd to be 0 or 1, got 2"),
+        (
+            {"segmentation": [[0, 0, 5, 0, 5, 5]]},
+            "expected a segmentation in run lengths .* got list; convert polygons",
+        ),
+        ({"segmentation": None}, "expected a segmentation in run lengths"),
+        ({"segmentation": {"size": [*SIZE]}}, "expected a COCO RLE, could not read it"),
+        (
+            {"segmentation": mask_to_rle(np.ones((160, 120), bool))},
+            "image's size \\[120, 160\\] .*, got \\[160, 120\\]",
+        ),
+        ({"segmentation": {"size": [*SIZE], "counts": "04"}}, "expected RLE runs over 19200 pixels, got runs over 4"),
+        ({"segmentation": {"size": [*SIZE], "counts": ""}}, "expected a COCO RLE"),
+        ({"segmentation": {"size": [*SIZE], "counts": "0P"}}, "counts are empty, cut off"),
+        ({"segmentation": {"size": [*SIZE], "counts": "\x00~"}}, "hold other characters"),
+        ({"segmentation": {"size": [*SIZE], "counts": "0O1"}}, "negative run"),
+        ({"segmentation": {"size": [*SIZE], "counts": "PPPPPPP0"}}, "beyond 32 bits"),
+        ({"segmentation": {"size": [*SIZE], "counts": [3, -1]}}, "expected a COCO RLE"),
+    ],
+)
+def test_bad_results_are_refused_with_their_place_and_not_kept(change, message):
+    good, bad = annotation(0, 0, 5, 5, score=0.5), annotation(0, 0, 5, 5, score=0.5) | change
+    metric = AveragePrecision(CATEGORIES)
+    with pytest.raises(DatasetError, match=f"^image 'x', results\\[1\\]: .*{message}"):
+        metric.update("x", SIZE, [], [good, bad])
+    metric.update("x", SIZE, [annotation(0, 0, 5, 5)], [good])
+    assert metric.compute()["segm"]["AP"] == pytest.approx(100)
+
+
+def test_bad_truth_is_refused():
+    metric = AveragePrecision(CATEGORIES)
+    with pytest.raises(DatasetError, match=r"^image 5, truth\[0\]: expected a finite area, got None"):
+        metric.update(5, SIZE, [annotation(0, 0, 5, 5, area=None)], [])
+    with pytest.raises(DatasetError, match=r"truth\[0\]: expected an object"):
+        metric.update(5, SIZE, ["car"], [])
+    with pytest.raises(ValueError, match="size_hw"):
+        metric.update(5, (0, 4), [], [])
+
+
+def test_what_is_not_scored_may_be_absent():
+    box = {"category_id": CAR, "bbox": (0.0, 0.0, 5.5, 5.5), "area": 30.25}
+    assert score([box], [box | {"score": 1.0}], ["bbox"])["bbox"]["AP"] == pytest.approx(100)
+    mask = {key: value for key, value in annotation(0, 0, 5, 5, score=1.0).items() if key != "bbox"}
+    assert score([mask | {"area": 25}], [mask], ["segm"])["segm"]["AP"] == pytest.approx(100)
+
+
+def test_uncompressed_rle_and_bytes_and_numpy_are_read():
+    truth, result = (
+        annotation(0, 0, 5, 5, size_hw=(5, 6)),
+        annotation(0, 0, 5, 5, size_hw=(5, 6), score=np.float32(0.5)),
+    )
+    truth["segmentation"] = {"size": [5, 6], "counts": [0, 25, 5]}
+    result["segmentation"] = coco_mask.encode(np.asfortranarray(coco_mask.decode(result["segmentation"])))
+    result["bbox"] = np.array([0, 0, 5, 5], dtype=np.float32)
+    metric = AveragePrecision(CATEGORIES)
+    metric.update(np.int64(1), (5, 6), [truth], [result])
+    assert metric.compute()["segm"]["AP"] == metric.compute()["bbox"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize("iou_types", [(), ("keypoints",), "bbox"])
+def test_other_iou_types_are_refused(iou_types):
+    with pytest.raises(ValueError, match="iou_types must be"):
+        AveragePrecision(CATEGORIES, iou_types)
+
+
+def test_two_things_of_one_name_are_refused():
+    with pytest.raises(DatasetError, match="distinct names of things, got \\['car'\\]"):
+        AveragePrecision(CategorySet([Category(i, "car", True, (0, 0, 0)) for i in (1, 2)]))
+
+
+# Against the reference
+
+
+def scenes(seed, images=14):
+    """image_id -> (truth, results) with crowds, ties, missed and false results, all three sizes; ids not ascending."""
+    rng = np.random.default_rng(seed)
+    made = {}
+    for image_id in rng.permutation(1000)[:images].tolist():
+        truth, results = [], []
+        for _ in range(rng.integers(0, 7)):
+            x, y = rng.integers(0, [110, 90]).tolist()
+            w, h = rng.integers(3, rng.choice([12, 60, 159], size=2)).clip(max=[160 - x, 120 - y]).tolist()
+            category_id = int(rng.choice([CAR, DOG]))
+            truth.append(annotation(x, y, w, h, category_id, iscrowd=int(rng.random() < 0.15)))
+            for _ in range(rng.integers(0, 3)):
+                dx, dy = rng.integers(0, 3, size=2).tolist()
+                found = annotation(x + dx, y + dy, w, h, category_id, score=float(rng.integers(1, 9)) / 8)
+                results.append(found | {"bbox": [x + dx + float(rng.normal()), y + dy, w + 0.3, h]})
+        made[image_id] = (truth, results)
+    return made
+
+
+def metric_of(images, iou_types=("bbox", "segm")):
+    metric = AveragePrecision(CATEGORIES, iou_types)
+    for image_id, (truth, results) in images.items():
+        metric.update(image_id, SIZE, truth, results)
+    return metric
+
+
+def reference(images, iou_type, folder):
+    """COCOeval on a ground truth file and a results file, called as Detectron2 does (no bbox in mask results)."""
+    dataset = {
+        "images": [{"id": image_id, "height": SIZE[0], "width": SIZE[1]} for image_id in images],
+        "categories": [{"id": c.category_id, "name": c.name} for c in CATEGORIES.things],
+        "annotations": [one | {"image_id": image_id} for image_id, (truth, _) in images.items() for one in truth],
+    }
+    for annotation_id, one in enumerate(dataset["annotations"], 1):
+        one["id"] = annotation_id
+    found = [one | {"image_id": image_id} for image_id, (_, results) in images.items() for one in results]
+    if iou_type == "segm":
+        found = [{key: value for key, value in one.items() if key != "bbox"} for one in found]
+    (folder / "truth.json").write_text(json.dumps(dataset))
+    (folder / "results.json").write_text(json.dumps(found))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(folder / "truth.json"))
+        scorer = COCOeval(truth, truth.loadRes(str(folder / "results.json")), iou_type)
+        scorer.evaluate()
+        scorer.accumulate()
+        scorer.summarize()
+    expected = {name: value * 100 if value >= 0 else None for name, value in zip(STATS, scorer.stats, strict=True)}
+    for index, category in enumerate(CATEGORIES.things):
+        expected[f"AP-{category.name}"] = np.mean(scorer.eval["precision"][:, :, index, 0, -1]) * 100
+    return expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_equals_pycocotools_on_files(seed, iou_type, tmp_path):
+    images = scenes(seed)
+    results = metric_of(images).compute()[iou_type]
+    assert results == reference(images, iou_type, tmp_path)
+    assert 0 < results["AP"] < 100
+
+
+def test_merged_shards_in_any_order_equal_one_pass():
+    images = scenes(seed=11)
+    one_pass = metric_of(images)
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        order = rng.permutation(list(images)).tolist()
+        merged = metric_of({i: images[i] for i in order[:5]})
+        merged.merge(metric_of({i: images[i] for i in order[5:]}))
+        assert merged.compute() == one_pass.compute()
+        assert merged.compute([*images]) == one_pass.compute([*images])
+    with pytest.raises(DatasetError, match="in both"):
+        merged.merge(one_pass)
+    with pytest.raises(ValueError, match="same categories and iou_types"):
+        merged.merge(AveragePrecision(CATEGORIES, ["bbox"]))
+
+
+def test_string_image_ids_and_pickling():
+    images = scenes(seed=5)
+    named = {f"city_{image_id:04}": pair for image_id, pair in images.items()}
+    metric = pickle.loads(pickle.dumps(metric_of(named)))
+    assert metric.compute() == metric_of(images).compute()
+    mixed = metric_of({image_id if image_id % 2 else str(image_id): pair for image_id, pair in images.items()})
+    assert mixed.compute([i if i % 2 else str(i) for i in sorted(images)]) == metric_of(images).compute()
+    assert mixed.compute()["bbox"]["AP"] is not None
+
+
+def test_entries_of_the_caller_stay_as_they_are():
+    images = scenes(seed=6, images=4)
+    before = json.dumps(list(images.values()))
+    metric = metric_of(images)
+    assert metric.compute() == metric.compute()
+    assert json.dumps(list(images.values())) == before

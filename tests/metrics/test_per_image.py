@@ -1,0 +1,48 @@
+"""What metrics keep per image: once each, in order."""
+
+import pytest
+
+from segkit.metrics.per_image import PerImage
+from segkit.structures import DatasetError
+
+
+def of(*image_ids):
+    kept = PerImage()
+    for image_id in image_ids:
+        kept.add(image_id, f"value of {image_id}")
+    return kept
+
+
+def test_order_of_adding_and_a_stated_order():
+    kept = of(3, "3", 1)
+    kept.merge(of(2))
+    assert kept.ids() == [3, "3", 1, 2]
+    assert kept.in_order([1, 2, "3", 3])[:2] == [(1, "value of 1"), (2, "value of 2")]
+
+
+def test_the_same_image_twice():
+    with pytest.raises(DatasetError, match=r"^image 'a': expected every image once"):
+        of("a", "a")
+
+
+def test_overlapping_shards_append_nothing():
+    kept = of(1, 2)
+    with pytest.raises(DatasetError, match="got image 2 in both"):
+        kept.merge(of(5, 2))
+    assert kept.ids() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("image_order", "message"),
+    [
+        ([1, 2, 3], "no prediction for image 3"),
+        ([1, "2"], "no prediction for image '2'"),
+        ([1, 2, 1], "got image 1 more than once"),
+        ([1], "lacks image 2"),
+        ([], "lacks images 1, 2"),
+        ([*range(1, 10)], "images 3, 4, 5, 6, 7, ... \\(7 in all\\)"),
+    ],
+)
+def test_an_order_must_name_every_image_once(image_order, message):
+    with pytest.raises(DatasetError, match=message):
+        of(1, 2).in_order(image_order)

@@ -1,0 +1,87 @@
+"""The Dice heads and the torchvision backbone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.modeling import build_backbone, build_model
+from detectron2.utils.events import EventStorage
+
+from segkit.modeling import register_models
+from segkit.modeling.losses import dice_loss
+from segkit.structures import ConfigError
+from tests.modeling.test_panoptic_rcnn import images, small_config, targets
+
+
+def test_dice_of_half_a_mask() -> None:
+    """P covers 2 pixels, G 4 of which 2 are P's: 1 - (2*2 + 1) / (2 + 4 + 1) = 2/7; a perfect row costs 0."""
+    truth = torch.tensor([[1.0, 1, 1, 1, 0]])
+    assert dice_loss(torch.tensor([[1.0, 1, 0, 0, 0]]), truth).item() == pytest.approx(2 / 7)
+    assert dice_loss(truth, truth).item() == 0
+
+
+def test_dice_leaves_absent_rows_out_and_survives_none() -> None:
+    rows = torch.tensor([[1.0, 0], [1.0, 0]])
+    truth = torch.tensor([[1.0, 0], [0.0, 1]])
+    assert dice_loss(rows, truth, torch.tensor([True, False])).item() == 0
+    assert dice_loss(torch.zeros(0, 4), torch.zeros(0, 4)).item() == 0
+
+
+def test_dice_heads_add_their_losses_and_keep_parameter_names() -> None:
+    register_models()
+    torch.manual_seed(0)
+    plain_cfg = small_config("PanopticRCNN")
+    cfg = plain_cfg.clone()
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "DiceSemSegFPNHead"
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "DiceMaskHead"
+    model, plain = build_model(cfg), build_model(plain_cfg)
+    model.load_state_dict(plain.state_dict(), strict=True)
+    losses = []
+    for each in (model, plain):
+        torch.manual_seed(0)
+        with EventStorage():
+            losses.append(each.train()(targets(images())))
+    extra = set(losses[0]) - set(losses[1])
+    assert extra == {"loss_sem_seg_dice", "loss_mask_dice"}
+    assert all(0 < losses[0][name].item() < 1 for name in extra)
+    assert all(torch.equal(losses[0][name], losses[1][name]) for name in losses[1])
+    losses[0]["loss_sem_seg_dice"].backward()
+    assert model.sem_seg_head.predictor.weight.grad.abs().sum() > 0
+    assert torch.equal(model.eval()(images(1))[0]["sem_seg"], plain.eval()(images(1))[0]["sem_seg"])
+
+
+def test_an_all_void_map_costs_no_dice() -> None:
+    register_models()
+    cfg = small_config("PanopticRCNN")
+    cfg.MODEL.SEM_SEG_HEAD.NAME = "DiceSemSegFPNHead"
+    head = build_model(cfg).sem_seg_head
+    losses = head.losses(torch.randn(1, 6, 8, 8), torch.full((1, 32, 32), 255))
+    assert losses["loss_sem_seg_dice"].item() == 0
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
+def test_torchvision_backbone_under_a_pyramid(name: str) -> None:
+    register_models()
+    cfg = small_config("PanopticRCNN")
+    cfg.MODEL.BACKBONE.NAME = "build_torchvision_fpn_backbone"
+    cfg.MODEL.TORCHVISION.NAME = name
+    backbone = build_backbone(cfg).eval()
+    with torch.no_grad():
+        features = backbone(torch.zeros(1, 3, 64, 96))
+    assert {k: tuple(v.shape[1:]) for k, v in features.items()} == {
+        "p2": (32, 16, 24),
+        "p3": (32, 8, 12),
+        "p4": (32, 4, 6),
+        "p5": (32, 2, 3),
+        "p6": (32, 1, 2),
+    }
+
+
+@pytest.mark.parametrize(("name", "weights", "message"), [("resnet17", "", "is unknown"), ("resnet18", "X", "choose")])
+def test_unknown_networks_and_weights_are_refused(name: str, weights: str, message: str) -> None:
+    register_models()
+    cfg = small_config("PanopticRCNN")
+    cfg.MODEL.BACKBONE.NAME = "build_torchvision_fpn_backbone"
+    cfg.MODEL.TORCHVISION.NAME, cfg.MODEL.TORCHVISION.WEIGHTS = name, weights
+    with pytest.raises(ConfigError, match=message):
+        build_backbone(cfg)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segkit.report import picture_grid
+
+
+def rgb(values: object) -> np.ndarray:
+    return np.repeat(np.asarray(values, dtype=np.uint8)[..., None], 3, axis=2)
+
+
+def test_small_pictures_grow_by_whole_factors():
+    # 9 // 2 = 4: an 8 x 8 block. The gap is 4, the row at least a text's 10 pixels: 4 + 10 + 4 by 4 + 8 + 4.
+    grid = picture_grid([[rgb([[0, 50], [100, 150]])]], [""], cell_px=9)
+    assert grid.shape == (18, 16, 3)
+    expected = np.full((18, 16), 255)
+    expected[4:12, 4:12] = np.kron([[0, 50], [100, 150]], np.ones((4, 4)))
+    assert (grid == expected[..., None]).all()
+
+
+def test_large_pictures_shrink_by_averaging():
+    # 4 x 4 to 2 x 2: every 2 x 2 block's mean
+    picture = rgb([[0, 40, 100, 100], [40, 80, 100, 100], [8, 8, 0, 0], [8, 8, 4, 4]])
+    grid = picture_grid([[picture]], [""], cell_px=2)
+    assert grid[4:6, 4:6, 0].tolist() == [[40, 100], [8, 2]]
+
+
+def test_the_aspect_is_kept_and_long_pictures_keep_a_pixel():
+    grid = picture_grid([[rgb(np.zeros((200, 100)))], [rgb(np.zeros((1, 1000)))]], [""], cell_px=50)
+    ink = grid[..., 0] == 0
+    assert ink.sum() == 50 * 25 + 1 * 50
+
+
+def test_pictures_of_all_sizes_stand_centred_in_their_columns():
+    grid = picture_grid(
+        [[rgb(np.zeros((10, 10))), rgb(np.zeros((10, 5)))], [rgb(np.zeros((5, 10)))] * 2], ["", ""], cell_px=10
+    )
+    # widths 10 and 10, heights 10 and 10 (5, but a text's height): lefts 4 and 18, tops 4 and 18
+    assert grid.shape == (4 + 14 + 14, 4 + 14 + 14, 3)
+    assert (grid[4:14, 20:25] == 0).all()
+    assert (grid[4:14, 18:20] == 255).all()
+    assert (grid[18:23, 4:14] == 0).all()
+
+
+def test_titles_are_written_over_columns_and_before_rows():
+    white = rgb(np.full((50, 50), 255))
+    bare = picture_grid([[white, white]], ["", ""], cell_px=50)
+    titled = picture_grid([[white, white]], ["", "truth"], ["first"], cell_px=50)
+    assert (bare == 255).all()
+    assert titled.shape[0] > bare.shape[0]
+    assert titled.shape[1] > bare.shape[1]
+    rows, columns = np.nonzero(titled[..., 0] < 128)
+    over = rows < titled.shape[0] - 54
+    assert columns[over].min() > titled.shape[1] - 54  # "truth" over the second column
+    assert columns[~over].max() < titled.shape[1] - 2 * 54  # "first" left of both
+
+
+def test_long_titles_do_not_widen_the_grid():
+    picture = rgb(np.zeros((50, 50)))
+    short = picture_grid([[picture]], ["a"], ["a" * 30], cell_px=50)
+    long = picture_grid([[picture]], ["a" * 500], ["a" * 500], cell_px=50)
+    assert abs(long.shape[1] - short.shape[1]) <= 10
+    assert long.shape[0] == short.shape[0]
+
+
+def test_without_rows_the_titles_stand_alone():
+    grid = picture_grid([], ["image", "truth"], [], cell_px=100)
+    assert (grid < 128).any()
+    assert grid.shape[1] > 200
+
+
+@pytest.mark.parametrize(
+    ("rows", "titles", "row_titles", "message"),
+    [
+        ([], [], None, "column_titles must have at least one entry"),
+        ([[rgb([[0]])]], ["a", "b"], None, "got 1 for 2 in row 0"),
+        ([[rgb([[0]])]], ["a"], ["b", "c"], "got 2 for 1 rows"),
+        ([[rgb([[0]])[..., 0]]], ["a"], None, r"pictures of row 0 must be \(H, W, 3\) uint8 RGB, got \(1, 1\) uint8"),
+        ([[rgb([[0]]).astype(float)]], ["a"], None, "float64"),
+        ([[rgb(np.zeros((0, 4)))]], ["a"], None, "must not be empty"),
+    ],
+)
+def test_misuse_is_named(rows, titles, row_titles, message):
+    with pytest.raises(ValueError, match=message):
+        picture_grid(rows, titles, row_titles)
+
+
+def test_cells_have_a_size():
+    with pytest.raises(ValueError, match="cell_px must be at least 1, got 0"):
+        picture_grid([[rgb([[0]])]], ["a"], cell_px=0)

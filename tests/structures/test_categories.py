@@ -1,0 +1,76 @@
+"""CategorySet: the crossing between dataset ids and contiguous ids, as Detectron2 defines them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
+
+from segkit.data.datasets.coco import CATEGORIES
+from segkit.structures import Category, CategorySet, DatasetError, default_color
+
+SMALL = CategorySet(
+    [
+        Category(9, "sky", False, (0, 0, 255)),
+        Category(3, "cat", True, (255, 0, 0)),
+        Category(5, "sea", False, (0, 255, 0)),
+    ]
+)
+
+
+def test_contiguous_ids_are_detectron2s() -> None:
+    meta = _get_builtin_metadata("coco_panoptic_separated")
+    assert CATEGORIES.thing_contiguous_ids == meta["thing_dataset_id_to_contiguous_id"]
+    stuff = {k: v for k, v in meta["stuff_dataset_id_to_contiguous_id"].items() if v}
+    assert stuff == CATEGORIES.stuff_contiguous_ids
+    names = [n.replace("-other", "").replace("-merged", "") for n in CATEGORIES.semantic_space().names]
+    assert names == meta["stuff_classes"]
+
+
+def test_ids_there_and_back() -> None:
+    assert [SMALL.category_id(0, True), SMALL.category_id(1, False), SMALL.category_id(2, False)] == [3, 5, 9]
+    for bad in ((1, True), (0, False), (3, False), (-1, True)):
+        with pytest.raises(IndexError, match="contiguous id"):
+            SMALL.category_id(*bad)
+
+
+def test_semantic_spaces() -> None:
+    one, each = SMALL.semantic_space("one"), SMALL.semantic_space("per_class")
+    assert (one.names, one.channel_of) == (("things", "sea", "sky"), {3: 0, 5: 1, 9: 2})
+    assert (each.names, each.channel_of) == (("cat", "sea", "sky"), {3: 0, 5: 1, 9: 2})
+    assert (one.stuff_ids.tolist(), each.stuff_ids.tolist()) == ([0, 1, 2], [0, 1, 2])
+    with pytest.raises(ValueError, match="'one' or 'per_class'"):
+        SMALL.semantic_space("both")
+
+
+def test_through_coco_and_back() -> None:
+    assert CategorySet.from_coco(SMALL.to_coco(), "x.json") == SMALL
+    assert SMALL != CATEGORIES
+    assert 5 in SMALL
+    assert 4 not in SMALL
+    assert SMALL[5].name == "sea"
+
+
+def test_a_missing_color_is_made_up_the_same_each_time() -> None:
+    (category,) = CategorySet.from_coco([{"id": 7, "name": "x"}], "x.json").categories
+    assert category.isthing
+    assert category.color == default_color(7) != default_color(8)
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        ([], "at least one category"),
+        ("abc", "to be a list"),
+        ([{"id": 1}], "id and name"),
+        ([7], "id and name"),
+        ([{"id": "1", "name": "a"}], "integer category id"),
+        ([{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], r"\[1\] more than once"),
+        ([{"id": 1, "name": "a", "color": "red!"}], "three numbers"),
+        ([{"id": 1, "name": "a", "color": [1, 2]}], "three numbers"),
+    ],
+)
+def test_bad_categories_are_refused(categories: Any, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        CategorySet.from_coco(categories, "x.json")
