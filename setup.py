@@ -12,7 +12,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "segkit/__init__.py").read_
 OWN = [
     "numpy>=1.24",
     "opencv-python-headless>=4.8",
-    "Pillow>=9.5",
+    "Pillow>=10.1",
     "pycocotools>=2.0.7",
     "rich>=13",
     "torch>=2.4",

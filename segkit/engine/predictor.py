@@ -13,12 +13,14 @@ from detectron2.config import CfgNode
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
+from detectron2.utils.file_io import PathManager
 from PIL import Image
 from rich.progress import track
 
 from segkit.data.catalog import categories_of
 from segkit.data.class_counts import resolve_for_categories
 from segkit.engine.checkpoint import SafeCheckpointer
+from segkit.engine.safe_load import load_torch
 from segkit.evaluation.predictions import coco_results, instance_masks, panoptic_prediction
 from segkit.formats import coco_instances, coco_panoptic, png
 from segkit.report import draw_instances, draw_panoptic
@@ -37,8 +39,7 @@ class Predictor:
         """cfg: from `segkit.engine.setup.read_config`, MODEL.WEIGHTS set; CheckpointError where they do not fit."""
         self.cfg = cfg.clone()
         self.cfg.defrost()
-        saved = SafeCheckpointer.read_categories(cfg.MODEL.WEIGHTS)
-        self.categories = saved or categories_of(_dataset_name(cfg))
+        self.categories = _saved_categories(cfg.MODEL.WEIGHTS) or categories_of(_dataset_name(cfg))
         channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
         resolve_for_categories(self.cfg, self.categories, "one" if channels == "auto" else channels, "of the weights")
         self.model = build_model(self.cfg).eval()
@@ -128,6 +129,14 @@ def draw(output: dict[str, Any], image_rgb: np.ndarray, categories: CategorySet)
     if masks is None:
         raise ConfigError("this model predicts neither a panoptic map nor masks: there is nothing to draw")
     return draw_instances(image_rgb, masks, [c.name for c in categories.things])
+
+
+def _saved_categories(weights: str) -> CategorySet | None:
+    """The categories in a checkpoint of segkit's training; None in other weights."""
+    if not weights.endswith(".pth"):
+        return None
+    saved = load_torch(PathManager.get_local_path(weights)).get("segkit")
+    return CategorySet.from_coco(saved["categories"], weights) if isinstance(saved, dict) else None
 
 
 def _dataset_name(cfg: CfgNode) -> str:

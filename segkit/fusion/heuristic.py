@@ -32,10 +32,12 @@ class HeuristicFusion:
         instances: class_ids are thing contiguous ids. stuff_ids: (H, W), stuff contiguous id of each pixel,
         `THING_CHANNEL` where the semantic head sees a thing. Returns ids 1..N, things first by falling score, then
         stuff by rising id; a pixel that nobody claims stays void. No instances, no stuff: what is left, or all void.
-        Raises ValueError where the sizes differ. The inputs are not changed.
+        Raises ValueError where the sizes differ or an id is negative. The inputs are not changed.
         """
         if stuff_ids.shape != instances.size_hw:
             raise ValueError(f"stuff_ids must be of the instances' size {instances.size_hw}, got {stuff_ids.shape}")
+        if stuff_ids.size and stuff_ids.min() < 0:
+            raise ValueError(f"stuff_ids must not be negative, got {stuff_ids.min()}")
         segment_ids = np.full(stuff_ids.shape, VOID, dtype=np.int32)
         segments: list[Segment] = []
         self._place_instances(instances, segment_ids, segments)
@@ -66,11 +68,12 @@ class HeuristicFusion:
         self, stuff_ids: NDArray[np.integer], segment_ids: NDArray[np.int32], segments: list[Segment]
     ) -> None:
         free = segment_ids == VOID
-        areas_px = np.bincount(stuff_ids[free])
-        for stuff_id in np.unique(stuff_ids).tolist():
-            area_px = int(areas_px[stuff_id]) if stuff_id < len(areas_px) else 0
+        free_px = np.bincount(stuff_ids[free])
+        segment_of = np.full(int(stuff_ids.max(initial=0)) + 1, VOID, dtype=np.int32)
+        for stuff_id in np.flatnonzero(np.bincount(stuff_ids.ravel())).tolist():
+            area_px = int(free_px[stuff_id]) if stuff_id < len(free_px) else 0
             if stuff_id == THING_CHANNEL or area_px < self.stuff_area_limit_px:
                 continue
-            segment_id = len(segments) + 1
-            segment_ids[free & (stuff_ids == stuff_id)] = segment_id
-            segments.append(Segment(segment_id, stuff_id, False, area_px))
+            segment_of[stuff_id] = len(segments) + 1
+            segments.append(Segment(len(segments) + 1, stuff_id, False, area_px))
+        np.copyto(segment_ids, segment_of[stuff_ids], where=free)

@@ -31,21 +31,18 @@ def picture_grid(
     _check(rows, column_titles, row_titles, cell_px)
     text_px, gap = max(10, round(cell_px * 0.055)), max(4, cell_px // 32)
     cells = [[_fit(picture, cell_px) for picture in row] for row in rows]
+    before = [_ink(title, text_px, int(cell_px * ROW_TITLES_AT_MOST)) for title in row_titles or [""] * len(rows)]
     widths = [max((row[i].shape[1] for row in cells), default=cell_px) for i in range(len(column_titles))]
-    heights = [max(cell.shape[0] for cell in row) for row in cells]
-    row_ink = [_ink(title, text_px, int(cell_px * ROW_TITLES_AT_MOST)) for title in row_titles or ()]
-    title_height = render_text("", text_px).shape[0] if any(column_titles) else -gap
-    margin = max((ink.shape[1] for ink in row_ink), default=0)
-    lefts = _starts(margin + 2 * gap if margin else gap, widths, gap)
-    tops = _starts(title_height + 2 * gap, [max(height, text_px) for height in heights], gap)
-    canvas = np.full((max(tops[-1], title_height + 2 * gap), lefts[-1], 3), 255, dtype=np.uint8)
-    for title, left, width in zip(column_titles, lefts, widths, strict=False):
-        ink = _ink(title, text_px, width)
+    over = [_ink(title, text_px, width) for title, width in zip(column_titles, widths, strict=True)]
+    heights = [max(block.shape[0] for block in (*row, ink)) for row, ink in zip(cells, before, strict=True)]
+    lefts = _starts(gap, [max((ink.shape[1] for ink in before), default=0), *widths], gap)
+    tops = _starts(gap, [max(ink.shape[0] for ink in over), *heights], gap)
+    canvas = np.full((tops[-1], lefts[-1], 3), 255, dtype=np.uint8)
+    for ink, left, width in zip(over, lefts[1:], widths, strict=False):
         draw_ink(canvas, ink, left + (width - ink.shape[1]) // 2, gap, INK)
-    for ink, top, height in zip(row_ink, tops, heights, strict=False):
-        draw_ink(canvas, ink, gap, top + max(0, (height - ink.shape[0]) // 2), INK)
-    for row, top, height in zip(cells, tops, heights, strict=False):
-        for cell, left, width in zip(row, lefts, widths, strict=False):
+    for row, ink, top, height in zip(cells, before, tops[1:], heights, strict=False):
+        draw_ink(canvas, ink, gap, top + (height - ink.shape[0]) // 2, INK)
+        for cell, left, width in zip(row, lefts[1:], widths, strict=False):
             y, x = top + (height - cell.shape[0]) // 2, left + (width - cell.shape[1]) // 2
             canvas[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
     return canvas
@@ -84,9 +81,11 @@ def _fit(picture: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
 
 
 def _ink(title: str, text_px: int, width_px: int) -> NDArray[np.uint8]:
-    return render_text(shorten(title, text_px, width_px), text_px)
+    """The title's coverage as `render_text` gives it, nothing at all, (0, 0), where no ink is left of it."""
+    ink = render_text(shorten(title, text_px, width_px), text_px)
+    return ink if ink.size else np.zeros((0, 0), dtype=np.uint8)
 
 
 def _starts(first: int, sizes: Sequence[int], gap: int) -> list[int]:
-    """Where each of the sizes begins, a gap after each, and last where the canvas ends."""
-    return [int(start) for start in np.cumsum([first, *(size + gap for size in sizes)])]
+    """Where each of the sizes begins, a gap after each but the empty ones, and last where the canvas ends."""
+    return [int(start) for start in np.cumsum([first, *(size + gap if size else 0 for size in sizes)])]

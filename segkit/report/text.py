@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,10 +34,14 @@ def render_text(text: str, size_px: int) -> NDArray[np.uint8]:
 
 def shorten(text: str, size_px: int, width_px: int) -> str:
     """The text, or as much of its beginning as fits into width_px with an ellipsis; "" where not even that fits."""
+
+    def cut(length: int) -> str:
+        return text[:length].rstrip() + ELLIPSIS
+
     if render_text(text, size_px).shape[1] <= width_px:
         return text
-    cuts = (text[:length].rstrip() + ELLIPSIS for length in range(len(text) - 1, 0, -1))
-    return next((cut for cut in cuts if render_text(cut, size_px).shape[1] <= width_px), "")
+    kept = bisect_right(range(1, len(text)), width_px, key=lambda length: render_text(cut(length), size_px).shape[1])
+    return cut(kept) if kept else ""
 
 
 def draw_ink(

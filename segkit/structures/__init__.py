@@ -9,7 +9,7 @@ from segkit.structures.categories import (
     default_color,
 )
 from segkit.structures.errors import CheckpointError, ConfigError, DatasetError, SegkitError
-from segkit.structures.extents import Extent, boxes_xywh, extents
+from segkit.structures.extents import Extent, extents
 from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
     MAX_SEGMENT_ID,
@@ -37,7 +37,6 @@ __all__ = [
     "SegkitError",
     "Segment",
     "SemanticSpace",
-    "boxes_xywh",
     "crop_to_rle",
     "default_color",
     "extents",

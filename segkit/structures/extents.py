@@ -39,8 +39,3 @@ def extents(segment_ids: NDArray[np.int32]) -> dict[int, Extent]:
     columns = (run_ids[groups], np.add.reduceat(lengths, groups), left, top, width, height)
     table = np.stack(columns, axis=1).tolist()
     return {i: Extent(area, (x, y, w, h)) for i, area, x, y, w, h in table if i != VOID}
-
-
-def boxes_xywh(segment_ids: NDArray[np.int32]) -> dict[int, tuple[int, int, int, int]]:
-    """Tight box (x, y, width, height) in pixels of every segment but void, COCO's `bbox`."""
-    return {segment_id: extent.bbox_xywh for segment_id, extent in extents(segment_ids).items()}

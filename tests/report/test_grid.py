@@ -11,10 +11,10 @@ def rgb(values: object) -> np.ndarray:
 
 
 def test_small_pictures_grow_by_whole_factors():
-    # 9 // 2 = 4: an 8 x 8 block. The gap is 4, the row at least a text's 10 pixels: 4 + 10 + 4 by 4 + 8 + 4.
+    # 9 // 2 = 4: an 8 x 8 block with the gap of 4 around it
     grid = picture_grid([[rgb([[0, 50], [100, 150]])]], [""], cell_px=9)
-    assert grid.shape == (18, 16, 3)
-    expected = np.full((18, 16), 255)
+    assert grid.shape == (16, 16, 3)
+    expected = np.full((16, 16), 255)
     expected[4:12, 4:12] = np.kron([[0, 50], [100, 150]], np.ones((4, 4)))
     assert (grid == expected[..., None]).all()
 
@@ -36,8 +36,8 @@ def test_pictures_of_all_sizes_stand_centred_in_their_columns():
     grid = picture_grid(
         [[rgb(np.zeros((10, 10))), rgb(np.zeros((10, 5)))], [rgb(np.zeros((5, 10)))] * 2], ["", ""], cell_px=10
     )
-    # widths 10 and 10, heights 10 and 10 (5, but a text's height): lefts 4 and 18, tops 4 and 18
-    assert grid.shape == (4 + 14 + 14, 4 + 14 + 14, 3)
+    # widths 10 and 10, heights 10 and 5: lefts 4 and 18, tops 4 and 18
+    assert grid.shape == (4 + 14 + 9, 4 + 14 + 14, 3)
     assert (grid[4:14, 20:25] == 0).all()
     assert (grid[4:14, 18:20] == 255).all()
     assert (grid[18:23, 4:14] == 0).all()
@@ -56,10 +56,17 @@ def test_titles_are_written_over_columns_and_before_rows():
     assert columns[~over].max() < titled.shape[1] - 2 * 54  # "first" left of both
 
 
+def test_a_row_is_as_high_as_its_title():
+    thin = rgb(np.zeros((1, 50)))
+    grid = picture_grid([[thin]], [""], ["row"], cell_px=50)
+    assert 4 + 10 + 4 <= grid.shape[0] <= 4 + 16 + 4
+    assert (grid[grid.shape[0] // 2 - 1, -54:-4] == 0).all() or (grid[grid.shape[0] // 2, -54:-4] == 0).all()
+
+
 def test_long_titles_do_not_widen_the_grid():
     picture = rgb(np.zeros((50, 50)))
     short = picture_grid([[picture]], ["a"], ["a" * 30], cell_px=50)
-    long = picture_grid([[picture]], ["a" * 500], ["a" * 500], cell_px=50)
+    long = picture_grid([[picture]], ["a" * 5000], ["a" * 5000], cell_px=50)
     assert abs(long.shape[1] - short.shape[1]) <= 10
     assert long.shape[0] == short.shape[0]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.structures import MAX_SEGMENT_ID, Extent, boxes_xywh, extents
+from segkit.structures import MAX_SEGMENT_ID, Extent, extents
 
 
 @given(
@@ -25,7 +25,6 @@ def test_extents_are_those_of_the_plain_count(segment_ids: np.ndarray) -> None:
         expected[segment_id] = Extent(len(xs), box)
     assert extents(segment_ids) == expected
     assert list(extents(segment_ids)) == list(expected)
-    assert boxes_xywh(segment_ids) == {i: e.bbox_xywh for i, e in expected.items()}
 
 
 def test_extents_do_not_join_runs_over_the_end_of_a_row() -> None:

@@ -1,0 +1,119 @@
+"""`segkit predict` and `segkit data toy`, from weights to files on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.modeling import build_model
+from PIL import Image
+from pycocotools.coco import COCO
+
+from segkit.cli.main import main
+from segkit.data import toy
+from segkit.data.class_counts import resolve_for_categories
+from segkit.engine.predictor import Predictor, find_images
+from segkit.engine.setup import read_config
+from segkit.formats import coco_instances, coco_panoptic
+from segkit.structures import DatasetError
+
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random model that is sure of what it sees, saved as segkit's training saves one."""
+    torch.manual_seed(0)
+    cfg = read_config(CONFIG)
+    resolve_for_categories(cfg, toy.CATEGORIES, "one", "toy")
+    model = build_model(cfg)
+    with torch.no_grad():
+        model.roi_heads.box_predictor.cls_score.weight.mul_(300)
+    path = tmp_path_factory.mktemp("weights") / "model.pth"
+    torch.save({"model": model.state_dict(), "segkit": {"categories": toy.CATEGORIES.to_coco()}}, path)
+    return path
+
+
+def predict(weights: Path, output: Path, *inputs: Path) -> int:
+    words = ["predict", "--config-file", CONFIG, "--weights", weights, "--output", output, "--input", *inputs]
+    return main([str(word) for word in words])
+
+
+def test_folder_in_pictures_and_json_out(
+    weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert predict(weights, tmp_path / "out", toy_folder / "images") == 0
+    assert str(tmp_path / "out" / "panoptic.json") in capsys.readouterr().out
+    found = coco_panoptic.read(tmp_path / "out/panoptic.json")
+    assert len(found.records) == 12
+    for record in found.records:
+        path = tmp_path / "out/panoptic" / record.png_name
+        coco_panoptic.read_segmentation(path, record.segments_info, found.categories, (128, 128))
+        overlay = Image.open(tmp_path / "out/overlays" / record.png_name)
+        assert overlay.size == (128, 128)
+        assert not np.array_equal(overlay, Image.open(toy_folder / "images" / record.file_name))
+    assert coco_instances.read(tmp_path / "out/instances.json").annotations
+    assert COCO(str(tmp_path / "out/instances.json")).anns
+
+
+def test_images_of_one_name_are_kept_apart(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
+    image = Image.open(toy_folder / "images/000000000001.png")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        image.save(tmp_path / folder / "x.png")
+    assert predict(weights, tmp_path / "out", tmp_path / "a" / "x.png", tmp_path / "b") == 0
+    assert {p.name for p in (tmp_path / "out/overlays").iterdir()} == {"x_1.png", "x_2.png"}
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "no image here"), (b"x", "does not decode")])
+def test_bad_inputs_are_one_line_and_leave_nothing(
+    content: bytes | None, message: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        (tmp_path / "bad.png").write_bytes(content)
+    assert predict(weights, tmp_path / "out", tmp_path / "bad.png") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "bad.png" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_network_are_refused(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pth")
+    assert predict(tmp_path / "other.pth", tmp_path / "out", toy_folder / "images") == 1
+    assert "other.pth" in capsys.readouterr().err
+    assert main(["predict", "--config-file", CONFIG, "--output", "x", "--input", str(toy_folder)]) == 1
+    assert "no weights" in capsys.readouterr().err
+
+
+def test_predictor_from_python(weights: Path, toy_folder: Path) -> None:
+    cfg = read_config(CONFIG, ["MODEL.WEIGHTS", str(weights)])
+    predictor = Predictor(cfg)
+    assert predictor.categories == toy.CATEGORIES
+    image = predictor.read(toy_folder / "images/000000000001.png")
+    output = predictor(image)
+    assert output["panoptic_seg"][0].shape == (128, 128)
+    with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
+        predictor(image.astype(np.float32))
+
+
+def test_patterns_and_folders(toy_folder: Path) -> None:
+    assert len(find_images([str(toy_folder / "images" / "*01.png"), str(toy_folder / "images")])) == 12
+    with pytest.raises(DatasetError, match="no image here"):
+        find_images([str(toy_folder / "*.jpg")])
+
+
+def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data", "toy", "--output", str(tmp_path / "d"), "--images", "3", "--seed", "9"]
+    assert main(words) == 0
+    assert len(json.loads((tmp_path / "d/panoptic.json").read_text())["images"]) == 3
+    assert main(words) == 1
+    assert "overwrite" in capsys.readouterr().err
+    assert main([*words, "--overwrite"]) == 0
+    assert main(["data", "toy", "--output", str(tmp_path / "e"), "--images", "0"]) == 2
+    assert not (tmp_path / "e").exists()
