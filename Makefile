@@ -78,7 +78,7 @@ anew:
 	@mkdir -p $(VENV) && touch $(UNDER_WAY) && $(PYTHON) -m venv $(VENV)
 
 $(BASE): setup.py constraints.txt tools/install_detectron2.py
-	@echo "Installing torch, Detectron2 and the rest into $(VENV): about 5 GB, once ..."
+	@echo "Installing torch, Detectron2 and the rest into $(VENV): about 5 GB the first time ..."
 	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e . && $(PY) tools/install_detectron2.py)
 
 $(DEV): $(BASE)

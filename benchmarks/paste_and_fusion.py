@@ -28,7 +28,7 @@ OVERLAP, STUFF_AREA_PX, SCORE = 0.5, 4096, 0.5
 
 
 def scene(size_hw: tuple[int, int], count: int, seed: int) -> tuple[Any, ...]:
-    """Mask probabilities (N, 28, 28), boxes (N, 4), scores, classes and a semantic map: overlapping, COCO-like sizes."""
+    """Mask probabilities (N, 28, 28), boxes (N, 4), scores, classes and a semantic map, COCO-like."""
     generator = torch.Generator().manual_seed(seed)
     height, width = size_hw
     grid = torch.linspace(-1, 1, 28)

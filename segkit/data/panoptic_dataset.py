@@ -90,8 +90,8 @@ def load_coco_panoptic(
 def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:
     """The folder that holds the first image of the JSON, looked for where datasets in COCO's layout keep it.
 
-    For PNGs in `R/panoptic_val2017` or `R/annotations/panoptic_val2017`: R/val2017, R/images/val2017, R/images and R; the
-    same beside the JSON. The PNGs' own folder is none of them, since images may have the PNGs' names. Raises
+    For PNGs in `R/panoptic_val2017` or `R/annotations/panoptic_val2017`: R/val2017, R/images/val2017, R/images and R;
+    the same beside the JSON. The PNGs' own folder is none of them, since images may have the PNGs' names. Raises
     DatasetError that lists the places.
     """
     stem = panoptic_root.name.removeprefix("panoptic_")

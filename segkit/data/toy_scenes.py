@@ -29,15 +29,20 @@ UNKNOWN_SHAPE = "cross"  # belongs to no category: its pixels are void
 
 MIN_SIZE_PX = 32  # of either side of a scene
 MAX_THINGS = 8
+THINGS_SHARES = (0.16, 0.19, 0.19, 0.16, 0.12, 0.08, 0.06, 0.04)  # of the scenes with 1, 2, ... things
 MIN_THING_PX = 20  # a thing of which less is visible is hopeless: its pixels become void
 MIN_STUFF_SHARE = 0.01  # of the image: less visible stuff becomes void
 MIN_REGION_SHARE = 0.08  # of the image: no background region starts smaller
 
 SKY_CHANCE = 0.75
+# What most things of a class look like; the others have any colour, and so has the light.
+USUAL_COLORS = {"ball": (205, 70, 75), "crate": (165, 120, 75), "star": (215, 195, 80), "leaf": (85, 160, 75)}
+USUAL_COLOR_CHANCE = 0.65
+
 CROWD_CHANCE = 0.17
 SMUDGE_CHANCE = 0.13
 UNKNOWN_CHANCE = 0.12
-COMPANION_CHANCE = 0.4  # that a thing stands close to one before it and is of its class
+COMPANION_CHANCE = 0.35  # that a thing stands close to one before it and is of its class
 
 
 @dataclass
@@ -122,7 +127,7 @@ def _split(owner: NDArray[np.int16], beyond: NDArray[np.bool_], names: list[str]
 
 def _add_things(rng: np.random.Generator, draft: _Draft) -> None:
     earlier: list[Thing] = []
-    for _ in range(int(rng.integers(1, MAX_THINGS + 1))):
+    for _ in range(int(rng.choice(MAX_THINGS, p=THINGS_SHARES)) + 1):
         shape = CATEGORIES.things[int(rng.integers(len(CATEGORIES.things)))].name
         thing = _random_thing(rng, draft, shape)
         if earlier and rng.random() < COMPANION_CHANCE:
@@ -132,13 +137,15 @@ def _add_things(rng: np.random.Generator, draft: _Draft) -> None:
 
 
 def _random_thing(rng: np.random.Generator, draft: _Draft, shape: str) -> Thing:
-    """A thing anywhere in the image, 8 pixels to a fifth of the shorter side in radius, small ones more often."""
+    """A thing anywhere in the image, 11 pixels to a fifth of the shorter side in radius, small ones more often."""
     height, width = draft.owner.shape
-    smallest, largest = 8.0, max(10.0, 0.19 * min(height, width))
+    smallest, largest = 11.0, max(12.0, 0.2 * min(height, width))
     color = rng.integers(40, 226, size=3).astype(np.float32)
+    if rng.random() < USUAL_COLOR_CHANCE and shape in USUAL_COLORS:
+        color = np.array(USUAL_COLORS[shape], dtype=np.float32) + rng.integers(-40, 41, size=3).astype(np.float32)
     return Thing(
         shape=shape,
-        center_xy=(rng.uniform(0.04, 0.96) * width, rng.uniform(0.04, 0.96) * height),
+        center_xy=(rng.uniform(0.08, 0.92) * width, rng.uniform(0.08, 0.92) * height),
         radius_px=smallest * (largest / smallest) ** rng.random(),
         turn=rng.uniform(0, math.tau),
         slimness=rng.random(),
@@ -153,7 +160,7 @@ def _beside(rng: np.random.Generator, draft: _Draft, other: Thing) -> Thing:
     """A thing of the class of `other` that touches or covers part of it."""
     height, width = draft.owner.shape
     thing = _random_thing(rng, draft, other.shape)
-    away, turn = rng.uniform(0.7, 1.05) * (thing.radius_px + other.radius_px), rng.uniform(0, math.tau)
+    away, turn = rng.uniform(0.8, 1.1) * (thing.radius_px + other.radius_px), rng.uniform(0, math.tau)
     x, y = other.center_xy[0] + away * math.cos(turn), other.center_xy[1] + away * math.sin(turn)
     return replace(thing, center_xy=(min(max(x, 0.0), float(width)), min(max(y, 0.0), float(height))))
 

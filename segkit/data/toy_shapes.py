@@ -76,8 +76,8 @@ def _crate(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Fl
 
 
 def _star(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
-    """A pentagram: a point is inside where at least four of the five edge lines have it on the inner side."""
-    inner = radius * np.float32(REACH * (0.42 - 0.08 * float(slimness)))
+    """A pentagram with cut tips: inside is what at least four of its five edge lines have on their inner side."""
+    inner = radius * np.float32(REACH * (0.46 - 0.05 * float(slimness)))
     edges = [
         u * np.float32(math.cos(math.tau * k / 5)) + v * np.float32(math.sin(math.tau * k / 5)) - inner
         for k in range(5)
@@ -88,7 +88,7 @@ def _star(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Flo
 
 def _leaf(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
     """A lens: what two discs have in common, `half` long and `thin` wide to either side."""
-    half, thin = radius * np.float32(REACH), radius * (np.float32(0.62) - np.float32(0.16) * slimness)
+    half, thin = radius * np.float32(REACH), radius * (np.float32(0.72) - np.float32(0.16) * slimness)
     bow = (half * half + thin * thin) / (2 * thin)
     return np.sqrt(u * u + (np.abs(v) + (bow - thin)) ** 2) - bow
 
@@ -134,9 +134,11 @@ def _shade(thing: Thing, x: Floats, y: Floats, u: Floats, v: Floats, distance: F
         off_x, off_y = x - light_x * radius * np.float32(0.4), y - light_y * radius * np.float32(0.4)
         shade += np.maximum(np.float32(0.45) - (off_x * off_x + off_y * off_y) / (radius * radius), -0.5)
     elif thing.shape == "crate":
-        shade -= np.float32(0.3) * (np.abs(distance + radius * np.float32(0.22)) < 0.7)
+        shade -= np.float32(0.4) * (np.abs(distance + radius * np.float32(0.24)) < radius * np.float32(0.07))
     elif thing.shape == "leaf":
-        shade -= np.float32(0.35) * (np.abs(v) < np.maximum(radius * np.float32(0.06), 0.5))
+        shade += np.float32(0.18) * np.sign(v) - np.float32(0.4) * (np.abs(v) < radius * np.float32(0.07))
+    elif thing.shape == "star":
+        shade += np.float32(0.35) - np.float32(0.5) * np.sqrt(u * u + v * v) / radius
     return np.maximum(shade, np.float32(0.25)) * (1 - np.float32(0.35) * (distance > -1.3))
 
 

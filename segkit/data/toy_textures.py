@@ -73,7 +73,7 @@ def _gravel(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats,
 
 
 def _pebbles(rng: np.random.Generator, size_hw: tuple[int, int], cell: float) -> tuple[Floats, Floats]:
-    """A Voronoi mosaic of one point per cell (Worley 1996): F2 - F1, 0 in the joints, and each patch's tone in [0, 1)."""
+    """A mosaic around one point per cell (Worley 1996): F2 - F1, 0 in the joints, and each patch's tone in [0, 1)."""
     y, x = (np.arange(size, dtype=np.float32) / np.float32(cell) + 1 for size in size_hw)
     row, column = y.astype(np.int64)[:, None], x.astype(np.int64)[None, :]
     points = rng.random((3, int(row[-1, 0]) + 2, int(column[0, -1]) + 2), dtype=np.float32)

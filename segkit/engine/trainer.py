@@ -106,7 +106,7 @@ class Trainer(DefaultTrainer):
             weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
         )
         adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
-        return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+        return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=True)
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:

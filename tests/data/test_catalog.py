@@ -43,8 +43,8 @@ def test_one_line_of_yaml_is_enough(toy_folder: Path, tmp_path: Path) -> None:
     register_custom(cfg.DATASETS.CUSTOM)
     (dataset,) = load_all(cfg.DATASETS.TRAIN)
     resolve_class_counts(cfg, dataset)
-    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == len(toy.CATEGORIES.things)
-    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == len(toy.CATEGORIES.stuff) + 1
+    counts = cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    assert counts == (len(toy.CATEGORIES.things), len(toy.CATEGORIES.stuff) + 1)
 
 
 @pytest.mark.parametrize("entry", [{"name": "x"}, {"name": "x", "panoptic_json": "a", "panoptic_root": "b", "z": 1}, 7])
@@ -60,7 +60,7 @@ def test_custom_entries_with_other_keys_are_refused(entry: Any) -> None:
         (
             "MODEL.SEM_SEG_HEAD.NUM_CLASSES",
             54,
-            f'needs {len(toy.CATEGORIES.stuff) + 1} ({len(toy.CATEGORIES.stuff)} stuff classes plus one "thing" channel)',
+            f'needs {len(toy.CATEGORIES.stuff) + 1} ({len(toy.CATEGORIES.stuff)} stuff classes plus one "thing"',
         ),
     ],
 )
@@ -80,7 +80,8 @@ def test_a_channel_per_class_if_the_config_says_so(toy_folder: Path) -> None:
     opts = ["MODEL.META_ARCHITECTURE", "PanopticRCNN", "MODEL.SEM_SEG_HEAD.THING_CHANNELS", "per_class"]
     cfg = load_config(opts=opts)
     resolve_class_counts(cfg, load_dataset("t_channels"))
-    assert cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES == len(toy.CATEGORIES)
+    channels = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
+    assert channels == len(toy.CATEGORIES)
     stuff = [cfg.MODEL.PANOPTIC.STUFF_IDS[i] for i, c in enumerate(toy.CATEGORIES.categories) if not c.isthing]
     assert stuff == [*range(1, len(toy.CATEGORIES.stuff) + 1)]
 

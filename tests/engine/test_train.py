@@ -25,12 +25,10 @@ def toy_names(toy_folder: Path) -> list[str]:
     custom = [
         {"name": "t_toy", "panoptic_json": f"{toy_folder}/panoptic.json", "panoptic_root": f"{toy_folder}/panoptic"}
     ]
-    return (
-        f"""DATASETS.TRAIN ('t_toy',) DATASETS.TEST ('t_toy',) SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4
+    options = """DATASETS.TRAIN ('t_toy',) DATASETS.TEST ('t_toy',) SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 4
         SOLVER.CHECKPOINT_PERIOD 2 DATALOADER.NUM_WORKERS 0 MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16
-        MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16""".split()
-        + ["DATASETS.CUSTOM", str(custom)]
-    )
+        MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16"""
+    return [*options.split(), "DATASETS.CUSTOM", str(custom)]
 
 
 def segkit(*words: Any) -> int:
@@ -87,23 +85,25 @@ def test_two_processes_give_the_results_of_one(toy_names: list[str], tmp_path: P
     assert (tmp_path / "three" / "metrics.json").is_file()
 
 
-@pytest.mark.parametrize("kind", ["GeneralizedRCNN", "SemanticSegmentor", "Cascade", "Dice"])
-def test_other_architectures_train_on_the_same_data(kind: str, toy_names: list[str], tmp_path: Path) -> None:
-    options = {
-        "GeneralizedRCNN": (["MODEL.META_ARCHITECTURE", kind], {"bbox", "segm"}),
-        "SemanticSegmentor": (["MODEL.META_ARCHITECTURE", kind], {"sem_seg"}),
-        "Cascade": (
-            ["MODEL.ROI_HEADS.NAME", "CascadeROIHeads", "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG", "True"],
-            {"panoptic_seg", "bbox", "segm", "sem_seg"},
-        ),
-        "Dice": (
-            ["MODEL.SEM_SEG_HEAD.NAME", "DiceSemSegFPNHead", "MODEL.ROI_MASK_HEAD.NAME", "DiceMaskHead"]
-            + ["MODEL.SEM_SEG_HEAD.THING_CHANNELS", "per_class"],
-            {"panoptic_seg", "bbox", "segm", "sem_seg"},
-        ),
-    }
-    extra, tasks = options[kind]
-    extra = [*extra, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path)]
+ALL_TASKS = {"panoptic_seg", "bbox", "segm", "sem_seg"}
+CASCADE = "MODEL.ROI_HEADS.NAME CascadeROIHeads MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG True"
+DICE_PER_CLASS = """MODEL.SEM_SEG_HEAD.NAME DiceSemSegFPNHead MODEL.ROI_MASK_HEAD.NAME DiceMaskHead
+    MODEL.SEM_SEG_HEAD.THING_CHANNELS per_class"""
+
+
+@pytest.mark.parametrize(
+    ("options", "tasks"),
+    [
+        ("MODEL.META_ARCHITECTURE GeneralizedRCNN", {"bbox", "segm"}),
+        ("MODEL.META_ARCHITECTURE SemanticSegmentor", {"sem_seg"}),
+        (CASCADE, ALL_TASKS),
+        (DICE_PER_CLASS, ALL_TASKS),
+    ],
+)
+def test_other_models_train_on_the_same_data(
+    options: str, tasks: set[str], toy_names: list[str], tmp_path: Path
+) -> None:
+    extra = [*options.split(), "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path)]
     assert segkit("train", "--config-file", CONFIG, *toy_names, *extra) == 0
     assert set(json.loads((tmp_path / "metrics.json").read_text())) == tasks
 

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from segkit.config import load_config
+from segkit.data.catalog import categories_of
+from segkit.data.class_counts import resolve_for_categories
+from segkit.engine.setup import read_config
 from segkit.fusion import HeuristicFusion
 from segkit.modeling import register_models
 from segkit.modeling.meta_arch import PanopticRCNN
@@ -190,3 +194,15 @@ def test_instance_loss_weight_scales_box_and_mask_losses() -> None:
     theirs, ours = build_model(theirs_cfg), build_model(ours_cfg)
     assert theirs.roi_heads.box_predictor.loss_weight == ours.roi_heads.box_predictor.loss_weight
     assert theirs.roi_heads.mask_head.loss_weight == ours.roi_heads.mask_head.loss_weight == 0.5
+
+
+def test_detectron2s_panoptic_fpn_configs_run_by_changing_the_architecture() -> None:
+    """Its R50 config, read by Detectron2 and by us: the same parameters, so that its zoo weights load strictly."""
+    name = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
+    theirs_cfg = model_zoo.get_config(name)
+    ours_cfg = read_config(model_zoo.get_config_file(name), ["MODEL.META_ARCHITECTURE", "PanopticRCNN"])
+    resolve_for_categories(ours_cfg, categories_of(ours_cfg.DATASETS.TRAIN[0]), "one", "COCO")
+    for cfg in (theirs_cfg, ours_cfg):
+        cfg.MODEL.DEVICE = "cpu"
+    theirs, ours = build_model(theirs_cfg).state_dict(), build_model(ours_cfg).state_dict()
+    assert {k: v.shape for k, v in theirs.items()} == {k: v.shape for k, v in ours.items()}

@@ -1,0 +1,161 @@
+"""A pickle machine for the weights of the Detectron2, Caffe2 and MSRA zoos: arrays and plain containers, no more."""
+
+from __future__ import annotations
+
+import math
+import pickle
+import pickletools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+ARRAY_KINDS = "biufc"  # numpy's bool, int, uint, float, complex: numbers, no objects, no records
+
+
+class Refused(ValueError):
+    """Something that no weight file needs."""
+
+
+class PickledArray:
+    """The parts of a pickled numpy array, until they are checked."""
+
+    def __init__(self, state: Any = None) -> None:
+        self.state = state
+
+    def resolve(self) -> np.ndarray:
+        _version, shape, dtype, fortran, data = self.state
+        return _array(dtype, shape, data, fortran)
+
+
+class _Dtype:
+    """The parts of a pickled numpy dtype: its short name, and the state that tells the byte order."""
+
+    def __init__(self, spec: Any, *_align_copy: Any) -> None:
+        self.spec, self.state = spec, (3, "=", None, None, None, -1, -1, 0)
+
+    def resolve(self) -> np.dtype[Any]:
+        order: Any
+        order, subarray, names, fields = self.state[1:5]
+        if not isinstance(self.spec, str) or not re.fullmatch(rf"[{ARRAY_KINDS}]\d+", self.spec):
+            raise Refused(f"holds an array of dtype {str(self.spec)[:40]!r}, not of numbers")
+        if not (subarray is names is fields is None) or order not in ("<", ">", "=", "|"):
+            raise Refused("holds an array of records, not of numbers")
+        dtype: np.dtype[Any] = np.dtype(self.spec).newbyteorder(order)
+        return dtype
+
+
+def _array(dtype: Any, shape: Any, data: Any, fortran: Any = False) -> np.ndarray:
+    """An array of `shape` over `data`, bytes (or latin1 text, as Python 2 wrote them) of exactly that many numbers."""
+    if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or not isinstance(data, (bytes, bytearray, str)):
+        raise Refused("holds an array of objects, not of numbers")
+    numpy_dtype = dtype.resolve()
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * numpy_dtype.itemsize != len(raw):
+        raise Refused(f"holds an array of shape {str(shape)[:40]}, dtype {numpy_dtype} in {len(raw)} bytes")
+    array = np.frombuffer(raw, numpy_dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(numpy_dtype.newbyteorder("="), order="C", copy=True)
+
+
+def _reconstruct(subtype: Any, shape: Any, _typecode: Any) -> PickledArray:
+    if subtype is not PickledArray or shape != (0,):
+        raise Refused("builds an array of a foreign type")
+    return PickledArray()
+
+
+def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any) -> PickledArray:
+    return PickledArray((1, shape, dtype, order == "F", data))
+
+
+def _scalar(dtype: Any, data: Any) -> Any:
+    return _array(dtype, (), data).item()
+
+
+def _ordered(items: Any = ()) -> dict[Any, Any]:
+    return dict(items)
+
+
+def _encode(text: Any, encoding: Any = None) -> bytes:
+    """`_codecs.encode`, by which protocols 0 to 2 write bytes; other codecs would import modules."""
+    if type(text) is not str or encoding != "latin1":
+        raise Refused(f"asks for the codec {str(encoding)[:40]!r}")
+    return text.encode("latin1")
+
+
+def _empty_bytes() -> bytes:
+    return b""
+
+
+# Every constructor that a zoo file may name. The types stand for themselves and are never called by name.
+_NUMPY = {
+    ("multiarray", "_reconstruct"): _reconstruct,
+    ("multiarray", "scalar"): _scalar,
+    ("numeric", "_frombuffer"): _frombuffer,
+}
+_GLOBALS: dict[tuple[str, str], Any] = {
+    **{(f"numpy.{core}.{module}", name): call for core in ("core", "_core") for (module, name), call in _NUMPY.items()},
+    ("numpy", "ndarray"): PickledArray,
+    ("numpy", "dtype"): _Dtype,
+    ("collections", "OrderedDict"): _ordered,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "bytes"): _empty_bytes,
+    ("__builtin__", "bytes"): _empty_bytes,
+}
+_CALLABLE = [call for call in _GLOBALS.values() if call is not PickledArray]
+
+# Instructions that make or move data, or look up a global. Not here: the extension registry, persistent ids,
+# out-of-band buffers, sets, and every way to make an instance but REDUCE and BUILD, which are checked below.
+_INSTRUCTIONS = re.findall(
+    r"\w+",
+    """PROTO FRAME STOP POP POP_MARK DUP MARK GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
+    NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
+    STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
+    BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL""",
+)
+_NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
+
+
+class _Instructions(dict[int, Any]):
+    """Instruction byte -> method; the others of pickle's are refused by name, what is none of pickle's is damage."""
+
+    def __missing__(self, code: int) -> Any:
+        if chr(code) in _NAMES:
+            raise Refused(f"refused the pickle instruction {_NAMES[chr(code)]}")
+        raise KeyError(f"byte {code:#x}")
+
+
+class ZooUnpickler(pickle._Unpickler):
+    """The pickle machine in Python with a table of instructions of ours: what is not in the table cannot be run.
+
+    The C machine offers only `find_class` to override, and serves cached extension codes without asking it.
+    """
+
+    stack: list[Any]
+    append: Callable[[Any], None]
+    dispatch = _Instructions(
+        (code, pickle._Unpickler.dispatch[code]) for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS)
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _GLOBALS[module, name]
+        except KeyError:
+            raise Refused(f"refused the global {module}.{name}"[:200]) from None
+
+    def load_reduce(self) -> None:
+        arguments, call = self.stack.pop(), self.stack.pop()
+        if type(arguments) is not tuple or not any(call is allowed for allowed in _CALLABLE):
+            raise Refused("calls something that is not a constructor")
+        self.append(call(*arguments))
+
+    def load_build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if type(target) in (PickledArray, _Dtype):
+            target.state = state
+        elif type(target) is not dict:  # the attributes of an OrderedDict are not needed
+            raise Refused(f"sets the state of a {type(target).__name__}")
+
+    dispatch[pickle.REDUCE[0]] = load_reduce
+    dispatch[pickle.BUILD[0]] = load_build
