@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from segkit.structures import IGNORE_LABEL, CategorySet, ConfigError
+from segkit.structures import IGNORE_LABEL, CategorySet, ConfigError, DatasetError
 
 Record = dict[str, Any]
 
@@ -90,6 +90,8 @@ def load_dataset(name: str) -> Dataset:
                 where="DATASETS",
                 remedy=f"segkit's own are {', '.join(sorted(_loaders))}; add yours to DATASETS.CUSTOM",
             )
+        if not dataset.records:
+            raise DatasetError(f"the dataset {name!r} has no image", remedy="check its annotation file")
         _loaded[name] = dataset
     return _loaded[name]
 

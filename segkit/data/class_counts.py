@@ -9,6 +9,8 @@ from segkit.data.catalog import Dataset
 from segkit.data.mapper import thing_channels
 from segkit.structures import CategorySet, ConfigError
 
+SEMANTIC_ARCHITECTURES = ("PanopticRCNN", "PanopticFPN", "SemanticSegmentor", "PanopticDeepLab")
+
 
 def resolve_class_counts(cfg: Any, dataset: Dataset) -> None:
     """Set NUM_CLASSES of the ROI and semantic heads (and RetinaNet's) and the channels' meaning in `cfg`, in place.
@@ -35,7 +37,7 @@ def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, nam
         _resolve(cfg.MODEL.ROI_HEADS, "MODEL.ROI_HEADS", things, "its thing classes", name)
     if architecture == "RetinaNet":
         cfg.MODEL.RETINANET.NUM_CLASSES = things
-    if architecture in ("PanopticRCNN", "PanopticFPN", "SemanticSegmentor", "PanopticDeepLab"):
+    if architecture in SEMANTIC_ARCHITECTURES:
         _resolve(cfg.MODEL.SEM_SEG_HEAD, "MODEL.SEM_SEG_HEAD", semantic, why_semantic, name)
     for head, count in ((cfg.MODEL.ROI_HEADS, things), (cfg.MODEL.SEM_SEG_HEAD, semantic)):
         if head.NUM_CLASSES == FROM_DATASET:

@@ -25,24 +25,27 @@ CATEGORIES = CategorySet(
         Category(199, "sky", False, (160, 210, 245)),
     ]
 )
+MOST_TURN = {"crate": 0.6}  # radians; crates stand more or less upright, other things lie as they fell
 UNKNOWN_SHAPE = "cross"  # belongs to no category: its pixels are void
 
 MIN_SIZE_PX = 32  # of either side of a scene
 MAX_THINGS = 8
 THINGS_SHARES = (0.16, 0.19, 0.19, 0.16, 0.12, 0.08, 0.06, 0.04)  # of the scenes with 1, 2, ... things
-MIN_THING_PX = 20  # a thing of which less is visible is hopeless: its pixels become void
+MIN_THING_PX = 80  # a thing of which less is visible is hopeless: its pixels become void
 MIN_STUFF_SHARE = 0.01  # of the image: less visible stuff becomes void
 MIN_REGION_SHARE = 0.08  # of the image: no background region starts smaller
 
 SKY_CHANCE = 0.75
 # What most things of a class look like; the others have any colour, and so has the light.
 USUAL_COLORS = {"ball": (205, 70, 75), "crate": (165, 120, 75), "star": (215, 195, 80), "leaf": (85, 160, 75)}
-USUAL_COLOR_CHANCE = 0.65
+USUAL_COLOR_CHANCE = 0.8
 
 CROWD_CHANCE = 0.17
 SMUDGE_CHANCE = 0.13
 UNKNOWN_CHANCE = 0.12
-COMPANION_CHANCE = 0.35  # that a thing stands close to one before it and is of its class
+COMPANION_CHANCE = 0.3  # that a thing stands close to one before it and is of its class
+MOST_OVERLAP = 0.75  # how near two centres may be, in sums of the radii, if there is room elsewhere
+PLACING_TRIES = 6
 
 
 @dataclass
@@ -128,29 +131,40 @@ def _split(owner: NDArray[np.int16], beyond: NDArray[np.bool_], names: list[str]
 def _add_things(rng: np.random.Generator, draft: _Draft) -> None:
     earlier: list[Thing] = []
     for _ in range(int(rng.choice(MAX_THINGS, p=THINGS_SHARES)) + 1):
-        shape = CATEGORIES.things[int(rng.integers(len(CATEGORIES.things)))].name
-        thing = _random_thing(rng, draft, shape)
-        if earlier and rng.random() < COMPANION_CHANCE:
-            thing = _beside(rng, draft, earlier[int(rng.integers(len(earlier)))])
+        for _ in range(PLACING_TRIES):
+            thing = _next_thing(rng, draft, earlier)
+            if not any(_hides(thing, other) for other in earlier):
+                break
         earlier.append(thing)
         _stamp(draft, thing, _open_segment(draft, thing.shape))
 
 
+def _next_thing(rng: np.random.Generator, draft: _Draft, earlier: list[Thing]) -> Thing:
+    if earlier and rng.random() < COMPANION_CHANCE:
+        return _beside(rng, draft, earlier[int(rng.integers(len(earlier)))])
+    return _random_thing(rng, draft, CATEGORIES.things[int(rng.integers(len(CATEGORIES.things)))].name)
+
+
+def _hides(thing: Thing, other: Thing) -> bool:
+    """Whether `thing`, drawn over `other`, would hide so much of it that few could tell what it is."""
+    return math.dist(thing.center_xy, other.center_xy) < MOST_OVERLAP * (thing.radius_px + other.radius_px)
+
+
 def _random_thing(rng: np.random.Generator, draft: _Draft, shape: str) -> Thing:
-    """A thing anywhere in the image, 11 pixels to a fifth of the shorter side in radius, small ones more often."""
+    """A thing anywhere in the image, 13 pixels to 0.18 of the shorter side in radius, small ones more often."""
     height, width = draft.owner.shape
-    smallest, largest = 11.0, max(12.0, 0.2 * min(height, width))
+    smallest, largest = 13.0, max(14.0, 0.18 * min(height, width))
     color = rng.integers(40, 226, size=3).astype(np.float32)
     if rng.random() < USUAL_COLOR_CHANCE and shape in USUAL_COLORS:
         color = np.array(USUAL_COLORS[shape], dtype=np.float32) + rng.integers(-40, 41, size=3).astype(np.float32)
     return Thing(
         shape=shape,
-        center_xy=(rng.uniform(0.08, 0.92) * width, rng.uniform(0.08, 0.92) * height),
+        center_xy=(rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height),
         radius_px=smallest * (largest / smallest) ** rng.random(),
-        turn=rng.uniform(0, math.tau),
+        turn=rng.uniform(-1, 1) * MOST_TURN.get(shape, math.pi),
         slimness=rng.random(),
         color=color,
-        mark_color=np.clip(color + rng.integers(-70, 71, size=3).astype(np.float32), 0, 255),
+        mark_color=np.clip(color + rng.integers(-50, 51, size=3).astype(np.float32), 0, 255),
         marking=MARKINGS[int(rng.integers(len(MARKINGS)))],
         light_xy=draft.light_xy,
     )
@@ -211,12 +225,12 @@ def _stamp(draft: _Draft, thing: Thing, index: int) -> None:
 
 def _photograph(rng: np.random.Generator, canvas: Floats) -> NDArray[np.uint8]:
     """Light, lens and sensor: brightness and colour cast, at times a soft focus, noise; (H, W, 3) uint8."""
-    cast = np.float32(rng.uniform(0.7, 1.2)) * rng.uniform(0.88, 1.12, size=3).astype(np.float32)
+    cast = np.float32(rng.uniform(0.75, 1.15)) * rng.uniform(0.9, 1.1, size=3).astype(np.float32)
     image = canvas * cast
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         image = _soften(_soften(image).transpose(1, 0, 2)).transpose(1, 0, 2)
     noise = rng.random(canvas.shape, dtype=np.float32) + rng.random(canvas.shape, dtype=np.float32) - 1
-    image = image + np.float32(rng.uniform(6, 26)) * noise
+    image = image + np.float32(rng.uniform(5, 20)) * noise
     return np.clip(np.floor(image + 0.5), 0, 255).astype(np.uint8)
 
 

@@ -13,7 +13,8 @@ Floats = NDArray[np.float32]
 
 REACH = 1.3  # no shape reaches further from its centre than this many radii
 SHADOW_PX = 2  # how far a shadow falls, pixels
-MARKINGS = ("plain", "stripes", "checks", "spots")  # shared by all shapes: a marking tells nothing about the class
+# Shared by all shapes: a marking tells nothing about the class.
+MARKINGS = ("plain", "plain", "stripes", "checks", "spots")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _star(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Flo
 
 def _leaf(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
     """A lens: what two discs have in common, `half` long and `thin` wide to either side."""
-    half, thin = radius * np.float32(REACH), radius * (np.float32(0.72) - np.float32(0.16) * slimness)
+    half, thin = radius * np.float32(REACH), radius * (np.float32(0.76) - np.float32(0.14) * slimness)
     bow = (half * half + thin * thin) / (2 * thin)
     return np.sqrt(u * u + (np.abs(v) + (bow - thin)) ** 2) - bow
 
@@ -134,7 +135,8 @@ def _shade(thing: Thing, x: Floats, y: Floats, u: Floats, v: Floats, distance: F
         off_x, off_y = x - light_x * radius * np.float32(0.4), y - light_y * radius * np.float32(0.4)
         shade += np.maximum(np.float32(0.45) - (off_x * off_x + off_y * off_y) / (radius * radius), -0.5)
     elif thing.shape == "crate":
-        shade -= np.float32(0.4) * (np.abs(distance + radius * np.float32(0.24)) < radius * np.float32(0.07))
+        brace = np.abs(np.abs(u) - np.abs(v)) < radius * np.float32(0.12)
+        shade += np.float32(0.2) - np.float32(0.45) * (brace & (distance < radius * np.float32(-0.2)))
     elif thing.shape == "leaf":
         shade += np.float32(0.18) * np.sign(v) - np.float32(0.4) * (np.abs(v) < radius * np.float32(0.07))
     elif thing.shape == "star":

@@ -11,9 +11,9 @@ from detectron2.config import CfgNode
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 
 from segkit.config import load_config
-from segkit.data.catalog import load_all
+from segkit.data.catalog import Dataset, load_all
 from segkit.data.check import check_files
-from segkit.data.class_counts import resolve_class_counts
+from segkit.data.class_counts import SEMANTIC_ARCHITECTURES, resolve_class_counts
 from segkit.data.panoptic_dataset import register_custom
 from segkit.engine import register_all
 from segkit.structures import ConfigError
@@ -42,6 +42,8 @@ def prepare_config(
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
     datasets = load_all(names)
     resolve_class_counts(cfg, datasets[0])
+    if train:
+        _check_targets(cfg.MODEL.META_ARCHITECTURE, datasets[: len(cfg.DATASETS.TRAIN)])
     if check:
         for dataset in {d.name: d for d in datasets}.values():
             seen = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
@@ -55,6 +57,19 @@ def _check_architecture(cfg: CfgNode) -> None:
     if name not in META_ARCH_REGISTRY:
         known = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
         raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {known}")
+
+
+def _check_targets(architecture: str, datasets: list[Dataset]) -> None:
+    """A model with a semantic head needs semantic truth."""
+    for dataset in datasets:
+        record = dataset.records[0]
+        semantic = "pan_seg_file_name" in record or "sem_seg_file_name" in record
+        if architecture in SEMANTIC_ARCHITECTURES and not semantic:
+            raise ConfigError(
+                f"{architecture} trains on semantic maps, which the dataset {dataset.name} has not",
+                where="DATASETS.TRAIN",
+                remedy="name a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN",
+            )
 
 
 def _resolve_device(cfg: CfgNode) -> None:

@@ -146,6 +146,15 @@ def test_an_instances_json_is_told_from_a_panoptic_one(toy_folder: Path) -> None
         load_dataset("t_wrong")
 
 
+def test_a_dataset_without_images_is_refused(toy_copy: Path) -> None:
+    content = json.loads((toy_copy / "panoptic.json").read_text())
+    content["images"] = content["annotations"] = []
+    (toy_copy / "panoptic.json").write_text(json.dumps(content))
+    register_panoptic("t_empty", toy_copy / "panoptic.json", toy_copy / "panoptic", toy_copy / "images")
+    with pytest.raises(DatasetError, match="'t_empty' has no image"):
+        load_dataset("t_empty")
+
+
 def test_images_that_lie_elsewhere_are_asked_for(toy_copy: Path, tmp_path: Path) -> None:
     (toy_copy / "images").rename(tmp_path / "elsewhere")
     register_panoptic("t_lost", toy_copy / "panoptic.json", toy_copy / "panoptic")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import torch
 
 from segkit.cli.main import main
 from segkit.data import toy
+from segkit.data.catalog import register_dataset
 from segkit.data.datasets import register_datasets
+from segkit.data.instances_dataset import load_coco_instances
 from segkit.engine.setup import prepare_config
 from segkit.structures import ConfigError
 
@@ -140,6 +145,25 @@ def test_bad_files_stop_the_job_before_it_trains(
     assert segkit("train", "--config-file", CONFIG, *names, "OUTPUT_DIR", tmp_path / "run") == 1
     assert "000000000007.png: the image does not decode" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_panoptic_model_is_not_trained_on_instances_alone(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = partial(load_coco_instances, "t_instances", toy_folder / "instances.json", toy_folder / "images")
+    register_dataset("t_instances", load)
+    names = ["DATASETS.TRAIN", "('t_instances',)", "DATASETS.TEST", "('t_instances',)", "OUTPUT_DIR", tmp_path / "run"]
+    assert segkit("train", "--config-file", CONFIG, *names) == 1
+    assert "trains on semantic maps, which the dataset t_instances has not" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_net_is_the_same_command() -> None:
+    help_text = subprocess.run(
+        [sys.executable, "tools/train_net.py", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    for option in ("--config-file", "--num-gpus", "--num-machines", "--machine-rank", "--dist-url", "--eval-only"):
+        assert option in help_text
 
 
 def test_configs_in_the_repository_are_sound(tmp_path: Path) -> None:
