@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     toy = verbs.add_parser("toy", help="generate toy scenes in COCO panoptic layout")
     toy.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
     toy.add_argument("--images", type=_positive, default=100, metavar="N", help="number of scenes (default 100)")
-    toy.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed makes the same bytes (default 0)")
+    toy.add_argument("--seed", type=_seed, default=0, metavar="S", help="the same seed makes the same bytes (default 0)")
     toy.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
     toy.set_defaults(data_run=_toy)
 
@@ -40,6 +40,12 @@ def _toy(args: argparse.Namespace) -> int:
     for name in ("images", "panoptic.json", "panoptic", "instances.json"):
         print(args.output / name)
     return 0
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
 
 
 def _positive(text: str) -> int:

@@ -116,4 +116,5 @@ def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
     assert main(["data", "toy", "--output", str(tmp_path / "e"), "--images", "0"]) == 2
+    assert main(["data", "toy", "--output", str(tmp_path / "e"), "--seed", "-1"]) == 2
     assert not (tmp_path / "e").exists()

@@ -22,7 +22,11 @@ def register(root: Path) -> None:
 def _load(name: str, folder: Path, split: str) -> Dataset:
     if not folder.exists():
         images, seed = SPLITS[split]
-        toy.write_dataset(folder, images, seed)
+        try:
+            toy.write_dataset(folder, images, seed)
+        except OSError:  # another process was faster, and made the same
+            if not (folder / "panoptic.json").is_file():
+                raise
     return load_coco_panoptic(
         name, folder / "panoptic.json", folder / "panoptic", folder / "images", categories=toy.CATEGORIES
     )
