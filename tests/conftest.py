@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from detectron2.utils.logger import setup_logger
 
 from segkit.data import toy
 
@@ -23,3 +26,14 @@ def toy_copy(toy_folder: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(toy_folder, tmp_path / "scenes"))
+
+
+@pytest.fixture(autouse=True)
+def _no_left_over_log_handlers() -> Iterator[None]:
+    """Detectron2's loggers keep writing to the stdout that they were made with, which is pytest's of one test."""
+    yield
+    setup_logger.cache_clear()
+    for name in ("detectron2", "fvcore", "segkit"):
+        for handler in [*(logger := logging.getLogger(name)).handlers]:
+            logger.removeHandler(handler)
+            handler.close()

@@ -44,7 +44,7 @@ CROWD_CHANCE = 0.17
 SMUDGE_CHANCE = 0.13
 UNKNOWN_CHANCE = 0.12
 COMPANION_CHANCE = 0.3  # that a thing stands close to one before it and is of its class
-MOST_OVERLAP = 0.6  # how near two centres may be, in sums of the radii, if there is room elsewhere
+MOST_OVERLAP = 0.7  # how near two centres may be, in sums of the radii, if there is room elsewhere
 PLACING_TRIES = 6
 
 
