@@ -20,7 +20,8 @@ from segkit.formats import coco_panoptic, png
 from segkit.report import draw_panoptic, metrics_table, picture_grid, write_page
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
-PICTURES = 8  # rows of the grid
+PICTURES, PICTURES_PER_ROW = 8, 2  # scenes in the grid
+COLUMNS = ("input", "truth", "prediction")
 
 
 def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     )
     results = job.run_in_this_process(cfg)
     rows = _pictures(load_dataset("demo_val"), output / "inference" / "demo_val")
-    picture = picture_grid(rows, ["input", "truth", "prediction"])
+    picture = picture_grid(rows, [*COLUMNS * PICTURES_PER_ROW])
     png.write(output / "grid.png", picture)
     categories = load_dataset("demo_val").categories
     pictures = [("input, truth, prediction", picture)]
@@ -87,10 +88,10 @@ def _tell(progress: Progress, task: TaskID, done: int, total: int) -> None:
 
 
 def _pictures(dataset: Dataset, exports: Path) -> list[list[Any]]:
-    """Rows of input, truth and prediction; the predictions are read back from the exported files."""
+    """Input, truth and prediction of scenes, in rows; the predictions are read back from the exported files."""
     predicted = coco_panoptic.read(exports / "panoptic.json")
     found = {record.image_id: record for record in predicted.records}
-    rows = []
+    pictures = []
     for record in dataset.records[:PICTURES]:
         image = read_image(record, "RGB")
         match = found[record["image_id"]]
@@ -98,5 +99,6 @@ def _pictures(dataset: Dataset, exports: Path) -> list[list[Any]]:
             exports / "panoptic" / match.png_name, match.segments_info, dataset.categories
         )
         truth = read_segmentation(record, dataset.categories)
-        rows.append([image, *(draw_panoptic(image, s, dataset.categories) for s in (truth, prediction))])
-    return rows
+        pictures += [image, *(draw_panoptic(image, s, dataset.categories) for s in (truth, prediction))]
+    width = len(COLUMNS) * PICTURES_PER_ROW
+    return [pictures[start : start + width] for start in range(0, len(pictures), width)]
