@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     toy = verbs.add_parser("toy", help="generate toy scenes in COCO panoptic layout")
     toy.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
     toy.add_argument("--images", type=_positive, default=100, metavar="N", help="number of scenes (default 100)")
-    toy.add_argument(
-        "--seed", type=_seed, default=0, metavar="S", help="the same seed, the same bytes (default 0)"
-    )
+    toy.add_argument("--seed", type=_seed, default=0, metavar="S", help="the same seed, the same bytes (default 0)")
     toy.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
     toy.set_defaults(data_run=_toy)
 

@@ -84,7 +84,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             local = self.path_manager.get_local_path(urlparse(path)._replace(query="").geturl())
         except Exception as error:  # whatever the many handlers raise
             said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise CheckpointError(f"cannot be fetched ({said})", where=path) from error
+            remedy = "fetch it where there is a network, and give its path"
+            raise CheckpointError(f"cannot be fetched ({said})", where=path, remedy=remedy) from error
         if not os.path.isfile(local):
             raise CheckpointError(
                 "no such weight file", where=path, remedy="check MODEL.WEIGHTS, --weights or --resume"
