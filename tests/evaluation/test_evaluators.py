@@ -17,12 +17,15 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from segkit.config import load_config
-from segkit.data.catalog import Dataset
+from segkit.data.catalog import Dataset, load_dataset
+from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.panoptic_dataset import load_coco_panoptic
 from segkit.data.truth import read_segmentation
 from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.predictions import panoptic_prediction
+from segkit.formats import coco_panoptic
 from segkit.structures import ConfigError
+from tests.data.test_mapper import cityscapes_tree
 
 
 class Parrot(torch.nn.Module):
@@ -152,3 +155,14 @@ def test_an_unknown_metric_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     strange = Dataset("toy", dataset.categories, ("beauty",), dataset.records)
     with pytest.raises(ConfigError, match=f"unknown metric 'beauty'; known: .*{next(iter(EVALUATORS))}"):
         build_evaluators(load_config(), strange, tmp_path)
+
+
+def test_cityscapes_and_its_string_ids(tmp_path: Path) -> None:
+    cityscapes_tree(tmp_path)
+    cityscapes_names.register(tmp_path)
+    found = load_dataset("segkit_cityscapes_fine_panoptic_train")
+    results = judge(found, tmp_path / "out")
+    assert results["panoptic_seg"]["PQ"] == results["segm"]["AP"] == results["sem_seg"]["mIoU"] == 100
+    exported = coco_panoptic.read(tmp_path / "out/panoptic.json")
+    assert [r.image_id for r in exported.records] == ["aachen_000000_000019", "aachen_000001_000019"]
+    assert exported.records[0].file_name == "aachen/aachen_000000_000019_leftImg8bit.png"

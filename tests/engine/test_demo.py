@@ -1,0 +1,31 @@
+"""The demo from its command line, with few scenes and two iterations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from segkit.cli.main import main
+from segkit.engine import demo
+
+
+def test_demo_leaves_all_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "SPLITS", {"train": (4, 1), "val": (4, 2)})
+    output = tmp_path / "demo"
+    options = ["SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0"]
+    assert main(["demo", "--output", str(output), *options]) == 0
+    results = json.loads((output / "metrics.json").read_text())
+    for task, name in (("panoptic_seg", "PQ"), ("bbox", "AP"), ("segm", "AP"), ("sem_seg", "mIoU")):
+        assert 0 <= results[task][name] <= 100
+    said = capsys.readouterr().out
+    for path in demo.written(output):
+        assert path.exists()
+        assert str(path) in said.replace("\n", "")
+    assert Image.open(output / "grid.png").width > Image.open(output / "grid.png").height  # two scenes a row
+    assert "panoptic_seg" in (output / "report.html").read_text()
+    assert main(["demo", "--output", str(output), *options]) == 0  # again, over what is there
