@@ -6,8 +6,8 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset
-from segkit.formats import cityscapes, coco_panoptic
+from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record
+from segkit.formats import cityscapes, coco_panoptic, png
 from segkit.structures import THING_CHANNEL, Category, CategorySet, ConfigError, default_color
 
 METRICS = {
@@ -15,6 +15,8 @@ METRICS = {
     "coco_panoptic_seg": PANOPTIC_METRICS,
     "cityscapes_panoptic_seg": ("panoptic_quality",),
     "cityscapes_instance": ("mask_ap",),
+    "sem_seg": ("semantic_iou",),
+    "cityscapes_sem_seg": ("semantic_iou",),
 }
 
 
@@ -32,6 +34,8 @@ def adopt(name: str) -> Dataset:
             remedy=f"segkit judges {sorted(METRICS)}, and its own names start with segkit_",
         )
     records = DatasetCatalog.get(name)
+    if METRICS[kind] == ("semantic_iou",):
+        return _adopt_semantic(name, kind, records)
     json_file = meta.get("json_file")
     instances_json = Path(json_file) if json_file else None
     if "panoptic_json" not in meta.as_dict():
@@ -52,6 +56,20 @@ def adopt(name: str) -> Dataset:
     return Dataset(
         name, file.categories, METRICS[kind], records, instances_json, own_mapper="annotations" not in records[0]
     )
+
+
+def _adopt_semantic(name: str, kind: str, records: list[Record]) -> Dataset:
+    """Label maps whose labels are indices into `stuff_classes`."""
+    classes = MetadataCatalog.get(name).stuff_classes
+    categories = CategorySet(Category(i, text, False, default_color(i)) for i, text in enumerate(classes))
+    for record in records:
+        path = Path(record["sem_seg_file_name"])
+        header = png.read_header(path)
+        record.setdefault("image_id", path.stem)
+        record.setdefault("height", header.height)
+        record.setdefault("width", header.width)
+        record.update(pan_seg_file_name=str(path), pan_seg_format="semantic")
+    return Dataset(name, categories, METRICS[kind], records, own_mapper=False)
 
 
 def categories_of_metadata(name: str) -> CategorySet:

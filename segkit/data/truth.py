@@ -6,12 +6,22 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 
 from segkit.data.catalog import Dataset, Record
 from segkit.formats import cityscapes, coco_instances, coco_panoptic, derive
-from segkit.structures import CategorySet, PanopticSegmentation, segmentation_to_rle
+from segkit.structures import (
+    IGNORE_LABEL,
+    VOID,
+    CategorySet,
+    DatasetError,
+    PanopticSegmentation,
+    Segment,
+    segmentation_to_rle,
+)
 
 
 def _read_coco(record: Record, categories: CategorySet) -> PanopticSegmentation:
@@ -28,9 +38,27 @@ def _read_cityscapes(record: Record, categories: CategorySet) -> PanopticSegment
     return cityscapes.read_segmentation(record["pan_seg_file_name"], size_hw=(record["height"], record["width"]))
 
 
+def _read_semantic(record: Record, categories: CategorySet) -> PanopticSegmentation:
+    """A label map as Detectron2 reads it: each label is a category_id, and one segment with segment_id = label + 1."""
+    path = record["pan_seg_file_name"]
+    try:
+        labels = read_image(path, "L")[..., 0].astype(np.int32)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DatasetError(f"the label map cannot be read: {' '.join(str(error).split())}", where=path) from error
+    if labels.shape != (record["height"], record["width"]):
+        raise DatasetError(f"expected {record['height']} x {record['width']} pixels, got {labels.shape}", where=path)
+    found = np.unique(labels[labels != IGNORE_LABEL], return_counts=True)
+    counts = dict(zip(*(column.tolist() for column in found), strict=True))
+    if unknown := [label for label in counts if label not in categories]:
+        raise DatasetError(f"expected labels below {len(categories)} or {IGNORE_LABEL}, got {unknown[:5]}", where=path)
+    segments = tuple(Segment(label + 1, label, False, area_px) for label, area_px in counts.items())
+    return PanopticSegmentation(np.where(labels == IGNORE_LABEL, VOID, labels + 1).astype(np.int32), segments)
+
+
 PANOPTIC_READERS: dict[str, Callable[[Record, CategorySet], PanopticSegmentation]] = {
     "coco_panoptic": _read_coco,
     "cityscapes": _read_cityscapes,
+    "semantic": _read_semantic,
 }
 
 

@@ -115,8 +115,9 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        mapper = _mapper(cfg, [load_dataset(dataset_name)], is_train=False)
-        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
+        dataset = load_dataset(dataset_name)
+        mapper = _mapper(cfg, [dataset], is_train=False)
+        return build_detection_test_loader(dataset.records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:

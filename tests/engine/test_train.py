@@ -12,13 +12,19 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import load_sem_seg
 
 from segkit.cli.main import main
 from segkit.data import toy
 from segkit.data.catalog import register_dataset
 from segkit.data.datasets import register_datasets
 from segkit.data.instances_dataset import load_coco_instances
+from segkit.data.panoptic_dataset import load_coco_panoptic
+from segkit.data.truth import read_segmentation
 from segkit.engine.setup import prepare_config
+from segkit.formats import png
+from segkit.formats.derive import semantic_map
 from segkit.structures import ConfigError
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
@@ -156,6 +162,25 @@ def test_a_panoptic_model_is_not_trained_on_instances_alone(
     assert segkit("train", "--config-file", CONFIG, *names) == 1
     assert "trains on semantic maps, which the dataset t_instances has not" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_detectron2s_semantic_names_train_and_are_judged(
+    toy_folder: Path, toy_names: list[str], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    space = toy.CATEGORIES.semantic_space("per_class")
+    for record in load_coco_panoptic("t", toy_folder / "panoptic.json", toy_folder / "panoptic").records:
+        labels = semantic_map(read_segmentation(record, toy.CATEGORIES), space)
+        png.write(tmp_path / "labels" / Path(record["file_name"]).name, labels)
+    load = partial(load_sem_seg, str(tmp_path / "labels"), str(toy_folder / "images"), image_ext="png")
+    DatasetCatalog.register("d2_semantic", load)
+    request.addfinalizer(lambda: (DatasetCatalog.remove("d2_semantic"), MetadataCatalog.remove("d2_semantic")))
+    MetadataCatalog.get("d2_semantic").set(evaluator_type="sem_seg", stuff_classes=[*space.names], ignore_label=255)
+    names = ["DATASETS.TRAIN", "('d2_semantic',)", "DATASETS.TEST", "('d2_semantic',)", "SOLVER.MAX_ITER", 1]
+    options = [*toy_names, *names, "MODEL.META_ARCHITECTURE", "SemanticSegmentor", "OUTPUT_DIR", tmp_path / "run"]
+    assert segkit("train", "--config-file", CONFIG, *options) == 0
+    results = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert set(results) == {"sem_seg"}
+    assert {f"IoU-{name}" for name in space.names} <= set(results["sem_seg"])
 
 
 def test_train_net_is_the_same_command() -> None:
