@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Truth:
         return semantic_map(self.segmentation(record), self.space)
 
 
-class ImageEvaluator(DatasetEvaluator):
+class ImageEvaluator(DatasetEvaluator, ABC):
     """A metric that looks at one image at a time, and sums over images and processes.
 
     A subclass says which model output it `needs`, and writes `reset`, `process_image`, `shard` (what its process
@@ -78,11 +79,14 @@ class ImageEvaluator(DatasetEvaluator):
         """image_ids in the order of the dataset, which decides the last digits of sums."""
         return list(self.truth.records)
 
+    @abstractmethod
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Count one image."""
 
+    @abstractmethod
     def shard(self) -> Any:
-        raise NotImplementedError
+        """What this process found, picklable."""
 
+    @abstractmethod
     def finish(self, shards: list[Any]) -> dict[str, Any]:
-        raise NotImplementedError
+        """Results and exports of all processes' shards."""
