@@ -108,8 +108,9 @@ def test_the_same_weights_and_images_give_detectron2s_outputs(roi_heads: str) ->
         assert torch.equal(torch.from_numpy(b["instance_masks"].to_full()), b["instances"].pred_masks)
 
 
-def test_the_same_weights_and_targets_give_detectron2s_losses() -> None:
-    theirs, ours = (model.train() for model in twins())
+@pytest.mark.parametrize("roi_heads", [STANDARD, CASCADE])
+def test_the_same_weights_and_targets_give_detectron2s_losses(roi_heads: str) -> None:
+    theirs, ours = (model.train() for model in twins(roi_heads))
     losses = []
     for model in (theirs, ours):
         torch.manual_seed(0)  # the proposals and regions are sampled
