@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import TracebackType
@@ -24,7 +24,6 @@ from segkit.structures import (
     Segment,
     extents,
     ids_to_rgb,
-    rgb_to_ids,
 )
 
 
@@ -52,12 +51,25 @@ class PanopticFile:
     records: tuple[PanopticRecord, ...]
 
 
+@dataclass(frozen=True)
+class Prediction:
+    """What is predicted of one image: its PNG in the folder of PNGs, and the category_id of every segment_id."""
+
+    png_name: str
+    category_of: Mapping[int, int]
+
+
+def _refuse(error: DatasetError) -> None:
+    raise error
+
+
 @files.no_garbage_collection()
-def read(json_path: str | Path) -> PanopticFile:
+def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) -> PanopticFile:
     """Reads and checks a panoptic JSON without opening any PNG.
 
     Raises DatasetError where it is missing, not JSON, an instances JSON, or contradicts itself: every image needs one
-    annotation, every segment an id of its own in 1..MAX_SEGMENT_ID and a known category.
+    annotation, every segment an id of its own in 1..MAX_SEGMENT_ID and a known category. tell: gets the errors of
+    single annotations, which are then left out, in place of raising the first.
     """
     path = Path(json_path)
     content = coco.load(path)
@@ -66,16 +78,51 @@ def read(json_path: str | Path) -> PanopticFile:
     categories = coco.categories_of(content, path)
     images = coco.images_by_id(content, path)
     records: dict[ImageId, PanopticRecord] = {}
+    seen: set[object] = set()
     for annotation in annotations:
-        record = _read_record(annotation, images, categories, path)
-        if record.image_id in records:
-            raise DatasetError("expected one annotation, got two", where=Place(path, record.image_id))
-        records[record.image_id] = record
-    bare = [image_id for image_id in images if image_id not in records]
+        try:
+            record = _read_record(annotation, images, categories, path)
+            if record.image_id in records:
+                raise DatasetError("expected one annotation, got two", where=Place(path, record.image_id))
+            records[record.image_id] = record
+        except DatasetError as error:
+            tell(error)
+            seen.add(annotation.get("image_id"))
+    bare = [image_id for image_id in images if image_id not in records and image_id not in seen]
     if bare:
         remedy = "annotate them or drop them from `images`"
-        raise DatasetError(f"{len(bare)} images have no annotation: {coco.listed(bare)}", where=path, remedy=remedy)
+        tell(DatasetError(f"{len(bare)} images have no annotation: {coco.listed(bare)}", where=path, remedy=remedy))
     return PanopticFile(path, categories, tuple(records.values()))
+
+
+@files.no_garbage_collection()
+def read_predictions(
+    json_path: str | Path, categories: CategorySet, tell: Callable[[DatasetError], None] = _refuse
+) -> dict[ImageId, Prediction]:
+    """Predictions in a panoptic JSON by image_id, in the file's order; of it, `annotations` alone are read.
+
+    Raises DatasetError where it is missing, not JSON, or of another kind; and through `tell`, as in `read`, where an
+    image is predicted twice, or a segment has no id of its own in 1..MAX_SEGMENT_ID or no category of `categories`.
+    """
+    path = Path(json_path)
+    content = coco.load(path)
+    annotations = coco.table(content, "annotations", path)
+    _refuse_instances(annotations, path)
+    predictions: dict[ImageId, Prediction] = {}
+    for annotation in annotations:
+        try:
+            image_id: ImageId = coco.field(annotation, "image_id", coco.IMAGE_ID, f"{path}, annotations")
+            if image_id in predictions:
+                raise DatasetError("expected one prediction, got two", where=Place(path, image_id))
+            png_name, infos = _png_and_infos(annotation, image_id, path)
+            category_of = {
+                segment_id: coco.category_id_of(info, categories, Place(path, image_id, "segment", segment_id))
+                for segment_id, info in _by_segment_id(infos, image_id, path)
+            }
+            predictions[image_id] = Prediction(png_name, category_of)
+        except DatasetError as error:
+            tell(error)
+    return predictions
 
 
 def read_segmentation(
@@ -92,7 +139,7 @@ def read_segmentation(
     where PNG and `segments_info` do not hold the same ids, and for an unknown category.
     """
     path = Path(png_path)
-    segment_ids = rgb_to_ids(png.read_rgb(path, size_hw))
+    segment_ids = png.read_ids(path, size_hw)
     values, counts = np.unique(segment_ids, return_counts=True)
     areas = dict(zip(values.tolist(), counts.tolist(), strict=True))
     areas.pop(VOID, None)
@@ -104,6 +151,11 @@ def read_segmentation(
         segments.append(_segment(info, categories, areas.get(info["id"], 0)))
     _check_same_ids(set(areas), {segment.segment_id for segment in segments}, Place(path, image_id))
     return PanopticSegmentation(segment_ids, tuple(segments))
+
+
+def read_ids(png_path: str | Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    """(H, W) int32 segment ids of a PNG, 0 = void; DatasetError as `read_segmentation` has it for the PNG alone."""
+    return png.read_ids(Path(png_path), size_hw)
 
 
 def png_size(path: str | Path) -> tuple[int, int]:
@@ -213,22 +265,35 @@ def _read_record(
     annotation: Entry, images: Mapping[ImageId, Entry], categories: CategorySet, path: Path
 ) -> PanopticRecord:
     image_id = coco.image_id_of(annotation, images, path)
+    png_name, infos = _png_and_infos(annotation, image_id, path)
+    segments = tuple(
+        _read_info(info, categories, Place(path, image_id, "segment", segment_id))
+        for segment_id, info in _by_segment_id(infos, image_id, path)
+    )
+    image = images[image_id]
+    size_hw = image["height"], image["width"]
+    return PanopticRecord(image_id, image["file_name"], *size_hw, png_name, segments)
+
+
+def _png_and_infos(annotation: Entry, image_id: ImageId, path: Path) -> tuple[str, list[Entry]]:
     where = Place(path, image_id)
-    png_name = coco.field(annotation, "file_name", coco.TEXT, where)
+    png_name: str = coco.field(annotation, "file_name", coco.TEXT, where)
     coco.check_inside(png_name, "file_name", where)
     infos = coco.objects(coco.field(annotation, "segments_info", coco.LIST, where), "`segments_info`", where)
-    segments: dict[int, Entry] = {}
+    return png_name, infos
+
+
+def _by_segment_id(infos: list[Entry], image_id: ImageId, path: Path) -> Iterator[tuple[int, Entry]]:
+    seen: set[int] = set()
     for info in infos:
-        segment_id = coco.field(info, "id", coco.INTEGER, Place(path, image_id, "segment", info.get("id")))
+        segment_id: int = coco.field(info, "id", coco.INTEGER, Place(path, image_id, "segment", info.get("id")))
         place = Place(path, image_id, "segment", segment_id)
         if not VOID < segment_id <= MAX_SEGMENT_ID:
             raise DatasetError(f"expected a segment id in 1..{MAX_SEGMENT_ID}, {VOID} being void", where=place)
-        if segment_id in segments:
+        if segment_id in seen:
             raise DatasetError("expected distinct segment ids in an image, got this one twice", where=place)
-        segments[segment_id] = _read_info(info, categories, place)
-    image = images[image_id]
-    size_hw = image["height"], image["width"]
-    return PanopticRecord(image_id, image["file_name"], *size_hw, png_name, tuple(segments.values()))
+        seen.add(segment_id)
+        yield segment_id, info
 
 
 def _read_info(info: Entry, categories: CategorySet, where: Place) -> Entry:

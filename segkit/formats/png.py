@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from segkit.formats import png_ids
 from segkit.formats.files import read_bytes, replacing
-from segkit.structures import DatasetError
+from segkit.structures import DatasetError, rgb_to_ids
 
 HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit depth, colour type (PNG, section 11.2.2)
 HEADER_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
@@ -42,13 +43,21 @@ def read_rgb(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.u
 
     Raises DatasetError where the file is missing, truncated, no PNG, greyscale, of 16 bits, or not of `size_hw` pixels.
     """
-    image = _open(path, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8))
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+    return _rgb_of(read_bytes(path), size_hw, path)
+
+
+def read_ids(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    """(H, W) int32 ids, R + 256 G + 65536 B, of an 8-bit colour PNG; raises DatasetError as `read_rgb` does."""
+    content = read_bytes(path)
+    header = _parse_header(content, path)
+    _check_size(header, size_hw, path)
+    ids = png_ids.decode(content) if png_ids.AVAILABLE else None
+    return rgb_to_ids(_rgb_of(content, size_hw, path)) if ids is None else ids
 
 
 def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
     """(H, W) int32 values, 0..65535, of a 16-bit greyscale PNG; raises DatasetError as `read_rgb` does."""
-    return np.asarray(_open(path, size_hw, {"greyscale"}, (16,))).astype(np.int32)
+    return np.asarray(_decode(read_bytes(path), size_hw, {"greyscale"}, (16,), path)).astype(np.int32)
 
 
 def write(path: Path, pixels: NDArray[Any]) -> None:
@@ -64,15 +73,19 @@ def write(path: Path, pixels: NDArray[Any]) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(neighbour, "PNG")
 
 
-def _open(path: Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...]) -> Image.Image:
-    content = read_bytes(path)
+def _rgb_of(content: bytes, size_hw: tuple[int, int] | None, path: Path) -> NDArray[np.uint8]:
+    image = _decode(content, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8), path)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def _decode(
+    content: bytes, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...], path: Path
+) -> Image.Image:
     header = _parse_header(content, path)
     if header.kind not in kinds or header.bit_depth not in bit_depths:
         expected = f"{bit_depths[-1]}-bit {' or '.join(sorted(kinds))}"
         raise DatasetError(f"expected a PNG of {expected}, got {header.bit_depth}-bit {header.kind}", where=path)
-    if size_hw is not None and (header.height, header.width) != tuple(size_hw):
-        expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.height} x {header.width}"
-        raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
+    _check_size(header, size_hw, path)
     try:
         image = Image.open(BytesIO(content), formats=["PNG"])
         image.load()
@@ -81,6 +94,12 @@ def _open(path: Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_dept
             f"the PNG cannot be decoded: {error}", where=path, remedy="write or fetch it again"
         ) from None
     return image
+
+
+def _check_size(header: Header, size_hw: tuple[int, int] | None, path: Path) -> None:
+    if size_hw is not None and (header.height, header.width) != tuple(size_hw):
+        expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.height} x {header.width}"
+        raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
 
 
 def _parse_header(content: bytes, path: Path) -> Header:

@@ -1,29 +1,23 @@
-"""Panoptic quality, equal to panopticapi's to the last bit."""
+"""Panoptic quality, equal to panopticapi's to the last bit; and the same corrected."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segkit.metrics.label_pairs import count_pairs
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.metrics import panoptic_counts as counting
+from segkit.metrics.boundary import DILATION_RATIO
+from segkit.metrics.overlaps import AREAS, PAIR, SEGMENT, ImageOverlaps, OverlapTable, join, overlaps_of
+from segkit.metrics.panoptic_matching import MODES, FloatArray, Matching, match, same_category
 from segkit.metrics.per_image import PerImage
-from segkit.structures import MAX_SEGMENT_ID, VOID, Category, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 
-MATCH_IOU = 0.5  # a match is strictly above (Kirillov et al. 2019, Panoptic Segmentation, section 4.1)
-IGNORED_SHARE = 0.5  # an unmatched prediction is dropped with strictly more of it on void and crowd (panopticapi)
-
-Numbers = dict[str, "float | None"]
-Overlaps = dict[tuple[int, int], int]  # (true segment_id, predicted segment_id) -> pixels, ascending
-
-
-@dataclass
-class CategoryCounts:
-    """One category in one image: IoUs of its matches by (true, predicted) segment_id, unmatched segments."""
-
-    ious: list[float] = field(default_factory=list)
-    fp: int = 0
-    fn: int = 0
+# COCO's area classes in pixels, lower bound included (https://cocodataset.org/#detection-eval).
+SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
+SHOWN_IMAGES = 5
 
 
 class PanopticQuality:
@@ -32,186 +26,241 @@ class PanopticQuality:
     A pair matches when both have one category, the true segment is no crowd and
     intersection / (union - predicted pixels on void) > 0.5. What is unmatched counts as false negative (true, no crowd)
     or false positive (predicted), but for predictions more than half of which lie on void and the category's crowd.
-    Areas are counted in the maps; `Segment.area_px`, `isthing`, `score` and a prediction's `iscrowd` are not read.
+    A prediction's `area_px` and `iscrowd`, and `isthing` and `score` of any segment, are not read.
 
-    The state is the categories and, per image, a `CategoryCounts` per category_id present: no maps are kept,
-    so that an instance is pickled and sent between processes at the cost of some numbers per image.
+    The state is, per image, the segments and the pixels that they share (`ImageOverlaps`): no maps, some numbers per
+    segment. It is what is pickled, saved and sent between processes, and all that analyses of errors need.
     """
 
-    def __init__(self, categories: CategorySet) -> None:
+    def __init__(
+        self,
+        categories: CategorySet,
+        mode: str = "reference",
+        *,
+        areas: str = "recount",
+        boundary: bool = False,
+        dagger: bool = False,
+        boundary_ratio: float = DILATION_RATIO,
+    ) -> None:
+        """mode: "reference" is panopticapi, bit for bit; "corrected" counts all crowds of a category instead of the
+        last, and adds up in a way that no order of images moves a bit.
+
+        areas: what the declared area of a true segment is worth, see `overlaps_of`. boundary: Boundary PQ too (Cheng et al. 2021), within boundary_ratio of the
+        diagonal. dagger: PQ-dagger too (Porzi et al. 2019, Seamless Scene Segmentation, section 4).
+        Raises ValueError for another mode, areas or a ratio outside (0, 1).
+        """
+        if mode not in MODES:
+            raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
+        if areas not in AREAS:
+            raise ValueError(f"areas must be one of {AREAS}, got {areas!r}")
+        if not 0 < boundary_ratio < 1:
+            raise ValueError(f"boundary_ratio must be in (0, 1), got {boundary_ratio}")
         self.categories = categories
-        self._images: PerImage[dict[int, CategoryCounts]] = PerImage()
+        self.mode = mode
+        self.areas = areas
+        self.dagger = dagger
+        self.boundary_ratio = boundary_ratio if boundary else None
+        self._images: PerImage[ImageOverlaps] = PerImage()
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._images)
 
     def update(self, image_id: int | str, truth: PanopticSegmentation, prediction: PanopticSegmentation) -> None:
         """Count one image; `Segment.category_id` is the dataset's category_id in both.
 
-        Both maps: (H, W) integers, 0 = void. An all-void or empty map is allowed. Of several crowds of a category
-        the last in `truth.segments` counts, as in panopticapi. Raises DatasetError, and counts nothing, where the
-        sizes differ, the image was counted before, a category is unknown, or `segments` and the map do not name the
-        same ids, each once and in [1, 2^24); ValueError where a map is not an (H, W) integer array.
+        Both maps: (H, W) integers, 0 = void. An all-void or empty map is allowed. Raises, and counts nothing,
+        DatasetError where the image was counted before and whatever `overlaps_of` raises.
         """
-        where = f"image {image_id!r}"
-        pairs = count_pairs(truth.segment_ids, prediction.segment_ids, where)
-        overlaps = {(t, p): pixels for t, p, pixels in zip(*(column.tolist() for column in pairs), strict=True)}
-        true_px, predicted_px = _areas(overlaps)
-        truth_of = _segments_by_id(truth.segments, true_px, self.categories, f"{where}, truth")
-        prediction_of = _segments_by_id(prediction.segments, predicted_px, self.categories, f"{where}, prediction")
-        matches = _matches(truth_of, prediction_of, overlaps, true_px, predicted_px)
-        self._images.add(image_id, _count(truth_of, prediction_of, matches, overlaps, predicted_px))
+        self.add(image_id, self.overlaps(image_id, truth, prediction))
+
+    def overlaps(
+        self, image_id: int | str, truth: PanopticSegmentation, prediction: PanopticSegmentation
+    ) -> ImageOverlaps:
+        """What `update` would add, without adding it: threads may call it at once."""
+        return overlaps_of(
+            truth,
+            prediction,
+            self.categories,
+            areas=self.areas,
+            boundary_ratio=self.boundary_ratio,
+            where=f"image {image_id!r}",
+        )
+
+    def add(self, image_id: int | str, overlaps: ImageOverlaps) -> None:
+        """Add an image's overlaps; DatasetError where it was counted before."""
+        self._images.add(image_id, overlaps)
 
     def merge(self, other: PanopticQuality) -> None:
-        """Add another shard's images after one's own; DatasetError where both hold an image, ValueError where the
-        categories differ."""
-        if self.categories != other.categories:
-            raise ValueError("other must have the same categories as this PanopticQuality, they differ")
+        """Add another shard's images; DatasetError where both hold an image, ValueError where the categories or the
+        options differ."""
+        if self.categories != other.categories or self._options() != other._options():
+            raise ValueError("other must have the same categories and options as this PanopticQuality, they differ")
         self._images.merge(other._images)
 
     def compute(self, image_order: Sequence[int | str] | None = None) -> dict[str, Any]:
-        """PQ, SQ, RQ over all categories, things (`_th`) and stuff (`_st`), in percent (float64), and `per_class`.
+        """PQ, SQ, RQ over all categories, things (`_th`) and stuff (`_st`), in percent (float64), and more.
 
-        `per_class` maps str(category_id) to {PQ, SQ, RQ, tp, fp, fn}. None stands for a number over nothing: a category
-        without segments, a group without such a category. image_order: all images, in the order in which their IoUs
-        are added (it moves the last bits); None is the order of `update`. Raises DatasetError where it does not name
-        every image once. The averages run over category_id in ascending order, as panopticapi's do over its file's.
+        `PQs`, `PQm`, `PQl`: of small, medium and large segments (`SIZES`; a match and a miss by the true segment's
+        pixels, a false prediction by its own), in full under `by_size`. `per_class`: str(category_id) -> {PQ, SQ, RQ,
+        tp, fp, fn}. With boundary, `BoundaryPQ` and its like; with dagger, `PQ_dagger` and `PQ_dagger_st`; both per
+        class too. Where the other mode's PQ, SQ or RQ differ they are under `other_mode`, with the reason.
+        None stands for a number over nothing: a category without segments, a group without such a category.
+        image_order: all images, in the order in which the reference adds their IoUs (it moves the last bits); by
+        default by ascending id, numbers before strings. DatasetError where it does not name every image once.
         """
-        order = self._images.ids() if image_order is None else image_order
-        totals = {category.category_id: _Total() for category in self.categories.categories}
-        for _, counts in self._images.in_order(order):
-            for category_id, one in counts.items():
-                totals[category_id].add(one)
-        results: dict[str, Any] = {}
-        groups = (("", self.categories.categories), ("_th", self.categories.things), ("_st", self.categories.stuff))
-        for suffix, group in groups:
-            results.update({f"{name}{suffix}": value for name, value in _average(group, totals).items()})
-        results["per_class"] = {str(category_id): total.as_dict() for category_id, total in totals.items()}
-        return results
+        table = self.table(image_order)
+        matching = match(table, self.mode)
+        results, per_class = self._quality(table, matching)
+        by_size = {size: self._of_size(table, matching, *limits) for size, limits in SIZES.items()}
+        results.update({f"PQ{size[0]}": numbers["PQ"] for size, numbers in by_size.items()})
+        if self.dagger:
+            self._add_dagger(table, matching, results, per_class)
+        if self.boundary_ratio is not None:
+            overall, each = self._quality(table, match(table, self.mode, boundary=True))
+            results.update({f"Boundary{name}": value for name, value in overall.items()})
+            for category_id, numbers in each.items():
+                per_class[category_id].update({f"Boundary{name}": value for name, value in numbers.items()})
+        other = self._other_mode(table, results)
+        return {**results, "per_class": per_class, "by_size": by_size, **({"other_mode": other} if other else {})}
 
+    def per_image(self, image_order: Sequence[int | str] | None = None) -> dict[int | str, dict[str, Any]]:
+        """image_id -> {PQ, SQ, RQ (means over the categories with segments in the image, None without any), tp, fp,
+        fn}, in the order of `compute`."""
+        table = self.table(image_order)
+        counts = counting.count_per_image(table, match(table, self.mode), self.categories)
+        columns = [np.nan_to_num(column) for column in counts.quality()]
+        present = ((counts.tp + counts.fp + counts.fn) > 0).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pq, sq, rq = (column.sum(axis=1) / present for column in columns)
+        sums = [column.sum(axis=1).tolist() for column in (counts.tp, counts.fp, counts.fn)]
+        return {
+            image_id: {
+                "PQ": counting.percent(pq[row]),
+                "SQ": counting.percent(sq[row]),
+                "RQ": counting.percent(rq[row]),
+                **{name: column[row] for name, column in zip(("tp", "fp", "fn"), sums, strict=True)},
+            }
+            for row, image_id in enumerate(table.image_ids)
+        }
 
-def _areas(overlaps: Overlaps) -> tuple[dict[int, int], dict[int, int]]:
-    """Pixels of every true and of every predicted segment, void left out."""
-    true_px: dict[int, int] = {}
-    predicted_px: dict[int, int] = {}
-    for (truth_id, predicted_id), pixels in overlaps.items():
-        true_px[truth_id] = true_px.get(truth_id, 0) + pixels
-        predicted_px[predicted_id] = predicted_px.get(predicted_id, 0) + pixels
-    true_px.pop(VOID, None)
-    predicted_px.pop(VOID, None)
-    return true_px, predicted_px
+    def table(self, image_order: Sequence[int | str] | None = None) -> OverlapTable:
+        """All images joined, in this order (default: ascending id, numbers before strings)."""
+        return join(self._images.in_order(self._images.sorted_ids() if image_order is None else image_order))
 
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """(header for JSON, arrays without objects): what `from_state` makes the same metric of."""
+        images = self._images.in_order(self._images.sorted_ids())
+        listed = {category["id"]: category for category in self.categories.to_coco()}
+        header = {
+            "categories": [listed[category_id] for category_id in self.categories.listed_ids],
+            "options": self._options(),
+            "image_ids": [image_id for image_id, _ in images],
+        }
+        columns = {"truth": SEGMENT, "prediction": SEGMENT, "pairs": PAIR}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, dtype in columns.items():
+            rows = [getattr(overlaps, name) for _, overlaps in images]
+            arrays[name] = np.concatenate([np.zeros(0, dtype), *rows])
+            arrays[f"{name}_per_image"] = np.array([len(one) for one in rows], dtype=np.int64)
+        return header, arrays
 
-def _segments_by_id(
-    segments: Sequence[Segment], area_px: Mapping[int, int], categories: CategorySet, where: str
-) -> dict[int, Segment]:
-    by_id: dict[int, Segment] = {}
-    for segment in segments:
-        here = f"{where}, segment {segment.segment_id}"
-        if segment.segment_id in by_id:
-            raise DatasetError("expected every segment once, got this id a second time", where=here)
-        if not VOID < segment.segment_id <= MAX_SEGMENT_ID:
-            raise DatasetError(f"expected a segment id in [1, {MAX_SEGMENT_ID}]; {VOID} is void", where=here)
-        if segment.category_id not in categories:
-            known = [category.category_id for category in categories.categories]
-            raise DatasetError(f"expected a category_id out of {known}, got {segment.category_id!r}", where=here)
-        if segment.segment_id not in area_px:
-            raise DatasetError("expected pixels with this id in the map, got none", where=here, remedy="drop it")
-        by_id[segment.segment_id] = segment
-    for segment_id in area_px:
-        if segment_id not in by_id:
-            raise DatasetError(
-                f"expected a segment for every id of the map, got {area_px[segment_id]} pixels of an id without one",
-                where=f"{where}, segment {segment_id}",
-                remedy=f"add the segment or set its pixels to {VOID} (void)",
-            )
-    return by_id
+    @classmethod
+    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PanopticQuality:
+        """The metric that `state` described; DatasetError where this is no such state."""
+        try:
+            metric = cls(CategorySet.from_coco(header["categories"], "categories"), **header["options"])
+            tables = []
+            for name, dtype in (("truth", SEGMENT), ("prediction", SEGMENT), ("pairs", PAIR)):
+                lengths = arrays[f"{name}_per_image"]
+                if arrays[name].dtype != dtype or len(lengths) != len(header["image_ids"]):
+                    raise ValueError(f"{name} is of another kind")
+                tables.append(np.split(arrays[name], np.cumsum(lengths))[:-1])
+            for image_id, truth, prediction, pairs in zip(header["image_ids"], *tables, strict=True):
+                metric.add(image_id, ImageOverlaps(truth, prediction, pairs))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DatasetError(f"expected saved counts of panoptic quality, got others ({error})") from error
+        return metric
 
+    def _options(self) -> dict[str, Any]:
+        ratio = self.boundary_ratio
+        boundary = {"boundary": ratio is not None, **({} if ratio is None else {"boundary_ratio": ratio})}
+        return {"mode": self.mode, "areas": self.areas, "dagger": self.dagger, **boundary}
 
-def _matches(
-    truth_of: Mapping[int, Segment],
-    prediction_of: Mapping[int, Segment],
-    overlaps: Overlaps,
-    true_px: Mapping[int, int],
-    predicted_px: Mapping[int, int],
-) -> Iterator[tuple[int, int, float]]:
-    """(true segment_id, predicted segment_id, IoU) of every match, ascending; segments match at most once."""
-    for (truth_id, predicted_id), intersection in overlaps.items():
-        if VOID in (truth_id, predicted_id) or truth_of[truth_id].iscrowd:
-            continue
-        if truth_of[truth_id].category_id != prediction_of[predicted_id].category_id:
-            continue
-        on_void = overlaps.get((VOID, predicted_id), 0)
-        iou = intersection / (predicted_px[predicted_id] + true_px[truth_id] - intersection - on_void)
-        if iou > MATCH_IOU:
-            yield truth_id, predicted_id, iou
+    @property
+    def _exact(self) -> bool:
+        return self.mode == "corrected"
 
+    def _quality(self, table: OverlapTable, matching: Matching) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+        """The averages, and the numbers of each class."""
+        counts = counting.count(table, matching, self.categories, exact=self._exact)
+        pq, sq, rq = counts.quality()
+        per_class: dict[str, dict[str, Any]] = {
+            str(category.category_id): {
+                "PQ": counting.percent(pq[row]),
+                "SQ": counting.percent(sq[row]),
+                "RQ": counting.percent(rq[row]),
+                "tp": int(counts.tp[row]),
+                "fp": int(counts.fp[row]),
+                "fn": int(counts.fn[row]),
+            }
+            for row, category in enumerate(self.categories.categories)
+        }
+        return dict(counting.averages(counts, self.categories, exact=self._exact)), per_class
 
-def _count(
-    truth_of: Mapping[int, Segment],
-    prediction_of: Mapping[int, Segment],
-    matches: Iterator[tuple[int, int, float]],
-    overlaps: Overlaps,
-    predicted_px: Mapping[int, int],
-) -> dict[int, CategoryCounts]:
-    counts: dict[int, CategoryCounts] = {}
-    matched_truth, matched_predictions = set(), set()
-    for truth_id, predicted_id, iou in matches:
-        counts.setdefault(truth_of[truth_id].category_id, CategoryCounts()).ious.append(iou)
-        matched_truth.add(truth_id)
-        matched_predictions.add(predicted_id)
-    for truth_id, segment in truth_of.items():
-        if truth_id not in matched_truth and not segment.iscrowd:
-            counts.setdefault(segment.category_id, CategoryCounts()).fn += 1
-    # panopticapi's rule: a later crowd of a category replaces an earlier one.
-    crowd_of = {segment.category_id: truth_id for truth_id, segment in truth_of.items() if segment.iscrowd}
-    for predicted_id, segment in prediction_of.items():
-        if predicted_id in matched_predictions:
-            continue
-        ignored_px = overlaps.get((VOID, predicted_id), 0)
-        if segment.category_id in crowd_of:
-            ignored_px += overlaps.get((crowd_of[segment.category_id], predicted_id), 0)
-        if ignored_px / predicted_px[predicted_id] <= IGNORED_SHARE:
-            counts.setdefault(segment.category_id, CategoryCounts()).fp += 1
-    return counts
+    def _of_size(self, table: OverlapTable, matching: Matching, low: float, high: float) -> dict[str, float | None]:
+        true_kept, predicted_kept = (
+            (low <= rows["counted_px"]) & (rows["counted_px"] < high) for rows in (table.truth, table.prediction)
+        )
+        counts = counting.count(
+            table, matching, self.categories, exact=self._exact, true_kept=true_kept, predicted_kept=predicted_kept
+        )
+        return counting.averages(counts, self.categories, exact=self._exact)
 
+    def _add_dagger(
+        self, table: OverlapTable, matching: Matching, results: dict[str, Any], per_class: dict[str, dict[str, Any]]
+    ) -> None:
+        """PQ-dagger: of stuff, the mean IoU of the true segments, matched or not; of things, PQ."""
+        values = self._dagger(table, matching)
+        for suffix, group in (("", self.categories.categories), ("_st", self.categories.stuff)):
+            results[f"PQ_dagger{suffix}"] = counting.average([values], self.categories, group, exact=self._exact)[0]
+        for row, category in enumerate(self.categories.categories):
+            per_class[str(category.category_id)]["PQ_dagger"] = counting.percent(values[row])
 
-@dataclass
-class _Total:
-    """One category over all images (panopticapi's PQStatCat)."""
+    def _dagger(self, table: OverlapTable, matching: Matching) -> FloatArray:
+        number = len(self.categories)
+        values = counting.count(table, matching, self.categories, exact=self._exact).quality()[0]
+        pairs = same_category(table)
+        rows = counting.rows_of(self.categories, table.truth["category_id"][table.pairs["truth"][pairs]])
+        ious = np.bincount(rows, weights=matching.iou[pairs], minlength=number)
+        true_ids = table.truth["category_id"][~table.truth["iscrowd"]]
+        segments = np.bincount(counting.rows_of(self.categories, true_ids), minlength=number)
+        stuff = np.array([not category.isthing for category in self.categories.categories])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(stuff, np.where(segments > 0, ious / segments, np.nan), values)
 
-    iou: float = 0.0
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
-
-    def add(self, counts: CategoryCounts) -> None:
-        # One by one: `sum` compensates rounding from Python 3.12 on, panopticapi does not.
-        for iou in counts.ious:
-            self.iou += iou
-        self.tp += len(counts.ious)
-        self.fp += counts.fp
-        self.fn += counts.fn
-
-    def quality(self) -> tuple[float, float, float] | None:
-        """PQ, SQ, RQ in [0, 1]; None without segments."""
-        if self.tp + self.fp + self.fn == 0:
+    def _other_mode(self, table: OverlapTable, results: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The other mode's averages and what sets the modes apart; None where they agree but for rounding."""
+        mode = next(mode for mode in MODES if mode != self.mode)
+        counts = [counting.count(table, match(table, one), self.categories) for one in (self.mode, mode)]
+        same = all(np.array_equal(getattr(counts[0], name), getattr(counts[1], name)) for name in ("tp", "fp", "fn"))
+        if same and np.array_equal(counts[0].iou, counts[1].iou):
             return None
-        size = self.tp + 0.5 * self.fp + 0.5 * self.fn
-        return self.iou / size, self.iou / self.tp if self.tp else 0.0, self.tp / size
+        averages = counting.averages(counts[1], self.categories, exact=mode == "corrected")
+        return {"mode": mode, **averages, "because": self._reasons(table)}
 
-    def as_dict(self) -> dict[str, float | int | None]:
-        return {**_percent(self.quality()), "tp": self.tp, "fp": self.fp, "fn": self.fn}
-
-
-def _average(group: Sequence[Category], totals: Mapping[int, _Total]) -> Numbers:
-    """Mean over the categories that have segments, added one by one like panopticapi's pq_average."""
-    pq, sq, rq, present = 0.0, 0.0, 0.0, 0
-    for category in group:
-        quality = totals[category.category_id].quality()
-        if quality is not None:
-            pq, sq, rq = pq + quality[0], sq + quality[1], rq + quality[2]
-            present += 1
-    return _percent((pq / present, sq / present, rq / present) if present else None)
+    def _reasons(self, table: OverlapTable) -> list[str]:
+        crowds = table.truth["iscrowd"]
+        keys = np.stack([table.truth_image[crowds], table.truth["category_id"][crowds]], axis=1)
+        groups, times = np.unique(keys, axis=0, return_counts=True)
+        several = np.unique(groups[times > 1, 0]).tolist()
+        declared = table.truth["area_px"] != table.truth["counted_px"]
+        wrong = np.unique(table.truth_image[declared]).tolist()
+        reasons = [(several, "several crowds of one category"), (wrong, "areas that their map contradicts")]
+        return [f"{_images(table, images)} {what}" for images, what in reasons if images]
 
 
-def _percent(quality: tuple[float, float, float] | None) -> Numbers:
-    values = (None, None, None) if quality is None else tuple(100 * value for value in quality)
-    return dict(zip(("PQ", "SQ", "RQ"), values, strict=True))
+def _images(table: OverlapTable, places: list[int]) -> str:
+    shown = ", ".join(repr(table.image_ids[place]) for place in places[:SHOWN_IMAGES])
+    more = ", ..." if len(places) > SHOWN_IMAGES else ""
+    return f"{len(places)} {'image has' if len(places) == 1 else 'images have'} ({shown}{more})"

@@ -45,6 +45,11 @@ class PerImage(Generic[T]):
         """The image ids in the order of adding."""
         return list(self._kept)
 
+    def sorted_ids(self) -> list[int | str]:
+        """The image ids ascending, numbers before strings: an order that no way of adding or merging changes."""
+        numbers = sorted(image_id for image_id in self._kept if not isinstance(image_id, str))
+        return [*numbers, *sorted(image_id for image_id in self._kept if isinstance(image_id, str))]
+
     def in_order(self, image_order: Sequence[int | str]) -> list[tuple[int | str, T]]:
         """(image_id, value) of all images in this order; DatasetError unless it names exactly these, each once."""
         times = Counter(image_order)

@@ -49,7 +49,9 @@ class CategorySet:
     """
 
     def __init__(self, categories: Iterable[Category], where: object = "categories") -> None:
-        self.categories = tuple(sorted(categories, key=lambda c: c.category_id))
+        listed = tuple(categories)
+        self.listed_ids = tuple(c.category_id for c in listed)  # in the order given, which is the file's
+        self.categories = tuple(sorted(listed, key=lambda c: c.category_id))
         self.things = tuple(c for c in self.categories if c.isthing)
         self.stuff = tuple(c for c in self.categories if not c.isthing)
         self._by_id = {c.category_id: c for c in self.categories}

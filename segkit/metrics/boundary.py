@@ -1,0 +1,59 @@
+"""Boundaries of all segments of a label map at once, as Boundary IoU defines them (Cheng et al. 2021, section 4)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.metrics.label_pairs import IntArray, check_map
+
+DILATION_RATIO = 0.02  # of the image's diagonal (boundary-iou-api, boundary_iou/utils/boundary_utils.py)
+
+
+def boundary_dilation_px(size_hw: tuple[int, int], ratio: float = DILATION_RATIO) -> int:
+    """How wide a boundary is in an image of (height, width): `ratio` of its diagonal, rounded, at least 1 pixel."""
+    height, width = size_hw
+    return max(1, round(float(ratio * np.sqrt(height**2 + width**2))))
+
+
+def boundary_pixels(labels: IntArray, dilation_px: int) -> NDArray[np.bool_]:
+    """(H, W) bool: where another label, or the outside of the image, lies within `dilation_px` pixels (Chebyshev).
+
+    labels: (H, W) integers of any range; every label, also 0, is a segment. Equal to `mask & ~erode(mask)` of each
+    label's mask, padded by background and eroded by 3 x 3 ones `dilation_px` times (boundary-iou-api,
+    boundary_iou/utils/boundary_utils.py). A map without pixels gives one. Raises ValueError where the map is not an
+    (H, W) integer array or dilation_px is below 1.
+    """
+    check_map("labels", labels)
+    if dilation_px < 1:
+        raise ValueError(f"dilation_px must be at least 1, got {dilation_px}")
+    height, width = labels.shape
+    on_boundary = np.ones(labels.shape, dtype=np.bool_)
+    if height > 2 * dilation_px and width > 2 * dilation_px:
+        mixed = _any_in_window(_mixed_quads(labels), 2 * dilation_px)
+        on_boundary[dilation_px : height - dilation_px, dilation_px : width - dilation_px] = mixed
+    return on_boundary
+
+
+def _mixed_quads(labels: IntArray) -> NDArray[np.bool_]:
+    """(H - 1, W - 1): which 2 x 2 pixels hold more than one label; both rows and one column of four tell."""
+    beside = labels[:, 1:] != labels[:, :-1]
+    mixed: NDArray[np.bool_] = labels[1:, 1:] != labels[:-1, 1:]
+    mixed |= beside[1:]
+    mixed |= beside[:-1]
+    return mixed
+
+
+def _any_in_window(flags: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
+    """(H, W) -> (H - length + 1, W - length + 1): is a flag in the square that begins here? By doubling the window."""
+    reached = 1
+    while reached < length:
+        step = min(reached, length - reached)
+        flags = flags[step:] | flags[:-step]
+        reached += step
+    reached = 1
+    while reached < length:
+        step = min(reached, length - reached)
+        flags = flags[:, step:] | flags[:, :-step]
+        reached += step
+    return flags

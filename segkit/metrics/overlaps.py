@@ -1,0 +1,229 @@
+"""What panoptic metrics know of an image: its segments, and the pixels that each true and predicted one share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
+from segkit.metrics.label_pairs import IntArray, count_pairs
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, DatasetError, PanopticSegmentation, Segment
+
+# area_px: of the map, or what was declared; counted_px: of the map; boundary_px: 0 where boundaries are not counted.
+SEGMENT = np.dtype(
+    [
+        ("segment_id", "i4"),
+        ("category_id", "i8"),
+        ("iscrowd", "?"),
+        ("area_px", "f8"),
+        ("counted_px", "i8"),
+        ("boundary_px", "i8"),
+    ]
+)
+# truth, prediction: rows of the two segment tables, ON_VOID where there is no segment.
+PAIR = np.dtype([("truth", "i4"), ("prediction", "i4"), ("pixels", "i8"), ("boundary_px", "i8")])
+ON_VOID = -1
+AREAS = ("check", "recount", "trust")
+REMEDY_AREAS = 'recount them (--recount-areas, areas="recount") or correct the file'
+
+Table = NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class ImageOverlaps:
+    """truth: (T,) and prediction: (P,) `SEGMENT` rows in the order listed; pairs: (N,) `PAIR` rows, ascending by
+    (true, predicted) segment_id, void first; every pair that shares a pixel, but for void on void."""
+
+    truth: Table
+    prediction: Table
+    pairs: Table
+
+
+def overlaps_of(
+    truth: PanopticSegmentation,
+    prediction: PanopticSegmentation,
+    categories: CategorySet,
+    *,
+    areas: str = "recount",
+    boundary_ratio: float | None = None,
+    where: str = "",
+    truth_where: str | None = None,
+    prediction_where: str | None = None,
+) -> ImageOverlaps:
+    """Count two maps of one image: (H, W) integers, 0 = void; category ids of the dataset.
+
+    areas: what a true segment's `area_px` is worth: "recount" (not read), "check" (refused where the map contradicts it)
+    or "trust" (taken in place of the map's, as panopticapi does). Predicted areas are not read.
+    boundary_ratio: count boundary pixels too, within this share of the image's diagonal.
+    where, truth_where, prediction_where: what errors of both maps, of one map name (a file, an image).
+    Raises DatasetError where the sizes differ, a category is unknown, `segments` and map do not name
+    the same ids, each once and in [1, MAX_SEGMENT_ID], or an area is contradicted; ValueError where a map is not an
+    (H, W) integer array.
+    """
+    if areas not in AREAS:
+        raise ValueError(f"areas must be one of {AREAS}, got {areas!r}")
+    true_place = f"{where}, truth" if truth_where is None else truth_where
+    predicted_place = f"{where}, prediction" if prediction_where is None else prediction_where
+    true_ids, predicted_ids, pixels = count_pairs(truth.segment_ids, prediction.segment_ids, where)
+    true_rows = _segments(truth.segments, true_ids, pixels, categories, true_place, areas)
+    predicted_rows = _segments(prediction.segments, predicted_ids, pixels, categories, predicted_place)
+    kept = (true_ids != VOID) | (predicted_ids != VOID)
+    true_ids, predicted_ids, pixels = true_ids[kept], predicted_ids[kept], pixels[kept]
+    pairs = np.zeros(len(pixels), dtype=PAIR)
+    pairs["truth"] = _rows_of(true_ids, true_rows["segment_id"])
+    pairs["prediction"] = _rows_of(predicted_ids, predicted_rows["segment_id"])
+    pairs["pixels"] = pixels
+    found = ImageOverlaps(true_rows, predicted_rows, pairs)
+    if boundary_ratio is not None:
+        _count_boundaries(found, truth.segment_ids, prediction.segment_ids, boundary_ratio)
+    return found
+
+
+def _segments(
+    segments: Sequence[Segment],
+    ids: IntArray,
+    pixels: NDArray[np.int64],
+    categories: CategorySet,
+    where: str,
+    areas: str = "recount",
+) -> Table:
+    """Rows of the listed segments; ids, pixels: the map's, an id as often as it has pairs."""
+    counted = dict.fromkeys(ids.tolist(), 0)
+    for segment_id, count in zip(ids.tolist(), pixels.tolist(), strict=True):
+        counted[segment_id] += count
+    counted.pop(VOID, None)
+    _check(segments, counted, categories, where)
+    if areas == "check":
+        _check_areas(segments, counted, where)
+    rows = np.zeros(len(segments), dtype=SEGMENT)
+    rows["segment_id"] = [segment.segment_id for segment in segments]
+    rows["category_id"] = [segment.category_id for segment in segments]
+    rows["iscrowd"] = [segment.iscrowd for segment in segments]
+    rows["counted_px"] = [counted[segment.segment_id] for segment in segments]
+    rows["area_px"] = rows["counted_px"]
+    if areas == "trust":
+        rows["area_px"] = [segment.area_px for segment in segments]
+    return rows
+
+
+def _check(segments: Sequence[Segment], counted: dict[int, int], categories: CategorySet, where: str) -> None:
+    seen: set[int] = set()
+    for segment in segments:
+        here = f"{where}, segment {segment.segment_id}"
+        if segment.segment_id in seen:
+            raise DatasetError("expected every segment once, got this id a second time", where=here)
+        if not VOID < segment.segment_id <= MAX_SEGMENT_ID:
+            raise DatasetError(f"expected a segment id in [1, {MAX_SEGMENT_ID}]; {VOID} is void", where=here)
+        if segment.category_id not in categories:
+            known = [category.category_id for category in categories.categories]
+            raise DatasetError(f"expected a category_id out of {known}, got {segment.category_id!r}", where=here)
+        if segment.segment_id not in counted:
+            raise DatasetError("expected pixels with this id in the map, got none", where=here, remedy="drop it")
+        seen.add(segment.segment_id)
+    for segment_id, count in counted.items():
+        if segment_id not in seen:
+            raise DatasetError(
+                f"expected a segment for every id of the map, got {count} pixels of an id without one",
+                where=f"{where}, segment {segment_id}",
+                remedy=f"add the segment or set its pixels to {VOID} (void)",
+            )
+
+
+def _check_areas(segments: Sequence[Segment], counted: dict[int, int], where: str) -> None:
+    wrong = [segment for segment in segments if segment.area_px != counted[segment.segment_id]]
+    if wrong:
+        first, more = wrong[0], f" (and {len(wrong) - 1} more segments of this image)" if len(wrong) > 1 else ""
+        raise DatasetError(
+            f"the declared area is {first.area_px}, the map has {counted[first.segment_id]} pixels{more}",
+            where=f"{where}, segment {first.segment_id}",
+            remedy=REMEDY_AREAS,
+        )
+
+
+def _rows_of(ids: IntArray, listed_ids: NDArray[np.int32]) -> NDArray[np.int64]:
+    """The row in `listed_ids` of every id, ON_VOID for void; every other id is listed."""
+    order = np.argsort(listed_ids, kind="stable")
+    if not len(order):
+        return np.full(len(ids), ON_VOID)
+    places = np.minimum(np.searchsorted(listed_ids[order], ids), len(order) - 1)
+    return np.where(ids == VOID, ON_VOID, order[places])
+
+
+def _count_boundaries(found: ImageOverlaps, truth: IntArray, prediction: IntArray, ratio: float) -> None:
+    """Fill in boundary_px. A pair's are the pixels on the boundary of both of its segments; of void and a predicted
+    segment, those of the predicted segment's boundary (boundary_iou/coco_panoptic_api/evaluation.py)."""
+    if not truth.size:
+        return
+    distance_px = boundary_dilation_px((truth.shape[0], truth.shape[1]), ratio)
+    of_truth, of_prediction = boundary_pixels(truth, distance_px), boundary_pixels(prediction, distance_px)
+    _add_boundaries(found.truth, np.where(of_truth, truth, VOID))
+    _add_boundaries(found.prediction, np.where(of_prediction, prediction, VOID))
+    # A pixel counts where it is on both boundaries, void having no inside; other pixels go to void on void.
+    both = of_prediction & (of_truth | (truth == VOID))
+    columns = count_pairs(np.where(both, truth, VOID), np.where(both, prediction, VOID))
+    counted = {(t, p): count for t, p, count in zip(*(column.tolist() for column in columns), strict=True)}
+    true_ids = _ids_of(found.pairs["truth"], found.truth)
+    predicted_ids = _ids_of(found.pairs["prediction"], found.prediction)
+    found.pairs["boundary_px"] = [counted.get(pair, 0) for pair in zip(true_ids, predicted_ids, strict=True)]
+
+
+def _add_boundaries(rows: Table, ids_on_boundary: IntArray) -> None:
+    ids, counts = np.unique(ids_on_boundary, return_counts=True)
+    counted = dict(zip(ids.tolist(), counts.tolist(), strict=True))
+    rows["boundary_px"] = [counted.get(segment_id, 0) for segment_id in rows["segment_id"].tolist()]
+
+
+def _ids_of(rows: NDArray[np.int32], table: Table) -> list[Any]:
+    ids = np.append(table["segment_id"], VOID)  # ON_VOID is the last
+    listed: list[Any] = ids[rows].tolist()
+    return listed
+
+
+@dataclass(frozen=True)
+class OverlapTable:
+    """Images joined: the rows of all, `pairs` pointing into the joined segment tables.
+
+    truth_image, prediction_image, pair_image: the image of every row, as a place in `image_ids`.
+    """
+
+    image_ids: tuple[int | str, ...]
+    truth: Table
+    prediction: Table
+    pairs: Table
+    truth_image: NDArray[np.int64]
+    prediction_image: NDArray[np.int64]
+    pair_image: NDArray[np.int64]
+
+
+def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
+    """One table of many images, in their order."""
+    found = [overlaps for _, overlaps in images]
+    truth_image = _image_of([len(one.truth) for one in found])
+    prediction_image = _image_of([len(one.prediction) for one in found])
+    pair_image = _image_of([len(one.pairs) for one in found])
+    pairs = _concatenate([one.pairs for one in found], PAIR)
+    for side, image in (("truth", truth_image), ("prediction", prediction_image)):
+        first = np.searchsorted(image, pair_image)  # the first row of the pair's image
+        pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first)
+    return OverlapTable(
+        tuple(image_id for image_id, _ in images),
+        _concatenate([one.truth for one in found], SEGMENT),
+        _concatenate([one.prediction for one in found], SEGMENT),
+        pairs,
+        truth_image,
+        prediction_image,
+        pair_image,
+    )
+
+
+def _concatenate(tables: list[Table], dtype: np.dtype[Any]) -> Table:
+    joined: Table = np.concatenate([np.zeros(0, dtype), *tables])
+    return joined
+
+
+def _image_of(lengths: list[int]) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(lengths)), lengths)

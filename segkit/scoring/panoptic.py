@@ -1,0 +1,161 @@
+"""Panoptic quality of COCO panoptic files: one JSON and one folder of PNGs each for truth and predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats import coco_panoptic
+from segkit.formats.coco_panoptic import PanopticRecord, Prediction
+from segkit.formats.coco_tables import listed
+from segkit.metrics import PanopticQuality
+from segkit.metrics.overlaps import ImageOverlaps, overlaps_of
+from segkit.scoring.problems import DEFAULT_LIMIT, Problems
+from segkit.scoring.workers import Progress, Shard, ordered_map
+from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, Segment
+
+ImageId = int | str
+DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
+
+
+@dataclass(frozen=True)
+class ScoredPanoptic:
+    """metric: the counts of this shard's images. image_order: all images of the truth, in its JSON's order."""
+
+    metric: PanopticQuality
+    image_order: tuple[ImageId, ...]
+
+
+def score_panoptic(
+    gt_json: str | Path,
+    pred_json: str | Path,
+    gt_folder: str | Path | None = None,
+    pred_folder: str | Path | None = None,
+    *,
+    mode: str = "reference",
+    areas: str | None = None,
+    boundary: bool = False,
+    dagger: bool = False,
+    allow_missing: bool = False,
+    allow_extra: bool = False,
+    workers: int = 1,
+    shard: Shard = Shard(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> ScoredPanoptic:
+    """Count the predictions of every image of the truth, as panopticapi's pq_compute does.
+
+    Folders are by default those beside the JSON of its name without `.json`. mode, boundary, dagger: see
+    `PanopticQuality`. areas: what the truth's declared areas are worth, see `overlaps_of`; by default "check" in the
+    reference mode and "recount" in the corrected. allow_missing: an image without prediction has nothing predicted.
+    allow_extra: predictions of images that the truth lacks are passed over.
+    Raises DatasetError that tells all that is wrong with the files, up to `limit` problems.
+    """
+    problems = Problems(limit)
+    truth = coco_panoptic.read(gt_json, tell=problems.add)
+    sizes = {record.image_id: (record.height, record.width) for record in truth.records}
+    predictions = coco_panoptic.read_predictions(pred_json, truth.categories, tell=problems.add)
+    _check_images(sizes, predictions, Path(pred_json), problems, allow_missing, allow_extra)
+    gt_root, pred_root = _folder(gt_json, gt_folder, problems), _folder(pred_json, pred_folder, problems)
+    problems.check()
+    metric = PanopticQuality(
+        truth.categories, mode, areas=areas or DEFAULT_AREAS[mode], boundary=boundary, dagger=dagger
+    )
+    pairs = _Pairs(metric, predictions, gt_root, pred_root, Path(gt_json), Path(pred_json))
+    records = shard.of(list(truth.records))
+    for done, (record, found) in enumerate(zip(records, ordered_map(pairs.count, records, workers), strict=True), 1):
+        if isinstance(found, DatasetError):
+            problems.add(found)
+        else:
+            metric.add(record.image_id, found)
+        if progress is not None:
+            progress(done, len(records))
+    problems.check()
+    return ScoredPanoptic(metric, tuple(sizes))
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Counts one image at a time, in any thread."""
+
+    metric: PanopticQuality
+    predictions: Mapping[ImageId, Prediction]
+    gt_root: Path
+    pred_root: Path
+    gt_json: Path
+    pred_json: Path
+
+    def count(self, record: PanopticRecord) -> ImageOverlaps | DatasetError:
+        try:
+            return self._count(record)
+        except DatasetError as error:
+            return error
+
+    def _count(self, record: PanopticRecord) -> ImageOverlaps:
+        categories, image_id = self.metric.categories, record.image_id
+        gt_png = self.gt_root / record.png_name
+        ids = coco_panoptic.read_ids(gt_png)
+        truth = PanopticSegmentation(ids, tuple(_segment(info, categories, ids) for info in record.segments_info))
+        where = f"{gt_png}, image {image_id!r}"
+        if image_id in self.predictions:
+            prediction = self.predictions[image_id]
+            pred_png = self.pred_root / prediction.png_name
+            predicted_ids = coco_panoptic.read_ids(pred_png)
+            segments = tuple(_predicted(pair, categories) for pair in prediction.category_of.items())
+            predicted = PanopticSegmentation(predicted_ids, segments)
+            where = f"{where} (prediction {pred_png})"
+        else:
+            pred_png, predicted = self.pred_json, PanopticSegmentation(np.zeros_like(ids), ())
+        return overlaps_of(
+            truth,
+            predicted,
+            categories,
+            areas=self.metric.areas,
+            boundary_ratio=self.metric.boundary_ratio,
+            where=where,
+            truth_where=f"{gt_png} and {self.gt_json}, image {image_id!r}",
+            prediction_where=f"{pred_png} and {self.pred_json}, image {image_id!r}",
+        )
+
+
+def _segment(info: Mapping[str, Any], categories: CategorySet, ids: NDArray[np.int32]) -> Segment:
+    segment_id, category_id = info["id"], info["category_id"]
+    area = info["area"] if "area" in info else int(np.count_nonzero(ids == segment_id))
+    return Segment(segment_id, category_id, categories[category_id].isthing, area, bool(info["iscrowd"]))
+
+
+def _predicted(pair: tuple[int, int], categories: CategorySet) -> Segment:
+    segment_id, category_id = pair
+    return Segment(segment_id, category_id, categories[category_id].isthing, 0)
+
+
+def _check_images(
+    sizes: Mapping[ImageId, tuple[int, int]],
+    predictions: Mapping[ImageId, Prediction],
+    pred_json: Path,
+    problems: Problems,
+    allow_missing: bool,
+    allow_extra: bool,
+) -> None:
+    missing = [image_id for image_id in sizes if image_id not in predictions]
+    if missing and not allow_missing:
+        problem = f"{len(missing)} of {len(sizes)} images have no prediction: {listed(missing)}"
+        remedy = "predict them, or count them as empty (--allow-missing)"
+        problems.add(DatasetError(problem, where=pred_json, remedy=remedy))
+    extra = [image_id for image_id in predictions if image_id not in sizes]
+    if extra and not allow_extra:
+        problem = f"{len(extra)} predictions are of images that the truth lacks: {listed(extra)}"
+        remedy = "is it the right file? Pass them over with --allow-extra"
+        problems.add(DatasetError(problem, where=pred_json, remedy=remedy))
+
+
+def _folder(json_path: str | Path, folder: str | Path | None, problems: Problems) -> Path:
+    path = Path(folder) if folder is not None else Path(json_path).with_suffix("")
+    if not path.is_dir():
+        problems.add(DatasetError("no such folder of PNGs", where=path, remedy="name it"))
+    return path
