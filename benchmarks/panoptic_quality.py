@@ -1,9 +1,9 @@
-"""Panoptic quality of COCO-sized PNG pairs: segkit against panopticapi's pq_compute_single_core, one thread each.
+"""Panoptic quality from files: segkit against panopticapi on one core and hotcoco with the same threads.
 
-Makes its own images (overlapping ellipses; predictions moved, missed and mistaken a little) in a temporary folder,
-scores them from the PNG files on in short alternating bursts, stops where a number differs, and prints the ratio.
+Makes its own images in a temporary folder, or takes `--data` (a folder with truth.json, truth/, predictions.json,
+predictions/). Each burst of images goes from JSON and PNG to the numbers with each scorer in turn, which must be equal.
 
-    python benchmarks/panoptic_quality.py [--images 200]
+    python benchmarks/panoptic_quality.py [--images 120] [--workers 1 2]
 """
 
 from __future__ import annotations
@@ -11,146 +11,130 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from _panoptic_scenes import CATEGORIES, write_pairs
 
-from segkit.metrics import PanopticQuality
-from segkit.structures import (
-    Category,
-    CategorySet,
-    PanopticSegmentation,
-    Segment,
-    default_color,
-    ids_to_rgb,
-    rgb_to_ids,
-)
+from segkit.scoring.panoptic import score_panoptic
 
 try:
-    from panopticapi.evaluation import PQStat, pq_compute_single_core
+    from panopticapi.evaluation import pq_compute_single_core
 except ImportError as error:
     raise SystemExit("needs the peer: pip install --no-deps panopticapi-lite==0.2.0") from error
 
-HEIGHT, WIDTH = 480, 640
-THINGS, STUFF = 80, 53  # COCO panoptic's numbers of classes
-ELLIPSES = 18  # painted per image; some hide others
-BURST = 10  # images per turn: short, since a shared machine slows down under long load
+SIZES = {"480 x 640": ((480, 640), 12), "1024 x 2048": ((1024, 2048), 40)}  # height and width, ellipses
+BURST = 20  # images per turn: short, since a shared machine slows down under long load
 SEED = 0
-CATEGORIES = CategorySet(Category(i, f"class {i}", i <= THINGS, default_color(i)) for i in range(1, THINGS + STUFF + 1))
-BY_ID = {entry["id"]: entry for entry in CATEGORIES.to_coco()}
-
-Pair = tuple[dict[str, Any], dict[str, Any]]  # COCO panoptic annotations of truth and prediction
+METRICS = ("PQ", "SQ", "RQ")
+NAMES = {"": "All", "_th": "Things", "_st": "Stuff"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=200, help="pairs of PNG files (default: %(default)s)")
-    images = max(1, parser.parse_args().images)
+    parser.add_argument("--images", type=int, default=120, help="pairs of 480 x 640 (default: %(default)s)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="threads (default: 1 2)")
+    args = parser.parse_args()
+    if len(args.workers) > 1:  # hotcoco takes its number of threads from the environment, once per process
+        for workers in args.workers:
+            command = [sys.executable, __file__, "--images", str(args.images), "--workers", str(workers)]
+            subprocess.run(command, check=True)
+        return
+    workers = args.workers[0]
+    os.environ["RAYON_NUM_THREADS"] = str(workers)
+    for title, (size_hw, ellipses) in SIZES.items():
+        bursts = max(2, args.images // BURST if size_hw[0] < 1000 else args.images // BURST // 3)
+        compare(title, size_hw, ellipses, bursts, workers)
+
+
+def compare(title: str, size_hw: tuple[int, int], ellipses: int, bursts: int, workers: int) -> None:
     rng = np.random.default_rng(SEED)
-    everything, ratios = PanopticQuality(CATEGORIES), []
+    scorers: dict[str, Callable[..., dict[str, Any]]] = {"panopticapi": panopticapi, "segkit": segkit}
+    if hotcoco_installed():
+        scorers["hotcoco"] = hotcoco
+    seconds: dict[str, list[float]] = {name: [] for name in scorers}
+    burst = BURST if size_hw[0] < 1000 else BURST // 4
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        pairs = [make_pair(folder, index, rng) for index in range(images)]
-        score_ours(folder, pairs[:1])
-        score_theirs(folder, pairs[:1])
-        for first in range(0, images, BURST):
-            ours, seconds = score_ours(folder, pairs[first : first + BURST])
-            theirs, their_seconds = score_theirs(folder, pairs[first : first + BURST])
-            check_equal(ours, theirs)
-            ratios.append(their_seconds / seconds)
-            everything.merge(ours)
-    results = everything.compute()
-    matches = sum(one["tp"] for one in results["per_class"].values())
-    print(f"{images} pairs of {HEIGHT} x {WIDTH}: PQ {results['PQ']:.2f}, {matches} matches, all numbers equal")
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} bursts"
-    print(f"segkit / panopticapi, pairs per second, PNG files to counts: {statistics.median(ratios):.2f}x ({spread})")
+        pairs = [write_pairs(Path(name) / str(index), burst, size_hw, ellipses, rng) for index in range(bursts + 1)]
+        for index, (truth, predictions) in enumerate(pairs):
+            results = {}
+            for scorer, run in scorers.items():
+                start = time.perf_counter()
+                results[scorer] = run(truth, predictions, workers)
+                if index:  # the first burst warms up
+                    seconds[scorer].append(time.perf_counter() - start)
+            check_equal(results)
+    print(f"{title}, {burst * bursts} pairs, all numbers equal; segkit with {workers} worker(s)")
+    for scorer in scorers:
+        if scorer != "segkit":
+            ratios = [theirs / ours for theirs, ours in zip(seconds[scorer], seconds["segkit"], strict=True)]
+            spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} bursts"
+            threads = "1 core" if scorer == "panopticapi" else f"{workers} thread(s)"
+            print(f"  {statistics.median(ratios):.2f}x {scorer} on {threads} ({spread})")
 
 
-def make_pair(folder: Path, index: int, rng: np.random.Generator) -> Pair:
-    """Write both maps as PNG; some things are crowds, some predictions are missing or of another category."""
-    ellipses = rng.uniform([0, 0, 10, 10, 0], [WIDTH, HEIGHT, 160, 120, 360], size=(ELLIPSES, 5))
-    moved = ellipses + rng.normal(0, [4, 4, 3, 3, 2], size=ellipses.shape)
-    ids = rng.choice(np.arange(1, 2**24), size=ELLIPSES, replace=False)
-    categories = rng.integers(1, len(CATEGORIES) + 1, size=ELLIPSES)
-    guessed = np.where(rng.random(ELLIPSES) < 0.8, categories, rng.permutation(categories))
-    crowds = ids[(categories <= THINGS) & (rng.random(ELLIPSES) < 0.1)]
-    found = rng.random(ELLIPSES) < 0.9
-    true_map, predicted_map = paint(ellipses, ids), paint(moved[found], ids[found])
-    truth = annotate(folder / f"true_{index}.png", true_map, ids, categories, crowds)
-    prediction = annotate(folder / f"predicted_{index}.png", predicted_map, ids, guessed, np.array([]))
-    return truth | {"image_id": index}, prediction | {"image_id": index}
+def segkit(truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
+    scored = score_panoptic(truth, predictions, workers=workers)
+    return scored.metric.compute(scored.image_order)
 
 
-def paint(ellipses: NDArray[np.float64], ids: NDArray[np.int64]) -> NDArray[np.int32]:
-    """(H, W) ids of filled ellipses (x, y, half axes, degrees), later ones on top; the rest is void."""
-    canvas = np.zeros((HEIGHT, WIDTH), dtype=np.int32)
-    for (x, y, a, b, degrees), segment_id in zip(ellipses.tolist(), ids.tolist(), strict=True):
-        axes = (max(1, round(a)), max(1, round(b)))
-        cv2.ellipse(canvas, (round(x), round(y)), axes, degrees, 0, 360, segment_id, cv2.FILLED)
-    return canvas
-
-
-def annotate(
-    path: Path,
-    segment_ids: NDArray[np.int32],
-    ids: NDArray[np.int64],
-    categories: NDArray[np.int64],
-    crowds: NDArray[np.int64],
-) -> dict[str, Any]:
-    """Write the PNG; its COCO annotation with the segments still to be seen."""
-    Image.fromarray(ids_to_rgb(segment_ids)).save(path)
-    category_of, crowd_ids = dict(zip(ids.tolist(), categories.tolist(), strict=True)), set(crowds.tolist())
-    seen = zip(*(column.tolist() for column in np.unique(segment_ids, return_counts=True)), strict=True)
-    infos = [
-        {"id": i, "category_id": category_of[i], "area": area, "iscrowd": int(i in crowd_ids)} for i, area in seen if i
-    ]
-    return {"file_name": path.name, "segments_info": infos}
-
-
-def score_ours(folder: Path, pairs: Sequence[Pair]) -> tuple[PanopticQuality, float]:
-    start = time.perf_counter()
-    metric = PanopticQuality(CATEGORIES)
-    for truth, prediction in pairs:
-        metric.update(truth["image_id"], read(folder, truth), read(folder, prediction))
-    return metric, time.perf_counter() - start
-
-
-def read(folder: Path, annotation: dict[str, Any]) -> PanopticSegmentation:
-    segments = tuple(
-        Segment(info["id"], info["category_id"], info["category_id"] <= THINGS, info["area"], bool(info["iscrowd"]))
-        for info in annotation["segments_info"]
-    )
-    with Image.open(folder / annotation["file_name"]) as image:
-        return PanopticSegmentation(rgb_to_ids(np.asarray(image)), segments)
-
-
-def score_theirs(folder: Path, pairs: Sequence[Pair]) -> tuple[PQStat, float]:
-    start = time.perf_counter()
+def panopticapi(truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()):
-        stat = pq_compute_single_core(0, pairs, str(folder), str(folder), BY_ID)
-    return stat, time.perf_counter() - start
+        by_image = {entry["image_id"]: entry for entry in json.loads(predictions.read_text())["annotations"]}
+        content = json.loads(truth.read_text())
+        categories = {category["id"]: category for category in content["categories"]}
+        pairs = [(entry, by_image[entry["image_id"]]) for entry in content["annotations"]]
+        folders = [str(path.with_suffix("")) for path in (truth, predictions)]
+        stat = pq_compute_single_core(0, pairs, *folders, categories)
+    results: dict[str, Any] = {"per_class": {}}
+    for suffix, isthing in (("", None), ("_th", True), ("_st", False)):
+        average, _ = stat.pq_average(categories, isthing)
+        results.update({f"{name}{suffix}": 100 * average[name.lower()] for name in METRICS})
+    for category_id in categories:
+        one = stat[category_id]
+        results["per_class"][str(category_id)] = {"tp": one.tp, "fp": one.fp, "fn": one.fn}
+    return results
 
 
-def check_equal(ours: PanopticQuality, theirs: PQStat) -> None:
-    """Stop with both numbers where they differ in any bit."""
-    results = ours.compute()
-    for category_id in BY_ID:
-        expected, one = theirs[category_id], results["per_class"][str(category_id)]
-        sq = 100 * (expected.iou / expected.tp if expected.tp else 0.0)
-        got = (one["tp"], one["fp"], one["fn"], one["SQ"] or 0.0)
-        if got != (expected.tp, expected.fp, expected.fn, sq):
-            raise SystemExit(f"category {category_id}: segkit {got}, panopticapi {vars(expected)}")
-    average, _ = theirs.pq_average(BY_ID, None)
-    if results["PQ"] != 100 * average["pq"]:
-        raise SystemExit(f"PQ: segkit {results['PQ']}, panopticapi {100 * average['pq']}")
+def hotcoco_installed() -> bool:
+    try:
+        import hotcoco.panoptic  # noqa: F401
+    except ImportError:
+        print("hotcoco is not installed (pip install hotcoco==1.3.0): not compared")
+        return False
+    return True
+
+
+def hotcoco(truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
+    from hotcoco.panoptic import pq_compute
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        found = pq_compute(str(truth), str(predictions))
+    groups = NAMES.items()
+    return {f"{name}{suffix}": 100 * found[group][name.lower()] for suffix, group in groups for name in METRICS}
+
+
+def check_equal(results: dict[str, dict[str, Any]]) -> None:
+    """Stop with both numbers where segkit differs from a peer in any bit."""
+    ours, theirs = results["segkit"], results["panopticapi"]
+    for peer in results.keys() - {"segkit"}:
+        for key in (f"{name}{suffix}" for suffix in NAMES for name in METRICS):
+            if ours[key] != results[peer][key]:
+                raise SystemExit(f"{key}: segkit {ours[key]!r}, {peer} {results[peer][key]!r}")
+    for category in CATEGORIES.categories:
+        key = str(category.category_id)
+        got, expected = ours["per_class"][key], theirs["per_class"][key]
+        if any(got[name] != expected[name] for name in expected):
+            raise SystemExit(f"category {key}: segkit {got}, panopticapi {expected}")
 
 
 if __name__ == "__main__":

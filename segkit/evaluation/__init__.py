@@ -10,6 +10,7 @@ from detectron2.evaluation import DatasetEvaluators
 from segkit.data.catalog import Dataset
 from segkit.data.mapper import thing_channels
 from segkit.evaluation.base import ImageEvaluator, Truth
+from segkit.evaluation.cityscapes import CityscapesInstanceEvaluator
 from segkit.evaluation.instances import InstanceEvaluator
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.evaluation.semantic import SemanticEvaluator
@@ -19,6 +20,7 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
     "panoptic_quality": PanopticEvaluator,
     "mask_ap": InstanceEvaluator,
     "semantic_iou": SemanticEvaluator,
+    "cityscapes_ap": CityscapesInstanceEvaluator,
 }
 
 

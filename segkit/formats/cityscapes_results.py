@@ -69,10 +69,10 @@ class ResultFiles:
         raise DatasetError(f"{expected}, found {len(paths)}: {names}", where=self.folder, remedy="keep one of them")
 
 
-def read_lines(path: Path, root: Path, on_error: Callable[[DatasetError], None]) -> list[ResultLine]:
+def read_lines(path: Path, root: Path, tell: Callable[[DatasetError], None]) -> list[ResultLine]:
     """The instances of one text file, in its order; those of `NOT_EVALUATED` labels are left out, as by the reference.
 
-    root: the results' folder, which no mask may be outside of. A line gives a DatasetError to on_error, and no
+    root: the results' folder, which no mask may be outside of. A line gives a DatasetError to tell, and no
     instance, where it is no `LINE` (an empty line is none), the path is absolute, leaves the root or was there before,
     the label is none or has no instances, or the confidence is not finite. DatasetError where the file is missing or no
     text.
@@ -89,7 +89,7 @@ def read_lines(path: Path, root: Path, on_error: Callable[[DatasetError], None])
                 first = found[read.mask_path].where.removeprefix(f"{path}, ")
                 raise DatasetError(f"expected each mask once, got that of {first} again", where=read.where)
         except DatasetError as error:
-            on_error(error)
+            tell(error)
         else:
             found[read.mask_path] = read
     return [read for read in found.values() if read.category_id not in NOT_EVALUATED]

@@ -7,14 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+try:
+    import msgspec
+except ImportError:
+    msgspec = None  # type: ignore[assignment]
+
 from segkit.formats import coco_tables as coco
 from segkit.formats import files
-from segkit.formats.coco_masks import fault_of, without_slivers
+from segkit.formats.coco_masks import MAX_COORDINATE, MIN_POLYGON_NUMBERS, fault_of, without_slivers
 from segkit.formats.coco_tables import Entry, ImageId, Place
 from segkit.structures import CategorySet, DatasetError
+
+FAST_JSON = msgspec is not None  # the extra `fast`
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,13 @@ class InstancesFile:
 
 
 @files.no_garbage_collection()
-def read(json_path: str | Path) -> InstancesFile:
+def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
     """Reads and checks an instances JSON.
 
     Raises DatasetError where it is missing, not JSON, a panoptic JSON or a results list, or contradicts itself: every
     annotation needs an id of its own, a known image and category, a bbox (xywh), an area and a sound segmentation.
-    Polygons of fewer than three points are left out, as Detectron2 does.
+    Polygons of fewer than three points are left out, as Detectron2 does. masks: False leaves every `segmentation` as
+    the file has it, unread; it may then be missing.
     """
     path = Path(json_path)
     content = coco.load(path)
@@ -44,6 +53,9 @@ def read(json_path: str | Path) -> InstancesFile:
     _refuse_panoptic(entries, path)
     images = coco.images_by_id(content, path)
     categories = coco.categories_of(content, path, all_things=True)
+    if _all_sound(entries, images, categories, masks):
+        flagged = tuple(entry if "iscrowd" in entry else {**entry, "iscrowd": 0} for entry in entries)
+        return InstancesFile(path, categories, tuple(images.values()), flagged)
     annotations: dict[int, Entry] = {}
     for entry in entries:
         image_id = coco.image_id_of(entry, images, path)
@@ -51,7 +63,7 @@ def read(json_path: str | Path) -> InstancesFile:
         where = Place(path, image_id, "annotation", annotation_id)
         if annotation_id in annotations:
             raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
-        annotations[annotation_id] = _read_annotation(entry, images[image_id], categories, where)
+        annotations[annotation_id] = _read_annotation(entry, images[image_id], categories, where, masks)
     return InstancesFile(path, categories, tuple(images.values()), tuple(annotations.values()))
 
 
@@ -88,12 +100,31 @@ def read_results(json_path: str | Path) -> list[Entry]:
     finite score, or both bbox and segmentation, or has unsound ones.
     """
     path = Path(json_path)
-    content = files.load_json(path)
+    return [_read_result(result, index, path) for index, result in enumerate(load_results(path))]
+
+
+@files.no_garbage_collection()
+def load_results(json_path: str | Path) -> list[Entry]:
+    """COCO's results list as it is, for a reader that checks it: a list of objects; it may be empty.
+
+    Raises DatasetError where it is missing, not JSON or something else.
+    """
+    path = Path(json_path)
+    content = _load_json(path)
     if type(content) is not list:
         remedy = "is it a dataset's JSON?"
         raise DatasetError(f"expected a list of results, got a {type(content).__name__}", where=path, remedy=remedy)
-    results = coco.objects(content, "the list", path)
-    return [_read_result(result, index, path) for index, result in enumerate(results)]
+    return coco.objects(content, "the list", path)
+
+
+def _load_json(path: Path) -> Any:
+    """`files.load_json`, in half the time where msgspec can read the file; what it refuses (NaN, say) json decides."""
+    if FAST_JSON:
+        try:
+            return msgspec.json.decode(files.read_bytes(path))
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            pass
+    return files.load_json(path)
 
 
 def _refuse_panoptic(annotations: Sequence[Entry], path: Path) -> None:
@@ -103,6 +134,45 @@ def _refuse_panoptic(annotations: Sequence[Entry], path: Path) -> None:
             "its annotations have bbox and segmentation",
             where=path,
         )
+
+
+def _all_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry], categories: CategorySet, masks: bool) -> bool:
+    """Whether every annotation is as `_read_annotation` would give it back: all of a field at once, a tenth of the
+    time that it takes one by one."""
+    columns: list[list[Any]] = [
+        [entry.get(key) for entry in entries] for key in ("id", "image_id", "category_id", "bbox", "area")
+    ]
+    ids, image_ids, category_ids, boxes, areas = columns
+    crowds = [entry.get("iscrowd", 0) for entry in entries]
+    if not {*map(type, ids), *map(type, category_ids), *map(type, crowds)} <= {*coco.INTEGER}:
+        return False
+    if not {*map(type, image_ids)} <= {*coco.IMAGE_ID} or not {*image_ids} <= images.keys():
+        return False
+    if len({*ids}) != len(ids) or not {*crowds} <= {0, 1} or not all(i in categories for i in {*category_ids}):
+        return False
+    if not {*map(type, boxes)} <= {*coco.LIST} or not {*map(len, boxes)} <= {4}:
+        return False
+    numbers = [*chain.from_iterable(boxes), *areas]
+    if not coco.all_finite(numbers):
+        return False
+    lengths = chain((box[2] for box in boxes), (box[3] for box in boxes), areas)
+    return min(lengths, default=0) >= 0 and (not masks or _masks_sound(entries, images))
+
+
+def _masks_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry]) -> bool:
+    outlines: list[Any] = [entry.get("segmentation") for entry in entries]
+    polygons = [*chain.from_iterable(outline for outline in outlines if type(outline) is list)]
+    if [] in outlines or not {*map(type, polygons)} <= {*coco.LIST}:
+        return False
+    if any(number < MIN_POLYGON_NUMBERS or number % 2 for number in {*map(len, polygons)}):
+        return False
+    if not coco.all_finite([*chain.from_iterable(polygons)], MAX_COORDINATE):
+        return False
+    return not any(
+        fault_of(outline, (images[entry["image_id"]]["height"], images[entry["image_id"]]["width"]))
+        for entry, outline in zip(entries, outlines, strict=True)
+        if type(outline) is not list
+    )
 
 
 def _read_result(result: Entry, index: int, path: Path) -> Entry:
@@ -119,13 +189,17 @@ def _read_result(result: Entry, index: int, path: Path) -> Entry:
     return {**result, "segmentation": _read_segmentation(result, None, where)}
 
 
-def _read_annotation(entry: Entry, image: Mapping[str, int], categories: CategorySet, where: Place) -> Entry:
+def _read_annotation(
+    entry: Entry, image: Mapping[str, int], categories: CategorySet, where: Place, masks: bool
+) -> Entry:
     coco.category_id_of(entry, categories, where)
     coco.check_bbox(entry, where)
     if coco.finite(entry, "area", where) < 0:
         raise DatasetError(f"expected `area` to be 0 or more pixels, got {entry['area']}", where=where)
-    segmentation = _read_segmentation(entry, (image["height"], image["width"]), where)
-    return {**entry, "iscrowd": coco.flag(entry, "iscrowd", where), "segmentation": segmentation}
+    flagged = {**entry, "iscrowd": coco.flag(entry, "iscrowd", where)}
+    if not masks:
+        return flagged
+    return {**flagged, "segmentation": _read_segmentation(entry, (image["height"], image["width"]), where)}
 
 
 def _read_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: Place) -> Any:

@@ -20,6 +20,7 @@ from segkit.structures import (
     CategorySet,
     DatasetError,
     Extent,
+    IdRuns,
     PanopticSegmentation,
     Segment,
     extents,
@@ -153,9 +154,9 @@ def read_segmentation(
     return PanopticSegmentation(segment_ids, tuple(segments))
 
 
-def read_ids(png_path: str | Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """(H, W) int32 segment ids of a PNG, 0 = void; DatasetError as `read_segmentation` has it for the PNG alone."""
-    return png.read_ids(Path(png_path), size_hw)
+def read_id_runs(png_path: str | Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
+    """The segment ids of a PNG as runs, 0 = void; DatasetError as `read_segmentation` has it for the PNG alone."""
+    return png.read_id_runs(Path(png_path), size_hw)
 
 
 def png_size(path: str | Path) -> tuple[int, int]:

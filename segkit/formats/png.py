@@ -15,7 +15,7 @@ from PIL import Image
 
 from segkit.formats import png_ids
 from segkit.formats.files import read_bytes, replacing
-from segkit.structures import DatasetError, rgb_to_ids
+from segkit.structures import DatasetError, IdRuns, rgb_to_ids
 
 HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit depth, colour type (PNG, section 11.2.2)
 HEADER_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
@@ -46,13 +46,17 @@ def read_rgb(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.u
     return _rgb_of(read_bytes(path), size_hw, path)
 
 
-def read_ids(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """(H, W) int32 ids, R + 256 G + 65536 B, of an 8-bit colour PNG; raises DatasetError as `read_rgb` does."""
+def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
+    """The runs of ids, R + 256 G + 65536 B, of an 8-bit colour PNG; raises DatasetError as `read_rgb` does."""
     content = read_bytes(path)
-    header = _parse_header(content, path)
-    _check_size(header, size_hw, path)
-    ids = png_ids.decode(content) if png_ids.AVAILABLE else None
-    return rgb_to_ids(_rgb_of(content, size_hw, path)) if ids is None else ids
+    _check_size(_parse_header(content, path), size_hw, path)
+    runs = png_ids.decode(content) if png_ids.AVAILABLE else None
+    return IdRuns.of_map(rgb_to_ids(_rgb_of(content, size_hw, path))) if runs is None else runs
+
+
+def read_ids(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
+    """(H, W) int32 ids of an 8-bit colour PNG, as `read_id_runs` reads them."""
+    return read_id_runs(path, size_hw).to_map()
 
 
 def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:

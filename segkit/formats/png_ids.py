@@ -1,7 +1,7 @@
-"""RGB PNGs of segment ids, decoded straight to ids: most of the time of panoptic quality is spent here.
+"""RGB PNGs of segment ids, decoded to runs of equal ids: most of the time of panoptic quality is spent here.
 
-A map of segments is flat, so that after inflating nearly every byte is 0, "as the filter predicts": the undoing of the
-filters (PNG specification, section 9) jumps from one other pixel to the next and copies what lies between.
+A map of segments is flat, so that after inflating nearly every byte is 0, "as the filter predicts": the filters (PNG
+specification, section 9) are undone from one change to the next, and no pixel between them is looked at.
 """
 
 from __future__ import annotations
@@ -12,45 +12,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.structures import IdRuns
 from segkit.structures.compiled import COMPILED, compiled
 
 try:
-    from zlib_ng.zlib_ng import decompress  # several times as fast as the standard library's
+    from zlib_ng.zlib_ng import decompressobj  # several times as fast as the standard library's
 except ImportError:
-    from zlib import decompress
+    from zlib import decompressobj  # type: ignore[assignment]
 
 AVAILABLE = COMPILED
 CHUNK_HEAD, CHUNK_TAIL = 8, 4  # length and name before the data of a chunk, its checksum after
 PLAIN_RGB = (8, 2, 0, 0, 0)  # bit depth, colour type RGB, deflate, the one filter method, not interlaced
 FIRST_CHUNK = 33  # behind the signature and IHDR
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
-LOW7, HIGH1 = 0x7F7F7F, 0x808080  # of each of an id's three bytes
+LOW7, HIGH7, HIGH1 = 0x7F7F7F, 0xFEFEFE, 0x808080  # bits of each of an id's three bytes
 WORD = 8  # bytes looked at together
+PIECE_BYTES = 1 << 17  # inflated at a time
 MAX_RATIO = 1100  # deflate does not pack tighter: a header that claims more pixels lies
 MAX_BYTES = 2**31 - 2  # places are int32
 
 
-def decode(content: bytes) -> NDArray[np.int32] | None:
-    """(H, W) int32 ids R + 256 G + 65536 B of a whole PNG file; None where it is not plain RGB of 8 bits, or not sound:
+def decode(content: bytes) -> IdRuns | None:
+    """The runs of ids R + 256 G + 65536 B of a whole PNG file; None where it is not plain RGB of 8 bits, or not sound:
     the general decoder then tells what is wrong."""
     width, height, *kind = struct.unpack_from(">IIBBBBB", content, 16)
-    if tuple(kind) != PLAIN_RGB or not width or not height:
-        return None
-    stride = 1 + 3 * width
-    size = height * stride
+    size = height * (1 + 3 * width)
     packed = _image_data(content)
-    if packed is None or size > min(MAX_RATIO * len(packed), MAX_BYTES):
+    if tuple(kind) != PLAIN_RGB or packed is None or not 0 < size <= min(MAX_RATIO * len(packed), MAX_BYTES):
         return None
-    try:
-        filtered = decompress(packed, bufsize=size)
-    except Exception:  # zlib.error or zlib_ng's: two classes of no common name
+    places, values = np.empty(size + 1, dtype=np.int32), np.empty(size + 1, dtype=np.uint8)
+    found = _inflate(packed, size, places, values)
+    if found < 0:
         return None
-    if len(filtered) != size:
-        return None
-    ids = np.empty((height, width), dtype=np.int32)
-    data = np.frombuffer(filtered, dtype=np.uint8)
-    whole = data[: size - size % WORD].view(np.uint64)
-    return ids if _unfilter(data, _nonzero(data, whole), ids) else None
+    starts, ids = np.empty((2, height * width), dtype=np.int32)
+    number = _runs(places, values, size, width, starts, ids)
+    return IdRuns((height, width), starts[:number].copy(), ids[:number].copy()) if number >= 0 else None
 
 
 def _image_data(content: bytes) -> bytes | None:
@@ -70,129 +66,137 @@ def _image_data(content: bytes) -> bytes | None:
     return None
 
 
+def _inflate(packed: bytes, size: int, places: NDArray[np.int32], values: NDArray[np.uint8]) -> int:
+    """Note the bytes that are not 0 of the inflated data, `size` bytes, and an end behind them; how many, or -1 where
+    the data is not sound or not of this size. The data itself is never held whole: its pieces stay in the cache."""
+    inflater = decompressobj()
+    done = found = 0
+    try:
+        while not inflater.eof:
+            piece = inflater.decompress(packed, PIECE_BYTES)
+            packed = inflater.unconsumed_tail
+            if (not piece and not packed and not inflater.eof) or done + len(piece) > size:
+                return -1
+            data = np.frombuffer(piece, dtype=np.uint8)
+            words = data[: len(piece) // WORD * WORD].view(np.uint64)
+            found = _note_changes(data, words, done, places, values, found)
+            done += len(piece)
+    except Exception:  # zlib.error or zlib_ng's: two classes of no common name
+        return -1
+    places[found], values[found] = size, 0
+    return found if done == size else -1
+
+
 @compiled
-def _nonzero(data: NDArray[np.uint8], words: NDArray[np.uint64]) -> NDArray[np.int32]:
-    """Places of the bytes that are not 0, ascending, and the length of the data as a sentinel."""
-    places = np.empty(data.size + 1, dtype=np.int32)  # only what is written to takes memory
-    found = 0
+def _note_changes(
+    data: NDArray[np.uint8],
+    words: NDArray[np.uint64],
+    first: int,
+    places: NDArray[np.int32],
+    values: NDArray[np.uint8],
+    found: int,
+) -> int:
+    """Append the bytes that are not 0 to the `found` ones; `first`: the place of the first byte."""
     for index in range(words.size):
         if words[index]:
             for place in range(WORD * index, WORD * index + WORD):
-                if data[place]:
-                    places[found] = place
-                    found += 1
+                places[found], values[found] = first + place, data[place]
+                found += data[place] != 0  # written to anyway and counted if so: a branch would be mispredicted
     for place in range(WORD * words.size, data.size):
-        if data[place]:
-            places[found] = place
-            found += 1
-    places[found] = data.size
-    return places[: found + 1]
-
-
-@compiled
-def _unfilter(data: NDArray[np.uint8], places: NDArray[np.int32], ids: NDArray[np.int32]) -> bool:
-    """Fill `ids` (H, W) from the filtered bytes, `places` being those that are not 0; False for an unknown filter."""
-    height, width = ids.shape
-    stride = 1 + 3 * width
-    above = np.zeros(width, dtype=np.int32)
-    found = 0
-    for y in range(height):
-        start = y * stride
-        kind = data[start]
-        if places[found] == start:
-            found += 1
-        row = ids[y]
-        if kind == UP:
-            row[:] = above
-            while places[found] < start + stride:
-                x = (places[found] - start - 1) // 3
-                found = _next_pixel(places, found, start + 4 + 3 * x)
-                row[x] = _add(_difference(data, start + 1 + 3 * x), row[x])
-        elif kind in (NONE, SUB):
-            left = np.int32(0)
-            x = 0
-            while places[found] < start + stride:
-                other = (places[found] - start - 1) // 3
-                found = _next_pixel(places, found, start + 4 + 3 * other)
-                row[x:other] = left if kind == SUB else 0
-                left = _add(_difference(data, start + 1 + 3 * other), left if kind == SUB else np.int32(0))
-                row[other] = left
-                x = other + 1
-            row[x:] = left if kind == SUB else 0
-        elif kind == PAETH:
-            found = _paeth_row(data, places, found, start, above, row)
-        elif kind == AVERAGE:
-            left = np.int32(0)
-            for x in range(width):
-                half = (left & above[x]) + (((left ^ above[x]) & 0xFEFEFE) >> 1)
-                left = _add(_difference(data, start + 1 + 3 * x), half)
-                row[x] = left
-            found = _next_pixel(places, found, start + stride)
-        else:
-            return False
-        above = row
-    return True
-
-
-@compiled
-def _next_pixel(places: NDArray[np.int32], found: int, end: int) -> int:
-    while places[found] < end:
-        found += 1
+        places[found], values[found] = first + place, data[place]
+        found += data[place] != 0
     return found
 
 
 @compiled
-def _difference(data: NDArray[np.uint8], place: int) -> Any:
-    return np.int32(np.int32(data[place]) | np.int32(data[place + 1]) << 8 | np.int32(data[place + 2]) << 16)
+def _runs(
+    places: NDArray[np.int32],
+    values: NDArray[np.uint8],
+    size: int,
+    width: int,
+    starts: NDArray[np.int32],
+    ids: NDArray[np.int32],
+) -> int:
+    """Fill in the runs of `size` filtered bytes, of which those at `places` are not 0; how many, or -1 for a filter
+    that is none. Every row begins a run.
+
+    While the bytes are 0 and the row above goes on with one id, each pixel follows from its left neighbour by one rule:
+    once that gives the neighbour's id again, it does so to the end of the stretch.
+    """
+    stride = 1 + 3 * width
+    number = found = 0
+    row_above = end_above = 0  # the runs of the row above
+    for y in range(size // stride):
+        line, first = y * stride + 1, y * width
+        kind = NONE
+        if places[found] == line - 1:
+            kind = np.int64(values[found])
+            found += 1
+        if kind > PAETH:
+            return -1
+        row = number
+        run, above, next_above = row_above, np.int32(0), width
+        if y:
+            above = ids[run]
+            next_above = starts[run + 1] - first + width if run + 1 < end_above else width
+        left = upper_left = np.int32(0)
+        other = min((places[found] - line) // 3, width)  # the next pixel with a byte that is not 0
+        x = 0
+        while x < width:
+            if x == next_above:
+                run += 1
+                above = ids[run]
+                next_above = starts[run + 1] - first + width if run + 1 < end_above else width
+            value = _predicted(kind, left, above, upper_left)
+            if x == other:
+                difference = np.int32(0)
+                while places[found] < line + 3 * x + 3:
+                    difference |= np.int32(values[found]) << 8 * (places[found] - line - 3 * x)
+                    found += 1
+                value = _add(difference, value)
+                other = min((places[found] - line) // 3, width)
+            if x == 0 or value != left:
+                starts[number], ids[number] = first + x, value
+                number += 1
+            left, upper_left = value, above
+            x += 1
+            if x < next_above and x < other and _predicted(kind, value, above, above) == value:
+                x = min(next_above, other)
+        row_above, end_above = row, number
+    return number
+
+
+@compiled
+def _predicted(kind: int, left: Any, above: Any, upper_left: Any) -> Any:
+    """The filter's prediction of a pixel's id, byte by byte."""
+    if kind == UP:
+        return above
+    if kind == SUB:
+        return left
+    if kind == NONE:
+        return np.int32(0)
+    if kind == AVERAGE:
+        return np.int32((left & above) + (((left ^ above) & HIGH7) >> 1))
+    if left == upper_left:
+        return above
+    if above == upper_left:
+        return left
+    value = np.int32(0)
+    for shift in (0, 8, 16):
+        value |= _paeth((left >> shift) & 255, (above >> shift) & 255, (upper_left >> shift) & 255) << shift
+    return np.int32(value)
+
+
+@compiled
+def _paeth(left: Any, above: Any, upper_left: Any) -> Any:
+    estimate = left + above - upper_left
+    to_left, to_above, to_upper_left = abs(estimate - left), abs(estimate - above), abs(estimate - upper_left)
+    if to_left <= to_above and to_left <= to_upper_left:
+        return left
+    return above if to_above <= to_upper_left else upper_left
 
 
 @compiled
 def _add(first: Any, second: Any) -> Any:
     """Byte by byte, each modulo 256."""
     return np.int32(((first & LOW7) + (second & LOW7)) ^ ((first ^ second) & HIGH1))
-
-
-@compiled
-def _paeth_row(
-    data: NDArray[np.uint8],
-    places: NDArray[np.int32],
-    found: int,
-    start: int,
-    above: NDArray[np.int32],
-    row: NDArray[np.int32],
-) -> int:
-    """Where left and upper left agree, what is above is predicted, and goes on being so to the next other pixel."""
-    width = row.size
-    x = 0
-    left = upper_left = np.int32(0)
-    while x < width:
-        other = min((places[found] - start - 1) // 3, width)
-        if left == upper_left and x < other:
-            row[x:other] = above[x:other]
-            x = other
-            left = upper_left = above[x - 1]
-            continue
-        if left == upper_left:
-            value = above[x]
-        elif above[x] == upper_left:
-            value = left
-        else:
-            value = np.int32(0)
-            for shift in (0, 8, 16):
-                value |= _paeth((left >> shift) & 255, (above[x] >> shift) & 255, (upper_left >> shift) & 255) << shift
-        if x == other:
-            value = _add(_difference(data, start + 1 + 3 * x), value)
-            found = _next_pixel(places, found, start + 4 + 3 * x)
-        row[x] = value
-        left, upper_left = value, above[x]
-        x += 1
-    return found
-
-
-@compiled
-def _paeth(left: np.int32, above: np.int32, upper_left: np.int32) -> Any:
-    estimate = left + above - upper_left
-    to_left, to_above, to_upper_left = abs(estimate - left), abs(estimate - above), abs(estimate - upper_left)
-    if to_left <= to_above and to_left <= to_upper_left:
-        return left
-    return above if to_above <= to_upper_left else upper_left

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,30 +32,32 @@ def boundary_pixels(labels: IntArray, dilation_px: int) -> NDArray[np.bool_]:
     height, width = labels.shape
     on_boundary = np.ones(labels.shape, dtype=np.bool_)
     if height > 2 * dilation_px and width > 2 * dilation_px:
-        mixed = _any_in_window(_mixed_quads(labels), 2 * dilation_px)
-        on_boundary[dilation_px : height - dilation_px, dilation_px : width - dilation_px] = mixed
+        inner = slice(dilation_px, height - dilation_px), slice(dilation_px, width - dilation_px)
+        on_boundary[inner] = mixed_windows(labels, dilation_px)
     return on_boundary
 
 
-def _mixed_quads(labels: IntArray) -> NDArray[np.bool_]:
+def mixed_windows(labels: Any, dilation_px: int) -> Any:
+    """(H - 2d, W - 2d) bool: is there more than one label in the square of 2d + 1 pixels around each pixel, where d is
+    `dilation_px` and the square lies in the map? labels: (H, W) integers, H and W above 2d, in numpy or in torch."""
+    return _any_in_window(_mixed_quads(labels), 2 * dilation_px)
+
+
+def _mixed_quads(labels: Any) -> Any:
     """(H - 1, W - 1): which 2 x 2 pixels hold more than one label; both rows and one column of four tell."""
     beside = labels[:, 1:] != labels[:, :-1]
-    mixed: NDArray[np.bool_] = labels[1:, 1:] != labels[:-1, 1:]
+    mixed = labels[1:, 1:] != labels[:-1, 1:]
     mixed |= beside[1:]
     mixed |= beside[:-1]
     return mixed
 
 
-def _any_in_window(flags: NDArray[np.bool_], length: int) -> NDArray[np.bool_]:
+def _any_in_window(flags: Any, length: int) -> Any:
     """(H, W) -> (H - length + 1, W - length + 1): is a flag in the square that begins here? By doubling the window."""
     reached = 1
     while reached < length:
         step = min(reached, length - reached)
         flags = flags[step:] | flags[:-step]
-        reached += step
-    reached = 1
-    while reached < length:
-        step = min(reached, length - reached)
         flags = flags[:, step:] | flags[:, :-step]
         reached += step
     return flags

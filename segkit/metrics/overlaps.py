@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
-from segkit.metrics.label_pairs import IntArray, count_pairs
-from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.metrics.label_pairs import IntArray, Pairs, count_pairs
+from segkit.metrics.run_pairs import count_run_pairs
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment
 
 # area_px: of the map, or what was declared; counted_px: of the map; boundary_px: 0 where boundaries are not counted.
 SEGMENT = np.dtype(
@@ -34,6 +35,14 @@ Table = NDArray[np.void]
 
 
 @dataclass(frozen=True)
+class RunSegmentation:
+    """A panoptic segmentation whose map is given as runs of ids."""
+
+    runs: IdRuns
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True)
 class ImageOverlaps:
     """truth: (T,) and prediction: (P,) `SEGMENT` rows in the order listed; pairs: (N,) `PAIR` rows, ascending by
     (true, predicted) segment_id, void first; every pair that shares a pixel, but for void on void."""
@@ -44,8 +53,8 @@ class ImageOverlaps:
 
 
 def overlaps_of(
-    truth: PanopticSegmentation,
-    prediction: PanopticSegmentation,
+    truth: PanopticSegmentation | RunSegmentation,
+    prediction: PanopticSegmentation | RunSegmentation,
     categories: CategorySet,
     *,
     areas: str = "recount",
@@ -54,21 +63,21 @@ def overlaps_of(
     truth_where: str | None = None,
     prediction_where: str | None = None,
 ) -> ImageOverlaps:
-    """Count two maps of one image: (H, W) integers, 0 = void; category ids of the dataset.
+    """Count two maps of one image: (H, W) integers, 0 = void, or runs of them; category ids of the dataset.
 
-    areas: what a true segment's `area_px` is worth: "recount" (not read), "check" (refused where the map contradicts it)
+    areas: what the `area_px` of a true segment is worth: "recount" (not read), "check" (refused where it is wrong)
     or "trust" (taken in place of the map's, as panopticapi does). Predicted areas are not read.
     boundary_ratio: count boundary pixels too, within this share of the image's diagonal.
     where, truth_where, prediction_where: what errors of both maps, of one map name (a file, an image).
-    Raises DatasetError where the sizes differ, a category is unknown, `segments` and map do not name
-    the same ids, each once and in [1, MAX_SEGMENT_ID], or an area is contradicted; ValueError where a map is not an
-    (H, W) integer array.
+    Raises DatasetError where the sizes differ, a category is unknown, `segments` and map do not name the same ids,
+    each once and in [1, MAX_SEGMENT_ID], or an area is contradicted; ValueError where a map is not an (H, W) integer
+    array.
     """
     if areas not in AREAS:
         raise ValueError(f"areas must be one of {AREAS}, got {areas!r}")
     true_place = f"{where}, truth" if truth_where is None else truth_where
     predicted_place = f"{where}, prediction" if prediction_where is None else prediction_where
-    true_ids, predicted_ids, pixels = count_pairs(truth.segment_ids, prediction.segment_ids, where)
+    true_ids, predicted_ids, pixels = _count(truth, prediction, where)
     true_rows = _segments(truth.segments, true_ids, pixels, categories, true_place, areas)
     predicted_rows = _segments(prediction.segments, predicted_ids, pixels, categories, predicted_place)
     kept = (true_ids != VOID) | (predicted_ids != VOID)
@@ -79,8 +88,26 @@ def overlaps_of(
     pairs["pixels"] = pixels
     found = ImageOverlaps(true_rows, predicted_rows, pairs)
     if boundary_ratio is not None:
-        _count_boundaries(found, truth.segment_ids, prediction.segment_ids, boundary_ratio)
+        _count_boundaries(found, _map_of(truth), _map_of(prediction), boundary_ratio)
     return found
+
+
+def _count(
+    truth: PanopticSegmentation | RunSegmentation, prediction: PanopticSegmentation | RunSegmentation, where: str
+) -> Pairs:
+    if isinstance(truth, RunSegmentation) or isinstance(prediction, RunSegmentation):
+        return count_run_pairs(_runs_of(truth), _runs_of(prediction), where)
+    return count_pairs(truth.segment_ids, prediction.segment_ids, where)
+
+
+def _runs_of(segmentation: PanopticSegmentation | RunSegmentation) -> IdRuns:
+    if isinstance(segmentation, RunSegmentation):
+        return segmentation.runs
+    return IdRuns.of_map(segmentation.segment_ids)
+
+
+def _map_of(segmentation: PanopticSegmentation | RunSegmentation) -> IntArray:
+    return segmentation.runs.to_map() if isinstance(segmentation, RunSegmentation) else segmentation.segment_ids
 
 
 def _segments(

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segkit.formats import coco_panoptic
 from segkit.formats.coco_panoptic import PanopticRecord, Prediction
 from segkit.formats.coco_tables import listed
 from segkit.metrics import PanopticQuality
-from segkit.metrics.overlaps import ImageOverlaps, overlaps_of
+from segkit.metrics.overlaps import ImageOverlaps, RunSegmentation, overlaps_of
 from segkit.scoring.problems import DEFAULT_LIMIT, Problems
 from segkit.scoring.workers import Progress, Shard, ordered_map
-from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.structures import CategorySet, DatasetError, IdRuns, Segment
 
 ImageId = int | str
 DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
@@ -99,18 +98,17 @@ class _Pairs:
     def _count(self, record: PanopticRecord) -> ImageOverlaps:
         categories, image_id = self.metric.categories, record.image_id
         gt_png = self.gt_root / record.png_name
-        ids = coco_panoptic.read_ids(gt_png)
-        truth = PanopticSegmentation(ids, tuple(_segment(info, categories, ids) for info in record.segments_info))
+        runs = coco_panoptic.read_id_runs(gt_png)
+        truth = RunSegmentation(runs, tuple(_segment(info, categories, runs) for info in record.segments_info))
         where = f"{gt_png}, image {image_id!r}"
         if image_id in self.predictions:
             prediction = self.predictions[image_id]
             pred_png = self.pred_root / prediction.png_name
-            predicted_ids = coco_panoptic.read_ids(pred_png)
             segments = tuple(_predicted(pair, categories) for pair in prediction.category_of.items())
-            predicted = PanopticSegmentation(predicted_ids, segments)
+            predicted = RunSegmentation(coco_panoptic.read_id_runs(pred_png), segments)
             where = f"{where} (prediction {pred_png})"
         else:
-            pred_png, predicted = self.pred_json, PanopticSegmentation(np.zeros_like(ids), ())
+            pred_png, predicted = self.pred_json, RunSegmentation(IdRuns.of_map(np.zeros(runs.size_hw, np.int32)), ())
         return overlaps_of(
             truth,
             predicted,
@@ -123,9 +121,9 @@ class _Pairs:
         )
 
 
-def _segment(info: Mapping[str, Any], categories: CategorySet, ids: NDArray[np.int32]) -> Segment:
+def _segment(info: Mapping[str, Any], categories: CategorySet, runs: IdRuns) -> Segment:
     segment_id, category_id = info["id"], info["category_id"]
-    area = info["area"] if "area" in info else int(np.count_nonzero(ids == segment_id))
+    area = info["area"] if "area" in info else int(runs.lengths()[runs.ids == segment_id].sum())
     return Segment(segment_id, category_id, categories[category_id].isthing, area, bool(info["iscrowd"]))
 
 

@@ -10,6 +10,7 @@ from segkit.structures.categories import (
 )
 from segkit.structures.errors import CheckpointError, ConfigError, DatasetError, SegkitError
 from segkit.structures.extents import Extent, extents
+from segkit.structures.id_runs import IdRuns
 from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
     MAX_SEGMENT_ID,
@@ -32,6 +33,7 @@ __all__ = [
     "ConfigError",
     "DatasetError",
     "Extent",
+    "IdRuns",
     "InstanceMasks",
     "PanopticSegmentation",
     "SegkitError",

@@ -176,8 +176,8 @@ def cityscapes_tree(root: Path) -> None:
 @pytest.mark.parametrize(
     ("task", "metrics", "channels"),
     [
-        ("panoptic", ("panoptic_quality", "mask_ap", "semantic_iou"), [[1, 0], [0, 255]]),
-        ("instance_seg", ("mask_ap",), None),
+        ("panoptic", ("panoptic_quality", "mask_ap", "semantic_iou", "cityscapes_ap"), [[1, 0], [0, 255]]),
+        ("instance_seg", ("mask_ap", "cityscapes_ap"), None),
         ("sem_seg", ("semantic_iou",), [[0, 11], [13, 255]]),
     ],
 )

@@ -43,7 +43,7 @@ def test_one_found_one_missed_one_false():
     ap = pytest.approx(100 * 51 / 101)
     expected = dict.fromkeys(STATS)
     expected |= dict.fromkeys(["AP", "AP50", "AP75", "APs", "AP-car"], ap) | {"AP-dog": None}
-    expected |= dict.fromkeys(["AR1", "AR10", "AR100", "ARs"], pytest.approx(50))
+    expected |= dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "AR-car"], pytest.approx(50)) | {"AR-dog": None}
     assert score(truth, results) == {"bbox": expected, "segm": expected}
 
 
@@ -92,7 +92,7 @@ def test_the_hundred_best_results_per_class_count(false_cars, ar100):
 def test_only_things_are_scored():
     sky = annotation(0, 0, 20, 20, SKY)
     results = score([sky, annotation(0, 0, 10, 10)], [annotation(0, 0, 20, 20, SKY, score=1.0)])
-    assert list(results["bbox"]) == [*STATS, "AP-car", "AP-dog"]
+    assert list(results["bbox"]) == [*STATS, "AP-car", "AP-dog", "AR-car", "AR-dog"]
     assert (results["bbox"]["AP"], results["bbox"]["AR100"]) == (0.0, 0.0)
 
 
@@ -160,8 +160,8 @@ def test_prints_nothing(capsys):
             "image's size \\[120, 160\\] .*, got \\[160, 120\\]",
         ),
         ({"segmentation": {"size": [*SIZE], "counts": "04"}}, "expected RLE runs over 19200 pixels, got runs over 4"),
-        ({"segmentation": {"size": [*SIZE], "counts": ""}}, "expected a COCO RLE"),
-        ({"segmentation": {"size": [*SIZE], "counts": "0P"}}, "counts are empty, cut off"),
+        ({"segmentation": {"size": [*SIZE], "counts": ""}}, "expected a COCO RLE, could not read it .counts are empty"),
+        ({"segmentation": {"size": [*SIZE], "counts": "0P"}}, "counts are cut off"),
         ({"segmentation": {"size": [*SIZE], "counts": "\x00~"}}, "hold other characters"),
         ({"segmentation": {"size": [*SIZE], "counts": "0O1"}}, "negative run"),
         ({"segmentation": {"size": [*SIZE], "counts": "PPPPPPP0"}}, "beyond 32 bits"),
@@ -270,6 +270,7 @@ def reference(images, iou_type, folder):
     expected = {name: value * 100 if value >= 0 else None for name, value in zip(STATS, scorer.stats, strict=True)}
     for index, category in enumerate(CATEGORIES.things):
         expected[f"AP-{category.name}"] = np.mean(scorer.eval["precision"][:, :, index, 0, -1]) * 100
+        expected[f"AR-{category.name}"] = np.mean(scorer.eval["recall"][:, index, 0, -1]) * 100
     return expected
 
 

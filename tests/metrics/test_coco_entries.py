@@ -14,7 +14,7 @@ CATEGORIES = CategorySet([Category(1, "car", True, (0, 0, 0))])
 
 def read(rle, size_hw):
     return read_entry(
-        {"category_id": 1, "score": 1, "segmentation": rle}, "score", ["segm"], CATEGORIES, size_hw, "here"
+        {"category_id": 1, "score": 1, "segmentation": rle}, "score", ["segmentation"], CATEGORIES, size_hw, "here"
     )
 
 

@@ -12,7 +12,11 @@ from pathlib import Path
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, register_dataset
 from segkit.formats import cityscapes, png
 
-TASKS = {"panoptic": PANOPTIC_METRICS, "instance_seg": ("mask_ap",), "sem_seg": ("semantic_iou",)}
+TASKS = {
+    "panoptic": (*PANOPTIC_METRICS, "cityscapes_ap"),
+    "instance_seg": ("mask_ap", "cityscapes_ap"),
+    "sem_seg": ("semantic_iou",),
+}
 
 
 def register(root: Path) -> None:

@@ -1,0 +1,93 @@
+"""Made-up panoptic truth and predictions as files: overlapping ellipses, moved, missed and mistaken a little."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from segkit.structures import Category, CategorySet, default_color, ids_to_rgb
+
+THINGS, STUFF = 80, 53  # COCO panoptic's numbers of classes
+CATEGORIES = CategorySet(Category(i, f"class {i}", i <= THINGS, default_color(i)) for i in range(1, THINGS + STUFF + 1))
+STRIPES = 6  # of stuff behind the ellipses
+VOID_SHARE = 0.2  # of the stripes
+
+Entry = dict[str, Any]
+
+
+def write_pairs(
+    folder: Path, images: int, size_hw: tuple[int, int], ellipses: int, rng: np.random.Generator
+) -> tuple[Path, Path]:
+    """Write `images` pairs; the JSON of the truth and of the predictions, each beside its folder of PNGs."""
+    truth, predictions, table = [], [], []
+    for image_id in range(1, images + 1):
+        true_map, true_infos, predicted_map, predicted_infos = scene(size_hw, ellipses, rng)
+        name = f"{image_id:012d}"
+        table.append({"id": image_id, "file_name": f"{name}.jpg", "height": size_hw[0], "width": size_hw[1]})
+        truth.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": true_infos})
+        predictions.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": predicted_infos})
+        write_png(folder / "truth" / f"{name}.png", true_map)
+        write_png(folder / "predictions" / f"{name}.png", predicted_map)
+    paths = folder / "truth.json", folder / "predictions.json"
+    for path, annotations in zip(paths, (truth, predictions), strict=True):
+        path.write_text(
+            json.dumps({"images": table, "annotations": annotations, "categories": CATEGORIES.to_coco()})
+        )
+    return paths
+
+
+def scene(
+    size_hw: tuple[int, int], ellipses: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int32], list[Entry], NDArray[np.int32], list[Entry]]:
+    """True map and segments_info, predicted map and segments_info of one image."""
+    height, width = size_hw
+    ids = rng.choice(np.arange(1, 2**24), size=STRIPES + ellipses, replace=False)
+    categories = np.concatenate(
+        [rng.choice(np.arange(THINGS + 1, THINGS + STUFF + 1), STRIPES, replace=False), rng.integers(1, THINGS + 1, ellipses)]
+    )
+    guessed = np.where(rng.random(len(ids)) < 0.8, categories, rng.permutation(categories))
+    shapes = rng.uniform([0, 0, 0.01, 0.01, 0], [width, height, width / 8, height / 6, 360], size=(ellipses, 5))
+    moved = shapes + rng.normal(0, [4, 4, 3, 3, 2], size=shapes.shape)
+    void = rng.random(STRIPES) < VOID_SHARE
+    true_map = paint(size_hw, np.where(void, 0, ids[:STRIPES]), shapes, ids[STRIPES:])
+    found = rng.random(ellipses) < 0.9
+    predicted_map = paint(size_hw, ids[:STRIPES], moved[found], ids[STRIPES:][found])
+    crowds = set(ids[STRIPES:][rng.random(ellipses) < 0.05].tolist())
+    return true_map, infos(true_map, ids, categories, crowds), predicted_map, infos(predicted_map, ids, guessed, set())
+
+
+def paint(
+    size_hw: tuple[int, int], stripes: NDArray[np.int64], shapes: NDArray[np.float64], ids: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """(H, W) ids: wavy stripes, and on them filled ellipses (x, y, half axes, degrees), later ones on top."""
+    height, width = size_hw
+    wave = (np.sin(np.arange(width) / width * 12) * height / 40).astype(np.int64)
+    rows = np.clip((np.arange(height)[:, None] + wave) * len(stripes) // height, 0, len(stripes) - 1)
+    canvas = stripes[rows].astype(np.int32)
+    for (x, y, a, b, degrees), segment_id in zip(shapes.tolist(), ids.tolist(), strict=True):
+        axes = (max(1, round(a)), max(1, round(b)))
+        cv2.ellipse(canvas, (round(x), round(y)), axes, degrees, 0, 360, segment_id, cv2.FILLED)
+    return canvas
+
+
+def infos(
+    segment_ids: NDArray[np.int32], ids: NDArray[np.int64], categories: NDArray[np.int64], crowds: set[int]
+) -> list[Entry]:
+    """segments_info of the segments still to be seen."""
+    category_of = dict(zip(ids.tolist(), categories.tolist(), strict=True))
+    seen = zip(*(column.tolist() for column in np.unique(segment_ids, return_counts=True)), strict=True)
+    return [
+        {"id": i, "category_id": category_of[i], "area": area, "iscrowd": int(i in crowds)} for i, area in seen if i
+    ]
+
+
+def write_png(path: Path, segment_ids: NDArray[np.int32]) -> None:
+    """As panopticapi and Detectron2 write them: Pillow with its defaults."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids_to_rgb(segment_ids)).save(path)

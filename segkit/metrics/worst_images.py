@@ -1,0 +1,106 @@
+"""The images that cost most PQ, and which of their segments are at fault."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from segkit.metrics import panoptic_counts as counting
+from segkit.metrics.image_order import places_by_id
+from segkit.metrics.overlaps import OverlapTable
+from segkit.metrics.panoptic_counts import Counts, IntArray
+from segkit.metrics.panoptic_faults import KINDS, NO_FAULT, NO_PAIR, Faults, diagnose
+from segkit.metrics.panoptic_matching import BoolArray, FloatArray
+from segkit.metrics.resampling import mean_over_present
+from segkit.structures import CategorySet
+
+LIMIT = 50  # images
+
+
+def worst_images(
+    table: OverlapTable, categories: CategorySet, mode: str = "reference", limit: int = LIMIT
+) -> list[dict[str, Any]]:
+    """At most `limit` images, those first whose errors cost most: the points by which the dataset's PQ would rise
+    were this image predicted perfectly and all others left as they are.
+
+    Each {image_id, cost, mask_quality_cost: the points of its matches' IoUs alone, PQ: of the image, tp, fp, fn,
+    segments}; images without any error are left out, of equal costs the lesser image_id is first (numbers before
+    strings). segments: those missed or false, true ones first, by segment_id, each {segment_id, category_id, side:
+    "truth" or "prediction", kind: one of `KINDS`, iou: of the pair that makes the kind, area_px: of the map,
+    other_segment_id: of the other side}; iou and other_segment_id None where nothing overlaps.
+    cost is None where the dataset has no true segment (crowds are none); such images are last.
+    """
+    faults = diagnose(table, mode)
+    order = places_by_id(table.image_ids)
+    counts = counting.count_per_image(faults.table, faults.matching, categories)
+    counts = Counts(counts.iou[order], counts.tp[order], counts.fp[order], counts.fn[order])
+    cost = _gain(counts, _perfect(counts))
+    mask_cost = _gain(counts, Counts(counts.tp.astype(float), counts.tp, counts.fp, counts.fn))
+    quality = mean_over_present(counts.quality()[0])
+    wrong: BoolArray = np.any((counts.fp + counts.fn > 0) | (counts.iou < counts.tp), axis=1)
+    ranked = np.argsort(-np.nan_to_num(cost, nan=-1.0), kind="stable")
+    return [
+        {
+            "image_id": table.image_ids[order[row]],
+            "cost": _number(cost[row]),
+            "mask_quality_cost": _number(mask_cost[row]),
+            "PQ": counting.percent(quality[row]),
+            **{name: int(getattr(counts, name)[row].sum()) for name in ("tp", "fp", "fn")},
+            "segments": segments_at_fault(faults, int(order[row])),
+        }
+        for row in ranked[wrong[ranked]][: max(limit, 0)].tolist()
+    ]
+
+
+def segments_at_fault(faults: Faults, image: int) -> list[dict[str, Any]]:
+    """The missed and false segments of the image at this place of `table.image_ids`, as `worst_images` lists them."""
+    true = _of_side(faults, image, "truth", "prediction", faults.true_kind, faults.true_pair)
+    return true + _of_side(faults, image, "prediction", "truth", faults.predicted_kind, faults.predicted_pair)
+
+
+def _of_side(
+    faults: Faults, image: int, side: str, other: str, kinds: IntArray, pairs: IntArray
+) -> list[dict[str, Any]]:
+    segments, others = getattr(faults.table, side), getattr(faults.table, other)
+    found: list[dict[str, Any]] = []
+    for row in np.flatnonzero((getattr(faults.table, f"{side}_image") == image) & (kinds != NO_FAULT)).tolist():
+        pair = int(pairs[row])
+        alone = pair == NO_PAIR
+        found.append(
+            {
+                "segment_id": int(segments["segment_id"][row]),
+                "category_id": int(segments["category_id"][row]),
+                "side": side,
+                "kind": KINDS[kinds[row]],
+                "iou": None if alone else float(faults.matching.iou[pair]),
+                "area_px": int(segments["counted_px"][row]),
+                "other_segment_id": None if alone else int(others["segment_id"][faults.table.pairs[other][pair]]),
+            }
+        )
+    return sorted(found, key=lambda segment: segment["segment_id"])
+
+
+def _perfect(counts: Counts) -> Counts:
+    """Every true segment matched with IoU 1 and nothing else predicted."""
+    found, none = counts.tp + counts.fn, np.zeros_like(counts.fp)
+    return Counts(found.astype(float), found, none, none)
+
+
+def _gain(counts: Counts, repaired: Counts) -> FloatArray:
+    """(I,) points of the dataset's PQ by which putting an image's repaired counts in place of its own raises it; NaN
+    without true segments."""
+    names = ("iou", "tp", "fp", "fn")
+    totals = {name: getattr(counts, name).sum(axis=0) for name in names}
+    if not (totals["tp"] + totals["fn"]).any():
+        return np.full(len(counts.tp), np.nan)
+    # Added as differences, below them none: an image with nothing to repair gains 0 exactly.
+    changes = {name: getattr(repaired, name) - getattr(counts, name) for name in names}
+    after = Counts(*(totals[name] + np.append(changes[name], [totals[name] * 0], axis=0) for name in names))
+    quality = mean_over_present(after.quality()[0])
+    gain: FloatArray = 100 * (quality[:-1] - quality[-1])
+    return gain
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,65 @@
+"""One-row maps, drawn by hand and at random, as tables of overlaps."""
+
+import numpy as np
+from hypothesis import strategies as st
+
+from segkit.metrics import PanopticQuality
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
+
+CAR, DOG, SKY, SEA = 1, 17, 90, 200
+NAMES = {CAR: "car", DOG: "dog", SKY: "sky", SEA: "sea"}
+CATEGORIES = CategorySet(Category(i, name, i in (CAR, DOG), (0, 0, 0)) for i, name in NAMES.items())
+WIDTH = 24
+
+
+def row(*runs, crowds=()):
+    """A map of one row out of (category_id, segment_id, pixels), (0, 0, pixels) for void; a segment may come twice."""
+    ids = np.repeat([segment_id for _, segment_id, _ in runs], [pixels for _, _, pixels in runs])
+    return of_ids(ids.astype(np.int32), {i: category_id for category_id, i, _ in runs if i}, crowds)
+
+
+def of_ids(ids, category_of, crowds=()):
+    segments = [
+        Segment(i, category_id, category_id in (CAR, DOG), int((ids == i).sum()), iscrowd=i in crowds)
+        for i, category_id in category_of.items()
+    ]
+    return PanopticSegmentation(ids.reshape(1, -1), tuple(segments))
+
+
+def table_of(images, mode="reference"):
+    """images: image_id -> (truth, prediction), or one such pair."""
+    metric = metric_of(images, mode)
+    return metric.table(list(images) if isinstance(images, dict) else [1])
+
+
+def metric_of(images, mode="reference"):
+    metric = PanopticQuality(CATEGORIES, mode)
+    for image_id, pair in (images if isinstance(images, dict) else {1: images}).items():
+        metric.update(image_id, *pair)
+    return metric
+
+
+@st.composite
+def segmentations(draw, near=None):
+    """Runs of up to six segments; `near`: an earlier map whose categories are kept, with some runs overwritten."""
+    runs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 8)), min_size=4, max_size=12))
+    ids = np.resize(np.repeat(*np.array(runs).T), WIDTH).astype(np.int32)
+    known = {}
+    if near is not None:
+        start, stop = sorted(draw(st.tuples(*[st.integers(0, WIDTH)] * 2)))
+        kept = (np.arange(WIDTH) < start) | (np.arange(WIDTH) >= stop)
+        ids = np.where(kept, near.segment_ids[0], ids).astype(np.int32)
+        known = {s.segment_id: s.category_id for s in near.segments}
+    categories = st.sampled_from([CAR, CAR, DOG, SKY])
+    category_of = {i: known.get(i) or draw(categories) for i in np.unique(ids).tolist() if i}
+    return of_ids(ids, category_of, [i for i in category_of if draw(st.integers(0, 7)) == 0])
+
+
+@st.composite
+def scored_images(draw, least=1):
+    """image_id -> (truth, prediction)."""
+    images = {}
+    for image_id in range(draw(st.integers(least, 4))):
+        truth = draw(segmentations())
+        images[image_id] = truth, draw(segmentations(near=draw(st.sampled_from([None, truth, truth]))))
+    return images

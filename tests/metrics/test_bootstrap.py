@@ -1,0 +1,172 @@
+"""Intervals of panoptic quality, and two models on the same images."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.metrics.bootstrap import compare, confidence_intervals
+from segkit.structures import DatasetError
+from tests.metrics.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, metric_of, row, scored_images, table_of
+
+FEW = {"samples": 60}
+TRUTH = row((CAR, 1, 10), (SKY, 2, 10))
+GOOD = row((CAR, 5, 9), (0, 0, 1), (SKY, 6, 10))
+POOR = row((CAR, 5, 6), (0, 0, 4), (SKY, 6, 10))
+NO_CAR = row((0, 0, 10), (SKY, 6, 10))
+
+
+def test_two_images_by_hand():
+    # car: a match of 0.9 in one image, a miss in the other: PQ 0.9 / 1.5 = 0.6. A resample is twice the first (a
+    # quarter of them: 0.9), both (a half: 0.6) or twice the second (0): the ends of 95 % are the extremes.
+    found = confidence_intervals(table_of({1: (TRUTH, GOOD), 2: (TRUTH, NO_CAR)}), CATEGORIES)
+    car = {"value": pytest.approx(60), "low": 0.0, "high": pytest.approx(90)}
+    assert found["per_class"]["1"]["PQ"] == car
+    assert found["per_class"]["1"]["images"] == 2
+    assert found["PQ_th"] == car
+    assert found["PQ_st"] == {"value": 100.0, "low": 100.0, "high": 100.0}
+    assert found["PQ"] == {"value": pytest.approx(80), "low": 50.0, "high": pytest.approx(95)}
+    assert found["per_class"]["17"] == {
+        **{name: {"value": None, "low": None, "high": None} for name in ("PQ", "SQ", "RQ")},
+        "images": 0,
+    }
+    assert [found[name] for name in ("level", "samples", "seed", "images", "reason")] == [0.95, 1000, 0, 2, None]
+    # At 40 % the ends are the 30th and the 70th percent of the resamples, within the half that holds both images.
+    inner = confidence_intervals(table_of({1: (TRUTH, GOOD), 2: (TRUTH, NO_CAR)}), CATEGORIES, level=0.4)
+    assert (inner["PQ_th"]["low"], inner["PQ_th"]["high"]) == (pytest.approx(60), pytest.approx(60))
+
+
+def test_a_class_that_a_resample_lacks_leaves_its_mean():
+    # The dog is in one image of two, and missed: resamples without it have PQ 100, those with it (100 + 100 + 0) / 3
+    # and, of nothing but it, 0.
+    images = {1: (TRUTH, TRUTH), 2: (row((DOG, 1, 4)), row((0, 0, 4)))}
+    found = confidence_intervals(table_of(images), CATEGORIES)
+    assert found["PQ"] == {"value": pytest.approx(200 / 3), "low": 0.0, "high": 100.0}
+    # One image tells nothing of a class's spread.
+    assert found["per_class"]["17"]["PQ"] == {"value": 0.0, "low": None, "high": None}
+    assert found["per_class"]["17"]["images"] == 1
+    assert found["PQ_st"] == {"value": 100.0, "low": None, "high": None}
+
+
+@pytest.mark.parametrize("images", [{}, {1: (TRUTH, GOOD)}, {1: (TRUTH, GOOD), 2: (row((0, 0, 4)), row((0, 0, 4)))}])
+def test_fewer_than_two_images_have_values_and_no_interval(images):
+    table = table_of(images)
+    value = pytest.approx(95) if images else None
+    found = confidence_intervals(table, CATEGORIES, **FEW)
+    assert found["PQ"] == {"value": value, "low": None, "high": None}
+    assert found["reason"] == f"images with segments: {min(len(images), 1)}; an interval over images needs at least 2"
+    both = compare(table, table, CATEGORIES, **FEW)
+    nothing = dict.fromkeys(("low", "high", "share_better", "verdict"))
+    assert both["PQ"] == {"A": value, "B": value, "difference": 0.0 if images else None, **nothing}
+    assert both["reason"] == found["reason"]
+
+
+def test_better_in_every_image_is_better():
+    a = table_of(dict.fromkeys(range(5), (TRUTH, POOR)))
+    b = table_of(dict.fromkeys(range(5), (TRUTH, GOOD)))
+    # car 0.6 -> 0.9, sky 1 in both.
+    found = compare(a, b, CATEGORIES, **FEW)
+    thirty = pytest.approx(30)
+    assert found["PQ_th"] == found["per_class"]["1"]["PQ"]
+    assert found["PQ_th"] == {
+        "A": pytest.approx(60),
+        "B": pytest.approx(90),
+        "difference": thirty,
+        "low": thirty,
+        "high": thirty,
+        "share_better": 1.0,
+        "verdict": "better",
+    }
+    assert found["PQ"]["difference"] == pytest.approx(15)
+    assert (found["PQ_st"]["difference"], found["PQ_st"]["verdict"]) == (0.0, "no clear difference")
+    back = compare(b, a, CATEGORIES, **FEW)["PQ"]
+    assert (back["verdict"], back["share_better"], back["difference"]) == ("worse", 0.0, pytest.approx(-15))
+
+
+def test_better_in_one_image_and_worse_in_another_is_no_clear_difference():
+    a = table_of({1: (TRUTH, POOR), 2: (TRUTH, GOOD), 3: (TRUTH, GOOD)})
+    b = table_of({1: (TRUTH, GOOD), 2: (TRUTH, POOR), 3: (TRUTH, GOOD)})
+    found = compare(a, b, CATEGORIES)["PQ_th"]
+    assert (found["difference"], found["verdict"]) == (0.0, "no clear difference")
+    assert found["low"] < 0 < found["high"]
+    assert 0.2 < found["share_better"] < 0.5  # by symmetry as often better as worse, else equal
+
+
+def test_pairing_is_narrower_than_two_intervals():
+    rng = np.random.default_rng(5)
+    shared = {i: int(rng.integers(5, 11)) for i in range(40)}
+    models = [
+        table_of({i: (row((CAR, 1, 12)), row((CAR, 5, px + more), (0, 0, 12 - px - more))) for i, px in shared.items()})
+        for more in (0, 1)
+    ]
+    alone = confidence_intervals(models[0], CATEGORIES)["SQ"]
+    found = compare(*models, CATEGORIES)["SQ"]
+    assert found["high"] - found["low"] < alone["high"] - alone["low"]
+    assert found["verdict"] == "better"
+
+
+def test_other_images_are_refused():
+    a = table_of({1: (TRUTH, GOOD), "x": (TRUTH, GOOD)})
+    with pytest.raises(DatasetError, match="same images in A and B, B lacks 'x'; score both on the same"):
+        compare(a, table_of({1: (TRUTH, GOOD)}), CATEGORIES)
+    with pytest.raises(DatasetError, match=r"A lacks 2, 3, 4, 5, 6, \.\.\. \(8 in all\)"):
+        compare(table_of({1: (TRUTH, GOOD)}), table_of(dict.fromkeys(range(1, 10), (TRUTH, GOOD))), CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [row((CAR, 1, 10), (DOG, 2, 10)), row((CAR, 1, 9), (SKY, 2, 11)), row((CAR, 1, 10), (0, 0, 10)), row((0, 0, 20))],
+)
+def test_another_ground_truth_is_refused(other):
+    a = table_of({1: (TRUTH, GOOD), 7: (TRUTH, GOOD), 9: (TRUTH, GOOD)})
+    for pair in ((TRUTH, GOOD), (other, GOOD)):
+        b = table_of({9: (TRUTH, GOOD), 7: pair, 1: (TRUTH, GOOD)})
+        if pair[0] is TRUTH:
+            assert compare(a, b, CATEGORIES, **FEW)["PQ"]["difference"] == 0.0
+        else:
+            with pytest.raises(DatasetError, match="image 7: expected the same true segments"):
+                compare(a, b, CATEGORIES, **FEW)
+            with pytest.raises(DatasetError, match="image 7: expected the same true segments"):
+                compare(b, a, CATEGORIES, **FEW)
+
+
+def test_arguments_out_of_range_are_refused():
+    table = table_of({1: (TRUTH, GOOD)})
+    with pytest.raises(ValueError, match="samples must be at least 1"):
+        confidence_intervals(table, CATEGORIES, samples=0)
+    with pytest.raises(ValueError, match="level must be in"):
+        compare(table, table, CATEGORIES, level=95)
+
+
+@settings(max_examples=60, deadline=None)
+@given(scored_images(), scored_images(), st.randoms(use_true_random=False))
+def test_values_are_the_metrics_and_no_order_of_images_changes_anything(images, others, random):
+    metric = metric_of(images)
+    found = confidence_intervals(metric.table(), CATEGORIES, **FEW)
+    results = metric.compute()
+    for name in ("PQ", "SQ", "RQ", "PQ_th", "SQ_th", "RQ_th", "PQ_st", "SQ_st", "RQ_st"):
+        assert found[name]["value"] == results[name]
+    for category_id, numbers in results["per_class"].items():
+        assert {name: found["per_class"][category_id][name]["value"] for name in ("PQ", "SQ", "RQ")} == {
+            name: numbers[name] for name in ("PQ", "SQ", "RQ")
+        }
+    assert json.loads(json.dumps(found)) == found
+    order = random.sample(sorted(images), len(images))
+    again = confidence_intervals(metric.table(order), CATEGORIES, **FEW)
+    assert rounded(again) == rounded(found)
+    rival = {i: (truth, others.get(i, (None, truth))[1]) for i, (truth, _) in images.items()}
+    a, b = metric.table(), metric_of(rival)
+    both = compare(a, b.table(), CATEGORIES, **FEW)
+    assert rounded(compare(metric.table(order), b.table(order[::-1]), CATEGORIES, **FEW)) == rounded(both)
+    assert json.loads(json.dumps(both)) == both
+    same = compare(a, a, CATEGORIES, **FEW)
+    assert {same[name]["verdict"] for name in ("PQ", "PQ_th", "PQ_st")} <= {"no clear difference", None}
+
+
+def rounded(found):
+    """The reference adds IoUs in the order of the images: the value's last bits."""
+    if isinstance(found, dict):
+        return {name: rounded(one) for name, one in found.items()}
+    return round(found, 9) + 0.0 if isinstance(found, float) else found

@@ -1,0 +1,259 @@
+"""Scores of label files against counting the same maps in memory, and what is said of files that cannot be scored."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.formats import coco_panoptic, label_maps
+from segkit.metrics import SemanticIoU
+from segkit.scoring import label_sources
+from segkit.scoring.semantic import score_semantic
+from segkit.scoring.workers import Shard
+from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
+
+NAMES = ("road", "sky", "car")
+CATEGORIES = CategorySet(
+    [
+        Category(7, "road", False, (0, 0, 0)),
+        Category(23, "sky", False, (0, 0, 1)),
+        Category(26, "car", True, (0, 0, 2)),
+    ]
+)
+IDS = np.array([7, 23, 26])
+IMAGES = [f"{city}/{city}_{number}" for city in ("aachen", "bonn") for number in range(3)]
+
+
+def some_maps(seed=0, size_hw=(20, 30)):
+    """{name: (truth with ignored pixels, prediction)}, channels 0..2 and 255."""
+    rng = np.random.default_rng(seed)
+    maps = {}
+    for name in IMAGES:
+        truth = np.kron(rng.integers(0, 3, (4, 6)), np.ones((5, 5), int))[: size_hw[0], : size_hw[1]]
+        prediction = np.where(rng.random(size_hw) < 0.2, rng.integers(0, 3, size_hw), truth)
+        truth[rng.random(size_hw) < 0.1] = 255
+        maps[name] = truth.astype(np.uint8), prediction.astype(np.uint8)
+    return maps
+
+
+def expected(maps, names=NAMES, boundary=False):
+    metric = SemanticIoU(names, boundary=boundary)
+    for truth, prediction in maps.values():
+        metric.update(truth, prediction)
+    return metric.compute()
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name, (truth, prediction) in some_maps().items():
+        label_maps.write(tmp_path / f"gt/{name}.png", truth)
+        label_maps.write(tmp_path / f"pred/{name}.png", prediction)
+    return tmp_path / "gt", tmp_path / "pred"
+
+
+@pytest.mark.parametrize("boundary", [False, True])
+def test_folders_of_label_maps(folders, boundary):
+    calls = []
+    metric = score_semantic(*folders, classes=NAMES, boundary=boundary, progress=lambda *call: calls.append(call))
+    assert metric.compute() == expected(some_maps(), boundary=boundary)
+    assert calls == [(done, 6) for done in range(1, 7)]
+    threads = score_semantic(*folders, classes=NAMES, boundary=boundary, workers=3)
+    np.testing.assert_array_equal(threads.confusion, metric.confusion)
+    np.testing.assert_array_equal(threads.boundary_px, metric.boundary_px)
+
+
+def test_shards_merge_to_one_pass(folders):
+    for classes in (NAMES, None):
+        whole = score_semantic(*folders, classes=classes, boundary=True)
+        parts = [score_semantic(*folders, classes=classes, boundary=True, shard=Shard(i, 4)) for i in (3, 1, 4, 2)]
+        merged = SemanticIoU.from_state(*parts[0].state())
+        for part in parts[1:]:
+            merged.merge(part)
+        assert merged.compute() == whole.compute()
+        assert all(0 < part.confusion.sum() < whole.confusion.sum() for part in parts)
+
+
+def test_without_names_the_labels_found_are_the_classes(folders):
+    results = score_semantic(*folders).compute()
+    assert results == expected(some_maps(), ("0", "1", "2"))
+    gt, pred = folders
+    label_maps.write(pred / f"{IMAGES[0]}.png", np.full((20, 30), 9))
+    assert score_semantic(gt, pred).compute()["IoU-9"] is None
+
+
+def test_two_classes_and_a_background(tmp_path):
+    truth = np.zeros((8, 8), int)
+    truth[2:6, 2:6] = 1
+    label_maps.write(tmp_path / "gt/case.png", truth)
+    Image.fromarray(np.roll(truth, 1, axis=0) == 1).save(mkdir(tmp_path / "pred") / "case.png")  # of one bit
+    results = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=("background", "tumour")).compute()
+    assert results["Dice-tumour"] == 75  # 12 of 16 and 16 pixels
+    left_out = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=("background", "tumour"), ignore_label=0)
+    # Of the tumour's 16 pixels the upper 4 are predicted background; nothing else is looked at.
+    assert left_out.compute()["IoU-tumour"] == left_out.compute()["mIoU"] == 75
+    assert left_out.compute()["IoU-background"] is None
+
+
+def mkdir(path):
+    path.mkdir(parents=True)
+    return path
+
+
+def test_suffixes_and_flat_predictions(tmp_path):
+    for name, (truth, prediction) in some_maps().items():
+        label_maps.write(tmp_path / f"gt/{name}_gtFine_labelTrainIds.png", truth)
+        label_maps.write(tmp_path / f"gt/{name}_gtFine_color.png", truth * 0)
+        label_maps.write(tmp_path / f"pred/{name.split('/')[1]}_pred.png", prediction)
+    suffixes = {"gt_suffix": "_gtFine_labelTrainIds.png", "pred_suffix": "_pred.png"}
+    metric = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=NAMES, **suffixes)
+    assert metric.compute() == expected(some_maps())
+
+
+def write_ids(folder, channels):
+    values = np.append(IDS, 255)
+    for name, labels in channels.items():
+        label_maps.write(folder / f"{name}.png", values[np.minimum(labels, 3)])
+
+
+def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
+    write_ids(tmp_path / "gt_ids", {name: truth for name, (truth, _) in some_maps().items()})
+    write_ids(tmp_path / "pred_ids", {name: prediction for name, (_, prediction) in some_maps().items()})
+    metric = score_semantic(tmp_path / "gt_ids", tmp_path / "pred_ids", classes=CATEGORIES)
+    assert metric.compute() == expected(some_maps())
+    assert score_semantic(*folders, classes=CATEGORIES, png_values="channel").compute() == metric.compute()
+    # All things in channel 0, then the stuff.
+    merged = score_semantic(tmp_path / "gt_ids", tmp_path / "pred_ids", classes=CATEGORIES, thing_channels="one")
+    assert merged.names == ("things", "road", "sky")
+    assert merged.compute()["IoU-things"] == metric.compute()["IoU-car"]
+    # Several labels can be ignored: the car's pixels are left out of the truth.
+    fewer = score_semantic(tmp_path / "gt_ids", tmp_path / "pred_ids", classes=CATEGORIES, ignore_label=(255, 26))
+    assert fewer.confusion[:, 2].sum() == 0
+    np.testing.assert_array_equal(fewer.confusion[:, :2], metric.confusion[:, :2])
+    with pytest.raises(ValueError, match="png_values"):
+        score_semantic(*folders, classes=CATEGORIES, png_values="colour")
+
+
+@pytest.fixture
+def panoptic(tmp_path):
+    """A panoptic JSON of the same truth: every class two segments, its upper and its lower half."""
+    with coco_panoptic.PanopticWriter(tmp_path / "truth.json", tmp_path / "truth", CATEGORIES) as writer:
+        for image_id, (name, (truth, _)) in enumerate(some_maps().items()):
+            ids = np.where(truth == 255, 0, 1000 * (truth.astype(np.int32) + 1))
+            ids[10:] += ids[10:] > 0
+            segments = tuple(
+                Segment(i, int(IDS[i // 1000 - 1]), i >= 3000, int((ids == i).sum()))
+                for i in np.unique(ids).tolist()[1:]
+            )
+            writer.add(image_id, f"{name}_leftImg8bit.jpg", PanopticSegmentation(ids.astype(np.int32), segments))
+    return tmp_path / "truth.json"
+
+
+def results_of(channel_values, name="/data/leftImg8bit/val/{}_leftImg8bit.jpg"):
+    """sem_seg_predictions.json, as Detectron2's SemSegEvaluator.encode_json_sem_seg makes it."""
+    entries = []
+    for image, (_, prediction) in some_maps().items():
+        for channel in np.unique(prediction).tolist():
+            rle = mask_to_rle(prediction == channel)
+            found = {"file_name": name.format(image), "category_id": int(channel_values[channel]), "segmentation": rle}
+            entries.append(found)
+    return entries
+
+
+def test_panoptic_truth_against_maps_and_detectron2s_json(tmp_path, folders, panoptic):
+    write_ids(tmp_path / "pred_ids", {name: prediction for name, (_, prediction) in some_maps().items()})
+    wanted = expected(some_maps())
+    assert score_semantic(panoptic, tmp_path / "pred_ids", gt_suffix="_leftImg8bit.jpg").compute() == wanted
+    found = score_semantic(panoptic, folders[1], gt_suffix="_leftImg8bit.jpg", png_values="channel", boundary=True)
+    assert found.compute() == expected(some_maps(), boundary=True)
+    results = tmp_path / "sem_seg_predictions.json"
+    results.write_text(json.dumps(results_of(IDS)))
+    assert score_semantic(panoptic, results).compute() == wanted
+    # Detectron2's panoptic datasets: all things are 0.
+    results.write_text(json.dumps(results_of([7, 23, 0])))
+    merged = score_semantic(panoptic, results, thing_channels="one").compute()
+    assert (merged["IoU-things"], merged["mIoU"]) == (wanted["IoU-car"], pytest.approx(wanted["mIoU"]))
+
+
+def test_label_truth_against_detectron2s_json(tmp_path, folders):
+    results = tmp_path / "sem_seg_predictions.json"
+    results.write_text(json.dumps(results_of([0, 1, 2])))
+    for classes in (NAMES, None):
+        metric = score_semantic(folders[0], results, classes=classes, pred_suffix="_leftImg8bit.jpg")
+        assert metric.compute() == expected(some_maps(), metric.names)
+
+
+def test_labels_beyond_255(tmp_path):
+    names = [f"class {i}" for i in range(400)]
+    truth, prediction = np.array([[0, 255, 399, 300]]), np.array([[0, 255, 399, 1]])
+    label_maps.write(tmp_path / "gt/a.png", truth)
+    label_maps.write(tmp_path / "pred/a.png", prediction)
+    metric = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=names)
+    assert metric.confusion.sum() == 4  # 255 is a class here
+    assert metric.compute()["pACC"] == 75
+
+
+def problems_of(*args, **kwargs):
+    with pytest.raises(DatasetError) as raised:
+        score_semantic(*args, **{"classes": NAMES} | kwargs)
+    return str(raised.value)
+
+
+def test_missing_and_superfluous_predictions(folders):
+    gt, pred = folders
+    (pred / "bonn/bonn_1.png").rename(pred / "bonn/other.png")
+    text = problems_of(gt, pred)
+    assert "1 of 6 images have no prediction: 'bonn/bonn_1'" in text
+    assert "1 predictions are of images that the truth lacks: 'bonn/other'" in text
+    (gt / "bonn/bonn_1.png").unlink()
+    assert score_semantic(gt, pred, classes=NAMES, allow_extra=True).confusion.sum() > 0
+    label_maps.write(pred / "aachen_0.png", np.zeros((20, 30), int))
+    assert "expected one prediction of 'aachen/aachen_0', got" in problems_of(gt, pred, allow_extra=True)
+
+
+def test_all_problems_of_the_files_are_told(folders):
+    gt, pred = folders
+    broken = pred / f"{IMAGES[0]}.png"
+    broken.write_bytes(broken.read_bytes()[:40])
+    label_maps.write(pred / f"{IMAGES[1]}.png", np.zeros((20, 29), int))
+    label_maps.write(gt / f"{IMAGES[2]}.png", np.full((20, 30), 3))
+    label_maps.write(pred / f"{IMAGES[3]}.png", np.full((20, 30), 255))
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(pred / f"{IMAGES[4]}.png")
+    text = problems_of(gt, pred, workers=2)
+    for part in (
+        "5 problems",
+        "aachen_0.png: the PNG cannot be decoded",
+        "aachen_1.png): expected truth and prediction of one size, got 20 x 30 and 20 x 29",
+        "gt/aachen/aachen_2.png: expected the labels 0, 1, 2, 255, got 3 in 600 pixels; ignore these labels",
+        "pred/bonn/bonn_0.png: expected the labels 0, 1, 2, got 255 in 600 pixels; predict a class for every pixel",
+        "bonn_1.png: expected a greyscale or palette PNG whose values are labels, got 8-bit RGB",
+    ):
+        assert part in text
+    assert "2 problems found, the search stopped here" in problems_of(gt, pred, limit=2)
+    assert "[2]" in problems_of(gt, pred, classes=None)  # what cannot be read, before there is any class
+
+
+def test_files_of_another_kind(tmp_path, folders, panoptic):
+    gt, pred = folders
+    assert "expected a folder of label PNGs, found none" in problems_of(tmp_path / "nowhere", pred)
+    assert "expected a folder of label PNGs, found none" in problems_of(gt, tmp_path / "nowhere")
+    assert "segmentation}, got a dict" in problems_of(gt, panoptic)
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps([{"image_id": 1, "category_id": 1, "segmentation": {}, "score": 1}]))
+    assert "this is a list of instance results" in problems_of(gt, results)
+    assert "a results list has no images" in problems_of(results, pred)
+    (tmp_path / "truth").rename(tmp_path / "moved")
+    assert "no such folder of PNGs" in problems_of(panoptic, pred, gt_suffix="_leftImg8bit.jpg")
+    moved = {"gt_folder": tmp_path / "moved", "gt_suffix": "_leftImg8bit.jpg", "png_values": "channel"}
+    assert score_semantic(panoptic, pred, **moved).compute() == expected(some_maps())
+    assert "expected categories that are among the classes, got 7, 23, 26" in problems_of(panoptic, pred, **moved)
+
+
+def test_maps_without_classes_must_not_be_photographs(tmp_path, monkeypatch):
+    monkeypatch.setattr(label_sources, "MOST_FOUND", 50)
+    noise = np.random.default_rng(0).integers(0, 200, (40, 40))
+    label_maps.write(tmp_path / "gt/a.png", noise)
+    label_maps.write(tmp_path / "pred/a.png", noise)
+    assert "expected at most 50 labels in all files, got more" in problems_of(
+        tmp_path / "gt", tmp_path / "pred", classes=None
+    )
