@@ -35,10 +35,8 @@ def write_pairs(
         write_png(folder / "truth" / f"{name}.png", true_map)
         write_png(folder / "predictions" / f"{name}.png", predicted_map)
     paths = folder / "truth.json", folder / "predictions.json"
-    for path, annotations in zip(paths, (truth, predictions), strict=True):
-        path.write_text(
-            json.dumps({"images": table, "annotations": annotations, "categories": CATEGORIES.to_coco()})
-        )
+    for path, entries in zip(paths, (truth, predictions), strict=True):
+        path.write_text(json.dumps({"images": table, "annotations": entries, "categories": CATEGORIES.to_coco()}))
     return paths
 
 
@@ -49,7 +47,10 @@ def scene(
     height, width = size_hw
     ids = rng.choice(np.arange(1, 2**24), size=STRIPES + ellipses, replace=False)
     categories = np.concatenate(
-        [rng.choice(np.arange(THINGS + 1, THINGS + STUFF + 1), STRIPES, replace=False), rng.integers(1, THINGS + 1, ellipses)]
+        [
+            rng.choice(np.arange(THINGS + 1, THINGS + STUFF + 1), STRIPES, replace=False),
+            rng.integers(1, THINGS + 1, ellipses),
+        ]
     )
     guessed = np.where(rng.random(len(ids)) < 0.8, categories, rng.permutation(categories))
     shapes = rng.uniform([0, 0, 0.01, 0.01, 0], [width, height, width / 8, height / 6, 360], size=(ellipses, 5))

@@ -59,11 +59,10 @@ class FinishedMap:
 
 @dataclass
 class Sample:
-    """One image: the PNG of its truth, and what a model says of it, as logits or as a map."""
+    """One image: the PNG of its truth, and the (H, W) labels that a model predicts."""
 
     png: Path
     labels: NDArray[np.int64]
-    logits: torch.Tensor | None
 
     def record(self) -> dict[str, str]:
         return {"file_name": str(self.png.with_suffix(".jpg")), "sem_seg_file_name": str(self.png)}
@@ -96,7 +95,7 @@ def make_sample(path: Path, size_hw: tuple[int, int], classes: int, regions: int
     labels[mistaken] = rng.integers(0, classes, np.count_nonzero(mistaken))
     truth[: size_hw[0] // 20] = IGNORED
     label_maps.write(path, truth)
-    return Sample(path, labels, None)
+    return Sample(path, labels)
 
 
 def paint(size_hw: tuple[int, int], classes: int, regions: int, rng: np.random.Generator) -> NDArray[np.uint8]:

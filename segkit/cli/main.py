@@ -16,6 +16,8 @@ from segkit import __version__
 # verb -> (module with add_arguments(parser) and run(args) -> exit code, what it does)
 VERBS = {
     "train": ("segkit.cli.train", "train and evaluate a model"),
+    "evaluate": ("segkit.cli.evaluate", "score saved predictions, without a model"),
+    "compare": ("segkit.cli.compare", "say by how much one set of predictions is better than another"),
     "predict": ("segkit.cli.predict", "segment images with a trained model"),
     "data": ("segkit.cli.data", "make, check and convert data"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),

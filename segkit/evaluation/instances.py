@@ -2,51 +2,175 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+import os
+import secrets
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import detectron2.utils.comm as comm
 
 from segkit.data.catalog import Record
 from segkit.data.truth import InstanceTruth
 from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import coco_results
-from segkit.formats import coco_instances
+from segkit.formats import files
 from segkit.metrics import AveragePrecision
+
+RESULTS, TRUTH = "coco_instances_results.json", "instances_gt.json"
 
 
 class InstanceEvaluator(ImageEvaluator):
-    """Box and mask AP; writes `coco_instances_results.json`, and `instances_gt.json` where the truth was derived."""
+    """Box and mask AP; writes `coco_instances_results.json`, and `instances_gt.json` where the truth was derived.
+
+    Neither is kept in memory: each process writes its part to a temporary file beside, and the main process joins them
+    in the order of the dataset. Where it does not see another's file (no shared file system) the part is sent to it.
+    """
 
     needs = "instances"
 
     def reset(self) -> None:
         self._instance_truth = InstanceTruth(self.dataset)
-        self._results: dict[Any, tuple[list[Any], list[Any]]] = {}
+        self._boxes = AveragePrecision(self.dataset.categories, ("bbox",))
+        self._masks = AveragePrecision(self.dataset.categories, ("segm",))
+        self._has_masks = True
+        self._drop_parts()
+        self._parts = {RESULTS: _Part(self.output_dir)}
+        if self._instance_truth.derived:
+            self._parts[TRUTH] = _Part(self.output_dir)
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
-        size_hw = record["height"], record["width"]
-        found = coco_results(output, record["image_id"], size_hw, self.dataset.categories)
-        self._results[record["image_id"]] = self._instance_truth.of(record, self.truth.segmentation), found
+        image_id, size_hw = record["image_id"], (record["height"], record["width"])
+        truth = self._instance_truth.of(record, self.truth.segmentation)
+        results = coco_results(output, image_id, size_hw, self.dataset.categories)
+        self._has_masks = self._has_masks and all("segmentation" in result for result in results)
+        if self._has_masks:
+            self._masks.update(image_id, size_hw, truth, results)
+        self._boxes.update(image_id, size_hw, truth, results)
+        self._parts[RESULTS].add(image_id, results)
+        if TRUTH in self._parts:
+            self._parts[TRUTH].add(image_id, [{**annotation, "image_id": image_id} for annotation in truth])
+
+    def evaluate(self) -> dict[str, Any] | None:
+        try:
+            return super().evaluate()
+        finally:
+            comm.synchronize()  # the main process has read the parts, or failed
+            self._drop_parts()
 
     def shard(self) -> Any:
-        return self._results
+        own = {name: part.closed() for name, part in self._parts.items()}
+        everyone = comm.all_gather({name: (part.path, part.size) for name, part in own.items()})
+        # What the main process sees of everyone's files, in the order of processes; what others see is of no use.
+        seen = comm.all_gather([{name: _visible(*file) for name, file in parts.items()} for parts in everyone])[0]
+        mine = seen[comm.get_rank()]
+        parts = {name: part if mine[name] else part.with_content() for name, part in own.items()}
+        return self._boxes, self._masks if self._has_masks else None, parts
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
-        found = {image_id: result for shard in shards for image_id, result in shard.items()}
-        records = [record for record in self.dataset.records if record["image_id"] in found]
-        results = [result for record in records for result in found[record["image_id"]][1]]
-        coco_instances.write_results(self.output_dir / "coco_instances_results.json", results)
+        with files.replacing(self.output_dir / RESULTS) as path, path.open("wb") as file:
+            file.writelines(_json_list(self._lines(shards, RESULTS)))
         if self._instance_truth.derived:
-            self._write_truth(records, found)
-        masks = all("segmentation" in result for result in results)
-        metric = AveragePrecision(self.dataset.categories, ("bbox", "segm") if masks else ("bbox",))
-        for record in records:
-            metric.update(record["image_id"], (record["height"], record["width"]), *found[record["image_id"]])
-        return metric.compute()  # ranks images by id, as pycocotools does
+            self._write_truth(shards)
+        boxes, masks = zip(*((boxes, masks) for boxes, masks, _ in shards), strict=True)
+        results = _merged(boxes)
+        return results if any(metric is None for metric in masks) else results | _merged(masks)
 
-    def _write_truth(self, records: list[Record], found: dict[Any, Any]) -> None:
-        annotations = [{**a, "image_id": r["image_id"]} for r in records for a in found[r["image_id"]][0]]
-        coco_instances.write(
-            self.output_dir / "instances_gt.json",
-            [self.dataset.image_entry(record) for record in records],
-            annotations,
-            self.dataset.categories,
-        )
+    def _write_truth(self, shards: list[Any]) -> None:
+        found = {image_id for _, _, parts in shards for image_id in parts[TRUTH].places}
+        images = [self.dataset.image_entry(record) for record in self.dataset.records if record["image_id"] in found]
+        things = [entry for entry in self.dataset.categories.to_coco() if entry["isthing"]]
+        # Numbered from 1: to pycocotools' matching the id 0 is "no match".
+        lines = (b'{"id": %d, %s' % (i, line[1:]) for i, line in enumerate(self._lines(shards, TRUTH), 1))
+        with files.replacing(self.output_dir / TRUTH) as path, path.open("wb") as file:
+            file.write(b'{"images": %s, "annotations": ' % _encoded(images))
+            file.writelines(_json_list(lines))
+            file.write(b', "categories": %s}' % _encoded(things))
+
+    def _lines(self, shards: list[Any], name: str) -> Iterator[bytes]:
+        """The entries of all parts, in the order of the dataset; an image in two parts is taken from the last."""
+        parts = [parts[name] for _, _, parts in shards]
+        part_of = {image_id: part for part in parts for image_id in part.places}
+        for record in self.dataset.records:
+            if record["image_id"] in part_of:
+                yield from part_of[record["image_id"]].lines(record["image_id"])
+
+    def _drop_parts(self) -> None:
+        for part in getattr(self, "_parts", {}).values():
+            part.remove()
+
+
+def _merged(metrics: Sequence[AveragePrecision]) -> dict[str, Any]:
+    for other in metrics[1:]:
+        metrics[0].merge(other)
+    return metrics[0].compute()  # ranks images by id, as pycocotools does
+
+
+class _WrittenPart(NamedTuple):
+    """A finished part as processes hear of it. places: image_id -> (offset, length) in bytes. content: where the file
+    cannot be seen by who reads it."""
+
+    path: Path
+    places: dict[Any, tuple[int, int]]
+    content: bytes | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return sum(length for _, length in self.places.values())
+
+    def with_content(self) -> _WrittenPart:
+        return self._replace(content=self.path.read_bytes())
+
+    def lines(self, image_id: Any) -> list[bytes]:
+        """The entries of an image, a JSON object each."""
+        offset, length = self.places[image_id]
+        if self.content is not None:
+            return self.content[offset : offset + length].splitlines()
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            return file.read(length).splitlines()
+
+
+class _Part:
+    """One process's entries, a line each, in a temporary file that goes with this object at the latest."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f".{secrets.token_hex(8)}.tmp"
+        self._file: IO[bytes] = self.path.open("xb")
+        self._places: dict[Any, tuple[int, int]] = {}
+        self.remove = weakref.finalize(self, _remove, self._file, self.path, os.getpid())
+
+    def add(self, image_id: Any, entries: list[Any]) -> None:
+        offset = self._file.tell()
+        self._file.writelines(_encoded(entry) + b"\n" for entry in entries)
+        self._places[image_id] = offset, self._file.tell() - offset
+
+    def closed(self) -> _WrittenPart:
+        self._file.close()
+        return _WrittenPart(self.path, self._places)
+
+
+def _remove(file: IO[bytes], path: Path, owner: int) -> None:
+    if os.getpid() == owner:  # not a process forked from it, which leaves too
+        file.close()
+        path.unlink(missing_ok=True)
+
+
+def _visible(path: Path, size: int) -> bool:
+    """Whether this process sees the whole file."""
+    return path.is_file() and path.stat().st_size == size
+
+
+def _encoded(value: Any) -> bytes:
+    return json.dumps(value, allow_nan=False).encode("ascii")
+
+
+def _json_list(lines: Iterable[bytes]) -> Iterator[bytes]:
+    yield b"["
+    for index, line in enumerate(lines):
+        yield line if index == 0 else b", " + line
+    yield b"]"

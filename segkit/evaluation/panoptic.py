@@ -1,27 +1,38 @@
-"""Panoptic quality during training, and the export of panoptic predictions."""
+"""Panoptic quality during training, why it is so, and the export of panoptic predictions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import Record
-from segkit.evaluation.base import ImageEvaluator
+from segkit.data.catalog import Dataset, Record
+from segkit.evaluation.base import ImageEvaluator, Truth
 from segkit.evaluation.predictions import panoptic_prediction
 from segkit.formats import coco_panoptic
+from segkit.formats.files import dump_json
 from segkit.metrics import PanopticQuality
+from segkit.scoring.counts_file import SavedCounts, save
+from segkit.scoring.results import analyse
+from segkit.scoring.workers import Shard
 
 
 class PanopticEvaluator(ImageEvaluator):
-    """PQ, SQ, RQ; writes `panoptic.json` and `panoptic/*.png` in COCO's format."""
+    """PQ, SQ, RQ; writes `panoptic.json` and `panoptic/*.png` in COCO's format, `panoptic_analysis.json` (error budget,
+    confusion, worst images, intervals) and `panoptic_counts.npz` for `segkit compare`."""
 
     needs = "panoptic_seg"
+
+    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, export: bool = True) -> None:
+        """export: write the files; without, there are the numbers alone."""
+        super().__init__(dataset, truth, output_dir)
+        self.export = export
 
     def reset(self) -> None:
         self._metric = PanopticQuality(self.dataset.categories)
         self._annotations: list[dict[str, Any]] = []
         self._png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
-        self.png_folder.mkdir(parents=True, exist_ok=True)
+        if self.export:
+            self.png_folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def png_folder(self) -> Path:
@@ -31,6 +42,8 @@ class PanopticEvaluator(ImageEvaluator):
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         prediction = panoptic_prediction(output, self.dataset.categories)
         self._metric.update(record["image_id"], self.truth.segmentation(record), prediction)
+        if not self.export:
+            return
         png_name = self._png_names[record["image_id"]]
         coco_panoptic.write_png(self.png_folder / png_name, prediction.segment_ids)
         self._annotations.append(coco_panoptic.annotation_of(record["image_id"], png_name, prediction))
@@ -44,12 +57,17 @@ class PanopticEvaluator(ImageEvaluator):
         for shard_metric, shard_annotations in shards:
             metric.merge(shard_metric)
             annotations += shard_annotations
-        by_image = {annotation["image_id"]: annotation for annotation in annotations}
-        images = [self.dataset.image_entry(record) for record in self.dataset.records if record["image_id"] in by_image]
+        order = tuple(image_id for image_id in self.image_order if image_id in metric)
+        if self.export:
+            self._export(metric, order, {annotation["image_id"]: annotation for annotation in annotations})
+        return {"panoptic_seg": metric.compute(order)}
+
+    def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotation_of: dict[Any, Any]) -> None:
         coco_panoptic.write_json(
             self.output_dir / "panoptic.json",
-            images,
-            [by_image[image["id"]] for image in images],
+            [self.dataset.image_entry(self.truth.records[image_id]) for image_id in order],
+            [annotation_of[image_id] for image_id in order],
             self.dataset.categories,
         )
-        return {"panoptic_seg": metric.compute(self.image_order)}
+        save(self.output_dir / "panoptic_counts.npz", SavedCounts("panoptic", metric, order, Shard()))
+        dump_json(self.output_dir / "panoptic_analysis.json", analyse(metric, order))

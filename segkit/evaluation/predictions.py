@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segkit.structures import CategorySet, InstanceMasks, PanopticSegmentation, Segment
+from segkit.structures import CategorySet, IdRuns, InstanceMasks, PanopticSegmentation, Segment
 
 
 def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> PanopticSegmentation:
@@ -19,19 +19,20 @@ def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> Pano
     if segments_info is None:
         raise ValueError("panoptic_seg must come with its segments_info, got None")
     segment_ids = ids.cpu().numpy().astype(np.int32, copy=False)
-    areas_px = np.bincount(segment_ids.ravel())
+    runs = IdRuns.of_map(segment_ids)
+    areas_px = runs.areas_px()
     segments = [
         Segment(
             segment["id"],
             categories.category_id(segment["category_id"], segment["isthing"]),
             segment["isthing"],
-            int(areas_px[segment["id"]]) if segment["id"] < len(areas_px) else 0,
+            areas_px.get(segment["id"], 0),
             score=segment.get("score"),
             instance_id=segment.get("instance_id"),
         )
         for segment in segments_info
     ]
-    return PanopticSegmentation(segment_ids, tuple(s for s in segments if s.area_px))
+    return PanopticSegmentation.of_runs(runs, tuple(s for s in segments if s.area_px), segment_ids)
 
 
 def instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:

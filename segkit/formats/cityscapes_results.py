@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-import zlib
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 from itertools import takewhile
 from operator import itemgetter
 from os import walk
@@ -101,18 +98,7 @@ def read_mask(path: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], 
     Every pixel whose grey value is not 0 belongs to the mask. DatasetError where the file is missing, cut off, no PNG
     of one channel and at most 8 bits, or not of `size_hw` pixels.
     """
-    content, header = read_bytes(path), png.read_header(path)
-    if header.kind not in ("greyscale", "palette") or header.bit_depth > 8:
-        got = f"{header.bit_depth}-bit {header.kind}"
-        raise DatasetError(f"expected a PNG of one channel, at most 8 bits, got {got}", where=path)
-    if (header.height, header.width) != tuple(size_hw):
-        expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.height} x {header.width}"
-        raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
-    try:
-        image = Image.open(BytesIO(content), formats=["PNG"]).convert("L")
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        remedy = "write or fetch it again"
-        raise DatasetError(f"the PNG cannot be decoded: {error}", where=path, remedy=remedy) from None
+    image = png.open_image(path, size_hw, {"greyscale", "palette"}, (1, 2, 4, 8)).convert("L")
     box = image.getbbox()
     if box is None:
         return np.zeros((0, 0), dtype=np.bool_), (0, 0)

@@ -48,7 +48,9 @@ def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
     the file has it, unread; it may then be missing.
     """
     path = Path(json_path)
-    content = coco.load(path)
+    content = _load_json(path)
+    if type(content) is not dict:
+        content = coco.load(path)  # which says what is wrong with it
     entries = coco.table(content, "annotations", path)
     _refuse_panoptic(entries, path)
     images = coco.images_by_id(content, path)

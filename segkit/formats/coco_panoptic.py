@@ -23,8 +23,7 @@ from segkit.structures import (
     IdRuns,
     PanopticSegmentation,
     Segment,
-    extents,
-    ids_to_rgb,
+    extents_of_runs,
 )
 
 
@@ -140,9 +139,8 @@ def read_segmentation(
     where PNG and `segments_info` do not hold the same ids, and for an unknown category.
     """
     path = Path(png_path)
-    segment_ids = png.read_ids(path, size_hw)
-    values, counts = np.unique(segment_ids, return_counts=True)
-    areas = dict(zip(values.tolist(), counts.tolist(), strict=True))
+    runs = png.read_id_runs(path, size_hw)
+    areas = runs.areas_px()
     areas.pop(VOID, None)
     segments = []
     for info in segments_info:
@@ -151,7 +149,7 @@ def read_segmentation(
             raise DatasetError(problem, where=Place(path, image_id, "segment", info["id"]))
         segments.append(_segment(info, categories, areas.get(info["id"], 0)))
     _check_same_ids(set(areas), {segment.segment_id for segment in segments}, Place(path, image_id))
-    return PanopticSegmentation(segment_ids, tuple(segments))
+    return PanopticSegmentation.of_runs(runs, tuple(segments))
 
 
 def read_id_runs(png_path: str | Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
@@ -167,7 +165,7 @@ def png_size(path: str | Path) -> tuple[int, int]:
 
 def write_png(path: str | Path, segment_ids: NDArray[np.integer]) -> None:
     """Writes (H, W) ids as RGB, whole or not at all; ValueError for an id outside [0, MAX_SEGMENT_ID] or no pixels."""
-    png.write(Path(path), ids_to_rgb(segment_ids))
+    png.write_ids(Path(path), segment_ids)
 
 
 def png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str]:
@@ -188,7 +186,7 @@ def annotation_of(image_id: ImageId, png_name: str, segmentation: PanopticSegmen
     """
     if type(image_id) not in coco.IMAGE_ID:
         raise ValueError(f"image_id must be an int or a str, got {type(image_id).__name__}")
-    found = extents(segmentation.segment_ids)
+    found = extents_of_runs(segmentation.runs)
     strange = found.keys() - {s.segment_id for s in segmentation.segments}
     if strange:
         raise ValueError(f"segment_ids must hold ids of segments only, got {coco.listed(sorted(strange))}")

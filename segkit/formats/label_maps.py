@@ -55,7 +55,7 @@ def read(path: str | Path) -> Labels:
             where=path,
             remedy="turn colours into labels; panoptic PNGs are read together with their JSON",
         )
-    labels = np.array(png._decode(files.read_bytes(path), None, KINDS, BIT_DEPTHS, path))
+    labels = np.array(png.open_image(path, None, KINDS, BIT_DEPTHS))
     if labels.dtype.itemsize > 1:
         return labels.astype(np.uint16)
     grey_step = GREY_STEP.get(header.bit_depth, 1) if header.kind == "greyscale" else 1

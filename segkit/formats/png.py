@@ -15,7 +15,7 @@ from PIL import Image
 
 from segkit.formats import png_ids
 from segkit.formats.files import read_bytes, replacing
-from segkit.structures import DatasetError, IdRuns, rgb_to_ids
+from segkit.structures import MAX_SEGMENT_ID, DatasetError, IdRuns, rgb_to_ids
 
 HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit depth, colour type (PNG, section 11.2.2)
 HEADER_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
@@ -61,7 +61,28 @@ def read_ids(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.i
 
 def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
     """(H, W) int32 values, 0..65535, of a 16-bit greyscale PNG; raises DatasetError as `read_rgb` does."""
-    return np.asarray(_decode(read_bytes(path), size_hw, {"greyscale"}, (16,), path)).astype(np.int32)
+    return np.asarray(open_image(path, size_hw, {"greyscale"}, (16,))).astype(np.int32)
+
+
+def open_image(
+    path: Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...]
+) -> Image.Image:
+    """The loaded image of a PNG of one of these `KINDS` and bit depths; raises DatasetError as `read_rgb` does."""
+    return _decode(read_bytes(path), size_hw, kinds, bit_depths, path)
+
+
+def write_ids(path: Path, segment_ids: NDArray[np.integer[Any]]) -> None:
+    """Writes (H, W) ids as 8-bit RGB, R + 256 G + 65536 B, whole or not at all.
+
+    Raises ValueError for an id outside [0, MAX_SEGMENT_ID] or no pixels: a PNG has at least one.
+    """
+    if segment_ids.ndim != 2 or not segment_ids.size:
+        raise ValueError(f"segment_ids must be (H, W), not empty, got {segment_ids.shape}")
+    if segment_ids.min() < 0 or segment_ids.max() > MAX_SEGMENT_ID:
+        got = f"{segment_ids.min()}..{segment_ids.max()}"
+        raise ValueError(f"segment ids must be in [0, {MAX_SEGMENT_ID}], got {got}")
+    with replacing(path) as neighbour:
+        neighbour.write_bytes(png_ids.encode(segment_ids.astype(np.int32, copy=False)))
 
 
 def write(path: Path, pixels: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""RGB PNGs of segment ids, decoded to runs of equal ids: most of the time of panoptic quality is spent here.
+"""RGB PNGs of segment ids, decoded to runs of equal ids and encoded: most of the time of panoptic quality goes here.
 
 A map of segments is flat, so that after inflating nearly every byte is 0, "as the filter predicts": the filters (PNG
 specification, section 9) are undone from one change to the next, and no pixel between them is looked at.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,16 @@ from segkit.structures import IdRuns
 from segkit.structures.compiled import COMPILED, compiled
 
 try:
-    from zlib_ng.zlib_ng import decompressobj  # several times as fast as the standard library's
+    from zlib_ng.zlib_ng import compress, decompressobj  # several times as fast as the standard library's
 except ImportError:
-    from zlib import decompressobj  # type: ignore[assignment]
+    from zlib import compress, decompressobj  # type: ignore[assignment]
 
 AVAILABLE = COMPILED
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LEVEL = 3  # of compression: as small as Pillow's default here, in a tenth of the time
 CHUNK_HEAD, CHUNK_TAIL = 8, 4  # length and name before the data of a chunk, its checksum after
 PLAIN_RGB = (8, 2, 0, 0, 0)  # bit depth, colour type RGB, deflate, the one filter method, not interlaced
-FIRST_CHUNK = 33  # behind the signature and IHDR
+FIRST_CHUNK = 8  # IHDR, behind the signature
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 LOW7, HIGH7, HIGH1 = 0x7F7F7F, 0xFEFEFE, 0x808080  # bits of each of an id's three bytes
 WORD = 8  # bytes looked at together
@@ -35,10 +38,12 @@ MAX_BYTES = 2**31 - 2  # places are int32
 def decode(content: bytes) -> IdRuns | None:
     """The runs of ids R + 256 G + 65536 B of a whole PNG file; None where it is not plain RGB of 8 bits, or not sound:
     the general decoder then tells what is wrong."""
+    packed = _image_data(content)
+    if packed is None:
+        return None
     width, height, *kind = struct.unpack_from(">IIBBBBB", content, 16)
     size = height * (1 + 3 * width)
-    packed = _image_data(content)
-    if tuple(kind) != PLAIN_RGB or packed is None or not 0 < size <= min(MAX_RATIO * len(packed), MAX_BYTES):
+    if tuple(kind) != PLAIN_RGB or not 0 < size <= min(MAX_RATIO * len(packed), MAX_BYTES):
         return None
     places, values = np.empty(size + 1, dtype=np.int32), np.empty(size + 1, dtype=np.uint8)
     found = _inflate(packed, size, places, values)
@@ -49,8 +54,41 @@ def decode(content: bytes) -> IdRuns | None:
     return IdRuns((height, width), starts[:number].copy(), ids[:number].copy()) if number >= 0 else None
 
 
+def encode(segment_ids: NDArray[np.int32]) -> bytes:
+    """A PNG of (H, W) int32 ids in [0, 2^24), not empty: 8-bit RGB with the filter Up, whose bytes are mostly 0."""
+    height, width = segment_ids.shape
+    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)
+    rows[:, 0] = UP
+    if AVAILABLE:
+        _difference_to_above(np.ascontiguousarray(segment_ids), rows)
+    else:
+        planes = np.ascontiguousarray(segment_ids, dtype="<i4").view(np.uint8).reshape(height, width, 4)
+        for channel in range(3):
+            rows[0, 1 + channel :: 3] = planes[0, :, channel]
+            np.subtract(planes[1:, :, channel], planes[:-1, :, channel], out=rows[1:, 1 + channel :: 3])
+    kind = struct.pack(">IIBBBBB", width, height, *PLAIN_RGB)
+    return SIGNATURE + _chunk(b"IHDR", kind) + _chunk(b"IDAT", compress(rows, LEVEL)) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data))
+
+
+@compiled
+def _difference_to_above(ids: NDArray[np.int32], rows: NDArray[np.uint8]) -> None:
+    """Add to the rows of 0, behind their first byte, what differs from the row above."""
+    height, width = ids.shape
+    for y in range(height):
+        for x in range(width):
+            here, above = ids[y, x], ids[y - 1, x] if y else np.int32(0)
+            if here != above:
+                rows[y, 1 + 3 * x] = (here & 255) - (above & 255)
+                rows[y, 2 + 3 * x] = (here >> 8 & 255) - (above >> 8 & 255)
+                rows[y, 3 + 3 * x] = (here >> 16) - (above >> 16)
+
+
 def _image_data(content: bytes) -> bytes | None:
-    """The joined IDAT chunks; None where the chunks do not end with IEND."""
+    """The joined IDAT chunks; None where another chunk's checksum is wrong, or the chunks do not end with IEND."""
     parts, place = [], FIRST_CHUNK
     while place + CHUNK_HEAD <= len(content):
         (length,) = struct.unpack_from(">I", content, place)
@@ -60,6 +98,8 @@ def _image_data(content: bytes) -> bytes | None:
             return None
         if name == b"IDAT":
             parts.append(content[place + CHUNK_HEAD : end])
+        elif crc32(content[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            return None
         elif name == b"IEND":
             return parts[0] if len(parts) == 1 else b"".join(parts)
         place = end + CHUNK_TAIL

@@ -133,7 +133,7 @@ class AveragePrecision:
         header = {
             "categories": [listed[category_id] for category_id in self.categories.listed_ids],
             "options": {"iou_types": [*self.iou_types]},
-            "image_ids": self._images.ids(),
+            "image_ids": [i if isinstance(i, str) else int(i) for i in self._images.ids()],
         }
         arrays: dict[str, NDArray[Any]] = {}
         for iou_type in self.iou_types:
@@ -154,7 +154,7 @@ class AveragePrecision:
                 to_find = arrays[f"{iou_type}_to_find"]
                 _check_state(found, to_find, len(metric), len(metric.categories.things))
                 metric._matches[iou_type], metric._to_find[iou_type] = [found], to_find
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, DatasetError) as error:
             raise DatasetError(f"expected saved counts of average precision, got others ({error})") from error
         return metric
 

@@ -95,15 +95,17 @@ def overlaps_of(
 def _count(
     truth: PanopticSegmentation | RunSegmentation, prediction: PanopticSegmentation | RunSegmentation, where: str
 ) -> Pairs:
-    if isinstance(truth, RunSegmentation) or isinstance(prediction, RunSegmentation):
-        return count_run_pairs(_runs_of(truth), _runs_of(prediction), where)
-    return count_pairs(truth.segment_ids, prediction.segment_ids, where)
+    if _has_runs(truth) and _has_runs(prediction):
+        return count_run_pairs(truth.runs, prediction.runs, where)
+    return count_pairs(_map_of(truth), _map_of(prediction), where)
 
 
-def _runs_of(segmentation: PanopticSegmentation | RunSegmentation) -> IdRuns:
+def _has_runs(segmentation: PanopticSegmentation | RunSegmentation) -> bool:
+    """Whether its map is one that `IdRuns` can hold; other integers are counted pixel by pixel."""
     if isinstance(segmentation, RunSegmentation):
-        return segmentation.runs
-    return IdRuns.of_map(segmentation.segment_ids)
+        return True
+    ids = segmentation.segment_ids
+    return isinstance(ids, np.ndarray) and ids.ndim == 2 and ids.dtype == np.int32
 
 
 def _map_of(segmentation: PanopticSegmentation | RunSegmentation) -> IntArray:

@@ -45,8 +45,9 @@ class PanopticQuality:
         """mode: "reference" is panopticapi, bit for bit; "corrected" counts all crowds of a category instead of the
         last, and adds up in a way that no order of images moves a bit.
 
-        areas: what the declared area of a true segment is worth, see `overlaps_of`. boundary: Boundary PQ too (Cheng et al. 2021), within boundary_ratio of the
-        diagonal. dagger: PQ-dagger too (Porzi et al. 2019, Seamless Scene Segmentation, section 4).
+        areas: what the declared area of a true segment is worth, see `overlaps_of`. boundary: Boundary PQ too (Cheng et
+        al. 2021), within boundary_ratio of the diagonal. dagger: PQ-dagger too (Porzi et al. 2019, Seamless Scene
+        Segmentation, section 4).
         Raises ValueError for another mode, areas or a ratio outside (0, 1).
         """
         if mode not in MODES:
@@ -65,6 +66,9 @@ class PanopticQuality:
     def __len__(self) -> int:
         """The number of images."""
         return len(self._images)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._images
 
     def update(self, image_id: int | str, truth: PanopticSegmentation, prediction: PanopticSegmentation) -> None:
         """Count one image; `Segment.category_id` is the dataset's category_id in both.

@@ -21,6 +21,9 @@ class PerImage(Generic[T]):
     def __len__(self) -> int:
         return len(self._kept)
 
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._kept
+
     def add(self, image_id: int | str, value: T) -> None:
         """Keep `value`; DatasetError where the image was added before."""
         if image_id in self._kept:

@@ -13,9 +13,18 @@ NONE = "–"
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "PQ": ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"),
     "AP": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
-    "mIoU": ("mIoU", "fwIoU", "mACC", "pACC"),
+    "mIoU": ("mIoU", "fwIoU", "mACC", "pACC", "mDice"),
 }
-PER_CLASS_PREFIXES = ("AP-", "IoU-", "ACC-", "BoundaryIoU-", "min(IoU, B-Iou)-")  # Detectron2's flat per-class keys
+PER_CLASS_PREFIXES = (
+    "AP-",
+    "AP50-",
+    "AR-",
+    "IoU-",
+    "ACC-",
+    "Dice-",
+    "BoundaryIoU-",
+    "min(IoU, B-Iou)-",
+)  # Detectron2's flat per-class keys
 PER_CLASS = "per_class"
 UNKNOWN_COLUMNS = 6
 

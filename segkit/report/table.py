@@ -9,7 +9,8 @@ from rich.console import Group as Stack
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.metric_values import Group, format_value, read_group
+from segkit.report.metric_values import PER_CLASS, Group, format_value, read_group
+from segkit.structures import CategorySet
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Stack:
@@ -25,6 +26,26 @@ def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Stack:
         if group.headline:
             families.setdefault(tuple(group.headline), []).append(group)
     return Stack(*(_table(columns, groups) for columns, groups in families.items()))
+
+
+def per_class_tables(metrics: Mapping[str, Mapping[str, Any]], categories: CategorySet | None = None) -> Stack:
+    """A table per task with a row for each class, in the order of the result; names where rows are category ids."""
+    tables = []
+    for task, result in metrics.items():
+        rows = read_group(task, result).tables.get(PER_CLASS, {})
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        table = Table("class", title=task)
+        for column in columns:
+            table.add_column(Text(column), justify="right")
+        for name, row in rows.items():
+            table.add_row(Text(_name(name, categories)), *(Text(format_value(row.get(column))) for column in columns))
+        tables += [table] if rows else []
+    return Stack(*tables)
+
+
+def _name(row: str, categories: CategorySet | None) -> str:
+    known = categories is not None and row.isdigit() and int(row) in categories
+    return categories[int(row)].name if categories is not None and known else row
 
 
 def _table(columns: tuple[str, ...], groups: list[Group]) -> Table:

@@ -30,8 +30,8 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """names: of the channels 0..C-1. channel_of: by category_id, as in a JSON. ignored: values and category ids of the
-    truth that are left out. true_channels, predicted_channels: (VALUES,) int16 or int32, by the value of a PNG."""
+    """names: of the channels 0..C-1. channel_of: by category_id, as in a JSON. ignored: category ids of a
+    JSON that are left out. true_channels, predicted_channels: (VALUES,) int16 or int32, by the value of a PNG."""
 
     names: tuple[str, ...]
     channel_of: Mapping[int, int]
@@ -94,7 +94,7 @@ def _space(
             predicted[value] = channel
     true = predicted.copy()
     true[[value for value in left_out if 0 <= value < VALUES]] = IGNORED
-    return LabelSpace(names, channel_of, frozenset(left_out), true, predicted)
+    return LabelSpace(names, channel_of, frozenset(ignored or ()), true, predicted)
 
 
 class LabelFolder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,18 +53,21 @@ def score_panoptic(
     `PanopticQuality`. areas: what the truth's declared areas are worth, see `overlaps_of`; by default "check" in the
     reference mode and "recount" in the corrected. allow_missing: an image without prediction has nothing predicted.
     allow_extra: predictions of images that the truth lacks are passed over.
-    Raises DatasetError that tells all that is wrong with the files, up to `limit` problems.
+    Raises DatasetError that tells all that is wrong with the files, up to `limit` problems; ValueError for another
+    mode or areas, and for less than one worker or a limit below one.
     """
     problems = Problems(limit)
     truth = coco_panoptic.read(gt_json, tell=problems.add)
-    sizes = {record.image_id: (record.height, record.width) for record in truth.records}
+    refused = len(problems)
     predictions = coco_panoptic.read_predictions(pred_json, truth.categories, tell=problems.add)
-    _check_images(sizes, predictions, Path(pred_json), problems, allow_missing, allow_extra)
+    image_ids = [record.image_id for record in truth.records]
+    # What was refused is neither missing nor extra.
+    allow_missing, allow_extra = allow_missing or len(problems) > refused, allow_extra or refused > 0
+    _check_images(image_ids, predictions, Path(pred_json), problems, allow_missing, allow_extra)
     gt_root, pred_root = _folder(gt_json, gt_folder, problems), _folder(pred_json, pred_folder, problems)
     problems.check()
-    metric = PanopticQuality(
-        truth.categories, mode, areas=areas or DEFAULT_AREAS[mode], boundary=boundary, dagger=dagger
-    )
+    areas = areas or DEFAULT_AREAS.get(mode, "check")
+    metric = PanopticQuality(truth.categories, mode, areas=areas, boundary=boundary, dagger=dagger)
     pairs = _Pairs(metric, predictions, gt_root, pred_root, Path(gt_json), Path(pred_json))
     records = shard.of(list(truth.records))
     for done, (record, found) in enumerate(zip(records, ordered_map(pairs.count, records, workers), strict=True), 1):
@@ -75,7 +78,7 @@ def score_panoptic(
         if progress is not None:
             progress(done, len(records))
     problems.check()
-    return ScoredPanoptic(metric, tuple(sizes))
+    return ScoredPanoptic(metric, tuple(image_ids))
 
 
 @dataclass(frozen=True)
@@ -133,19 +136,20 @@ def _predicted(pair: tuple[int, int], categories: CategorySet) -> Segment:
 
 
 def _check_images(
-    sizes: Mapping[ImageId, tuple[int, int]],
+    image_ids: Sequence[ImageId],
     predictions: Mapping[ImageId, Prediction],
     pred_json: Path,
     problems: Problems,
     allow_missing: bool,
     allow_extra: bool,
 ) -> None:
-    missing = [image_id for image_id in sizes if image_id not in predictions]
+    missing = [image_id for image_id in image_ids if image_id not in predictions]
     if missing and not allow_missing:
-        problem = f"{len(missing)} of {len(sizes)} images have no prediction: {listed(missing)}"
+        problem = f"{len(missing)} of {len(image_ids)} images have no prediction: {listed(missing)}"
         remedy = "predict them, or count them as empty (--allow-missing)"
         problems.add(DatasetError(problem, where=pred_json, remedy=remedy))
-    extra = [image_id for image_id in predictions if image_id not in sizes]
+    known = set(image_ids)
+    extra = [image_id for image_id in predictions if image_id not in known]
     if extra and not allow_extra:
         problem = f"{len(extra)} predictions are of images that the truth lacks: {listed(extra)}"
         remedy = "is it the right file? Pass them over with --allow-extra"

@@ -53,7 +53,7 @@ def score_semantic(
     channels of `CategorySet.semantic_space(thing_channels)` where png_values is "channel"; category ids of a JSON are
     always those of the dataset. Where thing_channels is "one", all things, and id 0, are the channel 0.
     ignore_label: the value (of a panoptic JSON: category_id) of the truth, or values, to be left out, also where one is
-    a class; by default `IGNORE_LABEL` where that is no class. Void is left out in any case.
+    a class; by default of PNGs `IGNORE_LABEL` where that is no class. Void is left out in any case.
     gt_suffix, pred_suffix: end of the file names, as in `_gtFine_labelTrainIds.png`, by default `.png`; of the image
     names in a JSON, by default the extension. What is left of a prediction's path must be the truth's or end in it; a
     prediction without a folder belongs to the truth of its name, where there is one such.

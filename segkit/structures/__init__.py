@@ -9,7 +9,7 @@ from segkit.structures.categories import (
     default_color,
 )
 from segkit.structures.errors import CheckpointError, ConfigError, DatasetError, SegkitError
-from segkit.structures.extents import Extent, extents
+from segkit.structures.extents import Extent, extents, extents_of_runs
 from segkit.structures.id_runs import IdRuns
 from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
@@ -42,6 +42,7 @@ __all__ = [
     "crop_to_rle",
     "default_color",
     "extents",
+    "extents_of_runs",
     "ids_to_rgb",
     "mask_to_rle",
     "rgb_to_ids",

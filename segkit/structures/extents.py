@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.structures.id_runs import IdRuns
 from segkit.structures.panoptic import VOID
 
 
@@ -18,21 +19,18 @@ class Extent(NamedTuple):
 
 
 def extents(segment_ids: NDArray[np.int32]) -> dict[int, Extent]:
-    """Area and tight box of every segment of an (H, W) map but void, by segment_id, ascending; empty for a void map.
+    """Area and tight box of every segment of an (H, W) map but void, by segment_id, ascending; empty for a void map."""
+    return extents_of_runs(IdRuns.of_map(segment_ids))
 
-    Counts runs of equal ids along the rows: segments are compact, so that there are far fewer runs than pixels.
-    """
-    if not segment_ids.size:
+
+def extents_of_runs(runs: IdRuns) -> dict[int, Extent]:
+    """The same of runs: segments are compact, so that there are far fewer runs than pixels."""
+    if not len(runs.ids):
         return {}
-    first = np.ones(segment_ids.shape, dtype=np.bool_)
-    np.not_equal(segment_ids[:, 1:], segment_ids[:, :-1], out=first[:, 1:])
-    starts = np.flatnonzero(first)
-    lengths = np.diff(starts, append=segment_ids.size)
-    run_ids = segment_ids.reshape(-1)[starts]
-    order = np.argsort(run_ids, kind="stable")
-    run_ids, lengths = run_ids[order], lengths[order]
-    rows, lefts = np.divmod(starts[order], segment_ids.shape[1])
-    groups = np.flatnonzero(np.diff(run_ids, prepend=run_ids[0] - 1))
+    order = np.argsort(runs.ids, kind="stable")
+    run_ids, lengths = runs.ids[order], runs.lengths()[order]
+    rows, lefts = np.divmod(runs.starts[order], runs.size_hw[1])
+    groups = np.flatnonzero(np.diff(run_ids.astype(np.int64), prepend=-(2**32)))
     left, top = np.minimum.reduceat(lefts, groups), np.minimum.reduceat(rows, groups)
     width = np.maximum.reduceat(lefts + lengths, groups) - left
     height = np.maximum.reduceat(rows, groups) + 1 - top

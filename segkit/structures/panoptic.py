@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from segkit.structures.id_runs import IdRuns
 
 VOID = 0  # segment_id of unlabelled pixels (panopticapi evaluation.py: VOID = 0)
 MAX_SEGMENT_ID = 256**3 - 1  # what the three bytes of an RGB pixel hold
@@ -34,6 +37,20 @@ class PanopticSegmentation:
 
     segment_ids: NDArray[np.int32]
     segments: tuple[Segment, ...]
+
+    @classmethod
+    def of_runs(
+        cls, runs: IdRuns, segments: tuple[Segment, ...], segment_ids: NDArray[np.int32] | None = None
+    ) -> PanopticSegmentation:
+        """The segmentation whose map the runs are; segment_ids: that map, where it is at hand."""
+        made = cls(runs.to_map() if segment_ids is None else segment_ids, segments)
+        made.__dict__["runs"] = runs
+        return made
+
+    @cached_property
+    def runs(self) -> IdRuns:
+        """The map as runs of ids, found once."""
+        return IdRuns.of_map(self.segment_ids)
 
 
 def ids_to_rgb(segment_ids: NDArray[np.integer]) -> NDArray[np.uint8]:

@@ -175,7 +175,7 @@ def test_an_empty_mask_has_no_pixels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("mode", "size", "message"),
     [
-        ("RGB", (9, 6), "one channel, at most 8 bits, got 8-bit RGB"),
+        ("RGB", (9, 6), "expected a PNG of 8-bit greyscale or palette, got 8-bit RGB"),
         ("RGBA", (9, 6), "got 8-bit RGBA"),
         ("LA", (9, 6), "got 8-bit greyscale with alpha"),
         ("I;16", (9, 6), "got 16-bit greyscale"),

@@ -190,6 +190,71 @@ def test_result_faults(tmp_path: Path, result: object, message: str) -> None:
         coco_instances.read_results(path)
 
 
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"score": NaN}]',
+        '[{"score": 1e400, "x": [1, 1.0, -0.0, 5e-324, 123456789012345678901234567890, 0.1, 1e22]}]',
+        '[{"x": "\\ud800", "x": 2, "\u00e9": null, "y": true}]',
+        "[1",
+        "",
+        "{}",
+    ],
+)
+def test_results_are_read_alike_with_and_without_msgspec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, text: str
+) -> None:
+    monkeypatch.setattr(coco_instances, "FAST_JSON", fast and coco_instances.FAST_JSON)
+    (tmp_path / "r.json").write_text(text, encoding="utf-8")
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(DatasetError, match="expected JSON, got"):
+            coco_instances.load_results(tmp_path / "r.json")
+        return
+    if not isinstance(expected, list):
+        with pytest.raises(DatasetError, match="expected a list of results, got a dict"):
+            coco_instances.load_results(tmp_path / "r.json")
+        return
+    found = coco_instances.load_results(tmp_path / "r.json")
+    assert repr(found) == repr(expected)  # tells 1 from 1.0, and NaN is itself
+
+
+def test_masks_may_be_left_unread(tmp_path: Path, json_path: Path) -> None:
+    content = json.loads(json_path.read_text())
+    content["annotations"][0]["segmentation"] = "nonsense"
+    content["annotations"].append(
+        {k: v for k, v in POLYGON.items() if k not in ("segmentation", "iscrowd")} | {"id": 6}
+    )
+    json_path.write_text(json.dumps(content))
+    first, second = coco_instances.read(json_path, masks=False).annotations
+    assert (first["segmentation"], second["iscrowd"], "segmentation" in second) == ("nonsense", 0, False)
+    content["annotations"][1]["bbox"] = [0, 0, 5]
+    json_path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="annotation 6: expected `bbox`"):
+        coco_instances.read(json_path, masks=False)
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from(JUNK), st.booleans())
+def test_a_look_at_all_annotations_equals_one_at_each(
+    tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object, masks: bool
+) -> None:
+    path = tmp_path_factory.mktemp("spoiled") / "a.json"
+    content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
+    path.write_text(json.dumps(spoil(content, random.randrange, junk)))
+    outcomes = []
+    for way in (coco_instances._all_sound, lambda *_: False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(coco_instances, "_all_sound", way)
+            try:
+                file = coco_instances.read(path, masks)
+                outcomes.append((file.categories.to_coco(), file.images, file.annotations))
+            except DatasetError as error:
+                outcomes.append(str(error))
+    assert repr(outcomes[0]) == repr(outcomes[1])
+
+
 @given(st.randoms(use_true_random=False), st.sampled_from(JUNK))
 def test_whatever_is_wrong_is_a_dataset_error(
     tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object

@@ -5,14 +5,18 @@ import io
 import json
 import pickle
 
+import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segkit.metrics import AveragePrecision
-from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle
+from segkit.metrics import AveragePrecision, average_precision, coco_matching
+from segkit.metrics.average_precision import ScoredImage
+from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle, segmentation_to_rle
 
 CAR, DOG, SKY = 3, 17, 90
 NAMES = {DOG: "dog", CAR: "car", SKY: "sky"}
@@ -315,3 +319,295 @@ def test_entries_of_the_caller_stay_as_they_are():
     metric = metric_of(images)
     assert metric.compute() == metric.compute()
     assert json.dumps(list(images.values())) == before
+
+
+# Both libraries, to the last bit
+
+BOTH = pytest.mark.parametrize("fast", [True, False], ids=["ultrafast", "pycocotools"])
+ALL_IOU_TYPES = ("bbox", "segm", "boundary")
+
+
+@pytest.fixture
+def chosen(monkeypatch):
+    """Sets the library of a test: `chosen(True)` is the fast one."""
+
+    def choose(fast):
+        if fast and coco_matching.ultrafast is None:
+            pytest.skip("ultrafast-pycocotools is not installed")
+        monkeypatch.setattr(coco_matching, "ULTRAFAST", fast)
+
+    return choose
+
+
+def scored_by(fast, images, iou_types=ALL_IOU_TYPES, categories=CATEGORIES, order=None):
+    """The numbers with this library; `images`: image_id -> (size_hw, truth, results)."""
+    before, coco_matching.ULTRAFAST = coco_matching.ULTRAFAST, fast and coco_matching.ultrafast is not None
+    try:
+        metric = AveragePrecision(categories, iou_types)
+        metric.update_images([ScoredImage(image_id, *image) for image_id, image in images.items()])
+        return metric.compute(order)
+    finally:
+        coco_matching.ULTRAFAST = before
+
+
+@st.composite
+def small_scenes(draw):
+    """(categories, image_id -> (size_hw, truth, results)): crowds, equal scores, strange ids, images without anything,
+    boxes and declared areas that are not the masks', polygons that leave the image."""
+    ids = draw(st.lists(st.integers(-5, 10**12), min_size=1, max_size=4, unique=True))
+    categories = CategorySet(Category(i, f"c{i}", True, (0, 0, 0)) for i in ids)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    image_ids = draw(st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=5, unique=True))
+    images = {}
+    for image_id in image_ids:
+        size_hw = tuple(rng.integers(1, [150, 120]).tolist())
+        truth = [entry(rng, size_hw, ids) for _ in range(rng.integers(0, 5))]
+        near = [one | {"category_id": int(rng.choice(ids))} if rng.random() < 0.1 else one for one in truth]
+        results = [entry(rng, size_hw, ids, near) for _ in range(rng.integers(0, 9))]
+        images[image_id] = size_hw, truth, results
+    return categories, images
+
+
+def entry(rng, size_hw, ids, near=None):
+    """An annotation; where `near` is given a result, half of them on one of these."""
+    mask = np.zeros(size_hw, dtype=bool)
+    y, x = (int(rng.integers(0, length)) for length in size_hw)
+    h, w = (int(rng.integers(0, length + 1)) for length in size_hw)
+    mask[y : y + h, x : x + w] = True
+    if rng.random() < 0.3:
+        mask &= rng.random(size_hw) < 0.7
+    box = [float(x), float(y), float(w), float(h)]
+    shape = {"bbox": box, "segmentation": mask_to_rle(mask)}
+    if near is None:
+        if rng.random() < 0.3:
+            shape["segmentation"] = [rng.uniform(-9, max(size_hw) + 9, 2 * rng.integers(3, 7)).round(2).tolist()]
+        area = float(rng.choice([w * h, rng.integers(0, 12000)]))
+        return {"category_id": int(rng.choice(ids)), "iscrowd": int(rng.random() < 0.2), "area": area, **shape}
+    if near and rng.random() < 0.5:
+        one = near[rng.integers(len(near))]
+        moved = np.add(one["bbox"], rng.choice([0, 0, 1, 2.5], 4)).tolist()
+        rle = segmentation_to_rle(one["segmentation"], size_hw)
+        shape = {"bbox": moved, "segmentation": rle}
+        return {"category_id": one["category_id"], "score": float(rng.choice([0.25, 0.5, 0.75])), **shape}
+    return {"category_id": int(rng.choice(ids)), "score": float(rng.choice([0.0, 0.5, 1.0, rng.random()])), **shape}
+
+
+def peer(categories, images, iou_type):
+    """pycocotools alone, in memory; masks without boxes, as Detectron2 gives them."""
+    kept = {"bbox": "bbox", "segm": "segmentation"}[iou_type]
+    sizes = [{"id": i, "height": size[0], "width": size[1]} for i, (size, _, _) in images.items()]
+    truths = [one | {"image_id": i} for i, (_, truth, _) in images.items() for one in truth]
+    found = [
+        {"image_id": i, "category_id": one["category_id"], "score": one["score"], kept: one[kept]}
+        for i, (_, _, results) in images.items()
+        for one in results
+    ]
+    names = [{"id": c.category_id, "name": c.name} for c in categories.things]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        annotations = [one | {"id": number} for number, one in enumerate(truths, 1)]
+        coco.dataset = {"info": {}, "images": sizes, "annotations": annotations, "categories": names}
+        coco.createIndex()
+        scorer = COCOeval(coco, coco.loadRes(json.loads(json.dumps(found))), iou_type)
+        scorer.evaluate()
+        scorer.accumulate()
+        scorer.summarize()
+    expected = dict(zip(STATS, scorer.stats, strict=True))
+    for kind, values in (("AP", scorer.eval["precision"][:, :, :, 0, -1]), ("AR", scorer.eval["recall"][..., 0, -1])):
+        for index, category in enumerate(categories.things):
+            one = values[..., index][values[..., index] > -1]
+            expected[f"{kind}-{category.name}"] = np.mean(one) if one.size else -1
+    return {name: value * 100 if value >= 0 else None for name, value in expected.items()}
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_scenes())
+def test_equals_pycocotools_on_random_scenes(scene):
+    categories, images = scene
+    fast = scored_by(True, images, categories=categories)
+    assert fast == scored_by(False, images, categories=categories)
+    if any(results for _, _, results in images.values()):
+        for iou_type in ("bbox", "segm"):
+            assert fast[iou_type] == peer(categories, images, iou_type)
+
+
+@settings(max_examples=30, deadline=None)
+@given(small_scenes(), st.randoms(use_true_random=False))
+def test_neither_the_order_of_images_nor_ids_nor_shards_move_a_bit(scene, random):
+    """Exact: the order in which images come, how they are split and merged, and ids renamed in the same order (image
+    ids settle ties between images; category ids the order in which classes are added up)."""
+    categories, images = scene
+    expected = scored_by(True, images, categories=categories)
+    shuffled = random.sample(list(images), len(images))
+    assert scored_by(True, {i: images[i] for i in shuffled}, categories=categories) == expected
+    rank = {image_id: f"{place:03}" for place, image_id in enumerate(sorted(images))}
+    assert scored_by(True, {rank[i]: images[i] for i in shuffled}, categories=categories) == expected
+    cut = random.randrange(len(images) + 1)
+    shards = [AveragePrecision(categories, ALL_IOU_TYPES) for _ in range(3)]
+    for number, image_id in enumerate(shuffled):
+        shards[number >= cut].update(image_id, *images[image_id])
+    random.shuffle(shards)
+    saved = [AveragePrecision.from_state(*through_npz(*shard.state())) for shard in shards]
+    for group in (shards, saved):
+        merged = AveragePrecision(categories, ALL_IOU_TYPES)
+        for shard in group:
+            merged.merge(shard)
+        assert merged.compute() == expected
+        assert len(merged) == len(images)
+
+
+def through_npz(header, arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    file.seek(0)
+    with np.load(file, allow_pickle=False) as loaded:
+        return json.loads(json.dumps(header)), {name: loaded[name] for name in arrays}
+
+
+@given(small_scenes())
+@settings(max_examples=15, deadline=None)
+def test_more_results_than_count(scene):
+    """The hundred best per class and image: with and without truth of the class."""
+    categories, images = scene
+    many = {i: (size, truth, results * 40) for i, (size, truth, results) in images.items()}
+    fast = scored_by(True, many, ("bbox",), categories)
+    assert fast == scored_by(False, many, ("bbox",), categories)
+    if any(results for _, _, results in many.values()):
+        assert fast["bbox"] == peer(categories, many, "bbox")
+
+
+@BOTH
+def test_boundary_iou_by_hand(fast, chosen):
+    chosen(fast)
+    # 100 x 100 pixels: boundaries are round(0.02 * 141.4) = 3 px wide. Truth: 40 x 40, boundary 1600 - 34^2 = 444 px.
+    # The result lacks the inner 20 x 20 (at distance 10 from the edge): mask IoU 1200 / 1600 = 0.75. Its boundary is
+    # the same ring and 3 px around the hole, 26^2 - 20^2 = 276: boundary IoU 444 / 720 = 0.617 and so is the smaller.
+    whole = np.zeros((100, 100), dtype=bool)
+    whole[10:50, 10:50] = True
+    ring = whole.copy()
+    ring[20:40, 20:40] = False
+    truth = {"category_id": CAR, "area": 1600, "segmentation": mask_to_rle(whole)}
+    result = {"category_id": CAR, "score": 0.5, "segmentation": mask_to_rle(ring)}
+    metric = AveragePrecision(CATEGORIES, ["segm", "boundary"])
+    metric.update(1, (100, 100), [truth], [result])
+    numbers = metric.compute()
+    assert numbers["segm"]["AR100"] == pytest.approx(60)  # found at 0.50 ... 0.75
+    assert numbers["boundary"]["AR100"] == pytest.approx(30)  # found at 0.50, 0.55 and 0.60
+
+
+@BOTH
+def test_a_crowd_is_compared_by_its_mask_alone(fast, chosen):
+    chosen(fast)
+    # The result lies deep inside the crowd: their boundaries do not meet, yet it counts neither way.
+    crowd, inside = annotation(0, 0, 100, 100, iscrowd=1), annotation(40, 40, 20, 20, score=0.9)
+    found = [annotation(110, 0, 20, 20), annotation(110, 0, 20, 20, score=0.5)]
+    assert score([crowd, found[0]], [inside, found[1]], ["boundary"])["boundary"]["AP"] == pytest.approx(100)
+
+
+@pytest.mark.skipif(coco_matching.ultrafast is None, reason="ultrafast-pycocotools is not installed")
+@pytest.mark.parametrize("size_hw", [(1, 1), (1, 40), (24, 7), (25, 25), (31, 67), (125, 125), (333, 91)])
+def test_the_libraries_agree_on_boundaries_of_all_widths(size_hw):
+    rng = np.random.default_rng(0)
+    images = {}
+    for image_id in range(6):
+        mask = cv2.blur(rng.random(size_hw), (9, 9)) > 0.48
+        truth = [{"category_id": CAR, "area": int(mask.sum()), "segmentation": mask_to_rle(mask)}]
+        other = mask ^ (rng.random(size_hw) < 0.02)
+        images[image_id] = size_hw, truth, [{"category_id": CAR, "score": 0.5, "segmentation": mask_to_rle(other)}]
+    assert scored_by(True, images, ["boundary"]) == scored_by(False, images, ["boundary"])
+
+
+def test_says_which_library_matches(monkeypatch):
+    monkeypatch.setattr(coco_matching, "ULTRAFAST", True)
+    assert coco_matching.library() == "ultrafast_pycocotools"
+    monkeypatch.setattr(coco_matching, "ULTRAFAST", False)
+    assert coco_matching.library() == "pycocotools"
+
+
+def test_masks_and_boxes_are_not_kept():
+    metric = AveragePrecision(CATEGORIES, ["bbox", "segm"])
+    truth, results = [annotation(0, 0, 10, 10)] * 7, [annotation(0, 0, 10, 10, score=0.5)] * 60
+    metric.update(-1, SIZE, truth, results)
+    sizes = []
+    for image_id in range(3 * average_precision.IMAGES_AT_ONCE - 1):
+        metric.update(image_id, SIZE, truth, results)
+        if not metric._waiting:
+            sizes.append(len(pickle.dumps(metric)))
+    # 27 bytes a result and IoU type, and a little for each image and array.
+    per_image = (sizes[-1] - sizes[0]) / (2 * average_precision.IMAGES_AT_ONCE)
+    assert len(sizes) == 3
+    assert per_image < 2 * 60 * 27 + 60
+
+
+def test_update_images_adds_all_or_nothing():
+    good = ScoredImage(1, SIZE, [annotation(0, 0, 10, 10)], [annotation(0, 0, 10, 10, score=0.5)])
+    bad = good._replace(image_id=2, results=[annotation(0, 0, 10, 10, score=float("nan"))])
+    metric = AveragePrecision(CATEGORIES)
+    metric.update(7, SIZE, [], [])
+    with pytest.raises(DatasetError, match=r"^image 2, results\[0\]: expected a finite score"):
+        metric.update_images([good, bad])
+    with pytest.raises(DatasetError, match="image 1"):
+        metric.update_images([good, good])
+    with pytest.raises(DatasetError, match="image 7"):
+        metric.update_images([good, good._replace(image_id=7)])
+    metric.update_images([])
+    metric.update_images([good])
+    assert len(metric) == 2
+    assert metric.compute()["segm"]["AP"] == pytest.approx(100)
+
+
+def test_boxes_from_masks():
+    # COCO.loadRes: the box around the mask, sized by the mask's area. Of 40 x 40 = 1600 px (medium) 900 are left
+    # (small): the false result in front does not count against the medium object.
+    hollow = np.zeros(SIZE, dtype=bool)
+    hollow[60:100, 60:100] = True
+    hollow[61:99, 61:79] = False
+    results = [
+        {"category_id": CAR, "score": 0.9, "segmentation": mask_to_rle(hollow)},
+        {"category_id": CAR, "score": 0.5, "segmentation": annotation(0, 0, 40, 40)["segmentation"]},
+    ]
+    for iou_types in (["bbox"], ["bbox", "segm"]):
+        metric = AveragePrecision(CATEGORIES, iou_types)
+        metric.update_images([ScoredImage(1, SIZE, [annotation(0, 0, 40, 40)], results)], boxes_from_masks=True)
+        numbers = metric.compute()["bbox"]
+        assert (numbers["APm"], numbers["AP50"]) == (pytest.approx(100), pytest.approx(50))
+    assert hollow.sum() < 32**2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"segmentation": []}, "polygons of three or more pairs"),
+        ({"segmentation": [[0, 0, 5, 5]]}, "polygons of three or more pairs of x and y .* got lengths \\[4\\]"),
+        ({"segmentation": [[0, 0, 5, 5, 1, 2, 3]]}, "polygons of three or more pairs"),
+        ({"segmentation": [[0, 0, 5, 5, 1, 2e6]]}, "polygons of three or more pairs .* within 1e\\+06 pixels"),
+        ({"segmentation": [[0, 0, 5, 5, 1, float("nan")]]}, "expected every polygon to be a list of finite x and y"),
+        ({"segmentation": ["abcdef"]}, "expected every polygon to be a list of finite x and y"),
+        ({"bbox": [0, 0, -1, 5]}, "with a width and height of 0 or more, got \\[0, 0, -1, 5\\]; is it"),
+        ({"area": 10**400}, "expected a finite area"),
+    ],
+)
+def test_bad_truth_is_worded(change, message):
+    with pytest.raises(DatasetError, match=f"^image 1, truth\\[1\\]: .*{message}"):
+        score([annotation(0, 0, 5, 5), annotation(0, 0, 5, 5) | change], [])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda h, a: h.pop("options"),
+        lambda h, a: h.update(categories=5),
+        lambda h, a: h.update(options={"iou_types": ["keypoints"]}),
+        lambda h, a: h.update(image_ids=[1]),
+        lambda h, a: a.pop("segm_true"),
+        lambda h, a: a.update(segm_score=a["segm_score"][1:]),
+        lambda h, a: a.update(bbox_to_find=a["bbox_to_find"][1:]),
+        lambda h, a: a.update(bbox_thing=a["bbox_thing"] + np.int32(9)),
+        lambda h, a: a.update(bbox_false=a["bbox_false"].astype(np.int64)),
+    ],
+)
+def test_foreign_state_is_refused(spoil):
+    header, arrays = metric_of(scenes(seed=3)).state()
+    spoil(header, arrays)
+    with pytest.raises(DatasetError, match="expected saved counts of average precision"):
+        AveragePrecision.from_state(header, arrays)

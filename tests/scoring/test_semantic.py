@@ -175,6 +175,20 @@ def test_panoptic_truth_against_maps_and_detectron2s_json(tmp_path, folders, pan
     assert (merged["IoU-things"], merged["mIoU"]) == (wanted["IoU-car"], pytest.approx(wanted["mIoU"]))
 
 
+def test_categories_of_a_panoptic_truth_are_ignored_only_if_asked(tmp_path):
+    categories = CategorySet([Category(1, "a", False, (0, 0, 0)), Category(255, "b", False, (0, 0, 1))])
+    with coco_panoptic.PanopticWriter(tmp_path / "gt.json", tmp_path / "gt", categories) as writer:
+        ids = np.array([[1, 1, 2, 0]], dtype=np.int32)
+        segments = Segment(1, 1, False, 2), Segment(2, 255, False, 1)
+        writer.add(5, "a.jpg", PanopticSegmentation(ids, segments))
+    label_maps.write(tmp_path / "pred/a.png", np.array([[0, 1, 1, 0]]))
+    for ignore_label, pixels in ((None, [2, 1]), (255, [2, 0]), ((1, 255), [0, 0]), ((), [2, 1])):
+        metric = score_semantic(
+            tmp_path / "gt.json", tmp_path / "pred", png_values="channel", ignore_label=ignore_label
+        )
+        assert metric.confusion.sum(axis=0).tolist() == pixels
+
+
 def test_label_truth_against_detectron2s_json(tmp_path, folders):
     results = tmp_path / "sem_seg_predictions.json"
     results.write_text(json.dumps(results_of([0, 1, 2])))

@@ -1,0 +1,130 @@
+"""Panoptic quality in the training loop: segkit's evaluator against Detectron2's COCOPanopticEvaluator.
+
+Both get the same predictions in memory (as a model gives them) and a COCO panoptic dataset of made-up images on disk,
+`process` each image and `evaluate` at the end; the numbers must be equal. segkit's evaluator is run as it is, which
+also writes all predictions as PNG and JSON, the error analysis and the counts, and without that export: Detectron2's
+deletes its PNGs.
+
+    python benchmarks/panoptic_evaluator.py [--images 100]
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _panoptic_scenes import CATEGORIES, write_pairs
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
+
+from segkit.data.catalog import Dataset
+from segkit.evaluation.base import Truth
+from segkit.evaluation.panoptic import PanopticEvaluator
+from segkit.formats import coco_panoptic
+
+SIZE_HW = (480, 640)
+ELLIPSES = 12
+BURST = 20
+SEED = 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=100, help="images in all (default: %(default)s)")
+    bursts = max(2, parser.parse_args().images // BURST)
+    logging.getLogger("detectron2").setLevel(logging.WARNING)
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(SEED)
+    ratios: dict[str, list[float]] = {"with its export": [], "numbers alone": []}
+    with tempfile.TemporaryDirectory() as name:
+        for index in range(bursts + 1):
+            folder = Path(name) / str(index)
+            truth, predictions = write_pairs(folder, BURST, SIZE_HW, ELLIPSES, rng)
+            dataset = load(f"bench_{index}", truth)
+            batches = outputs_of(dataset, truth, predictions)
+            theirs, their_seconds = run(detectron2_evaluator(dataset, truth, folder), batches)
+            for title, export in (("with its export", True), ("numbers alone", False)):
+                evaluator = PanopticEvaluator(dataset, Truth(dataset, "one"), folder / title, export=export)
+                ours, seconds = run(evaluator, batches)
+                check_equal(ours["panoptic_seg"], theirs["panoptic_seg"])
+                if index:  # the first burst warms up
+                    ratios[title].append(their_seconds / seconds)
+    print(f"{bursts * BURST} images of {SIZE_HW[0]} x {SIZE_HW[1]}, process and evaluate, all numbers equal")
+    for title, found in ratios.items():
+        spread = f"{min(found):.1f} to {max(found):.1f} over {len(found)} bursts"
+        print(f"  segkit {title}: {statistics.median(found):.1f}x COCOPanopticEvaluator ({spread})")
+
+
+def load(name: str, truth: Path) -> Dataset:
+    """The dataset, without images: evaluators open none."""
+    file = coco_panoptic.read(truth)
+    records = [
+        {
+            "file_name": record.file_name,
+            "image_id": record.image_id,
+            "height": record.height,
+            "width": record.width,
+            "pan_seg_file_name": str(truth.with_suffix("") / record.png_name),
+            "pan_seg_format": "coco_panoptic",
+            "segments_info": list(record.segments_info),
+        }
+        for record in file.records
+    ]
+    return Dataset(name, file.categories, ("panoptic_quality",), records)
+
+
+def outputs_of(dataset: Dataset, truth: Path, predictions: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(model input, model output) of every image, with contiguous ids as a model gives them."""
+    found = coco_panoptic.read_predictions(predictions, CATEGORIES)
+    folder = predictions.with_suffix("")
+    pairs = []
+    for record in dataset.records:
+        prediction = found[record["image_id"]]
+        ids = coco_panoptic.read_id_runs(folder / prediction.png_name).to_map()
+        numbers = {segment_id: number for number, segment_id in enumerate(prediction.category_of, 1)}
+        small = np.zeros_like(ids)
+        info = []
+        for segment_id, category_id in prediction.category_of.items():
+            small[ids == segment_id] = numbers[segment_id]
+            isthing = CATEGORIES[category_id].isthing
+            known = CATEGORIES.thing_contiguous_ids if isthing else CATEGORIES.stuff_contiguous_ids
+            info.append({"id": numbers[segment_id], "isthing": isthing, "category_id": known[category_id]})
+        pairs.append((record, {"panoptic_seg": (torch.from_numpy(small), info)}))
+    return pairs
+
+
+def detectron2_evaluator(dataset: Dataset, truth: Path, folder: Path) -> COCOPanopticEvaluator:
+    MetadataCatalog.get(dataset.name).set(
+        panoptic_json=str(truth),
+        panoptic_root=str(truth.with_suffix("")),
+        thing_dataset_id_to_contiguous_id=dict(CATEGORIES.thing_contiguous_ids),
+        stuff_dataset_id_to_contiguous_id={0: 0, **CATEGORIES.stuff_contiguous_ids},
+    )
+    return COCOPanopticEvaluator(dataset.name, str(folder))
+
+
+def run(evaluator: DatasetEvaluator, batches: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    evaluator.reset()
+    for given, output in batches:
+        ids, info = output["panoptic_seg"]
+        evaluator.process([given], [{"panoptic_seg": (ids, [dict(one) for one in info])}])
+    return evaluator.evaluate(), time.perf_counter() - start
+
+
+def check_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Detectron2 adds up per process of its pool, which moves the last digits."""
+    for name, value in theirs.items():
+        if abs(ours[name] - value) > 1e-9:
+            raise SystemExit(f"{name}: segkit {ours[name]!r}, Detectron2 {value!r}")
+
+
+if __name__ == "__main__":
+    main()

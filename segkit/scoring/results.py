@@ -1,0 +1,43 @@
+"""All that counts tell, as one dict for JSON: the numbers by task, and for panoptic quality why they are so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality
+from segkit.metrics.bootstrap import confidence_intervals
+from segkit.metrics.panoptic_confusion import segment_confusion
+from segkit.metrics.panoptic_errors import error_budget
+from segkit.metrics.worst_images import worst_images
+from segkit.scoring.counts_file import SavedCounts
+
+WORST_IMAGES = 50
+
+
+def results_of(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, Any]:
+    """Task -> its numbers, as Detectron2 names them, in percent, None where undefined; and of panoptic quality
+    `analysis`, see `analyse`."""
+    metric = counts.metric
+    if isinstance(metric, PanopticQuality):
+        found = {"panoptic_seg": metric.compute(counts.image_order)}
+        return {**found, "analysis": analyse(metric, counts.image_order, worst)}
+    if isinstance(metric, AveragePrecision):
+        return dict(metric.compute())
+    task = "cityscapes_segm" if isinstance(metric, CityscapesAP) else "sem_seg"
+    return {task: metric.compute()}
+
+
+def analyse(
+    metric: PanopticQuality, image_order: Sequence[int | str] | None = None, worst: int = WORST_IMAGES
+) -> dict[str, Any]:
+    """{intervals, error_budget, confusion, worst_images (at most `worst`), per_image}: see the functions of these names
+    in segkit.metrics and docs/metric-rules.md."""
+    table, categories, mode = metric.table(image_order), metric.categories, metric.mode
+    return {
+        "intervals": confidence_intervals(table, categories, mode),
+        "error_budget": error_budget(table, categories, mode),
+        "confusion": segment_confusion(table, categories, mode),
+        "worst_images": worst_images(table, categories, mode, worst),
+        "per_image": [{"image_id": image_id, **one} for image_id, one in metric.per_image(image_order).items()],
+    }
