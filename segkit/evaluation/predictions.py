@@ -32,7 +32,7 @@ def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> Pano
         )
         for segment in segments_info
     ]
-    return PanopticSegmentation.of_runs(runs, tuple(s for s in segments if s.area_px), segment_ids)
+    return PanopticSegmentation.of_runs(runs, tuple(s for s in segments if s.area_px))
 
 
 def instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:

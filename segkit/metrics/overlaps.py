@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, Pairs, count_pairs
 from segkit.metrics.run_pairs import count_run_pairs
-from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, DatasetError, PanopticSegmentation, Segment
 
 # area_px: of the map, or what was declared; counted_px: of the map; boundary_px: 0 where boundaries are not counted.
 SEGMENT = np.dtype(
@@ -35,14 +35,6 @@ Table = NDArray[np.void]
 
 
 @dataclass(frozen=True)
-class RunSegmentation:
-    """A panoptic segmentation whose map is given as runs of ids."""
-
-    runs: IdRuns
-    segments: tuple[Segment, ...]
-
-
-@dataclass(frozen=True)
 class ImageOverlaps:
     """truth: (T,) and prediction: (P,) `SEGMENT` rows in the order listed; pairs: (N,) `PAIR` rows, ascending by
     (true, predicted) segment_id, void first; every pair that shares a pixel, but for void on void."""
@@ -53,8 +45,8 @@ class ImageOverlaps:
 
 
 def overlaps_of(
-    truth: PanopticSegmentation | RunSegmentation,
-    prediction: PanopticSegmentation | RunSegmentation,
+    truth: PanopticSegmentation,
+    prediction: PanopticSegmentation,
     categories: CategorySet,
     *,
     areas: str = "recount",
@@ -63,7 +55,7 @@ def overlaps_of(
     truth_where: str | None = None,
     prediction_where: str | None = None,
 ) -> ImageOverlaps:
-    """Count two maps of one image: (H, W) integers, 0 = void, or runs of them; category ids of the dataset.
+    """Count two maps of one image: (H, W) integers, 0 = void; category ids of the dataset.
 
     areas: what the `area_px` of a true segment is worth: "recount" (not read), "check" (refused where it is wrong)
     or "trust" (taken in place of the map's, as panopticapi does). Predicted areas are not read.
@@ -88,28 +80,22 @@ def overlaps_of(
     pairs["pixels"] = pixels
     found = ImageOverlaps(true_rows, predicted_rows, pairs)
     if boundary_ratio is not None:
-        _count_boundaries(found, _map_of(truth), _map_of(prediction), boundary_ratio)
+        _count_boundaries(found, truth.segment_ids, prediction.segment_ids, boundary_ratio)
     return found
 
 
-def _count(
-    truth: PanopticSegmentation | RunSegmentation, prediction: PanopticSegmentation | RunSegmentation, where: str
-) -> Pairs:
+def _count(truth: PanopticSegmentation, prediction: PanopticSegmentation, where: str) -> Pairs:
     if _has_runs(truth) and _has_runs(prediction):
         return count_run_pairs(truth.runs, prediction.runs, where)
-    return count_pairs(_map_of(truth), _map_of(prediction), where)
+    return count_pairs(truth.segment_ids, prediction.segment_ids, where)
 
 
-def _has_runs(segmentation: PanopticSegmentation | RunSegmentation) -> bool:
+def _has_runs(segmentation: PanopticSegmentation) -> bool:
     """Whether its map is one that `IdRuns` can hold; other integers are counted pixel by pixel."""
-    if isinstance(segmentation, RunSegmentation):
+    if "runs" in vars(segmentation):
         return True
     ids = segmentation.segment_ids
     return isinstance(ids, np.ndarray) and ids.ndim == 2 and ids.dtype == np.int32
-
-
-def _map_of(segmentation: PanopticSegmentation | RunSegmentation) -> IntArray:
-    return segmentation.runs.to_map() if isinstance(segmentation, RunSegmentation) else segmentation.segment_ids
 
 
 def _segments(

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from segkit.metrics.label_pairs import Pairs
 from segkit.structures import DatasetError, IdRuns
 from segkit.structures.compiled import COMPILED, compiled
+from segkit.structures.id_runs import sum_by_key
 
 ID_BITS, LOW_BITS = np.uint64(32), np.uint64(0xFFFFFFFF)  # of a key: the true id above, the predicted one below
 SIGN = np.uint32(0x80000000)  # flipped, unsigned keys are in the order of signed ids
-MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, of mixed bits: the upper half of a product depends on all bits of a key
 
 
 def count_run_pairs(truth: IdRuns, prediction: IdRuns, where: object = "") -> Pairs:
@@ -30,18 +30,14 @@ def count_run_pairs(truth: IdRuns, prediction: IdRuns, where: object = "") -> Pa
     true_bits, predicted_bits = (runs.ids.view(np.uint32) ^ SIGN for runs in (truth, prediction))
     if COMPILED:
         keys, lengths = _merged(truth.starts, true_bits, prediction.starts, predicted_bits, size)
-        keys, pixels = _sum_by_key(keys, lengths, 1 << int(2 * len(keys)).bit_length())
-        keys, pixels = keys[pixels > 0], pixels[pixels > 0]
     else:
         starts = np.union1d(truth.starts, prediction.starts)
         first = true_bits[np.searchsorted(truth.starts, starts, "right") - 1].astype(np.uint64)
         second = predicted_bits[np.searchsorted(prediction.starts, starts, "right") - 1].astype(np.uint64)
-        keys, places = np.unique(first << ID_BITS | second, return_inverse=True)
-        pixels = np.zeros(len(keys), dtype=np.int64)
-        np.add.at(pixels, places, np.diff(starts, append=size))
-    order = np.argsort(keys)
-    bits = (keys[order] >> ID_BITS).astype(np.uint32), (keys[order] & LOW_BITS).astype(np.uint32)
-    return (bits[0] ^ SIGN).view(np.int32), (bits[1] ^ SIGN).view(np.int32), pixels[order]
+        keys, lengths = first << ID_BITS | second, np.diff(starts, append=np.int32(size))
+    keys, pixels = sum_by_key(keys, lengths)
+    bits = (keys >> ID_BITS).astype(np.uint32), (keys & LOW_BITS).astype(np.uint32)
+    return (bits[0] ^ SIGN).view(np.int32), (bits[1] ^ SIGN).view(np.int32), pixels
 
 
 @compiled
@@ -67,19 +63,3 @@ def _merged(
         prediction += predicted_end == end
         start = end
     return keys[:number], lengths[:number]
-
-
-@compiled
-def _sum_by_key(
-    keys: NDArray[np.uint64], lengths: NDArray[np.int32], slots: int
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """A hash table of `slots`, a power of two above the number of keys: key and sum of its lengths, 0 where free."""
-    table, totals = np.zeros(slots, dtype=np.uint64), np.zeros(slots, dtype=np.int64)
-    for index in range(keys.size):
-        key = keys[index]
-        slot = np.int64(key * MIX >> ID_BITS) & (slots - 1)
-        while totals[slot] and table[slot] != key:
-            slot = (slot + 1) & (slots - 1)
-        table[slot] = key
-        totals[slot] += lengths[index]
-    return table, totals

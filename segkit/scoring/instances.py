@@ -25,19 +25,19 @@ log = logging.getLogger(__name__)
 
 @files.no_garbage_collection()
 def score_instances(
-    truth_json: str | Path,
+    gt_json: str | Path,
     results_json: str | Path,
     *,
-    truth_pngs: str | Path | None = None,
+    gt_folder: str | Path | None = None,
     iou_types: Sequence[str] = ("bbox", "segm"),
     categories: CategorySet | None = None,
     shard: Shard = EVERYTHING,
     workers: int = 1,
     progress: Progress | None = None,
-    problem_limit: int = DEFAULT_LIMIT,
+    limit: int = DEFAULT_LIMIT,
 ) -> AveragePrecision:
     """The metric, filled, of a COCO results list against an instances JSON (polygons or RLE), or against the things of
-    a panoptic JSON with the folder of its PNGs (`truth_pngs`).
+    a panoptic JSON with the folder of its PNGs (`gt_folder`).
 
     iou_types: "bbox", "segm", "boundary". Masks are sized by their own area also where results have boxes (Detectron2
     drops these; pycocotools alone sizes by the box). Results without any box get one around the mask and are sized by
@@ -47,15 +47,15 @@ def score_instances(
     PNGs; the matching library has its own (RAYON_NUM_THREADS). progress: called with (images done, all).
     An image without results has missed all its truth (COCO's rule); an empty list scores 0.
 
-    Raises DatasetError with up to `problem_limit` problems: what the formats refuse, results that name an image or
+    Raises DatasetError with up to `limit` problems: what the formats refuse, results that name an image or
     category that the truth lacks, entries that `AveragePrecision.update` refuses, masks asked for where there are none;
     ValueError for other iou_types or fewer than one worker.
     """
     results = coco_instances.load_results(results_json)
     kinds = _comparable(checked_iou_types(iou_types), results, results_json)
-    truth = _Truth.of_instances(truth_json, kinds) if truth_pngs is None else _Truth.of_panoptic(truth_json, truth_pngs)
+    truth = _Truth.of_instances(gt_json, kinds) if gt_folder is None else _Truth.of_panoptic(gt_json, gt_folder)
     metric = AveragePrecision(truth.categories if categories is None else categories, kinds)
-    problems = Problems(problem_limit)
+    problems = Problems(limit)
     found = _by_image(results, truth.sizes_hw, problems, Path(results_json))
     boxes_from_masks = "bbox" in kinds and not any("bbox" in result for result in results)
     del results
@@ -64,7 +64,7 @@ def score_instances(
     blocks = [image_ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(image_ids), IMAGES_AT_ONCE)]
     done = 0
     for block, images in zip(blocks, ordered_map(read.block, blocks, workers), strict=True):
-        _add(metric, images, boxes_from_masks, problems, f"{truth_json} with {results_json}")
+        _add(metric, images, boxes_from_masks, problems, f"{gt_json} with {results_json}")
         done += len(block)
         if progress is not None:
             progress(done, len(image_ids))

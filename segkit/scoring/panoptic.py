@@ -13,10 +13,10 @@ from segkit.formats import coco_panoptic
 from segkit.formats.coco_panoptic import PanopticRecord, Prediction
 from segkit.formats.coco_tables import listed
 from segkit.metrics import PanopticQuality
-from segkit.metrics.overlaps import ImageOverlaps, RunSegmentation, overlaps_of
+from segkit.metrics.overlaps import ImageOverlaps, overlaps_of
 from segkit.scoring.problems import DEFAULT_LIMIT, Problems
 from segkit.scoring.workers import Progress, Shard, ordered_map
-from segkit.structures import CategorySet, DatasetError, IdRuns, Segment
+from segkit.structures import CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment
 
 ImageId = int | str
 DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
@@ -102,16 +102,21 @@ class _Pairs:
         categories, image_id = self.metric.categories, record.image_id
         gt_png = self.gt_root / record.png_name
         runs = coco_panoptic.read_id_runs(gt_png)
-        truth = RunSegmentation(runs, tuple(_segment(info, categories, runs) for info in record.segments_info))
+        truth = PanopticSegmentation.of_runs(
+            runs, tuple(_segment(info, categories, runs) for info in record.segments_info)
+        )
         where = f"{gt_png}, image {image_id!r}"
         if image_id in self.predictions:
             prediction = self.predictions[image_id]
             pred_png = self.pred_root / prediction.png_name
             segments = tuple(_predicted(pair, categories) for pair in prediction.category_of.items())
-            predicted = RunSegmentation(coco_panoptic.read_id_runs(pred_png), segments)
+            predicted = PanopticSegmentation.of_runs(coco_panoptic.read_id_runs(pred_png), segments)
             where = f"{where} (prediction {pred_png})"
         else:
-            pred_png, predicted = self.pred_json, RunSegmentation(IdRuns.of_map(np.zeros(runs.size_hw, np.int32)), ())
+            pred_png, predicted = (
+                self.pred_json,
+                PanopticSegmentation.of_runs(IdRuns.of_map(np.zeros(runs.size_hw, np.int32)), ()),
+            )
         return overlaps_of(
             truth,
             predicted,

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from segkit.structures.compiled import COMPILED, compiled
 
 WORD = 8  # flags looked at together
+MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, of mixed bits: the upper half of a product depends on all bits of a key
+UPPER_HALF = np.uint64(32)
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,13 @@ class IdRuns:
     @classmethod
     def of_map(cls, segment_ids: NDArray[np.int32]) -> IdRuns:
         """The runs of an (H, W) map of ids in the range of int32."""
-        begins = np.ones(segment_ids.shape, dtype=np.bool_)
-        np.not_equal(segment_ids[:, 1:], segment_ids[:, :-1], out=begins[:, 1:])
-        flags = begins.reshape(-1)
-        starts = _places(flags) if COMPILED else np.flatnonzero(flags).astype(np.int32)
         height, width = segment_ids.shape
+        if COMPILED:
+            starts = _starts_of(np.ascontiguousarray(segment_ids))
+        else:
+            begins = np.ones(segment_ids.shape, dtype=np.bool_)
+            np.not_equal(segment_ids[:, 1:], segment_ids[:, :-1], out=begins[:, 1:])
+            starts = np.flatnonzero(begins).astype(np.int32)
         return cls((height, width), starts, segment_ids.reshape(-1)[starts].astype(np.int32, copy=False))
 
     def lengths(self) -> NDArray[np.int32]:
@@ -37,28 +41,63 @@ class IdRuns:
 
     def areas_px(self) -> dict[int, int]:
         """Pixels of every id, ascending by id."""
-        ids, places = np.unique(self.ids, return_inverse=True)
-        pixels = np.bincount(places, weights=self.lengths(), minlength=len(ids)).astype(np.int64)
-        return dict(zip(ids.tolist(), pixels.tolist(), strict=True))
+        bits, pixels = sum_by_key(self.ids.view(np.uint32).astype(np.uint64), self.lengths())
+        ids = bits.astype(np.uint32).view(np.int32)
+        return dict(sorted(zip(ids.tolist(), pixels.tolist(), strict=True)))
 
     def to_map(self) -> NDArray[np.int32]:
         """The (H, W) int32 map."""
         return np.repeat(self.ids, self.lengths()).reshape(self.size_hw)
 
 
+def sum_by_key(keys: NDArray[np.uint64], lengths: NDArray[np.int32]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The distinct keys, ascending, and for each the sum of its lengths; lengths are above 0."""
+    if COMPILED:
+        table, totals = _hashed(keys, lengths, 1 << int(2 * len(keys)).bit_length())
+        used = np.flatnonzero(totals)
+        used = used[np.argsort(table[used])]
+        return table[used], totals[used]
+    distinct, places = np.unique(keys, return_inverse=True)
+    totals = np.zeros(len(distinct), dtype=np.int64)
+    np.add.at(totals, places, lengths)
+    return distinct, totals
+
+
 @compiled
-def _places(flags: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Where the flags are, most words of them being empty."""
-    words = flags[: flags.size // WORD * WORD].view(np.uint64)
-    places = np.empty(flags.size, dtype=np.int32)  # only what is written to takes memory
+def _hashed(
+    keys: NDArray[np.uint64], lengths: NDArray[np.int32], slots: int
+) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """A hash table of `slots`, a power of two above the number of keys: key and sum of its lengths, 0 where free."""
+    table, totals = np.zeros(slots, dtype=np.uint64), np.zeros(slots, dtype=np.int64)
+    for index in range(keys.size):
+        key = keys[index]
+        slot = np.int64(key * MIX >> UPPER_HALF) & (slots - 1)
+        while totals[slot] and table[slot] != key:
+            slot = (slot + 1) & (slots - 1)
+        table[slot] = key
+        totals[slot] += lengths[index]
+    return table, totals
+
+
+@compiled
+def _starts_of(ids: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Row by row: flags where an id differs from its left neighbour, most words of them being empty."""
+    height, width = ids.shape
+    flags = np.zeros((width + WORD - 1) // WORD * WORD, dtype=np.uint8)
+    words = flags.view(np.uint64)
+    starts = np.empty(ids.size, dtype=np.int32)  # only what is written to takes memory
     found = 0
-    for index in range(words.size):
-        if words[index]:
-            for place in range(WORD * index, WORD * index + WORD):
-                places[found] = place
-                found += flags[place]
-    for place in range(WORD * words.size, flags.size):
-        places[found] = place
-        found += flags[place]
-    kept: NDArray[np.int32] = places[:found].copy()
+    for y in range(height):
+        row = ids[y]
+        for x in range(1, width):
+            flags[x] = row[x] != row[x - 1]
+        if width:
+            flags[0] = 1
+        for index in range(words.size):
+            if words[index]:
+                for x in range(WORD * index, WORD * index + WORD):
+                    if flags[x]:
+                        starts[found] = y * width + x
+                        found += 1
+    kept: NDArray[np.int32] = starts[:found].copy()
     return kept

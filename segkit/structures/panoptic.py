@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,18 +40,22 @@ class PanopticSegmentation:
     segments: tuple[Segment, ...]
 
     @classmethod
-    def of_runs(
-        cls, runs: IdRuns, segments: tuple[Segment, ...], segment_ids: NDArray[np.int32] | None = None
-    ) -> PanopticSegmentation:
-        """The segmentation whose map the runs are; segment_ids: that map, where it is at hand."""
-        made = cls(runs.to_map() if segment_ids is None else segment_ids, segments)
-        made.__dict__["runs"] = runs
+    def of_runs(cls, runs: IdRuns, segments: tuple[Segment, ...]) -> PanopticSegmentation:
+        """The segmentation whose map the runs are; the map is made when it is first asked for."""
+        made = cls.__new__(cls)
+        made.__dict__.update(runs=runs, segments=segments)
         return made
 
     @cached_property
     def runs(self) -> IdRuns:
         """The map as runs of ids, found once."""
         return IdRuns.of_map(self.segment_ids)
+
+    def __getattr__(self, name: str) -> Any:
+        """`segment_ids` of a segmentation that was made of runs."""
+        if name != "segment_ids" or "runs" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return self.__dict__.setdefault(name, self.runs.to_map())
 
 
 def ids_to_rgb(segment_ids: NDArray[np.integer]) -> NDArray[np.uint8]:

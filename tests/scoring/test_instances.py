@@ -162,7 +162,7 @@ def test_all_problems_are_told(tmp_path):
         assert f"image {image_id!r}, results[0]: expected " in message
         assert words in message
     with pytest.raises(DatasetError, match="2 problems found, the search stopped here"):
-        score_instances(tmp_path / "truth.json", tmp_path / "results.json", problem_limit=2)
+        score_instances(tmp_path / "truth.json", tmp_path / "results.json", limit=2)
     truth["annotations"][0]["area"] = -1
     write(tmp_path / "truth.json", truth)
     with pytest.raises(DatasetError, match=r"truth.json, image .* expected `area` to be 0 or more"):
@@ -209,7 +209,7 @@ def test_things_of_a_panoptic_truth(tmp_path):
     options = {"iou_types": ("bbox", "segm", "boundary"), "workers": 2}
     expected = score_instances(tmp_path / "truth.json", tmp_path / "results.json", **options)
     found = score_instances(
-        tmp_path / "panoptic.json", tmp_path / "results.json", truth_pngs=tmp_path / "pngs", **options
+        tmp_path / "panoptic.json", tmp_path / "results.json", gt_folder=tmp_path / "pngs", **options
     )
     assert found.compute() == expected.compute()
     assert 0 < found.compute()["segm"]["AP"] < 100
@@ -218,4 +218,4 @@ def test_things_of_a_panoptic_truth(tmp_path):
     (tmp_path / "pngs" / "2.png").unlink()
     (tmp_path / "pngs" / "3.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"2 problems: .*2.png.*3.png"):
-        score_instances(tmp_path / "panoptic.json", tmp_path / "results.json", truth_pngs=tmp_path / "pngs")
+        score_instances(tmp_path / "panoptic.json", tmp_path / "results.json", gt_folder=tmp_path / "pngs")
