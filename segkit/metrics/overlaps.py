@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +126,10 @@ def _segments(
 
 
 def _check(segments: Sequence[Segment], counted: dict[int, int], categories: CategorySet, where: str) -> None:
+    listed = {segment.segment_id for segment in segments}
+    known = all(segment.category_id in categories for segment in segments)
+    if known and len(listed) == len(segments) and listed == counted.keys() and _are_segment_ids(listed):
+        return
     seen: set[int] = set()
     for segment in segments:
         here = f"{where}, segment {segment.segment_id}"
@@ -134,8 +138,8 @@ def _check(segments: Sequence[Segment], counted: dict[int, int], categories: Cat
         if not VOID < segment.segment_id <= MAX_SEGMENT_ID:
             raise DatasetError(f"expected a segment id in [1, {MAX_SEGMENT_ID}]; {VOID} is void", where=here)
         if segment.category_id not in categories:
-            known = [category.category_id for category in categories.categories]
-            raise DatasetError(f"expected a category_id out of {known}, got {segment.category_id!r}", where=here)
+            ids = [category.category_id for category in categories.categories]
+            raise DatasetError(f"expected a category_id out of {ids}, got {segment.category_id!r}", where=here)
         if segment.segment_id not in counted:
             raise DatasetError("expected pixels with this id in the map, got none", where=here, remedy="drop it")
         seen.add(segment.segment_id)
@@ -146,6 +150,10 @@ def _check(segments: Sequence[Segment], counted: dict[int, int], categories: Cat
                 where=f"{where}, segment {segment_id}",
                 remedy=f"add the segment or set its pixels to {VOID} (void)",
             )
+
+
+def _are_segment_ids(ids: Collection[int]) -> bool:
+    return not ids or (VOID < min(ids) and max(ids) <= MAX_SEGMENT_ID)
 
 
 def _check_areas(segments: Sequence[Segment], counted: dict[int, int], where: str) -> None:
@@ -220,14 +228,14 @@ def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
     truth_image = _image_of([len(one.truth) for one in found])
     prediction_image = _image_of([len(one.prediction) for one in found])
     pair_image = _image_of([len(one.pairs) for one in found])
-    pairs = _concatenate([one.pairs for one in found], PAIR)
+    pairs = concatenate([one.pairs for one in found], PAIR)
     for side, image in (("truth", truth_image), ("prediction", prediction_image)):
         first = np.searchsorted(image, pair_image)  # the first row of the pair's image
         pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first)
     return OverlapTable(
         tuple(image_id for image_id, _ in images),
-        _concatenate([one.truth for one in found], SEGMENT),
-        _concatenate([one.prediction for one in found], SEGMENT),
+        concatenate([one.truth for one in found], SEGMENT),
+        concatenate([one.prediction for one in found], SEGMENT),
         pairs,
         truth_image,
         prediction_image,
@@ -235,9 +243,10 @@ def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
     )
 
 
-def _concatenate(tables: list[Table], dtype: np.dtype[Any]) -> Table:
-    joined: Table = np.concatenate([np.zeros(0, dtype), *tables])
-    return joined
+def concatenate(tables: Sequence[Table], dtype: np.dtype[Any]) -> Table:
+    """Tables of `dtype` joined, byte by byte: numpy would compare the fields of each with the next one's."""
+    parts = [np.zeros(0, dtype=np.uint8), *(np.ascontiguousarray(table).view(np.uint8) for table in tables)]
+    return np.concatenate(parts).view(dtype)
 
 
 def _image_of(lengths: list[int]) -> NDArray[np.int64]:

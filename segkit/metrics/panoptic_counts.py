@@ -57,19 +57,21 @@ def count(
     """
     matches, truth, prediction = _kept(table, matching, true_kept, predicted_kept)
     groups = rows_of(categories, truth["category_id"])
-    ious = matching.iou[matches]
     number = len(categories)
-    if exact:
-        total = np.array([math.fsum(ious[groups == group]) for group in range(number)])
-    else:
-        total = np.bincount(groups, weights=ious, minlength=number)
     missed = table.truth["category_id"][matching.missed & _all(true_kept)]
     return Counts(
-        total,
+        sums(matching.iou[matches], groups, number, exact),
         np.bincount(groups, minlength=number),
         np.bincount(rows_of(categories, prediction["category_id"]), minlength=number),
         np.bincount(rows_of(categories, missed), minlength=number),
     )
+
+
+def sums(values: FloatArray, groups: IntArray, number: int, exact: bool) -> FloatArray:
+    """(number,) sums of the values of each group, added one by one; or, where `exact`, so that no order moves a bit."""
+    if exact:
+        return np.array([math.fsum(values[groups == group]) for group in range(number)])
+    return np.bincount(groups, weights=values, minlength=number).astype(np.float64)
 
 
 def count_per_image(table: OverlapTable, matching: Matching, categories: CategorySet) -> Counts:

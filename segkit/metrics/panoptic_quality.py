@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segkit.metrics import panoptic_counts as counting
 from segkit.metrics.boundary import DILATION_RATIO
-from segkit.metrics.overlaps import AREAS, PAIR, SEGMENT, ImageOverlaps, OverlapTable, join, overlaps_of
+from segkit.metrics.overlaps import AREAS, PAIR, SEGMENT, ImageOverlaps, OverlapTable, concatenate, join, overlaps_of
 from segkit.metrics.panoptic_matching import MODES, FloatArray, Matching, match, same_category
 from segkit.metrics.per_image import PerImage
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
@@ -165,7 +165,7 @@ class PanopticQuality:
         arrays: dict[str, NDArray[Any]] = {}
         for name, dtype in columns.items():
             rows = [getattr(overlaps, name) for _, overlaps in images]
-            arrays[name] = np.concatenate([np.zeros(0, dtype), *rows])
+            arrays[name] = concatenate(rows, dtype)
             arrays[f"{name}_per_image"] = np.array([len(one) for one in rows], dtype=np.int64)
         return header, arrays
 
@@ -177,7 +177,8 @@ class PanopticQuality:
             tables = []
             for name, dtype in (("truth", SEGMENT), ("prediction", SEGMENT), ("pairs", PAIR)):
                 lengths = arrays[f"{name}_per_image"]
-                if arrays[name].dtype != dtype or len(lengths) != len(header["image_ids"]):
+                rows, images = len(arrays[name]), len(header["image_ids"])
+                if arrays[name].dtype != dtype or len(lengths) != images or lengths.sum() != rows:
                     raise ValueError(f"{name} is of another kind")
                 tables.append(np.split(arrays[name], np.cumsum(lengths))[:-1])
             for image_id, truth, prediction, pairs in zip(header["image_ids"], *tables, strict=True):
@@ -236,7 +237,7 @@ class PanopticQuality:
         values = counting.count(table, matching, self.categories, exact=self._exact).quality()[0]
         pairs = same_category(table)
         rows = counting.rows_of(self.categories, table.truth["category_id"][table.pairs["truth"][pairs]])
-        ious = np.bincount(rows, weights=matching.iou[pairs], minlength=number)
+        ious = counting.sums(matching.iou[pairs], rows, number, self._exact)
         true_ids = table.truth["category_id"][~table.truth["iscrowd"]]
         segments = np.bincount(counting.rows_of(self.categories, true_ids), minlength=number)
         stuff = np.array([not category.isthing for category in self.categories.categories])

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 from segkit.metrics import run_pairs
 from segkit.metrics.label_pairs import count_pairs
 from segkit.metrics.run_pairs import count_run_pairs
-from segkit.structures import DatasetError, IdRuns
+from segkit.structures import DatasetError, IdRuns, id_runs
 from segkit.structures.compiled import COMPILED
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))])
 def either_way(request, monkeypatch):
-    monkeypatch.setattr(run_pairs, "COMPILED", request.param)
+    for module in (run_pairs, id_runs):
+        monkeypatch.setattr(module, "COMPILED", request.param)
 
 
 def assert_equals_count_pairs(truth, prediction):
@@ -32,7 +33,7 @@ def test_pairs_are_counted_over_separate_runs_and_ordered(either_way):
     assert [column.tolist() for column in columns] == [[1, 1, 2], [0, 7, 0], [1, 3, 4]]
 
 
-IDS = [0, 1, 2, 3, 255, 256, 65535, 65536, 2**24 - 1, 2**31 - 1]
+IDS = [-(2**31), -1, 0, 1, 2, 3, 255, 256, 65535, 65536, 2**24 - 1, 2**31 - 1]
 
 
 @settings(deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])

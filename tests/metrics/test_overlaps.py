@@ -1,0 +1,162 @@
+"""Tables of segments and shared pixels against literal maps and counting pixel by pixel."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from segkit.metrics.overlaps import ON_VOID, join, overlaps_of
+from segkit.structures import Category, CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment
+
+CAR, SKY = 1, 90
+CATEGORIES = CategorySet([Category(CAR, "car", True, (0, 0, 0)), Category(SKY, "sky", False, (0, 0, 0))])
+
+
+def panoptic(rows, *segments):
+    """segments: (segment_id, category_id) or Segment."""
+    made = [one if isinstance(one, Segment) else Segment(*one, True, 0) for one in segments]
+    return PanopticSegmentation(np.array(rows, dtype=np.int32), tuple(made))
+
+
+def as_runs(segmentation):
+    return PanopticSegmentation.of_runs(IdRuns.of_map(segmentation.segment_ids), segmentation.segments)
+
+
+TRUTH = panoptic([[7, 7, 2], [0, 2, 2]], (7, CAR), (2, SKY))
+PREDICTION = panoptic([[5, 5, 5], [5, 0, 9]], (9, CAR), (5, SKY))
+
+
+def test_drawn_maps():
+    found = overlaps_of(TRUTH, PREDICTION, CATEGORIES)
+    assert found.truth[["segment_id", "category_id", "counted_px"]].tolist() == [(7, CAR, 2), (2, SKY, 3)]
+    assert found.prediction[["segment_id", "category_id", "counted_px"]].tolist() == [(9, CAR, 1), (5, SKY, 4)]
+    assert found.truth["area_px"].tolist() == [2.0, 3.0]
+    # By (true, predicted) id: void and 5, 2 and void, 2 and 5, 2 and 9, 7 and 5; rows count in the order listed.
+    pairs = [(ON_VOID, 1, 1), (1, ON_VOID, 1), (1, 1, 1), (1, 0, 1), (0, 1, 2)]
+    assert found.pairs[["truth", "prediction", "pixels"]].tolist() == pairs
+    assert set(found.pairs["boundary_px"].tolist()) == {0}
+
+
+def assert_same(one, other):
+    for name in ("truth", "prediction", "pairs"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+IDS = st.sampled_from([0, 1, 2, 300, 2**24 - 1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data(), hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6))
+def test_equals_counting_pixel_by_pixel(data, shape):
+    maps = [data.draw(hnp.arrays(np.int32, shape, elements=IDS)) for _ in range(2)]
+    sides = []
+    for ids in maps:
+        present = data.draw(st.permutations([i for i in np.unique(ids).tolist() if i]))
+        segments = [Segment(i, data.draw(st.sampled_from([CAR, SKY])), True, 0) for i in present]
+        sides.append(PanopticSegmentation(ids, tuple(segments)))
+    found = overlaps_of(*sides, CATEGORIES, boundary_ratio=0.1)
+    counted = Counter(zip(*(ids.ravel().tolist() for ids in maps), strict=True))
+    del counted[0, 0]
+    true_ids, predicted_ids = (np.append([s.segment_id for s in side.segments], 0).astype(int) for side in sides)
+    pairs = zip(true_ids[found.pairs["truth"]], predicted_ids[found.pairs["prediction"]], strict=True)
+    assert dict(zip(pairs, found.pairs["pixels"].tolist(), strict=True)) == counted
+    for rows, ids in zip((found.truth, found.prediction), maps, strict=True):
+        assert rows["counted_px"].tolist() == [int((ids == i).sum()) for i in rows["segment_id"]]
+    # Maps and runs, and one of each, give the same tables.
+    runs = [as_runs(side) for side in sides]
+    for mixed in (runs, (runs[0], sides[1]), (sides[0], runs[1])):
+        assert_same(overlaps_of(*mixed, CATEGORIES, boundary_ratio=0.1), found)
+
+
+def test_declared_areas():
+    declared = panoptic(TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 40.5))
+    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="trust").truth["area_px"].tolist() == [2.0, 40.5]
+    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="recount").truth["area_px"].tolist() == [2.0, 3.0]
+    with pytest.raises(
+        DatasetError, match=r"^image 4, truth, segment 2: the declared area is 40\.5, the map has 3 pix"
+    ):
+        overlaps_of(declared, PREDICTION, CATEGORIES, areas="check", where="image 4")
+    with pytest.raises(DatasetError, match=r"segment 7: .* is 0, .* 2 pixels \(and 1 more segments of this image\);"):
+        overlaps_of(TRUTH, PREDICTION, CATEGORIES, areas="check")
+    right = panoptic(TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 3))
+    assert_same(overlaps_of(right, PREDICTION, CATEGORIES, areas="check"), overlaps_of(TRUTH, PREDICTION, CATEGORIES))
+    with pytest.raises(ValueError, match="areas must be one of"):
+        overlaps_of(TRUTH, PREDICTION, CATEGORIES, areas="guess")
+
+
+FAULTS = [
+    (panoptic([[1, 1, 1]] * 2, (1, CAR), (1, CAR)), "segment 1: expected every segment once"),
+    (panoptic([[1, 1, 0]] * 2, (1, CAR), (0, CAR)), r"segment 0: expected a segment id in \[1, 16777215\]"),
+    (panoptic([[1, 1, 2**24]] * 2, (1, CAR), (2**24, CAR)), "segment 16777216: expected a segment id in"),
+    (panoptic([[1, 1, 1]] * 2, (1, 5)), r"segment 1: expected a category_id out of \[1, 90\], got 5"),
+    (panoptic([[1, 1, 1]] * 2, (1, CAR), (2, CAR)), "segment 2: expected pixels with this id in the map, got none"),
+    (panoptic([[1, 1, 3]] * 2, (1, CAR)), "segment 3: expected a segment for every id of the map, got 2 pixels"),
+    (panoptic([[1, 1, -3]] * 2, (1, CAR)), "segment -3: expected a segment for every id of the map, got 2 pixels"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "message"), FAULTS)
+def test_contradictions_name_the_side_and_the_segment(wrong, message):
+    places = {"where": "image 4", "truth_where": "t.png", "prediction_where": "p.png"}
+    for spoiled in (wrong, as_runs(wrong)):
+        with pytest.raises(DatasetError, match=f"^t.png, {message}"):
+            overlaps_of(spoiled, as_runs(PREDICTION), CATEGORIES, **places)
+        with pytest.raises(DatasetError, match=f"^p.png, {message}"):
+            overlaps_of(TRUTH, spoiled, CATEGORIES, **places)
+        with pytest.raises(DatasetError, match=f"^image 4, prediction, {message}"):
+            overlaps_of(TRUTH, spoiled, CATEGORIES, where="image 4")
+
+
+def test_ids_beyond_int32_are_told_as_they_are():
+    wide = PanopticSegmentation(np.array([[7, 7, 2], [0, 2, 2**32 + 2]]), TRUTH.segments)
+    for truth in (TRUTH, as_runs(TRUTH)):
+        with pytest.raises(DatasetError, match="segment 4294967298: expected a segment for every id"):
+            overlaps_of(truth, replace(PREDICTION, segment_ids=wide.segment_ids, segments=TRUTH.segments), CATEGORIES)
+
+
+def test_sizes_that_differ():
+    small = panoptic([[5, 5], [5, 9]], *PREDICTION.segments)
+    for prediction in (small, as_runs(small)):
+        for truth in (TRUTH, as_runs(TRUTH)):
+            with pytest.raises(DatasetError, match=r"^image 4: .* got 2 x 3 and 2 x 2; bring the prediction"):
+                overlaps_of(truth, prediction, CATEGORIES, where="image 4")
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (0, 3), (3, 0)])
+def test_void_and_empty_maps_have_no_rows(shape):
+    nothing = panoptic(np.zeros(shape))
+    found = overlaps_of(nothing, as_runs(nothing), CATEGORIES, areas="check", boundary_ratio=0.5)
+    assert [len(found.truth), len(found.prediction), len(found.pairs)] == [0, 0, 0]
+
+
+def test_boundaries_of_drawn_maps():
+    # Boundaries are one pixel wide. Truth: a square of 3 x 3 on void, on its boundary but for its centre. Prediction:
+    # the three upper rows, on their boundary but for the middle one's inner three.
+    truth = np.zeros((5, 5), dtype=np.int32)
+    truth[1:4, 1:4] = 1
+    prediction = np.zeros((5, 5), dtype=np.int32)
+    prediction[:3] = 2
+    found = overlaps_of(panoptic(truth, (1, CAR)), panoptic(prediction, (2, CAR)), CATEGORIES, boundary_ratio=0.02)
+    assert (found.truth["boundary_px"].tolist(), found.prediction["boundary_px"].tolist()) == ([8], [12])
+    # 2 on void: 15 - 6 pixels, all on its boundary. 1 and 2 meet in two rows of three: the upper is inside 2; of the
+    # lower the centre is inside 1, and its two neighbours are on both boundaries. 1 meets void on boundaries of both.
+    columns = found.pairs[["truth", "prediction", "pixels", "boundary_px"]].tolist()
+    assert columns == [(ON_VOID, 0, 9, 9), (0, ON_VOID, 3, 3), (0, 0, 6, 2)]
+
+
+def test_join_points_into_the_joined_tables():
+    one = overlaps_of(TRUTH, PREDICTION, CATEGORIES)
+    none = overlaps_of(panoptic(np.zeros((1, 1))), panoptic(np.zeros((1, 1))), CATEGORIES)
+    table = join([("a", one), (3, none), ("b", one)])
+    assert table.image_ids == ("a", 3, "b")
+    assert table.truth_image.tolist() == table.prediction_image.tolist() == [0, 0, 2, 2]
+    assert table.pair_image.tolist() == [0] * 5 + [2] * 5
+    assert table.truth["segment_id"].tolist() == [7, 2, 7, 2]
+    truth, prediction = table.pairs["truth"].tolist(), table.pairs["prediction"].tolist()
+    assert truth == [ON_VOID, 1, 1, 1, 0, ON_VOID, 3, 3, 3, 2]
+    assert prediction == [1, ON_VOID, 1, 0, 1, 3, ON_VOID, 3, 2, 3]
+    assert [len(rows) for rows in (join([]).truth, join([]).pairs)] == [0, 0]
