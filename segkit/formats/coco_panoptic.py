@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -285,17 +285,22 @@ def _png_and_infos(annotation: Entry, image_id: ImageId, path: Path) -> tuple[st
 def _by_segment_id(infos: list[Entry], image_id: ImageId, path: Path) -> Iterator[tuple[int, Entry]]:
     seen: set[int] = set()
     for info in infos:
-        segment_id: int = coco.field(info, "id", coco.INTEGER, Place(path, image_id, "segment", info.get("id")))
-        place = Place(path, image_id, "segment", segment_id)
-        if not VOID < segment_id <= MAX_SEGMENT_ID:
-            raise DatasetError(f"expected a segment id in 1..{MAX_SEGMENT_ID}, {VOID} being void", where=place)
-        if segment_id in seen:
-            raise DatasetError("expected distinct segment ids in an image, got this one twice", where=place)
+        segment_id = info.get("id")
+        if type(segment_id) is not int or not VOID < segment_id <= MAX_SEGMENT_ID or segment_id in seen:
+            _refuse_id(info, Place(path, image_id, "segment", segment_id))
         seen.add(segment_id)
         yield segment_id, info
 
 
+def _refuse_id(info: Entry, place: Place) -> NoReturn:
+    segment_id = coco.field(info, "id", coco.INTEGER, place)
+    if not VOID < segment_id <= MAX_SEGMENT_ID:
+        raise DatasetError(f"expected a segment id in 1..{MAX_SEGMENT_ID}, {VOID} being void", where=place)
+    raise DatasetError("expected distinct segment ids in an image, got this one twice", where=place)
+
+
 def _read_info(info: Entry, categories: CategorySet, where: Place) -> Entry:
+    """The info with an `iscrowd`; it is the file's own object where it has one."""
     coco.category_id_of(info, categories, where)
     if "area" in info:
         coco.finite(info, "area", where)
@@ -303,7 +308,8 @@ def _read_info(info: Entry, categories: CategorySet, where: Place) -> Entry:
         coco.check_bbox(info, where)
     if info.get("score") is not None:
         coco.finite(info, "score", where)
-    return {**info, "iscrowd": coco.flag(info, "iscrowd", where)}
+    iscrowd = coco.flag(info, "iscrowd", where)
+    return info if info.get("iscrowd") is iscrowd else {**info, "iscrowd": iscrowd}
 
 
 def _segment(info: Mapping[str, Any], categories: CategorySet, area_px: int) -> Segment:

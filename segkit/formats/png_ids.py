@@ -30,7 +30,7 @@ FIRST_CHUNK = 8  # IHDR, behind the signature
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 LOW7, HIGH7, HIGH1 = 0x7F7F7F, 0xFEFEFE, 0x808080  # bits of each of an id's three bytes
 WORD = 8  # bytes looked at together
-PIECE_BYTES = 1 << 16  # inflated at a time
+PIECE_BYTES = 1 << 17  # inflated at a time
 MAX_RATIO = 1100  # deflate does not pack tighter: a header that claims more pixels lies
 MAX_BYTES = 2**31 - 2  # places are int32
 

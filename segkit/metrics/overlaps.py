@@ -153,7 +153,7 @@ def _check(segments: Sequence[Segment], counted: dict[int, int], categories: Cat
 
 
 def _are_segment_ids(ids: Collection[int]) -> bool:
-    return not ids or (VOID < min(ids) and max(ids) <= MAX_SEGMENT_ID)
+    return not ids or (min(ids) > VOID and max(ids) <= MAX_SEGMENT_ID)
 
 
 def _check_areas(segments: Sequence[Segment], counted: dict[int, int], where: str) -> None:

@@ -1,16 +1,26 @@
-"""Work on many images in threads, results in order. Decoding and counting release Python's lock, so threads suffice."""
+"""Work on many images at once, results in order, nothing left behind."""
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
+import signal
+import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from segkit.structures import SegkitError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 4  # items under way or waiting per worker: what is kept in memory
+AHEAD = 4  # pieces of work under way or waiting per worker: what is kept in memory
+ITEMS_AT_ONCE = 16  # that a process is sent, at most
+
+MOST_ALONE = 4  # items that are not worth starting a process
 
 Progress = Callable[[int, int], None]  # items done, items in all
 
@@ -31,26 +41,61 @@ class Shard:
         return items[self.index - 1 :: self.count]
 
 
-def ordered_map(work: Callable[[Item], Result], items: Iterable[Item], workers: int = 1) -> Iterator[Result]:
-    """`map` over threads: results in the order of the items, a few items ahead; one worker uses no thread.
+def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1) -> Iterator[Result]:
+    """`map` over processes: results in the order of the items, a few items ahead; one worker is this process.
 
-    An exception of `work` is raised where its result is due; what is under way is then waited for, nothing is leaked.
-    Raises ValueError for fewer than one worker.
+    Python's threads would wait for each other here: the work of an image is many short pieces. The processes are
+    forked, so that `work` may be any function and its data is shared, not sent; results must be picklable. Where there
+    is no fork (not Linux), threads it is. An exception of `work` is raised where its result is due; all processes have
+    ended when the iterator has, however it ends. Raises ValueError for fewer than one worker, SegkitError where a
+    process is killed.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    if workers == 1:
+    if workers == 1 or len(items) <= MOST_ALONE:
         yield from map(work, items)
         return
-    with ThreadPoolExecutor(workers) as pool:
-        under_way: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                under_way.append(pool.submit(work, item))
-                if len(under_way) >= AHEAD * workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        finally:
-            for future in under_way:
-                future.cancel()
+    yield work(items[0])  # here, so that the processes find compiled functions loaded
+    items = items[1:]
+    size = max(1, min(ITEMS_AT_ONCE, len(items) // (AHEAD * workers)))
+    pieces = [items[start : start + size] for start in range(0, len(items), size)]
+    if sys.platform == "linux":
+        context = multiprocessing.get_context("fork")
+        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
+        run: Callable[[Sequence[Item]], list[Result]] = _run
+    else:
+        pool = ThreadPoolExecutor(workers)
+        run = lambda piece: [work(item) for item in piece]  # noqa: E731
+    try:
+        for results in _in_order(pool, run, pieces, AHEAD * workers):
+            yield from results
+    except BrokenProcessPool:
+        raise SegkitError("a worker process was killed", remedy="is the memory full? Use fewer --workers") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _in_order(
+    pool: Executor, run: Callable[[Sequence[Item]], list[Result]], pieces: Sequence[Sequence[Item]], ahead: int
+) -> Iterator[list[Result]]:
+    under_way: deque[Future[list[Result]]] = deque()
+    for piece in pieces:
+        under_way.append(pool.submit(run, piece))
+        if len(under_way) >= ahead:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+
+
+_work: Callable[[Any], Any]  # of a worker process
+
+
+def _begin(work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    gc.freeze()  # looking for cycles among the parent's objects would copy the memory that they share
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
+
+
+def _run(items: Sequence[Any]) -> list[Any]:
+    return [_work(item) for item in items]

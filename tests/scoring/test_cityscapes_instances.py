@@ -123,7 +123,7 @@ def test_all_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
         "expected one file aachen_000001_000019*.txt, found 2: 'aachen_000001_000019_again.txt', 'inner/aachen_",
         f"{path}, line 1: {pred}/gone.png: expected a file, found nothing",
         f"{path}, line 2: {pred}/small.png: expected 48 x 64 pixels (height x width), got 4 x 4",
-        f"{path}, line 3: {pred}/color.png: expected a PNG of one channel, at most 8 bits, got 8-bit RGB",
+        f"{path}, line 3: {pred}/color.png: expected a PNG of 8-bit greyscale or palette, got 8-bit RGB",
         f"{path}, line 4: expected a finite confidence, got 'nan'",
         f"{path}, line 5: expected a label id out of [24, 25, 26, 27, 28, 31, 32, 33], got 7, which has no instances",
         f"{path}, line 6: expected `mask.png label_id confidence`, parted by one space each, got 'fine.png 24'",
