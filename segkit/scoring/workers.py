@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
 from segkit.structures import SegkitError
 
@@ -20,6 +21,7 @@ Result = TypeVar("Result")
 AHEAD = 4  # pieces of work under way or waiting per worker: what is kept in memory
 ITEMS_AT_ONCE = 16  # that a process is sent, at most
 
+Done: TypeAlias = "tuple[list[Any], Exception | None]"
 MOST_ALONE = 4  # items that are not worth starting a process
 
 Progress = Callable[[int, int], None]  # items done, items in all
@@ -61,14 +63,17 @@ def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: 
     pieces = [items[start : start + size] for start in range(0, len(items), size)]
     if sys.platform == "linux":
         context = multiprocessing.get_context("fork")
+        run: Callable[[Sequence[Any]], Done]
         pool: Executor = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
-        run: Callable[[Sequence[Item]], list[Result]] = _run
+        run = _run_here
     else:
         pool = ThreadPoolExecutor(workers)
-        run = lambda piece: [work(item) for item in piece]  # noqa: E731
+        run = partial(_run, work)
     try:
-        for results in _in_order(pool, run, pieces, AHEAD * workers):
+        for results, error in _in_order(pool, run, pieces, AHEAD * workers):
             yield from results
+            if error is not None:
+                raise error
     except BrokenProcessPool:
         raise SegkitError("a worker process was killed", remedy="is the memory full? Use fewer --workers") from None
     finally:
@@ -76,15 +81,26 @@ def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: 
 
 
 def _in_order(
-    pool: Executor, run: Callable[[Sequence[Item]], list[Result]], pieces: Sequence[Sequence[Item]], ahead: int
-) -> Iterator[list[Result]]:
-    under_way: deque[Future[list[Result]]] = deque()
+    pool: Executor, run: Callable[[Sequence[Any]], Done], pieces: Sequence[Sequence[Any]], ahead: int
+) -> Iterator[Done]:
+    under_way: deque[Future[Done]] = deque()
     for piece in pieces:
         under_way.append(pool.submit(run, piece))
         if len(under_way) >= ahead:
             yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
+
+
+def _run(work: Callable[[Any], Any], items: Sequence[Any]) -> Done:
+    """The results up to the first exception, and that."""
+    results: list[Any] = []
+    try:
+        for item in items:
+            results.append(work(item))
+    except Exception as error:
+        return results, error
+    return results, None
 
 
 _work: Callable[[Any], Any]  # of a worker process
@@ -97,5 +113,5 @@ def _begin(work: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
 
 
-def _run(items: Sequence[Any]) -> list[Any]:
-    return [_work(item) for item in items]
+def _run_here(items: Sequence[Any]) -> Done:
+    return _run(_work, items)

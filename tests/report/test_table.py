@@ -31,8 +31,8 @@ def test_tasks_of_a_family_share_a_table():
         ["task", "AP", "AP50", "AP75", "APs", "APm", "APl"],
         ["bbox", "37.9", "–", "–", "–", "–", "–"],
         ["segm", "34.9", "–", "–", "–", "–", "50.0"],
-        ["task", "mIoU", "fwIoU", "mACC", "pACC"],
-        ["sem_seg", "40.0", "–", "–", "70.0"],
+        ["task", "mIoU", "fwIoU", "mACC", "pACC", "mDice"],
+        ["sem_seg", "40.0", "–", "–", "70.0", "–"],
     ]
 
 

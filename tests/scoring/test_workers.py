@@ -1,14 +1,18 @@
-"""Work in threads gives what `map` gives, in its order; shards part the work."""
+"""Work in processes gives what `map` gives, in its order; shards part the work."""
 
-import threading
+import multiprocessing
+import os
+import signal
+import sys
 import time
-from itertools import count, islice
+from itertools import islice
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segkit.scoring.workers import AHEAD, Shard, ordered_map
+from segkit.scoring.workers import Shard, ordered_map
+from segkit.structures import SegkitError
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -21,43 +25,42 @@ def test_results_come_in_the_order_of_the_items(workers, number):
     assert list(ordered_map(work, range(number), workers)) == [item * item for item in range(number)]
 
 
-def test_threads_work_at_once():
-    meeting = threading.Barrier(3, timeout=10)
-    assert len(list(ordered_map(lambda _: meeting.wait(), range(3), workers=3))) == 3
+def test_processes_work_at_once():
+    meeting = multiprocessing.get_context("fork").Barrier(3, timeout=30)
+    # The first is done here, alone; of the others three must be under way at once.
+    assert len(list(ordered_map(lambda item: item and meeting.wait(), range(10), workers=3))) == 10
 
 
-def test_one_worker_uses_no_thread():
-    assert set(ordered_map(lambda _: threading.get_ident(), range(3))) == {threading.get_ident()}
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_items_are_taken_a_few_ahead(workers):
-    taken = []
-    items = (taken.append(item) or item for item in count())
-    results = ordered_map(lambda item: item, items, workers)
-    assert list(islice(results, 5)) == [0, 1, 2, 3, 4]
-    assert len(taken) <= 5 + AHEAD * workers
-    results.close()
+def test_one_worker_is_this_process():
+    assert set(ordered_map(lambda _: os.getpid(), range(30))) == {os.getpid()}
+    assert len(set(ordered_map(lambda _: os.getpid(), range(300), workers=2))) > 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_exception_is_raised_where_its_result_is_due(workers):
-    before = threading.active_count()
+@pytest.mark.parametrize("fork", [True, False])
+def test_an_exception_is_raised_where_its_result_is_due(workers, fork, monkeypatch):
+    if not fork:
+        monkeypatch.setattr(sys, "platform", "darwin")
     results = ordered_map(lambda item: 1 // (item - 2), range(100), workers)
     assert [next(results), next(results)] == [-1, -1]
     with pytest.raises(ZeroDivisionError):
         next(results)
     assert list(results) == []
-    assert threading.active_count() == before
+    assert multiprocessing.active_children() == []
 
 
-def test_threads_end_with_the_generator():
-    before = threading.active_count()
-    results = ordered_map(lambda item: item, range(100), workers=3)
-    next(results)
-    assert threading.active_count() > before
+def test_processes_end_with_the_generator():
+    results = ordered_map(lambda item: item, range(1000), workers=3)
+    assert list(islice(results, 5)) == [0, 1, 2, 3, 4]
+    assert multiprocessing.active_children()
     results.close()
-    assert threading.active_count() == before
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_process_is_told():
+    with pytest.raises(SegkitError, match=r"a worker process was killed; .* fewer --workers"):
+        list(ordered_map(lambda item: item and os.kill(os.getpid(), signal.SIGKILL), range(30), workers=2))
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("workers", [0, -2])
