@@ -9,7 +9,7 @@ from rich.console import Console
 
 from segkit.formats.files import dump_json
 from segkit.metrics import PanopticQuality
-from segkit.metrics.bootstrap import compare
+from segkit.metrics.panoptic.bootstrap import compare
 from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
 from segkit.report.analysis_tables import comparison_table
 from segkit.scoring import counts_file

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics import coco_entries as entries
-from segkit.metrics.ap_curves import ALL, curves, mean_percent, summary
-from segkit.metrics.coco_entries import BOX, MASK, Columns, ImageEntries
-from segkit.metrics.coco_matching import FIELD, NO_MATCHES, Matches, joined, match
+from segkit.metrics.instances import coco_entries as entries
+from segkit.metrics.instances.coco_curves import ALL, curves, mean_percent, summary
+from segkit.metrics.instances.coco_entries import BOX, MASK, Columns, ImageEntries
+from segkit.metrics.instances.coco_matching import FIELD, NO_MATCHES, Matches, joined, match
 from segkit.metrics.per_image import PerImage
 from segkit.structures import CategorySet, DatasetError
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.cityscapes_precision import (
+from segkit.metrics.instances.cityscapes_precision import (
     DTYPES,
     FIRST_INSTANCE_ID,
     PREDICTION,

@@ -8,10 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics import panoptic_counts as counting
 from segkit.metrics.boundary import DILATION_RATIO
-from segkit.metrics.overlaps import AREAS, PAIR, SEGMENT, ImageOverlaps, OverlapTable, concatenate, join, overlaps_of
-from segkit.metrics.panoptic_matching import MODES, FloatArray, Matching, match, same_category
+from segkit.metrics.panoptic import counts as counting
+from segkit.metrics.panoptic.matching import MODES, FloatArray, Matching, match, same_category
+from segkit.metrics.panoptic.overlaps import (
+    AREAS,
+    PAIR,
+    SEGMENT,
+    ImageOverlaps,
+    OverlapTable,
+    concatenate,
+    join,
+    overlaps_of,
+)
 from segkit.metrics.per_image import PerImage
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from segkit.structures import DatasetError
 
 T = TypeVar("T")
@@ -39,7 +42,7 @@ class PerImage(Generic[T]):
         twice = [image_id for image_id in other._kept if image_id in self._kept]
         if twice:
             raise DatasetError(
-                f"expected shards without common images, got {_named(twice)} in both",
+                f"expected shards without common images, got {named(twice)} in both",
                 remedy="score each image in one shard only",
             )
         self._kept.update(other._kept)
@@ -59,26 +62,35 @@ class PerImage(Generic[T]):
         missing = [image_id for image_id in times if image_id not in self._kept]
         if missing:
             raise DatasetError(
-                f"expected every image of image_order to be scored, got no prediction for {_named(missing)}",
+                f"expected every image of image_order to be scored, got no prediction for {named(missing)}",
                 remedy="score these images or take them out of image_order",
             )
         twice = [image_id for image_id in times if times[image_id] > 1]
         if twice:
             raise DatasetError(
-                f"expected distinct ids in image_order, got {_named(twice)} more than once",
+                f"expected distinct ids in image_order, got {named(twice)} more than once",
                 remedy="name each image once",
             )
         unlisted = [image_id for image_id in self._kept if image_id not in times]
         if unlisted:
             raise DatasetError(
-                f"expected image_order to name every scored image, it lacks {_named(unlisted)}",
+                f"expected image_order to name every scored image, it lacks {named(unlisted)}",
                 remedy="add these images to image_order or do not score them",
             )
         return [(image_id, self._kept[image_id]) for image_id in image_order]
 
 
-def _named(image_ids: Collection[int | str]) -> str:
-    """`images 3, 'a', ... (7 in all)`."""
+def places_by_id(image_ids: Sequence[int | str]) -> NDArray[np.int64]:
+    """(I,) int64 places of the images by ascending image_id, numbers before strings; DatasetError where one is there
+    twice."""
+    places: PerImage[int] = PerImage()
+    for place, image_id in enumerate(image_ids):
+        places.add(image_id, place)
+    return np.array([place for _, place in places.in_order(places.sorted_ids())], dtype=np.int64)
+
+
+def named(image_ids: Collection[int | str]) -> str:
+    """`images 3, 'a', ... (7 in all)`, for messages."""
     shown = ", ".join(repr(image_id) for image_id in list(image_ids)[:SHOWN_IDS])
     more = f", ... ({len(image_ids)} in all)" if len(image_ids) > SHOWN_IDS else ""
     return f"{'image' if len(image_ids) == 1 else 'images'} {shown}{more}"

@@ -13,7 +13,7 @@ from segkit.formats import coco_panoptic
 from segkit.formats.coco_panoptic import PanopticRecord, Prediction
 from segkit.formats.coco_tables import listed
 from segkit.metrics import PanopticQuality
-from segkit.metrics.overlaps import ImageOverlaps, overlaps_of
+from segkit.metrics.panoptic.overlaps import ImageOverlaps, overlaps_of
 from segkit.scoring.problems import DEFAULT_LIMIT, Problems
 from segkit.scoring.workers import Progress, Shard, ordered_map
 from segkit.structures import CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment

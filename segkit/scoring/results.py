@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality
-from segkit.metrics.bootstrap import confidence_intervals
-from segkit.metrics.panoptic_confusion import segment_confusion
-from segkit.metrics.panoptic_errors import error_budget
-from segkit.metrics.worst_images import worst_images
+from segkit.metrics.panoptic.bootstrap import confidence_intervals
+from segkit.metrics.panoptic.confusion import segment_confusion
+from segkit.metrics.panoptic.error_budget import error_budget
+from segkit.metrics.panoptic.worst_images import worst_images
 from segkit.scoring.counts_file import SavedCounts
 
 WORST_IMAGES = 50

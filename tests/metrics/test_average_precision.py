@@ -14,8 +14,9 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segkit.metrics import AveragePrecision, average_precision, coco_matching
+from segkit.metrics import AveragePrecision, average_precision
 from segkit.metrics.average_precision import ScoredImage
+from segkit.metrics.instances import coco_matching
 from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle, segmentation_to_rle
 
 CAR, DOG, SKY = 3, 17, 90

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segkit.metrics.per_image import PerImage
+from segkit.metrics.per_image import PerImage, places_by_id
 from segkit.structures import DatasetError
 
 
@@ -46,3 +46,14 @@ def test_overlapping_shards_append_nothing():
 def test_an_order_must_name_every_image_once(image_order, message):
     with pytest.raises(DatasetError, match=message):
         of(1, 2).in_order(image_order)
+
+
+def test_numbers_come_before_strings_each_ascending():
+    ids = ["b", 10, "a", 9, "10"]
+    assert [ids[place] for place in places_by_id(ids)] == [9, 10, "10", "a", "b"]
+    assert places_by_id([]).tolist() == []
+
+
+def test_an_image_twice_is_refused():
+    with pytest.raises(DatasetError, match="image 3: expected every image once"):
+        places_by_id([3, 3])

@@ -8,10 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics.panoptic_errors import REPAIRS, error_budget, repair
-from segkit.metrics.panoptic_faults import diagnose
+from segkit.metrics.panoptic.error_budget import REPAIRS, error_budget, repair
+from segkit.metrics.panoptic.faults import diagnose
 from segkit.structures import PanopticSegmentation
-from tests.metrics.drawn_overlaps import CAR, CATEGORIES, DOG, SEA, SKY, metric_of, row, scored_images, table_of
+from tests.metrics.panoptic.drawn_overlaps import (
+    CAR,
+    CATEGORIES,
+    DOG,
+    SEA,
+    SKY,
+    metric_of,
+    row,
+    scored_images,
+    table_of,
+)
 
 APPROX = {"rel": 1e-12, "abs": 1e-12}
 

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics.panoptic_confusion import segment_confusion
-from tests.metrics.drawn_overlaps import CAR, CATEGORIES, DOG, SEA, SKY, metric_of, row, scored_images, table_of
+from segkit.metrics.panoptic.confusion import segment_confusion
+from tests.metrics.panoptic.drawn_overlaps import (
+    CAR,
+    CATEGORIES,
+    DOG,
+    SEA,
+    SKY,
+    metric_of,
+    row,
+    scored_images,
+    table_of,
+)
 
 
 def cells_of(truth, prediction, **options):

@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics.worst_images import worst_images
-from tests.metrics.drawn_overlaps import CAR, CATEGORIES, DOG, SEA, SKY, metric_of, row, scored_images, table_of
+from segkit.metrics.panoptic.worst_images import worst_images
+from tests.metrics.panoptic.drawn_overlaps import (
+    CAR,
+    CATEGORIES,
+    DOG,
+    SEA,
+    SKY,
+    metric_of,
+    row,
+    scored_images,
+    table_of,
+)
 
 RIGHT = row((CAR, 1, 10), (SKY, 2, 10))
 IMAGES = {

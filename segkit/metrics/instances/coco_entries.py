@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segkit.metrics.coco_runs import Covered, covered
+from segkit.metrics.instances.coco_runs import Covered, covered
 from segkit.structures import CategorySet, DatasetError, segmentation_to_rle
 
 Entry = dict[str, Any]

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from segkit.metrics import panoptic_counts as counting
-from segkit.metrics.image_order import places_by_id
-from segkit.metrics.overlaps import OverlapTable
-from segkit.metrics.panoptic_counts import Counts, IntArray
-from segkit.metrics.panoptic_faults import KINDS, NO_FAULT, NO_PAIR, Faults, diagnose
-from segkit.metrics.panoptic_matching import BoolArray, FloatArray
+from segkit.metrics.panoptic import counts as counting
+from segkit.metrics.panoptic.counts import Counts, IntArray
+from segkit.metrics.panoptic.faults import KINDS, NO_FAULT, NO_PAIR, Faults, diagnose
+from segkit.metrics.panoptic.matching import BoolArray, FloatArray
+from segkit.metrics.panoptic.overlaps import OverlapTable
+from segkit.metrics.per_image import places_by_id
 from segkit.metrics.resampling import mean_over_present
 from segkit.structures import CategorySet
 

@@ -15,7 +15,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px
-from segkit.metrics.coco_entries import BOX, MASK, Columns, select
+from segkit.metrics.instances.coco_entries import BOX, MASK, Columns, select
 
 try:
     from ultrafast_pycocotools import _ufcoco as ultrafast

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.overlaps import ON_VOID, OverlapTable
+from segkit.metrics.panoptic.overlaps import ON_VOID, OverlapTable
 
 MATCH_IOU = 0.5  # a match is strictly above (Kirillov et al. 2019, Panoptic Segmentation, section 4.1)
 IGNORED_SHARE = 0.5  # an unmatched prediction is dropped with strictly more of it on void and crowd (panopticapi)

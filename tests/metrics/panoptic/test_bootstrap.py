@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics.bootstrap import compare, confidence_intervals
+from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
 from segkit.structures import DatasetError
-from tests.metrics.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, metric_of, row, scored_images, table_of
+from tests.metrics.panoptic.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, metric_of, row, scored_images, table_of
 
 FEW = {"samples": 60}
 TRUTH = row((CAR, 1, 10), (SKY, 2, 10))
@@ -109,7 +109,7 @@ def test_pairing_is_narrower_than_two_intervals():
 
 def test_other_images_are_refused():
     a = table_of({1: (TRUTH, GOOD), "x": (TRUTH, GOOD)})
-    with pytest.raises(DatasetError, match="same images in A and B, B lacks 'x'; score both on the same"):
+    with pytest.raises(DatasetError, match="same images in A and B, B lacks image 'x'; score both on the same"):
         compare(a, table_of({1: (TRUTH, GOOD)}), CATEGORIES)
     with pytest.raises(DatasetError, match=r"A lacks 2, 3, 4, 5, 6, \.\.\. \(8 in all\)"):
         compare(table_of({1: (TRUTH, GOOD)}), table_of(dict.fromkeys(range(1, 10), (TRUTH, GOOD))), CATEGORIES)

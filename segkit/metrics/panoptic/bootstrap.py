@@ -6,17 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from segkit.metrics import panoptic_counts as counting
-from segkit.metrics.image_order import places_by_id
-from segkit.metrics.overlaps import OverlapTable, Table
-from segkit.metrics.panoptic_counts import Counts, IntArray
-from segkit.metrics.panoptic_matching import BoolArray, FloatArray, match
+from segkit.metrics.panoptic import counts as counting
+from segkit.metrics.panoptic.counts import Counts, IntArray
+from segkit.metrics.panoptic.matching import BoolArray, FloatArray, match
+from segkit.metrics.panoptic.overlaps import OverlapTable, Table
+from segkit.metrics.per_image import named, places_by_id
 from segkit.metrics.resampling import LEVEL, MIN_IMAGES, SAMPLES, SEED, bounds, mean_over_present, resample
 from segkit.structures import CategorySet, DatasetError
 
 NAMES = ("PQ", "SQ", "RQ")
 SUFFIXES = ("", "_th", "_st")
-SHOWN_IDS = 5
 CERTAIN_POINTS = 1e-9  # a difference below is rounding
 # What two scorings against one ground truth have in common.
 TRUTH = np.dtype([("image", "i8"), ("segment_id", "i4"), ("category_id", "i8"), ("iscrowd", "?"), ("counted_px", "i8")])
@@ -184,10 +183,8 @@ def _check_images(table_a: OverlapTable, table_b: OverlapTable) -> None:
         there = set(other.image_ids)
         lacking = [one.image_ids[place] for place in places_by_id(one.image_ids) if one.image_ids[place] not in there]
         if lacking:
-            shown = ", ".join(repr(image_id) for image_id in lacking[:SHOWN_IDS])
-            more = f", ... ({len(lacking)} in all)" if len(lacking) > SHOWN_IDS else ""
             raise DatasetError(
-                f"expected the same images in A and B, {absent} lacks {shown}{more}",
+                f"expected the same images in A and B, {absent} lacks {named(lacking)}",
                 remedy="score both on the same images",
             )
 

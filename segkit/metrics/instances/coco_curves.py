@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.coco_matching import AREAS_PX, IOU_THRESHOLDS, MAX_DETECTIONS, RECALLS, SETTINGS, Matches
+from segkit.metrics.instances.coco_matching import AREAS_PX, IOU_THRESHOLDS, MAX_DETECTIONS, RECALLS, SETTINGS, Matches
 
 # COCOeval.summarize's twelve numbers, in its order.
 STATS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

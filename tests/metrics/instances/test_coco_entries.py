@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.metrics.coco_entries import ImageEntries, read_columns, read_entry, read_image
+from segkit.metrics.instances.coco_entries import ImageEntries, read_columns, read_entry, read_image
 from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle
 
 CATEGORIES = CategorySet([Category(1, "car", True, (0, 0, 0))])

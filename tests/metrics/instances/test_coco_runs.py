@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from segkit.metrics import coco_runs
-from segkit.metrics.coco_runs import covered
+from segkit.metrics.instances import coco_runs
+from segkit.metrics.instances.coco_runs import covered
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics.panoptic_faults import KINDS, NO_FAULT, NO_PAIR, diagnose
+from segkit.metrics.panoptic.faults import KINDS, NO_FAULT, NO_PAIR, diagnose
 from segkit.structures import PanopticSegmentation
-from tests.metrics.drawn_overlaps import CAR, DOG, SEA, SKY, of_ids, row, scored_images, table_of
+from tests.metrics.panoptic.drawn_overlaps import CAR, DOG, SEA, SKY, of_ids, row, scored_images, table_of
 
 
 def kinds_of(truth, prediction, mode="reference"):

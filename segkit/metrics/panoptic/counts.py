@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.overlaps import OverlapTable
-from segkit.metrics.panoptic_matching import BoolArray, FloatArray, Matching
+from segkit.metrics.panoptic.matching import BoolArray, FloatArray, Matching
+from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.structures import Category, CategorySet
 
 IntArray = NDArray[np.int64]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from segkit.metrics import panoptic_counts as counting
-from segkit.metrics.overlaps import OverlapTable
-from segkit.metrics.panoptic_counts import Counts, rows_of
-from segkit.metrics.panoptic_faults import KINDS, Faults, diagnose
-from segkit.metrics.panoptic_matching import BoolArray, FloatArray
+from segkit.metrics.panoptic import counts as counting
+from segkit.metrics.panoptic.counts import Counts, rows_of
+from segkit.metrics.panoptic.faults import KINDS, Faults, diagnose
+from segkit.metrics.panoptic.matching import BoolArray, FloatArray
+from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.structures import CategorySet
 
 MASK_QUALITY = "mask_quality"  # not a segment's fault: what matches lose by an IoU below 1

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.overlaps import ON_VOID, OverlapTable
-from segkit.metrics.panoptic_matching import (
+from segkit.metrics.panoptic.matching import (
     MATCH_IOU,
     BoolArray,
     FloatArray,
@@ -18,6 +17,7 @@ from segkit.metrics.panoptic_matching import (
     on_void_px,
     same_category,
 )
+from segkit.metrics.panoptic.overlaps import ON_VOID, OverlapTable
 
 POOR_IOU = 0.1  # strictly above, a mask is poor; else it is no attempt (Bolya et al. 2020, TIDE, section 2.2: t_b)
 # In order of precedence: the first that holds is the segment's kind.

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics import run_pairs
 from segkit.metrics.label_pairs import count_pairs
-from segkit.metrics.run_pairs import count_run_pairs
+from segkit.metrics.panoptic import run_pairs
+from segkit.metrics.panoptic.run_pairs import count_run_pairs
 from segkit.structures import DatasetError, IdRuns, id_runs
 from segkit.structures.compiled import COMPILED
 

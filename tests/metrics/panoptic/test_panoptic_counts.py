@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from segkit.metrics.overlaps import join, overlaps_of
-from segkit.metrics.panoptic_counts import Counts, average, averages, count, count_per_image, percent, rows_of
-from segkit.metrics.panoptic_matching import match
+from segkit.metrics.panoptic.counts import Counts, average, averages, count, count_per_image, percent, rows_of
+from segkit.metrics.panoptic.matching import match
+from segkit.metrics.panoptic.overlaps import join, overlaps_of
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
 # Listed neither ascending nor descending; by category_id: 1 (thing), 5 (stuff), 9 (thing), 40 (stuff).

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.metrics.overlaps import ON_VOID, join, overlaps_of
+from segkit.metrics.panoptic.overlaps import ON_VOID, join, overlaps_of
 from segkit.structures import Category, CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment
 
 CAR, SKY = 1, 90

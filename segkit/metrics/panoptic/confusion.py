@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.overlaps import OverlapTable
-from segkit.metrics.panoptic_counts import rows_of
-from segkit.metrics.panoptic_faults import NO_PAIR, Faults, best_pairs, diagnose
-from segkit.metrics.panoptic_matching import MATCH_IOU, BoolArray
+from segkit.metrics.panoptic.counts import rows_of
+from segkit.metrics.panoptic.faults import NO_PAIR, Faults, best_pairs, diagnose
+from segkit.metrics.panoptic.matching import MATCH_IOU, BoolArray
+from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.structures import CategorySet
 
 TOP = 20

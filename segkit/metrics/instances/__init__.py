@@ -1,0 +1,1 @@
+"""What AP is made of: COCO's entries, matching and curves; Cityscapes' precision."""
