@@ -2,7 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PANOPTICAPI := panopticapi-lite==0.2.0
+# What tests and benchmarks compare with; without dependencies, whose pins are of another time.
+ORACLES := panopticapi-lite==0.2.0 cityscapesscripts==2.3.0
 
 ifeq ($(VENV),none)
 PY := $(PYTHON)
@@ -46,6 +47,7 @@ lint: $(DEV) ## style, types, and who may import whom
 	$(PY) -c "from importlinter.cli import lint_imports_command as lint; lint()"
 
 bench: $(DEV) ## each benchmark against its peer
+	@[ "$(VENV)" = none ] || $(PIP) -q -e ".[fast,bench]"
 	@for file in benchmarks/[!_]*.py; do echo "== $$file"; $(PY) $$file || exit 1; done
 
 clean: ## remove caches and build products; output/ and VENV stay
@@ -79,9 +81,9 @@ anew:
 
 $(BASE): setup.py constraints.txt tools/install_detectron2.py
 	@echo "Installing torch, Detectron2 and the rest into $(VENV): about 5 GB the first time ..."
-	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e . && $(PY) tools/install_detectron2.py)
+	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e ".[fast]" && $(PY) tools/install_detectron2.py)
 
 $(DEV): $(BASE)
 	@echo "Installing what the tests and checks need into $(VENV) ..."
-	@$(call install,$(PIP) -q -e ".[test]" && $(PIP) -q --no-deps $(PANOPTICAPI))
+	@$(call install,$(PIP) -q -e ".[fast,test]" && $(PIP) -q --no-deps $(ORACLES))
 endif

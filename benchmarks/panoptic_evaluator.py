@@ -25,7 +25,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 
 from segkit.data.catalog import Dataset
-from segkit.evaluation.base import Truth
+from segkit.evaluation.base import Options, Truth
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.formats import coco_panoptic
 
@@ -51,7 +51,7 @@ def main() -> None:
             batches = outputs_of(dataset, truth, predictions)
             theirs, their_seconds = run(detectron2_evaluator(dataset, truth, folder), batches)
             for title, export in (("with its export", True), ("numbers alone", False)):
-                evaluator = PanopticEvaluator(dataset, Truth(dataset, "one"), folder / title, export=export)
+                evaluator = PanopticEvaluator(dataset, Truth(dataset, "one"), folder / title, Options(export=export))
                 ours, seconds = run(evaluator, batches)
                 check_equal(ours["panoptic_seg"], theirs["panoptic_seg"])
                 if index:  # the first burst warms up

@@ -50,6 +50,11 @@ def add_segkit_config(cfg: CN) -> None:
     # Name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
     cfg.MODEL.TORCHVISION.WEIGHTS = ""
 
+    # Write predictions, error analysis and counts below OUTPUT_DIR/inference at each evaluation; False: numbers alone.
+    cfg.TEST.EXPORT = True
+    # Boundary PQ, boundary AP and boundary IoU too (Cheng et al. 2021); they take about as long as all else.
+    cfg.TEST.BOUNDARY = False
+
     # "SGD" (Detectron2's, with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
 

@@ -29,7 +29,12 @@ MODULES = {
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
 }
-EXTRA_USES = {"export": "only the export to ONNX needs it", "test": "only the tests and checks of segkit need it"}
+EXTRA_USES = {
+    "bench": "only the benchmarks need it",
+    "export": "only the export to ONNX needs it",
+    "fast": "without it metrics are several times slower, with equal results",
+    "test": "only the tests and checks of segkit need it",
+}
 # Run in the checkout's folder: setup.py is the one place where the ranges stand. setuptools itself may be missing.
 READ_SETUP_PY = """
 import json, runpy, sys, types

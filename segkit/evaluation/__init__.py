@@ -9,7 +9,7 @@ from detectron2.evaluation import DatasetEvaluators
 
 from segkit.data.catalog import Dataset
 from segkit.data.mapper import thing_channels
-from segkit.evaluation.base import ImageEvaluator, Truth
+from segkit.evaluation.base import ImageEvaluator, Options, Truth
 from segkit.evaluation.cityscapes import CityscapesInstanceEvaluator
 from segkit.evaluation.instances import InstanceEvaluator
 from segkit.evaluation.panoptic import PanopticEvaluator
@@ -25,11 +25,12 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
 
 
 def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEvaluators:
-    """The evaluators that the dataset declares, writing their exports into output_dir."""
+    """The evaluators that the dataset declares, writing their exports into output_dir unless TEST.EXPORT is False."""
     truth = Truth(dataset, thing_channels(cfg, dataset))
+    options = Options(export=cfg.TEST.EXPORT, boundary=cfg.TEST.BOUNDARY)
     evaluators = []
     for metric in dataset.metrics:
         if metric not in EVALUATORS:
             raise ConfigError(f"the dataset {dataset.name} names the unknown metric {metric!r}; known: {[*EVALUATORS]}")
-        evaluators.append(EVALUATORS[metric](dataset, truth, output_dir))
+        evaluators.append(EVALUATORS[metric](dataset, truth, output_dir, options))
     return DatasetEvaluators(evaluators)

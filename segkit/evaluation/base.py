@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,15 @@ class Truth:
         return semantic_map(self.segmentation(record), self.space)
 
 
+@dataclass(frozen=True)
+class Options:
+    """export: write predictions and analyses as files, else there are the numbers alone (TEST.EXPORT). boundary: count
+    what lies near boundaries too (TEST.BOUNDARY)."""
+
+    export: bool = True
+    boundary: bool = False
+
+
 class ImageEvaluator(DatasetEvaluator, ABC):
     """A metric that looks at one image at a time, and sums over images and processes.
 
@@ -49,10 +59,11 @@ class ImageEvaluator(DatasetEvaluator, ABC):
 
     needs: str
 
-    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path) -> None:
+    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, options: Options = Options()) -> None:
         self.dataset = dataset
         self.truth = truth
         self.output_dir = output_dir
+        self.options = options
         self._lacking = False
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.catalog import Dataset, Record
-from segkit.evaluation.base import ImageEvaluator, Truth
+from segkit.evaluation.base import ImageEvaluator, Options, Truth
 from segkit.evaluation.predictions import instance_masks
 from segkit.formats import cityscapes_results, png
 from segkit.formats.cityscapes import IDS_SUFFIX
@@ -22,9 +22,15 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
 
     needs = "instances"
 
-    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        truth: Truth,
+        output_dir: Path,
+        options: Options = Options(),  # noqa: B008 (frozen)
+    ) -> None:
         """Raises ConfigError where the dataset's truth is not in Cityscapes' files."""
-        super().__init__(dataset, truth, output_dir)
+        super().__init__(dataset, truth, output_dir, options)
         formats = {str(record.get("pan_seg_format")) for record in dataset.records}
         if formats != {"cityscapes"}:
             raise ConfigError(
@@ -51,7 +57,8 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
         columns = category_ids, masks.scores.tolist(), masks.crops, masks.corners_xy.tolist()
         found = [MaskPrediction(*row) for row in zip(*columns, strict=True)]
         self._metric.update(record["image_id"], png.read_grey16(ids_path, size_hw), found)
-        cityscapes_results.write(self.results_folder, ids_path.name.removesuffix(IDS_SUFFIX), size_hw, found)
+        if self.options.export:
+            cityscapes_results.write(self.results_folder, ids_path.name.removesuffix(IDS_SUFFIX), size_hw, found)
 
     def shard(self) -> Any:
         return self._metric

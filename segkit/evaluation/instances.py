@@ -34,12 +34,12 @@ class InstanceEvaluator(ImageEvaluator):
     def reset(self) -> None:
         self._instance_truth = InstanceTruth(self.dataset)
         self._boxes = AveragePrecision(self.dataset.categories, ("bbox",))
-        self._masks = AveragePrecision(self.dataset.categories, ("segm",))
+        kinds = ("segm", "boundary") if self.options.boundary else ("segm",)
+        self._masks = AveragePrecision(self.dataset.categories, kinds)
         self._has_masks = True
         self._drop_parts()
-        self._parts = {RESULTS: _Part(self.output_dir)}
-        if self._instance_truth.derived:
-            self._parts[TRUTH] = _Part(self.output_dir)
+        names = (RESULTS, TRUTH) if self._instance_truth.derived else (RESULTS,)
+        self._parts = {name: _Part(self.output_dir) for name in names if self.options.export}
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         image_id, size_hw = record["image_id"], (record["height"], record["width"])
@@ -49,7 +49,8 @@ class InstanceEvaluator(ImageEvaluator):
         if self._has_masks:
             self._masks.update(image_id, size_hw, truth, results)
         self._boxes.update(image_id, size_hw, truth, results)
-        self._parts[RESULTS].add(image_id, results)
+        if RESULTS in self._parts:
+            self._parts[RESULTS].add(image_id, results)
         if TRUTH in self._parts:
             self._parts[TRUTH].add(image_id, [{**annotation, "image_id": image_id} for annotation in truth])
 
@@ -70,9 +71,10 @@ class InstanceEvaluator(ImageEvaluator):
         return self._boxes, self._masks if self._has_masks else None, parts
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
-        with files.replacing(self.output_dir / RESULTS) as path, path.open("wb") as file:
-            file.writelines(_json_list(self._lines(shards, RESULTS)))
-        if self._instance_truth.derived:
+        if RESULTS in self._parts:
+            with files.replacing(self.output_dir / RESULTS) as path, path.open("wb") as file:
+                file.writelines(_json_list(self._lines(shards, RESULTS)))
+        if TRUTH in self._parts:
             self._write_truth(shards)
         boxes, masks = zip(*((boxes, masks) for boxes, masks, _ in shards), strict=True)
         results = _merged(boxes)

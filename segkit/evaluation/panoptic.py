@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import Dataset, Record
-from segkit.evaluation.base import ImageEvaluator, Truth
+from segkit.data.catalog import Record
+from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import panoptic_prediction
 from segkit.formats import coco_panoptic
 from segkit.formats.files import dump_json
@@ -22,16 +22,11 @@ class PanopticEvaluator(ImageEvaluator):
 
     needs = "panoptic_seg"
 
-    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, export: bool = True) -> None:
-        """export: write the files; without, there are the numbers alone."""
-        super().__init__(dataset, truth, output_dir)
-        self.export = export
-
     def reset(self) -> None:
-        self._metric = PanopticQuality(self.dataset.categories)
+        self._metric = self._nothing_counted()
         self._annotations: list[dict[str, Any]] = []
         self._png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
-        if self.export:
+        if self.options.export:
             self.png_folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -42,7 +37,7 @@ class PanopticEvaluator(ImageEvaluator):
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         prediction = panoptic_prediction(output, self.dataset.categories)
         self._metric.update(record["image_id"], self.truth.segmentation(record), prediction)
-        if not self.export:
+        if not self.options.export:
             return
         png_name = self._png_names[record["image_id"]]
         coco_panoptic.write_png(self.png_folder / png_name, prediction.segment_ids)
@@ -52,15 +47,18 @@ class PanopticEvaluator(ImageEvaluator):
         return self._metric, self._annotations
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
-        metric = PanopticQuality(self.dataset.categories)
+        metric = self._nothing_counted()
         annotations = []
         for shard_metric, shard_annotations in shards:
             metric.merge(shard_metric)
             annotations += shard_annotations
         order = tuple(image_id for image_id in self.image_order if image_id in metric)
-        if self.export:
+        if self.options.export:
             self._export(metric, order, {annotation["image_id"]: annotation for annotation in annotations})
         return {"panoptic_seg": metric.compute(order)}
+
+    def _nothing_counted(self) -> PanopticQuality:
+        return PanopticQuality(self.dataset.categories, boundary=self.options.boundary)
 
     def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotation_of: dict[Any, Any]) -> None:
         coco_panoptic.write_json(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segkit.data.catalog import Dataset, Record
-from segkit.evaluation.base import ImageEvaluator, Truth
+from segkit.data.catalog import Record
+from segkit.evaluation.base import ImageEvaluator
 from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px, mixed_windows
 from segkit.structures.compiled import COMPILED, compiled
@@ -22,10 +21,6 @@ class SemanticEvaluator(ImageEvaluator):
     """mIoU, fwIoU, mean and pixel accuracy, Dice and, if asked for, boundary IoU of the semantic head's channels."""
 
     needs = "sem_seg"
-
-    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, boundary: bool = False) -> None:
-        super().__init__(dataset, truth, output_dir)
-        self.boundary = boundary
 
     def reset(self) -> None:
         self._metric = self._nothing_counted()
@@ -44,7 +39,7 @@ class SemanticEvaluator(ImageEvaluator):
         return {"sem_seg": metric.compute()}
 
     def _nothing_counted(self) -> SemanticIoU:
-        return SemanticIoU(self.truth.space.names, boundary=self.boundary)
+        return SemanticIoU(self.truth.space.names, boundary=self.options.boundary)
 
 
 def count_logits(metric: SemanticIoU, truth: NDArray[np.integer], logits: torch.Tensor, where: object = "") -> None:
