@@ -17,7 +17,9 @@ from segkit.data.truth import read_segmentation
 from segkit.engine import train as job
 from segkit.engine.setup import prepare_config
 from segkit.formats import coco_panoptic, png
+from segkit.formats.files import load_json
 from segkit.report import draw_panoptic, metrics_table, picture_grid, write_page
+from segkit.report.analysis_tables import budget_rows, budget_table
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 PICTURES, PICTURES_PER_ROW = 8, 2  # scenes in the grid
@@ -44,9 +46,12 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     png.write(output / "grid.png", picture)
     categories = load_dataset("demo_val").categories
     pictures = [("input, truth, prediction", picture)]
-    write_page(output / "report.html", "segkit demo", results, pictures, categories=categories)
+    analysis = load_json(output / "inference" / "demo_val" / "panoptic_analysis.json")
+    shown = {**results, "error_budget": {"kinds": budget_rows(analysis["error_budget"])}}
+    write_page(output / "report.html", "segkit demo", shown, pictures, categories=categories)
     console = Console()
     console.print(metrics_table(results))
+    console.print(budget_table(analysis["error_budget"]))
     for path in written(output):
         console.print(str(path), soft_wrap=True)
     return results

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from segkit.formats.files import dump_json
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality
 from segkit.metrics.panoptic.bootstrap import confidence_intervals
 from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
 from segkit.metrics.panoptic.worst_images import worst_images
-from segkit.scoring.counts_file import SavedCounts
+from segkit.scoring.counts_file import SavedCounts, writing
 
 WORST_IMAGES = 50
 
 
 def results_of(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, Any]:
     """Task -> its numbers, as Detectron2 names them, in percent, None where undefined; and of panoptic quality
-    `analysis`, see `analyse`."""
-    metric = counts.metric
-    if isinstance(metric, PanopticQuality):
-        found = {"panoptic_seg": metric.compute(counts.image_order)}
-        return {**found, "analysis": analyse(metric, counts.image_order, worst)}
-    if isinstance(metric, AveragePrecision):
-        return dict(metric.compute())
-    task = "cityscapes_segm" if isinstance(metric, CityscapesAP) else "sem_seg"
-    return {task: metric.compute()}
+    `analysis`, see `analyse`.
+
+    None too for infinities, which trusted areas that contradict their map can bring about, and JSON does not have.
+    """
+    return dict(finite(_results_of(counts, worst)))
 
 
 def analyse(
@@ -41,3 +40,29 @@ def analyse(
         "worst_images": worst_images(table, categories, mode, worst),
         "per_image": [{"image_id": image_id, **one} for image_id, one in metric.per_image(image_order).items()],
     }
+
+
+def finite(content: Any) -> Any:
+    """The same dicts, lists and values, with None for every NaN and infinity."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def save_results(path: Path, results: dict[str, Any]) -> None:
+    """Write them as JSON, whole or not at all; DatasetError where the file cannot be written."""
+    with writing(path):
+        dump_json(path, results)
+
+
+def _results_of(counts: SavedCounts, worst: int) -> dict[str, Any]:
+    metric = counts.metric
+    if isinstance(metric, PanopticQuality):
+        found = {"panoptic_seg": metric.compute(counts.image_order)}
+        return {**found, "analysis": analyse(metric, counts.image_order, worst)}
+    if isinstance(metric, AveragePrecision):
+        return dict(metric.compute())
+    task = "cityscapes_segm" if isinstance(metric, CityscapesAP) else "sem_seg"
+    return {task: metric.compute()}
