@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
-from segkit.formats.files import dump_json
+from segkit.cli.evaluate import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
-from segkit.report.analysis_tables import comparison_table
+from segkit.report.analysis_tables import comparison_table, comparison_text
 from segkit.scoring import counts_file
+from segkit.scoring.results import finite, save_results
 from segkit.structures import ConfigError
+
+CLASSES = 10  # that are printed of many
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,47 +27,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", type=Path, metavar="B", help="the same, to be compared with A")
     parser.add_argument("--gt", type=Path, metavar="FILE", help="panoptic JSON of the truth, where A or B is a JSON")
     parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="threads (default: %(default)s)")
-    parser.add_argument("--samples", type=int, default=SAMPLES, metavar="N", help="resamples (default: %(default)s)")
-    parser.add_argument("--level", type=float, default=LEVEL, help="of the intervals (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=SEED, metavar="S", help="default: %(default)s")
+    add_panoptic_rules(parser)
+    add_work(parser)
+    parser.add_argument(
+        "--samples", type=positive, default=SAMPLES, metavar="N", help="resamples (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--level", type=_share, default=LEVEL, metavar="P", help="of the intervals (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=_seed, default=SEED, metavar="S", help="default: %(default)s")
     parser.add_argument("--per-class", action="store_true", help="print every class, not only the most different")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
-    if args.samples < 1 or args.workers < 1 or not 0 < args.level < 1:
-        raise ConfigError("expected --samples and --workers from 1 on, and --level between 0 and 1")
-    first, second = (_panoptic(path, args) for path in (args.a, args.b))
-    if first.categories != second.categories or first.mode != second.mode:
-        raise ConfigError(f"{args.a} and {args.b} were scored with different categories or modes")
-    compared = compare(
-        first.table(),
-        second.table(),
-        first.categories,
-        first.mode,
-        samples=args.samples,
-        seed=args.seed,
-        level=args.level,
-    )
-    Console().print(comparison_table(compared, first.categories, None if args.per_class else 10))
-    if compared["reason"]:
-        print(compared["reason"])
     if args.output:
-        dump_json(args.output, compared)
+        counts_file.check_writable(args.output)
+    first, second = (_panoptic(path, args) for path in (args.a, args.b))
+    _check_alike(first, second, args)
+    options = {"samples": args.samples, "seed": args.seed, "level": args.level}
+    with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which trusted areas can bring about
+        compared = finite(compare(first.table(), second.table(), first.categories, first.mode, **options))
+    if args.output:
+        save_results(args.output, compared)
         print(args.output)
+    Console().print(comparison_table(compared, first.categories, None if args.per_class else CLASSES))
+    print(comparison_text(compared))
     return 0
 
 
 def _panoptic(path: Path, args: argparse.Namespace) -> PanopticQuality:
-    if path.suffix == ".json":
+    if path.suffix.lower() == ".json":
         if args.gt is None:
             raise ConfigError("a JSON of predictions needs --gt, the truth's JSON", where=path)
         from segkit.scoring.panoptic import score_panoptic
 
-        return score_panoptic(args.gt, path, args.gt_folder, workers=args.workers).metric
-    metric = counts_file.load(path).metric
-    if not isinstance(metric, PanopticQuality):
-        raise ConfigError(f"expected counts of panoptic quality, got {type(metric).__name__}'s", where=path)
-    return metric
+        with progress_bar(path.name) as progress:
+            options = {"workers": args.workers, "limit": args.problems, "progress": progress}
+            return score_panoptic(args.gt, path, args.gt_folder, **panoptic_rules(args), **options).metric
+    counts = counts_file.load(path)
+    if not isinstance(counts.metric, PanopticQuality):
+        raise ConfigError(f"expected counts of panoptic quality, got those of {counts.kind}", where=path)
+    if counts.shard.count > 1:
+        part = f"{counts.shard.index}/{counts.shard.count}"
+        remedy = "join all shards with `segkit evaluate merge --save-counts FILE`"
+        raise ConfigError(f"expected the counts of all images, got those of shard {part}", where=path, remedy=remedy)
+    return counts.metric
+
+
+def _check_alike(first: PanopticQuality, second: PanopticQuality, args: argparse.Namespace) -> None:
+    both = f"{args.a} and {args.b}"
+    if first.mode != second.mode:
+        remedy = "score both with the same --mode"
+        raise ConfigError(f"expected one mode, got {first.mode} and {second.mode}", where=both, remedy=remedy)
+    if (first.areas == "trust") != (second.areas == "trust"):
+        trusting = args.a if first.areas == "trust" else args.b
+        remedy = "score both with --trust-areas, or neither"
+        raise ConfigError("only one of A and B trusts the truth's areas", where=trusting, remedy=remedy)
+    if first.categories != second.categories:
+        remedy = "score both against the same truth"
+        raise ConfigError("expected the same categories in A and B, they differ", where=both, remedy=remedy)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, as in 0.95, got {text!r}")
+    return share
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)

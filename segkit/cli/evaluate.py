@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segkit.formats.files import dump_json
 from segkit.report import analysis_tables, metrics_table
-from segkit.report.metric_values import format_value
 from segkit.report.table import per_class_tables
 from segkit.scoring import counts_file
 from segkit.scoring.counts_file import SavedCounts
 from segkit.scoring.problems import DEFAULT_LIMIT
-from segkit.scoring.results import WORST_IMAGES, results_of
+from segkit.scoring.results import WORST_IMAGES, results_of, save_results
 from segkit.scoring.workers import Shard
-from segkit.structures import CategorySet, ConfigError
+from segkit.structures import ConfigError
 
 MOST_WORKERS = 8  # by default; reading files does not get faster without end
+REFRESH_SECONDS = 0.1
+# Arguments that change what is told of an evaluation or how it runs, not what is counted.
+NO_OPTIONS = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "evaluate_run", "score")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,21 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         one.set_defaults(evaluate_run=_evaluate, score=score)
     joined = verbs.add_parser("merge", help="join the counts of shards into the result", allow_abbrev=False)
     joined.add_argument("counts", nargs="+", type=Path, metavar="FILE", help="what --save-counts wrote, one per shard")
+    joined.add_argument("--save-counts", type=Path, metavar="FILE", help="write the joined counts, for `compare`")
     _add_output(joined)
-    joined.set_defaults(evaluate_run=lambda args: _tell(counts_file.merge(args.counts), args))
+    joined.set_defaults(evaluate_run=_merge)
 
 
 def run(args: argparse.Namespace) -> int:
     """Score and print; 0 where all went well."""
+    for path in (args.save_counts, args.output):
+        if path is not None:
+            counts_file.check_writable(path)
     args.evaluate_run(args)
     return 0
 
 
-def _add_panoptic(parser: argparse.ArgumentParser) -> None:
-    _add_files(parser, "panoptic JSON of the truth", "panoptic JSON of the predictions")
-    parser.add_argument(
-        "--pred-folder", "--pred_folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)"
-    )
+def add_panoptic_rules(parser: argparse.ArgumentParser) -> None:
+    """Declare how panoptic files are read and counted, what `panoptic_rules` gives to `score_panoptic`."""
     parser.add_argument(
         "--mode",
         choices=("reference", "corrected"),
@@ -76,10 +80,68 @@ def _add_panoptic(parser: argparse.ArgumentParser) -> None:
         const="trust",
         help="take the truth's areas from its JSON, right or wrong, as panopticapi does",
     )
-    parser.add_argument("--boundary", action="store_true", help="boundary PQ too")
-    parser.add_argument("--dagger", action="store_true", help="PQ-dagger too")
     parser.add_argument("--allow-missing", action="store_true", help="count images without prediction as all missed")
     parser.add_argument("--allow-extra", action="store_true", help="pass over predictions of other images")
+
+
+def panoptic_rules(args: argparse.Namespace) -> dict[str, Any]:
+    """What `add_panoptic_rules` declared, as arguments of `score_panoptic`."""
+    return {name: getattr(args, name) for name in ("mode", "areas", "allow_missing", "allow_extra")}
+
+
+def add_work(parser: argparse.ArgumentParser) -> None:
+    """Declare how the work is done: `--workers` and `--problems`."""
+    parser.add_argument(
+        "--workers", type=positive, default=_workers(), metavar="N", help="processes (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--problems",
+        type=positive,
+        default=DEFAULT_LIMIT,
+        metavar="N",
+        help="stop at so many problems with the files, and tell them all (default: %(default)s)",
+    )
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """What to call with (done, total): a bar on stderr, where that is a terminal, and gone at the end.
+
+    It is drawn by the calls: a thread of its own would be forked into the worker processes, with its locks.
+    """
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None
+        return
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
+        task = bar.add_task(title, total=None)
+        drawn = 0.0
+
+        def show(done: int, total: int) -> None:
+            nonlocal drawn
+            due = time.monotonic() - drawn >= REFRESH_SECONDS
+            drawn = time.monotonic() if due else drawn
+            bar.update(task, completed=done, total=total, refresh=due)
+
+        yield show
+
+
+def positive(text: str) -> int:
+    """The whole number from 1 on that an argument is; argparse's error else."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _add_panoptic(parser: argparse.ArgumentParser) -> None:
+    _add_files(parser, "panoptic JSON of the truth", "panoptic JSON of the predictions")
+    parser.add_argument(
+        "--pred-folder", "--pred_folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)"
+    )
+    parser.add_argument("--boundary", action="store_true", help="boundary PQ too")
+    parser.add_argument("--dagger", action="store_true", help="PQ-dagger too")
+    add_panoptic_rules(parser)
 
 
 def _score_panoptic(args: argparse.Namespace, **options: Any) -> SavedCounts:
@@ -90,12 +152,9 @@ def _score_panoptic(args: argparse.Namespace, **options: Any) -> SavedCounts:
         args.pred,
         args.gt_folder,
         args.pred_folder,
-        mode=args.mode,
-        areas=args.areas,
         boundary=args.boundary,
         dagger=args.dagger,
-        allow_missing=args.allow_missing,
-        allow_extra=args.allow_extra,
+        **panoptic_rules(args),
         **options,
     )
     return SavedCounts("panoptic", scored.metric, scored.image_order, args.shard)
@@ -111,7 +170,6 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
         "--iou-types",
         nargs="+",
         choices=("bbox", "segm", "boundary"),
-        default=["bbox", "segm"],
         help="default: bbox segm",
     )
     parser.add_argument(
@@ -121,13 +179,17 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
 
 def _score_instances(args: argparse.Namespace, **options: Any) -> SavedCounts:
     if args.protocol == "cityscapes":
+        if args.iou_types or args.gt_folder:
+            remedy = "leave them out, or --protocol cityscapes"
+            raise ConfigError("--iou-types and --gt-folder are of the coco protocol", remedy=remedy)
         from segkit.scoring.cityscapes_instances import score_cityscapes_instances
 
         found = score_cityscapes_instances(args.gt, args.pred, **options)
         return SavedCounts("cityscapes", found, None, args.shard)
     from segkit.scoring.instances import score_instances
 
-    metric = score_instances(args.gt, args.pred, gt_folder=args.gt_folder, iou_types=args.iou_types, **options)
+    iou_types = args.iou_types or ("bbox", "segm")
+    metric = score_instances(args.gt, args.pred, gt_folder=args.gt_folder, iou_types=iou_types, **options)
     return SavedCounts("instances", metric, None, args.shard)
 
 
@@ -191,18 +253,9 @@ def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workers", type=_positive, default=_workers(), metavar="N", help="threads (default: %(default)s)"
-    )
+    add_work(parser)
     parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N", help="score the I-th of N parts alone")
     parser.add_argument("--save-counts", type=Path, metavar="FILE", help="write the counts for `merge` and `compare`")
-    parser.add_argument(
-        "--problems",
-        type=_positive,
-        default=DEFAULT_LIMIT,
-        metavar="N",
-        help="tell so many at once (default: %(default)s)",
-    )
     _add_output(parser)
 
 
@@ -210,62 +263,58 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
     parser.add_argument("--per-class", action="store_true", help="print every class")
     parser.add_argument(
-        "--worst", type=_positive, default=WORST_IMAGES, metavar="N", help="worst images listed (default: %(default)s)"
+        "--worst",
+        type=positive,
+        default=WORST_IMAGES,
+        metavar="N",
+        help="worst images in --output (default: %(default)s)",
     )
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    if args.shard.count > 1 and not args.save_counts:
+    alone = args.shard.count == 1
+    if not alone and not args.save_counts:
         raise ConfigError("--shard scores a part, which --save-counts FILE must keep", remedy="add --save-counts FILE")
-    with _progress(args.evaluate_verb) as progress:
+    if not alone and args.output:
+        raise ConfigError("--shard gives counts, no results", remedy="give --output to `segkit evaluate merge`")
+    inputs = counts_file.fingerprint(_options(args)) if args.save_counts else ""
+    with progress_bar(args.evaluate_verb) as progress:
         counts = args.score(args, workers=args.workers, shard=args.shard, progress=progress, limit=args.problems)
-    if args.save_counts:
-        counts_file.save(args.save_counts, counts)
-        print(args.save_counts)
-    if args.shard.count == 1:
+    _keep(replace(counts, inputs=inputs), args)
+    if alone:
         _tell(counts, args)
 
 
+def _merge(args: argparse.Namespace) -> None:
+    counts = counts_file.merge(args.counts)
+    _keep(counts, args)
+    _tell(counts, args)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(args).items() if name not in NO_OPTIONS}
+
+
+def _keep(counts: SavedCounts, args: argparse.Namespace) -> None:
+    if args.save_counts:
+        counts_file.save(args.save_counts, counts)
+        print(args.save_counts)
+
+
 def _tell(counts: SavedCounts, args: argparse.Namespace) -> None:
-    """Print the numbers, and write them where asked to."""
-    console = Console()
+    """Write the numbers where asked to, and print them; in this order, since a reader may leave."""
     results = results_of(counts, args.worst)
+    if args.output:
+        save_results(args.output, results)
+        print(args.output)
+    console = Console()
     analysis = results.pop("analysis", None)
     categories = getattr(counts.metric, "categories", None)
     console.print(metrics_table(results))
     if args.per_class:
         console.print(per_class_tables(results, categories))
     if analysis:
-        _print_analysis(console, results["panoptic_seg"], analysis, categories)
-        results["analysis"] = analysis
-    if args.output:
-        dump_json(args.output, results)
-        print(args.output)
-
-
-def _print_analysis(
-    console: Console, found: dict[str, Any], analysis: dict[str, Any], categories: CategorySet | None
-) -> None:
-    console.print(analysis_tables.intervals_table(analysis["intervals"]))
-    console.print(analysis_tables.budget_table(analysis["error_budget"]))
-    if analysis["confusion"]["top"]:
-        console.print(analysis_tables.confusion_table(analysis["confusion"], categories))
-    if analysis["worst_images"]:
-        console.print(analysis_tables.worst_table(analysis["worst_images"]))
-    if "other_mode" in found:
-        other = found["other_mode"]
-        console.print(
-            f"By the {other['mode']} rules PQ is {format_value(other['PQ'])} instead of {format_value(found['PQ'])}: "
-            f"{'; '.join(other['because'])}."
-        )
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        console.print(analysis_tables.analysis_report(results["panoptic_seg"], analysis, categories))
 
 
 def _workers() -> int:
@@ -273,14 +322,8 @@ def _workers() -> int:
     return min(known, MOST_WORKERS)
 
 
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
-    return int(text)
-
-
 def _shard(text: str) -> Shard:
     index, slash, count = text.partition("/")
-    if not (slash and index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+    if not (slash and index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f"expected I/N with 1 <= I <= N, as in 1/4, got {text!r}")
     return Shard(int(index), int(count))

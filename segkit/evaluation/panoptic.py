@@ -25,8 +25,8 @@ class PanopticEvaluator(ImageEvaluator):
     def reset(self) -> None:
         self._metric = self._nothing_counted()
         self._annotations: list[dict[str, Any]] = []
-        self._png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
         if self.options.export:
+            self._png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
             self.png_folder.mkdir(parents=True, exist_ok=True)
 
     @property

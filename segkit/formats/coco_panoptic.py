@@ -144,10 +144,13 @@ def read_segmentation(
     areas.pop(VOID, None)
     segments = []
     for info in segments_info:
-        if info["category_id"] not in categories:
-            problem = f"expected a category_id of the dataset, got {info['category_id']!r}"
-            raise DatasetError(problem, where=Place(path, image_id, "segment", info["id"]))
-        segments.append(_segment(info, categories, areas.get(info["id"], 0)))
+        segment_id, category_id = info["id"], info["category_id"]
+        isthing = categories.isthing_of.get(category_id)
+        if isthing is None:
+            problem = f"expected a category_id of the dataset, got {category_id!r}"
+            raise DatasetError(problem, where=Place(path, image_id, "segment", segment_id))
+        iscrowd, score = bool(info.get("iscrowd", 0)), info.get("score")
+        segments.append(Segment(segment_id, category_id, isthing, areas.get(segment_id, 0), iscrowd, score))
     _check_same_ids(set(areas), {segment.segment_id for segment in segments}, Place(path, image_id))
     return PanopticSegmentation.of_runs(runs, tuple(segments))
 
@@ -310,12 +313,6 @@ def _read_info(info: Entry, categories: CategorySet, where: Place) -> Entry:
         coco.finite(info, "score", where)
     iscrowd = coco.flag(info, "iscrowd", where)
     return info if info.get("iscrowd") is iscrowd else {**info, "iscrowd": iscrowd}
-
-
-def _segment(info: Mapping[str, Any], categories: CategorySet, area_px: int) -> Segment:
-    isthing = categories[info["category_id"]].isthing
-    iscrowd = bool(info.get("iscrowd", 0))
-    return Segment(info["id"], info["category_id"], isthing, area_px, iscrowd, info.get("score"))
 
 
 def _check_same_ids(in_png: set[int], in_json: set[int], where: Place) -> None:

@@ -13,10 +13,12 @@ from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.matching import MODES, FloatArray, Matching, match, same_category
 from segkit.metrics.panoptic.overlaps import (
     AREAS,
+    ON_VOID,
     PAIR,
     SEGMENT,
     ImageOverlaps,
     OverlapTable,
+    Table,
     concatenate,
     join,
     overlaps_of,
@@ -27,6 +29,7 @@ from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 # COCO's area classes in pixels, lower bound included (https://cocodataset.org/#detection-eval).
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 SHOWN_IMAGES = 5
+COLUMNS = {"truth": SEGMENT, "prediction": SEGMENT, "pairs": PAIR}  # of `ImageOverlaps`
 
 
 class PanopticQuality:
@@ -170,9 +173,8 @@ class PanopticQuality:
             "options": self._options(),
             "image_ids": [image_id for image_id, _ in images],
         }
-        columns = {"truth": SEGMENT, "prediction": SEGMENT, "pairs": PAIR}
         arrays: dict[str, NDArray[Any]] = {}
-        for name, dtype in columns.items():
+        for name, dtype in COLUMNS.items():
             rows = [getattr(overlaps, name) for _, overlaps in images]
             arrays[name] = concatenate(rows, dtype)
             arrays[f"{name}_per_image"] = np.array([len(one) for one in rows], dtype=np.int64)
@@ -183,16 +185,13 @@ class PanopticQuality:
         """The metric that `state` described; DatasetError where this is no such state."""
         try:
             metric = cls(CategorySet.from_coco(header["categories"], "categories"), **header["options"])
-            tables = []
-            for name, dtype in (("truth", SEGMENT), ("prediction", SEGMENT), ("pairs", PAIR)):
-                lengths = arrays[f"{name}_per_image"]
-                rows, images = len(arrays[name]), len(header["image_ids"])
-                if arrays[name].dtype != dtype or len(lengths) != images or lengths.sum() != rows:
-                    raise ValueError(f"{name} is of another kind")
-                tables.append(np.split(arrays[name], np.cumsum(lengths))[:-1])
-            for image_id, truth, prediction, pairs in zip(header["image_ids"], *tables, strict=True):
-                metric.add(image_id, ImageOverlaps(truth, prediction, pairs))
-        except (KeyError, TypeError, ValueError) as error:
+            image_ids = header["image_ids"]
+            if any(type(image_id) not in (int, str) for image_id in image_ids):
+                raise ValueError("image_ids are no ids")
+            tables = [_per_image(arrays, name, dtype, len(image_ids)) for name, dtype in COLUMNS.items()]
+            for image_id, *rows in zip(image_ids, *tables, strict=True):
+                metric.add(image_id, _checked(ImageOverlaps(*rows), metric.categories))
+        except (LookupError, TypeError, ValueError, AttributeError, DatasetError) as error:
             raise DatasetError(f"expected saved counts of panoptic quality, got others ({error})") from error
         return metric
 
@@ -278,3 +277,29 @@ def _images(table: OverlapTable, places: list[int]) -> str:
     shown = ", ".join(repr(table.image_ids[place]) for place in places[:SHOWN_IMAGES])
     more = ", ..." if len(places) > SHOWN_IMAGES else ""
     return f"{len(places)} {'image has' if len(places) == 1 else 'images have'} ({shown}{more})"
+
+
+def _per_image(arrays: Mapping[str, NDArray[Any]], name: str, dtype: np.dtype[Any], images: int) -> list[Table]:
+    """The rows of each image; ValueError where they are not such rows, or not of so many images."""
+    rows, lengths = arrays[name], arrays[f"{name}_per_image"]
+    fits = lengths.dtype.kind in "iu" and lengths.shape == (images,) and rows.ndim == 1 and rows.dtype == dtype
+    if not fits or (lengths < 0).any() or lengths.sum() != len(rows):
+        raise ValueError(f"{name} is of another kind")
+    return np.split(rows, np.cumsum(lengths))[:-1]
+
+
+def _checked(overlaps: ImageOverlaps, categories: CategorySet) -> ImageOverlaps:
+    """The overlaps; ValueError where they point to categories or segments that are not there, or count less than 0."""
+    known = [category.category_id for category in categories.categories]
+    for rows in (overlaps.truth, overlaps.prediction):
+        if not np.isin(rows["category_id"], known).all():
+            raise ValueError("segments of unknown categories")
+        if not np.isfinite(rows["area_px"]).all() or (rows["counted_px"] < 1).any() or (rows["boundary_px"] < 0).any():
+            raise ValueError("segments without pixels")
+    for name in ("truth", "prediction"):
+        if not np.isin(overlaps.pairs[name], np.arange(ON_VOID, len(getattr(overlaps, name)))).all():
+            raise ValueError("pairs of segments that are not there")
+    on_void = (overlaps.pairs["truth"] == ON_VOID) & (overlaps.pairs["prediction"] == ON_VOID)
+    if on_void.any() or (overlaps.pairs["pixels"] < 1).any() or (overlaps.pairs["boundary_px"] < 0).any():
+        raise ValueError("pairs without pixels")
+    return overlaps

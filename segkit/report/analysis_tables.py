@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -23,12 +24,33 @@ KIND_NAMES = {
 }
 OVERALL = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")
 NOTHING = "nothing"
+VERDICTS = {"better": "better", "worse": "worse"}  # what else `compare` may say is unclear
+
+
+def analysis_report(found: Mapping[str, Any], analysis: Mapping[str, Any], categories: CategorySet | None) -> Group:
+    """All of it for `rich.console.Console().print`, without tables of nothing; found: panoptic quality's numbers, which
+    tell where the reference's rules and the corrected ones differ."""
+    reason = analysis["intervals"]["reason"]
+    parts: list[Table | Text] = [Text(f"No intervals: {reason}.") if reason else intervals_table(analysis["intervals"])]
+    if any(kind["segments"] for kind in analysis["error_budget"]["kinds"].values()):
+        parts.append(budget_table(analysis["error_budget"]))
+    if analysis["confusion"]["top"]:
+        parts.append(confusion_table(analysis["confusion"], categories))
+    if analysis["worst_images"]:
+        parts.append(worst_table(analysis["worst_images"]))
+    if "other_mode" in found:
+        other = found["other_mode"]
+        pq = f"PQ is {format_value(other['PQ'])} instead of {format_value(found['PQ'])}"
+        parts.append(Text(f"By the {other['mode']} rules {pq}: {'; '.join(other['because'])}."))
+    return Group(*parts)
 
 
 def intervals_table(intervals: Mapping[str, Any]) -> Table:
     """The headline numbers, each with its interval."""
-    title = f"{intervals['level']:.0%} intervals, bootstrap over {intervals['images']} images"
-    table = Table("", *OVERALL, title=title)
+    title = f"{_percent(intervals['level'])} intervals, bootstrap over {_images(intervals['images'])}"
+    table = Table("", title=title)
+    for column in OVERALL:
+        table.add_column(column, justify="right")
     for name, key in (("from", "low"), ("to", "high")):
         table.add_row(name, *(format_value(intervals[column][key]) for column in OVERALL))
     return table
@@ -57,13 +79,12 @@ def confusion_rows(
     confusion: Mapping[str, Any], categories: CategorySet | None, limit: int
 ) -> dict[str, dict[str, Any]]:
     """The most frequent confusions: `true → predicted` -> {segments, share of the true class}."""
-    wrong = [one for one in confusion["top"] if one["true"] != one["predicted"]][:limit]
     return {
         f"{_name(one['true'], categories)} → {_name(one['predicted'], categories)}": {
             "segments": one["segments"],
             "% of the true class": None if one["share"] is None else float(one["share"]),
         }
-        for one in wrong
+        for one in confusion["top"][:limit]
     }
 
 
@@ -88,18 +109,35 @@ def worst_table(worst: Sequence[Mapping[str, Any]], limit: int = 5) -> Table:
 
 
 def comparison_table(compared: Mapping[str, Any], categories: CategorySet | None, classes: int | None = 10) -> Table:
-    """`compare`'s result: overall, things, stuff, and the classes that differ most (None: all)."""
-    title = f"B - A, {compared['level']:.0%} interval, paired bootstrap over {compared['images']} images"
-    table = Table("", "A", "B", "B - A", "B better in", "verdict", title=title)
+    """`compare`'s result: overall, things, stuff, and PQ of the classes that differ most (None: of all with a number).
+
+    In place of the interval of a class with too few images stands in how many it is.
+    """
+    title = f"B - A, {_percent(compared['level'])} interval, paired bootstrap over {_images(compared['images'])}"
+    table = Table("", title=title)
+    for column in ("A", "B", "B - A", "interval"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("B is", no_wrap=True)
     for name in OVERALL:
-        table.add_row(name, *_compared(compared[name]))
-    differing = sorted(
-        ((category_id, one["PQ"]) for category_id, one in compared["per_class"].items()),
-        key=lambda item: -abs(item[1]["difference"] or 0),
-    )
-    for category_id, one in [item for item in differing if item[1]["difference"] is not None][:classes]:
-        table.add_row(Text(f"PQ {_name(int(category_id), categories)}"), *_compared(one))
+        table.add_row(name, *_compared(compared[name], compared["images"]), end_section=name == OVERALL[-1])
+    shown = [item for item in compared["per_class"].items() if _is_shown(item[1]["PQ"], classes is None)]
+    shown.sort(key=lambda item: -abs(item[1]["PQ"]["difference"] or 0))
+    for category_id, one in shown[:classes]:
+        table.add_row(Text(_name(int(category_id), categories)), *_compared(one["PQ"], one["images"]))
     return table
+
+
+def comparison_text(compared: Mapping[str, Any]) -> str:
+    """`compare`'s result in a sentence."""
+    if compared["reason"]:
+        return f"No interval: {compared['reason']}."
+    pq, level = compared["PQ"], _percent(compared["level"])
+    if pq["verdict"] is None:
+        return "PQ has no value in A or in B."
+    certain = f"({level} interval {pq['low']:+.2f} to {pq['high']:+.2f})"
+    if pq["verdict"] in VERDICTS:
+        return f"B is {pq['verdict']} than A by {abs(pq['difference']):.2f} points of PQ {certain}."
+    return f"No clear difference between A and B: {pq['difference']:+.2f} points of PQ {certain}."
 
 
 def _table(title: str, first: str, rows: Mapping[str, Mapping[str, Any]], decimals: int = 1) -> Table:
@@ -117,16 +155,29 @@ def _value(value: Any, decimals: int) -> str:
     return f"{value:.{decimals}f}" if isinstance(value, float) else format_value(value)
 
 
-def _compared(one: Mapping[str, Any]) -> list[str]:
-    share = NONE if one["share_better"] is None else f"{one['share_better']:.0%}"
-    numbers = [format_value(one["A"]), format_value(one["B"])]
-    return [*numbers, _with_interval(one, "difference", "+"), share, one["verdict"] or NONE]
+def _is_shown(one: Mapping[str, Any], all_classes: bool) -> bool:
+    return one["A"] is not None or one["B"] is not None if all_classes else bool(one["difference"])
 
 
-def _with_interval(one: Mapping[str, Any], key: str, sign: str = "") -> str:
-    if one[key] is None or one["low"] is None:
-        return format_value(one[key])
-    return f"{one[key]:{sign}.2f} [{one['low']:{sign}.2f}, {one['high']:{sign}.2f}]"
+def _compared(one: Mapping[str, Any], images: int) -> list[str]:
+    """The cells of a row: A, B, B - A, interval, verdict."""
+    difference = NONE if one["difference"] is None else f"{one['difference']:+.2f}"
+    if one["low"] is not None:
+        interval = f"{one['low']:+.2f} to {one['high']:+.2f}"
+    elif one["difference"] is not None:
+        interval = f"of {_images(images)}"
+    else:
+        interval = NONE
+    verdict = NONE if one["verdict"] is None else VERDICTS.get(one["verdict"], "unclear")
+    return [format_value(one["A"]), format_value(one["B"]), difference, interval, verdict]
+
+
+def _images(number: int) -> str:
+    return "1 image" if number == 1 else f"{number} images"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
 
 
 def _name(category_id: int | None, categories: CategorySet | None) -> str:

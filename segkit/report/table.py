@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Group as Stack
@@ -12,18 +13,23 @@ from rich.text import Text
 from segkit.report.metric_values import PER_CLASS, Group, format_value, read_group
 from segkit.structures import CategorySet
 
+ASKED_FOR = ("PQ_dagger", "BoundaryPQ", "mBoundaryIoU")  # numbers that are made on demand only
+
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Stack:
     """One row per task and one table per family of columns, for `rich.console.Console().print`.
 
     metrics: task -> result of its evaluator, e.g. `{"panoptic_seg": {"PQ": 41.2, ...}, "bbox": {"AP": ...}}`.
-    Panoptic quality shows PQ SQ RQ PQ_th PQ_st, AP its six averages, semantic IoU mIoU fwIoU mACC pACC, any other task
-    its first six values. One decimal; "–" where a number is missing or None. Prints nothing without tasks.
+    Panoptic quality shows PQ SQ RQ PQ_th PQ_st, AP its six averages, semantic IoU mIoU fwIoU mACC pACC mDice, any other
+    task its first six values, and all show those of `ASKED_FOR` that there are. One decimal; "–" where a number is
+    missing or None. Prints nothing without tasks.
     """
     families: dict[tuple[str, ...], list[Group]] = {}
     for task, result in metrics.items():
         group = read_group(task, result)
         if group.headline:
+            asked_for = {name: group.values[name] for name in ASKED_FOR if name in group.values}
+            group = replace(group, headline={**group.headline, **asked_for})
             families.setdefault(tuple(group.headline), []).append(group)
     return Stack(*(_table(columns, groups) for columns, groups in families.items()))
 

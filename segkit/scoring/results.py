@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from segkit.formats.files import dump_json
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality
 from segkit.metrics.panoptic.bootstrap import confidence_intervals
@@ -24,7 +26,8 @@ def results_of(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, Any]
 
     None too for infinities, which trusted areas that contradict their map can bring about, and JSON does not have.
     """
-    return dict(finite(_results_of(counts, worst)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        return dict(finite(_results_of(counts, worst)))
 
 
 def analyse(

@@ -65,6 +65,10 @@ class CategorySet:
             )
         self.thing_contiguous_ids = {c.category_id: i for i, c in enumerate(self.things)}
         self.stuff_contiguous_ids = {c.category_id: i for i, c in enumerate(self.stuff, THING_CHANNEL + 1)}
+        by_thing = {(contiguous_id, True): i for i, contiguous_id in self.thing_contiguous_ids.items()}
+        by_stuff = {(contiguous_id, False): i for i, contiguous_id in self.stuff_contiguous_ids.items()}
+        self._category_ids = by_thing | by_stuff
+        self.isthing_of = {c.category_id: c.isthing for c in self.categories}
 
     @classmethod
     def from_coco(cls, categories: Sequence[Mapping[str, Any]], where: object) -> CategorySet:
@@ -89,11 +93,11 @@ class CategorySet:
 
     def category_id(self, contiguous_id: int, isthing: bool) -> int:
         """The dataset's id of thing 0..T-1 or stuff 1..S; IndexError for any other contiguous id."""
-        group, index = (self.things, contiguous_id) if isthing else (self.stuff, contiguous_id - THING_CHANNEL - 1)
-        if not 0 <= index < len(group):
-            kind = "thing" if isthing else "stuff"
+        found = self._category_ids.get((contiguous_id, bool(isthing)))
+        if found is None:
+            kind, group = ("thing", self.things) if isthing else ("stuff", self.stuff)
             raise IndexError(f"no {kind} has the contiguous id {contiguous_id}: there are {len(group)}")
-        return group[index].category_id
+        return found
 
     def semantic_space(self, thing_channels: str = "one") -> SemanticSpace:
         """The semantic head's channels: `one` for all things, then the stuff; or `per_class`, by category_id."""

@@ -12,6 +12,7 @@ from segkit.structures.compiled import COMPILED, compiled
 WORD = 8  # flags looked at together
 BLOCK_PX = 4096  # pixels compared, then looked through, while their flags lie in the nearest cache
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, of mixed bits: the upper half of a product depends on all bits of a key
+FEW_SLOTS = 1024  # of the hash table, for images as they are: a table that lies in the nearest cache
 UPPER_HALF = np.uint64(32)
 
 
@@ -38,7 +39,11 @@ class IdRuns:
 
     def lengths(self) -> NDArray[np.int32]:
         """(R,) pixels of each run."""
-        return np.diff(self.starts, append=np.int32(self.size_hw[0] * self.size_hw[1]))
+        lengths = np.empty_like(self.starts)
+        if len(lengths):
+            np.subtract(self.starts[1:], self.starts[:-1], out=lengths[:-1])
+            lengths[-1] = self.size_hw[0] * self.size_hw[1] - self.starts[-1]
+        return lengths
 
     def areas_px(self) -> dict[int, int]:
         """Pixels of every id, ascending by id."""
@@ -54,7 +59,10 @@ class IdRuns:
 def sum_by_key(keys: NDArray[np.uint64], lengths: NDArray[np.int32]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The distinct keys, ascending, and for each the sum of its lengths; lengths are above 0."""
     if COMPILED:
-        table, totals = _hashed(keys, lengths, 1 << int(2 * len(keys)).bit_length())
+        enough = 1 << int(2 * len(keys)).bit_length()
+        table, totals = _hashed(keys, lengths, min(FEW_SLOTS, enough))
+        if not len(totals):
+            table, totals = _hashed(keys, lengths, enough)
         used = np.flatnonzero(totals)
         used = used[np.argsort(table[used])]
         return table[used], totals[used]
@@ -68,14 +76,19 @@ def sum_by_key(keys: NDArray[np.uint64], lengths: NDArray[np.int32]) -> tuple[ND
 def _hashed(
     keys: NDArray[np.uint64], lengths: NDArray[np.int32], slots: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """A hash table of `slots`, a power of two above the number of keys: key and sum of its lengths, 0 where free."""
+    """A hash table of `slots`, a power of two: key and sum of lengths, 0 where free; empty where it got half full."""
     table, totals = np.zeros(slots, dtype=np.uint64), np.zeros(slots, dtype=np.int64)
+    used = 0
     for index in range(keys.size):
         key = keys[index]
         slot = np.int64(key * MIX >> UPPER_HALF) & (slots - 1)
         while totals[slot] and table[slot] != key:
             slot = (slot + 1) & (slots - 1)
-        table[slot] = key
+        if totals[slot] == 0:
+            used += 1
+            if 2 * used > slots:
+                return table[:0], totals[:0]
+            table[slot] = key
         totals[slot] += lengths[index]
     return table, totals
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from segkit.data.truth import read_segmentation
 from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.predictions import panoptic_prediction
 from segkit.formats import coco_panoptic
+from segkit.metrics import PanopticQuality
+from segkit.scoring import counts_file
+from segkit.scoring.instances import score_instances
+from segkit.scoring.panoptic import score_panoptic
 from segkit.structures import ConfigError
 from tests.data.test_mapper import cityscapes_tree
 
@@ -72,9 +77,11 @@ def dataset(toy_folder: Path) -> Dataset:
     return load_coco_panoptic("toy", toy_folder / "panoptic.json", toy_folder / "panoptic")
 
 
-def judge(dataset: Dataset, output: Path, shift_px: int = 0, outputs: tuple[str, ...] = ()) -> dict[str, Any]:
+def judge(
+    dataset: Dataset, output: Path, shift_px: int = 0, outputs: tuple[str, ...] = (), opts: Sequence[str] = ()
+) -> dict[str, Any]:
     inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
-    evaluators = build_evaluators(load_config(), dataset, output)
+    evaluators = build_evaluators(load_config(opts=opts), dataset, output)
     results: dict[str, Any] = inference_on_dataset(Parrot(dataset, shift_px, outputs), inputs, evaluators)
     return results
 
@@ -120,6 +127,33 @@ def test_the_exports_score_the_same_under_panopticapi(dataset: Dataset, toy_fold
             assert {k: 100 * v[name.lower()] for k, v in per_class.items()}.items() <= {
                 int(k): v[name] or 0.0 for k, v in results["panoptic_seg"]["per_class"].items()
             }.items()
+
+
+def test_files_and_training_give_the_same_numbers(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
+    results = judge(dataset, tmp_path, shift_px=2, opts=["TEST.BOUNDARY", "True"])
+    panoptic = score_panoptic(toy_folder / "panoptic.json", tmp_path / "panoptic.json", boundary=True)
+    assert panoptic.metric.compute(panoptic.image_order) == results["panoptic_seg"]
+    assert results["panoptic_seg"]["BoundaryPQ"] < results["panoptic_seg"]["PQ"]
+    found = tmp_path / "coco_instances_results.json"
+    instances = score_instances(toy_folder / "instances.json", found, iou_types=("bbox", "segm", "boundary"))
+    assert instances.compute() == {task: results[task] for task in ("bbox", "segm", "boundary")}
+    assert results["sem_seg"]["mBoundaryIoU"] < results["sem_seg"]["mIoU"]
+
+
+def test_an_evaluation_leaves_its_counts_and_why(dataset: Dataset, tmp_path: Path) -> None:
+    results = judge(dataset, tmp_path, shift_px=2)
+    counts = counts_file.load(tmp_path / "panoptic_counts.npz")
+    assert isinstance(counts.metric, PanopticQuality)
+    assert counts.metric.compute(counts.image_order) == results["panoptic_seg"]
+    analysis = json.loads((tmp_path / "panoptic_analysis.json").read_text())
+    assert analysis["error_budget"]["PQ"] == results["panoptic_seg"]["PQ"] == analysis["intervals"]["PQ"]["value"]
+    assert analysis["error_budget"]["kinds"]["mask_quality"]["cost"] > 1  # every mask is moved by two pixels
+
+
+def test_without_export_nothing_is_written(dataset: Dataset, tmp_path: Path) -> None:
+    expected = judge(dataset, tmp_path / "with", shift_px=2)
+    assert judge(dataset, tmp_path / "without", shift_px=2, opts=["TEST.EXPORT", "False"]) == expected
+    assert list((tmp_path / "without").iterdir()) == []
 
 
 def test_a_model_is_judged_by_what_it_gives(dataset: Dataset, tmp_path: Path) -> None:

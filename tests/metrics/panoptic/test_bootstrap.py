@@ -111,7 +111,7 @@ def test_other_images_are_refused():
     a = table_of({1: (TRUTH, GOOD), "x": (TRUTH, GOOD)})
     with pytest.raises(DatasetError, match="same images in A and B, B lacks image 'x'; score both on the same"):
         compare(a, table_of({1: (TRUTH, GOOD)}), CATEGORIES)
-    with pytest.raises(DatasetError, match=r"A lacks 2, 3, 4, 5, 6, \.\.\. \(8 in all\)"):
+    with pytest.raises(DatasetError, match=r"A lacks images 2, 3, 4, 5, 6, \.\.\. \(8 in all\)"):
         compare(table_of({1: (TRUTH, GOOD)}), table_of(dict.fromkeys(range(1, 10), (TRUTH, GOOD))), CATEGORIES)
 
 

@@ -1,0 +1,511 @@
+"""`segkit evaluate` on small files: results, shards joined, exit codes, and what is said of bad input."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from itertools import permutations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.cli.main import main
+from segkit.metrics import SemanticIoU
+from segkit.scoring.cityscapes_instances import score_cityscapes_instances
+from segkit.scoring.instances import score_instances
+from segkit.scoring.panoptic import score_panoptic
+from segkit.structures import ids_to_rgb
+
+CAR, DOG, SKY = 1, 17, 90
+CATEGORIES = [
+    {"id": CAR, "name": "[red]car", "isthing": 1},
+    {"id": DOG, "name": "dog", "isthing": 1},
+    {"id": SKY, "name": "sky", "isthing": 0},
+]
+KINDS = ("panoptic", "instances", "cityscapes", "semantic")
+CITY_IMAGES = [f"ulm_00000{number}_000019" for number in range(5)]
+
+
+def write_panoptic(root, name, maps, areas=None):
+    """root/name.json and root/name/ of {image_id: (rows, {segment_id: category_id})}; areas: declared for all."""
+    (root / name).mkdir(parents=True)
+    annotations, images = [], []
+    for number, (image_id, (rows, category_of)) in enumerate(maps.items()):
+        ids = np.array(rows, dtype=np.int32)
+        Image.fromarray(ids_to_rgb(ids)).save(root / name / f"{number}.png")
+        infos = [
+            {
+                "id": segment_id,
+                "category_id": category_id,
+                "iscrowd": 0,
+                "area": int((ids == segment_id).sum()) if areas is None else areas,
+                "bbox": [0, 0, 1, 1],
+            }
+            for segment_id, category_id in category_of.items()
+        ]
+        annotations.append({"image_id": image_id, "file_name": f"{number}.png", "segments_info": infos})
+        images.append({"id": image_id, "file_name": f"{number}.jpg", "height": len(rows), "width": len(rows[0])})
+    content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
+    (root / f"{name}.json").write_text(json.dumps(content))
+    return root / f"{name}.json"
+
+
+def two_images(root):
+    """car: 1 match, 1 missed: PQ 1 / 1.5; dog: 1 false: 0; sky: 2 matches: 100. PQ (66.7 + 0 + 100) / 3 = 55.6."""
+    rows = [[1, 1, 2, 2], [1, 1, 2, 2]]
+    right, wrong = {1: CAR, 2: SKY}, {1: DOG, 2: SKY}
+    truth = write_panoptic(root, "truth", {1: (rows, right), 2: (rows, right)})
+    return truth, write_panoptic(root, "predictions", {1: (rows, right), 2: (rows, wrong)})
+
+
+def panoptic_files(root):
+    rng = np.random.default_rng(0)
+    truth, predictions = {}, {}
+    for image_id in (7, 3, "b", 12, "a", 1):
+        rows = np.kron([[1, 2, 3], [4, 3, 3]], np.ones((6, 6), int))
+        moved = np.where(rng.random(rows.shape) < 0.15, 3, rows)
+        category_of = {1: CAR, 2: int(rng.choice([CAR, DOG])), 3: SKY, 4: DOG}
+        truth[image_id] = rows.tolist(), category_of
+        predictions[image_id] = moved.tolist(), {**category_of, 4: int(rng.choice([CAR, DOG]))}
+    # In another order than the ids': the last bits of the sums depend on it.
+    return "panoptic", write_panoptic(root, "truth", truth), write_panoptic(root, "predictions", predictions)
+
+
+def instances_files(root):
+    rng = np.random.default_rng(1)
+    images = [{"id": image_id, "file_name": f"{image_id}.jpg", "height": 60, "width": 80} for image_id in (5, 2, 9, 4, 1)]
+    annotations, results = [], []
+    for image in images:
+        for _ in range(4):
+            x, y, w, h = (int(value) for value in (*rng.integers(0, 30, 2), *rng.integers(8, 30, 2)))
+            category_id = int(rng.choice([CAR, DOG]))
+            moved = [x + int(rng.integers(0, 3)), y, w, h]
+            annotations.append(
+                {"id": len(annotations) + 1, "image_id": image["id"], "category_id": category_id, "iscrowd": 0}
+                | {"bbox": [x, y, w, h], "area": w * h, "segmentation": [polygon(x, y, w, h)]}
+            )
+            score = float(rng.integers(1, 4)) / 4  # many are equal
+            results.append({"image_id": image["id"], "category_id": category_id, "bbox": moved, "score": score})
+    categories = [category for category in CATEGORIES if category["isthing"]]
+    root.mkdir(parents=True, exist_ok=True)
+    truth, predictions = root / "truth.json", root / "results.json"
+    truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    predictions.write_text(json.dumps(results))
+    return "instances", truth, predictions
+
+
+def polygon(x, y, w, h):
+    return [x, y, x + w, y, x + w, y + h, x, y + h]
+
+
+def cityscapes_files(root):
+    rng = np.random.default_rng(2)
+    (root / "gt/ulm").mkdir(parents=True)
+    (root / "pred").mkdir()
+    for image_id in CITY_IMAGES:
+        ids = np.full((40, 60), 7, dtype=np.int32)
+        ids[5:25, 5:25], ids[5:25, 30:50] = 26000, 24001
+        Image.fromarray(ids.astype(np.uint16)).save(root / f"gt/ulm/{image_id}_gtFine_instanceIds.png")
+        lines = []
+        for number, (label, instance_id) in enumerate(((26, 26000), (24, 24001))):
+            mask = np.roll(ids == instance_id, int(rng.integers(0, 8)), axis=1)
+            Image.fromarray((mask * 255).astype(np.uint8)).save(root / f"pred/{image_id}_{number}.png")
+            lines.append(f"{image_id}_{number}.png {label} {rng.integers(1, 4) / 4}\n")
+        (root / f"pred/{image_id}_pred.txt").write_text("".join(lines))
+    return "cityscapes", root / "gt", root / "pred"
+
+
+def semantic_files(root):
+    rng = np.random.default_rng(3)
+    for folder in ("gt", "pred"):
+        (root / folder).mkdir(parents=True)
+        for number in range(5):
+            Image.fromarray(rng.integers(0, 3, (9, 11)).astype(np.uint8)).save(root / folder / f"{number}.png")
+    return "semantic", root / "gt", root / "pred"
+
+
+MAKE = {
+    "panoptic": panoptic_files,
+    "instances": instances_files,
+    "cityscapes": cityscapes_files,
+    "semantic": semantic_files,
+}
+MORE = {
+    "panoptic": ["panoptic", "--dagger", "--boundary"],
+    "instances": ["instances", "--iou-types", "bbox"],
+    "cityscapes": ["instances", "--protocol", "cityscapes"],
+    "semantic": ["semantic", "--boundary", "--classes", "road", "sky", "[blue]car"],
+}
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs `segkit evaluate` with what is given: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def evaluate(*arguments):
+        code = main(["evaluate", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return evaluate
+
+
+def refused(result):
+    """The one line of an error of the user's."""
+    code, out, error = result
+    assert (code, out) == (1, ""), result
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    return error
+
+
+def test_the_numbers_by_hand(run, tmp_path):
+    truth, predictions = two_images(tmp_path)
+    out = tmp_path / "deep/folder/metrics.json"
+    code, printed, error = run("panoptic", "--gt", truth, "--pred", predictions, "--per-class", "--output", out)
+    assert (code, error) == (0, "")
+    results = json.loads(out.read_text())
+    assert results["panoptic_seg"]["PQ"] == pytest.approx(100 * (2 / 3 + 0 + 1) / 3)
+    one = {"PQ": pytest.approx(200 / 3), "SQ": 100, "RQ": pytest.approx(200 / 3), "tp": 1, "fp": 0, "fn": 1}
+    assert results["panoptic_seg"]["per_class"]["1"] == one
+    assert results["panoptic_seg"]["PQ_st"] == 100
+    assert [*results["analysis"]] == ["intervals", "error_budget", "confusion", "worst_images", "per_image"]
+    assert "│ panoptic_seg │ 55.6 │" in printed
+    assert "│ [red]car │" in printed, "names are text, no markup"
+    assert "[red]car → dog" in printed
+    assert str(out) in printed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_json_is_what_the_metric_computes(run, tmp_path, kind):
+    _, gt, pred = MAKE[kind](tmp_path)
+    out = tmp_path / "metrics.json"
+    assert run(*MORE[kind], "--gt", gt, "--pred", pred, "--output", out, "--workers", 2, "--per-class")[0] == 0
+    found = json.loads(out.read_text())
+    if kind == "panoptic":
+        scored = score_panoptic(gt, pred, boundary=True, dagger=True)
+        assert found.pop("analysis")["intervals"]["images"] == 6
+        expected = {"panoptic_seg": scored.metric.compute(scored.image_order)}
+    elif kind == "instances":
+        expected = score_instances(gt, pred, iou_types=["bbox"]).compute()
+    elif kind == "cityscapes":
+        expected = {"cityscapes_segm": score_cityscapes_instances(gt, pred).compute()}
+    else:
+        metric = SemanticIoU(("road", "sky", "[blue]car"), boundary=True)
+        for number in range(5):
+            metric.update(*(np.array(Image.open(folder / f"{number}.png")) for folder in (gt, pred)))
+        expected = {"sem_seg": metric.compute()}
+    assert found == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_merged_shards_are_one_pass_to_the_byte(run, tmp_path, kind):
+    """In every order of the files, and shards of which some have no image."""
+    _, gt, pred = MAKE[kind](tmp_path)
+    files = [*MORE[kind], "--gt", gt, "--pred", pred]
+    whole = tmp_path / "whole.json"
+    assert run(*files, "--output", whole)[0] == 0
+    for shards in (3, 7):
+        parts = [tmp_path / f"{i}_of_{shards}" for i in range(1, shards + 1)]
+        for i, part in enumerate(parts, 1):
+            code, out, error = run(*files, "--shard", f"{i}/{shards}", "--save-counts", part, "--workers", i % 2 + 1)
+            assert (code, out, error) == (0, f"{part}\n", "")
+        for ordered in [*permutations(parts)][:: 1 if shards == 3 else 1700]:
+            joined, again = tmp_path / "joined.json", tmp_path / "joined.npz"
+            assert run("merge", *ordered, "--output", joined, "--save-counts", again)[0] == 0
+            assert joined.read_bytes() == whole.read_bytes()
+            assert run("merge", again, "--output", joined)[0] == 0
+            assert joined.read_bytes() == whole.read_bytes()
+
+
+def shard(run, tmp_path, name, *arguments, of=(1, 2), kind="semantic"):
+    root = tmp_path / kind
+    _, gt, pred = (kind, root / "gt", root / "pred") if root.exists() else MAKE[kind](root)
+    files = ["--gt", gt, "--pred", pred, "--shard", "{}/{}".format(*of), "--save-counts", tmp_path / name]
+    assert run(*MORE[kind], *files, *arguments)[0] == 0
+    return tmp_path / name
+
+
+def test_shards_that_do_not_fit_are_refused(run, tmp_path):
+    first, second = (shard(run, tmp_path, f"{i}.npz", of=(i, 2)) for i in (1, 2))
+    assert "1 shards are missing: 2/2; evaluate them, or name their files" in refused(run("merge", first))
+    assert "name each file once" in refused(run("merge", first, first))
+    copy = tmp_path / "copy.npz"
+    copy.write_bytes(first.read_bytes())
+    line = refused(run("merge", first, copy))
+    assert line.endswith(f"expected each shard once, got 1/2 here and in {first}\n")
+    third = shard(run, tmp_path, "third.npz", of=(2, 3))
+    assert f"expected one of 2 shards as in {first}, got one of 3" in refused(run("merge", first, third))
+    other = shard(run, tmp_path, "other.npz", "--ignore-label", "2", of=(2, 2))
+    assert "got one of other files or options" in refused(run("merge", first, other))
+    cities = shard(run, tmp_path, "cities.npz", of=(2, 2), kind="cityscapes")
+    assert f"expected counts of kind semantic as in {first}, got cityscapes" in refused(run("merge", first, cities))
+    (tmp_path / "semantic/gt/9.png").write_bytes((tmp_path / "semantic/gt/0.png").read_bytes())
+    (tmp_path / "semantic/pred/9.png").write_bytes((tmp_path / "semantic/pred/0.png").read_bytes())
+    more = shard(run, tmp_path, "more.npz", of=(2, 2))
+    assert "got one of other files or options" in refused(run("merge", first, more))
+    assert refused(run("merge", first, tmp_path)).count(str(tmp_path)) == 1
+    assert run("merge", second, first)[0] == 0
+
+
+def test_shards_of_another_prediction_are_refused(run, tmp_path):
+    """Another JSON of the same images, scored with the same command but for its path; a moved copy is no other."""
+    truth, predictions = two_images(tmp_path / "a")
+    _, others = two_images(tmp_path / "b")
+    parts = [tmp_path / f"{i}.npz" for i in range(3)]
+    options = ("panoptic", "--gt", truth)
+    assert run(*options, "--pred", predictions, "--shard", "1/2", "--save-counts", parts[0])[0] == 0
+    assert run(*options, "--pred", others, "--shard", "2/2", "--save-counts", parts[1])[0] == 0
+    assert run("merge", *parts[:2])[0] == 0
+    others.write_text(others.read_text().replace("17", "1", 1))
+    assert run(*options, "--pred", others, "--shard", "2/2", "--save-counts", parts[2])[0] == 0
+    assert "got one of other files or options" in refused(run("merge", parts[0], parts[2]))
+
+
+def test_a_shard_is_no_result(run, tmp_path):
+    truth, predictions = two_images(tmp_path)
+    files = ("panoptic", "--gt", truth, "--pred", predictions, "--shard", "1/2")
+    assert "add --save-counts FILE" in refused(run(*files))
+    kept = ("--save-counts", tmp_path / "c", "--output", tmp_path / "o")
+    assert "give --output to `segkit evaluate merge`" in refused(run(*files, *kept))
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "a/b", "-1/2", "²/2", "1/0"])
+def test_shards_are_i_of_n(run, text):
+    code, _, error = run("panoptic", "--gt", "x", "--pred", "y", f"--shard={text}")
+    assert code == 2
+    assert "expected I/N with 1 <= I <= N, as in 1/4" in error
+
+
+@pytest.mark.parametrize("option", ["--workers", "--problems", "--worst"])
+@pytest.mark.parametrize("value", ["0", "-1", "two", "²", "1.5", ""])
+def test_numbers_are_whole_and_positive(run, option, value):
+    code, _, error = run("semantic", "--gt", "x", "--pred", "y", f"{option}={value}")
+    assert code == 2
+    assert f"expected a whole number from 1, got {value!r}" in error
+
+
+def test_wrong_usage(run):
+    assert run()[0] == 2
+    assert run("depth")[0] == 2
+    assert run("panoptic", "--gt", "x")[0] == 2
+    assert run("panoptic", "--gt", "x", "--pred", "y", "--trust-areas", "--recount-areas")[0] == 2
+    assert "--iou-types and --gt-folder are of the coco protocol" in refused(
+        run("instances", "--gt", "x", "--pred", "y", "--protocol", "cityscapes", "--iou-types", "bbox")
+    )
+
+
+def test_panopticapi_s_names_of_the_files(run, tmp_path):
+    truth, predictions = two_images(tmp_path)
+    (tmp_path / "truth").rename(tmp_path / "x")
+    (tmp_path / "predictions").rename(tmp_path / "y")
+    names = ("--gt_json_file", truth, "--pred_json_file", predictions, "--gt_folder", tmp_path / "x")
+    assert "predictions: no such folder of PNGs" in refused(run("panoptic", *names))
+    assert run("panoptic", *names, "--pred_folder", tmp_path / "y")[0] == 0
+
+
+def test_all_problems_are_told_up_to_a_limit(run, tmp_path):
+    truth, predictions = two_images(tmp_path)
+    pngs = [tmp_path / f"predictions/{number}.png" for number in range(2)]
+    pngs[0].write_bytes(pngs[0].read_bytes()[:60])
+    pngs[1].unlink()
+    line = refused(run("panoptic", "--gt", truth, "--pred", predictions))
+    assert line.startswith("segkit evaluate: 2 problems: [1] ")
+    assert all(str(png) in line for png in pngs)
+    line = refused(run("panoptic", "--gt", truth, "--pred", predictions, "--problems", "1", "--workers", "2"))
+    assert "1 problems found, the search stopped here" in line
+    assert str(pngs[1]) not in line
+
+
+def test_wrong_areas_and_what_a_user_may_choose(run, tmp_path):
+    """Declared are 0 pixels; the car's union is 4 + 0 - 4 = 0, so that panopticapi's IoU is infinite."""
+    rows, category_of = [[1, 1, 2, 2], [1, 1, 2, 2]], {1: CAR, 2: SKY}
+    truth = write_panoptic(tmp_path, "truth", {1: (rows, category_of), 2: (rows, category_of)}, areas=0)
+    predictions = write_panoptic(tmp_path, "predictions", {1: (rows, category_of), 2: (rows, category_of)})
+    files = ("panoptic", "--gt", truth, "--pred", predictions, "--output", tmp_path / "o.json")
+    line = refused(run(*files))
+    assert "image 1, segment 1: the declared area is 0, the map has 4 pixels" in line
+    assert "--recount-areas" in line
+    code, out, error = run(*files, "--recount-areas")
+    assert (code, error) == (0, "")
+    assert json.loads((tmp_path / "o.json").read_text())["panoptic_seg"]["PQ"] == 100
+    code, out, error = run(*files, "--trust-areas")
+    assert (code, error) == (0, "")
+    assert json.loads((tmp_path / "o.json").read_text())["panoptic_seg"]["PQ"] is None, "JSON has no infinity"
+    assert "2 images have (1, 2) areas that their map contradicts." in " ".join(out.split())
+
+
+def test_the_report_says_when_the_modes_differ(run, tmp_path):
+    """Two crowds of a category: the reference counts the last alone, and the prediction on the first is false."""
+    rows = [[1, 1, 1, 1, 2, 2, 3, 3]]
+    truth = write_panoptic(tmp_path, "truth", {"[red]x": (rows, {1: CAR, 2: CAR, 3: SKY})})
+    content = json.loads(truth.read_text())
+    for info in content["annotations"][0]["segments_info"][:2]:
+        info["iscrowd"] = 1
+    truth.write_text(json.dumps(content))
+    predictions = write_panoptic(tmp_path, "predictions", {"[red]x": (rows, {1: CAR, 2: CAR, 3: SKY})})
+    code, out, _ = run("panoptic", "--gt", truth, "--pred", predictions)
+    assert code == 0
+    expected = (
+        "By the corrected rules PQ is 100.0 instead of 50.0: 1 image has ('[red]x') several crowds of one category."
+    )
+    assert expected in " ".join(out.split())
+
+
+def test_nothing_to_score(run, tmp_path):
+    truth = write_panoptic(tmp_path, "truth", {})
+    predictions = write_panoptic(tmp_path, "predictions", {})
+    counts, out = tmp_path / "c.npz", tmp_path / "o.json"
+    files = ("panoptic", "--gt", truth, "--pred", predictions)
+    code, printed, error = run(*files, "--per-class", "--output", out, "--save-counts", counts)
+    assert (code, error) == (0, "")
+    assert "No intervals: images with segments: 0" in printed
+    assert "│ panoptic_seg │  – │" in printed
+    assert json.loads(out.read_text())["panoptic_seg"]["PQ"] is None
+    whole = out.read_bytes()
+    assert run("merge", counts, "--output", out)[0] == 0
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"annotations": []}', "", "[1", "null", '{"images": 3}'])
+def test_json_of_another_kind(run, tmp_path, content):
+    truth, predictions = two_images(tmp_path)
+    other = tmp_path / "other.json"
+    other.write_text(content)
+    (tmp_path / "other").mkdir()
+    for gt, pred in ((other, predictions), (truth, other)):
+        assert str(other) in refused(run("panoptic", "--gt", gt, "--pred", pred))
+    if content != "[]":
+        assert str(other) in refused(run("instances", "--gt", truth, "--pred", other))
+    assert str(other) in refused(run("instances", "--gt", other, "--pred", instances_files(tmp_path / "i")[2]))
+
+
+def test_scores_that_are_no_numbers(run, tmp_path):
+    _, truth, results = instances_files(tmp_path)
+    results.write_text(results.read_text().replace("0.5", "NaN"))
+    line = refused(run(*MORE["instances"], "--gt", truth, "--pred", results))
+    assert "image" in line
+    assert str(results) in line
+
+
+def test_an_empty_list_of_results_scores_0(run, tmp_path):
+    _, truth, results = instances_files(tmp_path)
+    results.write_text("[]")
+    assert run(*MORE["instances"], "--gt", truth, "--pred", results, "--output", tmp_path / "o")[0] == 0
+    assert json.loads((tmp_path / "o").read_text())["bbox"]["AP"] == 0
+
+
+@pytest.mark.parametrize("option", ["--output", "--save-counts"])
+def test_places_that_cannot_be_written_are_told_before_the_work(run, tmp_path, option):
+    (tmp_path / "file").write_text("")
+    for place, problem in ((tmp_path, "this is a folder"), (tmp_path / "file/x.json", "cannot be written")):
+        line = refused(run("panoptic", "--gt", "absent.json", "--pred", "absent.json", option, place))
+        assert line.startswith(f"segkit evaluate: {place}: ")
+        assert problem in line
+    assert [*tmp_path.iterdir()] == [tmp_path / "file"]
+
+
+def test_a_disk_that_is_full_leaves_nothing(run, tmp_path, monkeypatch):
+    truth, predictions = two_images(tmp_path)
+
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    counts = tmp_path / "out/counts.npz"
+    line = refused(run("panoptic", "--gt", truth, "--pred", predictions, "--save-counts", counts))
+    assert f"{counts}: cannot be written: No space left on device" in line
+    assert [*counts.parent.iterdir()] == []
+
+
+def test_a_pickle_is_never_read(run, tmp_path):
+    class Boom:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harmed"), "w"))
+
+    plain, inside = tmp_path / "a.npz", tmp_path / "b.npz"
+    plain.write_bytes(pickle.dumps(Boom()))
+    np.savez(inside, header=np.array([Boom()], dtype=object))
+    for path in (plain, inside):
+        assert f"{path}: expected saved counts, got something else" in refused(run("merge", path))
+    assert not (tmp_path / "harmed").exists()
+
+
+def python(code, *arguments, **options):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, **options)
+
+
+BLOCKED = """
+import sys
+for name in ("torch", "torchvision", "detectron2", "fvcore", "iopath", "yacs"):
+    sys.modules[name] = None
+from segkit.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_no_torch_and_no_detectron2_are_needed(tmp_path):
+    """Nor a word on stderr that is no terminal."""
+    for kind in KINDS:
+        _, gt, pred = MAKE[kind](tmp_path / kind)
+        counts = tmp_path / f"{kind}.npz"
+        files = ["--gt", gt, "--pred", pred, "--workers", 2, "--save-counts", counts]
+        ran = python(BLOCKED, "evaluate", *MORE[kind], *files)
+        assert (ran.returncode, ran.stderr) == (0, "")
+    ran = python(BLOCKED, "evaluate", "merge", tmp_path / "panoptic.npz")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    ran = python(BLOCKED, "compare", tmp_path / "panoptic.npz", tmp_path / "panoptic.npz")
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+NO_CHILD_LEFT = """
+import sys, multiprocessing
+from segkit.cli.main import main
+code = main(sys.argv[1:])
+sys.exit(code if not multiprocessing.active_children() else 99)
+"""
+
+
+def test_no_worker_is_left_behind(tmp_path):
+    truth, predictions = panoptic_files(tmp_path)[1:]
+    files = ("evaluate", "panoptic", "--gt", truth, "--pred", predictions, "--workers", 2)
+    assert python(NO_CHILD_LEFT, *files).returncode == 0
+    (tmp_path / "predictions/3.png").unlink()
+    ran = python(NO_CHILD_LEFT, *files)
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+
+
+def test_the_results_are_kept_where_the_reader_leaves(tmp_path):
+    truth, predictions = two_images(tmp_path)
+    out = tmp_path / "o.json"
+    command = f"'{sys.executable}' -m segkit evaluate panoptic --gt '{truth}' --pred '{predictions}' --output '{out}'"
+    ran = subprocess.run(["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
+    assert ran.stdout in ("141\n", "0\n")
+    assert ran.stderr == ""
+    assert json.loads(out.read_text())["panoptic_seg"]["PQ"] == pytest.approx(500 / 9)
+
+
+@pytest.mark.parametrize("columns", ["40", "80"])
+def test_narrow_terminals(run, tmp_path, monkeypatch, columns):
+    truth, predictions = two_images(tmp_path)
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, _ = run("panoptic", "--gt", truth, "--pred", predictions, "--per-class")
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= int(columns)
+
+
+def test_a_bar_is_drawn_on_a_terminal(monkeypatch, tmp_path, capsys):
+    truth, predictions = panoptic_files(tmp_path)[1:]
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    assert main(["evaluate", "panoptic", "--gt", str(truth), "--pred", str(predictions)]) == 0
+    captured = capsys.readouterr()
+    assert "/6" in captured.err
+    assert "/6" not in captured.out
