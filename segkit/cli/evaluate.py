@@ -35,16 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, does, declare, score in (
         ("panoptic", "panoptic quality of COCO panoptic JSON and PNGs", _add_panoptic, _score_panoptic),
         ("instances", "box, mask and boundary AP of COCO results; Cityscapes' AP", _add_instances, _score_instances),
-        ("semantic", "mIoU, Dice and accuracy of label maps", _add_semantic, _score_semantic),
+        ("semantic", "semantic IoU, Dice and accuracy of label maps", _add_semantic, _score_semantic),
     ):
         one = verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", allow_abbrev=False)
         declare(one)
         _add_common(one)
         one.set_defaults(evaluate_run=_evaluate, score=score)
-    joined = verbs.add_parser("merge", help="join the counts of shards into the result", allow_abbrev=False)
+    does = "join the counts of shards: the result is that of one pass"
+    joined = verbs.add_parser("merge", help=does, description=f"{does[0].upper()}{does[1:]}.", allow_abbrev=False)
     joined.add_argument("counts", nargs="+", type=Path, metavar="FILE", help="what --save-counts wrote, one per shard")
     joined.add_argument("--save-counts", type=Path, metavar="FILE", help="write the joined counts, for `compare`")
     _add_output(joined)
+    _add_worst(joined)
     joined.set_defaults(evaluate_run=_merge)
 
 
@@ -142,6 +144,7 @@ def _add_panoptic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boundary", action="store_true", help="boundary PQ too")
     parser.add_argument("--dagger", action="store_true", help="PQ-dagger too")
     add_panoptic_rules(parser)
+    _add_worst(parser)
 
 
 def _score_panoptic(args: argparse.Namespace, **options: Any) -> SavedCounts:
@@ -262,6 +265,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
     parser.add_argument("--per-class", action="store_true", help="print every class")
+
+
+def _add_worst(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--worst",
         type=positive,
@@ -303,7 +309,7 @@ def _keep(counts: SavedCounts, args: argparse.Namespace) -> None:
 
 def _tell(counts: SavedCounts, args: argparse.Namespace) -> None:
     """Write the numbers where asked to, and print them; in this order, since a reader may leave."""
-    results = results_of(counts, args.worst)
+    results = results_of(counts, getattr(args, "worst", WORST_IMAGES))
     if args.output:
         save_results(args.output, results)
         print(args.output)

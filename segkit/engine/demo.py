@@ -47,7 +47,7 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     categories = load_dataset("demo_val").categories
     pictures = [("input, truth, prediction", picture)]
     analysis = load_json(output / "inference" / "demo_val" / "panoptic_analysis.json")
-    shown = {**results, "error_budget": {"kinds": budget_rows(analysis["error_budget"])}}
+    shown = {**results, "error_budget": {"kind of error": budget_rows(analysis["error_budget"])}}
     write_page(output / "report.html", "segkit demo", shown, pictures, categories=categories)
     console = Console()
     console.print(metrics_table(results))

@@ -121,7 +121,8 @@ def comparison_table(compared: Mapping[str, Any], categories: CategorySet | None
     for name in OVERALL:
         table.add_row(name, *_compared(compared[name], compared["images"]), end_section=name == OVERALL[-1])
     shown = [item for item in compared["per_class"].items() if _is_shown(item[1]["PQ"], classes is None)]
-    shown.sort(key=lambda item: -abs(item[1]["PQ"]["difference"] or 0))
+    differences = {category_id: one["PQ"]["difference"] for category_id, one in shown}
+    shown.sort(key=lambda item: -1 if differences[item[0]] is None else abs(differences[item[0]]), reverse=True)
     for category_id, one in shown[:classes]:
         table.add_row(Text(_name(int(category_id), categories)), *_compared(one["PQ"], one["images"]))
     return table

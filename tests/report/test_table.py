@@ -3,17 +3,23 @@ from __future__ import annotations
 import io
 import re
 
-from rich.console import Console
+from rich.console import Console, Group
 
 from segkit.report import metrics_table
+from segkit.report.table import per_class_tables
+from segkit.structures import Category, CategorySet
 
 
 def printed(metrics: dict) -> list[list[str]]:
+    return lines(metrics_table(metrics))
+
+
+def lines(tables: Group) -> list[list[str]]:
     """The cells of every line that has some."""
     out = io.StringIO()
-    Console(file=out, width=120).print(metrics_table(metrics))
-    lines = [re.split(r"\s*[│┃|]\s*", line)[1:-1] for line in out.getvalue().splitlines()]
-    return [line for line in lines if line]
+    Console(file=out, width=120).print(tables)
+    rows = [re.split(r"\s*[│┃|]\s*", line)[1:-1] for line in out.getvalue().splitlines()]
+    return [row for row in rows if row]
 
 
 def test_tasks_of_a_family_share_a_table():
@@ -43,3 +49,31 @@ def test_brackets_in_names_are_no_markup():
 def test_nothing_is_printed_for_nothing():
     assert printed({}) == []
     assert printed({"panoptic_seg": {}}) == []
+
+
+def test_numbers_made_on_demand_are_shown_where_they_are():
+    assert printed({"panoptic_seg": {"PQ": 1.0, "BoundaryPQ": 0.5, "PQ_dagger": None}, "x": {"PQ": 2.0}}) == [
+        ["task", "PQ", "SQ", "RQ", "PQ_th", "PQ_st", "PQ_dagger", "BoundaryPQ"],
+        ["panoptic_seg", "1.0", "–", "–", "–", "–", "–", "0.5"],
+        ["task", "PQ", "SQ", "RQ", "PQ_th", "PQ_st"],
+        ["x", "2.0", "–", "–", "–", "–"],
+    ]
+
+
+def test_per_class_tables():
+    """Categories by name, others by what the result calls them; columns that a row lacks are empty."""
+    categories = CategorySet([Category(7, "[red]road", False, (0, 0, 0))])
+    metrics = {
+        "panoptic_seg": {"PQ": 1.0, "per_class": {"7": {"PQ": 3.25, "tp": 2}, "8": {"PQ": None}}},
+        "bbox": {"AP": 1.0},
+        "sem_seg": {"mIoU": 2.0, "IoU-[/]": 4.0},
+    }
+    assert lines(per_class_tables(metrics, categories)) == [
+        ["class", "PQ", "tp"],
+        ["[red]road", "3.2", "2"],
+        ["8", "–", "–"],
+        ["class", "IoU"],
+        ["[/]", "4.0"],
+    ]
+    assert lines(per_class_tables({"x": {"PQ": 1.0, "per_class": {"7": {"PQ": 3.0}}}}))[1] == ["7", "3.0"]
+    assert lines(per_class_tables({})) == []

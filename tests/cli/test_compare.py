@@ -1,0 +1,159 @@
+"""`segkit compare`: what it says of A and B, and which A and B it refuses."""
+
+import json
+
+import pytest
+
+from segkit.cli.main import main
+from segkit.metrics.panoptic.bootstrap import compare
+from segkit.scoring import counts_file
+from tests.cli.test_evaluate import CAR, DOG, SKY, refused, semantic_files, write_panoptic
+
+ROWS = [[1, 1, 2, 2], [1, 1, 2, 2]]
+RIGHT, WRONG = {1: CAR, 2: SKY}, {1: DOG, 2: SKY}
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs `segkit` with what is given: (exit code, stdout, stderr)."""
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def segkit(*arguments):
+        code = main([*map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return segkit
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The truth, predictions that are wrong in half of the 8 images, and perfect ones."""
+    truth = write_panoptic(tmp_path, "truth", dict.fromkeys(range(8), (ROWS, RIGHT)))
+    bad = write_panoptic(tmp_path, "bad", {i: (ROWS, RIGHT if i % 2 else WRONG) for i in range(8)})
+    good = write_panoptic(tmp_path, "good", dict.fromkeys(range(8), (ROWS, RIGHT)))
+    return truth, bad, good
+
+
+@pytest.fixture
+def counts(run, files, tmp_path):
+    """Saved counts of the bad and of the good."""
+    truth, *predictions = files
+    paths = [tmp_path / f"{path.stem}.npz" for path in predictions]
+    for path, prediction in zip(paths, predictions, strict=True):
+        saved = run("evaluate", "panoptic", "--gt", truth, "--pred", prediction, "--save-counts", path)
+        assert saved[0] == 0
+    return paths
+
+
+def test_by_how_much_b_is_better(run, counts, tmp_path):
+    """Of A: car 4 found, 4 missed: 66.7; dog 4 false: 0; sky 100: PQ 55.6. Of B: car and sky 100, no dog: PQ 100."""
+    out = tmp_path / "deep/compared.json"
+    code, printed, error = run("compare", *counts, "--output", out, "--samples", 200, "--per-class")
+    assert (code, error) == (0, "")
+    found = json.loads(out.read_text())
+    assert (found["PQ"]["A"], found["PQ"]["B"]) == (pytest.approx(500 / 9), 100)
+    assert found["PQ"]["verdict"] == "better"
+    a, b = (counts_file.load(path).metric for path in counts)
+    assert found == compare(a.table(), b.table(), a.categories, samples=200)
+    line = printed.splitlines()[-1]
+    interval = f"{found['PQ']['low']:+.2f} to {found['PQ']['high']:+.2f}"
+    assert line == f"B is better than A by 44.44 points of PQ (95% interval {interval})."
+    rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in printed.splitlines() if "│" in row]
+    assert rows[0] == ["PQ", "55.6", "100.0", "+44.44", interval, "better"]
+    assert [row[0] for row in rows if row[0] not in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")] == ["[red]car", "sky", "dog"]
+    assert rows[-1] == ["dog", "0.0", "–", "–", "–", "–"]
+    assert max(map(len, printed.splitlines()[1:])) <= 80
+    assert run("compare", *reversed(counts))[1].splitlines()[-1].startswith("B is worse than A by 44.44 points of PQ")
+
+
+def test_nothing_is_better_than_itself(run, counts, tmp_path):
+    out = tmp_path / "compared.json"
+    code, printed, _ = run("compare", counts[0], counts[0], "--output", out)
+    assert code == 0
+    last = "No clear difference between A and B: +0.00 points of PQ (95% interval +0.00 to +0.00)."
+    assert printed.splitlines()[-1] == last
+    assert "car" not in printed, "classes that do not differ"
+    one = json.loads(out.read_text())["PQ"]
+    assert (one["difference"], one["low"], one["high"], one["share_better"]) == (0, 0, 0, 0)
+    assert one["verdict"] == "no clear difference"
+
+
+def test_json_of_predictions(run, files, counts):
+    truth, bad, good = files
+    whole = run("compare", *counts)
+    assert run("compare", bad, good, "--gt", truth, "--workers", 2)[1] == whole[1]
+    assert run("compare", counts[0], good, "--gt", truth, "--gt-folder", truth.with_suffix(""))[1] == whole[1]
+    assert "a JSON of predictions needs --gt, the truth's JSON" in refused(run("compare", counts[0], good))
+
+
+def test_what_a_user_may_choose(run, files, tmp_path):
+    _truth, bad, good = files
+    wrong = write_panoptic(tmp_path, "wrong", dict.fromkeys(range(9), (ROWS, RIGHT)), areas=5)
+    line = refused(run("compare", bad, good, "--gt", wrong, "--problems", 3))
+    assert "--allow-missing" in line
+    assert "--recount-areas" in refused(run("compare", bad, good, "--gt", wrong, "--allow-missing"))
+    code, printed, _ = run("compare", bad, good, "--gt", wrong, "--allow-missing", "--recount-areas")
+    assert code == 0
+    assert "paired bootstrap over 9 images" in printed
+
+
+def test_one_image_says_nothing_of_the_spread(run, tmp_path):
+    truth = write_panoptic(tmp_path, "truth", {"only": (ROWS, RIGHT)})
+    bad = write_panoptic(tmp_path, "bad", {"only": (ROWS, WRONG)})
+    code, printed, error = run("compare", bad, truth, "--gt", truth)
+    assert (code, error) == (0, "")
+    assert "No interval: images with segments: 1" in printed
+    assert "│ +66.67 │ of 1 image │ –" in " ".join(printed.split()), "A: car and dog 0, sky 100"
+
+
+def test_what_cannot_be_compared(run, files, counts, tmp_path):
+    truth, _bad, good = files
+    fewer = write_panoptic(tmp_path, "fewer", dict.fromkeys(range(7), (ROWS, RIGHT)))
+    saved = tmp_path / "fewer.npz"
+    assert run("evaluate", "panoptic", "--gt", fewer, "--pred", fewer, "--save-counts", saved)[0] == 0
+    assert "expected the same images in A and B, B lacks image 7" in refused(run("compare", counts[0], saved))
+    other = write_panoptic(tmp_path, "other", dict.fromkeys(range(8), (ROWS, WRONG)))
+    line = refused(run("compare", counts[0], good, "--gt", other))
+    assert "expected the same true segments in A and B, they differ" in line
+    line = refused(run("compare", counts[0], good, "--gt", truth, "--mode", "corrected"))
+    assert "expected one mode, got reference and corrected" in line
+    line = refused(run("compare", counts[0], good, "--gt", truth, "--trust-areas"))
+    assert "only one of A and B trusts the truth's areas" in line
+    content = json.loads(truth.read_text())
+    content["categories"].append({"id": 99, "name": "sea", "isthing": 0})
+    (tmp_path / "more.json").write_text(json.dumps(content))
+    (tmp_path / "more").symlink_to(tmp_path / "truth")
+    assert "expected the same categories" in refused(run("compare", counts[0], good, "--gt", tmp_path / "more.json"))
+
+
+def test_counts_that_are_none_of_panoptic_quality_or_of_a_part(run, files, counts, tmp_path):
+    truth, bad, _good = files
+    part = tmp_path / "part.npz"
+    assert run("evaluate", "panoptic", "--gt", truth, "--pred", bad, "--shard", "1/2", "--save-counts", part)[0] == 0
+    assert "got those of shard 1/2; join all shards" in refused(run("compare", part, part))
+    _, gt, pred = semantic_files(tmp_path / "semantic")
+    other = tmp_path / "semantic.npz"
+    assert run("evaluate", "semantic", "--gt", gt, "--pred", pred, "--save-counts", other)[0] == 0
+    assert "expected counts of panoptic quality, got those of semantic" in refused(run("compare", counts[0], other))
+    assert "absent.npz: expected saved counts, found no file" in refused(run("compare", counts[0], "absent.npz"))
+    assert f"{tmp_path}: expected a file to write" in refused(run("compare", *counts, "--output", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--level", "1"),
+        ("--level", "0"),
+        ("--level", "nan"),
+        ("--level", "x"),
+        ("--samples", "0"),
+        ("--workers", "-1"),
+        ("--seed", "-1"),
+        ("--seed", "1.5"),
+    ],
+)
+def test_wrong_usage(run, option, value):
+    code, _, error = run("compare", "a", "b", f"{option}={value}")
+    assert code == 2
+    assert f"argument {option}: expected a" in error

@@ -1,0 +1,92 @@
+"""All numbers of counts in one dict that JSON can hold."""
+
+import json
+
+import numpy as np
+import pytest
+
+from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU
+from segkit.scoring.counts_file import SavedCounts
+from segkit.scoring.results import analyse, finite, results_of, save_results
+from segkit.scoring.workers import Shard
+from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment
+
+CATEGORIES = CategorySet([Category(26, "car", True, (0, 0, 0)), Category(23, "sky", False, (0, 0, 1))])
+IDS = np.array([[1, 1, 2, 2], [1, 1, 2, 2]], dtype=np.int32)
+
+
+def panoptic(areas="recount", declared=4, images=(3, "b")):
+    """A perfect prediction of a car and the sky, 4 pixels each."""
+    metric = PanopticQuality(CATEGORIES, areas=areas)
+    for image_id in images:
+        sides = [
+            PanopticSegmentation(IDS, (Segment(1, 26, True, area), Segment(2, 23, False, 4))) for area in (declared, 4)
+        ]
+        metric.update(image_id, *sides)
+    return metric
+
+
+def results(kind, metric, order=None, **options):
+    return results_of(SavedCounts(kind, metric, order, Shard()), **options)
+
+
+def test_tasks_have_detectron2_s_names():
+    assert [*results("panoptic", panoptic())] == ["panoptic_seg", "analysis"]
+    assert [*results("instances", AveragePrecision(CATEGORIES, ["bbox", "segm"]))] == ["bbox", "segm"]
+    assert [*results("semantic", SemanticIoU(["sky"]))] == ["sem_seg"]
+    assert [*results("cityscapes", CityscapesAP(CATEGORIES))] == ["cityscapes_segm"]
+
+
+def test_the_numbers_are_the_metric_s():
+    metric = panoptic()
+    found = results("panoptic", metric, ("b", 3))
+    assert found["panoptic_seg"] == metric.compute(("b", 3))
+    assert found["analysis"] == analyse(metric, ("b", 3))
+    assert [one["image_id"] for one in found["analysis"]["per_image"]] == ["b", 3]
+    assert found["analysis"]["worst_images"] == []
+    assert found["analysis"]["intervals"]["PQ"] == {"value": 100, "low": 100, "high": 100}
+
+
+def test_the_worst_images_are_as_many_as_asked_for():
+    metric = PanopticQuality(CATEGORIES)
+    empty = PanopticSegmentation(np.zeros((2, 4), np.int32), ())
+    for image_id in range(4):
+        metric.update(image_id, PanopticSegmentation(IDS, (Segment(1, 26, True, 4), Segment(2, 23, False, 4))), empty)
+    assert len(results("panoptic", metric, worst=3)["analysis"]["worst_images"]) == 3
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("images", [(1,), (1, 2, 3)])
+def test_an_infinite_iou_of_trusted_areas_is_none(images):
+    """A declared area of 0: the union is 4 + 0 - 4 = 0. Nothing is warned of, and the reason is told."""
+    found = results("panoptic", panoptic("trust", 0, images))
+    assert found["panoptic_seg"]["PQ"] is None
+    assert found["panoptic_seg"]["RQ"] == 100
+    assert found["panoptic_seg"]["other_mode"]["PQ"] == 100
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [PanopticQuality(CATEGORIES), AveragePrecision(CATEGORIES), SemanticIoU(["sky"]), CityscapesAP(CATEGORIES)],
+)
+def test_of_no_image_all_is_none(metric):
+    kinds = {PanopticQuality: "panoptic", AveragePrecision: "instances", SemanticIoU: "semantic"}
+    found = results(kinds.get(type(metric), "cityscapes"), metric)
+    found.pop("analysis", None)
+    for numbers in found.values():
+        assert {value for value in numbers.values() if not isinstance(value, dict)} == {None}
+
+
+def test_finite_keeps_all_but_infinities():
+    content = {"a": [1, float("inf"), "x", None, True, {"b": float("nan"), "c": -0.5}], 3: float("-inf")}
+    assert finite(content) == {"a": [1, None, "x", None, True, {"b": None, "c": -0.5}], 3: None}
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path):
+    save_results(tmp_path / "deep/metrics.json", {"bbox": {"AP": 0.1 + 0.2}})
+    assert json.loads((tmp_path / "deep/metrics.json").read_text()) == {"bbox": {"AP": 0.1 + 0.2}}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match=r"metrics\.json: cannot be written"):
+        save_results(tmp_path / "file/metrics.json", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deep", "file"]
