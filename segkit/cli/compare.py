@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from segkit.cli.evaluate import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
+from segkit.cli.scoring_arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.metrics.resampling import LEVEL, SAMPLES, SEED

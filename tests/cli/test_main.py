@@ -38,7 +38,7 @@ def test_help_lists_every_verb(capsys, arguments):
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     for verb, (_module, does) in VERBS.items():
-        assert f"  {verb:<7}  {does}" in lines
+        assert f"  {verb:<{max(map(len, VERBS))}}  {does}" in lines
 
 
 def test_version(capsys):
