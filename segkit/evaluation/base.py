@@ -18,6 +18,8 @@ from segkit.data.truth import read_segmentation
 from segkit.formats.derive import semantic_map
 from segkit.structures import PanopticSegmentation
 
+logger = logging.getLogger(__name__)
+
 
 class Truth:
     """What is true of a dataset's images; the last one read is kept, since several evaluators ask for it in turn."""
@@ -65,10 +67,12 @@ class ImageEvaluator(DatasetEvaluator, ABC):
         self.output_dir = output_dir
         self.options = options
         self._lacking = False
+        self._processed = 0
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
         """Inputs and outputs of the model for a batch, see `PanopticRCNN.inference`."""
         for given, output in zip(inputs, outputs, strict=True):
+            self._processed += 1
             if self.needs in output:
                 self.process_image(self.truth.records[given["image_id"]], output)
             else:
@@ -76,14 +80,19 @@ class ImageEvaluator(DatasetEvaluator, ABC):
 
     def evaluate(self) -> dict[str, Any] | None:
         """Detectron2's result dict on the main process, None on others; every process must call it."""
-        shards = comm.gather((self._lacking, self.shard()))
+        shards = comm.gather((self._lacking, self._processed, self.shard()))
+        self._processed = 0
         if not comm.is_main_process():
             return None
-        if any(lacking for lacking, _ in shards):
-            logging.getLogger(__name__).warning("%s: the model gives no %r", type(self).__name__, self.needs)
+        if any(lacking for lacking, _, _ in shards):
+            logger.warning("%s: the model gives no %r", type(self).__name__, self.needs)
             return {}
+        processed = sum(number for _, number, _ in shards)
+        if processed < len(self.truth.records):
+            counted = processed, len(self.truth.records), self.dataset.name
+            logger.warning("%s: only %d of the %d images of %s were evaluated", type(self).__name__, *counted)
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        return self.finish([shard for _, shard in shards])
+        return self.finish([shard for _, _, shard in shards])
 
     @property
     def image_order(self) -> list[Any]:

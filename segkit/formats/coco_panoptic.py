@@ -78,7 +78,7 @@ def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) 
     categories = coco.categories_of(content, path)
     images = coco.images_by_id(content, path)
     records: dict[ImageId, PanopticRecord] = {}
-    seen: set[object] = set()
+    refused: list[object] = []  # image ids of any type
     for annotation in annotations:
         try:
             record = _read_record(annotation, images, categories, path)
@@ -87,8 +87,8 @@ def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) 
             records[record.image_id] = record
         except DatasetError as error:
             tell(error)
-            seen.add(annotation.get("image_id"))
-    bare = [image_id for image_id in images if image_id not in records and image_id not in seen]
+            refused.append(annotation.get("image_id"))
+    bare = [image_id for image_id in images if image_id not in records and image_id not in refused]
     if bare:
         remedy = "annotate them or drop them from `images`"
         tell(DatasetError(f"{len(bare)} images have no annotation: {coco.listed(bare)}", where=path, remedy=remedy))

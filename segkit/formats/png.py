@@ -15,6 +15,7 @@ from PIL import Image
 
 from segkit.formats import png_ids
 from segkit.formats.files import read_bytes, replacing
+from segkit.formats.png_ids import CHUNK_HEAD, CHUNK_TAIL, SIGNATURE
 from segkit.structures import MAX_SEGMENT_ID, DatasetError, IdRuns, rgb_to_ids
 
 HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit depth, colour type (PNG, section 11.2.2)
@@ -111,6 +112,7 @@ def _decode(
         expected = f"{bit_depths[-1]}-bit {' or '.join(sorted(kinds))}"
         raise DatasetError(f"expected a PNG of {expected}, got {header.bit_depth}-bit {header.kind}", where=path)
     _check_size(header, size_hw, path)
+    _check_sums(content, path)
     try:
         image = Image.open(BytesIO(content), formats=["PNG"])
         image.load()
@@ -125,6 +127,22 @@ def _check_size(header: Header, size_hw: tuple[int, int] | None, path: Path) -> 
     if size_hw is not None and (header.height, header.width) != tuple(size_hw):
         expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.height} x {header.width}"
         raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
+
+
+def _check_sums(content: bytes, path: Path) -> None:
+    """DatasetError where a chunk is cut off or its checksum is wrong: Pillow decodes damaged pixels without a word."""
+    remedy = "write or fetch it again"
+    place, name = len(SIGNATURE), b""
+    while name != b"IEND":
+        (length,) = struct.unpack(">I", content[place : place + 4].rjust(4, b"\xff"))
+        end = place + CHUNK_HEAD + length
+        name, data = content[place + 4 : place + CHUNK_HEAD], content[place + 4 : end]
+        if end + CHUNK_TAIL > len(content):
+            raise DatasetError("the PNG is cut off: it has no IEND", where=path, remedy=remedy)
+        if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(data)):
+            part = name.decode("ascii", "replace")
+            raise DatasetError(f"the PNG is damaged: the checksum of its {part} is wrong", where=path, remedy=remedy)
+        place = end + CHUNK_TAIL
 
 
 def _parse_header(content: bytes, path: Path) -> Header:

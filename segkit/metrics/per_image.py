@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from numbers import Integral
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -28,7 +29,8 @@ class PerImage(Generic[T]):
         return image_id in self._kept
 
     def add(self, image_id: int | str, value: T) -> None:
-        """Keep `value`; DatasetError where the image was added before."""
+        """Keep `value`; DatasetError where the image was added before, ValueError where the id is no int or string."""
+        image_id = _plain(image_id)
         if image_id in self._kept:
             raise DatasetError(
                 "expected every image once, got it a second time",
@@ -78,6 +80,15 @@ class PerImage(Generic[T]):
                 remedy="add these images to image_order or do not score them",
             )
         return [(image_id, self._kept[image_id]) for image_id in image_order]
+
+
+def _plain(image_id: object) -> int | str:
+    """The id as Python's own int or str: numpy's are not what JSON holds."""
+    if isinstance(image_id, str):
+        return str(image_id)
+    if not isinstance(image_id, Integral) or isinstance(image_id, bool):
+        raise ValueError(f"image_id must be an int or a string, got {image_id!r}")
+    return int(image_id)
 
 
 def places_by_id(image_ids: Sequence[int | str]) -> NDArray[np.int64]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -23,6 +26,8 @@ ITEMS_AT_ONCE = 16  # that a process is sent, at most
 
 Done: TypeAlias = "tuple[list[Any], Exception | None]"
 MOST_ALONE = 4  # items that are not worth starting a process
+
+LOOK_SECONDS = 1.0  # between looks of a worker whether its parent lives
 
 Progress = Callable[[int, int], None]  # items done, items in all
 
@@ -110,7 +115,15 @@ def _begin(work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
     gc.freeze()  # looking for cycles among the parent's objects would copy the memory that they share
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent is gone, killed say: nobody else would end it."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
 
 
 def _run_here(items: Sequence[Any]) -> Done:

@@ -14,6 +14,7 @@ from segkit.structures.errors import DatasetError
 
 IGNORE_LABEL = 255  # label of void pixels in semantic maps; Detectron2's and Cityscapes' value
 THING_CHANNEL = 0  # semantic id that stands for every thing (Kirillov et al. 2019, Panoptic FPN, section 3)
+MAX_CATEGORY_ID = 2**63 - 1  # what numpy's integers hold
 GOLDEN_RATIO = 0.61803398875  # turns of hue between neighbouring ids: neighbours look different
 
 
@@ -134,6 +135,8 @@ def _category_from_coco(entry: Mapping[str, Any], where: object) -> Category:
         raise DatasetError(f"expected every category to have id and name, got {entry!r}", where=where)
     if type(entry["id"]) is not int:
         raise DatasetError(f"expected an integer category id, got {entry['id']!r}", where=where)
+    if abs(entry["id"]) > MAX_CATEGORY_ID:
+        raise DatasetError(f"expected a category id of 63 bits, got {entry['id']}", where=where)
     color = entry.get("color") or default_color(entry["id"])
     try:
         red, green, blue = (int(c) for c in color)

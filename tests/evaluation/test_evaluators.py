@@ -200,3 +200,10 @@ def test_cityscapes_and_its_string_ids(tmp_path: Path) -> None:
     exported = coco_panoptic.read(tmp_path / "out/panoptic.json")
     assert [r.image_id for r in exported.records] == ["aachen_000000_000019", "aachen_000001_000019"]
     assert exported.records[0].file_name == "aachen/aachen_000000_000019_leftImg8bit.png"
+
+
+def test_images_that_were_not_evaluated_are_told(dataset: Dataset, tmp_path: Path, caplog: Any) -> None:
+    inputs = [[{"image_id": r["image_id"]}] for r in dataset.records[:6]]
+    evaluators = build_evaluators(load_config(), dataset, tmp_path)
+    inference_on_dataset(Parrot(dataset), inputs, evaluators)
+    assert "PanopticEvaluator: only 6 of the 12 images of toy were evaluated" in caplog.text

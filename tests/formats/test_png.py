@@ -122,3 +122,36 @@ def test_an_image_too_large_to_decode_safely(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
     with pytest.raises(DatasetError, match="cannot be decoded"):
         png.read_rgb(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("kind", ["label", "ids", "grey16"])
+def test_no_damaged_bit_goes_unnoticed(kind: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels = np.kron(rng.integers(0, 200, (6, 7)), np.ones((5, 4), dtype=np.int64))
+    path = tmp_path / "a.png"
+    if kind == "ids":
+        png.write_ids(path, pixels.astype(np.int32) * 1000)
+    else:
+        png.write(path, pixels.astype(np.uint8 if kind == "label" else np.uint16))
+    sound = path.read_bytes()
+
+    def read() -> np.ndarray:
+        if kind == "ids":
+            return png.read_ids(path)
+        return np.asarray(png.open_image(path, None, {"greyscale"}, (8, 16)))
+
+    expected = read()
+    assert expected.shape == (30, 28)
+    for place in range(8, len(sound)):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << place % 8
+        path.write_bytes(damaged)
+        with pytest.raises(DatasetError, match="a.png"):
+            read()
+
+
+def test_a_png_without_its_end_is_cut_off(tmp_path: Path) -> None:
+    png.write(tmp_path / "a.png", np.ones((3, 4), dtype=np.uint8))
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-12])
+    with pytest.raises(DatasetError, match="it has no IEND; write or fetch it again"):
+        png.open_image(tmp_path / "a.png", None, {"greyscale"}, (8,))

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from segkit.metrics import AveragePrecision, average_precision
 from segkit.metrics.average_precision import ScoredImage
+from segkit.metrics.boundary import boundary_dilation_px
 from segkit.metrics.instances import coco_matching
 from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle, segmentation_to_rle
 
@@ -612,3 +613,38 @@ def test_foreign_state_is_refused(spoil):
     spoil(header, arrays)
     with pytest.raises(DatasetError, match="expected saved counts of average precision"):
         AveragePrecision.from_state(header, arrays)
+
+
+@pytest.mark.parametrize("ultrafast", [True, False])
+@pytest.mark.parametrize(("size_hw", "width_px"), [((375, 500), 12), ((500, 375), 12), ((405, 540), 14)])
+def test_half_a_pixel_of_boundary_is_rounded_to_even(size_hw, width_px, ultrafast, monkeypatch):
+    """Diagonals of 625 and 675 pixels make boundaries of 12.5 and 13.5: Python, hence the reference, has 12 and 14."""
+    if ultrafast and not coco_matching.ULTRAFAST:
+        pytest.skip("ultrafast-pycocotools is not installed: the fallback alone is tested")
+    monkeypatch.setattr(coco_matching, "ULTRAFAST", ultrafast)
+    assert boundary_dilation_px(size_hw) == width_px
+    mask = np.zeros(size_hw, dtype=np.bool_)
+    mask[50:250, 50:250] = True
+    found = mask.copy()
+    found[50:57] = False
+    inner = [one & ~_eroded(one, width_px) for one in (mask, found)]
+    iou = min((mask & found).sum() / (mask | found).sum(), (inner[0] & inner[1]).sum() / (inner[0] | inner[1]).sum())
+    metric = AveragePrecision(CategorySet([Category(1, "thing", True, (0, 0, 0))]), ("boundary",))
+    truth = [{"category_id": 1, "area": int(mask.sum()), "iscrowd": 0, "segmentation": mask_to_rle(mask)}]
+    metric.update(1, size_hw, truth, [{"category_id": 1, "score": 1.0, "segmentation": mask_to_rle(found)}])
+    thresholds = np.linspace(0.5, 0.95, 10)
+    assert metric.compute()["boundary"]["AP"] == pytest.approx(100 * (thresholds <= iou).mean())
+
+
+def _eroded(mask, distance_px):
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    return cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance_px)[1:-1, 1:-1] > 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"score": True}, {"category_id": True}, {"bbox": [True, 1, 2, 3]}, {"bbox": [1e308] * 4}]
+)
+def test_truth_values_and_endless_boxes_are_no_numbers(wrong):
+    metric = AveragePrecision(CategorySet([Category(1, "thing", True, (0, 0, 0))]), ("bbox",))
+    with pytest.raises(DatasetError, match=r"image 1, results\[0\]: expected "):
+        metric.update(1, (9, 9), [], [{"category_id": 1, "score": 0.5, "bbox": [0, 0, 3, 3], **wrong}])

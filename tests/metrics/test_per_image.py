@@ -1,5 +1,6 @@
 """What metrics keep per image: once each, in order."""
 
+import numpy as np
 import pytest
 
 from segkit.metrics.per_image import PerImage, places_by_id
@@ -57,3 +58,17 @@ def test_numbers_come_before_strings_each_ascending():
 def test_an_image_twice_is_refused():
     with pytest.raises(DatasetError, match="image 3: expected every image once"):
         places_by_id([3, 3])
+
+
+def test_ids_are_kept_as_pythons_own():
+    kept = of(np.int64(3), np.str_("a"))
+    assert [type(image_id) for image_id in kept.ids()] == [int, str]
+    assert np.int64(3) in kept
+    with pytest.raises(DatasetError, match=r"^image 3: expected every image once"):
+        kept.add(3, "again")
+
+
+@pytest.mark.parametrize("image_id", [None, float("nan"), 1.0, True, [1], b"a"])
+def test_other_ids_are_refused(image_id):
+    with pytest.raises(ValueError, match="image_id must be an int or a string, got "):
+        PerImage().add(image_id, "value")

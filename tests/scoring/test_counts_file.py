@@ -270,3 +270,18 @@ def test_fingerprints_are_of_contents_not_of_places(tmp_path):
     assert of("a") != of("b")
     with pytest.raises(DatasetError, match="absent: cannot be read"):
         fingerprint({"gt": tmp_path / "absent"})
+
+
+def test_no_damaged_byte_escapes_as_another_error(tmp_path):
+    metric = PanopticQuality(CategorySet([Category(1, "thing", True, (0, 0, 0))]))
+    path = tmp_path / "a.npz"
+    counts_file.save(path, counts_file.SavedCounts("panoptic", metric, (), Shard()))
+    sound, rng = path.read_bytes(), np.random.default_rng(0)
+    for _ in range(500):
+        damaged = bytearray(sound)
+        damaged[rng.integers(len(sound))] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            counts_file.load(path)  # some bytes of a zip file tell nothing
+        except DatasetError as error:
+            assert str(path) in str(error)

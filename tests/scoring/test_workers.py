@@ -3,9 +3,11 @@
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from itertools import islice
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -83,3 +85,32 @@ def test_shards_part_the_items_evenly(number, parts):
 def test_shards_are_counted_from_one(shard):
     with pytest.raises(ValueError, match=r"shard must be I/N with 1 <= I <= N, got {}/{}".format(*shard)):
         Shard(*shard)
+
+
+KILLED = """
+import os, signal, time
+from segkit.scoring.workers import ordered_map
+results = ordered_map(lambda item: (os.getpid(), time.sleep(0.01))[0], range(10_000), workers=2)
+print(*{next(results) for _ in range(300)} - {os.getpid()}, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux alone")
+def test_workers_do_not_outlive_a_killed_parent():
+    ran = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=60)
+    workers = [int(pid) for pid in ran.stdout.split()]
+    assert ran.returncode == -signal.SIGKILL
+    assert len(workers) == 2
+    for _ in range(100):  # the pipes are closed, so they have ended; the system may take a moment
+        if not any(Path(f"/proc/{pid}/stat").exists() and _runs(pid) for pid in workers):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"of {workers} some still run")
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

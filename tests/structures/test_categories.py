@@ -74,3 +74,9 @@ def test_a_missing_color_is_made_up_the_same_each_time() -> None:
 def test_bad_categories_are_refused(categories: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         CategorySet.from_coco(categories, "x.json")
+
+
+@pytest.mark.parametrize("category_id", [2**63, -(2**70)])
+def test_ids_beyond_63_bits_are_refused(category_id):
+    with pytest.raises(DatasetError, match="expected a category id of 63 bits"):
+        CategorySet.from_coco([{"id": category_id, "name": "huge", "isthing": 1}], "a.json")

@@ -19,6 +19,7 @@ Entry = dict[str, Any]
 BOX, MASK = "bbox", "segmentation"  # fields of an entry
 MIN_POLYGON_NUMBERS = 6  # three points; pycocotools takes four numbers for a box
 MAX_COORDINATE = 1e6  # pixels; pycocotools' memory grows with the length of the outline
+LARGEST = 1e150  # of a box: its area is a finite number, too
 
 
 class ImageEntries(NamedTuple):
@@ -110,7 +111,7 @@ def read_entry(
     if not isinstance(entry, Mapping):
         raise DatasetError(f"expected an object with category_id, got {type(entry).__name__}", where=where)
     category_id = entry.get("category_id")
-    if not isinstance(category_id, Integral) or category_id not in categories:
+    if not isinstance(category_id, Integral) or isinstance(category_id, bool) or category_id not in categories:
         known = [category.category_id for category in categories.categories]
         raise DatasetError(f"expected a category_id out of {known}, got {category_id!r}", where=where)
     iscrowd = entry.get("iscrowd", 0)
@@ -169,7 +170,7 @@ def _boxes(boxes: list[Any]) -> NDArray[np.float64] | None:
     if not {*map(type, boxes)} <= {list, tuple} or not {*map(len, boxes)} <= {4}:
         return None
     numbers = _floats(list(chain.from_iterable(boxes)))
-    if numbers is None or (numbers.reshape(-1, 4)[:, 2:] < 0).any():
+    if numbers is None or (numbers.reshape(-1, 4)[:, 2:] < 0).any() or (np.abs(numbers) > LARGEST).any():
         return None
     return numbers.reshape(-1, 4)
 
@@ -222,7 +223,7 @@ def _arrays(columns: Columns) -> dict[str, Any]:
 
 def _is_finite(value: object) -> bool:
     try:
-        return isinstance(value, Real) and math.isfinite(value)
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     except OverflowError:  # an integer beyond all floats
         return False
 
@@ -231,6 +232,8 @@ def _box(box: Any, where: str) -> list[float]:
     values = box.tolist() if isinstance(box, np.ndarray) else box
     if not isinstance(values, list | tuple) or len(values) != 4 or not all(_is_finite(value) for value in values):
         raise DatasetError(f"expected bbox [x, y, width, height] of four finite numbers, got {box!r}", where=where)
+    if max(map(abs, values)) > LARGEST:
+        raise DatasetError(f"expected bbox of numbers up to {LARGEST:.0e} in size, got {box!r}", where=where)
     if values[2] < 0 or values[3] < 0:
         raise DatasetError(
             f"expected bbox [x, y, width, height] with a width and height of 0 or more, got {box!r}",
