@@ -51,6 +51,7 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     """The runs of ids, R + 256 G + 65536 B, of an 8-bit colour PNG; raises DatasetError as `read_rgb` does."""
     content = read_bytes(path)
     _check_size(_parse_header(content, path), size_hw, path)
+    _check_sums(content, path)
     runs = png_ids.decode(content) if png_ids.AVAILABLE else None
     return IdRuns.of_map(rgb_to_ids(_rgb_of(content, size_hw, path))) if runs is None else runs
 
@@ -138,10 +139,12 @@ def _check_sums(content: bytes, path: Path) -> None:
         end = place + CHUNK_HEAD + length
         name, data = content[place + 4 : place + CHUNK_HEAD], content[place + 4 : end]
         if end + CHUNK_TAIL > len(content):
-            raise DatasetError("the PNG is cut off: it has no IEND", where=path, remedy=remedy)
+            raise DatasetError("the PNG cannot be decoded: it is cut off", where=path, remedy=remedy)
         if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(data)):
             part = name.decode("ascii", "replace")
-            raise DatasetError(f"the PNG is damaged: the checksum of its {part} is wrong", where=path, remedy=remedy)
+            raise DatasetError(
+                f"the PNG cannot be decoded: the checksum of its {part} is wrong", where=path, remedy=remedy
+            )
         place = end + CHUNK_TAIL
 
 

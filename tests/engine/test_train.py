@@ -59,6 +59,8 @@ def test_train_writes_everything_and_resumes_and_evaluates(
     assert {p.name for p in exports.iterdir()} == {
         "panoptic",
         "panoptic.json",
+        "panoptic_analysis.json",
+        "panoptic_counts.npz",
         "coco_instances_results.json",
         "instances_gt.json",
         "metrics.json",

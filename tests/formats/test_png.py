@@ -146,12 +146,12 @@ def test_no_damaged_bit_goes_unnoticed(kind: str, tmp_path: Path) -> None:
         damaged = bytearray(sound)
         damaged[place] ^= 1 << place % 8
         path.write_bytes(damaged)
-        with pytest.raises(DatasetError, match="a.png"):
+        with pytest.raises(DatasetError, match=r"a\.png"):
             read()
 
 
 def test_a_png_without_its_end_is_cut_off(tmp_path: Path) -> None:
     png.write(tmp_path / "a.png", np.ones((3, 4), dtype=np.uint8))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-12])
-    with pytest.raises(DatasetError, match="it has no IEND; write or fetch it again"):
+    with pytest.raises(DatasetError, match="it is cut off; write or fetch it again"):
         png.open_image(tmp_path / "a.png", None, {"greyscale"}, (8,))
