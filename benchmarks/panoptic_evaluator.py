@@ -5,7 +5,7 @@ Both get the same predictions in memory (as a model gives them) and a COCO panop
 also writes all predictions as PNG and JSON, the error analysis and the counts, and without that export: Detectron2's
 deletes its PNGs.
 
-    python benchmarks/panoptic_evaluator.py [--images 600]
+    python benchmarks/panoptic_evaluator.py [--images 1200]
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from segkit.formats import coco_panoptic
 
 SIZE_HW = (480, 640)
 ELLIPSES = 12
-BURST = 200  # images between two evaluations: enough that what an evaluation costs at its end does not decide
+BURST = 400  # images between two evaluations: enough that what an evaluation costs at its end does not decide
 SEED = 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=600, help="images in all (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=1200, help="images in all (default: %(default)s)")
     bursts = max(2, parser.parse_args().images // BURST)
     logging.getLogger("detectron2").setLevel(logging.WARNING)
     torch.set_num_threads(1)

@@ -133,14 +133,14 @@ def _check_size(header: Header, size_hw: tuple[int, int] | None, path: Path) -> 
 def _check_sums(content: bytes, path: Path) -> None:
     """DatasetError where a chunk is cut off or its checksum is wrong: Pillow decodes damaged pixels without a word."""
     remedy = "write or fetch it again"
-    place, name = len(SIGNATURE), b""
+    view, place, name = memoryview(content), len(SIGNATURE), b""
     while name != b"IEND":
         (length,) = struct.unpack(">I", content[place : place + 4].rjust(4, b"\xff"))
         end = place + CHUNK_HEAD + length
-        name, data = content[place + 4 : place + CHUNK_HEAD], content[place + 4 : end]
+        name = content[place + 4 : place + CHUNK_HEAD]
         if end + CHUNK_TAIL > len(content):
             raise DatasetError("the PNG cannot be decoded: it is cut off", where=path, remedy=remedy)
-        if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(data)):
+        if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(view[place + 4 : end])):
             part = name.decode("ascii", "replace")
             raise DatasetError(
                 f"the PNG cannot be decoded: the checksum of its {part} is wrong", where=path, remedy=remedy

@@ -167,13 +167,10 @@ def _check_areas(segments: Sequence[Segment], counted: dict[int, int], where: st
         )
 
 
-def _rows_of(ids: IntArray, listed_ids: NDArray[np.int32]) -> NDArray[np.int64]:
+def _rows_of(ids: IntArray, listed_ids: NDArray[np.int32]) -> list[int]:
     """The row in `listed_ids` of every id, ON_VOID for void; every other id is listed."""
-    order = np.argsort(listed_ids, kind="stable")
-    if not len(order):
-        return np.full(len(ids), ON_VOID)
-    places = np.minimum(np.searchsorted(listed_ids[order], ids), len(order) - 1)
-    return np.where(ids == VOID, ON_VOID, order[places])
+    row_of = {segment_id: row for row, segment_id in enumerate(listed_ids.tolist())}
+    return [row_of.get(segment_id, ON_VOID) for segment_id in ids.tolist()]
 
 
 def _count_boundaries(found: ImageOverlaps, truth: IntArray, prediction: IntArray, ratio: float) -> None:
