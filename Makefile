@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# A comma would end the argument of $(call install,...).
+WITH_TESTS := .[fast,test]
 # What tests and benchmarks compare with; without dependencies, whose pins are of another time.
 ORACLES := panopticapi-lite==0.2.0 cityscapesscripts==2.3.0
 
@@ -85,5 +87,5 @@ $(BASE): setup.py constraints.txt tools/install_detectron2.py
 
 $(DEV): $(BASE)
 	@echo "Installing what the tests and checks need into $(VENV) ..."
-	@$(call install,$(PIP) -q -e ".[fast,test]" && $(PIP) -q --no-deps $(ORACLES))
+	@$(call install,$(PIP) -q -e "$(WITH_TESTS)" && $(PIP) -q --no-deps $(ORACLES))
 endif
