@@ -69,7 +69,7 @@ def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: 
     if sys.platform == "linux":
         context = multiprocessing.get_context("fork")
         run: Callable[[Sequence[Any]], Done]
-        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work,))
+        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work, os.getpid()))
         run = _run_here
     else:
         pool = ThreadPoolExecutor(workers)
@@ -111,11 +111,11 @@ def _run(work: Callable[[Any], Any], items: Sequence[Any]) -> Done:
 _work: Callable[[Any], Any]  # of a worker process
 
 
-def _begin(work: Callable[[Any], Any]) -> None:
+def _begin(work: Callable[[Any], Any], parent: int) -> None:
     global _work
     _work = work
     gc.freeze()  # looking for cycles among the parent's objects would copy the memory that they share
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
 
 
