@@ -88,13 +88,7 @@ class PanopticQuality:
         Both maps: (H, W) integers, 0 = void. An all-void or empty map is allowed. Raises, and counts nothing,
         DatasetError where the image was counted before and whatever `overlaps_of` raises.
         """
-        self.add(image_id, self.overlaps(image_id, truth, prediction))
-
-    def overlaps(
-        self, image_id: int | str, truth: PanopticSegmentation, prediction: PanopticSegmentation
-    ) -> ImageOverlaps:
-        """What `update` would add, without adding it: threads may call it at once."""
-        return overlaps_of(
+        found = overlaps_of(
             truth,
             prediction,
             self.categories,
@@ -102,6 +96,7 @@ class PanopticQuality:
             boundary_ratio=self.boundary_ratio,
             where=f"image {image_id!r}",
         )
+        self.add(image_id, found)
 
     def add(self, image_id: int | str, overlaps: ImageOverlaps) -> None:
         """Add an image's overlaps; DatasetError where it was counted before."""
@@ -137,7 +132,7 @@ class PanopticQuality:
             results.update({f"Boundary{name}": value for name, value in overall.items()})
             for category_id, numbers in each.items():
                 per_class[category_id].update({f"Boundary{name}": value for name, value in numbers.items()})
-        other = self._other_mode(table, results)
+        other = self._other_mode(table, matching)
         return {**results, "per_class": per_class, "by_size": by_size, **({"other_mode": other} if other else {})}
 
     def per_image(self, image_order: Sequence[int | str] | None = None) -> dict[int | str, dict[str, Any]]:
@@ -252,10 +247,10 @@ class PanopticQuality:
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(stuff, np.where(segments > 0, ious / segments, np.nan), values)
 
-    def _other_mode(self, table: OverlapTable, results: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _other_mode(self, table: OverlapTable, matching: Matching) -> dict[str, Any] | None:
         """The other mode's averages and what sets the modes apart; None where they agree but for rounding."""
         mode = next(mode for mode in MODES if mode != self.mode)
-        counts = [counting.count(table, match(table, one), self.categories) for one in (self.mode, mode)]
+        counts = [counting.count(table, one, self.categories) for one in (matching, match(table, mode))]
         same = all(np.array_equal(getattr(counts[0], name), getattr(counts[1], name)) for name in ("tp", "fp", "fn"))
         if same and np.array_equal(counts[0].iou, counts[1].iou):
             return None

@@ -83,7 +83,7 @@ def score_panoptic(
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Counts one image at a time, in any thread."""
+    """Counts one image at a time, in any process."""
 
     metric: PanopticQuality
     predictions: Mapping[ImageId, Prediction]
