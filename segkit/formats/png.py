@@ -39,37 +39,33 @@ def read_header(path: Path) -> Header:
     return _parse_header(read_bytes(path, HEADER_BYTES), path)
 
 
-def read_rgb(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of an 8-bit colour PNG; a palette is looked up, alpha is dropped.
-
-    Raises DatasetError where the file is missing, truncated, no PNG, greyscale, of 16 bits, or not of `size_hw` pixels.
-    """
-    return _rgb_of(read_bytes(path), size_hw, path)
-
-
 def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
-    """The runs of ids, R + 256 G + 65536 B, of an 8-bit colour PNG; raises DatasetError as `read_rgb` does."""
+    """The runs of ids, R + 256 G + 65536 B, of an 8-bit colour PNG; a palette is looked up, alpha is dropped.
+
+    Raises DatasetError where the file is missing, damaged, cut off, no PNG, greyscale, of 16 bits, or not of `size_hw`
+    pixels.
+    """
     content = read_bytes(path)
-    _check_size(_parse_header(content, path), size_hw, path)
+    header = _parse_header(content, path)
+    _check_size(header, size_hw, path)
+    # What Pillow refuses as too large is refused whatever decodes.
+    safe = Image.MAX_IMAGE_PIXELS is None or header.height * header.width <= 2 * Image.MAX_IMAGE_PIXELS
+    runs = png_ids.decode(content) if png_ids.AVAILABLE and safe else None
+    if runs is None:
+        return IdRuns.of_map(rgb_to_ids(_rgb_of(content, size_hw, path)))
     _check_sums(content, path)
-    runs = png_ids.decode(content) if png_ids.AVAILABLE else None
-    return IdRuns.of_map(rgb_to_ids(_rgb_of(content, size_hw, path))) if runs is None else runs
-
-
-def read_ids(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """(H, W) int32 ids of an 8-bit colour PNG, as `read_id_runs` reads them."""
-    return read_id_runs(path, size_hw).to_map()
+    return runs
 
 
 def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """(H, W) int32 values, 0..65535, of a 16-bit greyscale PNG; raises DatasetError as `read_rgb` does."""
+    """(H, W) int32 values, 0..65535, of a 16-bit greyscale PNG; raises DatasetError as `read_id_runs` does."""
     return np.asarray(open_image(path, size_hw, {"greyscale"}, (16,))).astype(np.int32)
 
 
 def open_image(
     path: Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...]
 ) -> Image.Image:
-    """The loaded image of a PNG of one of these `KINDS` and bit depths; raises DatasetError as `read_rgb` does."""
+    """The loaded image of a PNG of one of these `KINDS` and bit depths; raises DatasetError as `read_id_runs` does."""
     return _decode(read_bytes(path), size_hw, kinds, bit_depths, path)
 
 

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.formats import png
-from segkit.structures import DatasetError
+from segkit.structures import DatasetError, rgb_to_ids
 
 from .samples import files_below
 
@@ -32,9 +32,9 @@ def test_grey16_round_trip(tmp_path_factory: pytest.TempPathFactory, values: np.
 
 def test_rgb_round_trip(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", RGB)
-    np.testing.assert_array_equal(png.read_rgb(tmp_path / "x.png", (2, 4)), RGB)
+    np.testing.assert_array_equal(png.read_id_runs(tmp_path / "x.png", (2, 4)).to_map(), rgb_to_ids(RGB))
     png.write(tmp_path / "y.png", RGB[::-1, ::-1])  # not contiguous
-    np.testing.assert_array_equal(png.read_rgb(tmp_path / "y.png"), RGB[::-1, ::-1])
+    np.testing.assert_array_equal(png.read_id_runs(tmp_path / "y.png").to_map(), rgb_to_ids(RGB[::-1, ::-1]))
 
 
 def test_grey8_is_written_as_it_is(tmp_path: Path) -> None:
@@ -45,10 +45,10 @@ def test_grey8_is_written_as_it_is(tmp_path: Path) -> None:
 def test_a_palette_is_looked_up_and_alpha_dropped(tmp_path: Path) -> None:
     Image.fromarray(RGB).quantize(8).save(tmp_path / "palette.png")
     assert png.read_header(tmp_path / "palette.png").kind == "palette"
-    np.testing.assert_array_equal(png.read_rgb(tmp_path / "palette.png"), RGB)
+    np.testing.assert_array_equal(png.read_id_runs(tmp_path / "palette.png").to_map(), rgb_to_ids(RGB))
     transparent = np.dstack([RGB, np.zeros((2, 4), dtype=np.uint8)])
     Image.fromarray(transparent).save(tmp_path / "rgba.png")
-    np.testing.assert_array_equal(png.read_rgb(tmp_path / "rgba.png"), RGB)
+    np.testing.assert_array_equal(png.read_id_runs(tmp_path / "rgba.png").to_map(), rgb_to_ids(RGB))
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ READ_FAULTS = {
 
 
 @pytest.mark.parametrize("fault", READ_FAULTS)
-def test_read_rgb_faults(tmp_path: Path, fault: str) -> None:
+def test_read_id_runs_faults(tmp_path: Path, fault: str) -> None:
     spoil, message = READ_FAULTS[fault]
     spoil(tmp_path / "x.png")
     with pytest.raises(DatasetError, match=rf"x\.png: .*{message}"):
-        png.read_rgb(tmp_path / "x.png")
+        png.read_id_runs(tmp_path / "x.png")
 
 
 def test_read_grey16_refuses_eight_bits_and_colour(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_read_grey16_refuses_eight_bits_and_colour(tmp_path: Path) -> None:
 def test_another_size(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", RGB)
     with pytest.raises(DatasetError, match=r"x\.png: expected 4 x 2 pixels \(height x width\), got 2 x 4"):
-        png.read_rgb(tmp_path / "x.png", (4, 2))
+        png.read_id_runs(tmp_path / "x.png", (4, 2))
 
 
 def test_the_header_is_enough_for_the_size(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_an_image_too_large_to_decode_safely(tmp_path: Path, monkeypatch: pytest
     png.write(tmp_path / "x.png", RGB)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
     with pytest.raises(DatasetError, match="cannot be decoded"):
-        png.read_rgb(tmp_path / "x.png")
+        png.read_id_runs(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("kind", ["label", "ids", "grey16"])
@@ -137,7 +137,7 @@ def test_no_damaged_bit_goes_unnoticed(kind: str, tmp_path: Path) -> None:
 
     def read() -> np.ndarray:
         if kind == "ids":
-            return png.read_ids(path)
+            return png.read_id_runs(path).to_map()
         return np.asarray(png.open_image(path, None, {"greyscale"}, (8, 16)))
 
     expected = read()

@@ -134,7 +134,7 @@ def test_random_filters_and_chunks(
     content = encode(ids, filters, cuts, level)
     path = tmp_path_factory.mktemp("png") / "x.png"
     path.write_bytes(content)
-    np.testing.assert_array_equal(png.read_ids(path, ids.shape), ids)
+    np.testing.assert_array_equal(png.read_id_runs(path, ids.shape).to_map(), ids)
     runs = png.read_id_runs(path)
     np.testing.assert_array_equal(runs.to_map(), ids)
     assert {*range(0, ids.size, width)} <= {*runs.starts.tolist()}
@@ -162,7 +162,7 @@ def test_large_files_are_inflated_in_pieces(either_way: None, inflater: None, tm
     ids = some_map(1, 401, 337, "flat")
     for name, array in (("flat", ids), ("noise", some_map(2, 401, 337, "noise"))):
         Image.fromarray(ids_to_rgb(array)).save(tmp_path / f"{name}.png")
-        np.testing.assert_array_equal(png.read_ids(tmp_path / f"{name}.png"), array)
+        np.testing.assert_array_equal(png.read_id_runs(tmp_path / f"{name}.png").to_map(), array)
 
 
 def other_kinds() -> dict[str, bytes]:
@@ -212,9 +212,9 @@ def test_other_kinds_are_read_or_refused(either_way: None, tmp_path: Path, kind:
     path.write_bytes(OTHER_KINDS[kind])
     if kind in ("grey", "one bit", "grey 16", "RGB 16"):
         with pytest.raises(DatasetError, match=r"x\.png: expected a PNG of 8-bit RGB or RGBA or palette, got"):
-            png.read_ids(path)
+            png.read_id_runs(path).to_map()
     else:
-        np.testing.assert_array_equal(png.read_ids(path), pillow(OTHER_KINDS[kind]))
+        np.testing.assert_array_equal(png.read_id_runs(path).to_map(), pillow(OTHER_KINDS[kind]))
 
 
 REFUSED = "refused"
@@ -224,7 +224,7 @@ def outcome(path: Path, content: bytes) -> list[list[int]] | str:
     """The ids, or that they were refused with the file's name."""
     path.write_bytes(content)
     try:
-        ids: list[list[int]] = png.read_ids(path).tolist()
+        ids: list[list[int]] = png.read_id_runs(path).to_map().tolist()
     except DatasetError as error:
         return REFUSED if str(error).startswith(str(path)) else str(error)
     return ids
