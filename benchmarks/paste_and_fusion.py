@@ -22,6 +22,7 @@ from detectron2.structures import Boxes, Instances
 from segkit.fusion import HeuristicFusion
 from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
 from segkit.modeling.paste import paste_crops
+from segkit.structures import HeadOutputs, SemanticScores
 
 CASES = [(size_hw, count) for size_hw in ((800, 1333), (480, 640)) for count in (20, 50, 100)]
 OVERLAP, STUFF_AREA_PX, SCORE = 0.5, 4096, 0.5
@@ -55,7 +56,9 @@ def detectron2(probs: Any, boxes: Any, scores: Any, classes: Any, semantic: Any)
 def ours(probs: Any, boxes: Any, scores: Any, classes: Any, semantic: Any) -> Any:
     """Crops, then the fusion on crops."""
     masks = paste_crops(probs, boxes, scores, classes, tuple(semantic.shape))
-    return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(masks, semantic.numpy())
+    return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(
+        HeadOutputs(masks, SemanticScores.of_stuff_ids(semantic.numpy()))
+    )
 
 
 def seconds(run: Callable[[], Any]) -> float:

@@ -2,6 +2,7 @@
 
 from segkit.structures.categories import (
     IGNORE_LABEL,
+    NO_THING,
     THING_CHANNEL,
     Category,
     CategorySet,
@@ -10,6 +11,7 @@ from segkit.structures.categories import (
 )
 from segkit.structures.errors import CheckpointError, ConfigError, DatasetError, SegkitError
 from segkit.structures.extents import Extent, extents, extents_of_runs
+from segkit.structures.head_outputs import CenterOffsets, HeadOutputs, SemanticScores
 from segkit.structures.id_runs import IdRuns
 from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
@@ -25,19 +27,23 @@ from segkit.structures.rle import crop_to_rle, mask_to_rle, rle_to_mask, segment
 __all__ = [
     "IGNORE_LABEL",
     "MAX_SEGMENT_ID",
+    "NO_THING",
     "THING_CHANNEL",
     "VOID",
     "Category",
     "CategorySet",
+    "CenterOffsets",
     "CheckpointError",
     "ConfigError",
     "DatasetError",
     "Extent",
+    "HeadOutputs",
     "IdRuns",
     "InstanceMasks",
     "PanopticSegmentation",
     "SegkitError",
     "Segment",
+    "SemanticScores",
     "SemanticSpace",
     "crop_to_rle",
     "default_color",

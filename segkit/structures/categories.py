@@ -14,6 +14,7 @@ from segkit.structures.errors import DatasetError
 
 IGNORE_LABEL = 255  # label of void pixels in semantic maps; Detectron2's and Cityscapes' value
 THING_CHANNEL = 0  # semantic id that stands for every thing (Kirillov et al. 2019, Panoptic FPN, section 3)
+NO_THING = -1  # thing contiguous id of a semantic channel that stands for no single thing class
 MAX_CATEGORY_ID = 2**63 - 1  # what numpy's integers hold
 GOLDEN_RATIO = 0.61803398875  # turns of hue between neighbouring ids: neighbours look different
 
@@ -33,12 +34,14 @@ class SemanticSpace:
     """What the channels of a semantic head mean.
 
     names: one per channel. channel_of: category_id -> channel. stuff_ids: (channels,) int64, the
-    stuff contiguous id of each channel, `THING_CHANNEL` for a channel of things.
+    stuff contiguous id of each channel, `THING_CHANNEL` for a channel of things. thing_ids: (channels,) int64, the
+    thing contiguous id of each channel, -1 for stuff and for a channel that all things share.
     """
 
     names: tuple[str, ...]
     channel_of: Mapping[int, int]
     stuff_ids: NDArray[np.int64]
+    thing_ids: NDArray[np.int64]
 
 
 class CategorySet:
@@ -106,13 +109,15 @@ class CategorySet:
             channel_of = {c.category_id: i for i, c in enumerate(self.categories)}
             names = tuple(c.name for c in self.categories)
             stuff = [self.stuff_contiguous_ids.get(c.category_id, THING_CHANNEL) for c in self.categories]
+            things = [self.thing_contiguous_ids.get(c.category_id, NO_THING) for c in self.categories]
         elif thing_channels == "one":
             channel_of = {c.category_id: self.stuff_contiguous_ids.get(c.category_id, 0) for c in self.categories}
             names = ("things", *(c.name for c in self.stuff))
             stuff = list(range(len(names)))
+            things = [NO_THING] * len(names)
         else:
             raise ValueError(f"thing_channels must be 'one' or 'per_class', got {thing_channels!r}")
-        return SemanticSpace(names, channel_of, np.array(stuff, dtype=np.int64))
+        return SemanticSpace(names, channel_of, np.array(stuff, dtype=np.int64), np.array(things))
 
     def to_coco(self) -> list[dict[str, Any]]:
         """The COCO panoptic `categories` list."""

@@ -18,7 +18,9 @@ class InstanceMasks:
 
     boxes_xyxy: (N, 4) float32, pixels. scores: (N,) float32 in [0, 1]. class_ids: (N,) int64, the maker states
     the space. crops: N bool arrays (h, w); crop i lies at corners_xy[i] = (left, top), (N, 2) int64, inside the image.
-    Raises ValueError where the lengths differ or a crop leaves the image. N may be 0.
+    mask_probs: the mask head's outputs of which the crops were made, (N, m, m') float32 in [0, 1], each spread over its
+    box; None where they are not known.
+    Raises ValueError where the lengths differ, a crop leaves the image, or a score or probability is NaN. N may be 0.
     """
 
     size_hw: tuple[int, int]
@@ -27,11 +29,17 @@ class InstanceMasks:
     class_ids: NDArray[np.int64]
     corners_xy: NDArray[np.int64]
     crops: tuple[NDArray[np.bool_], ...]
+    mask_probs: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.boxes_xyxy), len(self.scores), len(self.class_ids), len(self.corners_xy), len(self.crops)}
+        if self.mask_probs is not None:
+            lengths.add(len(self.mask_probs))
         if len(lengths) != 1:
-            raise ValueError(f"boxes, scores, class_ids, corners and crops must have one length, got {sorted(lengths)}")
+            what = "boxes, scores, class_ids, corners, crops and mask_probs"
+            raise ValueError(f"{what} must have one length, got {sorted(lengths)}")
+        if np.isnan(self.scores).any() or (self.mask_probs is not None and np.isnan(self.mask_probs).any()):
+            raise ValueError("scores and mask_probs must be numbers, got NaN: did the training diverge?")
         height, width = self.size_hw
         for (left, top), crop in zip(self.corners_xy.tolist(), self.crops, strict=True):
             if left < 0 or top < 0 or top + crop.shape[0] > height or left + crop.shape[1] > width:

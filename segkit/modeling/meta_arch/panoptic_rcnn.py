@@ -11,9 +11,9 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
-from segkit.fusion import Fusion, build_fusion
+from segkit.fusion import FusionMethod, build_fusion
 from segkit.modeling.paste import paste_crops
-from segkit.structures import ConfigError, InstanceMasks, PanopticSegmentation
+from segkit.structures import ConfigError, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 
 
 @META_ARCH_REGISTRY.register()
@@ -26,11 +26,11 @@ class PanopticRCNN(GeneralizedRCNN):
 
     @configurable
     def __init__(
-        self, *, sem_seg_head: nn.Module, fusion: Fusion, stuff_ids: torch.Tensor | None = None, **rcnn: Any
+        self, *, sem_seg_head: nn.Module, fusion: FusionMethod, stuff_ids: torch.Tensor | None = None, **rcnn: Any
     ) -> None:
         """
         sem_seg_head: called with (features, targets) -> (logits (B, C, H, W), losses).
-        fusion: (InstanceMasks, stuff_ids (H, W)) -> PanopticSegmentation, see segkit.fusion.
+        fusion: HeadOutputs -> PanopticSegmentation, see segkit.fusion.
         stuff_ids: (C,) int64, the stuff contiguous id of each semantic channel, 0 for things; None: the channel itself.
         rcnn: backbone, proposal_generator, roi_heads, pixel_mean, pixel_std, ..., as GeneralizedRCNN takes them.
         """
@@ -127,7 +127,7 @@ class PanopticRCNN(GeneralizedRCNN):
         instances, masks = _instances_at(found, size_hw)
         channels = sem_seg.argmax(dim=0)
         stuff_ids = channels if self.stuff_ids is None else self.stuff_ids[channels]
-        fused = self.fusion(masks, stuff_ids.cpu().numpy())
+        fused = self.fusion(HeadOutputs(masks, SemanticScores.of_stuff_ids(stuff_ids.cpu().numpy())))
         ids = torch.from_numpy(fused.segment_ids).to(sem_seg.device)
         return {
             "sem_seg": sem_seg,

@@ -1,0 +1,114 @@
+"""Why a segment was dropped or shrunk: told after the fusion, from what went in and what came out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.structures import THING_CHANNEL, VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
+
+REASONS = ("score", "nms", "overlap", "area", "swallowed", "void", "empty")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a candidate was dropped: one of REASONS, the value that was looked at and the limit that it broke."""
+
+    reason: str
+    value: float
+    limit: float
+
+
+@dataclass
+class Verdicts:
+    """What a method says while it runs. instances: by row of the instances; stuff: by stuff contiguous id."""
+
+    instances: dict[int, Verdict] = field(default_factory=dict)
+    stuff: dict[int, Verdict] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one instance, or of one stuff class of the semantic map, that lost pixels or was dropped.
+
+    reason: "score", "nms" (another instance of the same place is better), "overlap" (of a dropped one: too much of it
+    was taken; of a kept one: some pixels were), "area" (too few pixels), "swallowed" (every pixel was taken), "void"
+    (pixels were left to nobody), "empty" (its mask has no pixel).
+    category_id: contiguous. instance_id: row of the instances, None of stuff. area_px: of its binary mask, or of its
+    class in the semantic map. kept_px: of these, those that its segment holds. segment_id: VOID (0) where it was dropped.
+    taken_by: (segment_id, pixels) of those who hold the others, VOID for nobody, most pixels first.
+    value, limit: what was compared, where a threshold decided.
+    """
+
+    reason: str
+    isthing: bool
+    category_id: int
+    instance_id: int | None
+    score: float | None
+    area_px: int
+    kept_px: int
+    segment_id: int
+    taken_by: tuple[tuple[int, int], ...]
+    value: float | None = None
+    limit: float | None = None
+
+
+def fates_of(outputs: HeadOutputs, fused: PanopticSegmentation, verdicts: Verdicts) -> list[Fate]:
+    """The fates of instances in their order, then of stuff by id; those that kept every pixel are not listed."""
+    instances, ids = outputs.instances, fused.segment_ids
+    made_of = {s.instance_id: s for s in fused.segments if s.isthing}
+    made_as = {s.category_id: s for s in fused.segments if not s.isthing}
+    found = []
+    for row in range(len(instances)):
+        held = ids[instances.window(row)][instances.crops[row]]
+        claim = (True, int(instances.class_ids[row]), row, float(instances.scores[row]))
+        found.append(_fate(claim, held, made_of.get(row), verdicts.instances.get(row)))
+    for stuff_id, pixels in _claims_of_stuff(outputs):
+        found.append(
+            _fate((False, stuff_id, None, None), ids[pixels], made_as.get(stuff_id), verdicts.stuff.get(stuff_id))
+        )
+    return [fate for fate in found if fate is not None]
+
+
+def _claims_of_stuff(outputs: HeadOutputs) -> list[tuple[int, NDArray[np.bool_]]]:
+    if outputs.stuff_masks is not None:
+        return [*_union_by_class(outputs.stuff_masks).items()]
+    stuff_map = outputs.semantic.stuff_map()
+    return [(i, stuff_map == i) for i in np.unique(stuff_map).tolist() if i != THING_CHANNEL]
+
+
+def _union_by_class(masks: InstanceMasks) -> dict[int, NDArray[np.bool_]]:
+    union: dict[int, NDArray[np.bool_]] = {}
+    for row in np.argsort(masks.class_ids, kind="stable").tolist():
+        whole = union.setdefault(int(masks.class_ids[row]), np.zeros(masks.size_hw, dtype=np.bool_))
+        whole[masks.window(row)] |= masks.crops[row]
+    return union
+
+
+def _fate(
+    claim: tuple[bool, int, int | None, float | None],
+    held: NDArray[np.int32],
+    segment: Segment | None,
+    verdict: Verdict | None,
+) -> Fate | None:
+    """held: the segment ids that lie at the pixels which the candidate claimed."""
+    holders, counts = np.unique(held, return_counts=True)
+    shares = dict(zip(holders.tolist(), counts.tolist(), strict=True))
+    segment_id = VOID if segment is None else segment.segment_id
+    kept_px = 0 if segment is None else shares.pop(segment_id, 0)
+    if segment is not None and kept_px == held.size:
+        return None
+    taken_by = tuple(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
+    value, limit = (None, None) if verdict is None else (verdict.value, verdict.limit)
+    reason = _reason(held.size, segment, taken_by) if verdict is None else verdict.reason
+    return Fate(reason, *claim, held.size, kept_px, segment_id, taken_by, value, limit)
+
+
+def _reason(area_px: int, segment: Segment | None, taken_by: tuple[tuple[int, int], ...]) -> str:
+    if area_px == 0:
+        return "empty"
+    if all(holder == VOID for holder, _ in taken_by):
+        return "void"
+    return "overlap" if segment is not None else "swallowed"

@@ -1,0 +1,51 @@
+"""What every fusion method is: a frozen dataclass of options that turns HeadOutputs into a PanopticSegmentation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from segkit.fusion.fates import Fate, Verdicts, fates_of
+from segkit.structures import ConfigError, HeadOutputs, PanopticSegmentation
+
+# What a method may need beyond binary crops and the best semantic channel of each pixel.
+MASK_PROBS, LOGITS, CENTERS = "mask_probs", "logits", "centers"
+
+
+class FusionMethod(ABC):
+    """A fusion method; a subclass is a frozen dataclass of its options with `needs` and `fuse`.
+
+    The result of every method: ids 1..N, things first by falling score, of equal scores the earlier instance first,
+    then stuff by rising stuff id; a pixel that nobody claims is void (0). `Segment.category_id` is contiguous,
+    `Segment.instance_id` the row of the instance. The inputs are not changed.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __call__(self, outputs: HeadOutputs, fates: list[Fate] | None = None) -> PanopticSegmentation:
+        """Fuse one image. fates: a list to which is added what became of every segment that was dropped or shrunk;
+        None costs nothing. ConfigError where the outputs lack what the method needs."""
+        if self.needs:
+            self._check(outputs)
+        if fates is None:
+            return self.fuse(outputs, None)
+        verdicts = Verdicts()
+        fused = self.fuse(outputs, verdicts)
+        fates += fates_of(outputs, fused, verdicts)
+        return fused
+
+    @abstractmethod
+    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+        """The method itself; verdicts: where given, told why instances and stuff are dropped."""
+
+    def _check(self, outputs: HeadOutputs) -> None:
+        has = {
+            MASK_PROBS: outputs.instances.mask_probs is not None or not len(outputs.instances),
+            LOGITS: outputs.semantic.logits is not None,
+            CENTERS: outputs.centers is not None,
+        }
+        if missing := sorted(need for need in self.needs if not has[need]):
+            raise ConfigError(
+                f"{type(self).__name__} needs {missing}, which these predictions do not hold",
+                remedy="choose another method, or save predictions that hold them",
+            )
