@@ -37,8 +37,8 @@ class Fate:
     was taken; of a kept one: some pixels were), "area" (too few pixels), "swallowed" (every pixel was taken), "void"
     (pixels were left to nobody), "empty" (its mask has no pixel).
     category_id: contiguous. instance_id: row of the instances, None of stuff. area_px: of its binary mask, or of its
-    class in the semantic map. kept_px: of these, those that its segment holds. segment_id: VOID (0) where it was dropped.
-    taken_by: (segment_id, pixels) of those who hold the others, VOID for nobody, most pixels first.
+    class in the semantic map. kept_px: of these, those that its segment holds. segment_id: VOID (0) where it was
+    dropped. taken_by: (segment_id, pixels) of those who hold the others, VOID for nobody, most pixels first.
     value, limit: what was compared, where a threshold decided.
     """
 

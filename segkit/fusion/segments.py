@@ -28,7 +28,7 @@ def fill_stuff(
     """Stuff where the map is void, one segment for each class by rising id, ids going on after those of `segments`.
 
     segment_ids: (H, W), written to. stuff_map: (H, W) stuff contiguous ids, 0 for things. free: where stuff may be
-    (default: where segment_ids is void). A class with fewer free pixels than area_limit_px, or none, is left out and its pixels
+    (default: where segment_ids is void). A class with fewer free pixels than area_limit_px is left out and its pixels
     stay void; with a limit of 0 or below a class that is all taken makes an empty segment, as in Detectron2.
     """
     free = segment_ids == VOID if free is None else free
@@ -57,7 +57,8 @@ def segments_of_owners(
     """The map and the segments of instances that own pixels.
 
     owners: (H, W) int32, the row of the instance that owns each pixel, negative where none does. order: rows, best
-    first; rows outside it own nothing. Returns a map of ids 1..N in that order, VOID elsewhere; rows without a pixel get none.
+    first; rows outside it own nothing. Returns a map of ids 1..N in that order, VOID elsewhere; a row without a pixel
+    gets none.
     """
     areas_px = np.bincount(owners[owners >= 0], minlength=len(instances))
     segment_of = np.full(len(instances) + 1, VOID, dtype=np.int32)  # the last is for "none"

@@ -83,7 +83,7 @@ def test_nothing_gives_void_and_inputs_stay_as_they_were() -> None:
 
 
 def test_sizes_that_differ_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"size \(2, 4\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"size \(3, 4\), got \(2, 4\)"):
         HeuristicFusion()(outputs(instances([LEFT], [0.9], [0]), np.zeros((3, 4), dtype=int)))
     with pytest.raises(ValueError, match="must not be negative, got -1"):
         HeuristicFusion()(outputs(instances([LEFT], [0.9], [0]), STUFF - 1))
