@@ -13,6 +13,7 @@ from detectron2.config import get_cfg
 
 from segkit.structures import ConfigError
 
+FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
 FROM_DATASET = -1  # a class count that is taken from the training dataset
 
 
@@ -33,12 +34,18 @@ def add_segkit_config(cfg: CN) -> None:
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "auto"
 
     cfg.MODEL.PANOPTIC = CN()
-    # Stuff contiguous id of each semantic channel, 0 for things; filled in from the dataset for "per_class".
+    # Stuff (0 for things) and thing (-1 for none) contiguous id of each semantic channel, and the names of the things;
+    # filled in from the dataset, the ids only for "per_class".
     cfg.MODEL.PANOPTIC.STUFF_IDS = []
+    cfg.MODEL.PANOPTIC.THING_IDS = []
+    cfg.MODEL.PANOPTIC.THING_NAMES = []
     cfg.MODEL.PANOPTIC.FUSION = CN()
-    # Method, a key of segkit.fusion.FUSION_METHODS. "heuristic" takes its three thresholds from
-    # MODEL.PANOPTIC_FPN.COMBINE, so that Detectron2's configs keep their meaning.
+    # Method: `segkit fuse methods` lists them, docs/fusion.md explains them.
     cfg.MODEL.PANOPTIC.FUSION.NAME = "heuristic"
+    # Its options by name, as {stuff_area_limit_px: 1024, score_threshold_of: {person: 0.6}}. MODEL.PANOPTIC_FPN.COMBINE
+    # gives the defaults: its three thresholds to "heuristic" and "priority", STUFF_AREA_LIMIT to every method, so that
+    # Detectron2's configs keep their meaning.
+    cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CN(new_allowed=True)
 
     # Weight of the soft Dice loss beside the cross-entropy, in DiceSemSegFPNHead and DiceMaskHead.
     cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT = 1.0
@@ -54,6 +61,11 @@ def add_segkit_config(cfg: CN) -> None:
     cfg.TEST.EXPORT = True
     # Boundary PQ, boundary AP and boundary IoU too (Cheng et al. 2021); they take about as long as all else.
     cfg.TEST.BOUNDARY = False
+
+    # Save what the heads say of each image below OUTPUT_DIR/inference/<dataset>/head_outputs at each evaluation, for
+    # `segkit fuse`; with so many logits for each pixel, 0 for none (they serve upsnet, efficientps and mask_argmax).
+    cfg.TEST.SAVE_HEADS = False
+    cfg.TEST.KEEP_LOGITS = 8
 
     # "SGD" (Detectron2's, with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
@@ -72,10 +84,32 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CN:
     if len(opts) % 2:
         raise ConfigError(f"expected KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
     try:
-        cfg.merge_from_list(list(opts))
+        cfg.merge_from_list(_without_fusion_options(cfg, opts))
     except (KeyError, ValueError, AssertionError) as error:
         raise _explained(cfg, error, "command line") from error
     return cfg
+
+
+def _without_fusion_options(cfg: CN, opts: Sequence[str]) -> list[str]:
+    """Merge those of KEY VALUE that are options of the fusion method, which yacs takes from files alone; the others.
+
+    Both `MODEL.PANOPTIC.FUSION.OPTIONS "{'nms': 'box'}"` and `MODEL.PANOPTIC.FUSION.OPTIONS.nms box` are understood.
+    """
+    others = []
+    for key, text in zip(opts[::2], opts[1::2], strict=True):
+        if key != FUSION_OPTIONS and not key.startswith(f"{FUSION_OPTIONS}."):
+            others += [key, text]
+            continue
+        try:
+            value = yaml.safe_load(text) if isinstance(text, str) else text
+        except yaml.YAMLError:
+            value = None
+        if key != FUSION_OPTIONS:
+            value = {key.removeprefix(f"{FUSION_OPTIONS}."): value}
+        if not isinstance(value, dict):
+            raise ConfigError(f"expected options by name, as {{nms: box}}, got {text!r}", where=FUSION_OPTIONS)
+        cfg.MODEL.PANOPTIC.FUSION.OPTIONS.update(CN(value))
+    return others
 
 
 def _merge_file(cfg: CN, path: Path) -> None:

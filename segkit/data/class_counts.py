@@ -32,6 +32,8 @@ def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, nam
     )
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = channels
     cfg.MODEL.PANOPTIC.STUFF_IDS = space.stuff_ids.tolist() if channels == "per_class" else []
+    cfg.MODEL.PANOPTIC.THING_IDS = space.thing_ids.tolist() if channels == "per_class" else []
+    cfg.MODEL.PANOPTIC.THING_NAMES = [category.name for category in categories.things]
     architecture = cfg.MODEL.META_ARCHITECTURE
     if architecture != "SemanticSegmentor":
         _resolve(cfg.MODEL.ROI_HEADS, "MODEL.ROI_HEADS", things, "its thing classes", name)

@@ -52,9 +52,13 @@ def instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> Instance
 
 def coco_results(output: dict[str, Any], image_id: Any, size_hw: tuple[int, int], categories: CategorySet) -> list[Any]:
     """COCO results {image_id, category_id, bbox [x, y, w, h], score, segmentation (RLE, where there are masks)}."""
-    instances = output["instances"].to(torch.device("cpu"))
     masks = instance_masks(output, size_hw)
-    boxes = instances.pred_boxes.tensor.double().numpy()
+    if masks is not None:
+        boxes, class_ids, scores = masks.boxes_xyxy.astype(np.float64), masks.class_ids, masks.scores
+    else:
+        instances = output["instances"].to(torch.device("cpu"))
+        boxes = instances.pred_boxes.tensor.double().numpy()
+        class_ids, scores = instances.pred_classes.numpy(), instances.scores.numpy()
     boxes[:, 2:] -= boxes[:, :2]
     results = [
         {
@@ -64,7 +68,7 @@ def coco_results(output: dict[str, Any], image_id: Any, size_hw: tuple[int, int]
             "score": score,
         }
         for class_id, box, score in zip(
-            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
+            class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True
         )
     ]
     for result, rle in zip(results, masks.to_rle() if masks is not None else [], strict=False):

@@ -8,13 +8,25 @@ from __future__ import annotations
 
 from typing import Any
 
+from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.fates import REASONS, Fate
 from segkit.fusion.heuristic import HeuristicFusion
-from segkit.fusion.method import FusionMethod
+from segkit.fusion.majority_vote import MajorityVoteFusion
+from segkit.fusion.mask_argmax import MaskArgmaxFusion
+from segkit.fusion.method import CENTERS, LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import checked_options
+from segkit.fusion.priority import PriorityFusion
+from segkit.fusion.upsnet import UPSNetFusion
 from segkit.structures import ConfigError
 
-FUSION_METHODS: dict[str, type[FusionMethod]] = {"heuristic": HeuristicFusion}
+FUSION_METHODS: dict[str, type[FusionMethod]] = {
+    "heuristic": HeuristicFusion,
+    "priority": PriorityFusion,
+    "upsnet": UPSNetFusion,
+    "efficientps": EfficientPSFusion,
+    "mask_argmax": MaskArgmaxFusion,
+    "majority_vote": MajorityVoteFusion,
+}
 
 
 def build_fusion(name: str, **options: Any) -> FusionMethod:
@@ -25,4 +37,14 @@ def build_fusion(name: str, **options: Any) -> FusionMethod:
     return method(**checked_options(name, method, options))
 
 
-__all__ = ["FUSION_METHODS", "REASONS", "Fate", "FusionMethod", "HeuristicFusion", "build_fusion"]
+__all__ = [
+    "CENTERS",
+    "FUSION_METHODS",
+    "LOGITS",
+    "MASK_PROBS",
+    "REASONS",
+    "Fate",
+    "FusionMethod",
+    "HeuristicFusion",
+    "build_fusion",
+]

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from segkit.fusion.fates import Verdict, Verdicts
 from segkit.structures import InstanceMasks
 
+FloatArray = NDArray[np.float64]
+
 NMS_KINDS = ("none", "box", "mask")
 
 
@@ -23,10 +25,11 @@ def candidates(
 ) -> list[int]:
     """The rows that are good enough, by falling score, of equal scores the earlier one first.
 
-    score_threshold: an instance below it is left out; score_threshold_of: by thing contiguous id, instead of it. nms:
-    "box" or "mask" then leaves out an instance whose box (mask) has an IoU above nms_threshold with that of a better
-    one that stays, whatever their classes (MMDetection feeds its heuristic fusion so: models/roi_heads and
-    models/seg_heads/panoptic_fusion_heads/heuristic_fusion_head.py); "none" keeps all.
+    score_threshold: an instance below it is left out, the float32 score compared in float64, as Detectron2 does;
+    score_threshold_of: by thing contiguous id, instead of it. nms: "box" or "mask" then leaves out an instance whose
+    box (mask) has an IoU above nms_threshold with that of a better one that stays, whatever their classes (detectors
+    suppress boxes of one class: here two classes claim the same pixels); "none" keeps all. A box or mask without area
+    has an IoU of 0 with all. verdicts: where given, told who is left out and why.
     """
     rows = np.argsort(-instances.scores, kind="stable")
     limits = np.full(len(rows), score_threshold, dtype=np.float64)
@@ -40,42 +43,8 @@ def candidates(
     return kept if nms == "none" else _suppress(instances, kept, nms, nms_threshold, verdicts)
 
 
-def _suppress(
-    instances: InstanceMasks, rows: list[int], nms: str, threshold: float, verdicts: Verdicts | None
-) -> list[int]:
-    kept: list[int] = []
-    areas_px = [int(np.count_nonzero(crop)) for crop in instances.crops]
-    for row in rows:
-        if nms == "box":
-            ious = _box_ious(instances.boxes_xyxy[row], instances.boxes_xyxy[kept])
-            worst = float(ious.max(initial=0))
-        else:
-            worst = max((_mask_iou(instances, row, other, areas_px) for other in kept), default=0.0)
-        if worst > threshold:
-            if verdicts is not None:
-                verdicts.instances[row] = Verdict("nms", worst, threshold)
-            continue
-        kept.append(row)
-    return kept
-
-
-def _box_ious(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
-    one, many = box.astype(np.float64), others.astype(np.float64)
-    low, high = np.maximum(one[:2], many[:, :2]), np.minimum(one[2:], many[:, 2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=1)
-    either = np.prod(one[2:] - one[:2]) + np.prod(many[:, 2:] - many[:, :2], axis=1) - shared
-    ious: NDArray[np.float64] = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
-    return ious
-
-
-def _mask_iou(instances: InstanceMasks, one: int, other: int, areas_px: list[int]) -> float:
-    shared = shared_px(instances, one, other)
-    either = areas_px[one] + areas_px[other] - shared
-    return shared / either if either else 0.0
-
-
 def shared_px(instances: InstanceMasks, one: int, other: int) -> int:
-    """Pixels that two masks share."""
+    """Pixels that the masks of two rows share."""
     windows = instances.window(one), instances.window(other)
     lows = [max(axis.start for axis in axes) for axes in zip(*windows, strict=True)]
     highs = [min(axis.stop for axis in axes) for axes in zip(*windows, strict=True)]
@@ -87,3 +56,56 @@ def shared_px(instances: InstanceMasks, one: int, other: int) -> int:
         of_columns = slice(lows[1] - columns.start, highs[1] - columns.start)
         cut.append(instances.crops[row][of_rows, of_columns])
     return int(np.count_nonzero(cut[0] & cut[1]))
+
+
+def _suppress(
+    instances: InstanceMasks, rows: list[int], nms: str, threshold: float, verdicts: Verdicts | None
+) -> list[int]:
+    rects = instances.boxes_xyxy.astype(np.float64) if nms == "box" else _windows_xyxy(instances)
+    lows, highs = rects[:, :2], rects[:, 2:]
+    areas = _areas(lows, highs) if nms == "box" else _mask_areas(instances)
+    kept: list[int] = []
+    for row in rows:
+        shared = _areas(np.maximum(lows[row], lows[kept]), np.minimum(highs[row], highs[kept]))
+        if nms == "mask":
+            shared = _shared_by_masks(instances, row, kept, areas, shared, threshold)
+        worst = float(_ious(areas[row], areas[kept], shared).max(initial=0))
+        if worst <= threshold:
+            kept.append(row)
+        elif verdicts is not None:
+            verdicts.instances[row] = Verdict("nms", worst, threshold)
+    return kept
+
+
+def _windows_xyxy(instances: InstanceMasks) -> FloatArray:
+    sides = np.array([crop.shape[::-1] for crop in instances.crops], dtype=np.int64).reshape(-1, 2)
+    windows: FloatArray = np.hstack([instances.corners_xy, instances.corners_xy + sides]).astype(np.float64)
+    return windows
+
+
+def _mask_areas(instances: InstanceMasks) -> FloatArray:
+    return np.array([np.count_nonzero(crop) for crop in instances.crops], dtype=np.float64)
+
+
+def _areas(lows_xy: FloatArray, highs_xy: FloatArray) -> FloatArray:
+    """(N,): of rectangles from lows to highs, (N, 2) each; 0 where one ends before it begins."""
+    sides = np.maximum(highs_xy - lows_xy, 0)
+    areas: FloatArray = sides[:, 0] * sides[:, 1]
+    return areas
+
+
+def _shared_by_masks(
+    instances: InstanceMasks, row: int, kept: list[int], areas: FloatArray, windows_share: FloatArray, threshold: float
+) -> FloatArray:
+    """(len(kept),): shared pixels where the IoU may be above the threshold; elsewhere, too low to matter, 0."""
+    most = np.minimum(np.minimum(windows_share, areas[row]), areas[kept])
+    shared = np.zeros(len(kept))
+    for index in np.flatnonzero(_ious(areas[row], areas[kept], most) > threshold).tolist():
+        shared[index] = shared_px(instances, row, kept[index])
+    return shared
+
+
+def _ious(area: float, areas: FloatArray, shared: FloatArray) -> FloatArray:
+    either = area + areas - shared
+    ious: FloatArray = np.divide(shared, either, out=np.zeros_like(shared), where=either > 0)
+    return ious

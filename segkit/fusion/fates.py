@@ -33,9 +33,10 @@ class Verdicts:
 class Fate:
     """What became of one instance, or of one stuff class of the semantic map, that lost pixels or was dropped.
 
-    reason: "score", "nms" (another instance of the same place is better), "overlap" (of a dropped one: too much of it
-    was taken; of a kept one: some pixels were), "area" (too few pixels), "swallowed" (every pixel was taken), "void"
-    (pixels were left to nobody), "empty" (its mask has no pixel).
+    reason: "score" (too low), "nms" (a better instance is at the same place), "overlap" (of a dropped one: too much
+    of it was taken; of a kept one: some pixels were), "area" (too few pixels were left), "swallowed" (dropped, since
+    others hold its pixels), "void" (none of its pixels was taken, but some were left to nobody), "empty" (its mask has
+    no pixel).
     category_id: contiguous. instance_id: row of the instances, None of stuff. area_px: of its binary mask, or of its
     class in the semantic map. kept_px: of these, those that its segment holds. segment_id: VOID (0) where it was
     dropped. taken_by: (segment_id, pixels) of those who hold the others, VOID for nobody, most pixels first.

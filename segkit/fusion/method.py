@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from segkit.fusion.fates import Fate, Verdicts, fates_of
-from segkit.structures import ConfigError, HeadOutputs, PanopticSegmentation
+from segkit.structures import MAX_SEGMENT_ID, ConfigError, HeadOutputs, PanopticSegmentation
 
 # What a method may need beyond binary crops and the best semantic channel of each pixel.
 MASK_PROBS, LOGITS, CENTERS = "mask_probs", "logits", "centers"
@@ -21,17 +21,21 @@ class FusionMethod(ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    # Options that take their defaults from Detectron2's MODEL.PANOPTIC_FPN.COMBINE, where a config has it.
+    of_combine: ClassVar[tuple[str, ...]] = ("stuff_area_limit_px",)
 
     def __call__(self, outputs: HeadOutputs, fates: list[Fate] | None = None) -> PanopticSegmentation:
         """Fuse one image. fates: a list to which is added what became of every segment that was dropped or shrunk;
-        None costs nothing. ConfigError where the outputs lack what the method needs."""
+        None costs nothing. ConfigError where the outputs lack what the method needs, ValueError for more segments
+        than ids that a PNG can hold."""
         if self.needs:
             self._check(outputs)
-        if fates is None:
-            return self.fuse(outputs, None)
-        verdicts = Verdicts()
+        verdicts = None if fates is None else Verdicts()
         fused = self.fuse(outputs, verdicts)
-        fates += fates_of(outputs, fused, verdicts)
+        if len(fused.segments) > MAX_SEGMENT_ID:
+            raise ValueError(f"expected at most {MAX_SEGMENT_ID} segments in an image, got {len(fused.segments)}")
+        if fates is not None and verdicts is not None:
+            fates += fates_of(outputs, fused, verdicts)
         return fused
 
     @abstractmethod

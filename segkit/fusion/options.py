@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
@@ -14,8 +15,28 @@ def check_fraction(method: object, *names: str) -> None:
     """ConfigError where an option is no number in [0, 1]."""
     for name in names:
         value = getattr(method, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        if not _is_number(value) or not 0 <= value <= 1:
             raise ConfigError(f"{name} must be a number in [0, 1], got {value!r}", where=type(method).__name__)
+
+
+def check_numbers(method: object, *names: str, least: float = -math.inf) -> None:
+    """ConfigError where an option is no number, or NaN, or below `least`."""
+    for name in names:
+        value = getattr(method, name)
+        if not _is_number(value) or not value >= least:
+            what = "a number" if least == -math.inf else f"a number from {least:g}"
+            raise ConfigError(f"{name} must be {what}, got {value!r}", where=type(method).__name__)
+
+
+def check_thresholds(method: object, name: str) -> None:
+    """ConfigError where an option is no mapping from class contiguous ids (integers from 0) to numbers."""
+    for class_id, value in getattr(method, name).items():
+        if isinstance(class_id, bool) or not isinstance(class_id, int) or class_id < 0:
+            problem = f"{name} must have contiguous ids (integers from 0) as keys, got {class_id!r}"
+            raise ConfigError(problem, where=type(method).__name__)
+        if not _is_number(value):
+            problem = f"{name} must have numbers as values, got {value!r} for the class {class_id}"
+            raise ConfigError(problem, where=type(method).__name__)
 
 
 def check_nms(kind: str) -> None:
@@ -26,7 +47,7 @@ def check_nms(kind: str) -> None:
 
 def checked_options(name: str, method: Any, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with the types of their defaults; ConfigError for an unknown one or one of another type."""
-    known = {f.name: f for f in fields(method)}
+    known = {f.name: f for f in fields(method) if f.init}
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(f"fusion method {name!r} has no option {unknown}", remedy=f"its options are {sorted(known)}")
     checked = {}
@@ -39,5 +60,11 @@ def checked_options(name: str, method: Any, options: Mapping[str, Any]) -> dict[
         if not isinstance(value, wanted) or (isinstance(value, bool) and expected is not bool):
             problem = f"option {key!r} must be of type {expected.__name__}, got {value!r}"
             raise ConfigError(problem, where=f"fusion method {name!r}")
+        if expected is float and math.isnan(value):
+            raise ConfigError(f"option {key!r} must be a number, got NaN", where=f"fusion method {name!r}")
         checked[key] = dict(value) if expected is dict else value
     return checked
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from segkit.structures.categories import NO_THING, THING_CHANNEL
 from segkit.structures.instances import InstanceMasks
+from segkit.structures.panoptic import MAX_SEGMENT_ID
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class SemanticScores:
     things share.
     logits: (K, H, W) float32 or None. logit_channels: None where K = C and row k is channel k; else (K, H, W) integers,
     the channels of the K highest logits, highest first: the others are not known, and taken to be as low as the K-th.
-    Raises ValueError where shapes disagree, a channel is none of 0..C-1, or a logit is NaN.
+    Raises ValueError where shapes or types disagree, a channel is none of 0..C-1, a class has several channels, a
+    channel is both of stuff and of a thing, an id is negative, or a logit is NaN.
     """
 
     channels: NDArray[np.integer]
@@ -33,26 +35,33 @@ class SemanticScores:
     @classmethod
     def of_stuff_ids(cls, stuff_ids: NDArray[np.integer]) -> SemanticScores:
         """Of an (H, W) map of stuff contiguous ids, 0 where there is some thing: channel = stuff id."""
-        if stuff_ids.size and stuff_ids.min() < 0:
-            raise ValueError(f"stuff_ids must not be negative, got {stuff_ids.min()}")
-        count = int(stuff_ids.max(initial=THING_CHANNEL)) + 1
+        _check_map("stuff_ids", stuff_ids)
+        if (largest := _largest(stuff_ids)) > MAX_SEGMENT_ID:
+            raise ValueError(f"stuff_ids must not be negative nor above {MAX_SEGMENT_ID}, got {_range(stuff_ids)}")
+        count = largest + 1
         return cls(stuff_ids, np.arange(count), np.full(count, NO_THING))
 
     def __post_init__(self) -> None:
-        if self.channels.ndim != 2 or not np.issubdtype(self.channels.dtype, np.integer):
-            raise ValueError(f"channels must be (H, W) integers, got {self.channels.shape} {self.channels.dtype}")
+        _check_map("channels", self.channels)
         if self.stuff_ids.ndim != 1 or self.stuff_ids.shape != self.thing_ids.shape:
             got = f"{self.stuff_ids.shape} and {self.thing_ids.shape}"
             raise ValueError(f"stuff_ids and thing_ids must be (C,), one per channel, got {got}")
+        _check_classes("stuff_ids", self.stuff_ids, THING_CHANNEL)
+        _check_classes("thing_ids", self.thing_ids, NO_THING)
+        if (both := np.flatnonzero((self.stuff_ids != THING_CHANNEL) & (self.thing_ids != NO_THING))).size:
+            raise ValueError(f"a channel must be of stuff or of a thing, got channel {both[0]} of both")
         _check_channels("channels", self.channels, len(self.stuff_ids))
         if self.logits is not None:
             self._check_logits(self.logits)
+        elif self.logit_channels is not None:
+            raise ValueError("logit_channels must come with logits, got none")
 
     def _check_logits(self, logits: NDArray[np.float32]) -> None:
         given, rows = self.logit_channels, len(self.stuff_ids)
-        expected = (rows if given is None else len(given), *self.channels.shape)
+        expected = (rows if given is None else max(len(given), 1), *self.channels.shape)
         if logits.shape != expected or (given is not None and given.shape != expected):
-            raise ValueError(f"logits and logit_channels must have the shape {expected}, got {logits.shape}")
+            got = f"{logits.shape}" if given is None else f"{logits.shape} and {given.shape}"
+            raise ValueError(f"logits and logit_channels must have the shape {expected}, got {got}")
         if given is not None:
             _check_channels("logit_channels", given, rows)
         if np.isnan(np.min(logits, initial=0)):
@@ -67,8 +76,8 @@ class SemanticScores:
         """(H, W): the stuff contiguous id of each pixel, 0 where there is some thing."""
         if np.array_equal(self.stuff_ids, np.arange(len(self.stuff_ids))):
             return self.channels
-        mapped: NDArray[np.integer] = self.stuff_ids[self.channels]
-        return mapped
+        narrow = self.stuff_ids.astype(np.min_scalar_type(self.stuff_ids.max()))  # an eighth of the memory to write
+        return narrow.take(self.channels)
 
     def thing_channel(self, class_id: int) -> int:
         """The channel of a thing contiguous id: its own, else the one that all things share.
@@ -145,6 +154,30 @@ class HeadOutputs:
             raise ValueError("the semantic map has no channel of things, but there are instances")
 
 
+def _check_map(name: str, values: NDArray[np.integer]) -> None:
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"{name} must be (H, W) integers, got {values.shape} {values.dtype}")
+
+
+def _check_classes(name: str, class_ids: NDArray[np.int64], none: int) -> None:
+    if class_ids.size and class_ids.min() < none:
+        raise ValueError(f"{name} must be from {none}, got {class_ids.min()}")
+    classes, counts = np.unique(class_ids[class_ids != none], return_counts=True)
+    if repeated := classes[counts > 1].tolist():
+        raise ValueError(f"{name} must name a class once, got {repeated[0]} for several channels")
+
+
 def _check_channels(name: str, channels: NDArray[np.integer], count: int) -> None:
-    if channels.size and (channels.min() < 0 or channels.max() >= count):
-        raise ValueError(f"{name} must be in 0..{count - 1}, got {channels.min()}..{channels.max()}")
+    if not np.issubdtype(channels.dtype, np.integer):
+        raise ValueError(f"{name} must be integers, got {channels.dtype}")
+    if channels.size and _largest(channels) >= count:
+        raise ValueError(f"{name} must be in 0..{count - 1}, got {_range(channels)}")
+
+
+def _largest(values: NDArray[np.integer]) -> int:
+    """The largest, read without signs: a negative number is a huge one then, and one pass finds both."""
+    return int(values.view(values.dtype.str.replace("i", "u")).max(initial=0))
+
+
+def _range(values: NDArray[np.integer]) -> str:
+    return f"{values.min()}..{values.max()}"

@@ -20,7 +20,8 @@ class InstanceMasks:
     the space. crops: N bool arrays (h, w); crop i lies at corners_xy[i] = (left, top), (N, 2) int64, inside the image.
     mask_probs: the mask head's outputs of which the crops were made, (N, m, m') float32 in [0, 1], each spread over its
     box; None where they are not known.
-    Raises ValueError where the lengths differ, a crop leaves the image, or a score or probability is NaN. N may be 0.
+    Raises ValueError where the lengths differ, a crop is no (h, w) bool or leaves the image, or a score or probability
+    is NaN. N may be 0.
     """
 
     size_hw: tuple[int, int]
@@ -38,10 +39,12 @@ class InstanceMasks:
         if len(lengths) != 1:
             what = "boxes, scores, class_ids, corners, crops and mask_probs"
             raise ValueError(f"{what} must have one length, got {sorted(lengths)}")
-        if np.isnan(self.scores).any() or (self.mask_probs is not None and np.isnan(self.mask_probs).any()):
+        if np.isnan(self.scores).any() or _has_nan(self.mask_probs):
             raise ValueError("scores and mask_probs must be numbers, got NaN: did the training diverge?")
         height, width = self.size_hw
         for (left, top), crop in zip(self.corners_xy.tolist(), self.crops, strict=True):
+            if crop.ndim != 2 or crop.dtype != np.bool_:
+                raise ValueError(f"crops must be (h, w) bool, got {crop.shape} {crop.dtype}")
             if left < 0 or top < 0 or top + crop.shape[0] > height or left + crop.shape[1] > width:
                 raise ValueError(f"crop {crop.shape} at (x={left}, y={top}) leaves the {height} x {width} image")
 
@@ -78,6 +81,10 @@ class InstanceMasks:
     def to_rle(self) -> list[dict[str, Any]]:
         """COCO's compressed run lengths, `{"size": [H, W], "counts": str}` each."""
         return [crop_to_rle(c, xy, self.size_hw) for c, xy in zip(self.crops, self.corners_xy.tolist(), strict=True)]
+
+
+def _has_nan(values: NDArray[np.float32] | None) -> bool:
+    return values is not None and bool(np.isnan(np.min(values, initial=0)))  # NaN is the least of all
 
 
 def _tight_crop(mask: NDArray[np.bool_]) -> tuple[Sequence[int], NDArray[np.bool_]]:

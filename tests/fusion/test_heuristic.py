@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import HeuristicFusion, build_fusion
+from segkit.fusion import Fate, HeuristicFusion, build_fusion, heuristic, segments
 from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
 from segkit.structures import ConfigError, HeadOutputs, InstanceMasks, SemanticScores
+from segkit.structures.compiled import COMPILED
+
+WAYS = [pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba")), False]
 
 
 def instances(masks: list[list[list[int]]], scores: list[float], class_ids: list[int]) -> InstanceMasks:
@@ -85,7 +89,7 @@ def test_nothing_gives_void_and_inputs_stay_as_they_were() -> None:
 def test_sizes_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match=r"size \(3, 4\), got \(2, 4\)"):
         HeuristicFusion()(outputs(instances([LEFT], [0.9], [0]), np.zeros((3, 4), dtype=int)))
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
+    with pytest.raises(ValueError, match=r"must not be negative nor above 16777215, got -1..1"):
         HeuristicFusion()(outputs(instances([LEFT], [0.9], [0]), STUFF - 1))
 
 
@@ -96,20 +100,65 @@ def test_unknown_methods_and_options_are_refused() -> None:
         build_fusion("heuristic", overlap=0.5)
 
 
+def test_options_out_of_range_are_refused() -> None:
+    for options, told in (
+        ({"overlap_threshold": 1.5}, r"overlap_threshold must be a number in \[0, 1\], got 1.5"),
+        ({"nms_threshold": -0.1}, r"nms_threshold must be a number in \[0, 1\]"),
+        ({"stuff_area_limit_px": -1}, "stuff_area_limit_px must be a number from 0, got -1"),
+        ({"stuff_area_limit_px": float("nan")}, "stuff_area_limit_px must be a number from 0, got nan"),
+        ({"instance_score_threshold": float("nan")}, "instance_score_threshold must be a number, got nan"),
+        ({"score_threshold_of": {-1: 0.5}}, "score_threshold_of must have contiguous ids"),
+        ({"nms": "soft"}, r"nms must be one of \['none', 'box', 'mask'\], got 'soft'"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            HeuristicFusion(**options)  # type: ignore[arg-type]
+
+
+def test_thresholds_of_classes_and_suppression_come_before_the_fusion() -> None:
+    """LEFT (class 5, 0.6) falls below its own threshold of 0.7; RIGHT (class 7, 0.9) stays.
+
+    Or: they share 2 of 8 pixels, an IoU of 0.25 > 0.2, so that LEFT goes, as the worse of the two.
+    """
+    pair = outputs(instances([LEFT, RIGHT], [0.6, 0.9], [5, 7]), STUFF)
+    for options in ({"score_threshold_of": {5: 0.7}}, {"nms": "mask", "nms_threshold": 0.2}):
+        fused = HeuristicFusion(stuff_area_limit_px=1, **options)(pair)  # type: ignore[arg-type]
+        assert fused.segment_ids.tolist() == [[0, 0, 1, 1], [2, 3, 1, 1]]
+        assert [s.category_id for s in fused.segments] == [7, 1, 2]
+
+
+def test_an_instance_that_is_all_taken_is_an_empty_segment_at_overlap_1() -> None:
+    """RIGHT holds columns 2 and 3; the second RIGHT finds all 4 of 4 pixels taken: 1 is not > 1."""
+    pair = instances([RIGHT, RIGHT], [0.9, 0.8], [7, 5])
+    fused = HeuristicFusion(overlap_threshold=1, stuff_area_limit_px=9)(outputs(pair, STUFF))
+    assert [(s.segment_id, s.area_px) for s in fused.segments] == [(1, 4), (2, 0)]
+    assert fused.segment_ids.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
+
+
+def test_float32_scores_are_compared_with_the_python_number() -> None:
+    """float32(0.7) is 0.699999988, below 0.7; float32(0.3) is 0.300000012, not below 0.3."""
+    pair = outputs(instances([LEFT], [0.7], [5]), STUFF)
+    assert HeuristicFusion(instance_score_threshold=0.7, stuff_area_limit_px=9)(pair).segments == ()
+    pair = outputs(instances([LEFT], [0.3], [5]), STUFF)
+    assert len(HeuristicFusion(instance_score_threshold=0.3, stuff_area_limit_px=9)(pair).segments) == 1
+
+
 @st.composite
 def scenes(draw: st.DrawFn) -> tuple[Any, ...]:
     height, width, count = draw(st.integers(1, 7)), draw(st.integers(1, 7)), draw(st.integers(0, 6))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     masks = rng.random((count, height, width)) < draw(st.floats(0, 1))
     scores = rng.choice([0.0, 0.2, 0.4999, 0.5, 0.7, 0.7, 0.9], count).astype(np.float32)
-    stuff = rng.integers(0, 4, (height, width))
-    thresholds = draw(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 9), st.floats(0, 1)))
-    return masks, scores, rng.integers(0, 5, count), stuff, thresholds
+    masks &= rng.random((count, 1, 1)) < 0.9  # some are empty
+    stuff = rng.choice(draw(st.sampled_from([[0, 1, 2, 3], [0, 3, 90, 7], [5], [0]])), (height, width))
+    overlap, area_px = draw(st.sampled_from([0.0, 0.25, 0.5, 1.0])), draw(st.sampled_from([0, 0.5, 1, 3, 9]))
+    score = draw(st.sampled_from([0.0, 0.2, 0.4999, 0.5, 0.7, 0.9, 1.0]))
+    return masks, scores, rng.integers(0, 5, count), stuff, (overlap, area_px, score)
 
 
-@given(scenes())
+@pytest.mark.parametrize("way", WAYS, ids=["compiled", "numpy"])
+@given(scene=scenes(), dtype=st.sampled_from(["u1", "i8", ">i4", "u2"]))
 @settings(max_examples=300, deadline=None)
-def test_identical_to_detectron2(scene: tuple[Any, ...]) -> None:
+def test_identical_to_detectron2(way: bool, scene: tuple[Any, ...], dtype: str) -> None:
     masks, scores, class_ids, stuff, (overlap, limit, score) = scene
     given_to_detectron2 = Instances(stuff.shape)
     given_to_detectron2.pred_masks = torch.from_numpy(masks)
@@ -120,6 +169,34 @@ def test_identical_to_detectron2(scene: tuple[Any, ...]) -> None:
         given_to_detectron2, torch.from_numpy(stuff), overlap, limit, score
     )
     ours = InstanceMasks.from_full(masks, np.zeros((len(scores), 4), np.float32), scores, class_ids)
-    fused = HeuristicFusion(overlap, limit, score)(outputs(ours, stuff))
+    with in_a_way(way):
+        fused = HeuristicFusion(overlap, limit, score)(outputs(ours, stuff.astype(dtype)))
     assert fused.segment_ids.tolist() == ids.tolist()
+    assert fused.segment_ids.dtype == np.int32
     assert detectron2_segments_info(fused) == info
+
+
+@pytest.mark.skipif(not COMPILED, reason="needs numba")
+@given(scene=scenes(), options=st.sampled_from([{}, {"nms": "mask", "nms_threshold": 0.1}]))
+@settings(max_examples=100, deadline=None)
+def test_both_ways_tell_the_same(scene: tuple[Any, ...], options: dict[str, Any]) -> None:
+    masks, scores, class_ids, stuff, (overlap, limit, score) = scene
+    given_outputs = outputs(
+        InstanceMasks.from_full(masks, np.zeros((len(scores), 4), np.float32), scores, class_ids), stuff
+    )
+    told: list[Any] = []
+    for way in (True, False):
+        fates: list[Fate] = []
+        with in_a_way(way):
+            fused = HeuristicFusion(overlap, limit, score, **options)(given_outputs, fates)
+        told.append((fused.segment_ids.tolist(), fused.segments, fates))
+    assert told[0] == told[1]
+
+
+def in_a_way(way: bool) -> Any:
+    """Compiled or numpy, while the context lasts."""
+    stack = contextlib.ExitStack()
+    for module in (heuristic, segments):
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(module, "COMPILED", way)
+    return stack

@@ -6,14 +6,17 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_sem_seg_head, detector_postprocess
-from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.modeling import META_ARCH_REGISTRY, GeneralizedRCNN, build_sem_seg_head
+from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
-from segkit.fusion import FusionMethod, build_fusion
-from segkit.modeling.paste import paste_crops
-from segkit.structures import ConfigError, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
+from segkit.formats.head_outputs import rounded
+from segkit.fusion import LOGITS, FusionMethod
+from segkit.modeling.after_heads.door import SemanticLogits, instances_at, semantic_scores, with_full_masks
+from segkit.modeling.fusion_config import fusion_of
+from segkit.modeling.lazy_dict import Lazy, LazyDict
+from segkit.structures import ConfigError, HeadOutputs, PanopticSegmentation
 
 
 @META_ARCH_REGISTRY.register()
@@ -26,34 +29,42 @@ class PanopticRCNN(GeneralizedRCNN):
 
     @configurable
     def __init__(
-        self, *, sem_seg_head: nn.Module, fusion: FusionMethod, stuff_ids: torch.Tensor | None = None, **rcnn: Any
+        self,
+        *,
+        sem_seg_head: nn.Module,
+        fusion: FusionMethod,
+        stuff_ids: torch.Tensor | None = None,
+        thing_ids: torch.Tensor | None = None,
+        keep_logits: int | None = None,
+        **rcnn: Any,
     ) -> None:
         """
         sem_seg_head: called with (features, targets) -> (logits (B, C, H, W), losses).
         fusion: HeadOutputs -> PanopticSegmentation, see segkit.fusion.
         stuff_ids: (C,) int64, the stuff contiguous id of each semantic channel, 0 for things; None: the channel itself.
+        thing_ids: (C,) int64, the thing contiguous id of each semantic channel, -1 for none; None: all -1.
+        keep_logits: fuse what a file of head outputs with so many logits per pixel would hold, so that fusing the saved
+        file gives the same; None: what the heads gave.
         rcnn: backbone, proposal_generator, roi_heads, pixel_mean, pixel_std, ..., as GeneralizedRCNN takes them.
         """
         super().__init__(**rcnn)
         self.sem_seg_head = sem_seg_head
         self.fusion = fusion
+        self.keep_logits = keep_logits
         self.register_buffer("stuff_ids", stuff_ids, persistent=False)
+        self.register_buffer("thing_ids", thing_ids, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         if not cfg.MODEL.MASK_ON:
             raise ConfigError("MODEL.MASK_ON is False, but PanopticRCNN needs masks", remedy="set MODEL.MASK_ON True")
-        combine = cfg.MODEL.PANOPTIC_FPN.COMBINE
         arguments = super().from_config(cfg)
         arguments["sem_seg_head"] = build_sem_seg_head(cfg, arguments["backbone"].output_shape())
-        arguments["fusion"] = build_fusion(
-            cfg.MODEL.PANOPTIC.FUSION.NAME,
-            overlap_threshold=combine.OVERLAP_THRESH,
-            stuff_area_limit_px=combine.STUFF_AREA_LIMIT,
-            instance_score_threshold=combine.INSTANCES_CONFIDENCE_THRESH,
-        )
+        arguments["fusion"] = fusion_of(cfg)
+        arguments["keep_logits"] = cfg.TEST.KEEP_LOGITS if cfg.TEST.SAVE_HEADS else None
         if cfg.MODEL.PANOPTIC.STUFF_IDS:
             arguments["stuff_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.STUFF_IDS)
+            arguments["thing_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.THING_IDS)
         _scale_instance_losses(arguments["roi_heads"], cfg.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT)
         return arguments
 
@@ -82,13 +93,13 @@ class PanopticRCNN(GeneralizedRCNN):
     ) -> Any:
         """
         Per image a dict: "instances" (Instances with full-size pred_masks (N, H, W) bool), "sem_seg" (C, H, W) logits,
-        "panoptic_seg" (ids (H, W) int32, segments_info as Detectron2 writes it, category_id contiguous), and
-        "instance_masks": the same instances as InstanceMasks on the CPU, for those who need no full-size masks.
+        "panoptic_seg" (ids (H, W) int32, segments_info as Detectron2 writes it, category_id contiguous),
+        "instance_masks": the same instances as InstanceMasks on the CPU, and "head_outputs": what was fused. The first
+        two, which are large, are made when they are asked for.
         do_postprocess=False: (list[Instances], logits (B, C, h, w)) as the heads made them.
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        sem_seg_logits, _ = self.sem_seg_head(features, None)
         if detected_instances is None:
             proposals, _ = self.proposal_generator(images, features, None)
             instances, _ = self.roi_heads(images, features, proposals, None)
@@ -96,12 +107,11 @@ class PanopticRCNN(GeneralizedRCNN):
             given = [x.to(self.device) for x in detected_instances]
             instances = self.roi_heads.forward_with_given_boxes(features, given)
         if not do_postprocess:
-            return instances, sem_seg_logits
+            return instances, self.sem_seg_head(features, None)[0]
+        coarse, scale = self._coarse_logits(features)
         return [
-            self._postprocess_one(found, logits, image_size, x.get("height"), x.get("width"))
-            for found, logits, x, image_size in zip(
-                instances, sem_seg_logits, batched_inputs, images.image_sizes, strict=True
-            )
+            self._postprocess_one(found, logits, scale, image_size, x.get("height"), x.get("width"))
+            for found, logits, x, image_size in zip(instances, coarse, batched_inputs, images.image_sizes, strict=True)
         ]
 
     def _sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
@@ -119,22 +129,33 @@ class PanopticRCNN(GeneralizedRCNN):
             self.backbone.padding_constraints,
         ).tensor
 
+    def _coarse_logits(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        """(B, C, h, w) logits, and how many pixels each stands for: Detectron2's head without its upsampling."""
+        head = self.sem_seg_head
+        if isinstance(head, SemSegFPNHead) and type(head).forward is SemSegFPNHead.forward:
+            return head.layers(features), head.common_stride
+        return head(features, None)[0], 1
+
     def _postprocess_one(
-        self, found: Instances, logits: torch.Tensor, image_size: tuple[int, int], height: Any, width: Any
+        self, found: Instances, logits: torch.Tensor, scale: int, image_size: tuple[int, int], height: Any, width: Any
     ) -> dict[str, Any]:
         size_hw = int(height or image_size[0]), int(width or image_size[1])
-        sem_seg = sem_seg_postprocess(logits, image_size, *size_hw)
-        instances, masks = _instances_at(found, size_hw)
-        channels = sem_seg.argmax(dim=0)
-        stuff_ids = channels if self.stuff_ids is None else self.stuff_ids[channels]
-        fused = self.fusion(HeadOutputs(masks, SemanticScores.of_stuff_ids(stuff_ids.cpu().numpy())))
-        ids = torch.from_numpy(fused.segment_ids).to(sem_seg.device)
-        return {
-            "sem_seg": sem_seg,
-            "instances": instances,
-            "instance_masks": masks,
-            "panoptic_seg": (ids, detectron2_segments_info(fused)),
-        }
+        semantic = SemanticLogits(logits, scale, image_size, size_hw)
+        instances, masks, mask_probs = instances_at(found, size_hw)
+        with_logits = LOGITS in self.fusion.needs or self.keep_logits is not None
+        scores = semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits)
+        outputs = HeadOutputs(masks, scores)
+        if self.keep_logits is not None:
+            outputs = rounded(outputs, self.keep_logits)
+        fused = self.fusion(outputs)
+        ids = torch.from_numpy(fused.segment_ids).to(logits.device)
+        return LazyDict(
+            sem_seg=Lazy(semantic.full),
+            instances=Lazy(lambda: with_full_masks(instances, masks, mask_probs)),
+            instance_masks=masks,
+            panoptic_seg=(ids, detectron2_segments_info(fused)),
+            head_outputs=outputs,
+        )
 
 
 def detectron2_segments_info(panoptic: PanopticSegmentation) -> list[dict[str, Any]]:
@@ -151,20 +172,6 @@ def detectron2_segments_info(panoptic: PanopticSegmentation) -> list[dict[str, A
         else {"id": s.segment_id, "isthing": False, "category_id": s.category_id, "area": s.area_px}
         for s in panoptic.segments
     ]
-
-
-def _instances_at(found: Instances, size_hw: tuple[int, int]) -> tuple[Instances, InstanceMasks]:
-    """Instances in output pixels with full-size masks (Detectron2's contract), and the same as crops."""
-    fields = {**found.get_fields(), "row": torch.arange(len(found), device=found.scores.device)}
-    mask_probs = fields.pop("pred_masks")[:, 0]
-    instances = detector_postprocess(Instances(found.image_size, **fields), *size_hw)
-    kept = instances.get("row")
-    instances.remove("row")
-    masks = paste_crops(
-        mask_probs[kept], instances.pred_boxes.tensor, instances.scores, instances.pred_classes, size_hw
-    )
-    instances.pred_masks = torch.from_numpy(masks.to_full()).to(kept.device)
-    return instances, masks
 
 
 def _scale_instance_losses(roi_heads: nn.Module, weight: float) -> None:

@@ -1,0 +1,76 @@
+"""Saving what the heads say of each image during an evaluation, to be fused again without the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import detectron2.utils.comm as comm
+
+from segkit.data.catalog import Dataset, Record
+from segkit.evaluation.base import ImageEvaluator, Options, Truth
+from segkit.formats import coco_panoptic, head_outputs
+from segkit.formats.coco_tables import listed
+from segkit.formats.head_outputs import SavedImage
+from segkit.structures import DatasetError, HeadOutputs
+
+
+class HeadOutputsEvaluator(ImageEvaluator):
+    """Writes `head_outputs/`, as segkit.formats.head_outputs reads it; no results.
+
+    Each process writes the files of its images, the main one the index when all are there; until then an index of an
+    earlier run is gone. `Options.export` does not matter: the files are all that is asked for.
+    """
+
+    needs = "head_outputs"
+
+    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, options: Options, keep_logits: int) -> None:
+        """keep_logits: the highest logits of each pixel that are kept, 0 for none, see segkit.formats.head_outputs."""
+        super().__init__(dataset, truth, output_dir, options)
+        self.keep_logits = keep_logits
+
+    @property
+    def folder(self) -> Path:
+        """Where the files lie."""
+        return self.output_dir / "head_outputs"
+
+    def reset(self) -> None:
+        self._written: list[tuple[SavedImage, int]] = []  # with the bytes of its file
+        png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
+        self._names = {image_id: f"{name.removesuffix('.png')}.npz" for image_id, name in png_names.items()}
+        if comm.is_main_process():
+            (self.folder / head_outputs.INDEX).unlink(missing_ok=True)
+
+    def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        outputs: HeadOutputs = output[self.needs]
+        entry, name = self.dataset.image_entry(record), self._names[record["image_id"]]
+        size_hw = entry["height"], entry["width"]
+        if outputs.semantic.size_hw != size_hw:
+            got = f"{outputs.semantic.size_hw} of image {record['image_id']!r}"
+            raise ValueError(f"head_outputs must be of the image's size {size_hw}, got {got}")
+        space = self.truth.space
+        head_outputs.check_ids(outputs, self.dataset.categories, space.stuff_ids, space.thing_ids)
+        head_outputs.write_image(self.folder, name, outputs, self.keep_logits)
+        saved = SavedImage(record["image_id"], entry["file_name"], size_hw, name)
+        self._written.append((saved, (self.folder / name).stat().st_size))
+
+    def shard(self) -> Any:
+        return self._written
+
+    def finish(self, shards: list[Any]) -> dict[str, Any]:
+        written = {image.image_id: (image, size) for shard in shards for image, size in shard}
+        images = [written[image_id] for image_id in self.image_order if image_id in written]
+        if hidden := [image.outputs for image, size in images if not _is_there(self.folder / image.outputs, size)]:
+            raise DatasetError(
+                f"{len(hidden)} of {len(images)} files that were written cannot be seen here: {listed(hidden)}",
+                where=self.folder,
+                remedy="let all machines write into one folder on a shared file system",
+            )
+        space = self.truth.space
+        head_outputs.write_index(self.folder, [image for image, _ in images], self.dataset.categories, space)
+        return {}
+
+
+def _is_there(path: Path, size: int) -> bool:
+    """Whether it is the file of so many bytes, and not one of an earlier run that lies on this machine."""
+    return path.is_file() and path.stat().st_size == size

@@ -1,0 +1,113 @@
+"""Panoptic-DeepLab's fusion: pixels are grouped around centres, and each group's pixels vote on its class.
+
+Cheng et al. 2020, "Panoptic-DeepLab", section 3.3; detectron2/projects/panoptic_deeplab/post_processing.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.fusion.candidates import candidates
+from segkit.fusion.fates import Verdicts
+from segkit.fusion.grouping import NOBODY, group_by_masks, group_by_offsets, heat_peaks
+from segkit.fusion.method import FusionMethod
+from segkit.fusion.options import check_fraction, check_numbers
+from segkit.fusion.segments import fill_stuff
+from segkit.structures import (
+    NO_THING,
+    THING_CHANNEL,
+    VOID,
+    ConfigError,
+    HeadOutputs,
+    PanopticSegmentation,
+    Segment,
+    SemanticScores,
+)
+
+
+@dataclass(frozen=True)
+class MajorityVoteFusion(FusionMethod):
+    """Class-agnostic instances out of the pixels that the semantic head takes for things; each has the class of most
+    of its pixels, of equal ones that of the first channel.
+
+    With outputs.centers (Panoptic-DeepLab): peaks of the heatmap above center_threshold in windows of nms_kernel
+    pixels, fewer than top_k of them; each thing pixel goes to the centre nearest to where its offset points. Score: the
+    heat of the centre; instance_id: None, outputs.instances are not looked at. The same segments, pixel by pixel, as
+    `get_panoptic_segmentation` of the reference, whose ids are class x label_divisor + count.
+    Without (Mask R-CNN): the instances with a score of at least instance_score_threshold are the groups, see
+    `group_by_masks`. Score and instance_id: the instance's; the class is the vote's, which may not be the box head's.
+    A thing pixel is void where there is no centre. stuff_area_limit_px: smaller stuff is left out.
+    """
+
+    center_threshold: float = 0.1
+    nms_kernel: int = 7
+    top_k: int = 200
+    stuff_area_limit_px: float = 2048.0
+    instance_score_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_fraction(self, "center_threshold")
+        check_numbers(self, "stuff_area_limit_px", least=0)
+        check_numbers(self, "instance_score_threshold")
+        if self.nms_kernel < 1 or self.nms_kernel % 2 == 0:
+            raise ConfigError(
+                f"nms_kernel must be odd and at least 1, got {self.nms_kernel}", where=type(self).__name__
+            )
+        if self.top_k < 1:
+            raise ConfigError(f"top_k must be at least 1, got {self.top_k}", where=type(self).__name__)
+
+    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+        """See the class; outputs: the best channel of each pixel, with a channel for every thing class (ConfigError
+        without), and centres or crops."""
+        semantic = outputs.semantic
+        isthing = semantic.stuff_ids == THING_CHANNEL
+        _check_own_channels(semantic, isthing)
+        pixels = np.flatnonzero(isthing[semantic.channels])
+        if outputs.centers is not None:
+            peaks = heat_peaks(outputs.centers.heatmap, self.center_threshold, self.nms_kernel, self.top_k)
+            scores = outputs.centers.heatmap[peaks[:, 0], peaks[:, 1]]
+            groups, rows = group_by_offsets(outputs.centers, peaks, pixels), None
+        else:
+            limit = self.instance_score_threshold
+            rows = candidates(outputs.instances, limit, {}, "none", 1.0, verdicts)
+            groups, scores = group_by_masks(outputs.instances, rows, pixels), outputs.instances.scores[rows]
+        segment_ids, segments = _vote(semantic, pixels, groups, scores, rows)
+        return fill_stuff(segment_ids, segments, semantic.stuff_map(), self.stuff_area_limit_px, verdicts)
+
+
+def _check_own_channels(semantic: SemanticScores, isthing: NDArray[np.bool_]) -> None:
+    if (semantic.thing_ids[isthing] == NO_THING).any():
+        raise ConfigError(
+            "MajorityVoteFusion needs a semantic channel for each thing class, but here things share one channel",
+            remedy="train the semantic head with a channel per class, or choose another fusion method",
+        )
+
+
+def _vote(
+    semantic: SemanticScores,
+    pixels: NDArray[np.int64],
+    groups: NDArray[np.int32],
+    scores: NDArray[np.float32],
+    rows: Sequence[int] | None,
+) -> tuple[NDArray[np.int32], list[Segment]]:
+    """The map and the segments of things, by falling score of their groups; a group without a pixel makes none."""
+    grouped = groups != NOBODY
+    pixels, groups = pixels[grouped], groups[grouped]
+    channels = len(semantic.stuff_ids)
+    keys = groups.astype(np.int64) * channels + semantic.channels.reshape(-1)[pixels]
+    votes = np.bincount(keys, minlength=len(scores) * channels).reshape(len(scores), channels)
+    segment_of = np.full(len(scores), VOID, dtype=np.int32)
+    segments: list[Segment] = []
+    for group in np.argsort(-scores, kind="stable").tolist():
+        if area_px := int(votes[group].sum()):
+            segment_of[group] = len(segments) + 1
+            class_id, row = int(semantic.thing_ids[votes[group].argmax()]), None if rows is None else rows[group]
+            score = float(scores[group])
+            segments.append(Segment(len(segments) + 1, class_id, True, area_px, score=score, instance_id=row))
+    segment_ids = np.full(semantic.channels.size, VOID, dtype=np.int32)
+    segment_ids[pixels] = segment_of[groups]
+    return segment_ids.reshape(semantic.size_hw), segments

@@ -1,0 +1,88 @@
+"""What the heads gave of one image -> HeadOutputs, by whichever way is fastest where the tensors are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from detectron2.layers import paste_masks_in_image
+from detectron2.modeling import detector_postprocess
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from detectron2.structures import Instances
+from torch.nn import functional as F
+
+from segkit.fusion.semantic_winners import upsampled_winners
+from segkit.modeling.paste import paste_crops
+from segkit.structures import InstanceMasks, SemanticScores
+from segkit.structures.compiled import COMPILED
+
+
+@dataclass(frozen=True)
+class SemanticLogits:
+    """The semantic head's output of one image.
+
+    coarse: (C, h, w) logits, padded as the batch was; scale: how many pixels of the network's image each stands for.
+    image_size: (height, width) of the network's image without padding. size_hw: of the output.
+    """
+
+    coarse: torch.Tensor
+    scale: int
+    image_size: tuple[int, int]
+    size_hw: tuple[int, int]
+
+    def full(self) -> torch.Tensor:
+        """(C, H, W) logits at the output's size, as Detectron2's PanopticFPN gives them."""
+        logits = self.coarse
+        if self.scale != 1:
+            logits = F.interpolate(logits[None], scale_factor=self.scale, mode="bilinear", align_corners=False)[0]
+        return sem_seg_postprocess(logits, self.image_size, *self.size_hw)
+
+    def winners(self) -> torch.Tensor:
+        """(H, W) integers: the channel of the highest logit, of equal ones the first."""
+        on_cpu = self.coarse.device.type == "cpu" and self.coarse.dtype == torch.float32
+        if on_cpu and COMPILED:
+            coarse = self.coarse.detach().contiguous().numpy()
+            return torch.from_numpy(upsampled_winners(coarse, self.scale, self.image_size, self.size_hw))
+        full = self.full()
+        return full.max(dim=0).indices if on_cpu else full.argmax(dim=0)
+
+
+def semantic_scores(
+    logits: SemanticLogits, stuff_ids: torch.Tensor | None, thing_ids: torch.Tensor | None, with_logits: bool
+) -> SemanticScores:
+    """On the CPU: the best channel of each pixel, and if asked for every channel's logit.
+
+    stuff_ids, thing_ids: (C,) int64, see SemanticScores; None: channel 0 is all things, channel c the stuff c.
+    """
+    channels = len(logits.coarse)
+    stuff = torch.arange(channels) if stuff_ids is None else stuff_ids.cpu()
+    things = torch.full((channels,), -1) if thing_ids is None else thing_ids.cpu()
+    if not with_logits:
+        return SemanticScores(logits.winners().cpu().numpy(), stuff.numpy(), things.numpy())
+    full = logits.full().detach().float().cpu()
+    return SemanticScores(full.max(dim=0).indices.numpy(), stuff.numpy(), things.numpy(), full.numpy())
+
+
+def instances_at(found: Instances, size_hw: tuple[int, int]) -> tuple[Instances, InstanceMasks, torch.Tensor]:
+    """Instances in output pixels without masks, the same as crops, and their mask head outputs (N, m, m).
+
+    found: of the ROI heads, in the network's pixels, pred_masks (N, 1, m, m) probabilities. Instances whose boxes are
+    empty are left out, as Detectron2's detector_postprocess does.
+    """
+    fields = {**found.get_fields(), "row": torch.arange(len(found), device=found.scores.device)}
+    mask_probs = fields.pop("pred_masks")[:, 0]
+    instances = detector_postprocess(Instances(found.image_size, **fields), *size_hw)
+    mask_probs = mask_probs[instances.get("row")]
+    instances.remove("row")
+    masks = paste_crops(mask_probs, instances.pred_boxes.tensor, instances.scores, instances.pred_classes, size_hw)
+    return instances, masks, mask_probs
+
+
+def with_full_masks(instances: Instances, masks: InstanceMasks, mask_probs: torch.Tensor) -> Instances:
+    """The instances with Detectron2's pred_masks (N, H, W) bool."""
+    full = Instances(instances.image_size, **instances.get_fields())
+    if mask_probs.device.type == "cpu":
+        full.pred_masks = torch.from_numpy(masks.to_full())
+    else:
+        full.pred_masks = paste_masks_in_image(mask_probs, instances.pred_boxes, masks.size_hw)
+    return full

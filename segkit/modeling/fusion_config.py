@@ -1,0 +1,40 @@
+"""The fusion method that a config asks for."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from detectron2.config import CfgNode
+
+from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
+from segkit.fusion.class_keys import by_contiguous_id
+from segkit.structures import ConfigError
+
+
+def fusion_of(cfg: CfgNode) -> FusionMethod:
+    """The method MODEL.PANOPTIC.FUSION.NAME with its OPTIONS, over the defaults in MODEL.PANOPTIC_FPN.COMBINE.
+
+    Classes in options are names, or thing contiguous ids. ConfigError for an unknown method, option, class or a wrong
+    value.
+    """
+    node = cfg.MODEL.PANOPTIC.FUSION
+    combine = cfg.MODEL.PANOPTIC_FPN.COMBINE
+    defaults = {
+        "overlap_threshold": combine.OVERLAP_THRESH,
+        "stuff_area_limit_px": combine.STUFF_AREA_LIMIT,
+        "instance_score_threshold": combine.INSTANCES_CONFIDENCE_THRESH,
+    }
+    method = FUSION_METHODS.get(node.NAME)
+    taken = method.of_combine if method else ()
+    own = {field.name for field in fields(method)} if method else set()  # type: ignore[arg-type]
+    given = _plain(node.OPTIONS)
+    try:
+        options = by_contiguous_id(given, dict(enumerate(cfg.MODEL.PANOPTIC.THING_NAMES)))
+        return build_fusion(node.NAME, **{name: defaults[name] for name in taken if name in own} | options)
+    except ConfigError as error:
+        raise ConfigError(str(error), where="MODEL.PANOPTIC.FUSION") from None
+
+
+def _plain(node: Any) -> Any:
+    return {key: _plain(value) for key, value in node.items()} if isinstance(node, dict) else node

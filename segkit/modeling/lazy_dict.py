@@ -1,0 +1,57 @@
+"""A dict some of whose values are made when they are first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
+from typing import Any
+
+
+class Lazy:
+    """A value that is made once, by calling `make`."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+
+class LazyDict(dict[str, Any]):
+    """A dict for which `Lazy` values are as good as made: every way of reading them makes them, and keeps them.
+
+    Pickled, copied or unpacked (`{**d}`, `dict(d)`) it is a plain dict with all values made.
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        if isinstance(value, Lazy):
+            value = value.make()
+            self[key] = value
+        return value
+
+    def __iter__(self) -> Iterator[str]:  # its being there keeps dict(d) and {**d} from copying what is not made yet
+        return super().__iter__()
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
+        return ItemsView(self)
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]
+        return ValuesView(self)
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self.items())
+
+    def popitem(self) -> tuple[str, Any]:
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def __eq__(self, other: object) -> bool:
+        return self.copy() == other
+
+    def __repr__(self) -> str:
+        return repr(self.copy())
+
+    def __reduce__(self) -> Any:
+        return dict, (self.copy(),)
+
+    __hash__ = None  # type: ignore[assignment]
+    get = MutableMapping.get
+    pop = MutableMapping.pop
+    setdefault = MutableMapping.setdefault

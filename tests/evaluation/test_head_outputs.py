@@ -1,0 +1,151 @@
+"""Saving head outputs during an evaluation: a file for each image, the index when all are there."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segkit.data.catalog import Dataset
+from segkit.evaluation import head_outputs as module
+from segkit.evaluation.base import Options, Truth
+from segkit.evaluation.head_outputs import HeadOutputsEvaluator
+from segkit.formats.head_outputs import load, rounded
+from segkit.structures import Category, CategorySet, DatasetError, HeadOutputs, InstanceMasks, SemanticScores
+
+SIZE = (6, 8)
+CATEGORIES = CategorySet(
+    [Category(3, "car", True, (0, 0, 1)), Category(8, "sky", False, (0, 0, 2)), Category(9, "sea", False, (0, 0, 3))]
+)
+IMAGES = ["e", 5, "a", 1]
+ROOT = Path("/images")
+
+
+def dataset() -> Dataset:
+    """Images in no order of ids; two have one name in different folders."""
+    names = ["x/1.jpg", "2.jpg", "y/1.jpg", "3.jpg"]
+    size = {"height": SIZE[0], "width": SIZE[1]}
+    records = [{"image_id": i, "file_name": f"{ROOT}/{name}", **size} for i, name in zip(IMAGES, names, strict=True)]
+    return Dataset("toy", CATEGORIES, (), records, metadata={"image_root": str(ROOT)})
+
+
+def outputs_of(number: int, size: tuple[int, int] = SIZE) -> HeadOutputs:
+    rng = np.random.default_rng(number)
+    logits = rng.normal(0, 3, (3, *size)).astype(np.float32)
+    masks = rng.random((number, *size)) < 0.3
+    boxes, scores = rng.random((number, 4), dtype=np.float32), rng.random(number, dtype=np.float32)
+    instances = InstanceMasks.from_full(masks, boxes, scores, np.zeros(number, dtype=np.int64))
+    return HeadOutputs(instances, SemanticScores(logits.argmax(0), np.arange(3), np.full(3, -1), logits))
+
+
+def evaluator(folder: Path, keep_logits: int = 2, export: bool = False) -> HeadOutputsEvaluator:
+    data = dataset()
+    made = HeadOutputsEvaluator(data, Truth(data, "one"), folder, Options(export=export), keep_logits)
+    made.reset()
+    return made
+
+
+def process(made: HeadOutputsEvaluator, images: list[Any]) -> HeadOutputsEvaluator:
+    for image_id in images:
+        made.process([{"image_id": image_id}], [{"head_outputs": outputs_of(IMAGES.index(image_id))}])
+    return made
+
+
+@pytest.mark.parametrize("keep_logits", [0, 2, 3])
+def test_what_the_heads_said_is_saved(tmp_path: Path, keep_logits: int) -> None:
+    assert process(evaluator(tmp_path, keep_logits), [1, "a", 5, "e"]).evaluate() == {}
+    saved = load(tmp_path / "head_outputs")
+    assert saved.categories == CATEGORIES
+    assert saved.channel_names == ("things", "sky", "sea")
+    assert [(image.image_id, image.file_name, image.size_hw, image.outputs) for image in saved.images] == [
+        ("e", "x/1.jpg", SIZE, "1.npz"),
+        (5, "2.jpg", SIZE, "2.npz"),
+        ("a", "y/1.jpg", SIZE, "images_y_1.npz"),
+        (1, "3.jpg", SIZE, "3.npz"),
+    ]
+    for number, image in enumerate(saved.images):
+        found, expected = saved.read(image), rounded(outputs_of(number), keep_logits)
+        assert found.semantic.logits is not None or not keep_logits
+        np.testing.assert_array_equal(found.semantic.channels, expected.semantic.channels)
+        if expected.semantic.logits is not None:
+            np.testing.assert_array_equal(found.semantic.logits, expected.semantic.logits)
+        np.testing.assert_array_equal(found.instances.to_full(), expected.instances.to_full())
+        np.testing.assert_array_equal(found.instances.scores, expected.instances.scores)
+
+
+def in_processes(evaluators: list[HeadOutputsEvaluator], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any] | None:
+    """What `evaluate` of the main process gives, the others having gathered theirs."""
+    shards = [(False, one._processed, one.shard()) for one in evaluators]
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda mine: shards)
+    return evaluators[0].evaluate()
+
+
+def test_processes_write_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [process(evaluator(tmp_path), images) for images in (["e", "a"], [1, 5])]
+    assert in_processes(both, monkeypatch) == {}
+    assert [image.image_id for image in load(tmp_path / "head_outputs").images] == IMAGES
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_machines_that_share_no_folder_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool
+) -> None:
+    here = process(evaluator(tmp_path / "here"), ["e", "a"])
+    there = process(evaluator(tmp_path / "there"), [1, 5])
+    if stale:  # a file of an earlier run of that name
+        (here.folder / "3.npz").write_bytes(b"something else")
+    with pytest.raises(
+        DatasetError, match=r"2 of 4 files .* cannot be seen here: '2\.npz', '3\.npz'; let all machines"
+    ):
+        in_processes([here, there], monkeypatch)
+    assert not (here.folder / "index.json").exists()
+
+
+def test_a_run_that_is_cut_short_leaves_no_index(tmp_path: Path) -> None:
+    process(evaluator(tmp_path), IMAGES).evaluate()
+    process(evaluator(tmp_path), IMAGES[:2])
+    with pytest.raises(DatasetError, match="cut short"):
+        load(tmp_path / "head_outputs")
+    process(evaluator(tmp_path, keep_logits=0), IMAGES).evaluate()
+    saved = load(tmp_path / "head_outputs")
+    assert [saved.read(image).semantic.logits for image in saved.images] == [None] * 4
+
+
+def test_another_process_leaves_the_index_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process(evaluator(tmp_path), IMAGES).evaluate()
+    monkeypatch.setattr(module.comm, "is_main_process", lambda: False)
+    evaluator(tmp_path)
+    assert len(load(tmp_path / "head_outputs")) == 4
+
+
+def test_a_part_of_the_images_is_told_and_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert process(evaluator(tmp_path), [5]).evaluate() == {}
+    assert "only 1 of the 4 images" in caplog.text
+    assert [image.image_id for image in load(tmp_path / "head_outputs").images] == [5]
+
+
+def test_a_model_without_head_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = evaluator(tmp_path)
+    made.process([{"image_id": 5}], [{"instances": None}])
+    with caplog.at_level(logging.WARNING):
+        assert made.evaluate() == {}
+    assert "the model gives no 'head_outputs'" in caplog.text
+    assert not made.folder.exists()
+
+
+def test_outputs_of_another_image_or_model_are_refused(tmp_path: Path) -> None:
+    made = evaluator(tmp_path)
+    with pytest.raises(ValueError, match=r"head_outputs must be of the image's size \(6, 8\), got \(8, 6\) of image 5"):
+        made.process([{"image_id": 5}], [{"head_outputs": outputs_of(1, (8, 6))}])
+    outputs = outputs_of(1)
+    semantic = SemanticScores.of_stuff_ids(np.ones(SIZE, dtype=np.int64))
+    with pytest.raises(ValueError, match=r"the semantic channels must be those of the categories \(3 .*, got \(2 "):
+        made.process([{"image_id": 5}], [{"head_outputs": HeadOutputs(outputs.instances, semantic)}])
+    outputs.instances.class_ids[0] = 1
+    with pytest.raises(ValueError, match=r"class_ids of instances must be in 0\.\.0, .* got 1"):
+        made.process([{"image_id": 5}], [{"head_outputs": outputs}])
+    assert not made.folder.exists()

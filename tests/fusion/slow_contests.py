@@ -1,0 +1,287 @@
+"""The contests of upsnet, efficientps and mask_argmax as their papers write them: pixel by pixel, nothing shared.
+
+Only what `soft_crop`, exp and log give is taken over, so that floats are equal to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.fusion.paste import paste, soft_crop
+from segkit.structures import HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
+
+NO = None  # nobody's
+Label = tuple[str, int] | None
+
+
+def drawn(probs: Any, scores: Any, class_ids: Any, boxes: Any = None) -> InstanceMasks:
+    """Instances whose probability at each pixel of their box is as drawn; without boxes they fill the image.
+
+    Boxes are whole pixels, and each of them is a block of equal cells.
+    """
+    drawn_probs = np.array(probs, dtype=np.float32)
+    size_hw = (drawn_probs.shape[1], drawn_probs.shape[2])
+    if boxes is None:
+        boxes = [[0, 0, size_hw[1], size_hw[0]]] * len(drawn_probs)
+    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    cells_hw = [math.lcm(*(int(b[axis + 2] - b[axis]) for b in boxes)) for axis in (1, 0)]
+    mask_probs = np.zeros((len(boxes), *cells_hw), dtype=np.float32)
+    for probs_of_one, (x0, y0, x1, y1), cells in zip(drawn_probs, boxes.astype(int), mask_probs, strict=True):
+        times = cells_hw[0] // (y1 - y0), cells_hw[1] // (x1 - x0)
+        cells[:] = probs_of_one[y0:y1, x0:x1].repeat(times[0], axis=0).repeat(times[1], axis=1)
+    return paste(mask_probs, boxes, np.array(scores, np.float32), np.array(class_ids, np.int64), size_hw)
+
+
+def semantic(logits: Any, stuff_ids: Any, thing_ids: Any) -> SemanticScores:
+    """Dense logits (C, H, W) and the channels that follow from them."""
+    dense = np.array(logits, dtype=np.float32)
+    return SemanticScores(dense.argmax(axis=0), np.array(stuff_ids), np.array(thing_ids), dense)
+
+
+def highest(given: SemanticScores, count: int) -> SemanticScores:
+    """The same with the `count` highest logits of each pixel alone; equal ones are listed the last channel first."""
+    assert given.logits is not None
+    backwards = np.argsort(-given.logits[::-1], axis=0, kind="stable")[:count]
+    order = len(given.logits) - 1 - backwards
+    listed = np.take_along_axis(given.logits, order, axis=0)
+    return SemanticScores(given.channels, given.stuff_ids, given.thing_ids, listed, order.astype(np.uint8))
+
+
+def scene(seed: int, *, ties: bool, shared: bool, stuff_masks: bool = False) -> HeadOutputs:
+    """Up to 6 instances, 5 channels; ties: few distinct numbers; shared: one channel for all things."""
+    rng = np.random.default_rng(seed)
+    size_hw = int(rng.integers(1, 9)), int(rng.integers(1, 9))
+    logits = rng.normal(0, 3, (5, *size_hw))
+    logits = np.round(logits / 2) if ties else logits
+    stuff_ids, thing_ids = ([2, 0, 1, 3, 4], [-1] * 5) if shared else ([1, 0, 0, 2, 0], [-1, 0, 1, -1, 2])
+    found = _masks(rng, size_hw, ties, (0, 3))
+    stuff = _masks(rng, size_hw, ties, (1, 4)) if stuff_masks else None
+    return HeadOutputs(found, semantic(logits, stuff_ids, thing_ids), stuff)
+
+
+def _masks(rng: np.random.Generator, size_hw: tuple[int, int], ties: bool, classes: tuple[int, int]) -> InstanceMasks:
+    count = int(rng.integers(0, 7))
+    low = rng.uniform(-2, np.array(size_hw[::-1]), (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0, 8, (count, 2))], axis=1)
+    probs = rng.random((count, 4, 4)) ** rng.choice([0.2, 1, 3], (count, 1, 1))
+    scores = rng.uniform(0.3, 1, count)
+    if ties:
+        boxes, scores = np.round(boxes), rng.choice([0.5, 0.9], count)
+        probs = rng.choice([0.0, 0.25, 0.5, 1.0], (count, 4, 4))
+    class_ids = rng.integers(*classes, count)
+    return paste(probs.astype(np.float32), boxes.astype(np.float32), scores.astype(np.float32), class_ids, size_hw)
+
+
+def upsnet(method: Any, outputs: HeadOutputs) -> list[Any]:
+    instances = outputs.instances
+    rows = [row for row in by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
+    apart: list[int] = []
+    for row in rows:
+        if all(
+            box_iou(instances.boxes_xyxy[row], instances.boxes_xyxy[other]) <= method.nms_threshold for other in apart
+        ):
+            apart.append(row)
+    kept = pruned(instances, apart, method.overlap_threshold, lambda row: instances.class_ids[row])
+    boxed, mask_logits = in_boxes(instances), logits_of(instances)
+
+    def winner(y: int, x: int) -> Label:
+        known, lowest = channels_at(outputs.semantic, y, x)
+        line = stuff_line(outputs.semantic, known, lowest)
+        x_mask = []
+        for row in kept:
+            value = class_logit(outputs.semantic, instances, row, known, lowest)
+            x_mask.append(value if boxed[row][y, x] else np.float32(0))
+            if boxed[row][y, x]:
+                line.append((value + mask_logits[row][y, x], ("thing", row)))
+        of_things = {c: v for c, v in known.items() if outputs.semantic.stuff_ids[c] == 0}
+        if method.unknown_class and (outputs.semantic.stuff_ids == 0).any():
+            line.append((max(of_things.values(), default=lowest) - max(x_mask, default=np.float32(0)), NO))
+        return first_of_highest(line)
+
+    return told(outputs, winner, kept, method.stuff_area_limit_px)
+
+
+def efficientps(method: Any, outputs: HeadOutputs) -> list[Any]:
+    instances = outputs.instances
+    rows = [row for row in by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
+    kept = pruned(instances, rows, method.overlap_threshold, lambda row: 0)
+    boxed, ml_a, probs = in_boxes(instances), logits_of(instances), clipped(instances)
+
+    def winner(y: int, x: int) -> Label:
+        known, lowest = channels_at(outputs.semantic, y, x)
+        line = stuff_line(outputs.semantic, known, lowest)
+        for row in kept:
+            if boxed[row][y, x]:
+                ml_b = class_logit(outputs.semantic, instances, row, known, lowest)
+                sigmoid = np.float32(1) / (np.float32(1) + np.exp(-ml_b))
+                line.append(((probs[row][y, x] + sigmoid) * (ml_a[row][y, x] + ml_b), ("thing", row)))
+        won = first_of_highest(line)
+        best = int(outputs.semantic.stuff_ids[outputs.semantic.channels[y, x]])
+        return won if won and won[0] == "thing" else (("stuff", best) if best else NO)
+
+    return told(outputs, winner, kept, method.stuff_area_limit_px)
+
+
+def mask_argmax(method: Any, outputs: HeadOutputs) -> list[Any]:
+    """Competitors are (kind, row): "stuff" of stuff_masks, "channel" of the semantic head, "thing"."""
+    instances, stuff = outputs.instances, outputs.stuff_masks
+    groups = [("stuff", stuff)] if stuff is not None else []
+    masks = {
+        (kind, row): (group.scores[row], spread(group)[row], inside_crops(group)[row])
+        for kind, group in [*groups, ("thing", instances)]
+        for row in by_score(group)
+        if group.scores[row] > np.float32(method.object_mask_threshold)
+    }
+    won: dict[tuple[str, int], set[tuple[int, int]]] = {name: set() for name in masks}
+    channels: dict[tuple[int, int], int] = {}
+    for y, x in pixels(outputs):
+        line: list[tuple[Any, Any]] = [] if stuff is not None else [softmax_entry(outputs.semantic, y, x)]
+        line += [(score * p[y, x], name) for name, (score, p, inside) in masks.items() if inside[y, x]]
+        winner = first_of_highest(line)
+        if winner in won:
+            won[winner].add((y, x))
+        elif winner and outputs.semantic.stuff_ids[outputs.semantic.channels[y, x]]:
+            channels[y, x] = winner[1]
+    labels: dict[tuple[int, int], Label] = {}
+    for (kind, row), places in won.items():
+        own = {place for place in pixels(outputs) if masks[kind, row][1][place] >= 0.5 and masks[kind, row][2][place]}
+        if own and places & own and len(places) / len(own) >= method.overlap_threshold:
+            label = ("thing", row) if kind == "thing" or stuff is None else ("stuff", int(stuff.class_ids[row]))
+            labels.update(dict.fromkeys(places & own, label))
+    labels.update({place: ("stuff", int(outputs.semantic.stuff_ids[c])) for place, c in channels.items()})
+    rows = [row for kind, row in masks if kind == "thing"]
+    return told(outputs, lambda y, x: labels.get((y, x)), rows, method.stuff_area_limit_px)
+
+
+def softmax_entry(given: SemanticScores, y: int, x: int) -> tuple[Any, Any]:
+    """Probabilities are of exponentials in steps of 2^-24, so that their sum is exact."""
+    known, lowest = channels_at(given, y, x)
+    top = max(known.values())
+    power = {c: int(np.rint(np.exp(v - top) * np.float32(2**24))) for c, v in known.items()}
+    others = len(given.stuff_ids) - len(known)
+    total = sum(power.values()) + others * int(np.rint(np.exp(lowest - top) * np.float32(2**24)))
+    value, name = max(stuff_line(given, known, lowest), key=lambda entry: entry[0])
+    channel = next((c for c in sorted(known) if name and known[c] == value and given.stuff_ids[c]), None)
+    prob = np.float32(np.rint(np.exp(value - top) * np.float32(2**24)) / np.float64(total))
+    return prob, NO if channel is None else ("channel", channel)
+
+
+def by_score(masks: InstanceMasks) -> list[int]:
+    return sorted(range(len(masks)), key=lambda row: (-masks.scores[row], row))
+
+
+def box_iou(one: Any, other: Any) -> float:
+    a, b = [float(v) for v in one], [float(v) for v in other]
+    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / either if either > 0 else 0.0
+
+
+def pruned(instances: InstanceMasks, rows: list[int], threshold: float, canvas_of: Callable[[int], Any]) -> list[int]:
+    full, canvases, kept = instances.to_full(), {}, []
+    for row in rows:
+        own = {tuple(place) for place in np.argwhere(full[row]).tolist()}
+        canvas: set[Any] = canvases.setdefault(canvas_of(row), set())
+        if own and len(own & canvas) / len(own) <= threshold:
+            canvas |= own
+            kept.append(row)
+    return kept
+
+
+def spread(masks: InstanceMasks) -> NDArray[np.float32]:
+    full = np.zeros((len(masks), *masks.size_hw), dtype=np.float32)
+    for row in range(len(masks)):
+        full[row][masks.window(row)] = soft_crop(masks, row)
+    return full
+
+
+def inside_crops(masks: InstanceMasks) -> NDArray[np.bool_]:
+    full = np.zeros((len(masks), *masks.size_hw), dtype=np.bool_)
+    for row in range(len(masks)):
+        full[row][masks.window(row)] = True
+    return full
+
+
+def in_boxes(masks: InstanceMasks) -> NDArray[np.bool_]:
+    full = inside_crops(masks)
+    for row, (x0, y0, x1, y1) in enumerate(masks.boxes_xyxy.tolist()):
+        for y, x in np.argwhere(full[row]).tolist():
+            full[row, y, x] = x0 <= x + 0.5 < x1 and y0 <= y + 0.5 < y1
+    return full
+
+
+def clipped(masks: InstanceMasks) -> NDArray[np.float32]:
+    return np.clip(spread(masks), np.float32(1e-4), 1 - np.float32(1e-4))
+
+
+def logits_of(masks: InstanceMasks) -> NDArray[np.float32]:
+    probs = clipped(masks)
+    logits: NDArray[np.float32] = np.log(probs / (1 - probs))
+    return logits
+
+
+def channels_at(given: SemanticScores, y: int, x: int) -> tuple[dict[int, Any], Any]:
+    """The known logits by channel, and what the others count as."""
+    assert given.logits is not None
+    if given.logit_channels is None:
+        return {c: given.logits[c, y, x] for c in range(len(given.logits))}, np.float32(-np.inf)
+    places = zip(given.logit_channels[:, y, x].tolist(), given.logits[:, y, x], strict=True)
+    return dict(places), given.logits[-1, y, x]
+
+
+def stuff_line(given: SemanticScores, known: dict[int, Any], lowest: Any) -> list[tuple[Any, Label]]:
+    of_stuff = {c: int(i) for c, i in enumerate(given.stuff_ids) if i}
+    line: list[tuple[Any, Label]] = [(known[c], ("stuff", i)) for c, i in of_stuff.items() if c in known]
+    return line or [(lowest if of_stuff else np.float32(-np.inf), NO)]
+
+
+def class_logit(given: SemanticScores, instances: InstanceMasks, row: int, known: dict[int, Any], lowest: Any) -> Any:
+    own = [c for c, i in enumerate(given.thing_ids) if i == instances.class_ids[row]]
+    shared = [c for c, i in enumerate(given.stuff_ids) if i == 0 and given.thing_ids[c] == -1]
+    return known.get((own or shared)[0], lowest)
+
+
+def first_of_highest(line: list[tuple[Any, Any]]) -> Any:
+    best, winner = -np.inf, NO
+    for value, name in line:
+        if value > best:
+            best, winner = value, name
+    return winner
+
+
+def pixels(outputs: HeadOutputs) -> list[tuple[int, int]]:
+    height, width = outputs.semantic.size_hw
+    return [(y, x) for y in range(height) for x in range(width)]
+
+
+def told(outputs: HeadOutputs, winner: Callable[[int, int], Label], rows: list[int], area_limit_px: float) -> list[Any]:
+    """The map, and of each segment (class, score, row, pixels): things in the order of `rows`, then stuff by id."""
+    owners = {place: winner(*place) for place in pixels(outputs)}
+    area = {label: sum(other == label for other in owners.values()) for label in owners.values() if label}
+    stuff = sorted(i for kind, i in area if kind == "stuff" and area[kind, i] >= area_limit_px)
+    line = [("thing", row) for row in rows if ("thing", row) in area] + [("stuff", i) for i in stuff]
+    number = {label: place for place, label in enumerate(line, 1)}
+    height, width = outputs.semantic.size_hw
+    ids = [[number.get(owners[y, x], 0) for x in range(width)] for y in range(height)]
+    found = outputs.instances
+    segments = [
+        (int(found.class_ids[i]), float(found.scores[i]), i, area[kind, i])
+        if kind == "thing"
+        else (i, None, None, area[kind, i])
+        for kind, i in line
+    ]
+    return [ids, segments]
+
+
+def as_told(fused: PanopticSegmentation) -> list[Any]:
+    """A result in the form of `told`."""
+    assert [s.segment_id for s in fused.segments] == [*range(1, len(fused.segments) + 1)]
+    return [
+        fused.segment_ids.tolist(),
+        [(s.category_id, s.score, s.instance_id, s.area_px) for s in fused.segments],
+    ]

@@ -1,0 +1,224 @@
+"""What holds of every fusion method, whatever its rule."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.fusion import CENTERS, FUSION_METHODS, LOGITS, REASONS, Fate, build_fusion, method
+from segkit.structures import VOID, ConfigError, HeadOutputs, PanopticSegmentation, SemanticScores
+from tests.fusion.scenes import STUFF_IDS, THING_IDS, reordered, scene, with_scores
+
+# Thresholds that let small scenes through; a method takes those that it has.
+LOOSE = {"stuff_area_limit_px": 2.0, "instance_score_threshold": 0.3, "object_mask_threshold": 0.3}
+pytestmark = pytest.mark.parametrize("name", sorted(FUSION_METHODS))
+seeds = given(seed=st.integers(0, 10**6))
+some = settings(max_examples=60, deadline=None)
+
+
+def fusion(name: str, **options: Any) -> Any:
+    known = FUSION_METHODS[name].__dataclass_fields__  # type: ignore[attr-defined]
+    return build_fusion(name, **{k: v for k, v in LOOSE.items() if k in known} | options)
+
+
+def told(fused: PanopticSegmentation, rows: Any = None) -> list[Any]:
+    """The segments, with the instances named by `rows`."""
+    return [
+        (s, None)
+        if s.instance_id is None
+        else (replace(s, instance_id=None), s.instance_id if rows is None else rows[s.instance_id])
+        for s in fused.segments
+    ]
+
+
+@seeds
+@some
+def test_each_pixel_has_one_segment_and_areas_add_up(name: str, seed: int) -> None:
+    outputs = scene(seed)
+    fused = fusion(name)(outputs)
+    assert fused.segment_ids.shape == outputs.semantic.size_hw
+    assert fused.segment_ids.dtype == np.int32
+    assert [s.segment_id for s in fused.segments] == [*range(1, len(fused.segments) + 1)]
+    counts = np.bincount(fused.segment_ids.ravel(), minlength=len(fused.segments) + 1)
+    assert counts[1:].tolist() == [s.area_px for s in fused.segments]  # also: no id beyond N
+    assert not any(s.iscrowd for s in fused.segments)
+
+
+@seeds
+@some
+def test_things_come_first_by_falling_score_then_stuff_by_rising_id(name: str, seed: int) -> None:
+    fused = fusion(name)(scene(seed))
+    things = [s for s in fused.segments if s.isthing]
+    stuff = [s for s in fused.segments if not s.isthing]
+    assert list(fused.segments) == [*things, *stuff]
+    assert [s.score for s in things] == sorted((s.score for s in things), reverse=True)
+    assert [s.category_id for s in stuff] == sorted({s.category_id for s in stuff})
+    assert {s.category_id for s in things} <= {0, 1, 2}
+    assert {s.category_id for s in stuff} <= {1, 2}
+    assert all(s.score is None and s.instance_id is None for s in stuff)
+
+
+@seeds
+@some
+def test_the_order_of_instances_does_not_matter(name: str, seed: int) -> None:
+    outputs = scene(seed)
+    order = np.random.default_rng(seed).permutation(len(outputs.instances))
+    one, other = fusion(name)(outputs), fusion(name)(reordered(outputs, order))
+    assert np.array_equal(one.segment_ids, other.segment_ids)
+    assert told(one) == told(other, rows=order.tolist())
+
+
+@seeds
+@some
+def test_of_equal_scores_the_earlier_instance_comes_first(name: str, seed: int) -> None:
+    fused = fusion(name)(with_scores(scene(seed), 0.9))
+    rows = [s.instance_id for s in fused.segments if s.isthing]
+    assert rows == sorted(rows)
+
+
+@seeds
+@some
+def test_inputs_stay_as_they_were_and_reasons_change_nothing(name: str, seed: int) -> None:
+    outputs, fates = scene(seed), []
+    before = copy.deepcopy(outputs)
+    silent = fusion(name)(outputs)
+    explained = fusion(name)(outputs, fates)
+    assert np.array_equal(silent.segment_ids, explained.segment_ids)
+    assert silent.segments == explained.segments
+    for old, kept in (
+        (before.instances.scores, outputs.instances.scores),
+        (before.instances.mask_probs, outputs.instances.mask_probs),
+        (before.instances.to_full(), outputs.instances.to_full()),
+        (before.semantic.channels, outputs.semantic.channels),
+        (before.semantic.logits, outputs.semantic.logits),
+    ):
+        assert np.array_equal(old, kept)  # type: ignore[arg-type]
+
+
+@seeds
+@some
+def test_every_dropped_or_shrunk_instance_has_its_reason(name: str, seed: int) -> None:
+    outputs = scene(seed)
+    fates: list[Fate] = []
+    fused = fusion(name)(outputs, fates)
+    by_row = {fate.instance_id: fate for fate in fates if fate.isthing}
+    made_of = {s.instance_id: s for s in fused.segments if s.isthing}
+    for row in range(len(outputs.instances)):
+        mask = np.zeros(outputs.semantic.size_hw, dtype=bool)
+        mask[outputs.instances.window(row)] = outputs.instances.crops[row]
+        kept_px = int((fused.segment_ids[mask] == made_of[row].segment_id).sum()) if row in made_of else 0
+        if row in made_of and kept_px == mask.sum():
+            assert row not in by_row
+            continue
+        fate = by_row[row]
+        assert fate.reason in REASONS
+        assert (fate.area_px, fate.kept_px) == (mask.sum(), kept_px)
+        assert fate.kept_px + sum(pixels for _, pixels in fate.taken_by) == fate.area_px
+        assert fate.segment_id == (made_of[row].segment_id if row in made_of else VOID)
+
+
+@seeds
+@settings(max_examples=20, deadline=None)
+def test_no_instances_leaves_stuff_alone(name: str, seed: int) -> None:
+    fused = fusion(name)(scene(seed, count=0))
+    assert not any(s.isthing and s.instance_id is not None for s in fused.segments)
+
+
+def test_no_instances_and_things_everywhere_is_void_or_things(name: str) -> None:
+    """The semantic head sees thing 0 everywhere, and nothing was detected: no stuff may appear where none is."""
+    outputs = scene(1, count=0, size_hw=(4, 5))
+    logits = np.zeros((5, 4, 5), dtype=np.float32)
+    logits[1] = 9
+    outputs = replace(outputs, semantic=SemanticScores(logits.argmax(axis=0), STUFF_IDS, THING_IDS, logits))
+    fused = build_fusion(name)(outputs)
+    assert not fused.segment_ids.any()
+    assert fused.segments == ()
+
+
+def test_no_stuff_keeps_the_instances(name: str) -> None:
+    """Two instances side by side of which both heads are sure; everything else is a thing to the semantic head."""
+    rng_free = scene(3, count=2, size_hw=(6, 8))
+    boxes = np.array([[0, 0, 4, 6], [4, 0, 8, 6]], dtype=np.float32)
+    from segkit.fusion.paste import paste
+
+    masks = paste(np.ones((2, 4, 4), np.float32), boxes, np.array([0.99, 0.95], np.float32), np.array([0, 1]), (6, 8))
+    logits = np.full((5, 6, 8), -9, dtype=np.float32)
+    logits[1, :, :4] = logits[2, :, 4:] = 9
+    semantic = SemanticScores(logits.argmax(axis=0), STUFF_IDS, THING_IDS, logits)
+    fused = fusion(name)(replace(rng_free, instances=masks, semantic=semantic))
+    assert fused.segment_ids.tolist() == [[1] * 4 + [2] * 4] * 6
+    assert [(s.category_id, s.isthing, s.area_px) for s in fused.segments] == [(0, True, 24), (1, True, 24)]
+
+
+def test_an_image_without_pixels(name: str) -> None:
+    outputs = scene(0, count=0, size_hw=(1, 1))
+    nothing = np.zeros((5, 0, 3), dtype=np.float32)
+    semantic = SemanticScores(nothing[0].astype(int), STUFF_IDS, THING_IDS, nothing)
+    masks = replace(outputs.instances, size_hw=(0, 3))
+    fused = fusion(name)(HeadOutputs(masks, semantic))
+    assert fused.segment_ids.shape == (0, 3)
+    assert fused.segments == ()
+
+
+def test_all_scores_too_low_is_as_no_instances(name: str) -> None:
+    outputs = scene(5, count=4, size_hw=(9, 9))
+    low = fusion(name)(with_scores(outputs, 0.0))
+    none = fusion(name)(reordered(outputs, np.zeros(0, dtype=int)))
+    assert np.array_equal(low.segment_ids, none.segment_ids)
+    assert told(low) == told(none)
+
+
+def test_what_a_method_needs_is_asked_for_by_name(name: str) -> None:
+    """Without logits and probabilities a method runs, or says what is missing; it never fails in another way."""
+    outputs = scene(2, count=3, size_hw=(8, 8))
+    bare = HeadOutputs(
+        replace(outputs.instances, mask_probs=None),
+        SemanticScores(outputs.semantic.channels, STUFF_IDS, THING_IDS),
+    )
+    needs = FUSION_METHODS[name].needs
+    if needs - {CENTERS}:
+        with pytest.raises(ConfigError, match="|".join(sorted(needs))):
+            fusion(name)(bare)
+    else:
+        assert fusion(name)(bare).segment_ids.shape == (8, 8)
+
+
+def test_all_channels_sorted_by_logit_are_as_good_as_dense_ones(name: str) -> None:
+    outputs = scene(11, count=5, size_hw=(10, 12))
+    logits = outputs.semantic.logits
+    assert logits is not None
+    order = np.argsort(-logits, axis=0, kind="stable")
+    listed = SemanticScores(
+        outputs.semantic.channels, STUFF_IDS, THING_IDS, np.take_along_axis(logits, order, axis=0), order
+    )
+    dense, sparse = fusion(name)(outputs), fusion(name)(replace(outputs, semantic=listed))
+    assert np.array_equal(dense.segment_ids, sparse.segment_ids)
+    assert told(dense) == told(sparse)
+
+
+def test_too_many_segments_for_a_png_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(method, "MAX_SEGMENT_ID", 0)
+    outputs = scene(11, count=5, size_hw=(10, 12))
+    with pytest.raises(ValueError, match="segments"):
+        fusion(name)(outputs)
+
+
+def test_options_are_checked(name: str) -> None:
+    with pytest.raises(ConfigError, match="no option"):
+        build_fusion(name, threshhold=0.5)
+    for option, field in FUSION_METHODS[name].__dataclass_fields__.items():  # type: ignore[attr-defined]
+        if field.type in (float, "float"):
+            with pytest.raises(ConfigError, match=option):
+                build_fusion(name, **{option: float("nan")})
+            with pytest.raises(ConfigError, match=option):
+                build_fusion(name, **{option: "a lot"})
+
+
+def test_logits_are_named_where_they_are_needed(name: str) -> None:
+    assert FUSION_METHODS[name].needs <= {"mask_probs", LOGITS, CENTERS}

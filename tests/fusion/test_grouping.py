@@ -1,0 +1,137 @@
+"""Centres and groups by hand-drawn maps, and against torch and slow obvious versions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectron2.projects.panoptic_deeplab.post_processing import find_instance_center, group_pixels
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.fusion import grouping
+from segkit.fusion.grouping import NOBODY, group_by_masks, group_by_offsets, heat_peaks
+from segkit.structures import CenterOffsets, InstanceMasks
+from segkit.structures.compiled import COMPILED
+
+WAYS = pytest.mark.parametrize(
+    "way", [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))]
+)
+
+
+def heat(rows: list[list[float]]) -> np.ndarray:
+    return np.array(rows, dtype=np.float32)
+
+
+def masks_of(masks: np.ndarray, scores: list[float]) -> InstanceMasks:
+    count = len(masks)
+    boxes, classes = np.zeros((count, 4), dtype=np.float32), np.zeros(count, dtype=np.int64)
+    return InstanceMasks.from_full(masks, boxes, np.array(scores, dtype=np.float32), classes)
+
+
+def test_a_peak_is_above_the_threshold_and_the_highest_around() -> None:
+    """Window 3: 0.9 beats 0.8 beside it and 0.3 below; 0.4 has only lower neighbours; 0.2 is not above 0.2."""
+    found = heat_peaks(heat([[0.9, 0.8, 0.0, 0.4], [0.3, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 0.0]]), 0.2, 3, 10)
+    assert found.tolist() == [[0, 0], [0, 3]]
+
+
+def test_equal_neighbours_are_both_peaks() -> None:
+    assert heat_peaks(heat([[0.5, 0.5, 0.0]]), 0.1, 7, 10).tolist() == [[0, 0], [0, 1]]
+
+
+def test_top_k_keeps_what_is_above_the_kth() -> None:
+    """Five peaks, window 1. top_k 3: the third best is 0.5, only 0.9 and 0.7 are above it; the same for 4, as 0.5 comes
+    twice; 5: the fifth is 0.3, four are above; 6 is more than there are: all stay."""
+    row = heat([[0.5, 0.9, 0.5, 0.7, 0.3, 0.0]])
+    kept = {k: heat_peaks(row, 0.1, 1, k)[:, 1].tolist() for k in (1, 3, 4, 5, 6, 99)}
+    assert kept == {1: [], 3: [1, 3], 4: [1, 3], 5: [0, 1, 2, 3], 6: [0, 1, 2, 3, 4], 99: [0, 1, 2, 3, 4]}
+
+
+@pytest.mark.parametrize("size_hw", [(0, 0), (0, 3), (3, 0)])
+def test_no_pixels_no_peaks(size_hw: tuple[int, int]) -> None:
+    assert heat_peaks(np.zeros(size_hw, np.float32), 0.1, 7, 200).shape == (0, 2)
+
+
+def test_heat_at_or_below_zero_is_no_peak_at_a_threshold_of_zero() -> None:
+    assert heat_peaks(heat([[0.0, -1.0, 0.0]]), 0.0, 1, 9).tolist() == []
+
+
+@st.composite
+def heads(draw: st.DrawFn) -> CenterOffsets:
+    height, width = draw(st.integers(2, 14)), draw(st.integers(2, 14))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    heatmap = rng.random((height, width)) if draw(st.booleans()) else rng.choice([0, 0.1, 0.3, 0.6], (height, width))
+    halves = rng.integers(-20, 20, (2, height, width)) / 2
+    offsets = halves if draw(st.booleans()) else rng.normal(0, draw(st.sampled_from([1, 30, 1e30])), halves.shape)
+    return CenterOffsets(heatmap.astype(np.float32), offsets.astype(np.float32))
+
+
+@given(heads(), st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([1, 3, 5, 7]), st.integers(1, 4))
+@settings(max_examples=200, deadline=None)
+def test_peaks_are_detectron2s(centers: CenterOffsets, threshold: float, kernel: int, top_k: int) -> None:
+    heatmap = torch.from_numpy(centers.heatmap)[None]
+    assert (
+        heat_peaks(centers.heatmap, threshold, kernel, top_k).tolist()
+        == find_instance_center(heatmap.clone(), threshold, kernel, top_k).tolist()
+    )
+
+
+@WAYS
+def test_groups_are_detectron2s(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of every pixel; the last scale is beyond what float32 can square, so that all centres are infinitely far."""
+    monkeypatch.setattr(grouping, "COMPILED", way)
+    rng = np.random.default_rng(0)
+    for scale in (0.5, 20, 500, 1e30):
+        heatmap, offsets = np.zeros((60, 90), np.float32), rng.normal(0, scale, (2, 60, 90)).astype(np.float32)
+        peaks = rng.integers(0, [60, 90], (40, 2))
+        ours = group_by_offsets(CenterOffsets(heatmap, offsets), peaks, np.arange(60 * 90))
+        theirs = group_pixels(torch.from_numpy(peaks), torch.from_numpy(offsets)) - 1
+        assert ours.tolist() == theirs.flatten().tolist()
+
+
+@WAYS
+def test_roots_that_round_to_the_same_are_a_tie(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From (0, 0) to (2114, 23) it is the root of 4469525, 2114.12511; to (2110, 132) of 4469524, 2114.12488. Float32
+    has steps of 2^-12 = 0.00024 there: both are 2114.125, so that the first centre wins in either order. (2114, 25) is
+    farther away: 2114.148."""
+    monkeypatch.setattr(grouping, "COMPILED", way)
+    centers = CenterOffsets(np.zeros((1, 1), np.float32), np.zeros((2, 1, 1), np.float32))
+    peaks = np.array([[2114, 23], [2110, 132]])
+    assert group_by_offsets(centers, peaks, np.array([0])).tolist() == [0]
+    assert group_by_offsets(centers, peaks[::-1], np.array([0])).tolist() == [0]
+    assert group_by_offsets(centers, np.array([[2114, 25], [2110, 132]]), np.array([0])).tolist() == [1]
+
+
+def test_no_centre_is_nobodys() -> None:
+    centers = CenterOffsets(np.zeros((1, 2), np.float32), np.zeros((2, 1, 2), np.float32))
+    assert group_by_offsets(centers, np.zeros((0, 2), np.int64), np.array([0, 1])).tolist() == [NOBODY, NOBODY]
+    empty = masks_of(np.zeros((1, 1, 2), bool), [0.9])
+    assert group_by_masks(empty, [0], np.array([0, 1])).tolist() == [NOBODY, NOBODY]
+
+
+@st.composite
+def mask_scenes(draw: st.DrawFn) -> tuple[InstanceMasks, np.ndarray]:
+    height, width, count = draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(0, 5))
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    masks = rng.random((count, height, width)) < draw(st.floats(0, 0.6))
+    return masks_of(masks, rng.random(count).tolist()), np.flatnonzero(rng.random(height * width) < 0.7)
+
+
+@given(mask_scenes())
+@settings(max_examples=200, deadline=None)
+def test_masks_against_the_obvious_way(scene: tuple[InstanceMasks, np.ndarray]) -> None:
+    instances, pixels = scene
+    order = np.argsort(-instances.scores, kind="stable").tolist()
+    full = instances.to_full()
+    expected = []
+    for pixel in pixels.tolist():
+        y, x = divmod(pixel, instances.size_hw[1])
+        covering = [place for place, row in enumerate(order) if full[row, y, x]]
+        distances = [
+            np.hypot(*(np.float32(np.argwhere(full[row]).mean(axis=0)) - (y, x))) if full[row].any() else np.inf
+            for row in order
+        ]
+        solid = [place for place, distance in enumerate(distances) if distance < np.inf]
+        nearest = min(solid, key=lambda place: (round(float(distances[place]), 5), place), default=NOBODY)
+        expected.append(covering[0] if covering else nearest)
+    assert group_by_masks(instances, order, pixels).tolist() == expected

@@ -1,0 +1,245 @@
+"""Pasting by hand, and to the pixel against Detectron2's function, compiled and in numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.layers import paste_masks_in_image
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.fusion import paste as module
+from segkit.fusion.paste import flat_crops, paste, soft_crop
+from segkit.structures import InstanceMasks
+from segkit.structures.compiled import COMPILED, compiled, multiply_add
+
+WAYS = [pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba")), False]
+both_ways = pytest.mark.parametrize("way", WAYS, ids=["compiled", "numpy"])
+needs_fma = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="torch rounds twice on this processor"
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def pasted(way: bool, probs: Any, boxes: Any, size_hw: tuple[int, int], threshold: float = 0.5) -> InstanceMasks:
+    probs, boxes = np.asarray(probs, dtype=np.float32), np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
+    scores, class_ids = np.ones(len(probs), dtype=np.float32), np.arange(len(probs))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "COMPILED", way)
+        return paste(probs, boxes, scores, class_ids, size_hw, threshold)
+
+
+def soft(way: bool, instances: InstanceMasks, row: int) -> np.ndarray:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "COMPILED", way)
+        return soft_crop(instances, row)
+
+
+@both_ways
+def test_one_value_over_a_box_fades_out_half_a_cell_beyond_it(way: bool) -> None:
+    """A mask of one value, 1, over x 2..4, y 1..3: a cell is 2 px wide and has its centre at x = 3, y = 2.
+
+    At the pixel centre x = 2.5 the distance to it is 0.25 cells, so the weight is 0.75; x = 1.5: 0.75 cells, 0.25;
+    x = 3.5 and 4.5 likewise, x = 0.5 and 5.5 are more than a cell away: 0. The same in y. At 0.5 and above are
+    0.75 * 0.75 = 0.5625; below are 0.75 * 0.25 = 0.1875 and 0.25 * 0.25 = 0.0625. The window reaches one pixel beyond.
+    """
+    instances = pasted(way, [[[1]]], [2, 1, 4, 3], (5, 6))
+    assert (instances.corners_xy.tolist(), instances.crops[0].shape) == ([[1, 0]], (4, 4))
+    fading = np.array([0.25, 0.75, 0.75, 0.25])
+    assert soft(way, instances, 0).tolist() == np.outer(fading, fading).tolist()
+    assert instances.to_full()[0].astype(int).tolist() == [
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 1, 1, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 0, 0],
+    ]
+
+
+@both_ways
+def test_a_grid_of_the_image_need_not_be_square(way: bool) -> None:
+    """A 2 x 4 grid over an image of 2 x 4 pixels: each value lies on its pixel's centre; 0.5 is at the threshold."""
+    probs = [[[0.25, 0.5, 1, 0], [0.75, 0, 0.25, 0]]]
+    instances = pasted(way, probs, [0, 0, 4, 2], (2, 4))
+    assert soft(way, instances, 0).tolist() == probs[0]
+    assert instances.to_full()[0].astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 0]]
+    higher = pasted(way, probs, [0, 0, 4, 2], (2, 4), threshold=0.75)
+    assert higher.to_full()[0].astype(int).tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
+
+
+@both_ways
+@pytest.mark.parametrize(
+    "box",
+    [[2, 1, 2, 3], [2.5, 1, 2.5, 3], [1, 2, 4, 2], [3, 3, 3, 3], [-9, -9, -4, -4], [20, 1, 30, 3], [1, 90, 3, 95]],
+)
+def test_a_box_without_a_side_or_outside_gives_an_empty_mask(way: bool, box: list[float]) -> None:
+    instances = pasted(way, np.ones((1, 2, 2)), box, (5, 6))
+    assert not instances.to_full().any()
+    assert not soft(way, instances, 0).any()  # also: no NaN
+
+
+@both_ways
+def test_a_box_of_ends_in_the_wrong_order_is_a_mirrored_mask(way: bool) -> None:
+    """From x = 4 to x = 0 the left value comes last; the window of such a box runs from 3 to 1, so that nothing is."""
+    assert not pasted(way, [[[1, 0]]], [4, 0, 0, 2], (2, 4)).to_full().any()
+
+
+@both_ways
+def test_no_instances_and_an_image_without_pixels(way: bool) -> None:
+    none = pasted(way, np.zeros((0, 28, 28)), np.zeros((0, 4)), (4, 5))
+    assert len(none) == 0
+    assert none.mask_probs is not None
+    assert none.to_full().shape == (0, 4, 5)
+    assert flat_crops(none)[0].size == flat_crops(none)[1].size == 0
+    assert pasted(way, np.ones((1, 2, 2)), [0, 0, 1, 1], (0, 0)).to_full().shape == (1, 0, 0)
+
+
+def test_what_is_no_probability_or_no_box_is_refused() -> None:
+    ones, box = np.ones((1, 2, 2)), [0, 0, 1, 1]
+    for value, got in ((np.nan, "nan"), (1.5, "1.5"), (-0.5, "-0.5"), (np.inf, "inf")):
+        with pytest.raises(ValueError, match=rf"mask_probs must be in \[0, 1\], got .*{got}"):
+            pasted(False, ones * value, box, (2, 2))
+    for value in (np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match="boxes_xyxy must be finite"):
+            pasted(False, ones, [0, 0, value, 1], (2, 2))
+    with pytest.raises(ValueError, match=r"boxes_xyxy \(N, 4\), got \(1, 2, 2\) and \(2, 4\)"):
+        pasted(False, ones, [box, box], (2, 2))
+    with pytest.raises(ValueError, match=r"mask_probs must be \(N, m, m'\)"):
+        pasted(False, ones[0], box, (2, 2))
+    with pytest.raises(ValueError, match="one length"):
+        paste(ones.astype(np.float32), np.ones((1, 4), np.float32), np.ones(2, np.float32), np.zeros(1, int), (2, 2))
+
+
+def test_soft_crops_need_probabilities() -> None:
+    masks = np.ones((1, 2, 2), dtype=bool)
+    known = InstanceMasks.from_full(masks, np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, int))
+    with pytest.raises(ValueError, match="mask_probs are needed"):
+        soft_crop(known, 0)
+
+
+@both_ways
+def test_inputs_of_any_layout_give_the_same(way: bool) -> None:
+    probs, boxes = many(3, 20)
+    plain = pasted(way, probs, boxes, (31, 37))
+    probs = np.asfortranarray(probs)
+    probs.flags.writeable = False
+    assert np.array_equal(pasted(way, probs, boxes[::-1][::-1], (31, 37)).to_full(), plain.to_full())
+    assert np.array_equal(pasted(way, probs, boxes.astype(np.float64), (31, 37)).to_full(), plain.to_full())
+
+
+def many(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of one size: smooth, noise, saturated, all ties at 0.5, or within rounding of it; boxes small and large."""
+    rng = np.random.default_rng(seed)
+    side = int(rng.choice([1, 2, 7, 14, 28]))
+    noise = rng.random((count, side, side))
+    disc = np.hypot(*np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j])
+    kinds = [
+        noise,
+        noise.round(),
+        (2 * noise).round() / 2,
+        0.5 + 4e-6 * (noise - 0.5),
+        1 / (1 + np.exp(4 * disc - noise)),
+    ]
+    probs = np.broadcast_to(kinds[seed % 5], noise.shape).astype(np.float32)
+    centres, sides = rng.random((count, 2)) * [37, 31], rng.random((count, 2)) * rng.choice([3, 12, 60])
+    boxes = np.concatenate([centres - sides / 2, centres + sides / 2], axis=1).clip(0, [37, 31, 37, 31])
+    return probs, (boxes if seed % 2 else (boxes * 2).round() / 2).astype(np.float32)
+
+
+@needs_fma
+@both_ways
+def test_ten_thousand_masks_are_detectron2s_to_the_pixel(way: bool) -> None:
+    for seed in range(105):
+        probs, boxes = many(seed, 100)
+        theirs = paste_masks_in_image(torch.from_numpy(probs), torch.from_numpy(boxes), (31, 37))
+        assert np.array_equal(pasted(way, probs, boxes, (31, 37)).to_full(), theirs.numpy()), seed
+
+
+@needs_fma
+@both_ways
+@given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.0, 0.3, 0.5, 0.999, 1.0]))
+@settings(max_examples=25, deadline=None)
+def test_other_thresholds_are_detectron2s_too(way: bool, seed: int, threshold: float) -> None:
+    probs, boxes = many(seed, 5)
+    boxes[:, 2:] += 0.25  # no box without a side: at threshold 0 Detectron2 compares NaN there
+    theirs = paste_masks_in_image(torch.from_numpy(probs), torch.from_numpy(boxes), (31, 37), threshold)
+    assert np.array_equal(pasted(way, probs, boxes, (31, 37), threshold).to_full(), theirs.numpy())
+
+
+@needs_fma
+@both_ways
+def test_soft_crops_are_grid_sample_to_the_last_bit(way: bool) -> None:
+    for seed in range(40):
+        probs, boxes = many(seed, 5)
+        instances = pasted(way, probs, boxes, (31, 37))
+        for row in range(len(instances)):
+            window = instances.window(row)
+            theirs = grid_sampled(torch.from_numpy(probs[row]), torch.from_numpy(boxes[row]), window)
+            assert soft(way, instances, row).tolist() == theirs.nan_to_num(0).tolist()
+
+
+def grid_sampled(probs: torch.Tensor, box: torch.Tensor, window: tuple[slice, slice]) -> torch.Tensor:
+    """`_do_paste_mask` in detectron2/layers/mask_ops.py, for the pixels of a window."""
+    rows, columns = (torch.arange(side.start, side.stop, dtype=torch.float32) + 0.5 for side in window)
+    x = (columns - box[0]) / (box[2] - box[0]) * 2 - 1
+    y = (rows - box[1]) / (box[3] - box[1]) * 2 - 1
+    grid = torch.stack([x[None].expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=2)
+    return torch.nn.functional.grid_sample(probs[None, None], grid[None], align_corners=False)[0, 0]
+
+
+def test_crops_of_paste_lie_in_one_buffer_and_others_are_copied() -> None:
+    instances = pasted(False, *many(5, 6), (31, 37))
+    pixels, begins = flat_crops(instances)
+    assert pixels is instances.crops[0].base
+    others = InstanceMasks.from_full(instances.to_full(), instances.boxes_xyxy, instances.scores, instances.class_ids)
+    for given_instances, (row, starts) in ((instances, (pixels, begins)), (others, flat_crops(others))):
+        for crop, start in zip(given_instances.crops, starts.tolist(), strict=True):
+            assert row[start : start + crop.size].tolist() == crop.ravel().tolist()
+
+
+def test_crops_of_one_buffer_in_another_order_are_found() -> None:
+    """Crop 0 lies after crop 1 in the buffer; a crop that is not contiguous makes a copy of all."""
+    buffer = np.array([1, 0, 0, 1, 1, 1], dtype=bool)
+    zeros = np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, int), np.zeros((2, 2), int)
+    ordered = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2), buffer[:2].reshape(1, 2)))
+    assert flat_crops(ordered)[1].tolist() == [2, 0]
+    strided = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2).T, buffer[:2].reshape(1, 2)))
+    assert [part.tolist() for part in flat_crops(strided)] == [[0, 1, 1, 1, 1, 0], [0, 4]]
+
+
+def test_one_rounding_where_two_would_err() -> None:
+    """(2^12 + 1)(2^24 - 2^12 + 1) = 2^36 + 1, so that a * b = 2^-24 + 2^-60: with 1 just above the middle between the
+    float32 1 and 1 + 2^-23, so that it rounds up; float64 drops the 2^-60, and the tie would go down to 1.
+    """
+    a, b = np.float32((2**12 + 1) / 2**30), np.float32((2**24 - 2**12 + 1) / 2**30)
+    one, sign = np.float32(1), np.float32(-1)
+    assert float(np.float32(np.float64(a) * np.float64(b) + 1)) == 1
+    assert float(multiply_add(a, b, one)) == 1 + 2**-23
+    assert float(multiply_add(sign * a, b, sign)) == -1 - 2**-23
+
+
+@pytest.mark.skipif(not COMPILED, reason="needs numba")
+def test_compiled_rounding_is_the_same() -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 20000)).astype(np.float32)
+    c = np.where(rng.random(20000) < 0.5, -a * b, rng.random(20000) * 2.0 ** rng.integers(-20, 20, 20000))
+    c = c.astype(np.float32)  # half of the sums cancel all but the last bits
+
+    @compiled
+    def each(a: Any, b: Any, c: Any, out: Any) -> None:
+        for i in range(a.size):
+            out[i] = multiply_add(a[i], b[i], c[i])
+
+    out = np.empty_like(c)
+    each(a, b, c, out)
+    assert out.tolist() == multiply_add(a, b, c).tolist()

@@ -1,0 +1,60 @@
+"""From config keys to a fusion method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segkit.config import load_config
+from segkit.fusion import FUSION_METHODS, HeuristicFusion
+from segkit.modeling.fusion_config import fusion_of
+from segkit.structures import ConfigError
+
+
+def config(*opts: str) -> Any:
+    cfg = load_config("", opts)
+    cfg.MODEL.PANOPTIC.THING_NAMES = ["person", "traffic light"]
+    return cfg
+
+
+def test_detectron2s_keys_are_the_defaults_and_options_come_first() -> None:
+    cfg = config("MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH", "0.4", "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", "7")
+    assert fusion_of(cfg) == HeuristicFusion(overlap_threshold=0.4, stuff_area_limit_px=7, instance_score_threshold=0.5)
+    for opts in (
+        ["MODEL.PANOPTIC.FUSION.OPTIONS", "{'overlap_threshold': 0.3, 'nms': 'mask'}"],
+        ["MODEL.PANOPTIC.FUSION.OPTIONS.overlap_threshold", "0.3", "MODEL.PANOPTIC.FUSION.OPTIONS.nms", "mask"],
+    ):
+        assert fusion_of(config(*opts)) == HeuristicFusion(overlap_threshold=0.3, nms="mask")
+
+
+def test_classes_are_named_in_yaml(tmp_path: Path) -> None:
+    options = "{score_threshold_of: {traffic light: 0.25, person: 0.75}, stuff_area_limit_px: 1024}"
+    path = tmp_path / "a.yaml"
+    path.write_text(f"MODEL: {{PANOPTIC: {{FUSION: {{NAME: heuristic, OPTIONS: {options}}}}}}}\n")
+    cfg = load_config(path)
+    cfg.MODEL.PANOPTIC.THING_NAMES = ["person", "traffic light"]
+    found = fusion_of(cfg)
+    assert isinstance(found, HeuristicFusion)
+    assert found.score_threshold_of == {0: 0.75, 1: 0.25}
+    (tmp_path / "saved.yaml").write_text(cfg.dump())  # as a training leaves it: it reads back
+    assert fusion_of(load_config(tmp_path / "saved.yaml")) == found
+
+
+@pytest.mark.parametrize("name", sorted(FUSION_METHODS))
+def test_every_method_takes_the_stuff_area_limit(name: str) -> None:
+    cfg = config("MODEL.PANOPTIC.FUSION.NAME", name, "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", "9")
+    assert fusion_of(cfg).stuff_area_limit_px == 9  # type: ignore[attr-defined]
+
+
+def test_unknown_methods_options_and_classes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"FUSION: unknown fusion method 'magic'; choose one of"):
+        fusion_of(config("MODEL.PANOPTIC.FUSION.NAME", "magic"))
+    with pytest.raises(ConfigError, match="no option"):
+        fusion_of(config("MODEL.PANOPTIC.FUSION.OPTIONS", "{'overlap': 1}"))
+    for broken in ("nms", "{nms: [}"):
+        with pytest.raises(ConfigError, match="expected options by name"):
+            config("MODEL.PANOPTIC.FUSION.OPTIONS", broken)
+    with pytest.raises(ConfigError, match="did you mean 'person'"):
+        fusion_of(config("MODEL.PANOPTIC.FUSION.OPTIONS", "{'score_threshold_of': {'persons': 0.5}}"))
