@@ -145,8 +145,10 @@ def _tell_of_stuff(
 ) -> None:
     """A class that is not in the result: why its best mask is not."""
     there = {s.category_id for s in fused.segments if not s.isthing}
-    for row in np.argsort(-stuff_masks.scores, kind="stable").tolist():
-        if row in reasons and (class_id := int(stuff_masks.class_ids[row])) not in there:
+    falling = np.argsort(-stuff_masks.scores, kind="stable").tolist()
+    best = {int(stuff_masks.class_ids[row]): row for row in reversed(falling)}
+    for class_id, row in best.items():
+        if class_id not in there and row in reasons:
             verdicts.stuff.setdefault(class_id, reasons[row])
 
 

@@ -30,13 +30,16 @@ def check_numbers(method: object, *names: str, least: float = -math.inf) -> None
 
 def check_thresholds(method: object, name: str) -> None:
     """ConfigError where an option is no mapping from class contiguous ids (integers from 0) to numbers."""
-    for class_id, value in getattr(method, name).items():
+    thresholds, where = getattr(method, name), type(method).__name__
+    if not isinstance(thresholds, Mapping):
+        raise ConfigError(f"{name} must be a mapping from contiguous ids to numbers, got {thresholds!r}", where=where)
+    for class_id, value in thresholds.items():
         if isinstance(class_id, bool) or not isinstance(class_id, int) or class_id < 0:
             problem = f"{name} must have contiguous ids (integers from 0) as keys, got {class_id!r}"
-            raise ConfigError(problem, where=type(method).__name__)
+            raise ConfigError(problem, where=where)
         if not _is_number(value):
             problem = f"{name} must have numbers as values, got {value!r} for the class {class_id}"
-            raise ConfigError(problem, where=type(method).__name__)
+            raise ConfigError(problem, where=where)
 
 
 def check_nms(kind: str) -> None:

@@ -40,6 +40,7 @@ def paste(
     Raises ValueError where shapes disagree, a box is not finite, or a probability is outside [0, 1] or NaN.
     """
     _check(mask_probs, boxes_xyxy)
+    boxes_xyxy = boxes_xyxy.astype(np.float32, copy=False)
     lows, highs = _windows(boxes_xyxy, size_hw)
     rows = _axis(lows[:, 1], highs[:, 1], boxes_xyxy[:, 1::2], mask_probs.shape[1])
     columns = _axis(lows[:, 0], highs[:, 0], boxes_xyxy[:, 0::2], mask_probs.shape[2])
@@ -60,7 +61,7 @@ def soft_crop(instances: InstanceMasks, row: int) -> FloatArray:
     """
     if instances.mask_probs is None:
         raise ValueError("mask_probs are needed, but only the binary masks are known")
-    probs, box = _plain(instances.mask_probs[row]), instances.boxes_xyxy[row : row + 1]
+    probs, box = _plain(instances.mask_probs[row]), instances.boxes_xyxy[row : row + 1].astype(np.float32)
     window = [(np.array([side.start]), np.array([side.stop])) for side in instances.window(row)]
     rows = _axis(*window[0], box[:, 1::2], probs.shape[0])
     columns = _axis(*window[1], box[:, 0::2], probs.shape[1])
@@ -133,8 +134,8 @@ def _axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) -> Axi
     sizes = highs - lows
     begins = np.concatenate([[0], np.cumsum(sizes)])
     pixels = np.arange(begins[-1]) - np.repeat(begins[:-1] - lows, sizes)
-    starts, lengths = (np.repeat(side.astype(np.float32), sizes) for side in (edges[:, 0], edges[:, 1] - edges[:, 0]))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        starts, lengths = np.repeat(edges[:, 0], sizes), np.repeat(edges[:, 1] - edges[:, 0], sizes)
         place = (pixels.astype(np.float32) + np.float32(0.5) - starts) / lengths * np.float32(2) - np.float32(1)
     place = np.where(np.abs(place) < FAR, place, np.float32(FAR))  # also NaN and infinity, of a box without length
     place = multiply_add(place + np.float32(1), np.float32(count / 2), np.float32(-0.5))
@@ -193,31 +194,25 @@ def _paste_compiled(
     for index in range(len(mask_probs)):
         padded = _padded(mask_probs[index])
         states = _states(padded, threshold)
-        first, last = columns.begins[index], columns.begins[index + 1]
-        cells, of_first, of_second = (
-            columns.cells[first:last],
-            columns.of_first[first:last],
-            columns.of_second[first:last],
-        )
-        corners, bounds = np.empty((4, cells.size), dtype=np.float32), np.empty((cells.size + 1, 2), dtype=np.int64)
-        cell, spans = -1, 0
+        window = slice(columns.begins[index], columns.begins[index + 1])
+        cells, of_left, of_right = columns.cells[window], columns.of_first[window], columns.of_second[window]
+        corners, spans = np.empty((4, cells.size), dtype=np.float32), np.empty((cells.size, 3), dtype=np.int64)
+        cell, count = -1, 0
         for y in range(rows.begins[index], rows.begins[index + 1]):
             if rows.cells[y] != cell:
                 cell = rows.cells[y]
-                spans = _find_spans(states[cell], cells, bounds)
-                for span in range(spans):
-                    if bounds[span, 1] == MIXED:
-                        _gather(padded, cell, cells, bounds[span, 0], bounds[span + 1, 0], corners)
-            line = pixels[begin : begin + cells.size]
+                count = _find_spans(states[cell], cells, spans)
+                for start, stop, state in spans[:count]:
+                    if state == MIXED:
+                        _gather(padded, cell, cells, start, stop, corners)
+            line, of_above, of_below = pixels[begin : begin + cells.size], rows.of_first[y], rows.of_second[y]
             begin += cells.size
-            for span in range(spans):
-                start, stop, state = bounds[span, 0], bounds[span + 1, 0], bounds[span, 1]
-                if state == MIXED:
-                    of_above, of_below = rows.of_first[y], rows.of_second[y]
-                    for x in range(start, stop):
-                        line[x] = _blend(corners, x, of_first[x], of_second[x], of_above, of_below) >= threshold
-                else:
+            for start, stop, state in spans[:count]:
+                if state != MIXED:
                     line[start:stop] = state == ABOVE
+                    continue
+                for x in range(start, stop):
+                    line[x] = _blend(corners, x, of_left[x], of_right[x], of_above, of_below) >= threshold
 
 
 @compiled
@@ -240,17 +235,16 @@ def _states(padded: FloatArray, threshold: np.float32) -> NDArray[np.uint8]:
 
 
 @compiled
-def _find_spans(states: NDArray[np.uint8], cells: IntArray, bounds: IntArray) -> int:
-    """How many spans of pixels of one state there are; into bounds: (first pixel, state) of each, then the end."""
-    spans, x = 0, 0
+def _find_spans(states: NDArray[np.uint8], cells: IntArray, spans: IntArray) -> int:
+    """How many spans of pixels of one state there are; into spans: (first pixel, the one after its last, state)."""
+    count, x = 0, 0
     while x < cells.size:
-        state = states[cells[x]]
-        bounds[spans, 0], bounds[spans, 1] = x, state
+        start, state = x, states[cells[x]]
         while x < cells.size and states[cells[x]] == state:
             x += 1
-        spans += 1
-    bounds[spans, 0] = x
-    return spans
+        spans[count, 0], spans[count, 1], spans[count, 2] = start, x, state
+        count += 1
+    return count
 
 
 @compiled

@@ -40,10 +40,10 @@ def upsampled_winners(
     image_size_hw: what the network saw without padding, at most (scale h, scale w). size_hw: (H, W) of the result.
 
     The same as the argmax over channels after both of Detectron2's resizes of contiguous float32 logits, pixel for
-    pixel and equal logits included, on a CPU for which torch fuses multiply-adds (x86 from AVX2 on). Elsewhere a pixel
-    may differ where two channels are equal but for rounding; so it may for 3 channels, where torch's rounding changes
-    with its number of threads, and for results of at most SMALL_OUTPUT where torch's vectors have not LANES numbers.
-    Without numba the result is the same, but torch is many times faster: who has torch should use it then.
+    pixel and equal logits included, on a CPU for which torch fuses multiply-adds (x86 from AVX2 on). Elsewhere, and on
+    a GPU, a pixel may differ where two channels are equal but for rounding. So it may for 3 channels, where torch's
+    rounding depends on its number of threads; and on AVX2 where height + width of the result or of the enlarged logits
+    is at most SMALL_OUTPUT. Without numba the result is the same, but torch is many times faster: use it then.
     Raises ValueError for a wrong shape, dtype or size, and where a logit is NaN or infinite.
     """
     _check(logits, scale, image_size_hw, size_hw)

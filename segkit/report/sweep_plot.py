@@ -94,7 +94,7 @@ def _confirmed(axes: Axes, found: Mapping[str, Any]) -> None:
             axes.plot([value], [len(names)], linestyle="none", **{**_look(found, method), "markerfacecolor": fill})
             names.append(f"{method}, {shown}")
     axes.set_yticks(range(len(names)), names, fontsize=8)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
     axes.grid(alpha=0.25, axis="x")
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segkit.formats import head_arrays
 from segkit.formats import head_outputs as module
 from segkit.formats.head_outputs import SavedHeadOutputs, SavedImage, load, rounded, write_image, write_index
 from segkit.structures import CenterOffsets, DatasetError, HeadOutputs, InstanceMasks, SemanticScores
@@ -146,34 +147,34 @@ def test_half_precision_is_kept_exactly(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("compiled", [True, False])
 def test_the_highest_logits_of_each_pixel(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
-    if compiled and not module.COMPILED:
+    if compiled and not head_arrays.COMPILED:
         pytest.skip("numba is not installed")
-    monkeypatch.setattr(module, "COMPILED", compiled)
+    monkeypatch.setattr(head_arrays, "COMPILED", compiled)
     # Three pixels of four channels. The first: 3, 1, 3, 2 -> channels 0 and 2 are equal, then 3. The second: all equal,
     # the first three channels. The third: rising, so 3, 2, 1.
     columns = [[3, 1, 3, 2], [5, 5, 5, 5], [-4, -3, -2, -1]]
     logits = np.array(columns, dtype=np.float32).T.reshape(4, 1, 3)
-    found, channels = module._highest(logits, None, 4, 3)
+    found, channels = head_arrays._highest(logits, None, 4, 3)
     assert channels is not None
     assert channels[:, 0].T.tolist() == [[0, 2, 3], [0, 1, 2], [3, 2, 1]]
     assert found[:, 0].T.tolist() == [[3, 3, 2], [5, 5, 5], [-1, -2, -3]]
-    assert module._highest(logits, None, 4, 4)[1] is None
+    assert head_arrays._highest(logits, None, 4, 4)[1] is None
     # Known to two channels, one can be kept, or both.
-    assert [len(part) for part in module._highest(found, channels, 4, 1)] == [1, 1]
-    assert [len(part) for part in module._highest(found, channels, 4, 9)] == [3, 3]
+    assert [len(part) for part in head_arrays._highest(found, channels, 4, 1)] == [1, 1]
+    assert [len(part) for part in head_arrays._highest(found, channels, 4, 9)] == [3, 3]
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 9), st.integers(1, 8), st.sampled_from([np.float32, np.float64]))
 def test_the_compiled_way_equals_the_plain_one(seed: int, channels: int, keep: int, dtype: type) -> None:
-    if not module.COMPILED:
+    if not head_arrays.COMPILED:
         pytest.skip("numba is not installed")
     rng = np.random.default_rng(seed)
     logits = rng.choice([-np.inf, -1, -0.0, 0, 1, 2, np.inf], (channels, 5, 4)).astype(dtype)
-    found = module._highest(logits, None, channels, keep)
+    found = head_arrays._highest(logits, None, channels, keep)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "COMPILED", False)
-        expected = module._highest(logits, None, channels, keep)
+        patch.setattr(head_arrays, "COMPILED", False)
+        expected = head_arrays._highest(logits, None, channels, keep)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -198,7 +199,7 @@ def test_a_writer_takes_no_less_than_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep_logits must be 0 or more, got -1"):
         write_image(tmp_path, "a.npz", outputs_of(), -1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(module.LIMITS, "N", 3)
+        patch.setitem(head_arrays.LIMITS, "N", 3)
         with pytest.raises(ValueError, match=r"instances_class_ids must be int64 of shape \(3,\), got int64 \(4,\)"):
             write_image(tmp_path, "a.npz", outputs_of(), 0)
     assert not [*tmp_path.iterdir()]
@@ -210,7 +211,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatc
     def full(*args: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(module.zipfile.ZipFile, "writestr", full)
+    monkeypatch.setattr(head_arrays.zipfile.ZipFile, "writestr", full)
     with pytest.raises(OSError, match="No space left"):
         write_image(tmp_path, IMAGE.outputs, outputs_of(1), 4)
     assert {path.name for path in tmp_path.iterdir()} == {"index.json", "seven.npz"}

@@ -80,9 +80,12 @@ def test_of_equal_values_stuff_comes_first_then_the_better_then_the_earlier() ->
 
 
 def test_stuff_masks_of_a_class_make_one_segment() -> None:
-    """Rows 0 and 2 are stuff 4, row 1 is stuff 2; row 3, of stuff 5, wins nothing; row 4 has a low score."""
-    probs = [[[1, 0, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0.9, 0.9, 0]], [[1.0] * 4]]
-    stuff = drawn(probs, [0.9, 0.9, 0.9, 0.9, 0.5], [4, 2, 4, 5, 6])
+    """Rows 0 and 2 are stuff 4, row 1 is stuff 2; row 3, of stuff 5, wins nothing; row 4 has a low score.
+
+    So has row 5, of stuff 5, but what counts is that the better mask of its class, row 3, won nothing.
+    """
+    probs = [[[1, 0, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0.9, 0.9, 0]], [[1.0] * 4], [[0, 1, 0, 0]]]
+    stuff = drawn(probs, [0.9, 0.9, 0.9, 0.9, 0.5, 0.5], [4, 2, 4, 5, 6, 5])
     fates: list[Fate] = []
     fused = MaskArgmaxFusion()(queries(drawn(NONE, [], []), stuff), fates)
     assert fused.segment_ids.tolist() == [[2, 1, 1, 2]]

@@ -102,8 +102,14 @@ def test_keys_of_thresholds_are_contiguous_ids(key: Any) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, True, "0.5", None, [0.5]])
 def test_values_of_thresholds_are_numbers(value: Any) -> None:
-    with pytest.raises(ConfigError, match="Method: limit_of must have numbers as values, got .* for the class 7"):
+    with pytest.raises(ConfigError, match=r"Method: limit_of must have numbers as values, got .* for the class 7"):
         check_thresholds(Method(limit_of={0: 1, 7: value}), "limit_of")
+
+
+@pytest.mark.parametrize("value", [None, [0.5], 0.5])
+def test_thresholds_are_a_mapping(value: Any) -> None:
+    with pytest.raises(ConfigError, match="Method: limit_of must be a mapping from contiguous ids to numbers, got "):
+        check_thresholds(Method(limit_of=value), "limit_of")
 
 
 def test_thresholds_that_are_right_pass() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segkit.fusion import HeuristicFusion
+from segkit.fusion import FusionMethod, HeuristicFusion
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
 from segkit.scoring import fusion_choice
 from segkit.scoring.fusion_choice import NUMBERS, best_of, choosing_half, class_thresholds, pareto, search
 from segkit.scoring.fusion_options import Setting, grid
 from segkit.scoring.fusion_sweep import Workbench
-from segkit.structures import DatasetError
+from segkit.structures import DatasetError, HeadOutputs, PanopticSegmentation
 from tests.scoring.fusion_scenes import CATEGORIES, write
 
 TEXTS = ["stuff_area_limit_px=1,60", "overlap_threshold=0.5,0.8", "instance_score_threshold=0.3,0.4,0.6", "nms=none"]
@@ -159,10 +159,13 @@ def test_thresholds_by_class_raise_each_class_and_the_whole(bench: Workbench) ->
 def test_thresholds_by_class_that_do_not_help_are_not_taken(bench: Workbench) -> None:
     """Nothing gets better for a method without such an option, nor where every threshold gives the same."""
 
-    class Bare(HeuristicFusion):
-        pass
+    @dataclass(frozen=True)
+    class OfNoOptions(FusionMethod):
+        def fuse(self, outputs: HeadOutputs, verdicts: Any) -> PanopticSegmentation:
+            return HeuristicFusion()(outputs)
 
     every = {record.image_id for record in bench.truth.records}
+    assert class_thresholds(bench, Setting("heuristic", OfNoOptions()), every) is None
     fixed = HeuristicFusion(stuff_area_limit_px=1, score_threshold_of={0: 0.4, 1: 0.4, 2: 0.4})
     assert class_thresholds(bench, Setting("heuristic", fixed), every) is None
     found = search(bench, {"heuristic": [Setting("heuristic", fixed)]}, per_class=True)

@@ -154,7 +154,7 @@ def test_a_later_run_replaces_all_of_an_earlier_one(saved: SavedHeadOutputs, tmp
     (out / "panoptic/old.png").touch()
     (out / "note.txt").touch()
     run_fusion(saved, HeuristicFusion(), out)
-    assert listed(out) == ["note.txt", "panoptic", *(f"panoptic/{i}.png" for i in range(5)), "panoptic.json"]
+    assert listed(out) == ["note.txt", "panoptic", "panoptic.json", *(f"panoptic/{i}.png" for i in range(5))]
 
 
 def test_a_folder_that_cannot_be_written_is_told(saved: SavedHeadOutputs, tmp_path: Path) -> None:

@@ -1,0 +1,145 @@
+#!/usr/bin/env python3
+"""A sweep over 200 settings of the heuristic fusion against fusing the same images 10 times with Detectron2's function.
+
+    python benchmarks/fusion_sweep.py [--images 100] [--instances 50] [--workers 1]
+
+Ours is all of it: reading the saved outputs and the truth from files, fusing, counting, choosing, confirming. Of
+Detectron2 only the calls of combine_semantic_and_instance_outputs are counted, not reading, pasting or scoring. One
+thread each, image by image in turns, since the ratio is what counts. The PQ of some settings is compared with that of
+Detectron2's maps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.structures import Instances
+
+from segkit.formats import coco_panoptic, head_outputs
+from segkit.formats.head_outputs import SavedImage
+from segkit.fusion import HeuristicFusion
+from segkit.fusion.paste import paste
+from segkit.metrics import PanopticQuality
+from segkit.scoring.fusion_choice import search
+from segkit.scoring.fusion_options import grid
+from segkit.scoring.fusion_run import fuse_to_dataset
+from segkit.scoring.fusion_sweep import Workbench
+from segkit.structures import (
+    Category,
+    CategorySet,
+    HeadOutputs,
+    PanopticSegmentation,
+    Segment,
+    SemanticScores,
+    default_color,
+)
+
+SIZE_HW = (480, 640)
+THINGS, STUFF = 80, 53  # COCO panoptic's numbers of classes
+CATEGORIES = CategorySet(Category(i, f"class {i}", i <= THINGS, default_color(i)) for i in range(1, THINGS + STUFF + 1))
+TIMES = 10  # that Detectron2 fuses each image
+CHECKED = 3  # settings whose PQ is compared
+
+
+def outputs(count: int, rng: np.random.Generator) -> HeadOutputs:
+    """COCO-like: soft ellipses in boxes of all sizes, a semantic map of patches."""
+    height, width = SIZE_HW
+    grid_px = np.linspace(-1, 1, 28)
+    radius = rng.uniform(0.5, 1, (count, 1, 1))
+    probs = 1 / (1 + np.exp(-10 * (radius - np.hypot(grid_px[:, None], grid_px[None]))))
+    sides, centres = rng.uniform(size=(count, 2)) ** 2 * 0.5 + 0.04, rng.uniform(size=(count, 2))
+    boxes = np.clip(np.concatenate([centres - sides / 2, centres + sides / 2], axis=1), 0, 1)
+    boxes = (boxes * [width, height, width, height]).astype(np.float32)
+    scores = rng.uniform(0.2, 1, count).astype(np.float32)
+    masks = paste(probs.astype(np.float32), boxes, scores, rng.integers(0, THINGS, count), SIZE_HW)
+    patches = rng.integers(0, STUFF + 1, (6, 8)).repeat(height // 6, axis=0).repeat(width // 8, axis=1)
+    return HeadOutputs(masks, SemanticScores(patches, np.arange(STUFF + 1), np.full(STUFF + 1, -1)))
+
+
+def write(folder: Path, images: int, count: int) -> tuple[Path, Path]:
+    """Saved outputs, and as truth a fusion of them that is moved a little."""
+    rng, saved = np.random.default_rng(0), []
+    truth_json = folder / "truth.json"
+    with coco_panoptic.PanopticWriter(truth_json, folder / "truth", CATEGORIES) as writer:
+        for image_id in range(images):
+            one = outputs(count, rng)
+            head_outputs.write_image(folder / "saved", f"{image_id}.npz", one, 0)
+            saved.append(SavedImage(image_id, f"{image_id}.jpg", SIZE_HW, f"{image_id}.npz"))
+            true = fuse_to_dataset(HeuristicFusion(0.5, 500, 0.45), one, CATEGORIES)
+            ids = np.roll(true.segment_ids, rng.integers(0, 6, 2), axis=(0, 1))
+            writer.add(image_id, f"{image_id}.jpg", PanopticSegmentation(ids, true.segments))
+    head_outputs.write_index(folder / "saved", saved, CATEGORIES, CATEGORIES.semantic_space("one"))
+    return folder / "saved", truth_json
+
+
+def inputs_of(one: HeadOutputs) -> tuple[Instances, torch.Tensor]:
+    """What Detectron2's function takes."""
+    found = Instances(SIZE_HW)
+    found.pred_masks = torch.from_numpy(one.instances.to_full())
+    found.scores = torch.from_numpy(one.instances.scores)
+    found.pred_classes = torch.from_numpy(one.instances.class_ids)
+    return found, torch.from_numpy(one.semantic.channels.astype(np.int64))
+
+
+def quality(bench: Workbench, options: dict[str, Any]) -> float | None:
+    """PQ of Detectron2's maps with these options."""
+    metric = PanopticQuality(bench.categories)
+    order = [record.image_id for record in bench.truth.records]
+    for record in bench.truth.records:
+        found, semantic = inputs_of(bench.saved.read(bench.image_of[record.image_id]))
+        thresholds = [options[k] for k in ("overlap_threshold", "stuff_area_limit_px", "instance_score_threshold")]
+        ids, infos = combine_semantic_and_instance_outputs(found, semantic, *thresholds)
+        there = set(np.unique(ids.numpy()).tolist())
+        segments = tuple(
+            Segment(s["id"], CATEGORIES.category_id(s["category_id"], s["isthing"]), s["isthing"], 0)
+            for s in infos
+            if s["id"] in there
+        )
+        png = bench.gt_folder / record.png_name
+        truth = coco_panoptic.read_segmentation(png, record.segments_info, bench.categories)
+        metric.update(record.image_id, truth, PanopticSegmentation(ids.numpy(), segments))
+    found_pq: float | None = metric.compute(order)["PQ"]
+    return found_pq
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--instances", type=int, default=50)
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        files = write(Path(name), args.images, args.instances)
+        settings = grid(["heuristic"], [], CATEGORIES)
+        search(Workbench.open(*files), {"heuristic": settings["heuristic"][:2]})  # functions are compiled here
+        theirs = 0.0
+        bench = Workbench.open(*files)
+        for image in bench.saved.images:
+            found, semantic = inputs_of(bench.saved.read(image))
+            for _ in range(TIMES):
+                start = time.perf_counter()
+                combine_semantic_and_instance_outputs(found, semantic, 0.5, 4096, 0.5)
+                theirs += time.perf_counter() - start
+        start = time.perf_counter()
+        told = search(Workbench.open(*files), settings, workers=args.workers)
+        ours = time.perf_counter() - start
+        plain = [one for one in told["settings"] if one["options"]["nms"] == "none"]
+        for one in plain[:: max(1, len(plain) // CHECKED)][:CHECKED]:
+            if (expected := quality(bench, one["options"])) != one["all"]["PQ"]:
+                raise SystemExit(f"PQ differs: {expected}, not {one['all']['PQ']} at {json.dumps(one['options'])}")
+    shape = f"{args.images} images {SIZE_HW[0]}x{SIZE_HW[1]}, {args.instances} instances"
+    print(f"{shape}: Detectron2, {TIMES} fusions {theirs:.1f} s; {len(told['settings'])} settings {ours:.1f} s")
+    print(f"ratio {theirs / ours:.2f}x, PQ of {CHECKED} settings equal")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""From the semantic head's last convolution to class ids, against Detectron2: equal ids, ratio of the times, memory.
+
+    python benchmarks/semantic_path.py [--rounds 5]
+
+Detectron2's way is what SemSegFPNHead.forward, sem_seg_postprocess and argmax do. One thread each, in turns, since the
+ratio is what counts: absolute times depend on the machine. "Regions" are logits like a trained network's, smooth with
+one clear winner in most places; "noise" has no two neighbours alike: the worst case.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from segkit.fusion.semantic_winners import upsampled_winners
+
+CHANNELS, STRIDE, PADDED_TO = 54, 4, 32  # Panoptic FPN on COCO
+CASES = [  # what the network sees, and the picture
+    ((800, 1333), (800, 1333)),
+    ((480, 640), (480, 640)),
+    ((800, 1067), (480, 640)),
+]
+BLUR_PX, CONTRAST, GRAIN = 32, 4.0, 0.2  # of "regions"
+
+
+def logits(kind: str, image_size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """(C, h, w) float32 at the head's stride, padding included."""
+    rng = np.random.default_rng(0)
+    height, width = (-(-size // PADDED_TO) * PADDED_TO // STRIDE for size in image_size_hw)
+    noise = rng.standard_normal((CHANNELS, height, width), dtype=np.float32)
+    if kind == "noise":
+        return noise
+    blurred = np.stack([cv2.GaussianBlur(channel, (0, 0), BLUR_PX / STRIDE) for channel in noise])
+    grain = rng.standard_normal(blurred.shape, dtype=np.float32)
+    return blurred * np.float32(CONTRAST) / blurred.std() + grain * np.float32(GRAIN)
+
+
+def detectron2(
+    head_logits: NDArray[np.float32], image_size_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> NDArray[np.int64]:
+    enlarged = F.interpolate(
+        torch.from_numpy(head_logits)[None], scale_factor=STRIDE, mode="bilinear", align_corners=False
+    )
+    ids: NDArray[np.int64] = sem_seg_postprocess(enlarged[0], image_size_hw, *size_hw).argmax(dim=0).numpy()
+    return ids
+
+
+def seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def peak_mib(run: Callable[[], object]) -> float:
+    """What the process's memory grows by at most while it runs (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
+    before = memory_mib("VmRSS")
+    run()
+    return memory_mib("VmHWM") - before
+
+
+def memory_mib(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+
+
+def compare(kind: str, image_size_hw: tuple[int, int], size_hw: tuple[int, int], rounds: int) -> None:
+    head_logits = logits(kind, image_size_hw)
+
+    def theirs() -> NDArray[np.int64]:
+        return detectron2(head_logits, image_size_hw, size_hw)
+
+    def ours() -> NDArray[np.unsignedinteger]:
+        return upsampled_winners(head_logits, STRIDE, image_size_hw, size_hw)
+
+    if not np.array_equal(ours(), theirs()):
+        raise SystemExit(f"ids differ: {kind}, {image_size_hw} to {size_hw}")
+    pairs = [(seconds(theirs), seconds(ours)) for _ in range(rounds)]
+    ratios = sorted(peer / own for peer, own in pairs)
+    peer_ms, own_ms = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
+    sizes = f"{image_size_hw[0]}x{image_size_hw[1]} -> {size_hw[0]}x{size_hw[1]}"
+    print(
+        f"{kind:>8} {sizes:>20} {peer_ms:>8.1f} ms {own_ms:>5.1f} ms {statistics.median(ratios):>6.1f}x "
+        f"({ratios[0]:.1f} to {ratios[-1]:.1f}) {peak_mib(theirs):>8.1f} MiB {peak_mib(ours):>4.1f} MiB"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    print("  logits      network -> picture  Detectron2   segkit   ratio               peak memory of both")
+    for kind in ("regions", "noise"):
+        for image_size_hw, size_hw in CASES:
+            compare(kind, image_size_hw, size_hw, rounds)
+
+
+if __name__ == "__main__":
+    main()

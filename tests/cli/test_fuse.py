@@ -1,0 +1,270 @@
+"""`segkit fuse` on small files: what is written and printed, exit codes, and what is said of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from segkit.cli import main as cli
+from segkit.fusion import FUSION_METHODS, LOGITS, HeuristicFusion, build_fusion
+from segkit.fusion.class_keys import by_contiguous_id
+from segkit.scoring.fusion_options import things_of
+from segkit.scoring.panoptic import score_panoptic
+from tests.scoring.fusion_scenes import CATEGORIES, write
+
+
+@pytest.fixture(autouse=True)
+def _verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cli.VERBS, "fuse", ("segkit.cli.fuse", "fuse saved predictions again"))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+@pytest.fixture
+def run(capsys: Any) -> Any:
+    """Runs `segkit fuse`: (exit code, stdout, stderr)."""
+
+    def fuse(*arguments: Any) -> tuple[int, str, str]:
+        code = cli.main(["fuse", *map(str, arguments)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return fuse
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    return write(tmp_path, 6)
+
+
+def test_run_writes_what_evaluate_reads(run: Any, files: Any, tmp_path: Path) -> None:
+    saved, truth = files
+    out = tmp_path / "new/out"
+    texts = ["stuff_area_limit_px=9", "score_threshold_of={cow: 0.8}", "nms=box"]
+    first = ["run", "--predictions", saved, "--method", "heuristic", "--set", *texts, "--output", out, "--gt", truth]
+    code, printed, error = run(*first, "--workers", 1)
+    assert (code, error) == (0, "")
+    scored = score_panoptic(truth, out / "panoptic.json")
+    pq = scored.metric.compute(scored.image_order)["PQ"]
+    assert printed.splitlines()[0] == str(out / "panoptic.json")
+    assert f"{pq:.1f}" in printed
+    assert not (out / "fates.json").exists()
+    cows = [
+        segment["score"]
+        for annotation in json.loads((out / "panoptic.json").read_text())["annotations"]
+        for segment in annotation["segments_info"]
+        if segment["category_id"] == 11
+    ]
+    assert cows
+    assert min(cows) >= 0.8
+    refused = run(*first)
+    assert refused[0] == 1
+    assert "there is something already: panoptic.json, panoptic; name another folder, or add --overwrite" in refused[2]
+    assert run(*first, "--overwrite")[0] == 0
+
+
+def test_run_explains(run: Any, files: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, printed, error = run(
+        "run", "--predictions", files[0], "--method", "heuristic", "--output", out, "--explain", "--gt", files[1]
+    )
+    assert (code, error) == (0, "")
+    fates = json.loads((out / "fates.json").read_text())
+    assert len(fates) == 6
+    assert {fate["reason"] for image in fates for fate in image["fates"]} >= {"score", "area", "overlap"}
+    assert "[red]cat" in printed
+    assert "The costliest" in printed
+    page = (out / "report.html").read_text()
+    assert "Why segments were dropped or shrunk" in page
+    assert "panoptic_seg" in page
+
+
+def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    texts = ["heuristic.stuff_area_limit_px=1,50", "overlap_threshold=0.5,0.8", "nms=none"]
+    arguments = ["sweep", "--predictions", files[0], "--gt", files[1], "--methods", "heuristic", "--per-class"]
+    code, printed, error = run(*arguments, "--set", *texts, "--output", out, "--seed", 1)
+    assert (code, error) == (0, "")
+    assert sorted(path.name for path in out.iterdir()) == ["best.yaml", "sweep.html", "sweep.json", "sweep.png"]
+    found = json.loads((out / "sweep.json").read_text())
+    assert len(found["settings"]) == 2 * 2 * 5 + 1
+    assert (found["seed"], found["images"]) == (1, {"all": 6, "choosing": 3, "confirming": 3})
+    node = yaml.safe_load((out / "best.yaml").read_text())["MODEL"]["PANOPTIC"]["FUSION"]
+    best = found["methods"]["heuristic"][found["best"]["step"]]
+    assert node["OPTIONS"] == {key: value for key, value in best["options"].items() if value != {}}
+    build_fusion(node["NAME"], **by_contiguous_id(node["OPTIONS"], things_of(CATEGORIES)))
+    assert "Chosen on 3 images, confirmed on the other 3" in printed
+    assert "Best on the choosing half: heuristic" in printed
+    again = tmp_path / "again"
+    assert run(*arguments, "--set", *texts, "--output", again, "--seed", 1, "--workers", 2)[0] == 0
+    assert (again / "sweep.json").read_bytes() == (out / "sweep.json").read_bytes()
+
+
+def test_a_setting_of_the_sweep_is_what_run_gives(run: Any, files: Any, tmp_path: Path) -> None:
+    """Three settings out of the JSON, given to run by hand: the same PQ, to the last bit."""
+    texts = ["stuff_area_limit_px=1,50,300", "overlap_threshold=0.8", "nms=mask", "instance_score_threshold=0.3"]
+    first = ["--predictions", files[0], "--gt", files[1]]
+    assert run("sweep", *first, "--methods", "heuristic", "--set", *texts, "--output", tmp_path / "sweep")[0] == 0
+    told = json.loads((tmp_path / "sweep/sweep.json").read_text())["settings"]
+    assert len(told) == 4
+    for place, one in enumerate(told):
+        values = [f"{option}={json.dumps(value)}" for option, value in one["options"].items()]
+        out = tmp_path / str(place)
+        assert run("run", *first, "--method", one["method"], "--set", *values, "--output", out)[0] == 0
+        scored = score_panoptic(files[1], out / "panoptic.json")
+        assert scored.metric.compute(scored.image_order)["PQ"] == one["all"]["PQ"]
+
+
+def test_methods_are_listed_with_options_and_needs(run: Any) -> None:
+    code, printed, _ = run("methods")
+    assert code == 0
+    for name in FUSION_METHODS:
+        assert name in printed
+    assert all(text in printed for text in ("overlap_threshold", "float", "0.5", "'none'", "Needs crops"))
+
+
+def test_priors_are_written_and_the_surest_named(run: Any, files: Any, tmp_path: Path) -> None:
+    out = tmp_path / "deep/priors.json"
+    code, printed, error = run("priors", "--gt", files[1], "--output", out)
+    assert (code, error) == (0, "")
+    content = json.loads(out.read_text())
+    assert [thing["name"] for thing in content["things"]] == ["[red]cat", "dog", "cow"]
+    assert content["pairs"]
+    assert "The surest pairs" in printed
+    assert "[red]cat" in printed
+    again = tmp_path / "again.json"
+    assert run("priors", "--gt", files[1], "--output", again, "--workers", 2)[0] == 0
+    assert again.read_bytes() == out.read_bytes()
+
+
+def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
+    """A dog of columns 0 to 3 lies on a cat of columns 2 to 5: the common columns 2 and 3 are the dog's."""
+    import numpy as np
+    from PIL import Image
+
+    from segkit.structures import ids_to_rgb
+
+    (tmp_path / "truth").mkdir()
+    Image.fromarray(ids_to_rgb(np.array([[1, 1, 1, 1, 2, 2]] * 2))).save(tmp_path / "truth/a.png")
+    image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 6}
+    infos = [{"id": 1, "category_id": 7, "area": 8, "iscrowd": 0}, {"id": 2, "category_id": 2, "area": 4, "iscrowd": 0}]
+    annotation = {"image_id": 1, "file_name": "a.png", "segments_info": infos}
+    table = CATEGORIES.to_coco()
+    (tmp_path / "truth.json").write_text(
+        json.dumps({"images": [image], "annotations": [annotation], "categories": table})
+    )
+    common = {"image_id": 1, "iscrowd": 0}
+    objects = [
+        {
+            **common,
+            "id": 1,
+            "category_id": 7,
+            "area": 8,
+            "bbox": [0, 0, 4, 2],
+            "segmentation": [[0, 0, 4, 0, 4, 2, 0, 2]],
+        },
+        {
+            **common,
+            "id": 2,
+            "category_id": 2,
+            "area": 8,
+            "bbox": [2, 0, 4, 2],
+            "segmentation": [[2, 0, 6, 0, 6, 2, 2, 2]],
+        },
+    ]
+    things = [entry for entry in table if entry["isthing"]]
+    content = {"images": [image], "annotations": objects, "categories": things}
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    arguments = ["priors", "--gt", tmp_path / "truth.json", "--output", tmp_path / "priors.json"]
+    assert run(*arguments, "--instances", tmp_path / "instances.json")[0] == 0
+    pairs = json.loads((tmp_path / "priors.json").read_text())["pairs"]
+    assert pairs == [{"over": 7, "under": 2, "wins": 1, "losses": 0}]
+    code, printed, _ = run(*arguments)  # the hulls of what is seen do not overlap
+    assert code == 0
+    assert "there is nothing to learn" in printed
+    things[0]["name"] = "tiger"
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    code, _, error = run(*arguments, "--instances", tmp_path / "instances.json")
+    assert code == 1
+    assert "got other categories: 2" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--method", "nothing"], "unknown fusion method 'nothing'"),
+        (["run", "--method", "heuristic", "--set", "overlap=0.3"], "no option ['overlap']"),
+        (["run", "--method", "heuristic", "--set", "score_threshold_of={cowl: 0.3}"], "did you mean 'cow'"),
+        (["sweep", "--methods", "heuristic", "nothing"], "unknown fusion method 'nothing'"),
+        (["sweep", "--methods", "heuristic", "--set", "overlap=0.3"], "none of the methods"),
+        (["sweep", "--methods", "heuristic", "--set", "nms=some"], "nms must be one of"),
+    ],
+)
+def test_wrong_options_are_told_before_the_work(
+    run: Any, files: Any, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    out = tmp_path / "out"
+    code, printed, error = run(*arguments, "--predictions", files[0], "--gt", files[1], "--output", out)
+    assert (code, printed) == (1, "")
+    assert error.startswith("segkit fuse: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_what_is_refused_of_files(run: Any, files: Any, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", 3, seed=5, image_ids=[1, 2, 3])
+    (tmp_path / "file").touch()
+    one = write(tmp_path / "one", 1)
+    method, methods = ["--method", "heuristic"], ["--methods", "heuristic"]
+    for arguments, message in (
+        (["run", *method, "--predictions", files[0], "--gt", other[1]], "3 of the truth's 3 images are not saved"),
+        (
+            ["sweep", *methods, "--predictions", files[0], "--gt", other[1]],
+            "6 of the 6 saved images are not in",
+        ),
+        (["run", *method, "--predictions", tmp_path / "none"], "none"),
+        (["sweep", *methods, "--predictions", one[0], "--gt", one[1]], "expected at least 2 images"),
+        (["sweep", *methods, "--predictions", files[0], "--gt", tmp_path / "no.json"], "no.json"),
+    ):
+        code, printed, error = run(*arguments, "--output", tmp_path / "out")
+        assert (code, printed, error.count("\n")) == (1, "", 1)
+        assert message in error
+        assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    for verb in (["run", *method], ["sweep", *methods]):
+        code, _, error = run(*verb, "--predictions", files[0], "--gt", files[1], "--output", tmp_path / "file")
+        assert code == 1
+        assert "cannot be written" in error
+
+
+def test_the_truth_is_never_written_over(run: Any, files: Any, tmp_path: Path) -> None:
+    """The truth is DIR/panoptic.json, as datasets have it, and DIR is the output."""
+    saved, truth = files
+    truth.rename(tmp_path / "panoptic.json")
+    truth.with_suffix("").rename(tmp_path / "panoptic")
+    before = {path: path.read_bytes() for path in (tmp_path / "panoptic").iterdir()}
+    arguments = ["run", "--predictions", saved, "--method", "heuristic", "--output", tmp_path, "--overwrite"]
+    code, _, error = run(*arguments, "--gt", tmp_path / "panoptic.json")
+    assert code == 1
+    assert "what is read lies where the fused predictions are to go" in error
+    assert {path: path.read_bytes() for path in (tmp_path / "panoptic").iterdir()} == before
+
+
+def test_methods_that_cannot_work_are_named_before_the_sweep(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
+    class Greedy(HeuristicFusion):
+        needs = frozenset({LOGITS})
+
+    monkeypatch.setitem(FUSION_METHODS, "greedy", Greedy)
+    saved, truth = write(tmp_path, 3, logits=False)
+    first = ["sweep", "--predictions", saved, "--gt", truth, "--output", tmp_path / "out"]
+    code, printed, error = run(*first, "--methods", "heuristic", "greedy")
+    assert (code, printed) == (1, "")
+    assert "Greedy needs ['logits']" in error
+
+
+def test_wrong_usage(run: Any) -> None:
+    for arguments in ([], ["nothing"], ["run"], ["sweep", "--seed", "-1"], ["run", "--workers", "0"]):
+        assert run(*arguments)[0] == 2

@@ -1,0 +1,175 @@
+"""The search as table, text, config lines, page and picture; also where numbers are missing."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from rich.console import Console
+
+from segkit.report.sweep_page import best_text, best_yaml, sweep_table, write_picture, write_sweep_page
+from segkit.report.sweep_plot import searched_options, sweep_picture
+
+NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
+
+
+def numbers(pq: float | None) -> dict[str, Any]:
+    return dict.fromkeys(NUMBERS, pq)
+
+
+def setting(method: str, overlap: float, pq: float | None, pareto: bool = False, nms: str = "none") -> dict[str, Any]:
+    options = {"overlap_threshold": overlap, "nms": nms, "score_threshold_of": {}}
+    changed = {key: value for key, value in options.items() if value not in (0.5, "none", {})}
+    halves = {"all": numbers(pq), "choosing": numbers(pq), "confirming": numbers(pq)}
+    return {
+        "method": method,
+        "options": options,
+        "changed": changed,
+        "default": not changed,
+        "pareto": pareto,
+        **halves,
+    }
+
+
+def step(
+    one: dict[str, Any], low: float | None, high: float | None, gain: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    confirming = {name: {"value": one["all"]["PQ"], "low": low, "high": high} for name in NUMBERS}
+    made = {"options": one["options"], "changed": one["changed"], "choosing": numbers(50.0), "confirming": confirming}
+    return made if gain is None else {**made, "gain": {"PQ": gain, "reason": None}}
+
+
+def gain(difference: float, low: float, high: float, verdict: str) -> dict[str, Any]:
+    return {"difference": difference, "low": low, "high": high, "verdict": verdict}
+
+
+SETTINGS = [
+    setting("[b]one", 0.5, 40.0),
+    setting("[b]one", 0.6, 45.0, pareto=True, nms="mask"),
+    setting("[b]one", 0.7, 45.0, pareto=True, nms="mask"),
+    setting("two", 0.5, 30.0),
+]
+FOUND: dict[str, Any] = {
+    "images": {"all": 9, "choosing": 4, "confirming": 5},
+    "seed": 3,
+    "best": {"method": "[b]one", "step": "tuned"},
+    "methods": {
+        "[b]one": {
+            "per_class": None,
+            "default": step(SETTINGS[0], 35.0, 44.0),
+            "tuned": step(SETTINGS[1], 41.0, 48.0, gain(5.0, 1.25, 8.5, "better")),
+        },
+        "two": {
+            "per_class": None,
+            "default": step(SETTINGS[3], 28.0, 31.0),
+            "tuned": step(SETTINGS[3], 28.0, 31.0, gain(0.0, 0.0, 0.0, "no clear difference")),
+        },
+    },
+    "settings": SETTINGS,
+}
+
+
+def text_of(found: Any) -> str:
+    console = Console(width=80)
+    with console.capture() as captured:
+        console.print(sweep_table(found))
+    return captured.get()
+
+
+def test_the_table_fits_a_terminal_and_says_what_was_gained() -> None:
+    text = text_of(FOUND)
+    assert "Chosen on 4 images, confirmed on the other 5" in text
+    assert all(part in text for part in ("+5.00", "+1.25 to +8.50", "better", "unclear"))
+    assert "[b]one, tuned: overlap_threshold 0.6, nms mask" in text
+    assert "two, default: defaults" in text
+
+
+def test_the_best_in_words_and_as_config() -> None:
+    text = best_text(FOUND)
+    assert text.startswith("Best on the choosing half: [b]one, tuned (overlap_threshold 0.6, nms mask).")
+    assert text.endswith("+5.00 points (95% interval +1.25 to +8.50), better than the defaults of [b]one.")
+    assert yaml.safe_load(best_yaml(FOUND)) == {
+        "MODEL": {"PANOPTIC": {"FUSION": {"NAME": "[b]one", "OPTIONS": {"overlap_threshold": 0.6, "nms": "mask"}}}}
+    }
+    assert best_yaml(FOUND).startswith("# Best on the choosing half")
+
+
+def test_a_gain_that_was_not_confirmed_is_not_called_one() -> None:
+    found = copy.deepcopy(FOUND)
+    found["best"] = {"method": "two", "step": "tuned"}
+    assert best_text(found).endswith("not clearly different from the defaults of two.")
+
+
+def test_thresholds_by_class_are_in_the_config() -> None:
+    found = copy.deepcopy(FOUND)
+    own = copy.deepcopy(found["methods"]["two"]["tuned"])
+    own["options"]["score_threshold_of"] = own["changed"]["score_threshold_of"] = {"a: b": 0.3, "7": 0.5}
+    found["methods"]["two"]["per_class"], found["best"] = own, {"method": "two", "step": "per_class"}
+    read = yaml.safe_load(best_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
+    assert read["score_threshold_of"] == {"a: b": 0.3, "7": 0.5}  # names stay text: a config has no other keys
+    assert "two, per class" in text_of(found)
+    assert "{a: b: 0.3, 7: 0.5}" in best_text(found)
+
+
+def without_numbers() -> dict[str, Any]:
+    """One method of which nothing is known: no interval, no PQ, no things."""
+    found = copy.deepcopy(FOUND)
+    none = dict.fromkeys(("value", "low", "high", "difference", "verdict"))
+    for one in found["settings"]:
+        for name in ("all", "choosing", "confirming"):
+            one[name] = numbers(None)
+    for method in found["methods"].values():
+        for name in ("default", "tuned"):
+            method[name]["choosing"] = numbers(None)
+            method[name]["confirming"] = dict.fromkeys(NUMBERS, none)
+        method["tuned"]["gain"] = {"PQ": none, "reason": "images with segments: 1"}
+    return found
+
+
+def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
+    found = without_numbers()
+    assert "–" in text_of(found)
+    assert best_text(found).endswith("No interval: images with segments: 1.")
+    write_sweep_page(tmp_path / "sweep.html", found, sweep_picture(found))
+    found["methods"]["[b]one"]["tuned"]["gain"]["reason"] = None
+    assert best_text(found).endswith("PQ has no value on the confirming half.")
+
+
+def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
+    found = copy.deepcopy(FOUND)
+    found["settings"][3]["changed"] = {"nms": "<script>"}
+    write_sweep_page(tmp_path / "sweep.html", found, sweep_picture(found))
+    page = (tmp_path / "sweep.html").read_text()
+    assert all(text in page for text in ("[b]one, tuned", "+5.00", "★ [b]one", "data:image/", "Seed of the halves: 3"))
+    assert "<script>" not in page
+    assert "http" not in page.replace('xmlns="http', "")
+
+
+def test_on_the_front_equal_settings_are_one_row(tmp_path: Path) -> None:
+    """0.6 and 0.7 give the same numbers: one row with one alike on the front, two rows among all settings."""
+    write_sweep_page(tmp_path / "sweep.html", FOUND, np.zeros((4, 4, 3), dtype=np.uint8))
+    page = (tmp_path / "sweep.html").read_text()
+    assert page.count("★ [b]one: overlap_threshold 0.6") == 2
+    assert page.count("★ [b]one: overlap_threshold 0.7") == 1
+
+
+def test_the_picture_is_written_as_it_is(tmp_path: Path) -> None:
+    picture = sweep_picture(FOUND)
+    assert picture.dtype == np.uint8
+    assert picture.ndim == 3
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10  # something is drawn
+    write_picture(tmp_path / "sweep.png", picture)
+    assert np.array_equal(cv2.imread(str(tmp_path / "sweep.png"))[..., ::-1], picture)
+    again = sweep_picture(FOUND)
+    assert np.array_equal(picture, again)
+
+
+def test_a_panel_for_each_option_with_several_values() -> None:
+    assert searched_options(FOUND) == ["overlap_threshold", "nms"]
+    assert searched_options({**FOUND, "settings": SETTINGS[:1]}) == []
+    alone = {**FOUND, "settings": SETTINGS[:2], "methods": {"[b]one": FOUND["methods"]["[b]one"]}}
+    assert sweep_picture(alone).shape != sweep_picture({**alone, "settings": SETTINGS[:1]}).shape
