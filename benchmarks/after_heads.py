@@ -60,7 +60,7 @@ def detectron2(found: Instances, coarse: torch.Tensor, image_size: Any, size_hw:
 
 def ours(found: Instances, coarse: torch.Tensor, image_size: Any, size_hw: Any) -> Any:
     """What PanopticRCNN does with its heads' outputs."""
-    _, masks, _ = instances_at(copied(found), size_hw)
+    masks = instances_at(found, size_hw).masks
     scores = semantic_scores(SemanticLogits(coarse, STRIDE, image_size, size_hw), None, None, with_logits=False)
     return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(HeadOutputs(masks, scores))
 
@@ -91,7 +91,7 @@ def main() -> None:
         inputs = (*heads(image_size, count, seed=count), image_size, size_hw)
         memory = [peak_mib(run, inputs) for run in (detectron2, ours)]
         (ids, info), fused = detectron2(*inputs), ours(*inputs)
-        if fused.segment_ids.tolist() != ids.tolist() or detectron2_segments_info(fused) != info:
+        if fused.segment_ids.tolist() != ids.tolist() or detectron2_segments_info(fused.segments) != info:
             raise SystemExit(f"results differ at {size_hw}, {count} instances")
         pairs = [(seconds(lambda i=inputs: detectron2(*i)), seconds(lambda i=inputs: ours(*i))) for _ in range(rounds)]
         theirs, mine = (statistics.median(times) for times in zip(*pairs, strict=True))

@@ -103,7 +103,7 @@ def main() -> None:
         inputs = scene(size_hw, count, seed=count)
         peaks = [peak_mib(way, inputs) for way in (detectron2, ours)]
         (ids, info), fused = detectron2(*inputs), ours(*inputs)
-        if fused.segment_ids.tolist() != ids.tolist() or detectron2_segments_info(fused) != info:
+        if fused.segment_ids.tolist() != ids.tolist() or detectron2_segments_info(fused.segments) != info:
             raise SystemExit(f"results differ at {size_hw}, {count} instances")
         pairs = [(seconds(lambda i=inputs: detectron2(*i)), seconds(lambda i=inputs: ours(*i))) for _ in range(rounds)]
         theirs, mine = (statistics.median(times) for times in zip(*pairs, strict=True))

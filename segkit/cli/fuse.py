@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segkit.cli.scoring_arguments import add_work, progress_bar
+from segkit.cli.scoring_arguments import add_work, positive, progress_bar
 from segkit.scoring import counts_file
 from segkit.structures import ConfigError, DatasetError
 
@@ -24,8 +24,10 @@ def add_arguments(parser: Parser) -> None:
     """Declare the sub-verbs and their arguments."""
     verbs = parser.add_subparsers(dest="fuse_verb", required=True, metavar="VERB")
     for name, does, declare, work in (
+        ("save", "run a network and save what its heads say, before fusion", _add_save, _save),
         ("run", "fuse saved predictions with one method: COCO panoptic JSON and PNGs", _add_run, _run),
         ("sweep", "search methods and thresholds for the best panoptic quality", _add_sweep, _sweep),
+        ("draw", "the same image fused by each method, side by side", _add_draw, _draw),
         ("priors", "count in annotations which class lies on top of which", _add_priors, _priors),
         ("methods", "list the methods, their options and what they need", lambda one: None, _methods),
     ):
@@ -38,6 +40,25 @@ def run(args: argparse.Namespace) -> int:
     """Run the chosen sub-verb; 0 where all went well."""
     args.fuse_run(args)
     return 0
+
+
+def _add_save(parser: Parser) -> None:
+    parser.add_argument("--config-file", required=True, metavar="FILE", help="config that the weights were trained by")
+    parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
+    parser.add_argument("--output", required=True, metavar="DIR", help="gets inference/<dataset>/head_outputs")
+    parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help="processes, one for each GPU")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="config KEY VALUE pairs, last: DATASETS.TEST, ...")
+
+
+def _add_draw(parser: Parser) -> None:
+    _add_predictions(parser)
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="the folder of the images")
+    parser.add_argument("--image", required=True, nargs="+", metavar="ID", help="image_ids, a row each")
+    parser.add_argument(
+        "--methods", nargs="+", default=[], metavar="NAME", help="default: all that the predictions allow"
+    )
+    _add_set(parser, "option=value", "an option, of every method that has it; method.option=... of one method")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a PNG")
 
 
 def _add_run(parser: Parser) -> None:
@@ -58,6 +79,8 @@ def _add_sweep(parser: Parser) -> None:
     _add_truth(parser, required=True)
     parser.add_argument("--methods", required=True, nargs="+", metavar="NAME", help="`segkit fuse methods` lists them")
     _add_set(parser, "option=v1,v2", "values to try in place of the usual ones; method.option=... for one method")
+    does = "what is used today, to compare with; in all settings, where it is not searched"
+    parser.add_argument("--base", nargs="+", action="extend", default=[], metavar="option=value", help=does)
     parser.add_argument(
         "--per-class", action="store_true", help="then a score threshold for each class, where that is better"
     )
@@ -90,6 +113,19 @@ def _add_set(parser: Parser, metavar: str, what: str) -> None:
 def _add_truth(parser: Parser, required: bool) -> None:
     parser.add_argument("--gt", required=required, type=Path, metavar="FILE", help="panoptic JSON of the truth")
     parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
+
+
+def _save(args: argparse.Namespace) -> None:
+    from segkit.engine import train
+
+    parser = Parser()
+    train.add_arguments(parser)
+    weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
+    ours = ["TEST.SAVE_HEADS", "True", "TEST.EXPORT", "False", "OUTPUT_DIR", args.output]
+    places = ["--config-file", args.config_file, "--num-gpus", str(args.num_gpus)]
+    train.run(parser.parse_args(["--eval-only", *places, *weights, *args.opts, *ours]))
+    for index in sorted(Path(args.output).glob("inference/*/head_outputs")):
+        print(index)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -155,7 +191,7 @@ def _sweep(args: argparse.Namespace) -> None:
     for path in paths:
         counts_file.check_writable(path)
     bench = Workbench.open(args.predictions, args.gt, args.gt_folder)
-    settings = grid(args.methods, args.set, bench.categories)
+    settings = grid(args.methods, args.set, bench.categories, args.base)
     check_needs(bench.saved, [one[0].fusion for one in settings.values()])
     with progress_bar("sweep") as progress:
         options = {"workers": args.workers, "limit": args.problems, "progress": progress}
@@ -171,6 +207,22 @@ def _sweep(args: argparse.Namespace) -> None:
         print(path)
     Console().print(sweep_table(found))
     print(best_text(found))
+
+
+def _draw(args: argparse.Namespace) -> None:
+    from segkit.formats import head_outputs
+    from segkit.report.fusion_grid import fusion_grid
+    from segkit.report.sweep_page import write_picture
+    from segkit.scoring.fusion_draw import fusions_of
+
+    counts_file.check_writable(args.output)
+    saved = head_outputs.load(args.predictions)
+    found = fusions_of(saved, args.image, args.methods, args.set)
+    rows = [(str(image.image_id), args.images / image.file_name, made) for image, made in found]
+    picture = fusion_grid(rows, saved.categories)
+    with counts_file.writing(args.output):
+        write_picture(args.output, picture)
+    print(args.output)
 
 
 def _priors(args: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": ("segkit.cli.evaluate", "score saved predictions, without a model"),
     "compare": ("segkit.cli.compare", "say by how much one set of predictions is better than another"),
     "predict": ("segkit.cli.predict", "segment images with a trained model"),
+    "fuse": ("segkit.cli.fuse", "fuse saved predictions again: other methods and thresholds, the best, the reasons"),
     "data": ("segkit.cli.data", "make, check and convert data"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),
     "doctor": ("segkit.cli.doctor", "check the installation and say how to mend it"),

@@ -26,8 +26,8 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
 
 
 def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEvaluators:
-    """The evaluators that the dataset declares, writing their exports into output_dir unless TEST.EXPORT is False; and the
-    writer of head outputs, if TEST.SAVE_HEADS asks for it."""
+    """The evaluators that the dataset declares, writing their exports into output_dir unless TEST.EXPORT is False; and
+    the writer of head outputs, if TEST.SAVE_HEADS asks for it."""
     truth = Truth(dataset, thing_channels(cfg, dataset))
     options = Options(export=cfg.TEST.EXPORT, boundary=cfg.TEST.BOUNDARY)
     evaluators = []

@@ -67,9 +67,7 @@ def coco_results(output: dict[str, Any], image_id: Any, size_hw: tuple[int, int]
             "bbox": box,
             "score": score,
         }
-        for class_id, box, score in zip(
-            class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True
-        )
+        for class_id, box, score in zip(class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True)
     ]
     for result, rle in zip(results, masks.to_rle() if masks is not None else [], strict=False):
         result["segmentation"] = rle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,11 +74,14 @@ def fates_of(outputs: HeadOutputs, fused: PanopticSegmentation, verdicts: Verdic
     return [fate for fate in found if fate is not None]
 
 
-def _claims_of_stuff(outputs: HeadOutputs) -> list[tuple[int, NDArray[np.bool_]]]:
+def _claims_of_stuff(outputs: HeadOutputs) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     if outputs.stuff_masks is not None:
-        return [*_union_by_class(outputs.stuff_masks).items()]
+        yield from _union_by_class(outputs.stuff_masks).items()
+        return
     stuff_map = outputs.semantic.stuff_map()
-    return [(i, stuff_map == i) for i in np.unique(stuff_map).tolist() if i != THING_CHANNEL]
+    for stuff_id in np.flatnonzero(np.bincount(stuff_map.ravel())).tolist():
+        if stuff_id != THING_CHANNEL:
+            yield stuff_id, stuff_map == stuff_id
 
 
 def _union_by_class(masks: InstanceMasks) -> dict[int, NDArray[np.bool_]]:
@@ -95,8 +99,7 @@ def _fate(
     verdict: Verdict | None,
 ) -> Fate | None:
     """held: the segment ids that lie at the pixels which the candidate claimed."""
-    holders, counts = np.unique(held, return_counts=True)
-    shares = dict(zip(holders.tolist(), counts.tolist(), strict=True))
+    shares = {holder: pixels for holder, pixels in enumerate(np.bincount(held).tolist()) if pixels}
     segment_id = VOID if segment is None else segment.segment_id
     kept_px = 0 if segment is None else shares.pop(segment_id, 0)
     if segment is not None and kept_px == held.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from segkit.fusion.fates import Fate, Verdicts, fates_of
@@ -21,6 +22,8 @@ class FusionMethod(ABC):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    # Whether stuff_area_limit_px comes last: what one limit drops is then what another leaves, less its small classes.
+    area_limit_is_last: ClassVar[bool] = True
     # Options that take their defaults from Detectron2's MODEL.PANOPTIC_FPN.COMBINE, where a config has it.
     of_combine: ClassVar[tuple[str, ...]] = ("stuff_area_limit_px",)
 
@@ -37,6 +40,9 @@ class FusionMethod(ABC):
         if fates is not None and verdicts is not None:
             fates += fates_of(outputs, fused, verdicts)
         return fused
+
+    def check_things(self, names: Sequence[str]) -> None:  # noqa: B027 (most methods are for any classes)
+        """ConfigError where the method was made for other thing classes than these, by contiguous id."""
 
     @abstractmethod
     def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:

@@ -90,7 +90,7 @@ class Axis(NamedTuple):
     """
 
     begins: IntArray
-    cells: IntArray
+    cells: NDArray[np.int32]
     of_first: FloatArray
     of_second: FloatArray
 
@@ -133,7 +133,7 @@ def _axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) -> Axi
     """
     sizes = highs - lows
     begins = np.concatenate([[0], np.cumsum(sizes)])
-    pixels = np.arange(begins[-1]) - np.repeat(begins[:-1] - lows, sizes)
+    pixels = np.arange(begins[-1], dtype=np.int32) - np.repeat((begins[:-1] - lows).astype(np.int32), sizes)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         starts, lengths = np.repeat(edges[:, 0], sizes), np.repeat(edges[:, 1] - edges[:, 0], sizes)
         place = (pixels.astype(np.float32) + np.float32(0.5) - starts) / lengths * np.float32(2) - np.float32(1)
@@ -143,7 +143,7 @@ def _axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) -> Axi
     near = (before >= -1) & (before < count)
     of_second = np.where(near, place - before, np.float32(0))
     of_first = np.where(near, np.float32(1) - of_second, np.float32(0))
-    return Axis(begins, np.where(near, before, -1).astype(np.int64) + 1, of_first, of_second)
+    return Axis(begins, np.where(near, before, np.float32(-1)).astype(np.int32) + 1, of_first, of_second)
 
 
 def _paste_each(mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray) -> None:
@@ -235,7 +235,7 @@ def _states(padded: FloatArray, threshold: np.float32) -> NDArray[np.uint8]:
 
 
 @compiled
-def _find_spans(states: NDArray[np.uint8], cells: IntArray, spans: IntArray) -> int:
+def _find_spans(states: NDArray[np.uint8], cells: NDArray[np.int32], spans: IntArray) -> int:
     """How many spans of pixels of one state there are; into spans: (first pixel, the one after its last, state)."""
     count, x = 0, 0
     while x < cells.size:
@@ -248,7 +248,9 @@ def _find_spans(states: NDArray[np.uint8], cells: IntArray, spans: IntArray) -> 
 
 
 @compiled
-def _gather(padded: FloatArray, cell: int, cells: IntArray, start: int, stop: int, corners: FloatArray) -> None:
+def _gather(
+    padded: FloatArray, cell: int, cells: NDArray[np.int32], start: int, stop: int, corners: FloatArray
+) -> None:
     """Into corners, (4, w): the four values around each of these pixels of a row."""
     above, below = padded[cell], padded[cell + 1]
     for x in range(start, stop):

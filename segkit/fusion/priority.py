@@ -6,7 +6,7 @@ class pairs, counted in annotations, in place of the learned head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,6 +54,14 @@ class PriorityFusion(HeuristicFusion):
     @cached_property
     def _on_top(self) -> frozenset[tuple[int, int]]:
         return self._table.pairs_on_top(self.margin, self.min_count) if self._table else frozenset()
+
+    def check_things(self, names: Sequence[str]) -> None:
+        """ConfigError where the priors were counted on other things."""
+        if self._table is None or [name for _, name in self._table.things] == [*names]:
+            return
+        listed = ", ".join(name for _, name in self._table.things[:5])
+        problem = f"expected priors of the {len(names)} things {', '.join(names[:5])}, ..., got some of {listed}, ..."
+        raise ConfigError(problem, where=self.priors, remedy="count them on this dataset: segkit fuse priors")
 
     def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
         """See the class; outputs: crops and the best channel of each pixel. ConfigError for a thing class that the

@@ -31,7 +31,9 @@ def fusion_of(cfg: CfgNode) -> FusionMethod:
     given = _plain(node.OPTIONS)
     try:
         options = by_contiguous_id(given, dict(enumerate(cfg.MODEL.PANOPTIC.THING_NAMES)))
-        return build_fusion(node.NAME, **{name: defaults[name] for name in taken if name in own} | options)
+        fusion = build_fusion(node.NAME, **{name: defaults[name] for name in taken if name in own} | options)
+        fusion.check_things(cfg.MODEL.PANOPTIC.THING_NAMES)
+        return fusion
     except ConfigError as error:
         raise ConfigError(str(error), where="MODEL.PANOPTIC.FUSION") from None
 

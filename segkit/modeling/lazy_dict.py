@@ -51,7 +51,7 @@ class LazyDict(dict[str, Any]):
     def __reduce__(self) -> Any:
         return dict, (self.copy(),)
 
-    __hash__ = None  # type: ignore[assignment]
-    get = MutableMapping.get
+    __hash__ = None
+    get = MutableMapping.get  # type: ignore[assignment]
     pop = MutableMapping.pop
     setdefault = MutableMapping.setdefault

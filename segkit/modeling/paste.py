@@ -21,5 +21,5 @@ def paste_crops(
     mask_probs: (N, m, m') float in [0, 1]. boxes_xyxy: (N, 4) float, pixels of the output image of size_hw. scores:
     (N,) float. class_ids: (N,) integers. N may be 0.
     """
-    floats = (tensor.detach().float().cpu().numpy() for tensor in (mask_probs, boxes_xyxy, scores))
-    return paste(*floats, class_ids.detach().long().cpu().numpy(), size_hw, threshold)
+    probs, boxes, found = (tensor.detach().float().cpu().numpy() for tensor in (mask_probs, boxes_xyxy, scores))
+    return paste(probs, boxes, found, class_ids.detach().long().cpu().numpy(), size_hw, threshold)

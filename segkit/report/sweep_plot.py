@@ -19,7 +19,6 @@ MARKERS = ("o", "s", "^", "D")
 STEP_NAMES = {"default": "default", "tuned": "tuned", "per_class": "per class"}
 COLUMNS = 4  # of options in a row, at most
 WIDTH_INCHES, ROW_INCHES, DPI = 13.0, 4.0, 110
-GRID = 12  # columns that can be shared by 1, 2, 3 or 4 panels
 MOST_OPTIONS = 8
 
 
@@ -31,15 +30,16 @@ def sweep_picture(found: Mapping[str, Any]) -> NDArray[np.uint8]:
     the choosing half of the method's choice with this option alone changed.
     """
     options = searched_options(found)[:MOST_OPTIONS]
-    columns = min(COLUMNS, max(len(options), 1))
-    rows, width = 1 + -(-len(options) // columns), GRID // columns
+    rows = 1 + -(-len(options) // COLUMNS)
     figure = Figure(figsize=(WIDTH_INCHES, ROW_INCHES * rows), dpi=DPI, layout="constrained")
-    grid = figure.add_gridspec(rows, GRID)
-    _front(figure.add_subplot(grid[0, : GRID // 2]), found)
-    _confirmed(figure.add_subplot(grid[0, GRID // 2 :]), found)
-    for place, option in enumerate(options):
-        row, column = divmod(place, columns)
-        _option(figure.add_subplot(grid[1 + row, width * column : width * (column + 1)]), found, option)
+    bands = figure.subfigures(rows, 1, squeeze=False)[:, 0]  # each with columns of its own
+    left, right = bands[0].subplots(1, 2)
+    _front(left, found)
+    _confirmed(right, found)
+    for row, band in enumerate(bands[1:]):
+        shown = options[COLUMNS * row : COLUMNS * (row + 1)]
+        for axes, option in zip(band.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            _option(axes, found, option)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     rgba = canvas.buffer_rgba()  # type: ignore[no-untyped-call]

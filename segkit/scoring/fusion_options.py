@@ -72,36 +72,52 @@ def setting_of(name: str, assignments: Sequence[str], categories: CategorySet) -
         if option in options:
             raise ConfigError(f"expected option {option!r} once, got it twice")
         options[option] = _number(_yaml(value, text))
-    return Setting(name, build_fusion(name, **by_contiguous_id(options, things_of(categories))))
+    return _setting(name, options, things_of(categories))
 
 
-def grid(names: Sequence[str], assignments: Sequence[str], categories: CategorySet) -> dict[str, list[Setting]]:
+def grid(
+    names: Sequence[str], assignments: Sequence[str], categories: CategorySet, base: Sequence[str] = ()
+) -> dict[str, list[Setting]]:
     """method -> all its settings of a sweep, the first being its default.
 
     names: methods. assignments: `option=v1,v2,...`, of every method that has the option, or `method.option=v1,...`;
-    they take the place of GRIDS. The default has the method's own value for each option that is searched, and the
-    given one for an option with a single value. ConfigError as `setting_of`, for an option that no method has, and for
-    a method named twice.
+    they take the place of GRIDS. base: `option=value` of the default, what is used today; an option that is not
+    searched has it in all settings. Else the default has the method's own value, and of an option with a single value
+    that. ConfigError as `setting_of`, for an option that no method has, and for a method named twice.
     """
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ConfigError(f"expected each method once, got {twice} more than once")
     usual = {name: defaults(name) for name in names}
-    grids = {name: {option: GRIDS[option] for option in options if option in GRIDS} for name, options in usual.items()}
+    today = _assigned(usual, base)
+    if several := [text for text in base if len(_values(_parts(text)[2], text)) > 1]:
+        raise ConfigError(f"expected one value of today's, got {several[0]!r}")
+    searched = _assigned(usual, assignments)
+    made = {}
+    for name, options in usual.items():
+        grids = {option: GRIDS[option] for option in options if option in GRIDS}
+        default = {option: values[0] for option, values in today[name].items()}
+        made[name] = _settings(name, today[name] | grids | searched[name], default, things_of(categories))
+    return made
+
+
+def _assigned(
+    usual: Mapping[str, Mapping[str, Any]], assignments: Sequence[str]
+) -> dict[str, dict[str, tuple[Any, ...]]]:
+    """method -> option -> values, of texts `option=v1,v2` and `method.option=v1`; those for one method come first."""
     given: dict[tuple[str, str], tuple[Any, ...]] = {}
     for text in assignments:
         method, option, value = _parts(text)
-        having = [name for name in names if option in usual[name] and method in ("", name)]
-        if not having:
-            raise ConfigError(f"{text!r}: none of the methods {[*names]} has this option", remedy=_known(usual))
+        if not any(option in options and method in ("", name) for name, options in usual.items()):
+            raise ConfigError(f"{text!r}: none of the methods {[*usual]} has this option", remedy=_known(usual))
         if (method, option) in given:
             raise ConfigError(f"expected option {option!r} once, got it twice")
         given[method, option] = _values(value, text)
-    for (method, option), values in sorted(given.items(), key=lambda item: item[0][0] != ""):  # a method's own is last
-        for name in names:
-            if option in usual[name] and method in ("", name):
-                grids[name][option] = values
-    things = things_of(categories)
-    return {name: _settings(name, grids[name], things) for name in names}
+    found: dict[str, dict[str, tuple[Any, ...]]] = {name: {} for name in usual}
+    for (method, option), values in sorted(given.items(), key=lambda item: item[0][0] != ""):
+        for name, options in usual.items():
+            if option in options and method in ("", name):
+                found[name][option] = values
+    return found
 
 
 def things_of(categories: CategorySet) -> dict[int, str]:
@@ -122,14 +138,22 @@ def plain_options(options: Mapping[str, Any], categories: CategorySet) -> dict[s
     return plain
 
 
-def _settings(name: str, values_of: Mapping[str, Sequence[Any]], things: Mapping[int, str]) -> list[Setting]:
+def _settings(
+    name: str, values_of: Mapping[str, Sequence[Any]], default: Mapping[str, Any], things: Mapping[int, str]
+) -> list[Setting]:
     fixed = {option: values[0] for option, values in values_of.items() if len(values) == 1}
     chosen = [dict(zip(values_of, values, strict=True)) for values in itertools.product(*values_of.values())]
     made: dict[str, Setting] = {}
-    for options in [{**fixed}, *chosen]:
-        setting = Setting(name, build_fusion(name, **by_contiguous_id(options, things)))
+    for options in [{**fixed, **default}, *chosen]:
+        setting = _setting(name, options, things)
         made.setdefault(repr(setting.options()), setting)
     return [*made.values()]
+
+
+def _setting(name: str, options: Mapping[str, Any], things: Mapping[int, str]) -> Setting:
+    fusion = build_fusion(name, **by_contiguous_id(options, things))
+    fusion.check_things([*things.values()])
+    return Setting(name, fusion)
 
 
 def _parts(text: str) -> tuple[str, str, str]:

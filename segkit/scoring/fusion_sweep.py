@@ -127,7 +127,7 @@ class _Plan:
         members: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for number, setting in enumerate(settings):
             options = options_of(setting.fusion)
-            apart = getattr(setting.fusion, "area_limit_is_last", True) and AREA_LIMIT in options
+            apart = setting.fusion.area_limit_is_last and AREA_LIMIT in options
             area_limit = float(options.pop(AREA_LIMIT)) if apart else -np.inf
             members.setdefault((setting.name, repr(options)), []).append((number, area_limit))
         # Of the settings of a fusion the one with the smallest limit is fused.

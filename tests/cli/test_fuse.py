@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from segkit.cli import main as cli
+from segkit.cli.main import main
 from segkit.fusion import FUSION_METHODS, LOGITS, HeuristicFusion, build_fusion
 from segkit.fusion.class_keys import by_contiguous_id
 from segkit.scoring.fusion_options import things_of
@@ -18,8 +18,7 @@ from tests.scoring.fusion_scenes import CATEGORIES, write
 
 
 @pytest.fixture(autouse=True)
-def _verb(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cli.VERBS, "fuse", ("segkit.cli.fuse", "fuse saved predictions again"))
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
 
 
@@ -28,7 +27,7 @@ def run(capsys: Any) -> Any:
     """Runs `segkit fuse`: (exit code, stdout, stderr)."""
 
     def fuse(*arguments: Any) -> tuple[int, str, str]:
-        code = cli.main(["fuse", *map(str, arguments)])
+        code = main(["fuse", *map(str, arguments)])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -74,7 +74,7 @@ def test_overlap_of_a_kept_one_that_has_nothing_left() -> None:
 
 
 def test_stuff_that_is_shrunk_swallowed_or_too_small() -> None:
-    """A takes the one pixel of stuff 1 and one of the three of stuff 2. Of two of stuff 3 it leaves one, fewer than 2."""
+    """A takes the one pixel of stuff 1 and one of the three of stuff 2; of stuff 3 it leaves one, fewer than 2."""
     ids, fates = fused_and_told(outputs([A], [0.75], [0, 0, 1, 2, 2, 2]), stuff_area_limit_px=2)
     assert ids == [[1, 1, 1, 1, 2, 2]]
     assert fates == [

@@ -173,7 +173,7 @@ def test_identical_to_detectron2(way: bool, scene: tuple[Any, ...], dtype: str) 
         fused = HeuristicFusion(overlap, limit, score)(outputs(ours, stuff.astype(dtype)))
     assert fused.segment_ids.tolist() == ids.tolist()
     assert fused.segment_ids.dtype == np.int32
-    assert detectron2_segments_info(fused) == info
+    assert detectron2_segments_info(fused.segments) == info
 
 
 @pytest.mark.skipif(not COMPILED, reason="needs numba")

@@ -89,6 +89,21 @@ def test_a_lead_that_rounding_can_eat_up_is_computed() -> None:
 
 
 @needs_fused
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize("is_column", [False, True])
+def test_a_weight_so_small_that_the_other_is_one(is_column: bool) -> None:
+    # Of 74 pixels over two small ones, number 18 lies at 18.5 * 2 / 74 - 0.5 = 0, which float32 rounds to 1.2e-8: the
+    # first weight is 1 and the second not 0, so channel 0 is just below channel 3, with which it is equal at pixel 0.
+    logits = np.array([[[0, -1]], [[-1, -1]], [[-1, 0]], [[0, 0]]], dtype=np.float32)
+    sizes = (1, 2), (1, 74)
+    if is_column:
+        logits, sizes = np.ascontiguousarray(logits.transpose(0, 2, 1)), ((2, 1), (74, 1))
+    found = upsampled_winners(logits, 1, *sizes)
+    assert found.ravel()[17:20].tolist() == [0, 3, 3]
+    assert np.array_equal(found, detectron2(logits, 1, *sizes).argmax(axis=0))
+
+
+@needs_fused
 @pytest.mark.parametrize("kind", ["smooth", "noise", "few values"])
 @pytest.mark.parametrize(
     ("shape", "scale", "image_size_hw", "size_hw"),

@@ -28,8 +28,8 @@ from segkit.fusion.paste import paste
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.after_heads.pasting import ROWS_PER_STEP
 from segkit.modeling.after_heads.rows import Detections, first_rows, score_limits
-from segkit.modeling.after_heads.semantic import CHANNELS_PER_STEP, best_channels
-from segkit.modeling.after_heads.table import FusedTensors, to_panoptic, to_segments
+from segkit.modeling.after_heads.semantic import CHANNELS_PER_STEP, best_channels, nan_logits
+from segkit.modeling.after_heads.table import NAN_INSTANCES, NAN_LOGITS, FusedTensors, to_panoptic, to_segments
 from segkit.modeling.after_heads.tensors import fuse_heuristic
 from segkit.modeling.after_heads.whole import AfterHeads, Sizes, boxes_at, detections_of, on_tensors, stacked
 from segkit.structures import ConfigError, HeadOutputs, PanopticSegmentation, Segment, SemanticScores
@@ -282,12 +282,10 @@ def test_stuff_ids_of_channels() -> None:
 def test_best_channels_are_detectron2s_first_of_equal_ones_included() -> None:
     channels = CHANNELS_PER_STEP + 5
     ties = torch.randint(0, 3, (2, channels, 7, 9), generator=torch.Generator().manual_seed(0)).float()
-    found, nan = best_channels(ties, (7, 9), (7, 9))
-    assert torch.equal(found, ties.argmax(1))
-    assert not nan.any()
+    assert torch.equal(best_channels(ties, (7, 9), (7, 9)), ties.argmax(1))
     logits = torch.randn((1, channels, 7, 9), generator=torch.Generator().manual_seed(1))
     assert torch.equal(
-        best_channels(logits, (6, 8), (11, 5))[0][0], sem_seg_postprocess(logits[0], (6, 8), 11, 5).argmax(0)
+        best_channels(logits, (6, 8), (11, 5))[0], sem_seg_postprocess(logits[0], (6, 8), 11, 5).argmax(0)
     )
 
 
@@ -324,6 +322,16 @@ def test_nan_logits_are_an_error_if_they_lie_in_the_image() -> None:
     logits = inputs([3])[1]
     logits[0, 0, -1] = torch.nan
     assert to_panoptic(path(stacked(found), logits, SIZES._replace(image_size=(16, 30))).unbatched())
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 14, 15, 16, 17, 18, 19, 23, 24])
+def test_nan_is_looked_for_in_just_the_logits_that_the_image_is_made_of(length: int) -> None:
+    for row in range(6):
+        logits = torch.zeros(1, 1, 6, 8)
+        logits[0, 0, row] = torch.nan
+        full = F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
+        assert nan_logits(logits, (length, 32), 4).item() == full[:, :, :length].isnan().any()
+        assert nan_logits(full, (length, 32)).item() == full[:, :, :length].isnan().any()
 
 
 def test_ids_out_of_range_are_errors() -> None:
@@ -439,6 +447,9 @@ def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> Non
         np.testing.assert_array_equal(ran[0], eager.ids.numpy())
         np.testing.assert_array_equal(ran[1], eager.table.numpy())
         assert len(to_panoptic(eager.unbatched())[0].segments) > 3
+    given[0][1, 0, 3, 3] = given[-1][0, 2, 1, 1] = torch.nan  # a mask of the second image, a logit of the first
+    table = session.run(None, {name: value.numpy() for name, value in zip(names, given, strict=True)})[1]
+    assert table[:, -1, 0].tolist() == [NAN_LOGITS, NAN_INSTANCES]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

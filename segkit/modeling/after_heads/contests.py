@@ -21,7 +21,7 @@ from segkit.modeling.after_heads.finish import fused_of_owners, histogram
 from segkit.modeling.after_heads.pasting import MASK_THRESHOLD, ROWS_PER_STEP, paste_probs, sampling_axes
 from segkit.modeling.after_heads.rows import Detections, by_score, candidate_rows, problems_of
 from segkit.modeling.after_heads.semantic import CHANNELS_PER_STEP
-from segkit.modeling.after_heads.table import NAN_LOGITS, NO_CHANNEL, FusedTensors
+from segkit.modeling.after_heads.table import NO_CHANNEL, FusedTensors
 from segkit.structures import NO_THING, THING_CHANNEL
 
 WORD = 63  # bits of an int64 that are used
@@ -46,9 +46,15 @@ class Channels(NamedTuple):
         return cls(stuff_ids, thing_ids, is_stuff.nonzero()[:, 0], (~is_stuff).nonzero()[:, 0], int(stuff_ids.max()))
 
 
-def fuse_upsnet(found: Detections, logits: torch.Tensor, channels: Channels, rule: UPSNetFusion) -> FusedTensors:
-    """UPSNetFusion. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W)."""
-    problems = _problems(found, logits.amax(1))
+def fuse_upsnet(
+    found: Detections,
+    logits: torch.Tensor,
+    channels: Channels,
+    rule: UPSNetFusion,
+    nan_logits: torch.Tensor | None = None,
+) -> FusedTensors:
+    """UPSNetFusion. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool."""
+    problems = problems_of(found, nan_logits)
     best, instance_ids = by_score(found)
     good = candidate_rows(best, rule.instance_score_threshold, nms_threshold=rule.nms_threshold)
     values, channel = _best_of(logits, channels.of_stuff)
@@ -65,25 +71,35 @@ def fuse_upsnet(found: Detections, logits: torch.Tensor, channels: Channels, rul
 
 
 def fuse_efficientps(
-    found: Detections, logits: torch.Tensor, channels: Channels, rule: EfficientPSFusion
+    found: Detections,
+    logits: torch.Tensor,
+    channels: Channels,
+    rule: EfficientPSFusion,
+    nan_logits: torch.Tensor | None = None,
 ) -> FusedTensors:
-    """EfficientPSFusion. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W)."""
-    highest, channel = logits.max(1)
+    """EfficientPSFusion. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool."""
     best, instance_ids = by_score(found)
     good = candidate_rows(best, rule.instance_score_threshold)
     values, _ = _best_of(logits, channels.of_stuff)
-    contest = _Contest(best, logits, channels, values, channels.stuff_ids[channel])
+    contest = _Contest(best, logits, channels, values, channels.stuff_ids[logits.max(1).indices])
     rivals = torch.ones_like(good)[:, None, :].expand(*good.shape, good.shape[1])
     kept = contest.run(good, rivals, rule.overlap_threshold, _fused_logit)
-    problems = _problems(found, highest) + contest.without_channel(kept)
+    problems = problems_of(found, nan_logits) + contest.without_channel(kept)
     limit = max(rule.stuff_area_limit_px, 1)
     return fused_of_owners(best, instance_ids, contest.owners, None, channels.stuff_count, limit, problems)
 
 
 def fuse_mask_argmax(
-    found: Detections, logits: torch.Tensor, channels: Channels, rule: MaskArgmaxFusion
+    found: Detections,
+    logits: torch.Tensor,
+    channels: Channels,
+    rule: MaskArgmaxFusion,
+    nan_logits: torch.Tensor | None = None,
 ) -> FusedTensors:
-    """MaskArgmaxFusion for a semantic head. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W)."""
+    """MaskArgmaxFusion for a semantic head.
+
+    found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool.
+    """
     highest, channel = logits.max(1)
     best, instance_ids = by_score(found)
     good = best.valid & (best.scores.float() > float(np.float32(rule.object_mask_threshold)))
@@ -101,14 +117,14 @@ def fuse_mask_argmax(
         owners = owners.masked_fill(won, rank)
         solid = (won & own) | (~won & solid)  # ONNX runtimes have no Where of truth values
         own_px.append(own.sum((1, 2)))
-    won_px = histogram(owners, total + channels.stuff_count + 1)[:, :total]
-    all_own = torch.stack(own_px, dim=1) if own_px else won_px
-    lost = (all_own > 0) & (won_px.double() / all_own.double() < rule.overlap_threshold)
-    lost = torch.cat([lost, lost.new_zeros((len(lost), channels.stuff_count + 1))], dim=1)
-    of_lost = lost.gather(1, owners.flatten(1).long()).reshape(owners.shape)
-    owners = owners.masked_fill(of_lost | ~solid, total)
+    if own_px:
+        lost = _lost(owners, torch.stack(own_px, dim=1), channels.stuff_count, rule.overlap_threshold)
+        solid = solid & ~lost
+    owners = owners.masked_fill(~solid, total)
     limit = max(rule.stuff_area_limit_px, 1)
-    return fused_of_owners(best, instance_ids, owners, None, channels.stuff_count, limit, _problems(found, highest))
+    return fused_of_owners(
+        best, instance_ids, owners, None, channels.stuff_count, limit, problems_of(found, nan_logits)
+    )
 
 
 class _Contest:
@@ -214,6 +230,15 @@ def _best_of(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, 
     return values, channels
 
 
+def _lost(owners: torch.Tensor, own_px: torch.Tensor, stuff_count: int, overlap_threshold: float) -> torch.Tensor:
+    """(B, H, W) bool: pixels won by an instance that won fewer than the share overlap_threshold of its own, (B, N)."""
+    bins = own_px.shape[1] + stuff_count + 1
+    won_px = histogram(owners, bins)[:, : own_px.shape[1]]
+    lost = (own_px > 0) & (won_px.double() / own_px.double() < overlap_threshold)
+    lost = torch.cat([lost, lost.new_zeros((len(lost), stuff_count + 1))], dim=1)
+    return lost.gather(1, owners.flatten(1).long()).reshape(owners.shape)
+
+
 def _softmax(logits: torch.Tensor, highest: torch.Tensor, of_stuff: torch.Tensor) -> torch.Tensor:
     """(B, H, W) float32: the probability of a channel with the logit of_stuff, summed in fixed point as on the CPU."""
     total = torch.zeros_like(highest, dtype=torch.float64)
@@ -236,7 +261,3 @@ def _centres_inside(low: torch.Tensor, high: torch.Tensor, length: int) -> torch
     """(B, N, length) bool: pixels whose centre, pixel + 0.5, is in [low, high)."""
     pixels = torch.arange(length, dtype=torch.float64, device=low.device)
     return (pixels >= low.double()[:, :, None] - 0.5) & (pixels < high.double()[:, :, None] - 0.5)
-
-
-def _problems(found: Detections, highest: torch.Tensor) -> torch.Tensor:
-    return problems_of(found) + highest.isnan().flatten(1).any(1) * NAN_LOGITS

@@ -11,7 +11,9 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import Instances
 from torch.nn import functional as F
 
+from segkit.fusion import FusionMethod
 from segkit.fusion.semantic_winners import upsampled_winners
+from segkit.modeling.after_heads.whole import on_tensors
 from segkit.modeling.paste import paste_crops
 from segkit.structures import InstanceMasks, SemanticScores
 from segkit.structures.compiled import COMPILED
@@ -63,26 +65,40 @@ def semantic_scores(
     return SemanticScores(full.max(dim=0).indices.numpy(), stuff.numpy(), things.numpy(), full.numpy())
 
 
-def instances_at(found: Instances, size_hw: tuple[int, int]) -> tuple[Instances, InstanceMasks, torch.Tensor]:
-    """Instances in output pixels without masks, the same as crops, and their mask head outputs (N, m, m).
+@dataclass(frozen=True)
+class PlacedInstances:
+    """Instances in output pixels: as Detectron2's without masks, as crops, and what the mask head gave, (N, m, m')."""
 
-    found: of the ROI heads, in the network's pixels, pred_masks (N, 1, m, m) probabilities. Instances whose boxes are
-    empty are left out, as Detectron2's detector_postprocess does.
+    instances: Instances
+    masks: InstanceMasks
+    mask_probs: torch.Tensor
+
+    def with_full_masks(self) -> Instances:
+        """The instances with Detectron2's pred_masks (N, H, W) bool."""
+        full = Instances(self.instances.image_size, **self.instances.get_fields())
+        if self.mask_probs.device.type == "cpu":
+            full.pred_masks = torch.from_numpy(self.masks.to_full())
+        else:
+            full.pred_masks = paste_masks_in_image(self.mask_probs, full.pred_boxes, self.masks.size_hw)
+        return full
+
+
+def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
+    """The instances in pixels of the output.
+
+    found: of the ROI heads, in the network's pixels, pred_masks (N, 1, m, m) probabilities; it is not changed.
+    Instances whose boxes are empty are left out, as Detectron2's detector_postprocess does.
     """
     fields = {**found.get_fields(), "row": torch.arange(len(found), device=found.scores.device)}
+    fields["pred_boxes"] = fields["pred_boxes"].clone()
     mask_probs = fields.pop("pred_masks")[:, 0]
     instances = detector_postprocess(Instances(found.image_size, **fields), *size_hw)
     mask_probs = mask_probs[instances.get("row")]
     instances.remove("row")
     masks = paste_crops(mask_probs, instances.pred_boxes.tensor, instances.scores, instances.pred_classes, size_hw)
-    return instances, masks, mask_probs
+    return PlacedInstances(instances, masks, mask_probs)
 
 
-def with_full_masks(instances: Instances, masks: InstanceMasks, mask_probs: torch.Tensor) -> Instances:
-    """The instances with Detectron2's pred_masks (N, H, W) bool."""
-    full = Instances(instances.image_size, **instances.get_fields())
-    if mask_probs.device.type == "cpu":
-        full.pred_masks = torch.from_numpy(masks.to_full())
-    else:
-        full.pred_masks = paste_masks_in_image(mask_probs, instances.pred_boxes, masks.size_hw)
-    return full
+def fuses_on_device(fusion: FusionMethod, tensor: torch.Tensor) -> bool:
+    """Whether the fusion runs where the tensor is: on a GPU and by a method of `AfterHeads`; else on the CPU."""
+    return tensor.device.type != "cpu" and on_tensors(fusion)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from segkit.fusion import HeuristicFusion
-from segkit.modeling.after_heads.table import NAN_INSTANCES, NEGATIVE_CLASS
+from segkit.modeling.after_heads.table import NAN_INSTANCES, NAN_LOGITS, NEGATIVE_CLASS
 
 
 class Detections(NamedTuple):
@@ -38,12 +38,13 @@ def score_limits(rule: HeuristicFusion) -> torch.Tensor:
     return torch.tensor(of_class, dtype=torch.float64).reshape(-1, 2).T.contiguous()
 
 
-def problems_of(found: Detections) -> torch.Tensor:
-    """(B,) int64: what is wrong with the valid rows, see `table.PROBLEMS`."""
+def problems_of(found: Detections, nan_logits: torch.Tensor | None) -> torch.Tensor:
+    """(B,) int64: what is wrong with the valid rows, and with the logits if the (B,) bool says so: `table.PROBLEMS`."""
     finite = found.boxes_xyxy.isfinite().all(2) & found.scores.isfinite()
     finite = finite & found.mask_probs.isfinite().flatten(2).all(2)
     problems = (~finite & found.valid).any(1) * NAN_INSTANCES
-    return problems + ((found.class_ids < 0) & found.valid).any(1) * NEGATIVE_CLASS
+    problems = problems + ((found.class_ids < 0) & found.valid).any(1) * NEGATIVE_CLASS
+    return problems if nan_logits is None else problems + nan_logits * NAN_LOGITS
 
 
 def by_score(found: Detections) -> tuple[Detections, torch.Tensor]:

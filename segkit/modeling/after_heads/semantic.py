@@ -10,14 +10,13 @@ CHANNELS_PER_STEP = 16  # resized at once: 4 bytes a pixel each, so never C x H 
 
 def best_channels(
     logits: torch.Tensor, image_size: tuple[int, int], size_hw: tuple[int, int], scale: int = 1
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The channel of the highest logit at each pixel, of equal ones the first; and whether a NaN decided somewhere.
+) -> torch.Tensor:
+    """(B, H, W) int64: the channel of the highest logit at each pixel, of equal ones the first.
 
     logits: (B, C, h, w) float, of padded images. image_size: (height, width) that the network saw of each image,
     without padding. size_hw: of the output. scale: above 1 for logits of before the head's own interpolation
-    (Detectron2's SemSegFPNHead.layers), by so much.
-    Returns (B, H, W) int64, what `sem_seg_postprocess(...).argmax(0)` of detectron2/modeling/postprocessing.py gives,
-    and (B,) bool.
+    (Detectron2's SemSegFPNHead.layers), by so much. Equal to `sem_seg_postprocess(...).argmax(0)` of
+    detectron2/modeling/postprocessing.py; what it says where a logit is NaN is undefined, see `nan_logits`.
     """
     best: tuple[torch.Tensor, torch.Tensor] | None = None
     for start in range(0, logits.shape[1], CHANNELS_PER_STEP):
@@ -25,12 +24,21 @@ def best_channels(
         values, channels = part.max(1)
         channels = channels + start
         if best is not None:
-            higher = (values > best[0]) | values.isnan()
+            higher = values > best[0]
             values, channels = torch.where(higher, values, best[0]), torch.where(higher, channels, best[1])
         best = values, channels
     if best is None:
         raise ValueError(f"logits must have at least one channel, got {tuple(logits.shape)}")
-    return best[1], best[0].isnan().flatten(1).any(1)
+    return best[1]
+
+
+def nan_logits(logits: torch.Tensor, image_size: tuple[int, int], scale: int = 1) -> torch.Tensor:
+    """(B,) bool: whether one of the logits that pixels of the image are made of is NaN; arguments: `best_channels`.
+
+    Looked for before they are resized, where they are fewest, and not in the maxima, which hide NaN in ONNX runtimes.
+    """
+    rows, columns = (length if scale == 1 else int((length - 0.5) / scale - 0.5) + 2 for length in image_size)
+    return logits[:, :, :rows, :columns].isnan().flatten(1).any(1)
 
 
 def resized(

@@ -11,7 +11,7 @@ from segkit.fusion import HeuristicFusion
 from segkit.modeling.after_heads.finish import fused_of_owners, histogram
 from segkit.modeling.after_heads.pasting import MASK_THRESHOLD, ROWS_PER_STEP, paste_probs, sampling_axes
 from segkit.modeling.after_heads.rows import Detections, by_score, candidate_rows, problems_of
-from segkit.modeling.after_heads.table import NAN_LOGITS, STUFF_RANGE, FusedTensors
+from segkit.modeling.after_heads.table import STUFF_RANGE, FusedTensors
 from segkit.structures import ConfigError
 
 NMS_ON_TENSORS = ("none", "box")
@@ -34,7 +34,8 @@ def fuse_heuristic(
     """
     if rule.nms not in NMS_ON_TENSORS:
         raise ConfigError(f"nms must be one of {NMS_ON_TENSORS} on tensors, got {rule.nms!r}", remedy="fuse on the CPU")
-    problems = _problems(found, stuff_map, stuff_count, nan_logits)
+    outside = (stuff_map < 0) | (stuff_map > stuff_count)
+    problems = problems_of(found, nan_logits) + outside.flatten(1).any(1) * STUFF_RANGE
     stuff_map = stuff_map.clamp(0, stuff_count)
     best, instance_ids = by_score(found)
     nms_threshold = rule.nms_threshold if rule.nms == "box" else None
@@ -44,14 +45,6 @@ def fuse_heuristic(
     at_zero = rule.stuff_area_limit_px <= 0
     there = histogram(stuff_map, stuff_count + 1)[:, 1:] > 0 if at_zero else stuff_count
     return fused_of_owners(best, instance_ids, owners, kept, there, rule.stuff_area_limit_px, problems)
-
-
-def _problems(
-    found: Detections, stuff_map: torch.Tensor, stuff_count: int, nan_logits: torch.Tensor | None
-) -> torch.Tensor:
-    problems = problems_of(found)
-    problems = problems + ((stuff_map < 0) | (stuff_map > stuff_count)).flatten(1).any(1) * STUFF_RANGE
-    return problems if nan_logits is None else problems + nan_logits * NAN_LOGITS
 
 
 def _claim(

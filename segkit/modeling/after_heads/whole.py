@@ -15,7 +15,7 @@ from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.after_heads.contests import Channels, fuse_efficientps, fuse_mask_argmax, fuse_upsnet
 from segkit.modeling.after_heads.rows import Detections, score_limits
-from segkit.modeling.after_heads.semantic import best_channels, resized
+from segkit.modeling.after_heads.semantic import best_channels, nan_logits, resized
 from segkit.modeling.after_heads.table import FusedTensors
 from segkit.modeling.after_heads.tensors import NMS_ON_TENSORS, fuse_heuristic
 from segkit.structures import NO_THING, ConfigError
@@ -85,13 +85,13 @@ class AfterHeads(nn.Module):
         """
         boxes, nonempty = boxes_at(found.boxes_xyxy, sizes.image_size, sizes.size_hw)
         found = found._replace(boxes_xyxy=boxes, valid=found.valid & nonempty)
+        nan = nan_logits(logits, sizes.image_size, sizes.scale)
         if isinstance(self.rule, HeuristicFusion):
-            channels, nan = best_channels(logits, sizes.image_size, sizes.size_hw, sizes.scale)
-            stuff_map = self.stuff_ids[channels]
+            stuff_map = self.stuff_ids[best_channels(logits, *sizes)]
             return fuse_heuristic(found, stuff_map, self.stuff_count, self.rule, self.limits, nan)
-        full = resized(logits, sizes.image_size, sizes.size_hw, sizes.scale).float()
+        full = resized(logits, *sizes).float()
         space = Channels(self.stuff_ids, self.thing_ids, self.of_stuff, self.of_things, self.stuff_count)
-        return CONTESTS[type(self.rule)](found, full, space, self.rule)
+        return CONTESTS[type(self.rule)](found, full, space, self.rule, nan)
 
     def images(
         self, found: Sequence[Detections], logits: Sequence[torch.Tensor], sizes: Sequence[Sizes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -13,10 +15,12 @@ from torch import nn
 
 from segkit.formats.head_outputs import rounded
 from segkit.fusion import LOGITS, FusionMethod
-from segkit.modeling.after_heads.door import SemanticLogits, instances_at, semantic_scores, with_full_masks
+from segkit.modeling.after_heads.door import SemanticLogits, fuses_on_device, instances_at, semantic_scores
+from segkit.modeling.after_heads.table import to_segments
+from segkit.modeling.after_heads.whole import AfterHeads, Sizes, detections_of
 from segkit.modeling.fusion_config import fusion_of
 from segkit.modeling.lazy_dict import Lazy, LazyDict
-from segkit.structures import ConfigError, HeadOutputs, PanopticSegmentation
+from segkit.structures import ConfigError, HeadOutputs, InstanceMasks, Segment
 
 
 @META_ARCH_REGISTRY.register()
@@ -51,6 +55,7 @@ class PanopticRCNN(GeneralizedRCNN):
         self.sem_seg_head = sem_seg_head
         self.fusion = fusion
         self.keep_logits = keep_logits
+        self.after_heads: AfterHeads | None = None  # made for the first image on a GPU
         self.register_buffer("stuff_ids", stuff_ids, persistent=False)
         self.register_buffer("thing_ids", thing_ids, persistent=False)
 
@@ -94,8 +99,8 @@ class PanopticRCNN(GeneralizedRCNN):
         """
         Per image a dict: "instances" (Instances with full-size pred_masks (N, H, W) bool), "sem_seg" (C, H, W) logits,
         "panoptic_seg" (ids (H, W) int32, segments_info as Detectron2 writes it, category_id contiguous),
-        "instance_masks": the same instances as InstanceMasks on the CPU, and "head_outputs": what was fused. The first
-        two, which are large, are made when they are asked for.
+        "instance_masks": the same instances as InstanceMasks on the CPU, and "head_outputs": what was fused. All but
+        "panoptic_seg" are made when they are asked for.
         do_postprocess=False: (list[Instances], logits (B, C, h, w)) as the heads made them.
         """
         images = self.preprocess_image(batched_inputs)
@@ -109,10 +114,12 @@ class PanopticRCNN(GeneralizedRCNN):
         if not do_postprocess:
             return instances, self.sem_seg_head(features, None)[0]
         coarse, scale = self._coarse_logits(features)
-        return [
-            self._postprocess_one(found, logits, scale, image_size, x.get("height"), x.get("width"))
-            for found, logits, x, image_size in zip(instances, coarse, batched_inputs, images.image_sizes, strict=True)
+        semantics = [
+            SemanticLogits(logits, scale, size, (int(x.get("height") or size[0]), int(x.get("width") or size[1])))
+            for logits, size, x in zip(coarse, images.image_sizes, batched_inputs, strict=True)
         ]
+        fused = self._fused_on_device(instances, semantics)
+        return [self._output(*one) for one in zip(instances, semantics, fused, strict=True)]
 
     def _sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
         missing = [x.get("file_name", i) for i, x in enumerate(batched_inputs) if "sem_seg" not in x]
@@ -136,29 +143,43 @@ class PanopticRCNN(GeneralizedRCNN):
             return head.layers(features), head.common_stride
         return head(features, None)[0], 1
 
-    def _postprocess_one(
-        self, found: Instances, logits: torch.Tensor, scale: int, image_size: tuple[int, int], height: Any, width: Any
+    def _fused_on_device(
+        self, instances: list[Instances], semantics: list[SemanticLogits]
+    ) -> Sequence[tuple[torch.Tensor, Sequence[Segment]] | None]:
+        """The map, which stays on the device, and the segments of each image; None each where fusing is the CPU's."""
+        if not semantics or not fuses_on_device(self.fusion, semantics[0].coarse) or self.keep_logits is not None:
+            return [None] * len(semantics)
+        if self.after_heads is None:
+            channels = len(semantics[0].coarse)
+            self.after_heads = AfterHeads(self.fusion, channels, self.stuff_ids, self.thing_ids).to(self.device)
+        sizes = [Sizes(one.image_size, one.size_hw, one.scale) for one in semantics]
+        coarse = [one.coarse for one in semantics]
+        fused = self.after_heads.images([detections_of(found) for found in instances], coarse, sizes)
+        return [(one.ids, segments) for one, segments in zip(fused, to_segments(fused), strict=True)]
+
+    def _output(
+        self, found: Instances, semantic: SemanticLogits, fused: tuple[torch.Tensor, Sequence[Segment]] | None
     ) -> dict[str, Any]:
-        size_hw = int(height or image_size[0]), int(width or image_size[1])
-        semantic = SemanticLogits(logits, scale, image_size, size_hw)
-        instances, masks, mask_probs = instances_at(found, size_hw)
-        with_logits = LOGITS in self.fusion.needs or self.keep_logits is not None
-        scores = semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits)
-        outputs = HeadOutputs(masks, scores)
-        if self.keep_logits is not None:
-            outputs = rounded(outputs, self.keep_logits)
-        fused = self.fusion(outputs)
-        ids = torch.from_numpy(fused.segment_ids).to(logits.device)
+        placed = cache(lambda: instances_at(found, semantic.size_hw))
+        outputs = cache(lambda: self._head_outputs(placed().masks, semantic))
+        if fused is None:
+            panoptic = self.fusion(outputs())
+            fused = torch.from_numpy(panoptic.segment_ids).to(self.device), panoptic.segments
         return LazyDict(
             sem_seg=Lazy(semantic.full),
-            instances=Lazy(lambda: with_full_masks(instances, masks, mask_probs)),
-            instance_masks=masks,
-            panoptic_seg=(ids, detectron2_segments_info(fused)),
-            head_outputs=outputs,
+            instances=Lazy(lambda: placed().with_full_masks()),
+            instance_masks=Lazy(lambda: placed().masks),
+            panoptic_seg=(fused[0], detectron2_segments_info(fused[1])),
+            head_outputs=Lazy(outputs),
         )
 
+    def _head_outputs(self, masks: InstanceMasks, semantic: SemanticLogits) -> HeadOutputs:
+        with_logits = LOGITS in self.fusion.needs or self.keep_logits is not None
+        outputs = HeadOutputs(masks, semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits))
+        return outputs if self.keep_logits is None else rounded(outputs, self.keep_logits)
 
-def detectron2_segments_info(panoptic: PanopticSegmentation) -> list[dict[str, Any]]:
+
+def detectron2_segments_info(segments: Sequence[Segment]) -> list[dict[str, Any]]:
     """Detectron2's segments_info: things with score and instance_id, stuff with its area; category_id contiguous."""
     return [
         {
@@ -170,7 +191,7 @@ def detectron2_segments_info(panoptic: PanopticSegmentation) -> list[dict[str, A
         }
         if s.isthing
         else {"id": s.segment_id, "isthing": False, "category_id": s.category_id, "area": s.area_px}
-        for s in panoptic.segments
+        for s in segments
     ]
 
 

@@ -1,0 +1,49 @@
+"""What several fusion methods make of the same images, as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from segkit.report.grid import picture_grid
+from segkit.report.overlay import draw_panoptic
+from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
+
+Columns = Mapping[str, PanopticSegmentation]
+
+
+def fusion_grid(rows: Sequence[tuple[str, Path, Columns]], categories: CategorySet) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: a row for each (title, image file, title -> segmentation), the image in front.
+
+    Segmentations have category ids of the dataset; a row without one of the titles has a blank there. DatasetError
+    where an image is missing, unreadable or of another size than its segmentations.
+    """
+    titles = [*dict.fromkeys(title for _, _, made in rows for title in made)]
+    pictures = []
+    for _, path, made in rows:
+        image = _read(path)
+        cells = [image]
+        for title in titles:
+            segmentation = made.get(title)
+            if segmentation is not None and segmentation.segment_ids.shape != image.shape[:2]:
+                expected, got = segmentation.segment_ids.shape, image.shape[:2]
+                raise DatasetError(f"expected an image of {expected} pixels, as was fused, got {got}", where=path)
+            cells.append(
+                np.full_like(image, 255) if segmentation is None else draw_panoptic(image, segmentation, categories)
+            )
+        pictures.append(cells)
+    return picture_grid(pictures, ["image", *titles], [title for title, _, _ in rows])
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    """The image's pixels, RGB, turned as its EXIF says, as the network saw it."""
+    try:
+        with Image.open(path) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        problem = f"the image cannot be read: {' '.join(str(error).split())}"
+        raise DatasetError(problem, where=path, remedy="is --images the folder of the images?") from None
