@@ -98,7 +98,7 @@ def _vote(
     grouped = groups != NOBODY
     pixels, groups = pixels[grouped], groups[grouped]
     channels = len(semantic.stuff_ids)
-    keys = groups.astype(np.int64) * channels + semantic.channels.reshape(-1)[pixels]
+    keys = groups.astype(np.int64) * channels + semantic.channels.reshape(-1)[pixels].astype(np.int64)
     votes = np.bincount(keys, minlength=len(scores) * channels).reshape(len(scores), channels)
     segment_of = np.full(len(scores), VOID, dtype=np.int32)
     segments: list[Segment] = []
