@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 # A comma would end the argument of $(call install,...).
-WITH_TESTS := .[fast,test]
+WITH_TESTS := .[export,fast,test]
 # What tests and benchmarks compare with; without dependencies, whose pins are of another time.
 ORACLES := panopticapi-lite==0.2.0 cityscapesscripts==2.3.0
 

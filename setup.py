@@ -49,7 +49,7 @@ setup(
         # Compiled and parallel ways of what works without them, with equal results; see docs/decisions/0003.
         "fast": ["msgspec>=0.19", "numba>=0.60", "ultrafast-pycocotools==0.1.14", "zlib-ng>=0.5"],
         "bench": ["hotcoco==1.3.0"],
-        "export": ["onnx>=1.16", "onnxscript>=0.1"],
+        "export": ["onnx>=1.16", "onnxruntime>=1.18", "onnxscript>=0.1"],
         "test": [
             "hypothesis>=6.100",
             "import-linter>=2.1",

@@ -18,6 +18,7 @@ from segkit.structures import Category, CategorySet
 
 WIDE_PX = 900  # a picture of this width has a row of the gallery to itself
 ROWS_IN_VIEW = 25  # a longer table scrolls inside its frame, so that the pictures stay near
+PERCENT = 100.0  # a whole bar, unless a column holds more
 SMALL_PX = 256  # a picture of at most this width is enlarged to its place, pixels staying sharp
 
 
@@ -88,9 +89,10 @@ def _rows_sheet(name: str, table: Mapping[str, Mapping[str, Any]], categories: C
         caption = f"Per class, lowest {columns[0]} first"
         rows.sort(key=lambda row: _worst_first(row[1].get(columns[0])))
     known = _known(categories)
+    full = max([PERCENT, *(as_number(row.get(column)) or 0.0 for _, row in rows for column in columns[:1])])
     body = []
     for key, row in rows:
-        cells = "".join(_cell(row.get(column), column == columns[0]) for column in columns)
+        cells = "".join(_cell(row.get(column), full if column == columns[0] else None) for column in columns)
         body.append(f'<tr><th scope="row">{_row_name(key, known.get(key))}</th>{cells}</tr>')
     return _sheet(caption, "class" if name == PER_CLASS else name, columns, body)
 
@@ -116,12 +118,12 @@ def _row_name(key: str, category: Category | None) -> str:
     )
 
 
-def _cell(value: Any, with_bar: bool) -> str:
+def _cell(value: Any, full: float | None) -> str:
+    """full: what a whole bar stands for; None for no bar."""
     number = as_number(value)
-    if not with_bar or number is None:
+    if full is None or number is None:
         return f"<td>{escape(format_value(value))}</td>"
-    share = min(max(number, 0.0), 100.0)
-    return f'<td class="bar" style="--share:{share / 100:.3f}">{escape(format_value(value))}</td>'
+    return f'<td class="bar" style="--share:{max(number, 0.0) / full:.3f}">{escape(format_value(value))}</td>'
 
 
 def _sheet(caption: str, corner: str, columns: Mapping[str, Any] | Sequence[str], body: Sequence[str]) -> str:
