@@ -133,9 +133,11 @@ def _run(args: argparse.Namespace) -> None:
     from segkit.report.fates_table import fates_tables, write_fates_page
     from segkit.report.table import metrics_table
     from segkit.scoring.fusion_options import setting_of
-    from segkit.scoring.fusion_run import JSON, check_needs, run_fusion
+    from segkit.scoring.fusion_run import JSON, PAGE, check_needs, run_fusion
     from segkit.scoring.fusion_sweep import Workbench
 
+    if args.gt_folder and not args.gt:
+        raise ConfigError("--gt-folder is the folder of a truth, which --gt names", remedy="add --gt FILE")
     _check_free(args)
     saved = head_outputs.load(args.predictions)
     if args.gt:  # before the work: are they of the same images?
@@ -154,7 +156,7 @@ def _run(args: argparse.Namespace) -> None:
         results = {"panoptic_seg": scored.metric.compute(scored.image_order)}
         console.print(metrics_table(results))
     if args.explain:
-        page = args.output / "report.html"
+        page = args.output / PAGE
         with counts_file.writing(page):
             write_fates_page(page, f"segkit fuse run: {args.method}", results, fates, saved.categories)
         print(page)
@@ -163,11 +165,11 @@ def _run(args: argparse.Namespace) -> None:
 
 def _check_free(args: argparse.Namespace) -> None:
     """Refuse to write over what is no earlier run's, and over what is read in any case."""
-    from segkit.scoring.fusion_run import FATES, JSON, PNGS
+    from segkit.scoring.fusion_run import FATES, JSON, PAGE, PNGS
 
-    made = [args.output / name for name in (JSON, PNGS, FATES)]
+    made = [args.output / name for name in (JSON, PNGS, FATES, PAGE)]
     read = [path.resolve() for path in (args.predictions, args.gt, args.gt_folder) if path is not None]
-    if any(path.resolve() in read for path in made):
+    if any(one.is_relative_to(path.resolve()) for path in made for one in read):
         problem = "what is read lies where the fused predictions are to go"
         raise ConfigError(problem, where=args.output, remedy="name another --output")
     there = [path.name for path in made if path.exists()]

@@ -64,16 +64,19 @@ class SavedHeadOutputs:
     def __len__(self) -> int:
         return len(self.images)
 
+    def place(self, image: SavedImage) -> Place:
+        """The image's .npz and id, for messages."""
+        return Place(self.folder / image.outputs, image.image_id)
+
     def read(self, image: SavedImage) -> HeadOutputs:
         """What `write_image` wrote, which is `rounded` of what it was given.
 
         Raises DatasetError where the file is missing, damaged, cut short, of another size than the index says,
         contradicts itself or the categories, or claims to be larger than it can be. Nothing in it is executed.
         """
-        path = self.folder / image.outputs
-        where = Place(path, image.image_id)
+        where = self.place(image)
         try:
-            with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            with where.path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 arrays = read_arrays(archive, image.size_hw, len(self.stuff_ids))
             outputs = from_arrays(arrays, image.size_hw, self.stuff_ids, self.thing_ids)
             check_ids(outputs, self.categories, self.stuff_ids, self.thing_ids)
@@ -156,7 +159,7 @@ def check_ids(
     outputs: HeadOutputs, categories: CategorySet, stuff_ids: NDArray[np.int64], thing_ids: NDArray[np.int64]
 ) -> None:
     """ValueError where the outputs' semantic channels are not these, a class is none of the categories, or a box or
-    score is not finite."""
+    score is not finite, or a mask probability is outside [0, 1]."""
     semantic = outputs.semantic
     if not np.array_equal(semantic.stuff_ids, stuff_ids) or not np.array_equal(semantic.thing_ids, thing_ids):
         expected = f"({len(stuff_ids)} channels: stuff_ids {coco.listed(stuff_ids.tolist())})"
@@ -174,6 +177,9 @@ def check_ids(
             raise ValueError(f"class_ids of {name} {problem} {coco.listed(sorted(strange))}")
         if not np.isfinite(masks.boxes_xyxy).all() or not np.isfinite(masks.scores).all():
             raise ValueError(f"boxes_xyxy and scores of {name} must be finite")
+        probs = masks.mask_probs
+        if probs is not None and probs.size and not (probs.min() >= 0 and probs.max() <= 1):
+            raise ValueError(f"mask_probs of {name} must be in [0, 1], got {probs.min()}..{probs.max()}")
 
 
 def _entry(image: SavedImage) -> Entry:

@@ -58,10 +58,11 @@ class Fate:
 
 
 def fates_of(outputs: HeadOutputs, fused: PanopticSegmentation, verdicts: Verdicts) -> list[Fate]:
-    """The fates of instances in their order, then of stuff by id; those that kept every pixel are not listed."""
+    """The fates of instances in their order, then of stuff by id; those that kept every pixel are not listed. A segment
+    without a pixel, which no file can hold, counts as dropped."""
     instances, ids = outputs.instances, fused.segment_ids
-    made_of = {s.instance_id: s for s in fused.segments if s.isthing}
-    made_as = {s.category_id: s for s in fused.segments if not s.isthing}
+    made_of = {s.instance_id: s for s in fused.segments if s.isthing and s.area_px}
+    made_as = {s.category_id: s for s in fused.segments if not s.isthing and s.area_px}
     found = []
     for row in range(len(instances)):
         held = ids[instances.window(row)][instances.crops[row]]

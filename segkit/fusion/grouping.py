@@ -26,7 +26,8 @@ def heat_peaks(heatmap: NDArray[np.float32], threshold: float, nms_kernel: int, 
     """
     if heatmap.size == 0:
         return np.zeros((0, 2), dtype=np.int64)
-    highest = cv2.dilate(heatmap, np.ones((nms_kernel, nms_kernel), dtype=np.uint8))
+    window = [min(nms_kernel, 2 * side + 1) for side in heatmap.shape]  # a larger one reaches no other pixel
+    highest = cv2.dilate(heatmap, np.ones(window, dtype=np.uint8))
     floor = max(np.float32(threshold), np.float32(0))
     peaks = np.flatnonzero((heatmap > floor) & (heatmap == highest))
     heats = heatmap.reshape(-1)[peaks]

@@ -108,7 +108,8 @@ class _Masks:
     @classmethod
     def of_channels(cls, semantic: SemanticScores) -> _Masks:
         contest = Contest.of_stuff_channels(semantic)
-        contest.values[:] = _softmax(semantic, contest.values)
+        any_stuff = (semantic.stuff_ids != THING_CHANNEL).any()  # else nobody's probability is 0, whatever the logits
+        contest.values[:] = _softmax(semantic, contest.values) if any_stuff else 0
         return cls(contest, semantic.stuff_map() != THING_CHANNEL)
 
     def enter(self, masks: InstanceMasks, first: int, score_threshold: float) -> list[int]:

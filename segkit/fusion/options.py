@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from typing import Any
 
 from segkit.fusion.candidates import NMS_KINDS
 from segkit.structures import ConfigError
+
+LARGEST = sys.float_info.max  # what is beyond has no place in JSON
 
 
 def check_fraction(method: object, *names: str) -> None:
@@ -19,12 +21,12 @@ def check_fraction(method: object, *names: str) -> None:
             raise ConfigError(f"{name} must be a number in [0, 1], got {value!r}", where=type(method).__name__)
 
 
-def check_numbers(method: object, *names: str, least: float = -math.inf) -> None:
-    """ConfigError where an option is no number, or NaN, or below `least`."""
+def check_numbers(method: object, *names: str, least: float = -LARGEST) -> None:
+    """ConfigError where an option is no finite number, or below `least`."""
     for name in names:
         value = getattr(method, name)
         if not _is_number(value) or not value >= least:
-            what = "a number" if least == -math.inf else f"a number from {least:g}"
+            what = "a number" if least == -LARGEST else f"a number from {least:g}"
             raise ConfigError(f"{name} must be {what}, got {value!r}", where=type(method).__name__)
 
 
@@ -57,17 +59,18 @@ def checked_options(name: str, method: Any, options: Mapping[str, Any]) -> dict[
     for key, value in options.items():
         factory = known[key].default_factory
         expected = type(known[key].default if factory is MISSING else factory())
-        if expected is float and type(value) is int:
+        if expected is float and type(value) is int and _is_number(value):
             value = float(value)
         wanted: Any = Mapping if expected is dict else expected
         if not isinstance(value, wanted) or (isinstance(value, bool) and expected is not bool):
             problem = f"option {key!r} must be of type {expected.__name__}, got {value!r}"
             raise ConfigError(problem, where=f"fusion method {name!r}")
-        if expected is float and math.isnan(value):
-            raise ConfigError(f"option {key!r} must be a number, got NaN", where=f"fusion method {name!r}")
+        if expected is float and not _is_number(value):
+            raise ConfigError(f"option {key!r} must be a finite number, got {value}", where=f"fusion method {name!r}")
         checked[key] = dict(value) if expected is dict else value
     return checked
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
+    """Whether it is a finite number: NaN is not between any two."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST

@@ -86,6 +86,8 @@ class PairTable:
     def read(cls, path: str | Path) -> PairTable:
         """The table in the file that `segkit fuse priors` writes; DatasetError where it is missing or broken."""
         try:
+            if not Path(path).is_file() and Path(path).exists():
+                raise OSError("it is no file")
             content = json.loads(Path(path).read_bytes())
         except FileNotFoundError:
             raise DatasetError("expected class-pair priors, found no file", where=path, remedy=REMEDY) from None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segkit.structures.compiled import multiply_add
 
 SMALL_OUTPUT = 128  # torch takes another kernel where height + width of the result is no more
-LANES = 16  # channels that this kernel takes at once (AVX-512); it adds up those that remain in another order
+LANES = 8  # channels that this kernel takes together (of 16, in AVX-512, also the half); it adds up the rest otherwise
 PLAIN, VECTOR, REMAINDER = 0, 1, 2  # torch's orders of adding up the four products
 
 FloatArray = NDArray[np.float32]

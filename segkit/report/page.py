@@ -18,7 +18,7 @@ from segkit.structures import Category, CategorySet
 
 WIDE_PX = 900  # a picture of this width has a row of the gallery to itself
 ROWS_IN_VIEW = 25  # a longer table scrolls inside its frame, so that the pictures stay near
-PERCENT = 100.0  # a whole bar, unless a column holds more
+PERCENT = 100.0  # a whole bar, but for counts: there it is the largest
 SMALL_PX = 256  # a picture of at most this width is enlarged to its place, pixels staying sharp
 
 
@@ -89,7 +89,9 @@ def _rows_sheet(name: str, table: Mapping[str, Mapping[str, Any]], categories: C
         caption = f"Per class, lowest {columns[0]} first"
         rows.sort(key=lambda row: _worst_first(row[1].get(columns[0])))
     known = _known(categories)
-    full = max([PERCENT, *(as_number(row.get(column)) or 0.0 for _, row in rows for column in columns[:1])])
+    first = [row.get(column) for _, row in rows for column in columns[:1]]
+    counts = [value for value in first if type(value) is int]
+    full = float(max([1, *counts])) if len(counts) == len(first) else PERCENT
     body = []
     for key, row in rows:
         cells = "".join(_cell(row.get(column), full if column == columns[0] else None) for column in columns)
@@ -123,7 +125,7 @@ def _cell(value: Any, full: float | None) -> str:
     number = as_number(value)
     if full is None or number is None:
         return f"<td>{escape(format_value(value))}</td>"
-    return f'<td class="bar" style="--share:{max(number, 0.0) / full:.3f}">{escape(format_value(value))}</td>'
+    return f'<td class="bar" style="--share:{min(max(number / full, 0.0), 1.0):.3f}">{escape(format_value(value))}</td>'
 
 
 def _sheet(caption: str, corner: str, columns: Mapping[str, Any] | Sequence[str], body: Sequence[str]) -> str:

@@ -63,7 +63,8 @@ def best_yaml(found: Mapping[str, Any]) -> str:
     method, step = found["best"]["method"], found["best"]["step"]
     options = {name: value for name, value in found["methods"][method][step]["options"].items() if value != {}}
     content = {"MODEL": {"PANOPTIC": {"FUSION": {"NAME": method, "OPTIONS": options}}}}
-    return f"# {best_text(found)}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
+    told = "".join(letter if letter.isprintable() else " " for letter in best_text(found))  # a comment is one line
+    return f"# {told}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
 
 
 def write_sweep_page(path: Path, found: Mapping[str, Any], picture: NDArray[np.uint8]) -> None:
@@ -125,7 +126,7 @@ def _confirmed_row(one: Mapping[str, Any]) -> dict[str, str]:
         "PQ when chosen": format_value(one["choosing"]["PQ"]),
         "PQ": format_value(confirmed["PQ"]["value"]),
         "interval": _interval(confirmed["PQ"], ".1f"),
-        **{name: format_value(confirmed[name]["value"]) for name in ("PQ_th", "PQ_st")},
+        **{name: format_value(confirmed[name]["value"]) for name in ("SQ", "RQ", "PQ_th", "PQ_st")},
         **dict(zip(GAIN, [*cells, "unclear" if verdict == UNDECIDED else verdict], strict=True)),
     }
 

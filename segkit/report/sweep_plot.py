@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ STEP_NAMES = {"default": "default", "tuned": "tuned", "per_class": "per class"}
 COLUMNS = 4  # of options in a row, at most
 WIDTH_INCHES, ROW_INCHES, DPI = 13.0, 4.0, 110
 MOST_OPTIONS = 8
+LONGEST = 30  # letters of a value on an axis
 
 
 def sweep_picture(found: Mapping[str, Any]) -> NDArray[np.uint8]:
@@ -125,7 +127,8 @@ def _option(axes: Axes, found: Mapping[str, Any], option: str) -> None:
             **_look(found, method),
         )
     if not numeric:
-        axes.set_xticks(range(len(values)), [str(value) for value in values])
+        shown = [shorten(str(value), LONGEST, placeholder="...") for value in values]
+        axes.set_xticks(range(len(values)), shown, parse_math=False)  # a class may be named $x
     axes.grid(alpha=0.25)
 
 

@@ -132,6 +132,8 @@ def check_writable(path: Path) -> None:
     with writing(path):
         if path.is_dir():
             raise DatasetError("expected a file to write, this is a folder", where=path, remedy="name a file in it")
+        if path.exists() and not path.is_file():  # a file would take the place of the device
+            raise DatasetError("expected a file to write, this is a device", where=path, remedy="name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
 

@@ -96,8 +96,13 @@ def numbers_of(counts: Counts, categories: CategorySet) -> Numbers:
 
 
 def best_of(settings: Sequence[Setting], numbers: Sequence[Numbers]) -> int:
-    """The place of the setting with the best PQ; of equal ones that with the fewest changed options, then the first."""
-    ranks = [(-(one["PQ"] or 0.0), len(setting.changed())) for setting, one in zip(settings, numbers, strict=True)]
+    """The place of the setting with the best PQ; of equal ones that which differs in the fewest options from the first
+    of its method, which is today's, then the first."""
+    today = {setting.name: setting.options() for setting in reversed(settings)}
+    ranks = []
+    for setting, one in zip(settings, numbers, strict=True):
+        changed = sum(value != today[setting.name][option] for option, value in setting.options().items())
+        ranks.append((-(one["PQ"] or 0.0), changed))
     return ranks.index(min(ranks))
 
 

@@ -28,16 +28,26 @@ from segkit.structures import (
 )
 
 JSON, PNGS, FATES = "panoptic.json", "panoptic", "fates.json"
+PAGE = "report.html"  # of the fates: made by the caller
 
 
 def fuse_to_dataset(
-    fusion: FusionMethod, outputs: HeadOutputs, categories: CategorySet, fates: list[Fate] | None = None
+    fusion: FusionMethod,
+    outputs: HeadOutputs,
+    categories: CategorySet,
+    fates: list[Fate] | None = None,
+    *,
+    where: object = "",
 ) -> PanopticSegmentation:
     """One image fused, its segments with the dataset's category ids, without those that have no pixel.
 
-    fates: see `FusionMethod`; theirs are contiguous ids. DatasetError for a class that the categories lack.
+    fates: see `FusionMethod`; theirs are contiguous ids. where: of the outputs, for messages. ConfigError where they
+    lack what the method needs, DatasetError for a class that the categories lack.
     """
-    fused = fusion(outputs, fates)
+    try:
+        fused = fusion(outputs, fates)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=where) from None
     try:
         segments = tuple(
             replace(segment, category_id=categories.category_id(segment.category_id, segment.isthing))
@@ -45,7 +55,7 @@ def fuse_to_dataset(
             if segment.area_px
         )
     except IndexError as error:
-        raise DatasetError(f"expected classes of the saved categories: {error}") from None
+        raise DatasetError(f"expected classes of the saved categories: {error}", where=where) from None
     return PanopticSegmentation(fused.segment_ids, segments)
 
 
@@ -126,8 +136,8 @@ class _Fusing:
         """The image's annotation and what is told of it."""
         categories, fates = self.saved.categories, []  # type: tuple[CategorySet, list[Fate]]
         try:
-            outputs = self.saved.read(image)
-            fused = fuse_to_dataset(self.fusion, outputs, categories, fates if self.explain else None)
+            outputs, where = self.saved.read(image), self.saved.place(image)
+            fused = fuse_to_dataset(self.fusion, outputs, categories, fates if self.explain else None, where=where)
         except DatasetError as error:
             return error
         png_name = self.png_names[image.image_id]
@@ -162,7 +172,7 @@ def _appearing(output: Path) -> Iterator[Path]:
     try:
         (stage / PNGS).mkdir()
         yield stage
-        for name in (JSON, PNGS, FATES):  # what is old goes first: a JSON must never describe other PNGs
+        for name in (JSON, PNGS, FATES, PAGE):  # what is old goes first: a JSON must never describe other PNGs
             _remove(output / name)
         for made in (PNGS, FATES, JSON):
             if (stage / made).exists():

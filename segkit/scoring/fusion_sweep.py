@@ -69,9 +69,10 @@ class Workbench:
         png = self.gt_folder / record.png_name
         infos, image_id = record.segments_info, record.image_id
         truth = coco_panoptic.read_segmentation(png, infos, self.categories, image_id=image_id)
-        outputs = self.saved.read(self.image_of[image_id])
+        image = self.image_of[image_id]
+        outputs, saved_at = self.saved.read(image), self.saved.place(image)
         where = f"{png}, image {image_id!r}"
-        fused = (fuse_to_dataset(fusion, outputs, self.categories) for fusion in fusions)
+        fused = (fuse_to_dataset(fusion, outputs, self.categories, where=saved_at) for fusion in fusions)
         return [overlaps_of(truth, one, self.categories, where=where) for one in fused]
 
 

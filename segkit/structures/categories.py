@@ -142,6 +142,8 @@ def _category_from_coco(entry: Mapping[str, Any], where: object) -> Category:
         raise DatasetError(f"expected an integer category id, got {entry['id']!r}", where=where)
     if abs(entry["id"]) > MAX_CATEGORY_ID:
         raise DatasetError(f"expected a category id of 63 bits, got {entry['id']}", where=where)
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in str(entry["name"])):
+        raise DatasetError(f"expected a category name of valid Unicode, got {entry['name']!r}", where=where)
     color = entry.get("color") or default_color(entry["id"])
     try:
         red, green, blue = (int(c) for c in color)

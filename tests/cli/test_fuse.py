@@ -81,6 +81,26 @@ def test_run_explains(run: Any, files: Any, tmp_path: Path) -> None:
     assert "panoptic_seg" in page
 
 
+def test_no_page_of_an_earlier_run_stays(run: Any, files: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = ["run", "--predictions", files[0], "--method", "heuristic", "--output", out, "--workers", 1]
+    assert run(*first, "--explain")[0] == 0
+    assert run(*first, "--overwrite")[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["panoptic", "panoptic.json"]
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/report.html").write_text("of something else")
+    code, _, error = run(*first[:5], "--output", tmp_path / "other")
+    assert code == 1
+    assert "there is something already: report.html" in error
+
+
+def test_a_folder_of_truth_without_a_truth_is_refused(run: Any, files: Any, tmp_path: Path) -> None:
+    arguments = ["run", "--predictions", files[0], "--method", "heuristic", "--output", tmp_path / "out"]
+    code, _, error = run(*arguments, "--gt-folder", tmp_path / "truth")
+    assert code == 1
+    assert "add --gt FILE" in error
+
+
 def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     texts = ["heuristic.stuff_area_limit_px=1,50", "overlap_threshold=0.5,0.8", "nms=none"]
@@ -249,6 +269,10 @@ def test_the_truth_is_never_written_over(run: Any, files: Any, tmp_path: Path) -
     code, _, error = run(*arguments, "--gt", tmp_path / "panoptic.json")
     assert code == 1
     assert "what is read lies where the fused predictions are to go" in error
+    (tmp_path / "panoptic/deep").mkdir()
+    truth = (tmp_path / "panoptic.json").rename(tmp_path / "truth.json")
+    assert "what is read lies where" in run(*arguments, "--gt", truth, "--gt-folder", tmp_path / "panoptic/deep")[2]
+    (tmp_path / "panoptic/deep").rmdir()
     assert {path: path.read_bytes() for path in (tmp_path / "panoptic").iterdir()} == before
 
 

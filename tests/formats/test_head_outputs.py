@@ -272,6 +272,8 @@ WRONG: dict[str, tuple[Callable[[Arrays], None], str]] = {
     "NaN logit": (poked("logits", (0, 0, 0), np.nan), "logits must be numbers, got NaN"),
     "NaN score": (poked("instances_scores", 0, np.nan), "scores and mask_probs must be numbers, got NaN"),
     "NaN box": (poked("stuff_boxes_xyxy", 0, np.nan), "boxes_xyxy and scores of stuff_masks must be finite"),
+    "inf probability": (poked("stuff_mask_probs", 0, np.inf), r"mask_probs of stuff_masks must be in \[0, 1\].*inf"),
+    "probability below 0": (poked("instances_mask_probs", 0, -1), r"mask_probs of instances must be in \[0, 1\]"),
     "NaN heatmap": (poked("centers_heatmap", 0, np.nan), "heatmap and offsets_yx must be numbers"),
     "more logits than channels": (
         changed("logits", lambda a: np.repeat(a, 3, axis=0)),

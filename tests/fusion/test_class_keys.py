@@ -21,3 +21,21 @@ def test_names_and_ids_become_contiguous_ids_and_other_options_stay() -> None:
 def test_unknown_classes_are_refused(key: object, remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy):
         by_contiguous_id({"score_threshold_of": {key: 0.5}}, THINGS)
+
+
+@pytest.mark.parametrize("key", ["²", "01", "1" * 5000, 1.0, None])
+def test_what_is_no_id_is_no_class(key: object) -> None:
+    with pytest.raises(ConfigError, match="option 'score_threshold_of' has no thing class"):
+        by_contiguous_id({"score_threshold_of": {key: 0.5}}, THINGS)
+
+
+def test_a_class_is_named_once() -> None:
+    with pytest.raises(ConfigError, match="option 'score_threshold_of' has the thing class 'tie' twice"):
+        by_contiguous_id({"score_threshold_of": {"tie": 0.3, 1: 0.4}}, THINGS)
+
+
+def test_a_name_that_several_things_have_is_not_guessed() -> None:
+    twins = {0: "bat", 1: "bat"}
+    with pytest.raises(ConfigError, match=r"several things have the name 'bat'; give an id of \[0, 1\]"):
+        by_contiguous_id({"score_threshold_of": {"bat": 0.3}}, twins)
+    assert by_contiguous_id({"score_threshold_of": {"1": 0.3}}, twins) == {"score_threshold_of": {1: 0.3}}

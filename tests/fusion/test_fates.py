@@ -67,10 +67,15 @@ def test_overlap_of_a_kept_one() -> None:
 
 
 def test_overlap_of_a_kept_one_that_has_nothing_left() -> None:
-    """At 1 a second A is kept with no pixel, as Detectron2 does."""
-    ids, fates = fused_and_told(outputs([A, A], [0.875, 0.75]), overlap_threshold=1)
+    """At 1 a second A is kept with no pixel, as Detectron2 does, and at 0 stuff 1: no file can hold such segments."""
+    given = outputs([A, A], [0.875, 0.75], [1, 0, 0, 0, 0, 0])
+    ids, fates = fused_and_told(given, overlap_threshold=1, stuff_area_limit_px=0)
     assert ids == [[1, 1, 1, 1, 0, 0]]
-    assert fates == [Fate("overlap", True, 7, 1, 0.75, 4, 0, 2, ((1, 4),))]
+    assert len(HeuristicFusion(overlap_threshold=1, stuff_area_limit_px=0)(given).segments) == 3
+    assert fates == [
+        Fate("swallowed", True, 7, 1, 0.75, 4, 0, 0, ((1, 4),)),
+        Fate("swallowed", False, 1, None, None, 1, 0, 0, ((1, 1),)),
+    ]
 
 
 def test_stuff_that_is_shrunk_swallowed_or_too_small() -> None:

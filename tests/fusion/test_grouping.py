@@ -35,6 +35,12 @@ def test_a_peak_is_above_the_threshold_and_the_highest_around() -> None:
     assert found.tolist() == [[0, 0], [0, 3]]
 
 
+def test_a_window_beyond_the_image_is_the_image() -> None:
+    """Its pixels could not be counted, let alone stored."""
+    found = heat_peaks(heat([[0.9, 0.0, 0.8], [0.0, 0.0, 0.9]]), 0.2, 10**11 + 1, 10)
+    assert found.tolist() == [[0, 0], [1, 2]]
+
+
 def test_equal_neighbours_are_both_peaks() -> None:
     assert heat_peaks(heat([[0.5, 0.5, 0.0]]), 0.1, 7, 10).tolist() == [[0, 0], [0, 1]]
 

@@ -91,6 +91,13 @@ def test_things_without_a_centre_are_void_and_a_centre_without_things_is_nothing
     assert listed(stuff) == [(1, False, 2, None), (2, False, 2, None)]
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, ">u2", np.int64, np.uint64])
+def test_channels_of_every_integer_type(dtype: Any) -> None:
+    """Channel 1 is thing 0, channel 2 stuff 2."""
+    outputs = with_centers(np.array([[1, 1, 2]], dtype=dtype), [[0.9, 0, 0]])
+    assert listed(FUSION(outputs)) == [(0, True, 2, None), (2, False, 1, None)]
+
+
 def test_small_stuff_is_left_out() -> None:
     """s1 has 3 pixels, s2 has 2: with a limit of 3 only s1 stays."""
     fused = MajorityVoteFusion(stuff_area_limit_px=3)(with_centers([[0, 0, 0, 2, 2]], [[0] * 5]))

@@ -173,6 +173,13 @@ def test_infinite_logits_count_as_equal_to_themselves() -> None:
     assert ids(MaskArgmaxFusion(overlap_threshold=0.5), outputs) == [2, 1, 1, 1]
 
 
+@pytest.mark.filterwarnings("error")
+def test_without_stuff_channels_minus_infinity_is_nobodys() -> None:
+    """The one channel is of things: row 0 wins all pixels, whatever its logit is."""
+    outputs = HeadOutputs(drawn([[[0.9] * 4]], [0.9], [0]), semantic([[[-np.inf, 0, np.inf, 1]]], [0], [-1]))
+    assert ids(MaskArgmaxFusion(), outputs) == [1, 1, 1, 1]
+
+
 def test_options_are_checked() -> None:
     for name in ("object_mask_threshold", "overlap_threshold"):
         with pytest.raises(ConfigError, match=name):

@@ -115,6 +115,20 @@ def test_thresholds_by_class_are_in_the_config() -> None:
     assert "{a: b: 0.3, 7: 0.5}" in best_text(found)
 
 
+def test_no_class_name_breaks_the_config_or_the_picture() -> None:
+    """A line break would end the comment, a control character is no YAML, and $ begins a formula in matplotlib."""
+    found = copy.deepcopy(FOUND)
+    own, hostile = found["methods"]["two"]["tuned"], {"a\nMODEL: {b: 1}\x07\u2028c": 0.3, "$\\frac{$": 0.5}
+    own["options"]["score_threshold_of"] = own["changed"]["score_threshold_of"] = hostile
+    found["best"] = {"method": "two", "step": "tuned"}
+    read = yaml.safe_load(best_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
+    assert read["score_threshold_of"] == hostile
+    found["settings"] = copy.deepcopy(SETTINGS)
+    found["settings"][1]["options"]["score_threshold_of"] = hostile
+    assert "score_threshold_of" in searched_options(found)
+    assert sweep_picture(found).any()
+
+
 def without_numbers() -> dict[str, Any]:
     """One method of which nothing is known: no interval, no PQ, no things."""
     found = copy.deepcopy(FOUND)

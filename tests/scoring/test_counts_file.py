@@ -250,6 +250,9 @@ def test_places_are_tried_before_the_work(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DatasetError, match="cannot be written"):
         check_writable(tmp_path / "file/counts")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DatasetError, match="this is a device"):
+        check_writable(tmp_path / "pipe")
 
 
 def test_fingerprints_are_of_contents_not_of_places(tmp_path):

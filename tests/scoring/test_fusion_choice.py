@@ -57,7 +57,9 @@ def test_the_best_has_the_highest_pq_then_the_fewest_changes_then_is_the_first()
     two = Setting("heuristic", HeuristicFusion(0.3, nms="box"))
     pq = [{"PQ": 40.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": None}]
     assert best_of([usual, two, one, one, usual], pq) == 2
-    assert best_of([two, usual], [{"PQ": None}, {"PQ": None}]) == 1
+    none = [{"PQ": None}, {"PQ": None}]
+    assert best_of([usual, two], none) == 0
+    assert best_of([two, usual], none) == 0  # the first is what is used today, whatever the method's defaults
 
 
 def test_the_front_is_of_those_that_no_other_beats() -> None:

@@ -96,9 +96,9 @@ def test_a_method_that_looks_at_the_limit_earlier_can_say_so(bench: Workbench, m
     )
     fused: list[float] = []
 
-    def counted(fusion: Any, *rest: Any) -> Any:
+    def counted(fusion: Any, *rest: Any, **where: Any) -> Any:
         fused.append(fusion.stuff_area_limit_px)
-        return fuse_to_dataset(fusion, *rest)
+        return fuse_to_dataset(fusion, *rest, **where)
 
     monkeypatch.setattr(fusion_sweep, "fuse_to_dataset", counted)
     image_id = bench.truth.records[0].image_id
@@ -220,5 +220,5 @@ def test_a_method_without_what_it_needs_is_no_dataset_error(bench: Workbench, mo
 
     tried = small_grid("heuristic")
     monkeypatch.setattr(FUSION_METHODS["heuristic"], "fuse", refuse)
-    with pytest.raises(ConfigError, match="needs more"):
+    with pytest.raises(ConfigError, match=r"0\.npz, image 'image 0': needs more"):
         count_settings(bench, tried, {"all": {"image 0"}})

@@ -80,3 +80,9 @@ def test_bad_categories_are_refused(categories: Any, message: str) -> None:
 def test_ids_beyond_63_bits_are_refused(category_id):
     with pytest.raises(DatasetError, match="expected a category id of 63 bits"):
         CategorySet.from_coco([{"id": category_id, "name": "huge", "isthing": 1}], "a.json")
+
+
+def test_names_that_are_no_unicode_are_refused() -> None:
+    """JSON can hold half of a surrogate pair; no terminal and no file in UTF-8 can."""
+    with pytest.raises(DatasetError, match="valid Unicode"):
+        CategorySet.from_coco([{"id": 1, "name": "\ud800"}], "x.json")
