@@ -3,12 +3,14 @@
 
     python benchmarks/after_heads.py [--rounds 5]
 
-Pasting, semantic upsampling and argmax, fusion; 54 semantic channels. One thread each, in turns.
+Pasting, semantic upsampling and argmax, fusion; 54 semantic channels. One thread each, in turns. Memory is the peak of
+a forked process above its start (Linux).
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import multiprocessing
 import resource
 import statistics
@@ -30,18 +32,22 @@ from segkit.structures import HeadOutputs
 CHANNELS, STRIDE = 54, 4
 # (network's image, output), instances: an image of COCO's usual size is made larger for the network.
 CASES = [((800, 1067), (480, 640), count) for count in (20, 100)] + [((800, 1333), (800, 1333), 100)]
+TINY = (64, 96), (48, 72), 2
 
 
-def heads(image_size: tuple[int, int], count: int, seed: int) -> tuple[Instances, torch.Tensor]:
-    """ROI heads' instances in the network's pixels, and the semantic head's coarse logits, padded to 32 pixels."""
-    probs, boxes, scores, classes, _ = scene(image_size, count, seed)
+def heads_of(case: Any) -> tuple[Instances, torch.Tensor, Any, Any]:
+    """ROI heads' instances in the network's pixels, the semantic head's coarse logits, padded to 32 pixels; both
+    sizes."""
+    image_size, size_hw, count = case
+    probs, boxes, scores, classes, _ = scene(image_size, count, seed=count)
     found = Instances(image_size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
     found.pred_masks = probs[:, None]
     padded = [-(-side // 32) * 32 // STRIDE for side in image_size]
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(count)
     blobs = torch.randn((1, CHANNELS, 9, 12), generator=generator) * 4
     logits = F.interpolate(blobs, size=padded, mode="bicubic", align_corners=False)
-    return found, logits[0] + torch.randn((CHANNELS, *padded), generator=generator) * 0.05
+    coarse = logits[0] + torch.randn((CHANNELS, *padded), generator=generator) * 0.05
+    return found, coarse, image_size, size_hw
 
 
 def copied(found: Instances) -> Instances:
@@ -67,9 +73,11 @@ def ours(found: Instances, coarse: torch.Tensor, image_size: Any, size_hw: Any) 
 
 def peak_mib(run: Any, inputs: Any) -> float:
     """Memory that one run needs beyond what is there, in a process of its own."""
+    ctypes.CDLL(None).malloc_trim(0)  # else what this process has freed is used again, and seems to take nothing
     here, there = multiprocessing.Pipe(duplex=False)
 
     def measured() -> None:
+        run(*heads_of(TINY))  # pages of libraries count from their first use
         start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         run(*inputs)
         there.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
@@ -86,9 +94,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
+    for run in (detectron2, ours):  # compiles, and loads what is loaded at a first call
+        run(*heads_of(TINY))
     print(f"{'network':>10} {'output':>9} {'instances':>9} {'Detectron2':>18} {'segkit':>16} {'time':>6} {'memory':>7}")
-    for image_size, size_hw, count in CASES:
-        inputs = (*heads(image_size, count, seed=count), image_size, size_hw)
+    for case in CASES:
+        image_size, size_hw, count = case
+        inputs = heads_of(case)
         memory = [peak_mib(run, inputs) for run in (detectron2, ours)]
         (ids, info), fused = detectron2(*inputs), ours(*inputs)
         if fused.segment_ids.tolist() != ids.tolist() or detectron2_segments_info(fused.segments) != info:

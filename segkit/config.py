@@ -42,9 +42,9 @@ def add_segkit_config(cfg: CN) -> None:
     cfg.MODEL.PANOPTIC.FUSION = CN()
     # Method: `segkit fuse methods` lists them, docs/fusion.md explains them.
     cfg.MODEL.PANOPTIC.FUSION.NAME = "heuristic"
-    # Its options by name, as {stuff_area_limit_px: 1024, score_threshold_of: {person: 0.6}}. MODEL.PANOPTIC_FPN.COMBINE
-    # gives the defaults: its three thresholds to "heuristic" and "priority", STUFF_AREA_LIMIT to every method, so that
-    # Detectron2's configs keep their meaning.
+    # Its options by name, as {stuff_area_limit_px: 1024, score_threshold_of: {person: 0.6}}; null takes back one that
+    # _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and "priority",
+    # STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CN(new_allowed=True)
 
     # Weight of the soft Dice loss beside the cross-entropy, in DiceSemSegFPNHead and DiceMaskHead.
@@ -87,7 +87,16 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CN:
         cfg.merge_from_list(_without_fusion_options(cfg, opts))
     except (KeyError, ValueError, AssertionError) as error:
         raise _explained(cfg, error, "command line") from error
+    cfg.MODEL.PANOPTIC.FUSION.OPTIONS = _with_text_keys(cfg.MODEL.PANOPTIC.FUSION.OPTIONS)
     return cfg
+
+
+def _with_text_keys(node: CN) -> CN:
+    """The same with keys as text, which alone yacs can write: a class may be given by its id."""
+    kept = CN(new_allowed=True)
+    for key, value in node.items():
+        kept[str(key)] = _with_text_keys(value) if isinstance(value, CN) else value
+    return kept
 
 
 def _without_fusion_options(cfg: CN, opts: Sequence[str]) -> list[str]:

@@ -39,6 +39,7 @@ class Predictor:
         """cfg: from `segkit.engine.setup.read_config`, MODEL.WEIGHTS set; CheckpointError where they do not fit."""
         self.cfg = cfg.clone()
         self.cfg.defrost()
+        self.cfg.TEST.SAVE_HEADS = False  # nothing is saved here: the heads' outputs are fused as they are
         self.categories = _saved_categories(cfg.MODEL.WEIGHTS) or categories_of(_dataset_name(cfg))
         channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
         resolve_for_categories(self.cfg, self.categories, "one" if channels == "auto" else channels, "of the weights")

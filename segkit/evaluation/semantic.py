@@ -28,7 +28,8 @@ class SemanticEvaluator(ImageEvaluator):
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         where = f"image {record['image_id']!r}"
         truth = self.truth.semantic(record)
-        if "head_outputs" in output:  # the winners are known: no full-size logits are made for them
+        if "head_outputs" in output and not _on_accelerator(output):
+            # The winners are known: no full-size logits are made for them.
             self._metric.update(truth, output["head_outputs"].semantic.channels, where)
         else:
             count_logits(self._metric, truth, output["sem_seg"], where)
@@ -96,6 +97,11 @@ def count_on_device(metric: SemanticIoU, truth: NDArray[np.integer], labels: tor
         boundary_px = _boundary_counts(true, labels, classes, metric.boundary_ratio)
     metric.add_confusion(counts[: classes**2].reshape(classes, classes), boundary_px)
     return True
+
+
+def _on_accelerator(output: dict[str, Any]) -> bool:
+    """Where full-size logits cost little, and head outputs would have to travel."""
+    return "panoptic_seg" in output and output["panoptic_seg"][0].device.type != "cpu"
 
 
 def _boundary_counts(true: torch.Tensor, labels: torch.Tensor, classes: int, ratio: float) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
+from segkit.fusion import FUSION_METHODS, LOGITS, FusionMethod, build_fusion
 from segkit.fusion.class_keys import by_contiguous_id
 from segkit.structures import ConfigError
 
@@ -28,7 +28,7 @@ def fusion_of(cfg: CfgNode) -> FusionMethod:
     method = FUSION_METHODS.get(node.NAME)
     taken = method.of_combine if method else ()
     own = {field.name for field in fields(method)} if method else set()  # type: ignore[arg-type]
-    given = _plain(node.OPTIONS)
+    given = {name: value for name, value in _plain(node.OPTIONS).items() if value is not None}
     try:
         options = by_contiguous_id(given, dict(enumerate(cfg.MODEL.PANOPTIC.THING_NAMES)))
         fusion = build_fusion(node.NAME, **{name: defaults[name] for name in taken if name in own} | options)
@@ -36,6 +36,20 @@ def fusion_of(cfg: CfgNode) -> FusionMethod:
         return fusion
     except ConfigError as error:
         raise ConfigError(str(error), where="MODEL.PANOPTIC.FUSION") from None
+
+
+def kept_logits(cfg: CfgNode, fusion: FusionMethod) -> int | None:
+    """TEST.KEEP_LOGITS where TEST.SAVE_HEADS, else None. ConfigError where it is negative, or 0 and the fusion needs
+    logits."""
+    if not cfg.TEST.SAVE_HEADS:
+        return None
+    count = cfg.TEST.KEEP_LOGITS
+    if count < 0:
+        raise ConfigError(f"expected 0 or more logits per pixel, got {count}", where="TEST.KEEP_LOGITS")
+    if count == 0 and LOGITS in fusion.needs:
+        problem = f"{type(fusion).__name__} needs logits, but none are kept"
+        raise ConfigError(problem, where="TEST.KEEP_LOGITS", remedy="keep some, or choose another method")
+    return int(count)
 
 
 def _plain(node: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, ValuesView
 from typing import Any
 
 
@@ -38,12 +38,26 @@ class LazyDict(dict[str, Any]):
     def copy(self) -> dict[str, Any]:
         return dict(self.items())
 
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self else default  # noqa: SIM401 (this is that method)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self.get(key)  # made, if it is there
+        return super().pop(key, *default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self.get(key)
+        return super().setdefault(key, default)
+
     def popitem(self) -> tuple[str, Any]:
-        key = next(reversed(self))
-        return key, self.pop(key)
+        self.get(next(reversed(self), ""))
+        return super().popitem()
 
     def __eq__(self, other: object) -> bool:
         return self.copy() == other
+
+    def __ne__(self, other: object) -> bool:  # dict has one of its own, which does not ask __eq__
+        return self.copy() != other
 
     def __repr__(self) -> str:
         return repr(self.copy())
@@ -52,6 +66,3 @@ class LazyDict(dict[str, Any]):
         return dict, (self.copy(),)
 
     __hash__ = None
-    get = MutableMapping.get  # type: ignore[assignment]
-    pop = MutableMapping.pop
-    setdefault = MutableMapping.setdefault

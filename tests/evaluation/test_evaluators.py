@@ -23,13 +23,16 @@ from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.panoptic_dataset import load_coco_panoptic
 from segkit.data.truth import read_segmentation
 from segkit.evaluation import EVALUATORS, build_evaluators
-from segkit.evaluation.predictions import panoptic_prediction
-from segkit.formats import coco_panoptic
+from segkit.evaluation.base import Truth
+from segkit.evaluation.predictions import instance_masks, panoptic_prediction
+from segkit.evaluation.semantic import SemanticEvaluator
+from segkit.formats import coco_panoptic, head_outputs
 from segkit.metrics import PanopticQuality
+from segkit.modeling.lazy_dict import Lazy, LazyDict
 from segkit.scoring import counts_file
 from segkit.scoring.instances import score_instances
 from segkit.scoring.panoptic import score_panoptic
-from segkit.structures import ConfigError
+from segkit.structures import NO_THING, ConfigError, HeadOutputs, SemanticScores
 from tests.data.test_mapper import cityscapes_tree
 
 
@@ -78,11 +81,16 @@ def dataset(toy_folder: Path) -> Dataset:
 
 
 def judge(
-    dataset: Dataset, output: Path, shift_px: int = 0, outputs: tuple[str, ...] = (), opts: Sequence[str] = ()
+    dataset: Dataset,
+    output: Path,
+    shift_px: int = 0,
+    outputs: tuple[str, ...] = (),
+    opts: Sequence[str] = (),
+    parrot: type[Parrot] = Parrot,
 ) -> dict[str, Any]:
     inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
     evaluators = build_evaluators(load_config(opts=opts), dataset, output)
-    results: dict[str, Any] = inference_on_dataset(Parrot(dataset, shift_px, outputs), inputs, evaluators)
+    results: dict[str, Any] = inference_on_dataset(parrot(dataset, shift_px, outputs), inputs, evaluators)
     return results
 
 
@@ -91,6 +99,51 @@ def test_the_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
     assert set(results) == {"panoptic_seg", "bbox", "segm", "sem_seg"}
     for task, name in (("panoptic_seg", "PQ"), ("bbox", "AP"), ("segm", "AP"), ("sem_seg", "mIoU")):
         assert results[task][name] == pytest.approx(100), task
+
+
+class Lazily(Parrot):
+    """Says the same as PanopticRCNN does: crops and head outputs; what is costly to make must not be asked for."""
+
+    def answer(self, record: dict[str, Any]) -> LazyDict:
+        said = super().answer(record)
+        masks = instance_masks(said, (record["height"], record["width"]))
+        assert masks is not None
+        stuff_ids = said["sem_seg"].argmax(dim=0).numpy()
+        count = len(said["sem_seg"])
+        semantic = SemanticScores(stuff_ids, np.arange(count), np.full(count, NO_THING))
+        return LazyDict(
+            panoptic_seg=said["panoptic_seg"],
+            instance_masks=Lazy(lambda: masks),
+            head_outputs=Lazy(lambda: HeadOutputs(masks, semantic)),
+            instances=Lazy(lambda: pytest.fail("full-size masks were made")),
+            sem_seg=Lazy(lambda: pytest.fail("full-size logits were made")),
+        )
+
+
+def test_nothing_of_full_size_is_made_and_the_numbers_are_the_same(dataset: Dataset, tmp_path: Path) -> None:
+    opts = ["TEST.BOUNDARY", "True", "TEST.SAVE_HEADS", "True", "TEST.KEEP_LOGITS", "0"]
+    lazily = judge(dataset, tmp_path / "a", shift_px=2, opts=opts, parrot=Lazily)
+    assert lazily == judge(dataset, tmp_path / "b", shift_px=2, opts=opts[:2])
+    names = ("panoptic.json", "coco_instances_results.json")
+    a, b = ([(tmp_path / folder / name).read_bytes() for name in names] for folder in ("a", "b"))
+    assert a == b
+    assert len(head_outputs.load(tmp_path / "a" / "head_outputs")) == len(dataset.records)
+
+
+def test_on_an_accelerator_the_logits_are_counted_there(dataset: Dataset, tmp_path: Path) -> None:
+    class Elsewhere(Parrot):
+        def answer(self, record: dict[str, Any]) -> LazyDict:
+            far = torch.zeros((1, 1), dtype=torch.int32, device="meta"), []
+            travels = Lazy(lambda: pytest.fail("head outputs were brought to the CPU"))
+            return LazyDict(panoptic_seg=far, head_outputs=travels, sem_seg=super().answer(record)["sem_seg"])
+
+    evaluator = SemanticEvaluator(dataset, Truth(dataset, "one"), tmp_path)
+    evaluator.reset()
+    for record in dataset.records:
+        evaluator.process([{"image_id": record["image_id"]}], Elsewhere(dataset)([record]))
+    results = evaluator.evaluate()
+    assert results is not None
+    assert results["sem_seg"]["mIoU"] == pytest.approx(100)
 
 
 def test_the_exports_score_the_same_under_pycocotools(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:

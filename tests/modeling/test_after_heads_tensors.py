@@ -316,12 +316,30 @@ def test_nan_logits_are_an_error_if_they_lie_in_the_image() -> None:
     found, logits = inputs([3])
     logits[0, CHANNELS - 1, 3, 3] = torch.nan
     path = AfterHeads(RULE, CHANNELS)
-    with pytest.raises(ValueError, match="logits must be numbers"):
+    with pytest.raises(ValueError, match="logits must be finite"):
         to_panoptic(path(stacked(found), logits, SIZES).unbatched())
     # The last row of logits stands for lines 20..23; of the image's 16 lines none is made of it.
     logits = inputs([3])[1]
     logits[0, 0, -1] = torch.nan
     assert to_panoptic(path(stacked(found), logits, SIZES._replace(image_size=(16, 30))).unbatched())
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, torch.inf])
+def test_a_probability_outside_its_range_is_an_error(value: float) -> None:
+    found, logits = inputs([3, 3])
+    found[1].mask_probs[2, 1, 1] = value
+    fused = AfterHeads(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched()
+    assert to_panoptic(fused[:1])
+    with pytest.raises(ValueError, match=r"mask_probs in \[0, 1\]"):
+        to_panoptic(fused)
+
+
+def test_infinite_logits_are_an_error() -> None:
+    found, logits = inputs([3])
+    for value in (torch.inf, -torch.inf):
+        logits[0, 1, 3, 3] = value
+        with pytest.raises(ValueError, match="logits must be finite"):
+            to_panoptic(AfterHeads(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched())
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 14, 15, 16, 17, 18, 19, 23, 24])

@@ -1,6 +1,6 @@
-"""UPSNet, EfficientPS and MaskFormer's fusion on tensors: the best value of each pixel so far, one instance at a time.
+"""UPSNet and EfficientPS on tensors: the best value of each pixel so far, one instance at a time.
 
-The rules and their sources are in segkit/fusion/{upsnet,efficientps,mask_argmax}.py. Nothing is read back and no
+The rules and their sources are in segkit/fusion/{upsnet,efficientps}.py. Nothing is read back and no
 N x H x W is made. Values are computed in the order of the CPU's way, so that only pixels where two of them lie within
 rounding of each other may fall otherwise.
 """
@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from segkit.fusion.contest import MIN_PROB
 from segkit.fusion.efficientps import EfficientPSFusion
-from segkit.fusion.mask_argmax import FIXED_POINT, MaskArgmaxFusion
+from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.modeling.after_heads.finish import fused_of_owners, histogram
-from segkit.modeling.after_heads.pasting import MASK_THRESHOLD, ROWS_PER_STEP, paste_probs, sampling_axes
+from segkit.modeling.after_heads.finish import fused_of_owners
+from segkit.modeling.after_heads.pasting import ROWS_PER_STEP, paste_probs, sampling_axes
 from segkit.modeling.after_heads.rows import Detections, by_score, candidate_rows, problems_of
 from segkit.modeling.after_heads.semantic import CHANNELS_PER_STEP
 from segkit.modeling.after_heads.table import NO_CHANNEL, FusedTensors
@@ -57,12 +56,12 @@ def fuse_upsnet(
     problems = problems_of(found, nan_logits)
     best, instance_ids = by_score(found)
     good = candidate_rows(best, rule.instance_score_threshold, nms_threshold=rule.nms_threshold)
-    values, channel = _best_of(logits, channels.of_stuff)
+    values, channel = best_of(logits, channels.of_stuff)
     contest = _Contest(best, logits, channels, values, channels.stuff_ids[channel])
     rivals = best.class_ids[:, :, None] == best.class_ids[:, None, :]
     kept = contest.run(good, rivals, rule.overlap_threshold, lambda of_class, of_mask, _: of_class + of_mask)
     if rule.unknown_class:
-        of_things, _ = _best_of(logits, channels.of_things)
+        of_things, _ = best_of(logits, channels.of_things)
         unknown = of_things - torch.maximum(contest.class_logits, contest.zeros_outside(kept))
         contest.owners = contest.owners.masked_fill(unknown > contest.values, good.shape[1])
     problems = problems + contest.without_channel(kept)
@@ -80,51 +79,13 @@ def fuse_efficientps(
     """EfficientPSFusion. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool."""
     best, instance_ids = by_score(found)
     good = candidate_rows(best, rule.instance_score_threshold)
-    values, _ = _best_of(logits, channels.of_stuff)
+    values, _ = best_of(logits, channels.of_stuff)
     contest = _Contest(best, logits, channels, values, channels.stuff_ids[logits.max(1).indices])
     rivals = torch.ones_like(good)[:, None, :].expand(*good.shape, good.shape[1])
     kept = contest.run(good, rivals, rule.overlap_threshold, _fused_logit)
     problems = problems_of(found, nan_logits) + contest.without_channel(kept)
     limit = max(rule.stuff_area_limit_px, 1)
     return fused_of_owners(best, instance_ids, contest.owners, None, channels.stuff_count, limit, problems)
-
-
-def fuse_mask_argmax(
-    found: Detections,
-    logits: torch.Tensor,
-    channels: Channels,
-    rule: MaskArgmaxFusion,
-    nan_logits: torch.Tensor | None = None,
-) -> FusedTensors:
-    """MaskArgmaxFusion for a semantic head.
-
-    found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool.
-    """
-    highest, channel = logits.max(1)
-    best, instance_ids = by_score(found)
-    good = best.valid & (best.scores.float() > float(np.float32(rule.object_mask_threshold)))
-    total = good.shape[1]
-    of_stuff, stuff_channel = _best_of(logits, channels.of_stuff)
-    values = _softmax(logits, highest, of_stuff)
-    owners = channels.stuff_ids[stuff_channel].int() + total
-    solid = channels.stuff_ids[channel] != THING_CHANNEL
-    own_px = []
-    for rank, probs in _pasted(best, (owners.shape[1], owners.shape[2])):
-        own = probs >= MASK_THRESHOLD
-        value = best.scores[:, rank, None, None].float() * probs
-        won = good[:, rank, None, None] & (value > values)
-        values = torch.where(won, value, values)
-        owners = owners.masked_fill(won, rank)
-        solid = (won & own) | (~won & solid)  # ONNX runtimes have no Where of truth values
-        own_px.append(own.sum((1, 2)))
-    if own_px:
-        lost = _lost(owners, torch.stack(own_px, dim=1), channels.stuff_count, rule.overlap_threshold)
-        solid = solid & ~lost
-    owners = owners.masked_fill(~solid, total)
-    limit = max(rule.stuff_area_limit_px, 1)
-    return fused_of_owners(
-        best, instance_ids, owners, None, channels.stuff_count, limit, problems_of(found, nan_logits)
-    )
 
 
 class _Contest:
@@ -151,7 +112,7 @@ class _Contest:
         probability."""
         cover = _Cover(rivals, self.owners)
         kept = []
-        for rank, probs in _pasted(self.best, (self.owners.shape[1], self.owners.shape[2])):
+        for rank, probs in pasted(self.best, (self.owners.shape[1], self.owners.shape[2])):
             mask = probs >= MASK_THRESHOLD
             area_px = mask.sum((1, 2))
             share = (mask & cover.of(rank)).sum((1, 2)).double() / area_px.double()
@@ -206,7 +167,7 @@ class _Cover:
         self.words[rank // WORD] = self.words[rank // WORD] | mask.long() * 2 ** (rank % WORD)
 
 
-def _pasted(best: Detections, size_hw: tuple[int, int]) -> Iterator[tuple[int, torch.Tensor]]:
+def pasted(best: Detections, size_hw: tuple[int, int]) -> Iterator[tuple[int, torch.Tensor]]:
     """Each rank and its mask, (B, H, W) float32."""
     xs, ys = sampling_axes(best.boxes_xyxy, size_hw)
     total = xs.shape[1]
@@ -217,7 +178,7 @@ def _pasted(best: Detections, size_hw: tuple[int, int]) -> Iterator[tuple[int, t
             yield rank, probs[:, rank - start]
 
 
-def _best_of(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def best_of(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, H, W) each: the highest logit of the wanted channels, of equal ones the first, and its channel; -infinity
     and channel 0 where none is wanted."""
     values = torch.full_like(logits[:, 0], -torch.inf)
@@ -228,28 +189,6 @@ def _best_of(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, 
         higher = (highest > values) if start else torch.ones_like(highest, dtype=torch.bool)
         values, channels = torch.where(higher, highest, values), torch.where(higher, part[place], channels)
     return values, channels
-
-
-def _lost(owners: torch.Tensor, own_px: torch.Tensor, stuff_count: int, overlap_threshold: float) -> torch.Tensor:
-    """(B, H, W) bool: pixels won by an instance that won fewer than the share overlap_threshold of its own, (B, N)."""
-    bins = own_px.shape[1] + stuff_count + 1
-    won_px = histogram(owners, bins)[:, : own_px.shape[1]]
-    lost = (own_px > 0) & (won_px.double() / own_px.double() < overlap_threshold)
-    lost = torch.cat([lost, lost.new_zeros((len(lost), stuff_count + 1))], dim=1)
-    return lost.gather(1, owners.flatten(1).long()).reshape(owners.shape)
-
-
-def _softmax(logits: torch.Tensor, highest: torch.Tensor, of_stuff: torch.Tensor) -> torch.Tensor:
-    """(B, H, W) float32: the probability of a channel with the logit of_stuff, summed in fixed point as on the CPU."""
-    total = torch.zeros_like(highest, dtype=torch.float64)
-    for start in range(0, logits.shape[1], CHANNELS_PER_STEP):
-        powers = _exp(logits[:, start : start + CHANNELS_PER_STEP] - highest[:, None])
-        total = total + (powers * float(FIXED_POINT)).round().double().sum(1)
-    return (_exp(of_stuff - highest) * float(FIXED_POINT) / total).float()
-
-
-def _exp(below: torch.Tensor) -> torch.Tensor:
-    return torch.where(below.isnan(), 0.0, below.clamp(max=0)).exp()
 
 
 def _fused_logit(of_class: torch.Tensor, of_mask: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:

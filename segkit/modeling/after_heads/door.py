@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from segkit.fusion import FusionMethod
 from segkit.fusion.semantic_winners import upsampled_winners
+from segkit.modeling.after_heads.semantic import nan_logits
+from segkit.modeling.after_heads.table import NAN_INSTANCES, NAN_LOGITS, PROBLEMS
 from segkit.modeling.after_heads.whole import on_tensors
 from segkit.modeling.paste import paste_crops
 from segkit.structures import InstanceMasks, SemanticScores
@@ -40,13 +42,19 @@ class SemanticLogits:
         return sem_seg_postprocess(logits, self.image_size, *self.size_hw)
 
     def winners(self) -> torch.Tensor:
-        """(H, W) integers: the channel of the highest logit, of equal ones the first."""
+        """(H, W) integers: the channel of the highest logit, of equal ones the first. ValueError as `check`."""
         on_cpu = self.coarse.device.type == "cpu" and self.coarse.dtype == torch.float32
         if on_cpu and COMPILED:
             coarse = self.coarse.detach().contiguous().numpy()
             return torch.from_numpy(upsampled_winners(coarse, self.scale, self.image_size, self.size_hw))
+        self.check()
         full = self.full()
         return full.max(dim=0).indices if on_cpu else full.argmax(dim=0)
+
+    def check(self) -> None:
+        """ValueError where a logit of the image is NaN or infinite."""
+        if nan_logits(self.coarse[None], self.image_size, self.scale).item():
+            raise ValueError(PROBLEMS[NAN_LOGITS])
 
 
 def semantic_scores(
@@ -55,12 +63,14 @@ def semantic_scores(
     """On the CPU: the best channel of each pixel, and if asked for every channel's logit.
 
     stuff_ids, thing_ids: (C,) int64, see SemanticScores; None: channel 0 is all things, channel c the stuff c.
+    ValueError where a logit is NaN or infinite.
     """
     channels = len(logits.coarse)
     stuff = torch.arange(channels) if stuff_ids is None else stuff_ids.cpu()
     things = torch.full((channels,), -1) if thing_ids is None else thing_ids.cpu()
     if not with_logits:
         return SemanticScores(logits.winners().cpu().numpy(), stuff.numpy(), things.numpy())
+    logits.check()
     full = logits.full().detach().float().cpu()
     return SemanticScores(full.max(dim=0).indices.numpy(), stuff.numpy(), things.numpy(), full.numpy())
 
@@ -79,7 +89,8 @@ class PlacedInstances:
         if self.mask_probs.device.type == "cpu":
             full.pred_masks = torch.from_numpy(self.masks.to_full())
         else:
-            full.pred_masks = paste_masks_in_image(self.mask_probs, full.pred_boxes, self.masks.size_hw)
+            probs = self.mask_probs.float()  # as they were fused: half precision would place them otherwise
+            full.pred_masks = paste_masks_in_image(probs, full.pred_boxes, self.masks.size_hw)
         return full
 
 
@@ -87,8 +98,11 @@ def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
     """The instances in pixels of the output.
 
     found: of the ROI heads, in the network's pixels, pred_masks (N, 1, m, m) probabilities; it is not changed.
-    Instances whose boxes are empty are left out, as Detectron2's detector_postprocess does.
+    Instances whose boxes are empty are left out, as Detectron2's detector_postprocess does. ValueError where a box or
+    score is not finite, or a probability not in [0, 1].
     """
+    if not (found.pred_boxes.tensor.isfinite().all() and found.scores.isfinite().all()):
+        raise ValueError(PROBLEMS[NAN_INSTANCES])
     fields = {**found.get_fields(), "row": torch.arange(len(found), device=found.scores.device)}
     fields["pred_boxes"] = fields["pred_boxes"].clone()
     mask_probs = fields.pop("pred_masks")[:, 0]
@@ -100,5 +114,8 @@ def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
 
 
 def fuses_on_device(fusion: FusionMethod, tensor: torch.Tensor) -> bool:
-    """Whether the fusion runs where the tensor is: on a GPU and by a method of `AfterHeads`; else on the CPU."""
-    return tensor.device.type != "cpu" and on_tensors(fusion)
+    """Whether the fusion runs where the tensor is: with CUDA and by a method of `AfterHeads`; else on the CPU.
+
+    Not on other devices: `AfterHeads` needs float64, which not all of them have.
+    """
+    return tensor.device.type == "cuda" and on_tensors(fusion)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
-MASK_THRESHOLD = 0.5  # He et al. 2017, Mask R-CNN, section 3.1
 ROWS_PER_STEP = 4  # masks pasted at once: 13 bytes a pixel each
 OUTSIDE = 3.0  # a grid_sample coordinate whose four neighbours are all padding: the mask ends at 1, half a cell beyond
 

@@ -41,8 +41,9 @@ def score_limits(rule: HeuristicFusion) -> torch.Tensor:
 def problems_of(found: Detections, nan_logits: torch.Tensor | None) -> torch.Tensor:
     """(B,) int64: what is wrong with the valid rows, and with the logits if the (B,) bool says so: `table.PROBLEMS`."""
     finite = found.boxes_xyxy.isfinite().all(2) & found.scores.isfinite()
-    finite = finite & found.mask_probs.isfinite().flatten(2).all(2)
-    problems = (~finite & found.valid).any(1) * NAN_INSTANCES
+    probable = (found.mask_probs >= 0) & (found.mask_probs <= 1)  # NaN is neither
+    sound = finite & probable.flatten(2).all(2)
+    problems = (~sound & found.valid).any(1) * NAN_INSTANCES
     problems = problems + ((found.class_ids < 0) & found.valid).any(1) * NEGATIVE_CLASS
     return problems if nan_logits is None else problems + nan_logits * NAN_LOGITS
 

@@ -16,7 +16,7 @@ def best_channels(
     logits: (B, C, h, w) float, of padded images. image_size: (height, width) that the network saw of each image,
     without padding. size_hw: of the output. scale: above 1 for logits of before the head's own interpolation
     (Detectron2's SemSegFPNHead.layers), by so much. Equal to `sem_seg_postprocess(...).argmax(0)` of
-    detectron2/modeling/postprocessing.py; what it says where a logit is NaN is undefined, see `nan_logits`.
+    detectron2/modeling/postprocessing.py; where a logit is NaN or infinite it is undefined, see `nan_logits`.
     """
     best: tuple[torch.Tensor, torch.Tensor] | None = None
     for start in range(0, logits.shape[1], CHANNELS_PER_STEP):
@@ -33,12 +33,12 @@ def best_channels(
 
 
 def nan_logits(logits: torch.Tensor, image_size: tuple[int, int], scale: int = 1) -> torch.Tensor:
-    """(B,) bool: whether one of the logits that pixels of the image are made of is NaN; arguments: `best_channels`.
+    """(B,) bool: whether a logit that pixels of the image are made of is NaN or infinite; arguments: `best_channels`.
 
     Looked for before they are resized, where they are fewest, and not in the maxima, which hide NaN in ONNX runtimes.
     """
     rows, columns = (length if scale == 1 else int((length - 0.5) / scale - 0.5) + 2 for length in image_size)
-    return logits[:, :, :rows, :columns].isnan().flatten(1).any(1)
+    return (~logits[:, :, :rows, :columns].isfinite()).flatten(1).any(1)
 
 
 def resized(

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from segkit.structures import VOID, PanopticSegmentation, Segment
 
 COLUMNS = ("segment_id", "isthing", "category_id", "score", "instance_id", "area_px")
-NAN_INSTANCES, NAN_LOGITS, STUFF_RANGE, NEGATIVE_CLASS, NO_CHANNEL = 1, 2, 4, 8, 16  # bits of a table's last row
+NAN_INSTANCES, NAN_LOGITS, STUFF_RANGE, NEGATIVE_CLASS, NO_CHANNEL, NO_THINGS = (2**i for i in range(6))  # bits
 PROBLEMS = {
-    NAN_INSTANCES: "boxes, scores and mask_probs must be finite, got NaN or infinity: did the training diverge?",
-    NAN_LOGITS: "logits must be numbers, got NaN: did the training diverge?",
+    NAN_INSTANCES: "boxes and scores must be finite, mask_probs in [0, 1], got others: did the training diverge?",
+    NAN_LOGITS: "logits must be finite, got NaN or infinity: did the training diverge?",
     STUFF_RANGE: "stuff_map must be in 0..stuff_count, got an id outside",
     NEGATIVE_CLASS: "class_ids of instances must not be negative, got one that is",
+    NO_THINGS: "the semantic map has no channel of things, but there are instances",
     NO_CHANNEL: "the semantic map has no channel for the class of an instance, nor one for all things",
 }
 
@@ -30,6 +32,11 @@ class FusedTensors(NamedTuple):
 
     ids: torch.Tensor
     table: torch.Tensor
+
+    def with_problems(self, problems: torch.Tensor) -> FusedTensors:
+        """A batch with further problems: (B,) int64, keys of `PROBLEMS` that its tables do not have yet, or 0."""
+        *_, rows, columns = self.table.shape
+        return self._replace(table=self.table + F.pad(problems[:, None, None].double(), (0, columns - 1, rows - 1, 0)))
 
     def unbatched(self) -> list[FusedTensors]:
         """The images of a batch, as views."""

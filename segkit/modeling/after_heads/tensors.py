@@ -8,8 +8,9 @@ from __future__ import annotations
 import torch
 
 from segkit.fusion import HeuristicFusion
+from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.modeling.after_heads.finish import fused_of_owners, histogram
-from segkit.modeling.after_heads.pasting import MASK_THRESHOLD, ROWS_PER_STEP, paste_probs, sampling_axes
+from segkit.modeling.after_heads.pasting import ROWS_PER_STEP, paste_probs, sampling_axes
 from segkit.modeling.after_heads.rows import Detections, by_score, candidate_rows, problems_of
 from segkit.modeling.after_heads.table import STUFF_RANGE, FusedTensors
 from segkit.structures import ConfigError

@@ -13,10 +13,11 @@ from segkit.fusion import FusionMethod, HeuristicFusion
 from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.modeling.after_heads.contests import Channels, fuse_efficientps, fuse_mask_argmax, fuse_upsnet
+from segkit.modeling.after_heads.contests import Channels, fuse_efficientps, fuse_upsnet
+from segkit.modeling.after_heads.mask_argmax import fuse_mask_argmax
 from segkit.modeling.after_heads.rows import Detections, score_limits
 from segkit.modeling.after_heads.semantic import best_channels, nan_logits, resized
-from segkit.modeling.after_heads.table import FusedTensors
+from segkit.modeling.after_heads.table import NO_THINGS, FusedTensors
 from segkit.modeling.after_heads.tensors import NMS_ON_TENSORS, fuse_heuristic
 from segkit.structures import NO_THING, ConfigError
 
@@ -85,13 +86,9 @@ class AfterHeads(nn.Module):
         """
         boxes, nonempty = boxes_at(found.boxes_xyxy, sizes.image_size, sizes.size_hw)
         found = found._replace(boxes_xyxy=boxes, valid=found.valid & nonempty)
-        nan = nan_logits(logits, sizes.image_size, sizes.scale)
-        if isinstance(self.rule, HeuristicFusion):
-            stuff_map = self.stuff_ids[best_channels(logits, *sizes)]
-            return fuse_heuristic(found, stuff_map, self.stuff_count, self.rule, self.limits, nan)
-        full = resized(logits, *sizes).float()
-        space = Channels(self.stuff_ids, self.thing_ids, self.of_stuff, self.of_things, self.stuff_count)
-        return CONTESTS[type(self.rule)](found, full, space, self.rule, nan)
+        fused = self._fused(found, logits, sizes)
+        without_things = not self.of_things.shape[0]
+        return fused.with_problems(found.valid.any(1) * NO_THINGS) if without_things else fused
 
     def images(
         self, found: Sequence[Detections], logits: Sequence[torch.Tensor], sizes: Sequence[Sizes]
@@ -105,6 +102,15 @@ class AfterHeads(nn.Module):
             batch = self(stacked([found[i] for i in indices]), torch.stack([logits[i] for i in indices]), size)
             fused.update(zip(indices, batch.unbatched(), strict=True))
         return [fused[index] for index in range(len(found))]
+
+    def _fused(self, found: Detections, logits: torch.Tensor, sizes: Sizes) -> FusedTensors:
+        nan = nan_logits(logits, sizes.image_size, sizes.scale)
+        if isinstance(self.rule, HeuristicFusion):
+            stuff_map = self.stuff_ids[best_channels(logits, *sizes)]
+            return fuse_heuristic(found, stuff_map, self.stuff_count, self.rule, self.limits, nan)
+        full = resized(logits, *sizes).float()
+        space = Channels(self.stuff_ids, self.thing_ids, self.of_stuff, self.of_things, self.stuff_count)
+        return CONTESTS[type(self.rule)](found, full, space, self.rule, nan)
 
 
 def on_tensors(rule: FusionMethod) -> bool:

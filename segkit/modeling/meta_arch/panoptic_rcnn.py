@@ -18,7 +18,7 @@ from segkit.fusion import LOGITS, FusionMethod
 from segkit.modeling.after_heads.door import SemanticLogits, fuses_on_device, instances_at, semantic_scores
 from segkit.modeling.after_heads.table import to_segments
 from segkit.modeling.after_heads.whole import AfterHeads, Sizes, detections_of
-from segkit.modeling.fusion_config import fusion_of
+from segkit.modeling.fusion_config import fusion_of, kept_logits
 from segkit.modeling.lazy_dict import Lazy, LazyDict
 from segkit.structures import ConfigError, HeadOutputs, InstanceMasks, Segment
 
@@ -55,7 +55,8 @@ class PanopticRCNN(GeneralizedRCNN):
         self.sem_seg_head = sem_seg_head
         self.fusion = fusion
         self.keep_logits = keep_logits
-        self.after_heads: AfterHeads | None = None  # made for the first image on a GPU
+        self.after_heads: AfterHeads | None = None  # see _after_heads
+        self._made_of: tuple[Any, ...] = (None, None, None)
         self.register_buffer("stuff_ids", stuff_ids, persistent=False)
         self.register_buffer("thing_ids", thing_ids, persistent=False)
 
@@ -66,7 +67,7 @@ class PanopticRCNN(GeneralizedRCNN):
         arguments = super().from_config(cfg)
         arguments["sem_seg_head"] = build_sem_seg_head(cfg, arguments["backbone"].output_shape())
         arguments["fusion"] = fusion_of(cfg)
-        arguments["keep_logits"] = cfg.TEST.KEEP_LOGITS if cfg.TEST.SAVE_HEADS else None
+        arguments["keep_logits"] = kept_logits(cfg, arguments["fusion"])
         if cfg.MODEL.PANOPTIC.STUFF_IDS:
             arguments["stuff_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.STUFF_IDS)
             arguments["thing_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.THING_IDS)
@@ -149,13 +150,19 @@ class PanopticRCNN(GeneralizedRCNN):
         """The map, which stays on the device, and the segments of each image; None each where fusing is the CPU's."""
         if not semantics or not fuses_on_device(self.fusion, semantics[0].coarse) or self.keep_logits is not None:
             return [None] * len(semantics)
-        if self.after_heads is None:
-            channels = len(semantics[0].coarse)
-            self.after_heads = AfterHeads(self.fusion, channels, self.stuff_ids, self.thing_ids).to(self.device)
         sizes = [Sizes(one.image_size, one.size_hw, one.scale) for one in semantics]
         coarse = [one.coarse for one in semantics]
-        fused = self.after_heads.images([detections_of(found) for found in instances], coarse, sizes)
+        after_heads = self._after_heads(len(coarse[0]))
+        fused = after_heads.images([detections_of(found) for found in instances], coarse, sizes)
         return [(one.ids, segments) for one, segments in zip(fused, to_segments(fused), strict=True)]
+
+    def _after_heads(self, channels: int) -> AfterHeads:
+        """Made for the first image on a GPU, and again when what it was made of is replaced: `model.fusion = ...`."""
+        made_of = self.fusion, self.stuff_ids, self.thing_ids
+        if self.after_heads is None or any(a is not b for a, b in zip(made_of, self._made_of, strict=True)):
+            self.after_heads = AfterHeads(self.fusion, channels, self.stuff_ids, self.thing_ids).to(self.device)
+            self._made_of = made_of
+        return self.after_heads
 
     def _output(
         self, found: Instances, semantic: SemanticLogits, fused: tuple[torch.Tensor, Sequence[Segment]] | None
@@ -174,7 +181,7 @@ class PanopticRCNN(GeneralizedRCNN):
         )
 
     def _head_outputs(self, masks: InstanceMasks, semantic: SemanticLogits) -> HeadOutputs:
-        with_logits = LOGITS in self.fusion.needs or self.keep_logits is not None
+        with_logits = LOGITS in self.fusion.needs or bool(self.keep_logits)
         outputs = HeadOutputs(masks, semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits))
         return outputs if self.keep_logits is None else rounded(outputs, self.keep_logits)
 
