@@ -10,13 +10,11 @@ a forked process above its start (Linux).
 from __future__ import annotations
 
 import argparse
-import ctypes
-import multiprocessing
-import resource
 import statistics
 from typing import Any
 
 import torch
+from _memory import peak_mib
 from detectron2.modeling import detector_postprocess
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.modeling.postprocessing import sem_seg_postprocess
@@ -71,24 +69,6 @@ def ours(found: Instances, coarse: torch.Tensor, image_size: Any, size_hw: Any) 
     return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(HeadOutputs(masks, scores))
 
 
-def peak_mib(run: Any, inputs: Any) -> float:
-    """Memory that one run needs beyond what is there, in a process of its own."""
-    ctypes.CDLL(None).malloc_trim(0)  # else what this process has freed is used again, and seems to take nothing
-    here, there = multiprocessing.Pipe(duplex=False)
-
-    def measured() -> None:
-        run(*heads_of(TINY))  # pages of libraries count from their first use
-        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run(*inputs)
-        there.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024)
-
-    process = multiprocessing.get_context("fork").Process(target=measured)
-    process.start()
-    found: float = here.recv()
-    process.join()
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -100,7 +80,7 @@ def main() -> None:
     for case in CASES:
         image_size, size_hw, count = case
         inputs = heads_of(case)
-        memory = [peak_mib(run, inputs) for run in (detectron2, ours)]
+        memory = [peak_mib(run, inputs, heads_of(TINY)) for run in (detectron2, ours)]
         (ids, info), fused = detectron2(*inputs), ours(*inputs)
         if fused.segment_ids.tolist() != ids.tolist() or detectron2_segments_info(fused.segments) != info:
             raise SystemExit(f"results differ at {size_hw}, {count} instances")

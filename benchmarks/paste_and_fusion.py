@@ -10,15 +10,13 @@ forked process above its start (Linux), beside the N x H x W bool masks that hol
 from __future__ import annotations
 
 import argparse
-import ctypes
-import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
+from _memory import peak_mib
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Boxes, Instances
@@ -72,25 +70,6 @@ def seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def peak_mib(way: Callable[..., Any], inputs: tuple[Any, ...]) -> float:
-    """Memory that the work takes at its peak, in MiB, measured in a process of its own."""
-    ctypes.CDLL(None).malloc_trim(0)  # else the process may use again what this one has freed, and seem to take nothing
-    fork = multiprocessing.get_context("fork")
-    receiver, sender = fork.Pipe(duplex=False)
-    process = fork.Process(target=_send_peak, args=(way, inputs, sender))
-    process.start()
-    peak: float = receiver.recv()
-    process.join()
-    return peak
-
-
-def _send_peak(way: Callable[..., Any], inputs: tuple[Any, ...], sender: Any) -> None:
-    way(*scene(*TINY))  # pages of libraries count from their first use
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    way(*inputs)
-    sender.send((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
@@ -101,7 +80,7 @@ def main() -> None:
     print(f"{'size':>10} {'instances':>9} {'Detectron2':>11} {'segkit':>8} {'ratio':>6} {'memory':>21} {'masks':>9}")
     for size_hw, count in CASES:
         inputs = scene(size_hw, count, seed=count)
-        peaks = [peak_mib(way, inputs) for way in (detectron2, ours)]
+        peaks = [peak_mib(way, inputs, scene(*TINY)) for way in (detectron2, ours)]
         (ids, info), fused = detectron2(*inputs), ours(*inputs)
         if fused.segment_ids.tolist() != ids.tolist() or detectron2_segments_info(fused.segments) != info:
             raise SystemExit(f"results differ at {size_hw}, {count} instances")

@@ -16,15 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
 import statistics
-import time
-from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from _memory import peak_mib
 from detectron2.modeling.postprocessing import sem_seg_postprocess
 from numpy.typing import NDArray
+from paste_and_fusion import seconds
 from torch.nn import functional as F
 
 from segkit.fusion.semantic_winners import upsampled_winners
@@ -60,43 +59,25 @@ def detectron2(
     return ids
 
 
-def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-def peak_mib(run: Callable[[], object]) -> float:
-    """What the process's memory grows by at most while it runs (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
-    before = memory_mib("VmRSS")
-    run()
-    return memory_mib("VmHWM") - before
-
-
-def memory_mib(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
+def ours(
+    head_logits: NDArray[np.float32], image_size_hw: tuple[int, int], size_hw: tuple[int, int]
+) -> NDArray[np.unsignedinteger]:
+    return upsampled_winners(head_logits, STRIDE, image_size_hw, size_hw)
 
 
 def compare(kind: str, image_size_hw: tuple[int, int], size_hw: tuple[int, int], rounds: int) -> None:
-    head_logits = logits(kind, image_size_hw)
-
-    def theirs() -> NDArray[np.int64]:
-        return detectron2(head_logits, image_size_hw, size_hw)
-
-    def ours() -> NDArray[np.unsignedinteger]:
-        return upsampled_winners(head_logits, STRIDE, image_size_hw, size_hw)
-
-    if not np.array_equal(ours(), theirs()):
+    inputs = logits(kind, image_size_hw), image_size_hw, size_hw
+    tiny = inputs[0][:, :4, :4], (16, 16), (16, 16)
+    if not np.array_equal(ours(*inputs), detectron2(*inputs)):
         raise SystemExit(f"ids differ: {kind}, {image_size_hw} to {size_hw}")
-    pairs = [(seconds(theirs), seconds(ours)) for _ in range(rounds)]
+    pairs = [(seconds(lambda: detectron2(*inputs)), seconds(lambda: ours(*inputs))) for _ in range(rounds)]
+    peaks = [peak_mib(way, inputs, tiny) for way in (detectron2, ours)]
     ratios = sorted(peer / own for peer, own in pairs)
     peer_ms, own_ms = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
     sizes = f"{image_size_hw[0]}x{image_size_hw[1]} -> {size_hw[0]}x{size_hw[1]}"
     print(
         f"{kind:>8} {sizes:>20} {peer_ms:>8.1f} ms {own_ms:>5.1f} ms {statistics.median(ratios):>6.1f}x "
-        f"({ratios[0]:.1f} to {ratios[-1]:.1f}) {peak_mib(theirs):>8.1f} MiB {peak_mib(ours):>4.1f} MiB"
+        f"({ratios[0]:.1f} to {ratios[-1]:.1f}) {peaks[0]:>8.1f} MiB {peaks[1]:>4.1f} MiB"
     )
 
 
