@@ -1,7 +1,9 @@
 """Instances + semantics -> PanopticSegmentation; one file per method.
 
-A method is a `FusionMethod`: a frozen dataclass of its options, called with HeadOutputs; it needs its file and one line
-here.
+A method is a `FusionMethod` (method.py): a frozen dataclass of its options, called with HeadOutputs; it needs its file
+and one line here. What methods share: which instances take part (candidates.py), the contest for each pixel
+(contest.py), from owners to segments (segments.py), why a segment is gone (fates.py), checks of options (options.py,
+class_keys.py). What comes before: masks pasted on boxes (paste.py), the best channels (semantic_winners.py).
 """
 
 from __future__ import annotations
