@@ -1,4 +1,4 @@
-"""`segkit data`: make data."""
+"""`segkit data`: make and convert data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from rich.progress import Progress
+
+from segkit.cli import data_convert, data_stats, data_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +19,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     toy.add_argument("--seed", type=_seed, default=0, metavar="S", help="the same seed, the same bytes (default 0)")
     toy.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
     toy.set_defaults(data_run=_toy)
+    for name, does, module in (
+        ("convert", "from one format into another, telling what that cannot hold", data_convert),
+        ("stats", "count images, segments, areas, crowds and void of a dataset", data_stats),
+        ("view", "draw a dataset's truth over its images, in a grid", data_view),
+    ):
+        one = verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", allow_abbrev=False)
+        module.add_arguments(one)
+        one.set_defaults(data_run=module.run)
 
 
 def run(args: argparse.Namespace) -> int:

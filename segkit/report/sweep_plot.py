@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from segkit.report.metric_values import as_number
+from segkit.report.picture import figure_pixels
 
 # Okabe and Ito's colours, which nobody confuses; then once more, with other markers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -42,11 +42,7 @@ def sweep_picture(found: Mapping[str, Any]) -> NDArray[np.uint8]:
         shown = options[COLUMNS * row : COLUMNS * (row + 1)]
         for axes, option in zip(band.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             _option(axes, found, option)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    rgba = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
-    picture: NDArray[np.uint8] = np.asarray(rgba, dtype=np.uint8)[..., :3].copy()
-    return picture
+    return figure_pixels(figure)
 
 
 def searched_options(found: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,65 @@
+"""`segkit data convert`: a dataset from one layout into another."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segkit.cli.scoring_arguments import progress_bar
+from segkit.structures import ConfigError, DatasetError
+
+PLACES = ("root", "json", "masks", "images", "split", "categories")  # what most formats take
+
+
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where a dataset lies, whatever its format."""
+    for name in PLACES:
+        parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--set", nargs="+", action="extend", default=[], metavar="option=value", help="other options of the format"
+    )
+
+
+def source_options(args: argparse.Namespace) -> Mapping[str, Any]:
+    """What was said of where the dataset lies."""
+    options = {name: getattr(args, name) for name in PLACES if getattr(args, name) is not None}
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"expected option=value, got {text!r}")
+        options[name] = yaml.safe_load(value)
+    return options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--from", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="to write")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
+    parser.add_argument(
+        "--pictures", choices=("copy", "skip"), default="copy", help="images into DIR/images (default), or not"
+    )
+    add_source_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert, and say what the other format cannot hold; 0 where all was written."""
+    from segkit.curation.convert import convert, summary
+    from segkit.formats.registry import WRITERS, open_source
+
+    if args.to not in WRITERS:
+        raise ConfigError(f"nothing writes the format {args.to!r}", remedy=f"choose one of {sorted(WRITERS)}")
+    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
+        raise DatasetError("expected an empty or new folder", where=args.output, remedy="name another --output")
+    source = open_source(args.layout, source_options(args))
+    pictures_to = args.output / "images" if args.pictures == "copy" else None
+    with progress_bar("convert") as progress:
+        losses = convert(source, WRITERS[args.to](args.output, source.categories), pictures_to, progress)
+    print(args.output)
+    if losses:
+        print(f"{args.to} cannot hold:", *summary(losses), sep="\n  ")
+    return 0

@@ -1,0 +1,41 @@
+"""`segkit data stats`: what a dataset holds, as a table, JSON and plots."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from segkit.cli.data_convert import add_source_arguments, source_options
+from segkit.cli.scoring_arguments import progress_bar
+from segkit.scoring import counts_file
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("--format", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="gets stats.json and stats.png")
+    add_source_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Count, print, write; 0 where all could be read."""
+    from segkit.curation.stats import count
+    from segkit.formats.files import dump_json
+    from segkit.formats.registry import open_source
+    from segkit.report.dataset_stats import stats_picture, stats_tables
+    from segkit.report.sweep_page import write_picture
+
+    if args.output is not None:
+        counts_file.check_writable(args.output / "stats.json")
+    source = open_source(args.layout, source_options(args))
+    with progress_bar("stats") as progress:
+        found = count(source, progress)
+    if args.output is not None:
+        with counts_file.writing(args.output):
+            dump_json(args.output / "stats.json", found)
+            write_picture(args.output / "stats.png", stats_picture(found, source.categories))
+        print(args.output / "stats.json", args.output / "stats.png", sep="\n")
+    Console().print(stats_tables(found))
+    return 0

@@ -1,0 +1,82 @@
+"""A dataset from one layout into another, image by image, with a list of what the other cannot hold."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from segkit.formats import png
+from segkit.formats.coco_tables import check_inside
+from segkit.formats.files import replacing
+from segkit.formats.source import Source, SourceImage
+from segkit.structures import DatasetError, PanopticSegmentation
+
+PICTURES = ("copy", "skip")
+Progress = Callable[[int, int], None]
+
+
+class Writer(Protocol):
+    """What the writers of formats have in common; used inside a `with` block."""
+
+    def add(
+        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    ) -> list[str]:
+        """Write one image's labels; what cannot be held, a line each."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What the written layout cannot hold of an image."""
+
+    image_id: int | str
+    what: str
+
+
+def convert(
+    source: Source,
+    writing: AbstractContextManager[Writer],
+    pictures_to: Path | None = None,
+    progress: Progress | None = None,
+) -> list[Loss]:
+    """Write every image of the source; the losses, in the order of the images.
+
+    pictures_to: a folder that gets the images under their names, copied as they are; those that a source makes, slices
+    of volumes say, as PNG. None: none are written. DatasetError as source and writer raise it: then the index files of
+    the writer are not written.
+    """
+    losses = []
+    with writing as writer:
+        for done, image in enumerate(source.images, 1):
+            told = writer.add(image, source.segmentation(image), source.annotations(image))
+            losses += [Loss(image.image_id, what) for what in told]
+            if pictures_to is not None:
+                copy_picture(source, image, pictures_to)
+            if progress is not None:
+                progress(done, len(source.images))
+    return losses
+
+
+def copy_picture(source: Source, image: SourceImage, folder: Path) -> None:
+    """Write the picture below the folder under its name, whole or not at all; DatasetError where the name leads out of
+    the folder, or onto the source's own file."""
+    check_inside(image.file_name, "file_name", folder)
+    origin, target = source.pictures / image.file_name, folder / image.file_name
+    if not origin.is_file():
+        png.write(target, source.picture(image))
+        return
+    if target.exists() and target.samefile(origin):
+        raise DatasetError("expected another folder than the source's", where=target, remedy="name another --output")
+    with replacing(target) as neighbour:
+        shutil.copyfile(origin, neighbour)
+
+
+def summary(losses: Iterable[Loss], most: int = 20) -> list[str]:
+    """A line for each of the first `most` losses, and one that counts the others."""
+    lines = [f"image {loss.image_id!r}: {loss.what}" for loss in losses]
+    more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
+    return [*lines[:most], *more]

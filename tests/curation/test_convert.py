@@ -1,0 +1,158 @@
+"""Conversion between layouts: round trips lose nothing that both can hold, and the rest is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from segkit.cli.main import main
+from segkit.curation.convert import Loss, convert, summary
+from segkit.formats.coco_panoptic import PanopticWriter
+from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
+from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
+from segkit.formats.label_maps import read as read_labels
+from segkit.formats.registry import open_source
+from segkit.formats.source import SourceImage
+from segkit.structures import (
+    Category,
+    CategorySet,
+    ConfigError,
+    DatasetError,
+    PanopticSegmentation,
+    Segment,
+    mask_to_rle,
+)
+
+CATEGORIES = CategorySet([Category(3, "cat", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
+TRUTH = PanopticSegmentation(
+    np.array([[7, 7, 0], [30, 30, 5]], np.int32),
+    (Segment(7, 3, True, 2), Segment(30, 9, False, 2), Segment(5, 3, True, 1, True)),
+)
+
+
+def panoptic(folder: Path, truth: PanopticSegmentation = TRUTH) -> CocoPanopticSource:
+    """One image `a/x.png` with its truth."""
+    with PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
+        writer.add("x", "a/x.png", truth)
+    (folder / "images" / "a").mkdir(parents=True, exist_ok=True)
+    height, width = truth.segment_ids.shape
+    Image.fromarray(np.full((height, width, 3), 80, np.uint8)).save(folder / "images" / "a" / "x.png")
+    return CocoPanopticSource(folder / "p.json", folder / "p", folder / "images")
+
+
+def parts(truth: PanopticSegmentation) -> set[tuple[int, bool, tuple[int, ...]]]:
+    """The segments without their ids: class, crowd, pixels."""
+    ids = truth.segment_ids.ravel()
+    return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in truth.segments}
+
+
+def test_panoptic_to_panoptic_is_the_same_and_pictures_come_along(tmp_path: Path) -> None:
+    source, seen = panoptic(tmp_path), []
+    output = tmp_path / "out"
+    tell = lambda done, total: seen.append((done, total))  # noqa: E731
+    assert convert(source, CocoPanopticWriter(output, CATEGORIES), output / "images", tell) == []
+    assert seen == [(1, 1)]
+    again = CocoPanopticSource(output / "panoptic.json", output / "panoptic", output / "images")
+    (image,) = again.images
+    assert image == source.images[0]
+    assert parts(again.segmentation(image)) == parts(TRUTH)
+    assert np.array_equal(again.picture(image), source.picture(image))
+
+
+def test_to_instances_and_back_keeps_things_and_crowds_and_tells_of_stuff(tmp_path: Path) -> None:
+    losses = convert(panoptic(tmp_path), CocoInstancesWriter(tmp_path / "out", CATEGORIES))
+    assert losses == [Loss("x", "1 segments of stuff cannot be held")]
+    again = CocoInstancesSource(tmp_path / "out" / "instances.json", tmp_path / "images")
+    things = {part for part in parts(TRUTH) if part[0] == 3}
+    assert parts(again.segmentation(again.images[0])) == things
+
+
+def test_to_semantic_maps(tmp_path: Path) -> None:
+    """cat is class 0, sky 1, void 255."""
+    losses = convert(panoptic(tmp_path), SemanticMapWriter(tmp_path / "out", CATEGORIES))
+    assert [loss.what for loss in losses] == [
+        "2 objects of 1 classes are told apart no more",
+        "1 crowds are their class",
+    ]
+    assert read_labels(tmp_path / "out" / "a" / "x.png").tolist() == [[0, 0, 255], [1, 1, 0]]
+    assert json.loads((tmp_path / "out" / "classes.json").read_text()) == ["cat", "sky"]
+
+
+def test_overlapping_masks_are_told(tmp_path: Path) -> None:
+    """The second mask lies over one pixel of the first."""
+    writer = CocoPanopticWriter(tmp_path, CATEGORIES)
+    truth = PanopticSegmentation(np.array([[1, 2]], np.int32), (Segment(1, 3, True, 1), Segment(2, 3, True, 1)))
+    masks = [np.array([[1, 1]], bool), np.array([[0, 1]], bool)]
+    annotations = [{"area": 0, "segmentation": mask_to_rle(mask)} for mask in masks]
+    with writer:
+        told = writer.add(SourceImage("x", "x.png", (1, 2)), truth, annotations)
+    assert told == ["1 pixels of masks lie under other masks"]
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+)
+@settings(max_examples=25, deadline=None)
+def test_things_survive_any_trip(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, size: tuple[int, int]
+) -> None:
+    folder = tmp_path_factory.mktemp("trip")
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, 5, size).astype(np.int32)
+    segments = tuple(Segment(i, 3, True, int((ids == i).sum()), bool(i % 2)) for i in range(1, 5) if (ids == i).any())
+    truth = PanopticSegmentation(ids, segments)
+    convert(panoptic(folder, truth), CocoInstancesWriter(folder / "i", CATEGORIES))
+    instances = CocoInstancesSource(folder / "i" / "instances.json", folder / "images")
+    things = CategorySet(CATEGORIES.things)
+    assert convert(instances, CocoPanopticWriter(folder / "q", things)) == []
+    again = CocoPanopticSource(folder / "q" / "panoptic.json", folder / "q" / "panoptic", folder / "images")
+    assert parts(again.segmentation(again.images[0])) == parts(truth)
+
+
+def test_a_damaged_image_leaves_no_index(tmp_path: Path) -> None:
+    source = panoptic(tmp_path)
+    (tmp_path / "p" / "x.png").write_bytes(b"no PNG")
+    with pytest.raises(DatasetError, match=r"x\.png"):
+        convert(source, CocoPanopticWriter(tmp_path / "out", CATEGORIES))
+    assert not (tmp_path / "out" / "panoptic.json").exists()
+
+
+def test_the_source_is_never_written_over(tmp_path: Path) -> None:
+    source = panoptic(tmp_path)
+    with pytest.raises(DatasetError, match="another folder than the source's"):
+        convert(source, CocoPanopticWriter(tmp_path / "out", CATEGORIES), tmp_path / "images")
+
+
+def test_summary_counts_what_it_leaves_out() -> None:
+    losses = [Loss(i, "gone") for i in range(4)]
+    assert summary(losses, most=2) == ["image 0: gone", "image 1: gone", "... and 2 more"]
+    assert summary(losses) == [f"image {i}: gone" for i in range(4)]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    panoptic(tmp_path)
+    places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
+    command = ["data", "convert", "--from", "coco-panoptic", "--to", "coco-instances", *places]
+    assert main([*command, "--output", f"{tmp_path}/out"]) == 0
+    assert "1 segments of stuff" in capsys.readouterr().out
+    assert (tmp_path / "out" / "images" / "a" / "x.png").is_file()
+    assert main([*command, "--output", f"{tmp_path}/out"]) == 1
+    assert "an empty or new folder" in capsys.readouterr().err
+    assert main([*command[:5], "unknown", *places, "--output", f"{tmp_path}/b"]) == 1
+    assert "nothing writes the format 'unknown'" in capsys.readouterr().err
+
+
+def test_wrong_layouts_and_options_are_told() -> None:
+    with pytest.raises(ConfigError, match="unknown format 'x'; choose one of"):
+        open_source("x", {})
+    with pytest.raises(ConfigError, match=r"takes \['json', 'masks', 'images'\].* got \['root'\]"):
+        open_source("coco-panoptic", {"root": "r"})
+    with pytest.raises(ConfigError, match="overlap must be one of"):
+        open_source("coco-instances", {"json": "j", "images": "i", "overlap": "random"})

@@ -1,0 +1,55 @@
+"""Counts of a dataset, by hand, and the commands that show it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.cli.main import main
+from segkit.curation.stats import count
+from segkit.report.dataset_stats import stats_picture
+from segkit.structures import PanopticSegmentation
+from tests.curation.test_convert import CATEGORIES, panoptic
+
+
+def test_counts_of_one_image(tmp_path: Path) -> None:
+    """TRUTH has 6 pixels: a cat of 2, a crowd of cats of 1, sky of 2, 1 void."""
+    found = count(panoptic(tmp_path))
+    assert (found["images"], found["sizes"], found["pixels"]) == (1, {"2 x 3": 1}, 6)
+    assert found["void_share"] == pytest.approx(1 / 6)
+    assert found["segments_per_image"]["median"] == 2
+    assert found["instances_per_image"]["most"] == 1
+    cat, sky = found["classes"]["cat"], found["classes"]["sky"]
+    assert (cat["images"], cat["segments"], cat["crowds"], cat["pixels"]) == (1, 1, 1, 3)
+    assert cat["share"] == pytest.approx(0.5)
+    assert cat["area_px"]["median"] == 2
+    assert (sky["segments"], sky["crowds"], sky["pixels"]) == (1, 0, 2)
+    json.dumps(found, allow_nan=False)
+
+
+def test_an_image_without_a_label(tmp_path: Path) -> None:
+    found = count(panoptic(tmp_path, PanopticSegmentation(np.zeros((2, 2), np.int32), ())))
+    assert found["void_share"] == 1
+    assert found["classes"]["cat"]["area_px"] is None
+    assert stats_picture(found, CATEGORIES).ndim == 3
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    panoptic(tmp_path)
+    places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
+    where = ["--format", "coco-panoptic", *places]
+    assert main(["data", "stats", *where, "--output", f"{tmp_path}/stats"]) == 0
+    assert "16.7 % of the pixels are void" in capsys.readouterr().out
+    assert json.loads((tmp_path / "stats" / "stats.json").read_text())["images"] == 1
+    assert main(["data", "view", *where, "--output", f"{tmp_path}/view.png"]) == 0
+    with Image.open(tmp_path / "view.png") as picture:
+        assert picture.mode == "RGB"
+    assert main(["data", "view", *where, "--image", "x", "--output", f"{tmp_path}/view.html"]) == 0
+    assert "x: truth" in (tmp_path / "view.html").read_text()
+    assert main(["data", "view", *where, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1
+    assert "there is no image 'y'" in capsys.readouterr().err
+    assert main(["data", "view", *where, "--output", f"{tmp_path}/view.gif"]) == 1
