@@ -12,6 +12,7 @@ from detectron2.structures import BoxMode
 from pycocotools import mask as coco_mask
 
 from segkit.data.catalog import Dataset, Record
+from segkit.data.source_dataset import SOURCE_FORMAT, read_source
 from segkit.formats import cityscapes, coco_instances, coco_panoptic, derive
 from segkit.structures import (
     IGNORE_LABEL,
@@ -59,6 +60,7 @@ PANOPTIC_READERS: dict[str, Callable[[Record, CategorySet], PanopticSegmentation
     "coco_panoptic": _read_coco,
     "cityscapes": _read_cityscapes,
     "semantic": _read_semantic,
+    SOURCE_FORMAT: read_source,
 }
 
 

@@ -5,84 +5,121 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segkit.formats import png
 from segkit.formats.coco_tables import listed
 from segkit.formats.derive import relabel
 from segkit.structures import (
+    IGNORE_LABEL,
     Category,
     CategorySet,
     DatasetError,
     PanopticSegmentation,
     Segment,
-    extents,
+    extents_of_runs,
 )
 
 # A value is label id * 1000 + instance, or the bare label id (preparation/json2instanceImg.py).
 INSTANCES_PER_LABEL = 1000
-LAST_LABEL_ID = 33
 IMAGE_SUFFIX = "_leftImg8bit.png"
 IDS_SUFFIX = "_gtFine_instanceIds.png"
-TREE = "expected leftImg8bit/<split>/<city>/*_leftImg8bit.png and gtFine/<split>/<city>/*_gtFine_instanceIds.png"
 
-# helpers/labels.py: the labels that are not ignored in evaluation; isthing = hasInstances.
-CATEGORIES = CategorySet(
-    [
-        Category(7, "road", False, (128, 64, 128)),
-        Category(8, "sidewalk", False, (244, 35, 232)),
-        Category(11, "building", False, (70, 70, 70)),
-        Category(12, "wall", False, (102, 102, 156)),
-        Category(13, "fence", False, (190, 153, 153)),
-        Category(17, "pole", False, (153, 153, 153)),
-        Category(19, "traffic light", False, (250, 170, 30)),
-        Category(20, "traffic sign", False, (220, 220, 0)),
-        Category(21, "vegetation", False, (107, 142, 35)),
-        Category(22, "terrain", False, (152, 251, 152)),
-        Category(23, "sky", False, (70, 130, 180)),
-        Category(24, "person", True, (220, 20, 60)),
-        Category(25, "rider", True, (255, 0, 0)),
-        Category(26, "car", True, (0, 0, 142)),
-        Category(27, "truck", True, (0, 0, 70)),
-        Category(28, "bus", True, (0, 60, 100)),
-        Category(31, "train", True, (0, 80, 100)),
-        Category(32, "motorcycle", True, (0, 0, 230)),
-        Category(33, "bicycle", True, (119, 11, 32)),
-    ]
+
+class Label(NamedTuple):
+    """A row of helpers/labels.py; train_id is `IGNORE_LABEL` where a network is not to learn it, color is RGB."""
+
+    label_id: int
+    name: str
+    train_id: int
+    has_instances: bool
+    ignored: bool  # in evaluation
+    color: tuple[int, int, int]
+
+
+LABELS = (
+    Label(0, "unlabeled", 255, False, True, (0, 0, 0)),
+    Label(1, "ego vehicle", 255, False, True, (0, 0, 0)),
+    Label(2, "rectification border", 255, False, True, (0, 0, 0)),
+    Label(3, "out of roi", 255, False, True, (0, 0, 0)),
+    Label(4, "static", 255, False, True, (0, 0, 0)),
+    Label(5, "dynamic", 255, False, True, (111, 74, 0)),
+    Label(6, "ground", 255, False, True, (81, 0, 81)),
+    Label(7, "road", 0, False, False, (128, 64, 128)),
+    Label(8, "sidewalk", 1, False, False, (244, 35, 232)),
+    Label(9, "parking", 255, False, True, (250, 170, 160)),
+    Label(10, "rail track", 255, False, True, (230, 150, 140)),
+    Label(11, "building", 2, False, False, (70, 70, 70)),
+    Label(12, "wall", 3, False, False, (102, 102, 156)),
+    Label(13, "fence", 4, False, False, (190, 153, 153)),
+    Label(14, "guard rail", 255, False, True, (180, 165, 180)),
+    Label(15, "bridge", 255, False, True, (150, 100, 100)),
+    Label(16, "tunnel", 255, False, True, (150, 120, 90)),
+    Label(17, "pole", 5, False, False, (153, 153, 153)),
+    Label(18, "polegroup", 255, False, True, (153, 153, 153)),
+    Label(19, "traffic light", 6, False, False, (250, 170, 30)),
+    Label(20, "traffic sign", 7, False, False, (220, 220, 0)),
+    Label(21, "vegetation", 8, False, False, (107, 142, 35)),
+    Label(22, "terrain", 9, False, False, (152, 251, 152)),
+    Label(23, "sky", 10, False, False, (70, 130, 180)),
+    Label(24, "person", 11, True, False, (220, 20, 60)),
+    Label(25, "rider", 12, True, False, (255, 0, 0)),
+    Label(26, "car", 13, True, False, (0, 0, 142)),
+    Label(27, "truck", 14, True, False, (0, 0, 70)),
+    Label(28, "bus", 15, True, False, (0, 60, 100)),
+    Label(29, "caravan", 255, True, True, (0, 0, 90)),
+    Label(30, "trailer", 255, True, True, (0, 0, 110)),
+    Label(31, "train", 16, True, False, (0, 80, 100)),
+    Label(32, "motorcycle", 17, True, False, (0, 0, 230)),
+    Label(33, "bicycle", 18, True, False, (119, 11, 32)),
+    Label(-1, "license plate", -1, False, True, (0, 0, 142)),
 )
+LAST_LABEL_ID = LABELS[-2].label_id  # the last row, license plate, has no id and is not drawn
+CATEGORIES = CategorySet([Category(x.label_id, x.name, x.has_instances, x.color) for x in LABELS if not x.ignored])
 
 
 @dataclass(frozen=True)
 class CityscapesRecord:
-    """One image and its ground truth; image_id is the stem they share, as in frankfurt_000000_000294."""
+    """One image and its ground truth; image_id is the stem they share, as in frankfurt_000000_000294.
+
+    ids_path: the PNG of instance ids, or the file that `scan` was asked for.
+    """
 
     image_id: str
     image_path: Path
     ids_path: Path
 
 
-def scan(root: str | Path, split: str) -> list[CityscapesRecord]:
-    """The images of a split, sorted by city and name.
+def scan(root: str | Path, split: str, suffix: str = IDS_SUFFIX) -> list[CityscapesRecord]:
+    """The images of a split, sorted by city and name, and their files in gtFine whose names end in `suffix`.
 
     Raises DatasetError where a folder is missing, the split has no image, or an image has no ground truth.
     """
+    tree = f"expected leftImg8bit/<split>/<city>/*{IMAGE_SUFFIX} and gtFine/<split>/<city>/*{suffix}"
     images_folder, ids_folder = (Path(root) / name / split for name in ("leftImg8bit", "gtFine"))
     for folder in (images_folder, ids_folder):
         if not folder.is_dir():
-            raise DatasetError("no such folder", where=folder, remedy=TREE)
+            raise DatasetError("no such folder", where=folder, remedy=tree)
     records = []
-    for image_path in sorted(images_folder.glob(f"*/*{IMAGE_SUFFIX}")):
+    for image_path in find_images(images_folder):
         image_id = image_path.name.removesuffix(IMAGE_SUFFIX)
-        ids_path = ids_folder / image_path.parent.name / f"{image_id}{IDS_SUFFIX}"
+        ids_path = ids_folder / image_path.parent.name / f"{image_id}{suffix}"
         records.append(CityscapesRecord(image_id, image_path, ids_path))
     if not records:
-        raise DatasetError("the split has no image", where=images_folder, remedy=TREE)
+        raise DatasetError("the split has no image", where=images_folder, remedy=tree)
     bare = [record for record in records if not record.ids_path.is_file()]
     if bare:
         problem = f"{len(bare)} of {len(records)} images have no ground truth: {listed(r.image_id for r in bare)}"
-        raise DatasetError(problem, where=bare[0].ids_path, remedy=TREE)
+        raise DatasetError(problem, where=bare[0].ids_path, remedy=tree)
     return records
+
+
+def find_images(folder: Path) -> list[Path]:
+    """The pictures `<city>/*_leftImg8bit.png` of a split's folder, sorted; hidden files are passed over."""
+    return sorted(path for path in folder.glob(f"*/*{IMAGE_SUFFIX}") if not path.name.startswith("."))
 
 
 def read_segmentation(instance_ids_path: str | Path, size_hw: tuple[int, int] | None = None) -> PanopticSegmentation:
@@ -93,11 +130,15 @@ def read_segmentation(instance_ids_path: str | Path, size_hw: tuple[int, int] | 
     greyscale PNG, not of `size_hw` pixels, or holds a value of no label.
     """
     path = Path(instance_ids_path)
-    values = png.read_grey16(path, size_hw)
+    return segmentation_of(png.read_grey16(path, size_hw), path)
+
+
+def segmentation_of(values: NDArray[np.int32], where: object) -> PanopticSegmentation:
+    """What (H, W) int32 values of an *_instanceIds.png mean, as in `read_segmentation`; where: for messages."""
     found = np.unique(values, return_counts=True)
     unknown = [value for value in found[0].tolist() if _label_id(value) > LAST_LABEL_ID]
     if unknown:
-        raise DatasetError(f"expected label ids in 0..{LAST_LABEL_ID}, got the values {listed(unknown)}", where=path)
+        raise DatasetError(f"expected label ids in 0..{LAST_LABEL_ID}, got the values {listed(unknown)}", where=where)
     segments = []
     for value, area_px in zip(*(column.tolist() for column in found), strict=True):
         if _label_id(value) in CATEGORIES:
@@ -109,23 +150,57 @@ def read_segmentation(instance_ids_path: str | Path, size_hw: tuple[int, int] | 
 
 
 def write_instance_ids(path: str | Path, segmentation: PanopticSegmentation) -> None:
-    """Writes a *_instanceIds.png, whole or not at all; category_id is the label id, void becomes label 0, unlabeled.
+    """Writes `instance_ids` as a *_instanceIds.png, whole or not at all; raises ValueError as it does."""
+    png.write(Path(path), instance_ids(segmentation))
+
+
+def instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16]:
+    """(H, W) uint16 values of an *_instanceIds.png; category_id is the label id, void becomes label 0, unlabeled.
 
     Segment ids that are such values already are kept, so that reading and writing undo each other; otherwise things
     are numbered from 0 in the order of the segments, and stuff and crowds of one label become one segment.
     Raises ValueError for a category that is not Cityscapes', an id in the map that no segment has, and more than
     INSTANCES_PER_LABEL instances of a label.
     """
+    _check(segmentation)
+    values: NDArray[np.uint16] = relabel(segmentation.segment_ids, instance_values(segmentation.segments), np.uint16)
+    return values
+
+
+def instance_values(segments: tuple[Segment, ...]) -> dict[int, int]:
+    """The value in an *_instanceIds.png by segment_id, as `instance_ids` writes it; segments that share one merge."""
+    kept = all(_is_value_of(segment) for segment in segments)
+    return {s.segment_id: s.segment_id for s in segments} if kept else _numbered(segments)
+
+
+def label_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
+    """(H, W) uint8 label ids of a *_labelIds.png, void is 0, unlabeled; raises ValueError as `instance_ids` does."""
+    _check(segmentation)
+    values = {s.segment_id: s.category_id for s in segmentation.segments}
+    labels: NDArray[np.uint8] = relabel(segmentation.segment_ids, values, np.uint8)
+    return labels
+
+
+def train_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
+    """(H, W) uint8 of a *_labelTrainIds.png: 0..18, void is `IGNORE_LABEL`; raises ValueError as `instance_ids` does.
+
+    Things, crowds too, and stuff have the train id of their label (preparation/createTrainIdLabelImgs.py).
+    """
+    lookup = np.full(LAST_LABEL_ID + 1, IGNORE_LABEL, dtype=np.uint8)
+    for label in LABELS:
+        if not label.ignored:
+            lookup[label.label_id] = label.train_id
+    return lookup[label_ids(segmentation)]
+
+
+def _check(segmentation: PanopticSegmentation) -> None:
     segments = segmentation.segments
     unknown = {s.category_id for s in segments if s.category_id not in CATEGORIES}
     if unknown:
         raise ValueError(f"segments must have Cityscapes label ids, got {sorted(unknown)}")
-    strange = extents(segmentation.segment_ids).keys() - {s.segment_id for s in segments}
+    strange = extents_of_runs(segmentation.runs).keys() - {s.segment_id for s in segments}
     if strange:
         raise ValueError(f"segment_ids must hold ids of segments only, got {listed(sorted(strange))}")
-    kept = all(_is_value_of(segment) for segment in segments)
-    values = {s.segment_id: s.segment_id for s in segments} if kept else _numbered(segments)
-    png.write(Path(path), relabel(segmentation.segment_ids, values, np.uint16))
 
 
 def _label_id(value: int) -> int:

@@ -1,0 +1,156 @@
+"""Cityscapes' tree of label PNGs, written from segmentations of any dataset that has its classes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats import cityscapes, png
+from segkit.formats import coco_tables as coco
+from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
+from segkit.formats.source import SourceImage
+from segkit.structures import (
+    VOID,
+    CategorySet,
+    DatasetError,
+    PanopticSegmentation,
+    Segment,
+    extents_of_runs,
+    rle_to_mask,
+    segmentation_to_rle,
+)
+
+LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
+TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabelImgs.py
+NAME = re.compile(r"([^_]+)_\d+_\d+")  # city, sequence, frame
+
+
+class CityscapesWriter:
+    """Writes gtFine/<split>/<city>/<name>_gtFine_{instanceIds,labelIds}.png, by option labelTrainIds, image by image.
+
+    <name> is the picture's without its ending, and becomes the image_id; <city> is the picture's folder, or where it
+    has none what <name> begins with, or <split> where <name> is not city_sequence_frame. `picture_path` says where a
+    picture belongs. categories: of the segmentations; by their names they become Cityscapes' labels, whatever their
+    ids: DatasetError where none has such a name.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str = "val", *, categories: CategorySet = CATEGORIES, train_ids: bool = False
+    ) -> None:
+        coco.check_inside(split, "split", root)
+        self.root = Path(root)
+        self.split = split
+        self.train_ids = train_ids
+        self._name_of = {c.category_id: c.name for c in categories.categories}
+        self._label_of = {c.name: c for c in CATEGORIES.categories}
+        if not self._label_of.keys() & self._name_of.values():
+            remedy = f"rename the categories to Cityscapes': {', '.join(self._label_of)}"
+            got = coco.listed(self._name_of.values())
+            raise DatasetError(f"expected categories with names of Cityscapes', got {got}", where=root, remedy=remedy)
+        self._written: set[str] = set()
+
+    def __enter__(self) -> CityscapesWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The layout has no index to write."""
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the image's picture is to lie, as a PNG; DatasetError for a name that climbs out."""
+        city, name = self._city_and_name(image)
+        return self.root / "leftImg8bit" / self.split / city / f"{name}{IMAGE_SUFFIX}"
+
+    def add(
+        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    ) -> list[str]:
+        """Writes the image's PNGs; returns what they cannot hold, one line each. annotations: looked at for overlaps.
+
+        Raises DatasetError where the name climbs out or was written before, and for more instances of a label than
+        the PNG can number; ValueError for a category not in `categories`, an id in the map that no segment has, and a
+        map without pixels.
+        """
+        city, name = self._city_and_name(image)
+        where = coco.Place(self.root, image.image_id)
+        if name in self._written:
+            problem = f"labels of the name {name!r} were written before, and it is the image_id"
+            raise DatasetError(problem, where=where, remedy="rename one of the images")
+        labelled, lost = self._labelled(segmentation)
+        try:
+            values = cityscapes.instance_values(labelled.segments)
+        except ValueError as error:
+            raise DatasetError(str(error), where=where) from None
+        maps: dict[str, NDArray[Any]] = {IDS_SUFFIX: cityscapes.instance_ids(labelled)}
+        maps[LABEL_IDS_SUFFIX] = cityscapes.label_ids(labelled)
+        if self.train_ids:
+            maps[TRAIN_IDS_SUFFIX] = cityscapes.train_ids(labelled)
+        for suffix, pixels in maps.items():
+            png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
+        self._written.add(name)
+        return [*lost, *_unheld(labelled, values), *_overlaps(annotations or [], segmentation)]
+
+    def _city_and_name(self, image: SourceImage) -> tuple[str, str]:
+        coco.check_inside(image.file_name, "file_name", coco.Place(self.root, image.image_id))
+        path = PurePosixPath(image.file_name.replace("\\", "/"))
+        name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem
+        named = NAME.fullmatch(name)
+        return path.parent.name or (named[1] if named else self.split), name
+
+    def _labelled(self, segmentation: PanopticSegmentation) -> tuple[PanopticSegmentation, list[str]]:
+        """The segmentation with Cityscapes' label ids, without what has none; and what was lost."""
+        unknown = {s.category_id for s in segmentation.segments if s.category_id not in self._name_of}
+        if unknown:
+            raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
+        kept: list[Segment] = []
+        dropped, lost = [], []
+        for segment in segmentation.segments:
+            name, where = self._name_of[segment.category_id], f"segment {segment.segment_id}"
+            label = self._label_of.get(name)
+            if label is None:
+                dropped.append(segment.segment_id)
+                lost.append(f"{where}: no label of Cityscapes' is named {name!r}, its pixels become unlabeled")
+                continue
+            iscrowd = label.isthing and (segment.iscrowd or not segment.isthing)
+            if iscrowd and not segment.iscrowd:
+                lost.append(f"{where}: {name} without instances is held as a crowd")
+            if segment.iscrowd and not iscrowd:
+                lost.append(f"{where}: {name} is stuff, it cannot be held as a crowd")
+            kept.append(replace(segment, category_id=label.category_id, isthing=label.isthing, iscrowd=iscrowd))
+        if not dropped:
+            return PanopticSegmentation(segmentation.segment_ids, tuple(kept)), lost
+        segment_ids = np.where(np.isin(segmentation.segment_ids, dropped), VOID, segmentation.segment_ids)
+        return PanopticSegmentation(segment_ids.astype(np.int32), tuple(kept)), lost
+
+
+def _unheld(segmentation: PanopticSegmentation, values: dict[int, int]) -> list[str]:
+    found = extents_of_runs(segmentation.runs)
+    lost: list[str] = []
+    first_with: dict[int, int] = {}
+    for segment in segmentation.segments:
+        where = f"segment {segment.segment_id}"
+        if segment.segment_id not in found:
+            lost.append(f"{where}: it has no pixel")
+            continue
+        if segment.score is not None:
+            lost.append(f"{where}: its score cannot be held")
+        first = first_with.setdefault(values[segment.segment_id], segment.segment_id)
+        if first != segment.segment_id:
+            kind = f"{'a crowd of ' if segment.iscrowd else ''}{CATEGORIES[segment.category_id].name}"
+            lost.append(f"{where}: {kind}, it becomes one with segment {first}")
+    return lost
+
+
+def _overlaps(annotations: list[dict[str, Any]], segmentation: PanopticSegmentation) -> list[str]:
+    height, width = segmentation.segment_ids.shape
+    depth = np.zeros((height, width), dtype=np.int64)
+    for annotation in annotations:
+        depth += rle_to_mask(segmentation_to_rle(annotation["segmentation"], (height, width)))
+    shared_px = np.count_nonzero(depth > 1)
+    return [f"{shared_px} pixels are of several instances, one is held"] if shared_px else []

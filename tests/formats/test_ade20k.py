@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from segkit.formats import coco_panoptic, png
+from segkit.formats.ade20k import N_CLASSES, THING_IDS, ADE20KSource, ADE20KWriter
+from segkit.formats.source import SourceImage
+from segkit.structures import DatasetError, PanopticSegmentation, Segment
+
+from .samples import CATEGORIES, files_below, first_image, second_image
+
+# Classes: 1 wall and 3 sky are stuff, 8 bed and 13 person are things; 0 is something else.
+CLASSES = np.array([[1, 1, 3, 0], [8, 8, 13, 13], [1, 8, 13, 150]], dtype=np.uint8)
+# Instance classes: 1 is the bed, 8; 4 the person, 13. Instance 2 of them covers the sky; blue says nothing.
+RED = [[0, 0, 4, 0], [1, 1, 4, 4], [0, 1, 4, 0]]
+GREEN = [[0, 0, 2, 0], [1, 1, 2, 9], [0, 1, 0, 0]]
+IMAGE = SourceImage("ADE_val_00000001", "ADE_val_00000001.jpg", (3, 4))
+
+
+def _rgb(red: object, green: object, blue: int = 7) -> NDArray[np.uint8]:
+    return np.stack(np.broadcast_arrays(red, green, blue), axis=-1).astype(np.uint8)
+
+
+def _make(root: Path, name: str = "ADE_val_00000001", split: str = "validation") -> Path:
+    picture = root / f"images/{split}/{name}.jpg"
+    png.write(picture, np.zeros((3, 4, 3), dtype=np.uint8))
+    png.write(root / f"annotations/{split}/{name}.png", CLASSES)
+    png.write(root / f"annotations_instance/{split}/{name}.png", _rgb(RED, GREEN))
+    return root
+
+
+def test_semantic(tmp_path: Path) -> None:
+    _make(_make(tmp_path), "ADE_val_00000000")
+    source = ADE20KSource(tmp_path, annotations="semantic")
+    assert source.images == (SourceImage("ADE_val_00000000", "ADE_val_00000000.jpg", (3, 4)), IMAGE)
+    assert len(source.categories) == N_CLASSES
+    assert not source.categories.things
+    assert source.categories[150].name == "class 150"
+    got = source.segmentation(IMAGE)
+    np.testing.assert_array_equal(got.segment_ids, CLASSES)
+    areas = [(s.segment_id, s.category_id, s.isthing, s.area_px) for s in got.segments]
+    assert areas == [(1, 1, False, 3), (3, 3, False, 1), (8, 8, False, 3), (13, 13, False, 3), (150, 150, False, 1)]
+
+
+def test_instances_by_hand(tmp_path: Path) -> None:
+    source = ADE20KSource(_make(tmp_path), annotations="instances")
+    assert [c.category_id for c in source.categories.things] == [*THING_IDS]
+    got = source.segmentation(IMAGE)
+    # 256 + green. The sky is covered; the person without a number and class 150, a thing, are void.
+    assert got.segment_ids.tolist() == [[1, 1, 258, 0], [257, 257, 258, 265], [1, 257, 0, 0]]
+    assert got.segments == (
+        Segment(1, 1, False, 3),
+        Segment(257, 8, True, 3),
+        Segment(258, 13, True, 2),
+        Segment(265, 13, True, 1),
+    )
+    assert [a["area"] for a in source.annotations(IMAGE)] == [3, 2, 1]
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_instances_are_mask2formers(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    root = tmp_path_factory.mktemp("ade")
+    size_hw = (3, 4)
+    classes = data.draw(hnp.arrays(np.uint8, size_hw, elements=st.sampled_from([0, 1, 3, 8, 13, 149, 150])))
+    green = data.draw(hnp.arrays(np.uint8, size_hw, elements=st.sampled_from([0, 1, 2, 255])))
+    class_of = np.array([*data.draw(st.lists(st.integers(1, 100), min_size=256, max_size=256))])
+    _make(root)
+    png.write(root / "annotations/validation/ADE_val_00000001.png", classes)
+    png.write(root / "annotations_instance/validation/ADE_val_00000001.png", _rgb(class_of[green] * (green > 0), green))
+    got = ADE20KSource(root, annotations="instances").segmentation(IMAGE)
+    # prepare_ade20k_pan_seg.py, pixel by pixel: the instance where there is one, else stuff, else void.
+    for y, x in np.ndindex(size_hw):
+        segment_id = got.segment_ids[y, x]
+        category_id = {s.segment_id: s.category_id for s in got.segments}.get(int(segment_id), 0)
+        if green[y, x]:
+            assert category_id == THING_IDS[class_of[green[y, x]] - 1]
+            assert np.array_equal(got.segment_ids == segment_id, green == green[y, x])
+        else:
+            assert category_id == (0 if classes[y, x] in THING_IDS else classes[y, x])
+    assert sorted(s.segment_id for s in got.segments) == sorted({*got.segment_ids.ravel().tolist()} - {0})
+    assert all(s.area_px == np.count_nonzero(got.segment_ids == s.segment_id) for s in got.segments)
+
+
+def test_names_of_the_table(tmp_path: Path) -> None:
+    _make(tmp_path)
+    head = "Idx\tRatio\tTrain\tVal\tName\n"
+    rows = [f"{i}\t0.1576\t11664\t1172\tname {i}, other" for i in range(1, N_CLASSES + 1)]
+    table = tmp_path / "objectInfo150.txt"
+    table.write_text(head + "\n".join(rows) + "\n")
+    assert ADE20KSource(tmp_path, annotations="semantic").categories[9].name == "name 9, other"
+    for broken in (rows[:-1], [*rows[:-1], "151\tx"], [*rows[:-1], "9" * 5000 + "\tx"], []):
+        table.write_text(head + "\n".join(broken))
+        with pytest.raises(DatasetError, match=r"objectInfo150\.txt: expected a head and 150 rows"):
+            ADE20KSource(tmp_path, annotations="semantic")
+
+
+@pytest.mark.parametrize(
+    ("red", "green", "message"),
+    [
+        ([[0, 0, 0, 0]] * 3, [[1, 0, 0, 0]] * 3, r"one class in 1..100 .* got 0 of instance 1"),
+        ([[101, 0, 0, 0]] * 3, [[1, 0, 0, 0]] * 3, r"got 101 of instance 1"),
+        ([[4, 5, 0, 0]] * 3, [[1, 1, 0, 0]] * 3, r"got 5 of instance 1"),
+        ([[4, 5]], [[1, 1]], r"expected 3 x 4 pixels"),
+    ],
+)
+def test_broken_instances(tmp_path: Path, red: object, green: object, message: str) -> None:
+    _make(tmp_path)
+    png.write(tmp_path / "annotations_instance/validation/ADE_val_00000001.png", _rgb(red, green))
+    with pytest.raises(DatasetError, match=rf"annotations_instance.*png: .*{message}"):
+        ADE20KSource(tmp_path, annotations="instances").segmentation(IMAGE)
+
+
+def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
+    source = ADE20KSource(_make(tmp_path), annotations="semantic")
+    path = tmp_path / "annotations/validation/ADE_val_00000001.png"
+    png.write(path, np.full((3, 4), 151, dtype=np.uint8))
+    with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got .* up to 151"):
+        source.segmentation(IMAGE)
+    png.write(path, np.zeros((4, 3), dtype=np.uint8))
+    with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got \(4, 3\)"):
+        source.segmentation(IMAGE)
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"1 of 1 files are missing: 'ADE_val_00000001.png'"):
+        ADE20KSource(tmp_path, annotations="instances")
+    with pytest.raises(DatasetError, match=r"training: expected pictures \*\.jpg, found none"):
+        ADE20KSource(tmp_path, "train", annotations="semantic")
+    for options in ({"split": "test"}, {"annotations": "rgb"}):
+        with pytest.raises(ValueError, match=r"must be one of \(.*\), got '(test|rgb)'"):
+            ADE20KSource(tmp_path, **options)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _samples() -> Iterator[tuple[SourceImage, PanopticSegmentation]]:
+    for name, segmentation in (("one", first_image()), ("two", second_image())):
+        yield SourceImage(name, f"{name}.jpg", segmentation.segment_ids.shape), segmentation
+
+
+def _written(root: Path) -> ADE20KSource:
+    with ADE20KWriter(root, categories=CATEGORIES) as writer:
+        for image, segmentation in _samples():
+            assert writer.add(image, segmentation) == []
+            png.write(root / "images/validation" / image.file_name, np.zeros((*image.size_hw, 3), dtype=np.uint8))
+    return ADE20KSource(root)
+
+
+def test_panoptic_write_and_read(tmp_path: Path) -> None:
+    source = _written(tmp_path)
+    assert source.categories == CATEGORIES
+    assert source.images == tuple(image for image, _ in _samples())
+    for image, expected in _samples():
+        got = source.segmentation(image)
+        np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
+        assert got.segments == expected.segments
+        assert source.picture(image).shape == (*image.size_hw, 3)
+
+
+def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
+    _written(tmp_path)
+    path = tmp_path / "ade20k_panoptic_val.json"
+    content = json.loads(path.read_text())
+    infos = content["annotations"][1]["segments_info"]
+    infos.append({"id": 99, "category_id": 10, "area": 3, "bbox": [0, 0, 3, 1], "iscrowd": 0})
+    path.write_text(json.dumps(content))
+    _, (image, expected) = _samples()
+    assert ADE20KSource(tmp_path).segmentation(image).segments == expected.segments
+    infos[-1]["category_id"] = 1  # a person: Mask2Former's things lie on top, one without a pixel is a fault
+    path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="the JSON has segment ids that the PNG lacks: 99"):
+        ADE20KSource(tmp_path).segmentation(image)
+
+
+def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
+    _written(tmp_path)
+    (tmp_path / "ade20k_panoptic_val/two.png").unlink()
+    with pytest.raises(DatasetError, match=r"ade20k_panoptic_val: 1 of 2 files are missing: 'two\.png'"):
+        ADE20KSource(tmp_path)
+    path = tmp_path / "ade20k_panoptic_val.json"
+    content = json.loads(path.read_text())
+    for name, message in (("../../x.png", "a path inside its folder"), ("x" * 5000, "1 of 2 files are missing")):
+        content["annotations"][1]["file_name"] = name
+        path.write_text(json.dumps(content))
+        with pytest.raises(DatasetError, match=message):
+            ADE20KSource(tmp_path)
+    with pytest.raises(DatasetError, match=r"ade20k_panoptic_train\.json: expected a file"):
+        ADE20KSource(tmp_path, "train")
+
+
+def test_no_json_after_an_error(tmp_path: Path) -> None:
+    image, segmentation = next(_samples())
+    more = PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, Segment(8, 1, True, 0)))
+    writer = ADE20KWriter(tmp_path, "train", categories=CATEGORIES)
+
+    def write_twice() -> None:
+        with writer:
+            assert writer.add(image, more) == ["segment 8: it has no pixel"]
+            writer.add(image, more)
+
+    with pytest.raises(DatasetError, match="image 'one': an image with this id was added before"):
+        write_twice()
+    assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}
+    assert coco_panoptic.png_size(tmp_path / "ade20k_panoptic_train/one.png") == (3, 4)
+    with pytest.raises(ValueError, match="split must be one of"):
+        ADE20KWriter(tmp_path, "validation", categories=CATEGORIES)
