@@ -10,6 +10,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "segkit/__init__.py").read_
 
 # What segkit itself imports.
 OWN = [
+    "nibabel>=5",
     "numpy>=1.24",
     "opencv-python-headless>=4.8",
     "Pillow>=10.1",

@@ -8,18 +8,32 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from segkit.formats.ade20k import ADE20KSource, ADE20KWriter
+from segkit.formats.cityscapes_source import CityscapesSource
+from segkit.formats.cityscapes_writer import CityscapesWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource, TwoChannelSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
+from segkit.formats.decathlon import DecathlonSource
 from segkit.formats.source import Source
 from segkit.structures import CategorySet, ConfigError
 
 SOURCES: dict[str, type[Source]] = {
-    source.layout: source for source in (CocoPanopticSource, CocoInstancesSource, TwoChannelSource)
+    source.layout: source
+    for source in (
+        CocoPanopticSource,
+        CocoInstancesSource,
+        TwoChannelSource,
+        CityscapesSource,
+        ADE20KSource,
+        DecathlonSource,
+    )
 }
 WRITERS: dict[str, Callable[[Path, CategorySet], AbstractContextManager[Any]]] = {
     "coco-panoptic": CocoPanopticWriter,
     "coco-instances": CocoInstancesWriter,
     "semantic-maps": SemanticMapWriter,
+    "cityscapes": lambda root, categories: CityscapesWriter(root, categories=categories),
+    "ade20k": lambda root, categories: ADE20KWriter(root, categories=categories),
 }
 
 
