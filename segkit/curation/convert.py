@@ -45,9 +45,9 @@ def convert(
 ) -> list[Loss]:
     """Write every image of the source; the losses, in the order of the images.
 
-    pictures_to: a folder that gets the images under their names, copied as they are; those that a source makes, slices
-    of volumes say, as PNG. None: none are written. DatasetError as source and writer raise it: then the index files of
-    the writer are not written.
+    pictures_to: a folder that gets the images under their names, or where the layout wants them (`picture_path` of the
+    writer), copied as they are; those that a source makes, slices of volumes say, as PNG. None: none are written.
+    DatasetError as source and writer raise it: then the index files of the writer are not written.
     """
     losses = []
     with writing as writer:
@@ -55,18 +55,19 @@ def convert(
             told = writer.add(image, source.segmentation(image), source.annotations(image))
             losses += [Loss(image.image_id, what) for what in told]
             if pictures_to is not None:
-                copy_picture(source, image, pictures_to)
+                place = getattr(writer, "picture_path", lambda one: pictures_to / one.file_name)
+                copy_picture(source, image, place(image))
             if progress is not None:
                 progress(done, len(source.images))
     return losses
 
 
-def copy_picture(source: Source, image: SourceImage, folder: Path) -> None:
-    """Write the picture below the folder under its name, whole or not at all; DatasetError where the name leads out of
-    the folder, or onto the source's own file."""
-    check_inside(image.file_name, "file_name", folder)
-    origin, target = source.pictures / image.file_name, folder / image.file_name
-    if not origin.is_file():
+def copy_picture(source: Source, image: SourceImage, target: Path) -> None:
+    """Write the picture, whole or not at all; DatasetError where its name leads out of its folder, or the target is the
+    source's own file. A file of another suffix is decoded and written as PNG where the target is one."""
+    check_inside(image.file_name, "file_name", target.parent)
+    origin = source.pictures / image.file_name
+    if not origin.is_file() or (target.suffix != origin.suffix and target.suffix == ".png"):
         png.write(target, source.picture(image))
         return
     if target.exists() and target.samefile(origin):

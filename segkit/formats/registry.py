@@ -14,7 +14,10 @@ from segkit.formats.cityscapes_writer import CityscapesWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource, TwoChannelSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
 from segkit.formats.decathlon import DecathlonSource
+from segkit.formats.instance_maps import InstanceMapSource, InstanceMapWriter
+from segkit.formats.labelme import LabelmeSource, LabelmeWriter
 from segkit.formats.source import Source
+from segkit.formats.voc import VOCSource, VOCWriter
 from segkit.structures import CategorySet, ConfigError
 
 SOURCES: dict[str, type[Source]] = {
@@ -26,12 +29,18 @@ SOURCES: dict[str, type[Source]] = {
         CityscapesSource,
         ADE20KSource,
         DecathlonSource,
+        VOCSource,
+        InstanceMapSource,
+        LabelmeSource,
     )
 }
 WRITERS: dict[str, Callable[[Path, CategorySet], AbstractContextManager[Any]]] = {
     "coco-panoptic": CocoPanopticWriter,
     "coco-instances": CocoInstancesWriter,
     "semantic-maps": SemanticMapWriter,
+    "voc": VOCWriter,
+    "instance-maps": InstanceMapWriter,
+    "labelme": LabelmeWriter,
     "cityscapes": lambda root, categories: CityscapesWriter(root, categories=categories),
     "ade20k": lambda root, categories: ADE20KWriter(root, categories=categories),
 }

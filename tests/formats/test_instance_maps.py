@@ -1,0 +1,368 @@
+"""Label maps of cells: pairs of files made by Pillow, and what the writer makes of segmentations."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from segkit.formats.coco_panoptic import annotation_of
+from segkit.formats.instance_maps import InstanceMapSource, InstanceMapWriter, is_validation, picture_size
+from segkit.formats.source import SourceImage
+from segkit.structures import (
+    Category,
+    CategorySet,
+    ConfigError,
+    DatasetError,
+    PanopticSegmentation,
+    Segment,
+    mask_to_rle,
+)
+
+from .samples import CATEGORIES, files_below, first_image
+
+# 2 and 900 are objects (900 in two pieces, the ids between them unused), 0 background.
+MAP = np.array([[900, 0, 2], [0, 900, 2]], dtype=np.uint16)
+CELLS = CategorySet([Category(1, "object", True, (1, 2, 3)), Category(2, "background", False, (4, 5, 6))])
+
+
+def store(root: Path, name: str = "cell", labels: np.ndarray = MAP, suffix: str = ".png") -> Path:
+    """A pair of files; the path of the labels."""
+    for folder, pixels in (("images", np.zeros((*labels.shape, 3), dtype=np.uint8)), ("labels", labels)):
+        path = root / folder / f"{name}{suffix if folder == 'labels' else '.png'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_objects_keep_their_values_and_background_is_stuff(tmp_path: Path) -> None:
+    store(tmp_path)
+    source = InstanceMapSource(tmp_path, thing="nucleus")
+    assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories] == [
+        (1, "nucleus", True),
+        (2, "background", False),
+    ]
+    assert source.images == (SourceImage("cell", "cell.png", (2, 3)),)
+    got = source.segmentation(source.images[0])
+    # The background gets the id after the last.
+    np.testing.assert_array_equal(got.segment_ids, [[900, 901, 2], [901, 900, 2]])
+    assert got.segment_ids.dtype == np.int32
+    assert got.segments == (Segment(2, 1, True, 2), Segment(900, 1, True, 2), Segment(901, 2, False, 2))
+    assert [a["area"] for a in source.annotations(source.images[0])] == [2, 2]
+    assert source.picture(source.images[0]).shape == (2, 3, 3)
+
+
+def test_background_of_none_is_void(tmp_path: Path) -> None:
+    store(tmp_path)
+    store(tmp_path, "empty", np.zeros((1, 2), dtype=np.uint8))
+    source = InstanceMapSource(tmp_path, background=None)
+    assert [c.name for c in source.categories.categories] == ["object"]
+    cell, empty = (source.segmentation(image) for image in source.images)
+    np.testing.assert_array_equal(cell.segment_ids, MAP)
+    assert [s.segment_id for s in cell.segments] == [2, 900]
+    assert empty.segments == ()
+    assert not empty.segment_ids.any()
+    with_background = InstanceMapSource(tmp_path)
+    assert with_background.segmentation(with_background.images[1]).segments == (Segment(1, 2, False, 2),)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
+def test_kinds_of_maps(tmp_path: Path, suffix: str) -> None:
+    small = np.where(MAP == 900, 7, MAP).astype(np.uint8)
+    palette = Image.fromarray(small).convert("L")
+    indexed = Image.frombytes("P", palette.size, palette.tobytes())
+    indexed.putpalette([255, 255, 255] * 8)  # one colour for all: the indices count
+    kinds = {"small": Image.fromarray(small), "wide": Image.fromarray(MAP), "palette": indexed}
+    if suffix != ".png":
+        kinds["int32"] = Image.fromarray(MAP.astype(np.int32))
+    for name, image in kinds.items():
+        image.save(store(tmp_path, name, suffix=suffix))
+    source = InstanceMapSource(tmp_path, background=None)
+    assert len(source.images) == len(kinds)
+    for image in source.images:
+        expected = small if image.image_id in ("small", "palette") else MAP
+        np.testing.assert_array_equal(source.segmentation(image).segment_ids, expected)
+
+
+def test_pairs_in_sub_folders_by_any_suffix(tmp_path: Path) -> None:
+    store(tmp_path, "b/cell.1")
+    store(tmp_path, "a/cell")
+    (tmp_path / "images/a/cell.png").rename(tmp_path / "images/a/cell.bmp")
+    (tmp_path / "images/.hidden").mkdir()
+    for junk in ("images/.hidden/c.png", "images/._a.png", "images/Thumbs.db", "labels/notes.txt"):
+        (tmp_path / junk).write_text("junk")
+    images = InstanceMapSource(tmp_path).images
+    assert [(i.image_id, i.file_name) for i in images] == [("a/cell", "a/cell.bmp"), ("b/cell.1", "b/cell.1.png")]
+    (tmp_path / "labels").rename(tmp_path / "masks")
+    assert InstanceMapSource(tmp_path, labels="masks").images == images
+
+
+def test_a_half_does_not_depend_on_other_files(tmp_path: Path) -> None:
+    for number in range(20):
+        store(tmp_path, f"cell{number}")
+    halves = {
+        split: {i.image_id for i in InstanceMapSource(tmp_path, split=split).images} for split in ("train", "val")
+    }
+    assert len(halves["train"]) + len(halves["val"]) == 20
+    assert not halves["train"] & halves["val"]
+    for number in range(20, 40):
+        store(tmp_path, f"cell{number}")
+    for split, before in halves.items():
+        assert before < {i.image_id for i in InstanceMapSource(tmp_path, split=split).images}
+    # sha256sum of "cell" begins with 39d0, and 0x39d0 / 0x10000 = 0.2258.
+    assert [is_validation("cell", share) for share in (0, 0.225, 0.226, 1)] == [False, False, True, True]
+    assert is_validation("e\u0301", 0.5) == is_validation("\u00e9", 0.5)
+    with pytest.raises(DatasetError, match="expected images in the split val, got none of 40; change val_share"):
+        InstanceMapSource(tmp_path, split="val", val_share=0)
+
+
+def test_pairs_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"images: no such folder; expected images/NAME"):
+        InstanceMapSource(tmp_path)
+    path = store(tmp_path)
+    path.unlink()
+    with pytest.raises(DatasetError, match=r"labels: expected files named .*\.tiff, found none"):
+        InstanceMapSource(tmp_path)
+    store(tmp_path, "other")
+    (tmp_path / "images/other.png").unlink()
+    with pytest.raises(DatasetError, match=r"labels: 1 of 1 files have no partner here: 'cell\.png'"):
+        InstanceMapSource(tmp_path)
+    store(tmp_path)
+    with pytest.raises(DatasetError, match=r"images: 1 of 2 files have no partner here: 'other\.png'"):
+        InstanceMapSource(tmp_path)
+    store(tmp_path, "other")
+    Image.fromarray(MAP).save(tmp_path / "labels/other.tif")
+    with pytest.raises(DatasetError, match=r"expected one file of a name, got other\.\w+ and other\.\w+"):
+        InstanceMapSource(tmp_path)
+
+
+def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
+    path = store(tmp_path)
+    Image.fromarray(MAP.T).save(path)
+    with pytest.raises(DatasetError, match=r"cell\.png: expected 2 x 3 pixels .*, got 3 x 2"):
+        InstanceMapSource(tmp_path)
+    # Turned by its EXIF, the picture is of the map's size.
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "images/cell.png", exif=exif)
+    source = InstanceMapSource(tmp_path)
+    assert source.images[0].size_hw == (3, 2) == source.picture(source.images[0]).shape[:2]
+    path.unlink()
+    Image.fromarray(MAP).save(path.with_suffix(".tif"))
+    with pytest.raises(DatasetError, match=r"cell\.tif: expected 3 x 2 pixels"):
+        InstanceMapSource(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "message"),
+    [
+        ("cell.png", Image.new("RGB", (3, 2)), "expected a greyscale or palette PNG .*, got 8-bit RGB"),
+        ("cell.tif", Image.new("RGB", (3, 2)), "expected one page of whole numbers, got 1 of mode RGB; save it"),
+        ("cell.tif", Image.new("F", (3, 2)), "expected one page of whole numbers, got 1 of mode F"),
+        ("cell.tif", Image.new("I", (3, 2), -1), r"expected values in 0\.\.16777214, got -1\.\.-1"),
+        ("cell.tif", Image.new("I", (3, 2), 2**24 - 1), r"expected values in 0\.\.16777214, got 16777215"),
+    ],
+)
+def test_maps_of_no_labels(tmp_path: Path, name: str, image: Image.Image, message: str) -> None:
+    store(tmp_path).unlink()
+    image.save(tmp_path / "labels" / name)
+    source = InstanceMapSource(tmp_path)
+    with pytest.raises(DatasetError, match=f"{name}: {message}"):
+        source.segmentation(source.images[0])
+
+
+def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> None:
+    store(tmp_path).unlink()
+    path = tmp_path / "labels/cell.tif"
+    page = Image.fromarray(MAP)
+    page.save(path, save_all=True, append_images=[page])
+    source = InstanceMapSource(tmp_path)
+    with pytest.raises(DatasetError, match=r"cell\.tif: expected one page of whole numbers, got 2 of mode I;16"):
+        source.segmentation(source.images[0])
+    page.save(path, tiffinfo={262: 0})
+    with pytest.raises(DatasetError, match=r"got 1 of mode I;16, white being 0"):
+        source.segmentation(source.images[0])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_damaged_maps_are_named(tmp_path: Path, suffix: str) -> None:
+    store(tmp_path).unlink()
+    path = store(tmp_path, labels=np.arange(6000, dtype=np.uint16).reshape(60, 100), suffix=suffix)
+    source = InstanceMapSource(tmp_path)
+    whole = path.read_bytes()
+    for size in (0, 30, len(whole) // 2):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DatasetError, match=f"cell\\{suffix}: "):
+            source.segmentation(source.images[0])
+    path.unlink()
+    with pytest.raises(DatasetError, match=f"cell\\{suffix}: expected a file, found nothing"):
+        source.segmentation(source.images[0])
+    store(tmp_path, labels=MAP.T, suffix=suffix)
+    with pytest.raises(DatasetError, match=f"cell\\{suffix}: expected 60 x 100 pixels .*, got 3 x 2"):
+        source.segmentation(source.images[0])
+
+
+def test_bombs_and_loops_are_refused(tmp_path: Path) -> None:
+    path = store(tmp_path)
+    picture = tmp_path / "images/cell.png"
+    good = picture.read_bytes()
+    bomb = b"\x89PNG\r\n\x1a\n"
+    for name, data in ((b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)), (b"IDAT", b"")):
+        bomb += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+    picture.write_bytes(bomb)
+    with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none .*exceeds limit"):
+        InstanceMapSource(tmp_path)
+    picture.write_bytes(b"text")
+    with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none"):
+        InstanceMapSource(tmp_path)
+    picture.write_bytes(good)
+    for loop in (picture, path):
+        content = loop.read_bytes()
+        loop.unlink()
+        loop.symlink_to(loop.name)
+        with pytest.raises(DatasetError, match=r"cell\.png"):
+            InstanceMapSource(tmp_path)
+        loop.unlink()
+        loop.write_bytes(content)
+    os.symlink(tmp_path, tmp_path / "images/round", target_is_directory=True)
+    assert len(InstanceMapSource(tmp_path).images) == 1
+    with pytest.raises(DatasetError, match="nothing: the image is missing"):
+        picture_size(tmp_path / "nothing")
+
+
+def test_options_that_contradict_each_other(tmp_path: Path) -> None:
+    store(tmp_path)
+    for options, message in (
+        ({"thing": "a", "background": "a"}, "expected two names for thing and background"),
+        ({"thing": ""}, "expected two names"),
+        ({"split": "test"}, "expected split to be"),
+        ({"val_share": 1.5}, "expected val_share"),
+        ({"val_share": float("nan")}, "expected val_share"),
+        ({"labels": "images"}, "expected two folders"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            InstanceMapSource(tmp_path, **options)
+
+
+def read_back(root: Path, image: SourceImage, **options: object) -> PanopticSegmentation:
+    path = root / "images" / image.file_name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", image.size_hw[::-1]).save(path)
+    source = InstanceMapSource(root, **options)
+    return source.segmentation(source.images[0])
+
+
+@settings(deadline=None, max_examples=50)
+@given(values=hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 4)))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
+    # 0 is the background's segment 77; objects have ids that are neither dense nor sorted.
+    ids = np.array([77, 9, 1000, 3, 70000], dtype=np.int32)[values]
+    kinds = {70000: 1, 9: 1, 77: 2, 1000: 1, 3: 1}
+    segments = tuple(Segment(i, kinds[i], kinds[i] == 1, int((ids == i).sum())) for i in kinds if (ids == i).any())
+    segmentation = PanopticSegmentation(ids, segments)
+    image = SourceImage(5, "sub/x.png", values.shape)
+    root = tmp_path_factory.mktemp("maps")
+    with InstanceMapWriter(root, CELLS) as writer:
+        assert writer.add(image, segmentation) == []
+        assert writer.picture_path(image) == root / "images/sub/x.png"
+    got = read_back(root, image)
+    expected = [s for s in segments if s.isthing] + [s for s in segments if not s.isthing]
+    assert [(s.category_id, s.area_px) for s in got.segments] == [(s.category_id, s.area_px) for s in expected]
+    for mine, theirs in zip(got.segments, expected, strict=True):
+        np.testing.assert_array_equal(got.segment_ids == mine.segment_id, ids == theirs.segment_id)
+    assert [s.segment_id for s in got.segments if s.isthing] == list(range(1, sum(s.isthing for s in segments) + 1))
+
+
+def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
+    image, segmentation = SourceImage(11, "eleven.jpg", (3, 4)), first_image()
+    cat = Segment(8, 3, True, 0)
+    with InstanceMapWriter(tmp_path, CATEGORIES) as writer:
+        lines = writer.add(image, PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, cat)))
+    assert lines == [
+        "segment 300: crowds cannot be held",
+        "segment 70000: the stuff sky cannot be held",
+        "segment 8: a segment without pixels cannot be held",
+        "scores cannot be held: 1 segments have one",
+    ]
+    assert files_below(tmp_path) == {"labels/eleven.png"}
+    np.testing.assert_array_equal(
+        read_back(tmp_path, image, background=None).segment_ids, segmentation.segment_ids == 7
+    )
+    with InstanceMapWriter(tmp_path / "cats", CATEGORIES, thing="cat", background="sky") as writer:
+        # Two pixels of void in first_image, and two of the crowd, which is told by itself.
+        assert writer.add(image, segmentation)[:3] == [
+            "segment 300: crowds cannot be held",
+            "segment 7: its class person cannot be held, objects have one class",
+            "void: 2 pixels become background",
+        ]
+
+
+def test_overlaps_are_told(tmp_path: Path) -> None:
+    segmentation = PanopticSegmentation(np.ones((2, 2), dtype=np.int32), (Segment(1, 1, True, 4),))
+    whole, part = np.ones((2, 2), dtype=bool), np.array([[1, 1], [0, 0]], dtype=bool)
+    annotations = [{"segmentation": mask_to_rle(mask)} for mask in (whole, part, part)]
+    writer = InstanceMapWriter(tmp_path, CELLS)
+    assert writer.add(SourceImage(1, "a.png", (2, 2)), segmentation, annotations) == [
+        "annotations: 4 pixels under other masks cannot be held"
+    ]
+    assert writer.add(SourceImage(2, "b.png", (2, 2)), segmentation, annotations[:1]) == []
+
+
+@pytest.mark.parametrize(("count", "mode"), [(255, "L"), (256, "I;16"), (65535, "I;16")])
+def test_depth_follows_the_number_of_objects(tmp_path: Path, count: int, mode: str) -> None:
+    ids = np.arange(1, count + 1, dtype=np.int32)[None]
+    segmentation = PanopticSegmentation(ids, tuple(Segment(i, 1, True, 1) for i in range(1, count + 1)))
+    InstanceMapWriter(tmp_path, CELLS).add(SourceImage(1, "x.png", ids.shape), segmentation)
+    with Image.open(tmp_path / "labels/x.png") as image:
+        assert image.mode == mode
+        np.testing.assert_array_equal(np.asarray(image), ids)
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    writer = InstanceMapWriter(tmp_path / "out", CATEGORIES)
+    segmentation, size_hw = first_image(), (3, 4)
+    for name in ("../x.png", "/x.png", "a/../../x.png", "", "a\0.png"):
+        with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
+            writer.add(SourceImage(1, name, size_hw), segmentation)
+    many = np.arange(1, 65537, dtype=np.int32)[None]
+    crowded = PanopticSegmentation(many, tuple(Segment(i, 1, True, 1) for i in range(1, 65537)))
+    with pytest.raises(DatasetError, match="expected at most 65535 objects, got 65536"):
+        writer.add(SourceImage(1, "x.png", many.shape), crowded)
+    with pytest.raises(ValueError, match="must be of the image's size"):
+        writer.add(SourceImage(1, "x.png", (4, 3)), segmentation)
+    with pytest.raises(ValueError, match="must hold ids of segments only, got 70000"):
+        writer.add(SourceImage(1, "x.png", size_hw), PanopticSegmentation(*_without_sky(segmentation)))
+    sea = Segment(70000, 99, False, 4)
+    with pytest.raises(ValueError, match=r"must have category ids of the dataset, got \[99\]"):
+        writer.add(SourceImage(1, "x.png", size_hw), PanopticSegmentation(segmentation.segment_ids, (sea,)))
+    assert files_below(tmp_path) == set()
+    writer.add(SourceImage(1, "x.png", size_hw), segmentation)
+    with pytest.raises(DatasetError, match="an image named x was added before; rename it"):
+        writer.add(SourceImage(2, "x.jpg", size_hw), segmentation)
+    with pytest.raises(DatasetError, match="expected a thing category 'dog', got 'person', 'cat'"):
+        InstanceMapWriter(tmp_path, CATEGORIES, thing="dog")
+    with pytest.raises(DatasetError, match="expected a thing category, got none"):
+        InstanceMapWriter(tmp_path, CategorySet(CATEGORIES.stuff))
+
+
+def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
+    store(tmp_path)
+    source = InstanceMapSource(tmp_path)
+    entry = annotation_of("cell", "cell.png", source.segmentation(source.images[0]))
+    assert [(i["id"], i["category_id"], i["bbox"]) for i in entry["segments_info"]] == [
+        (2, 1, [2, 0, 1, 2]),
+        (900, 1, [0, 0, 2, 2]),
+        (901, 2, [0, 0, 2, 2]),
+    ]
+
+
+def _without_sky(segmentation: PanopticSegmentation) -> tuple[np.ndarray, tuple[Segment, ...]]:
+    return segmentation.segment_ids, tuple(s for s in segmentation.segments if s.category_id != 10)
