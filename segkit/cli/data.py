@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from segkit.cli import data_convert, data_stats, data_view
+from segkit.cli import data_check, data_convert, data_stats, data_view
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     toy.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
     toy.set_defaults(data_run=_toy)
     for name, does, module in (
+        ("check", "find everything that is wrong with a dataset, and repair a copy", data_check),
         ("convert", "from one format into another, telling what that cannot hold", data_convert),
         ("stats", "count images, segments, areas, crowds and void of a dataset", data_stats),
         ("view", "draw a dataset's truth over its images, in a grid", data_view),

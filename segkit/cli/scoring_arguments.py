@@ -53,7 +53,7 @@ def panoptic_rules(args: argparse.Namespace) -> dict[str, Any]:
 def add_work(parser: argparse.ArgumentParser) -> None:
     """Declare how the work is done: `--workers` and `--problems`."""
     parser.add_argument(
-        "--workers", type=positive, default=_workers(), metavar="N", help="processes (default: %(default)s)"
+        "--workers", type=positive, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
     )
     parser.add_argument(
         "--problems",
@@ -95,6 +95,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def _workers() -> int:
+def default_workers() -> int:
     known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(known, MOST_WORKERS)

@@ -100,9 +100,7 @@ def test_overlapping_masks_are_told(tmp_path: Path) -> None:
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
 @settings(max_examples=25, deadline=None)
-def test_things_survive_any_trip(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, size: tuple[int, int]
-) -> None:
+def test_things_survive_any_trip(tmp_path_factory: pytest.TempPathFactory, seed: int, size: tuple[int, int]) -> None:
     folder = tmp_path_factory.mktemp("trip")
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 5, size).astype(np.int32)

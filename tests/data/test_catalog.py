@@ -49,7 +49,7 @@ def test_one_line_of_yaml_is_enough(toy_folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", [{"name": "x"}, {"name": "x", "panoptic_json": "a", "panoptic_root": "b", "z": 1}, 7])
 def test_custom_entries_with_other_keys_are_refused(entry: Any) -> None:
-    with pytest.raises(ConfigError, match=r"DATASETS\.CUSTOM: expected name, panoptic_json, panoptic_root"):
+    with pytest.raises(ConfigError, match=r"DATASETS\.CUSTOM: expected name, format and its options"):
         register_custom([entry])
 
 

@@ -1,0 +1,113 @@
+"""Any other layout: what its reading refuses, told for every image, and what can be wrong with the masks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+
+from segkit.curation import pictures
+from segkit.curation.findings import NO_OTHERS, Findings, RunAll
+from segkit.formats.coco_tables import Place, listed
+from segkit.formats.source import Source, SourceImage
+from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, extents_of_runs
+
+
+def check_source(source: Source, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS) -> Findings:
+    """All that is wrong with the images and annotations of a source, in the order of its images.
+
+    others: the pictures of another split, as `digests_of_source` or `pictures.digests_of` gives them. What is wrong
+    with the layout as a whole, the source has refused when it was opened.
+    """
+    findings = Findings()
+    if not source.images:
+        findings.tell("dataset-empty", source.root, "the source has no image")
+    for image_id, number in Counter(image.image_id for image in source.images).items():
+        if number > 1:
+            findings.tell("image-id-twice", Place(source.root, image_id), f"{number} images have this id")
+    for file_name, number in Counter(image.file_name for image in source.images).items():
+        if number > 1:
+            findings.tell("file-name-twice", source.pictures / file_name, f"{number} images have this file")
+
+    def check(image: SourceImage) -> tuple[Findings, tuple[str, bytes | None]]:
+        return _check_image(source, image)
+
+    digests = []
+    for told, digest in run_all(check, source.images):
+        findings += told
+        digests.append(digest)
+    return findings + pictures.twice(digests) + pictures.shared(digests, others)
+
+
+def digests_of_source(source: Source, run_all: RunAll) -> dict[bytes, str]:
+    """The first picture of every digest, of those that are files and not of one colour."""
+
+    def digest(image: SourceImage) -> tuple[str, bytes | None]:
+        return _look(source, image, Findings())
+
+    found: dict[bytes, str] = {}
+    for path, content in run_all(digest, source.images):
+        if content is not None:
+            found.setdefault(content, path)
+    return found
+
+
+def _check_image(source: Source, image: SourceImage) -> tuple[Findings, tuple[str, bytes | None]]:
+    findings = Findings()
+    digest = _look(source, image, findings)
+    place = Place(source.root, image.image_id)
+    try:
+        segmentation = source.segmentation(image)
+        _check_segmentation(segmentation, image, source.categories, place, findings)
+        for index, annotation in enumerate(source.annotations(image)):
+            if not annotation.get("area", 1):
+                findings.tell("segment-empty", f"{place}, annotation at index {index}", "its mask has no pixel")
+    except (DatasetError, MemoryError, RecursionError) as error:
+        findings.tell("annotation-unreadable", place, str(error) or type(error).__name__)
+    return findings, digest
+
+
+def _look(source: Source, image: SourceImage, findings: Findings) -> tuple[str, bytes | None]:
+    """The picture's path and digest; pictures that the source makes itself are made, and have no digest."""
+    path = source.pictures / image.file_name
+    place = Place(path, image.image_id)
+    if os.path.lexists(path):
+        look = pictures.look_at(path, place)
+        findings += look.findings
+        pictures.compare_sizes(
+            {"the annotation": image.size_hw, "the image": look.size_hw}, look.turned, place, findings
+        )
+        return str(path), look.digest
+    try:
+        source.picture(image)
+    except (DatasetError, MemoryError) as error:
+        findings.tell("image-unreadable", place, str(error) or type(error).__name__)
+    return str(path), None
+
+
+def _check_segmentation(
+    segmentation: PanopticSegmentation, image: SourceImage, categories: CategorySet, place: Place, findings: Findings
+) -> None:
+    found = extents_of_runs(segmentation.runs)
+    sizes = {"the image": image.size_hw, "the mask": segmentation.runs.size_hw}
+    pictures.compare_sizes(sizes, False, place, findings)
+    strange = found.keys() - {segment.segment_id for segment in segmentation.segments}
+    if strange:
+        findings.tell("png-id-unknown", place, f"ids of no segment: {listed(sorted(strange))}")
+    if not found:
+        findings.tell("all-void", place, "no pixel is labelled")
+    stuff: dict[int, int] = {}
+    for segment in segmentation.segments:
+        where = f"{place}, segment {segment.segment_id}"
+        isthing = categories.isthing_of.get(segment.category_id)
+        area = found[segment.segment_id].area_px if segment.segment_id in found else 0
+        if area < 2:
+            findings.tell("segment-tiny" if area else "segment-empty", where, f"it has {area} pixels")
+        if isthing is None:
+            findings.tell("category-unknown", where, f"category_id is {segment.category_id}")
+        if segment.iscrowd and isthing is False:
+            findings.tell("crowd-of-stuff", where, f"category {segment.category_id} is stuff")
+        first = stuff.setdefault(segment.category_id, segment.segment_id) if isthing is False else segment.segment_id
+        if first != segment.segment_id:
+            message = f"segment {first} is of category {segment.category_id} too, stuff"
+            findings.tell("stuff-split", where, message)

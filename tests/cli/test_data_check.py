@@ -1,0 +1,145 @@
+"""`segkit data check`: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from segkit.cli import data_check
+from tests.curation.samples import Broken, instances, panoptic
+
+SHOWN = data_check.MOST_SHOWN
+
+
+@pytest.fixture
+def run(capsys):
+    """Runs `segkit data check` with what is given: (exit code, stdout, stderr)."""
+
+    def check(*arguments):
+        parser = argparse.ArgumentParser()
+        data_check.add_arguments(parser)
+        code = data_check.run(parser.parse_args([*map(str, arguments)]))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return check
+
+
+@pytest.fixture
+def data(tmp_path):
+    return panoptic(tmp_path / "data")
+
+
+def places(data: Broken) -> tuple:
+    return "--format", "coco-panoptic", "--json", data.json_path, "--masks", data.masks, "--images", data.images
+
+
+def spoil_areas(data: Broken) -> None:
+    content = data.load()
+    for annotation in content["annotations"]:
+        annotation["segments_info"][0]["area"] += 1
+    data.store(content)
+
+
+def test_no_finding(run, data, tmp_path):
+    code, printed, error = run(*places(data), "--output", tmp_path / "deep/findings.json")
+    assert (code, error) == (0, "")
+    assert printed.splitlines() == ["no finding: all is well", str(tmp_path / "deep/findings.json")]
+    assert json.loads((tmp_path / "deep/findings.json").read_text()) == []
+
+
+def test_all_findings_are_in_the_file_and_some_on_the_screen(run, data, tmp_path):
+    spoil_areas(data)
+    (data.images / "more.jpg").touch()
+    code, printed, _ = run(*places(data), "--output", tmp_path / "findings.json", "--workers", 2)
+    assert code == 1
+    found = json.loads((tmp_path / "findings.json").read_text())
+    assert [one["code"] for one in found] == ["area-wrong"] * 6 + ["image-orphan"]
+    assert {*found[0]} == {"code", "severity", "place", "message", "remedy"}
+    assert (found[0]["severity"], found[0]["place"]) == ("error", f"{data.json_path}, image 0, segment 7")
+    lines = printed.splitlines()
+    assert lines[0].startswith("error area-wrong (6): an area is not that of the mask; recount it")
+    assert lines[1] == f"  {data.json_path}, image 0, segment 7: expected 9 pixels as in the PNG, got 10"
+    assert lines[1 + SHOWN] == "  ... and 1 more, see --output"
+    assert lines[2 + SHOWN].startswith("warning image-orphan (1): ")
+    assert "6 errors, 1 warning" in lines
+
+
+def test_a_warning_does_not_fail(run, data):
+    (data.images / "more.jpg").touch()
+    code, printed, _ = run(*places(data))
+    assert code == 0
+    assert printed.endswith("1 warning\n")
+
+
+def test_a_repaired_copy(run, data, tmp_path):
+    """The areas are mended, the missing picture is not: exit 1 tells of the original."""
+    spoil_areas(data)
+    data.picture(3).unlink()
+    code, printed, _ = run(*places(data), "--fix", tmp_path / "copy")
+    assert code == 1
+    first, second = printed.split(f"{tmp_path / 'copy'}: a repaired copy; of it:\n")
+    assert first.endswith("7 errors\n")
+    assert second.endswith("1 error\n")
+    copy = Broken(tmp_path / "copy/panoptic.json", tmp_path / "copy/masks", data.images)
+    assert second == run(*places(copy))[1]
+
+
+def test_instances(run, tmp_path):
+    data = instances(tmp_path / "data")
+    where = "--format", "coco-instances", "--json", data.json_path, "--images", data.images
+    assert run(*where)[0] == 0
+    content = data.load()
+    content["annotations"][0]["bbox"] = [0, 0, 1, 1]
+    data.store(content)
+    code, printed, _ = run(*where, "--fix", tmp_path / "copy")
+    assert code == 1
+    assert printed.splitlines()[-1] == "no finding: all is well"
+    assert [path.name for path in (tmp_path / "copy").iterdir()] == ["instances.json"]
+
+
+def test_another_split(run, data, tmp_path):
+    other = panoptic(tmp_path / "other")
+    code, printed, _ = run(*places(data), "--against", other.images)
+    assert code == 1
+    assert printed.endswith("6 errors\n")
+    assert "error image-shared (6)" in printed
+
+
+def test_any_other_format(run, data, tmp_path, monkeypatch):
+    """Two-channel PNGs, as panopticapi has them: ids of the sample have no category, each image is told."""
+    places = "--format", "two-channel-png", "--masks", data.masks, "--images", data.images
+    code, printed, error = run(*places, "--categories", data.json_path)
+    assert (code, error) == (1, "")
+    assert "error annotation-unreadable (6)" in printed
+    data.png(0).write_bytes(b"")
+    code, printed, _ = run(*places, "--categories", data.json_path)
+    assert (code, "error dataset-unreadable (1)" in printed) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--format", "nothing"), "unknown format 'nothing'"),
+        (("--format", "coco-panoptic", "--json", "x"), "takes --json --masks --images"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--masks", "z"), "takes --json --images"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--set", "z"), "expected option=value"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--output", "x"), "the dataset's JSON"),
+        (("--format", "two-channel-png", "--masks", "x"), "needs ['masks', 'images', 'categories']"),
+        (("--format", "two-channel-png", "--masks", "x", "--fix", "y"), "--fix repairs coco-panoptic and"),
+    ],
+)
+def test_wrong_usage(run, arguments, told):
+    code, printed, error = run(*arguments)
+    assert (code, printed) == (2, "")
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_folders_that_a_repair_must_not_touch(run, data, tmp_path):
+    assert run(*places(data), "--fix", data.images / "copy")[0] == 2
+    assert run(*places(data), "--fix", data.masks)[0] == 2
+    assert run(*places(data), "--fix", tmp_path / "copy", "--output", tmp_path / "copy/findings.json")[0] == 2
+    assert not (tmp_path / "copy").exists()

@@ -1,0 +1,143 @@
+"""A layout of any kind: whatever its reading refuses is a finding of the image, and hides no other."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.curation.check_source import check_source, digests_of_source
+from segkit.curation.findings import Findings
+from segkit.formats.coco_sources import CocoPanopticSource
+from segkit.formats.source import Source, SourceImage
+from segkit.structures import DatasetError, PanopticSegmentation
+
+from .samples import CATEGORIES, PERSON, SIZE_HW, Broken, noise, panoptic, scene
+
+
+class Drawn(Source):
+    """One segmentation for each image; None is refused. Pictures are made, not read."""
+
+    layout = "drawn"
+
+    def __init__(self, root: Path, *segmentations: PanopticSegmentation | None) -> None:
+        self.root = self.pictures = root
+        self.categories = CATEGORIES
+        self.truth = segmentations
+        self.images = tuple(SourceImage(i, f"{i}.png", SIZE_HW) for i in range(len(segmentations)))
+
+    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+        found = self.truth[int(image.image_id)]
+        if found is None:
+            raise DatasetError("damaged")
+        return found
+
+    def picture(self, image: SourceImage) -> np.ndarray:
+        if image.image_id == 99:
+            raise DatasetError("no slice")
+        return noise(int(image.image_id))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Broken:
+    return panoptic(tmp_path)
+
+
+def source_of(data: Broken) -> Source:
+    return CocoPanopticSource(data.json_path, data.masks, data.images)
+
+
+def codes(source: Source) -> list[str]:
+    return [finding.code for finding in check_source(source, map)]
+
+
+def changed(**of_person: object) -> PanopticSegmentation:
+    segments = [replace(s, **of_person) if s.segment_id == PERSON else s for s in scene().segments]
+    return PanopticSegmentation(scene().segment_ids, tuple(segments))
+
+
+def test_nothing_is_wrong(data: Broken, tmp_path: Path) -> None:
+    assert check_source(source_of(data), map) == []
+    assert codes(Drawn(tmp_path, scene(), scene())) == []
+
+
+def test_every_image_that_cannot_be_read_is_told(data: Broken) -> None:
+    data.png(1).unlink()
+    data.png(3).write_bytes(b"")
+    data.picture(4).write_bytes(b"no image")
+    data.picture(5).unlink()
+    told = [(finding.code, finding.place.split("image ")[1]) for finding in check_source(source_of(data), map)]
+    assert told == [
+        ("annotation-unreadable", "1"),
+        ("annotation-unreadable", "3"),
+        ("image-unreadable", "4"),
+        ("image-unreadable", "5"),
+    ]
+
+
+def test_pictures(data: Broken) -> None:
+    Image.fromarray(noise(0)[:-1]).save(data.picture(0))
+    Image.fromarray(noise(1)).save(data.picture(2))
+    assert codes(source_of(data)) == ["size-differs", "image-twice"]
+
+
+def test_segments(tmp_path: Path) -> None:
+    one_pixel = scene().segment_ids.copy()
+    one_pixel[one_pixel == PERSON] = 0
+    empty = one_pixel.copy()
+    one_pixel[1, 1] = PERSON
+    source = Drawn(
+        tmp_path,
+        None,
+        PanopticSegmentation(one_pixel, scene().segments),
+        PanopticSegmentation(empty, scene().segments),
+        PanopticSegmentation(np.zeros(SIZE_HW, dtype=np.int32), ()),
+        PanopticSegmentation(scene().segment_ids, scene().segments[1:]),
+        PanopticSegmentation(scene().segment_ids[:-1], scene().segments),
+        changed(category_id=10, isthing=False),
+        changed(category_id=20, isthing=False, iscrowd=True),
+        changed(category_id=99, isthing=False),
+    )
+    told = [(finding.code, finding.place.split("image ")[1]) for finding in check_source(source, map)]
+    assert told == [
+        ("annotation-unreadable", "0"),
+        ("segment-tiny", "1, segment 7"),
+        ("segment-empty", "2, segment 7"),
+        ("all-void", "3"),
+        ("png-id-unknown", "4"),
+        ("size-differs", "5"),
+        ("stuff-split", "6, segment 70000"),
+        ("crowd-of-stuff", "7, segment 7"),
+        ("stuff-split", "7, segment 5"),
+        ("category-unknown", "8, segment 7"),
+    ]
+
+
+def test_pictures_that_are_made_and_index_faults(tmp_path: Path) -> None:
+    source = Drawn(tmp_path, *[scene()] * 3)
+    source.images = (SourceImage(99, "99.png", SIZE_HW), source.images[1], replace(source.images[2], image_id=1))
+    source.truth = (scene(),) * 100
+    assert codes(source) == ["image-id-twice", "image-unreadable"]
+    assert codes(Drawn(tmp_path)) == ["dataset-empty"]
+    source = Drawn(tmp_path, scene(), scene())
+    source.images = (source.images[0], replace(source.images[1], file_name="0.png"))
+    assert codes(source) == ["file-name-twice"]
+
+
+def test_splits_that_share_images(data: Broken, tmp_path: Path) -> None:
+    other = panoptic(tmp_path / "other")
+    for index in range(1, 6):
+        Image.fromarray(noise(100 + index)).save(other.picture(index))
+    found: Findings = check_source(source_of(data), map, digests_of_source(source_of(other), map))
+    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(0)))]
+
+
+def test_a_segment_of_an_overlapping_layout_without_pixel(tmp_path: Path) -> None:
+    class Overlapping(Drawn):
+        def annotations(self, image: SourceImage) -> list[dict]:
+            return [{"area": 3}, {"area": 0}]
+
+    assert codes(Overlapping(tmp_path, scene())) == ["segment-empty"]

@@ -1,0 +1,160 @@
+"""Repaired copies: what can be mended is, the originals stay as they were, what is left is found again."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.curation.check_instances import check_instances
+from segkit.curation.check_panoptic import check_panoptic
+from segkit.curation.repair_instances import repair_instances
+from segkit.curation.repair_panoptic import repair_panoptic
+from segkit.formats import coco_panoptic
+from segkit.structures import DatasetError
+
+from . import test_check_instances, test_check_panoptic
+from .samples import CROWD, GRASS, PERSON, SKY, Broken, instances, panoptic, scene
+
+MENDED = {
+    "no_area", "no_box", "no_iscrowd", "area_is_text", "area_is_nan", "box_is_infinite", "no_category_id",
+    "category_unknown", "a_segment_is_null", "an_image_id_twice", "size_in_json_differs",
+    "an_image_without_annotation", "an_annotation_twice", "png_without_entry", "png_has_alpha", "png_has_a_palette",
+    "png_all_void", "id_of_the_png_alone", "id_of_the_json_alone", "an_empty_segment", "id_is_void",
+    "id_is_too_large", "id_is_negative", "a_segment_id_twice", "stuff_in_two_segments", "area_is_off_by_one",
+    "box_is_off_by_one", "box_beyond_the_image", "box_of_three_numbers", "box_of_negative_width",
+}  # fmt: skip
+BY_DROPPING = {"an_image_without_annotation": {"image-orphan"}, "png_all_void": {"all-void"}}
+
+
+def repaired(data: Broken, folder: Path) -> Broken:
+    json_path, masks = repair_panoptic(data.json_path, data.masks, data.images, folder, map)
+    return Broken(json_path, masks, data.images)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("fault", test_check_panoptic.FAULTS, ids=[f[0] for f in test_check_panoptic.FAULTS])
+def test_what_can_be_mended_is_and_nothing_gets_worse(tmp_path: Path, fault) -> None:
+    name, expected, plant = fault
+    data = panoptic(tmp_path / "data")
+    plant(data)
+    before = content_of(tmp_path / "data")
+    try:
+        copy = repaired(data, tmp_path / "copy")
+    except DatasetError:
+        assert name.startswith("json_") or name in ("no_tables", "no_masks")
+        assert not (tmp_path / "copy").exists()
+        return
+    left = {f.code for f in check_panoptic(*copy, map)}
+    assert content_of(tmp_path / "data") == before
+    allowed = {*expected.split(), "image-orphan", "all-void"}
+    assert left <= (BY_DROPPING.get(name, set()) if name in MENDED else allowed)
+
+
+def test_the_pixels_of_a_repaired_copy(tmp_path: Path) -> None:
+    """Grass called sky joins the sky, the person's category is unknown and becomes void; the crowd stays."""
+    data = panoptic(tmp_path / "data")
+    content = data.load()
+    for info in content["annotations"][0]["segments_info"]:
+        info["category_id"] = {PERSON: 99, GRASS: 10}.get(info["id"], info["category_id"])
+    data.store(content)
+    copy = repaired(data, tmp_path / "copy")
+    infos = copy.load()["annotations"][0]["segments_info"]
+    assert [(i["id"], i["area"]) for i in infos] == [(CROWD, 8), (SKY, 20)]
+    expected = scene().segment_ids.copy()
+    expected[expected == PERSON] = 0
+    expected[expected == GRASS] = SKY
+    assert np.array_equal(coco_panoptic.read_id_runs(copy.png()).to_map(), expected)
+    assert copy.png(1).read_bytes() == data.png(1).read_bytes()
+    assert not copy.png(1).samefile(data.png(1))
+
+
+def test_a_nameless_segment_gets_the_id_of_its_area_and_box(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+    content = data.load()
+    del content["annotations"][0]["segments_info"][0]["id"]
+    content["annotations"][1]["segments_info"][0].update(id=0, area=8)  # of another area: dropped, its pixels void
+    data.store(content)
+    first, second = repaired(data, tmp_path / "copy").load()["annotations"][:2]
+    assert first == panoptic(tmp_path / "clean").load()["annotations"][0]
+    assert [info["id"] for info in second["segments_info"]] == [CROWD, SKY, GRASS]
+
+
+def test_nothing_is_written_outside_or_over_anything(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+    content = data.load()
+    content["annotations"][0]["file_name"] = "../../escaped.png"
+    data.store(content)
+    shutil.copy(data.png(), tmp_path / "escaped.png")
+    before = content_of(tmp_path)
+    copy = repaired(data, tmp_path / "deep/copy")
+    assert {*content_of(tmp_path)} - {*before} == {*content_of(tmp_path / "deep/copy")}
+    with pytest.raises(DatasetError, match="empty or new folder"):
+        repaired(data, tmp_path / "deep/copy")
+    with pytest.raises(DatasetError, match="empty or new folder"):
+        repaired(data, data.png(1))
+    assert content_of(tmp_path / "data") == {k: v for k, v in before.items() if "escaped" not in k}
+    assert copy.load()["annotations"][0] == content["annotations"][0]
+
+
+def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+
+    def stop(work, items):
+        work(items[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair_panoptic(data.json_path, data.masks, data.images, tmp_path / "copy", stop)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+INSTANCES_LEFT = {
+    "annotation-id-twice", "type-wrong", "iscrowd-invalid", "mask-invalid", "rle-size", "size-differs", "image-orphan",
+    "category-id-twice", "key-missing", "mask-twice",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", test_check_instances.FAULTS)
+def test_instances(tmp_path: Path, fault) -> None:
+    expected, change = fault
+    data = instances(tmp_path / "data")
+    content = data.load()
+    change(content, content["annotations"][0], content["annotations"][1])
+    data.store(content)
+    before = content_of(tmp_path / "data")
+    copy = repair_instances(data.json_path, tmp_path / "copy", map)
+    assert content_of(tmp_path / "data") == before
+    left = {f.code for f in check_instances(copy, data.images, map)}
+    assert left - {"rle-size"} <= ({expected} & INSTANCES_LEFT)
+
+
+def test_masks_of_instances_are_cut_off_and_the_nameless_numbered(tmp_path: Path) -> None:
+    """20 x 1 pixels from column 4 of 8: 4 pixels are left, at [4, 1, 4, 1]; the free ids are 13 and up, and 1."""
+    data = instances(tmp_path / "data")
+    content = data.load()
+    first, crowd = content["annotations"][:2]
+    first.update(segmentation=[[4, 1, 24, 1, 24, 2, 4, 2]], area=20, bbox=[4, 1, 20, 1])
+    del first["id"], crowd["id"]
+    data.store(content)
+    first, crowd = Broken(repair_instances(data.json_path, tmp_path / "copy", map), *data[1:]).load()["annotations"][:2]
+    assert (first["area"], first["bbox"], first["id"], crowd["id"]) == (4, [4, 1, 4, 1], 1, 2)
+    assert first["segmentation"]["size"] == [6, 8]
+
+
+def test_a_dataset_without_fault_is_copied_as_it_is(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+    Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(data.images / "more.png")
+    copy = repaired(data, tmp_path / "copy")
+    assert copy.load() == data.load()
+    assert [path.read_bytes() for path in sorted(copy.masks.iterdir())] == [
+        path.read_bytes() for path in sorted(data.masks.iterdir())
+    ]
+    data = instances(tmp_path / "more")
+    assert Broken(repair_instances(data.json_path, tmp_path / "b", map), *data[1:]).load() == data.load()
