@@ -19,12 +19,30 @@ FROM_DATASET = -1  # a class count that is taken from the training dataset
 
 def add_segkit_config(cfg: CN) -> None:
     """Add segkit's keys to a Detectron2 config, in place."""
-    # Panoptic datasets of the user's own, registered before training: a list of
+    # Datasets of the user's own, registered before training: a list of
+    # {name, format, and what the format takes: root, split, ...}, or
     # {name, panoptic_json, panoptic_root, image_root (optional: found beside the PNGs), instances_json (optional)}.
     cfg.DATASETS.CUSTOM = []
     # Images and PNGs that are decoded and compared with the JSON before training starts, spread over the dataset;
     # the others are checked when they are read. -1: all; 0: none.
     cfg.DATASETS.CHECK_IMAGES = 500
+
+    # RANDOM_FLIP is "horizontal", "vertical", "both" (each by itself with probability 0.5) or "none".
+    # Large-scale jitter (Ghiasi et al. 2021) in place of the resize in training: the image is fitted into a square of
+    # SIZE pixels times a random scale in [MIN_SCALE, MAX_SCALE], then cropped or padded to SIZE x SIZE.
+    cfg.INPUT.LSJ = CN()
+    cfg.INPUT.LSJ.ENABLED = False
+    cfg.INPUT.LSJ.SIZE = 1024
+    cfg.INPUT.LSJ.MIN_SCALE = 0.1
+    cfg.INPUT.LSJ.MAX_SCALE = 2.0
+    # Colour jitter in training: each factor is random in [1 - x, 1 + x], x in [0, 1]; 0: off.
+    cfg.INPUT.COLOR_JITTER = CN()
+    cfg.INPUT.COLOR_JITTER.BRIGHTNESS = 0.0
+    cfg.INPUT.COLOR_JITTER.CONTRAST = 0.0
+    cfg.INPUT.COLOR_JITTER.SATURATION = 0.0
+    # Share of the training images, in [0, 1], onto which instances of another one are pasted; 0: off.
+    cfg.INPUT.COPY_PASTE = CN()
+    cfg.INPUT.COPY_PASTE.PROBABILITY = 0.0
 
     # Class counts: taken from the dataset. A number is compared with it, and refused where they disagree.
     cfg.MODEL.ROI_HEADS.NUM_CLASSES = FROM_DATASET

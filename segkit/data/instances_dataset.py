@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,53 +10,91 @@ from detectron2.structures import BoxMode
 
 from segkit.data.catalog import Dataset, Record
 from segkit.data.files import LISTED, check_files_exist
-from segkit.formats import coco_instances
+from segkit.formats import annotation_cache
+from segkit.formats.annotation_cache import AnnotatedImages, ImageRow
+from segkit.formats.coco_tables import Entry
 from segkit.structures import CategorySet, DatasetError, segmentation_to_rle
 
 
-def annotations_by_image(
-    instances_json: Path, categories: CategorySet, file: coco_instances.InstancesFile | None = None
-) -> dict[Any, list[Record]]:
+class LazyAnnotations(Sequence[Record]):
+    """One image's Detectron2 annotations, read from the cache and made at each use: a million of them take no memory.
+
+    Two are equal, and one equals a list, where the annotations are. Pickled, it is small, and opens the cache again.
+    """
+
+    __slots__ = ("_contiguous_ids", "_row", "_size_hw")
+
+    def __init__(self, row: ImageRow, size_hw: tuple[int, int], contiguous_ids: Mapping[int, int] | None) -> None:
+        """contiguous_ids: of category ids, None where they are those of the JSON's own categories."""
+        self._row = row
+        self._size_hw = size_hw
+        self._contiguous_ids = contiguous_ids
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __iter__(self) -> Iterator[Record]:
+        contiguous_ids = self._contiguous_ids or self._row.categories.thing_contiguous_ids
+        return (_to_detectron2(entry, self._size_hw, contiguous_ids) for entry in self._row)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [*self][index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr([*self])
+
+
+def annotations_by_image(file: AnnotatedImages, categories: CategorySet) -> dict[Any, Sequence[Record]]:
     """Detectron2 annotations of each image_id; crowds included with iscrowd = 1; DatasetError for other categories."""
-    file = file or coco_instances.read(instances_json)
-    used = {annotation["category_id"] for annotation in file.annotations}
-    if unknown := sorted(used - set(categories.thing_contiguous_ids)):
+    if unknown := sorted(file.category_ids - set(categories.thing_contiguous_ids)):
         raise DatasetError(
             f"expected annotations of the dataset's things, got the category ids {unknown[:LISTED]}",
-            where=instances_json,
+            where=file.path,
         )
-    sizes = {image["id"]: (image["height"], image["width"]) for image in file.images}
-    found: dict[Any, list[Record]] = defaultdict(list)
-    for annotation in file.annotations:
-        segmentation = annotation["segmentation"]
-        if not isinstance(segmentation, list):  # Detectron2's mapper takes polygons or compressed RLE
-            segmentation = segmentation_to_rle(segmentation, sizes[annotation["image_id"]])
-        found[annotation["image_id"]].append(
-            {
-                "bbox": annotation["bbox"],
-                "bbox_mode": BoxMode.XYWH_ABS,
-                "category_id": categories.thing_contiguous_ids[annotation["category_id"]],
-                "iscrowd": annotation.get("iscrowd", 0),
-                "segmentation": segmentation,
-            }
-        )
+    found: dict[Any, Sequence[Record]] = {}
+    contiguous_ids = dict(categories.thing_contiguous_ids)
+    own = contiguous_ids == dict(file.categories.thing_contiguous_ids)
+    for image, entries in zip(file.images, file.annotations, strict=True):
+        size_hw = image["height"], image["width"]
+        if isinstance(entries, ImageRow):
+            found[image["id"]] = LazyAnnotations(entries, size_hw, None if own else contiguous_ids)
+        else:
+            found[image["id"]] = [_to_detectron2(entry, size_hw, contiguous_ids) for entry in entries]
     return found
 
 
 def load_coco_instances(name: str, instances_json: Path, image_root: Path) -> Dataset:
     """A COCO instances dataset, judged by box and mask AP."""
-    file = coco_instances.read(instances_json)
+    file = annotation_cache.read_instances(instances_json)
     check_files_exist(image_root, [i["file_name"] for i in file.images], "image", f"listed in {instances_json}")
-    annotations = annotations_by_image(instances_json, file.categories, file)
+    annotations = annotations_by_image(file, file.categories)
     records = [
         {
             "file_name": str(image_root / image["file_name"]),
             "image_id": image["id"],
             "height": image["height"],
             "width": image["width"],
-            "annotations": annotations.get(image["id"], []),
+            "annotations": annotations[image["id"]],
         }
         for image in file.images
     ]
     metadata = {"json_file": str(instances_json), "image_root": str(image_root)}
     return Dataset(name, file.categories, ("mask_ap",), records, instances_json, metadata=metadata)
+
+
+def _to_detectron2(entry: Entry, size_hw: tuple[int, int], contiguous_ids: Mapping[int, int]) -> Record:
+    segmentation = entry["segmentation"]
+    if not isinstance(segmentation, list):  # Detectron2's mapper takes polygons or compressed RLE
+        segmentation = segmentation_to_rle(segmentation, size_hw)
+    return {
+        "bbox": entry["bbox"],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": contiguous_ids[entry["category_id"]],
+        "iscrowd": entry["iscrowd"],
+        "segmentation": segmentation,
+    }

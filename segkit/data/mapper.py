@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
-from detectron2.structures import BitMasks, Instances
+from PIL import Image
 
+from segkit.data.augment_copy_paste import CopyPaste, Sample
+from segkit.data.augment_jitter import LargeScaleJitter
+from segkit.data.augment_scene import Scene, SegmentMap, instances_of_annotations
+from segkit.data.augmentation import build_augmentations, build_copy_paste
 from segkit.data.catalog import Dataset, Record
+from segkit.data.source_dataset import SOURCE_FORMAT, source_picture
 from segkit.data.truth import read_segmentation
-from segkit.formats.derive import semantic_map
-from segkit.structures import CategorySet, DatasetError, SemanticSpace, ids_to_rgb, rgb_to_ids
+from segkit.structures import IGNORE_LABEL, CategorySet, DatasetError, SemanticSpace
 
 
 class SegkitMapper:
     """Reads, augments and converts one record.
 
-    Returns the record's file_name, image_id, height, width and
-    image: (3, H, W) uint8 tensor in INPUT.FORMAT;
-    in training also instances: gt_boxes (XYXY, pixels), gt_classes (thing contiguous ids), gt_masks, without crowds;
+    Returns the record's file_name, image_id, height, width (of the file) and
+    image: (channels, H, W) uint8 tensor in INPUT.FORMAT;
+    in training also instances: gt_boxes (XYXY, pixels), gt_classes (thing contiguous ids), gt_masks;
     and of a panoptic dataset sem_seg: (H, W) int64, semantic channels, `IGNORE_LABEL` where void.
-    Boxes and masks come from the record's annotations where it has them, else from its segments.
+
+    Geometric augmentations move the image and the panoptic map (nearest pixel), pasting paints into both, and masks,
+    tight boxes and sem_seg are taken from the map that comes out: they cannot disagree, and masks never overlap. Where
+    the record has annotations (COCO instances, which may overlap), masks and boxes are theirs, moved likewise: polygons
+    stay polygons unless augmentations cut objects, and sem_seg is of the map, where there is one.
+    Crowds are no instances; in sem_seg they are their category's channel ("one": that of all things). Void and padded
+    pixels are `IGNORE_LABEL`, and in no mask. Instances without a pixel are left out.
+    All chance is numpy's global generator, which Detectron2's loader seeds for each worker.
     Raises DatasetError where a file is missing, will not decode or contradicts its JSON.
     """
 
@@ -35,46 +47,59 @@ class SegkitMapper:
         *,
         image_format: str = "BGR",
         is_train: bool = True,
+        copy_paste: CopyPaste | None = None,
     ) -> None:
+        """Augmentations that cut objects have "Crop" in their class's name, or are LargeScaleJitter."""
+        if len(space.names) > IGNORE_LABEL:
+            raise ValueError(f"space must have at most {IGNORE_LABEL} channels, got {len(space.names)}")
         self.categories = categories
         self.space = space
         self.augmentations = T.AugmentationList(augmentations)
         self.image_format = image_format
         self.is_train = is_train
-        self.cropped = any("Crop" in type(augmentation).__name__ for augmentation in augmentations)
+        self.copy_paste = copy_paste
+        self.cuts = copy_paste is not None or any(
+            isinstance(a, LargeScaleJitter) or "Crop" in type(a).__name__ for a in augmentations
+        )
 
     @classmethod
-    def from_config(cls, cfg: Any, dataset: Dataset, is_train: bool) -> SegkitMapper:
-        """With the augmentations of cfg.INPUT, as Detectron2's DatasetMapper builds them."""
-        augmentations = utils.build_augmentation(cfg, is_train)
-        if cfg.INPUT.CROP.ENABLED and is_train:
-            augmentations.insert(0, _crop(cfg))
-        space = dataset.categories.semantic_space(thing_channels(cfg, dataset))
-        return cls(dataset.categories, space, augmentations, image_format=cfg.INPUT.FORMAT, is_train=is_train)
+    def from_config(cls, cfg: Any, dataset: Dataset, is_train: bool, *others: Dataset) -> SegkitMapper:
+        """With the augmentations of cfg.INPUT; others: training datasets of equal categories, to paste from too."""
+        has_semantics = any("pan_seg_file_name" in record for record in dataset.records[:1])
+        return cls(
+            dataset.categories,
+            dataset.categories.semantic_space(thing_channels(cfg, dataset)),
+            build_augmentations(cfg, is_train, has_semantics),
+            image_format=cfg.INPUT.FORMAT,
+            is_train=is_train,
+            copy_paste=build_copy_paste(cfg, [dataset, *others], is_train),
+        )
 
     def __call__(self, record: Record) -> dict[str, Any]:
-        image = read_image(record, self.image_format)
         result = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
-        segmentation = None
-        if self.is_train and "pan_seg_file_name" in record:
-            segmentation = read_segmentation(record, self.categories)
-        sem_seg = semantic_map(segmentation, self.space) if segmentation is not None else None
-        augmented = T.AugInput(image, sem_seg=sem_seg)
-        transforms = self.augmentations(augmented)
-        result["image"] = torch.from_numpy(np.ascontiguousarray(augmented.image.transpose(2, 0, 1)))
-        if not self.is_train:
-            return result
-        size_hw = augmented.image.shape[:2]
-        if augmented.sem_seg is not None:
-            result["sem_seg"] = torch.from_numpy(augmented.sem_seg.astype(np.int64))
-        if "annotations" in record:
-            result["instances"] = _instances_of_annotations(record["annotations"], transforms, size_hw, self.cropped)
-        elif segmentation is not None:
-            rgb = transforms.apply_segmentation(ids_to_rgb(segmentation.segment_ids))
-            things = [s for s in segmentation.segments if s.isthing and not s.iscrowd]
-            classes = [self.categories.thing_contiguous_ids[s.category_id] for s in things]
-            result["instances"] = _instances_of_ids(rgb_to_ids(rgb), [s.segment_id for s in things], classes)
+        sample = self._augmented(record)
+        if self.copy_paste is not None:
+            sample = self.copy_paste(sample, self._augmented)
+        result["image"] = torch.from_numpy(sample.image.transpose(2, 0, 1).copy())
+        if sample.segment_map is not None:
+            result["sem_seg"] = torch.from_numpy(sample.segment_map.channels(self.space)).long()
+        instances = sample.instances(self.categories)
+        if instances is not None:
+            result["instances"] = instances
         return result
+
+    def _augmented(self, record: Record) -> Sample:
+        """The image, and in training its truth, after the augmentations."""
+        image, segment_map = read_image(record, self.image_format), None
+        if self.is_train and "pan_seg_file_name" in record:
+            segment_map = SegmentMap.of(read_segmentation(record, self.categories))
+        scene = Scene(image, segment_map, self.space)
+        transforms = self.augmentations(scene)
+        annotated = None
+        if self.is_train and "annotations" in record:
+            size_hw = scene.image.shape[0], scene.image.shape[1]
+            annotated = instances_of_annotations(record["annotations"], transforms, size_hw, self.cuts)
+        return Sample(scene.image, scene.segment_map, annotated)
 
 
 def thing_channels(cfg: Any, dataset: Dataset) -> str:
@@ -86,6 +111,9 @@ def thing_channels(cfg: Any, dataset: Dataset) -> str:
 def read_image(record: Record, image_format: str) -> np.ndarray:
     """(H, W, 3) uint8 pixels of a record's image, turned as its EXIF says; DatasetError where it cannot be had."""
     path = record["file_name"]
+    if record.get("pan_seg_format") == SOURCE_FORMAT and not Path(path).is_file():
+        made = source_picture(record)  # a slice of a volume has no file of its own
+        return utils.convert_PIL_to_numpy(Image.fromarray(made), image_format)
     try:
         image: np.ndarray = utils.read_image(path, format=image_format)
     except FileNotFoundError as error:
@@ -101,39 +129,3 @@ def read_image(record: Record, image_format: str) -> np.ndarray:
             remedy="use the image that was annotated",
         )
     return image
-
-
-def _crop(cfg: Any) -> T.Augmentation:
-    crop = cfg.INPUT.CROP
-    largest = crop.get("SINGLE_CATEGORY_MAX_AREA", 1.0)  # a key of Detectron2's DeepLab project
-    if largest == 1.0:
-        return T.RandomCrop(crop.TYPE, crop.SIZE)
-    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
-    return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, crop.SIZE, largest, ignored)
-
-
-def _instances_of_annotations(
-    annotations: list[Record], transforms: T.TransformList, size_hw: tuple[int, int], cropped: bool
-) -> Instances:
-    kept = [
-        # transform_instance_annotations changes its argument
-        utils.transform_instance_annotations(dict(a), transforms, size_hw)
-        for a in annotations
-        if not a["iscrowd"]
-    ]
-    polygons = all(isinstance(a["segmentation"], list) for a in kept)
-    instances = utils.annotations_to_instances(kept, size_hw, mask_format="polygon" if polygons else "bitmask")
-    if not kept:
-        instances.gt_masks = BitMasks(torch.zeros((0, *size_hw), dtype=torch.bool))
-    elif cropped:  # a cut box bounds its object loosely
-        instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-    return utils.filter_empty_instances(instances)
-
-
-def _instances_of_ids(segment_ids: np.ndarray, wanted: list[int], classes: list[int]) -> Instances:
-    masks = segment_ids[None] == np.array(wanted, dtype=segment_ids.dtype)[:, None, None]
-    instances = Instances(segment_ids.shape)
-    instances.gt_masks = BitMasks(torch.from_numpy(masks))
-    instances.gt_boxes = instances.gt_masks.get_bounding_boxes()
-    instances.gt_classes = torch.tensor(classes, dtype=torch.int64)
-    return utils.filter_empty_instances(instances)

@@ -9,7 +9,8 @@ from typing import Any
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record, register_dataset
 from segkit.data.files import LISTED, check_files_exist
 from segkit.data.instances_dataset import annotations_by_image
-from segkit.formats import coco_panoptic
+from segkit.data.source_dataset import register_source
+from segkit.formats import annotation_cache
 from segkit.structures import CategorySet, ConfigError, DatasetError
 
 
@@ -33,13 +34,18 @@ def register_panoptic(
 
 
 def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Register the entries of DATASETS.CUSTOM: the arguments of `register_panoptic`; ConfigError for others."""
+    """Register the entries of DATASETS.CUSTOM: name, format and the format's options, see `register_source`, or the
+    arguments of `register_panoptic`; ConfigError for others."""
     known = {"name", "panoptic_json", "panoptic_root", "image_root", "instances_json"}
     for entry in entries:
         keys = set(entry) if isinstance(entry, Mapping) else set()
+        if {"name", "format"} <= keys:
+            options = {key: value for key, value in entry.items() if key not in ("name", "format")}
+            register_source(entry["name"], entry["format"], **options)
+            continue
         if not {"name", "panoptic_json", "panoptic_root"} <= keys <= known:
             raise ConfigError(
-                f"expected name, panoptic_json, panoptic_root (and image_root, instances_json), got {entry}",
+                f"expected name, format and its options, or name, panoptic_json, panoptic_root, got {entry}",
                 where="DATASETS.CUSTOM",
             )
         register_panoptic(**entry)
@@ -54,27 +60,27 @@ def load_coco_panoptic(
     categories: CategorySet | None = None,
 ) -> Dataset:
     """Read the JSON and see that every image and PNG exists; `categories`: what the file must hold, if known."""
-    file, png_root = coco_panoptic.read(panoptic_json), Path(panoptic_root)
+    file, png_root = annotation_cache.read_panoptic(panoptic_json), Path(panoptic_root)
     if categories is not None:
         _check_categories(file.categories, categories, file.path)
-    names = [record.file_name for record in file.records]
+    names = [image["file_name"] for image in file.images]
     images = Path(image_root) if image_root else find_image_root(file.path, png_root, names)
     check_files_exist(images, names, "image", f"listed in {file.path}")
-    check_files_exist(png_root, [r.png_name for r in file.records], "panoptic PNG", f"listed in {file.path}")
+    check_files_exist(png_root, [i["png_name"] for i in file.images], "panoptic PNG", f"listed in {file.path}")
     records: list[Record] = [
         {
-            "file_name": str(images / record.file_name),
-            "image_id": record.image_id,
-            "height": record.height,
-            "width": record.width,
-            "pan_seg_file_name": str(png_root / record.png_name),
+            "file_name": str(images / image["file_name"]),
+            "image_id": image["id"],
+            "height": image["height"],
+            "width": image["width"],
+            "pan_seg_file_name": str(png_root / image["png_name"]),
             "pan_seg_format": "coco_panoptic",
-            "segments_info": record.segments_info,
+            "segments_info": segments_info,
         }
-        for record in file.records
+        for image, segments_info in zip(file.images, file.annotations, strict=True)
     ]
     if instances_json is not None:
-        found = annotations_by_image(Path(instances_json), file.categories)
+        found = annotations_by_image(annotation_cache.read_instances(instances_json), file.categories)
         for record in records:
             record["annotations"] = found.get(record["image_id"], [])
     return Dataset(

@@ -164,7 +164,7 @@ def _mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:
         )
     if own == {False} and is_train:
         return None  # Detectron2's DatasetMapper, by the config
-    return SegkitMapper.from_config(cfg, datasets[0], is_train)
+    return SegkitMapper.from_config(cfg, datasets[0], is_train, *datasets[1:])
 
 
 def _log_headlines(name: str, results: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from PIL import Image
 
@@ -20,7 +21,8 @@ from segkit.data.instances_dataset import load_coco_instances
 from segkit.data.mapper import SegkitMapper
 from segkit.data.panoptic_dataset import load_coco_panoptic
 from segkit.data.truth import InstanceTruth, read_segmentation
-from segkit.formats import cityscapes
+from segkit.formats import cityscapes, label_maps
+from segkit.formats.derive import semantic_map
 from segkit.structures import DatasetError, PanopticSegmentation, Segment
 
 
@@ -96,6 +98,34 @@ def test_instances_json_replaces_the_derived_masks(toy_folder: Path) -> None:
         ]
         keys = ("category_id", "bbox", "area", "iscrowd", "segmentation")
         assert [[t[k] for k in keys] for t in truths[0]] == [[t[k] for k in keys] for t in truths[1]]
+
+
+def test_detectron2s_mapper_gives_the_same_tensors(toy_folder: Path, tmp_path: Path) -> None:
+    """It is given the same truth as its panoptic datasets have it: RLE and a semantic PNG."""
+    dataset = panoptic(toy_folder, instances_json=toy_folder / "instances.json")
+    augmentations = [T.ResizeShortestEdge((90, 200), sample_style="range"), T.RandomFlip()]
+    ours = mapper(panoptic(toy_folder), augmentations)
+    theirs = DatasetMapper(
+        True,
+        augmentations=augmentations,
+        image_format="BGR",
+        use_instance_mask=True,
+        instance_mask_format="bitmask",
+        recompute_boxes=True,
+    )
+    for record in dataset.records:
+        path = tmp_path / f"{record['image_id']}.png"
+        label_maps.write(path, semantic_map(read_segmentation(record, dataset.categories), ours.space))
+        np.random.seed(record["image_id"])  # noqa: NPY002  # what Detectron2's augmentations draw from
+        expected = theirs({**record, "sem_seg_file_name": str(path)})
+        np.random.seed(record["image_id"])  # noqa: NPY002
+        got = ours({key: value for key, value in record.items() if key != "annotations"})
+        assert torch.equal(got["image"], expected["image"])
+        assert torch.equal(got["sem_seg"], expected["sem_seg"])
+        one, two = got["instances"], expected["instances"]
+        assert torch.equal(one.gt_masks.tensor, two.gt_masks.tensor)
+        assert torch.equal(one.gt_boxes.tensor, two.gt_boxes.tensor)
+        assert torch.equal(one.gt_classes, two.gt_classes)
 
 
 def test_an_instances_dataset_has_masks_and_no_semantics(toy_folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from segkit.data.catalog import PANOPTIC_METRICS, load_dataset
+from segkit.data.mapper import read_image
 from segkit.data.source_dataset import load_source, register_source, source_picture
 from segkit.data.truth import read_segmentation
 from segkit.formats.coco_panoptic import PanopticWriter
@@ -49,3 +50,13 @@ def test_what_is_wrong_is_told_when_it_is_loaded(tmp_path: Path) -> None:
     register_source("wrong", "coco-panoptic", root="r")
     with pytest.raises(ConfigError, match="takes"):
         load_dataset("wrong")
+
+
+def test_a_missing_picture_is_told_and_a_made_one_is_read(tmp_path: Path) -> None:
+    """A source that has no file for a picture is asked for it; COCO's says that the file is missing."""
+    panoptic(tmp_path)
+    dataset = load_source("pictures", "coco-panoptic", places(tmp_path))
+    assert read_image(dataset.records[0], "BGR").shape == (2, 3, 3)
+    (tmp_path / "images" / "a" / "x.png").unlink()
+    with pytest.raises(DatasetError, match="the image is missing"):
+        read_image(dataset.records[0], "BGR")

@@ -52,7 +52,9 @@ def test_every_cut_and_every_changed_byte_is_noticed(path: Path) -> None:
     assert [*stored_rows.load(path, stored_rows.ANY_JSON)[1]] == ROWS
 
 
-@pytest.mark.parametrize("table", [{"start": 0}, {"lengths": 7}, {"counts": [0, 0]}, {"counts": 7}, {"lengths": [1, 2, 3]}])
+@pytest.mark.parametrize(
+    "table", [{"start": 0}, {"lengths": 7}, {"counts": [0, 0]}, {"counts": 7}, {"lengths": [1, 2, 3]}]
+)
 def test_a_table_that_does_not_fit_its_rows_is_refused(
     tmp_path: Path, table: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,125 @@
+"""Large-scale jitter of the size, and jitter of the colours, as Detectron2 augmentations."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from detectron2.data import transforms as T
+from numpy.typing import NDArray
+from PIL import Image
+
+IMAGE_PAD = 128  # Detectron2's FixedSizeCrop
+MAP_PAD = 255  # the same; void
+GREY_OF_RGB = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and Detectron2 weigh
+
+
+class LargeScaleJitter(T.Augmentation):
+    """Resize to a random scale of a fixed square, then crop at random or pad below and to the right.
+
+    The image is fitted into a square of scale * size_px pixels, its aspect kept, the scale uniform in
+    [min_scale, max_scale] (Ghiasi et al. 2021, Simple Copy-Paste, section 3.1: 0.1 to 2.0; the fit is that of
+    Detectron2's ResizeScale). The result always has size_px x size_px pixels.
+    """
+
+    def __init__(
+        self, size_px: int, min_scale: float = 0.1, max_scale: float = 2.0, interp: int = Image.Resampling.BILINEAR
+    ) -> None:
+        super().__init__()
+        self.size_px = size_px
+        self.min_scale = min_scale
+        self.max_scale = max_scale
+        self.interp = interp
+
+    def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
+        height, width = image.shape[:2]
+        side = self.size_px * self._rand_range(self.min_scale, self.max_scale)
+        scale = min(side / height, side / width)
+        resized = max(1, round(height * scale)), max(1, round(width * scale))
+        spare = np.maximum(np.subtract(resized, self.size_px), 0)
+        top, left = np.round(spare * self._rand_range(size=2)).astype(int).tolist()
+        return WindowTransform((height, width), resized, (top, left), self.size_px, self.interp)
+
+
+class WindowTransform(T.Transform):
+    """Resize to `resized_hw`, then take the square of size_px at corner_yx, padded where the image ends before it.
+
+    Only what the square shows is resized. Images and maps are uint8.
+    """
+
+    def __init__(
+        self,
+        size_hw: tuple[int, int],
+        resized_hw: tuple[int, int],
+        corner_yx: tuple[int, int],
+        size_px: int,
+        interp: int = Image.Resampling.BILINEAR,
+    ) -> None:
+        super().__init__()
+        self.size_hw = size_hw
+        self.resized_hw = resized_hw
+        self.corner_yx = corner_yx
+        self.size_px = size_px
+        self.interp = interp
+
+    def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._window(img, self.interp, IMAGE_PAD)
+
+    def apply_segmentation(self, segmentation: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return self._window(segmentation, Image.Resampling.NEAREST, MAP_PAD)
+
+    def apply_coords(self, coords: NDArray[np.floating]) -> NDArray[np.floating]:
+        scale_yx = np.divide(self.resized_hw, self.size_hw)
+        coords[:, 0] = coords[:, 0] * scale_yx[1] - self.corner_yx[1]
+        coords[:, 1] = coords[:, 1] * scale_yx[0] - self.corner_yx[0]
+        return coords
+
+    def _window(self, pixels: NDArray[np.uint8], interp: int, pad: int) -> NDArray[np.uint8]:
+        (top, left), (resized_h, resized_w), (height, width) = self.corner_yx, self.resized_hw, self.size_hw
+        shown_h, shown_w = min(self.size_px, resized_h - top), min(self.size_px, resized_w - left)
+        box = (
+            left * width / resized_w,
+            top * height / resized_h,
+            min((left + shown_w) * width / resized_w, width),
+            min((top + shown_h) * height / resized_h, height),
+        )
+        flat = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels  # Pillow's greyscale
+        shown = Image.fromarray(np.ascontiguousarray(flat)).resize((shown_w, shown_h), interp, box=box)
+        window = np.full((self.size_px, self.size_px, *pixels.shape[2:]), pad, dtype=np.uint8)
+        window[:shown_h, :shown_w] = np.asarray(shown).reshape(shown_h, shown_w, *pixels.shape[2:])
+        return window
+
+
+class ColorJitter(T.Augmentation):
+    """Brightness, contrast and saturation by random factors, uniform in [1 - x, 1 + x] of the x given for each.
+
+    Brightness scales the pixels, contrast their distance from the image's mean grey, saturation their distance from
+    their own grey (Pillow's ImageEnhance). As all are affine they are one matrix, rounded and clipped once.
+    image_format: "RGB", "BGR" or "L", which has no saturation.
+    """
+
+    def __init__(self, image_format: str, brightness: float, contrast: float, saturation: float) -> None:
+        super().__init__()
+        if image_format not in ("RGB", "BGR", "L"):
+            raise ValueError(f"image_format must be RGB, BGR or L, got {image_format!r}")
+        self.brightness = brightness
+        self.contrast = contrast
+        self.saturation = saturation
+        self.image_format = image_format
+
+    def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
+        spread = np.array([self.brightness, self.contrast, self.saturation])
+        brightness, contrast, saturation = 1 + spread * self._rand_range(-1.0, 1.0, size=3)
+        matrix = affine_of(image, brightness, contrast, saturation, self.image_format)
+        return T.ColorTransform(lambda pixels: cv2.transform(pixels, matrix).reshape(pixels.shape))
+
+
+def affine_of(
+    image: NDArray[np.uint8], brightness: float, contrast: float, saturation: float, image_format: str
+) -> NDArray[np.float64]:
+    """(channels, channels + 1) matrix that takes the pixels of (H, W, channels) `image` to the jittered ones."""
+    grey = {"RGB": GREY_OF_RGB, "BGR": GREY_OF_RGB[::-1], "L": (1.0,)}[image_format]
+    channels = len(grey)
+    mean = brightness * np.dot(grey, cv2.mean(image)[:channels])
+    scale = brightness * contrast
+    matrix = scale * (saturation * np.eye(channels) + (1 - saturation) * np.tile(grey, (channels, 1)))
+    return np.hstack([matrix, np.full((channels, 1), (1 - contrast) * mean)])

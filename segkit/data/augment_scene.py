@@ -1,0 +1,176 @@
+"""One training sample on its way through the augmentations, and the tensors that follow from where it arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Boxes, Instances
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from segkit.data.catalog import Record
+from segkit.structures import (
+    IGNORE_LABEL,
+    CategorySet,
+    IdRuns,
+    PanopticSegmentation,
+    Segment,
+    SemanticSpace,
+    extents_of_runs,
+    ids_to_rgb,
+    rgb_to_ids,
+)
+
+PAD = 255  # of packed maps, as Detectron2 pads label maps
+MOST_NUMBERS = PAD - 1  # that one byte holds beside void and pads
+
+
+@dataclass(frozen=True)
+class SegmentMap:
+    """A panoptic map that Detectron2's transforms can move: void and pads are void whatever they do.
+
+    packed: (H, W) uint8, 1..N, the place of each pixel's segment among N segments; every other number is void. For more
+    than `MOST_NUMBERS` segments (H, W, 3) uint8, those numbers as `ids_to_rgb` packs them. Bytes alone are resized by
+    Pillow, whose nearest pixel is the one that its resized images show there.
+    """
+
+    packed: NDArray[np.uint8]
+    segments: tuple[Segment, ...]
+
+    @classmethod
+    def of(cls, segmentation: PanopticSegmentation) -> SegmentMap:
+        """Of ids that are void or one of the segments'."""
+        runs, segments = segmentation.runs, segmentation.segments
+        ids = np.array([segment.segment_id for segment in segments], dtype=np.int64)
+        order = np.argsort(ids)
+        places = np.searchsorted(ids[order], runs.ids).clip(max=max(len(ids) - 1, 0))
+        known = ids[order][places] == runs.ids if len(ids) else np.zeros(len(runs.ids), dtype=np.bool_)
+        numbers = np.zeros(len(runs.ids), dtype=np.uint8 if len(ids) <= MOST_NUMBERS else np.int32)
+        numbers[known] = order[places[known]] + 1
+        return cls.of_numbers(np.repeat(numbers, runs.lengths()).reshape(runs.size_hw), segments)
+
+    @classmethod
+    def of_numbers(cls, numbers: NDArray[Any], segments: tuple[Segment, ...]) -> SegmentMap:
+        """numbers: (H, W), 1..N by the place in `segments`; any other is void."""
+        if len(segments) > MOST_NUMBERS:
+            return cls(ids_to_rgb(numbers), segments)
+        return cls(numbers.astype(np.uint8, copy=False), segments)
+
+    def numbers(self) -> NDArray[Any]:
+        """(H, W) uint8 or int32 in one block: 1..N by the place in `segments`; any other is void."""
+        return np.ascontiguousarray(_forward(self.packed)) if self.packed.ndim == 2 else rgb_to_ids(self.packed)
+
+    def channels(self, space: SemanticSpace) -> NDArray[np.uint8]:
+        """(H, W) channels of `space`, `IGNORE_LABEL` for void; crowds go to their category's channel."""
+        channel_of = np.full(max(PAD, len(self.segments) + 1) + 1, IGNORE_LABEL, dtype=np.uint8)
+        channel_of[1 : len(self.segments) + 1] = [space.channel_of[s.category_id] for s in self.segments]
+        numbers = self.numbers()
+        if numbers.dtype == np.uint8:
+            return np.asarray(cv2.LUT(numbers, channel_of), dtype=np.uint8)  # without numpy's indices of eight bytes
+        channels: NDArray[np.uint8] = channel_of.take(np.minimum(numbers, len(channel_of) - 1))
+        return channels
+
+    def instances(self, categories: CategorySet) -> Instances:
+        """The things that have a pixel and are no crowds, in the order of the segments; tight boxes."""
+        numbers = self.numbers()
+        size_hw = numbers.shape[0], numbers.shape[1]
+        found = extents_of_runs(IdRuns.of_map(numbers))
+        wanted = [n for n, s in enumerate(self.segments, 1) if s.isthing and not s.iscrowd and n in found]
+        masks = np.zeros(
+            (len(wanted), *size_hw), dtype=np.bool_
+        )  # numpy's: what stays zero takes neither time nor memory
+        boxes = []
+        for number, canvas in zip(wanted, masks, strict=True):
+            left, top, width, height = found[number].bbox_xywh
+            window = slice(top, top + height), slice(left, left + width)
+            np.equal(numbers[window], number, out=canvas[window])
+            boxes.append([left, top, left + width, top + height])
+        classes = [categories.thing_contiguous_ids[self.segments[number - 1].category_id] for number in wanted]
+        boxes_xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+        return instances_of(torch.from_numpy(masks), boxes_xyxy, classes)
+
+
+class Scene:
+    """What Detectron2's augmentations take (its `AugInput`): the image, and everything that must move with it.
+
+    image: (H, W, channels) uint8. sem_seg: (H, W) uint8 channels, or None where there is no map.
+    """
+
+    boxes = None  # that augmentations could ask for
+
+    def __init__(self, image: NDArray[np.uint8], segment_map: SegmentMap | None, space: SemanticSpace) -> None:
+        self.image = image
+        self.segment_map = segment_map
+        self._space = space
+
+    @property
+    def sem_seg(self) -> NDArray[np.uint8] | None:
+        return None if self.segment_map is None else self.segment_map.channels(self._space)
+
+    def transform(self, transform: T.Transform) -> None:
+        """Apply to the image and to the map."""
+        self.image = transform.apply_image(_forward(self.image))
+        if self.segment_map is not None:
+            packed = transform.apply_segmentation(_forward(self.segment_map.packed))
+            self.segment_map = SegmentMap(packed, self.segment_map.segments)
+
+
+def instances_of_annotations(
+    annotations: Iterable[Record], transforms: T.TransformList, size_hw: tuple[int, int], as_masks: bool
+) -> Instances:
+    """Instances of Detectron2 annotations, which may overlap, after the transforms; crowds and empty ones left out.
+
+    as_masks: polygons become masks and boxes become tight, as they must where objects are cut; else polygons stay
+    polygons where all are, and boxes are the transformed ones. size_hw: of the transformed image.
+    """
+    kept = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
+    polygons = all(isinstance(annotation["segmentation"], list) for annotation in kept)
+    if kept and polygons and not as_masks:
+        # transform_instance_annotations changes its argument
+        moved = [utils.transform_instance_annotations(dict(a), transforms, size_hw) for a in kept]
+        return utils.filter_empty_instances(utils.annotations_to_instances(moved, size_hw, mask_format="polygon"))
+    masks = torch.zeros((len(kept), *size_hw), dtype=torch.bool)
+    boxes = torch.zeros((len(kept), 4))
+    for row, annotation in enumerate(kept):
+        masks[row] = torch.from_numpy(_moved_mask(annotation["segmentation"], transforms, size_hw))
+        bare = {key: annotation[key] for key in ("bbox", "bbox_mode")}
+        moved_box = utils.transform_instance_annotations(bare, transforms, size_hw)["bbox"]
+        boxes[row] = torch.from_numpy(np.asarray(moved_box, dtype=np.float32))
+    if as_masks:
+        boxes = BitMasks(masks).get_bounding_boxes().tensor
+    classes = [annotation["category_id"] for annotation in kept]
+    return utils.filter_empty_instances(instances_of(masks, boxes, classes))
+
+
+def instances_of(masks: torch.Tensor, boxes_xyxy: torch.Tensor, classes: list[int] | torch.Tensor) -> Instances:
+    """Detectron2's training targets of (N, H, W) bool masks, (N, 4) float32 boxes and N thing contiguous ids."""
+    instances = Instances((masks.shape[1], masks.shape[2]))
+    instances.gt_boxes = Boxes(boxes_xyxy)
+    instances.gt_classes = torch.as_tensor(classes, dtype=torch.int64)
+    instances.gt_masks = BitMasks(masks)
+    return instances
+
+
+def _forward(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A copy of what a flip left to be read backwards: torch refuses that, and numpy may call one column contiguous."""
+    return pixels.copy() if min(pixels.strides) < 0 else pixels
+
+
+def _moved_mask(segmentation: Any, transforms: T.TransformList, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Polygons are moved and then drawn, at full precision; masks are moved, and what is padded is outside of them."""
+    if isinstance(segmentation, list):
+        corners = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2).copy() for polygon in segmentation]
+        moved = [transforms.apply_coords(points).reshape(-1) for points in corners]
+        drawn: NDArray[np.uint8] = coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(moved, *size_hw)))
+        return drawn == 1
+    mask: NDArray[np.uint8] = np.ascontiguousarray(coco_mask.decode(segmentation))
+    for transform in transforms.transforms:
+        mask = transform.apply_segmentation(_forward(mask))
+    return mask == 1
