@@ -52,7 +52,8 @@ def convert(
     losses = []
     with writing as writer:
         for done, image in enumerate(source.images, 1):
-            told = writer.add(image, source.segmentation(image), source.annotations(image))
+            annotations = source.annotations(image) if source.overlaps else None
+            told = writer.add(image, source.segmentation(image), annotations)
             losses += [Loss(image.image_id, what) for what in told]
             if pictures_to is not None:
                 place = getattr(writer, "picture_path", lambda one: pictures_to / one.file_name)

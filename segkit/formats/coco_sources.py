@@ -52,6 +52,7 @@ class CocoInstancesSource(Source):
     """An instances JSON and the folder of its images; every pixel that no mask holds is void."""
 
     layout = "coco-instances"
+    overlaps = True
 
     def __init__(self, json: str | Path, images: str | Path, overlap: str = "small_on_top") -> None:
         """overlap: one of OVERLAPS, see `panoptic_of_annotations`. Raises DatasetError as `coco_instances.read` does,

@@ -53,6 +53,7 @@ class LabelmeSource(Source):
     """
 
     layout = "labelme"
+    overlaps = True
 
     def __init__(
         self,

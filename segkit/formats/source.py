@@ -34,7 +34,8 @@ class Source(ABC):
     file; it never writes.
     """
 
-    layout: ClassVar[str]  # its key in FORMATS
+    layout: ClassVar[str]  # its key in segkit.formats.registry.SOURCES
+    overlaps: ClassVar[bool] = False  # whether `annotations` hold pixels that the segmentation gives to others
     root: Path
     pictures: Path
     categories: CategorySet
