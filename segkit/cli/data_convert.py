@@ -40,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--to", required=True, metavar="FORMAT", help="to write")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
-    parser.add_argument(
-        "--pictures", choices=("copy", "skip"), default="copy", help="images into DIR/images (default), or not"
-    )
+    parser.add_argument("--pictures", choices=("copy", "skip"), default="copy", help="the images too (default), or not")
     add_source_arguments(parser)
 
 
@@ -56,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
     if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
         raise DatasetError("expected an empty or new folder", where=args.output, remedy="name another --output")
     source = open_source(args.layout, source_options(args))
-    pictures_to = args.output / "images" if args.pictures == "copy" else None
     with progress_bar("convert") as progress:
-        losses = convert(source, WRITERS[args.to](args.output, source.categories), pictures_to, progress)
+        losses = convert(source, WRITERS[args.to](args.output, source.categories), args.pictures == "copy", progress)
     print(args.output)
     if losses:
         print(f"{args.to} cannot hold:", *summary(losses), sep="\n  ")

@@ -15,7 +15,6 @@ from segkit.formats.files import replacing
 from segkit.formats.source import Source, SourceImage
 from segkit.structures import DatasetError, PanopticSegmentation
 
-PICTURES = ("copy", "skip")
 Progress = Callable[[int, int], None]
 
 
@@ -26,6 +25,10 @@ class Writer(Protocol):
         self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
         """Write one image's labels; what cannot be held, a line each."""
+        ...
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the layout wants the picture."""
         ...
 
 
@@ -40,14 +43,13 @@ class Loss:
 def convert(
     source: Source,
     writing: AbstractContextManager[Writer],
-    pictures_to: Path | None = None,
+    pictures: bool = False,
     progress: Progress | None = None,
 ) -> list[Loss]:
     """Write every image of the source; the losses, in the order of the images.
 
-    pictures_to: a folder that gets the images under their names, or where the layout wants them (`picture_path` of the
-    writer), copied as they are; those that a source makes, slices of volumes say, as PNG. None: none are written.
-    DatasetError as source and writer raise it: then the index files of the writer are not written.
+    pictures: write the images too, where the layout wants them, copied as they are; those that a source makes, slices
+    of volumes say, as PNG. DatasetError as source and writer raise it: then the index files of the writer are not written.
     """
     losses = []
     with writing as writer:
@@ -55,9 +57,8 @@ def convert(
             annotations = source.annotations(image) if source.overlaps else None
             told = writer.add(image, source.segmentation(image), annotations)
             losses += [Loss(image.image_id, what) for what in told]
-            if pictures_to is not None:
-                place = getattr(writer, "picture_path", lambda one: pictures_to / one.file_name)
-                copy_picture(source, image, place(image))
+            if pictures:
+                copy_picture(source, image, writer.picture_path(image))
             if progress is not None:
                 progress(done, len(source.images))
     return losses

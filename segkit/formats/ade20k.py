@@ -108,6 +108,7 @@ class ADE20KWriter:
         if split not in FOLDERS:
             raise ValueError(f"split must be one of {(*FOLDERS,)}, got {split!r}")
         folder = Path(root) / f"ade20k_panoptic_{split}"
+        self._pictures = Path(root) / "images" / FOLDERS[split]
         self._writer = PanopticWriter(folder.with_name(f"{folder.name}.json"), folder, categories)
 
     def __enter__(self) -> ADE20KWriter:
@@ -117,6 +118,10 @@ class ADE20KWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._writer.__exit__(kind, error, trace)
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the source looks for the picture."""
+        return self._pictures / image.file_name
 
     def add(
         self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None

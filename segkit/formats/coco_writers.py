@@ -15,6 +15,7 @@ from segkit.formats.derive import coco_annotations, semantic_map
 from segkit.formats.source import SourceImage
 from segkit.structures import IGNORE_LABEL, CategorySet, DatasetError, PanopticSegmentation
 
+PICTURES = "images"  # the folder of the pictures below the root
 Annotations = list[dict[str, Any]] | None
 
 
@@ -23,6 +24,11 @@ class CocoPanopticWriter(PanopticWriter):
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         super().__init__(Path(root) / "panoptic.json", Path(root) / "panoptic", categories)
+        self._pictures = Path(root) / PICTURES
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the picture belongs."""
+        return self._pictures / image.file_name
 
     def add(  # type: ignore[override]
         self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None
@@ -48,6 +54,10 @@ class CocoInstancesWriter:
         self.path, self.categories = Path(root) / "instances.json", categories
         self._images: dict[Any, dict[str, Any]] = {}
         self._annotations: list[dict[str, Any]] = []
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the picture belongs."""
+        return self.path.parent / PICTURES / image.file_name
 
     def __enter__(self) -> CocoInstancesWriter:
         return self
@@ -84,6 +94,10 @@ class SemanticMapWriter:
             problem = f"expected at most {IGNORE_LABEL} classes, got {len(self.space.names)}"
             raise DatasetError(problem, where=root, remedy="convert to coco-panoptic")
         self._taken: set[Path] = set()
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the picture belongs."""
+        return self.root / PICTURES / image.file_name
 
     def __enter__(self) -> SemanticMapWriter:
         return self

@@ -17,7 +17,7 @@ from segkit.formats.coco_panoptic import PanopticWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
 from segkit.formats.label_maps import read as read_labels
-from segkit.formats.registry import open_source
+from segkit.formats.registry import WRITERS, open_source
 from segkit.formats.source import SourceImage
 from segkit.structures import (
     Category,
@@ -56,7 +56,7 @@ def test_panoptic_to_panoptic_is_the_same_and_pictures_come_along(tmp_path: Path
     source, seen = panoptic(tmp_path), []
     output = tmp_path / "out"
     tell = lambda done, total: seen.append((done, total))  # noqa: E731
-    assert convert(source, CocoPanopticWriter(output, CATEGORIES), output / "images", tell) == []
+    assert convert(source, CocoPanopticWriter(output, CATEGORIES), True, tell) == []
     assert seen == [(1, 1)]
     again = CocoPanopticSource(output / "panoptic.json", output / "panoptic", output / "images")
     (image,) = again.images
@@ -125,7 +125,7 @@ def test_a_damaged_image_leaves_no_index(tmp_path: Path) -> None:
 def test_the_source_is_never_written_over(tmp_path: Path) -> None:
     source = panoptic(tmp_path)
     with pytest.raises(DatasetError, match="another folder than the source's"):
-        convert(source, CocoPanopticWriter(tmp_path / "out", CATEGORIES), tmp_path / "images")
+        convert(source, CocoPanopticWriter(tmp_path, CATEGORIES), pictures=True)
 
 
 def test_summary_counts_what_it_leaves_out() -> None:
@@ -154,3 +154,12 @@ def test_wrong_layouts_and_options_are_told() -> None:
         open_source("coco-panoptic", {"root": "r"})
     with pytest.raises(ConfigError, match="overlap must be one of"):
         open_source("coco-instances", {"json": "j", "images": "i", "overlap": "random"})
+
+
+def test_pictures_lie_where_the_layout_looks_for_them(tmp_path: Path) -> None:
+    """Written as ADE20K and read back, picture and all."""
+    source = panoptic(tmp_path)
+    convert(source, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), pictures=True)
+    again = open_source("ade20k", {"root": tmp_path / "out"})
+    assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
+    assert parts(again.segmentation(again.images[0])) == parts(TRUTH)
