@@ -49,7 +49,7 @@ def convert(
     """Write every image of the source; the losses, in the order of the images.
 
     pictures: write the images too, where the layout wants them, copied as they are; those that a source makes, slices
-    of volumes say, as PNG. DatasetError as source and writer raise it: then the index files of the writer are not written.
+    of volumes say, as PNG. DatasetError as source and writer raise it: then the writer's index files are not written.
     """
     losses = []
     with writing as writer:
