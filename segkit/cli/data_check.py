@@ -27,9 +27,21 @@ COCO panoptic takes --json --masks --images; COCO instances --json --images; oth
 Exit code: 0 without a finding of severity error (warnings and notes do not fail), 1 with one, 2 for wrong usage."""
 
 
+class _ListRules(argparse.Action):
+    """Print what is looked for, and stop, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
+        from segkit.curation.findings import RULES
+
+        for code, rule in RULES.items():
+            print(f"{code} ({rule.severity}): {rule.meaning}; {rule.remedy}")
+        parser.exit()
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
+    parser.add_argument("--rules", nargs=0, action=_ListRules, help="list all that is looked for, and stop")
     parser.add_argument("--format", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets all findings, as JSON")
     parser.add_argument(
@@ -136,10 +148,14 @@ def _check_source(layout: str, options: Mapping[str, Any], against: str | None, 
     from segkit.curation.findings import Findings
     from segkit.formats.registry import open_source
 
+    findings = Findings()
+
+    def tell(code: str, error: DatasetError) -> None:
+        findings.tell(code, error.where or layout, error.problem)
+
     try:
-        source = open_source(layout, options)
+        source = open_source(layout, options, tell)
     except DatasetError as error:
-        findings = Findings()
         findings.tell("dataset-unreadable", options.get("root", options.get("json", layout)), str(error))
         return findings
     others: Mapping[bytes, str] = {}
@@ -147,7 +163,7 @@ def _check_source(layout: str, options: Mapping[str, Any], against: str | None, 
         others = pictures.digests_of(Path(against), source.pictures, run_all)
     elif against is not None:
         others = digests_of_source(open_source(layout, {**options, "split": against}), run_all)
-    return check_source(source, run_all, others)
+    return findings + check_source(source, run_all, others)
 
 
 def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> Findings:

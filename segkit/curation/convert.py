@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from segkit.formats import png
 from segkit.formats.coco_tables import check_inside
 from segkit.formats.files import replacing
 from segkit.formats.source import Source, SourceImage
-from segkit.structures import DatasetError, PanopticSegmentation
+from segkit.formats.writer import Writer
+from segkit.structures import DatasetError
 
 Progress = Callable[[int, int], None]
-
-
-class Writer(Protocol):
-    """What the writers of formats have in common; used inside a `with` block."""
-
-    def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
-    ) -> list[str]:
-        """Write one image's labels; what cannot be held, a line each."""
-        ...
-
-    def picture_path(self, image: SourceImage) -> Path:
-        """Where the layout wants the picture."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -42,7 +27,7 @@ class Loss:
 
 def convert(
     source: Source,
-    writing: AbstractContextManager[Writer],
+    writer: Writer,
     pictures: bool = False,
     progress: Progress | None = None,
 ) -> list[Loss]:
@@ -52,7 +37,7 @@ def convert(
     of volumes say, as PNG. DatasetError as source and writer raise it: then the writer's index files are not written.
     """
     losses = []
-    with writing as writer:
+    with writer:
         for done, image in enumerate(source.images, 1):
             annotations = source.annotations(image) if source.overlaps else None
             told = writer.add(image, source.segmentation(image), annotations)

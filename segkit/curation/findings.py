@@ -66,6 +66,7 @@ RULES = {
     "image-unreadable": Rule(ERROR, "an image is damaged, cut off or none", FETCH),
     "image-bomb": Rule(ERROR, "an image claims more pixels than is safe to decode", "replace it; cut it into tiles"),
     "image-turned": Rule(WARNING, "EXIF turns the image: tools disagree on its pixels", "save it turned, without EXIF"),
+    "image-deep": Rule(NOTE, "an image of more than 8 bits: other tools may clip it", "see that they stretch it"),
     "image-twice": Rule(WARNING, "two image files of the split show the same pixels", "drop one"),
     "image-shared": Rule(ERROR, "another split has an image of the same pixels", "keep it in one split only"),
     "size-differs": Rule(ERROR, "image, entry and mask differ in size", "correct the entry, or export the mask again"),

@@ -10,15 +10,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import ExifTags, Image
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segkit.curation.findings import Findings, RunAll
 from segkit.formats import files, png
+from segkit.formats.pictures import DEEP_MODES, SWAPPING, UPRIGHT, is_deep, is_tiff, open_picture, picture_size
 from segkit.structures import DatasetError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
-UPRIGHT = 1  # EXIF orientation
-SWAPPING = (5, 6, 7, 8)  # orientations that swap height and width
 PNG_KINDS, PNG_DEPTHS = {*png.KINDS.values()}, (1, 2, 4, 8, 16)
 DIGEST_BYTES = 16
 DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError)
@@ -49,6 +49,9 @@ def look_at(path: Path, place: object) -> Look:
         look.findings.tell("image-missing", place, "the file does not exist")
     except Image.DecompressionBombError as error:
         look.findings.tell("image-bomb", place, str(error))
+    except UnidentifiedImageError:
+        kind = "a TIFF of a kind that is not read" if is_tiff(path) else "no format that is known"
+        look.findings.tell("image-unreadable", place, f"the image does not decode: {kind}")
     except (DatasetError, *DAMAGED) as error:
         look.findings.tell("image-unreadable", place, f"the image does not decode: {error}")
     return look
@@ -136,23 +139,37 @@ def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, st
 
 
 def _decode(path: Path, look: Look, place: object) -> None:
-    with Image.open(path) as image:
+    with path.open("rb") as file, Image.open(file) as image:  # of a path Pillow misreads turned TIFFs
         if image.format == "PNG":
             png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checksums, which Pillow passes over
+        deep = is_deep(image)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)  # load() turns a TIFF, and forgets it
+        if deep or image.format == "TIFF":
+            open_picture(path)  # which refuses some that Pillow decodes
         image.load()
-        orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-        height, width = image.height, image.width
-        look.size_hw = (width, height) if orientation in SWAPPING else (height, width)
+        look.size_hw = picture_size(path)
         look.turned = orientation in range(UPRIGHT + 1, max(SWAPPING) + 1)
         if look.turned:
             look.findings.tell("image-turned", place, f"its EXIF orientation is {orientation}")
+        if deep:
+            look.findings.tell("image-deep", place, "its channels have more than 8 bits")
+        look.digest = _digest_of(image)
+
+
+def _digest_of(image: Image.Image) -> bytes | None:
+    if image.mode in DEEP_MODES:
+        values = np.asarray(image)
+        flat, content = bool((values == values[0, 0]).all()), values.tobytes()
+    else:
         extrema = image.getextrema()
         flat = all(low == high for low, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
-        if not flat:
-            content = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=DIGEST_BYTES)
-            content.update(bytes(image.getpalette() or ()) if image.mode == "P" else b"")
-            content.update(image.tobytes())
-            look.digest = content.digest()
+        content = b"" if flat else image.tobytes()
+    if flat:
+        return None
+    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=DIGEST_BYTES)
+    digest.update(bytes(image.getpalette() or ()) if image.mode == "P" else b"")
+    digest.update(content)
+    return digest.digest()
 
 
 def _digest(path: Path) -> bytes | None:

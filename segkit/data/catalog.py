@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,8 +40,9 @@ class Dataset:
 
     @property
     def default_thing_channels(self) -> str:
-        """Semantic channels where the config says "auto", see CategorySet.semantic_space."""
-        return "per_class" if self.metrics == ("semantic_iou",) else "one"
+        """Semantic channels where the config says "auto", see CategorySet.semantic_space: one for all things, but where
+        semantic IoU is judged and panoptic quality is not."""
+        return "per_class" if "semantic_iou" in self.metrics and "panoptic_quality" not in self.metrics else "one"
 
     def image_entry(self, record: Record) -> dict[str, Any]:
         """A record's entry of COCO's `images` table; file_name is relative to the image folder where that is known."""
@@ -85,10 +87,11 @@ def load_dataset(name: str) -> Dataset:
 
             dataset = adopt(name)
         else:
+            near = difflib.get_close_matches(str(name), sorted(_loaders), n=3) or ["the names of datasets/README.md"]
             raise ConfigError(
                 f"the dataset {name!r} is not registered",
                 where="DATASETS",
-                remedy=f"segkit's own are {', '.join(sorted(_loaders))}; add yours to DATASETS.CUSTOM",
+                remedy=f"use {', '.join(near)}, or add yours to DATASETS.CUSTOM",
             )
         if not dataset.records:
             raise DatasetError(f"the dataset {name!r} has no image", remedy="check its annotation file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,33 @@ from segkit.formats.coco_tables import Entry
 from segkit.structures import CategorySet, DatasetError, segmentation_to_rle
 
 
-class LazyAnnotations(Sequence[Record]):
-    """One image's Detectron2 annotations, read from the cache and made at each use: a million of them take no memory.
+class MadeAnnotations(Sequence[Record]):
+    """One image's Detectron2 annotations, made at each use, so that a million of them take no memory; a subclass says
+    of what. Two are equal, and one equals a list, where the annotations are."""
 
-    Two are equal, and one equals a list, where the annotations are. Pickled, it is small, and opens the cache again.
-    """
+    __slots__ = ()
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Record]:
+        """Make them."""
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __getitem__(self, index: Any) -> Any:
+        return [*self][index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr([*self])
+
+
+class LazyAnnotations(MadeAnnotations):
+    """Annotations that lie in the cache; pickled, it is small, and opens the cache again."""
 
     __slots__ = ("_contiguous_ids", "_row", "_size_hw")
 
@@ -35,18 +58,7 @@ class LazyAnnotations(Sequence[Record]):
 
     def __iter__(self) -> Iterator[Record]:
         contiguous_ids = self._contiguous_ids or self._row.categories.thing_contiguous_ids
-        return (_to_detectron2(entry, self._size_hw, contiguous_ids) for entry in self._row)
-
-    def __getitem__(self, index: Any) -> Any:
-        return [*self][index]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and [*self] == [*other]
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr([*self])
+        return (to_detectron2(entry, self._size_hw, contiguous_ids) for entry in self._row)
 
 
 def annotations_by_image(file: AnnotatedImages, categories: CategorySet) -> dict[Any, Sequence[Record]]:
@@ -64,7 +76,7 @@ def annotations_by_image(file: AnnotatedImages, categories: CategorySet) -> dict
         if isinstance(entries, ImageRow):
             found[image["id"]] = LazyAnnotations(entries, size_hw, None if own else contiguous_ids)
         else:
-            found[image["id"]] = [_to_detectron2(entry, size_hw, contiguous_ids) for entry in entries]
+            found[image["id"]] = [to_detectron2(entry, size_hw, contiguous_ids) for entry in entries]
     return found
 
 
@@ -87,7 +99,8 @@ def load_coco_instances(name: str, instances_json: Path, image_root: Path) -> Da
     return Dataset(name, file.categories, ("mask_ap",), records, instances_json, metadata=metadata)
 
 
-def _to_detectron2(entry: Entry, size_hw: tuple[int, int], contiguous_ids: Mapping[int, int]) -> Record:
+def to_detectron2(entry: Entry, size_hw: tuple[int, int], contiguous_ids: Mapping[int, int]) -> Record:
+    """A COCO annotation as Detectron2's mappers take it; contiguous_ids: of category ids."""
     segmentation = entry["segmentation"]
     if not isinstance(segmentation, list):  # Detectron2's mapper takes polygons or compressed RLE
         segmentation = segmentation_to_rle(segmentation, size_hw)

@@ -18,7 +18,8 @@ from segkit.data.augmentation import build_augmentations, build_copy_paste
 from segkit.data.catalog import Dataset, Record
 from segkit.data.source_dataset import SOURCE_FORMAT, source_picture
 from segkit.data.truth import read_segmentation
-from segkit.structures import IGNORE_LABEL, CategorySet, DatasetError, SemanticSpace
+from segkit.formats.pictures import open_picture
+from segkit.structures import IGNORE_LABEL, CategorySet, ConfigError, DatasetError, SemanticSpace
 
 
 class SegkitMapper:
@@ -110,22 +111,33 @@ def thing_channels(cfg: Any, dataset: Dataset) -> str:
 
 def read_image(record: Record, image_format: str) -> np.ndarray:
     """(H, W, 3) uint8 pixels of a record's image, turned as its EXIF says; DatasetError where it cannot be had."""
-    path = record["file_name"]
-    if record.get("pan_seg_format") == SOURCE_FORMAT and not Path(path).is_file():
+    path = Path(record["file_name"])
+    if record.get("pan_seg_format") == SOURCE_FORMAT and not path.is_file():
         made = source_picture(record)  # a slice of a volume has no file of its own
-        return utils.convert_PIL_to_numpy(Image.fromarray(made), image_format)
-    try:
-        image: np.ndarray = utils.read_image(path, format=image_format)
-    except FileNotFoundError as error:
-        raise DatasetError("the image is missing", where=path, remedy="complete the download") from error
-    except (OSError, ValueError, SyntaxError) as error:
-        problem = " ".join(str(error).split())
-        raise DatasetError(f"the image does not decode: {problem}", where=path, remedy="replace the file") from error
-    if image.shape[:2] != (record["height"], record["width"]):
+        return pixels_of(Image.fromarray(made), image_format)
+    image = open_picture(path)
+    if (image.height, image.width) != (record["height"], record["width"]):
         raise DatasetError(
             f"expected {record['height']} x {record['width']} pixels (height x width) as the annotations say, "
-            f"got {image.shape[0]} x {image.shape[1]}",
+            f"got {image.height} x {image.width}",
             where=path,
             remedy="use the image that was annotated",
         )
-    return image
+    return pixels_of(image, image_format)
+
+
+def pixels_of(image: Image.Image, image_format: str) -> np.ndarray:
+    """(H, W, C) of an 8-bit picture in INPUT.FORMAT, as Detectron2's `convert_PIL_to_numpy` gives it.
+
+    uint8 RGB or BGR, any other mode of Pillow, or float YUV-BT.601; ConfigError where it is none of these.
+    """
+    if image_format in ("RGB", "BGR"):
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        packed = rgb.tobytes("raw", image_format)  # BGR that lies forwards in memory: no later step has to copy it
+        return np.frombuffer(packed, dtype=np.uint8).reshape(image.height, image.width, 3)
+    try:
+        pixels: np.ndarray = utils.convert_PIL_to_numpy(image, image_format)
+    except ValueError as error:
+        problem = f"expected RGB, BGR, YUV-BT.601 or a mode of Pillow, got {image_format!r}: {error}"
+        raise ConfigError(problem, where="INPUT.FORMAT") from error
+    return pixels

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record, register_dataset
 from segkit.data.files import LISTED, check_files_exist
 from segkit.data.instances_dataset import annotations_by_image
-from segkit.data.source_dataset import register_source
 from segkit.formats import annotation_cache
-from segkit.structures import CategorySet, ConfigError, DatasetError
+from segkit.structures import CategorySet, DatasetError
 
 
 def register_panoptic(
@@ -31,24 +28,6 @@ def register_panoptic(
     register_dataset(
         name, lambda: load_coco_panoptic(name, panoptic_json, panoptic_root, image_root, instances_json=instances_json)
     )
-
-
-def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Register the entries of DATASETS.CUSTOM: name, format and the format's options, see `register_source`, or the
-    arguments of `register_panoptic`; ConfigError for others."""
-    known = {"name", "panoptic_json", "panoptic_root", "image_root", "instances_json"}
-    for entry in entries:
-        keys = set(entry) if isinstance(entry, Mapping) else set()
-        if {"name", "format"} <= keys:
-            options = {key: value for key, value in entry.items() if key not in ("name", "format")}
-            register_source(entry["name"], entry["format"], **options)
-            continue
-        if not {"name", "panoptic_json", "panoptic_root"} <= keys <= known:
-            raise ConfigError(
-                f"expected name, format and its options, or name, panoptic_json, panoptic_root, got {entry}",
-                where="DATASETS.CUSTOM",
-            )
-        register_panoptic(**entry)
 
 
 def load_coco_panoptic(

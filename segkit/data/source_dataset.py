@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record, register_dataset
+from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record
+from segkit.data.instances_dataset import MadeAnnotations, to_detectron2
 from segkit.formats.registry import open_source
 from segkit.formats.source import Source, SourceImage
-from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.structures import CategorySet, ConfigError, PanopticSegmentation
 
 SOURCE_FORMAT = "source"  # of records, see segkit.data.truth.PANOPTIC_READERS
 OPEN_AT_ONCE = 8
-Place = tuple[str, tuple[tuple[str, Any], ...]]  # layout and options, which travel with a record to other processes
+Place = tuple[str, str]  # layout, and options as JSON: they travel with a record to other processes
 
 
-def register_source(name: str, layout: str, **options: Any) -> None:
-    """Register a dataset in one of the layouts of segkit.formats.registry.SOURCES.
-
-    options: as the layout takes them (`root`, `split`, ...); paths are relative to the working directory. Nothing is
-    read yet; `load_dataset` raises DatasetError for what is wrong with the files, ConfigError for the options.
-    """
-    register_dataset(name, lambda: load_source(name, layout, options))
-
-
-def load_source(name: str, layout: str, options: Mapping[str, Any]) -> Dataset:
-    """Find the dataset's files. It is judged by panoptic quality, mask AP and semantic IoU; without stuff by mask AP,
-    without things by semantic IoU alone."""
-    place: Place = (layout, tuple(sorted((key, _hashable(value)) for key, value in options.items())))
+def load_source(name: str, layout: str, options: Mapping[str, Any], metrics: tuple[str, ...] | None = None) -> Dataset:
+    """Find the dataset's files. metrics: by default panoptic quality, mask AP and semantic IoU; without stuff mask AP,
+    without things semantic IoU; and with each what the layout adds, see Source.metrics."""
+    place: Place = (layout, _as_json(options))
     source, _ = opened(place)
-    records: list[Record] = [
-        {
-            "file_name": str(source.pictures / image.file_name),
-            "image_id": image.image_id,
-            "height": image.size_hw[0],
-            "width": image.size_hw[1],
-            "pan_seg_file_name": str(source.root),
-            "pan_seg_format": SOURCE_FORMAT,
-            "source": place,
-        }
-        for image in source.images
-    ]
+    records = [_record(source, image, place) for image in source.images]
     metadata = {"image_root": str(source.pictures), "layout": layout}
-    return Dataset(name, source.categories, _metrics(source.categories), records, metadata=metadata)
+    return Dataset(name, source.categories, metrics or _metrics(source), records, metadata=metadata)
 
 
 def read_source(record: Record, categories: CategorySet) -> PanopticSegmentation:
@@ -64,15 +47,47 @@ def source_picture(record: Record) -> np.ndarray:
 def opened(place: Place) -> tuple[Source, dict[Any, SourceImage]]:
     """The source at a place, opened once in each process, and its images by id."""
     layout, options = place
-    source = open_source(layout, dict(options))
+    source = open_source(layout, json.loads(options))
     return source, {image.image_id: image for image in source.images}
 
 
-def _metrics(categories: CategorySet) -> tuple[str, ...]:
-    if not categories.things:
-        return ("semantic_iou",)
-    return PANOPTIC_METRICS if categories.stuff else ("mask_ap",)
+class SourceAnnotations(MadeAnnotations):
+    """Annotations of a source whose masks overlap."""
+
+    __slots__ = ("_image_id", "_place")
+
+    def __init__(self, place: Place, image_id: Any) -> None:
+        self._place, self._image_id = place, image_id
+
+    def __iter__(self) -> Iterator[Record]:
+        source, images = opened(self._place)
+        image, contiguous_ids = images[self._image_id], source.categories.thing_contiguous_ids
+        return (to_detectron2(entry, image.size_hw, contiguous_ids) for entry in source.annotations(image))
 
 
-def _hashable(value: Any) -> Any:
-    return tuple(_hashable(one) for one in value) if isinstance(value, list) else value
+def _record(source: Source, image: SourceImage, place: Place) -> Record:
+    record: Record = {
+        "file_name": str(source.pictures / image.file_name),
+        "image_id": image.image_id,
+        "height": image.size_hw[0],
+        "width": image.size_hw[1],
+        "pan_seg_file_name": str(source.root),
+        "pan_seg_format": SOURCE_FORMAT,
+        "source": place,
+    }
+    if source.overlaps and source.categories.things:
+        record["annotations"] = SourceAnnotations(place, image.image_id)
+    return record
+
+
+def _metrics(source: Source) -> tuple[str, ...]:
+    if not source.categories.things:
+        return ("semantic_iou", *source.metrics)
+    return (*(PANOPTIC_METRICS if source.categories.stuff else ("mask_ap",)), *source.metrics)
+
+
+def _as_json(options: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(options, sort_keys=True, default=os.fspath)
+    except TypeError as error:
+        raise ConfigError(f"expected options that a config file can hold: {error}") from None

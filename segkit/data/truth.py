@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from pycocotools import mask as coco_mask
 
 from segkit.data.catalog import Dataset, Record
 from segkit.data.source_dataset import SOURCE_FORMAT, read_source
-from segkit.formats import cityscapes, coco_instances, coco_panoptic, derive
+from segkit.formats import annotation_cache, cityscapes, coco_panoptic, derive
 from segkit.structures import (
     IGNORE_LABEL,
     VOID,
@@ -75,10 +74,11 @@ class InstanceTruth:
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.derived = dataset.instances_json is None
-        self._by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
+        self._by_image: dict[Any, Sequence[dict[str, Any]]] = {}
         if dataset.instances_json is not None:
-            for annotation in coco_instances.read(dataset.instances_json).annotations:
-                self._by_image[annotation["image_id"]].append(annotation)
+            file = annotation_cache.read_instances(dataset.instances_json)
+            image_ids = (image["id"] for image in file.images)
+            self._by_image = dict(zip(image_ids, file.annotations, strict=True))
 
     def of(self, record: Record, read: Callable[[Record], PanopticSegmentation]) -> list[dict[str, Any]]:
         """Annotations {category_id, bbox [x, y, w, h], area, iscrowd, segmentation (RLE)}, dataset category ids.
@@ -87,7 +87,7 @@ class InstanceTruth:
         """
         size_hw = record["height"], record["width"]
         if self.dataset.instances_json is not None:
-            found = self._by_image[record["image_id"]]
+            found = self._by_image.get(record["image_id"], ())
             return [{**a, "segmentation": segmentation_to_rle(a["segmentation"], size_hw)} for a in found]
         if "annotations" in record:
             return [_from_detectron2(a, size_hw, self.dataset.categories) for a in record["annotations"]]

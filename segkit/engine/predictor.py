@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from detectron2.utils.file_io import PathManager
-from PIL import Image
 from rich.progress import track
 
 from segkit.data.catalog import categories_of
 from segkit.data.class_counts import resolve_for_categories
+from segkit.data.mapper import pixels_of
 from segkit.engine.checkpoint import SafeCheckpointer
 from segkit.engine.safe_load import load_torch
 from segkit.evaluation.predictions import coco_results, instance_masks, panoptic_prediction
 from segkit.formats import coco_instances, coco_panoptic, png
+from segkit.formats.pictures import open_picture
 from segkit.report import draw_instances, draw_panoptic
 from segkit.structures import CategorySet, ConfigError, DatasetError
 
@@ -60,9 +60,8 @@ class Predictor:
         return output
 
     def read(self, path: Path) -> np.ndarray:
-        """The image in cfg.INPUT.FORMAT, turned as its EXIF says."""
-        image: np.ndarray = utils.read_image(str(path), format=self.cfg.INPUT.FORMAT)
-        return image
+        """The image in cfg.INPUT.FORMAT, as `segkit.formats.pictures.open_picture` gives it, which says what raises."""
+        return pixels_of(open_picture(path), self.cfg.INPUT.FORMAT)
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
@@ -71,7 +70,7 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     for name in inputs:
         path = Path(name)
         if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
         else:
             matches = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(name, recursive=True))
         if not matches:
@@ -79,14 +78,10 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
                 "no image here", where=name, remedy=f"give files, folders or patterns of {IMAGE_SUFFIXES}"
             )
         found += matches
+    found = list(dict.fromkeys(found))
     for path in found:
-        try:
-            with Image.open(path) as image:
-                image.load()
-        except (OSError, ValueError, SyntaxError) as error:
-            problem = " ".join(str(error).split())
-            raise DatasetError(f"the image does not decode: {problem}", where=path, remedy="remove the file") from error
-    return list(dict.fromkeys(found))
+        open_picture(path)
+    return found
 
 
 def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from segkit.config import load_config
 from segkit.data.catalog import Dataset, load_all
 from segkit.data.check import check_files
 from segkit.data.class_counts import SEMANTIC_ARCHITECTURES, resolve_class_counts
-from segkit.data.panoptic_dataset import register_custom
+from segkit.data.custom import register_custom
 from segkit.engine import register_all
 from segkit.structures import ConfigError
 

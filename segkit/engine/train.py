@@ -13,7 +13,7 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils.logger import setup_logger
 
-from segkit.data.panoptic_dataset import register_custom
+from segkit.data.custom import register_custom
 from segkit.engine import register_all
 from segkit.engine.checkpoint import SafeCheckpointer
 from segkit.engine.setup import prepare_config

@@ -15,6 +15,7 @@ from segkit.evaluation.head_outputs import HeadOutputsEvaluator
 from segkit.evaluation.instances import InstanceEvaluator
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.evaluation.semantic import SemanticEvaluator
+from segkit.evaluation.volumes import VolumeEvaluator
 from segkit.structures import ConfigError
 
 EVALUATORS: dict[str, type[ImageEvaluator]] = {
@@ -22,6 +23,7 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
     "mask_ap": InstanceEvaluator,
     "semantic_iou": SemanticEvaluator,
     "cityscapes_ap": CityscapesInstanceEvaluator,
+    "volume_dice": VolumeEvaluator,
 }
 
 

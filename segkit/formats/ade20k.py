@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import coco_panoptic, files, label_maps, png
 from segkit.formats import coco_tables as coco
-from segkit.formats.coco_panoptic import PanopticRecord, PanopticWriter
+from segkit.formats.coco_panoptic import PanopticRecord
+from segkit.formats.coco_writers import PanopticFilesWriter
 from segkit.formats.derive import relabel
-from segkit.formats.source import Source, SourceImage
+from segkit.formats.source import Source, SourceImage, Tell, refuse
+from segkit.formats.telling import attempt, missing
 from segkit.structures import VOID, Category, CategorySet, DatasetError, PanopticSegmentation, Segment, default_color
 
 Annotations = Literal["panoptic", "semantic", "instances"]
@@ -22,6 +23,7 @@ ANNOTATIONS = ("panoptic", "semantic", "instances")
 FOLDERS = {"train": "training", "val": "validation"}
 N_CLASSES = 150
 NAMES_FILE = "objectInfo150.txt"
+MOST_BYTES = 2**20  # of it that are read; its own are less than 2**13
 # Class k of annotations_instance/, 1..100, is class THING_IDS[k - 1] of annotations/: categoryMapping.txt of the
 # challenge, ade20k_instance_catid_mapping.txt of Mask2Former.
 THING_IDS = (
@@ -30,6 +32,7 @@ THING_IDS = (
     *(89, 90, 91, 93, 94, 96, 98, 99, 103, 104, 105, 108, 109, 111, 112, 113, 116, 117, 119, 120, 121, 122, 124, 125),
     *(126, 127, 128, 130, 131, 133, 134, 135, 136, 137, 138, 139, 140, 143, 144, 145, 147, 148, 149, 150),
 )
+COMPLETE = "complete the download, or the preparation"
 CHANNEL = 256  # values of a channel: red + CHANNEL * green
 
 
@@ -40,13 +43,20 @@ class ADE20KSource(Source):
     `semantic`, annotations/: ids 1..150 as in the maps, all stuff, one segment per class. `instances`: the panoptic
     that Mask2Former's prepare_ade20k_pan_seg.py makes, ids 1..150: stuff of annotations/, on it the instances of
     annotations_instance/; things that are no instance are void. Names of 1..150 are those of objectInfo150.txt below
-    root, else "class 1" to "class 150". Raises DatasetError where a picture or annotation is missing; ValueError for
-    another split or `annotations`.
+    root, else "class 1" to "class 150". tell: gets what is wrong with single images, which are then left out. Raises
+    DatasetError where a picture or annotation is missing; ValueError for another split or `annotations`.
     """
 
     layout = "ade20k"
 
-    def __init__(self, root: str | Path, split: str = "val", *, annotations: Annotations = "panoptic") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "val",
+        *,
+        annotations: Annotations = "panoptic",
+        tell: Tell = refuse,
+    ) -> None:
         for name, value, known in (("split", split, (*FOLDERS,)), ("annotations", annotations, ANNOTATIONS)):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
@@ -58,15 +68,11 @@ class ADE20KSource(Source):
         self._pngs = self.root / f"ade20k_panoptic_{split}"
         self._records: dict[coco.ImageId, PanopticRecord] = {}
         if annotations == "panoptic":
-            content = coco_panoptic.read(self.root / f"ade20k_panoptic_{split}.json")
-            self.categories = content.categories
-            self._records = {record.image_id: record for record in content.records}
-            self.images = tuple(SourceImage(r.image_id, r.file_name, (r.height, r.width)) for r in content.records)
-            _check_files([self.pictures / image.file_name for image in self.images])
-            _check_files([self._pngs / record.png_name for record in content.records])
+            self._find_panoptic(tell)
         else:
             self.categories = _categories(self.root / NAMES_FILE, THING_IDS if annotations == "instances" else ())
-            self.images = tuple(self._image(path) for path in self._find())
+            images = [attempt(tell, "png-unreadable", self._image, path) for path in self._find(tell)]
+            self.images = tuple(image for image in images if image is not None)
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         """segment_id: of the JSON; else the class of stuff, and CHANNEL + the instance number of things."""
@@ -78,13 +84,27 @@ class ADE20KSource(Source):
             return _segmentation_of(classes, {i: i for i in range(1, N_CLASSES + 1)}, self.categories)
         return _with_instances(classes, self._instances / name, self.categories)
 
-    def _find(self) -> list[Path]:
+    def _find_panoptic(self, tell: Tell) -> None:
+        content = coco_panoptic.read(self.root / f"{self._pngs.name}.json", partial(tell, "annotation-unreadable"))
+        pictures = {r.image_id: self.pictures / r.file_name for r in content.records}
+        pngs = {r.image_id: self._pngs / r.png_name for r in content.records}
+        gone = missing(tell, "image-missing", "picture", [*pictures.values()], COMPLETE)
+        gone |= missing(tell, "png-missing", "annotation", [*pngs.values()], COMPLETE)
+        there = [r for r in content.records if not gone & {pictures[r.image_id], pngs[r.image_id]}]
+        self.categories = content.categories
+        self._records = {record.image_id: record for record in there}
+        self.images = tuple(SourceImage(r.image_id, r.file_name, (r.height, r.width)) for r in there)
+
+    def _find(self, tell: Tell) -> list[Path]:
+        """The pictures that have their annotations, sorted."""
         paths = sorted(path for path in self.pictures.glob("*.jpg") if not path.name.startswith("."))
         if not paths:
             raise DatasetError("expected pictures *.jpg, found none", where=self.pictures, remedy="check the path")
+        bare: set[str] = set()
         for folder in (self._semantic, self._instances)[: 2 if self._annotations == "instances" else 1]:
-            _check_files([folder / f"{path.stem}.png" for path in paths])
-        return paths
+            pngs = [folder / f"{path.stem}.png" for path in paths]
+            bare |= {path.stem for path in missing(tell, "png-missing", "annotation", pngs, COMPLETE)}
+        return [path for path in paths if path.stem not in bare]
 
     def _image(self, path: Path) -> SourceImage:
         header = png.read_header(self._semantic / f"{path.stem}.png")
@@ -98,46 +118,15 @@ class ADE20KSource(Source):
         return coco_panoptic.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
 
 
-class ADE20KWriter:
-    """Writes ade20k_panoptic_<split>.json and its PNGs below root, as the source reads them as `panoptic`.
+class ADE20KWriter(PanopticFilesWriter):
+    """root/ade20k_panoptic_<split>.json and its folder of PNGs, as the source reads them as `panoptic`; pictures belong
+    into root/images."""
 
-    The JSON appears at the end of the `with` block, on an exception it does not. categories: the dataset's.
-    """
-
-    def __init__(self, root: str | Path, split: str = "val", *, categories: CategorySet) -> None:
+    def __init__(self, root: str | Path, categories: CategorySet, *, split: str = "val") -> None:
+        """ValueError for another split than train and val."""
         if split not in FOLDERS:
             raise ValueError(f"split must be one of {(*FOLDERS,)}, got {split!r}")
-        folder = Path(root) / f"ade20k_panoptic_{split}"
-        self._pictures = Path(root) / "images" / FOLDERS[split]
-        self._writer = PanopticWriter(folder.with_name(f"{folder.name}.json"), folder, categories)
-
-    def __enter__(self) -> ADE20KWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._writer.__exit__(kind, error, trace)
-
-    def picture_path(self, image: SourceImage) -> Path:
-        """Where the source looks for the picture."""
-        return self._pictures / image.file_name
-
-    def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
-    ) -> list[str]:
-        """Writes the image's PNG, returns what it cannot hold: segments without a pixel. Raises as PanopticWriter."""
-        self._writer.add(image.image_id, image.file_name, segmentation)
-        held = segmentation.runs.areas_px()
-        absent = [s.segment_id for s in segmentation.segments if s.segment_id not in held]
-        return [f"segment {segment_id}: it has no pixel" for segment_id in absent]
-
-
-def _check_files(paths: list[Path]) -> None:
-    missing = [path for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name that is too long
-    if missing:
-        problem = f"{len(missing)} of {len(paths)} files are missing: {coco.listed(path.name for path in missing)}"
-        raise DatasetError(problem, where=missing[0].parent, remedy="complete the download, or the preparation")
+        super().__init__(root, categories, f"ade20k_panoptic_{split}", f"images/{FOLDERS[split]}")
 
 
 def _categories(path: Path, thing_ids: tuple[int, ...]) -> CategorySet:
@@ -147,7 +136,7 @@ def _categories(path: Path, thing_ids: tuple[int, ...]) -> CategorySet:
 
 def _read_names(path: Path) -> dict[int, str]:
     """Names by class id: the last and the first column of a table with a head, parted by tabs."""
-    lines = files.read_bytes(path).decode("utf-8", "replace").splitlines()
+    lines = files.read_bytes(path, MOST_BYTES).decode("utf-8", "replace").splitlines()
     rows = [[cell.strip() for cell in line.split("\t")] for line in lines[1:] if line.strip()]
     ids = {str(i): i for i in range(1, N_CLASSES + 1)}
     names = {ids[row[0]]: row[-1] for row in rows if row[0] in ids and row[-1]}

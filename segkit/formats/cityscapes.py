@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from segkit.formats import png
 from segkit.formats.coco_tables import listed
 from segkit.formats.derive import relabel
+from segkit.formats.source import Tell, refuse
+from segkit.formats.telling import missing
 from segkit.structures import (
     IGNORE_LABEL,
     Category,
@@ -93,15 +96,16 @@ class CityscapesRecord:
     ids_path: Path
 
 
-def scan(root: str | Path, split: str, suffix: str = IDS_SUFFIX) -> list[CityscapesRecord]:
+def scan(root: str | Path, split: str, suffix: str = IDS_SUFFIX, tell: Tell = refuse) -> list[CityscapesRecord]:
     """The images of a split, sorted by city and name, and their files in gtFine whose names end in `suffix`.
 
-    Raises DatasetError where a folder is missing, the split has no image, or an image has no ground truth.
+    tell: gets each image that has no ground truth, and by default raises; where it returns, the image is left out.
+    Raises DatasetError where a folder is missing or the split has no image.
     """
     tree = f"expected leftImg8bit/<split>/<city>/*{IMAGE_SUFFIX} and gtFine/<split>/<city>/*{suffix}"
     images_folder, ids_folder = (Path(root) / name / split for name in ("leftImg8bit", "gtFine"))
     for folder in (images_folder, ids_folder):
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise DatasetError("no such folder", where=folder, remedy=tree)
     records = []
     for image_path in find_images(images_folder):
@@ -110,11 +114,8 @@ def scan(root: str | Path, split: str, suffix: str = IDS_SUFFIX) -> list[Citysca
         records.append(CityscapesRecord(image_id, image_path, ids_path))
     if not records:
         raise DatasetError("the split has no image", where=images_folder, remedy=tree)
-    bare = [record for record in records if not record.ids_path.is_file()]
-    if bare:
-        problem = f"{len(bare)} of {len(records)} images have no ground truth: {listed(r.image_id for r in bare)}"
-        raise DatasetError(problem, where=bare[0].ids_path, remedy=tree)
-    return records
+    bare = missing(tell, "png-missing", "ground truth", [record.ids_path for record in records], tree)
+    return [record for record in records if record.ids_path not in bare]
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats import png
-from segkit.formats.cityscapes import CATEGORIES, LAST_LABEL_ID
+from segkit.formats.cityscapes import CATEGORIES, LABELS, LAST_LABEL_ID
 from segkit.formats.coco_tables import listed
 from segkit.formats.files import read_bytes, replacing
 from segkit.structures import DatasetError
 
-NOT_EVALUATED = {29: "caravan", 30: "trailer"}  # helpers/labels.py: the labels with hasInstances and ignoreInEval
+NOT_EVALUATED = {x.label_id: x.name for x in LABELS if x.has_instances and x.ignored}  # caravan, trailer
 PLAIN_NAME = re.compile(r"\w[\w.-]*")  # without a space, which would end the path in a line
 LINE = "`mask.png label_id confidence`, parted by one space each"
 

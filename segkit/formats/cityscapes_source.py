@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
-from segkit.formats import cityscapes, cityscapes_polygons, coco_panoptic, png
+from segkit.formats import cityscapes, cityscapes_panoptic, cityscapes_polygons, coco_panoptic, png
 from segkit.formats import coco_tables as coco
 from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
 from segkit.formats.cityscapes_polygons import POLYGONS_SUFFIX
 from segkit.formats.coco_panoptic import PanopticRecord
-from segkit.formats.source import Source, SourceImage
+from segkit.formats.source import Source, SourceImage, Tell, refuse
+from segkit.formats.telling import attempt
 from segkit.structures import DatasetError, PanopticSegmentation
 
 Annotations = Literal["instanceIds", "polygons", "panoptic"]
@@ -20,23 +20,30 @@ READERS = {
     "polygons": (POLYGONS_SUFFIX, cityscapes_polygons.read_segmentation),
 }
 PANOPTIC = "panoptic"
-MAKE_PANOPTIC = "make it with cityscapesscripts' createPanopticImgs.py, without --use-train-id"
 
 
 class CityscapesSource(Source):
     """A split of Cityscapes' fine annotations; image_id is the name that the files of an image share.
 
     root: holds leftImg8bit/<split>/<city>/ and gtFine. annotations: which files of gtFine are read:
-    <split>/<city>/*_instanceIds.png, *_polygons.json beside them, or cityscapes_panoptic_<split>.json with its folder;
-    all give equal segmentations. Sizes are those of the pictures. Raises DatasetError where a picture has no
-    annotation, two pictures have one name, or the panoptic JSON has other images or categories; ValueError for other
-    `annotations`.
+    <split>/<city>/*_instanceIds.png, *_polygons.json beside them, or cityscapes_panoptic_<split>.json with its folder,
+    or where that is not there cityscapes_panoptic_<split>_trainId.json; all give equal segmentations. Sizes are those
+    of the pictures. tell: gets what is wrong with single images, which are then left out: without annotation or
+    picture, two of one name. Raises DatasetError where there is no image, or the panoptic JSON has other categories;
+    ValueError for other `annotations`.
     """
 
     layout = "cityscapes"
     categories = CATEGORIES
 
-    def __init__(self, root: str | Path, split: str = "val", *, annotations: Annotations = "instanceIds") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "val",
+        *,
+        annotations: Annotations = "instanceIds",
+        tell: Tell = refuse,
+    ) -> None:
         if annotations not in (*READERS, PANOPTIC):
             raise ValueError(f"annotations must be one of {[*READERS, PANOPTIC]}, got {annotations!r}")
         coco.check_inside(split, "split", root)
@@ -44,25 +51,23 @@ class CityscapesSource(Source):
         self.pictures = self.root / "leftImg8bit" / split
         self._annotations = annotations
         if annotations == PANOPTIC:
-            self._pngs = self.root / "gtFine" / f"cityscapes_panoptic_{split}"
-            self._records = _read_panoptic(self._pngs.with_name(f"{self._pngs.name}.json"))
-            paths = cityscapes.find_images(self.pictures)
-            _check_matched([_image_id(path) for path in paths], self._records, self.pictures)
+            json_path = cityscapes_panoptic.find(self.root / "gtFine", split)
+            self._pngs, self._records = json_path.with_suffix(""), cityscapes_panoptic.read(json_path, tell)
+            paths = _matched(cityscapes.find_images(self.pictures), self._records, self.pictures, json_path, tell)
         else:
-            found = cityscapes.scan(root, split, READERS[annotations][0])
-            self._truth = {record.image_id: record.ids_path for record in found}
-            paths = [record.image_path for record in found]
-        _check_distinct(paths)
-        self.images = tuple(self._image(path) for path in paths)
+            found = cityscapes.scan(root, split, READERS[annotations][0], tell)
+            self._truth = {record.image_path: record.ids_path for record in found}
+            paths = [*self._truth]
+        images = [attempt(tell, "image-unreadable", self._image, path) for path in _distinct(paths, tell)]
+        self.images = tuple(image for image in images if image is not None)
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         """As `cityscapes.read_segmentation`: segment_id is the value in the PNG, a thing without number is a crowd."""
-        image_id = str(image.image_id)
         if self._annotations != PANOPTIC:
-            return READERS[self._annotations][1](self._truth[image_id], image.size_hw)
-        record = self._records[image_id]
+            return READERS[self._annotations][1](self._truth[self.pictures / image.file_name], image.size_hw)
+        record = self._records[str(image.image_id)]
         path = self._pngs / record.png_name
-        return coco_panoptic.read_segmentation(path, record.segments_info, CATEGORIES, image.size_hw, image_id)
+        return coco_panoptic.read_segmentation(path, record.segments_info, CATEGORIES, image.size_hw, image.image_id)
 
     def _image(self, path: Path) -> SourceImage:
         header = png.read_header(path)
@@ -70,41 +75,36 @@ class CityscapesSource(Source):
         return SourceImage(_image_id(path), file_name, (header.height, header.width))
 
 
-def _read_panoptic(path: Path) -> dict[str, PanopticRecord]:
-    """The records of the JSON by image_id, DatasetError where its categories are not Cityscapes' label ids.
-
-    The pictures are found by image_id, as Detectron2 does: the JSON's own names of them, *_gtFine_leftImg8bit.png, are
-    names of no file.
-    """
-    if not path.is_file():
-        raise DatasetError("expected a panoptic JSON, found none", where=path, remedy=MAKE_PANOPTIC)
-    content = coco_panoptic.read(path)
-    ours, got = ([(c.category_id, c.name, c.isthing) for c in x.categories] for x in (CATEGORIES, content.categories))
-    if got != ours:
-        strange = coco.listed(sorted({*got} ^ {*ours}))
-        problem = f"expected the {len(ours)} categories of Cityscapes by label id, got others: {strange}"
-        raise DatasetError(problem, where=path, remedy=MAKE_PANOPTIC)
-    return {str(record.image_id): record for record in content.records}
-
-
-def _check_matched(image_ids: Collection[str], records: Collection[str], folder: Path) -> None:
-    if not image_ids:
+def _matched(
+    paths: list[Path], records: dict[str, PanopticRecord], folder: Path, json_path: Path, tell: Tell
+) -> list[Path]:
+    """The pictures that have a record; those without, and records without picture, are told."""
+    if not paths:
         raise DatasetError("the split has no image", where=folder, remedy=f"expected <city>/*{IMAGE_SUFFIX}")
-    bare, absent = sorted({*image_ids} - {*records}), sorted({*records} - {*image_ids})
-    if bare:
-        problem = f"{len(bare)} of {len(image_ids)} images are not in the panoptic JSON: {coco.listed(bare)}"
-        raise DatasetError(problem, where=folder, remedy=MAKE_PANOPTIC)
-    if absent:
-        problem = f"{len(absent)} images of the panoptic JSON are missing: {coco.listed(absent)}"
-        raise DatasetError(problem, where=folder, remedy="complete the download")
+    bare = [path for path in paths if _image_id(path) not in records]
+    for path in bare:
+        problem = f"the picture has no sound annotation in {json_path.name} ({len(bare)} of {len(paths)} have none)"
+        remedy = cityscapes_panoptic.MAKE
+        tell("image-without-annotation", DatasetError(problem, where=path, remedy=remedy))
+    absent = sorted({*records} - {_image_id(path) for path in paths})
+    for image_id in absent:
+        problem = f"the picture is missing below {folder} ({len(absent)} of {len(records)} are)"
+        tell(
+            "image-missing",
+            DatasetError(problem, where=coco.Place(json_path, image_id), remedy="complete the download"),
+        )
+    return [path for path in paths if _image_id(path) in records]
 
 
-def _check_distinct(paths: list[Path]) -> None:
+def _distinct(paths: list[Path], tell: Tell) -> list[Path]:
+    """The first picture of every image_id; the others are told."""
     by_id: dict[str, Path] = {}
     for path in paths:
         other = by_id.setdefault(_image_id(path), path)
         if other is not path:
-            raise DatasetError(f"expected names of their own, {other} has the same", where=path, remedy="rename one")
+            problem = f"expected names of their own, {other} has the same"
+            tell("image-id-twice", DatasetError(problem, where=path, remedy="rename one"))
+    return [*by_id.values()]
 
 
 def _image_id(path: Path) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,13 @@ from segkit.formats import cityscapes, png
 from segkit.formats import coco_tables as coco
 from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
 from segkit.formats.source import SourceImage
+from segkit.formats.writer import Writer, checked_areas, score_losses
 from segkit.structures import (
     VOID,
     CategorySet,
     DatasetError,
     PanopticSegmentation,
     Segment,
-    extents_of_runs,
     rle_to_mask,
     segmentation_to_rle,
 )
@@ -31,7 +31,7 @@ TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabel
 NAME = re.compile(r"([^_]+)_\d+_\d+")  # city, sequence, frame
 
 
-class CityscapesWriter:
+class CityscapesWriter(Writer):
     """Writes gtFine/<split>/<city>/<name>_gtFine_{instanceIds,labelIds}.png, by option labelTrainIds, image by image.
 
     <name> is the picture's without its ending, and becomes the image_id; <city> is the picture's folder, or where it
@@ -41,10 +41,10 @@ class CityscapesWriter:
     """
 
     def __init__(
-        self, root: str | Path, split: str = "val", *, categories: CategorySet = CATEGORIES, train_ids: bool = False
+        self, root: str | Path, categories: CategorySet, *, split: str = "val", train_ids: bool = False
     ) -> None:
+        super().__init__(root, categories)
         coco.check_inside(split, "split", root)
-        self.root = Path(root)
         self.split = split
         self.train_ids = train_ids
         self._name_of = {c.category_id: c.name for c in categories.categories}
@@ -54,14 +54,6 @@ class CityscapesWriter:
             got = coco.listed(self._name_of.values())
             raise DatasetError(f"expected categories with names of Cityscapes', got {got}", where=root, remedy=remedy)
         self._written: set[str] = set()
-
-    def __enter__(self) -> CityscapesWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """The layout has no index to write."""
 
     def picture_path(self, image: SourceImage) -> Path:
         """Where the image's picture is to lie, as a PNG; DatasetError for a name that climbs out."""
@@ -82,6 +74,7 @@ class CityscapesWriter:
         if name in self._written:
             problem = f"labels of the name {name!r} were written before, and it is the image_id"
             raise DatasetError(problem, where=where, remedy="rename one of the images")
+        areas_px = checked_areas(image, segmentation, self.categories)
         labelled, lost = self._labelled(segmentation)
         try:
             values = cityscapes.instance_values(labelled.segments)
@@ -94,7 +87,8 @@ class CityscapesWriter:
         for suffix, pixels in maps.items():
             png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
         self._written.add(name)
-        return [*lost, *_unheld(labelled, values), *_overlaps(annotations or [], segmentation)]
+        lost += _unheld(labelled.segments, values, areas_px) + score_losses(labelled.segments)
+        return lost + _overlaps(annotations or [], segmentation)
 
     def _city_and_name(self, image: SourceImage) -> tuple[str, str]:
         coco.check_inside(image.file_name, "file_name", coco.Place(self.root, image.image_id))
@@ -105,9 +99,6 @@ class CityscapesWriter:
 
     def _labelled(self, segmentation: PanopticSegmentation) -> tuple[PanopticSegmentation, list[str]]:
         """The segmentation with Cityscapes' label ids, without what has none; and what was lost."""
-        unknown = {s.category_id for s in segmentation.segments if s.category_id not in self._name_of}
-        if unknown:
-            raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
         kept: list[Segment] = []
         dropped, lost = [], []
         for segment in segmentation.segments:
@@ -129,17 +120,14 @@ class CityscapesWriter:
         return PanopticSegmentation(segment_ids.astype(np.int32), tuple(kept)), lost
 
 
-def _unheld(segmentation: PanopticSegmentation, values: dict[int, int]) -> list[str]:
-    found = extents_of_runs(segmentation.runs)
+def _unheld(segments: Sequence[Segment], values: dict[int, int], areas_px: dict[int, int]) -> list[str]:
     lost: list[str] = []
     first_with: dict[int, int] = {}
-    for segment in segmentation.segments:
+    for segment in segments:
         where = f"segment {segment.segment_id}"
-        if segment.segment_id not in found:
+        if segment.segment_id not in areas_px:
             lost.append(f"{where}: it has no pixel")
             continue
-        if segment.score is not None:
-            lost.append(f"{where}: its score cannot be held")
         first = first_with.setdefault(values[segment.segment_id], segment.segment_id)
         if first != segment.segment_id:
             kind = f"{'a crowd of ' if segment.iscrowd else ''}{CATEGORIES[segment.category_id].name}"

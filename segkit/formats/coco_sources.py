@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from segkit.formats import coco_instances, coco_panoptic, label_maps, png
 from segkit.formats.coco_tables import Place, listed
-from segkit.formats.source import Source, SourceImage
+from segkit.formats.image_files import files_below, stem
+from segkit.formats.source import Source, SourceImage, Tell, refuse
+from segkit.formats.telling import attempt
 from segkit.structures import (
     VOID,
     CategorySet,
@@ -24,6 +26,7 @@ from segkit.structures import (
 )
 
 OVERLAPS = ("small_on_top", "later_on_top")  # who has the pixels that several masks hold
+SUFFIXES = (".jpg", ".jpeg", ".png")  # of the pictures of 2-channel PNGs
 CATEGORY_BITS = 8  # of a 2-channel PNG: R is the category_id, G the number of the segment in its category
 
 
@@ -77,29 +80,33 @@ class CocoInstancesSource(Source):
 
 class TwoChannelSource(Source):
     """PNGs whose R is the category_id and G the number of the segment in its category (panopticapi
-    converters/2channels2panoptic_coco_format.py); 0, 0 is void. An image has its PNG's stem."""
+    converters/2channels2panoptic_coco_format.py); 0, 0 is void. image_id: the PNG's path in its folder
+    without the suffix, and so the picture's."""
 
     layout = "two-channel-png"
 
-    def __init__(self, masks: str | Path, images: str | Path, categories: str | Path) -> None:
-        """categories: a JSON with COCO's `categories`, or that list alone. Raises DatasetError where a folder, an image
-        or the categories are missing, or a category_id does not fit into a channel."""
+    def __init__(self, masks: str | Path, images: str | Path, categories: str | Path, *, tell: Tell = refuse) -> None:
+        """categories: a JSON with COCO's `categories`, or that list alone. tell: gets the PNGs that are damaged or have
+        no image, which are then left out. Raises DatasetError where a folder or the categories are missing, or a
+        category_id does not fit into a channel."""
         self.root = self.masks = Path(masks)
         self.pictures = Path(images)
         self.categories = _categories(Path(categories))
         beyond = [c.category_id for c in self.categories.categories if not 0 < c.category_id < 2**CATEGORY_BITS]
         if beyond:
             raise DatasetError(f"expected category ids in 1..255, got {listed(beyond)}", where=categories)
-        there = {
-            p.stem: p.name for p in sorted(self.pictures.glob("*")) if p.suffix.lower() in (".jpg", ".jpeg", ".png")
-        }
-        self.images = tuple(self._image(path, there) for path in label_maps.find(masks).values())
+        pictures = [name for name in files_below(self.pictures, "check the path") if name.lower().endswith(SUFFIXES)]
+        there = {stem(name): name for name in pictures}
+        found = [self._image(name, path, there, tell) for name, path in label_maps.find(masks).items()]
+        self.images = tuple(image for image in found if image is not None)
 
-    def _image(self, path: Path, there: Mapping[str, str]) -> SourceImage:
-        if path.stem not in there:
-            raise DatasetError(f"expected an image {path.stem}.jpg or .png in {self.pictures}, found none", where=path)
-        header = png.read_header(path)
-        return SourceImage(path.stem, there[path.stem], (header.height, header.width))
+    def _image(self, name: str, path: Path, there: Mapping[str, str], tell: Tell) -> SourceImage | None:
+        if name not in there:
+            problem = f"expected an image {name}.jpg or .png in {self.pictures}, found none"
+            tell("image-missing", DatasetError(problem, where=path))
+            return None
+        header = attempt(tell, "png-unreadable", png.read_header, path)
+        return None if header is None else SourceImage(name, there[name], (header.height, header.width))
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         path = self.masks / f"{image.image_id}.png"

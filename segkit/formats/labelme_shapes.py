@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from segkit.formats import coco_tables as coco
 from segkit.formats.coco_masks import MAX_COORDINATE
@@ -101,6 +102,13 @@ def to_rle(shape: Shape, size_hw: tuple[int, int]) -> dict[str, Any]:
     return crop_to_rle(crop, corner, size_hw)
 
 
+def crop_of(rle: dict[str, Any]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The mask in its tight box, (h, w) at (left, top): far fewer pixels to paint; (0, 0) of an empty mask."""
+    left, top, width, height = (int(number) for number in coco_mask.toBbox(rle).tolist())
+    whole: NDArray[np.uint8] = coco_mask.decode(rle)
+    return whole[top : top + height, left : left + width].astype(np.bool_), (left, top)
+
+
 def of_mask(
     crop: NDArray[np.bool_], corner_xy: tuple[int, int], label: str, group_id: int, iscrowd: bool = False
 ) -> list[Entry]:
@@ -159,7 +167,8 @@ def _decode(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     size = (round(right - left) + 1, round(bottom - top) + 1)
     remedy = "draw the mask again"
     try:
-        with Image.open(BytesIO(base64.b64decode(shape.mask, validate=True)), formats=["PNG"]) as image:
+        content = base64.b64decode("".join(shape.mask.split()), validate=True)  # some tools break its lines
+        with Image.open(BytesIO(content), formats=["PNG"]) as image:
             if image.size != size or image.mode not in MASK_MODES:
                 expected, got = f"{size[0]} x {size[1]}", f"{image.width} x {image.height} of mode {image.mode}"
                 problem = f"expected a mask of {expected} pixels (width x height) in one channel, got {got}"

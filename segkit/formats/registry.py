@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,14 @@ from segkit.formats.cityscapes_writer import CityscapesWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource, TwoChannelSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
 from segkit.formats.decathlon import DecathlonSource
-from segkit.formats.instance_maps import InstanceMapSource, InstanceMapWriter
-from segkit.formats.labelme import LabelmeSource, LabelmeWriter
-from segkit.formats.source import Source
-from segkit.formats.voc import VOCSource, VOCWriter
+from segkit.formats.instance_map_writer import InstanceMapWriter
+from segkit.formats.instance_maps import InstanceMapSource
+from segkit.formats.labelme import LabelmeSource
+from segkit.formats.labelme_writer import LabelmeWriter
+from segkit.formats.source import Source, Tell, refuse
+from segkit.formats.voc import VOCSource
+from segkit.formats.voc_writer import VOCWriter
+from segkit.formats.writer import Writer
 from segkit.structures import CategorySet, ConfigError
 
 SOURCES: dict[str, type[Source]] = {
@@ -34,30 +37,53 @@ SOURCES: dict[str, type[Source]] = {
         LabelmeSource,
     )
 }
-WRITERS: dict[str, Callable[[Path, CategorySet], AbstractContextManager[Any]]] = {
+WRITERS: dict[str, Callable[..., Writer]] = {
     "coco-panoptic": CocoPanopticWriter,
     "coco-instances": CocoInstancesWriter,
     "semantic-maps": SemanticMapWriter,
     "voc": VOCWriter,
     "instance-maps": InstanceMapWriter,
     "labelme": LabelmeWriter,
-    "cityscapes": lambda root, categories: CityscapesWriter(root, categories=categories),
-    "ade20k": lambda root, categories: ADE20KWriter(root, categories=categories),
+    "cityscapes": CityscapesWriter,
+    "ade20k": ADE20KWriter,
 }
 
 
-def open_source(layout: str, options: Mapping[str, Any]) -> Source:
-    """The dataset in this layout; ConfigError for an unknown layout, an option that it does not have, one that is
-    missing or has a wrong value, DatasetError for what is wrong with the files."""
+def open_source(layout: str, options: Mapping[str, Any], tell: Tell = refuse) -> Source:
+    """The dataset in this layout.
+
+    tell: gets what is wrong with single images, which are then left out; by default it is raised. Raises ConfigError
+    for an unknown layout, an option that it does not have, one that is missing or has a wrong value, DatasetError for
+    what is wrong with the files.
+    """
     if layout not in SOURCES:
         raise ConfigError(f"unknown format {layout!r}", remedy=f"choose one of {sorted(SOURCES)}")
-    parameters = inspect.signature(SOURCES[layout]).parameters
-    needed = [name for name, one in parameters.items() if one.default is inspect.Parameter.empty]
-    unknown, missing = sorted(set(options) - set(parameters)), [name for name in needed if name not in options]
-    if unknown or missing:
-        problem = f"the format {layout!r} takes {[*parameters]}, needs {needed}"
-        raise ConfigError(f"{problem}, got {sorted(options)}", remedy="add or leave out the others")
+    check_options(layout, options, SOURCES[layout])
+    make: Callable[..., Source] = SOURCES[layout]
+    telling = {"tell": tell} if "tell" in inspect.signature(make).parameters else {}
     try:
-        return SOURCES[layout](**options)
+        return make(**options, **telling)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"format {layout!r}: {error}") from error
+
+
+def open_writer(layout: str, root: Path, categories: CategorySet, options: Mapping[str, Any]) -> Writer:
+    """A writer of this layout below `root`; raises as `open_source` does."""
+    if layout not in WRITERS:
+        raise ConfigError(f"nothing writes the format {layout!r}", remedy=f"choose one of {sorted(WRITERS)}")
+    check_options(layout, options, WRITERS[layout], given=("root", "categories"))
+    try:
+        return WRITERS[layout](root, categories, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"format {layout!r}: {error}") from error
+
+
+def check_options(
+    layout: str, options: Mapping[str, Any], takes: Callable[..., Any], given: Sequence[str] = ()
+) -> None:
+    """ConfigError where `takes` has no such option, or needs one that is not there; `given` are not the user's."""
+    parameters = {n: p for n, p in inspect.signature(takes).parameters.items() if n not in (*given, "tell")}
+    needed = [name for name, one in parameters.items() if one.default is inspect.Parameter.empty]
+    if set(options) - set(parameters) or set(needed) - set(options):
+        problem = f"the format {layout!r} takes {[*parameters]}, needs {needed}"
+        raise ConfigError(f"{problem}, got {sorted(options)}", remedy="add or leave out the others")

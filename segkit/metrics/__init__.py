@@ -1,4 +1,4 @@
-"""Numbers for predictions: panoptic quality, box, mask and boundary AP, Cityscapes' AP, semantic IoU; and why.
+"""Numbers for predictions: panoptic quality, box, mask and boundary AP, Cityscapes' AP, semantic IoU, Dice; and why.
 
 Each metric takes one image at a time with `update`, keeps counts instead of masks, joins shards with `merge`
 and gives its numbers in percent with `compute`: equal to its reference scorer's, None where nothing defines them.
@@ -8,5 +8,6 @@ from segkit.metrics.average_precision import AveragePrecision
 from segkit.metrics.cityscapes_ap import CityscapesAP
 from segkit.metrics.panoptic_quality import PanopticQuality
 from segkit.metrics.semantic_iou import SemanticIoU
+from segkit.metrics.volume_dice import VolumeDice
 
-__all__ = ["AveragePrecision", "CityscapesAP", "PanopticQuality", "SemanticIoU"]
+__all__ = ["AveragePrecision", "CityscapesAP", "PanopticQuality", "SemanticIoU", "VolumeDice"]

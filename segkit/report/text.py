@@ -33,10 +33,14 @@ def render_text(text: str, size_px: int) -> NDArray[np.uint8]:
 
 
 def shorten(text: str, size_px: int, width_px: int) -> str:
-    """The text, or as much of its beginning as fits into width_px with an ellipsis; "" where not even that fits."""
+    """The text, or as much of its two ends as fits into width_px with an ellipsis between; "" where nothing fits.
+
+    Names of images differ at their ends.
+    """
 
     def cut(length: int) -> str:
-        return text[:length].rstrip() + ELLIPSIS
+        begin = (length + 1) // 2
+        return text[:begin].rstrip() + ELLIPSIS + text[len(text) - length + begin :].lstrip()
 
     if render_text(text, size_px).shape[1] <= width_px:
         return text

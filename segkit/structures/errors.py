@@ -7,9 +7,11 @@ class SegkitError(Exception):
     """What was expected and what came, where, and the remedy, as one line: `where: problem; remedy`.
 
     Everything is folded into the message, so that the error survives pickling between processes.
+    where, problem: those two parts by themselves, "" for no place.
     """
 
     def __init__(self, problem: str, *, where: object = "", remedy: str = "") -> None:
+        self.where, self.problem = str(where), problem
         text = f"{where}: {problem}" if where != "" else problem
         super().__init__(f"{text}; {remedy}" if remedy else text)
 

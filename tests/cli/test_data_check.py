@@ -116,7 +116,18 @@ def test_any_other_format(run, data, tmp_path, monkeypatch):
     assert "error annotation-unreadable (6)" in printed
     data.png(0).write_bytes(b"")
     code, printed, _ = run(*places, "--categories", data.json_path)
+    assert code == 1
+    assert "error png-unreadable (1)" in printed  # it hides none of the others
+    assert "error annotation-unreadable (5)" in printed
+    code, printed, _ = run(*places, "--categories", tmp_path / "none.json")
     assert (code, "error dataset-unreadable (1)" in printed) == (1, True)
+
+
+def test_the_rules_are_listed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["data", "check", "--rules"])
+    assert stopped.value.code == 0
+    assert [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()] == [*RULES]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from segkit.config import load_config
 from segkit.data import toy
 from segkit.data.catalog import categories_of, load_all, load_dataset, register_dataset
 from segkit.data.class_counts import resolve_class_counts
+from segkit.data.custom import register_custom
 from segkit.data.datasets import register_datasets
-from segkit.data.panoptic_dataset import register_custom, register_panoptic
+from segkit.data.panoptic_dataset import register_panoptic
 from segkit.structures import ConfigError, DatasetError
 
 
@@ -107,8 +108,10 @@ def test_toy_scenes_are_made_when_they_are_asked_for(tmp_path: Path, monkeypatch
 
 def test_unknown_and_foreign_names_are_refused() -> None:
     register_datasets(Path("nowhere"))
-    with pytest.raises(ConfigError, match=r"'nope' is not registered; segkit's own are segkit_cityscapes"):
+    with pytest.raises(ConfigError, match=r"'nope' is not registered; use the names of datasets/README"):
         load_dataset("nope")
+    with pytest.raises(ConfigError, match=r"'segkit_voc_2012_train' is not registered; use .*segkit_voc_2012_sem_seg_train"):
+        load_dataset("segkit_voc_2012_train")
     with pytest.raises(ConfigError, match="taken by Detectron2"):
         register_dataset("coco_2017_val", lambda: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(ConfigError, match="evaluator_type 'lvis'"):

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import nibabel
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
@@ -83,3 +86,20 @@ JUNK = [
     {"id": 1},
     "\ud800",
 ]
+
+
+def rectangles(folder: Path, corners: list[tuple[float, float, float, float]]) -> None:
+    """A labelme picture of 4 x 4 pixels with a rectangle, left, top, right, bottom, for each."""
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "a.png")
+    shapes = [
+        {"label": "box", "shape_type": "rectangle", "points": [[x0, y0], [x1, y1]], "group_id": None, "flags": {}}
+        for x0, y0, x1, y1 in corners
+    ]
+    content = {"version": "5.5.0", "shapes": shapes, "imagePath": "a.png", "imageHeight": 4, "imageWidth": 4}
+    (folder / "a.json").write_text(json.dumps(content))
+
+
+def write_volume(path: Path, voxels: NDArray[Any]) -> None:
+    """A NIfTI file of (X, Y, Z) voxels in RAS+ orientation."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
+from segkit.curation.findings import RULES
 from segkit.formats import coco_panoptic, png
 from segkit.formats.ade20k import N_CLASSES, THING_IDS, ADE20KSource, ADE20KWriter
 from segkit.formats.source import SourceImage
@@ -130,13 +133,46 @@ def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got \(4, 3\)"):
         source.segmentation(IMAGE)
     path.unlink()
-    with pytest.raises(DatasetError, match=r"1 of 1 files are missing: 'ADE_val_00000001.png'"):
+    with pytest.raises(DatasetError, match=r"ADE_val_00000001\.png: the annotation is missing \(1 of 1 are\)"):
         ADE20KSource(tmp_path, annotations="instances")
     with pytest.raises(DatasetError, match=r"training: expected pictures \*\.jpg, found none"):
         ADE20KSource(tmp_path, "train", annotations="semantic")
     for options in ({"split": "test"}, {"annotations": "rgb"}):
         with pytest.raises(ValueError, match=r"must be one of \(.*\), got '(test|rgb)'"):
             ADE20KSource(tmp_path, **options)  # type: ignore[arg-type]
+
+
+def _told(root: Path, **options: Any) -> tuple[ADE20KSource, list[tuple[str, str]]]:
+    """The source, every image of it readable, and (code, file) of what it tells."""
+    told: list[tuple[str, str]] = []
+    source = ADE20KSource(root, tell=lambda code, error: told.append((code, Path(error.where).name)), **options)
+    assert {code for code, _ in told} <= {*RULES}
+    for image in source.images:
+        assert source.segmentation(image).segment_ids.shape == source.picture(image).shape[:2] == image.size_hw
+    return source, told
+
+
+def test_all_faults_of_the_maps_are_told(tmp_path: Path) -> None:
+    for name in "abcde":
+        _make(tmp_path, name)
+    (tmp_path / "annotations/validation/b.png").unlink()
+    (tmp_path / "annotations/validation/c.png").write_bytes(b"torn")
+    (tmp_path / "annotations_instance/validation/d.png").unlink()
+    (tmp_path / "annotations_instance/validation/b.png").unlink()
+    source, told = _told(tmp_path, annotations="instances")
+    assert told == [
+        ("png-missing", "b.png"),
+        ("png-missing", "b.png"),
+        ("png-missing", "d.png"),
+        ("png-unreadable", "c.png"),
+    ]
+    assert [image.image_id for image in source.images] == ["a", "e"]
+    source, told = _told(tmp_path, annotations="semantic")
+    assert told == [("png-missing", "b.png"), ("png-unreadable", "c.png")]
+    assert [image.image_id for image in source.images] == ["a", "d", "e"]
+    shutil.rmtree(tmp_path / "annotations")
+    source, told = _told(tmp_path, annotations="semantic")
+    assert (source.images, len(told)) == ((), 5)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -148,7 +184,7 @@ def _samples() -> Iterator[tuple[SourceImage, PanopticSegmentation]]:
 
 
 def _written(root: Path) -> ADE20KSource:
-    with ADE20KWriter(root, categories=CATEGORIES) as writer:
+    with ADE20KWriter(root, CATEGORIES) as writer:
         for image, segmentation in _samples():
             assert writer.add(image, segmentation) == []
             png.write(root / "images/validation" / image.file_name, np.zeros((*image.size_hw, 3), dtype=np.uint8))
@@ -184,11 +220,14 @@ def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
 def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
     _written(tmp_path)
     (tmp_path / "ade20k_panoptic_val/two.png").unlink()
-    with pytest.raises(DatasetError, match=r"ade20k_panoptic_val: 1 of 2 files are missing: 'two\.png'"):
+    with pytest.raises(DatasetError, match=r"ade20k_panoptic_val/two\.png: the annotation is missing \(1 of 2 are\)"):
         ADE20KSource(tmp_path)
     path = tmp_path / "ade20k_panoptic_val.json"
     content = json.loads(path.read_text())
-    for name, message in (("../../x.png", "a path inside its folder"), ("x" * 5000, "1 of 2 files are missing")):
+    for name, message in (
+        ("../../x.png", "a path inside its folder"),
+        ("x" * 5000, r"xx\.\.\.: the annotation is missing"),
+    ):
         content["annotations"][1]["file_name"] = name
         path.write_text(json.dumps(content))
         with pytest.raises(DatasetError, match=message):
@@ -197,10 +236,35 @@ def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
         ADE20KSource(tmp_path, "train")
 
 
+def test_all_faults_of_the_panoptic_files_are_told(tmp_path: Path) -> None:
+    with ADE20KWriter(tmp_path, CATEGORIES) as writer:
+        for name in "abcde":
+            image = SourceImage(name, f"{name}.jpg", (3, 4))
+            writer.add(image, first_image())
+            png.write(writer.picture_path(image), np.zeros((3, 4, 3), dtype=np.uint8))
+    path = tmp_path / "ade20k_panoptic_val.json"
+    content = json.loads(path.read_text())
+    content["annotations"][1]["segments_info"][0]["category_id"] = 99
+    del content["annotations"][2]
+    path.write_text(json.dumps(content))
+    (tmp_path / "ade20k_panoptic_val/d.png").unlink()
+    for name in "de":
+        (tmp_path / f"images/validation/{name}.jpg").unlink()
+    source, told = _told(tmp_path)
+    assert told == [
+        ("annotation-unreadable", "ade20k_panoptic_val.json, image 'b', segment 300"),
+        ("annotation-unreadable", "ade20k_panoptic_val.json"),  # c has none
+        ("image-missing", "d.jpg"),
+        ("image-missing", "e.jpg"),
+        ("png-missing", "d.png"),
+    ]
+    assert [image.image_id for image in source.images] == ["a"]
+
+
 def test_no_json_after_an_error(tmp_path: Path) -> None:
     image, segmentation = next(_samples())
     more = PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, Segment(8, 1, True, 0)))
-    writer = ADE20KWriter(tmp_path, "train", categories=CATEGORIES)
+    writer = ADE20KWriter(tmp_path, CATEGORIES, split="train")
 
     def write_twice() -> None:
         with writer:
@@ -211,5 +275,12 @@ def test_no_json_after_an_error(tmp_path: Path) -> None:
         write_twice()
     assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}
     assert coco_panoptic.png_size(tmp_path / "ade20k_panoptic_train/one.png") == (3, 4)
+    for file_name in ("../one.jpg", "/one.jpg"):
+        for act in (writer.picture_path, lambda image: writer.add(image, segmentation)):
+            with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
+                act(SourceImage("other", file_name, image.size_hw))
+    with pytest.raises(ValueError, match="of the image's size"):
+        writer.add(SourceImage("other", "other.jpg", (4, 3)), segmentation)
+    assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}
     with pytest.raises(ValueError, match="split must be one of"):
-        ADE20KWriter(tmp_path, "validation", categories=CATEGORIES)
+        ADE20KWriter(tmp_path, CATEGORIES, split="validation")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
@@ -40,6 +40,7 @@ def test_read_follows_the_rule(tmp_path: Path) -> None:
     assert got.segments == SEGMENTS
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.sampled_from(VALID)))
 def test_writing_and_reading_undo_each_other(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
     folder = tmp_path_factory.mktemp("ids")
@@ -118,6 +119,8 @@ def test_scan_is_sorted(tmp_path: Path) -> None:
 
 
 def test_scan_faults(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        cityscapes.scan(tmp_path, "x" * 5000)
     with pytest.raises(DatasetError, match=r"leftImg8bit.val: no such folder; expected leftImg8bit/<split>"):
         cityscapes.scan(tmp_path, "val")
     (tmp_path / "leftImg8bit/val/aachen").mkdir(parents=True)
@@ -128,7 +131,13 @@ def test_scan_faults(tmp_path: Path) -> None:
         cityscapes.scan(tmp_path, "val")
     _tree(tmp_path)
     (tmp_path / "gtFine/val/zurich/zurich_000000_000001_gtFine_instanceIds.png").unlink()
+    told: list[tuple[str, DatasetError]] = []
+    (left,) = cityscapes.scan(tmp_path, "val", tell=lambda *fault: told.append(fault))
+    assert left.image_id == "aachen_000000_000002"
+    assert [code for code, _ in told] == ["png-missing"]
     with pytest.raises(
-        DatasetError, match=r"_instanceIds\.png: 1 of 2 images have no ground truth: 'zurich_000000_000001'"
-    ):
+        DatasetError,
+        match=r"zurich_000000_000001_gtFine_instanceIds\.png: the ground truth is missing \(1 of 2 are\); expected",
+    ) as caught:
         cityscapes.scan(tmp_path, "val")
+    assert str(caught.value) == str(told[0][1])

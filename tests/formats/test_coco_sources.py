@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkit.curation.findings import RULES
 from segkit.formats import coco_instances, coco_panoptic
 from segkit.formats.coco_sources import (
     CocoInstancesSource,
@@ -130,3 +132,37 @@ def test_two_channels_without_their_image(tmp_path: Path) -> None:
     (tmp_path / "images" / "a.jpg").unlink()
     with pytest.raises(DatasetError, match=r"a\.png: expected an image a\.jpg or \.png"):
         TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+
+
+def test_two_channels_in_folders(tmp_path: Path) -> None:
+    """Two PNGs of one name in two folders are two images."""
+    source = two_channels(tmp_path, [[3, 9]], [[0, 0]])
+    assert source.images[0].image_id == "a"
+    (tmp_path / "masks" / "deep").mkdir()
+    Image.fromarray(np.array([[[9, 0, 0]]], dtype=np.uint8)).save(tmp_path / "masks" / "deep" / "a.png")
+    picture(tmp_path / "images" / "deep" / "a.png", (1, 1))
+    source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+    assert [(i.image_id, i.file_name) for i in source.images] == [("a", "a.jpg"), ("deep/a", "deep/a.png")]
+    assert [source.segmentation(i).segment_ids.tolist() for i in source.images] == [[[3, 9]], [[9]]]
+
+
+def test_all_faults_of_two_channels_are_told(tmp_path: Path) -> None:
+    two_channels(tmp_path, [[3, 9]], [[0, 0]])
+    for name in ("bare", "lone", "torn", "z"):
+        shutil.copy(tmp_path / "masks" / "a.png", tmp_path / "masks" / f"{name}.png")
+    for name in ("torn", "z", "unlabelled"):
+        picture(tmp_path / "images" / f"{name}.jpg", (1, 2))
+    (tmp_path / "masks" / "torn.png").write_bytes(b"torn")
+    told: list[tuple[str, str]] = []
+    source = TwoChannelSource(
+        tmp_path / "masks",
+        tmp_path / "images",
+        tmp_path / "c.json",
+        tell=lambda code, error: told.append((code, Path(error.where).name)),
+    )
+    assert told == [("image-missing", "bare.png"), ("image-missing", "lone.png"), ("png-unreadable", "torn.png")]
+    assert {code for code, _ in told} <= {*RULES}
+    assert [image.image_id for image in source.images] == ["a", "z"]
+    for image in source.images:
+        assert source.segmentation(image).segment_ids.tolist() == [[3, 9]]
+        assert source.picture(image).shape == (1, 2, 3)

@@ -70,3 +70,10 @@ def test_an_empty_result_is_an_empty_group():
 def test_a_number_is_no_result():
     with pytest.raises(ValueError, match="metrics must map every task to a mapping, got float for 'PQ'"):
         read_group("PQ", 3.0)
+
+
+def test_dice_of_volumes_has_one_leading_number_and_a_row_for_each_class():
+    row = {"Dice": 80.0, "Dice_std": 5.0, "lowest": 70.0, "lowest_volume": "v 3", "volumes": 9}
+    group = read_group("volumes", {"mDice": 80.0, "Dice-liver": 80.0, "per_class": {"liver": row}})
+    assert dict(group.headline) == {"mDice": 80.0}
+    assert group.tables == {"per_class": {"liver": row}}

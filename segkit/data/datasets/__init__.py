@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from segkit.data.datasets import cityscapes, coco, toy
+from segkit.data.datasets import ade20k, cityscapes, coco, decathlon, label_maps, toy, voc
 
 
 def dataset_root() -> Path:
@@ -14,6 +14,6 @@ def dataset_root() -> Path:
 
 
 def register_datasets(root: Path | None = None) -> None:
-    """Register every dataset below `root` (default: `dataset_root()`); nothing is read, again is harmless."""
-    for module in (coco, cityscapes, toy):
+    """Register every dataset below `root` (default: `dataset_root()`); no dataset is read, again is harmless."""
+    for module in (coco, cityscapes, voc, ade20k, decathlon, label_maps, toy):
         module.register(root or dataset_root())

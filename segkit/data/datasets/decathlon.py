@@ -1,0 +1,59 @@
+"""The ten tasks of the Medical Segmentation Decathlon, as axial slices of their volumes.
+
+Below root/Task04_Hippocampus and so on, as they unpack: imagesTr, labelsTr (dataset.json is not needed). A fifth of the
+volumes is held out. Options, another axis or other channels say: DATASETS.CUSTOM with `format: decathlon`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from segkit.data.catalog import Dataset, register_dataset
+from segkit.data.source_dataset import load_source
+
+# Folder: names of the labels 1, 2, ..., as each dataset.json has them.
+TASKS = {
+    "Task01_BrainTumour": ("edema", "non-enhancing tumor", "enhancing tumour"),
+    "Task02_Heart": ("left atrium",),
+    "Task03_Liver": ("liver", "cancer"),
+    "Task04_Hippocampus": ("Anterior", "Posterior"),
+    "Task05_Prostate": ("PZ", "TZ"),
+    "Task06_Lung": ("cancer",),
+    "Task07_Pancreas": ("pancreas", "cancer"),
+    "Task08_HepaticVessel": ("Vessel", "Tumour"),
+    "Task09_Spleen": ("spleen",),
+    "Task10_Colon": ("colon cancer primaries",),
+}
+VAL_SHARE = 0.2
+TWO_OF_A_SCAN = "Task04_Hippocampus"  # volumes 2 n - 1 and 2 n may be the two sides of one patient
+
+
+def register(root: Path) -> None:
+    """segkit_decathlon_<task>_{train,val}, <task> in small letters without its number: hippocampus, braintumour, ..."""
+    for folder in TASKS:
+        for split in ("train", "val"):
+            name = f"segkit_decathlon_{folder.split('_')[1].lower()}_{split}"
+            register_dataset(name, partial(_load, name, root / folder, split))
+
+
+def _load(name: str, root: Path, split: str) -> Dataset:
+    labels = dict(enumerate(TASKS[root.name], 1))
+    options: dict[str, Any] = {"root": str(root), "split": split, "labels": labels, "val_share": VAL_SHARE}
+    if root.name == TWO_OF_A_SCAN:
+        options["held_out"] = _held_out_patients(root / "labelsTr")
+    return load_source(name, "decathlon", options)
+
+
+def _held_out_patients(folder: Path) -> tuple[str, ...]:
+    """The volumes of the patients whose numbers have the lowest hashes, `VAL_SHARE` of all patients."""
+    patients: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("*_*.nii*")):
+        volume = path.name.split(".")[0]
+        number = volume.rpartition("_")[2]
+        patients.setdefault(str((int(number) + 1) // 2) if number.isdecimal() else volume, []).append(volume)
+    ordered = sorted(patients, key=lambda patient: hashlib.sha256(patient.encode()).digest())
+    chosen = ordered[: round(VAL_SHARE * len(ordered))]
+    return tuple(volume for patient in sorted(chosen) for volume in patients[patient])

@@ -1,0 +1,28 @@
+"""Pictures with instance label maps, as microscopy has them: nuclei, and any folder that is laid out so.
+
+Below root/nuclei, or root/label_maps/<name>: images/ and labels/, files of equal names; 0 is background, 1..N objects.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from segkit.data.catalog import register_dataset
+from segkit.data.source_dataset import load_source
+
+VAL_SHARE = 0.3  # by the hash of the names: of the 160 nuclei images of 256 pixels, 40
+FOLDER = "label_maps"
+
+
+def register(root: Path) -> None:
+    """segkit_nuclei_{train,val} (Data Science Bowl 2018), and segkit_label_maps_<name>_{train,val} of every folder."""
+    _register("segkit_nuclei", root / "nuclei", "nucleus")
+    for folder in sorted((root / FOLDER).glob("*/labels")):
+        _register(f"segkit_label_maps_{folder.parent.name}", folder.parent, "object")
+
+
+def _register(stem: str, folder: Path, thing: str) -> None:
+    for split in ("train", "val"):
+        options = {"root": str(folder), "thing": thing, "split": split, "val_share": VAL_SHARE}
+        register_dataset(f"{stem}_{split}", partial(load_source, f"{stem}_{split}", "instance-maps", options))

@@ -1,0 +1,154 @@
+"""Dice over whole volumes during training, and the predicted volumes as NIfTI."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.data.catalog import Dataset, Record
+from segkit.data.source_dataset import opened
+from segkit.evaluation.base import ImageEvaluator, Options, Truth
+from segkit.evaluation.predictions import panoptic_prediction
+from segkit.evaluation.semantic import winners
+from segkit.formats.coco_tables import listed
+from segkit.formats.decathlon import DecathlonSource, write_prediction
+from segkit.formats.derive import relabel
+from segkit.formats.files import dump_json
+from segkit.formats.source import SourceImage
+from segkit.metrics.volume_dice import VolumeDice
+from segkit.structures import ConfigError, PanopticSegmentation
+
+BACKGROUND = 0  # row of the categories that the background is, for no category id is lower
+VOID = -1
+
+logger = logging.getLogger(__name__)
+
+Slices = dict[int, bytes]  # index in the volume -> its map of category ids, compressed
+
+
+class VolumeEvaluator(ImageEvaluator):
+    """Dice per class; writes `volumes/<volume>.nii.gz`, what is predicted on the grid of the image, and
+    `volume_dice.json`, Dice of each volume.
+
+    Where the dataset has no things the semantic head's winners are judged, else the panoptic map, whose void is
+    background. Slices that the dataset leaves out (`keep_empty`) are written as background and not counted.
+    A process writes the volumes that it has all slices of, the main one those whose slices lie on several. A volume
+    that lacks slices at the end is not written, and its file of an earlier run is removed.
+    """
+
+    needs = "sem_seg"
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        truth: Truth,
+        output_dir: Path,
+        options: Options = Options(),  # noqa: B008 (frozen)
+    ) -> None:
+        """Raises ConfigError where the dataset's images are no slices of volumes."""
+        super().__init__(dataset, truth, output_dir, options)
+        if dataset.categories.things:
+            self.needs = "panoptic_seg"
+        self._source, self._images = _volumes_of(dataset)
+        self._images_of: dict[str, list[SourceImage]] = {}
+        for image_id in truth.records:
+            volume, _ = self._source.place(self._images[image_id])
+            self._images_of.setdefault(volume.name, []).append(self._images[image_id])
+        category_ids = [category.category_id for category in dataset.categories.categories]  # ascending
+        self._row_of = {category_id: row for row, category_id in enumerate(category_ids)}
+        self._category_ids = np.array(category_ids, dtype=np.min_scalar_type(category_ids[-1]))
+
+    @property
+    def folder(self) -> Path:
+        """Where the volumes lie."""
+        return self.output_dir / "volumes"
+
+    def reset(self) -> None:
+        self._metric = self._nothing_counted()
+        self._slices: dict[str, Slices] = {}  # of the volumes that lack some here
+        self._written: set[str] = set()
+
+    def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        volume, index = self._source.place(self._images[record["image_id"]])
+        truth = self._rows(self.truth.segmentation(record), void=VOID)
+        predicted = self._predicted(output)
+        self._metric.update(volume.name, index, truth, predicted)
+        if self.options.export:
+            packed = zlib.compress(self._category_ids.take(predicted).tobytes(), 1)
+            self._add_slices(volume.name, {index: packed})
+
+    def shard(self) -> Any:
+        return self._metric, self._slices, self._written
+
+    def finish(self, shards: list[Any]) -> dict[str, Any]:
+        self.reset()
+        for metric, slices, written in shards:
+            self._metric.merge(metric)
+            self._written |= written
+            for name in slices:
+                self._add_slices(name, slices[name])
+        if self.options.export:
+            self._remove_unwritten()
+            dump_json(self.output_dir / "volume_dice.json", self._metric.per_volume())
+        return {"volumes": self._metric.compute()}
+
+    def _nothing_counted(self) -> VolumeDice:
+        return VolumeDice([category.name for category in self.dataset.categories.categories], BACKGROUND, VOID)
+
+    def _predicted(self, output: dict[str, Any]) -> NDArray[np.integer]:
+        """(H, W) rows of the categories."""
+        if self.needs == "panoptic_seg":
+            return self._rows(panoptic_prediction(output, self.dataset.categories), void=BACKGROUND)
+        space, logits = self.truth.space, output["sem_seg"]
+        if len(logits) != len(space.names):
+            raise ValueError(f"sem_seg must have {len(space.names)} channels, {listed(space.names)}, got {len(logits)}")
+        row_of = np.full(len(space.names), BACKGROUND)  # of a channel of things too: there are none
+        for category_id, channel in space.channel_of.items():
+            row_of[channel] = self._row_of[category_id]
+        return row_of.take(winners(logits).cpu().numpy())
+
+    def _rows(self, segmentation: PanopticSegmentation, void: int) -> NDArray[np.int32]:
+        """(H, W) rows of the categories, `void` where the map is void."""
+        rows = {s.segment_id: self._row_of[s.category_id] - void for s in segmentation.segments}
+        found: NDArray[np.int32] = relabel(segmentation.segment_ids, rows, np.int32)
+        return found + void
+
+    def _add_slices(self, name: str, slices: Slices) -> None:
+        """Keep the slices, or write the volume where they are the last that it lacked."""
+        known = self._slices.setdefault(name, {})
+        known.update(slices)
+        if len(known) == len(self._images_of[name]):
+            self._write(name, self._slices.pop(name))
+            self._written.add(name)
+
+    def _write(self, name: str, slices: Slices) -> None:
+        image = self._images_of[name][0]
+        volume, _ = self._source.place(image)
+        axis = self._source.axis
+        category_ids = np.zeros((volume.size_xyz[axis], *image.size_hw), dtype=self._category_ids.dtype)
+        for index, packed in slices.items():
+            category_ids[index] = np.frombuffer(zlib.decompress(packed), category_ids.dtype).reshape(image.size_hw)
+        write_prediction(self.folder / f"{name}.nii.gz", [*category_ids], like=volume.image_path, axis=axis)
+
+    def _remove_unwritten(self) -> None:
+        lacking = sorted(self._images_of.keys() - self._written)
+        for name in lacking:
+            (self.folder / f"{name}.nii.gz").unlink(missing_ok=True)
+        if lacking:
+            logger.warning("%d volumes lack slices and are not written: %s", len(lacking), listed(lacking))
+
+
+def _volumes_of(dataset: Dataset) -> tuple[DecathlonSource, dict[Any, SourceImage]]:
+    """The source that all records are of, and its images by id."""
+    places = {record.get("source") for record in dataset.records}
+    place = places.pop() if len(places) == 1 else None
+    source, images = opened(place) if place else (None, {})
+    if not isinstance(source, DecathlonSource):
+        problem = f"the metric volume_dice needs slices of volumes, the images of {dataset.name} are none"
+        raise ConfigError(problem, remedy="register its volumes with the format `decathlon`")
+    return source, images

@@ -1,0 +1,112 @@
+"""The files of an image in several folders: found, paired by name, compared in size, and named by writers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from segkit.formats import png
+from segkit.formats.coco_tables import Place, check_inside
+from segkit.formats.pictures import TIFF_SUFFIXES, picture_size
+from segkit.formats.source import SourceImage, Tell
+from segkit.structures import DatasetError
+
+
+def files_below(folder: Path, remedy: str) -> list[str]:
+    """The paths in the folder, with "/", of the files in it and its sub-folders, sorted.
+
+    Hidden files and folders are passed over, linked folders not entered. A link is taken as a file even where it leads
+    nowhere: opening it then says so. Raises DatasetError where there is no such folder, or one cannot be listed.
+    """
+    if not folder.is_dir():
+        raise DatasetError("no such folder", where=folder, remedy=remedy)
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
+def by_name(folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str, tell: Tell) -> dict[str, Path]:
+    """The files with such a suffix, in any case, by their path in the folder without it, sorted.
+
+    Of two with one name, the first counts, and the other is told as code_twice. Raises DatasetError as `files_below`
+    does, and where there is no such file.
+    """
+    found: dict[str, Path] = {}
+    for file_name in files_below(folder, remedy):
+        path, name = folder / file_name, stem(file_name)
+        if path.suffix.lower() not in suffixes:
+            continue
+        if name in found:
+            problem = f"expected one file of a name, got {found[name].name} and {path.name}"
+            tell(code_twice, DatasetError(problem, where=path, remedy=remedy))
+        else:
+            found[name] = path
+    if not found:
+        raise DatasetError(f"expected files named *{', *'.join(suffixes)}, found none", where=folder, remedy=remedy)
+    return dict(sorted(found.items()))
+
+
+def measure(picture: Path, labels: Sequence[Path], tell: Tell) -> tuple[int, int] | None:
+    """(height, width) of a picture, turned as its EXIF says, and of its label PNGs or TIFFs, from their headers.
+
+    None, once it is told, where one is missing, no such file, or of another size than the picture.
+    """
+    code = "image-unreadable" if os.path.isfile(picture) else "image-missing"
+    try:
+        size_hw = picture_size(picture)
+        sizes = {}
+        for path in labels:
+            code = "png-missing"
+            if not os.path.isfile(path):
+                raise DatasetError("the label map is missing, or no file", where=path, remedy="check the path")
+            code = "png-unreadable"
+            sizes[path] = _map_size(path)
+        code = "size-differs"
+        check_sizes(picture, size_hw, sizes)
+    except DatasetError as error:
+        tell(code, error)
+        return None
+    return size_hw
+
+
+def check_sizes(picture: Path, size_hw: tuple[int, int], sizes: Mapping[Path, tuple[int, ...]]) -> None:
+    """DatasetError where one of these files is not of the picture's (height, width)."""
+    if {*sizes.values()} - {tuple(size_hw)}:
+        expected, *got = (" x ".join(map(str, size)) for size in (size_hw, *sizes.values()))
+        problem = f"expected {expected} pixels (height x width) as {picture} has, got {' and '.join(got)}"
+        raise DatasetError(problem, where=" and ".join(map(str, sizes)))
+
+
+def stem(file_name: str) -> str:
+    """The path, with "/", without the suffix: what the files of an image share."""
+    return PurePosixPath(file_name).with_suffix("").as_posix()
+
+
+def new_stem(image: SourceImage, taken: Collection[str], root: Path) -> str:
+    """The image's `stem`, for its label files; DatasetError where it leads out of its folder, or is taken."""
+    where = Place(root, image.image_id)
+    check_inside(image.file_name, "file_name", where)
+    name = stem(image.file_name)
+    if name in taken:
+        raise DatasetError(f"an image named {name} was added before", where=where, remedy="rename the image")
+    return name
+
+
+def picture_in(folder: Path, image: SourceImage) -> Path:
+    """Where the image's picture lies, under its own name; DatasetError for a name that leads out of the folder."""
+    check_inside(image.file_name, "file_name", Place(folder, image.image_id))
+    return folder / image.file_name
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DatasetError(f"the folder cannot be listed: {error.strerror}", where=error.filename) from None
+
+
+def _map_size(path: Path) -> tuple[int, int]:
+    if path.suffix.lower() in TIFF_SUFFIXES:
+        return picture_size(path)
+    header = png.read_header(path)
+    return header.height, header.width

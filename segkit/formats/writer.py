@@ -1,0 +1,75 @@
+"""Writer: a dataset in one layout, written image by image; one file per layout."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from segkit.formats.coco_tables import listed
+from segkit.formats.source import SourceImage
+from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment, extents_of_runs
+
+Self = TypeVar("Self", bound="Writer")
+
+
+class Writer(ABC):
+    """Writes below `root`, inside a `with` block; a subclass says what of an image its layout cannot hold.
+
+    categories: of the segmentations. Files of an image appear with `add`, whole or not at all; an index of all images
+    with `finish`, at the end of the block and not on an exception, so that an earlier run's stays as it was.
+    """
+
+    def __init__(self, root: str | Path, categories: CategorySet) -> None:
+        self.root = Path(root)
+        self.categories = categories
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+    @abstractmethod
+    def add(
+        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    ) -> list[str]:
+        """Write one image's labels; what cannot be held, a line each.
+
+        annotations: COCO annotations with the whole masks, of sources in which they overlap. Raises DatasetError for a
+        name that climbs out or was added before, ValueError where map, segments, categories and size contradict.
+        """
+
+    @abstractmethod
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the layout wants the image's picture; DatasetError for a name that climbs out."""
+
+    def finish(self) -> None:  # noqa: B027 (many layouts have no index)
+        """Write the index files."""
+
+
+def checked_areas(image: SourceImage, segmentation: PanopticSegmentation, categories: CategorySet) -> dict[int, int]:
+    """Pixels by segment_id, void left out; ValueError where the map and the image, the segments or the categories
+    contradict each other."""
+    size_hw, segments = segmentation.segment_ids.shape, segmentation.segments
+    if size_hw != tuple(image.size_hw):
+        raise ValueError(f"segment_ids must be of the image's size {image.size_hw}, got {size_hw}")
+    unknown = {s.category_id for s in segments if s.category_id not in categories}
+    if unknown:
+        raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
+    areas_px = {i: extent.area_px for i, extent in extents_of_runs(segmentation.runs).items()}
+    strange = areas_px.keys() - {VOID, *(s.segment_id for s in segments)}
+    if strange:
+        raise ValueError(f"segment_ids must hold ids of segments only, got {listed(sorted(strange))}")
+    return areas_px
+
+
+def score_losses(segments: Sequence[Segment]) -> list[str]:
+    """The line on segments that have scores, which truth has not; none where no segment has."""
+    scored = sum(s.score is not None for s in segments)
+    return [f"scores cannot be held: {scored} segments have one"] if scored else []

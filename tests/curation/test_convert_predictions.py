@@ -1,0 +1,204 @@
+"""Predictions converted to datasets: they check without an error, and hold what was predicted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.curation.check_instances import check_instances
+from segkit.curation.check_panoptic import check_panoptic
+from segkit.curation.convert import convert
+from segkit.curation.findings import Findings
+from segkit.formats import coco_instances
+from segkit.formats.coco_panoptic import PanopticWriter
+from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
+from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
+from segkit.formats.registry import WRITERS
+from segkit.formats.source import Source
+from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
+
+from .samples import CATEGORIES, SIZE_HW, write_pictures
+
+IMAGES = [{"id": f"i{n}", "file_name": f"{n}.png", "height": SIZE_HW[0], "width": SIZE_HW[1]} for n in range(6)]
+PERSON, CAT, SKY = 1, 3, 10
+Parts = set[tuple[int, bool, tuple[int, ...]]]
+
+
+def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
+    mask = np.zeros(SIZE_HW, dtype=np.bool_)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+def result(mask: np.ndarray, score: float, category_id: int = PERSON, image_id: str = "i0") -> dict[str, Any]:
+    """With a box that fits no mask, as heads give them."""
+    entry = {"image_id": image_id, "category_id": category_id, "bbox": [-0.5, 0.5, 3.25, 99], "score": score}
+    return {**entry, "segmentation": mask_to_rle(mask)}
+
+
+def results_source(folder: Path, entries: list[dict[str, Any]], **options: Any) -> CocoResultsSource:
+    write_pictures(folder / "images")
+    coco_instances.write_results(folder / "results.json", entries)
+    (folder / "dataset.json").write_text(json.dumps({"images": IMAGES, "categories": CATEGORIES.to_coco()}))
+    return CocoResultsSource(folder / "results.json", folder / "images", folder / "dataset.json", **options)
+
+
+def predictions_source(folder: Path, predicted: list[PanopticSegmentation], **options: Any) -> Source:
+    write_pictures(folder / "images")
+    with PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
+        for image, segmentation in zip(IMAGES, predicted, strict=False):
+            writer.add(image["id"], image["file_name"], segmentation)
+    return PanopticPredictionsSource(folder / "panoptic.json", folder / "panoptic", folder / "images", **options)
+
+
+def to_panoptic(source: Source, output: Path) -> tuple[CocoPanopticSource, Findings, list[str]]:
+    """The dataset, what is wrong with it, what it cannot hold."""
+    losses = convert(source, WRITERS["coco-panoptic"](output, source.categories), pictures=True)
+    places = output / "panoptic.json", output / "panoptic", output / "images"
+    return CocoPanopticSource(*places), check_panoptic(*places, map), [loss.what for loss in losses]
+
+
+def to_instances(source: Source, output: Path) -> tuple[CocoInstancesSource, Findings, list[str]]:
+    losses = convert(source, WRITERS["coco-instances"](output, source.categories), pictures=True)
+    places = output / "instances.json", output / "images"
+    again = CocoInstancesSource(*places, overlap="later_on_top")
+    return again, check_instances(*places, map), [loss.what for loss in losses]
+
+
+def parts(truth: PanopticSegmentation, kinds: tuple[bool, ...] = (True, False)) -> Parts:
+    """Class, crowd and pixels of the things (True), of the stuff (False)."""
+    ids = truth.segment_ids.ravel()
+    of_kind = [s for s in truth.segments if s.isthing in kinds]
+    return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in of_kind}
+
+
+def pixels(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(mask))
+
+
+LOWER, UPPER, WEAK = box(0, 0, 4, 4), box(2, 2, 6, 6), box(0, 5, 2, 8)
+
+
+def test_results_to_panoptic(tmp_path: Path) -> None:
+    """The cat (0.9) has the 4 pixels that it shares with the person; the weak one is left out; five images are void."""
+    source = results_source(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
+    again, findings, losses = to_panoptic(source, tmp_path / "out")
+    assert not findings.has_errors()
+    assert {finding.code for finding in findings} == {"all-void"}
+    assert losses == ["4 pixels of masks lie under other masks"]
+    assert (again.images, again.categories) == (source.images, CATEGORIES)
+    truth = again.segmentation(again.images[0])
+    assert parts(truth) == {(CAT, False, pixels(UPPER)), (PERSON, False, pixels(LOWER & ~UPPER))}
+    assert [s.score for s in truth.segments] == [None, None]
+    assert '"score"' not in (tmp_path / "out" / "panoptic.json").read_text()
+    assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
+
+
+def test_results_to_instances_keep_whole_masks(tmp_path: Path) -> None:
+    source = results_source(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
+    again, findings, losses = to_instances(source, tmp_path / "out")
+    assert (findings, losses) == ([], [])
+    assert again.categories == CategorySet(CATEGORIES.things)
+    person, cat = again.annotations(again.images[0])
+    assert (person["segmentation"], cat["segmentation"]) == (mask_to_rle(LOWER), mask_to_rle(UPPER))
+    assert (person["bbox"], cat["bbox"]) == ([0, 0, 4, 4], [2, 2, 4, 4])
+    assert (person["area"], cat["area"]) == (16, 16)
+    assert '"score"' not in (tmp_path / "out" / "instances.json").read_text()
+    assert again.annotations(again.images[1]) == []
+
+
+def test_no_results_make_empty_images(tmp_path: Path) -> None:
+    source = results_source(tmp_path, [])
+    again, findings, losses = to_panoptic(source, tmp_path / "p")
+    assert losses == []
+    assert {finding.code for finding in findings} == {"all-void"}
+    assert len(again.images) == len(IMAGES)
+    assert to_instances(source, tmp_path / "i")[1:] == ([], [])
+
+
+def test_equal_scores_agree_in_both_formats(tmp_path: Path) -> None:
+    """The earlier result has the 4 pixels; the instances, painted in their order, say the same."""
+    source = results_source(tmp_path, [result(LOWER, 0.7), result(UPPER, 0.7)])
+    expected = {(PERSON, False, pixels(LOWER)), (PERSON, False, pixels(UPPER & ~LOWER))}
+    for again, findings, _ in (to_panoptic(source, tmp_path / "p"), to_instances(source, tmp_path / "i")):
+        assert not findings.has_errors()
+        assert parts(again.segmentation(again.images[0])) == expected
+
+
+def test_a_bad_result_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    bad = {**result(LOWER, 0.9, image_id="i5"), "segmentation": {"size": [2, 2], "counts": [4]}}
+    with pytest.raises(DatasetError, match="image 'i5', result 1: bad segmentation"):
+        results_source(tmp_path, [result(LOWER, 0.9), bad])
+
+
+def scene() -> PanopticSegmentation:
+    """A sure person, 9 pixels; an unsure cat, 6; sky in two segments, rows 0 and 5; else void."""
+    ids = np.zeros(SIZE_HW, dtype=np.int32)
+    ids[1:4, 0:3], ids[1:4, 5:7], ids[0], ids[5] = 1, 2, 3, 4
+    segments = (
+        Segment(1, PERSON, True, 9, score=0.75),
+        Segment(2, CAT, True, 6, score=0.25),
+        Segment(3, SKY, False, 8),
+        Segment(4, SKY, False, 8, score=0.1),
+    )
+    return PanopticSegmentation(ids, segments)
+
+
+def test_panoptic_predictions_to_panoptic(tmp_path: Path) -> None:
+    source = predictions_source(tmp_path, [scene()] * 6)
+    again, findings, losses = to_panoptic(source, tmp_path / "out")
+    assert (findings, losses) == ([], [])
+    sky = box(0, 0, 1, 8) | box(5, 0, 6, 8)
+    for image in again.images:
+        assert parts(again.segmentation(image)) == {(PERSON, False, pixels(box(1, 0, 4, 3))), (SKY, False, pixels(sky))}
+    assert (again.images, again.categories) == (source.images, CATEGORIES)
+    assert '"score"' not in (tmp_path / "out" / "panoptic.json").read_text()
+
+
+def test_panoptic_predictions_to_instances(tmp_path: Path) -> None:
+    source = predictions_source(tmp_path, [scene()] * 6, min_score=0.25)
+    again, findings, losses = to_instances(source, tmp_path / "out")
+    assert findings == []
+    assert losses == ["1 segments of stuff cannot be held"] * 6
+    things = {(PERSON, False, pixels(box(1, 0, 4, 3))), (CAT, False, pixels(box(1, 5, 4, 7)))}
+    assert all(parts(again.segmentation(image)) == things for image in again.images)
+
+
+@given(seed=st.integers(0, 10**6), min_score=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+@settings(max_examples=15, deadline=None)
+def test_any_predictions_make_datasets_without_errors(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, min_score: float
+) -> None:
+    """Both formats agree with the source; a converted dataset that is read as predictions again changes no more."""
+    folder, rng = tmp_path_factory.mktemp("any"), np.random.default_rng(seed)
+    masks = [rng.random(SIZE_HW) < share for share in (0, 0.1, 0.5, 0.5, 1)]
+    entries = [
+        result(mask, float(rng.choice([0.2, 0.3, 0.6])), int(rng.choice([PERSON, CAT])), f"i{rng.integers(6)}")
+        for mask in masks
+    ]
+    source: Source = results_source(folder / "r", entries, min_score=min_score)
+    ids = rng.integers(0, 6, SIZE_HW).astype(np.int32)
+    classes = rng.choice([PERSON, CAT, SKY], 6).tolist()
+    segments = tuple(
+        Segment(i, classes[i], classes[i] != SKY, 0, score=float(rng.random())) for i in range(1, 6) if (ids == i).any()
+    )
+    predicted = PanopticSegmentation(ids, segments)
+    for name, one in (("r", source), ("p", predictions_source(folder / "p", [predicted], min_score=min_score))):
+        panoptic, findings, _ = to_panoptic(one, folder / name / "panoptic-out")
+        instances, more, _ = to_instances(one, folder / name / "instances-out")
+        assert not [finding for finding in findings + more if finding.severity == "error"]
+        for image, of_panoptic, of_instances in zip(one.images, panoptic.images, instances.images, strict=True):
+            truth = one.segmentation(image)
+            assert parts(panoptic.segmentation(of_panoptic)) == parts(truth)
+            assert parts(instances.segmentation(of_instances)) == parts(truth, (True,))
+        out = folder / name / "panoptic-out"
+        twice = PanopticPredictionsSource(out / "panoptic.json", out / "panoptic", out / "images", min_score=9)
+        assert [parts(twice.segmentation(i)) for i in twice.images] == [
+            parts(panoptic.segmentation(i)) for i in panoptic.images
+        ]

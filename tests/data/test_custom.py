@@ -1,0 +1,76 @@
+"""DATASETS.CUSTOM: one entry, whatever the format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.config import load_config
+from segkit.data.catalog import PANOPTIC_METRICS, load_dataset
+from segkit.data.custom import register_custom, register_source
+from segkit.data.truth import read_segmentation
+from segkit.formats.coco_writers import CocoInstancesWriter
+from segkit.structures import ConfigError, DatasetError
+from tests.curation.test_convert import CATEGORIES, TRUTH, panoptic, parts
+
+
+def register(folder: Path, entry: str) -> None:
+    config = folder / "c.yaml"
+    config.write_text(f"DATASETS:\n  CUSTOM: [{{name: t_custom, {entry}}}]\n")
+    register_custom(load_config(config).DATASETS.CUSTOM)
+
+
+def test_coco_panoptic_finds_its_images(tmp_path: Path) -> None:
+    panoptic(tmp_path)
+    register(tmp_path, f"format: coco-panoptic, json: {tmp_path}/p.json, masks: {tmp_path}/p")
+    dataset = load_dataset("t_custom")
+    (record,) = dataset.records
+    assert Path(record["file_name"]) == tmp_path / "images" / "a" / "x.png"
+    assert parts(read_segmentation(record, dataset.categories)) == parts(TRUTH)
+    assert dataset.metrics == PANOPTIC_METRICS
+
+
+def test_coco_instances_keep_their_masks(tmp_path: Path) -> None:
+    source = panoptic(tmp_path)
+    with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
+        writer.add(source.images[0], TRUTH)
+    register(tmp_path, f"format: coco-instances, json: {tmp_path}/instances.json, images: {tmp_path}/images")
+    dataset = load_dataset("t_custom")
+    assert dataset.metrics == ("mask_ap",)
+    assert [(a["category_id"], a["iscrowd"]) for a in dataset.records[0]["annotations"]] == [(0, 0), (0, 1)]
+
+
+def test_another_layout_with_options_of_its_own(tmp_path: Path) -> None:
+    for folder, pixels in (("images", np.full((2, 3), 9, np.uint8)), ("labels", np.eye(2, 3, dtype=np.uint8))):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(pixels).save(tmp_path / folder / "a.png")
+    register(tmp_path, f"format: instance-maps, root: {tmp_path}, thing: cell")
+    assert load_dataset("t_custom").categories.things[0].name == "cell"
+
+
+@pytest.mark.parametrize(
+    ("layout", "options", "expected"),
+    [
+        ("voc2", {"root": "r"}, "unknown format 'voc2' of 't_wrong'; choose one of"),
+        (
+            "coco-panoptic",
+            {"root": "r"},
+            r"takes \['json', 'masks', 'images', 'instances_json'\], needs \['json', 'masks'\]",
+        ),
+        ("coco-instances", {"json": "j"}, r"needs \['json', 'images'\], got \['json'\]"),
+        ("voc", {"root": "r", "tell": 1}, r"takes \['root', 'split', 'classes'.*got \['root', 'tell'\]"),
+    ],
+)
+def test_other_options_are_refused_at_once(layout: str, options: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        register_source("t_wrong", layout, **options)
+
+
+def test_what_is_wrong_with_the_files_is_told_when_they_are_read(tmp_path: Path) -> None:
+    register_source("t_missing", "coco-panoptic", json=tmp_path / "p.json", masks=tmp_path)
+    with pytest.raises(DatasetError, match=r"p\.json"):
+        load_dataset("t_missing")

@@ -1,0 +1,294 @@
+"""Dice over volumes and their export: two tiny volumes in NIfTI, and a model that says what we want."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from detectron2.evaluation import inference_on_dataset
+
+from segkit.config import load_config
+from segkit.data.catalog import Dataset
+from segkit.data.source_dataset import load_source
+from segkit.evaluation import build_evaluators
+from segkit.evaluation.base import Options, Truth
+from segkit.evaluation.volumes import VolumeEvaluator
+from segkit.structures import ConfigError, DatasetError
+from tests.evaluation.test_evaluators import Parrot
+
+nib = pytest.importorskip("nibabel")
+
+LABELS = {0: "background", 1: "anterior", 300: "posterior"}
+AFFINE = np.diag([-1.0, 2.0, 3.0, 1.0])  # x is stored from right to left
+# (X, Y, Z) as stored: a has nothing in its first and last axial slice, b anterior voxels in every slice.
+TRUTH = {"a": np.zeros((2, 3, 4), np.uint16), "b": np.zeros((3, 2, 2), np.uint16)}
+TRUTH["a"][:, :2, 1:3] = 1
+TRUTH["a"][1, 2, 1] = 300
+TRUTH["b"][0, 0, :] = 1
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "task"
+    for name, label in TRUTH.items():
+        for kind, voxels in (
+            ("imagesTr", np.arange(label.size, dtype=np.int16).reshape(label.shape)),
+            ("labelsTr", label),
+        ):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(voxels, AFFINE), folder / kind / f"{name}.nii.gz")
+    return folder
+
+
+def dataset_of(root: Path, **options: Any) -> Dataset:
+    labels = {str(label): name for label, name in LABELS.items()}
+    return load_source("volumes", "decathlon", {"root": str(root), "labels": labels, **options})
+
+
+def slices_of(volume: np.ndarray, axis: int = 2) -> np.ndarray:
+    """(slices, H, W) of a volume as stored: x is flipped to run to the right, then turned to be seen from above."""
+    return np.rot90(np.moveaxis(volume[::-1], axis, 0), axes=(1, 2))
+
+
+def evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator:
+    made = VolumeEvaluator(dataset, Truth(dataset, dataset.default_thing_channels), folder, Options(**options))
+    made.reset()
+    return made
+
+
+def say(made: VolumeEvaluator, said: dict[str, np.ndarray], image_ids: list[str] | None = None, axis: int = 2) -> None:
+    """Process images (all by default), of each the slice of a volume of category ids."""
+    channels = [*LABELS]
+    for image_id in made.truth.records if image_ids is None else image_ids:
+        name, index = image_id.rsplit("_", 1)
+        labels = slices_of(said[name], axis)[int(index)]
+        logits = np.stack([labels == channel for channel in channels]).astype(np.float32)
+        made.process([{"image_id": image_id}], [{"sem_seg": torch.from_numpy(logits)}])
+
+
+def written(folder: Path, name: str) -> np.ndarray:
+    return np.asarray(nib.load(folder / "volumes" / f"{name}.nii.gz").dataobj)
+
+
+def in_processes(made: list[VolumeEvaluator], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any] | None:
+    """What `evaluate` of the main process gives, the others having gathered theirs."""
+    shards = [(False, one._processed, one.shard()) for one in made]
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda mine: shards)
+    return made[0].evaluate()
+
+
+def mistaken() -> dict[str, np.ndarray]:
+    """a: posterior is said to be anterior. b: a voxel of anterior is missed."""
+    said = {name: label.copy() for name, label in TRUTH.items()}
+    said["a"][said["a"] == 300] = 1
+    said["b"][0, 0, 1] = 0
+    return said
+
+
+# a: anterior: 8 right, 8 true, 9 predicted: 16 / 17. posterior: 1 true, 0 predicted: 0.
+# b: anterior: 1 right, 2 true, 1 predicted: 2 / 3. posterior: in neither.
+MISTAKEN = {"a": {"anterior": 1600 / 17, "posterior": 0.0}, "b": {"anterior": 200 / 3, "posterior": None}}
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_truth_scores_100_and_is_written_as_it_was(root: Path, tmp_path: Path, axis: int) -> None:
+    made = evaluator(dataset_of(root, axis=axis), tmp_path / "out")
+    say(made, TRUTH, axis=axis)
+    results = made.evaluate()
+    assert results is not None
+    assert [results["volumes"][key] for key in ("mDice", "Dice-anterior", "Dice-posterior")] == [100, 100, 100]
+    for name, label in TRUTH.items():
+        np.testing.assert_array_equal(written(tmp_path / "out", name), label)
+        image = nib.load(root / "imagesTr" / f"{name}.nii.gz")
+        np.testing.assert_array_equal(nib.load(tmp_path / "out/volumes" / f"{name}.nii.gz").affine, image.affine)
+
+
+def test_known_mistakes(root: Path, tmp_path: Path) -> None:
+    made = evaluator(dataset_of(root), tmp_path)
+    say(made, mistaken())
+    results = made.evaluate()
+    assert results is not None
+    assert set(results) == {"volumes"}
+    assert set(results["volumes"]) == {"mDice", "Dice-anterior", "Dice-posterior", "per_class"}
+    anterior = (1600 / 17 + 200 / 3) / 2
+    assert results["volumes"]["Dice-anterior"] == pytest.approx(anterior, abs=1e-12)
+    assert results["volumes"]["Dice-posterior"] == 0
+    assert results["volumes"]["mDice"] == pytest.approx(anterior / 2, abs=1e-12)
+    assert results["volumes"]["per_class"]["anterior"]["lowest_volume"] == "b"
+    assert json.loads((tmp_path / "volume_dice.json").read_text()) == MISTAKEN
+    for name, label in mistaken().items():
+        np.testing.assert_array_equal(written(tmp_path, name), label)
+
+
+def test_numbers_without_files(root: Path, tmp_path: Path) -> None:
+    made = evaluator(dataset_of(root), tmp_path / "out", export=False)
+    say(made, mistaken())
+    assert made.evaluate() is not None
+    assert [*(tmp_path / "out").iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("cut", "travel"),  # images of the first process, and the slices that each has of a volume that it lacks others of
+    [
+        (0, [{}, {}]),
+        (1, [{"a": [0]}, {"a": [1, 2, 3]}]),
+        (3, [{"a": [0, 1, 2]}, {"a": [3]}]),
+        (4, [{}, {}]),
+        (5, [{"b": [0]}, {"b": [1]}]),
+    ],
+)
+def test_slices_of_a_volume_may_lie_on_two_processes(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, travel: list[dict[str, list[int]]]
+) -> None:
+    dataset = dataset_of(root)
+    alone = evaluator(dataset, tmp_path / "one")
+    say(alone, mistaken())
+    expected = alone.evaluate()
+    ids = [record["image_id"] for record in dataset.records]
+    assert ids == ["a_000", "a_001", "a_002", "a_003", "b_000", "b_001"]
+    both = [evaluator(dataset, tmp_path / "two") for _ in range(2)]
+    for one, share in zip(both, (ids[:cut], ids[cut:]), strict=True):
+        say(one, mistaken(), share)
+    assert [{name: sorted(slices) for name, slices in one.shard()[1].items()} for one in both] == travel
+    # A process that has all slices of a volume writes it at once.
+    assert {path.name[0] for path in (tmp_path / "two").rglob("*.gz")} == {"a", "b"} - travel[0].keys()
+    assert in_processes(both[::-1], monkeypatch) == expected
+    for name in TRUTH:
+        a, b = ((tmp_path / folder / "volumes" / f"{name}.nii.gz").read_bytes() for folder in ("one", "two"))
+        assert a == b
+
+
+def test_slices_that_are_left_out_are_background(root: Path, tmp_path: Path) -> None:
+    dataset = dataset_of(root, keep_empty=False)
+    assert [record["image_id"] for record in dataset.records] == ["a_001", "a_002", "b_000", "b_001"]
+    made = evaluator(dataset, tmp_path)
+    said = {"a": np.ones((2, 3, 4), np.uint16), "b": TRUTH["b"]}
+    say(made, said)
+    results = made.evaluate()
+    assert results is not None
+    # a, its slices 1 and 2: 8 anterior voxels of 12, all said to be: 16 / 20.
+    assert results["volumes"]["per_class"]["anterior"]["lowest"] == 80
+    expected = said["a"].copy()
+    expected[..., [0, 3]] = 0
+    np.testing.assert_array_equal(written(tmp_path, "a"), expected)
+
+
+def test_a_part_of_the_slices_is_told_and_no_part_of_a_volume_is_left(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = evaluator(dataset_of(root), tmp_path)
+    say(made, TRUTH)
+    made.evaluate()
+    made.reset()
+    say(made, mistaken(), ["b_000", "b_001", "a_001"])
+    with caplog.at_level(logging.WARNING):
+        results = made.evaluate()
+    assert "1 volumes lack slices and are not written: 'a'" in caplog.text
+    assert [path.name for path in (tmp_path / "volumes").iterdir()] == ["b.nii.gz"]
+    np.testing.assert_array_equal(written(tmp_path, "b"), mistaken()["b"])
+    assert results is not None
+    assert results["volumes"]["per_class"]["anterior"]["volumes"] == 2
+
+
+def test_a_slice_on_two_processes_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [evaluator(dataset_of(root), tmp_path) for _ in range(2)]
+    for one in both:
+        say(one, TRUTH, ["a_002"])
+    with pytest.raises(DatasetError, match=r"slice 2 of volume 'a': expected shards without common slices"):
+        in_processes(both, monkeypatch)
+    with pytest.raises(DatasetError, match=r"slice 2 of volume 'a': expected every slice once"):
+        say(both[1], TRUTH, ["a_002"])
+
+
+def test_a_model_without_semantic_logits(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = evaluator(dataset_of(root), tmp_path)
+    made.process([{"image_id": "a_000"}], [{"instances": None}])
+    with caplog.at_level(logging.WARNING):
+        assert made.evaluate() == {}
+    assert "the model gives no 'sem_seg'" in caplog.text
+    assert not (tmp_path / "volumes").exists()
+
+
+def test_logits_of_another_model_are_refused(root: Path, tmp_path: Path) -> None:
+    made = evaluator(dataset_of(root), tmp_path)
+    names = "'background', 'anterior', 'posterior'"
+    with pytest.raises(ValueError, match=f"sem_seg must have 3 channels, {names}, got 4"):
+        made.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(4, 3, 2)}])
+    with pytest.raises(DatasetError, match=r"slice 0 of volume 'a': expected truth and prediction of one size"):
+        made.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(3, 2, 3)}])
+
+
+def test_a_channel_for_things_that_there_are_none_of(root: Path, tmp_path: Path) -> None:
+    dataset = dataset_of(root)
+    made = VolumeEvaluator(dataset, Truth(dataset, "one"), tmp_path)
+    made.reset()
+    # Channels: things, background, anterior, posterior; pixels say 0, 1, 2, 3.
+    labels = torch.tensor([[0, 1], [2, 3], [3, 3]])
+    logits = torch.nn.functional.one_hot(labels, 4).permute(2, 0, 1).float()
+    for index in range(4):
+        made.process([{"image_id": f"a_{index:03d}"}], [{"sem_seg": logits}])
+    made.evaluate()
+    expected = np.array([[0, 0], [1, 300], [300, 300]])
+    np.testing.assert_array_equal(slices_of(written(tmp_path, "a")), [expected] * 4)
+
+
+def test_test_volumes_without_labels_are_written(root: Path, tmp_path: Path) -> None:
+    (root / "imagesTr").rename(root / "imagesTs")
+    made = evaluator(dataset_of(root, split="test"), tmp_path)
+    say(made, mistaken())
+    results = made.evaluate()
+    assert results is not None
+    assert (results["volumes"]["mDice"], results["volumes"]["Dice-anterior"]) == (None, None)
+    np.testing.assert_array_equal(written(tmp_path, "a"), mistaken()["a"])
+
+
+def judged(dataset: Dataset, folder: Path, outputs: tuple[str, ...] = ()) -> dict[str, Any]:
+    inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
+    results: dict[str, Any] = inference_on_dataset(
+        Parrot(dataset, 0, outputs), inputs, build_evaluators(load_config(), dataset, folder)
+    )
+    return results
+
+
+def test_with_things_the_panoptic_map_is_judged(root: Path, tmp_path: Path) -> None:
+    dataset = dataset_of(root, things=["anterior"])
+    assert dataset.metrics == ("panoptic_quality", "mask_ap", "semantic_iou", "volume_dice")
+    assert dataset.default_thing_channels == "one"
+    results = judged(dataset, tmp_path)
+    assert results["panoptic_seg"]["PQ"] == pytest.approx(100)
+    assert results["volumes"]["mDice"] == 100
+    for name, label in TRUTH.items():
+        np.testing.assert_array_equal(written(tmp_path, name), label)
+    assert "volumes" not in judged(dataset, tmp_path, ("sem_seg",))
+
+
+def test_void_of_a_panoptic_map_is_background(root: Path, tmp_path: Path) -> None:
+    made = evaluator(dataset_of(root, things=["anterior"]), tmp_path)
+    nothing = torch.zeros((3, 2), dtype=torch.int32), []
+    for index in range(4):
+        made.process([{"image_id": f"a_{index:03d}"}], [{"panoptic_seg": nothing}])
+    results = made.evaluate()
+    assert results is not None
+    assert results["volumes"]["mDice"] == 0
+    assert not written(tmp_path, "a").any()
+
+
+def test_what_a_dataset_without_things_is_judged_by(root: Path, tmp_path: Path) -> None:
+    dataset = dataset_of(root)
+    assert dataset.metrics == ("semantic_iou", "volume_dice")
+    assert dataset.default_thing_channels == "per_class"
+    evaluators = build_evaluators(load_config(), dataset, tmp_path)
+    assert [type(one).__name__ for one in evaluators._evaluators] == ["SemanticEvaluator", "VolumeEvaluator"]
+
+
+def test_pictures_are_no_volumes(root: Path, tmp_path: Path) -> None:
+    dataset = dataset_of(root)
+    records = [{key: value for key, value in record.items() if key != "source"} for record in dataset.records]
+    pictures = Dataset("pictures", dataset.categories, ("volume_dice",), records)
+    with pytest.raises(ConfigError, match="volume_dice needs slices of volumes, the images of pictures are none"):
+        build_evaluators(load_config(), pictures, tmp_path)

@@ -1,0 +1,120 @@
+"""COCO's layouts and label maps as they are written: what all writers promise, and what each of them cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.formats import coco_instances
+from segkit.formats.ade20k import ADE20KWriter
+from segkit.formats.cityscapes_writer import CityscapesWriter
+from segkit.formats.coco_sources import CocoPanopticSource
+from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
+from segkit.formats.source import SourceImage
+from segkit.formats.writer import Writer
+from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
+
+from .samples import files_below
+
+WRITERS = [CocoPanopticWriter, CocoInstancesWriter, SemanticMapWriter, ADE20KWriter, CityscapesWriter]
+CATEGORIES = CategorySet([Category(5, "car", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
+# Two cars, one with a score, one without a pixel; a crowd of cars; sky; a void pixel.
+SEGMENTS = (
+    Segment(1, 5, True, 1, score=0.5),
+    Segment(2, 5, True, 1),
+    Segment(3, 5, True, 1, iscrowd=True),
+    Segment(4, 9, False, 2),
+    Segment(7, 5, True, 0),
+)
+TRUTH = PanopticSegmentation(np.array([[1, 2, 3], [4, 4, 0]], np.int32), SEGMENTS)
+IMAGE = SourceImage("x", "sub/x.jpg", (2, 3))
+
+Make = Callable[[Path, CategorySet], Writer]
+
+
+@pytest.mark.parametrize("make", WRITERS)
+def test_refusals_write_nothing(tmp_path: Path, make: Make) -> None:
+    writer = make(tmp_path, CATEGORIES)
+    for name in ("../x.jpg", "/x.jpg", "..\\x.jpg", "", "a/../../x.jpg", "x\0.jpg"):
+        outside = SourceImage("x", name, (2, 3))
+        with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
+            writer.add(outside, TRUTH)
+        with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
+            writer.picture_path(outside)
+    for image, segments, message in (
+        (SourceImage("x", "x.jpg", (3, 2)), SEGMENTS, "of the image's size"),
+        (IMAGE, SEGMENTS[1:], "ids of segments only, got 1"),
+        (IMAGE, (*SEGMENTS, Segment(8, 6, True, 0)), r"category ids of the dataset, got \[6\]"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            writer.add(image, PanopticSegmentation(TRUTH.segment_ids, segments))
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize("make", WRITERS)
+def test_an_image_is_written_once_and_its_picture_below_the_root(tmp_path: Path, make: Make) -> None:
+    with make(tmp_path, CATEGORIES) as writer:
+        writer.add(IMAGE, TRUTH)
+        with pytest.raises(DatasetError, match=r"before|expected one image of this name"):
+            writer.add(IMAGE, TRUTH)
+        assert writer.picture_path(IMAGE).is_relative_to(tmp_path)
+    assert (writer.root, writer.categories) == (tmp_path, CATEGORIES)
+
+
+@pytest.mark.parametrize("make", WRITERS)
+def test_an_index_of_an_earlier_run_outlives_an_error(tmp_path: Path, make: Make) -> None:
+    with make(tmp_path, CATEGORIES) as writer:
+        writer.add(IMAGE, TRUTH)
+    before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
+    with pytest.raises(KeyError), make(tmp_path, CATEGORIES):
+        raise KeyError
+    assert {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)} == before
+
+
+def test_panoptic_holds_all_but_empty_segments(tmp_path: Path) -> None:
+    with CocoPanopticWriter(tmp_path, CATEGORIES) as writer:
+        assert writer.add(IMAGE, TRUTH) == ["segment 7: it has no pixel"]
+    source = CocoPanopticSource(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
+    assert source.images == (IMAGE,)
+    assert source.segmentation(IMAGE).segments == SEGMENTS[:-1]
+    assert writer.picture_path(IMAGE) == tmp_path / "images/sub/x.jpg"
+
+
+def test_instances_tell_stuff_empty_segments_and_scores(tmp_path: Path) -> None:
+    with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
+        assert writer.add(IMAGE, TRUTH) == [
+            "1 segments of stuff cannot be held",
+            "segment 7: it has no pixel",
+            "scores cannot be held: 1 segments have one",
+        ]
+    content = coco_instances.read(tmp_path / "instances.json")
+    assert [(a["id"], a["area"], a["iscrowd"]) for a in content.annotations] == [(1, 1, 0), (2, 1, 0), (3, 1, 1)]
+    with pytest.raises(DatasetError, match="expected categories with things, all are stuff; convert"):
+        CocoInstancesWriter(tmp_path, CategorySet(CATEGORIES.stuff))
+
+
+def test_instances_keep_whole_masks_that_overlap(tmp_path: Path) -> None:
+    """Of the first mask nothing is left in the map: it is held all the same."""
+    truth = PanopticSegmentation(np.array([[2, 2]], np.int32), (Segment(2, 5, True, 2),))
+    mask = mask_to_rle(np.array([[True, True]]))
+    one = {"category_id": 5, "iscrowd": 0, "area": 2, "bbox": [0, 0, 2, 1], "segmentation": mask}
+    with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
+        assert writer.add(SourceImage(3, "x.jpg", (1, 2)), truth, [one, one]) == []
+    assert [a["area"] for a in coco_instances.read(tmp_path / "instances.json").annotations] == [2, 2]
+
+
+def test_semantic_maps_tell_objects_crowds_empty_segments_and_scores(tmp_path: Path) -> None:
+    with SemanticMapWriter(tmp_path, CATEGORIES) as writer:
+        assert writer.add(IMAGE, TRUTH) == [
+            "3 objects of 1 classes are told apart no more",
+            "1 crowds are their class",
+            "segment 7: it has no pixel",
+            "scores cannot be held: 1 segments have one",
+        ]
+    assert np.asarray(Image.open(tmp_path / "sub/x.png")).tolist() == [[0, 0, 0], [1, 1, 255]]
+    with pytest.raises(DatasetError, match="expected at most 255 classes, got 256; convert"):
+        SemanticMapWriter(tmp_path, CategorySet([Category(i, f"{i}", True, (0, 0, 0)) for i in range(256)]))
