@@ -12,7 +12,7 @@ import yaml
 from segkit.cli.scoring_arguments import progress_bar
 from segkit.structures import ConfigError, DatasetError
 
-PLACES = ("root", "json", "masks", "images", "split", "categories")  # what most formats take
+PLACES = ("root", "json", "masks", "images", "split", "categories", "dataset")  # what most formats take
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

@@ -71,13 +71,13 @@ RULES = {
     "image-shared": Rule(ERROR, "another split has an image of the same pixels", "keep it in one split only"),
     "size-differs": Rule(ERROR, "image, entry and mask differ in size", "correct the entry, or export the mask again"),
     # Annotations
-    "image-without-annotation": Rule(ERROR, "an image of a panoptic JSON has no annotation", f"annotate it; {FIX}"),
+    "image-without-annotation": Rule(ERROR, "an image has no annotation", f"annotate it; {FIX}"),
     "annotation-without-image": Rule(ERROR, "an annotation has no image entry", f"add the entry; {FIX} by dropping"),
     "annotation-twice": Rule(ERROR, "an image has two annotations", "keep one"),
     "annotation-id-twice": Rule(ERROR, "two annotations have one id", "give each its own"),
     "annotation-unreadable": Rule(ERROR, "the annotation of an image is damaged or contradicts itself", "correct it"),
     # Panoptic PNGs
-    "png-missing": Rule(ERROR, "an annotation has no PNG", "complete the download, or drop the annotation"),
+    "png-missing": Rule(ERROR, "the PNG, or other file, of an annotation is missing", "complete the download, or drop it"),
     "png-orphan": Rule(WARNING, "a PNG has no annotation", "annotate it, or move it away"),
     "png-name-twice": Rule(ERROR, "two annotations have one PNG", "give each its own"),
     "png-unreadable": Rule(ERROR, "a PNG is damaged, cut off or none", FETCH),

@@ -17,6 +17,7 @@ from segkit.formats.instance_map_writer import InstanceMapWriter
 from segkit.formats.instance_maps import InstanceMapSource
 from segkit.formats.labelme import LabelmeSource
 from segkit.formats.labelme_writer import LabelmeWriter
+from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
 from segkit.formats.source import Source, Tell, refuse
 from segkit.formats.voc import VOCSource
 from segkit.formats.voc_writer import VOCWriter
@@ -35,6 +36,8 @@ SOURCES: dict[str, type[Source]] = {
         VOCSource,
         InstanceMapSource,
         LabelmeSource,
+        CocoResultsSource,
+        PanopticPredictionsSource,
     )
 }
 WRITERS: dict[str, Callable[..., Writer]] = {
