@@ -68,7 +68,7 @@ def _check_image(source: Source, image: SourceImage) -> tuple[Findings, tuple[st
 
 
 def _look(source: Source, image: SourceImage, findings: Findings) -> tuple[str, bytes | None]:
-    """The picture's path and digest; pictures that the source makes itself are made, and have no digest."""
+    """The picture's path and digest; a picture that the source makes itself is made."""
     path = source.pictures / image.file_name
     place = Place(path, image.image_id)
     if os.path.lexists(path):
@@ -79,10 +79,10 @@ def _look(source: Source, image: SourceImage, findings: Findings) -> tuple[str, 
         )
         return str(path), look.digest
     try:
-        source.picture(image)
+        return str(path), pictures.digest_of(source.picture(image))
     except (DatasetError, MemoryError) as error:
         findings.tell("image-unreadable", place, str(error) or type(error).__name__)
-    return str(path), None
+        return str(path), None
 
 
 def _check_segmentation(
@@ -102,7 +102,7 @@ def _check_segmentation(
         isthing = categories.isthing_of.get(segment.category_id)
         area = found[segment.segment_id].area_px if segment.segment_id in found else 0
         if area < 2:
-            findings.tell("segment-tiny" if area else "segment-empty", where, f"it has {area} pixels")
+            findings.tell("segment-tiny" if area else "segment-empty", where, "it has one pixel" if area else "it has no pixel")
         if isthing is None:
             findings.tell("category-unknown", where, f"category_id is {segment.category_id}")
         if segment.iscrowd and isthing is False:

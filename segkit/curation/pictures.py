@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segkit.curation.findings import Findings, RunAll
@@ -136,6 +137,13 @@ def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, st
         if digest is not None:
             found.setdefault(digest, str(path))
     return found
+
+
+def digest_of(pixels: NDArray[np.uint8]) -> bytes | None:
+    """Of (H, W, 3) uint8 pixels of a picture that has no file; None where all are equal."""
+    if (pixels == pixels[:1, :1]).all():
+        return None
+    return hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=DIGEST_BYTES).digest()
 
 
 def _decode(path: Path, look: Look, place: object) -> None:

@@ -120,7 +120,7 @@ def test_pictures_that_are_made_and_index_faults(tmp_path: Path) -> None:
     source = Drawn(tmp_path, *[scene()] * 3)
     source.images = (SourceImage(99, "99.png", SIZE_HW), source.images[1], replace(source.images[2], image_id=1))
     source.truth = (scene(),) * 100
-    assert codes(source) == ["image-id-twice", "image-unreadable"]
+    assert codes(source) == ["image-id-twice", "image-unreadable", "image-twice"]
     assert codes(Drawn(tmp_path)) == ["dataset-empty"]
     source = Drawn(tmp_path, scene(), scene())
     source.images = (source.images[0], replace(source.images[1], file_name="0.png"))
@@ -133,6 +133,13 @@ def test_splits_that_share_images(data: Broken, tmp_path: Path) -> None:
         Image.fromarray(noise(100 + index)).save(other.picture(index))
     found: Findings = check_source(source_of(data), map, digests_of_source(source_of(other), map))
     assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(0)))]
+
+
+def test_splits_that_share_pictures_that_are_made(tmp_path: Path) -> None:
+    others = digests_of_source(Drawn(tmp_path, scene()), map)
+    assert len(others) == 1
+    found = check_source(Drawn(tmp_path, scene(), scene()), map, others)
+    assert [(f.code, f.place) for f in found] == [("image-shared", str(tmp_path / "0.png"))]
 
 
 def test_a_segment_of_an_overlapping_layout_without_pixel(tmp_path: Path) -> None:
