@@ -102,7 +102,8 @@ def _check_segmentation(
         isthing = categories.isthing_of.get(segment.category_id)
         area = found[segment.segment_id].area_px if segment.segment_id in found else 0
         if area < 2:
-            findings.tell("segment-tiny" if area else "segment-empty", where, "it has one pixel" if area else "it has no pixel")
+            code, has = ("segment-tiny", "one") if area else ("segment-empty", "no")
+            findings.tell(code, where, f"it has {has} pixel")
         if isthing is None:
             findings.tell("category-unknown", where, f"category_id is {segment.category_id}")
         if segment.iscrowd and isthing is False:

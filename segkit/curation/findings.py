@@ -77,7 +77,7 @@ RULES = {
     "annotation-id-twice": Rule(ERROR, "two annotations have one id", "give each its own"),
     "annotation-unreadable": Rule(ERROR, "the annotation of an image is damaged or contradicts itself", "correct it"),
     # Panoptic PNGs
-    "png-missing": Rule(ERROR, "the PNG, or other file, of an annotation is missing", "complete the download, or drop it"),
+    "png-missing": Rule(ERROR, "the PNG or file of an annotation is missing", "complete the download, or drop it"),
     "png-orphan": Rule(WARNING, "a PNG has no annotation", "annotate it, or move it away"),
     "png-name-twice": Rule(ERROR, "two annotations have one PNG", "give each its own"),
     "png-unreadable": Rule(ERROR, "a PNG is damaged, cut off or none", FETCH),

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segkit.data.catalog import Dataset, Record
 from segkit.data.source_dataset import SOURCE_FORMAT, read_source
 from segkit.formats import annotation_cache, cityscapes, coco_panoptic, derive
+from segkit.formats.pictures import is_deep
 from segkit.structures import (
     IGNORE_LABEL,
     VOID,
@@ -22,6 +24,8 @@ from segkit.structures import (
     Segment,
     segmentation_to_rle,
 )
+
+DEEP_REMEDY = "Detectron2 reads 8-bit label maps alone: use one of segkit's formats (docs/datasets.md)"
 
 
 def _read_coco(record: Record, categories: CategorySet) -> PanopticSegmentation:
@@ -42,6 +46,10 @@ def _read_semantic(record: Record, categories: CategorySet) -> PanopticSegmentat
     """A label map as Detectron2 reads it: each label is a category_id, and one segment with segment_id = label + 1."""
     path = record["pan_seg_file_name"]
     try:
+        with Image.open(path) as image:
+            deep = is_deep(image)
+        if deep:  # Detectron2 would clip them
+            raise DatasetError("expected an 8-bit label map, got one of more bits", where=path, remedy=DEEP_REMEDY)
         labels = read_image(path, "L")[..., 0].astype(np.int32)
     except (OSError, ValueError, SyntaxError) as error:
         raise DatasetError(f"the label map cannot be read: {' '.join(str(error).split())}", where=path) from error

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from segkit.formats.pictures import read_picture
 from segkit.report.grid import picture_grid
 from segkit.report.overlay import draw_panoptic
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
@@ -25,7 +25,7 @@ def fusion_grid(rows: Sequence[tuple[str, Path, Columns]], categories: CategoryS
     titles = [*dict.fromkeys(title for _, _, made in rows for title in made)]
     pictures = []
     for _, path, made in rows:
-        image = _read(path)
+        image = read_picture(path)
         cells = [image]
         for title in titles:
             segmentation = made.get(title)
@@ -37,13 +37,3 @@ def fusion_grid(rows: Sequence[tuple[str, Path, Columns]], categories: CategoryS
             )
         pictures.append(cells)
     return picture_grid(pictures, ["image", *titles], [title for title, _, _ in rows])
-
-
-def _read(path: Path) -> NDArray[np.uint8]:
-    """The image's pixels, RGB, turned as its EXIF says, as the network saw it."""
-    try:
-        with Image.open(path) as image:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        problem = f"the image cannot be read: {' '.join(str(error).split())}"
-        raise DatasetError(problem, where=path, remedy="is --images the folder of the images?") from None

@@ -63,6 +63,8 @@ def test_deep_grey_pictures_of_other_formats(tmp_path: Path, name: str) -> None:
         image.save(tmp_path / name)
     except (KeyError, OSError):
         pytest.skip("this Pillow cannot write it")
+    with Image.open(tmp_path / name) as image:
+        assert is_deep(image)
     np.testing.assert_array_equal(read_picture(tmp_path / name), SHOWN)
 
 
@@ -74,6 +76,15 @@ def test_grey_as_16_bit_colours_is_the_same_picture(tmp_path: Path, color: int, 
     with Image.open(path) as image:
         assert is_deep(image)
     np.testing.assert_array_equal(read_picture(path), SHOWN)
+
+
+def test_the_percentiles_of_few_values_are_those_of_one_channel(tmp_path: Path) -> None:
+    """Of four values they lie at 0.015 and 2.985: 1.5 and 989.5. Of the same three times over, at 0 and 1000."""
+    few = np.uint16([[0, 100, 300, 1000]])
+    expected = [[0, 25, 77, 255]]  # 255 * 98.5 / 988 = 25.4 and 255 * 298.5 / 988 = 77.04; else 26 and 76
+    assert read_picture(write_tiff(tmp_path / "a.tif", few))[..., 0].tolist() == expected
+    assert read_picture(write_png16(tmp_path / "a.png", np.dstack([few] * 3), RGB))[..., 1].tolist() == expected
+    assert read_picture(write_png16(tmp_path / "a.png", np.dstack([few] * 2), GREY_ALPHA))[..., 2].tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "big-endian tif", "tif of four channels"])
