@@ -1,4 +1,4 @@
-"""COCO's layouts as sources: instances, panoptic, and panopticapi's 2-channel PNGs."""
+"""COCO's layouts as sources: instances and panoptic."""
 
 from __future__ import annotations
 
@@ -10,15 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import coco_instances, coco_panoptic, label_maps, png
-from segkit.formats.coco_tables import Place, listed
-from segkit.formats.image_files import files_below, stem
-from segkit.formats.source import Source, SourceImage, Tell, refuse
-from segkit.formats.telling import attempt
+from segkit.formats import coco_instances, coco_panoptic
+from segkit.formats.source import Source, SourceImage
 from segkit.structures import (
     VOID,
-    CategorySet,
-    DatasetError,
     PanopticSegmentation,
     Segment,
     rle_to_mask,
@@ -26,8 +21,6 @@ from segkit.structures import (
 )
 
 OVERLAPS = ("small_on_top", "later_on_top")  # who has the pixels that several masks hold
-SUFFIXES = (".jpg", ".jpeg", ".png")  # of the pictures of 2-channel PNGs
-CATEGORY_BITS = 8  # of a 2-channel PNG: R is the category_id, G the number of the segment in its category
 
 
 class CocoPanopticSource(Source):
@@ -78,51 +71,6 @@ class CocoInstancesSource(Source):
         return [{**a, "segmentation": segmentation_to_rle(a["segmentation"], image.size_hw)} for a in found]
 
 
-class TwoChannelSource(Source):
-    """PNGs whose R is the category_id and G the number of the segment in its category (panopticapi
-    converters/2channels2panoptic_coco_format.py); 0, 0 is void. image_id: the PNG's path in its folder
-    without the suffix, and so the picture's."""
-
-    layout = "two-channel-png"
-
-    def __init__(self, masks: str | Path, images: str | Path, categories: str | Path, *, tell: Tell = refuse) -> None:
-        """categories: a JSON with COCO's `categories`, or that list alone. tell: gets the PNGs that are damaged or have
-        no image, which are then left out. Raises DatasetError where a folder or the categories are missing, or a
-        category_id does not fit into a channel."""
-        self.root = self.masks = Path(masks)
-        self.pictures = Path(images)
-        self.categories = _categories(Path(categories))
-        beyond = [c.category_id for c in self.categories.categories if not 0 < c.category_id < 2**CATEGORY_BITS]
-        if beyond:
-            raise DatasetError(f"expected category ids in 1..255, got {listed(beyond)}", where=categories)
-        pictures = [name for name in files_below(self.pictures, "check the path") if name.lower().endswith(SUFFIXES)]
-        there = {stem(name): name for name in pictures}
-        found = [self._image(name, path, there, tell) for name, path in label_maps.find(masks).items()]
-        self.images = tuple(image for image in found if image is not None)
-
-    def _image(self, name: str, path: Path, there: Mapping[str, str], tell: Tell) -> SourceImage | None:
-        if name not in there:
-            problem = f"expected an image {name}.jpg or .png in {self.pictures}, found none"
-            tell("image-missing", DatasetError(problem, where=path))
-            return None
-        header = attempt(tell, "png-unreadable", png.read_header, path)
-        return None if header is None else SourceImage(name, there[name], (header.height, header.width))
-
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
-        path = self.masks / f"{image.image_id}.png"
-        runs = png.read_id_runs(path, image.size_hw)
-        segments = []
-        for value, area_px in runs.areas_px().items():
-            category_id, number = value % 2**CATEGORY_BITS, value >> CATEGORY_BITS
-            if value == VOID:
-                continue
-            if category_id not in self.categories or number >= 2**CATEGORY_BITS:
-                problem = f"expected a category id in R, a number in G and 0 in B, got {category_id} and {number}"
-                raise DatasetError(problem, where=Place(path, image.image_id))
-            segments.append(Segment(value, category_id, self.categories[category_id].isthing, area_px))
-        return PanopticSegmentation.of_runs(runs, tuple(segments))
-
-
 def panoptic_of_annotations(
     annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int], overlap: str = "small_on_top"
 ) -> PanopticSegmentation:
@@ -145,10 +93,3 @@ def panoptic_of_annotations(
         if kept_px[row]
     ]
     return PanopticSegmentation(segment_ids, tuple(segments))
-
-
-def _categories(path: Path) -> CategorySet:
-    found = label_maps.read_classes(path)
-    if not isinstance(found, CategorySet):
-        raise DatasetError("expected categories with their ids, got names alone", where=path)
-    return found

@@ -10,7 +10,7 @@ from typing import Any
 from segkit.formats.ade20k import ADE20KSource, ADE20KWriter
 from segkit.formats.cityscapes_source import CityscapesSource
 from segkit.formats.cityscapes_writer import CityscapesWriter
-from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource, TwoChannelSource
+from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
 from segkit.formats.decathlon import DecathlonSource
 from segkit.formats.instance_map_writer import InstanceMapWriter
@@ -19,6 +19,7 @@ from segkit.formats.labelme import LabelmeSource
 from segkit.formats.labelme_writer import LabelmeWriter
 from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
 from segkit.formats.source import Source, Tell, refuse
+from segkit.formats.two_channel import TwoChannelSource, TwoChannelWriter
 from segkit.formats.voc import VOCSource
 from segkit.formats.voc_writer import VOCWriter
 from segkit.formats.writer import Writer
@@ -43,6 +44,7 @@ SOURCES: dict[str, type[Source]] = {
 WRITERS: dict[str, Callable[..., Writer]] = {
     "coco-panoptic": CocoPanopticWriter,
     "coco-instances": CocoInstancesWriter,
+    "two-channel-png": TwoChannelWriter,
     "semantic-maps": SemanticMapWriter,
     "voc": VOCWriter,
     "instance-maps": InstanceMapWriter,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.curation.findings import RULES
 from segkit.formats import coco_instances, coco_panoptic
 from segkit.formats.coco_sources import (
     CocoInstancesSource,
     CocoPanopticSource,
-    TwoChannelSource,
     panoptic_of_annotations,
 )
 from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
@@ -95,74 +91,3 @@ def test_an_instances_dataset_keeps_the_whole_masks(tmp_path: Path) -> None:
     assert later.segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
     with pytest.raises(ValueError, match="overlap must be one of"):
         CocoInstancesSource(tmp_path / "i.json", tmp_path, overlap="random")
-
-
-def two_channels(folder: Path, red: list[list[int]], green: list[list[int]], blue: int = 0) -> TwoChannelSource:
-    pixels = np.stack([np.array(red), np.array(green), np.full_like(np.array(red), blue)], axis=2).astype(np.uint8)
-    (folder / "masks").mkdir()
-    Image.fromarray(pixels).save(folder / "masks" / "a.png")
-    picture(folder / "images" / "a.jpg", pixels.shape[:2])
-    (folder / "c.json").write_text(json.dumps(CATEGORIES.to_coco()))
-    return TwoChannelSource(folder / "masks", folder / "images", folder / "c.json")
-
-
-def test_two_channels(tmp_path: Path) -> None:
-    """Two cats, numbers 0 and 1, sky, and a void pixel."""
-    source = two_channels(tmp_path, [[3, 3, 9], [3, 0, 9]], [[0, 1, 0], [1, 0, 0]])
-    (image,) = source.images
-    found = source.segmentation(image)
-    assert (image.image_id, image.file_name, image.size_hw) == ("a", "a.jpg", (2, 3))
-    assert found.segment_ids.tolist() == [[3, 3 + 256, 9], [3 + 256, 0, 9]]
-    assert [(s.category_id, s.isthing, s.area_px) for s in found.segments] == [
-        (3, True, 1),
-        (9, False, 2),
-        (3, True, 2),
-    ]
-
-
-@pytest.mark.parametrize(("red", "blue"), [([[4, 3]], 0), ([[3, 3]], 1)])
-def test_two_channels_that_are_something_else(tmp_path: Path, red: list[list[int]], blue: int) -> None:
-    source = two_channels(tmp_path, red, [[0, 0]], blue)
-    with pytest.raises(DatasetError, match="expected a category id in R, a number in G and 0 in B"):
-        source.segmentation(source.images[0])
-
-
-def test_two_channels_without_their_image(tmp_path: Path) -> None:
-    two_channels(tmp_path, [[3]], [[0]])
-    (tmp_path / "images" / "a.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"a\.png: expected an image a\.jpg or \.png"):
-        TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
-
-
-def test_two_channels_in_folders(tmp_path: Path) -> None:
-    """Two PNGs of one name in two folders are two images."""
-    source = two_channels(tmp_path, [[3, 9]], [[0, 0]])
-    assert source.images[0].image_id == "a"
-    (tmp_path / "masks" / "deep").mkdir()
-    Image.fromarray(np.array([[[9, 0, 0]]], dtype=np.uint8)).save(tmp_path / "masks" / "deep" / "a.png")
-    picture(tmp_path / "images" / "deep" / "a.png", (1, 1))
-    source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
-    assert [(i.image_id, i.file_name) for i in source.images] == [("a", "a.jpg"), ("deep/a", "deep/a.png")]
-    assert [source.segmentation(i).segment_ids.tolist() for i in source.images] == [[[3, 9]], [[9]]]
-
-
-def test_all_faults_of_two_channels_are_told(tmp_path: Path) -> None:
-    two_channels(tmp_path, [[3, 9]], [[0, 0]])
-    for name in ("bare", "lone", "torn", "z"):
-        shutil.copy(tmp_path / "masks" / "a.png", tmp_path / "masks" / f"{name}.png")
-    for name in ("torn", "z", "unlabelled"):
-        picture(tmp_path / "images" / f"{name}.jpg", (1, 2))
-    (tmp_path / "masks" / "torn.png").write_bytes(b"torn")
-    told: list[tuple[str, str]] = []
-    source = TwoChannelSource(
-        tmp_path / "masks",
-        tmp_path / "images",
-        tmp_path / "c.json",
-        tell=lambda code, error: told.append((code, Path(error.where).name)),
-    )
-    assert told == [("image-missing", "bare.png"), ("image-missing", "lone.png"), ("png-unreadable", "torn.png")]
-    assert {code for code, _ in told} <= {*RULES}
-    assert [image.image_id for image in source.images] == ["a", "z"]
-    for image in source.images:
-        assert source.segmentation(image).segment_ids.tolist() == [[3, 9]]
-        assert source.picture(image).shape == (1, 2, 3)

@@ -15,12 +15,20 @@ from segkit.formats.cityscapes_writer import CityscapesWriter
 from segkit.formats.coco_sources import CocoPanopticSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
 from segkit.formats.source import SourceImage
+from segkit.formats.two_channel import TwoChannelWriter
 from segkit.formats.writer import Writer
 from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
 
 from .samples import files_below
 
-WRITERS = [CocoPanopticWriter, CocoInstancesWriter, SemanticMapWriter, ADE20KWriter, CityscapesWriter]
+WRITERS = [
+    CocoPanopticWriter,
+    CocoInstancesWriter,
+    TwoChannelWriter,
+    SemanticMapWriter,
+    ADE20KWriter,
+    CityscapesWriter,
+]
 CATEGORIES = CategorySet([Category(5, "car", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
 # Two cars, one with a score, one without a pixel; a crowd of cars; sky; a void pixel.
 SEGMENTS = (
