@@ -12,16 +12,43 @@ import yaml
 from segkit.cli.scoring_arguments import progress_bar
 from segkit.structures import ConfigError, DatasetError
 
-PLACES = ("root", "json", "masks", "images", "split", "categories", "dataset")  # what most formats take
+PLACES = {  # what most formats take
+    "root": "folder of the dataset",
+    "json": "JSON of the annotations",
+    "masks": "folder of the PNGs of a panoptic JSON",
+    "images": "folder of the images",
+    "split": "part of the dataset",
+    "categories": "JSON of the categories of 2-channel PNGs",
+    "dataset": "JSON of images and categories that predictions are of",
+}
+
+
+class _ListFormats(argparse.Action):
+    """Print the formats and their options, and stop, as --help does."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
+        from segkit.formats.registry import NEEDED, OF_ALL_WRITERS, SOURCES, WRITERS, options_of
+
+        def shown(options: Mapping[str, Any]) -> str:
+            return " ".join(key if value is NEEDED else f"[{key}={value}]" for key, value in options.items())
+
+        for name in sorted({*SOURCES, *WRITERS}):
+            print(name)
+            if name in SOURCES:
+                print(f"  read: {shown(options_of(SOURCES[name]))}")
+            if name in WRITERS:
+                print(f"  written: {shown(options_of(WRITERS[name], OF_ALL_WRITERS))}".rstrip())
+        parser.exit()
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where a dataset lies, whatever its format."""
-    for name in PLACES:
-        parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=argparse.SUPPRESS)
+    for name, what in PLACES.items():
+        parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=what)
     parser.add_argument(
         "--set", nargs="+", action="extend", default=[], metavar="option=value", help="other options of the format"
     )
+    parser.add_argument("--formats", nargs=0, action=_ListFormats, help="list the formats and their options, and stop")
 
 
 def source_options(args: argparse.Namespace) -> Mapping[str, Any]:

@@ -53,6 +53,9 @@ WRITERS: dict[str, Callable[..., Writer]] = {
     "ade20k": ADE20KWriter,
 }
 
+NEEDED = inspect.Parameter.empty  # the default of an option that has none
+OF_ALL_WRITERS = ("root", "categories")  # what they take, and no user gives
+
 
 def open_source(layout: str, options: Mapping[str, Any], tell: Tell = refuse) -> Source:
     """The dataset in this layout.
@@ -76,7 +79,7 @@ def open_writer(layout: str, root: Path, categories: CategorySet, options: Mappi
     """A writer of this layout below `root`; raises as `open_source` does."""
     if layout not in WRITERS:
         raise ConfigError(f"nothing writes the format {layout!r}", remedy=f"choose one of {sorted(WRITERS)}")
-    check_options(layout, options, WRITERS[layout], given=("root", "categories"))
+    check_options(layout, options, WRITERS[layout], OF_ALL_WRITERS)
     try:
         return WRITERS[layout](root, categories, **options)
     except (TypeError, ValueError) as error:
@@ -87,8 +90,14 @@ def check_options(
     layout: str, options: Mapping[str, Any], takes: Callable[..., Any], given: Sequence[str] = ()
 ) -> None:
     """ConfigError where `takes` has no such option, or needs one that is not there; `given` are not the user's."""
-    parameters = {n: p for n, p in inspect.signature(takes).parameters.items() if n not in (*given, "tell")}
-    needed = [name for name, one in parameters.items() if one.default is inspect.Parameter.empty]
-    if set(options) - set(parameters) or set(needed) - set(options):
-        problem = f"the format {layout!r} takes {[*parameters]}, needs {needed}"
+    known = options_of(takes, given)
+    needed = [name for name, default in known.items() if default is NEEDED]
+    if set(options) - set(known) or set(needed) - set(options):
+        problem = f"the format {layout!r} takes {[*known]}, needs {needed}"
         raise ConfigError(f"{problem}, got {sorted(options)}", remedy="add or leave out the others")
+
+
+def options_of(takes: Callable[..., Any], given: Sequence[str] = ()) -> dict[str, Any]:
+    """The options that a source or writer takes, and their defaults, `NEEDED` where there is none; without `given`."""
+    parameters = inspect.signature(takes).parameters
+    return {name: one.default for name, one in parameters.items() if name not in (*given, "tell")}

@@ -17,7 +17,7 @@ from segkit.formats.coco_panoptic import PanopticWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
 from segkit.formats.label_maps import read as read_labels
-from segkit.formats.registry import WRITERS, open_source
+from segkit.formats.registry import SOURCES, WRITERS, open_source
 from segkit.formats.source import SourceImage
 from segkit.structures import (
     Category,
@@ -163,3 +163,21 @@ def test_pictures_lie_where_the_layout_looks_for_them(tmp_path: Path) -> None:
     again = open_source("ade20k", {"root": tmp_path / "out"})
     assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
     assert parts(again.segmentation(again.images[0])) == parts(TRUTH)
+
+
+def test_the_formats_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "convert", "--formats"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line for line in told if not line.startswith(" ")] == sorted({*SOURCES, *WRITERS})
+    assert told[told.index("voc") + 1].startswith("  read: root [split=train] [classes=None]")
+    assert told[told.index("voc") + 2] == "  written: [split=train] [border_px=0]"
+
+
+def test_options_of_the_written_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    panoptic(tmp_path)
+    places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
+    arguments = ["data", "convert", "--from", "coco-panoptic", *places, "--to", "voc", "--output", f"{tmp_path}/out"]
+    assert main([*arguments, "--to-set", "split=val", "border=2"]) == 1
+    assert "takes ['split', 'border_px']" in capsys.readouterr().err
+    assert main([*arguments, "--to-set", "split=val"]) == 0
+    assert (tmp_path / "out" / "ImageSets" / "Segmentation" / "val.txt").is_file()
