@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import yaml
 
 from segkit.cli.scoring_arguments import progress_bar
-from segkit.structures import ConfigError, DatasetError
+from segkit.structures import ConfigError
 
 PLACES = {  # what most formats take
     "root": "folder of the dataset",
@@ -63,8 +64,16 @@ def _settings(texts: Sequence[str]) -> dict[str, Any]:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ConfigError(f"expected option=value, got {text!r}")
-        options[name] = yaml.safe_load(value)
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"expected a value as YAML writes it, got {text!r}") from None
     return options
+
+
+def is_within(path: Path, folder: object) -> bool:
+    """Whether the path, links followed, is the folder or lies in it."""
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(folder)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,13 +91,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what the other format cannot hold; 0 where all was written."""
     from segkit.curation.convert import convert, summary
+    from segkit.curation.repair import new_folder
     from segkit.formats.registry import open_source, open_writer
 
-    if args.output.exists() and (not args.output.is_dir() or any(args.output.iterdir())):
-        raise DatasetError("expected an empty or new folder", where=args.output, remedy="name another --output")
-    source = open_source(args.layout, source_options(args))
-    writer = open_writer(args.to, args.output, source.categories, _settings(args.to_set))
-    with progress_bar("convert") as progress:
+    options = source_options(args)
+    for name in ("root", "masks", "images"):
+        if name in options and is_within(args.output, options[name]):
+            raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
+    source = open_source(args.layout, options)
+    with new_folder(args.output) as folder, progress_bar("convert") as progress:
+        writer = open_writer(args.to, folder, source.categories, _settings(args.to_set))
         losses = convert(source, writer, args.pictures == "copy", progress)
     print(args.output)
     if source.skipped:

@@ -23,7 +23,7 @@ from segkit.formats.two_channel import TwoChannelSource, TwoChannelWriter
 from segkit.formats.voc import VOCSource
 from segkit.formats.voc_writer import VOCWriter
 from segkit.formats.writer import Writer
-from segkit.structures import CategorySet, ConfigError
+from segkit.structures import CategorySet, ConfigError, DatasetError
 
 SOURCES: dict[str, type[Source]] = {
     source.layout: source
@@ -73,6 +73,8 @@ def open_source(layout: str, options: Mapping[str, Any], tell: Tell = refuse) ->
         return make(**options, **telling)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"format {layout!r}: {error}") from error
+    except OSError as error:
+        raise DatasetError(f"the dataset cannot be read: {error}", where=f"format {layout!r}") from None
 
 
 def open_writer(layout: str, root: Path, categories: CategorySet, options: Mapping[str, Any]) -> Writer:

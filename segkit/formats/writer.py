@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pycocotools import mask as coco_mask
+
 from segkit.formats.coco_tables import listed
 from segkit.formats.source import SourceImage
-from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment, extents_of_runs
+from segkit.structures import (
+    VOID,
+    CategorySet,
+    PanopticSegmentation,
+    Segment,
+    extents_of_runs,
+    segmentation_to_rle,
+)
 
 Self = TypeVar("Self", bound="Writer")
 
@@ -73,3 +82,15 @@ def score_losses(segments: Sequence[Segment]) -> list[str]:
     """The line on segments that have scores, which truth has not; none where no segment has."""
     scored = sum(s.score is not None for s in segments)
     return [f"scores cannot be held: {scored} segments have one"] if scored else []
+
+
+def overlap_losses(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
+    """The line on masks of COCO annotations that overlap, which a map cannot hold; none where no two of them do.
+
+    A pixel counts once for each mask but one that holds it. Counted in run lengths: no mask is decoded.
+    """
+    masks = [segmentation_to_rle(annotation["segmentation"], size_hw) for annotation in annotations or ()]
+    if len(masks) < 2:
+        return []
+    hidden_px = sum(map(int, coco_mask.area(masks))) - int(coco_mask.area(coco_mask.merge(masks)))
+    return [f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else []

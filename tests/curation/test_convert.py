@@ -181,3 +181,28 @@ def test_options_of_the_written_format(tmp_path: Path, capsys: pytest.CaptureFix
     assert "takes ['split', 'border_px']" in capsys.readouterr().err
     assert main([*arguments, "--to-set", "split=val"]) == 0
     assert (tmp_path / "out" / "ImageSets" / "Segmentation" / "val.txt").is_file()
+
+
+def test_the_output_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """labelme has no index: the images before the damaged one would pass for a dataset."""
+    data = tmp_path / "data"
+    with PanopticWriter(data / "p.json", data / "p", CATEGORIES) as writer:
+        for name in "ab":
+            writer.add(name, f"{name}.png", TRUTH)
+            (data / "images").mkdir(exist_ok=True)
+            Image.fromarray(np.full((2, 3, 3), 80, np.uint8)).save(data / "images" / f"{name}.png")
+    places = ["--json", f"{data}/p.json", "--masks", f"{data}/p", "--images", f"{data}/images"]
+    arguments = ["data", "convert", "--from", "coco-panoptic", *places, "--to", "labelme", "--output"]
+    (data / "p" / "b.png").write_bytes(b"cut off")
+    assert main([*arguments, f"{tmp_path}/out"]) == 1
+    assert "b.png: expected a PNG" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+    for output, told in (
+        (data / "images" / "new", "is within --images"),
+        (data / "p.json" / "new", "cannot be written"),
+        (data, "expected an empty or new folder"),
+    ):
+        assert main([*arguments, str(output)]) == 1
+        assert told in capsys.readouterr().err
+    assert main([*arguments, f"{tmp_path}/out", "--to-set", "a=[1"]) == 1
+    assert "expected a value as YAML writes it, got 'a=[1'" in capsys.readouterr().err
