@@ -40,7 +40,7 @@ def add_segkit_config(cfg: CN) -> None:
     cfg.INPUT.COLOR_JITTER.BRIGHTNESS = 0.0
     cfg.INPUT.COLOR_JITTER.CONTRAST = 0.0
     cfg.INPUT.COLOR_JITTER.SATURATION = 0.0
-    # Share of the training images, in [0, 1], onto which instances of another one are pasted; 0: off.
+    # Share of the training images, in [0, 1], onto which instances of a random one are pasted; 0: off.
     cfg.INPUT.COPY_PASTE = CN()
     cfg.INPUT.COPY_PASTE.PROBABILITY = 0.0
 

@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.cli.data_convert import add_source_arguments, source_options
+from segkit.cli.data_convert import PLACES, add_source_arguments, source_options
 from segkit.cli.scoring_arguments import default_workers, positive, progress_bar
 from segkit.structures import ConfigError, DatasetError
 
@@ -21,6 +21,7 @@ USAGE_ERROR = 2
 MOST_SHOWN = 5  # findings of one code in the terminal; the file has all
 SEVERITIES = ("error", "warning", "note")
 PANOPTIC, INSTANCES = "coco-panoptic", "coco-instances"
+OF_THE_SPLIT = ("root", "json", "images", "split", "dataset")
 NEEDED = {PANOPTIC: ("json", "masks", "images"), INSTANCES: ("json", "images")}
 EPILOG = """\
 COCO panoptic takes --json --masks --images; COCO instances --json --images; other formats --root, and most --split.
@@ -78,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
         print(args.output)
     if args.fix is not None:
         with progress_bar("fix") as progress:
-            left = _fix(args.layout, options, args.fix, _runner(args.workers, progress))
-        print(f"{args.fix}: a repaired copy; of it:")
+            lines, left = _fix(args.layout, options, args.fix, _runner(args.workers, progress))
+        print(f"{args.fix}: a repaired copy; of it:", *lines, sep="\n  ")
         _print(left)
     return int(findings.has_errors())
 
@@ -93,14 +94,45 @@ def _check_usage(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     if needed is not None and sorted(options) != sorted(needed):
         expected = " ".join(f"--{name}" for name in needed)
         raise ConfigError(f"--format {args.layout} takes {expected}, got {sorted(options)}")
-    if args.output is not None and "json" in options and _same(args.output, options["json"]):
-        raise ConfigError("--output is the dataset's JSON", remedy="name another file")
-    if args.fix is None:
+    _check_places(args, options)
+    if args.fix is not None:
+        _check_fix(args, options)
+
+
+def _check_places(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+    """Paths are paths; the output is no file of the dataset, and another split is another one."""
+    for name in NEEDED.get(args.layout, ()):
+        if not isinstance(options[name], str) or "\0" in options[name]:
+            raise ConfigError(f"expected --{name} to be a path, got {options[name]!r}")
+    given = {name: value for name, value in {**options, "against": args.against}.items() if isinstance(value, str)}
+    for name, value in given.items():
+        if name in (*PLACES, "against") and not value:
+            raise ConfigError(f"--{name} is empty", remedy="name a path, or leave it out")
+        if name in OF_THE_SPLIT and args.against is not None and _same(args.against, value):
+            remedy = "name the other split, its JSON or its folder of images"
+            raise ConfigError(f"--against is --{name}, of this split itself", remedy=remedy)
+        if args.output is not None and _same(args.output, value):
+            raise ConfigError(f"--output is --{name}", remedy="name another file")
+    if args.output is not None:
+        _check_output(args.output, given.values())
+
+
+def _check_output(path: Path, places: Iterable[str]) -> None:
+    """What is there already may be an earlier output, or an empty file outside the dataset: nobody will miss it."""
+    from segkit.curation.findings import is_findings
+
+    if not os.path.lexists(path) or os.path.isdir(path) or is_findings(path):
         return
-    if needed is None:
+    empty = os.path.isfile(path) and not os.path.getsize(path)
+    if not empty or any(_is_within(path, place) for place in places):
+        raise ConfigError(f"--output {path} is there, and no list of findings", remedy="name another file")
+
+
+def _check_fix(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
+    if args.layout not in NEEDED:
         remedy = "convert to coco-panoptic first (`segkit data convert`)"
         raise ConfigError(f"--fix repairs {' and '.join(NEEDED)}, not {args.layout}", remedy=remedy)
-    if os.path.lexists(args.fix) and (not args.fix.is_dir() or any(args.fix.iterdir())):
+    if os.path.lexists(args.fix) and (not os.path.isdir(args.fix) or os.listdir(args.fix)):
         raise ConfigError(f"--fix {args.fix}: expected an empty or new folder", remedy="name another one")
     if args.output is not None and _is_within(args.output, args.fix):
         raise ConfigError("--output is within --fix", remedy="name a file outside of it")
@@ -109,12 +141,12 @@ def _check_usage(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
             raise ConfigError(f"--fix {args.fix} is within --{name}", remedy="name a folder outside the dataset")
 
 
-def _same(path: Path, other: str) -> bool:
-    return os.path.realpath(path) == os.path.realpath(other)
+def _same(path: str | Path, other: str) -> bool:
+    return "\0" not in other and os.path.realpath(path) == os.path.realpath(other)
 
 
 def _is_within(path: Path, folder: str | Path) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    return "\0" not in str(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
@@ -129,22 +161,20 @@ def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
 
 
 def _check(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:
-    from segkit.curation import pictures
     from segkit.curation.check_instances import check_instances
     from segkit.curation.check_panoptic import check_panoptic
 
     if layout not in NEEDED:
         return _check_source(layout, options, against, run_all)
     json_path, images = Path(options["json"]), Path(options["images"])
-    others = pictures.digests_of(Path(against), images, run_all) if against is not None else {}
+    others = _others(layout, options, against, images, run_all)
     if layout == PANOPTIC:
         return check_panoptic(json_path, Path(options["masks"]), images, run_all, others)
     return check_instances(json_path, images, run_all, others)
 
 
 def _check_source(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:
-    from segkit.curation import pictures
-    from segkit.curation.check_source import check_source, digests_of_source
+    from segkit.curation.check_source import check_source
     from segkit.curation.findings import Findings
     from segkit.formats.registry import open_source
 
@@ -158,24 +188,40 @@ def _check_source(layout: str, options: Mapping[str, Any], against: str | None, 
     except DatasetError as error:
         findings.tell("dataset-unreadable", options.get("root", options.get("json", layout)), str(error))
         return findings
-    others: Mapping[bytes, str] = {}
-    if against is not None and os.path.exists(against):
-        others = pictures.digests_of(Path(against), source.pictures, run_all)
-    elif against is not None:
-        others = digests_of_source(open_source(layout, {**options, "split": against}), run_all)
+    others = _others(layout, options, against, source.pictures, run_all)
     return findings + check_source(source, run_all, others)
 
 
-def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> Findings:
-    """Repair into `output`, and what is wrong with the copy."""
+def _others(
+    layout: str, options: Mapping[str, Any], against: str | None, images: Path, run_all: RunAll
+) -> Mapping[bytes, str]:
+    """The pictures of another split, by digest; ConfigError, before the work, where there is no such split."""
+    from segkit.curation import pictures
+    from segkit.curation.check_source import digests_of_source
+    from segkit.formats.registry import open_source
+
+    if against is None:
+        return {}
+    try:
+        if layout in NEEDED or os.path.exists(against):
+            return pictures.digests_of(Path(against), images, run_all)
+        split = {**options, "split": against}
+        return digests_of_source(open_source(layout, split, lambda _code, _error: None), run_all)
+    except DatasetError as error:
+        raise ConfigError(f"--against: {error}") from None
+
+
+def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], Findings]:
+    """Repair into `output`: lines on what was lost, and what is wrong with the copy."""
     from segkit.curation.repair_instances import repair_instances
     from segkit.curation.repair_panoptic import repair_panoptic
 
     json_path, images = Path(options["json"]), Path(options["images"])
     if layout == PANOPTIC:
-        copy, masks = repair_panoptic(json_path, Path(options["masks"]), images, output, run_all)
-        return _check(layout, {**options, "json": copy, "masks": masks}, None, run_all)
-    return _check(layout, {**options, "json": repair_instances(json_path, output, run_all)}, None, run_all)
+        copy, masks, lines = repair_panoptic(json_path, Path(options["masks"]), images, output, run_all)
+        return lines, _check(layout, {**options, "json": copy, "masks": masks}, None, run_all)
+    copy, lines = repair_instances(json_path, output, run_all)
+    return lines, _check(layout, {**options, "json": copy}, None, run_all)
 
 
 def _print(findings: Findings) -> None:

@@ -13,21 +13,12 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segkit.curation import pictures
-from segkit.curation.check_tables import (
-    BOX_NUMBERS,
-    ImageEntry,
-    Tables,
-    box_of,
-    category_of,
-    crowd_of,
-    image_of,
-    number_of,
-    read_tables,
-    value_of,
-)
+from segkit.curation.check_fields import BOX_NUMBERS, NEEDED, box_of, crowd_of, number_of, value_of
+from segkit.curation.check_tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.findings import NO_OTHERS, Findings, RunAll
+from segkit.formats import coco_instances
 from segkit.formats import coco_tables as coco
-from segkit.formats.coco_masks import MIN_POLYGON_NUMBERS, fault_of, without_slivers
+from segkit.formats.coco_masks import MAX_COORDINATE, fault_of, without_slivers
 from segkit.formats.coco_tables import Entry, ImageId, Place
 from segkit.structures import segmentation_to_rle
 
@@ -71,7 +62,8 @@ def check_instances(
     if folder:
         known = [image.file_name for image in tables.images.values() if image.file_name]
         findings += pictures.orphans(folder, known, "image-orphan")
-    return findings + pictures.twice(digests) + pictures.shared(digests, others)
+    findings += pictures.twice(digests) + pictures.shared(digests, others)
+    return findings if findings.has_errors() else findings + refusals(json_path, coco_instances.read)
 
 
 def measure(segmentation: Any, size_hw: tuple[int, int]) -> MaskMeasure:
@@ -138,40 +130,50 @@ def _check_image(
         path = folder / image.file_name
         look = pictures.look_at(path, Place(path, image.image_id))
         findings += look.findings
-    earlier: dict[str, list[Any]] = {}
+    earlier: set[str] = set()
     for index, annotation in annotations:
-        _check_annotation(annotation, index, image, tables, findings)
-        alike = earlier.setdefault(f"{annotation.get('category_id')} {annotation.get('bbox')}", [])
-        mask = annotation.get("segmentation")
-        if mask and mask in alike:
+        look_alike = _check_annotation(annotation, index, image, tables, findings)
+        if look_alike in earlier:
             place = Place(tables.path, image.image_id, "annotation at index", index)
             findings.tell("mask-twice", place, "an annotation before this one has its category, box and mask")
-        alike.append(mask)
+        elif look_alike:
+            earlier.add(look_alike)
     sizes = {"the JSON": image.size_hw, "the image": look.size_hw}
     pictures.compare_sizes(sizes, look.turned, Place(tables.path, image.image_id), findings)
     return findings, (str(path), look.digest)
 
 
-def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: Tables, findings: Findings) -> None:
+def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: Tables, findings: Findings) -> str:
+    """What is the same for annotations of one category, box and mask; "" where its mask is not sound."""
     name = f"at index {index}" if "id" not in annotation else reprlib.repr(annotation["id"])
     place = f"{Place(tables.path, image.image_id)}, annotation {name}"
     category_of(annotation, tables, place, findings)
     iscrowd = crowd_of(annotation, None, place, findings)
-    area = number_of(annotation, "area", place, findings)
-    box = box_of(annotation, image.size_hw, place, findings, BOX_SLACK_PX)
+    area = number_of(annotation, "area", place, findings, NEEDED)
+    if area is not None and area < 0:
+        findings.tell("area-wrong", place, f"expected 0 or more pixels, got {area:g}")
+        area = None
+    box = box_of(annotation, image.size_hw, place, findings, NEEDED, BOX_SLACK_PX)
     segmentation = value_of(annotation, "segmentation", (*coco.LIST, *coco.OBJECT), place, findings)
     if segmentation is None or image.size_hw is None:
-        return
+        return ""
     sound = _sound_part(segmentation, image.size_hw, place, findings)
     if sound is None:
-        return
-    found = measure(sound, image.size_hw)
+        return ""
+    _check_mask(measure(sound, image.size_hw), None if iscrowd else area, box, place, findings)
+    mask = sound["counts"] if isinstance(sound, dict) else sound
+    return reprlib.repr([annotation.get("category_id"), annotation.get("bbox")]) + repr(mask)
+
+
+def _check_mask(
+    found: MaskMeasure, area: float | None, box: list[float] | None, place: str, findings: Findings
+) -> None:
     if found.area_px == 0:
         findings.tell("segment-empty", place, "its mask has no pixel in the image")
         return
     if found.area_px == 1:
         findings.tell("segment-tiny", place, "its mask has one pixel")
-    if area is not None and not iscrowd and not is_near_area(area, found):
+    if area is not None and not is_near_area(area, found):
         findings.tell("area-wrong", place, f"expected {found.areas[-1]:g} pixels as in the mask, got {area:g}")
     if box is not None and not is_box(box, found):
         left, top, right, bottom = found.boxes_xyxy[-1]
@@ -195,8 +197,10 @@ def _sound_part(segmentation: Any, size_hw: tuple[int, int], place: str, finding
         return kept
     size = kept.get("size") if isinstance(kept, dict) else None
     other = type(size) is list and [*map(type, size)] == [int, int] and size != [*size_hw]
-    short = isinstance(kept, list) and any(isinstance(p, list) and len(p) < MIN_POLYGON_NUMBERS for p in kept)
-    findings.tell("rle-size" if other else "polygon-short" if short else "mask-invalid", place, fault)
+    if isinstance(kept, list) and all(isinstance(polygon, list) and coco.all_finite(polygon) for polygon in kept):
+        if not all(coco.all_finite(polygon, MAX_COORDINATE) for polygon in kept):
+            fault = f"a polygon has a corner more than {MAX_COORDINATE:g} pixels away"
+    findings.tell("rle-size" if other else "mask-invalid", place, fault)
     return None
 
 

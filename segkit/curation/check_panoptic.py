@@ -9,21 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.curation import pictures
-from segkit.curation.check_tables import (
-    ImageEntry,
-    Tables,
-    box_of,
-    category_of,
-    crowd_of,
-    image_of,
-    inside,
-    number_of,
-    read_tables,
-    value_of,
-)
+from segkit.curation.check_fields import OPTIONAL, box_of, crowd_of, inside, number_of, value_of
+from segkit.curation.check_tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.findings import NO_OTHERS, Findings, RunAll
 from segkit.formats import coco_tables as coco
-from segkit.formats import png
+from segkit.formats import coco_panoptic, png
 from segkit.formats.coco_tables import Entry, ImageId, Place
 from segkit.structures import MAX_SEGMENT_ID, VOID, DatasetError, Extent, extents_of_runs
 
@@ -76,11 +66,16 @@ def check_panoptic(
     if folders[1]:
         known = [image.file_name for image in tables.images.values() if image.file_name]
         findings += pictures.orphans(images, known, "image-orphan")
-    return findings + pictures.twice(digests) + pictures.shared(digests, others)
+    findings += pictures.twice(digests) + pictures.shared(digests, others)
+    return findings if findings.has_errors() else findings + refusals(json_path, coco_panoptic.read)
 
 
 def _jobs(tables: Tables) -> Iterator[Job]:
-    """Annotations in the file's order, then images without one; what is wrong with their pairing is told."""
+    """Annotations in the file's order, then images without one; what is wrong with their pairing is told.
+
+    Of an image, its first annotation has the picture to be looked at, and of a PNG, in two annotations of one image,
+    the first has the PNG: all else would be told twice.
+    """
     annotated: set[ImageId] = set()
     pngs: dict[str, object] = {}
     findings = tables.findings
@@ -91,13 +86,12 @@ def _jobs(tables: Tables) -> Iterator[Job]:
         if image is not None and image.image_id in annotated:
             findings.tell("annotation-twice", place, "the image has an annotation before this one")
             image = None
-            known_png = annotation.get("file_name")
-            if isinstance(known_png, str) and known_png in pngs:
-                continue  # of one PNG twice all else would be told twice
         elif image is not None:
             annotated.add(image.image_id)
         png_name = inside(annotation, "file_name", place, findings)
-        if png_name is not None and png_name in pngs:
+        if png_name is not None and png_name in pngs and image is None and pngs[png_name] == image_id:
+            png_name = None
+        elif png_name is not None and png_name in pngs:
             findings.tell("png-name-twice", place, f"{png_name} is the PNG of image {pngs[png_name]!r} too")
         elif png_name is not None:
             pngs[png_name] = image_id
@@ -120,9 +114,10 @@ def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None
         path = str(images / image.file_name)
         look = pictures.look_at(Path(path), Place(Path(path), image.image_id))
         findings += look.findings
-    size_hw = image.size_hw if image else None
-    sizes = {"the JSON": size_hw, "the image": look.size_hw, "the PNG": None}
     image_id = image.image_id if image else _known_id(job.annotation or {})
+    entry = None if image_id is None else tables.images.get(image_id)
+    size_hw = entry.size_hw if entry else None
+    sizes = {"the JSON": size_hw, "the image": look.size_hw, "the PNG": None}
     if job.annotation is not None:
         found = None
         if masks and job.png_name is not None:
@@ -136,7 +131,9 @@ def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None
 def _check_png(path: Path, place: Place, findings: Findings) -> tuple[tuple[int, int] | None, dict[int, Extent] | None]:
     """Size and segments of the PNG as far as it can be read."""
     if not os.path.isfile(path):
-        findings.tell("png-missing", place, "the file does not exist")
+        strange = os.path.exists(path)
+        message = "this is a folder or a device, no file" if strange else "the file does not exist"
+        findings.tell("png-unreadable" if strange else "png-missing", place, message)
         return None, None
     size_hw = None
     try:
@@ -192,8 +189,10 @@ class _Segments:
         category_id = category_of(info, self.tables, place, self.findings)
         isthing = None if category_id is None else self.tables.isthing_of[category_id]
         iscrowd = crowd_of(info, isthing, place, self.findings)
-        area = number_of(info, "area", place, self.findings)
-        box = box_of(info, self.size_hw, place, self.findings)
+        area = number_of(info, "area", place, self.findings, OPTIONAL)
+        box = box_of(info, self.size_hw, place, self.findings, OPTIONAL)
+        if info.get("score") is not None:
+            number_of(info, "score", place, self.findings, OPTIONAL)
         if segment_id is None:
             return
         if category_id is not None and isthing is False and not iscrowd:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import PurePath
 
 from segkit.curation import pictures
 from segkit.curation.findings import NO_OTHERS, Findings, RunAll
@@ -25,7 +26,9 @@ def check_source(source: Source, run_all: RunAll, others: Mapping[bytes, str] = 
     for image_id, number in Counter(image.image_id for image in source.images).items():
         if number > 1:
             findings.tell("image-id-twice", Place(source.root, image_id), f"{number} images have this id")
-    for file_name, number in Counter(image.file_name for image in source.images).items():
+    for line in source.skipped:
+        findings.tell("not-read", source.root, line)
+    for file_name, number in Counter(PurePath(image.file_name).as_posix() for image in source.images).items():
         if number > 1:
             findings.tell("file-name-twice", source.pictures / file_name, f"{number} images have this file")
 
@@ -36,7 +39,8 @@ def check_source(source: Source, run_all: RunAll, others: Mapping[bytes, str] = 
     for told, digest in run_all(check, source.images):
         findings += told
         digests.append(digest)
-    return findings + pictures.twice(digests) + pictures.shared(digests, others)
+    findings += pictures.twice(digests) + pictures.shared(digests, others)
+    return Findings(dict.fromkeys(findings))  # of a damaged volume, every slice tells the same
 
 
 def digests_of_source(source: Source, run_all: RunAll) -> dict[bytes, str]:
@@ -63,7 +67,7 @@ def _check_image(source: Source, image: SourceImage) -> tuple[Findings, tuple[st
             if not annotation.get("area", 1):
                 findings.tell("segment-empty", f"{place}, annotation at index {index}", "its mask has no pixel")
     except (DatasetError, MemoryError, RecursionError) as error:
-        findings.tell("annotation-unreadable", place, str(error) or type(error).__name__)
+        _tell_error("annotation-unreadable", place, error, findings)
     return findings, digest
 
 
@@ -81,8 +85,15 @@ def _look(source: Source, image: SourceImage, findings: Findings) -> tuple[str, 
     try:
         return str(path), pictures.digest_of(source.picture(image))
     except (DatasetError, MemoryError) as error:
-        findings.tell("image-unreadable", place, str(error) or type(error).__name__)
+        _tell_error("image-unreadable", place, error, findings)
         return str(path), None
+
+
+def _tell_error(code: str, place: Place, error: Exception, findings: Findings) -> None:
+    """At the error's own place, a file, where it has one."""
+    where = getattr(error, "where", "")
+    message = str(error).removeprefix(f"{where}: ") if where else str(error)
+    findings.tell(code, where or place, message or type(error).__name__)
 
 
 def _check_segmentation(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segkit.curation.check_fields import inside, value_of
 from segkit.curation.findings import Findings
 from segkit.formats import coco_tables as coco
 from segkit.formats import files
-from segkit.formats.coco_tables import MISSING, TYPE_NAMES, Entry, ImageId, Place
+from segkit.formats.coco_tables import Entry, ImageId, Place
 from segkit.structures import DatasetError
 
-BOX_NUMBERS = 4
 MAX_PIXELS = 2**32 - 1  # what pycocotools counts to
 
 
@@ -61,71 +63,27 @@ def read_tables(path: Path, panoptic: bool) -> Tables | Findings:
     _read_categories(_table(content, "categories", tables), tables, panoptic)
     _read_images(_table(content, "images", tables), tables)
     tables.annotations = _table(content, "annotations", tables)
+    if tables.images and content.get("annotations") == []:
+        tables.findings.tell("annotations-empty", path, f"`annotations` is empty, `images` has {len(tables.images)}")
     return tables
 
 
-def value_of(entry: Entry, key: str, types: tuple[type, ...], place: object, findings: Findings) -> Any:
-    """`entry[key]`, None with a finding where it is missing or of another type (a bool is no number)."""
-    value = entry.get(key, MISSING)
-    if type(value) in types:
-        return value
-    expected = " or ".join(TYPE_NAMES[kind] for kind in types)
-    if value is MISSING:
-        findings.tell("key-missing", place, f"expected `{key}`, {expected}, got none")
-    else:
-        findings.tell("type-wrong", place, f"expected `{key}` to be {expected}, got {reprlib.repr(value)}")
-    return None
-
-
-def number_of(entry: Entry, key: str, place: object, findings: Findings) -> float | None:
-    """`entry[key]`, a finite number; None with a finding otherwise. A key that is missing is told as optional."""
-    if key not in entry:
-        findings.tell("key-missing-optional", place, f"expected `{key}`, got none")
-        return None
-    value: float | None = value_of(entry, key, coco.NUMBER, place, findings)
-    if value is not None and not -coco.LARGEST <= value <= coco.LARGEST:
-        findings.tell("number-not-finite", place, f"`{key}` is {reprlib.repr(value)}")
-        return None
-    return value
-
-
-def box_of(
-    entry: Entry, size_hw: tuple[int, int] | None, place: object, findings: Findings, slack_px: float = 0
-) -> list[float] | None:
-    """`entry["bbox"]`, four numbers inside the image; None with a finding otherwise."""
-    if "bbox" not in entry:
-        findings.tell("key-missing-optional", place, "expected `bbox`, got none")
-        return None
-    box: list[float] | None = value_of(entry, "bbox", coco.LIST, place, findings)
-    if box is None:
-        return None
-    if not {*map(type, box)} <= {*coco.NUMBER} or len(box) != BOX_NUMBERS:
-        findings.tell("box-invalid", place, f"expected [x, y, width, height], got {reprlib.repr(box)}")
-    elif not coco.all_finite(box):
-        findings.tell("number-not-finite", place, f"`bbox` is {reprlib.repr(box)}")
-    elif min(box[2:]) < 0:
-        findings.tell("box-invalid", place, f"width and height must not be negative, got {box}")
-    elif size_hw is not None and (
-        min(box[:2]) < -slack_px or box[0] + box[2] > size_hw[1] + slack_px or box[1] + box[3] > size_hw[0] + slack_px
-    ):
-        findings.tell("box-outside", place, f"{box} in an image of {size_hw[0]} x {size_hw[1]} (height x width)")
-    else:
-        return box
-    return None
-
-
-def crowd_of(entry: Entry, isthing: bool | None, place: object, findings: Findings) -> bool:
-    """`entry["iscrowd"]`, False where it is unsound; told, too, where stuff has it."""
-    if "iscrowd" not in entry:
-        findings.tell("key-missing-optional", place, "expected `iscrowd`, got none")
-        return False
-    value = entry["iscrowd"]
-    if type(value) not in (int, bool) or value not in (0, 1):
-        findings.tell("iscrowd-invalid", place, f"`iscrowd` is {reprlib.repr(value)}")
-        return False
-    if value and isthing is False:
-        findings.tell("crowd-of-stuff", place, f"category {entry.get('category_id')!r} is stuff, `iscrowd` is 1")
-    return bool(value)
+def refusals(path: Path, read: Callable[[Path], object]) -> Findings:
+    """What else keeps the JSON from being used: what its reader `read` refuses, and numbers that are no JSON."""
+    findings = Findings()
+    try:
+        read(path)
+        strange = _no_json(path)
+    except (DatasetError, MemoryError, RecursionError) as error:
+        where = getattr(error, "where", "") or path
+        findings.tell("annotation-unreadable", where, _without_place(error, where))
+        return findings
+    if strange:
+        message = (
+            f"JSON has no {' and no '.join(sorted({*strange}))}, found {len(strange)} times: other tools refuse it"
+        )
+        findings.tell("number-not-finite", path, message)
+    return findings
 
 
 def category_of(entry: Entry, tables: Tables, place: object, findings: Findings) -> int | None:
@@ -148,20 +106,6 @@ def image_of(annotation: Entry, index: int, tables: Tables, findings: Findings) 
         message = "the annotation has this image_id, `images` has not"
         findings.tell("annotation-without-image", Place(tables.path, image_id), message)
     return tables.images.get(image_id)
-
-
-def inside(entry: Entry, key: str, place: object, findings: Findings) -> str | None:
-    """The file name `entry[key]`, None with a finding where it is none or leads out of its folder."""
-    name: str | None = value_of(entry, key, coco.TEXT, place, findings)
-    if name is None:
-        return None
-    try:
-        coco.check_inside(name, key, "")
-        name.encode("utf-8", "surrogateescape")
-    except (DatasetError, UnicodeEncodeError) as error:
-        findings.tell("name-outside", place, str(error))
-        return None
-    return name
 
 
 def is_size(height: Any, width: Any) -> bool:
@@ -200,10 +144,13 @@ def _kind_of(content: Any) -> str:
 def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> None:
     findings, names = tables.findings, dict[str, int]()
     for index, entry in enumerate(entries):
-        where = f"{tables.path}, category {entry.get('id', f'at index {index}')!r}"
+        where = f"{tables.path}, category {reprlib.repr(entry['id']) if 'id' in entry else f'at index {index}'}"
+        known = len(findings)
         category_id = value_of(entry, "id", coco.INTEGER, where, findings)
         name = value_of(entry, "name", coco.TEXT, where, findings)
-        isthing = _isthing(entry, where, findings) if panoptic else True
+        isthing = _isthing(entry, where, findings) if panoptic or "isthing" in entry else True
+        if len(findings) == known:
+            _try_category(entry, where, findings)
         if name is not None and name in names:
             findings.tell("category-name-twice", where, f"category {names[name]!r} is called {name!r} too")
         elif name is not None:
@@ -212,6 +159,14 @@ def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> No
             findings.tell("category-id-twice", where, "expected distinct category ids")
         elif category_id is not None:
             tables.isthing_of[category_id] = isthing
+
+
+def _try_category(entry: Entry, where: str, findings: Findings) -> None:
+    """What the readers refuse besides: colors, names and ids that cannot be held."""
+    try:
+        coco.categories_of({"categories": [entry]}, Path(), all_things="isthing" not in entry)
+    except DatasetError as error:
+        findings.tell("type-wrong", where, error.problem)
 
 
 def _isthing(entry: Entry, where: str, findings: Findings) -> bool | None:
@@ -256,5 +211,13 @@ def _size_of(entry: Entry, place: object, findings: Findings) -> tuple[int, int]
     return height, width
 
 
-def _without_place(error: BaseException, path: Path) -> str:
+def _no_json(path: Path) -> list[str]:
+    """Every NaN and Infinity in the file, which Python's parser takes for numbers."""
+    content, found = files.read_bytes(path), list[str]()
+    if b"NaN" in content or b"Infinity" in content:
+        json.loads(content, parse_constant=found.append)
+    return found
+
+
+def _without_place(error: Exception, path: object) -> str:
     return str(error).removeprefix(f"{path}: ") or "not enough memory"

@@ -9,9 +9,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from segkit.formats import files
+from segkit.structures import DatasetError
 
 NO_OTHERS: Mapping[bytes, str] = MappingProxyType({})  # pictures of another split, by digest
 ERROR, WARNING, NOTE = "error", "warning", "note"
+KEYS = {"code", "severity", "place", "message", "remedy"}  # of a finding in a file
 MAX_CHARACTERS = 1000  # of a place or a message: names in a file may be as long as the file
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,6 +49,7 @@ RULES = {
     "dataset-empty": Rule(ERROR, "there is no image", "check the path and the split"),
     "dataset-unreadable": Rule(ERROR, "the layout of the dataset cannot be read", "correct what is told"),
     "folder-missing": Rule(ERROR, "a folder does not exist", "check the path"),
+    "not-read": Rule(NOTE, "a part of the dataset that is left out on purpose", "see that it is meant"),
     # Categories
     "categories-empty": Rule(ERROR, "there is no category", "list the categories"),
     "category-id-twice": Rule(ERROR, "two categories have one id", "give each its own"),
@@ -71,6 +74,7 @@ RULES = {
     "image-shared": Rule(ERROR, "another split has an image of the same pixels", "keep it in one split only"),
     "size-differs": Rule(ERROR, "image, entry and mask differ in size", "correct the entry, or export the mask again"),
     # Annotations
+    "annotations-empty": Rule(ERROR, "there are images, and no annotation at all", "check the path and the split"),
     "image-without-annotation": Rule(ERROR, "an image has no annotation", f"annotate it; {FIX}"),
     "annotation-without-image": Rule(ERROR, "an annotation has no image entry", f"add the entry; {FIX} by dropping"),
     "annotation-twice": Rule(ERROR, "an image has two annotations", "keep one"),
@@ -151,6 +155,15 @@ def write_findings(path: Path, findings: Iterable[Finding]) -> None:
     """A JSON list of `Finding.to_json`, whole or not at all."""
     content: list[dict[str, Any]] = [finding.to_json() for finding in findings]
     files.dump_json(path, content)
+
+
+def is_findings(path: Path) -> bool:
+    """Whether the file is what `write_findings` writes; False where there is none, or it cannot be read."""
+    try:
+        content = files.load_json(path) if files.read_bytes(path, 1) == b"[" else None
+    except (DatasetError, MemoryError):
+        return False
+    return type(content) is list and all(type(entry) is dict and {*entry} == KEYS for entry in content)
 
 
 def _printable(text: str) -> str:

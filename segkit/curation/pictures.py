@@ -4,31 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segkit.curation.findings import Findings, RunAll
+from segkit.formats import coco_tables as coco
 from segkit.formats import files, png
-from segkit.formats.pictures import DEEP_MODES, SWAPPING, UPRIGHT, is_deep, is_tiff, open_picture, picture_size
+from segkit.formats.pictures import DAMAGED, TURNS, UPRIGHT, is_deep, is_tiff, open_picture
 from segkit.structures import DatasetError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 PNG_KINDS, PNG_DEPTHS = {*png.KINDS.values()}, (1, 2, 4, 8, 16)
 DIGEST_BYTES = 16
-DAMAGED = (OSError, ValueError, SyntaxError, EOFError, struct.error, MemoryError)
 
 
 @dataclass
 class Look:
-    """What decoding a picture said. size_hw: turned as EXIF says, None where it does not decode. digest: of its pixels,
-    None too for a picture of one colour, which says nothing."""
+    """What decoding a picture said. size_hw: turned as EXIF says, None where it does not decode. digest: of its RGB
+    pixels, turned and of 8 bits, as `formats.pictures.read_picture` has them; None for a picture of one colour, which
+    says nothing."""
 
     findings: Findings = field(default_factory=Findings)
     size_hw: tuple[int, int] | None = None
@@ -53,7 +53,9 @@ def look_at(path: Path, place: object) -> Look:
     except UnidentifiedImageError:
         kind = "a TIFF of a kind that is not read" if is_tiff(path) else "no format that is known"
         look.findings.tell("image-unreadable", place, f"the image does not decode: {kind}")
-    except (DatasetError, *DAMAGED) as error:
+    except DatasetError as error:
+        look.findings.tell("image-unreadable", place, error.problem)
+    except DAMAGED as error:
         look.findings.tell("image-unreadable", place, f"the image does not decode: {error}")
     return look
 
@@ -90,7 +92,7 @@ def find_pictures(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
 def orphans(folder: Path, known: Collection[str], code: str, suffixes: tuple[str, ...] = SUFFIXES) -> Findings:
     """Files of the folder that no entry names, as findings of this code."""
     findings = Findings()
-    normal = {os.path.normpath(name.replace("\\", "/")).replace(os.sep, "/") for name in known}
+    normal = {PurePath(name).as_posix() for name in known}
     for name in find_pictures(folder, suffixes):
         if name not in normal:
             findings.tell(code, folder / name, "no entry names this file")
@@ -121,16 +123,15 @@ def shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, s
 def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, str]:
     """The first picture of every digest of another split.
 
-    against: a folder of pictures; or a COCO JSON, whose pictures are then in `pictures`, this split's folder.
-    Raises DatasetError where it is neither, or pictures of the JSON are elsewhere.
+    against: a folder of pictures, of which those in `pictures`, this split's folder, do not count; or a COCO JSON, whose
+    pictures are then in `pictures`. Raises DatasetError where it is neither, has no picture, or pictures of the JSON are
+    elsewhere.
     """
-    paths = _pictures_of_json(against, pictures) if os.path.isfile(against) else []
-    if os.path.isdir(against):
-        if os.path.isdir(pictures) and os.path.samefile(against, pictures):
-            remedy = "splits in one folder are parted by their JSONs: give the other's"
-            raise DatasetError("the other split has the same folder of images", where=against, remedy=remedy)
-        paths = [against / name for name in find_pictures(against)]
-    elif not os.path.isfile(against):
+    if os.path.isfile(against):
+        paths = _pictures_of_json(against, pictures)
+    elif os.path.isdir(against):
+        paths = _pictures_beside(against, pictures)
+    else:
         raise DatasetError("expected a folder of images or a JSON", where=against, remedy="check the path")
     found: dict[bytes, str] = {}
     for path, digest in zip(paths, run_all(_digest, paths), strict=True):
@@ -140,10 +141,12 @@ def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, st
 
 
 def digest_of(pixels: NDArray[np.uint8]) -> bytes | None:
-    """Of (H, W, 3) uint8 pixels of a picture that has no file; None where all are equal."""
-    if (pixels == pixels[:1, :1]).all():
+    """Of (H, W, 3) uint8 pixels; None where all are equal."""
+    if (pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():
         return None
-    return hashlib.blake2b(str(pixels.shape).encode() + pixels.tobytes(), digest_size=DIGEST_BYTES).digest()
+    digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=DIGEST_BYTES)
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
 
 
 def _decode(path: Path, look: Look, place: object) -> None:
@@ -151,46 +154,50 @@ def _decode(path: Path, look: Look, place: object) -> None:
         if image.format == "PNG":
             png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checksums, which Pillow passes over
         deep = is_deep(image)
-        orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)  # load() turns a TIFF, and forgets it
-        if deep or image.format == "TIFF":
-            open_picture(path)  # which refuses some that Pillow decodes
-        image.load()
-        look.size_hw = picture_size(path)
-        look.turned = orientation in range(UPRIGHT + 1, max(SWAPPING) + 1)
-        if look.turned:
-            look.findings.tell("image-turned", place, f"its EXIF orientation is {orientation}")
-        if deep:
-            look.findings.tell("image-deep", place, "its channels have more than 8 bits")
-        look.digest = _digest_of(image)
+        picture = open_picture(path)
+        # load() turns a TIFF, and forgets it; of a PNG, EXIF may come after the pixels.
+        orientation = _orientation(image if deep or image.format == "TIFF" else picture)
+    look.size_hw = picture.height, picture.width
+    look.turned = orientation in TURNS
+    if look.turned:
+        look.findings.tell("image-turned", place, f"its EXIF orientation is {orientation}")
+    if deep:
+        look.findings.tell("image-deep", place, "its channels have more than 8 bits")
+    look.digest = digest_of(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
 
 
-def _digest_of(image: Image.Image) -> bytes | None:
-    if image.mode in DEEP_MODES:
-        values = np.asarray(image)
-        flat, content = bool((values == values[0, 0]).all()), values.tobytes()
-    else:
-        extrema = image.getextrema()
-        flat = all(low == high for low, high in (extrema if isinstance(extrema[0], tuple) else (extrema,)))
-        content = b"" if flat else image.tobytes()
-    if flat:
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except DAMAGED:  # the pixels may well be whole
         return None
-    digest = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=DIGEST_BYTES)
-    digest.update(bytes(image.getpalette() or ()) if image.mode == "P" else b"")
-    digest.update(content)
-    return digest.digest()
 
 
 def _digest(path: Path) -> bytes | None:
     return look_at(path, path).digest
 
 
+def _pictures_beside(folder: Path, own: Path) -> list[Path]:
+    """The pictures in the folder, but where it holds `own`, those in there."""
+    real, own = Path(os.path.realpath(folder)), Path(os.path.realpath(own))
+    names = find_pictures(folder)
+    if own.is_relative_to(real):
+        names = [name for name in names if not (real / name).is_relative_to(own)]
+    if not names:
+        remedy = "splits in one folder are parted by their JSONs: give the other's"
+        raise DatasetError("expected pictures of another split, found none but this one's", where=folder, remedy=remedy)
+    return [folder / name for name in names]
+
+
 def _pictures_of_json(path: Path, pictures: Path) -> list[Path]:
     content = files.load_json(path)
     entries = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not entries:
         raise DatasetError("expected a COCO JSON with `images`", where=path)
-    names = [entry.get("file_name") for entry in entries if isinstance(entry, dict)]
-    paths = [pictures / name for name in names if isinstance(name, str) and "\0" not in name]
+    names = [coco.field(entry, "file_name", coco.TEXT, path) for entry in coco.objects(entries, "`images`", path)]
+    for name in names:
+        coco.check_inside(name, "file_name", path)
+    paths = [pictures / name for name in names]
     absent = [found for found in paths if not os.path.isfile(found)]
     if absent:
         problem = f"{len(absent)} of its {len(paths)} images are not in {pictures}, {absent[0].name} for one"

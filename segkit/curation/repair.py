@@ -1,4 +1,4 @@
-"""What repairs of COCO datasets have in common: a copy below a folder of its own, whole or not at all."""
+"""What repairs of COCO datasets have in common: the tables of the JSON, what is told, a copy whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,56 +6,61 @@ import math
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segkit.curation.check_tables import read_tables
+from segkit.curation.findings import Findings
+from segkit.curation.repair_ids import Ids, with_integer_ids, with_integers, without_copies
 from segkit.formats import coco_tables as coco
 from segkit.formats import files
 from segkit.formats.coco_tables import Entry
 from segkit.structures import DatasetError
 
-
-def load(path: Path) -> Entry:
-    """The object in the JSON, with the three tables as lists; DatasetError where it has none to repair."""
-    content = coco.load(path)
-    for key in ("images", "annotations", "categories"):
-        coco.field(content, key, coco.LIST, path)
-    return content
+INTEGERS = {"images": ("height", "width"), "categories": ("isthing",), "annotations": ("iscrowd",)}
+COPIES = "each is a copy of an earlier one"
+NO_IMAGE = "`images` has not their image_id"
+NO_CATEGORY = "`categories` has not their category_id"
 
 
-def store(path: Path, content: Entry) -> None:
-    """Write the JSON; NaN and infinity, which JSON has not, become null."""
+class Told(Counter[tuple[str, str, str]]):
+    """How many of what, and why: (`dropped`, `segments`, `they have no pixel`)."""
+
+    def lines(self) -> list[str]:
+        """A line for each that happened at all."""
+        return [f"{verb} {number} of the {what}: {why}" for (verb, what, why), number in self.items() if number]
+
+
+def load(path: Path, panoptic: bool, told: Told) -> Entry:
+    """The object in the JSON; its three tables without copies, and ids and sizes that are integers, written as text or
+    as a float, as integers. NaN and infinity, which JSON has not, are None.
+
+    Annotations whose image_id surely no image has are dropped. DatasetError where the JSON cannot be read, is of
+    another kind, or nested too deep to be written again.
+    """
+    tables = read_tables(path, panoptic)
+    if isinstance(tables, Findings):
+        raise DatasetError(tables[0].message, where=path, remedy="give the right --format and file")
     try:
-        files.dump_json(path, _finite(content))
+        content: Entry = _finite(coco.load(path))
     except RecursionError:
-        raise DatasetError("expected JSON, got a nesting too deep to be written", where=path) from None
-
-
-def without_copies(entries: list[Any], key: str) -> list[Any]:
-    """The entries but those equal to an earlier one; only entries of equal `key` are compared."""
-    earlier: dict[Any, list[Any]] = {}
-    kept = []
-    for entry in entries:
-        value = key_of(entry, key)
-        alike = earlier.setdefault(value, []) if value is not None else []
-        if entry not in alike:
-            alike.append(entry)
-            kept.append(entry)
-    return kept
-
-
-def key_of(entry: Any, key: str) -> int | str | None:
-    """`entry[key]` where it is an id."""
-    value = entry.get(key) if type(entry) is dict else None
-    return value if type(value) in coco.IMAGE_ID else None
-
-
-def isthing_by_id(content: Entry) -> dict[int, Any]:
-    """`isthing`, as it is, of every category that has an id."""
-    entries = [entry for entry in content["categories"] if type(entry) is dict and type(entry.get("id")) is int]
-    return {entry["id"]: entry.get("isthing") for entry in entries}
+        raise DatasetError("the JSON is nested too deep to be written again", where=path) from None
+    for key, integers in INTEGERS.items():
+        content[key] = [with_integers(entry, *integers) for entry in coco.field(content, key, coco.LIST, path)]
+    for key, types in (("images", coco.IMAGE_ID), ("categories", coco.INTEGER)):
+        entries = with_integer_ids(content[key], types)
+        content[key] = without_copies(entries, "id")
+        told["dropped", key, COPIES] += len(entries) - len(content[key])
+    image_ids = Ids.of_table(content["images"], coco.IMAGE_ID, content["annotations"], "image_id")
+    read = [image_ids.in_entry(annotation, "image_id") for annotation in content["annotations"]]
+    kept = image_ids.without_strangers(read, "image_id")
+    told["dropped", "annotations", NO_IMAGE] += len(read) - len(kept)
+    content["annotations"] = without_copies(kept, "image_id" if panoptic else "id")
+    told["dropped", "annotations", COPIES] += len(kept) - len(content["annotations"])
+    return content
 
 
 def flagged(entry: Entry) -> Entry:
@@ -66,21 +71,27 @@ def flagged(entry: Entry) -> Entry:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill: it becomes `path` at the end of the block, and is removed on an error. DatasetError where
-    `path` is there and not an empty folder, or cannot be written."""
+    """A folder to fill: it becomes `path`, or what that links to, at the end of the block, and is removed on an error.
+    DatasetError where `path` is there and not an empty folder, or cannot be written."""
     if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
         raise DatasetError("expected an empty or new folder", where=path, remedy="name another one")
-    neighbour = path.absolute().with_name(f".{secrets.token_hex(8)}.tmp")
+    real = Path(os.path.realpath(path))
+    neighbour = real.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         neighbour.mkdir(parents=True)
         yield neighbour
-        if path.is_dir():
-            path.rmdir()
-        os.replace(neighbour, path)
+        if real.is_dir():
+            real.rmdir()
+        os.replace(neighbour, real)
     except OSError as error:
         raise DatasetError(f"the copy cannot be written: {error}", where=path) from None
     finally:
         shutil.rmtree(neighbour, ignore_errors=True)
+
+
+def store(path: Path, content: Entry) -> None:
+    """Write the JSON."""
+    files.dump_json(path, content)
 
 
 def _finite(content: Any) -> Any:

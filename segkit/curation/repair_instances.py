@@ -7,64 +7,85 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from segkit.curation.check_instances import BOX_SLACK_PX, is_box, is_inside, is_near_area, measure
+from segkit.curation.check_instances import BOX_SLACK_PX, MaskMeasure, is_box, is_inside, is_near_area, measure
 from segkit.curation.check_tables import is_size
 from segkit.curation.findings import RunAll
-from segkit.curation.repair import flagged, isthing_by_id, key_of, load, new_folder, store, without_copies
+from segkit.curation.repair import NO_CATEGORY, Told, flagged, load, new_folder, store
+from segkit.curation.repair_ids import Ids, agreed, key_of, with_integer_ids
 from segkit.formats import coco_tables as coco
 from segkit.formats.coco_masks import fault_of, without_slivers
 from segkit.formats.coco_tables import Entry, ImageId
 from segkit.structures import segmentation_to_rle
 
-Sizes = Mapping[ImageId, tuple[Any, Any]]
+Sizes = Mapping[ImageId, tuple[Any, ...]]
+SHORT = "dropped", "polygons", "they have fewer than three points"
+NO_POLYGON = "dropped", "annotations", "none of their polygons has three points"
+NO_PIXEL = "dropped", "annotations", "their masks have no pixel in the image"
+CUT_OFF = "cut off", "masks", "they reach beyond the image"
 
 
-def repair_instances(json_path: Path, output: Path, run_all: RunAll) -> Path:
-    """Write a repaired copy of the JSON below `output`, an empty or new folder; its path.
+def repair_instances(json_path: Path, output: Path, run_all: RunAll) -> tuple[Path, list[str]]:
+    """Write a repaired copy of the JSON below `output`, an empty or new folder; its path, and lines on what was lost.
 
-    Boxes, and areas of all but crowds, are counted in the masks where they are off. Dropped are copies of entries,
-    annotations without image, category or pixel, and polygons of fewer than three points. Masks that reach beyond the
-    image are cut off, and become run lengths. Annotations without an id get one.
+    Boxes, and areas of all but crowds, are counted in the masks where they are off. Ids that are integers written as
+    text or floats become integers. Dropped are copies of entries, annotations without image, category or pixel, and
+    polygons of fewer than three points. Masks that reach beyond the image are cut off, and become run lengths.
+    Annotations without an id get one. What cannot be known stays as it is: annotations whose ids are of a wrong type,
+    or that a damaged table may have, masks of an image with two sizes.
 
-    The original is only read. DatasetError where the JSON cannot be read, or `output` is not empty or cannot be
-    written; nothing is left there then.
+    The original is only read. DatasetError where the JSON cannot be read or is of another kind, or `output` is not
+    empty or cannot be written; nothing is left there then.
     """
-    content = load(json_path)
-    tables = {key: without_copies(content[key], "id") for key in ("images", "categories", "annotations")}
-    sizes = {e["id"]: (e.get("height"), e.get("width")) for e in tables["images"] if key_of(e, "id") is not None}
-    categories = isthing_by_id(content)
+    told = Told()
+    content = load(json_path, False, told)
+    annotations = with_integer_ids(content["annotations"], coco.INTEGER)
+    category_ids = Ids.of_table(content["categories"], coco.INTEGER, annotations, "category_id")
+    annotations = [category_ids.in_entry(annotation, "category_id") for annotation in annotations]
+    kept = category_ids.without_strangers(annotations, "category_id")
+    told["dropped", "annotations", NO_CATEGORY] += len(annotations) - len(kept)
+    sizes = agreed(content["images"], ("height", "width"))
 
-    def mend(annotation: Any) -> Any:
-        return _mended(annotation, sizes, categories)
+    def mend(annotation: Any) -> tuple[Any, Told]:
+        lost = Told()
+        return _mended(annotation, sizes, lost), lost
 
-    mended = [annotation for annotation in run_all(mend, tables["annotations"]) if annotation is not None]
-    tables["annotations"] = _numbered(mended)
+    mended = []
+    for annotation, lost in run_all(mend, kept):
+        told.update(lost)
+        if annotation is not None:
+            mended.append(annotation)
     with new_folder(output) as folder:
-        store(folder / json_path.name, {**content, **tables})
-    return output / json_path.name
+        store(folder / json_path.name, {**content, "annotations": _numbered(mended)})
+    return output / json_path.name, told.lines()
 
 
-def _mended(annotation: Any, sizes: Sizes, categories: Mapping[int, Any]) -> Any:
+def _mended(annotation: Any, sizes: Sizes, lost: Told) -> Any:
     """The annotation, mended as far as its mask can be decoded; None where it is to be dropped."""
-    image_id, category_id = key_of(annotation, "image_id"), key_of(annotation, "category_id")
-    if image_id is None or category_id is None:
-        return annotation
-    if image_id not in sizes or category_id not in categories:
-        return None
-    size_hw, segmentation = sizes[image_id], annotation.get("segmentation")
-    if not is_size(*size_hw) or type(segmentation) not in (list, dict):
+    image_id = key_of(annotation, "image_id")
+    size_hw = sizes.get(image_id) if image_id is not None else None
+    segmentation = annotation.get("segmentation") if size_hw and is_size(*size_hw) else None
+    if size_hw is None or not segmentation or type(segmentation) not in (list, dict):
         return annotation
     kept = without_slivers(segmentation)
     if not kept:
+        lost[NO_POLYGON] += 1
         return None
     if fault_of(kept, size_hw):
         return annotation
-    if not is_inside(kept, size_hw):
+    lost[SHORT] += len(segmentation) - len(kept)
+    inside = is_inside(kept, size_hw)
+    if not inside:
         kept = segmentation_to_rle(kept, size_hw)
     found = measure(kept, size_hw)
     if not found.area_px:
+        lost[NO_PIXEL] += 1
         return None
-    mended = {**flagged(annotation), "segmentation": kept}
+    lost[CUT_OFF] += not inside
+    return _remeasured({**flagged(annotation), "segmentation": kept}, found, size_hw)
+
+
+def _remeasured(annotation: Entry, found: MaskMeasure, size_hw: tuple[int, int]) -> Entry:
+    mended = {**annotation}
     if not (mended["iscrowd"] == 1 and _is_finite(mended, "area")) and not is_near_area(mended.get("area"), found):
         mended["area"] = found.areas[-1]
     if not is_box(mended.get("bbox"), found) or not _box_inside(mended["bbox"], size_hw):

@@ -35,7 +35,7 @@ class Sample:
 
 
 class CopyPaste:
-    """Pastes a random subset of another record's instances, augmented like it, onto a sample.
+    """Pastes a random subset of a random record's instances, augmented like it, onto a sample; it may be its own.
 
     The subset has 1..N of its N instances, each number equally likely; crowds are no instances and stay where they are.
     Nothing is blended: the paper finds no difference (section 4.1 and its appendix).

@@ -13,7 +13,23 @@ from segkit.data.catalog import Dataset
 from segkit.structures import ConfigError
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}
+FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")  # of images in the network
+SAMPLINGS = ("choice", "range")
+CROPS = {  # INPUT.CROP.TYPE: what its SIZE must be
+    "relative": "height and width as shares of the image, above 0 and up to 1",
+    "relative_range": "the least height and width as shares of the image, above 0 and up to 1",
+    "absolute": "height and width in pixels",
+    "absolute_range": "the least and the largest side in pixels",
+}
 SMALL_WHOLE_BYTES = ("RGB", "BGR", "L")  # image formats of uint8 whose channels can be jittered
+
+
+class SafeCrop(T.RandomCrop):
+    """Detectron2's crop, of at least one pixel: a share of a small image may round to none."""
+
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        height, width = super().get_crop_size(image_size)
+        return max(height, 1), max(width, 1)
 
 
 def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) -> list[T.Augmentation]:
@@ -24,14 +40,14 @@ def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) ->
     CROP.SINGLE_CATEGORY_MAX_AREA looks at. Raises ConfigError for a value out of range or keys that contradict.
     """
     given = cfg.INPUT
+    _check(given.FORMAT in FORMATS, "INPUT.FORMAT", f"one of {', '.join(FORMATS)}", given.FORMAT)
     if not is_train:
         return [T.ResizeShortestEdge(given.MIN_SIZE_TEST, given.MAX_SIZE_TEST, "choice")]
     augmentations: list[T.Augmentation] = [_crop(cfg, has_semantics)] if given.CROP.ENABLED else []
     if given.LSJ.ENABLED:
         augmentations.append(_large_scale_jitter(cfg))
     else:
-        sizes = given.MIN_SIZE_TRAIN, given.MAX_SIZE_TRAIN, given.MIN_SIZE_TRAIN_SAMPLING
-        augmentations.append(T.ResizeShortestEdge(*sizes))
+        augmentations.append(_resize(cfg))
     augmentations += _flips(given.RANDOM_FLIP)
     color = given.COLOR_JITTER
     spreads = {key: float(color[key]) for key in ("BRIGHTNESS", "CONTRAST", "SATURATION")}
@@ -59,9 +75,11 @@ def _crop(cfg: Any, has_semantics: bool) -> T.Augmentation:
         raise ConfigError(
             "INPUT.CROP and INPUT.LSJ are both enabled, and the latter crops too", remedy="disable one of them"
         )
+    _check(crop.TYPE in CROPS, "INPUT.CROP.TYPE", f"one of {', '.join(CROPS)}", crop.TYPE)
+    _check(_is_crop_size(crop.TYPE, crop.SIZE), "INPUT.CROP.SIZE", CROPS[crop.TYPE], crop.SIZE)
     largest = crop.get("SINGLE_CATEGORY_MAX_AREA", 1.0)  # a key of Detectron2's DeepLab project
     if largest == 1.0:
-        return T.RandomCrop(crop.TYPE, crop.SIZE)
+        return SafeCrop(crop.TYPE, crop.SIZE)
     if not has_semantics:
         raise ConfigError(
             "looks at semantic maps, which the training dataset has not",
@@ -70,6 +88,28 @@ def _crop(cfg: Any, has_semantics: bool) -> T.Augmentation:
         )
     ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
     return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, crop.SIZE, largest, ignored)
+
+
+def _is_crop_size(kind: str, size: Any) -> bool:
+    if not isinstance(size, (list, tuple)) or len(size) != 2:
+        return False
+    if kind.startswith("relative"):
+        return all(type(side) in (int, float) and 0 < side <= 1 for side in size)
+    whole = all(type(side) is int and side > 0 for side in size)
+    return whole and (kind == "absolute" or size[0] <= size[1])
+
+
+def _resize(cfg: Any) -> T.Augmentation:
+    given = cfg.INPUT
+    sampling, sizes = given.MIN_SIZE_TRAIN_SAMPLING, given.MIN_SIZE_TRAIN
+    sizes = [*sizes] if isinstance(sizes, (list, tuple)) else [sizes]
+    whole = bool(sizes) and all(type(size) is int and size >= 0 for size in sizes)
+    _check(whole, "INPUT.MIN_SIZE_TRAIN", "one or more lengths in pixels, 0 for no resize", given.MIN_SIZE_TRAIN)
+    _check(sampling in SAMPLINGS, "INPUT.MIN_SIZE_TRAIN_SAMPLING", f"one of {', '.join(SAMPLINGS)}", sampling)
+    two = sampling == "choice" or (len(sizes) == 2 and sizes[0] <= sizes[1])
+    _check(two, "INPUT.MIN_SIZE_TRAIN", "a least and a largest length with the sampling range", given.MIN_SIZE_TRAIN)
+    _check(given.MAX_SIZE_TRAIN > 0, "INPUT.MAX_SIZE_TRAIN", "a length above 0", given.MAX_SIZE_TRAIN)
+    return T.ResizeShortestEdge(given.MIN_SIZE_TRAIN, given.MAX_SIZE_TRAIN, sampling)
 
 
 def _large_scale_jitter(cfg: Any) -> T.Augmentation:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from segkit.structures import IGNORE_LABEL, CategorySet, ConfigError, DatasetErr
 
 Record = dict[str, Any]
 
+NAME = re.compile(r"\w[\w.-]*")
 PANOPTIC_METRICS = ("panoptic_quality", "mask_ap", "semantic_iou")
 
 
@@ -60,8 +63,11 @@ def register_dataset(name: str, load: Callable[[], Dataset], categories: Categor
     """Make `name` known to segkit and to Detectron2's DatasetCatalog; nothing is read before it is asked for.
 
     categories: where they are known without reading, so that a model can be used without its dataset.
-    A name that segkit registered before is replaced; ConfigError where it is somebody else's.
+    A name that segkit registered before is replaced; ConfigError where it is somebody else's, or could not be the name
+    of a folder: results lie in one.
     """
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise ConfigError(f"expected a dataset's name of letters, digits and _ . -, got {name!r}", where="DATASETS")
     if name in DatasetCatalog and name not in _loaders:
         raise ConfigError(f"the dataset name {name!r} is taken by Detectron2", remedy="choose another name")
     if name in _loaders:
@@ -116,13 +122,19 @@ def load_all(names: Sequence[str]) -> list[Dataset]:
         raise ConfigError("DATASETS.TRAIN and DATASETS.TEST name no dataset", remedy="pass --config-file")
     datasets = [load_dataset(name) for name in names]
     for other in datasets[1:]:
-        if other.categories != datasets[0].categories:
+        if difference := first_difference(datasets[0].categories, other.categories):
             raise ConfigError(
-                f"the datasets {datasets[0].name} and {other.name} have different categories",
+                f"the datasets {datasets[0].name} and {other.name} have different categories: {difference}",
                 where="DATASETS",
                 remedy="train and test on datasets with one set of categories",
             )
     return datasets
+
+
+def first_difference(one: CategorySet, other: CategorySet) -> str:
+    """In words, the first category in which two sets differ; colours do not count. "" where none does."""
+    pairs = zip_longest(*([(c.category_id, c.name, c.isthing) for c in each.categories] for each in (one, other)))
+    return next((f"(id, name, isthing) {a} against {b}" for a, b in pairs if a != b), "")
 
 
 def _detectron2_metadata(dataset: Dataset) -> dict[str, Any]:

@@ -13,20 +13,18 @@ from segkit.data.truth import read_segmentation
 THREADS = 4  # decoding releases the GIL; more do not help a network file system
 
 
-def check_files(dataset: Dataset, limit: int) -> int:
+def check_files(dataset: Dataset, limit: int) -> tuple[int, int]:
     """Decode images and PNGs of `limit` records (-1: all), spread evenly over the dataset.
 
-    Returns how many were looked at. Raises the DatasetError of the first that is bad, in the order of the records.
+    Returns how many were looked at, and how many of these have a label; records without a panoptic truth count as such.
+    Raises the DatasetError of the first that is bad, in the order of the records.
     """
     count = len(dataset.records) if limit < 0 else min(limit, len(dataset.records))
     picked = np.unique(np.linspace(0, len(dataset.records) - 1, count).round().astype(int)).tolist()
 
-    def look_at(record: Record) -> None:
+    def has_label(record: Record) -> bool:
         read_image(record, "BGR")
-        if "pan_seg_file_name" in record:
-            read_segmentation(record, dataset.categories)
+        return "pan_seg_file_name" not in record or bool(read_segmentation(record, dataset.categories).segments)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        for _ in pool.map(look_at, [dataset.records[i] for i in picked]):
-            pass
-    return len(picked)
+        return len(picked), sum(pool.map(has_label, [dataset.records[i] for i in picked]))

@@ -13,24 +13,29 @@ from segkit.data.source_dataset import load_source
 from segkit.formats.registry import SOURCES, check_options
 from segkit.structures import ConfigError
 
+WHERE = "DATASETS.CUSTOM"
+OWN = "segkit_"  # how the built-in names begin
 BY_FILES = {"panoptic_json", "panoptic_root", "image_root", "instances_json"}
 
 
 def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
     """Register the entries of DATASETS.CUSTOM: name, format and the format's options, see `register_source`, or the
-    arguments of `register_panoptic`; ConfigError for others."""
+    arguments of `register_panoptic`; ConfigError for others, a name that comes twice, and one that segkit has."""
+    if not isinstance(entries, (list, tuple)):
+        raise ConfigError(f"expected a list of datasets, got {entries!r}", where=WHERE)
+    names: set[str] = set()
     for entry in entries:
         keys = set(entry) if isinstance(entry, Mapping) else set()
+        options = {str(key): value for key, value in entry.items() if key not in ("name", "format")} if keys else {}
+        if "name" in keys:
+            _check_name(entry["name"], names)
         if {"name", "format"} <= keys:
-            options = {str(key): value for key, value in entry.items() if key not in ("name", "format")}
             register_source(entry["name"], entry["format"], **options)
         elif {"name", "panoptic_json", "panoptic_root"} <= keys <= {"name", *BY_FILES}:
-            register_panoptic(**entry)
+            register_panoptic(entry["name"], **_paths(options))
         else:
-            raise ConfigError(
-                f"expected name, format and its options, or name, panoptic_json, panoptic_root, got {entry}",
-                where="DATASETS.CUSTOM",
-            )
+            problem = "expected name, format and its options, or name, panoptic_json, panoptic_root"
+            raise ConfigError(f"{problem}, got {entry}", where=WHERE)
 
 
 def register_source(name: str, layout: str, **options: Any) -> None:
@@ -42,17 +47,36 @@ def register_source(name: str, layout: str, **options: Any) -> None:
     Raises ConfigError for a layout or option that is unknown, or missing. Nothing is read yet: `load_dataset` raises
     DatasetError for what is wrong with the files.
     """
-    if layout not in SOURCES:
+    if not isinstance(layout, str) or layout not in SOURCES:
         raise ConfigError(f"unknown format {layout!r} of {name!r}", remedy=f"choose one of {sorted(SOURCES)}")
     if layout == "coco-panoptic":
         check_options(layout, options, _load_panoptic, given=("name",))
-        register_dataset(name, lambda: _load_panoptic(name, **options))
+        paths = _paths(options)
+        register_dataset(name, lambda: _load_panoptic(name, **paths))
     elif layout == "coco-instances" and "overlap" not in options:
         check_options(layout, options, _load_instances, given=("name",))
-        register_dataset(name, lambda: _load_instances(name, **options))
+        paths = _paths(options)
+        register_dataset(name, lambda: _load_instances(name, **paths))
     else:
         check_options(layout, options, SOURCES[layout])
         register_dataset(name, lambda: load_source(name, layout, options))
+
+
+def _check_name(name: Any, names: set[str]) -> None:
+    """Add the name; ConfigError where it is there, or is one of segkit's."""
+    text = str(name)
+    if text in names or text.startswith(OWN):
+        taken = "comes twice" if text in names else f"begins with {OWN}, as built-in names do"
+        raise ConfigError(f"the name {text!r} {taken}", where=WHERE, remedy="choose another name")
+    names.add(text)
+
+
+def _paths(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options; ConfigError where one is no path."""
+    for key, value in options.items():
+        if not isinstance(value, (str, Path)):
+            raise ConfigError(f"expected `{key}` to be a path, got {value!r}", where=WHERE)
+    return dict(options)
 
 
 def _load_panoptic(

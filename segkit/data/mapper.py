@@ -49,8 +49,13 @@ class SegkitMapper:
         image_format: str = "BGR",
         is_train: bool = True,
         copy_paste: CopyPaste | None = None,
+        most_skipped: int = 0,
     ) -> None:
-        """Augmentations that cut objects have "Crop" in their class's name, or are LargeScaleJitter."""
+        """Augmentations that cut objects have "Crop" in their class's name, or are LargeScaleJitter.
+
+        most_skipped: where above 0, a record in which no thing, but crowds, is labelled gives None, for which
+        Detectron2's loader takes another; DatasetError after so many, one after the other.
+        """
         if len(space.names) > IGNORE_LABEL:
             raise ValueError(f"space must have at most {IGNORE_LABEL} channels, got {len(space.names)}")
         self.categories = categories
@@ -59,6 +64,8 @@ class SegkitMapper:
         self.image_format = image_format
         self.is_train = is_train
         self.copy_paste = copy_paste
+        self.most_skipped = most_skipped
+        self._skipped = 0
         self.cuts = copy_paste is not None or any(
             isinstance(a, LargeScaleJitter) or "Crop" in type(a).__name__ for a in augmentations
         )
@@ -66,6 +73,7 @@ class SegkitMapper:
     @classmethod
     def from_config(cls, cfg: Any, dataset: Dataset, is_train: bool, *others: Dataset) -> SegkitMapper:
         """With the augmentations of cfg.INPUT; others: training datasets of equal categories, to paste from too."""
+        skips = is_train and _finds_things(cfg, dataset) and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         has_semantics = any("pan_seg_file_name" in record for record in dataset.records[:1])
         return cls(
             dataset.categories,
@@ -74,13 +82,17 @@ class SegkitMapper:
             image_format=cfg.INPUT.FORMAT,
             is_train=is_train,
             copy_paste=build_copy_paste(cfg, [dataset, *others], is_train),
+            most_skipped=sum(len(one.records) for one in (dataset, *others)) if skips else 0,
         )
 
-    def __call__(self, record: Record) -> dict[str, Any]:
+    def __call__(self, record: Record) -> dict[str, Any] | None:
+        segment_map = self._segment_map(record)
+        if self.most_skipped and self._is_skipped(record, segment_map):
+            return None
         result = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
-        sample = self._augmented(record)
+        sample = self._augmented(record, segment_map)
         if self.copy_paste is not None:
-            sample = self.copy_paste(sample, self._augmented)
+            sample = self.copy_paste(sample, lambda other: self._augmented(other, self._segment_map(other)))
         result["image"] = torch.from_numpy(sample.image.transpose(2, 0, 1).copy())
         if sample.segment_map is not None:
             result["sem_seg"] = torch.from_numpy(sample.segment_map.channels(self.space)).long()
@@ -89,18 +101,38 @@ class SegkitMapper:
             result["instances"] = instances
         return result
 
-    def _augmented(self, record: Record) -> Sample:
+    def _segment_map(self, record: Record) -> SegmentMap | None:
+        """The truth of a record in training; None where it has no panoptic one."""
+        if not self.is_train or "pan_seg_file_name" not in record:
+            return None
+        return SegmentMap.of(read_segmentation(record, self.categories))
+
+    def _is_skipped(self, record: Record, segment_map: SegmentMap | None) -> bool:
+        if "annotations" in record:
+            found = any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])
+        else:
+            segments = () if segment_map is None else segment_map.segments
+            found = any(segment.isthing and not segment.iscrowd for segment in segments)
+        self._skipped = 0 if found else self._skipped + 1
+        if self._skipped >= self.most_skipped:
+            problem = f"expected images with objects, got {self._skipped} without, one after the other"
+            remedy = "set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on them"
+            raise DatasetError(problem, where=record["file_name"], remedy=remedy)
+        return not found
+
+    def _augmented(self, record: Record, segment_map: SegmentMap | None) -> Sample:
         """The image, and in training its truth, after the augmentations."""
-        image, segment_map = read_image(record, self.image_format), None
-        if self.is_train and "pan_seg_file_name" in record:
-            segment_map = SegmentMap.of(read_segmentation(record, self.categories))
-        scene = Scene(image, segment_map, self.space)
+        scene = Scene(read_image(record, self.image_format), segment_map, self.space)
         transforms = self.augmentations(scene)
         annotated = None
         if self.is_train and "annotations" in record:
             size_hw = scene.image.shape[0], scene.image.shape[1]
             annotated = instances_of_annotations(record["annotations"], transforms, size_hw, self.cuts)
         return Sample(scene.image, scene.segment_map, annotated)
+
+
+def _finds_things(cfg: Any, dataset: Dataset) -> bool:
+    return bool(dataset.categories.things) and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor"
 
 
 def thing_channels(cfg: Any, dataset: Dataset) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,12 +18,14 @@ from segkit.structures import CategorySet, ConfigError, PanopticSegmentation
 SOURCE_FORMAT = "source"  # of records, see segkit.data.truth.PANOPTIC_READERS
 OPEN_AT_ONCE = 8
 Place = tuple[str, str]  # layout, and options as JSON: they travel with a record to other processes
+_opened: dict[Place, tuple[Source, dict[Any, SourceImage]]] = {}
 
 
 def load_source(name: str, layout: str, options: Mapping[str, Any], metrics: tuple[str, ...] | None = None) -> Dataset:
     """Find the dataset's files. metrics: by default panoptic quality, mask AP and semantic IoU; without stuff mask AP,
     without things semantic IoU; and with each what the layout adds, see Source.metrics."""
     place: Place = (layout, _as_json(options))
+    _opened.pop(place, None)  # the files may have changed
     source, _ = opened(place)
     records = [_record(source, image, place) for image in source.images]
     metadata = {"image_root": str(source.pictures), "layout": layout}
@@ -43,12 +44,15 @@ def source_picture(record: Record) -> np.ndarray:
     return source.picture(images[record["image_id"]])
 
 
-@lru_cache(maxsize=OPEN_AT_ONCE)
 def opened(place: Place) -> tuple[Source, dict[Any, SourceImage]]:
     """The source at a place, opened once in each process, and its images by id."""
-    layout, options = place
-    source = open_source(layout, json.loads(options))
-    return source, {image.image_id: image for image in source.images}
+    if place not in _opened:
+        layout, options = place
+        source = open_source(layout, json.loads(options))
+        while len(_opened) >= OPEN_AT_ONCE:
+            del _opened[next(iter(_opened))]
+        _opened[place] = source, {image.image_id: image for image in source.images}
+    return _opened[place]
 
 
 class SourceAnnotations(MadeAnnotations):
@@ -88,6 +92,6 @@ def _metrics(source: Source) -> tuple[str, ...]:
 
 def _as_json(options: Mapping[str, Any]) -> str:
     try:
-        return json.dumps(options, sort_keys=True, default=os.fspath)
+        return json.dumps(options, default=os.fspath)
     except TypeError as error:
         raise ConfigError(f"expected options that a config file can hold: {error}") from None

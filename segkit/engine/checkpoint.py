@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
+from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _strip_prefix_if_present
 
 from segkit.engine.architecture import Fit, check_architecture, listed
 from segkit.engine.safe_load import inert, load_pickle, load_torch
 from segkit.formats.files import replacing
-from segkit.structures import CheckpointError
+from segkit.structures import CategorySet, CheckpointError
 
 
 class SafeCheckpointer(DetectionCheckpointer):
@@ -125,6 +126,15 @@ class SafeCheckpointer(DetectionCheckpointer):
         )
         check_architecture(fit, strict=strict, where=path)
         return incompatible
+
+
+def saved_classes(weights: str) -> tuple[CategorySet | None, str]:
+    """The categories in a checkpoint of segkit's training, None in other weights; and what its semantic channels mean,
+    see CategorySet.semantic_space: "one" where nothing says so."""
+    saved = load_torch(PathManager.get_local_path(weights)).get("segkit") if weights.endswith(".pth") else None
+    if not isinstance(saved, dict):
+        return None, "one"
+    return CategorySet.from_coco(saved["categories"], weights), saved.get("thing_channels", "one")
 
 
 def _zoo_form(data: dict[str, Any]) -> dict[str, Any]:

@@ -12,20 +12,21 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
-from detectron2.utils.file_io import PathManager
 from rich.progress import track
 
 from segkit.data.catalog import categories_of
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import pixels_of
-from segkit.engine.checkpoint import SafeCheckpointer
-from segkit.engine.safe_load import load_torch
-from segkit.evaluation.predictions import coco_results, instance_masks, panoptic_prediction
-from segkit.formats import coco_instances, coco_panoptic, png
+from segkit.engine.checkpoint import SafeCheckpointer, saved_classes
+from segkit.evaluation.predictions import coco_results, instance_masks, panoptic_prediction, semantic_prediction
+from segkit.evaluation.semantic import winners
+from segkit.formats import coco_instances, coco_panoptic, label_maps, png
+from segkit.formats.files import dump_json
 from segkit.formats.pictures import open_picture
 from segkit.report import draw_instances, draw_panoptic
-from segkit.structures import CategorySet, ConfigError, DatasetError
+from segkit.structures import CategorySet, ConfigError, DatasetError, SemanticSpace
 
+SEMANTICS_ALONE = {"sem_seg"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
@@ -40,9 +41,12 @@ class Predictor:
         self.cfg = cfg.clone()
         self.cfg.defrost()
         self.cfg.TEST.SAVE_HEADS = False  # nothing is saved here: the heads' outputs are fused as they are
-        self.categories = _saved_categories(cfg.MODEL.WEIGHTS) or categories_of(_dataset_name(cfg))
-        channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
-        resolve_for_categories(self.cfg, self.categories, "one" if channels == "auto" else channels, "of the weights")
+        saved, channels = saved_classes(cfg.MODEL.WEIGHTS)
+        self.categories = saved or categories_of(_dataset_name(cfg))
+        if self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS != "auto":
+            channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
+        resolve_for_categories(self.cfg, self.categories, channels, "of the weights")
+        self.space = self.categories.semantic_space(self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
         self.model = build_model(self.cfg).eval()
         SafeCheckpointer(self.model).load_for_inference(cfg.MODEL.WEIGHTS)
         size = [self.cfg.INPUT.MIN_SIZE_TEST] * 2
@@ -85,7 +89,8 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
 
 
 def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[Path]:
-    """Write overlays/*.png, instances.json (COCO, RLE, with scores), panoptic.json and panoptic/*.png below `output`.
+    """Write overlays/*.png below `output`, and what the model gives: instances.json (COCO, RLE, with scores),
+    panoptic.json and panoptic/*.png, or of a model with semantics alone labels/*.png and labels/classes.json.
 
     image ids are 1..N in the order of `images`; the JSONs' `images` tables say which is which. Returns what it wrote.
     """
@@ -93,10 +98,11 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
     entries: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
-    categories = predictor.categories
+    categories, gives = predictor.categories, set[str]()
     for image_id, path in enumerate(track(images, "predicting"), 1):
         image = predictor.read(path)
         result = predictor(image)
+        gives |= result.keys() & {"instances", "panoptic_seg", "sem_seg"}
         size_hw = image.shape[0], image.shape[1]
         entries.append({"id": image_id, "file_name": path.name, "height": size_hw[0], "width": size_hw[1]})
         if "instances" in result:
@@ -105,34 +111,38 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
             segmentation = panoptic_prediction(result, categories)
             coco_panoptic.write_png(output / "panoptic" / f"{names[path]}.png", segmentation.segment_ids)
             panoptic.append(coco_panoptic.annotation_of(image_id, f"{names[path]}.png", segmentation))
-        picture = draw(result, _rgb(image, predictor.cfg.INPUT.FORMAT), categories)
+        if gives == SEMANTICS_ALONE:
+            label_maps.write(output / "labels" / f"{names[path]}.png", winners(result["sem_seg"]).cpu().numpy())
+        picture = draw(result, _rgb(image, predictor.cfg.INPUT.FORMAT), categories, predictor.space)
         png.write(output / "overlays" / f"{names[path]}.png", picture)
     written = [output / "overlays"]
     if panoptic:
         coco_panoptic.write_json(output / "panoptic.json", entries, panoptic, categories)
         written += [output / "panoptic.json", output / "panoptic"]
-    annotations = [{"iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r} for r in instances]
-    coco_instances.write(output / "instances.json", entries, annotations, categories)
-    return [*written, output / "instances.json"]
+    if "instances" in gives:
+        annotations = [{"iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r} for r in instances]
+        coco_instances.write(output / "instances.json", entries, annotations, categories)
+        written.append(output / "instances.json")
+    if gives == SEMANTICS_ALONE:
+        dump_json(output / "labels" / "classes.json", [*predictor.space.names])
+        written.append(output / "labels")
+    return written
 
 
-def draw(output: dict[str, Any], image_rgb: np.ndarray, categories: CategorySet) -> np.ndarray:
-    """The overlay of what a model found: panoptic where it has one, else instances."""
+def draw(
+    output: dict[str, Any], image_rgb: np.ndarray, categories: CategorySet, space: SemanticSpace | None = None
+) -> np.ndarray:
+    """The overlay of what a model found: panoptic where it has one, else instances, else classes; space: of these."""
+    picture: np.ndarray
     if "panoptic_seg" in output:
-        picture: np.ndarray = draw_panoptic(image_rgb, panoptic_prediction(output, categories), categories)
+        picture = draw_panoptic(image_rgb, panoptic_prediction(output, categories), categories)
         return picture
     masks = instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
-    if masks is None:
-        raise ConfigError("this model predicts neither a panoptic map nor masks: there is nothing to draw")
-    return draw_instances(image_rgb, masks, [c.name for c in categories.things])
-
-
-def _saved_categories(weights: str) -> CategorySet | None:
-    """The categories in a checkpoint of segkit's training; None in other weights."""
-    if not weights.endswith(".pth"):
-        return None
-    saved = load_torch(PathManager.get_local_path(weights)).get("segkit")
-    return CategorySet.from_coco(saved["categories"], weights) if isinstance(saved, dict) else None
+    if masks is not None:
+        return draw_instances(image_rgb, masks, [c.name for c in categories.things])
+    if "sem_seg" in output and space is not None:
+        return draw_panoptic(image_rgb, semantic_prediction(output, categories, space), categories)
+    raise ConfigError("this model predicts neither a panoptic map nor masks nor classes: there is nothing to draw")
 
 
 def _dataset_name(cfg: CfgNode) -> str:

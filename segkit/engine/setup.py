@@ -46,8 +46,11 @@ def prepare_config(
         _check_targets(cfg.MODEL.META_ARCHITECTURE, datasets[: len(cfg.DATASETS.TRAIN)])
     if check:
         for dataset in {d.name: d for d in datasets}.values():
-            seen = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
+            seen, labelled = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
             logger.info("%s: %d images, %d of them decoded and checked", dataset.name, len(dataset.records), seen)
+            if train and dataset.name in cfg.DATASETS.TRAIN and seen and not labelled:
+                problem = f"expected images with labels to train on, got {seen} of {dataset.name} without any"
+                raise ConfigError(problem, where="DATASETS.TRAIN", remedy="name a split that is labelled")
     cfg.freeze()
     return cfg
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -13,12 +15,15 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils.logger import setup_logger
 
+from segkit.data.catalog import first_difference, load_dataset
 from segkit.data.custom import register_custom
 from segkit.engine import register_all
-from segkit.engine.checkpoint import SafeCheckpointer
+from segkit.engine.checkpoint import SafeCheckpointer, saved_classes
 from segkit.engine.setup import prepare_config
 from segkit.engine.trainer import Trainer, numbers_only
 from segkit.structures import ConfigError
+
+logger = logging.getLogger(__name__)
 
 # Longer than any evaluation on rank 0 should take; a process that died is then noticed rather than waited for.
 TIMEOUT = timedelta(minutes=30)
@@ -81,7 +86,25 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
     last = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
     checkpointer.load_for_inference(last)
+    _check_classes(last, cfg.DATASETS.TEST)
     results = Trainer.test(cfg, model)
     if comm.is_main_process() and len(cfg.TEST.EXPECTED_RESULTS):
         verify_results(cfg, numbers_only(results))
     return results
+
+
+def _check_classes(weights: str, names: Sequence[str]) -> None:
+    """ConfigError where the weights know a dataset's classes in another order; a warning where they know others."""
+    saved, _ = saved_classes(weights)
+    if saved is None:
+        return
+    for name in names:
+        categories = load_dataset(name).categories
+        known, given = ([(c.name, c.isthing) for c in each.categories] for each in (saved, categories))
+        if known == given:
+            continue
+        difference = first_difference(saved, categories)
+        if sorted(known) == sorted(given):
+            problem = f"the weights know the classes of {name} in another order: {difference}"
+            raise ConfigError(problem, where=weights, remedy="give the dataset's categories the ids of the training")
+        logger.warning("%s: trained on other classes than %s has: %s", weights, name, difference)

@@ -33,11 +33,13 @@ logger = logging.getLogger(__name__)
 class CategoriesInCheckpoint:
     """The dataset's categories as part of a checkpoint, so that weights know the names of their classes."""
 
-    def __init__(self, categories: CategorySet) -> None:
+    def __init__(self, categories: CategorySet, thing_channels: str) -> None:
+        """thing_channels: what the channels of the semantic head mean, see CategorySet.semantic_space."""
         self.categories = categories
+        self.thing_channels = thing_channels
 
     def state_dict(self) -> dict[str, Any]:
-        return {"categories": self.categories.to_coco()}
+        return {"categories": self.categories.to_coco(), "thing_channels": self.thing_channels}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         saved = CategorySet.from_coco(state["categories"], "checkpoint")
@@ -63,7 +65,9 @@ class Trainer(DefaultTrainer):
             model,
             cfg.OUTPUT_DIR,
             trainer=weakref.proxy(self),
-            segkit=CategoriesInCheckpoint(load_dataset(cfg.DATASETS.TRAIN[0]).categories),
+            segkit=CategoriesInCheckpoint(
+                load_dataset(cfg.DATASETS.TRAIN[0]).categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
+            ),
         )
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -110,8 +114,17 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader over DATASETS.TRAIN, with our mapper where the datasets are ours."""
-        return build_detection_train_loader(cfg, mapper=_mapper(cfg, load_all(cfg.DATASETS.TRAIN), is_train=True))
+        """Detectron2's loader over DATASETS.TRAIN, with our mapper where the datasets are ours.
+
+        DATALOADER.FILTER_EMPTY_ANNOTATIONS is the loader's to obey where records have annotations; else the mapper's,
+        for then a map must be read to know.
+        """
+        datasets = load_all(cfg.DATASETS.TRAIN)
+        mapper = _mapper(cfg, datasets, is_train=True)
+        if mapper is None or all("annotations" in dataset.records[0] for dataset in datasets):
+            return build_detection_train_loader(cfg, mapper=mapper)
+        records = [record for dataset in datasets for record in dataset.records]
+        return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
@@ -127,6 +140,7 @@ class Trainer(DefaultTrainer):
         latter holds: Detectron2's result dict, or one for each dataset where there are several. Empty but on the main
         process.
         """
+        _share_buffers(model)
         results: dict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TEST:
             folder = Path(cfg.OUTPUT_DIR) / "inference" / name
@@ -167,7 +181,15 @@ def _mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:
     return SegkitMapper.from_config(cfg, datasets[0], is_train, *datasets[1:])
 
 
+def _share_buffers(model: torch.nn.Module) -> None:
+    """Every process judges the model that is saved: the main process's running statistics, for each has its own."""
+    if comm.get_world_size() > 1:
+        for buffer in model.buffers():
+            torch.distributed.broadcast(buffer, src=0)
+
+
 def _log_headlines(name: str, results: Mapping[str, Any]) -> None:
     for task, values in results.items():
         shown = {k: v for k, v in values.items() if "-" not in k and isinstance(v, float)}
-        logger.info("%s %s: %s", name, task, ", ".join(f"{key} {value:.2f}" for key, value in shown.items()))
+        told = ", ".join(f"{key} {value:.2f}" for key, value in shown.items())
+        logger.info("%s %s: %s", name, task, told or "no number, for nothing is labelled")

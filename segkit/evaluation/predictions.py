@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from segkit.structures import CategorySet, IdRuns, InstanceMasks, PanopticSegmentation, Segment
+from segkit.evaluation.semantic import winners
+from segkit.structures import (
+    THING_CHANNEL,
+    VOID,
+    CategorySet,
+    IdRuns,
+    InstanceMasks,
+    PanopticSegmentation,
+    Segment,
+    SemanticSpace,
+)
 
 
 def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> PanopticSegmentation:
@@ -33,6 +43,21 @@ def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> Pano
         for segment in segments_info
     ]
     return PanopticSegmentation.of_runs(runs, tuple(s for s in segments if s.area_px))
+
+
+def semantic_prediction(output: dict[str, Any], categories: CategorySet, space: SemanticSpace) -> PanopticSegmentation:
+    """The winners of `sem_seg` with category ids of the dataset, one segment for each class; the channel of all things
+    is void."""
+    channels = winners(output["sem_seg"]).cpu().numpy()
+    segments = []
+    for channel, area_px in zip(*(found.tolist() for found in np.unique(channels, return_counts=True)), strict=True):
+        stuff_id, thing_id = int(space.stuff_ids[channel]), int(space.thing_ids[channel])
+        isthing = thing_id >= 0
+        if isthing or stuff_id != THING_CHANNEL:
+            category_id = categories.category_id(thing_id if isthing else stuff_id, isthing=isthing)
+            segments.append(Segment(channel + 1, category_id, isthing, area_px))
+    known = np.isin(channels, [segment.segment_id - 1 for segment in segments])
+    return PanopticSegmentation(np.where(known, channels + 1, VOID).astype(np.int32), tuple(segments))
 
 
 def instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,8 +15,9 @@ from segkit.formats import coco_tables as coco
 from segkit.formats.coco_panoptic import PanopticRecord
 from segkit.formats.coco_writers import PanopticFilesWriter
 from segkit.formats.derive import relabel
+from segkit.formats.image_files import unused_pictures
 from segkit.formats.source import Source, SourceImage, Tell, refuse
-from segkit.formats.telling import attempt, missing
+from segkit.formats.telling import alone, attempt, missing
 from segkit.structures import VOID, Category, CategorySet, DatasetError, PanopticSegmentation, Segment, default_color
 
 Annotations = Literal["panoptic", "semantic", "instances"]
@@ -33,6 +35,7 @@ THING_IDS = (
     *(126, 127, 128, 130, 131, 133, 134, 135, 136, 137, 138, 139, 140, 143, 144, 145, 147, 148, 149, 150),
 )
 COMPLETE = "complete the download, or the preparation"
+NOT_NAMED = "are of no annotation that is read"
 CHANNEL = 256  # values of a channel: red + CHANNEL * green
 
 
@@ -43,8 +46,10 @@ class ADE20KSource(Source):
     `semantic`, annotations/: ids 1..150 as in the maps, all stuff, one segment per class. `instances`: the panoptic
     that Mask2Former's prepare_ade20k_pan_seg.py makes, ids 1..150: stuff of annotations/, on it the instances of
     annotations_instance/; things that are no instance are void. Names of 1..150 are those of objectInfo150.txt below
-    root, else "class 1" to "class 150". tell: gets what is wrong with single images, which are then left out. Raises
-    DatasetError where a picture or annotation is missing; ValueError for another split or `annotations`.
+    root, else "class 1" to "class 150". tell: gets what is wrong with single images, which are then left out: a picture
+    or an annotation is missing, damaged, or contradicts itself. skipped: lines on pictures and PNGs that the panoptic
+    JSON does not name. Raises DatasetError where the JSON or all pictures are missing; ValueError for another split or
+    `annotations`.
     """
 
     layout = "ade20k"
@@ -94,17 +99,22 @@ class ADE20KSource(Source):
         self.categories = content.categories
         self._records = {record.image_id: record for record in there}
         self.images = tuple(SourceImage(r.image_id, r.file_name, (r.height, r.width)) for r in there)
+        self.skipped = (
+            *unused_pictures(self.pictures, {r.file_name for r in content.records}, f"pictures {NOT_NAMED}"),
+            *unused_pictures(self._pngs, {r.png_name for r in content.records}, f"PNGs {NOT_NAMED}"),
+        )
 
     def _find(self, tell: Tell) -> list[Path]:
         """The pictures that have their annotations, sorted."""
-        paths = sorted(path for path in self.pictures.glob("*.jpg") if not path.name.startswith("."))
-        if not paths:
+        pictures = _files_in(self.pictures, ".jpg")
+        if not pictures:
             raise DatasetError("expected pictures *.jpg, found none", where=self.pictures, remedy="check the path")
         bare: set[str] = set()
         for folder in (self._semantic, self._instances)[: 2 if self._annotations == "instances" else 1]:
-            pngs = [folder / f"{path.stem}.png" for path in paths]
+            pngs = [folder / f"{name}.png" for name in pictures]
             bare |= {path.stem for path in missing(tell, "png-missing", "annotation", pngs, COMPLETE)}
-        return [path for path in paths if path.stem not in bare]
+            alone(tell, "image-missing", "the annotation has no picture", _files_in(folder, ".png"), pictures, COMPLETE)
+        return [path for name, path in pictures.items() if name not in bare]
 
     def _image(self, path: Path) -> SourceImage:
         header = png.read_header(self._semantic / f"{path.stem}.png")
@@ -129,8 +139,15 @@ class ADE20KWriter(PanopticFilesWriter):
         super().__init__(root, categories, f"ade20k_panoptic_{split}", f"images/{FOLDERS[split]}")
 
 
+def _files_in(folder: Path, suffix: str) -> dict[str, Path]:
+    """By stem, sorted; none where there is no folder."""
+    there = os.path.isdir(folder)  # Path.glob raises for a name that is too long
+    paths = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")) if there else []
+    return {path.stem: path for path in paths}
+
+
 def _categories(path: Path, thing_ids: tuple[int, ...]) -> CategorySet:
-    names = _read_names(path) if path.is_file() else {i: f"class {i}" for i in range(1, N_CLASSES + 1)}
+    names = _read_names(path) if os.path.isfile(path) else {i: f"class {i}" for i in range(1, N_CLASSES + 1)}
     return CategorySet([Category(i, name, i in thing_ids, default_color(i)) for i, name in names.items()])
 
 

@@ -23,7 +23,7 @@ from segkit.formats import coco_instances, coco_panoptic, files, stored_rows
 from segkit.formats.coco_tables import Entry
 from segkit.structures import CategorySet, DatasetError
 
-RULES = 1  # to be raised with every change of what the readers accept, or of what is stored
+RULES = 2  # to be raised with every change of what the readers accept, or of what is stored
 SMALLEST_BYTES = 1 << 20  # a smaller JSON is read in no time, and fills no cache
 SUFFIX = ".segkit"
 UNUSED_DAYS, LEFT_OVER_DAYS = 7, 1  # entries whose JSON is gone; files of processes that died while writing

@@ -15,7 +15,7 @@ from segkit.formats import png
 from segkit.formats.coco_tables import listed
 from segkit.formats.derive import relabel
 from segkit.formats.source import Tell, refuse
-from segkit.formats.telling import missing
+from segkit.formats.telling import alone, missing
 from segkit.structures import (
     IGNORE_LABEL,
     Category,
@@ -99,28 +99,30 @@ class CityscapesRecord:
 def scan(root: str | Path, split: str, suffix: str = IDS_SUFFIX, tell: Tell = refuse) -> list[CityscapesRecord]:
     """The images of a split, sorted by city and name, and their files in gtFine whose names end in `suffix`.
 
-    tell: gets each image that has no ground truth, and by default raises; where it returns, the image is left out.
-    Raises DatasetError where a folder is missing or the split has no image.
+    tell: gets each image that has no ground truth, and ground truth that has no image, and by default raises; where it
+    returns, the image is left out. Raises DatasetError where a folder is missing or the split has no image.
     """
     tree = f"expected leftImg8bit/<split>/<city>/*{IMAGE_SUFFIX} and gtFine/<split>/<city>/*{suffix}"
     images_folder, ids_folder = (Path(root) / name / split for name in ("leftImg8bit", "gtFine"))
     for folder in (images_folder, ids_folder):
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise DatasetError("no such folder", where=folder, remedy=tree)
-    records = []
-    for image_path in find_images(images_folder):
-        image_id = image_path.name.removesuffix(IMAGE_SUFFIX)
-        ids_path = ids_folder / image_path.parent.name / f"{image_id}{suffix}"
-        records.append(CityscapesRecord(image_id, image_path, ids_path))
-    if not records:
+    pictures, truth = find_files(images_folder, IMAGE_SUFFIX), find_files(ids_folder, suffix)
+    if not pictures:
         raise DatasetError("the split has no image", where=images_folder, remedy=tree)
+    records = [
+        CityscapesRecord(name.split("/")[1], path, ids_folder / f"{name}{suffix}") for name, path in pictures.items()
+    ]
     bare = missing(tell, "png-missing", "ground truth", [record.ids_path for record in records], tree)
+    alone(tell, "image-missing", "the ground truth has no image", truth, pictures, tree)
     return [record for record in records if record.ids_path not in bare]
 
 
-def find_images(folder: Path) -> list[Path]:
-    """The pictures `<city>/*_leftImg8bit.png` of a split's folder, sorted; hidden files are passed over."""
-    return sorted(path for path in folder.glob(f"*/*{IMAGE_SUFFIX}") if not path.name.startswith("."))
+def find_files(folder: Path, suffix: str = IMAGE_SUFFIX) -> dict[str, Path]:
+    """The files `<city>/<image_id><suffix>` of a split's folder by `<city>/<image_id>`, sorted by path; hidden files
+    are passed over."""
+    paths = sorted(path for path in folder.glob(f"*/*{suffix}") if not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in paths}
 
 
 def read_segmentation(instance_ids_path: str | Path, size_hw: tuple[int, int] | None = None) -> PanopticSegmentation:

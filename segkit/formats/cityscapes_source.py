@@ -10,6 +10,7 @@ from segkit.formats import coco_tables as coco
 from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
 from segkit.formats.cityscapes_polygons import POLYGONS_SUFFIX
 from segkit.formats.coco_panoptic import PanopticRecord
+from segkit.formats.image_files import unused_pictures
 from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.telling import attempt
 from segkit.structures import DatasetError, PanopticSegmentation
@@ -29,8 +30,8 @@ class CityscapesSource(Source):
     <split>/<city>/*_instanceIds.png, *_polygons.json beside them, or cityscapes_panoptic_<split>.json with its folder,
     or where that is not there cityscapes_panoptic_<split>_trainId.json; all give equal segmentations. Sizes are those
     of the pictures. tell: gets what is wrong with single images, which are then left out: without annotation or
-    picture, two of one name. Raises DatasetError where there is no image, or the panoptic JSON has other categories;
-    ValueError for other `annotations`.
+    picture, two of one name. skipped: the line on PNGs that the panoptic JSON does not name. Raises DatasetError where
+    there is no image, or the panoptic JSON has other categories; ValueError for other `annotations`.
     """
 
     layout = "cityscapes"
@@ -53,7 +54,10 @@ class CityscapesSource(Source):
         if annotations == PANOPTIC:
             json_path = cityscapes_panoptic.find(self.root / "gtFine", split)
             self._pngs, self._records = json_path.with_suffix(""), cityscapes_panoptic.read(json_path, tell)
-            paths = _matched(cityscapes.find_images(self.pictures), self._records, self.pictures, json_path, tell)
+            pictures = [*cityscapes.find_files(self.pictures).values()]
+            paths = _matched(pictures, self._records, self.pictures, json_path, tell)
+            used = {record.png_name for record in self._records.values()}
+            self.skipped = unused_pictures(self._pngs, used, "PNGs are of no annotation that is read")
         else:
             found = cityscapes.scan(root, split, READERS[annotations][0], tell)
             self._truth = {record.image_path: record.ids_path for record in found}

@@ -11,23 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import cityscapes, png
+from segkit.formats import cityscapes, image_files, png
 from segkit.formats import coco_tables as coco
 from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
 from segkit.formats.source import SourceImage
-from segkit.formats.writer import Writer, checked_areas, score_losses
+from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
 from segkit.structures import (
     VOID,
     CategorySet,
     DatasetError,
     PanopticSegmentation,
     Segment,
-    rle_to_mask,
-    segmentation_to_rle,
 )
 
 LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
-TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabelImgs.py
+TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabelImgs.py; the longest
 NAME = re.compile(r"([^_]+)_\d+_\d+")  # city, sequence, frame
 
 
@@ -88,12 +86,14 @@ class CityscapesWriter(Writer):
             png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
         self._written.add(name)
         lost += _unheld(labelled.segments, values, areas_px) + score_losses(labelled.segments)
-        return lost + _overlaps(annotations or [], segmentation)
+        return lost + overlap_losses(annotations, image.size_hw)
 
     def _city_and_name(self, image: SourceImage) -> tuple[str, str]:
-        coco.check_inside(image.file_name, "file_name", coco.Place(self.root, image.image_id))
-        path = PurePosixPath(image.file_name.replace("\\", "/"))
+        where = coco.Place(self.root, image.image_id)
+        image_files.check_plain(image.file_name, where)
+        path = PurePosixPath(image.file_name)
         name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem
+        image_files.check_length(f"{name}{TRAIN_IDS_SUFFIX}", where)
         named = NAME.fullmatch(name)
         return path.parent.name or (named[1] if named else self.split), name
 
@@ -133,12 +133,3 @@ def _unheld(segments: Sequence[Segment], values: dict[int, int], areas_px: dict[
             kind = f"{'a crowd of ' if segment.iscrowd else ''}{CATEGORIES[segment.category_id].name}"
             lost.append(f"{where}: {kind}, it becomes one with segment {first}")
     return lost
-
-
-def _overlaps(annotations: list[dict[str, Any]], segmentation: PanopticSegmentation) -> list[str]:
-    height, width = segmentation.segment_ids.shape
-    depth = np.zeros((height, width), dtype=np.int64)
-    for annotation in annotations:
-        depth += rle_to_mask(segmentation_to_rle(annotation["segmentation"], (height, width)))
-    shared_px = np.count_nonzero(depth > 1)
-    return [f"{shared_px} pixels are of several instances, one is held"] if shared_px else []

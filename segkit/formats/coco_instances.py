@@ -6,7 +6,7 @@ Source: https://cocodataset.org/#format-data and #format-results.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,14 @@ except ImportError:
 
 from segkit.formats import coco_tables as coco
 from segkit.formats import files
-from segkit.formats.coco_masks import MAX_COORDINATE, MIN_POLYGON_NUMBERS, fault_of, without_slivers
+from segkit.formats.coco_masks import (
+    MAX_COORDINATE,
+    MAX_OUTLINE_PX,
+    MIN_POLYGON_NUMBERS,
+    fault_of,
+    is_too_long,
+    without_slivers,
+)
 from segkit.formats.coco_tables import Entry, ImageId, Place
 from segkit.structures import CategorySet, DatasetError
 
@@ -29,13 +36,14 @@ FAST_JSON = msgspec is not None  # the extra `fast`
 class InstancesFile:
     """A validated JSON; `images` and `annotations` are the file's objects, in its order, and may be none.
 
-    `iscrowd` is 0 where the file lacks it. Every category is a thing.
+    `iscrowd` is 0 where the file lacks it. Every category is a thing. info: what else the file holds, by key.
     """
 
     path: Path
     categories: CategorySet
     images: tuple[Entry, ...]
     annotations: tuple[Entry, ...]
+    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 @files.no_garbage_collection()
@@ -55,9 +63,10 @@ def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
     _refuse_panoptic(entries, path)
     images = coco.images_by_id(content, path)
     categories = coco.categories_of(content, path, all_things=True)
+    info = coco.others(content, coco.TABLES)
     if _all_sound(entries, images, categories, masks):
         flagged = tuple(entry if "iscrowd" in entry else {**entry, "iscrowd": 0} for entry in entries)
-        return InstancesFile(path, categories, tuple(images.values()), flagged)
+        return InstancesFile(path, categories, tuple(images.values()), flagged, info)
     annotations: dict[int, Entry] = {}
     for entry in entries:
         image_id = coco.image_id_of(entry, images, path)
@@ -66,23 +75,27 @@ def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
         if annotation_id in annotations:
             raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
         annotations[annotation_id] = _read_annotation(entry, images[image_id], categories, where, masks)
-    return InstancesFile(path, categories, tuple(images.values()), tuple(annotations.values()))
+    return InstancesFile(path, categories, tuple(images.values()), tuple(annotations.values()), info)
 
 
 def write(
-    json_path: str | Path, images: Sequence[Entry], annotations: Sequence[Entry], categories: CategorySet
+    json_path: str | Path,
+    images: Sequence[Entry],
+    annotations: Sequence[Entry],
+    categories: CategorySet,
+    info: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a dataset's JSON, whole or not at all; of the categories, the things.
 
     images: `{id, file_name, height, width}` each. annotations: as `formats.derive.coco_annotations` makes them; where
-    one lacks an `id` it gets its place in the list, from 1: to pycocotools' matching the id 0 is "no match".
-    Raises ValueError where two ids are equal, or a number is not finite.
+    one lacks an `id` it gets its place in the list, from 1: to pycocotools' matching the id 0 is "no match". info: what
+    else the file is to hold, by key. Raises ValueError where two ids are equal, or a number is not finite.
     """
     numbered = [{"id": place, **annotation} for place, annotation in enumerate(annotations, 1)]
     if len({annotation["id"] for annotation in numbered}) != len(numbered):
         raise ValueError("annotations must have distinct ids, all of them or none")
     things = [entry for entry in categories.to_coco() if entry["isthing"]]
-    content = {"images": [*images], "annotations": numbered, "categories": things}
+    content = {**(info or {}), "images": [*images], "annotations": numbered, "categories": things}
     files.dump_json(Path(json_path), content)
 
 
@@ -168,7 +181,11 @@ def _masks_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry]) -> b
         return False
     if any(number < MIN_POLYGON_NUMBERS or number % 2 for number in {*map(len, polygons)}):
         return False
-    if not coco.all_finite([*chain.from_iterable(polygons)], MAX_COORDINATE):
+    numbers = [*chain.from_iterable(polygons)]
+    near = MAX_OUTLINE_PX / max(map(len, polygons), default=1)  # of coordinates that make no outline too long
+    if not coco.all_finite(numbers, min(near, MAX_COORDINATE)) and (
+        not coco.all_finite(numbers, MAX_COORDINATE) or any(map(is_too_long, polygons))
+    ):
         return False
     return not any(
         fault_of(outline, (images[entry["image_id"]]["height"], images[entry["image_id"]]["width"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from segkit.formats.coco_tables import all_finite
 
 MIN_POLYGON_NUMBERS = 6  # three points
 SLIVER_NUMBERS = (0, 2, 4)  # no point, one, two
-MAX_COORDINATE = 1e6  # pixels; pycocotools' memory grows with the length of the outline
+MAX_COORDINATE = 1e6  # pixels
+MAX_OUTLINE_PX = 4e6  # of a polygon: pycocotools needs some 100 bytes for each pixel of it, and crashes without them
 FIRST_CHARACTER = ord("0")  # pycocotools maskApi.c, rleToString: six bits in a character, the low five of them data
 MORE, SIGN, DATA_BITS = 0x20, 0x10, 5
 MAX_CHARACTERS = 12  # of one number: 60 bits
@@ -27,11 +29,21 @@ def without_slivers(segmentation: Any) -> Any:
     return [p for p in segmentation if not (isinstance(p, list) and len(p) in SLIVER_NUMBERS)]
 
 
+def is_too_long(polygon: Sequence[float]) -> bool:
+    """Whether the outline of a polygon, x and y in turn, all finite, is longer than `MAX_OUTLINE_PX`; a step from point
+    to point counts as pycocotools draws it, the larger of its width and its height."""
+    if len(polygon) * max(max(polygon), -min(polygon)) <= MAX_OUTLINE_PX:  # no step is longer than twice that
+        return False
+    points_xy = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    steps = np.abs(points_xy - np.roll(points_xy, 1, axis=0)).max(axis=1)
+    return bool(steps.sum() > MAX_OUTLINE_PX)
+
+
 def fault_of(segmentation: object, size_hw: tuple[int, int] | None) -> str:
     """What is wrong with a COCO `segmentation` of an image of `size_hw` pixels; "" where it is sound.
 
-    Sound are polygons of three points or more, and run lengths, compressed or not, that fill an image of `size_hw`;
-    without `size_hw`, an image of their own `size`.
+    Sound are polygons of three points or more, no outline longer than `MAX_OUTLINE_PX`, and run lengths, compressed or
+    not, that fill an image of `size_hw`; without `size_hw`, an image of their own `size`.
     """
     if isinstance(segmentation, list):
         return _fault_of_polygons(segmentation)
@@ -57,6 +69,8 @@ def _fault_of_polygons(polygons: list[Any]) -> str:
             return "expected every polygon to be a list of x and y in pixels, got something else"
         if len(polygon) < MIN_POLYGON_NUMBERS or len(polygon) % 2:
             return f"expected three or more pairs of x and y in a polygon, got {len(polygon)} numbers"
+        if is_too_long(polygon):
+            return f"expected an outline of at most {MAX_OUTLINE_PX:g} pixels in a polygon, got a longer one"
     return ""
 
 

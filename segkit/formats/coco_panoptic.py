@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path, PurePath
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -44,11 +45,16 @@ class PanopticRecord:
 
 @dataclass(frozen=True)
 class PanopticFile:
-    """A validated JSON; records are in the order of its annotations, and may be none."""
+    """A validated JSON; records are in the order of its annotations, and may be none.
+
+    images: by image_id, as in the file. info: what else the file holds, by key.
+    """
 
     path: Path
     categories: CategorySet
     records: tuple[PanopticRecord, ...]
+    images: Mapping[ImageId, Entry]
+    info: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) 
     if bare:
         remedy = "annotate them or drop them from `images`"
         tell(DatasetError(f"{len(bare)} images have no annotation: {coco.listed(bare)}", where=path, remedy=remedy))
-    return PanopticFile(path, categories, tuple(records.values()))
+    return PanopticFile(path, categories, tuple(records.values()), images, coco.others(content, coco.TABLES))
 
 
 @files.no_garbage_collection()
@@ -172,11 +178,11 @@ def write_png(path: str | Path, segment_ids: NDArray[np.integer]) -> None:
 
 
 def png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str]:
-    """The PNG of every (image_id, file_name), as `PanopticWriter` names them; DatasetError where two would be one."""
+    """The PNG of every (image_id, file_name), as `PanopticWriter` names them, no two the same."""
     names: dict[ImageId, str] = {}
     taken: set[str] = set()
     for image_id, file_name in images:
-        names[image_id] = _free_name(file_name, taken, f"image {image_id!r}")
+        names[image_id] = _free_name(file_name, taken)
         taken.add(names[image_id])
     return names
 
@@ -198,21 +204,29 @@ def annotation_of(image_id: ImageId, png_name: str, segmentation: PanopticSegmen
 
 
 def write_json(
-    json_path: str | Path, images: Sequence[Entry], annotations: Sequence[Entry], categories: CategorySet
+    json_path: str | Path,
+    images: Sequence[Entry],
+    annotations: Sequence[Entry],
+    categories: CategorySet,
+    info: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the dataset's JSON, whole or not at all.
 
-    images: `{id, file_name, height, width}` each. annotations: as `annotation_of` makes them.
+    images: `{id, file_name, height, width}` each. annotations: as `annotation_of` makes them. info: what else the file
+    is to hold, by key.
     """
-    content = {"images": [*images], "annotations": [*annotations], "categories": categories.to_coco()}
-    files.dump_json(Path(json_path), content)
+    tables = {"images": [*images], "annotations": [*annotations], "categories": categories.to_coco()}
+    files.dump_json(Path(json_path), {**(info or {}), **tables})
 
 
 class PanopticWriter:
     """Writes a dataset, or predictions, one image at a time: each PNG at once, the JSON at the end of the `with` block.
 
-    On an exception no JSON is written, and one of an earlier run stays as it was.
+    On an exception no JSON is written, and one of an earlier run stays as it was. info: what else the JSON is to hold,
+    by key; to be set before the end of the block.
     """
+
+    info: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, json_path: str | Path, png_folder: str | Path, categories: CategorySet) -> None:
         self.json_path = Path(json_path)
@@ -228,15 +242,23 @@ class PanopticWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            write_json(self.json_path, [*self._images.values()], [*self._annotations.values()], self.categories)
+            images, annotations = [*self._images.values()], [*self._annotations.values()]
+            write_json(self.json_path, images, annotations, self.categories, self.info)
 
-    def add(self, image_id: ImageId, file_name: str, segmentation: PanopticSegmentation) -> None:
+    def add(
+        self,
+        image_id: ImageId,
+        file_name: str,
+        segmentation: PanopticSegmentation,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
         """Writes the image's PNG and remembers its annotation.
 
-        file_name: of the image, relative to the image folder. The PNG has its stem, or where another image has
-        that stem, the folders in front too, joined by "_". Segments have the dataset's category ids.
-        Raises DatasetError for an image that was added before, or whose PNG would take another's place; ValueError for
-        an unknown category, an id in the map that no segment has, or a score that is not finite.
+        file_name: of the image, relative to the image folder. The PNG has its stem; where another image has that stem,
+        the folders in front too, joined by "_", then the suffix too, then a number. Segments have the dataset's
+        category ids. extra: what else the JSON is to say of the image, by key.
+        Raises DatasetError for an image that was added before or a name that climbs out; ValueError for an unknown
+        category, an id in the map that no segment has, or a score that is not finite.
         """
         unknown = {s.category_id for s in segmentation.segments if s.category_id not in self.categories}
         if unknown:
@@ -245,11 +267,12 @@ class PanopticWriter:
         coco.check_inside(file_name, "file_name", where)
         if image_id in self._images:
             raise DatasetError("an image with this id was added before", where=where)
-        png_name = _free_name(file_name, self._annotations, where)
+        png_name = _free_name(file_name, self._annotations)
         annotation = annotation_of(image_id, png_name, segmentation)
         write_png(self.png_folder / png_name, segmentation.segment_ids)
         height, width = segmentation.segment_ids.shape
-        self._images[image_id] = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+        own = {"id": image_id, "file_name": file_name, "height": height, "width": width}
+        self._images[image_id] = {**(extra or {}), **own}
         self._annotations[png_name] = annotation
 
 
@@ -339,10 +362,10 @@ def _info(segment: Segment, extent: Extent) -> Entry:
     return {**info, "score": float(segment.score)}
 
 
-def _free_name(file_name: str, taken: Container[str], where: object) -> str:
+def _free_name(file_name: str, taken: Collection[str]) -> str:
     pure = PurePath(file_name)
-    for name in (pure.stem, "_".join([*pure.relative_to(pure.anchor).parent.parts, pure.stem])):
-        if f"{name}.png" not in taken:
-            return f"{name}.png"
-    problem = f"the PNG of {file_name} would take the place of another image's"
-    raise DatasetError(problem, where=where, remedy="rename the image")
+    folders = pure.relative_to(pure.anchor).parent.parts
+    whole = "_".join([*folders, pure.name])
+    numbered = (f"{whole}_{number}" for number in count(len(taken)))
+    names = chain((pure.stem, "_".join([*folders, pure.stem]), whole), numbered)
+    return next(f"{name}.png" for name in names if f"{name}.png" not in taken)

@@ -9,17 +9,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from segkit.formats import coco_instances, coco_panoptic
-from segkit.formats.source import Source, SourceImage
+from segkit.formats import coco_tables as coco
+from segkit.formats.coco_tables import Entry
+from segkit.formats.source import AS_GIVEN, Source, SourceImage
 from segkit.structures import (
     VOID,
+    IdRuns,
     PanopticSegmentation,
     Segment,
     rle_to_mask,
     segmentation_to_rle,
 )
 
+SEGMENT_KEYS = {"id", "category_id", "isthing", "iscrowd", "area", "bbox", "score"}
 OVERLAPS = ("small_on_top", "later_on_top")  # who has the pixels that several masks hold
 
 
@@ -34,7 +39,13 @@ class CocoPanopticSource(Source):
         self.root, self.pictures, self.masks = Path(json).parent, Path(images), Path(masks)
         self.categories = file.categories
         self._records = {record.image_id: record for record in file.records}
-        self.images = tuple(SourceImage(r.image_id, r.file_name, (r.height, r.width)) for r in file.records)
+        self.images = tuple(_image(file.images[record.image_id]) for record in file.records)
+        self.info, unwritable = coco.writable(file.info)
+        segment_keys = set[str]().union(*(info for record in file.records for info in record.segments_info))
+        self.skipped = (
+            *_skipped(file.path, "whose value JSON cannot hold (NaN, say)", unwritable),
+            *_skipped(file.path, "of segments that are not read", sorted(segment_keys - SEGMENT_KEYS)),
+        )
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         record = self._records[image.image_id]
@@ -61,14 +72,15 @@ class CocoInstancesSource(Source):
         self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in file.annotations:
             self._annotations[annotation["image_id"]].append(annotation)
-        self.images = tuple(SourceImage(i["id"], i["file_name"], (i["height"], i["width"])) for i in file.images)
+        self.images = tuple(map(_image, file.images))
+        self.info, unwritable = coco.writable(file.info)
+        self.skipped = _skipped(file.path, "whose value JSON cannot hold (NaN, say)", unwritable)
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         return panoptic_of_annotations(self.annotations(image), image.size_hw, self.overlap)
 
     def annotations(self, image: SourceImage) -> list[dict[str, Any]]:
-        found = self._annotations.get(image.image_id, [])
-        return [{**a, "segmentation": segmentation_to_rle(a["segmentation"], image.size_hw)} for a in found]
+        return [_with_rle(one, image.size_hw) for one in self._annotations.get(image.image_id, [])]
 
 
 def panoptic_of_annotations(
@@ -79,17 +91,33 @@ def panoptic_of_annotations(
     Where masks overlap: "small_on_top", the mask of fewer pixels has them, of equal ones the later; "later_on_top",
     the later one. Crowds lie below all others. An annotation of which nothing is left has no segment.
     """
-    masks = [rle_to_mask(annotation["segmentation"]) for annotation in annotations]
-    areas = [int(np.count_nonzero(mask)) for mask in masks]
-    small = [-area if overlap == "small_on_top" else 0 for area in areas]
+    rles = [annotation["segmentation"] for annotation in annotations]
+    small = [-int(coco_mask.area(rle)) if overlap == "small_on_top" else 0 for rle in rles]
     crowd = [bool(annotation.get("iscrowd", 0)) for annotation in annotations]
     segment_ids: NDArray[np.int32] = np.full(size_hw, VOID, dtype=np.int32)
-    for row in sorted(range(len(masks)), key=lambda row: (not crowd[row], small[row], row)):
-        segment_ids[masks[row]] = row + 1
-    kept_px = np.bincount(segment_ids.ravel(), minlength=len(masks) + 1).tolist()
+    for row in sorted(range(len(rles)), key=lambda row: (not crowd[row], small[row], row)):
+        segment_ids[rle_to_mask(rles[row])] = row + 1  # one mask in memory at a time
+    runs = IdRuns.of_map(segment_ids)
+    kept_px = runs.areas_px()
     segments = [
         Segment(row, int(annotation["category_id"]), True, kept_px[row], crowd[row - 1])
         for row, annotation in enumerate(annotations, 1)
-        if kept_px[row]
+        if row in kept_px
     ]
     return PanopticSegmentation(segment_ids, tuple(segments))
+
+
+def _image(entry: Entry) -> SourceImage:
+    size_hw = (entry["height"], entry["width"])
+    return SourceImage(entry["id"], entry["file_name"], size_hw, coco.others(entry, coco.IMAGE_KEYS))
+
+
+def _with_rle(annotation: Entry, size_hw: tuple[int, int]) -> Entry:
+    given = annotation["segmentation"]
+    if isinstance(given, dict):
+        given = {"size": given["size"], "counts": given["counts"]}
+    return {**annotation, "segmentation": segmentation_to_rle(given, size_hw), AS_GIVEN: given}
+
+
+def _skipped(path: Path, what: str, keys: Sequence[str]) -> tuple[str, ...]:
+    return (f"{path}: keys {what}: {coco.listed(keys)}",) if keys else ()

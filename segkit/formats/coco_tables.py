@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
+
+from PIL import Image
 
 from segkit.formats.files import load_json
 from segkit.structures import CategorySet, DatasetError
@@ -19,6 +22,9 @@ TYPE_NAMES = {int: "an integer", float: "a number", str: "a string", list: "a li
 LARGEST = 1e300  # a finite number, and so is the sum of a file full of them
 MAX_LISTED = 5  # ids in one message
 MISSING = object()
+TABLES = ("images", "annotations", "categories")
+IMAGE_KEYS = ("id", "file_name", "height", "width")
+MAX_DEPTH = 64  # of lists and objects in each other that are written again
 
 
 class Place(NamedTuple):
@@ -105,7 +111,7 @@ def objects(entries: list[Any], name: str, where: object) -> list[Entry]:
 def images_by_id(content: Entry, path: Path) -> dict[ImageId, Entry]:
     """The `images` table, in its order; DatasetError where an entry lacks a usable id, file_name, height or width.
 
-    A file_name may lie in sub-folders, and must not leave the image folder.
+    A file_name may lie in sub-folders, and must not leave the image folder. More pixels than Pillow opens are refused.
     """
     images: dict[ImageId, Entry] = {}
     for entry in table(content, "images", path):
@@ -117,8 +123,28 @@ def images_by_id(content: Entry, path: Path) -> dict[ImageId, Entry]:
         if field(entry, "height", INTEGER, where) < 1 or field(entry, "width", INTEGER, where) < 1:
             got = f"{entry['height']} x {entry['width']}"
             raise DatasetError(f"expected height and width of at least 1 pixel, got {got}", where=where)
+        check_pixels(entry["height"], entry["width"], where)
         images[image_id] = entry
     return images
+
+
+def check_pixels(height: int, width: int, where: object) -> None:
+    """DatasetError for an image of more pixels than Pillow opens: masks of that size would fill the memory."""
+    if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:
+        most = f"at most {2 * Image.MAX_IMAGE_PIXELS} pixels"
+        raise DatasetError(f"expected {most}, got {height} x {width}", where=where, remedy="cut the image into tiles")
+
+
+def others(entry: Mapping[str, Any], known: Collection[str]) -> Entry:
+    """What the entry holds beside the known keys, in its order."""
+    return {key: value for key, value in entry.items() if key not in known}
+
+
+def writable(entry: Mapping[str, Any]) -> tuple[Entry, list[str]]:
+    """What of an entry of any JSON can be written again, and the keys of the rest: NaN, infinity, more than `MAX_DEPTH`
+    lists and objects in each other."""
+    lost = [key for key, value in entry.items() if not _is_writable(value, MAX_DEPTH)]
+    return others(entry, lost), lost
 
 
 def image_id_of(annotation: Entry, images: Mapping[ImageId, Entry], path: Path) -> ImageId:
@@ -157,8 +183,10 @@ def categories_of(content: Entry, path: Path, all_things: bool = False) -> Categ
     return CategorySet.from_coco([{**entry, "isthing": 1} for entry in entries] if all_things else entries, path)
 
 
-def check_inside(name: str, key: str, where: object) -> None:
-    """DatasetError where a relative file name is empty or leads out of its folder, on any operating system."""
+def check_inside(name: object, key: str, where: object) -> None:
+    """DatasetError for what is no relative file name, is empty or leads out of its folder, on any operating system."""
+    if not isinstance(name, str):
+        raise DatasetError(f"expected `{key}` to be a path inside its folder, got {reprlib.repr(name)}", where=where)
     parts = name.replace("\\", "/").split("/")
     absolute = parts[0] == "" or name[1:2] == ":"  # a drive of Windows
     if absolute or ".." in parts or parts[-1] in ("", ".") or "\0" in name:
@@ -170,6 +198,15 @@ def listed(ids: Iterable[object]) -> str:
     ids = list(ids)
     more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
     return ", ".join(repr(i) for i in ids[:MAX_LISTED]) + more
+
+
+def _is_writable(value: Any, depth: int) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if not isinstance(value, dict | list):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_is_writable(one, depth - 1) for one in inner)
 
 
 def _is_color(color: object) -> bool:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from pycocotools import mask as coco_mask
-
 from segkit.formats import coco_instances, files, label_maps
 from segkit.formats.coco_panoptic import PanopticWriter
-from segkit.formats.coco_tables import Place, check_inside
+from segkit.formats.coco_tables import Entry, Place, check_inside, listed, others, writable
 from segkit.formats.derive import coco_annotations, semantic_map
 from segkit.formats.image_files import picture_in
-from segkit.formats.source import SourceImage
-from segkit.formats.writer import Writer, checked_areas, score_losses
+from segkit.formats.source import AS_GIVEN, SourceImage
+from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
 from segkit.structures import IGNORE_LABEL, CategorySet, DatasetError, PanopticSegmentation, Segment
 
-PICTURES = "images"  # the folder of the pictures below the root
+PICTURES, LABELS = "images", "labels"  # folders below the root
+ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", AS_GIVEN}
 Annotations = list[dict[str, Any]] | None
 
 
 class PanopticFilesWriter(Writer):
     """root/<name>.json and root/<name>/*.png; whatever has no overlaps fits, scores too. pictures: their folder."""
+
+    holds_extras = True
 
     def __init__(self, root: str | Path, categories: CategorySet, name: str, pictures: str) -> None:
         super().__init__(root, categories)
@@ -33,17 +36,19 @@ class PanopticFilesWriter(Writer):
         return picture_in(self._pictures, image)
 
     def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
-        """As `Writer` has it; told are segments without a pixel, and how many pixels of overlapping masks are in
-        another segment alone."""
+        """As `Writer` has it; told are segments without a pixel, masks that overlap, and keys of annotations that
+        segments have not."""
         areas_px = checked_areas(image, segmentation, self.categories)
-        self._writer.add(image.image_id, image.file_name, segmentation)
-        told = _empty_losses(segmentation.segments, areas_px)
-        whole = sum(int(coco_mask.area(annotation["segmentation"])) for annotation in annotations or ())
-        hidden = whole - sum(areas_px.get(s.segment_id, 0) for s in segmentation.segments if s.isthing)
-        return [*told, f"{hidden} pixels of masks lie under other masks"] if annotations and hidden > 0 else told
+        extra, told = _written_extras(image.extra, "the image")
+        self._writer.add(image.image_id, image.file_name, segmentation, extra)
+        told += _empty_losses(segmentation.segments, areas_px)
+        strange = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
+        told += [f"annotations: the keys {listed(strange)} cannot be held"] if strange else []
+        return [*told, *overlap_losses(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the JSON."""
+        self._writer.info = self.info
         self._writer.__exit__(None, None, None)
 
 
@@ -55,7 +60,9 @@ class CocoPanopticWriter(PanopticFilesWriter):
 
 
 class CocoInstancesWriter(Writer):
-    """root/instances.json: things alone, whole masks where the source has them."""
+    """root/instances.json: things alone, whole masks where the source has them, ids above 0 that are distinct."""
+
+    holds_extras = True
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         """DatasetError where there is no thing."""
@@ -72,31 +79,36 @@ class CocoInstancesWriter(Writer):
         return picture_in(self.root / PICTURES, image)
 
     def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
-        """As `Writer` has it; told are stuff, segments without a pixel, and scores."""
+        """As `Writer` has it; told are stuff, segments without a pixel, scores, and keys that JSON cannot hold."""
         where = Place(self.path, image.image_id)
         check_inside(image.file_name, "file_name", where)
         if image.image_id in self._images:
             raise DatasetError("an image with this id was added before", where=where)
         areas_px = checked_areas(image, segmentation, self.categories)
         height, width = image.size_hw
-        entry = {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
-        self._images[image.image_id] = entry
-        found = coco_annotations(image.image_id, segmentation) if annotations is None else annotations
-        self._annotations += [{**annotation, "image_id": image.image_id} for annotation in found]
+        extra, told = _written_extras(image.extra, "the image")
+        own = {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
+        self._images[image.image_id] = {**extra, **own}
+        for annotation in coco_annotations(image.image_id, segmentation) if annotations is None else annotations:
+            extra, lost = _written_extras(others(annotation, ANNOTATION_KEYS), f"annotation {annotation.get('id', '')}")
+            own = {key: value for key, value in annotation.items() if key in ANNOTATION_KEYS}
+            given = own.pop(AS_GIVEN, annotation["segmentation"])
+            self._annotations.append({**own, "image_id": image.image_id, "segmentation": given, **extra})
+            told += lost
         stuff = [s for s in segmentation.segments if not s.isthing and s.segment_id in areas_px]
-        told = [f"{len(stuff)} segments of stuff cannot be held"] if stuff else []
+        told += [f"{len(stuff)} segments of stuff cannot be held"] if stuff else []
         empty = _empty_losses(segmentation.segments, areas_px)
         return [*told, *empty, *score_losses(segmentation.segments)]
 
     def finish(self) -> None:
         """Write the JSON."""
-        numbered = [{**one, "id": number} for number, one in enumerate(self._annotations, 1)]
-        coco_instances.write(self.path, [*self._images.values()], numbered, self.categories)
+        numbered = _numbered(self._annotations)
+        coco_instances.write(self.path, [*self._images.values()], numbered, self.categories, self.info)
 
 
 class SemanticMapWriter(Writer):
-    """root/NAME.png, 8-bit label maps: the place of the class among the categories, 255 for void; and root/classes.json
-    with the names."""
+    """root/labels/NAME.png, 8-bit label maps: the place of the class among the categories, 255 for void; and
+    root/classes.json with the names."""
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         """DatasetError for more classes than an 8-bit map can name."""
@@ -113,9 +125,8 @@ class SemanticMapWriter(Writer):
 
     def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
         """As `Writer` has it, the map at the image's path with the suffix .png; told are the objects that became one,
-        crowds, segments without a pixel, and scores."""
-        check_inside(image.file_name, "file_name", Place(self.root, image.image_id))
-        path = (self.root / image.file_name).with_suffix(".png")
+        crowds, segments without a pixel, scores, and masks that overlap."""
+        path = picture_in(self.root / LABELS, image).with_suffix(".png")
         if path in self._taken:
             raise DatasetError("expected one image of this name", where=path, remedy="rename the images")
         areas_px = checked_areas(image, segmentation, self.categories)
@@ -125,7 +136,8 @@ class SemanticMapWriter(Writer):
         told = [f"{len(things)} objects of {len(set(things))} classes are told apart no more"] if things else []
         crowds = sum(s.iscrowd for s in segmentation.segments)
         told += [f"{crowds} crowds are their class"] if crowds else []
-        return [*told, *_empty_losses(segmentation.segments, areas_px), *score_losses(segmentation.segments)]
+        told += [*_empty_losses(segmentation.segments, areas_px), *score_losses(segmentation.segments)]
+        return [*told, *overlap_losses(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the names."""
@@ -134,3 +146,21 @@ class SemanticMapWriter(Writer):
 
 def _empty_losses(segments: tuple[Segment, ...], areas_px: dict[int, int]) -> list[str]:
     return [f"segment {s.segment_id}: it has no pixel" for s in segments if s.segment_id not in areas_px]
+
+
+def _written_extras(extra: Mapping[str, Any], what: str) -> tuple[Entry, list[str]]:
+    """What of it JSON can hold, and the line on the rest."""
+    held, lost = writable(extra)
+    return held, [f"{what}: the values of {listed(lost)} cannot be held, JSON has no NaN"] if lost else []
+
+
+def _numbered(annotations: Sequence[Entry]) -> list[Entry]:
+    """With distinct ids above 0: the first annotation that has such an id keeps it, the others get the ids not used."""
+    owner: dict[object, int] = {}
+    for place, annotation in enumerate(annotations):
+        annotation_id = annotation.get("id")
+        if type(annotation_id) is int and annotation_id > 0:
+            owner.setdefault(annotation_id, place)
+    free = (number for number in count(1) if number not in owner)
+    keeps = {*owner.values()}
+    return [one if place in keeps else {**one, "id": next(free)} for place, one in enumerate(annotations)]

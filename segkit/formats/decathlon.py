@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -57,7 +58,8 @@ class DecathlonSource(Source):
     percentiles: of the intensities of a modality of a volume, they become 0 and 255; what is outside is clipped, voxels
     that are NaN or infinite become 0, with a warning in the log; a constant volume is 0.
     keep_empty: False leaves out the slices with nothing but background, and reads all labels of the split for it.
-    tell: gets what is wrong with single volumes, which are then left out.
+    tell: gets what is wrong with single volumes, which are then left out. skipped: lines on volumes that dataset.json
+    does not list.
 
     Headers are checked at once, voxels when they are read; the last ones stay in memory, `CACHE_BYTES` or one volume.
     Raises ConfigError for options that make no sense, DatasetError where a file is missing or damaged, a volume has
@@ -83,11 +85,12 @@ class DecathlonSource(Source):
         keep_empty: bool = True,
         tell: Tell = refuse,
     ) -> None:
-        _check_options(axis, split, val_share, modalities, percentiles, held_out=held_out, things=things)
+        _check_options(axis, split, val_share, modalities, percentiles, keep_empty, held_out=held_out, things=things)
         self.root = Path(root)
         self.pictures = self.root / ("imagesTs" if split == "test" else "imagesTr")
         self.axis, self._modalities, self._percentiles = axis, tuple(modalities), tuple(percentiles)
         self._kept: dict[tuple[str, Path], NDArray[Any]] = {}
+        self._damaged: dict[tuple[str, Path], DatasetError] = {}
         self._reading = Lock()
         table, faults = files.load_table(self.root), _Faults(tell)
         no_training = split == "test" and (labels or table)
@@ -98,9 +101,11 @@ class DecathlonSource(Source):
             training, names = self._found_labels(training, faults)
         self.categories = categories_of(names, things, self.root)
         if split == "test":
-            wanted = files.that_are_there(files.unlabelled_files(self.root, table, faults), faults)
+            listed = files.unlabelled_files(self.root, table, faults)
+            wanted = files.that_are_there(listed, faults)
         else:
             wanted = files.of_split(training, listed, split, val_share, held_out)
+        self.skipped = files.unlisted(listed)
         self._open(wanted, keep_empty, faults)
         if not self.images and not faults.told:
             remedy = "choose another split, val_share or keep_empty"
@@ -176,11 +181,17 @@ class DecathlonSource(Source):
         return np.ascontiguousarray(cut(np.stack(channels, axis=-1), self.axis))
 
     def _keep(self, kind: str, path: Path, read: Callable[[Path], NDArray[Any]]) -> NDArray[Any]:
-        """What `read` makes of the file, from memory where it was used of late."""
+        """What `read` makes of the file, from memory where it was used of late; so is the error that it raises."""
         with self._reading:  # threads ask for slices of one volume: it is read once
+            if (kind, path) in self._damaged:
+                raise copy(self._damaged[kind, path])
             content = self._kept.pop((kind, path), None)
             if content is None:
-                content = read(path)
+                try:
+                    content = read(path)
+                except DatasetError as error:
+                    self._damaged[kind, path] = copy(error)  # without the traceback, whose frames hold voxels
+                    raise
             self._kept[kind, path] = content
             while len(self._kept) > LEAST_KEPT and sum(kept.nbytes for kept in self._kept.values()) > CACHE_BYTES:
                 del self._kept[next(iter(self._kept))]
@@ -198,7 +209,9 @@ class _Faults:
         self.tell(code, error)
 
 
-def _check_options(axis: Any, split: Any, val_share: Any, modalities: Any, percentiles: Any, **names: Any) -> None:
+def _check_options(
+    axis: Any, split: Any, val_share: Any, modalities: Any, percentiles: Any, keep_empty: Any, **names: Any
+) -> None:
     def check(right: bool, key: str, expected: str, got: object) -> None:
         if not right:
             raise ConfigError(f"expected `{key}` to be {expected}, got {reprlib.repr(got)}")
@@ -210,6 +223,7 @@ def _check_options(axis: Any, split: Any, val_share: Any, modalities: Any, perce
     check(type(axis) is int and axis in (0, 1, 2), "axis", "0, 1 or 2", axis)
     check(split in SPLITS, "split", f"one of {', '.join(SPLITS)}", split)
     check(type(val_share) in coco.NUMBER and 0 <= val_share <= 1, "val_share", "in 0..1", val_share)
+    check(type(keep_empty) is bool, "keep_empty", "true or false", keep_empty)
     for key, value in names.items():
         check(is_list(value, coco.TEXT, Collection), key, "a list of names", value)
     three = is_list(modalities, coco.INTEGER) and len(modalities) <= RGB and min(modalities, default=0) >= 0

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import reprlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 from segkit.formats import coco_tables as coco
 from segkit.formats.nifti import Header, read_header
 from segkit.formats.source import Tell
-from segkit.formats.telling import attempt, missing
+from segkit.formats.telling import attempt, missing, unused
 from segkit.structures import ConfigError, DatasetError
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -51,7 +51,7 @@ def load_table(root: Path) -> coco.Entry | None:
     path = root / TABLE
     if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
         raise DatasetError("expected the folder of a task, found none", where=root, remedy="check the path")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     if path.stat().st_size > MAX_JSON_BYTES:
         got = f"{path.stat().st_size} bytes"
@@ -65,7 +65,7 @@ def labelled_files(root: Path, table: coco.Entry | None, tell: Tell) -> list[Fil
     if table is None:
         return _paired(_volumes_in(root / "imagesTr", tell), _volumes_in(root / "labelsTr", tell), root)
     found = []
-    for entry in coco.table(table, "training", root / TABLE):
+    for entry in _entries(table, "training", root, tell):
         image_path, label_path = (_listed(entry, key, "training", root, tell) for key in ("image", "label"))
         if image_path is not None and label_path is not None:
             found.append(Files(_stem(image_path), image_path, label_path))
@@ -77,13 +77,19 @@ def unlabelled_files(root: Path, table: coco.Entry | None, tell: Tell) -> list[F
     if table is None:
         return [Files(name, path, None) for name, path in _volumes_in(root / "imagesTs", tell).items()]
     found = []
-    for listed in coco.field(table, "test", coco.LIST, root / TABLE):
-        # The Decathlon lists paths; derived data sets list objects as in `training`.
-        entry = listed if isinstance(listed, dict) else {"image": listed}
+    for entry in _entries(table, "test", root, tell):
         path = _listed(entry, "image", "test", root, tell)
         if path is not None:
             found.append(Files(_stem(path), path, None))
     return _distinct(found, root, tell)
+
+
+def unlisted(listed: Collection[Files]) -> tuple[str, ...]:
+    """Lines of `Source.skipped` on volumes that lie beside those of the list and are not in it."""
+    used = {path for files in listed for path in (files.image_path, files.label_path) if path is not None}
+    folders = sorted({path.parent for path in used})
+    beside = {folder: [p.name for p in _niftis(folder) if p not in used] for folder in folders}
+    return tuple(line for folder, names in beside.items() for line in unused(folder, "volumes are not listed", names))
 
 
 def of_split(
@@ -122,11 +128,10 @@ def check_volume(files: Files, tell: Tell) -> Volume | None:
 
 def _volumes_in(folder: Path, tell: Tell) -> dict[str, Path]:
     """The NIfTI files by name, sorted; hidden files (macOS leaves `._*`) are passed over."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DatasetError("no such folder", where=folder, remedy=TREE)
-    paths = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
     volumes: dict[str, Path] = {}
-    for path in filter(Path.is_file, paths):
+    for path in _niftis(folder):
         first = volumes.setdefault(_stem(path), path)
         if first != path:
             problem = f"expected one file for a volume, got {first.name} too"
@@ -134,6 +139,12 @@ def _volumes_in(folder: Path, tell: Tell) -> dict[str, Path]:
     if not volumes:
         raise DatasetError(f"expected files that end in {SUFFIXES[0]}, found none", where=folder, remedy=TREE)
     return dict(sorted(volumes.items()))
+
+
+def _niftis(folder: Path) -> list[Path]:
+    """The NIfTI files, sorted, hidden ones passed over; none where there is no folder."""
+    paths = folder.iterdir() if os.path.isdir(folder) else ()
+    return sorted(p for p in paths if p.name.endswith(SUFFIXES) and not p.name.startswith(".") and p.is_file())
 
 
 def _paired(images: dict[str, Path], labels: dict[str, Path], root: Path) -> list[Files]:
@@ -144,6 +155,19 @@ def _paired(images: dict[str, Path], labels: dict[str, Path], root: Path) -> lis
         image_path = images.get(name, root / "imagesTr" / there.name)
         found.append(Files(name, image_path, labels.get(name, root / "labelsTr" / there.name)))
     return found
+
+
+def _entries(table: coco.Entry, part: str, root: Path, tell: Tell) -> Iterator[coco.Entry]:
+    """The objects in a list of the table; what is none is told, a path alone is an image."""
+    for index, listed in enumerate(coco.field(table, part, coco.LIST, root / TABLE)):
+        # The Decathlon lists paths in `test`; derived data sets list objects as in `training`.
+        if isinstance(listed, dict):
+            yield listed
+        elif part == "test":
+            yield {"image": listed}
+        else:
+            problem = f"expected an object, got {reprlib.repr(listed)}"
+            tell("type-wrong", DatasetError(problem, where=f"{root / TABLE}, {part}, index {index}"))
 
 
 def _listed(entry: coco.Entry, key: str, part: str, root: Path, tell: Tell) -> Path | None:

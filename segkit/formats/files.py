@@ -30,8 +30,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
-    """The file's content, or its first `limit` bytes; DatasetError where it is missing or cannot be read."""
+    """The file's content, or its first `limit` bytes; DatasetError where it is missing or cannot be read.
+
+    A pipe or a device is refused: reading one may wait for ever.
+    """
     try:
+        if not path.is_file() and path.exists():
+            problem = "the file cannot be read: this is a folder, a pipe or a device"
+            raise DatasetError(problem, where=path, remedy="give a file")
         with path.open("rb") as file:
             return file.read(limit)
     except FileNotFoundError:

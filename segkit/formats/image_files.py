@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from segkit.formats import png
 from segkit.formats.coco_tables import Place, check_inside
-from segkit.formats.pictures import TIFF_SUFFIXES, picture_size
+from segkit.formats.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, picture_size
 from segkit.formats.source import SourceImage, Tell
+from segkit.formats.telling import unused
 from segkit.structures import DatasetError
+
+# A file system may tell .jpg from .JPG.
+PICTURE_CASES = tuple(case for suffix in PICTURE_SUFFIXES for case in (suffix, suffix.upper()))
+MAX_NAME_BYTES = 255  # of a file, to most file systems
+LONGEST_SUFFIX = ".json"  # of the label files that have the picture's stem
 
 
 def files_below(folder: Path, remedy: str) -> list[str]:
@@ -19,13 +26,20 @@ def files_below(folder: Path, remedy: str) -> list[str]:
     Hidden files and folders are passed over, linked folders not entered. A link is taken as a file even where it leads
     nowhere: opening it then says so. Raises DatasetError where there is no such folder, or one cannot be listed.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise DatasetError("no such folder", where=folder, remedy=remedy)
     found = []
     for place, folders, files in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
     return sorted(found)
+
+
+def unused_pictures(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
+    """The line of `Source.skipped` on pictures or PNGs in the folder that are none of the used names; none where there
+    are none, or no folder."""
+    names = files_below(folder, "") if os.path.isdir(folder) else []
+    return unused(folder, what, [n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and n not in used])
 
 
 def by_name(folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str, tell: Tell) -> dict[str, Path]:
@@ -86,19 +100,48 @@ def stem(file_name: str) -> str:
 
 
 def new_stem(image: SourceImage, taken: Collection[str], root: Path) -> str:
-    """The image's `stem`, for its label files; DatasetError where it leads out of its folder, or is taken."""
+    """The image's `stem`, for its label files; DatasetError where it leads out of its folder, is hidden, too long, or
+    taken."""
     where = Place(root, image.image_id)
-    check_inside(image.file_name, "file_name", where)
+    check_plain(image.file_name, where)
     name = stem(image.file_name)
+    check_length(f"{PurePosixPath(name).name}{LONGEST_SUFFIX}", where)
     if name in taken:
         raise DatasetError(f"an image named {name} was added before", where=where, remedy="rename the image")
     return name
 
 
-def picture_in(folder: Path, image: SourceImage) -> Path:
-    """Where the image's picture lies, under its own name; DatasetError for a name that leads out of the folder."""
-    check_inside(image.file_name, "file_name", Place(folder, image.image_id))
-    return folder / image.file_name
+def picture_in(folder: Path, image: SourceImage, suffixes: Collection[str] | None = None) -> Path:
+    """Where the image's picture is to lie, under its own name; DatasetError for a name that leads out of the folder.
+
+    suffixes: those of the pictures that a layout looks for in its folder. One with another is to be a PNG, which
+    `convert.copy_picture` writes; and a name must be `check_plain`. None: the layout names its pictures, any will do.
+    """
+    where = Place(folder, image.image_id)
+    if suffixes is None:
+        check_inside(image.file_name, "file_name", where)
+        return folder / image.file_name
+    check_plain(image.file_name, where)
+    path = folder / image.file_name
+    return path if path.suffix in suffixes else path.with_suffix(".png")
+
+
+def check_plain(file_name: str, where: Place) -> None:
+    """DatasetError for a name that leads out of its folder, that `files_below` passes over as hidden, or that is a
+    path on some systems only."""
+    check_inside(file_name, "file_name", where)
+    hidden = any(part.startswith(".") for part in PurePosixPath(file_name).parts)
+    if hidden or "\\" in file_name:
+        problem = f"expected a file_name without hidden parts and backslashes, got {file_name!r}"
+        raise DatasetError(problem, where=where, remedy="rename the image")
+
+
+def check_length(name: str, where: Place) -> None:
+    """DatasetError where a file's name is too long for a file system."""
+    n_bytes = len(name.encode("utf-8", "surrogatepass"))
+    if n_bytes > MAX_NAME_BYTES:
+        problem = f"expected names of at most {MAX_NAME_BYTES} bytes, got {n_bytes} for {reprlib.repr(name)}"
+        raise DatasetError(problem, where=where, remedy="rename the image")
 
 
 def _refuse_folder(error: OSError) -> None:

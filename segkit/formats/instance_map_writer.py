@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,13 @@ from segkit.formats import image_files, label_maps
 from segkit.formats.coco_tables import Place, check_inside, listed
 from segkit.formats.derive import relabel
 from segkit.formats.source import SourceImage
-from segkit.formats.writer import Writer, checked_areas, score_losses
+from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
 from segkit.structures import (
     CategorySet,
     ConfigError,
     DatasetError,
     PanopticSegmentation,
     Segment,
-    rle_to_mask,
-    segmentation_to_rle,
 )
 
 MAX_OBJECTS = np.iinfo(np.uint16).max
@@ -60,8 +57,8 @@ class InstanceMapWriter(Writer):
         self._names: set[str] = set()
 
     def picture_path(self, image: SourceImage) -> Path:
-        """Where the image's picture is to lie, under its own name; DatasetError for a name that climbs out."""
-        return image_files.picture_in(self._pictures, image)
+        """Where the image's picture is to lie, as `image_files.picture_in` has it."""
+        return image_files.picture_in(self._pictures, image, image_files.PICTURE_CASES)
 
     def add(
         self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
@@ -81,7 +78,7 @@ class InstanceMapWriter(Writer):
         values = {s.segment_id: value for value, s in enumerate(objects, 1)}
         label_maps.write(self._labels / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
         self._names.add(name)
-        return [*self._losses(segmentation, areas_px), *_overlaps(annotations or [], image.size_hw)]
+        return [*self._losses(segmentation, areas_px), *overlap_losses(annotations, image.size_hw)]
 
     def _losses(self, segmentation: PanopticSegmentation, areas_px: dict[int, int]) -> list[str]:
         lines = [line for s in segmentation.segments if (line := self._loss(s, areas_px))]
@@ -101,12 +98,3 @@ class InstanceMapWriter(Writer):
         if not segment.isthing and segment.category_id != self._background_id:
             return f"segment {segment.segment_id}: the stuff {name} cannot be held"
         return ""
-
-
-def _overlaps(annotations: Sequence[dict[str, Any]], size_hw: tuple[int, int]) -> list[str]:
-    """The line on masks that overlap, which a map cannot hold; none where no two of them do."""
-    count = np.zeros(size_hw, dtype=np.int32)
-    for annotation in annotations:
-        count += rle_to_mask(segmentation_to_rle(annotation["segmentation"], size_hw))
-    hidden_px = int(np.maximum(count - 1, 0).sum())
-    return [f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else []

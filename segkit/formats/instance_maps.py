@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from segkit.formats import image_files, label_maps
+from segkit.formats.coco_tables import check_inside
 from segkit.formats.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES
 from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.splits import Split, check_split, names_of
+from segkit.formats.telling import alone
 from segkit.structures import (
     MAX_SEGMENT_ID,
     Category,
@@ -39,8 +41,8 @@ class InstanceMapSource(Source):
     value one object, whatever its gaps and pieces, and its segment_id. thing, background: names of category 1 and
     category 2; a background of None is void. split: None for all images; else "train" or "val", val_share of the names
     by their hash (`segkit.formats.splits`). tell: gets pictures and maps of either split that have no partner, or two,
-    and images whose files cannot be opened or differ in size. Raises DatasetError where a folder is missing or empty;
-    ConfigError for options that contradict each other.
+    and images whose files cannot be opened or differ in size. Raises DatasetError where a folder is missing, empty
+    or outside root; ConfigError for options that contradict each other.
     """
 
     layout = "instance-maps"
@@ -57,10 +59,13 @@ class InstanceMapSource(Source):
         val_share: float = 0.25,
         tell: Tell = refuse,
     ) -> None:
-        if not thing or thing == background or background == "":
+        names = [thing] if background is None else [thing, background]
+        if not all(isinstance(name, str) and name for name in names) or thing == background:
             raise ConfigError(f"expected two names for thing and background, got {thing!r} and {background!r}")
         check_split(split, val_share)
         self.root = Path(root)
+        for key, folder in (("images", images), ("labels", labels)):
+            check_inside(folder, key, self.root)
         self.pictures, labels_folder = self.root / images, self.root / labels
         if self.pictures.resolve() == labels_folder.resolve():
             raise ConfigError(f"expected two folders, got {images!r} for the images and the labels", where=root)
@@ -68,8 +73,9 @@ class InstanceMapSource(Source):
         self._background = background is not None
         pictures = image_files.by_name(self.pictures, PICTURE_SUFFIXES, PAIRING, "image-id-twice", tell)
         self._maps = image_files.by_name(labels_folder, LABEL_SUFFIXES, PAIRING, "annotation-twice", tell)
-        _tell_alone("image-without-annotation", "no label map has the image's name", pictures, self._maps, tell)
-        _tell_alone("image-missing", "no image has the label map's name", self._maps, pictures, tell)
+        code, problem = "image-without-annotation", "no label map has the image's name"
+        alone(tell, code, problem, pictures, self._maps, PAIRING)
+        alone(tell, "image-missing", "no image has the label map's name", self._maps, pictures, PAIRING)
         paired = [name for name in names_of(split, val_share, pictures, root) if name in self._maps]
         found = (self._image(name, pictures[name], tell) for name in paired)
         self.images = tuple(image for image in found if image is not None)
@@ -113,12 +119,6 @@ def _categories(thing: str, background: str | None) -> CategorySet:
     return CategorySet(
         things if background is None else [*things, Category(BACKGROUND_ID, background, False, (64, 64, 64))]
     )
-
-
-def _tell_alone(code: str, problem: str, found: dict[str, Path], partners: dict[str, Path], tell: Tell) -> None:
-    alone = [path for name, path in found.items() if name not in partners]
-    for path in alone:
-        tell(code, DatasetError(f"{problem} ({len(alone)} of {len(found)} files)", where=path, remedy=PAIRING))
 
 
 def _read_tiff(path: Path) -> NDArray[Any]:

@@ -16,6 +16,7 @@ from segkit.formats.labelme_files import SUFFIX, Drawing
 from segkit.formats.labelme_shapes import Shape
 from segkit.formats.pictures import PICTURE_SUFFIXES
 from segkit.formats.source import Source, SourceImage, Tell, refuse
+from segkit.formats.telling import unused
 from segkit.structures import VOID, CategorySet, ConfigError, DatasetError, PanopticSegmentation, Segment
 
 IGNORED = ("ignored",)  # the key of shapes that become void
@@ -154,8 +155,9 @@ class LabelmeSource(Source):
 
 def _check_options(things: Sequence[str] | None, stuff: Sequence[str], ignore: Sequence[str]) -> None:
     seen: set[str] = set()
-    for key, labels in (("things", things or ()), ("stuff", stuff), ("ignore", ignore)):
-        if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
+    for key, labels in (("things", () if things is None else things), ("stuff", stuff), ("ignore", ignore)):
+        sound = isinstance(labels, Collection) and not isinstance(labels, str)
+        if not sound or not all(isinstance(label, str) and label for label in labels):
             raise ConfigError(f"expected {key} to be a list of labels, got {labels!r}")
         if seen & {*labels}:
             got = coco.listed(sorted(seen & {*labels}))
@@ -183,13 +185,13 @@ def _read_all(root: Path, json_names: Sequence[str], tell: Tell) -> dict[str, Dr
 
 def _without_json(
     root: Path, names: Sequence[str], json_names: Sequence[str], drawings: Mapping[str, Drawing]
-) -> list[str]:
+) -> tuple[str, ...]:
     """The line on pictures that no JSON is about, as far as they can be read."""
     drawn = {drawing.file_name for drawing in drawings.values()}
     unread = {name.removesuffix(SUFFIX) for name in json_names if name not in drawings}
     pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
     bare = [name for name in pictures if name not in drawn and image_files.stem(name) not in unread]
-    return [f"{root}: {len(bare)} pictures have no JSON: {coco.listed(bare)}"] if bare else []
+    return unused(root, "pictures have no JSON", bare)
 
 
 def _categories(things: Collection[str], stuff: Collection[str], root: Path) -> CategorySet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import reprlib
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from pathlib import Path
 
 from segkit.formats import coco_tables as coco
 from segkit.formats import files, labelme_shapes
-from segkit.formats.coco_tables import Entry
 from segkit.formats.labelme_shapes import Shape
 from segkit.formats.source import Tell
+from segkit.formats.telling import attempt
 from segkit.structures import DatasetError
 
 SUFFIX = ".json"
@@ -41,19 +42,20 @@ def read(root: Path, name: str, tell: Tell) -> Drawing | None:
             got = f"one with {coco.listed(content)}" if type(content) is dict else f"a {type(content).__name__}"
             raise DatasetError(f"{NOT_LABELME}, got {got}", where=path, remedy="move other files elsewhere")
         code = "annotation-unreadable"
-        shapes, skipped = _shapes(content, path)
-        image_path: str = coco.field(content, "imagePath", coco.TEXT, path)
-        code = "name-outside"
-        file_name = _picture_name(image_path, name, path)
+        entries = coco.field(content, "shapes", coco.LIST, path)
     except DatasetError as error:
         tell(code, error)
         return None
-    size_hw = content.get("imageHeight"), content.get("imageWidth")
-    return Drawing(file_name, size_hw, tuple(shapes), tuple(skipped))
+    found = _shapes(entries, path, tell)
+    image_path = attempt(tell, "annotation-unreadable", coco.field, content, "imagePath", coco.TEXT, path)
+    file_name = None if image_path is None else attempt(tell, "name-outside", _picture_name, image_path, name, path)
+    if found is None or file_name is None:
+        return None
+    return Drawing(file_name, (content.get("imageHeight"), content.get("imageWidth")), *found)
 
 
 def _load(path: Path) -> object:
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise DatasetError("expected a file, found a link to nothing, a pipe or a device", where=path)
     if path.stat().st_size > MAX_BYTES:
         problem = f"expected at most {MAX_BYTES >> 20} MiB of JSON, got {path.stat().st_size >> 20}"
@@ -61,16 +63,29 @@ def _load(path: Path) -> object:
     return files.load_json(path)
 
 
-def _shapes(content: Entry, path: Path) -> tuple[list[Shape], list[str]]:
-    shapes, skipped = [], []
-    for index, entry in enumerate(coco.table(content, "shapes", path)):
-        where = f"{path}, shape {index}"
-        if labelme_shapes.has_area(entry, where):
-            shapes.append(labelme_shapes.parse(entry, where))
-        else:
-            label = reprlib.repr(entry.get("label"))
-            skipped.append(f"{where}: a {entry['shape_type']} has no area, {label} is not read")
-    return shapes, skipped
+def _shapes(entries: list[object], path: Path, tell: Tell) -> tuple[tuple[Shape, ...], tuple[str, ...]] | None:
+    """Those that have an area, and a line on each of the others; None where one is malformed, once all such, and the
+    damaged masks of the others, which nobody will ask for, are told."""
+    places = [f"{path}, shape {index}" for index in range(len(entries))]
+    code = "annotation-unreadable"
+    found = [attempt(tell, code, _shape, *each) for each in zip(entries, places, strict=True)]
+    if None in found:
+        for shape in found:
+            if isinstance(shape, Shape) and shape.kind == "mask":
+                attempt(tell, code, labelme_shapes.decode, shape)
+        return None
+    shapes = tuple(shape for shape in found if isinstance(shape, Shape))
+    return shapes, tuple(line for line in found if isinstance(line, str))
+
+
+def _shape(entry: object, where: str) -> Shape | str:
+    """The shape, or the line on one without area."""
+    if type(entry) is not dict:
+        raise DatasetError(f"expected an object, got {reprlib.repr(entry)}", where=where)
+    if labelme_shapes.has_area(entry, where):
+        return labelme_shapes.parse(entry, where)
+    label = reprlib.repr(entry.get("label"))
+    return f"{where}: a {entry['shape_type']} has no area, {label} is not read"
 
 
 def _picture_name(image_path: str, json_name: str, path: Path) -> str:

@@ -95,11 +95,30 @@ def to_rle(shape: Shape, size_hw: tuple[int, int]) -> dict[str, Any]:
     """
     if shape.kind == "polygon":
         return segmentation_to_rle([shape.points_xy.ravel().tolist()], size_hw)
-    crop, (left, top) = _circle(shape.points_xy, size_hw) if shape.kind == "circle" else _decode(shape)
+    crop, (left, top) = _circle(shape.points_xy, size_hw) if shape.kind == "circle" else decode(shape)
     first_x, first_y = max(0, -left), max(0, -top)
     crop = crop[first_y : size_hw[0] - top, first_x : size_hw[1] - left] if _meets(left, top, size_hw) else crop[:0, :0]
     corner = (left + first_x, top + first_y) if crop.size else (0, 0)
     return crop_to_rle(crop, corner, size_hw)
+
+
+def decode(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The (h, w) pixels of a mask, at (left, top); DatasetError where its PNG is damaged or not of its box's size."""
+    (left, top), (right, bottom) = shape.points_xy.tolist()
+    size = (round(right - left) + 1, round(bottom - top) + 1)
+    remedy = "draw the mask again"
+    try:
+        content = base64.b64decode("".join(shape.mask.split()), validate=True)  # some tools break its lines
+        with Image.open(BytesIO(content), formats=["PNG"]) as image:
+            if image.size != size or image.mode not in MASK_MODES:
+                expected, got = f"{size[0]} x {size[1]}", f"{image.width} x {image.height} of mode {image.mode}"
+                problem = f"expected a mask of {expected} pixels (width x height) in one channel, got {got}"
+                raise DatasetError(problem, where=shape.where, remedy=remedy)
+            crop: NDArray[np.bool_] = np.asarray(image) != 0
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        problem = f"the mask is no PNG in base64: {' '.join(str(error).split())}"
+        raise DatasetError(problem, where=shape.where, remedy=remedy) from None
+    return crop, (math.floor(left), math.floor(top))
 
 
 def crop_of(rle: dict[str, Any]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
@@ -160,24 +179,6 @@ def _circle(points_xy: NDArray[np.float64], size_hw: tuple[int, int]) -> tuple[N
     columns = np.arange(left, min(size_hw[1], math.ceil(x + radius))) + 0.5
     rows = np.arange(top, min(size_hw[0], math.ceil(y + radius))) + 0.5
     return (columns[None] - x) ** 2 + (rows[:, None] - y) ** 2 <= squared, (left, top)
-
-
-def _decode(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    (left, top), (right, bottom) = shape.points_xy.tolist()
-    size = (round(right - left) + 1, round(bottom - top) + 1)
-    remedy = "draw the mask again"
-    try:
-        content = base64.b64decode("".join(shape.mask.split()), validate=True)  # some tools break its lines
-        with Image.open(BytesIO(content), formats=["PNG"]) as image:
-            if image.size != size or image.mode not in MASK_MODES:
-                expected, got = f"{size[0]} x {size[1]}", f"{image.width} x {image.height} of mode {image.mode}"
-                problem = f"expected a mask of {expected} pixels (width x height) in one channel, got {got}"
-                raise DatasetError(problem, where=shape.where, remedy=remedy)
-            crop: NDArray[np.bool_] = np.asarray(image) != 0
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        problem = f"the mask is no PNG in base64: {' '.join(str(error).split())}"
-        raise DatasetError(problem, where=shape.where, remedy=remedy) from None
-    return crop, (math.floor(left), math.floor(top))
 
 
 def _outlines(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:

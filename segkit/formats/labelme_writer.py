@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -56,8 +56,8 @@ class LabelmeWriter(Writer):
     ) -> list[str]:
         """Writes the image's JSON; what it cannot hold, one line each.
 
-        annotations: things' whole masks, written in place of the visible parts where, painted one after the other
-        and the stuff on top, they give the segmentation. Raises DatasetError where the name climbs out or was written
+        annotations: things' whole masks, written in place of the visible parts where, painted in one of `_orders` and
+        the stuff on top, they give the segmentation. Raises DatasetError where the name climbs out or was written
         before; ValueError for a map of another size than the image, a category that is not in `categories` and an id
         in the map that no segment has.
         """
@@ -117,25 +117,37 @@ def _visible_layers(segmentation: PanopticSegmentation) -> list[_Layer]:
 
 
 def _whole_layers(segmentation: PanopticSegmentation, annotations: Sequence[dict[str, Any]]) -> list[_Layer] | None:
-    """The annotations as layers, None where they do not give the segmentation's things."""
-    thing_ids = {s.segment_id: s for s in segmentation.segments if s.isthing}
-    stuff_ids = [s.segment_id for s in segmentation.segments if not s.isthing]
+    """The annotations as layers, in the order that gives the segmentation's things; None where none does."""
     segment_ids = segmentation.segment_ids
-    painted = np.zeros(segment_ids.shape, dtype=np.int32)
     layers = []
-    for number, annotation in enumerate(annotations, 1):
+    for annotation in annotations:
         rle = segmentation_to_rle(annotation["segmentation"], (segment_ids.shape[0], segment_ids.shape[1]))
-        crop, (left, top) = labelme_shapes.crop_of(rle)
-        painted[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = number
         iscrowd = bool(annotation.get("iscrowd", 0))
-        layers.append(_Layer(annotation["category_id"], True, iscrowd, crop, (left, top)))
-    painted[np.isin(segment_ids, stuff_ids)] = VOID
-    things = np.where(np.isin(segment_ids, stuff_ids), VOID, segment_ids)
-    packed = np.unique(painted * np.int64(MAX_SEGMENT_ID + 1) + things)
+        layers.append(_Layer(annotation["category_id"], True, iscrowd, *labelme_shapes.crop_of(rle)))
+    return next((order for order in _orders(layers) if _gives(order, segmentation)), None)
+
+
+def _orders(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
+    """As they come; and as `coco_sources.panoptic_of_annotations` paints: crowds first, then later or small on top."""
+    yield [*layers]
+    yield sorted(layers, key=lambda layer: not layer.iscrowd)
+    yield sorted(layers, key=lambda layer: (not layer.iscrowd, -np.count_nonzero(layer.crop)))
+
+
+def _gives(layers: Sequence[_Layer], segmentation: PanopticSegmentation) -> bool:
+    """Whether the layers, painted one after the other and the stuff on top, show one thing each, or nothing."""
+    things = {s.segment_id: s for s in segmentation.segments if s.isthing}
+    painted = np.zeros(segmentation.segment_ids.shape, dtype=np.int32)
+    for number, layer in enumerate(layers, 1):
+        (left, top), (height, width) = layer.corner_xy, layer.crop.shape
+        painted[top : top + height, left : left + width][layer.crop] = number
+    is_stuff = np.isin(segmentation.segment_ids, [s.segment_id for s in segmentation.segments if not s.isthing])
+    shown, expected = (np.where(is_stuff, VOID, ids) for ids in (painted, segmentation.segment_ids))
+    packed = np.unique(shown * np.int64(MAX_SEGMENT_ID + 1) + expected)
     pairs = [divmod(pair, MAX_SEGMENT_ID + 1) for pair in packed.tolist()]
     numbers, ids = zip(*pairs, strict=True)
     one_to_one = len({*numbers}) == len(pairs) == len({*ids})
-    return layers if one_to_one and all(_same(layers, thing_ids, *pair) for pair in pairs) else None
+    return one_to_one and all(_same(layers, things, *pair) for pair in pairs)
 
 
 def _same(layers: Sequence[_Layer], things: dict[int, Segment], number: int, segment_id: int) -> bool:

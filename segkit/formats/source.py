@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from segkit.formats.derive import coco_annotations
 from segkit.formats.pictures import read_picture
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 
+AS_GIVEN = "segkit.segmentation"  # of an annotation: its mask as COCO's JSON has it, polygons say
 Tell = Callable[[str, DatasetError], None]
 
 
@@ -27,18 +29,20 @@ def refuse(code: str, error: DatasetError) -> None:
 @dataclass(frozen=True)
 class SourceImage:
     """image_id: of the dataset's files, or the name that its files share. file_name: of the picture inside `pictures`,
-    with "/". size_hw: pixels."""
+    with "/". size_hw: pixels. extra: what else a JSON says of the image, a licence say, by its keys."""
 
     image_id: ImageId
     file_name: str
     size_hw: tuple[int, int]
+    extra: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 class Source(ABC):
     """A dataset as its layout holds it; a subclass finds its files when it is made and reads one image at a time.
 
     root: what the layout is below. pictures: the folder of the images. categories: the dataset's own. images: in a
-    stable order. skipped: what is there and on purpose not read, a line each. A subclass raises DatasetError where
+    stable order. skipped: what is there and on purpose not read, a line each. info: what the
+    dataset says of itself, as JSON, by the keys of a COCO file beside its tables. A subclass raises DatasetError where
     files are missing, damaged or contradict each other, naming the file; it never writes. One that has a keyword `tell`
     hands what is wrong with single images to it instead, with the code of segkit.curation.findings.RULES; where `tell`
     returns, the image is left out.
@@ -52,13 +56,17 @@ class Source(ABC):
     categories: CategorySet
     images: tuple[SourceImage, ...]
     skipped: tuple[str, ...] = ()
+    info: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         """What is true of the image, category ids of the dataset; pixels without a label are void."""
 
     def annotations(self, image: SourceImage) -> list[dict[str, Any]]:
-        """COCO annotations of the things, masks as compressed RLE; of layouts that hold overlapping masks, those."""
+        """COCO annotations of the things, masks as compressed RLE; of layouts that hold overlapping masks, those.
+
+        Of COCO's layout they have all that the file has, and under `AS_GIVEN` the segmentation that it has.
+        """
         return coco_annotations(image.image_id, self.segmentation(image))
 
     def picture(self, image: SourceImage) -> NDArray[np.uint8]:

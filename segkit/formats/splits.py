@@ -13,12 +13,12 @@ Split = Literal["train", "val"]
 HASH_BYTES = 8
 
 
-def check_split(split: Split | None, val_share: float) -> None:
-    """ConfigError where split is neither "train", "val" nor None, or val_share is outside [0, 1]."""
+def check_split(split: Split | None, val_share: object) -> None:
+    """ConfigError where split is neither "train", "val" nor None, or val_share is no number in [0, 1]."""
     if split not in (None, "train", "val"):
         raise ConfigError(f"expected split to be 'train', 'val' or nothing, got {split!r}")
-    if not 0 <= val_share <= 1:
-        raise ConfigError(f"expected val_share to be in [0, 1], got {val_share!r}")
+    if not isinstance(val_share, (int, float)) or isinstance(val_share, bool) or not 0 <= val_share <= 1:
+        raise ConfigError(f"expected val_share to be a number in [0, 1], got {val_share!r}")
 
 
 def names_of(split: Split | None, val_share: float, names: Iterable[str], where: object) -> list[str]:

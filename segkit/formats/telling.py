@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from segkit.formats.coco_tables import listed
 from segkit.formats.source import Tell
 from segkit.structures import DatasetError
 
@@ -30,6 +31,20 @@ def missing(tell: Tell, code: str, what: str, paths: Sequence[Path], remedy: str
         problem = f"the {what} is missing ({len(gone)} of {len(paths)} are)"
         tell(code, DatasetError(problem, where=_short(path), remedy=remedy))
     return {*gone}
+
+
+def alone(
+    tell: Tell, code: str, problem: str, found: Mapping[str, Path], partners: Container[str], remedy: str
+) -> None:
+    """`tell` gets each of the files found by name that has no partner of its name, and how many they are."""
+    paths = [path for name, path in found.items() if name not in partners]
+    for path in paths:
+        tell(code, DatasetError(f"{problem} ({len(paths)} of {len(found)} files)", where=_short(path), remedy=remedy))
+
+
+def unused(where: object, what: str, names: Sequence[object]) -> tuple[str, ...]:
+    """The line of `Source.skipped` on files that are there for no image; none where there are none."""
+    return (f"{where}: {len(names)} {what}: {listed(names)}",) if names else ()
 
 
 def _short(path: Path) -> str:

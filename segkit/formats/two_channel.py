@@ -13,42 +13,47 @@ import numpy as np
 from segkit.formats import files, label_maps, png
 from segkit.formats.coco_tables import Place, listed
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import files_below, new_stem, picture_in, stem
+from segkit.formats.image_files import PICTURE_CASES, by_name, new_stem, picture_in
+from segkit.formats.pictures import PICTURE_SUFFIXES
 from segkit.formats.source import Source, SourceImage, Tell, refuse
-from segkit.formats.telling import attempt
-from segkit.formats.writer import Writer, checked_areas, score_losses
+from segkit.formats.telling import attempt, unused
+from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
 from segkit.structures import VOID, CategorySet, DatasetError, PanopticSegmentation, Segment
 
-SUFFIXES = (".jpg", ".jpeg", ".png")  # of the pictures
 CHANNEL = 256  # values of a channel: red + CHANNEL * green
 MASKS, PICTURES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
 
 
 class TwoChannelSource(Source):
-    """image_id: the PNG's path in its folder without the suffix, and so the picture's."""
+    """image_id: the PNG's path in its folder without the suffix, and so the picture's.
+
+    skipped: the line on pictures without PNG; the folder may be one of several datasets.
+    """
 
     layout = "two-channel-png"
 
     def __init__(self, masks: str | Path, images: str | Path, categories: str | Path, *, tell: Tell = refuse) -> None:
         """categories: a JSON with COCO's `categories`, or that list alone. tell: gets the PNGs that are damaged or have
-        no image, which are then left out. Raises DatasetError where a folder or the categories are missing, or a
-        category_id does not fit into a channel."""
+        no image, which are then left out, and second images of one name. Raises DatasetError where a folder or the
+        categories are missing, or a category_id does not fit into a channel."""
         self.root = self.masks = Path(masks)
         self.pictures = Path(images)
         self.categories = _categories(Path(categories))
         _check_channel(self.categories, categories)
-        pictures = [name for name in files_below(self.pictures, "check the path") if name.lower().endswith(SUFFIXES)]
-        there = {stem(name): name for name in pictures}
-        found = [self._image(name, path, there, tell) for name, path in label_maps.find(masks).items()]
+        pictures = by_name(self.pictures, PICTURE_SUFFIXES, "check the path", "image-id-twice", tell)
+        pngs = label_maps.find(masks)
+        found = [self._image(name, path, pictures, tell) for name, path in pngs.items()]
         self.images = tuple(image for image in found if image is not None)
+        self.skipped = unused(self.pictures, "images have no PNG", [name for name in pictures if name not in pngs])
 
-    def _image(self, name: str, path: Path, there: Mapping[str, str], tell: Tell) -> SourceImage | None:
-        if name not in there:
-            problem = f"expected an image {name}.jpg or .png in {self.pictures}, found none"
-            tell("image-missing", DatasetError(problem, where=path))
+    def _image(self, name: str, path: Path, pictures: Mapping[str, Path], tell: Tell) -> SourceImage | None:
+        if name not in pictures:
+            problem = f"expected an image {name}.* in {self.pictures}, found none"
+            tell("image-missing", DatasetError(problem, where=path, remedy="complete the images, or remove the PNG"))
             return None
         header = attempt(tell, "png-unreadable", png.read_header, path)
-        return None if header is None else SourceImage(name, there[name], (header.height, header.width))
+        file_name = pictures[name].relative_to(self.pictures).as_posix()
+        return None if header is None else SourceImage(name, file_name, (header.height, header.width))
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         path = self.masks / f"{image.image_id}.png"
@@ -75,14 +80,15 @@ class TwoChannelWriter(Writer):
         self._names: set[str] = set()
 
     def picture_path(self, image: SourceImage) -> Path:
-        """As `Writer` has it."""
-        return picture_in(self.root / PICTURES, image)
+        """Where the image's picture is to lie, as `image_files.picture_in` has it."""
+        return picture_in(self.root / PICTURES, image, PICTURE_CASES)
 
     def add(
         self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
         """As `Writer` has it, segments numbered from 0 in their order; told are crowds, which become objects, segments
-        without a pixel, and scores. DatasetError for more than 256 segments of a category too."""
+        without a pixel, scores, and pixels under other masks. DatasetError for more than 256 segments of a category
+        too."""
         name = new_stem(image, self._names, self.root)
         areas_px = checked_areas(image, segmentation, self.categories)
         values: dict[int, int] = {}
@@ -98,7 +104,8 @@ class TwoChannelWriter(Writer):
         self._names.add(name)
         told = [f"segment {s.segment_id}: it has no pixel" for s in segmentation.segments if s.segment_id not in values]
         crowds = sum(s.iscrowd for s in segmentation.segments)
-        return [*told, *([f"{crowds} crowds become objects"] if crowds else []), *score_losses(segmentation.segments)]
+        told += [f"{crowds} crowds become objects"] if crowds else []
+        return [*told, *score_losses(segmentation.segments), *overlap_losses(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the categories."""

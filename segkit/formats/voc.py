@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files, label_maps
-from segkit.formats.coco_tables import listed
-from segkit.formats.pictures import PICTURE_SUFFIXES
+from segkit.formats.coco_tables import check_inside, listed
 from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.telling import missing
 from segkit.formats.voc_labels import (
@@ -36,8 +35,7 @@ from segkit.formats.voc_labels import (
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, Segment
 
 BACKGROUND_SEGMENT_ID = 255  # objects keep their label, 1..254, as segment_id
-# VOC's own first; a file system may tell .jpg from .JPG.
-SUFFIXES = [*dict.fromkeys(case for suffix in (".jpg", *PICTURE_SUFFIXES) for case in (suffix, suffix.upper()))]
+SUFFIXES = [*dict.fromkeys((".jpg", ".JPG", *image_files.PICTURE_CASES))]  # VOC's own first
 CLASSES_ALONE = "where there are no objects, say `objects: null` to read the classes as stuff"
 
 
@@ -53,7 +51,7 @@ class VOCSource(Source):
     An object is one segment, its label the segment_id, as is a class's that is stuff; the background is segment 255. A
     pixel that either PNG calls void is void. tell: gets images of which a file is missing, cannot be read or differs in
     size from the others, and ids that come again or climb out. Raises DatasetError for folders or a set that are
-    missing, a set that is empty, and classes that are none.
+    missing or outside root, a set that is empty, and classes that are none.
     """
 
     layout = "voc"
@@ -70,10 +68,13 @@ class VOCSource(Source):
     ) -> None:
         self.root = Path(root)
         self.pictures = self.root / PICTURES
-        self._folders = [self.root / folder for folder in (labels, objects) if folder is not None]
-        for folder, remedy in zip((self.pictures, *self._folders), (TREE, TREE, CLASSES_ALONE), strict=False):
-            if not folder.is_dir():
-                raise DatasetError("no such folder", where=folder, remedy=remedy)
+        named = {key: folder for key, folder in (("labels", labels), ("objects", objects)) if folder is not None}
+        for key, folder in named.items():
+            check_inside(folder, key, self.root)
+        self._folders = [self.root / folder for folder in named.values()]
+        for place, remedy in zip((self.pictures, *self._folders), (TREE, TREE, CLASSES_ALONE), strict=False):
+            if not os.path.isdir(place):  # Path.is_dir raises for a name that is too long
+                raise DatasetError("no such folder", where=place, remedy=remedy)
         names = read_names(self.root) if classes is None else classes
         where = "classes" if classes is not None else self.root / NAMES_FILE
         self.categories = categories_of(names, objects is not None, where)

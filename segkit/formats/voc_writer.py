@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from segkit.formats import image_files
 from segkit.formats.coco_tables import Place
 from segkit.formats.derive import relabel
 from segkit.formats.files import replacing
+from segkit.formats.image_files import PICTURE_CASES
 from segkit.formats.source import SourceImage
 from segkit.formats.voc_labels import (
     BACKGROUND,
@@ -32,7 +34,7 @@ from segkit.formats.voc_labels import (
     set_path,
     write_lines,
 )
-from segkit.formats.writer import Writer, checked_areas, score_losses
+from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, Segment
 
 
@@ -56,7 +58,7 @@ class VOCWriter(Writer):
         self._set_path = set_path(self.root, split)
         classes = categories_of([c.name for c in categories.things], True, "categories")
         self._names = tuple(c.name for c in classes.things)
-        if (self.root / CLASSES).is_dir() and read_names(self.root) != self._names:
+        if os.path.isdir(self.root / CLASSES) and read_names(self.root) != self._names:
             remedy = "write to another folder"
             raise DatasetError("the folder holds labels of other classes", where=self.root, remedy=remedy)
         self._image_ids: dict[str, None] = {}  # in order
@@ -67,7 +69,7 @@ class VOCWriter(Writer):
         """Writes the image's two PNGs; what VOC cannot hold of it, a line each.
 
         Segment ids in 1..254 of all objects are kept; otherwise objects are numbered in their order. annotations:
-        unused, a pixel of VOC has one object, as in the segmentation.
+        looked at for overlaps, a pixel of VOC has one object, as in the segmentation.
         Raises DatasetError for a file_name that climbs out, cannot be a line of the set or was added before; ValueError
         for a category that is none of the writer's, an id in the map that no segment has, or another size.
         """
@@ -90,11 +92,11 @@ class VOCWriter(Writer):
             _save(class_file, class_of.take(object_labels))
             _save(object_file, object_labels)
         self._image_ids[image_id] = None
-        return lost
+        return lost + overlap_losses(annotations, image.size_hw)
 
     def picture_path(self, image: SourceImage) -> Path:
-        """Where the image's picture is to lie, under its own name; DatasetError for a name that climbs out."""
-        return image_files.picture_in(self.root / PICTURES, image)
+        """Where the image's picture is to lie, as `image_files.picture_in` has it."""
+        return image_files.picture_in(self.root / PICTURES, image, PICTURE_CASES)
 
     def finish(self) -> None:
         """Write class_names.txt and the image set."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, TypeVar
+from types import MappingProxyType, TracebackType
+from typing import Any, ClassVar, TypeVar
 
 from pycocotools import mask as coco_mask
 
@@ -28,8 +28,12 @@ class Writer(ABC):
     """Writes below `root`, inside a `with` block; a subclass says what of an image its layout cannot hold.
 
     categories: of the segmentations. Files of an image appear with `add`, whole or not at all; an index of all images
-    with `finish`, at the end of the block and not on an exception, so that an earlier run's stays as it was.
+    with `finish`, at the end of the block and not on an exception, so that an earlier run's stays as it was. info: as
+    `Source.info`, to be set before the end of the block. holds_extras: whether it and `SourceImage.extra` are written.
     """
+
+    holds_extras: ClassVar[bool] = False
+    info: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         self.root = Path(root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,14 @@ GOLDEN_RATIO = 0.61803398875  # turns of hue between neighbouring ids: neighbour
 
 @dataclass(frozen=True)
 class Category:
-    """One class of a dataset; `category_id` is the id in its files, `color` is RGB, uint8."""
+    """One class of a dataset; `category_id` is the id in its files, `color` is RGB, uint8, `supercategory` the name of
+    the group that COCO's files put it in, "" for none: it is carried along, and makes no difference."""
 
     category_id: int
     name: str
     isthing: bool
     color: tuple[int, int, int]
+    supercategory: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,7 @@ class CategorySet:
         """The COCO panoptic `categories` list."""
         return [
             {"id": c.category_id, "name": c.name, "isthing": int(c.isthing), "color": [*c.color]}
+            | ({"supercategory": c.supercategory} if c.supercategory else {})
             for c in self.categories
         ]
 
@@ -149,4 +152,6 @@ def _category_from_coco(entry: Mapping[str, Any], where: object) -> Category:
         red, green, blue = (int(c) for c in color)
     except (TypeError, ValueError):
         raise DatasetError(f"expected `color` to be three numbers, got {color!r}", where=where) from None
-    return Category(entry["id"], str(entry["name"]), bool(entry.get("isthing", 1)), (red, green, blue))
+    group = entry.get("supercategory")
+    supercategory = group if isinstance(group, str) else ""
+    return Category(entry["id"], str(entry["name"]), bool(entry.get("isthing", 1)), (red, green, blue), supercategory)

@@ -6,11 +6,13 @@ import argparse
 import json
 
 import pytest
+from PIL import Image
 
 from segkit.cli import data_check
 from segkit.cli.main import main
 from segkit.curation.findings import RULES
-from tests.curation.samples import Broken, instances, panoptic
+from segkit.structures import DatasetError
+from tests.curation.samples import Broken, instances, noise, panoptic
 
 SHOWN = data_check.MOST_SHOWN
 
@@ -137,7 +139,16 @@ def test_the_rules_are_listed(capsys):
         (("--format", "coco-panoptic", "--json", "x"), "takes --json --masks --images"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--masks", "z"), "takes --json --images"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--set", "z"), "expected option=value"),
-        (("--format", "coco-instances", "--json", "x", "--images", "y", "--output", "x"), "the dataset's JSON"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--output", "x"), "--output is --json"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--set", "json=3"), "--json to be a path, got 3"),
+        (("--format", "coco-instances", "--json", "x", "--set", "images=null"), "--images to be a path, got None"),
+        (("--format", "coco-instances", "--json", "x", "--set", "images=[1]"), "--images to be a path, got [1]"),
+        (("--format", "coco-instances", "--json", "x", "--set", 'images="a\\0"'), "--images to be a path, got 'a\\x00'"),
+        (("--format", "coco-instances", "--json", "x", "--images", ""), "--images is empty"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--against", ""), "--against is empty"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--against", "no"), "--against: no: expected"),
+        (("--format", "coco-instances", "--json", "x", "--images", "y", "--against", "./x"), "--against is --json"),
+        (("--format", "voc", "--root", "x", "--split", "val", "--against", "val"), "--against is --split"),
         (("--format", "two-channel-png", "--masks", "x"), "needs ['masks', 'images', 'categories']"),
         (("--format", "two-channel-png", "--masks", "x", "--fix", "y"), "--fix repairs coco-panoptic and"),
     ],
@@ -154,3 +165,112 @@ def test_folders_that_a_repair_must_not_touch(run, data, tmp_path):
     assert run(*places(data), "--fix", data.masks)[0] == 2
     assert run(*places(data), "--fix", tmp_path / "copy", "--output", tmp_path / "copy/findings.json")[0] == 2
     assert not (tmp_path / "copy").exists()
+
+
+def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
+    """Nor any other file, but for an earlier list of findings, and an empty file elsewhere."""
+    empty = data.masks / "empty.png"
+    empty.touch()
+    other = tmp_path / "notes.txt"
+    other.write_text("[1]")
+    link = tmp_path / "link"
+    link.symlink_to(data.json_path)
+    precious = [data.json_path, data.png(), data.picture(), empty, other, link, tmp_path / "link2"]
+    precious[-1].symlink_to("nowhere")
+    kept = [path.read_bytes() for path in precious[:-1]]
+    for path in precious:
+        code, printed, error = run(*places(data), "--output", path)
+        assert (code, printed) == (2, "")
+        assert "--output" in error
+    assert [path.read_bytes() for path in precious[:-1]] == kept
+    assert precious[-1].is_symlink()
+    two_channel = "--format", "two-channel-png", "--masks", data.masks, "--images", data.images
+    two_channel = (*two_channel, "--categories", data.json_path)
+    for path in (data.json_path, data.png(), data.picture()):
+        assert run(*two_channel, "--output", path)[0] == 2
+    (tmp_path / "new").touch()
+    (data.masks / "empty.png").unlink()
+    for path in (tmp_path / "new", tmp_path / "new", data.masks / "findings.json"):
+        assert run(*places(data), "--output", path)[0] == 0
+    spoil_areas(data)
+    for _ in range(2):
+        assert run(*places(data), "--output", tmp_path / "new")[0] == 1
+    assert len(json.loads((tmp_path / "new").read_text())) == 6
+
+
+def test_an_empty_list_of_results_is_no_list_of_findings(run, data, tmp_path):
+    (tmp_path / "r.json").write_text("[]")
+    where = "--format", "coco-results", "--json", tmp_path / "r.json", "--images", data.images
+    assert run(*where, "--dataset", data.json_path, "--output", tmp_path / "r.json")[0] == 2
+    code, printed, _ = run(*where, "--dataset", data.json_path)
+    assert code == 0
+    assert "note not-read (1): " in printed  # images have no result left
+    assert "images have no result left" in printed
+
+
+def test_another_split_that_is_none(run, data, tmp_path):
+    """Told before the work, which it would be in vain."""
+    (tmp_path / "bad.json").write_text("{")
+    (tmp_path / "junk.json").write_text('{"images": [{"file_name": 3}]}')
+    (tmp_path / "bare.json").write_text('{"images": []}')
+    (tmp_path / "bare").mkdir()
+    for name in ("none", "bad.json", "junk.json", "bare.json", "bare"):
+        code, printed, error = run(*places(data), "--against", tmp_path / name)
+        assert (code, printed) == (2, "")
+        assert f"--against: {tmp_path / name}" in error
+    for own in (data.json_path, data.images):
+        assert run(*places(data), "--against", own)[0] == 2
+    assert run(*places(data), "--against", data.images.parent / "images/../images")[0] == 2
+
+
+def test_another_split_around_this_one(run, data, tmp_path):
+    """Of the folder above, this split's own pictures do not count; a split in a folder below is another one."""
+    Image.fromarray(noise(2)).save(tmp_path / "again.png")
+    code, printed, _ = run(*places(data), "--against", tmp_path)
+    assert (code, "error image-shared (1)" in printed) == (1, True)
+    assert f"{data.picture(2)}: it shows the same pixels as {tmp_path / 'again.png'}" in printed
+    (data.images / "val").mkdir()
+    Image.fromarray(noise(3)).save(data.images / "val/3.png")
+    code, printed, _ = run(*places(data), "--against", data.images / "val")
+    assert (code, "error image-shared (1)" in printed) == (1, True)
+
+
+def test_another_split_by_its_name(run, tmp_path):
+    """What is wrong with it is not told here, and hides nothing; a name that is none is wrong usage."""
+    for folder, first in (("images", 0), ("labels", 10)):
+        for split in ("train", "val"):
+            (tmp_path / folder / split).mkdir(parents=True)
+            for index in range(2):
+                pixels = noise(first + index)[..., : 3 if folder == "images" else 1].squeeze()
+                Image.fromarray(pixels).save(tmp_path / folder / split / f"{split}{index}.png")
+    Image.fromarray(noise(7)).save(tmp_path / "images/val/val1.png")
+    (tmp_path / "labels/val/val1.png").write_bytes(b"")
+    where = "--format", "instance-maps", "--root", tmp_path, "--split", "train"
+    code, printed, error = run(*where, "--against", "val")
+    assert "error image-shared (1)" in printed, printed + error
+    assert code == 1
+    code, printed, error = run(*where, "--against", "test")
+    assert (code, printed) == (2, "")
+    assert "--against" in error
+
+
+def test_what_a_repair_lost_is_told(run, data, tmp_path):
+    content = data.load()
+    content["annotations"][0]["segments_info"].append({**content["annotations"][0]["segments_info"][0], "id": 8})
+    data.store(content)
+    _, printed, _ = run(*places(data), "--fix", tmp_path / "copy")
+    lost = printed.split("a repaired copy; of it:\n  ")[1].splitlines()
+    assert "segment" in lost[0]
+    assert lost[-1] == "no finding: all is well"
+
+
+def test_paths_beyond_all_measure(run, data, tmp_path):
+    long = "x" * 5000
+    for name in ("--json", "--masks", "--images"):
+        code, printed, _ = run(*places(data), name, long)
+        assert (code, "error" in printed) == (1, True)
+    assert run(*places(data), "--against", long)[0] == 2
+    with pytest.raises(DatasetError):
+        run(*places(data), "--output", tmp_path / long)
+    with pytest.raises(DatasetError):
+        run(*places(data), "--fix", tmp_path / long)

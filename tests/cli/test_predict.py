@@ -17,7 +17,7 @@ from segkit.data import toy
 from segkit.data.class_counts import resolve_for_categories
 from segkit.engine.predictor import Predictor, find_images
 from segkit.engine.setup import read_config
-from segkit.formats import coco_instances, coco_panoptic
+from segkit.formats import coco_instances, coco_panoptic, label_maps
 from segkit.structures import DatasetError
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
@@ -118,3 +118,21 @@ def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "toy", "--output", str(tmp_path / "e"), "--images", "0"]) == 2
     assert main(["data", "toy", "--output", str(tmp_path / "e"), "--seed", "-1"]) == 2
     assert not (tmp_path / "e").exists()
+
+
+def test_a_model_with_semantics_alone(toy_folder: Path, tmp_path: Path) -> None:
+    """One channel for each class, which the weights tell; label maps and overlays come out."""
+    torch.manual_seed(0)
+    semantic = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]
+    cfg = read_config(CONFIG, semantic)
+    resolve_for_categories(cfg, toy.CATEGORIES, "per_class", "toy")
+    saved = {"categories": toy.CATEGORIES.to_coco(), "thing_channels": "per_class"}
+    torch.save({"model": build_model(cfg).state_dict(), "segkit": saved}, tmp_path / "model.pth")
+    arguments = ["--weights", tmp_path / "model.pth", "--output", tmp_path / "out", "--input", toy_folder / "images"]
+    assert main([str(word) for word in ["predict", "--config-file", CONFIG, *arguments, "--opts", *semantic]]) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "overlays"}
+    names = [category.name for category in toy.CATEGORIES.categories]
+    assert json.loads((tmp_path / "out" / "labels" / "classes.json").read_text()) == names
+    maps = label_maps.find(tmp_path / "out" / "labels")
+    assert len(maps) == 12
+    assert all(label_maps.read(path).max() < len(names) for path in maps.values())

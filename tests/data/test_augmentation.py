@@ -470,6 +470,19 @@ def test_our_keys_add_jitter_and_both_flips() -> None:
         ({"COLOR_JITTER__SATURATION": float("nan")}, "INPUT.COLOR_JITTER.SATURATION"),
         ({"COLOR_JITTER__SATURATION": 0.5, "FORMAT": "YUV-BT.601"}, "INPUT.FORMAT"),
         ({"COPY_PASTE__PROBABILITY": -0.1}, "INPUT.COPY_PASTE.PROBABILITY"),
+        ({"FORMAT": "P"}, "INPUT.FORMAT: expected one of BGR, RGB"),
+        ({"CROP__ENABLED": True, "CROP__TYPE": "foo"}, "INPUT.CROP.TYPE: expected one of relative"),
+        ({"CROP__ENABLED": True, "CROP__SIZE": [512, 1024]}, "INPUT.CROP.SIZE: expected the least height and width as"),
+        ({"CROP__ENABLED": True, "CROP__SIZE": [3]}, "INPUT.CROP.SIZE"),
+        ({"CROP__ENABLED": True, "CROP__TYPE": "relative", "CROP__SIZE": [1.5, 1.5]}, "INPUT.CROP.SIZE"),
+        ({"CROP__ENABLED": True, "CROP__TYPE": "absolute", "CROP__SIZE": [0.5, 0.5]}, "height and width in pixels"),
+        ({"CROP__ENABLED": True, "CROP__TYPE": "absolute", "CROP__SIZE": [-5, 10]}, "INPUT.CROP.SIZE"),
+        ({"CROP__ENABLED": True, "CROP__TYPE": "absolute_range", "CROP__SIZE": [30, 10]}, "the least and the largest"),
+        ({"MIN_SIZE_TRAIN": ()}, "INPUT.MIN_SIZE_TRAIN: expected one or more lengths"),
+        ({"MIN_SIZE_TRAIN": (-5,)}, "INPUT.MIN_SIZE_TRAIN"),
+        ({"MIN_SIZE_TRAIN": (1, 2, 3), "MIN_SIZE_TRAIN_SAMPLING": "range"}, "a least and a largest length"),
+        ({"MIN_SIZE_TRAIN_SAMPLING": "foo"}, "INPUT.MIN_SIZE_TRAIN_SAMPLING"),
+        ({"MAX_SIZE_TRAIN": 0}, "INPUT.MAX_SIZE_TRAIN"),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
@@ -483,6 +496,13 @@ def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -
     build = (lambda: build_copy_paste(cfg, [], True)) if "COPY" in message else lambda: build_augmentations(cfg, True)
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_a_share_of_a_small_image_is_a_pixel_at_least() -> None:
+    cfg = config()
+    cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "relative", [0.01, 0.5]
+    crop = build_augmentations(cfg, True)[0]
+    assert crop.get_transform(np.zeros((40, 8, 3), np.uint8)).apply_image(np.zeros((40, 8, 3))).shape == (1, 4, 3)
 
 
 def test_a_crop_by_semantics_needs_them(toy_folder: Path) -> None:

@@ -74,3 +74,32 @@ def test_what_is_wrong_with_the_files_is_told_when_they_are_read(tmp_path: Path)
     register_source("t_missing", "coco-panoptic", json=tmp_path / "p.json", masks=tmp_path)
     with pytest.raises(DatasetError, match=r"p\.json"):
         load_dataset("t_missing")
+
+
+@pytest.mark.parametrize(
+    ("entries", "told"),
+    [
+        (None, "expected a list of datasets, got None"),
+        ([{"name": "../../x", "format": "voc", "root": "r"}], r"dataset's name of letters.*'\.\./\.\./x'"),
+        ([{"name": "/x", "format": "voc", "root": "r"}], "dataset's name of letters"),
+        ([{"name": 5, "format": "voc", "root": "r"}], "dataset's name of letters, digits and _ . -, got 5"),
+        ([{"name": "t_x", "format": ["voc"], "root": "r"}], r"unknown format \['voc'\]"),
+        ([{"name": "t_x", "format": "coco-panoptic", "json": 5, "masks": "m"}], "expected `json` to be a path, got 5"),
+        ([{"name": "t_x", "panoptic_json": 5, "panoptic_root": "m"}], "expected `panoptic_json` to be a path, got 5"),
+        ([{"name": "t_x", "format": "voc", "root": "r"}] * 2, "the name 't_x' comes twice"),
+        ([{"name": "segkit_nuclei_val", "format": "voc", "root": "r"}], "begins with segkit_, as built-in names do"),
+    ],
+)
+def test_entries_that_are_none(entries: Any, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        register_custom(entries)
+
+
+def test_registered_again_the_files_are_read_again(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        for folder in ("images", "labels"):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(np.eye(2, 3, dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
+        register_source("t_again", "instance-maps", root=tmp_path)
+        found = [record["image_id"] for record in load_dataset("t_again").records]
+    assert found == ["a", "b"]

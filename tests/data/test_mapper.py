@@ -20,6 +20,7 @@ from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.instances_dataset import load_coco_instances
 from segkit.data.mapper import SegkitMapper
 from segkit.data.panoptic_dataset import load_coco_panoptic
+from segkit.data.source_dataset import load_source
 from segkit.data.truth import InstanceTruth, read_segmentation
 from segkit.formats import cityscapes, label_maps
 from segkit.formats.derive import semantic_map
@@ -175,8 +176,8 @@ def test_a_png_of_another_image_is_found_before_training(toy_copy: Path) -> None
     shutil.copy(toy_copy / "panoptic/000000000002.png", toy_copy / "panoptic/000000000012.png")
     with pytest.raises(DatasetError, match=r"000000000012\.png.*segment ids"):
         check_files(dataset, 2)  # the first and the last
-    assert check_files(dataset, 1) == 1
-    assert check_files(dataset, 0) == 0
+    assert check_files(dataset, 1) == (1, 1)
+    assert check_files(dataset, 0) == (0, 0)
 
 
 def test_an_image_of_another_size_is_found_before_training(toy_copy: Path) -> None:
@@ -223,7 +224,7 @@ def test_cityscapes_tasks_from_the_downloaded_tree(
     dataset = load_dataset(f"segkit_cityscapes_fine_{task}_train")
     assert dataset.metrics == metrics
     assert [r["image_id"] for r in dataset.records] == ["aachen_000000_000019", "aachen_000001_000019"]
-    assert check_files(dataset, -1) == 2
+    assert check_files(dataset, -1) == (2, 2)
     cfg = load_config(opts=["INPUT.MIN_SIZE_TRAIN", "(4,)", "INPUT.RANDOM_FLIP", "none"])
     sample = SegkitMapper.from_config(cfg, dataset, is_train=True)(dataset.records[0])
     assert len(sample["instances"]) == 1  # the group is a crowd
@@ -237,3 +238,25 @@ def test_registering_a_name_again_replaces_it(toy_folder: Path) -> None:
     first = load_dataset("t_again")
     register_dataset("t_again", lambda: panoptic(toy_folder))
     assert load_dataset("t_again") is not first
+
+
+def test_images_without_objects_are_passed_over_and_all_of_them_is_an_error(tmp_path: Path) -> None:
+    for name, labels in (("none", np.zeros((2, 3))), ("one", np.eye(2, 3))):
+        for folder, pixels in (("images", np.full((2, 3), 9)), ("labels", labels)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{name}.png")
+    dataset = load_source("t_some", "instance-maps", {"root": str(tmp_path)})
+    cfg = load_config()
+    cfg.INPUT.MIN_SIZE_TRAIN = (0,)
+    without, with_one = dataset.records
+    maps = SegkitMapper.from_config(cfg, dataset, True)  # FILTER_EMPTY_ANNOTATIONS is True by default
+    assert maps(without) is None
+    assert len(maps(with_one)["instances"]) == 1
+    assert maps(without) is None
+    with pytest.raises(DatasetError, match="expected images with objects, got 2 without, one after the other"):
+        maps(without)
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    assert not len(SegkitMapper.from_config(cfg, dataset, True)(without)["instances"])
+    cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, cfg.MODEL.META_ARCHITECTURE = True, "SemanticSegmentor"
+    assert SegkitMapper.from_config(cfg, dataset, True)(without) is not None
+    assert SegkitMapper.from_config(cfg, dataset, False)(without) is not None

@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import detectron2.utils.comm as comm
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -22,11 +24,12 @@ from segkit.data.catalog import register_dataset
 from segkit.data.instances_dataset import load_coco_instances
 from segkit.data.panoptic_dataset import load_coco_panoptic
 from segkit.data.truth import read_segmentation
-from segkit.engine import register_all
+from segkit.engine import register_all, trainer
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
 from segkit.formats.derive import semantic_map
 from segkit.structures import ConfigError
+from tests.formats.samples import write_volume
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 
@@ -184,6 +187,68 @@ def test_detectron2s_semantic_names_train_and_are_judged(
     results = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert set(results) == {"sem_seg"}
     assert {f"IoU-{name}" for name in space.names} <= set(results["sem_seg"])
+
+
+def test_datasets_with_and_without_annotations_are_mixed_in_any_order(
+    toy_folder: Path, toy_names: list[str], tmp_path: Path
+) -> None:
+    panoptic = {"format": "coco-panoptic", "json": f"{toy_folder}/panoptic.json", "masks": f"{toy_folder}/panoptic"}
+    custom = [
+        {"name": "t_derived", **panoptic},
+        {"name": "t_annotated", **panoptic, "instances_json": f"{toy_folder}/instances.json"},
+    ]
+    for names in (("t_derived", "t_annotated"), ("t_annotated", "t_derived")):
+        options = ["DATASETS.CUSTOM", custom, "DATASETS.TRAIN", names, "DATASETS.TEST", ("t_derived",)]
+        run = [*options, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path / names[0]]
+        assert segkit("train", "--config-file", CONFIG, *toy_names, *run) == 0
+
+
+def test_a_split_without_labels_is_no_training_data(
+    tmp_path: Path, toy_names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_volume(tmp_path / "imagesTs" / "a.nii.gz", np.ones((4, 5, 2)))
+    custom = [{"name": "t_bare", "format": "decathlon", "root": str(tmp_path), "split": "test", "labels": {1: "x"}}]
+    names = ["DATASETS.TRAIN", "('t_bare',)", "DATASETS.TEST", "('t_bare',)", "DATASETS.CUSTOM", custom]
+    options = [*toy_names, *names, "MODEL.META_ARCHITECTURE", "SemanticSegmentor", "OUTPUT_DIR", tmp_path / "run"]
+    assert segkit("train", "--config-file", CONFIG, *options) == 1
+    assert "expected images with labels to train on, got 2 of t_bare without any" in capsys.readouterr().err
+
+
+def test_weights_that_know_other_classes(
+    toy_copy: Path, toy_names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two names exchanged would give other numbers without a word; other names are told."""
+    run = ["SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", tmp_path / "run"]
+    assert segkit("train", "--config-file", CONFIG, *toy_names, *run) == 0
+    capsys.readouterr()
+    content = json.loads((toy_copy / "panoptic.json").read_text())
+    names = [category["name"] for category in content["categories"]]
+    things = [index for index, category in enumerate(content["categories"]) if category["isthing"]]
+    for changed in ("exchanged", "other"):
+        first, second = (content["categories"][index] for index in things[:2])
+        first["name"], second["name"] = (
+            (names[things[1]], names[things[0]]) if changed == "exchanged" else ("weed", names[things[1]])
+        )
+        (toy_copy / "panoptic.json").write_text(json.dumps(content))
+        custom = [
+            {"name": "t_c", "panoptic_json": f"{toy_copy}/panoptic.json", "panoptic_root": f"{toy_copy}/panoptic"}
+        ]
+        options = ["DATASETS.CUSTOM", custom, "DATASETS.TEST", "('t_c',)", "OUTPUT_DIR", tmp_path / changed]
+        weights = ["MODEL.WEIGHTS", tmp_path / "run" / "model_final.pth"]
+        code = segkit("train", "--config-file", CONFIG, "--eval-only", *toy_names, *options, *weights)
+        captured = capsys.readouterr()
+        assert code == (changed == "exchanged")
+        told = "the classes of t_c in another order" if changed == "exchanged" else "trained on other classes than t_c"
+        assert told in captured.err + captured.out
+
+
+def test_every_process_judges_the_statistics_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = torch.nn.BatchNorm2d(2)
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(comm, "get_world_size", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "broadcast", lambda buffer, src: sent.append((buffer.data_ptr(), src)))
+    trainer._share_buffers(model)
+    assert sent == [(buffer.data_ptr(), 0) for buffer in model.buffers()]
 
 
 def test_train_net_is_the_same_command() -> None:

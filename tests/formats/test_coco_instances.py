@@ -150,6 +150,28 @@ def test_a_results_list_is_named_as_such(tmp_path: Path, json_path: Path) -> Non
         coco_instances.read_results(json_path)
 
 
+def test_what_else_the_file_holds(tmp_path: Path, things: CategorySet) -> None:
+    info = {"licenses": [{"id": 1}], "info": {"year": 2017}}
+    coco_instances.write(tmp_path / "a.json", IMAGES, [POLYGON], things, {**info, "images": "never these"})
+    file = coco_instances.read(tmp_path / "a.json")
+    assert (file.info, file.images) == (info, tuple(IMAGES))
+
+
+@pytest.mark.parametrize(("outline", "sound"), [([0, 0, 1e6, 0, 1e6, 1], True), ([0, 0, 1e6, 0] * 3, False)])
+def test_long_outlines_at_once_and_one_by_one(json_path: Path, outline: list[float], sound: bool) -> None:
+    """Of the first, 2 000 001 pixels long, the size of the coordinates alone does not tell that it is sound."""
+    content = json.loads(json_path.read_text())
+    content["annotations"][0]["segmentation"] = [outline]
+    images = {image["id"]: image for image in IMAGES}
+    assert coco_instances._masks_sound(content["annotations"], images) == sound
+    json_path.write_text(json.dumps(content))
+    if sound:
+        assert coco_instances.read(json_path).annotations[0]["segmentation"] == [outline]
+        return
+    with pytest.raises(DatasetError, match=r"annotation 5: bad segmentation: expected an outline of at most 4e\+06"):
+        coco_instances.read(json_path)
+
+
 def test_write_refuses_equal_ids(tmp_path: Path, things: CategorySet) -> None:
     unnumbered = {key: value for key, value in POLYGON.items() if key != "id"}
     with pytest.raises(ValueError, match="distinct ids"):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from segkit.formats.coco_masks import fault_of, without_slivers
+from segkit.formats.coco_masks import MAX_OUTLINE_PX, fault_of, is_too_long, without_slivers
 from segkit.structures import mask_to_rle
 
 TRIANGLE = [0, 0, 4.5, 0, 0, 3]
@@ -54,6 +54,7 @@ def test_any_text_is_sound_or_told(text: str) -> None:
         ([[0, 0, 1, float("nan"), 2, 2]], "every polygon"),
         ([[0, 0, 1, 10**400, 2, 2]], "every polygon"),
         ([[0, 0, 1, 1e9, 2, 2]], "every polygon"),
+        ([TRIANGLE, [0, 0, 1e6, 0] * 3], "an outline of at most 4e+06 pixels"),
         ("polygon", "expected polygons or RLE, got str"),
         (None, "expected polygons or RLE, got NoneType"),
         ({"counts": [12]}, "with a size of"),
@@ -78,6 +79,13 @@ def test_faults(segmentation: object, message: str) -> None:
 
 def test_sound_polygons() -> None:
     assert fault_of([TRIANGLE, TRIANGLE], (3, 4)) == ""
+
+
+@given(st.lists(st.tuples(st.integers(-(10**6), 10**6), st.floats(-1e6, 1e6)), min_size=3, max_size=8))
+def test_the_length_of_an_outline(points: list[tuple[float, float]]) -> None:
+    steps = [max(abs(x - a), abs(y - b)) for (x, y), (a, b) in zip(points, [points[-1], *points[:-1]], strict=True)]
+    polygon = [number for point in points for number in point]
+    assert is_too_long(polygon) == (sum(steps) > MAX_OUTLINE_PX)
 
 
 def test_slivers_are_left_out_and_nothing_else() -> None:

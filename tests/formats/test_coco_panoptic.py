@@ -314,14 +314,30 @@ def test_png_names_of_absolute_images() -> None:
     assert coco_panoptic.png_names([(1, "/a/x.jpg"), (2, "/b/x.jpg")]) == {1: "x.png", 2: "b_x.png"}
 
 
-def test_names_that_cannot_be_told_apart(tmp_path: Path, categories: CategorySet) -> None:
-    with pytest.raises(DatasetError, match=r"image 2: the PNG of 1\.png would take the place"):
-        coco_panoptic.png_names([(1, "1.jpg"), (2, "1.png")])
-    writer = PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories)
-    writer.add(1, "1.jpg", second_image())
-    with pytest.raises(DatasetError, match=r"image 2: the PNG of 1\.png would take the place"), writer:
-        writer.add(2, "1.png", second_image())
-    assert not (tmp_path / "a.json").exists()
+@pytest.mark.parametrize(
+    ("images", "pngs"),
+    [
+        (["a.jpg", "a.png"], ["a.png", "a.png.png"]),
+        (["masks/a.png", "labels/a.png", "a.png"], ["a.png", "labels_a.png", "a.png.png"]),
+        # "a.b.png" is the stem of the first, and the whole name of the third: it gets the number of PNGs before it.
+        (["a.b.png", "a.png", "a.b", "a.b"], ["a.b.png", "a.png", "a.b_2.png", "a.b_3.png"]),
+    ],
+)
+def test_images_of_one_stem(tmp_path: Path, categories: CategorySet, images: list[str], pngs: list[str]) -> None:
+    assert [*coco_panoptic.png_names(enumerate(images)).values()] == pngs
+    with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
+        for image_id, name in enumerate(images):
+            writer.add(image_id, name, second_image())
+    assert files_below(tmp_path / "png") == {*pngs}
+
+
+def test_what_else_the_file_holds(tmp_path: Path, categories: CategorySet) -> None:
+    with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
+        writer.add(1, "a.jpg", second_image(), {"license": 4, "height": "never this"})
+        writer.info = {"licenses": [{"id": 4}]}
+    file = coco_panoptic.read(tmp_path / "a.json")
+    assert file.info == {"licenses": [{"id": 4}]}
+    assert file.images == {1: {"id": 1, "file_name": "a.jpg", "height": 2, "width": 5, "license": 4}}
 
 
 @pytest.mark.parametrize(("image_id", "name", "message"), [(1, "b.jpg", "added before"), (2, "../b.jpg", "inside its")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from segkit.formats.coco_sources import (
     CocoPanopticSource,
     panoptic_of_annotations,
 )
+from segkit.formats.source import AS_GIVEN, SourceImage
 from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
 
 CATEGORIES = CategorySet([Category(3, "cat", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
@@ -54,6 +57,20 @@ def test_of_equal_masks_the_later_one_has_the_pixels() -> None:
     assert [s.segment_id for s in fused.segments] == [2]
 
 
+def test_one_mask_at_a_time_is_in_memory() -> None:
+    """40 masks of 250 000 pixels are 10 MB; the map is 1 MB, and its runs are few."""
+    given = [annotation([[1]])] * 40
+    rle = mask_to_rle(np.ones((500, 500), bool))
+    given = [{**one, "segmentation": rle} for one in given]
+    panoptic_of_annotations(given, (500, 500))  # compiles
+    tracemalloc.start()
+    try:
+        panoptic_of_annotations(given, (500, 500))
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+
+
 def picture(path: Path, size_hw: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.arange(size_hw[0] * size_hw[1] * 3, dtype=np.uint8).reshape(*size_hw, 3)).save(path)
@@ -91,3 +108,41 @@ def test_an_instances_dataset_keeps_the_whole_masks(tmp_path: Path) -> None:
     assert later.segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
     with pytest.raises(ValueError, match="overlap must be one of"):
         CocoInstancesSource(tmp_path / "i.json", tmp_path, overlap="random")
+
+
+EXTRAS = {"license": 3, "coco_url": "http://x", "tags": ["a"]}
+NAN = float("nan")
+
+
+def test_what_else_an_instances_json_says(tmp_path: Path) -> None:
+    polygon, runs = [[0, 0, 2, 0, 2, 1]], {"size": [1, 4], "counts": [1, 3]}
+    masks = (polygon, runs, mask_to_rle(np.array(SMALL, bool)))
+    own = [{**annotation(SMALL), "id": 7 + i, "segmentation": mask, "mine": i} for i, mask in enumerate(masks)]
+    images = [{"id": 1, "file_name": "x.png", "height": 1, "width": 4, **EXTRAS}]
+    info = {"info": {"year": 2017}, "licenses": [{"id": 3}]}
+    coco_instances.write(tmp_path / "i.json", images, own, CATEGORIES, info)
+    content = json.loads((tmp_path / "i.json").read_text())
+    (tmp_path / "i.json").write_text(json.dumps({**content, "bad": [NAN]}))
+    source = CocoInstancesSource(tmp_path / "i.json", tmp_path)
+    (image,) = source.images
+    assert (image.extra, source.info) == (EXTRAS, info)
+    assert source.skipped == (f"{tmp_path / 'i.json'}: keys whose value JSON cannot hold (NaN, say): 'bad'",)
+    found = source.annotations(image)
+    assert [(a["id"], a["mine"], a[AS_GIVEN]) for a in found] == [(7, 0, polygon), (8, 1, runs), (9, 2, masks[2])]
+    assert {type(a["segmentation"]["counts"]) for a in found} == {str}
+    assert image == SourceImage(1, "x.png", (1, 4))
+
+
+def test_what_else_a_panoptic_json_says(tmp_path: Path) -> None:
+    with coco_panoptic.PanopticWriter(tmp_path / "p.json", tmp_path, CATEGORIES) as writer:
+        writer.add(1, "x.jpg", PanopticSegmentation(np.ones((1, 2), np.int32), (Segment(1, 3, True, 2),)), EXTRAS)
+        writer.info = {"licenses": []}
+    content = json.loads((tmp_path / "p.json").read_text())
+    content["annotations"][0]["segments_info"][0]["mine"] = 5
+    (tmp_path / "p.json").write_text(json.dumps({**content, "bad": NAN}))
+    source = CocoPanopticSource(tmp_path / "p.json", tmp_path, tmp_path)
+    assert (source.images[0].extra, source.info) == (EXTRAS, {"licenses": []})
+    assert [line.removeprefix(f"{tmp_path / 'p.json'}: ") for line in source.skipped] == [
+        "keys whose value JSON cannot hold (NaN, say): 'bad'",
+        "keys of segments that are not read: 'mine'",
+    ]

@@ -5,8 +5,18 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from segkit.formats.coco_tables import Place, all_finite, check_inside, listed
+from segkit.formats.coco_tables import (
+    MAX_DEPTH,
+    Place,
+    all_finite,
+    check_inside,
+    images_by_id,
+    listed,
+    others,
+    writable,
+)
 from segkit.structures import DatasetError
 
 
@@ -35,6 +45,32 @@ def test_names_inside(name: str) -> None:
 def test_names_outside(name: str) -> None:
     with pytest.raises(DatasetError, match="here: expected `file_name` to be a path inside its folder"):
         check_inside(name, "file_name", "here")
+
+
+@pytest.mark.parametrize("name", [3, None, True, ["a"], Path("a")])
+def test_names_that_are_none(name: object) -> None:
+    with pytest.raises(DatasetError, match="here: expected `split` to be a path inside its folder, got"):
+        check_inside(name, "split", "here")
+
+
+def test_images_that_pillow_would_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    entry = {"id": 1, "file_name": "a.png", "height": 10, "width": 10}
+    assert images_by_id({"images": [entry]}, Path("a.json")) == {1: entry}
+    with pytest.raises(DatasetError, match=r"a\.json, image 1: expected at most 100 pixels, got 10 x 11; cut"):
+        images_by_id({"images": [{**entry, "width": 11}]}, Path("a.json"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert images_by_id({"images": [{**entry, "width": 11}]}, Path("a.json"))
+
+
+def test_what_can_be_written_again() -> None:
+    nested: object = 1
+    for _ in range(MAX_DEPTH):
+        nested = [nested]
+    sound = {"a": 1, "b": [1.5, {"c": None}], "nested": nested, "text": "NaN"}
+    unsound = {"nan": float("nan"), "inf": {"x": [float("-inf")]}, "deep": {"x": nested}}
+    assert writable({**unsound, **sound}) == (sound, ["nan", "inf", "deep"])
+    assert others({"a": 1, "b": 2, "c": 3}, ("b",)) == {"a": 1, "c": 3}
 
 
 def test_listed() -> None:

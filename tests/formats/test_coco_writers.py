@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from PIL import Image
 from segkit.formats import coco_instances
 from segkit.formats.ade20k import ADE20KWriter
 from segkit.formats.cityscapes_writer import CityscapesWriter
-from segkit.formats.coco_sources import CocoPanopticSource
+from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
 from segkit.formats.source import SourceImage
 from segkit.formats.two_channel import TwoChannelWriter
@@ -40,6 +42,9 @@ SEGMENTS = (
 )
 TRUTH = PanopticSegmentation(np.array([[1, 2, 3], [4, 4, 0]], np.int32), SEGMENTS)
 IMAGE = SourceImage("x", "sub/x.jpg", (2, 3))
+
+COVERED = {"category_id": 5, "segmentation": mask_to_rle(np.array([[1, 1, 0], [0, 0, 0]], bool))}
+OVERLAP = "annotations: 2 pixels under other masks cannot be held"
 
 Make = Callable[[Path, CategorySet], Writer]
 
@@ -115,6 +120,57 @@ def test_instances_keep_whole_masks_that_overlap(tmp_path: Path) -> None:
     assert [a["area"] for a in coco_instances.read(tmp_path / "instances.json").annotations] == [2, 2]
 
 
+def test_instances_come_out_as_they_went_in(tmp_path: Path) -> None:
+    """Ids, polygons and their area, and all that others may have added; but NaN, which JSON has not."""
+    mask = {"size": [2, 3], "counts": [1, 5]}
+    entry = {"image_id": "x", "category_id": 5, "iscrowd": 0, "area": 2.5, "bbox": [0, 0, 3, 2], "segmentation": mask}
+    annotations = [
+        {**entry, "id": 404330, "segmentation": [[0, 0, 3, 0, 3, 2]], "attributes": {"occluded": True}},
+        {**entry, "id": 17, "iscrowd": 1},
+    ]
+    image = {"id": "x", "file_name": "x.jpg", "height": 2, "width": 3, "license": 4, "flickr_url": "http://x"}
+    content = {"info": {"year": 2017}, "licenses": [{"id": 4}], "images": [image], "annotations": annotations}
+    content["categories"] = [{"id": 5, "name": "car", "isthing": 1, "color": [1, 2, 3], "supercategory": "vehicle"}]
+    spoiled = json.loads(json.dumps(content))
+    spoiled["annotations"][1]["depth"], spoiled["images"][0]["gps"] = float("nan"), [float("inf")]
+    (tmp_path / "i.json").write_text(json.dumps(spoiled))
+    source = CocoInstancesSource(tmp_path / "i.json", tmp_path)
+    (found,) = source.images
+    with CocoInstancesWriter(tmp_path / "out", source.categories) as writer:
+        writer.info = source.info
+        assert writer.add(found, source.segmentation(found), source.annotations(found)) == [
+            "the image: the values of 'gps' cannot be held, JSON has no NaN",
+            "annotation 17: the values of 'depth' cannot be held, JSON has no NaN",
+        ]
+    assert json.loads((tmp_path / "out/instances.json").read_text()) == content
+
+
+def test_ids_that_cannot_be_kept_are_numbered(tmp_path: Path) -> None:
+    """3 and 1 are kept, the second 3 and all others get what is free: 2, 4, 5, 6, 7."""
+    mask = mask_to_rle(np.array([[True, True]]))
+    one = {"category_id": 5, "iscrowd": 0, "area": 2, "bbox": [0, 0, 2, 1], "segmentation": mask}
+    truth = PanopticSegmentation(np.array([[2, 2]], np.int32), (Segment(2, 5, True, 2),))
+    with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
+        given = [{**one, "id": i} for i in (3, 3, 0, -1, True, 1)]
+        writer.add(SourceImage(3, "x.jpg", (1, 2)), truth, [*given, one])
+    annotations = coco_instances.read(tmp_path / "instances.json").annotations
+    assert [a["id"] for a in annotations] == [3, 2, 4, 5, 6, 1, 7]
+
+
+def test_panoptic_keeps_what_is_said_of_images_and_tells_what_masks_lose(tmp_path: Path) -> None:
+    image = replace(IMAGE, extra={"license": 4, "gps": float("nan")})
+    with CocoPanopticWriter(tmp_path, CATEGORIES) as writer:
+        writer.info = {"licenses": [{"id": 4}]}
+        assert writer.add(image, TRUTH, [{**COVERED, "mine": 1}, COVERED]) == [
+            "the image: the values of 'gps' cannot be held, JSON has no NaN",
+            "segment 7: it has no pixel",
+            "annotations: the keys 'mine' cannot be held",
+            OVERLAP,
+        ]
+    source = CocoPanopticSource(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
+    assert (source.images[0].extra, source.info) == ({"license": 4}, {"licenses": [{"id": 4}]})
+
+
 def test_semantic_maps_tell_objects_crowds_empty_segments_and_scores(tmp_path: Path) -> None:
     with SemanticMapWriter(tmp_path, CATEGORIES) as writer:
         assert writer.add(IMAGE, TRUTH) == [
@@ -123,6 +179,8 @@ def test_semantic_maps_tell_objects_crowds_empty_segments_and_scores(tmp_path: P
             "segment 7: it has no pixel",
             "scores cannot be held: 1 segments have one",
         ]
-    assert np.asarray(Image.open(tmp_path / "sub/x.png")).tolist() == [[0, 0, 0], [1, 1, 255]]
+    assert writer.add(replace(IMAGE, file_name="y.jpg"), TRUTH, [COVERED, COVERED])[-1] == OVERLAP
+    assert writer.picture_path(SourceImage("x", "labels/x.png", (2, 3))) == tmp_path / "images/labels/x.png"
+    assert np.asarray(Image.open(tmp_path / "labels/sub/x.png")).tolist() == [[0, 0, 0], [1, 1, 255]]
     with pytest.raises(DatasetError, match="expected at most 255 classes, got 256; convert"):
         SemanticMapWriter(tmp_path, CategorySet([Category(i, f"{i}", True, (0, 0, 0)) for i in range(256)]))

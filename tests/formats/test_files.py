@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
 
 from segkit.formats.files import dump_json, load_json, no_garbage_collection, read_bytes, replacing
+from segkit.formats.png import read_header, read_id_runs
 from segkit.structures import DatasetError
 
 from .samples import files_below
@@ -62,6 +64,14 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
         read_bytes(tmp_path)
     with pytest.raises(DatasetError, match="cannot be read"):
         read_bytes(Path("nul\0"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.json")
+    for read in (load_json, read_bytes, read_header, read_id_runs):
+        with pytest.raises(DatasetError, match=r"x\.json: the file cannot be read: this is a folder, a pipe"):
+            read(tmp_path / "x.json")
 
 
 def test_garbage_collection_is_as_it_was() -> None:

@@ -169,6 +169,19 @@ def test_built_from_parts_without_a_config() -> None:
     assert torch.equal(expected["panoptic_seg"][0], got["panoptic_seg"][0])
 
 
+def test_a_batch_of_void_alone_teaches_the_semantic_head_nothing() -> None:
+    _, ours = twins()
+    batch = targets(images())
+    for item in batch:
+        item["sem_seg"][:] = 255
+    with EventStorage():
+        losses = ours.train()(batch)
+    assert losses["loss_sem_seg"] == 0
+    sum(losses.values()).backward()
+    gradients = [weight.grad for weight in ours.sem_seg_head.parameters()]  # there, for processes that wait for them
+    assert all(gradient is not None and not gradient.any() for gradient in gradients)
+
+
 def test_an_image_without_semantic_truth_is_refused_by_name() -> None:
     _, ours = twins()
     batch = targets(images())

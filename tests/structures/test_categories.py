@@ -58,6 +58,15 @@ def test_a_missing_color_is_made_up_the_same_each_time() -> None:
     assert category.color == default_color(7) != default_color(8)
 
 
+def test_supercategories_are_carried_along_and_make_no_difference() -> None:
+    entry = {"id": 7, "name": "x", "isthing": 1, "color": [1, 2, 3]}
+    with_group = CategorySet.from_coco([{**entry, "supercategory": "animal"}], "x.json")
+    without, malformed = (CategorySet.from_coco([one], "x.json") for one in (entry, {**entry, "supercategory": 5}))
+    assert with_group.to_coco() == [{**entry, "supercategory": "animal"}]
+    assert without.to_coco() == malformed.to_coco() == [entry]
+    assert with_group == without
+
+
 @pytest.mark.parametrize(
     ("categories", "message"),
     [

@@ -10,7 +10,7 @@ from segkit.data.datasets import ade20k, cityscapes, coco, decathlon, label_maps
 
 def dataset_root() -> Path:
     """The folder of datasets: $DETECTRON2_DATASETS, or `datasets`, as Detectron2 has it."""
-    return Path(os.environ.get("DETECTRON2_DATASETS", "datasets")).expanduser()
+    return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
 def register_datasets(root: Path | None = None) -> None:

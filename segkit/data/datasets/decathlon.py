@@ -50,7 +50,7 @@ def _load(name: str, root: Path, split: str) -> Dataset:
 def _held_out_patients(folder: Path) -> tuple[str, ...]:
     """The volumes of the patients whose numbers have the lowest hashes, `VAL_SHARE` of all patients."""
     patients: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("*_*.nii*")):
+    for path in sorted(folder.glob("[!.]*_*.nii*")):
         volume = path.name.split(".")[0]
         number = volume.rpartition("_")[2]
         patients.setdefault(str((int(number) + 1) // 2) if number.isdecimal() else volume, []).append(volume)

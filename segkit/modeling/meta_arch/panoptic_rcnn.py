@@ -85,7 +85,7 @@ class PanopticRCNN(GeneralizedRCNN):
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        _, sem_seg_losses = self.sem_seg_head(features, self._sem_seg_targets(batched_inputs))
+        sem_seg_losses = self._sem_seg_losses(features, self._sem_seg_targets(batched_inputs))
         gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
         proposals, proposal_losses = self.proposal_generator(images, features, gt_instances)
         _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
@@ -121,6 +121,12 @@ class PanopticRCNN(GeneralizedRCNN):
         ]
         fused = self._fused_on_device(instances, semantics)
         return [self._output(*one) for one in zip(instances, semantics, fused, strict=True)]
+
+    def _sem_seg_losses(self, features: dict[str, torch.Tensor], targets: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Of a batch that is all void they are 0, where the mean over no pixel would be NaN and end the training."""
+        labelled = (targets != int(self.sem_seg_head.ignore_value)).any()
+        _, losses = self.sem_seg_head(features, targets.where(labelled, 0))
+        return {name: loss * labelled for name, loss in losses.items()}
 
     def _sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
         missing = [x.get("file_name", i) for i, x in enumerate(batched_inputs) if "sem_seg" not in x]
