@@ -207,7 +207,7 @@ def _others(
             return pictures.digests_of(Path(against), images, run_all)
         split = {**options, "split": against}
         return digests_of_source(open_source(layout, split, lambda _code, _error: None), run_all)
-    except DatasetError as error:
+    except (ConfigError, DatasetError) as error:
         raise ConfigError(f"--against: {error}") from None
 
 

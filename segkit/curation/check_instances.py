@@ -197,11 +197,17 @@ def _sound_part(segmentation: Any, size_hw: tuple[int, int], place: str, finding
         return kept
     size = kept.get("size") if isinstance(kept, dict) else None
     other = type(size) is list and [*map(type, size)] == [int, int] and size != [*size_hw]
-    if isinstance(kept, list) and all(isinstance(polygon, list) and coco.all_finite(polygon) for polygon in kept):
-        if not all(coco.all_finite(polygon, MAX_COORDINATE) for polygon in kept):
-            fault = f"a polygon has a corner more than {MAX_COORDINATE:g} pixels away"
-    findings.tell("rle-size" if other else "mask-invalid", place, fault)
+    far = f"a polygon has a corner more than {MAX_COORDINATE:g} pixels away"
+    findings.tell("rle-size" if other else "mask-invalid", place, far if _has_far_corner(kept) else fault)
     return None
+
+
+def _has_far_corner(segmentation: Any) -> bool:
+    """Whether numbers of polygons are too large, and that alone is wrong with them."""
+    if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
+        return False
+    points = [number for polygon in segmentation for number in polygon]
+    return coco.all_finite(points) and not coco.all_finite(points, MAX_COORDINATE)
 
 
 def _outline_area(points: NDArray[np.float64]) -> float:

@@ -12,8 +12,8 @@ from segkit.curation import pictures
 from segkit.curation.check_fields import OPTIONAL, box_of, crowd_of, inside, number_of, value_of
 from segkit.curation.check_tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.findings import NO_OTHERS, Findings, RunAll
-from segkit.formats import coco_tables as coco
 from segkit.formats import coco_panoptic, png
+from segkit.formats import coco_tables as coco
 from segkit.formats.coco_tables import Entry, ImageId, Place
 from segkit.structures import MAX_SEGMENT_ID, VOID, DatasetError, Extent, extents_of_runs
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.formats import png
-from segkit.formats.coco_tables import check_inside
+from segkit.formats.coco_tables import check_inside, listed
 from segkit.formats.files import replacing
 from segkit.formats.source import Source, SourceImage
 from segkit.formats.writer import Writer
@@ -37,6 +37,7 @@ def convert(
     of volumes say, as PNG. DatasetError as source and writer raise it: then the writer's index files are not written.
     """
     losses = []
+    writer.info = source.info
     with writer:
         for done, image in enumerate(source.images, 1):
             annotations = source.annotations(image) if source.overlaps else None
@@ -61,6 +62,14 @@ def copy_picture(source: Source, image: SourceImage, target: Path) -> None:
         raise DatasetError("expected another folder than the source's", where=target, remedy="name another --output")
     with replacing(target) as neighbour:
         shutil.copyfile(origin, neighbour)
+
+
+def extras_lost(source: Source, writer: Writer) -> list[str]:
+    """A line on what COCO's JSONs hold beside annotations, licences say, where the layout has no place for it."""
+    keys = {key for image in source.images for key in image.extra} | {*source.info}
+    if writer.holds_extras or not keys:
+        return []
+    return [f"keys of the dataset and its images: {listed(sorted(keys))}"]
 
 
 def summary(losses: Iterable[Loss], most: int = 20) -> list[str]:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,9 +124,9 @@ def shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, s
 def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, str]:
     """The first picture of every digest of another split.
 
-    against: a folder of pictures, of which those in `pictures`, this split's folder, do not count; or a COCO JSON, whose
-    pictures are then in `pictures`. Raises DatasetError where it is neither, has no picture, or pictures of the JSON are
-    elsewhere.
+    against: a folder of pictures, of which those in `pictures`, this split's folder, do not count where it is a part;
+    or a COCO JSON, whose pictures are then in `pictures`. Raises DatasetError where it is neither, has no picture, or
+    pictures of the JSON are elsewhere.
     """
     if os.path.isfile(against):
         paths = _pictures_of_json(against, pictures)
@@ -145,7 +146,7 @@ def digest_of(pixels: NDArray[np.uint8]) -> bytes | None:
     if (pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():
         return None
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=DIGEST_BYTES)
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
@@ -166,7 +167,7 @@ def _decode(path: Path, look: Look, place: object) -> None:
     look.digest = digest_of(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
 
 
-def _orientation(image: Image.Image) -> int | None:
+def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
     except DAMAGED:  # the pixels may well be whole

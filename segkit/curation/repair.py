@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.curation.check_tables import read_tables
-from segkit.curation.findings import Findings
+from segkit.curation.findings import RULES, Findings
 from segkit.curation.repair_ids import Ids, with_integer_ids, with_integers, without_copies
 from segkit.formats import coco_tables as coco
 from segkit.formats import files
@@ -43,7 +43,7 @@ def load(path: Path, panoptic: bool, told: Told) -> Entry:
     """
     tables = read_tables(path, panoptic)
     if isinstance(tables, Findings):
-        raise DatasetError(tables[0].message, where=path, remedy="give the right --format and file")
+        raise DatasetError(tables[0].message, where=path, remedy=RULES[tables[0].code].remedy)
     try:
         content: Entry = _finite(coco.load(path))
     except RecursionError:

@@ -86,7 +86,7 @@ def _mended(annotation: Any, sizes: Sizes, lost: Told) -> Any:
 
 def _remeasured(annotation: Entry, found: MaskMeasure, size_hw: tuple[int, int]) -> Entry:
     mended = {**annotation}
-    if not (mended["iscrowd"] == 1 and _is_finite(mended, "area")) and not is_near_area(mended.get("area"), found):
+    if not (mended["iscrowd"] == 1 and _is_area(mended.get("area"))) and not is_near_area(mended.get("area"), found):
         mended["area"] = found.areas[-1]
     if not is_box(mended.get("bbox"), found) or not _box_inside(mended["bbox"], size_hw):
         left, top, right, bottom = found.boxes_xyxy[-1]
@@ -94,8 +94,8 @@ def _remeasured(annotation: Entry, found: MaskMeasure, size_hw: tuple[int, int])
     return mended
 
 
-def _is_finite(entry: Entry, key: str) -> bool:
-    return key in entry and coco.all_finite([entry[key]])
+def _is_area(value: Any) -> bool:
+    return coco.all_finite([value]) and bool(value >= 0)
 
 
 def _box_inside(box: list[float], size_hw: tuple[int, int]) -> bool:

@@ -25,7 +25,7 @@ from segkit.formats.coco_tables import Entry, ImageId
 from segkit.structures import VOID, DatasetError, IdRuns, extents_of_runs
 
 NO_ANNOTATION = "dropped", "images", "they have no annotation"
-OTHER_SIZE = "left as they are", "images", "their PNG is of another size: is it that of another image?"
+OTHER_SIZE = "left", "images", "as they are, for their PNG is of another size: is it that of another image?"
 NOT_NAMED = "left out", "PNGs", "no annotation that stays names them"
 
 

@@ -15,8 +15,8 @@ from segkit.structures import Extent
 
 SHARED_SHARE = 1 / 2  # of the ids of an image that JSON and PNG must have in common to be of one image
 BOX_IOU, AREA_SHARE = 0.5, 0.1  # a box or an area that is wrong, but still of the same segment
-FOREIGN = "left as they are", "images", "segments and PNG do not fit each other: is it the PNG of another image?"
-AMBIGUOUS = "left as they are", "images", "of several segments of one id it is not clear whose the pixels are"
+FOREIGN = "left", "images", "as they are, for segments and PNG do not fit each other: is it the PNG of another image?"
+AMBIGUOUS = "left", "images", "as they are, for several segments have one id, and whose the pixels are is not clear"
 NO_OBJECT = "dropped", "segments", "they are no objects"
 NO_PIXEL = "dropped", "segments", "their PNG has no pixel of them"
 JOINED = "joined", "segments", "their image has an earlier one of the same stuff"
@@ -39,7 +39,8 @@ class SegmentRepair:
         found: what the PNG holds, by id.
         """
         distinct = without_copies(infos, "id")
-        named = _with_ids([self._read(info, found) for info in distinct], found)
+        png_ids = Ids(frozenset(found))
+        named = _with_ids([self._read(info, png_ids) for info in distinct], found)
         refusal = _refusal(named, found)
         if refusal:
             told[refusal] += 1
@@ -48,8 +49,8 @@ class SegmentRepair:
         told[NO_SEGMENT] += len(found.keys() - {*_ids_of(named)})
         return self._sorted_out(named, found, told)
 
-    def _read(self, info: Any, found: Mapping[int, Extent]) -> Any:
-        info = Ids(frozenset(found)).in_entry(with_integers(info, "iscrowd"), "id")
+    def _read(self, info: Any, png_ids: Ids) -> Any:
+        info = png_ids.in_entry(with_integers(info, "iscrowd"), "id")
         return self.category_ids.in_entry(info, "category_id")
 
     def _sorted_out(

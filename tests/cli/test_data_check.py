@@ -140,10 +140,16 @@ def test_the_rules_are_listed(capsys):
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--masks", "z"), "takes --json --images"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--set", "z"), "expected option=value"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--output", "x"), "--output is --json"),
-        (("--format", "coco-instances", "--json", "x", "--images", "y", "--set", "json=3"), "--json to be a path, got 3"),
+        (
+            ("--format", "coco-instances", "--json", "x", "--images", "y", "--set", "json=3"),
+            "--json to be a path, got 3",
+        ),
         (("--format", "coco-instances", "--json", "x", "--set", "images=null"), "--images to be a path, got None"),
         (("--format", "coco-instances", "--json", "x", "--set", "images=[1]"), "--images to be a path, got [1]"),
-        (("--format", "coco-instances", "--json", "x", "--set", 'images="a\\0"'), "--images to be a path, got 'a\\x00'"),
+        (
+            ("--format", "coco-instances", "--json", "x", "--set", 'images="a\\0"'),
+            "--images to be a path, got 'a\\x00'",
+        ),
         (("--format", "coco-instances", "--json", "x", "--images", ""), "--images is empty"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--against", ""), "--against is empty"),
         (("--format", "coco-instances", "--json", "x", "--images", "y", "--against", "no"), "--against: no: expected"),

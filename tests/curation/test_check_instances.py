@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from PIL import Image
 
 from segkit.curation.check_instances import check_instances, measure
 from segkit.curation.findings import Findings
+from segkit.formats import coco_instances
+from segkit.structures import DatasetError
 
 from .samples import Broken, instances, noise, panoptic
 from .test_check_panoptic import junk
@@ -28,7 +31,11 @@ FAULTS: list[tuple[str, Change]] = [
     ("annotation-without-image", lambda c, p, q: p.update(image_id=77)),
     ("key-missing", lambda c, p, q: p.pop("id")),
     ("key-missing", lambda c, p, q: p.pop("segmentation")),
-    ("key-missing-optional", lambda c, p, q: p.pop("area")),
+    ("key-missing", lambda c, p, q: p.pop("area")),
+    ("key-missing", lambda c, p, q: p.pop("bbox")),
+    ("key-missing-optional", lambda c, p, q: p.pop("iscrowd")),
+    ("type-wrong", lambda c, p, q: c["categories"][0].update(color="red")),
+    ("number-not-finite", lambda c, p, q: p.update(foo=float("-inf"))),
     ("type-wrong", lambda c, p, q: c["annotations"].append(3)),
     ("type-wrong", lambda c, p, q: p.update(segmentation="none")),
     ("category-unknown", lambda c, p, q: p.update(category_id=2)),
@@ -45,6 +52,8 @@ FAULTS: list[tuple[str, Change]] = [
     ("polygon-short", lambda c, p, q: p.update(segmentation=[[1, 1, 2, 2]])),
     ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3, 3, 4])),
     ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3, float("inf")])),
+    ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3])),
+    ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3, 1e9])),
     ("mask-invalid", lambda c, p, q: p.update(segmentation=[])),
     ("mask-invalid", lambda c, p, q: q["segmentation"].update(counts=[1, 2])),
     ("rle-size", lambda c, p, q: q["segmentation"].update(size=[8, 6])),
@@ -55,7 +64,14 @@ FAULTS: list[tuple[str, Change]] = [
 ]
 
 
-@pytest.mark.parametrize(("expected", "change"), FAULTS, ids=[f"{i}-{code}" for i, (code, _) in enumerate(FAULTS)])
+BEYOND_REPAIR: list[tuple[str, Change]] = [
+    ("isthing-invalid", lambda c, p, q: c["categories"][0].update(isthing=2)),
+    ("annotations-empty", lambda c, p, q: c["annotations"].clear()),
+    ("area-wrong", lambda c, p, q: q.update(area=-8)),
+]
+
+
+@pytest.mark.parametrize(("expected", "change"), FAULTS + BEYOND_REPAIR)
 def test_a_planted_fault_is_found_and_nothing_else(tmp_path: Path, expected: str, change: Change) -> None:
     data = instances(tmp_path)
     content = data.load()
@@ -94,6 +110,51 @@ def test_pictures_are_looked_at(tmp_path: Path) -> None:
     data.picture(1).unlink()
     Image.fromarray(noise(3)).save(data.picture(2))
     assert [finding.code for finding in check(data)] == ["image-unreadable", "image-missing", "image-twice"]
+
+
+def test_a_file_in_two_spellings(tmp_path: Path) -> None:
+    data = instances(tmp_path)
+    content = data.load()
+    content["images"][5]["file_name"] = "./0.png"
+    data.store(content)
+    assert [finding.code for finding in check(data)] == ["file-name-twice", "image-orphan"]
+
+
+def test_a_coordinate_that_is_too_large_is_told_as_that(tmp_path: Path) -> None:
+    data = instances(tmp_path)
+    content = data.load()
+    content["annotations"][0]["segmentation"] = [[1, 1, 2, 2, 3, 1e9]]
+    data.store(content)
+    assert [f.message for f in check(data)] == ["a polygon has a corner more than 1e+06 pixels away"]
+
+
+def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise DatasetError("expected rain", where=path)
+
+    data = instances(tmp_path)
+    monkeypatch.setattr(coco_instances, "read", refuse)
+    told = [(f.code, f.place, f.message) for f in check(data)]
+    assert told == [("annotation-unreadable", str(data.json_path), "expected rain")]
+
+
+def test_many_masks_of_one_box_take_no_quadratic_time(tmp_path: Path) -> None:
+    """1000 outlines that differ in their last corner alone: 0.7 s; each compared with each, 6 s and more."""
+    data = instances(tmp_path)
+    content = data.load()
+    person = content["annotations"][0]
+    outline = [1, 1, 4, 1, 4, 4, 1, 4] + [1, 2] * 600
+    content["annotations"] = [
+        {**person, "id": i, "segmentation": [[*outline, 1, 2 - i / 4000]]} for i in range(1, 1001)
+    ]
+    data.store(content)
+    start = time.process_time()
+    found = check(data)
+    assert time.process_time() - start < 3
+    assert found == []
+    content["annotations"].append({**content["annotations"][7], "id": 9999})
+    data.store(content)
+    assert [finding.code for finding in check(data)] == ["mask-twice"]
 
 
 def test_area_and_box_of_pixels_and_of_the_outline_are_both_right() -> None:

@@ -19,6 +19,7 @@ from segkit.curation.check_panoptic import check_panoptic
 from segkit.curation.findings import RULES, Findings
 from segkit.formats import coco_panoptic, png
 from segkit.scoring.workers import ordered_map
+from segkit.structures import DatasetError
 
 from .samples import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, noise, panoptic, scene
 
@@ -204,6 +205,46 @@ def category_unknown(content: dict, annotation: dict, info: dict) -> None:
     info["category_id"] = 4
 
 
+@in_json("type-wrong")
+def a_color_is_a_name(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"][0]["color"] = "red"
+
+
+@in_json("type-wrong")
+def a_color_of_floats(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"][0]["color"] = [1.0, 2.0, 3.0]
+
+
+@in_json("type-wrong")
+def a_category_name_is_no_unicode(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"][0]["name"] = "\ud800"
+
+
+@in_json("type-wrong")
+def a_category_id_of_70_bits(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"].append({"id": 2**70, "name": "more", "isthing": 1})
+
+
+@in_json("type-wrong")
+def a_score_is_text(content: dict, annotation: dict, info: dict) -> None:
+    info["score"] = "high"
+
+
+@in_json("number-not-finite")
+def a_score_is_nan(content: dict, annotation: dict, info: dict) -> None:
+    info["score"] = float("nan")
+
+
+@in_json("number-not-finite")
+def nan_in_a_key_of_nobody(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][0]["license"] = float("nan")
+
+
+@in_json("annotations-empty", "image-without-annotation", "png-orphan")
+def no_annotation_at_all(content: dict, annotation: dict, info: dict) -> None:
+    content["annotations"] = []
+
+
 @in_json("image-id-twice")
 def an_image_id_twice(content: dict, annotation: dict, info: dict) -> None:
     content["images"].append({**content["images"][0]})
@@ -212,6 +253,16 @@ def an_image_id_twice(content: dict, annotation: dict, info: dict) -> None:
 @in_json("file-name-twice", "image-orphan")
 def a_file_name_twice(content: dict, annotation: dict, info: dict) -> None:
     content["images"][1]["file_name"] = content["images"][0]["file_name"]
+
+
+@in_json("file-name-twice", "image-orphan")
+def a_file_name_twice_in_two_spellings(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][1]["file_name"] = f".//{content['images'][0]['file_name']}"
+
+
+@in_json("name-outside", "image-orphan")
+def a_file_name_is_no_unicode(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][0]["file_name"] = "\ud800.png"
 
 
 @in_json("size-invalid")
@@ -330,6 +381,17 @@ def an_annotation_without_image(content: dict, annotation: dict, info: dict) -> 
 @in_json("annotation-twice")
 def an_annotation_twice(content: dict, annotation: dict, info: dict) -> None:
     content["annotations"].append(annotation)
+
+
+@in_json("annotation-twice", "category-unknown", "segment-id-void", "box-outside")
+def another_annotation_of_the_same_png(content: dict, annotation: dict, info: dict) -> None:
+    """Only what the PNG says is not looked at again."""
+    other = json.loads(json.dumps(annotation))
+    other["file_name"] = f"./{other['file_name']}"
+    other["segments_info"][0]["category_id"] = 99
+    other["segments_info"][1]["id"] = 0
+    other["segments_info"][2]["bbox"] = [6, 0, 3, 3]
+    content["annotations"].append(other)
 
 
 @in_json("png-name-twice", "png-orphan")
@@ -478,6 +540,33 @@ def test_a_planted_fault_is_found_and_nothing_else(
     data = panoptic(tmp_path)
     plant(data)
     assert " ".join(sorted(codes(data))) == expected
+
+
+def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else is wrong: training would begin with it."""
+
+    def refuse(path: Path) -> None:
+        raise DatasetError("expected rain", where=f"{path}, image 3")
+
+    data = panoptic(tmp_path)
+    monkeypatch.setattr(coco_panoptic, "read", refuse)
+    told = [(f.code, f.place, f.message) for f in check(data)]
+    assert told == [("annotation-unreadable", f"{data.json_path}, image 3", "expected rain")]
+    data.picture().unlink()
+    assert codes(data) == {"image-missing"}
+
+
+def test_messages_say_what_is_wrong(tmp_path: Path) -> None:
+    data = panoptic(tmp_path)
+    content = data.load()
+    content["images"][0]["file_name"] = "\ud800.png"
+    data.store(content)
+    for index, make in enumerate((os.mkdir, os.mkfifo)):
+        data.png(index).unlink()
+        make(data.png(index))
+    told = {finding.code: finding.message for finding in check(data)}
+    assert told["name-outside"] == r"`file_name` is no Unicode, and no name of a file: '\ud800.png'"
+    assert told["png-unreadable"] == "this is a folder or a device, no file"
 
 
 def test_a_clean_dataset_has_no_finding(tmp_path: Path) -> None:

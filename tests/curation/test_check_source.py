@@ -69,12 +69,12 @@ def test_every_image_that_cannot_be_read_is_told(data: Broken) -> None:
     data.png(3).write_bytes(b"")
     data.picture(4).write_bytes(b"no image")
     data.picture(5).unlink()
-    told = [(finding.code, finding.place.split("image ")[1]) for finding in check_source(source_of(data), map)]
+    told = [(finding.code, finding.place) for finding in check_source(source_of(data), map)]
     assert told == [
-        ("annotation-unreadable", "1"),
-        ("annotation-unreadable", "3"),
-        ("image-unreadable", "4"),
-        ("image-unreadable", "5"),
+        ("annotation-unreadable", str(data.png(1))),
+        ("annotation-unreadable", str(data.png(3))),
+        ("image-unreadable", f"{data.picture(4)}, image 4"),
+        ("image-unreadable", str(data.picture(5))),
     ]
 
 
@@ -123,8 +123,30 @@ def test_pictures_that_are_made_and_index_faults(tmp_path: Path) -> None:
     assert codes(source) == ["image-id-twice", "image-unreadable", "image-twice"]
     assert codes(Drawn(tmp_path)) == ["dataset-empty"]
     source = Drawn(tmp_path, scene(), scene())
-    source.images = (source.images[0], replace(source.images[1], file_name="0.png"))
+    source.images = (source.images[0], replace(source.images[1], file_name="./0.png"))
     assert codes(source) == ["file-name-twice"]
+
+
+def test_a_fault_of_a_volume_is_told_once(tmp_path: Path) -> None:
+    class Sliced(Drawn):
+        def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+            raise DatasetError("cut off", where=tmp_path / "labels.nii", remedy="fetch it")
+
+        def picture(self, image: SourceImage) -> np.ndarray:
+            raise DatasetError("cut off", where=tmp_path / "volume.nii", remedy="fetch it")
+
+    told = [(f.code, f.place, f.message) for f in check_source(Sliced(tmp_path, *[scene()] * 9), map)]
+    assert told == [
+        ("image-unreadable", str(tmp_path / "volume.nii"), "cut off; fetch it"),
+        ("annotation-unreadable", str(tmp_path / "labels.nii"), "cut off; fetch it"),
+    ]
+
+
+def test_what_is_not_read_is_noted(tmp_path: Path) -> None:
+    source = Drawn(tmp_path, scene())
+    source.skipped = ("a.json: a point has no area", "b.png: no JSON")
+    told = [(f.code, f.severity, f.place, f.message) for f in check_source(source, map)]
+    assert told == [("not-read", "note", str(tmp_path), line) for line in source.skipped]
 
 
 def test_splits_that_share_images(data: Broken, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_to_semantic_maps(tmp_path: Path) -> None:
         "2 objects of 1 classes are told apart no more",
         "1 crowds are their class",
     ]
-    assert read_labels(tmp_path / "out" / "a" / "x.png").tolist() == [[0, 0, 255], [1, 1, 0]]
+    assert read_labels(tmp_path / "out" / "labels" / "a" / "x.png").tolist() == [[0, 0, 255], [1, 1, 0]]
     assert json.loads((tmp_path / "out" / "classes.json").read_text()) == ["cat", "sky"]
 
 
@@ -92,7 +92,7 @@ def test_overlapping_masks_are_told(tmp_path: Path) -> None:
     annotations = [{"area": 0, "segmentation": mask_to_rle(mask)} for mask in masks]
     with writer:
         told = writer.add(SourceImage("x", "x.png", (1, 2)), truth, annotations)
-    assert told == ["1 pixels of masks lie under other masks"]
+    assert told == ["annotations: 1 pixels under other masks cannot be held"]
 
 
 @given(
@@ -206,3 +206,22 @@ def test_the_output_is_whole_or_not_there(tmp_path: Path, capsys: pytest.Capture
         assert told in capsys.readouterr().err
     assert main([*arguments, f"{tmp_path}/out", "--to-set", "a=[1"]) == 1
     assert "expected a value as YAML writes it, got 'a=[1'" in capsys.readouterr().err
+
+
+def test_licences_are_kept_between_cocos_layouts_and_told_elsewhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    panoptic(tmp_path / "data")
+    content = json.loads((tmp_path / "data" / "p.json").read_text())
+    content["licenses"] = [{"id": 4, "name": "CC-BY"}]
+    content["images"][0]["license"] = 4
+    (tmp_path / "data" / "p.json").write_text(json.dumps(content))
+    data = tmp_path / "data"
+    places = ["--json", f"{data}/p.json", "--masks", f"{data}/p", "--images", f"{data}/images"]
+    arguments = ["data", "convert", "--from", "coco-panoptic", *places]
+    assert main([*arguments, "--to", "coco-panoptic", "--output", f"{tmp_path}/p"]) == 0
+    assert "license" not in capsys.readouterr().out
+    written = json.loads((tmp_path / "p" / "panoptic.json").read_text())
+    assert (written["licenses"], written["images"][0]["license"]) == (content["licenses"], 4)
+    assert main([*arguments, "--to", "two-channel-png", "--output", f"{tmp_path}/t"]) == 0
+    assert "keys of the dataset and its images: 'license', 'licenses'" in capsys.readouterr().out

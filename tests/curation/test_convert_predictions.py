@@ -91,7 +91,7 @@ def test_results_to_panoptic(tmp_path: Path) -> None:
     again, findings, losses = to_panoptic(source, tmp_path / "out")
     assert not findings.has_errors()
     assert {finding.code for finding in findings} == {"all-void"}
-    assert losses == ["4 pixels of masks lie under other masks"]
+    assert losses == ["annotations: 4 pixels under other masks cannot be held"]
     assert (again.images, again.categories) == (source.images, CATEGORIES)
     truth = again.segmentation(again.images[0])
     assert parts(truth) == {(CAT, False, pixels(UPPER)), (PERSON, False, pixels(LOWER & ~UPPER))}

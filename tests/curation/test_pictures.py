@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from segkit.curation.pictures import look_at
+from segkit.curation.pictures import digest_of, look_at
 from tests.formats.deep_files import GREY_ALPHA, RGB, write_png16, write_tiff
 
 NOISE = np.random.default_rng(5).integers(0, 4096, (4, 6, 3)).astype(np.uint16)
@@ -58,3 +59,45 @@ def test_what_reading_refuses_is_told(tmp_path: Path) -> None:
         write_tiff(tmp_path / "planes.tif", NOISE, planar=True),
     ):
         assert codes(path) == ["image-unreadable"]
+
+
+def test_pixels_count_not_how_they_are_saved(tmp_path: Path) -> None:
+    """Opaque RGBA, a palette, EXIF that turns them back: the same; transparency is no colour."""
+    few = Image.fromarray(NOISE.astype(np.uint8)).quantize(8)
+    few.save(tmp_path / "palette.png")
+    plain = few.convert("RGB")
+    plain.save(tmp_path / "rgb.png")
+    plain.convert("RGBA").save(tmp_path / "rgba.png")
+    exif = Image.Exif()
+    exif[274] = 6
+    plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.tif", exif=exif)
+    looks = [look_at(path, "here") for path in sorted(tmp_path.iterdir())]
+    assert [look.turned for look in looks] == [False, False, False, True, True]
+    assert {look.size_hw for look in looks} == {(4, 6)}
+    assert len({look.digest for look in looks}) == 1
+    assert looks[0].digest == digest_of(np.asarray(plain))
+    plain.putpixel((0, 0), (1, 2, 3))
+    assert digest_of(np.asarray(plain)) != looks[0].digest
+    assert digest_of(np.full((4, 6, 3), 7, dtype=np.uint8)) is None
+
+
+def test_a_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(NOISE.astype(np.uint8)).save(tmp_path / "a.jpg")
+    loaded = []
+    load = JpegImageFile.load
+
+    def counted(image: JpegImageFile) -> object:
+        if image.tile:  # else it is decoded
+            loaded.append(image)
+        return load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", counted)
+    assert look_at(tmp_path / "a.jpg", "here").digest is not None
+    assert len(loaded) == 1
+
+
+def test_damaged_exif_hides_no_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(NOISE.astype(np.uint8)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert (codes(path), look_at(path, "here").size_hw) == ([], (4, 6))

@@ -170,9 +170,25 @@ def test_all_faults_of_the_maps_are_told(tmp_path: Path) -> None:
     source, told = _told(tmp_path, annotations="semantic")
     assert told == [("png-missing", "b.png"), ("png-unreadable", "c.png")]
     assert [image.image_id for image in source.images] == ["a", "d", "e"]
+    (tmp_path / "images/validation/a.jpg").unlink()
+    source, told = _told(tmp_path, annotations="instances")
+    assert told == [
+        ("png-missing", "b.png"),
+        ("image-missing", "a.png"),
+        ("png-missing", "b.png"),
+        ("png-missing", "d.png"),
+        ("image-missing", "a.png"),
+        ("png-unreadable", "c.png"),
+    ]
+    assert [image.image_id for image in source.images] == ["e"]
+    shutil.copy(tmp_path / "annotations/validation/e.png", tmp_path / "annotations/validation/b.png")
+    with pytest.raises(DatasetError, match=r"a\.png: the annotation has no picture \(1 of 5 files\); complete"):
+        ADE20KSource(tmp_path, annotations="semantic")
     shutil.rmtree(tmp_path / "annotations")
     source, told = _told(tmp_path, annotations="semantic")
-    assert (source.images, len(told)) == ((), 5)
+    assert (source.images, len(told)) == ((), 4)
+    with pytest.raises(DatasetError, match=r"expected pictures \*\.jpg, found none"):
+        ADE20KSource(tmp_path / ("x" * 5000), annotations="semantic")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -259,6 +275,20 @@ def test_all_faults_of_the_panoptic_files_are_told(tmp_path: Path) -> None:
         ("png-missing", "d.png"),
     ]
     assert [image.image_id for image in source.images] == ["a"]
+
+
+def test_files_of_no_annotation_are_counted(tmp_path: Path) -> None:
+    """One line for the pictures, one for the PNGs; the source can be used."""
+    _written(tmp_path)
+    assert ADE20KSource(tmp_path).skipped == ()
+    for name in ("images/validation/lone.jpg", "images/validation/lone2.jpg", "ade20k_panoptic_val/lone.png"):
+        (tmp_path / name).touch()
+    source, told = _told(tmp_path)
+    assert (len(source.images), told) == (2, [])
+    assert source.skipped == (
+        f"{tmp_path}/images/validation: 2 pictures are of no annotation that is read: 'lone.jpg', 'lone2.jpg'",
+        f"{tmp_path}/ade20k_panoptic_val: 1 PNGs are of no annotation that is read: 'lone.png'",
+    )
 
 
 def test_no_json_after_an_error(tmp_path: Path) -> None:

@@ -100,8 +100,9 @@ def test_label_maps_refuse_what_is_not_cityscapes() -> None:
 def test_misuse(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"annotations must be one of .*'panoptic'.*, got 'labelIds'"):
         CityscapesSource(tmp_path, annotations="labelIds")  # type: ignore[arg-type]
-    with pytest.raises(DatasetError, match=r"expected `split` to be a path inside its folder, got '\.\./val'"):
-        CityscapesSource(tmp_path, "../val")
+    for split in ("../val", 3):
+        with pytest.raises(DatasetError, match=rf"expected `split` to be a path inside its folder, got {split!r}"):
+            CityscapesSource(tmp_path, split)  # type: ignore[arg-type]
 
 
 def test_missing_annotations(tmp_path: Path) -> None:
@@ -171,9 +172,12 @@ def test_all_faults_of_the_tree_are_told(root: Path, kind: str) -> None:
         truth.parent.mkdir(exist_ok=True)
         shutil.copy(root / f"gtFine/val/aachen/{AACHEN}_gtFine_{suffix}", truth)
     suffix = "instanceIds.png" if kind == "instanceIds" else "polygons.json"
+    for name in ("jena_gtFine_", "._jena_gtFine_"):  # what macOS leaves is no truth
+        (root / f"gtFine/val/weimar/{name}{suffix}").touch()
     source, told = _told(root, kind)
     assert told == [
         ("png-missing", f"ulm_gtFine_{suffix}"),
+        ("image-missing", f"jena_gtFine_{suffix}"),
         ("image-id-twice", f"{AACHEN}_leftImg8bit.png"),
         ("image-unreadable", "weimar_leftImg8bit.png"),
     ]
@@ -198,6 +202,26 @@ def test_all_faults_of_the_panoptic_files_are_told(root: Path) -> None:
         ("image-unreadable", "weimar_leftImg8bit.png"),
     ]
     assert [image.file_name.split("/")[0] for image in source.images] == ["aachen", "zurich"]
+
+
+def test_a_lost_picture_is_no_smaller_dataset(root: Path) -> None:
+    (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").unlink()
+    for kind, message in (
+        ("instanceIds", rf"{AACHEN}_gtFine_instanceIds\.png: the ground truth has no image \(1 of 2 files\)"),
+        ("polygons", rf"{AACHEN}_gtFine_polygons\.json: the ground truth has no image \(1 of 2 files\)"),
+        ("panoptic", r"the picture is missing .* \(1 of 2 are\)"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+
+
+def test_pngs_that_the_panoptic_json_does_not_name_are_counted(root: Path) -> None:
+    assert CityscapesSource(root, annotations="panoptic").skipped == ()
+    (root / "gtFine/cityscapes_panoptic_val/lone.png").touch()
+    source, told = _told(root, "panoptic")
+    assert (len(source.images), told) == (2, [])
+    folder = root / "gtFine/cityscapes_panoptic_val"
+    assert source.skipped == (f"{folder}: 1 PNGs are of no annotation that is read: 'lone.png'",)
 
 
 def test_picture_that_lies_about_its_size(root: Path) -> None:

@@ -129,7 +129,7 @@ def test_categories_are_taken_by_name_and_losses_told(tmp_path: Path) -> None:
         "segment 6: it has no pixel",
         "segment 8: a crowd of person, it becomes one with segment 7",
         "scores cannot be held: 1 segments have one",
-        "1 pixels are of several instances, one is held",
+        "annotations: 1 pixels under other masks cannot be held",
     ]
     written = np.asarray(Image.open(tmp_path / "gtFine/val/val/9_gtFine_instanceIds.png"))
     assert written.tolist() == [[24000, 26, 7, 7, 0, 24, 24, 0]]
@@ -153,6 +153,12 @@ def test_the_writer_refuses_and_writes_nothing(tmp_path: Path) -> None:
     many = PanopticSegmentation(one.segment_ids, tuple(Segment(i, 24, True, 1) for i in range(1, 1002)))
     image = SourceImage("a", "a.png", (1, 1))
     writer = CityscapesWriter(tmp_path, cityscapes.CATEGORIES)
+    for file_name in (".a.png", ".d/a.png", "d\\a.png"):
+        for act in (writer.picture_path, lambda image: writer.add(image, one)):
+            with pytest.raises(DatasetError, match=r"without hidden parts and backslashes, got .*; rename the image"):
+                act(SourceImage("a", file_name, (1, 1)))
+    with pytest.raises(DatasetError, match=r"image 'a': expected names of at most 255 bytes, got 265 .*; rename"):
+        writer.add(SourceImage("a", "a" * 240 + ".png", (1, 1)), one)
     for file_name in ("../a.png", "/a.png", "..\\a.png", "", "a/"):
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
             writer.add(SourceImage("a", file_name, (1, 1)), one)

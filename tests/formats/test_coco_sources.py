@@ -59,9 +59,7 @@ def test_of_equal_masks_the_later_one_has_the_pixels() -> None:
 
 def test_one_mask_at_a_time_is_in_memory() -> None:
     """40 masks of 250 000 pixels are 10 MB; the map is 1 MB, and its runs are few."""
-    given = [annotation([[1]])] * 40
-    rle = mask_to_rle(np.ones((500, 500), bool))
-    given = [{**one, "segmentation": rle} for one in given]
+    given = [{**annotation([[1]]), "segmentation": mask_to_rle(np.ones((500, 500), bool))}] * 40
     panoptic_of_annotations(given, (500, 500))  # compiles
     tracemalloc.start()
     try:

@@ -5,6 +5,7 @@ import pytest
 
 from segkit.formats import decathlon
 from segkit.formats.decathlon import DecathlonSource, write_prediction
+from segkit.formats.nifti import read_voxels
 from segkit.structures import ConfigError, DatasetError
 
 from .decathlon_tree import AFFINE, LABELS, add_volume, read_all, save, write_table
@@ -228,3 +229,39 @@ def test_options_that_make_no_sense(tmp_path, options, problem):
         (tmp_path / folder / "v.nii.gz").write_bytes(b"")
     with pytest.raises(ConfigError, match=problem):
         DecathlonSource(tmp_path, **{"labels": LABELS, **options})
+
+
+def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
+    """Each slice of it ends in the same error; the other volume is not touched by it."""
+    for name in ("sound", "torn"):
+        add_volume(nib, tmp_path, name)
+    source = DecathlonSource(tmp_path, labels=LABELS)
+    for folder in ("imagesTr", "labelsTr"):
+        path = tmp_path / folder / "torn.nii.gz"
+        path.write_bytes(path.read_bytes()[:-9])
+    reads = []
+
+    def read(path):
+        reads.append(path.name)
+        return read_voxels(path)
+
+    monkeypatch.setattr(decathlon, "read_voxels", read)
+    slices = [image for image in source.images if source.place(image)[0].name == "torn"]
+    assert len(slices) == 4
+    for ask in (source.picture, source.segmentation):
+        messages = set()
+        for image in slices:
+            with pytest.raises(DatasetError) as raised:
+                ask(image)
+            messages.add((str(raised.value), raised.value.where, raised.value.problem))
+        assert len(messages) == 1
+        assert "torn.nii.gz" in messages.pop()[0]
+    assert reads == ["torn.nii.gz"] * 2
+    for image in source.images[:4]:
+        assert source.picture(image).shape == (*source.segmentation(image).segment_ids.shape, 3)
+
+
+@pytest.mark.parametrize("keep_empty", [3, 1, None, "yes"])
+def test_keep_empty_is_true_or_false(tmp_path, keep_empty):
+    with pytest.raises(ConfigError, match="expected `keep_empty` to be true or false, got"):
+        DecathlonSource(tmp_path, keep_empty=keep_empty)

@@ -268,3 +268,35 @@ def test_all_faults_of_a_table_are_told(nib, tmp_path, split):
     ]
     assert [volume.name for volume in source.volumes] == ["a"]
     read_all(source)
+
+
+def test_all_faults_of_the_table_are_told(nib, tmp_path):
+    """What is no object hides neither the next fault nor the sound volumes."""
+    for name in "ab":
+        add_volume(nib, tmp_path, name)
+    sound = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "ab"]
+    write_table(tmp_path, [], training=[sound[0], 3, "imagesTr/c.nii.gz", {"image": 3}, sound[1]], test=[3])
+    told = []
+    source = DecathlonSource(tmp_path, tell=lambda code, error: told.append((code, Path(error.where).name)))
+    assert told == [
+        ("type-wrong", "dataset.json, training, index 1"),
+        ("type-wrong", "dataset.json, training, index 2"),
+        ("type-wrong", "dataset.json, training"),
+        ("key-missing", "dataset.json, training"),
+    ]
+    assert [volume.name for volume in source.volumes] == ["a", "b"]
+    with pytest.raises(DatasetError, match="training, index 1: expected an object, got 3"):
+        DecathlonSource(tmp_path)
+
+
+def test_volumes_that_the_table_does_not_list_are_counted(nib, tmp_path):
+    for name in ("a", "b", "c", "._c"):
+        add_volume(nib, tmp_path, name)
+    write_table(tmp_path, ["a"])
+    source = DecathlonSource(tmp_path)
+    assert [volume.name for volume in source.volumes] == ["a"]
+    assert source.skipped == tuple(
+        f"{tmp_path}/{folder}: 2 volumes are not listed: 'b.nii.gz', 'c.nii.gz'" for folder in ("imagesTr", "labelsTr")
+    )
+    (tmp_path / "dataset.json").unlink()
+    assert DecathlonSource(tmp_path, labels=LABELS).skipped == ()

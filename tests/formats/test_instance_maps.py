@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -310,3 +311,20 @@ def test_pipes_are_not_waited_for(tmp_path: Path, folder: str) -> None:
     os.mkfifo(tmp_path / folder / "cell.png")
     with pytest.raises(DatasetError, match=rf"{folder}.cell\.png: "):
         InstanceMapSource(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
+def test_folders_that_climb_out(tmp_path: Path, folder: Any) -> None:
+    store(tmp_path)
+    for key in ("images", "labels"):
+        with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
+            InstanceMapSource(tmp_path, **{key: folder})
+
+
+@pytest.mark.parametrize("names", [{"thing": [1]}, {"thing": None}, {"background": 3}, {"background": ["a"]}])
+def test_names_that_are_no_text(tmp_path: Path, names: dict[str, Any]) -> None:
+    store(tmp_path)
+    with pytest.raises(ConfigError, match="expected two names for thing and background"):
+        InstanceMapSource(tmp_path, **names)
+    with pytest.raises(ConfigError, match="expected val_share to be a number in"):
+        InstanceMapSource(tmp_path, val_share=True)

@@ -293,12 +293,15 @@ def test_files_that_are_no_labelme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("[]", "expected labelme's object with `shapes`, got a list"),
         ('{"images": []}', "expected labelme's object with `shapes`, got one with 'images'; move other files"),
         ('{"shapes": {}}', "expected `shapes` to be a list"),
-        ('{"shapes": [1]}', "expected `shapes` to hold objects, got 1 at index 0"),
+        ('{"shapes": null}', "expected `shapes` to be a list"),
         ('{"shapes": []}', "expected `imagePath` to be a string, got none"),
     ):
         path.write_text(content)
         with pytest.raises(DatasetError, match=rf"a\.json: {message}"):
             LabelmeSource(tmp_path)
+    path.write_text('{"shapes": [1]}')
+    with pytest.raises(DatasetError, match=r"a\.json, shape 0: expected an object, got 1"):
+        LabelmeSource(tmp_path)
     store(tmp_path, [], imageWidth=7)
     with pytest.raises(DatasetError, match=r"a\.json: expected `imageWidth` to be 6 pixels, as of a\.png, got 7"):
         LabelmeSource(tmp_path)
@@ -426,3 +429,29 @@ def test_links_to_nothing_and_pipes_are_told(tmp_path: Path) -> None:
     source = LabelmeSource(tmp_path, tell=lambda code, error: told.append((code, str(error).split(": ")[0])))
     assert told == [("json-unreadable", str(tmp_path / name)) for name in places]
     assert [image.image_id for image in source.images] == ["a"]
+
+
+def test_all_faults_of_a_file_are_told(tmp_path: Path) -> None:
+    """Of shape 3 the mask alone is damaged: it is looked at because the image is left out."""
+    mask = {"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": "?"}
+    store(tmp_path, [box("dog", 0, 0, 1, 1), 7, box("", 0, 0, 1, 1), mask], imagePath="../a.png")
+    store(tmp_path, [box("dog", 0, 0, 1, 1)], "b")
+    told: list[tuple[str, str]] = []
+    source = LabelmeSource(tmp_path, tell=lambda code, error: told.append((code, Path(error.where).name)))
+    assert told == [
+        ("annotation-unreadable", "a.json, shape 1"),
+        ("annotation-unreadable", "a.json, shape 2"),
+        ("annotation-unreadable", "a.json, shape 3"),
+        ("name-outside", "a.json"),
+    ]
+    assert [image.image_id for image in source.images] == ["b"]
+
+
+def test_options_of_another_type(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1)])
+    for key in ("things", "stuff", "ignore"):
+        for value in (3, "dog", [3], 0):
+            with pytest.raises(
+                ConfigError, match=f"expected {key} to be a list of labels, got {value!r}".replace("[", r"\[")
+            ):
+                LabelmeSource(tmp_path, **{key: value})

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from segkit.formats.coco_sources import OVERLAPS, panoptic_of_annotations
 from segkit.formats.labelme import LabelmeSource
 from segkit.formats.labelme_writer import LabelmeWriter
 from segkit.formats.source import SourceImage
@@ -175,3 +176,22 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
         LabelmeWriter(tmp_path, twice)
     with pytest.raises(DatasetError, match="expected categories of different names, got an empty one"):
         LabelmeWriter(tmp_path, CategorySet([Category(1, "", True, (0, 0, 0))]))
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_masks_are_written_in_the_order_in_which_they_were_painted(tmp_path: Path, overlap: str) -> None:
+    """The crowd of all columns comes last and lies below; the cat of columns 0 to 1 comes before the person of columns
+    0 to 2, who hides it where later ones lie on top, and of whom it hides two columns where small ones do."""
+    masks = np.array([[1, 1, 0, 0]], bool), np.array([[1, 1, 1, 0]], bool), np.array([[1, 1, 1, 1]], bool)
+    annotations = [
+        {"category_id": category_id, "iscrowd": iscrowd, "segmentation": mask_to_rle(mask)}
+        for category_id, iscrowd, mask in zip((3, 1, 3), (0, 0, 1), masks, strict=True)
+    ]
+    segmentation = panoptic_of_annotations(annotations, (1, 4), overlap)
+    assert segmentation.segment_ids.tolist() == [[1, 1, 2, 3] if overlap == "small_on_top" else [2, 2, 2, 3]]
+    lines, source = written(tmp_path, segmentation, annotations)
+    assert lines == []
+    whole = {(a["category_id"], a["iscrowd"], a["area"]) for a in source.annotations(source.images[0])}
+    assert whole == {(1, 0, 2), (2, 0, 3), (1, 1, 4)}
+    got = source.segmentation(source.images[0])
+    assert sorted(named(got, source.categories)) == sorted(named(segmentation, CATEGORIES))

@@ -21,8 +21,8 @@ def test_splits_that_are_none() -> None:
     check_split(None, 0)
     with pytest.raises(ConfigError, match="expected split to be 'train', 'val' or nothing, got 'test'"):
         check_split("test", 0.5)
-    for share in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ConfigError, match="expected val_share to be in"):
+    for share in (-0.1, 1.5, float("nan"), True, "0.5", None):
+        with pytest.raises(ConfigError, match="expected val_share to be a number in"):
             check_split("val", share)
     with pytest.raises(DatasetError, match="here: expected images in the split val, got none of 1; change val_share"):
         names_of("val", 0, ["a"], "here")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segkit.formats.source import refuse
-from segkit.formats.telling import MAX_CHARACTERS, attempt, missing
+from segkit.formats.telling import MAX_CHARACTERS, alone, attempt, missing, unused
 from segkit.structures import DatasetError
 
 
@@ -47,3 +47,20 @@ def test_missing(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="zero: the map is missing"):
         missing(refuse, "code", "map", [tmp_path / "zero"], "")
     assert missing(refuse, "code", "map", [], "") == set()
+
+
+def test_files_without_partner(tmp_path: Path) -> None:
+    told: list[str] = []
+    found = {name: tmp_path / f"{name}.png" for name in ("a", "b", "c")}
+    alone(lambda code, error: told.append(f"{code} {error}"), "code", "no picture", found, {"b": 1}, "fix")
+    assert told == [f"code {tmp_path / name}.png: no picture (2 of 3 files); fix" for name in ("a", "c")]
+    alone(refuse, "code", "no picture", found, found, "fix")
+    with pytest.raises(DatasetError, match=r"a\.png: no picture \(3 of 3 files\)"):
+        alone(refuse, "code", "no picture", found, (), "fix")
+
+
+def test_unused_files_are_one_line() -> None:
+    assert unused("here", "files are left", [*"abcdefg"]) == (
+        "here: 7 files are left: 'a', 'b', 'c', 'd', 'e' and 2 more",
+    )
+    assert unused("here", "files are left", []) == ()

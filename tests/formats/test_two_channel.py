@@ -13,7 +13,7 @@ from PIL import Image
 from segkit.curation.findings import RULES
 from segkit.formats.source import SourceImage
 from segkit.formats.two_channel import TwoChannelSource, TwoChannelWriter
-from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
 
 CATEGORIES = CategorySet([Category(3, "cat", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
 
@@ -55,8 +55,8 @@ def test_two_channels_that_are_something_else(tmp_path: Path, red: list[list[int
 
 def test_two_channels_without_their_image(tmp_path: Path) -> None:
     two_channels(tmp_path, [[3]], [[0]])
-    (tmp_path / "images" / "a.jpg").unlink()
-    with pytest.raises(DatasetError, match=r"a\.png: expected an image a\.jpg or \.png"):
+    (tmp_path / "images" / "a.jpg").rename(tmp_path / "images" / "b.jpg")
+    with pytest.raises(DatasetError, match=r"a\.png: expected an image a\.\* in .*images, found none; complete"):
         TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
 
 
@@ -89,6 +89,7 @@ def test_all_faults_of_two_channels_are_told(tmp_path: Path) -> None:
     assert told == [("image-missing", "bare.png"), ("image-missing", "lone.png"), ("png-unreadable", "torn.png")]
     assert {code for code, _ in told} <= {*RULES}
     assert [image.image_id for image in source.images] == ["a", "z"]
+    assert source.skipped == (f"{tmp_path}/images: 1 images have no PNG: 'unlabelled'",)
     for image in source.images:
         assert source.segmentation(image).segment_ids.tolist() == [[3, 9]]
         assert source.picture(image).shape == (1, 2, 3)
@@ -128,3 +129,27 @@ def test_what_does_not_fit_into_a_channel_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="at most 256 segments of a category, got 257"):
         TwoChannelWriter(tmp_path, CATEGORIES).add(SourceImage("x", "a.jpg", (1, 257)), many)
     assert not (tmp_path / "masks").exists()
+
+
+def test_images_of_any_suffix(tmp_path: Path) -> None:
+    source = two_channels(tmp_path, [[3, 9]], [[0, 0]])
+    assert source.skipped == ()
+    (tmp_path / "images" / "a.jpg").unlink()
+    for suffix in (".bmp", ".TIF", ".webp"):
+        path = tmp_path / "images" / f"a{suffix}"
+        picture(path, (1, 2))
+        source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+        assert source.picture(source.images[0]).tolist() == [[[90] * 3] * 2]
+        path.unlink()
+    for suffix in (".bmp", ".png"):
+        picture(tmp_path / "images" / f"a{suffix}", (1, 2))
+    with pytest.raises(DatasetError, match=r"a\.png: expected one file of a name, got a\.bmp and a\.png"):
+        TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+
+
+def test_overlaps_are_told(tmp_path: Path) -> None:
+    truth = PanopticSegmentation(np.array([[1, 1]], np.int32), (Segment(1, 3, True, 2),))
+    masks = np.array([[1, 1]], bool), np.array([[0, 1]], bool)
+    annotations = [{"segmentation": mask_to_rle(mask)} for mask in masks]
+    told = TwoChannelWriter(tmp_path, CATEGORIES).add(SourceImage(1, "a.png", (1, 2)), truth, annotations)
+    assert told == ["annotations: 1 pixels under other masks cannot be held"]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -329,3 +330,17 @@ def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
 def test_a_set_of_faults_alone_has_no_image(root: Path) -> None:
     store_set(root, "nothing\nnone")
     assert VOCSource(root, tell=lambda code, error: None).images == ()
+
+
+@pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
+def test_folders_that_climb_out(root: Path, folder: Any) -> None:
+    for key in ("labels", "objects"):
+        with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
+            VOCSource(root, **{key: folder})
+
+
+def test_folders_of_names_that_are_too_long(root: Path) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        VOCSource(root, labels="x" * 5000)
+    with pytest.raises(DatasetError, match="no such folder"):
+        VOCSource(root / ("x" * 5000))

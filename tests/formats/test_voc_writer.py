@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segkit.formats.source import SourceImage
+from segkit.curation.convert import convert
+from segkit.formats.instance_map_writer import InstanceMapWriter
+from segkit.formats.instance_maps import InstanceMapSource
+from segkit.formats.source import Source, SourceImage
+from segkit.formats.two_channel import TwoChannelSource, TwoChannelWriter
 from segkit.formats.voc import VOCSource
 from segkit.formats.voc_labels import NAMES, color_map
 from segkit.formats.voc_writer import VOCWriter
-from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
 
 from .samples import CATEGORIES, files_below
 from .voc_tree import CLASS_LABELS, IDS, OBJECT_LABELS, SEGMENTS, VOC_CATEGORIES, add_image, store_picture, store_set
@@ -284,3 +288,47 @@ def test_a_border_wider_than_the_image(tmp_path: Path) -> None:
     lost = _written(tmp_path, segmentation, CATEGORIES, border_px=10**12)
     assert lost == ["segment 1: the border covers it", "segment 2: the border covers it"]
     assert _pixels(tmp_path / "SegmentationObject/x.png") == [[255, 255, 255]]
+
+
+def test_overlaps_are_told(tmp_path: Path) -> None:
+    """The second mask lies under the first in one pixel."""
+    truth = PanopticSegmentation(
+        np.array([[1, 1, 2]], dtype=np.int32), (Segment(1, 1, True, 2), Segment(2, 3, True, 1))
+    )
+    annotations = [{"segmentation": mask_to_rle(np.array([mask], bool))} for mask in ([1, 1, 0], [0, 1, 1])]
+    writer = VOCWriter(tmp_path, CATEGORIES)
+    told = writer.add(_image(truth.segment_ids), truth, annotations)
+    assert told == ["annotations: 1 pixels under other masks cannot be held"]
+    assert writer.add(_image(truth.segment_ids, "y.jpg"), truth, annotations[:1]) == []
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.ppm", "a", "a.bmp", "a.JPEG", "a.Jpg"])
+def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> None:
+    store_picture(tmp_path / "from.png", (1, 2))
+    (tmp_path / "in").mkdir()
+    with Image.open(tmp_path / "from.png") as picture:
+        picture.save(
+            tmp_path / "in" / name, {".gif": "GIF", ".ppm": "PPM", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG")
+        )
+    image, truth = (
+        SourceImage(1, name, (1, 2)),
+        PanopticSegmentation(np.ones((1, 2), np.int32), (Segment(1, 1, True, 2),)),
+    )
+
+    class OneImage(Source):
+        images, categories, pictures, root = (image,), CATEGORIES, tmp_path / "in", tmp_path
+
+        def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+            return truth
+
+    source = OneImage()
+    convert(source, VOCWriter(tmp_path / "voc", CATEGORIES), pictures=True)
+    convert(source, TwoChannelWriter(tmp_path / "two", CATEGORIES), pictures=True)
+    convert(source, InstanceMapWriter(tmp_path / "maps", CATEGORIES), pictures=True)
+    two = tmp_path / "two"
+    for again in (
+        VOCSource(tmp_path / "voc"),
+        TwoChannelSource(two / "masks", two / "images", two / "categories.json"),
+        InstanceMapSource(tmp_path / "maps"),
+    ):
+        np.testing.assert_array_equal(again.picture(again.images[0]), source.picture(image))
