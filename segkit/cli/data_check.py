@@ -124,7 +124,7 @@ def _check_output(path: Path, places: Iterable[str]) -> None:
     if not os.path.lexists(path) or os.path.isdir(path) or is_findings(path):
         return
     empty = os.path.isfile(path) and not os.path.getsize(path)
-    if not empty or any(_is_within(path, place) for place in places):
+    if not empty or any(is_within(path, place) for place in places):
         raise ConfigError(f"--output {path} is there, and no list of findings", remedy="name another file")
 
 
@@ -134,19 +134,15 @@ def _check_fix(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"--fix repairs {' and '.join(NEEDED)}, not {args.layout}", remedy=remedy)
     if os.path.lexists(args.fix) and (not os.path.isdir(args.fix) or os.listdir(args.fix)):
         raise ConfigError(f"--fix {args.fix}: expected an empty or new folder", remedy="name another one")
-    if args.output is not None and _is_within(args.output, args.fix):
+    if args.output is not None and is_within(args.output, args.fix):
         raise ConfigError("--output is within --fix", remedy="name a file outside of it")
     for name in ("masks", "images"):
-        if name in options and _is_within(args.fix, options[name]):
+        if name in options and is_within(args.fix, options[name]):
             raise ConfigError(f"--fix {args.fix} is within --{name}", remedy="name a folder outside the dataset")
 
 
 def _same(path: str | Path, other: str) -> bool:
     return "\0" not in other and os.path.realpath(path) == os.path.realpath(other)
-
-
-def _is_within(path: Path, folder: str | Path) -> bool:
-    return "\0" not in str(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:

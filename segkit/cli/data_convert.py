@@ -73,7 +73,7 @@ def _settings(texts: Sequence[str]) -> dict[str, Any]:
 
 def is_within(path: Path, folder: object) -> bool:
     """Whether the path, links followed, is the folder or lies in it."""
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(folder)))
+    return "\0" not in str(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(folder)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

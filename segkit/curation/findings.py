@@ -74,7 +74,7 @@ RULES = {
     "image-shared": Rule(ERROR, "another split has an image of the same pixels", "keep it in one split only"),
     "size-differs": Rule(ERROR, "image, entry and mask differ in size", "correct the entry, or export the mask again"),
     # Annotations
-    "annotations-empty": Rule(ERROR, "there are images, and no annotation at all", "check the path and the split"),
+    "annotations-empty": Rule(WARNING, "there are images, and no annotation at all", "check the path and the split"),
     "image-without-annotation": Rule(ERROR, "an image has no annotation", f"annotate it; {FIX}"),
     "annotation-without-image": Rule(ERROR, "an annotation has no image entry", f"add the entry; {FIX} by dropping"),
     "annotation-twice": Rule(ERROR, "an image has two annotations", "keep one"),

@@ -44,10 +44,7 @@ def load(path: Path, panoptic: bool, told: Told) -> Entry:
     tables = read_tables(path, panoptic)
     if isinstance(tables, Findings):
         raise DatasetError(tables[0].message, where=path, remedy=RULES[tables[0].code].remedy)
-    try:
-        content: Entry = _finite(coco.load(path))
-    except RecursionError:
-        raise DatasetError("the JSON is nested too deep to be written again", where=path) from None
+    content: Entry = _finite(coco.load(path), path)
     for key, integers in INTEGERS.items():
         content[key] = [with_integers(entry, *integers) for entry in coco.field(content, key, coco.LIST, path)]
     for key, types in (("images", coco.IMAGE_ID), ("categories", coco.INTEGER)):
@@ -94,9 +91,12 @@ def store(path: Path, content: Entry) -> None:
     files.dump_json(path, content)
 
 
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+def _finite(content: Any, path: Path, depth: int = coco.MAX_DEPTH) -> Any:
+    if not isinstance(content, dict | list):
+        return None if isinstance(content, float) and not math.isfinite(content) else content
+    if not depth:
+        problem = f"expected at most {coco.MAX_DEPTH} lists and objects in each other, got more"
+        raise DatasetError(problem, where=path, remedy="take out what is nested so deep")
     if isinstance(content, list):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+        return [_finite(value, path, depth - 1) for value in content]
+    return {key: _finite(value, path, depth - 1) for key, value in content.items()}

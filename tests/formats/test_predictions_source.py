@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from segkit.curation.findings import RULES
 from segkit.formats import coco_panoptic
 from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
 from segkit.structures import DatasetError, PanopticSegmentation, Segment, mask_to_rle
@@ -176,39 +178,85 @@ def test_an_instances_json_with_scores_needs_no_dataset(tmp_path: Path) -> None:
         CocoResultsSource(path, tmp_path)
 
 
-BAD_RESULTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
+BAD_RESULTS: list[tuple[Callable[[dict[str, Any]], Any], str, str]] = [
     (
         lambda r: r.update(image_id=7),
-        r"results\.json, image 7, result 0: expected an image_id of .*\(1, 'two'\), got 7",
+        "annotation-without-image",
+        r"results\.json, image 7, result 1: expected an image_id of .*\(1, 'two'\), got 7",
     ),
-    (lambda r: r.update(image_id="1"), r"got '1'"),
-    (lambda r: r.update(image_id=True), r"result 0: expected `image_id` to be an integer or a string, got True"),
-    (lambda r: r.pop("image_id"), r"result 0: expected `image_id`"),
-    (lambda r: r.update(category_id=7), r"image 1, result 0: expected a category_id .*\(1, 3, 10, 20\), got 7"),
-    (lambda r: r.update(category_id=SKY), "expected the category_id of a thing, got 10, which is stuff"),
-    (lambda r: r.pop("category_id"), "expected `category_id` to be an integer, got none"),
-    (lambda r: r.pop("segmentation"), "expected a mask in `segmentation`, got none; export masks"),
-    (lambda r: r.update(segmentation=None), "expected polygons or RLE, got NoneType"),
-    (lambda r: r.update(segmentation=[[0, 0]]), "expected RLE or polygons of three or more points, got none"),
-    (lambda r: r.update(score=float("nan")), "expected `score` to be a finite number, got nan"),
-    (lambda r: r.update(score=float("inf")), "expected `score` to be a finite number, got inf"),
-    (lambda r: r.update(score="0.9"), "expected `score` to be an integer or a number, got '0.9'"),
-    (lambda r: r.update(score=None), "expected `score` to be an integer or a number, got None"),
-    (lambda r: r.pop("score"), "expected `score` to be an integer or a number, got none"),
-    (lambda r: r.update(iscrowd=2), "expected `iscrowd` to be 0 or 1, got 2"),
-    (lambda r: r["segmentation"].update(size=[4, 1]), r"bad segmentation: .* size of \[1, 4\], got \[4, 1\]"),
-    (lambda r: r["segmentation"].update(counts=[1, 1]), "add up to 4 pixels, got 2"),
-    (lambda r: r["segmentation"].update(counts="\x00"), "expected RLE counts to be run lengths"),
-    (lambda r: r.update(segments_info=[]), r"got a panoptic JSON; use the format panoptic-predictions"),
+    (lambda r: r.update(image_id="1"), "annotation-without-image", r"got '1'"),
+    (
+        lambda r: r.update(image_id=True),
+        "type-wrong",
+        r"result 1: expected `image_id` to be an integer or a string, got True",
+    ),
+    (lambda r: r.pop("image_id"), "key-missing", r"result 1: expected `image_id`"),
+    (
+        lambda r: r.update(category_id=7),
+        "category-unknown",
+        r"image 1, result 1: expected a category_id .*\(1, 3, 10, 20\), got 7",
+    ),
+    (
+        lambda r: r.update(category_id=SKY),
+        "category-unknown",
+        "expected the category_id of a thing, got 10, which is stuff",
+    ),
+    (lambda r: r.update(category_id="cat"), "type-wrong", "expected `category_id` to be an integer, got 'cat'"),
+    (lambda r: r.pop("category_id"), "key-missing", "expected `category_id` to be an integer, got none"),
+    (lambda r: r.pop("segmentation"), "key-missing", "expected a mask in `segmentation`, got none; export masks"),
+    (lambda r: r.update(segmentation=None), "mask-invalid", "expected polygons or RLE, got NoneType"),
+    (
+        lambda r: r.update(segmentation=[[0, 0]]),
+        "mask-invalid",
+        "expected RLE or polygons of three or more points, got none",
+    ),
+    (lambda r: r.update(score=float("nan")), "number-not-finite", "expected `score` to be a finite number, got nan"),
+    (lambda r: r.update(score=float("inf")), "number-not-finite", "expected `score` to be a finite number, got inf"),
+    (lambda r: r.update(score="0.9"), "type-wrong", "expected `score` to be an integer or a number, got '0.9'"),
+    (lambda r: r.update(score=None), "type-wrong", "expected `score` to be an integer or a number, got None"),
+    (lambda r: r.pop("score"), "key-missing", "expected `score` to be an integer or a number, got none"),
+    (lambda r: r.update(iscrowd=2), "iscrowd-invalid", "expected `iscrowd` to be 0 or 1, got 2"),
+    (
+        lambda r: r["segmentation"].update(size=[4, 1]),
+        "rle-size",
+        r"bad segmentation: .* size of \[1, 4\], got \[4, 1\]",
+    ),
+    (lambda r: r["segmentation"].update(counts=[1, 1]), "mask-invalid", "add up to 4 pixels, got 2"),
+    (lambda r: r["segmentation"].update(counts="\x00"), "mask-invalid", "expected RLE counts to be run lengths"),
 ]
 
 
-@pytest.mark.parametrize(("spoil_it", "message"), BAD_RESULTS)
-def test_bad_results_are_told(tmp_path: Path, spoil_it: Callable[[dict[str, Any]], Any], message: str) -> None:
+@pytest.mark.parametrize(("spoil_it", "code", "message"), BAD_RESULTS)
+def test_bad_results_are_told_and_left_out(
+    tmp_path: Path, spoil_it: Callable[[dict[str, Any]], Any], code: str, message: str
+) -> None:
+    """It lies between two sound ones, which stay."""
     entry = result([1, 0, 0, 0])
     spoil_it(entry)
+    entries = [result([0, 1, 0, 0]), entry, result([0, 0, 1, 0])]
     with pytest.raises(DatasetError, match=message):
-        results(tmp_path, [entry])
+        results(tmp_path, entries)
+    told: list[tuple[str, DatasetError]] = []
+    source = results(tmp_path, entries, tell=lambda code, error: told.append((code, error)))
+    assert [code for code, _ in told] == [code]
+    assert code in RULES
+    assert re.search(message, str(told[0][1]))
+    assert drawn(source)[0] == [[0, 2, 1, 0]]
+    assert source.skipped == (f"{tmp_path}/results.json: 1 of 2 images have no result left: 'two'",)
+
+
+def test_all_bad_results_are_told(tmp_path: Path) -> None:
+    entries = [result([1, 0, 0, 0]) for _ in BAD_RESULTS]
+    for entry, (spoil_it, *_) in zip(entries, BAD_RESULTS, strict=True):
+        spoil_it(entry)
+    told: list[str] = []
+    results(tmp_path, [*entries, result([1, 0, 0, 0], 0.1)], tell=lambda code, error: told.append(code))
+    assert sorted(told) == sorted(code for _, code, _ in BAD_RESULTS)
+
+
+def test_a_panoptic_json_is_no_list_of_results(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"got a panoptic JSON; use the format panoptic-predictions"):
+        results(tmp_path, [{"segments_info": []}], tell=lambda code, error: None)
 
 
 @pytest.mark.parametrize(
@@ -330,31 +378,90 @@ def test_no_predictions_at_all(tmp_path: Path) -> None:
     assert panoptic(tmp_path).images == ()
 
 
-BAD_PREDICTIONS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
-    (lambda a: a.update(image_id=7), r"p\.json, image 7: expected an image_id of .*p\.json \(0\), got 7"),
-    (lambda a: a.update(file_name="../0.png"), "a path inside its folder"),
-    (lambda a: a["segments_info"][0].update(category_id=7), "segment 1: expected a category_id"),
-    (lambda a: a["segments_info"][0].update(score=float("nan")), "segment 1: expected `score` to be a finite number"),
+BAD_PREDICTIONS: list[tuple[Callable[[dict[str, Any]], Any], str, str]] = [
+    (
+        lambda a: a.update(image_id=7),
+        "annotation-without-image",
+        r"p\.json, image 7: expected an image_id of .*p\.json \(0, 1, 2\), got 7",
+    ),
+    (lambda a: a.update(image_id=0), "annotation-unreadable", "image 0: expected one prediction, got two"),
+    (lambda a: a.update(file_name="../0.png"), "annotation-unreadable", "a path inside its folder"),
+    (lambda a: a.update(file_name="x.png"), "png-missing", r"x\.png: the PNG is missing \(1 of 3 are\); give"),
+    (
+        lambda a: a["segments_info"][0].update(category_id=7),
+        "annotation-unreadable",
+        "segment 1: expected a category_id",
+    ),
+    (
+        lambda a: a["segments_info"][0].update(score=float("nan")),
+        "number-not-finite",
+        "segment 1: expected `score` to be a finite number",
+    ),
     (
         lambda a: a["segments_info"][0].update(score="high"),
+        "type-wrong",
         "segment 1: expected `score` to be an integer or a number, got 'high'",
     ),
-    (lambda a: a["segments_info"][0].update(iscrowd=3), "segment 1: expected `iscrowd` to be 0 or 1"),
-    (lambda a: a["segments_info"][0].update(id=2), "expected distinct segment ids"),
-    (lambda a: a["segments_info"][0].update(id=0), "expected a segment id in 1"),
-    (lambda a: a.pop("segments_info"), "expected `segments_info` to be a list"),
-    (lambda a: (a.pop("segments_info"), a.update(bbox=[0, 0, 1, 1])), "this is an instances JSON"),
+    (
+        lambda a: a["segments_info"][0].update(iscrowd=3),
+        "iscrowd-invalid",
+        "segment 1: expected `iscrowd` to be 0 or 1",
+    ),
+    (lambda a: a["segments_info"][0].update(id=2), "annotation-unreadable", "expected distinct segment ids"),
+    (lambda a: a["segments_info"][0].update(id=0), "annotation-unreadable", "expected a segment id in 1"),
+    (lambda a: a.pop("segments_info"), "annotation-unreadable", "expected `segments_info` to be a list"),
 ]
 
 
-@pytest.mark.parametrize(("spoil_it", "message"), BAD_PREDICTIONS)
-def test_bad_predictions_are_told(tmp_path: Path, spoil_it: Callable[[dict[str, Any]], Any], message: str) -> None:
+@pytest.mark.parametrize(("spoil_it", "code", "message"), BAD_PREDICTIONS)
+def test_bad_predictions_are_told_and_left_out(
+    tmp_path: Path, spoil_it: Callable[[dict[str, Any]], Any], code: str, message: str
+) -> None:
+    """It lies between two sound ones, which stay; but of two of one image, neither is taken."""
+    panoptic(tmp_path, scored(0.9), scored(0.9), scored(0.9))
+    content = json.loads((tmp_path / "p.json").read_text())
+    spoil_it(content["annotations"][1])
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    places = tmp_path / "p.json", tmp_path / "p", tmp_path / "images"
+    with pytest.raises(DatasetError, match=message):
+        PanopticPredictionsSource(*places)
+    told: list[tuple[str, DatasetError]] = []
+    source = PanopticPredictionsSource(*places, tell=lambda code, error: told.append((code, error)))
+    assert [code for code, _ in told] == [code]
+    assert code in RULES
+    assert re.search(message, str(told[0][1]))
+    assert [image.image_id for image in source.images] == ([2] if "got two" in message else [0, 2])
+    for image in source.images:
+        assert source.segmentation(image).segment_ids.tolist() == [[1, 2]]
+
+
+def test_all_bad_segments_are_told(tmp_path: Path) -> None:
+    panoptic(tmp_path, scored(0.9, 0.8))
+    content = json.loads((tmp_path / "p.json").read_text())
+    content["annotations"][0]["segments_info"][0] |= {"iscrowd": 3, "score": "high"}
+    content["annotations"][0]["segments_info"][1] |= {"score": float("nan")}
+    content["annotations"][0] |= {"image_id": 5}
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    told: list[str] = []
+    PanopticPredictionsSource(
+        tmp_path / "p.json", tmp_path / "p", tmp_path, tell=lambda code, error: told.append(f"{code} {error.where}")
+    )
+    assert [line.replace(f"{tmp_path}/", "") for line in told] == [
+        "annotation-without-image p.json, image 5",
+        "iscrowd-invalid p.json, image 5, segment 1",
+        "type-wrong p.json, image 5, segment 1",
+        "number-not-finite p.json, image 5, segment 2",
+    ]
+
+
+def test_an_instances_json_is_no_panoptic_one(tmp_path: Path) -> None:
     panoptic(tmp_path, scored(0.9))
     content = json.loads((tmp_path / "p.json").read_text())
-    spoil_it(content["annotations"][0])
+    del content["annotations"][0]["segments_info"]
+    content["annotations"][0]["bbox"] = [0, 0, 1, 1]
     (tmp_path / "p.json").write_text(json.dumps(content))
-    with pytest.raises(DatasetError, match=message):
-        PanopticPredictionsSource(tmp_path / "p.json", tmp_path / "p", tmp_path / "images")
+    with pytest.raises(DatasetError, match="this is an instances JSON"):
+        PanopticPredictionsSource(tmp_path / "p.json", tmp_path / "p", tmp_path, tell=lambda code, error: None)
 
 
 def test_pngs_that_are_missing_or_of_something_else(tmp_path: Path) -> None:
