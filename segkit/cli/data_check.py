@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.cli.data_convert import PLACES, add_source_arguments, source_options
+from segkit.cli.data_convert import PLACES, add_source_arguments, is_within, source_options
 from segkit.cli.scoring_arguments import default_workers, positive, progress_bar
 from segkit.structures import ConfigError, DatasetError
 

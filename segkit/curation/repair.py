@@ -16,7 +16,6 @@ from segkit.curation.check_tables import read_tables
 from segkit.curation.findings import RULES, Findings
 from segkit.curation.repair_ids import Ids, with_integer_ids, with_integers, without_copies
 from segkit.formats import coco_tables as coco
-from segkit.formats import files
 from segkit.formats.coco_tables import Entry
 from segkit.structures import DatasetError
 
@@ -84,11 +83,6 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise DatasetError(f"the copy cannot be written: {error}", where=path) from None
     finally:
         shutil.rmtree(neighbour, ignore_errors=True)
-
-
-def store(path: Path, content: Entry) -> None:
-    """Write the JSON."""
-    files.dump_json(path, content)
 
 
 def _finite(content: Any, path: Path, depth: int = coco.MAX_DEPTH) -> Any:

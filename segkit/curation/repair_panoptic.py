@@ -16,11 +16,11 @@ from segkit.curation import pictures
 from segkit.curation.check_panoptic import PNG_SUFFIX
 from segkit.curation.check_tables import is_size
 from segkit.curation.findings import RunAll
-from segkit.curation.repair import Told, load, new_folder, store
+from segkit.curation.repair import Told, load, new_folder
 from segkit.curation.repair_ids import Ids, agreed, key_of
 from segkit.curation.repair_segments import SegmentRepair, recounted
 from segkit.formats import coco_tables as coco
-from segkit.formats import png
+from segkit.formats import files, png
 from segkit.formats.coco_tables import Entry, ImageId
 from segkit.structures import VOID, DatasetError, IdRuns, extents_of_runs
 
@@ -67,7 +67,7 @@ def repair_panoptic(
                 sizes[key_of(one.annotation, "image_id")] = one.size_hw
         content["images"] = [_of_size(image, sizes.get(key_of(image, "id"))) for image in content["images"]]
         told[NOT_NAMED] += len(pictures.orphans(masks, [*repair.names], "png-orphan", PNG_SUFFIX))
-        store(folder / json_path.name, {**content, "annotations": mended})
+        files.dump_json(folder / json_path.name, {**content, "annotations": mended})
     return output / json_path.name, output / folder_name, told.lines()
 
 

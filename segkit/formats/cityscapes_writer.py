@@ -54,7 +54,8 @@ class CityscapesWriter(Writer):
         self._written: set[str] = set()
 
     def picture_path(self, image: SourceImage) -> Path:
-        """Where the image's picture is to lie, as a PNG; DatasetError for a name that climbs out."""
+        """Where the image's picture is to lie, as a PNG; DatasetError for a name that climbs out, is hidden, or too
+        long for a label file."""
         city, name = self._city_and_name(image)
         return self.root / "leftImg8bit" / self.split / city / f"{name}{IMAGE_SUFFIX}"
 
@@ -63,9 +64,9 @@ class CityscapesWriter(Writer):
     ) -> list[str]:
         """Writes the image's PNGs; returns what they cannot hold, one line each. annotations: looked at for overlaps.
 
-        Raises DatasetError where the name climbs out or was written before, and for more instances of a label than
-        the PNG can number; ValueError for a category not in `categories`, an id in the map that no segment has, and a
-        map without pixels.
+        Raises DatasetError where the name climbs out, is hidden, too long, or was written before, and for more
+        instances of a label than the PNG can number; ValueError for a category not in `categories`, an id in the map
+        that no segment has, and a map without pixels.
         """
         city, name = self._city_and_name(image)
         where = coco.Place(self.root, image.image_id)

@@ -66,8 +66,9 @@ class InstanceMapWriter(Writer):
         """Writes the image's map, objects 1..N in the order of the segments; what it cannot hold, one line each.
 
         Crowds and stuff become 0. annotations: only looked at for masks that overlap. Raises DatasetError where the
-        name climbs out or was written before, and for more than 65535 objects; ValueError for a map of another size
-        than the image, a category that is not in `categories` and an id in the map that no segment has.
+        name climbs out, is hidden, too long, or was written before, and for more than 65535 objects; ValueError for a
+        map of another size than the image, a category that is not in `categories` and an id in the map that no segment
+        has.
         """
         name = image_files.new_stem(image, self._names, self.root)
         areas_px = checked_areas(image, segmentation, self.categories)

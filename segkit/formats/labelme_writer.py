@@ -56,10 +56,10 @@ class LabelmeWriter(Writer):
     ) -> list[str]:
         """Writes the image's JSON; what it cannot hold, one line each.
 
-        annotations: things' whole masks, written in place of the visible parts where, painted in one of `_orders` and
-        the stuff on top, they give the segmentation. Raises DatasetError where the name climbs out or was written
-        before; ValueError for a map of another size than the image, a category that is not in `categories` and an id
-        in the map that no segment has.
+        annotations: things' whole masks, written in place of the visible parts where, painted as they come, or as
+        `coco_sources.panoptic_of_annotations` paints, and the stuff on top, they give the segmentation. Raises
+        DatasetError where the name climbs out, is hidden, too long, or was written before; ValueError for a map of
+        another size than the image, a category that is not in `categories` and an id in the map that no segment has.
         """
         name = image_files.new_stem(image, self._names, self.root)
         areas_px = checked_areas(image, segmentation, self.categories)
@@ -128,7 +128,7 @@ def _whole_layers(segmentation: PanopticSegmentation, annotations: Sequence[dict
 
 
 def _orders(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
-    """As they come; and as `coco_sources.panoptic_of_annotations` paints: crowds first, then later or small on top."""
+    """As they come; and crowds first, then later or small on top."""
     yield [*layers]
     yield sorted(layers, key=lambda layer: not layer.iscrowd)
     yield sorted(layers, key=lambda layer: (not layer.iscrowd, -np.count_nonzero(layer.crop)))

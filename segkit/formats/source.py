@@ -41,11 +41,14 @@ class Source(ABC):
     """A dataset as its layout holds it; a subclass finds its files when it is made and reads one image at a time.
 
     root: what the layout is below. pictures: the folder of the images. categories: the dataset's own. images: in a
-    stable order. skipped: what is there and on purpose not read, a line each. info: what the
-    dataset says of itself, as JSON, by the keys of a COCO file beside its tables. A subclass raises DatasetError where
-    files are missing, damaged or contradict each other, naming the file; it never writes. One that has a keyword `tell`
-    hands what is wrong with single images to it instead, with the code of segkit.curation.findings.RULES; where `tell`
-    returns, the image is left out.
+    stable order. info: what the dataset says of itself, as JSON, by the keys of a COCO file beside its tables.
+
+    A subclass raises DatasetError where files are missing, damaged or contradict each other, naming the file; it never
+    writes. One that has a keyword `tell` hands what is wrong with single images to it instead, with the code of
+    segkit.curation.findings.RULES; where `tell` returns, the image is left out. An image of which one file is missing
+    is wrong: a list names it, or its label or picture lies in the layout's own folders without the other. Files that no
+    image uses, and that may belong to another split, are not, nor is what is on purpose not read: a line each in
+    skipped.
     """
 
     layout: ClassVar[str]  # its key in segkit.formats.registry.SOURCES

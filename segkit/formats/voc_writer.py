@@ -70,8 +70,9 @@ class VOCWriter(Writer):
 
         Segment ids in 1..254 of all objects are kept; otherwise objects are numbered in their order. annotations:
         looked at for overlaps, a pixel of VOC has one object, as in the segmentation.
-        Raises DatasetError for a file_name that climbs out, cannot be a line of the set or was added before; ValueError
-        for a category that is none of the writer's, an id in the map that no segment has, or another size.
+        Raises DatasetError for a file_name that climbs out, is hidden, too long, cannot be a line of the set or was
+        added before; ValueError for a category that is none of the writer's, an id in the map that no segment has, or
+        another size.
         """
         image_id = self._image_id(image)
         areas_px = checked_areas(image, segmentation, self.categories)

@@ -124,7 +124,8 @@ class PanopticRCNN(GeneralizedRCNN):
 
     def _sem_seg_losses(self, features: dict[str, torch.Tensor], targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """Of a batch that is all void they are 0, where the mean over no pixel would be NaN and end the training."""
-        labelled = (targets != int(self.sem_seg_head.ignore_value)).any()
+        ignored: Any = self.sem_seg_head.ignore_value
+        labelled = targets.ne(ignored).any()
         _, losses = self.sem_seg_head(features, targets.where(labelled, 0))
         return {name: loss * labelled for name, loss in losses.items()}
 
