@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what the other format cannot hold; 0 where all was written."""
     from segkit.curation.convert import convert, extras_lost, summary
-    from segkit.curation.repair import new_folder
+    from segkit.formats.files import new_folder
     from segkit.formats.registry import open_source, open_writer
 
     options = source_options(args)

@@ -41,7 +41,9 @@ RULES = {
     "json-kind": Rule(ERROR, "a JSON of another format", "give the right --format or file"),
     "key-missing": Rule(ERROR, "a key that the format needs is missing", "add it"),
     "key-missing-optional": Rule(WARNING, "a key that other tools need is missing", FIX),
-    "type-wrong": Rule(ERROR, "a value is of another type than the format has", "correct the value"),
+    "type-wrong": Rule(
+        ERROR, "a value is of another type than the format has", "correct the value; --fix reads '17' as 17"
+    ),
     "number-not-finite": Rule(
         ERROR, "a number is NaN, infinite or beyond all measure", "correct it; --fix recounts areas"
     ),
@@ -97,7 +99,9 @@ RULES = {
     "segment-tiny": Rule(WARNING, "a segment of one pixel", "likely a slip of the annotator: drop it"),
     "segment-id-void": Rule(ERROR, "a segment has the id 0, which is void", "give it its id of the PNG"),
     "segment-id-range": Rule(ERROR, "a segment id is outside 1..16777215", "give it its id of the PNG"),
-    "segment-id-twice": Rule(ERROR, "two segments of an image have one id", "give each its own"),
+    "segment-id-twice": Rule(
+        ERROR, "two segments of an image have one id", f"give each its own; {FIX} where area and box tell"
+    ),
     "iscrowd-invalid": Rule(ERROR, "iscrowd is not 0 or 1", "write 0 or 1"),
     "crowd-of-stuff": Rule(ERROR, "stuff is marked as a crowd, and so left out of scores", "write iscrowd 0"),
     "stuff-split": Rule(ERROR, "a stuff class has several segments in an image", f"join them; {FIX}"),

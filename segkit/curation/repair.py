@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import secrets
-import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,26 +58,6 @@ def flagged(entry: Entry) -> Entry:
     """The entry with `iscrowd`, 0 where it is missing, a number where it is true or false."""
     value = entry.get("iscrowd", 0)
     return {**entry, "iscrowd": int(value) if type(value) is bool else value}
-
-
-@contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill: it becomes `path`, or what that links to, at the end of the block, and is removed on an error.
-    DatasetError where `path` is there and not an empty folder, or cannot be written."""
-    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-        raise DatasetError("expected an empty or new folder", where=path, remedy="name another one")
-    real = Path(os.path.realpath(path))
-    neighbour = real.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        neighbour.mkdir(parents=True)
-        yield neighbour
-        if real.is_dir():
-            real.rmdir()
-        os.replace(neighbour, real)
-    except OSError as error:
-        raise DatasetError(f"the copy cannot be written: {error}", where=path) from None
-    finally:
-        shutil.rmtree(neighbour, ignore_errors=True)
 
 
 def _finite(content: Any, path: Path, depth: int = coco.MAX_DEPTH) -> Any:

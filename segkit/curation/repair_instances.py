@@ -10,7 +10,7 @@ from typing import Any
 from segkit.curation.check_instances import BOX_SLACK_PX, MaskMeasure, is_box, is_inside, is_near_area, measure
 from segkit.curation.check_tables import is_size
 from segkit.curation.findings import RunAll
-from segkit.curation.repair import NO_CATEGORY, Told, flagged, load, new_folder
+from segkit.curation.repair import NO_CATEGORY, Told, flagged, load
 from segkit.curation.repair_ids import Ids, agreed, key_of, with_integer_ids
 from segkit.formats import coco_tables as coco
 from segkit.formats import files
@@ -55,7 +55,7 @@ def repair_instances(json_path: Path, output: Path, run_all: RunAll) -> tuple[Pa
         told.update(lost)
         if annotation is not None:
             mended.append(annotation)
-    with new_folder(output) as folder:
+    with files.new_folder(output) as folder:
         files.dump_json(folder / json_path.name, {**content, "annotations": _numbered(mended)})
     return output / json_path.name, told.lines()
 

@@ -16,7 +16,7 @@ from segkit.curation import pictures
 from segkit.curation.check_panoptic import PNG_SUFFIX
 from segkit.curation.check_tables import is_size
 from segkit.curation.findings import RunAll
-from segkit.curation.repair import Told, load, new_folder
+from segkit.curation.repair import Told, load
 from segkit.curation.repair_ids import Ids, agreed, key_of
 from segkit.curation.repair_segments import SegmentRepair, recounted
 from segkit.formats import coco_tables as coco
@@ -54,7 +54,7 @@ def repair_panoptic(
         raise DatasetError("expected a folder of PNGs, found none", where=masks, remedy="check the path")
     content["images"] = _annotated(content, told)
     folder_name = os.path.basename(os.path.abspath(masks))
-    with new_folder(output) as folder:
+    with files.new_folder(output) as folder:
         copies = folder / folder_name
         copies.mkdir()
         repair = _Repair.of(content, masks, copies, images)

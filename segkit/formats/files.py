@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,28 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(neighbour, path)
     finally:
         neighbour.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill: it becomes `path`, or what that links to, at the end of the block, and is removed on an error.
+    DatasetError where `path` is there and not an empty folder, or cannot be written."""
+    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+        raise DatasetError("expected an empty or new folder", where=path, remedy="name another one")
+    real = Path(os.path.realpath(path))
+    neighbour = real.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        neighbour.mkdir(parents=True)
+        yield neighbour
+        if real.is_dir():
+            real.rmdir()
+        os.replace(neighbour, real)
+    except OSError as error:
+        raise DatasetError(f"cannot be written: {error}", where=path) from None
+    except DatasetError as error:  # whoever wrote knew the folder by its name for the time being
+        raise DatasetError(str(error).replace(str(neighbour), str(path))) from None
+    finally:
+        shutil.rmtree(neighbour, ignore_errors=True)
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
