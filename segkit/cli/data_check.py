@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if args.fix is not None:
         with progress_bar("fix") as progress:
             lines, left = _fix(args.layout, options, args.fix, _runner(args.workers, progress))
-        print(f"{args.fix}: a repaired copy; of it:", *lines, sep="\n  ")
+        print(f"{args.fix}: a repaired copy; of it:", *(lines or ["nothing was lost"]), sep="\n  ")
         _print(left)
     return int(findings.has_errors())
 
@@ -194,12 +194,13 @@ def _others(
     """The pictures of another split, by digest; ConfigError, before the work, where there is no such split."""
     from segkit.curation import pictures
     from segkit.curation.check_source import digests_of_source
-    from segkit.formats.registry import open_source
+    from segkit.formats.registry import SOURCES, open_source, options_of
 
     if against is None:
         return {}
     try:
-        if layout in NEEDED or os.path.exists(against):
+        named = layout not in NEEDED and "split" in options_of(SOURCES[layout]) and not os.path.dirname(against)
+        if layout in NEEDED or (os.path.exists(against) and not named):
             return pictures.digests_of(Path(against), images, run_all)
         split = {**options, "split": against}
         return digests_of_source(open_source(layout, split, lambda _code, _error: None), run_all)

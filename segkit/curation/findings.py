@@ -34,7 +34,7 @@ class Rule(NamedTuple):
 
 
 FETCH = "fetch or export the file again"
-FIX = "--fix mends it"
+FIX = "--fix (COCO) mends it"
 RULES = {
     # The JSON
     "json-unreadable": Rule(ERROR, "the JSON is missing, not JSON, or nested too deep", FETCH),

@@ -24,9 +24,10 @@ PANOPTIC_METRICS = ("panoptic_quality", "mask_ap", "semantic_iou")
 class Dataset:
     """A loaded dataset.
 
-    records: Detectron2 dataset dicts: file_name, image_id, height, width; and of a panoptic dataset also
-    pan_seg_file_name, pan_seg_format (a key of segkit.data.truth.PANOPTIC_READERS) and segments_info (ids and
-    category ids as in the file).
+    records: Detectron2 dataset dicts: file_name, image_id, height, width; of a panoptic dataset also pan_seg_format (a
+    key of segkit.data.truth.PANOPTIC_READERS) and pan_seg_file_name, the file or folder that holds the truth, with
+    segments_info (ids and category ids as in the file) where it is COCO's, and `source` where it is a Source's; and
+    where masks are given by themselves, annotations as Detectron2 has them.
     metrics: keys of segkit.evaluation.EVALUATORS that it is judged by.
     instances_json: COCO instances that train and judge boxes and masks instead of those derived from the records.
     own_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.catalog import Dataset, register_dataset
+from segkit.data.datasets import cityscapes
 from segkit.data.instances_dataset import load_coco_instances
 from segkit.data.panoptic_dataset import load_coco_panoptic, register_panoptic
 from segkit.data.source_dataset import load_source
+from segkit.formats.cityscapes import CATEGORIES
 from segkit.formats.registry import SOURCES, check_options
 from segkit.structures import ConfigError
 
 WHERE = "DATASETS.CUSTOM"
+INSTANCE_IDS = "instanceIds"
 OWN = "segkit_"  # how the built-in names begin
 BY_FILES = {"panoptic_json", "panoptic_root", "image_root", "instances_json"}
 
@@ -57,6 +60,10 @@ def register_source(name: str, layout: str, **options: Any) -> None:
         check_options(layout, options, _load_instances, given=("name",))
         paths = _paths(options)
         register_dataset(name, lambda: _load_instances(name, **paths))
+    elif layout == "cityscapes" and options.get("annotations", INSTANCE_IDS) == INSTANCE_IDS:
+        check_options(layout, options, SOURCES[layout])
+        root, split = Path(_paths(options)["root"]), options.get("split", "val")
+        register_dataset(name, lambda: cityscapes.load(name, root, split, cityscapes.TASKS["panoptic"]), CATEGORIES)
     else:
         check_options(layout, options, SOURCES[layout])
         register_dataset(name, lambda: load_source(name, layout, options))

@@ -73,7 +73,8 @@ class SegkitMapper:
     @classmethod
     def from_config(cls, cfg: Any, dataset: Dataset, is_train: bool, *others: Dataset) -> SegkitMapper:
         """With the augmentations of cfg.INPUT; others: training datasets of equal categories, to paste from too."""
-        skips = is_train and _finds_things(cfg, dataset) and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        annotated = all("annotations" in one.records[0] for one in (dataset, *others))  # the loader filters these
+        skips = is_train and not annotated and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _finds_things(cfg, dataset)
         has_semantics = any("pan_seg_file_name" in record for record in dataset.records[:1])
         return cls(
             dataset.categories,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from segkit.formats.source import Source, SourceImage
 from segkit.structures import CategorySet, ConfigError, PanopticSegmentation
 
 SOURCE_FORMAT = "source"  # of records, see segkit.data.truth.PANOPTIC_READERS
-OPEN_AT_ONCE = 8
+OPEN_AT_ONCE = 64
 Place = tuple[str, str]  # layout, and options as JSON: they travel with a record to other processes
 _opened: dict[Place, tuple[Source, dict[Any, SourceImage]]] = {}
+_opening = Lock()
 
 
 def load_source(name: str, layout: str, options: Mapping[str, Any], metrics: tuple[str, ...] | None = None) -> Dataset:
@@ -46,13 +48,16 @@ def source_picture(record: Record) -> np.ndarray:
 
 def opened(place: Place) -> tuple[Source, dict[Any, SourceImage]]:
     """The source at a place, opened once in each process, and its images by id."""
-    if place not in _opened:
-        layout, options = place
-        source = open_source(layout, json.loads(options))
+    with _opening:
+        found = _opened.pop(place, None)
+        if found is None:
+            layout, options = place
+            source = open_source(layout, json.loads(options))
+            found = source, {image.image_id: image for image in source.images}
         while len(_opened) >= OPEN_AT_ONCE:
-            del _opened[next(iter(_opened))]
-        _opened[place] = source, {image.image_id: image for image in source.images}
-    return _opened[place]
+            del _opened[next(iter(_opened))]  # the one that was not asked for the longest
+        _opened[place] = found
+        return found
 
 
 class SourceAnnotations(MadeAnnotations):

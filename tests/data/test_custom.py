@@ -52,6 +52,19 @@ def test_another_layout_with_options_of_its_own(tmp_path: Path) -> None:
     assert load_dataset("t_custom").categories.things[0].name == "cell"
 
 
+def test_cityscapes_is_judged_by_its_own_ap_too(tmp_path: Path) -> None:
+    for folder, kind, pixels in (
+        ("leftImg8bit", "leftImg8bit", np.full((2, 3, 3), 90, np.uint8)),
+        ("gtFine", "gtFine_instanceIds", np.full((2, 3), 26001, np.uint16)),  # a car
+    ):
+        (tmp_path / folder / "val" / "aachen").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / folder / "val" / "aachen" / f"aachen_000000_000001_{kind}.png")
+    register(tmp_path, f"format: cityscapes, root: {tmp_path}, split: val")
+    dataset = load_dataset("t_custom")
+    assert dataset.metrics == (*PANOPTIC_METRICS, "cityscapes_ap")
+    assert {record["pan_seg_format"] for record in dataset.records} == {"cityscapes"}
+
+
 @pytest.mark.parametrize(
     ("layout", "options", "expected"),
     [

@@ -12,9 +12,10 @@ from PIL import Image
 
 from segkit.config import load_config
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, load_dataset
-from segkit.data.datasets import decathlon, register_datasets
+from segkit.data.datasets import register_datasets
 from segkit.data.mapper import SegkitMapper
 from segkit.formats.voc_labels import NAMES
+from segkit.structures import DatasetError
 from tests.formats.samples import write_volume
 
 PERSON = NAMES.index("person") + 1
@@ -42,9 +43,9 @@ def samples(dataset: Dataset) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    yield_root = tmp_path / "datasets"
-    register_datasets(yield_root)
-    return yield_root
+    folder = tmp_path / "datasets"
+    register_datasets(folder)
+    return folder
 
 
 @pytest.mark.parametrize("place", ["VOC2012", "VOCdevkit/VOC2012"])
@@ -87,35 +88,47 @@ def test_ade20k_as_it_is_downloaded(root: Path) -> None:
     assert sample["sem_seg"][0].tolist() == [0, 0, 255, 255, 7, 7]  # 150 classes from 1
 
 
-def test_decathlon_keeps_both_volumes_of_a_patient_together(root: Path) -> None:
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [1, 2, 3, 4, 7, 8, 11, 19, 20, 33],  # patients 1, 1, 2, 2, 4, 4, 6, 10, 10, 17: a fifth of six is one
+        [1, 2, 3, 4],  # one of two
+    ],
+)
+def test_decathlon_keeps_both_volumes_of_a_patient_together(root: Path, numbers: list[int]) -> None:
     folder = root / "Task04_Hippocampus"
-    numbers = [1, 2, 3, 4, 7, 8, 11, 19, 20, 33]  # patients 1, 1, 2, 2, 4, 4, 6, 10, 10, 17
     for number in numbers:
         voxels = np.zeros((W, H, 2), np.uint8)
         voxels[:2, :, 0], voxels[2:4, :, 0] = 1, 2
         write_volume(folder / "imagesTr" / f"hippocampus_{number:03d}.nii.gz", voxels * 100.0)
         write_volume(folder / "labelsTr" / f"hippocampus_{number:03d}.nii.gz", voxels)
+        (folder / "labelsTr" / f"._hippocampus_{number:03d}.nii.gz").write_bytes(b"macOS")
     train, val = (load_dataset(f"segkit_decathlon_hippocampus_{split}") for split in ("train", "val"))
     patients = [{(int(r["image_id"].split("_")[1]) + 1) // 2 for r in d.records} for d in (train, val)]
     assert not patients[0] & patients[1]
-    assert len(patients[1]) == 1  # a fifth of six, rounded
+    assert len(patients[1]) == 1
     assert len(train.records) + len(val.records) == 2 * len(numbers)
     assert [c.name for c in train.categories.stuff] == ["background", "Anterior", "Posterior"]
     assert samples(train)[0]["sem_seg"][0].tolist() == [1, 1, 2, 2, 0, 0]
 
 
-def test_decathlon_has_ten_tasks() -> None:
-    register_datasets(Path("nowhere"))
-    assert len(decathlon.TASKS) == 10
-    assert [folder[4:6] for folder in decathlon.TASKS] == [f"{i:02d}" for i in range(1, 11)]
+TASKS = "braintumour", "heart", "liver", "hippocampus", "prostate", "lung", "pancreas", "hepaticvessel", "spleen"
 
 
-def test_folders_of_label_maps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [*TASKS, "colon"])
+def test_decathlon_has_ten_tasks(root: Path, task: str) -> None:
+    with pytest.raises(DatasetError, match=rf"(?i)Task\d\d_{task}: expected"):
+        load_dataset(f"segkit_decathlon_{task}_val")
+
+
+def test_folders_of_label_maps(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("nuclei", "label_maps/worms"):
         for image in range(20):
             save(tmp_path / name / "images" / f"{image}.png", np.full((H, W), 10 * image))
             save(tmp_path / name / "labels" / f"{image}.png", two_objects(1, 7))
+    (tmp_path / "label_maps" / "my cells" / "labels").mkdir(parents=True)
     register_datasets(tmp_path)
+    assert "my cells: passed over, for a dataset's name has letters" in caplog.text
     for name, thing in (("segkit_nuclei", "nucleus"), ("segkit_label_maps_worms", "object")):
         halves = [load_dataset(f"{name}_{split}") for split in ("train", "val")]
         assert {r["image_id"] for d in halves for r in d.records} == {str(i) for i in range(20)}

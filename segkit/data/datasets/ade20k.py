@@ -1,7 +1,7 @@
 """ADE20K's 150 classes: panoptic, instances, semantic.
 
 Below root/ADEChallengeData2016: images, annotations, annotations_instance and objectInfo150.txt as they are downloaded;
-or Mask2Former's ade20k_panoptic_{train,val}.json and their PNGs, which the panoptic names take where they are there.
+or Mask2Former's ade20k_panoptic_{train,val}.json and their PNGs, which panoptic and instance_seg take where they are.
 """
 
 from __future__ import annotations

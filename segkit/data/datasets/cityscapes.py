@@ -24,10 +24,11 @@ def register(root: Path) -> None:
     for task, metrics in TASKS.items():
         for split in ("train", "val"):
             name = f"segkit_cityscapes_fine_{task}_{split}"
-            register_dataset(name, partial(_load, name, root / "cityscapes", split, metrics), cityscapes.CATEGORIES)
+            register_dataset(name, partial(load, name, root / "cityscapes", split, metrics), cityscapes.CATEGORIES)
 
 
-def _load(name: str, root: Path, split: str, metrics: tuple[str, ...]) -> Dataset:
+def load(name: str, root: Path, split: str, metrics: tuple[str, ...]) -> Dataset:
+    """The images of gtFine/<split> below root; they are judged by Cityscapes' AP too, which reads these files."""
     records = []
     for found in cityscapes.scan(root, split):
         header = png.read_header(found.ids_path)

@@ -55,5 +55,5 @@ def _held_out_patients(folder: Path) -> tuple[str, ...]:
         number = volume.rpartition("_")[2]
         patients.setdefault(str((int(number) + 1) // 2) if number.isdecimal() else volume, []).append(volume)
     ordered = sorted(patients, key=lambda patient: hashlib.sha256(patient.encode()).digest())
-    chosen = ordered[: round(VAL_SHARE * len(ordered))]
+    chosen = ordered[: max(round(VAL_SHARE * len(ordered)), 1)] if len(ordered) > 1 else []
     return tuple(volume for patient in sorted(chosen) for volume in patients[patient])

@@ -5,11 +5,14 @@ Below root/nuclei, or root/label_maps/<name>: images/ and labels/, files of equa
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import register_dataset
+from segkit.data.catalog import NAME, register_dataset
 from segkit.data.source_dataset import load_source
+
+logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.3  # by the hash of the names: of the 160 nuclei images of 256 pixels, 40
 FOLDER = "label_maps"
@@ -18,8 +21,11 @@ FOLDER = "label_maps"
 def register(root: Path) -> None:
     """segkit_nuclei_{train,val} (Data Science Bowl 2018), and segkit_label_maps_<name>_{train,val} of every folder."""
     _register("segkit_nuclei", root / "nuclei", "nucleus")
-    for folder in sorted((root / FOLDER).glob("*/labels")):
-        _register(f"segkit_label_maps_{folder.parent.name}", folder.parent, "object")
+    for folder in sorted(labels.parent for labels in (root / FOLDER).glob("*/labels")):
+        if NAME.fullmatch(folder.name):
+            _register(f"segkit_label_maps_{folder.name}", folder, "object")
+        else:
+            logger.warning("%s: passed over, for a dataset's name has letters, digits and _ . - alone", folder)
 
 
 def _register(stem: str, folder: Path, thing: str) -> None:
