@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkit.cli.data_convert import PLACES, add_source_arguments, is_within, source_options
 from segkit.cli.scoring_arguments import default_workers, positive, progress_bar
+from segkit.formats import files
 from segkit.structures import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 USAGE_ERROR = 2
 MOST_SHOWN = 5  # findings of one code in the terminal; the file has all
 SEVERITIES = ("error", "warning", "note")
+ORPHANS = ("image-orphan", "png-orphan")
 PANOPTIC, INSTANCES = "coco-panoptic", "coco-instances"
 OF_THE_SPLIT = ("root", "json", "images", "split", "dataset")
 NEEDED = {PANOPTIC: ("json", "masks", "images"), INSTANCES: ("json", "images")}
@@ -159,14 +161,28 @@ def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
 def _check(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:
     from segkit.curation.check_instances import check_instances
     from segkit.curation.check_panoptic import check_panoptic
+    from segkit.curation.findings import Findings
 
     if layout not in NEEDED:
         return _check_source(layout, options, against, run_all)
     json_path, images = Path(options["json"]), Path(options["images"])
     others = _others(layout, options, against, images, run_all)
     if layout == PANOPTIC:
-        return check_panoptic(json_path, Path(options["masks"]), images, run_all, others)
-    return check_instances(json_path, images, run_all, others)
+        findings = check_panoptic(json_path, Path(options["masks"]), images, run_all, others)
+    else:
+        findings = check_instances(json_path, images, run_all, others)
+    if against is None or not os.path.isfile(against):
+        return findings
+    named = _named_by(Path(against), [Path(options[name]) for name in ("images", "masks") if name in options])
+    return Findings(one for one in findings if one.code not in ORPHANS or one.place not in named)
+
+
+def _named_by(json_path: Path, folders: Sequence[Path]) -> set[str]:
+    """The files in the folders that the JSON of another split names: there they are no orphans."""
+    content = files.load_json(json_path)
+    entries = [entry for table in ("images", "annotations") for entry in content.get(table, [])]
+    names = {entry.get("file_name") for entry in entries if isinstance(entry, dict)}
+    return {str(folder / name) for folder in folders for name in names if isinstance(name, str)}
 
 
 def _check_source(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:

@@ -70,10 +70,10 @@ def box_of(
     return None
 
 
-def crowd_of(entry: Entry, isthing: bool | None, place: object, findings: Findings) -> bool:
+def crowd_of(entry: Entry, isthing: bool | None, place: object, findings: Findings, code_missing: str) -> bool:
     """`entry["iscrowd"]`, False where it is unsound; told, too, where stuff has it."""
     if "iscrowd" not in entry:
-        findings.tell("key-missing-optional", place, "expected `iscrowd`, got none")
+        findings.tell(code_missing, place, "expected `iscrowd`, got none")
         return False
     value = entry["iscrowd"]
     if type(value) not in (int, bool) or value not in (0, 1):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segkit.curation import pictures
-from segkit.curation.check_fields import BOX_NUMBERS, NEEDED, box_of, crowd_of, number_of, value_of
+from segkit.curation.check_fields import BOX_NUMBERS, NEEDED, OPTIONAL, box_of, crowd_of, number_of, value_of
 from segkit.curation.check_tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.findings import NO_OTHERS, Findings, RunAll
 from segkit.formats import coco_instances
@@ -148,7 +148,7 @@ def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: 
     name = f"at index {index}" if "id" not in annotation else reprlib.repr(annotation["id"])
     place = f"{Place(tables.path, image.image_id)}, annotation {name}"
     category_of(annotation, tables, place, findings)
-    iscrowd = crowd_of(annotation, None, place, findings)
+    iscrowd = crowd_of(annotation, None, place, findings, OPTIONAL)
     area = number_of(annotation, "area", place, findings, NEEDED)
     if area is not None and area < 0:
         findings.tell("area-wrong", place, f"expected 0 or more pixels, got {area:g}")

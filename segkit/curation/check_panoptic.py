@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.curation import pictures
-from segkit.curation.check_fields import OPTIONAL, box_of, crowd_of, inside, number_of, value_of
+from segkit.curation.check_fields import NEEDED, OPTIONAL, box_of, crowd_of, inside, number_of, value_of
 from segkit.curation.check_tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.findings import NO_OTHERS, Findings, RunAll
 from segkit.formats import coco_panoptic, png
@@ -188,8 +188,8 @@ class _Segments:
         segment_id = self._segment_id(info, place, seen)
         category_id = category_of(info, self.tables, place, self.findings)
         isthing = None if category_id is None else self.tables.isthing_of[category_id]
-        iscrowd = crowd_of(info, isthing, place, self.findings)
-        area = number_of(info, "area", place, self.findings, OPTIONAL)
+        iscrowd = crowd_of(info, isthing, place, self.findings, NEEDED)
+        area = number_of(info, "area", place, self.findings, NEEDED)
         box = box_of(info, self.size_hw, place, self.findings, OPTIONAL)
         if info.get("score") is not None:
             number_of(info, "score", place, self.findings, OPTIONAL)

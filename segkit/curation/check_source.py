@@ -11,7 +11,7 @@ from segkit.curation import pictures
 from segkit.curation.findings import NO_OTHERS, Findings, RunAll
 from segkit.formats.coco_tables import Place, listed
 from segkit.formats.source import Source, SourceImage
-from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, extents_of_runs
+from segkit.structures import DatasetError, PanopticSegmentation, extents_of_runs
 
 
 def check_source(source: Source, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS) -> Findings:
@@ -62,10 +62,9 @@ def _check_image(source: Source, image: SourceImage) -> tuple[Findings, tuple[st
     place = Place(source.root, image.image_id)
     try:
         segmentation = source.segmentation(image)
-        _check_segmentation(segmentation, image, source.categories, place, findings)
-        for index, annotation in enumerate(source.annotations(image)):
-            if not annotation.get("area", 1):
-                findings.tell("segment-empty", f"{place}, annotation at index {index}", "its mask has no pixel")
+        _check_segmentation(segmentation, image, source, place, findings)
+        for index, annotation in enumerate(source.annotations(image) if source.overlaps else ()):
+            _tell_small(annotation["area"], f"{place}, annotation at index {index}", findings)
     except (DatasetError, MemoryError, RecursionError) as error:
         _tell_error("annotation-unreadable", place, error, findings)
     return findings, digest
@@ -89,6 +88,12 @@ def _look(source: Source, image: SourceImage, findings: Findings) -> tuple[str, 
         return str(path), None
 
 
+def _tell_small(area_px: float, where: str, findings: Findings) -> None:
+    if area_px < 2:
+        code, has = ("segment-tiny", "one") if area_px else ("segment-empty", "no")
+        findings.tell(code, where, f"it has {has} pixel")
+
+
 def _tell_error(code: str, place: Place, error: Exception, findings: Findings) -> None:
     """At the error's own place, a file, where it has one."""
     where = getattr(error, "where", "")
@@ -97,24 +102,23 @@ def _tell_error(code: str, place: Place, error: Exception, findings: Findings) -
 
 
 def _check_segmentation(
-    segmentation: PanopticSegmentation, image: SourceImage, categories: CategorySet, place: Place, findings: Findings
+    segmentation: PanopticSegmentation, image: SourceImage, source: Source, place: Place, findings: Findings
 ) -> None:
+    categories = source.categories
     found = extents_of_runs(segmentation.runs)
     sizes = {"the image": image.size_hw, "the mask": segmentation.runs.size_hw}
     pictures.compare_sizes(sizes, False, place, findings)
     strange = found.keys() - {segment.segment_id for segment in segmentation.segments}
     if strange:
         findings.tell("png-id-unknown", place, f"ids of no segment: {listed(sorted(strange))}")
-    if not found:
+    if not found and categories.stuff:  # an image without things is one
         findings.tell("all-void", place, "no pixel is labelled")
     stuff: dict[int, int] = {}
     for segment in segmentation.segments:
         where = f"{place}, segment {segment.segment_id}"
         isthing = categories.isthing_of.get(segment.category_id)
-        area = found[segment.segment_id].area_px if segment.segment_id in found else 0
-        if area < 2:
-            code, has = ("segment-tiny", "one") if area else ("segment-empty", "no")
-            findings.tell(code, where, f"it has {has} pixel")
+        if not source.overlaps:  # else others may hide what its mask holds
+            _tell_small(found[segment.segment_id].area_px if segment.segment_id in found else 0, where, findings)
         if isthing is None:
             findings.tell("category-unknown", where, f"category_id is {segment.category_id}")
         if segment.iscrowd and isthing is False:

@@ -54,7 +54,7 @@ def read_tables(path: Path, panoptic: bool) -> Tables | Findings:
     kind = _kind_of(content)
     if kind not in ("", "panoptic" if panoptic else "instances"):
         expected = "panoptic" if panoptic else "instances"
-        findings.tell("json-kind", path, f"expected a {expected} JSON, this is {kind}")
+        findings.tell("json-kind", path, f"expected JSON of kind {expected}, this is {kind}")
         return findings
     if type(content) is not dict:
         findings.tell("type-wrong", path, f"expected an object, got a {type(content).__name__}")

@@ -39,7 +39,7 @@ RULES = {
     # The JSON
     "json-unreadable": Rule(ERROR, "the JSON is missing, not JSON, or nested too deep", FETCH),
     "json-kind": Rule(ERROR, "a JSON of another format", "give the right --format or file"),
-    "key-missing": Rule(ERROR, "a key that the format needs is missing", "add it"),
+    "key-missing": Rule(ERROR, "a key that the format needs is missing", f"add it; areas, boxes, iscrowd: {FIX}"),
     "key-missing-optional": Rule(WARNING, "a key that other tools need is missing", FIX),
     "type-wrong": Rule(
         ERROR, "a value is of another type than the format has", "correct the value; --fix reads '17' as 17"
@@ -70,7 +70,11 @@ RULES = {
     "image-orphan": Rule(WARNING, "an image file has no entry", "annotate it, or move it away"),
     "image-unreadable": Rule(ERROR, "an image is damaged, cut off or none", FETCH),
     "image-bomb": Rule(ERROR, "an image claims more pixels than is safe to decode", "replace it; cut it into tiles"),
-    "image-turned": Rule(WARNING, "EXIF turns the image: tools disagree on its pixels", "save it turned, without EXIF"),
+    "image-turned": Rule(
+        WARNING,
+        "EXIF turns the image: tools disagree on its pixels",
+        "save it turned, if the mask fits",
+    ),
     "image-deep": Rule(NOTE, "an image of more than 8 bits: other tools may clip it", "see that they stretch it"),
     "image-twice": Rule(WARNING, "two image files of the split show the same pixels", "drop one"),
     "image-shared": Rule(ERROR, "another split has an image of the same pixels", "keep it in one split only"),
@@ -96,7 +100,7 @@ RULES = {
     # Segments
     "segment-not-in-png": Rule(ERROR, "the JSON has a segment id that the PNG lacks", f"drop the segment; {FIX}"),
     "segment-empty": Rule(ERROR, "a segment has no pixel", f"drop it; {FIX}"),
-    "segment-tiny": Rule(WARNING, "a segment of one pixel", "likely a slip of the annotator: drop it"),
+    "segment-tiny": Rule(WARNING, "a segment of one pixel", "if it is a slip of the annotator, drop it"),
     "segment-id-void": Rule(ERROR, "a segment has the id 0, which is void", "give it its id of the PNG"),
     "segment-id-range": Rule(ERROR, "a segment id is outside 1..16777215", "give it its id of the PNG"),
     "segment-id-twice": Rule(

@@ -16,6 +16,7 @@ from segkit.formats.coco_panoptic import PanopticRecord
 from segkit.formats.coco_writers import PanopticFilesWriter
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import unused_pictures
+from segkit.formats.png import CHANNEL
 from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.telling import alone, attempt, missing
 from segkit.structures import VOID, Category, CategorySet, DatasetError, PanopticSegmentation, Segment, default_color
@@ -36,7 +37,6 @@ THING_IDS = (
 )
 COMPLETE = "complete the download, or the preparation"
 NOT_NAMED = "are of no annotation that is read"
-CHANNEL = 256  # values of a channel: red + CHANNEL * green
 
 
 class ADE20KSource(Source):

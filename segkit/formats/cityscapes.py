@@ -152,11 +152,6 @@ def segmentation_of(values: NDArray[np.int32], where: object) -> PanopticSegment
     return PanopticSegmentation(segment_ids, tuple(segments))
 
 
-def write_instance_ids(path: str | Path, segmentation: PanopticSegmentation) -> None:
-    """Writes `instance_ids` as a *_instanceIds.png, whole or not at all; raises ValueError as it does."""
-    png.write(Path(path), instance_ids(segmentation))
-
-
 def instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16]:
     """(H, W) uint16 values of an *_instanceIds.png; category_id is the label id, void becomes label 0, unlabeled.
 

@@ -99,14 +99,6 @@ def write(
     files.dump_json(Path(json_path), content)
 
 
-def write_results(json_path: str | Path, results: Sequence[Entry]) -> None:
-    """Writes COCO's results list, whole or not at all; ValueError where a number is not finite.
-
-    results: `{image_id, category_id, score}` with `bbox` (xywh, pixels) or `segmentation` (compressed RLE) or both.
-    """
-    files.dump_json(Path(json_path), [*results])
-
-
 @files.no_garbage_collection()
 def read_results(json_path: str | Path) -> list[Entry]:
     """Reads and checks COCO's results list; it may be empty.

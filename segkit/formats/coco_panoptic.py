@@ -166,12 +166,6 @@ def read_id_runs(png_path: str | Path, size_hw: tuple[int, int] | None = None) -
     return png.read_id_runs(Path(png_path), size_hw)
 
 
-def png_size(path: str | Path) -> tuple[int, int]:
-    """(height, width) in pixels, from the PNG's header alone; DatasetError where it is missing or no PNG."""
-    header = png.read_header(Path(path))
-    return header.height, header.width
-
-
 def write_png(path: str | Path, segment_ids: NDArray[np.integer]) -> None:
     """Writes (H, W) ids as RGB, whole or not at all; ValueError for an id outside [0, MAX_SEGMENT_ID] or no pixels."""
     png.write_ids(Path(path), segment_ids)
@@ -242,8 +236,7 @@ class PanopticWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            images, annotations = [*self._images.values()], [*self._annotations.values()]
-            write_json(self.json_path, images, annotations, self.categories, self.info)
+            self.finish()
 
     def add(
         self,
@@ -274,6 +267,11 @@ class PanopticWriter:
         own = {"id": image_id, "file_name": file_name, "height": height, "width": width}
         self._images[image_id] = {**(extra or {}), **own}
         self._annotations[png_name] = annotation
+
+    def finish(self) -> None:
+        """Write the JSON."""
+        images, annotations = [*self._images.values()], [*self._annotations.values()]
+        write_json(self.json_path, images, annotations, self.categories, self.info)
 
 
 def _refuse_instances(annotations: list[Entry], path: Path) -> None:

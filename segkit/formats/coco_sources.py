@@ -15,6 +15,7 @@ from segkit.formats import coco_instances, coco_panoptic
 from segkit.formats import coco_tables as coco
 from segkit.formats.coco_tables import Entry
 from segkit.formats.source import AS_GIVEN, Source, SourceImage
+from segkit.formats.telling import unused
 from segkit.structures import (
     VOID,
     IdRuns,
@@ -43,8 +44,8 @@ class CocoPanopticSource(Source):
         self.info, unwritable = coco.writable(file.info)
         segment_keys = set[str]().union(*(info for record in file.records for info in record.segments_info))
         self.skipped = (
-            *_skipped(file.path, "whose value JSON cannot hold (NaN, say)", unwritable),
-            *_skipped(file.path, "of segments that are not read", sorted(segment_keys - SEGMENT_KEYS)),
+            *unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
+            *unused(file.path, "keys of segments that are not read", sorted(segment_keys - SEGMENT_KEYS)),
         )
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
@@ -74,7 +75,7 @@ class CocoInstancesSource(Source):
             self._annotations[annotation["image_id"]].append(annotation)
         self.images = tuple(map(_image, file.images))
         self.info, unwritable = coco.writable(file.info)
-        self.skipped = _skipped(file.path, "whose value JSON cannot hold (NaN, say)", unwritable)
+        self.skipped = unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable)
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         return panoptic_of_annotations(self.annotations(image), image.size_hw, self.overlap)
@@ -117,7 +118,3 @@ def _with_rle(annotation: Entry, size_hw: tuple[int, int]) -> Entry:
     if isinstance(given, dict):
         given = {"size": given["size"], "counts": given["counts"]}
     return {**annotation, "segmentation": segmentation_to_rle(given, size_hw), AS_GIVEN: given}
-
-
-def _skipped(path: Path, what: str, keys: Sequence[str]) -> tuple[str, ...]:
-    return (f"{path}: keys {what}: {coco.listed(keys)}",) if keys else ()

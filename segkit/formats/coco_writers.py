@@ -1,4 +1,4 @@
-"""Datasets written in COCO's layouts, and as label maps; `add` writes an image and says what the layout cannot hold."""
+"""Datasets written in COCO's layouts; `add` writes an image and says what the layout cannot hold."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from segkit.formats import coco_instances, files, label_maps
+from segkit.formats import coco_instances
 from segkit.formats.coco_panoptic import PanopticWriter
 from segkit.formats.coco_tables import Entry, Place, check_inside, listed, others, writable
-from segkit.formats.derive import coco_annotations, semantic_map
+from segkit.formats.derive import coco_annotations
 from segkit.formats.image_files import picture_in
 from segkit.formats.source import AS_GIVEN, SourceImage
-from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
-from segkit.structures import IGNORE_LABEL, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.formats.writer import Writer, checked_areas, empty_losses, overlap_losses, score_losses
+from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 
-PICTURES, LABELS = "images", "labels"  # folders below the root
+PICTURES = "images"  # folder below the root
 ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", AS_GIVEN}
 Annotations = list[dict[str, Any]] | None
 
@@ -41,7 +41,7 @@ class PanopticFilesWriter(Writer):
         areas_px = checked_areas(image, segmentation, self.categories)
         extra, told = _written_extras(image.extra, "the image")
         self._writer.add(image.image_id, image.file_name, segmentation, extra)
-        told += _empty_losses(segmentation.segments, areas_px)
+        told += empty_losses(segmentation.segments, areas_px)
         strange = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
         told += [f"annotations: the keys {listed(strange)} cannot be held"] if strange else []
         return [*told, *overlap_losses(annotations, image.size_hw)]
@@ -49,7 +49,7 @@ class PanopticFilesWriter(Writer):
     def finish(self) -> None:
         """Write the JSON."""
         self._writer.info = self.info
-        self._writer.__exit__(None, None, None)
+        self._writer.finish()
 
 
 class CocoPanopticWriter(PanopticFilesWriter):
@@ -97,55 +97,13 @@ class CocoInstancesWriter(Writer):
             told += lost
         stuff = [s for s in segmentation.segments if not s.isthing and s.segment_id in areas_px]
         told += [f"{len(stuff)} segments of stuff cannot be held"] if stuff else []
-        empty = _empty_losses(segmentation.segments, areas_px)
+        empty = empty_losses(segmentation.segments, areas_px)
         return [*told, *empty, *score_losses(segmentation.segments)]
 
     def finish(self) -> None:
         """Write the JSON."""
         numbered = _numbered(self._annotations)
         coco_instances.write(self.path, [*self._images.values()], numbered, self.categories, self.info)
-
-
-class SemanticMapWriter(Writer):
-    """root/labels/NAME.png, 8-bit label maps: the place of the class among the categories, 255 for void; and
-    root/classes.json with the names."""
-
-    def __init__(self, root: str | Path, categories: CategorySet) -> None:
-        """DatasetError for more classes than an 8-bit map can name."""
-        super().__init__(root, categories)
-        self.space = categories.semantic_space("per_class")
-        if len(self.space.names) > IGNORE_LABEL:
-            problem = f"expected at most {IGNORE_LABEL} classes, got {len(self.space.names)}"
-            raise DatasetError(problem, where=root, remedy="convert to coco-panoptic")
-        self._taken: set[Path] = set()
-
-    def picture_path(self, image: SourceImage) -> Path:
-        """As `Writer` has it."""
-        return picture_in(self.root / PICTURES, image)
-
-    def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
-        """As `Writer` has it, the map at the image's path with the suffix .png; told are the objects that became one,
-        crowds, segments without a pixel, scores, and masks that overlap."""
-        path = picture_in(self.root / LABELS, image).with_suffix(".png")
-        if path in self._taken:
-            raise DatasetError("expected one image of this name", where=path, remedy="rename the images")
-        areas_px = checked_areas(image, segmentation, self.categories)
-        label_maps.write(path, semantic_map(segmentation, self.space))
-        self._taken.add(path)
-        things = [s.category_id for s in segmentation.segments if s.isthing and s.segment_id in areas_px]
-        told = [f"{len(things)} objects of {len(set(things))} classes are told apart no more"] if things else []
-        crowds = sum(s.iscrowd for s in segmentation.segments)
-        told += [f"{crowds} crowds are their class"] if crowds else []
-        told += [*_empty_losses(segmentation.segments, areas_px), *score_losses(segmentation.segments)]
-        return [*told, *overlap_losses(annotations, image.size_hw)]
-
-    def finish(self) -> None:
-        """Write the names."""
-        files.dump_json(self.root / "classes.json", [*self.space.names])
-
-
-def _empty_losses(segments: tuple[Segment, ...], areas_px: dict[int, int]) -> list[str]:
-    return [f"segment {s.segment_id}: it has no pixel" for s in segments if s.segment_id not in areas_px]
 
 
 def _written_extras(extra: Mapping[str, Any], what: str) -> tuple[Entry, list[str]]:

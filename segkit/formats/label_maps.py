@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from segkit.formats import coco_tables as coco
 from segkit.formats import files, png
 from segkit.formats.coco_masks import fault_of
 from segkit.formats.coco_tables import Entry
+from segkit.formats.image_files import files_below
 from segkit.structures import CategorySet, DatasetError, rle_to_mask, segmentation_to_rle
 
 SUFFIX = ".png"
@@ -28,18 +30,18 @@ Masks = Mapping[int, Any]  # category_id -> COCO segmentation
 
 def find(folder: str | Path, suffix: str = SUFFIX) -> dict[str, Path]:
     """The files in the folder and its sub-folders whose names end in `suffix`, sorted, by their path in the folder
-    without the suffix (`city/name`); hidden files are passed over.
+    without the suffix (`city/name`); hidden files and folders are passed over.
 
     Raises DatasetError where there is no such folder or no such file.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
         raise DatasetError("expected a folder of label PNGs, found none", where=root, remedy="check the path")
-    paths = sorted(p for p in root.rglob(f"*{suffix}") if p.is_file() and not p.name.startswith("."))
-    if not paths:
+    names = [name for name in files_below(root, "") if name.endswith(suffix) and os.path.isfile(root / name)]
+    if not names:
         remedy = "check the folder, and the suffix of its files"
         raise DatasetError(f"expected files whose names end in {suffix!r}, found none", where=root, remedy=remedy)
-    return {path.relative_to(root).as_posix().removesuffix(suffix): path for path in paths}
+    return {name.removesuffix(suffix): root / name for name in names}
 
 
 def read(path: str | Path) -> Labels:

@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segkit.formats import coco_tables as coco
-from segkit.formats.coco_masks import MAX_COORDINATE
+from segkit.formats.coco_masks import MAX_COORDINATE, MAX_OUTLINE_PX, is_too_long
 from segkit.formats.coco_tables import Entry
 from segkit.structures import DatasetError, crop_to_rle, rle_to_mask, segmentation_to_rle
 
@@ -32,7 +32,6 @@ POINTS = {
     "mask": (2, 2),  # top left and bottom right pixel, both inside
 }
 WITHOUT_AREA = {"line", "linestrip", "point", "points"}
-MAX_OUTLINE_PX = 1e6  # pycocotools needs some 100 bytes for each pixel of an outline
 MASK_MODES = {"1", "L", "P", "I", "I;16"}  # Pillow's, of one channel
 CROWD = "iscrowd"  # the flag of a crowd
 
@@ -82,7 +81,9 @@ def parse(entry: Entry, where: str) -> Shape:
         points_xy = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
     if kind not in ("circle", "mask"):
         kind = "polygon"
-        _check_outline(points_xy, where)
+        if is_too_long(points_xy.ravel().tolist()):
+            problem = f"expected an outline of at most {MAX_OUTLINE_PX:g} pixels, got a longer one"
+            raise DatasetError(problem, where=where, remedy="are its points in pixels?")
     return Shape(label, kind, points_xy, group_id, iscrowd, mask, where)
 
 
@@ -157,13 +158,6 @@ def _points(entry: Entry, kind: str, where: str) -> NDArray[np.float64]:
             expected = f"every point to be [x, y] in pixels, at most {MAX_COORDINATE:g}"
             raise DatasetError(f"expected {expected}, got {reprlib.repr(point)}", where=where)
     return np.array(points, dtype=np.float64)
-
-
-def _check_outline(points_xy: NDArray[np.float64], where: str) -> None:
-    steps = np.abs(points_xy - np.roll(points_xy, 1, axis=0)).max(axis=1)
-    if steps.sum() > MAX_OUTLINE_PX:
-        problem = f"expected an outline of at most {MAX_OUTLINE_PX:g} pixels, got {steps.sum():g}"
-        raise DatasetError(problem, where=where, remedy="are its points in pixels?")
 
 
 def _meets(left: int, top: int, size_hw: tuple[int, int]) -> bool:

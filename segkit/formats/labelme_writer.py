@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -46,6 +48,7 @@ class LabelmeWriter(Writer):
             got = f"{coco.listed(twice)} more than once" if twice else "an empty one"
             raise DatasetError(f"expected categories of different names, got {got}", where=root, remedy="rename one")
         self._names: set[str] = set()
+        self._stuff_is_told = False
 
     def picture_path(self, image: SourceImage) -> Path:
         """Where the image's picture is to lie, under its own name; DatasetError for a name that climbs out."""
@@ -74,7 +77,15 @@ class LabelmeWriter(Writer):
             layers = layers if whole is None else [*whole, *(layer for layer in layers if not layer.isthing)]
         files.dump_json(self.root / f"{name}{SUFFIX}", self._content(image, layers))
         self._names.add(name)
-        return losses + score_losses(segmentation.segments)
+        return [*losses, *score_losses(segmentation.segments), *self._stuff_losses(layers)]
+
+    def _stuff_losses(self, layers: Sequence[_Layer]) -> list[str]:
+        """The line on the stuff, with the first image that has some."""
+        if self._stuff_is_told or all(layer.isthing for layer in layers):
+            return []
+        self._stuff_is_told = True
+        names = json.dumps([c.name for c in self.categories.stuff], ensure_ascii=False)
+        return [f"which labels are stuff cannot be held; read it with --set {shlex.quote(f'stuff={names}')}"]
 
     def _content(self, image: SourceImage, layers: Sequence[_Layer]) -> Entry:
         shapes = [

@@ -20,6 +20,7 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 PICTURE_SUFFIXES = (".png", *TIFF_SUFFIXES, ".bmp", ".jpeg", ".jpg", ".webp")
 EIGHT_BIT_MODES = ("RGB", "L", "P", "RGBA", "1", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX", "RGBa", "La")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel of 16 or 32 bits
+WHOLE_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # one channel of whole numbers, which TIFFs have
 DEEP_COLORS = ("RGB", "RGBA", "LA")  # modes in which Pillow gives the high bytes of 16-bit channels
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,6 +112,26 @@ def picture_size(path: Path) -> tuple[int, int]:
         # Of a PNG, getexif() decodes the pixels first.
         looks = image.format != "PNG" or PNG_ORIENTATION & image.info.keys()
         return (width, height) if looks and _orientation(image) in SWAPPING else (height, width)
+
+
+def read_whole_numbers(path: Path) -> NDArray[np.int64]:
+    """(H, W) int64 values of a TIFF of whole numbers in one channel, a label map, turned as its orientation says.
+
+    Raises DatasetError where the file is missing, damaged, or something else, white of 0 too, of which Pillow inverts
+    some, and several pages: of which smaller copies of the first, or masks, do not count.
+    """
+    with (
+        _refusing(path, "the TIFF does not decode"),
+        path.open("rb") as file,  # see `open_picture`
+        Image.open(file, formats=["TIFF"]) as image,
+    ):
+        _check_pages(image, path)
+        is_inverted = _tag(image, PHOTOMETRIC, None) == WHITE_IS_ZERO
+        if image.mode not in WHOLE_MODES or is_inverted:
+            got = f"the mode {image.mode}{', white being 0' if is_inverted else ''}"
+            problem = f"expected whole numbers in one channel, got {got}"
+            raise DatasetError(problem, where=path, remedy="save it as 16-bit greyscale PNG")
+        return np.asarray(image).astype(np.int64)
 
 
 def is_tiff(path: Path) -> bool:

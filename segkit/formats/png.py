@@ -21,6 +21,7 @@ from segkit.structures import MAX_SEGMENT_ID, DatasetError, IdRuns, rgb_to_ids
 HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit depth, colour type (PNG, section 11.2.2)
 HEADER_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGBA"}
+CHANNEL = 256  # values of a channel: an id is R + CHANNEL * G + CHANNEL**2 * B
 WRITABLE = {((), "uint8"), ((), "uint16"), ((3,), "uint8")}  # channels, dtype
 
 

@@ -11,13 +11,14 @@ from segkit.formats.ade20k import ADE20KSource, ADE20KWriter
 from segkit.formats.cityscapes_source import CityscapesSource
 from segkit.formats.cityscapes_writer import CityscapesWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
-from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
+from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter
 from segkit.formats.decathlon import DecathlonSource
 from segkit.formats.instance_map_writer import InstanceMapWriter
 from segkit.formats.instance_maps import InstanceMapSource
 from segkit.formats.labelme import LabelmeSource
 from segkit.formats.labelme_writer import LabelmeWriter
 from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
+from segkit.formats.semantic_maps import SemanticMapSource, SemanticMapWriter
 from segkit.formats.source import Source, Tell, refuse
 from segkit.formats.two_channel import TwoChannelSource, TwoChannelWriter
 from segkit.formats.voc import VOCSource
@@ -36,6 +37,7 @@ SOURCES: dict[str, type[Source]] = {
         DecathlonSource,
         VOCSource,
         InstanceMapSource,
+        SemanticMapSource,
         LabelmeSource,
         CocoResultsSource,
         PanopticPredictionsSource,

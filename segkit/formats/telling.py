@@ -43,7 +43,7 @@ def alone(
 
 
 def unused(where: object, what: str, names: Sequence[object]) -> tuple[str, ...]:
-    """The line of `Source.skipped` on files that are there for no image; none where there are none."""
+    """The line of `Source.skipped` on files or keys that are there for nothing; none where there are none."""
     return (f"{where}: {len(names)} {what}: {listed(names)}",) if names else ()
 
 

@@ -15,12 +15,12 @@ from segkit.formats.coco_tables import Place, listed
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import PICTURE_CASES, by_name, new_stem, picture_in
 from segkit.formats.pictures import PICTURE_SUFFIXES
+from segkit.formats.png import CHANNEL
 from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.telling import attempt, unused
-from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
+from segkit.formats.writer import Writer, checked_areas, empty_losses, overlap_losses, score_losses
 from segkit.structures import VOID, CategorySet, DatasetError, PanopticSegmentation, Segment
 
-CHANNEL = 256  # values of a channel: red + CHANNEL * green
 MASKS, PICTURES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
 
 
@@ -102,7 +102,7 @@ class TwoChannelWriter(Writer):
             raise DatasetError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
         png.write_ids(self.root / MASKS / f"{name}.png", relabel(segmentation.segment_ids, values, np.int32))
         self._names.add(name)
-        told = [f"segment {s.segment_id}: it has no pixel" for s in segmentation.segments if s.segment_id not in values]
+        told = empty_losses(segmentation.segments, areas_px)
         crowds = sum(s.iscrowd for s in segmentation.segments)
         told += [f"{crowds} crowds become objects"] if crowds else []
         return [*told, *score_losses(segmentation.segments), *overlap_losses(annotations, image.size_hw)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, ClassVar, TypeVar
@@ -80,6 +80,11 @@ def checked_areas(image: SourceImage, segmentation: PanopticSegmentation, catego
     if strange:
         raise ValueError(f"segment_ids must hold ids of segments only, got {listed(sorted(strange))}")
     return areas_px
+
+
+def empty_losses(segments: Sequence[Segment], filled: Container[int]) -> list[str]:
+    """A line on each segment whose id is not among those that have pixels."""
+    return [f"segment {s.segment_id}: it has no pixel" for s in segments if s.segment_id not in filled]
 
 
 def score_losses(segments: Sequence[Segment]) -> list[str]:

@@ -282,3 +282,14 @@ def test_paths_beyond_all_measure(run, data, tmp_path):
         run(*places(data), "--output", tmp_path / long)
     with pytest.raises(DatasetError):
         run(*places(data), "--fix", tmp_path / long)
+
+
+def test_files_of_the_other_split_are_no_orphans(run, data, tmp_path):
+    """Both splits in one folder, parted by their JSONs."""
+    content = data.load()
+    other = {**content, "images": content["images"][3:], "annotations": content["annotations"][3:]}
+    (tmp_path / "val.json").write_text(json.dumps(other))
+    data.store({**content, "images": content["images"][:3], "annotations": content["annotations"][:3]})
+    assert "image-orphan (3)" in run(*places(data))[1]
+    code, printed, _ = run(*places(data), "--against", tmp_path / "val.json")
+    assert (code, printed) == (0, "no finding: all is well\n")

@@ -130,7 +130,7 @@ def no_isthing(content: dict, annotation: dict, info: dict) -> None:
     del content["categories"][0]["isthing"]
 
 
-@in_json("key-missing-optional")
+@in_json("key-missing")
 def no_area(content: dict, annotation: dict, info: dict) -> None:
     del info["area"]
 
@@ -140,7 +140,7 @@ def no_box(content: dict, annotation: dict, info: dict) -> None:
     del info["bbox"]
 
 
-@in_json("key-missing-optional")
+@in_json("key-missing")
 def no_iscrowd(content: dict, annotation: dict, info: dict) -> None:
     del info["iscrowd"]
 

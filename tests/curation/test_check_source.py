@@ -13,7 +13,7 @@ from segkit.curation.check_source import check_source, digests_of_source
 from segkit.curation.findings import Findings
 from segkit.formats.coco_sources import CocoPanopticSource
 from segkit.formats.source import Source, SourceImage
-from segkit.structures import DatasetError, PanopticSegmentation
+from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 
 from .samples import CATEGORIES, PERSON, SIZE_HW, Broken, noise, panoptic, scene
 
@@ -166,7 +166,24 @@ def test_splits_that_share_pictures_that_are_made(tmp_path: Path) -> None:
 
 def test_a_segment_of_an_overlapping_layout_without_pixel(tmp_path: Path) -> None:
     class Overlapping(Drawn):
+        overlaps = True
+
         def annotations(self, image: SourceImage) -> list[dict]:
             return [{"area": 3}, {"area": 0}]
 
     assert codes(Overlapping(tmp_path, scene())) == ["segment-empty"]
+
+
+def test_what_others_hide_is_not_small_and_a_picture_without_things_is_not_unlabelled(tmp_path: Path) -> None:
+    class Overlapping(Drawn):
+        overlaps = True
+
+        def annotations(self, image: SourceImage) -> list[dict]:
+            return [{"area": 25}, {"area": 1}]
+
+    one_pixel = np.where(scene().segment_ids == PERSON, 70000, scene().segment_ids)
+    one_pixel[0, 0] = PERSON
+    assert codes(Overlapping(tmp_path, PanopticSegmentation(one_pixel, scene().segments))) == ["segment-tiny"]
+    things = Drawn(tmp_path, PanopticSegmentation(np.zeros(SIZE_HW, dtype=np.int32), ()))
+    things.categories = CategorySet(CATEGORIES.things)
+    assert codes(things) == []

@@ -15,9 +15,10 @@ from segkit.cli.main import main
 from segkit.curation.convert import Loss, convert, summary
 from segkit.formats.coco_panoptic import PanopticWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
-from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
+from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter
 from segkit.formats.label_maps import read as read_labels
 from segkit.formats.registry import SOURCES, WRITERS, open_source
+from segkit.formats.semantic_maps import SemanticMapWriter
 from segkit.formats.source import SourceImage
 from segkit.structures import (
     Category,

@@ -15,7 +15,6 @@ from segkit.curation.check_instances import check_instances
 from segkit.curation.check_panoptic import check_panoptic
 from segkit.curation.convert import convert
 from segkit.curation.findings import Findings
-from segkit.formats import coco_instances
 from segkit.formats.coco_panoptic import PanopticWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
@@ -44,7 +43,7 @@ def result(mask: np.ndarray, score: float, category_id: int = PERSON, image_id: 
 
 def results_source(folder: Path, entries: list[dict[str, Any]], **options: Any) -> CocoResultsSource:
     write_pictures(folder / "images")
-    coco_instances.write_results(folder / "results.json", entries)
+    (folder / "results.json").write_text(json.dumps(entries))
     (folder / "dataset.json").write_text(json.dumps({"images": IMAGES, "categories": CATEGORIES.to_coco()}))
     return CocoResultsSource(folder / "results.json", folder / "images", folder / "dataset.json", **options)
 

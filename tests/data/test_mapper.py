@@ -22,7 +22,7 @@ from segkit.data.mapper import SegkitMapper
 from segkit.data.panoptic_dataset import load_coco_panoptic
 from segkit.data.source_dataset import load_source
 from segkit.data.truth import InstanceTruth, read_segmentation
-from segkit.formats import cityscapes, label_maps
+from segkit.formats import cityscapes, label_maps, png
 from segkit.formats.derive import semantic_map
 from segkit.structures import DatasetError, PanopticSegmentation, Segment
 
@@ -201,7 +201,7 @@ def cityscapes_tree(root: Path) -> None:
         Image.new("RGB", (4, 4), (9, 9, 9)).save(image)
         labels = root / f"cityscapes/gtFine/train/aachen/{name}_gtFine_instanceIds.png"
         labels.parent.mkdir(parents=True, exist_ok=True)
-        cityscapes.write_instance_ids(labels, PanopticSegmentation(ids, segments))
+        png.write(labels, cityscapes.instance_ids(PanopticSegmentation(ids, segments)))
 
 
 @pytest.mark.parametrize(

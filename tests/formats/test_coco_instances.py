@@ -60,7 +60,7 @@ def test_pycocotools_takes_it(tmp_path: Path, things: CategorySet, capsys: pytes
     np.testing.assert_array_equal(coco.annToMask(coco.anns[2]), first_image().segment_ids == 7)
     assert coco.getAnnIds(imgIds=[11], iscrowd=True) == [1]
     results = [{"image_id": 11, "category_id": 1, "score": 0.5, "segmentation": annotations[1]["segmentation"]}]
-    coco_instances.write_results(tmp_path / "r.json", results)
+    (tmp_path / "r.json").write_text(json.dumps(results))
     assert coco_instances.read_results(tmp_path / "r.json") == results
     assert coco.loadRes(str(tmp_path / "r.json")).anns[1]["area"] == 4
     capsys.readouterr()  # pycocotools prints
@@ -142,7 +142,7 @@ def test_a_panoptic_json_is_named_as_such(dataset: Dataset) -> None:
 
 
 def test_a_results_list_is_named_as_such(tmp_path: Path, json_path: Path) -> None:
-    coco_instances.write_results(tmp_path / "r.json", [])
+    (tmp_path / "r.json").write_text("[]")
     assert coco_instances.read_results(tmp_path / "r.json") == []
     with pytest.raises(DatasetError, match="got a list; a results list has no images"):
         coco_instances.read(tmp_path / "r.json")
@@ -179,9 +179,9 @@ def test_write_refuses_equal_ids(tmp_path: Path, things: CategorySet) -> None:
     assert files_below(tmp_path) == set()
 
 
-def test_results_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, things: CategorySet) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        coco_instances.write_results(tmp_path / "r.json", [{"image_id": 1, "category_id": 1, "score": float("nan")}])
+        coco_instances.write(tmp_path / "a.json", IMAGES, [{**POLYGON, "area": float("nan")}], things)
     assert files_below(tmp_path) == set()
 
 

@@ -34,7 +34,6 @@ def test_what_is_written_is_read(dataset: Dataset, categories: CategorySet) -> N
     ]
     for record, expected in zip(file.records, (first_image(), second_image()), strict=True):
         png_path, size_hw = dataset.png_folder / record.png_name, (record.height, record.width)
-        assert coco_panoptic.png_size(png_path) == size_hw
         got = coco_panoptic.read_segmentation(png_path, record.segments_info, file.categories, size_hw, record.image_id)
         np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
         assert got.segment_ids.dtype == np.int32
@@ -236,7 +235,7 @@ def test_png_faults_reach_the_reader(dataset: Dataset, categories: CategorySet) 
     with pytest.raises(DatasetError, match="expected 4 x 3 pixels"):
         coco_panoptic.read_segmentation(dataset.png_folder / "eleven.png", [], categories, (4, 3))
     with pytest.raises(DatasetError, match="found nothing"):
-        coco_panoptic.png_size(dataset.png_folder / "none.png")
+        coco_panoptic.read_segmentation(dataset.png_folder / "none.png", [], categories)
 
 
 def test_segments_without_a_pixel_are_dropped() -> None:

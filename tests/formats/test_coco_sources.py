@@ -124,7 +124,7 @@ def test_what_else_an_instances_json_says(tmp_path: Path) -> None:
     source = CocoInstancesSource(tmp_path / "i.json", tmp_path)
     (image,) = source.images
     assert (image.extra, source.info) == (EXTRAS, info)
-    assert source.skipped == (f"{tmp_path / 'i.json'}: keys whose value JSON cannot hold (NaN, say): 'bad'",)
+    assert source.skipped == (f"{tmp_path / 'i.json'}: 1 keys whose value JSON cannot hold (NaN, say): 'bad'",)
     found = source.annotations(image)
     assert [(a["id"], a["mine"], a[AS_GIVEN]) for a in found] == [(7, 0, polygon), (8, 1, runs), (9, 2, masks[2])]
     assert {type(a["segmentation"]["counts"]) for a in found} == {str}
@@ -141,6 +141,6 @@ def test_what_else_a_panoptic_json_says(tmp_path: Path) -> None:
     source = CocoPanopticSource(tmp_path / "p.json", tmp_path, tmp_path)
     assert (source.images[0].extra, source.info) == (EXTRAS, {"licenses": []})
     assert [line.removeprefix(f"{tmp_path / 'p.json'}: ") for line in source.skipped] == [
-        "keys whose value JSON cannot hold (NaN, say): 'bad'",
-        "keys of segments that are not read: 'mine'",
+        "1 keys whose value JSON cannot hold (NaN, say): 'bad'",
+        "1 keys of segments that are not read: 'mine'",
     ]

@@ -37,8 +37,14 @@ def test_all_finite_refuses_other_types_and_sizes(values: list[object]) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "./a.png", "a//b.png", "..a.png", "a..b/c.png", "ü b.png"])
-def test_names_inside(name: str) -> None:
+def test_names_inside(tmp_path: Path, name: str) -> None:
+    """They lead to a file below the folder."""
     check_inside(name, "file_name", "here")
+    path = tmp_path / "folder" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(name)
+    (found,) = (p for p in (tmp_path / "folder").rglob("*") if p.is_file())
+    assert found.read_text() == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/a", "a/..", "a/../b", "..\\a", "\\a", "c:a", "C:/a", "a/", "a\0"])

@@ -1,4 +1,4 @@
-"""COCO's layouts and label maps as they are written: what all writers promise, and what each of them cannot hold."""
+"""What all writers promise, and what those of COCO's layouts cannot hold."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from segkit.formats import coco_instances
 from segkit.formats.ade20k import ADE20KWriter
 from segkit.formats.cityscapes_writer import CityscapesWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
-from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter, SemanticMapWriter
+from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter
+from segkit.formats.semantic_maps import SemanticMapWriter
 from segkit.formats.source import SourceImage
 from segkit.formats.two_channel import TwoChannelWriter
 from segkit.formats.writer import Writer
@@ -72,7 +72,7 @@ def test_refusals_write_nothing(tmp_path: Path, make: Make) -> None:
 def test_an_image_is_written_once_and_its_picture_below_the_root(tmp_path: Path, make: Make) -> None:
     with make(tmp_path, CATEGORIES) as writer:
         writer.add(IMAGE, TRUTH)
-        with pytest.raises(DatasetError, match=r"before|expected one image of this name"):
+        with pytest.raises(DatasetError, match="before"):
             writer.add(IMAGE, TRUTH)
         assert writer.picture_path(IMAGE).is_relative_to(tmp_path)
     assert (writer.root, writer.categories) == (tmp_path, CATEGORIES)
@@ -169,18 +169,3 @@ def test_panoptic_keeps_what_is_said_of_images_and_tells_what_masks_lose(tmp_pat
         ]
     source = CocoPanopticSource(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
     assert (source.images[0].extra, source.info) == ({"license": 4}, {"licenses": [{"id": 4}]})
-
-
-def test_semantic_maps_tell_objects_crowds_empty_segments_and_scores(tmp_path: Path) -> None:
-    with SemanticMapWriter(tmp_path, CATEGORIES) as writer:
-        assert writer.add(IMAGE, TRUTH) == [
-            "3 objects of 1 classes are told apart no more",
-            "1 crowds are their class",
-            "segment 7: it has no pixel",
-            "scores cannot be held: 1 segments have one",
-        ]
-    assert writer.add(replace(IMAGE, file_name="y.jpg"), TRUTH, [COVERED, COVERED])[-1] == OVERLAP
-    assert writer.picture_path(SourceImage("x", "labels/x.png", (2, 3))) == tmp_path / "images/labels/x.png"
-    assert np.asarray(Image.open(tmp_path / "labels/sub/x.png")).tolist() == [[0, 0, 0], [1, 1, 255]]
-    with pytest.raises(DatasetError, match="expected at most 255 classes, got 256; convert"):
-        SemanticMapWriter(tmp_path, CategorySet([Category(i, f"{i}", True, (0, 0, 0)) for i in range(256)]))

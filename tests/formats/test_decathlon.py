@@ -8,7 +8,7 @@ from segkit.formats.decathlon import DecathlonSource, write_prediction
 from segkit.formats.nifti import read_voxels
 from segkit.structures import ConfigError, DatasetError
 
-from .decathlon_tree import AFFINE, LABELS, add_volume, read_all, save, write_table
+from .decathlon_tree import AFFINE, LABELS, add_volume, save, write_table
 
 
 @pytest.fixture
@@ -193,7 +193,12 @@ def test_one_file_may_be_image_and_label(nib, tmp_path):
     add_volume(nib, tmp_path, label=np.ones((2, 3, 1), np.uint8))
     both = {"image": "labelsTr/v.nii.gz", "label": "labelsTr/v.nii.gz"}
     write_table(tmp_path, [], training=[both])
-    read_all(DecathlonSource(tmp_path))
+    source = DecathlonSource(tmp_path)
+    (slice_,) = source.images
+    assert source.place(slice_)[0].image_path == source.place(slice_)[0].label_path == tmp_path / both["label"]
+    # Two columns of three voxels, all of label 1, and of one intensity.
+    assert not source.picture(slice_).any()
+    assert [(s.category_id, s.area_px) for s in source.segmentation(slice_).segments] == [(1, 6)]
 
 
 @pytest.mark.parametrize(

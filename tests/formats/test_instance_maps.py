@@ -16,6 +16,7 @@ from segkit.formats.coco_panoptic import annotation_of
 from segkit.formats.instance_maps import InstanceMapSource
 from segkit.formats.source import SourceImage
 from segkit.structures import ConfigError, DatasetError, Segment
+from tests.formats.deep_files import write_tiff
 
 # 2 and 900 are objects (900 in two pieces, the ids between them unused), 0 background.
 MAP = np.array([[900, 0, 2], [0, 900, 2]], dtype=np.uint16)
@@ -149,8 +150,8 @@ def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
     ("name", "image", "message"),
     [
         ("cell.png", Image.new("RGB", (3, 2)), "expected a greyscale or palette PNG .*, got 8-bit RGB"),
-        ("cell.tif", Image.new("RGB", (3, 2)), "expected one page of whole numbers, got 1 of mode RGB; save it"),
-        ("cell.tif", Image.new("F", (3, 2)), "expected one page of whole numbers, got 1 of mode F"),
+        ("cell.tif", Image.new("RGB", (3, 2)), "expected whole numbers in one channel, got the mode RGB; save it"),
+        ("cell.tif", Image.new("F", (3, 2)), "expected whole numbers in one channel, got the mode F"),
         ("cell.tif", Image.new("I", (3, 2), -1), r"expected values in 0\.\.16777214, got -1\.\.-1"),
         ("cell.tif", Image.new("I", (3, 2), 2**24 - 1), r"expected values in 0\.\.16777214, got 16777215"),
     ],
@@ -178,11 +179,19 @@ def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> Non
     page = Image.fromarray(MAP)
     page.save(path, save_all=True, append_images=[page])
     source = InstanceMapSource(tmp_path)
-    with pytest.raises(DatasetError, match=r"cell\.tif: expected one page of whole numbers, got 2 of mode I;16"):
+    with pytest.raises(DatasetError, match=r"cell\.tif: expected one picture, got a TIFF of several pages"):
         source.segmentation(source.images[0])
     page.save(path, tiffinfo={262: 0})
-    with pytest.raises(DatasetError, match=r"got 1 of mode I;16, white being 0"):
+    with pytest.raises(DatasetError, match=r"got the mode I;16, white being 0"):
         source.segmentation(source.images[0])
+
+
+def test_of_a_tiff_smaller_copies_do_not_count(tmp_path: Path) -> None:
+    """A pyramid's second page is the first one's left column, marked as a reduced copy of it."""
+    store(tmp_path).unlink()
+    write_tiff(tmp_path / "labels/cell.tif", MAP, MAP[:, :1], t254=[0, 1])
+    source = InstanceMapSource(tmp_path, background=None)
+    np.testing.assert_array_equal(source.segmentation(source.images[0]).segment_ids, MAP)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -196,7 +205,7 @@ def test_damaged_maps_are_named(tmp_path: Path, suffix: str) -> None:
         with pytest.raises(DatasetError, match=f"cell\\{suffix}: "):
             source.segmentation(source.images[0])
     path.unlink()
-    with pytest.raises(DatasetError, match=f"cell\\{suffix}: expected a file, found nothing"):
+    with pytest.raises(DatasetError, match=f"cell\\{suffix}: (expected a file, found nothing|the image is missing)"):
         source.segmentation(source.images[0])
     store(tmp_path, labels=MAP.T, suffix=suffix)
     with pytest.raises(DatasetError, match=f"cell\\{suffix}: expected 60 x 100 pixels .*, got 3 x 2"):

@@ -80,7 +80,8 @@ def test_broken_files_are_named(tmp_path):
 
 
 def test_files_are_found_in_sub_folders(tmp_path):
-    for name in ("b/two_ids.png", "a/one_ids.png", "a/one_color.png", "three_ids.png", "a/._one_ids.png"):
+    hidden = ("a/._one_ids.png", ".checkpoints/x_ids.png")
+    for name in ("b/two_ids.png", "a/one_ids.png", "a/one_color.png", "three_ids.png", *hidden):
         label_maps.write(tmp_path / name, LABELS)
     assert [*label_maps.find(tmp_path, "_ids.png")] == ["a/one", "b/two", "three"]
     assert label_maps.find(tmp_path)["a/one_color"] == tmp_path / "a/one_color.png"

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -16,9 +18,10 @@ from segkit.formats.labelme_writer import LabelmeWriter
 from segkit.formats.source import SourceImage
 from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
 
-from .samples import CATEGORIES, files_below, first_image
+from .samples import CATEGORIES, files_below, first_image, second_image
 
 THINGS_AND_STUFF = {"things": ["person", "cat"], "stuff": ["sky", "grass"]}
+STUFF = """which labels are stuff cannot be held; read it with --set 'stuff=["sky", "grass"]'"""
 
 
 def written(
@@ -64,7 +67,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
     )
     segmentation = PanopticSegmentation(ids, segments)
     lines, source = written(tmp_path_factory.mktemp("labelme"), segmentation)
-    assert lines == []
+    assert lines == ([STUFF] if (ids == 3).any() else [])
     assert source.images == (SourceImage("sub/x", "sub/x.jpg", values.shape),)
     got = source.segmentation(source.images[0])
     assert named(got, source.categories) == named(segmentation, CATEGORIES)
@@ -115,7 +118,7 @@ def overlapping() -> tuple[PanopticSegmentation, list[dict]]:
 def test_overlapping_masks_are_held(tmp_path: Path) -> None:
     segmentation, annotations = overlapping()
     lines, source = written(tmp_path, segmentation, annotations)
-    assert lines == []
+    assert lines == [STUFF]
     assert sorted(named(source.segmentation(source.images[0]), source.categories)) == sorted(
         named(segmentation, CATEGORIES)
     )
@@ -142,10 +145,10 @@ def test_masks_that_contradict_the_segmentation_are_told(tmp_path: Path, change:
         or change == "twice"
     )
     if change == "twice":  # the second cat hides what the first one shows: the same map
-        assert lines == []
+        assert lines == [STUFF]
         assert len(source.annotations(source.images[0])) == 3
     else:
-        assert len(lines) == 1
+        assert len(lines) == 2
         assert lines[0].startswith("annotations: their masks, painted in order, do not give the segmentation")
 
 
@@ -156,8 +159,20 @@ def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
     assert lines == [
         "segment 8: a segment without pixels cannot be held",
         "scores cannot be held: 1 segments have one",
+        STUFF,
     ]
     assert named(source.segmentation(source.images[0]), source.categories) == named(segmentation, CATEGORIES)
+
+
+def test_stuff_is_told_once_and_as_the_command_line_takes_it(tmp_path: Path) -> None:
+    stuff = second_image()
+    things = PanopticSegmentation(np.array([[1]], np.int32), (Segment(1, 1, True, 1),))
+    with LabelmeWriter(tmp_path, CATEGORIES) as writer:
+        images = {"a.png": things, "b.png": stuff, "c.png": stuff}
+        lines = [writer.add(SourceImage(n, n, s.segment_ids.shape), s) for n, s in images.items()]
+    assert lines == [[], [STUFF], []]
+    (option,) = shlex.split(STUFF.partition("--set ")[2])
+    assert yaml.safe_load(option.removeprefix("stuff=")) == ["sky", "grass"]
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:

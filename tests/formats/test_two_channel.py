@@ -53,6 +53,15 @@ def test_two_channels_that_are_something_else(tmp_path: Path, red: list[list[int
         source.segmentation(source.images[0])
 
 
+def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
+    """A notebook leaves copies of what it opened."""
+    two_channels(tmp_path, [[3]], [[0]])
+    (tmp_path / "masks/.ipynb_checkpoints").mkdir()
+    shutil.copy(tmp_path / "masks/a.png", tmp_path / "masks/.ipynb_checkpoints/a-checkpoint.png")
+    source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+    assert [image.image_id for image in source.images] == ["a"]
+
+
 def test_two_channels_without_their_image(tmp_path: Path) -> None:
     two_channels(tmp_path, [[3]], [[0]])
     (tmp_path / "images" / "a.jpg").rename(tmp_path / "images" / "b.jpg")
