@@ -15,7 +15,7 @@ from segkit.formats import cityscapes, image_files, png
 from segkit.formats import coco_tables as coco
 from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
 from segkit.formats.source import SourceImage
-from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
+from segkit.formats.writer import Writer, annotation_losses, checked_areas, score_losses
 from segkit.structures import (
     VOID,
     CategorySet,
@@ -87,7 +87,7 @@ class CityscapesWriter(Writer):
             png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
         self._written.add(name)
         lost += _unheld(labelled.segments, values, areas_px) + score_losses(labelled.segments)
-        return lost + overlap_losses(annotations, image.size_hw)
+        return lost + annotation_losses(annotations, image.size_hw)
 
     def _city_and_name(self, image: SourceImage) -> tuple[str, str]:
         where = coco.Place(self.root, image.image_id)

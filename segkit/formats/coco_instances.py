@@ -37,6 +37,7 @@ class InstancesFile:
     """A validated JSON; `images` and `annotations` are the file's objects, in its order, and may be none.
 
     `iscrowd` is 0 where the file lacks it. Every category is a thing. info: what else the file holds, by key.
+    unread: keys of its categories of which nothing is kept.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class InstancesFile:
     images: tuple[Entry, ...]
     annotations: tuple[Entry, ...]
     info: Mapping[str, Any] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
 
 @files.no_garbage_collection()
@@ -64,9 +66,10 @@ def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
     images = coco.images_by_id(content, path)
     categories = coco.categories_of(content, path, all_things=True)
     info = coco.others(content, coco.TABLES)
+    unread = tuple(coco.strange_keys(content["categories"], coco.CATEGORY_KEYS))
     if _all_sound(entries, images, categories, masks):
         flagged = tuple(entry if "iscrowd" in entry else {**entry, "iscrowd": 0} for entry in entries)
-        return InstancesFile(path, categories, tuple(images.values()), flagged, info)
+        return InstancesFile(path, categories, tuple(images.values()), flagged, info, unread)
     annotations: dict[int, Entry] = {}
     for entry in entries:
         image_id = coco.image_id_of(entry, images, path)
@@ -75,7 +78,7 @@ def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
         if annotation_id in annotations:
             raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
         annotations[annotation_id] = _read_annotation(entry, images[image_id], categories, where, masks)
-    return InstancesFile(path, categories, tuple(images.values()), tuple(annotations.values()), info)
+    return InstancesFile(path, categories, tuple(images.values()), tuple(annotations.values()), info, unread)
 
 
 def write(

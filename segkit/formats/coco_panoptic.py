@@ -27,6 +27,9 @@ from segkit.structures import (
     extents_of_runs,
 )
 
+ANNOTATION_KEYS = ("id", "image_id", "file_name", "segments_info")
+SEGMENT_KEYS = ("id", "category_id", "isthing", "iscrowd", "area", "bbox", "score")
+
 
 @dataclass(frozen=True)
 class PanopticRecord:
@@ -47,7 +50,8 @@ class PanopticRecord:
 class PanopticFile:
     """A validated JSON; records are in the order of its annotations, and may be none.
 
-    images: by image_id, as in the file. info: what else the file holds, by key.
+    images: by image_id, as in the file. info: what else the file holds, by key. unread: keys of its annotations,
+    segments and categories of which nothing is kept.
     """
 
     path: Path
@@ -55,6 +59,7 @@ class PanopticFile:
     records: tuple[PanopticRecord, ...]
     images: Mapping[ImageId, Entry]
     info: Mapping[str, Any]
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,13 @@ def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) 
     if bare:
         remedy = "annotate them or drop them from `images`"
         tell(DatasetError(f"{len(bare)} images have no annotation: {coco.listed(bare)}", where=path, remedy=remedy))
-    return PanopticFile(path, categories, tuple(records.values()), images, coco.others(content, coco.TABLES))
+    infos = (info for record in records.values() for info in record.segments_info)
+    unread = (
+        *coco.strange_keys(annotations, ANNOTATION_KEYS),
+        *coco.strange_keys(infos, SEGMENT_KEYS),
+        *coco.strange_keys(content["categories"], coco.CATEGORY_KEYS),
+    )
+    return PanopticFile(path, categories, tuple(records.values()), images, coco.others(content, coco.TABLES), unread)
 
 
 @files.no_garbage_collection()

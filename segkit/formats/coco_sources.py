@@ -25,8 +25,8 @@ from segkit.structures import (
     segmentation_to_rle,
 )
 
-SEGMENT_KEYS = {"id", "category_id", "isthing", "iscrowd", "area", "bbox", "score"}
 OVERLAPS = ("small_on_top", "later_on_top")  # who has the pixels that several masks hold
+UNREAD = "keys of annotations and categories that are not read"
 
 
 class CocoPanopticSource(Source):
@@ -42,10 +42,9 @@ class CocoPanopticSource(Source):
         self._records = {record.image_id: record for record in file.records}
         self.images = tuple(_image(file.images[record.image_id]) for record in file.records)
         self.info, unwritable = coco.writable(file.info)
-        segment_keys = set[str]().union(*(info for record in file.records for info in record.segments_info))
         self.skipped = (
             *unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
-            *unused(file.path, "keys of segments that are not read", sorted(segment_keys - SEGMENT_KEYS)),
+            *unused(file.path, UNREAD, file.unread),
         )
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
@@ -75,7 +74,10 @@ class CocoInstancesSource(Source):
             self._annotations[annotation["image_id"]].append(annotation)
         self.images = tuple(map(_image, file.images))
         self.info, unwritable = coco.writable(file.info)
-        self.skipped = unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable)
+        self.skipped = (
+            *unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
+            *unused(file.path, UNREAD, file.unread),
+        )
 
     def segmentation(self, image: SourceImage) -> PanopticSegmentation:
         return panoptic_of_annotations(self.annotations(image), image.size_hw, self.overlap)

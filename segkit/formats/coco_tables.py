@@ -24,6 +24,7 @@ MAX_LISTED = 5  # ids in one message
 MISSING = object()
 TABLES = ("images", "annotations", "categories")
 IMAGE_KEYS = ("id", "file_name", "height", "width")
+CATEGORY_KEYS = ("id", "name", "isthing", "color", "supercategory")
 MAX_DEPTH = 64  # of lists and objects in each other that are written again
 
 
@@ -133,6 +134,11 @@ def check_pixels(height: int, width: int, where: object) -> None:
     if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:
         most = f"at most {2 * Image.MAX_IMAGE_PIXELS} pixels"
         raise DatasetError(f"expected {most}, got {height} x {width}", where=where, remedy="cut the image into tiles")
+
+
+def strange_keys(entries: Iterable[Mapping[str, Any]], known: Collection[str]) -> list[str]:
+    """The keys of all entries beside the known ones, sorted."""
+    return sorted(set[str]().union(*entries) - {*known})
 
 
 def others(entry: Mapping[str, Any], known: Collection[str]) -> Entry:

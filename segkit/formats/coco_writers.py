@@ -13,11 +13,10 @@ from segkit.formats.coco_tables import Entry, Place, check_inside, listed, other
 from segkit.formats.derive import coco_annotations
 from segkit.formats.image_files import picture_in
 from segkit.formats.source import AS_GIVEN, SourceImage
-from segkit.formats.writer import Writer, checked_areas, empty_losses, overlap_losses, score_losses
+from segkit.formats.writer import ANNOTATION_KEYS, Writer, annotation_losses, checked_areas, empty_losses, score_losses
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 
 PICTURES = "images"  # folder below the root
-ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", AS_GIVEN}
 Annotations = list[dict[str, Any]] | None
 
 
@@ -42,9 +41,7 @@ class PanopticFilesWriter(Writer):
         extra, told = _written_extras(image.extra, "the image")
         self._writer.add(image.image_id, image.file_name, segmentation, extra)
         told += empty_losses(segmentation.segments, areas_px)
-        strange = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
-        told += [f"annotations: the keys {listed(strange)} cannot be held"] if strange else []
-        return [*told, *overlap_losses(annotations, image.size_hw)]
+        return [*told, *annotation_losses(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the JSON."""

@@ -11,7 +11,7 @@ from segkit.formats import image_files, label_maps
 from segkit.formats.coco_tables import Place, check_inside, listed
 from segkit.formats.derive import relabel
 from segkit.formats.source import SourceImage
-from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
+from segkit.formats.writer import Writer, annotation_losses, checked_areas, score_losses
 from segkit.structures import (
     CategorySet,
     ConfigError,
@@ -79,7 +79,7 @@ class InstanceMapWriter(Writer):
         values = {s.segment_id: value for value, s in enumerate(objects, 1)}
         label_maps.write(self._labels / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
         self._names.add(name)
-        return [*self._losses(segmentation, areas_px), *overlap_losses(annotations, image.size_hw)]
+        return [*self._losses(segmentation, areas_px), *annotation_losses(annotations, image.size_hw)]
 
     def _losses(self, segmentation: PanopticSegmentation, areas_px: dict[int, int]) -> list[str]:
         lines = [line for s in segmentation.segments if (line := self._loss(s, areas_px))]

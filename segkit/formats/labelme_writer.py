@@ -17,7 +17,7 @@ from segkit.formats import files, image_files, labelme_shapes
 from segkit.formats.coco_tables import Entry
 from segkit.formats.labelme_files import SUFFIX
 from segkit.formats.source import SourceImage
-from segkit.formats.writer import Writer, checked_areas, score_losses
+from segkit.formats.writer import Writer, checked_areas, key_losses, score_losses
 from segkit.structures import (
     MAX_SEGMENT_ID,
     VOID,
@@ -77,7 +77,7 @@ class LabelmeWriter(Writer):
             layers = layers if whole is None else [*whole, *(layer for layer in layers if not layer.isthing)]
         files.dump_json(self.root / f"{name}{SUFFIX}", self._content(image, layers))
         self._names.add(name)
-        return [*losses, *score_losses(segmentation.segments), *self._stuff_losses(layers)]
+        return [*losses, *key_losses(annotations), *score_losses(segmentation.segments), *self._stuff_losses(layers)]
 
     def _stuff_losses(self, layers: Sequence[_Layer]) -> list[str]:
         """The line on the stuff, with the first image that has some."""

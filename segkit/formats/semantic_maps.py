@@ -16,7 +16,7 @@ from segkit.formats.map_pairs import find_pairs
 from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.splits import Split
 from segkit.formats.telling import unused
-from segkit.formats.writer import Writer, checked_areas, empty_losses, overlap_losses, score_losses
+from segkit.formats.writer import Writer, annotation_losses, checked_areas, empty_losses, score_losses
 from segkit.structures import (
     IGNORE_LABEL,
     VOID,
@@ -121,7 +121,7 @@ class SemanticMapWriter(Writer):
         crowds = sum(s.iscrowd for s in segmentation.segments)
         told += [f"{crowds} crowds are their class"] if crowds else []
         told += [*empty_losses(segmentation.segments, areas_px), *score_losses(segmentation.segments)]
-        return [*told, *overlap_losses(annotations, image.size_hw)]
+        return [*told, *annotation_losses(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the names."""

@@ -18,7 +18,7 @@ from segkit.formats.pictures import PICTURE_SUFFIXES
 from segkit.formats.png import CHANNEL
 from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.telling import attempt, unused
-from segkit.formats.writer import Writer, checked_areas, empty_losses, overlap_losses, score_losses
+from segkit.formats.writer import Writer, annotation_losses, checked_areas, empty_losses, score_losses
 from segkit.structures import VOID, CategorySet, DatasetError, PanopticSegmentation, Segment
 
 MASKS, PICTURES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
@@ -105,7 +105,7 @@ class TwoChannelWriter(Writer):
         told = empty_losses(segmentation.segments, areas_px)
         crowds = sum(s.iscrowd for s in segmentation.segments)
         told += [f"{crowds} crowds become objects"] if crowds else []
-        return [*told, *score_losses(segmentation.segments), *overlap_losses(annotations, image.size_hw)]
+        return [*told, *score_losses(segmentation.segments), *annotation_losses(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the categories."""

@@ -34,7 +34,7 @@ from segkit.formats.voc_labels import (
     set_path,
     write_lines,
 )
-from segkit.formats.writer import Writer, checked_areas, overlap_losses, score_losses
+from segkit.formats.writer import Writer, annotation_losses, checked_areas, score_losses
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, Segment
 
 
@@ -93,7 +93,7 @@ class VOCWriter(Writer):
             _save(class_file, class_of.take(object_labels))
             _save(object_file, object_labels)
         self._image_ids[image_id] = None
-        return lost + overlap_losses(annotations, image.size_hw)
+        return lost + annotation_losses(annotations, image.size_hw)
 
     def picture_path(self, image: SourceImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""

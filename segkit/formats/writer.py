@@ -11,7 +11,7 @@ from typing import Any, ClassVar, TypeVar
 from pycocotools import mask as coco_mask
 
 from segkit.formats.coco_tables import listed
-from segkit.formats.source import SourceImage
+from segkit.formats.source import AS_GIVEN, SourceImage
 from segkit.structures import (
     VOID,
     CategorySet,
@@ -22,6 +22,9 @@ from segkit.structures import (
 )
 
 Self = TypeVar("Self", bound="Writer")
+
+
+ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", AS_GIVEN}
 
 
 class Writer(ABC):
@@ -93,11 +96,21 @@ def score_losses(segments: Sequence[Segment]) -> list[str]:
     return [f"scores cannot be held: {scored} segments have one"] if scored else []
 
 
-def overlap_losses(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
-    """The line on masks of COCO annotations that overlap, which a map cannot hold; none where no two of them do.
+def annotation_losses(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
+    """Lines on what a map cannot hold of COCO annotations: masks that overlap, and keys of their own; else none.
 
     A pixel counts once for each mask but one that holds it. Counted in run lengths: no mask is decoded.
     """
+    return [*key_losses(annotations), *_overlap_losses(annotations, size_hw)]
+
+
+def key_losses(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    """The line on keys of COCO annotations that no other layout has; none where there are none."""
+    strange = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
+    return [f"annotations: the keys {listed(strange)} cannot be held"] if strange else []
+
+
+def _overlap_losses(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
     masks = [segmentation_to_rle(annotation["segmentation"], size_hw) for annotation in annotations or ()]
     if len(masks) < 2:
         return []

@@ -17,7 +17,7 @@ from segkit.formats.coco_panoptic import PanopticWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter
 from segkit.formats.label_maps import read as read_labels
-from segkit.formats.registry import SOURCES, WRITERS, open_source
+from segkit.formats.registry import SOURCES, WRITERS, open_source, open_writer
 from segkit.formats.semantic_maps import SemanticMapWriter
 from segkit.formats.source import SourceImage
 from segkit.structures import (
@@ -226,3 +226,18 @@ def test_licences_are_kept_between_cocos_layouts_and_told_elsewhere(
     assert (written["licenses"], written["images"][0]["license"]) == (content["licenses"], 4)
     assert main([*arguments, "--to", "two-channel-png", "--output", f"{tmp_path}/t"]) == 0
     assert "keys of the dataset and its images: 'license', 'licenses'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("to", ["coco-panoptic", "voc", "labelme", "two-channel-png", "instance-maps", "semantic-maps"])
+def test_keys_of_annotations_are_told_where_they_are_lost(tmp_path: Path, to: str) -> None:
+    source = panoptic(tmp_path)
+    with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
+        writer.add(source.images[0], TRUTH)
+    content = json.loads((tmp_path / "instances.json").read_text())
+    content["annotations"][0]["caption"] = "a cat"
+    content["categories"][0]["skeleton"] = [[1, 2]]
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    found = CocoInstancesSource(tmp_path / "instances.json", tmp_path / "images")
+    losses = convert(found, open_writer(to, tmp_path / "out", found.categories, {}))
+    assert "annotations: the keys 'caption' cannot be held" in [loss.what for loss in losses]
+    assert found.skipped[-1].endswith("1 keys of annotations and categories that are not read: 'skeleton'")

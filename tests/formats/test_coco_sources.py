@@ -142,5 +142,5 @@ def test_what_else_a_panoptic_json_says(tmp_path: Path) -> None:
     assert (source.images[0].extra, source.info) == (EXTRAS, {"licenses": []})
     assert [line.removeprefix(f"{tmp_path / 'p.json'}: ") for line in source.skipped] == [
         "1 keys whose value JSON cannot hold (NaN, say): 'bad'",
-        "1 keys of segments that are not read: 'mine'",
+        "1 keys of annotations and categories that are not read: 'mine'",
     ]
