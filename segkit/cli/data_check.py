@@ -233,7 +233,7 @@ def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll)
     if layout == PANOPTIC:
         copy, masks, lines = repair_panoptic(json_path, Path(options["masks"]), images, output, run_all)
         return lines, _check(layout, {**options, "json": copy, "masks": masks}, None, run_all)
-    copy, lines = repair_instances(json_path, output, run_all)
+    copy, lines = repair_instances(json_path, images, output, run_all)
     return lines, _check(layout, {**options, "json": copy}, None, run_all)
 
 

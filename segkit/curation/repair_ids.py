@@ -24,12 +24,12 @@ class Ids:
 
     @classmethod
     def of_table(cls, entries: list[Any], types: tuple[type, ...], asking: Iterable[Any], key: str) -> Ids:
-        """The `id` of the entries. They are not complete where one is damaged, or where `key` of no object in `asking`
-        is one of them: then the tables are not of one dataset."""
+        """The `id` of the entries. They are not complete where one is damaged, there twice, or `key` of no object in
+        `asking`: it may be mistyped, and be meant by what asks for an unknown one."""
         found = [key_of(entry, "id") for entry in entries]
         ids = cls(frozenset(i for i in found if i is not None and type(i) in types), False)
-        sound = all(type(i) in types for i in found)
-        return cls(ids.known, sound and any(key_of(ids.in_entry(entry, key), key) in ids.known for entry in asking))
+        asked = {key_of(ids.in_entry(entry, key), key) for entry in asking}
+        return cls(ids.known, len(ids.known) == len(found) and ids.known <= asked)
 
     def in_entry(self, entry: Any, key: str) -> Any:
         """The entry, `entry[key]` the id that it is, or is written as text or a float; as it is where it is none."""
@@ -43,10 +43,6 @@ class Ids:
     def lack(self, value: Any) -> bool:
         """Whether `value` is an id that surely is not among these: where they are all text, an integer may be one."""
         return self.complete and type(value) in self._types and value not in self.known
-
-    def without_strangers(self, entries: list[Any], key: str) -> list[Any]:
-        """The entries but those whose `key` is lacking here."""
-        return [entry for entry in entries if not self.lack(key_of(entry, key))]
 
     @cached_property
     def _types(self) -> set[type]:

@@ -16,7 +16,7 @@ from segkit.curation import pictures
 from segkit.curation.check_panoptic import PNG_SUFFIX
 from segkit.curation.check_tables import is_size
 from segkit.curation.findings import RunAll
-from segkit.curation.repair import Told, load
+from segkit.curation.repair import Told, load, name_in, of_size
 from segkit.curation.repair_ids import Ids, agreed, key_of
 from segkit.curation.repair_segments import SegmentRepair, recounted
 from segkit.formats import coco_tables as coco
@@ -24,7 +24,7 @@ from segkit.formats import files, png
 from segkit.formats.coco_tables import Entry, ImageId
 from segkit.structures import VOID, DatasetError, IdRuns, extents_of_runs
 
-NO_ANNOTATION = "dropped", "images", "they have no annotation"
+NO_ANNOTATION = "id {} is the image_id of no annotation"
 OTHER_SIZE = "left", "images", "as they are, for their PNG is of another size: is it that of another image?"
 NOT_NAMED = "left out", "PNGs", "no annotation that stays names them"
 
@@ -41,9 +41,10 @@ def repair_panoptic(
     PNG lacks or another has, too, gets the one id there that has no segment and its area and box. Sizes become those
     on which PNG and image agree, palette and RGBA PNGs RGB.
 
-    What cannot be known stays as it is: segments whose ids are of a wrong type, or that a damaged table may have, and
-    with its PNG all of an image whose PNG is of another size, has pixels without segment while the JSON has segments
-    without pixels, or has not half of the ids in common with the JSON.
+    What cannot be known stays as it is: whose ids are of a wrong type, or unknown in a table that has a damaged one,
+    one twice, or one that nothing refers to, which may be mistyped; and with its PNG all of an image whose PNG is of
+    another size, has pixels without segment while the JSON has segments without pixels, has not half of the ids in
+    common with the JSON, or of most segments neither the area nor the box.
 
     The originals are only read. DatasetError where the JSON cannot be read or is of another kind, or `output` is not
     empty or cannot be written; nothing is left there then.
@@ -65,7 +66,7 @@ def repair_panoptic(
             mended.append(one.annotation)
             if one.size_hw:
                 sizes[key_of(one.annotation, "image_id")] = one.size_hw
-        content["images"] = [_of_size(image, sizes.get(key_of(image, "id"))) for image in content["images"]]
+        content["images"] = [of_size(image, sizes.get(key_of(image, "id"))) for image in content["images"]]
         told[NOT_NAMED] += len(pictures.orphans(masks, [*repair.names], "png-orphan", PNG_SUFFIX))
         files.dump_json(folder / json_path.name, {**content, "annotations": mended})
     return output / json_path.name, output / folder_name, told.lines()
@@ -75,9 +76,7 @@ def _annotated(content: Entry, told: Told) -> list[Any]:
     annotations, images = content["annotations"], content["images"]
     asked = [{"id": key_of(annotation, "image_id")} for annotation in annotations]
     image_ids = Ids.of_table(asked, coco.IMAGE_ID, images, "id")
-    kept = image_ids.without_strangers(images, "id")
-    told[NO_ANNOTATION] += len(images) - len(kept)
-    return kept
+    return [image for image in images if not told.is_stranger(image_ids, image, "id", "images", NO_ANNOTATION)]
 
 
 @dataclass(frozen=True)
@@ -110,12 +109,12 @@ class _Repair:
         stuff = frozenset(category_id for category_id, (isthing,) in isthing_of.items() if isthing in (0, False))
         segments = SegmentRepair(Ids.of_table(categories, coco.INTEGER, infos, "category_id"), stuff)
         entries = agreed(content["images"], ("height", "width", "file_name"))
-        names = Counter(name for name in (_name_in(annotation) for annotation in annotations) if name)
+        names = Counter(name for name in (name_in(annotation) for annotation in annotations) if name)
         return cls(masks, copies, images, entries, names, segments)
 
     def annotation(self, annotation: Any) -> _Repaired:
         """The repaired annotation; its PNG is written. One whose PNG does not decode stays as it is."""
-        name = _name_in(annotation)
+        name = name_in(annotation)
         if name is None or not os.path.isfile(self.masks / name):
             return _Repaired(annotation)
         source, target = self.masks / name, self.copies / name
@@ -150,31 +149,14 @@ class _Repair:
         height, width, name = self.entries.get(image_id, (None,) * 3) if image_id is not None else (None,) * 3
         if (height, width) == size_hw:
             return True, None
-        inside = _name_in({"file_name": name})
+        inside = name_in({"file_name": name})
         found = pictures.look_at(self.images / inside, "").size_hw if inside else None
         if found is None:
             return not is_size(height, width), None
         return found == size_hw, size_hw
 
 
-def _name_in(entry: Any) -> str | None:
-    """The file name in the entry, where it is one inside a folder."""
-    name = entry.get("file_name") if type(entry) is dict else None
-    if type(name) is not str:
-        return None
-    try:
-        coco.check_inside(name, "file_name", "")
-        name.encode()
-    except (DatasetError, UnicodeEncodeError):
-        return None
-    return os.path.normpath(name)
-
-
 def _relabelled(runs: IdRuns, value_of: Mapping[int, int]) -> IdRuns:
     ids, places = np.unique(runs.ids, return_inverse=True)
     values = np.array([value_of.get(i, VOID) for i in ids.tolist()], dtype=np.int32)
     return IdRuns(runs.size_hw, runs.starts, values[places] if len(ids) else runs.ids)
-
-
-def _of_size(entry: Any, size_hw: tuple[int, int] | None) -> Any:
-    return {**entry, "height": size_hw[0], "width": size_hw[1]} if size_hw else entry

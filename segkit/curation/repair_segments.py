@@ -67,8 +67,8 @@ class SegmentRepair:
                 kept.append(info)
             elif segment_id not in found:
                 told[NO_PIXEL] += 1
-            elif self.category_ids.lack(category_id):
-                told["dropped", "segments", f"{NO_CATEGORY}; their pixels are void"] += 1
+            elif told.is_stranger(self.category_ids, info, "category_id", "segments", NO_CATEGORY):
+                continue
             elif category_id is not None and category_id in self.stuff and info.get("iscrowd", 0) in (0, False):
                 value_of[segment_id] = first.setdefault(category_id, segment_id)
                 if value_of[segment_id] == segment_id:
@@ -97,7 +97,7 @@ def _refusal(infos: list[Any], found: Mapping[int, Extent]) -> tuple[str, str, s
         return FOREIGN
     stated = [(info, found[info["id"]]) for info in infos if _id_of(info) in found and _shape_of(info) is not None]
     misfits = sum(not _is_near(info, extent) for info, extent in stated)
-    return FOREIGN if misfits > 1 and misfits > len(stated) / 2 else None
+    return FOREIGN if misfits > len(stated) / 2 else None
 
 
 def _with_ids(infos: list[Any], found: Mapping[int, Extent]) -> list[Any]:

@@ -130,11 +130,12 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 def saved_classes(weights: str) -> tuple[CategorySet | None, str]:
     """The categories in a checkpoint of segkit's training, None in other weights; and what its semantic channels mean,
-    see CategorySet.semantic_space: "one" where nothing says so."""
+    see CategorySet.semantic_space: where nothing says so "one", or without things "per_class"."""
     saved = load_torch(PathManager.get_local_path(weights)).get("segkit") if weights.endswith(".pth") else None
     if not isinstance(saved, dict):
         return None, "one"
-    return CategorySet.from_coco(saved["categories"], weights), saved.get("thing_channels", "one")
+    categories = CategorySet.from_coco(saved["categories"], weights)
+    return categories, saved.get("thing_channels", "one" if categories.things else "per_class")
 
 
 def _zoo_form(data: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_a_link_to_an_empty_folder_is_filled(tmp_path: Path) -> None:
     assert copy.json_path.samefile(tmp_path / "real/panoptic.json")
     (tmp_path / "dead").symlink_to("nowhere")
     with pytest.raises(DatasetError, match="empty or new folder"):
-        repair_instances(instances(tmp_path / "more").json_path, tmp_path / "dead", map)
+        repair_instances(instances(tmp_path / "more").json_path, tmp_path, tmp_path / "dead", map)
 
 
 def test_a_json_of_another_kind_or_nested_too_deep_is_refused_by_name(tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_a_json_of_another_kind_or_nested_too_deep_is_refused_by_name(tmp_path: 
     with pytest.raises(DatasetError, match=r"instances\.json: expected a panoptic JSON, this is instances"):
         repair_panoptic(things.json_path, scenes.masks, scenes.images, tmp_path / "copy", map)
     with pytest.raises(DatasetError, match=r"panoptic\.json: expected an? instances JSON, this is panoptic"):
-        repair_instances(scenes.json_path, tmp_path / "copy", map)
+        repair_instances(scenes.json_path, scenes.images, tmp_path / "copy", map)
     text = things.json_path.read_text()
     things.json_path.write_text(text[:-1] + ', "deep": ' + "[" * 900 + "]" * 900 + "}")
     with pytest.raises(DatasetError) as caught:
-        repair_instances(things.json_path, tmp_path / "copy", map)
+        repair_instances(things.json_path, things.images, tmp_path / "copy", map)
     assert str(caught.value).startswith(f"{things.json_path}: ")
     assert ".tmp" not in str(caught.value)
     assert not (tmp_path / "copy").exists()
@@ -144,7 +144,7 @@ def test_many_annotations_of_one_id_take_no_longer_than_as_many_others(tmp_path:
     many = [{**first, "id": 1, "segmentation": "none", "number": i // 2} for i in range(20_000)]
     data.store({**content, "annotations": many})
     start = time.process_time()
-    copy, told = repair_instances(data.json_path, tmp_path / "copy", map)
+    copy, told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
     assert time.process_time() - start < 5
     assert len(Broken(copy, *data[1:]).load()["annotations"]) == 10_000
     assert told == ["dropped 10000 of the annotations: each is a copy of an earlier one"]
@@ -176,7 +176,7 @@ def test_instances(tmp_path: Path, fault) -> None:
     change(content, content["annotations"][0], content["annotations"][1])
     data.store(content)
     before = content_of(tmp_path / "data")
-    copy, _told = repair_instances(data.json_path, tmp_path / "copy", map)
+    copy, _told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
     assert content_of(tmp_path / "data") == before
     left = {f.code for f in check_instances(copy, data.images, map)}
     assert left - {"rle-size"} <= ({expected} & INSTANCES_LEFT)
@@ -190,9 +190,9 @@ def test_masks_of_instances_are_cut_off_and_the_nameless_numbered(tmp_path: Path
     first.update(segmentation=[[4, 1, 24, 1, 24, 2, 4, 2]], area=20, bbox=[4, 1, 20, 1])
     del first["id"], crowd["id"]
     data.store(content)
-    first, crowd = Broken(repair_instances(data.json_path, tmp_path / "copy", map)[0], *data[1:]).load()["annotations"][
-        :2
-    ]
+    first, crowd = Broken(repair_instances(data.json_path, data.images, tmp_path / "copy", map)[0], *data[1:]).load()[
+        "annotations"
+    ][:2]
     assert (first["area"], first["bbox"], first["id"], crowd["id"]) == (4, [4, 1, 4, 1], 1, 2)
     assert first["segmentation"]["size"] == [6, 8]
 
@@ -206,4 +206,6 @@ def test_a_dataset_without_fault_is_copied_as_it_is(tmp_path: Path) -> None:
         path.read_bytes() for path in sorted(data.masks.iterdir())
     ]
     data = instances(tmp_path / "more")
-    assert Broken(repair_instances(data.json_path, tmp_path / "b", map)[0], *data[1:]).load() == data.load()
+    assert (
+        Broken(repair_instances(data.json_path, data.images, tmp_path / "b", map)[0], *data[1:]).load() == data.load()
+    )

@@ -144,14 +144,14 @@ def test_faults_of_instances(picked: list[int]) -> None:
                 continue
         data.store(content)
         images, parts = suspects(check_instances(data.json_path, data.images, map))
-        copy, _told = repair_instances(data.json_path, Path(name) / "copy", map)
+        copy, _told = repair_instances(data.json_path, data.images, Path(name) / "copy", map)
         kept = [*map(values_of, Broken(copy, data.masks, data.images).load()["annotations"])]
         for annotation in content["annotations"]:
             if not isinstance(annotation, dict) or str(annotation["image_id"]) in images or "id" not in annotation:
                 continue
             if (str(annotation["image_id"]), str(annotation["id"])) not in parts:
                 assert values_of(annotation) in kept
-        again, _told = repair_instances(copy, Path(name) / "again", map)
+        again, _told = repair_instances(copy, data.images, Path(name) / "again", map)
         assert again.read_bytes() == copy.read_bytes()
 
 
@@ -178,7 +178,7 @@ def test_junk_anywhere_is_repaired_or_refused_with_a_clear_error(tmp_path: Path)
             output = tmp_path / f"{number} {index}"
             try:
                 if number:
-                    repair_instances(data.json_path, output, map)
+                    repair_instances(data.json_path, data.images, output, map)
                 else:
                     repair_panoptic(*data, output, map)
             except DatasetError:
