@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         with progress_bar("fix") as progress:
             lines, left = _fix(args.layout, options, args.fix, _runner(args.workers, progress))
         print(f"{args.fix}: a repaired copy; of it:", *(lines or ["nothing was lost"]), sep="\n  ")
-        _print(left)
+        _print(left, fixed=True)
     return int(findings.has_errors())
 
 
@@ -237,8 +237,8 @@ def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll)
     return lines, _check(layout, {**options, "json": copy}, None, run_all)
 
 
-def _print(findings: Findings) -> None:
-    """The findings by code, errors first, a few of each, and how many there are."""
+def _print(findings: Findings, fixed: bool = False) -> None:
+    """The findings by code, errors first, a few of each, and how many there are; fixed: by --fix, as far as it can."""
     from segkit.curation.findings import RULES
 
     def order(finding: Any) -> tuple[int, str]:
@@ -246,7 +246,8 @@ def _print(findings: Findings) -> None:
 
     for code, group in groupby(sorted(findings, key=order), key=lambda finding: finding.code):
         found, rule = [*group], RULES[code]
-        print(f"{rule.severity} {code} ({len(found)}): {rule.meaning}; {rule.remedy}")
+        remedies = [part for part in rule.remedy.split("; ") if not fixed or "--fix" not in part]
+        print(f"{rule.severity} {code} ({len(found)}): {rule.meaning}; {'; '.join(remedies) or 'left for you'}")
         for finding in found[:MOST_SHOWN]:
             print(f"  {finding.place}: {finding.message}")
         if len(found) > MOST_SHOWN:

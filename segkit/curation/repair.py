@@ -20,7 +20,7 @@ INTEGERS = {"images": ("height", "width"), "categories": ("isthing",), "annotati
 COPIES = "each is a copy of an earlier one"
 NO_IMAGE = "image_id {} is not in `images`"
 NO_CATEGORY = "category_id {} is not in `categories`"
-MISTYPED = ", where an id may be mistyped: it is damaged, there twice, or nothing refers to it"
+MISTYPED = ", yet an id there may be mistyped: one is damaged, twice, or that of nothing"
 MOST_NAMED = 5  # ids in a line
 
 

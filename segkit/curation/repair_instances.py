@@ -28,7 +28,7 @@ RESIZED = "corrected", "images", "height and width are now those of the picture,
 UNSETTLED = (
     "left",
     "images",
-    "with their masks as they are, for these fit neither entry nor picture",
+    "with their masks as they are, for neither entry nor picture surely has the size of these",
 )
 
 

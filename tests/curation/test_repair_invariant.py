@@ -21,7 +21,8 @@ from segkit.formats import coco_panoptic
 from segkit.structures import DatasetError
 
 from . import test_check_instances, test_check_panoptic
-from .samples import CROWD, GRASS, PERSON, SKY, Broken, instances, panoptic, scene
+from .samples import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, instances, panoptic, scene
+from .test_repair_ids import WRONG_IDS
 
 PLANTS = [(name, plant) for name, _expected, plant in test_check_panoptic.FAULTS]
 CHANGES = [change for _expected, change in test_check_instances.FAULTS]
@@ -153,6 +154,43 @@ def test_faults_of_instances(picked: list[int]) -> None:
                 assert values_of(annotation) in kept
         again, _told = repair_instances(copy, data.images, Path(name) / "again", map)
         assert again.read_bytes() == copy.read_bytes()
+
+
+TABLES = st.lists(st.sampled_from([change for change, _panoptic, _instances in WRONG_IDS.values()]), max_size=3)
+SIZES = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["height", "width"]), st.integers(-1, 20)), max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=TABLES, sizes=SIZES)
+def test_wrong_ids_and_sizes_in_the_tables_cost_nothing(changes, sizes) -> None:
+    """Nothing is wrong with annotations, PNGs and pictures, so that all are as they were."""
+    for make, fix in ((panoptic, fix_panoptic), (instances, fix_instances)):
+        with tempfile.TemporaryDirectory() as name:
+            data = make(Path(name) / "data")
+            content = data.load()
+            for change in changes:
+                change(content)
+            for index, key, value in sizes:
+                content["images"][index][key] = value
+            data.store(content)
+            copy = fix(data, Path(name) / "copy")
+            assert copy.load()["annotations"] == content["annotations"]
+            assert {image["id"] for image in copy.load()["images"]} == {image["id"] for image in content["images"]}
+            again = fix(copy, Path(name) / "again")
+            assert again.json_path.read_bytes() == copy.json_path.read_bytes()
+            if make is panoptic:
+                assert [copy.png(i).read_bytes() for i in range(IMAGES)] == [
+                    data.png(i).read_bytes() for i in range(IMAGES)
+                ]
+
+
+def fix_panoptic(data: Broken, folder: Path) -> Broken:
+    json_path, masks, _told = repair_panoptic(*data, folder, map)
+    return Broken(json_path, masks, data.images)
+
+
+def fix_instances(data: Broken, folder: Path) -> Broken:
+    return Broken(repair_instances(data.json_path, data.images, folder, map)[0], data.masks, data.images)
 
 
 def values_of(annotation: Any) -> Any:

@@ -206,7 +206,9 @@ def test_of_an_image_with_two_sizes_no_mask_is_cut_off(tmp_path: Path) -> None:
     data.store(content)
     copy, told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
     assert Broken(copy, data.masks, data.images).load() == content
-    assert told == ["left 1 of the images: with their masks as they are, for these fit neither entry nor picture"]
+    assert told == [
+        "left 1 of the images: with their masks as they are, for neither entry nor picture surely has the size of these"
+    ]
 
 
 def test_all_that_is_dropped_is_told(tmp_path: Path) -> None:
