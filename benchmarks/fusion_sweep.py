@@ -24,6 +24,7 @@ from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_inst
 from detectron2.structures import Instances
 
 from segkit.formats import coco_panoptic, head_outputs
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.head_outputs import SavedImage
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import paste
@@ -68,7 +69,7 @@ def write(folder: Path, images: int, count: int) -> tuple[Path, Path]:
     """Saved outputs, and as truth a fusion of them that is moved a little."""
     rng, saved = np.random.default_rng(0), []
     truth_json = folder / "truth.json"
-    with coco_panoptic.PanopticWriter(truth_json, folder / "truth", CATEGORIES) as writer:
+    with PanopticWriter(truth_json, folder / "truth", CATEGORIES) as writer:
         for image_id in range(images):
             one = outputs(count, rng)
             head_outputs.write_image(folder / "saved", f"{image_id}.npz", one, 0)

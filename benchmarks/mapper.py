@@ -34,7 +34,8 @@ from segkit.data.catalog import Dataset
 from segkit.data.mapper import SegkitMapper
 from segkit.data.panoptic_dataset import load_coco_panoptic
 from segkit.data.truth import read_segmentation
-from segkit.formats import coco_panoptic, label_maps
+from segkit.formats import label_maps
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.derive import coco_annotations, semantic_map
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
@@ -62,7 +63,7 @@ def main() -> None:
 def make_dataset(folder: Path, images: int) -> Dataset:
     rng = np.random.default_rng(0)
     (folder / "images").mkdir()
-    with coco_panoptic.PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
+    with PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
         for image_id in range(images):
             segmentation = paint(rng)
             noise = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)

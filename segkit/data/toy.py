@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.toy_scenes import CATEGORIES, scene
-from segkit.formats import coco_instances, coco_panoptic, derive, png
+from segkit.formats import coco_instances, derive, png
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.structures import DatasetError
 
 __all__ = ["CATEGORIES", "scene", "write_dataset"]
@@ -65,7 +66,7 @@ def _write(
 ) -> None:
     entries: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with coco_panoptic.PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
+    with PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
         for image_id in range(1, images + 1):
             pixels, segmentation = scene(seed, image_id - 1, size_hw)
             file_name = f"{image_id:012}.png"

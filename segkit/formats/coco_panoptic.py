@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path, PurePath
-from types import MappingProxyType, TracebackType
 from typing import Any, NoReturn
 
 import numpy as np
@@ -187,9 +186,20 @@ def png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str]:
     names: dict[ImageId, str] = {}
     taken: set[str] = set()
     for image_id, file_name in images:
-        names[image_id] = _free_name(file_name, taken)
+        names[image_id] = free_name(file_name, taken)
         taken.add(names[image_id])
     return names
+
+
+def free_name(file_name: str, taken: Collection[str]) -> str:
+    """The PNG of an image: its stem; where that is taken, the folders in front too, joined by "_", then the suffix too,
+    then a number."""
+    pure = PurePath(file_name)
+    folders = pure.relative_to(pure.anchor).parent.parts
+    whole = "_".join([*folders, pure.name])
+    numbered = (f"{whole}_{number}" for number in count(len(taken)))
+    names = chain((pure.stem, "_".join([*folders, pure.stem]), whole), numbered)
+    return next(f"{name}.png" for name in names if f"{name}.png" not in taken)
 
 
 def annotation_of(image_id: ImageId, png_name: str, segmentation: PanopticSegmentation) -> Entry:
@@ -222,67 +232,6 @@ def write_json(
     """
     tables = {"images": [*images], "annotations": [*annotations], "categories": categories.to_coco()}
     files.dump_json(Path(json_path), {**(info or {}), **tables})
-
-
-class PanopticWriter:
-    """Writes a dataset, or predictions, one image at a time: each PNG at once, the JSON at the end of the `with` block.
-
-    On an exception no JSON is written, and one of an earlier run stays as it was. info: what else the JSON is to hold,
-    by key; to be set before the end of the block.
-    """
-
-    info: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, json_path: str | Path, png_folder: str | Path, categories: CategorySet) -> None:
-        self.json_path = Path(json_path)
-        self.png_folder = Path(png_folder)
-        self.categories = categories
-        self._images: dict[ImageId, Entry] = {}
-        self._annotations: dict[str, Entry] = {}  # by png_name
-
-    def __enter__(self) -> PanopticWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-
-    def add(
-        self,
-        image_id: ImageId,
-        file_name: str,
-        segmentation: PanopticSegmentation,
-        extra: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Writes the image's PNG and remembers its annotation.
-
-        file_name: of the image, relative to the image folder. The PNG has its stem; where another image has that stem,
-        the folders in front too, joined by "_", then the suffix too, then a number. Segments have the dataset's
-        category ids. extra: what else the JSON is to say of the image, by key.
-        Raises DatasetError for an image that was added before or a name that climbs out; ValueError for an unknown
-        category, an id in the map that no segment has, or a score that is not finite.
-        """
-        unknown = {s.category_id for s in segmentation.segments if s.category_id not in self.categories}
-        if unknown:
-            raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
-        where = Place(self.json_path, image_id)
-        coco.check_inside(file_name, "file_name", where)
-        if image_id in self._images:
-            raise DatasetError("an image with this id was added before", where=where)
-        png_name = _free_name(file_name, self._annotations)
-        annotation = annotation_of(image_id, png_name, segmentation)
-        write_png(self.png_folder / png_name, segmentation.segment_ids)
-        height, width = segmentation.segment_ids.shape
-        own = {"id": image_id, "file_name": file_name, "height": height, "width": width}
-        self._images[image_id] = {**(extra or {}), **own}
-        self._annotations[png_name] = annotation
-
-    def finish(self) -> None:
-        """Write the JSON."""
-        images, annotations = [*self._images.values()], [*self._annotations.values()]
-        write_json(self.json_path, images, annotations, self.categories, self.info)
 
 
 def _refuse_instances(annotations: list[Entry], path: Path) -> None:
@@ -369,12 +318,3 @@ def _info(segment: Segment, extent: Extent) -> Entry:
     if not np.isfinite(segment.score):
         raise ValueError(f"score must be finite, got {segment.score} for segment {segment.segment_id}")
     return {**info, "score": float(segment.score)}
-
-
-def _free_name(file_name: str, taken: Collection[str]) -> str:
-    pure = PurePath(file_name)
-    folders = pure.relative_to(pure.anchor).parent.parts
-    whole = "_".join([*folders, pure.name])
-    numbered = (f"{whole}_{number}" for number in count(len(taken)))
-    names = chain((pure.stem, "_".join([*folders, pure.stem]), whole), numbered)
-    return next(f"{name}.png" for name in names if f"{name}.png" not in taken)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.formats import coco_instances
-from segkit.formats.coco_panoptic import PanopticWriter
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.coco_tables import Entry, Place, check_inside, listed, others, writable
 from segkit.formats.derive import coco_annotations
 from segkit.formats.image_files import picture_in

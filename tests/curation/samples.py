@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from segkit.formats import coco_instances, coco_panoptic
+from segkit.formats import coco_instances
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.derive import coco_annotations
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
@@ -76,7 +77,7 @@ def write_pictures(folder: Path) -> None:
 def panoptic(folder: Path) -> Broken:
     made = Broken(folder / "panoptic.json", folder / "masks", folder / "images")
     write_pictures(made.images)
-    with coco_panoptic.PanopticWriter(made.json_path, made.masks, CATEGORIES) as writer:
+    with PanopticWriter(made.json_path, made.masks, CATEGORIES) as writer:
         for index in range(IMAGES):
             writer.add(index, f"{index}.png", scene())
     return made

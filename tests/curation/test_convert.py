@@ -13,7 +13,7 @@ from PIL import Image
 
 from segkit.cli.main import main
 from segkit.curation.convert import Loss, convert, summary
-from segkit.formats.coco_panoptic import PanopticWriter
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter
 from segkit.formats.label_maps import read as read_labels

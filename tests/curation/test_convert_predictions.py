@@ -15,7 +15,7 @@ from segkit.curation.check_instances import check_instances
 from segkit.curation.check_panoptic import check_panoptic
 from segkit.curation.convert import convert
 from segkit.curation.findings import Findings
-from segkit.formats.coco_panoptic import PanopticWriter
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
 from segkit.formats.registry import WRITERS

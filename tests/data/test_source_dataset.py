@@ -12,7 +12,7 @@ from segkit.data.catalog import PANOPTIC_METRICS
 from segkit.data.mapper import read_image
 from segkit.data.source_dataset import load_source, source_picture
 from segkit.data.truth import InstanceTruth, read_segmentation
-from segkit.formats.coco_panoptic import PanopticWriter
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.structures import CategorySet, ConfigError, DatasetError, PanopticSegmentation
 from tests.curation.test_convert import CATEGORIES, TRUTH, panoptic, parts
 from tests.formats.samples import rectangles

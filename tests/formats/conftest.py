@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segkit.formats import coco_panoptic
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.structures import CategorySet
 
 from .samples import CATEGORIES, Dataset, first_image, second_image
@@ -18,7 +18,7 @@ def categories() -> CategorySet:
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
     made = Dataset(tmp_path / "panoptic.json", tmp_path / "panoptic")
-    with coco_panoptic.PanopticWriter(*made, CATEGORIES) as writer:
+    with PanopticWriter(*made, CATEGORIES) as writer:
         writer.add(11, "eleven.jpg", first_image())
         writer.add("twelve", "sub/twelve.jpg", second_image())
     return made

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.formats import coco_panoptic
-from segkit.formats.coco_panoptic import PanopticWriter
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.structures import MAX_SEGMENT_ID, CategorySet, DatasetError, PanopticSegmentation, Segment
 
 from .samples import CATEGORIES, JUNK, Dataset, files_below, first_image, second_image, spoil

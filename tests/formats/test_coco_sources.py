@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats import coco_instances, coco_panoptic
+from segkit.formats import coco_instances
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.coco_sources import (
     CocoInstancesSource,
     CocoPanopticSource,
@@ -78,7 +79,7 @@ def test_a_panoptic_dataset(tmp_path: Path) -> None:
     truth = PanopticSegmentation(
         np.array([[7, 7, 0], [300, 300, 300]], np.int32), (Segment(7, 3, True, 2), Segment(300, 9, False, 3))
     )
-    with coco_panoptic.PanopticWriter(tmp_path / "a.json", tmp_path / "a", CATEGORIES) as writer:
+    with PanopticWriter(tmp_path / "a.json", tmp_path / "a", CATEGORIES) as writer:
         writer.add("x", "x.png", truth)
     picture(tmp_path / "images" / "x.png", (2, 3))
     source = CocoPanopticSource(tmp_path / "a.json", tmp_path / "a", tmp_path / "images")
@@ -132,7 +133,7 @@ def test_what_else_an_instances_json_says(tmp_path: Path) -> None:
 
 
 def test_what_else_a_panoptic_json_says(tmp_path: Path) -> None:
-    with coco_panoptic.PanopticWriter(tmp_path / "p.json", tmp_path, CATEGORIES) as writer:
+    with PanopticWriter(tmp_path / "p.json", tmp_path, CATEGORIES) as writer:
         writer.add(1, "x.jpg", PanopticSegmentation(np.ones((1, 2), np.int32), (Segment(1, 3, True, 2),)), EXTRAS)
         writer.info = {"licenses": []}
     content = json.loads((tmp_path / "p.json").read_text())

@@ -18,6 +18,7 @@ from PIL import Image
 
 from segkit.curation.findings import RULES
 from segkit.formats import coco_panoptic
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
 from segkit.structures import DatasetError, PanopticSegmentation, Segment, mask_to_rle
 
@@ -301,7 +302,7 @@ def test_a_min_score_that_is_no_number(tmp_path: Path, min_score: Any) -> None:
 
 def panoptic(folder: Path, *predicted: PanopticSegmentation, **options: Any) -> PanopticPredictionsSource:
     """Images 0.png, 1.png, ... with these predictions."""
-    with coco_panoptic.PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
+    with PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
         for image_id, segmentation in enumerate(predicted):
             writer.add(image_id, f"sub/{image_id}.png", segmentation)
     return PanopticPredictionsSource(folder / "p.json", folder / "p", folder / "images", **options)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats import coco_panoptic, label_maps
+from segkit.formats import label_maps
+from segkit.formats.coco_panoptic_writer import PanopticWriter
 from segkit.metrics import SemanticIoU
 from segkit.scoring import label_sources
 from segkit.scoring.semantic import score_semantic
@@ -137,7 +138,7 @@ def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
 @pytest.fixture
 def panoptic(tmp_path):
     """A panoptic JSON of the same truth: every class two segments, its upper and its lower half."""
-    with coco_panoptic.PanopticWriter(tmp_path / "truth.json", tmp_path / "truth", CATEGORIES) as writer:
+    with PanopticWriter(tmp_path / "truth.json", tmp_path / "truth", CATEGORIES) as writer:
         for image_id, (name, (truth, _)) in enumerate(some_maps().items()):
             ids = np.where(truth == 255, 0, 1000 * (truth.astype(np.int32) + 1))
             ids[10:] += ids[10:] > 0
@@ -177,7 +178,7 @@ def test_panoptic_truth_against_maps_and_detectron2s_json(tmp_path, folders, pan
 
 def test_categories_of_a_panoptic_truth_are_ignored_only_if_asked(tmp_path):
     categories = CategorySet([Category(1, "a", False, (0, 0, 0)), Category(255, "b", False, (0, 0, 1))])
-    with coco_panoptic.PanopticWriter(tmp_path / "gt.json", tmp_path / "gt", categories) as writer:
+    with PanopticWriter(tmp_path / "gt.json", tmp_path / "gt", categories) as writer:
         ids = np.array([[1, 1, 2, 0]], dtype=np.int32)
         segments = Segment(1, 1, False, 2), Segment(2, 255, False, 1)
         writer.add(5, "a.jpg", PanopticSegmentation(ids, segments))
