@@ -1,4 +1,4 @@
-"""Cityscapes as a Source, from its instance ids, its polygons, or the panoptic files that are made of them."""
+"""Cityscapes as a Source, from its instance ids, polygons, panoptic files, label ids or train ids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 from segkit.formats import cityscapes, cityscapes_panoptic, cityscapes_polygons, coco_panoptic, png
 from segkit.formats import coco_tables as coco
 from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
+from segkit.formats.cityscapes_labels import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, read_label_ids, read_train_ids
 from segkit.formats.cityscapes_polygons import POLYGONS_SUFFIX
 from segkit.formats.coco_panoptic import PanopticRecord
 from segkit.formats.image_files import unused_pictures
@@ -15,10 +16,12 @@ from segkit.formats.source import Source, SourceImage, Tell, refuse
 from segkit.formats.telling import attempt
 from segkit.structures import DatasetError, PanopticSegmentation
 
-Annotations = Literal["instanceIds", "polygons", "panoptic"]
+Annotations = Literal["instanceIds", "polygons", "panoptic", "labelIds", "trainIds"]
 READERS = {
     "instanceIds": (IDS_SUFFIX, cityscapes.read_segmentation),
     "polygons": (POLYGONS_SUFFIX, cityscapes_polygons.read_segmentation),
+    "labelIds": (LABEL_IDS_SUFFIX, read_label_ids),
+    "trainIds": (TRAIN_IDS_SUFFIX, read_train_ids),
 }
 PANOPTIC = "panoptic"
 
@@ -28,10 +31,11 @@ class CityscapesSource(Source):
 
     root: holds leftImg8bit/<split>/<city>/ and gtFine. annotations: which files of gtFine are read:
     <split>/<city>/*_instanceIds.png, *_polygons.json beside them, or cityscapes_panoptic_<split>.json with its folder,
-    or where that is not there cityscapes_panoptic_<split>_trainId.json; all give equal segmentations. Sizes are those
-    of the pictures. tell: gets what is wrong with single images, which are then left out: without annotation or
-    picture, two of one name. skipped: the line on PNGs that the panoptic JSON does not name. Raises DatasetError where
-    there is no image, or the panoptic JSON has other categories; ValueError for other `annotations`.
+    or where that is not there cityscapes_panoptic_<split>_trainId.json; these give equal segmentations. Of
+    *_labelIds.png and *_labelTrainIds.png all things are crowds, one for each class. Sizes are those of the pictures.
+    tell: gets what is wrong with single images, which are then left out: without annotation or picture, two of one
+    name. skipped: the line on PNGs that the panoptic JSON does not name. Raises DatasetError where there is no image,
+    or the panoptic JSON has other categories; ValueError for other `annotations`.
     """
 
     layout = "cityscapes"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segkit.formats import cityscapes, image_files, png
 from segkit.formats import coco_tables as coco
 from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
+from segkit.formats.cityscapes_labels import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from segkit.formats.source import SourceImage
 from segkit.formats.writer import Writer, annotation_losses, checked_areas, score_losses
 from segkit.structures import (
@@ -24,8 +25,6 @@ from segkit.structures import (
     Segment,
 )
 
-LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
-TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabelImgs.py; the longest
 NAME = re.compile(r"([^_]+)_\d+_\d+")  # city, sequence, frame
 
 
@@ -94,7 +93,7 @@ class CityscapesWriter(Writer):
         image_files.check_plain(image.file_name, where)
         path = PurePosixPath(image.file_name)
         name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem
-        image_files.check_length(f"{name}{TRAIN_IDS_SUFFIX}", where)
+        image_files.check_length(f"{name}{TRAIN_IDS_SUFFIX}", where)  # the longest
         named = NAME.fullmatch(name)
         return path.parent.name or (named[1] if named else self.split), name
 

@@ -98,8 +98,8 @@ def test_label_maps_refuse_what_is_not_cityscapes() -> None:
 
 
 def test_misuse(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"annotations must be one of .*'panoptic'.*, got 'labelIds'"):
-        CityscapesSource(tmp_path, annotations="labelIds")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"annotations must be one of .*'panoptic'.*, got 'color'"):
+        CityscapesSource(tmp_path, annotations="color")  # type: ignore[arg-type]
     for split in ("../val", 3):
         with pytest.raises(DatasetError, match=rf"expected `split` to be a path inside its folder, got {split!r}"):
             CityscapesSource(tmp_path, split)  # type: ignore[arg-type]
