@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any
 
 from segkit.formats import coco_panoptic
 from segkit.formats import coco_tables as coco
 from segkit.formats.coco_tables import Entry, ImageId, Place
+from segkit.formats.files import Finishing
 from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
 
 
-class PanopticWriter:
+class PanopticWriter(Finishing):
     """Writes a dataset, or predictions, one image at a time: each PNG at once, the JSON at the end of the `with` block.
 
     On an exception no JSON is written, and one of an earlier run stays as it was. info: what else the JSON is to hold,
@@ -28,15 +29,6 @@ class PanopticWriter:
         self.categories = categories
         self._images: dict[ImageId, Entry] = {}
         self._annotations: dict[str, Entry] = {}  # by png_name
-
-    def __enter__(self) -> PanopticWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
 
     def add(
         self,

@@ -10,9 +10,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, TypeVar
 
 from segkit.structures import DatasetError
+
+Self = TypeVar("Self", bound="Finishing")
 
 
 @contextmanager
@@ -67,6 +70,22 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
         raise DatasetError("expected a file, found nothing", where=path, remedy="check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise DatasetError(f"the file cannot be read: {error}", where=path) from None
+
+
+class Finishing:
+    """What is written in a `with` block and finished at its end, but not on an exception."""
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.finish()
+
+    def finish(self) -> None:
+        """Write what belongs to the whole, an index say; nothing by default."""
 
 
 @contextmanager

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType, TracebackType
-from typing import Any, ClassVar, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from pycocotools import mask as coco_mask
 
 from segkit.formats.coco_tables import listed
+from segkit.formats.files import Finishing
 from segkit.formats.source import AS_GIVEN, SourceImage
 from segkit.structures import (
     VOID,
@@ -21,13 +22,10 @@ from segkit.structures import (
     segmentation_to_rle,
 )
 
-Self = TypeVar("Self", bound="Writer")
-
-
 ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", AS_GIVEN}
 
 
-class Writer(ABC):
+class Writer(Finishing, ABC):
     """Writes below `root`, inside a `with` block; a subclass says what of an image its layout cannot hold.
 
     categories: of the segmentations. Files of an image appear with `add`, whole or not at all; an index of all images
@@ -42,15 +40,6 @@ class Writer(ABC):
         self.root = Path(root)
         self.categories = categories
 
-    def __enter__(self: Self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-
     @abstractmethod
     def add(
         self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
@@ -64,9 +53,6 @@ class Writer(ABC):
     @abstractmethod
     def picture_path(self, image: SourceImage) -> Path:
         """Where the layout wants the image's picture; DatasetError for a name that climbs out."""
-
-    def finish(self) -> None:  # noqa: B027 (many layouts have no index)
-        """Write the index files."""
 
 
 def checked_areas(image: SourceImage, segmentation: PanopticSegmentation, categories: CategorySet) -> dict[int, int]:
