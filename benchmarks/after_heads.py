@@ -23,8 +23,8 @@ from paste_and_fusion import OVERLAP, SCORE, STUFF_AREA_PX, scene, seconds
 from torch.nn import functional as F
 
 from segkit.fusion import HeuristicFusion
-from segkit.modeling.after_heads.door import SemanticLogits, instances_at, semantic_scores
 from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
+from segkit.modeling.postprocessing.head_outputs import SemanticLogits, instances_at, semantic_scores
 from segkit.structures import HeadOutputs
 
 CHANNELS, STRIDE = 54, 4

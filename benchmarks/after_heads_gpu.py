@@ -23,9 +23,9 @@ from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_inst
 from detectron2.structures import Boxes, Instances
 
 from segkit.fusion import HeuristicFusion
-from segkit.modeling.after_heads.rows import Detections, score_limits
-from segkit.modeling.after_heads.table import FusedTensors, to_segments
-from segkit.modeling.after_heads.tensors import fuse_heuristic
+from segkit.modeling.postprocessing.detections import Detections, score_limits
+from segkit.modeling.postprocessing.heuristic import fuse_heuristic
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, to_segments
 
 CASES = [(size_hw, count) for size_hw in ((800, 1333), (480, 640)) for count in (20, 50, 100)]
 RULE = HeuristicFusion(overlap_threshold=0.5, stuff_area_limit_px=4096, instance_score_threshold=0.5)

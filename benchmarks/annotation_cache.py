@@ -31,8 +31,8 @@ from detectron2.data.common import DatasetFromList
 from pycocotools.coco import COCO
 
 from segkit.data.catalog import Dataset
-from segkit.data.instances_dataset import load_coco_instances
-from segkit.formats import annotation_cache
+from segkit.data.loaders.coco_instances import load_coco_instances
+from segkit.formats.cache import annotations as annotation_cache
 
 SEED = 0
 OUTLINES = 4096  # different polygons, each in many places of the file

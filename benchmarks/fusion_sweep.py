@@ -23,16 +23,17 @@ import torch
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Instances
 
-from segkit.formats import coco_panoptic, head_outputs
-from segkit.formats.coco_panoptic_writer import PanopticWriter
-from segkit.formats.head_outputs import SavedImage
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.head_outputs.folder import SavedImage
+from segkit.formats.head_outputs.folder import folder as head_outputs
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import paste
 from segkit.metrics import PanopticQuality
-from segkit.scoring.fusion_choice import search
-from segkit.scoring.fusion_options import grid
-from segkit.scoring.fusion_run import fuse_to_dataset
-from segkit.scoring.fusion_sweep import Workbench
+from segkit.scoring.fusion.options import grid
+from segkit.scoring.fusion.run import fuse_to_dataset
+from segkit.scoring.fusion.sweep import Workbench
+from segkit.scoring.fusion.tuning import search
 from segkit.structures import (
     Category,
     CategorySet,

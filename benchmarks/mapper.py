@@ -31,12 +31,12 @@ from detectron2.structures import BoxMode
 from PIL import Image
 
 from segkit.data.catalog import Dataset
+from segkit.data.ground_truth import read_segmentation
+from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
-from segkit.data.panoptic_dataset import load_coco_panoptic
-from segkit.data.truth import read_segmentation
-from segkit.formats import label_maps
-from segkit.formats.coco_panoptic_writer import PanopticWriter
+from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.formats.derive import coco_annotations, semantic_map
+from segkit.formats.label_images import semantic_files as label_maps
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
 SIZE_HW = (480, 640)

@@ -28,7 +28,7 @@ from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 from segkit.data.catalog import Dataset
 from segkit.evaluation.base import Options, Truth
 from segkit.evaluation.panoptic import PanopticEvaluator
-from segkit.formats import coco_panoptic
+from segkit.formats.coco import panoptic as coco_panoptic
 
 SIZE_HW = (480, 640)
 ELLIPSES = 12

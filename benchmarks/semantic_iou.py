@@ -34,7 +34,7 @@ from detectron2.evaluation import SemSegEvaluator
 from numpy.typing import NDArray
 
 from segkit.evaluation.semantic import count_logits
-from segkit.formats import label_maps
+from segkit.formats.label_images import semantic_files as label_maps
 from segkit.metrics import SemanticIoU
 
 IGNORED = 255

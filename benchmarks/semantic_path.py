@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from paste_and_fusion import seconds
 from torch.nn import functional as F
 
-from segkit.fusion.semantic_winners import upsampled_winners
+from segkit.fusion.semantic_argmax import upsampled_winners
 
 CHANNELS, STRIDE, PADDED_TO = 54, 4, 32  # Panoptic FPN on COCO
 CASES = [  # what the network sees, and the picture

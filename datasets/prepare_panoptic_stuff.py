@@ -19,9 +19,11 @@ from pathlib import Path
 
 from rich.progress import track
 
-from segkit.formats import coco_panoptic, png
+from segkit.formats import png
+from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.derive import semantic_map
-from segkit.structures import IGNORE_LABEL, CategorySet, DatasetError
+from segkit.structures import IGNORE_LABEL, CategorySet
+from segkit.utils.errors import DatasetError
 
 CHUNK = 16  # images that a worker takes at a time
 

@@ -11,7 +11,7 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
 FROM_DATASET = -1  # a class count that is taken from the training dataset

@@ -8,7 +8,7 @@ import pytest
 from detectron2.config import get_cfg
 
 from segkit.config import add_segkit_config, load_config
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 
 def test_detectron2s_defaults_stay_but_for_the_class_counts() -> None:

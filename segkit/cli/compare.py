@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from segkit.cli.scoring_arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
+from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
 from segkit.report.analysis_tables import comparison_table, comparison_text
 from segkit.scoring import counts_file
 from segkit.scoring.results import finite, save_results
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 CLASSES = 10  # that are printed of many
 

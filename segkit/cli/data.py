@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _toy(args: argparse.Namespace) -> int:
-    from segkit.data.toy import write_dataset
+    from segkit.data.toy.dataset import write_dataset
 
     with Progress() as progress:
         task = progress.add_task("toy scenes", total=args.images)

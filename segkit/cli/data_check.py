@@ -10,13 +10,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segkit.cli.arguments import default_workers, positive, progress_bar
 from segkit.cli.data_convert import PLACES, add_source_arguments, is_within, source_options
-from segkit.cli.scoring_arguments import default_workers, positive, progress_bar
-from segkit.formats import files
-from segkit.structures import ConfigError, DatasetError
+from segkit.utils import files
+from segkit.utils.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from segkit.curation.findings import Findings, RunAll
+    from segkit.curation.issues import Findings, RunAll
 
 USAGE_ERROR = 2
 MOST_SHOWN = 5  # findings of one code in the terminal; the file has all
@@ -34,7 +34,7 @@ class _ListRules(argparse.Action):
     """Print what is looked for, and stop, as --help does."""
 
     def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
-        from segkit.curation.findings import RULES
+        from segkit.curation.issues import RULES
 
         for code, rule in RULES.items():
             print(f"{code} ({rule.severity}): {rule.meaning}; {rule.remedy}")
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, write, repair; 1 where there is a finding of severity error, 2 for wrong usage."""
-    from segkit.curation.findings import write_findings
+    from segkit.curation.issues import write_findings
     from segkit.scoring import counts_file
 
     try:
@@ -121,7 +121,7 @@ def _check_places(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
 
 def _check_output(path: Path, places: Iterable[str]) -> None:
     """What is there already may be an earlier output, or an empty file outside the dataset: nobody will miss it."""
-    from segkit.curation.findings import is_findings
+    from segkit.curation.issues import is_findings
 
     if not os.path.lexists(path) or os.path.isdir(path) or is_findings(path):
         return
@@ -148,7 +148,7 @@ def _same(path: str | Path, other: str) -> bool:
 
 
 def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
-    from segkit.scoring.workers import ordered_map
+    from segkit.utils.process_pool import ordered_map
 
     def run_all(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         for done, result in enumerate(ordered_map(work, items, workers), 1):
@@ -159,9 +159,9 @@ def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
 
 
 def _check(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:
-    from segkit.curation.check_instances import check_instances
-    from segkit.curation.check_panoptic import check_panoptic
-    from segkit.curation.findings import Findings
+    from segkit.curation.checks.instances import check_instances
+    from segkit.curation.checks.panoptic import check_panoptic
+    from segkit.curation.issues import Findings
 
     if layout not in NEEDED:
         return _check_source(layout, options, against, run_all)
@@ -186,8 +186,8 @@ def _named_by(json_path: Path, folders: Sequence[Path]) -> set[str]:
 
 
 def _check_source(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:
-    from segkit.curation.check_source import check_source
-    from segkit.curation.findings import Findings
+    from segkit.curation.checks.other_formats import check_source
+    from segkit.curation.issues import Findings
     from segkit.formats.registry import open_source
 
     findings = Findings()
@@ -208,8 +208,8 @@ def _others(
     layout: str, options: Mapping[str, Any], against: str | None, images: Path, run_all: RunAll
 ) -> Mapping[bytes, str]:
     """The pictures of another split, by digest; ConfigError, before the work, where there is no such split."""
-    from segkit.curation import pictures
-    from segkit.curation.check_source import digests_of_source
+    from segkit.curation import images as pictures
+    from segkit.curation.checks.other_formats import digests_of_source
     from segkit.formats.registry import SOURCES, open_source, options_of
 
     if against is None:
@@ -226,8 +226,8 @@ def _others(
 
 def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], Findings]:
     """Repair into `output`: lines on what was lost, and what is wrong with the copy."""
-    from segkit.curation.repair_instances import repair_instances
-    from segkit.curation.repair_panoptic import repair_panoptic
+    from segkit.curation.repair.instances import repair_instances
+    from segkit.curation.repair.panoptic import repair_panoptic
 
     json_path, images = Path(options["json"]), Path(options["images"])
     if layout == PANOPTIC:
@@ -239,7 +239,7 @@ def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll)
 
 def _print(findings: Findings, fixed: bool = False) -> None:
     """The findings by code, errors first, a few of each, and how many there are; fixed: by --fix, as far as it can."""
-    from segkit.curation.findings import RULES
+    from segkit.curation.issues import RULES
 
     def order(finding: Any) -> tuple[int, str]:
         return SEVERITIES.index(finding.severity), finding.code

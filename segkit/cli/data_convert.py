@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from segkit.cli.scoring_arguments import progress_bar
-from segkit.structures import ConfigError
+from segkit.cli.arguments import progress_bar
+from segkit.utils.errors import ConfigError
 
 PLACES = {  # what most formats take
     "root": "folder of the dataset",
@@ -91,8 +91,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what the other format cannot hold; 0 where all was written."""
     from segkit.curation.convert import convert, extras_lost, summary
-    from segkit.formats.files import new_folder
     from segkit.formats.registry import open_source, open_writer
+    from segkit.utils.files import new_folder
 
     options = source_options(args)
     for name in ("root", "masks", "images"):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from segkit.cli.arguments import progress_bar
 from segkit.cli.data_convert import add_source_arguments, source_options
-from segkit.cli.scoring_arguments import progress_bar
 from segkit.scoring import counts_file
 
 
@@ -22,10 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Count, print, write; 0 where all could be read."""
     from segkit.curation.stats import count
-    from segkit.formats.files import dump_json
     from segkit.formats.registry import open_source
     from segkit.report.dataset_stats import stats_picture, stats_tables
     from segkit.report.sweep_page import write_picture
+    from segkit.utils.files import dump_json
 
     if args.output is not None:
         counts_file.check_writable(args.output / "stats.json")

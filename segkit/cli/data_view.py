@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from segkit.cli.arguments import positive
 from segkit.cli.data_convert import add_source_arguments, source_options
-from segkit.cli.scoring_arguments import positive
-from segkit.formats.source import SourceImage
+from segkit.formats.base import SourceImage
 from segkit.scoring import counts_file
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 PAGES = (".html", ".htm")
 

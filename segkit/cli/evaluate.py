@@ -9,14 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from segkit.cli.scoring_arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
+from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
 from segkit.report import analysis_tables, metrics_table
 from segkit.report.table import per_class_tables
 from segkit.scoring import counts_file
 from segkit.scoring.counts_file import SavedCounts
 from segkit.scoring.results import WORST_IMAGES, results_of, save_results
-from segkit.scoring.workers import Shard
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
+from segkit.utils.process_pool import Shard
 
 # Arguments that change what is told of an evaluation or how it runs, not what is counted.
 NO_OPTIONS = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "evaluate_run", "score")
@@ -137,7 +137,7 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
 
 
 def _score_semantic(args: argparse.Namespace, **options: Any) -> SavedCounts:
-    from segkit.formats.label_maps import read_classes
+    from segkit.formats.label_images.semantic_files import read_classes
     from segkit.scoring.semantic import score_semantic
 
     metric = score_semantic(

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segkit.cli.scoring_arguments import add_work, positive, progress_bar
+from segkit.cli.arguments import add_work, positive, progress_bar
 from segkit.scoring import counts_file
-from segkit.structures import ConfigError, DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 
 SHOWN_PAIRS = 20  # of the priors
 SWEEP_FILES = ("sweep.json", "sweep.html", "sweep.png", "best.yaml")
@@ -129,12 +129,12 @@ def _save(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from segkit.formats import head_outputs
-    from segkit.report.fates_table import fates_tables, write_fates_page
+    from segkit.formats.head_outputs.folder import folder as head_outputs
+    from segkit.report.dropped_segments_table import fates_tables, write_fates_page
     from segkit.report.table import metrics_table
-    from segkit.scoring.fusion_options import setting_of
-    from segkit.scoring.fusion_run import JSON, PAGE, check_needs, run_fusion
-    from segkit.scoring.fusion_sweep import Workbench
+    from segkit.scoring.fusion.options import setting_of
+    from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
+    from segkit.scoring.fusion.sweep import Workbench
 
     if args.gt_folder and not args.gt:
         raise ConfigError("--gt-folder is the folder of a truth, which --gt names", remedy="add --gt FILE")
@@ -165,7 +165,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _check_free(args: argparse.Namespace) -> None:
     """Refuse to write over what is no earlier run's, and over what is read in any case."""
-    from segkit.scoring.fusion_run import FATES, JSON, PAGE, PNGS
+    from segkit.scoring.fusion.run import FATES, JSON, PAGE, PNGS
 
     made = [args.output / name for name in (JSON, PNGS, FATES, PAGE)]
     read = [path.resolve() for path in (args.predictions, args.gt, args.gt_folder) if path is not None]
@@ -180,14 +180,14 @@ def _check_free(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from segkit.formats.files import replacing
     from segkit.report.sweep_page import best_text, best_yaml, sweep_table, write_picture, write_sweep_page
     from segkit.report.sweep_plot import sweep_picture
-    from segkit.scoring.fusion_choice import search
-    from segkit.scoring.fusion_options import grid
-    from segkit.scoring.fusion_run import check_needs
-    from segkit.scoring.fusion_sweep import Workbench
+    from segkit.scoring.fusion.options import grid
+    from segkit.scoring.fusion.run import check_needs
+    from segkit.scoring.fusion.sweep import Workbench
+    from segkit.scoring.fusion.tuning import search
     from segkit.scoring.results import save_results
+    from segkit.utils.files import replacing
 
     paths = [args.output / name for name in SWEEP_FILES]
     for path in paths:
@@ -212,10 +212,10 @@ def _sweep(args: argparse.Namespace) -> None:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    from segkit.formats import head_outputs
+    from segkit.formats.head_outputs.folder import folder as head_outputs
     from segkit.report.fusion_grid import fusion_grid
     from segkit.report.sweep_page import write_picture
-    from segkit.scoring.fusion_draw import fusions_of
+    from segkit.scoring.fusion.drawing import fusions_of
 
     counts_file.check_writable(args.output)
     saved = head_outputs.load(args.predictions)
@@ -228,7 +228,7 @@ def _draw(args: argparse.Namespace) -> None:
 
 
 def _priors(args: argparse.Namespace) -> None:
-    from segkit.scoring.fusion_priors import count_priors
+    from segkit.scoring.fusion.priors import count_priors
     from segkit.scoring.results import save_results
 
     counts_file.check_writable(args.output)
@@ -254,7 +254,7 @@ def _priors(args: argparse.Namespace) -> None:
 
 def _methods(args: argparse.Namespace) -> None:
     from segkit.fusion import FUSION_METHODS
-    from segkit.scoring.fusion_options import defaults
+    from segkit.scoring.fusion.options import defaults
 
     console = Console()
     for name, method in sorted(FUSION_METHODS.items()):

@@ -107,7 +107,7 @@ def _message(error: Exception) -> str | None:
     remote = REMOTE_ERROR.findall(str(error))
     if remote:
         return str(remote[-1])
-    errors = sys.modules.get("segkit.structures.errors")  # not imported above: it needs numpy, `doctor` must not
+    errors = sys.modules.get("segkit.utils.errors")  # not imported above: it needs numpy, `doctor` must not
     if errors and isinstance(error, errors.SegkitError):
         return str(error)
     if isinstance(error, ImportError) and not (error.name or "").startswith("segkit"):

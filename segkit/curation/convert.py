@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.formats import png
-from segkit.formats.coco_tables import check_inside, listed
-from segkit.formats.files import replacing
-from segkit.formats.source import Source, SourceImage
+from segkit.formats.base import Source, SourceImage
+from segkit.formats.coco.tables import check_inside, listed
 from segkit.formats.writer import Writer
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
+from segkit.utils.files import replacing
 
 Progress = Callable[[int, int], None]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segkit.formats.source import Source
+from segkit.formats.base import Source
 from segkit.structures import VOID
 
 QUARTILES = (0, 25, 50, 75, 100)

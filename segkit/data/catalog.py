@@ -12,7 +12,8 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from segkit.structures import IGNORE_LABEL, CategorySet, ConfigError, DatasetError
+from segkit.structures import IGNORE_LABEL, CategorySet
+from segkit.utils.errors import ConfigError, DatasetError
 
 Record = dict[str, Any]
 
@@ -25,7 +26,7 @@ class Dataset:
     """A loaded dataset.
 
     records: Detectron2 dataset dicts: file_name, image_id, height, width; of a panoptic dataset also pan_seg_format (a
-    key of segkit.data.truth.PANOPTIC_READERS) and pan_seg_file_name, the file or folder that holds the truth, with
+    key of segkit.data.ground_truth.PANOPTIC_READERS) and pan_seg_file_name, the file or folder of the truth, with
     segments_info (ids and category ids as in the file) where it is COCO's, and `source` where it is a Source's; and
     where masks are given by themselves, annotations as Detectron2 has them.
     metrics: keys of segkit.evaluation.EVALUATORS that it is judged by.
@@ -90,7 +91,7 @@ def load_dataset(name: str) -> Dataset:
             dataset = _loaders[name]()
             MetadataCatalog.get(name).set(**_detectron2_metadata(dataset))
         elif name in DatasetCatalog:
-            from segkit.data.detectron2_names import adopt
+            from segkit.data.loaders.detectron2_datasets import adopt
 
             dataset = adopt(name)
         else:
@@ -111,7 +112,7 @@ def categories_of(name: str) -> CategorySet:
     if name in _known_categories:
         return _known_categories[name]
     if name in DatasetCatalog and name not in _loaders:
-        from segkit.data.detectron2_names import categories_of_metadata
+        from segkit.data.loaders.detectron2_datasets import categories_of_metadata
 
         return categories_of_metadata(name)
     return load_dataset(name).categories

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from segkit.data.catalog import Dataset, Record
+from segkit.data.ground_truth import read_segmentation
 from segkit.data.mapper import read_image
-from segkit.data.truth import read_segmentation
 
 THREADS = 4  # decoding releases the GIL; more do not help a network file system
 

@@ -7,7 +7,8 @@ from typing import Any
 from segkit.config import FROM_DATASET
 from segkit.data.catalog import Dataset
 from segkit.data.mapper import thing_channels
-from segkit.structures import CategorySet, ConfigError
+from segkit.structures import CategorySet
+from segkit.utils.errors import ConfigError
 
 SEMANTIC_ARCHITECTURES = ("PanopticRCNN", "PanopticFPN", "SemanticSegmentor", "PanopticDeepLab")
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from segkit.data.catalog import Dataset, register_dataset
 from segkit.data.datasets import cityscapes
-from segkit.data.instances_dataset import load_coco_instances
-from segkit.data.panoptic_dataset import load_coco_panoptic, register_panoptic
-from segkit.data.source_dataset import load_source
-from segkit.formats.cityscapes import CATEGORIES
+from segkit.data.loaders.coco_instances import load_coco_instances
+from segkit.data.loaders.coco_panoptic import load_coco_panoptic, register_panoptic
+from segkit.data.loaders.readers import load_source
+from segkit.formats.cityscapes.files import CATEGORIES
 from segkit.formats.registry import SOURCES, check_options
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 WHERE = "DATASETS.CUSTOM"
 INSTANCE_IDS = "instanceIds"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 LISTED = 5  # names that an error about many files shows
 

@@ -11,15 +11,16 @@ from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from PIL import Image
 
-from segkit.data.augment_copy_paste import CopyPaste, Sample
-from segkit.data.augment_jitter import LargeScaleJitter
-from segkit.data.augment_scene import Scene, SegmentMap, instances_of_annotations
-from segkit.data.augmentation import build_augmentations, build_copy_paste
+from segkit.data.augmentations.build import build_augmentations, build_copy_paste
+from segkit.data.augmentations.copy_paste import CopyPaste, Sample
+from segkit.data.augmentations.jitter import LargeScaleJitter
+from segkit.data.augmentations.scene import Scene, SegmentMap, instances_of_annotations
 from segkit.data.catalog import Dataset, Record
-from segkit.data.source_dataset import SOURCE_FORMAT, source_picture
-from segkit.data.truth import read_segmentation
-from segkit.formats.pictures import open_picture
-from segkit.structures import IGNORE_LABEL, CategorySet, ConfigError, DatasetError, SemanticSpace
+from segkit.data.ground_truth import read_segmentation
+from segkit.data.loaders.readers import SOURCE_FORMAT, source_picture
+from segkit.formats.image_io import open_picture
+from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
+from segkit.utils.errors import ConfigError, DatasetError
 
 
 class SegkitMapper:

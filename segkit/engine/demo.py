@@ -10,16 +10,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from segkit.data import toy
 from segkit.data.catalog import Dataset, load_dataset
+from segkit.data.ground_truth import read_segmentation
 from segkit.data.mapper import read_image
-from segkit.data.truth import read_segmentation
+from segkit.data.toy.dataset import dataset as toy
 from segkit.engine import train as job
 from segkit.engine.setup import prepare_config
-from segkit.formats import coco_panoptic, png
-from segkit.formats.files import load_json
+from segkit.formats import png
+from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.report import draw_panoptic, metrics_table, picture_grid, write_page
 from segkit.report.analysis_tables import budget_rows, budget_table
+from segkit.utils.files import load_json
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 PICTURES, PICTURES_PER_ROW = 8, 2  # scenes in the grid

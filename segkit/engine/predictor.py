@@ -17,14 +17,18 @@ from rich.progress import track
 from segkit.data.catalog import categories_of
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import pixels_of
-from segkit.engine.checkpoint import SafeCheckpointer, saved_classes
+from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, saved_classes
 from segkit.evaluation.predictions import coco_results, instance_masks, panoptic_prediction, semantic_prediction
 from segkit.evaluation.semantic import winners
-from segkit.formats import coco_instances, coco_panoptic, label_maps, png
-from segkit.formats.files import dump_json
-from segkit.formats.pictures import open_picture
+from segkit.formats import png
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.image_io import open_picture
+from segkit.formats.label_images import semantic_files as label_maps
 from segkit.report import draw_instances, draw_panoptic
-from segkit.structures import CategorySet, ConfigError, DatasetError, SemanticSpace
+from segkit.structures import CategorySet, SemanticSpace
+from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.files import dump_json
 
 SEMANTICS_ALONE = {"sem_seg"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -64,7 +68,7 @@ class Predictor:
         return output
 
     def read(self, path: Path) -> np.ndarray:
-        """The image in cfg.INPUT.FORMAT, as `segkit.formats.pictures.open_picture` gives it, which says what raises."""
+        """The image in cfg.INPUT.FORMAT, as `segkit.formats.image_io.open_picture` gives it, which says what raises."""
         return pixels_of(open_picture(path), self.cfg.INPUT.FORMAT)
 
 

@@ -16,7 +16,7 @@ from segkit.data.check import check_files
 from segkit.data.class_counts import SEMANTIC_ARCHITECTURES, resolve_class_counts
 from segkit.data.custom import register_custom
 from segkit.engine import register_all
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -18,10 +18,10 @@ from detectron2.utils.logger import setup_logger
 from segkit.data.catalog import first_difference, load_dataset
 from segkit.data.custom import register_custom
 from segkit.engine import register_all
-from segkit.engine.checkpoint import SafeCheckpointer, saved_classes
+from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, saved_classes
 from segkit.engine.setup import prepare_config
 from segkit.engine.trainer import Trainer, numbers_only
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

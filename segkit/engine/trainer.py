@@ -22,10 +22,11 @@ from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter
 
 from segkit.data.catalog import Dataset, load_all, load_dataset
 from segkit.data.mapper import SegkitMapper
-from segkit.engine.checkpoint import SafeCheckpointer
+from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.evaluation import build_evaluators
-from segkit.formats import files
-from segkit.structures import CategorySet, ConfigError
+from segkit.structures import CategorySet
+from segkit.utils import files
+from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from segkit.evaluation.instances import InstanceEvaluator
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.evaluation.volumes import VolumeEvaluator
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 EVALUATORS: dict[str, type[ImageEvaluator]] = {
     "panoptic_quality": PanopticEvaluator,

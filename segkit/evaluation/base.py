@@ -14,7 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from numpy.typing import NDArray
 
 from segkit.data.catalog import Dataset, Record
-from segkit.data.truth import read_segmentation
+from segkit.data.ground_truth import read_segmentation
 from segkit.formats.derive import semantic_map
 from segkit.structures import PanopticSegmentation
 

@@ -8,10 +8,11 @@ from typing import Any
 from segkit.data.catalog import Dataset, Record
 from segkit.evaluation.base import ImageEvaluator, Options, Truth
 from segkit.evaluation.predictions import instance_masks
-from segkit.formats import cityscapes_results, png
-from segkit.formats.cityscapes import IDS_SUFFIX
+from segkit.formats import png
+from segkit.formats.cityscapes.files import IDS_SUFFIX
+from segkit.formats.cityscapes.files import results as cityscapes_results
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 
 class CityscapesInstanceEvaluator(ImageEvaluator):

@@ -9,14 +9,16 @@ import detectron2.utils.comm as comm
 
 from segkit.data.catalog import Dataset, Record
 from segkit.evaluation.base import ImageEvaluator, Options, Truth
-from segkit.formats import coco_panoptic, head_outputs
-from segkit.formats.coco_tables import listed
-from segkit.formats.head_outputs import SavedImage
-from segkit.structures import DatasetError, HeadOutputs
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.coco.tables import listed
+from segkit.formats.head_outputs.folder import SavedImage
+from segkit.formats.head_outputs.folder import folder as head_outputs
+from segkit.structures import HeadOutputs
+from segkit.utils.errors import DatasetError
 
 
 class HeadOutputsEvaluator(ImageEvaluator):
-    """Writes `head_outputs/`, as segkit.formats.head_outputs reads it; no results.
+    """Writes `head_outputs/`, as segkit.formats.head_outputs.folder reads it; no results.
 
     Each process writes the files of its images, the main one the index when all are there; until then an index of an
     earlier run is gone. `Options.export` does not matter: the files are all that is asked for.
@@ -25,7 +27,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
     needs = "head_outputs"
 
     def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, options: Options, keep_logits: int) -> None:
-        """keep_logits: the highest logits of each pixel that are kept, 0 for none, see segkit.formats.head_outputs."""
+        """keep_logits: the highest logits of each pixel that are kept, 0 for none, see formats/head_outputs."""
         super().__init__(dataset, truth, output_dir, options)
         self.keep_logits = keep_logits
 

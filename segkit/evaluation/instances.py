@@ -13,11 +13,11 @@ from typing import IO, Any, NamedTuple
 import detectron2.utils.comm as comm
 
 from segkit.data.catalog import Record
-from segkit.data.truth import InstanceTruth
+from segkit.data.ground_truth import InstanceTruth
 from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import coco_results
-from segkit.formats import files
 from segkit.metrics import AveragePrecision
+from segkit.utils import files
 
 RESULTS, TRUTH = "coco_instances_results.json", "instances_gt.json"
 

@@ -8,12 +8,12 @@ from typing import Any
 from segkit.data.catalog import Record
 from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import panoptic_prediction
-from segkit.formats import coco_panoptic
-from segkit.formats.files import dump_json
+from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.metrics import PanopticQuality
 from segkit.scoring.counts_file import SavedCounts, save
 from segkit.scoring.results import analyse
-from segkit.scoring.workers import Shard
+from segkit.utils.files import dump_json
+from segkit.utils.process_pool import Shard
 
 
 class PanopticEvaluator(ImageEvaluator):

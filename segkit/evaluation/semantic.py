@@ -12,7 +12,7 @@ from segkit.data.catalog import Record
 from segkit.evaluation.base import ImageEvaluator
 from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px, mixed_windows
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.utils.compiled import COMPILED, compiled
 
 BLOCK_PX = 2048  # pixels whose best scores stay in the nearest cache while the channels pass by
 

@@ -11,17 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.data.catalog import Dataset, Record
-from segkit.data.source_dataset import opened
+from segkit.data.loaders.readers import opened
 from segkit.evaluation.base import ImageEvaluator, Options, Truth
 from segkit.evaluation.predictions import panoptic_prediction
 from segkit.evaluation.semantic import winners
-from segkit.formats.coco_tables import listed
-from segkit.formats.decathlon import DecathlonSource, write_prediction
+from segkit.formats.base import SourceImage
+from segkit.formats.coco.tables import listed
+from segkit.formats.decathlon.reader import DecathlonSource, write_prediction
 from segkit.formats.derive import relabel
-from segkit.formats.files import dump_json
-from segkit.formats.source import SourceImage
 from segkit.metrics.volume_dice import VolumeDice
-from segkit.structures import ConfigError, PanopticSegmentation
+from segkit.structures import PanopticSegmentation
+from segkit.utils.errors import ConfigError
+from segkit.utils.files import dump_json
 
 BACKGROUND = 0  # row of the categories that the background is, for no category id is lower
 VOID = -1

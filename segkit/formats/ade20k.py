@@ -10,16 +10,20 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import coco_panoptic, files, label_maps, png
-from segkit.formats import coco_tables as coco
-from segkit.formats.coco_panoptic import PanopticRecord
-from segkit.formats.coco_writers import PanopticFilesWriter
+from segkit.formats import png
+from segkit.formats.base import Source, SourceImage, Tell, refuse
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.coco import tables as coco
+from segkit.formats.coco.panoptic import PanopticRecord
+from segkit.formats.coco.writers import PanopticFilesWriter
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import unused_pictures
+from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.png import CHANNEL
-from segkit.formats.source import Source, SourceImage, Tell, refuse
-from segkit.formats.telling import alone, attempt, missing
-from segkit.structures import VOID, Category, CategorySet, DatasetError, PanopticSegmentation, Segment, default_color
+from segkit.structures import VOID, Category, CategorySet, PanopticSegmentation, Segment, default_color
+from segkit.utils import files
+from segkit.utils.errors import DatasetError
+from segkit.utils.issues import alone, attempt, missing
 
 Annotations = Literal["panoptic", "semantic", "instances"]
 ANNOTATIONS = ("panoptic", "semantic", "instances")

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from segkit.formats import png
-from segkit.formats.coco_tables import Place, check_inside
-from segkit.formats.pictures import PICTURE_SUFFIXES, TIFF_SUFFIXES, picture_size
-from segkit.formats.source import SourceImage, Tell
-from segkit.formats.telling import unused
-from segkit.structures import DatasetError
+from segkit.formats.base import SourceImage, Tell
+from segkit.formats.coco.tables import Place, check_inside
+from segkit.formats.image_io import PICTURE_SUFFIXES, TIFF_SUFFIXES, picture_size
+from segkit.utils.errors import DatasetError
+from segkit.utils.issues import unused
 
 # A file system may tell .jpg from .JPG.
 PICTURE_CASES = tuple(case for suffix in PICTURE_SUFFIXES for case in (suffix, suffix.upper()))

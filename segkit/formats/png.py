@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.formats import png_ids
-from segkit.formats.files import read_bytes, replacing
-from segkit.formats.png_ids import CHUNK_HEAD, CHUNK_TAIL, SIGNATURE
-from segkit.structures import MAX_SEGMENT_ID, DatasetError, IdRuns, rgb_to_ids
+from segkit.formats import png_runs as png_ids
+from segkit.formats.png_runs import CHUNK_HEAD, CHUNK_TAIL, SIGNATURE
+from segkit.structures import MAX_SEGMENT_ID, IdRuns, rgb_to_ids
+from segkit.utils.errors import DatasetError
+from segkit.utils.files import read_bytes, replacing
 
 HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit depth, colour type (PNG, section 11.2.2)
 HEADER_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"

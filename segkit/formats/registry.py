@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from segkit.formats.ade20k import ADE20KSource, ADE20KWriter
-from segkit.formats.cityscapes_source import CityscapesSource
-from segkit.formats.cityscapes_writer import CityscapesWriter
-from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
-from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter
-from segkit.formats.decathlon import DecathlonSource
-from segkit.formats.instance_map_writer import InstanceMapWriter
-from segkit.formats.instance_maps import InstanceMapSource
-from segkit.formats.labelme import LabelmeSource
-from segkit.formats.labelme_writer import LabelmeWriter
-from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
-from segkit.formats.semantic_maps import SemanticMapSource, SemanticMapWriter
-from segkit.formats.source import Source, Tell, refuse
-from segkit.formats.two_channel import TwoChannelSource, TwoChannelWriter
-from segkit.formats.voc import VOCSource
-from segkit.formats.voc_writer import VOCWriter
+from segkit.formats.base import Source, Tell, refuse
+from segkit.formats.cityscapes.reader import CityscapesSource
+from segkit.formats.cityscapes.writer import CityscapesWriter
+from segkit.formats.coco.prediction_readers import CocoResultsSource, PanopticPredictionsSource
+from segkit.formats.coco.readers import CocoInstancesSource, CocoPanopticSource
+from segkit.formats.coco.two_channel import TwoChannelSource, TwoChannelWriter
+from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
+from segkit.formats.decathlon.reader import DecathlonSource
+from segkit.formats.label_images.instance_reader import InstanceMapSource
+from segkit.formats.label_images.instance_writer import InstanceMapWriter
+from segkit.formats.label_images.semantic_dataset import SemanticMapSource, SemanticMapWriter
+from segkit.formats.labelme.reader import LabelmeSource
+from segkit.formats.labelme.writer import LabelmeWriter
+from segkit.formats.voc.reader import VOCSource
+from segkit.formats.voc.writer import VOCWriter
 from segkit.formats.writer import Writer
-from segkit.structures import CategorySet, ConfigError, DatasetError
+from segkit.structures import CategorySet
+from segkit.utils.errors import ConfigError, DatasetError
 
 SOURCES: dict[str, type[Source]] = {
     source.layout: source

@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Literal
 
-from segkit.structures import ConfigError, DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 
 Split = Literal["train", "val"]
 HASH_BYTES = 8

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 from pycocotools import mask as coco_mask
 
-from segkit.formats.coco_tables import listed
-from segkit.formats.files import Finishing
-from segkit.formats.source import AS_GIVEN, SourceImage
+from segkit.formats.base import AS_GIVEN, SourceImage
+from segkit.formats.coco.tables import listed
 from segkit.structures import (
     VOID,
     CategorySet,
@@ -21,6 +20,7 @@ from segkit.structures import (
     extents_of_runs,
     segmentation_to_rle,
 )
+from segkit.utils.files import Finishing
 
 ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", AS_GIVEN}
 

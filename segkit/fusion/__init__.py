@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from segkit.fusion.efficientps import EfficientPSFusion
-from segkit.fusion.fates import REASONS, Fate
+from segkit.fusion.explanations import REASONS, Fate
 from segkit.fusion.heuristic import HeuristicFusion
 from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
@@ -19,7 +19,7 @@ from segkit.fusion.method import CENTERS, LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import checked_options
 from segkit.fusion.priority import PriorityFusion
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 FUSION_METHODS: dict[str, type[FusionMethod]] = {
     "heuristic": HeuristicFusion,

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 PER_CLASS = ("score_threshold_of",)
 

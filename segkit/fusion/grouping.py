@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.structures import CenterOffsets, InstanceMasks
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.utils.compiled import COMPILED, compiled
 
 NOBODY = -1  # of a pixel that belongs to no centre
 

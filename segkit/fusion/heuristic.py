@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates
-from segkit.fusion.fates import Verdict, Verdicts
+from segkit.fusion.explanations import Verdict, Verdicts
 from segkit.fusion.method import FusionMethod
 from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds
 from segkit.fusion.paste import flat_crops
 from segkit.fusion.segments import fill_stuff, thing_segment
 from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.utils.compiled import COMPILED, compiled
 
 
 @dataclass(frozen=True)

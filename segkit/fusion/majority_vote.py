@@ -12,21 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates
-from segkit.fusion.fates import Verdicts
+from segkit.fusion.explanations import Verdicts
 from segkit.fusion.grouping import NOBODY, group_by_masks, group_by_offsets, heat_peaks
 from segkit.fusion.method import FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.segments import fill_stuff
-from segkit.structures import (
-    NO_THING,
-    THING_CHANNEL,
-    VOID,
-    ConfigError,
-    HeadOutputs,
-    PanopticSegmentation,
-    Segment,
-    SemanticScores,
-)
+from segkit.structures import NO_THING, THING_CHANNEL, VOID, HeadOutputs, PanopticSegmentation, Segment, SemanticScores
+from segkit.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)

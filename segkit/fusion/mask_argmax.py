@@ -12,19 +12,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.contest import NOBODY, Contest, known_logits
-from segkit.fusion.fates import Verdict, Verdicts
+from segkit.fusion.explanations import Verdict, Verdicts
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.paste import soft_crop
-from segkit.structures import (
-    THING_CHANNEL,
-    ConfigError,
-    HeadOutputs,
-    InstanceMasks,
-    PanopticSegmentation,
-    SemanticScores,
-)
+from segkit.fusion.pixel_argmax import NOBODY, Contest, known_logits
+from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
+from segkit.utils.errors import ConfigError
 
 SOLID = np.float32(0.5)  # probability from which a pixel is of a mask's own, as in the reference
 BLOCK_ROWS = 4  # of an image, whose logits are in the cache together

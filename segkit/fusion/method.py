@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from segkit.fusion.fates import Fate, Verdicts, fates_of
-from segkit.structures import MAX_SEGMENT_ID, ConfigError, HeadOutputs, PanopticSegmentation
+from segkit.fusion.explanations import Fate, Verdicts, fates_of
+from segkit.structures import MAX_SEGMENT_ID, HeadOutputs, PanopticSegmentation
+from segkit.utils.errors import ConfigError
 
 # What a method may need beyond binary crops and the best semantic channel of each pixel.
 MASK_PROBS, LOGITS, CENTERS = "mask_probs", "logits", "centers"

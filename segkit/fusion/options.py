@@ -8,7 +8,7 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from segkit.fusion.candidates import NMS_KINDS
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 LARGEST = sys.float_info.max  # what is beyond has no place in JSON
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.structures import InstanceMasks
-from segkit.structures.compiled import COMPILED, compiled, multiply_add
+from segkit.utils.compiled import COMPILED, compiled, multiply_add
 
 MASK_THRESHOLD = 0.5  # He et al. 2017, Mask R-CNN, section 3.1
 FAR = 3.0  # mask coordinates run from -1 to 1 inside the box; here nothing of the mask is near

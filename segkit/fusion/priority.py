@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates, shared_px
-from segkit.fusion.fates import Verdict, Verdicts
+from segkit.fusion.explanations import Verdict, Verdicts
 from segkit.fusion.heuristic import HeuristicFusion
+from segkit.fusion.occlusion_priors import MIN_OVERLAP, PairTable
 from segkit.fusion.options import check_fraction
-from segkit.fusion.priors import MIN_OVERLAP, PairTable
 from segkit.fusion.segments import fill_stuff, thing_segment
-from segkit.structures import VOID, ConfigError, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
+from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
+from segkit.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.fates import Verdict, Verdicts
+from segkit.fusion.explanations import Verdict, Verdicts
 from segkit.structures import THING_CHANNEL, VOID, InstanceMasks, PanopticSegmentation, Segment
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.utils.compiled import COMPILED, compiled
 
 ABSENT = -1  # pixels of a class that the map does not hold
 

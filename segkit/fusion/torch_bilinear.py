@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures.compiled import multiply_add
+from segkit.utils.compiled import multiply_add
 
 SMALL_OUTPUT = 128  # torch takes another kernel where height + width of the result is no more
 LANES = 8  # channels that this kernel takes together (of 16, in AVX-512, also the half); it adds up the rest otherwise

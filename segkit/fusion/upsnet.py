@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates
-from segkit.fusion.contest import NOBODY, Contest, Window, best_channels, evidence, uncovered, window_in_box
-from segkit.fusion.fates import Verdicts
+from segkit.fusion.explanations import Verdicts
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
+from segkit.fusion.pixel_argmax import NOBODY, Contest, Window, best_channels, evidence, uncovered, window_in_box
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation
 
 

@@ -13,7 +13,8 @@ from segkit.metrics.instances.coco_curves import ALL, curves, mean_percent, summ
 from segkit.metrics.instances.coco_entries import BOX, MASK, Columns, ImageEntries
 from segkit.metrics.instances.coco_matching import FIELD, NO_MATCHES, Matches, joined, match
 from segkit.metrics.per_image import PerImage
-from segkit.structures import CategorySet, DatasetError
+from segkit.structures import CategorySet
+from segkit.utils.errors import DatasetError
 
 IMAGES_AT_ONCE = 64  # matched together: their entries are what is kept of masks and boxes
 

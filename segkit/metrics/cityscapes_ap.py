@@ -24,7 +24,8 @@ from segkit.metrics.instances.cityscapes_precision import (
 )
 from segkit.metrics.label_pairs import IntArray, count_pairs
 from segkit.metrics.per_image import PerImage
-from segkit.structures import CategorySet, DatasetError
+from segkit.structures import CategorySet
+from segkit.utils.errors import DatasetError
 
 LAST_LABEL_ID = 33  # helpers/labels.py
 # The labels with ignoreInEval. Only bare ids are void: single caravans (29000...) and trailers (30000...) are not.

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import DatasetError
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.utils.compiled import COMPILED, compiled
+from segkit.utils.errors import DatasetError
 
 IntArray = NDArray[np.integer[Any]]
 Pairs = tuple[IntArray, IntArray, NDArray[np.int64]]  # true labels, predicted labels, pixels

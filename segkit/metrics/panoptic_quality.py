@@ -24,7 +24,8 @@ from segkit.metrics.panoptic.overlaps import (
     overlaps_of,
 )
 from segkit.metrics.per_image import PerImage
-from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
+from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.utils.errors import DatasetError
 
 # COCO's area classes in pixels, lower bound included (https://cocodataset.org/#detection-eval).
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 T = TypeVar("T")
 SHOWN_IDS = 5  # an error names at most so many images

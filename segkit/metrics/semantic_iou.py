@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, count_pairs
-from segkit.structures import IGNORE_LABEL, DatasetError
+from segkit.structures import IGNORE_LABEL
+from segkit.utils.errors import DatasetError
 
 Counts = NDArray[np.int64]
 Values = NDArray[np.float64]

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from segkit.metrics.label_pairs import IntArray
 from segkit.metrics.semantic_iou import SemanticIoU
-from segkit.structures import IGNORE_LABEL, DatasetError
+from segkit.structures import IGNORE_LABEL
+from segkit.utils.errors import DatasetError
 
 Counts = NDArray[np.int64]
 

@@ -9,7 +9,7 @@ from detectron2.config import CfgNode
 
 from segkit.fusion import FUSION_METHODS, LOGITS, FusionMethod, build_fusion
 from segkit.fusion.class_keys import by_contiguous_id
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 
 def fusion_of(cfg: CfgNode) -> FusionMethod:

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.picture import figure_pixels
+from segkit.report.image_data import figure_pixels
 from segkit.structures import CategorySet
 
 SHOWN_SIZES = 5

@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.pictures import read_picture
+from segkit.formats.image_io import read_picture
 from segkit.report.grid import picture_grid
 from segkit.report.overlay import draw_panoptic
-from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
+from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.utils.errors import DatasetError
 
 Columns = Mapping[str, PanopticSegmentation]
 

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.report.picture import check_rgb
+from segkit.report.image_data import check_rgb
 from segkit.report.text import draw_ink, render_text, shorten
 
 INK = (32, 36, 42)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.report.picture import check_rgb
+from segkit.report.image_data import check_rgb
 from segkit.report.text import draw_ink, render_text, roomiest_box
 from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, Segment, default_color, extents
 

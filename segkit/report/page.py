@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.files import replacing
+from segkit.report.image_data import data_uri
 from segkit.report.metric_values import PER_CLASS, Group, as_number, format_value, read_group
-from segkit.report.picture import data_uri
 from segkit.report.style import CSS
 from segkit.structures import Category, CategorySet
+from segkit.utils.files import replacing
 
 WIDE_PX = 900  # a picture of this width has a row of the gallery to itself
 ROWS_IN_VIEW = 25  # a longer table scrolls inside its frame, so that the pictures stay near

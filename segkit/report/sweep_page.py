@@ -14,10 +14,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.formats.files import replacing
 from segkit.report.metric_values import NONE, format_value
 from segkit.report.page import write_page
 from segkit.report.sweep_plot import STEP_NAMES
+from segkit.utils.files import replacing
 
 NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 SHOWN_SETTINGS = 200  # on the page: the best of each method; sweep.json has all

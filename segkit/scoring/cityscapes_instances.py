@@ -7,12 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from segkit.formats import png
-from segkit.formats.cityscapes import CATEGORIES, IDS_SUFFIX
-from segkit.formats.cityscapes_results import ResultFiles, ResultLine, read_lines, read_mask
+from segkit.formats.cityscapes.files import CATEGORIES, IDS_SUFFIX
+from segkit.formats.cityscapes.results import ResultFiles, ResultLine, read_lines, read_mask
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
 from segkit.scoring.problems import DEFAULT_LIMIT, Problems
-from segkit.scoring.workers import Progress, Shard, ordered_map
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Progress, Shard, ordered_map
 
 EVERYTHING = Shard()
 
@@ -28,7 +28,7 @@ def score_cityscapes_instances(
 ) -> CityscapesAP:
     """The metric over all *_gtFine_instanceIds.png in gt_folder and its subfolders (cities), or the shard's part.
 
-    pred_folder: results in the layout of `segkit.formats.cityscapes_results`; those of other images are not looked at.
+    pred_folder: results in the layout of `segkit.formats.cityscapes.results`; those of other images are not looked at.
     image_id is the name up to _gtFine, as in frankfurt_000000_000294. One mask per worker is in memory at a time.
     progress(done, total) is called after each image. DatasetError, with up to `limit` problems of all images, where a
     folder or the truth is missing, an image has no file or several, or a line, a mask or a truth cannot be used.

@@ -14,10 +14,10 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from segkit.formats.files import replacing
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU
-from segkit.scoring.workers import Shard
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
+from segkit.utils.files import replacing
+from segkit.utils.process_pool import Shard
 
 Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU
 KINDS: Mapping[str, Any] = {

@@ -8,15 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segkit.formats import coco_instances, coco_panoptic, files
-from segkit.formats import coco_tables as coco
-from segkit.formats.coco_tables import Entry, ImageId
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.coco import tables as coco
+from segkit.formats.coco.tables import Entry, ImageId
 from segkit.formats.derive import coco_annotations
 from segkit.metrics import AveragePrecision
 from segkit.metrics.average_precision import ScoredImage, checked_iou_types
 from segkit.scoring.problems import DEFAULT_LIMIT, Problems
-from segkit.scoring.workers import Progress, Shard, ordered_map
-from segkit.structures import CategorySet, DatasetError, segmentation_to_rle
+from segkit.structures import CategorySet, segmentation_to_rle
+from segkit.utils import files
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Progress, Shard, ordered_map
 
 EVERYTHING = Shard()
 IMAGES_AT_ONCE = 128

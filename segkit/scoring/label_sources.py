@@ -12,12 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import coco_panoptic, label_maps
-from segkit.formats.coco_tables import Place, listed
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.coco.tables import Place, listed
 from segkit.formats.derive import relabel
+from segkit.formats.label_images import semantic_files as label_maps
 from segkit.scoring.problems import Problems
-from segkit.scoring.workers import ordered_map
-from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet, DatasetError
+from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import ordered_map
 
 IGNORED, UNKNOWN = -1, -2  # channels: a true pixel to be left out, a value without a class
 VALUES = 1 << 16  # that a PNG of 16 bits may hold

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from segkit.formats import coco_panoptic
-from segkit.formats.coco_panoptic import PanopticRecord, Prediction
-from segkit.formats.coco_tables import listed
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.coco.panoptic import PanopticRecord, Prediction
+from segkit.formats.coco.tables import listed
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, overlaps_of
 from segkit.scoring.problems import DEFAULT_LIMIT, Problems
-from segkit.scoring.workers import Progress, Shard, ordered_map
-from segkit.structures import CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment
+from segkit.structures import CategorySet, IdRuns, PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Progress, Shard, ordered_map
 
 ImageId = int | str
 DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}

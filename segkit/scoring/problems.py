@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 DEFAULT_LIMIT = 20
 

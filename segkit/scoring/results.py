@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from segkit.formats.files import dump_json
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality
 from segkit.metrics.panoptic.bootstrap import confidence_intervals
 from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
 from segkit.metrics.panoptic.worst_images import worst_images
 from segkit.scoring.counts_file import SavedCounts, writing
+from segkit.utils.files import dump_json
 
 WORST_IMAGES = 50
 

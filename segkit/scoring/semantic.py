@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from segkit.formats.coco_tables import listed
+from segkit.formats.coco.tables import listed
 from segkit.metrics import SemanticIoU
 from segkit.scoring.label_sources import (
     IGNORED,
@@ -18,8 +18,9 @@ from segkit.scoring.label_sources import (
     named_space,
 )
 from segkit.scoring.problems import DEFAULT_LIMIT, Problems
-from segkit.scoring.workers import Progress, Shard, ordered_map
-from segkit.structures import CategorySet, DatasetError
+from segkit.structures import CategorySet
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Progress, Shard, ordered_map
 
 Truths = LabelFolder | PanopticMaps
 Predictions = LabelFolder | MaskResults

@@ -9,7 +9,6 @@ from segkit.structures.categories import (
     SemanticSpace,
     default_color,
 )
-from segkit.structures.errors import CheckpointError, ConfigError, DatasetError, SegkitError
 from segkit.structures.extents import Extent, extents, extents_of_runs
 from segkit.structures.head_outputs import CenterOffsets, HeadOutputs, SemanticScores
 from segkit.structures.id_runs import IdRuns
@@ -33,15 +32,11 @@ __all__ = [
     "Category",
     "CategorySet",
     "CenterOffsets",
-    "CheckpointError",
-    "ConfigError",
-    "DatasetError",
     "Extent",
     "HeadOutputs",
     "IdRuns",
     "InstanceMasks",
     "PanopticSegmentation",
-    "SegkitError",
     "Segment",
     "SemanticScores",
     "SemanticSpace",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures.errors import DatasetError
+from segkit.utils.errors import DatasetError
 
 IGNORE_LABEL = 255  # label of void pixels in semantic maps; Detectron2's and Cityscapes' value
 THING_CHANNEL = 0  # semantic id that stands for every thing (Kirillov et al. 2019, Panoptic FPN, section 3)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.utils.compiled import COMPILED, compiled
 
 WORD = 8  # flags looked at together
 BLOCK_PX = 4096  # pixels compared, then looked through, while their flags lie in the nearest cache

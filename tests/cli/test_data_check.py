@@ -10,9 +10,9 @@ from PIL import Image
 
 from segkit.cli import data_check
 from segkit.cli.main import main
-from segkit.curation.findings import RULES
-from segkit.structures import DatasetError
-from tests.curation.samples import Broken, instances, noise, panoptic
+from segkit.curation.issues import RULES
+from segkit.utils.errors import DatasetError
+from tests.helpers.damaged_datasets import Broken, instances, noise, panoptic
 
 SHOWN = data_check.MOST_SHOWN
 

@@ -12,9 +12,9 @@ import yaml
 from segkit.cli.main import main
 from segkit.fusion import FUSION_METHODS, LOGITS, HeuristicFusion, build_fusion
 from segkit.fusion.class_keys import by_contiguous_id
-from segkit.scoring.fusion_options import things_of
+from segkit.scoring.fusion.options import things_of
 from segkit.scoring.panoptic import score_panoptic
-from tests.scoring.fusion_scenes import CATEGORIES, write
+from tests.helpers.saved_heads import CATEGORIES, write
 
 
 @pytest.fixture(autouse=True)

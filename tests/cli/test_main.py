@@ -10,7 +10,7 @@ import torch
 from segkit import __version__
 from segkit.cli import main as main_module
 from segkit.cli.main import VERBS, main
-from segkit.structures import ConfigError, DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 
 
 def with_verb(monkeypatch, run):

@@ -13,12 +13,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from segkit.cli.main import main
-from segkit.data import toy
 from segkit.data.class_counts import resolve_for_categories
+from segkit.data.toy.dataset import dataset as toy
 from segkit.engine.predictor import Predictor, find_images
 from segkit.engine.setup import read_config
-from segkit.formats import coco_instances, coco_panoptic, label_maps
-from segkit.structures import DatasetError
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.label_images import semantic_files as label_maps
+from segkit.utils.errors import DatasetError
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 

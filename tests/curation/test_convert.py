@@ -13,22 +13,15 @@ from PIL import Image
 
 from segkit.cli.main import main
 from segkit.curation.convert import Loss, convert, summary
-from segkit.formats.coco_panoptic_writer import PanopticWriter
-from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
-from segkit.formats.coco_writers import CocoInstancesWriter, CocoPanopticWriter
-from segkit.formats.label_maps import read as read_labels
+from segkit.formats.base import SourceImage
+from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.coco.readers import CocoInstancesSource, CocoPanopticSource
+from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
+from segkit.formats.label_images.semantic_dataset import SemanticMapWriter
+from segkit.formats.label_images.semantic_files import read as read_labels
 from segkit.formats.registry import SOURCES, WRITERS, open_source, open_writer
-from segkit.formats.semantic_maps import SemanticMapWriter
-from segkit.formats.source import SourceImage
-from segkit.structures import (
-    Category,
-    CategorySet,
-    ConfigError,
-    DatasetError,
-    PanopticSegmentation,
-    Segment,
-    mask_to_rle,
-)
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
+from segkit.utils.errors import ConfigError, DatasetError
 
 CATEGORIES = CategorySet([Category(3, "cat", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
 TRUTH = PanopticSegmentation(

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.curation.check_instances import check_instances
-from segkit.curation.check_panoptic import check_panoptic
+from segkit.curation.checks.instances import check_instances
+from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.convert import convert
-from segkit.curation.findings import Findings
-from segkit.formats.coco_panoptic_writer import PanopticWriter
-from segkit.formats.coco_sources import CocoInstancesSource, CocoPanopticSource
-from segkit.formats.predictions_source import CocoResultsSource, PanopticPredictionsSource
+from segkit.curation.issues import Findings
+from segkit.formats.base import Source
+from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.coco.prediction_readers import CocoResultsSource, PanopticPredictionsSource
+from segkit.formats.coco.readers import CocoInstancesSource, CocoPanopticSource
 from segkit.formats.registry import WRITERS
-from segkit.formats.source import Source
-from segkit.structures import CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
-
-from .samples import CATEGORIES, SIZE_HW, write_pictures
+from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
+from segkit.utils.errors import DatasetError
+from tests.helpers.damaged_datasets import CATEGORIES, SIZE_HW, write_pictures
 
 IMAGES = [{"id": f"i{n}", "file_name": f"{n}.png", "height": SIZE_HW[0], "width": SIZE_HW[1]} for n in range(6)]
 PERSON, CAT, SKY = 1, 3, 10

@@ -11,13 +11,13 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_coco_panoptic_separated
 
 from segkit.config import load_config
-from segkit.data import toy
 from segkit.data.catalog import categories_of, load_all, load_dataset, register_dataset
 from segkit.data.class_counts import resolve_class_counts
 from segkit.data.custom import register_custom
 from segkit.data.datasets import register_datasets
-from segkit.data.panoptic_dataset import register_panoptic
-from segkit.structures import ConfigError, DatasetError
+from segkit.data.loaders.coco_panoptic import register_panoptic
+from segkit.data.toy.dataset import dataset as toy
+from segkit.utils.errors import ConfigError, DatasetError
 
 
 def test_a_json_and_its_pngs_are_enough(toy_folder: Path) -> None:

@@ -12,9 +12,9 @@ from PIL import Image
 from segkit.config import load_config
 from segkit.data.catalog import PANOPTIC_METRICS, load_dataset
 from segkit.data.custom import register_custom, register_source
-from segkit.data.truth import read_segmentation
-from segkit.formats.coco_writers import CocoInstancesWriter
-from segkit.structures import ConfigError, DatasetError
+from segkit.data.ground_truth import read_segmentation
+from segkit.formats.coco.writers import CocoInstancesWriter
+from segkit.utils.errors import ConfigError, DatasetError
 from tests.curation.test_convert import CATEGORIES, TRUTH, panoptic, parts
 
 

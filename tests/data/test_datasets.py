@@ -14,9 +14,9 @@ from segkit.config import load_config
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, load_dataset
 from segkit.data.datasets import register_datasets
 from segkit.data.mapper import SegkitMapper
-from segkit.formats.voc_labels import NAMES
-from segkit.structures import DatasetError
-from tests.formats.samples import write_volume
+from segkit.formats.voc.labels import NAMES
+from segkit.utils.errors import DatasetError
+from tests.helpers.coco_samples import write_volume
 
 PERSON = NAMES.index("person") + 1
 H, W = 4, 6

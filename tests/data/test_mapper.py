@@ -17,14 +17,17 @@ from segkit.config import load_config
 from segkit.data.catalog import Dataset, load_dataset, register_dataset
 from segkit.data.check import check_files
 from segkit.data.datasets import cityscapes as cityscapes_names
-from segkit.data.instances_dataset import load_coco_instances
+from segkit.data.ground_truth import InstanceTruth, read_segmentation
+from segkit.data.loaders.coco_instances import load_coco_instances
+from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.loaders.readers import load_source
 from segkit.data.mapper import SegkitMapper
-from segkit.data.panoptic_dataset import load_coco_panoptic
-from segkit.data.source_dataset import load_source
-from segkit.data.truth import InstanceTruth, read_segmentation
-from segkit.formats import cityscapes, label_maps, png
+from segkit.formats import png
+from segkit.formats.cityscapes.files import files as cityscapes
 from segkit.formats.derive import semantic_map
-from segkit.structures import DatasetError, PanopticSegmentation, Segment
+from segkit.formats.label_images import semantic_files as label_maps
+from segkit.structures import PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
 
 
 def panoptic(folder: Path, **extra: Any) -> Dataset:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from segkit.data.catalog import Record
 from segkit.data.mapper import pixels_of, read_image
-from segkit.formats.pictures import open_picture, read_picture
-from segkit.structures import ConfigError, DatasetError
-from tests.formats.deep_files import write_tiff
+from segkit.formats.image_io import open_picture, read_picture
+from segkit.utils.errors import ConfigError, DatasetError
+from tests.helpers.deep_files import write_tiff
 
 MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
 FORMATS = ("RGB", "BGR", "L", "YUV-BT.601", "HSV", "CMYK")

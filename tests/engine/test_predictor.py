@@ -12,8 +12,8 @@ from PIL import Image
 from segkit.config import load_config
 from segkit.data.mapper import read_image
 from segkit.engine.predictor import Predictor, find_images
-from segkit.structures import DatasetError
-from tests.formats.deep_files import write_tiff
+from segkit.utils.errors import DatasetError
+from tests.helpers.deep_files import write_tiff
 
 
 def reader(image_format: str) -> Predictor:

@@ -19,17 +19,17 @@ from detectron2.data.datasets import load_sem_seg
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from segkit.cli.main import main
-from segkit.data import toy
 from segkit.data.catalog import register_dataset
-from segkit.data.instances_dataset import load_coco_instances
-from segkit.data.panoptic_dataset import load_coco_panoptic
-from segkit.data.truth import read_segmentation
+from segkit.data.ground_truth import read_segmentation
+from segkit.data.loaders.coco_instances import load_coco_instances
+from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.toy.dataset import dataset as toy
 from segkit.engine import register_all, trainer
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
 from segkit.formats.derive import semantic_map
-from segkit.structures import ConfigError
-from tests.formats.samples import write_volume
+from segkit.utils.errors import ConfigError
+from tests.helpers.coco_samples import write_volume
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 

@@ -15,9 +15,10 @@ from segkit.data.catalog import Dataset, load_dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.evaluation import build_evaluators
 from segkit.scoring.cityscapes_instances import score_cityscapes_instances
-from segkit.structures import ConfigError, InstanceMasks
+from segkit.structures import InstanceMasks
+from segkit.utils.errors import ConfigError
 from tests.evaluation.test_evaluators import Parrot, judge
-from tests.scoring.cityscapes_reference import reference, write_truth
+from tests.helpers.cityscapes_reference import reference, write_truth
 
 IMAGES = ("aachen_000000_000019", "aachen_000001_000019")
 

@@ -20,19 +20,21 @@ from pycocotools.cocoeval import COCOeval
 from segkit.config import load_config
 from segkit.data.catalog import Dataset, load_dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
-from segkit.data.panoptic_dataset import load_coco_panoptic
-from segkit.data.truth import read_segmentation
+from segkit.data.ground_truth import read_segmentation
+from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.base import Truth
 from segkit.evaluation.predictions import instance_masks, panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
-from segkit.formats import coco_panoptic, head_outputs
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.head_outputs.folder import folder as head_outputs
 from segkit.metrics import PanopticQuality
 from segkit.modeling.lazy_dict import Lazy, LazyDict
 from segkit.scoring import counts_file
 from segkit.scoring.instances import score_instances
 from segkit.scoring.panoptic import score_panoptic
-from segkit.structures import NO_THING, ConfigError, HeadOutputs, SemanticScores
+from segkit.structures import NO_THING, HeadOutputs, SemanticScores
+from segkit.utils.errors import ConfigError
 from tests.data.test_mapper import cityscapes_tree
 
 

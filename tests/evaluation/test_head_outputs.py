@@ -13,8 +13,9 @@ from segkit.data.catalog import Dataset
 from segkit.evaluation import head_outputs as module
 from segkit.evaluation.base import Options, Truth
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator
-from segkit.formats.head_outputs import load, rounded
-from segkit.structures import Category, CategorySet, DatasetError, HeadOutputs, InstanceMasks, SemanticScores
+from segkit.formats.head_outputs.folder import load, rounded
+from segkit.structures import Category, CategorySet, HeadOutputs, InstanceMasks, SemanticScores
+from segkit.utils.errors import DatasetError
 
 SIZE = (6, 8)
 CATEGORIES = CategorySet(

@@ -15,8 +15,8 @@ from PIL import Image
 from segkit.evaluation import semantic
 from segkit.evaluation.semantic import count_logits, count_on_device, winners
 from segkit.metrics import SemanticIoU
-from segkit.structures import DatasetError
-from segkit.structures.compiled import COMPILED
+from segkit.utils.compiled import COMPILED
+from segkit.utils.errors import DatasetError
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
 NAMES = [f"class {i}" for i in range(5)]

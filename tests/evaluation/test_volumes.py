@@ -14,11 +14,11 @@ from detectron2.evaluation import inference_on_dataset
 
 from segkit.config import load_config
 from segkit.data.catalog import Dataset
-from segkit.data.source_dataset import load_source
+from segkit.data.loaders.readers import load_source
 from segkit.evaluation import build_evaluators
 from segkit.evaluation.base import Options, Truth
 from segkit.evaluation.volumes import VolumeEvaluator
-from segkit.structures import ConfigError, DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 from tests.evaluation.test_evaluators import Parrot
 
 nib = pytest.importorskip("nibabel")

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from segkit.formats.coco_panoptic_writer import PanopticWriter
+from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.structures import CategorySet
-
-from .samples import CATEGORIES, Dataset, first_image, second_image
+from tests.helpers.coco_samples import CATEGORIES, Dataset, first_image, second_image
 
 
 @pytest.fixture

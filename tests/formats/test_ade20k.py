@@ -14,13 +14,13 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.curation.findings import RULES
+from segkit.curation.issues import RULES
 from segkit.formats import png
 from segkit.formats.ade20k import N_CLASSES, THING_IDS, ADE20KSource, ADE20KWriter
-from segkit.formats.source import SourceImage
-from segkit.structures import DatasetError, PanopticSegmentation, Segment
-
-from .samples import CATEGORIES, files_below, first_image, second_image
+from segkit.formats.base import SourceImage
+from segkit.structures import PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
+from tests.helpers.coco_samples import CATEGORIES, files_below, first_image, second_image
 
 # Classes: 1 wall and 3 sky are stuff, 8 bed and 13 person are things; 0 is something else.
 CLASSES = np.array([[1, 1, 3, 0], [8, 8, 13, 13], [1, 8, 13, 150]], dtype=np.uint8)

@@ -16,8 +16,7 @@ from segkit.structures import (
     Segment,
     rle_to_mask,
 )
-
-from .samples import first_image
+from tests.helpers.coco_samples import first_image
 
 MAPS = hnp.arrays(
     np.int32,

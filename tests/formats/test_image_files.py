@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import segkit.formats
-from segkit.curation.findings import RULES
+from segkit.curation.issues import RULES
+from segkit.formats.base import SourceImage
 from segkit.formats.image_files import (
     PICTURE_CASES,
     check_sizes,
@@ -18,8 +19,7 @@ from segkit.formats.image_files import (
     stem,
     unused_pictures,
 )
-from segkit.formats.source import SourceImage
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 MODULES = [ast.parse(path.read_text()) for path in Path(segkit.formats.__file__).parent.glob("*.py")]
 NODES = [node for module in MODULES for node in ast.walk(module)]

@@ -10,9 +10,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.formats import png
-from segkit.structures import DatasetError, rgb_to_ids
-
-from .samples import files_below
+from segkit.structures import rgb_to_ids
+from segkit.utils.errors import DatasetError
+from tests.helpers.coco_samples import files_below
 
 RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
 SIXTEEN_BIT_RGB = (  # 1 x 1, written by hand: Pillow reads it as 8 bits, and cannot write it

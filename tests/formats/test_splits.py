@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from segkit.formats.splits import check_split, is_validation, names_of
-from segkit.structures import ConfigError, DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 
 
 def test_halves_by_the_hash_of_the_name() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion.candidates import NMS_KINDS, candidates, shared_px
-from segkit.fusion.fates import Verdict, Verdicts
+from segkit.fusion.explanations import Verdict, Verdicts
 from segkit.structures import InstanceMasks
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from segkit.fusion.class_keys import by_contiguous_id
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 THINGS = {0: "person", 1: "tie", 2: "7"}
 

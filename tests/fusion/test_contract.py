@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from segkit.fusion import CENTERS, FUSION_METHODS, LOGITS, REASONS, Fate, build_fusion, method
 from segkit.fusion.paste import paste
-from segkit.structures import VOID, ConfigError, HeadOutputs, PanopticSegmentation, SemanticScores
-from tests.fusion.scenes import STUFF_IDS, THING_IDS, reordered, scene, with_scores
+from segkit.structures import VOID, HeadOutputs, PanopticSegmentation, SemanticScores
+from segkit.utils.errors import ConfigError
+from tests.helpers.fusion_scenes import STUFF_IDS, THING_IDS, reordered, scene, with_scores
 
 # Thresholds that let small scenes through; a method takes those that it has.
 LOOSE = {"stuff_area_limit_px": 2.0, "instance_score_threshold": 0.3, "object_mask_threshold": 0.3}

@@ -13,13 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import contest
+from segkit.fusion import pixel_argmax as contest
 from segkit.fusion.efficientps import EfficientPSFusion
-from segkit.fusion.fates import Fate
-from segkit.structures import ConfigError, HeadOutputs
-from segkit.structures.compiled import INSTALLED
-from tests.fusion import slow_contests
-from tests.fusion.slow_contests import as_told, drawn, highest, scene, semantic
+from segkit.fusion.explanations import Fate
+from segkit.structures import HeadOutputs
+from segkit.utils.compiled import INSTALLED
+from segkit.utils.errors import ConfigError
+from tests.helpers import slow_fusion as slow_contests
+from tests.helpers.slow_fusion import as_told, drawn, highest, scene, semantic
 
 WAYS = [True, False] if INSTALLED else [False]
 ANY_AREA = EfficientPSFusion(stuff_area_limit_px=0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from segkit.fusion import grouping
 from segkit.fusion.grouping import NOBODY, group_by_masks, group_by_offsets, heat_peaks
 from segkit.structures import CenterOffsets, InstanceMasks
-from segkit.structures.compiled import COMPILED
+from segkit.utils.compiled import COMPILED
 
 WAYS = pytest.mark.parametrize(
     "way", [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))]

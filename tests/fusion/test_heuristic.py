@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from segkit.fusion import Fate, HeuristicFusion, build_fusion, heuristic, segments
 from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
-from segkit.structures import ConfigError, HeadOutputs, InstanceMasks, SemanticScores
-from segkit.structures.compiled import COMPILED
+from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
+from segkit.utils.compiled import COMPILED
+from segkit.utils.errors import ConfigError
 
 WAYS = [pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba")), False]
 

@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 
 from segkit.fusion import Fate, grouping
 from segkit.fusion.majority_vote import MajorityVoteFusion
-from segkit.structures import (
-    CenterOffsets,
-    ConfigError,
-    HeadOutputs,
-    InstanceMasks,
-    PanopticSegmentation,
-    SemanticScores,
-)
-from segkit.structures.compiled import COMPILED
+from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
+from segkit.utils.compiled import COMPILED
+from segkit.utils.errors import ConfigError
 
 # Five channels, as a network for Cityscapes has them, stuff and things mixed: s1, t0, s2, t1, t2.
 STUFF_IDS, THING_IDS = np.array([1, 0, 2, 0, 0]), np.array([-1, 0, -1, 1, 2])

@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import contest, mask_argmax
-from segkit.fusion.fates import Fate
+from segkit.fusion import mask_argmax
+from segkit.fusion import pixel_argmax as contest
+from segkit.fusion.explanations import Fate
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
-from segkit.structures import ConfigError, HeadOutputs, SemanticScores
-from segkit.structures.compiled import INSTALLED
-from tests.fusion import slow_contests
-from tests.fusion.slow_contests import as_told, drawn, highest, scene, semantic
+from segkit.structures import HeadOutputs, SemanticScores
+from segkit.utils.compiled import INSTALLED
+from segkit.utils.errors import ConfigError
+from tests.helpers import slow_fusion as slow_contests
+from tests.helpers.slow_fusion import as_told, drawn, highest, scene, semantic
 
 WAYS = [True, False] if INSTALLED else [False]
 THINGS = SemanticScores.of_stuff_ids(np.zeros((1, 4), dtype=int))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds, checked_options
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 
 @dataclass(frozen=True)

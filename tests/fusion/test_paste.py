@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from segkit.fusion import paste as module
 from segkit.fusion.paste import flat_crops, paste, soft_crop
 from segkit.structures import InstanceMasks
-from segkit.structures.compiled import COMPILED, compiled, multiply_add
+from segkit.utils.compiled import COMPILED, compiled, multiply_add
 
 WAYS = [pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba")), False]
 both_ways = pytest.mark.parametrize("way", WAYS, ids=["compiled", "numpy"])

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import Fate, HeuristicFusion
+from segkit.fusion.occlusion_priors import PairTable
 from segkit.fusion.priority import PriorityFusion
-from segkit.fusion.priors import PairTable
-from segkit.structures import ConfigError, DatasetError, HeadOutputs, InstanceMasks, SemanticScores
+from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
+from segkit.utils.errors import ConfigError, DatasetError
 
 PERSON, TIE, TABLE = 0, 1, 2  # contiguous ids of the categories 1, 32, 67
 THINGS = ((1, "person"), (32, "tie"), (67, "dining table"))

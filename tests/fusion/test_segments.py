@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.fusion import segments as module
-from segkit.fusion.fates import Verdict, Verdicts
+from segkit.fusion.explanations import Verdict, Verdicts
 from segkit.fusion.segments import fill_stuff, segments_of_owners, thing_segment
 from segkit.structures import InstanceMasks, PanopticSegmentation, Segment
-from segkit.structures.compiled import COMPILED
+from segkit.utils.compiled import COMPILED
 
 WAYS = [pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba")), False]
 both_ways = pytest.mark.parametrize("way", WAYS, ids=["compiled", "numpy"])

@@ -18,7 +18,8 @@ from segkit.metrics import AveragePrecision, average_precision
 from segkit.metrics.average_precision import ScoredImage
 from segkit.metrics.boundary import boundary_dilation_px
 from segkit.metrics.instances import coco_matching
-from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle, segmentation_to_rle
+from segkit.structures import Category, CategorySet, mask_to_rle, segmentation_to_rle
+from segkit.utils.errors import DatasetError
 
 CAR, DOG, SKY = 3, 17, 90
 NAMES = {DOG: "dog", CAR: "car", SKY: "sky"}

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
-from segkit.structures import Category, CategorySet, DatasetError
+from segkit.structures import Category, CategorySet
+from segkit.utils.errors import DatasetError
 
 CATEGORIES = CategorySet(
     [

@@ -10,8 +10,8 @@ from hypothesis.extra import numpy as hnp
 
 from segkit.metrics import label_pairs
 from segkit.metrics.label_pairs import count_pairs
-from segkit.structures import DatasetError
-from segkit.structures.compiled import COMPILED
+from segkit.utils.compiled import COMPILED
+from segkit.utils.errors import DatasetError
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))])

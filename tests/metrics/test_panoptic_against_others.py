@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from segkit.metrics import PanopticQuality
 from segkit.structures import PanopticSegmentation
-from tests.metrics.panoptic_scenes import (
+from tests.helpers.panoptic_scenes import (
     CAR,
     CATEGORIES,
     DOG,

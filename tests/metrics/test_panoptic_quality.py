@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from segkit.metrics import PanopticQuality
-from segkit.structures import CategorySet, DatasetError, PanopticSegmentation
-from tests.metrics.panoptic_scenes import (
+from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.utils.errors import DatasetError
+from tests.helpers.panoptic_scenes import (
     CAR,
     CATEGORIES,
     DOG,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segkit.metrics.per_image import PerImage, places_by_id
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 
 def of(*image_ids):

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 NAMES = ("road", "sky", "car")
 

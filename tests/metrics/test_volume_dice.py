@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.metrics.volume_dice import VolumeDice
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 NAMES = ("background", "anterior", "posterior")
 

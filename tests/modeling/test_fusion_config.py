@@ -10,7 +10,7 @@ import pytest
 from segkit.config import load_config
 from segkit.fusion import FUSION_METHODS, HeuristicFusion
 from segkit.modeling.fusion_config import fusion_of, kept_logits
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 
 def config(*opts: str) -> Any:

@@ -9,7 +9,7 @@ from detectron2.utils.events import EventStorage
 
 from segkit.modeling import register_models
 from segkit.modeling.losses import dice_loss
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 from tests.modeling.test_panoptic_rcnn import images, small_config, targets
 
 

@@ -19,7 +19,7 @@ from segkit.engine.setup import read_config
 from segkit.fusion import HeuristicFusion
 from segkit.modeling import register_models
 from segkit.modeling.meta_arch import PanopticRCNN
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 THINGS, SEMANTIC = 7, 6
 STANDARD, CASCADE = "StandardROIHeads", "CascadeROIHeads"

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from segkit.scoring.cityscapes_instances import score_cityscapes_instances
-from segkit.scoring.workers import Shard
-from segkit.structures import DatasetError
-from tests.scoring.cityscapes_reference import random_image, reference, write_results, write_truth
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Shard
+from tests.helpers.cityscapes_reference import random_image, reference, write_results, write_truth
 
 IMAGES = [
     "aachen_000000_000019",

@@ -12,8 +12,9 @@ import pytest
 from segkit.metrics import PanopticQuality, SemanticIoU
 from segkit.scoring import counts_file
 from segkit.scoring.counts_file import HEADER, SavedCounts, check_writable, fingerprint, load, merge, save
-from segkit.scoring.workers import Shard
-from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Shard
 
 CAR, SKY = 1, 90
 CATEGORIES = CategorySet([Category(CAR, "car", True, (0, 0, 0)), Category(SKY, "sky", False, (0, 0, 1))])

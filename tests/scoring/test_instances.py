@@ -10,10 +10,12 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segkit.formats import coco_instances, coco_panoptic
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.scoring.instances import score_instances
-from segkit.scoring.workers import Shard
-from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Shard
 
 STATS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 SIZE = (90, 120)

@@ -19,8 +19,9 @@ from PIL import Image
 
 from segkit.metrics import PanopticQuality
 from segkit.scoring.panoptic import score_panoptic
-from segkit.scoring.workers import Shard
-from segkit.structures import MAX_SEGMENT_ID, DatasetError, ids_to_rgb
+from segkit.structures import MAX_SEGMENT_ID, ids_to_rgb
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Shard
 
 try:
     from panopticapi import evaluation as panopticapi

@@ -8,8 +8,9 @@ import pytest
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU
 from segkit.scoring.counts_file import SavedCounts
 from segkit.scoring.results import analyse, finite, results_of, save_results
-from segkit.scoring.workers import Shard
-from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Shard
 
 CATEGORIES = CategorySet([Category(26, "car", True, (0, 0, 0)), Category(23, "sky", False, (0, 0, 1))])
 IDS = np.array([[1, 1, 2, 2], [1, 1, 2, 2]], dtype=np.int32)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats import label_maps
-from segkit.formats.coco_panoptic_writer import PanopticWriter
+from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.label_images import semantic_files as label_maps
 from segkit.metrics import SemanticIoU
 from segkit.scoring import label_sources
 from segkit.scoring.semantic import score_semantic
-from segkit.scoring.workers import Shard
-from segkit.structures import Category, CategorySet, DatasetError, PanopticSegmentation, Segment, mask_to_rle
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import Shard
 
 NAMES = ("road", "sky", "car")
 CATEGORIES = CategorySet(

@@ -8,7 +8,8 @@ import pytest
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 
 from segkit.data.datasets.coco import CATEGORIES
-from segkit.structures import Category, CategorySet, DatasetError, default_color
+from segkit.structures import Category, CategorySet, default_color
+from segkit.utils.errors import DatasetError
 
 SMALL = CategorySet(
     [

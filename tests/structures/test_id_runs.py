@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.structures import IdRuns, id_runs
-from segkit.structures.compiled import COMPILED
+from segkit.utils.compiled import COMPILED
 
 WAYS = [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))]
 IDS = st.sampled_from([0, 1, 2, 255, 256, 65536, 2**24 - 1, 2**31 - 1, -(2**31)])

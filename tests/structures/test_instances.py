@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from segkit.structures import (
-    DatasetError,
-    InstanceMasks,
-    ids_to_rgb,
-    mask_to_rle,
-    rgb_to_ids,
-    rle_to_mask,
-    segmentation_to_rle,
-)
+from segkit.structures import InstanceMasks, ids_to_rgb, mask_to_rle, rgb_to_ids, rle_to_mask, segmentation_to_rle
+from segkit.utils.errors import DatasetError
 
 
 def of_masks(masks: np.ndarray) -> InstanceMasks:

@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, register_dataset
-from segkit.formats import cityscapes, png
+from segkit.formats import png
+from segkit.formats.cityscapes.files import files as cityscapes
 
 TASKS = {
     "panoptic": (*PANOPTIC_METRICS, "cityscapes_ap"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.catalog import Dataset, register_dataset
-from segkit.data.source_dataset import load_source
+from segkit.data.loaders.readers import load_source
 
 # Folder: names of the labels 1, 2, ..., as each dataset.json has them.
 TASKS = {

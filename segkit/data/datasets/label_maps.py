@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from segkit.data.catalog import NAME, register_dataset
-from segkit.data.source_dataset import load_source
+from segkit.data.loaders.readers import load_source
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from segkit.data import toy
 from segkit.data.catalog import Dataset, register_dataset
-from segkit.data.panoptic_dataset import load_coco_panoptic
+from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.toy.dataset import dataset as toy
 
 SPLITS = {"train": (1000, 1), "val": (100, 2)}  # split: (images, seed)
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, register_dataset
-from segkit.data.source_dataset import load_source
+from segkit.data.loaders.readers import load_source
 
 TASKS = {"panoptic": PANOPTIC_METRICS, "instance_seg": ("mask_ap",), "sem_seg": ("semantic_iou",)}
 SPLITS = ("train", "val", "trainval")

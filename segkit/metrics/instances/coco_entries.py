@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segkit.metrics.instances.coco_runs import Covered, covered
-from segkit.structures import CategorySet, DatasetError, segmentation_to_rle
+from segkit.structures import CategorySet, segmentation_to_rle
+from segkit.utils.errors import DatasetError
 
 Entry = dict[str, Any]
 BOX, MASK = "bbox", "segmentation"  # fields of an entry

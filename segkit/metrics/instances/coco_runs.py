@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.utils.compiled import COMPILED, compiled
 
 BITS_PER_CHAR = 5  # pycocotools' rleToString: 5 bits of a run per character, bit 5 = more follow, characters from "0"
 MORE = 1 << BITS_PER_CHAR

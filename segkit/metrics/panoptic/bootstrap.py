@@ -12,7 +12,8 @@ from segkit.metrics.panoptic.matching import BoolArray, FloatArray, match
 from segkit.metrics.panoptic.overlaps import OverlapTable, Table
 from segkit.metrics.per_image import named, places_by_id
 from segkit.metrics.resampling import LEVEL, MIN_IMAGES, SAMPLES, SEED, bounds, mean_over_present, resample
-from segkit.structures import CategorySet, DatasetError
+from segkit.structures import CategorySet
+from segkit.utils.errors import DatasetError
 
 NAMES = ("PQ", "SQ", "RQ")
 SUFFIXES = ("", "_th", "_st")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.panoptic.counts import rows_of
-from segkit.metrics.panoptic.faults import NO_PAIR, Faults, best_pairs, diagnose
+from segkit.metrics.panoptic.error_types import NO_PAIR, Faults, best_pairs, diagnose
 from segkit.metrics.panoptic.matching import MATCH_IOU, BoolArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.structures import CategorySet

@@ -10,7 +10,7 @@ import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts, rows_of
-from segkit.metrics.panoptic.faults import KINDS, Faults, diagnose
+from segkit.metrics.panoptic.error_types import KINDS, Faults, diagnose
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.structures import CategorySet

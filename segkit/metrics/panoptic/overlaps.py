@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, Pairs, count_pairs
 from segkit.metrics.panoptic.run_pairs import count_run_pairs
-from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, DatasetError, PanopticSegmentation, Segment
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
 
 # area_px: of the map, or what was declared; counted_px: of the map; boundary_px: 0 where boundaries are not counted.
 SEGMENT = np.dtype(

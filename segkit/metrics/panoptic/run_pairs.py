@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.label_pairs import Pairs
-from segkit.structures import DatasetError, IdRuns
-from segkit.structures.compiled import COMPILED, compiled
+from segkit.structures import IdRuns
 from segkit.structures.id_runs import sum_by_key
+from segkit.utils.compiled import COMPILED, compiled
+from segkit.utils.errors import DatasetError
 
 ID_BITS, LOW_BITS = np.uint64(32), np.uint64(0xFFFFFFFF)  # of a key: the true id above, the predicted one below
 SIGN = np.uint32(0x80000000)  # flipped, unsigned keys are in the order of signed ids

@@ -8,7 +8,7 @@ import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts, IntArray
-from segkit.metrics.panoptic.faults import KINDS, NO_FAULT, NO_PAIR, Faults, diagnose
+from segkit.metrics.panoptic.error_types import KINDS, NO_FAULT, NO_PAIR, Faults, diagnose
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.metrics.per_image import places_by_id

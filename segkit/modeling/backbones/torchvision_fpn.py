@@ -10,7 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from segkit.structures import ConfigError
+from segkit.utils.errors import ConfigError
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}  # Detectron2's names of the four stages
 PROBE_PX = 64  # side of the image that finds where each stride ends

@@ -13,14 +13,15 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
-from segkit.formats.head_outputs import rounded
+from segkit.formats.head_outputs.folder import rounded
 from segkit.fusion import LOGITS, FusionMethod
-from segkit.modeling.after_heads.door import SemanticLogits, fuses_on_device, instances_at, semantic_scores
-from segkit.modeling.after_heads.table import to_segments
-from segkit.modeling.after_heads.whole import AfterHeads, Sizes, detections_of
 from segkit.modeling.fusion_config import fusion_of, kept_logits
 from segkit.modeling.lazy_dict import Lazy, LazyDict
-from segkit.structures import ConfigError, HeadOutputs, InstanceMasks, Segment
+from segkit.modeling.postprocessing.head_outputs import SemanticLogits, fuses_on_device, instances_at, semantic_scores
+from segkit.modeling.postprocessing.panoptic import AfterHeads, Sizes, detections_of
+from segkit.modeling.postprocessing.panoptic_tensors import to_segments
+from segkit.structures import HeadOutputs, InstanceMasks, Segment
+from segkit.utils.errors import ConfigError
 
 
 @META_ARCH_REGISTRY.register()

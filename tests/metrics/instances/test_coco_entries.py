@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.metrics.instances.coco_entries import ImageEntries, read_columns, read_entry, read_image
-from segkit.structures import Category, CategorySet, DatasetError, mask_to_rle
+from segkit.structures import Category, CategorySet, mask_to_rle
+from segkit.utils.errors import DatasetError
 
 CATEGORIES = CategorySet([Category(1, "car", True, (0, 0, 0))])
 

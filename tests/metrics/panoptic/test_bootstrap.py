@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
-from segkit.structures import DatasetError
-from tests.metrics.panoptic.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, metric_of, row, scored_images, table_of
+from segkit.utils.errors import DatasetError
+from tests.helpers.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, metric_of, row, scored_images, table_of
 
 FEW = {"samples": 60}
 TRUTH = row((CAR, 1, 10), (SKY, 2, 10))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.metrics.panoptic.confusion import segment_confusion
-from tests.metrics.panoptic.drawn_overlaps import (
+from tests.helpers.drawn_overlaps import (
     CAR,
     CATEGORIES,
     DOG,

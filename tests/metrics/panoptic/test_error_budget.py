@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.metrics.panoptic.error_budget import REPAIRS, error_budget, repair
-from segkit.metrics.panoptic.faults import diagnose
+from segkit.metrics.panoptic.error_types import diagnose
 from segkit.structures import PanopticSegmentation
-from tests.metrics.panoptic.drawn_overlaps import (
+from tests.helpers.drawn_overlaps import (
     CAR,
     CATEGORIES,
     DOG,

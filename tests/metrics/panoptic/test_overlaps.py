@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.metrics.panoptic.overlaps import ON_VOID, join, overlaps_of
-from segkit.structures import Category, CategorySet, DatasetError, IdRuns, PanopticSegmentation, Segment
+from segkit.structures import Category, CategorySet, IdRuns, PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
 
 CAR, SKY = 1, 90
 CATEGORIES = CategorySet([Category(CAR, "car", True, (0, 0, 0)), Category(SKY, "sky", False, (0, 0, 0))])

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from segkit.metrics.label_pairs import count_pairs
 from segkit.metrics.panoptic import run_pairs
 from segkit.metrics.panoptic.run_pairs import count_run_pairs
-from segkit.structures import DatasetError, IdRuns, id_runs
-from segkit.structures.compiled import COMPILED
+from segkit.structures import IdRuns, id_runs
+from segkit.utils.compiled import COMPILED
+from segkit.utils.errors import DatasetError
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.metrics.panoptic.worst_images import worst_images
-from tests.metrics.panoptic.drawn_overlaps import (
+from tests.helpers.drawn_overlaps import (
     CAR,
     CATEGORIES,
     DOG,

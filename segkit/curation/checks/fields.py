@@ -1,0 +1,102 @@
+"""The fields of an entry of COCO's JSON, one by one: what is unsound is told, and taken for none."""
+
+from __future__ import annotations
+
+import reprlib
+from pathlib import PurePath
+from typing import Any
+
+from segkit.curation.issues import Findings
+from segkit.formats.coco import tables as coco
+from segkit.formats.coco.tables import MISSING, TYPE_NAMES, Entry
+from segkit.utils.errors import DatasetError
+
+NEEDED, OPTIONAL = "key-missing", "key-missing-optional"  # codes of a key that is not there
+BOX_NUMBERS = 4
+
+
+def value_of(entry: Entry, key: str, types: tuple[type, ...], place: object, findings: Findings) -> Any:
+    """`entry[key]`, None with a finding where it is missing or of another type (a bool is no number)."""
+    value = entry.get(key, MISSING)
+    if type(value) in types:
+        return value
+    expected = " or ".join(TYPE_NAMES[kind] for kind in types)
+    if value is MISSING:
+        findings.tell("key-missing", place, f"expected `{key}`, {expected}, got none")
+    else:
+        findings.tell("type-wrong", place, f"expected `{key}` to be {expected}, got {reprlib.repr(value)}")
+    return None
+
+
+def number_of(entry: Entry, key: str, place: object, findings: Findings, code_missing: str) -> float | None:
+    """`entry[key]`, a finite number; None with a finding otherwise, of code_missing where the key is missing."""
+    if key not in entry:
+        findings.tell(code_missing, place, f"expected `{key}`, got none")
+        return None
+    value: float | None = value_of(entry, key, coco.NUMBER, place, findings)
+    if value is not None and not -coco.LARGEST <= value <= coco.LARGEST:
+        findings.tell("number-not-finite", place, f"`{key}` is {reprlib.repr(value)}")
+        return None
+    return value
+
+
+def box_of(
+    entry: Entry,
+    size_hw: tuple[int, int] | None,
+    place: object,
+    findings: Findings,
+    code_missing: str,
+    slack_px: float = 0,
+) -> list[float] | None:
+    """`entry["bbox"]`, four numbers inside the image; None with a finding otherwise, as `number_of` has it."""
+    if "bbox" not in entry:
+        findings.tell(code_missing, place, "expected `bbox`, got none")
+        return None
+    box: list[float] | None = value_of(entry, "bbox", coco.LIST, place, findings)
+    if box is None:
+        return None
+    if not {*map(type, box)} <= {*coco.NUMBER} or len(box) != BOX_NUMBERS:
+        findings.tell("box-invalid", place, f"expected [x, y, width, height], got {reprlib.repr(box)}")
+    elif not coco.all_finite(box):
+        findings.tell("number-not-finite", place, f"`bbox` is {reprlib.repr(box)}")
+    elif min(box[2:]) < 0:
+        findings.tell("box-invalid", place, f"width and height must not be negative, got {box}")
+    elif size_hw is not None and (
+        min(box[:2]) < -slack_px or box[0] + box[2] > size_hw[1] + slack_px or box[1] + box[3] > size_hw[0] + slack_px
+    ):
+        findings.tell("box-outside", place, f"{box} in an image of {size_hw[0]} x {size_hw[1]} (height x width)")
+    else:
+        return box
+    return None
+
+
+def crowd_of(entry: Entry, isthing: bool | None, place: object, findings: Findings, code_missing: str) -> bool:
+    """`entry["iscrowd"]`, False where it is unsound; told, too, where stuff has it."""
+    if "iscrowd" not in entry:
+        findings.tell(code_missing, place, "expected `iscrowd`, got none")
+        return False
+    value = entry["iscrowd"]
+    if type(value) not in (int, bool) or value not in (0, 1):
+        findings.tell("iscrowd-invalid", place, f"`iscrowd` is {reprlib.repr(value)}")
+        return False
+    if value and isthing is False:
+        findings.tell("crowd-of-stuff", place, f"category {entry.get('category_id')!r} is stuff, `iscrowd` is 1")
+    return bool(value)
+
+
+def inside(entry: Entry, key: str, place: object, findings: Findings) -> str | None:
+    """The file name `entry[key]` in its one spelling; None with a finding where it is none or leads out of its
+    folder."""
+    name: str | None = value_of(entry, key, coco.TEXT, place, findings)
+    if name is None:
+        return None
+    try:
+        coco.check_inside(name, key, "")
+        name.encode("utf-8", "surrogateescape")
+    except DatasetError as error:
+        findings.tell("name-outside", place, error.problem)
+    except UnicodeEncodeError:
+        findings.tell("name-outside", place, f"`{key}` is no Unicode, and no name of a file: {reprlib.repr(name)}")
+    else:
+        return PurePath(name).as_posix()
+    return None

@@ -1,0 +1,131 @@
+"""Which augmentations a config asks for: cfg.INPUT, checked before the first image is read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.data import transforms as T
+
+from segkit.data.augmentations.copy_paste import CopyPaste
+from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter
+from segkit.data.catalog import Dataset
+from segkit.utils.errors import ConfigError
+
+FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}
+FORMATS = ("BGR", "RGB", "L", "YUV-BT.601")  # of images in the network
+SAMPLINGS = ("choice", "range")
+CROPS = {  # INPUT.CROP.TYPE: what its SIZE must be
+    "relative": "height and width as shares of the image, above 0 and up to 1",
+    "relative_range": "the least height and width as shares of the image, above 0 and up to 1",
+    "absolute": "height and width in pixels",
+    "absolute_range": "the least and the largest side in pixels",
+}
+SMALL_WHOLE_BYTES = ("RGB", "BGR", "L")  # image formats of uint8 whose channels can be jittered
+
+
+class SafeCrop(T.RandomCrop):
+    """Detectron2's crop, of at least one pixel: a share of a small image may round to none."""
+
+    def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        height, width = super().get_crop_size(image_size)
+        return max(height, 1), max(width, 1)
+
+
+def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) -> list[T.Augmentation]:
+    """Crop, resize, flips, then colours, as cfg.INPUT says; for evaluation the resize alone.
+
+    Without keys of ours they are those of Detectron2's `build_augmentation`, in its order. INPUT.LSJ takes the place of
+    the resize and excludes INPUT.CROP. has_semantics: whether the dataset has semantic maps, which
+    CROP.SINGLE_CATEGORY_MAX_AREA looks at. Raises ConfigError for a value out of range or keys that contradict.
+    """
+    given = cfg.INPUT
+    _check(given.FORMAT in FORMATS, "INPUT.FORMAT", f"one of {', '.join(FORMATS)}", given.FORMAT)
+    if not is_train:
+        return [T.ResizeShortestEdge(given.MIN_SIZE_TEST, given.MAX_SIZE_TEST, "choice")]
+    augmentations: list[T.Augmentation] = [_crop(cfg, has_semantics)] if given.CROP.ENABLED else []
+    if given.LSJ.ENABLED:
+        augmentations.append(_large_scale_jitter(cfg))
+    else:
+        augmentations.append(_resize(cfg))
+    augmentations += _flips(given.RANDOM_FLIP)
+    color = given.COLOR_JITTER
+    spreads = {key: float(color[key]) for key in ("BRIGHTNESS", "CONTRAST", "SATURATION")}
+    for key, spread in spreads.items():
+        _check(0 <= spread <= 1, f"INPUT.COLOR_JITTER.{key}", "a number in [0, 1]", spread)
+    if any(spreads.values()):
+        _check(given.FORMAT in SMALL_WHOLE_BYTES, "INPUT.FORMAT", "RGB, BGR or L with COLOR_JITTER", given.FORMAT)
+        augmentations.append(ColorJitter(given.FORMAT, *spreads.values()))
+    return augmentations
+
+
+def build_copy_paste(cfg: Any, datasets: Sequence[Dataset], is_train: bool) -> CopyPaste | None:
+    """Pasting from all records of the datasets, which share their categories; None where it is off."""
+    probability = float(cfg.INPUT.COPY_PASTE.PROBABILITY)
+    _check(0 <= probability <= 1, "INPUT.COPY_PASTE.PROBABILITY", "a probability in [0, 1]", probability)
+    if not is_train or probability == 0:
+        return None
+    records = [record for dataset in datasets for record in dataset.records]
+    return CopyPaste(probability, records, datasets[0].categories)
+
+
+def _crop(cfg: Any, has_semantics: bool) -> T.Augmentation:
+    crop = cfg.INPUT.CROP
+    if cfg.INPUT.LSJ.ENABLED:
+        raise ConfigError(
+            "INPUT.CROP and INPUT.LSJ are both enabled, and the latter crops too", remedy="disable one of them"
+        )
+    _check(crop.TYPE in CROPS, "INPUT.CROP.TYPE", f"one of {', '.join(CROPS)}", crop.TYPE)
+    _check(_is_crop_size(crop.TYPE, crop.SIZE), "INPUT.CROP.SIZE", CROPS[crop.TYPE], crop.SIZE)
+    largest = crop.get("SINGLE_CATEGORY_MAX_AREA", 1.0)  # a key of Detectron2's DeepLab project
+    if largest == 1.0:
+        return SafeCrop(crop.TYPE, crop.SIZE)
+    if not has_semantics:
+        raise ConfigError(
+            "looks at semantic maps, which the training dataset has not",
+            where="INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",
+            remedy="set it to 1.0",
+        )
+    ignored = cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    return T.RandomCrop_CategoryAreaConstraint(crop.TYPE, crop.SIZE, largest, ignored)
+
+
+def _is_crop_size(kind: str, size: Any) -> bool:
+    if not isinstance(size, (list, tuple)) or len(size) != 2:
+        return False
+    if kind.startswith("relative"):
+        return all(type(side) in (int, float) and 0 < side <= 1 for side in size)
+    whole = all(type(side) is int and side > 0 for side in size)
+    return whole and (kind == "absolute" or size[0] <= size[1])
+
+
+def _resize(cfg: Any) -> T.Augmentation:
+    given = cfg.INPUT
+    sampling, sizes = given.MIN_SIZE_TRAIN_SAMPLING, given.MIN_SIZE_TRAIN
+    sizes = [*sizes] if isinstance(sizes, (list, tuple)) else [sizes]
+    whole = bool(sizes) and all(type(size) is int and size >= 0 for size in sizes)
+    _check(whole, "INPUT.MIN_SIZE_TRAIN", "one or more lengths in pixels, 0 for no resize", given.MIN_SIZE_TRAIN)
+    _check(sampling in SAMPLINGS, "INPUT.MIN_SIZE_TRAIN_SAMPLING", f"one of {', '.join(SAMPLINGS)}", sampling)
+    two = sampling == "choice" or (len(sizes) == 2 and sizes[0] <= sizes[1])
+    _check(two, "INPUT.MIN_SIZE_TRAIN", "a least and a largest length with the sampling range", given.MIN_SIZE_TRAIN)
+    _check(given.MAX_SIZE_TRAIN > 0, "INPUT.MAX_SIZE_TRAIN", "a length above 0", given.MAX_SIZE_TRAIN)
+    return T.ResizeShortestEdge(given.MIN_SIZE_TRAIN, given.MAX_SIZE_TRAIN, sampling)
+
+
+def _large_scale_jitter(cfg: Any) -> T.Augmentation:
+    jitter = cfg.INPUT.LSJ
+    scales = f"{jitter.MIN_SCALE}..{jitter.MAX_SCALE}"
+    _check(jitter.SIZE > 0, "INPUT.LSJ.SIZE", "pixels above 0", jitter.SIZE)
+    _check(0 < jitter.MIN_SCALE <= jitter.MAX_SCALE, "INPUT.LSJ", "0 < MIN_SCALE <= MAX_SCALE", scales)
+    _check(cfg.INPUT.FORMAT != "YUV-BT.601", "INPUT.FORMAT", "whole numbers, as RGB has, with LSJ", cfg.INPUT.FORMAT)
+    return LargeScaleJitter(jitter.SIZE, jitter.MIN_SCALE, jitter.MAX_SCALE)
+
+
+def _flips(kind: str) -> list[T.Augmentation]:
+    _check(kind in FLIPS, "INPUT.RANDOM_FLIP", f"one of {', '.join(FLIPS)}", kind)
+    return [T.RandomFlip(horizontal=way == "horizontal", vertical=way == "vertical") for way in FLIPS[kind]]
+
+
+def _check(holds: bool, key: str, expected: str, got: object) -> None:
+    if not holds:
+        raise ConfigError(f"expected {expected}, got {got}", where=key)

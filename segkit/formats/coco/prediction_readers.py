@@ -1,0 +1,179 @@
+"""What a model predicted, without its scores, as truth to train on again (pseudo-labels)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from segkit.formats.base import Source, SourceImage, Tell, refuse
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.coco import tables as coco
+from segkit.formats.coco.prediction_rows import Named, check_min_score, read_panoptic, read_result, with_rle
+from segkit.formats.coco.readers import OVERLAPS, panoptic_of_annotations
+from segkit.formats.coco.tables import Entry, ImageId
+from segkit.formats.derive import coco_annotations, relabel
+from segkit.structures import PanopticSegmentation, Segment, rle_to_mask
+from segkit.utils import files
+from segkit.utils.issues import missing
+
+MIN_SCORE = 0.5  # of a prediction that is taken for true
+BY_SCORE = "score_on_top"
+RESULT_OVERLAPS = (BY_SCORE, *OVERLAPS)
+
+
+class CocoResultsSource(Source):
+    """COCO's results list, or an instances JSON whose annotations have scores: things, as whole masks.
+
+    json: the results. images: the folder of the images. dataset: a JSON (instances, panoptic, image_info) that names
+    images and categories; without it json is no list and names them itself. All its images and categories are the
+    source's, an image without results is void; where no category says `isthing`, all are things. min_score: results of
+    a lower score are left out. overlap: who has the pixels of several masks: "score_on_top", the highest score, of
+    equal ones the earlier result; or one of `coco_sources.OVERLAPS`. Crowds lie below all others, as there.
+    """
+
+    layout = "coco-results"
+    overlaps = True
+
+    @files.no_garbage_collection()
+    def __init__(
+        self,
+        json: str | Path,
+        images: str | Path,
+        dataset: str | Path | None = None,
+        *,
+        min_score: float = MIN_SCORE,
+        overlap: str = BY_SCORE,
+        tell: Tell = refuse,
+    ) -> None:
+        """tell: gets the results that have no finite score, no image and thing of the dataset, no mask, or, unless the
+        score is too low, no sound one of the image's size; they are then left out. Raises DatasetError where a JSON is
+        missing or of another kind; ValueError for another overlap, or a min_score that is no finite number."""
+        if overlap not in RESULT_OVERLAPS:
+            raise ValueError(f"overlap must be one of {RESULT_OVERLAPS}, got {overlap!r}")
+        check_min_score(min_score)
+        path, named = Path(json), Named.read(json if dataset is None else dataset, alone=dataset is None)
+        self.root, self.pictures, self.overlap = path.parent, Path(images), overlap
+        self.categories, self.images = named.thing_categories(), tuple(named.images.values())
+        entries = named.annotations() if dataset is None else coco_instances.load_results(path)
+        read = (read_result(entry, index, path, named, self.categories, tell) for index, entry in enumerate(entries))
+        found = [result for result in read if result is not None]
+        sure = (with_rle(*result, named, tell) for result in found if result[0]["score"] >= min_score)
+        kept = [result for result in sure if result is not None]
+        if overlap == BY_SCORE:
+            kept.sort(key=lambda result: float(result["score"]), reverse=True)
+            kept.reverse()  # and not sorted so: of equal scores the earlier one is to be painted later
+        self._results: dict[ImageId, list[Entry]] = {}
+        for result in kept:
+            if coco_mask.area(result["segmentation"]):
+                self._results.setdefault(result["image_id"], []).append(result)
+        low = sum(result["score"] < min_score for result, _ in found)
+        self.skipped = self._skipped(path, len(entries), low, len(kept), min_score)
+
+    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+        """Segments are numbered from 1 in the order of `annotations`; those that others hide have no segment."""
+        overlap = "later_on_top" if self.overlap == BY_SCORE else self.overlap
+        return panoptic_of_annotations(self._results.get(image.image_id, []), image.size_hw, overlap)
+
+    def annotations(self, image: SourceImage) -> list[dict[str, Any]]:
+        """COCO annotations of the whole masks, areas and boxes counted in them: in the file's order, but where the
+        highest score lies on top by rising score, so that also to "later_on_top" it does."""
+        return [
+            annotation
+            for result in self._results.get(image.image_id, [])
+            for annotation in coco_annotations(image.image_id, _alone(result))
+        ]
+
+    def _skipped(self, path: Path, results: int, low: int, kept: int, min_score: float) -> tuple[str, ...]:
+        empty = kept - sum(map(len, self._results.values()))
+        bare = [image.image_id for image in self.images if image.image_id not in self._results]
+        counted = {
+            f"{path}: {low} of {results} results have a score below {min_score:g}": low,
+            f"{path}: {empty} of {results} results have a mask without a pixel": empty,
+            f"{path}: {len(bare)} of {len(self.images)} images have no result left: {coco.listed(bare)}": len(bare),
+        }
+        return tuple(line for line, number in counted.items() if number)
+
+
+class PanopticPredictionsSource(Source):
+    """A panoptic JSON of predictions, the folder of its PNGs, the folder of the images.
+
+    dataset: a JSON that names images and categories, where json, as COCO's submissions, does not. Images are those that
+    json predicts, in its order. min_score: things of a lower score become void; stuff, and things without a score, are
+    kept. Several segments of one stuff class are one, with the id of the first; stuff is never a crowd.
+    """
+
+    layout = "panoptic-predictions"
+
+    @files.no_garbage_collection()
+    def __init__(
+        self,
+        json: str | Path,
+        masks: str | Path,
+        images: str | Path,
+        dataset: str | Path | None = None,
+        *,
+        min_score: float = MIN_SCORE,
+        tell: Tell = refuse,
+    ) -> None:
+        """tell: gets what is wrong with single images, which are then left out: as `coco_panoptic.read_predictions` has
+        it, that the dataset lacks them, a score that is not finite, or no PNG. Raises DatasetError where a JSON is
+        missing or of another kind; ValueError for a min_score that is no finite number."""
+        check_min_score(min_score)
+        path, named = Path(json), Named.read(json if dataset is None else dataset, alone=dataset is None)
+        self.root, self.pictures, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
+        self.categories = coco.categories_of(named.content, named.path)
+        found = read_panoptic(path, named, self.categories, tell)
+        pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in found.items()}
+        gone = missing(tell, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`")
+        self._annotations = {image_id: found[image_id] for image_id, png in pngs.items() if png not in gone}
+        self.images = tuple(named.images[image_id] for image_id in self._annotations)
+        self.skipped = self._skipped(path, [i for i in named.images if i not in self._annotations])
+
+    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+        """DatasetError as `coco_panoptic.read_segmentation` has it."""
+        annotation = self._annotations[image.image_id]
+        path, infos = self.masks / annotation["file_name"], annotation["segments_info"]
+        found = coco_panoptic.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
+        truth_ids: dict[int, int] = {}  # by segment_id of the prediction
+        stuff_ids: dict[int, int] = {}  # by category_id
+        truth: dict[int, Segment] = {}
+        for segment in found.segments:
+            if segment.isthing and _is_below(segment.score, self.min_score):
+                continue
+            own = segment.segment_id
+            truth_id = own if segment.isthing else stuff_ids.setdefault(segment.category_id, own)
+            area_px = segment.area_px + (truth[truth_id].area_px if truth_id in truth else 0)
+            iscrowd = segment.iscrowd and segment.isthing
+            truth[truth_id] = replace(segment, segment_id=truth_id, area_px=area_px, iscrowd=iscrowd, score=None)
+            truth_ids[own] = truth_id
+        segments = tuple(truth.values())
+        if len(segments) == len(found.segments):
+            return PanopticSegmentation.of_runs(found.runs, segments)
+        return PanopticSegmentation(relabel(found.segment_ids, truth_ids, np.int32), segments)
+
+    def _skipped(self, path: Path, bare: list[ImageId]) -> tuple[str, ...]:
+        infos = (info for annotation in self._annotations.values() for info in annotation["segments_info"])
+        scores = [info.get("score") for info in infos if self.categories[info["category_id"]].isthing]
+        low, unknown = sum(_is_below(score, self.min_score) for score in scores), scores.count(None)
+        counted = {
+            f"{path}: {low} of {len(scores)} things have a score below {self.min_score:g} and are void": low,
+            f"{path}: {unknown} of {len(scores)} things have no score and are kept": unknown,
+            f"{path}: {len(bare)} images have no prediction: {coco.listed(bare)}": len(bare),
+        }
+        return tuple(line for line, number in counted.items() if number)
+
+
+def _alone(result: Entry) -> PanopticSegmentation:
+    """The mask as the one segment of its image."""
+    mask = rle_to_mask(result["segmentation"])
+    segment = Segment(1, result["category_id"], True, int(np.count_nonzero(mask)), bool(result["iscrowd"]))
+    return PanopticSegmentation(mask.astype(np.int32), (segment,))
+
+
+def _is_below(score: float | None, min_score: float) -> bool:
+    return score is not None and score < min_score

@@ -1,0 +1,128 @@
+"""panopticapi's 2-channel PNGs: red is the category_id, green the number of the segment in its category, 0, 0 is void
+(converters/2channels2panoptic_coco_format.py)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkit.formats import png
+from segkit.formats.base import Source, SourceImage, Tell, refuse
+from segkit.formats.coco.tables import Place, listed
+from segkit.formats.derive import relabel
+from segkit.formats.image_files import PICTURE_CASES, by_name, new_stem, picture_in
+from segkit.formats.image_io import PICTURE_SUFFIXES
+from segkit.formats.label_images import semantic_files as label_maps
+from segkit.formats.png import CHANNEL
+from segkit.formats.writer import Writer, annotation_losses, checked_areas, empty_losses, score_losses
+from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
+from segkit.utils import files
+from segkit.utils.errors import DatasetError
+from segkit.utils.issues import attempt, unused
+
+MASKS, PICTURES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
+
+
+class TwoChannelSource(Source):
+    """image_id: the PNG's path in its folder without the suffix, and so the picture's.
+
+    skipped: the line on pictures without PNG; the folder may be one of several datasets.
+    """
+
+    layout = "two-channel-png"
+
+    def __init__(self, masks: str | Path, images: str | Path, categories: str | Path, *, tell: Tell = refuse) -> None:
+        """categories: a JSON with COCO's `categories`, or that list alone. tell: gets the PNGs that are damaged or have
+        no image, which are then left out, and second images of one name. Raises DatasetError where a folder or the
+        categories are missing, or a category_id does not fit into a channel."""
+        self.root = self.masks = Path(masks)
+        self.pictures = Path(images)
+        self.categories = _categories(Path(categories))
+        _check_channel(self.categories, categories)
+        pictures = by_name(self.pictures, PICTURE_SUFFIXES, "check the path", "image-id-twice", tell)
+        pngs = label_maps.find(masks)
+        found = [self._image(name, path, pictures, tell) for name, path in pngs.items()]
+        self.images = tuple(image for image in found if image is not None)
+        self.skipped = unused(self.pictures, "images have no PNG", [name for name in pictures if name not in pngs])
+
+    def _image(self, name: str, path: Path, pictures: Mapping[str, Path], tell: Tell) -> SourceImage | None:
+        if name not in pictures:
+            problem = f"expected an image {name}.* in {self.pictures}, found none"
+            tell("image-missing", DatasetError(problem, where=path, remedy="complete the images, or remove the PNG"))
+            return None
+        header = attempt(tell, "png-unreadable", png.read_header, path)
+        file_name = pictures[name].relative_to(self.pictures).as_posix()
+        return None if header is None else SourceImage(name, file_name, (header.height, header.width))
+
+    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+        path = self.masks / f"{image.image_id}.png"
+        runs = png.read_id_runs(path, image.size_hw)
+        segments = []
+        for value, area_px in runs.areas_px().items():
+            number, category_id = divmod(value, CHANNEL)
+            if value == VOID:
+                continue
+            if category_id not in self.categories or number >= CHANNEL:
+                problem = f"expected a category id in R, a number in G and 0 in B, got {category_id} and {number}"
+                raise DatasetError(problem, where=Place(path, image.image_id))
+            segments.append(Segment(value, category_id, self.categories[category_id].isthing, area_px))
+        return PanopticSegmentation.of_runs(runs, tuple(segments))
+
+
+class TwoChannelWriter(Writer):
+    """root/masks/NAME.png image by image, and root/categories.json."""
+
+    def __init__(self, root: str | Path, categories: CategorySet) -> None:
+        """DatasetError where a category_id does not fit into a channel."""
+        super().__init__(root, categories)
+        _check_channel(categories, root)
+        self._names: set[str] = set()
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """Where the image's picture is to lie, as `image_files.picture_in` has it."""
+        return picture_in(self.root / PICTURES, image, PICTURE_CASES)
+
+    def add(
+        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    ) -> list[str]:
+        """As `Writer` has it, segments numbered from 0 in their order; told are crowds, which become objects, segments
+        without a pixel, scores, and pixels under other masks. DatasetError for more than 256 segments of a category
+        too."""
+        name = new_stem(image, self._names, self.root)
+        areas_px = checked_areas(image, segmentation, self.categories)
+        values: dict[int, int] = {}
+        numbers: dict[int, int] = defaultdict(int)
+        for segment in segmentation.segments:
+            if segment.segment_id in areas_px:
+                values[segment.segment_id] = segment.category_id + CHANNEL * numbers[segment.category_id]
+                numbers[segment.category_id] += 1
+        if (most := max(numbers.values(), default=0)) > CHANNEL:
+            where = Place(self.root, image.image_id)
+            raise DatasetError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
+        png.write_ids(self.root / MASKS / f"{name}.png", relabel(segmentation.segment_ids, values, np.int32))
+        self._names.add(name)
+        told = empty_losses(segmentation.segments, areas_px)
+        crowds = sum(s.iscrowd for s in segmentation.segments)
+        told += [f"{crowds} crowds become objects"] if crowds else []
+        return [*told, *score_losses(segmentation.segments), *annotation_losses(annotations, image.size_hw)]
+
+    def finish(self) -> None:
+        """Write the categories."""
+        files.dump_json(self.root / CATEGORIES, {"categories": self.categories.to_coco()})
+
+
+def _check_channel(categories: CategorySet, where: object) -> None:
+    beyond = [c.category_id for c in categories.categories if not 0 < c.category_id < CHANNEL]
+    if beyond:
+        raise DatasetError(f"expected category ids in 1..255, got {listed(beyond)}", where=where)
+
+
+def _categories(path: Path) -> CategorySet:
+    found = label_maps.read_classes(path)
+    if not isinstance(found, CategorySet):
+        raise DatasetError("expected categories with their ids, got names alone", where=path)
+    return found

@@ -1,0 +1,122 @@
+"""Datasets written in COCO's layouts; `add` writes an image and says what the layout cannot hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from segkit.formats.base import AS_GIVEN, SourceImage
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.coco.tables import Entry, Place, check_inside, listed, others, writable
+from segkit.formats.derive import coco_annotations
+from segkit.formats.image_files import picture_in
+from segkit.formats.writer import ANNOTATION_KEYS, Writer, annotation_losses, checked_areas, empty_losses, score_losses
+from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.utils.errors import DatasetError
+
+PICTURES = "images"  # folder below the root
+Annotations = list[dict[str, Any]] | None
+
+
+class PanopticFilesWriter(Writer):
+    """root/<name>.json and root/<name>/*.png; whatever has no overlaps fits, scores too. pictures: their folder."""
+
+    holds_extras = True
+
+    def __init__(self, root: str | Path, categories: CategorySet, name: str, pictures: str) -> None:
+        super().__init__(root, categories)
+        self._pictures = self.root / pictures
+        self._writer = PanopticWriter(self.root / f"{name}.json", self.root / name, categories)
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """As `Writer` has it."""
+        return picture_in(self._pictures, image)
+
+    def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
+        """As `Writer` has it; told are segments without a pixel, masks that overlap, and keys of annotations that
+        segments have not."""
+        areas_px = checked_areas(image, segmentation, self.categories)
+        extra, told = _written_extras(image.extra, "the image")
+        self._writer.add(image.image_id, image.file_name, segmentation, extra)
+        told += empty_losses(segmentation.segments, areas_px)
+        return [*told, *annotation_losses(annotations, image.size_hw)]
+
+    def finish(self) -> None:
+        """Write the JSON."""
+        self._writer.info = self.info
+        self._writer.finish()
+
+
+class CocoPanopticWriter(PanopticFilesWriter):
+    """root/panoptic.json and root/panoptic/*.png."""
+
+    def __init__(self, root: str | Path, categories: CategorySet) -> None:
+        super().__init__(root, categories, "panoptic", PICTURES)
+
+
+class CocoInstancesWriter(Writer):
+    """root/instances.json: things alone, whole masks where the source has them, ids above 0 that are distinct."""
+
+    holds_extras = True
+
+    def __init__(self, root: str | Path, categories: CategorySet) -> None:
+        """DatasetError where there is no thing."""
+        super().__init__(root, categories)
+        if not categories.things:
+            problem = "expected categories with things, all are stuff"
+            raise DatasetError(problem, where=root, remedy="convert to another")
+        self.path = self.root / "instances.json"
+        self._images: dict[Any, dict[str, Any]] = {}
+        self._annotations: list[dict[str, Any]] = []
+
+    def picture_path(self, image: SourceImage) -> Path:
+        """As `Writer` has it."""
+        return picture_in(self.root / PICTURES, image)
+
+    def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
+        """As `Writer` has it; told are stuff, segments without a pixel, scores, and keys that JSON cannot hold."""
+        where = Place(self.path, image.image_id)
+        check_inside(image.file_name, "file_name", where)
+        if image.image_id in self._images:
+            raise DatasetError("an image with this id was added before", where=where)
+        areas_px = checked_areas(image, segmentation, self.categories)
+        height, width = image.size_hw
+        extra, told = _written_extras(image.extra, "the image")
+        own = {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
+        self._images[image.image_id] = {**extra, **own}
+        for annotation in coco_annotations(image.image_id, segmentation) if annotations is None else annotations:
+            extra, lost = _written_extras(others(annotation, ANNOTATION_KEYS), f"annotation {annotation.get('id', '')}")
+            own = {key: value for key, value in annotation.items() if key in ANNOTATION_KEYS}
+            given = own.pop(AS_GIVEN, annotation["segmentation"])
+            self._annotations.append({**own, "image_id": image.image_id, "segmentation": given, **extra})
+            told += lost
+        stuff = [s for s in segmentation.segments if not s.isthing and s.segment_id in areas_px]
+        told += [f"{len(stuff)} segments of stuff cannot be held"] if stuff else []
+        empty = empty_losses(segmentation.segments, areas_px)
+        return [*told, *empty, *score_losses(segmentation.segments)]
+
+    def finish(self) -> None:
+        """Write the JSON."""
+        numbered = _numbered(self._annotations)
+        coco_instances.write(self.path, [*self._images.values()], numbered, self.categories, self.info)
+
+
+def _written_extras(extra: Mapping[str, Any], what: str) -> tuple[Entry, list[str]]:
+    """What of it JSON can hold, and the line on the rest."""
+    held, lost = writable(extra)
+    return held, [f"{what}: the values of {listed(lost)} cannot be held, JSON has no NaN"] if lost else []
+
+
+def _numbered(annotations: Sequence[Entry]) -> list[Entry]:
+    """With distinct ids above 0: the first annotation that has such an id keeps it, the others get the ids not used."""
+    owner: dict[object, int] = {}
+    for place, annotation in enumerate(annotations):
+        annotation_id = annotation.get("id")
+        if type(annotation_id) is int and annotation_id > 0:
+            owner.setdefault(annotation_id, place)
+    free = (number for number in count(1) if number not in owner)
+    keeps = {*owner.values()}
+    return [one if place in keeps else {**one, "id": next(free)} for place, one in enumerate(annotations)]

@@ -1,0 +1,268 @@
+"""HeadOutputs as named arrays in an .npz: packed, checked before they are unpacked, never executed.
+
+`LAYOUT` says what an .npz holds.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats.coco import tables as coco
+from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, SemanticScores
+from segkit.utils.compiled import COMPILED, compiled
+
+Arrays = Mapping[str, NDArray[Any]]
+Layout = dict[str, tuple[str, tuple[str, ...]]]
+
+LEVEL = 1  # of deflate: what it packs gets a little larger than at 6, in a third of the time
+MAX_CHANNELS = 2**16
+HALF_MAX = 65504.0  # the largest finite float16
+# Of an axis, far more than a network makes: a file that claims more is refused before it is unpacked.
+LIMITS = {"letters": 2**10, "N": 2**16, "m": 2**12, "m'": 2**12}
+
+
+def _masks_layout(group: str) -> Layout:
+    return {
+        f"{group}_class_ids": ("<i8", (f"{group} N",)),
+        f"{group}_scores": ("<f4", (f"{group} N",)),
+        f"{group}_boxes_xyxy": ("<f4", (f"{group} N", "4")),
+        f"{group}_corners_xy": ("<i8", (f"{group} N", "2")),
+        f"{group}_sizes_hw": ("<i8", (f"{group} N", "2")),  # of the crops
+        # The pixels of all crops in reading order, one crop after the other, as bits.
+        f"{group}_crops": ("|u1", (f"{group} bytes",)),
+        f"{group}_mask_probs": ("<f2", (f"{group} N", f"{group} m", f"{group} m'")),
+    }
+
+
+# Name of each array -> dtype and shape; "channel" is uint8, uint16 where there are more than 256 channels. Axes of one
+# name have one length in a file.
+LAYOUT: Layout = {
+    # The names of the other arrays in the order of the file, a space between two: all of them must be there.
+    "names": ("|u1", ("letters",)),
+    "channels": ("channel", ("H", "W")),
+    **_masks_layout("instances"),
+    **_masks_layout("stuff"),
+    "logits": ("<f2", ("K", "H", "W")),
+    "logits_channels": ("channel", ("K", "H", "W")),  # without it K is the number of channels, row k is channel k
+    "centers_heatmap": ("<f2", ("H", "W")),
+    "centers_offsets_yx": ("<f2", ("2", "H", "W")),
+}
+OPTIONAL = {"instances_mask_probs", "stuff_mask_probs", "logits_channels"}  # where the others of their group are there
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Write them as an .npz in their order."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, array, version=(1, 0), allow_pickle=False)
+            # Floats hardly get smaller, and are read several times as fast as they are.
+            kind = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getbuffer(), kind, LEVEL)
+
+
+def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]:
+    """The arrays of `LAYOUT`, C-contiguous; keep_logits: see `segkit.formats.head_outputs.folder.rounded`."""
+    if keep_logits < 0:
+        raise ValueError(f"keep_logits must be 0 or more, got {keep_logits}")
+    semantic, channel = outputs.semantic, _channel_dtype(len(outputs.semantic.stuff_ids))
+    arrays = {"channels": semantic.channels.astype(channel)}
+    arrays |= _arrays_of_masks(outputs.instances, "instances")
+    if outputs.stuff_masks is not None:
+        arrays |= _arrays_of_masks(outputs.stuff_masks, "stuff")
+    if semantic.logits is not None and keep_logits:
+        logits, channels = _highest(semantic.logits, semantic.logit_channels, len(semantic.stuff_ids), keep_logits)
+        arrays["logits"] = _half(logits)
+        if channels is not None:
+            arrays["logits_channels"] = channels.astype(channel)
+    if outputs.centers is not None:
+        arrays |= {
+            "centers_heatmap": _half(outputs.centers.heatmap),
+            "centers_offsets_yx": _half(outputs.centers.offsets_yx),
+        }
+    names = np.frombuffer(" ".join(arrays).encode(), dtype=np.uint8)
+    return {"names": names} | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+
+
+def _arrays_of_masks(masks: InstanceMasks, prefix: str) -> dict[str, NDArray[Any]]:
+    pixels = np.concatenate([np.zeros(0, dtype=np.bool_), *(crop.ravel() for crop in masks.crops)])
+    arrays = {
+        "class_ids": masks.class_ids.astype("<i8"),
+        "scores": masks.scores.astype("<f4"),
+        "boxes_xyxy": masks.boxes_xyxy.astype("<f4"),
+        "corners_xy": masks.corners_xy.astype("<i8"),
+        "sizes_hw": np.array([crop.shape for crop in masks.crops], dtype="<i8").reshape(-1, 2),
+        "crops": np.packbits(pixels),
+    }
+    if masks.mask_probs is not None:
+        arrays["mask_probs"] = _half(masks.mask_probs)
+    return {f"{prefix}_{name}": array for name, array in arrays.items()}
+
+
+def from_arrays(
+    arrays: Arrays, size_hw: tuple[int, int], stuff_ids: NDArray[np.int64], thing_ids: NDArray[np.int64]
+) -> HeadOutputs:
+    """The HeadOutputs of arrays of which the layout is right; ValueError where they contradict each other.
+
+    Everything is copied: what comes from a file cannot be written to.
+    """
+    logits = arrays["logits"].astype(np.float32) if "logits" in arrays else None
+    logit_channels = np.array(arrays["logits_channels"]) if "logits_channels" in arrays else None
+    semantic = SemanticScores(np.array(arrays["channels"]), stuff_ids, thing_ids, logits, logit_channels)
+    instances = _masks_of_arrays(arrays, "instances", size_hw)
+    stuff_masks = _masks_of_arrays(arrays, "stuff", size_hw) if "stuff_class_ids" in arrays else None
+    centers = None
+    if "centers_heatmap" in arrays:
+        centers = CenterOffsets(
+            arrays["centers_heatmap"].astype(np.float32), arrays["centers_offsets_yx"].astype(np.float32)
+        )
+    return HeadOutputs(instances, semantic, stuff_masks, centers)
+
+
+def _masks_of_arrays(arrays: Arrays, prefix: str, size_hw: tuple[int, int]) -> InstanceMasks:
+    sizes_hw = arrays[f"{prefix}_sizes_hw"].tolist()
+    if any(not (0 <= h <= size_hw[0] and 0 <= w <= size_hw[1]) for h, w in sizes_hw):
+        raise ValueError(f"{prefix}_sizes_hw must be of crops inside the {size_hw[0]} x {size_hw[1]} image")
+    ends = np.cumsum([0, *(h * w for h, w in sizes_hw)]).tolist()
+    packed = arrays[f"{prefix}_crops"]
+    if len(packed) != -(-ends[-1] // 8):
+        raise ValueError(f"{prefix}_crops must hold {ends[-1]} pixels, got {len(packed)} bytes")
+    pixels = np.unpackbits(packed, count=ends[-1]).view(np.bool_)
+    probs = arrays.get(f"{prefix}_mask_probs")
+    return InstanceMasks(
+        size_hw,
+        arrays[f"{prefix}_boxes_xyxy"].astype(np.float32),
+        arrays[f"{prefix}_scores"].astype(np.float32),
+        arrays[f"{prefix}_class_ids"].astype(np.int64),
+        arrays[f"{prefix}_corners_xy"].astype(np.int64),
+        tuple(pixels[start:end].reshape(hw) for start, end, hw in zip(ends, ends[1:], sizes_hw, strict=False)),
+        None if probs is None else probs.astype(np.float32),
+    )
+
+
+class _Member(NamedTuple):
+    """An array in an archive of which the header has been read, and the pixels not."""
+
+    stream: IO[bytes]
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_count: int) -> dict[str, NDArray[Any]]:
+    """The arrays of an .npz for an image of size_hw; ValueError where it holds others than `LAYOUT` says.
+
+    No array is unpacked before the headers of all are known to be right.
+    """
+    infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if len(infos) != len(archive.infolist()):
+        raise ValueError("an array is there twice")
+    if strange := sorted(infos.keys() - LAYOUT.keys()):
+        raise ValueError(f"there are other arrays than head outputs have: {coco.listed(strange)}")
+    members = {name: _open(archive, info) for name, info in infos.items()}
+    check_layout({name: (m.dtype, m.shape) for name, m in members.items()}, size_hw, channel_count)
+    arrays = {}
+    for name, member in members.items():
+        with member.stream as stream:
+            content = stream.read(math.prod(member.shape) * member.dtype.itemsize)  # and no more, whatever is packed
+        arrays[name] = np.ndarray(member.shape, member.dtype, content)
+    if arrays["names"].tobytes().split() != [name.encode() for name in arrays if name != "names"]:
+        raise ValueError(f"expected the arrays {arrays['names'].tobytes().decode()!r}, got {[*arrays]}")
+    return arrays
+
+
+def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+        raise ValueError(f"{info.filename} must be stored or deflated")
+    stream = archive.open(info)
+    if np.lib.format.read_magic(stream) != (1, 0):
+        raise ValueError(f"{info.filename} must be of npy version 1.0")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    if is_fortran or info.file_size != stream.tell() + math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{info.filename} must be row by row and as large as {shape} {dtype} is")
+    return _Member(stream, dtype, shape)
+
+
+def check_layout(
+    found: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], size_hw: tuple[int, int], channel_count: int
+) -> None:
+    """ValueError where these dtypes and shapes are not those of an image of size_hw with so many channels."""
+    groups = {"names", "channels", "instances", *map(_group, found)}
+    if missing := [n for n in LAYOUT if _group(n) in groups and n not in OPTIONAL and n not in found]:
+        raise ValueError(f"the arrays {coco.listed(missing)} are missing")
+    lengths = {"H": size_hw[0], "W": size_hw[1], "2": 2, "4": 4}
+    if "logits_channels" not in found:
+        lengths["K"] = channel_count
+    for name in (name for name in LAYOUT if name in found):  # the number of masks is known before their crops
+        (kind, axes), (dtype, shape) = LAYOUT[name], found[name]
+        crops_bytes = -(-lengths.get(f"{_group(name)} N", 0) * size_hw[0] * size_hw[1] // 8)
+        limits = {**LIMITS, "K": channel_count, "bytes": crops_bytes}
+        expected = _channel_dtype(channel_count) if kind == "channel" else np.dtype(kind)
+        wanted = tuple(
+            lengths.setdefault(axis, max(0, min(got, limits.get(axis.split()[-1], got))))
+            for axis, got in zip(axes, (*shape, *[0] * len(axes)), strict=False)
+        )
+        if dtype != expected or shape != wanted:
+            raise ValueError(f"{name} must be {expected} of shape {wanted}, got {dtype} {shape}")
+
+
+def _group(name: str) -> str:
+    return name.partition("_")[0]
+
+
+def _channel_dtype(channel_count: int) -> np.dtype[Any]:
+    if channel_count > MAX_CHANNELS:
+        raise ValueError(f"semantic channels must be at most {MAX_CHANNELS}, got {channel_count}")
+    return np.dtype("|u1" if channel_count <= 2**8 else "<u2")
+
+
+def _half(values: NDArray[np.floating]) -> NDArray[np.float16]:
+    half: NDArray[np.float16] = np.clip(values, -HALF_MAX, HALF_MAX).astype("<f2")
+    return half
+
+
+def _highest(
+    logits: NDArray[np.float32], channels: NDArray[np.integer] | None, channel_count: int, keep: int
+) -> tuple[NDArray[np.float32], NDArray[np.integer] | None]:
+    """The `keep` highest logits of each pixel and their channels; of all channels the logits as they are."""
+    if channels is not None:
+        kept = min(keep, channel_count)
+        return logits[:kept], channels[:kept]
+    if keep >= channel_count:
+        return logits, None
+    highest = np.empty((keep, *logits.shape[1:]), dtype=np.float32)
+    found = np.empty(highest.shape, dtype=_channel_dtype(channel_count))
+    if COMPILED:
+        _insert_highest(np.ascontiguousarray(logits, dtype=np.float32), highest, found)
+        return highest, found
+    for row in range(logits.shape[1]):  # of all rows at once the order would take gigabytes
+        order = np.argsort(-logits[:, row], axis=0, kind="stable")[:keep]
+        highest[:, row] = np.take_along_axis(logits[:, row], order, axis=0)
+        found[:, row] = order
+    return highest, found
+
+
+@compiled
+def _insert_highest(logits: NDArray[np.float32], highest: NDArray[np.float32], found: NDArray[np.integer]) -> None:
+    keep, height, width = highest.shape
+    for row in range(height):
+        for channel in range(logits.shape[0]):
+            filled = min(channel, keep)
+            for column in range(width):
+                logit = logits[channel, row, column]
+                if filled == keep and logit <= highest[keep - 1, row, column]:
+                    continue
+                place = min(filled, keep - 1)
+                while place > 0 and logit > highest[place - 1, row, column]:
+                    highest[place, row, column] = highest[place - 1, row, column]
+                    found[place, row, column] = found[place - 1, row, column]
+                    place -= 1
+                highest[place, row, column] = logit
+                found[place, row, column] = channel

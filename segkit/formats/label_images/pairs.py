@@ -1,0 +1,72 @@
+"""Pictures and the label maps that belong to them: images/NAME.* and labels/NAME.png, paired by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats import image_files
+from segkit.formats.base import SourceImage, Tell
+from segkit.formats.coco.tables import ImageId, check_inside
+from segkit.formats.image_io import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_whole_numbers
+from segkit.formats.label_images import semantic_files as label_maps
+from segkit.formats.splits import Split, check_split, names_of
+from segkit.structures import MAX_SEGMENT_ID
+from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.issues import alone
+
+LABEL_SUFFIXES = (".png", *TIFF_SUFFIXES)
+PAIRING = "expected images/NAME.* and labels/NAME.png (or .tif), one label map per image"
+
+
+@dataclass(frozen=True, eq=False)
+class MapPairs:
+    """pictures: their folder. images: those of the split, by name. maps: the label map of every image, by image_id."""
+
+    pictures: Path
+    images: tuple[SourceImage, ...]
+    maps: Mapping[ImageId, Path]
+
+    def read(self, image: SourceImage) -> NDArray[np.int32]:
+        """(H, W) int32 values in 0..MAX_SEGMENT_ID - 1 of the image's map, a TIFF turned as its orientation says.
+
+        DatasetError where the map is missing, damaged, coloured, of another size, or holds other values.
+        """
+        path = self.maps[image.image_id]
+        values = read_whole_numbers(path) if path.suffix.lower() in TIFF_SUFFIXES else label_maps.read(path)
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= MAX_SEGMENT_ID:
+            raise DatasetError(f"expected values in 0..{MAX_SEGMENT_ID - 1}, got {low}..{high}", where=path)
+        image_files.check_sizes(self.pictures / image.file_name, image.size_hw, {path: values.shape})
+        return values.astype(np.int32)
+
+
+def find_pairs(root: Path, images: str, labels: str, split: Split | None, val_share: float, tell: Tell) -> MapPairs:
+    """Pictures and label maps in two folders below root, paired by their paths without suffix, which is the image_id.
+
+    Sub-folders are searched, hidden files passed over. A map is a greyscale or palette PNG, or a TIFF, of whole numbers
+    (a palette's indices count). split: None for all images; else "train" or "val", val_share of the names by their hash
+    (`segkit.formats.splits`). tell: gets pictures and maps of either split that have no partner, or two, and images
+    whose files cannot be opened or differ in size. Raises DatasetError where a folder is missing, empty or outside
+    root; ConfigError for options that contradict each other.
+    """
+    check_split(split, val_share)
+    for key, folder in (("images", images), ("labels", labels)):
+        check_inside(folder, key, root)
+    pictures_folder, labels_folder = root / images, root / labels
+    if pictures_folder.resolve() == labels_folder.resolve():
+        raise ConfigError(f"expected two folders, got {images!r} for the images and the labels", where=root)
+    pictures = image_files.by_name(pictures_folder, PICTURE_SUFFIXES, PAIRING, "image-id-twice", tell)
+    maps = image_files.by_name(labels_folder, LABEL_SUFFIXES, PAIRING, "annotation-twice", tell)
+    alone(tell, "image-without-annotation", "no label map has the image's name", pictures, maps, PAIRING)
+    alone(tell, "image-missing", "no image has the label map's name", maps, pictures, PAIRING)
+    found = []
+    for name in (name for name in names_of(split, val_share, pictures, root) if name in maps):
+        size_hw = image_files.measure(pictures[name], [maps[name]], tell)
+        if size_hw is not None:
+            found.append(SourceImage(name, pictures[name].relative_to(pictures_folder).as_posix(), size_hw))
+    return MapPairs(pictures_folder, tuple(found), {image.image_id: maps[str(image.image_id)] for image in found})

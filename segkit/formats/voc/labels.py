@@ -1,0 +1,132 @@
+"""Pascal VOC's tree: its folders, the names of its classes, the colours of its labels, its image sets.
+
+Everingham et al. 2010, The Pascal Visual Object Classes (VOC) Challenge, and the VOC2012 development kit. labelme's and
+other tools' trees of other classes name these in class_names.txt: `_background_`, then a class a line.
+"""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats.base import Tell
+from segkit.formats.coco.tables import check_inside, listed
+from segkit.structures import Category, CategorySet
+from segkit.utils.errors import DatasetError
+from segkit.utils.files import read_bytes, replacing
+
+PICTURES, CLASSES, OBJECTS, SETS = "JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"
+TREE = f"give the folder that holds {PICTURES}, {CLASSES}, {OBJECTS} and {SETS}, such as VOCdevkit/VOC2012"
+NAMES_FILE = "class_names.txt"
+BACKGROUND_NAMES = ("_background_", "background")
+
+# VOCcode/VOCinit.m: the index in this order, from 1, is the label.
+NAMES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+BACKGROUND, VOID_LABEL = 0, 255
+MAX_LABEL = VOID_LABEL - 1
+
+Labels = NDArray[np.uint8]
+
+
+def color_map() -> NDArray[np.uint8]:
+    """(256, 3) uint8 RGB of the labels: VOCcode/VOClabelcolormap.m, the label's bits from the lowest go to red, green,
+    blue, red, ..., from their highest bit down."""
+    labels = np.arange(256)
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        colors[:, bit % 3] |= ((labels >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return colors
+
+
+def categories_of(names: Sequence[str], isthing: bool, where: object) -> CategorySet:
+    """Categories 1, 2, ... of these names, things or stuff, beside the stuff "background", which is 0.
+
+    DatasetError for none or more than 254 names, for a background among them, and for what a line cannot hold.
+    """
+    sound = isinstance(names, (list, tuple)) and all(isinstance(n, str) and lines_of(n) == [n] for n in names)
+    if not sound:
+        raise DatasetError(f"expected a list of class names, each one line, got {reprlib.repr(names)}", where=where)
+    if not 1 <= len(names) <= MAX_LABEL:
+        raise DatasetError(f"expected 1 to {MAX_LABEL} classes, got {len(names)}", where=where)
+    if len(set(names)) < len(names) or set(names) & set(BACKGROUND_NAMES):
+        problem = f"expected distinct names, and no background, got {listed(names)}"
+        raise DatasetError(problem, where=where, remedy="the background is label 0, without being named")
+    colors = [(red, green, blue) for red, green, blue in color_map().tolist()]
+    classes = [Category(label, name, isthing, colors[label]) for label, name in enumerate(names, 1)]
+    return CategorySet([Category(BACKGROUND, "background", False, colors[BACKGROUND]), *classes], where)
+
+
+def read_names(root: Path) -> tuple[str, ...]:
+    """The classes that the tree names, from label 1 on, and VOC's where it has no class_names.txt."""
+    path = root / NAMES_FILE
+    if not os.path.lexists(path):
+        return NAMES
+    first, *names = lines_of(_read_text(path)) or [""]
+    if first not in BACKGROUND_NAMES:
+        expected = f"{BACKGROUND_NAMES[0]!r} in the first line"
+        raise DatasetError(f"expected {expected}, got {first!r}", where=path, remedy="or give the classes yourself")
+    return tuple(names)
+
+
+def set_path(root: Path, split: str) -> Path:
+    """Where the image set lies; DatasetError for a name that climbs out."""
+    check_inside(str(split), "split", root / SETS)  # a number in YAML is one
+    return root / SETS / f"{split}.txt"
+
+
+def read_set(path: Path, tell: Tell) -> list[str]:
+    """The image ids in an image set, in its order; those that climb out or come again are told, and left out.
+
+    DatasetError where the set is missing or empty.
+    """
+    if not os.path.isfile(path):
+        sets = sorted(other.stem for other in path.parent.glob("*.txt"))
+        remedy = f"the sets are {', '.join(sets)}" if sets else TREE
+        raise DatasetError("no such image set", where=path, remedy=remedy)
+    lines = lines_of(_read_text(path))
+    if not lines:
+        raise DatasetError("expected an image id a line, got none", where=path)
+    image_ids: dict[str, None] = {}
+    for image_id in lines:
+        code = "name-outside"
+        try:
+            check_inside(image_id, "image id", path)
+            code = "image-id-twice"
+            if image_id in image_ids:
+                raise DatasetError(f"expected distinct image ids, got {image_id!r} twice", where=path)
+        except DatasetError as error:
+            tell(code, error)
+        else:
+            image_ids[image_id] = None
+    return [*image_ids]
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines, however they end, without the blanks around them; blank lines are passed over."""
+    return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
+
+
+def write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write the lines, whole or not at all, names as the file system has them."""
+    with replacing(path) as neighbour:
+        neighbour.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def is_line(text: str) -> bool:
+    """Whether `write_lines` and `lines_of` give the same back."""
+    try:
+        return bool(text.encode("utf-8", "surrogateescape")) and lines_of(text) == [text]
+    except UnicodeEncodeError:
+        return False
+
+
+def _read_text(path: Path) -> str:
+    return read_bytes(path).decode("utf-8-sig", "surrogateescape")  # as Python decodes the names of files

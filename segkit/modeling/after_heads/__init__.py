@@ -1,1 +1,0 @@
-"""The path after the network's heads: masks onto the image, the semantic map, fusion; where the tensors are."""

@@ -1,0 +1,182 @@
+"""Fuse saved head outputs with one method: panoptic predictions as files, and why segments were dropped or shrunk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
+from segkit.fusion import Fate, FusionMethod
+from segkit.scoring.counts_file import writing
+from segkit.scoring.problems import DEFAULT_LIMIT, Problems
+from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Segment
+from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.files import dump_json
+from segkit.utils.process_pool import Progress, ordered_map
+
+JSON, PNGS, FATES = "panoptic.json", "panoptic", "fates.json"
+PAGE = "report.html"  # of the fates: made by the caller
+
+
+def fuse_to_dataset(
+    fusion: FusionMethod,
+    outputs: HeadOutputs,
+    categories: CategorySet,
+    fates: list[Fate] | None = None,
+    *,
+    where: object = "",
+) -> PanopticSegmentation:
+    """One image fused, its segments with the dataset's category ids, without those that have no pixel.
+
+    fates: see `FusionMethod`; theirs are contiguous ids. where: of the outputs, for messages. ConfigError where they
+    lack what the method needs, DatasetError for a class that the categories lack.
+    """
+    try:
+        fused = fusion(outputs, fates)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=where) from None
+    try:
+        segments = tuple(
+            replace(segment, category_id=categories.category_id(segment.category_id, segment.isthing))
+            for segment in fused.segments
+            if segment.area_px
+        )
+    except IndexError as error:
+        raise DatasetError(f"expected classes of the saved categories: {error}", where=where) from None
+    return PanopticSegmentation(fused.segment_ids, segments)
+
+
+def check_needs(saved: SavedHeadOutputs, fusions: Iterable[FusionMethod]) -> None:
+    """ConfigError naming every method that needs what the saved predictions do not hold; of the images those are read
+    up to the first with an instance."""
+    told: dict[str, None] = {}
+    if saved.images:
+        outputs = _telling(saved)
+        for fusion in fusions:
+            try:
+                fusion(outputs)
+            except ConfigError as error:
+                told[str(error)] = None
+    if told:
+        raise ConfigError(". ".join(told))
+
+
+def _telling(saved: SavedHeadOutputs) -> HeadOutputs:
+    """The first image with an instance, else the last: without instances nothing of theirs is missing."""
+    for image in saved.images:
+        outputs = saved.read(image)
+        if len(outputs.instances):
+            break
+    return outputs
+
+
+def run_fusion(
+    saved: SavedHeadOutputs,
+    fusion: FusionMethod,
+    output: Path,
+    *,
+    explain: bool = False,
+    workers: int = 1,
+    progress: Progress | None = None,
+    limit: int = DEFAULT_LIMIT,
+) -> list[dict[str, Any]]:
+    """Write `panoptic.json` and `panoptic/*.png` into the folder, COCO's format, each instance's score kept; with
+    `explain` also `fates.json`, whose content is returned (else an empty list).
+
+    Fates: {image_id, file_name, fates: a dict for each of `Fate`, with category_id of the dataset, `category` its name,
+    and taken_by: [{segment_id, category_id, category (None for void), pixels}]} of every image.
+    All or nothing appears, in place of what an earlier run left. DatasetError that tells all that is wrong with the
+    saved images, up to `limit` problems, and where the folder cannot be written.
+    """
+    names = coco_panoptic.png_names([(image.image_id, image.file_name) for image in saved.images])
+    problems, annotations, explained = Problems(limit), [], []
+    with writing(output), _appearing(output) as stage:
+        fuse = _Fusing(saved, fusion, stage / PNGS, names, explain).fuse
+        images = [*saved.images]
+        for done, found in enumerate(ordered_map(fuse, images, workers), 1):
+            if isinstance(found, DatasetError):
+                problems.add(found)
+            else:
+                annotations.append(found[0])
+                explained += [found[1]] if explain else []
+            if progress is not None:
+                progress(done, len(images))
+        problems.check()
+        entries = [_entry(image) for image in images]
+        coco_panoptic.write_json(stage / JSON, entries, annotations, saved.categories)
+        if explain:
+            dump_json(stage / FATES, explained)
+    return explained
+
+
+@dataclass(frozen=True)
+class _Fusing:
+    """Fuses and writes one image at a time, in any process."""
+
+    saved: SavedHeadOutputs
+    fusion: FusionMethod
+    folder: Path
+    png_names: dict[int | str, str]
+    explain: bool
+
+    def fuse(self, image: SavedImage) -> tuple[dict[str, Any], dict[str, Any]] | DatasetError:
+        """The image's annotation and what is told of it."""
+        categories, fates = self.saved.categories, []  # type: tuple[CategorySet, list[Fate]]
+        try:
+            outputs, where = self.saved.read(image), self.saved.place(image)
+            fused = fuse_to_dataset(self.fusion, outputs, categories, fates if self.explain else None, where=where)
+        except DatasetError as error:
+            return error
+        png_name = self.png_names[image.image_id]
+        coco_panoptic.write_png(self.folder / png_name, fused.segment_ids)
+        told = [_told(fate, fused.segments, categories) for fate in fates]
+        annotation = coco_panoptic.annotation_of(image.image_id, png_name, fused)
+        return annotation, {"image_id": image.image_id, "file_name": image.file_name, "fates": told}
+
+
+def _told(fate: Fate, segments: Sequence[Segment], categories: CategorySet) -> dict[str, Any]:
+    category_of = {segment.segment_id: segment.category_id for segment in segments}
+    category_id = categories.category_id(fate.category_id, fate.isthing)
+    takers = []
+    for segment_id, pixels in fate.taken_by:
+        taker = category_of.get(segment_id)
+        name = None if taker is None else categories[taker].name
+        takers.append({"segment_id": segment_id, "category_id": taker, "category": name, "pixels": pixels})
+    own = {"category_id": category_id, "category": categories[category_id].name, "taken_by": takers}
+    return {**vars(fate), **own}
+
+
+def _entry(image: SavedImage) -> dict[str, Any]:
+    height, width = image.size_hw
+    return {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
+
+
+@contextmanager
+def _appearing(output: Path) -> Iterator[Path]:
+    """A folder whose content takes its place in `output` at the end of the block, and is removed on an error."""
+    output.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(prefix=".fusing-", dir=output))
+    try:
+        (stage / PNGS).mkdir()
+        yield stage
+        for name in (JSON, PNGS, FATES, PAGE):  # what is old goes first: a JSON must never describe other PNGs
+            _remove(output / name)
+        for made in (PNGS, FATES, JSON):
+            if (stage / made).exists():
+                os.replace(stage / made, output / made)
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,644 @@
+"""Every kind of fault, planted into a clean dataset, is found, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.curation import images as pictures
+from segkit.curation.checks.panoptic import check_panoptic
+from segkit.curation.issues import RULES, Findings
+from segkit.formats import png
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.utils.errors import DatasetError
+from segkit.utils.process_pool import ordered_map
+from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, noise, panoptic, scene
+
+FAULTS: list[tuple[str, str, Callable[[Broken], None]]] = []
+
+
+def check(data: Broken, others: dict[bytes, str] | None = None) -> Findings:
+    return check_panoptic(data.json_path, data.masks, data.images, map, others or {})
+
+
+def codes(data: Broken) -> set[str]:
+    return {finding.code for finding in check(data)}
+
+
+def fault(*expected: str) -> Callable[[Callable[[Broken], None]], Callable[[Broken], None]]:
+    """Plants that must give exactly these codes."""
+
+    def keep(plant: Callable[[Broken], None]) -> Callable[[Broken], None]:
+        FAULTS.append((plant.__name__, " ".join(sorted(expected)), plant))
+        return plant
+
+    return keep
+
+
+def in_json(*expected: str) -> Callable[[Callable[[dict, dict, dict], None]], None]:
+    """Plants in the JSON, given its content, its first annotation and that one's segment of the person."""
+
+    def keep(change: Callable[[dict, dict, dict], None]) -> None:
+        def plant(data: Broken) -> None:
+            content = data.load()
+            annotation = content["annotations"][0]
+            change(content, annotation, annotation["segments_info"][0])
+            data.store(content)
+
+        FAULTS.append((change.__name__, " ".join(sorted(expected)), plant))
+
+    return keep
+
+
+def repaint(data: Broken, old: int, new: int) -> None:
+    ids = scene().segment_ids.copy()
+    ids[ids == old] = new
+    coco_panoptic.write_png(data.png(), ids)
+
+
+@fault("json-unreadable")
+def json_missing(data: Broken) -> None:
+    data.json_path.unlink()
+
+
+@fault("json-unreadable")
+def json_cut(data: Broken) -> None:
+    data.json_path.write_bytes(data.json_path.read_bytes()[:100])
+
+
+@fault("json-unreadable")
+def json_deep(data: Broken) -> None:
+    data.json_path.write_text('{"images": ' + "[" * 200_000)
+
+
+@fault("json-kind")
+def json_of_instances(data: Broken) -> None:
+    data.store({"images": [], "categories": [], "annotations": [{"bbox": [0, 0, 1, 1], "segmentation": []}]})
+
+
+@fault("json-kind")
+def json_of_results(data: Broken) -> None:
+    data.store([{"image_id": 1}])
+
+
+@fault("type-wrong")
+def json_is_a_number(data: Broken) -> None:
+    data.store(3)
+
+
+@fault("dataset-empty", "image-orphan", "png-orphan")
+def no_images(data: Broken) -> None:
+    data.store({**data.load(), "images": [], "annotations": []})
+
+
+@fault("folder-missing")
+def no_masks(data: Broken) -> None:
+    shutil.rmtree(data.masks)
+
+
+@fault("folder-missing")
+def no_pictures(data: Broken) -> None:
+    shutil.rmtree(data.images)
+
+
+@in_json("key-missing", "image-orphan", "png-orphan")
+def no_tables(content: dict, annotation: dict, info: dict) -> None:
+    del content["images"], content["annotations"]
+
+
+@in_json("key-missing")
+def no_category_id(content: dict, annotation: dict, info: dict) -> None:
+    del info["category_id"]
+
+
+@in_json("key-missing")
+def no_height(content: dict, annotation: dict, info: dict) -> None:
+    del content["images"][0]["height"]
+
+
+@in_json("key-missing")
+def no_isthing(content: dict, annotation: dict, info: dict) -> None:
+    del content["categories"][0]["isthing"]
+
+
+@in_json("key-missing")
+def no_area(content: dict, annotation: dict, info: dict) -> None:
+    del info["area"]
+
+
+@in_json("key-missing-optional")
+def no_box(content: dict, annotation: dict, info: dict) -> None:
+    del info["bbox"]
+
+
+@in_json("key-missing")
+def no_iscrowd(content: dict, annotation: dict, info: dict) -> None:
+    del info["iscrowd"]
+
+
+@in_json("type-wrong")
+def area_is_text(content: dict, annotation: dict, info: dict) -> None:
+    info["area"] = "9"
+
+
+@in_json("type-wrong")
+def segments_are_text(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"] = "none"
+
+
+@in_json("type-wrong")
+def a_segment_is_null(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].append(None)
+
+
+@in_json("number-not-finite")
+def area_is_nan(content: dict, annotation: dict, info: dict) -> None:
+    info["area"] = float("nan")
+
+
+@in_json("number-not-finite")
+def box_is_infinite(content: dict, annotation: dict, info: dict) -> None:
+    info["bbox"][2] = float("inf")
+
+
+@in_json("name-outside", "image-orphan")
+def picture_climbs_out(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][0]["file_name"] = "../images/0.png"
+
+
+@in_json("name-outside", "png-orphan")
+def png_climbs_out(content: dict, annotation: dict, info: dict) -> None:
+    annotation["file_name"] = "../masks/0.png"
+
+
+@in_json("category-id-twice")
+def a_category_id_twice(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"].append({"id": 1, "name": "other", "isthing": 1})
+
+
+@in_json("category-name-twice")
+def a_category_name_twice(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"].append({"id": 99, "name": "cat", "isthing": 1})
+
+
+@in_json("isthing-invalid")
+def isthing_is_two(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"][0]["isthing"] = 2
+
+
+@in_json("categories-empty", "category-unknown")
+def no_categories(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"] = []
+
+
+@in_json("category-unknown")
+def category_unknown(content: dict, annotation: dict, info: dict) -> None:
+    info["category_id"] = 4
+
+
+@in_json("type-wrong")
+def a_color_is_a_name(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"][0]["color"] = "red"
+
+
+@in_json("type-wrong")
+def a_color_of_floats(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"][0]["color"] = [1.0, 2.0, 3.0]
+
+
+@in_json("type-wrong")
+def a_category_name_is_no_unicode(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"][0]["name"] = "\ud800"
+
+
+@in_json("type-wrong")
+def a_category_id_of_70_bits(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"].append({"id": 2**70, "name": "more", "isthing": 1})
+
+
+@in_json("type-wrong")
+def a_score_is_text(content: dict, annotation: dict, info: dict) -> None:
+    info["score"] = "high"
+
+
+@in_json("number-not-finite")
+def a_score_is_nan(content: dict, annotation: dict, info: dict) -> None:
+    info["score"] = float("nan")
+
+
+@in_json("number-not-finite")
+def nan_in_a_key_of_nobody(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][0]["license"] = float("nan")
+
+
+@in_json("annotations-empty", "image-without-annotation", "png-orphan")
+def no_annotation_at_all(content: dict, annotation: dict, info: dict) -> None:
+    content["annotations"] = []
+
+
+@in_json("image-id-twice")
+def an_image_id_twice(content: dict, annotation: dict, info: dict) -> None:
+    content["images"].append({**content["images"][0]})
+
+
+@in_json("file-name-twice", "image-orphan")
+def a_file_name_twice(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][1]["file_name"] = content["images"][0]["file_name"]
+
+
+@in_json("file-name-twice", "image-orphan")
+def a_file_name_twice_in_two_spellings(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][1]["file_name"] = f".//{content['images'][0]['file_name']}"
+
+
+@in_json("name-outside", "image-orphan")
+def a_file_name_is_no_unicode(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][0]["file_name"] = "\ud800.png"
+
+
+@in_json("size-invalid")
+def height_is_zero(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][0]["height"] = 0
+
+
+@in_json("size-differs")
+def size_in_json_differs(content: dict, annotation: dict, info: dict) -> None:
+    content["images"][0]["width"] += 1
+
+
+@fault("size-differs")
+def picture_of_another_size(data: Broken) -> None:
+    Image.fromarray(noise(0)[:, :-1]).save(data.picture())
+
+
+@fault("image-missing")
+def picture_missing(data: Broken) -> None:
+    data.picture().unlink()
+
+
+@fault("image-missing")
+def picture_is_a_dead_link(data: Broken) -> None:
+    data.picture().unlink()
+    data.picture().symlink_to("nowhere")
+
+
+@fault("image-unreadable")
+def picture_is_a_loop_of_links(data: Broken) -> None:
+    data.picture().unlink()
+    data.picture().symlink_to(data.picture().name)
+
+
+@fault("image-orphan")
+def picture_without_entry(data: Broken) -> None:
+    Image.fromarray(noise(99)).save(data.images / "more.png")
+
+
+@fault("image-unreadable")
+def picture_cut(data: Broken) -> None:
+    data.picture().write_bytes(data.picture().read_bytes()[:-40])
+
+
+@fault("image-unreadable")
+def picture_is_text(data: Broken) -> None:
+    data.picture().write_text("no image")
+
+
+@fault("image-unreadable")
+def picture_is_a_pipe(data: Broken) -> None:
+    data.picture().unlink()
+    os.mkfifo(data.picture())
+
+
+@fault("image-unreadable")
+def picture_is_empty(data: Broken) -> None:
+    data.picture().write_bytes(b"")
+
+
+@fault("image-unreadable")
+def picture_with_a_wrong_byte(data: Broken) -> None:
+    content = bytearray(data.picture().read_bytes())
+    content[len(content) // 2] ^= 1
+    data.picture().write_bytes(content)
+
+
+@fault("image-bomb")
+def picture_is_a_bomb(data: Broken) -> None:
+    data.picture().write_bytes(bomb())
+
+
+@fault("png-unreadable")
+def png_is_a_bomb(data: Broken) -> None:
+    data.png().write_bytes(bomb())
+
+
+def bomb() -> bytes:
+    """A PNG that claims 60000 x 60000 pixels in some bytes."""
+    parts = (b"IHDR" + struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0), b"IDAT" + zlib.compress(b""), b"IEND")
+    chunks = (struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def turn(data: Broken, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(noise(0)).save(data.picture(), exif=exif)
+
+
+@fault("image-turned")
+def picture_upside_down(data: Broken) -> None:
+    turn(data, 3)
+
+
+@fault("image-turned", "size-differs")
+def picture_on_its_side(data: Broken) -> None:
+    turn(data, 6)
+
+
+@fault("image-twice")
+def a_picture_twice(data: Broken) -> None:
+    Image.fromarray(noise(0)).save(data.picture(1), compress_level=1)
+
+
+@in_json("image-without-annotation", "png-orphan")
+def an_image_without_annotation(content: dict, annotation: dict, info: dict) -> None:
+    del content["annotations"][0]
+
+
+@in_json("annotation-without-image", "image-orphan")
+def an_annotation_without_image(content: dict, annotation: dict, info: dict) -> None:
+    del content["images"][0]
+
+
+@in_json("annotation-twice")
+def an_annotation_twice(content: dict, annotation: dict, info: dict) -> None:
+    content["annotations"].append(annotation)
+
+
+@in_json("annotation-twice", "category-unknown", "segment-id-void", "box-outside")
+def another_annotation_of_the_same_png(content: dict, annotation: dict, info: dict) -> None:
+    """Only what the PNG says is not looked at again."""
+    other = json.loads(json.dumps(annotation))
+    other["file_name"] = f"./{other['file_name']}"
+    other["segments_info"][0]["category_id"] = 99
+    other["segments_info"][1]["id"] = 0
+    other["segments_info"][2]["bbox"] = [6, 0, 3, 3]
+    content["annotations"].append(other)
+
+
+@in_json("png-name-twice", "png-orphan")
+def a_png_twice(content: dict, annotation: dict, info: dict) -> None:
+    annotation["file_name"] = "1.png"
+
+
+@fault("png-missing")
+def png_missing(data: Broken) -> None:
+    data.png().unlink()
+
+
+@fault("png-orphan")
+def png_without_entry(data: Broken) -> None:
+    shutil.copy(data.png(), data.masks / "more.png")
+
+
+@fault("png-unreadable")
+def png_cut(data: Broken) -> None:
+    data.png().write_bytes(data.png().read_bytes()[:-20])
+
+
+@fault("png-not-rgb")
+def png_is_grey(data: Broken) -> None:
+    png.write(data.png(), np.ones((6, 8), dtype=np.uint8))
+
+
+@fault("png-not-rgb")
+def png_has_alpha(data: Broken) -> None:
+    Image.open(data.png()).convert("RGBA").save(data.png())
+
+
+@fault("png-not-rgb")
+def png_has_a_palette(data: Broken) -> None:
+    Image.open(data.png()).quantize(256).save(data.png())
+
+
+@fault("size-differs", "area-wrong", "box-wrong")
+def png_of_another_size(data: Broken) -> None:
+    coco_panoptic.write_png(data.png(), scene().segment_ids[:, :-1])
+
+
+@fault("all-void", "segment-not-in-png")
+def png_all_void(data: Broken) -> None:
+    coco_panoptic.write_png(data.png(), np.zeros((6, 8), dtype=np.int32))
+
+
+@fault("all-void")
+def all_void(data: Broken) -> None:
+    png_all_void(data)
+    content = data.load()
+    content["annotations"][0]["segments_info"] = []
+    data.store(content)
+
+
+@in_json("png-id-unknown")
+def id_of_the_png_alone(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].remove(info)
+
+
+@in_json("segment-not-in-png")
+def id_of_the_json_alone(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].append({**info, "id": 8})
+
+
+@in_json("segment-empty")
+def an_empty_segment(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].append({**info, "id": 8, "area": 0})
+
+
+@fault("segment-tiny")
+def one_pixel(data: Broken) -> None:
+    ids = scene().segment_ids.copy()
+    ids[5, 0] = 8
+    coco_panoptic.write_png(data.png(), ids)
+    content = data.load()
+    segment = {"id": 8, "category_id": 1, "iscrowd": 0, "area": 1, "bbox": [0, 5, 1, 1]}
+    content["annotations"][0]["segments_info"].append(segment)
+    data.store(content)
+
+
+@in_json("segment-id-void")
+def id_is_void(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].append({**info, "id": 0})
+
+
+@in_json("segment-id-range")
+def id_is_too_large(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].append({**info, "id": 256**3})
+
+
+@in_json("segment-id-range")
+def id_is_negative(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].append({**info, "id": -7})
+
+
+@in_json("segment-id-twice")
+def a_segment_id_twice(content: dict, annotation: dict, info: dict) -> None:
+    annotation["segments_info"].append(info)
+
+
+@in_json("iscrowd-invalid")
+def iscrowd_is_two(content: dict, annotation: dict, info: dict) -> None:
+    info["iscrowd"] = 2
+
+
+@in_json("crowd-of-stuff")
+def a_crowd_of_stuff(content: dict, annotation: dict, info: dict) -> None:
+    next(i for i in annotation["segments_info"] if i["id"] == SKY)["iscrowd"] = 1
+
+
+@in_json("stuff-split")
+def stuff_in_two_segments(content: dict, annotation: dict, info: dict) -> None:
+    next(i for i in annotation["segments_info"] if i["id"] == GRASS)["category_id"] = 10
+
+
+@in_json("area-wrong")
+def area_is_off_by_one(content: dict, annotation: dict, info: dict) -> None:
+    info["area"] += 1
+
+
+@in_json("box-wrong")
+def box_is_off_by_one(content: dict, annotation: dict, info: dict) -> None:
+    info["bbox"][0] += 1
+
+
+@in_json("box-outside")
+def box_beyond_the_image(content: dict, annotation: dict, info: dict) -> None:
+    info["bbox"] = [6, 0, 3, 3]
+
+
+@in_json("box-invalid")
+def box_of_three_numbers(content: dict, annotation: dict, info: dict) -> None:
+    info["bbox"].pop()
+
+
+@in_json("box-invalid")
+def box_of_negative_width(content: dict, annotation: dict, info: dict) -> None:
+    info["bbox"][2] = -3
+
+
+@pytest.mark.parametrize(("expected", "plant"), [pytest.param(f[1], f[2], id=f[0]) for f in FAULTS])
+def test_a_planted_fault_is_found_and_nothing_else(
+    tmp_path: Path, expected: str, plant: Callable[[Broken], None]
+) -> None:
+    data = panoptic(tmp_path)
+    plant(data)
+    assert " ".join(sorted(codes(data))) == expected
+
+
+def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing else is wrong: training would begin with it."""
+
+    def refuse(path: Path) -> None:
+        raise DatasetError("expected rain", where=f"{path}, image 3")
+
+    data = panoptic(tmp_path)
+    monkeypatch.setattr(coco_panoptic, "read", refuse)
+    told = [(f.code, f.place, f.message) for f in check(data)]
+    assert told == [("annotation-unreadable", f"{data.json_path}, image 3", "expected rain")]
+    data.picture().unlink()
+    assert codes(data) == {"image-missing"}
+
+
+def test_messages_say_what_is_wrong(tmp_path: Path) -> None:
+    data = panoptic(tmp_path)
+    content = data.load()
+    content["images"][0]["file_name"] = "\ud800.png"
+    data.store(content)
+    for index, make in enumerate((os.mkdir, os.mkfifo)):
+        data.png(index).unlink()
+        make(data.png(index))
+    told = {finding.code: finding.message for finding in check(data)}
+    assert told["name-outside"] == r"`file_name` is no Unicode, and no name of a file: '\ud800.png'"
+    assert told["png-unreadable"] == "this is a folder or a device, no file"
+
+
+def test_a_clean_dataset_has_no_finding(tmp_path: Path) -> None:
+    assert check(panoptic(tmp_path)) == []
+
+
+def test_many_faults_are_all_told_with_their_places(tmp_path: Path) -> None:
+    """Area wrong in image 0, PNG of image 1 cut off, picture of 2 missing, box wrong in 3: four findings, in order."""
+    data = panoptic(tmp_path)
+    content = data.load()
+    content["annotations"][0]["segments_info"][0]["area"] = 1e6
+    content["annotations"][3]["segments_info"][1]["bbox"] = [0, 0, 1, 1]
+    data.store(content)
+    data.png(1).write_bytes(data.png(1).read_bytes()[:50])
+    data.picture(2).unlink()
+    told = [(finding.code, finding.place) for finding in check(data)]
+    assert told == [
+        ("area-wrong", f"{data.json_path}, image 0, segment {PERSON}"),
+        ("png-unreadable", f"{data.png(1)}, image 1"),
+        ("image-missing", f"{data.picture(2)}, image 2"),
+        ("box-wrong", f"{data.json_path}, image 3, segment {CROWD}"),
+    ]
+    parallel = check_panoptic(data.json_path, data.masks, data.images, lambda work, items: ordered_map(work, items, 2))
+    assert parallel == check(data)
+
+
+def test_images_shared_with_another_split(tmp_path: Path) -> None:
+    """Pixels count, not bytes; a picture of one colour says nothing."""
+    data, other = panoptic(tmp_path / "a"), tmp_path / "other"
+    other.mkdir()
+    Image.fromarray(noise(2)).save(other / "again.png", compress_level=1)
+    Image.fromarray(noise(50)).save(other / "its own.png")
+    for folder in (other, data.images):
+        Image.fromarray(np.full((6, 8, 3), 7, dtype=np.uint8)).save(folder / "0.png")
+    found = check(data, pictures.digests_of(other, data.images, map))
+    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(2)))]
+    assert "again.png" in found[0].message
+    (tmp_path / "other.json").write_text(json.dumps({"images": [{"file_name": "3.png"}]}))
+    found = check(data, pictures.digests_of(tmp_path / "other.json", data.images, map))
+    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(3)))]
+
+
+def junk(content: object) -> Iterator[object]:
+    """The content with each of its nodes in turn replaced by each kind of junk."""
+    values = [None, True, -1, 10**400, float("nan"), "", "\ud800", [], [[1]], {}, {"id": 1}]
+    yield from values
+    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    for key in keys:
+        for replaced in junk(content[key]):
+            copy = content.copy()
+            copy[key] = replaced
+            yield copy
+
+
+def test_junk_anywhere_is_told_and_raises_nothing(tmp_path: Path) -> None:
+    data = panoptic(tmp_path)
+    content = data.load()
+    content["annotations"] = content["annotations"][:1]
+    content["images"] = [{**content["images"][0], "height": 6, "width": 8}]
+    content["categories"] = content["categories"][:2]
+    for image in range(1, IMAGES):
+        data.png(image).unlink()
+        data.picture(image).unlink()
+    for broken in junk(content):
+        data.store(broken)
+        for finding in check(data):
+            json.dumps(finding.to_json()).encode()
+            assert finding.place.isprintable()
+
+
+def test_rules_are_whole() -> None:
+    planted = {code for _name, expected, _plant in FAULTS for code in expected.split()}
+    assert len(planted) >= 40
+    assert all(rule.severity in ("error", "warning", "note") for rule in RULES.values())
+    assert all(rule.meaning and rule.remedy for rule in RULES.values())

@@ -1,0 +1,209 @@
+"""Repaired copies: what can be mended is, the originals stay as they were, what is left is found again."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.curation.checks.instances import check_instances
+from segkit.curation.checks.panoptic import check_panoptic
+from segkit.curation.repair.instances import repair_instances
+from segkit.curation.repair.panoptic import repair_panoptic
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.utils.errors import DatasetError
+from tests.curation.checks import test_instances as test_check_instances
+from tests.curation.checks import test_panoptic as test_check_panoptic
+from tests.helpers.damaged_datasets import CROWD, GRASS, PERSON, SKY, Broken, instances, panoptic, scene
+
+MENDED = {
+    "no_area", "no_box", "no_iscrowd", "area_is_text", "area_is_nan", "box_is_infinite",
+    "category_unknown", "a_segment_is_null", "an_image_id_twice", "size_in_json_differs",
+    "an_image_without_annotation", "an_annotation_twice", "png_without_entry", "png_has_alpha", "png_has_a_palette",
+    "id_of_the_png_alone", "id_of_the_json_alone", "an_empty_segment", "id_is_void",
+    "id_is_too_large", "id_is_negative", "a_segment_id_twice", "stuff_in_two_segments", "area_is_off_by_one",
+    "box_is_off_by_one", "box_beyond_the_image", "box_of_three_numbers", "box_of_negative_width",
+}  # fmt: skip
+LEFT_BESIDES = {  # infinity becomes null, folders and pipes are not copied
+    "another_annotation_of_the_same_png": {"type-wrong"},
+    "png_is_a_folder": {"png-missing"},
+    "png_is_a_pipe": {"png-missing"},
+}
+BY_DROPPING = {"an_image_without_annotation": {"image-orphan"}}
+
+
+def repaired(data: Broken, folder: Path) -> Broken:
+    json_path, masks, _told = repair_panoptic(data.json_path, data.masks, data.images, folder, map)
+    return Broken(json_path, masks, data.images)
+
+
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("fault", test_check_panoptic.FAULTS, ids=[f[0] for f in test_check_panoptic.FAULTS])
+def test_what_can_be_mended_is_and_nothing_gets_worse(tmp_path: Path, fault) -> None:
+    name, expected, plant = fault
+    data = panoptic(tmp_path / "data")
+    plant(data)
+    before = content_of(tmp_path / "data")
+    try:
+        copy = repaired(data, tmp_path / "copy")
+    except DatasetError:
+        assert name.startswith("json_") or name in ("no_tables", "no_masks")
+        assert not (tmp_path / "copy").exists()
+        return
+    left = {f.code for f in check_panoptic(*copy, map)}
+    assert content_of(tmp_path / "data") == before
+    allowed = {*expected.split(), "image-orphan", "all-void", *LEFT_BESIDES.get(name, ())}
+    assert left <= (BY_DROPPING.get(name, set()) if name in MENDED else allowed)
+
+
+def test_the_pixels_of_a_repaired_copy(tmp_path: Path) -> None:
+    """Grass called sky joins the sky, the person's category is unknown and becomes void; the crowd stays."""
+    data = panoptic(tmp_path / "data")
+    content = data.load()
+    for info in content["annotations"][0]["segments_info"]:
+        info["category_id"] = {PERSON: 99, GRASS: 10}.get(info["id"], info["category_id"])
+    data.store(content)
+    copy = repaired(data, tmp_path / "copy")
+    infos = copy.load()["annotations"][0]["segments_info"]
+    assert [(i["id"], i["area"]) for i in infos] == [(CROWD, 8), (SKY, 20)]
+    expected = scene().segment_ids.copy()
+    expected[expected == PERSON] = 0
+    expected[expected == GRASS] = SKY
+    assert np.array_equal(coco_panoptic.read_id_runs(copy.png()).to_map(), expected)
+    assert copy.png(1).read_bytes() == data.png(1).read_bytes()
+    assert not copy.png(1).samefile(data.png(1))
+
+
+def test_a_nameless_segment_gets_the_id_of_its_area_and_box(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+    content = data.load()
+    del content["annotations"][0]["segments_info"][0]["id"]
+    content["annotations"][1]["segments_info"][0].update(id=0, area=8)  # of another area: whose would be a guess
+    data.store(content)
+    copy = repaired(data, tmp_path / "copy")
+    first, second = copy.load()["annotations"][:2]
+    assert first == panoptic(tmp_path / "clean").load()["annotations"][0]
+    assert second == content["annotations"][1]
+    assert copy.png(1).read_bytes() == data.png(1).read_bytes()
+
+
+def test_nothing_is_written_outside_or_over_anything(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+    content = data.load()
+    content["annotations"][0]["file_name"] = "../../escaped.png"
+    data.store(content)
+    shutil.copy(data.png(), tmp_path / "escaped.png")
+    before = content_of(tmp_path)
+    copy = repaired(data, tmp_path / "deep/copy")
+    assert {*content_of(tmp_path)} - {*before} == {*content_of(tmp_path / "deep/copy")}
+    with pytest.raises(DatasetError, match="empty or new folder"):
+        repaired(data, tmp_path / "deep/copy")
+    with pytest.raises(DatasetError, match="empty or new folder"):
+        repaired(data, data.png(1))
+    assert content_of(tmp_path / "data") == {k: v for k, v in before.items() if "escaped" not in k}
+    assert copy.load()["annotations"][0] == content["annotations"][0]
+
+
+def test_a_link_to_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    copy = repaired(panoptic(tmp_path / "data"), tmp_path / "link")
+    assert copy.json_path.samefile(tmp_path / "real/panoptic.json")
+    (tmp_path / "dead").symlink_to("nowhere")
+    with pytest.raises(DatasetError, match="empty or new folder"):
+        repair_instances(instances(tmp_path / "more").json_path, tmp_path, tmp_path / "dead", map)
+
+
+def test_a_json_of_another_kind_or_nested_too_deep_is_refused_by_name(tmp_path: Path) -> None:
+    things, scenes = instances(tmp_path / "a"), panoptic(tmp_path / "b")
+    with pytest.raises(DatasetError, match=r"instances\.json: expected .*panoptic.*, this is instances"):
+        repair_panoptic(things.json_path, scenes.masks, scenes.images, tmp_path / "copy", map)
+    with pytest.raises(DatasetError, match=r"panoptic\.json: expected .*instances.*, this is panoptic"):
+        repair_instances(scenes.json_path, scenes.images, tmp_path / "copy", map)
+    text = things.json_path.read_text()
+    things.json_path.write_text(text[:-1] + ', "deep": ' + "[" * 900 + "]" * 900 + "}")
+    with pytest.raises(DatasetError) as caught:
+        repair_instances(things.json_path, things.images, tmp_path / "copy", map)
+    assert str(caught.value).startswith(f"{things.json_path}: ")
+    assert ".tmp" not in str(caught.value)
+    assert not (tmp_path / "copy").exists()
+
+
+def test_many_annotations_of_one_id_take_no_longer_than_as_many_others(tmp_path: Path) -> None:
+    """What is copied is dropped, what differs stays; every one compared to every other would take half a minute."""
+    data = instances(tmp_path / "data")
+    content = data.load()
+    first = content["annotations"][0]
+    many = [{**first, "id": 1, "segmentation": "none", "number": i // 2} for i in range(20_000)]
+    data.store({**content, "annotations": many})
+    start = time.process_time()
+    copy, told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
+    assert time.process_time() - start < 5
+    assert len(Broken(copy, *data[1:]).load()["annotations"]) == 10_000
+    assert told == ["dropped 10000 of the annotations: each is a copy of an earlier one"]
+
+
+def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+
+    def stop(work, items):
+        work(items[0])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        repair_panoptic(data.json_path, data.masks, data.images, tmp_path / "copy", stop)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+INSTANCES_LEFT = {
+    "annotation-id-twice", "type-wrong", "iscrowd-invalid", "mask-invalid", "rle-size", "size-differs", "image-orphan",
+    "category-id-twice", "key-missing", "mask-twice", "isthing-invalid", "annotations-empty",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", test_check_instances.FAULTS)
+def test_instances(tmp_path: Path, fault) -> None:
+    expected, change = fault
+    data = instances(tmp_path / "data")
+    content = data.load()
+    change(content, content["annotations"][0], content["annotations"][1])
+    data.store(content)
+    before = content_of(tmp_path / "data")
+    copy, _told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
+    assert content_of(tmp_path / "data") == before
+    left = {f.code for f in check_instances(copy, data.images, map)}
+    assert left - {"rle-size"} <= ({expected} & INSTANCES_LEFT)
+
+
+def test_masks_of_instances_are_cut_off_and_the_nameless_numbered(tmp_path: Path) -> None:
+    """20 x 1 pixels from column 4 of 8: 4 pixels are left, at [4, 1, 4, 1]; the free ids are 13 and up, and 1."""
+    data = instances(tmp_path / "data")
+    content = data.load()
+    first, crowd = content["annotations"][:2]
+    first.update(segmentation=[[4, 1, 24, 1, 24, 2, 4, 2]], area=20, bbox=[4, 1, 20, 1])
+    del first["id"], crowd["id"]
+    data.store(content)
+    copy = Broken(repair_instances(data.json_path, data.images, tmp_path / "copy", map)[0], *data[1:])
+    first, crowd = copy.load()["annotations"][:2]
+    assert (first["area"], first["bbox"], first["id"], crowd["id"]) == (4, [4, 1, 4, 1], 1, 2)
+    assert first["segmentation"]["size"] == [6, 8]
+
+
+def test_a_dataset_without_fault_is_copied_as_it_is(tmp_path: Path) -> None:
+    data = panoptic(tmp_path / "data")
+    Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(data.images / "more.png")
+    copy = repaired(data, tmp_path / "copy")
+    assert copy.load() == data.load()
+    assert [path.read_bytes() for path in sorted(copy.masks.iterdir())] == [
+        path.read_bytes() for path in sorted(data.masks.iterdir())
+    ]
+    data = instances(tmp_path / "more")
+    copied = Broken(repair_instances(data.json_path, data.images, tmp_path / "b", map)[0], *data[1:])
+    assert copied.load() == data.load()

@@ -1,0 +1,223 @@
+"""Whatever is wrong, a repair neither drops nor changes what is sound: no pixel of it, no category."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.curation.checks.instances import check_instances
+from segkit.curation.checks.panoptic import check_panoptic
+from segkit.curation.issues import Findings
+from segkit.curation.repair.instances import repair_instances
+from segkit.curation.repair.panoptic import repair_panoptic
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.utils.errors import DatasetError
+from tests.curation.checks import test_instances as test_check_instances
+from tests.curation.checks import test_panoptic as test_check_panoptic
+from tests.curation.repair.test_ids import WRONG_IDS
+from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, instances, panoptic, scene
+
+PLANTS = [(name, plant) for name, _expected, plant in test_check_panoptic.FAULTS]
+CHANGES = [change for _expected, change in test_check_instances.FAULTS]
+WHOLE_IMAGE = ("annotation-without-image", "annotation-twice", "png-name-twice", "type-wrong", "name-outside")
+KINDS = st.sampled_from(
+    [str, float, lambda _: None, lambda value: [value], lambda value: -value, lambda value: value + 1]
+)
+SEGMENT_KEYS = ["id", "category_id", "area", "bbox", "iscrowd"]
+
+
+def suspects(findings: Findings) -> tuple[set[object], set[tuple[object, object]]]:
+    """Images, and (image, id) of segments and annotations, that a finding names."""
+    images, parts = set[object](), set[tuple[object, object]]()
+    for finding in findings:
+        image = re.search(r", image (\S+?)(?:,|$)", finding.place)
+        part = re.search(r", (?:segment|annotation) (\S+)$", finding.place)
+        if image and part:
+            parts.add((image[1], part[1]))
+        elif image and finding.code in WHOLE_IMAGE:
+            images.add(image[1])
+    return images, parts
+
+
+def check_segments(data: Broken, copy: Broken, findings: Findings) -> None:
+    """Every clean segment that the broken data still has and no finding names is in the copy: id, category, pixels."""
+    images, parts = suspects(findings)
+    before, after = ({str(a.get("image_id")): a for a in b.load()["annotations"]} for b in (data, copy))
+    for image, annotation in before.items():
+        sound = [i for i in annotation["segments_info"] if isinstance(i, dict) and is_clean(i)]
+        sound = [] if image in images else [i for i in sound if (image, str(i["id"])) not in parts]
+        if not sound:
+            continue
+        kept = after[image]["segments_info"]
+        for info in sound:
+            key = [info["id"], info["category_id"], info["iscrowd"]]
+            assert key in [[i.get("id"), i.get("category_id"), i.get("iscrowd")] for i in kept if isinstance(i, dict)]
+        check_pixels(data.masks / annotation["file_name"], copy.masks / annotation["file_name"], sound)
+
+
+def is_clean(info: dict[str, Any]) -> bool:
+    of = {PERSON: (1, 0), CROWD: (3, 1), SKY: (10, 0), GRASS: (20, 0)}
+    known = type(info.get("id")) is int and type(info.get("category_id")) is int and type(info.get("iscrowd")) is int
+    return known and of.get(info["id"]) == (info["category_id"], info["iscrowd"])
+
+
+def check_pixels(before: Path, after: Path, sound: list[dict[str, Any]]) -> None:
+    try:
+        ids = coco_panoptic.read_id_runs(before).to_map()
+    except DatasetError:
+        return
+    mended = coco_panoptic.read_id_runs(after).to_map()
+    for info in sound:
+        assert np.array_equal(mended[ids == info["id"]], ids[ids == info["id"]])
+
+
+def plant_slips(data: Broken, slips: list[tuple[int, int, str, Any]]) -> None:
+    content = data.load()
+    for image, segment, key, kind in slips:
+        info = content["annotations"][image]["segments_info"][segment]
+        if key in info and not isinstance(info[key], list):
+            info[key] = kind(info[key]) if isinstance(info[key], int) else None
+        elif key in info:
+            info[key] = info[key][1:]
+    data.store(content)
+
+
+@pytest.mark.parametrize("fault", PLANTS, ids=[name for name, _plant in PLANTS])
+def test_every_planted_fault_of_a_panoptic_dataset(tmp_path: Path, fault) -> None:
+    data = panoptic(tmp_path / "data")
+    fault[1](data)
+    run_panoptic(data, tmp_path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    slips=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.sampled_from(SEGMENT_KEYS), KINDS), max_size=4),
+    twins=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3)), max_size=2),
+    repainted=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([PERSON, CROWD, SKY, GRASS, 0])), max_size=2),
+)
+def test_many_faults_at_once(slips, twins, repainted) -> None:
+    """Slips of type, ids taken from another segment of the image, PNG ids that are turned into others."""
+    with tempfile.TemporaryDirectory() as name:
+        data = panoptic(Path(name) / "data")
+        for image, old in repainted:
+            ids = coco_panoptic.read_id_runs(data.png(image)).to_map()
+            ids[ids == old] = 12345
+            coco_panoptic.write_png(data.png(image), ids)
+        content = data.load()
+        for image, one, other in twins:
+            infos = content["annotations"][image]["segments_info"]
+            infos[one]["id"] = infos[other]["id"]
+        data.store(content)
+        plant_slips(data, slips)
+        run_panoptic(data, Path(name))
+
+
+def run_panoptic(data: Broken, folder: Path) -> None:
+    findings = check_panoptic(*data, map)
+    try:
+        copy, masks, _told = repair_panoptic(*data, folder / "copy", map)
+    except DatasetError:
+        return
+    copied = Broken(copy, masks, data.images)
+    check_segments(data, copied, findings)
+    again = repair_panoptic(*copied, folder / "again", map)
+    assert again[0].read_bytes() == copy.read_bytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(picked=st.lists(st.sampled_from(range(len(CHANGES))), min_size=1, max_size=3, unique=True))
+def test_faults_of_instances(picked: list[int]) -> None:
+    """Of the annotations that no finding names none is lost or changed."""
+    with tempfile.TemporaryDirectory() as name:
+        data = instances(Path(name) / "data")
+        content = data.load()
+        for index in picked:
+            try:
+                CHANGES[index](content, content["annotations"][0], content["annotations"][1])
+            except (LookupError, AttributeError, TypeError):  # of an earlier change
+                continue
+        data.store(content)
+        images, parts = suspects(check_instances(data.json_path, data.images, map))
+        copy, _told = repair_instances(data.json_path, data.images, Path(name) / "copy", map)
+        kept = [*map(values_of, Broken(copy, data.masks, data.images).load()["annotations"])]
+        for annotation in content["annotations"]:
+            if not isinstance(annotation, dict) or str(annotation["image_id"]) in images or "id" not in annotation:
+                continue
+            if (str(annotation["image_id"]), str(annotation["id"])) not in parts:
+                assert values_of(annotation) in kept
+        again, _told = repair_instances(copy, data.images, Path(name) / "again", map)
+        assert again.read_bytes() == copy.read_bytes()
+
+
+TABLES = st.lists(st.sampled_from([change for change, _panoptic, _instances in WRONG_IDS.values()]), max_size=3)
+SIZES = st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["height", "width"]), st.integers(-1, 20)), max_size=3)
+
+
+@settings(max_examples=60, deadline=None)
+@given(changes=TABLES, sizes=SIZES)
+def test_wrong_ids_and_sizes_in_the_tables_cost_nothing(changes, sizes) -> None:
+    """Nothing is wrong with annotations, PNGs and pictures, so that all are as they were."""
+    for make, fix in ((panoptic, fix_panoptic), (instances, fix_instances)):
+        with tempfile.TemporaryDirectory() as name:
+            data = make(Path(name) / "data")
+            content = data.load()
+            for change in changes:
+                change(content)
+            for index, key, value in sizes:
+                content["images"][index][key] = value
+            data.store(content)
+            copy = fix(data, Path(name) / "copy")
+            assert copy.load()["annotations"] == content["annotations"]
+            assert {image["id"] for image in copy.load()["images"]} == {image["id"] for image in content["images"]}
+            again = fix(copy, Path(name) / "again")
+            assert again.json_path.read_bytes() == copy.json_path.read_bytes()
+            if make is panoptic:
+                assert [copy.png(i).read_bytes() for i in range(IMAGES)] == [
+                    data.png(i).read_bytes() for i in range(IMAGES)
+                ]
+
+
+def fix_panoptic(data: Broken, folder: Path) -> Broken:
+    json_path, masks, _told = repair_panoptic(*data, folder, map)
+    return Broken(json_path, masks, data.images)
+
+
+def fix_instances(data: Broken, folder: Path) -> Broken:
+    return Broken(repair_instances(data.json_path, data.images, folder, map)[0], data.masks, data.images)
+
+
+def values_of(annotation: Any) -> Any:
+    keys = ("id", "image_id", "category_id", "segmentation", "area", "bbox", "iscrowd")
+    return {key: annotation.get(key) for key in keys} if isinstance(annotation, dict) else annotation
+
+
+def test_the_invariant_is_one() -> None:
+    """The sample's segments are those that `is_clean` takes for sound."""
+    assert all(
+        is_clean({"id": s.segment_id, "category_id": s.category_id, "iscrowd": int(s.iscrowd)})
+        for s in scene().segments
+    )
+
+
+def test_junk_anywhere_is_repaired_or_refused_with_a_clear_error(tmp_path: Path) -> None:
+    for number, data in enumerate((panoptic(tmp_path / "a"), instances(tmp_path / "b"))):
+        content = data.load()
+        for table in ("images", "annotations", "categories"):
+            content[table] = content[table][:1]
+        for index, broken in enumerate(test_check_panoptic.junk(content)):
+            data.store(broken)
+            output = tmp_path / f"{number} {index}"
+            try:
+                if number:
+                    repair_instances(data.json_path, data.images, output, map)
+                else:
+                    repair_panoptic(*data, output, map)
+            except DatasetError:
+                assert not output.exists()

@@ -1,0 +1,108 @@
+"""Sizes in the entries of an instances JSON that are wrong: no mask that the picture has room for is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from segkit.curation.checks.instances import check_instances
+from segkit.curation.repair.instances import repair_instances
+from tests.helpers.damaged_datasets import SIZE_HW, Broken, instances, noise
+
+RESIZED = "corrected 1 of the images: height and width are now those of the picture, which the masks fit"
+UNSETTLED = (
+    "left 1 of the images: with their masks as they are, for neither entry nor picture surely has the size of these"
+)
+OUTSIDE = [[4, 1, 24, 1, 24, 2, 4, 2]]  # of 8 columns
+
+
+def repaired(data: Broken, content: Any, folder: Path) -> tuple[Any, list[str]]:
+    data.store(content)
+    copy, told = repair_instances(data.json_path, data.images, folder, map)
+    return Broken(copy, data.masks, data.images).load(), told
+
+
+@pytest.mark.parametrize(
+    "size",
+    [{"height": 2}, {"height": 8, "width": 6}, {"width": 1}, {"height": 1, "width": "1"}, {"height": 0}, {"width": 80},
+     {"height": None}],
+)  # fmt: skip
+def test_a_wrong_entry_gets_the_size_of_the_picture(tmp_path: Path, size: dict[str, Any]) -> None:
+    data = instances(tmp_path / "data")
+    clean, content = data.load(), data.load()
+    content["images"][0].update(size)
+    assert repaired(data, content, tmp_path / "copy") == (clean, [RESIZED])
+
+
+def test_the_entry_of_an_image_without_mask_is_corrected(tmp_path: Path) -> None:
+    data = instances(tmp_path / "data")
+    clean = data.load()
+    clean["annotations"] = clean["annotations"][2:]
+    content = {**clean, "images": [{**clean["images"][0], "height": 2}, *clean["images"][1:]]}
+    assert repaired(data, content, tmp_path / "copy") == (clean, [RESIZED])
+
+
+@pytest.mark.parametrize("content_of_picture", [None, b"", b"no picture"])
+@pytest.mark.parametrize("size", [{}, {"height": 2}, {"height": 8, "width": 6}])
+def test_without_a_picture_nothing_is_cut_off(tmp_path: Path, content_of_picture, size: dict[str, int]) -> None:
+    data = instances(tmp_path / "data")
+    content = data.load()
+    content["images"][0].update(size)
+    if not size:
+        content["annotations"][0].update(segmentation=OUTSIDE)
+    data.picture().unlink()
+    if content_of_picture is not None:
+        data.picture().write_bytes(content_of_picture)
+    assert repaired(data, content, tmp_path / "copy") == (content, [UNSETTLED])
+
+
+def test_without_a_picture_what_fits_the_entry_is_counted_and_what_has_no_pixel_stays(tmp_path: Path) -> None:
+    data = instances(tmp_path / "data")
+    clean, content = data.load(), data.load()
+    data.picture().unlink()
+    content["annotations"][0]["bbox"] = [0, 0, 1, 1]
+    assert repaired(data, content, tmp_path / "copy") == (clean, [])
+    content = clean
+    content["annotations"][0].update(segmentation=[[1, 1, 1, 1, 1, 1]])
+    assert repaired(data, content, tmp_path / "pixelless") == (content, [])
+
+
+def test_a_picture_that_the_masks_do_not_fit_changes_nothing(tmp_path: Path) -> None:
+    """In image 0 the picture is too small; in image 1 both are; in image 2 both agree, and the mask is cut off."""
+    data = instances(tmp_path / "data")
+    content = data.load()
+    for index in (0, 1):
+        Image.fromarray(noise(index)[:2, :2]).save(data.picture(index))
+    content["images"][1].update(height=3)
+    for index in (2, 4):
+        content["annotations"][index].update(segmentation=OUTSIDE, area=20, bbox=[4, 1, 20, 1])
+    copied, told = repaired(data, content, tmp_path / "copy")
+    assert copied["images"] == content["images"]
+    assert copied["annotations"][:4] == content["annotations"][:4]
+    assert copied["annotations"][4]["bbox"] == [4, 1, 4, 1]
+    assert sorted(told) == ["cut off 1 of the masks: they reach beyond the image", UNSETTLED]
+
+
+def test_a_picture_that_exif_turns_corrects_no_entry(tmp_path: Path) -> None:
+    """The masks fit it as it lies, and as it is turned, too: which is meant is not known."""
+    data = instances(tmp_path / "data")
+    content = data.load()
+    del content["annotations"][1]  # run lengths
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(noise(0)).save(data.picture(), exif=exif)
+    assert repaired(data, content, tmp_path / "copy") == (content, [])
+    assert "size-differs" in {finding.code for finding in check_instances(data.json_path, data.images, map)}
+
+
+def test_many_wrong_entries_lose_nothing(tmp_path: Path) -> None:
+    data = instances(tmp_path / "data")
+    clean, content = data.load(), data.load()
+    for index, entry in enumerate(content["images"]):
+        entry.update(height=SIZE_HW[0] + index - 4, width=index + 1)
+    copied, told = repaired(data, content, tmp_path / "copy")
+    assert copied == clean
+    assert told == [RESIZED.replace("1", "6")]

@@ -1,0 +1,103 @@
+"""What a look at a picture tells: deep ones, turned TIFFs, kinds that are not read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from segkit.curation.images import digest_of, look_at
+from tests.helpers.deep_files import GREY_ALPHA, RGB, write_png16, write_tiff
+
+NOISE = np.random.default_rng(5).integers(0, 4096, (4, 6, 3)).astype(np.uint16)
+
+
+def codes(path: Path) -> list[str]:
+    return [finding.code for finding in look_at(path, "here").findings]
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "u4", "f4"])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_deep_pictures_are_noted(tmp_path: Path, dtype: str, big_endian: bool) -> None:
+    big_endian = big_endian and dtype != "u4"  # which Pillow reads of little-endian files only
+    path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(dtype), big_endian=big_endian)
+    look = look_at(path, "here")
+    assert [(finding.code, finding.severity) for finding in look.findings] == [("image-deep", "note")]
+    assert look.size_hw == (4, 6)
+    other = look_at(write_tiff(tmp_path / "b.tif", NOISE[..., 1].astype(dtype), big_endian=big_endian), "here")
+    assert look.digest is not None
+    assert look.digest == look_at(path, "here").digest != other.digest
+    flat = write_tiff(tmp_path / "flat.tif", np.full((4, 6), 3000, dtype), big_endian=big_endian)
+    assert look_at(flat, "here").digest is None
+
+
+def test_deep_colours_are_noted_too(tmp_path: Path) -> None:
+    assert codes(write_png16(tmp_path / "a.png", NOISE, RGB)) == ["image-deep"]
+    assert codes(write_png16(tmp_path / "a.png", NOISE[..., :2], GREY_ALPHA)) == ["image-deep"]
+    assert codes(write_tiff(tmp_path / "a.tif", NOISE)) == ["image-deep"]
+    for name in ("a.png", "a.tif", "a.jpg"):
+        Image.fromarray(NOISE.astype(np.uint8)).save(tmp_path / name)
+        assert codes(tmp_path / name) == []
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_turned_tiffs_are_told(tmp_path: Path, orientation: int) -> None:
+    path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(np.uint8), t274=orientation)
+    look = look_at(path, "here")
+    assert (look.turned, [finding.code for finding in look.findings]) == (True, ["image-turned"])
+    assert look.size_hw == ((6, 4) if orientation == 6 else (4, 6))
+
+
+def test_what_reading_refuses_is_told(tmp_path: Path) -> None:
+    grey = NOISE[..., 0].astype(np.uint8)
+    for path in (
+        write_tiff(tmp_path / "float.tif", NOISE.astype(np.float32)),
+        write_tiff(tmp_path / "pages.tif", grey, grey),
+        write_tiff(tmp_path / "planes.tif", NOISE, planar=True),
+    ):
+        assert codes(path) == ["image-unreadable"]
+
+
+def test_pixels_count_not_how_they_are_saved(tmp_path: Path) -> None:
+    """Opaque RGBA, a palette, EXIF that turns them back: the same; transparency is no colour."""
+    few = Image.fromarray(NOISE.astype(np.uint8)).quantize(8)
+    few.save(tmp_path / "palette.png")
+    plain = few.convert("RGB")
+    plain.save(tmp_path / "rgb.png")
+    plain.convert("RGBA").save(tmp_path / "rgba.png")
+    exif = Image.Exif()
+    exif[274] = 6
+    plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.tif", exif=exif)
+    looks = [look_at(path, "here") for path in sorted(tmp_path.iterdir())]
+    assert [look.turned for look in looks] == [False, False, False, True, True]
+    assert {look.size_hw for look in looks} == {(4, 6)}
+    assert len({look.digest for look in looks}) == 1
+    assert looks[0].digest == digest_of(np.asarray(plain))
+    plain.putpixel((0, 0), (1, 2, 3))
+    assert digest_of(np.asarray(plain)) != looks[0].digest
+    assert digest_of(np.full((4, 6, 3), 7, dtype=np.uint8)) is None
+
+
+def test_a_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(NOISE.astype(np.uint8)).save(tmp_path / "a.jpg")
+    loaded = []
+    load = JpegImageFile.load
+
+    def counted(image: JpegImageFile) -> object:
+        if image.tile:  # else it is decoded
+            loaded.append(image)
+        return load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", counted)
+    assert look_at(tmp_path / "a.jpg", "here").digest is not None
+    assert len(loaded) == 1
+
+
+def test_damaged_exif_hides_no_pixels(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(NOISE.astype(np.uint8)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert (codes(path), look_at(path, "here").size_hw) == ([], (4, 6))

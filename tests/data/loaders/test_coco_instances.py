@@ -1,0 +1,147 @@
+"""Detectron2's records of large JSON files come from the cache, with the same values."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.data.build import filter_images_with_only_crowd_annotations
+from detectron2.data.common import DatasetFromList
+from detectron2.structures import BoxMode
+
+from segkit.data.catalog import Dataset
+from segkit.data.ground_truth import InstanceTruth
+from segkit.data.loaders.coco_instances import LazyAnnotations, load_coco_instances
+from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.mapper import SegkitMapper
+from segkit.formats.cache import annotations as annotation_cache
+from segkit.utils.errors import DatasetError
+
+
+@pytest.fixture
+def mixed(toy_copy: Path) -> Path:
+    """Toy scenes with a polygon, both kinds of RLE, a crowd, and an image without annotations."""
+    path = toy_copy / "instances.json"
+    content = json.loads(path.read_text())
+    first, second, third = content["annotations"][:3]
+    height, width = first["segmentation"]["size"]
+    first["segmentation"], first["bbox"] = [[1, 1, 9.5, 1, 9, 9.25]], [1, 1, 8.5, 8.25]
+    second["segmentation"] = {"size": [height, width], "counts": [10, 20, height * width - 30]}
+    third["iscrowd"] = 1
+    last = content["images"][-1]["id"]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != last]
+    path.write_text(json.dumps(content))
+    return toy_copy
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGKIT_CACHE", str(tmp_path / "cache"))
+
+
+def instances(folder: Path) -> Dataset:
+    return load_coco_instances("t", folder / "instances.json", folder / "images")
+
+
+def panoptic(folder: Path) -> Dataset:
+    paths = folder / "panoptic.json", folder / "panoptic", folder / "images", folder / "instances.json"
+    return load_coco_panoptic("t", *paths)
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("load", [instances, panoptic])
+def test_records_are_the_same_with_and_without_the_cache(
+    mixed: Path, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = load(mixed)
+    assert all(type(record["annotations"]) is list for record in plain.records)
+    monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", 0)
+    for _ in range(2):
+        lazy = load(mixed)
+        assert lazy.categories == plain.categories
+        assert lazy.metadata == plain.metadata
+        assert all(type(record["annotations"]) is LazyAnnotations for record in lazy.records)
+        for mine, record in zip(lazy.records, plain.records, strict=True):
+            assert [*mine.pop("segments_info", [])] == [*record.get("segments_info", [])]
+            expected = {key: value for key, value in record.items() if key != "segments_info"}
+            assert repr(mine) == repr(expected)
+            assert mine == expected
+    first = lazy.records[0]["annotations"]
+    assert first[0]["segmentation"] == [[1, 1, 9.5, 1, 9, 9.25]]
+    assert isinstance(first[1]["segmentation"]["counts"], str)
+    assert [annotation["iscrowd"] for annotation in first[:3]] == [0, 0, 1]
+    assert {annotation["bbox_mode"] for annotation in first} == {BoxMode.XYWH_ABS}
+    assert (len(lazy.records[-1]["annotations"]), len(first)) == (0, len(plain.records[0]["annotations"]))
+
+
+@pytest.mark.usefixtures("cached")
+def test_detectron2_takes_the_records(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = instances(mixed)
+    monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", 0)
+    lazy = instances(mixed)
+    kept = filter_images_with_only_crowd_annotations(lazy.records)
+    assert len(kept) == len(filter_images_with_only_crowd_annotations(plain.records)) == len(plain.records) - 1
+    serialized = DatasetFromList(lazy.records)
+    assert [*map(repr, serialized)] == [*map(repr, plain.records)]
+    assert copy.deepcopy(lazy.records[0]) == plain.records[0]
+    assert len(pickle.dumps(lazy.records[0]["annotations"])) < 500 + len(str(mixed))
+    of = [InstanceTruth(Dataset("t", d.categories, (), d.records)).of(d.records[0], None) for d in (plain, lazy)]  # type: ignore[arg-type]
+    assert of[0] == of[1]
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])  # a spawned one imports torch: seconds
+def test_workers_of_a_data_loader_read_the_cache(
+    mixed: Path, method: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def samples(dataset: Dataset, workers: int) -> list[Any]:
+        mapper = SegkitMapper(dataset.categories, dataset.categories.semantic_space("one"), [])
+        mapped = Mapped(DatasetFromList(dataset.records), mapper)
+        context = method if workers else None
+        return [*torch.utils.data.DataLoader(mapped, None, num_workers=workers, multiprocessing_context=context)]
+
+    plain = samples(instances(mixed), 0)
+    monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", 0)
+    for mine, expected in zip(samples(instances(mixed), workers), plain, strict=True):
+        assert mine["image_id"] == expected["image_id"]
+        assert torch.equal(mine["image"], expected["image"])
+        assert torch.equal(mine["instances"].gt_boxes.tensor, expected["instances"].gt_boxes.tensor)
+        assert torch.equal(mine["instances"].gt_classes, expected["instances"].gt_classes)
+
+
+class Mapped(torch.utils.data.Dataset):  # type: ignore[type-arg]
+    def __init__(self, records: DatasetFromList, mapper: SegkitMapper) -> None:
+        self.records, self.mapper = records, mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.mapper(self.records[index])
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("smallest", [0, 1 << 20])
+def test_categories_are_those_of_the_panoptic_json(mixed: Path, smallest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", smallest)
+    path = mixed / "instances.json"
+    content = json.loads(path.read_text())
+    used = content["annotations"][0]["category_id"]
+    content["categories"] = [*({"id": 1000 + i, "name": f"more {i}"} for i in range(3)), *content["categories"]]
+    path.write_text(json.dumps(content))
+    dataset = panoptic(mixed)  # the JSON has more categories, which no annotation has
+    found = dataset.records[0]["annotations"][0]["category_id"]
+    assert found == dataset.categories.thing_contiguous_ids[used]
+    assert pickle.loads(pickle.dumps(dataset.records[0]["annotations"])) == dataset.records[0]["annotations"]
+    content["annotations"][0]["category_id"] = 1001
+    path.write_text(json.dumps(content))
+    for _ in range(2):
+        with pytest.raises(
+            DatasetError, match=r"instances\.json: .*the dataset's things, got the category ids \[1001\]"
+        ):
+            panoptic(mixed)

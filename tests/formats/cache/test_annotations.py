@@ -1,0 +1,378 @@
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import multiprocessing
+import os
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.formats.cache import annotations as cache
+from segkit.formats.cache.annotations import AnnotatedImages, ImageRow
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.utils.errors import DatasetError
+from tests.helpers.coco_samples import Dataset, files_below
+
+BOX = {"bbox": [1, 0.5, 3, 2.25], "area": 4}
+POLYGONS = [[0, 0, 3, 0.1, 1e-7, 2], [1.0, 1, 2, 1, 2, 2]]
+RUNS = {"size": [3, 4], "counts": [2, 10]}
+COMPRESSED = {"counts": "26", "size": [2, 4]}
+CONTENT: dict[str, Any] = {
+    "images": [
+        {"id": "ü/☂", "file_name": "Füße ☂.jpg", "height": 3, "width": 4, "license": 2},
+        {"id": 7, "file_name": "half a pair \ud800.jpg", "height": 2, "width": 4},
+        {"id": 2**70, "file_name": "empty.jpg", "height": 1, "width": 1},
+    ],
+    "categories": [{"id": 9, "name": "Größe"}, {"id": 2, "name": "cat", "color": [0, 0, 0]}],
+    "annotations": [
+        {"id": 5, "image_id": 7, "category_id": 2, **BOX, "segmentation": POLYGONS},
+        {"id": 2**65, "image_id": "ü/☂", "category_id": 9, **BOX, "iscrowd": 1, "segmentation": RUNS},
+        {"id": 1, "image_id": 7, "category_id": 9, **BOX, "segmentation": {**COMPRESSED, "x": float("nan")}},
+        {"id": -3, "image_id": 7, "category_id": 9, **BOX, "segmentation": [[0, 0], *POLYGONS], "extra": 1},
+    ],
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SEGKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cache, "SMALLEST_BYTES", 0)
+    monkeypatch.setattr(cache, "_sources", {})
+    monkeypatch.setattr(cache, "_told", set())
+    return tmp_path / "cache" / "annotations"
+
+
+@pytest.fixture
+def json_path(tmp_path: Path) -> Path:
+    path = tmp_path / "instances.json"
+    path.write_text(json.dumps(CONTENT))
+    return path
+
+
+@pytest.fixture
+def plain(json_path: Path) -> AnnotatedImages:
+    """What is read where nothing is cached."""
+    return cache._parse_instances(json_path)
+
+
+def is_cached(found: AnnotatedImages) -> bool:
+    return all(isinstance(row, ImageRow) for row in found.annotations)
+
+
+def same(one: AnnotatedImages, other: AnnotatedImages) -> bool:
+    """By their texts, in which 1 and 1.0 differ; infos of a panoptic JSON come as tuples or lists."""
+    texts = [
+        repr(([*map(dict, f.images)], [[*r] for r in f.annotations], f.category_ids, f.categories.categories, f.path))
+        for f in (one, other)
+    ]
+    return texts[0] == texts[1]
+
+
+def entry_of(folder: Path) -> Path:
+    (path,) = folder.iterdir()
+    return path
+
+
+def refuse_to_parse(path: Path, *_: Any) -> None:
+    raise AssertionError(f"{path} was parsed")
+
+
+def test_the_same_values_with_and_without_a_cache(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
+    first, second = cache.read_instances(json_path), cache.read_instances(str(json_path))
+    assert is_cached(first)
+    assert is_cached(second)
+    assert same(first, plain)
+    assert same(second, plain)
+    assert [*map(len, second.annotations)] == [1, 3, 0]
+    file = coco_instances.read(json_path)  # values are those of the reader itself
+    assert {**second.annotations[1][0], "image_id": 7} == file.annotations[0]
+    assert second.annotations[1][-1]["segmentation"] == POLYGONS  # without the sliver
+    assert files_below(folder.parent.parent) == {"instances.json", f"cache/annotations/{entry_of(folder).name}"}
+
+
+def test_a_panoptic_json_keeps_all_of_segments_info(dataset: Dataset) -> None:
+    content = dataset.load()
+    content["annotations"][0]["segments_info"][0].update(extra={"a": [float("inf"), "\ud800"]}, area=2.0)
+    dataset.store(content)
+    plain = cache._parse_panoptic(dataset.json_path)
+    for _ in range(2):
+        found = cache.read_panoptic(dataset.json_path)
+        assert is_cached(found)
+        assert same(found, plain)
+    records = coco_panoptic.read(dataset.json_path).records
+    assert [i["png_name"] for i in found.images] == [r.png_name for r in records]
+    assert [[*row] for row in found.annotations] == [[*r.segments_info] for r in records]
+
+
+NUMBER = st.integers(-(3 * 10**5), 3 * 10**5) | st.floats(-3e5, 3e5)  # of six points: no outline too long
+POLYGON = st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=6).map(lambda points: [v for p in points for v in p])
+
+
+@settings(deadline=None, max_examples=60)
+@given(outlines=st.lists(st.lists(POLYGON, min_size=1, max_size=3), max_size=5), area=st.floats(0, 1e300))
+def test_numbers_come_back_to_the_last_bit(
+    outlines: list[Any], area: float, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("numbers") / "instances.json"
+    kept = [outline for outline in outlines if any(len(polygon) >= 6 for polygon in outline)]
+    annotations = [
+        {**CONTENT["annotations"][0], "area": area, "id": i, "segmentation": o} for i, o in enumerate(kept, 1)
+    ]
+    path.write_text(json.dumps({**CONTENT, "annotations": annotations}))
+    cache.read_instances(path)
+    found = cache.read_instances(path)
+    assert is_cached(found)
+    assert same(found, cache._parse_instances(path))
+
+
+def test_the_next_start_parses_nothing(
+    json_path: Path, plain: AnnotatedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.read_instances(json_path)
+    monkeypatch.setattr(coco_instances, "read", refuse_to_parse)
+    assert same(cache.read_instances(json_path), plain)
+
+
+def test_other_bytes_of_equal_size_and_date_are_noticed(json_path: Path, folder: Path) -> None:
+    cache.read_instances(json_path)
+    stat, before, text = json_path.stat(), entry_of(folder), json_path.read_text()
+    json_path.write_text(text.replace("0.5", "0.7"))
+    os.utime(json_path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (json_path.stat().st_size, json_path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    assert cache.read_instances(json_path).annotations[0][0]["bbox"] == [1, 0.7, 3, 2.25]
+    assert entry_of(folder) != before  # and the old one is gone
+
+
+@pytest.mark.parametrize("change", [("RULES", 99), ("segkit.__version__", "0.0")])
+def test_what_other_rules_made_is_made_again(
+    json_path: Path, folder: Path, change: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.read_instances(json_path)
+    before = entry_of(folder).read_bytes()
+    monkeypatch.setattr(f"segkit.formats.cache.annotations.{change[0]}", change[1])
+    assert is_cached(cache.read_instances(json_path))
+    assert entry_of(folder).read_bytes() != before
+
+
+def test_a_broken_entry_is_made_again_wherever_it_is_broken(
+    json_path: Path, plain: AnnotatedImages, folder: Path
+) -> None:
+    cache.read_instances(json_path)
+    entry = entry_of(folder)
+    whole = entry.read_bytes()
+    places = [*range(0, len(whole), 61), *range(len(whole) - 50, len(whole))]
+    broken = [whole[:i] for i in places] + [whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :] for i in places]
+    for content in [*broken, whole + b"x", b"\x80\x04N."]:
+        entry.write_bytes(content)
+        assert same(cache.read_instances(json_path), plain)
+        assert entry.read_bytes() == whole
+
+
+def test_a_sound_entry_of_another_json_is_not_taken(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
+    other = json_path.with_name("other.json")
+    other.write_text(json.dumps({**CONTENT, "annotations": []}))
+    cache.read_instances(other)
+    foreign = entry_of(folder)
+    cache.read_instances(json_path)
+    (own,) = set(folder.iterdir()) - {foreign}
+    own.write_bytes(foreign.read_bytes())
+    assert same(cache.read_instances(json_path), plain)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"images": []}'])
+def test_what_cannot_be_read_is_said_each_time_and_not_kept(json_path: Path, folder: Path, content: bytes) -> None:
+    json_path.write_bytes(content)
+    with pytest.raises(DatasetError) as expected:
+        coco_instances.read(json_path)
+    for _ in range(2):
+        with pytest.raises(DatasetError) as error:
+            cache.read_instances(json_path)
+        assert str(error.value) == str(expected.value)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["missing.json", ".", "nul\0.json"])
+def test_what_is_no_file_is_said_as_by_the_reader(tmp_path: Path, name: str) -> None:
+    for read in (coco_instances.read, cache.read_instances):
+        with pytest.raises(DatasetError, match=r"expected a file|cannot be read"):
+            read(tmp_path / name)
+
+
+def test_a_json_that_is_replaced_while_it_is_read_is_not_kept(
+    json_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = coco_instances.read
+
+    def read_and_replace(path: Path) -> coco_instances.InstancesFile:
+        file = read(path)
+        path.write_text(json.dumps({**CONTENT, "annotations": []}))
+        return file
+
+    monkeypatch.setattr(coco_instances, "read", read_and_replace)
+    assert sum(map(len, cache.read_instances(json_path).annotations)) == 4
+    assert not folder.exists()
+
+
+def test_a_small_json_is_not_cached(json_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "SMALLEST_BYTES", json_path.stat().st_size + 1)
+    assert not is_cached(cache.read_instances(json_path))
+    assert not folder.exists()
+
+
+def test_without_a_folder_to_write_to_it_goes_on_and_says_so_once(
+    json_path: Path, plain: AnnotatedImages, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.parent.write_text("a file stands here")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert same(cache.read_instances(json_path), plain)
+    (message,) = caplog.messages
+    assert "parsed annotations are not cached in" in message
+    assert "SEGKIT_CACHE" in message
+
+
+@pytest.mark.parametrize("call", ["write", "replace"])
+def test_a_full_disk_leaves_nothing_behind(
+    json_path: Path,
+    plain: AnnotatedImages,
+    folder: Path,
+    call: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if call == "replace":
+        monkeypatch.setattr("segkit.utils.files.os.replace", full)
+    else:
+        coding = cache.stored_rows.Coding(lambda row: full() or b"", json.loads)
+        monkeypatch.setitem(cache._KINDS, "instances", cache._Kind(cache._parse_instances, coding))
+    for _ in range(2):
+        assert same(cache.read_instances(json_path), plain)
+    assert files_below(folder) == set()
+    (message,) = caplog.messages
+    assert message.endswith("No space left on device")
+
+
+def test_without_a_home_nothing_is_cached(
+    json_path: Path, plain: AnnotatedImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    found = cache.read_instances(json_path)
+    assert not is_cached(found)
+    assert same(found, plain)
+
+
+def test_the_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEGKIT_CACHE")
+    assert cache.folder() == Path.home() / ".cache/segkit/annotations"
+    monkeypatch.setenv("SEGKIT_CACHE", "~/x")
+    assert cache.folder() == Path.home() / "x/annotations"
+    monkeypatch.setenv("SEGKIT_CACHE", "here")
+    assert cache.folder() == Path.cwd() / "here/annotations"
+
+
+def read_in_process(json_path: Path, smallest: int, barrier: Any, answers: Any) -> None:
+    cache.SMALLEST_BYTES = smallest
+    barrier.wait()
+    found = cache.read_instances(json_path)
+    answers.put((is_cached(found), repr([*found.annotations])))
+
+
+def test_processes_that_build_at_once_do_not_disturb_each_other(
+    json_path: Path, plain: AnnotatedImages, folder: Path
+) -> None:
+    fork = multiprocessing.get_context("fork")
+    for _ in range(5):
+        barrier, answers = fork.Barrier(4), fork.Queue()
+        processes = [fork.Process(target=read_in_process, args=(json_path, 0, barrier, answers)) for _ in range(4)]
+        for process in processes:
+            process.start()
+        found = {answers.get(timeout=60) for _ in processes}
+        for process in processes:
+            process.join()
+        assert found == {(True, repr(plain.annotations))}
+        entry_of(folder).unlink()  # one, and no neighbour
+
+
+def test_entries_that_nobody_will_use_are_removed(json_path: Path, tmp_path: Path, folder: Path) -> None:
+    def age(path: Path, days: float) -> Path:
+        then = time.time() - days * 86400
+        os.utime(path, (then, then))
+        return path
+
+    other, gone = tmp_path / "other.json", tmp_path / "gone.json"
+    for path in (other, gone):
+        path.write_text(json_path.read_text())
+        cache.read_instances(path)
+    gone.unlink()
+    of_other, of_gone = sorted(folder.iterdir(), key=lambda p: "gone" in p.read_text("utf-8", "replace"))
+    age(of_other, 100), age(of_gone, 6)
+    left_over, fresh = folder / ".ab.tmp", folder / ".cd.tmp"
+    left_over.touch(), fresh.touch(), (folder / "notes.txt").touch()
+    age(left_over, 2), age(folder / "notes.txt", 100)
+    cache.read_instances(json_path)
+    present = {*folder.iterdir()}
+    assert {of_other, of_gone, fresh, folder / "notes.txt"} <= present
+    assert left_over not in present
+    age(of_gone, 8)
+    json_path.write_text(json_path.read_text() + " ")
+    cache.read_instances(json_path)
+    assert {of_other, fresh} <= (now := {*folder.iterdir()})
+    assert of_gone not in now
+    assert len(now) == 4  # other's, that of the changed JSON, the fresh neighbour, the notes
+
+
+def test_a_row_is_a_sequence(json_path: Path, plain: AnnotatedImages) -> None:
+    row, expected = cache.read_instances(json_path).annotations[1], plain.annotations[1]
+    assert row == expected
+    assert row != expected[1:]
+    assert row != 7
+    assert (row[0], row[-1], row[1:]) == (expected[0], expected[-1], expected[1:])
+    assert [*reversed(row)] == [*reversed(expected)]
+    assert repr(row) == repr(expected)
+    assert row[0] is not row[0]  # made at each use: who changes one changes nobody else's
+
+
+def row_in_process(pickled: bytes, answers: Any) -> None:
+    answers.put([*pickle.loads(pickled)])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_a_row_is_pickled_as_its_place(json_path: Path, plain: AnnotatedImages, method: str) -> None:
+    row = cache.read_instances(json_path).annotations[1]
+    pickled = pickle.dumps(row)
+    assert len(pickled) < 300 + len(str(json_path))
+    context = multiprocessing.get_context(method)
+    answers = context.Queue()
+    process = context.Process(target=row_in_process, args=(pickled, answers))
+    process.start()
+    assert answers.get(timeout=60) == plain.annotations[1]
+    process.join()
+
+
+def test_a_pickled_row_whose_entry_is_gone(
+    json_path: Path, plain: AnnotatedImages, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pickled = pickle.dumps(cache.read_instances(json_path).annotations[1])
+    entry_of(folder).unlink()
+    assert pickle.loads(pickled) == plain.annotations[1]  # of the open file
+    monkeypatch.setattr(cache, "_sources", {})
+    assert pickle.loads(pickled) == plain.annotations[1]  # made again
+    monkeypatch.setattr(cache, "_sources", {})
+    entry_of(folder).unlink()
+    json_path.write_text(json_path.read_text() + " ")
+    with pytest.raises(DatasetError, match=r"instances\.json: the parsed annotations are gone .*; start again"):
+        pickle.loads(pickled)

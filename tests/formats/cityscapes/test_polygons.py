@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segkit.formats.cityscapes.files import LABELS, polygons
+from segkit.structures import Segment
+from segkit.utils.errors import DatasetError
+from tests.helpers.cityscapes_tree import box, reference_ids
+from tests.helpers.coco_samples import JUNK, spoil
+
+NAMES = [label.name for label in LABELS] + [
+    "cargroup",
+    "persongroup",
+    "caravangroup",
+    "roadgroup",
+    "license plategroup",
+]
+COORDINATES = st.one_of(st.integers(-5, 20), st.floats(-5, 20, width=32))
+OBJECTS = st.builds(
+    dict,
+    label=st.sampled_from(NAMES),
+    polygon=st.lists(st.lists(COORDINATES, min_size=2, max_size=2), min_size=2, max_size=6),
+    deleted=st.sampled_from([0, 0, 0, 1]),
+)
+
+
+def _write(folder: Path, objects: object, **more: object) -> Path:
+    path = folder / "x_gtFine_polygons.json"
+    path.write_text(json.dumps({"imgHeight": 3, "imgWidth": 4, "objects": objects, **more}))
+    return path
+
+
+def test_later_objects_lie_on_top(tmp_path: Path) -> None:
+    # Corners belong to a polygon. The first car is hidden, and still counts: the second is 26001.
+    objects = [box("road", 0, 1, 3, 2), box("car", 0, 0, 1, 0), box("car", 0, 0, 1, 1), box("cargroup", 3, 0, 3, 0)]
+    path = _write(tmp_path, [*objects, box("static", 3, 2, 3, 2), box("bus", 0, 0, 3, 2, deleted=True)])
+    got = polygons.read_segmentation(path, (3, 4))
+    assert got.segment_ids.tolist() == [[26001, 26001, 0, 26], [26001, 26001, 7, 7], [7, 7, 7, 0]]
+    assert got.segments == (
+        Segment(7, 7, False, 5),
+        Segment(26, 26, True, 1, iscrowd=True),
+        Segment(26001, 26, True, 4),
+    )
+
+
+def test_no_objects(tmp_path: Path) -> None:
+    got = polygons.read_segmentation(_write(tmp_path, []))
+    assert got.segments == ()
+    assert not got.segment_ids.any()
+    assert got.segment_ids.shape == (3, 4)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(OBJECTS, max_size=8), st.integers(1, 12), st.integers(1, 12))
+def test_equals_cityscapesscripts(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    objects: list[dict[str, Any]],
+    height: int,
+    width: int,
+) -> None:
+    path = _write(tmp_path, objects, imgHeight=height, imgWidth=width)
+    np.testing.assert_array_equal(polygons.read_instance_ids(path), reference_ids(monkeypatch, path), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("objects", "message"),
+    [
+        (
+            [box("cart", 0, 0, 1, 1)],
+            r"object 0: expected a label of Cityscapes, or one and 'group', got 'cart'; rename",
+        ),
+        ([box("group", 0, 0, 1, 1)], "got 'group'"),
+        ([box("cargroupgroup", 0, 0, 1, 1)], "got 'cargroupgroup'"),
+        ([box("car", 0, 0, float("nan"), 1)], "expected `polygon` to be at least 2 points"),
+        ([box("car", 0, 0, 2**40, 1)], "within 1048576 pixels"),
+        ([{"label": "car", "polygon": [[1, 1]]}], "expected `polygon` to be at least 2 points"),
+        ([{"label": "car", "polygon": [[1, 1], [1, True]]}], "expected `polygon` to be at least 2 points"),
+        ([box("car", 0, 0, 1, 1)] * 1001, "object 1000: expected at most 1000 instances of car"),
+        ([box("car", 0, 0, 1, 1, deleted="no")], "object 0: expected `deleted` to be 0 or 1, got 'no'"),
+        ([7], "expected `objects` to hold objects, got 7 at index 0"),
+    ],
+)
+def test_broken_objects(tmp_path: Path, objects: list[Any], message: str) -> None:
+    with pytest.raises(DatasetError, match=message) as caught:
+        polygons.read_segmentation(_write(tmp_path, objects))
+    assert "x_gtFine_polygons.json" in str(caught.value)
+
+
+def test_sizes(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"expected 4 x 3 pixels .* got imgHeight 3 and imgWidth 4"):
+        polygons.read_segmentation(_write(tmp_path, []), (4, 3))
+    for height, width in ((0, 4), (-3, -4), (10**6, 10**6)):
+        with pytest.raises(DatasetError, match=f"pixels, got imgHeight {height} and imgWidth {width}"):
+            polygons.read_segmentation(_write(tmp_path, [], imgHeight=height, imgWidth=width))
+
+
+def test_deep_large_and_looping_files(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text("[" * 10**6)
+    with pytest.raises(DatasetError, match=r"x\.json: expected JSON"):
+        polygons.read_segmentation(path)
+    with path.open("wb") as file:
+        file.truncate(polygons.MOST_BYTES + 1)
+    with pytest.raises(DatasetError, match="in at most 67108864 bytes, got 67108865; is it the right file"):
+        polygons.read_segmentation(path)
+    loop = tmp_path / "loop.json"
+    os.symlink(loop, loop)
+    with pytest.raises(DatasetError, match=r"loop\.json: the file cannot be read"):
+        polygons.read_segmentation(loop)
+
+
+@settings(deadline=None)
+@given(st.randoms(use_true_random=False), st.sampled_from(JUNK))
+def test_a_spoiled_file_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, random_: random.Random, junk: object
+) -> None:
+    content = {"imgHeight": 3, "imgWidth": 4, "objects": [box("car", 0, 0, 1, 1), box("road", 1, 1, 2, 2, deleted=0)]}
+    path = tmp_path_factory.mktemp("spoiled") / "x.json"
+    path.write_text(json.dumps(spoil(content, random_.randrange, junk)))
+    try:
+        message = f"{path}: read {polygons.read_segmentation(path).segment_ids.dtype}"
+    except DatasetError as error:
+        message = str(error)
+    assert message.startswith(str(path))

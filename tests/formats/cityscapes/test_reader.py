@@ -1,0 +1,251 @@
+"""A split of Cityscapes as a source, from all of its annotations, sound and damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.curation.issues import RULES
+from segkit.formats import png
+from segkit.formats.base import SourceImage
+from segkit.formats.cityscapes.files import files as cityscapes
+from segkit.formats.cityscapes.reader import CityscapesSource
+from segkit.structures import PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
+from tests.helpers.cityscapes_tree import CITIES, make, prepare
+
+AACHEN, ZURICH = CITIES
+
+
+def test_labels_are_cityscapesscripts() -> None:
+    theirs = pytest.importorskip("cityscapesscripts.helpers.labels", reason="cityscapesscripts is not installed").labels
+    rows = [(x.id, x.name, x.trainId, x.hasInstances, x.ignoreInEval, x.color) for x in theirs]
+    assert [tuple(label) for label in cityscapes.LABELS] == rows
+    assert len(rows) == 35
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = make(tmp_path / "cityscapes")
+    prepare(monkeypatch, made)
+    return made
+
+
+def test_polygons_by_hand(tmp_path: Path) -> None:
+    source = CityscapesSource(make(tmp_path), annotations="polygons")
+    first = SourceImage(AACHEN, f"aachen/{AACHEN}_leftImg8bit.png", (6, 8))
+    assert source.images == (first, SourceImage(ZURICH, f"zurich/{ZURICH}_leftImg8bit.png", (5, 9)))
+    got = source.segmentation(first)
+    # The second car lies on the first; out of roi (row 2), polegroup (column 7) and the caravan (row 4) are void, the
+    # license plate is not drawn, the person is deleted. The sky ends at 1.5, between two rows.
+    assert got.segment_ids.tolist() == [
+        [23, 23, 23, 23, 23, 23, 23, 0],
+        [23, 23, 23, 23, 23, 23, 23, 0],
+        [0, 26001, 26001, 26000, 0, 26, 26, 0],
+        [7, 26001, 26001, 26000, 7, 26, 26, 0],
+        [7, 26001, 26001, 26000, 0, 7, 7, 0],
+        [7, 7, 7, 7, 7, 7, 7, 7],
+    ]
+    assert source.picture(first).shape == (6, 8, 3)
+    crowds = [(a["category_id"], a["iscrowd"], a["area"]) for a in source.annotations(first)]
+    assert crowds == [(26, 1, 4), (26, 0, 3), (26, 0, 6)]
+
+
+def test_three_ways_give_one_segmentation(root: Path) -> None:
+    ids, polygons, panoptic = (
+        CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+        for kind in ("instanceIds", "polygons", "panoptic")
+    )
+    assert ids.images == polygons.images == panoptic.images
+    assert ids.categories == panoptic.categories
+    for image in ids.images:
+        expected = ids.segmentation(image)
+        assert expected.segments
+        for other in (polygons, panoptic):
+            got = other.segmentation(image)
+            np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
+            assert got.segments == expected.segments
+
+
+def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
+    source = CityscapesSource(root)
+    for image in source.images:
+        got = source.segmentation(image)
+        stem = root / f"gtFine/val/{str(image.image_id).split('_')[0]}/{image.image_id}_gtFine"
+        expected = np.asarray(Image.open(f"{stem}_labelIds.png"))
+        ignored = [x.label_id for x in cityscapes.LABELS if x.ignored]
+        np.testing.assert_array_equal(
+            cityscapes.label_ids(got), np.where(np.isin(expected, ignored), 0, expected), strict=True
+        )
+        np.testing.assert_array_equal(
+            cityscapes.train_ids(got), np.asarray(Image.open(f"{stem}_labelTrainIds.png")), strict=True
+        )
+
+
+def test_label_maps_refuse_what_is_not_cityscapes() -> None:
+    one = np.array([[1]], dtype=np.int32)
+    for write in (cityscapes.label_ids, cityscapes.train_ids):
+        with pytest.raises(ValueError, match=r"Cityscapes label ids, got \[9\]"):
+            write(PanopticSegmentation(one, (Segment(1, 9, False, 1),)))
+        with pytest.raises(ValueError, match="ids of segments only, got 1"):
+            write(PanopticSegmentation(one, ()))
+
+
+def test_misuse(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"annotations must be one of .*'panoptic'.*, got 'color'"):
+        CityscapesSource(tmp_path, annotations="color")  # type: ignore[arg-type]
+    for split in ("../val", 3):
+        with pytest.raises(DatasetError, match=rf"expected `split` to be a path inside its folder, got {split!r}"):
+            CityscapesSource(tmp_path, split)  # type: ignore[arg-type]
+
+
+def test_missing_annotations(tmp_path: Path) -> None:
+    make(tmp_path)
+    with pytest.raises(DatasetError, match=r"the ground truth is missing \(2 of 2 are\).*\*_gtFine_instanceIds\.png"):
+        CityscapesSource(tmp_path)
+    (tmp_path / f"gtFine/val/zurich/{ZURICH}_gtFine_polygons.json").unlink()
+    with pytest.raises(
+        DatasetError, match=rf"{ZURICH}_gtFine_polygons\.json: the ground truth is missing \(1 of 2 are\)"
+    ):
+        CityscapesSource(tmp_path, annotations="polygons")
+    with pytest.raises(
+        DatasetError, match=r"cityscapes_panoptic_val\.json: expected a panoptic JSON, found none; make"
+    ):
+        CityscapesSource(tmp_path, annotations="panoptic")
+
+
+def test_one_name_in_two_cities(tmp_path: Path) -> None:
+    make(tmp_path)
+    for tree in ("leftImg8bit", "gtFine"):
+        shutil.copytree(tmp_path / tree / "val/aachen", tmp_path / tree / "val/bochum")
+    with pytest.raises(DatasetError, match=r"bochum.*: expected names of their own, .*aachen.* has the same; rename"):
+        CityscapesSource(tmp_path, annotations="polygons")
+
+
+def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+    make(tmp_path)
+    (tmp_path / f"leftImg8bit/val/aachen/._{AACHEN}_leftImg8bit.png").write_bytes(b"junk")
+    assert len(CityscapesSource(tmp_path, annotations="polygons").images) == 2
+
+
+def test_sizes_that_disagree(root: Path) -> None:
+    png.write(root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png", np.zeros((6, 7, 3), dtype=np.uint8))
+    for kind in ("instanceIds", "polygons", "panoptic"):
+        source = CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+        with pytest.raises(DatasetError, match=rf"{AACHEN}_gtFine.*expected 6 x 7 pixels"):
+            source.segmentation(source.images[0])
+
+
+def _told(root: Path, kind: Any) -> tuple[CityscapesSource, list[tuple[str, str]]]:
+    """The source, every image of it readable, and (code, file) of what it tells."""
+    told: list[tuple[str, str]] = []
+    source = CityscapesSource(
+        root, annotations=kind, tell=lambda code, error: told.append((code, Path(error.where).name))
+    )
+    assert {code for code, _ in told} <= {*RULES}
+    for image in source.images:
+        assert source.segmentation(image).segment_ids.shape == source.picture(image).shape[:2] == image.size_hw
+    return source, told
+
+
+def _spoil_pictures(root: Path) -> None:
+    """Beside the two sound ones: bonn has another of the same name, ulm has no truth, a picture in weimar is torn."""
+    for tree in ("leftImg8bit", "gtFine"):
+        shutil.copytree(root / tree / "val/aachen", root / tree / "val/bonn")
+    picture = (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").read_bytes()
+    for city, content in (("ulm", picture), ("weimar", b"torn")):
+        (root / "leftImg8bit/val" / city).mkdir()
+        (root / f"leftImg8bit/val/{city}/{city}_leftImg8bit.png").write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["instanceIds", "polygons"])
+def test_all_faults_of_the_tree_are_told(root: Path, kind: str) -> None:
+    _spoil_pictures(root)
+    for suffix in ("instanceIds.png", "polygons.json"):
+        truth = root / f"gtFine/val/weimar/weimar_gtFine_{suffix}"
+        truth.parent.mkdir(exist_ok=True)
+        shutil.copy(root / f"gtFine/val/aachen/{AACHEN}_gtFine_{suffix}", truth)
+    suffix = "instanceIds.png" if kind == "instanceIds" else "polygons.json"
+    for name in ("jena_gtFine_", "._jena_gtFine_"):  # what macOS leaves is no truth
+        (root / f"gtFine/val/weimar/{name}{suffix}").touch()
+    source, told = _told(root, kind)
+    assert told == [
+        ("png-missing", f"ulm_gtFine_{suffix}"),
+        ("image-missing", f"jena_gtFine_{suffix}"),
+        ("image-id-twice", f"{AACHEN}_leftImg8bit.png"),
+        ("image-unreadable", "weimar_leftImg8bit.png"),
+    ]
+    assert [image.file_name.split("/")[0] for image in source.images] == ["aachen", "zurich"]
+
+
+def test_all_faults_of_the_panoptic_files_are_told(root: Path) -> None:
+    _spoil_pictures(root)
+    path = root / "gtFine/cityscapes_panoptic_val.json"
+    content = json.loads(path.read_text())
+    for name in ("absent", "bad", "weimar"):
+        content["images"].append({**content["images"][0], "id": name})
+        content["annotations"].append({**content["annotations"][0], "image_id": name})
+    content["annotations"][3]["segments_info"] = [{"id": 0}]
+    path.write_text(json.dumps(content))
+    source, told = _told(root, "panoptic")
+    assert told == [
+        ("annotation-unreadable", "cityscapes_panoptic_val.json, image 'bad', segment 0"),
+        ("image-without-annotation", "ulm_leftImg8bit.png"),
+        ("image-missing", "cityscapes_panoptic_val.json, image 'absent'"),
+        ("image-id-twice", f"{AACHEN}_leftImg8bit.png"),
+        ("image-unreadable", "weimar_leftImg8bit.png"),
+    ]
+    assert [image.file_name.split("/")[0] for image in source.images] == ["aachen", "zurich"]
+
+
+def test_a_lost_picture_is_no_smaller_dataset(root: Path) -> None:
+    (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").unlink()
+    for kind, message in (
+        ("instanceIds", rf"{AACHEN}_gtFine_instanceIds\.png: the ground truth has no image \(1 of 2 files\)"),
+        ("polygons", rf"{AACHEN}_gtFine_polygons\.json: the ground truth has no image \(1 of 2 files\)"),
+        ("panoptic", r"the picture is missing .* \(1 of 2 are\)"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+
+
+def test_pngs_that_the_panoptic_json_does_not_name_are_counted(root: Path) -> None:
+    assert CityscapesSource(root, annotations="panoptic").skipped == ()
+    (root / "gtFine/cityscapes_panoptic_val/lone.png").touch()
+    source, told = _told(root, "panoptic")
+    assert (len(source.images), told) == (2, [])
+    folder = root / "gtFine/cityscapes_panoptic_val"
+    assert source.skipped == (f"{folder}: 1 PNGs are of no annotation that is read: 'lone.png'",)
+
+
+def test_picture_that_lies_about_its_size(root: Path) -> None:
+    path = root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png"
+    content = bytearray(path.read_bytes())
+    content[16:24] = (60000).to_bytes(4, "big") * 2
+    path.write_bytes(content)
+    for kind in ("instanceIds", "polygons", "panoptic"):
+        source = CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+        with pytest.raises(DatasetError, match="expected 60000 x 60000 pixels"):
+            source.segmentation(source.images[0])
+    with pytest.raises(DatasetError, match="does not decode"):
+        source.picture(source.images[0])
+
+
+def test_loops_of_symlinks(tmp_path: Path) -> None:
+    make(tmp_path)
+    for folder in ("leftImg8bit/val", "gtFine/val"):
+        os.symlink(tmp_path / folder, tmp_path / folder / "ulm")
+        os.symlink(tmp_path / folder / "bonn", tmp_path / folder / "bonn")
+    assert len(CityscapesSource(tmp_path, annotations="polygons").images) == 2
+    picture = tmp_path / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png"
+    picture.unlink()
+    os.symlink(picture, picture)
+    with pytest.raises(DatasetError, match=f"{AACHEN}_leftImg8bit.png: the file cannot be read"):
+        CityscapesSource(tmp_path, annotations="polygons")

@@ -1,0 +1,288 @@
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+
+from segkit.formats.coco import instances as coco_instances
+from segkit.formats.derive import coco_annotations
+from segkit.structures import CategorySet
+from segkit.utils.errors import DatasetError
+from tests.helpers.coco_samples import CATEGORIES, JUNK, Dataset, files_below, first_image, spoil
+
+IMAGES = [
+    {"id": 11, "file_name": "a.jpg", "height": 3, "width": 4},
+    {"id": 12, "file_name": "b.jpg", "height": 6, "width": 6},
+]
+POLYGON = {
+    "id": 5,
+    "image_id": 12,
+    "category_id": 1,
+    "iscrowd": 0,
+    "area": 12.0,
+    "bbox": [1, 1, 4, 3.0],
+    "segmentation": [[1, 1, 5, 1, 5, 4, 1, 4]],
+}
+RLE = {**POLYGON, "id": 6, "segmentation": {"size": [6, 6], "counts": [30, 6]}}
+
+
+@pytest.fixture
+def things(categories: CategorySet) -> CategorySet:
+    return CategorySet(categories.things)
+
+
+@pytest.fixture
+def json_path(tmp_path: Path, things: CategorySet) -> Path:
+    path = tmp_path / "instances.json"
+    coco_instances.write(path, IMAGES, [POLYGON], things)
+    return path
+
+
+def test_what_is_written_is_read(json_path: Path, things: CategorySet) -> None:
+    file = coco_instances.read(json_path)
+    assert file == coco_instances.InstancesFile(json_path, things, tuple(IMAGES), (POLYGON,))
+
+
+def test_pycocotools_takes_it(tmp_path: Path, things: CategorySet, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations = coco_annotations(11, first_image())
+    coco_instances.write(tmp_path / "i.json", IMAGES, annotations, things)
+    file = coco_instances.read(tmp_path / "i.json")
+    assert file.annotations == ({"id": 1, **annotations[0]}, {"id": 2, **annotations[1]})
+    coco = COCO(str(tmp_path / "i.json"))
+    np.testing.assert_array_equal(coco.annToMask(coco.anns[2]), first_image().segment_ids == 7)
+    assert coco.getAnnIds(imgIds=[11], iscrowd=True) == [1]
+    results = [{"image_id": 11, "category_id": 1, "score": 0.5, "segmentation": annotations[1]["segmentation"]}]
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    assert coco_instances.read_results(tmp_path / "r.json") == results
+    assert coco.loadRes(str(tmp_path / "r.json")).anns[1]["area"] == 4
+    capsys.readouterr()  # pycocotools prints
+
+
+def test_defaults_and_empty_tables(tmp_path: Path, things: CategorySet) -> None:
+    bare = {key: value for key, value in POLYGON.items() if key != "iscrowd"}
+    coco_instances.write(tmp_path / "a.json", IMAGES, [bare], things)
+    assert coco_instances.read(tmp_path / "a.json").annotations[0]["iscrowd"] == 0
+    coco_instances.write(tmp_path / "b.json", [], [], things)
+    assert coco_instances.read(tmp_path / "b.json").annotations == ()
+
+
+def test_every_category_is_a_thing(json_path: Path) -> None:
+    content = json.loads(json_path.read_text())
+    content["categories"] = [{"id": 1, "name": "sky", "isthing": 0}, {"id": 2, "name": "cat"}]
+    json_path.write_text(json.dumps(content))
+    assert [c.isthing for c in coco_instances.read(json_path).categories.categories] == [True, True]
+
+
+def test_polygons_without_area_are_left_out(json_path: Path) -> None:
+    content = json.loads(json_path.read_text())
+    content["annotations"][0]["segmentation"].insert(0, [1, 1, 2, 2])
+    json_path.write_text(json.dumps(content))
+    assert coco_instances.read(json_path).annotations[0]["segmentation"] == POLYGON["segmentation"]
+
+
+def _with(**changes: object) -> Callable[[dict], None]:
+    return lambda content: content["annotations"][0].update(changes)
+
+
+def _without(key: str) -> Callable[[dict], None]:
+    return lambda content: content["annotations"][0].pop(key)
+
+
+FAULTS = {
+    "unknown image": (_with(image_id=13), "image 13: an annotation has this image_id"),
+    "unknown category": (_with(category_id=10), r"image 12, annotation 5: expected a category_id .* got 10"),
+    "no id": (_without("id"), "image 12, annotation.*: expected `id` to be an integer, got none"),
+    "id of text": (_with(id="5"), "expected `id` to be an integer, got '5'"),
+    "same id": (
+        lambda c: c["annotations"].append(c["annotations"][0]),
+        "annotation 5: expected distinct annotation ids",
+    ),
+    "no bbox": (_without("bbox"), "annotation 5: expected `bbox` to be a list, got none"),
+    "bbox of three": (_with(bbox=[1, 2, 3]), r"annotation 5: expected `bbox` to be \[x, y, width, height\]"),
+    "bbox of text": (_with(bbox=[1, 2, 3, "4"]), "annotation 5: expected `bbox`"),
+    "bbox NaN": (_with(bbox=[1, float("nan"), 3, 4]), "annotation 5: expected `bbox`"),
+    "bbox xyxy turned": (_with(bbox=[1, 2, -3, 4]), "annotation 5: expected `bbox`"),
+    "no area": (_without("area"), "annotation 5: expected `area` to be an integer or a number, got none"),
+    "negative area": (_with(area=-1), "annotation 5: expected `area` to be 0 or more"),
+    "iscrowd null": (_with(iscrowd=None), "annotation 5: expected `iscrowd` to be 0 or 1"),
+    "no segmentation": (_without("segmentation"), "annotation 5: expected `segmentation` to be a list or an object"),
+    "no polygon": (_with(segmentation=[]), "annotation 5: bad segmentation: expected RLE or polygons"),
+    "only slivers": (_with(segmentation=[[1, 1, 2, 2]]), "annotation 5: bad segmentation: expected RLE or polygons"),
+    "odd polygon": (_with(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 5: bad segmentation: .* got 7 numbers"),
+    "RLE of another image": (_with(segmentation={"size": [3, 4], "counts": [12]}), r"a size of \[6, 6\], got \[3, 4\]"),
+    "RLE too short": (_with(segmentation={"size": [6, 6], "counts": [12]}), "add up to 36 pixels, got 12"),
+    "no file name": (lambda c: c["images"][0].pop("file_name"), "image 11: expected `file_name`"),
+    "image twice": (lambda c: c["images"].append(c["images"][0]), "image 11: expected distinct image ids"),
+    "no categories": (lambda c: c.pop("categories"), "expected `categories` to be a list"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults(json_path: Path, fault: str) -> None:
+    change, message = FAULTS[fault]
+    content = json.loads(json_path.read_text())
+    change(content)
+    json_path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match=message) as caught:
+        coco_instances.read(json_path)
+    assert str(caught.value).startswith(str(json_path))
+
+
+def test_a_panoptic_json_is_named_as_such(dataset: Dataset) -> None:
+    with pytest.raises(DatasetError, match=r"this is a panoptic JSON .* an instances JSON is expected"):
+        coco_instances.read(dataset.json_path)
+
+
+def test_a_results_list_is_named_as_such(tmp_path: Path, json_path: Path) -> None:
+    (tmp_path / "r.json").write_text("[]")
+    assert coco_instances.read_results(tmp_path / "r.json") == []
+    with pytest.raises(DatasetError, match="got a list; a results list has no images"):
+        coco_instances.read(tmp_path / "r.json")
+    with pytest.raises(DatasetError, match="expected a list of results, got a dict; is it a dataset's JSON"):
+        coco_instances.read_results(json_path)
+
+
+def test_what_else_the_file_holds(tmp_path: Path, things: CategorySet) -> None:
+    info = {"licenses": [{"id": 1}], "info": {"year": 2017}}
+    coco_instances.write(tmp_path / "a.json", IMAGES, [POLYGON], things, {**info, "images": "never these"})
+    file = coco_instances.read(tmp_path / "a.json")
+    assert (file.info, file.images) == (info, tuple(IMAGES))
+
+
+@pytest.mark.parametrize(("outline", "sound"), [([0, 0, 1e6, 0, 1e6, 1], True), ([0, 0, 1e6, 0] * 3, False)])
+def test_long_outlines_at_once_and_one_by_one(json_path: Path, outline: list[float], sound: bool) -> None:
+    """Of the first, 2 000 001 pixels long, the size of the coordinates alone does not tell that it is sound."""
+    content = json.loads(json_path.read_text())
+    content["annotations"][0]["segmentation"] = [outline]
+    images = {image["id"]: image for image in IMAGES}
+    assert coco_instances._masks_sound(content["annotations"], images) == sound
+    json_path.write_text(json.dumps(content))
+    if sound:
+        assert coco_instances.read(json_path).annotations[0]["segmentation"] == [outline]
+        return
+    with pytest.raises(DatasetError, match=r"annotation 5: bad segmentation: expected an outline of at most 4e\+06"):
+        coco_instances.read(json_path)
+
+
+def test_write_refuses_equal_ids(tmp_path: Path, things: CategorySet) -> None:
+    unnumbered = {key: value for key, value in POLYGON.items() if key != "id"}
+    with pytest.raises(ValueError, match="distinct ids"):
+        coco_instances.write(tmp_path / "a.json", IMAGES, [{**POLYGON, "id": 2}, unnumbered], things)
+    assert files_below(tmp_path) == set()
+
+
+def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, things: CategorySet) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        coco_instances.write(tmp_path / "a.json", IMAGES, [{**POLYGON, "area": float("nan")}], things)
+    assert files_below(tmp_path) == set()
+
+
+RESULT = {"image_id": "x", "category_id": 3, "score": 1, "bbox": [0, 0, 2, 2]}
+
+
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [
+        (5, "expected the list to hold objects, got 5 at index 1"),
+        ({**RESULT, "score": float("nan")}, "image 'x', result 1: expected `score` to be a finite number, got nan"),
+        ({**RESULT, "score": None}, "result 1: expected `score` to be an integer or a number, got None"),
+        ({**RESULT, "image_id": 1.5}, "result 1: expected `image_id`"),
+        ({**RESULT, "category_id": "3"}, "result 1: expected `category_id` to be an integer"),
+        ({**RESULT, "bbox": [0, 0, 2]}, "result 1: expected `bbox`"),
+        ({**RESULT, "segmentation": {"size": [2, 2], "counts": "4"}}, ""),
+        ({**RESULT, "segmentation": {"size": [2, 2], "counts": "5"}}, "result 1: bad segmentation: .* 4 pixels, got 5"),
+        ({k: v for k, v in RESULT.items() if k != "bbox"}, "result 1: expected `bbox` or `segmentation`, got neither"),
+    ],
+)
+def test_result_faults(tmp_path: Path, result: object, message: str) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps([RESULT, result]))
+    if not message:
+        assert coco_instances.read_results(path) == [RESULT, result]
+        return
+    with pytest.raises(DatasetError, match=message):
+        coco_instances.read_results(path)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"score": NaN}]',
+        '[{"score": 1e400, "x": [1, 1.0, -0.0, 5e-324, 123456789012345678901234567890, 0.1, 1e22]}]',
+        '[{"x": "\\ud800", "x": 2, "\u00e9": null, "y": true}]',
+        "[1",
+        "",
+        "{}",
+    ],
+)
+def test_results_are_read_alike_with_and_without_msgspec(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, text: str
+) -> None:
+    monkeypatch.setattr(coco_instances, "FAST_JSON", fast and coco_instances.FAST_JSON)
+    (tmp_path / "r.json").write_text(text, encoding="utf-8")
+    try:
+        expected = json.loads(text)
+    except ValueError:
+        with pytest.raises(DatasetError, match="expected JSON, got"):
+            coco_instances.load_results(tmp_path / "r.json")
+        return
+    if not isinstance(expected, list):
+        with pytest.raises(DatasetError, match="expected a list of results, got a dict"):
+            coco_instances.load_results(tmp_path / "r.json")
+        return
+    found = coco_instances.load_results(tmp_path / "r.json")
+    assert repr(found) == repr(expected)  # tells 1 from 1.0, and NaN is itself
+
+
+def test_masks_may_be_left_unread(tmp_path: Path, json_path: Path) -> None:
+    content = json.loads(json_path.read_text())
+    content["annotations"][0]["segmentation"] = "nonsense"
+    content["annotations"].append(
+        {k: v for k, v in POLYGON.items() if k not in ("segmentation", "iscrowd")} | {"id": 6}
+    )
+    json_path.write_text(json.dumps(content))
+    first, second = coco_instances.read(json_path, masks=False).annotations
+    assert (first["segmentation"], second["iscrowd"], "segmentation" in second) == ("nonsense", 0, False)
+    content["annotations"][1]["bbox"] = [0, 0, 5]
+    json_path.write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="annotation 6: expected `bbox`"):
+        coco_instances.read(json_path, masks=False)
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from(JUNK), st.booleans())
+def test_a_look_at_all_annotations_equals_one_at_each(
+    tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object, masks: bool
+) -> None:
+    path = tmp_path_factory.mktemp("spoiled") / "a.json"
+    content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
+    path.write_text(json.dumps(spoil(content, random.randrange, junk)))
+    outcomes = []
+    for way in (coco_instances._all_sound, lambda *_: False):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(coco_instances, "_all_sound", way)
+            try:
+                file = coco_instances.read(path, masks)
+                outcomes.append((file.categories.to_coco(), file.images, file.annotations))
+            except DatasetError as error:
+                outcomes.append(str(error))
+    assert repr(outcomes[0]) == repr(outcomes[1])
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from(JUNK))
+def test_whatever_is_wrong_is_a_dataset_error(
+    tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object
+) -> None:
+    path = tmp_path_factory.mktemp("spoiled") / "a.json"
+    content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
+    path.write_text(json.dumps(spoil(content, random.randrange, junk)))
+    with contextlib.suppress(DatasetError):
+        coco_instances.read(path)

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco_mask
+
+from segkit.formats.coco.masks import MAX_OUTLINE_PX, fault_of, is_too_long, without_slivers
+from segkit.structures import mask_to_rle
+
+TRIANGLE = [0, 0, 4.5, 0, 0, 3]
+
+
+@given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
+def test_every_encoded_mask_is_sound(mask: np.ndarray) -> None:
+    rle = mask_to_rle(mask)
+    assert fault_of(rle, mask.shape) == ""
+    assert fault_of(rle, None) == ""
+
+
+@given(st.lists(st.integers(0, 100_000), min_size=1, max_size=12))
+def test_long_runs_are_added_up_as_pycocotools_does(runs: list[int]) -> None:
+    total = sum(runs)
+    if total == 0:
+        return
+    plain = {"size": [1, total], "counts": runs}
+    assert fault_of(plain, (1, total)) == ""
+    packed = coco_mask.frPyObjects(plain, 1, total)
+    rle = {"size": [1, total], "counts": packed["counts"].decode()}
+    assert fault_of(rle, (1, total)) == ""
+    assert "add up to" in fault_of({**rle, "size": [1, total + 1]}, None)
+
+
+@given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=20))
+def test_any_text_is_sound_or_told(text: str) -> None:
+    # 600 pixels: what passes has runs that pycocotools decodes to 0 and 1 and nothing else.
+    rle = {"size": [20, 30], "counts": text}
+    if not fault_of(rle, (20, 30)):
+        assert set(np.unique(coco_mask.decode(rle))) <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([], "got none"),
+        ([[]], "three or more pairs"),
+        ([[0, 0, 1, 1]], "three or more pairs"),
+        ([[0, 0, 1, 1, 2, 2, 3]], "three or more pairs"),
+        ([TRIANGLE, 5], "every polygon"),
+        ([[0, 0, 1, "1", 2, 2]], "every polygon"),
+        ([[0, 0, 1, True, 2, 2]], "every polygon"),
+        ([[0, 0, 1, float("nan"), 2, 2]], "every polygon"),
+        ([[0, 0, 1, 10**400, 2, 2]], "every polygon"),
+        ([[0, 0, 1, 1e9, 2, 2]], "every polygon"),
+        ([TRIANGLE, [0, 0, 1e6, 0] * 3], "an outline of at most 4e+06 pixels"),
+        ("polygon", "expected polygons or RLE, got str"),
+        (None, "expected polygons or RLE, got NoneType"),
+        ({"counts": [12]}, "with a size of"),
+        ({"counts": [12], "size": [4, 3]}, "with a size of"),
+        ({"counts": [12], "size": [3, 4.0]}, "with a size of"),
+        ({"size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": None, "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": [6, 6.0], "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": [13, -1], "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": [10**30], "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": "", "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": "é", "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": "o" * 30, "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": "o" * 30 + "0", "size": [3, 4]}, "counts to be run lengths"),
+        ({"counts": [5, 6], "size": [3, 4]}, "add up to 12 pixels, got 11"),
+        ({"counts": [], "size": [3, 4]}, "add up to 12 pixels, got 0"),
+    ],
+)
+def test_faults(segmentation: object, message: str) -> None:
+    assert message in fault_of(segmentation, (3, 4))
+
+
+def test_sound_polygons() -> None:
+    assert fault_of([TRIANGLE, TRIANGLE], (3, 4)) == ""
+
+
+@given(st.lists(st.tuples(st.integers(-(10**6), 10**6), st.floats(-1e6, 1e6)), min_size=3, max_size=8))
+def test_the_length_of_an_outline(points: list[tuple[float, float]]) -> None:
+    steps = [max(abs(x - a), abs(y - b)) for (x, y), (a, b) in zip(points, [points[-1], *points[:-1]], strict=True)]
+    polygon = [number for point in points for number in point]
+    assert is_too_long(polygon) == (sum(steps) > MAX_OUTLINE_PX)
+
+
+def test_slivers_are_left_out_and_nothing_else() -> None:
+    assert without_slivers([[], [1, 2], [1, 2, 3, 4], TRIANGLE, [1, 2, 3]]) == [TRIANGLE, [1, 2, 3]]
+    rle = {"size": [1, 1], "counts": [1]}
+    assert without_slivers(rle) is rle

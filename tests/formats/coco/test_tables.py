@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from segkit.formats.coco.tables import (
+    MAX_DEPTH,
+    Place,
+    all_finite,
+    check_inside,
+    images_by_id,
+    listed,
+    others,
+    writable,
+)
+from segkit.utils.errors import DatasetError
+
+
+def test_place_in_words() -> None:
+    assert str(Place(Path("a.json"))) == "a.json"
+    assert str(Place(Path("a.json"), "x")) == "a.json, image 'x'"
+    assert f"{Place(Path('a.json'), 0, 'segment', 7)}" == "a.json, image 0, segment 7"
+
+
+@given(st.lists(st.one_of(st.integers(-9, 9), st.floats(width=32))))
+def test_all_finite_finds_every_nan_and_infinity(values: list[float]) -> None:
+    assert all_finite(values) == all(abs(value) < float("inf") for value in values)
+
+
+@pytest.mark.parametrize("values", [[True], ["1"], [None], [[1]], [10**400], [1, -(10**400)], [2, 1e301]])
+def test_all_finite_refuses_other_types_and_sizes(values: list[object]) -> None:
+    assert not all_finite(values)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a/b.png", "./a.png", "a//b.png", "..a.png", "a..b/c.png", "ü b.png"])
+def test_names_inside(tmp_path: Path, name: str) -> None:
+    """They lead to a file below the folder."""
+    check_inside(name, "file_name", "here")
+    path = tmp_path / "folder" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(name)
+    (found,) = (p for p in (tmp_path / "folder").rglob("*") if p.is_file())
+    assert found.read_text() == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "/a", "a/..", "a/../b", "..\\a", "\\a", "c:a", "C:/a", "a/", "a\0"])
+def test_names_outside(name: str) -> None:
+    with pytest.raises(DatasetError, match="here: expected `file_name` to be a path inside its folder"):
+        check_inside(name, "file_name", "here")
+
+
+@pytest.mark.parametrize("name", [3, None, True, ["a"], Path("a")])
+def test_names_that_are_none(name: object) -> None:
+    with pytest.raises(DatasetError, match="here: expected `split` to be a path inside its folder, got"):
+        check_inside(name, "split", "here")
+
+
+def test_images_that_pillow_would_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    entry = {"id": 1, "file_name": "a.png", "height": 10, "width": 10}
+    assert images_by_id({"images": [entry]}, Path("a.json")) == {1: entry}
+    with pytest.raises(DatasetError, match=r"a\.json, image 1: expected at most 100 pixels, got 10 x 11; cut"):
+        images_by_id({"images": [{**entry, "width": 11}]}, Path("a.json"))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
+    assert images_by_id({"images": [{**entry, "width": 11}]}, Path("a.json"))
+
+
+def test_what_can_be_written_again() -> None:
+    nested: object = 1
+    for _ in range(MAX_DEPTH):
+        nested = [nested]
+    sound = {"a": 1, "b": [1.5, {"c": None}], "nested": nested, "text": "NaN"}
+    unsound = {"nan": float("nan"), "inf": {"x": [float("-inf")]}, "deep": {"x": nested}}
+    assert writable({**unsound, **sound}) == (sound, ["nan", "inf", "deep"])
+    assert others({"a": 1, "b": 2, "c": 3}, ("b",)) == {"a": 1, "c": 3}
+
+
+def test_listed() -> None:
+    assert listed([]) == ""
+    assert listed([1, "a"]) == "1, 'a'"
+    assert listed(range(7)) == "0, 1, 2, 3, 4 and 2 more"

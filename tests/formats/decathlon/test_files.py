@@ -1,0 +1,301 @@
+"""Which volumes a Decathlon task has, in which split; what is wrong with them is told."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segkit.curation.issues import RULES
+from segkit.formats.decathlon.reader import DecathlonSource
+from segkit.formats.decathlon.reader import files as decathlon_files
+from segkit.utils.errors import ConfigError, DatasetError
+from tests.helpers.coco_samples import JUNK, spoil
+from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal, save, write_table
+
+
+@pytest.fixture
+def nib():
+    return pytest.importorskip("nibabel")
+
+
+def test_splits_share_no_volume(nib, tmp_path):
+    names = [f"v{number}" for number in range(10)]
+    for name in names:
+        add_volume(nib, tmp_path, name)
+
+    def volumes(**options):
+        source = DecathlonSource(tmp_path, labels=LABELS, **options)
+        assert {source.place(image)[0].name for image in source.images} == {v.name for v in source.volumes}
+        return [v.name for v in source.volumes]
+
+    assert volumes() == names
+    for share, count in ((0.2, 2), (0.01, 1), (0.99, 9), (0.5, 5)):
+        val, train = (volumes(split=split, val_share=share) for split in ("val", "train"))
+        assert (len(val), sorted(val + train)) == (count, names)
+        assert val == sorted(val)
+    assert set(volumes(split="val", val_share=0.2)) < set(volumes(split="val", val_share=0.5))
+    assert volumes(split="val", val_share=1) == volumes(split="train", val_share=0) == names
+    with pytest.raises(DatasetError, match="the split 'val' has no slice; choose"):
+        volumes(split="val", val_share=0)
+    assert volumes(split="val", held_out=["v3", "v7"]) == ["v3", "v7"]
+    assert volumes(split="train", held_out=["v3", "v7"]) == [n for n in names if n not in ("v3", "v7")]
+    with pytest.raises(ConfigError, match="expected `held_out` to name volumes, there is no 'w'"):
+        volumes(held_out=["w"])
+
+
+def test_label_and_image_must_fit(nib, tmp_path):
+    image = np.zeros((2, 3, 4), np.float32)
+
+    def refused(problem, label, affine):
+        save(nib, tmp_path / "imagesTr/v.nii.gz", image)
+        save(nib, tmp_path / "labelsTr/v.nii.gz", label, affine)
+        with pytest.raises(DatasetError, match=rf"labelsTr/v\.nii\.gz: {problem}"):
+            DecathlonSource(tmp_path, labels=LABELS)
+
+    label = image.astype(np.uint8)
+    refused("expected a label of the size of its image, 2 x 3 x 4 x 1, got 2 x 4 x 3 x 1", label.swapaxes(1, 2), AFFINE)
+    refused(".* got 2 x 3 x 4 x 2", np.stack([label] * 2, -1), AFFINE)
+    shifted = AFFINE.copy()
+    shifted[0, 3] = 0.5  # half a voxel of 1 mm
+    refused("expected a label on the grid .* puts a corner 0.5 voxels off; resample", label, shifted)
+    refused("expected a label on the grid", label, AFFINE @ np.diag([-1, 1, 1, 1]))
+    nearly = AFFINE + np.full((4, 4), 1e-5) * [[1], [1], [1], [0]]  # rounding of the tool that wrote it
+    save(nib, tmp_path / "labelsTr/v.nii.gz", label, nearly)
+    assert len(DecathlonSource(tmp_path, labels=LABELS).images) == 4
+
+
+def test_files_that_are_missing_or_litter(nib, tmp_path):
+    with pytest.raises(DatasetError, match=r"expected the folder of a task, found none"):
+        DecathlonSource(tmp_path / ("x" * 5000))
+    with pytest.raises(DatasetError, match=r"nowhere: expected the folder of a task, found none"):
+        DecathlonSource(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="imagesTr: no such folder; expected imagesTr/<volume>"):
+        DecathlonSource(tmp_path)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "._v.nii.gz").write_bytes(b"Mac OS X")
+    with pytest.raises(DatasetError, match=r"expected files that end in \.nii\.gz, found none"):
+        DecathlonSource(tmp_path)
+    add_volume(nib, tmp_path)
+    (tmp_path / "imagesTr/loop.nii.gz").symlink_to("loop.nii.gz")
+    assert [v.name for v in DecathlonSource(tmp_path, labels=LABELS).volumes] == ["v"]
+    save(nib, tmp_path / "imagesTr/w.nii.gz", np.zeros((2, 3, 4), np.float32))
+    with pytest.raises(DatasetError, match=r"labelsTr/w\.nii\.gz: the label is missing \(1 of 2 are\); complete"):
+        DecathlonSource(tmp_path)
+    (tmp_path / "imagesTr/w.nii.gz").rename(tmp_path / "labelsTr/u.nii.gz")
+    with pytest.raises(DatasetError, match=r"imagesTr/u\.nii\.gz: the volume is missing \(1 of 2 are\)"):
+        DecathlonSource(tmp_path)
+    write_table(tmp_path, ["v"])
+    source = DecathlonSource(tmp_path)
+    (tmp_path / "imagesTr/v.nii.gz").unlink()
+    with pytest.raises(DatasetError, match="expected a NIfTI, found nothing"):
+        source.picture(source.images[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"training": [{"image": "../v.nii.gz", "label": "labelsTr/v.nii.gz"}]}, "to be a path inside its folder"),
+        ({"training": [{"image": "/v.nii.gz", "label": "labelsTr/v.nii.gz"}]}, "to be a path inside its folder"),
+        ({"training": [{"image": "imagesTr/v.png", "label": "labelsTr/v.nii.gz"}]}, "expected the path of a .nii.gz"),
+        (
+            {"training": [{"image": "imagesTr/w.nii.gz", "label": "labelsTr/v.nii.gz"}]},
+            "is missing .1 of 1 are.; complete",
+        ),
+        (
+            {"training": [{"image": "i" * 5000 + ".nii.gz", "label": "labelsTr/v.nii.gz"}]},
+            r"i\.\.\.: the volume is",
+        ),
+        ({"training": [{"image": "imagesTr/v.nii.gz"}]}, "expected `label` to be a string, got none"),
+        ({"training": [{"image": "imagesTr/v.nii.gz", "label": "labelsTr/v.nii.gz"}] * 2}, "got 'v' twice"),
+        ({"training": "v"}, "expected `training` to be a list"),
+        ({"training": []}, "the split 'all' has no slice"),
+        ({"labels": None}, "expected `labels` to be {label: name}, got None"),
+        ({"labels": {}}, "expected `labels` to be {label: name}"),
+        ({"labels": {"background": 0}}, "expected a different integer in 0..65535 and a name"),
+        ({"labels": {"65536": "a"}}, "expected a different integer in 0..65535 and a name"),
+        ({"labels": {"1": "a", "01": "b"}}, "expected a different integer in 0..65535 and a name"),
+        ({"labels": {"1": 5}}, "expected a different integer in 0..65535 and a name"),
+        ({"labels": {"1": "\ud800"}}, "valid Unicode"),
+    ],
+)
+def test_tables_that_are_wrong(nib, tmp_path, changes, problem):
+    add_volume(nib, tmp_path)
+    write_table(tmp_path, ["v"], **changes)
+    with pytest.raises(DatasetError, match=problem):
+        DecathlonSource(tmp_path)
+
+
+def test_two_files_of_one_name(nib, tmp_path):
+    add_volume(nib, tmp_path)
+    save(nib, tmp_path / "labelsTr/v.nii", np.zeros((2, 3, 4), np.uint8))
+    problem = r"labelsTr/v\.nii\.gz: expected one file for a volume, got v\.nii too; remove one"
+    with pytest.raises(DatasetError, match=problem):
+        DecathlonSource(tmp_path)
+
+
+def test_a_single_volume_is_for_training(nib, tmp_path):
+    add_volume(nib, tmp_path, os.fsdecode(b"v\xff"))
+    assert len(DecathlonSource(tmp_path, labels=LABELS, split="train").volumes) == 1
+    with pytest.raises(DatasetError, match="the split 'val' has no slice"):
+        DecathlonSource(tmp_path, labels=LABELS, split="val")
+
+
+def test_tables_too_large_or_too_deep(tmp_path, monkeypatch):
+    (tmp_path / "dataset.json").write_text("[" * 100_000)
+    with pytest.raises(DatasetError, match=r"dataset\.json: expected JSON"):
+        DecathlonSource(tmp_path)
+    monkeypatch.setattr(decathlon_files, "MAX_JSON_BYTES", 1000)
+    with pytest.raises(DatasetError, match=r"dataset\.json: expected a table of at most 1000 bytes, got 100000 bytes"):
+        DecathlonSource(tmp_path)
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.sampled_from(JUNK))
+def test_any_part_of_the_table_may_be_junk(nib, tmp_path, data, junk):
+    if not (tmp_path / "imagesTr").exists():
+        add_volume(nib, tmp_path)
+    write_table(tmp_path, ["v"])
+    table = json.loads((tmp_path / "dataset.json").read_text())
+    spoiled = spoil(table, lambda n: data.draw(st.integers(0, n - 1)), junk)
+    (tmp_path / "dataset.json").write_text(json.dumps(spoiled))
+    for split in ("all", "test"):
+        told = refusal(lambda split=split: DecathlonSource(tmp_path, split=split))
+        assert told is None or str(tmp_path) in told
+
+
+def fill(nib, root):
+    """Two sound volumes, and one of each fault that a tree without dataset.json can have."""
+    zeros = np.zeros((2, 3, 4), np.uint8)
+    sound = zeros.copy()
+    sound[0] = 1
+    for name in ("a", "far", "half", "odd", "size", "torn", "z"):
+        add_volume(nib, root, name, label=sound)
+    save(nib, root / "imagesTr/bare.nii.gz", zeros)
+    save(nib, root / "labelsTr/lone.nii.gz", zeros)
+    save(nib, root / "labelsTr/a.nii.gz", zeros + 1)
+    save(nib, root / "imagesTr/z.nii", zeros)  # comes first: the .nii.gz is told
+    save(nib, root / "labelsTr/size.nii.gz", zeros[:1])
+    save(nib, root / "labelsTr/far.nii.gz", sound, AFFINE @ np.diag([-1, 1, 1, 1]))
+    save(nib, root / "labelsTr/half.nii.gz", sound / 2)
+    (root / "imagesTr/torn.nii.gz").write_bytes(b"torn")
+    (root / "labelsTr/odd.nii.gz").write_bytes(header_of((2, 3, 4)) + bytes(9))
+
+
+def told_of(root, **options):
+    """The source, and (code, file) of what it tells; a second run tells the same."""
+    runs = []
+    for _ in range(2):
+        told = []
+        source = DecathlonSource(root, tell=lambda code, error, told=told: told.append((code, error)), **options)
+        runs.append([(code, Path(error.where).name) for code, error in told])
+    assert runs[0] == runs[1]
+    assert {code for code, _ in runs[0]} <= {*RULES}
+    return source, runs[0]
+
+
+def test_all_faults_are_told_and_the_sound_volumes_stay(nib, tmp_path):
+    fill(nib, tmp_path)
+    found = [
+        ("image-id-twice", "z.nii.gz"),
+        ("image-missing", "lone.nii.gz"),
+        ("png-missing", "bare.nii.gz"),
+        ("annotation-unreadable", "half.nii.gz, 12 voxels"),  # where labels are read to find or to count them
+        ("annotation-unreadable", "odd.nii.gz"),
+    ]
+    headers = [
+        ("annotation-unreadable", "far.nii.gz"),
+        ("size-differs", "size.nii.gz"),
+        ("image-unreadable", "torn.nii.gz"),
+    ]
+    source, told = told_of(tmp_path)
+    assert told == found + headers
+    assert [volume.name for volume in source.volumes] == ["a", "z"]
+    assert [(c.category_id, c.name) for c in source.categories.categories] == [(0, "background"), (1, "label 1")]
+    read_all(source)
+    with pytest.raises(DatasetError, match=r"labelsTr/|imagesTr/"):
+        DecathlonSource(tmp_path)
+
+    named, told = told_of(tmp_path, labels=LABELS, keep_empty=False)
+    assert told == [*found[:3], headers[0], *found[3:], *headers[1:]]  # by volume
+    assert [volume.name for volume in named.volumes] == ["a", "z"]
+    read_all(named)
+
+    kept, told = told_of(tmp_path, labels=LABELS)  # half is sound as far as its header says
+    assert told == [*found[:3], headers[0], found[4], *headers[1:]]
+    assert [volume.name for volume in kept.volumes] == ["a", "half", "z"]
+
+
+def test_labels_that_nobody_named_are_told_where_empty_slices_are_left_out(nib, tmp_path):
+    add_volume(nib, tmp_path, "a", label=np.full((2, 3, 4), 1, np.uint8))
+    add_volume(nib, tmp_path, "b", label=np.full((2, 3, 4), 7, np.uint8))
+    source, told = told_of(tmp_path, labels=LABELS, keep_empty=False)
+    assert told == [("annotation-unreadable", "b.nii.gz")]
+    assert [volume.name for volume in source.volumes] == ["a"]
+
+
+def test_faults_of_a_split_and_of_its_held_out_volumes(nib, tmp_path):
+    """A held-out volume that is told is no unknown name; where all are told, no split is empty by choice."""
+    add_volume(nib, tmp_path, "a")
+    add_volume(nib, tmp_path, "b")
+    (tmp_path / "labelsTr/b.nii.gz").unlink()
+    source, told = told_of(tmp_path, labels=LABELS, split="train", held_out=["b"])
+    assert ([v.name for v in source.volumes], told) == (["a"], [("png-missing", "b.nii.gz")])
+    source, told = told_of(tmp_path, labels=LABELS, split="val", held_out=["b"])
+    assert (source.images, source.volumes, told) == ((), (), [("png-missing", "b.nii.gz")])
+
+
+@pytest.mark.parametrize("split", ["all", "test"])
+def test_all_faults_of_a_table_are_told(nib, tmp_path, split):
+    add_volume(nib, tmp_path, "a")
+    save(nib, tmp_path / "imagesTs/a.nii.gz", np.zeros((2, 3, 4), np.uint8))
+    folder = "imagesTr" if split == "all" else "imagesTs"
+    images = ["../b.nii.gz", 7, f"{folder}/b.png", f"{folder}/b.nii.gz", f"{folder}/a.nii.gz", f"./{folder}/a.nii.gz"]
+    entries = [{"image": image, "label": "labelsTr/a.nii.gz"} for image in images]
+    entries.append({"label": "labelsTr/a.nii.gz"})
+    write_table(tmp_path, [], training=entries, test=entries)
+    source, told = told_of(tmp_path, split=split)
+    assert told == [
+        ("name-outside", f"dataset.json, {'training' if split == 'all' else 'test'}"),
+        *[(code, told[0][1]) for code in ("type-wrong", "type-wrong", "key-missing")],
+        ("image-id-twice", "dataset.json"),
+        ("image-missing", "b.nii.gz"),
+    ]
+    assert [volume.name for volume in source.volumes] == ["a"]
+    read_all(source)
+
+
+def test_all_faults_of_the_table_are_told(nib, tmp_path):
+    """What is no object hides neither the next fault nor the sound volumes."""
+    for name in "ab":
+        add_volume(nib, tmp_path, name)
+    sound = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "ab"]
+    write_table(tmp_path, [], training=[sound[0], 3, "imagesTr/c.nii.gz", {"image": 3}, sound[1]], test=[3])
+    told = []
+    source = DecathlonSource(tmp_path, tell=lambda code, error: told.append((code, Path(error.where).name)))
+    assert told == [
+        ("type-wrong", "dataset.json, training, index 1"),
+        ("type-wrong", "dataset.json, training, index 2"),
+        ("type-wrong", "dataset.json, training"),
+        ("key-missing", "dataset.json, training"),
+    ]
+    assert [volume.name for volume in source.volumes] == ["a", "b"]
+    with pytest.raises(DatasetError, match="training, index 1: expected an object, got 3"):
+        DecathlonSource(tmp_path)
+
+
+def test_volumes_that_the_table_does_not_list_are_counted(nib, tmp_path):
+    for name in ("a", "b", "c", "._c"):
+        add_volume(nib, tmp_path, name)
+    write_table(tmp_path, ["a"])
+    source = DecathlonSource(tmp_path)
+    assert [volume.name for volume in source.volumes] == ["a"]
+    assert source.skipped == tuple(
+        f"{tmp_path}/{folder}: 2 volumes are not listed: 'b.nii.gz', 'c.nii.gz'" for folder in ("imagesTr", "labelsTr")
+    )
+    (tmp_path / "dataset.json").unlink()
+    assert DecathlonSource(tmp_path, labels=LABELS).skipped == ()

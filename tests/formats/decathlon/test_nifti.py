@@ -1,0 +1,137 @@
+"""NIfTI files as they are and damaged in every way, through the source that reads them."""
+
+import gzip
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segkit.formats.decathlon.reader import DecathlonSource, write_prediction
+from segkit.utils.errors import ConfigError, DatasetError
+from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal
+
+
+@pytest.fixture
+def nib():
+    return pytest.importorskip("nibabel")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "expected a NIfTI in one file"),
+        (b"junk" * 200, "expected a NIfTI in one file"),
+        (header_of((2, 3, 4), magic=b"ni1\0") + bytes(24), "expected a NIfTI in one file"),
+        (header_of((2, 3, 4)) + bytes(23), "speaks of 376 bytes, which a file of 375 bytes cannot hold"),
+        (header_of((2, 3, 4)) + bytes(25), "speaks of 376 bytes, the file holds more"),
+        (gzip.compress(header_of((2, 3, 4)) + bytes(20)), "speaks of 376 bytes, the file holds 372"),
+        (gzip.compress(header_of((2, 3, 4)) + bytes(99)), "speaks of 376 bytes, the file holds more"),
+        (gzip.compress(header_of((300, 300, 300))), "speaks of 27000352 bytes, which a file of"),
+        (gzip.compress(header_of((32000, 32000, 32000))), "expected at most 536870912 voxels, got 32000 x 32000"),
+        (header_of((2, 3)) + bytes(6), "expected x, y, z and at most one axis"),
+        (header_of((2, 3, 4, 1, 3)) + bytes(72), "expected x, y, z and at most one axis"),
+        (header_of((2, 0, 4)) + bytes(24), "expected x, y, z and at most one axis"),
+        (header_of((2, -3, 4)) + bytes(24), "expected x, y, z and at most one axis"),
+        (header_of((2, 3, 4), 32, 64) + bytes(192), "expected voxels that are one number .* got complex64"),
+        (header_of((2, 3, 4), 128, 24) + bytes(72), "expected voxels that are one number"),
+        (header_of((2, 3, 4), 77) + bytes(24), "cannot be read"),
+        (header_of((2, 3, 4), vox_offset=0) + bytes(24), "expected voxels from byte 352"),
+        (header_of((2, 3, 4), vox_offset=1e9) + bytes(24), "expected voxels from byte 352"),
+        (header_of((2, 3, 4), vox_offset=np.nan) + bytes(24), "cannot be read"),
+        (header_of((2, 3, 4), vox_offset=np.inf) + bytes(24), "cannot be read"),
+        (header_of((2, 3, 4), sform=[0] * 12) + bytes(24), "expected an affine that spans three axes"),
+        (header_of((2, 3, 4), sform=[np.nan] * 12) + bytes(24), "expected an affine that spans three axes"),
+        (header_of((2, 3, 4), slope=0.3) + bytes([1]) * 24, "expected whole numbers as labels, got 0.3"),
+        (header_of((2, 3, 4), slope=1, inter=-2) + bytes(24), r"expected labels in 0\.\.65535, got -2"),
+        (header_of((2, 3, 4), slope=1e6) + bytes([1]) * 24, r"expected labels in 0\.\.65535"),
+    ],
+)
+def test_damaged_volumes(nib, tmp_path, content, problem):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "v.nii.gz").write_bytes(content)
+    with pytest.raises(DatasetError, match=rf"v\.nii\.gz.*: .*{problem}"):
+        DecathlonSource(tmp_path)  # finds the labels, so it reads the voxels
+    told = refusal(lambda: read_all(DecathlonSource(tmp_path, labels=LABELS)))
+    assert told is not None
+    assert "v.nii.gz" in told
+
+
+def test_a_cut_off_gzip_and_a_wrong_checksum(nib, tmp_path):
+    rng = np.random.default_rng(0)
+    add_volume(nib, tmp_path, label=np.zeros((9, 9, 9), np.uint8), image=rng.random((9, 9, 9)))
+    path = tmp_path / "imagesTr/v.nii.gz"
+    whole = path.read_bytes()
+    for damaged in (whole[:-1000], whole[:-4], whole[:3000] + b"\0" * 9 + whole[3009:], whole[:-8] + bytes(8)):
+        path.write_bytes(damaged)
+        source = DecathlonSource(tmp_path, labels=LABELS)
+        with pytest.raises(DatasetError, match=r"imagesTr/v\.nii\.gz: the (file cannot be read|header speaks)"):
+            source.picture(source.images[0])
+        source.segmentation(source.images[0])
+    path.write_bytes(gzip.decompress(whole))  # as some browsers store it
+    assert DecathlonSource(tmp_path, labels=LABELS).picture(source.images[0]).any()
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 375), st.integers(0, 255)), min_size=1, max_size=4), st.booleans())
+def test_any_byte_may_be_wrong(nib, tmp_path, changes, zipped):
+    content = bytearray(header_of((2, 3, 4)) + bytes(range(24)))
+    for place, value in changes:
+        content[place] = value
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "v.nii.gz").write_bytes(gzip.compress(content) if zipped else content)
+    told = refusal(lambda: read_all(DecathlonSource(tmp_path)))
+    assert told is None or "v.nii.gz" in told
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.integers(0, 567), st.integers(0, 255)), min_size=1, max_size=4))
+def test_any_byte_of_a_nifti_2_may_be_wrong(nib, tmp_path, changes):
+    content = bytearray(nib.Nifti2Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), AFFINE).to_bytes())
+    for place, value in changes:
+        content[place] = value
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "v.nii").write_bytes(content)
+    told = refusal(lambda: read_all(DecathlonSource(tmp_path)))
+    assert told is None or "v.nii" in told
+
+
+def test_sizes_beyond_64_bits_do_not_wrap(nib, tmp_path):
+    header = nib.Nifti2Header()
+    header["dim"] = [3, 2**32, 2**32, 2**32, 1, 1, 1, 1]  # the product is 2^96, 0 in 64 bits
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "v.nii").write_bytes(header.binaryblock + bytes(4))
+    with pytest.raises(DatasetError, match="expected at most 536870912 voxels, got 4294967296 x"):
+        DecathlonSource(tmp_path)
+
+
+def test_big_endian_volumes(nib, tmp_path):
+    label = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+        image = nib.Nifti1Image(label, AFFINE, nib.Nifti1Header(endianness=">"), dtype=np.int16)
+        nib.save(image, tmp_path / folder / "v.nii")
+    source = DecathlonSource(tmp_path)
+    maps = [source.segmentation(image).segment_ids for image in source.images]
+    assert source.picture(source.images[-1]).max() == 255
+    write_prediction(tmp_path / "p.nii", maps, like=tmp_path / "imagesTr/v.nii")
+    # Six labels a slice, numbered by label: by x, then y.
+    np.testing.assert_array_equal(nib.load(tmp_path / "p.nii").dataobj, label // 4 + 1)
+
+
+def test_without_nibabel(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nibabel", None)
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "v.nii.gz").write_bytes(header_of((1, 1, 1)) + b"\0")
+    for action in (
+        lambda: DecathlonSource(tmp_path),
+        lambda: write_prediction(tmp_path / "p.nii", np.zeros((1, 1, 1), int), like=tmp_path / "imagesTr/v.nii.gz"),
+    ):
+        with pytest.raises(ConfigError, match="NIfTI files need nibabel, which is not installed; pip install nibabel"):
+            action()

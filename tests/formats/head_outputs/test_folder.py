@@ -1,0 +1,550 @@
+"""Saved head outputs: what is read is what was written, and nothing else is taken for it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage, load, rounded, write_image, write_index
+from segkit.formats.head_outputs.folder import arrays as head_arrays
+from segkit.formats.head_outputs.folder import folder as module
+from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, SemanticScores
+from segkit.utils.errors import DatasetError
+from tests.helpers.coco_samples import CATEGORIES, JUNK, spoil
+
+SPACE = CATEGORIES.semantic_space("per_class")  # person, cat, sky, grass: 4 channels
+SIZE = (6, 9)
+IMAGE = SavedImage(7, "sub/seven.jpg", SIZE, "seven.npz")
+
+
+def masks(rng: np.random.Generator, count: int, class_ids: range, probs: bool = True) -> InstanceMasks:
+    """Random crops, one of them without a pixel."""
+    corners = rng.integers((0, 0), SIZE[::-1], (count, 2))
+    sizes = [(rng.integers(0, SIZE[0] - y + 1), rng.integers(0, SIZE[1] - x + 1)) for x, y in corners]
+    return InstanceMasks(
+        SIZE,
+        rng.normal(5, 9, (count, 4)).astype(np.float32),
+        rng.random(count, dtype=np.float32),
+        rng.choice([*class_ids], count).astype(np.int64),
+        corners,
+        tuple(rng.random(size) < 0.5 for size in sizes),
+        rng.random((count, 3, 2), dtype=np.float32) if probs else None,
+    )
+
+
+def outputs_of(
+    seed: int = 0, things: int = 4, probs: bool = True, logits: bool = True, more: bool = True
+) -> HeadOutputs:
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(0, 4, (4, *SIZE)).astype(np.float32)
+    semantic = SemanticScores(scores.argmax(axis=0), SPACE.stuff_ids, SPACE.thing_ids, scores if logits else None)
+    instances = masks(rng, things, range(2), probs)
+    if not more:
+        return HeadOutputs(instances, semantic)
+    heatmap, offsets = rng.random(SIZE, dtype=np.float32), rng.normal(0, 9, (2, *SIZE)).astype(np.float32)
+    return HeadOutputs(instances, semantic, masks(rng, 3, range(1, 3), probs), CenterOffsets(heatmap, offsets))
+
+
+def flat(outputs: HeadOutputs) -> dict[str, Any]:
+    """Every array by name."""
+    semantic, centers = outputs.semantic, outputs.centers
+    found: dict[str, Any] = {name: getattr(semantic, name) for name in SemanticScores.__dataclass_fields__}
+    for name, part in (("instances", outputs.instances), ("stuff", outputs.stuff_masks)):
+        fields = [f for f in InstanceMasks.__dataclass_fields__ if f not in ("size_hw", "crops")]
+        found |= {f"{name} {field}": None if part is None else getattr(part, field) for field in fields}
+        for index, crop in enumerate(() if part is None else part.crops):
+            found[f"{name} crop {index}"] = crop
+    found["heatmap"] = None if centers is None else centers.heatmap
+    found["offsets_yx"] = None if centers is None else centers.offsets_yx
+    return {name: array for name, array in found.items() if array is not None}
+
+
+def assert_equal(one: HeadOutputs, other: HeadOutputs, dtypes: bool = True) -> None:
+    arrays, others = flat(one), flat(other)
+    assert arrays.keys() == others.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, others[name], err_msg=name, strict=dtypes)
+
+
+def save(folder: Path, outputs: HeadOutputs, keep_logits: int = 4) -> SavedHeadOutputs:
+    write_image(folder, IMAGE.outputs, outputs, keep_logits)
+    write_index(folder, [IMAGE], CATEGORIES, SPACE)
+    return load(folder)
+
+
+def refusal(saved: SavedHeadOutputs) -> str:
+    """What the DatasetError of its image says, after the place that it names."""
+    with pytest.raises(DatasetError) as caught:
+        saved.read(IMAGE)
+    place = f"{saved.folder / IMAGE.outputs}, image 7: "
+    assert str(caught.value).startswith(place)
+    assert str(caught.value).endswith("; save the predictions again")
+    return str(caught.value).removeprefix(place)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "deep/heads"
+    saved = save(folder, outputs_of())
+    assert {path.name for path in folder.iterdir()} == {"index.json", "seven.npz"}
+    assert (saved.folder, saved.categories, saved.images, len(saved)) == (folder, CATEGORIES, (IMAGE,), 1)
+    assert saved.channel_names == ("person", "cat", "sky", "grass")
+    assert (saved.stuff_ids.tolist(), saved.thing_ids.tolist()) == ([0, 0, 1, 2], [0, 1, -1, -1])
+    found = saved.read(saved.images[0])
+    assert_equal(found, rounded(outputs_of(), 4))
+    assert all(array.flags.writeable for array in flat(found).values() if array is not saved.stuff_ids)
+
+
+@pytest.mark.parametrize("thing_channels", ["one", "per_class"])
+def test_the_channels_of_both_spaces(tmp_path: Path, thing_channels: str) -> None:
+    space = CATEGORIES.semantic_space(thing_channels)
+    write_index(tmp_path, [], CATEGORIES, space)
+    saved = load(tmp_path)
+    assert len(saved) == 0
+    assert saved.channel_names == space.names
+    np.testing.assert_array_equal(saved.stuff_ids, space.stuff_ids, strict=True)
+    np.testing.assert_array_equal(saved.thing_ids, space.thing_ids, strict=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 5), st.booleans(), st.booleans(), st.booleans(), st.integers(0, 6))
+def test_reading_gives_what_rounded_says(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, things: int, probs: bool, logits: bool, more: bool, keep: int
+) -> None:
+    given_outputs = outputs_of(seed, things, probs, logits, more)
+    expected = rounded(given_outputs, keep)
+    found = save(tmp_path_factory.mktemp("heads"), given_outputs, keep).read(IMAGE)
+    assert_equal(found, expected)
+    assert_equal(rounded(expected, keep), expected)
+    exact = {"channels", "stuff_ids", "thing_ids"}
+    exact |= {name for name in flat(given_outputs) if "stuff " in name or "instances " in name}
+    for name in exact - {"instances mask_probs", "stuff mask_probs"}:
+        np.testing.assert_array_equal(flat(found)[name], flat(given_outputs)[name], err_msg=name)
+
+
+def test_half_precision_is_kept_exactly(tmp_path: Path) -> None:
+    # 0.25, 2.5, 1000 and 65504 are float16; 2049 lies between 2048 and 2050 and goes to the even mantissa, 2048;
+    # 1e6 and infinity are clipped to the largest float16, 65504.
+    logits = np.array([0.25, -2.5, 1000, 65504, 2049, 1e6, np.inf, -np.inf], dtype=np.float32)
+    semantic = SemanticScores(np.zeros((1, 8), np.int64), np.array([0]), np.array([-1]), logits.reshape(1, 1, 8))
+    instances = InstanceMasks.from_full(np.zeros((0, 1, 8), np.bool_), *(np.zeros(s, np.float32) for s in ((0, 4), 0)),
+                                        np.zeros(0, np.int64))  # fmt: skip
+    found = rounded(HeadOutputs(instances, semantic), 1).semantic.logits
+    assert found is not None
+    assert found.dtype == np.float32
+    assert found.ravel().tolist() == [0.25, -2.5, 1000, 65504, 2048, 65504, 65504, -65504]
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_highest_logits_of_each_pixel(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
+    if compiled and not head_arrays.COMPILED:
+        pytest.skip("numba is not installed")
+    monkeypatch.setattr(head_arrays, "COMPILED", compiled)
+    # Three pixels of four channels. The first: 3, 1, 3, 2 -> channels 0 and 2 are equal, then 3. The second: all equal,
+    # the first three channels. The third: rising, so 3, 2, 1.
+    columns = [[3, 1, 3, 2], [5, 5, 5, 5], [-4, -3, -2, -1]]
+    logits = np.array(columns, dtype=np.float32).T.reshape(4, 1, 3)
+    found, channels = head_arrays._highest(logits, None, 4, 3)
+    assert channels is not None
+    assert channels[:, 0].T.tolist() == [[0, 2, 3], [0, 1, 2], [3, 2, 1]]
+    assert found[:, 0].T.tolist() == [[3, 3, 2], [5, 5, 5], [-1, -2, -3]]
+    assert head_arrays._highest(logits, None, 4, 4)[1] is None
+    # Known to two channels, one can be kept, or both.
+    assert [len(part) for part in head_arrays._highest(found, channels, 4, 1)] == [1, 1]
+    assert [len(part) for part in head_arrays._highest(found, channels, 4, 9)] == [3, 3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 9), st.integers(1, 8), st.sampled_from([np.float32, np.float64]))
+def test_the_compiled_way_equals_the_plain_one(seed: int, channels: int, keep: int, dtype: type) -> None:
+    if not head_arrays.COMPILED:
+        pytest.skip("numba is not installed")
+    rng = np.random.default_rng(seed)
+    logits = rng.choice([-np.inf, -1, -0.0, 0, 1, 2, np.inf], (channels, 5, 4)).astype(dtype)
+    found = head_arrays._highest(logits, None, channels, keep)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_arrays, "COMPILED", False)
+        expected = head_arrays._highest(logits, None, channels, keep)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_channels_beyond_a_byte(tmp_path: Path) -> None:
+    channels = np.array([[0, 299]])
+    instances = InstanceMasks.from_full(np.ones((1, 1, 2), np.bool_), np.zeros((1, 4), np.float32),
+                                        np.ones(1, np.float32), np.zeros(1, np.int64))  # fmt: skip
+    logits = np.zeros((300, 1, 2), dtype=np.float32)
+    logits[299, 0, 1] = 1
+    stuff_ids = np.arange(300)
+    semantic = rounded(
+        HeadOutputs(instances, SemanticScores(channels, stuff_ids, stuff_ids * 0 - 1, logits)), 2
+    ).semantic
+    assert semantic.channels.dtype == np.uint16
+    assert semantic.channels.tolist() == channels.tolist()
+    assert semantic.logit_channels is not None
+    assert semantic.logit_channels[:, 0].tolist() == [[0, 299], [1, 0]]
+
+
+def test_a_writer_takes_no_less_than_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep_logits must be 0 or more, got -1"):
+        write_image(tmp_path, "a.npz", outputs_of(), -1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(head_arrays.LIMITS, "N", 3)
+        with pytest.raises(ValueError, match=r"instances_class_ids must be int64 of shape \(3,\), got int64 \(4,\)"):
+            write_image(tmp_path, "a.npz", outputs_of(), 0)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = save(tmp_path, outputs_of())
+
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(head_arrays.zipfile.ZipFile, "writestr", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_image(tmp_path, IMAGE.outputs, outputs_of(1), 4)
+    assert {path.name for path in tmp_path.iterdir()} == {"index.json", "seven.npz"}
+    assert_equal(saved.read(IMAGE), rounded(outputs_of(), 4))
+
+
+Arrays = dict[str, np.ndarray]
+
+
+def changed(name: str, change: Callable[[np.ndarray], Any]) -> Callable[[Arrays], None]:
+    def apply(arrays: Arrays) -> None:
+        arrays[name] = np.asarray(change(arrays[name]))
+
+    return apply
+
+
+def poked(name: str, place: Any, value: float) -> Callable[[Arrays], None]:
+    def apply(arrays: Arrays) -> None:
+        arrays[name] = arrays[name].copy()
+        arrays[name][place] = value
+
+    return apply
+
+
+def dropped(*names: str) -> Callable[[Arrays], None]:
+    return lambda arrays: [arrays.pop(name) for name in names] and None
+
+
+WRONG: dict[str, tuple[Callable[[Arrays], None], str]] = {
+    "another size": (changed("channels", lambda a: a[:, :-1]), r"channels must be uint8 of shape \(6, 9\), got .*8\)"),
+    "another type": (
+        changed("instances_scores", lambda a: a.astype(np.float64)),
+        "scores must be float32 .*got float64",
+    ),
+    "objects": (changed("instances_scores", lambda a: a.astype(object)), "instances_scores.npy must be row by row"),
+    "lengths": (changed("instances_scores", lambda a: a[1:]), r"scores must be float32 of shape \(4,\), got .*\(3,\)"),
+    "probs": (changed("instances_mask_probs", lambda a: a[1:]), r"mask_probs must be float16 of shape \(4, 3, 2\)"),
+    "axes": (changed("instances_boxes_xyxy", lambda a: a[None]), r"boxes_xyxy must be float32 of shape"),
+    "scalar": (changed("instances_class_ids", lambda a: 5), r"class_ids must be int64 of shape"),
+    "columns": (changed("instances_corners_xy", lambda a: a[:, :1]), r"corners_xy must be int64 of shape \(4, 2\)"),
+    "crops lack": (
+        changed("instances_crops", lambda a: a[:-1]),
+        r"instances_crops must hold \d+ pixels, got \d+ bytes",
+    ),
+    "crops too many": (
+        changed("instances_crops", lambda a: np.zeros(10**6, np.uint8)),
+        "instances_crops must be uint8",
+    ),
+    "crop size": (poked("instances_sizes_hw", 0, 7), "instances_sizes_hw must be of crops inside the 6 x 9 image"),
+    "crop below 0": (poked("stuff_sizes_hw", (0, 0), -1), "stuff_sizes_hw must be of crops inside"),
+    "corner": (poked("instances_corners_xy", (1, 0), 10), "crop .* leaves the 6 x 9 image"),
+    "thing class": (poked("instances_class_ids", 2, 2), r"class_ids of instances must be in 0\.\.1.*got 2"),
+    "class below 0": (poked("instances_class_ids", 2, -1), "class_ids of instances must not be negative, got -1"),
+    "stuff class": (poked("stuff_class_ids", 0, 3), r"class_ids of stuff_masks must be in 1\.\.2.*got 3"),
+    "stuff class 0": (poked("stuff_class_ids", 0, 0), "class_ids of stuff_masks must be from 1, got 0"),
+    "channel": (poked("channels", (0, 0), 4), r"channels must be in 0\.\.3"),
+    "logit channel": (poked("logits_channels", (0, 0, 0), 4), r"logit_channels must be in 0\.\.3"),
+    "NaN logit": (poked("logits", (0, 0, 0), np.nan), "logits must be numbers, got NaN"),
+    "NaN score": (poked("instances_scores", 0, np.nan), "scores and mask_probs must be numbers, got NaN"),
+    "NaN box": (poked("stuff_boxes_xyxy", 0, np.nan), "boxes_xyxy and scores of stuff_masks must be finite"),
+    "inf probability": (poked("stuff_mask_probs", 0, np.inf), r"mask_probs of stuff_masks must be in \[0, 1\].*inf"),
+    "probability below 0": (poked("instances_mask_probs", 0, -1), r"mask_probs of instances must be in \[0, 1\]"),
+    "NaN heatmap": (poked("centers_heatmap", 0, np.nan), "heatmap and offsets_yx must be numbers"),
+    "more logits than channels": (
+        changed("logits", lambda a: np.repeat(a, 3, axis=0)),
+        r"logits must be float16 of .*4,",
+    ),
+    "logits unlike channels": (
+        changed("logits", lambda a: a[:1]),
+        r"logits_channels must be uint8 of shape \(1, 6, 9\)",
+    ),
+    "all logits": (dropped("logits_channels"), r"logits must be float16 of shape \(4, 6, 9\)"),
+    "no logits": (dropped("logits"), "the arrays 'logits' are missing"),
+    "no channels": (dropped("channels"), "the arrays 'channels' are missing"),
+    "no scores": (dropped("instances_scores"), "the arrays 'instances_scores' are missing"),
+    "probs alone": (dropped(*(f"stuff_{n}" for n in ("scores", "crops"))), "'stuff_scores', 'stuff_crops' are missing"),
+    "less than named": (dropped("instances_mask_probs"), "expected the arrays 'channels .* got"),
+    "no names": (dropped("names"), "the arrays 'names' are missing"),
+    "offsets alone": (dropped("centers_heatmap"), "the arrays 'centers_heatmap' are missing"),
+    "nothing": (lambda arrays: arrays.clear(), "are missing"),
+    "strange": (lambda arrays: arrays.update(code=np.zeros(1)), "other arrays than head outputs have: 'code'"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("save_as", [np.savez, np.savez_compressed])
+def test_files_that_contradict_themselves(tmp_path: Path, case: str, save_as: Callable[..., None]) -> None:
+    saved = save(tmp_path, outputs_of(), keep_logits=2)
+    path = tmp_path / IMAGE.outputs
+    with np.load(path) as file:
+        arrays = dict(file)
+    save_as(path, **arrays)
+    assert_equal(saved.read(IMAGE), rounded(outputs_of(), 2))
+    change, expected = WRONG[case]
+    change(arrays)
+    save_as(path, **arrays)
+    assert re.search(expected, refusal(saved))
+
+
+def npy(dtype: str, shape: str, content: bytes = b"", fortran: bool = False) -> bytes:
+    header = f"{{'descr': {dtype!r}, 'fortran_order': {fortran}, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + content
+
+
+def replace_member(path: Path, name: str, content: bytes, kind: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path) as old:
+        members = {info.filename: old.read(info) for info in old.infolist()}
+    members[name] = content
+    with zipfile.ZipFile(path, "w") as archive:
+        for member, data in members.items():
+            archive.writestr(member, data, kind if member == name else zipfile.ZIP_STORED)
+
+
+def test_sizes_are_checked_before_anything_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, path = save(tmp_path, outputs_of()), tmp_path / IMAGE.outputs
+    read: list[int] = []
+    whole = zipfile.ZipExtFile.read
+
+    def counted(self: zipfile.ZipExtFile, n: int | None = -1) -> bytes:
+        found = whole(self, n)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(zipfile.ZipExtFile, "read", counted)
+    huge = bytes(2 * 10**7)
+    for name, dtype, shape in (
+        ("channels", "|u1", "(4000, 5000)"),
+        ("instances_crops", "|u1", "(20000000,)"),
+        ("instances_class_ids", "<i8", "(2500000,)"),
+        ("instances_mask_probs", "<f2", "(4, 5000, 500)"),
+        ("logits", "<f2", "(185185, 6, 9)"),
+    ):
+        save(tmp_path, outputs_of())
+        replace_member(path, f"{name}.npy", npy(dtype, shape, huge))
+        read.clear()
+        refusal(saved)
+        assert sum(read) < 20_000, name
+    # A header that lies about what follows: more than it says, less, and far more than there is.
+    for content in (npy("|u1", "(6, 9)", bytes(55)), npy("|u1", "(6, 9)", bytes(53)), npy("|u1", "(9000000, 9000000)")):
+        replace_member(path, "channels.npy", content)
+        assert "channels.npy must be row by row and as large as" in refusal(saved)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        npy("|u1", "(6, 9)", bytes(54), fortran=True),
+        npy("|u1", "(-6, -9)", bytes(54)),
+        npy("|u1", "(54,)", bytes(54)),
+        npy("|u1", "(6, 9.0)", bytes(54)),
+        npy("|u1", "[" * 4000, bytes(54)),
+        npy("|O", "(6, 9)", bytes(8 * 54)),
+        npy("nonsense", "(6, 9)", bytes(54)),
+        npy("|u1", "(6, 9)", bytes(54)).replace(b"\x01\x00", b"\x03\x00", 1),
+        b"\x93NUMPY",
+        b"cos\nsystem\n(S'false'\ntR.",
+        b"",
+    ],
+)
+def test_arrays_of_another_kind(tmp_path: Path, content: bytes) -> None:
+    saved = save(tmp_path, outputs_of())
+    replace_member(tmp_path / IMAGE.outputs, "channels.npy", content)
+    assert "expected the head outputs of this image, got something else" in refusal(saved)
+
+
+def test_archives_of_another_kind(tmp_path: Path) -> None:
+    saved, path = save(tmp_path, outputs_of()), tmp_path / IMAGE.outputs
+    with zipfile.ZipFile(path) as archive:
+        channels = archive.read("channels.npy")
+    replace_member(path, "channels.npy", channels, zipfile.ZIP_LZMA)
+    assert "channels.npy must be stored or deflated" in refusal(saved)
+    save(tmp_path, outputs_of())
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("channels.npy", channels)
+    assert "an array is there twice" in refusal(saved)
+    for content in (b"", b"PK", b"{}", b"\x93NUMPY\x01\x00", io.BytesIO().getvalue()):
+        path.write_bytes(content)
+        assert "BadZipFile" in refusal(saved)
+    path.unlink()
+    assert refusal(saved) == "expected a file, found nothing; save the predictions again"
+
+
+def test_another_size_in_the_index(tmp_path: Path) -> None:
+    save(tmp_path, outputs_of())
+    write_index(tmp_path, [SavedImage(7, "a.jpg", (9, 6), IMAGE.outputs)], CATEGORIES, SPACE)
+    saved = load(tmp_path)
+    with pytest.raises(DatasetError, match=r"image 7: .*channels must be uint8 of shape \(9, 6\), got uint8 \(6, 9\)"):
+        saved.read(saved.images[0])
+
+
+def test_instances_without_a_channel_for_them(tmp_path: Path) -> None:
+    write_image(
+        tmp_path,
+        IMAGE.outputs,
+        HeadOutputs(outputs_of().instances, SemanticScores.of_stuff_ids(np.eye(*SIZE, dtype=np.int64))),
+        0,
+    )
+    space = module.SemanticSpace(("sky", "grass"), {}, np.array([1, 2]), np.array([-1, -1]))
+    write_index(tmp_path, [IMAGE], CATEGORIES, space)
+    assert "no channel of things" in refusal(load(tmp_path))
+
+
+def test_every_cut_and_every_damaged_byte_is_told(tmp_path: Path) -> None:
+    saved, path = save(tmp_path, outputs_of(), keep_logits=2), tmp_path / IMAGE.outputs
+    sound, expected, rng = path.read_bytes(), rounded(outputs_of(), 2), np.random.default_rng(0)
+    for length in range(0, len(sound), 61):
+        path.write_bytes(sound[:length])
+        refusal(saved)
+    for place in [*range(0, len(sound), 17), *range(len(sound) - 900, len(sound))]:
+        damaged = bytearray(sound)
+        damaged[place] = (damaged[place] + rng.integers(1, 256)) % 256
+        path.write_bytes(damaged)
+        with contextlib.suppress(DatasetError):  # some bytes of a zip file tell nothing, as a date
+            assert_equal(saved.read(IMAGE), expected)
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(
+        DatasetError, match="absent: expected a folder of saved head outputs, found none; check the path"
+    ):
+        load(tmp_path / "absent")
+    with pytest.raises(DatasetError, match="found none"):
+        load("\0")
+    write_image(tmp_path, "seven.npz", outputs_of(), 0)
+    with pytest.raises(DatasetError, match=r"found no index\.json: was saving them cut short\?; save the predictions"):
+        load(tmp_path)
+    with pytest.raises(DatasetError, match="found none"):
+        load(tmp_path / "seven.npz")
+    (tmp_path / "index.json").mkdir()
+    with pytest.raises(DatasetError, match="cannot be read"):
+        load(tmp_path)
+
+
+def test_files_that_are_missing_are_told_at_once(tmp_path: Path) -> None:
+    images = [SavedImage(i, f"{i}.jpg", SIZE, f"{i}.npz") for i in range(9)]
+    write_image(tmp_path, "4.npz", outputs_of(), 0)
+    write_index(tmp_path, images, CATEGORIES, SPACE)
+    with pytest.raises(DatasetError, match=r"8 of the 9 files .* missing: '0.npz', '1.npz', .* and 3 more; save"):
+        load(tmp_path)
+
+
+def index_with(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda index: index | changes
+
+
+def image_with(**changes: Any) -> Callable[[dict[str, Any]], Any]:
+    return lambda index: index | {"images": [index["images"][0] | changes]}
+
+
+BAD_INDEX: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "another version": (index_with(format=2), "of format 1, got 2; save the predictions again with this version"),
+    "no version": (
+        lambda index: {k: v for k, v in index.items() if k != "format"},
+        "`format` to be an integer, got none",
+    ),
+    "a bool": (index_with(format=True), "`format` to be an integer"),
+    "a list": (lambda index: [index], "got a list"),
+    "categories": (index_with(categories=[]), "at least one category"),
+    "lengths": (index_with(stuff_ids=[0]), "of one length in 1..65536, got 4, 1 and 4"),
+    "no channels": (index_with(channel_names=[], stuff_ids=[], thing_ids=[]), "got 0, 0 and 0"),
+    "stuff id": (
+        index_with(stuff_ids=[0, 0, 1, 3]),
+        "channel 3: expected a name and contiguous ids .* got 'grass', 3, -1",
+    ),
+    "thing id": (index_with(thing_ids=[0, 2, -1, -1]), "channel 1: expected a name and contiguous ids"),
+    "number": (index_with(stuff_ids=[0, 0.0, 1, 2]), "channel 1: expected a name and contiguous ids"),
+    "both": (
+        index_with(thing_ids=[0, -1, 1, -1]),
+        "channels contradict each other: a channel must be .*channel 2 of both",
+    ),
+    "twice": (lambda index: index | {"images": index["images"] * 2}, "image 7: expected distinct image ids"),
+    "one file of two": (
+        lambda index: index | {"images": [*index["images"], index["images"][0] | {"id": "b"}]},
+        "image 'b': expected `outputs` to name a file of this image alone, got 'seven.npz'",
+    ),
+    "outputs": (image_with(outputs="../seven.npz"), "image 7: expected `outputs` to be a path inside its folder"),
+    "outputs abroad": (image_with(outputs="/etc/passwd"), "expected `outputs` to be a path inside its folder"),
+    "outputs below": (image_with(outputs="a/b.npz"), "to name a file of this image alone, got 'a/b.npz'"),
+    "outputs no name": (image_with(outputs=3), "`outputs` to be a string, got 3"),
+    "file_name": (image_with(file_name="../../x.jpg"), "expected `file_name` to be a path inside its folder"),
+    "size": (image_with(height=0), "height and width of at least 1 pixel"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INDEX)
+def test_an_index_that_contradicts_itself(tmp_path: Path, case: str) -> None:
+    save(tmp_path, outputs_of())
+    path = tmp_path / "index.json"
+    change, expected = BAD_INDEX[case]
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(DatasetError, match=re.escape(str(path)) + ".*" + expected):
+        load(tmp_path)
+
+
+def test_what_cannot_be_loaded_is_not_written(tmp_path: Path) -> None:
+    saved = save(tmp_path, outputs_of())
+    other = CATEGORIES.semantic_space("one")
+    strange = module.SemanticSpace(other.names, other.channel_of, other.stuff_ids + 5, other.thing_ids)
+    for images, space in (([IMAGE, IMAGE], SPACE), ([SavedImage(1, "../a", SIZE, "a.npz")], SPACE), ([IMAGE], strange)):
+        with pytest.raises(DatasetError):
+            write_index(tmp_path, images, CATEGORIES, space)
+    assert load(tmp_path).images == saved.images
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_no_junk_in_the_index_escapes_as_another_error(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "junk"
+    if not (folder / "good.json").exists():
+        save(folder, outputs_of())
+        (folder / "index.json").rename(folder / "good.json")
+    index = json.loads((folder / "good.json").read_text())
+    spoilt = spoil(index, lambda n: data.draw(st.integers(0, n - 1)), data.draw(st.sampled_from(JUNK)))
+    (folder / "index.json").write_text(json.dumps(spoilt))
+    with contextlib.suppress(DatasetError):
+        saved = load(folder)
+        for image in saved.images:
+            assert saved.read(image).semantic.size_hw == SIZE
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_no_damage_escapes_as_another_error(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp() / "damage"
+    if not (folder / "good").exists():
+        save(folder, outputs_of(), keep_logits=2)
+        (folder / "good").write_bytes((folder / IMAGE.outputs).read_bytes())
+    damaged = bytearray((folder / "good").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(damaged)))
+    (folder / IMAGE.outputs).write_bytes(damaged[:cut] if data.draw(st.booleans()) else damaged + damaged[:cut])
+    with contextlib.suppress(DatasetError):
+        assert_equal(load(folder).read(IMAGE), rounded(outputs_of(), 2))

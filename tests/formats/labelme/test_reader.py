@@ -1,0 +1,457 @@
+"""labelme's JSON files, drawn by hand."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+from io import BytesIO
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from segkit.formats.base import SourceImage
+from segkit.formats.labelme.reader import LabelmeSource
+from segkit.structures import PanopticSegmentation, Segment, rle_to_mask
+from segkit.utils.errors import ConfigError, DatasetError
+from tests.helpers.coco_samples import JUNK, spoil
+
+SIZE_HW = (4, 6)
+
+
+def box(label: str, left: float, top: float, right: float, bottom: float, **more: object) -> dict:
+    return {"label": label, "points": [[left, top], [right, bottom]], "shape_type": "rectangle", **more}
+
+
+def store(root: Path, shapes: object, name: str = "a", **more: object) -> Path:
+    content = {
+        "version": "5.5.0",
+        "flags": {},
+        "shapes": shapes,
+        "imagePath": f"{Path(name).name}.png",
+        "imageData": None,
+        "imageHeight": SIZE_HW[0],
+        "imageWidth": SIZE_HW[1],
+        **more,
+    }
+    path = root / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({key: value for key, value in content.items() if value != "absent"}))
+    Image.new("RGB", SIZE_HW[::-1]).save(root / f"{name}.png")
+    return path
+
+
+def png_of(mask: list[list[int]] | np.ndarray, mode: str = "L") -> str:
+    file = BytesIO()
+    Image.fromarray(np.array(mask, dtype=np.uint8)).convert(mode).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def only(source: LabelmeSource) -> PanopticSegmentation:
+    assert len(source.images) == 1
+    return source.segmentation(source.images[0])
+
+
+def test_later_shapes_lie_on_top_and_annotations_are_whole(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 4, 2), box("cat", 2, 1, 6, 3), box("dog", 5, 0, 6, 4)])
+    source = LabelmeSource(tmp_path)
+    assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories] == [
+        (1, "cat", True),
+        (2, "dog", True),
+    ]
+    assert source.images == (SourceImage("a", "a.png", SIZE_HW),)
+    got = only(source)
+    expected = [[1, 1, 1, 1, 0, 3], [1, 1, 2, 2, 2, 3], [0, 0, 2, 2, 2, 3], [0, 0, 0, 0, 0, 3]]
+    np.testing.assert_array_equal(got.segment_ids, expected)
+    assert got.segments == (Segment(1, 2, True, 6), Segment(2, 1, True, 6), Segment(3, 2, True, 4))
+    whole = source.annotations(source.images[0])
+    assert [(a["category_id"], a["area"], a["bbox"]) for a in whole] == [
+        (2, 8, [0, 0, 4, 2]),
+        (1, 8, [2, 1, 4, 2]),
+        (2, 4, [5, 0, 1, 4]),
+    ]
+    assert rle_to_mask(whole[1]["segmentation"])[1:3, 2:6].all()
+    assert {a["image_id"] for a in whole} == {"a"}
+    assert {a["iscrowd"] for a in whole} == {0}
+
+
+def test_a_hidden_object_is_in_the_annotations_alone(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 2, 2), box("cat", 0, 0, 3, 3)])
+    source = LabelmeSource(tmp_path)
+    assert only(source).segments == (Segment(2, 1, True, 9),)
+    assert [a["area"] for a in source.annotations(source.images[0])] == [4, 9]
+
+
+def test_groups_join_shapes_of_one_label(tmp_path: Path) -> None:
+    store(
+        tmp_path,
+        [
+            box("dog", 0, 0, 1, 1, group_id=7),
+            box("cat", 1, 0, 2, 1, group_id=7),
+            box("dog", 2, 0, 4, 1, group_id=7),
+            box("dog", 4, 0, 5, 1, group_id=0),
+            box("dog", 5, 0, 6, 1, group_id=None),
+        ],
+    )
+    source = LabelmeSource(tmp_path)
+    np.testing.assert_array_equal(only(source).segment_ids[0], [1, 2, 1, 1, 3, 4])
+    assert [a["area"] for a in source.annotations(source.images[0])] == [3, 1, 1, 1]
+
+
+def test_stuff_ignored_labels_and_crowds(tmp_path: Path) -> None:
+    shapes = [
+        box("sky", 0, 0, 2, 1),
+        box("dog", 1, 0, 4, 1, flags={"iscrowd": True, "old": False}),
+        box("dirt", 2, 0, 3, 1),
+        box("sky", 5, 0, 6, 1, group_id=3),
+    ]
+    store(tmp_path, shapes)
+    source = LabelmeSource(tmp_path, stuff=["sky", "water"], ignore=["dirt"])
+    assert [(c.name, c.isthing) for c in source.categories.categories] == [
+        ("dog", True),
+        ("sky", False),
+        ("water", False),
+    ]
+    got = only(source)
+    # The ignored shape lies on the dog: void. The two shapes of sky are one segment, and lie under and beside it.
+    np.testing.assert_array_equal(got.segment_ids[0], [1, 2, 0, 2, 0, 1])
+    assert got.segments == (Segment(1, 2, False, 2), Segment(2, 1, True, 2, iscrowd=True))
+    assert [(a["area"], a["iscrowd"]) for a in source.annotations(source.images[0])] == [(3, 1)]
+    named = LabelmeSource(tmp_path, things=["dog", "zebra"], stuff=["sky"], ignore=["dirt"])
+    assert [c.name for c in named.categories.categories] == ["dog", "sky", "zebra"]
+    with pytest.raises(DatasetError, match=r"a\.json, shape 2: expected a label among 'dog', 'sky', got 'dirt'; name"):
+        LabelmeSource(tmp_path, things=["dog"], stuff=["sky"])
+
+
+@pytest.mark.parametrize("shape_type", ["polygon", None, "absent"])
+def test_polygons_are_rasterised_as_cocos(tmp_path: Path, shape_type: str | None) -> None:
+    points = [[0.3, 0.2], [5.6, 1.1], [7.5, 3.9], [1.2, 3.4]]  # one of them outside
+    entry = {"label": "dog", "points": points, "shape_type": shape_type}
+    store(tmp_path, [{key: value for key, value in entry.items() if value != "absent"}])
+    expected = coco_mask.decode(coco_mask.frPyObjects([np.ravel(points).tolist()], *SIZE_HW))[..., 0]
+    assert 0 < expected.sum() < expected.size
+    np.testing.assert_array_equal(only(LabelmeSource(tmp_path)).segment_ids, expected)
+
+
+def test_circles_rectangles_and_masks(tmp_path: Path) -> None:
+    def drawn(entry: dict) -> list[list[int]]:
+        store(tmp_path, [{"label": "dog", **entry}])
+        return only(LabelmeSource(tmp_path)).segment_ids.tolist()
+
+    # Centres within 1.5 of (2, 2): those whose distances in x and y are 0.5 or 1.5, but not both 1.5 (2.1 away);
+    # 0.5 and 1.5 are 1.58 away. Of radius 1.6 they are in.
+    ring = [[0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0]]
+    assert drawn({"shape_type": "circle", "points": [[2, 2], [3.6, 2]]}) == ring
+    core = [[0] * 6, [0, 1, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0] * 6]
+    assert drawn({"shape_type": "circle", "points": [[2, 2], [2, 3.5]]}) == core
+    # Half outside on the left, and far larger than the image.
+    assert drawn({"shape_type": "circle", "points": [[-1, 2], [0.6, 2]]})[1] == [1, 0, 0, 0, 0, 0]
+    assert drawn({"shape_type": "circle", "points": [[3, 2], [9e5, 2]]}) == [[1] * 6] * 4
+    assert drawn({"shape_type": "circle", "points": [[90, 90], [91, 90]]}) == [[0] * 6] * 4
+    # Corners in any order; four of them.
+    assert drawn({"shape_type": "rectangle", "points": [[3, 3], [1, 1]]}) == core
+    for kind in ("rectangle", "oriented_rectangle", "rotation"):
+        assert drawn({"shape_type": kind, "points": [[1, 1], [3, 1], [3, 3], [1, 3]]}) == core
+    # A mask's corners are pixels, both inside: 3 x 2 pixels.
+    mask = [[1, 0, 1], [0, 1, 0]]
+    expected = [[0] * 6, [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0], [0] * 6]
+    for mode, one in (("L", 1), ("1", 255), ("P", 255)):
+        content = png_of(np.array(mask) * one, mode)
+        assert drawn({"shape_type": "mask", "points": [[2.0, 1.0], [4.0, 2.0]], "mask": content}) == expected
+    # What lies outside is cut off.
+    for corner, seen in (((-1, -1), [[1, 0], [0, 0]]), ((5, 3), [[0, 0], [0, 1]])):
+        entry = {"points": [[*corner], [corner[0] + 2, corner[1] + 1]], "mask": png_of(mask), "shape_type": "mask"}
+        got = np.array(drawn(entry))
+        assert (got[:2, :2] if corner[0] < 0 else got[2:, 4:]).tolist() == seen
+        assert got.sum() == 1
+    assert not np.any(drawn({"points": [[50, 50], [52, 51]], "mask": png_of(mask), "shape_type": "mask"}))
+
+
+def test_what_has_no_area_is_skipped_and_told(tmp_path: Path) -> None:
+    kinds = {"point": [[1, 1]], "line": [[0, 0], [1, 1]], "linestrip": [[0, 0], [1, 1], [2, 0]], "points": [[1, 1]]}
+    marks = [{"label": f"the {kind}", "points": points, "shape_type": kind} for kind, points in kinds.items()]
+    path = store(tmp_path, [box("dog", 0, 0, 1, 1), *marks])
+    Image.new("L", (2, 2)).save(tmp_path / "undrawn.jpg")
+    source = LabelmeSource(tmp_path)
+    assert source.skipped == (
+        f"{path}, shape 1: a point has no area, 'the point' is not read",
+        f"{path}, shape 2: a line has no area, 'the line' is not read",
+        f"{path}, shape 3: a linestrip has no area, 'the linestrip' is not read",
+        f"{path}, shape 4: a points has no area, 'the points' is not read",
+        f"{tmp_path}: 1 pictures have no JSON: 'undrawn.jpg'",
+    )
+    assert [c.name for c in source.categories.categories] == ["dog"]
+
+
+def test_pictures_are_found_as_labelme_finds_them(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1)], "pictures/a", imageHeight="absent", imageWidth=None)
+    json_path = tmp_path / "drawn/b.json"
+    json_path.parent.mkdir()
+    for image_path in ("../pictures/a.png", "..\\pictures\\a.png", "./../drawn/../pictures/a.png"):
+        content = json.loads((tmp_path / "pictures/a.json").read_text())
+        json_path.write_text(json.dumps({**content, "imagePath": image_path, "imageData": "A" * 1000000}))
+        with pytest.raises(
+            DatasetError, match=r"got drawn/b\.json and pictures/a\.json of pictures/a\.png; remove one"
+        ):
+            LabelmeSource(tmp_path)
+    (tmp_path / "pictures/a.json").rename(tmp_path / "pictures/.a.json")
+    source = LabelmeSource(tmp_path)
+    assert source.images == (SourceImage("drawn/b", "pictures/a.png", SIZE_HW),)
+    assert source.picture(source.images[0]).shape == (*SIZE_HW, 3)
+
+
+def test_names_that_climb_out_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    Image.new("L", SIZE_HW[::-1]).save(tmp_path / "a.png")
+    for name in ("../a.png", "..\\a.png", str(tmp_path / "a.png"), "x/../../a.png", "C:\\a.png", "", ".", "a\0.png"):
+        store(root, [box("dog", 0, 0, 1, 1)], imagePath=name)
+        with pytest.raises(DatasetError, match=r"a\.json: expected `imagePath` to be a path inside its folder"):
+            LabelmeSource(root)
+
+
+def test_links_in_circles_are_survived(tmp_path: Path) -> None:
+    path = store(tmp_path, [box("dog", 0, 0, 1, 1)])
+    (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
+    assert len(LabelmeSource(tmp_path).images) == 1
+    path.unlink()
+    path.symlink_to(path.name)
+    with pytest.raises(DatasetError, match=r"a\.json: "):
+        LabelmeSource(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"label": ""}, "expected `label` to be a name, got ''"),
+        ({"label": "\ud800"}, "expected `label` to be a name"),
+        ({"label": None}, "expected `label` to be a string, got None"),
+        ({"shape_type": "bezier2"}, "expected a shape_type among polygon, .*, got 'bezier2'; draw it as a polygon"),
+        ({"shape_type": ["polygon"]}, "expected a shape_type among"),
+        ({"points": [[0, 0]]}, "expected 2 to 4 points of a rectangle, got 1"),
+        ({"shape_type": "polygon"}, "expected 3 or more points of a polygon, got 2"),
+        ({"shape_type": "circle", "points": [[0, 0]] * 3}, "expected 2 points of a circle, got 3"),
+        ({"points": [[0, 0], [1]]}, r"expected every point to be \[x, y\] in pixels, at most 1e\+06, got \[1\]"),
+        ({"points": [[0, 0], [1, "2"]]}, "expected every point"),
+        ({"points": [[0, 0], [1, float("nan")]]}, "expected every point"),
+        ({"points": [[0, 0], [1, 10**400]]}, "expected every point"),
+        ({"points": [[0, 0], [1, 2e6]]}, "expected every point"),
+        ({"points": [[-1e6, -1e6], [9e5, 9e5]]}, r"expected an outline of at most 4e\+06 pixels, got a longer"),
+        ({"points": "many"}, "expected `points` to be a list"),
+        ({"group_id": 1.5}, "expected `group_id` to be an integer or null, got 1.5"),
+        ({"group_id": [1]}, "expected `group_id`"),
+        ({"flags": {"iscrowd": 2}}, "expected `iscrowd` to be 0 or 1"),
+        ({"shape_type": "mask"}, "expected `mask` to be a string, got none"),
+    ],
+)
+def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1), {**box("dog", 0, 0, 1, 1), **entry}])
+    with pytest.raises(DatasetError, match=rf"a\.json, shape 1: {message}"):
+        LabelmeSource(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ("?", "the mask is no PNG in base64"),
+        ("AAAA", "the mask is no PNG in base64"),
+        (png_of([[1, 1], [1, 1]])[:60], "the mask is no PNG in base64"),
+        (png_of([[1, 1]]), r"expected a mask of 2 x 2 pixels .*, got 2 x 1 of mode L"),
+        (
+            png_of([[1, 1], [1, 1]], "RGB"),
+            r"expected a mask of .* in one channel, got 2 x 2 of mode RGB; draw the mask again",
+        ),
+    ],
+)
+def test_damaged_masks_are_placed(tmp_path: Path, mask: str, message: str) -> None:
+    store(tmp_path, [{"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": mask}])
+    source = LabelmeSource(tmp_path)
+    for read in (source.segmentation, source.annotations):
+        with pytest.raises(DatasetError, match=rf"a\.json, shape 0: {message}"):
+            read(source.images[0])
+
+
+def test_files_that_are_no_labelme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DatasetError, match="nowhere: no such folder"):
+        LabelmeSource(tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="expected labelme's JSON files, found none"):
+        LabelmeSource(tmp_path)
+    path = store(tmp_path, [])
+    with pytest.raises(DatasetError, match="expected at least one category, got none"):
+        LabelmeSource(tmp_path)
+    assert LabelmeSource(tmp_path, things=["dog"]).images[0].image_id == "a"
+    for content, message in (
+        ("", "expected JSON, got 0 bytes"),
+        ("[" * 100000, "expected JSON, got 100000 bytes"),
+        ('{"a":' * 100000, "expected JSON, got 500000 bytes"),
+        ("[]", "expected labelme's object with `shapes`, got a list"),
+        ('{"images": []}', "expected labelme's object with `shapes`, got one with 'images'; move other files"),
+        ('{"shapes": {}}', "expected `shapes` to be a list"),
+        ('{"shapes": null}', "expected `shapes` to be a list"),
+        ('{"shapes": []}', "expected `imagePath` to be a string, got none"),
+    ):
+        path.write_text(content)
+        with pytest.raises(DatasetError, match=rf"a\.json: {message}"):
+            LabelmeSource(tmp_path)
+    path.write_text('{"shapes": [1]}')
+    with pytest.raises(DatasetError, match=r"a\.json, shape 0: expected an object, got 1"):
+        LabelmeSource(tmp_path)
+    store(tmp_path, [], imageWidth=7)
+    with pytest.raises(DatasetError, match=r"a\.json: expected `imageWidth` to be 6 pixels, as of a\.png, got 7"):
+        LabelmeSource(tmp_path)
+    (tmp_path / "a.png").unlink()
+    with pytest.raises(DatasetError, match=r"a\.png: the image is missing"):
+        LabelmeSource(tmp_path)
+    monkeypatch.setattr("segkit.formats.labelme.files.MAX_BYTES", 10)
+    with pytest.raises(
+        DatasetError, match=r"a\.json: expected at most 0 MiB of JSON, got 0; save it without imageData"
+    ):
+        LabelmeSource(tmp_path)
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32), junk=st.sampled_from(JUNK))
+def test_any_junk_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, seed: int, junk: object) -> None:
+    root = tmp_path_factory.mktemp("junk")
+    mask = {"label": "cat", "points": [[0, 0], [1, 0]], "shape_type": "mask", "mask": png_of([[1, 1]])}
+    path = store(root, [box("dog", 0, 0, 1, 1, group_id=1, flags={"iscrowd": 1}), mask])
+    path.write_text(json.dumps(spoil(json.loads(path.read_text()), Random(seed).randrange, junk)))
+    with contextlib.suppress(DatasetError):
+        source = LabelmeSource(root)
+        source.segmentation(source.images[0])
+        source.annotations(source.images[0])
+
+
+def test_options_that_contradict_each_other(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1)])
+    for options, message in (
+        ({"things": "dog"}, "expected things to be a list of labels, got 'dog'"),
+        ({"ignore": [1]}, "expected ignore to be a list of labels"),
+        ({"things": ["dog"], "stuff": ["dog"]}, "got 'dog' in two"),
+        ({"stuff": ["dog"], "ignore": ["dog"]}, "got 'dog' in two"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            LabelmeSource(tmp_path, **options)
+
+
+def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
+    dog = [box("dog", 0, 0, 1, 1)]
+    for name in ("a", "cut", "deep", "far", "gone", "kind", "mad", "size", "torn", "z/last"):
+        store(tmp_path, dog, name)
+    (tmp_path / "cut.json").write_text('{"shapes": [')
+    (tmp_path / "deep.json").write_text("[" * 100000)
+    store(tmp_path, dog, "far", imagePath="../../far.png")
+    (tmp_path / "gone.png").unlink()
+    (tmp_path / "kind.json").write_text('{"images": []}')
+    store(tmp_path, [*dog, box("dog", 0, 0, 1, float("inf"))], "mad")
+    store(tmp_path, dog, "second", imagePath="a.png")
+    store(tmp_path, dog, "size", imageHeight=5)
+    (tmp_path / "torn.png").write_bytes(b"torn")
+    strange = [box(label, 0, 0, 1, 1) for label in ("cow", "dog", "ant", "cow", "sky")]
+    store(tmp_path, strange, "unknown")
+    told: list[tuple[str, str]] = []
+
+    def tell(code: str, error: DatasetError) -> None:
+        told.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
+
+    source = LabelmeSource(tmp_path, things=["dog"], ignore=["sky"], tell=tell)
+    assert told == [
+        ("json-unreadable", "cut.json"),
+        ("json-unreadable", "deep.json"),
+        ("name-outside", "far.json"),
+        ("json-kind", "kind.json"),
+        ("annotation-unreadable", "mad.json, shape 1"),
+        ("annotation-twice", "second.json"),
+        ("image-missing", "gone.png"),
+        ("size-differs", "size.json"),
+        ("image-unreadable", "torn.png"),
+        ("category-unknown", "unknown.json, shape 0"),
+        ("category-unknown", "unknown.json, shape 2"),
+    ]
+    assert [image.image_id for image in source.images] == ["a", "z/last"]
+    for image in source.images:
+        assert source.segmentation(image).segments == (Segment(1, 1, True, 1),)
+        assert source.picture(image).shape == (*SIZE_HW, 3)
+    # The pictures of JSONs that could not be read are not called bare.
+    assert source.skipped == ()
+    first, told = told, []
+    LabelmeSource(tmp_path, things=["dog"], ignore=["sky"], tell=tell)
+    assert told == first
+
+
+def test_labels_of_images_that_are_left_out_are_categories(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1)])
+    store(tmp_path, [box("cat", 0, 0, 1, 1)], "b", imageWidth=9)
+    source = LabelmeSource(tmp_path, tell=lambda code, error: None)
+    assert [(c.category_id, c.name) for c in source.categories.categories] == [(1, "cat"), (2, "dog")]
+    assert [image.image_id for image in source.images] == ["a"]
+
+
+def test_masks_whose_base64_has_lines_are_read(tmp_path: Path) -> None:
+    # base64.encodebytes, which labelme's own helper used to call, breaks a line after 76 characters.
+    mask = np.eye(4, 6, dtype=np.uint8)
+    broken = base64.encodebytes(base64.b64decode(png_of(mask))).decode()
+    assert "\n" in broken.strip()
+    store(tmp_path, [{"label": "dog", "points": [[0, 0], [5, 3]], "shape_type": "mask", "mask": broken}])
+    np.testing.assert_array_equal(only(LabelmeSource(tmp_path)).segment_ids, mask)
+
+
+def test_files_of_version_3(tmp_path: Path) -> None:
+    # No shape_type, no group_id, no flags, no size of the image; colours in their place.
+    shape = {"label": "dog", "line_color": None, "fill_color": None, "points": [[0, 0], [2, 0], [2, 2], [0, 2]]}
+    content = {
+        "version": "3.0.0",
+        "flags": {},
+        "shapes": [shape],
+        "lineColor": [0, 255, 0, 128],
+        "fillColor": [255, 0, 0, 128],
+        "imagePath": "a.png",
+        "imageData": "AAAA",
+    }
+    store(tmp_path, []).write_text(json.dumps(content))
+    assert only(LabelmeSource(tmp_path)).segments == (Segment(1, 1, True, 4),)
+
+
+def test_links_to_nothing_and_pipes_are_told(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1)])
+    (tmp_path / "loop.json").symlink_to("loop.json")
+    places = ["loop.json"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.json")
+        places.append("pipe.json")
+    told: list[tuple[str, str]] = []
+    source = LabelmeSource(tmp_path, tell=lambda code, error: told.append((code, str(error).split(": ")[0])))
+    assert told == [("json-unreadable", str(tmp_path / name)) for name in places]
+    assert [image.image_id for image in source.images] == ["a"]
+
+
+def test_all_faults_of_a_file_are_told(tmp_path: Path) -> None:
+    """Of shape 3 the mask alone is damaged: it is looked at because the image is left out."""
+    mask = {"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": "?"}
+    store(tmp_path, [box("dog", 0, 0, 1, 1), 7, box("", 0, 0, 1, 1), mask], imagePath="../a.png")
+    store(tmp_path, [box("dog", 0, 0, 1, 1)], "b")
+    told: list[tuple[str, str]] = []
+    source = LabelmeSource(tmp_path, tell=lambda code, error: told.append((code, Path(error.where).name)))
+    assert told == [
+        ("annotation-unreadable", "a.json, shape 1"),
+        ("annotation-unreadable", "a.json, shape 2"),
+        ("annotation-unreadable", "a.json, shape 3"),
+        ("name-outside", "a.json"),
+    ]
+    assert [image.image_id for image in source.images] == ["b"]
+
+
+def test_options_of_another_type(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1)])
+    for key in ("things", "stuff", "ignore"):
+        for value in (3, "dog", [3], 0):
+            with pytest.raises(
+                ConfigError, match=f"expected {key} to be a list of labels, got {value!r}".replace("[", r"\[")
+            ):
+                LabelmeSource(tmp_path, **{key: value})

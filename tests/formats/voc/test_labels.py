@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from segkit.formats.voc.reader import labels as voc_labels
+
+
+def test_color_map_has_the_known_values() -> None:
+    # VOClabelcolormap.m's table, as the development kit prints it.
+    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 8: (64, 0, 0)}
+    known |= {15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    colors = voc_labels.color_map()
+    assert {label: tuple(colors[label].tolist()) for label in known} == known
+    assert colors.dtype == np.uint8
+    assert len({tuple(color) for color in colors.tolist()}) == 256
+
+
+def test_classes_are_detectron2s() -> None:
+    pascal_voc = pytest.importorskip("detectron2.data.datasets.pascal_voc", reason="Detectron2 is not installed")
+    assert voc_labels.NAMES == pascal_voc.CLASS_NAMES

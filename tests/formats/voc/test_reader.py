@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segkit.formats import png
+from segkit.formats.base import SourceImage
+from segkit.formats.voc.reader import VOCSource
+from segkit.structures import PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
+from tests.helpers.voc_tree import (
+    CLASS_LABELS,
+    IDS,
+    OBJECT_LABELS,
+    SEGMENTS,
+    add_image,
+    store_labels,
+    store_picture,
+    store_set,
+)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "VOC2012"
+    add_image(made, "2007_000032")
+    add_image(made, "2007_000039", [[15, 15]], [[1, 1]])
+    store_set(made, "2007_000032\n2007_000039\n")
+    return made
+
+
+def _one(root: Path) -> PanopticSegmentation:
+    source = VOCSource(root)
+    return source.segmentation(source.images[0])
+
+
+def test_read(root: Path) -> None:
+    source = VOCSource(root)
+    assert source.images == (
+        SourceImage("2007_000032", "2007_000032.jpg", (3, 5)),
+        SourceImage("2007_000039", "2007_000039.jpg", (1, 2)),
+    )
+    assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories][::15] == [
+        (0, "background", False),
+        (15, "person", True),
+    ]
+    assert len(source.categories) == 21
+    assert source.categories[15].color == (192, 128, 128)
+    got = source.segmentation(source.images[0])
+    assert got.segment_ids.tolist() == IDS
+    assert got.segment_ids.dtype == np.int32
+    assert got.segments == SEGMENTS
+    assert source.segmentation(source.images[1]).segments == (Segment(1, 15, True, 2),)  # no background, no segment
+    assert source.picture(source.images[0]).shape == (3, 5, 3)
+    assert [(a["category_id"], a["bbox"], a["area"]) for a in source.annotations(source.images[0])] == [
+        (15, [4, 1, 1, 2], 2),
+        (8, [2, 1, 1, 1], 1),
+        (15, [0, 2, 1, 1], 1),
+    ]
+
+
+@pytest.mark.parametrize("blank_line", ["", "  \t"])
+def test_image_sets_may_have_blank_lines_other_line_ends_and_trailing_spaces(root: Path, blank_line: str) -> None:
+    store_set(root, f"\ufeff2007_000039  \r\n{blank_line}\r\n\r\n 2007_000032\t", "val")
+    assert [image.image_id for image in VOCSource(root, "val").images] == ["2007_000039", "2007_000032"]
+
+
+def test_pictures_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None:
+    add_image(root, "2007_000032")
+    add_image(root, "zurich/a.b")
+    store_picture(root / "JPEGImages/zurich/a.b.png", (3, 5))
+    (root / "JPEGImages/zurich/a.b.jpg").unlink()
+    store_set(root, "zurich/a.b")
+    assert VOCSource(root).images == (SourceImage("zurich/a.b", "zurich/a.b.png", (3, 5)),)
+
+
+def test_a_picture_that_exif_turns_is_measured_turned(root: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn: 2 high and 1 wide in the file
+    Image.new("RGB", (1, 2)).save(root / "JPEGImages/2007_000039.jpg", exif=exif)
+    source = VOCSource(root)
+    assert source.images[1].size_hw == (1, 2)
+    assert source.picture(source.images[1]).shape == (1, 2, 3)
+
+
+def test_a_greyscale_png_holds_the_same_labels(root: Path) -> None:
+    for folder, labels in (("SegmentationClass", CLASS_LABELS), ("SegmentationObject", OBJECT_LABELS)):
+        png.write(root / folder / "2007_000032.png", np.array(labels, dtype=np.uint8))
+    assert _one(root).segments == SEGMENTS
+
+
+def test_void_of_either_png_is_void(root: Path) -> None:
+    # labelme2voc writes void as class 255 of object 0; the third pixel is a void object of a class.
+    add_image(root, "2007_000032", [[255, 255, 8, 8, 0]], [[0, 5, 255, 5, 255]])
+    got = _one(root)
+    assert got.segment_ids.tolist() == [[0, 0, 0, 5, 0]]
+    assert got.segments == (Segment(5, 8, True, 1),)
+
+
+@pytest.mark.parametrize(
+    ("class_labels", "object_labels", "message"),
+    [
+        ([[8, 15]], [[1, 1]], r"expected one class of object 1, got 8 \(cat\) and 15 \(person\)"),
+        ([[8, 0]], [[2, 2]], r"expected one class of object 2, got 0 \(background\) and 8 \(cat\)"),
+        ([[0, 0]], [[254, 0]], r"expected one class of object 254, got 0 \(background\)"),
+        ([[15, 15]], [[0, 1]], r"an object for every pixel of a class, got none for 1 pixels of class 15 \(person\)"),
+        ([[21, 254]], [[1, 255]], r"expected class labels in 0\.\.20 or 255, got 21, 254; give the dataset's own"),
+    ],
+)
+def test_pngs_that_contradict_each_other(root: Path, class_labels: list, object_labels: list, message: str) -> None:
+    add_image(root, "2007_000032", class_labels, object_labels)
+    both = r"SegmentationClass.2007_000032\.png and .*SegmentationObject.2007_000032\.png: .*"
+    with pytest.raises(DatasetError, match=both + message):
+        _one(root)
+
+
+@pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationObject"])
+def test_sizes_that_differ(root: Path, folder: str) -> None:
+    store_labels(root / folder / "2007_000032.png", [[0, 0]])
+    both = r"SegmentationClass.2007_000032\.png and .*SegmentationObject.2007_000032\.png: .*"
+    with pytest.raises(
+        DatasetError, match=both + r"expected 3 x 5 .* as .*2007_000032\.jpg has, got (1 x 2 and 3 x 5|3 x 5 and 1 x 2)"
+    ):
+        VOCSource(root)
+
+
+def test_a_picture_of_another_size(root: Path) -> None:
+    store_picture(root / "JPEGImages/2007_000039.jpg", (2, 1))
+    with pytest.raises(DatasetError, match=r"expected 2 x 1 pixels .* as .*2007_000039\.jpg has, got 1 x 2 and 1 x 2"):
+        VOCSource(root)
+
+
+def test_a_png_that_changes_later(root: Path) -> None:
+    source = VOCSource(root)
+    store_labels(root / "SegmentationObject/2007_000032.png", [[0, 0]])
+    with pytest.raises(DatasetError, match=r"SegmentationObject.2007_000032\.png: expected 3 x 5 pixels"):
+        source.segmentation(source.images[0])
+
+
+def test_pngs_that_are_no_label_maps(root: Path) -> None:
+    path = root / "SegmentationObject/2007_000032.png"
+    png.write(path, np.array(OBJECT_LABELS, dtype=np.uint16) + np.uint16(256))
+    with pytest.raises(DatasetError, match=r"SegmentationObject.*expected labels in 0\.\.255, got 511"):
+        _one(root)
+    png.write(path, np.zeros((3, 5, 3), dtype=np.uint8))
+    with pytest.raises(
+        DatasetError, match="expected a greyscale or palette PNG whose values are labels, got 8-bit RGB"
+    ):
+        _one(root)
+    store_labels(path, OBJECT_LABELS)
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DatasetError, match=r"2007_000032\.png: the PNG cannot be decoded"):
+        _one(root)
+
+
+def test_a_decompression_bomb(root: Path) -> None:
+    # Headers that claim 100000 x 100000 pixels; the rest is the small file's.
+    header = (100_000).to_bytes(4, "big") * 2
+    for folder in ("SegmentationClass", "SegmentationObject"):
+        path = root / folder / "2007_000039.png"
+        content = path.read_bytes()
+        path.write_bytes(content[:16] + header + content[24:])
+    with pytest.raises(DatasetError, match="got 100000 x 100000 and 100000 x 100000"):
+        VOCSource(root)
+    (root / "JPEGImages/2007_000039.jpg").unlink()
+    content = (root / "SegmentationClass/2007_000039.png").read_bytes()
+    (root / "JPEGImages/2007_000039.png").write_bytes(content)
+    with pytest.raises(
+        DatasetError, match=r"JPEGImages.2007_000039\.png: expected an image, got none that can be opened"
+    ):
+        VOCSource(root)
+
+
+@pytest.mark.parametrize(
+    ("folder", "suffix"), [("JPEGImages", "jpg"), ("SegmentationClass", "png"), ("SegmentationObject", "png")]
+)
+def test_files_that_are_missing(root: Path, folder: str, suffix: str) -> None:
+    path = root / folder / f"2007_000039.{suffix}"
+    path.unlink()
+    remedy = r"add the files, or drop the ids from .*train\.txt"
+    message = rf"{folder}.2007_000039\.{suffix}: the .* is missing \(1 of 2 are\); {remedy}"
+    with pytest.raises(DatasetError, match=message):
+        VOCSource(root)
+    path.symlink_to(path)  # a loop
+    with pytest.raises(DatasetError, match=message):
+        VOCSource(root)
+
+
+@pytest.mark.parametrize("folder", ["JPEGImages", "SegmentationClass", "SegmentationObject"])
+def test_folders_that_are_missing(root: Path, folder: str) -> None:
+    os.rename(root / folder, root / "elsewhere")
+    remedy = "where there are no objects, say `objects: null`" if folder == "SegmentationObject" else "give the folder"
+    with pytest.raises(DatasetError, match=f"{folder}: no such folder; {remedy}"):
+        VOCSource(root)
+
+
+@pytest.mark.parametrize("image_id", ["../2007_000032", "/etc/passwd", "a/../../b", "..\\x", "C:x", "x\0"])
+def test_ids_that_climb_out(root: Path, image_id: str) -> None:
+    store_set(root, f"2007_000032\n{image_id}\n")
+    with pytest.raises(DatasetError, match=r"train\.txt: expected `image id` to be a path inside its folder"):
+        VOCSource(root)
+    with pytest.raises(DatasetError, match=r"Segmentation: expected `split` to be a path inside its folder"):
+        VOCSource(root, split=image_id)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"train\.txt: expected an image id a line, got none"),
+        (b" \r\n\n", r"train\.txt: expected an image id a line, got none"),
+        (b"2007_000032\n2007_000032 \n", r"train\.txt: expected distinct image ids, got '2007_000032' twice"),
+        (b"2007_000032.jpg\n", r"JPEGImages.2007_000032\.jpg\.jpg: the picture is missing \(1 of 1 are\)"),
+        (b"2007_000032  1\n", r"JPEGImages.*: the picture is missing \(1 of 1 are\)"),
+        (b"\xff\xfe\x80\n", r"JPEGImages.*: the picture is missing \(1 of 1 are\)"),
+        ("x" * 5000, r"JPEGImages.*: the picture is missing \(1 of 1 are\)"),
+    ],
+)
+def test_image_sets_that_are_none(root: Path, content: str | bytes, message: str) -> None:
+    store_set(root, content)
+    with pytest.raises(DatasetError, match=message):
+        VOCSource(root)
+
+
+def test_a_set_that_is_not_there(root: Path) -> None:
+    store_set(root, "x", "val")
+    with pytest.raises(DatasetError, match=r"2012\.txt: no such image set"):
+        VOCSource(root, 2012)
+    with pytest.raises(DatasetError, match=r"test\.txt: no such image set; the sets are train, val"):
+        VOCSource(root, "test")
+
+
+def test_classes_by_option_and_by_file(root: Path) -> None:
+    add_image(root, "2007_000032", [[0, 2]], [[0, 1]])
+    store_set(root, "2007_000032")
+    names = [(0, "background"), (1, "cell"), (2, "debris")]
+    source = VOCSource(root, classes=["cell", "debris"])
+    assert [(c.category_id, c.name) for c in source.categories.categories] == names
+    assert source.segmentation(source.images[0]).segments == (Segment(1, 2, True, 1), Segment(255, 0, False, 1))
+    (root / "class_names.txt").write_text("_background_\ncell\r\ndebris")  # labelme2voc ends the last line so
+    assert VOCSource(root).categories == source.categories
+    (root / "class_names.txt").write_text("cell\ndebris\n")
+    with pytest.raises(DatasetError, match=r"class_names\.txt: expected '_background_' in the first line, got 'cell'"):
+        VOCSource(root)
+    (root / "class_names.txt").write_text("")
+    with pytest.raises(DatasetError, match=r"class_names\.txt: expected '_background_' in the first line, got ''"):
+        VOCSource(root)
+    (root / "class_names.txt").unlink()
+    (root / "class_names.txt").symlink_to("moved.txt")
+    with pytest.raises(DatasetError, match=r"class_names\.txt: expected a file, found nothing"):
+        VOCSource(root)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([], "classes: expected 1 to 254 classes, got 0"),
+        ([str(i) for i in range(255)], "classes: expected 1 to 254 classes, got 255"),
+        (["cat", "cat"], "expected distinct names, and no background, got 'cat', 'cat'"),
+        (["background", "cat"], "and no background, got 'background', 'cat'; the background is label 0"),
+        ("cat", "expected a list of class names, each one line, got 'cat'"),
+        (["a\nb"], "each one line"),
+        ([" "], "each one line"),
+        ([7], "each one line"),
+        (7, "expected a list of class names"),
+    ],
+)
+def test_classes_that_are_none(root: Path, classes: object, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        VOCSource(root, classes=classes)
+
+
+def test_classes_alone_are_stuff(root: Path) -> None:
+    # As the set that the Semantic Boundaries Dataset extends: no SegmentationObject, another folder of classes.
+    os.rename(root / "SegmentationClass", root / "SegmentationClassAug")
+    (root / "SegmentationObject/2007_000039.png").unlink()
+    with pytest.raises(
+        DatasetError, match=r"2007_000039\.png: the PNG of objects is missing .*; where there are no objects, say"
+    ):
+        VOCSource(root, labels="SegmentationClassAug")
+    os.rename(root / "SegmentationObject", root / "elsewhere")
+    source = VOCSource(root, labels="SegmentationClassAug", objects=None)
+    assert not source.categories.things
+    assert source.categories.isthing_of.keys() == {*range(21)}
+    got = source.segmentation(source.images[0])
+    assert got.segment_ids.tolist() == [[255, 0, 0, 0, 255], [255, 0, 8, 0, 15], [15, 0, 0, 0, 15]]
+    assert got.segments == (Segment(8, 8, False, 1), Segment(15, 15, False, 3), Segment(255, 0, False, 3))
+    assert source.annotations(source.images[0]) == []
+    store_labels(root / "SegmentationClassAug/2007_000032.png", np.full((3, 5), 21))
+    with pytest.raises(DatasetError, match=r"SegmentationClassAug.2007_000032\.png: expected class labels in 0\.\.20"):
+        source.segmentation(source.images[0])
+
+
+def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
+    for image_id in ("alone", "unmasked", "objectless", "small", "torn", "torn_png", "last"):
+        add_image(root, image_id)
+    (root / "JPEGImages/alone.jpg").unlink()
+    (root / "SegmentationClass/unmasked.png").unlink()
+    (root / "SegmentationObject/unmasked.png").unlink()
+    (root / "SegmentationObject/objectless.png").unlink()
+    store_labels(root / "SegmentationObject/small.png", [[0]])
+    (root / "JPEGImages/torn.jpg").write_bytes(b"torn")
+    (root / "SegmentationClass/torn_png.png").write_bytes(b"torn")
+    faulty = ["alone", "../out", "unmasked", "2007_000032", "objectless", "small", "torn", "torn_png", "nothing"]
+    store_set(root, "\n".join(["2007_000032", *faulty, "last"]))
+    told: list[tuple[str, str]] = []
+
+    def tell(code: str, error: DatasetError) -> None:
+        told.append((code, str(error).removeprefix(f"{root}/").split(": ")[0]))
+
+    source = VOCSource(root, tell=tell)
+    assert told == [
+        ("name-outside", "ImageSets/Segmentation/train.txt"),
+        ("image-id-twice", "ImageSets/Segmentation/train.txt"),
+        ("image-missing", "JPEGImages/alone.jpg"),
+        ("image-missing", "JPEGImages/nothing.jpg"),
+        ("png-missing", "SegmentationClass/unmasked.png"),
+        ("png-missing", "SegmentationClass/nothing.png"),
+        ("png-missing", "SegmentationObject/unmasked.png"),
+        ("png-missing", "SegmentationObject/objectless.png"),
+        ("png-missing", "SegmentationObject/nothing.png"),
+        ("size-differs", f"SegmentationClass/small.png and {root}/SegmentationObject/small.png"),
+        ("image-unreadable", "JPEGImages/torn.jpg"),
+        ("png-unreadable", "SegmentationClass/torn_png.png"),
+    ]
+    assert [image.image_id for image in source.images] == ["2007_000032", "last"]
+    for image in source.images:
+        assert source.segmentation(image).segments == SEGMENTS
+        assert source.picture(image).shape == (3, 5, 3)
+    first, told = told, []
+    VOCSource(root, tell=tell)
+    assert told == first
+
+
+def test_a_set_of_faults_alone_has_no_image(root: Path) -> None:
+    store_set(root, "nothing\nnone")
+    assert VOCSource(root, tell=lambda code, error: None).images == ()
+
+
+@pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
+def test_folders_that_climb_out(root: Path, folder: Any) -> None:
+    for key in ("labels", "objects"):
+        with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
+            VOCSource(root, **{key: folder})
+
+
+def test_folders_of_names_that_are_too_long(root: Path) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        VOCSource(root, labels="x" * 5000)
+    with pytest.raises(DatasetError, match="no such folder"):
+        VOCSource(root / ("x" * 5000))

@@ -1,0 +1,343 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from segkit.curation.convert import convert
+from segkit.formats.base import Source, SourceImage
+from segkit.formats.coco.two_channel import TwoChannelSource, TwoChannelWriter
+from segkit.formats.label_images.instance_reader import InstanceMapSource
+from segkit.formats.label_images.instance_writer import InstanceMapWriter
+from segkit.formats.voc.labels import NAMES, color_map
+from segkit.formats.voc.reader import VOCSource
+from segkit.formats.voc.writer import VOCWriter
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
+from segkit.utils.errors import DatasetError
+from tests.helpers.coco_samples import CATEGORIES, files_below
+from tests.helpers.voc_tree import (
+    CLASS_LABELS,
+    IDS,
+    OBJECT_LABELS,
+    SEGMENTS,
+    VOC_CATEGORIES,
+    add_image,
+    store_picture,
+    store_set,
+)
+
+
+def _image(segment_ids: np.ndarray, name: str = "x.jpg") -> SourceImage:
+    return SourceImage(1, name, segment_ids.shape)
+
+
+def _written(root: Path, segmentation: PanopticSegmentation, categories: CategorySet, **options: int) -> list[str]:
+    with VOCWriter(root, categories, **options) as writer:
+        return writer.add(_image(segmentation.segment_ids), segmentation)
+
+
+def _pixels(path: Path) -> list:
+    return np.asarray(Image.open(path)).tolist()
+
+
+def test_write(tmp_path: Path) -> None:
+    segmentation = PanopticSegmentation(np.array(IDS, dtype=np.int32), SEGMENTS)
+    with VOCWriter(tmp_path, VOC_CATEGORIES, split="val") as writer:
+        for name in ("b.jpg", "aachen/a.b.png"):
+            assert writer.add(_image(segmentation.segment_ids, name), segmentation) == []
+    for name in ("b", "aachen/a.b"):
+        assert _pixels(tmp_path / f"SegmentationClass/{name}.png") == CLASS_LABELS
+        assert _pixels(tmp_path / f"SegmentationObject/{name}.png") == OBJECT_LABELS
+        for folder in ("SegmentationClass", "SegmentationObject"):
+            image = Image.open(tmp_path / folder / f"{name}.png")
+            assert image.mode == "P"
+            assert image.getpalette() == color_map().ravel().tolist()
+    assert (tmp_path / "ImageSets/Segmentation/val.txt").read_bytes() == b"b\naachen/a.b\n"
+    assert (tmp_path / "class_names.txt").read_text().split() == ["_background_", *NAMES]
+
+
+def test_other_ids_are_numbered_and_categories_too(tmp_path: Path) -> None:
+    ids = np.array([[300, 20, 0, 7]], dtype=np.int32)
+    segments = (Segment(300, 3, True, 1), Segment(20, 1, True, 1), Segment(7, 3, True, 1))
+    assert _written(tmp_path, PanopticSegmentation(ids, segments), CATEGORIES) == []
+    # person (1) and cat (3) are the first two things: labels 1 and 2.
+    assert _pixels(tmp_path / "SegmentationClass/x.png") == [[2, 1, 255, 2]]
+    assert _pixels(tmp_path / "SegmentationObject/x.png") == [[1, 2, 255, 3]]
+    assert (tmp_path / "class_names.txt").read_text() == "_background_\nperson\ncat\n"
+
+
+def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
+    ids = np.array([[1, 2, 3, 4, 5, 0]], dtype=np.int32)
+    segments = (
+        Segment(1, 1, True, 1, score=0.5),
+        Segment(2, 3, True, 1, iscrowd=True),
+        Segment(3, 10, False, 1),
+        Segment(4, 0, False, 1),
+        Segment(5, 0, False, 1),
+        Segment(6, 3, True, 0),
+    )
+    categories = CategorySet([Category(0, "background", False, (0, 0, 0)), *CATEGORIES.categories])
+    assert _written(tmp_path, PanopticSegmentation(ids, segments), categories) == [
+        "segment 2: crowds cannot be held, its pixels are void",
+        "segment 3: sky is held as background, without a segment of its own",
+        "segment 5: background is held as background, without a segment of its own",
+        "segment 6: it has no pixel",
+        "scores cannot be held: 1 segments have one",
+    ]
+    assert _pixels(tmp_path / "SegmentationClass/x.png") == [[1, 255, 0, 0, 0, 255]]
+    assert _pixels(tmp_path / "SegmentationObject/x.png") == [[1, 255, 0, 0, 0, 255]]
+
+
+def test_the_largest_254_objects_are_kept(tmp_path: Path) -> None:
+    # 256 objects; number 5 and number 256 have one pixel, the others two.
+    ids = np.repeat(np.arange(1, 257, dtype=np.int32), 2)[None]
+    ids[0, [9, 511]] = 0
+    segments = tuple(Segment(i, 1, True, 1 if i in (5, 256) else 2) for i in range(1, 257))
+    lost = _written(tmp_path, PanopticSegmentation(ids, segments), CATEGORIES)
+    assert lost == [f"segment {i}: an image has at most 254 objects, its pixels are void" for i in (5, 256)]
+    labels = np.array(_pixels(tmp_path / "SegmentationObject/x.png"))[0]
+    assert labels[[8, 9, 510, 511]].tolist() == [255] * 4
+    # 255 is the 254th of those that are left, so that the labels are numbered.
+    assert labels[[0, 7, 10, 509]].tolist() == [1, 4, 5, 254]
+
+
+def test_a_border_is_drawn_where_it_is_asked_for(tmp_path: Path) -> None:
+    ids = np.array([[9, 9, 9, 9, 9, 9, 9]] * 2 + [[9, 9, 9, 1, 1, 1, 1]] * 2 + [[2, 9, 9, 1, 1, 1, 1]], dtype=np.int32)
+    segments = (Segment(1, 15, True, 12), Segment(2, 15, True, 1), Segment(9, 0, False, 22))
+    lost = _written(tmp_path, PanopticSegmentation(ids, segments), VOC_CATEGORIES, border_px=1)
+    # Within one row and column of another label: rows 1 and 2 and columns 2 and 3 along object 1, and object 2's all.
+    assert _pixels(tmp_path / "SegmentationObject/x.png") == [
+        [0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 255, 255, 255, 255, 255],
+        [0, 0, 255, 255, 255, 255, 255],
+        [255, 255, 255, 255, 1, 1, 1],
+        [255, 255, 255, 255, 1, 1, 1],
+    ]
+    assert _pixels(tmp_path / "SegmentationClass/x.png")[4] == [255, 255, 255, 255, 15, 15, 15]
+    assert lost == ["segment 2: the border covers it"]
+
+
+@st.composite
+def _label_pairs(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Sound PNGs: every object has one class."""
+    shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=7))
+    objects = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 0, 1, 2, 3, 100, 254, 255])))
+    class_of = np.array(draw(st.lists(st.integers(1, 20), min_size=256, max_size=256)), dtype=np.uint8)
+    class_of[[0, 255]] = 0, 255
+    return class_of[objects], objects
+
+
+@settings(max_examples=60)
+@given(_label_pairs())
+def test_reading_and_writing_undo_each_other(
+    tmp_path_factory: pytest.TempPathFactory, labels: tuple[np.ndarray, np.ndarray]
+) -> None:
+    folder = tmp_path_factory.mktemp("voc")
+    add_image(folder / "a", "x", *labels)
+    store_set(folder / "a", "x")
+    source = VOCSource(folder / "a")
+    first = source.segmentation(source.images[0])
+    with VOCWriter(folder / "b", source.categories) as writer:
+        assert writer.add(source.images[0], first) == []
+    for name, values in zip(("SegmentationClass", "SegmentationObject"), labels, strict=True):
+        assert _pixels(folder / "b" / name / "x.png") == values.tolist()
+    store_picture(folder / "b/JPEGImages/x.jpg", labels[0].shape)
+    again = VOCSource(folder / "b")
+    assert again.categories == source.categories
+    second = again.segmentation(again.images[0])
+    np.testing.assert_array_equal(first.segment_ids, second.segment_ids)
+    assert first.segments == second.segments
+
+
+@settings(max_examples=60)
+@given(
+    hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 6)),
+    st.permutations([7, 300, 255, 70000, 2, 9]),
+    st.lists(st.sampled_from([1, 3, 0]), min_size=6, max_size=6),
+)
+def test_any_segmentation_of_things_comes_back(
+    tmp_path_factory: pytest.TempPathFactory, places: np.ndarray, segment_ids: list[int], category_ids: list[int]
+) -> None:
+    folder = tmp_path_factory.mktemp("voc")
+    ids = np.array([0, *segment_ids], dtype=np.int32)[places]
+    categories = CategorySet([Category(0, "background", False, (0, 0, 0)), *CATEGORIES.categories])
+    segments = tuple(
+        Segment(i, c, categories.isthing_of[c], int((ids == i).sum()))
+        for i, c in zip(segment_ids, category_ids, strict=True)
+        if (ids == i).any()
+    )
+    lost = _written(folder, PanopticSegmentation(ids, segments), categories)
+    stuff = [s.segment_id for s in segments if not s.isthing]
+    assert [line.split(":")[0] for line in lost] == [f"segment {i}" for i in stuff[1:]]
+    store_picture(folder / "JPEGImages/x.jpg", ids.shape)
+    source = VOCSource(folder)
+    got = source.segmentation(source.images[0])
+    masks = {((got.segment_ids == s.segment_id).tobytes(), source.categories[s.category_id].name) for s in got.segments}
+    expected = {((ids == s.segment_id).tobytes(), categories[s.category_id].name) for s in segments if s.isthing}
+    if stuff:
+        expected.add((np.isin(ids, stuff).tobytes(), "background"))
+    assert masks == expected
+    assert {s.area_px for s in got.segments} == {int((got.segment_ids == s.segment_id).sum()) for s in got.segments}
+
+
+def test_an_exception_leaves_the_index_as_it_was(tmp_path: Path) -> None:
+    segmentation = PanopticSegmentation(np.array(IDS, dtype=np.int32), SEGMENTS)
+    store_set(tmp_path, "before\n")
+
+    def interrupted() -> None:
+        with VOCWriter(tmp_path, VOC_CATEGORIES) as writer:
+            writer.add(_image(segmentation.segment_ids), segmentation)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert (tmp_path / "ImageSets/Segmentation/train.txt").read_text() == "before\n"
+    assert not (tmp_path / "class_names.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["../x.jpg", "/x.jpg", "a/../../x.jpg", "a\\..\\x.jpg", "", "a/"])
+def test_file_names_that_climb_out(tmp_path: Path, name: str) -> None:
+    segmentation = PanopticSegmentation(np.ones((1, 1), dtype=np.int32), (Segment(1, 1, True, 1),))
+    with pytest.raises(DatasetError, match="expected `file_name` to be a path inside"):
+        VOCWriter(tmp_path / "out", CATEGORIES).add(_image(segmentation.segment_ids, name), segmentation)
+    with pytest.raises(DatasetError, match="expected `file_name` to be a path inside"):
+        VOCWriter(tmp_path / "out", CATEGORIES).picture_path(_image(segmentation.segment_ids, name))
+    with pytest.raises(DatasetError, match="expected `split` to be a path inside"):
+        VOCWriter(tmp_path / "out", CATEGORIES, split=name)
+    assert files_below(tmp_path) == set()
+
+
+@pytest.mark.parametrize("name", ["a\nb.jpg", " a.jpg", "a .jpg", "a\rb.jpg", "\ud800.jpg"])
+def test_file_names_that_are_no_line(tmp_path: Path, name: str) -> None:
+    segmentation = PanopticSegmentation(np.ones((1, 1), dtype=np.int32), (Segment(1, 1, True, 1),))
+    with pytest.raises(DatasetError, match="image 1: expected a file_name that can be a line of an image set"):
+        VOCWriter(tmp_path, CATEGORIES).add(_image(segmentation.segment_ids, name), segmentation)
+    assert files_below(tmp_path) == set()
+
+
+def test_two_images_of_one_name(tmp_path: Path) -> None:
+    segmentation = PanopticSegmentation(np.ones((1, 1), dtype=np.int32), (Segment(1, 1, True, 1),))
+    writer = VOCWriter(tmp_path, CATEGORIES)
+    writer.add(_image(segmentation.segment_ids, "a/x.jpg"), segmentation)
+    for name in ("a/x.png", "a//x.jpg", "./a/x.jpg"):
+        with pytest.raises(DatasetError, match="an image named a/x was added before; rename"):
+            writer.add(_image(segmentation.segment_ids, name), segmentation)
+    writer.add(_image(segmentation.segment_ids, "x.jpg"), segmentation)
+
+
+def test_writing_into_labels_of_other_classes(tmp_path: Path) -> None:
+    segmentation = PanopticSegmentation(np.ones((1, 1), dtype=np.int32), (Segment(1, 1, True, 1),))
+    _written(tmp_path, segmentation, CATEGORIES)
+    assert VOCWriter(tmp_path, CATEGORIES, split="val").picture_path(_image(np.ones((1, 1)), "a/x.png")) == (
+        tmp_path / "JPEGImages/a/x.png"
+    )
+    with pytest.raises(DatasetError, match="the folder holds labels of other classes; write to another folder"):
+        VOCWriter(tmp_path, VOC_CATEGORIES)
+
+
+@pytest.mark.parametrize(
+    ("categories", "message"),
+    [
+        (CategorySet([Category(1, "sky", False, (0, 0, 0))]), "categories: expected 1 to 254 classes, got 0"),
+        (CategorySet([Category(i, str(i), True, (0, 0, 0)) for i in range(255)]), "1 to 254 classes, got 255"),
+        (CategorySet([Category(1, "background", True, (0, 0, 0))]), "and no background"),
+        (CategorySet([Category(1, "a\nb", True, (0, 0, 0))]), "each one line"),
+    ],
+)
+def test_categories_that_cannot_be_held(tmp_path: Path, categories: CategorySet, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        VOCWriter(tmp_path, categories)
+
+
+def test_misuse_writes_nothing(tmp_path: Path) -> None:
+    one = np.ones((1, 1), dtype=np.int32)
+    image = SourceImage(1, "x.jpg", (1, 1))
+    empty = PanopticSegmentation(np.zeros((0, 1), dtype=np.int32), ())
+    writer = VOCWriter(tmp_path, CATEGORIES)
+    for at, segmentation, message in (
+        (image, PanopticSegmentation(one, (Segment(1, 9, True, 1),)), r"category ids of the dataset, got \[9\]"),
+        (image, PanopticSegmentation(one, ()), "ids of segments only, got 1"),
+        (SourceImage(1, "x.jpg", (1, 2)), PanopticSegmentation(one, (Segment(1, 1, True, 1),)), "image's size"),
+        (SourceImage(1, "x.jpg", (0, 1)), empty, "must not be empty"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            writer.add(at, segmentation)
+    with pytest.raises(ValueError, match="border_px must be an integer of at least 0, got -1"):
+        VOCWriter(tmp_path, CATEGORIES, border_px=-1)
+    assert files_below(tmp_path) == set()
+
+
+def test_both_pngs_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    segmentation = PanopticSegmentation(np.ones((1, 1), dtype=np.int32), (Segment(1, 1, True, 1),))
+    writer, save, saved = VOCWriter(tmp_path, CATEGORIES), Image.Image.save, []
+
+    def full(image: Image.Image, path: Path, kind: str) -> None:
+        saved.append(path)
+        if len(saved) == 2:
+            raise OSError(28, "No space left on device")
+        save(image, path, kind)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        writer.add(_image(segmentation.segment_ids), segmentation)
+    assert files_below(tmp_path) == set()
+    monkeypatch.undo()
+    assert writer.add(_image(segmentation.segment_ids), segmentation) == []  # the name is free
+
+
+def test_a_border_wider_than_the_image(tmp_path: Path) -> None:
+    segmentation = PanopticSegmentation(
+        np.array([[1, 2, 2]], dtype=np.int32), (Segment(1, 1, True, 1), Segment(2, 1, True, 2))
+    )
+    lost = _written(tmp_path, segmentation, CATEGORIES, border_px=10**12)
+    assert lost == ["segment 1: the border covers it", "segment 2: the border covers it"]
+    assert _pixels(tmp_path / "SegmentationObject/x.png") == [[255, 255, 255]]
+
+
+def test_overlaps_are_told(tmp_path: Path) -> None:
+    """The second mask lies under the first in one pixel."""
+    truth = PanopticSegmentation(
+        np.array([[1, 1, 2]], dtype=np.int32), (Segment(1, 1, True, 2), Segment(2, 3, True, 1))
+    )
+    annotations = [{"segmentation": mask_to_rle(np.array([mask], bool))} for mask in ([1, 1, 0], [0, 1, 1])]
+    writer = VOCWriter(tmp_path, CATEGORIES)
+    told = writer.add(_image(truth.segment_ids), truth, annotations)
+    assert told == ["annotations: 1 pixels under other masks cannot be held"]
+    assert writer.add(_image(truth.segment_ids, "y.jpg"), truth, annotations[:1]) == []
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.ppm", "a", "a.bmp", "a.JPEG", "a.Jpg"])
+def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> None:
+    store_picture(tmp_path / "from.png", (1, 2))
+    (tmp_path / "in").mkdir()
+    with Image.open(tmp_path / "from.png") as picture:
+        picture.save(
+            tmp_path / "in" / name, {".gif": "GIF", ".ppm": "PPM", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG")
+        )
+    image, truth = (
+        SourceImage(1, name, (1, 2)),
+        PanopticSegmentation(np.ones((1, 2), np.int32), (Segment(1, 1, True, 2),)),
+    )
+
+    class OneImage(Source):
+        images, categories, pictures, root = (image,), CATEGORIES, tmp_path / "in", tmp_path
+
+        def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+            return truth
+
+    source = OneImage()
+    convert(source, VOCWriter(tmp_path / "voc", CATEGORIES), pictures=True)
+    convert(source, TwoChannelWriter(tmp_path / "two", CATEGORIES), pictures=True)
+    convert(source, InstanceMapWriter(tmp_path / "maps", CATEGORIES), pictures=True)
+    two = tmp_path / "two"
+    for again in (
+        VOCSource(tmp_path / "voc"),
+        TwoChannelSource(two / "masks", two / "images", two / "categories.json"),
+        InstanceMapSource(tmp_path / "maps"),
+    ):
+        np.testing.assert_array_equal(again.picture(again.images[0]), source.picture(image))

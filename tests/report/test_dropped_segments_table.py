@@ -1,0 +1,113 @@
+"""Why segments were dropped or shrunk, as tables: what is counted, what comes first, what is left out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from segkit.report.dropped_segments_table import costliest_rows, fates_tables, reason_rows, write_fates_page
+
+
+def fate(
+    reason: str, instance_id: int | None, score: float | None, area_px: int, kept_px: int = 0, **other: Any
+) -> Any:
+    return {
+        "reason": reason,
+        "isthing": instance_id is not None,
+        "category_id": 7,
+        "category": "[red]<b>dog",
+        "instance_id": instance_id,
+        "score": score,
+        "area_px": area_px,
+        "kept_px": kept_px,
+        "segment_id": 1 if kept_px else 0,
+        "taken_by": [],
+        "value": None,
+        "limit": None,
+        **other,
+    }
+
+
+def taker(name: str | None, pixels: int) -> dict[str, Any]:
+    return {"segment_id": 1, "category_id": 1, "category": name, "pixels": pixels}
+
+
+IMAGES = [
+    {
+        "image_id": 3,
+        "file_name": "3.jpg",
+        "fates": [
+            fate("score", 0, 0.25, 100, value=0.25, limit=0.5, taken_by=[taker("sky", 60), taker(None, 40)]),
+            fate("overlap", 2, 0.5, 90, 30, taken_by=[taker("cat", 20), taker("sky", 25), taker("cat", 15)]),
+            fate("overlap", None, None, 1000, 10),
+            fate("empty", 4, 0.9, 0),
+        ],
+    },
+    {"image_id": "b", "file_name": "b.jpg", "fates": [fate("area", None, None, 30, value=5, limit=8)]},
+    {"image_id": 9, "file_name": "9.jpg", "fates": [fate("overlap", 1, 1.0, 30), fate("score", 2, 0.0, 5000)]},
+]
+
+
+def test_reasons_are_counted_the_most_frequent_first() -> None:
+    """overlap: 2 shrunk, 60 + 990 pixels, 1 dropped, 30. score: 2 dropped, 100 + 5000."""
+    rows = reason_rows(IMAGES)
+    assert list(rows) == ["overlap", "score", "area", "empty"]
+    assert rows["overlap"] == {"dropped": 1, "shrunk": 2, "lost pixels": 1080}
+    assert rows["score"] == {"dropped": 2, "shrunk": 0, "lost pixels": 5100}
+    assert rows["empty"] == {"dropped": 1, "shrunk": 0, "lost pixels": 0}
+    assert reason_rows([]) == {}
+
+
+def test_the_costliest_come_first_without_stuff_that_is_still_there() -> None:
+    """Costs: 100 x 0.25 = 25; 60 x 0.5 = 30; area 30 x 1; 30 x 1; 5000 x 0. Equal ones in their order. The empty mask
+    lost nothing."""
+    rows = costliest_rows(IMAGES)
+    assert list(rows) == ["3, instance 2", "b, stuff 7", "9, instance 1", "3, instance 0", "9, instance 2"]
+    assert rows["3, instance 2"] == {
+        "class": "[red]<b>dog",
+        "score": "0.50",
+        "reason": "overlap",
+        "pixels": 90,
+        "lost": 60,
+        "to": "cat 35, sky 25",
+    }
+    assert rows["b, stuff 7"]["score"] == ""
+    assert rows["3, instance 0"]["reason"] == "score 0.25, limit 0.5"
+    assert rows["3, instance 0"]["to"] == "sky 60, nobody 40"
+    assert list(costliest_rows(IMAGES, 2)) == ["3, instance 2", "b, stuff 7"]
+
+
+def test_of_many_takers_the_first_are_named() -> None:
+    many = fate("overlap", 0, 1.0, 100, taken_by=[taker(name, 25 - i) for i, name in enumerate("abcd")])
+    assert costliest_rows([{"image_id": 1, "fates": [many]}])["1, instance 0"]["to"] == "a 25, b 24, c 23, ..."
+
+
+def text_of(images: Any) -> str:
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(fates_tables(images))
+    return captured.get()
+
+
+def test_the_terminal_shows_names_as_they_are() -> None:
+    text = text_of(IMAGES)
+    assert "[red]<b>dog" in text
+    assert "sky 60, nobody 40" in text
+    assert text_of([{"image_id": 1, "fates": []}]).strip() == "Every segment kept all of its pixels."
+    only_stuff = text_of([{"image_id": 1, "fates": [fate("overlap", None, None, 10, 5)]}])
+    assert "overlap" in only_stuff
+    assert "costliest" not in only_stuff
+
+
+def test_the_page_has_the_metrics_and_both_tables(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    write_fates_page(path, "fused", {"panoptic_seg": {"PQ": 41.25, "SQ": 1.0}}, json.loads(json.dumps(IMAGES)))
+    page = path.read_text()
+    for text in ("41.2", "[red]&lt;b&gt;dog", "sky 60, nobody 40", "lost pixels", "3, instance 2"):
+        assert text in page
+    assert "<b>" not in page
+    write_fates_page(path, "fused", {}, [])
+    assert "Every segment kept all of its pixels." in path.read_text()

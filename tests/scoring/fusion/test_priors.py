@@ -1,0 +1,38 @@
+"""Class-pair priors counted over files: as image by image, whatever the workers; and all problems at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.fusion.occlusion_priors import ClassPairPriors
+from segkit.scoring.fusion.priors import count_priors
+from segkit.utils.errors import DatasetError
+from tests.helpers.saved_heads import write
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    return write(tmp_path, 7)[1]
+
+
+def test_images_add_up(truth: Path) -> None:
+    read = coco_panoptic.read(truth)
+    priors = ClassPairPriors(read.categories)
+    for record in read.records:
+        png = truth.with_suffix("") / record.png_name
+        priors.update(coco_panoptic.read_segmentation(png, record.segments_info, read.categories))
+    assert priors.compute().wins
+    seen: list[tuple[int, int]] = []
+    assert count_priors(truth, progress=lambda *at: seen.append(at)) == priors.compute()
+    assert seen[-1] == (7, 7)
+    assert count_priors(truth, truth.with_suffix(""), workers=2) == priors.compute()
+
+
+def test_all_that_is_wrong_is_told(truth: Path) -> None:
+    for name in ("1.png", "4.png"):
+        (truth.with_suffix("") / name).write_bytes(b"no PNG")
+    with pytest.raises(DatasetError, match=r"2 problems: (?=.*1\.png)(?=.*4\.png)"):
+        count_priors(truth)

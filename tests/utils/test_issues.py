@@ -1,0 +1,66 @@
+"""Faults are told one by one, or end the work, as `tell` decides."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from segkit.formats.base import refuse
+from segkit.utils.errors import DatasetError
+from segkit.utils.issues import MAX_CHARACTERS, alone, attempt, missing, unused
+
+
+def fail(text: str) -> str:
+    raise DatasetError(text)
+
+
+def test_attempt() -> None:
+    told: list[tuple[str, str]] = []
+
+    def tell(code: str, error: DatasetError) -> None:
+        told.append((code, str(error)))
+
+    assert attempt(tell, "code", str.upper, "a") == "A"
+    assert attempt(tell, "code", fail, "b") is None
+    assert told == [("code", "b")]
+    with pytest.raises(DatasetError, match=r"^b$"):
+        attempt(refuse, "code", fail, "b")
+    with pytest.raises(ZeroDivisionError):  # what is no fault of the data is no finding
+        attempt(tell, "code", lambda: 1 // 0)
+
+
+def test_missing(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    (tmp_path / "folder").mkdir()
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    names = ["zero", "there", "folder", "loop", "x" * 5000]
+    told: list[str] = []
+    found = missing(
+        lambda code, error: told.append(f"{code} {error}"), "code", "map", [tmp_path / n for n in names], "fix"
+    )
+    assert found == {tmp_path / name for name in names if name != "there"}
+    ending = ": the map is missing (4 of 5 are); fix"
+    assert told[:3] == [f"code {tmp_path / name}{ending}" for name in ("zero", "folder", "loop")]
+    assert told[3] == f"code {str(tmp_path / names[4])[:MAX_CHARACTERS]}...{ending}"
+    with pytest.raises(DatasetError, match="zero: the map is missing"):
+        missing(refuse, "code", "map", [tmp_path / "zero"], "")
+    assert missing(refuse, "code", "map", [], "") == set()
+
+
+def test_files_without_partner(tmp_path: Path) -> None:
+    told: list[str] = []
+    found = {name: tmp_path / f"{name}.png" for name in ("a", "b", "c")}
+    alone(lambda code, error: told.append(f"{code} {error}"), "code", "no picture", found, {"b": 1}, "fix")
+    assert told == [f"code {tmp_path / name}.png: no picture (2 of 3 files); fix" for name in ("a", "c")]
+    alone(refuse, "code", "no picture", found, found, "fix")
+    with pytest.raises(DatasetError, match=r"a\.png: no picture \(3 of 3 files\)"):
+        alone(refuse, "code", "no picture", found, (), "fix")
+
+
+def test_unused_files_are_one_line() -> None:
+    assert unused("here", "files are left", [*"abcdefg"]) == (
+        "here: 7 files are left: 'a', 'b', 'c', 'd', 'e' and 2 more",
+    )
+    assert unused("here", "files are left", []) == ()

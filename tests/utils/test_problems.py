@@ -1,0 +1,64 @@
+"""What is wrong with a run's files is told at once, up to a limit."""
+
+import pytest
+
+from segkit.scoring.problems import DEFAULT_LIMIT, Problems
+from segkit.utils.errors import DatasetError
+
+
+def test_no_problem_passes():
+    problems = Problems()
+    with problems.guard():
+        pass
+    problems.check()
+    assert len(problems) == 0
+
+
+def test_one_problem_is_told_as_it_was_raised():
+    problems = Problems()
+    with problems.guard():
+        raise DatasetError("expected a, got b", where="x.png", remedy="write it again")
+    with pytest.raises(DatasetError) as caught:
+        problems.check()
+    assert str(caught.value) == "x.png: expected a, got b; write it again"
+
+
+def test_many_problems_are_numbered_in_their_order():
+    problems = Problems()
+    for name in "cab":
+        with problems.guard():
+            raise DatasetError("wrong", where=name)
+    assert len(problems) == 3
+    with pytest.raises(DatasetError, match=r"^3 problems: \[1\] c: wrong \[2\] a: wrong \[3\] b: wrong$"):
+        problems.check()
+
+
+def test_the_search_stops_at_the_limit():
+    problems = Problems(limit=2)
+    problems.add(DatasetError("first"))
+    with pytest.raises(DatasetError, match=r"^2 problems found, the search stopped here: \[1\] first \[2\] second$"):
+        problems.add(DatasetError("second"))
+    guarded = Problems(limit=1)
+    with pytest.raises(DatasetError, match=r"^1 problems found, .*: \[1\] first$"), guarded.guard():
+        raise DatasetError("first")
+
+
+def test_the_limit_is_there_by_default():
+    problems = Problems()
+    for _ in range(DEFAULT_LIMIT - 1):
+        problems.add(DatasetError("wrong"))
+    with pytest.raises(DatasetError, match=f"^{DEFAULT_LIMIT} problems found"):
+        problems.add(DatasetError("wrong"))
+
+
+def test_other_errors_pass_through():
+    problems = Problems()
+    with pytest.raises(ValueError, match="misuse"), problems.guard():
+        raise ValueError("misuse")
+    problems.check()
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_is_at_least_one(limit):
+    with pytest.raises(ValueError, match=f"limit must be at least 1, got {limit}"):
+        Problems(limit)

@@ -1,0 +1,116 @@
+"""Work in processes gives what `map` gives, in its order; shards part the work."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from segkit.utils.errors import SegkitError
+from segkit.utils.process_pool import Shard, ordered_map
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("number", [0, 1, 3, 40])
+def test_results_come_in_the_order_of_the_items(workers, number):
+    def work(item):
+        time.sleep(0.001 * (item * 7 % 4))  # later items may be done first
+        return item * item
+
+    assert list(ordered_map(work, range(number), workers)) == [item * item for item in range(number)]
+
+
+def test_processes_work_at_once():
+    meeting = multiprocessing.get_context("fork").Barrier(3, timeout=30)
+    # The first is done here, alone; of the others three must be under way at once.
+    assert len(list(ordered_map(lambda item: item and meeting.wait(), range(10), workers=3))) == 10
+
+
+def test_one_worker_is_this_process():
+    assert set(ordered_map(lambda _: os.getpid(), range(30))) == {os.getpid()}
+    assert len(set(ordered_map(lambda _: os.getpid(), range(300), workers=2))) > 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("fork", [True, False])
+def test_an_exception_is_raised_where_its_result_is_due(workers, fork, monkeypatch):
+    if not fork:
+        monkeypatch.setattr(sys, "platform", "darwin")
+    results = ordered_map(lambda item: 1 // (item - 2), range(100), workers)
+    assert [next(results), next(results)] == [-1, -1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert list(results) == []
+    assert multiprocessing.active_children() == []
+
+
+def test_processes_end_with_the_generator():
+    results = ordered_map(lambda item: item, range(1000), workers=3)
+    assert list(islice(results, 5)) == [0, 1, 2, 3, 4]
+    assert multiprocessing.active_children()
+    results.close()
+    assert multiprocessing.active_children() == []
+
+
+def test_a_killed_process_is_told():
+    with pytest.raises(SegkitError, match=r"a worker process was killed; .* fewer --workers"):
+        list(ordered_map(lambda item: item and os.kill(os.getpid(), signal.SIGKILL), range(30), workers=2))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, -2])
+def test_at_least_one_worker(workers):
+    with pytest.raises(ValueError, match=f"workers must be at least 1, got {workers}"):
+        list(ordered_map(abs, [1], workers))
+
+
+@given(st.integers(0, 30), st.integers(1, 8))
+def test_shards_part_the_items_evenly(number, parts):
+    items = list(range(number))
+    shards = [Shard(index, parts).of(items) for index in range(1, parts + 1)]
+    assert sorted(item for shard in shards for item in shard) == items
+    lengths = [len(shard) for shard in shards]
+    assert max(lengths) - min(lengths) <= 1
+    assert Shard().of(items) == items
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (2, 1), (-1, 3), (1, 0)])
+def test_shards_are_counted_from_one(shard):
+    with pytest.raises(ValueError, match=r"shard must be I/N with 1 <= I <= N, got {}/{}".format(*shard)):
+        Shard(*shard)
+
+
+KILLED = """
+import os, signal, time
+from segkit.utils.process_pool import ordered_map
+results = ordered_map(lambda item: (os.getpid(), time.sleep(0.01))[0], range(10_000), workers=2)
+print(*{next(results) for _ in range(300)} - {os.getpid()}, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux alone")
+def test_workers_do_not_outlive_a_killed_parent():
+    ran = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=60)
+    workers = [int(pid) for pid in ran.stdout.split()]
+    assert ran.returncode == -signal.SIGKILL
+    assert len(workers) == 2
+    for _ in range(100):  # the pipes are closed, so they have ended; the system may take a moment
+        if not any(Path(f"/proc/{pid}/stat").exists() and _runs(pid) for pid in workers):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"of {workers} some still run")
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
