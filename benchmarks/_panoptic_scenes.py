@@ -25,17 +25,17 @@ def write_pairs(
     folder: Path, images: int, size_hw: tuple[int, int], ellipses: int, rng: np.random.Generator
 ) -> tuple[Path, Path]:
     """Write `images` pairs; the JSON of the truth and of the predictions, each beside its folder of PNGs."""
-    truth, predictions, table = [], [], []
+    ground_truth, predictions, table = [], [], []
     for image_id in range(1, images + 1):
         true_map, true_infos, predicted_map, predicted_infos = scene(size_hw, ellipses, rng)
         name = f"{image_id:012d}"
         table.append({"id": image_id, "file_name": f"{name}.jpg", "height": size_hw[0], "width": size_hw[1]})
-        truth.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": true_infos})
+        ground_truth.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": true_infos})
         predictions.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": predicted_infos})
-        write_png(folder / "truth" / f"{name}.png", true_map)
+        write_png(folder / "ground_truth" / f"{name}.png", true_map)
         write_png(folder / "predictions" / f"{name}.png", predicted_map)
     paths = folder / "truth.json", folder / "predictions.json"
-    for path, entries in zip(paths, (truth, predictions), strict=True):
+    for path, entries in zip(paths, (ground_truth, predictions), strict=True):
         path.write_text(json.dumps({"images": table, "annotations": entries, "categories": CATEGORIES.to_coco()}))
     return paths
 

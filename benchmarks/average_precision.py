@@ -43,12 +43,15 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="turns of each (default: %(default)s)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        truth = make(Path(name), max(1, options.images))
+        ground_truth = make(Path(name), max(1, options.images))
         print(f"{options.images} images, {CLASSES} classes, {RESULTS} results an image; segkit matches by {library()}")
         for iou_type in ("bbox", "segm"):
             results = Path(name) / f"{iou_type}.json"
-            ours(truth, results, iou_type)  # the first call loads compiled code
-            pairs = [(theirs(truth, results, iou_type), ours(truth, results, iou_type)) for _ in range(options.turns)]
+            ours(ground_truth, results, iou_type)  # the first call loads compiled code
+            pairs = [
+                (theirs(ground_truth, results, iou_type), ours(ground_truth, results, iou_type))
+                for _ in range(options.turns)
+            ]
             if any(one != other for (one, _), (other, _) in pairs):
                 raise SystemExit(f"{iou_type}: pycocotools {pairs[0][0][0]}, segkit {pairs[0][1][0]}")
             slow, fast = (statistics.median(pair[side][1] for pair in pairs) for side in (0, 1))
@@ -59,16 +62,16 @@ def main() -> None:
             print(f"    pycocotools {slow:.2f} s, segkit {fast:.3f} s, {ratio:.1f} times as fast")
 
 
-def ours(truth: Path, results: Path, iou_type: str) -> tuple[Numbers, float]:
+def ours(ground_truth: Path, results: Path, iou_type: str) -> tuple[Numbers, float]:
     start = time.perf_counter()
-    numbers = score_instances(truth, results, iou_types=(iou_type,)).compute()[iou_type]
+    numbers = score_instances(ground_truth, results, iou_types=(iou_type,)).compute()[iou_type]
     return numbers, time.perf_counter() - start
 
 
-def theirs(truth: Path, results: Path, iou_type: str) -> tuple[Numbers, float]:
+def theirs(ground_truth: Path, results: Path, iou_type: str) -> tuple[Numbers, float]:
     start = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(truth))
+        coco = COCO(str(ground_truth))
         scorer = COCOeval(coco, coco.loadRes(str(results)), iou_type)
         scorer.evaluate()
         scorer.accumulate()
@@ -93,22 +96,22 @@ def make(folder: Path, images: int) -> Path:
     entries, annotations, found = [], [], []
     for image_id in range(1, images + 1):
         entries.append({"id": image_id, "file_name": f"{image_id}.jpg", "height": HEIGHT, "width": WIDTH})
-        truths = [shape(rng) for _ in range(rng.integers(1, 2 * TRUTHS))]
-        classes = rng.integers(1, CLASSES + 1, len(truths)).tolist()
-        crowds = (rng.random(len(truths)) < CROWDS).tolist()
+        ground_truths = [shape(rng) for _ in range(rng.integers(1, 2 * TRUTHS))]
+        classes = rng.integers(1, CLASSES + 1, len(ground_truths)).tolist()
+        crowds = (rng.random(len(ground_truths)) < CROWDS).tolist()
         annotations += [
             {"image_id": image_id, "id": len(annotations) + number, **annotation(points, category_id, crowd)}
-            for number, (points, category_id, crowd) in enumerate(zip(truths, classes, crowds, strict=True), 1)
+            for number, (points, category_id, crowd) in enumerate(zip(ground_truths, classes, crowds, strict=True), 1)
         ]
         for _ in range(RESULTS):
-            near = int(rng.integers(len(truths))) if rng.random() < HITS else None
-            points = shape(rng) if near is None else truths[near] + rng.normal(0, 3, 2)
+            near = int(rng.integers(len(ground_truths))) if rng.random() < HITS else None
+            points = shape(rng) if near is None else ground_truths[near] + rng.normal(0, 3, 2)
             category_id = int(rng.integers(1, CLASSES + 1)) if near is None else classes[near]
             score = int(rng.integers(1, SCORES)) / SCORES
             found.append({"image_id": image_id, "category_id": category_id, "score": score, **traced(points)})
     categories = [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)]
-    truth = {"images": entries, "annotations": annotations, "categories": categories}
-    (folder / "truth.json").write_text(json.dumps(truth))
+    ground_truth = {"images": entries, "annotations": annotations, "categories": categories}
+    (folder / "truth.json").write_text(json.dumps(ground_truth))
     for iou_type, other in (("bbox", "segmentation"), ("segm", "bbox")):
         kept = [{key: value for key, value in one.items() if key != other} for one in found]
         (folder / f"{iou_type}.json").write_text(json.dumps(kept))

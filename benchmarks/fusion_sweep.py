@@ -25,14 +25,14 @@ from detectron2.structures import Instances
 
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
-from segkit.formats.head_outputs.folder import folder as head_outputs
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import paste
 from segkit.metrics import PanopticQuality
 from segkit.scoring.fusion.options import grid
 from segkit.scoring.fusion.run import fuse_to_dataset
-from segkit.scoring.fusion.sweep import Workbench
+from segkit.scoring.fusion.sweep import SweepData
 from segkit.scoring.fusion.tuning import search
 from segkit.structures import (
     Category,
@@ -70,7 +70,7 @@ def write(folder: Path, images: int, count: int) -> tuple[Path, Path]:
     """Saved outputs, and as truth a fusion of them that is moved a little."""
     rng, saved = np.random.default_rng(0), []
     truth_json = folder / "truth.json"
-    with PanopticWriter(truth_json, folder / "truth", CATEGORIES) as writer:
+    with PanopticWriter(truth_json, folder / "ground_truth", CATEGORIES) as writer:
         for image_id in range(images):
             one = outputs(count, rng)
             head_outputs.write_image(folder / "saved", f"{image_id}.npz", one, 0)
@@ -91,11 +91,11 @@ def inputs_of(one: HeadOutputs) -> tuple[Instances, torch.Tensor]:
     return found, torch.from_numpy(one.semantic.channels.astype(np.int64))
 
 
-def quality(bench: Workbench, options: dict[str, Any]) -> float | None:
+def quality(bench: SweepData, options: dict[str, Any]) -> float | None:
     """PQ of Detectron2's maps with these options."""
     metric = PanopticQuality(bench.categories)
-    order = [record.image_id for record in bench.truth.records]
-    for record in bench.truth.records:
+    order = [record.image_id for record in bench.ground_truth.records]
+    for record in bench.ground_truth.records:
         found, semantic = inputs_of(bench.saved.read(bench.image_of[record.image_id]))
         thresholds = [options[k] for k in ("overlap_threshold", "stuff_area_limit_px", "instance_score_threshold")]
         ids, infos = combine_semantic_and_instance_outputs(found, semantic, *thresholds)
@@ -106,8 +106,8 @@ def quality(bench: Workbench, options: dict[str, Any]) -> float | None:
             if s["id"] in there
         )
         png = bench.gt_folder / record.png_name
-        truth = coco_panoptic.read_segmentation(png, record.segments_info, bench.categories)
-        metric.update(record.image_id, truth, PanopticSegmentation(ids.numpy(), segments))
+        ground_truth = coco_panoptic.read_segmentation(png, record.segments_info, bench.categories)
+        metric.update(record.image_id, ground_truth, PanopticSegmentation(ids.numpy(), segments))
     found_pq: float | None = metric.compute(order)["PQ"]
     return found_pq
 
@@ -122,9 +122,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         files = write(Path(name), args.images, args.instances)
         settings = grid(["heuristic"], [], CATEGORIES)
-        search(Workbench.open(*files), {"heuristic": settings["heuristic"][:2]})  # functions are compiled here
+        search(SweepData.open(*files), {"heuristic": settings["heuristic"][:2]})  # functions are compiled here
         theirs = 0.0
-        bench = Workbench.open(*files)
+        bench = SweepData.open(*files)
         for image in bench.saved.images:
             found, semantic = inputs_of(bench.saved.read(image))
             for _ in range(TIMES):
@@ -132,7 +132,7 @@ def main() -> None:
                 combine_semantic_and_instance_outputs(found, semantic, 0.5, 4096, 0.5)
                 theirs += time.perf_counter() - start
         start = time.perf_counter()
-        told = search(Workbench.open(*files), settings, workers=args.workers)
+        told = search(SweepData.open(*files), settings, workers=args.workers)
         ours = time.perf_counter() - start
         plain = [one for one in told["settings"] if one["options"]["nms"] == "none"]
         for one in plain[:: max(1, len(plain) // CHECKED)][:CHECKED]:

@@ -93,9 +93,9 @@ def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
     """As Detectron2's "panoptic separated" datasets have them."""
     space, records = dataset.categories.semantic_space("one"), []
     for record in dataset.records:
-        truth = read_segmentation(record, dataset.categories)
+        ground_truth = read_segmentation(record, dataset.categories)
         path = folder / f"semantic/{record['image_id']}.png"
-        label_maps.write(path, semantic_map(truth, space))
+        label_maps.write(path, semantic_map(ground_truth, space))
         annotations = [
             {
                 "bbox": annotation["bbox"],
@@ -104,7 +104,7 @@ def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
                 "iscrowd": 0,
                 "segmentation": annotation["segmentation"],
             }
-            for annotation in coco_annotations(record["image_id"], truth)
+            for annotation in coco_annotations(record["image_id"], ground_truth)
         ]
         kept = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
         records.append({**kept, "sem_seg_file_name": str(path), "annotations": annotations})

@@ -26,7 +26,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 
 from segkit.data.catalog import Dataset
-from segkit.evaluation.base import Options, Truth
+from segkit.evaluation.base import GroundTruth, Options
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.formats.coco import panoptic as coco_panoptic
 
@@ -49,12 +49,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for index in range(bursts + 1):
             folder = Path(name) / str(index)
-            truth, predictions = write_pairs(folder, BURST, SIZE_HW, ELLIPSES, rng)
-            dataset = load(f"bench_{index}", truth)
-            batches = outputs_of(dataset, truth, predictions)
-            theirs, their_seconds = run(detectron2_evaluator(dataset, truth, folder), batches)
+            ground_truth, predictions = write_pairs(folder, BURST, SIZE_HW, ELLIPSES, rng)
+            dataset = load(f"bench_{index}", ground_truth)
+            batches = outputs_of(dataset, ground_truth, predictions)
+            theirs, their_seconds = run(detectron2_evaluator(dataset, ground_truth, folder), batches)
             for title, export in (("with its export", True), ("numbers alone", False)):
-                evaluator = PanopticEvaluator(dataset, Truth(dataset, "one"), folder / title, Options(export=export))
+                evaluator = PanopticEvaluator(
+                    dataset, GroundTruth(dataset, "one"), folder / title, Options(export=export)
+                )
                 ours, seconds = run(evaluator, batches)
                 check_equal(ours["panoptic_seg"], theirs["panoptic_seg"])
                 if index:  # the first burst warms up
@@ -65,16 +67,16 @@ def main() -> None:
         print(f"  segkit {title}: {statistics.median(found):.1f}x COCOPanopticEvaluator ({spread})")
 
 
-def load(name: str, truth: Path) -> Dataset:
+def load(name: str, ground_truth: Path) -> Dataset:
     """The dataset, without images: evaluators open none."""
-    file = coco_panoptic.read(truth)
+    file = coco_panoptic.read(ground_truth)
     records = [
         {
             "file_name": record.file_name,
             "image_id": record.image_id,
             "height": record.height,
             "width": record.width,
-            "pan_seg_file_name": str(truth.with_suffix("") / record.png_name),
+            "pan_seg_file_name": str(ground_truth.with_suffix("") / record.png_name),
             "pan_seg_format": "coco_panoptic",
             "segments_info": list(record.segments_info),
         }
@@ -83,7 +85,7 @@ def load(name: str, truth: Path) -> Dataset:
     return Dataset(name, file.categories, ("panoptic_quality",), records)
 
 
-def outputs_of(dataset: Dataset, truth: Path, predictions: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def outputs_of(dataset: Dataset, ground_truth: Path, predictions: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """(model input, model output) of every image, with contiguous ids as a model gives them."""
     found = coco_panoptic.read_predictions(predictions, CATEGORIES)
     folder = predictions.with_suffix("")
@@ -103,10 +105,10 @@ def outputs_of(dataset: Dataset, truth: Path, predictions: Path) -> list[tuple[d
     return pairs
 
 
-def detectron2_evaluator(dataset: Dataset, truth: Path, folder: Path) -> COCOPanopticEvaluator:
+def detectron2_evaluator(dataset: Dataset, ground_truth: Path, folder: Path) -> COCOPanopticEvaluator:
     MetadataCatalog.get(dataset.name).set(
-        panoptic_json=str(truth),
-        panoptic_root=str(truth.with_suffix("")),
+        panoptic_json=str(ground_truth),
+        panoptic_root=str(ground_truth.with_suffix("")),
         thing_dataset_id_to_contiguous_id=dict(CATEGORIES.thing_contiguous_ids),
         stuff_dataset_id_to_contiguous_id={0: 0, **CATEGORIES.stuff_contiguous_ids},
     )

@@ -65,11 +65,11 @@ def compare(title: str, size_hw: tuple[int, int], ellipses: int, burst: int, bur
     seconds: dict[str, list[float]] = {name: [] for name in scorers}
     with tempfile.TemporaryDirectory() as name:
         pairs = [write_pairs(Path(name) / str(index), burst, size_hw, ellipses, rng) for index in range(bursts + 1)]
-        for index, (truth, predictions) in enumerate(pairs):
+        for index, (ground_truth, predictions) in enumerate(pairs):
             results = {}
             for scorer, run in scorers.items():
                 start = time.perf_counter()
-                results[scorer] = run(truth, predictions, workers)
+                results[scorer] = run(ground_truth, predictions, workers)
                 if index:  # the first burst warms up
                     seconds[scorer].append(time.perf_counter() - start)
             check_equal(results)
@@ -82,18 +82,18 @@ def compare(title: str, size_hw: tuple[int, int], ellipses: int, burst: int, bur
             print(f"  {statistics.median(ratios):.2f}x {scorer} on {threads} ({spread})")
 
 
-def segkit(truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
-    scored = score_panoptic(truth, predictions, workers=workers)
+def segkit(ground_truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
+    scored = score_panoptic(ground_truth, predictions, workers=workers)
     return scored.metric.compute(scored.image_order)
 
 
-def panopticapi(truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
+def panopticapi(ground_truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
     with contextlib.redirect_stdout(io.StringIO()):
         by_image = {entry["image_id"]: entry for entry in json.loads(predictions.read_text())["annotations"]}
-        content = json.loads(truth.read_text())
+        content = json.loads(ground_truth.read_text())
         categories = {category["id"]: category for category in content["categories"]}
         pairs = [(entry, by_image[entry["image_id"]]) for entry in content["annotations"]]
-        folders = [str(path.with_suffix("")) for path in (truth, predictions)]
+        folders = [str(path.with_suffix("")) for path in (ground_truth, predictions)]
         stat = pq_compute_single_core(0, pairs, *folders, categories)
     results: dict[str, Any] = {"per_class": {}}
     for suffix, isthing in (("", None), ("_th", True), ("_st", False)):
@@ -114,11 +114,11 @@ def hotcoco_installed() -> bool:
     return True
 
 
-def hotcoco(truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
+def hotcoco(ground_truth: Path, predictions: Path, workers: int) -> dict[str, Any]:
     from hotcoco.panoptic import pq_compute
 
     with contextlib.redirect_stdout(io.StringIO()):
-        found = pq_compute(str(truth), str(predictions))
+        found = pq_compute(str(ground_truth), str(predictions))
     groups = NAMES.items()
     return {f"{name}{suffix}": 100 * found[group][name.lower()] for suffix, group in groups for name in METRICS}
 

@@ -89,12 +89,12 @@ def main() -> None:
 
 
 def make_sample(path: Path, size_hw: tuple[int, int], classes: int, regions: int, rng: np.random.Generator) -> Sample:
-    truth = paint(size_hw, classes, regions, rng)
-    labels = np.roll(truth, SHIFT_PX, axis=1).astype(np.int64)
+    ground_truth = paint(size_hw, classes, regions, rng)
+    labels = np.roll(ground_truth, SHIFT_PX, axis=1).astype(np.int64)
     mistaken = rng.random(size_hw) < NOISE
     labels[mistaken] = rng.integers(0, classes, np.count_nonzero(mistaken))
-    truth[: size_hw[0] // 20] = IGNORED
-    label_maps.write(path, truth)
+    ground_truth[: size_hw[0] // 20] = IGNORED
+    label_maps.write(path, ground_truth)
     return Sample(path, labels)
 
 
@@ -121,11 +121,11 @@ def compare(title: str, samples: Sequence[Sample], classes: int, kind: str, boun
                 peer.reset()
                 whole = SemanticIoU(names, boundary=boundary)
             start = time.perf_counter()
-            truth = label_maps.read(sample.png)
+            ground_truth = label_maps.read(sample.png)
             if kind == "label maps":
-                whole.update(truth, sample.labels)
+                whole.update(ground_truth, sample.labels)
             else:
-                count_logits(whole, truth, output)
+                count_logits(whole, ground_truth, output)
             middle = time.perf_counter()
             with old_array_copies():
                 peer.process([sample.record()], [{"sem_seg": output}])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from detectron2.utils.logger import setup_logger
 
-from segkit.data.toy.dataset import dataset as toy
+from segkit.data.toy import dataset as toy
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segkit.scoring.problems import DEFAULT_LIMIT
+from segkit.utils.issues import DEFAULT_LIMIT
 
 MOST_WORKERS = 8  # by default; reading files does not get faster without end
 REFRESH_SECONDS = 0.1

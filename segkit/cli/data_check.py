@@ -16,7 +16,7 @@ from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    from segkit.curation.issues import Findings, RunAll
+    from segkit.curation.issues import IssueList, RunAll
 
 USAGE_ERROR = 2
 MOST_SHOWN = 5  # findings of one code in the terminal; the file has all
@@ -71,27 +71,27 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar("check") as progress:
         run_all = _runner(args.workers, progress)
         try:
-            findings = _check(args.layout, options, args.against, run_all)
+            issues = _check(args.layout, options, args.against, run_all)
         except ConfigError as error:
             print(f"segkit data check: {error}", file=sys.stderr)
             return USAGE_ERROR
-    _print(findings)
+    _print(issues)
     if args.output is not None:
-        write_findings(args.output, findings)
+        write_findings(args.output, issues)
         print(args.output)
     if args.fix is not None:
         with progress_bar("fix") as progress:
             lines, left = _fix(args.layout, options, args.fix, _runner(args.workers, progress))
         print(f"{args.fix}: a repaired copy; of it:", *(lines or ["nothing was lost"]), sep="\n  ")
         _print(left, fixed=True)
-    return int(findings.has_errors())
+    return int(issues.has_errors())
 
 
 def _check_usage(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
-    from segkit.formats.registry import SOURCES
+    from segkit.formats.registry import READERS
 
-    if args.layout not in SOURCES:
-        raise ConfigError(f"unknown format {args.layout!r}", remedy=f"choose one of {sorted(SOURCES)}")
+    if args.layout not in READERS:
+        raise ConfigError(f"unknown format {args.layout!r}", remedy=f"choose one of {sorted(READERS)}")
     needed = NEEDED.get(args.layout)
     if needed is not None and sorted(options) != sorted(needed):
         expected = " ".join(f"--{name}" for name in needed)
@@ -158,23 +158,23 @@ def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
     return run_all
 
 
-def _check(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:
+def _check(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
     from segkit.curation.checks.instances import check_instances
     from segkit.curation.checks.panoptic import check_panoptic
-    from segkit.curation.issues import Findings
+    from segkit.curation.issues import IssueList
 
     if layout not in NEEDED:
         return _check_source(layout, options, against, run_all)
     json_path, images = Path(options["json"]), Path(options["images"])
     others = _others(layout, options, against, images, run_all)
     if layout == PANOPTIC:
-        findings = check_panoptic(json_path, Path(options["masks"]), images, run_all, others)
+        issues = check_panoptic(json_path, Path(options["masks"]), images, run_all, others)
     else:
-        findings = check_instances(json_path, images, run_all, others)
+        issues = check_instances(json_path, images, run_all, others)
     if against is None or not os.path.isfile(against):
-        return findings
+        return issues
     named = _named_by(Path(against), [Path(options[name]) for name in ("images", "masks") if name in options])
-    return Findings(one for one in findings if one.code not in ORPHANS or one.place not in named)
+    return IssueList(one for one in issues if one.code not in ORPHANS or one.place not in named)
 
 
 def _named_by(json_path: Path, folders: Sequence[Path]) -> set[str]:
@@ -185,23 +185,23 @@ def _named_by(json_path: Path, folders: Sequence[Path]) -> set[str]:
     return {str(folder / name) for folder in folders for name in names if isinstance(name, str)}
 
 
-def _check_source(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> Findings:
+def _check_source(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
     from segkit.curation.checks.other_formats import check_source
-    from segkit.curation.issues import Findings
-    from segkit.formats.registry import open_source
+    from segkit.curation.issues import IssueList
+    from segkit.formats.registry import open_reader
 
-    findings = Findings()
+    issues = IssueList()
 
-    def tell(code: str, error: DatasetError) -> None:
-        findings.tell(code, error.where or layout, error.problem)
+    def on_issue(code: str, error: DatasetError) -> None:
+        issues.on_issue(code, error.where or layout, error.problem)
 
     try:
-        source = open_source(layout, options, tell)
+        source = open_reader(layout, options, on_issue)
     except DatasetError as error:
-        findings.tell("dataset-unreadable", options.get("root", options.get("json", layout)), str(error))
-        return findings
+        issues.on_issue("dataset-unreadable", options.get("root", options.get("json", layout)), str(error))
+        return issues
     others = _others(layout, options, against, source.pictures, run_all)
-    return findings + check_source(source, run_all, others)
+    return issues + check_source(source, run_all, others)
 
 
 def _others(
@@ -210,21 +210,21 @@ def _others(
     """The pictures of another split, by digest; ConfigError, before the work, where there is no such split."""
     from segkit.curation import images as pictures
     from segkit.curation.checks.other_formats import digests_of_source
-    from segkit.formats.registry import SOURCES, open_source, options_of
+    from segkit.formats.registry import READERS, open_reader, options_of
 
     if against is None:
         return {}
     try:
-        named = layout not in NEEDED and "split" in options_of(SOURCES[layout]) and not os.path.dirname(against)
+        named = layout not in NEEDED and "split" in options_of(READERS[layout]) and not os.path.dirname(against)
         if layout in NEEDED or (os.path.exists(against) and not named):
             return pictures.digests_of(Path(against), images, run_all)
         split = {**options, "split": against}
-        return digests_of_source(open_source(layout, split, lambda _code, _error: None), run_all)
+        return digests_of_source(open_reader(layout, split, lambda _code, _error: None), run_all)
     except (ConfigError, DatasetError) as error:
         raise ConfigError(f"--against: {error}") from None
 
 
-def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], Findings]:
+def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], IssueList]:
     """Repair into `output`: lines on what was lost, and what is wrong with the copy."""
     from segkit.curation.repair.instances import repair_instances
     from segkit.curation.repair.panoptic import repair_panoptic
@@ -237,21 +237,21 @@ def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll)
     return lines, _check(layout, {**options, "json": copy}, None, run_all)
 
 
-def _print(findings: Findings, fixed: bool = False) -> None:
+def _print(issues: IssueList, fixed: bool = False) -> None:
     """The findings by code, errors first, a few of each, and how many there are; fixed: by --fix, as far as it can."""
     from segkit.curation.issues import RULES
 
-    def order(finding: Any) -> tuple[int, str]:
-        return SEVERITIES.index(finding.severity), finding.code
+    def order(issue: Any) -> tuple[int, str]:
+        return SEVERITIES.index(issue.severity), issue.code
 
-    for code, group in groupby(sorted(findings, key=order), key=lambda finding: finding.code):
+    for code, group in groupby(sorted(issues, key=order), key=lambda issue: issue.code):
         found, rule = [*group], RULES[code]
         remedies = [part for part in rule.remedy.split("; ") if not fixed or "--fix" not in part]
         print(f"{rule.severity} {code} ({len(found)}): {rule.meaning}; {'; '.join(remedies) or 'left for you'}")
-        for finding in found[:MOST_SHOWN]:
-            print(f"  {finding.place}: {finding.message}")
+        for issue in found[:MOST_SHOWN]:
+            print(f"  {issue.place}: {issue.message}")
         if len(found) > MOST_SHOWN:
             print(f"  ... and {len(found) - MOST_SHOWN} more, see --output")
-    counts = {s: sum(finding.severity == s for finding in findings) for s in SEVERITIES}
+    counts = {s: sum(issue.severity == s for issue in issues) for s in SEVERITIES}
     told = [f"{number} {severity}{'s' if number > 1 else ''}" for severity, number in counts.items() if number]
     print(", ".join(told) if told else "no finding: all is well")

@@ -28,15 +28,15 @@ class _ListFormats(argparse.Action):
     """Print the formats and their options, and stop, as --help does."""
 
     def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
-        from segkit.formats.registry import NEEDED, OF_ALL_WRITERS, SOURCES, WRITERS, options_of
+        from segkit.formats.registry import NEEDED, OF_ALL_WRITERS, READERS, WRITERS, options_of
 
         def shown(options: Mapping[str, Any]) -> str:
             return " ".join(key if value is NEEDED else f"[{key}={value}]" for key, value in options.items())
 
-        for name in sorted({*SOURCES, *WRITERS}):
+        for name in sorted({*READERS, *WRITERS}):
             print(name)
-            if name in SOURCES:
-                print(f"  read: {shown(options_of(SOURCES[name]))}")
+            if name in READERS:
+                print(f"  read: {shown(options_of(READERS[name]))}")
             if name in WRITERS:
                 print(f"  written: {shown(options_of(WRITERS[name], OF_ALL_WRITERS))}".rstrip())
         parser.exit()
@@ -91,14 +91,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what the other format cannot hold; 0 where all was written."""
     from segkit.curation.convert import convert, extras_lost, summary
-    from segkit.formats.registry import open_source, open_writer
+    from segkit.formats.registry import open_reader, open_writer
     from segkit.utils.files import new_folder
 
     options = source_options(args)
     for name in ("root", "masks", "images"):
         if name in options and is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
-    source = open_source(args.layout, options)
+    source = open_reader(args.layout, options)
     with new_folder(args.output) as folder, progress_bar("convert") as progress:
         writer = open_writer(args.to, folder, source.categories, _settings(args.to_set))
         losses = convert(source, writer, args.pictures == "copy", progress)

@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Count, print, write; 0 where all could be read."""
     from segkit.curation.stats import count
-    from segkit.formats.registry import open_source
+    from segkit.formats.registry import open_reader
     from segkit.report.dataset_stats import stats_picture, stats_tables
     from segkit.report.sweep_page import write_picture
     from segkit.utils.files import dump_json
 
     if args.output is not None:
         counts_file.check_writable(args.output / "stats.json")
-    source = open_source(args.layout, source_options(args))
+    source = open_reader(args.layout, source_options(args))
     with progress_bar("stats") as progress:
         found = count(source, progress)
     if args.output is not None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from segkit.cli.arguments import positive
 from segkit.cli.data_convert import add_source_arguments, source_options
-from segkit.formats.base import SourceImage
+from segkit.formats.base import DatasetImage
 from segkit.scoring import counts_file
 from segkit.utils.errors import ConfigError
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw and say where; 0 where all could be read."""
-    from segkit.formats.registry import open_source
+    from segkit.formats.registry import open_reader
     from segkit.report.grid import picture_grid
     from segkit.report.overlay import draw_panoptic
     from segkit.report.page import write_page
@@ -35,25 +35,29 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() not in (*PAGES, ".png"):
         raise ConfigError(f"expected a file that ends in .png or .html, got {args.output.name!r}")
     counts_file.check_writable(args.output)
-    source = open_source(args.layout, source_options(args))
+    source = open_reader(args.layout, source_options(args))
     chosen = _chosen(source.images, args.image, args.count)
     pictures = []
     for image in chosen:
         pixels = source.picture(image)
-        truth = draw_panoptic(pixels, source.segmentation(image), source.categories)
-        pictures.append((str(image.image_id), pixels, truth))
+        ground_truth = draw_panoptic(pixels, source.segmentation(image), source.categories)
+        pictures.append((str(image.image_id), pixels, ground_truth))
     with counts_file.writing(args.output):
         if args.output.suffix.lower() in PAGES:
-            shown = [pair for name, image, truth in pictures for pair in ((name, image), (f"{name}: truth", truth))]
+            shown = [
+                pair
+                for name, image, ground_truth in pictures
+                for pair in ((name, image), (f"{name}: truth", ground_truth))
+            ]
             write_page(args.output, f"{args.layout}: {source.root.name}", {}, shown, categories=source.categories)
         else:
-            rows = [[image, truth] for _, image, truth in pictures]
-            write_picture(args.output, picture_grid(rows, ["image", "truth"], [name for name, *_ in pictures]))
+            rows = [[image, ground_truth] for _, image, ground_truth in pictures]
+            write_picture(args.output, picture_grid(rows, ["image", "ground truth"], [name for name, *_ in pictures]))
     print(args.output)
     return 0
 
 
-def _chosen(images: Sequence[SourceImage], asked: list[str] | None, count: int) -> list[SourceImage]:
+def _chosen(images: Sequence[DatasetImage], asked: list[str] | None, count: int) -> list[DatasetImage]:
     by_id = {str(image.image_id): image for image in images}
     if asked is None:
         step = max(1, len(images) // count)

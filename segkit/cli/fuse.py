@@ -69,7 +69,9 @@ def _add_run(parser: Parser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote there")
     _add_truth(parser, required=False)
     parser.add_argument(
-        "--explain", action="store_true", help="say why segments were dropped or shrunk; writes fates.json, report.html"
+        "--explain",
+        action="store_true",
+        help="say why segments were dropped or shrunk; writes dropped_segments.json, report.html",
     )
     add_work(parser)
 
@@ -129,24 +131,26 @@ def _save(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from segkit.formats.head_outputs.folder import folder as head_outputs
+    from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.dropped_segments_table import fates_tables, write_fates_page
     from segkit.report.table import metrics_table
     from segkit.scoring.fusion.options import setting_of
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
-    from segkit.scoring.fusion.sweep import Workbench
+    from segkit.scoring.fusion.sweep import SweepData
 
     if args.gt_folder and not args.gt:
         raise ConfigError("--gt-folder is the folder of a truth, which --gt names", remedy="add --gt FILE")
     _check_free(args)
     saved = head_outputs.load(args.predictions)
     if args.gt:  # before the work: are they of the same images?
-        Workbench.open(args.predictions, args.gt, args.gt_folder)
+        SweepData.open(args.predictions, args.gt, args.gt_folder)
     setting = setting_of(args.method, args.set, saved.categories)
     check_needs(saved, [setting.fusion])
     options = {"workers": args.workers, "limit": args.problems}
     with progress_bar(args.method) as progress:
-        fates = run_fusion(saved, setting.fusion, args.output, explain=args.explain, progress=progress, **options)
+        dropped_segments = run_fusion(
+            saved, setting.fusion, args.output, explain=args.explain, progress=progress, **options
+        )
     console, results = Console(), {}
     print(args.output / JSON)
     if args.gt:
@@ -158,9 +162,9 @@ def _run(args: argparse.Namespace) -> None:
     if args.explain:
         page = args.output / PAGE
         with counts_file.writing(page):
-            write_fates_page(page, f"segkit fuse run: {args.method}", results, fates, saved.categories)
+            write_fates_page(page, f"segkit fuse run: {args.method}", results, dropped_segments, saved.categories)
         print(page)
-        console.print(fates_tables(fates))
+        console.print(fates_tables(dropped_segments))
 
 
 def _check_free(args: argparse.Namespace) -> None:
@@ -184,7 +188,7 @@ def _sweep(args: argparse.Namespace) -> None:
     from segkit.report.sweep_plot import sweep_picture
     from segkit.scoring.fusion.options import grid
     from segkit.scoring.fusion.run import check_needs
-    from segkit.scoring.fusion.sweep import Workbench
+    from segkit.scoring.fusion.sweep import SweepData
     from segkit.scoring.fusion.tuning import search
     from segkit.scoring.results import save_results
     from segkit.utils.files import replacing
@@ -192,7 +196,7 @@ def _sweep(args: argparse.Namespace) -> None:
     paths = [args.output / name for name in SWEEP_FILES]
     for path in paths:
         counts_file.check_writable(path)
-    bench = Workbench.open(args.predictions, args.gt, args.gt_folder)
+    bench = SweepData.open(args.predictions, args.gt, args.gt_folder)
     settings = grid(args.methods, args.set, bench.categories, args.base)
     check_needs(bench.saved, [one[0].fusion for one in settings.values()])
     with progress_bar("sweep") as progress:
@@ -212,7 +216,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    from segkit.formats.head_outputs.folder import folder as head_outputs
+    from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.fusion_grid import fusion_grid
     from segkit.report.sweep_page import write_picture
     from segkit.scoring.fusion.drawing import fusions_of

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segkit.formats import png
-from segkit.formats.base import Source, SourceImage
-from segkit.formats.coco.tables import check_inside, listed
-from segkit.formats.writer import Writer
+from segkit.formats.base import DatasetImage, DatasetReader, DatasetWriter
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
+from segkit.utils.json_fields import check_inside
+from segkit.utils.text import abbreviate
 
 Progress = Callable[[int, int], None]
 
@@ -26,8 +26,8 @@ class Loss:
 
 
 def convert(
-    source: Source,
-    writer: Writer,
+    source: DatasetReader,
+    writer: DatasetWriter,
     pictures: bool = False,
     progress: Progress | None = None,
 ) -> list[Loss]:
@@ -50,7 +50,7 @@ def convert(
     return losses
 
 
-def copy_picture(source: Source, image: SourceImage, target: Path) -> None:
+def copy_picture(source: DatasetReader, image: DatasetImage, target: Path) -> None:
     """Write the picture, whole or not at all; DatasetError where its name leads out of its folder, or the target is the
     source's own file. A file of another suffix is decoded and written as PNG where the target is one."""
     check_inside(image.file_name, "file_name", target.parent)
@@ -64,12 +64,12 @@ def copy_picture(source: Source, image: SourceImage, target: Path) -> None:
         shutil.copyfile(origin, neighbour)
 
 
-def extras_lost(source: Source, writer: Writer) -> list[str]:
+def extras_lost(source: DatasetReader, writer: DatasetWriter) -> list[str]:
     """A line on what COCO's JSONs hold beside annotations, licences say, where the layout has no place for it."""
     keys = {key for image in source.images for key in image.extra} | {*source.info}
     if writer.holds_extras or not keys:
         return []
-    return [f"keys of the dataset and its images: {listed(sorted(keys))}"]
+    return [f"keys of the dataset and its images: {abbreviate(sorted(keys))}"]
 
 
 def summary(losses: Iterable[Loss], most: int = 20) -> list[str]:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from segkit.curation.issues import Findings, RunAll
+from segkit.curation.issues import IssueList, RunAll
 from segkit.formats import png
-from segkit.formats.coco import tables as coco
 from segkit.formats.image_io import DAMAGED, TURNS, UPRIGHT, is_deep, is_tiff, open_picture
-from segkit.utils import files
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
@@ -32,7 +31,7 @@ class Look:
     pixels, turned and of 8 bits, as `formats.pictures.read_picture` has them; None for a picture of one colour, which
     says nothing."""
 
-    findings: Findings = field(default_factory=Findings)
+    issues: IssueList = field(default_factory=IssueList)
     size_hw: tuple[int, int] | None = None
     digest: bytes | None = None
     turned: bool = False
@@ -42,40 +41,40 @@ def look_at(path: Path, place: object) -> Look:
     """Decode the whole picture; never raises for what is wrong with the file."""
     look = Look()
     if os.path.exists(path) and not os.path.isfile(path):
-        look.findings.tell("image-unreadable", place, "this is a folder or a device, no file")  # a pipe never ends
+        look.issues.on_issue("image-unreadable", place, "this is a folder or a device, no file")  # a pipe never ends
         return look
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on odd EXIF and big images
             _decode(path, look, place)
     except FileNotFoundError:
-        look.findings.tell("image-missing", place, "the file does not exist")
+        look.issues.on_issue("image-missing", place, "the file does not exist")
     except Image.DecompressionBombError as error:
-        look.findings.tell("image-bomb", place, str(error))
+        look.issues.on_issue("image-bomb", place, str(error))
     except UnidentifiedImageError:
         kind = "a TIFF of a kind that is not read" if is_tiff(path) else "no format that is known"
-        look.findings.tell("image-unreadable", place, f"the image does not decode: {kind}")
+        look.issues.on_issue("image-unreadable", place, f"the image does not decode: {kind}")
     except DatasetError as error:
-        look.findings.tell("image-unreadable", place, error.problem)
+        look.issues.on_issue("image-unreadable", place, error.problem)
     except DAMAGED as error:
-        look.findings.tell("image-unreadable", place, f"the image does not decode: {error}")
+        look.issues.on_issue("image-unreadable", place, f"the image does not decode: {error}")
     return look
 
 
-def compare_sizes(sizes: Mapping[str, tuple[int, int] | None], turned: bool, place: object, findings: Findings) -> None:
-    """Tell where the sizes that are known differ. sizes: by whose they are. turned: EXIF turns the picture."""
+def compare_sizes(sizes: Mapping[str, tuple[int, int] | None], turned: bool, place: object, issues: IssueList) -> None:
+    """IssueHandler where the sizes that are known differ. sizes: by whose they are. turned: EXIF turns the picture."""
     known = {name: size for name, size in sizes.items() if size is not None}
     if len({*known.values()}) > 1:
         got = ", ".join(f"{name} {height} x {width}" for name, (height, width) in known.items())
         hint = "; EXIF turns the image, the others may fit it as it lies" if turned else ""
-        findings.tell("size-differs", place, f"expected one size (height x width), got {got}{hint}")
+        issues.on_issue("size-differs", place, f"expected one size (height x width), got {got}{hint}")
 
 
-def existing(folder: Path, findings: Findings) -> Path | None:
+def existing(folder: Path, issues: IssueList) -> Path | None:
     """The folder; None with a finding where it is none."""
     if os.path.isdir(folder):
         return folder
-    findings.tell("folder-missing", folder, "expected a folder, found none")
+    issues.on_issue("folder-missing", folder, "expected a folder, found none")
     return None
 
 
@@ -91,35 +90,35 @@ def find_pictures(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
     return sorted(found)
 
 
-def orphans(folder: Path, known: Collection[str], code: str, suffixes: tuple[str, ...] = SUFFIXES) -> Findings:
+def orphans(folder: Path, known: Collection[str], code: str, suffixes: tuple[str, ...] = SUFFIXES) -> IssueList:
     """Files of the folder that no entry names, as findings of this code."""
-    findings = Findings()
+    issues = IssueList()
     normal = {PurePath(name).as_posix() for name in known}
     for name in find_pictures(folder, suffixes):
         if name not in normal:
-            findings.tell(code, folder / name, "no entry names this file")
-    return findings
+            issues.on_issue(code, folder / name, "no entry names this file")
+    return issues
 
 
-def twice(digests: Iterable[tuple[str, bytes | None]]) -> Findings:
+def twice(digests: Iterable[tuple[str, bytes | None]]) -> IssueList:
     """Pictures of equal pixels in one split. digests: (path, digest) in the order of the dataset."""
-    findings, first = Findings(), dict[bytes, str]()
+    issues, first = IssueList(), dict[bytes, str]()
     for path, digest in digests:
         if digest is None:
             continue
         other = first.setdefault(digest, path)
         if other != path:
-            findings.tell("image-twice", path, f"it shows the same pixels as {other}")
-    return findings
+            issues.on_issue("image-twice", path, f"it shows the same pixels as {other}")
+    return issues
 
 
-def shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, str]) -> Findings:
+def shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, str]) -> IssueList:
     """Pictures whose pixels another split has too. others: as `digests_of` gives them."""
-    findings = Findings()
+    issues = IssueList()
     for path, digest in digests:
         if digest is not None and digest in others:
-            findings.tell("image-shared", path, f"it shows the same pixels as {others[digest]} of the other split")
-    return findings
+            issues.on_issue("image-shared", path, f"it shows the same pixels as {others[digest]} of the other split")
+    return issues
 
 
 def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, str]:
@@ -162,9 +161,9 @@ def _decode(path: Path, look: Look, place: object) -> None:
     look.size_hw = picture.height, picture.width
     look.turned = orientation in TURNS
     if look.turned:
-        look.findings.tell("image-turned", place, f"its EXIF orientation is {orientation}")
+        look.issues.on_issue("image-turned", place, f"its EXIF orientation is {orientation}")
     if deep:
-        look.findings.tell("image-deep", place, "its channels have more than 8 bits")
+        look.issues.on_issue("image-deep", place, "its channels have more than 8 bits")
     look.digest = digest_of(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
 
 
@@ -196,9 +195,12 @@ def _pictures_of_json(path: Path, pictures: Path) -> list[Path]:
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DatasetError("expected a COCO JSON with `images`", where=path)
-    names = [coco.field(entry, "file_name", coco.TEXT, path) for entry in coco.objects(entries, "`images`", path)]
+    names = [
+        json_fields.get_field(entry, "file_name", json_fields.TEXT, path)
+        for entry in json_fields.check_objects(entries, "`images`", path)
+    ]
     for name in names:
-        coco.check_inside(name, "file_name", path)
+        json_fields.check_inside(name, "file_name", path)
     paths = [pictures / name for name in names]
     absent = [found for found in paths if not os.path.isfile(found)]
     if absent:

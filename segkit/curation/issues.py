@@ -1,4 +1,4 @@
-"""Finding: one thing that is wrong with a dataset; `RULES` is the table of all that is looked for."""
+"""Issue: one thing that is wrong with a dataset; `RULES` is the table of all that is looked for."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ RULES = {
 
 
 @dataclass(frozen=True)
-class Finding:
+class Issue:
     """code: a key of `RULES`. place: file, image and segment, in words. message: what was found there."""
 
     code: str
@@ -143,25 +143,25 @@ class Finding:
         return {**head, "message": self.message, "remedy": rule.remedy}
 
 
-class Findings(list[Finding]):
+class IssueList(list[Issue]):
     """A list that is added to in one line."""
 
-    def tell(self, code: str, place: object, message: str) -> None:
+    def on_issue(self, code: str, place: object, message: str) -> None:
         """Add one; a KeyError says that no such rule is."""
         RULES[code]
-        self.append(Finding(code, _printable(str(place)), _printable(message)))
+        self.append(Issue(code, _printable(str(place)), _printable(message)))
 
-    def __add__(self, others: list[Finding]) -> Findings:  # type: ignore[override]
-        return Findings([*self, *others])
+    def __add__(self, others: list[Issue]) -> IssueList:  # type: ignore[override]
+        return IssueList([*self, *others])
 
     def has_errors(self) -> bool:
         """Whether one is of severity error."""
-        return any(finding.severity == ERROR for finding in self)
+        return any(issue.severity == ERROR for issue in self)
 
 
-def write_findings(path: Path, findings: Iterable[Finding]) -> None:
-    """A JSON list of `Finding.to_json`, whole or not at all."""
-    content: list[dict[str, Any]] = [finding.to_json() for finding in findings]
+def write_findings(path: Path, issues: Iterable[Issue]) -> None:
+    """A JSON list of `Issue.to_json`, whole or not at all."""
+    content: list[dict[str, Any]] = [issue.to_json() for issue in issues]
     files.dump_json(path, content)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from segkit.formats.base import Source
+from segkit.formats.base import DatasetReader
 from segkit.structures import VOID
 
 QUARTILES = (0, 25, 50, 75, 100)
@@ -16,7 +16,7 @@ QUARTILE_NAMES = ("least", "lower quartile", "median", "upper quartile", "most")
 Progress = Callable[[int, int], None]
 
 
-def count(source: Source, progress: Progress | None = None) -> dict[str, Any]:
+def count(source: DatasetReader, progress: Progress | None = None) -> dict[str, Any]:
     """Counts for JSON.
 
     {layout, images, sizes: {"H x W": images}, pixels, void_share (of all pixels, 0 to 1), segments_per_image and
@@ -31,11 +31,11 @@ def count(source: Source, progress: Progress | None = None) -> dict[str, Any]:
     holding: dict[int, set[Any]] = defaultdict(set)
     segments, instances, pixels, void = [], [], 0, 0
     for done, image in enumerate(source.images, 1):
-        truth = source.segmentation(image)
+        ground_truth = source.segmentation(image)
         sizes[f"{image.size_hw[0]} x {image.size_hw[1]}"] += 1
         pixels += image.size_hw[0] * image.size_hw[1]
-        void += truth.runs.areas_px().get(VOID, 0)
-        present = [segment for segment in truth.segments if segment.area_px]
+        void += ground_truth.runs.areas_px().get(VOID, 0)
+        present = [segment for segment in ground_truth.segments if segment.area_px]
         for segment in present:
             (crowds if segment.iscrowd else areas)[segment.category_id].append(segment.area_px)
             holding[segment.category_id].add(image.image_id)

@@ -91,9 +91,9 @@ def load_dataset(name: str) -> Dataset:
             dataset = _loaders[name]()
             MetadataCatalog.get(name).set(**_detectron2_metadata(dataset))
         elif name in DatasetCatalog:
-            from segkit.data.loaders.detectron2_datasets import adopt
+            from segkit.data.loaders.detectron2_datasets import load_registered_dataset
 
-            dataset = adopt(name)
+            dataset = load_registered_dataset(name)
         else:
             near = difflib.get_close_matches(str(name), sorted(_loaders), n=3) or ["the names of datasets/README.md"]
             raise ConfigError(

@@ -12,7 +12,7 @@ from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic, register_panoptic
 from segkit.data.loaders.readers import load_source
 from segkit.formats.cityscapes.files import CATEGORIES
-from segkit.formats.registry import SOURCES, check_options
+from segkit.formats.registry import READERS, check_options
 from segkit.utils.errors import ConfigError
 
 WHERE = "DATASETS.CUSTOM"
@@ -42,7 +42,7 @@ def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
 
 
 def register_source(name: str, layout: str, **options: Any) -> None:
-    """Register a dataset in one of the layouts of segkit.formats.registry.SOURCES.
+    """Register a dataset in one of the layouts of segkit.formats.registry.READERS.
 
     options: as the layout takes them (`root`, `split`, ...); paths are relative to the working directory. COCO's JSONs
     are read through the cache of annotations: `coco-panoptic` takes json and masks, and may do without images, which
@@ -50,8 +50,8 @@ def register_source(name: str, layout: str, **options: Any) -> None:
     Raises ConfigError for a layout or option that is unknown, or missing. Nothing is read yet: `load_dataset` raises
     DatasetError for what is wrong with the files.
     """
-    if not isinstance(layout, str) or layout not in SOURCES:
-        raise ConfigError(f"unknown format {layout!r} of {name!r}", remedy=f"choose one of {sorted(SOURCES)}")
+    if not isinstance(layout, str) or layout not in READERS:
+        raise ConfigError(f"unknown format {layout!r} of {name!r}", remedy=f"choose one of {sorted(READERS)}")
     if layout == "coco-panoptic":
         check_options(layout, options, _load_panoptic, given=("name",))
         paths = _paths(options)
@@ -61,11 +61,11 @@ def register_source(name: str, layout: str, **options: Any) -> None:
         paths = _paths(options)
         register_dataset(name, lambda: _load_instances(name, **paths))
     elif layout == "cityscapes" and options.get("annotations", INSTANCE_IDS) == INSTANCE_IDS:
-        check_options(layout, options, SOURCES[layout])
+        check_options(layout, options, READERS[layout])
         root, split = Path(_paths(options)["root"]), options.get("split", "val")
         register_dataset(name, lambda: cityscapes.load(name, root, split, cityscapes.TASKS["panoptic"]), CATEGORIES)
     else:
-        check_options(layout, options, SOURCES[layout])
+        check_options(layout, options, READERS[layout])
         register_dataset(name, lambda: load_source(name, layout, options))
 
 

@@ -15,7 +15,7 @@ from segkit.data.catalog import Dataset, Record
 from segkit.data.loaders.readers import SOURCE_FORMAT, read_source
 from segkit.formats import derive
 from segkit.formats.cache import annotations as annotation_cache
-from segkit.formats.cityscapes.files import files as cityscapes
+from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.image_io import is_deep
 from segkit.structures import IGNORE_LABEL, VOID, CategorySet, PanopticSegmentation, Segment, segmentation_to_rle
@@ -72,7 +72,7 @@ def read_segmentation(record: Record, categories: CategorySet) -> PanopticSegmen
     return PANOPTIC_READERS[record["pan_seg_format"]](record, categories)
 
 
-class InstanceTruth:
+class InstanceGroundTruth:
     """COCO annotations of each record: of `instances_json`, else of the record, else derived from its segments."""
 
     def __init__(self, dataset: Dataset) -> None:

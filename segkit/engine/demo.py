@@ -13,7 +13,7 @@ from rich.progress import Progress, TaskID
 from segkit.data.catalog import Dataset, load_dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.mapper import read_image
-from segkit.data.toy.dataset import dataset as toy
+from segkit.data.toy import dataset as toy
 from segkit.engine import train as job
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
@@ -24,7 +24,7 @@ from segkit.utils.files import load_json
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 PICTURES, PICTURES_PER_ROW = 8, 2  # scenes in the grid
-COLUMNS = ("input", "truth", "prediction")
+COLUMNS = ("input", "ground truth", "prediction")
 
 
 def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def _make_scenes(folder: Path) -> list[dict[str, str]]:
     """The entries of DATASETS.CUSTOM for freshly made scenes."""
     with Progress() as progress:
         for split, (images, seed) in SPLITS.items():
-            tell = partial(_tell, progress, progress.add_task(f"{split} scenes", total=images))
-            toy.write_dataset(folder / split, images, seed, overwrite=True, progress=tell)
+            on_issue = partial(_tell, progress, progress.add_task(f"{split} scenes", total=images))
+            toy.write_dataset(folder / split, images, seed, overwrite=True, progress=on_issue)
     return [
         {
             "name": f"demo_{split}",
@@ -104,7 +104,7 @@ def _pictures(dataset: Dataset, exports: Path) -> list[list[Any]]:
         prediction = coco_panoptic.read_segmentation(
             exports / "panoptic" / match.png_name, match.segments_info, dataset.categories
         )
-        truth = read_segmentation(record, dataset.categories)
-        pictures += [image, *(draw_panoptic(image, s, dataset.categories) for s in (truth, prediction))]
+        ground_truth = read_segmentation(record, dataset.categories)
+        pictures += [image, *(draw_panoptic(image, s, dataset.categories) for s in (ground_truth, prediction))]
     width = len(COLUMNS) * PICTURES_PER_ROW
     return [pictures[start : start + width] for start in range(0, len(pictures), width)]

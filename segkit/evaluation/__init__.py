@@ -9,7 +9,7 @@ from detectron2.evaluation import DatasetEvaluators
 
 from segkit.data.catalog import Dataset
 from segkit.data.mapper import thing_channels
-from segkit.evaluation.base import ImageEvaluator, Options, Truth
+from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
 from segkit.evaluation.cityscapes import CityscapesInstanceEvaluator
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator
 from segkit.evaluation.instances import InstanceEvaluator
@@ -30,13 +30,15 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
 def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEvaluators:
     """The evaluators that the dataset declares, writing their exports into output_dir unless TEST.EXPORT is False; and
     the writer of head outputs, if TEST.SAVE_HEADS asks for it."""
-    truth = Truth(dataset, thing_channels(cfg, dataset))
+    ground_truth = GroundTruth(dataset, thing_channels(cfg, dataset))
     options = Options(export=cfg.TEST.EXPORT, boundary=cfg.TEST.BOUNDARY)
     evaluators = []
     for metric in dataset.metrics:
         if metric not in EVALUATORS:
             raise ConfigError(f"the dataset {dataset.name} names the unknown metric {metric!r}; known: {[*EVALUATORS]}")
-        evaluators.append(EVALUATORS[metric](dataset, truth, output_dir, options))
+        evaluators.append(EVALUATORS[metric](dataset, ground_truth, output_dir, options))
     if cfg.TEST.SAVE_HEADS:
-        evaluators.append(HeadOutputsEvaluator(dataset, truth, output_dir, options, keep_logits=cfg.TEST.KEEP_LOGITS))
+        evaluators.append(
+            HeadOutputsEvaluator(dataset, ground_truth, output_dir, options, keep_logits=cfg.TEST.KEEP_LOGITS)
+        )
     return DatasetEvaluators(evaluators)

@@ -21,7 +21,7 @@ from segkit.structures import PanopticSegmentation
 logger = logging.getLogger(__name__)
 
 
-class Truth:
+class GroundTruth:
     """What is true of a dataset's images; the last one read is kept, since several evaluators ask for it in turn."""
 
     def __init__(self, dataset: Dataset, thing_channels: str) -> None:
@@ -61,9 +61,11 @@ class ImageEvaluator(DatasetEvaluator, ABC):
 
     needs: str
 
-    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, options: Options = Options()) -> None:
+    def __init__(
+        self, dataset: Dataset, ground_truth: GroundTruth, output_dir: Path, options: Options = Options()
+    ) -> None:
         self.dataset = dataset
-        self.truth = truth
+        self.ground_truth = ground_truth
         self.output_dir = output_dir
         self.options = options
         self._lacking = False
@@ -74,7 +76,7 @@ class ImageEvaluator(DatasetEvaluator, ABC):
         for given, output in zip(inputs, outputs, strict=True):
             self._processed += 1
             if self.needs in output:
-                self.process_image(self.truth.records[given["image_id"]], output)
+                self.process_image(self.ground_truth.records[given["image_id"]], output)
             else:
                 self._lacking = True
 
@@ -88,8 +90,8 @@ class ImageEvaluator(DatasetEvaluator, ABC):
             logger.warning("%s: the model gives no %r", type(self).__name__, self.needs)
             return {}
         processed = sum(number for _, number, _ in shards)
-        if processed < len(self.truth.records):
-            counted = processed, len(self.truth.records), self.dataset.name
+        if processed < len(self.ground_truth.records):
+            counted = processed, len(self.ground_truth.records), self.dataset.name
             logger.warning("%s: only %d of the %d images of %s were evaluated", type(self).__name__, *counted)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         return self.finish([shard for _, _, shard in shards])
@@ -97,7 +99,7 @@ class ImageEvaluator(DatasetEvaluator, ABC):
     @property
     def image_order(self) -> list[Any]:
         """image_ids in the order of the dataset, which decides the last digits of sums."""
-        return list(self.truth.records)
+        return list(self.ground_truth.records)
 
     @abstractmethod
     def process_image(self, record: Record, output: dict[str, Any]) -> None:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.catalog import Dataset, Record
-from segkit.evaluation.base import ImageEvaluator, Options, Truth
+from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
 from segkit.evaluation.predictions import instance_masks
 from segkit.formats import png
+from segkit.formats.cityscapes import results as cityscapes_results
 from segkit.formats.cityscapes.files import IDS_SUFFIX
-from segkit.formats.cityscapes.files import results as cityscapes_results
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
 from segkit.utils.errors import ConfigError
 
@@ -26,12 +26,12 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
     def __init__(
         self,
         dataset: Dataset,
-        truth: Truth,
+        ground_truth: GroundTruth,
         output_dir: Path,
         options: Options = Options(),  # noqa: B008 (frozen)
     ) -> None:
         """Raises ConfigError where the dataset's truth is not in Cityscapes' files."""
-        super().__init__(dataset, truth, output_dir, options)
+        super().__init__(dataset, ground_truth, output_dir, options)
         formats = {str(record.get("pan_seg_format")) for record in dataset.records}
         if formats != {"cityscapes"}:
             raise ConfigError(

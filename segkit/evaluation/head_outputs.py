@@ -8,13 +8,13 @@ from typing import Any
 import detectron2.utils.comm as comm
 
 from segkit.data.catalog import Dataset, Record
-from segkit.evaluation.base import ImageEvaluator, Options, Truth
+from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.tables import listed
+from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
-from segkit.formats.head_outputs.folder import folder as head_outputs
 from segkit.structures import HeadOutputs
 from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
 
 
 class HeadOutputsEvaluator(ImageEvaluator):
@@ -26,9 +26,11 @@ class HeadOutputsEvaluator(ImageEvaluator):
 
     needs = "head_outputs"
 
-    def __init__(self, dataset: Dataset, truth: Truth, output_dir: Path, options: Options, keep_logits: int) -> None:
+    def __init__(
+        self, dataset: Dataset, ground_truth: GroundTruth, output_dir: Path, options: Options, keep_logits: int
+    ) -> None:
         """keep_logits: the highest logits of each pixel that are kept, 0 for none, see formats/head_outputs."""
-        super().__init__(dataset, truth, output_dir, options)
+        super().__init__(dataset, ground_truth, output_dir, options)
         self.keep_logits = keep_logits
 
     @property
@@ -50,7 +52,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
         if outputs.semantic.size_hw != size_hw:
             got = f"{outputs.semantic.size_hw} of image {record['image_id']!r}"
             raise ValueError(f"head_outputs must be of the image's size {size_hw}, got {got}")
-        space = self.truth.space
+        space = self.ground_truth.space
         head_outputs.check_ids(outputs, self.dataset.categories, space.stuff_ids, space.thing_ids)
         head_outputs.write_image(self.folder, name, outputs, self.keep_logits)
         saved = SavedImage(record["image_id"], entry["file_name"], size_hw, name)
@@ -64,11 +66,11 @@ class HeadOutputsEvaluator(ImageEvaluator):
         images = [written[image_id] for image_id in self.image_order if image_id in written]
         if hidden := [image.outputs for image, size in images if not _is_there(self.folder / image.outputs, size)]:
             raise DatasetError(
-                f"{len(hidden)} of {len(images)} files that were written cannot be seen here: {listed(hidden)}",
+                f"{len(hidden)} of {len(images)} files that were written cannot be seen here: {abbreviate(hidden)}",
                 where=self.folder,
                 remedy="let all machines write into one folder on a shared file system",
             )
-        space = self.truth.space
+        space = self.ground_truth.space
         head_outputs.write_index(self.folder, [image for image, _ in images], self.dataset.categories, space)
         return {}
 

@@ -13,13 +13,13 @@ from typing import IO, Any, NamedTuple
 import detectron2.utils.comm as comm
 
 from segkit.data.catalog import Record
-from segkit.data.ground_truth import InstanceTruth
+from segkit.data.ground_truth import InstanceGroundTruth
 from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import coco_results
 from segkit.metrics import AveragePrecision
 from segkit.utils import files
 
-RESULTS, TRUTH = "coco_instances_results.json", "instances_gt.json"
+RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"
 
 
 class InstanceEvaluator(ImageEvaluator):
@@ -32,27 +32,29 @@ class InstanceEvaluator(ImageEvaluator):
     needs = "instances"
 
     def reset(self) -> None:
-        self._instance_truth = InstanceTruth(self.dataset)
+        self._instance_truth = InstanceGroundTruth(self.dataset)
         self._boxes = AveragePrecision(self.dataset.categories, ("bbox",))
         kinds = ("segm", "boundary") if self.options.boundary else ("segm",)
         self._masks = AveragePrecision(self.dataset.categories, kinds)
         self._has_masks = True
         self._drop_parts()
-        names = (RESULTS, TRUTH) if self._instance_truth.derived else (RESULTS,)
+        names = (RESULTS, GROUND_TRUTH) if self._instance_truth.derived else (RESULTS,)
         self._parts = {name: _Part(self.output_dir) for name in names if self.options.export}
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         image_id, size_hw = record["image_id"], (record["height"], record["width"])
-        truth = self._instance_truth.of(record, self.truth.segmentation)
+        ground_truth = self._instance_truth.of(record, self.ground_truth.segmentation)
         results = coco_results(output, image_id, size_hw, self.dataset.categories)
         self._has_masks = self._has_masks and all("segmentation" in result for result in results)
         if self._has_masks:
-            self._masks.update(image_id, size_hw, truth, results)
-        self._boxes.update(image_id, size_hw, truth, results)
+            self._masks.update(image_id, size_hw, ground_truth, results)
+        self._boxes.update(image_id, size_hw, ground_truth, results)
         if RESULTS in self._parts:
             self._parts[RESULTS].add(image_id, results)
-        if TRUTH in self._parts:
-            self._parts[TRUTH].add(image_id, [{**annotation, "image_id": image_id} for annotation in truth])
+        if GROUND_TRUTH in self._parts:
+            self._parts[GROUND_TRUTH].add(
+                image_id, [{**annotation, "image_id": image_id} for annotation in ground_truth]
+            )
 
     def evaluate(self) -> dict[str, Any] | None:
         try:
@@ -74,19 +76,19 @@ class InstanceEvaluator(ImageEvaluator):
         if RESULTS in self._parts:
             with files.replacing(self.output_dir / RESULTS) as path, path.open("wb") as file:
                 file.writelines(_json_list(self._lines(shards, RESULTS)))
-        if TRUTH in self._parts:
+        if GROUND_TRUTH in self._parts:
             self._write_truth(shards)
         boxes, masks = zip(*((boxes, masks) for boxes, masks, _ in shards), strict=True)
         results = _merged(boxes)
         return results if any(metric is None for metric in masks) else results | _merged(masks)
 
     def _write_truth(self, shards: list[Any]) -> None:
-        found = {image_id for _, _, parts in shards for image_id in parts[TRUTH].places}
+        found = {image_id for _, _, parts in shards for image_id in parts[GROUND_TRUTH].places}
         images = [self.dataset.image_entry(record) for record in self.dataset.records if record["image_id"] in found]
         things = [entry for entry in self.dataset.categories.to_coco() if entry["isthing"]]
         # Numbered from 1: to pycocotools' matching the id 0 is "no match".
-        lines = (b'{"id": %d, %s' % (i, line[1:]) for i, line in enumerate(self._lines(shards, TRUTH), 1))
-        with files.replacing(self.output_dir / TRUTH) as path, path.open("wb") as file:
+        lines = (b'{"id": %d, %s' % (i, line[1:]) for i, line in enumerate(self._lines(shards, GROUND_TRUTH), 1))
+        with files.replacing(self.output_dir / GROUND_TRUTH) as path, path.open("wb") as file:
             file.write(b'{"images": %s, "annotations": ' % _encoded(images))
             file.writelines(_json_list(lines))
             file.write(b', "categories": %s}' % _encoded(things))

@@ -36,7 +36,7 @@ class PanopticEvaluator(ImageEvaluator):
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         prediction = panoptic_prediction(output, self.dataset.categories)
-        self._metric.update(record["image_id"], self.truth.segmentation(record), prediction)
+        self._metric.update(record["image_id"], self.ground_truth.segmentation(record), prediction)
         if not self.options.export:
             return
         png_name = self._png_names[record["image_id"]]
@@ -63,7 +63,7 @@ class PanopticEvaluator(ImageEvaluator):
     def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotation_of: dict[Any, Any]) -> None:
         coco_panoptic.write_json(
             self.output_dir / "panoptic.json",
-            [self.dataset.image_entry(self.truth.records[image_id]) for image_id in order],
+            [self.dataset.image_entry(self.ground_truth.records[image_id]) for image_id in order],
             [annotation_of[image_id] for image_id in order],
             self.dataset.categories,
         )

@@ -27,12 +27,12 @@ class SemanticEvaluator(ImageEvaluator):
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         where = f"image {record['image_id']!r}"
-        truth = self.truth.semantic(record)
+        ground_truth = self.ground_truth.semantic(record)
         if "head_outputs" in output and not _on_accelerator(output):
             # The winners are known: no full-size logits are made for them.
-            self._metric.update(truth, output["head_outputs"].semantic.channels, where)
+            self._metric.update(ground_truth, output["head_outputs"].semantic.channels, where)
         else:
-            count_logits(self._metric, truth, output["sem_seg"], where)
+            count_logits(self._metric, ground_truth, output["sem_seg"], where)
 
     def shard(self) -> Any:
         return self._metric
@@ -44,18 +44,20 @@ class SemanticEvaluator(ImageEvaluator):
         return {"sem_seg": metric.compute()}
 
     def _nothing_counted(self) -> SemanticIoU:
-        return SemanticIoU(self.truth.space.names, boundary=self.options.boundary)
+        return SemanticIoU(self.ground_truth.space.names, boundary=self.options.boundary)
 
 
-def count_logits(metric: SemanticIoU, truth: NDArray[np.integer], logits: torch.Tensor, where: object = "") -> None:
+def count_logits(
+    metric: SemanticIoU, ground_truth: NDArray[np.integer], logits: torch.Tensor, where: object = ""
+) -> None:
     """Count one image in `metric`: (H, W) true labels against the winners of (C, H, W) logits.
 
     Logits on an accelerator are counted there, so that a few numbers travel instead of maps; the counts are integers,
     the same on every device. Raises as `SemanticIoU.update` does.
     """
     labels = winners(logits)
-    if logits.device.type == "cpu" or not count_on_device(metric, truth, labels):
-        metric.update(truth, labels.cpu().numpy(), where)
+    if logits.device.type == "cpu" or not count_on_device(metric, ground_truth, labels):
+        metric.update(ground_truth, labels.cpu().numpy(), where)
 
 
 def winners(logits: torch.Tensor) -> torch.Tensor:
@@ -76,13 +78,13 @@ def winners(logits: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(labels)
 
 
-def count_on_device(metric: SemanticIoU, truth: NDArray[np.integer], labels: torch.Tensor) -> bool:
+def count_on_device(metric: SemanticIoU, ground_truth: NDArray[np.integer], labels: torch.Tensor) -> bool:
     """Count an image on the device of its (H, W) predicted labels; False, and nothing is counted, where a size or a
     label is wrong: `SemanticIoU.update` says which."""
-    if truth.shape != tuple(labels.shape):
+    if ground_truth.shape != tuple(labels.shape):
         return False
     classes = len(metric.names)
-    true = torch.from_numpy(np.ascontiguousarray(truth)).to(labels.device).long()
+    true = torch.from_numpy(np.ascontiguousarray(ground_truth)).to(labels.device).long()
     labels = labels.long()
     ignored = true == metric.ignore_label
     strange = (labels >= classes) | (~ignored & ((true < 0) | (true >= classes)))

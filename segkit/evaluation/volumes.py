@@ -12,17 +12,17 @@ from numpy.typing import NDArray
 
 from segkit.data.catalog import Dataset, Record
 from segkit.data.loaders.readers import opened
-from segkit.evaluation.base import ImageEvaluator, Options, Truth
+from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
 from segkit.evaluation.predictions import panoptic_prediction
 from segkit.evaluation.semantic import winners
-from segkit.formats.base import SourceImage
-from segkit.formats.coco.tables import listed
-from segkit.formats.decathlon.reader import DecathlonSource, write_prediction
+from segkit.formats.base import DatasetImage
+from segkit.formats.decathlon.reader import DecathlonReader, write_prediction
 from segkit.formats.derive import relabel
 from segkit.metrics.volume_dice import VolumeDice
 from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import dump_json
+from segkit.utils.text import abbreviate
 
 BACKGROUND = 0  # row of the categories that the background is, for no category id is lower
 VOID = -1
@@ -47,17 +47,17 @@ class VolumeEvaluator(ImageEvaluator):
     def __init__(
         self,
         dataset: Dataset,
-        truth: Truth,
+        ground_truth: GroundTruth,
         output_dir: Path,
         options: Options = Options(),  # noqa: B008 (frozen)
     ) -> None:
         """Raises ConfigError where the dataset's images are no slices of volumes."""
-        super().__init__(dataset, truth, output_dir, options)
+        super().__init__(dataset, ground_truth, output_dir, options)
         if dataset.categories.things:
             self.needs = "panoptic_seg"
         self._source, self._images = _volumes_of(dataset)
-        self._images_of: dict[str, list[SourceImage]] = {}
-        for image_id in truth.records:
+        self._images_of: dict[str, list[DatasetImage]] = {}
+        for image_id in ground_truth.records:
             volume, _ = self._source.place(self._images[image_id])
             self._images_of.setdefault(volume.name, []).append(self._images[image_id])
         category_ids = [category.category_id for category in dataset.categories.categories]  # ascending
@@ -76,9 +76,9 @@ class VolumeEvaluator(ImageEvaluator):
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         volume, index = self._source.place(self._images[record["image_id"]])
-        truth = self._rows(self.truth.segmentation(record), void=VOID)
+        ground_truth = self._rows(self.ground_truth.segmentation(record), void=VOID)
         predicted = self._predicted(output)
-        self._metric.update(volume.name, index, truth, predicted)
+        self._metric.update(volume.name, index, ground_truth, predicted)
         if self.options.export:
             packed = zlib.compress(self._category_ids.take(predicted).tobytes(), 1)
             self._add_slices(volume.name, {index: packed})
@@ -105,9 +105,11 @@ class VolumeEvaluator(ImageEvaluator):
         """(H, W) rows of the categories."""
         if self.needs == "panoptic_seg":
             return self._rows(panoptic_prediction(output, self.dataset.categories), void=BACKGROUND)
-        space, logits = self.truth.space, output["sem_seg"]
+        space, logits = self.ground_truth.space, output["sem_seg"]
         if len(logits) != len(space.names):
-            raise ValueError(f"sem_seg must have {len(space.names)} channels, {listed(space.names)}, got {len(logits)}")
+            raise ValueError(
+                f"sem_seg must have {len(space.names)} channels, {abbreviate(space.names)}, got {len(logits)}"
+            )
         row_of = np.full(len(space.names), BACKGROUND)  # of a channel of things too: there are none
         for category_id, channel in space.channel_of.items():
             row_of[channel] = self._row_of[category_id]
@@ -141,15 +143,15 @@ class VolumeEvaluator(ImageEvaluator):
         for name in lacking:
             (self.folder / f"{name}.nii.gz").unlink(missing_ok=True)
         if lacking:
-            logger.warning("%d volumes lack slices and are not written: %s", len(lacking), listed(lacking))
+            logger.warning("%d volumes lack slices and are not written: %s", len(lacking), abbreviate(lacking))
 
 
-def _volumes_of(dataset: Dataset) -> tuple[DecathlonSource, dict[Any, SourceImage]]:
+def _volumes_of(dataset: Dataset) -> tuple[DecathlonReader, dict[Any, DatasetImage]]:
     """The source that all records are of, and its images by id."""
     places = {record.get("source") for record in dataset.records}
     place = places.pop() if len(places) == 1 else None
     source, images = opened(place) if place else (None, {})
-    if not isinstance(source, DecathlonSource):
+    if not isinstance(source, DecathlonReader):
         problem = f"the metric volume_dice needs slices of volumes, the images of {dataset.name} are none"
         raise ConfigError(problem, remedy="register its volumes with the format `decathlon`")
     return source, images

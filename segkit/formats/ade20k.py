@@ -11,19 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import png
-from segkit.formats.base import Source, SourceImage, Tell, refuse
+from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
 from segkit.formats.coco.panoptic import PanopticRecord
 from segkit.formats.coco.writers import PanopticFilesWriter
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import unused_pictures
 from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.png import CHANNEL
-from segkit.structures import VOID, Category, CategorySet, PanopticSegmentation, Segment, default_color
+from segkit.structures import VOID, Category, CategorySet, ImageId, PanopticSegmentation, Segment, default_color
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import alone, attempt, missing
+from segkit.utils.issues import IssueHandler, alone, missing, raise_issue, try_read
+from segkit.utils.text import abbreviate
 
 Annotations = Literal["panoptic", "semantic", "instances"]
 ANNOTATIONS = ("panoptic", "semantic", "instances")
@@ -43,7 +43,7 @@ COMPLETE = "complete the download, or the preparation"
 NOT_NAMED = "are of no annotation that is read"
 
 
-class ADE20KSource(Source):
+class ADE20KReader(DatasetReader):
     """The train or val split below root = ADEChallengeData2016; image_id is the picture's stem.
 
     annotations: `panoptic`, ade20k_panoptic_<split>.json and its PNGs, categories as in the JSON, ids 0..149.
@@ -64,7 +64,7 @@ class ADE20KSource(Source):
         split: str = "val",
         *,
         annotations: Annotations = "panoptic",
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         for name, value, known in (("split", split, (*FOLDERS,)), ("annotations", annotations, ANNOTATIONS)):
             if value not in known:
@@ -75,15 +75,15 @@ class ADE20KSource(Source):
         self._semantic = self.root / "annotations" / FOLDERS[split]
         self._instances = self.root / "annotations_instance" / FOLDERS[split]
         self._pngs = self.root / f"ade20k_panoptic_{split}"
-        self._records: dict[coco.ImageId, PanopticRecord] = {}
+        self._records: dict[ImageId, PanopticRecord] = {}
         if annotations == "panoptic":
-            self._find_panoptic(tell)
+            self._find_panoptic(on_issue)
         else:
             self.categories = _categories(self.root / NAMES_FILE, THING_IDS if annotations == "instances" else ())
-            images = [attempt(tell, "png-unreadable", self._image, path) for path in self._find(tell)]
+            images = [try_read(on_issue, "png-unreadable", self._image, path) for path in self._find(on_issue)]
             self.images = tuple(image for image in images if image is not None)
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """segment_id: of the JSON; else the class of stuff, and CHANNEL + the instance number of things."""
         if self._annotations == "panoptic":
             return self._read_panoptic(self._records[image.image_id], image)
@@ -93,22 +93,22 @@ class ADE20KSource(Source):
             return _segmentation_of(classes, {i: i for i in range(1, N_CLASSES + 1)}, self.categories)
         return _with_instances(classes, self._instances / name, self.categories)
 
-    def _find_panoptic(self, tell: Tell) -> None:
-        content = coco_panoptic.read(self.root / f"{self._pngs.name}.json", partial(tell, "annotation-unreadable"))
+    def _find_panoptic(self, on_issue: IssueHandler) -> None:
+        content = coco_panoptic.read(self.root / f"{self._pngs.name}.json", partial(on_issue, "annotation-unreadable"))
         pictures = {r.image_id: self.pictures / r.file_name for r in content.records}
         pngs = {r.image_id: self._pngs / r.png_name for r in content.records}
-        gone = missing(tell, "image-missing", "picture", [*pictures.values()], COMPLETE)
-        gone |= missing(tell, "png-missing", "annotation", [*pngs.values()], COMPLETE)
+        gone = missing(on_issue, "image-missing", "picture", [*pictures.values()], COMPLETE)
+        gone |= missing(on_issue, "png-missing", "annotation", [*pngs.values()], COMPLETE)
         there = [r for r in content.records if not gone & {pictures[r.image_id], pngs[r.image_id]}]
         self.categories = content.categories
         self._records = {record.image_id: record for record in there}
-        self.images = tuple(SourceImage(r.image_id, r.file_name, (r.height, r.width)) for r in there)
+        self.images = tuple(DatasetImage(r.image_id, r.file_name, (r.height, r.width)) for r in there)
         self.skipped = (
             *unused_pictures(self.pictures, {r.file_name for r in content.records}, f"pictures {NOT_NAMED}"),
             *unused_pictures(self._pngs, {r.png_name for r in content.records}, f"PNGs {NOT_NAMED}"),
         )
 
-    def _find(self, tell: Tell) -> list[Path]:
+    def _find(self, on_issue: IssueHandler) -> list[Path]:
         """The pictures that have their annotations, sorted."""
         pictures = _files_in(self.pictures, ".jpg")
         if not pictures:
@@ -116,15 +116,22 @@ class ADE20KSource(Source):
         bare: set[str] = set()
         for folder in (self._semantic, self._instances)[: 2 if self._annotations == "instances" else 1]:
             pngs = [folder / f"{name}.png" for name in pictures]
-            bare |= {path.stem for path in missing(tell, "png-missing", "annotation", pngs, COMPLETE)}
-            alone(tell, "image-missing", "the annotation has no picture", _files_in(folder, ".png"), pictures, COMPLETE)
+            bare |= {path.stem for path in missing(on_issue, "png-missing", "annotation", pngs, COMPLETE)}
+            alone(
+                on_issue,
+                "image-missing",
+                "the annotation has no picture",
+                _files_in(folder, ".png"),
+                pictures,
+                COMPLETE,
+            )
         return [path for name, path in pictures.items() if name not in bare]
 
-    def _image(self, path: Path) -> SourceImage:
+    def _image(self, path: Path) -> DatasetImage:
         header = png.read_header(self._semantic / f"{path.stem}.png")
-        return SourceImage(path.stem, path.name, (header.height, header.width))
+        return DatasetImage(path.stem, path.name, (header.height, header.width))
 
-    def _read_panoptic(self, record: PanopticRecord, image: SourceImage) -> PanopticSegmentation:
+    def _read_panoptic(self, record: PanopticRecord, image: DatasetImage) -> PanopticSegmentation:
         """Without the stuff that things cover wholly: Mask2Former's JSON lists it, its PNG has not a pixel of it."""
         path = self._pngs / record.png_name
         held = coco_panoptic.read_id_runs(path, image.size_hw).areas_px()
@@ -163,7 +170,7 @@ def _read_names(path: Path) -> dict[int, str]:
     names = {ids[row[0]]: row[-1] for row in rows if row[0] in ids and row[-1]}
     if [*names] != [*range(1, N_CLASSES + 1)]:
         problem = f"expected a head and {N_CLASSES} rows, class id first and name last, parted by tabs"
-        raise DatasetError(f"{problem}, got the ids {coco.listed(names)}", where=path)
+        raise DatasetError(f"{problem}, got the ids {abbreviate(names)}", where=path)
     return names
 
 

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from segkit.formats import png
-from segkit.formats.base import SourceImage, Tell
-from segkit.formats.coco.tables import Place, check_inside
+from segkit.formats.base import DatasetImage
 from segkit.formats.image_io import PICTURE_SUFFIXES, TIFF_SUFFIXES, picture_size
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import unused
+from segkit.utils.issues import IssueHandler, unused
+from segkit.utils.json_fields import Place, check_inside
 
 # A file system may tell .jpg from .JPG.
 PICTURE_CASES = tuple(case for suffix in PICTURE_SUFFIXES for case in (suffix, suffix.upper()))
@@ -36,13 +36,15 @@ def files_below(folder: Path, remedy: str) -> list[str]:
 
 
 def unused_pictures(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
-    """The line of `Source.skipped` on pictures or PNGs in the folder that are none of the used names; none where there
+    """The line of `DatasetReader.skipped` on pictures or PNGs in the folder that are none of the used names; none where there
     are none, or no folder."""
     names = files_below(folder, "") if os.path.isdir(folder) else []
     return unused(folder, what, [n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and n not in used])
 
 
-def by_name(folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str, tell: Tell) -> dict[str, Path]:
+def by_name(
+    folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str, on_issue: IssueHandler
+) -> dict[str, Path]:
     """The files with such a suffix, in any case, by their path in the folder without it, sorted.
 
     Of two with one name, the first counts, and the other is told as code_twice. Raises DatasetError as `files_below`
@@ -55,7 +57,7 @@ def by_name(folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str,
             continue
         if name in found:
             problem = f"expected one file of a name, got {found[name].name} and {path.name}"
-            tell(code_twice, DatasetError(problem, where=path, remedy=remedy))
+            on_issue(code_twice, DatasetError(problem, where=path, remedy=remedy))
         else:
             found[name] = path
     if not found:
@@ -63,7 +65,7 @@ def by_name(folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str,
     return dict(sorted(found.items()))
 
 
-def measure(picture: Path, labels: Sequence[Path], tell: Tell) -> tuple[int, int] | None:
+def measure(picture: Path, labels: Sequence[Path], on_issue: IssueHandler) -> tuple[int, int] | None:
     """(height, width) of a picture, turned as its EXIF says, and of its label PNGs or TIFFs, from their headers.
 
     None, once it is told, where one is missing, no such file, or of another size than the picture.
@@ -81,7 +83,7 @@ def measure(picture: Path, labels: Sequence[Path], tell: Tell) -> tuple[int, int
         code = "size-differs"
         check_sizes(picture, size_hw, sizes)
     except DatasetError as error:
-        tell(code, error)
+        on_issue(code, error)
         return None
     return size_hw
 
@@ -99,7 +101,7 @@ def stem(file_name: str) -> str:
     return PurePosixPath(file_name).with_suffix("").as_posix()
 
 
-def new_stem(image: SourceImage, taken: Collection[str], root: Path) -> str:
+def new_stem(image: DatasetImage, taken: Collection[str], root: Path) -> str:
     """The image's `stem`, for its label files; DatasetError where it leads out of its folder, is hidden, too long, or
     taken."""
     where = Place(root, image.image_id)
@@ -111,7 +113,7 @@ def new_stem(image: SourceImage, taken: Collection[str], root: Path) -> str:
     return name
 
 
-def picture_in(folder: Path, image: SourceImage, suffixes: Collection[str] | None = None) -> Path:
+def picture_in(folder: Path, image: DatasetImage, suffixes: Collection[str] | None = None) -> Path:
     """Where the image's picture is to lie, under its own name; DatasetError for a name that leads out of the folder.
 
     suffixes: those of the pictures that a layout looks for in its folder. One with another is to be a PNG, which

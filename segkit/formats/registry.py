@@ -7,44 +7,44 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segkit.formats.ade20k import ADE20KSource, ADE20KWriter
-from segkit.formats.base import Source, Tell, refuse
-from segkit.formats.cityscapes.reader import CityscapesSource
+from segkit.formats.ade20k import ADE20KReader, ADE20KWriter
+from segkit.formats.base import DatasetReader, DatasetWriter
+from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.formats.cityscapes.writer import CityscapesWriter
-from segkit.formats.coco.prediction_readers import CocoResultsSource, PanopticPredictionsSource
-from segkit.formats.coco.readers import CocoInstancesSource, CocoPanopticSource
-from segkit.formats.coco.two_channel import TwoChannelSource, TwoChannelWriter
+from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
+from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
+from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
-from segkit.formats.decathlon.reader import DecathlonSource
-from segkit.formats.label_images.instance_reader import InstanceMapSource
+from segkit.formats.decathlon.reader import DecathlonReader
+from segkit.formats.label_images.instance_reader import InstanceMapReader
 from segkit.formats.label_images.instance_writer import InstanceMapWriter
-from segkit.formats.label_images.semantic_dataset import SemanticMapSource, SemanticMapWriter
-from segkit.formats.labelme.reader import LabelmeSource
+from segkit.formats.label_images.semantic_dataset import SemanticMapReader, SemanticMapWriter
+from segkit.formats.labelme.reader import LabelmeReader
 from segkit.formats.labelme.writer import LabelmeWriter
-from segkit.formats.voc.reader import VOCSource
+from segkit.formats.voc.reader import VOCReader
 from segkit.formats.voc.writer import VOCWriter
-from segkit.formats.writer import Writer
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.issues import IssueHandler, raise_issue
 
-SOURCES: dict[str, type[Source]] = {
+READERS: dict[str, type[DatasetReader]] = {
     source.layout: source
     for source in (
-        CocoPanopticSource,
-        CocoInstancesSource,
-        TwoChannelSource,
-        CityscapesSource,
-        ADE20KSource,
-        DecathlonSource,
-        VOCSource,
-        InstanceMapSource,
-        SemanticMapSource,
-        LabelmeSource,
-        CocoResultsSource,
-        PanopticPredictionsSource,
+        CocoPanopticReader,
+        CocoInstancesReader,
+        TwoChannelReader,
+        CityscapesReader,
+        ADE20KReader,
+        DecathlonReader,
+        VOCReader,
+        InstanceMapReader,
+        SemanticMapReader,
+        LabelmeReader,
+        CocoResultsReader,
+        PanopticPredictionsReader,
     )
 }
-WRITERS: dict[str, Callable[..., Writer]] = {
+WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "coco-panoptic": CocoPanopticWriter,
     "coco-instances": CocoInstancesWriter,
     "two-channel-png": TwoChannelWriter,
@@ -60,18 +60,18 @@ NEEDED = inspect.Parameter.empty  # the default of an option that has none
 OF_ALL_WRITERS = ("root", "categories")  # what they take, and no user gives
 
 
-def open_source(layout: str, options: Mapping[str, Any], tell: Tell = refuse) -> Source:
+def open_reader(layout: str, options: Mapping[str, Any], on_issue: IssueHandler = raise_issue) -> DatasetReader:
     """The dataset in this layout.
 
     tell: gets what is wrong with single images, which are then left out; by default it is raised. Raises ConfigError
     for an unknown layout, an option that it does not have, one that is missing or has a wrong value, DatasetError for
     what is wrong with the files.
     """
-    if layout not in SOURCES:
-        raise ConfigError(f"unknown format {layout!r}", remedy=f"choose one of {sorted(SOURCES)}")
-    check_options(layout, options, SOURCES[layout])
-    make: Callable[..., Source] = SOURCES[layout]
-    telling = {"tell": tell} if "tell" in inspect.signature(make).parameters else {}
+    if layout not in READERS:
+        raise ConfigError(f"unknown format {layout!r}", remedy=f"choose one of {sorted(READERS)}")
+    check_options(layout, options, READERS[layout])
+    make: Callable[..., DatasetReader] = READERS[layout]
+    telling = {"on_issue": on_issue} if "on_issue" in inspect.signature(make).parameters else {}
     try:
         return make(**options, **telling)
     except (TypeError, ValueError) as error:
@@ -80,8 +80,8 @@ def open_source(layout: str, options: Mapping[str, Any], tell: Tell = refuse) ->
         raise DatasetError(f"the dataset cannot be read: {error}", where=f"format {layout!r}") from None
 
 
-def open_writer(layout: str, root: Path, categories: CategorySet, options: Mapping[str, Any]) -> Writer:
-    """A writer of this layout below `root`; raises as `open_source` does."""
+def open_writer(layout: str, root: Path, categories: CategorySet, options: Mapping[str, Any]) -> DatasetWriter:
+    """A writer of this layout below `root`; raises as `open_reader` does."""
     if layout not in WRITERS:
         raise ConfigError(f"nothing writes the format {layout!r}", remedy=f"choose one of {sorted(WRITERS)}")
     check_options(layout, options, WRITERS[layout], OF_ALL_WRITERS)
@@ -105,4 +105,4 @@ def check_options(
 def options_of(takes: Callable[..., Any], given: Sequence[str] = ()) -> dict[str, Any]:
     """The options that a source or writer takes, and their defaults, `NEEDED` where there is none; without `given`."""
     parameters = inspect.signature(takes).parameters
-    return {name: one.default for name, one in parameters.items() if name not in (*given, "tell")}
+    return {name: one.default for name, one in parameters.items() if name not in (*given, "on_issue")}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from segkit.fusion.efficientps import EfficientPSFusion
-from segkit.fusion.explanations import REASONS, Fate
+from segkit.fusion.explanations import REASONS, DroppedSegment
 from segkit.fusion.heuristic import HeuristicFusion
 from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
@@ -45,7 +45,7 @@ __all__ = [
     "LOGITS",
     "MASK_PROBS",
     "REASONS",
-    "Fate",
+    "DroppedSegment",
     "FusionMethod",
     "HeuristicFusion",
     "build_fusion",

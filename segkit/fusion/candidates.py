@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.structures import InstanceMasks
 
 FloatArray = NDArray[np.float64]
@@ -21,7 +21,7 @@ def candidates(
     score_threshold_of: Mapping[int, float],
     nms: str,
     nms_threshold: float,
-    verdicts: Verdicts | None,
+    rejections: RejectionLog | None,
 ) -> list[int]:
     """The rows that are good enough, by falling score, of equal scores the earlier one first.
 
@@ -36,11 +36,11 @@ def candidates(
     for class_id, limit in score_threshold_of.items():
         limits[instances.class_ids == class_id] = limit
     good = instances.scores >= limits
-    if verdicts is not None:
+    if rejections is not None:
         for row in rows[~good[rows]].tolist():
-            verdicts.instances[row] = Verdict("score", float(instances.scores[row]), float(limits[row]))
+            rejections.instances[row] = Rejection("score", float(instances.scores[row]), float(limits[row]))
     kept = rows[good[rows]].tolist()
-    return kept if nms == "none" else _suppress(instances, kept, nms, nms_threshold, verdicts)
+    return kept if nms == "none" else _suppress(instances, kept, nms, nms_threshold, rejections)
 
 
 def shared_px(instances: InstanceMasks, one: int, other: int) -> int:
@@ -59,7 +59,7 @@ def shared_px(instances: InstanceMasks, one: int, other: int) -> int:
 
 
 def _suppress(
-    instances: InstanceMasks, rows: list[int], nms: str, threshold: float, verdicts: Verdicts | None
+    instances: InstanceMasks, rows: list[int], nms: str, threshold: float, rejections: RejectionLog | None
 ) -> list[int]:
     rects = instances.boxes_xyxy.astype(np.float64) if nms == "box" else _windows_xyxy(instances)
     lows, highs = rects[:, :2], rects[:, 2:]
@@ -72,8 +72,8 @@ def _suppress(
         worst = float(_ious(areas[row], areas[kept], shared).max(initial=0))
         if worst <= threshold:
             kept.append(row)
-        elif verdicts is not None:
-            verdicts.instances[row] = Verdict("nms", worst, threshold)
+        elif rejections is not None:
+            rejections.instances[row] = Rejection("nms", worst, threshold)
     return kept
 
 

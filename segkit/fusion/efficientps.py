@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates
-from segkit.fusion.explanations import Verdicts
+from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
-from segkit.fusion.pixel_argmax import Contest, evidence, uncovered, window_in_box
+from segkit.fusion.pixel_argmax import PixelArgmax, evidence, uncovered, window_in_box
 from segkit.structures import HeadOutputs, PanopticSegmentation
 
 
@@ -46,18 +46,18 @@ class EfficientPSFusion(FusionMethod):
         check_fraction(self, "instance_score_threshold", "overlap_threshold")
         check_numbers(self, "stuff_area_limit_px", least=0)
 
-    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+    def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: mask_probs, logits and the best channel of each pixel."""
         instances = outputs.instances
-        order = candidates(instances, self.instance_score_threshold, {}, "none", 1.0, verdicts)
-        kept = uncovered(instances, order, self.overlap_threshold, verdicts)
-        contest = Contest.of_stuff_channels(outputs.semantic)
+        order = candidates(instances, self.instance_score_threshold, {}, "none", 1.0, rejections)
+        kept = uncovered(instances, order, self.overlap_threshold, rejections)
+        contest = PixelArgmax.of_stuff_channels(outputs.semantic)
         for row in kept:
             window = window_in_box(instances, row)
             of_class, of_mask, probs = evidence(outputs, row, window)
             contest.challenge(row, window, (probs + _sigmoid(of_class)) * (of_mask + of_class))  # FL; sigmoid(ML_A)
         stuff_map = outputs.semantic.stuff_map()
-        return contest.result(instances, kept, stuff_map, self.stuff_area_limit_px, verdicts)
+        return contest.result(instances, kept, stuff_map, self.stuff_area_limit_px, rejections)
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:

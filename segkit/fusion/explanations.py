@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from segkit.structures import THING_CHANNEL, VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
 
-REASONS = ("score", "nms", "overlap", "area", "swallowed", "void", "empty")
+REASONS = ("score", "nms", "overlap", "area", "occluded", "void", "empty")
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Rejection:
     """Why a candidate was dropped: one of REASONS, the value that was looked at and the limit that it broke."""
 
     reason: str
@@ -23,19 +23,19 @@ class Verdict:
 
 
 @dataclass
-class Verdicts:
+class RejectionLog:
     """What a method says while it runs. instances: by row of the instances; stuff: by stuff contiguous id."""
 
-    instances: dict[int, Verdict] = field(default_factory=dict)
-    stuff: dict[int, Verdict] = field(default_factory=dict)
+    instances: dict[int, Rejection] = field(default_factory=dict)
+    stuff: dict[int, Rejection] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Fate:
+class DroppedSegment:
     """What became of one instance, or of one stuff class of the semantic map, that lost pixels or was dropped.
 
     reason: "score" (too low), "nms" (a better instance is at the same place), "overlap" (of a dropped one: too much
-    of it was taken; of a kept one: some pixels were), "area" (too few pixels were left), "swallowed" (dropped, since
+    of it was taken; of a kept one: some pixels were), "area" (too few pixels were left), "occluded" (dropped, since
     others hold its pixels), "void" (none of its pixels was taken, but some were left to nobody), "empty" (its mask has
     no pixel).
     category_id: contiguous. instance_id: row of the instances, None of stuff. area_px: of its binary mask, or of its
@@ -52,12 +52,14 @@ class Fate:
     area_px: int
     kept_px: int
     segment_id: int
-    taken_by: tuple[tuple[int, int], ...]
+    overlapped_by: tuple[tuple[int, int], ...]
     value: float | None = None
     limit: float | None = None
 
 
-def fates_of(outputs: HeadOutputs, fused: PanopticSegmentation, verdicts: Verdicts) -> list[Fate]:
+def explain_segments(
+    outputs: HeadOutputs, fused: PanopticSegmentation, rejections: RejectionLog
+) -> list[DroppedSegment]:
     """The fates of instances in their order, then of stuff by id; those that kept every pixel are not listed. A segment
     without a pixel, which no file can hold, counts as dropped."""
     instances, ids = outputs.instances, fused.segment_ids
@@ -67,10 +69,10 @@ def fates_of(outputs: HeadOutputs, fused: PanopticSegmentation, verdicts: Verdic
     for row in range(len(instances)):
         held = ids[instances.window(row)][instances.crops[row]]
         claim = (True, int(instances.class_ids[row]), row, float(instances.scores[row]))
-        found.append(_fate(claim, held, made_of.get(row), verdicts.instances.get(row)))
+        found.append(_fate(claim, held, made_of.get(row), rejections.instances.get(row)))
     for stuff_id, pixels in _claims_of_stuff(outputs):
         found.append(
-            _fate((False, stuff_id, None, None), ids[pixels], made_as.get(stuff_id), verdicts.stuff.get(stuff_id))
+            _fate((False, stuff_id, None, None), ids[pixels], made_as.get(stuff_id), rejections.stuff.get(stuff_id))
         )
     return [fate for fate in found if fate is not None]
 
@@ -97,23 +99,23 @@ def _fate(
     claim: tuple[bool, int, int | None, float | None],
     held: NDArray[np.int32],
     segment: Segment | None,
-    verdict: Verdict | None,
-) -> Fate | None:
+    verdict: Rejection | None,
+) -> DroppedSegment | None:
     """held: the segment ids that lie at the pixels which the candidate claimed."""
     shares = {holder: pixels for holder, pixels in enumerate(np.bincount(held).tolist()) if pixels}
     segment_id = VOID if segment is None else segment.segment_id
     kept_px = 0 if segment is None else shares.pop(segment_id, 0)
     if segment is not None and kept_px == held.size:
         return None
-    taken_by = tuple(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
+    overlapped_by = tuple(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
     value, limit = (None, None) if verdict is None else (verdict.value, verdict.limit)
-    reason = _reason(held.size, segment, taken_by) if verdict is None else verdict.reason
-    return Fate(reason, *claim, held.size, kept_px, segment_id, taken_by, value, limit)
+    reason = _reason(held.size, segment, overlapped_by) if verdict is None else verdict.reason
+    return DroppedSegment(reason, *claim, held.size, kept_px, segment_id, overlapped_by, value, limit)
 
 
-def _reason(area_px: int, segment: Segment | None, taken_by: tuple[tuple[int, int], ...]) -> str:
+def _reason(area_px: int, segment: Segment | None, overlapped_by: tuple[tuple[int, int], ...]) -> str:
     if area_px == 0:
         return "empty"
-    if all(holder == VOID for holder, _ in taken_by):
+    if all(holder == VOID for holder, _ in overlapped_by):
         return "void"
-    return "overlap" if segment is not None else "swallowed"
+    return "overlap" if segment is not None else "occluded"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import FusionMethod
 from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds
 from segkit.fusion.paste import flat_crops
@@ -49,7 +49,7 @@ class HeuristicFusion(FusionMethod):
         check_thresholds(self, "score_threshold_of")
         check_nms(self.nms)
 
-    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+    def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: crops and the best channel of each pixel."""
         instances = outputs.instances
         order = candidates(
@@ -58,7 +58,7 @@ class HeuristicFusion(FusionMethod):
             self.score_threshold_of,
             self.nms,
             self.nms_threshold,
-            verdicts,
+            rejections,
         )
         segment_ids = np.full(instances.size_hw, VOID, dtype=np.int32)
         place = _place_compiled if COMPILED else _place
@@ -68,9 +68,9 @@ class HeuristicFusion(FusionMethod):
         ):
             if kept:
                 segments.append(thing_segment(len(segments) + 1, instances, row, free_px))
-            elif area_px and verdicts is not None:
-                verdicts.instances[row] = Verdict("overlap", (area_px - free_px) / area_px, self.overlap_threshold)
-        return fill_stuff(segment_ids, segments, outputs.semantic.stuff_map(), self.stuff_area_limit_px, verdicts)
+            elif area_px and rejections is not None:
+                rejections.instances[row] = Rejection("overlap", (area_px - free_px) / area_px, self.overlap_threshold)
+        return fill_stuff(segment_ids, segments, outputs.semantic.stuff_map(), self.stuff_area_limit_px, rejections)
 
 
 def _place(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates
-from segkit.fusion.explanations import Verdicts
+from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.grouping import NOBODY, group_by_masks, group_by_offsets, heat_peaks
 from segkit.fusion.method import FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
@@ -52,7 +52,7 @@ class MajorityVoteFusion(FusionMethod):
         if self.top_k < 1:
             raise ConfigError(f"top_k must be at least 1, got {self.top_k}", where=type(self).__name__)
 
-    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+    def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: the best channel of each pixel, with a channel for every thing class (ConfigError
         without), and centres or crops."""
         semantic = outputs.semantic
@@ -65,10 +65,10 @@ class MajorityVoteFusion(FusionMethod):
             groups, rows = group_by_offsets(outputs.centers, peaks, pixels), None
         else:
             limit = self.instance_score_threshold
-            rows = candidates(outputs.instances, limit, {}, "none", 1.0, verdicts)
+            rows = candidates(outputs.instances, limit, {}, "none", 1.0, rejections)
             groups, scores = group_by_masks(outputs.instances, rows, pixels), outputs.instances.scores[rows]
         segment_ids, segments = _vote(semantic, pixels, groups, scores, rows)
-        return fill_stuff(segment_ids, segments, semantic.stuff_map(), self.stuff_area_limit_px, verdicts)
+        return fill_stuff(segment_ids, segments, semantic.stuff_map(), self.stuff_area_limit_px, rejections)
 
 
 def _check_own_channels(semantic: SemanticScores, isthing: NDArray[np.bool_]) -> None:

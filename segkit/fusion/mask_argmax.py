@@ -12,11 +12,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.paste import soft_crop
-from segkit.fusion.pixel_argmax import NOBODY, Contest, known_logits
+from segkit.fusion.pixel_argmax import NOBODY, PixelArgmax, known_logits
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 from segkit.utils.errors import ConfigError
 
@@ -51,7 +51,7 @@ class MaskArgmaxFusion(FusionMethod):
         check_fraction(self, "object_mask_threshold", "overlap_threshold")
         check_numbers(self, "stuff_area_limit_px", least=0)
 
-    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+    def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: mask_probs of instances, and of stuff_masks or else logits."""
         instances, stuff_masks = outputs.instances, outputs.stuff_masks
         if stuff_masks is None:
@@ -63,11 +63,11 @@ class MaskArgmaxFusion(FusionMethod):
         order = masks.enter(instances, first_thing, self.object_mask_threshold)
         masks.settle(self.overlap_threshold)
         contest = masks.contest
-        fused = contest.result(instances, order, contest.stuff_map(), self.stuff_area_limit_px, verdicts)
-        if verdicts is not None:
-            verdicts.instances.update({i - first_thing: v for i, v in masks.reasons.items() if i >= first_thing})
+        fused = contest.result(instances, order, contest.stuff_map(), self.stuff_area_limit_px, rejections)
+        if rejections is not None:
+            rejections.instances.update({i - first_thing: v for i, v in masks.reasons.items() if i >= first_thing})
             if stuff_masks is not None:
-                _tell_of_stuff(masks.reasons, stuff_masks, fused, verdicts)
+                _tell_of_stuff(masks.reasons, stuff_masks, fused, rejections)
         return fused
 
     def _check(self, outputs: HeadOutputs) -> None:
@@ -88,20 +88,20 @@ class _Masks:
     """contest: stuff masks (or channels) by row, then instances. solid: (H, W) bool, whether the pixel is its owner's
     own. own_px: of each mask in the contest, how many pixels are. reasons: why masks are not in the result."""
 
-    contest: Contest
+    contest: PixelArgmax
     solid: NDArray[np.bool_]
     own_px: dict[int, int] = field(default_factory=dict)
-    reasons: dict[int, Verdict] = field(default_factory=dict)
+    reasons: dict[int, Rejection] = field(default_factory=dict)
 
     @classmethod
     def of_nothing(cls, stuff_masks: InstanceMasks) -> _Masks:
         values = np.full(stuff_masks.size_hw, -np.inf, dtype=np.float32)
         owners = np.full(stuff_masks.size_hw, NOBODY, dtype=np.int32)
-        return cls(Contest(values, owners, stuff_masks.class_ids), np.zeros(stuff_masks.size_hw, dtype=np.bool_))
+        return cls(PixelArgmax(values, owners, stuff_masks.class_ids), np.zeros(stuff_masks.size_hw, dtype=np.bool_))
 
     @classmethod
     def of_channels(cls, semantic: SemanticScores) -> _Masks:
-        contest = Contest.of_stuff_channels(semantic)
+        contest = PixelArgmax.of_stuff_channels(semantic)
         any_stuff = (semantic.stuff_ids != THING_CHANNEL).any()  # else nobody's probability is 0, whatever the logits
         contest.values[:] = _softmax(semantic, contest.values) if any_stuff else 0
         return cls(contest, semantic.stuff_map() != THING_CHANNEL)
@@ -112,7 +112,7 @@ class _Masks:
         order = np.argsort(-masks.scores, kind="stable")
         good = masks.scores[order] > np.float32(score_threshold)
         for row in order[~good].tolist():
-            self.reasons[first + row] = Verdict("score", float(masks.scores[row]), score_threshold)
+            self.reasons[first + row] = Rejection("score", float(masks.scores[row]), score_threshold)
         for row in order[good].tolist():
             window, probs = masks.window(row), soft_crop(masks, row)
             own = probs >= SOLID
@@ -131,12 +131,12 @@ class _Masks:
             share = int(won_px[competitor]) / own_px if own_px else 1.0
             if won_px[competitor] and share < overlap_threshold:
                 lost[competitor] = True
-                self.reasons[competitor] = Verdict("overlap", share, overlap_threshold)
+                self.reasons[competitor] = Rejection("overlap", share, overlap_threshold)
         owners[lost[owners] | ~self.solid] = NOBODY
 
 
 def _tell_of_stuff(
-    reasons: dict[int, Verdict], stuff_masks: InstanceMasks, fused: PanopticSegmentation, verdicts: Verdicts
+    reasons: dict[int, Rejection], stuff_masks: InstanceMasks, fused: PanopticSegmentation, rejections: RejectionLog
 ) -> None:
     """A class that is not in the result: why its best mask is not."""
     there = {s.category_id for s in fused.segments if not s.isthing}
@@ -144,7 +144,7 @@ def _tell_of_stuff(
     best = {int(stuff_masks.class_ids[row]): row for row in reversed(falling)}
     for class_id, row in best.items():
         if class_id not in there and row in reasons:
-            verdicts.stuff.setdefault(class_id, reasons[row])
+            rejections.stuff.setdefault(class_id, reasons[row])
 
 
 def _softmax(semantic: SemanticScores, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
 
-from segkit.fusion.explanations import Fate, Verdicts, fates_of
+from segkit.fusion.explanations import DroppedSegment, RejectionLog, explain_segments
 from segkit.structures import MAX_SEGMENT_ID, HeadOutputs, PanopticSegmentation
 from segkit.utils.errors import ConfigError
 
@@ -28,25 +28,27 @@ class FusionMethod(ABC):
     # Options that take their defaults from Detectron2's MODEL.PANOPTIC_FPN.COMBINE, where a config has it.
     of_combine: ClassVar[tuple[str, ...]] = ("stuff_area_limit_px",)
 
-    def __call__(self, outputs: HeadOutputs, fates: list[Fate] | None = None) -> PanopticSegmentation:
+    def __call__(
+        self, outputs: HeadOutputs, dropped_segments: list[DroppedSegment] | None = None
+    ) -> PanopticSegmentation:
         """Fuse one image. fates: a list to which is added what became of every segment that was dropped or shrunk;
         None costs nothing. ConfigError where the outputs lack what the method needs, ValueError for more segments
         than ids that a PNG can hold."""
         if self.needs:
             self._check(outputs)
-        verdicts = None if fates is None else Verdicts()
-        fused = self.fuse(outputs, verdicts)
+        rejections = None if dropped_segments is None else RejectionLog()
+        fused = self.fuse(outputs, rejections)
         if len(fused.segments) > MAX_SEGMENT_ID:
             raise ValueError(f"expected at most {MAX_SEGMENT_ID} segments in an image, got {len(fused.segments)}")
-        if fates is not None and verdicts is not None:
-            fates += fates_of(outputs, fused, verdicts)
+        if dropped_segments is not None and rejections is not None:
+            dropped_segments += explain_segments(outputs, fused, rejections)
         return fused
 
     def check_things(self, names: Sequence[str]) -> None:  # noqa: B027 (most methods are for any classes)
         """ConfigError where the method was made for other thing classes than these, by contiguous id."""
 
     @abstractmethod
-    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+    def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """The method itself; verdicts: where given, told why instances and stuff are dropped."""
 
     def _check(self, outputs: HeadOutputs) -> None:

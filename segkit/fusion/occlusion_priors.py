@@ -113,7 +113,7 @@ class ClassPairPriors:
         self._wins: Counter[tuple[int, int]] = Counter()
 
     def update(
-        self, truth: PanopticSegmentation, instances: Sequence[tuple[int, Mapping[str, Any]]] | None = None
+        self, ground_truth: PanopticSegmentation, instances: Sequence[tuple[int, Mapping[str, Any]]] | None = None
     ) -> None:
         """Add an image. truth: with category ids. instances: category_id and compressed RLE of every instance
         annotation of the image that is no crowd; None where there are none.
@@ -122,15 +122,15 @@ class ClassPairPriors:
         id; one that shares none is left out. DatasetError for a category that is no thing of the set, or an RLE of
         another size.
         """
-        segments = [s for s in truth.segments if s.isthing and not s.iscrowd]
+        segments = [s for s in ground_truth.segments if s.isthing and not s.iscrowd]
         if instances is None:
-            shapes = [*_hulls(truth, segments)]
+            shapes = [*_hulls(ground_truth, segments)]
         else:
-            shapes = [*self._drawn(truth.segment_ids, segments, instances)]
+            shapes = [*self._drawn(ground_truth.segment_ids, segments, instances)]
         for one, other in combinations(shapes, 2):
             if one.category_id == other.category_id:
                 continue
-            won, lost = _owned(truth.segment_ids, one, other, self.min_overlap)
+            won, lost = _owned(ground_truth.segment_ids, one, other, self.min_overlap)
             if won != lost:
                 over, under = (one, other) if won > lost else (other, one)
                 self._wins[over.category_id, under.category_id] += 1
@@ -180,14 +180,14 @@ class _Shape(NamedTuple):
     mask: NDArray[np.bool_]
 
 
-def _hulls(truth: PanopticSegmentation, segments: Sequence[Segment]) -> Iterator[_Shape]:
-    boxes = extents_of_runs(truth.runs)
+def _hulls(ground_truth: PanopticSegmentation, segments: Sequence[Segment]) -> Iterator[_Shape]:
+    boxes = extents_of_runs(ground_truth.runs)
     for segment in segments:
         if segment.segment_id not in boxes:
             continue
         left, top, width, height = boxes[segment.segment_id].bbox_xywh
         window = slice(top, top + height), slice(left, left + width)
-        visible = truth.segment_ids[window] == segment.segment_id
+        visible = ground_truth.segment_ids[window] == segment.segment_id
         yield _Shape(segment.category_id, segment.segment_id, window, _hull(visible))
 
 

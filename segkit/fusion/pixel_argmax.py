@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.paste import soft_crop
 from segkit.fusion.segments import fill_stuff, segments_of_owners
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
@@ -25,7 +25,7 @@ Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
-class Contest:
+class PixelArgmax:
     """values: (H, W) float32, the best value at each pixel. owners: (H, W) int32, who has it: 0..S-1 a competitor of
     stuff, S + row an instance, `NOBODY`. stuff_ids: (S,) int64, the stuff contiguous id of each competitor of stuff,
     `THING_CHANNEL` of a channel of things, which owns nothing."""
@@ -35,7 +35,7 @@ class Contest:
     stuff_ids: NDArray[np.int64]
 
     @classmethod
-    def of_stuff_channels(cls, semantic: SemanticScores) -> Contest:
+    def of_stuff_channels(cls, semantic: SemanticScores) -> PixelArgmax:
         """Each pixel to its best stuff channel, of equal ones the first. Raises ValueError without logits.
 
         Where only the highest logits are known and none is of stuff, NOBODY holds the pixel with the lowest of them.
@@ -66,14 +66,14 @@ class Contest:
         order: Sequence[int],
         stuff_map: NDArray[np.integer],
         area_limit_px: float,
-        verdicts: Verdicts | None,
+        rejections: RejectionLog | None,
     ) -> PanopticSegmentation:
         """The instances of `order`, rows by falling score, with the pixels that they own; elsewhere stuff_map, (H, W)
         stuff contiguous ids, 0 for none, without the classes of fewer pixels than area_limit_px. Nobody gets an empty
         segment."""
         rows = self.owners - np.int32(len(self.stuff_ids))  # negative for stuff and nobody
         segment_ids, segments = segments_of_owners(rows, order, instances)
-        return fill_stuff(segment_ids, segments, stuff_map, max(area_limit_px, 1), verdicts)
+        return fill_stuff(segment_ids, segments, stuff_map, max(area_limit_px, 1), rejections)
 
 
 def best_channels(semantic: SemanticScores, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
@@ -104,7 +104,7 @@ def known_logits(semantic: SemanticScores) -> NDArray[np.float32]:
 
 
 def uncovered(
-    instances: InstanceMasks, order: Sequence[int], overlap_threshold: float, verdicts: Verdicts | None
+    instances: InstanceMasks, order: Sequence[int], overlap_threshold: float, rejections: RejectionLog | None
 ) -> list[int]:
     """The rows of `order` of which at most the share overlap_threshold lies under those kept before; an instance
     without a pixel is left out."""
@@ -117,8 +117,8 @@ def uncovered(
             continue
         share = int(np.count_nonzero(mask & canvas)) / area_px
         if share > overlap_threshold:
-            if verdicts is not None:
-                verdicts.instances[row] = Verdict("overlap", share, overlap_threshold)
+            if rejections is not None:
+                rejections.instances[row] = Rejection("overlap", share, overlap_threshold)
             continue
         canvas |= mask
         kept.append(row)

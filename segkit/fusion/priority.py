@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates, shared_px
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.heuristic import HeuristicFusion
 from segkit.fusion.occlusion_priors import MIN_OVERLAP, PairTable
 from segkit.fusion.options import check_fraction
@@ -64,7 +64,7 @@ class PriorityFusion(HeuristicFusion):
         problem = f"expected priors of the {len(names)} things {', '.join(names[:5])}, ..., got some of {listed}, ..."
         raise ConfigError(problem, where=self.priors, remedy="count them on this dataset: segkit fuse priors")
 
-    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+    def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: crops and the best channel of each pixel. ConfigError for a thing class that the
         priors do not list."""
         instances = outputs.instances
@@ -75,16 +75,16 @@ class PriorityFusion(HeuristicFusion):
             self.score_threshold_of,
             self.nms,
             self.nms_threshold,
-            verdicts,
+            rejections,
         )
-        canvas = _Canvas(instances, self.overlap_threshold, verdicts)
+        canvas = _Canvas(instances, self.overlap_threshold, rejections)
         for row in order:
             below = self._below(canvas, row) if self._on_top else {}
             if canvas.place(row, below):
                 for number in below:
                     canvas.drop_if_taken(number)
         segment_ids, segments = canvas.result()
-        return fill_stuff(segment_ids, segments, outputs.semantic.stuff_map(), self.stuff_area_limit_px, verdicts)
+        return fill_stuff(segment_ids, segments, outputs.semantic.stuff_map(), self.stuff_area_limit_px, rejections)
 
     def _check_classes(self, instances: InstanceMasks) -> None:
         if self._table is None or not len(instances):
@@ -112,8 +112,8 @@ class _Canvas:
     """Who holds which pixel: (H, W) int32 numbers, from 1 in order of placing, VOID for nobody; of each number its row,
     and the pixels that it holds while it stays."""
 
-    def __init__(self, instances: InstanceMasks, limit: float, verdicts: Verdicts | None) -> None:
-        self.instances, self.limit, self.verdicts = instances, limit, verdicts
+    def __init__(self, instances: InstanceMasks, limit: float, rejections: RejectionLog | None) -> None:
+        self.instances, self.limit, self.rejections = instances, limit, rejections
         self.areas_px = [int(np.count_nonzero(crop)) for crop in instances.crops]
         self.numbers: NDArray[np.int32] = np.full(instances.size_hw, VOID, dtype=np.int32)
         self.rows = [-1]  # of the number VOID
@@ -144,8 +144,8 @@ class _Canvas:
 
     def _is_taken(self, row: int, held_px: int) -> bool:
         taken = (self.areas_px[row] - held_px) / self.areas_px[row]
-        if taken > self.limit and self.verdicts is not None:
-            self.verdicts.instances[row] = Verdict("overlap", taken, self.limit)
+        if taken > self.limit and self.rejections is not None:
+            self.rejections.instances[row] = Rejection("overlap", taken, self.limit)
         return taken > self.limit
 
     def result(self) -> tuple[NDArray[np.int32], list[Segment]]:

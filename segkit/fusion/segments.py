@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.structures import THING_CHANNEL, VOID, InstanceMasks, PanopticSegmentation, Segment
 from segkit.utils.compiled import COMPILED, compiled
 
@@ -25,7 +25,7 @@ def fill_stuff(
     segments: Sequence[Segment],
     stuff_map: NDArray[np.integer],
     area_limit_px: float,
-    verdicts: Verdicts | None,
+    rejections: RejectionLog | None,
 ) -> PanopticSegmentation:
     """Stuff where the map is void, one segment for each class by rising id, ids going on after those of `segments`.
 
@@ -42,8 +42,8 @@ def fill_stuff(
         if stuff_id == THING_CHANNEL:
             continue
         if area_px < area_limit_px:
-            if verdicts is not None and area_px:
-                verdicts.stuff[stuff_id] = Verdict("area", area_px, area_limit_px)
+            if rejections is not None and area_px:
+                rejections.stuff[stuff_id] = Rejection("area", area_px, area_limit_px)
             continue
         segment_of[stuff_id] = len(listed) + 1
         listed.append(Segment(len(listed) + 1, stuff_id, False, area_px))

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.candidates import candidates
-from segkit.fusion.explanations import Verdicts
+from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
-from segkit.fusion.pixel_argmax import NOBODY, Contest, Window, best_channels, evidence, uncovered, window_in_box
+from segkit.fusion.pixel_argmax import NOBODY, PixelArgmax, Window, best_channels, evidence, uncovered, window_in_box
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation
 
 
@@ -49,13 +49,13 @@ class UPSNetFusion(FusionMethod):
         check_fraction(self, "instance_score_threshold", "nms_threshold", "overlap_threshold")
         check_numbers(self, "stuff_area_limit_px", least=0)
 
-    def fuse(self, outputs: HeadOutputs, verdicts: Verdicts | None) -> PanopticSegmentation:
+    def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: mask_probs and logits."""
         instances = outputs.instances
-        order = candidates(instances, self.instance_score_threshold, {}, "box", self.nms_threshold, verdicts)
-        kept = _uncovered_in_class(instances, order, self.overlap_threshold, verdicts)
+        order = candidates(instances, self.instance_score_threshold, {}, "box", self.nms_threshold, rejections)
+        kept = _uncovered_in_class(instances, order, self.overlap_threshold, rejections)
         windows = [window_in_box(instances, row) for row in kept]
-        contest = Contest.of_stuff_channels(outputs.semantic)
+        contest = PixelArgmax.of_stuff_channels(outputs.semantic)
         class_logits = _zeros_outside_boxes(windows, instances.size_hw)  # max(X_mask)
         for row, window in zip(kept, windows, strict=True):
             of_class, of_mask, _ = evidence(outputs, row, window)
@@ -66,17 +66,17 @@ class UPSNetFusion(FusionMethod):
             with np.errstate(invalid="ignore"):  # of two infinities: not above anything
                 unknown = of_things - class_logits  # Z_unknown = max(X_thing) - max(X_mask)
             contest.owners[unknown > contest.values] = NOBODY
-        return contest.result(instances, kept, contest.stuff_map(), self.stuff_area_limit_px, verdicts)
+        return contest.result(instances, kept, contest.stuff_map(), self.stuff_area_limit_px, rejections)
 
 
 def _uncovered_in_class(
-    instances: InstanceMasks, order: Sequence[int], overlap_threshold: float, verdicts: Verdicts | None
+    instances: InstanceMasks, order: Sequence[int], overlap_threshold: float, rejections: RejectionLog | None
 ) -> list[int]:
     """A canvas for each class, which holds the masks of better instances of the class alone."""
     kept: set[int] = set()
     for class_id in np.unique(instances.class_ids[order]):
         of_class = [row for row in order if instances.class_ids[row] == class_id]
-        kept.update(uncovered(instances, of_class, overlap_threshold, verdicts))
+        kept.update(uncovered(instances, of_class, overlap_threshold, rejections))
     return [row for row in order if row in kept]
 
 

@@ -24,7 +24,7 @@ class ScoredImage(NamedTuple):
 
     image_id: int | str
     size_hw: tuple[int, int]
-    truth: Sequence[Mapping[str, Any]]
+    ground_truth: Sequence[Mapping[str, Any]]
     results: Sequence[Mapping[str, Any]]
 
 
@@ -67,7 +67,7 @@ class AveragePrecision:
         self,
         image_id: int | str,
         size_hw: tuple[int, int],
-        truth: Sequence[Mapping[str, Any]],
+        ground_truth: Sequence[Mapping[str, Any]],
         results: Sequence[Mapping[str, Any]],
     ) -> None:
         """Add one image of `size_hw` pixels; both lists may be empty.
@@ -79,7 +79,7 @@ class AveragePrecision:
         Equal scores, and truths equally overlapped, keep the order given. Raises DatasetError, and adds nothing, where
         the image was added before or a value is missing, not finite or malformed; ValueError where size_hw is no size.
         """
-        truth_columns, result_columns = self._read([ScoredImage(image_id, size_hw, truth, results)], False)
+        truth_columns, result_columns = self._read([ScoredImage(image_id, size_hw, ground_truth, results)], False)
         self._images.add(image_id, None)
         self._waiting.append((size_hw, truth_columns, result_columns))
         if len(self._waiting) >= IMAGES_AT_ONCE:
@@ -91,14 +91,14 @@ class AveragePrecision:
         boxes_from_masks: results have no bbox; as COCO.loadRes does, it is drawn around the mask, whose area then sizes
         the box as well. Raises as `update` does; nothing is added then.
         """
-        truth, results = self._read(images, boxes_from_masks)
+        ground_truth, results = self._read(images, boxes_from_masks)
         added: PerImage[None] = PerImage()
         for image in images:
             added.add(image.image_id, None)
         self._match_waiting()
         first = len(self._images)
         self._images.merge(added)
-        self._match(first, [image.size_hw for image in images], truth, results)
+        self._match(first, [image.size_hw for image in images], ground_truth, results)
 
     def merge(self, other: AveragePrecision) -> None:
         """Add another shard's images; DatasetError where both hold an image, ValueError where the categories or the
@@ -165,9 +165,9 @@ class AveragePrecision:
             if height < 1 or width < 1:
                 raise ValueError(f"size_hw must be two numbers of pixels from 1 on, got {image.size_hw}")
         compared = {FIELD[iou_type] for iou_type in self.iou_types}
-        truth = [ImageEntries(i.truth, i.size_hw, f"image {i.image_id!r}, truth") for i in images]
+        ground_truth = [ImageEntries(i.ground_truth, i.size_hw, f"image {i.image_id!r}, truth") for i in images]
         results = [ImageEntries(i.results, i.size_hw, f"image {i.image_id!r}, results") for i in images]
-        true_columns = entries.read_columns(truth, "area", compared, self.categories)
+        true_columns = entries.read_columns(ground_truth, "area", compared, self.categories)
         if not boxes_from_masks:
             return true_columns, entries.read_columns(results, "score", compared, self.categories)
         columns = entries.read_columns(results, "score", (compared - {BOX}) | {MASK}, self.categories)
@@ -175,15 +175,15 @@ class AveragePrecision:
 
     def _match_waiting(self) -> None:
         if self._waiting:
-            sizes_hw, truth, results = zip(*self._waiting, strict=True)
+            sizes_hw, ground_truth, results = zip(*self._waiting, strict=True)
             first = len(self._images) - len(self._waiting)
             self._waiting = []
-            self._match(first, sizes_hw, entries.concatenate(truth), entries.concatenate(results))
+            self._match(first, sizes_hw, entries.concatenate(ground_truth), entries.concatenate(results))
 
-    def _match(self, first: int, sizes_hw: Sequence[tuple[int, int]], truth: Columns, results: Columns) -> None:
+    def _match(self, first: int, sizes_hw: Sequence[tuple[int, int]], ground_truth: Columns, results: Columns) -> None:
         """Match images; `first` is the index of the first one."""
         for iou_type in self.iou_types:
-            found, to_find = match(truth, results, sizes_hw, len(self.categories.things), iou_type)
+            found, to_find = match(ground_truth, results, sizes_hw, len(self.categories.things), iou_type)
             self._matches[iou_type].append(found._replace(image=found.image + np.int32(first)))
             self._to_find[iou_type] = self._to_find[iou_type] + to_find
 

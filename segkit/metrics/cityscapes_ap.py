@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from segkit.metrics.instances.cityscapes_precision import (
     DTYPES,
     FIRST_INSTANCE_ID,
+    GROUND_TRUTH,
     PREDICTION,
     SHARED,
     THRESHOLDS,
-    TRUTH,
     Table,
     Tables,
     average_precisions,
@@ -83,9 +83,9 @@ class CityscapesAP:
         an (H, W) integer array, a category_id is of no thing, or a crop is not (h, w) bool or leaves the image.
         """
         where = f"image {image_id!r}"
-        truth = self._truth(truth_ids, where)
-        row_of = {instance_id: row for row, (instance_id, _, _) in enumerate(truth)}
-        label_of = {instance_id: label_id for instance_id, _, label_id in truth}
+        ground_truth = self._truth(truth_ids, where)
+        row_of = {instance_id: row for row, (instance_id, _, _) in enumerate(ground_truth)}
+        label_of = {instance_id: label_id for instance_id, _, label_id in ground_truth}
         found: list[tuple[int, float, int, int]] = []
         shared: list[tuple[int, int, int]] = []
         for index, (category_id, score, crop, corner_xy) in enumerate(predictions):
@@ -95,7 +95,7 @@ class CityscapesAP:
                 shared += [(row_of[i], len(found), px) for i, px in under.items() if label_of.get(i) == category_id]
                 void_px = sum(px for i, px in under.items() if i in VOID_IDS)
                 found.append((category_id, float(score), sum(under.values()), void_px))
-        rows = np.array([row[:2] for row in truth], TRUTH)
+        rows = np.array([row[:2] for row in ground_truth], GROUND_TRUTH)
         self._images.add(image_id, Tables(rows, np.array(found, PREDICTION), np.array(shared, SHARED)))
 
     def merge(self, other: CityscapesAP) -> None:
@@ -164,15 +164,15 @@ class CityscapesAP:
             raise DatasetError(f"expected a finite score, got {score!r}", where=where)
 
     def _check_tables(self, tables: Tables) -> None:
-        truth, prediction, shared = tables
-        for name in ("truth", "prediction"):
+        ground_truth, prediction, shared = tables
+        for name in ("ground_truth", "prediction"):
             if not np.isin(shared[name], np.arange(len(getattr(tables, name)))).all():
                 raise ValueError("rows of `shared` that are not there")
         things = [*self.categories.thing_contiguous_ids]
-        labels = label_ids(truth["instance_id"])
+        labels = label_ids(ground_truth["instance_id"])
         if not np.isin(labels, things).all() or not np.isin(prediction["category_id"], things).all():
             raise ValueError("instances of other categories")
-        if (labels[shared["truth"]] != prediction["category_id"][shared["prediction"]]).any():
+        if (labels[shared["ground_truth"]] != prediction["category_id"][shared["prediction"]]).any():
             raise ValueError("common pixels of two categories")
         if any((table["pixels"] < 1).any() for table in tables) or not np.isfinite(prediction["score"]).all():
             raise ValueError("instances without pixels or score")

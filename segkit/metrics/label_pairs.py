@@ -22,7 +22,7 @@ MIX_FIRST, MIX_SECOND = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4E
 HALF_WORD = np.uint64(32)
 
 
-def count_pairs(truth: IntArray, prediction: IntArray, where: object = "") -> Pairs:
+def count_pairs(ground_truth: IntArray, prediction: IntArray, where: object = "") -> Pairs:
     """The distinct pairs (true label, predicted label) of two (H, W) integer maps, and their pixels.
 
     Returns three arrays of one length P: labels of `truth`, labels of `prediction` (in their own dtypes) and int64
@@ -30,15 +30,15 @@ def count_pairs(truth: IntArray, prediction: IntArray, where: object = "") -> Pa
     are counted, not pixels: maps of segments have few. Raises ValueError where a map is not an (H, W) integer array,
     DatasetError (naming `where`) where the sizes differ.
     """
-    check_map("truth", truth)
+    check_map("ground_truth", ground_truth)
     check_map("prediction", prediction)
-    if truth.shape != prediction.shape:
+    if ground_truth.shape != prediction.shape:
         raise DatasetError(
-            f"expected truth and prediction of one size, got {_size(truth)} and {_size(prediction)}",
+            f"expected truth and prediction of one size, got {_size(ground_truth)} and {_size(prediction)}",
             where=where,
             remedy="bring the prediction to the size of the annotated image",
         )
-    return _count_compiled(truth, prediction) if COMPILED else _count_sorted(truth, prediction)
+    return _count_compiled(ground_truth, prediction) if COMPILED else _count_sorted(ground_truth, prediction)
 
 
 def check_map(name: str, labels: IntArray) -> None:
@@ -53,8 +53,8 @@ def _size(labels: IntArray) -> str:
     return f"{labels.shape[0]} x {labels.shape[1]}"
 
 
-def _count_sorted(truth: IntArray, prediction: IntArray) -> Pairs:
-    truth_row, predicted_row = truth.ravel(), prediction.ravel()
+def _count_sorted(ground_truth: IntArray, prediction: IntArray) -> Pairs:
+    truth_row, predicted_row = ground_truth.ravel(), prediction.ravel()
     starts = _run_starts(truth_row, predicted_row)
     lengths = np.diff(starts, append=truth_row.size)
     truth_row, predicted_row = truth_row[starts], predicted_row[starts]
@@ -72,10 +72,10 @@ def _run_starts(first: IntArray, second: IntArray) -> NDArray[np.int64]:
     return np.flatnonzero(begins).astype(np.int64, copy=False)
 
 
-def _count_compiled(truth: IntArray, prediction: IntArray) -> Pairs:
-    first_bits, second_bits, pixels = _sum_runs(_bits(truth), _bits(prediction))
+def _count_compiled(ground_truth: IntArray, prediction: IntArray) -> Pairs:
+    first_bits, second_bits, pixels = _sum_runs(_bits(ground_truth), _bits(prediction))
     used = np.flatnonzero(pixels)
-    first, second = _labels(first_bits[used], truth.dtype), _labels(second_bits[used], prediction.dtype)
+    first, second = _labels(first_bits[used], ground_truth.dtype), _labels(second_bits[used], prediction.dtype)
     order = np.lexsort((second, first))
     return first[order], second[order], pixels[used[order]]
 

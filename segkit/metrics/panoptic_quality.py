@@ -30,7 +30,7 @@ from segkit.utils.errors import DatasetError
 # COCO's area classes in pixels, lower bound included (https://cocodataset.org/#detection-eval).
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 SHOWN_IMAGES = 5
-COLUMNS = {"truth": SEGMENT, "prediction": SEGMENT, "pairs": PAIR}  # of `ImageOverlaps`
+COLUMNS = {"ground_truth": SEGMENT, "prediction": SEGMENT, "pairs": PAIR}  # of `ImageOverlaps`
 
 
 class PanopticQuality:
@@ -83,14 +83,14 @@ class PanopticQuality:
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._images
 
-    def update(self, image_id: int | str, truth: PanopticSegmentation, prediction: PanopticSegmentation) -> None:
+    def update(self, image_id: int | str, ground_truth: PanopticSegmentation, prediction: PanopticSegmentation) -> None:
         """Count one image; `Segment.category_id` is the dataset's category_id in both.
 
         Both maps: (H, W) integers, 0 = void. An all-void or empty map is allowed. Raises, and counts nothing,
         DatasetError where the image was counted before and whatever `overlaps_of` raises.
         """
         found = overlaps_of(
-            truth,
+            ground_truth,
             prediction,
             self.categories,
             areas=self.areas,
@@ -219,7 +219,7 @@ class PanopticQuality:
 
     def _of_size(self, table: OverlapTable, matching: Matching, low: float, high: float) -> dict[str, float | None]:
         true_kept, predicted_kept = (
-            (low <= rows["counted_px"]) & (rows["counted_px"] < high) for rows in (table.truth, table.prediction)
+            (low <= rows["counted_px"]) & (rows["counted_px"] < high) for rows in (table.ground_truth, table.prediction)
         )
         counts = counting.count(
             table, matching, self.categories, exact=self._exact, true_kept=true_kept, predicted_kept=predicted_kept
@@ -240,9 +240,9 @@ class PanopticQuality:
         number = len(self.categories)
         values = counting.count(table, matching, self.categories, exact=self._exact).quality()[0]
         pairs = same_category(table)
-        rows = counting.rows_of(self.categories, table.truth["category_id"][table.pairs["truth"][pairs]])
+        rows = counting.rows_of(self.categories, table.ground_truth["category_id"][table.pairs["ground_truth"][pairs]])
         ious = counting.sums(matching.iou[pairs], rows, number, self._exact)
-        true_ids = table.truth["category_id"][~table.truth["iscrowd"]]
+        true_ids = table.ground_truth["category_id"][~table.ground_truth["iscrowd"]]
         segments = np.bincount(counting.rows_of(self.categories, true_ids), minlength=number)
         stuff = np.array([not category.isthing for category in self.categories.categories])
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -259,11 +259,11 @@ class PanopticQuality:
         return {"mode": mode, **averages, "because": self._reasons(table)}
 
     def _reasons(self, table: OverlapTable) -> list[str]:
-        crowds = table.truth["iscrowd"]
-        keys = np.stack([table.truth_image[crowds], table.truth["category_id"][crowds]], axis=1)
+        crowds = table.ground_truth["iscrowd"]
+        keys = np.stack([table.truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
         groups, times = np.unique(keys, axis=0, return_counts=True)
         several = np.unique(groups[times > 1, 0]).tolist()
-        declared = table.truth["area_px"] != table.truth["counted_px"]
+        declared = table.ground_truth["area_px"] != table.ground_truth["counted_px"]
         wrong = np.unique(table.truth_image[declared]).tolist()
         reasons = [(several, "several crowds of one category"), (wrong, "areas that their map contradicts")]
         return [f"{_images(table, images)} {what}" for images, what in reasons if images]
@@ -287,15 +287,15 @@ def _per_image(arrays: Mapping[str, NDArray[Any]], name: str, dtype: np.dtype[An
 def _checked(overlaps: ImageOverlaps, categories: CategorySet) -> ImageOverlaps:
     """The overlaps; ValueError where they point to categories or segments that are not there, or count less than 0."""
     known = [category.category_id for category in categories.categories]
-    for rows in (overlaps.truth, overlaps.prediction):
+    for rows in (overlaps.ground_truth, overlaps.prediction):
         if not np.isin(rows["category_id"], known).all():
             raise ValueError("segments of unknown categories")
         if not np.isfinite(rows["area_px"]).all() or (rows["counted_px"] < 1).any() or (rows["boundary_px"] < 0).any():
             raise ValueError("segments without pixels")
-    for name in ("truth", "prediction"):
+    for name in ("ground_truth", "prediction"):
         if not np.isin(overlaps.pairs[name], np.arange(ON_VOID, len(getattr(overlaps, name)))).all():
             raise ValueError("pairs of segments that are not there")
-    on_void = (overlaps.pairs["truth"] == ON_VOID) & (overlaps.pairs["prediction"] == ON_VOID)
+    on_void = (overlaps.pairs["ground_truth"] == ON_VOID) & (overlaps.pairs["prediction"] == ON_VOID)
     if on_void.any() or (overlaps.pairs["pixels"] < 1).any() or (overlaps.pairs["boundary_px"] < 0).any():
         raise ValueError("pairs without pixels")
     return overlaps

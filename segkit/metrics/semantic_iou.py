@@ -60,14 +60,14 @@ class SemanticIoU:
         self.confusion: Counts = np.zeros((len(self.names), len(self.names)), dtype=np.int64)
         self.boundary_px: Counts = np.zeros((2, len(self.names)), dtype=np.int64)
 
-    def update(self, truth: IntArray, prediction: IntArray, where: object = "") -> None:
+    def update(self, ground_truth: IntArray, prediction: IntArray, where: object = "") -> None:
         """Count one image: (H, W) integer labels, 0..C-1, and `ignore_label` in the truth.
 
         A map without pixels counts nothing. Raises DatasetError naming `where`, and counts nothing, where the sizes
         differ or the truth holds another label; ValueError where the prediction does (an ignored pixel is no excuse)
         or a map is not an (H, W) integer array.
         """
-        true_labels, predicted_labels, pixels = count_pairs(truth, prediction, where)
+        true_labels, predicted_labels, pixels = count_pairs(ground_truth, prediction, where)
         classes = len(self.names)
         scored = true_labels != self.ignore_label
         strange = true_labels[scored & ((true_labels < 0) | (true_labels >= classes))]
@@ -82,7 +82,9 @@ class SemanticIoU:
             raise ValueError(f"prediction must hold labels 0..{classes - 1}, got {int(strange[0])}")
         self.confusion[predicted_labels[scored], true_labels[scored]] += pixels[scored]
         if self.boundary_ratio is not None:
-            self.boundary_px += _boundary_counts(truth, prediction, classes, self.ignore_label, self.boundary_ratio)
+            self.boundary_px += _boundary_counts(
+                ground_truth, prediction, classes, self.ignore_label, self.boundary_ratio
+            )
 
     def add_confusion(self, confusion: IntArray, boundary_px: IntArray | None = None) -> None:
         """Add pixels that were counted elsewhere, on a GPU say: arrays as `confusion` and `boundary_px` of this class.
@@ -160,13 +162,17 @@ class SemanticIoU:
         return {f"{prefix}-{name}": _percent(value) for name, value in zip(self.names, values.tolist(), strict=True)}
 
 
-def _boundary_counts(truth: IntArray, prediction: IntArray, classes: int, ignore_label: int, ratio: float) -> Counts:
+def _boundary_counts(
+    ground_truth: IntArray, prediction: IntArray, classes: int, ignore_label: int, ratio: float
+) -> Counts:
     """(2, C): pixels on both boundaries of a class, and on either; labels are 0..C-1, ignored only in the truth."""
-    dilation_px = boundary_dilation_px((truth.shape[0], truth.shape[1]), ratio)
+    dilation_px = boundary_dilation_px((ground_truth.shape[0], ground_truth.shape[1]), ratio)
     dtype = np.min_scalar_type(classes)
-    scored = np.subtract(truth != ignore_label, 1, dtype=dtype)  # 0, or where ignored all bits: a label of no class
+    scored = np.subtract(
+        ground_truth != ignore_label, 1, dtype=dtype
+    )  # 0, or where ignored all bits: a label of no class
     on_boundary = []
-    for labels in (truth, prediction):
+    for labels in (ground_truth, prediction):
         small = labels.astype(dtype)
         small |= scored
         small |= np.subtract(boundary_pixels(small, dilation_px), 1, dtype=dtype)

@@ -46,7 +46,7 @@ class VolumeDice:
         """The number of volumes."""
         return len(self._counts)
 
-    def update(self, volume: str, slice_index: int, truth: IntArray, prediction: IntArray) -> None:
+    def update(self, volume: str, slice_index: int, ground_truth: IntArray, prediction: IntArray) -> None:
         """Count one slice: (H, W) integer labels 0..C-1, and `ignore_label` in the truth.
 
         Raises, and counts nothing, DatasetError where the slice was counted before; else as `SemanticIoU.update` does.
@@ -56,7 +56,7 @@ class VolumeDice:
             remedy = "score each slice once"
             raise DatasetError("expected every slice once, got it a second time", where=where, remedy=remedy)
         pixels = SemanticIoU(self.names, self.ignore_label)
-        pixels.update(truth, prediction, where)
+        pixels.update(ground_truth, prediction, where)
         table = pixels.confusion
         self._add(volume, np.stack([table.diagonal(), table.sum(axis=0), table.sum(axis=1)]))
         self._slices.add((volume, slice_index))

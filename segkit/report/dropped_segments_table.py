@@ -22,13 +22,13 @@ Told = Sequence[Mapping[str, Any]]
 
 
 def reason_rows(images: Told) -> dict[str, dict[str, Any]]:
-    """Reason -> {dropped, shrunk: segments, lost pixels}, the most segments first; images: the content of fates.json.
+    """Reason -> {dropped, shrunk: segments, lost pixels}, the most segments first; images: the content of dropped_segments.json.
 
     Empty where nothing was lost.
     """
     rows = {reason: {"dropped": 0, "shrunk": 0, "lost pixels": 0} for reason in REASONS}
     for image in images:
-        for fate in image["fates"]:
+        for fate in image["dropped_segments"]:
             row = rows[fate["reason"]]
             row["shrunk" if fate["segment_id"] else "dropped"] += 1
             row["lost pixels"] += _lost_px(fate)
@@ -42,7 +42,7 @@ def costliest_rows(images: Told, limit: int = SHOWN) -> dict[str, dict[str, Any]
     Cost: lost pixels times the score, 1 for stuff, so that what nobody believed in does not come first. Stuff that is
     still there is left out: it lies below things.
     """
-    told = [(image["image_id"], fate) for image in images for fate in image["fates"] if _is_loss(fate)]
+    told = [(image["image_id"], fate) for image in images for fate in image["dropped_segments"] if _is_loss(fate)]
     told.sort(key=lambda item: -_cost(item[1]))
     return {_place(image_id, fate): _row(fate) for image_id, fate in told[:limit]}
 
@@ -66,8 +66,11 @@ def write_fates_page(
     categories: CategorySet | None = None,
 ) -> None:
     """`write_page` with both tables behind the metrics; OSError where it cannot be written."""
-    fates = {"reason": reason_rows(images), "costliest (pixels times score)": costliest_rows(images, PAGE_ROWS)}
-    told = {name: rows for name, rows in fates.items() if rows}
+    dropped_segments = {
+        "reason": reason_rows(images),
+        "costliest (pixels times score)": costliest_rows(images, PAGE_ROWS),
+    }
+    told = {name: rows for name, rows in dropped_segments.items() if rows}
     shown = {**metrics, "Why segments were dropped or shrunk": told} if told else metrics
     notes = [] if told else ["Every segment kept all of its pixels."]
     write_page(path, title, shown, categories=categories, notes=notes)
@@ -78,7 +81,7 @@ def _row(fate: Mapping[str, Any]) -> dict[str, Any]:
     if fate["value"] is not None:
         reason = f"{reason} {fate['value']:.4g}, limit {fate['limit']:.4g}"
     takers: dict[str, int] = {}
-    for taker in fate["taken_by"]:
+    for taker in fate["overlapped_by"]:
         name = taker["category"] or NOBODY
         takers[name] = takers.get(name, 0) + taker["pixels"]
     most_first = sorted(takers.items(), key=lambda item: -item[1])

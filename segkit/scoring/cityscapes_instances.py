@@ -10,8 +10,8 @@ from segkit.formats import png
 from segkit.formats.cityscapes.files import CATEGORIES, IDS_SUFFIX
 from segkit.formats.cityscapes.results import ResultFiles, ResultLine, read_lines, read_mask
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
-from segkit.scoring.problems import DEFAULT_LIMIT, Problems
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, Shard, ordered_map
 
 EVERYTHING = Shard()
@@ -35,7 +35,7 @@ def score_cityscapes_instances(
     """
     truth_paths = _truth_paths(Path(gt_folder))
     part, results = shard.of(truth_paths), ResultFiles(pred_folder)
-    metric, problems = CityscapesAP(CATEGORIES), Problems(limit)
+    metric, problems = CityscapesAP(CATEGORIES), ErrorCollector(limit)
     found = ordered_map(lambda path: _score_image(path, results), part, workers)
     for done, (one, errors) in enumerate(found, 1):
         for error in errors:

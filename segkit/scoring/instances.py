@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry, ImageId
 from segkit.formats.derive import coco_annotations
 from segkit.metrics import AveragePrecision
 from segkit.metrics.average_precision import ScoredImage, checked_iou_types
-from segkit.scoring.problems import DEFAULT_LIMIT, Problems
-from segkit.structures import CategorySet, segmentation_to_rle
-from segkit.utils import files
+from segkit.structures import CategorySet, ImageId, segmentation_to_rle
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
+from segkit.utils.json_fields import Entry
 from segkit.utils.process_pool import Progress, Shard, ordered_map
+from segkit.utils.text import abbreviate
 
 EVERYTHING = Shard()
 IMAGES_AT_ONCE = 128
@@ -56,14 +56,14 @@ def score_instances(
     """
     results = coco_instances.load_results(results_json)
     kinds = _comparable(checked_iou_types(iou_types), results, results_json)
-    truth = _Truth.of_instances(gt_json, kinds) if gt_folder is None else _Truth.of_panoptic(gt_json, gt_folder)
-    metric = AveragePrecision(truth.categories if categories is None else categories, kinds)
-    problems = Problems(limit)
-    found = _by_image(results, truth.sizes_hw, problems, Path(results_json))
+    ground_truth = _Truth.of_instances(gt_json, kinds) if gt_folder is None else _Truth.of_panoptic(gt_json, gt_folder)
+    metric = AveragePrecision(ground_truth.categories if categories is None else categories, kinds)
+    problems = ErrorCollector(limit)
+    found = _by_image(results, ground_truth.sizes_hw, problems, Path(results_json))
     boxes_from_masks = "bbox" in kinds and not any("bbox" in result for result in results)
     del results
-    read = _Reader(truth, found, truth.left_out(metric.categories))
-    image_ids = shard.of([*_ascending(truth.sizes_hw)])
+    read = _Reader(ground_truth, found, ground_truth.left_out(metric.categories))
+    image_ids = shard.of([*_ascending(ground_truth.sizes_hw)])
     blocks = [image_ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(image_ids), IMAGES_AT_ONCE)]
     done = 0
     for block, images in zip(blocks, ordered_map(read.block, blocks, workers), strict=True):
@@ -113,7 +113,7 @@ class _Truth(NamedTuple):
 class _Reader(NamedTuple):
     """What an image's truth and results are; an image is read once, and then forgotten."""
 
-    truth: _Truth
+    ground_truth: _Truth
     found: dict[ImageId, list[Entry]]
     left_out: set[int]
 
@@ -123,10 +123,10 @@ class _Reader(NamedTuple):
     def image(self, image_id: ImageId) -> ScoredImage | DatasetError:
         results = self._kept(self.found.pop(image_id, []))
         try:
-            annotations = self._kept(self.truth.annotations(image_id))
+            annotations = self._kept(self.ground_truth.annotations(image_id))
         except DatasetError as error:
             return error
-        return ScoredImage(image_id, self.truth.sizes_hw[image_id], annotations, results)
+        return ScoredImage(image_id, self.ground_truth.sizes_hw[image_id], annotations, results)
 
     def _kept(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         if not self.left_out:
@@ -148,11 +148,11 @@ def _comparable(iou_types: tuple[str, ...], results: Sequence[Entry], path: str 
 
 
 def _by_image(
-    results: Sequence[Entry], known: Mapping[ImageId, object], problems: Problems, path: Path
+    results: Sequence[Entry], known: Mapping[ImageId, object], problems: ErrorCollector, path: Path
 ) -> dict[ImageId, list[Entry]]:
     image_ids: list[Any] = [result.get("image_id") for result in results]
     found: dict[ImageId, list[Entry]] = defaultdict(list)
-    if not {*map(type, image_ids)} <= {*coco.IMAGE_ID} or not {*image_ids} <= known.keys():
+    if not {*map(type, image_ids)} <= {*json_fields.IMAGE_ID} or not {*image_ids} <= known.keys():
         for index, result in enumerate(results):
             with problems.guard():
                 _check_image(result, known, f"{path}, result {index}")
@@ -163,10 +163,10 @@ def _by_image(
 
 
 def _check_image(result: Entry, known: Mapping[ImageId, object], where: str) -> None:
-    image_id = coco.field(result, "image_id", coco.IMAGE_ID, where)
+    image_id = json_fields.get_field(result, "image_id", json_fields.IMAGE_ID, where)
     if image_id not in known:
         raise DatasetError(
-            f"expected an image_id of the truth ({coco.listed(known)}), got {image_id!r}",
+            f"expected an image_id of the truth ({abbreviate(known)}), got {image_id!r}",
             where=where,
             remedy="score the results of these images only",
         )
@@ -189,7 +189,7 @@ def _add(
     metric: AveragePrecision,
     read: Sequence[ScoredImage | DatasetError],
     boxes_from_masks: bool,
-    problems: Problems,
+    problems: ErrorCollector,
     where: str,
 ) -> None:
     for error in (one for one in read if isinstance(one, DatasetError)):

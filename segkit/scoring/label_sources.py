@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.tables import Place, listed
 from segkit.formats.derive import relabel
 from segkit.formats.label_images import semantic_files as label_maps
-from segkit.scoring.problems import Problems
 from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import ErrorCollector
+from segkit.utils.json_fields import Place
 from segkit.utils.process_pool import ordered_map
+from segkit.utils.text import abbreviate
 
 IGNORED, UNKNOWN = -1, -2  # channels: a true pixel to be left out, a value without a class
 VALUES = 1 << 16  # that a PNG of 16 bits may hold
@@ -60,7 +61,10 @@ def named_space(
 
 
 def found_space(
-    sources: Iterable[LabelFolder | MaskResults], ignored: Collection[int] | None, workers: int, problems: Problems
+    sources: Iterable[LabelFolder | MaskResults],
+    ignored: Collection[int] | None,
+    workers: int,
+    problems: ErrorCollector,
 ) -> LabelSpace:
     """A class for every label that the files hold, named by its number; labels ignored in the truth are none.
 
@@ -136,8 +140,8 @@ class LabelFolder:
     def _refuse(self, labels: label_maps.Labels, channel_of: Channels, name: str) -> None:
         pixels = np.bincount(labels.ravel())
         unknown = [value for value in np.flatnonzero(pixels).tolist() if channel_of[value] == UNKNOWN]
-        known = listed(np.flatnonzero(channel_of != UNKNOWN).tolist())
-        problem = f"expected the labels {known}, got {listed(unknown)} in {pixels[unknown].sum()} pixels"
+        known = abbreviate(np.flatnonzero(channel_of != UNKNOWN).tolist())
+        problem = f"expected the labels {known}, got {abbreviate(unknown)} in {pixels[unknown].sum()} pixels"
         remedy = "ignore these labels, or name their classes" if self.is_truth else "predict a class for every pixel"
         raise DatasetError(problem, where=self.paths[name], remedy=remedy)
 
@@ -147,8 +151,8 @@ class PanopticMaps:
 
     is_truth = True
 
-    def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, problems: Problems) -> None:
-        content = coco_panoptic.read(json_path, tell=problems.add)
+    def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, problems: ErrorCollector) -> None:
+        content = coco_panoptic.read(json_path, on_issue=problems.add)
         self.categories = content.categories
         self.path = content.path
         self.folder = content.path.with_suffix("") if folder is None else Path(folder)
@@ -164,21 +168,23 @@ class PanopticMaps:
     def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, void `IGNORED`; DatasetError where PNG and JSON disagree or a category has no class."""
         record = self.records[name]
-        truth = coco_panoptic.read_segmentation(
+        ground_truth = coco_panoptic.read_segmentation(
             self.folder / record.png_name,
             record.segments_info,
             self.categories,
             (record.height, record.width),
             record.image_id,
         )
-        wanted = [segment for segment in truth.segments if segment.category_id not in space.ignored]
+        wanted = [segment for segment in ground_truth.segments if segment.category_id not in space.ignored]
         unknown = {segment.category_id for segment in wanted} - space.channel_of.keys()
         if unknown:
-            problem = f"expected categories that are among the classes, got {listed(sorted(unknown))}"
+            problem = f"expected categories that are among the classes, got {abbreviate(sorted(unknown))}"
             raise DatasetError(problem, where=self.place(name), remedy="leave the classes to the panoptic JSON")
         # Channels one up, so that 0, what all other pixels get, becomes IGNORED.
         channels: Channels = relabel(
-            truth.segment_ids, {s.segment_id: space.channel_of[s.category_id] - IGNORED for s in wanted}, np.int32
+            ground_truth.segment_ids,
+            {s.segment_id: space.channel_of[s.category_id] - IGNORED for s in wanted},
+            np.int32,
         )
         channels += IGNORED
         return channels
@@ -189,7 +195,7 @@ class MaskResults:
 
     is_truth = False
 
-    def __init__(self, path: Path, suffix: str, problems: Problems) -> None:
+    def __init__(self, path: Path, suffix: str, problems: ErrorCollector) -> None:
         self.path = path
         self.masks = _by_name(label_maps.read_results(path, problems.add).items(), suffix, path)
         self.names = [*self.masks]

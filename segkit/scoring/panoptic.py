@@ -11,15 +11,14 @@ import numpy as np
 
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco.panoptic import PanopticRecord, Prediction
-from segkit.formats.coco.tables import listed
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, overlaps_of
-from segkit.scoring.problems import DEFAULT_LIMIT, Problems
-from segkit.structures import CategorySet, IdRuns, PanopticSegmentation, Segment
+from segkit.structures import CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, Shard, ordered_map
+from segkit.utils.text import abbreviate
 
-ImageId = int | str
 DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
 
 
@@ -57,20 +56,20 @@ def score_panoptic(
     Raises DatasetError that tells all that is wrong with the files, up to `limit` problems; ValueError for another
     mode or areas, and for less than one worker or a limit below one.
     """
-    problems = Problems(limit)
-    truth = coco_panoptic.read(gt_json, tell=problems.add)
+    problems = ErrorCollector(limit)
+    ground_truth = coco_panoptic.read(gt_json, on_issue=problems.add)
     refused = len(problems)
-    predictions = coco_panoptic.read_predictions(pred_json, truth.categories, tell=problems.add)
-    image_ids = [record.image_id for record in truth.records]
+    predictions = coco_panoptic.read_predictions(pred_json, ground_truth.categories, on_issue=problems.add)
+    image_ids = [record.image_id for record in ground_truth.records]
     # What was refused is neither missing nor extra.
     allow_missing, allow_extra = allow_missing or len(problems) > refused, allow_extra or refused > 0
     _check_images(image_ids, predictions, Path(pred_json), problems, allow_missing, allow_extra)
     gt_root, pred_root = _folder(gt_json, gt_folder, problems), _folder(pred_json, pred_folder, problems)
     problems.check()
     areas = areas or DEFAULT_AREAS.get(mode, "check")
-    metric = PanopticQuality(truth.categories, mode, areas=areas, boundary=boundary, dagger=dagger)
+    metric = PanopticQuality(ground_truth.categories, mode, areas=areas, boundary=boundary, dagger=dagger)
     pairs = _Pairs(metric, predictions, gt_root, pred_root, Path(gt_json), Path(pred_json))
-    records = shard.of(list(truth.records))
+    records = shard.of(list(ground_truth.records))
     for done, (record, found) in enumerate(zip(records, ordered_map(pairs.count, records, workers), strict=True), 1):
         if isinstance(found, DatasetError):
             problems.add(found)
@@ -103,7 +102,7 @@ class _Pairs:
         categories, image_id = self.metric.categories, record.image_id
         gt_png = self.gt_root / record.png_name
         runs = coco_panoptic.read_id_runs(gt_png)
-        truth = PanopticSegmentation.of_runs(
+        ground_truth = PanopticSegmentation.of_runs(
             runs, tuple(_segment(info, categories, runs) for info in record.segments_info)
         )
         where = f"{gt_png}, image {image_id!r}"
@@ -119,7 +118,7 @@ class _Pairs:
                 PanopticSegmentation.of_runs(IdRuns.of_map(np.zeros(runs.size_hw, np.int32)), ()),
             )
         return overlaps_of(
-            truth,
+            ground_truth,
             predicted,
             categories,
             areas=self.metric.areas,
@@ -145,24 +144,24 @@ def _check_images(
     image_ids: Sequence[ImageId],
     predictions: Mapping[ImageId, Prediction],
     pred_json: Path,
-    problems: Problems,
+    problems: ErrorCollector,
     allow_missing: bool,
     allow_extra: bool,
 ) -> None:
     missing = [image_id for image_id in image_ids if image_id not in predictions]
     if missing and not allow_missing:
-        problem = f"{len(missing)} of {len(image_ids)} images have no prediction: {listed(missing)}"
+        problem = f"{len(missing)} of {len(image_ids)} images have no prediction: {abbreviate(missing)}"
         remedy = "predict them, or count them as empty (--allow-missing)"
         problems.add(DatasetError(problem, where=pred_json, remedy=remedy))
     known = set(image_ids)
     extra = [image_id for image_id in predictions if image_id not in known]
     if extra and not allow_extra:
-        problem = f"{len(extra)} predictions are of images that the truth lacks: {listed(extra)}"
+        problem = f"{len(extra)} predictions are of images that the truth lacks: {abbreviate(extra)}"
         remedy = "is it the right file? Pass them over with --allow-extra"
         problems.add(DatasetError(problem, where=pred_json, remedy=remedy))
 
 
-def _folder(json_path: str | Path, folder: str | Path | None, problems: Problems) -> Path:
+def _folder(json_path: str | Path, folder: str | Path | None, problems: ErrorCollector) -> Path:
     path = Path(folder) if folder is not None else Path(json_path).with_suffix("")
     if not path.is_dir():
         problems.add(DatasetError("no such folder of PNGs", where=path, remedy="name it"))

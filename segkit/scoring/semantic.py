@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from segkit.formats.coco.tables import listed
 from segkit.metrics import SemanticIoU
 from segkit.scoring.label_sources import (
     IGNORED,
@@ -17,10 +16,11 @@ from segkit.scoring.label_sources import (
     found_space,
     named_space,
 )
-from segkit.scoring.problems import DEFAULT_LIMIT, Problems
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, Shard, ordered_map
+from segkit.utils.text import abbreviate
 
 Truths = LabelFolder | PanopticMaps
 Predictions = LabelFolder | MaskResults
@@ -62,15 +62,15 @@ def score_semantic(
     Raises DatasetError that tells all that is wrong with the files, up to `limit` problems, and ValueError for another
     thing_channels or png_values.
     """
-    problems = Problems(limit)
-    truths = _truths(gt, gt_folder, gt_suffix, problems)
+    problems = ErrorCollector(limit)
+    ground_truths = _truths(gt, gt_folder, gt_suffix, problems)
     predictions = _predictions(pred, pred_suffix, problems)
-    prediction_of = _matched(truths.names, predictions.names, Path(pred), problems, allow_extra)
+    prediction_of = _matched(ground_truths.names, predictions.names, Path(pred), problems, allow_extra)
     problems.check()
     ignored = {ignore_label} if isinstance(ignore_label, int) else ignore_label
-    classes = truths.categories if classes is None else classes
+    classes = ground_truths.categories if classes is None else classes
     if classes is None:
-        sources = [source for source in (truths, predictions) if not isinstance(source, PanopticMaps)]
+        sources = [source for source in (ground_truths, predictions) if not isinstance(source, PanopticMaps)]
         space = found_space(sources, ignored, workers, problems)
     else:
         space = named_space(classes, ignored, thing_channels, png_values)
@@ -79,12 +79,12 @@ def score_semantic(
     def count(name: str) -> SemanticIoU | DatasetError:
         one = SemanticIoU(space.names, IGNORED, boundary=boundary)
         try:
-            _count(one, truths, predictions, space, name, prediction_of[name])
+            _count(one, ground_truths, predictions, space, name, prediction_of[name])
         except DatasetError as error:
             return error
         return one
 
-    names = shard.of(truths.names)
+    names = shard.of(ground_truths.names)
     for done, found in enumerate(ordered_map(count, names, workers), 1):
         if isinstance(found, DatasetError):
             problems.add(found)
@@ -96,21 +96,21 @@ def score_semantic(
     return metric
 
 
-def _truths(gt: str | Path, folder: str | Path | None, suffix: str, problems: Problems) -> Truths:
+def _truths(gt: str | Path, folder: str | Path | None, suffix: str, problems: ErrorCollector) -> Truths:
     path = Path(gt)
     return PanopticMaps(path, folder, suffix, problems) if path.is_file() else LabelFolder(path, suffix, is_truth=True)
 
 
-def _predictions(pred: str | Path, suffix: str, problems: Problems) -> Predictions:
+def _predictions(pred: str | Path, suffix: str, problems: ErrorCollector) -> Predictions:
     path = Path(pred)
     return MaskResults(path, suffix, problems) if path.is_file() else LabelFolder(path, suffix, is_truth=False)
 
 
 def _matched(
-    truths: Iterable[str], predictions: Iterable[str], where: Path, problems: Problems, allow_extra: bool
+    ground_truths: Iterable[str], predictions: Iterable[str], where: Path, problems: ErrorCollector, allow_extra: bool
 ) -> dict[str, str]:
     """The prediction of each truth, by their names."""
-    names = {*truths}
+    names = {*ground_truths}
     bare = Counter(name.rsplit("/")[-1] for name in names)
     only = {last: name for name in names if bare[last := name.rsplit("/")[-1]] == 1}
     prediction_of: dict[str, str] = {}
@@ -128,19 +128,19 @@ def _matched(
             prediction_of[name] = prediction
     missing = sorted(names - prediction_of.keys())
     if missing:
-        problem = f"{len(missing)} of {len(names)} images have no prediction: {listed(missing)}"
+        problem = f"{len(missing)} of {len(names)} images have no prediction: {abbreviate(missing)}"
         remedy = "predict them; do the names differ by more than a suffix? Name it"
         problems.add(DatasetError(problem, where=where, remedy=remedy))
     if extra and not allow_extra:
-        problem = f"{len(extra)} predictions are of images that the truth lacks: {listed(extra)}"
+        problem = f"{len(extra)} predictions are of images that the truth lacks: {abbreviate(extra)}"
         problems.add(DatasetError(problem, where=where, remedy="is it the right folder? Pass them over"))
     return prediction_of
 
 
 def _count(
-    metric: SemanticIoU, truths: Truths, predictions: Predictions, space: LabelSpace, name: str, prediction: str
+    metric: SemanticIoU, ground_truths: Truths, predictions: Predictions, space: LabelSpace, name: str, prediction: str
 ) -> None:
-    truth = truths.channels(name, space)
-    size_hw = truth.shape[0], truth.shape[1]
-    where = f"{truths.place(name)} (prediction {predictions.place(prediction)})"
-    metric.update(truth, predictions.channels(prediction, space, size_hw), where)
+    ground_truth = ground_truths.channels(name, space)
+    size_hw = ground_truth.shape[0], ground_truth.shape[1]
+    where = f"{ground_truths.place(name)} (prediction {predictions.place(prediction)})"
+    metric.update(ground_truth, predictions.channels(prediction, space, size_hw), where)

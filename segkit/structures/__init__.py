@@ -16,6 +16,7 @@ from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
     MAX_SEGMENT_ID,
     VOID,
+    ImageId,
     PanopticSegmentation,
     Segment,
     ids_to_rgb,
@@ -35,6 +36,7 @@ __all__ = [
     "Extent",
     "HeadOutputs",
     "IdRuns",
+    "ImageId",
     "InstanceMasks",
     "PanopticSegmentation",
     "Segment",

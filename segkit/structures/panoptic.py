@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.structures.id_runs import IdRuns
+
+ImageId: TypeAlias = int | str  # of the dataset's files
 
 VOID = 0  # segment_id of unlabelled pixels (panopticapi evaluation.py: VOID = 0)
 MAX_SEGMENT_ID = 256**3 - 1  # what the three bytes of an RGB pixel hold

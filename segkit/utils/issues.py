@@ -3,48 +3,99 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from segkit.formats.base import Tell
-from segkit.formats.coco.tables import listed
 from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
 
 MAX_CHARACTERS = 1000  # of a path in a message
+DEFAULT_LIMIT = 20  # errors that a run collects before it stops
 Result = TypeVar("Result")
 
+IssueHandler = Callable[[str, DatasetError], None]
 
-def attempt(tell: Tell, code: str, read: Callable[..., Result], *arguments: Any) -> Result | None:
-    """What `read` makes of the arguments; None where it raises a DatasetError and `tell`, which gets it, returns."""
+
+def raise_issue(code: str, error: DatasetError) -> None:
+    """The `on_issue` of a source that is to be used, not checked: what is wrong is raised."""
+    raise error
+
+
+def try_read(on_issue: IssueHandler, code: str, read: Callable[..., Result], *arguments: Any) -> Result | None:
+    """What `read` makes of the arguments; None where it raises a DatasetError and `on_issue`, which gets it, returns."""
     try:
         return read(*arguments)
     except DatasetError as error:
-        tell(code, error)
+        on_issue(code, error)
         return None
 
 
-def missing(tell: Tell, code: str, what: str, paths: Sequence[Path], remedy: str) -> set[Path]:
-    """Those of the paths that are no files; `tell` gets each of them, in their order, and how many there are."""
+def missing(on_issue: IssueHandler, code: str, what: str, paths: Sequence[Path], remedy: str) -> set[Path]:
+    """Those of the paths that are no files; `on_issue` gets each of them, in their order, and how many there are."""
     gone = [path for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name that is too long
     for path in gone:
         problem = f"the {what} is missing ({len(gone)} of {len(paths)} are)"
-        tell(code, DatasetError(problem, where=_short(path), remedy=remedy))
+        on_issue(code, DatasetError(problem, where=_short(path), remedy=remedy))
     return {*gone}
 
 
 def alone(
-    tell: Tell, code: str, problem: str, found: Mapping[str, Path], partners: Container[str], remedy: str
+    on_issue: IssueHandler, code: str, problem: str, found: Mapping[str, Path], partners: Container[str], remedy: str
 ) -> None:
-    """`tell` gets each of the files found by name that has no partner of its name, and how many they are."""
+    """`on_issue` gets each of the files found by name that has no partner of its name, and how many they are."""
     paths = [path for name, path in found.items() if name not in partners]
     for path in paths:
-        tell(code, DatasetError(f"{problem} ({len(paths)} of {len(found)} files)", where=_short(path), remedy=remedy))
+        on_issue(
+            code, DatasetError(f"{problem} ({len(paths)} of {len(found)} files)", where=_short(path), remedy=remedy)
+        )
 
 
 def unused(where: object, what: str, names: Sequence[object]) -> tuple[str, ...]:
-    """The line of `Source.skipped` on files or keys that are there for nothing; none where there are none."""
-    return (f"{where}: {len(names)} {what}: {listed(names)}",) if names else ()
+    """The line of `DatasetReader.skipped` on files or keys that are there for nothing; none where there are none."""
+    return (f"{where}: {len(names)} {what}: {abbreviate(names)}",) if names else ()
+
+
+class ErrorCollector:
+    """Collects the DatasetErrors of a run; `check` raises one error that tells them all.
+
+    limit: at so many the search stops with that error at once.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
+        if limit < 1:
+            raise ValueError(f"limit must be at least 1, got {limit}")
+        self.limit = limit
+        self._found: list[str] = []
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Keeps a DatasetError of the block; DatasetError with all of them where the limit is reached."""
+        try:
+            yield
+        except DatasetError as error:
+            self.add(error)
+
+    def add(self, error: DatasetError) -> None:
+        """Keep one; raises as `guard` does."""
+        self._found.append(str(error))
+        if len(self._found) >= self.limit:
+            raise self._error(f"{len(self._found)} problems found, the search stopped here") from None
+
+    def check(self) -> None:
+        """DatasetError that tells all problems, where there are any; a single one is told as it was raised."""
+        if len(self._found) == 1:
+            raise DatasetError(self._found[0])
+        if self._found:
+            raise self._error(f"{len(self._found)} problems")
+
+    def _error(self, title: str) -> DatasetError:
+        numbered = " ".join(f"[{number}] {problem}" for number, problem in enumerate(self._found, 1))
+        return DatasetError(f"{title}: {numbered}")
 
 
 def _short(path: Path) -> str:

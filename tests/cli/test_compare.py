@@ -29,19 +29,19 @@ def run(capsys, monkeypatch):
 @pytest.fixture
 def files(tmp_path):
     """The truth, predictions that are wrong in half of the 8 images, and perfect ones."""
-    truth = write_panoptic(tmp_path, "truth", dict.fromkeys(range(8), (ROWS, RIGHT)))
+    ground_truth = write_panoptic(tmp_path, "ground_truth", dict.fromkeys(range(8), (ROWS, RIGHT)))
     bad = write_panoptic(tmp_path, "bad", {i: (ROWS, RIGHT if i % 2 else WRONG) for i in range(8)})
     good = write_panoptic(tmp_path, "good", dict.fromkeys(range(8), (ROWS, RIGHT)))
-    return truth, bad, good
+    return ground_truth, bad, good
 
 
 @pytest.fixture
 def counts(run, files, tmp_path):
     """Saved counts of the bad and of the good."""
-    truth, *predictions = files
+    ground_truth, *predictions = files
     paths = [tmp_path / f"{path.stem}.npz" for path in predictions]
     for path, prediction in zip(paths, predictions, strict=True):
-        saved = run("evaluate", "panoptic", "--gt", truth, "--pred", prediction, "--save-counts", path)
+        saved = run("evaluate", "panoptic", "--gt", ground_truth, "--pred", prediction, "--save-counts", path)
         assert saved[0] == 0
     return paths
 
@@ -80,10 +80,13 @@ def test_nothing_is_better_than_itself(run, counts, tmp_path):
 
 
 def test_json_of_predictions(run, files, counts):
-    truth, bad, good = files
+    ground_truth, bad, good = files
     whole = run("compare", *counts)
-    assert run("compare", bad, good, "--gt", truth, "--workers", 2)[1] == whole[1]
-    assert run("compare", counts[0], good, "--gt", truth, "--gt-folder", truth.with_suffix(""))[1] == whole[1]
+    assert run("compare", bad, good, "--gt", ground_truth, "--workers", 2)[1] == whole[1]
+    assert (
+        run("compare", counts[0], good, "--gt", ground_truth, "--gt-folder", ground_truth.with_suffix(""))[1]
+        == whole[1]
+    )
     assert "a JSON of predictions needs --gt, the truth's JSON" in refused(run("compare", counts[0], good))
 
 
@@ -99,16 +102,16 @@ def test_what_a_user_may_choose(run, files, tmp_path):
 
 
 def test_one_image_says_nothing_of_the_spread(run, tmp_path):
-    truth = write_panoptic(tmp_path, "truth", {"only": (ROWS, RIGHT)})
+    ground_truth = write_panoptic(tmp_path, "ground_truth", {"only": (ROWS, RIGHT)})
     bad = write_panoptic(tmp_path, "bad", {"only": (ROWS, WRONG)})
-    code, printed, error = run("compare", bad, truth, "--gt", truth)
+    code, printed, error = run("compare", bad, ground_truth, "--gt", ground_truth)
     assert (code, error) == (0, "")
     assert "No interval: images with segments: 1" in printed
     assert "│ +66.67 │ of 1 image │ –" in " ".join(printed.split()), "A: car and dog 0, sky 100"
 
 
 def test_what_cannot_be_compared(run, files, counts, tmp_path):
-    truth, _bad, good = files
+    ground_truth, _bad, good = files
     fewer = write_panoptic(tmp_path, "fewer", dict.fromkeys(range(7), (ROWS, RIGHT)))
     saved = tmp_path / "fewer.npz"
     assert run("evaluate", "panoptic", "--gt", fewer, "--pred", fewer, "--save-counts", saved)[0] == 0
@@ -116,21 +119,24 @@ def test_what_cannot_be_compared(run, files, counts, tmp_path):
     other = write_panoptic(tmp_path, "other", dict.fromkeys(range(8), (ROWS, WRONG)))
     line = refused(run("compare", counts[0], good, "--gt", other))
     assert "expected the same true segments in A and B, they differ" in line
-    line = refused(run("compare", counts[0], good, "--gt", truth, "--mode", "corrected"))
+    line = refused(run("compare", counts[0], good, "--gt", ground_truth, "--mode", "corrected"))
     assert "expected one mode, got reference and corrected" in line
-    line = refused(run("compare", counts[0], good, "--gt", truth, "--trust-areas"))
+    line = refused(run("compare", counts[0], good, "--gt", ground_truth, "--trust-areas"))
     assert "only one of A and B trusts the truth's areas" in line
-    content = json.loads(truth.read_text())
+    content = json.loads(ground_truth.read_text())
     content["categories"].append({"id": 99, "name": "sea", "isthing": 0})
     (tmp_path / "more.json").write_text(json.dumps(content))
-    (tmp_path / "more").symlink_to(tmp_path / "truth")
+    (tmp_path / "more").symlink_to(tmp_path / "ground_truth")
     assert "expected the same categories" in refused(run("compare", counts[0], good, "--gt", tmp_path / "more.json"))
 
 
 def test_counts_that_are_none_of_panoptic_quality_or_of_a_part(run, files, counts, tmp_path):
-    truth, bad, _good = files
+    ground_truth, bad, _good = files
     part = tmp_path / "part.npz"
-    assert run("evaluate", "panoptic", "--gt", truth, "--pred", bad, "--shard", "1/2", "--save-counts", part)[0] == 0
+    assert (
+        run("evaluate", "panoptic", "--gt", ground_truth, "--pred", bad, "--shard", "1/2", "--save-counts", part)[0]
+        == 0
+    )
     assert "got those of shard 1/2; join all shards" in refused(run("compare", part, part))
     _, gt, pred = semantic_files(tmp_path / "semantic")
     other = tmp_path / "semantic.npz"

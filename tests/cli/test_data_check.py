@@ -48,18 +48,18 @@ def spoil_areas(data: Broken) -> None:
 
 
 def test_no_finding(run, data, tmp_path):
-    code, printed, error = run(*places(data), "--output", tmp_path / "deep/findings.json")
+    code, printed, error = run(*places(data), "--output", tmp_path / "deep/issues.json")
     assert (code, error) == (0, "")
-    assert printed.splitlines() == ["no finding: all is well", str(tmp_path / "deep/findings.json")]
-    assert json.loads((tmp_path / "deep/findings.json").read_text()) == []
+    assert printed.splitlines() == ["no finding: all is well", str(tmp_path / "deep/issues.json")]
+    assert json.loads((tmp_path / "deep/issues.json").read_text()) == []
 
 
 def test_all_findings_are_in_the_file_and_some_on_the_screen(run, data, tmp_path):
     spoil_areas(data)
     (data.images / "more.jpg").touch()
-    code, printed, _ = run(*places(data), "--output", tmp_path / "findings.json", "--workers", 2)
+    code, printed, _ = run(*places(data), "--output", tmp_path / "issues.json", "--workers", 2)
     assert code == 1
-    found = json.loads((tmp_path / "findings.json").read_text())
+    found = json.loads((tmp_path / "issues.json").read_text())
     assert [one["code"] for one in found] == ["area-wrong"] * 6 + ["image-orphan"]
     assert {*found[0]} == {"code", "severity", "place", "message", "remedy"}
     assert (found[0]["severity"], found[0]["place"]) == ("error", f"{data.json_path}, image 0, segment 7")
@@ -169,7 +169,7 @@ def test_wrong_usage(run, arguments, told):
 def test_folders_that_a_repair_must_not_touch(run, data, tmp_path):
     assert run(*places(data), "--fix", data.images / "copy")[0] == 2
     assert run(*places(data), "--fix", data.masks)[0] == 2
-    assert run(*places(data), "--fix", tmp_path / "copy", "--output", tmp_path / "copy/findings.json")[0] == 2
+    assert run(*places(data), "--fix", tmp_path / "copy", "--output", tmp_path / "copy/issues.json")[0] == 2
     assert not (tmp_path / "copy").exists()
 
 
@@ -196,7 +196,7 @@ def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
         assert run(*two_channel, "--output", path)[0] == 2
     (tmp_path / "new").touch()
     (data.masks / "empty.png").unlink()
-    for path in (tmp_path / "new", tmp_path / "new", data.masks / "findings.json"):
+    for path in (tmp_path / "new", tmp_path / "new", data.masks / "issues.json"):
         assert run(*places(data), "--output", path)[0] == 0
     spoil_areas(data)
     for _ in range(2):

@@ -56,21 +56,25 @@ def two_images(root):
     """car: 1 match, 1 missed: PQ 1 / 1.5; dog: 1 false: 0; sky: 2 matches: 100. PQ (66.7 + 0 + 100) / 3 = 55.6."""
     rows = [[1, 1, 2, 2], [1, 1, 2, 2]]
     right, wrong = {1: CAR, 2: SKY}, {1: DOG, 2: SKY}
-    truth = write_panoptic(root, "truth", {1: (rows, right), 2: (rows, right)})
-    return truth, write_panoptic(root, "predictions", {1: (rows, right), 2: (rows, wrong)})
+    ground_truth = write_panoptic(root, "ground_truth", {1: (rows, right), 2: (rows, right)})
+    return ground_truth, write_panoptic(root, "predictions", {1: (rows, right), 2: (rows, wrong)})
 
 
 def panoptic_files(root):
     rng = np.random.default_rng(0)
-    truth, predictions = {}, {}
+    ground_truth, predictions = {}, {}
     for image_id in (7, 3, "b", 12, "a", 1):
         rows = np.kron([[1, 2, 3], [4, 3, 3]], np.ones((6, 6), int))
         moved = np.where(rng.random(rows.shape) < 0.15, 3, rows)
         category_of = {1: CAR, 2: int(rng.choice([CAR, DOG])), 3: SKY, 4: DOG}
-        truth[image_id] = rows.tolist(), category_of
+        ground_truth[image_id] = rows.tolist(), category_of
         predictions[image_id] = moved.tolist(), {**category_of, 4: int(rng.choice([CAR, DOG]))}
     # In another order than the ids': the last bits of the sums depend on it.
-    return "panoptic", write_panoptic(root, "truth", truth), write_panoptic(root, "predictions", predictions)
+    return (
+        "panoptic",
+        write_panoptic(root, "ground_truth", ground_truth),
+        write_panoptic(root, "predictions", predictions),
+    )
 
 
 def instances_files(root):
@@ -92,10 +96,10 @@ def instances_files(root):
             results.append({"image_id": image["id"], "category_id": category_id, "bbox": moved, "score": score})
     categories = [category for category in CATEGORIES if category["isthing"]]
     root.mkdir(parents=True, exist_ok=True)
-    truth, predictions = root / "truth.json", root / "results.json"
-    truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    ground_truth, predictions = root / "truth.json", root / "results.json"
+    ground_truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
     predictions.write_text(json.dumps(results))
-    return "instances", truth, predictions
+    return "instances", ground_truth, predictions
 
 
 def polygon(x, y, w, h):
@@ -165,9 +169,9 @@ def refused(result):
 
 
 def test_the_numbers_by_hand(run, tmp_path):
-    truth, predictions = two_images(tmp_path)
+    ground_truth, predictions = two_images(tmp_path)
     out = tmp_path / "deep/folder/metrics.json"
-    code, printed, error = run("panoptic", "--gt", truth, "--pred", predictions, "--per-class", "--output", out)
+    code, printed, error = run("panoptic", "--gt", ground_truth, "--pred", predictions, "--per-class", "--output", out)
     assert (code, error) == (0, "")
     results = json.loads(out.read_text())
     assert results["panoptic_seg"]["PQ"] == pytest.approx(100 * (2 / 3 + 0 + 1) / 3)
@@ -255,10 +259,10 @@ def test_shards_that_do_not_fit_are_refused(run, tmp_path):
 
 def test_shards_of_another_prediction_are_refused(run, tmp_path):
     """Another JSON of the same images, scored with the same command but for its path; a moved copy is no other."""
-    truth, predictions = two_images(tmp_path / "a")
+    ground_truth, predictions = two_images(tmp_path / "a")
     _, others = two_images(tmp_path / "b")
     parts = [tmp_path / f"{i}.npz" for i in range(3)]
-    options = ("panoptic", "--gt", truth)
+    options = ("panoptic", "--gt", ground_truth)
     assert run(*options, "--pred", predictions, "--shard", "1/2", "--save-counts", parts[0])[0] == 0
     assert run(*options, "--pred", others, "--shard", "2/2", "--save-counts", parts[1])[0] == 0
     assert run("merge", *parts[:2])[0] == 0
@@ -268,8 +272,8 @@ def test_shards_of_another_prediction_are_refused(run, tmp_path):
 
 
 def test_a_shard_is_no_result(run, tmp_path):
-    truth, predictions = two_images(tmp_path)
-    files = ("panoptic", "--gt", truth, "--pred", predictions, "--shard", "1/2")
+    ground_truth, predictions = two_images(tmp_path)
+    files = ("panoptic", "--gt", ground_truth, "--pred", predictions, "--shard", "1/2")
     assert "add --save-counts FILE" in refused(run(*files))
     kept = ("--save-counts", tmp_path / "c", "--output", tmp_path / "o")
     assert "give --output to `segkit evaluate merge`" in refused(run(*files, *kept))
@@ -302,23 +306,23 @@ def test_wrong_usage(run):
 
 
 def test_panopticapi_s_names_of_the_files(run, tmp_path):
-    truth, predictions = two_images(tmp_path)
-    (tmp_path / "truth").rename(tmp_path / "x")
+    ground_truth, predictions = two_images(tmp_path)
+    (tmp_path / "ground_truth").rename(tmp_path / "x")
     (tmp_path / "predictions").rename(tmp_path / "y")
-    names = ("--gt_json_file", truth, "--pred_json_file", predictions, "--gt_folder", tmp_path / "x")
+    names = ("--gt_json_file", ground_truth, "--pred_json_file", predictions, "--gt_folder", tmp_path / "x")
     assert "predictions: no such folder of PNGs" in refused(run("panoptic", *names))
     assert run("panoptic", *names, "--pred_folder", tmp_path / "y")[0] == 0
 
 
 def test_all_problems_are_told_up_to_a_limit(run, tmp_path):
-    truth, predictions = two_images(tmp_path)
+    ground_truth, predictions = two_images(tmp_path)
     pngs = [tmp_path / f"predictions/{number}.png" for number in range(2)]
     pngs[0].write_bytes(pngs[0].read_bytes()[:50])
     pngs[1].unlink()
-    line = refused(run("panoptic", "--gt", truth, "--pred", predictions))
+    line = refused(run("panoptic", "--gt", ground_truth, "--pred", predictions))
     assert line.startswith("segkit evaluate: 2 problems: [1] ")
     assert all(str(png) in line for png in pngs)
-    line = refused(run("panoptic", "--gt", truth, "--pred", predictions, "--problems", "1", "--workers", "2"))
+    line = refused(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--problems", "1", "--workers", "2"))
     assert "1 problems found, the search stopped here" in line
     assert str(pngs[1]) not in line
 
@@ -326,9 +330,9 @@ def test_all_problems_are_told_up_to_a_limit(run, tmp_path):
 def test_wrong_areas_and_what_a_user_may_choose(run, tmp_path):
     """Declared are 0 pixels; the car's union is 4 + 0 - 4 = 0, so that panopticapi's IoU is infinite."""
     rows, category_of = [[1, 1, 2, 2], [1, 1, 2, 2]], {1: CAR, 2: SKY}
-    truth = write_panoptic(tmp_path, "truth", {1: (rows, category_of), 2: (rows, category_of)}, areas=0)
+    ground_truth = write_panoptic(tmp_path, "ground_truth", {1: (rows, category_of), 2: (rows, category_of)}, areas=0)
     predictions = write_panoptic(tmp_path, "predictions", {1: (rows, category_of), 2: (rows, category_of)})
-    files = ("panoptic", "--gt", truth, "--pred", predictions, "--output", tmp_path / "o.json")
+    files = ("panoptic", "--gt", ground_truth, "--pred", predictions, "--output", tmp_path / "o.json")
     line = refused(run(*files))
     assert "image 1, segment 1: the declared area is 0, the map has 4 pixels" in line
     assert "--recount-areas" in line
@@ -344,13 +348,13 @@ def test_wrong_areas_and_what_a_user_may_choose(run, tmp_path):
 def test_the_report_says_when_the_modes_differ(run, tmp_path):
     """Two crowds of a category: the reference counts the last alone, and the prediction on the first is false."""
     rows = [[1, 1, 1, 1, 2, 2, 3, 3]]
-    truth = write_panoptic(tmp_path, "truth", {"[red]x": (rows, {1: CAR, 2: CAR, 3: SKY})})
-    content = json.loads(truth.read_text())
+    ground_truth = write_panoptic(tmp_path, "ground_truth", {"[red]x": (rows, {1: CAR, 2: CAR, 3: SKY})})
+    content = json.loads(ground_truth.read_text())
     for info in content["annotations"][0]["segments_info"][:2]:
         info["iscrowd"] = 1
-    truth.write_text(json.dumps(content))
+    ground_truth.write_text(json.dumps(content))
     predictions = write_panoptic(tmp_path, "predictions", {"[red]x": (rows, {1: CAR, 2: CAR, 3: SKY})})
-    code, out, _ = run("panoptic", "--gt", truth, "--pred", predictions)
+    code, out, _ = run("panoptic", "--gt", ground_truth, "--pred", predictions)
     assert code == 0
     expected = (
         "By the corrected rules PQ is 100.0 instead of 50.0: 1 image has ('[red]x') several crowds of one category."
@@ -359,10 +363,10 @@ def test_the_report_says_when_the_modes_differ(run, tmp_path):
 
 
 def test_nothing_to_score(run, tmp_path):
-    truth = write_panoptic(tmp_path, "truth", {})
+    ground_truth = write_panoptic(tmp_path, "ground_truth", {})
     predictions = write_panoptic(tmp_path, "predictions", {})
     counts, out = tmp_path / "c.npz", tmp_path / "o.json"
-    files = ("panoptic", "--gt", truth, "--pred", predictions)
+    files = ("panoptic", "--gt", ground_truth, "--pred", predictions)
     code, printed, error = run(*files, "--per-class", "--output", out, "--save-counts", counts)
     assert (code, error) == (0, "")
     assert "No intervals: images with segments: 0" in printed
@@ -375,29 +379,29 @@ def test_nothing_to_score(run, tmp_path):
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"annotations": []}', "", "[1", "null", '{"images": 3}'])
 def test_json_of_another_kind(run, tmp_path, content):
-    truth, predictions = two_images(tmp_path)
+    ground_truth, predictions = two_images(tmp_path)
     other = tmp_path / "other.json"
     other.write_text(content)
     (tmp_path / "other").mkdir()
-    for gt, pred in ((other, predictions), (truth, other)):
+    for gt, pred in ((other, predictions), (ground_truth, other)):
         assert str(other) in refused(run("panoptic", "--gt", gt, "--pred", pred))
     if content != "[]":
-        assert str(other) in refused(run("instances", "--gt", truth, "--pred", other))
+        assert str(other) in refused(run("instances", "--gt", ground_truth, "--pred", other))
     assert str(other) in refused(run("instances", "--gt", other, "--pred", instances_files(tmp_path / "i")[2]))
 
 
 def test_scores_that_are_no_numbers(run, tmp_path):
-    _, truth, results = instances_files(tmp_path)
+    _, ground_truth, results = instances_files(tmp_path)
     results.write_text(results.read_text().replace("0.5", "NaN"))
-    line = refused(run(*MORE["instances"], "--gt", truth, "--pred", results))
+    line = refused(run(*MORE["instances"], "--gt", ground_truth, "--pred", results))
     assert "image" in line
     assert str(results) in line
 
 
 def test_an_empty_list_of_results_scores_0(run, tmp_path):
-    _, truth, results = instances_files(tmp_path)
+    _, ground_truth, results = instances_files(tmp_path)
     results.write_text("[]")
-    assert run(*MORE["instances"], "--gt", truth, "--pred", results, "--output", tmp_path / "o")[0] == 0
+    assert run(*MORE["instances"], "--gt", ground_truth, "--pred", results, "--output", tmp_path / "o")[0] == 0
     assert json.loads((tmp_path / "o").read_text())["bbox"]["AP"] == 0
 
 
@@ -412,14 +416,14 @@ def test_places_that_cannot_be_written_are_told_before_the_work(run, tmp_path, o
 
 
 def test_a_disk_that_is_full_leaves_nothing(run, tmp_path, monkeypatch):
-    truth, predictions = two_images(tmp_path)
+    ground_truth, predictions = two_images(tmp_path)
 
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez_compressed", full)
     counts = tmp_path / "out/counts.npz"
-    line = refused(run("panoptic", "--gt", truth, "--pred", predictions, "--save-counts", counts))
+    line = refused(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--save-counts", counts))
     assert f"{counts}: cannot be written: No space left on device" in line
     assert [*counts.parent.iterdir()] == []
 
@@ -475,8 +479,8 @@ sys.exit(code if not multiprocessing.active_children() else 99)
 
 
 def test_no_worker_is_left_behind(tmp_path):
-    truth, predictions = panoptic_files(tmp_path)[1:]
-    files = ("evaluate", "panoptic", "--gt", truth, "--pred", predictions, "--workers", 2)
+    ground_truth, predictions = panoptic_files(tmp_path)[1:]
+    files = ("evaluate", "panoptic", "--gt", ground_truth, "--pred", predictions, "--workers", 2)
     assert python(NO_CHILD_LEFT, *files).returncode == 0
     (tmp_path / "predictions/3.png").unlink()
     ran = python(NO_CHILD_LEFT, *files)
@@ -485,9 +489,11 @@ def test_no_worker_is_left_behind(tmp_path):
 
 
 def test_the_results_are_kept_where_the_reader_leaves(tmp_path):
-    truth, predictions = two_images(tmp_path)
+    ground_truth, predictions = two_images(tmp_path)
     out = tmp_path / "o.json"
-    command = f"'{sys.executable}' -m segkit evaluate panoptic --gt '{truth}' --pred '{predictions}' --output '{out}'"
+    command = (
+        f"'{sys.executable}' -m segkit evaluate panoptic --gt '{ground_truth}' --pred '{predictions}' --output '{out}'"
+    )
     ran = subprocess.run(["bash", "-c", f"{command} | true; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True)
     assert ran.stdout in ("141\n", "0\n")
     assert ran.stderr == ""
@@ -496,18 +502,18 @@ def test_the_results_are_kept_where_the_reader_leaves(tmp_path):
 
 @pytest.mark.parametrize("columns", ["40", "80"])
 def test_narrow_terminals(run, tmp_path, monkeypatch, columns):
-    truth, predictions = two_images(tmp_path)
+    ground_truth, predictions = two_images(tmp_path)
     monkeypatch.setenv("COLUMNS", columns)
-    code, out, _ = run("panoptic", "--gt", truth, "--pred", predictions, "--per-class")
+    code, out, _ = run("panoptic", "--gt", ground_truth, "--pred", predictions, "--per-class")
     assert code == 0
     assert max(map(len, out.splitlines())) <= int(columns)
 
 
 def test_a_bar_is_drawn_on_a_terminal(monkeypatch, tmp_path, capsys):
-    truth, predictions = panoptic_files(tmp_path)[1:]
+    ground_truth, predictions = panoptic_files(tmp_path)[1:]
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    assert main(["evaluate", "panoptic", "--gt", str(truth), "--pred", str(predictions)]) == 0
+    assert main(["evaluate", "panoptic", "--gt", str(ground_truth), "--pred", str(predictions)]) == 0
     captured = capsys.readouterr()
     assert "/6" in captured.err
     assert "/6" not in captured.out

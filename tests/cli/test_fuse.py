@@ -40,17 +40,29 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def test_run_writes_what_evaluate_reads(run: Any, files: Any, tmp_path: Path) -> None:
-    saved, truth = files
+    saved, ground_truth = files
     out = tmp_path / "new/out"
     texts = ["stuff_area_limit_px=9", "score_threshold_of={cow: 0.8}", "nms=box"]
-    first = ["run", "--predictions", saved, "--method", "heuristic", "--set", *texts, "--output", out, "--gt", truth]
+    first = [
+        "run",
+        "--predictions",
+        saved,
+        "--method",
+        "heuristic",
+        "--set",
+        *texts,
+        "--output",
+        out,
+        "--gt",
+        ground_truth,
+    ]
     code, printed, error = run(*first, "--workers", 1)
     assert (code, error) == (0, "")
-    scored = score_panoptic(truth, out / "panoptic.json")
+    scored = score_panoptic(ground_truth, out / "panoptic.json")
     pq = scored.metric.compute(scored.image_order)["PQ"]
     assert printed.splitlines()[0] == str(out / "panoptic.json")
     assert f"{pq:.1f}" in printed
-    assert not (out / "fates.json").exists()
+    assert not (out / "dropped_segments.json").exists()
     cows = [
         segment["score"]
         for annotation in json.loads((out / "panoptic.json").read_text())["annotations"]
@@ -71,9 +83,13 @@ def test_run_explains(run: Any, files: Any, tmp_path: Path) -> None:
         "run", "--predictions", files[0], "--method", "heuristic", "--output", out, "--explain", "--gt", files[1]
     )
     assert (code, error) == (0, "")
-    fates = json.loads((out / "fates.json").read_text())
-    assert len(fates) == 6
-    assert {fate["reason"] for image in fates for fate in image["fates"]} >= {"score", "area", "overlap"}
+    dropped_segments = json.loads((out / "dropped_segments.json").read_text())
+    assert len(dropped_segments) == 6
+    assert {fate["reason"] for image in dropped_segments for fate in image["dropped_segments"]} >= {
+        "score",
+        "area",
+        "overlap",
+    }
     assert "[red]cat" in printed
     assert "The costliest" in printed
     page = (out / "report.html").read_text()
@@ -96,7 +112,7 @@ def test_no_page_of_an_earlier_run_stays(run: Any, files: Any, tmp_path: Path) -
 
 def test_a_folder_of_truth_without_a_truth_is_refused(run: Any, files: Any, tmp_path: Path) -> None:
     arguments = ["run", "--predictions", files[0], "--method", "heuristic", "--output", tmp_path / "out"]
-    code, _, error = run(*arguments, "--gt-folder", tmp_path / "truth")
+    code, _, error = run(*arguments, "--gt-folder", tmp_path / "ground_truth")
     assert code == 1
     assert "add --gt FILE" in error
 
@@ -166,7 +182,7 @@ def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
 
     from segkit.structures import ids_to_rgb
 
-    (tmp_path / "truth").mkdir()
+    (tmp_path / "ground_truth").mkdir()
     Image.fromarray(ids_to_rgb(np.array([[1, 1, 1, 1, 2, 2]] * 2))).save(tmp_path / "truth/a.png")
     image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 6}
     infos = [{"id": 1, "category_id": 7, "area": 8, "iscrowd": 0}, {"id": 2, "category_id": 2, "area": 4, "iscrowd": 0}]
@@ -261,17 +277,19 @@ def test_what_is_refused_of_files(run: Any, files: Any, tmp_path: Path) -> None:
 
 def test_the_truth_is_never_written_over(run: Any, files: Any, tmp_path: Path) -> None:
     """The truth is DIR/panoptic.json, as datasets have it, and DIR is the output."""
-    saved, truth = files
-    truth.rename(tmp_path / "panoptic.json")
-    truth.with_suffix("").rename(tmp_path / "panoptic")
+    saved, ground_truth = files
+    ground_truth.rename(tmp_path / "panoptic.json")
+    ground_truth.with_suffix("").rename(tmp_path / "panoptic")
     before = {path: path.read_bytes() for path in (tmp_path / "panoptic").iterdir()}
     arguments = ["run", "--predictions", saved, "--method", "heuristic", "--output", tmp_path, "--overwrite"]
     code, _, error = run(*arguments, "--gt", tmp_path / "panoptic.json")
     assert code == 1
     assert "what is read lies where the fused predictions are to go" in error
     (tmp_path / "panoptic/deep").mkdir()
-    truth = (tmp_path / "panoptic.json").rename(tmp_path / "truth.json")
-    assert "what is read lies where" in run(*arguments, "--gt", truth, "--gt-folder", tmp_path / "panoptic/deep")[2]
+    ground_truth = (tmp_path / "panoptic.json").rename(tmp_path / "truth.json")
+    assert (
+        "what is read lies where" in run(*arguments, "--gt", ground_truth, "--gt-folder", tmp_path / "panoptic/deep")[2]
+    )
     (tmp_path / "panoptic/deep").rmdir()
     assert {path: path.read_bytes() for path in (tmp_path / "panoptic").iterdir()} == before
 
@@ -281,8 +299,8 @@ def test_methods_that_cannot_work_are_named_before_the_sweep(run: Any, tmp_path:
         needs = frozenset({LOGITS})
 
     monkeypatch.setitem(FUSION_METHODS, "greedy", Greedy)
-    saved, truth = write(tmp_path, 3, logits=False)
-    first = ["sweep", "--predictions", saved, "--gt", truth, "--output", tmp_path / "out"]
+    saved, ground_truth = write(tmp_path, 3, logits=False)
+    first = ["sweep", "--predictions", saved, "--gt", ground_truth, "--output", tmp_path / "out"]
     code, printed, error = run(*first, "--methods", "heuristic", "greedy")
     assert (code, printed) == (1, "")
     assert "Greedy needs ['logits']" in error

@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from segkit.cli.main import main
 from segkit.data.class_counts import resolve_for_categories
-from segkit.data.toy.dataset import dataset as toy
+from segkit.data.toy import dataset as toy
 from segkit.engine.predictor import Predictor, find_images
 from segkit.engine.setup import read_config
 from segkit.formats.coco import instances as coco_instances

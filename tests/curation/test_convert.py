@@ -13,57 +13,57 @@ from PIL import Image
 
 from segkit.cli.main import main
 from segkit.curation.convert import Loss, convert, summary
-from segkit.formats.base import SourceImage
+from segkit.formats.base import DatasetImage
 from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.readers import CocoInstancesSource, CocoPanopticSource
+from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
 from segkit.formats.label_images.semantic_dataset import SemanticMapWriter
 from segkit.formats.label_images.semantic_files import read as read_labels
-from segkit.formats.registry import SOURCES, WRITERS, open_source, open_writer
+from segkit.formats.registry import READERS, WRITERS, open_reader, open_writer
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import ConfigError, DatasetError
 
 CATEGORIES = CategorySet([Category(3, "cat", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
-TRUTH = PanopticSegmentation(
+GROUND_TRUTH = PanopticSegmentation(
     np.array([[7, 7, 0], [30, 30, 5]], np.int32),
     (Segment(7, 3, True, 2), Segment(30, 9, False, 2), Segment(5, 3, True, 1, True)),
 )
 
 
-def panoptic(folder: Path, truth: PanopticSegmentation = TRUTH) -> CocoPanopticSource:
+def panoptic(folder: Path, ground_truth: PanopticSegmentation = GROUND_TRUTH) -> CocoPanopticReader:
     """One image `a/x.png` with its truth."""
     with PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
-        writer.add("x", "a/x.png", truth)
+        writer.add("x", "a/x.png", ground_truth)
     (folder / "images" / "a").mkdir(parents=True, exist_ok=True)
-    height, width = truth.segment_ids.shape
+    height, width = ground_truth.segment_ids.shape
     Image.fromarray(np.full((height, width, 3), 80, np.uint8)).save(folder / "images" / "a" / "x.png")
-    return CocoPanopticSource(folder / "p.json", folder / "p", folder / "images")
+    return CocoPanopticReader(folder / "p.json", folder / "p", folder / "images")
 
 
-def parts(truth: PanopticSegmentation) -> set[tuple[int, bool, tuple[int, ...]]]:
+def parts(ground_truth: PanopticSegmentation) -> set[tuple[int, bool, tuple[int, ...]]]:
     """The segments without their ids: class, crowd, pixels."""
-    ids = truth.segment_ids.ravel()
-    return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in truth.segments}
+    ids = ground_truth.segment_ids.ravel()
+    return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in ground_truth.segments}
 
 
 def test_panoptic_to_panoptic_is_the_same_and_pictures_come_along(tmp_path: Path) -> None:
     source, seen = panoptic(tmp_path), []
     output = tmp_path / "out"
-    tell = lambda done, total: seen.append((done, total))  # noqa: E731
-    assert convert(source, CocoPanopticWriter(output, CATEGORIES), True, tell) == []
+    on_issue = lambda done, total: seen.append((done, total))  # noqa: E731
+    assert convert(source, CocoPanopticWriter(output, CATEGORIES), True, on_issue) == []
     assert seen == [(1, 1)]
-    again = CocoPanopticSource(output / "panoptic.json", output / "panoptic", output / "images")
+    again = CocoPanopticReader(output / "panoptic.json", output / "panoptic", output / "images")
     (image,) = again.images
     assert image == source.images[0]
-    assert parts(again.segmentation(image)) == parts(TRUTH)
+    assert parts(again.segmentation(image)) == parts(GROUND_TRUTH)
     assert np.array_equal(again.picture(image), source.picture(image))
 
 
 def test_to_instances_and_back_keeps_things_and_crowds_and_tells_of_stuff(tmp_path: Path) -> None:
     losses = convert(panoptic(tmp_path), CocoInstancesWriter(tmp_path / "out", CATEGORIES))
     assert losses == [Loss("x", "1 segments of stuff cannot be held")]
-    again = CocoInstancesSource(tmp_path / "out" / "instances.json", tmp_path / "images")
-    things = {part for part in parts(TRUTH) if part[0] == 3}
+    again = CocoInstancesReader(tmp_path / "out" / "instances.json", tmp_path / "images")
+    things = {part for part in parts(GROUND_TRUTH) if part[0] == 3}
     assert parts(again.segmentation(again.images[0])) == things
 
 
@@ -81,11 +81,11 @@ def test_to_semantic_maps(tmp_path: Path) -> None:
 def test_overlapping_masks_are_told(tmp_path: Path) -> None:
     """The second mask lies over one pixel of the first."""
     writer = CocoPanopticWriter(tmp_path, CATEGORIES)
-    truth = PanopticSegmentation(np.array([[1, 2]], np.int32), (Segment(1, 3, True, 1), Segment(2, 3, True, 1)))
+    ground_truth = PanopticSegmentation(np.array([[1, 2]], np.int32), (Segment(1, 3, True, 1), Segment(2, 3, True, 1)))
     masks = [np.array([[1, 1]], bool), np.array([[0, 1]], bool)]
     annotations = [{"area": 0, "segmentation": mask_to_rle(mask)} for mask in masks]
     with writer:
-        told = writer.add(SourceImage("x", "x.png", (1, 2)), truth, annotations)
+        told = writer.add(DatasetImage("x", "x.png", (1, 2)), ground_truth, annotations)
     assert told == ["annotations: 1 pixels under other masks cannot be held"]
 
 
@@ -99,13 +99,13 @@ def test_things_survive_any_trip(tmp_path_factory: pytest.TempPathFactory, seed:
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 5, size).astype(np.int32)
     segments = tuple(Segment(i, 3, True, int((ids == i).sum()), bool(i % 2)) for i in range(1, 5) if (ids == i).any())
-    truth = PanopticSegmentation(ids, segments)
-    convert(panoptic(folder, truth), CocoInstancesWriter(folder / "i", CATEGORIES))
-    instances = CocoInstancesSource(folder / "i" / "instances.json", folder / "images")
+    ground_truth = PanopticSegmentation(ids, segments)
+    convert(panoptic(folder, ground_truth), CocoInstancesWriter(folder / "i", CATEGORIES))
+    instances = CocoInstancesReader(folder / "i" / "instances.json", folder / "images")
     things = CategorySet(CATEGORIES.things)
     assert convert(instances, CocoPanopticWriter(folder / "q", things)) == []
-    again = CocoPanopticSource(folder / "q" / "panoptic.json", folder / "q" / "panoptic", folder / "images")
-    assert parts(again.segmentation(again.images[0])) == parts(truth)
+    again = CocoPanopticReader(folder / "q" / "panoptic.json", folder / "q" / "panoptic", folder / "images")
+    assert parts(again.segmentation(again.images[0])) == parts(ground_truth)
 
 
 def test_a_damaged_image_leaves_no_index(tmp_path: Path) -> None:
@@ -143,26 +143,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_wrong_layouts_and_options_are_told() -> None:
     with pytest.raises(ConfigError, match="unknown format 'x'; choose one of"):
-        open_source("x", {})
+        open_reader("x", {})
     with pytest.raises(ConfigError, match=r"takes \['json', 'masks', 'images'\].* got \['root'\]"):
-        open_source("coco-panoptic", {"root": "r"})
+        open_reader("coco-panoptic", {"root": "r"})
     with pytest.raises(ConfigError, match="overlap must be one of"):
-        open_source("coco-instances", {"json": "j", "images": "i", "overlap": "random"})
+        open_reader("coco-instances", {"json": "j", "images": "i", "overlap": "random"})
 
 
 def test_pictures_lie_where_the_layout_looks_for_them(tmp_path: Path) -> None:
     """Written as ADE20K and read back, picture and all."""
     source = panoptic(tmp_path)
     convert(source, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), pictures=True)
-    again = open_source("ade20k", {"root": tmp_path / "out"})
+    again = open_reader("ade20k", {"root": tmp_path / "out"})
     assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
-    assert parts(again.segmentation(again.images[0])) == parts(TRUTH)
+    assert parts(again.segmentation(again.images[0])) == parts(GROUND_TRUTH)
 
 
 def test_the_formats_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "convert", "--formats"]) == 0
     told = capsys.readouterr().out.splitlines()
-    assert [line for line in told if not line.startswith(" ")] == sorted({*SOURCES, *WRITERS})
+    assert [line for line in told if not line.startswith(" ")] == sorted({*READERS, *WRITERS})
     assert told[told.index("voc") + 1].startswith("  read: root [split=train] [classes=None]")
     assert told[told.index("voc") + 2] == "  written: [split=train] [border_px=0]"
 
@@ -182,7 +182,7 @@ def test_the_output_is_whole_or_not_there(tmp_path: Path, capsys: pytest.Capture
     data = tmp_path / "data"
     with PanopticWriter(data / "p.json", data / "p", CATEGORIES) as writer:
         for name in "ab":
-            writer.add(name, f"{name}.png", TRUTH)
+            writer.add(name, f"{name}.png", GROUND_TRUTH)
             (data / "images").mkdir(exist_ok=True)
             Image.fromarray(np.full((2, 3, 3), 80, np.uint8)).save(data / "images" / f"{name}.png")
     places = ["--json", f"{data}/p.json", "--masks", f"{data}/p", "--images", f"{data}/images"]
@@ -225,12 +225,12 @@ def test_licences_are_kept_between_cocos_layouts_and_told_elsewhere(
 def test_keys_of_annotations_are_told_where_they_are_lost(tmp_path: Path, to: str) -> None:
     source = panoptic(tmp_path)
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
-        writer.add(source.images[0], TRUTH)
+        writer.add(source.images[0], GROUND_TRUTH)
     content = json.loads((tmp_path / "instances.json").read_text())
     content["annotations"][0]["caption"] = "a cat"
     content["categories"][0]["skeleton"] = [[1, 2]]
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    found = CocoInstancesSource(tmp_path / "instances.json", tmp_path / "images")
+    found = CocoInstancesReader(tmp_path / "instances.json", tmp_path / "images")
     losses = convert(found, open_writer(to, tmp_path / "out", found.categories, {}))
     assert "annotations: the keys 'caption' cannot be held" in [loss.what for loss in losses]
     assert found.skipped[-1].endswith("1 keys of annotations and categories that are not read: 'skeleton'")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from segkit.curation.checks.instances import check_instances
 from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.convert import convert
-from segkit.curation.issues import Findings
-from segkit.formats.base import Source
+from segkit.curation.issues import IssueList
+from segkit.formats.base import DatasetReader
 from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.prediction_readers import CocoResultsSource, PanopticPredictionsSource
-from segkit.formats.coco.readers import CocoInstancesSource, CocoPanopticSource
+from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
+from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
 from segkit.formats.registry import WRITERS
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -41,39 +41,39 @@ def result(mask: np.ndarray, score: float, category_id: int = PERSON, image_id: 
     return {**entry, "segmentation": mask_to_rle(mask)}
 
 
-def results_source(folder: Path, entries: list[dict[str, Any]], **options: Any) -> CocoResultsSource:
+def results_source(folder: Path, entries: list[dict[str, Any]], **options: Any) -> CocoResultsReader:
     write_pictures(folder / "images")
     (folder / "results.json").write_text(json.dumps(entries))
     (folder / "dataset.json").write_text(json.dumps({"images": IMAGES, "categories": CATEGORIES.to_coco()}))
-    return CocoResultsSource(folder / "results.json", folder / "images", folder / "dataset.json", **options)
+    return CocoResultsReader(folder / "results.json", folder / "images", folder / "dataset.json", **options)
 
 
-def predictions_source(folder: Path, predicted: list[PanopticSegmentation], **options: Any) -> Source:
+def predictions_source(folder: Path, predicted: list[PanopticSegmentation], **options: Any) -> DatasetReader:
     write_pictures(folder / "images")
     with PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
         for image, segmentation in zip(IMAGES, predicted, strict=False):
             writer.add(image["id"], image["file_name"], segmentation)
-    return PanopticPredictionsSource(folder / "panoptic.json", folder / "panoptic", folder / "images", **options)
+    return PanopticPredictionsReader(folder / "panoptic.json", folder / "panoptic", folder / "images", **options)
 
 
-def to_panoptic(source: Source, output: Path) -> tuple[CocoPanopticSource, Findings, list[str]]:
+def to_panoptic(source: DatasetReader, output: Path) -> tuple[CocoPanopticReader, IssueList, list[str]]:
     """The dataset, what is wrong with it, what it cannot hold."""
     losses = convert(source, WRITERS["coco-panoptic"](output, source.categories), pictures=True)
     places = output / "panoptic.json", output / "panoptic", output / "images"
-    return CocoPanopticSource(*places), check_panoptic(*places, map), [loss.what for loss in losses]
+    return CocoPanopticReader(*places), check_panoptic(*places, map), [loss.what for loss in losses]
 
 
-def to_instances(source: Source, output: Path) -> tuple[CocoInstancesSource, Findings, list[str]]:
+def to_instances(source: DatasetReader, output: Path) -> tuple[CocoInstancesReader, IssueList, list[str]]:
     losses = convert(source, WRITERS["coco-instances"](output, source.categories), pictures=True)
     places = output / "instances.json", output / "images"
-    again = CocoInstancesSource(*places, overlap="later_on_top")
+    again = CocoInstancesReader(*places, overlap="later_on_top")
     return again, check_instances(*places, map), [loss.what for loss in losses]
 
 
-def parts(truth: PanopticSegmentation, kinds: tuple[bool, ...] = (True, False)) -> Parts:
+def parts(ground_truth: PanopticSegmentation, kinds: tuple[bool, ...] = (True, False)) -> Parts:
     """Class, crowd and pixels of the things (True), of the stuff (False)."""
-    ids = truth.segment_ids.ravel()
-    of_kind = [s for s in truth.segments if s.isthing in kinds]
+    ids = ground_truth.segment_ids.ravel()
+    of_kind = [s for s in ground_truth.segments if s.isthing in kinds]
     return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in of_kind}
 
 
@@ -87,22 +87,22 @@ LOWER, UPPER, WEAK = box(0, 0, 4, 4), box(2, 2, 6, 6), box(0, 5, 2, 8)
 def test_results_to_panoptic(tmp_path: Path) -> None:
     """The cat (0.9) has the 4 pixels that it shares with the person; the weak one is left out; five images are void."""
     source = results_source(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
-    again, findings, losses = to_panoptic(source, tmp_path / "out")
-    assert not findings.has_errors()
-    assert {finding.code for finding in findings} == {"all-void"}
+    again, issues, losses = to_panoptic(source, tmp_path / "out")
+    assert not issues.has_errors()
+    assert {issue.code for issue in issues} == {"all-void"}
     assert losses == ["annotations: 4 pixels under other masks cannot be held"]
     assert (again.images, again.categories) == (source.images, CATEGORIES)
-    truth = again.segmentation(again.images[0])
-    assert parts(truth) == {(CAT, False, pixels(UPPER)), (PERSON, False, pixels(LOWER & ~UPPER))}
-    assert [s.score for s in truth.segments] == [None, None]
+    ground_truth = again.segmentation(again.images[0])
+    assert parts(ground_truth) == {(CAT, False, pixels(UPPER)), (PERSON, False, pixels(LOWER & ~UPPER))}
+    assert [s.score for s in ground_truth.segments] == [None, None]
     assert '"score"' not in (tmp_path / "out" / "panoptic.json").read_text()
     assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
 
 
 def test_results_to_instances_keep_whole_masks(tmp_path: Path) -> None:
     source = results_source(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
-    again, findings, losses = to_instances(source, tmp_path / "out")
-    assert (findings, losses) == ([], [])
+    again, issues, losses = to_instances(source, tmp_path / "out")
+    assert (issues, losses) == ([], [])
     assert again.categories == CategorySet(CATEGORIES.things)
     person, cat = again.annotations(again.images[0])
     assert (person["segmentation"], cat["segmentation"]) == (mask_to_rle(LOWER), mask_to_rle(UPPER))
@@ -114,20 +114,20 @@ def test_results_to_instances_keep_whole_masks(tmp_path: Path) -> None:
 
 def test_no_results_make_empty_images(tmp_path: Path) -> None:
     source = results_source(tmp_path, [])
-    again, findings, losses = to_panoptic(source, tmp_path / "p")
+    again, issues, losses = to_panoptic(source, tmp_path / "p")
     assert losses == []
-    assert {finding.code for finding in findings} == {"all-void"}
+    assert {issue.code for issue in issues} == {"all-void"}
     assert len(again.images) == len(IMAGES)
-    _, findings, losses = to_instances(source, tmp_path / "i")
-    assert ([finding.code for finding in findings], losses) == (["annotations-empty"], [])
+    _, issues, losses = to_instances(source, tmp_path / "i")
+    assert ([issue.code for issue in issues], losses) == (["annotations-empty"], [])
 
 
 def test_equal_scores_agree_in_both_formats(tmp_path: Path) -> None:
     """The earlier result has the 4 pixels; the instances, painted in their order, say the same."""
     source = results_source(tmp_path, [result(LOWER, 0.7), result(UPPER, 0.7)])
     expected = {(PERSON, False, pixels(LOWER)), (PERSON, False, pixels(UPPER & ~LOWER))}
-    for again, findings, _ in (to_panoptic(source, tmp_path / "p"), to_instances(source, tmp_path / "i")):
-        assert not findings.has_errors()
+    for again, issues, _ in (to_panoptic(source, tmp_path / "p"), to_instances(source, tmp_path / "i")):
+        assert not issues.has_errors()
         assert parts(again.segmentation(again.images[0])) == expected
 
 
@@ -152,8 +152,8 @@ def scene() -> PanopticSegmentation:
 
 def test_panoptic_predictions_to_panoptic(tmp_path: Path) -> None:
     source = predictions_source(tmp_path, [scene()] * 6)
-    again, findings, losses = to_panoptic(source, tmp_path / "out")
-    assert (findings, losses) == ([], [])
+    again, issues, losses = to_panoptic(source, tmp_path / "out")
+    assert (issues, losses) == ([], [])
     sky = box(0, 0, 1, 8) | box(5, 0, 6, 8)
     for image in again.images:
         assert parts(again.segmentation(image)) == {(PERSON, False, pixels(box(1, 0, 4, 3))), (SKY, False, pixels(sky))}
@@ -163,8 +163,8 @@ def test_panoptic_predictions_to_panoptic(tmp_path: Path) -> None:
 
 def test_panoptic_predictions_to_instances(tmp_path: Path) -> None:
     source = predictions_source(tmp_path, [scene()] * 6, min_score=0.25)
-    again, findings, losses = to_instances(source, tmp_path / "out")
-    assert findings == []
+    again, issues, losses = to_instances(source, tmp_path / "out")
+    assert issues == []
     assert losses == ["1 segments of stuff cannot be held"] * 6
     things = {(PERSON, False, pixels(box(1, 0, 4, 3))), (CAT, False, pixels(box(1, 5, 4, 7)))}
     assert all(parts(again.segmentation(image)) == things for image in again.images)
@@ -182,7 +182,7 @@ def test_any_predictions_make_datasets_without_errors(
         result(mask, float(rng.choice([0.2, 0.3, 0.6])), int(rng.choice([PERSON, CAT])), f"i{rng.integers(6)}")
         for mask in masks
     ]
-    source: Source = results_source(folder / "r", entries, min_score=min_score)
+    source: DatasetReader = results_source(folder / "r", entries, min_score=min_score)
     ids = rng.integers(0, 6, SIZE_HW).astype(np.int32)
     classes = rng.choice([PERSON, CAT, SKY], 6).tolist()
     segments = tuple(
@@ -190,17 +190,17 @@ def test_any_predictions_make_datasets_without_errors(
     )
     predicted = PanopticSegmentation(ids, segments)
     for name, one in (("r", source), ("p", predictions_source(folder / "p", [predicted], min_score=min_score))):
-        panoptic, findings, _ = to_panoptic(one, folder / name / "panoptic-out")
+        panoptic, issues, _ = to_panoptic(one, folder / name / "panoptic-out")
         instances, more, _ = to_instances(one, folder / name / "instances-out")
         none_left = not any(instances.annotations(image) for image in instances.images)
-        errors = {finding.code for finding in findings + more if finding.severity == "error"}
+        errors = {issue.code for issue in issues + more if issue.severity == "error"}
         assert errors <= ({"annotations-empty"} if none_left else set())
         for image, of_panoptic, of_instances in zip(one.images, panoptic.images, instances.images, strict=True):
-            truth = one.segmentation(image)
-            assert parts(panoptic.segmentation(of_panoptic)) == parts(truth)
-            assert parts(instances.segmentation(of_instances)) == parts(truth, (True,))
+            ground_truth = one.segmentation(image)
+            assert parts(panoptic.segmentation(of_panoptic)) == parts(ground_truth)
+            assert parts(instances.segmentation(of_instances)) == parts(ground_truth, (True,))
         out = folder / name / "panoptic-out"
-        twice = PanopticPredictionsSource(out / "panoptic.json", out / "panoptic", out / "images", min_score=9)
+        twice = PanopticPredictionsReader(out / "panoptic.json", out / "panoptic", out / "images", min_score=9)
         assert [parts(twice.segmentation(i)) for i in twice.images] == [
             parts(panoptic.segmentation(i)) for i in panoptic.images
         ]

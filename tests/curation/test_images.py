@@ -16,7 +16,7 @@ NOISE = np.random.default_rng(5).integers(0, 4096, (4, 6, 3)).astype(np.uint16)
 
 
 def codes(path: Path) -> list[str]:
-    return [finding.code for finding in look_at(path, "here").findings]
+    return [issue.code for issue in look_at(path, "here").issues]
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "u4", "f4"])
@@ -25,7 +25,7 @@ def test_deep_pictures_are_noted(tmp_path: Path, dtype: str, big_endian: bool) -
     big_endian = big_endian and dtype != "u4"  # which Pillow reads of little-endian files only
     path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(dtype), big_endian=big_endian)
     look = look_at(path, "here")
-    assert [(finding.code, finding.severity) for finding in look.findings] == [("image-deep", "note")]
+    assert [(issue.code, issue.severity) for issue in look.issues] == [("image-deep", "note")]
     assert look.size_hw == (4, 6)
     other = look_at(write_tiff(tmp_path / "b.tif", NOISE[..., 1].astype(dtype), big_endian=big_endian), "here")
     assert look.digest is not None
@@ -47,7 +47,7 @@ def test_deep_colours_are_noted_too(tmp_path: Path) -> None:
 def test_turned_tiffs_are_told(tmp_path: Path, orientation: int) -> None:
     path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(np.uint8), t274=orientation)
     look = look_at(path, "here")
-    assert (look.turned, [finding.code for finding in look.findings]) == (True, ["image-turned"])
+    assert (look.turned, [issue.code for issue in look.issues]) == (True, ["image-turned"])
     assert look.size_hw == ((6, 4) if orientation == 6 else (4, 6))
 
 

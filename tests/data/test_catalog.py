@@ -16,7 +16,7 @@ from segkit.data.class_counts import resolve_class_counts
 from segkit.data.custom import register_custom
 from segkit.data.datasets import register_datasets
 from segkit.data.loaders.coco_panoptic import register_panoptic
-from segkit.data.toy.dataset import dataset as toy
+from segkit.data.toy import dataset as toy
 from segkit.utils.errors import ConfigError, DatasetError
 
 

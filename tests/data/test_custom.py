@@ -15,7 +15,7 @@ from segkit.data.custom import register_custom, register_source
 from segkit.data.ground_truth import read_segmentation
 from segkit.formats.coco.writers import CocoInstancesWriter
 from segkit.utils.errors import ConfigError, DatasetError
-from tests.curation.test_convert import CATEGORIES, TRUTH, panoptic, parts
+from tests.curation.test_convert import CATEGORIES, GROUND_TRUTH, panoptic, parts
 
 
 def register(folder: Path, entry: str) -> None:
@@ -30,14 +30,14 @@ def test_coco_panoptic_finds_its_images(tmp_path: Path) -> None:
     dataset = load_dataset("t_custom")
     (record,) = dataset.records
     assert Path(record["file_name"]) == tmp_path / "images" / "a" / "x.png"
-    assert parts(read_segmentation(record, dataset.categories)) == parts(TRUTH)
+    assert parts(read_segmentation(record, dataset.categories)) == parts(GROUND_TRUTH)
     assert dataset.metrics == PANOPTIC_METRICS
 
 
 def test_coco_instances_keep_their_masks(tmp_path: Path) -> None:
     source = panoptic(tmp_path)
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
-        writer.add(source.images[0], TRUTH)
+        writer.add(source.images[0], GROUND_TRUTH)
     register(tmp_path, f"format: coco-instances, json: {tmp_path}/instances.json, images: {tmp_path}/images")
     dataset = load_dataset("t_custom")
     assert dataset.metrics == ("mask_ap",)
@@ -75,7 +75,7 @@ def test_cityscapes_is_judged_by_its_own_ap_too(tmp_path: Path) -> None:
             r"takes \['json', 'masks', 'images', 'instances_json'\], needs \['json', 'masks'\]",
         ),
         ("coco-instances", {"json": "j"}, r"needs \['json', 'images'\], got \['json'\]"),
-        ("voc", {"root": "r", "tell": 1}, r"takes \['root', 'split', 'classes'.*got \['root', 'tell'\]"),
+        ("voc", {"root": "r", "on_issue": 1}, r"takes \['root', 'split', 'classes'.*got \['root', 'tell'\]"),
     ],
 )
 def test_other_options_are_refused_at_once(layout: str, options: dict[str, Any], expected: str) -> None:

@@ -21,9 +21,9 @@ def record_of(path: Path, labels: np.ndarray) -> dict[str, object]:
 
 
 def test_semantic_labels_are_segments_and_255_is_void(tmp_path: Path) -> None:
-    truth = read_segmentation(record_of(tmp_path / "a.png", np.array([[0, 1, 255]], np.uint8)), CATEGORIES)
-    assert truth.segment_ids.tolist() == [[1, 2, 0]]
-    assert [(s.segment_id, s.category_id, s.area_px) for s in truth.segments] == [(1, 0, 1), (2, 1, 1)]
+    ground_truth = read_segmentation(record_of(tmp_path / "a.png", np.array([[0, 1, 255]], np.uint8)), CATEGORIES)
+    assert ground_truth.segment_ids.tolist() == [[1, 2, 0]]
+    assert [(s.segment_id, s.category_id, s.area_px) for s in ground_truth.segments] == [(1, 0, 1), (2, 1, 1)]
 
 
 def test_semantic_labels_of_16_bits_are_refused_not_clipped(tmp_path: Path) -> None:

@@ -17,13 +17,13 @@ from segkit.config import load_config
 from segkit.data.catalog import Dataset, load_dataset, register_dataset
 from segkit.data.check import check_files
 from segkit.data.datasets import cityscapes as cityscapes_names
-from segkit.data.ground_truth import InstanceTruth, read_segmentation
+from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.loaders.readers import load_source
 from segkit.data.mapper import SegkitMapper
 from segkit.formats import png
-from segkit.formats.cityscapes.files import files as cityscapes
+from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.derive import semantic_map
 from segkit.formats.label_images import semantic_files as label_maps
 from segkit.structures import PanopticSegmentation, Segment
@@ -42,23 +42,23 @@ def mapper(dataset: Dataset, augmentations: list[Any], **options: Any) -> Segkit
 def test_tensors_agree_with_the_png(toy_folder: Path) -> None:
     dataset = panoptic(toy_folder)
     for record in dataset.records:
-        truth = read_segmentation(record, dataset.categories)
+        ground_truth = read_segmentation(record, dataset.categories)
         sample = mapper(dataset, [], image_format="RGB")(record)
         pixels = np.asarray(Image.open(record["file_name"]).convert("RGB"))
         assert torch.equal(sample["image"], torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
-        things = [s for s in truth.segments if s.isthing and not s.iscrowd]
+        things = [s for s in ground_truth.segments if s.isthing and not s.iscrowd]
         instances = sample["instances"]
         assert instances.gt_classes.tolist() == [dataset.categories.thing_contiguous_ids[s.category_id] for s in things]
         for mask, box, segment in zip(instances.gt_masks.tensor, instances.gt_boxes.tensor, things, strict=True):
-            expected = truth.segment_ids == segment.segment_id
+            expected = ground_truth.segment_ids == segment.segment_id
             assert np.array_equal(mask.numpy(), expected)
             ys, xs = np.nonzero(expected)
             assert box.tolist() == [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
         sem_seg = sample["sem_seg"].numpy()
-        assert (sem_seg[truth.segment_ids == 0] == 255).all()
-        for segment in truth.segments:
+        assert (sem_seg[ground_truth.segment_ids == 0] == 255).all()
+        for segment in ground_truth.segments:
             channel = dataset.categories.stuff_contiguous_ids.get(segment.category_id, 0)
-            assert (sem_seg[truth.segment_ids == segment.segment_id] == channel).all()
+            assert (sem_seg[ground_truth.segment_ids == segment.segment_id] == channel).all()
 
 
 def test_a_flip_moves_image_masks_and_semantics_together(toy_folder: Path) -> None:
@@ -96,12 +96,12 @@ def test_instances_json_replaces_the_derived_masks(toy_folder: Path) -> None:
         assert torch.equal(one.gt_masks.tensor, two.gt_masks.tensor)
         assert torch.equal(one.gt_boxes.tensor, two.gt_boxes.tensor)
         assert one.gt_classes.tolist() == two.gt_classes.tolist()
-        truths = [
-            InstanceTruth(d).of(r, lambda r, d=d: read_segmentation(r, d.categories))
+        ground_truths = [
+            InstanceGroundTruth(d).of(r, lambda r, d=d: read_segmentation(r, d.categories))
             for d, r in ((derived, a), (given, b))
         ]
         keys = ("category_id", "bbox", "area", "iscrowd", "segmentation")
-        assert [[t[k] for k in keys] for t in truths[0]] == [[t[k] for k in keys] for t in truths[1]]
+        assert [[t[k] for k in keys] for t in ground_truths[0]] == [[t[k] for k in keys] for t in ground_truths[1]]
 
 
 def test_detectron2s_mapper_gives_the_same_tensors(toy_folder: Path, tmp_path: Path) -> None:

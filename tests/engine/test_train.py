@@ -23,7 +23,7 @@ from segkit.data.catalog import register_dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
-from segkit.data.toy.dataset import dataset as toy
+from segkit.data.toy import dataset as toy
 from segkit.engine import register_all, trainer
 from segkit.engine.setup import prepare_config
 from segkit.formats import png

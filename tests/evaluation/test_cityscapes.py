@@ -54,9 +54,9 @@ def test_the_export_scores_the_same(dataset: Dataset, tmp_path: Path, monkeypatc
     assert 0 < found["AP"] < 50
     export = tmp_path / "out/cityscapes_instances"
     assert sorted(path.name for path in export.glob("*.txt")) == [f"{image_id}_pred.txt" for image_id in IMAGES]
-    truth = tmp_path / "cityscapes/gtFine/val"
-    assert score_cityscapes_instances(truth, export).compute() == found
-    assert reference(monkeypatch, sorted(truth.rglob("*.png")), export, tmp_path) == found
+    ground_truth = tmp_path / "cityscapes/gtFine/val"
+    assert score_cityscapes_instances(ground_truth, export).compute() == found
+    assert reference(monkeypatch, sorted(ground_truth.rglob("*.png")), export, tmp_path) == found
 
 
 def test_crops_are_taken_where_the_model_gives_them(dataset: Dataset, tmp_path: Path) -> None:

@@ -23,11 +23,11 @@ from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.evaluation import EVALUATORS, build_evaluators
-from segkit.evaluation.base import Truth
+from segkit.evaluation.base import GroundTruth
 from segkit.evaluation.predictions import instance_masks, panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.head_outputs.folder import folder as head_outputs
+from segkit.formats.head_outputs import folder as head_outputs
 from segkit.metrics import PanopticQuality
 from segkit.modeling.lazy_dict import Lazy, LazyDict
 from segkit.scoring import counts_file
@@ -51,12 +51,12 @@ class Parrot(torch.nn.Module):
 
     def answer(self, record: dict[str, Any]) -> dict[str, Any]:
         categories = self.dataset.categories
-        truth = read_segmentation(record, categories)
-        ids = np.roll(truth.segment_ids, self.shift_px, axis=1)
-        numbers = {s.segment_id: i for i, s in enumerate(truth.segments, 1)}
+        ground_truth = read_segmentation(record, categories)
+        ids = np.roll(ground_truth.segment_ids, self.shift_px, axis=1)
+        numbers = {s.segment_id: i for i, s in enumerate(ground_truth.segments, 1)}
         segment_ids = np.vectorize(lambda i: numbers.get(i, 0))(ids).astype(np.int32)
         info, sem_seg = [], torch.zeros(len(categories.stuff) + 1, *ids.shape)
-        for segment in truth.segments:
+        for segment in ground_truth.segments:
             number = numbers[segment.segment_id]
             if segment.isthing:
                 contiguous = categories.thing_contiguous_ids[segment.category_id]
@@ -65,7 +65,7 @@ class Parrot(torch.nn.Module):
                 contiguous = categories.stuff_contiguous_ids[segment.category_id]
                 info.append({"id": number, "isthing": False, "category_id": contiguous})
                 sem_seg[contiguous][torch.from_numpy(ids == segment.segment_id)] = 5.0
-        things = [s for s in truth.segments if s.isthing and not s.iscrowd]
+        things = [s for s in ground_truth.segments if s.isthing and not s.iscrowd]
         instances = Instances(ids.shape)
         masks = np.array([ids == s.segment_id for s in things]).reshape(-1, *ids.shape)
         instances.pred_masks = torch.from_numpy(masks)
@@ -139,7 +139,7 @@ def test_on_an_accelerator_the_logits_are_counted_there(dataset: Dataset, tmp_pa
             travels = Lazy(lambda: pytest.fail("head outputs were brought to the CPU"))
             return LazyDict(panoptic_seg=far, head_outputs=travels, sem_seg=super().answer(record)["sem_seg"])
 
-    evaluator = SemanticEvaluator(dataset, Truth(dataset, "one"), tmp_path)
+    evaluator = SemanticEvaluator(dataset, GroundTruth(dataset, "one"), tmp_path)
     evaluator.reset()
     for record in dataset.records:
         evaluator.process([{"image_id": record["image_id"]}], Elsewhere(dataset)([record]))
@@ -151,10 +151,10 @@ def test_on_an_accelerator_the_logits_are_counted_there(dataset: Dataset, tmp_pa
 def test_the_exports_score_the_same_under_pycocotools(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
     results = judge(dataset, tmp_path, shift_px=2)
     assert 5 < results["segm"]["AP"] < 95
-    for truth in (toy_folder / "instances.json", tmp_path / "instances_gt.json"):
+    for ground_truth in (toy_folder / "instances.json", tmp_path / "instances_gt.json"):
         for task in ("bbox", "segm"):
             with contextlib.redirect_stdout(io.StringIO()):
-                gt = COCO(str(truth))
+                gt = COCO(str(ground_truth))
                 evaluation = COCOeval(gt, gt.loadRes(str(tmp_path / "coco_instances_results.json")), task)
                 evaluation.evaluate()
                 evaluation.accumulate()
@@ -166,11 +166,11 @@ def test_the_exports_score_the_same_under_pycocotools(dataset: Dataset, toy_fold
 def test_the_exports_score_the_same_under_panopticapi(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
     evaluation = pytest.importorskip("panopticapi.evaluation", reason="panopticapi-lite is not installed")
     results = judge(dataset, tmp_path, shift_px=2)
-    truth = json.loads((toy_folder / "panoptic.json").read_text())
+    ground_truth = json.loads((toy_folder / "panoptic.json").read_text())
     prediction = json.loads((tmp_path / "panoptic.json").read_text())
     found = {a["image_id"]: a for a in prediction["annotations"]}
-    categories = {c["id"]: c for c in truth["categories"]}
-    pairs = [(a, found[a["image_id"]]) for a in truth["annotations"]]
+    categories = {c["id"]: c for c in ground_truth["categories"]}
+    pairs = [(a, found[a["image_id"]]) for a in ground_truth["annotations"]]
     with contextlib.redirect_stdout(io.StringIO()):
         stat = evaluation.pq_compute_single_core(
             0, pairs, str(toy_folder / "panoptic"), str(tmp_path / "panoptic"), categories

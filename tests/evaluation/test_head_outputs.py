@@ -11,7 +11,7 @@ import pytest
 
 from segkit.data.catalog import Dataset
 from segkit.evaluation import head_outputs as module
-from segkit.evaluation.base import Options, Truth
+from segkit.evaluation.base import GroundTruth, Options
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator
 from segkit.formats.head_outputs.folder import load, rounded
 from segkit.structures import Category, CategorySet, HeadOutputs, InstanceMasks, SemanticScores
@@ -44,7 +44,7 @@ def outputs_of(number: int, size: tuple[int, int] = SIZE) -> HeadOutputs:
 
 def evaluator(folder: Path, keep_logits: int = 2, export: bool = False) -> HeadOutputsEvaluator:
     data = dataset()
-    made = HeadOutputsEvaluator(data, Truth(data, "one"), folder, Options(export=export), keep_logits)
+    made = HeadOutputsEvaluator(data, GroundTruth(data, "one"), folder, Options(export=export), keep_logits)
     made.reset()
     return made
 

@@ -18,8 +18,8 @@ from pycocotools.coco import COCO
 
 from segkit.data.catalog import Dataset
 from segkit.evaluation import instances as module
-from segkit.evaluation.base import Truth
-from segkit.evaluation.instances import RESULTS, TRUTH, InstanceEvaluator
+from segkit.evaluation.base import GroundTruth
+from segkit.evaluation.instances import GROUND_TRUTH, RESULTS, InstanceEvaluator
 from segkit.structures import Category, CategorySet
 
 SIZE = (30, 40)
@@ -55,7 +55,7 @@ def output(number: int, masks: bool = True, score: float = 0.5) -> dict[str, Any
 def run(folder: Path, images: list[Any], **options: Any) -> InstanceEvaluator:
     """An evaluator that has seen these images."""
     data = dataset()
-    evaluator = InstanceEvaluator(data, Truth(data, "one"), folder)
+    evaluator = InstanceEvaluator(data, GroundTruth(data, "one"), folder)
     evaluator.reset()
     for image_id in images:
         evaluator.process([{"image_id": image_id}], [output(IMAGES.index(image_id), **options)])
@@ -97,20 +97,20 @@ def test_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hi
     results = in_processes(evaluators, monkeypatch, hidden)
     assert results == expected
     assert 0 < results["segm"]["AP"] < 100
-    for name in (RESULTS, TRUTH):
+    for name in (RESULTS, GROUND_TRUTH):
         assert (tmp_path / "three" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-    assert files_in(tmp_path / "one") == files_in(tmp_path / "three") == {RESULTS, TRUTH}
+    assert files_in(tmp_path / "one") == files_in(tmp_path / "three") == {RESULTS, GROUND_TRUTH}
 
 
 def test_the_export_is_in_the_order_of_the_dataset_and_valid(tmp_path: Path) -> None:
     run(tmp_path, sorted(IMAGES, key=str)).evaluate()
     results = json.loads((tmp_path / RESULTS).read_text())
     assert [one["image_id"] for one in results] == [image_id for image_id in IMAGES for _ in range(2)]
-    truth = json.loads((tmp_path / TRUTH).read_text())
-    assert [one["id"] for one in truth["annotations"]] == list(range(1, 10))
-    assert [one["id"] for one in truth["images"]] == IMAGES
+    ground_truth = json.loads((tmp_path / GROUND_TRUTH).read_text())
+    assert [one["id"] for one in ground_truth["annotations"]] == list(range(1, 10))
+    assert [one["id"] for one in ground_truth["images"]] == IMAGES
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(str(tmp_path / TRUTH))
+        coco = COCO(str(tmp_path / GROUND_TRUTH))
         assert len(coco.loadRes(str(tmp_path / RESULTS)).anns) == 12
 
 
@@ -119,7 +119,7 @@ def test_nothing_seen_is_a_valid_export(tmp_path: Path) -> None:
     assert numbers is not None
     assert numbers["bbox"]["AP"] is None
     assert json.loads((tmp_path / RESULTS).read_text()) == []
-    assert json.loads((tmp_path / TRUTH).read_text())["annotations"] == []
+    assert json.loads((tmp_path / GROUND_TRUTH).read_text())["annotations"] == []
 
 
 @pytest.mark.parametrize("without", [0, 1])
@@ -165,12 +165,12 @@ def test_a_forked_process_does_not_remove_its_parent_s_part(tmp_path: Path) -> N
     os.waitpid(child, 0)
     assert len(files_in(tmp_path)) == 2
     evaluator.evaluate()
-    assert files_in(tmp_path) == {RESULTS, TRUTH}
+    assert files_in(tmp_path) == {RESULTS, GROUND_TRUTH}
 
 
 def test_what_is_kept_does_not_hold_results(tmp_path: Path) -> None:
     data = dataset()
-    evaluator = InstanceEvaluator(data, Truth(data, "one"), tmp_path)
+    evaluator = InstanceEvaluator(data, GroundTruth(data, "one"), tmp_path)
     evaluator.reset()
     found = output(0)
     found["instances"].scores = torch.from_numpy(np.array([0.5, 0.75], dtype=np.float32))

@@ -31,11 +31,11 @@ def some_image(seed: int, shape: tuple[int, int] = (40, 70)) -> tuple[np.ndarray
     """(H, W) truth of uint8 with ignored pixels, and logits that agree with it more often than not."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 4, (shape[0] // 8 + 1, shape[1] // 8 + 1))  # the fifth class is never true
-    truth = np.kron(coarse, np.ones((8, 8), int))[: shape[0], : shape[1]].astype(np.uint8)
+    ground_truth = np.kron(coarse, np.ones((8, 8), int))[: shape[0], : shape[1]].astype(np.uint8)
     logits = torch.from_numpy(rng.normal(size=(5, *shape)).astype(np.float32))
-    logits += 2 * torch.nn.functional.one_hot(torch.from_numpy(truth).long(), 5).permute(2, 0, 1)
-    truth[rng.random(shape) < 0.1] = 255
-    return truth, logits
+    logits += 2 * torch.nn.functional.one_hot(torch.from_numpy(ground_truth).long(), 5).permute(2, 0, 1)
+    ground_truth[rng.random(shape) < 0.1] = 255
+    return ground_truth, logits
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -64,9 +64,9 @@ def test_other_shapes_are_refused() -> None:
 def test_a_device_counts_what_numpy_counts(boundary: bool, device: str) -> None:
     there, here = SemanticIoU(NAMES, boundary=boundary), SemanticIoU(NAMES, boundary=boundary)
     for seed, shape in enumerate([(40, 70), (2, 9), (1, 1), (0, 4), (150, 160)]):
-        truth, logits = some_image(seed, shape)
-        assert count_on_device(there, truth, winners(logits.to(device)))
-        here.update(truth, winners(logits).numpy())
+        ground_truth, logits = some_image(seed, shape)
+        assert count_on_device(there, ground_truth, winners(logits.to(device)))
+        here.update(ground_truth, winners(logits).numpy())
     np.testing.assert_array_equal(there.confusion, here.confusion)
     np.testing.assert_array_equal(there.boundary_px, here.boundary_px)
     assert here.confusion.sum() > 10_000
@@ -96,12 +96,12 @@ def test_equals_detectron2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devi
     records, outputs = [], []
     metric = SemanticIoU(NAMES)
     for seed in range(3):
-        truth, logits = some_image(seed)
+        ground_truth, logits = some_image(seed)
         png = tmp_path / f"{seed}.png"
-        Image.fromarray(truth).save(png)
+        Image.fromarray(ground_truth).save(png)
         records.append({"file_name": f"{seed}.jpg", "sem_seg_file_name": str(png)})
         outputs.append({"sem_seg": logits.to(device)})
-        count_logits(metric, truth, logits.to(device))
+        count_logits(metric, ground_truth, logits.to(device))
     name = f"segkit_test_{tmp_path.name}_{device}"
     DatasetCatalog.register(name, lambda: records)
     MetadataCatalog.get(name).set(stuff_classes=NAMES, ignore_label=255)

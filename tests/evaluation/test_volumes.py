@@ -16,7 +16,7 @@ from segkit.config import load_config
 from segkit.data.catalog import Dataset
 from segkit.data.loaders.readers import load_source
 from segkit.evaluation import build_evaluators
-from segkit.evaluation.base import Options, Truth
+from segkit.evaluation.base import GroundTruth, Options
 from segkit.evaluation.volumes import VolumeEvaluator
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.evaluation.test_evaluators import Parrot
@@ -26,16 +26,16 @@ nib = pytest.importorskip("nibabel")
 LABELS = {0: "background", 1: "anterior", 300: "posterior"}
 AFFINE = np.diag([-1.0, 2.0, 3.0, 1.0])  # x is stored from right to left
 # (X, Y, Z) as stored: a has nothing in its first and last axial slice, b anterior voxels in every slice.
-TRUTH = {"a": np.zeros((2, 3, 4), np.uint16), "b": np.zeros((3, 2, 2), np.uint16)}
-TRUTH["a"][:, :2, 1:3] = 1
-TRUTH["a"][1, 2, 1] = 300
-TRUTH["b"][0, 0, :] = 1
+GROUND_TRUTH = {"a": np.zeros((2, 3, 4), np.uint16), "b": np.zeros((3, 2, 2), np.uint16)}
+GROUND_TRUTH["a"][:, :2, 1:3] = 1
+GROUND_TRUTH["a"][1, 2, 1] = 300
+GROUND_TRUTH["b"][0, 0, :] = 1
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "task"
-    for name, label in TRUTH.items():
+    for name, label in GROUND_TRUTH.items():
         for kind, voxels in (
             ("imagesTr", np.arange(label.size, dtype=np.int16).reshape(label.shape)),
             ("labelsTr", label),
@@ -56,7 +56,7 @@ def slices_of(volume: np.ndarray, axis: int = 2) -> np.ndarray:
 
 
 def evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator:
-    made = VolumeEvaluator(dataset, Truth(dataset, dataset.default_thing_channels), folder, Options(**options))
+    made = VolumeEvaluator(dataset, GroundTruth(dataset, dataset.default_thing_channels), folder, Options(**options))
     made.reset()
     return made
 
@@ -64,7 +64,7 @@ def evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator
 def say(made: VolumeEvaluator, said: dict[str, np.ndarray], image_ids: list[str] | None = None, axis: int = 2) -> None:
     """Process images (all by default), of each the slice of a volume of category ids."""
     channels = [*LABELS]
-    for image_id in made.truth.records if image_ids is None else image_ids:
+    for image_id in made.ground_truth.records if image_ids is None else image_ids:
         name, index = image_id.rsplit("_", 1)
         labels = slices_of(said[name], axis)[int(index)]
         logits = np.stack([labels == channel for channel in channels]).astype(np.float32)
@@ -84,7 +84,7 @@ def in_processes(made: list[VolumeEvaluator], monkeypatch: pytest.MonkeyPatch) -
 
 def mistaken() -> dict[str, np.ndarray]:
     """a: posterior is said to be anterior. b: a voxel of anterior is missed."""
-    said = {name: label.copy() for name, label in TRUTH.items()}
+    said = {name: label.copy() for name, label in GROUND_TRUTH.items()}
     said["a"][said["a"] == 300] = 1
     said["b"][0, 0, 1] = 0
     return said
@@ -98,11 +98,11 @@ MISTAKEN = {"a": {"anterior": 1600 / 17, "posterior": 0.0}, "b": {"anterior": 20
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_truth_scores_100_and_is_written_as_it_was(root: Path, tmp_path: Path, axis: int) -> None:
     made = evaluator(dataset_of(root, axis=axis), tmp_path / "out")
-    say(made, TRUTH, axis=axis)
+    say(made, GROUND_TRUTH, axis=axis)
     results = made.evaluate()
     assert results is not None
     assert [results["volumes"][key] for key in ("mDice", "Dice-anterior", "Dice-posterior")] == [100, 100, 100]
-    for name, label in TRUTH.items():
+    for name, label in GROUND_TRUTH.items():
         np.testing.assert_array_equal(written(tmp_path / "out", name), label)
         image = nib.load(root / "imagesTr" / f"{name}.nii.gz")
         np.testing.assert_array_equal(nib.load(tmp_path / "out/volumes" / f"{name}.nii.gz").affine, image.affine)
@@ -158,7 +158,7 @@ def test_slices_of_a_volume_may_lie_on_two_processes(
     # A process that has all slices of a volume writes it at once.
     assert {path.name[0] for path in (tmp_path / "two").rglob("*.gz")} == {"a", "b"} - travel[0].keys()
     assert in_processes(both[::-1], monkeypatch) == expected
-    for name in TRUTH:
+    for name in GROUND_TRUTH:
         a, b = ((tmp_path / folder / "volumes" / f"{name}.nii.gz").read_bytes() for folder in ("one", "two"))
         assert a == b
 
@@ -167,7 +167,7 @@ def test_slices_that_are_left_out_are_background(root: Path, tmp_path: Path) -> 
     dataset = dataset_of(root, keep_empty=False)
     assert [record["image_id"] for record in dataset.records] == ["a_001", "a_002", "b_000", "b_001"]
     made = evaluator(dataset, tmp_path)
-    said = {"a": np.ones((2, 3, 4), np.uint16), "b": TRUTH["b"]}
+    said = {"a": np.ones((2, 3, 4), np.uint16), "b": GROUND_TRUTH["b"]}
     say(made, said)
     results = made.evaluate()
     assert results is not None
@@ -182,7 +182,7 @@ def test_a_part_of_the_slices_is_told_and_no_part_of_a_volume_is_left(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = evaluator(dataset_of(root), tmp_path)
-    say(made, TRUTH)
+    say(made, GROUND_TRUTH)
     made.evaluate()
     made.reset()
     say(made, mistaken(), ["b_000", "b_001", "a_001"])
@@ -198,11 +198,11 @@ def test_a_part_of_the_slices_is_told_and_no_part_of_a_volume_is_left(
 def test_a_slice_on_two_processes_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [evaluator(dataset_of(root), tmp_path) for _ in range(2)]
     for one in both:
-        say(one, TRUTH, ["a_002"])
+        say(one, GROUND_TRUTH, ["a_002"])
     with pytest.raises(DatasetError, match=r"slice 2 of volume 'a': expected shards without common slices"):
         in_processes(both, monkeypatch)
     with pytest.raises(DatasetError, match=r"slice 2 of volume 'a': expected every slice once"):
-        say(both[1], TRUTH, ["a_002"])
+        say(both[1], GROUND_TRUTH, ["a_002"])
 
 
 def test_a_model_without_semantic_logits(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -225,7 +225,7 @@ def test_logits_of_another_model_are_refused(root: Path, tmp_path: Path) -> None
 
 def test_a_channel_for_things_that_there_are_none_of(root: Path, tmp_path: Path) -> None:
     dataset = dataset_of(root)
-    made = VolumeEvaluator(dataset, Truth(dataset, "one"), tmp_path)
+    made = VolumeEvaluator(dataset, GroundTruth(dataset, "one"), tmp_path)
     made.reset()
     # Channels: things, background, anterior, posterior; pixels say 0, 1, 2, 3.
     labels = torch.tensor([[0, 1], [2, 3], [3, 3]])
@@ -262,7 +262,7 @@ def test_with_things_the_panoptic_map_is_judged(root: Path, tmp_path: Path) -> N
     results = judged(dataset, tmp_path)
     assert results["panoptic_seg"]["PQ"] == pytest.approx(100)
     assert results["volumes"]["mDice"] == 100
-    for name, label in TRUTH.items():
+    for name, label in GROUND_TRUTH.items():
         np.testing.assert_array_equal(written(tmp_path, name), label)
     assert "volumes" not in judged(dataset, tmp_path, ("sem_seg",))
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from segkit.curation.issues import RULES
 from segkit.formats import png
-from segkit.formats.ade20k import N_CLASSES, THING_IDS, ADE20KSource, ADE20KWriter
-from segkit.formats.base import SourceImage
+from segkit.formats.ade20k import N_CLASSES, THING_IDS, ADE20KReader, ADE20KWriter
+from segkit.formats.base import DatasetImage
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, files_below, first_image, second_image
@@ -27,7 +27,7 @@ CLASSES = np.array([[1, 1, 3, 0], [8, 8, 13, 13], [1, 8, 13, 150]], dtype=np.uin
 # Instance classes: 1 is the bed, 8; 4 the person, 13. Instance 2 of them covers the sky; blue says nothing.
 RED = [[0, 0, 4, 0], [1, 1, 4, 4], [0, 1, 4, 0]]
 GREEN = [[0, 0, 2, 0], [1, 1, 2, 9], [0, 1, 0, 0]]
-IMAGE = SourceImage("ADE_val_00000001", "ADE_val_00000001.jpg", (3, 4))
+IMAGE = DatasetImage("ADE_val_00000001", "ADE_val_00000001.jpg", (3, 4))
 
 
 def _rgb(red: object, green: object, blue: int = 7) -> NDArray[np.uint8]:
@@ -44,8 +44,8 @@ def _make(root: Path, name: str = "ADE_val_00000001", split: str = "validation")
 
 def test_semantic(tmp_path: Path) -> None:
     _make(_make(tmp_path), "ADE_val_00000000")
-    source = ADE20KSource(tmp_path, annotations="semantic")
-    assert source.images == (SourceImage("ADE_val_00000000", "ADE_val_00000000.jpg", (3, 4)), IMAGE)
+    source = ADE20KReader(tmp_path, annotations="semantic")
+    assert source.images == (DatasetImage("ADE_val_00000000", "ADE_val_00000000.jpg", (3, 4)), IMAGE)
     assert len(source.categories) == N_CLASSES
     assert not source.categories.things
     assert source.categories[150].name == "class 150"
@@ -56,7 +56,7 @@ def test_semantic(tmp_path: Path) -> None:
 
 
 def test_instances_by_hand(tmp_path: Path) -> None:
-    source = ADE20KSource(_make(tmp_path), annotations="instances")
+    source = ADE20KReader(_make(tmp_path), annotations="instances")
     assert [c.category_id for c in source.categories.things] == [*THING_IDS]
     got = source.segmentation(IMAGE)
     # 256 + green. The sky is covered; the person without a number and class 150, a thing, are void.
@@ -81,7 +81,7 @@ def test_instances_are_mask2formers(tmp_path_factory: pytest.TempPathFactory, da
     _make(root)
     png.write(root / "annotations/validation/ADE_val_00000001.png", classes)
     png.write(root / "annotations_instance/validation/ADE_val_00000001.png", _rgb(class_of[green] * (green > 0), green))
-    got = ADE20KSource(root, annotations="instances").segmentation(IMAGE)
+    got = ADE20KReader(root, annotations="instances").segmentation(IMAGE)
     # prepare_ade20k_pan_seg.py, pixel by pixel: the instance where there is one, else stuff, else void.
     for y, x in np.ndindex(size_hw):
         segment_id = got.segment_ids[y, x]
@@ -101,11 +101,11 @@ def test_names_of_the_table(tmp_path: Path) -> None:
     rows = [f"{i}\t0.1576\t11664\t1172\tname {i}, other" for i in range(1, N_CLASSES + 1)]
     table = tmp_path / "objectInfo150.txt"
     table.write_text(head + "\n".join(rows) + "\n")
-    assert ADE20KSource(tmp_path, annotations="semantic").categories[9].name == "name 9, other"
+    assert ADE20KReader(tmp_path, annotations="semantic").categories[9].name == "name 9, other"
     for broken in (rows[:-1], [*rows[:-1], "151\tx"], [*rows[:-1], "9" * 5000 + "\tx"], []):
         table.write_text(head + "\n".join(broken))
         with pytest.raises(DatasetError, match=r"objectInfo150\.txt: expected a head and 150 rows"):
-            ADE20KSource(tmp_path, annotations="semantic")
+            ADE20KReader(tmp_path, annotations="semantic")
 
 
 @pytest.mark.parametrize(
@@ -121,11 +121,11 @@ def test_broken_instances(tmp_path: Path, red: object, green: object, message: s
     _make(tmp_path)
     png.write(tmp_path / "annotations_instance/validation/ADE_val_00000001.png", _rgb(red, green))
     with pytest.raises(DatasetError, match=rf"annotations_instance.*png: .*{message}"):
-        ADE20KSource(tmp_path, annotations="instances").segmentation(IMAGE)
+        ADE20KReader(tmp_path, annotations="instances").segmentation(IMAGE)
 
 
 def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
-    source = ADE20KSource(_make(tmp_path), annotations="semantic")
+    source = ADE20KReader(_make(tmp_path), annotations="semantic")
     path = tmp_path / "annotations/validation/ADE_val_00000001.png"
     png.write(path, np.full((3, 4), 151, dtype=np.uint8))
     with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got .* up to 151"):
@@ -135,18 +135,18 @@ def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
         source.segmentation(IMAGE)
     path.unlink()
     with pytest.raises(DatasetError, match=r"ADE_val_00000001\.png: the annotation is missing \(1 of 1 are\)"):
-        ADE20KSource(tmp_path, annotations="instances")
+        ADE20KReader(tmp_path, annotations="instances")
     with pytest.raises(DatasetError, match=r"training: expected pictures \*\.jpg, found none"):
-        ADE20KSource(tmp_path, "train", annotations="semantic")
+        ADE20KReader(tmp_path, "train", annotations="semantic")
     for options in ({"split": "test"}, {"annotations": "rgb"}):
         with pytest.raises(ValueError, match=r"must be one of \(.*\), got '(test|rgb)'"):
-            ADE20KSource(tmp_path, **options)  # type: ignore[arg-type]
+            ADE20KReader(tmp_path, **options)  # type: ignore[arg-type]
 
 
-def _told(root: Path, **options: Any) -> tuple[ADE20KSource, list[tuple[str, str]]]:
+def _told(root: Path, **options: Any) -> tuple[ADE20KReader, list[tuple[str, str]]]:
     """The source, every image of it readable, and (code, file) of what it tells."""
     told: list[tuple[str, str]] = []
-    source = ADE20KSource(root, tell=lambda code, error: told.append((code, Path(error.where).name)), **options)
+    source = ADE20KReader(root, on_issue=lambda code, error: told.append((code, Path(error.where).name)), **options)
     assert {code for code, _ in told} <= {*RULES}
     for image in source.images:
         assert source.segmentation(image).segment_ids.shape == source.picture(image).shape[:2] == image.size_hw
@@ -184,28 +184,28 @@ def test_all_faults_of_the_maps_are_told(tmp_path: Path) -> None:
     assert [image.image_id for image in source.images] == ["e"]
     shutil.copy(tmp_path / "annotations/validation/e.png", tmp_path / "annotations/validation/b.png")
     with pytest.raises(DatasetError, match=r"a\.png: the annotation has no picture \(1 of 5 files\); complete"):
-        ADE20KSource(tmp_path, annotations="semantic")
+        ADE20KReader(tmp_path, annotations="semantic")
     shutil.rmtree(tmp_path / "annotations")
     source, told = _told(tmp_path, annotations="semantic")
     assert (source.images, len(told)) == ((), 4)
     with pytest.raises(DatasetError, match=r"expected pictures \*\.jpg, found none"):
-        ADE20KSource(tmp_path / ("x" * 5000), annotations="semantic")
+        ADE20KReader(tmp_path / ("x" * 5000), annotations="semantic")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _samples() -> Iterator[tuple[SourceImage, PanopticSegmentation]]:
+def _samples() -> Iterator[tuple[DatasetImage, PanopticSegmentation]]:
     for name, segmentation in (("one", first_image()), ("two", second_image())):
-        yield SourceImage(name, f"{name}.jpg", segmentation.segment_ids.shape), segmentation
+        yield DatasetImage(name, f"{name}.jpg", segmentation.segment_ids.shape), segmentation
 
 
-def _written(root: Path) -> ADE20KSource:
+def _written(root: Path) -> ADE20KReader:
     with ADE20KWriter(root, CATEGORIES) as writer:
         for image, segmentation in _samples():
             assert writer.add(image, segmentation) == []
             png.write(root / "images/validation" / image.file_name, np.zeros((*image.size_hw, 3), dtype=np.uint8))
-    return ADE20KSource(root)
+    return ADE20KReader(root)
 
 
 def test_panoptic_write_and_read(tmp_path: Path) -> None:
@@ -227,18 +227,18 @@ def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
     infos.append({"id": 99, "category_id": 10, "area": 3, "bbox": [0, 0, 3, 1], "iscrowd": 0})
     path.write_text(json.dumps(content))
     _, (image, expected) = _samples()
-    assert ADE20KSource(tmp_path).segmentation(image).segments == expected.segments
+    assert ADE20KReader(tmp_path).segmentation(image).segments == expected.segments
     infos[-1]["category_id"] = 1  # a person: Mask2Former's things lie on top, one without a pixel is a fault
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="the JSON has segment ids that the PNG lacks: 99"):
-        ADE20KSource(tmp_path).segmentation(image)
+        ADE20KReader(tmp_path).segmentation(image)
 
 
 def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
     _written(tmp_path)
     (tmp_path / "ade20k_panoptic_val/two.png").unlink()
     with pytest.raises(DatasetError, match=r"ade20k_panoptic_val/two\.png: the annotation is missing \(1 of 2 are\)"):
-        ADE20KSource(tmp_path)
+        ADE20KReader(tmp_path)
     path = tmp_path / "ade20k_panoptic_val.json"
     content = json.loads(path.read_text())
     for name, message in (
@@ -248,15 +248,15 @@ def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
         content["annotations"][1]["file_name"] = name
         path.write_text(json.dumps(content))
         with pytest.raises(DatasetError, match=message):
-            ADE20KSource(tmp_path)
+            ADE20KReader(tmp_path)
     with pytest.raises(DatasetError, match=r"ade20k_panoptic_train\.json: expected a file"):
-        ADE20KSource(tmp_path, "train")
+        ADE20KReader(tmp_path, "train")
 
 
 def test_all_faults_of_the_panoptic_files_are_told(tmp_path: Path) -> None:
     with ADE20KWriter(tmp_path, CATEGORIES) as writer:
         for name in "abcde":
-            image = SourceImage(name, f"{name}.jpg", (3, 4))
+            image = DatasetImage(name, f"{name}.jpg", (3, 4))
             writer.add(image, first_image())
             png.write(writer.picture_path(image), np.zeros((3, 4, 3), dtype=np.uint8))
     path = tmp_path / "ade20k_panoptic_val.json"
@@ -281,7 +281,7 @@ def test_all_faults_of_the_panoptic_files_are_told(tmp_path: Path) -> None:
 def test_files_of_no_annotation_are_counted(tmp_path: Path) -> None:
     """One line for the pictures, one for the PNGs; the source can be used."""
     _written(tmp_path)
-    assert ADE20KSource(tmp_path).skipped == ()
+    assert ADE20KReader(tmp_path).skipped == ()
     for name in ("images/validation/lone.jpg", "images/validation/lone2.jpg", "ade20k_panoptic_val/lone.png"):
         (tmp_path / name).touch()
     source, told = _told(tmp_path)
@@ -309,9 +309,9 @@ def test_no_json_after_an_error(tmp_path: Path) -> None:
     for file_name in ("../one.jpg", "/one.jpg"):
         for act in (writer.picture_path, lambda image: writer.add(image, segmentation)):
             with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-                act(SourceImage("other", file_name, image.size_hw))
+                act(DatasetImage("other", file_name, image.size_hw))
     with pytest.raises(ValueError, match="of the image's size"):
-        writer.add(SourceImage("other", "other.jpg", (4, 3)), segmentation)
+        writer.add(DatasetImage("other", "other.jpg", (4, 3)), segmentation)
     assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}
     with pytest.raises(ValueError, match="split must be one of"):
         ADE20KWriter(tmp_path, CATEGORIES, split="validation")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.formats.writer import annotation_losses
+from segkit.formats.base import annotation_losses
 from segkit.structures import mask_to_rle
 
 

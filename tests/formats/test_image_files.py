@@ -9,7 +9,7 @@ import pytest
 
 import segkit.formats
 from segkit.curation.issues import RULES
-from segkit.formats.base import SourceImage
+from segkit.formats.base import DatasetImage
 from segkit.formats.image_files import (
     PICTURE_CASES,
     check_sizes,
@@ -35,15 +35,15 @@ def is_code(name: str) -> bool:
 
 
 def told() -> Iterator[ast.expr]:
-    """What is given to a `tell` as its code: by a call of it, by a partial of it, by a call of a function of these
+    """What is given to a `on_issue` as its code: by a call of it, by a partial of it, by a call of a function of these
     modules that has such an argument; what is assigned to a name of a code, and what functions of codes return."""
     places = {f.name: i for f in FUNCTIONS for i, a in enumerate(f.args.args) if is_code(a.arg)}
     for node in NODES:
         if isinstance(node, ast.Call):
             name, n_given = name_of(node.func), len(node.args)
-            if name == "tell" and n_given == 2:
+            if name == "on_issue" and n_given == 2:
                 yield node.args[0]
-            elif name == "partial" and name_of(node.args[0]) == "tell":
+            elif name == "partial" and name_of(node.args[0]) == "on_issue":
                 yield node.args[1]
             elif name in places and n_given > places[name]:
                 yield node.args[places[name]]
@@ -88,17 +88,17 @@ def test_files_are_found_in_a_stable_order(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: str) -> None:
+    def raise_issue(path: str) -> None:
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", raise_issue)
     with pytest.raises(DatasetError, match=f"{tmp_path}: the folder cannot be listed: Permission denied"):
         files_below(tmp_path, "")
 
 
 def test_stems_are_taken_once(tmp_path: Path) -> None:
     assert [stem(name) for name in ("x.jpg", "a/x.y.png", "./a//x", "a.b/c")] == ["x", "a/x.y", "a/x", "a.b/c"]
-    image = SourceImage(7, "a/x.jpg", (1, 1))
+    image = DatasetImage(7, "a/x.jpg", (1, 1))
     assert new_stem(image, {"x"}, tmp_path) == "a/x"
     assert picture_in(tmp_path, image) == tmp_path / "a/x.jpg"
     with pytest.raises(DatasetError, match="image 7: an image named a/x was added before; rename the image"):
@@ -106,13 +106,13 @@ def test_stems_are_taken_once(tmp_path: Path) -> None:
     for name in ("../x.jpg", "/x.jpg", "a/", ""):
         for work in (lambda one: new_stem(one, (), tmp_path), lambda one: picture_in(tmp_path, one)):
             with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-                work(SourceImage(7, name, (1, 1)))
+                work(DatasetImage(7, name, (1, 1)))
 
 
 def test_names_that_readers_pass_over_are_refused(tmp_path: Path) -> None:
     """251 letters and ".json" are 256 bytes, of which file systems hold 255; a letter with an accent has two."""
     for name in (".h.png", ".d/a.png", "a/.h", "a\\b.png"):
-        image = SourceImage(7, name, (1, 1))
+        image = DatasetImage(7, name, (1, 1))
         assert picture_in(tmp_path, image) == tmp_path / name
         for work in (lambda one: new_stem(one, (), tmp_path), lambda one: picture_in(tmp_path, one, PICTURE_CASES)):
             with pytest.raises(
@@ -121,14 +121,14 @@ def test_names_that_readers_pass_over_are_refused(tmp_path: Path) -> None:
                 work(image)
     for name in ("x" * 251 + ".png", "d/" + "\u00e9" * 126):
         with pytest.raises(DatasetError, match=r"image 7: expected names of at most 255 bytes, got 25[67] "):
-            new_stem(SourceImage(7, name, (1, 1)), (), tmp_path)
-    assert new_stem(SourceImage(7, "d/" + "\u00e9" * 125, (1, 1)), (), tmp_path) == "d/" + "\u00e9" * 125
+            new_stem(DatasetImage(7, name, (1, 1)), (), tmp_path)
+    assert new_stem(DatasetImage(7, "d/" + "\u00e9" * 125, (1, 1)), (), tmp_path) == "d/" + "\u00e9" * 125
 
 
 def test_pictures_that_a_layout_does_not_look_for_become_pngs(tmp_path: Path) -> None:
     names = {"d/a.jpg": "d/a.jpg", "a.JPG": "a.JPG", "a.Jpg": "a.png", "a.gif": "a.png", "d.x/a": "d.x/a.png"}
     for name, expected in names.items():
-        assert picture_in(tmp_path, SourceImage(7, name, (1, 1)), PICTURE_CASES) == tmp_path / expected
+        assert picture_in(tmp_path, DatasetImage(7, name, (1, 1)), PICTURE_CASES) == tmp_path / expected
 
 
 def test_pictures_that_are_unused(tmp_path: Path) -> None:

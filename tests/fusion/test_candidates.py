@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion.candidates import NMS_KINDS, candidates, shared_px
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.structures import InstanceMasks
 
 
@@ -21,8 +21,10 @@ def instances(masks: Any, scores: Any, boxes: Any = None, class_ids: Any = None)
     return InstanceMasks.from_full(full, boxes.astype(np.float32), np.array(scores, dtype=np.float32), class_ids)
 
 
-def kept(of: InstanceMasks, nms: str = "none", threshold: float = 0.5, verdicts: Verdicts | None = None) -> list[int]:
-    return candidates(of, 0, {}, nms, threshold, verdicts)
+def kept(
+    of: InstanceMasks, nms: str = "none", threshold: float = 0.5, rejections: RejectionLog | None = None
+) -> list[int]:
+    return candidates(of, 0, {}, nms, threshold, rejections)
 
 
 DOT = [[1, 0, 0, 0]]
@@ -38,13 +40,13 @@ def test_a_class_has_its_own_threshold() -> None:
     float32(0.8) is 0.800000012 and stays; float32(0.1) is 0.100000001 and stays; 0.45 of class 4 and 6 goes.
     """
     five = instances([DOT] * 5, [0.8, 0.45, 0.1, 0.45, 0.05], class_ids=[4, 4, 5, 6, 5])
-    verdicts = Verdicts()
-    assert candidates(five, 0.5, {4: 0.8, 5: 0.1, 99: 0.0}, "none", 0.5, verdicts) == [0, 2]
+    rejections = RejectionLog()
+    assert candidates(five, 0.5, {4: 0.8, 5: 0.1, 99: 0.0}, "none", 0.5, rejections) == [0, 2]
     short = float(np.float32(0.45))
-    assert verdicts.instances == {
-        1: Verdict("score", short, 0.8),
-        3: Verdict("score", short, 0.5),
-        4: Verdict("score", float(np.float32(0.05)), 0.1),
+    assert rejections.instances == {
+        1: Rejection("score", short, 0.8),
+        3: Rejection("score", short, 0.5),
+        4: Rejection("score", float(np.float32(0.05)), 0.1),
     }
 
 
@@ -56,9 +58,9 @@ BOXES = [[0, 0, 4, 2], [1, 0, 5, 2], [2, 0, 6, 2]]
 def test_a_worse_box_goes_where_a_better_one_that_stays_overlaps_it() -> None:
     """The second goes (0.6 > 0.5). The third overlaps only the second that much, which is gone: it stays."""
     three = instances([DOT] * 3, [0.9, 0.8, 0.7], BOXES)
-    verdicts = Verdicts()
-    assert kept(three, "box", 0.5, verdicts) == [0, 2]
-    assert verdicts.instances == {1: Verdict("nms", 0.6, 0.5)}
+    rejections = RejectionLog()
+    assert kept(three, "box", 0.5, rejections) == [0, 2]
+    assert rejections.instances == {1: Rejection("nms", 0.6, 0.5)}
     assert kept(three, "box", 0.6) == [0, 1, 2]  # 0.6 is not above 0.6
     assert kept(three, "box", 0.3) == [0]
 
@@ -66,9 +68,9 @@ def test_a_worse_box_goes_where_a_better_one_that_stays_overlaps_it() -> None:
 def test_the_verdict_names_the_worst_overlap() -> None:
     """Both kept boxes overlap the last: 1/3 (moved by 2) and 0.6 (moved by 1)."""
     three = instances([DOT] * 3, [0.9, 0.8, 0.7], [[0, 0, 4, 2], [3, 0, 7, 2], [2, 0, 6, 2]])
-    verdicts = Verdicts()
-    assert kept(three, "box", 0.3, verdicts) == [0, 1]
-    assert verdicts.instances == {2: Verdict("nms", 0.6, 0.3)}
+    rejections = RejectionLog()
+    assert kept(three, "box", 0.3, rejections) == [0, 1]
+    assert rejections.instances == {2: Rejection("nms", 0.6, 0.3)}
 
 
 ROWS = [[[1, 1, 1, 1, 0, 0]], [[0, 1, 1, 1, 1, 0]], [[0, 0, 0, 0, 1, 1]]]  # IoU 3/5, then 1/5 and 0
@@ -76,9 +78,9 @@ ROWS = [[[1, 1, 1, 1, 0, 0]], [[0, 1, 1, 1, 1, 0]], [[0, 0, 0, 0, 1, 1]]]  # IoU
 
 def test_a_worse_mask_goes_whatever_its_class() -> None:
     three = instances(ROWS, [0.9, 0.8, 0.7], class_ids=[0, 1, 2])
-    verdicts = Verdicts()
-    assert kept(three, "mask", 0.5, verdicts) == [0, 2]
-    assert verdicts.instances == {1: Verdict("nms", 0.6, 0.5)}
+    rejections = RejectionLog()
+    assert kept(three, "mask", 0.5, rejections) == [0, 2]
+    assert rejections.instances == {1: Rejection("nms", 0.6, 0.5)}
     assert kept(three, "mask", 0.6) == [0, 1, 2]
     assert kept(three, "box", 0.0) == [0, 1, 2]  # their boxes are empty: no kind looks at the other's
 
@@ -124,12 +126,12 @@ def test_equal_to_the_obvious_way(nms: str, of: InstanceMasks, threshold: float)
     for row in sorted(range(len(of)), key=lambda row: (-of.scores[row], row)):
         ious = [len(sets[row] & sets[o]) / len(sets[row] | sets[o]) for o in expected if sets[row] | sets[o]]
         if max(ious, default=0) > threshold:
-            told[row] = Verdict("nms", max(ious), threshold)
+            told[row] = Rejection("nms", max(ious), threshold)
         else:
             expected.append(row)
-    verdicts = Verdicts()
-    assert kept(of, nms, threshold, verdicts) == expected
-    assert verdicts.instances == told
+    rejections = RejectionLog()
+    assert kept(of, nms, threshold, rejections) == expected
+    assert rejections.instances == told
 
 
 @given(scenes())

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import CENTERS, FUSION_METHODS, LOGITS, REASONS, Fate, build_fusion, method
+from segkit.fusion import CENTERS, FUSION_METHODS, LOGITS, REASONS, DroppedSegment, build_fusion, method
 from segkit.fusion.paste import paste
 from segkit.structures import VOID, HeadOutputs, PanopticSegmentation, SemanticScores
 from segkit.utils.errors import ConfigError
@@ -87,10 +87,10 @@ def test_of_equal_scores_the_earlier_instance_comes_first(name: str, seed: int) 
 @seeds
 @some
 def test_inputs_stay_as_they_were_and_reasons_change_nothing(name: str, seed: int) -> None:
-    outputs, fates = scene(seed), []
+    outputs, dropped_segments = scene(seed), []
     before = copy.deepcopy(outputs)
     silent = fusion(name)(outputs)
-    explained = fusion(name)(outputs, fates)
+    explained = fusion(name)(outputs, dropped_segments)
     assert np.array_equal(silent.segment_ids, explained.segment_ids)
     assert silent.segments == explained.segments
     for old, kept in (
@@ -107,9 +107,9 @@ def test_inputs_stay_as_they_were_and_reasons_change_nothing(name: str, seed: in
 @some
 def test_every_dropped_or_shrunk_instance_has_its_reason(name: str, seed: int) -> None:
     outputs = scene(seed)
-    fates: list[Fate] = []
-    fused = fusion(name)(outputs, fates)
-    by_row = {fate.instance_id: fate for fate in fates if fate.isthing}
+    dropped_segments: list[DroppedSegment] = []
+    fused = fusion(name)(outputs, dropped_segments)
+    by_row = {fate.instance_id: fate for fate in dropped_segments if fate.isthing}
     made_of = {s.instance_id: s for s in fused.segments if s.isthing}
     for row in range(len(outputs.instances)):
         mask = np.zeros(outputs.semantic.size_hw, dtype=bool)
@@ -121,7 +121,7 @@ def test_every_dropped_or_shrunk_instance_has_its_reason(name: str, seed: int) -
         fate = by_row[row]
         assert fate.reason in REASONS
         assert (fate.area_px, fate.kept_px) == (mask.sum(), kept_px)
-        assert fate.kept_px + sum(pixels for _, pixels in fate.taken_by) == fate.area_px
+        assert fate.kept_px + sum(pixels for _, pixels in fate.overlapped_by) == fate.area_px
         assert fate.segment_id == (made_of[row].segment_id if row in made_of else VOID)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from segkit.fusion import pixel_argmax as contest
 from segkit.fusion.efficientps import EfficientPSFusion
-from segkit.fusion.explanations import Fate
+from segkit.fusion.explanations import DroppedSegment
 from segkit.structures import HeadOutputs
 from segkit.utils.compiled import INSTALLED
 from segkit.utils.errors import ConfigError
@@ -87,10 +87,10 @@ def test_covered_instances_are_left_out_whatever_their_class() -> None:
     probs = [[[0.9, 0.9, 0.9, 0]], [[0, 0, 0.9, 0.9]], [[0, 0.9, 0.9, 0]], [[0.9] * 4]]
     boxes = [[0, 0, 4, 1], [2, 0, 4, 1], [1, 0, 3, 1], [0, 0, 4, 1]]
     scores = semantic([[[-9] * 4], [[2] * 4], [[2] * 4]], [1, 0, 0], [-1, 0, 1])
-    fates: list[Fate] = []
-    fused = ANY_AREA(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7, 0.4], [0, 1, 1, 0], boxes), scores), fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = ANY_AREA(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7, 0.4], [0, 1, 1, 0], boxes), scores), dropped_segments)
     assert fused.segment_ids.tolist() == [[1, 1, 1, 2]]
-    told = {f.instance_id: (f.reason, f.value, f.limit) for f in fates if f.segment_id == 0 and f.isthing}
+    told = {f.instance_id: (f.reason, f.value, f.limit) for f in dropped_segments if f.segment_id == 0 and f.isthing}
     assert told == {2: ("overlap", 1, 0.5), 3: ("score", pytest.approx(0.4), 0.5)}
     tight = replace(ANY_AREA, overlap_threshold=0.49)
     kept = tight(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7, 0.4], [0, 1, 1, 0], boxes), scores))
@@ -104,10 +104,10 @@ def test_small_stuff_is_void() -> None:
     """
     masks = drawn([[[0, 0, 0, 0.9]]], [0.9], [0], [[3, 0, 4, 1]])
     scores = semantic([[[3, 0, 0, 0]], [[0, 3, 3, 3]], [[0, 0, 0, 2]]], [1, 2, 0], [-1, -1, 0])
-    fates: list[Fate] = []
+    dropped_segments: list[DroppedSegment] = []
     outputs = HeadOutputs(masks, scores)
-    assert EfficientPSFusion(stuff_area_limit_px=2)(outputs, fates).segment_ids.tolist() == [[0, 2, 2, 1]]
-    assert [(f.reason, f.value, f.limit) for f in fates if f.category_id == 1] == [("area", 1, 2)]
+    assert EfficientPSFusion(stuff_area_limit_px=2)(outputs, dropped_segments).segment_ids.tolist() == [[0, 2, 2, 1]]
+    assert [(f.reason, f.value, f.limit) for f in dropped_segments if f.category_id == 1] == [("area", 1, 2)]
     assert EfficientPSFusion(stuff_area_limit_px=3)(outputs).segment_ids.tolist() == [[0, 0, 0, 1]]
     assert [s.isthing for s in EfficientPSFusion()(outputs).segments] == [True]
 

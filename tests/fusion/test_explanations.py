@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit.fusion import REASONS, Fate, HeuristicFusion, method
-from segkit.fusion.explanations import Verdict, Verdicts, fates_of
+from segkit.fusion import REASONS, DroppedSegment, HeuristicFusion, method
+from segkit.fusion.explanations import Rejection, RejectionLog, explain_segments
 from segkit.structures import HeadOutputs, InstanceMasks, PanopticSegmentation, Segment, SemanticScores
 
 A = [1, 1, 1, 1, 0, 0]  # class 5
@@ -27,10 +27,10 @@ def outputs(rows: list[list[int]], scores: list[float], stuff: list[int] | None 
     return HeadOutputs(instances(rows, scores), SemanticScores.of_stuff_ids(np.array([stuff or [0] * 6])))
 
 
-def fused_and_told(given: HeadOutputs, **options: Any) -> tuple[list[list[int]], list[Fate]]:
-    fates: list[Fate] = []
-    fused = HeuristicFusion(**{"stuff_area_limit_px": 1} | options)(given, fates)
-    return fused.segment_ids.tolist(), fates
+def fused_and_told(given: HeadOutputs, **options: Any) -> tuple[list[list[int]], list[DroppedSegment]]:
+    dropped_segments: list[DroppedSegment] = []
+    fused = HeuristicFusion(**{"stuff_area_limit_px": 1} | options)(given, dropped_segments)
+    return fused.segment_ids.tolist(), dropped_segments
 
 
 def test_who_keeps_every_pixel_is_not_told() -> None:
@@ -39,67 +39,69 @@ def test_who_keeps_every_pixel_is_not_told() -> None:
 
 def test_score() -> None:
     """A (0.25) is below 0.5. B holds 2 of its pixels; 2 are nobody's: of equal counts the lower id, void, first."""
-    ids, fates = fused_and_told(outputs([A, B], [0.25, 0.75]))
+    ids, dropped_segments = fused_and_told(outputs([A, B], [0.25, 0.75]))
     assert ids == [[0, 0, 1, 1, 1, 0]]
-    assert fates == [Fate("score", True, 5, 0, 0.25, 4, 0, 0, ((0, 2), (1, 2)), 0.25, 0.5)]
+    assert dropped_segments == [DroppedSegment("score", True, 5, 0, 0.25, 4, 0, 0, ((0, 2), (1, 2)), 0.25, 0.5)]
 
 
 def test_nms() -> None:
     """The boxes share 2 of 4 + 3 - 2 = 5 pixels: IoU 0.4 > 0.3. B's third pixel becomes stuff."""
     given = outputs([A, B], [0.875, 0.75], [0, 0, 0, 0, 2, 2])
-    ids, fates = fused_and_told(given, nms="box", nms_threshold=0.3)
+    ids, dropped_segments = fused_and_told(given, nms="box", nms_threshold=0.3)
     assert ids == [[1, 1, 1, 1, 2, 2]]
-    assert fates == [Fate("nms", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (2, 1)), 0.4, 0.3)]
+    assert dropped_segments == [DroppedSegment("nms", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (2, 1)), 0.4, 0.3)]
 
 
 def test_overlap_of_a_dropped_one() -> None:
     """2 of B's 3 pixels are taken, 2/3 > 0.5; the third is nobody's."""
-    ids, fates = fused_and_told(outputs([A, B], [0.875, 0.75]))
+    ids, dropped_segments = fused_and_told(outputs([A, B], [0.875, 0.75]))
     assert ids == [[1, 1, 1, 1, 0, 0]]
-    assert fates == [Fate("overlap", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (0, 1)), 2 / 3, 0.5)]
+    assert dropped_segments == [DroppedSegment("overlap", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (0, 1)), 2 / 3, 0.5)]
 
 
 def test_overlap_of_a_kept_one() -> None:
     """At 0.75 B stays with its third pixel: it is shrunk, and no threshold decided."""
-    ids, fates = fused_and_told(outputs([A, B], [0.875, 0.75]), overlap_threshold=0.75)
+    ids, dropped_segments = fused_and_told(outputs([A, B], [0.875, 0.75]), overlap_threshold=0.75)
     assert ids == [[1, 1, 1, 1, 2, 0]]
-    assert fates == [Fate("overlap", True, 7, 1, 0.75, 3, 1, 2, ((1, 2),))]
+    assert dropped_segments == [DroppedSegment("overlap", True, 7, 1, 0.75, 3, 1, 2, ((1, 2),))]
 
 
 def test_overlap_of_a_kept_one_that_has_nothing_left() -> None:
     """At 1 a second A is kept with no pixel, as Detectron2 does, and at 0 stuff 1: no file can hold such segments."""
     given = outputs([A, A], [0.875, 0.75], [1, 0, 0, 0, 0, 0])
-    ids, fates = fused_and_told(given, overlap_threshold=1, stuff_area_limit_px=0)
+    ids, dropped_segments = fused_and_told(given, overlap_threshold=1, stuff_area_limit_px=0)
     assert ids == [[1, 1, 1, 1, 0, 0]]
     assert len(HeuristicFusion(overlap_threshold=1, stuff_area_limit_px=0)(given).segments) == 3
-    assert fates == [
-        Fate("swallowed", True, 7, 1, 0.75, 4, 0, 0, ((1, 4),)),
-        Fate("swallowed", False, 1, None, None, 1, 0, 0, ((1, 1),)),
+    assert dropped_segments == [
+        DroppedSegment("occluded", True, 7, 1, 0.75, 4, 0, 0, ((1, 4),)),
+        DroppedSegment("occluded", False, 1, None, None, 1, 0, 0, ((1, 1),)),
     ]
 
 
 def test_stuff_that_is_shrunk_swallowed_or_too_small() -> None:
     """A takes the one pixel of stuff 1 and one of the three of stuff 2; of stuff 3 it leaves one, fewer than 2."""
-    ids, fates = fused_and_told(outputs([A], [0.75], [0, 0, 1, 2, 2, 2]), stuff_area_limit_px=2)
+    ids, dropped_segments = fused_and_told(outputs([A], [0.75], [0, 0, 1, 2, 2, 2]), stuff_area_limit_px=2)
     assert ids == [[1, 1, 1, 1, 2, 2]]
-    assert fates == [
-        Fate("swallowed", False, 1, None, None, 1, 0, 0, ((1, 1),)),
-        Fate("overlap", False, 2, None, None, 3, 2, 2, ((1, 1),)),
+    assert dropped_segments == [
+        DroppedSegment("occluded", False, 1, None, None, 1, 0, 0, ((1, 1),)),
+        DroppedSegment("overlap", False, 2, None, None, 3, 2, 2, ((1, 1),)),
     ]
-    ids, fates = fused_and_told(outputs([A], [0.75], [0, 0, 0, 3, 3, 0]), stuff_area_limit_px=2)
+    ids, dropped_segments = fused_and_told(outputs([A], [0.75], [0, 0, 0, 3, 3, 0]), stuff_area_limit_px=2)
     assert ids == [[1, 1, 1, 1, 0, 0]]
-    assert fates == [Fate("area", False, 3, None, None, 2, 0, 0, ((0, 1), (1, 1)), 1, 2)]
+    assert dropped_segments == [DroppedSegment("area", False, 3, None, None, 2, 0, 0, ((0, 1), (1, 1)), 1, 2)]
 
 
 def test_empty() -> None:
-    _, fates = fused_and_told(outputs([A, [0] * 6], [0.75, 0.875]))
-    assert fates == [Fate("empty", True, 7, 1, 0.875, 0, 0, 0, ())]
+    _, dropped_segments = fused_and_told(outputs([A, [0] * 6], [0.75, 0.875]))
+    assert dropped_segments == [DroppedSegment("empty", True, 7, 1, 0.875, 0, 0, 0, ())]
 
 
-def by_hand(given: HeadOutputs, ids: list[int], *segments: Segment, verdicts: Verdicts | None = None) -> list[Fate]:
+def by_hand(
+    given: HeadOutputs, ids: list[int], *segments: Segment, rejections: RejectionLog | None = None
+) -> list[DroppedSegment]:
     """The fates where a method made these ids, and no verdict unless given."""
     fused = PanopticSegmentation(np.array([ids], dtype=np.int32), segments)
-    return fates_of(given, fused, verdicts or Verdicts())
+    return explain_segments(given, fused, rejections or RejectionLog())
 
 
 def test_swallowed_instances_name_by_whom() -> None:
@@ -107,7 +109,7 @@ def test_swallowed_instances_name_by_whom() -> None:
     given = outputs([A, B], [0.875, 0.75], [0, 0, 0, 0, 2, 2])
     made = Segment(1, 5, True, 4, score=0.875, instance_id=0), Segment(2, 2, False, 2)
     assert by_hand(given, [1, 1, 1, 1, 2, 2], *made) == [
-        Fate("swallowed", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (2, 1))),
+        DroppedSegment("occluded", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (2, 1))),
     ]
 
 
@@ -115,15 +117,17 @@ def test_void_of_a_kept_and_of_a_dropped_one() -> None:
     """A keeps two pixels and leaves two to nobody; C, of the last two pixels, is dropped and leaves both."""
     given = outputs([A, [0, 0, 0, 0, 1, 1]], [0.875, 0.75])
     assert by_hand(given, [1, 1, 0, 0, 0, 0], Segment(1, 5, True, 2, score=0.875, instance_id=0)) == [
-        Fate("void", True, 5, 0, 0.875, 4, 2, 1, ((0, 2),)),
-        Fate("void", True, 7, 1, 0.75, 2, 0, 0, ((0, 2),)),
+        DroppedSegment("void", True, 5, 0, 0.875, 4, 2, 1, ((0, 2),)),
+        DroppedSegment("void", True, 7, 1, 0.75, 2, 0, 0, ((0, 2),)),
     ]
 
 
 def test_a_verdict_goes_before_what_the_map_shows() -> None:
     given = outputs([A], [0.75])
-    verdicts = Verdicts(instances={0: Verdict("area", 4, 9)})
-    assert by_hand(given, [0] * 6, verdicts=verdicts) == [Fate("area", True, 5, 0, 0.75, 4, 0, 0, ((0, 4),), 4, 9)]
+    rejections = RejectionLog(instances={0: Rejection("area", 4, 9)})
+    assert by_hand(given, [0] * 6, rejections=rejections) == [
+        DroppedSegment("area", True, 5, 0, 0.75, 4, 0, 0, ((0, 4),), 4, 9)
+    ]
 
 
 def test_masks_of_stuff_claim_together() -> None:
@@ -135,20 +139,20 @@ def test_masks_of_stuff_claim_together() -> None:
     given = HeadOutputs(things, SemanticScores.of_stuff_ids(np.zeros((1, 6), dtype=int)), stuff_masks=stuff)
     made = Segment(1, 5, True, 3, score=0.75, instance_id=0), Segment(2, 3, False, 3)
     assert by_hand(given, [2, 2, 2, 1, 1, 1], *made) == [
-        Fate("overlap", False, 3, None, None, 4, 3, 2, ((1, 1),)),
+        DroppedSegment("overlap", False, 3, None, None, 4, 3, 2, ((1, 1),)),
     ]
 
 
 def test_every_reason_is_tested_here() -> None:
-    assert sorted(REASONS) == ["area", "empty", "nms", "overlap", "score", "swallowed", "void"]
+    assert sorted(REASONS) == ["area", "empty", "nms", "overlap", "score", "occluded", "void"]
 
 
 def test_without_a_list_nothing_of_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any) -> Any:
+    def raise_issue(*args: Any) -> Any:
         raise RuntimeError("called")
 
-    monkeypatch.setattr(method, "fates_of", refuse)
-    monkeypatch.setattr(method, "Verdicts", refuse)
+    monkeypatch.setattr(method, "explain_segments", raise_issue)
+    monkeypatch.setattr(method, "RejectionLog", raise_issue)
     given = outputs([A, B], [0.875, 0.25], STUFF)
     assert HeuristicFusion(stuff_area_limit_px=9, nms="mask")(given).segment_ids.tolist() == [[1, 1, 1, 1, 0, 0]]
     with pytest.raises(RuntimeError, match="called"):

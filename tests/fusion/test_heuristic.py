@@ -13,7 +13,7 @@ from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import Fate, HeuristicFusion, build_fusion, heuristic, segments
+from segkit.fusion import DroppedSegment, HeuristicFusion, build_fusion, heuristic, segments
 from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.compiled import COMPILED
@@ -187,10 +187,10 @@ def test_both_ways_tell_the_same(scene: tuple[Any, ...], options: dict[str, Any]
     )
     told: list[Any] = []
     for way in (True, False):
-        fates: list[Fate] = []
+        dropped_segments: list[DroppedSegment] = []
         with in_a_way(way):
-            fused = HeuristicFusion(overlap, limit, score, **options)(given_outputs, fates)
-        told.append((fused.segment_ids.tolist(), fused.segments, fates))
+            fused = HeuristicFusion(overlap, limit, score, **options)(given_outputs, dropped_segments)
+        told.append((fused.segment_ids.tolist(), fused.segments, dropped_segments))
     assert told[0] == told[1]
 
 

@@ -11,7 +11,7 @@ from detectron2.projects.panoptic_deeplab.post_processing import get_panoptic_se
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import Fate, grouping
+from segkit.fusion import DroppedSegment, grouping
 from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 from segkit.utils.compiled import COMPILED
@@ -123,10 +123,10 @@ def test_weak_and_empty_instances_are_no_groups_and_fates_say_so() -> None:
     """Row 0 is below 0.5, row 1 is empty: only row 2 (0.7) is left, at equal distance or not. Row 0's pixels are all
     in the hands of row 2's segment."""
     masks = [*MASKS[:1], np.zeros((1, 8)), *MASKS[1:]]
-    fates: list[Fate] = []
-    fused = FUSION(with_masks([[1, 1, 1, 1, 0, 0, 0, 0]], masks, [0.4, 0.9, 0.7], [0, 0, 0]), fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = FUSION(with_masks([[1, 1, 1, 1, 0, 0, 0, 0]], masks, [0.4, 0.9, 0.7], [0, 0, 0]), dropped_segments)
     assert fused.segment_ids.tolist() == [[1, 1, 1, 1, 2, 2, 2, 2]]
-    assert [(fate.reason, fate.instance_id, fate.taken_by) for fate in fates] == [
+    assert [(fate.reason, fate.instance_id, fate.overlapped_by) for fate in dropped_segments] == [
         ("score", 0, ((1, 3),)),
         ("empty", 1, ()),
     ]

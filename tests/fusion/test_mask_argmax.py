@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from segkit.fusion import mask_argmax
 from segkit.fusion import pixel_argmax as contest
-from segkit.fusion.explanations import Fate
+from segkit.fusion.explanations import DroppedSegment
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.structures import HeadOutputs, SemanticScores
 from segkit.utils.compiled import INSTALLED
@@ -50,9 +50,9 @@ def test_score_times_probability_decides() -> None:
         (3, True, 2, 0),
         (2, False, 2, None),
     ]
-    fates: list[Fate] = []
-    assert MaskArgmaxFusion()(queries(things, stuff), fates).segment_ids.tolist() == [[0, 0, 1, 1]]
-    assert [(f.instance_id, f.reason, f.value, f.limit) for f in fates] == [(0, "overlap", 2 / 3, 0.8)]
+    dropped_segments: list[DroppedSegment] = []
+    assert MaskArgmaxFusion()(queries(things, stuff), dropped_segments).segment_ids.tolist() == [[0, 0, 1, 1]]
+    assert [(f.instance_id, f.reason, f.value, f.limit) for f in dropped_segments] == [(0, "overlap", 2 / 3, 0.8)]
 
 
 def test_a_pixel_of_less_than_a_half_is_void_but_counts_as_won() -> None:
@@ -63,10 +63,10 @@ def test_a_pixel_of_less_than_a_half_is_void_but_counts_as_won() -> None:
 def test_masks_need_a_score_above_the_threshold() -> None:
     """0.5 is not above 0.5. Row 1 is: it has the image, which row 0 would have had."""
     things = drawn([[[1.0] * 4], [[0.9] * 4]], [0.5, 0.625], [3, 4])
-    fates: list[Fate] = []
-    fused = MaskArgmaxFusion(object_mask_threshold=0.5)(queries(things, None), fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = MaskArgmaxFusion(object_mask_threshold=0.5)(queries(things, None), dropped_segments)
     assert [(s.category_id, s.area_px) for s in fused.segments] == [(4, 4)]
-    assert [(f.instance_id, f.reason, f.value, f.limit) for f in fates] == [(0, "score", 0.5, 0.5)]
+    assert [(f.instance_id, f.reason, f.value, f.limit) for f in dropped_segments] == [(0, "score", 0.5, 0.5)]
 
 
 def test_of_equal_values_stuff_comes_first_then_the_better_then_the_earlier() -> None:
@@ -88,20 +88,20 @@ def test_stuff_masks_of_a_class_make_one_segment() -> None:
     """
     probs = [[[1, 0, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0.9, 0.9, 0]], [[1.0] * 4], [[0, 1, 0, 0]]]
     stuff = drawn(probs, [0.9, 0.9, 0.9, 0.9, 0.5, 0.5], [4, 2, 4, 5, 6, 5])
-    fates: list[Fate] = []
-    fused = MaskArgmaxFusion()(queries(drawn(NONE, [], []), stuff), fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = MaskArgmaxFusion()(queries(drawn(NONE, [], []), stuff), dropped_segments)
     assert fused.segment_ids.tolist() == [[2, 1, 1, 2]]
     assert [(s.category_id, s.isthing, s.area_px) for s in fused.segments] == [(2, False, 2), (4, False, 2)]
-    assert [(f.category_id, f.reason) for f in fates] == [(5, "swallowed"), (6, "score")]
+    assert [(f.category_id, f.reason) for f in dropped_segments] == [(5, "occluded"), (6, "score")]
 
 
 def test_a_stuff_class_is_told_why_its_best_mask_went() -> None:
     """Row 1 wins 1 of its 4 pixels (0.95 x 1 beats 0.9 x 1 in the others): 1/4 < 0.8. Row 2, same class, has 0.5."""
     stuff = drawn([[[1, 1, 1, 0]], [[1, 1, 1, 1]], [[1, 1, 1, 1]]], [0.95, 0.9, 0.5], [2, 3, 3])
-    fates: list[Fate] = []
-    fused = MaskArgmaxFusion()(queries(drawn(NONE, [], []), stuff), fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = MaskArgmaxFusion()(queries(drawn(NONE, [], []), stuff), dropped_segments)
     assert fused.segment_ids.tolist() == [[1, 1, 1, 0]]
-    assert [(f.category_id, f.reason, f.value, f.limit) for f in fates] == [(3, "overlap", 0.25, 0.8)]
+    assert [(f.category_id, f.reason, f.value, f.limit) for f in dropped_segments] == [(3, "overlap", 0.25, 0.8)]
 
 
 def test_channels_of_the_semantic_head_are_masks_of_score_1() -> None:

@@ -24,7 +24,7 @@ CATEGORIES = CategorySet(
 THINGS = ((PERSON, "person"), (TIE, "tie"), (TABLE, "dining table"))
 
 
-def truth(segment_ids: Any, category_of: dict[int, int], crowds: tuple[int, ...] = ()) -> PanopticSegmentation:
+def ground_truth(segment_ids: Any, category_of: dict[int, int], crowds: tuple[int, ...] = ()) -> PanopticSegmentation:
     ids = np.array(segment_ids, dtype=np.int32)
     return PanopticSegmentation(
         ids,
@@ -46,7 +46,7 @@ def counted(*images: Any, min_overlap: float = 0.2) -> dict[tuple[int, int], int
     return dict(priors.compute().wins)
 
 
-WORN = truth([[5, 5, 9, 5, 5, 7]], {5: PERSON, 9: TIE, 7: WALL})  # segment ids are any
+WORN = ground_truth([[5, 5, 9, 5, 5, 7]], {5: PERSON, 9: TIE, 7: WALL})  # segment ids are any
 BODY, CHEST = [[1, 1, 1, 1, 1, 0]], [[0, 0, 1, 0, 0, 0]]
 
 
@@ -59,14 +59,14 @@ def test_the_majority_of_the_common_pixels_decides_and_a_draw_counts_nothing() -
     """Common: columns 1 to 4. Person 5 owns 2 of them and the tie 1, column 4 is void: the person wins. With column 4
     the tie's it is 2 and 2."""
     masks = drawn((PERSON, [[1, 1, 1, 1, 1]]), (TIE, [[0, 1, 1, 1, 1]]))
-    assert counted((truth([[5, 5, 5, 9, 0]], {5: PERSON, 9: TIE}), masks)) == {(PERSON, TIE): 1}
-    assert counted((truth([[5, 5, 5, 9, 9]], {5: PERSON, 9: TIE}), masks)) == {}
+    assert counted((ground_truth([[5, 5, 5, 9, 0]], {5: PERSON, 9: TIE}), masks)) == {(PERSON, TIE): 1}
+    assert counted((ground_truth([[5, 5, 5, 9, 9]], {5: PERSON, 9: TIE}), masks)) == {}
 
 
 def test_pairs_that_share_little_are_left_out() -> None:
     """They share 1 pixel, the smaller mask has 5: 0.2 is enough, at 0.21 it is not."""
     masks = drawn((PERSON, [[1] * 6 + [0] * 4]), (TIE, [[0] * 5 + [1] * 5]))
-    image = truth([[5] * 5 + [9] * 5], {5: PERSON, 9: TIE})
+    image = ground_truth([[5] * 5 + [9] * 5], {5: PERSON, 9: TIE})
     assert counted((image, masks)) == {(TIE, PERSON): 1}
     assert counted((image, masks), min_overlap=0.21) == {}
 
@@ -75,21 +75,24 @@ def test_an_instance_stands_for_the_segment_it_shares_most_with() -> None:
     """The mask over columns 1 to 4 shares one pixel with person 5 and two with 6. Of columns 2 and 3, which the tie's
     mask shares with it, 6 owns one and the tie the other: a draw. If it stood for 5, the tie would win. The mask over
     columns 0 and 1 shares nothing with the tie's."""
-    image = truth([[5, 5, 6, 9, 6]], {5: PERSON, 6: PERSON, 9: TIE})
+    image = ground_truth([[5, 5, 6, 9, 6]], {5: PERSON, 6: PERSON, 9: TIE})
     masks = drawn((PERSON, [[0, 1, 1, 1, 1]]), (PERSON, [[1, 1, 0, 0, 0]]), (TIE, [[0, 0, 1, 1, 0]]))
     assert counted((image, masks)) == {}
 
 
 def test_crowds_stuff_and_pairs_of_one_class_are_left_out() -> None:
     both = drawn((PERSON, BODY), (TIE, CHEST))
-    assert counted((truth([[5, 5, 9, 5, 5, 0]], {5: PERSON, 9: TIE}, crowds=(5,)), both)) == {}
-    assert counted((truth([[5, 5, 9, 5, 5, 0]], {5: PERSON, 9: PERSON}), drawn((PERSON, BODY), (PERSON, CHEST)))) == {}
-    assert counted((truth([[5, 5, 9, 5, 5, 0]], {5: WALL, 9: TIE}),)) == {}  # hulls
+    assert counted((ground_truth([[5, 5, 9, 5, 5, 0]], {5: PERSON, 9: TIE}, crowds=(5,)), both)) == {}
+    assert (
+        counted((ground_truth([[5, 5, 9, 5, 5, 0]], {5: PERSON, 9: PERSON}), drawn((PERSON, BODY), (PERSON, CHEST))))
+        == {}
+    )
+    assert counted((ground_truth([[5, 5, 9, 5, 5, 0]], {5: WALL, 9: TIE}),)) == {}  # hulls
 
 
 def test_instances_that_the_map_does_not_hold_are_left_out() -> None:
     """No segment of a tie; and no instances at all is not the same as unknown ones."""
-    assert counted((truth([[5] * 6], {5: PERSON}), drawn((PERSON, BODY), (TIE, CHEST)))) == {}
+    assert counted((ground_truth([[5] * 6], {5: PERSON}), drawn((PERSON, BODY), (TIE, CHEST)))) == {}
     assert counted((WORN, [])) == {}
 
 
@@ -97,9 +100,9 @@ def test_without_instances_hulls_stand_for_them() -> None:
     """The person's hull is columns 0 to 4: the tie is in it and owns column 2. A person who cuts a table in two, with
     nobody's pixels in the table's hull but his, rides over it."""
     assert counted((WORN,)) == {(TIE, PERSON): 1}
-    cut = truth([[8, 8, 5, 5, 8, 8], [0, 0, 5, 5, 0, 0]], {8: TABLE, 5: PERSON})
+    cut = ground_truth([[8, 8, 5, 5, 8, 8], [0, 0, 5, 5, 0, 0]], {8: TABLE, 5: PERSON})
     assert counted((cut,)) == {(PERSON, TABLE): 1}
-    beside = truth([[8, 8, 8, 5, 5, 5]], {8: TABLE, 5: PERSON, 77: TIE})  # 77 has no pixel
+    beside = ground_truth([[8, 8, 8, 5, 5, 5]], {8: TABLE, 5: PERSON, 77: TIE})  # 77 has no pixel
     assert counted((beside,)) == {}
 
 
@@ -108,7 +111,7 @@ def test_the_hull_of_a_corner_is_a_triangle() -> None:
     tie's 6 pixels above (columns 1 to 3 of row 0, 2 and 3 of row 1, 3 of row 2) none is in it; of the person's (1, 1)
     and (2, 1), (2, 2) all are: the person wins."""
     ids = [[8, 9, 9, 9], [8, 5, 9, 9], [8, 5, 5, 9], [8, 8, 8, 8]]
-    assert counted((truth(ids, {8: TABLE, 9: TIE, 5: PERSON}),), min_overlap=0.5) == {(PERSON, TABLE): 1}
+    assert counted((ground_truth(ids, {8: TABLE, 9: TIE, 5: PERSON}),), min_overlap=0.5) == {(PERSON, TABLE): 1}
 
 
 def test_the_hull_spans_what_a_segment_bends_around() -> None:
@@ -116,10 +119,10 @@ def test_the_hull_spans_what_a_segment_bends_around() -> None:
     C's lower arm one pixel long the hull's edge goes from (0, 3) to (3, 0): of the person's six pixels it holds the
     three with row + column <= 3, half of the six."""
     bend = [[8, 8, 8, 8], [8, 5, 5, 5], [8, 5, 5, 5], [8, 8, 8, 8]]
-    assert counted((truth(bend, {8: TABLE, 5: PERSON}),), min_overlap=1.0) == {(PERSON, TABLE): 1}
+    assert counted((ground_truth(bend, {8: TABLE, 5: PERSON}),), min_overlap=1.0) == {(PERSON, TABLE): 1}
     bend[3][1:] = [0, 0, 0]
-    assert counted((truth(bend, {8: TABLE, 5: PERSON}),), min_overlap=0.5) == {(PERSON, TABLE): 1}
-    assert counted((truth(bend, {8: TABLE, 5: PERSON}),), min_overlap=0.51) == {}
+    assert counted((ground_truth(bend, {8: TABLE, 5: PERSON}),), min_overlap=0.5) == {(PERSON, TABLE): 1}
+    assert counted((ground_truth(bend, {8: TABLE, 5: PERSON}),), min_overlap=0.51) == {}
 
 
 @st.composite
@@ -127,7 +130,7 @@ def annotated(draw: st.DrawFn) -> tuple[PanopticSegmentation, list[tuple[int, An
     height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     category_of = {i: int(rng.choice([PERSON, TIE, TABLE, WALL])) for i in range(1, 6)}
-    image = truth(rng.integers(0, 6, (height, width)), category_of, crowds=(3,))
+    image = ground_truth(rng.integers(0, 6, (height, width)), category_of, crowds=(3,))
     masks = [(int(rng.choice([PERSON, TIE, TABLE])), rng.random((height, width)) < 0.6) for _ in range(5)]
     return image, masks
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import pixel_argmax as contest
-from segkit.fusion.explanations import Verdict, Verdicts
-from segkit.fusion.pixel_argmax import NOBODY, Contest, best_channels, evidence, uncovered, window_in_box
+from segkit.fusion.explanations import Rejection, RejectionLog
+from segkit.fusion.pixel_argmax import NOBODY, PixelArgmax, best_channels, evidence, uncovered, window_in_box
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.compiled import INSTALLED
 from tests.helpers.slow_fusion import drawn, highest, semantic
@@ -79,12 +79,12 @@ def test_compiled_and_plain_search_are_equal(seed: int, count: int, ties: bool) 
 
 def test_logits_are_asked_for() -> None:
     with pytest.raises(ValueError, match="logits are needed"):
-        Contest.of_stuff_channels(SemanticScores.of_stuff_ids(np.ones((2, 2), dtype=int)))
+        PixelArgmax.of_stuff_channels(SemanticScores.of_stuff_ids(np.ones((2, 2), dtype=int)))
 
 
 def test_a_challenger_takes_what_it_has_more_of_and_no_ties() -> None:
     """Stuff has 1, 2, 3 and 4; instance 0 offers 2, 2 and 9 from pixel 1 on: 2 = 2 and 2 < 3 stay, 9 > 4 goes."""
-    game = Contest.of_stuff_channels(semantic([[[1, 2, 3, 4]], [[0, 0, 0, 0]]], [7, 0], [-1, -1]))
+    game = PixelArgmax.of_stuff_channels(semantic([[[1, 2, 3, 4]], [[0, 0, 0, 0]]], [7, 0], [-1, -1]))
     game.challenge(0, (slice(0, 1), slice(1, 4)), np.array([[2, 2, 9]], dtype=np.float32))
     assert game.values.tolist() == [[1, 2, 3, 9]]
     assert game.owners.tolist() == [[0, 0, 0, 2]]  # two channels stand before the instances
@@ -97,9 +97,9 @@ def test_covered_masks_are_left_out() -> None:
     """
     full = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 0, 1, 1, 1], [0] * 6], dtype=bool)[:, None]
     masks = InstanceMasks.from_full(full, np.zeros((4, 4), np.float32), np.ones(4, np.float32), np.arange(4))
-    verdicts = Verdicts()
-    assert uncovered(masks, [0, 1, 2, 3], 0.5, verdicts) == [0, 1]
-    assert verdicts.instances == {2: Verdict("overlap", 1.0, 0.5)}
+    rejections = RejectionLog()
+    assert uncovered(masks, [0, 1, 2, 3], 0.5, rejections) == [0, 1]
+    assert rejections.instances == {2: Rejection("overlap", 1.0, 0.5)}
     assert uncovered(masks, [0, 1, 2, 3], 0.49, None) == [0]
     assert uncovered(masks, [1, 0], 0.5, None) == [1, 0]
 

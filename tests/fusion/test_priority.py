@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import Fate, HeuristicFusion
+from segkit.fusion import DroppedSegment, HeuristicFusion
 from segkit.fusion.occlusion_priors import PairTable
 from segkit.fusion.priority import PriorityFusion
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
@@ -49,9 +49,9 @@ def test_a_tie_takes_its_pixels_from_the_person(priors: str) -> None:
     """The tie is all inside the better person: the heuristic leaves it out. Here it takes its 2 pixels, and the person,
     with 2 of 8 lost (0.25 is not > 0.25), keeps 6: shrunk, but no threshold was broken."""
     assert HeuristicFusion()(TWO).segment_ids.tolist() == [[1] * 8]
-    fates: list[Fate] = []
-    fused = PriorityFusion(priors=priors, overlap_threshold=0.25)(TWO, fates)
-    assert [(fate.reason, fate.instance_id, fate.value) for fate in fates] == [("overlap", 0, None)]
+    dropped_segments: list[DroppedSegment] = []
+    fused = PriorityFusion(priors=priors, overlap_threshold=0.25)(TWO, dropped_segments)
+    assert [(fate.reason, fate.instance_id, fate.value) for fate in dropped_segments] == [("overlap", 0, None)]
     assert fused.segment_ids.tolist() == [[1, 1, 1, 2, 2, 1, 1, 1]]
     assert [(s.category_id, s.area_px, s.instance_id) for s in fused.segments] == [(PERSON, 6, 0), (TIE, 2, 1)]
 
@@ -95,10 +95,12 @@ def test_who_is_left_out_takes_nothing(priors: str) -> None:
     the person keeps all 4."""
     masks = [[[1, 1, 1, 1, 0, 0, 0, 0]], [[0, 0, 0, 0, 1, 1, 1, 1]], [[0, 0, 1, 1, 1, 1, 0, 0]]]
     three = outputs(masks, [0.9, 0.8, 0.6], [PERSON, TIE, TIE])
-    fates: list[Fate] = []
-    fused = PriorityFusion(priors=priors, overlap_threshold=0.4)(three, fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = PriorityFusion(priors=priors, overlap_threshold=0.4)(three, dropped_segments)
     assert fused.segment_ids.tolist() == [[1] * 4 + [2] * 4]
-    assert [(fate.reason, fate.instance_id, fate.value, fate.limit) for fate in fates] == [("overlap", 2, 0.5, 0.4)]
+    assert [(fate.reason, fate.instance_id, fate.value, fate.limit) for fate in dropped_segments] == [
+        ("overlap", 2, 0.5, 0.4)
+    ]
 
 
 def test_who_loses_too_much_goes_and_its_rest_is_free(priors: str) -> None:
@@ -106,17 +108,17 @@ def test_who_loses_too_much_goes_and_its_rest_is_free(priors: str) -> None:
     columns 0 and 1 the later tie takes column 1, and stuff 1 fills column 0. Ids: person 1, tie 2, stuff 3."""
     masks = [[[1, 1, 1, 1, 1]], [[0, 0, 1, 1, 1]], [[0, 1, 0, 0, 0]]]
     three = outputs(masks, [0.9, 0.8, 0.7], [TABLE, PERSON, TIE], [[1, 1, 0, 0, 0]])
-    fates: list[Fate] = []
-    fused = PriorityFusion(priors=priors, stuff_area_limit_px=1)(three, fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = PriorityFusion(priors=priors, stuff_area_limit_px=1)(three, dropped_segments)
     assert fused.segment_ids.tolist() == [[3, 2, 1, 1, 1]]
     assert [(s.category_id, s.isthing, s.instance_id) for s in fused.segments] == [
         (PERSON, True, 1),
         (TIE, True, 2),
         (1, False, None),
     ]
-    table = fates[0]
+    table = dropped_segments[0]
     assert (table.reason, table.instance_id, table.value, table.limit) == ("overlap", 0, 0.6, 0.5)
-    assert table.taken_by == ((1, 3), (2, 1), (3, 1))
+    assert table.overlapped_by == ((1, 3), (2, 1), (3, 1))
 
 
 def test_what_another_took_before_is_not_given_away(priors: str) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.fusion import segments as module
-from segkit.fusion.explanations import Verdict, Verdicts
+from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.segments import fill_stuff, segments_of_owners, thing_segment
 from segkit.structures import InstanceMasks, PanopticSegmentation, Segment
 from segkit.utils.compiled import COMPILED
@@ -24,10 +24,12 @@ IDS = [[1, 1, 0, 0], [0, 0, 0, 0]]
 STUFF = [[7, 7, 7, 0], [3, 3, 7, 9]]  # of 7 two pixels are taken, two are left
 
 
-def filled(way: bool, ids: Any, stuff: Any, limit: float, verdicts: Verdicts | None = None) -> PanopticSegmentation:
+def filled(
+    way: bool, ids: Any, stuff: Any, limit: float, rejections: RejectionLog | None = None
+) -> PanopticSegmentation:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COMPILED", way)
-        return fill_stuff(np.array(ids, dtype=np.int32), [THING], np.asarray(stuff), limit, verdicts)
+        return fill_stuff(np.array(ids, dtype=np.int32), [THING], np.asarray(stuff), limit, rejections)
 
 
 @both_ways
@@ -41,20 +43,20 @@ def test_stuff_goes_where_the_map_is_void_by_rising_id(way: bool) -> None:
 @both_ways
 def test_classes_below_the_limit_stay_void_and_their_ids_go_to_the_next(way: bool) -> None:
     """2 pixels are not fewer than 2; class 9 has 1."""
-    verdicts = Verdicts()
-    fused = filled(way, IDS, STUFF, 2, verdicts)
+    rejections = RejectionLog()
+    fused = filled(way, IDS, STUFF, 2, rejections)
     assert fused.segment_ids.tolist() == [[1, 1, 3, 0], [2, 2, 3, 0]]
-    assert verdicts == Verdicts(stuff={9: Verdict("area", 1, 2)})
+    assert rejections == RejectionLog(stuff={9: Rejection("area", 1, 2)})
     assert filled(way, IDS, STUFF, 2.5).segments == (THING,)
 
 
 @both_ways
 def test_a_class_that_is_all_taken_makes_an_empty_segment_only_at_limit_0(way: bool) -> None:
     """Class 7 has no free pixel; classes 1 to 6 are not on the map at all, and make none."""
-    verdicts = Verdicts()
-    assert filled(way, [[1, 1, 1]], [[7, 7, 0]], 0, verdicts).segments == (THING, Segment(2, 7, False, 0))
-    assert filled(way, [[1, 1, 1]], [[7, 7, 0]], 1, verdicts).segments == (THING,)
-    assert verdicts == Verdicts()  # no pixel was lost for its area
+    rejections = RejectionLog()
+    assert filled(way, [[1, 1, 1]], [[7, 7, 0]], 0, rejections).segments == (THING, Segment(2, 7, False, 0))
+    assert filled(way, [[1, 1, 1]], [[7, 7, 0]], 1, rejections).segments == (THING,)
+    assert rejections == RejectionLog()  # no pixel was lost for its area
 
 
 @both_ways

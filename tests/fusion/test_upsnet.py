@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import pixel_argmax as contest
-from segkit.fusion.explanations import Fate
+from segkit.fusion.explanations import DroppedSegment
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.structures import HeadOutputs
 from segkit.utils.compiled import INSTALLED
@@ -113,11 +113,11 @@ def test_pruning_looks_at_the_same_class_only() -> None:
     probs = [[[0.9, 0.9, 0.9, 0]], [[0, 0, 0.9, 0.9]], [[0, 0, 0.9, 0.9]]]
     boxes = [[0, 0, 4, 1], [2, 0, 4, 1], [2, 0, 4, 1]]
     scores = semantic([[[-9] * 4], [[2] * 4], [[2] * 4]], [1, 0, 0], [-1, 0, 1])
-    fates: list[Fate] = []
+    dropped_segments: list[DroppedSegment] = []
     fusion = replace(ANY_AREA, nms_threshold=1.0)
-    fused = fusion(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7], [0, 1, 0], boxes), scores), fates)
+    fused = fusion(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7], [0, 1, 0], boxes), scores), dropped_segments)
     assert fused.segment_ids.tolist() == [[1, 1, 1, 2]]
-    assert [(f.reason, f.value, f.limit) for f in fates if f.instance_id == 2] == [("overlap", 0.5, 0.3)]
+    assert [(f.reason, f.value, f.limit) for f in dropped_segments if f.instance_id == 2] == [("overlap", 0.5, 0.3)]
 
 
 def test_boxes_suppress_each_other_whatever_their_class() -> None:
@@ -125,19 +125,19 @@ def test_boxes_suppress_each_other_whatever_their_class() -> None:
     probs = [[[0.9] * 4], [[0.9, 0.9, 0.9, 0.9]], [[0.9] * 4]]
     boxes = [[0, 0, 4, 1], [0, 0, 3, 1], [0, 0, 4, 1]]
     scores = semantic([[[0] * 4], [[2] * 4], [[2] * 4]], [1, 0, 0], [-1, 0, 1])
-    fates: list[Fate] = []
-    fused = ANY_AREA(HeadOutputs(drawn(probs, [0.8, 0.7, 0.5], [0, 1, 0], boxes), scores), fates)
+    dropped_segments: list[DroppedSegment] = []
+    fused = ANY_AREA(HeadOutputs(drawn(probs, [0.8, 0.7, 0.5], [0, 1, 0], boxes), scores), dropped_segments)
     assert [s.instance_id for s in fused.segments] == [0]
-    told = {f.instance_id: (f.reason, f.value, f.limit) for f in fates if f.isthing}
+    told = {f.instance_id: (f.reason, f.value, f.limit) for f in dropped_segments if f.isthing}
     assert told == {1: ("nms", 0.75, 0.5), 2: ("score", 0.5, 0.6)}
 
 
 def test_small_stuff_is_void() -> None:
     """Stuff 1 wins 1 pixel, stuff 2 three: a limit of 2 leaves stuff 2. The default limit leaves nothing."""
     scores = semantic([[[3, 0, 0, 0]], [[0, 3, 3, 3]], [[-9] * 4]], [1, 2, 0], [-1, -1, 0])
-    outputs, fates = HeadOutputs(drawn(NONE, [], []), scores), []
-    assert UPSNetFusion(stuff_area_limit_px=2)(outputs, fates).segment_ids.tolist() == [[0, 1, 1, 1]]
-    assert [(f.category_id, f.reason, f.value, f.limit) for f in fates] == [(1, "area", 1, 2)]
+    outputs, dropped_segments = HeadOutputs(drawn(NONE, [], []), scores), []
+    assert UPSNetFusion(stuff_area_limit_px=2)(outputs, dropped_segments).segment_ids.tolist() == [[0, 1, 1, 1]]
+    assert [(f.category_id, f.reason, f.value, f.limit) for f in dropped_segments] == [(1, "area", 1, 2)]
     assert UPSNetFusion()(outputs).segments == ()
 
 

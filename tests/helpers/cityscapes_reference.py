@@ -45,11 +45,11 @@ def reference(
     scripts.args.JSONOutput, scripts.args.quiet = False, True
     scripts.args.gtInstancesFile = str(scratch / "gtInstances.json")
     scripts.setInstanceLabels(scripts.args)
-    truth = [str(path) for path in truth_paths]
+    ground_truth = [str(path) for path in truth_paths]
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
-        predictions = [scripts.getPrediction(path, scripts.args) for path in truth]
-        instances = scripts.getGtInstances(truth, scripts.args)
-        matches = scripts.matchGtWithPreds(predictions, truth, instances, scripts.args)
+        predictions = [scripts.getPrediction(path, scripts.args) for path in ground_truth]
+        instances = scripts.getGtInstances(ground_truth, scripts.args)
+        matches = scripts.matchGtWithPreds(predictions, ground_truth, instances, scripts.args)
         averages = scripts.computeAverages(scripts.evaluateMatches(matches, scripts.args), scripts.args)
     numbers = {"AP": averages["allAp"], "AP50": averages["allAp50%"]}
     numbers |= {f"AP-{name}": values["ap"] for name, values in averages["classes"].items()}

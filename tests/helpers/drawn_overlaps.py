@@ -60,6 +60,9 @@ def scored_images(draw, least=1):
     """image_id -> (truth, prediction)."""
     images = {}
     for image_id in range(draw(st.integers(least, 4))):
-        truth = draw(segmentations())
-        images[image_id] = truth, draw(segmentations(near=draw(st.sampled_from([None, truth, truth]))))
+        ground_truth = draw(segmentations())
+        images[image_id] = (
+            ground_truth,
+            draw(segmentations(near=draw(st.sampled_from([None, ground_truth, ground_truth])))),
+        )
     return images

@@ -38,9 +38,9 @@ def panoptic(rows, crowds=(), area_px=None, **category_of):
     return PanopticSegmentation(ids, tuple(segments))
 
 
-def score(truth, prediction, categories=CATEGORIES):
+def score(ground_truth, prediction, categories=CATEGORIES):
     metric = PanopticQuality(categories)
-    metric.update(1, truth, prediction)
+    metric.update(1, ground_truth, prediction)
     return metric.compute()
 
 
@@ -49,7 +49,7 @@ def counts(results, category_id):
     return one["tp"], one["fp"], one["fn"]
 
 
-TRUTH = panoptic([[1, 1, 2, 2], [1, 1, 2, 2], [0, 0, 3, 3], [3, 3, 3, 3]], s1=CAR, s2=CAR, s3=SKY)
+GROUND_TRUTH = panoptic([[1, 1, 2, 2], [1, 1, 2, 2], [0, 0, 3, 3], [3, 3, 3, 3]], s1=CAR, s2=CAR, s3=SKY)
 PREDICTION = panoptic([[5, 5, 6, 6], [5, 5, 6, 9], [5, 5, 8, 8], [8, 8, 8, 9]], s5=CAR, s6=CAR, s8=SKY, s9=CAR)
 ONE = panoptic([[1, 1]], s1=CAR)
 
@@ -60,7 +60,7 @@ def reference(images, categories=CATEGORIES):
         pairs = []
         for index, pair in enumerate(images):
             pairs.append([])
-            for role, one in zip(("truth", "prediction"), pair, strict=True):
+            for role, one in zip(("ground_truth", "prediction"), pair, strict=True):
                 name = f"{role}_{index}.png"
                 Image.fromarray(to_rgb(one.segment_ids)).save(Path(folder) / name)
                 infos = [
@@ -115,8 +115,8 @@ def scored_images(draw):
     images = []
     for _ in range(draw(st.integers(1, 4))):
         shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=6))
-        truth = draw(segmentations(shape))
-        images.append((truth, draw(segmentations(shape, near=truth))))
+        ground_truth = draw(segmentations(shape))
+        images.append((ground_truth, draw(segmentations(shape, near=ground_truth))))
     return images
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
-from segkit.formats.head_outputs.folder import folder as head_outputs
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import paste
 from segkit.structures import Category, CategorySet, HeadOutputs, SemanticScores, default_color, ids_to_rgb
@@ -62,13 +62,13 @@ def write(
     rng = np.random.default_rng(seed)
     ids = image_ids or [*(f"image {i}" if i % 3 == 0 else 10 * images - i for i in range(images))]
     saved, annotations, table = [], [], []
-    (folder / "truth").mkdir(parents=True)
+    (folder / "ground_truth").mkdir(parents=True)
     for place, image_id in enumerate(ids):
         one = outputs(1000 * seed + place, logits=logits, count=count)
         head_outputs.write_image(folder / "saved", f"{place}.npz", one, 5 if logits else 0)
         saved.append(SavedImage(image_id, f"{place}.jpg", SIZE_HW, f"{place}.npz"))
-        truth, infos = truth_of(head_outputs.rounded(one, 5 if logits else 0), rng)
-        Image.fromarray(ids_to_rgb(truth)).save(folder / f"truth/{place}.png")
+        ground_truth, infos = truth_of(head_outputs.rounded(one, 5 if logits else 0), rng)
+        Image.fromarray(ids_to_rgb(ground_truth)).save(folder / f"truth/{place}.png")
         annotations.append({"image_id": image_id, "file_name": f"{place}.png", "segments_info": infos})
         table.append({"id": image_id, "file_name": f"{place}.jpg", "height": SIZE_HW[0], "width": SIZE_HW[1]})
     head_outputs.write_index(folder / "saved", saved, CATEGORIES, SPACE)

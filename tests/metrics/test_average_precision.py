@@ -36,14 +36,14 @@ def annotation(x, y, w, h, category_id=CAR, size_hw=SIZE, **fields):
     return entry if "score" in fields else {"area": w * h, "iscrowd": 0, **entry}
 
 
-def score(truth, results, iou_types=("bbox", "segm"), categories=CATEGORIES):
+def score(ground_truth, results, iou_types=("bbox", "segm"), categories=CATEGORIES):
     metric = AveragePrecision(categories, iou_types)
-    metric.update(1, SIZE, truth, results)
+    metric.update(1, SIZE, ground_truth, results)
     return metric.compute()
 
 
 def test_one_found_one_missed_one_false():
-    truth = [annotation(0, 0, 10, 10), annotation(50, 50, 10, 10)]
+    ground_truth = [annotation(0, 0, 10, 10), annotation(50, 50, 10, 10)]
     results = [annotation(0, 0, 10, 10, score=0.9), annotation(100, 0, 10, 10, score=0.8)]
     # At every IoU precision is 1 up to recall 0.5 and 0 beyond: 51 of COCO's 101 recalls, 0.00 to 0.50, have 1.
     # Recall is 0.5; one detection per image suffices. All truth is small (100 px < 32^2); there are no dogs.
@@ -51,13 +51,13 @@ def test_one_found_one_missed_one_false():
     expected = dict.fromkeys(STATS)
     expected |= dict.fromkeys(["AP", "AP50", "AP75", "APs", "AP-car"], ap) | {"AP-dog": None}
     expected |= dict.fromkeys(["AR1", "AR10", "AR100", "ARs", "AR-car"], pytest.approx(50)) | {"AR-dog": None}
-    assert score(truth, results) == {"bbox": expected, "segm": expected}
+    assert score(ground_truth, results) == {"bbox": expected, "segm": expected}
 
 
 def test_box_and_mask_are_scored_apart():
-    truth = [annotation(0, 0, 10, 10)]
+    ground_truth = [annotation(0, 0, 10, 10)]
     result = annotation(0, 0, 10, 7, score=0.5) | {"bbox": [0, 0, 10, 10]}
-    results = score(truth, [result])
+    results = score(ground_truth, [result])
     # The box is perfect; the mask has IoU 0.7: found at 0.50, 0.55, 0.60 and 0.65, and at 0.70 (not strictly above).
     assert results["bbox"]["AP"] == pytest.approx(100)
     assert results["segm"]["AP"] == pytest.approx(50)
@@ -65,11 +65,11 @@ def test_box_and_mask_are_scored_apart():
 
 
 def test_size_classes_of_mask_results_are_by_mask_not_box():
-    # Truth: 40 x 40 = 1600 px, medium. The false result's box is medium too, its mask is small: for masks, it does not
+    # GroundTruth: 40 x 40 = 1600 px, medium. The false result's box is medium too, its mask is small: for masks, it does not
     # count against the medium objects, though its score is higher.
-    truth = [annotation(0, 0, 40, 40)]
+    ground_truth = [annotation(0, 0, 40, 40)]
     false = annotation(100, 50, 10, 10, score=0.9) | {"bbox": [100, 50, 40, 40]}
-    results = score(truth, [annotation(0, 0, 40, 40, score=0.5), false])
+    results = score(ground_truth, [annotation(0, 0, 40, 40, score=0.5), false])
     assert results["segm"]["APm"] == pytest.approx(100)
     assert results["bbox"]["APm"] == pytest.approx(50)
 
@@ -80,9 +80,9 @@ def test_the_first_annotation_counts_as_matched():
 
 
 def test_a_crowd_takes_any_number_of_results_and_is_never_missed():
-    truth = [annotation(0, 0, 20, 20), annotation(50, 50, 60, 60, iscrowd=1)]
+    ground_truth = [annotation(0, 0, 20, 20), annotation(50, 50, 60, 60, iscrowd=1)]
     inside = [annotation(50 + 5 * i, 60, 10, 10, score=0.9) for i in range(5)]
-    assert score(truth, [*inside, annotation(0, 0, 20, 20, score=0.1)])["segm"]["AP"] == pytest.approx(100)
+    assert score(ground_truth, [*inside, annotation(0, 0, 20, 20, score=0.1)])["segm"]["AP"] == pytest.approx(100)
 
 
 def test_ignore_is_not_read():
@@ -126,14 +126,14 @@ def test_an_empty_mask_is_a_false_result():
 
 
 def test_equal_scores_in_different_images_are_ordered_by_image():
-    truth, hit, miss = (
+    ground_truth, hit, miss = (
         annotation(0, 0, 10, 10),
         annotation(0, 0, 10, 10, score=0.5),
         annotation(50, 50, 9, 9, score=0.5),
     )
     metric = AveragePrecision(CATEGORIES, ["bbox"])
     metric.update(20, SIZE, [], [miss])
-    metric.update(3, SIZE, [truth], [hit])
+    metric.update(3, SIZE, [ground_truth], [hit])
     # Hit first: precision 1 at every recall; miss first: 1/2. Ascending ids put image 3 first.
     assert metric.compute()["bbox"]["AP"] == pytest.approx(100)
     assert metric.compute([20, 3])["bbox"]["AP"] == pytest.approx(50)
@@ -202,15 +202,15 @@ def test_what_is_not_scored_may_be_absent():
 
 
 def test_uncompressed_rle_and_bytes_and_numpy_are_read():
-    truth, result = (
+    ground_truth, result = (
         annotation(0, 0, 5, 5, size_hw=(5, 6)),
         annotation(0, 0, 5, 5, size_hw=(5, 6), score=np.float32(0.5)),
     )
-    truth["segmentation"] = {"size": [5, 6], "counts": [0, 25, 5]}
+    ground_truth["segmentation"] = {"size": [5, 6], "counts": [0, 25, 5]}
     result["segmentation"] = coco_mask.encode(np.asfortranarray(coco_mask.decode(result["segmentation"])))
     result["bbox"] = np.array([0, 0, 5, 5], dtype=np.float32)
     metric = AveragePrecision(CATEGORIES)
-    metric.update(np.int64(1), (5, 6), [truth], [result])
+    metric.update(np.int64(1), (5, 6), [ground_truth], [result])
     assert metric.compute()["segm"]["AP"] == metric.compute()["bbox"]["AP"] == pytest.approx(100)
 
 
@@ -233,24 +233,24 @@ def scenes(seed, images=14):
     rng = np.random.default_rng(seed)
     made = {}
     for image_id in rng.permutation(1000)[:images].tolist():
-        truth, results = [], []
+        ground_truth, results = [], []
         for _ in range(rng.integers(0, 7)):
             x, y = rng.integers(0, [110, 90]).tolist()
             w, h = rng.integers(3, rng.choice([12, 60, 159], size=2)).clip(max=[160 - x, 120 - y]).tolist()
             category_id = int(rng.choice([CAR, DOG]))
-            truth.append(annotation(x, y, w, h, category_id, iscrowd=int(rng.random() < 0.15)))
+            ground_truth.append(annotation(x, y, w, h, category_id, iscrowd=int(rng.random() < 0.15)))
             for _ in range(rng.integers(0, 3)):
                 dx, dy = rng.integers(0, 3, size=2).tolist()
                 found = annotation(x + dx, y + dy, w, h, category_id, score=float(rng.integers(1, 9)) / 8)
                 results.append(found | {"bbox": [x + dx + float(rng.normal()), y + dy, w + 0.3, h]})
-        made[image_id] = (truth, results)
+        made[image_id] = (ground_truth, results)
     return made
 
 
 def metric_of(images, iou_types=("bbox", "segm")):
     metric = AveragePrecision(CATEGORIES, iou_types)
-    for image_id, (truth, results) in images.items():
-        metric.update(image_id, SIZE, truth, results)
+    for image_id, (ground_truth, results) in images.items():
+        metric.update(image_id, SIZE, ground_truth, results)
     return metric
 
 
@@ -259,7 +259,9 @@ def reference(images, iou_type, folder):
     dataset = {
         "images": [{"id": image_id, "height": SIZE[0], "width": SIZE[1]} for image_id in images],
         "categories": [{"id": c.category_id, "name": c.name} for c in CATEGORIES.things],
-        "annotations": [one | {"image_id": image_id} for image_id, (truth, _) in images.items() for one in truth],
+        "annotations": [
+            one | {"image_id": image_id} for image_id, (ground_truth, _) in images.items() for one in ground_truth
+        ],
     }
     for annotation_id, one in enumerate(dataset["annotations"], 1):
         one["id"] = annotation_id
@@ -269,8 +271,8 @@ def reference(images, iou_type, folder):
     (folder / "truth.json").write_text(json.dumps(dataset))
     (folder / "results.json").write_text(json.dumps(found))
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(folder / "truth.json"))
-        scorer = COCOeval(truth, truth.loadRes(str(folder / "results.json")), iou_type)
+        ground_truth = COCO(str(folder / "truth.json"))
+        scorer = COCOeval(ground_truth, ground_truth.loadRes(str(folder / "results.json")), iou_type)
         scorer.evaluate()
         scorer.accumulate()
         scorer.summarize()
@@ -364,10 +366,10 @@ def small_scenes(draw):
     images = {}
     for image_id in image_ids:
         size_hw = tuple(rng.integers(1, [150, 120]).tolist())
-        truth = [entry(rng, size_hw, ids) for _ in range(rng.integers(0, 5))]
-        near = [one | {"category_id": int(rng.choice(ids))} if rng.random() < 0.1 else one for one in truth]
+        ground_truth = [entry(rng, size_hw, ids) for _ in range(rng.integers(0, 5))]
+        near = [one | {"category_id": int(rng.choice(ids))} if rng.random() < 0.1 else one for one in ground_truth]
         results = [entry(rng, size_hw, ids, near) for _ in range(rng.integers(0, 9))]
-        images[image_id] = size_hw, truth, results
+        images[image_id] = size_hw, ground_truth, results
     return categories, images
 
 
@@ -399,7 +401,7 @@ def peer(categories, images, iou_type):
     """pycocotools alone, in memory; masks without boxes, as Detectron2 gives them."""
     kept = {"bbox": "bbox", "segm": "segmentation"}[iou_type]
     sizes = [{"id": i, "height": size[0], "width": size[1]} for i, (size, _, _) in images.items()]
-    truths = [one | {"image_id": i} for i, (_, truth, _) in images.items() for one in truth]
+    ground_truths = [one | {"image_id": i} for i, (_, ground_truth, _) in images.items() for one in ground_truth]
     found = [
         {"image_id": i, "category_id": one["category_id"], "score": one["score"], kept: one[kept]}
         for i, (_, _, results) in images.items()
@@ -408,7 +410,7 @@ def peer(categories, images, iou_type):
     names = [{"id": c.category_id, "name": c.name} for c in categories.things]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
-        annotations = [one | {"id": number} for number, one in enumerate(truths, 1)]
+        annotations = [one | {"id": number} for number, one in enumerate(ground_truths, 1)]
         coco.dataset = {"info": {}, "images": sizes, "annotations": annotations, "categories": names}
         coco.createIndex()
         scorer = COCOeval(coco, coco.loadRes(json.loads(json.dumps(found))), iou_type)
@@ -472,7 +474,7 @@ def through_npz(header, arrays):
 def test_more_results_than_count(scene):
     """The hundred best per class and image: with and without truth of the class."""
     categories, images = scene
-    many = {i: (size, truth, results * 40) for i, (size, truth, results) in images.items()}
+    many = {i: (size, ground_truth, results * 40) for i, (size, ground_truth, results) in images.items()}
     fast = scored_by(True, many, ("bbox",), categories)
     assert fast == scored_by(False, many, ("bbox",), categories)
     if any(results for _, _, results in many.values()):
@@ -482,17 +484,17 @@ def test_more_results_than_count(scene):
 @BOTH
 def test_boundary_iou_by_hand(fast, chosen):
     chosen(fast)
-    # 100 x 100 pixels: boundaries are round(0.02 * 141.4) = 3 px wide. Truth: 40 x 40, boundary 1600 - 34^2 = 444 px.
+    # 100 x 100 pixels: boundaries are round(0.02 * 141.4) = 3 px wide. GroundTruth: 40 x 40, boundary 1600 - 34^2 = 444 px.
     # The result lacks the inner 20 x 20 (at distance 10 from the edge): mask IoU 1200 / 1600 = 0.75. Its boundary is
     # the same ring and 3 px around the hole, 26^2 - 20^2 = 276: boundary IoU 444 / 720 = 0.617 and so is the smaller.
     whole = np.zeros((100, 100), dtype=bool)
     whole[10:50, 10:50] = True
     ring = whole.copy()
     ring[20:40, 20:40] = False
-    truth = {"category_id": CAR, "area": 1600, "segmentation": mask_to_rle(whole)}
+    ground_truth = {"category_id": CAR, "area": 1600, "segmentation": mask_to_rle(whole)}
     result = {"category_id": CAR, "score": 0.5, "segmentation": mask_to_rle(ring)}
     metric = AveragePrecision(CATEGORIES, ["segm", "boundary"])
-    metric.update(1, (100, 100), [truth], [result])
+    metric.update(1, (100, 100), [ground_truth], [result])
     numbers = metric.compute()
     assert numbers["segm"]["AR100"] == pytest.approx(60)  # found at 0.50 ... 0.75
     assert numbers["boundary"]["AR100"] == pytest.approx(30)  # found at 0.50, 0.55 and 0.60
@@ -514,9 +516,13 @@ def test_the_libraries_agree_on_boundaries_of_all_widths(size_hw):
     images = {}
     for image_id in range(6):
         mask = cv2.blur(rng.random(size_hw), (9, 9)) > 0.48
-        truth = [{"category_id": CAR, "area": int(mask.sum()), "segmentation": mask_to_rle(mask)}]
+        ground_truth = [{"category_id": CAR, "area": int(mask.sum()), "segmentation": mask_to_rle(mask)}]
         other = mask ^ (rng.random(size_hw) < 0.02)
-        images[image_id] = size_hw, truth, [{"category_id": CAR, "score": 0.5, "segmentation": mask_to_rle(other)}]
+        images[image_id] = (
+            size_hw,
+            ground_truth,
+            [{"category_id": CAR, "score": 0.5, "segmentation": mask_to_rle(other)}],
+        )
     assert scored_by(True, images, ["boundary"]) == scored_by(False, images, ["boundary"])
 
 
@@ -529,11 +535,11 @@ def test_says_which_library_matches(monkeypatch):
 
 def test_masks_and_boxes_are_not_kept():
     metric = AveragePrecision(CATEGORIES, ["bbox", "segm"])
-    truth, results = [annotation(0, 0, 10, 10)] * 7, [annotation(0, 0, 10, 10, score=0.5)] * 60
-    metric.update(-1, SIZE, truth, results)
+    ground_truth, results = [annotation(0, 0, 10, 10)] * 7, [annotation(0, 0, 10, 10, score=0.5)] * 60
+    metric.update(-1, SIZE, ground_truth, results)
     sizes = []
     for image_id in range(3 * average_precision.IMAGES_AT_ONCE - 1):
-        metric.update(image_id, SIZE, truth, results)
+        metric.update(image_id, SIZE, ground_truth, results)
         if not metric._waiting:
             sizes.append(len(pickle.dumps(metric)))
     # 27 bytes a result and IoU type, and a little for each image and array.
@@ -631,8 +637,8 @@ def test_half_a_pixel_of_boundary_is_rounded_to_even(size_hw, width_px, ultrafas
     inner = [one & ~_eroded(one, width_px) for one in (mask, found)]
     iou = min((mask & found).sum() / (mask | found).sum(), (inner[0] & inner[1]).sum() / (inner[0] | inner[1]).sum())
     metric = AveragePrecision(CategorySet([Category(1, "thing", True, (0, 0, 0))]), ("boundary",))
-    truth = [{"category_id": 1, "area": int(mask.sum()), "iscrowd": 0, "segmentation": mask_to_rle(mask)}]
-    metric.update(1, size_hw, truth, [{"category_id": 1, "score": 1.0, "segmentation": mask_to_rle(found)}])
+    ground_truth = [{"category_id": 1, "area": int(mask.sum()), "iscrowd": 0, "segmentation": mask_to_rle(mask)}]
+    metric.update(1, size_hw, ground_truth, [{"category_id": 1, "score": 1.0, "segmentation": mask_to_rle(found)}])
     thresholds = np.linspace(0.5, 0.95, 10)
     assert metric.compute()["boundary"]["AP"] == pytest.approx(100 * (thresholds <= iou).mean())
 

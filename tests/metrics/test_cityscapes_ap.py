@@ -29,7 +29,7 @@ ROAD, CAR = 7, 26
 Box = tuple[int, int, int, int]  # top, left, height, width
 
 
-def truth(*boxes: tuple[int, Box]) -> NDArray[np.int32]:
+def ground_truth(*boxes: tuple[int, Box]) -> NDArray[np.int32]:
     """A 20 x 40 map of road with boxes of ids on it, the later over the earlier."""
     ids = np.full((20, 40), ROAD, dtype=np.int32)
     for instance_id, (top, left, height, width) in boxes:
@@ -57,27 +57,27 @@ APART = (10, 30, 10, 10)
 
 
 def test_the_truth_scores_100() -> None:
-    assert ap_of(truth((26000, FOUND)), predicted(0.4, FOUND)) == (100, 100)
+    assert ap_of(ground_truth((26000, FOUND)), predicted(0.4, FOUND)) == (100, 100)
 
 
 def test_an_iou_must_be_above_the_threshold() -> None:
     # 50 of 100 pixels: 0.5 is no match, the prediction is false. 60 of 100: above 0.5 and 0.55; 0.6 is not above
     # numpy's 0.6000000000000001. 2 of 10 thresholds.
-    assert ap_of(truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 5))) == (0, 0)
-    assert ap_of(truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 6))) == (20, 100)
+    assert ap_of(ground_truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 5))) == (0, 0)
+    assert ap_of(ground_truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 6))) == (20, 100)
 
 
 def test_a_better_false_prediction_costs_precision() -> None:
     # At score 0.3: precision 1/2, recall 1; at 0.9: 0, 0; then 1, 0. Half of the steps around each point:
     # (1 - 0) / 2 * 1/2 + (1 - 0) / 2 * 0 + 0 = 0.25.
-    assert ap_of(truth((26000, FOUND)), predicted(0.3, FOUND), predicted(0.9, APART)) == (25, 25)
+    assert ap_of(ground_truth((26000, FOUND)), predicted(0.3, FOUND), predicted(0.9, APART)) == (25, 25)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
 def test_of_two_finders_the_better_counts_and_the_other_is_false(order: tuple[int, ...]) -> None:
     # A is found with 0.9 and 0.7, B with 0.5. By score: 0.5 true, 0.7 false, 0.9 true.
     # (precision, recall): (2/3, 1), (1/2, 1/2), (1, 1/2), (1, 0); each step is 1/4: (2/3 + 1/2 + 1 + 1) / 4 = 19/24.
-    ids = truth((26000, FOUND), (26001, APART))
+    ids = ground_truth((26000, FOUND), (26001, APART))
     found = [predicted(0.9, FOUND), predicted(0.7, FOUND), predicted(0.5, APART)]
     assert ap_of(ids, *(found[i] for i in order)) == (pytest.approx(100 * 19 / 24), pytest.approx(100 * 19 / 24))
 
@@ -86,61 +86,64 @@ def test_of_two_finders_the_better_counts_and_the_other_is_false(order: tuple[in
 def test_a_prediction_on_void_is_left_out_up_to_its_share(void_id: int) -> None:
     # 60 of 100 pixels on void: more than the thresholds 0.5 and 0.55, not more than numpy's 0.6 and above, where it is
     # the better false prediction: (2 * 1 + 8 * 0.25) / 10.
-    ids = truth((26000, FOUND), (void_id, (10, 30, 6, 10)))
+    ids = ground_truth((26000, FOUND), (void_id, (10, 30, 6, 10)))
     assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (pytest.approx(40), 100)
 
 
 def test_half_on_void_is_not_enough() -> None:
-    ids = truth((26000, FOUND), (0, (10, 30, 5, 10)))
+    ids = ground_truth((26000, FOUND), (0, (10, 30, 5, 10)))
     assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (25, 25)
 
 
 @pytest.mark.parametrize("instance_id", [29000, 30001, 24, 7000])
 def test_single_caravans_groups_of_others_and_stuff_are_not_void(instance_id: int) -> None:
-    ids = truth((26000, FOUND), (instance_id, APART))
+    ids = ground_truth((26000, FOUND), (instance_id, APART))
     metric = CityscapesAP(CATEGORIES)
     metric.update(1, ids, [predicted(0.3, FOUND), predicted(0.9, APART)])
     assert metric.compute()["AP-car"] == 25
 
 
 def test_a_group_is_never_missed_and_hides_its_label() -> None:
-    ids = truth((26000, FOUND), (26, APART))
+    ids = ground_truth((26000, FOUND), (26, APART))
     assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (100, 100)
-    assert ap_of(truth((26, APART)), predicted(0.9, APART)) == (None, None)
+    assert ap_of(ground_truth((26, APART)), predicted(0.9, APART)) == (None, None)
 
 
 def test_an_instance_below_100_pixels_is_as_a_group() -> None:
     small = (10, 29, 9, 11)
-    ids = truth((26000, FOUND), (26001, small))
+    ids = ground_truth((26000, FOUND), (26001, small))
     assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, small)) == (100, 100)
-    assert ap_of(truth((26001, small)), predicted(0.9, small)) == (None, None)
+    assert ap_of(ground_truth((26001, small)), predicted(0.9, small)) == (None, None)
 
 
 def test_a_small_group_counts_twice() -> None:
     # 30 of 100 pixels on a group of 30 pixels: a share of 0.6, as in the test of void above.
-    ids = truth((26000, FOUND), (26, (10, 30, 3, 10)))
+    ids = ground_truth((26000, FOUND), (26, (10, 30, 3, 10)))
     assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (pytest.approx(40), 100)
 
 
 def test_nothing_predicted_is_0_and_nothing_true_is_none() -> None:
     empty = MaskPrediction(CAR, 0.9, np.zeros((4, 4), dtype=np.bool_), (3, 3))
     nothing = MaskPrediction(CAR, 0.9, np.zeros((0, 0), dtype=np.bool_), (0, 0))
-    assert ap_of(truth((26000, FOUND))) == (0, 0)
-    assert ap_of(truth((26000, FOUND)), empty, nothing) == (0, 0)
-    assert ap_of(truth((26000, FOUND)), predicted(0.3, FOUND), empty) == (100, 100)  # which is no false prediction
-    assert ap_of(truth(), predicted(0.9, FOUND)) == (None, None)
+    assert ap_of(ground_truth((26000, FOUND))) == (0, 0)
+    assert ap_of(ground_truth((26000, FOUND)), empty, nothing) == (0, 0)
+    assert ap_of(ground_truth((26000, FOUND)), predicted(0.3, FOUND), empty) == (
+        100,
+        100,
+    )  # which is no false prediction
+    assert ap_of(ground_truth(), predicted(0.9, FOUND)) == (None, None)
     assert ap_of(np.zeros((0, 5), dtype=np.int32)) == (None, None)
     assert set(CityscapesAP(CATEGORIES).compute().values()) == {None}
 
 
 def test_only_left_out_predictions_give_0() -> None:
     """The reference fails with an IndexError."""
-    assert ap_of(truth((26000, FOUND), (0, APART)), predicted(0.9, APART)) == (0, 0)
+    assert ap_of(ground_truth((26000, FOUND), (0, APART)), predicted(0.9, APART)) == (0, 0)
 
 
 def test_a_label_finds_its_own_only() -> None:
     metric = CityscapesAP(CATEGORIES)
-    metric.update(1, truth((26000, FOUND), (24000, APART)), [predicted(0.9, FOUND), predicted(0.9, FOUND, 24)])
+    metric.update(1, ground_truth((26000, FOUND), (24000, APART)), [predicted(0.9, FOUND), predicted(0.9, FOUND, 24)])
     results = metric.compute()
     assert (results["AP-car"], results["AP-person"], results["AP"]) == (100, 0, 50)
 
@@ -148,8 +151,8 @@ def test_a_label_finds_its_own_only() -> None:
 def test_a_mask_is_counted_where_its_crop_lies() -> None:
     crop = np.zeros((20, 15), dtype=np.bool_)
     crop[10:, 5:] = True
-    assert ap_of(truth((26000, APART)), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (100, 100)
-    assert ap_of(truth((26000, APART)).astype(np.uint16), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (100, 100)
+    assert ap_of(ground_truth((26000, APART)), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (100, 100)
+    assert ap_of(ground_truth((26000, APART)).astype(np.uint16), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (100, 100)
 
 
 IDS = [0, 7, 24, 29, 26, 24000, 24001, 26000, 26001, 29000]
@@ -164,7 +167,7 @@ images = st.tuples(
 def scored(parts: Iterable[tuple[int, Any]]) -> CityscapesAP:
     metric = CityscapesAP(CATEGORIES)
     for image_id, (ids, predictions) in parts:
-        enlarged = np.kron(truth(*ids)[:18, :18], np.ones((4, 4), dtype=np.int32))
+        enlarged = np.kron(ground_truth(*ids)[:18, :18], np.ones((4, 4), dtype=np.int32))
         masks = [predicted(score, tuple(4 * i for i in box), label) for score, box, label in predictions]  # type: ignore[arg-type]
         metric.update(image_id, enlarged, masks)
     return metric
@@ -200,7 +203,7 @@ def test_the_state_survives_files(found: list[Any]) -> None:
 
 def spoiled(name: str, value: Any, row: int = 0) -> tuple[Any, Any]:
     metric = CityscapesAP(CATEGORIES)
-    metric.update(1, truth((26000, FOUND)), [predicted(0.9, FOUND)])
+    metric.update(1, ground_truth((26000, FOUND)), [predicted(0.9, FOUND)])
     header, arrays = metric.state()
     if name in header:
         header[name] = value
@@ -218,8 +221,8 @@ def spoiled(name: str, value: Any, row: int = 0) -> tuple[Any, Any]:
         ("categories", []),
         ("image_ids", []),
         ("image_ids", [1, 2]),
-        ("truth", np.zeros(1)),
-        ("truth", None),
+        ("ground_truth", np.zeros(1)),
+        ("ground_truth", None),
         ("shared_per_image", np.array([2])),
         ("shared_per_image", np.array([1.0])),
         ("shared.truth", 1),
@@ -246,17 +249,27 @@ def test_a_state_without_a_table_is_refused() -> None:
 @pytest.mark.parametrize(
     ("ids", "prediction", "error", "message"),
     [
-        (truth((34000, FOUND)), predicted(1, FOUND), DatasetError, r"image 'x', truth: expected ids of labels.*34000"),
-        (truth((34, FOUND)), predicted(1, FOUND), DatasetError, r"got \[34\]"),
-        (truth((-1, FOUND)), predicted(1, FOUND), DatasetError, r"got \[-1\]"),
-        (truth(), predicted(float("nan"), FOUND), DatasetError, "image 'x', prediction 0: expected a finite score"),
-        (truth(), predicted(1, FOUND, ROAD), ValueError, r"one of \[24, 26\], got 7"),
-        (truth(), predicted(1, (11, 0, 10, 10)), ValueError, "leaves the 20 x 40 image"),
-        (truth(), predicted(1, (0, -1, 10, 10)), ValueError, "leaves the 20 x 40 image"),
-        (truth(), MaskPrediction(CAR, 1, np.ones((2, 2), np.uint8), (0, 0)), ValueError, "bool"),  # type: ignore[arg-type]
-        (truth(), MaskPrediction(CAR, 1, np.ones(4, np.bool_), (0, 0)), ValueError, r"\(h, w\)"),
-        (truth().astype(float), predicted(1, FOUND), ValueError, "integer"),
-        (truth()[None], predicted(1, FOUND), ValueError, r"\(H, W\)"),
+        (
+            ground_truth((34000, FOUND)),
+            predicted(1, FOUND),
+            DatasetError,
+            r"image 'x', truth: expected ids of labels.*34000",
+        ),
+        (ground_truth((34, FOUND)), predicted(1, FOUND), DatasetError, r"got \[34\]"),
+        (ground_truth((-1, FOUND)), predicted(1, FOUND), DatasetError, r"got \[-1\]"),
+        (
+            ground_truth(),
+            predicted(float("nan"), FOUND),
+            DatasetError,
+            "image 'x', prediction 0: expected a finite score",
+        ),
+        (ground_truth(), predicted(1, FOUND, ROAD), ValueError, r"one of \[24, 26\], got 7"),
+        (ground_truth(), predicted(1, (11, 0, 10, 10)), ValueError, "leaves the 20 x 40 image"),
+        (ground_truth(), predicted(1, (0, -1, 10, 10)), ValueError, "leaves the 20 x 40 image"),
+        (ground_truth(), MaskPrediction(CAR, 1, np.ones((2, 2), np.uint8), (0, 0)), ValueError, "bool"),  # type: ignore[arg-type]
+        (ground_truth(), MaskPrediction(CAR, 1, np.ones(4, np.bool_), (0, 0)), ValueError, r"\(h, w\)"),
+        (ground_truth().astype(float), predicted(1, FOUND), ValueError, "integer"),
+        (ground_truth()[None], predicted(1, FOUND), ValueError, r"\(H, W\)"),
     ],
 )
 def test_bad_input_is_refused_and_not_counted(
@@ -266,9 +279,9 @@ def test_bad_input_is_refused_and_not_counted(
     with pytest.raises(error, match=message):
         metric.update("x", ids, [prediction])
     assert len(metric) == 0
-    metric.update("x", truth(), [])
+    metric.update("x", ground_truth(), [])
     with pytest.raises(DatasetError, match="second time"):
-        metric.update("x", truth(), [])
+        metric.update("x", ground_truth(), [])
 
 
 def test_constructor_and_merge_rules() -> None:

@@ -20,10 +20,10 @@ def either_way(request, monkeypatch):
 
 
 def test_pairs_are_counted_over_separate_runs_and_ordered(either_way):
-    truth = np.array([[2, 2, 1, 1], [1, 1, 2, 2]], dtype=np.int32)
+    ground_truth = np.array([[2, 2, 1, 1], [1, 1, 2, 2]], dtype=np.int32)
     prediction = np.array([[0, 0, 7, 0], [7, 7, 0, 0]], dtype=np.uint8)
     # (1,7): one pixel above, two below; (1,0): one; (2,0): two above, two below.
-    columns = [column.tolist() for column in count_pairs(truth, prediction)]
+    columns = [column.tolist() for column in count_pairs(ground_truth, prediction)]
     assert columns == [[1, 1, 2], [0, 7, 0], [1, 3, 4]]
 
 
@@ -32,25 +32,25 @@ def test_pairs_are_counted_over_separate_runs_and_ordered(either_way):
 def test_equals_counting_pixel_by_pixel(either_way, data, shape):
     labels = st.sampled_from([0, 1, 2, 255])
     dtypes = st.sampled_from([np.uint8, np.int32, np.int64, np.uint32])
-    truth = data.draw(hnp.arrays(data.draw(dtypes), shape, elements=labels))
+    ground_truth = data.draw(hnp.arrays(data.draw(dtypes), shape, elements=labels))
     prediction = data.draw(hnp.arrays(data.draw(dtypes), shape, elements=labels))
-    counted = Counter(zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True))
-    true_labels, predicted_labels, pixels = (column.tolist() for column in count_pairs(truth, prediction))
+    counted = Counter(zip(ground_truth.ravel().tolist(), prediction.ravel().tolist(), strict=True))
+    true_labels, predicted_labels, pixels = (column.tolist() for column in count_pairs(ground_truth, prediction))
     pairs = list(zip(true_labels, predicted_labels, strict=True))
     assert pairs == sorted(counted)
     assert pixels == [counted[pair] for pair in pairs]
 
 
 def test_memory_order_does_not_matter(either_way):
-    truth = np.arange(6, dtype=np.int32).reshape(2, 3)
-    expected = [column.tolist() for column in count_pairs(truth, truth * 2)]
-    assert [column.tolist() for column in count_pairs(np.asfortranarray(truth), truth * 2)] == expected
+    ground_truth = np.arange(6, dtype=np.int32).reshape(2, 3)
+    expected = [column.tolist() for column in count_pairs(ground_truth, ground_truth * 2)]
+    assert [column.tolist() for column in count_pairs(np.asfortranarray(ground_truth), ground_truth * 2)] == expected
 
 
 def test_extreme_ids_stay_apart(either_way):
-    truth = np.array([[-(2**31), 2**31 - 1, 0]], dtype=np.int64)
+    ground_truth = np.array([[-(2**31), 2**31 - 1, 0]], dtype=np.int64)
     prediction = np.array([[2**63, 1, 2**64 - 1]], dtype=np.uint64)
-    true_labels, predicted_labels, _ = count_pairs(truth, prediction)
+    true_labels, predicted_labels, _ = count_pairs(ground_truth, prediction)
     assert true_labels.tolist() == [-(2**31), 0, 2**31 - 1]
     assert predicted_labels.tolist() == [2**63, 2**64 - 1, 1]
 
@@ -73,8 +73,11 @@ needs_numba = pytest.mark.skipif(not COMPILED, reason="needs numba")
 INTEGERS = [np.dtype(f"{kind}{width}") for kind in "iu" for width in (1, 2, 4, 8)]
 
 
-def assert_same(truth, prediction):
-    compiled, sorted_ = label_pairs._count_compiled(truth, prediction), label_pairs._count_sorted(truth, prediction)
+def assert_same(ground_truth, prediction):
+    compiled, sorted_ = (
+        label_pairs._count_compiled(ground_truth, prediction),
+        label_pairs._count_sorted(ground_truth, prediction),
+    )
     for got, expected in zip(compiled, sorted_, strict=True):
         assert got.dtype == expected.dtype
         np.testing.assert_array_equal(got, expected)
@@ -111,8 +114,8 @@ def test_compiled_equals_numpy_for_as_many_pairs_as_pixels(shift, other_shift):
 
 @needs_numba
 def test_compiled_reads_locked_and_foreign_maps():
-    truth = np.array([[1, 1, 2], [2, 300, 1]], dtype=">i4")
+    ground_truth = np.array([[1, 1, 2], [2, 300, 1]], dtype=">i4")
     prediction = np.frombuffer(bytes([0, 0, 9, 9, 9, 0]), dtype=np.uint8).reshape(2, 3)
-    assert_same(truth, prediction)
+    assert_same(ground_truth, prediction)
     unaligned = np.frombuffer(b"\0" + np.arange(6, dtype=np.int32).tobytes(), dtype=np.int32, offset=1).reshape(2, 3)
     assert_same(unaligned, prediction)

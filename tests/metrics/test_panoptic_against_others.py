@@ -15,12 +15,12 @@ from tests.helpers.panoptic_scenes import (
     CAR,
     CATEGORIES,
     DOG,
+    GROUND_TRUTH,
     NAMES,
     ONE,
     PREDICTION,
     SEA,
     SKY,
-    TRUTH,
     assert_equals_reference,
     blobs,
     computed,
@@ -37,8 +37,8 @@ from tests.helpers.panoptic_scenes import (
 @given(scored_images())
 def test_equals_panopticapi_on_random_maps(images):
     metric = PanopticQuality(CATEGORIES)
-    for image_id, (truth, prediction) in enumerate(images):
-        metric.update(image_id, truth, prediction)
+    for image_id, (ground_truth, prediction) in enumerate(images):
+        metric.update(image_id, ground_truth, prediction)
     assert_equals_reference(metric.compute(), *reference(images))
 
 
@@ -47,8 +47,8 @@ def test_equals_panopticapi_on_random_maps(images):
 def test_equals_panopticapi_to_the_last_bit_over_many_matches(seed):
     images = list(blobs(seed))
     metric = PanopticQuality(CATEGORIES)
-    for image_id, (truth, prediction) in enumerate(images):
-        metric.update(image_id, truth, prediction)
+    for image_id, (ground_truth, prediction) in enumerate(images):
+        metric.update(image_id, ground_truth, prediction)
     results = metric.compute()
     assert sum(one["tp"] for one in results["per_class"].values()) > 100
     assert_equals_reference(results, *reference(images))
@@ -88,18 +88,18 @@ def iou_of(true_mask, predicted_mask, void):
 def obvious(images, mode="corrected", boundary=False):
     """{category_id: (sorted IoUs of matches, fp, fn)}, from masks of single segments."""
     ious, fp, fn = defaultdict(list), Counter(), Counter()
-    for truth, prediction in images:
-        true_ids, predicted_ids = truth.segment_ids, prediction.segment_ids
+    for ground_truth, prediction in images:
+        true_ids, predicted_ids = ground_truth.segment_ids, prediction.segment_ids
         void = true_ids == 0
         distance_px = max(1, round(0.02 * np.hypot(*true_ids.shape)))
         hiding = {}
-        for segment in truth.segments:
+        for segment in ground_truth.segments:
             if segment.iscrowd:
                 earlier = hiding.get(segment.category_id) if mode == "corrected" else None
                 mask = true_ids == segment.segment_id
                 hiding[segment.category_id] = mask if earlier is None else earlier | mask
         matched = set()
-        for one in truth.segments:
+        for one in ground_truth.segments:
             mask = true_ids == one.segment_id
             for other in prediction.segments:
                 predicted = predicted_ids == other.segment_id
@@ -112,7 +112,7 @@ def obvious(images, mode="corrected", boundary=False):
                 if iou > 0.5:
                     ious[one.category_id].append(iou)
                     matched |= {(0, one.segment_id), (1, other.segment_id)}
-        for segment in truth.segments:
+        for segment in ground_truth.segments:
             fn[segment.category_id] += not segment.iscrowd and (0, segment.segment_id) not in matched
         for segment in prediction.segments:
             mask = predicted_ids == segment.segment_id
@@ -176,8 +176,8 @@ def without_other_mode(results):
     return {name: value for name, value in results.items() if name != "other_mode"}
 
 
-def several_crowds(truth):
-    crowds = [segment.category_id for segment in truth.segments if segment.iscrowd]
+def several_crowds(ground_truth):
+    crowds = [segment.category_id for segment in ground_truth.segments if segment.iscrowd]
     return len(set(crowds)) < len(crowds)
 
 
@@ -195,9 +195,9 @@ def relabelled(pair, rng):
 
 
 def test_corrected_hides_on_all_crowds_and_says_where_the_modes_differ():
-    truth = panoptic([[1, 1, 2, 2, 7, 7]], crowds=[1, 2], s1=CAR, s2=CAR, s7=SKY)
+    ground_truth = panoptic([[1, 1, 2, 2, 7, 7]], crowds=[1, 2], s1=CAR, s2=CAR, s7=SKY)
     prediction = panoptic([[3, 3, 4, 4, 7, 7]], s3=CAR, s4=CAR, s7=SKY)
-    images = [("b", (truth, prediction)), ("a", (ONE, ONE))]
+    images = [("b", (ground_truth, prediction)), ("a", (ONE, ONE))]
     reference_, corrected = (computed(images, mode=mode).compute() for mode in ("reference", "corrected"))
     # 3 lies on the crowd listed first: fp in the reference, dropped when corrected. PQ of car: 1 / 1.5 and 1.
     assert counts(reference_, CAR) == (1, 1, 0)
@@ -232,12 +232,12 @@ def test_pq_dagger_by_hand():
 def test_pq_of_sizes_by_hand():
     # Rows of 128 pixels. 1: 7 rows, 896 px, small. 2: 8 rows, 1024 px, medium. 3: 72 rows, 9216 px, large.
     ids = np.repeat([1, 2, 3], [7, 8, 72]).astype(np.int32)[:, None].repeat(128, axis=1)
-    truth = panoptic(ids, s1=CAR, s2=CAR, s3=CAR)
+    ground_truth = panoptic(ids, s1=CAR, s2=CAR, s3=CAR)
     predicted = ids.copy()
     predicted[:1] = 0  # 6 of 7 rows of the small one
     predicted[7:15] = 4  # the medium one is predicted as a dog: false and missed, both medium
     prediction = panoptic(predicted, s1=CAR, s4=DOG, s3=CAR)
-    results = computed([(1, (truth, prediction))]).compute()
+    results = computed([(1, (ground_truth, prediction))]).compute()
     small, medium, large = (results["by_size"][size] for size in ("small", "medium", "large"))
     assert small["PQ"] == results["PQs"] == pytest.approx(600 / 7)
     assert (small["RQ"], small["PQ_st"]) == (100.0, None)
@@ -247,7 +247,7 @@ def test_pq_of_sizes_by_hand():
 
 def test_numbers_of_each_image_by_hand():
     empty = panoptic([[0, 0]])
-    images = [("b", (TRUTH, PREDICTION)), (7, (ONE, empty)), (3, (empty, empty))]
+    images = [("b", (GROUND_TRUTH, PREDICTION)), (7, (ONE, empty)), (3, (empty, empty))]
     metric = computed(images)
     each = metric.per_image()
     assert list(each) == [3, 7, "b"]

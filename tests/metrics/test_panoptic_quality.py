@@ -15,11 +15,11 @@ from tests.helpers.panoptic_scenes import (
     CAR,
     CATEGORIES,
     DOG,
+    GROUND_TRUTH,
     ONE,
     PREDICTION,
     SEA,
     SKY,
-    TRUTH,
     blobs,
     computed,
     counts,
@@ -29,7 +29,7 @@ from tests.helpers.panoptic_scenes import (
 
 
 def test_drawn_scene():
-    results = score(TRUTH, PREDICTION)
+    results = score(GROUND_TRUTH, PREDICTION)
     # car: 5 on 1: 4 / (6 + 4 - 4 - 2 on void) = 1; 6 on 2: 3 / (3 + 4 - 3) = 0.75; 9 meets 2 in 1 of 5 pixels: fp.
     # PQ = 1.75 / (2 + 0.5) = 0.7, SQ = 1.75 / 2, RQ = 2 / 2.5.
     car = {"PQ": pytest.approx(70), "SQ": pytest.approx(87.5), "RQ": pytest.approx(80), "tp": 2, "fp": 1, "fn": 0}
@@ -55,16 +55,16 @@ def test_drawn_scene():
 
 
 def test_an_iou_of_exactly_one_half_is_no_match():
-    truth = panoptic([[1, 1, 1, 1]], s1=CAR)
+    ground_truth = panoptic([[1, 1, 1, 1]], s1=CAR)
     # 2 of 4 pixels: 2 / (2 + 4 - 2) = 0.5. 3 of 4: 0.75.
-    assert counts(score(truth, panoptic([[2, 2, 0, 0]], s2=CAR)), CAR) == (0, 1, 1)
-    assert counts(score(truth, panoptic([[2, 2, 2, 0]], s2=CAR)), CAR) == (1, 0, 0)
+    assert counts(score(ground_truth, panoptic([[2, 2, 0, 0]], s2=CAR)), CAR) == (0, 1, 1)
+    assert counts(score(ground_truth, panoptic([[2, 2, 2, 0]], s2=CAR)), CAR) == (1, 0, 0)
 
 
 def test_the_union_leaves_out_predicted_pixels_on_void():
-    truth = panoptic([[1, 1, 0, 0, 0]], s1=CAR)
+    ground_truth = panoptic([[1, 1, 0, 0, 0]], s1=CAR)
     # 2 / (5 + 2 - 2) = 0.4 with void, 2 / (5 + 2 - 2 - 3) = 1 without.
-    results = score(truth, panoptic([[2, 2, 2, 2, 2]], s2=CAR))
+    results = score(ground_truth, panoptic([[2, 2, 2, 2, 2]], s2=CAR))
     assert counts(results, CAR) == (1, 0, 0)
     assert results["SQ"] == 100.0
 
@@ -78,34 +78,36 @@ def test_another_category_never_matches():
 @pytest.mark.parametrize(("void_px", "fp"), [(2, 1), (3, 0)])
 def test_an_unmatched_prediction_is_dropped_with_more_than_half_on_void(void_px, fp):
     # 4 predicted pixels: 2 on void are half (counted), 3 are more (dropped).
-    truth = panoptic([[0] * void_px + [1] * (4 - void_px)], s1=DOG)
-    assert counts(score(truth, panoptic([[2, 2, 2, 2]], s2=CAR)), CAR) == (0, fp, 0)
+    ground_truth = panoptic([[0] * void_px + [1] * (4 - void_px)], s1=DOG)
+    assert counts(score(ground_truth, panoptic([[2, 2, 2, 2]], s2=CAR)), CAR) == (0, fp, 0)
 
 
 def test_a_crowd_is_no_match_and_hides_its_own_category_only():
-    truth = panoptic([[1, 1, 1, 1, 2, 2, 2, 2]], crowds=[1], s1=CAR, s2=SKY)
-    results = score(truth, panoptic([[3, 3, 4, 4, 4, 5, 5, 5]], s3=CAR, s4=DOG, s5=SKY))
+    ground_truth = panoptic([[1, 1, 1, 1, 2, 2, 2, 2]], crowds=[1], s1=CAR, s2=SKY)
+    results = score(ground_truth, panoptic([[3, 3, 4, 4, 4, 5, 5, 5]], s3=CAR, s4=DOG, s5=SKY))
     # 3 is a car on a crowd of cars: dropped. 4 is a dog, 2 of 3 pixels on that crowd: fp. 5: 3 / (3 + 4 - 3), a match.
     # The crowd itself is not missed.
     assert [counts(results, c) for c in (CAR, DOG, SKY)] == [(0, 0, 0), (0, 1, 0), (1, 0, 0)]
 
 
 def test_void_and_crowd_add_up():
-    truth = panoptic([[0, 1, 2, 2]], crowds=[1], s1=CAR, s2=SKY)
+    ground_truth = panoptic([[0, 1, 2, 2]], crowds=[1], s1=CAR, s2=SKY)
     # One of 3 on void and one on the crowd: 2 / 3 > 0.5, dropped; either alone is not enough.
-    assert counts(score(truth, panoptic([[3, 3, 3, 0]], s3=CAR)), CAR) == (0, 0, 0)
+    assert counts(score(ground_truth, panoptic([[3, 3, 3, 0]], s3=CAR)), CAR) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("order", "fp"), [("s1 s2", 1), ("s2 s1", 0)])
 def test_of_two_crowds_the_last_in_order_counts(order, fp):
     category_of = dict.fromkeys(order.split(), CAR)
-    truth = panoptic([[1, 1, 2, 2]], crowds=[1, 2], **category_of)
-    assert counts(score(truth, panoptic([[3, 3, 0, 0]], s3=CAR)), CAR) == (0, fp, 0)
+    ground_truth = panoptic([[1, 1, 2, 2]], crowds=[1, 2], **category_of)
+    assert counts(score(ground_truth, panoptic([[3, 3, 0, 0]], s3=CAR)), CAR) == (0, fp, 0)
 
 
 def test_true_areas_are_those_of_the_map():
-    right = score(TRUTH, PREDICTION)
-    wrong = PanopticSegmentation(TRUTH.segment_ids, tuple(replace(s, area_px=1, isthing=False) for s in TRUTH.segments))
+    right = score(GROUND_TRUTH, PREDICTION)
+    wrong = PanopticSegmentation(
+        GROUND_TRUTH.segment_ids, tuple(replace(s, area_px=1, isthing=False) for s in GROUND_TRUTH.segments)
+    )
     assert score(wrong, PREDICTION) == right
 
 
@@ -171,7 +173,7 @@ def test_other_categories_are_not_merged():
 def test_the_state_is_small_and_pickles():
     metric = PanopticQuality(CATEGORIES)
     for image_id in range(100):
-        metric.update(image_id, TRUTH, PREDICTION)
+        metric.update(image_id, GROUND_TRUTH, PREDICTION)
     pickled = pickle.dumps(metric)
     assert len(pickled) < 100 * 700  # bytes: seven segments and eight pairs per image
     assert pickle.loads(pickled).compute() == metric.compute()
@@ -187,17 +189,22 @@ OPTIONS = [
 ]
 
 
-def declared(truth, factor):
+def declared(ground_truth, factor):
     """The segmentation with areas of `factor` times the map's."""
-    areas = {segment.segment_id: int((truth.segment_ids == segment.segment_id).sum()) for segment in truth.segments}
-    segments = (replace(segment, area_px=factor * areas[segment.segment_id]) for segment in truth.segments)
-    return PanopticSegmentation(truth.segment_ids, tuple(segments))
+    areas = {
+        segment.segment_id: int((ground_truth.segment_ids == segment.segment_id).sum())
+        for segment in ground_truth.segments
+    }
+    segments = (replace(segment, area_px=factor * areas[segment.segment_id]) for segment in ground_truth.segments)
+    return PanopticSegmentation(ground_truth.segment_ids, tuple(segments))
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_saved_counts_give_the_same_numbers(tmp_path, options):
     pairs = {**dict(enumerate(blobs(seed=3, images=4))), "x": (panoptic([[0]]), panoptic([[0]]))}
-    images = [(image_id, (declared(truth, 1.25), prediction)) for image_id, (truth, prediction) in pairs.items()]
+    images = [
+        (image_id, (declared(ground_truth, 1.25), prediction)) for image_id, (ground_truth, prediction) in pairs.items()
+    ]
     random.Random(1).shuffle(images)
     metric = computed(images, **options)
     header, arrays = metric.state()
@@ -214,12 +221,12 @@ def test_saved_counts_give_the_same_numbers(tmp_path, options):
 
 
 def test_declared_areas_are_worth_what_the_option_says():
-    truth = declared(ONE, 2)
+    ground_truth = declared(ONE, 2)
     # The car has 2 pixels, 4 are declared: 2 / (2 + 4 - 2) = 0.5 is no match.
-    assert counts(computed([(1, (truth, ONE))], areas="trust").compute(), CAR) == (0, 1, 1)
-    assert counts(computed([(1, (truth, ONE))]).compute(), CAR) == (1, 0, 0)
+    assert counts(computed([(1, (ground_truth, ONE))], areas="trust").compute(), CAR) == (0, 1, 1)
+    assert counts(computed([(1, (ground_truth, ONE))]).compute(), CAR) == (1, 0, 0)
     with pytest.raises(DatasetError, match="image 1, truth, segment 1: the declared area is 4, the map has 2 pixels"):
-        computed([(1, (truth, ONE))], areas="check")
+        computed([(1, (ground_truth, ONE))], areas="check")
 
 
 def test_the_order_of_the_categories_is_saved():
@@ -238,13 +245,13 @@ def test_the_order_of_the_categories_is_saved():
         lambda header, arrays: header["image_ids"].append(9),
         lambda header, arrays: header.update(image_ids=[1, 1]),
         lambda header, arrays: arrays.pop("pairs"),
-        lambda header, arrays: arrays.update(truth=np.zeros(3)),
+        lambda header, arrays: arrays.update(ground_truth=np.zeros(3)),
         lambda header, arrays: arrays.update(truth_per_image=np.array([1, 1])),
-        lambda header, arrays: arrays.update(truth=arrays["truth"][:-1]),
+        lambda header, arrays: arrays.update(ground_truth=arrays["ground_truth"][:-1]),
     ],
 )
 def test_other_counts_are_refused(spoil):
-    header, arrays = computed([(1, (TRUTH, PREDICTION)), (2, (ONE, ONE))]).state()
+    header, arrays = computed([(1, (GROUND_TRUTH, PREDICTION)), (2, (ONE, ONE))]).state()
     spoil(header, arrays)
     with pytest.raises(DatasetError):
         PanopticQuality.from_state(header, arrays)

@@ -18,9 +18,9 @@ from segkit.utils.errors import DatasetError
 NAMES = ("road", "sky", "car")
 
 
-def score(truth, prediction, names=NAMES, **kwargs):
+def score(ground_truth, prediction, names=NAMES, **kwargs):
     metric = SemanticIoU(names, **kwargs)
-    metric.update(np.array(truth), np.array(prediction))
+    metric.update(np.array(ground_truth), np.array(prediction))
     return metric.compute()
 
 
@@ -51,19 +51,19 @@ def test_drawn_scene():
     }
 
 
-@pytest.mark.parametrize("truth", [np.full((2, 2), 255), np.zeros((0, 3), int)])
-def test_nothing_labelled_gives_none(truth):
+@pytest.mark.parametrize("ground_truth", [np.full((2, 2), 255), np.zeros((0, 3), int)])
+def test_nothing_labelled_gives_none(ground_truth):
     for boundary, numbers in ((False, 14), (True, 21)):
-        results = score(truth, np.zeros_like(truth), boundary=boundary)
+        results = score(ground_truth, np.zeros_like(ground_truth), boundary=boundary)
         assert len(results) == numbers
         assert set(results.values()) == {None}
 
 
 def test_uint8_labels_do_not_wrap():
     names = [str(i) for i in range(200)]
-    truth, prediction = np.full((1, 2), 199, np.uint8), np.full((1, 2), 198, np.uint8)
+    ground_truth, prediction = np.full((1, 2), 199, np.uint8), np.full((1, 2), 198, np.uint8)
     metric = SemanticIoU(names)
-    metric.update(truth, prediction)
+    metric.update(ground_truth, prediction)
     assert metric.confusion[198, 199] == 2
     assert metric.confusion.sum() == 2
 
@@ -96,17 +96,17 @@ def test_constructor_rules():
 
 
 def test_medical_masks_of_two_classes():
-    truth = np.zeros((8, 8), np.uint8)
-    truth[2:6, 2:6] = 1
+    ground_truth = np.zeros((8, 8), np.uint8)
+    ground_truth[2:6, 2:6] = 1
     prediction = np.zeros((8, 8), np.uint8)
     prediction[3:7, 2:6] = 1
-    results = score(truth, prediction, ("background", "tumour"))
+    results = score(ground_truth, prediction, ("background", "tumour"))
     # tumour: 12 of 16 shared: Dice 24 / 32; background: 44 of 48: 88 / 96.
     assert results["Dice-tumour"] == 75
     assert results["Dice-background"] == pytest.approx(100 * 88 / 96)
-    missed = score(truth, np.zeros_like(truth), ("background", "tumour"))
+    missed = score(ground_truth, np.zeros_like(ground_truth), ("background", "tumour"))
     assert missed["Dice-tumour"] == 0
-    healthy = score(np.zeros_like(truth), prediction, ("background", "tumour"))
+    healthy = score(np.zeros_like(ground_truth), prediction, ("background", "tumour"))
     assert (healthy["Dice-tumour"], healthy["mDice"]) == (None, pytest.approx(100 * 96 / 112))
 
 
@@ -119,12 +119,12 @@ def boundary_of(mask, dilation_px):
 def boundary_ious(images, classes, ignore_label, ratio):
     """Boundary IoU by one erosion per mask: intersection and union added up over images; None without truth."""
     shared, either, true = [0] * classes, [0] * classes, [0] * classes
-    for truth, prediction in images:
-        dilation_px = boundary_dilation_px(truth.shape, ratio)
+    for ground_truth, prediction in images:
+        dilation_px = boundary_dilation_px(ground_truth.shape, ratio)
         for c in range(classes):
-            scored = truth != ignore_label
-            masks = (truth == c) & scored, (prediction == c) & scored
-            if min(truth.shape):
+            scored = ground_truth != ignore_label
+            masks = (ground_truth == c) & scored, (prediction == c) & scored
+            if min(ground_truth.shape):
                 gt, pred = (boundary_of(mask, dilation_px) for mask in masks)
                 shared[c] += (gt & pred).sum()
                 either[c] += (gt | pred).sum()
@@ -133,10 +133,10 @@ def boundary_ious(images, classes, ignore_label, ratio):
 
 
 def test_boundary_of_a_moved_square():
-    truth = np.zeros((40, 50), np.int32)
-    truth[10:30, 10:30] = 1
-    prediction = np.roll(truth, 1, axis=1)
-    results = score(truth, prediction, ("background", "square"), boundary=True)
+    ground_truth = np.zeros((40, 50), np.int32)
+    ground_truth[10:30, 10:30] = 1
+    prediction = np.roll(ground_truth, 1, axis=1)
+    results = score(ground_truth, prediction, ("background", "square"), boundary=True)
     # Diagonal 64, so boundaries are 1 wide: 76 pixels of the square's frame; of a frame moved by one pixel, the
     # 19 + 19 of the top and bottom rows are shared, the columns are not: 38 / (2 * 76 - 38).
     assert results["BoundaryIoU-square"] == pytest.approx(100 * 38 / 114)
@@ -147,9 +147,9 @@ def test_boundary_of_a_moved_square():
 
 
 def test_a_prediction_over_ignored_pixels_keeps_its_boundary():
-    truth = np.full((40, 40), 255, np.uint8)
-    truth[:, :20] = 0
-    results = score(truth, np.zeros((40, 40), np.uint8), ("road", "sky"), boundary=True)
+    ground_truth = np.full((40, 40), 255, np.uint8)
+    ground_truth[:, :20] = 0
+    results = score(ground_truth, np.zeros((40, 40), np.uint8), ("road", "sky"), boundary=True)
     assert results["BoundaryIoU-road"] == 100
 
 
@@ -161,22 +161,22 @@ def test_boundary_equals_one_erosion_per_mask(data, shapes):
     images = []
     for shape in shapes:
         rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-        truth, prediction = (np.kron(rng.integers(0, classes, shape), np.ones((2, 5), int)) for _ in range(2))
-        truth[rng.random(truth.shape) < data.draw(st.sampled_from([0, 0.05, 1]))] = ignore_label
-        images.append((truth.astype(np.int16), prediction.astype(np.uint8)))
+        ground_truth, prediction = (np.kron(rng.integers(0, classes, shape), np.ones((2, 5), int)) for _ in range(2))
+        ground_truth[rng.random(ground_truth.shape) < data.draw(st.sampled_from([0, 0.05, 1]))] = ignore_label
+        images.append((ground_truth.astype(np.int16), prediction.astype(np.uint8)))
     names = [str(c) for c in range(classes)]
     metric = SemanticIoU(names, ignore_label, boundary=True, boundary_ratio=ratio)
-    for truth, prediction in images:
-        metric.update(truth, prediction)
+    for ground_truth, prediction in images:
+        metric.update(ground_truth, prediction)
     results = metric.compute()
     assert [results[f"BoundaryIoU-{c}"] for c in range(classes)] == boundary_ious(images, classes, ignore_label, ratio)
 
 
 def test_counts_may_come_from_elsewhere():
-    truth, prediction = np.array([[0, 1, 1, 255]]), np.array([[0, 1, 2, 2]])
+    ground_truth, prediction = np.array([[0, 1, 1, 255]]), np.array([[0, 1, 2, 2]])
     for boundary in (False, True):
         counted, added = SemanticIoU(NAMES, boundary=boundary), SemanticIoU(NAMES, boundary=boundary)
-        counted.update(truth, prediction)
+        counted.update(ground_truth, prediction)
         added.add_confusion(counted.confusion.astype(np.uint64), counted.boundary_px if boundary else None)
         assert added.compute() == counted.compute()
     matrix = np.zeros((3, 3), int)
@@ -227,8 +227,8 @@ def by_pixel(pairs, classes, ignore_label):
     """SemSegEvaluator.process and evaluate, and Dice, pixel by pixel and class by class; NaN where it gives NaN."""
     pixels = [
         (t, p)
-        for truth, prediction in pairs
-        for t, p in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True)
+        for ground_truth, prediction in pairs
+        for t, p in zip(ground_truth.ravel().tolist(), prediction.ravel().tolist(), strict=True)
         if t != ignore_label
     ]
     ious, accs, dice, weighted = {}, {}, {}, 0.0
@@ -259,9 +259,9 @@ def by_pixel(pairs, classes, ignore_label):
 def labelled_images(draw, classes=5):
     shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=6))
     seen = draw(st.lists(st.integers(0, classes - 1), min_size=1, unique=True))
-    truth = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([*seen, 255])))
+    ground_truth = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([*seen, 255])))
     prediction = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, classes - 1)))
-    return truth, prediction
+    return ground_truth, prediction
 
 
 @settings(deadline=None)
@@ -269,9 +269,9 @@ def labelled_images(draw, classes=5):
 def test_equals_the_definitions_and_merges(images, cut):
     names = [str(c) for c in range(5)]
     whole, left, right = (SemanticIoU(names, boundary=True) for _ in range(3))
-    for index, (truth, prediction) in enumerate(images):
-        whole.update(truth, prediction)
-        (left if index < cut else right).update(truth, prediction)
+    for index, (ground_truth, prediction) in enumerate(images):
+        whole.update(ground_truth, prediction)
+        (left if index < cut else right).update(ground_truth, prediction)
     results = whole.compute()
     assert {k: v for k, v in results.items() if "B-Iou" not in k and "Boundary" not in k} == by_pixel(images, 5, 255)
     right.merge(pickle.loads(pickle.dumps(left)))

@@ -20,8 +20,8 @@ NAMES = ("background", "anterior", "posterior")
 def counted(*slices, **options):
     """slices: (volume, index, truth, prediction)."""
     metric = VolumeDice(NAMES, **options)
-    for volume, index, truth, prediction in slices:
-        metric.update(volume, index, np.array(truth), np.array(prediction))
+    for volume, index, ground_truth, prediction in slices:
+        metric.update(volume, index, np.array(ground_truth), np.array(prediction))
     return metric
 
 
@@ -137,19 +137,19 @@ def test_a_slice_is_counted_once():
 def test_what_is_wrong_is_told_and_not_counted():
     metric = counted(*TWO_VOLUMES)
     before = metric.compute()
-    truth = np.array([[0, 1]])
+    ground_truth = np.array([[0, 1]])
     with pytest.raises(
         DatasetError, match=r"^slice 3 of volume 'c': expected truth labels 0\.\.2 or 255 \(ignored\), got 4"
     ):
-        metric.update("c", 3, np.array([[0, 4]]), truth)
+        metric.update("c", 3, np.array([[0, 4]]), ground_truth)
     with pytest.raises(DatasetError, match=r"^slice 3 of volume 'c': expected truth and prediction of one size"):
-        metric.update("c", 3, truth, truth.T)
+        metric.update("c", 3, ground_truth, ground_truth.T)
     with pytest.raises(ValueError, match=r"prediction must hold labels 0\.\.2, got 3"):
-        metric.update("c", 3, truth, truth + 2)
+        metric.update("c", 3, ground_truth, ground_truth + 2)
     with pytest.raises(ValueError, match=r"truth must be an .* integer numpy array"):
-        metric.update("c", 3, truth.astype(float), truth)
+        metric.update("c", 3, ground_truth.astype(float), ground_truth)
     assert metric.compute() == before
-    metric.update("c", 3, truth, truth)
+    metric.update("c", 3, ground_truth, ground_truth)
     assert len(metric) == 3
 
 
@@ -170,8 +170,8 @@ def some_slices(draw):
     places = draw(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), unique=True, max_size=8))
     shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, max_side=4))
     maps = hnp.arrays(np.uint8, shape, elements=st.integers(0, 2))
-    truths = hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255]))
-    return [(volume, index, draw(truths), draw(maps)) for volume, index in places]
+    ground_truths = hnp.arrays(np.uint8, shape, elements=st.sampled_from([0, 1, 2, 255]))
+    return [(volume, index, draw(ground_truths), draw(maps)) for volume, index in places]
 
 
 def slow_dice(slices, label):
@@ -179,8 +179,8 @@ def slow_dice(slices, label):
     found = {}
     for volume in sorted({volume for volume, *_ in slices}):
         right = wrong = 0
-        for name, _, truth, prediction in slices:
-            for true, predicted in zip(truth.ravel().tolist(), prediction.ravel().tolist(), strict=True):
+        for name, _, ground_truth, prediction in slices:
+            for true, predicted in zip(ground_truth.ravel().tolist(), prediction.ravel().tolist(), strict=True):
                 if name == volume and true != 255:
                     right += true == predicted == label
                     wrong += (true == label) != (predicted == label)

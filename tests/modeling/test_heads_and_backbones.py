@@ -15,15 +15,15 @@ from tests.modeling.test_panoptic_rcnn import images, small_config, targets
 
 def test_dice_of_half_a_mask() -> None:
     """P covers 2 pixels, G 4 of which 2 are P's: 1 - (2*2 + 1) / (2 + 4 + 1) = 2/7; a perfect row costs 0."""
-    truth = torch.tensor([[1.0, 1, 1, 1, 0]])
-    assert dice_loss(torch.tensor([[1.0, 1, 0, 0, 0]]), truth).item() == pytest.approx(2 / 7)
-    assert dice_loss(truth, truth).item() == 0
+    ground_truth = torch.tensor([[1.0, 1, 1, 1, 0]])
+    assert dice_loss(torch.tensor([[1.0, 1, 0, 0, 0]]), ground_truth).item() == pytest.approx(2 / 7)
+    assert dice_loss(ground_truth, ground_truth).item() == 0
 
 
 def test_dice_leaves_absent_rows_out_and_survives_none() -> None:
     rows = torch.tensor([[1.0, 0], [1.0, 0]])
-    truth = torch.tensor([[1.0, 0], [0.0, 1]])
-    assert dice_loss(rows, truth, torch.tensor([True, False])).item() == 0
+    ground_truth = torch.tensor([[1.0, 0], [0.0, 1]])
+    assert dice_loss(rows, ground_truth, torch.tensor([True, False])).item() == 0
     assert dice_loss(torch.zeros(0, 4), torch.zeros(0, 4)).item() == 0
 
 

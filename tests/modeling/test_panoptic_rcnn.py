@@ -77,13 +77,13 @@ def targets(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
         masks = torch.zeros(2, height, width, dtype=torch.bool)
         masks[0, 5:50, 8:60] = True
         masks[1, 30:80, 40:90] = True
-        truth = Instances((height, width))
-        truth.gt_masks = BitMasks(masks)
-        truth.gt_boxes = truth.gt_masks.get_bounding_boxes()
-        truth.gt_classes = torch.tensor([1, 4])
+        ground_truth = Instances((height, width))
+        ground_truth.gt_masks = BitMasks(masks)
+        ground_truth.gt_boxes = ground_truth.gt_masks.get_bounding_boxes()
+        ground_truth.gt_classes = torch.tensor([1, 4])
         sem_seg = torch.full((height, width), 3)
         sem_seg[:20] = 255
-        item.update(instances=truth, sem_seg=sem_seg)
+        item.update(instances=ground_truth, sem_seg=sem_seg)
     return batch
 
 

@@ -24,7 +24,7 @@ def fate(
         "area_px": area_px,
         "kept_px": kept_px,
         "segment_id": 1 if kept_px else 0,
-        "taken_by": [],
+        "overlapped_by": [],
         "value": None,
         "limit": None,
         **other,
@@ -39,15 +39,19 @@ IMAGES = [
     {
         "image_id": 3,
         "file_name": "3.jpg",
-        "fates": [
-            fate("score", 0, 0.25, 100, value=0.25, limit=0.5, taken_by=[taker("sky", 60), taker(None, 40)]),
-            fate("overlap", 2, 0.5, 90, 30, taken_by=[taker("cat", 20), taker("sky", 25), taker("cat", 15)]),
+        "dropped_segments": [
+            fate("score", 0, 0.25, 100, value=0.25, limit=0.5, overlapped_by=[taker("sky", 60), taker(None, 40)]),
+            fate("overlap", 2, 0.5, 90, 30, overlapped_by=[taker("cat", 20), taker("sky", 25), taker("cat", 15)]),
             fate("overlap", None, None, 1000, 10),
             fate("empty", 4, 0.9, 0),
         ],
     },
-    {"image_id": "b", "file_name": "b.jpg", "fates": [fate("area", None, None, 30, value=5, limit=8)]},
-    {"image_id": 9, "file_name": "9.jpg", "fates": [fate("overlap", 1, 1.0, 30), fate("score", 2, 0.0, 5000)]},
+    {"image_id": "b", "file_name": "b.jpg", "dropped_segments": [fate("area", None, None, 30, value=5, limit=8)]},
+    {
+        "image_id": 9,
+        "file_name": "9.jpg",
+        "dropped_segments": [fate("overlap", 1, 1.0, 30), fate("score", 2, 0.0, 5000)],
+    },
 ]
 
 
@@ -81,8 +85,10 @@ def test_the_costliest_come_first_without_stuff_that_is_still_there() -> None:
 
 
 def test_of_many_takers_the_first_are_named() -> None:
-    many = fate("overlap", 0, 1.0, 100, taken_by=[taker(name, 25 - i) for i, name in enumerate("abcd")])
-    assert costliest_rows([{"image_id": 1, "fates": [many]}])["1, instance 0"]["to"] == "a 25, b 24, c 23, ..."
+    many = fate("overlap", 0, 1.0, 100, overlapped_by=[taker(name, 25 - i) for i, name in enumerate("abcd")])
+    assert (
+        costliest_rows([{"image_id": 1, "dropped_segments": [many]}])["1, instance 0"]["to"] == "a 25, b 24, c 23, ..."
+    )
 
 
 def text_of(images: Any) -> str:
@@ -96,8 +102,8 @@ def test_the_terminal_shows_names_as_they_are() -> None:
     text = text_of(IMAGES)
     assert "[red]<b>dog" in text
     assert "sky 60, nobody 40" in text
-    assert text_of([{"image_id": 1, "fates": []}]).strip() == "Every segment kept all of its pixels."
-    only_stuff = text_of([{"image_id": 1, "fates": [fate("overlap", None, None, 10, 5)]}])
+    assert text_of([{"image_id": 1, "dropped_segments": []}]).strip() == "Every segment kept all of its pixels."
+    only_stuff = text_of([{"image_id": 1, "dropped_segments": [fate("overlap", None, None, 10, 5)]}])
     assert "overlap" in only_stuff
     assert "costliest" not in only_stuff
 

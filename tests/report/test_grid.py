@@ -46,13 +46,13 @@ def test_pictures_of_all_sizes_stand_centred_in_their_columns():
 def test_titles_are_written_over_columns_and_before_rows():
     white = rgb(np.full((50, 50), 255))
     bare = picture_grid([[white, white]], ["", ""], cell_px=50)
-    titled = picture_grid([[white, white]], ["", "truth"], ["first"], cell_px=50)
+    titled = picture_grid([[white, white]], ["", "ground_truth"], ["first"], cell_px=50)
     assert (bare == 255).all()
     assert titled.shape[0] > bare.shape[0]
     assert titled.shape[1] > bare.shape[1]
     rows, columns = np.nonzero(titled[..., 0] < 128)
     over = rows < titled.shape[0] - 54
-    assert columns[over].min() > titled.shape[1] - 54  # "truth" over the second column
+    assert columns[over].min() > titled.shape[1] - 54  # "ground_truth" over the second column
     assert columns[~over].max() < titled.shape[1] - 2 * 54  # "first" left of both
 
 
@@ -72,7 +72,7 @@ def test_long_titles_do_not_widen_the_grid():
 
 
 def test_without_rows_the_titles_stand_alone():
-    grid = picture_grid([], ["image", "truth"], [], cell_px=100)
+    grid = picture_grid([], ["image", "ground_truth"], [], cell_px=100)
     assert (grid < 128).any()
     assert grid.shape[1] > 200
 

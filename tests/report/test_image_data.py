@@ -33,4 +33,4 @@ def test_misuse_is_named():
     with pytest.raises(ValueError, match=r"picture must not be empty, got \(0, 3, 3\)"):
         data_uri(np.zeros((0, 3, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"truth must be \(H, W, 3\) uint8 RGB, got \(2, 2, 4\) uint8"):
-        check_rgb(np.zeros((2, 2, 4), dtype=np.uint8), "truth")
+        check_rgb(np.zeros((2, 2, 4), dtype=np.uint8), "ground_truth")

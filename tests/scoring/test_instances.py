@@ -31,11 +31,13 @@ def rectangle(x, y, w, h):
 def make(folder, seed=0, images=40, name=lambda number: number):
     """truth.json (polygons, RLE, runs as numbers, crowds) and results.json of images of random rectangles."""
     rng = np.random.default_rng(seed)
-    truth = {"images": [], "annotations": [], "categories": CATEGORIES}
+    ground_truth = {"images": [], "annotations": [], "categories": CATEGORIES}
     results = []
     for number in rng.permutation(images).tolist():
         image_id = name(number)
-        truth["images"].append({"id": image_id, "file_name": f"{number}.jpg", "height": SIZE[0], "width": SIZE[1]})
+        ground_truth["images"].append(
+            {"id": image_id, "file_name": f"{number}.jpg", "height": SIZE[0], "width": SIZE[1]}
+        )
         for _ in range(rng.integers(0, 5)):
             x, y = int(rng.integers(0, 90)), int(rng.integers(0, 60))
             w, h = rng.integers(2, [120 - x, 90 - y]).tolist()
@@ -46,16 +48,16 @@ def make(folder, seed=0, images=40, name=lambda number: number):
             two = [[x, y, x + w, y, x + w, y + h], [x, y, x + 2, y, x + 2, y + h, x, y + h]]
             segmentation = [rle, {"size": [*SIZE], "counts": runs}, outline, two][rng.integers(4)]
             entry = {"image_id": image_id, "category_id": int(rng.choice([2, 7])), "bbox": [x, y, w, h]}
-            annotation = {"id": len(truth["annotations"]) + 1, "area": w * h, "segmentation": segmentation}
-            truth["annotations"].append(entry | annotation | {"iscrowd": int(rng.random() < 0.1)})
+            annotation = {"id": len(ground_truth["annotations"]) + 1, "area": w * h, "segmentation": segmentation}
+            ground_truth["annotations"].append(entry | annotation | {"iscrowd": int(rng.random() < 0.1)})
             for _ in range(rng.integers(0, 4)):
                 dx, dy = rng.integers(0, 3, 2).tolist()
                 mask = mask_to_rle(rectangle(x + dx, y + dy, w, h))
                 score = float(rng.integers(1, 9)) / 8
                 results.append(entry | {"bbox": [x + dx, y + dy, w, h + 0.5], "segmentation": mask, "score": score})
-    write(folder / "truth.json", truth)
+    write(folder / "truth.json", ground_truth)
     write(folder / "results.json", results)
-    return truth, results
+    return ground_truth, results
 
 
 def write(path, content):
@@ -64,8 +66,8 @@ def write(path, content):
 
 def reference(folder, iou_type, results="results.json"):
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(str(folder / "truth.json"))
-        scorer = COCOeval(truth, truth.loadRes(str(folder / results)), iou_type)
+        ground_truth = COCO(str(folder / "truth.json"))
+        scorer = COCOeval(ground_truth, ground_truth.loadRes(str(folder / results)), iou_type)
         scorer.evaluate()
         scorer.accumulate()
         scorer.summarize()
@@ -112,7 +114,7 @@ def test_an_empty_list_scores_zero(tmp_path):
 
 
 def test_boxes_alone(tmp_path, caplog):
-    truth, results = make(tmp_path)
+    ground_truth, results = make(tmp_path)
     expected = stats(tmp_path, "bbox")
     write(tmp_path / "results.json", [{k: v for k, v in one.items() if k != "segmentation"} for one in results])
     with caplog.at_level(logging.WARNING):
@@ -121,10 +123,10 @@ def test_boxes_alone(tmp_path, caplog):
     assert "no result has a segmentation: only boxes are scored" in caplog.text
     with pytest.raises(DatasetError, match="expected results with a segmentation, none has one"):
         stats(tmp_path, "segm")
-    # Truth needs no masks then.
-    for annotation in truth["annotations"]:
+    # GroundTruth needs no masks then.
+    for annotation in ground_truth["annotations"]:
         del annotation["segmentation"]
-    write(tmp_path / "truth.json", truth)
+    write(tmp_path / "truth.json", ground_truth)
     assert stats(tmp_path, "bbox") == expected
 
 
@@ -139,7 +141,7 @@ def test_some_categories(tmp_path):
 
 
 def test_all_problems_are_told(tmp_path):
-    truth, results = make(tmp_path)
+    ground_truth, results = make(tmp_path)
     write(tmp_path / "results.json", [*results[:3], results[3] | {"image_id": 999}, *results[4:]])
     with pytest.raises(DatasetError, match=r"results.json, result 3: expected an image_id of the truth .* got 999"):
         stats(tmp_path, "bbox")
@@ -165,8 +167,8 @@ def test_all_problems_are_told(tmp_path):
         assert words in message
     with pytest.raises(DatasetError, match="2 problems found, the search stopped here"):
         score_instances(tmp_path / "truth.json", tmp_path / "results.json", limit=2)
-    truth["annotations"][0]["area"] = -1
-    write(tmp_path / "truth.json", truth)
+    ground_truth["annotations"][0]["area"] = -1
+    write(tmp_path / "truth.json", ground_truth)
     with pytest.raises(DatasetError, match=r"truth.json, image .* expected `area` to be 0 or more"):
         stats(tmp_path, "bbox")
 

@@ -55,15 +55,17 @@ def score(folder, **options):
 
 def reference(folder):
     """panopticapi's pq_compute on the folder, without its pool of processes, in the form of expected.json."""
-    truth, predictions = (json.loads((folder / f"{name}.json").read_text()) for name in ("truth", "predictions"))
-    categories = {entry["id"]: entry for entry in truth["categories"]}
+    ground_truth, predictions = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("ground_truth", "predictions")
+    )
+    categories = {entry["id"]: entry for entry in ground_truth["categories"]}
     predicted = {annotation["image_id"]: annotation for annotation in predictions["annotations"]}
-    for annotation in truth["annotations"]:
+    for annotation in ground_truth["annotations"]:
         if annotation["image_id"] not in predicted:
             raise Exception(f"no prediction for the image with id: {annotation['image_id']}")
-    pairs = [(annotation, predicted[annotation["image_id"]]) for annotation in truth["annotations"]]
+    pairs = [(annotation, predicted[annotation["image_id"]]) for annotation in ground_truth["annotations"]]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        stat = panopticapi.pq_compute_single_core(0, pairs, folder / "truth", folder / "predictions", categories)
+        stat = panopticapi.pq_compute_single_core(0, pairs, folder / "ground_truth", folder / "predictions", categories)
     found = {
         group: average(stat, categories, isthing) for group, isthing in zip(GROUPS, (None, True, False), strict=True)
     }
@@ -117,7 +119,7 @@ def test_what_is_said_of_panopticapi_is_so(rule):
 
 
 def test_every_fixture_is_whole():
-    parts = {"expected.json", "note.md", "predictions", "predictions.json", "truth", "truth.json"}
+    parts = {"expected.json", "note.md", "predictions", "predictions.json", "ground_truth", "truth.json"}
     assert len(RULES) > 50
     for rule in RULES:
         assert {path.name for path in (FIXTURES / rule).iterdir()} == parts
@@ -129,7 +131,7 @@ def test_every_fixture_is_whole():
 
 def write(folder, images, categories=CATEGORIES):
     """images: image_id -> ((map, segments_info) of truth and prediction); true areas are counted."""
-    for side, name in enumerate(("truth", "predictions")):
+    for side, name in enumerate(("ground_truth", "predictions")):
         (folder / name).mkdir(parents=True)
         annotations = []
         for index, (image_id, pair) in enumerate(images.items()):
@@ -178,8 +180,8 @@ def datasets(draw):
         st.lists(st.integers(-3, 40) | st.text("ab7", max_size=2), min_size=1, max_size=5, unique=True)
     ):
         shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7))
-        truth = draw(segment_maps(shape))
-        images[image_id] = truth, draw(segment_maps(shape, near=truth if draw(st.booleans()) else None))
+        ground_truth = draw(segment_maps(shape))
+        images[image_id] = ground_truth, draw(segment_maps(shape, near=ground_truth if draw(st.booleans()) else None))
     return images, draw(st.permutations(CATEGORIES))
 
 
@@ -213,7 +215,7 @@ def test_shards_in_any_order_equal_one_pass(tmp_path_factory, dataset, mode, ran
 
 
 def test_progress_is_told_image_by_image(tmp_path):
-    folder = write(tmp_path / "x", dict.fromkeys(range(7), (TRUTH, TRUTH)))
+    folder = write(tmp_path / "x", dict.fromkeys(range(7), (GROUND_TRUTH, GROUND_TRUTH)))
     files = folder / "truth.json", folder / "predictions.json"
     calls = []
     for workers in (1, 3):
@@ -224,12 +226,12 @@ def test_progress_is_told_image_by_image(tmp_path):
 # Bad files
 
 CAR_AND_SKY = [{"id": 1, "category_id": 1, "iscrowd": 0}, {"id": 9, "category_id": 90, "iscrowd": 0}]
-TRUTH = (np.array([[1, 1, 1], [9, 9, 0]], dtype=np.int32), CAR_AND_SKY)
+GROUND_TRUTH = (np.array([[1, 1, 1], [9, 9, 0]], dtype=np.int32), CAR_AND_SKY)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    return write(tmp_path / "x", dict.fromkeys((1, 2, "three", 4), (TRUTH, TRUTH)))
+    return write(tmp_path / "x", dict.fromkeys((1, 2, "three", 4), (GROUND_TRUTH, GROUND_TRUTH)))
 
 
 def edit(path, change):
@@ -257,7 +259,7 @@ OTHER_FILES = {
 }
 
 
-@pytest.mark.parametrize("name", ["truth", "predictions"])
+@pytest.mark.parametrize("name", ["ground_truth", "predictions"])
 @pytest.mark.parametrize("kind", OTHER_FILES)
 def test_a_json_of_another_kind(folder, name, kind):
     content, expected = OTHER_FILES[kind]
@@ -267,11 +269,11 @@ def test_a_json_of_another_kind(folder, name, kind):
     assert message(folder).startswith(str(path))
 
 
-@pytest.mark.parametrize("name", ["truth", "predictions"])
+@pytest.mark.parametrize("name", ["ground_truth", "predictions"])
 def test_missing_files_and_folders(folder, name):
     (folder / name).rename(folder / "elsewhere")
     assert message(folder).startswith(f"{folder / name}: no such folder of PNGs")
-    options = {"gt_folder" if name == "truth" else "pred_folder": folder / "elsewhere"}
+    options = {"gt_folder" if name == "ground_truth" else "pred_folder": folder / "elsewhere"}
     assert score(folder, **options)["all"]["PQ"] == 100.0
     (folder / f"{name}.json").unlink()
     assert message(folder, **options).startswith(f"{folder / name}.json: expected a file, found nothing")
@@ -281,15 +283,18 @@ def test_all_bad_pngs_are_told_with_their_image(folder):
     png = folder / "predictions" / "0.png"
     png.write_bytes(png.read_bytes()[:-30])
     (folder / "predictions" / "1.png").unlink()
-    Image.new("L", (3, 2)).save(folder / "truth" / "2.png")
+    Image.new("L", (3, 2)).save(folder / "ground_truth" / "2.png")
     Image.fromarray(ids_to_rgb(np.ones((3, 2), np.int32))).save(folder / "predictions" / "3.png")
     for workers in (1, 3):
         text = message(folder, workers=workers)
         assert text.startswith("4 problems: ")
         assert f"[1] {png}: the PNG cannot be decoded" in text
         assert f"[2] {folder / 'predictions' / '1.png'}: expected a file, found nothing" in text
-        assert f"[3] {folder / 'truth' / '2.png'}: expected a PNG of 8-bit" in text
-        assert f"[4] {folder / 'truth' / '3.png'}, image 4 (prediction {folder / 'predictions' / '3.png'}): " in text
+        assert f"[3] {folder / 'ground_truth' / '2.png'}: expected a PNG of 8-bit" in text
+        assert (
+            f"[4] {folder / 'ground_truth' / '3.png'}, image 4 (prediction {folder / 'predictions' / '3.png'}): "
+            in text
+        )
         assert "got 2 x 3 and 3 x 2" in text
 
 
@@ -310,7 +315,7 @@ def spoil_segments(content):
     infos[3][0]["id"] = "1"
 
 
-@pytest.mark.parametrize(("name", "order"), [("truth", (1, 2, "three", 4)), ("predictions", (4, "three", 2, 1))])
+@pytest.mark.parametrize(("name", "order"), [("ground_truth", (1, 2, "three", 4)), ("predictions", (4, "three", 2, 1))])
 def test_faults_of_many_segments_are_told_at_once(folder, name, order):
     path = folder / f"{name}.json"
     edit(path, spoil_segments)
@@ -333,7 +338,7 @@ def test_the_limit_also_ends_the_search_among_pngs(folder):
 
 
 def test_a_refused_annotation_is_neither_missing_nor_extra(folder):
-    for name in ("truth", "predictions"):
+    for name in ("ground_truth", "predictions"):
         edit(
             folder / f"{name}.json", lambda content: content["annotations"][0]["segments_info"][0].update(category_id=5)
         )
@@ -369,7 +374,9 @@ def test_images_of_the_truth_without_annotation(folder):
 def test_areas_that_disagree_are_refused_recounted_or_trusted(folder):
     edit(folder / "truth.json", lambda content: content["annotations"][2]["segments_info"][0].update(area=4))
     text = message(folder)
-    assert text.startswith(f"{folder / 'truth' / '2.png'} and {folder / 'truth.json'}, image 'three', segment 1: ")
+    assert text.startswith(
+        f"{folder / 'ground_truth' / '2.png'} and {folder / 'truth.json'}, image 'three', segment 1: "
+    )
     assert "the declared area is 4, the map has 3 pixels" in text
     assert "--recount-areas" in text
     assert score(folder, areas="recount")["things"]["PQ"] == 100.0

@@ -32,24 +32,24 @@ def some_maps(seed=0, size_hw=(20, 30)):
     rng = np.random.default_rng(seed)
     maps = {}
     for name in IMAGES:
-        truth = np.kron(rng.integers(0, 3, (4, 6)), np.ones((5, 5), int))[: size_hw[0], : size_hw[1]]
-        prediction = np.where(rng.random(size_hw) < 0.2, rng.integers(0, 3, size_hw), truth)
-        truth[rng.random(size_hw) < 0.1] = 255
-        maps[name] = truth.astype(np.uint8), prediction.astype(np.uint8)
+        ground_truth = np.kron(rng.integers(0, 3, (4, 6)), np.ones((5, 5), int))[: size_hw[0], : size_hw[1]]
+        prediction = np.where(rng.random(size_hw) < 0.2, rng.integers(0, 3, size_hw), ground_truth)
+        ground_truth[rng.random(size_hw) < 0.1] = 255
+        maps[name] = ground_truth.astype(np.uint8), prediction.astype(np.uint8)
     return maps
 
 
 def expected(maps, names=NAMES, boundary=False):
     metric = SemanticIoU(names, boundary=boundary)
-    for truth, prediction in maps.values():
-        metric.update(truth, prediction)
+    for ground_truth, prediction in maps.values():
+        metric.update(ground_truth, prediction)
     return metric.compute()
 
 
 @pytest.fixture
 def folders(tmp_path):
-    for name, (truth, prediction) in some_maps().items():
-        label_maps.write(tmp_path / f"gt/{name}.png", truth)
+    for name, (ground_truth, prediction) in some_maps().items():
+        label_maps.write(tmp_path / f"gt/{name}.png", ground_truth)
         label_maps.write(tmp_path / f"pred/{name}.png", prediction)
     return tmp_path / "gt", tmp_path / "pred"
 
@@ -85,10 +85,10 @@ def test_without_names_the_labels_found_are_the_classes(folders):
 
 
 def test_two_classes_and_a_background(tmp_path):
-    truth = np.zeros((8, 8), int)
-    truth[2:6, 2:6] = 1
-    label_maps.write(tmp_path / "gt/case.png", truth)
-    Image.fromarray(np.roll(truth, 1, axis=0) == 1).save(mkdir(tmp_path / "pred") / "case.png")  # of one bit
+    ground_truth = np.zeros((8, 8), int)
+    ground_truth[2:6, 2:6] = 1
+    label_maps.write(tmp_path / "gt/case.png", ground_truth)
+    Image.fromarray(np.roll(ground_truth, 1, axis=0) == 1).save(mkdir(tmp_path / "pred") / "case.png")  # of one bit
     results = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=("background", "tumour")).compute()
     assert results["Dice-tumour"] == 75  # 12 of 16 and 16 pixels
     left_out = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=("background", "tumour"), ignore_label=0)
@@ -103,9 +103,9 @@ def mkdir(path):
 
 
 def test_suffixes_and_flat_predictions(tmp_path):
-    for name, (truth, prediction) in some_maps().items():
-        label_maps.write(tmp_path / f"gt/{name}_gtFine_labelTrainIds.png", truth)
-        label_maps.write(tmp_path / f"gt/{name}_gtFine_color.png", truth * 0)
+    for name, (ground_truth, prediction) in some_maps().items():
+        label_maps.write(tmp_path / f"gt/{name}_gtFine_labelTrainIds.png", ground_truth)
+        label_maps.write(tmp_path / f"gt/{name}_gtFine_color.png", ground_truth * 0)
         label_maps.write(tmp_path / f"pred/{name.split('/')[1]}_pred.png", prediction)
     suffixes = {"gt_suffix": "_gtFine_labelTrainIds.png", "pred_suffix": "_pred.png"}
     metric = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=NAMES, **suffixes)
@@ -119,7 +119,7 @@ def write_ids(folder, channels):
 
 
 def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
-    write_ids(tmp_path / "gt_ids", {name: truth for name, (truth, _) in some_maps().items()})
+    write_ids(tmp_path / "gt_ids", {name: ground_truth for name, (ground_truth, _) in some_maps().items()})
     write_ids(tmp_path / "pred_ids", {name: prediction for name, (_, prediction) in some_maps().items()})
     metric = score_semantic(tmp_path / "gt_ids", tmp_path / "pred_ids", classes=CATEGORIES)
     assert metric.compute() == expected(some_maps())
@@ -139,9 +139,9 @@ def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
 @pytest.fixture
 def panoptic(tmp_path):
     """A panoptic JSON of the same truth: every class two segments, its upper and its lower half."""
-    with PanopticWriter(tmp_path / "truth.json", tmp_path / "truth", CATEGORIES) as writer:
-        for image_id, (name, (truth, _)) in enumerate(some_maps().items()):
-            ids = np.where(truth == 255, 0, 1000 * (truth.astype(np.int32) + 1))
+    with PanopticWriter(tmp_path / "truth.json", tmp_path / "ground_truth", CATEGORIES) as writer:
+        for image_id, (name, (ground_truth, _)) in enumerate(some_maps().items()):
+            ids = np.where(ground_truth == 255, 0, 1000 * (ground_truth.astype(np.int32) + 1))
             ids[10:] += ids[10:] > 0
             segments = tuple(
                 Segment(i, int(IDS[i // 1000 - 1]), i >= 3000, int((ids == i).sum()))
@@ -201,8 +201,8 @@ def test_label_truth_against_detectron2s_json(tmp_path, folders):
 
 def test_labels_beyond_255(tmp_path):
     names = [f"class {i}" for i in range(400)]
-    truth, prediction = np.array([[0, 255, 399, 300]]), np.array([[0, 255, 399, 1]])
-    label_maps.write(tmp_path / "gt/a.png", truth)
+    ground_truth, prediction = np.array([[0, 255, 399, 300]]), np.array([[0, 255, 399, 1]])
+    label_maps.write(tmp_path / "gt/a.png", ground_truth)
     label_maps.write(tmp_path / "pred/a.png", prediction)
     metric = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=names)
     assert metric.confusion.sum() == 4  # 255 is a class here
@@ -258,7 +258,7 @@ def test_files_of_another_kind(tmp_path, folders, panoptic):
     results.write_text(json.dumps([{"image_id": 1, "category_id": 1, "segmentation": {}, "score": 1}]))
     assert "this is a list of instance results" in problems_of(gt, results)
     assert "a results list has no images" in problems_of(results, pred)
-    (tmp_path / "truth").rename(tmp_path / "moved")
+    (tmp_path / "ground_truth").rename(tmp_path / "moved")
     assert "no such folder of PNGs" in problems_of(panoptic, pred, gt_suffix="_leftImg8bit.jpg")
     moved = {"gt_folder": tmp_path / "moved", "gt_suffix": "_leftImg8bit.jpg", "png_values": "channel"}
     assert score_semantic(panoptic, pred, **moved).compute() == expected(some_maps())

@@ -1,4 +1,4 @@
-"""Faults are told one by one, or end the work, as `tell` decides."""
+"""Faults are told one by one, or end the work, as `on_issue` decides."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from segkit.formats.base import refuse
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import MAX_CHARACTERS, alone, attempt, missing, unused
+from segkit.utils.issues import MAX_CHARACTERS, alone, missing, raise_issue, try_read, unused
 
 
 def fail(text: str) -> str:
@@ -19,16 +18,16 @@ def fail(text: str) -> str:
 def test_attempt() -> None:
     told: list[tuple[str, str]] = []
 
-    def tell(code: str, error: DatasetError) -> None:
+    def on_issue(code: str, error: DatasetError) -> None:
         told.append((code, str(error)))
 
-    assert attempt(tell, "code", str.upper, "a") == "A"
-    assert attempt(tell, "code", fail, "b") is None
+    assert try_read(on_issue, "code", str.upper, "a") == "A"
+    assert try_read(on_issue, "code", fail, "b") is None
     assert told == [("code", "b")]
     with pytest.raises(DatasetError, match=r"^b$"):
-        attempt(refuse, "code", fail, "b")
+        try_read(raise_issue, "code", fail, "b")
     with pytest.raises(ZeroDivisionError):  # what is no fault of the data is no finding
-        attempt(tell, "code", lambda: 1 // 0)
+        try_read(on_issue, "code", lambda: 1 // 0)
 
 
 def test_missing(tmp_path: Path) -> None:
@@ -45,8 +44,8 @@ def test_missing(tmp_path: Path) -> None:
     assert told[:3] == [f"code {tmp_path / name}{ending}" for name in ("zero", "folder", "loop")]
     assert told[3] == f"code {str(tmp_path / names[4])[:MAX_CHARACTERS]}...{ending}"
     with pytest.raises(DatasetError, match="zero: the map is missing"):
-        missing(refuse, "code", "map", [tmp_path / "zero"], "")
-    assert missing(refuse, "code", "map", [], "") == set()
+        missing(raise_issue, "code", "map", [tmp_path / "zero"], "")
+    assert missing(raise_issue, "code", "map", [], "") == set()
 
 
 def test_files_without_partner(tmp_path: Path) -> None:
@@ -54,9 +53,9 @@ def test_files_without_partner(tmp_path: Path) -> None:
     found = {name: tmp_path / f"{name}.png" for name in ("a", "b", "c")}
     alone(lambda code, error: told.append(f"{code} {error}"), "code", "no picture", found, {"b": 1}, "fix")
     assert told == [f"code {tmp_path / name}.png: no picture (2 of 3 files); fix" for name in ("a", "c")]
-    alone(refuse, "code", "no picture", found, found, "fix")
+    alone(raise_issue, "code", "no picture", found, found, "fix")
     with pytest.raises(DatasetError, match=r"a\.png: no picture \(3 of 3 files\)"):
-        alone(refuse, "code", "no picture", found, (), "fix")
+        alone(raise_issue, "code", "no picture", found, (), "fix")
 
 
 def test_unused_files_are_one_line() -> None:

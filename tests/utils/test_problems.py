@@ -2,12 +2,12 @@
 
 import pytest
 
-from segkit.scoring.problems import DEFAULT_LIMIT, Problems
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 
 
 def test_no_problem_passes():
-    problems = Problems()
+    problems = ErrorCollector()
     with problems.guard():
         pass
     problems.check()
@@ -15,7 +15,7 @@ def test_no_problem_passes():
 
 
 def test_one_problem_is_told_as_it_was_raised():
-    problems = Problems()
+    problems = ErrorCollector()
     with problems.guard():
         raise DatasetError("expected a, got b", where="x.png", remedy="write it again")
     with pytest.raises(DatasetError) as caught:
@@ -24,7 +24,7 @@ def test_one_problem_is_told_as_it_was_raised():
 
 
 def test_many_problems_are_numbered_in_their_order():
-    problems = Problems()
+    problems = ErrorCollector()
     for name in "cab":
         with problems.guard():
             raise DatasetError("wrong", where=name)
@@ -34,17 +34,17 @@ def test_many_problems_are_numbered_in_their_order():
 
 
 def test_the_search_stops_at_the_limit():
-    problems = Problems(limit=2)
+    problems = ErrorCollector(limit=2)
     problems.add(DatasetError("first"))
     with pytest.raises(DatasetError, match=r"^2 problems found, the search stopped here: \[1\] first \[2\] second$"):
         problems.add(DatasetError("second"))
-    guarded = Problems(limit=1)
+    guarded = ErrorCollector(limit=1)
     with pytest.raises(DatasetError, match=r"^1 problems found, .*: \[1\] first$"), guarded.guard():
         raise DatasetError("first")
 
 
 def test_the_limit_is_there_by_default():
-    problems = Problems()
+    problems = ErrorCollector()
     for _ in range(DEFAULT_LIMIT - 1):
         problems.add(DatasetError("wrong"))
     with pytest.raises(DatasetError, match=f"^{DEFAULT_LIMIT} problems found"):
@@ -52,7 +52,7 @@ def test_the_limit_is_there_by_default():
 
 
 def test_other_errors_pass_through():
-    problems = Problems()
+    problems = ErrorCollector()
     with pytest.raises(ValueError, match="misuse"), problems.guard():
         raise ValueError("misuse")
     problems.check()
@@ -61,4 +61,4 @@ def test_other_errors_pass_through():
 @pytest.mark.parametrize("limit", [0, -1])
 def test_a_limit_is_at_least_one(limit):
     with pytest.raises(ValueError, match=f"limit must be at least 1, got {limit}"):
-        Problems(limit)
+        ErrorCollector(limit)

@@ -15,12 +15,12 @@ from pycocotools import mask as coco_mask
 from segkit.curation import images as pictures
 from segkit.curation.checks.fields import BOX_NUMBERS, NEEDED, OPTIONAL, box_of, crowd_of, number_of, value_of
 from segkit.curation.checks.tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
-from segkit.curation.issues import NO_OTHERS, Findings, RunAll
+from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import tables as coco
 from segkit.formats.coco.masks import MAX_COORDINATE, fault_of, without_slivers
-from segkit.formats.coco.tables import Entry, ImageId, Place
-from segkit.structures import segmentation_to_rle
+from segkit.structures import ImageId, segmentation_to_rle
+from segkit.utils import json_fields
+from segkit.utils.json_fields import Entry, Place
 
 # COCO's own files: a polygon's area is that of its outline, not of its pixels; boxes are of the outline, and of crowds
 # from the first to the last pixel; rounding moves a corner by less than a pixel.
@@ -39,31 +39,31 @@ class MaskMeasure:
 
 def check_instances(
     json_path: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS
-) -> Findings:
+) -> IssueList:
     """All that is wrong with a dataset in COCO's instances format, in a stable order; none where all is well.
 
     images: the folder of pictures. others: the pictures of another split, as `pictures.digests_of` gives them. Of
     crowds the area is not checked: in COCO's own files it is not that of the mask.
     """
     tables = read_tables(json_path, panoptic=False)
-    if isinstance(tables, Findings):
+    if isinstance(tables, IssueList):
         return tables
-    findings = tables.findings
-    folder = pictures.existing(images, findings)
+    issues = tables.issues
+    folder = pictures.existing(images, issues)
     annotations_of = _by_image(tables)
 
-    def check(image: ImageEntry) -> tuple[Findings, tuple[str, bytes | None]]:
+    def check(image: ImageEntry) -> tuple[IssueList, tuple[str, bytes | None]]:
         return _check_image(image, annotations_of.get(image.image_id, ()), tables, folder)
 
     digests = []
     for told, digest in run_all(check, [*tables.images.values()]):
-        findings += told
+        issues += told
         digests.append(digest)
     if folder:
         known = [image.file_name for image in tables.images.values() if image.file_name]
-        findings += pictures.orphans(folder, known, "image-orphan")
-    findings += pictures.twice(digests) + pictures.shared(digests, others)
-    return findings if findings.has_errors() else findings + refusals(json_path, coco_instances.read)
+        issues += pictures.orphans(folder, known, "image-orphan")
+    issues += pictures.twice(digests) + pictures.shared(digests, others)
+    return issues if issues.has_errors() else issues + refusals(json_path, coco_instances.read)
 
 
 def measure(segmentation: Any, size_hw: tuple[int, int]) -> MaskMeasure:
@@ -84,12 +84,12 @@ def measure(segmentation: Any, size_hw: tuple[int, int]) -> MaskMeasure:
 def is_near_area(area: Any, found: MaskMeasure) -> bool:
     """Whether `area` is a number near one of the mask's."""
     near = (abs(area - one) <= max(AREA_SLACK_PX, AREA_SLACK_SHARE * one) for one in found.areas)
-    return coco.all_finite([area]) and any(near)
+    return json_fields.all_finite([area]) and any(near)
 
 
 def is_box(box_xywh: Any, found: MaskMeasure) -> bool:
     """Whether it is a box near one of the mask's, to the pixel."""
-    if type(box_xywh) is not list or len(box_xywh) != BOX_NUMBERS or not coco.all_finite(box_xywh):
+    if type(box_xywh) is not list or len(box_xywh) != BOX_NUMBERS or not json_fields.all_finite(box_xywh):
         return False
     left, top, width, height = box_xywh
     corners = (left, top, left + width, top + height)
@@ -110,11 +110,11 @@ def _by_image(tables: Tables) -> dict[ImageId, list[tuple[int, Entry]]]:
     found: dict[ImageId, list[tuple[int, Entry]]] = {}
     seen: set[int] = set()
     for index, annotation in enumerate(tables.annotations):
-        image = image_of(annotation, index, tables, tables.findings)
+        image = image_of(annotation, index, tables, tables.issues)
         place = Place(tables.path, image.image_id if image else None, "annotation at index", index)
-        annotation_id = value_of(annotation, "id", coco.INTEGER, place, tables.findings)
+        annotation_id = value_of(annotation, "id", json_fields.INTEGER, place, tables.issues)
         if annotation_id is not None and annotation_id in seen:
-            tables.findings.tell("annotation-id-twice", place, f"the id {annotation_id} is taken")
+            tables.issues.on_issue("annotation-id-twice", place, f"the id {annotation_id} is taken")
         if annotation_id is not None:
             seen.add(annotation_id)
         if image is not None:
@@ -124,81 +124,81 @@ def _by_image(tables: Tables) -> dict[ImageId, list[tuple[int, Entry]]]:
 
 def _check_image(
     image: ImageEntry, annotations: Sequence[tuple[int, Entry]], tables: Tables, folder: Path | None
-) -> tuple[Findings, tuple[str, bytes | None]]:
-    findings, look, path = Findings(), pictures.Look(), Path()
+) -> tuple[IssueList, tuple[str, bytes | None]]:
+    issues, look, path = IssueList(), pictures.Look(), Path()
     if folder and image.file_name:
         path = folder / image.file_name
         look = pictures.look_at(path, Place(path, image.image_id))
-        findings += look.findings
+        issues += look.issues
     earlier: set[str] = set()
     for index, annotation in annotations:
-        look_alike = _check_annotation(annotation, index, image, tables, findings)
+        look_alike = _check_annotation(annotation, index, image, tables, issues)
         if look_alike in earlier:
             place = Place(tables.path, image.image_id, "annotation at index", index)
-            findings.tell("mask-twice", place, "an annotation before this one has its category, box and mask")
+            issues.on_issue("mask-twice", place, "an annotation before this one has its category, box and mask")
         elif look_alike:
             earlier.add(look_alike)
     sizes = {"the JSON": image.size_hw, "the image": look.size_hw}
-    pictures.compare_sizes(sizes, look.turned, Place(tables.path, image.image_id), findings)
-    return findings, (str(path), look.digest)
+    pictures.compare_sizes(sizes, look.turned, Place(tables.path, image.image_id), issues)
+    return issues, (str(path), look.digest)
 
 
-def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: Tables, findings: Findings) -> str:
+def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: Tables, issues: IssueList) -> str:
     """What is the same for annotations of one category, box and mask; "" where its mask is not sound."""
     name = f"at index {index}" if "id" not in annotation else reprlib.repr(annotation["id"])
     place = f"{Place(tables.path, image.image_id)}, annotation {name}"
-    category_of(annotation, tables, place, findings)
-    iscrowd = crowd_of(annotation, None, place, findings, OPTIONAL)
-    area = number_of(annotation, "area", place, findings, NEEDED)
+    category_of(annotation, tables, place, issues)
+    iscrowd = crowd_of(annotation, None, place, issues, OPTIONAL)
+    area = number_of(annotation, "area", place, issues, NEEDED)
     if area is not None and area < 0:
-        findings.tell("area-wrong", place, f"expected 0 or more pixels, got {area:g}")
+        issues.on_issue("area-wrong", place, f"expected 0 or more pixels, got {area:g}")
         area = None
-    box = box_of(annotation, image.size_hw, place, findings, NEEDED, BOX_SLACK_PX)
-    segmentation = value_of(annotation, "segmentation", (*coco.LIST, *coco.OBJECT), place, findings)
+    box = box_of(annotation, image.size_hw, place, issues, NEEDED, BOX_SLACK_PX)
+    segmentation = value_of(annotation, "segmentation", (*json_fields.LIST, *json_fields.OBJECT), place, issues)
     if segmentation is None or image.size_hw is None:
         return ""
-    sound = _sound_part(segmentation, image.size_hw, place, findings)
+    sound = _sound_part(segmentation, image.size_hw, place, issues)
     if sound is None:
         return ""
-    _check_mask(measure(sound, image.size_hw), None if iscrowd else area, box, place, findings)
+    _check_mask(measure(sound, image.size_hw), None if iscrowd else area, box, place, issues)
     mask = sound["counts"] if isinstance(sound, dict) else sound
     return reprlib.repr([annotation.get("category_id"), annotation.get("bbox")]) + repr(mask)
 
 
-def _check_mask(
-    found: MaskMeasure, area: float | None, box: list[float] | None, place: str, findings: Findings
-) -> None:
+def _check_mask(found: MaskMeasure, area: float | None, box: list[float] | None, place: str, issues: IssueList) -> None:
     if found.area_px == 0:
-        findings.tell("segment-empty", place, "its mask has no pixel in the image")
+        issues.on_issue("segment-empty", place, "its mask has no pixel in the image")
         return
     if found.area_px == 1:
-        findings.tell("segment-tiny", place, "its mask has one pixel")
+        issues.on_issue("segment-tiny", place, "its mask has one pixel")
     if area is not None and not is_near_area(area, found):
-        findings.tell("area-wrong", place, f"expected {found.areas[-1]:g} pixels as in the mask, got {area:g}")
+        issues.on_issue("area-wrong", place, f"expected {found.areas[-1]:g} pixels as in the mask, got {area:g}")
     if box is not None and not is_box(box, found):
         left, top, right, bottom = found.boxes_xyxy[-1]
         expected = f"[{left:g}, {top:g}, {right - left:g}, {bottom - top:g}]"
-        findings.tell("box-wrong", place, f"expected about {expected} as in the mask, got {box}")
+        issues.on_issue("box-wrong", place, f"expected about {expected} as in the mask, got {box}")
 
 
-def _sound_part(segmentation: Any, size_hw: tuple[int, int], place: str, findings: Findings) -> Any:
+def _sound_part(segmentation: Any, size_hw: tuple[int, int], place: str, issues: IssueList) -> Any:
     """The segmentation without polygons that are too short; None where nothing is left that could be decoded."""
     kept = without_slivers(segmentation)
     if isinstance(segmentation, list) and len(kept) < len(segmentation):
         number = len(segmentation) - len(kept)
-        findings.tell("polygon-short", place, f"{number} of {len(segmentation)} polygons have fewer than three points")
+        issues.on_issue(
+            "polygon-short", place, f"{number} of {len(segmentation)} polygons have fewer than three points"
+        )
         if not kept:
             return None
     fault = fault_of(kept, size_hw)
     if not fault:
         if not is_inside(kept, size_hw):
             message = f"it reaches beyond an image of {size_hw[0]} x {size_hw[1]} (height x width)"
-            findings.tell("mask-outside", place, message)
+            issues.on_issue("mask-outside", place, message)
         return kept
     size = kept.get("size") if isinstance(kept, dict) else None
     other = type(size) is list and [*map(type, size)] == [int, int] and size != [*size_hw]
     far = f"a polygon has a corner more than {MAX_COORDINATE:g} pixels away"
-    findings.tell("rle-size" if other else "mask-invalid", place, far if _has_far_corner(kept) else fault)
+    issues.on_issue("rle-size" if other else "mask-invalid", place, far if _has_far_corner(kept) else fault)
     return None
 
 
@@ -207,7 +207,7 @@ def _has_far_corner(segmentation: Any) -> bool:
     if not isinstance(segmentation, list) or not all(isinstance(polygon, list) for polygon in segmentation):
         return False
     points = [number for polygon in segmentation for number in polygon]
-    return coco.all_finite(points) and not coco.all_finite(points, MAX_COORDINATE)
+    return json_fields.all_finite(points) and not json_fields.all_finite(points, MAX_COORDINATE)
 
 
 def _outline_area(points: NDArray[np.float64]) -> float:

@@ -11,13 +11,13 @@ from pathlib import Path
 from segkit.curation import images as pictures
 from segkit.curation.checks.fields import NEEDED, OPTIONAL, box_of, crowd_of, inside, number_of, value_of
 from segkit.curation.checks.tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
-from segkit.curation.issues import NO_OTHERS, Findings, RunAll
+from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats import png
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry, ImageId, Place
-from segkit.structures import MAX_SEGMENT_ID, VOID, Extent, extents_of_runs
+from segkit.structures import MAX_SEGMENT_ID, VOID, Extent, ImageId, extents_of_runs
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry, Place
 
 PNG_SUFFIX = (".png",)
 RGB_KIND, RGB_DEPTH = "RGB", 8
@@ -37,23 +37,23 @@ class Job:
 class Checked:
     """Of one job. digest: of the picture, with its path."""
 
-    findings: Findings
+    issues: IssueList
     digest: tuple[str, bytes | None]
 
 
 def check_panoptic(
     json_path: Path, masks: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS
-) -> Findings:
+) -> IssueList:
     """All that is wrong with a dataset in COCO's panoptic format, in a stable order; none where all is well.
 
     masks: the folder of PNGs. images: the folder of pictures. others: the pictures of another split, as
     `pictures.digests_of` gives them.
     """
     tables = read_tables(json_path, panoptic=True)
-    if isinstance(tables, Findings):
+    if isinstance(tables, IssueList):
         return tables
-    findings = tables.findings
-    folders = [pictures.existing(folder, findings) for folder in (masks, images)]
+    issues = tables.issues
+    folders = [pictures.existing(folder, issues) for folder in (masks, images)]
     jobs = list(_jobs(tables))
 
     def check(job: Job) -> Checked:
@@ -61,15 +61,15 @@ def check_panoptic(
 
     digests = []
     for checked in run_all(check, jobs):
-        findings += checked.findings
+        issues += checked.issues
         digests.append(checked.digest)
     if folders[0]:
-        findings += pictures.orphans(masks, [job.png_name for job in jobs if job.png_name], "png-orphan", PNG_SUFFIX)
+        issues += pictures.orphans(masks, [job.png_name for job in jobs if job.png_name], "png-orphan", PNG_SUFFIX)
     if folders[1]:
         known = [image.file_name for image in tables.images.values() if image.file_name]
-        findings += pictures.orphans(images, known, "image-orphan")
-    findings += pictures.twice(digests) + pictures.shared(digests, others)
-    return findings if findings.has_errors() else findings + refusals(json_path, coco_panoptic.read)
+        issues += pictures.orphans(images, known, "image-orphan")
+    issues += pictures.twice(digests) + pictures.shared(digests, others)
+    return issues if issues.has_errors() else issues + refusals(json_path, coco_panoptic.read)
 
 
 def _jobs(tables: Tables) -> Iterator[Job]:
@@ -80,42 +80,42 @@ def _jobs(tables: Tables) -> Iterator[Job]:
     """
     annotated: set[ImageId] = set()
     pngs: dict[str, object] = {}
-    findings = tables.findings
+    issues = tables.issues
     for index, annotation in enumerate(tables.annotations):
-        image = image_of(annotation, index, tables, findings)
+        image = image_of(annotation, index, tables, issues)
         image_id = _known_id(annotation)
         place = Place(tables.path, image_id, "annotation at index", index)
         if image is not None and image.image_id in annotated:
-            findings.tell("annotation-twice", place, "the image has an annotation before this one")
+            issues.on_issue("annotation-twice", place, "the image has an annotation before this one")
             image = None
         elif image is not None:
             annotated.add(image.image_id)
-        png_name = inside(annotation, "file_name", place, findings)
+        png_name = inside(annotation, "file_name", place, issues)
         if png_name is not None and png_name in pngs and image is None and pngs[png_name] == image_id:
             png_name = None
         elif png_name is not None and png_name in pngs:
-            findings.tell("png-name-twice", place, f"{png_name} is the PNG of image {pngs[png_name]!r} too")
+            issues.on_issue("png-name-twice", place, f"{png_name} is the PNG of image {pngs[png_name]!r} too")
         elif png_name is not None:
             pngs[png_name] = image_id
         yield Job(image, annotation, png_name)
     for image_id, image in tables.images.items():
         if image_id not in annotated:
-            findings.tell("image-without-annotation", Place(tables.path, image_id), "no annotation has this image_id")
+            issues.on_issue("image-without-annotation", Place(tables.path, image_id), "no annotation has this image_id")
             yield Job(image)
 
 
 def _known_id(annotation: Entry) -> ImageId | None:
     image_id = annotation.get("image_id")
-    return image_id if type(image_id) in coco.IMAGE_ID else None
+    return image_id if type(image_id) in json_fields.IMAGE_ID else None
 
 
 def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None) -> Checked:
-    findings = Findings()
+    issues = IssueList()
     image, look, path = job.image, pictures.Look(), ""
     if images and image and image.file_name:
         path = str(images / image.file_name)
         look = pictures.look_at(Path(path), Place(Path(path), image.image_id))
-        findings += look.findings
+        issues += look.issues
     image_id = image.image_id if image else _known_id(job.annotation or {})
     entry = None if image_id is None else tables.images.get(image_id)
     size_hw = entry.size_hw if entry else None
@@ -123,34 +123,34 @@ def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None
     if job.annotation is not None:
         found = None
         if masks and job.png_name is not None:
-            sizes["the PNG"], found = _check_png(masks / job.png_name, Place(masks / job.png_name, image_id), findings)
+            sizes["the PNG"], found = _check_png(masks / job.png_name, Place(masks / job.png_name, image_id), issues)
         png_place = masks / job.png_name if masks and job.png_name else tables.path
-        _Segments(tables, image_id, png_place, size_hw or sizes["the PNG"], found, findings).check(job.annotation)
-    pictures.compare_sizes(sizes, look.turned, Place(tables.path, image_id), findings)
-    return Checked(findings, (path, look.digest))
+        _Segments(tables, image_id, png_place, size_hw or sizes["the PNG"], found, issues).check(job.annotation)
+    pictures.compare_sizes(sizes, look.turned, Place(tables.path, image_id), issues)
+    return Checked(issues, (path, look.digest))
 
 
-def _check_png(path: Path, place: Place, findings: Findings) -> tuple[tuple[int, int] | None, dict[int, Extent] | None]:
+def _check_png(path: Path, place: Place, issues: IssueList) -> tuple[tuple[int, int] | None, dict[int, Extent] | None]:
     """Size and segments of the PNG as far as it can be read."""
     if not os.path.isfile(path):
         strange = os.path.exists(path)
         message = "this is a folder or a device, no file" if strange else "the file does not exist"
-        findings.tell("png-unreadable" if strange else "png-missing", place, message)
+        issues.on_issue("png-unreadable" if strange else "png-missing", place, message)
         return None, None
     size_hw = None
     try:
         header = png.read_header(path)
         size_hw = header.height, header.width
         if (header.kind, header.bit_depth) != (RGB_KIND, RGB_DEPTH):
-            findings.tell("png-not-rgb", place, f"it is {header.bit_depth}-bit {header.kind}")
+            issues.on_issue("png-not-rgb", place, f"it is {header.bit_depth}-bit {header.kind}")
             if header.kind not in DECODABLE or header.bit_depth > RGB_DEPTH:
                 return size_hw, None
         extents = extents_of_runs(png.read_id_runs(path))
     except DatasetError as error:
-        findings.tell("png-unreadable", place, str(error).removeprefix(f"{path}: "))
+        issues.on_issue("png-unreadable", place, str(error).removeprefix(f"{path}: "))
         return None, None
     if not extents:
-        findings.tell("all-void", place, "every pixel has the id 0")
+        issues.on_issue("all-void", place, "every pixel has the id 0")
     return size_hw, extents
 
 
@@ -163,12 +163,12 @@ class _Segments:
     png_place: Path
     size_hw: tuple[int, int] | None
     found: dict[int, Extent] | None
-    findings: Findings
+    issues: IssueList
 
     def check(self, annotation: Entry) -> None:
-        """Tell all that is wrong."""
+        """IssueHandler all that is wrong."""
         place = Place(self.tables.path, self.image_id)
-        infos = value_of(annotation, "segments_info", coco.LIST, place, self.findings)
+        infos = value_of(annotation, "segments_info", json_fields.LIST, place, self.issues)
         if infos is None:
             return
         seen: set[int] = set()
@@ -176,55 +176,57 @@ class _Segments:
         for index, info in enumerate(infos):
             if type(info) is not dict:
                 got = reprlib.repr(info)
-                self.findings.tell("type-wrong", f"{place}, segment at index {index}", f"expected an object, got {got}")
+                self.issues.on_issue(
+                    "type-wrong", f"{place}, segment at index {index}", f"expected an object, got {got}"
+                )
                 continue
             self._check_info(info, index, seen, stuff)
         for segment_id in sorted((self.found or {}).keys() - seen):
             where = Place(self.png_place, self.image_id, "segment", segment_id)
             area = (self.found or {})[segment_id].area_px
-            self.findings.tell("png-id-unknown", where, f"{area} pixels have this id, segments_info lacks it")
+            self.issues.on_issue("png-id-unknown", where, f"{area} pixels have this id, segments_info lacks it")
 
     def _check_info(self, info: Entry, index: int, seen: set[int], stuff: dict[int, int]) -> None:
         name = f"at index {index}" if "id" not in info else reprlib.repr(info["id"])
         place = f"{Place(self.tables.path, self.image_id)}, segment {name}"
         segment_id = self._segment_id(info, place, seen)
-        category_id = category_of(info, self.tables, place, self.findings)
+        category_id = category_of(info, self.tables, place, self.issues)
         isthing = None if category_id is None else self.tables.isthing_of[category_id]
-        iscrowd = crowd_of(info, isthing, place, self.findings, NEEDED)
-        area = number_of(info, "area", place, self.findings, NEEDED)
-        box = box_of(info, self.size_hw, place, self.findings, OPTIONAL)
+        iscrowd = crowd_of(info, isthing, place, self.issues, NEEDED)
+        area = number_of(info, "area", place, self.issues, NEEDED)
+        box = box_of(info, self.size_hw, place, self.issues, OPTIONAL)
         if info.get("score") is not None:
-            number_of(info, "score", place, self.findings, OPTIONAL)
+            number_of(info, "score", place, self.issues, OPTIONAL)
         if segment_id is None:
             return
         if category_id is not None and isthing is False and not iscrowd:
             first = stuff.setdefault(category_id, segment_id)
             if first != segment_id:
-                self.findings.tell("stuff-split", place, f"segment {first} is of category {category_id} too, stuff")
+                self.issues.on_issue("stuff-split", place, f"segment {first} is of category {category_id} too, stuff")
         if self.found is None:
             return
         extent = self.found.get(segment_id)
         if extent is None:
             code = "segment-empty" if area == 0 else "segment-not-in-png"
-            self.findings.tell(code, place, f"no pixel of {self.png_place.name} has this id")
+            self.issues.on_issue(code, place, f"no pixel of {self.png_place.name} has this id")
             return
         if extent.area_px == 1:
-            self.findings.tell("segment-tiny", place, "it has one pixel")
+            self.issues.on_issue("segment-tiny", place, "it has one pixel")
         if area is not None and area != extent.area_px:
-            self.findings.tell("area-wrong", place, f"expected {extent.area_px} pixels as in the PNG, got {area}")
+            self.issues.on_issue("area-wrong", place, f"expected {extent.area_px} pixels as in the PNG, got {area}")
         if box is not None and box != [*extent.bbox_xywh]:
-            self.findings.tell("box-wrong", place, f"expected {[*extent.bbox_xywh]} as in the PNG, got {box}")
+            self.issues.on_issue("box-wrong", place, f"expected {[*extent.bbox_xywh]} as in the PNG, got {box}")
 
     def _segment_id(self, info: Entry, place: str, seen: set[int]) -> int | None:
-        segment_id: int | None = value_of(info, "id", coco.INTEGER, place, self.findings)
+        segment_id: int | None = value_of(info, "id", json_fields.INTEGER, place, self.issues)
         if segment_id is None:
             return None
         if segment_id == VOID:
-            self.findings.tell("segment-id-void", place, "0 is void")
+            self.issues.on_issue("segment-id-void", place, "0 is void")
         elif not VOID < segment_id <= MAX_SEGMENT_ID:
-            self.findings.tell("segment-id-range", place, f"expected an id in 1..{MAX_SEGMENT_ID}")
+            self.issues.on_issue("segment-id-range", place, f"expected an id in 1..{MAX_SEGMENT_ID}")
         elif segment_id in seen:
-            self.findings.tell("segment-id-twice", place, "expected distinct segment ids in an image")
+            self.issues.on_issue("segment-id-twice", place, "expected distinct segment ids in an image")
         else:
             seen.add(segment_id)
             return segment_id

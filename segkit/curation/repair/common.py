@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from segkit.curation.checks.tables import read_tables
-from segkit.curation.issues import RULES, Findings
+from segkit.curation.issues import RULES, IssueList
 from segkit.curation.repair.ids import Ids, key_of, with_integer_ids, with_integers, without_copies
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
 
 INTEGERS = {"images": ("height", "width"), "categories": ("isthing",), "annotations": ("iscrowd",)}
 COPIES = "each is a copy of an earlier one"
@@ -59,16 +59,18 @@ def load(path: Path, panoptic: bool, told: Told) -> Entry:
     another kind, or nested too deep to be written again.
     """
     tables = read_tables(path, panoptic)
-    if isinstance(tables, Findings):
+    if isinstance(tables, IssueList):
         raise DatasetError(tables[0].message, where=path, remedy=RULES[tables[0].code].remedy)
-    content: Entry = _finite(coco.load(path), path)
+    content: Entry = _finite(json_fields.load_object(path), path)
     for key, integers in INTEGERS.items():
-        content[key] = [with_integers(entry, *integers) for entry in coco.field(content, key, coco.LIST, path)]
-    for key, types in (("images", coco.IMAGE_ID), ("categories", coco.INTEGER)):
+        content[key] = [
+            with_integers(entry, *integers) for entry in json_fields.get_field(content, key, json_fields.LIST, path)
+        ]
+    for key, types in (("images", json_fields.IMAGE_ID), ("categories", json_fields.INTEGER)):
         entries = with_integer_ids(content[key], types)
         content[key] = without_copies(entries, "id")
         told["dropped", key, COPIES] += len(entries) - len(content[key])
-    image_ids = Ids.of_table(content["images"], coco.IMAGE_ID, content["annotations"], "image_id")
+    image_ids = Ids.of_table(content["images"], json_fields.IMAGE_ID, content["annotations"], "image_id")
     read = [image_ids.in_entry(annotation, "image_id") for annotation in content["annotations"]]
     kept = [one for one in read if not told.is_stranger(image_ids, one, "image_id", "annotations", NO_IMAGE)]
     content["annotations"] = without_copies(kept, "image_id" if panoptic else "id")
@@ -93,7 +95,7 @@ def name_in(entry: Any) -> str | None:
     if type(name) is not str:
         return None
     try:
-        coco.check_inside(name, "file_name", "")
+        json_fields.check_inside(name, "file_name", "")
         name.encode()
     except (DatasetError, UnicodeEncodeError):
         return None
@@ -105,11 +107,11 @@ def _listed(ids: list[str]) -> str:
     return ", ".join(ids[:MOST_NAMED]) + more
 
 
-def _finite(content: Any, path: Path, depth: int = coco.MAX_DEPTH) -> Any:
+def _finite(content: Any, path: Path, depth: int = json_fields.MAX_DEPTH) -> Any:
     if not isinstance(content, dict | list):
         return None if isinstance(content, float) and not math.isfinite(content) else content
     if not depth:
-        problem = f"expected at most {coco.MAX_DEPTH} lists and objects in each other, got more"
+        problem = f"expected at most {json_fields.MAX_DEPTH} lists and objects in each other, got more"
         raise DatasetError(problem, where=path, remedy="take out what is nested so deep")
     if isinstance(content, list):
         return [_finite(value, path, depth - 1) for value in content]

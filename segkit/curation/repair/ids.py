@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from segkit.formats.coco import tables as coco
+from segkit.utils import json_fields
 
 INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
@@ -52,7 +52,7 @@ class Ids:
 def key_of(entry: Any, key: str) -> int | str | None:
     """`entry[key]` where it is an id."""
     value = entry.get(key) if type(entry) is dict else None
-    return value if type(value) in coco.IMAGE_ID else None
+    return value if type(value) in json_fields.IMAGE_ID else None
 
 
 def integer_of(value: Any) -> int | None:

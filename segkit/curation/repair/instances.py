@@ -13,11 +13,10 @@ from segkit.curation.issues import RunAll
 from segkit.curation.repair.common import NO_CATEGORY, Told, flagged, load, of_size
 from segkit.curation.repair.ids import Ids, agreed, key_of, with_integer_ids
 from segkit.curation.repair.sizes import SizeHW, settled_size
-from segkit.formats.coco import tables as coco
 from segkit.formats.coco.masks import fault_of, without_slivers
-from segkit.formats.coco.tables import Entry
 from segkit.structures import segmentation_to_rle
-from segkit.utils import files
+from segkit.utils import files, json_fields
+from segkit.utils.json_fields import Entry
 
 ENTRY_KEYS = "height", "width", "file_name"
 SHORT = "dropped", "polygons", "they have fewer than three points"
@@ -50,8 +49,8 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
     """
     told = Told()
     content = load(json_path, False, told)
-    annotations = with_integer_ids(content["annotations"], coco.INTEGER)
-    category_ids = Ids.of_table(content["categories"], coco.INTEGER, annotations, "category_id")
+    annotations = with_integer_ids(content["annotations"], json_fields.INTEGER)
+    category_ids = Ids.of_table(content["categories"], json_fields.INTEGER, annotations, "category_id")
     annotations = [category_ids.in_entry(annotation, "category_id") for annotation in annotations]
     kept = [a for a in annotations if not told.is_stranger(category_ids, a, "category_id", "annotations", NO_CATEGORY)]
     repair = _Repair(images, {**agreed(content["images"], ENTRY_KEYS)}, kept)
@@ -153,7 +152,7 @@ def _remeasured(annotation: Entry, found: MaskMeasure, size_hw: tuple[int, int])
 
 
 def _is_area(value: Any) -> bool:
-    return coco.all_finite([value]) and bool(value >= 0)
+    return json_fields.all_finite([value]) and bool(value >= 0)
 
 
 def _box_inside(box: list[float], size_hw: tuple[int, int]) -> bool:

@@ -20,11 +20,10 @@ from segkit.curation.repair.common import Told, load, name_in, of_size
 from segkit.curation.repair.ids import Ids, agreed, key_of
 from segkit.curation.repair.segments import SegmentRepair, recounted
 from segkit.formats import png
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry, ImageId
-from segkit.structures import VOID, IdRuns, extents_of_runs
-from segkit.utils import files
+from segkit.structures import VOID, IdRuns, ImageId, extents_of_runs
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
 
 NO_ANNOTATION = "id {} is the image_id of no annotation"
 OTHER_SIZE = "left", "images", "as they are, for their PNG is of another size: is it that of another image?"
@@ -77,7 +76,7 @@ def repair_panoptic(
 def _annotated(content: Entry, told: Told) -> list[Any]:
     annotations, images = content["annotations"], content["images"]
     asked = [{"id": key_of(annotation, "image_id")} for annotation in annotations]
-    image_ids = Ids.of_table(asked, coco.IMAGE_ID, images, "id")
+    image_ids = Ids.of_table(asked, json_fields.IMAGE_ID, images, "id")
     return [image for image in images if not told.is_stranger(image_ids, image, "id", "images", NO_ANNOTATION)]
 
 
@@ -109,7 +108,7 @@ class _Repair:
         infos = (info for table in tables if type(table) is list for info in table)
         isthing_of = agreed(categories, ("isthing",))
         stuff = frozenset(category_id for category_id, (isthing,) in isthing_of.items() if isthing in (0, False))
-        segments = SegmentRepair(Ids.of_table(categories, coco.INTEGER, infos, "category_id"), stuff)
+        segments = SegmentRepair(Ids.of_table(categories, json_fields.INTEGER, infos, "category_id"), stuff)
         entries = agreed(content["images"], ("height", "width", "file_name"))
         names = Counter(name for name in (name_in(annotation) for annotation in annotations) if name)
         return cls(masks, copies, images, entries, names, segments)

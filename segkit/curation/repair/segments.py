@@ -9,9 +9,9 @@ from typing import Any
 
 from segkit.curation.repair.common import COPIES, NO_CATEGORY, Told, flagged
 from segkit.curation.repair.ids import Ids, key_of, with_integers, without_copies
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry
 from segkit.structures import Extent
+from segkit.utils import json_fields
+from segkit.utils.json_fields import Entry
 
 SHARED_SHARE = 1 / 2  # of the ids of an image that JSON and PNG must have in common to be of one image
 BOX_IOU, AREA_SHARE = 0.5, 0.1  # a box or an area that is wrong, but still of the same segment
@@ -136,7 +136,7 @@ def _shape_of(info: Any) -> tuple[float, float, float, float, float] | None:
     """Area and box, where they are those of a segment with pixels."""
     area: Any = info.get("area") if type(info) is dict else None
     box = info.get("bbox") if type(info) is dict else None
-    if type(box) is not list or len(box) != 4 or not coco.all_finite([area, *box]) or min(area, *box[2:]) <= 0:
+    if type(box) is not list or len(box) != 4 or not json_fields.all_finite([area, *box]) or min(area, *box[2:]) <= 0:
         return None
     return area, box[0], box[1], box[2], box[3]
 

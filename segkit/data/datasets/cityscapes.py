@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, register_dataset
 from segkit.formats import png
-from segkit.formats.cityscapes.files import files as cityscapes
+from segkit.formats.cityscapes import files as cityscapes
 
 TASKS = {
     "panoptic": (*PANOPTIC_METRICS, "cityscapes_ap"),

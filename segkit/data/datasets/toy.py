@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segkit.data.catalog import Dataset, register_dataset
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
-from segkit.data.toy.dataset import dataset as toy
+from segkit.data.toy import dataset as toy
 
 SPLITS = {"train": (1000, 1), "val": (100, 2)}  # split: (images, seed)
 

@@ -13,9 +13,9 @@ from segkit.data.catalog import Dataset, Record
 from segkit.data.files import LISTED, check_files_exist
 from segkit.formats.cache import annotations as annotation_cache
 from segkit.formats.cache.annotations import AnnotatedImages, ImageRow
-from segkit.formats.coco.tables import Entry
 from segkit.structures import CategorySet, segmentation_to_rle
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
 
 
 class MadeAnnotations(Sequence[Record]):

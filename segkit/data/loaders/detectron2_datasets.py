@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record
 from segkit.formats import png
-from segkit.formats.cityscapes.files import files as cityscapes
+from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.structures import THING_CHANNEL, Category, CategorySet, default_color
 from segkit.utils.errors import ConfigError
@@ -23,7 +23,7 @@ METRICS = {
 }
 
 
-def adopt(name: str) -> Dataset:
+def load_registered_dataset(name: str) -> Dataset:
     """A dataset of Detectron2's catalog with the metrics that its `evaluator_type` stands for.
 
     Raises ConfigError for a type that segkit has no metric for.
@@ -46,9 +46,9 @@ def adopt(name: str) -> Dataset:
         things = CategorySet(categories.things, name)
         return Dataset(name, things, METRICS[kind], records, instances_json, own_mapper=False)
     file = coco_panoptic.read(meta.panoptic_json)
-    truth = {record.image_id: record for record in file.records}
+    ground_truth = {record.image_id: record for record in file.records}
     for record in records:
-        match = truth.get(record["image_id"])
+        match = ground_truth.get(record["image_id"])
         if match is None:
             raise ConfigError(f"the image {record['image_id']!r} of {name!r} is not in {meta.panoptic_json}")
         record["pan_seg_file_name"] = str(Path(meta.panoptic_root) / match.png_name)

@@ -12,15 +12,15 @@ import numpy as np
 
 from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record
 from segkit.data.loaders.coco_instances import MadeAnnotations, to_detectron2
-from segkit.formats.base import Source, SourceImage
-from segkit.formats.registry import open_source
+from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.registry import open_reader
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import ConfigError
 
 SOURCE_FORMAT = "source"  # of records, see segkit.data.ground_truth.PANOPTIC_READERS
 OPEN_AT_ONCE = 64
 Place = tuple[str, str]  # layout, and options as JSON: they travel with a record to other processes
-_opened: dict[Place, tuple[Source, dict[Any, SourceImage]]] = {}
+_opened: dict[Place, tuple[DatasetReader, dict[Any, DatasetImage]]] = {}
 _opening = Lock()
 
 
@@ -47,13 +47,13 @@ def source_picture(record: Record) -> np.ndarray:
     return source.picture(images[record["image_id"]])
 
 
-def opened(place: Place) -> tuple[Source, dict[Any, SourceImage]]:
+def opened(place: Place) -> tuple[DatasetReader, dict[Any, DatasetImage]]:
     """The source at a place, opened once in each process, and its images by id."""
     with _opening:
         found = _opened.pop(place, None)
         if found is None:
             layout, options = place
-            source = open_source(layout, json.loads(options))
+            source = open_reader(layout, json.loads(options))
             found = source, {image.image_id: image for image in source.images}
         while len(_opened) >= OPEN_AT_ONCE:
             del _opened[next(iter(_opened))]  # the one that was not asked for the longest
@@ -75,7 +75,7 @@ class SourceAnnotations(MadeAnnotations):
         return (to_detectron2(entry, image.size_hw, contiguous_ids) for entry in source.annotations(image))
 
 
-def _record(source: Source, image: SourceImage, place: Place) -> Record:
+def _record(source: DatasetReader, image: DatasetImage, place: Place) -> Record:
     record: Record = {
         "file_name": str(source.pictures / image.file_name),
         "image_id": image.image_id,
@@ -90,7 +90,7 @@ def _record(source: Source, image: SourceImage, place: Place) -> Record:
     return record
 
 
-def _metrics(source: Source) -> tuple[str, ...]:
+def _metrics(source: DatasetReader) -> tuple[str, ...]:
     if not source.categories.things:
         return ("semantic_iou", *source.metrics)
     return (*(PANOPTIC_METRICS if source.categories.stuff else ("mask_ap",)), *source.metrics)

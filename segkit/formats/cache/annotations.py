@@ -22,10 +22,10 @@ import segkit
 from segkit.formats.cache import stored_rows
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.tables import Entry
 from segkit.structures import CategorySet
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
 
 RULES = 2  # to be raised with every change of what the readers accept, or of what is stored
 SMALLEST_BYTES = 1 << 20  # a smaller JSON is read in no time, and fills no cache

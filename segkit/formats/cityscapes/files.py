@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import png
-from segkit.formats.base import Tell, refuse
-from segkit.formats.coco.tables import listed
 from segkit.formats.derive import relabel
 from segkit.structures import IGNORE_LABEL, Category, CategorySet, PanopticSegmentation, Segment, extents_of_runs
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import alone, missing
+from segkit.utils.issues import IssueHandler, alone, missing, raise_issue
+from segkit.utils.text import abbreviate
 
 # A value is label id * 1000 + instance, or the bare label id (preparation/json2instanceImg.py).
 INSTANCES_PER_LABEL = 1000
@@ -89,7 +88,9 @@ class CityscapesRecord:
     ids_path: Path
 
 
-def scan(root: str | Path, split: str, suffix: str = IDS_SUFFIX, tell: Tell = refuse) -> list[CityscapesRecord]:
+def scan(
+    root: str | Path, split: str, suffix: str = IDS_SUFFIX, on_issue: IssueHandler = raise_issue
+) -> list[CityscapesRecord]:
     """The images of a split, sorted by city and name, and their files in gtFine whose names end in `suffix`.
 
     tell: gets each image that has no ground truth, and ground truth that has no image, and by default raises; where it
@@ -100,14 +101,14 @@ def scan(root: str | Path, split: str, suffix: str = IDS_SUFFIX, tell: Tell = re
     for folder in (images_folder, ids_folder):
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise DatasetError("no such folder", where=folder, remedy=tree)
-    pictures, truth = find_files(images_folder, IMAGE_SUFFIX), find_files(ids_folder, suffix)
+    pictures, ground_truth = find_files(images_folder, IMAGE_SUFFIX), find_files(ids_folder, suffix)
     if not pictures:
         raise DatasetError("the split has no image", where=images_folder, remedy=tree)
     records = [
         CityscapesRecord(name.split("/")[1], path, ids_folder / f"{name}{suffix}") for name, path in pictures.items()
     ]
-    bare = missing(tell, "png-missing", "ground truth", [record.ids_path for record in records], tree)
-    alone(tell, "image-missing", "the ground truth has no image", truth, pictures, tree)
+    bare = missing(on_issue, "png-missing", "ground truth", [record.ids_path for record in records], tree)
+    alone(on_issue, "image-missing", "the ground truth has no image", ground_truth, pictures, tree)
     return [record for record in records if record.ids_path not in bare]
 
 
@@ -134,7 +135,9 @@ def segmentation_of(values: NDArray[np.int32], where: object) -> PanopticSegment
     found = np.unique(values, return_counts=True)
     unknown = [value for value in found[0].tolist() if _label_id(value) > LAST_LABEL_ID]
     if unknown:
-        raise DatasetError(f"expected label ids in 0..{LAST_LABEL_ID}, got the values {listed(unknown)}", where=where)
+        raise DatasetError(
+            f"expected label ids in 0..{LAST_LABEL_ID}, got the values {abbreviate(unknown)}", where=where
+        )
     segments = []
     for value, area_px in zip(*(column.tolist() for column in found), strict=True):
         if _label_id(value) in CATEGORIES:
@@ -191,7 +194,7 @@ def _check(segmentation: PanopticSegmentation) -> None:
         raise ValueError(f"segments must have Cityscapes label ids, got {sorted(unknown)}")
     strange = extents_of_runs(segmentation.runs).keys() - {s.segment_id for s in segments}
     if strange:
-        raise ValueError(f"segment_ids must hold ids of segments only, got {listed(sorted(strange))}")
+        raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")
 
 
 def _label_id(value: int) -> int:

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats.cityscapes.files import LABELS, LAST_LABEL_ID, segmentation_of
-from segkit.formats.coco.tables import listed
 from segkit.formats.label_images import semantic_files as label_maps
 from segkit.structures import IGNORE_LABEL, PanopticSegmentation
 from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
 
 LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
 TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabelImgs.py
@@ -25,7 +25,7 @@ def read_label_ids(path: str | Path, size_hw: tuple[int, int] | None = None) -> 
     """
     labels = _read(Path(path), size_hw)
     if (strange := np.unique(labels[labels > LAST_LABEL_ID])).size:  # else they would be instances
-        problem = f"expected label ids in 0..{LAST_LABEL_ID}, got {listed(strange.tolist())}"
+        problem = f"expected label ids in 0..{LAST_LABEL_ID}, got {abbreviate(strange.tolist())}"
         raise DatasetError(problem, where=path)
     return segmentation_of(labels, path)
 
@@ -35,7 +35,7 @@ def read_train_ids(path: str | Path, size_hw: tuple[int, int] | None = None) -> 
     train_ids = _read(Path(path), size_hw)
     label_of = {label.train_id: label.label_id for label in LABELS if not label.ignored} | {IGNORE_LABEL: 0}
     if strange := sorted({*np.unique(train_ids).tolist()} - {*label_of}):
-        problem = f"expected train ids in 0..{len(label_of) - 2} or {IGNORE_LABEL}, got {listed(strange)}"
+        problem = f"expected train ids in 0..{len(label_of) - 2} or {IGNORE_LABEL}, got {abbreviate(strange)}"
         raise DatasetError(problem, where=path)
     lookup = np.zeros(IGNORE_LABEL + 1, dtype=np.int32)
     lookup[[*label_of]] = [*label_of.values()]

@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from segkit.formats.base import Tell, refuse
 from segkit.formats.cityscapes.files import CATEGORIES, LABELS
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
 from segkit.formats.coco.panoptic import PanopticRecord
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import IssueHandler, raise_issue
+from segkit.utils.text import abbreviate
 
 MAKE = "make it with cityscapesscripts' createPanopticImgs.py"
 LABEL_IDS = {c.category_id: c.category_id for c in CATEGORIES.categories}
@@ -31,14 +31,14 @@ def find(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def read(path: Path, tell: Tell = refuse) -> dict[str, PanopticRecord]:
+def read(path: Path, on_issue: IssueHandler = raise_issue) -> dict[str, PanopticRecord]:
     """The records of the JSON by image_id, in its order, with label ids as category ids, whatever --use-train-id was.
 
     Pictures are found by image_id, as Detectron2 does: the JSON's own names of them, *_gtFine_leftImg8bit.png, are
     names of no file. tell: gets what is wrong with single annotations, which are then left out. Raises DatasetError
     where the categories are not Cityscapes', by label id or by train id.
     """
-    content = coco_panoptic.read(path, partial(tell, "annotation-unreadable"))
+    content = coco_panoptic.read(path, partial(on_issue, "annotation-unreadable"))
     label_of = _label_of(content.categories, path)
     records = {}
     for record in content.records:
@@ -54,9 +54,7 @@ def _label_of(categories: CategorySet, path: Path) -> dict[int, int]:
         expected = {i: (CATEGORIES[label_id].name, CATEGORIES[label_id].isthing) for i, label_id in label_of.items()}
         if got == expected:
             return label_of
-    strange = coco.listed(
-        sorted({*got.items()} ^ {(c.category_id, (c.name, c.isthing)) for c in CATEGORIES.categories})
-    )
+    strange = abbreviate(sorted({*got.items()} ^ {(c.category_id, (c.name, c.isthing)) for c in CATEGORIES.categories}))
     problem = (
         f"expected the {len(CATEGORIES)} categories of Cityscapes by label id or by train id, got others: {strange}"
     )

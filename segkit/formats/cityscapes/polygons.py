@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.cityscapes.files import INSTANCES_PER_LABEL, LABELS, Label
-from segkit.formats.cityscapes.files import files as cityscapes
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry
 from segkit.structures import PanopticSegmentation
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
 
 POLYGONS_SUFFIX = "_gtFine_polygons.json"
 GROUP_SUFFIX = "group"  # cargroup: several cars that could not be told apart, a crowd
@@ -50,9 +50,9 @@ def read_instance_ids(path: Path, size_hw: tuple[int, int] | None = None) -> NDA
     canvas = Image.new("I", _size_hw(content, size_hw, path)[::-1], LABELS[0].label_id)
     drawer = ImageDraw.Draw(canvas)
     numbered: Counter[str] = Counter()
-    for index, entry in enumerate(coco.table(content, "objects", path)):
+    for index, entry in enumerate(json_fields.get_table(content, "objects", path)):
         where = f"{path}, object {index}"
-        if coco.flag(entry, "deleted", where):
+        if json_fields.get_flag(entry, "deleted", where):
             continue
         label, isgroup = _label_of(entry, where)
         points = _points_of(entry, where)
@@ -75,11 +75,13 @@ def _load(path: Path) -> Entry:
     if n_bytes > MOST_BYTES:
         problem = f"expected the polygons of one image in at most {MOST_BYTES} bytes, got {n_bytes}"
         raise DatasetError(problem, where=path, remedy="is it the right file?")
-    return coco.load(path)
+    return json_fields.load_object(path)
 
 
 def _size_hw(content: Entry, expected_hw: tuple[int, int] | None, path: Path) -> tuple[int, int]:
-    height, width = (coco.field(content, key, coco.INTEGER, path) for key in ("imgHeight", "imgWidth"))
+    height, width = (
+        json_fields.get_field(content, key, json_fields.INTEGER, path) for key in ("imgHeight", "imgWidth")
+    )
     if expected_hw is not None and (height, width) != tuple(expected_hw):
         expected = f"{expected_hw[0]} x {expected_hw[1]} pixels (height x width)"
         raise DatasetError(f"expected {expected}, got imgHeight {height} and imgWidth {width}", where=path)
@@ -93,7 +95,7 @@ def _size_hw(content: Entry, expected_hw: tuple[int, int] | None, path: Path) ->
 
 def _label_of(entry: Entry, where: str) -> tuple[Label, bool]:
     """The object's label, and whether it stands for a group; polegroup is a label of its own."""
-    name: str = coco.field(entry, "label", coco.TEXT, where)
+    name: str = json_fields.get_field(entry, "label", json_fields.TEXT, where)
     if name in _LABEL_OF:
         return _LABEL_OF[name], False
     single = name.removesuffix(GROUP_SUFFIX)
@@ -104,9 +106,10 @@ def _label_of(entry: Entry, where: str) -> tuple[Label, bool]:
 
 
 def _points_of(entry: Entry, where: str) -> list[Point]:
-    polygon = coco.field(entry, "polygon", coco.LIST, where)
+    polygon = json_fields.get_field(entry, "polygon", json_fields.LIST, where)
     sound = len(polygon) >= LEAST_POINTS and all(
-        type(point) is list and len(point) == 2 and coco.all_finite(point, LARGEST_COORDINATE) for point in polygon
+        type(point) is list and len(point) == 2 and json_fields.all_finite(point, LARGEST_COORDINATE)
+        for point in polygon
     )
     if not sound:
         expected = f"`polygon` to be at least {LEAST_POINTS} points [x, y] within {LARGEST_COORDINATE} pixels"

@@ -6,20 +6,20 @@ from pathlib import Path
 from typing import Literal
 
 from segkit.formats import png
-from segkit.formats.base import Source, SourceImage, Tell, refuse
+from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats.cityscapes import panoptic as cityscapes_panoptic
+from segkit.formats.cityscapes import polygons as cityscapes_polygons
 from segkit.formats.cityscapes.files import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
-from segkit.formats.cityscapes.files import files as cityscapes
-from segkit.formats.cityscapes.files import panoptic as cityscapes_panoptic
-from segkit.formats.cityscapes.files import polygons as cityscapes_polygons
 from segkit.formats.cityscapes.label_ids import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, read_label_ids, read_train_ids
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
 from segkit.formats.coco.panoptic import PanopticRecord
 from segkit.formats.image_files import unused_pictures
 from segkit.structures import PanopticSegmentation
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import attempt
+from segkit.utils.issues import IssueHandler, raise_issue, try_read
 
 Annotations = Literal["instanceIds", "polygons", "panoptic", "labelIds", "trainIds"]
 READERS = {
@@ -31,7 +31,7 @@ READERS = {
 PANOPTIC = "panoptic"
 
 
-class CityscapesSource(Source):
+class CityscapesReader(DatasetReader):
     """A split of Cityscapes' fine annotations; image_id is the name that the files of an image share.
 
     root: holds leftImg8bit/<split>/<city>/ and gtFine. annotations: which files of gtFine are read:
@@ -52,29 +52,29 @@ class CityscapesSource(Source):
         split: str = "val",
         *,
         annotations: Annotations = "instanceIds",
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         if annotations not in (*READERS, PANOPTIC):
             raise ValueError(f"annotations must be one of {[*READERS, PANOPTIC]}, got {annotations!r}")
-        coco.check_inside(split, "split", root)
+        json_fields.check_inside(split, "split", root)
         self.root = Path(root)
         self.pictures = self.root / "leftImg8bit" / split
         self._annotations = annotations
         if annotations == PANOPTIC:
             json_path = cityscapes_panoptic.find(self.root / "gtFine", split)
-            self._pngs, self._records = json_path.with_suffix(""), cityscapes_panoptic.read(json_path, tell)
+            self._pngs, self._records = json_path.with_suffix(""), cityscapes_panoptic.read(json_path, on_issue)
             pictures = [*cityscapes.find_files(self.pictures).values()]
-            paths = _matched(pictures, self._records, self.pictures, json_path, tell)
+            paths = _matched(pictures, self._records, self.pictures, json_path, on_issue)
             used = {record.png_name for record in self._records.values()}
             self.skipped = unused_pictures(self._pngs, used, "PNGs are of no annotation that is read")
         else:
-            found = cityscapes.scan(root, split, READERS[annotations][0], tell)
+            found = cityscapes.scan(root, split, READERS[annotations][0], on_issue)
             self._truth = {record.image_path: record.ids_path for record in found}
             paths = [*self._truth]
-        images = [attempt(tell, "image-unreadable", self._image, path) for path in _distinct(paths, tell)]
+        images = [try_read(on_issue, "image-unreadable", self._image, path) for path in _distinct(paths, on_issue)]
         self.images = tuple(image for image in images if image is not None)
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """As `cityscapes.read_segmentation`: segment_id is the value in the PNG, a thing without number is a crowd."""
         if self._annotations != PANOPTIC:
             return READERS[self._annotations][1](self._truth[self.pictures / image.file_name], image.size_hw)
@@ -82,14 +82,14 @@ class CityscapesSource(Source):
         path = self._pngs / record.png_name
         return coco_panoptic.read_segmentation(path, record.segments_info, CATEGORIES, image.size_hw, image.image_id)
 
-    def _image(self, path: Path) -> SourceImage:
+    def _image(self, path: Path) -> DatasetImage:
         header = png.read_header(path)
         file_name = path.relative_to(self.pictures).as_posix()
-        return SourceImage(_image_id(path), file_name, (header.height, header.width))
+        return DatasetImage(_image_id(path), file_name, (header.height, header.width))
 
 
 def _matched(
-    paths: list[Path], records: dict[str, PanopticRecord], folder: Path, json_path: Path, tell: Tell
+    paths: list[Path], records: dict[str, PanopticRecord], folder: Path, json_path: Path, on_issue: IssueHandler
 ) -> list[Path]:
     """The pictures that have a record; those without, and records without picture, are told."""
     if not paths:
@@ -98,25 +98,25 @@ def _matched(
     for path in bare:
         problem = f"the picture has no sound annotation in {json_path.name} ({len(bare)} of {len(paths)} have none)"
         remedy = cityscapes_panoptic.MAKE
-        tell("image-without-annotation", DatasetError(problem, where=path, remedy=remedy))
+        on_issue("image-without-annotation", DatasetError(problem, where=path, remedy=remedy))
     absent = sorted({*records} - {_image_id(path) for path in paths})
     for image_id in absent:
         problem = f"the picture is missing below {folder} ({len(absent)} of {len(records)} are)"
-        tell(
+        on_issue(
             "image-missing",
-            DatasetError(problem, where=coco.Place(json_path, image_id), remedy="complete the download"),
+            DatasetError(problem, where=json_fields.Place(json_path, image_id), remedy="complete the download"),
         )
     return [path for path in paths if _image_id(path) in records]
 
 
-def _distinct(paths: list[Path], tell: Tell) -> list[Path]:
+def _distinct(paths: list[Path], on_issue: IssueHandler) -> list[Path]:
     """The first picture of every image_id; the others are told."""
     by_id: dict[str, Path] = {}
     for path in paths:
         other = by_id.setdefault(_image_id(path), path)
         if other is not path:
             problem = f"expected names of their own, {other} has the same"
-            tell("image-id-twice", DatasetError(problem, where=path, remedy="rename one"))
+            on_issue("image-id-twice", DatasetError(problem, where=path, remedy="rename one"))
     return [*by_id.values()]
 
 

@@ -24,9 +24,9 @@ from PIL import Image
 
 from segkit.formats import png
 from segkit.formats.cityscapes.files import CATEGORIES, LABELS, LAST_LABEL_ID
-from segkit.formats.coco.tables import listed
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes, replacing
+from segkit.utils.text import abbreviate
 
 NOT_EVALUATED = {x.label_id: x.name for x in LABELS if x.has_instances and x.ignored}  # caravan, trailer
 PLAIN_NAME = re.compile(r"\w[\w.-]*")  # without a space, which would end the path in a line
@@ -62,11 +62,11 @@ class ResultFiles:
         if not paths:
             remedy = "an image without instances needs an empty one"
             raise DatasetError(f"{expected}, found none", where=self.folder, remedy=remedy)
-        names = listed(str(path.relative_to(self.folder)) for path in paths)
+        names = abbreviate(str(path.relative_to(self.folder)) for path in paths)
         raise DatasetError(f"{expected}, found {len(paths)}: {names}", where=self.folder, remedy="keep one of them")
 
 
-def read_lines(path: Path, root: Path, tell: Callable[[DatasetError], None]) -> list[ResultLine]:
+def read_lines(path: Path, root: Path, on_issue: Callable[[DatasetError], None]) -> list[ResultLine]:
     """The instances of one text file, in its order; those of `NOT_EVALUATED` labels are left out, as by the reference.
 
     root: the results' folder, which no mask may be outside of. A line gives a DatasetError to tell, and no
@@ -86,7 +86,7 @@ def read_lines(path: Path, root: Path, tell: Callable[[DatasetError], None]) -> 
                 first = found[read.mask_path].where.removeprefix(f"{path}, ")
                 raise DatasetError(f"expected each mask once, got that of {first} again", where=read.where)
         except DatasetError as error:
-            tell(error)
+            on_issue(error)
         else:
             found[read.mask_path] = read
     return [read for read in found.values() if read.category_id not in NOT_EVALUATED]

@@ -12,19 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
-from segkit.formats.base import SourceImage
+from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
+from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.cityscapes.files import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
-from segkit.formats.cityscapes.files import files as cityscapes
 from segkit.formats.cityscapes.label_ids import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
-from segkit.formats.coco import tables as coco
-from segkit.formats.writer import Writer, annotation_losses, checked_areas, score_losses
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
 
 NAME = re.compile(r"([^_]+)_\d+_\d+")  # city, sequence, frame
 
 
-class CityscapesWriter(Writer):
+class CityscapesWriter(DatasetWriter):
     """Writes gtFine/<split>/<city>/<name>_gtFine_{instanceIds,labelIds}.png, by option labelTrainIds, image by image.
 
     <name> is the picture's without its ending, and becomes the image_id; <city> is the picture's folder, or where it
@@ -37,25 +37,25 @@ class CityscapesWriter(Writer):
         self, root: str | Path, categories: CategorySet, *, split: str = "val", train_ids: bool = False
     ) -> None:
         super().__init__(root, categories)
-        coco.check_inside(split, "split", root)
+        json_fields.check_inside(split, "split", root)
         self.split = split
         self.train_ids = train_ids
         self._name_of = {c.category_id: c.name for c in categories.categories}
         self._label_of = {c.name: c for c in CATEGORIES.categories}
         if not self._label_of.keys() & self._name_of.values():
             remedy = f"rename the categories to Cityscapes': {', '.join(self._label_of)}"
-            got = coco.listed(self._name_of.values())
+            got = abbreviate(self._name_of.values())
             raise DatasetError(f"expected categories with names of Cityscapes', got {got}", where=root, remedy=remedy)
         self._written: set[str] = set()
 
-    def picture_path(self, image: SourceImage) -> Path:
+    def picture_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as a PNG; DatasetError for a name that climbs out, is hidden, or too
         long for a label file."""
         city, name = self._city_and_name(image)
         return self.root / "leftImg8bit" / self.split / city / f"{name}{IMAGE_SUFFIX}"
 
     def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
         """Writes the image's PNGs; returns what they cannot hold, one line each. annotations: looked at for overlaps.
 
@@ -64,7 +64,7 @@ class CityscapesWriter(Writer):
         that no segment has, and a map without pixels.
         """
         city, name = self._city_and_name(image)
-        where = coco.Place(self.root, image.image_id)
+        where = json_fields.Place(self.root, image.image_id)
         if name in self._written:
             problem = f"labels of the name {name!r} were written before, and it is the image_id"
             raise DatasetError(problem, where=where, remedy="rename one of the images")
@@ -84,8 +84,8 @@ class CityscapesWriter(Writer):
         lost += _unheld(labelled.segments, values, areas_px) + score_losses(labelled.segments)
         return lost + annotation_losses(annotations, image.size_hw)
 
-    def _city_and_name(self, image: SourceImage) -> tuple[str, str]:
-        where = coco.Place(self.root, image.image_id)
+    def _city_and_name(self, image: DatasetImage) -> tuple[str, str]:
+        where = json_fields.Place(self.root, image.image_id)
         image_files.check_plain(image.file_name, where)
         path = PurePosixPath(image.file_name)
         name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem

@@ -25,10 +25,10 @@ from segkit.formats.coco.masks import (
     is_too_long,
     without_slivers,
 )
-from segkit.formats.coco.tables import Entry, ImageId, Place
-from segkit.structures import CategorySet
-from segkit.utils import files
+from segkit.structures import CategorySet, ImageId
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry, Place
 
 FAST_JSON = msgspec is not None  # the extra `fast`
 
@@ -61,20 +61,20 @@ def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
     path = Path(json_path)
     content = _load_json(path)
     if type(content) is not dict:
-        content = coco.load(path)  # which says what is wrong with it
-    entries = coco.table(content, "annotations", path)
+        content = json_fields.load_object(path)  # which says what is wrong with it
+    entries = json_fields.get_table(content, "annotations", path)
     _refuse_panoptic(entries, path)
     images = coco.images_by_id(content, path)
     categories = coco.categories_of(content, path, all_things=True)
-    info = coco.others(content, coco.TABLES)
-    unread = tuple(coco.strange_keys(content["categories"], coco.CATEGORY_KEYS))
+    info = json_fields.other_keys(content, coco.TABLES)
+    unread = tuple(json_fields.unexpected_keys(content["categories"], coco.CATEGORY_KEYS))
     if _all_sound(entries, images, categories, masks):
         flagged = tuple(entry if "iscrowd" in entry else {**entry, "iscrowd": 0} for entry in entries)
         return InstancesFile(path, categories, tuple(images.values()), flagged, info, unread)
     annotations: dict[int, Entry] = {}
     for entry in entries:
         image_id = coco.image_id_of(entry, images, path)
-        annotation_id = coco.field(entry, "id", coco.INTEGER, Place(path, image_id, "annotation"))
+        annotation_id = json_fields.get_field(entry, "id", json_fields.INTEGER, Place(path, image_id, "annotation"))
         where = Place(path, image_id, "annotation", annotation_id)
         if annotation_id in annotations:
             raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
@@ -125,7 +125,7 @@ def load_results(json_path: str | Path) -> list[Entry]:
     if type(content) is not list:
         remedy = "is it a dataset's JSON?"
         raise DatasetError(f"expected a list of results, got a {type(content).__name__}", where=path, remedy=remedy)
-    return coco.objects(content, "the list", path)
+    return json_fields.check_objects(content, "the list", path)
 
 
 def _load_json(path: Path) -> Any:
@@ -155,16 +155,16 @@ def _all_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry], catego
     ]
     ids, image_ids, category_ids, boxes, areas = columns
     crowds = [entry.get("iscrowd", 0) for entry in entries]
-    if not {*map(type, ids), *map(type, category_ids), *map(type, crowds)} <= {*coco.INTEGER}:
+    if not {*map(type, ids), *map(type, category_ids), *map(type, crowds)} <= {*json_fields.INTEGER}:
         return False
-    if not {*map(type, image_ids)} <= {*coco.IMAGE_ID} or not {*image_ids} <= images.keys():
+    if not {*map(type, image_ids)} <= {*json_fields.IMAGE_ID} or not {*image_ids} <= images.keys():
         return False
     if len({*ids}) != len(ids) or not {*crowds} <= {0, 1} or not all(i in categories for i in {*category_ids}):
         return False
-    if not {*map(type, boxes)} <= {*coco.LIST} or not {*map(len, boxes)} <= {4}:
+    if not {*map(type, boxes)} <= {*json_fields.LIST} or not {*map(len, boxes)} <= {4}:
         return False
     numbers = [*chain.from_iterable(boxes), *areas]
-    if not coco.all_finite(numbers):
+    if not json_fields.all_finite(numbers):
         return False
     lengths = chain((box[2] for box in boxes), (box[3] for box in boxes), areas)
     return min(lengths, default=0) >= 0 and (not masks or _masks_sound(entries, images))
@@ -173,14 +173,14 @@ def _all_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry], catego
 def _masks_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry]) -> bool:
     outlines: list[Any] = [entry.get("segmentation") for entry in entries]
     polygons = [*chain.from_iterable(outline for outline in outlines if type(outline) is list)]
-    if [] in outlines or not {*map(type, polygons)} <= {*coco.LIST}:
+    if [] in outlines or not {*map(type, polygons)} <= {*json_fields.LIST}:
         return False
     if any(number < MIN_POLYGON_NUMBERS or number % 2 for number in {*map(len, polygons)}):
         return False
     numbers = [*chain.from_iterable(polygons)]
     near = MAX_OUTLINE_PX / max(map(len, polygons), default=1)  # of coordinates that make no outline too long
-    if not coco.all_finite(numbers, min(near, MAX_COORDINATE)) and (
-        not coco.all_finite(numbers, MAX_COORDINATE) or any(map(is_too_long, polygons))
+    if not json_fields.all_finite(numbers, min(near, MAX_COORDINATE)) and (
+        not json_fields.all_finite(numbers, MAX_COORDINATE) or any(map(is_too_long, polygons))
     ):
         return False
     return not any(
@@ -191,10 +191,10 @@ def _masks_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry]) -> b
 
 
 def _read_result(result: Entry, index: int, path: Path) -> Entry:
-    image_id: ImageId = coco.field(result, "image_id", coco.IMAGE_ID, f"{path}, result {index}")
+    image_id: ImageId = json_fields.get_field(result, "image_id", json_fields.IMAGE_ID, f"{path}, result {index}")
     where = Place(path, image_id, "result", index)
-    coco.field(result, "category_id", coco.INTEGER, where)
-    coco.finite(result, "score", where)
+    json_fields.get_field(result, "category_id", json_fields.INTEGER, where)
+    json_fields.get_finite(result, "score", where)
     if not result.keys() & {"bbox", "segmentation"}:
         raise DatasetError("expected `bbox` or `segmentation`, got neither", where=where)
     if "bbox" in result:
@@ -209,16 +209,18 @@ def _read_annotation(
 ) -> Entry:
     coco.category_id_of(entry, categories, where)
     coco.check_bbox(entry, where)
-    if coco.finite(entry, "area", where) < 0:
+    if json_fields.get_finite(entry, "area", where) < 0:
         raise DatasetError(f"expected `area` to be 0 or more pixels, got {entry['area']}", where=where)
-    flagged = {**entry, "iscrowd": coco.flag(entry, "iscrowd", where)}
+    flagged = {**entry, "iscrowd": json_fields.get_flag(entry, "iscrowd", where)}
     if not masks:
         return flagged
     return {**flagged, "segmentation": _read_segmentation(entry, (image["height"], image["width"]), where)}
 
 
 def _read_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: Place) -> Any:
-    segmentation = without_slivers(coco.field(entry, "segmentation", (*coco.LIST, *coco.OBJECT), where))
+    segmentation = without_slivers(
+        json_fields.get_field(entry, "segmentation", (*json_fields.LIST, *json_fields.OBJECT), where)
+    )
     fault = fault_of(segmentation, size_hw)
     if fault:
         raise DatasetError(f"bad segmentation: {fault}", where=where, remedy="correct or drop it")

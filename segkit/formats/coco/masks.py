@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.coco.tables import all_finite
+from segkit.utils.json_fields import all_finite
 
 MIN_POLYGON_NUMBERS = 6  # three points
 SLIVER_NUMBERS = (0, 2, 4)  # no point, one, two

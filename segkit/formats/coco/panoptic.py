@@ -13,19 +13,21 @@ from numpy.typing import NDArray
 
 from segkit.formats import png
 from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry, ImageId, Place
 from segkit.structures import (
     MAX_SEGMENT_ID,
     VOID,
     CategorySet,
     Extent,
     IdRuns,
+    ImageId,
     PanopticSegmentation,
     Segment,
     extents_of_runs,
 )
-from segkit.utils import files
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry, Place
+from segkit.utils.text import abbreviate
 
 ANNOTATION_KEYS = ("id", "image_id", "file_name", "segments_info")
 SEGMENT_KEYS = ("id", "category_id", "isthing", "iscrowd", "area", "bbox", "score")
@@ -75,7 +77,7 @@ def _refuse(error: DatasetError) -> None:
 
 
 @files.no_garbage_collection()
-def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) -> PanopticFile:
+def read(json_path: str | Path, on_issue: Callable[[DatasetError], None] = _refuse) -> PanopticFile:
     """Reads and checks a panoptic JSON without opening any PNG.
 
     Raises DatasetError where it is missing, not JSON, an instances JSON, or contradicts itself: every image needs one
@@ -83,8 +85,8 @@ def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) 
     single annotations, which are then left out, in place of raising the first.
     """
     path = Path(json_path)
-    content = coco.load(path)
-    annotations = coco.table(content, "annotations", path)
+    content = json_fields.load_object(path)
+    annotations = json_fields.get_table(content, "annotations", path)
     _refuse_instances(annotations, path)
     categories = coco.categories_of(content, path)
     images = coco.images_by_id(content, path)
@@ -97,38 +99,42 @@ def read(json_path: str | Path, tell: Callable[[DatasetError], None] = _refuse) 
                 raise DatasetError("expected one annotation, got two", where=Place(path, record.image_id))
             records[record.image_id] = record
         except DatasetError as error:
-            tell(error)
+            on_issue(error)
             refused.append(annotation.get("image_id"))
     bare = [image_id for image_id in images if image_id not in records and image_id not in refused]
     if bare:
         remedy = "annotate them or drop them from `images`"
-        tell(DatasetError(f"{len(bare)} images have no annotation: {coco.listed(bare)}", where=path, remedy=remedy))
+        on_issue(DatasetError(f"{len(bare)} images have no annotation: {abbreviate(bare)}", where=path, remedy=remedy))
     infos = (info for record in records.values() for info in record.segments_info)
     unread = (
-        *coco.strange_keys(annotations, ANNOTATION_KEYS),
-        *coco.strange_keys(infos, SEGMENT_KEYS),
-        *coco.strange_keys(content["categories"], coco.CATEGORY_KEYS),
+        *json_fields.unexpected_keys(annotations, ANNOTATION_KEYS),
+        *json_fields.unexpected_keys(infos, SEGMENT_KEYS),
+        *json_fields.unexpected_keys(content["categories"], coco.CATEGORY_KEYS),
     )
-    return PanopticFile(path, categories, tuple(records.values()), images, coco.others(content, coco.TABLES), unread)
+    return PanopticFile(
+        path, categories, tuple(records.values()), images, json_fields.other_keys(content, coco.TABLES), unread
+    )
 
 
 @files.no_garbage_collection()
 def read_predictions(
-    json_path: str | Path, categories: CategorySet, tell: Callable[[DatasetError], None] = _refuse
+    json_path: str | Path, categories: CategorySet, on_issue: Callable[[DatasetError], None] = _refuse
 ) -> dict[ImageId, Prediction]:
     """Predictions in a panoptic JSON by image_id, in the file's order; of it, `annotations` alone are read.
 
-    Raises DatasetError where it is missing, not JSON, or of another kind; and through `tell`, as in `read`, where an
+    Raises DatasetError where it is missing, not JSON, or of another kind; and through `on_issue`, as in `read`, where an
     image is predicted twice, or a segment has no id of its own in 1..MAX_SEGMENT_ID or no category of `categories`.
     """
     path = Path(json_path)
-    content = coco.load(path)
-    annotations = coco.table(content, "annotations", path)
+    content = json_fields.load_object(path)
+    annotations = json_fields.get_table(content, "annotations", path)
     _refuse_instances(annotations, path)
     predictions: dict[ImageId, Prediction] = {}
     for annotation in annotations:
         try:
-            image_id: ImageId = coco.field(annotation, "image_id", coco.IMAGE_ID, f"{path}, annotations")
+            image_id: ImageId = json_fields.get_field(
+                annotation, "image_id", json_fields.IMAGE_ID, f"{path}, annotations"
+            )
             if image_id in predictions:
                 raise DatasetError("expected one prediction, got two", where=Place(path, image_id))
             png_name, infos = _png_and_infos(annotation, image_id, path)
@@ -138,7 +144,7 @@ def read_predictions(
             }
             predictions[image_id] = Prediction(png_name, category_of)
         except DatasetError as error:
-            tell(error)
+            on_issue(error)
     return predictions
 
 
@@ -209,12 +215,12 @@ def annotation_of(image_id: ImageId, png_name: str, segmentation: PanopticSegmen
     Segments have the dataset's category ids. Raises ValueError where the map holds an id that no segment has (the
     reference, panopticapi evaluation.py, refuses ids that only PNG or JSON has), and for a score that is not finite.
     """
-    if type(image_id) not in coco.IMAGE_ID:
+    if type(image_id) not in json_fields.IMAGE_ID:
         raise ValueError(f"image_id must be an int or a str, got {type(image_id).__name__}")
     found = extents_of_runs(segmentation.runs)
     strange = found.keys() - {s.segment_id for s in segmentation.segments}
     if strange:
-        raise ValueError(f"segment_ids must hold ids of segments only, got {coco.listed(sorted(strange))}")
+        raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")
     segments_info = [_info(s, found[s.segment_id]) for s in segmentation.segments if s.segment_id in found]
     return {"image_id": image_id, "file_name": png_name, "segments_info": segments_info}
 
@@ -261,9 +267,11 @@ def _read_record(
 
 def _png_and_infos(annotation: Entry, image_id: ImageId, path: Path) -> tuple[str, list[Entry]]:
     where = Place(path, image_id)
-    png_name: str = coco.field(annotation, "file_name", coco.TEXT, where)
-    coco.check_inside(png_name, "file_name", where)
-    infos = coco.objects(coco.field(annotation, "segments_info", coco.LIST, where), "`segments_info`", where)
+    png_name: str = json_fields.get_field(annotation, "file_name", json_fields.TEXT, where)
+    json_fields.check_inside(png_name, "file_name", where)
+    infos = json_fields.check_objects(
+        json_fields.get_field(annotation, "segments_info", json_fields.LIST, where), "`segments_info`", where
+    )
     return png_name, infos
 
 
@@ -278,7 +286,7 @@ def _by_segment_id(infos: list[Entry], image_id: ImageId, path: Path) -> Iterato
 
 
 def _refuse_id(info: Entry, place: Place) -> NoReturn:
-    segment_id = coco.field(info, "id", coco.INTEGER, place)
+    segment_id = json_fields.get_field(info, "id", json_fields.INTEGER, place)
     if not VOID < segment_id <= MAX_SEGMENT_ID:
         raise DatasetError(f"expected a segment id in 1..{MAX_SEGMENT_ID}, {VOID} being void", where=place)
     raise DatasetError("expected distinct segment ids in an image, got this one twice", where=place)
@@ -288,12 +296,12 @@ def _read_info(info: Entry, categories: CategorySet, where: Place) -> Entry:
     """The info with an `iscrowd`; it is the file's own object where it has one."""
     coco.category_id_of(info, categories, where)
     if "area" in info:
-        coco.finite(info, "area", where)
+        json_fields.get_finite(info, "area", where)
     if "bbox" in info:
         coco.check_bbox(info, where)
     if info.get("score") is not None:
-        coco.finite(info, "score", where)
-    iscrowd = coco.flag(info, "iscrowd", where)
+        json_fields.get_finite(info, "score", where)
+    iscrowd = json_fields.get_flag(info, "iscrowd", where)
     return info if info.get("iscrowd") is iscrowd else {**info, "iscrowd": iscrowd}
 
 
@@ -301,7 +309,7 @@ def _check_same_ids(in_png: set[int], in_json: set[int], where: Place) -> None:
     remedy = "do the PNG and the JSON belong together?"
     for only, other, ids in (("PNG", "JSON", in_png - in_json), ("JSON", "PNG", in_json - in_png)):
         if ids:
-            problem = f"the {only} has segment ids that the {other} lacks: {coco.listed(sorted(ids))}"
+            problem = f"the {only} has segment ids that the {other} lacks: {abbreviate(sorted(ids))}"
             raise DatasetError(problem, where=where, remedy=remedy)
 
 

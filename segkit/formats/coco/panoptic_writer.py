@@ -8,11 +8,11 @@ from types import MappingProxyType
 from typing import Any
 
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry, ImageId, Place
-from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.structures import CategorySet, ImageId, PanopticSegmentation
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import Finishing
+from segkit.utils.json_fields import Entry, Place
 
 
 class PanopticWriter(Finishing):
@@ -49,7 +49,7 @@ class PanopticWriter(Finishing):
         if unknown:
             raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
         where = Place(self.json_path, image_id)
-        coco.check_inside(file_name, "file_name", where)
+        json_fields.check_inside(file_name, "file_name", where)
         if image_id in self._images:
             raise DatasetError("an image with this id was added before", where=where)
         png_name = coco_panoptic.free_name(file_name, self._annotations)

@@ -9,24 +9,25 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from segkit.formats.base import Source, SourceImage, Tell, refuse
+from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco import tables as coco
 from segkit.formats.coco.prediction_rows import Named, check_min_score, read_panoptic, read_result, with_rle
 from segkit.formats.coco.readers import OVERLAPS, panoptic_of_annotations
-from segkit.formats.coco.tables import Entry, ImageId
 from segkit.formats.derive import coco_annotations, relabel
-from segkit.structures import PanopticSegmentation, Segment, rle_to_mask
+from segkit.structures import ImageId, PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils import files
-from segkit.utils.issues import missing
+from segkit.utils.issues import IssueHandler, missing, raise_issue
+from segkit.utils.json_fields import Entry
+from segkit.utils.text import abbreviate
 
 MIN_SCORE = 0.5  # of a prediction that is taken for true
 BY_SCORE = "score_on_top"
 RESULT_OVERLAPS = (BY_SCORE, *OVERLAPS)
 
 
-class CocoResultsSource(Source):
+class CocoResultsReader(DatasetReader):
     """COCO's results list, or an instances JSON whose annotations have scores: things, as whole masks.
 
     json: the results. images: the folder of the images. dataset: a JSON (instances, panoptic, image_info) that names
@@ -48,7 +49,7 @@ class CocoResultsSource(Source):
         *,
         min_score: float = MIN_SCORE,
         overlap: str = BY_SCORE,
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         """tell: gets the results that have no finite score, no image and thing of the dataset, no mask, or, unless the
         score is too low, no sound one of the image's size; they are then left out. Raises DatasetError where a JSON is
@@ -60,9 +61,11 @@ class CocoResultsSource(Source):
         self.root, self.pictures, self.overlap = path.parent, Path(images), overlap
         self.categories, self.images = named.thing_categories(), tuple(named.images.values())
         entries = named.annotations() if dataset is None else coco_instances.load_results(path)
-        read = (read_result(entry, index, path, named, self.categories, tell) for index, entry in enumerate(entries))
+        read = (
+            read_result(entry, index, path, named, self.categories, on_issue) for index, entry in enumerate(entries)
+        )
         found = [result for result in read if result is not None]
-        sure = (with_rle(*result, named, tell) for result in found if result[0]["score"] >= min_score)
+        sure = (with_rle(*result, named, on_issue) for result in found if result[0]["score"] >= min_score)
         kept = [result for result in sure if result is not None]
         if overlap == BY_SCORE:
             kept.sort(key=lambda result: float(result["score"]), reverse=True)
@@ -74,12 +77,12 @@ class CocoResultsSource(Source):
         low = sum(result["score"] < min_score for result, _ in found)
         self.skipped = self._skipped(path, len(entries), low, len(kept), min_score)
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Segments are numbered from 1 in the order of `annotations`; those that others hide have no segment."""
         overlap = "later_on_top" if self.overlap == BY_SCORE else self.overlap
         return panoptic_of_annotations(self._results.get(image.image_id, []), image.size_hw, overlap)
 
-    def annotations(self, image: SourceImage) -> list[dict[str, Any]]:
+    def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """COCO annotations of the whole masks, areas and boxes counted in them: in the file's order, but where the
         highest score lies on top by rising score, so that also to "later_on_top" it does."""
         return [
@@ -94,12 +97,12 @@ class CocoResultsSource(Source):
         counted = {
             f"{path}: {low} of {results} results have a score below {min_score:g}": low,
             f"{path}: {empty} of {results} results have a mask without a pixel": empty,
-            f"{path}: {len(bare)} of {len(self.images)} images have no result left: {coco.listed(bare)}": len(bare),
+            f"{path}: {len(bare)} of {len(self.images)} images have no result left: {abbreviate(bare)}": len(bare),
         }
         return tuple(line for line, number in counted.items() if number)
 
 
-class PanopticPredictionsSource(Source):
+class PanopticPredictionsReader(DatasetReader):
     """A panoptic JSON of predictions, the folder of its PNGs, the folder of the images.
 
     dataset: a JSON that names images and categories, where json, as COCO's submissions, does not. Images are those that
@@ -118,7 +121,7 @@ class PanopticPredictionsSource(Source):
         dataset: str | Path | None = None,
         *,
         min_score: float = MIN_SCORE,
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         """tell: gets what is wrong with single images, which are then left out: as `coco_panoptic.read_predictions` has
         it, that the dataset lacks them, a score that is not finite, or no PNG. Raises DatasetError where a JSON is
@@ -127,31 +130,33 @@ class PanopticPredictionsSource(Source):
         path, named = Path(json), Named.read(json if dataset is None else dataset, alone=dataset is None)
         self.root, self.pictures, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
         self.categories = coco.categories_of(named.content, named.path)
-        found = read_panoptic(path, named, self.categories, tell)
+        found = read_panoptic(path, named, self.categories, on_issue)
         pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in found.items()}
-        gone = missing(tell, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`")
+        gone = missing(
+            on_issue, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`"
+        )
         self._annotations = {image_id: found[image_id] for image_id, png in pngs.items() if png not in gone}
         self.images = tuple(named.images[image_id] for image_id in self._annotations)
         self.skipped = self._skipped(path, [i for i in named.images if i not in self._annotations])
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """DatasetError as `coco_panoptic.read_segmentation` has it."""
         annotation = self._annotations[image.image_id]
         path, infos = self.masks / annotation["file_name"], annotation["segments_info"]
         found = coco_panoptic.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
         truth_ids: dict[int, int] = {}  # by segment_id of the prediction
         stuff_ids: dict[int, int] = {}  # by category_id
-        truth: dict[int, Segment] = {}
+        ground_truth: dict[int, Segment] = {}
         for segment in found.segments:
             if segment.isthing and _is_below(segment.score, self.min_score):
                 continue
             own = segment.segment_id
             truth_id = own if segment.isthing else stuff_ids.setdefault(segment.category_id, own)
-            area_px = segment.area_px + (truth[truth_id].area_px if truth_id in truth else 0)
+            area_px = segment.area_px + (ground_truth[truth_id].area_px if truth_id in ground_truth else 0)
             iscrowd = segment.iscrowd and segment.isthing
-            truth[truth_id] = replace(segment, segment_id=truth_id, area_px=area_px, iscrowd=iscrowd, score=None)
+            ground_truth[truth_id] = replace(segment, segment_id=truth_id, area_px=area_px, iscrowd=iscrowd, score=None)
             truth_ids[own] = truth_id
-        segments = tuple(truth.values())
+        segments = tuple(ground_truth.values())
         if len(segments) == len(found.segments):
             return PanopticSegmentation.of_runs(found.runs, segments)
         return PanopticSegmentation(relabel(found.segment_ids, truth_ids, np.int32), segments)
@@ -163,7 +168,7 @@ class PanopticPredictionsSource(Source):
         counted = {
             f"{path}: {low} of {len(scores)} things have a score below {self.min_score:g} and are void": low,
             f"{path}: {unknown} of {len(scores)} things have no score and are kept": unknown,
-            f"{path}: {len(bare)} images have no prediction: {coco.listed(bare)}": len(bare),
+            f"{path}: {len(bare)} images have no prediction: {abbreviate(bare)}": len(bare),
         }
         return tuple(line for line, number in counted.items() if number)
 

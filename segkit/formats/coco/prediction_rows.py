@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segkit.formats.base import SourceImage, Tell
+from segkit.formats.base import DatasetImage
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco import tables as coco
 from segkit.formats.coco.masks import fault_of, without_slivers
-from segkit.formats.coco.tables import Entry, ImageId, Place
-from segkit.structures import CategorySet, segmentation_to_rle
+from segkit.structures import CategorySet, ImageId, segmentation_to_rle
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import attempt
+from segkit.utils.issues import IssueHandler, try_read
+from segkit.utils.json_fields import Entry, Place
+from segkit.utils.text import abbreviate
 
 
 @dataclass(frozen=True)
@@ -25,44 +27,44 @@ class Named:
 
     path: Path
     content: Entry
-    images: Mapping[ImageId, SourceImage]
+    images: Mapping[ImageId, DatasetImage]
 
     @classmethod
     def read(cls, json_path: str | Path, alone: bool) -> Named:
         """alone: it has the predictions too. DatasetError where it is missing, lacks a table, or one is malformed."""
         path = Path(json_path)
-        content = coco.load(path)
+        content = json_fields.load_object(path)
         missing = [f"`{key}`" for key in ("images", "categories") if key not in content]
         if missing:
             problem = f"expected a JSON that names images and categories, got one without {' and '.join(missing)}"
             remedy = "give one that has both as `dataset`"
             raise DatasetError(problem, where=path, remedy=f"{remedy}, beside this one" if alone else remedy)
         images = {
-            image_id: SourceImage(image_id, entry["file_name"], (entry["height"], entry["width"]))
+            image_id: DatasetImage(image_id, entry["file_name"], (entry["height"], entry["width"]))
             for image_id, entry in coco.images_by_id(content, path).items()
         }
         return cls(path, content, images)
 
     def thing_categories(self) -> CategorySet:
         """All things, unless a category says otherwise."""
-        categories = coco.table(self.content, "categories", self.path)
+        categories = json_fields.get_table(self.content, "categories", self.path)
         all_things = all("isthing" not in category for category in categories)
         return coco.categories_of(self.content, self.path, all_things)
 
     def annotations(self) -> list[Entry]:
         """Those of a JSON that has the predictions too."""
-        return coco.table(self.content, "annotations", self.path)
+        return json_fields.get_table(self.content, "annotations", self.path)
 
-    def image(self, image_id: ImageId, where: Place) -> SourceImage:
+    def image(self, image_id: ImageId, where: Place) -> DatasetImage:
         """DatasetError where it is not named."""
         if image_id not in self.images:
-            problem = f"expected an image_id of {self.path} ({coco.listed(self.images)}), got {reprlib.repr(image_id)}"
+            problem = f"expected an image_id of {self.path} ({abbreviate(self.images)}), got {reprlib.repr(image_id)}"
             raise DatasetError(problem, where=where, remedy="give the JSON of the images that were predicted")
         return self.images[image_id]
 
 
 def read_result(
-    entry: Entry, index: int, path: Path, named: Named, categories: CategorySet, tell: Tell
+    entry: Entry, index: int, path: Path, named: Named, categories: CategorySet, on_issue: IssueHandler
 ) -> tuple[Entry, Place] | None:
     """The result with all but its mask checked, and where it is; None where something is wrong with it, which is told.
 
@@ -73,7 +75,7 @@ def read_result(
         raise DatasetError("expected results with a mask each, got a panoptic JSON", where=path, remedy=remedy)
     code = _code_of(entry, "image_id")
     try:
-        image_id: ImageId = coco.field(entry, "image_id", coco.IMAGE_ID, f"{path}, result {index}")
+        image_id: ImageId = json_fields.get_field(entry, "image_id", json_fields.IMAGE_ID, f"{path}, result {index}")
         where = Place(path, image_id, "result", index)
         code = "annotation-without-image"
         named.image(image_id, where)
@@ -82,19 +84,19 @@ def read_result(
         if not categories[category_id].isthing:
             raise DatasetError(f"expected the category_id of a thing, got {category_id}, which is stuff", where=where)
         code = _code_of_number(entry, "score")
-        coco.finite(entry, "score", where)
+        json_fields.get_finite(entry, "score", where)
         code = "key-missing"
         if "segmentation" not in entry:
             remedy = "export masks: boxes alone make no dataset of masks"
             raise DatasetError("expected a mask in `segmentation`, got none", where=where, remedy=remedy)
         code = "iscrowd-invalid"
-        return {**entry, "iscrowd": coco.flag(entry, "iscrowd", where)}, where
+        return {**entry, "iscrowd": json_fields.get_flag(entry, "iscrowd", where)}, where
     except DatasetError as error:
-        tell(code, error)
+        on_issue(code, error)
         return None
 
 
-def with_rle(result: Entry, where: Place, named: Named, tell: Tell) -> Entry | None:
+def with_rle(result: Entry, where: Place, named: Named, on_issue: IssueHandler) -> Entry | None:
     """The result with what is needed of it; None where its mask is not sound, which is told."""
     size_hw = named.images[result["image_id"]].size_hw
     segmentation = without_slivers(result["segmentation"])
@@ -103,21 +105,25 @@ def with_rle(result: Entry, where: Place, named: Named, tell: Tell) -> Entry | N
         is_other = isinstance(segmentation, dict) and segmentation.get("size") != [*size_hw]
         remedy = "is it a result of this image?"
         error = DatasetError(f"bad segmentation: {fault}", where=where, remedy=remedy)
-        tell("rle-size" if is_other else "mask-invalid", error)
+        on_issue("rle-size" if is_other else "mask-invalid", error)
         return None
     kept = {key: result[key] for key in ("image_id", "category_id", "iscrowd", "score")}
     return {**kept, "segmentation": segmentation_to_rle(segmentation, size_hw)}
 
 
-def read_panoptic(path: Path, named: Named, categories: CategorySet, tell: Tell) -> dict[ImageId, Entry]:
+def read_panoptic(path: Path, named: Named, categories: CategorySet, on_issue: IssueHandler) -> dict[ImageId, Entry]:
     """The annotations of a panoptic JSON of predictions by image_id, in its order, sound but for their PNGs; images
     with one that is not, or with two, are told and left out.
 
     DatasetError as `coco_panoptic.read_predictions` has it for the file as a whole.
     """
-    predicted = coco_panoptic.read_predictions(path, categories, partial(tell, "annotation-unreadable"))
-    content = named.content if named.path == path else coco.load(path)
-    annotations = [a for a in coco.table(content, "annotations", path) if type(a.get("image_id")) in coco.IMAGE_ID]
+    predicted = coco_panoptic.read_predictions(path, categories, partial(on_issue, "annotation-unreadable"))
+    content = named.content if named.path == path else json_fields.load_object(path)
+    annotations = [
+        a
+        for a in json_fields.get_table(content, "annotations", path)
+        if type(a.get("image_id")) in json_fields.IMAGE_ID
+    ]
     number_of = Counter(annotation["image_id"] for annotation in annotations)
     found = {}
     for annotation in annotations:
@@ -125,8 +131,8 @@ def read_panoptic(path: Path, named: Named, categories: CategorySet, tell: Tell)
         if image_id not in predicted or number_of[image_id] > 1:
             continue
         code, where = "annotation-without-image", Place(path, image_id)
-        is_known = attempt(tell, code, named.image, image_id, where) is not None
-        sound = [_is_sound(info, path, image_id, tell) for info in annotation["segments_info"]]
+        is_known = try_read(on_issue, code, named.image, image_id, where) is not None
+        sound = [_is_sound(info, path, image_id, on_issue) for info in annotation["segments_info"]]
         if is_known and all(sound):
             found[image_id] = annotation
     return found
@@ -135,7 +141,7 @@ def read_panoptic(path: Path, named: Named, categories: CategorySet, tell: Tell)
 def check_min_score(min_score: object) -> None:
     """ValueError where it is no finite number."""
     isnumber = isinstance(min_score, (int, float)) and not isinstance(min_score, bool)
-    if not isnumber or not -coco.LARGEST <= min_score <= coco.LARGEST:  # type: ignore[operator]
+    if not isnumber or not -json_fields.LARGEST <= min_score <= json_fields.LARGEST:  # type: ignore[operator]
         raise ValueError(f"min_score must be a finite number, got {min_score!r}")
 
 
@@ -144,12 +150,15 @@ def _code_of(entry: Entry, key: str) -> str:
 
 
 def _code_of_number(entry: Entry, key: str) -> str:
-    return "number-not-finite" if type(entry.get(key)) in coco.NUMBER else _code_of(entry, key)
+    return "number-not-finite" if type(entry.get(key)) in json_fields.NUMBER else _code_of(entry, key)
 
 
-def _is_sound(info: Entry, path: Path, image_id: ImageId, tell: Tell) -> bool:
+def _is_sound(info: Entry, path: Path, image_id: ImageId, on_issue: IssueHandler) -> bool:
     where = Place(path, image_id, "segment", info["id"])
-    is_sound = attempt(tell, "iscrowd-invalid", coco.flag, info, "iscrowd", where) is not None
+    is_sound = try_read(on_issue, "iscrowd-invalid", json_fields.get_flag, info, "iscrowd", where) is not None
     if info.get("score") is None:
         return is_sound
-    return attempt(tell, _code_of_number(info, "score"), coco.finite, info, "score", where) is not None and is_sound
+    return (
+        try_read(on_issue, _code_of_number(info, "score"), json_fields.get_finite, info, "score", where) is not None
+        and is_sound
+    )

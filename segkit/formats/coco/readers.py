@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segkit.formats.base import AS_GIVEN, Source, SourceImage
+from segkit.formats.base import AS_GIVEN, DatasetImage, DatasetReader
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry
 from segkit.structures import (
     VOID,
     IdRuns,
@@ -24,13 +23,15 @@ from segkit.structures import (
     rle_to_mask,
     segmentation_to_rle,
 )
+from segkit.utils import json_fields
 from segkit.utils.issues import unused
+from segkit.utils.json_fields import Entry
 
 OVERLAPS = ("small_on_top", "later_on_top")  # who has the pixels that several masks hold
 UNREAD = "keys of annotations and categories that are not read"
 
 
-class CocoPanopticSource(Source):
+class CocoPanopticReader(DatasetReader):
     """A panoptic JSON, the folder of its PNGs, the folder of its images."""
 
     layout = "coco-panoptic"
@@ -42,13 +43,13 @@ class CocoPanopticSource(Source):
         self.categories = file.categories
         self._records = {record.image_id: record for record in file.records}
         self.images = tuple(_image(file.images[record.image_id]) for record in file.records)
-        self.info, unwritable = coco.writable(file.info)
+        self.info, unwritable = json_fields.writable_keys(file.info)
         self.skipped = (
             *unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
             *unused(file.path, UNREAD, file.unread),
         )
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         record = self._records[image.image_id]
         path = self.masks / record.png_name
         return coco_panoptic.read_segmentation(
@@ -56,7 +57,7 @@ class CocoPanopticSource(Source):
         )
 
 
-class CocoInstancesSource(Source):
+class CocoInstancesReader(DatasetReader):
     """An instances JSON and the folder of its images; every pixel that no mask holds is void."""
 
     layout = "coco-instances"
@@ -74,16 +75,16 @@ class CocoInstancesSource(Source):
         for annotation in file.annotations:
             self._annotations[annotation["image_id"]].append(annotation)
         self.images = tuple(map(_image, file.images))
-        self.info, unwritable = coco.writable(file.info)
+        self.info, unwritable = json_fields.writable_keys(file.info)
         self.skipped = (
             *unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
             *unused(file.path, UNREAD, file.unread),
         )
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         return panoptic_of_annotations(self.annotations(image), image.size_hw, self.overlap)
 
-    def annotations(self, image: SourceImage) -> list[dict[str, Any]]:
+    def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         return [_with_rle(one, image.size_hw) for one in self._annotations.get(image.image_id, [])]
 
 
@@ -111,9 +112,9 @@ def panoptic_of_annotations(
     return PanopticSegmentation(segment_ids, tuple(segments))
 
 
-def _image(entry: Entry) -> SourceImage:
+def _image(entry: Entry) -> DatasetImage:
     size_hw = (entry["height"], entry["width"])
-    return SourceImage(entry["id"], entry["file_name"], size_hw, coco.others(entry, coco.IMAGE_KEYS))
+    return DatasetImage(entry["id"], entry["file_name"], size_hw, json_fields.other_keys(entry, coco.IMAGE_KEYS))
 
 
 def _with_rle(annotation: Entry, size_hw: tuple[int, int]) -> Entry:

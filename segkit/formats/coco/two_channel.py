@@ -11,23 +11,31 @@ from typing import Any
 import numpy as np
 
 from segkit.formats import png
-from segkit.formats.base import Source, SourceImage, Tell, refuse
-from segkit.formats.coco.tables import Place, listed
+from segkit.formats.base import (
+    DatasetImage,
+    DatasetReader,
+    DatasetWriter,
+    annotation_losses,
+    checked_areas,
+    empty_losses,
+    score_losses,
+)
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import PICTURE_CASES, by_name, new_stem, picture_in
 from segkit.formats.image_io import PICTURE_SUFFIXES
 from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.png import CHANNEL
-from segkit.formats.writer import Writer, annotation_losses, checked_areas, empty_losses, score_losses
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import attempt, unused
+from segkit.utils.issues import IssueHandler, raise_issue, try_read, unused
+from segkit.utils.json_fields import Place
+from segkit.utils.text import abbreviate
 
 MASKS, PICTURES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
 
 
-class TwoChannelSource(Source):
+class TwoChannelReader(DatasetReader):
     """image_id: the PNG's path in its folder without the suffix, and so the picture's.
 
     skipped: the line on pictures without PNG; the folder may be one of several datasets.
@@ -35,7 +43,9 @@ class TwoChannelSource(Source):
 
     layout = "two-channel-png"
 
-    def __init__(self, masks: str | Path, images: str | Path, categories: str | Path, *, tell: Tell = refuse) -> None:
+    def __init__(
+        self, masks: str | Path, images: str | Path, categories: str | Path, *, on_issue: IssueHandler = raise_issue
+    ) -> None:
         """categories: a JSON with COCO's `categories`, or that list alone. tell: gets the PNGs that are damaged or have
         no image, which are then left out, and second images of one name. Raises DatasetError where a folder or the
         categories are missing, or a category_id does not fit into a channel."""
@@ -43,22 +53,26 @@ class TwoChannelSource(Source):
         self.pictures = Path(images)
         self.categories = _categories(Path(categories))
         _check_channel(self.categories, categories)
-        pictures = by_name(self.pictures, PICTURE_SUFFIXES, "check the path", "image-id-twice", tell)
+        pictures = by_name(self.pictures, PICTURE_SUFFIXES, "check the path", "image-id-twice", on_issue)
         pngs = label_maps.find(masks)
-        found = [self._image(name, path, pictures, tell) for name, path in pngs.items()]
+        found = [self._image(name, path, pictures, on_issue) for name, path in pngs.items()]
         self.images = tuple(image for image in found if image is not None)
         self.skipped = unused(self.pictures, "images have no PNG", [name for name in pictures if name not in pngs])
 
-    def _image(self, name: str, path: Path, pictures: Mapping[str, Path], tell: Tell) -> SourceImage | None:
+    def _image(
+        self, name: str, path: Path, pictures: Mapping[str, Path], on_issue: IssueHandler
+    ) -> DatasetImage | None:
         if name not in pictures:
             problem = f"expected an image {name}.* in {self.pictures}, found none"
-            tell("image-missing", DatasetError(problem, where=path, remedy="complete the images, or remove the PNG"))
+            on_issue(
+                "image-missing", DatasetError(problem, where=path, remedy="complete the images, or remove the PNG")
+            )
             return None
-        header = attempt(tell, "png-unreadable", png.read_header, path)
+        header = try_read(on_issue, "png-unreadable", png.read_header, path)
         file_name = pictures[name].relative_to(self.pictures).as_posix()
-        return None if header is None else SourceImage(name, file_name, (header.height, header.width))
+        return None if header is None else DatasetImage(name, file_name, (header.height, header.width))
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         path = self.masks / f"{image.image_id}.png"
         runs = png.read_id_runs(path, image.size_hw)
         segments = []
@@ -73,7 +87,7 @@ class TwoChannelSource(Source):
         return PanopticSegmentation.of_runs(runs, tuple(segments))
 
 
-class TwoChannelWriter(Writer):
+class TwoChannelWriter(DatasetWriter):
     """root/masks/NAME.png image by image, and root/categories.json."""
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
@@ -82,14 +96,14 @@ class TwoChannelWriter(Writer):
         _check_channel(categories, root)
         self._names: set[str] = set()
 
-    def picture_path(self, image: SourceImage) -> Path:
+    def picture_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
         return picture_in(self.root / PICTURES, image, PICTURE_CASES)
 
     def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
-        """As `Writer` has it, segments numbered from 0 in their order; told are crowds, which become objects, segments
+        """As `DatasetWriter` has it, segments numbered from 0 in their order; told are crowds, which become objects, segments
         without a pixel, scores, and pixels under other masks. DatasetError for more than 256 segments of a category
         too."""
         name = new_stem(image, self._names, self.root)
@@ -118,7 +132,7 @@ class TwoChannelWriter(Writer):
 def _check_channel(categories: CategorySet, where: object) -> None:
     beyond = [c.category_id for c in categories.categories if not 0 < c.category_id < CHANNEL]
     if beyond:
-        raise DatasetError(f"expected category ids in 1..255, got {listed(beyond)}", where=where)
+        raise DatasetError(f"expected category ids in 1..255, got {abbreviate(beyond)}", where=where)
 
 
 def _categories(path: Path) -> CategorySet:

@@ -7,21 +7,30 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from segkit.formats.base import AS_GIVEN, SourceImage
+from segkit.formats.base import (
+    ANNOTATION_KEYS,
+    AS_GIVEN,
+    DatasetImage,
+    DatasetWriter,
+    annotation_losses,
+    checked_areas,
+    empty_losses,
+    score_losses,
+)
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.tables import Entry, Place, check_inside, listed, others, writable
 from segkit.formats.derive import coco_annotations
 from segkit.formats.image_files import picture_in
-from segkit.formats.writer import ANNOTATION_KEYS, Writer, annotation_losses, checked_areas, empty_losses, score_losses
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry, Place, check_inside, other_keys, writable_keys
+from segkit.utils.text import abbreviate
 
 PICTURES = "images"  # folder below the root
 Annotations = list[dict[str, Any]] | None
 
 
-class PanopticFilesWriter(Writer):
+class PanopticFilesWriter(DatasetWriter):
     """root/<name>.json and root/<name>/*.png; whatever has no overlaps fits, scores too. pictures: their folder."""
 
     holds_extras = True
@@ -31,12 +40,14 @@ class PanopticFilesWriter(Writer):
         self._pictures = self.root / pictures
         self._writer = PanopticWriter(self.root / f"{name}.json", self.root / name, categories)
 
-    def picture_path(self, image: SourceImage) -> Path:
-        """As `Writer` has it."""
+    def picture_path(self, image: DatasetImage) -> Path:
+        """As `DatasetWriter` has it."""
         return picture_in(self._pictures, image)
 
-    def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
-        """As `Writer` has it; told are segments without a pixel, masks that overlap, and keys of annotations that
+    def add(
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
+    ) -> list[str]:
+        """As `DatasetWriter` has it; told are segments without a pixel, masks that overlap, and keys of annotations that
         segments have not."""
         areas_px = checked_areas(image, segmentation, self.categories)
         extra, told = _written_extras(image.extra, "the image")
@@ -57,7 +68,7 @@ class CocoPanopticWriter(PanopticFilesWriter):
         super().__init__(root, categories, "panoptic", PICTURES)
 
 
-class CocoInstancesWriter(Writer):
+class CocoInstancesWriter(DatasetWriter):
     """root/instances.json: things alone, whole masks where the source has them, ids above 0 that are distinct."""
 
     holds_extras = True
@@ -72,12 +83,14 @@ class CocoInstancesWriter(Writer):
         self._images: dict[Any, dict[str, Any]] = {}
         self._annotations: list[dict[str, Any]] = []
 
-    def picture_path(self, image: SourceImage) -> Path:
-        """As `Writer` has it."""
+    def picture_path(self, image: DatasetImage) -> Path:
+        """As `DatasetWriter` has it."""
         return picture_in(self.root / PICTURES, image)
 
-    def add(self, image: SourceImage, segmentation: PanopticSegmentation, annotations: Annotations = None) -> list[str]:
-        """As `Writer` has it; told are stuff, segments without a pixel, scores, and keys that JSON cannot hold."""
+    def add(
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
+    ) -> list[str]:
+        """As `DatasetWriter` has it; told are stuff, segments without a pixel, scores, and keys that JSON cannot hold."""
         where = Place(self.path, image.image_id)
         check_inside(image.file_name, "file_name", where)
         if image.image_id in self._images:
@@ -88,7 +101,9 @@ class CocoInstancesWriter(Writer):
         own = {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
         self._images[image.image_id] = {**extra, **own}
         for annotation in coco_annotations(image.image_id, segmentation) if annotations is None else annotations:
-            extra, lost = _written_extras(others(annotation, ANNOTATION_KEYS), f"annotation {annotation.get('id', '')}")
+            extra, lost = _written_extras(
+                other_keys(annotation, ANNOTATION_KEYS), f"annotation {annotation.get('id', '')}"
+            )
             own = {key: value for key, value in annotation.items() if key in ANNOTATION_KEYS}
             given = own.pop(AS_GIVEN, annotation["segmentation"])
             self._annotations.append({**own, "image_id": image.image_id, "segmentation": given, **extra})
@@ -106,8 +121,8 @@ class CocoInstancesWriter(Writer):
 
 def _written_extras(extra: Mapping[str, Any], what: str) -> tuple[Entry, list[str]]:
     """What of it JSON can hold, and the line on the rest."""
-    held, lost = writable(extra)
-    return held, [f"{what}: the values of {listed(lost)} cannot be held, JSON has no NaN"] if lost else []
+    held, lost = writable_keys(extra)
+    return held, [f"{what}: the values of {abbreviate(lost)} cannot be held, JSON has no NaN"] if lost else []
 
 
 def _numbered(annotations: Sequence[Entry]) -> list[Entry]:

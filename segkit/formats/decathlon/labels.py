@@ -7,16 +7,19 @@ import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from segkit.formats.coco import tables as coco
 from segkit.formats.decathlon.files import TABLE
 from segkit.formats.decathlon.slices import MAX_LABEL
 from segkit.structures import CategorySet, default_color
+from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError, SegkitError
+from segkit.utils.text import abbreviate
 
 BACKGROUND = 0
 
 
-def label_names(labels: Mapping[int | str, str] | None, table: coco.Entry | None, root: Path) -> dict[int, str] | None:
+def label_names(
+    labels: Mapping[int | str, str] | None, table: json_fields.Entry | None, root: Path
+) -> dict[int, str] | None:
     """The name of every label, of the option or else of dataset.json, None where there is neither.
 
     Raises ConfigError of the option, DatasetError of the table, where labels are not distinct integers in 0..MAX_LABEL,
@@ -44,8 +47,8 @@ def categories_of(names: Mapping[int, str], things: Collection[str], root: Path)
     names = {BACKGROUND: "background", **names}
     foreground = [name for label, name in names.items() if label != BACKGROUND]
     if strange := sorted(set(things) - set(foreground)):
-        known = coco.listed(foreground)
-        raise ConfigError(f"expected `things` to be among the labels {known}, got {coco.listed(strange)}")
+        known = abbreviate(foreground)
+        raise ConfigError(f"expected `things` to be among the labels {known}, got {abbreviate(strange)}")
     entries = [
         {
             "id": label,

@@ -21,7 +21,7 @@ def write_prediction(
 ) -> None:
     """Writes the labels of all slices of a volume as one NIfTI on the grid of `like`, whole or not at all.
 
-    slices: (H, W) integers in 0..65535 each, in the order and orientation in which `DecathlonSource` with this `axis`
+    slices: (H, W) integers in 0..65535 each, in the order and orientation in which `DecathlonReader` with this `axis`
     gives them. like: the image or label volume they belong to, whose header (affine, units, descriptions) is taken.
     The type is uint8, or uint16 where a label needs it; a path that ends in .gz is compressed. Raises ValueError where
     the slices do not fill the volume or hold something else, DatasetError where `like` cannot be read.

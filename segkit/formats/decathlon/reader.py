@@ -17,20 +17,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.base import Source, SourceImage, Tell, refuse
-from segkit.formats.coco import tables as coco
+from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.decathlon import files
 from segkit.formats.decathlon.files import Files, Volume, check_volume
 from segkit.formats.decathlon.labels import BACKGROUND, categories_of, label_names
 from segkit.formats.decathlon.nifti import read_voxels
 from segkit.formats.decathlon.prediction import write_prediction
-from segkit.formats.decathlon.reader import files
 from segkit.formats.decathlon.slices import Labels, checked_labels, cut, segmentation_of, to_labels
 from segkit.formats.intensities import PERCENTILES, to_uint8
-from segkit.structures import PanopticSegmentation
+from segkit.structures import ImageId, PanopticSegmentation
+from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import attempt
+from segkit.utils.issues import IssueHandler, raise_issue, try_read
+from segkit.utils.text import abbreviate
 
-__all__ = ["DecathlonSource", "Volume", "write_prediction"]
+__all__ = ["DecathlonReader", "Volume", "write_prediction"]
 
 SPLITS = ("train", "val", "all", "test")
 CACHE_BYTES = 2**27  # of slices that are kept: all volumes of a small task
@@ -38,10 +39,10 @@ LEAST_KEPT = 2  # files that are kept whatever their size: image and label of th
 RGB = 3
 
 
-class DecathlonSource(Source):
+class DecathlonReader(DatasetReader):
     """One task of the Decathlon, each image one 2-D slice of one volume; the image_id is `<volume>_<slice>`.
 
-    A SourceImage's file_name is the name that the slice takes where it is written as a PNG: there is no such file in
+    A DatasetImage's file_name is the name that the slice takes where it is written as a PNG: there is no such file in
     `pictures`, and `picture` makes it from the volume. Label 0 is background, stuff like the other labels.
 
     axis: 0, 1 or 2 of the volume in RAS+ orientation, along which it is cut.
@@ -80,7 +81,7 @@ class DecathlonSource(Source):
         modalities: Sequence[int] = (),
         percentiles: Sequence[float] = PERCENTILES,
         keep_empty: bool = True,
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_options(axis, split, val_share, modalities, percentiles, keep_empty, held_out=held_out, things=things)
         self.root = Path(root)
@@ -89,7 +90,7 @@ class DecathlonSource(Source):
         self._kept: dict[tuple[str, Path], NDArray[Any]] = {}
         self._damaged: dict[tuple[str, Path], DatasetError] = {}
         self._reading = Lock()
-        table, faults = files.load_table(self.root), _Faults(tell)
+        table, faults = files.load_table(self.root), _Faults(on_issue)
         no_training = split == "test" and (labels or table)
         listed = [] if no_training else files.labelled_files(self.root, table, faults)
         training = files.that_are_there(listed, faults)
@@ -108,18 +109,18 @@ class DecathlonSource(Source):
             remedy = "choose another split, val_share or keep_empty"
             raise DatasetError(f"the split {split!r} has no slice", where=self.root, remedy=remedy)
 
-    def place(self, image: SourceImage) -> tuple[Volume, int]:
+    def place(self, image: DatasetImage) -> tuple[Volume, int]:
         """The volume of a slice, and which one it is, from 0."""
         return self._places[image.image_id]
 
-    def picture(self, image: SourceImage) -> NDArray[np.uint8]:
+    def picture(self, image: DatasetImage) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, intensities between the percentiles of the volume; DatasetError as the class says."""
         volume, index = self.place(image)
         channels = self._keep("channels", volume.image_path, self._read_channels)[index]
         rgb: NDArray[np.uint8] = channels.take(np.minimum(range(RGB), channels.shape[-1] - 1), axis=-1)
         return rgb
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Stuff and background are one segment each, things one per connected piece; numbered by label, then by first
         pixel. All void where the volume has no label. Raises DatasetError as the class says."""
         volume, index = self.place(image)
@@ -127,9 +128,9 @@ class DecathlonSource(Source):
             return PanopticSegmentation(np.zeros(image.size_hw, dtype=np.int32), ())
         return segmentation_of(self._labels(volume.label_path)[index], self.categories)
 
-    def _found_labels(self, training: Sequence[Files], tell: Tell) -> tuple[list[Files], dict[int, str]]:
+    def _found_labels(self, training: Sequence[Files], on_issue: IssueHandler) -> tuple[list[Files], dict[int, str]]:
         """The volumes whose labels can be read, and the names of all labels in them."""
-        found = {volume: attempt(tell, "annotation-unreadable", self._label_values, volume) for volume in training}
+        found = {volume: try_read(on_issue, "annotation-unreadable", self._label_values, volume) for volume in training}
         labels = sorted({BACKGROUND}.union(*(values or () for values in found.values())) - {BACKGROUND})
         return [v for v in training if found[v] is not None], {label: f"label {label}" for label in labels}
 
@@ -137,28 +138,28 @@ class DecathlonSource(Source):
         path = volume.label_path
         return set() if path is None else {*np.unique(self._keep("labels", path, self._read_labels)).tolist()}
 
-    def _open(self, wanted: Sequence[Files], keep_empty: bool, tell: Tell) -> None:
+    def _open(self, wanted: Sequence[Files], keep_empty: bool, on_issue: IssueHandler) -> None:
         """Set `volumes` and `images`."""
-        self._places: dict[coco.ImageId, tuple[Volume, int]] = {}
+        self._places: dict[ImageId, tuple[Volume, int]] = {}
         volumes: list[Volume] = []
-        images: list[SourceImage] = []
-        for volume in (check_volume(each, tell) for each in wanted):
+        images: list[DatasetImage] = []
+        for volume in (check_volume(each, on_issue) for each in wanted):
             if volume is None:
                 continue
-            slices = attempt(tell, "annotation-unreadable", self._slices, volume, keep_empty)
+            slices = try_read(on_issue, "annotation-unreadable", self._slices, volume, keep_empty)
             if slices is not None:
                 volumes.append(volume)
                 images += slices.values()
                 self._places.update({image.image_id: (volume, index) for index, image in slices.items()})
         self.volumes, self.images = tuple(volumes), tuple(images)
 
-    def _slices(self, volume: Volume, keep_empty: bool) -> dict[int, SourceImage]:
+    def _slices(self, volume: Volume, keep_empty: bool) -> dict[int, DatasetImage]:
         width, height = (size for axis, size in enumerate(volume.size_xyz) if axis != self.axis)
         slices = {}
         for index in range(volume.size_xyz[self.axis]):
             if keep_empty or volume.label_path is None or self._labels(volume.label_path)[index].any():
                 image_id = f"{volume.name}_{index:03d}"
-                slices[index] = SourceImage(image_id, f"{image_id}.png", (height, width))
+                slices[index] = DatasetImage(image_id, f"{image_id}.png", (height, width))
         return slices
 
     def _labels(self, path: Path) -> Labels:
@@ -172,7 +173,7 @@ class DecathlonSource(Source):
         voxels = read_voxels(path)
         chosen = self._modalities or range(min(RGB, voxels.shape[-1]))
         if max(chosen) >= voxels.shape[-1]:
-            problem = f"expected modalities below {voxels.shape[-1]}, which the volume has, got {coco.listed(chosen)}"
+            problem = f"expected modalities below {voxels.shape[-1]}, which the volume has, got {abbreviate(chosen)}"
             raise ConfigError(problem, where=path)
         channels = [to_uint8(voxels[..., modality], self._percentiles, path) for modality in chosen]
         return np.ascontiguousarray(cut(np.stack(channels, axis=-1), self.axis))
@@ -196,14 +197,14 @@ class DecathlonSource(Source):
 
 
 class _Faults:
-    """A `tell` that knows whether there was something to tell."""
+    """A `on_issue` that knows whether there was something to tell."""
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell, self.told = tell, False
+    def __init__(self, on_issue: IssueHandler) -> None:
+        self.on_issue, self.told = on_issue, False
 
     def __call__(self, code: str, error: DatasetError) -> None:
         self.told = True
-        self.tell(code, error)
+        self.on_issue(code, error)
 
 
 def _check_options(
@@ -219,12 +220,12 @@ def _check_options(
 
     check(type(axis) is int and axis in (0, 1, 2), "axis", "0, 1 or 2", axis)
     check(split in SPLITS, "split", f"one of {', '.join(SPLITS)}", split)
-    check(type(val_share) in coco.NUMBER and 0 <= val_share <= 1, "val_share", "in 0..1", val_share)
+    check(type(val_share) in json_fields.NUMBER and 0 <= val_share <= 1, "val_share", "in 0..1", val_share)
     check(type(keep_empty) is bool, "keep_empty", "true or false", keep_empty)
     for key, value in names.items():
-        check(is_list(value, coco.TEXT, Collection), key, "a list of names", value)
-    three = is_list(modalities, coco.INTEGER) and len(modalities) <= RGB and min(modalities, default=0) >= 0
+        check(is_list(value, json_fields.TEXT, Collection), key, "a list of names", value)
+    three = is_list(modalities, json_fields.INTEGER) and len(modalities) <= RGB and min(modalities, default=0) >= 0
     check(three, "modalities", "a list of up to three numbers from 0", modalities)
-    two = is_list(percentiles, coco.NUMBER) and len(percentiles) == 2
+    two = is_list(percentiles, json_fields.NUMBER) and len(percentiles) == 2
     rising = two and 0 <= percentiles[0] < percentiles[1] <= 100
     check(rising, "percentiles", "two rising numbers in 0..100", percentiles)

@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.coco import tables as coco
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
 
 MAX_LABEL = 2**16 - 1
 
@@ -51,7 +51,7 @@ def checked_labels(labels: Labels, categories: CategorySet, path: Path) -> Label
     known = table.take(labels)
     if not known.all():
         strange = np.unique(labels[~known]).tolist()
-        problem = f"expected labels among {coco.listed(categories.isthing_of)}, got {coco.listed(strange)} too"
+        problem = f"expected labels among {abbreviate(categories.isthing_of)}, got {abbreviate(strange)} too"
         raise DatasetError(problem, where=path, remedy="add them to `labels`, or repair the volume")
     return labels
 

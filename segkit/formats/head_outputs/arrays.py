@@ -15,9 +15,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.coco import tables as coco
 from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.compiled import COMPILED, compiled
+from segkit.utils.text import abbreviate
 
 Arrays = Mapping[str, NDArray[Any]]
 Layout = dict[str, tuple[str, tuple[str, ...]]]
@@ -165,7 +165,7 @@ def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_coun
     if len(infos) != len(archive.infolist()):
         raise ValueError("an array is there twice")
     if strange := sorted(infos.keys() - LAYOUT.keys()):
-        raise ValueError(f"there are other arrays than head outputs have: {coco.listed(strange)}")
+        raise ValueError(f"there are other arrays than head outputs have: {abbreviate(strange)}")
     members = {name: _open(archive, info) for name, info in infos.items()}
     check_layout({name: (m.dtype, m.shape) for name, m in members.items()}, size_hw, channel_count)
     arrays = {}
@@ -196,7 +196,7 @@ def check_layout(
     """ValueError where these dtypes and shapes are not those of an image of size_hw with so many channels."""
     groups = {"names", "channels", "instances", *map(_group, found)}
     if missing := [n for n in LAYOUT if _group(n) in groups and n not in OPTIONAL and n not in found]:
-        raise ValueError(f"the arrays {coco.listed(missing)} are missing")
+        raise ValueError(f"the arrays {abbreviate(missing)} are missing")
     lengths = {"H": size_hw[0], "W": size_hw[1], "2": 2, "4": 4}
     if "logits_channels" not in found:
         lengths["K"] = channel_count

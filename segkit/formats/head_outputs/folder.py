@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry, ImageId, Place
 from segkit.formats.head_outputs.arrays import (
     MAX_CHANNELS,
     check_layout,
@@ -27,9 +26,11 @@ from segkit.formats.head_outputs.arrays import (
     to_arrays,
     write_arrays,
 )
-from segkit.structures import NO_THING, THING_CHANNEL, CategorySet, HeadOutputs, SemanticScores, SemanticSpace
-from segkit.utils import files
+from segkit.structures import NO_THING, THING_CHANNEL, CategorySet, HeadOutputs, ImageId, SemanticScores, SemanticSpace
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry, Place
+from segkit.utils.text import abbreviate
 
 INDEX = "index.json"
 FORMAT = 1  # of the folder
@@ -105,7 +106,7 @@ def load(folder: str | Path) -> SavedHeadOutputs:
     saved = _parse(files.load_json(path), path)
     there = set(os.listdir(path.parent))
     if missing := [image.outputs for image in saved.images if image.outputs not in there]:
-        problem = f"{len(missing)} of the {len(saved)} files of its images are missing: {coco.listed(missing)}"
+        problem = f"{len(missing)} of the {len(saved)} files of its images are missing: {abbreviate(missing)}"
         raise DatasetError(problem, where=path, remedy=SAVE_AGAIN)
     return saved
 
@@ -162,8 +163,8 @@ def check_ids(
     score is not finite, or a mask probability is outside [0, 1]."""
     semantic = outputs.semantic
     if not np.array_equal(semantic.stuff_ids, stuff_ids) or not np.array_equal(semantic.thing_ids, thing_ids):
-        expected = f"({len(stuff_ids)} channels: stuff_ids {coco.listed(stuff_ids.tolist())})"
-        got = f"({len(semantic.stuff_ids)} channels: stuff_ids {coco.listed(semantic.stuff_ids.tolist())})"
+        expected = f"({len(stuff_ids)} channels: stuff_ids {abbreviate(stuff_ids.tolist())})"
+        got = f"({len(semantic.stuff_ids)} channels: stuff_ids {abbreviate(semantic.stuff_ids.tolist())})"
         raise ValueError(f"the semantic channels must be those of the categories {expected}, got {got}")
     groups = (
         ("instances", outputs.instances, range(len(categories.things))),
@@ -174,7 +175,7 @@ def check_ids(
             continue
         if strange := {*masks.class_ids.tolist()}.difference(known):
             problem = f"must be in {known.start}..{known.stop - 1}, as the categories are, got"
-            raise ValueError(f"class_ids of {name} {problem} {coco.listed(sorted(strange))}")
+            raise ValueError(f"class_ids of {name} {problem} {abbreviate(sorted(strange))}")
         if not np.isfinite(masks.boxes_xyxy).all() or not np.isfinite(masks.scores).all():
             raise ValueError(f"boxes_xyxy and scores of {name} must be finite")
         probs = masks.mask_probs
@@ -192,7 +193,7 @@ def _parse(content: Any, path: Path) -> SavedHeadOutputs:
     if type(content) is not dict:
         problem = f"expected the index of saved head outputs, got a {type(content).__name__}"
         raise DatasetError(problem, where=path, remedy=SAVE_AGAIN)
-    if (got := coco.field(content, "format", coco.INTEGER, path)) != FORMAT:
+    if (got := json_fields.get_field(content, "format", json_fields.INTEGER, path)) != FORMAT:
         problem = f"expected saved head outputs of format {FORMAT}, got {got}"
         raise DatasetError(problem, where=path, remedy=f"{SAVE_AGAIN} with this version of segkit")
     categories = coco.categories_of(content, path)
@@ -201,8 +202,8 @@ def _parse(content: Any, path: Path) -> SavedHeadOutputs:
     taken: set[str] = set()
     for image_id, entry in coco.images_by_id(content, path).items():
         where = Place(path, image_id)
-        outputs = coco.field(entry, "outputs", coco.TEXT, where)
-        coco.check_inside(outputs, "outputs", where)
+        outputs = json_fields.get_field(entry, "outputs", json_fields.TEXT, where)
+        json_fields.check_inside(outputs, "outputs", where)
         if outputs in taken or Path(outputs).name != outputs:
             raise DatasetError(f"expected `outputs` to name a file of this image alone, got {outputs!r}", where=where)
         taken.add(outputs)
@@ -213,7 +214,7 @@ def _parse(content: Any, path: Path) -> SavedHeadOutputs:
 def _channels(
     content: Entry, categories: CategorySet, path: Path
 ) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
-    names, stuff_ids, thing_ids = (coco.field(content, key, coco.LIST, path) for key in CHANNEL_KEYS)
+    names, stuff_ids, thing_ids = (json_fields.get_field(content, key, json_fields.LIST, path) for key in CHANNEL_KEYS)
     if not len(names) == len(stuff_ids) == len(thing_ids) or not 1 <= len(names) <= MAX_CHANNELS:
         lengths = f"{len(names)}, {len(stuff_ids)} and {len(thing_ids)}"
         problem = f"expected {', '.join(CHANNEL_KEYS)} of one length in 1..{MAX_CHANNELS}, got {lengths}"

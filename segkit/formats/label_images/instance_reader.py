@@ -6,17 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit.formats.base import Source, SourceImage, Tell, refuse
+from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.label_images.pairs import find_pairs
 from segkit.formats.splits import Split
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 from segkit.structures.categories import default_color
 from segkit.utils.errors import ConfigError
+from segkit.utils.issues import IssueHandler, raise_issue
 
 THING_ID, BACKGROUND_ID = 1, 2  # category ids
 
 
-class InstanceMapSource(Source):
+class InstanceMapReader(DatasetReader):
     """Pictures and label maps, found as `map_pairs.find_pairs` has it.
 
     In a map, 0 is background, every other value one object, whatever its gaps and pieces, and its segment_id. thing,
@@ -36,18 +37,18 @@ class InstanceMapSource(Source):
         background: str | None = "background",
         split: Split | None = None,
         val_share: float = 0.25,
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         names = [thing] if background is None else [thing, background]
         if not all(isinstance(name, str) and name for name in names) or thing == background:
             raise ConfigError(f"expected two names for thing and background, got {thing!r} and {background!r}")
         self.root = Path(root)
-        self._pairs = find_pairs(self.root, images, labels, split, val_share, tell)
+        self._pairs = find_pairs(self.root, images, labels, split, val_share, on_issue)
         self.pictures, self.images = self._pairs.pictures, self._pairs.images
         self.categories = _categories(thing, background)
         self._background = background is not None
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Objects by rising value, segment_id being the value; then the background, with the id after the last.
 
         DatasetError where the map is damaged, coloured, of another size, or holds no whole numbers of 0 or more.

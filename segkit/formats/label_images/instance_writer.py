@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from segkit.formats import image_files
-from segkit.formats.base import SourceImage
-from segkit.formats.coco.tables import Place, check_inside, listed
+from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
 from segkit.formats.derive import relabel
 from segkit.formats.label_images import semantic_files as label_maps
-from segkit.formats.writer import Writer, annotation_losses, checked_areas, score_losses
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.json_fields import Place, check_inside
+from segkit.utils.text import abbreviate
 
 MAX_OBJECTS = np.iinfo(np.uint16).max
 
 
-class InstanceMapWriter(Writer):
+class InstanceMapWriter(DatasetWriter):
     """Writes <root>/<labels>/NAME.png, image by image: 8-bit greyscale up to 255 objects, else 16-bit.
 
     categories: those of the segmentations, with different names. thing: name of the objects' category, by default the
@@ -46,18 +46,18 @@ class InstanceMapWriter(Writer):
             raise ConfigError(f"expected two folders, got {images!r} for the images and the labels", where=root)
         things = {c.name: c.category_id for c in categories.things}
         if not things or (thing is not None and thing not in things):
-            got = listed(things) or "none"
+            got = abbreviate(things) or "none"
             raise DatasetError(f"expected a thing category{f' {thing!r}' if thing else ''}, got {got}", where=root)
         self._thing_id = categories.things[0].category_id if thing is None else things[thing]
         self._background_id = {c.name: c.category_id for c in categories.stuff}.get(background)
         self._names: set[str] = set()
 
-    def picture_path(self, image: SourceImage) -> Path:
+    def picture_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
         return image_files.picture_in(self._pictures, image, image_files.PICTURE_CASES)
 
     def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
         """Writes the image's map, objects 1..N in the order of the segments; what it cannot hold, one line each.
 

@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files
-from segkit.formats.base import SourceImage, Tell
-from segkit.formats.coco.tables import ImageId, check_inside
+from segkit.formats.base import DatasetImage
 from segkit.formats.image_io import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_whole_numbers
 from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.splits import Split, check_split, names_of
-from segkit.structures import MAX_SEGMENT_ID
+from segkit.structures import MAX_SEGMENT_ID, ImageId
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import alone
+from segkit.utils.issues import IssueHandler, alone
+from segkit.utils.json_fields import check_inside
 
 LABEL_SUFFIXES = (".png", *TIFF_SUFFIXES)
 PAIRING = "expected images/NAME.* and labels/NAME.png (or .tif), one label map per image"
@@ -28,10 +28,10 @@ class MapPairs:
     """pictures: their folder. images: those of the split, by name. maps: the label map of every image, by image_id."""
 
     pictures: Path
-    images: tuple[SourceImage, ...]
+    images: tuple[DatasetImage, ...]
     maps: Mapping[ImageId, Path]
 
-    def read(self, image: SourceImage) -> NDArray[np.int32]:
+    def read(self, image: DatasetImage) -> NDArray[np.int32]:
         """(H, W) int32 values in 0..MAX_SEGMENT_ID - 1 of the image's map, a TIFF turned as its orientation says.
 
         DatasetError where the map is missing, damaged, coloured, of another size, or holds other values.
@@ -45,7 +45,9 @@ class MapPairs:
         return values.astype(np.int32)
 
 
-def find_pairs(root: Path, images: str, labels: str, split: Split | None, val_share: float, tell: Tell) -> MapPairs:
+def find_pairs(
+    root: Path, images: str, labels: str, split: Split | None, val_share: float, on_issue: IssueHandler
+) -> MapPairs:
     """Pictures and label maps in two folders below root, paired by their paths without suffix, which is the image_id.
 
     Sub-folders are searched, hidden files passed over. A map is a greyscale or palette PNG, or a TIFF, of whole numbers
@@ -60,13 +62,13 @@ def find_pairs(root: Path, images: str, labels: str, split: Split | None, val_sh
     pictures_folder, labels_folder = root / images, root / labels
     if pictures_folder.resolve() == labels_folder.resolve():
         raise ConfigError(f"expected two folders, got {images!r} for the images and the labels", where=root)
-    pictures = image_files.by_name(pictures_folder, PICTURE_SUFFIXES, PAIRING, "image-id-twice", tell)
-    maps = image_files.by_name(labels_folder, LABEL_SUFFIXES, PAIRING, "annotation-twice", tell)
-    alone(tell, "image-without-annotation", "no label map has the image's name", pictures, maps, PAIRING)
-    alone(tell, "image-missing", "no image has the label map's name", maps, pictures, PAIRING)
+    pictures = image_files.by_name(pictures_folder, PICTURE_SUFFIXES, PAIRING, "image-id-twice", on_issue)
+    maps = image_files.by_name(labels_folder, LABEL_SUFFIXES, PAIRING, "annotation-twice", on_issue)
+    alone(on_issue, "image-without-annotation", "no label map has the image's name", pictures, maps, PAIRING)
+    alone(on_issue, "image-missing", "no image has the label map's name", maps, pictures, PAIRING)
     found = []
     for name in (name for name in names_of(split, val_share, pictures, root) if name in maps):
-        size_hw = image_files.measure(pictures[name], [maps[name]], tell)
+        size_hw = image_files.measure(pictures[name], [maps[name]], on_issue)
         if size_hw is not None:
-            found.append(SourceImage(name, pictures[name].relative_to(pictures_folder).as_posix(), size_hw))
+            found.append(DatasetImage(name, pictures[name].relative_to(pictures_folder).as_posix(), size_hw))
     return MapPairs(pictures_folder, tuple(found), {image.image_id: maps[str(image.image_id)] for image in found})

@@ -8,23 +8,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from segkit.formats.base import Source, SourceImage, Tell, refuse
-from segkit.formats.coco.tables import Place, listed
+from segkit.formats.base import (
+    DatasetImage,
+    DatasetReader,
+    DatasetWriter,
+    annotation_losses,
+    checked_areas,
+    empty_losses,
+    score_losses,
+)
 from segkit.formats.derive import semantic_map
 from segkit.formats.image_files import PICTURE_CASES, new_stem, picture_in
 from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.label_images.pairs import find_pairs
 from segkit.formats.splits import Split
-from segkit.formats.writer import Writer, annotation_losses, checked_areas, empty_losses, score_losses
 from segkit.structures import IGNORE_LABEL, VOID, Category, CategorySet, IdRuns, PanopticSegmentation, Segment
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import unused
+from segkit.utils.issues import IssueHandler, raise_issue, unused
+from segkit.utils.json_fields import Place
+from segkit.utils.text import abbreviate
 
 PICTURES, LABELS, CLASSES = "images", "labels", "classes.json"  # below the root
 
 
-class SemanticMapSource(Source):
+class SemanticMapReader(DatasetReader):
     """Pictures and label maps, found as `map_pairs.find_pairs` has it; all classes are stuff.
 
     classes: their names, by label from 0 on, or a JSON as `label_maps.read_classes` has it, root/classes.json by
@@ -45,7 +53,7 @@ class SemanticMapSource(Source):
         ignore: int = IGNORE_LABEL,
         split: Split | None = None,
         val_share: float = 0.25,
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         self.root = Path(root)
         if type(ignore) is not int:
@@ -55,11 +63,11 @@ class SemanticMapSource(Source):
         self.skipped = unused(
             "classes", f"have the label {ignore}, which is void", [c.name for c in named if c.category_id == ignore]
         )
-        self._pairs = find_pairs(self.root, images, labels, split, val_share, tell)
+        self._pairs = find_pairs(self.root, images, labels, split, val_share, on_issue)
         self.pictures, self.images = self._pairs.pictures, self._pairs.images
         self._ignore = ignore
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """One segment for each class that has pixels, by rising label; segment_id is the label + 1.
 
         DatasetError where the map is damaged, coloured, of another size, or holds a label of no class that is not
@@ -73,8 +81,8 @@ class SemanticMapSource(Source):
         areas_px.pop(VOID, None)
         strange = [segment_id - 1 for segment_id in areas_px if segment_id - 1 not in self.categories]
         if strange:
-            known = listed([c.category_id for c in self.categories.categories])
-            problem = f"expected labels among {known}, or {self._ignore} for void, got {listed(strange)}"
+            known = abbreviate([c.category_id for c in self.categories.categories])
+            problem = f"expected labels among {known}, or {self._ignore} for void, got {abbreviate(strange)}"
             where = Place(self._pairs.maps[image.image_id], image.image_id)
             raise DatasetError(problem, where=where, remedy="name their classes, or set `ignore`")
         return PanopticSegmentation.of_runs(
@@ -82,7 +90,7 @@ class SemanticMapSource(Source):
         )
 
 
-class SemanticMapWriter(Writer):
+class SemanticMapWriter(DatasetWriter):
     """root/labels/NAME.png, 8-bit label maps: the place of the class among the categories, 255 for void; and
     root/classes.json with the names."""
 
@@ -95,14 +103,14 @@ class SemanticMapWriter(Writer):
             raise DatasetError(problem, where=root, remedy="convert to coco-panoptic")
         self._names: set[str] = set()
 
-    def picture_path(self, image: SourceImage) -> Path:
+    def picture_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
         return picture_in(self.root / PICTURES, image, PICTURE_CASES)
 
     def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
-        """As `Writer` has it; told are the objects that became one, crowds, segments without a pixel, scores, and masks
+        """As `DatasetWriter` has it; told are the objects that became one, crowds, segments without a pixel, scores, and masks
         that overlap."""
         name = new_stem(image, self._names, self.root)
         areas_px = checked_areas(image, segmentation, self.categories)

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from segkit.formats import png
 from segkit.formats.coco import tables as coco
 from segkit.formats.coco.masks import fault_of
-from segkit.formats.coco.tables import Entry
 from segkit.formats.image_files import files_below
 from segkit.structures import CategorySet, rle_to_mask, segmentation_to_rle
-from segkit.utils import files
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
+from segkit.utils.text import abbreviate
 
 SUFFIX = ".png"
 KINDS = {"greyscale", "palette"}
@@ -91,11 +92,11 @@ def read_classes(path: str | Path) -> CategorySet | tuple[str, ...]:
         raise DatasetError(f"expected a list of names or `categories`, got {got}", where=path)
     if all(type(entry) is str for entry in entries):
         return tuple(entries)
-    table = coco.objects(entries, "`categories`", path)
+    table = json_fields.check_objects(entries, "`categories`", path)
     return coco.categories_of({"categories": table}, path, all_things=any("isthing" not in entry for entry in table))
 
 
-def read_results(path: str | Path, tell: Callable[[DatasetError], None]) -> Mapping[str, Masks]:
+def read_results(path: str | Path, on_issue: Callable[[DatasetError], None]) -> Mapping[str, Masks]:
     """Detectron2's sem_seg_predictions.json: by file_name of the image, by category_id, the class's mask.
 
     The masks are not decoded; the file is in memory as a whole. tell: gets the errors of single entries, which are then
@@ -107,18 +108,18 @@ def read_results(path: str | Path, tell: Callable[[DatasetError], None]) -> Mapp
         expected = "Detectron2's list of {file_name, category_id, segmentation}"
         raise DatasetError(f"expected {expected}, got a {type(content).__name__}", where=path)
     results: dict[str, dict[int, Any]] = {}
-    for index, entry in enumerate(coco.objects(content, "the list", path)):
+    for index, entry in enumerate(json_fields.check_objects(content, "the list", path)):
         _refuse_instances(entry, path)
         try:
             where = f"{path}, entry {index}"
-            name: str = coco.field(entry, "file_name", coco.TEXT, where)
-            category_id: int = coco.field(entry, "category_id", coco.INTEGER, where)
-            segmentation = coco.field(entry, "segmentation", coco.OBJECT, where)
+            name: str = json_fields.get_field(entry, "file_name", json_fields.TEXT, where)
+            category_id: int = json_fields.get_field(entry, "category_id", json_fields.INTEGER, where)
+            segmentation = json_fields.get_field(entry, "segmentation", json_fields.OBJECT, where)
             if category_id in results.setdefault(name, {}):
                 raise DatasetError(f"expected one mask per class of {name}, got two of {category_id}", where=where)
             results[name][category_id] = segmentation
         except DatasetError as error:
-            tell(error)
+            on_issue(error)
     return results
 
 
@@ -134,7 +135,7 @@ def map_of(
     covered_px = 0
     for category_id, segmentation in masks.items():
         if category_id not in channel_of:
-            known = coco.listed(sorted(channel_of))
+            known = abbreviate(sorted(channel_of))
             raise DatasetError(f"expected a category_id among {known}, got {category_id}", where=where)
         if fault := fault_of(segmentation, size_hw):
             raise DatasetError(fault, where=f"{where}, category {category_id}")

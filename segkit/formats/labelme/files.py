@@ -8,13 +8,12 @@ import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.formats.base import Tell
-from segkit.formats.coco import tables as coco
-from segkit.formats.labelme.reader import shapes as labelme_shapes
+from segkit.formats.labelme import shapes as labelme_shapes
 from segkit.formats.labelme.shapes import Shape
-from segkit.utils import files
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import attempt
+from segkit.utils.issues import IssueHandler, try_read
+from segkit.utils.text import abbreviate
 
 SUFFIX = ".json"
 MAX_BYTES = 2**29  # of a JSON, whose largest part by far is a picture in base64
@@ -32,7 +31,7 @@ class Drawing:
     skipped: tuple[str, ...]
 
 
-def read(root: Path, name: str, tell: Tell) -> Drawing | None:
+def read(root: Path, name: str, on_issue: IssueHandler) -> Drawing | None:
     """The JSON `name` in root; None where something is wrong with it, once that is told."""
     path = root / name
     code = "json-unreadable"
@@ -40,16 +39,20 @@ def read(root: Path, name: str, tell: Tell) -> Drawing | None:
         content = _load(path)
         code = "json-kind"
         if type(content) is not dict or "shapes" not in content:
-            got = f"one with {coco.listed(content)}" if type(content) is dict else f"a {type(content).__name__}"
+            got = f"one with {abbreviate(content)}" if type(content) is dict else f"a {type(content).__name__}"
             raise DatasetError(f"{NOT_LABELME}, got {got}", where=path, remedy="move other files elsewhere")
         code = "annotation-unreadable"
-        entries = coco.field(content, "shapes", coco.LIST, path)
+        entries = json_fields.get_field(content, "shapes", json_fields.LIST, path)
     except DatasetError as error:
-        tell(code, error)
+        on_issue(code, error)
         return None
-    found = _shapes(entries, path, tell)
-    image_path = attempt(tell, "annotation-unreadable", coco.field, content, "imagePath", coco.TEXT, path)
-    file_name = None if image_path is None else attempt(tell, "name-outside", _picture_name, image_path, name, path)
+    found = _shapes(entries, path, on_issue)
+    image_path = try_read(
+        on_issue, "annotation-unreadable", json_fields.get_field, content, "imagePath", json_fields.TEXT, path
+    )
+    file_name = (
+        None if image_path is None else try_read(on_issue, "name-outside", _picture_name, image_path, name, path)
+    )
     if found is None or file_name is None:
         return None
     return Drawing(file_name, (content.get("imageHeight"), content.get("imageWidth")), *found)
@@ -64,16 +67,18 @@ def _load(path: Path) -> object:
     return files.load_json(path)
 
 
-def _shapes(entries: list[object], path: Path, tell: Tell) -> tuple[tuple[Shape, ...], tuple[str, ...]] | None:
+def _shapes(
+    entries: list[object], path: Path, on_issue: IssueHandler
+) -> tuple[tuple[Shape, ...], tuple[str, ...]] | None:
     """Those that have an area, and a line on each of the others; None where one is malformed, once all such, and the
     damaged masks of the others, which nobody will ask for, are told."""
     places = [f"{path}, shape {index}" for index in range(len(entries))]
     code = "annotation-unreadable"
-    found = [attempt(tell, code, _shape, *each) for each in zip(entries, places, strict=True)]
+    found = [try_read(on_issue, code, _shape, *each) for each in zip(entries, places, strict=True)]
     if None in found:
         for shape in found:
             if isinstance(shape, Shape) and shape.kind == "mask":
-                attempt(tell, code, labelme_shapes.decode, shape)
+                try_read(on_issue, code, labelme_shapes.decode, shape)
         return None
     shapes = tuple(shape for shape in found if isinstance(shape, Shape))
     return shapes, tuple(line for line in found if isinstance(line, str))
@@ -93,5 +98,5 @@ def _picture_name(image_path: str, json_name: str, path: Path) -> str:
     """The picture's path in root; imagePath is seen from the JSON, and written on Windows has backslashes."""
     seen = posixpath.join(posixpath.dirname(json_name), image_path.replace("\\", "/"))
     name = posixpath.normpath(seen) if image_path else ""
-    coco.check_inside(name, "imagePath", path)
+    json_fields.check_inside(name, "imagePath", path)
     return name

@@ -11,22 +11,22 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from segkit.formats import image_files
-from segkit.formats.base import Source, SourceImage, Tell, refuse
-from segkit.formats.coco import tables as coco
+from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.image_io import PICTURE_SUFFIXES
+from segkit.formats.labelme import files as labelme_files
+from segkit.formats.labelme import shapes as labelme_shapes
 from segkit.formats.labelme.files import SUFFIX, Drawing
-from segkit.formats.labelme.reader import files as labelme_files
-from segkit.formats.labelme.reader import shapes as labelme_shapes
 from segkit.formats.labelme.shapes import Shape
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import unused
+from segkit.utils.issues import IssueHandler, raise_issue, unused
+from segkit.utils.text import abbreviate
 
 IGNORED = ("ignored",)  # the key of shapes that become void
 NO_FOLDER = "give the folder of labelme's JSON files"
 
 
-class LabelmeSource(Source):
+class LabelmeReader(DatasetReader):
     """Every JSON below root is one image, its path without suffix the image_id; hidden files are passed over.
 
     A picture is where imagePath says, seen from its JSON, inside root; imageData is not looked at. things, stuff,
@@ -50,7 +50,7 @@ class LabelmeSource(Source):
         things: Sequence[str] | None = None,
         stuff: Sequence[str] = (),
         ignore: Sequence[str] = (),
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_options(things, stuff, ignore)
         self.root = self.pictures = Path(root)
@@ -58,21 +58,21 @@ class LabelmeSource(Source):
         json_names = [name for name in names if name.endswith(SUFFIX)]
         if not json_names:
             raise DatasetError("expected labelme's JSON files, found none", where=root, remedy="check the folder")
-        drawings = _read_all(self.root, json_names, tell)
+        drawings = _read_all(self.root, json_names, on_issue)
         self.skipped = (
             *(line for drawing in drawings.values() for line in drawing.skipped),
             *_without_json(self.root, names, json_names, drawings),
         )
-        found = {name: self._image(name, drawing, tell) for name, drawing in drawings.items()}
+        found = {name: self._image(name, drawing, on_issue) for name, drawing in drawings.items()}
         labels = {shape.label for drawing in drawings.values() for shape in drawing.shapes}
         self._ignore = {*ignore}
         self.categories = _categories(labels - {*stuff, *ignore} if things is None else things, stuff, self.root)
         self._category_ids = {c.name: c.category_id for c in self.categories.categories}
-        known = {name for name, drawing in drawings.items() if found[name] and self._knows(drawing.shapes, tell)}
+        known = {name for name, drawing in drawings.items() if found[name] and self._knows(drawing.shapes, on_issue)}
         self._shapes = {name.removesuffix(SUFFIX): drawings[name].shapes for name in known}
         self.images = tuple(image for name, image in found.items() if image is not None and name in known)
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Segments are numbered from 1 in the order of their first shapes; those that others hide have no segment.
 
         DatasetError where a mask is damaged.
@@ -95,7 +95,7 @@ class LabelmeSource(Source):
             segments.append(Segment(segment_id, category.category_id, category.isthing, areas_px[segment_id], iscrowd))
         return PanopticSegmentation(segment_ids, tuple(segments))
 
-    def annotations(self, image: SourceImage) -> list[dict[str, Any]]:
+    def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """COCO annotations of the things' whole masks, whatever lies on top, in the order of their first shapes."""
         parts: dict[tuple[object, ...], tuple[list[Shape], list[dict[str, Any]]]] = {}
         for key, shape, rle in self._painted(image):
@@ -106,7 +106,7 @@ class LabelmeSource(Source):
         made = (self._annotation(image, *part) for part in parts.values())
         return [annotation for annotation in made if annotation["area"]]
 
-    def _painted(self, image: SourceImage) -> Iterator[tuple[tuple[object, ...], Shape, dict[str, Any]]]:
+    def _painted(self, image: DatasetImage) -> Iterator[tuple[tuple[object, ...], Shape, dict[str, Any]]]:
         """Every shape in its order, with the key of the segment that it belongs to and its pixels as RLE."""
         for index, shape in enumerate(self._shapes[str(image.image_id)]):
             if shape.label in self._ignore:
@@ -117,7 +117,7 @@ class LabelmeSource(Source):
                 key = ("single", index) if shape.group_id is None else ("group", shape.label, shape.group_id)
             yield key, shape, labelme_shapes.to_rle(shape, image.size_hw)
 
-    def _annotation(self, image: SourceImage, shapes: list[Shape], rles: list[dict[str, Any]]) -> dict[str, Any]:
+    def _annotation(self, image: DatasetImage, shapes: list[Shape], rles: list[dict[str, Any]]) -> dict[str, Any]:
         rle = coco_mask.merge(rles)
         return {
             "image_id": image.image_id,
@@ -128,8 +128,8 @@ class LabelmeSource(Source):
             "segmentation": {"size": [*image.size_hw], "counts": rle["counts"].decode("ascii")},
         }
 
-    def _image(self, name: str, drawing: Drawing, tell: Tell) -> SourceImage | None:
-        size_hw = image_files.measure(self.root / drawing.file_name, [], tell)
+    def _image(self, name: str, drawing: Drawing, on_issue: IssueHandler) -> DatasetImage | None:
+        size_hw = image_files.measure(self.root / drawing.file_name, [], on_issue)
         if size_hw is None:
             return None
         for key, got, expected in zip(("imageHeight", "imageWidth"), drawing.size_hw, size_hw, strict=True):
@@ -138,11 +138,11 @@ class LabelmeSource(Source):
                     f"expected `{key}` to be {expected} pixels, as of {drawing.file_name}, got {reprlib.repr(got)}"
                 )
                 remedy = "is it the JSON of this picture?"
-                tell("size-differs", DatasetError(problem, where=self.root / name, remedy=remedy))
+                on_issue("size-differs", DatasetError(problem, where=self.root / name, remedy=remedy))
                 return None
-        return SourceImage(name.removesuffix(SUFFIX), drawing.file_name, size_hw)
+        return DatasetImage(name.removesuffix(SUFFIX), drawing.file_name, size_hw)
 
-    def _knows(self, shapes: Sequence[Shape], tell: Tell) -> bool:
+    def _knows(self, shapes: Sequence[Shape], on_issue: IssueHandler) -> bool:
         """Whether all labels are among the classes; those that are not are told, each once."""
         known = [*self._category_ids, *sorted(self._ignore)]
         strange: dict[str, Shape] = {}
@@ -150,9 +150,9 @@ class LabelmeSource(Source):
             if shape.label not in self._category_ids and shape.label not in self._ignore:
                 strange.setdefault(shape.label, shape)
         for label, shape in strange.items():
-            problem = f"expected a label among {coco.listed(known)}, got {label!r}"
+            problem = f"expected a label among {abbreviate(known)}, got {label!r}"
             remedy = "name it in things, stuff or ignore"
-            tell("category-unknown", DatasetError(problem, where=shape.where, remedy=remedy))
+            on_issue("category-unknown", DatasetError(problem, where=shape.where, remedy=remedy))
         return not strange
 
 
@@ -163,17 +163,17 @@ def _check_options(things: Sequence[str] | None, stuff: Sequence[str], ignore: S
         if not sound or not all(isinstance(label, str) and label for label in labels):
             raise ConfigError(f"expected {key} to be a list of labels, got {labels!r}")
         if seen & {*labels}:
-            got = coco.listed(sorted(seen & {*labels}))
+            got = abbreviate(sorted(seen & {*labels}))
             raise ConfigError(f"expected a label in one of things, stuff and ignore, got {got} in two")
         seen |= {*labels}
 
 
-def _read_all(root: Path, json_names: Sequence[str], tell: Tell) -> dict[str, Drawing]:
+def _read_all(root: Path, json_names: Sequence[str], on_issue: IssueHandler) -> dict[str, Drawing]:
     """By the JSON's path; of two with one picture, the first counts."""
     drawings: dict[str, Drawing] = {}
     owner: dict[str, str] = {}
     for name in json_names:
-        drawing = labelme_files.read(root, name, tell)
+        drawing = labelme_files.read(root, name, on_issue)
         if drawing is None:
             continue
         other = owner.setdefault(drawing.file_name, name)
@@ -182,7 +182,7 @@ def _read_all(root: Path, json_names: Sequence[str], tell: Tell) -> dict[str, Dr
         else:
             problem = f"expected one JSON of a picture, got {other} and {name} of {drawing.file_name}"
             remedy = "remove one, or correct its imagePath"
-            tell("annotation-twice", DatasetError(problem, where=root / name, remedy=remedy))
+            on_issue("annotation-twice", DatasetError(problem, where=root / name, remedy=remedy))
     return drawings
 
 

@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segkit.formats.coco import tables as coco
 from segkit.formats.coco.masks import MAX_COORDINATE, MAX_OUTLINE_PX, is_too_long
-from segkit.formats.coco.tables import Entry
 from segkit.structures import crop_to_rle, rle_to_mask, segmentation_to_rle
+from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
 
 # labelme/_shape.py, and `rotation` of its descendants: least and most points.
 POINTS = {
@@ -66,7 +66,7 @@ def has_area(entry: Entry, where: str) -> bool:
 
 def parse(entry: Entry, where: str) -> Shape:
     """The shape of an entry of `shapes` that has an area; DatasetError where it is malformed. Masks are not decoded."""
-    label: str = coco.field(entry, "label", coco.TEXT, where)
+    label: str = json_fields.get_field(entry, "label", json_fields.TEXT, where)
     if not label or any(0xD800 <= ord(letter) <= 0xDFFF for letter in label):
         raise DatasetError(f"expected `label` to be a name, got {label!r}", where=where)
     kind = entry.get("shape_type") or "polygon"
@@ -75,8 +75,8 @@ def parse(entry: Entry, where: str) -> Shape:
     if type(group_id) not in (int, str, type(None)):
         raise DatasetError(f"expected `group_id` to be an integer or null, got {reprlib.repr(group_id)}", where=where)
     flags = entry.get("flags") or {}
-    iscrowd = bool(coco.flag(flags, CROWD, where)) if isinstance(flags, dict) else False
-    mask = coco.field(entry, "mask", coco.TEXT, where) if kind == "mask" else ""
+    iscrowd = bool(json_fields.get_flag(flags, CROWD, where)) if isinstance(flags, dict) else False
+    mask = json_fields.get_field(entry, "mask", json_fields.TEXT, where) if kind == "mask" else ""
     if kind == "rectangle" and len(points_xy) == 2:
         (left, top), (right, bottom) = points_xy.tolist()
         points_xy = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
@@ -149,13 +149,13 @@ def of_mask(
 
 
 def _points(entry: Entry, kind: str, where: str) -> NDArray[np.float64]:
-    points = coco.field(entry, "points", coco.LIST, where)
+    points = json_fields.get_field(entry, "points", json_fields.LIST, where)
     least, most = POINTS[kind]
     if len(points) < least or (most is not None and len(points) > most):
         expected = f"{least} or more" if most is None else " to ".join(map(str, sorted({least, most})))
         raise DatasetError(f"expected {expected} points of a {kind}, got {len(points)}", where=where)
     for point in points:
-        if not isinstance(point, list) or len(point) != 2 or not coco.all_finite(point, MAX_COORDINATE):
+        if not isinstance(point, list) or len(point) != 2 or not json_fields.all_finite(point, MAX_COORDINATE):
             expected = f"every point to be [x, y] in pixels, at most {MAX_COORDINATE:g}"
             raise DatasetError(f"expected {expected}, got {reprlib.repr(point)}", where=where)
     return np.array(points, dtype=np.float64)

@@ -13,12 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files
-from segkit.formats.base import SourceImage
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.tables import Entry
+from segkit.formats.base import DatasetImage, DatasetWriter, checked_areas, key_losses, score_losses
+from segkit.formats.labelme import shapes as labelme_shapes
 from segkit.formats.labelme.files import SUFFIX
-from segkit.formats.labelme.reader import shapes as labelme_shapes
-from segkit.formats.writer import Writer, checked_areas, key_losses, score_losses
 from segkit.structures import (
     MAX_SEGMENT_ID,
     VOID,
@@ -30,15 +27,17 @@ from segkit.structures import (
 )
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
+from segkit.utils.text import abbreviate
 
 VERSION = "5.5.0"  # of labelme, whose files are written
 
 
-class LabelmeWriter(Writer):
+class LabelmeWriter(DatasetWriter):
     """Writes one JSON per image, <root>/<file_name> with the ending .json, for a picture beside it (`picture_path`).
 
     Labels are the names of the categories, which must differ. A segment is polygons along the edges of its pixels,
-    joined by group_id, or where it has holes a mask; crowds have the flag `iscrowd`. `LabelmeSource` reads back the
+    joined by group_id, or where it has holes a mask; crowds have the flag `iscrowd`. `LabelmeReader` reads back the
     same pixels; which labels are stuff it has to be told.
     """
 
@@ -47,17 +46,17 @@ class LabelmeWriter(Writer):
         names = [c.name for c in categories.categories]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice or "" in names:
-            got = f"{coco.listed(twice)} more than once" if twice else "an empty one"
+            got = f"{abbreviate(twice)} more than once" if twice else "an empty one"
             raise DatasetError(f"expected categories of different names, got {got}", where=root, remedy="rename one")
         self._names: set[str] = set()
         self._stuff_is_told = False
 
-    def picture_path(self, image: SourceImage) -> Path:
+    def picture_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, under its own name; DatasetError for a name that climbs out."""
         return image_files.picture_in(self.root, image)
 
     def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
         """Writes the image's JSON; what it cannot hold, one line each.
 
@@ -89,7 +88,7 @@ class LabelmeWriter(Writer):
         names = json.dumps([c.name for c in self.categories.stuff], ensure_ascii=False)
         return [f"which labels are stuff cannot be held; read it with --set {shlex.quote(f'stuff={names}')}"]
 
-    def _content(self, image: SourceImage, layers: Sequence[_Layer]) -> Entry:
+    def _content(self, image: DatasetImage, layers: Sequence[_Layer]) -> Entry:
         shapes = [
             entry
             for group_id, layer in enumerate(layers, 1)

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.base import Tell
-from segkit.formats.coco.tables import check_inside, listed
 from segkit.structures import Category, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes, replacing
+from segkit.utils.issues import IssueHandler
+from segkit.utils.json_fields import check_inside
+from segkit.utils.text import abbreviate
 
 PICTURES, CLASSES, OBJECTS, SETS = "JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"
 TREE = f"give the folder that holds {PICTURES}, {CLASSES}, {OBJECTS} and {SETS}, such as VOCdevkit/VOC2012"
@@ -57,7 +58,7 @@ def categories_of(names: Sequence[str], isthing: bool, where: object) -> Categor
     if not 1 <= len(names) <= MAX_LABEL:
         raise DatasetError(f"expected 1 to {MAX_LABEL} classes, got {len(names)}", where=where)
     if len(set(names)) < len(names) or set(names) & set(BACKGROUND_NAMES):
-        problem = f"expected distinct names, and no background, got {listed(names)}"
+        problem = f"expected distinct names, and no background, got {abbreviate(names)}"
         raise DatasetError(problem, where=where, remedy="the background is label 0, without being named")
     colors = [(red, green, blue) for red, green, blue in color_map().tolist()]
     classes = [Category(label, name, isthing, colors[label]) for label, name in enumerate(names, 1)]
@@ -82,7 +83,7 @@ def set_path(root: Path, split: str) -> Path:
     return root / SETS / f"{split}.txt"
 
 
-def read_set(path: Path, tell: Tell) -> list[str]:
+def read_set(path: Path, on_issue: IssueHandler) -> list[str]:
     """The image ids in an image set, in its order; those that climb out or come again are told, and left out.
 
     DatasetError where the set is missing or empty.
@@ -103,7 +104,7 @@ def read_set(path: Path, tell: Tell) -> list[str]:
             if image_id in image_ids:
                 raise DatasetError(f"expected distinct image ids, got {image_id!r} twice", where=path)
         except DatasetError as error:
-            tell(code, error)
+            on_issue(code, error)
         else:
             image_ids[image_id] = None
     return [*image_ids]

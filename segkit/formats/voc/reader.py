@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files
-from segkit.formats.base import Source, SourceImage, Tell, refuse
-from segkit.formats.coco.tables import check_inside, listed
+from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.voc.labels import (
     BACKGROUND,
@@ -34,14 +33,16 @@ from segkit.formats.voc.labels import (
 )
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import missing
+from segkit.utils.issues import IssueHandler, missing, raise_issue
+from segkit.utils.json_fields import check_inside
+from segkit.utils.text import abbreviate
 
 BACKGROUND_SEGMENT_ID = 255  # objects keep their label, 1..254, as segment_id
 SUFFIXES = [*dict.fromkeys((".jpg", ".JPG", *image_files.PICTURE_CASES))]  # VOC's own first
 CLASSES_ALONE = "where there are no objects, say `objects: null` to read the classes as stuff"
 
 
-class VOCSource(Source):
+class VOCReader(DatasetReader):
     """The images of one image set, in its order.
 
     root: VOCdevkit/VOC2012 or any folder with the same four inside. split: ImageSets/Segmentation/<split>.txt, an
@@ -66,7 +67,7 @@ class VOCSource(Source):
         *,
         labels: str = CLASSES,
         objects: str | None = OBJECTS,
-        tell: Tell = refuse,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         self.root = Path(root)
         self.pictures = self.root / PICTURES
@@ -81,10 +82,10 @@ class VOCSource(Source):
         where = "classes" if classes is not None else self.root / NAMES_FILE
         self.categories = categories_of(names, objects is not None, where)
         path = set_path(self.root, split)
-        found = (self._image(image_id, tell) for image_id in self._whole(read_set(path, tell), path, tell))
+        found = (self._image(image_id, on_issue) for image_id in self._whole(read_set(path, on_issue), path, on_issue))
         self.images = tuple(image for image in found if image is not None)
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """The objects by rising label, then the background; DatasetError, naming both PNGs, where they contradict each
         other: an object of two classes or of none, a class without object, or a label of no class."""
         paths = self._label_paths(str(image.image_id))
@@ -95,22 +96,22 @@ class VOCSource(Source):
         _check_pairs(areas, self.categories, " and ".join(map(str, paths)))
         return _segmentation(class_labels, object_labels, areas, self.categories)
 
-    def _whole(self, image_ids: Sequence[str], path: Path, tell: Tell) -> list[str]:
+    def _whole(self, image_ids: Sequence[str], path: Path, on_issue: IssueHandler) -> list[str]:
         """The ids of which all files are there."""
         files = {image_id: (self._picture(image_id), *self._label_paths(image_id)) for image_id in image_ids}
         remedy = f"add the files, or drop the ids from {path}"
         columns = [[paths[index] for paths in files.values()] for index in range(1 + len(self._folders))]
-        gone = missing(tell, "image-missing", "picture", columns[0], remedy)
-        gone |= missing(tell, "png-missing", "PNG of classes", columns[1], remedy)
+        gone = missing(on_issue, "image-missing", "picture", columns[0], remedy)
+        gone |= missing(on_issue, "png-missing", "PNG of classes", columns[1], remedy)
         for column in columns[2:]:
-            gone |= missing(tell, "png-missing", "PNG of objects", column, f"{remedy}; {CLASSES_ALONE}")
+            gone |= missing(on_issue, "png-missing", "PNG of objects", column, f"{remedy}; {CLASSES_ALONE}")
         return [image_id for image_id, paths in files.items() if gone.isdisjoint(paths)]
 
-    def _image(self, image_id: str, tell: Tell) -> SourceImage | None:
+    def _image(self, image_id: str, on_issue: IssueHandler) -> DatasetImage | None:
         picture = self._picture(image_id)
-        size_hw = image_files.measure(picture, self._label_paths(image_id), tell)
+        size_hw = image_files.measure(picture, self._label_paths(image_id), on_issue)
         file_name = picture.relative_to(self.pictures).as_posix()
-        return SourceImage(image_id, file_name, size_hw) if size_hw is not None else None
+        return DatasetImage(image_id, file_name, size_hw) if size_hw is not None else None
 
     def _picture(self, image_id: str) -> Path:
         """By the first suffix that exists, or else VOC's own."""
@@ -135,7 +136,7 @@ def _check_pairs(areas: NDArray[np.int64], categories: CategorySet, where: str) 
     if beyond.size:
         expected = f"class labels in 0..{len(categories) - 1} or {VOID_LABEL}"
         remedy = "give the dataset's own classes"
-        raise DatasetError(f"expected {expected}, got {listed(beyond.tolist())}", where=where, remedy=remedy)
+        raise DatasetError(f"expected {expected}, got {abbreviate(beyond.tolist())}", where=where, remedy=remedy)
     bare = np.flatnonzero(areas[1:VOID_LABEL, 0]) + 1
     if bare.size:
         class_label = int(bare[0])

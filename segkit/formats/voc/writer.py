@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats import image_files
-from segkit.formats.base import SourceImage
-from segkit.formats.coco.tables import Place
+from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import PICTURE_CASES
 from segkit.formats.voc.labels import (
@@ -33,13 +32,13 @@ from segkit.formats.voc.labels import (
     set_path,
     write_lines,
 )
-from segkit.formats.writer import Writer, annotation_losses, checked_areas, score_losses
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
+from segkit.utils.json_fields import Place
 
 
-class VOCWriter(Writer):
+class VOCWriter(DatasetWriter):
     """Writes one image set, ImageSets/Segmentation/<split>.txt: the PNGs of each image at once, the list of ids and
     class_names.txt in the end.
 
@@ -65,7 +64,7 @@ class VOCWriter(Writer):
         self._image_ids: dict[str, None] = {}  # in order
 
     def add(
-        self, image: SourceImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
         """Writes the image's two PNGs; what VOC cannot hold of it, a line each.
 
@@ -96,7 +95,7 @@ class VOCWriter(Writer):
         self._image_ids[image_id] = None
         return lost + annotation_losses(annotations, image.size_hw)
 
-    def picture_path(self, image: SourceImage) -> Path:
+    def picture_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
         return image_files.picture_in(self.root / PICTURES, image, PICTURE_CASES)
 
@@ -105,7 +104,7 @@ class VOCWriter(Writer):
         write_lines(self.root / NAMES_FILE, [BACKGROUND_NAMES[0], *self._names])
         write_lines(self._set_path, [*self._image_ids])
 
-    def _image_id(self, image: SourceImage) -> str:
+    def _image_id(self, image: DatasetImage) -> str:
         image_id = image_files.new_stem(image, self._image_ids, self.root)
         if not is_line(image_id):
             problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"

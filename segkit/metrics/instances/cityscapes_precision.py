@@ -14,10 +14,10 @@ SMALLEST_TRUTH_PX = 100
 # A true id is label id * 1000 + instance, or the bare label id; of a thing, that is a group (instance.py).
 FIRST_INSTANCE_ID = 1000
 
-TRUTH = np.dtype([("instance_id", "i4"), ("pixels", "i8")])
+GROUND_TRUTH = np.dtype([("instance_id", "i4"), ("pixels", "i8")])
 PREDICTION = np.dtype([("category_id", "i4"), ("score", "f8"), ("pixels", "i8"), ("void_px", "i8")])
-SHARED = np.dtype([("truth", "i4"), ("prediction", "i4"), ("pixels", "i8")])
-DTYPES = {"truth": TRUTH, "prediction": PREDICTION, "shared": SHARED}
+SHARED = np.dtype([("ground_truth", "i4"), ("prediction", "i4"), ("pixels", "i8")])
+DTYPES = {"ground_truth": GROUND_TRUTH, "prediction": PREDICTION, "shared": SHARED}
 
 Table = NDArray[np.void]
 FloatArray = NDArray[np.float64]
@@ -30,7 +30,7 @@ class Tables(NamedTuple):
     pixels common to two of one label, where there are any; its first two columns are rows of the other tables.
     """
 
-    truth: Table
+    ground_truth: Table
     prediction: Table
     shared: Table
 
@@ -43,7 +43,7 @@ def label_ids(instance_ids: NDArray[Any]) -> NDArray[Any]:
 def join(images: Sequence[Tables]) -> Tables:
     """One table of each kind over all images."""
     moved = []
-    first = {"truth": 0, "prediction": 0}
+    first = {"ground_truth": 0, "prediction": 0}
     for tables in images:
         shared = tables.shared.copy()
         for name in first:
@@ -56,16 +56,16 @@ def join(images: Sequence[Tables]) -> Tables:
 
 def average_precisions(tables: Tables, category_id: int) -> FloatArray:
     """(10,) AP in [0, 1] at each of `THRESHOLDS`; NaN where no instance of the label counts as true."""
-    truth, prediction, shared = tables
-    of_label = label_ids(truth["instance_id"]) == category_id
-    true = of_label & (truth["instance_id"] >= FIRST_INSTANCE_ID) & (truth["pixels"] >= SMALLEST_TRUTH_PX)
+    ground_truth, prediction, shared = tables
+    of_label = label_ids(ground_truth["instance_id"]) == category_id
+    true = of_label & (ground_truth["instance_id"] >= FIRST_INSTANCE_ID) & (ground_truth["pixels"] >= SMALLEST_TRUTH_PX)
     predicted = prediction["category_id"] == category_id
     if not true.any() or not predicted.any():
         return np.full(len(THRESHOLDS), 0.0 if true.any() else np.nan)
     shared = shared[predicted[shared["prediction"]]]
-    shared = shared[np.lexsort((prediction["score"][shared["prediction"]], shared["truth"]))]
-    owners, finders = shared["truth"], shared["prediction"]
-    iou = shared["pixels"] / (truth["pixels"][owners] + prediction["pixels"][finders] - shared["pixels"])
+    shared = shared[np.lexsort((prediction["score"][shared["prediction"]], shared["ground_truth"]))]
+    owners, finders = shared["ground_truth"], shared["prediction"]
+    iou = shared["pixels"] / (ground_truth["pixels"][owners] + prediction["pixels"][finders] - shared["pixels"])
     hidden = _hidden_shares(tables)
     precisions = []
     for threshold in THRESHOLDS:
@@ -85,9 +85,11 @@ def average_precisions(tables: Tables, category_id: int) -> FloatArray:
 def _hidden_shares(tables: Tables) -> FloatArray:
     """(P,) the share of each prediction on void, groups and small instances of its label; a small group counts twice,
     as a group and as small."""
-    truth, prediction, shared = tables
-    times = (truth["instance_id"] < FIRST_INSTANCE_ID).astype(np.int64) + (truth["pixels"] < SMALLEST_TRUTH_PX)
-    weights = shared["pixels"] * times[shared["truth"]]
+    ground_truth, prediction, shared = tables
+    times = (ground_truth["instance_id"] < FIRST_INSTANCE_ID).astype(np.int64) + (
+        ground_truth["pixels"] < SMALLEST_TRUTH_PX
+    )
+    weights = shared["pixels"] * times[shared["ground_truth"]]
     hidden_px = prediction["void_px"] + np.bincount(shared["prediction"], weights, len(prediction))
     shares: FloatArray = hidden_px / prediction["pixels"]
     return shares

@@ -68,7 +68,7 @@ def library() -> str:
 
 
 def match(
-    truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int, iou_type: str
+    ground_truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int, iou_type: str
 ) -> tuple[Matches, NDArray[np.int64]]:
     """The matches of images of these sizes, and (things, 4) int64: how many truths there are to find per area range.
 
@@ -76,11 +76,11 @@ def match(
     for "bbox", else by `area_px`. "boundary": the IoU is the smaller of the masks' and their boundaries' (Cheng et al.
     2021, Boundary IoU, section 5; boundary-iou-api, coco_instance_api/cocoeval.py), but with a crowd the masks'.
     """
-    of_truth, of_results = (columns.image * things + columns.thing for columns in (truth, results))
+    of_truth, of_results = (columns.image * things + columns.thing for columns in (ground_truth, results))
     opposed, sought = np.isin(of_results, of_truth), np.isin(of_truth, of_results)
     found = _unopposed(select(results, np.flatnonzero(~opposed)), iou_type)
     if opposed.any():
-        pair = select(truth, np.flatnonzero(sought)), select(results, np.flatnonzero(opposed))
+        pair = select(ground_truth, np.flatnonzero(sought)), select(results, np.flatnonzero(opposed))
         if not ULTRAFAST:
             compared = [_by_pycocotools(*pair, sizes_hw, things, iou_type)]
         elif iou_type == "boundary":
@@ -88,7 +88,7 @@ def match(
         else:
             compared = [_by_ultrafast(*pair, sizes_hw, things, iou_type)]
         found = joined([*compared, found])
-    return found, _to_find(truth, things)
+    return found, _to_find(ground_truth, things)
 
 
 def joined(parts: Sequence[Matches]) -> Matches:
@@ -97,11 +97,11 @@ def joined(parts: Sequence[Matches]) -> Matches:
     return Matches(*columns)
 
 
-def _to_find(truth: Columns, things: int) -> NDArray[np.int64]:
+def _to_find(ground_truth: Columns, things: int) -> NDArray[np.int64]:
     counts = []
     for low, high in AREAS_PX:
-        counted = (truth.iscrowd == 0) & (truth.number >= low) & (truth.number <= high)
-        counts.append(np.bincount(truth.thing[counted], minlength=things))
+        counted = (ground_truth.iscrowd == 0) & (ground_truth.number >= low) & (ground_truth.number <= high)
+        counts.append(np.bincount(ground_truth.thing[counted], minlength=things))
     return np.stack(counts, axis=1).astype(np.int64)
 
 
@@ -123,14 +123,16 @@ def _unopposed(results: Columns, iou_type: str) -> Matches:
 
 
 def _boundaries_by_ultrafast(
-    truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int
+    ground_truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int
 ) -> list[Matches]:
     """Apart, images in which the library's rounding of a boundary's width, halves up, is not the reference's, halves
     to even: 12.5 pixels, of 375 x 500, are 12. A ratio that is less by nothing else than that half makes them so."""
     found = []
     rounded_up = np.array([_rounded_up(size_hw) for size_hw in sizes_hw])
     for apart, ratio in ((False, DILATION_RATIO), (True, DILATION_RATIO * (1 - BARELY))):
-        of_truth, of_results = (select(one, np.flatnonzero(rounded_up[one.image] == apart)) for one in (truth, results))
+        of_truth, of_results = (
+            select(one, np.flatnonzero(rounded_up[one.image] == apart)) for one in (ground_truth, results)
+        )
         if len(of_results.image):
             found.append(_by_ultrafast(of_truth, of_results, sizes_hw, things, "boundary", ratio))
     return found
@@ -143,7 +145,7 @@ def _rounded_up(size_hw: tuple[int, int]) -> bool:
 
 
 def _by_ultrafast(
-    truth: Columns,
+    ground_truth: Columns,
     results: Columns,
     sizes_hw: Sequence[tuple[int, int]],
     things: int,
@@ -153,7 +155,7 @@ def _by_ultrafast(
     sized_by_sides = iou_type == "bbox" and (results.boxes[:, 2] * results.boxes[:, 3] == results.box_area).all()
     found = _box_table(results) if sized_by_sides else _result_entries(results, iou_type)
     engine = ultrafast.Evaluator(
-        _truth_entries(truth, iou_type),
+        _truth_entries(ground_truth, iou_type),
         found,
         dict(enumerate(sizes_hw)),
         list(range(len(sizes_hw))),
@@ -199,11 +201,16 @@ def _matches(
     )
 
 
-def _truth_entries(truth: Columns, iou_type: str) -> list[dict[str, Any]]:
+def _truth_entries(ground_truth: Columns, iou_type: str) -> list[dict[str, Any]]:
     """Numbered from 1, since COCOeval takes a match with id 0 for none."""
-    shapes = truth.boxes.tolist() if iou_type == "bbox" else truth.masks
+    shapes = ground_truth.boxes.tolist() if iou_type == "bbox" else ground_truth.masks
     rows = zip(
-        truth.image.tolist(), truth.thing.tolist(), truth.iscrowd.tolist(), truth.number.tolist(), shapes, strict=True
+        ground_truth.image.tolist(),
+        ground_truth.thing.tolist(),
+        ground_truth.iscrowd.tolist(),
+        ground_truth.number.tolist(),
+        shapes,
+        strict=True,
     )
     return [
         {"id": number, "image_id": image, "category_id": thing, "iscrowd": crowd, "area": area, FIELD[iou_type]: shape}
@@ -232,12 +239,12 @@ def _result_entries(results: Columns, iou_type: str) -> list[dict[str, Any]]:
 
 
 def _by_pycocotools(
-    truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int, iou_type: str
+    ground_truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int, iou_type: str
 ) -> Matches:
     images = [{"id": image, "height": height, "width": width} for image, (height, width) in enumerate(sizes_hw)]
     with contextlib.redirect_stdout(io.StringIO()):
         scorer = (_BoundaryEval if iou_type == "boundary" else COCOeval)(
-            _indexed(images, _truth_entries(truth, iou_type), things),
+            _indexed(images, _truth_entries(ground_truth, iou_type), things),
             _indexed(images, _result_entries(results, iou_type), things),
             "segm" if iou_type == "boundary" else iou_type,
         )
@@ -273,13 +280,15 @@ class _BoundaryEval(COCOeval):  # type: ignore[misc]
     """COCOeval of masks with the smaller of mask and boundary IoU."""
 
     def computeIoU(self, imgId: int, catId: int) -> Any:
-        truth, results = self._gts[imgId, catId], self._dts[imgId, catId]
+        ground_truth, results = self._gts[imgId, catId], self._dts[imgId, catId]
         ious = super().computeIoU(imgId, catId)
-        if not len(truth) or not len(results):
+        if not len(ground_truth) or not len(results):
             return ious
         order = np.argsort([-result["score"] for result in results], kind="mergesort")[: MAX_DETECTIONS[-1]]
-        boundaries = [[_boundary(one["segmentation"]) for one in part] for part in (truth, [results[i] for i in order])]
-        crowds = np.array([one["iscrowd"] for one in truth])
+        boundaries = [
+            [_boundary(one["segmentation"]) for one in part] for part in (ground_truth, [results[i] for i in order])
+        ]
+        crowds = np.array([one["iscrowd"] for one in ground_truth])
         of_boundaries = coco_mask.iou(boundaries[1], boundaries[0], crowds.tolist())
         return np.where(crowds == 1, ious, np.minimum(ious, of_boundaries))
 

@@ -19,7 +19,9 @@ NAMES = ("PQ", "SQ", "RQ")
 SUFFIXES = ("", "_th", "_st")
 CERTAIN_POINTS = 1e-9  # a difference below is rounding
 # What two scorings against one ground truth have in common.
-TRUTH = np.dtype([("image", "i8"), ("segment_id", "i4"), ("category_id", "i8"), ("iscrowd", "?"), ("counted_px", "i8")])
+GROUND_TRUTH = np.dtype(
+    [("image", "i8"), ("segment_id", "i4"), ("category_id", "i8"), ("iscrowd", "?"), ("counted_px", "i8")]
+)
 
 
 def confidence_intervals(
@@ -207,8 +209,8 @@ def _check_truth(table_a: OverlapTable, table_b: OverlapTable) -> None:
 def _true_segments(table: OverlapTable) -> Table:
     """(T,) `TRUTH` rows by image and segment_id, images in the order of their ids."""
     rank = np.argsort(places_by_id(table.image_ids))
-    rows = np.zeros(len(table.truth), dtype=TRUTH)
+    rows = np.zeros(len(table.ground_truth), dtype=GROUND_TRUTH)
     rows["image"] = rank[table.truth_image]
     for name in ("segment_id", "category_id", "iscrowd", "counted_px"):
-        rows[name] = table.truth[name]
+        rows[name] = table.ground_truth[name]
     return np.sort(rows, order=["image", "segment_id"])

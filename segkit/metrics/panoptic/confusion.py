@@ -52,10 +52,10 @@ def _matrix(faults: Faults, categories: CategorySet, limit: float) -> IntArray:
     """(C + 1, C + 1) segments by true and predicted category, nothing last."""
     table, matching = faults.table, faults.matching
     pair = _stand_ins(faults, limit)
-    true_rows = rows_of(categories, table.truth["category_id"])
+    true_rows = rows_of(categories, table.ground_truth["category_id"])
     predicted_rows = rows_of(categories, table.prediction["category_id"])
     nothing = len(categories)
-    counted = ~table.truth["iscrowd"]
+    counted = ~table.ground_truth["iscrowd"]
     has = counted & (pair != NO_PAIR)
     columns = np.full(len(pair), nothing)
     columns[has] = predicted_rows[table.pairs["prediction"][pair[has]]]
@@ -73,9 +73,9 @@ def _stand_ins(faults: Faults, limit: float) -> IntArray:
     near = np.flatnonzero(matching.iou > limit)
     unmatched = matching.false | matching.dropped
     near = near[unmatched[table.pairs["prediction"][near]]]
-    pair = best_pairs(table.pairs["truth"], near, matching.iou, len(table.truth))
+    pair = best_pairs(table.pairs["ground_truth"], near, matching.iou, len(table.ground_truth))
     matches = np.flatnonzero(matching.matched)
-    pair[table.pairs["truth"][matches]] = matches
+    pair[table.pairs["ground_truth"][matches]] = matches
     return pair
 
 

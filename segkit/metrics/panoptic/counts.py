@@ -55,10 +55,10 @@ def count(
     IoUs are added one by one in the order of the pairs, as panopticapi does; or, where `exact`, so that no order moves
     a bit (math.fsum). true_kept (T,), predicted_kept (P,): the segments that count, a match by its true one.
     """
-    matches, truth, prediction = _kept(table, matching, true_kept, predicted_kept)
-    groups = rows_of(categories, truth["category_id"])
+    matches, ground_truth, prediction = _kept(table, matching, true_kept, predicted_kept)
+    groups = rows_of(categories, ground_truth["category_id"])
     number = len(categories)
-    missed = table.truth["category_id"][matching.missed & _all(true_kept)]
+    missed = table.ground_truth["category_id"][matching.missed & _all(true_kept)]
     return Counts(
         sums(matching.iou[matches], groups, number, exact),
         np.bincount(groups, minlength=number),
@@ -79,9 +79,9 @@ def count_per_image(table: OverlapTable, matching: Matching, categories: Categor
     shape = len(table.image_ids), len(categories)
     matches = np.flatnonzero(matching.matched)
     groups = [
-        (table.pair_image[matches], table.truth["category_id"][table.pairs["truth"][matches]]),
+        (table.pair_image[matches], table.ground_truth["category_id"][table.pairs["ground_truth"][matches]]),
         (table.prediction_image[matching.false], table.prediction["category_id"][matching.false]),
-        (table.truth_image[matching.missed], table.truth["category_id"][matching.missed]),
+        (table.truth_image[matching.missed], table.ground_truth["category_id"][matching.missed]),
     ]
     flat = [image * shape[1] + rows_of(categories, category_ids) for image, category_ids in groups]
     size = shape[0] * shape[1]
@@ -139,8 +139,12 @@ def _kept(
     """Pairs that match, their true segments, and the false predictions."""
     matches = np.flatnonzero(matching.matched)
     if true_kept is not None:
-        matches = matches[true_kept[table.pairs["truth"][matches]]]
-    return matches, table.truth[table.pairs["truth"][matches]], table.prediction[matching.false & _all(predicted_kept)]
+        matches = matches[true_kept[table.pairs["ground_truth"][matches]]]
+    return (
+        matches,
+        table.ground_truth[table.pairs["ground_truth"][matches]],
+        table.prediction[matching.false & _all(predicted_kept)],
+    )
 
 
 def _all(kept: BoolArray | None) -> BoolArray | np.bool_:

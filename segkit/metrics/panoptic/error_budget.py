@@ -52,7 +52,7 @@ def error_budget(table: OverlapTable, categories: CategorySet, mode: str = "refe
 
 def repair(faults: Faults, categories: CategorySet, kinds: Collection[str]) -> Counts:
     """(C,) counts with these of `REPAIRS` made, IoUs added so that no order moves a bit (math.fsum)."""
-    counted = ~faults.table.truth["iscrowd"]
+    counted = ~faults.table.ground_truth["iscrowd"]
     ious = _matched_ious(faults)
     for kind in KINDS:
         if kind in kinds:
@@ -62,7 +62,7 @@ def repair(faults: Faults, categories: CategorySet, kinds: Collection[str]) -> C
         ious[found] = 1
     repaired = [place for place, kind in enumerate(KINDS) if kind in kinds]
     false = faults.matching.false & ~np.isin(faults.predicted_kind, repaired)
-    true_rows = rows_of(categories, faults.table.truth["category_id"])
+    true_rows = rows_of(categories, faults.table.ground_truth["category_id"])
     false_rows = rows_of(categories, faults.table.prediction["category_id"][false])
     number = len(categories)
     tp = np.bincount(true_rows[found], minlength=number)
@@ -78,8 +78,8 @@ def repair(faults: Faults, categories: CategorySet, kinds: Collection[str]) -> C
 def _matched_ious(faults: Faults) -> FloatArray:
     """(T,) the IoU of every match, 0 for what has none; with the maps' areas a segment has at most one."""
     matches = np.flatnonzero(faults.matching.matched)
-    ious = np.zeros(len(faults.table.truth))
-    ious[faults.table.pairs["truth"][matches]] = faults.matching.iou[matches]
+    ious = np.zeros(len(faults.table.ground_truth))
+    ious[faults.table.pairs["ground_truth"][matches]] = faults.matching.iou[matches]
     return ious
 
 
@@ -90,7 +90,7 @@ def _ious_repaired(faults: Faults, kind: str) -> FloatArray:
     if kind == "wrong_class":
         ious[of_kind] = faults.matching.iou[faults.true_pair[of_kind]]
     elif kind in ("split", "merged"):
-        concerned: BoolArray = of_kind | (~faults.table.truth["iscrowd"] & ~faults.matching.missed)
+        concerned: BoolArray = of_kind | (~faults.table.ground_truth["iscrowd"] & ~faults.matching.missed)
         ious[concerned] = (faults.joined_iou if kind == "split" else faults.cut_iou)[concerned]
     else:
         ious[of_kind] = 1

@@ -71,7 +71,7 @@ def diagnose(table: OverlapTable, mode: str = "reference") -> Faults:
     matching = match(table, mode)
     own = _own_category(table, matching)
     claims = (_wrong_class(table, matching), own.rows[own.split], own.rows[own.merged], own.rows[own.poor])
-    true_kind, true_pair = _kinds(table.pairs["truth"], claims, matching, matching.missed, MISSED)
+    true_kind, true_pair = _kinds(table.pairs["ground_truth"], claims, matching, matching.missed, MISSED)
     predicted_kind, predicted_pair = _kinds(table.pairs["prediction"], claims, matching, matching.false, HALLUCINATED)
     true_kind[(true_kind == MISSED) & _mostly_on_void(table)] = LOST_TO_VOID
     return Faults(
@@ -91,55 +91,57 @@ class _OwnCategory:
 
 
 def _with_areas_of_the_maps(table: OverlapTable) -> OverlapTable:
-    truth = table.truth.copy()
-    truth["area_px"] = truth["counted_px"]
-    return replace(table, truth=truth)
+    ground_truth = table.ground_truth.copy()
+    ground_truth["area_px"] = ground_truth["counted_px"]
+    return replace(table, ground_truth=ground_truth)
 
 
 def _own_category(table: OverlapTable, matching: Matching) -> _OwnCategory:
     rows = np.flatnonzero(same_category(table))
-    truth, prediction, pixels = (table.pairs[name][rows] for name in ("truth", "prediction", "pixels"))
+    ground_truth, prediction, pixels = (table.pairs[name][rows] for name in ("ground_truth", "prediction", "pixels"))
     outside_void = table.prediction["counted_px"] - on_void_px(table, "pixels")
-    true_px = table.truth["counted_px"]
+    true_px = table.ground_truth["counted_px"]
     part = (2 * pixels > outside_void[prediction]) & ~matching.dropped[prediction]
-    joined = _joined_iou(true_px, truth[part], pixels[part], outside_void[prediction[part]])
-    covers = 2 * pixels > true_px[truth]
+    joined = _joined_iou(true_px, ground_truth[part], pixels[part], outside_void[prediction[part]])
+    covers = 2 * pixels > true_px[ground_truth]
     covered = np.bincount(prediction[covers], minlength=len(table.prediction))
     unmatched = matching.false | matching.dropped
     return _OwnCategory(
         rows,
-        split=part & (joined[truth] > 0),
+        split=part & (joined[ground_truth] > 0),
         merged=covers & (covered[prediction] > 1),
         poor=(matching.iou[rows] > POOR_IOU) & unmatched[prediction],
         joined_iou=joined,
     )
 
 
-def _joined_iou(true_px: IntArray, truth: IntArray, pixels: IntArray, extent_px: IntArray) -> FloatArray:
+def _joined_iou(true_px: IntArray, ground_truth: IntArray, pixels: IntArray, extent_px: IntArray) -> FloatArray:
     """(T,) IoU of the parts of every true segment together, 0 where it has fewer than two or they do not match it.
 
     truth, pixels, extent_px: of every part the true segment, the pixels shared and the pixels outside void. A part
     has more of its pixels on the segment than off it, so each raises the IoU: a matched segment's never falls.
     """
     number = len(true_px)
-    shared, extent = (np.bincount(truth, weights=column, minlength=number) for column in (pixels, extent_px))
+    shared, extent = (np.bincount(ground_truth, weights=column, minlength=number) for column in (pixels, extent_px))
     iou = shared / (true_px + extent - shared)
-    return np.where((np.bincount(truth, minlength=number) > 1) & (iou > MATCH_IOU), iou, 0.0)
+    return np.where((np.bincount(ground_truth, minlength=number) > 1) & (iou > MATCH_IOU), iou, 0.0)
 
 
 def _cut_iou(table: OverlapTable, own: _OwnCategory) -> FloatArray:
     """(T,) IoU with its own part of the merging prediction, cut along the true segment."""
     pairs = table.pairs[own.rows[own.merged]]
-    cut = np.zeros(len(table.truth))
-    cut[pairs["truth"]] = pairs["pixels"] / table.truth["counted_px"][pairs["truth"]]
+    cut = np.zeros(len(table.ground_truth))
+    cut[pairs["ground_truth"]] = pairs["pixels"] / table.ground_truth["counted_px"][pairs["ground_truth"]]
     return cut
 
 
 def _wrong_class(table: OverlapTable, matching: Matching) -> IntArray:
     """Pairs of different categories that would match in one; crowds among the true."""
     rows = np.flatnonzero(matching.iou > MATCH_IOU)
-    truth, prediction = table.pairs["truth"][rows], table.pairs["prediction"][rows]
-    wrong: IntArray = rows[table.truth["category_id"][truth] != table.prediction["category_id"][prediction]]
+    ground_truth, prediction = table.pairs["ground_truth"][rows], table.pairs["prediction"][rows]
+    wrong: IntArray = rows[
+        table.ground_truth["category_id"][ground_truth] != table.prediction["category_id"][prediction]
+    ]
     return wrong
 
 
@@ -168,7 +170,7 @@ def best_pairs(segments: NDArray[np.int32], rows: IntArray, iou: FloatArray, num
 def _mostly_on_void(table: OverlapTable) -> BoolArray:
     """(T,) true segments with more than half of their pixels in no predicted segment."""
     on_void = table.pairs[table.pairs["prediction"] == ON_VOID]
-    pixels = np.zeros(len(table.truth), dtype=np.int64)
-    pixels[on_void["truth"]] = on_void["pixels"]
-    mostly: BoolArray = 2 * pixels > table.truth["counted_px"]
+    pixels = np.zeros(len(table.ground_truth), dtype=np.int64)
+    pixels[on_void["ground_truth"]] = on_void["pixels"]
+    mostly: BoolArray = 2 * pixels > table.ground_truth["counted_px"]
     return mostly

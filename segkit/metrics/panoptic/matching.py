@@ -45,23 +45,23 @@ def match(table: OverlapTable, mode: str = "reference", *, boundary: bool = Fals
     if boundary:
         iou = np.minimum(iou, ious(table, "boundary_px", "boundary_px"))
     matched = same_category(table) & (iou > MATCH_IOU)
-    true_matched = np.zeros(len(table.truth), dtype=np.bool_)
-    true_matched[table.pairs["truth"][matched]] = True
+    true_matched = np.zeros(len(table.ground_truth), dtype=np.bool_)
+    true_matched[table.pairs["ground_truth"][matched]] = True
     found = np.zeros(len(table.prediction), dtype=np.bool_)
     found[table.pairs["prediction"][matched]] = True
     ignored_px = on_void_px(table, "pixels") + _on_crowd_px(table, mode)
     dropped = ~found & (ignored_px / table.prediction["counted_px"] > IGNORED_SHARE)
-    return Matching(iou, matched, ~true_matched & ~table.truth["iscrowd"], ~found & ~dropped, dropped)
+    return Matching(iou, matched, ~true_matched & ~table.ground_truth["iscrowd"], ~found & ~dropped, dropped)
 
 
 def ious(table: OverlapTable, area: str, shared: str) -> FloatArray:
     """(N,) IoU of every pair; area, shared: the columns of segments and of pairs that hold the pixels."""
     pairs = table.pairs
-    inside = (pairs["truth"] != ON_VOID) & (pairs["prediction"] != ON_VOID)
-    truth, prediction = pairs["truth"][inside], pairs["prediction"][inside]
+    inside = (pairs["ground_truth"] != ON_VOID) & (pairs["prediction"] != ON_VOID)
+    ground_truth, prediction = pairs["ground_truth"][inside], pairs["prediction"][inside]
     intersection = pairs[shared][inside]
     # The predicted area is never declared, always counted: `area_px` and `counted_px` are one there.
-    union = table.prediction[area][prediction] + table.truth[area][truth] - intersection
+    union = table.prediction[area][prediction] + table.ground_truth[area][ground_truth] - intersection
     union = union - on_void_px(table, shared)[prediction]
     iou = np.zeros(len(pairs))
     with np.errstate(divide="ignore", invalid="ignore"):  # declared areas may be anything
@@ -72,15 +72,18 @@ def ious(table: OverlapTable, area: str, shared: str) -> FloatArray:
 def same_category(table: OverlapTable) -> BoolArray:
     """(N,) pairs of a true segment that is no crowd and a predicted one, both of one category."""
     pairs = table.pairs
-    same: BoolArray = (pairs["truth"] != ON_VOID) & (pairs["prediction"] != ON_VOID)
-    truth, prediction = table.truth[pairs["truth"][same]], table.prediction[pairs["prediction"][same]]
-    same[same] = (truth["category_id"] == prediction["category_id"]) & ~truth["iscrowd"]
+    same: BoolArray = (pairs["ground_truth"] != ON_VOID) & (pairs["prediction"] != ON_VOID)
+    ground_truth, prediction = (
+        table.ground_truth[pairs["ground_truth"][same]],
+        table.prediction[pairs["prediction"][same]],
+    )
+    same[same] = (ground_truth["category_id"] == prediction["category_id"]) & ~ground_truth["iscrowd"]
     return same
 
 
 def on_void_px(table: OverlapTable, shared: str) -> NDArray[np.int64]:
     """(P,) pixels of every predicted segment on void."""
-    on_void = table.pairs[table.pairs["truth"] == ON_VOID]
+    on_void = table.pairs[table.pairs["ground_truth"] == ON_VOID]
     pixels = np.zeros(len(table.prediction), dtype=np.int64)
     pixels[on_void["prediction"]] = on_void[shared]
     return pixels
@@ -88,13 +91,16 @@ def on_void_px(table: OverlapTable, shared: str) -> NDArray[np.int64]:
 
 def _on_crowd_px(table: OverlapTable, mode: str) -> NDArray[np.int64]:
     """(P,) pixels of every predicted segment on the crowds of its category that hide it."""
-    hides = table.truth["iscrowd"].copy()
+    hides = table.ground_truth["iscrowd"].copy()
     if mode == "reference":
         hides &= _last_of_category(table)
-    pairs = table.pairs[(table.pairs["truth"] != ON_VOID) & (table.pairs["prediction"] != ON_VOID)]
-    pairs = pairs[hides[pairs["truth"]]]
-    truth, prediction = table.truth["category_id"][pairs["truth"]], table.prediction["category_id"][pairs["prediction"]]
-    pairs = pairs[truth == prediction]
+    pairs = table.pairs[(table.pairs["ground_truth"] != ON_VOID) & (table.pairs["prediction"] != ON_VOID)]
+    pairs = pairs[hides[pairs["ground_truth"]]]
+    ground_truth, prediction = (
+        table.ground_truth["category_id"][pairs["ground_truth"]],
+        table.prediction["category_id"][pairs["prediction"]],
+    )
+    pairs = pairs[ground_truth == prediction]
     pixels = np.zeros(len(table.prediction), dtype=np.int64)
     np.add.at(pixels, pairs["prediction"], pairs["pixels"])
     return pixels
@@ -102,9 +108,9 @@ def _on_crowd_px(table: OverlapTable, mode: str) -> NDArray[np.int64]:
 
 def _last_of_category(table: OverlapTable) -> BoolArray:
     """(T,) crowds with no later crowd of their category in their image."""
-    crowds = np.flatnonzero(table.truth["iscrowd"])[::-1]  # backwards: the first met is the last listed
-    keys = np.stack([table.truth_image[crowds], table.truth["category_id"][crowds]], axis=1)
+    crowds = np.flatnonzero(table.ground_truth["iscrowd"])[::-1]  # backwards: the first met is the last listed
+    keys = np.stack([table.truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
-    last = np.zeros(len(table.truth), dtype=np.bool_)
+    last = np.zeros(len(table.ground_truth), dtype=np.bool_)
     last[crowds[first]] = True
     return last

@@ -27,7 +27,7 @@ SEGMENT = np.dtype(
     ]
 )
 # truth, prediction: rows of the two segment tables, ON_VOID where there is no segment.
-PAIR = np.dtype([("truth", "i4"), ("prediction", "i4"), ("pixels", "i8"), ("boundary_px", "i8")])
+PAIR = np.dtype([("ground_truth", "i4"), ("prediction", "i4"), ("pixels", "i8"), ("boundary_px", "i8")])
 ON_VOID = -1
 AREAS = ("check", "recount", "trust")
 REMEDY_AREAS = 'recount them (--recount-areas, areas="recount") or correct the file'
@@ -40,13 +40,13 @@ class ImageOverlaps:
     """truth: (T,) and prediction: (P,) `SEGMENT` rows in the order listed; pairs: (N,) `PAIR` rows, ascending by
     (true, predicted) segment_id, void first; every pair that shares a pixel, but for void on void."""
 
-    truth: Table
+    ground_truth: Table
     prediction: Table
     pairs: Table
 
 
 def overlaps_of(
-    truth: PanopticSegmentation,
+    ground_truth: PanopticSegmentation,
     prediction: PanopticSegmentation,
     categories: CategorySet,
     *,
@@ -70,25 +70,25 @@ def overlaps_of(
         raise ValueError(f"areas must be one of {AREAS}, got {areas!r}")
     true_place = f"{where}, truth" if truth_where is None else truth_where
     predicted_place = f"{where}, prediction" if prediction_where is None else prediction_where
-    true_ids, predicted_ids, pixels = _count(truth, prediction, where)
-    true_rows = _segments(truth.segments, true_ids, pixels, categories, true_place, areas)
+    true_ids, predicted_ids, pixels = _count(ground_truth, prediction, where)
+    true_rows = _segments(ground_truth.segments, true_ids, pixels, categories, true_place, areas)
     predicted_rows = _segments(prediction.segments, predicted_ids, pixels, categories, predicted_place)
     kept = (true_ids != VOID) | (predicted_ids != VOID)
     true_ids, predicted_ids, pixels = true_ids[kept], predicted_ids[kept], pixels[kept]
     pairs = np.zeros(len(pixels), dtype=PAIR)
-    pairs["truth"] = _rows_of(true_ids, true_rows["segment_id"])
+    pairs["ground_truth"] = _rows_of(true_ids, true_rows["segment_id"])
     pairs["prediction"] = _rows_of(predicted_ids, predicted_rows["segment_id"])
     pairs["pixels"] = pixels
     found = ImageOverlaps(true_rows, predicted_rows, pairs)
     if boundary_ratio is not None:
-        _count_boundaries(found, truth.segment_ids, prediction.segment_ids, boundary_ratio)
+        _count_boundaries(found, ground_truth.segment_ids, prediction.segment_ids, boundary_ratio)
     return found
 
 
-def _count(truth: PanopticSegmentation, prediction: PanopticSegmentation, where: str) -> Pairs:
-    if _has_runs(truth) and _has_runs(prediction):
-        return count_run_pairs(truth.runs, prediction.runs, where)
-    return count_pairs(truth.segment_ids, prediction.segment_ids, where)
+def _count(ground_truth: PanopticSegmentation, prediction: PanopticSegmentation, where: str) -> Pairs:
+    if _has_runs(ground_truth) and _has_runs(prediction):
+        return count_run_pairs(ground_truth.runs, prediction.runs, where)
+    return count_pairs(ground_truth.segment_ids, prediction.segment_ids, where)
 
 
 def _has_runs(segmentation: PanopticSegmentation) -> bool:
@@ -174,20 +174,20 @@ def _rows_of(ids: IntArray, listed_ids: NDArray[np.int32]) -> list[int]:
     return [row_of.get(segment_id, ON_VOID) for segment_id in ids.tolist()]
 
 
-def _count_boundaries(found: ImageOverlaps, truth: IntArray, prediction: IntArray, ratio: float) -> None:
+def _count_boundaries(found: ImageOverlaps, ground_truth: IntArray, prediction: IntArray, ratio: float) -> None:
     """Fill in boundary_px. A pair's are the pixels on the boundary of both of its segments; of void and a predicted
     segment, those of the predicted segment's boundary (boundary_iou/coco_panoptic_api/evaluation.py)."""
-    if not truth.size:
+    if not ground_truth.size:
         return
-    distance_px = boundary_dilation_px((truth.shape[0], truth.shape[1]), ratio)
-    of_truth, of_prediction = boundary_pixels(truth, distance_px), boundary_pixels(prediction, distance_px)
-    _add_boundaries(found.truth, np.where(of_truth, truth, VOID))
+    distance_px = boundary_dilation_px((ground_truth.shape[0], ground_truth.shape[1]), ratio)
+    of_truth, of_prediction = boundary_pixels(ground_truth, distance_px), boundary_pixels(prediction, distance_px)
+    _add_boundaries(found.ground_truth, np.where(of_truth, ground_truth, VOID))
     _add_boundaries(found.prediction, np.where(of_prediction, prediction, VOID))
     # A pixel counts where it is on both boundaries, void having no inside; other pixels go to void on void.
-    both = of_prediction & (of_truth | (truth == VOID))
-    columns = count_pairs(np.where(both, truth, VOID), np.where(both, prediction, VOID))
+    both = of_prediction & (of_truth | (ground_truth == VOID))
+    columns = count_pairs(np.where(both, ground_truth, VOID), np.where(both, prediction, VOID))
     counted = {(t, p): count for t, p, count in zip(*(column.tolist() for column in columns), strict=True)}
-    true_ids = _ids_of(found.pairs["truth"], found.truth)
+    true_ids = _ids_of(found.pairs["ground_truth"], found.ground_truth)
     predicted_ids = _ids_of(found.pairs["prediction"], found.prediction)
     found.pairs["boundary_px"] = [counted.get(pair, 0) for pair in zip(true_ids, predicted_ids, strict=True)]
 
@@ -212,7 +212,7 @@ class OverlapTable:
     """
 
     image_ids: tuple[int | str, ...]
-    truth: Table
+    ground_truth: Table
     prediction: Table
     pairs: Table
     truth_image: NDArray[np.int64]
@@ -223,16 +223,16 @@ class OverlapTable:
 def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
     """One table of many images, in their order."""
     found = [overlaps for _, overlaps in images]
-    truth_image = _image_of([len(one.truth) for one in found])
+    truth_image = _image_of([len(one.ground_truth) for one in found])
     prediction_image = _image_of([len(one.prediction) for one in found])
     pair_image = _image_of([len(one.pairs) for one in found])
     pairs = concatenate([one.pairs for one in found], PAIR)
-    for side, image in (("truth", truth_image), ("prediction", prediction_image)):
+    for side, image in (("ground_truth", truth_image), ("prediction", prediction_image)):
         first = np.searchsorted(image, pair_image)  # the first row of the pair's image
         pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first)
     return OverlapTable(
         tuple(image_id for image_id, _ in images),
-        concatenate([one.truth for one in found], SEGMENT),
+        concatenate([one.ground_truth for one in found], SEGMENT),
         concatenate([one.prediction for one in found], SEGMENT),
         pairs,
         truth_image,

@@ -15,25 +15,25 @@ ID_BITS, LOW_BITS = np.uint64(32), np.uint64(0xFFFFFFFF)  # of a key: the true i
 SIGN = np.uint32(0x80000000)  # flipped, unsigned keys are in the order of signed ids
 
 
-def count_run_pairs(truth: IdRuns, prediction: IdRuns, where: object = "") -> Pairs:
+def count_run_pairs(ground_truth: IdRuns, prediction: IdRuns, where: object = "") -> Pairs:
     """The distinct pairs (true id, predicted id) of two maps, and their pixels, as `count_pairs` returns them.
 
     Raises DatasetError (naming `where`) where the sizes differ.
     """
-    if truth.size_hw != prediction.size_hw:
-        sizes = [f"{height} x {width}" for height, width in (truth.size_hw, prediction.size_hw)]
+    if ground_truth.size_hw != prediction.size_hw:
+        sizes = [f"{height} x {width}" for height, width in (ground_truth.size_hw, prediction.size_hw)]
         raise DatasetError(
             f"expected truth and prediction of one size, got {sizes[0]} and {sizes[1]}",
             where=where,
             remedy="bring the prediction to the size of the annotated image",
         )
-    size = truth.size_hw[0] * truth.size_hw[1]
-    true_bits, predicted_bits = (runs.ids.view(np.uint32) ^ SIGN for runs in (truth, prediction))
+    size = ground_truth.size_hw[0] * ground_truth.size_hw[1]
+    true_bits, predicted_bits = (runs.ids.view(np.uint32) ^ SIGN for runs in (ground_truth, prediction))
     if COMPILED:
-        keys, lengths = _merged(truth.starts, true_bits, prediction.starts, predicted_bits, size)
+        keys, lengths = _merged(ground_truth.starts, true_bits, prediction.starts, predicted_bits, size)
     else:
-        starts = np.union1d(truth.starts, prediction.starts)
-        first = true_bits[np.searchsorted(truth.starts, starts, "right") - 1].astype(np.uint64)
+        starts = np.union1d(ground_truth.starts, prediction.starts)
+        first = true_bits[np.searchsorted(ground_truth.starts, starts, "right") - 1].astype(np.uint64)
         second = predicted_bits[np.searchsorted(prediction.starts, starts, "right") - 1].astype(np.uint64)
         keys, lengths = first << ID_BITS | second, np.diff(starts, append=np.int32(size))
     keys, pixels = sum_by_key(keys, lengths)
@@ -52,15 +52,15 @@ def _merged(
     """Key and length of every run of one pair, from one start to the next of either map."""
     keys = np.empty(true_starts.size + predicted_starts.size, dtype=np.uint64)
     lengths = np.empty(keys.size, dtype=np.int32)
-    number = truth = prediction = start = 0
+    number = ground_truth = prediction = start = 0
     while start < size:
-        true_end = true_starts[truth + 1] if truth + 1 < true_starts.size else size
+        true_end = true_starts[ground_truth + 1] if ground_truth + 1 < true_starts.size else size
         predicted_end = predicted_starts[prediction + 1] if prediction + 1 < predicted_starts.size else size
         end = min(true_end, predicted_end)
-        keys[number] = np.uint64(true_bits[truth]) << ID_BITS | np.uint64(predicted_bits[prediction])
+        keys[number] = np.uint64(true_bits[ground_truth]) << ID_BITS | np.uint64(predicted_bits[prediction])
         lengths[number] = end - start
         number += 1
-        truth += true_end == end
+        ground_truth += true_end == end
         prediction += predicted_end == end
         start = end
     return keys[:number], lengths[:number]

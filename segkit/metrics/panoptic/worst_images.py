@@ -27,7 +27,7 @@ def worst_images(
     Each {image_id, cost, mask_quality_cost: the points of its matches' IoUs alone, PQ: of the image, tp, fp, fn,
     segments}; images without any error are left out, of equal costs the lesser image_id is first (numbers before
     strings). segments: those missed or false, true ones first, by segment_id, each {segment_id, category_id, side:
-    "truth" or "prediction", kind: one of `KINDS`, iou: of the pair that makes the kind, area_px: of the map,
+    "ground_truth" or "prediction", kind: one of `KINDS`, iou: of the pair that makes the kind, area_px: of the map,
     other_segment_id: of the other side}; iou and other_segment_id None where nothing overlaps.
     cost is None where the dataset has no true segment (crowds are none); such images are last.
     """
@@ -55,8 +55,8 @@ def worst_images(
 
 def segments_at_fault(faults: Faults, image: int) -> list[dict[str, Any]]:
     """The missed and false segments of the image at this place of `table.image_ids`, as `worst_images` lists them."""
-    true = _of_side(faults, image, "truth", "prediction", faults.true_kind, faults.true_pair)
-    return true + _of_side(faults, image, "prediction", "truth", faults.predicted_kind, faults.predicted_pair)
+    true = _of_side(faults, image, "ground_truth", "prediction", faults.true_kind, faults.true_pair)
+    return true + _of_side(faults, image, "prediction", "ground_truth", faults.predicted_kind, faults.predicted_pair)
 
 
 def _of_side(

@@ -18,7 +18,7 @@ from segkit.fusion import LOGITS, FusionMethod
 from segkit.modeling.fusion_config import fusion_of, kept_logits
 from segkit.modeling.lazy_dict import Lazy, LazyDict
 from segkit.modeling.postprocessing.head_outputs import SemanticLogits, fuses_on_device, instances_at, semantic_scores
-from segkit.modeling.postprocessing.panoptic import AfterHeads, Sizes, detections_of
+from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes, detections_of
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
 from segkit.utils.errors import ConfigError
@@ -56,7 +56,7 @@ class PanopticRCNN(GeneralizedRCNN):
         self.sem_seg_head = sem_seg_head
         self.fusion = fusion
         self.keep_logits = keep_logits
-        self.after_heads: AfterHeads | None = None  # see _after_heads
+        self.after_heads: PanopticPostProcessor | None = None  # see _after_heads
         self._made_of: tuple[Any, ...] = (None, None, None)
         self.register_buffer("stuff_ids", stuff_ids, persistent=False)
         self.register_buffer("thing_ids", thing_ids, persistent=False)
@@ -164,11 +164,13 @@ class PanopticRCNN(GeneralizedRCNN):
         fused = after_heads.images([detections_of(found) for found in instances], coarse, sizes)
         return [(one.ids, segments) for one, segments in zip(fused, to_segments(fused), strict=True)]
 
-    def _after_heads(self, channels: int) -> AfterHeads:
+    def _after_heads(self, channels: int) -> PanopticPostProcessor:
         """Made for the first image on a GPU, and again when what it was made of is replaced: `model.fusion = ...`."""
         made_of = self.fusion, self.stuff_ids, self.thing_ids
         if self.after_heads is None or any(a is not b for a, b in zip(made_of, self._made_of, strict=True)):
-            self.after_heads = AfterHeads(self.fusion, channels, self.stuff_ids, self.thing_ids).to(self.device)
+            self.after_heads = PanopticPostProcessor(self.fusion, channels, self.stuff_ids, self.thing_ids).to(
+                self.device
+            )
             self._made_of = made_of
         return self.after_heads
 

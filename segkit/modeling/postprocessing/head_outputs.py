@@ -114,8 +114,8 @@ def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
 
 
 def fuses_on_device(fusion: FusionMethod, tensor: torch.Tensor) -> bool:
-    """Whether the fusion runs where the tensor is: with CUDA and by a method of `AfterHeads`; else on the CPU.
+    """Whether the fusion runs where the tensor is: with CUDA and by a method of `PanopticPostProcessor`; else on the CPU.
 
-    Not on other devices: `AfterHeads` needs float64, which not all of them have.
+    Not on other devices: `PanopticPostProcessor` needs float64, which not all of them have.
     """
     return tensor.device.type == "cuda" and on_tensors(fusion)

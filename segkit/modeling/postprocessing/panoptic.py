@@ -38,7 +38,7 @@ class Sizes(NamedTuple):
     scale: int = 1
 
 
-class AfterHeads(nn.Module):
+class PanopticPostProcessor(nn.Module):
     """Semantic logits and detections -> FusedTensors, with the constants kept on the device.
 
     `forward` runs under torch.compile(fullgraph=True), exports with torch.onnx.export(dynamo=True) for fixed sizes, and
@@ -115,7 +115,7 @@ class AfterHeads(nn.Module):
 
 
 def on_tensors(rule: FusionMethod) -> bool:
-    """Whether `AfterHeads` knows the method, with these options; MaskArgmaxFusion for semantic logits alone."""
+    """Whether `PanopticPostProcessor` knows the method, with these options; MaskArgmaxFusion for semantic logits alone."""
     return type(rule) in CONTESTS or (type(rule) is HeuristicFusion and rule.nms in NMS_ON_TENSORS)
 
 

@@ -34,9 +34,9 @@ class DiceSemSegFPNHead(SemSegFPNHead):
             predictions.float(), scale_factor=self.common_stride, mode="bilinear", align_corners=False
         )
         valid = targets != self.ignore_value
-        truth = F.one_hot(targets.where(valid, 0), logits.shape[1]).movedim(-1, 1).float() * valid[:, None]
+        ground_truth = F.one_hot(targets.where(valid, 0), logits.shape[1]).movedim(-1, 1).float() * valid[:, None]
         probs = logits.softmax(dim=1) * valid[:, None]
         # One row per class over the whole batch; only the classes that the batch shows count.
-        rows, truth_rows = probs.transpose(0, 1).flatten(1), truth.transpose(0, 1).flatten(1)
+        rows, truth_rows = probs.transpose(0, 1).flatten(1), ground_truth.transpose(0, 1).flatten(1)
         dice = dice_loss(rows, truth_rows, truth_rows.sum(dim=1) > 0)
         return {**losses, "loss_sem_seg_dice": dice * self.dice_weight}

@@ -13,15 +13,15 @@ from typing import Any
 
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
-from segkit.fusion import Fate, FusionMethod
+from segkit.fusion import DroppedSegment, FusionMethod
 from segkit.scoring.counts_file import writing
-from segkit.scoring.problems import DEFAULT_LIMIT, Problems
 from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
+from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, ordered_map
 
-JSON, PNGS, FATES = "panoptic.json", "panoptic", "fates.json"
+JSON, PNGS, FATES = "panoptic.json", "panoptic", "dropped_segments.json"
 PAGE = "report.html"  # of the fates: made by the caller
 
 
@@ -29,7 +29,7 @@ def fuse_to_dataset(
     fusion: FusionMethod,
     outputs: HeadOutputs,
     categories: CategorySet,
-    fates: list[Fate] | None = None,
+    dropped_segments: list[DroppedSegment] | None = None,
     *,
     where: object = "",
 ) -> PanopticSegmentation:
@@ -39,7 +39,7 @@ def fuse_to_dataset(
     lack what the method needs, DatasetError for a class that the categories lack.
     """
     try:
-        fused = fusion(outputs, fates)
+        fused = fusion(outputs, dropped_segments)
     except ConfigError as error:
         raise ConfigError(str(error), where=where) from None
     try:
@@ -88,15 +88,15 @@ def run_fusion(
     limit: int = DEFAULT_LIMIT,
 ) -> list[dict[str, Any]]:
     """Write `panoptic.json` and `panoptic/*.png` into the folder, COCO's format, each instance's score kept; with
-    `explain` also `fates.json`, whose content is returned (else an empty list).
+    `explain` also `dropped_segments.json`, whose content is returned (else an empty list).
 
-    Fates: {image_id, file_name, fates: a dict for each of `Fate`, with category_id of the dataset, `category` its name,
+    Fates: {image_id, file_name, fates: a dict for each of `DroppedSegment`, with category_id of the dataset, `category` its name,
     and taken_by: [{segment_id, category_id, category (None for void), pixels}]} of every image.
     All or nothing appears, in place of what an earlier run left. DatasetError that tells all that is wrong with the
     saved images, up to `limit` problems, and where the folder cannot be written.
     """
     names = coco_panoptic.png_names([(image.image_id, image.file_name) for image in saved.images])
-    problems, annotations, explained = Problems(limit), [], []
+    problems, annotations, explained = ErrorCollector(limit), [], []
     with writing(output), _appearing(output) as stage:
         fuse = _Fusing(saved, fusion, stage / PNGS, names, explain).fuse
         images = [*saved.images]
@@ -128,28 +128,30 @@ class _Fusing:
 
     def fuse(self, image: SavedImage) -> tuple[dict[str, Any], dict[str, Any]] | DatasetError:
         """The image's annotation and what is told of it."""
-        categories, fates = self.saved.categories, []  # type: tuple[CategorySet, list[Fate]]
+        categories, dropped_segments = self.saved.categories, []  # type: tuple[CategorySet, list[DroppedSegment]]
         try:
             outputs, where = self.saved.read(image), self.saved.place(image)
-            fused = fuse_to_dataset(self.fusion, outputs, categories, fates if self.explain else None, where=where)
+            fused = fuse_to_dataset(
+                self.fusion, outputs, categories, dropped_segments if self.explain else None, where=where
+            )
         except DatasetError as error:
             return error
         png_name = self.png_names[image.image_id]
         coco_panoptic.write_png(self.folder / png_name, fused.segment_ids)
-        told = [_told(fate, fused.segments, categories) for fate in fates]
+        told = [_told(fate, fused.segments, categories) for fate in dropped_segments]
         annotation = coco_panoptic.annotation_of(image.image_id, png_name, fused)
-        return annotation, {"image_id": image.image_id, "file_name": image.file_name, "fates": told}
+        return annotation, {"image_id": image.image_id, "file_name": image.file_name, "dropped_segments": told}
 
 
-def _told(fate: Fate, segments: Sequence[Segment], categories: CategorySet) -> dict[str, Any]:
+def _told(fate: DroppedSegment, segments: Sequence[Segment], categories: CategorySet) -> dict[str, Any]:
     category_of = {segment.segment_id: segment.category_id for segment in segments}
     category_id = categories.category_id(fate.category_id, fate.isthing)
     takers = []
-    for segment_id, pixels in fate.taken_by:
+    for segment_id, pixels in fate.overlapped_by:
         taker = category_of.get(segment_id)
         name = None if taker is None else categories[taker].name
         takers.append({"segment_id": segment_id, "category_id": taker, "category": name, "pixels": pixels})
-    own = {"category_id": category_id, "category": categories[category_id].name, "taken_by": takers}
+    own = {"category_id": category_id, "category": categories[category_id].name, "overlapped_by": takers}
     return {**vars(fate), **own}
 
 

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco.panoptic import PanopticFile, PanopticRecord
-from segkit.formats.coco.tables import listed
+from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
-from segkit.formats.head_outputs.folder import folder as head_outputs
 from segkit.fusion import FusionMethod
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts, IntArray
@@ -22,41 +21,41 @@ from segkit.metrics.panoptic.matching import FloatArray, match
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, join, overlaps_of
 from segkit.scoring.fusion.options import Setting, options_of
 from segkit.scoring.fusion.run import fuse_to_dataset
-from segkit.scoring.problems import DEFAULT_LIMIT, Problems
-from segkit.structures import CategorySet
+from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, ordered_map
+from segkit.utils.text import abbreviate
 
-ImageId = int | str
 AREA_LIMIT = "stuff_area_limit_px"
 
 
 @dataclass(frozen=True)
-class Workbench:
+class SweepData:
     """Saved head outputs and the truth of the same images; truth.records are in the order of its JSON."""
 
     saved: SavedHeadOutputs
-    truth: PanopticFile
+    ground_truth: PanopticFile
     gt_folder: Path
 
     @classmethod
-    def open(cls, predictions: str | Path, gt_json: str | Path, gt_folder: str | Path | None = None) -> Workbench:
+    def open(cls, predictions: str | Path, gt_json: str | Path, gt_folder: str | Path | None = None) -> SweepData:
         """Read the index of both. gt_folder: of the truth's PNGs (default: beside the JSON, of its name).
 
         DatasetError where a file cannot be read, or the two are not of the same images and categories.
         """
-        saved, truth = head_outputs.load(Path(predictions)), coco_panoptic.read(gt_json)
+        saved, ground_truth = head_outputs.load(Path(predictions)), coco_panoptic.read(gt_json)
         folder = Path(gt_folder) if gt_folder is not None else Path(gt_json).with_suffix("")
         if not folder.is_dir():
             raise DatasetError("no such folder of PNGs", where=folder, remedy="name it (--gt-folder)")
-        _check_same_categories(saved.categories, truth.categories, f"{predictions} and {gt_json}")
-        _check_same_images([image.image_id for image in saved.images], truth, Path(predictions))
-        return cls(saved, truth, folder)
+        _check_same_categories(saved.categories, ground_truth.categories, f"{predictions} and {gt_json}")
+        _check_same_images([image.image_id for image in saved.images], ground_truth, Path(predictions))
+        return cls(saved, ground_truth, folder)
 
     @property
     def categories(self) -> CategorySet:
         """Of the truth, which says in which order classes are added up."""
-        return self.truth.categories
+        return self.ground_truth.categories
 
     @cached_property
     def image_of(self) -> Mapping[ImageId, SavedImage]:
@@ -70,16 +69,16 @@ class Workbench:
         """
         png = self.gt_folder / record.png_name
         infos, image_id = record.segments_info, record.image_id
-        truth = coco_panoptic.read_segmentation(png, infos, self.categories, image_id=image_id)
+        ground_truth = coco_panoptic.read_segmentation(png, infos, self.categories, image_id=image_id)
         image = self.image_of[image_id]
         outputs, saved_at = self.saved.read(image), self.saved.place(image)
         where = f"{png}, image {image_id!r}"
         fused = (fuse_to_dataset(fusion, outputs, self.categories, where=saved_at) for fusion in fusions)
-        return [overlaps_of(truth, one, self.categories, where=where) for one in fused]
+        return [overlaps_of(ground_truth, one, self.categories, where=where) for one in fused]
 
 
 def count_settings(
-    bench: Workbench,
+    bench: SweepData,
     settings: Sequence[Setting],
     groups: Mapping[str, Collection[ImageId]],
     *,
@@ -99,9 +98,9 @@ def count_settings(
     distinct = dict(zip(keys, settings, strict=True))  # the same twice is counted once
     plan = _Plan.of([*distinct.values()])
     wanted = set().union(*groups.values())
-    records = [record for record in bench.truth.records if record.image_id in wanted]
+    records = [record for record in bench.ground_truth.records if record.image_id in wanted]
     totals = {name: _Totals.of(len(distinct), len(bench.categories)) for name in groups}
-    problems = Problems(limit)
+    problems = ErrorCollector(limit)
     count = _Counting(bench, plan.fusions).count
     for done, (record, found) in enumerate(zip(records, ordered_map(count, records, workers), strict=True), 1):
         if isinstance(found, DatasetError):
@@ -148,7 +147,7 @@ class _ImageCounts:
     """Of one image and every fusion: truth (T,), the classes of true segments, no crowds; of matches and of false
     predictions the fusion, the class (its row) and `px`, the greatest area limit at which the segment stays."""
 
-    truth: IntArray
+    ground_truth: IntArray
     matched: tuple[IntArray, IntArray, FloatArray]
     iou: FloatArray
     false: tuple[IntArray, IntArray, FloatArray]
@@ -158,7 +157,7 @@ class _ImageCounts:
 class _Counting:
     """Counts one image, in any process."""
 
-    bench: Workbench
+    bench: SweepData
     fusions: Sequence[FusionMethod]
 
     def count(self, record: PanopticRecord) -> _ImageCounts | DatasetError:
@@ -177,9 +176,9 @@ def _counts_of(found: Sequence[ImageOverlaps], categories: CategorySet) -> _Imag
     px = np.where(isthing[rows], np.inf, table.prediction["counted_px"])
     matches = np.flatnonzero(matching.matched)
     of_match = table.pairs["prediction"][matches]
-    truth = found[0].truth
+    ground_truth = found[0].ground_truth
     return _ImageCounts(
-        counting.rows_of(categories, truth["category_id"][~truth["iscrowd"]]),
+        counting.rows_of(categories, ground_truth["category_id"][~ground_truth["iscrowd"]]),
         (table.pair_image[matches], rows[of_match], px[of_match]),
         matching.iou[matches],
         (table.prediction_image[matching.false], rows[matching.false], px[matching.false]),
@@ -193,7 +192,7 @@ class _Totals:
     iou: FloatArray
     tp: IntArray
     fp: IntArray
-    truth: IntArray
+    ground_truth: IntArray
 
     @classmethod
     def of(cls, settings: int, categories: int) -> _Totals:
@@ -203,7 +202,7 @@ class _Totals:
 
     def add(self, image: _ImageCounts, plan: _Plan) -> None:
         """IoUs are added one by one, in the order of the pairs: so the last bits are those of the metric."""
-        np.add.at(self.truth, image.truth, 1)
+        np.add.at(self.ground_truth, image.ground_truth, 1)
         for area_limit, places in plan.places.items():
             (settings, classes), kept = _staying(image.matched, places, area_limit)
             np.add.at(self.iou, (settings, classes), image.iou[kept])
@@ -212,7 +211,9 @@ class _Totals:
 
     def counts(self) -> list[Counts]:
         """A true segment has at most one match: what has none is missed."""
-        return [Counts(iou, tp, fp, self.truth - tp) for iou, tp, fp in zip(self.iou, self.tp, self.fp, strict=True)]
+        return [
+            Counts(iou, tp, fp, self.ground_truth - tp) for iou, tp, fp in zip(self.iou, self.tp, self.fp, strict=True)
+        ]
 
 
 def _staying(
@@ -225,32 +226,32 @@ def _staying(
     return (settings[kept], classes[kept]), kept
 
 
-def _check_same_categories(saved: CategorySet, truth: CategorySet, where: str) -> None:
+def _check_same_categories(saved: CategorySet, ground_truth: CategorySet, where: str) -> None:
     """Colours may differ: nobody counts them."""
     one, other = (
         {(category.category_id, category.name, category.isthing) for category in categories.categories}
-        for categories in (saved, truth)
+        for categories in (saved, ground_truth)
     )
     if one != other:
         different = sorted({(category_id, name) for category_id, name, _ in one ^ other})
         raise DatasetError(
-            f"expected the same categories in both, {len(different)} differ: {listed(different)}",
+            f"expected the same categories in both, {len(different)} differ: {abbreviate(different)}",
             where=where,
             remedy="give the truth of the dataset that was predicted",
         )
 
 
-def _check_same_images(saved: Sequence[ImageId], truth: PanopticFile, predictions: Path) -> None:
-    true = {record.image_id: None for record in truth.records}
+def _check_same_images(saved: Sequence[ImageId], ground_truth: PanopticFile, predictions: Path) -> None:
+    true = {record.image_id: None for record in ground_truth.records}
     known = set(saved)
     missing, extra = [i for i in true if i not in known], [i for i in saved if i not in true]
     told = []
     if missing:
-        told.append(f"{len(missing)} of the truth's {len(true)} images are not saved: {listed(missing)}")
+        told.append(f"{len(missing)} of the truth's {len(true)} images are not saved: {abbreviate(missing)}")
     if extra:
-        told.append(f"{len(extra)} of the {len(saved)} saved images are not in the truth: {listed(extra)}")
+        told.append(f"{len(extra)} of the {len(saved)} saved images are not in the truth: {abbreviate(extra)}")
     if told:
-        remedy = f"give the truth of the images that were predicted, not {truth.path}"
+        remedy = f"give the truth of the images that were predicted, not {ground_truth.path}"
         raise DatasetError("; ".join(told), where=predictions, remedy=remedy)
     if not true:
-        raise DatasetError("expected images, got none", where=truth.path)
+        raise DatasetError("expected images, got none", where=ground_truth.path)

@@ -18,10 +18,10 @@ from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, OverlapTable
 from segkit.metrics.resampling import SEED
 from segkit.scoring.fusion.options import Setting, plain_options
-from segkit.scoring.fusion.sweep import ImageId, Workbench, count_settings
-from segkit.scoring.problems import DEFAULT_LIMIT
-from segkit.structures import CategorySet
+from segkit.scoring.fusion.sweep import SweepData, count_settings
+from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import DEFAULT_LIMIT
 from segkit.utils.process_pool import Progress, ordered_map
 
 ALL, CHOOSING, CONFIRMING = "all", "choosing", "confirming"
@@ -34,7 +34,7 @@ CLASS_SCORE_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def search(
-    bench: Workbench,
+    bench: SweepData,
     settings: Mapping[str, Sequence[Setting]],
     *,
     per_class: bool = False,
@@ -55,7 +55,7 @@ def search(
     `images`: how many each half has; `seed`: of the halves and the resamples.
     Raises DatasetError for fewer than two images, and whatever `count_settings` raises.
     """
-    image_ids = [record.image_id for record in bench.truth.records]
+    image_ids = [record.image_id for record in bench.ground_truth.records]
     chosen = choosing_half(image_ids, seed)
     groups = {ALL: {*image_ids}, CHOOSING: chosen, CONFIRMING: {*image_ids} - chosen}
     every = [setting for one in settings.values() for setting in one]
@@ -117,7 +117,7 @@ def pareto(points: FloatArray) -> BoolArray:
 
 
 def class_thresholds(
-    bench: Workbench, tuned: Setting, image_ids: Collection[ImageId], *, workers: int = 1
+    bench: SweepData, tuned: Setting, image_ids: Collection[ImageId], *, workers: int = 1
 ) -> tuple[Setting, Numbers] | None:
     """The setting with a score threshold of its own for each thing class whose PQ on these images rises by it, and its
     NUMBERS on them.
@@ -189,13 +189,13 @@ def _with(setting: Setting, options: Mapping[str, Any]) -> Setting:
 
 
 def _counts(
-    bench: Workbench, settings: Sequence[Setting], image_ids: Collection[ImageId], workers: int
+    bench: SweepData, settings: Sequence[Setting], image_ids: Collection[ImageId], workers: int
 ) -> list[Counts]:
     return count_settings(bench, settings, {CHOOSING: image_ids}, workers=workers)[CHOOSING]
 
 
 def _confirmed(
-    bench: Workbench,
+    bench: SweepData,
     steps: Mapping[str, tuple[Setting, Numbers]],
     image_ids: Collection[ImageId],
     seed: int,
@@ -219,10 +219,10 @@ def _confirmed(
 
 
 def _tables(
-    bench: Workbench, steps: Mapping[str, Setting], image_ids: Collection[ImageId], workers: int
+    bench: SweepData, steps: Mapping[str, Setting], image_ids: Collection[ImageId], workers: int
 ) -> dict[str, OverlapTable]:
     """Of each step, the overlaps of these images."""
-    records = [record for record in bench.truth.records if record.image_id in image_ids]
+    records = [record for record in bench.ground_truth.records if record.image_id in image_ids]
     work = _Overlaps(bench, [*steps.values()]).of
     metrics = [PanopticQuality(bench.categories) for _ in steps]
     for record, found in zip(records, ordered_map(work, records, workers), strict=True):
@@ -234,7 +234,7 @@ def _tables(
 
 @dataclass(frozen=True)
 class _Overlaps:
-    bench: Workbench
+    bench: SweepData
     settings: Sequence[Setting]
 
     def of(self, record: PanopticRecord) -> list[ImageOverlaps]:

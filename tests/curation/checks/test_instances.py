@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from segkit.curation.checks.instances import check_instances, measure
-from segkit.curation.issues import Findings
+from segkit.curation.issues import IssueList
 from segkit.formats.coco import instances as coco_instances
 from segkit.utils.errors import DatasetError
 from tests.curation.checks.test_panoptic import junk
@@ -20,7 +20,7 @@ from tests.helpers.damaged_datasets import Broken, instances, noise, panoptic
 Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
 
 
-def check(data: Broken) -> Findings:
+def check(data: Broken) -> IssueList:
     return check_instances(data.json_path, data.images, map)
 
 
@@ -78,7 +78,7 @@ def test_a_planted_fault_is_found_and_nothing_else(tmp_path: Path, expected: str
     if expected == "size-differs":  # its run lengths then differ too
         content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 5]
     data.store(content)
-    assert {finding.code for finding in check(data)} == {expected}
+    assert {issue.code for issue in check(data)} == {expected}
 
 
 def test_faults_of_two_kinds(tmp_path: Path) -> None:
@@ -88,7 +88,7 @@ def test_faults_of_two_kinds(tmp_path: Path) -> None:
     content["annotations"][0].update(segmentation=[[4, 1, 24, 1, 24, 2, 4, 2]], area=20, bbox=[4, 1, 20, 1])
     content["annotations"][2].update(segmentation=[[50, 50, 60, 50, 60, 60]], area=50, bbox=[50, 50, 10, 10])
     data.store(content)
-    told = [(finding.code, finding.place.split(", ")[1]) for finding in check(data)]
+    told = [(issue.code, issue.place.split(", ")[1]) for issue in check(data)]
     assert told == [
         ("box-outside", "image 0"),
         ("mask-outside", "image 0"),
@@ -100,7 +100,7 @@ def test_faults_of_two_kinds(tmp_path: Path) -> None:
 
 def test_a_clean_dataset_and_a_panoptic_one(tmp_path: Path) -> None:
     assert check(instances(tmp_path / "a")) == []
-    assert [finding.code for finding in check(panoptic(tmp_path / "b"))] == ["json-kind"]
+    assert [issue.code for issue in check(panoptic(tmp_path / "b"))] == ["json-kind"]
 
 
 def test_pictures_are_looked_at(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_pictures_are_looked_at(tmp_path: Path) -> None:
     data.picture(0).write_bytes(b"")
     data.picture(1).unlink()
     Image.fromarray(noise(3)).save(data.picture(2))
-    assert [finding.code for finding in check(data)] == ["image-unreadable", "image-missing", "image-twice"]
+    assert [issue.code for issue in check(data)] == ["image-unreadable", "image-missing", "image-twice"]
 
 
 def test_a_file_in_two_spellings(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_a_file_in_two_spellings(tmp_path: Path) -> None:
     content = data.load()
     content["images"][5]["file_name"] = "./0.png"
     data.store(content)
-    assert [finding.code for finding in check(data)] == ["file-name-twice", "image-orphan"]
+    assert [issue.code for issue in check(data)] == ["file-name-twice", "image-orphan"]
 
 
 def test_a_coordinate_that_is_too_large_is_told_as_that(tmp_path: Path) -> None:
@@ -128,11 +128,11 @@ def test_a_coordinate_that_is_too_large_is_told_as_that(tmp_path: Path) -> None:
 
 
 def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(path: Path) -> None:
+    def raise_issue(path: Path) -> None:
         raise DatasetError("expected rain", where=path)
 
     data = instances(tmp_path)
-    monkeypatch.setattr(coco_instances, "read", refuse)
+    monkeypatch.setattr(coco_instances, "read", raise_issue)
     told = [(f.code, f.place, f.message) for f in check(data)]
     assert told == [("annotation-unreadable", str(data.json_path), "expected rain")]
 
@@ -153,7 +153,7 @@ def test_many_masks_of_one_box_take_no_quadratic_time(tmp_path: Path) -> None:
     assert found == []
     content["annotations"].append({**content["annotations"][7], "id": 9999})
     data.store(content)
-    assert [finding.code for finding in check(data)] == ["mask-twice"]
+    assert [issue.code for issue in check(data)] == ["mask-twice"]
 
 
 def test_area_and_box_of_pixels_and_of_the_outline_are_both_right() -> None:
@@ -178,5 +178,5 @@ def test_junk_anywhere_is_told_and_raises_nothing(tmp_path: Path) -> None:
         content[table] = content[table][:2]
     for broken in junk(content):
         data.store(broken)
-        for finding in check(data):
-            assert finding.place.isprintable()
+        for issue in check(data):
+            assert issue.place.isprintable()

@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 
 from segkit.curation.checks.other_formats import check_source, digests_of_source
-from segkit.curation.issues import Findings
-from segkit.formats.base import Source, SourceImage
-from segkit.formats.coco.readers import CocoPanopticSource
+from segkit.curation.issues import IssueList
+from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.coco.readers import CocoPanopticReader
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from tests.helpers.damaged_datasets import CATEGORIES, PERSON, SIZE_HW, Broken, noise, panoptic, scene
 
 
-class Drawn(Source):
+class Drawn(DatasetReader):
     """One segmentation for each image; None is refused. Pictures are made, not read."""
 
     layout = "drawn"
@@ -26,16 +26,16 @@ class Drawn(Source):
     def __init__(self, root: Path, *segmentations: PanopticSegmentation | None) -> None:
         self.root = self.pictures = root
         self.categories = CATEGORIES
-        self.truth = segmentations
-        self.images = tuple(SourceImage(i, f"{i}.png", SIZE_HW) for i in range(len(segmentations)))
+        self.ground_truth = segmentations
+        self.images = tuple(DatasetImage(i, f"{i}.png", SIZE_HW) for i in range(len(segmentations)))
 
-    def segmentation(self, image: SourceImage) -> PanopticSegmentation:
-        found = self.truth[int(image.image_id)]
+    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        found = self.ground_truth[int(image.image_id)]
         if found is None:
             raise DatasetError("damaged")
         return found
 
-    def picture(self, image: SourceImage) -> np.ndarray:
+    def picture(self, image: DatasetImage) -> np.ndarray:
         if image.image_id == 99:
             raise DatasetError("no slice")
         return noise(int(image.image_id))
@@ -46,12 +46,12 @@ def data(tmp_path: Path) -> Broken:
     return panoptic(tmp_path)
 
 
-def source_of(data: Broken) -> Source:
-    return CocoPanopticSource(data.json_path, data.masks, data.images)
+def source_of(data: Broken) -> DatasetReader:
+    return CocoPanopticReader(data.json_path, data.masks, data.images)
 
 
-def codes(source: Source) -> list[str]:
-    return [finding.code for finding in check_source(source, map)]
+def codes(source: DatasetReader) -> list[str]:
+    return [issue.code for issue in check_source(source, map)]
 
 
 def changed(**of_person: object) -> PanopticSegmentation:
@@ -69,7 +69,7 @@ def test_every_image_that_cannot_be_read_is_told(data: Broken) -> None:
     data.png(3).write_bytes(b"")
     data.picture(4).write_bytes(b"no image")
     data.picture(5).unlink()
-    told = [(finding.code, finding.place) for finding in check_source(source_of(data), map)]
+    told = [(issue.code, issue.place) for issue in check_source(source_of(data), map)]
     assert told == [
         ("annotation-unreadable", str(data.png(1))),
         ("annotation-unreadable", str(data.png(3))),
@@ -101,7 +101,7 @@ def test_segments(tmp_path: Path) -> None:
         changed(category_id=20, isthing=False, iscrowd=True),
         changed(category_id=99, isthing=False),
     )
-    told = [(finding.code, finding.place.split("image ")[1]) for finding in check_source(source, map)]
+    told = [(issue.code, issue.place.split("image ")[1]) for issue in check_source(source, map)]
     assert told == [
         ("annotation-unreadable", "0"),
         ("segment-tiny", "1, segment 7"),
@@ -118,8 +118,8 @@ def test_segments(tmp_path: Path) -> None:
 
 def test_pictures_that_are_made_and_index_faults(tmp_path: Path) -> None:
     source = Drawn(tmp_path, *[scene()] * 3)
-    source.images = (SourceImage(99, "99.png", SIZE_HW), source.images[1], replace(source.images[2], image_id=1))
-    source.truth = (scene(),) * 100
+    source.images = (DatasetImage(99, "99.png", SIZE_HW), source.images[1], replace(source.images[2], image_id=1))
+    source.ground_truth = (scene(),) * 100
     assert codes(source) == ["image-id-twice", "image-unreadable", "image-twice"]
     assert codes(Drawn(tmp_path)) == ["dataset-empty"]
     source = Drawn(tmp_path, scene(), scene())
@@ -129,10 +129,10 @@ def test_pictures_that_are_made_and_index_faults(tmp_path: Path) -> None:
 
 def test_a_fault_of_a_volume_is_told_once(tmp_path: Path) -> None:
     class Sliced(Drawn):
-        def segmentation(self, image: SourceImage) -> PanopticSegmentation:
+        def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
             raise DatasetError("cut off", where=tmp_path / "labels.nii", remedy="fetch it")
 
-        def picture(self, image: SourceImage) -> np.ndarray:
+        def picture(self, image: DatasetImage) -> np.ndarray:
             raise DatasetError("cut off", where=tmp_path / "volume.nii", remedy="fetch it")
 
     told = [(f.code, f.place, f.message) for f in check_source(Sliced(tmp_path, *[scene()] * 9), map)]
@@ -153,7 +153,7 @@ def test_splits_that_share_images(data: Broken, tmp_path: Path) -> None:
     other = panoptic(tmp_path / "other")
     for index in range(1, 6):
         Image.fromarray(noise(100 + index)).save(other.picture(index))
-    found: Findings = check_source(source_of(data), map, digests_of_source(source_of(other), map))
+    found: IssueList = check_source(source_of(data), map, digests_of_source(source_of(other), map))
     assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(0)))]
 
 
@@ -168,7 +168,7 @@ def test_a_segment_of_an_overlapping_layout_without_pixel(tmp_path: Path) -> Non
     class Overlapping(Drawn):
         overlaps = True
 
-        def annotations(self, image: SourceImage) -> list[dict]:
+        def annotations(self, image: DatasetImage) -> list[dict]:
             return [{"area": 3}, {"area": 0}]
 
     assert codes(Overlapping(tmp_path, scene())) == ["segment-empty"]
@@ -178,7 +178,7 @@ def test_what_others_hide_is_not_small_and_a_picture_without_things_is_not_unlab
     class Overlapping(Drawn):
         overlaps = True
 
-        def annotations(self, image: SourceImage) -> list[dict]:
+        def annotations(self, image: DatasetImage) -> list[dict]:
             return [{"area": 25}, {"area": 1}]
 
     one_pixel = np.where(scene().segment_ids == PERSON, 70000, scene().segment_ids)

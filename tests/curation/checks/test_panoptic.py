@@ -16,7 +16,7 @@ from PIL import Image
 
 from segkit.curation import images as pictures
 from segkit.curation.checks.panoptic import check_panoptic
-from segkit.curation.issues import RULES, Findings
+from segkit.curation.issues import RULES, IssueList
 from segkit.formats import png
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.utils.errors import DatasetError
@@ -26,12 +26,12 @@ from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Br
 FAULTS: list[tuple[str, str, Callable[[Broken], None]]] = []
 
 
-def check(data: Broken, others: dict[bytes, str] | None = None) -> Findings:
+def check(data: Broken, others: dict[bytes, str] | None = None) -> IssueList:
     return check_panoptic(data.json_path, data.masks, data.images, map, others or {})
 
 
 def codes(data: Broken) -> set[str]:
-    return {finding.code for finding in check(data)}
+    return {issue.code for issue in check(data)}
 
 
 def fault(*expected: str) -> Callable[[Callable[[Broken], None]], Callable[[Broken], None]]:
@@ -545,11 +545,11 @@ def test_a_planted_fault_is_found_and_nothing_else(
 def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing else is wrong: training would begin with it."""
 
-    def refuse(path: Path) -> None:
+    def raise_issue(path: Path) -> None:
         raise DatasetError("expected rain", where=f"{path}, image 3")
 
     data = panoptic(tmp_path)
-    monkeypatch.setattr(coco_panoptic, "read", refuse)
+    monkeypatch.setattr(coco_panoptic, "read", raise_issue)
     told = [(f.code, f.place, f.message) for f in check(data)]
     assert told == [("annotation-unreadable", f"{data.json_path}, image 3", "expected rain")]
     data.picture().unlink()
@@ -564,7 +564,7 @@ def test_messages_say_what_is_wrong(tmp_path: Path) -> None:
     for index, make in enumerate((os.mkdir, os.mkfifo)):
         data.png(index).unlink()
         make(data.png(index))
-    told = {finding.code: finding.message for finding in check(data)}
+    told = {issue.code: issue.message for issue in check(data)}
     assert told["name-outside"] == r"`file_name` is no Unicode, and no name of a file: '\ud800.png'"
     assert told["png-unreadable"] == "this is a folder or a device, no file"
 
@@ -582,7 +582,7 @@ def test_many_faults_are_all_told_with_their_places(tmp_path: Path) -> None:
     data.store(content)
     data.png(1).write_bytes(data.png(1).read_bytes()[:50])
     data.picture(2).unlink()
-    told = [(finding.code, finding.place) for finding in check(data)]
+    told = [(issue.code, issue.place) for issue in check(data)]
     assert told == [
         ("area-wrong", f"{data.json_path}, image 0, segment {PERSON}"),
         ("png-unreadable", f"{data.png(1)}, image 1"),
@@ -632,9 +632,9 @@ def test_junk_anywhere_is_told_and_raises_nothing(tmp_path: Path) -> None:
         data.picture(image).unlink()
     for broken in junk(content):
         data.store(broken)
-        for finding in check(data):
-            json.dumps(finding.to_json()).encode()
-            assert finding.place.isprintable()
+        for issue in check(data):
+            json.dumps(issue.to_json()).encode()
+            assert issue.place.isprintable()
 
 
 def test_rules_are_whole() -> None:

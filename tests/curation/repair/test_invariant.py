@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from segkit.curation.checks.instances import check_instances
 from segkit.curation.checks.panoptic import check_panoptic
-from segkit.curation.issues import Findings
+from segkit.curation.issues import IssueList
 from segkit.curation.repair.instances import repair_instances
 from segkit.curation.repair.panoptic import repair_panoptic
 from segkit.formats.coco import panoptic as coco_panoptic
@@ -33,22 +33,22 @@ KINDS = st.sampled_from(
 SEGMENT_KEYS = ["id", "category_id", "area", "bbox", "iscrowd"]
 
 
-def suspects(findings: Findings) -> tuple[set[object], set[tuple[object, object]]]:
+def suspects(issues: IssueList) -> tuple[set[object], set[tuple[object, object]]]:
     """Images, and (image, id) of segments and annotations, that a finding names."""
     images, parts = set[object](), set[tuple[object, object]]()
-    for finding in findings:
-        image = re.search(r", image (\S+?)(?:,|$)", finding.place)
-        part = re.search(r", (?:segment|annotation) (\S+)$", finding.place)
+    for issue in issues:
+        image = re.search(r", image (\S+?)(?:,|$)", issue.place)
+        part = re.search(r", (?:segment|annotation) (\S+)$", issue.place)
         if image and part:
             parts.add((image[1], part[1]))
-        elif image and finding.code in WHOLE_IMAGE:
+        elif image and issue.code in WHOLE_IMAGE:
             images.add(image[1])
     return images, parts
 
 
-def check_segments(data: Broken, copy: Broken, findings: Findings) -> None:
+def check_segments(data: Broken, copy: Broken, issues: IssueList) -> None:
     """Every clean segment that the broken data still has and no finding names is in the copy: id, category, pixels."""
-    images, parts = suspects(findings)
+    images, parts = suspects(issues)
     before, after = ({str(a.get("image_id")): a for a in b.load()["annotations"]} for b in (data, copy))
     for image, annotation in before.items():
         sound = [i for i in annotation["segments_info"] if isinstance(i, dict) and is_clean(i)]
@@ -120,13 +120,13 @@ def test_many_faults_at_once(slips, twins, repainted) -> None:
 
 
 def run_panoptic(data: Broken, folder: Path) -> None:
-    findings = check_panoptic(*data, map)
+    issues = check_panoptic(*data, map)
     try:
         copy, masks, _told = repair_panoptic(*data, folder / "copy", map)
     except DatasetError:
         return
     copied = Broken(copy, masks, data.images)
-    check_segments(data, copied, findings)
+    check_segments(data, copied, issues)
     again = repair_panoptic(*copied, folder / "again", map)
     assert again[0].read_bytes() == copy.read_bytes()
 

@@ -95,7 +95,7 @@ def test_a_picture_that_exif_turns_corrects_no_entry(tmp_path: Path) -> None:
     exif[0x112] = 6
     Image.fromarray(noise(0)).save(data.picture(), exif=exif)
     assert repaired(data, content, tmp_path / "copy") == (content, [])
-    assert "size-differs" in {finding.code for finding in check_instances(data.json_path, data.images, map)}
+    assert "size-differs" in {issue.code for issue in check_instances(data.json_path, data.images, map)}
 
 
 def test_many_wrong_entries_lose_nothing(tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def segmentations(draw: st.DrawFn, most: int = 6) -> PanopticSegmentation:
     return PanopticSegmentation(picture, tuple(segments))
 
 
-def scene_of(truth: PanopticSegmentation) -> Scene:
+def scene_of(ground_truth: PanopticSegmentation) -> Scene:
     """Its image has the ids as colours."""
-    return Scene(ids_to_rgb(truth.segment_ids), SegmentMap.of(truth), SPACE)
+    return Scene(ids_to_rgb(ground_truth.segment_ids), SegmentMap.of(ground_truth), SPACE)
 
 
 def ids_of(segment_map: SegmentMap | None) -> np.ndarray:
@@ -81,22 +81,22 @@ def geometric(height: int, width: int) -> st.SearchStrategy[T.Transform]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(truth=segmentations(), data=st.data())
-def test_image_and_map_stay_aligned_to_the_pixel(truth: PanopticSegmentation, data: st.DataObject) -> None:
-    scene = scene_of(truth)
+@given(ground_truth=segmentations(), data=st.data())
+def test_image_and_map_stay_aligned_to_the_pixel(ground_truth: PanopticSegmentation, data: st.DataObject) -> None:
+    scene = scene_of(ground_truth)
     for _ in range(data.draw(st.integers(1, 3))):
         scene.transform(data.draw(geometric(*scene.image.shape[:2])))
     shown = rgb_to_ids(np.ascontiguousarray(scene.image))
     assert np.array_equal(ids_of(scene.segment_map), np.where(shown == PADDED, 0, shown))
-    assert set(np.unique(shown)) <= {0, PADDED, *(s.segment_id for s in truth.segments)}
+    assert set(np.unique(shown)) <= {0, PADDED, *(s.segment_id for s in ground_truth.segments)}
 
 
 @settings(max_examples=150, deadline=None)
-@given(truth=segmentations(), size=st.integers(1, 20), seed=st.integers(0, 2**32 - 1))
+@given(ground_truth=segmentations(), size=st.integers(1, 20), seed=st.integers(0, 2**32 - 1))
 def test_large_scale_jitter_keeps_them_aligned_and_pads_with_void(
-    truth: PanopticSegmentation, size: int, seed: int
+    ground_truth: PanopticSegmentation, size: int, seed: int
 ) -> None:
-    scene = scene_of(truth)
+    scene = scene_of(ground_truth)
     np.random.seed(seed)  # noqa: NPY002
     transform = LargeScaleJitter(size, interp=NEAREST)(scene)
     assert scene.image.shape[:2] == (size, size)
@@ -113,21 +113,21 @@ def test_large_scale_jitter_keeps_them_aligned_and_pads_with_void(
 
 
 @settings(max_examples=60, deadline=None)
-@given(truth=segmentations(), vertical=st.booleans())
-def test_flips_keep_ids_areas_and_boxes(truth: PanopticSegmentation, vertical: bool) -> None:
-    before, scene = scene_of(truth), scene_of(truth)
+@given(ground_truth=segmentations(), vertical=st.booleans())
+def test_flips_keep_ids_areas_and_boxes(ground_truth: PanopticSegmentation, vertical: bool) -> None:
+    before, scene = scene_of(ground_truth), scene_of(ground_truth)
     flip = T.RandomFlip(1.0, horizontal=not vertical, vertical=vertical)
     flip(scene)
     assert scene.segment_map is not None
     assert before.segment_map is not None
-    assert np.array_equal(ids_of(scene.segment_map), np.flip(truth.segment_ids, axis=0 if vertical else 1))
+    assert np.array_equal(ids_of(scene.segment_map), np.flip(ground_truth.segment_ids, axis=0 if vertical else 1))
     one, two = before.segment_map.instances(CATEGORIES), scene.segment_map.instances(CATEGORIES)
     assert two.gt_classes.tolist() == one.gt_classes.tolist()
     assert two.gt_masks.tensor.sum((1, 2)).tolist() == one.gt_masks.tensor.sum((1, 2)).tolist()
-    expected = [flipped(box, truth.segment_ids.shape, vertical) for box in one.gt_boxes.tensor.tolist()]
+    expected = [flipped(box, ground_truth.segment_ids.shape, vertical) for box in one.gt_boxes.tensor.tolist()]
     assert two.gt_boxes.tensor.tolist() == expected
     flip(scene)
-    assert np.array_equal(ids_of(scene.segment_map), truth.segment_ids)
+    assert np.array_equal(ids_of(scene.segment_map), ground_truth.segment_ids)
 
 
 def flipped(box: list[float], size_hw: tuple[int, ...], vertical: bool) -> list[float]:
@@ -153,20 +153,20 @@ def test_a_single_column_and_a_single_row_are_flipped_twice(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["absolute", "relative", "relative_range", "absolute_range"])
 @settings(max_examples=30, deadline=None)
-@given(truth=segmentations(), seed=st.integers(0, 2**32 - 1))
-def test_crops_never_invent_ids(kind: str, truth: PanopticSegmentation, seed: int) -> None:
-    height, width = truth.segment_ids.shape
+@given(ground_truth=segmentations(), seed=st.integers(0, 2**32 - 1))
+def test_crops_never_invent_ids(kind: str, ground_truth: PanopticSegmentation, seed: int) -> None:
+    height, width = ground_truth.segment_ids.shape
     size: Any = {"absolute": (5, 7), "absolute_range": (2, 9)}.get(kind, (0.5, 0.5))
-    scene = scene_of(truth)
+    scene = scene_of(ground_truth)
     np.random.seed(seed)  # noqa: NPY002
     if min(height, width) == 1 and kind != "absolute":
         return  # Detectron2's crop of half a pixel may be empty
     crop = T.RandomCrop(kind, size)(scene)
-    expected = truth.segment_ids[crop.y0 : crop.y0 + crop.h, crop.x0 : crop.x0 + crop.w]
+    expected = ground_truth.segment_ids[crop.y0 : crop.y0 + crop.h, crop.x0 : crop.x0 + crop.w]
     assert np.array_equal(ids_of(scene.segment_map), expected)
     assert scene.segment_map is not None
     kept = scene.segment_map.instances(CATEGORIES)
-    things = {s.segment_id for s in truth.segments if s.isthing and not s.iscrowd}
+    things = {s.segment_id for s in ground_truth.segments if s.isthing and not s.iscrowd}
     assert len(kept) == len(things & set(np.unique(expected)))
 
 
@@ -174,8 +174,10 @@ def test_the_pixel_is_that_of_the_same_map_without_packing() -> None:
     """300 segments do not fit into a byte, 254 do: both go the same ways."""
     for count in (MOST_NUMBERS, MOST_NUMBERS + 1, 300):
         ids = (1 + np.arange(20 * 20, dtype=np.int32).reshape(20, 20)) * (np.arange(400).reshape(20, 20) < count)
-        truth = PanopticSegmentation(ids, tuple(Segment(i, 10 + i % 5, i % 5 < 3, 1) for i in range(1, count + 1)))
-        scene = scene_of(truth)
+        ground_truth = PanopticSegmentation(
+            ids, tuple(Segment(i, 10 + i % 5, i % 5 < 3, 1) for i in range(1, count + 1))
+        )
+        scene = scene_of(ground_truth)
         assert scene.segment_map is not None
         assert scene.segment_map.packed.ndim == (2 if count <= MOST_NUMBERS else 3)
         scene.transform(T.VFlipTransform(20))
@@ -215,22 +217,22 @@ def test_the_window_is_what_resizing_all_and_then_cropping_shows(
     assert corner.tolist() == [[pytest.approx(resized_hw[1] - left), pytest.approx(resized_hw[0] - top)]]
 
 
-def annotations_of(truth: PanopticSegmentation) -> list[dict[str, Any]]:
+def annotations_of(ground_truth: PanopticSegmentation) -> list[dict[str, Any]]:
     return [
         {**a, "bbox_mode": BoxMode.XYWH_ABS, "category_id": CATEGORIES.thing_contiguous_ids[a["category_id"]]}
-        for a in coco_annotations(1, truth)
+        for a in coco_annotations(1, ground_truth)
     ]
 
 
 @settings(max_examples=60, deadline=None)
-@given(truth=segmentations(), seed=st.integers(0, 2**32 - 1))
-def test_annotations_move_as_the_map_does(truth: PanopticSegmentation, seed: int) -> None:
-    scene = scene_of(truth)
+@given(ground_truth=segmentations(), seed=st.integers(0, 2**32 - 1))
+def test_annotations_move_as_the_map_does(ground_truth: PanopticSegmentation, seed: int) -> None:
+    scene = scene_of(ground_truth)
     np.random.seed(seed)  # noqa: NPY002
     transforms = T.AugmentationList([LargeScaleJitter(9), T.RandomFlip()])(scene)
     assert scene.segment_map is not None
     expected = scene.segment_map.instances(CATEGORIES)
-    got = instances_of_annotations(annotations_of(truth), transforms, (9, 9), as_masks=True)
+    got = instances_of_annotations(annotations_of(ground_truth), transforms, (9, 9), as_masks=True)
     assert torch.equal(got.gt_masks.tensor, expected.gt_masks.tensor)
     assert torch.equal(got.gt_boxes.tensor, expected.gt_boxes.tensor)
     assert got.gt_classes.tolist() == expected.gt_classes.tolist()
@@ -272,9 +274,11 @@ def test_crowds_of_annotations_are_left_out() -> None:
         assert got.gt_boxes.tensor.shape == (0, 4)
 
 
-def sample_of(truth: PanopticSegmentation, shade: int) -> Sample:
+def sample_of(ground_truth: PanopticSegmentation, shade: int) -> Sample:
     """All of its pixels have one colour, by which they are told from another's."""
-    return Sample(np.full((*truth.segment_ids.shape, 3), shade, dtype=np.uint8), SegmentMap.of(truth), None)
+    return Sample(
+        np.full((*ground_truth.segment_ids.shape, 3), shade, dtype=np.uint8), SegmentMap.of(ground_truth), None
+    )
 
 
 @settings(max_examples=150, deadline=None)
@@ -308,9 +312,11 @@ def test_what_is_pasted_is_what_pixel_by_pixel_pasting_gives(
     assert np.array_equal(ids_of(onto.segment_map), below.segment_ids)
 
 
-def onto_channels(truth: PanopticSegmentation) -> np.ndarray:
-    channel_of = {0: IGNORE_LABEL, **{s.segment_id: s.category_id - 10 for s in truth.segments}}
-    return np.array([channel_of[i] for i in truth.segment_ids.ravel().tolist()]).reshape(truth.segment_ids.shape)
+def onto_channels(ground_truth: PanopticSegmentation) -> np.ndarray:
+    channel_of = {0: IGNORE_LABEL, **{s.segment_id: s.category_id - 10 for s in ground_truth.segments}}
+    return np.array([channel_of[i] for i in ground_truth.segment_ids.ravel().tolist()]).reshape(
+        ground_truth.segment_ids.shape
+    )
 
 
 def check_partition(sample: Sample, masks: list[np.ndarray], classes: list[int]) -> None:
@@ -328,17 +334,17 @@ def check_partition(sample: Sample, masks: list[np.ndarray], classes: list[int])
 
 def test_crowds_and_stuff_are_never_pasted() -> None:
     ids = np.array([[1, 1, 2, 2]], dtype=np.int32)
-    truth = PanopticSegmentation(ids, (Segment(1, 10, True, 2, iscrowd=True), Segment(2, 13, False, 2)))
+    ground_truth = PanopticSegmentation(ids, (Segment(1, 10, True, 2, iscrowd=True), Segment(2, 13, False, 2)))
     onto = sample_of(PanopticSegmentation(np.zeros((1, 4), np.int32), ()), 1)
     always = CopyPaste(1.0, [{}], CATEGORIES)
-    assert always(onto, lambda record: sample_of(truth, 2)) is onto
+    assert always(onto, lambda record: sample_of(ground_truth, 2)) is onto
 
 
 def test_pasting_keeps_void_void_where_numbers_outgrow_a_byte() -> None:
     """Pads are 255 in a byte; the 255th segment, a pasted one, must not take them over."""
     ids = np.arange(1, 255, dtype=np.int32).reshape(1, 254)
-    truth = PanopticSegmentation(ids, tuple(Segment(i, 13, False, 1) for i in range(1, 255)))
-    scene = scene_of(truth)
+    ground_truth = PanopticSegmentation(ids, tuple(Segment(i, 13, False, 1) for i in range(1, 255)))
+    scene = scene_of(ground_truth)
     scene.transform(T.PadTransform(0, 0, 3, 0, pad_value=128, seg_pad_value=255))
     mask = torch.zeros((1, 1, 257), dtype=torch.bool)
     mask[0, 0, 0] = True
@@ -375,12 +381,12 @@ def given_instances(masks: list[np.ndarray], classes: list[int]) -> Instances:
 
 def test_every_number_of_instances_is_pasted_and_the_probability_is_kept() -> None:
     ids = np.array([[1, 2, 3]], dtype=np.int32)
-    truth = PanopticSegmentation(ids, tuple(Segment(i, 10, True, 1) for i in (1, 2, 3)))
+    ground_truth = PanopticSegmentation(ids, tuple(Segment(i, 10, True, 1) for i in (1, 2, 3)))
     onto = sample_of(PanopticSegmentation(np.zeros((1, 3), np.int32), ()), 1)
     half, seen = CopyPaste(0.5, [{}], CATEGORIES), [0, 0, 0, 0]
     np.random.seed(0)  # noqa: NPY002
     for _ in range(600):
-        seen[int((half(onto, lambda record: sample_of(truth, 2)).image[..., 0] == 2).sum())] += 1
+        seen[int((half(onto, lambda record: sample_of(ground_truth, 2)).image[..., 0] == 2).sum())] += 1
     assert 250 < seen[0] < 350  # half of them, within four standard deviations (12)
     assert min(seen[1:]) > 60  # a sixth each: 100, of deviation 9
 
@@ -405,13 +411,13 @@ def test_color_matrices_by_hand() -> None:
 
 def test_color_jitter_moves_no_pixel_and_knows_the_order_of_the_channels() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
-    truth = PanopticSegmentation(np.ones((9, 7), np.int32), (Segment(1, 10, True, 63),))
+    ground_truth = PanopticSegmentation(np.ones((9, 7), np.int32), (Segment(1, 10, True, 63),))
 
     def jittered(image: np.ndarray, image_format: str, *spread: float) -> np.ndarray:
-        scene = Scene(image, SegmentMap.of(truth), SPACE)
+        scene = Scene(image, SegmentMap.of(ground_truth), SPACE)
         np.random.seed(3)  # noqa: NPY002
         ColorJitter(image_format, *spread)(scene)
-        assert np.array_equal(ids_of(scene.segment_map), truth.segment_ids)
+        assert np.array_equal(ids_of(scene.segment_map), ground_truth.segment_ids)
         assert scene.image.shape == image.shape
         assert scene.image.dtype == np.uint8
         return scene.image

@@ -15,7 +15,7 @@ from detectron2.data.common import DatasetFromList
 from detectron2.structures import BoxMode
 
 from segkit.data.catalog import Dataset
-from segkit.data.ground_truth import InstanceTruth
+from segkit.data.ground_truth import InstanceGroundTruth
 from segkit.data.loaders.coco_instances import LazyAnnotations, load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
@@ -90,7 +90,7 @@ def test_detectron2_takes_the_records(mixed: Path, monkeypatch: pytest.MonkeyPat
     assert [*map(repr, serialized)] == [*map(repr, plain.records)]
     assert copy.deepcopy(lazy.records[0]) == plain.records[0]
     assert len(pickle.dumps(lazy.records[0]["annotations"])) < 500 + len(str(mixed))
-    of = [InstanceTruth(Dataset("t", d.categories, (), d.records)).of(d.records[0], None) for d in (plain, lazy)]  # type: ignore[arg-type]
+    of = [InstanceGroundTruth(Dataset("t", d.categories, (), d.records)).of(d.records[0], None) for d in (plain, lazy)]  # type: ignore[arg-type]
     assert of[0] == of[1]
 
 

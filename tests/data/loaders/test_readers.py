@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from segkit.data.catalog import PANOPTIC_METRICS
-from segkit.data.ground_truth import InstanceTruth, read_segmentation
+from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
 from segkit.data.loaders.readers import load_source, source_picture
 from segkit.data.mapper import read_image
 from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import ConfigError, DatasetError
-from tests.curation.test_convert import CATEGORIES, TRUTH, panoptic, parts
+from tests.curation.test_convert import CATEGORIES, GROUND_TRUTH, panoptic, parts
 from tests.helpers.coco_samples import rectangles
 
 
@@ -32,7 +32,7 @@ def test_records_truth_and_metrics(tmp_path: Path) -> None:
     assert dataset.image_entry(record)["file_name"] == "a/x.png"
     assert dataset.categories == CATEGORIES
     assert dataset.metrics == PANOPTIC_METRICS
-    assert parts(read_segmentation(record, dataset.categories)) == parts(TRUTH)
+    assert parts(read_segmentation(record, dataset.categories)) == parts(GROUND_TRUTH)
     assert np.all(source_picture(record) == 80)
     assert "annotations" not in record  # nothing overlaps: the map says all
 
@@ -53,8 +53,8 @@ def test_masks_that_overlap_are_trained_and_judged_whole(tmp_path: Path) -> None
     (record,) = pickle.loads(pickle.dumps(dataset.records))
     assert sorted(s.area_px for s in read_segmentation(record, dataset.categories).segments) == [2, 4]
     assert [annotation["category_id"] for annotation in record["annotations"]] == [0, 0]  # contiguous
-    truth = InstanceTruth(dataset).of(record, lambda record: read_segmentation(record, dataset.categories))
-    assert [annotation["area"] for annotation in truth] == [4, 4]
+    ground_truth = InstanceGroundTruth(dataset).of(record, lambda record: read_segmentation(record, dataset.categories))
+    assert [annotation["area"] for annotation in ground_truth] == [4, 4]
     assert record["annotations"] == [*record["annotations"]]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools.coco import COCO
 
-from segkit.data.toy.dataset import dataset as toy
+from segkit.data.toy import dataset as toy
 from segkit.data.toy.scenes import MAX_THINGS, MIN_STUFF_SHARE, MIN_THING_PX, UNKNOWN_SHAPE
 from segkit.data.toy.shapes import MARKINGS, SHAPES, Thing, paint
 from segkit.data.toy.textures import stuff_texture, value_noise
@@ -50,34 +50,34 @@ def share_of(scenes: list[Scene], holds: object) -> float:
     size_hw=st.tuples(st.integers(32, 160), st.integers(32, 160)),
 )
 def test_ground_truth_is_sound(seed: int, index: int, size_hw: tuple[int, int]) -> None:
-    image, truth = toy.scene(seed, index, size_hw)
+    image, ground_truth = toy.scene(seed, index, size_hw)
     assert image.shape == (*size_hw, 3)
     assert image.dtype == np.uint8
-    assert truth.segment_ids.shape == size_hw
-    assert truth.segment_ids.dtype == np.int32
-    ids, counts = np.unique(truth.segment_ids[truth.segment_ids != VOID], return_counts=True)
+    assert ground_truth.segment_ids.shape == size_hw
+    assert ground_truth.segment_ids.dtype == np.int32
+    ids, counts = np.unique(ground_truth.segment_ids[ground_truth.segment_ids != VOID], return_counts=True)
     # One pass over the map gives exactly the segments: no id twice, none without pixels, areas counted.
-    assert sorted((s.segment_id, s.area_px) for s in truth.segments) == [
+    assert sorted((s.segment_id, s.area_px) for s in ground_truth.segments) == [
         *zip(ids.tolist(), counts.tolist(), strict=True)
     ]
     assert ids.size == 0 or (ids[0] > VOID and ids[-1] <= MAX_SEGMENT_ID)
-    stuff = [s for s in truth.segments if not s.isthing]
+    stuff = [s for s in ground_truth.segments if not s.isthing]
     assert len({s.category_id for s in stuff}) == len(stuff)
     assert all(s.area_px >= MIN_STUFF_SHARE * image.shape[0] * image.shape[1] and not s.iscrowd for s in stuff)
-    things = [s for s in truth.segments if s.isthing]
+    things = [s for s in ground_truth.segments if s.isthing]
     assert all(s.area_px >= MIN_THING_PX for s in things)
     assert sum(not s.iscrowd for s in things) <= MAX_THINGS
     assert sum(s.iscrowd for s in things) <= 1
-    assert all(toy.CATEGORIES[s.category_id].isthing == s.isthing for s in truth.segments)
+    assert all(toy.CATEGORIES[s.category_id].isthing == s.isthing for s in ground_truth.segments)
 
 
 def test_a_scene_does_not_depend_on_what_was_drawn_before() -> None:
-    image, truth = toy.scene(4, 7)
+    image, ground_truth = toy.scene(4, 7)
     toy.scene(4, 8)
     again, truth_again = toy.scene(4, 7)
     assert np.array_equal(image, again)
-    assert np.array_equal(truth.segment_ids, truth_again.segment_ids)
-    assert truth.segments == truth_again.segments
+    assert np.array_equal(ground_truth.segment_ids, truth_again.segment_ids)
+    assert ground_truth.segments == truth_again.segments
 
 
 @pytest.mark.parametrize("other", [(5, 7), (4, 8), (7, 4)])
@@ -103,20 +103,20 @@ def test_category_ids_are_not_contiguous_ids() -> None:
 
 
 def test_every_category_is_common_and_segment_ids_are_scattered(scenes: list[Scene]) -> None:
-    found = Counter(s.category_id for _, truth in scenes for s in truth.segments)
+    found = Counter(s.category_id for _, ground_truth in scenes for s in ground_truth.segments)
     assert set(found) == {category.category_id for category in toy.CATEGORIES.categories}
     assert min(found.values()) > SCENES / 3
-    ids = [s.segment_id for _, truth in scenes for s in truth.segments]
+    ids = [s.segment_id for _, ground_truth in scenes for s in ground_truth.segments]
     assert max(ids) > 0.9 * MAX_SEGMENT_ID  # over all three bytes, as COCO's are
 
 
 def test_crowds_void_and_numbers_of_things(scenes: list[Scene]) -> None:
-    assert 0.08 < share_of(scenes, lambda truth: any(s.iscrowd for s in truth.segments)) < 0.25
-    assert 0.15 < share_of(scenes, lambda truth: (truth.segment_ids == VOID).any()) < 0.4
-    assert share_of(scenes, lambda truth: (truth.segment_ids == VOID).mean() > 0.5) == 0
-    numbers = [sum(s.isthing and not s.iscrowd for s in truth.segments) for _, truth in scenes]
+    assert 0.08 < share_of(scenes, lambda ground_truth: any(s.iscrowd for s in ground_truth.segments)) < 0.25
+    assert 0.15 < share_of(scenes, lambda ground_truth: (ground_truth.segment_ids == VOID).any()) < 0.4
+    assert share_of(scenes, lambda ground_truth: (ground_truth.segment_ids == VOID).mean() > 0.5) == 0
+    numbers = [sum(s.isthing and not s.iscrowd for s in ground_truth.segments) for _, ground_truth in scenes]
     assert {1, 2, 3, 4, 5, 6, 7, 8} <= set(numbers)
-    areas = [s.area_px for _, truth in scenes for s in truth.segments if s.isthing and not s.iscrowd]
+    areas = [s.area_px for _, ground_truth in scenes for s in ground_truth.segments if s.isthing and not s.iscrowd]
     assert np.percentile(areas, 20) > 14 * 14  # most things can be seen
 
 
@@ -124,13 +124,13 @@ def test_things_cover_each_other(scenes: list[Scene]) -> None:
     """A star apart, the shapes are convex: one that fills its convex hull badly is covered. Neighbours may be alike."""
     convex = {category.category_id for category in toy.CATEGORIES.things if category.name != "star"}
     covered = touching = 0
-    for _, truth in scenes:
-        for segment in truth.segments:
+    for _, ground_truth in scenes:
+        for segment in ground_truth.segments:
             if segment.category_id in convex and not segment.iscrowd:
-                points = np.argwhere(truth.segment_ids == segment.segment_id).astype(np.int32)
+                points = np.argwhere(ground_truth.segment_ids == segment.segment_id).astype(np.int32)
                 covered += segment.area_px < 0.9 * cv2.contourArea(cv2.convexHull(points))
-        classes = {s.segment_id: s.category_id for s in truth.segments if s.isthing and not s.iscrowd}
-        left, right = truth.segment_ids[:, :-1].ravel(), truth.segment_ids[:, 1:].ravel()
+        classes = {s.segment_id: s.category_id for s in ground_truth.segments if s.isthing and not s.iscrowd}
+        left, right = ground_truth.segment_ids[:, :-1].ravel(), ground_truth.segment_ids[:, 1:].ravel()
         pairs = set(zip(left[left != right].tolist(), right[left != right].tolist(), strict=True))
         touching += any(a in classes and classes[a] == classes.get(b) for a, b in pairs)
     assert covered > SCENES / 15
@@ -140,10 +140,10 @@ def test_things_cover_each_other(scenes: list[Scene]) -> None:
 def test_colour_alone_tells_little(scenes: list[Scene]) -> None:
     """The nearest mean colour, and the most frequent class of a colour bin, learned on half of the scenes."""
     colors, labels = [], []
-    for image, truth in scenes:
-        label = np.zeros(truth.segment_ids.shape, dtype=np.int64)
-        for segment in truth.segments:
-            label[truth.segment_ids == segment.segment_id] = segment.category_id
+    for image, ground_truth in scenes:
+        label = np.zeros(ground_truth.segment_ids.shape, dtype=np.int64)
+        for segment in ground_truth.segments:
+            label[ground_truth.segment_ids == segment.segment_id] = segment.category_id
         colors.append(image[::4, ::4].reshape(-1, 3).astype(np.int64))
         labels.append(label[::4, ::4].ravel())
     half = SCENES // 2
@@ -250,11 +250,11 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     assert file.categories == toy.CATEGORIES
     assert [record.image_id for record in file.records] == [*range(1, 21)]
     for index, record in enumerate(file.records):
-        image, truth = toy.scene(3, index)
+        image, ground_truth = toy.scene(3, index)
         png_path = folder / "panoptic" / record.png_name
         found = coco_panoptic.read_segmentation(png_path, record.segments_info, file.categories, (128, 128))
-        assert np.array_equal(found.segment_ids, truth.segment_ids)
-        assert found.segments == truth.segments
+        assert np.array_equal(found.segment_ids, ground_truth.segment_ids)
+        assert found.segments == ground_truth.segments
         assert np.array_equal(cv2.imread(str(folder / "images" / record.file_name))[..., ::-1], image)
 
 
@@ -264,13 +264,15 @@ def test_instances_are_the_things_of_the_panoptic_file(tmp_path: Path) -> None:
     coco = COCO(folder / "instances.json")
     crowds = 0
     for image_id in range(1, 21):
-        _, truth = toy.scene(3, image_id - 1)
+        _, ground_truth = toy.scene(3, image_id - 1)
         annotations = coco.loadAnns(coco.getAnnIds(image_id))
-        things = [s for s in truth.segments if s.isthing]
+        things = [s for s in ground_truth.segments if s.isthing]
         found = [(a["category_id"], a["area"], a["iscrowd"]) for a in annotations]
         assert found == [(s.category_id, s.area_px, int(s.iscrowd)) for s in things]
         for annotation, segment in zip(annotations, things, strict=True):
-            assert np.array_equal(coco.annToMask(annotation).astype(bool), truth.segment_ids == segment.segment_id)
+            assert np.array_equal(
+                coco.annToMask(annotation).astype(bool), ground_truth.segment_ids == segment.segment_id
+            )
             crowds += annotation["iscrowd"]
     assert crowds > 0
 

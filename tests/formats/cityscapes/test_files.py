@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.formats import png
-from segkit.formats.cityscapes.files import files as cityscapes
+from segkit.formats.cityscapes import files as cityscapes
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
@@ -129,7 +129,7 @@ def test_scan_faults(tmp_path: Path) -> None:
     _tree(tmp_path)
     (tmp_path / "gtFine/val/zurich/zurich_000000_000001_gtFine_instanceIds.png").unlink()
     told: list[tuple[str, DatasetError]] = []
-    (left,) = cityscapes.scan(tmp_path, "val", tell=lambda *fault: told.append(fault))
+    (left,) = cityscapes.scan(tmp_path, "val", on_issue=lambda *fault: told.append(fault))
     assert left.image_id == "aachen_000000_000002"
     assert [code for code, _ in told] == ["png-missing"]
     with pytest.raises(

@@ -8,25 +8,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats.base import SourceImage
-from segkit.formats.cityscapes.files import files as cityscapes
+from segkit.formats.base import DatasetImage
+from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.cityscapes.label_ids import read_label_ids, read_train_ids
-from segkit.formats.cityscapes.reader import CityscapesSource
+from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.formats.cityscapes.writer import CityscapesWriter
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
 ROAD, CAR = 7, 26  # label ids; train ids 0 and 13
-TRUTH = PanopticSegmentation(
+GROUND_TRUTH = PanopticSegmentation(
     np.array([[26000, 26001, 0], [7, 7, 7]], np.int32),
     (Segment(7, ROAD, False, 3), Segment(26000, CAR, True, 1), Segment(26001, CAR, True, 1)),
 )
 
 
 def tree(root: Path) -> None:
-    image = SourceImage("x", "aachen/aachen_000000_000001_leftImg8bit.png", (2, 3))
+    image = DatasetImage("x", "aachen/aachen_000000_000001_leftImg8bit.png", (2, 3))
     with CityscapesWriter(root, cityscapes.CATEGORIES, train_ids=True) as writer:
-        writer.add(image, TRUTH)
+        writer.add(image, GROUND_TRUTH)
     writer.picture_path(image).parent.mkdir(parents=True)
     Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(writer.picture_path(image))
 
@@ -34,7 +34,7 @@ def tree(root: Path) -> None:
 @pytest.mark.parametrize("annotations", ["labelIds", "trainIds"])
 def test_classes_are_read_and_things_are_crowds(tmp_path: Path, annotations: str) -> None:
     tree(tmp_path)
-    source = CityscapesSource(tmp_path, annotations=annotations)
+    source = CityscapesReader(tmp_path, annotations=annotations)
     found = source.segmentation(source.images[0])
     assert found.segment_ids.tolist() == [[CAR, CAR, 0], [ROAD, ROAD, ROAD]]
     assert [(s.category_id, s.isthing, s.iscrowd, s.area_px) for s in found.segments] == [

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segkit.formats.cityscapes.files import files as cityscapes
-from segkit.formats.cityscapes.reader import CityscapesSource
-from segkit.formats.coco.readers import CocoPanopticSource
+from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats.cityscapes.reader import CityscapesReader
+from segkit.formats.coco.readers import CocoPanopticReader
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
 
@@ -33,25 +33,25 @@ def test_panoptic_and_pictures_disagree(root: Path) -> None:
         DatasetError,
         match=rf"{ZURICH}_leftImg8bit\.png: the picture has no sound annotation .*1 of 2 have none\); make",
     ):
-        CityscapesSource(root, annotations="panoptic")
+        CityscapesReader(root, annotations="panoptic")
     path.write_text(json.dumps(content))
     shutil.rmtree(root / "leftImg8bit/val/aachen")
     with pytest.raises(DatasetError, match=rf"image '{AACHEN}': the picture is missing below .*\(1 of 2 are\)"):
-        CityscapesSource(root, annotations="panoptic")
+        CityscapesReader(root, annotations="panoptic")
     shutil.rmtree(root / "leftImg8bit/val/zurich")
     with pytest.raises(DatasetError, match="the split has no image"):
-        CityscapesSource(root, annotations="panoptic")
+        CityscapesReader(root, annotations="panoptic")
 
 
 @pytest.mark.parametrize("name", ["cityscapes_panoptic_val", "cityscapes_panoptic_val_trainId"])
 def test_panoptic_of_train_ids(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """As cityscapesscripts name them today, and as older versions did and Detectron2 expects them."""
-    expected = CityscapesSource(root)
+    expected = CityscapesReader(root)
     prepare(monkeypatch, make(tmp_path / "train"), useTrainId=True)
     folder = tmp_path / "train/gtFine"
     for path in sorted(folder.glob("cityscapes_panoptic_val_trainId*")):
         path.rename(folder / path.name.replace("cityscapes_panoptic_val_trainId", name))
-    source = CityscapesSource(tmp_path / "train", annotations="panoptic")
+    source = CityscapesReader(tmp_path / "train", annotations="panoptic")
     assert source.images == expected.images
     for image in source.images:
         got, wanted = source.segmentation(image), expected.segmentation(image)
@@ -62,7 +62,7 @@ def test_panoptic_of_train_ids(root: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_label_ids_are_preferred_to_train_ids(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch, root, useTrainId=True)
     (root / "gtFine/cityscapes_panoptic_val_trainId.json").write_text("junk")
-    assert len(CityscapesSource(root, annotations="panoptic").images) == 2
+    assert len(CityscapesReader(root, annotations="panoptic").images) == 2
 
 
 @pytest.mark.parametrize("train_ids", [False, True])
@@ -70,13 +70,13 @@ def test_panoptic_files_are_coco_panoptic_too(root: Path, monkeypatch: pytest.Mo
     """All but the pictures, whose names in the JSON are of no file."""
     prepare(monkeypatch, root, useTrainId=train_ids)
     base = root / f"gtFine/cityscapes_panoptic_val{'_trainId' if train_ids else ''}"
-    coco = CocoPanopticSource(f"{base}.json", base, root / "leftImg8bit/val")
+    coco = CocoPanopticReader(f"{base}.json", base, root / "leftImg8bit/val")
     ids = {x.name: x.train_id if train_ids else x.label_id for x in cityscapes.LABELS if not x.ignored}
     assert {c.name: c.category_id for c in coco.categories.categories} == ids
-    for theirs, ours in zip(coco.images, CityscapesSource(root).images, strict=True):
+    for theirs, ours in zip(coco.images, CityscapesReader(root).images, strict=True):
         assert (theirs.image_id, theirs.size_hw) == (ours.image_id, ours.size_hw)
         got = coco.segmentation(theirs)
-        wanted = CityscapesSource(root).segmentation(ours)
+        wanted = CityscapesReader(root).segmentation(ours)
         np.testing.assert_array_equal(got.segment_ids, wanted.segment_ids)
         names = [coco.categories[s.category_id].name for s in got.segments]
         assert names == [cityscapes.CATEGORIES[s.category_id].name for s in wanted.segments]
@@ -88,7 +88,7 @@ def test_other_categories_are_refused(root: Path) -> None:
     content["categories"][0]["name"] = "street"
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=r"expected the 19 categories .*got others: .*'street'.*; make it with"):
-        CityscapesSource(root, annotations="panoptic")
+        CityscapesReader(root, annotations="panoptic")
 
 
 def test_panoptic_names_that_climb_out(root: Path) -> None:
@@ -99,4 +99,4 @@ def test_panoptic_names_that_climb_out(root: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"expected `file_name` to be a path inside its folder, got '\.\./\.\./secret"
     ):
-        CityscapesSource(root, annotations="panoptic")
+        CityscapesReader(root, annotations="panoptic")

@@ -14,9 +14,9 @@ from PIL import Image
 
 from segkit.curation.issues import RULES
 from segkit.formats import png
-from segkit.formats.base import SourceImage
-from segkit.formats.cityscapes.files import files as cityscapes
-from segkit.formats.cityscapes.reader import CityscapesSource
+from segkit.formats.base import DatasetImage
+from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
@@ -39,9 +39,9 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_polygons_by_hand(tmp_path: Path) -> None:
-    source = CityscapesSource(make(tmp_path), annotations="polygons")
-    first = SourceImage(AACHEN, f"aachen/{AACHEN}_leftImg8bit.png", (6, 8))
-    assert source.images == (first, SourceImage(ZURICH, f"zurich/{ZURICH}_leftImg8bit.png", (5, 9)))
+    source = CityscapesReader(make(tmp_path), annotations="polygons")
+    first = DatasetImage(AACHEN, f"aachen/{AACHEN}_leftImg8bit.png", (6, 8))
+    assert source.images == (first, DatasetImage(ZURICH, f"zurich/{ZURICH}_leftImg8bit.png", (5, 9)))
     got = source.segmentation(first)
     # The second car lies on the first; out of roi (row 2), polegroup (column 7) and the caravan (row 4) are void, the
     # license plate is not drawn, the person is deleted. The sky ends at 1.5, between two rows.
@@ -60,7 +60,7 @@ def test_polygons_by_hand(tmp_path: Path) -> None:
 
 def test_three_ways_give_one_segmentation(root: Path) -> None:
     ids, polygons, panoptic = (
-        CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+        CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         for kind in ("instanceIds", "polygons", "panoptic")
     )
     assert ids.images == polygons.images == panoptic.images
@@ -75,7 +75,7 @@ def test_three_ways_give_one_segmentation(root: Path) -> None:
 
 
 def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
-    source = CityscapesSource(root)
+    source = CityscapesReader(root)
     for image in source.images:
         got = source.segmentation(image)
         stem = root / f"gtFine/val/{str(image.image_id).split('_')[0]}/{image.image_id}_gtFine"
@@ -100,25 +100,25 @@ def test_label_maps_refuse_what_is_not_cityscapes() -> None:
 
 def test_misuse(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"annotations must be one of .*'panoptic'.*, got 'color'"):
-        CityscapesSource(tmp_path, annotations="color")  # type: ignore[arg-type]
+        CityscapesReader(tmp_path, annotations="color")  # type: ignore[arg-type]
     for split in ("../val", 3):
         with pytest.raises(DatasetError, match=rf"expected `split` to be a path inside its folder, got {split!r}"):
-            CityscapesSource(tmp_path, split)  # type: ignore[arg-type]
+            CityscapesReader(tmp_path, split)  # type: ignore[arg-type]
 
 
 def test_missing_annotations(tmp_path: Path) -> None:
     make(tmp_path)
     with pytest.raises(DatasetError, match=r"the ground truth is missing \(2 of 2 are\).*\*_gtFine_instanceIds\.png"):
-        CityscapesSource(tmp_path)
+        CityscapesReader(tmp_path)
     (tmp_path / f"gtFine/val/zurich/{ZURICH}_gtFine_polygons.json").unlink()
     with pytest.raises(
         DatasetError, match=rf"{ZURICH}_gtFine_polygons\.json: the ground truth is missing \(1 of 2 are\)"
     ):
-        CityscapesSource(tmp_path, annotations="polygons")
+        CityscapesReader(tmp_path, annotations="polygons")
     with pytest.raises(
         DatasetError, match=r"cityscapes_panoptic_val\.json: expected a panoptic JSON, found none; make"
     ):
-        CityscapesSource(tmp_path, annotations="panoptic")
+        CityscapesReader(tmp_path, annotations="panoptic")
 
 
 def test_one_name_in_two_cities(tmp_path: Path) -> None:
@@ -126,28 +126,28 @@ def test_one_name_in_two_cities(tmp_path: Path) -> None:
     for tree in ("leftImg8bit", "gtFine"):
         shutil.copytree(tmp_path / tree / "val/aachen", tmp_path / tree / "val/bochum")
     with pytest.raises(DatasetError, match=r"bochum.*: expected names of their own, .*aachen.* has the same; rename"):
-        CityscapesSource(tmp_path, annotations="polygons")
+        CityscapesReader(tmp_path, annotations="polygons")
 
 
 def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / f"leftImg8bit/val/aachen/._{AACHEN}_leftImg8bit.png").write_bytes(b"junk")
-    assert len(CityscapesSource(tmp_path, annotations="polygons").images) == 2
+    assert len(CityscapesReader(tmp_path, annotations="polygons").images) == 2
 
 
 def test_sizes_that_disagree(root: Path) -> None:
     png.write(root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png", np.zeros((6, 7, 3), dtype=np.uint8))
     for kind in ("instanceIds", "polygons", "panoptic"):
-        source = CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+        source = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         with pytest.raises(DatasetError, match=rf"{AACHEN}_gtFine.*expected 6 x 7 pixels"):
             source.segmentation(source.images[0])
 
 
-def _told(root: Path, kind: Any) -> tuple[CityscapesSource, list[tuple[str, str]]]:
+def _told(root: Path, kind: Any) -> tuple[CityscapesReader, list[tuple[str, str]]]:
     """The source, every image of it readable, and (code, file) of what it tells."""
     told: list[tuple[str, str]] = []
-    source = CityscapesSource(
-        root, annotations=kind, tell=lambda code, error: told.append((code, Path(error.where).name))
+    source = CityscapesReader(
+        root, annotations=kind, on_issue=lambda code, error: told.append((code, Path(error.where).name))
     )
     assert {code for code, _ in told} <= {*RULES}
     for image in source.images:
@@ -169,9 +169,9 @@ def _spoil_pictures(root: Path) -> None:
 def test_all_faults_of_the_tree_are_told(root: Path, kind: str) -> None:
     _spoil_pictures(root)
     for suffix in ("instanceIds.png", "polygons.json"):
-        truth = root / f"gtFine/val/weimar/weimar_gtFine_{suffix}"
-        truth.parent.mkdir(exist_ok=True)
-        shutil.copy(root / f"gtFine/val/aachen/{AACHEN}_gtFine_{suffix}", truth)
+        ground_truth = root / f"gtFine/val/weimar/weimar_gtFine_{suffix}"
+        ground_truth.parent.mkdir(exist_ok=True)
+        shutil.copy(root / f"gtFine/val/aachen/{AACHEN}_gtFine_{suffix}", ground_truth)
     suffix = "instanceIds.png" if kind == "instanceIds" else "polygons.json"
     for name in ("jena_gtFine_", "._jena_gtFine_"):  # what macOS leaves is no truth
         (root / f"gtFine/val/weimar/{name}{suffix}").touch()
@@ -213,11 +213,11 @@ def test_a_lost_picture_is_no_smaller_dataset(root: Path) -> None:
         ("panoptic", r"the picture is missing .* \(1 of 2 are\)"),
     ):
         with pytest.raises(DatasetError, match=message):
-            CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+            CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
 
 
 def test_pngs_that_the_panoptic_json_does_not_name_are_counted(root: Path) -> None:
-    assert CityscapesSource(root, annotations="panoptic").skipped == ()
+    assert CityscapesReader(root, annotations="panoptic").skipped == ()
     (root / "gtFine/cityscapes_panoptic_val/lone.png").touch()
     source, told = _told(root, "panoptic")
     assert (len(source.images), told) == (2, [])
@@ -231,7 +231,7 @@ def test_picture_that_lies_about_its_size(root: Path) -> None:
     content[16:24] = (60000).to_bytes(4, "big") * 2
     path.write_bytes(content)
     for kind in ("instanceIds", "polygons", "panoptic"):
-        source = CityscapesSource(root, annotations=kind)  # type: ignore[arg-type]
+        source = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         with pytest.raises(DatasetError, match="expected 60000 x 60000 pixels"):
             source.segmentation(source.images[0])
     with pytest.raises(DatasetError, match="does not decode"):
@@ -243,9 +243,9 @@ def test_loops_of_symlinks(tmp_path: Path) -> None:
     for folder in ("leftImg8bit/val", "gtFine/val"):
         os.symlink(tmp_path / folder, tmp_path / folder / "ulm")
         os.symlink(tmp_path / folder / "bonn", tmp_path / folder / "bonn")
-    assert len(CityscapesSource(tmp_path, annotations="polygons").images) == 2
+    assert len(CityscapesReader(tmp_path, annotations="polygons").images) == 2
     picture = tmp_path / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png"
     picture.unlink()
     os.symlink(picture, picture)
     with pytest.raises(DatasetError, match=f"{AACHEN}_leftImg8bit.png: the file cannot be read"):
-        CityscapesSource(tmp_path, annotations="polygons")
+        CityscapesReader(tmp_path, annotations="polygons")

@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.formats import png
-from segkit.formats.base import SourceImage
-from segkit.formats.cityscapes.files import files as cityscapes
-from segkit.formats.cityscapes.reader import CityscapesSource
+from segkit.formats.base import DatasetImage
+from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.formats.cityscapes.writer import CityscapesWriter
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -32,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def _store(writer: CityscapesWriter, image: SourceImage, segmentation: PanopticSegmentation) -> list[str]:
+def _store(writer: CityscapesWriter, image: DatasetImage, segmentation: PanopticSegmentation) -> list[str]:
     png.write(writer.picture_path(image), np.zeros((*image.size_hw, 3), dtype=np.uint8))
     return writer.add(image, segmentation)
 
@@ -69,10 +69,10 @@ def segmentations(draw: st.DrawFn) -> PanopticSegmentation:
 def test_write_and_read(tmp_path_factory: pytest.TempPathFactory, segmentation: PanopticSegmentation) -> None:
     root = tmp_path_factory.mktemp("written")
     height, width = segmentation.segment_ids.shape
-    image = SourceImage("ulm_000001_000019", "ulm/ulm_000001_000019_leftImg8bit.png", (height, width))
+    image = DatasetImage("ulm_000001_000019", "ulm/ulm_000001_000019_leftImg8bit.png", (height, width))
     with CityscapesWriter(root, cityscapes.CATEGORIES, split="train", train_ids=True) as writer:
         assert _store(writer, image, segmentation) == []
-    source = CityscapesSource(root, "train")
+    source = CityscapesReader(root, "train")
     assert source.images == (image,)
     got = source.segmentation(image)
     _same_up_to_ids(got, segmentation)
@@ -85,11 +85,11 @@ def test_write_and_read(tmp_path_factory: pytest.TempPathFactory, segmentation: 
 
 
 def test_a_dataset_written_again_is_the_same_to_the_id(root: Path, tmp_path: Path) -> None:
-    source = CityscapesSource(root)
+    source = CityscapesReader(root)
     with CityscapesWriter(tmp_path / "again", source.categories) as writer:
         for image in source.images:
             assert _store(writer, image, source.segmentation(image)) == []
-    again = CityscapesSource(tmp_path / "again")
+    again = CityscapesReader(tmp_path / "again")
     assert again.images == source.images
     for image in source.images:
         assert again.segmentation(image).segments == source.segmentation(image).segments
@@ -121,7 +121,7 @@ def test_categories_are_taken_by_name_and_losses_told(tmp_path: Path) -> None:
     segmentation = PanopticSegmentation(np.array([[1, 2, 3, 4, 5, 7, 8, 0]], dtype=np.int32), segments)
     writer = CityscapesWriter(tmp_path, categories)
     masks = [np.array([[1, 1, 0, 0, 0, 0, 0, 0]], dtype=bool), np.array([[1, 0, 0, 0, 0, 0, 0, 0]], dtype=bool)]
-    lost = writer.add(SourceImage(9, "9.jpg", (1, 8)), segmentation, [{"segmentation": mask_to_rle(m)} for m in masks])
+    lost = writer.add(DatasetImage(9, "9.jpg", (1, 8)), segmentation, [{"segmentation": mask_to_rle(m)} for m in masks])
     assert lost == [
         "segment 2: car without instances is held as a crowd",
         "segment 4: road is stuff, it cannot be held as a crowd",
@@ -145,24 +145,24 @@ def test_names_of_cities(tmp_path: Path) -> None:
         ("000000000139.jpg", "train/000000000139"),
         ("my_photo.png", "train/my_photo"),
     ):
-        path = writer.picture_path(SourceImage(1, file_name, (1, 1)))
+        path = writer.picture_path(DatasetImage(1, file_name, (1, 1)))
         assert path == tmp_path / "leftImg8bit/train" / f"{expected}_leftImg8bit.png"
 
 
 def test_the_writer_refuses_and_writes_nothing(tmp_path: Path) -> None:
     one = PanopticSegmentation(np.array([[1]], dtype=np.int32), (Segment(1, 24, True, 1),))
     many = PanopticSegmentation(one.segment_ids, tuple(Segment(i, 24, True, 1) for i in range(1, 1002)))
-    image = SourceImage("a", "a.png", (1, 1))
+    image = DatasetImage("a", "a.png", (1, 1))
     writer = CityscapesWriter(tmp_path, cityscapes.CATEGORIES)
     for file_name in (".a.png", ".d/a.png", "d\\a.png"):
         for act in (writer.picture_path, lambda image: writer.add(image, one)):
             with pytest.raises(DatasetError, match=r"without hidden parts and backslashes, got .*; rename the image"):
-                act(SourceImage("a", file_name, (1, 1)))
+                act(DatasetImage("a", file_name, (1, 1)))
     with pytest.raises(DatasetError, match=r"image 'a': expected names of at most 255 bytes, got 265 .*; rename"):
-        writer.add(SourceImage("a", "a" * 240 + ".png", (1, 1)), one)
+        writer.add(DatasetImage("a", "a" * 240 + ".png", (1, 1)), one)
     for file_name in ("../a.png", "/a.png", "..\\a.png", "", "a/"):
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-            writer.add(SourceImage("a", file_name, (1, 1)), one)
+            writer.add(DatasetImage("a", file_name, (1, 1)), one)
     with pytest.raises(DatasetError, match="image 'a': an image must have at most 1000 instances of person"):
         writer.add(image, many)
     with pytest.raises(ValueError, match=r"category ids of the dataset, got \[99\]"):
@@ -175,7 +175,7 @@ def test_the_writer_refuses_and_writes_nothing(tmp_path: Path) -> None:
     writer.add(image, one)
     for file_name in ("a.jpg", "other/a.png"):
         with pytest.raises(DatasetError, match=r"image 'b': labels of the name 'a' were written before.*; rename"):
-            writer.add(SourceImage("b", file_name, (1, 1)), one)
+            writer.add(DatasetImage("b", file_name, (1, 1)), one)
 
 
 def test_foreign_categories_are_refused(tmp_path: Path) -> None:

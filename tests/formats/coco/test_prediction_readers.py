@@ -19,7 +19,7 @@ from PIL import Image
 from segkit.curation.issues import RULES
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.prediction_readers import CocoResultsSource, PanopticPredictionsSource
+from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
 from segkit.structures import PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, JUNK, first_image, spoil
@@ -40,13 +40,13 @@ def result(mask: list[int], score: object = 0.9, category_id: int = PERSON, imag
     }
 
 
-def results(folder: Path, entries: object, dataset: object = DATASET, **options: Any) -> CocoResultsSource:
+def results(folder: Path, entries: object, dataset: object = DATASET, **options: Any) -> CocoResultsReader:
     (folder / "results.json").write_text(json.dumps(entries))
     (folder / "dataset.json").write_text(json.dumps(dataset))
-    return CocoResultsSource(folder / "results.json", folder / "images", folder / "dataset.json", **options)
+    return CocoResultsReader(folder / "results.json", folder / "images", folder / "dataset.json", **options)
 
 
-def drawn(source: CocoResultsSource) -> tuple[list[list[int]], dict[int, tuple[int, int]]]:
+def drawn(source: CocoResultsReader) -> tuple[list[list[int]], dict[int, tuple[int, int]]]:
     """The map of the first image, and class and area of each of its segments."""
     found = source.segmentation(source.images[0])
     return found.segment_ids.tolist(), {s.segment_id: (s.category_id, s.area_px) for s in found.segments}
@@ -168,7 +168,7 @@ def test_an_instances_json_with_scores_needs_no_dataset(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
     entries = [{"id": 1, "area": 3.5, **result([1, 1, 0, 0], 0.6)}, {"id": 2, "area": 1, **result([0, 1, 1, 0], 0.4)}]
     path.write_text(json.dumps({**DATASET, "annotations": entries}))
-    source = CocoResultsSource(path, tmp_path)
+    source = CocoResultsReader(path, tmp_path)
     assert drawn(source) == ([[1, 1, 0, 0]], {1: (PERSON, 2)})
     assert source.annotations(source.images[0])[0]["area"] == 2
     entries[0].pop("score")
@@ -176,7 +176,7 @@ def test_an_instances_json_with_scores_needs_no_dataset(tmp_path: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"instances\.json, image 1, result 0: expected `score` to be an integer or a number"
     ):
-        CocoResultsSource(path, tmp_path)
+        CocoResultsReader(path, tmp_path)
 
 
 BAD_RESULTS: list[tuple[Callable[[dict[str, Any]], Any], str, str]] = [
@@ -238,7 +238,7 @@ def test_bad_results_are_told_and_left_out(
     with pytest.raises(DatasetError, match=message):
         results(tmp_path, entries)
     told: list[tuple[str, DatasetError]] = []
-    source = results(tmp_path, entries, tell=lambda code, error: told.append((code, error)))
+    source = results(tmp_path, entries, on_issue=lambda code, error: told.append((code, error)))
     assert [code for code, _ in told] == [code]
     assert code in RULES
     assert re.search(message, str(told[0][1]))
@@ -251,13 +251,13 @@ def test_all_bad_results_are_told(tmp_path: Path) -> None:
     for entry, (spoil_it, *_) in zip(entries, BAD_RESULTS, strict=True):
         spoil_it(entry)
     told: list[str] = []
-    results(tmp_path, [*entries, result([1, 0, 0, 0], 0.1)], tell=lambda code, error: told.append(code))
+    results(tmp_path, [*entries, result([1, 0, 0, 0], 0.1)], on_issue=lambda code, error: told.append(code))
     assert sorted(told) == sorted(code for _, code, _ in BAD_RESULTS)
 
 
 def test_a_panoptic_json_is_no_list_of_results(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"got a panoptic JSON; use the format panoptic-predictions"):
-        results(tmp_path, [{"segments_info": []}], tell=lambda code, error: None)
+        results(tmp_path, [{"segments_info": []}], on_issue=lambda code, error: None)
 
 
 @pytest.mark.parametrize(
@@ -283,13 +283,13 @@ def test_files_that_are_missing_cut_off_nested_or_in_need_of_a_dataset(tmp_path:
     results(tmp_path, [])
     places = tmp_path / "images", tmp_path / "dataset.json"
     with pytest.raises(DatasetError, match=r"none\.json: expected a file"):
-        CocoResultsSource(tmp_path / "none.json", *places)
+        CocoResultsReader(tmp_path / "none.json", *places)
     with pytest.raises(DatasetError, match=r"results\.json: .*a results list has no images and categories"):
-        CocoResultsSource(tmp_path / "results.json", places[0])
+        CocoResultsReader(tmp_path / "results.json", places[0])
     for text in ('[{"image_id": 1', "[" * 10**6):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(DatasetError, match=r"results\.json: expected JSON"):
-            CocoResultsSource(tmp_path / "results.json", *places)
+            CocoResultsReader(tmp_path / "results.json", *places)
 
 
 @pytest.mark.parametrize("min_score", [float("nan"), float("inf"), "0.5", True, None, 10**400])
@@ -300,12 +300,12 @@ def test_a_min_score_that_is_no_number(tmp_path: Path, min_score: Any) -> None:
         panoptic(tmp_path, first_image(), min_score=min_score)
 
 
-def panoptic(folder: Path, *predicted: PanopticSegmentation, **options: Any) -> PanopticPredictionsSource:
+def panoptic(folder: Path, *predicted: PanopticSegmentation, **options: Any) -> PanopticPredictionsReader:
     """Images 0.png, 1.png, ... with these predictions."""
     with PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
         for image_id, segmentation in enumerate(predicted):
             writer.add(image_id, f"sub/{image_id}.png", segmentation)
-    return PanopticPredictionsSource(folder / "p.json", folder / "p", folder / "images", **options)
+    return PanopticPredictionsReader(folder / "p.json", folder / "p", folder / "images", **options)
 
 
 def scored(*scores: float | None) -> PanopticSegmentation:
@@ -368,8 +368,8 @@ def test_a_submission_takes_images_and_categories_from_a_dataset(tmp_path: Path)
     (tmp_path / "p.json").write_text(json.dumps({"annotations": [second, first]}))
     places = tmp_path / "p.json", tmp_path / "p", tmp_path / "images"
     with pytest.raises(DatasetError, match=r"p\.json: .* without `images` and `categories`; .*`dataset`, beside this"):
-        PanopticPredictionsSource(*places)
-    source = PanopticPredictionsSource(*places, tmp_path / "dataset.json")
+        PanopticPredictionsReader(*places)
+    source = PanopticPredictionsReader(*places, tmp_path / "dataset.json")
     assert [image.image_id for image in source.images] == [1, 0]
     assert [source.segmentation(image).segment_ids.tolist() for image in source.images] == [[[0, 2]], [[1, 2]]]
     assert source.skipped[-1] == f"{tmp_path}/p.json: 1 images have no prediction: 'c'"
@@ -425,9 +425,9 @@ def test_bad_predictions_are_told_and_left_out(
     (tmp_path / "p.json").write_text(json.dumps(content))
     places = tmp_path / "p.json", tmp_path / "p", tmp_path / "images"
     with pytest.raises(DatasetError, match=message):
-        PanopticPredictionsSource(*places)
+        PanopticPredictionsReader(*places)
     told: list[tuple[str, DatasetError]] = []
-    source = PanopticPredictionsSource(*places, tell=lambda code, error: told.append((code, error)))
+    source = PanopticPredictionsReader(*places, on_issue=lambda code, error: told.append((code, error)))
     assert [code for code, _ in told] == [code]
     assert code in RULES
     assert re.search(message, str(told[0][1]))
@@ -444,8 +444,8 @@ def test_all_bad_segments_are_told(tmp_path: Path) -> None:
     content["annotations"][0] |= {"image_id": 5}
     (tmp_path / "p.json").write_text(json.dumps(content))
     told: list[str] = []
-    PanopticPredictionsSource(
-        tmp_path / "p.json", tmp_path / "p", tmp_path, tell=lambda code, error: told.append(f"{code} {error.where}")
+    PanopticPredictionsReader(
+        tmp_path / "p.json", tmp_path / "p", tmp_path, on_issue=lambda code, error: told.append(f"{code} {error.where}")
     )
     assert [line.replace(f"{tmp_path}/", "") for line in told] == [
         "annotation-without-image p.json, image 5",
@@ -462,7 +462,7 @@ def test_an_instances_json_is_no_panoptic_one(tmp_path: Path) -> None:
     content["annotations"][0]["bbox"] = [0, 0, 1, 1]
     (tmp_path / "p.json").write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="this is an instances JSON"):
-        PanopticPredictionsSource(tmp_path / "p.json", tmp_path / "p", tmp_path, tell=lambda code, error: None)
+        PanopticPredictionsReader(tmp_path / "p.json", tmp_path / "p", tmp_path, on_issue=lambda code, error: None)
 
 
 def test_pngs_that_are_missing_or_of_something_else(tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ def test_pngs_that_are_missing_or_of_something_else(tmp_path: Path) -> None:
 def test_a_results_list_is_no_panoptic_json(tmp_path: Path) -> None:
     source = results(tmp_path, [result([1, 0, 0, 0])])
     with pytest.raises(DatasetError, match="expected an object"):
-        PanopticPredictionsSource(source.root / "results.json", tmp_path, tmp_path, tmp_path / "dataset.json")
+        PanopticPredictionsReader(source.root / "results.json", tmp_path, tmp_path, tmp_path / "dataset.json")
 
 
 @given(seed=st.integers(0, 2**32), what=st.sampled_from(["results", "dataset", "panoptic"]))
@@ -508,9 +508,9 @@ def test_whatever_is_in_a_file_it_is_read_or_refused(
     places = folder / "panoptic.json", folder / "p", folder
     dataset = folder / "dataset.json"
     for make in (
-        lambda: CocoResultsSource(folder / "results.json", folder, dataset),
-        lambda: PanopticPredictionsSource(*places),
-        lambda: PanopticPredictionsSource(*places, dataset),
+        lambda: CocoResultsReader(folder / "results.json", folder, dataset),
+        lambda: PanopticPredictionsReader(*places),
+        lambda: PanopticPredictionsReader(*places, dataset),
     ):
         with contextlib.suppress(DatasetError):
             source = make()

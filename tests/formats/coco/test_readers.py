@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats.base import AS_GIVEN, SourceImage
+from segkit.formats.base import AS_GIVEN, DatasetImage
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.formats.coco.readers import (
-    CocoInstancesSource,
-    CocoPanopticSource,
+    CocoInstancesReader,
+    CocoPanopticReader,
     panoptic_of_annotations,
 )
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
@@ -77,17 +77,17 @@ def picture(path: Path, size_hw: tuple[int, int]) -> None:
 
 
 def test_a_panoptic_dataset(tmp_path: Path) -> None:
-    truth = PanopticSegmentation(
+    ground_truth = PanopticSegmentation(
         np.array([[7, 7, 0], [300, 300, 300]], np.int32), (Segment(7, 3, True, 2), Segment(300, 9, False, 3))
     )
     with PanopticWriter(tmp_path / "a.json", tmp_path / "a", CATEGORIES) as writer:
-        writer.add("x", "x.png", truth)
+        writer.add("x", "x.png", ground_truth)
     picture(tmp_path / "images" / "x.png", (2, 3))
-    source = CocoPanopticSource(tmp_path / "a.json", tmp_path / "a", tmp_path / "images")
+    source = CocoPanopticReader(tmp_path / "a.json", tmp_path / "a", tmp_path / "images")
     (image,) = source.images
     assert (image.image_id, image.file_name, image.size_hw) == ("x", "x.png", (2, 3))
     assert source.categories == CATEGORIES
-    assert np.array_equal(source.segmentation(image).segment_ids, truth.segment_ids)
+    assert np.array_equal(source.segmentation(image).segment_ids, ground_truth.segment_ids)
     assert [(a["category_id"], a["area"]) for a in source.annotations(image)] == [(3, 2)]
     assert source.picture(image).shape == (2, 3, 3)
     picture(tmp_path / "images" / "x.png", (3, 3))
@@ -98,16 +98,16 @@ def test_a_panoptic_dataset(tmp_path: Path) -> None:
 def test_an_instances_dataset_keeps_the_whole_masks(tmp_path: Path) -> None:
     images = [{"id": 1, "file_name": "x.png", "height": 1, "width": 4}]
     coco_instances.write(tmp_path / "i.json", images, [annotation(LARGE), annotation(SMALL)], CATEGORIES)
-    source = CocoInstancesSource(tmp_path / "i.json", tmp_path)
+    source = CocoInstancesReader(tmp_path / "i.json", tmp_path)
     (image,) = source.images
     assert source.segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
     assert [a["segmentation"] for a in source.annotations(image)] == [
         mask_to_rle(np.array(m, bool)) for m in (LARGE, SMALL)
     ]
-    later = CocoInstancesSource(tmp_path / "i.json", tmp_path, overlap="later_on_top")
+    later = CocoInstancesReader(tmp_path / "i.json", tmp_path, overlap="later_on_top")
     assert later.segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
     with pytest.raises(ValueError, match="overlap must be one of"):
-        CocoInstancesSource(tmp_path / "i.json", tmp_path, overlap="random")
+        CocoInstancesReader(tmp_path / "i.json", tmp_path, overlap="random")
 
 
 EXTRAS = {"license": 3, "coco_url": "http://x", "tags": ["a"]}
@@ -123,14 +123,14 @@ def test_what_else_an_instances_json_says(tmp_path: Path) -> None:
     coco_instances.write(tmp_path / "i.json", images, own, CATEGORIES, info)
     content = json.loads((tmp_path / "i.json").read_text())
     (tmp_path / "i.json").write_text(json.dumps({**content, "bad": [NAN]}))
-    source = CocoInstancesSource(tmp_path / "i.json", tmp_path)
+    source = CocoInstancesReader(tmp_path / "i.json", tmp_path)
     (image,) = source.images
     assert (image.extra, source.info) == (EXTRAS, info)
     assert source.skipped == (f"{tmp_path / 'i.json'}: 1 keys whose value JSON cannot hold (NaN, say): 'bad'",)
     found = source.annotations(image)
     assert [(a["id"], a["mine"], a[AS_GIVEN]) for a in found] == [(7, 0, polygon), (8, 1, runs), (9, 2, masks[2])]
     assert {type(a["segmentation"]["counts"]) for a in found} == {str}
-    assert image == SourceImage(1, "x.png", (1, 4))
+    assert image == DatasetImage(1, "x.png", (1, 4))
 
 
 def test_what_else_a_panoptic_json_says(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_what_else_a_panoptic_json_says(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "p.json").read_text())
     content["annotations"][0]["segments_info"][0]["mine"] = 5
     (tmp_path / "p.json").write_text(json.dumps({**content, "bad": NAN}))
-    source = CocoPanopticSource(tmp_path / "p.json", tmp_path, tmp_path)
+    source = CocoPanopticReader(tmp_path / "p.json", tmp_path, tmp_path)
     assert (source.images[0].extra, source.info) == (EXTRAS, {"licenses": []})
     assert [line.removeprefix(f"{tmp_path / 'p.json'}: ") for line in source.skipped] == [
         "1 keys whose value JSON cannot hold (NaN, say): 'bad'",

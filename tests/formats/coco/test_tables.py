@@ -7,17 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from segkit.formats.coco.tables import (
-    MAX_DEPTH,
-    Place,
-    all_finite,
-    check_inside,
-    images_by_id,
-    listed,
-    others,
-    writable,
-)
+from segkit.formats.coco.tables import images_by_id
 from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import MAX_DEPTH, Place, all_finite, check_inside, other_keys, writable_keys
+from segkit.utils.text import abbreviate
 
 
 def test_place_in_words() -> None:
@@ -75,11 +68,11 @@ def test_what_can_be_written_again() -> None:
         nested = [nested]
     sound = {"a": 1, "b": [1.5, {"c": None}], "nested": nested, "text": "NaN"}
     unsound = {"nan": float("nan"), "inf": {"x": [float("-inf")]}, "deep": {"x": nested}}
-    assert writable({**unsound, **sound}) == (sound, ["nan", "inf", "deep"])
-    assert others({"a": 1, "b": 2, "c": 3}, ("b",)) == {"a": 1, "c": 3}
+    assert writable_keys({**unsound, **sound}) == (sound, ["nan", "inf", "deep"])
+    assert other_keys({"a": 1, "b": 2, "c": 3}, ("b",)) == {"a": 1, "c": 3}
 
 
 def test_listed() -> None:
-    assert listed([]) == ""
-    assert listed([1, "a"]) == "1, 'a'"
-    assert listed(range(7)) == "0, 1, 2, 3, 4 and 2 more"
+    assert abbreviate([]) == ""
+    assert abbreviate([1, "a"]) == "1, 'a'"
+    assert abbreviate(range(7)) == "0, 1, 2, 3, 4 and 2 more"

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from segkit.curation.issues import RULES
-from segkit.formats.base import SourceImage
-from segkit.formats.coco.two_channel import TwoChannelSource, TwoChannelWriter
+from segkit.formats.base import DatasetImage
+from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 
@@ -24,13 +24,13 @@ def picture(path: Path, size_hw: tuple[int, int]) -> None:
     Image.fromarray(np.full((*size_hw, 3), 90, dtype=np.uint8)).save(path)
 
 
-def two_channels(folder: Path, red: list[list[int]], green: list[list[int]], blue: int = 0) -> TwoChannelSource:
+def two_channels(folder: Path, red: list[list[int]], green: list[list[int]], blue: int = 0) -> TwoChannelReader:
     pixels = np.stack([np.array(red), np.array(green), np.full_like(np.array(red), blue)], axis=2).astype(np.uint8)
     (folder / "masks").mkdir()
     Image.fromarray(pixels).save(folder / "masks" / "a.png")
     picture(folder / "images" / "a.jpg", pixels.shape[:2])
     (folder / "c.json").write_text(json.dumps(CATEGORIES.to_coco()))
-    return TwoChannelSource(folder / "masks", folder / "images", folder / "c.json")
+    return TwoChannelReader(folder / "masks", folder / "images", folder / "c.json")
 
 
 def test_two_channels(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
     two_channels(tmp_path, [[3]], [[0]])
     (tmp_path / "masks/.ipynb_checkpoints").mkdir()
     shutil.copy(tmp_path / "masks/a.png", tmp_path / "masks/.ipynb_checkpoints/a-checkpoint.png")
-    source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+    source = TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
     assert [image.image_id for image in source.images] == ["a"]
 
 
@@ -67,7 +67,7 @@ def test_two_channels_without_their_image(tmp_path: Path) -> None:
     two_channels(tmp_path, [[3]], [[0]])
     (tmp_path / "images" / "a.jpg").rename(tmp_path / "images" / "b.jpg")
     with pytest.raises(DatasetError, match=r"a\.png: expected an image a\.\* in .*images, found none; complete"):
-        TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+        TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
 
 
 def test_two_channels_in_folders(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_two_channels_in_folders(tmp_path: Path) -> None:
     (tmp_path / "masks" / "deep").mkdir()
     Image.fromarray(np.array([[[9, 0, 0]]], dtype=np.uint8)).save(tmp_path / "masks" / "deep" / "a.png")
     picture(tmp_path / "images" / "deep" / "a.png", (1, 1))
-    source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+    source = TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
     assert [(i.image_id, i.file_name) for i in source.images] == [("a", "a.jpg"), ("deep/a", "deep/a.png")]
     assert [source.segmentation(i).segment_ids.tolist() for i in source.images] == [[[3, 9]], [[9]]]
 
@@ -90,11 +90,11 @@ def test_all_faults_of_two_channels_are_told(tmp_path: Path) -> None:
         picture(tmp_path / "images" / f"{name}.jpg", (1, 2))
     (tmp_path / "masks" / "torn.png").write_bytes(b"torn")
     told: list[tuple[str, str]] = []
-    source = TwoChannelSource(
+    source = TwoChannelReader(
         tmp_path / "masks",
         tmp_path / "images",
         tmp_path / "c.json",
-        tell=lambda code, error: told.append((code, Path(error.where).name)),
+        on_issue=lambda code, error: told.append((code, Path(error.where).name)),
     )
     assert told == [("image-missing", "bare.png"), ("image-missing", "lone.png"), ("png-unreadable", "torn.png")]
     assert {code for code, _ in told} <= {*RULES}
@@ -109,19 +109,19 @@ def test_written_and_read_back(tmp_path: Path) -> None:
     """Two cats, a crowd of cats and a cat without a pixel, sky and void: cats are numbered 0, 1, 2 as they come."""
     cats = Segment(8, 3, True, 2), Segment(2, 3, True, 1), Segment(7, 3, True, 0)
     others = Segment(5, 9, False, 1), Segment(4, 3, True, 1, iscrowd=True)
-    truth = PanopticSegmentation(np.array([[8, 8, 2], [5, 4, 0]], np.int32), (*cats, *others))
-    image = SourceImage("x", "deep/a.jpg", (2, 3))
+    ground_truth = PanopticSegmentation(np.array([[8, 8, 2], [5, 4, 0]], np.int32), (*cats, *others))
+    image = DatasetImage("x", "deep/a.jpg", (2, 3))
     with TwoChannelWriter(tmp_path, CATEGORIES) as writer:
-        told = writer.add(image, truth)
+        told = writer.add(image, ground_truth)
         with pytest.raises(DatasetError, match="was added before"):
-            writer.add(image, truth)
+            writer.add(image, ground_truth)
     assert told == ["segment 7: it has no pixel", "1 crowds become objects"]
     assert np.asarray(Image.open(tmp_path / "masks" / "deep" / "a.png"))[..., :2].tolist() == [
         [[3, 0], [3, 0], [3, 1]],
         [[9, 0], [3, 2], [0, 0]],
     ]
     picture(writer.picture_path(image), (2, 3))
-    source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "categories.json")
+    source = TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "categories.json")
     assert source.categories == CATEGORIES
     assert [(s.category_id, s.area_px) for s in source.segmentation(source.images[0]).segments] == [
         (3, 2),
@@ -137,7 +137,7 @@ def test_what_does_not_fit_into_a_channel_is_refused(tmp_path: Path) -> None:
     ids = np.arange(1, 258, dtype=np.int32)[None]
     many = PanopticSegmentation(ids, tuple(Segment(i, 3, True, 1) for i in range(1, 258)))
     with pytest.raises(DatasetError, match="at most 256 segments of a category, got 257"):
-        TwoChannelWriter(tmp_path, CATEGORIES).add(SourceImage("x", "a.jpg", (1, 257)), many)
+        TwoChannelWriter(tmp_path, CATEGORIES).add(DatasetImage("x", "a.jpg", (1, 257)), many)
     assert not (tmp_path / "masks").exists()
 
 
@@ -148,18 +148,18 @@ def test_images_of_any_suffix(tmp_path: Path) -> None:
     for suffix in (".bmp", ".TIF", ".webp"):
         path = tmp_path / "images" / f"a{suffix}"
         picture(path, (1, 2))
-        source = TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+        source = TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
         assert source.picture(source.images[0]).tolist() == [[[90] * 3] * 2]
         path.unlink()
     for suffix in (".bmp", ".png"):
         picture(tmp_path / "images" / f"a{suffix}", (1, 2))
     with pytest.raises(DatasetError, match=r"a\.png: expected one file of a name, got a\.bmp and a\.png"):
-        TwoChannelSource(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
+        TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
 
 
 def test_overlaps_are_told(tmp_path: Path) -> None:
-    truth = PanopticSegmentation(np.array([[1, 1]], np.int32), (Segment(1, 3, True, 2),))
+    ground_truth = PanopticSegmentation(np.array([[1, 1]], np.int32), (Segment(1, 3, True, 2),))
     masks = np.array([[1, 1]], bool), np.array([[0, 1]], bool)
     annotations = [{"segmentation": mask_to_rle(mask)} for mask in masks]
-    told = TwoChannelWriter(tmp_path, CATEGORIES).add(SourceImage(1, "a.png", (1, 2)), truth, annotations)
+    told = TwoChannelWriter(tmp_path, CATEGORIES).add(DatasetImage(1, "a.png", (1, 2)), ground_truth, annotations)
     assert told == ["annotations: 1 pixels under other masks cannot be held"]

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from segkit.formats.ade20k import ADE20KWriter
-from segkit.formats.base import SourceImage
+from segkit.formats.base import DatasetImage, DatasetWriter
 from segkit.formats.cityscapes.writer import CityscapesWriter
 from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco.readers import CocoInstancesSource, CocoPanopticSource
+from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
 from segkit.formats.coco.two_channel import TwoChannelWriter
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
 from segkit.formats.label_images.semantic_dataset import SemanticMapWriter
-from segkit.formats.writer import Writer
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import files_below
@@ -40,40 +39,40 @@ SEGMENTS = (
     Segment(4, 9, False, 2),
     Segment(7, 5, True, 0),
 )
-TRUTH = PanopticSegmentation(np.array([[1, 2, 3], [4, 4, 0]], np.int32), SEGMENTS)
-IMAGE = SourceImage("x", "sub/x.jpg", (2, 3))
+GROUND_TRUTH = PanopticSegmentation(np.array([[1, 2, 3], [4, 4, 0]], np.int32), SEGMENTS)
+IMAGE = DatasetImage("x", "sub/x.jpg", (2, 3))
 
 COVERED = {"category_id": 5, "segmentation": mask_to_rle(np.array([[1, 1, 0], [0, 0, 0]], bool))}
 OVERLAP = "annotations: 2 pixels under other masks cannot be held"
 
-Make = Callable[[Path, CategorySet], Writer]
+Make = Callable[[Path, CategorySet], DatasetWriter]
 
 
 @pytest.mark.parametrize("make", WRITERS)
 def test_refusals_write_nothing(tmp_path: Path, make: Make) -> None:
     writer = make(tmp_path, CATEGORIES)
     for name in ("../x.jpg", "/x.jpg", "..\\x.jpg", "", "a/../../x.jpg", "x\0.jpg"):
-        outside = SourceImage("x", name, (2, 3))
+        outside = DatasetImage("x", name, (2, 3))
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-            writer.add(outside, TRUTH)
+            writer.add(outside, GROUND_TRUTH)
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
             writer.picture_path(outside)
     for image, segments, message in (
-        (SourceImage("x", "x.jpg", (3, 2)), SEGMENTS, "of the image's size"),
+        (DatasetImage("x", "x.jpg", (3, 2)), SEGMENTS, "of the image's size"),
         (IMAGE, SEGMENTS[1:], "ids of segments only, got 1"),
         (IMAGE, (*SEGMENTS, Segment(8, 6, True, 0)), r"category ids of the dataset, got \[6\]"),
     ):
         with pytest.raises(ValueError, match=message):
-            writer.add(image, PanopticSegmentation(TRUTH.segment_ids, segments))
+            writer.add(image, PanopticSegmentation(GROUND_TRUTH.segment_ids, segments))
     assert files_below(tmp_path) == set()
 
 
 @pytest.mark.parametrize("make", WRITERS)
 def test_an_image_is_written_once_and_its_picture_below_the_root(tmp_path: Path, make: Make) -> None:
     with make(tmp_path, CATEGORIES) as writer:
-        writer.add(IMAGE, TRUTH)
+        writer.add(IMAGE, GROUND_TRUTH)
         with pytest.raises(DatasetError, match="before"):
-            writer.add(IMAGE, TRUTH)
+            writer.add(IMAGE, GROUND_TRUTH)
         assert writer.picture_path(IMAGE).is_relative_to(tmp_path)
     assert (writer.root, writer.categories) == (tmp_path, CATEGORIES)
 
@@ -81,7 +80,7 @@ def test_an_image_is_written_once_and_its_picture_below_the_root(tmp_path: Path,
 @pytest.mark.parametrize("make", WRITERS)
 def test_an_index_of_an_earlier_run_outlives_an_error(tmp_path: Path, make: Make) -> None:
     with make(tmp_path, CATEGORIES) as writer:
-        writer.add(IMAGE, TRUTH)
+        writer.add(IMAGE, GROUND_TRUTH)
     before = {name: (tmp_path / name).read_bytes() for name in files_below(tmp_path)}
     with pytest.raises(KeyError), make(tmp_path, CATEGORIES):
         raise KeyError
@@ -90,8 +89,8 @@ def test_an_index_of_an_earlier_run_outlives_an_error(tmp_path: Path, make: Make
 
 def test_panoptic_holds_all_but_empty_segments(tmp_path: Path) -> None:
     with CocoPanopticWriter(tmp_path, CATEGORIES) as writer:
-        assert writer.add(IMAGE, TRUTH) == ["segment 7: it has no pixel"]
-    source = CocoPanopticSource(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
+        assert writer.add(IMAGE, GROUND_TRUTH) == ["segment 7: it has no pixel"]
+    source = CocoPanopticReader(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
     assert source.images == (IMAGE,)
     assert source.segmentation(IMAGE).segments == SEGMENTS[:-1]
     assert writer.picture_path(IMAGE) == tmp_path / "images/sub/x.jpg"
@@ -99,7 +98,7 @@ def test_panoptic_holds_all_but_empty_segments(tmp_path: Path) -> None:
 
 def test_instances_tell_stuff_empty_segments_and_scores(tmp_path: Path) -> None:
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
-        assert writer.add(IMAGE, TRUTH) == [
+        assert writer.add(IMAGE, GROUND_TRUTH) == [
             "1 segments of stuff cannot be held",
             "segment 7: it has no pixel",
             "scores cannot be held: 1 segments have one",
@@ -112,11 +111,11 @@ def test_instances_tell_stuff_empty_segments_and_scores(tmp_path: Path) -> None:
 
 def test_instances_keep_whole_masks_that_overlap(tmp_path: Path) -> None:
     """Of the first mask nothing is left in the map: it is held all the same."""
-    truth = PanopticSegmentation(np.array([[2, 2]], np.int32), (Segment(2, 5, True, 2),))
+    ground_truth = PanopticSegmentation(np.array([[2, 2]], np.int32), (Segment(2, 5, True, 2),))
     mask = mask_to_rle(np.array([[True, True]]))
     one = {"category_id": 5, "iscrowd": 0, "area": 2, "bbox": [0, 0, 2, 1], "segmentation": mask}
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
-        assert writer.add(SourceImage(3, "x.jpg", (1, 2)), truth, [one, one]) == []
+        assert writer.add(DatasetImage(3, "x.jpg", (1, 2)), ground_truth, [one, one]) == []
     assert [a["area"] for a in coco_instances.read(tmp_path / "instances.json").annotations] == [2, 2]
 
 
@@ -134,7 +133,7 @@ def test_instances_come_out_as_they_went_in(tmp_path: Path) -> None:
     spoiled = json.loads(json.dumps(content))
     spoiled["annotations"][1]["depth"], spoiled["images"][0]["gps"] = float("nan"), [float("inf")]
     (tmp_path / "i.json").write_text(json.dumps(spoiled))
-    source = CocoInstancesSource(tmp_path / "i.json", tmp_path)
+    source = CocoInstancesReader(tmp_path / "i.json", tmp_path)
     (found,) = source.images
     with CocoInstancesWriter(tmp_path / "out", source.categories) as writer:
         writer.info = source.info
@@ -149,10 +148,10 @@ def test_ids_that_cannot_be_kept_are_numbered(tmp_path: Path) -> None:
     """3 and 1 are kept, the second 3 and all others get what is free: 2, 4, 5, 6, 7."""
     mask = mask_to_rle(np.array([[True, True]]))
     one = {"category_id": 5, "iscrowd": 0, "area": 2, "bbox": [0, 0, 2, 1], "segmentation": mask}
-    truth = PanopticSegmentation(np.array([[2, 2]], np.int32), (Segment(2, 5, True, 2),))
+    ground_truth = PanopticSegmentation(np.array([[2, 2]], np.int32), (Segment(2, 5, True, 2),))
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
         given = [{**one, "id": i} for i in (3, 3, 0, -1, True, 1)]
-        writer.add(SourceImage(3, "x.jpg", (1, 2)), truth, [*given, one])
+        writer.add(DatasetImage(3, "x.jpg", (1, 2)), ground_truth, [*given, one])
     annotations = coco_instances.read(tmp_path / "instances.json").annotations
     assert [a["id"] for a in annotations] == [3, 2, 4, 5, 6, 1, 7]
 
@@ -161,11 +160,11 @@ def test_panoptic_keeps_what_is_said_of_images_and_tells_what_masks_lose(tmp_pat
     image = replace(IMAGE, extra={"license": 4, "gps": float("nan")})
     with CocoPanopticWriter(tmp_path, CATEGORIES) as writer:
         writer.info = {"licenses": [{"id": 4}]}
-        assert writer.add(image, TRUTH, [{**COVERED, "mine": 1}, COVERED]) == [
+        assert writer.add(image, GROUND_TRUTH, [{**COVERED, "mine": 1}, COVERED]) == [
             "the image: the values of 'gps' cannot be held, JSON has no NaN",
             "segment 7: it has no pixel",
             "annotations: the keys 'mine' cannot be held",
             OVERLAP,
         ]
-    source = CocoPanopticSource(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
+    source = CocoPanopticReader(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
     assert (source.images[0].extra, source.info) == ({"license": 4}, {"licenses": [{"id": 4}]})

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segkit.curation.issues import RULES
-from segkit.formats.decathlon.reader import DecathlonSource
-from segkit.formats.decathlon.reader import files as decathlon_files
+from segkit.formats.decathlon import files as decathlon_files
+from segkit.formats.decathlon.reader import DecathlonReader
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.coco_samples import JUNK, spoil
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal, save, write_table
@@ -28,7 +28,7 @@ def test_splits_share_no_volume(nib, tmp_path):
         add_volume(nib, tmp_path, name)
 
     def volumes(**options):
-        source = DecathlonSource(tmp_path, labels=LABELS, **options)
+        source = DecathlonReader(tmp_path, labels=LABELS, **options)
         assert {source.place(image)[0].name for image in source.images} == {v.name for v in source.volumes}
         return [v.name for v in source.volumes]
 
@@ -54,7 +54,7 @@ def test_label_and_image_must_fit(nib, tmp_path):
         save(nib, tmp_path / "imagesTr/v.nii.gz", image)
         save(nib, tmp_path / "labelsTr/v.nii.gz", label, affine)
         with pytest.raises(DatasetError, match=rf"labelsTr/v\.nii\.gz: {problem}"):
-            DecathlonSource(tmp_path, labels=LABELS)
+            DecathlonReader(tmp_path, labels=LABELS)
 
     label = image.astype(np.uint8)
     refused("expected a label of the size of its image, 2 x 3 x 4 x 1, got 2 x 4 x 3 x 1", label.swapaxes(1, 2), AFFINE)
@@ -65,32 +65,32 @@ def test_label_and_image_must_fit(nib, tmp_path):
     refused("expected a label on the grid", label, AFFINE @ np.diag([-1, 1, 1, 1]))
     nearly = AFFINE + np.full((4, 4), 1e-5) * [[1], [1], [1], [0]]  # rounding of the tool that wrote it
     save(nib, tmp_path / "labelsTr/v.nii.gz", label, nearly)
-    assert len(DecathlonSource(tmp_path, labels=LABELS).images) == 4
+    assert len(DecathlonReader(tmp_path, labels=LABELS).images) == 4
 
 
 def test_files_that_are_missing_or_litter(nib, tmp_path):
     with pytest.raises(DatasetError, match=r"expected the folder of a task, found none"):
-        DecathlonSource(tmp_path / ("x" * 5000))
+        DecathlonReader(tmp_path / ("x" * 5000))
     with pytest.raises(DatasetError, match=r"nowhere: expected the folder of a task, found none"):
-        DecathlonSource(tmp_path / "nowhere")
+        DecathlonReader(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="imagesTr: no such folder; expected imagesTr/<volume>"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "._v.nii.gz").write_bytes(b"Mac OS X")
     with pytest.raises(DatasetError, match=r"expected files that end in \.nii\.gz, found none"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
     add_volume(nib, tmp_path)
     (tmp_path / "imagesTr/loop.nii.gz").symlink_to("loop.nii.gz")
-    assert [v.name for v in DecathlonSource(tmp_path, labels=LABELS).volumes] == ["v"]
+    assert [v.name for v in DecathlonReader(tmp_path, labels=LABELS).volumes] == ["v"]
     save(nib, tmp_path / "imagesTr/w.nii.gz", np.zeros((2, 3, 4), np.float32))
     with pytest.raises(DatasetError, match=r"labelsTr/w\.nii\.gz: the label is missing \(1 of 2 are\); complete"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
     (tmp_path / "imagesTr/w.nii.gz").rename(tmp_path / "labelsTr/u.nii.gz")
     with pytest.raises(DatasetError, match=r"imagesTr/u\.nii\.gz: the volume is missing \(1 of 2 are\)"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
     write_table(tmp_path, ["v"])
-    source = DecathlonSource(tmp_path)
+    source = DecathlonReader(tmp_path)
     (tmp_path / "imagesTr/v.nii.gz").unlink()
     with pytest.raises(DatasetError, match="expected a NIfTI, found nothing"):
         source.picture(source.images[0])
@@ -127,7 +127,7 @@ def test_tables_that_are_wrong(nib, tmp_path, changes, problem):
     add_volume(nib, tmp_path)
     write_table(tmp_path, ["v"], **changes)
     with pytest.raises(DatasetError, match=problem):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
 
 
 def test_two_files_of_one_name(nib, tmp_path):
@@ -135,23 +135,23 @@ def test_two_files_of_one_name(nib, tmp_path):
     save(nib, tmp_path / "labelsTr/v.nii", np.zeros((2, 3, 4), np.uint8))
     problem = r"labelsTr/v\.nii\.gz: expected one file for a volume, got v\.nii too; remove one"
     with pytest.raises(DatasetError, match=problem):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
 
 
 def test_a_single_volume_is_for_training(nib, tmp_path):
     add_volume(nib, tmp_path, os.fsdecode(b"v\xff"))
-    assert len(DecathlonSource(tmp_path, labels=LABELS, split="train").volumes) == 1
+    assert len(DecathlonReader(tmp_path, labels=LABELS, split="train").volumes) == 1
     with pytest.raises(DatasetError, match="the split 'val' has no slice"):
-        DecathlonSource(tmp_path, labels=LABELS, split="val")
+        DecathlonReader(tmp_path, labels=LABELS, split="val")
 
 
 def test_tables_too_large_or_too_deep(tmp_path, monkeypatch):
     (tmp_path / "dataset.json").write_text("[" * 100_000)
     with pytest.raises(DatasetError, match=r"dataset\.json: expected JSON"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
     monkeypatch.setattr(decathlon_files, "MAX_JSON_BYTES", 1000)
     with pytest.raises(DatasetError, match=r"dataset\.json: expected a table of at most 1000 bytes, got 100000 bytes"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -164,7 +164,7 @@ def test_any_part_of_the_table_may_be_junk(nib, tmp_path, data, junk):
     spoiled = spoil(table, lambda n: data.draw(st.integers(0, n - 1)), junk)
     (tmp_path / "dataset.json").write_text(json.dumps(spoiled))
     for split in ("all", "test"):
-        told = refusal(lambda split=split: DecathlonSource(tmp_path, split=split))
+        told = refusal(lambda split=split: DecathlonReader(tmp_path, split=split))
         assert told is None or str(tmp_path) in told
 
 
@@ -191,7 +191,7 @@ def told_of(root, **options):
     runs = []
     for _ in range(2):
         told = []
-        source = DecathlonSource(root, tell=lambda code, error, told=told: told.append((code, error)), **options)
+        source = DecathlonReader(root, on_issue=lambda code, error, told=told: told.append((code, error)), **options)
         runs.append([(code, Path(error.where).name) for code, error in told])
     assert runs[0] == runs[1]
     assert {code for code, _ in runs[0]} <= {*RULES}
@@ -218,7 +218,7 @@ def test_all_faults_are_told_and_the_sound_volumes_stay(nib, tmp_path):
     assert [(c.category_id, c.name) for c in source.categories.categories] == [(0, "background"), (1, "label 1")]
     read_all(source)
     with pytest.raises(DatasetError, match=r"labelsTr/|imagesTr/"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
 
     named, told = told_of(tmp_path, labels=LABELS, keep_empty=False)
     assert told == [*found[:3], headers[0], *found[3:], *headers[1:]]  # by volume
@@ -276,7 +276,7 @@ def test_all_faults_of_the_table_are_told(nib, tmp_path):
     sound = [{"image": f"imagesTr/{n}.nii.gz", "label": f"labelsTr/{n}.nii.gz"} for n in "ab"]
     write_table(tmp_path, [], training=[sound[0], 3, "imagesTr/c.nii.gz", {"image": 3}, sound[1]], test=[3])
     told = []
-    source = DecathlonSource(tmp_path, tell=lambda code, error: told.append((code, Path(error.where).name)))
+    source = DecathlonReader(tmp_path, on_issue=lambda code, error: told.append((code, Path(error.where).name)))
     assert told == [
         ("type-wrong", "dataset.json, training, index 1"),
         ("type-wrong", "dataset.json, training, index 2"),
@@ -285,17 +285,17 @@ def test_all_faults_of_the_table_are_told(nib, tmp_path):
     ]
     assert [volume.name for volume in source.volumes] == ["a", "b"]
     with pytest.raises(DatasetError, match="training, index 1: expected an object, got 3"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
 
 
 def test_volumes_that_the_table_does_not_list_are_counted(nib, tmp_path):
     for name in ("a", "b", "c", "._c"):
         add_volume(nib, tmp_path, name)
     write_table(tmp_path, ["a"])
-    source = DecathlonSource(tmp_path)
+    source = DecathlonReader(tmp_path)
     assert [volume.name for volume in source.volumes] == ["a"]
     assert source.skipped == tuple(
         f"{tmp_path}/{folder}: 2 volumes are not listed: 'b.nii.gz', 'c.nii.gz'" for folder in ("imagesTr", "labelsTr")
     )
     (tmp_path / "dataset.json").unlink()
-    assert DecathlonSource(tmp_path, labels=LABELS).skipped == ()
+    assert DecathlonReader(tmp_path, labels=LABELS).skipped == ()

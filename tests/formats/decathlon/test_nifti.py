@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segkit.formats.decathlon.reader import DecathlonSource, write_prediction
+from segkit.formats.decathlon.reader import DecathlonReader, write_prediction
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal
 
@@ -53,8 +53,8 @@ def test_damaged_volumes(nib, tmp_path, content, problem):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "v.nii.gz").write_bytes(content)
     with pytest.raises(DatasetError, match=rf"v\.nii\.gz.*: .*{problem}"):
-        DecathlonSource(tmp_path)  # finds the labels, so it reads the voxels
-    told = refusal(lambda: read_all(DecathlonSource(tmp_path, labels=LABELS)))
+        DecathlonReader(tmp_path)  # finds the labels, so it reads the voxels
+    told = refusal(lambda: read_all(DecathlonReader(tmp_path, labels=LABELS)))
     assert told is not None
     assert "v.nii.gz" in told
 
@@ -66,12 +66,12 @@ def test_a_cut_off_gzip_and_a_wrong_checksum(nib, tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[:-1000], whole[:-4], whole[:3000] + b"\0" * 9 + whole[3009:], whole[:-8] + bytes(8)):
         path.write_bytes(damaged)
-        source = DecathlonSource(tmp_path, labels=LABELS)
+        source = DecathlonReader(tmp_path, labels=LABELS)
         with pytest.raises(DatasetError, match=r"imagesTr/v\.nii\.gz: the (file cannot be read|header speaks)"):
             source.picture(source.images[0])
         source.segmentation(source.images[0])
     path.write_bytes(gzip.decompress(whole))  # as some browsers store it
-    assert DecathlonSource(tmp_path, labels=LABELS).picture(source.images[0]).any()
+    assert DecathlonReader(tmp_path, labels=LABELS).picture(source.images[0]).any()
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,7 +83,7 @@ def test_any_byte_may_be_wrong(nib, tmp_path, changes, zipped):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "v.nii.gz").write_bytes(gzip.compress(content) if zipped else content)
-    told = refusal(lambda: read_all(DecathlonSource(tmp_path)))
+    told = refusal(lambda: read_all(DecathlonReader(tmp_path)))
     assert told is None or "v.nii.gz" in told
 
 
@@ -96,7 +96,7 @@ def test_any_byte_of_a_nifti_2_may_be_wrong(nib, tmp_path, changes):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "v.nii").write_bytes(content)
-    told = refusal(lambda: read_all(DecathlonSource(tmp_path)))
+    told = refusal(lambda: read_all(DecathlonReader(tmp_path)))
     assert told is None or "v.nii" in told
 
 
@@ -107,7 +107,7 @@ def test_sizes_beyond_64_bits_do_not_wrap(nib, tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "v.nii").write_bytes(header.binaryblock + bytes(4))
     with pytest.raises(DatasetError, match="expected at most 536870912 voxels, got 4294967296 x"):
-        DecathlonSource(tmp_path)
+        DecathlonReader(tmp_path)
 
 
 def test_big_endian_volumes(nib, tmp_path):
@@ -116,7 +116,7 @@ def test_big_endian_volumes(nib, tmp_path):
         (tmp_path / folder).mkdir()
         image = nib.Nifti1Image(label, AFFINE, nib.Nifti1Header(endianness=">"), dtype=np.int16)
         nib.save(image, tmp_path / folder / "v.nii")
-    source = DecathlonSource(tmp_path)
+    source = DecathlonReader(tmp_path)
     maps = [source.segmentation(image).segment_ids for image in source.images]
     assert source.picture(source.images[-1]).max() == 255
     write_prediction(tmp_path / "p.nii", maps, like=tmp_path / "imagesTr/v.nii")
@@ -130,7 +130,7 @@ def test_without_nibabel(tmp_path, monkeypatch):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "v.nii.gz").write_bytes(header_of((1, 1, 1)) + b"\0")
     for action in (
-        lambda: DecathlonSource(tmp_path),
+        lambda: DecathlonReader(tmp_path),
         lambda: write_prediction(tmp_path / "p.nii", np.zeros((1, 1, 1), int), like=tmp_path / "imagesTr/v.nii.gz"),
     ):
         with pytest.raises(ConfigError, match="NIfTI files need nibabel, which is not installed; pip install nibabel"):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from segkit.formats.decathlon import reader as decathlon
 from segkit.formats.decathlon.nifti import read_voxels
-from segkit.formats.decathlon.reader import DecathlonSource, write_prediction
-from segkit.formats.decathlon.reader import reader as decathlon
+from segkit.formats.decathlon.reader import DecathlonReader, write_prediction
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, save, write_table
 
@@ -22,7 +22,7 @@ def test_slices_by_hand(nib, tmp_path):
     image = np.array([[0, 10, 20], [30, 40, 50]], dtype=np.int16)[..., None]
     add_volume(nib, tmp_path, image=image, label=label)
     write_table(tmp_path, ["v"])
-    source = DecathlonSource(tmp_path, percentiles=(0, 100))
+    source = DecathlonReader(tmp_path, percentiles=(0, 100))
     (slice_0,) = source.images
     assert (slice_0.image_id, slice_0.file_name, slice_0.size_hw) == ("v_000", "v_000.png", (3, 2))
     segmentation = source.segmentation(slice_0)
@@ -51,7 +51,7 @@ def test_axes(nib, tmp_path, axis, count, size_hw):
     label = np.zeros((2, 3, 4), dtype=np.uint8)
     label[1, 2, 3] = 1  # right, front, head
     add_volume(nib, tmp_path, label=label)
-    source = DecathlonSource(tmp_path, labels=LABELS, axis=axis)
+    source = DecathlonReader(tmp_path, labels=LABELS, axis=axis)
     assert [image.size_hw for image in source.images] == [size_hw] * count
     last = source.segmentation(source.images[-1]).segment_ids
     assert np.argwhere(last == 2).tolist() == [[0, size_hw[1] - 1]]  # top right
@@ -66,7 +66,7 @@ def test_stored_orientation_changes_nothing(nib, tmp_path, codes):
     add_volume(nib, tmp_path / "a", image=image, label=label)
     turned = [nib.orientations.apply_orientation(voxels, turn) for voxels in (image, label)]
     add_volume(nib, tmp_path / "b", image=turned[0], label=turned[1], affine=affine)
-    first, second = (DecathlonSource(tmp_path / name, labels=LABELS) for name in "ab")
+    first, second = (DecathlonReader(tmp_path / name, labels=LABELS) for name in "ab")
     assert first.images == second.images
     for slice_ in first.images:
         np.testing.assert_array_equal(first.picture(slice_), second.picture(slice_))
@@ -80,7 +80,7 @@ def test_things_are_connected_pieces(nib, tmp_path):
     label = np.array([[1, 0, 1, 2], [0, 1, 0, 0], [0, 0, 0, 1], [2, 0, 2, 0]], dtype=np.uint8)[..., None]
     add_volume(nib, tmp_path, label=label)
     write_table(tmp_path, ["v"])
-    source = DecathlonSource(tmp_path, things=["anterior"])
+    source = DecathlonReader(tmp_path, things=["anterior"])
     assert [c.name for c in source.categories.things] == ["anterior"]
     # Seen from above, rows y = 3..0, columns x = 0..3; 8 neighbours join the corner.
     expected = [[4, 1, 2, 1], [3, 1, 1, 4], [1, 3, 1, 1], [3, 1, 1, 4]]
@@ -99,33 +99,33 @@ def test_labels_are_found_named_and_given(nib, tmp_path):
     add_volume(nib, tmp_path, "a", label=np.full((2, 2, 1), 7, np.uint8))
     add_volume(nib, tmp_path, "b", label=np.array([[[0], [300]]], np.int16))
     for split in ("all", "train", "val"):  # the categories of a split are those of the task
-        found = DecathlonSource(tmp_path, split=split).categories
+        found = DecathlonReader(tmp_path, split=split).categories
         assert [(c.category_id, c.name) for c in found.categories] == [
             (0, "background"),
             (7, "label 7"),
             (300, "label 300"),
         ]
-    given = DecathlonSource(tmp_path, labels={"7": "x", 300: "y"}).categories
+    given = DecathlonReader(tmp_path, labels={"7": "x", 300: "y"}).categories
     assert [(c.category_id, c.name) for c in given.categories] == [(0, "background"), (7, "x"), (300, "y")]
     write_table(tmp_path, ["a"])
-    assert [v.name for v in DecathlonSource(tmp_path).volumes] == ["a"]  # dataset.json decides
-    source = DecathlonSource(tmp_path)
+    assert [v.name for v in DecathlonReader(tmp_path).volumes] == ["a"]  # dataset.json decides
+    source = DecathlonReader(tmp_path)
     problem = r"a\.nii\.gz: expected labels among 0, 1, 2, got 7 too"
     with pytest.raises(DatasetError, match=problem):
         source.segmentation(source.images[0])
     with pytest.raises(DatasetError, match=problem):
-        DecathlonSource(tmp_path, keep_empty=False)
+        DecathlonReader(tmp_path, keep_empty=False)
 
 
 def test_empty_slices(nib, tmp_path):
     label = np.zeros((2, 3, 4), dtype=np.uint8)
     label[0, 0, 2] = 1
     add_volume(nib, tmp_path, label=label)
-    assert len(DecathlonSource(tmp_path, labels=LABELS).images) == 4
-    assert [i.image_id for i in DecathlonSource(tmp_path, labels=LABELS, keep_empty=False).images] == ["v_002"]
+    assert len(DecathlonReader(tmp_path, labels=LABELS).images) == 4
+    assert [i.image_id for i in DecathlonReader(tmp_path, labels=LABELS, keep_empty=False).images] == ["v_002"]
     add_volume(nib, tmp_path, label=label * 0)
     with pytest.raises(DatasetError, match="the split 'all' has no slice"):
-        DecathlonSource(tmp_path, labels=LABELS, keep_empty=False)
+        DecathlonReader(tmp_path, labels=LABELS, keep_empty=False)
 
 
 @pytest.mark.parametrize("listed", [None, "./imagesTs/t.nii.gz", {"image": "imagesTs/t.nii.gz"}])
@@ -133,7 +133,7 @@ def test_volumes_without_labels(nib, tmp_path, listed):
     save(nib, tmp_path / "imagesTs/t.nii.gz", np.arange(6, dtype=np.float32).reshape(1, 2, 3))
     if listed:
         write_table(tmp_path, [], test=[listed])
-    source = DecathlonSource(tmp_path, split="test", labels=None if listed else LABELS, keep_empty=False)
+    source = DecathlonReader(tmp_path, split="test", labels=None if listed else LABELS, keep_empty=False)
     assert [image.image_id for image in source.images] == ["t_000", "t_001", "t_002"]
     assert source.segmentation(source.images[0]).segments == ()
     assert not source.segmentation(source.images[0]).segment_ids.any()
@@ -147,7 +147,7 @@ def test_modalities_are_colours(nib, tmp_path):
     add_volume(nib, tmp_path, image=image, label=np.zeros((1, 2, 1), np.uint8))
 
     def top(**options):
-        source = DecathlonSource(tmp_path, labels=LABELS, percentiles=(0, 100), **options)
+        source = DecathlonReader(tmp_path, labels=LABELS, percentiles=(0, 100), **options)
         assert source.volumes[0].modalities == 4
         return source.picture(source.images[0])[0, 0].tolist()
 
@@ -162,7 +162,7 @@ def test_modalities_are_colours(nib, tmp_path):
 def test_percentiles_are_of_the_whole_volume(nib, tmp_path):
     image = np.arange(200, dtype=np.float32).reshape(2, 10, 10)
     add_volume(nib, tmp_path, image=image, label=np.zeros(image.shape, np.uint8))
-    source = DecathlonSource(tmp_path, labels=LABELS, percentiles=(10, 90))
+    source = DecathlonReader(tmp_path, labels=LABELS, percentiles=(10, 90))
     low, high = np.percentile(image, (10, 90))
     expected = np.rint(255 * (np.clip(image, low, high) - low) / (high - low))
     for slice_ in source.images:
@@ -173,7 +173,7 @@ def test_percentiles_are_of_the_whole_volume(nib, tmp_path):
 def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
     for name in "abc":
         add_volume(nib, tmp_path, name)
-    source = DecathlonSource(tmp_path, labels=LABELS)
+    source = DecathlonReader(tmp_path, labels=LABELS)
     reads = []
     read = decathlon.read_voxels
     monkeypatch.setattr(decathlon, "read_voxels", lambda path: reads.append(path) or read(path))
@@ -192,7 +192,7 @@ def test_one_file_may_be_image_and_label(nib, tmp_path):
     add_volume(nib, tmp_path, label=np.ones((2, 3, 1), np.uint8))
     both = {"image": "labelsTr/v.nii.gz", "label": "labelsTr/v.nii.gz"}
     write_table(tmp_path, [], training=[both])
-    source = DecathlonSource(tmp_path)
+    source = DecathlonReader(tmp_path)
     (slice_,) = source.images
     assert source.place(slice_)[0].image_path == source.place(slice_)[0].label_path == tmp_path / both["label"]
     # Two columns of three voxels, all of label 1, and of one intensity.
@@ -232,14 +232,14 @@ def test_options_that_make_no_sense(tmp_path, options, problem):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "v.nii.gz").write_bytes(b"")
     with pytest.raises(ConfigError, match=problem):
-        DecathlonSource(tmp_path, **{"labels": LABELS, **options})
+        DecathlonReader(tmp_path, **{"labels": LABELS, **options})
 
 
 def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
     """Each slice of it ends in the same error; the other volume is not touched by it."""
     for name in ("sound", "torn"):
         add_volume(nib, tmp_path, name)
-    source = DecathlonSource(tmp_path, labels=LABELS)
+    source = DecathlonReader(tmp_path, labels=LABELS)
     for folder in ("imagesTr", "labelsTr"):
         path = tmp_path / folder / "torn.nii.gz"
         path.write_bytes(path.read_bytes()[:-9])
@@ -268,4 +268,4 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
 @pytest.mark.parametrize("keep_empty", [3, 1, None, "yes"])
 def test_keep_empty_is_true_or_false(tmp_path, keep_empty):
     with pytest.raises(ConfigError, match="expected `keep_empty` to be true or false, got"):
-        DecathlonSource(tmp_path, keep_empty=keep_empty)
+        DecathlonReader(tmp_path, keep_empty=keep_empty)

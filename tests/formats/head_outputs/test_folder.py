@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segkit.formats.head_outputs import arrays as head_arrays
+from segkit.formats.head_outputs import folder as module
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage, load, rounded, write_image, write_index
-from segkit.formats.head_outputs.folder import arrays as head_arrays
-from segkit.formats.head_outputs.folder import folder as module
 from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, JUNK, spoil

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats.base import SourceImage
+from segkit.formats.base import DatasetImage
 from segkit.formats.coco.panoptic import annotation_of
-from segkit.formats.label_images.instance_reader import InstanceMapSource
+from segkit.formats.label_images.instance_reader import InstanceMapReader
 from segkit.structures import Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.deep_files import write_tiff
@@ -34,12 +34,12 @@ def store(root: Path, name: str = "cell", labels: np.ndarray = MAP, suffix: str 
 
 def test_objects_keep_their_values_and_background_is_stuff(tmp_path: Path) -> None:
     store(tmp_path)
-    source = InstanceMapSource(tmp_path, thing="nucleus")
+    source = InstanceMapReader(tmp_path, thing="nucleus")
     assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories] == [
         (1, "nucleus", True),
         (2, "background", False),
     ]
-    assert source.images == (SourceImage("cell", "cell.png", (2, 3)),)
+    assert source.images == (DatasetImage("cell", "cell.png", (2, 3)),)
     got = source.segmentation(source.images[0])
     # The background gets the id after the last.
     np.testing.assert_array_equal(got.segment_ids, [[900, 901, 2], [901, 900, 2]])
@@ -52,14 +52,14 @@ def test_objects_keep_their_values_and_background_is_stuff(tmp_path: Path) -> No
 def test_background_of_none_is_void(tmp_path: Path) -> None:
     store(tmp_path)
     store(tmp_path, "empty", np.zeros((1, 2), dtype=np.uint8))
-    source = InstanceMapSource(tmp_path, background=None)
+    source = InstanceMapReader(tmp_path, background=None)
     assert [c.name for c in source.categories.categories] == ["object"]
     cell, empty = (source.segmentation(image) for image in source.images)
     np.testing.assert_array_equal(cell.segment_ids, MAP)
     assert [s.segment_id for s in cell.segments] == [2, 900]
     assert empty.segments == ()
     assert not empty.segment_ids.any()
-    with_background = InstanceMapSource(tmp_path)
+    with_background = InstanceMapReader(tmp_path)
     assert with_background.segmentation(with_background.images[1]).segments == (Segment(1, 2, False, 2),)
 
 
@@ -74,7 +74,7 @@ def test_kinds_of_maps(tmp_path: Path, suffix: str) -> None:
         kinds["int32"] = Image.fromarray(MAP.astype(np.int32))
     for name, image in kinds.items():
         image.save(store(tmp_path, name, suffix=suffix))
-    source = InstanceMapSource(tmp_path, background=None)
+    source = InstanceMapReader(tmp_path, background=None)
     assert len(source.images) == len(kinds)
     for image in source.images:
         expected = small if image.image_id in ("small", "palette") else MAP
@@ -88,63 +88,63 @@ def test_pairs_in_sub_folders_by_any_suffix(tmp_path: Path) -> None:
     (tmp_path / "images/.hidden").mkdir()
     for junk in ("images/.hidden/c.png", "images/._a.png", "images/Thumbs.db", "labels/notes.txt"):
         (tmp_path / junk).write_text("junk")
-    images = InstanceMapSource(tmp_path).images
+    images = InstanceMapReader(tmp_path).images
     assert [(i.image_id, i.file_name) for i in images] == [("a/cell", "a/cell.bmp"), ("b/cell.1", "b/cell.1.png")]
     (tmp_path / "labels").rename(tmp_path / "masks")
-    assert InstanceMapSource(tmp_path, labels="masks").images == images
+    assert InstanceMapReader(tmp_path, labels="masks").images == images
 
 
 def test_a_half_does_not_depend_on_other_files(tmp_path: Path) -> None:
     for number in range(20):
         store(tmp_path, f"cell{number}")
     halves = {
-        split: {i.image_id for i in InstanceMapSource(tmp_path, split=split).images} for split in ("train", "val")
+        split: {i.image_id for i in InstanceMapReader(tmp_path, split=split).images} for split in ("train", "val")
     }
     assert len(halves["train"]) + len(halves["val"]) == 20
     assert not halves["train"] & halves["val"]
     for number in range(20, 40):
         store(tmp_path, f"cell{number}")
     for split, before in halves.items():
-        assert before < {i.image_id for i in InstanceMapSource(tmp_path, split=split).images}
+        assert before < {i.image_id for i in InstanceMapReader(tmp_path, split=split).images}
     with pytest.raises(DatasetError, match="expected images in the split val, got none of 40; change val_share"):
-        InstanceMapSource(tmp_path, split="val", val_share=0)
+        InstanceMapReader(tmp_path, split="val", val_share=0)
 
 
 def test_pairs_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"images: no such folder; expected images/NAME"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
     path = store(tmp_path)
     path.unlink()
     with pytest.raises(DatasetError, match=r"labels: expected files named .*\.tiff, found none"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
     store(tmp_path, "other")
     (tmp_path / "images/other.png").unlink()
     with pytest.raises(DatasetError, match=r"cell\.png: no label map has the image's name \(1 of 1 files\); expected"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
     store(tmp_path)
     with pytest.raises(DatasetError, match=r"labels.other\.png: no image has the label map's name \(1 of 2 files\)"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
     store(tmp_path, "other")
     Image.fromarray(MAP).save(tmp_path / "labels/other.tif")
     with pytest.raises(DatasetError, match=r"expected one file of a name, got other\.\w+ and other\.\w+"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
 
 
 def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
     path = store(tmp_path)
     Image.fromarray(MAP.T).save(path)
     with pytest.raises(DatasetError, match=r"cell\.png: expected 2 x 3 pixels .*, got 3 x 2"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
     # Turned by its EXIF, the picture is of the map's size.
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "images/cell.png", exif=exif)
-    source = InstanceMapSource(tmp_path)
+    source = InstanceMapReader(tmp_path)
     assert source.images[0].size_hw == (3, 2) == source.picture(source.images[0]).shape[:2]
     path.unlink()
     Image.fromarray(MAP).save(path.with_suffix(".tif"))
     with pytest.raises(DatasetError, match=r"cell\.tif: expected 3 x 2 pixels"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
 def test_maps_of_no_labels(tmp_path: Path, name: str, image: Image.Image, message: str) -> None:
     store(tmp_path).unlink()
     image.save(tmp_path / "labels" / name)
-    source = InstanceMapSource(tmp_path)
+    source = InstanceMapReader(tmp_path)
     with pytest.raises(DatasetError, match=f"{name}: {message}"):
         source.segmentation(source.images[0])
 
@@ -169,7 +169,7 @@ def test_a_tiff_is_turned_as_its_orientation_says(tmp_path: Path) -> None:
     store(tmp_path, labels=np.rot90(MAP, -1)).unlink()
     stored = Image.fromarray(MAP)
     stored.save(tmp_path / "labels/cell.tif", tiffinfo={274: 6})  # turn it clockwise to look at it
-    source = InstanceMapSource(tmp_path, background=None)
+    source = InstanceMapReader(tmp_path, background=None)
     assert source.images[0].size_hw == (3, 2)
     np.testing.assert_array_equal(source.segmentation(source.images[0]).segment_ids, np.rot90(MAP, -1))
 
@@ -179,7 +179,7 @@ def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> Non
     path = tmp_path / "labels/cell.tif"
     page = Image.fromarray(MAP)
     page.save(path, save_all=True, append_images=[page])
-    source = InstanceMapSource(tmp_path)
+    source = InstanceMapReader(tmp_path)
     with pytest.raises(DatasetError, match=r"cell\.tif: expected one picture, got a TIFF of several pages"):
         source.segmentation(source.images[0])
     page.save(path, tiffinfo={262: 0})
@@ -191,7 +191,7 @@ def test_of_a_tiff_smaller_copies_do_not_count(tmp_path: Path) -> None:
     """A pyramid's second page is the first one's left column, marked as a reduced copy of it."""
     store(tmp_path).unlink()
     write_tiff(tmp_path / "labels/cell.tif", MAP, MAP[:, :1], t254=[0, 1])
-    source = InstanceMapSource(tmp_path, background=None)
+    source = InstanceMapReader(tmp_path, background=None)
     np.testing.assert_array_equal(source.segmentation(source.images[0]).segment_ids, MAP)
 
 
@@ -199,7 +199,7 @@ def test_of_a_tiff_smaller_copies_do_not_count(tmp_path: Path) -> None:
 def test_damaged_maps_are_named(tmp_path: Path, suffix: str) -> None:
     store(tmp_path).unlink()
     path = store(tmp_path, labels=np.arange(6000, dtype=np.uint16).reshape(60, 100), suffix=suffix)
-    source = InstanceMapSource(tmp_path)
+    source = InstanceMapReader(tmp_path)
     whole = path.read_bytes()
     for size in (0, 30, len(whole) // 2):
         path.write_bytes(whole[:size])
@@ -222,21 +222,21 @@ def test_bombs_and_loops_are_refused(tmp_path: Path) -> None:
         bomb += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     picture.write_bytes(bomb)
     with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none .*exceeds limit"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
     picture.write_bytes(b"text")
     with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none"):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
     picture.write_bytes(good)
     for loop in (picture, path):
         content = loop.read_bytes()
         loop.unlink()
         loop.symlink_to(loop.name)
         with pytest.raises(DatasetError, match=r"cell\.png"):
-            InstanceMapSource(tmp_path)
+            InstanceMapReader(tmp_path)
         loop.unlink()
         loop.write_bytes(content)
     os.symlink(tmp_path, tmp_path / "images/round", target_is_directory=True)
-    assert len(InstanceMapSource(tmp_path).images) == 1
+    assert len(InstanceMapReader(tmp_path).images) == 1
 
 
 def test_options_that_contradict_each_other(tmp_path: Path) -> None:
@@ -250,12 +250,12 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
         ({"labels": "images"}, "expected two folders"),
     ):
         with pytest.raises(ConfigError, match=message):
-            InstanceMapSource(tmp_path, **options)
+            InstanceMapReader(tmp_path, **options)
 
 
 def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
     store(tmp_path)
-    source = InstanceMapSource(tmp_path)
+    source = InstanceMapReader(tmp_path)
     entry = annotation_of("cell", "cell.png", source.segmentation(source.images[0]))
     assert [(i["id"], i["category_id"], i["bbox"]) for i in entry["segments_info"]] == [
         (2, 1, [2, 0, 1, 2]),
@@ -279,10 +279,10 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
     (tmp_path / "images/both.png").rename(tmp_path / "images/both.jpg")
     told: list[tuple[str, str]] = []
 
-    def tell(code: str, error: DatasetError) -> None:
+    def on_issue(code: str, error: DatasetError) -> None:
         told.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
 
-    source = InstanceMapSource(tmp_path, tell=tell)
+    source = InstanceMapReader(tmp_path, on_issue=on_issue)
     assert told == [
         ("image-id-twice", "images/both.jpg"),
         ("annotation-twice", "labels/twice.tif"),
@@ -299,7 +299,7 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
         assert len(source.segmentation(image).segments) == 3
         assert source.picture(image).shape == (2, 3, 3)
     first, told = told, []
-    InstanceMapSource(tmp_path, tell=tell)
+    InstanceMapReader(tmp_path, on_issue=on_issue)
     assert told == first
 
 
@@ -308,7 +308,7 @@ def test_faults_alone_leave_no_image(tmp_path: Path) -> None:
     store(tmp_path, "other")
     (tmp_path / "images/other.png").unlink()
     codes: list[str] = []
-    source = InstanceMapSource(tmp_path, tell=lambda code, error: codes.append(code))
+    source = InstanceMapReader(tmp_path, on_issue=lambda code, error: codes.append(code))
     assert source.images == ()
     assert codes == ["image-without-annotation", "image-missing"]
 
@@ -320,7 +320,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path, folder: str) -> None:
     (tmp_path / folder / "cell.png").unlink()
     os.mkfifo(tmp_path / folder / "cell.png")
     with pytest.raises(DatasetError, match=rf"{folder}.cell\.png: "):
-        InstanceMapSource(tmp_path)
+        InstanceMapReader(tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
@@ -328,13 +328,13 @@ def test_folders_that_climb_out(tmp_path: Path, folder: Any) -> None:
     store(tmp_path)
     for key in ("images", "labels"):
         with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
-            InstanceMapSource(tmp_path, **{key: folder})
+            InstanceMapReader(tmp_path, **{key: folder})
 
 
 @pytest.mark.parametrize("names", [{"thing": [1]}, {"thing": None}, {"background": 3}, {"background": ["a"]}])
 def test_names_that_are_no_text(tmp_path: Path, names: dict[str, Any]) -> None:
     store(tmp_path)
     with pytest.raises(ConfigError, match="expected two names for thing and background"):
-        InstanceMapSource(tmp_path, **names)
+        InstanceMapReader(tmp_path, **names)
     with pytest.raises(ConfigError, match="expected val_share to be a number in"):
-        InstanceMapSource(tmp_path, val_share=True)
+        InstanceMapReader(tmp_path, val_share=True)

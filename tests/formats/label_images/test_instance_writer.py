@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segkit.formats.base import SourceImage
-from segkit.formats.label_images.instance_reader import InstanceMapSource
+from segkit.formats.base import DatasetImage
+from segkit.formats.label_images.instance_reader import InstanceMapReader
 from segkit.formats.label_images.instance_writer import InstanceMapWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import ConfigError, DatasetError
@@ -19,11 +19,11 @@ from tests.helpers.coco_samples import CATEGORIES, files_below, first_image
 CELLS = CategorySet([Category(1, "object", True, (1, 2, 3)), Category(2, "background", False, (4, 5, 6))])
 
 
-def read_back(root: Path, image: SourceImage, **options: object) -> PanopticSegmentation:
+def read_back(root: Path, image: DatasetImage, **options: object) -> PanopticSegmentation:
     path = root / "images" / image.file_name
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", image.size_hw[::-1]).save(path)
-    source = InstanceMapSource(root, **options)
+    source = InstanceMapReader(root, **options)
     return source.segmentation(source.images[0])
 
 
@@ -35,7 +35,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
     kinds = {70000: 1, 9: 1, 77: 2, 1000: 1, 3: 1}
     segments = tuple(Segment(i, kinds[i], kinds[i] == 1, int((ids == i).sum())) for i in kinds if (ids == i).any())
     segmentation = PanopticSegmentation(ids, segments)
-    image = SourceImage(5, "sub/x.png", values.shape)
+    image = DatasetImage(5, "sub/x.png", values.shape)
     root = tmp_path_factory.mktemp("maps")
     with InstanceMapWriter(root, CELLS) as writer:
         assert writer.add(image, segmentation) == []
@@ -49,7 +49,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
 
 
 def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
-    image, segmentation = SourceImage(11, "eleven.jpg", (3, 4)), first_image()
+    image, segmentation = DatasetImage(11, "eleven.jpg", (3, 4)), first_image()
     cat = Segment(8, 3, True, 0)
     with InstanceMapWriter(tmp_path, CATEGORIES) as writer:
         lines = writer.add(image, PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, cat)))
@@ -77,17 +77,17 @@ def test_overlaps_are_told(tmp_path: Path) -> None:
     whole, part = np.ones((2, 2), dtype=bool), np.array([[1, 1], [0, 0]], dtype=bool)
     annotations = [{"segmentation": mask_to_rle(mask)} for mask in (whole, part, part)]
     writer = InstanceMapWriter(tmp_path, CELLS)
-    assert writer.add(SourceImage(1, "a.png", (2, 2)), segmentation, annotations) == [
+    assert writer.add(DatasetImage(1, "a.png", (2, 2)), segmentation, annotations) == [
         "annotations: 4 pixels under other masks cannot be held"
     ]
-    assert writer.add(SourceImage(2, "b.png", (2, 2)), segmentation, annotations[:1]) == []
+    assert writer.add(DatasetImage(2, "b.png", (2, 2)), segmentation, annotations[:1]) == []
 
 
 @pytest.mark.parametrize(("count", "mode"), [(255, "L"), (256, "I;16"), (65535, "I;16")])
 def test_depth_follows_the_number_of_objects(tmp_path: Path, count: int, mode: str) -> None:
     ids = np.arange(1, count + 1, dtype=np.int32)[None]
     segmentation = PanopticSegmentation(ids, tuple(Segment(i, 1, True, 1) for i in range(1, count + 1)))
-    InstanceMapWriter(tmp_path, CELLS).add(SourceImage(1, "x.png", ids.shape), segmentation)
+    InstanceMapWriter(tmp_path, CELLS).add(DatasetImage(1, "x.png", ids.shape), segmentation)
     with Image.open(tmp_path / "labels/x.png") as image:
         assert image.mode == mode
         np.testing.assert_array_equal(np.asarray(image), ids)
@@ -98,22 +98,22 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     segmentation, size_hw = first_image(), (3, 4)
     for name in ("../x.png", "/x.png", "a/../../x.png", "", "a\0.png"):
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-            writer.add(SourceImage(1, name, size_hw), segmentation)
+            writer.add(DatasetImage(1, name, size_hw), segmentation)
     many = np.arange(1, 65537, dtype=np.int32)[None]
     crowded = PanopticSegmentation(many, tuple(Segment(i, 1, True, 1) for i in range(1, 65537)))
     with pytest.raises(DatasetError, match="expected at most 65535 objects, got 65536"):
-        writer.add(SourceImage(1, "x.png", many.shape), crowded)
+        writer.add(DatasetImage(1, "x.png", many.shape), crowded)
     with pytest.raises(ValueError, match="must be of the image's size"):
-        writer.add(SourceImage(1, "x.png", (4, 3)), segmentation)
+        writer.add(DatasetImage(1, "x.png", (4, 3)), segmentation)
     with pytest.raises(ValueError, match="must hold ids of segments only, got 70000"):
-        writer.add(SourceImage(1, "x.png", size_hw), PanopticSegmentation(*_without_sky(segmentation)))
+        writer.add(DatasetImage(1, "x.png", size_hw), PanopticSegmentation(*_without_sky(segmentation)))
     sea = Segment(70000, 99, False, 4)
     with pytest.raises(ValueError, match=r"must have category ids of the dataset, got \[99\]"):
-        writer.add(SourceImage(1, "x.png", size_hw), PanopticSegmentation(segmentation.segment_ids, (sea,)))
+        writer.add(DatasetImage(1, "x.png", size_hw), PanopticSegmentation(segmentation.segment_ids, (sea,)))
     assert files_below(tmp_path) == set()
-    writer.add(SourceImage(1, "x.png", size_hw), segmentation)
+    writer.add(DatasetImage(1, "x.png", size_hw), segmentation)
     with pytest.raises(DatasetError, match="an image named x was added before; rename the image"):
-        writer.add(SourceImage(2, "x.jpg", size_hw), segmentation)
+        writer.add(DatasetImage(2, "x.jpg", size_hw), segmentation)
     with pytest.raises(DatasetError, match="expected a thing category 'dog', got 'person', 'cat'"):
         InstanceMapWriter(tmp_path, CATEGORIES, thing="dog")
     with pytest.raises(DatasetError, match="expected a thing category, got none"):

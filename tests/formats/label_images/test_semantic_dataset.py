@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segkit.formats.base import SourceImage
-from segkit.formats.label_images.semantic_dataset import SemanticMapSource, SemanticMapWriter
-from segkit.formats.registry import open_source
+from segkit.formats.base import DatasetImage
+from segkit.formats.label_images.semantic_dataset import SemanticMapReader, SemanticMapWriter
+from segkit.formats.registry import open_reader
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.formats.coco.test_writers import CATEGORIES as CAR_AND_SKY
-from tests.formats.coco.test_writers import COVERED, IMAGE, OVERLAP, TRUTH
+from tests.formats.coco.test_writers import COVERED, GROUND_TRUTH, IMAGE, OVERLAP
 from tests.helpers.coco_samples import CATEGORIES, first_image
 
 NAMES = ["road", "car", "sky"]
@@ -40,9 +40,9 @@ def store(root: Path, name: str = "a", labels: np.ndarray = MAP, classes: object
 
 def test_every_class_is_stuff_and_one_segment(tmp_path: Path) -> None:
     store(tmp_path, "sub/a")
-    source = open_source("semantic-maps", {"root": str(tmp_path)})
+    source = open_reader("semantic-maps", {"root": str(tmp_path)})
     (image,) = source.images
-    assert image == SourceImage("sub/a", "sub/a.png", (2, 3))
+    assert image == DatasetImage("sub/a", "sub/a.png", (2, 3))
     assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories] == [
         (0, "road", False),
         (1, "car", False),
@@ -58,16 +58,16 @@ def test_every_class_is_stuff_and_one_segment(tmp_path: Path) -> None:
 
 def test_classes_and_void_are_what_is_said(tmp_path: Path) -> None:
     store(tmp_path, classes=["a class", "too few"])
-    source = SemanticMapSource(tmp_path, classes=[*NAMES, "void"], ignore=0)
+    source = SemanticMapReader(tmp_path, classes=[*NAMES, "void"], ignore=0)
     with pytest.raises(DatasetError, match=r"a\.png, image 'a': expected labels among 1, 2, 3, or 0 .*, got 255; name"):
         source.segmentation(source.images[0])
-    source = SemanticMapSource(tmp_path, classes=str(tmp_path / "classes.json"))
+    source = SemanticMapReader(tmp_path, classes=str(tmp_path / "classes.json"))
     with pytest.raises(DatasetError, match="expected labels among 0, 1, or 255 for void, got 2; name"):
         source.segmentation(source.images[0])
     # Cityscapes' ids, say, whose isthing a map cannot hold: it parts no objects.
     entries = [{"id": 7, "name": "road", "isthing": 0}, {"id": 26, "name": "car", "isthing": 1}]
     store(tmp_path, labels=np.array([[7, 26, 3]], dtype=np.uint16), classes=entries)
-    source = SemanticMapSource(tmp_path, ignore=3)
+    source = SemanticMapReader(tmp_path, ignore=3)
     got = source.segmentation(source.images[0])
     assert got.segment_ids.tolist() == [[8, 27, 0]]
     assert got.segments == (Segment(8, 7, False, 1), Segment(27, 26, False, 1))
@@ -75,7 +75,7 @@ def test_classes_and_void_are_what_is_said(tmp_path: Path) -> None:
 
 def test_a_map_of_void_has_no_segment(tmp_path: Path) -> None:
     store(tmp_path, labels=np.full((2, 2), 255, dtype=np.uint8))
-    source = SemanticMapSource(tmp_path)
+    source = SemanticMapReader(tmp_path)
     got = source.segmentation(source.images[0])
     assert not got.segment_ids.any()
     assert got.segments == ()
@@ -102,14 +102,14 @@ def test_a_map_of_void_has_no_segment(tmp_path: Path) -> None:
 def test_options_that_are_wrong(tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str) -> None:
     store(tmp_path)
     with pytest.raises(error, match=message):
-        SemanticMapSource(tmp_path, **options)
+        SemanticMapReader(tmp_path, **options)
 
 
 def test_more_classes_than_8_bits_name_need_another_void(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(300)]
     store(tmp_path, labels=np.array([[255, 299, 65535]], dtype=np.uint16), classes=names)
-    assert SemanticMapSource(tmp_path).skipped == ("classes: 1 have the label 255, which is void: 'class 255'",)
-    source = SemanticMapSource(tmp_path, ignore=65535)
+    assert SemanticMapReader(tmp_path).skipped == ("classes: 1 have the label 255, which is void: 'class 255'",)
+    source = SemanticMapReader(tmp_path, ignore=65535)
     assert (len(source.categories), source.skipped) == (300, ())
     assert source.segmentation(source.images[0]).segment_ids.tolist() == [[256, 300, 0]]
 
@@ -121,29 +121,29 @@ def test_faults_are_told_and_splits_part_the_images(tmp_path: Path) -> None:
     Image.fromarray(MAP.T).save(tmp_path / "labels/4.png")
     told: list[tuple[str, str]] = []
 
-    def tell(code: str, error: DatasetError) -> None:
+    def on_issue(code: str, error: DatasetError) -> None:
         told.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
 
-    halves = {split: SemanticMapSource(tmp_path, split=split, tell=tell) for split in ("train", "val")}
+    halves = {split: SemanticMapReader(tmp_path, split=split, on_issue=on_issue) for split in ("train", "val")}
     names = [{str(image.image_id) for image in half.images} for half in halves.values()]
     assert not names[0] & names[1]
     assert names[0] | names[1] == {str(i) for i in range(20)} - {"3", "4"}
     bare = ("image-without-annotation", "images/3.png")
     assert sorted(told) == [bare, bare, ("size-differs", "labels/4.png")]
     with pytest.raises(DatasetError, match="no label map has the image's name"):
-        SemanticMapSource(tmp_path)
+        SemanticMapReader(tmp_path)
 
 
 def test_objects_crowds_empty_segments_and_scores_are_told(tmp_path: Path) -> None:
     with SemanticMapWriter(tmp_path, CAR_AND_SKY) as writer:
-        assert writer.add(IMAGE, TRUTH) == [
+        assert writer.add(IMAGE, GROUND_TRUTH) == [
             "3 objects of 1 classes are told apart no more",
             "1 crowds are their class",
             "segment 7: it has no pixel",
             "scores cannot be held: 1 segments have one",
         ]
-    assert writer.add(replace(IMAGE, file_name="y.jpg"), TRUTH, [COVERED, COVERED])[-1] == OVERLAP
-    assert writer.picture_path(SourceImage("x", "labels/x.png", (2, 3))) == tmp_path / "images/labels/x.png"
+    assert writer.add(replace(IMAGE, file_name="y.jpg"), GROUND_TRUTH, [COVERED, COVERED])[-1] == OVERLAP
+    assert writer.picture_path(DatasetImage("x", "labels/x.png", (2, 3))) == tmp_path / "images/labels/x.png"
     assert np.asarray(Image.open(tmp_path / "labels/sub/x.png")).tolist() == [[0, 0, 0], [1, 1, 255]]
     with pytest.raises(DatasetError, match="expected at most 255 classes, got 256; convert"):
         SemanticMapWriter(tmp_path, CategorySet([Category(i, f"{i}", True, (0, 0, 0)) for i in range(256)]))
@@ -153,18 +153,18 @@ def test_only_names_that_are_read_back_are_written(tmp_path: Path) -> None:
     writer = SemanticMapWriter(tmp_path, CAR_AND_SKY)
     assert writer.picture_path(replace(IMAGE, file_name="x.gif")) == tmp_path / "images/x.png"
     with pytest.raises(DatasetError, match="without hidden parts"):
-        writer.add(replace(IMAGE, file_name=".h/x.png"), TRUTH)
+        writer.add(replace(IMAGE, file_name=".h/x.png"), GROUND_TRUTH)
 
 
 def test_things_become_the_stuff_of_their_class(tmp_path: Path) -> None:
     """person, cat, sky, grass are 0 to 3; the crowd of cats is cat."""
-    image = SourceImage(11, "d/x.png", (3, 4))
+    image = DatasetImage(11, "d/x.png", (3, 4))
     with SemanticMapWriter(tmp_path, CATEGORIES) as writer:
         writer.add(image, first_image())
         path = writer.picture_path(image)
     path.parent.mkdir(parents=True)
     Image.new("RGB", (4, 3)).save(path)
-    source = SemanticMapSource(tmp_path)
+    source = SemanticMapReader(tmp_path)
     assert [c.name for c in source.categories.categories] == ["person", "cat", "sky", "grass"]
     got = source.segmentation(source.images[0])
     assert got.segment_ids.tolist() == [[3, 3, 3, 0], [1, 1, 3, 0], [1, 1, 2, 2]]
@@ -178,7 +178,7 @@ def test_things_become_the_stuff_of_their_class(tmp_path: Path) -> None:
 def test_reading_and_writing_undo_each_other(tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray) -> None:
     root = tmp_path_factory.mktemp("maps")
     path = store(root, labels=labels)
-    source = SemanticMapSource(root)
+    source = SemanticMapReader(root)
     (image,) = source.images
     first: PanopticSegmentation = source.segmentation(image)
     assert sum(s.area_px for s in first.segments) == np.count_nonzero(labels != 255)

@@ -114,7 +114,7 @@ def entry(mask, category_id=1, name="a.jpg"):
     return {"file_name": name, "category_id": category_id, "segmentation": mask_to_rle(np.array(mask, dtype=bool))}
 
 
-def refuse(error):
+def raise_issue(error):
     raise error
 
 
@@ -122,7 +122,7 @@ def test_result_list_becomes_maps(tmp_path):
     path = tmp_path / "sem_seg_predictions.json"
     masks = {label: label == LABELS for label in range(4)}
     path.write_text(json.dumps([entry(mask, 10 + label) for label, mask in masks.items()] + [entry([[1]], 1, "b.jpg")]))
-    results = label_maps.read_results(path, refuse)
+    results = label_maps.read_results(path, raise_issue)
     assert {name: [*masks] for name, masks in results.items()} == {"a.jpg": [10, 11, 12, 13], "b.jpg": [1]}
     channels = label_maps.map_of(results["a.jpg"], {10: 0, 11: 1, 12: 2, 13: 3}, (2, 3), "a")
     np.testing.assert_array_equal(channels, LABELS)
@@ -154,7 +154,7 @@ def test_other_result_lists_are_refused(tmp_path):
     ):
         path.write_text(json.dumps(content))
         with pytest.raises(DatasetError, match=rf"results\.json.*{problem}"):
-            label_maps.read_results(path, refuse)
+            label_maps.read_results(path, raise_issue)
     told = []
     path.write_text(json.dumps([{"file_name": 3}, entry([[1]]), {"file_name": "a.jpg"}]))
     assert [*label_maps.read_results(path, told.append)["a.jpg"]] == [1]

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segkit.formats.base import SourceImage
-from segkit.formats.labelme.reader import LabelmeSource
+from segkit.formats.base import DatasetImage
+from segkit.formats.labelme.reader import LabelmeReader
 from segkit.structures import PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.coco_samples import JUNK, spoil
@@ -54,19 +54,19 @@ def png_of(mask: list[list[int]] | np.ndarray, mode: str = "L") -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def only(source: LabelmeSource) -> PanopticSegmentation:
+def only(source: LabelmeReader) -> PanopticSegmentation:
     assert len(source.images) == 1
     return source.segmentation(source.images[0])
 
 
 def test_later_shapes_lie_on_top_and_annotations_are_whole(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 4, 2), box("cat", 2, 1, 6, 3), box("dog", 5, 0, 6, 4)])
-    source = LabelmeSource(tmp_path)
+    source = LabelmeReader(tmp_path)
     assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories] == [
         (1, "cat", True),
         (2, "dog", True),
     ]
-    assert source.images == (SourceImage("a", "a.png", SIZE_HW),)
+    assert source.images == (DatasetImage("a", "a.png", SIZE_HW),)
     got = only(source)
     expected = [[1, 1, 1, 1, 0, 3], [1, 1, 2, 2, 2, 3], [0, 0, 2, 2, 2, 3], [0, 0, 0, 0, 0, 3]]
     np.testing.assert_array_equal(got.segment_ids, expected)
@@ -84,7 +84,7 @@ def test_later_shapes_lie_on_top_and_annotations_are_whole(tmp_path: Path) -> No
 
 def test_a_hidden_object_is_in_the_annotations_alone(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 2, 2), box("cat", 0, 0, 3, 3)])
-    source = LabelmeSource(tmp_path)
+    source = LabelmeReader(tmp_path)
     assert only(source).segments == (Segment(2, 1, True, 9),)
     assert [a["area"] for a in source.annotations(source.images[0])] == [4, 9]
 
@@ -100,7 +100,7 @@ def test_groups_join_shapes_of_one_label(tmp_path: Path) -> None:
             box("dog", 5, 0, 6, 1, group_id=None),
         ],
     )
-    source = LabelmeSource(tmp_path)
+    source = LabelmeReader(tmp_path)
     np.testing.assert_array_equal(only(source).segment_ids[0], [1, 2, 1, 1, 3, 4])
     assert [a["area"] for a in source.annotations(source.images[0])] == [3, 1, 1, 1]
 
@@ -113,7 +113,7 @@ def test_stuff_ignored_labels_and_crowds(tmp_path: Path) -> None:
         box("sky", 5, 0, 6, 1, group_id=3),
     ]
     store(tmp_path, shapes)
-    source = LabelmeSource(tmp_path, stuff=["sky", "water"], ignore=["dirt"])
+    source = LabelmeReader(tmp_path, stuff=["sky", "water"], ignore=["dirt"])
     assert [(c.name, c.isthing) for c in source.categories.categories] == [
         ("dog", True),
         ("sky", False),
@@ -124,10 +124,10 @@ def test_stuff_ignored_labels_and_crowds(tmp_path: Path) -> None:
     np.testing.assert_array_equal(got.segment_ids[0], [1, 2, 0, 2, 0, 1])
     assert got.segments == (Segment(1, 2, False, 2), Segment(2, 1, True, 2, iscrowd=True))
     assert [(a["area"], a["iscrowd"]) for a in source.annotations(source.images[0])] == [(3, 1)]
-    named = LabelmeSource(tmp_path, things=["dog", "zebra"], stuff=["sky"], ignore=["dirt"])
+    named = LabelmeReader(tmp_path, things=["dog", "zebra"], stuff=["sky"], ignore=["dirt"])
     assert [c.name for c in named.categories.categories] == ["dog", "sky", "zebra"]
     with pytest.raises(DatasetError, match=r"a\.json, shape 2: expected a label among 'dog', 'sky', got 'dirt'; name"):
-        LabelmeSource(tmp_path, things=["dog"], stuff=["sky"])
+        LabelmeReader(tmp_path, things=["dog"], stuff=["sky"])
 
 
 @pytest.mark.parametrize("shape_type", ["polygon", None, "absent"])
@@ -137,13 +137,13 @@ def test_polygons_are_rasterised_as_cocos(tmp_path: Path, shape_type: str | None
     store(tmp_path, [{key: value for key, value in entry.items() if value != "absent"}])
     expected = coco_mask.decode(coco_mask.frPyObjects([np.ravel(points).tolist()], *SIZE_HW))[..., 0]
     assert 0 < expected.sum() < expected.size
-    np.testing.assert_array_equal(only(LabelmeSource(tmp_path)).segment_ids, expected)
+    np.testing.assert_array_equal(only(LabelmeReader(tmp_path)).segment_ids, expected)
 
 
 def test_circles_rectangles_and_masks(tmp_path: Path) -> None:
     def drawn(entry: dict) -> list[list[int]]:
         store(tmp_path, [{"label": "dog", **entry}])
-        return only(LabelmeSource(tmp_path)).segment_ids.tolist()
+        return only(LabelmeReader(tmp_path)).segment_ids.tolist()
 
     # Centres within 1.5 of (2, 2): those whose distances in x and y are 0.5 or 1.5, but not both 1.5 (2.1 away);
     # 0.5 and 1.5 are 1.58 away. Of radius 1.6 they are in.
@@ -179,7 +179,7 @@ def test_what_has_no_area_is_skipped_and_told(tmp_path: Path) -> None:
     marks = [{"label": f"the {kind}", "points": points, "shape_type": kind} for kind, points in kinds.items()]
     path = store(tmp_path, [box("dog", 0, 0, 1, 1), *marks])
     Image.new("L", (2, 2)).save(tmp_path / "undrawn.jpg")
-    source = LabelmeSource(tmp_path)
+    source = LabelmeReader(tmp_path)
     assert source.skipped == (
         f"{path}, shape 1: a point has no area, 'the point' is not read",
         f"{path}, shape 2: a line has no area, 'the line' is not read",
@@ -200,10 +200,10 @@ def test_pictures_are_found_as_labelme_finds_them(tmp_path: Path) -> None:
         with pytest.raises(
             DatasetError, match=r"got drawn/b\.json and pictures/a\.json of pictures/a\.png; remove one"
         ):
-            LabelmeSource(tmp_path)
+            LabelmeReader(tmp_path)
     (tmp_path / "pictures/a.json").rename(tmp_path / "pictures/.a.json")
-    source = LabelmeSource(tmp_path)
-    assert source.images == (SourceImage("drawn/b", "pictures/a.png", SIZE_HW),)
+    source = LabelmeReader(tmp_path)
+    assert source.images == (DatasetImage("drawn/b", "pictures/a.png", SIZE_HW),)
     assert source.picture(source.images[0]).shape == (*SIZE_HW, 3)
 
 
@@ -213,17 +213,17 @@ def test_names_that_climb_out_are_refused(tmp_path: Path) -> None:
     for name in ("../a.png", "..\\a.png", str(tmp_path / "a.png"), "x/../../a.png", "C:\\a.png", "", ".", "a\0.png"):
         store(root, [box("dog", 0, 0, 1, 1)], imagePath=name)
         with pytest.raises(DatasetError, match=r"a\.json: expected `imagePath` to be a path inside its folder"):
-            LabelmeSource(root)
+            LabelmeReader(root)
 
 
 def test_links_in_circles_are_survived(tmp_path: Path) -> None:
     path = store(tmp_path, [box("dog", 0, 0, 1, 1)])
     (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
-    assert len(LabelmeSource(tmp_path).images) == 1
+    assert len(LabelmeReader(tmp_path).images) == 1
     path.unlink()
     path.symlink_to(path.name)
     with pytest.raises(DatasetError, match=r"a\.json: "):
-        LabelmeSource(tmp_path)
+        LabelmeReader(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_links_in_circles_are_survived(tmp_path: Path) -> None:
 def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) -> None:
     store(tmp_path, [box("dog", 0, 0, 1, 1), {**box("dog", 0, 0, 1, 1), **entry}])
     with pytest.raises(DatasetError, match=rf"a\.json, shape 1: {message}"):
-        LabelmeSource(tmp_path)
+        LabelmeReader(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) 
 )
 def test_damaged_masks_are_placed(tmp_path: Path, mask: str, message: str) -> None:
     store(tmp_path, [{"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": mask}])
-    source = LabelmeSource(tmp_path)
+    source = LabelmeReader(tmp_path)
     for read in (source.segmentation, source.annotations):
         with pytest.raises(DatasetError, match=rf"a\.json, shape 0: {message}"):
             read(source.images[0])
@@ -279,13 +279,13 @@ def test_damaged_masks_are_placed(tmp_path: Path, mask: str, message: str) -> No
 
 def test_files_that_are_no_labelme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DatasetError, match="nowhere: no such folder"):
-        LabelmeSource(tmp_path / "nowhere")
+        LabelmeReader(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="expected labelme's JSON files, found none"):
-        LabelmeSource(tmp_path)
+        LabelmeReader(tmp_path)
     path = store(tmp_path, [])
     with pytest.raises(DatasetError, match="expected at least one category, got none"):
-        LabelmeSource(tmp_path)
-    assert LabelmeSource(tmp_path, things=["dog"]).images[0].image_id == "a"
+        LabelmeReader(tmp_path)
+    assert LabelmeReader(tmp_path, things=["dog"]).images[0].image_id == "a"
     for content, message in (
         ("", "expected JSON, got 0 bytes"),
         ("[" * 100000, "expected JSON, got 100000 bytes"),
@@ -298,21 +298,21 @@ def test_files_that_are_no_labelme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ):
         path.write_text(content)
         with pytest.raises(DatasetError, match=rf"a\.json: {message}"):
-            LabelmeSource(tmp_path)
+            LabelmeReader(tmp_path)
     path.write_text('{"shapes": [1]}')
     with pytest.raises(DatasetError, match=r"a\.json, shape 0: expected an object, got 1"):
-        LabelmeSource(tmp_path)
+        LabelmeReader(tmp_path)
     store(tmp_path, [], imageWidth=7)
     with pytest.raises(DatasetError, match=r"a\.json: expected `imageWidth` to be 6 pixels, as of a\.png, got 7"):
-        LabelmeSource(tmp_path)
+        LabelmeReader(tmp_path)
     (tmp_path / "a.png").unlink()
     with pytest.raises(DatasetError, match=r"a\.png: the image is missing"):
-        LabelmeSource(tmp_path)
+        LabelmeReader(tmp_path)
     monkeypatch.setattr("segkit.formats.labelme.files.MAX_BYTES", 10)
     with pytest.raises(
         DatasetError, match=r"a\.json: expected at most 0 MiB of JSON, got 0; save it without imageData"
     ):
-        LabelmeSource(tmp_path)
+        LabelmeReader(tmp_path)
 
 
 @settings(deadline=None)
@@ -323,7 +323,7 @@ def test_any_junk_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, s
     path = store(root, [box("dog", 0, 0, 1, 1, group_id=1, flags={"iscrowd": 1}), mask])
     path.write_text(json.dumps(spoil(json.loads(path.read_text()), Random(seed).randrange, junk)))
     with contextlib.suppress(DatasetError):
-        source = LabelmeSource(root)
+        source = LabelmeReader(root)
         source.segmentation(source.images[0])
         source.annotations(source.images[0])
 
@@ -337,7 +337,7 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
         ({"stuff": ["dog"], "ignore": ["dog"]}, "got 'dog' in two"),
     ):
         with pytest.raises(ConfigError, match=message):
-            LabelmeSource(tmp_path, **options)
+            LabelmeReader(tmp_path, **options)
 
 
 def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
@@ -357,10 +357,10 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
     store(tmp_path, strange, "unknown")
     told: list[tuple[str, str]] = []
 
-    def tell(code: str, error: DatasetError) -> None:
+    def on_issue(code: str, error: DatasetError) -> None:
         told.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
 
-    source = LabelmeSource(tmp_path, things=["dog"], ignore=["sky"], tell=tell)
+    source = LabelmeReader(tmp_path, things=["dog"], ignore=["sky"], on_issue=on_issue)
     assert told == [
         ("json-unreadable", "cut.json"),
         ("json-unreadable", "deep.json"),
@@ -381,14 +381,14 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
     # The pictures of JSONs that could not be read are not called bare.
     assert source.skipped == ()
     first, told = told, []
-    LabelmeSource(tmp_path, things=["dog"], ignore=["sky"], tell=tell)
+    LabelmeReader(tmp_path, things=["dog"], ignore=["sky"], on_issue=on_issue)
     assert told == first
 
 
 def test_labels_of_images_that_are_left_out_are_categories(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 1, 1)])
     store(tmp_path, [box("cat", 0, 0, 1, 1)], "b", imageWidth=9)
-    source = LabelmeSource(tmp_path, tell=lambda code, error: None)
+    source = LabelmeReader(tmp_path, on_issue=lambda code, error: None)
     assert [(c.category_id, c.name) for c in source.categories.categories] == [(1, "cat"), (2, "dog")]
     assert [image.image_id for image in source.images] == ["a"]
 
@@ -399,7 +399,7 @@ def test_masks_whose_base64_has_lines_are_read(tmp_path: Path) -> None:
     broken = base64.encodebytes(base64.b64decode(png_of(mask))).decode()
     assert "\n" in broken.strip()
     store(tmp_path, [{"label": "dog", "points": [[0, 0], [5, 3]], "shape_type": "mask", "mask": broken}])
-    np.testing.assert_array_equal(only(LabelmeSource(tmp_path)).segment_ids, mask)
+    np.testing.assert_array_equal(only(LabelmeReader(tmp_path)).segment_ids, mask)
 
 
 def test_files_of_version_3(tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_files_of_version_3(tmp_path: Path) -> None:
         "imageData": "AAAA",
     }
     store(tmp_path, []).write_text(json.dumps(content))
-    assert only(LabelmeSource(tmp_path)).segments == (Segment(1, 1, True, 4),)
+    assert only(LabelmeReader(tmp_path)).segments == (Segment(1, 1, True, 4),)
 
 
 def test_links_to_nothing_and_pipes_are_told(tmp_path: Path) -> None:
@@ -426,7 +426,7 @@ def test_links_to_nothing_and_pipes_are_told(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.json")
         places.append("pipe.json")
     told: list[tuple[str, str]] = []
-    source = LabelmeSource(tmp_path, tell=lambda code, error: told.append((code, str(error).split(": ")[0])))
+    source = LabelmeReader(tmp_path, on_issue=lambda code, error: told.append((code, str(error).split(": ")[0])))
     assert told == [("json-unreadable", str(tmp_path / name)) for name in places]
     assert [image.image_id for image in source.images] == ["a"]
 
@@ -437,7 +437,7 @@ def test_all_faults_of_a_file_are_told(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 1, 1), 7, box("", 0, 0, 1, 1), mask], imagePath="../a.png")
     store(tmp_path, [box("dog", 0, 0, 1, 1)], "b")
     told: list[tuple[str, str]] = []
-    source = LabelmeSource(tmp_path, tell=lambda code, error: told.append((code, Path(error.where).name)))
+    source = LabelmeReader(tmp_path, on_issue=lambda code, error: told.append((code, Path(error.where).name)))
     assert told == [
         ("annotation-unreadable", "a.json, shape 1"),
         ("annotation-unreadable", "a.json, shape 2"),
@@ -454,4 +454,4 @@ def test_options_of_another_type(tmp_path: Path) -> None:
             with pytest.raises(
                 ConfigError, match=f"expected {key} to be a list of labels, got {value!r}".replace("[", r"\[")
             ):
-                LabelmeSource(tmp_path, **{key: value})
+                LabelmeReader(tmp_path, **{key: value})

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segkit.formats.base import SourceImage
+from segkit.formats.base import DatasetImage
 from segkit.formats.coco.readers import OVERLAPS, panoptic_of_annotations
-from segkit.formats.labelme.reader import LabelmeSource
+from segkit.formats.labelme.reader import LabelmeReader
 from segkit.formats.labelme.writer import LabelmeWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -29,13 +29,13 @@ def written(
     segmentation: PanopticSegmentation,
     annotations: list | None = None,
     categories: CategorySet = CATEGORIES,
-) -> tuple[list[str], LabelmeSource]:
-    image = SourceImage(3, "sub/x.jpg", segmentation.segment_ids.shape)
+) -> tuple[list[str], LabelmeReader]:
+    image = DatasetImage(3, "sub/x.jpg", segmentation.segment_ids.shape)
     with LabelmeWriter(root, categories) as writer:
         lines = writer.add(image, segmentation, annotations)
         path = writer.picture_path(image)
     Image.new("L", image.size_hw[::-1]).save(path)
-    return lines, LabelmeSource(root, **THINGS_AND_STUFF)
+    return lines, LabelmeReader(root, **THINGS_AND_STUFF)
 
 
 def named(segmentation: PanopticSegmentation, categories: CategorySet) -> list[tuple]:
@@ -68,7 +68,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
     segmentation = PanopticSegmentation(ids, segments)
     lines, source = written(tmp_path_factory.mktemp("labelme"), segmentation)
     assert lines == ([STUFF] if (ids == 3).any() else [])
-    assert source.images == (SourceImage("sub/x", "sub/x.jpg", values.shape),)
+    assert source.images == (DatasetImage("sub/x", "sub/x.jpg", values.shape),)
     got = source.segmentation(source.images[0])
     assert named(got, source.categories) == named(segmentation, CATEGORIES)
     assert [s.segment_id for s in got.segments] == list(range(1, len(segments) + 1))
@@ -169,7 +169,7 @@ def test_stuff_is_told_once_and_as_the_command_line_takes_it(tmp_path: Path) -> 
     things = PanopticSegmentation(np.array([[1]], np.int32), (Segment(1, 1, True, 1),))
     with LabelmeWriter(tmp_path, CATEGORIES) as writer:
         images = {"a.png": things, "b.png": stuff, "c.png": stuff}
-        lines = [writer.add(SourceImage(n, n, s.segment_ids.shape), s) for n, s in images.items()]
+        lines = [writer.add(DatasetImage(n, n, s.segment_ids.shape), s) for n, s in images.items()]
     assert lines == [[], [STUFF], []]
     (option,) = shlex.split(STUFF.partition("--set ")[2])
     assert yaml.safe_load(option.removeprefix("stuff=")) == ["sky", "grass"]
@@ -179,13 +179,13 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     writer, segmentation = LabelmeWriter(tmp_path, CATEGORIES), first_image()
     for name in ("../x.png", "/x.png", "", "a\0.png"):
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-            writer.add(SourceImage(1, name, (3, 4)), segmentation)
+            writer.add(DatasetImage(1, name, (3, 4)), segmentation)
     with pytest.raises(ValueError, match="must be of the image's size"):
-        writer.add(SourceImage(1, "x.png", (4, 3)), segmentation)
+        writer.add(DatasetImage(1, "x.png", (4, 3)), segmentation)
     assert files_below(tmp_path) == set()
-    writer.add(SourceImage(1, "x.png", (3, 4)), segmentation)
+    writer.add(DatasetImage(1, "x.png", (3, 4)), segmentation)
     with pytest.raises(DatasetError, match=r"an image named x was added before; rename the image"):
-        writer.add(SourceImage(2, "x.jpg", (3, 4)), segmentation)
+        writer.add(DatasetImage(2, "x.jpg", (3, 4)), segmentation)
     twice = CategorySet([Category(1, "dog", True, (0, 0, 0)), Category(2, "dog", False, (0, 0, 0))])
     with pytest.raises(DatasetError, match="expected categories of different names, got 'dog' more than once"):
         LabelmeWriter(tmp_path, twice)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segkit.formats.voc.reader import labels as voc_labels
+from segkit.formats.voc import labels as voc_labels
 
 
 def test_color_map_has_the_known_values() -> None:

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from segkit.formats import png
-from segkit.formats.base import SourceImage
-from segkit.formats.voc.reader import VOCSource
+from segkit.formats.base import DatasetImage
+from segkit.formats.voc.reader import VOCReader
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.voc_tree import (
@@ -35,15 +35,15 @@ def root(tmp_path: Path) -> Path:
 
 
 def _one(root: Path) -> PanopticSegmentation:
-    source = VOCSource(root)
+    source = VOCReader(root)
     return source.segmentation(source.images[0])
 
 
 def test_read(root: Path) -> None:
-    source = VOCSource(root)
+    source = VOCReader(root)
     assert source.images == (
-        SourceImage("2007_000032", "2007_000032.jpg", (3, 5)),
-        SourceImage("2007_000039", "2007_000039.jpg", (1, 2)),
+        DatasetImage("2007_000032", "2007_000032.jpg", (3, 5)),
+        DatasetImage("2007_000039", "2007_000039.jpg", (1, 2)),
     )
     assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories][::15] == [
         (0, "background", False),
@@ -67,7 +67,7 @@ def test_read(root: Path) -> None:
 @pytest.mark.parametrize("blank_line", ["", "  \t"])
 def test_image_sets_may_have_blank_lines_other_line_ends_and_trailing_spaces(root: Path, blank_line: str) -> None:
     store_set(root, f"\ufeff2007_000039  \r\n{blank_line}\r\n\r\n 2007_000032\t", "val")
-    assert [image.image_id for image in VOCSource(root, "val").images] == ["2007_000039", "2007_000032"]
+    assert [image.image_id for image in VOCReader(root, "val").images] == ["2007_000039", "2007_000032"]
 
 
 def test_pictures_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None:
@@ -76,14 +76,14 @@ def test_pictures_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None
     store_picture(root / "JPEGImages/zurich/a.b.png", (3, 5))
     (root / "JPEGImages/zurich/a.b.jpg").unlink()
     store_set(root, "zurich/a.b")
-    assert VOCSource(root).images == (SourceImage("zurich/a.b", "zurich/a.b.png", (3, 5)),)
+    assert VOCReader(root).images == (DatasetImage("zurich/a.b", "zurich/a.b.png", (3, 5)),)
 
 
 def test_a_picture_that_exif_turns_is_measured_turned(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn: 2 high and 1 wide in the file
     Image.new("RGB", (1, 2)).save(root / "JPEGImages/2007_000039.jpg", exif=exif)
-    source = VOCSource(root)
+    source = VOCReader(root)
     assert source.images[1].size_hw == (1, 2)
     assert source.picture(source.images[1]).shape == (1, 2, 3)
 
@@ -126,17 +126,17 @@ def test_sizes_that_differ(root: Path, folder: str) -> None:
     with pytest.raises(
         DatasetError, match=both + r"expected 3 x 5 .* as .*2007_000032\.jpg has, got (1 x 2 and 3 x 5|3 x 5 and 1 x 2)"
     ):
-        VOCSource(root)
+        VOCReader(root)
 
 
 def test_a_picture_of_another_size(root: Path) -> None:
     store_picture(root / "JPEGImages/2007_000039.jpg", (2, 1))
     with pytest.raises(DatasetError, match=r"expected 2 x 1 pixels .* as .*2007_000039\.jpg has, got 1 x 2 and 1 x 2"):
-        VOCSource(root)
+        VOCReader(root)
 
 
 def test_a_png_that_changes_later(root: Path) -> None:
-    source = VOCSource(root)
+    source = VOCReader(root)
     store_labels(root / "SegmentationObject/2007_000032.png", [[0, 0]])
     with pytest.raises(DatasetError, match=r"SegmentationObject.2007_000032\.png: expected 3 x 5 pixels"):
         source.segmentation(source.images[0])
@@ -166,14 +166,14 @@ def test_a_decompression_bomb(root: Path) -> None:
         content = path.read_bytes()
         path.write_bytes(content[:16] + header + content[24:])
     with pytest.raises(DatasetError, match="got 100000 x 100000 and 100000 x 100000"):
-        VOCSource(root)
+        VOCReader(root)
     (root / "JPEGImages/2007_000039.jpg").unlink()
     content = (root / "SegmentationClass/2007_000039.png").read_bytes()
     (root / "JPEGImages/2007_000039.png").write_bytes(content)
     with pytest.raises(
         DatasetError, match=r"JPEGImages.2007_000039\.png: expected an image, got none that can be opened"
     ):
-        VOCSource(root)
+        VOCReader(root)
 
 
 @pytest.mark.parametrize(
@@ -185,10 +185,10 @@ def test_files_that_are_missing(root: Path, folder: str, suffix: str) -> None:
     remedy = r"add the files, or drop the ids from .*train\.txt"
     message = rf"{folder}.2007_000039\.{suffix}: the .* is missing \(1 of 2 are\); {remedy}"
     with pytest.raises(DatasetError, match=message):
-        VOCSource(root)
+        VOCReader(root)
     path.symlink_to(path)  # a loop
     with pytest.raises(DatasetError, match=message):
-        VOCSource(root)
+        VOCReader(root)
 
 
 @pytest.mark.parametrize("folder", ["JPEGImages", "SegmentationClass", "SegmentationObject"])
@@ -196,16 +196,16 @@ def test_folders_that_are_missing(root: Path, folder: str) -> None:
     os.rename(root / folder, root / "elsewhere")
     remedy = "where there are no objects, say `objects: null`" if folder == "SegmentationObject" else "give the folder"
     with pytest.raises(DatasetError, match=f"{folder}: no such folder; {remedy}"):
-        VOCSource(root)
+        VOCReader(root)
 
 
 @pytest.mark.parametrize("image_id", ["../2007_000032", "/etc/passwd", "a/../../b", "..\\x", "C:x", "x\0"])
 def test_ids_that_climb_out(root: Path, image_id: str) -> None:
     store_set(root, f"2007_000032\n{image_id}\n")
     with pytest.raises(DatasetError, match=r"train\.txt: expected `image id` to be a path inside its folder"):
-        VOCSource(root)
+        VOCReader(root)
     with pytest.raises(DatasetError, match=r"Segmentation: expected `split` to be a path inside its folder"):
-        VOCSource(root, split=image_id)
+        VOCReader(root, split=image_id)
 
 
 @pytest.mark.parametrize(
@@ -223,36 +223,36 @@ def test_ids_that_climb_out(root: Path, image_id: str) -> None:
 def test_image_sets_that_are_none(root: Path, content: str | bytes, message: str) -> None:
     store_set(root, content)
     with pytest.raises(DatasetError, match=message):
-        VOCSource(root)
+        VOCReader(root)
 
 
 def test_a_set_that_is_not_there(root: Path) -> None:
     store_set(root, "x", "val")
     with pytest.raises(DatasetError, match=r"2012\.txt: no such image set"):
-        VOCSource(root, 2012)
+        VOCReader(root, 2012)
     with pytest.raises(DatasetError, match=r"test\.txt: no such image set; the sets are train, val"):
-        VOCSource(root, "test")
+        VOCReader(root, "test")
 
 
 def test_classes_by_option_and_by_file(root: Path) -> None:
     add_image(root, "2007_000032", [[0, 2]], [[0, 1]])
     store_set(root, "2007_000032")
     names = [(0, "background"), (1, "cell"), (2, "debris")]
-    source = VOCSource(root, classes=["cell", "debris"])
+    source = VOCReader(root, classes=["cell", "debris"])
     assert [(c.category_id, c.name) for c in source.categories.categories] == names
     assert source.segmentation(source.images[0]).segments == (Segment(1, 2, True, 1), Segment(255, 0, False, 1))
     (root / "class_names.txt").write_text("_background_\ncell\r\ndebris")  # labelme2voc ends the last line so
-    assert VOCSource(root).categories == source.categories
+    assert VOCReader(root).categories == source.categories
     (root / "class_names.txt").write_text("cell\ndebris\n")
     with pytest.raises(DatasetError, match=r"class_names\.txt: expected '_background_' in the first line, got 'cell'"):
-        VOCSource(root)
+        VOCReader(root)
     (root / "class_names.txt").write_text("")
     with pytest.raises(DatasetError, match=r"class_names\.txt: expected '_background_' in the first line, got ''"):
-        VOCSource(root)
+        VOCReader(root)
     (root / "class_names.txt").unlink()
     (root / "class_names.txt").symlink_to("moved.txt")
     with pytest.raises(DatasetError, match=r"class_names\.txt: expected a file, found nothing"):
-        VOCSource(root)
+        VOCReader(root)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +271,7 @@ def test_classes_by_option_and_by_file(root: Path) -> None:
 )
 def test_classes_that_are_none(root: Path, classes: object, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        VOCSource(root, classes=classes)
+        VOCReader(root, classes=classes)
 
 
 def test_classes_alone_are_stuff(root: Path) -> None:
@@ -281,9 +281,9 @@ def test_classes_alone_are_stuff(root: Path) -> None:
     with pytest.raises(
         DatasetError, match=r"2007_000039\.png: the PNG of objects is missing .*; where there are no objects, say"
     ):
-        VOCSource(root, labels="SegmentationClassAug")
+        VOCReader(root, labels="SegmentationClassAug")
     os.rename(root / "SegmentationObject", root / "elsewhere")
-    source = VOCSource(root, labels="SegmentationClassAug", objects=None)
+    source = VOCReader(root, labels="SegmentationClassAug", objects=None)
     assert not source.categories.things
     assert source.categories.isthing_of.keys() == {*range(21)}
     got = source.segmentation(source.images[0])
@@ -309,10 +309,10 @@ def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
     store_set(root, "\n".join(["2007_000032", *faulty, "last"]))
     told: list[tuple[str, str]] = []
 
-    def tell(code: str, error: DatasetError) -> None:
+    def on_issue(code: str, error: DatasetError) -> None:
         told.append((code, str(error).removeprefix(f"{root}/").split(": ")[0]))
 
-    source = VOCSource(root, tell=tell)
+    source = VOCReader(root, on_issue=on_issue)
     assert told == [
         ("name-outside", "ImageSets/Segmentation/train.txt"),
         ("image-id-twice", "ImageSets/Segmentation/train.txt"),
@@ -332,24 +332,24 @@ def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
         assert source.segmentation(image).segments == SEGMENTS
         assert source.picture(image).shape == (3, 5, 3)
     first, told = told, []
-    VOCSource(root, tell=tell)
+    VOCReader(root, on_issue=on_issue)
     assert told == first
 
 
 def test_a_set_of_faults_alone_has_no_image(root: Path) -> None:
     store_set(root, "nothing\nnone")
-    assert VOCSource(root, tell=lambda code, error: None).images == ()
+    assert VOCReader(root, on_issue=lambda code, error: None).images == ()
 
 
 @pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
 def test_folders_that_climb_out(root: Path, folder: Any) -> None:
     for key in ("labels", "objects"):
         with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
-            VOCSource(root, **{key: folder})
+            VOCReader(root, **{key: folder})
 
 
 def test_folders_of_names_that_are_too_long(root: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
-        VOCSource(root, labels="x" * 5000)
+        VOCReader(root, labels="x" * 5000)
     with pytest.raises(DatasetError, match="no such folder"):
-        VOCSource(root / ("x" * 5000))
+        VOCReader(root / ("x" * 5000))

@@ -10,12 +10,12 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.curation.convert import convert
-from segkit.formats.base import Source, SourceImage
-from segkit.formats.coco.two_channel import TwoChannelSource, TwoChannelWriter
-from segkit.formats.label_images.instance_reader import InstanceMapSource
+from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
+from segkit.formats.label_images.instance_reader import InstanceMapReader
 from segkit.formats.label_images.instance_writer import InstanceMapWriter
 from segkit.formats.voc.labels import NAMES, color_map
-from segkit.formats.voc.reader import VOCSource
+from segkit.formats.voc.reader import VOCReader
 from segkit.formats.voc.writer import VOCWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -32,8 +32,8 @@ from tests.helpers.voc_tree import (
 )
 
 
-def _image(segment_ids: np.ndarray, name: str = "x.jpg") -> SourceImage:
-    return SourceImage(1, name, segment_ids.shape)
+def _image(segment_ids: np.ndarray, name: str = "x.jpg") -> DatasetImage:
+    return DatasetImage(1, name, segment_ids.shape)
 
 
 def _written(root: Path, segmentation: PanopticSegmentation, categories: CategorySet, **options: int) -> list[str]:
@@ -140,14 +140,14 @@ def test_reading_and_writing_undo_each_other(
     folder = tmp_path_factory.mktemp("voc")
     add_image(folder / "a", "x", *labels)
     store_set(folder / "a", "x")
-    source = VOCSource(folder / "a")
+    source = VOCReader(folder / "a")
     first = source.segmentation(source.images[0])
     with VOCWriter(folder / "b", source.categories) as writer:
         assert writer.add(source.images[0], first) == []
     for name, values in zip(("SegmentationClass", "SegmentationObject"), labels, strict=True):
         assert _pixels(folder / "b" / name / "x.png") == values.tolist()
     store_picture(folder / "b/JPEGImages/x.jpg", labels[0].shape)
-    again = VOCSource(folder / "b")
+    again = VOCReader(folder / "b")
     assert again.categories == source.categories
     second = again.segmentation(again.images[0])
     np.testing.assert_array_equal(first.segment_ids, second.segment_ids)
@@ -175,7 +175,7 @@ def test_any_segmentation_of_things_comes_back(
     stuff = [s.segment_id for s in segments if not s.isthing]
     assert [line.split(":")[0] for line in lost] == [f"segment {i}" for i in stuff[1:]]
     store_picture(folder / "JPEGImages/x.jpg", ids.shape)
-    source = VOCSource(folder)
+    source = VOCReader(folder)
     got = source.segmentation(source.images[0])
     masks = {((got.segment_ids == s.segment_id).tobytes(), source.categories[s.category_id].name) for s in got.segments}
     expected = {((ids == s.segment_id).tobytes(), categories[s.category_id].name) for s in segments if s.isthing}
@@ -256,14 +256,14 @@ def test_categories_that_cannot_be_held(tmp_path: Path, categories: CategorySet,
 
 def test_misuse_writes_nothing(tmp_path: Path) -> None:
     one = np.ones((1, 1), dtype=np.int32)
-    image = SourceImage(1, "x.jpg", (1, 1))
+    image = DatasetImage(1, "x.jpg", (1, 1))
     empty = PanopticSegmentation(np.zeros((0, 1), dtype=np.int32), ())
     writer = VOCWriter(tmp_path, CATEGORIES)
     for at, segmentation, message in (
         (image, PanopticSegmentation(one, (Segment(1, 9, True, 1),)), r"category ids of the dataset, got \[9\]"),
         (image, PanopticSegmentation(one, ()), "ids of segments only, got 1"),
-        (SourceImage(1, "x.jpg", (1, 2)), PanopticSegmentation(one, (Segment(1, 1, True, 1),)), "image's size"),
-        (SourceImage(1, "x.jpg", (0, 1)), empty, "must not be empty"),
+        (DatasetImage(1, "x.jpg", (1, 2)), PanopticSegmentation(one, (Segment(1, 1, True, 1),)), "image's size"),
+        (DatasetImage(1, "x.jpg", (0, 1)), empty, "must not be empty"),
     ):
         with pytest.raises(ValueError, match=message):
             writer.add(at, segmentation)
@@ -301,14 +301,14 @@ def test_a_border_wider_than_the_image(tmp_path: Path) -> None:
 
 def test_overlaps_are_told(tmp_path: Path) -> None:
     """The second mask lies under the first in one pixel."""
-    truth = PanopticSegmentation(
+    ground_truth = PanopticSegmentation(
         np.array([[1, 1, 2]], dtype=np.int32), (Segment(1, 1, True, 2), Segment(2, 3, True, 1))
     )
     annotations = [{"segmentation": mask_to_rle(np.array([mask], bool))} for mask in ([1, 1, 0], [0, 1, 1])]
     writer = VOCWriter(tmp_path, CATEGORIES)
-    told = writer.add(_image(truth.segment_ids), truth, annotations)
+    told = writer.add(_image(ground_truth.segment_ids), ground_truth, annotations)
     assert told == ["annotations: 1 pixels under other masks cannot be held"]
-    assert writer.add(_image(truth.segment_ids, "y.jpg"), truth, annotations[:1]) == []
+    assert writer.add(_image(ground_truth.segment_ids, "y.jpg"), ground_truth, annotations[:1]) == []
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.ppm", "a", "a.bmp", "a.JPEG", "a.Jpg"])
@@ -319,16 +319,16 @@ def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> No
         picture.save(
             tmp_path / "in" / name, {".gif": "GIF", ".ppm": "PPM", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG")
         )
-    image, truth = (
-        SourceImage(1, name, (1, 2)),
+    image, ground_truth = (
+        DatasetImage(1, name, (1, 2)),
         PanopticSegmentation(np.ones((1, 2), np.int32), (Segment(1, 1, True, 2),)),
     )
 
-    class OneImage(Source):
+    class OneImage(DatasetReader):
         images, categories, pictures, root = (image,), CATEGORIES, tmp_path / "in", tmp_path
 
-        def segmentation(self, image: SourceImage) -> PanopticSegmentation:
-            return truth
+        def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+            return ground_truth
 
     source = OneImage()
     convert(source, VOCWriter(tmp_path / "voc", CATEGORIES), pictures=True)
@@ -336,8 +336,8 @@ def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> No
     convert(source, InstanceMapWriter(tmp_path / "maps", CATEGORIES), pictures=True)
     two = tmp_path / "two"
     for again in (
-        VOCSource(tmp_path / "voc"),
-        TwoChannelSource(two / "masks", two / "images", two / "categories.json"),
-        InstanceMapSource(tmp_path / "maps"),
+        VOCReader(tmp_path / "voc"),
+        TwoChannelReader(two / "masks", two / "images", two / "categories.json"),
+        InstanceMapReader(tmp_path / "maps"),
     ):
         np.testing.assert_array_equal(again.picture(again.images[0]), source.picture(image))

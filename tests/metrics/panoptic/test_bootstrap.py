@@ -12,7 +12,7 @@ from segkit.utils.errors import DatasetError
 from tests.helpers.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, metric_of, row, scored_images, table_of
 
 FEW = {"samples": 60}
-TRUTH = row((CAR, 1, 10), (SKY, 2, 10))
+GROUND_TRUTH = row((CAR, 1, 10), (SKY, 2, 10))
 GOOD = row((CAR, 5, 9), (0, 0, 1), (SKY, 6, 10))
 POOR = row((CAR, 5, 6), (0, 0, 4), (SKY, 6, 10))
 NO_CAR = row((0, 0, 10), (SKY, 6, 10))
@@ -21,7 +21,7 @@ NO_CAR = row((0, 0, 10), (SKY, 6, 10))
 def test_two_images_by_hand():
     # car: a match of 0.9 in one image, a miss in the other: PQ 0.9 / 1.5 = 0.6. A resample is twice the first (a
     # quarter of them: 0.9), both (a half: 0.6) or twice the second (0): the ends of 95 % are the extremes.
-    found = confidence_intervals(table_of({1: (TRUTH, GOOD), 2: (TRUTH, NO_CAR)}), CATEGORIES)
+    found = confidence_intervals(table_of({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, NO_CAR)}), CATEGORIES)
     car = {"value": pytest.approx(60), "low": 0.0, "high": pytest.approx(90)}
     assert found["per_class"]["1"]["PQ"] == car
     assert found["per_class"]["1"]["images"] == 2
@@ -34,14 +34,14 @@ def test_two_images_by_hand():
     }
     assert [found[name] for name in ("level", "samples", "seed", "images", "reason")] == [0.95, 1000, 0, 2, None]
     # At 40 % the ends are the 30th and the 70th percent of the resamples, within the half that holds both images.
-    inner = confidence_intervals(table_of({1: (TRUTH, GOOD), 2: (TRUTH, NO_CAR)}), CATEGORIES, level=0.4)
+    inner = confidence_intervals(table_of({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, NO_CAR)}), CATEGORIES, level=0.4)
     assert (inner["PQ_th"]["low"], inner["PQ_th"]["high"]) == (pytest.approx(60), pytest.approx(60))
 
 
 def test_a_class_that_a_resample_lacks_leaves_its_mean():
     # The dog is in one image of two, and missed: resamples without it have PQ 100, those with it (100 + 100 + 0) / 3
     # and, of nothing but it, 0.
-    images = {1: (TRUTH, TRUTH), 2: (row((DOG, 1, 4)), row((0, 0, 4)))}
+    images = {1: (GROUND_TRUTH, GROUND_TRUTH), 2: (row((DOG, 1, 4)), row((0, 0, 4)))}
     found = confidence_intervals(table_of(images), CATEGORIES)
     assert found["PQ"] == {"value": pytest.approx(200 / 3), "low": 0.0, "high": 100.0}
     # One image tells nothing of a class's spread.
@@ -50,7 +50,9 @@ def test_a_class_that_a_resample_lacks_leaves_its_mean():
     assert found["PQ_st"] == {"value": 100.0, "low": None, "high": None}
 
 
-@pytest.mark.parametrize("images", [{}, {1: (TRUTH, GOOD)}, {1: (TRUTH, GOOD), 2: (row((0, 0, 4)), row((0, 0, 4)))}])
+@pytest.mark.parametrize(
+    "images", [{}, {1: (GROUND_TRUTH, GOOD)}, {1: (GROUND_TRUTH, GOOD), 2: (row((0, 0, 4)), row((0, 0, 4)))}]
+)
 def test_fewer_than_two_images_have_values_and_no_interval(images):
     table = table_of(images)
     value = pytest.approx(95) if images else None
@@ -64,8 +66,8 @@ def test_fewer_than_two_images_have_values_and_no_interval(images):
 
 
 def test_better_in_every_image_is_better():
-    a = table_of(dict.fromkeys(range(5), (TRUTH, POOR)))
-    b = table_of(dict.fromkeys(range(5), (TRUTH, GOOD)))
+    a = table_of(dict.fromkeys(range(5), (GROUND_TRUTH, POOR)))
+    b = table_of(dict.fromkeys(range(5), (GROUND_TRUTH, GOOD)))
     # car 0.6 -> 0.9, sky 1 in both.
     found = compare(a, b, CATEGORIES, **FEW)
     thirty = pytest.approx(30)
@@ -86,8 +88,8 @@ def test_better_in_every_image_is_better():
 
 
 def test_better_in_one_image_and_worse_in_another_is_no_clear_difference():
-    a = table_of({1: (TRUTH, POOR), 2: (TRUTH, GOOD), 3: (TRUTH, GOOD)})
-    b = table_of({1: (TRUTH, GOOD), 2: (TRUTH, POOR), 3: (TRUTH, GOOD)})
+    a = table_of({1: (GROUND_TRUTH, POOR), 2: (GROUND_TRUTH, GOOD), 3: (GROUND_TRUTH, GOOD)})
+    b = table_of({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, POOR), 3: (GROUND_TRUTH, GOOD)})
     found = compare(a, b, CATEGORIES)["PQ_th"]
     assert (found["difference"], found["verdict"]) == (0.0, "no clear difference")
     assert found["low"] < 0 < found["high"]
@@ -108,11 +110,13 @@ def test_pairing_is_narrower_than_two_intervals():
 
 
 def test_other_images_are_refused():
-    a = table_of({1: (TRUTH, GOOD), "x": (TRUTH, GOOD)})
+    a = table_of({1: (GROUND_TRUTH, GOOD), "x": (GROUND_TRUTH, GOOD)})
     with pytest.raises(DatasetError, match="same images in A and B, B lacks image 'x'; score both on the same"):
-        compare(a, table_of({1: (TRUTH, GOOD)}), CATEGORIES)
+        compare(a, table_of({1: (GROUND_TRUTH, GOOD)}), CATEGORIES)
     with pytest.raises(DatasetError, match=r"A lacks images 2, 3, 4, 5, 6, \.\.\. \(8 in all\)"):
-        compare(table_of({1: (TRUTH, GOOD)}), table_of(dict.fromkeys(range(1, 10), (TRUTH, GOOD))), CATEGORIES)
+        compare(
+            table_of({1: (GROUND_TRUTH, GOOD)}), table_of(dict.fromkeys(range(1, 10), (GROUND_TRUTH, GOOD))), CATEGORIES
+        )
 
 
 @pytest.mark.parametrize(
@@ -120,10 +124,10 @@ def test_other_images_are_refused():
     [row((CAR, 1, 10), (DOG, 2, 10)), row((CAR, 1, 9), (SKY, 2, 11)), row((CAR, 1, 10), (0, 0, 10)), row((0, 0, 20))],
 )
 def test_another_ground_truth_is_refused(other):
-    a = table_of({1: (TRUTH, GOOD), 7: (TRUTH, GOOD), 9: (TRUTH, GOOD)})
-    for pair in ((TRUTH, GOOD), (other, GOOD)):
-        b = table_of({9: (TRUTH, GOOD), 7: pair, 1: (TRUTH, GOOD)})
-        if pair[0] is TRUTH:
+    a = table_of({1: (GROUND_TRUTH, GOOD), 7: (GROUND_TRUTH, GOOD), 9: (GROUND_TRUTH, GOOD)})
+    for pair in ((GROUND_TRUTH, GOOD), (other, GOOD)):
+        b = table_of({9: (GROUND_TRUTH, GOOD), 7: pair, 1: (GROUND_TRUTH, GOOD)})
+        if pair[0] is GROUND_TRUTH:
             assert compare(a, b, CATEGORIES, **FEW)["PQ"]["difference"] == 0.0
         else:
             with pytest.raises(DatasetError, match="image 7: expected the same true segments"):
@@ -133,7 +137,7 @@ def test_another_ground_truth_is_refused(other):
 
 
 def test_arguments_out_of_range_are_refused():
-    table = table_of({1: (TRUTH, GOOD)})
+    table = table_of({1: (GROUND_TRUTH, GOOD)})
     with pytest.raises(ValueError, match="samples must be at least 1"):
         confidence_intervals(table, CATEGORIES, samples=0)
     with pytest.raises(ValueError, match="level must be in"):
@@ -156,7 +160,7 @@ def test_values_are_the_metrics_and_no_order_of_images_changes_anything(images, 
     order = random.sample(sorted(images), len(images))
     again = confidence_intervals(metric.table(order), CATEGORIES, **FEW)
     assert rounded(again) == rounded(found)
-    rival = {i: (truth, others.get(i, (None, truth))[1]) for i, (truth, _) in images.items()}
+    rival = {i: (ground_truth, others.get(i, (None, ground_truth))[1]) for i, (ground_truth, _) in images.items()}
     a, b = metric.table(), metric_of(rival)
     both = compare(a, b.table(), CATEGORIES, **FEW)
     assert rounded(compare(metric.table(order), b.table(order[::-1]), CATEGORIES, **FEW)) == rounded(both)

@@ -20,15 +20,15 @@ from tests.helpers.drawn_overlaps import (
 )
 
 
-def cells_of(truth, prediction, **options):
-    return segment_confusion(table_of((truth, prediction)), CATEGORIES, **options)["cells"]
+def cells_of(ground_truth, prediction, **options):
+    return segment_confusion(table_of((ground_truth, prediction)), CATEGORIES, **options)["cells"]
 
 
 def test_a_drawn_matrix():
     # 5 matches 1, 6 is a dog in place of the car 2 (4 / 4), 3 has no prediction, 7 has no true segment.
-    truth = row((CAR, 1, 4), (CAR, 2, 4), (SKY, 3, 4), (SEA, 4, 6))
+    ground_truth = row((CAR, 1, 4), (CAR, 2, 4), (SKY, 3, 4), (SEA, 4, 6))
     prediction = row((CAR, 5, 4), (DOG, 6, 4), (0, 0, 4), (SEA, 8, 5), (SKY, 7, 1))
-    found = segment_confusion(table_of((truth, prediction)), CATEGORIES)
+    found = segment_confusion(table_of((ground_truth, prediction)), CATEGORIES)
     assert found == {
         "category_ids": [CAR, DOG, SKY, SEA],
         "limit": 0.5,
@@ -39,11 +39,11 @@ def test_a_drawn_matrix():
 
 
 def test_the_limit_is_excluded_and_a_lower_one_adds_poor_masks():
-    truth, prediction = row((CAR, 1, 10)), row((DOG, 5, 4), (CAR, 6, 3), (0, 0, 3))
+    ground_truth, prediction = row((CAR, 1, 10)), row((DOG, 5, 4), (CAR, 6, 3), (0, 0, 3))
     # IoUs 0.4 and 0.3: at 0.5 nothing stands for 1; at 0.3 the dog does, and the car 6 for nothing.
-    assert cells_of(truth, prediction) == [[CAR, None, 1], [None, CAR, 1], [None, DOG, 1]]
-    assert cells_of(truth, prediction, limit=0.3) == [[CAR, DOG, 1], [None, CAR, 1]]
-    assert cells_of(truth, prediction, limit=0.4) == [[CAR, None, 1], [None, CAR, 1], [None, DOG, 1]]
+    assert cells_of(ground_truth, prediction) == [[CAR, None, 1], [None, CAR, 1], [None, DOG, 1]]
+    assert cells_of(ground_truth, prediction, limit=0.3) == [[CAR, DOG, 1], [None, CAR, 1]]
+    assert cells_of(ground_truth, prediction, limit=0.4) == [[CAR, None, 1], [None, CAR, 1], [None, DOG, 1]]
 
 
 def test_a_match_stands_for_its_own_segment_only():
@@ -52,8 +52,8 @@ def test_a_match_stands_for_its_own_segment_only():
 
 
 def test_crowds_and_dropped_predictions_are_in_no_cell():
-    truth = row((CAR, 1, 6), (0, 0, 6), crowds=[1])
-    assert cells_of(truth, row((CAR, 5, 6), (SEA, 6, 6))) == []
+    ground_truth = row((CAR, 1, 6), (0, 0, 6), crowds=[1])
+    assert cells_of(ground_truth, row((CAR, 5, 6), (SEA, 6, 6))) == []
     # Dropped, 6 of its 10 pixels being on void, yet in the place of 1: 4 / (10 + 4 - 4 - 6) = 1.
     assert cells_of(row((CAR, 1, 4), (0, 0, 6)), row((DOG, 5, 10))) == [[CAR, DOG, 1]]
 

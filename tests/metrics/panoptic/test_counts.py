@@ -90,7 +90,7 @@ def test_counts_over_images_and_per_image(exact):
 
 
 def test_only_segments_that_are_kept_count():
-    true_kept = TABLE.truth["counted_px"] > 3  # 1 in image a: 4 pixels
+    true_kept = TABLE.ground_truth["counted_px"] > 3  # 1 in image a: 4 pixels
     predicted_kept = TABLE.prediction["counted_px"] > 3
     found = count(TABLE, match(TABLE), CATEGORIES, true_kept=true_kept, predicted_kept=predicted_kept)
     assert columns(found) == [[0, 0, 0.75, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]

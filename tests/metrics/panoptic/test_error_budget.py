@@ -26,8 +26,8 @@ from tests.helpers.drawn_overlaps import (
 APPROX = {"rel": 1e-12, "abs": 1e-12}
 
 
-def budget(truth, prediction, mode="reference"):
-    return error_budget(table_of((truth, prediction), mode), CATEGORIES, mode)
+def budget(ground_truth, prediction, mode="reference"):
+    return error_budget(table_of((ground_truth, prediction), mode), CATEGORIES, mode)
 
 
 def costs(found):
@@ -40,8 +40,8 @@ def approx(values):
 
 
 def test_wrong_class_repaired_is_a_match_and_one_false_prediction_less():
-    truth, prediction = row((CAR, 1, 4), (DOG, 2, 6)), row((DOG, 5, 3), (0, 0, 1), (DOG, 6, 6))
-    found = budget(truth, prediction)
+    ground_truth, prediction = row((CAR, 1, 4), (DOG, 2, 6)), row((DOG, 5, 3), (0, 0, 1), (DOG, 6, 6))
+    found = budget(ground_truth, prediction)
     # car: 0 -> 0.75 of one match. dog: 1 / (1 + 0.5) = 2 / 3 -> 1. PQ: 1 / 3 -> 0.875.
     assert found["PQ"] == approx(100 / 3)
     assert costs(found) == approx({"wrong_class": 87.5 - 100 / 3})
@@ -58,17 +58,17 @@ def test_a_poor_mask_repaired_is_a_perfect_match():
 
 
 def test_a_poor_mask_of_a_matched_segment_goes():
-    truth, prediction = row((CAR, 1, 10), (SKY, 2, 12)), row((CAR, 5, 6), (CAR, 6, 8), (SKY, 7, 8))
+    ground_truth, prediction = row((CAR, 1, 10), (SKY, 2, 12)), row((CAR, 5, 6), (CAR, 6, 8), (SKY, 7, 8))
     # car: 0.6 / (1 + 0.5) = 0.4 -> 0.6. Masks: 1 / 1.5, and sky 8 / 12 -> 1; over two classes.
-    found = costs(budget(truth, prediction))
+    found = costs(budget(ground_truth, prediction))
     assert found == approx({"poor_mask": 10.0, "mask_quality": (100 / 1.5 - 40 + 100 - 100 * 8 / 12) / 2})
 
 
 def test_merged_segments_are_cut_along_the_true_ones():
-    truth = row((CAR, 1, 4), (CAR, 2, 4), (CAR, 3, 4))
+    ground_truth = row((CAR, 1, 4), (CAR, 2, 4), (CAR, 3, 4))
     prediction = row((CAR, 5, 7), (0, 0, 1), (CAR, 5, 3), (0, 0, 1))
     # 0 -> (1 + 0.75 + 0.75) / 3.
-    assert costs(budget(truth, prediction)) == approx({"merged": 250 / 3})
+    assert costs(budget(ground_truth, prediction)) == approx({"merged": 250 / 3})
 
 
 def test_the_match_that_swallows_a_segment_is_cut_too():
@@ -88,11 +88,11 @@ def test_split_parts_become_one_segment():
 
 
 def test_missed_and_lost_segments_are_found_and_hallucinated_ones_go():
-    truth = row((CAR, 1, 6), (CAR, 2, 6), (SKY, 3, 12))
+    ground_truth = row((CAR, 1, 6), (CAR, 2, 6), (SKY, 3, 12))
     prediction = row((0, 0, 6), (SKY, 5, 6), (SKY, 5, 8), (DOG, 6, 4))
     # sky: 8 / (14 + 12 - 8) = 4 / 9 is poor: a miss and a false one. car: 1 is lost to void, 2 is missed. dog: false.
     # Three classes, all 0. lost, missed: car 1 / (1 + 0.5) -> 2 / 3 / 3. hallucinated: dog leaves, 0 / 2. poor: 1 / 3.
-    found = budget(truth, prediction)
+    found = budget(ground_truth, prediction)
     assert costs(found) == approx({"lost_to_void": 200 / 9, "missed": 200 / 9, "poor_mask": 100 / 3})
     assert {kind: one["segments"] for kind, one in found["kinds"].items() if one["segments"]} == {
         "lost_to_void": 1,
@@ -103,16 +103,16 @@ def test_missed_and_lost_segments_are_found_and_hallucinated_ones_go():
 
 
 def test_a_class_of_false_predictions_alone_leaves_the_mean():
-    truth, prediction = row((CAR, 1, 10), (SKY, 2, 10)), row((CAR, 5, 10), (SKY, 6, 9), (SEA, 7, 1))
+    ground_truth, prediction = row((CAR, 1, 10), (SKY, 2, 10)), row((CAR, 5, 10), (SKY, 6, 9), (SEA, 7, 1))
     # PQ: (1 + 0.9 + 0) / 3 -> (1 + 0.9) / 2; of stuff 0.9 / 2 -> 0.9. The sea itself has no true segment to gain by.
-    one = budget(truth, prediction)["kinds"]["hallucinated"]
+    one = budget(ground_truth, prediction)["kinds"]["hallucinated"]
     assert (one["cost"], one["cost_th"], one["cost_st"]) == (approx(95 - 190 / 3), 0.0, approx(45.0))
     assert one["per_class"] == {"1": 0.0, "17": None, "90": 0.0, "200": None}
 
 
 def test_without_true_segments_nothing_has_a_cost():
-    truth = row((CAR, 1, 4), (SKY, 2, 4), crowds=[1, 2])
-    found = budget(truth, row((DOG, 5, 4), (SEA, 6, 4)))
+    ground_truth = row((CAR, 1, 4), (SKY, 2, 4), crowds=[1, 2])
+    found = budget(ground_truth, row((DOG, 5, 4), (SEA, 6, 4)))
     assert (found["PQ"], found["all"]["cost"]) == (0.0, None)
     assert {one["cost"] for one in found["kinds"].values()} == {None}
     assert found["kinds"]["wrong_class"]["segments"] == 2
@@ -121,12 +121,12 @@ def test_without_true_segments_nothing_has_a_cost():
 
 
 def test_areas_are_those_of_the_maps_whatever_was_declared():
-    truth, prediction = row((CAR, 1, 10)), row((CAR, 5, 4), (0, 0, 6))
-    table = table_of((truth, prediction))
-    table.truth["area_px"] = 1  # what areas="trust" lets in: 4 / (4 + 1 - 4) = 4
+    ground_truth, prediction = row((CAR, 1, 10)), row((CAR, 5, 4), (0, 0, 6))
+    table = table_of((ground_truth, prediction))
+    table.ground_truth["area_px"] = 1  # what areas="trust" lets in: 4 / (4 + 1 - 4) = 4
     found = error_budget(table, CATEGORIES)
     assert (found["PQ"], costs(found), found["all"]["cost"]) == (0.0, {"poor_mask": 100.0}, 100.0)
-    assert table.truth["area_px"].tolist() == [1.0]
+    assert table.ground_truth["area_px"].tolist() == [1.0]
 
 
 @settings(max_examples=200, deadline=None)

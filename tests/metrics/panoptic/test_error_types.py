@@ -10,10 +10,10 @@ from segkit.structures import PanopticSegmentation
 from tests.helpers.drawn_overlaps import CAR, DOG, SEA, SKY, of_ids, row, scored_images, table_of
 
 
-def kinds_of(truth, prediction, mode="reference"):
+def kinds_of(ground_truth, prediction, mode="reference"):
     """({true segment_id: kind}, {predicted segment_id: kind}) of one image; both maps use distinct ids."""
-    faults = diagnose(table_of((truth, prediction), mode), mode)
-    return named(faults.table.truth, faults.true_kind), named(faults.table.prediction, faults.predicted_kind)
+    faults = diagnose(table_of((ground_truth, prediction), mode), mode)
+    return named(faults.table.ground_truth, faults.true_kind), named(faults.table.prediction, faults.predicted_kind)
 
 
 def named(segments, kinds):
@@ -29,20 +29,20 @@ def test_a_perfect_image_has_no_fault():
 
 def test_wrong_class_is_an_iou_above_half_in_another_category():
     # 3 of 4 pixels: 0.75. 2 of 4: 0.5, no match in any category; half of it is not most of it on void: missed.
-    truth = row((CAR, 1, 4))
-    assert kinds_of(truth, row((DOG, 5, 3), (0, 0, 1))) == ({1: "wrong_class"}, {5: "wrong_class"})
-    assert kinds_of(truth, row((DOG, 5, 2), (0, 0, 2))) == ({1: "missed"}, {5: "hallucinated"})
+    ground_truth = row((CAR, 1, 4))
+    assert kinds_of(ground_truth, row((DOG, 5, 3), (0, 0, 1))) == ({1: "wrong_class"}, {5: "wrong_class"})
+    assert kinds_of(ground_truth, row((DOG, 5, 2), (0, 0, 2))) == ({1: "missed"}, {5: "hallucinated"})
 
 
 def test_wrong_class_leaves_predicted_pixels_on_void_out_of_the_union():
     # 4 / (10 + 4 - 4 - 6) = 1. With 6 of its 10 pixels on void the prediction does not count; the true segment does.
-    truth = row((CAR, 1, 4), (0, 0, 6))
-    assert kinds_of(truth, row((DOG, 5, 10))) == ({1: "wrong_class"}, {})
+    ground_truth = row((CAR, 1, 4), (0, 0, 6))
+    assert kinds_of(ground_truth, row((DOG, 5, 10))) == ({1: "wrong_class"}, {})
 
 
 def test_another_category_on_a_crowd_is_of_the_wrong_class():
-    truth = row((CAR, 1, 4), crowds=[1])
-    assert kinds_of(truth, row((DOG, 5, 4))) == ({}, {5: "wrong_class"})
+    ground_truth = row((CAR, 1, 4), crowds=[1])
+    assert kinds_of(ground_truth, row((DOG, 5, 4))) == ({}, {5: "wrong_class"})
 
 
 @pytest.mark.parametrize(
@@ -57,21 +57,21 @@ def test_a_poor_mask_has_an_iou_above_a_tenth_and_at_most_half(shared, true, pre
 
 def test_what_matches_one_segment_is_no_poor_mask_of_another():
     # 5 matches 1 with 9 / (12 + 9 - 9) = 0.75 and has 3 / (12 + 6 - 3) = 0.2 with 2, not more than half of 2.
-    truth, prediction = row((CAR, 1, 9), (CAR, 2, 6)), row((CAR, 5, 12), (SKY, 6, 3))
-    assert kinds_of(truth, prediction) == ({2: "missed"}, {6: "hallucinated"})
+    ground_truth, prediction = row((CAR, 1, 9), (CAR, 2, 6)), row((CAR, 5, 12), (SKY, 6, 3))
+    assert kinds_of(ground_truth, prediction) == ({2: "missed"}, {6: "hallucinated"})
 
 
 def test_a_false_prediction_may_be_a_poor_mask_of_a_matched_segment():
     # 5 matches 1: 6 / 10. 6 has 4 of its 8 pixels on 1 (no part: not more than half): 4 / (8 + 10 - 4) = 0.29.
-    truth, prediction = row((CAR, 1, 10), (SKY, 2, 12)), row((CAR, 5, 6), (CAR, 6, 8), (SKY, 7, 8))
-    assert kinds_of(truth, prediction) == ({}, {6: "poor_mask"})
+    ground_truth, prediction = row((CAR, 1, 10), (SKY, 2, 12)), row((CAR, 5, 6), (CAR, 6, 8), (SKY, 7, 8))
+    assert kinds_of(ground_truth, prediction) == ({}, {6: "poor_mask"})
 
 
 def test_merged_are_true_segments_mostly_in_one_prediction():
     # 5 has 4, 3 and 3 of 4 pixels each: IoUs 4 / 10, 3 / 11, 3 / 11.
-    truth = row((CAR, 1, 4), (CAR, 2, 4), (CAR, 3, 4))
+    ground_truth = row((CAR, 1, 4), (CAR, 2, 4), (CAR, 3, 4))
     prediction = row((CAR, 5, 7), (0, 0, 1), (CAR, 5, 3), (0, 0, 1))
-    assert kinds_of(truth, prediction) == (dict.fromkeys((1, 2, 3), "merged"), {5: "merged"})
+    assert kinds_of(ground_truth, prediction) == (dict.fromkeys((1, 2, 3), "merged"), {5: "merged"})
     # Half of segment 2 is not most of it: 5 has 4 / 6 with 1, a match, and 2 / 8 with 2.
     assert kinds_of(row((CAR, 1, 4), (CAR, 2, 4)), row((CAR, 5, 6), (0, 0, 2))) == ({2: "missed"}, {})
 
@@ -84,16 +84,16 @@ def test_a_segment_swallowed_by_the_match_of_another_is_merged():
 
 
 def test_split_are_parts_that_match_together():
-    truth = row((CAR, 1, 10))
+    ground_truth = row((CAR, 1, 10))
     # 4 + 4 of 10 pixels: 0.8 together.
     parts = row((CAR, 5, 4), (CAR, 6, 4), (0, 0, 2))
-    assert kinds_of(truth, parts) == ({1: "split"}, {5: "split", 6: "split"})
+    assert kinds_of(ground_truth, parts) == ({1: "split"}, {5: "split", 6: "split"})
     # 4 + 1: 0.5, no match. 5 alone is poor with 0.4, 6 has 0.1.
     parts = row((CAR, 5, 4), (CAR, 6, 1), (0, 0, 5))
-    assert kinds_of(truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "hallucinated"})
+    assert kinds_of(ground_truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "hallucinated"})
     # 4 + 4, but 6 is a dog: 5 is alone.
     parts = row((CAR, 5, 4), (DOG, 6, 4), (0, 0, 2))
-    assert kinds_of(truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "hallucinated"})
+    assert kinds_of(ground_truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "hallucinated"})
 
 
 def test_a_surplus_part_of_a_matched_segment_is_split():
@@ -102,23 +102,26 @@ def test_a_surplus_part_of_a_matched_segment_is_split():
 
 def test_a_part_lies_on_the_segment_with_most_of_its_pixels_outside_void():
     # 6: 4 pixels on 1, 4 on 2, 4 on void: not more than half of 8. With 3 on 2 it is a part: 4 of 7.
-    truth = row((CAR, 1, 9), (SKY, 2, 9), (0, 0, 4))
+    ground_truth = row((CAR, 1, 9), (SKY, 2, 9), (0, 0, 4))
     half = row((CAR, 5, 5), (CAR, 6, 8), (SKY, 7, 5), (CAR, 6, 4))
-    assert kinds_of(truth, half) == ({}, {6: "poor_mask"})  # 4 / (8 + 9 - 4) = 0.31
+    assert kinds_of(ground_truth, half) == ({}, {6: "poor_mask"})  # 4 / (8 + 9 - 4) = 0.31
     most = row((CAR, 5, 5), (CAR, 6, 7), (SKY, 7, 6), (CAR, 6, 4))
-    assert kinds_of(truth, most) == ({}, {6: "split"})
+    assert kinds_of(ground_truth, most) == ({}, {6: "split"})
 
 
 def test_wrong_class_comes_before_merged():
     # As the sky 5 would match 3 with 12 / 20; the cars in it are merged all the same.
-    truth = row((CAR, 1, 4), (CAR, 2, 4), (SKY, 3, 12))
-    assert kinds_of(truth, row((CAR, 5, 20))) == ({1: "merged", 2: "merged", 3: "wrong_class"}, {5: "wrong_class"})
+    ground_truth = row((CAR, 1, 4), (CAR, 2, 4), (SKY, 3, 12))
+    assert kinds_of(ground_truth, row((CAR, 5, 20))) == (
+        {1: "merged", 2: "merged", 3: "wrong_class"},
+        {5: "wrong_class"},
+    )
 
 
 def test_split_comes_before_merged():
     # 5: 6 of 9 pixels on 1 and all of 2; with 6 it makes 10 / (10 + 3) = 0.77 of 1. 2 is merged: 5 has most of both.
-    truth, prediction = row((CAR, 1, 10), (CAR, 2, 3)), row((CAR, 6, 4), (CAR, 5, 9))
-    assert kinds_of(truth, prediction) == ({1: "split", 2: "merged"}, {5: "split", 6: "split"})
+    ground_truth, prediction = row((CAR, 1, 10), (CAR, 2, 3)), row((CAR, 6, 4), (CAR, 5, 9))
+    assert kinds_of(ground_truth, prediction) == ({1: "split", 2: "merged"}, {5: "split", 6: "split"})
 
 
 @pytest.mark.parametrize(("void_px", "kind"), [(3, "missed"), (4, "lost_to_void")])
@@ -128,24 +131,26 @@ def test_lost_to_void_is_more_than_half_without_a_prediction(void_px, kind):
 
 
 def test_missed_and_hallucinated_overlap_nothing_of_theirs():
-    truth, prediction = row((SKY, 1, 20), (DOG, 2, 1)), row((SKY, 5, 18), (CAR, 6, 2), (SKY, 5, 1))
-    assert kinds_of(truth, prediction) == ({2: "missed"}, {6: "hallucinated"})
+    ground_truth, prediction = row((SKY, 1, 20), (DOG, 2, 1)), row((SKY, 5, 18), (CAR, 6, 2), (SKY, 5, 1))
+    assert kinds_of(ground_truth, prediction) == ({2: "missed"}, {6: "hallucinated"})
 
 
 def test_crowds_and_dropped_predictions_have_no_kind():
-    truth = row((CAR, 1, 6), (0, 0, 6), crowds=[1])
-    assert kinds_of(truth, row((CAR, 5, 6), (SEA, 6, 6))) == ({}, {})
+    ground_truth = row((CAR, 1, 6), (0, 0, 6), crowds=[1])
+    assert kinds_of(ground_truth, row((CAR, 5, 6), (SEA, 6, 6))) == ({}, {})
 
 
 def test_the_pair_is_the_one_that_makes_the_kind():
     # 5 merges 1 and 2, 4 / 16 each; it has 8 / 16 with the sky, which is no match in any category, yet its best pair.
-    truth = row((CAR, 1, 4), (CAR, 2, 4), (SKY, 3, 8), (0, 0, 4))
-    faults = diagnose(table_of((truth, row((CAR, 5, 16), (0, 0, 4)))))
+    ground_truth = row((CAR, 1, 4), (CAR, 2, 4), (SKY, 3, 8), (0, 0, 4))
+    faults = diagnose(table_of((ground_truth, row((CAR, 5, 16), (0, 0, 4)))))
     pairs = faults.table.pairs[faults.true_pair]
     assert [KINDS[kind] for kind in faults.true_kind] == ["merged", "merged", "missed"]
     assert faults.table.prediction["segment_id"][pairs["prediction"]].tolist() == [5, 5, 5]
     assert faults.matching.iou[faults.true_pair].tolist() == [4 / 16, 4 / 16, 8 / 16]
-    assert faults.table.truth["segment_id"][faults.table.pairs["truth"][faults.predicted_pair]].tolist() == [1]
+    assert faults.table.ground_truth["segment_id"][
+        faults.table.pairs["ground_truth"][faults.predicted_pair]
+    ].tolist() == [1]
     assert diagnose(table_of((row((CAR, 1, 4)), row((0, 0, 4))))).true_pair.tolist() == [NO_PAIR]
 
 
@@ -170,7 +175,7 @@ def test_every_segment_that_counts_against_pq_has_one_kind(images, mode):
     assert not (faults.true_kind == KINDS.index("hallucinated")).any()
     assert not np.isin(faults.predicted_kind, [KINDS.index("missed"), KINDS.index("lost_to_void")]).any()
     for side, kinds, pairs in (
-        ("truth", faults.true_kind, faults.true_pair),
+        ("ground_truth", faults.true_kind, faults.true_pair),
         ("prediction", faults.predicted_kind, faults.predicted_pair),
     ):
         named_pairs = pairs != NO_PAIR
@@ -184,12 +189,12 @@ def test_every_segment_that_counts_against_pq_has_one_kind(images, mode):
 def test_neither_ids_nor_order_decide(images, true_ids, predicted_ids, random):
     faults = diagnose(table_of(images, "corrected"), "corrected")
     renamed = {
-        image_id: (rename(truth, true_ids, random), rename(prediction, predicted_ids, random))
-        for image_id, (truth, prediction) in images.items()
+        image_id: (rename(ground_truth, true_ids, random), rename(prediction, predicted_ids, random))
+        for image_id, (ground_truth, prediction) in images.items()
     }
     shuffled = dict(sorted(renamed.items(), key=lambda _: random.random()))
     again = diagnose(table_of(shuffled, "corrected"), "corrected")
-    for side, new_ids in (("truth", true_ids), ("prediction", predicted_ids)):
+    for side, new_ids in (("ground_truth", true_ids), ("prediction", predicted_ids)):
         expected = {(image, new_ids[i - 1]): kind for (image, i), kind in by_segment(faults, side).items()}
         assert by_segment(again, side) == expected
 
@@ -207,6 +212,6 @@ def rename(segmentation, new_ids, random):
 def by_segment(faults, side):
     """(image_id, segment_id) -> kind."""
     segments, images = getattr(faults.table, side), getattr(faults.table, f"{side}_image")
-    kinds = faults.true_kind if side == "truth" else faults.predicted_kind
+    kinds = faults.true_kind if side == "ground_truth" else faults.predicted_kind
     columns = images.tolist(), segments["segment_id"].tolist(), kinds.tolist()
     return {(faults.table.image_ids[image], i): kind for image, i, kind in zip(*columns, strict=True)}

@@ -27,23 +27,23 @@ def as_runs(segmentation):
     return PanopticSegmentation.of_runs(IdRuns.of_map(segmentation.segment_ids), segmentation.segments)
 
 
-TRUTH = panoptic([[7, 7, 2], [0, 2, 2]], (7, CAR), (2, SKY))
+GROUND_TRUTH = panoptic([[7, 7, 2], [0, 2, 2]], (7, CAR), (2, SKY))
 PREDICTION = panoptic([[5, 5, 5], [5, 0, 9]], (9, CAR), (5, SKY))
 
 
 def test_drawn_maps():
-    found = overlaps_of(TRUTH, PREDICTION, CATEGORIES)
-    assert found.truth[["segment_id", "category_id", "counted_px"]].tolist() == [(7, CAR, 2), (2, SKY, 3)]
+    found = overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES)
+    assert found.ground_truth[["segment_id", "category_id", "counted_px"]].tolist() == [(7, CAR, 2), (2, SKY, 3)]
     assert found.prediction[["segment_id", "category_id", "counted_px"]].tolist() == [(9, CAR, 1), (5, SKY, 4)]
-    assert found.truth["area_px"].tolist() == [2.0, 3.0]
+    assert found.ground_truth["area_px"].tolist() == [2.0, 3.0]
     # By (true, predicted) id: void and 5, 2 and void, 2 and 5, 2 and 9, 7 and 5; rows count in the order listed.
     pairs = [(ON_VOID, 1, 1), (1, ON_VOID, 1), (1, 1, 1), (1, 0, 1), (0, 1, 2)]
-    assert found.pairs[["truth", "prediction", "pixels"]].tolist() == pairs
+    assert found.pairs[["ground_truth", "prediction", "pixels"]].tolist() == pairs
     assert set(found.pairs["boundary_px"].tolist()) == {0}
 
 
 def assert_same(one, other):
-    for name in ("truth", "prediction", "pairs"):
+    for name in ("ground_truth", "prediction", "pairs"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
@@ -63,9 +63,9 @@ def test_equals_counting_pixel_by_pixel(data, shape):
     counted = Counter(zip(*(ids.ravel().tolist() for ids in maps), strict=True))
     del counted[0, 0]
     true_ids, predicted_ids = (np.append([s.segment_id for s in side.segments], 0).astype(int) for side in sides)
-    pairs = zip(true_ids[found.pairs["truth"]], predicted_ids[found.pairs["prediction"]], strict=True)
+    pairs = zip(true_ids[found.pairs["ground_truth"]], predicted_ids[found.pairs["prediction"]], strict=True)
     assert dict(zip(pairs, found.pairs["pixels"].tolist(), strict=True)) == counted
-    for rows, ids in zip((found.truth, found.prediction), maps, strict=True):
+    for rows, ids in zip((found.ground_truth, found.prediction), maps, strict=True):
         assert rows["counted_px"].tolist() == [int((ids == i).sum()) for i in rows["segment_id"]]
     # Maps and runs, and one of each, give the same tables.
     runs = [as_runs(side) for side in sides]
@@ -74,19 +74,21 @@ def test_equals_counting_pixel_by_pixel(data, shape):
 
 
 def test_declared_areas():
-    declared = panoptic(TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 40.5))
-    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="trust").truth["area_px"].tolist() == [2.0, 40.5]
-    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="recount").truth["area_px"].tolist() == [2.0, 3.0]
+    declared = panoptic(GROUND_TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 40.5))
+    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="trust").ground_truth["area_px"].tolist() == [2.0, 40.5]
+    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="recount").ground_truth["area_px"].tolist() == [2.0, 3.0]
     with pytest.raises(
         DatasetError, match=r"^image 4, truth, segment 2: the declared area is 40\.5, the map has 3 pix"
     ):
         overlaps_of(declared, PREDICTION, CATEGORIES, areas="check", where="image 4")
     with pytest.raises(DatasetError, match=r"segment 7: .* is 0, .* 2 pixels \(and 1 more segments of this image\);"):
-        overlaps_of(TRUTH, PREDICTION, CATEGORIES, areas="check")
-    right = panoptic(TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 3))
-    assert_same(overlaps_of(right, PREDICTION, CATEGORIES, areas="check"), overlaps_of(TRUTH, PREDICTION, CATEGORIES))
+        overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES, areas="check")
+    right = panoptic(GROUND_TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 3))
+    assert_same(
+        overlaps_of(right, PREDICTION, CATEGORIES, areas="check"), overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES)
+    )
     with pytest.raises(ValueError, match="areas must be one of"):
-        overlaps_of(TRUTH, PREDICTION, CATEGORIES, areas="guess")
+        overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES, areas="guess")
 
 
 FAULTS = [
@@ -107,57 +109,63 @@ def test_contradictions_name_the_side_and_the_segment(wrong, message):
         with pytest.raises(DatasetError, match=f"^t.png, {message}"):
             overlaps_of(spoiled, as_runs(PREDICTION), CATEGORIES, **places)
         with pytest.raises(DatasetError, match=f"^p.png, {message}"):
-            overlaps_of(TRUTH, spoiled, CATEGORIES, **places)
+            overlaps_of(GROUND_TRUTH, spoiled, CATEGORIES, **places)
         with pytest.raises(DatasetError, match=f"^image 4, prediction, {message}"):
-            overlaps_of(TRUTH, spoiled, CATEGORIES, where="image 4")
+            overlaps_of(GROUND_TRUTH, spoiled, CATEGORIES, where="image 4")
 
 
 def test_ids_beyond_int32_are_told_as_they_are():
-    wide = PanopticSegmentation(np.array([[7, 7, 2], [0, 2, 2**32 + 2]]), TRUTH.segments)
-    for truth in (TRUTH, as_runs(TRUTH)):
+    wide = PanopticSegmentation(np.array([[7, 7, 2], [0, 2, 2**32 + 2]]), GROUND_TRUTH.segments)
+    for ground_truth in (GROUND_TRUTH, as_runs(GROUND_TRUTH)):
         with pytest.raises(DatasetError, match="segment 4294967298: expected a segment for every id"):
-            overlaps_of(truth, replace(PREDICTION, segment_ids=wide.segment_ids, segments=TRUTH.segments), CATEGORIES)
+            overlaps_of(
+                ground_truth,
+                replace(PREDICTION, segment_ids=wide.segment_ids, segments=GROUND_TRUTH.segments),
+                CATEGORIES,
+            )
 
 
 def test_sizes_that_differ():
     small = panoptic([[5, 5], [5, 9]], *PREDICTION.segments)
     for prediction in (small, as_runs(small)):
-        for truth in (TRUTH, as_runs(TRUTH)):
+        for ground_truth in (GROUND_TRUTH, as_runs(GROUND_TRUTH)):
             with pytest.raises(DatasetError, match=r"^image 4: .* got 2 x 3 and 2 x 2; bring the prediction"):
-                overlaps_of(truth, prediction, CATEGORIES, where="image 4")
+                overlaps_of(ground_truth, prediction, CATEGORIES, where="image 4")
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (0, 3), (3, 0)])
 def test_void_and_empty_maps_have_no_rows(shape):
     nothing = panoptic(np.zeros(shape))
     found = overlaps_of(nothing, as_runs(nothing), CATEGORIES, areas="check", boundary_ratio=0.5)
-    assert [len(found.truth), len(found.prediction), len(found.pairs)] == [0, 0, 0]
+    assert [len(found.ground_truth), len(found.prediction), len(found.pairs)] == [0, 0, 0]
 
 
 def test_boundaries_of_drawn_maps():
-    # Boundaries are one pixel wide. Truth: a square of 3 x 3 on void, on its boundary but for its centre. Prediction:
+    # Boundaries are one pixel wide. GroundTruth: a square of 3 x 3 on void, on its boundary but for its centre. Prediction:
     # the three upper rows, on their boundary but for the middle one's inner three.
-    truth = np.zeros((5, 5), dtype=np.int32)
-    truth[1:4, 1:4] = 1
+    ground_truth = np.zeros((5, 5), dtype=np.int32)
+    ground_truth[1:4, 1:4] = 1
     prediction = np.zeros((5, 5), dtype=np.int32)
     prediction[:3] = 2
-    found = overlaps_of(panoptic(truth, (1, CAR)), panoptic(prediction, (2, CAR)), CATEGORIES, boundary_ratio=0.02)
-    assert (found.truth["boundary_px"].tolist(), found.prediction["boundary_px"].tolist()) == ([8], [12])
+    found = overlaps_of(
+        panoptic(ground_truth, (1, CAR)), panoptic(prediction, (2, CAR)), CATEGORIES, boundary_ratio=0.02
+    )
+    assert (found.ground_truth["boundary_px"].tolist(), found.prediction["boundary_px"].tolist()) == ([8], [12])
     # 2 on void: 15 - 6 pixels, all on its boundary. 1 and 2 meet in two rows of three: the upper is inside 2; of the
     # lower the centre is inside 1, and its two neighbours are on both boundaries. 1 meets void on boundaries of both.
-    columns = found.pairs[["truth", "prediction", "pixels", "boundary_px"]].tolist()
+    columns = found.pairs[["ground_truth", "prediction", "pixels", "boundary_px"]].tolist()
     assert columns == [(ON_VOID, 0, 9, 9), (0, ON_VOID, 3, 3), (0, 0, 6, 2)]
 
 
 def test_join_points_into_the_joined_tables():
-    one = overlaps_of(TRUTH, PREDICTION, CATEGORIES)
+    one = overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES)
     none = overlaps_of(panoptic(np.zeros((1, 1))), panoptic(np.zeros((1, 1))), CATEGORIES)
     table = join([("a", one), (3, none), ("b", one)])
     assert table.image_ids == ("a", 3, "b")
     assert table.truth_image.tolist() == table.prediction_image.tolist() == [0, 0, 2, 2]
     assert table.pair_image.tolist() == [0] * 5 + [2] * 5
-    assert table.truth["segment_id"].tolist() == [7, 2, 7, 2]
-    truth, prediction = table.pairs["truth"].tolist(), table.pairs["prediction"].tolist()
-    assert truth == [ON_VOID, 1, 1, 1, 0, ON_VOID, 3, 3, 3, 2]
+    assert table.ground_truth["segment_id"].tolist() == [7, 2, 7, 2]
+    ground_truth, prediction = table.pairs["ground_truth"].tolist(), table.pairs["prediction"].tolist()
+    assert ground_truth == [ON_VOID, 1, 1, 1, 0, ON_VOID, 3, 3, 3, 2]
     assert prediction == [1, ON_VOID, 1, 0, 1, 3, ON_VOID, 3, 2, 3]
-    assert [len(rows) for rows in (join([]).truth, join([]).pairs)] == [0, 0]
+    assert [len(rows) for rows in (join([]).ground_truth, join([]).pairs)] == [0, 0]

@@ -19,18 +19,18 @@ def either_way(request, monkeypatch):
         monkeypatch.setattr(module, "COMPILED", request.param)
 
 
-def assert_equals_count_pairs(truth, prediction):
-    got = count_run_pairs(IdRuns.of_map(truth), IdRuns.of_map(prediction))
-    for column, expected in zip(got, count_pairs(truth, prediction), strict=True):
+def assert_equals_count_pairs(ground_truth, prediction):
+    got = count_run_pairs(IdRuns.of_map(ground_truth), IdRuns.of_map(prediction))
+    for column, expected in zip(got, count_pairs(ground_truth, prediction), strict=True):
         assert column.dtype == expected.dtype
         np.testing.assert_array_equal(column, expected)
 
 
 def test_pairs_are_counted_over_separate_runs_and_ordered(either_way):
-    truth = np.array([[2, 2, 1, 1], [1, 1, 2, 2]], dtype=np.int32)
+    ground_truth = np.array([[2, 2, 1, 1], [1, 1, 2, 2]], dtype=np.int32)
     prediction = np.array([[0, 0, 7, 0], [7, 7, 0, 0]], dtype=np.int32)
     # (1,0): one pixel; (1,7): one above, two below; (2,0): two above, two below.
-    columns = count_run_pairs(IdRuns.of_map(truth), IdRuns.of_map(prediction))
+    columns = count_run_pairs(IdRuns.of_map(ground_truth), IdRuns.of_map(prediction))
     assert [column.tolist() for column in columns] == [[1, 1, 2], [0, 7, 0], [1, 3, 4]]
 
 

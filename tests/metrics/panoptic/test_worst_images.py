@@ -48,7 +48,7 @@ def test_the_segments_at_fault_are_named():
     worst = worst_images(table_of(IMAGES), CATEGORIES)
     assert [tuple(one) for one in worst[0]["segments"]] == [names] * 3
     assert [tuple(one.values()) for one in worst[0]["segments"]] == [
-        (2, SKY, "truth", "lost_to_void", 5 / 20, 20, 6),
+        (2, SKY, "ground_truth", "lost_to_void", 5 / 20, 20, 6),
         (6, DOG, "prediction", "hallucinated", 5 / 20, 5, 2),
         (7, SEA, "prediction", "hallucinated", 2 / 20, 2, 2),
     ]
@@ -83,8 +83,8 @@ def test_a_cost_is_the_pq_of_the_dataset_with_the_image_predicted_perfectly(imag
     worst = worst_images(table_of(images, "corrected"), CATEGORIES, "corrected")
     results = metric_of(images, "corrected").compute()
     for one in worst:
-        truth = images[one["image_id"]][0]
-        perfect = metric_of({**images, one["image_id"]: (truth, truth)}, "corrected").compute()["PQ"]
+        ground_truth = images[one["image_id"]][0]
+        perfect = metric_of({**images, one["image_id"]: (ground_truth, ground_truth)}, "corrected").compute()["PQ"]
         if one["cost"] is None:
             assert not any(numbers["tp"] + numbers["fn"] for numbers in results["per_class"].values())
         else:

@@ -28,7 +28,14 @@ from segkit.fusion.paste import paste
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.postprocessing.detections import Detections, first_rows, score_limits
 from segkit.modeling.postprocessing.heuristic import fuse_heuristic
-from segkit.modeling.postprocessing.panoptic import AfterHeads, Sizes, boxes_at, detections_of, on_tensors, stacked
+from segkit.modeling.postprocessing.panoptic import (
+    PanopticPostProcessor,
+    Sizes,
+    boxes_at,
+    detections_of,
+    on_tensors,
+    stacked,
+)
 from segkit.modeling.postprocessing.panoptic_tensors import (
     NAN_INSTANCES,
     NAN_LOGITS,
@@ -201,7 +208,7 @@ def test_contests_equal_those_on_the_cpu(
         EfficientPSFusion(0.3, overlap, limit),
         MaskArgmaxFusion(0.3, overlap, limit),
     ):
-        path = AfterHeads(rule, len(stuff_ids), stuff_ids, thing_ids)
+        path = PanopticPostProcessor(rule, len(stuff_ids), stuff_ids, thing_ids)
         (fused,) = to_panoptic(path(stacked([found]), logits[None], Sizes(size_hw, size_hw)).unbatched())
         assert_equal(fused, rule(outputs))
 
@@ -212,12 +219,12 @@ def test_rivals_beyond_one_word_of_bits() -> None:
     rows = [LEFT._replace(scores=torch.tensor([0.99 - i / 500]), class_ids=torch.tensor([i % 2])) for i in range(70)]
     found, logits = stacked([joined(*rows)]), torch.zeros(1, 2, 4, 4)
     for rule in (EfficientPSFusion(0.3, 0.5, 0), UPSNetFusion(0.3, 1.0, 0.5, 0, False)):
-        (fused,) = to_panoptic(AfterHeads(rule, 2)(found, logits, Sizes((4, 4), (4, 4))).unbatched())
+        (fused,) = to_panoptic(PanopticPostProcessor(rule, 2)(found, logits, Sizes((4, 4), (4, 4))).unbatched())
         assert [(s.isthing, s.instance_id, s.area_px) for s in fused.segments if s.isthing] == [(True, 0, 8)]
 
 
 def test_a_class_without_a_channel_is_an_error() -> None:
-    path = AfterHeads(EfficientPSFusion(), 2, torch.tensor([1, 0]), torch.tensor([-1, 5]))
+    path = PanopticPostProcessor(EfficientPSFusion(), 2, torch.tensor([1, 0]), torch.tensor([-1, 5]))
     fused = path(stacked([LEFT]), torch.zeros(1, 2, 4, 4), Sizes((4, 4), (4, 4)))
     with pytest.raises(ValueError, match="no channel for the class"):
         to_panoptic(fused.unbatched())
@@ -253,7 +260,7 @@ def test_the_whole_path_equals_detectron2_for_images_of_several_sizes() -> None:
     found[1].boxes_xyxy[2] = torch.tensor([31.0, 3, 40, 9])  # right of the image: no area, no instance
     other = Sizes((24, 20), (17, 45), 4)
     sizes = [SIZES, other, SIZES, other]
-    fused = AfterHeads(RULE, CHANNELS).images(found, [*logits], sizes)
+    fused = PanopticPostProcessor(RULE, CHANNELS).images(found, [*logits], sizes)
     many = 0
     for one, tensors, scores, size in zip(fused, found, logits, sizes, strict=True):
         ids, info = detectron2(tensors, scores, size, RULE)
@@ -270,20 +277,20 @@ def test_detections_of_detectron2s_instances_and_no_image_at_all() -> None:
     instances = Instances((22, 30), scores=found.scores, pred_classes=found.class_ids)
     instances.pred_boxes, instances.pred_masks = Boxes(found.boxes_xyxy), found.mask_probs[:, None]
     assert all(torch.equal(a, b) for a, b in zip(detections_of(instances), found, strict=True))
-    assert AfterHeads(RULE, CHANNELS).images([], [], []) == to_panoptic([]) == to_segments([]) == []
+    assert PanopticPostProcessor(RULE, CHANNELS).images([], [], []) == to_panoptic([]) == to_segments([]) == []
 
 
 def test_stuff_ids_of_channels() -> None:
     # Channel 0 is stuff 2, channel 1 a thing, channel 2 stuff 1: the best channel is 0 on the left, 2 on the right.
     logits = torch.zeros(1, 3, 4, 4)
     logits[:, 0, :, :2], logits[:, 2, :, 2:] = 1, 1
-    path = AfterHeads(HeuristicFusion(stuff_area_limit_px=1), 3, torch.tensor([2, 0, 1]))
+    path = PanopticPostProcessor(HeuristicFusion(stuff_area_limit_px=1), 3, torch.tensor([2, 0, 1]))
     nothing = stacked([LEFT._replace(valid=torch.tensor([False]))])
     (fused,) = to_panoptic(path(nothing, logits, Sizes((4, 4), (4, 4))).unbatched())
     assert fused.segment_ids[0].tolist() == [2, 2, 1, 1]
     assert [s.category_id for s in fused.segments] == [1, 2]
     with pytest.raises(ValueError, match="one per channel"):
-        AfterHeads(RULE, 4, torch.tensor([2, 0, 1]))
+        PanopticPostProcessor(RULE, 4, torch.tensor([2, 0, 1]))
 
 
 def test_best_channels_are_detectron2s_first_of_equal_ones_included() -> None:
@@ -312,7 +319,7 @@ def test_first_rows() -> None:
 def test_nan_of_an_instance_is_an_error(field: str) -> None:
     found, logits = inputs([3, 3])
     getattr(found[1], field)[2] = torch.nan
-    fused = AfterHeads(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched()
+    fused = PanopticPostProcessor(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched()
     assert to_panoptic(fused[:1])
     for read in (to_panoptic, to_segments):
         with pytest.raises(ValueError, match="must be finite"):
@@ -322,7 +329,7 @@ def test_nan_of_an_instance_is_an_error(field: str) -> None:
 def test_nan_logits_are_an_error_if_they_lie_in_the_image() -> None:
     found, logits = inputs([3])
     logits[0, CHANNELS - 1, 3, 3] = torch.nan
-    path = AfterHeads(RULE, CHANNELS)
+    path = PanopticPostProcessor(RULE, CHANNELS)
     with pytest.raises(ValueError, match="logits must be finite"):
         to_panoptic(path(stacked(found), logits, SIZES).unbatched())
     # The last row of logits stands for lines 20..23; of the image's 16 lines none is made of it.
@@ -335,7 +342,7 @@ def test_nan_logits_are_an_error_if_they_lie_in_the_image() -> None:
 def test_a_probability_outside_its_range_is_an_error(value: float) -> None:
     found, logits = inputs([3, 3])
     found[1].mask_probs[2, 1, 1] = value
-    fused = AfterHeads(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched()
+    fused = PanopticPostProcessor(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched()
     assert to_panoptic(fused[:1])
     with pytest.raises(ValueError, match=r"mask_probs in \[0, 1\]"):
         to_panoptic(fused)
@@ -346,7 +353,7 @@ def test_infinite_logits_are_an_error() -> None:
     for value in (torch.inf, -torch.inf):
         logits[0, 1, 3, 3] = value
         with pytest.raises(ValueError, match="logits must be finite"):
-            to_panoptic(AfterHeads(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched())
+            to_panoptic(PanopticPostProcessor(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched())
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 14, 15, 16, 17, 18, 19, 23, 24])
@@ -372,7 +379,7 @@ def test_what_is_done_on_the_cpu_alone_is_refused() -> None:
     for rule in (by_masks, MajorityVoteFusion()):
         assert not on_tensors(rule)
         with pytest.raises(ConfigError, match="is not done on tensors"):
-            AfterHeads(rule, CHANNELS)
+            PanopticPostProcessor(rule, CHANNELS)
     with pytest.raises(ConfigError, match="nms must be one of"):
         fuse_one(LEFT, STUFF, 2, by_masks)
 
@@ -402,7 +409,7 @@ class LargestTensor(TorchDispatchMode):
 def test_no_tensor_grows_with_instances_times_pixels(rule: FusionMethod) -> None:
     count, channels, size_hw = 40, 30, (30, 40)
     found, logits = detections(0, count, size_hw), torch.randn(1, channels, *size_hw)
-    path = AfterHeads(rule, channels)
+    path = PanopticPostProcessor(rule, channels)
     with LargestTensor() as largest:
         path(stacked([found]), logits, Sizes(size_hw, (60, 80)))
     at_once = CHANNELS_PER_STEP if isinstance(rule, HeuristicFusion) else channels  # the contests compare logits
@@ -412,7 +419,7 @@ def test_no_tensor_grows_with_instances_times_pixels(rule: FusionMethod) -> None
 @every_rule
 def test_nothing_is_read_back(rule: FusionMethod) -> None:
     found, logits = inputs([5, 3])
-    path = AfterHeads(rule, CHANNELS)
+    path = PanopticPostProcessor(rule, CHANNELS)
     batch = stacked(found)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # raises where a value or a shape depends on data
         fake = Detections(*(mode.from_tensor(field) for field in batch))
@@ -424,7 +431,7 @@ def test_nothing_is_read_back(rule: FusionMethod) -> None:
 
 def compiled_equals_eager(rule: FusionMethod, backend: str) -> None:
     found, logits = inputs([5, 3])
-    path = AfterHeads(rule, CHANNELS)
+    path = PanopticPostProcessor(rule, CHANNELS)
     eager = path(stacked(found), logits, SIZES)
     fused = torch.compile(path, fullgraph=True, backend=backend)(stacked(found), logits, SIZES)
     assert torch.equal(fused.ids, eager.ids)
@@ -445,7 +452,7 @@ def test_compiled_by_inductor(rule: FusionMethod) -> None:
 class ForOnnx(torch.nn.Module):
     """The path with flat inputs and fixed sizes."""
 
-    def __init__(self, path: AfterHeads) -> None:
+    def __init__(self, path: PanopticPostProcessor) -> None:
         super().__init__()
         self.path = path
 
@@ -459,7 +466,7 @@ def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> Non
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package, reason=reason)
     runtime = pytest.importorskip("onnxruntime", reason=reason)
-    path, (found, logits) = AfterHeads(rule, CHANNELS), inputs([6, 4])
+    path, (found, logits) = PanopticPostProcessor(rule, CHANNELS), inputs([6, 4])
     traced = (*stacked(found), logits)
     torch.onnx.export(ForOnnx(path).eval(), traced, dynamo=True, verbose=False).save(tmp_path / "after_heads.onnx")
     session = runtime.InferenceSession(tmp_path / "after_heads.onnx")
@@ -481,7 +488,7 @@ def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> Non
 @every_rule
 def test_cuda_waits_for_nothing_and_equals_the_cpu(rule: FusionMethod) -> None:
     found, logits = inputs([9, 5])
-    path = AfterHeads(rule, CHANNELS)
+    path = PanopticPostProcessor(rule, CHANNELS)
     expected = to_panoptic(path(stacked(found), logits, SIZES).unbatched())
     path, batch, logits = path.cuda(), Detections(*(field.cuda() for field in stacked(found))), logits.cuda()
     torch.cuda.synchronize()

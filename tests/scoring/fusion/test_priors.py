@@ -14,25 +14,25 @@ from tests.helpers.saved_heads import write
 
 
 @pytest.fixture
-def truth(tmp_path: Path) -> Path:
+def ground_truth(tmp_path: Path) -> Path:
     return write(tmp_path, 7)[1]
 
 
-def test_images_add_up(truth: Path) -> None:
-    read = coco_panoptic.read(truth)
+def test_images_add_up(ground_truth: Path) -> None:
+    read = coco_panoptic.read(ground_truth)
     priors = ClassPairPriors(read.categories)
     for record in read.records:
-        png = truth.with_suffix("") / record.png_name
+        png = ground_truth.with_suffix("") / record.png_name
         priors.update(coco_panoptic.read_segmentation(png, record.segments_info, read.categories))
     assert priors.compute().wins
     seen: list[tuple[int, int]] = []
-    assert count_priors(truth, progress=lambda *at: seen.append(at)) == priors.compute()
+    assert count_priors(ground_truth, progress=lambda *at: seen.append(at)) == priors.compute()
     assert seen[-1] == (7, 7)
-    assert count_priors(truth, truth.with_suffix(""), workers=2) == priors.compute()
+    assert count_priors(ground_truth, ground_truth.with_suffix(""), workers=2) == priors.compute()
 
 
-def test_all_that_is_wrong_is_told(truth: Path) -> None:
+def test_all_that_is_wrong_is_told(ground_truth: Path) -> None:
     for name in ("1.png", "4.png"):
-        (truth.with_suffix("") / name).write_bytes(b"no PNG")
+        (ground_truth.with_suffix("") / name).write_bytes(b"no PNG")
     with pytest.raises(DatasetError, match=r"2 problems: (?=.*1\.png)(?=.*4\.png)"):
-        count_priors(truth)
+        count_priors(ground_truth)

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
-from segkit.formats.head_outputs.folder import folder as head_outputs
-from segkit.fusion import FUSION_METHODS, LOGITS, MASK_PROBS, Fate, HeuristicFusion
+from segkit.fusion import FUSION_METHODS, LOGITS, MASK_PROBS, DroppedSegment, HeuristicFusion
 from segkit.scoring.fusion.run import check_needs, fuse_to_dataset, run_fusion
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.errors import ConfigError, DatasetError
@@ -71,27 +71,30 @@ def test_the_fates_are_told_with_names(tmp_path: Path) -> None:
     told = run_fusion(
         save_drawn(tmp_path / "saved"), HeuristicFusion(stuff_area_limit_px=1), tmp_path / "out", explain=True
     )
-    assert told == json.loads((tmp_path / "out/fates.json").read_text())
+    assert told == json.loads((tmp_path / "out/dropped_segments.json").read_text())
     assert [(image["image_id"], image["file_name"]) for image in told] == [("a", "deep/a.jpg")]
-    fates = told[0]["fates"]
+    dropped_segments = told[0]["dropped_segments"]
     shown = [
         (f["category"], f["category_id"], f["instance_id"], f["reason"], f["segment_id"], f["area_px"], f["kept_px"])
-        for f in fates
+        for f in dropped_segments
     ]
     assert shown == [
         ("dog", DOG, 1, "overlap", 2, 4, 2),
         ("cow", 11, 2, "score", 0, 1, 0),
         ("grass", GRASS, None, "overlap", 3, 4, 2),
-        ("sky", SKY, None, "swallowed", 0, 4, 0),
+        ("sky", SKY, None, "occluded", 0, 4, 0),
     ]
-    takers = [[(t["category"], t["category_id"], t["segment_id"], t["pixels"]) for t in f["taken_by"]] for f in fates]
+    takers = [
+        [(t["category"], t["category_id"], t["segment_id"], t["pixels"]) for t in f["overlapped_by"]]
+        for f in dropped_segments
+    ]
     assert takers == [
         [("[red]cat", CAT, 1, 2)],
         [("grass", GRASS, 3, 1)],
         [("[red]cat", CAT, 1, 2)],
         [("[red]cat", CAT, 1, 2), ("dog", DOG, 2, 2)],
     ]
-    assert (fates[1]["value"], fates[1]["limit"]) == (0.25, 0.5)
+    assert (dropped_segments[1]["value"], dropped_segments[1]["limit"]) == (0.25, 0.5)
 
 
 def test_pixels_of_nobody_are_told_as_such(tmp_path: Path) -> None:
@@ -99,8 +102,8 @@ def test_pixels_of_nobody_are_told_as_such(tmp_path: Path) -> None:
     told = run_fusion(
         save_drawn(tmp_path / "saved"), HeuristicFusion(stuff_area_limit_px=3), tmp_path / "out", explain=True
     )
-    cow, grass = told[0]["fates"][1:3]
-    assert cow["taken_by"] == [{"segment_id": 0, "category_id": None, "category": None, "pixels": 1}]
+    cow, grass = told[0]["dropped_segments"][1:3]
+    assert cow["overlapped_by"] == [{"segment_id": 0, "category_id": None, "category": None, "pixels": 1}]
     assert (grass["reason"], grass["value"], grass["limit"]) == ("area", 2, 3)
 
 
@@ -210,7 +213,7 @@ def test_no_images_make_an_empty_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))
 def test_every_method_can_be_explained(name: str, saved: SavedHeadOutputs, tmp_path: Path) -> None:
-    fates: list[Fate] = []
-    fuse_to_dataset(FUSION_METHODS[name](), saved.read(saved.images[0]), CATEGORIES, fates)
+    dropped_segments: list[DroppedSegment] = []
+    fuse_to_dataset(FUSION_METHODS[name](), saved.read(saved.images[0]), CATEGORIES, dropped_segments)
     told = run_fusion(saved, FUSION_METHODS[name](), tmp_path / "out", explain=True)
-    assert [fate["reason"] for fate in told[0]["fates"]] == [fate.reason for fate in fates]
+    assert [fate["reason"] for fate in told[0]["dropped_segments"]] == [fate.reason for fate in dropped_segments]

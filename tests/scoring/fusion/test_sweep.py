@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.formats.head_outputs.folder import folder as head_outputs
+from segkit.formats.head_outputs import folder as head_outputs
 from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic import counts as counting
 from segkit.scoring.fusion import sweep as fusion_sweep
 from segkit.scoring.fusion.options import Setting, grid
 from segkit.scoring.fusion.run import fuse_to_dataset, run_fusion
-from segkit.scoring.fusion.sweep import Workbench, count_settings
+from segkit.scoring.fusion.sweep import SweepData, count_settings
 from segkit.scoring.panoptic import score_panoptic
 from segkit.structures import VOID
 from segkit.utils.errors import ConfigError, DatasetError
@@ -42,14 +42,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def bench(files: tuple[Path, Path]) -> Workbench:
-    return Workbench.open(*files)
+def bench(files: tuple[Path, Path]) -> SweepData:
+    return SweepData.open(*files)
 
 
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))
-def test_the_numbers_are_those_of_run_and_evaluate(name: str, files: Any, bench: Workbench, tmp_path: Path) -> None:
+def test_the_numbers_are_those_of_run_and_evaluate(name: str, files: Any, bench: SweepData, tmp_path: Path) -> None:
     tried = small_grid(name)
-    image_ids = {record.image_id for record in bench.truth.records}
+    image_ids = {record.image_id for record in bench.ground_truth.records}
     found = count_settings(bench, tried, {"all": image_ids})["all"]
     numbers = set()
     for place, setting in enumerate(tried):
@@ -88,7 +88,7 @@ def test_the_area_limit_is_looked_at_last(name: str, seed: int, limit: int, smal
     assert renumbered == strict.segments
 
 
-def test_a_method_that_looks_at_the_limit_earlier_can_say_so(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_looks_at_the_limit_earlier_can_say_so(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
     """One fusion serves both limits, unless the method says that it does not look at the limit last."""
     tried = grid(
         ["heuristic"],
@@ -102,7 +102,7 @@ def test_a_method_that_looks_at_the_limit_earlier_can_say_so(bench: Workbench, m
         return fuse_to_dataset(fusion, *rest, **where)
 
     monkeypatch.setattr(fusion_sweep, "fuse_to_dataset", counted)
-    image_id = bench.truth.records[0].image_id
+    image_id = bench.ground_truth.records[0].image_id
     once = count_settings(bench, tried["heuristic"][1:], {"all": {image_id}})["all"]
     assert fused == [5]
     monkeypatch.setattr(FUSION_METHODS["heuristic"], "area_limit_is_last", False, raising=False)
@@ -113,14 +113,14 @@ def test_a_method_that_looks_at_the_limit_earlier_can_say_so(bench: Workbench, m
         assert all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ("iou", "tp", "fp", "fn"))
 
 
-def test_groups_count_their_images_alone_and_the_same_setting_twice(bench: Workbench) -> None:
+def test_groups_count_their_images_alone_and_the_same_setting_twice(bench: SweepData) -> None:
     tried = [*small_grid("heuristic")[:3], small_grid("heuristic")[0]]
-    ids = [record.image_id for record in bench.truth.records]
+    ids = [record.image_id for record in bench.ground_truth.records]
     groups = {"all": {*ids}, "first": {*ids[:3]}, "rest": {*ids[3:]}, "none": set()}
     found = count_settings(bench, tried, groups)
     for place, setting in enumerate(tried):
         metric = PanopticQuality(bench.categories)
-        for record in bench.truth.records[:3]:
+        for record in bench.ground_truth.records[:3]:
             metric.add(record.image_id, bench.overlaps(record, [setting.fusion])[0])
         expected = metric.compute(ids[:3])
         averages = counting.averages(found["first"][place], bench.categories)
@@ -130,20 +130,20 @@ def test_groups_count_their_images_alone_and_the_same_setting_twice(bench: Workb
         assert not any(getattr(found["none"][place], k).any() for k in ("iou", "tp", "fp", "fn"))
 
 
-def test_workers_change_nothing(bench: Workbench) -> None:
-    ids = {record.image_id for record in bench.truth.records}
+def test_workers_change_nothing(bench: SweepData) -> None:
+    ids = {record.image_id for record in bench.ground_truth.records}
     one, two = (count_settings(bench, small_grid("heuristic"), {"all": ids}, workers=n)["all"] for n in (1, 2))
     for first, second in zip(one, two, strict=True):
         assert all(np.array_equal(getattr(first, key), getattr(second, key)) for key in ("iou", "tp", "fp", "fn"))
 
 
-def test_each_image_is_read_once(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_read_once(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
     real = head_outputs.SavedHeadOutputs.read
     monkeypatch.setattr(
         head_outputs.SavedHeadOutputs, "read", lambda self, image: (read.append(image.image_id), real(self, image))[1]
     )
-    ids = {record.image_id for record in bench.truth.records}
+    ids = {record.image_id for record in bench.ground_truth.records}
     seen: list[tuple[int, int]] = []
     count_settings(bench, small_grid("heuristic"), {"a": ids, "b": ids}, progress=lambda *at: seen.append(at))
     assert sorted(map(str, read)) == sorted(map(str, ids))
@@ -173,7 +173,7 @@ def change(path: Path, how: Any) -> None:
 def test_truth_and_predictions_of_different_data(broken: Any, how: Any, message: str) -> None:
     change(broken[1], how)
     with pytest.raises(DatasetError, match=message):
-        Workbench.open(*broken)
+        SweepData.open(*broken)
 
 
 def _last(content: Any) -> int:
@@ -189,18 +189,18 @@ def _rename(content: Any, old: str, new: str) -> None:
 
 def test_other_colours_are_no_other_categories(broken: Any) -> None:
     change(broken[1], lambda content: [category.update(color=[1, 2, 3]) for category in content["categories"]])
-    assert len(Workbench.open(*broken).truth.records) == 4
+    assert len(SweepData.open(*broken).ground_truth.records) == 4
 
 
 def test_missing_files_are_told(broken: Any, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder of PNGs"):
-        Workbench.open(*broken, tmp_path / "nowhere")
+        SweepData.open(*broken, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="nowhere"):
-        Workbench.open(tmp_path / "nowhere", broken[1])
-    bench = Workbench.open(*broken)
-    ids = {record.image_id for record in bench.truth.records}
+        SweepData.open(tmp_path / "nowhere", broken[1])
+    bench = SweepData.open(*broken)
+    ids = {record.image_id for record in bench.ground_truth.records}
     (broken[0] / "0.npz").write_bytes(b"PK")
-    next((broken[1].parent / "truth").glob("1.png")).unlink()
+    next((broken[1].parent / "ground_truth").glob("1.png")).unlink()
     with pytest.raises(DatasetError, match=r"2 problems: (?=.*0\.npz)(?=.*1\.png)"):
         count_settings(bench, small_grid("heuristic"), {"all": ids})
 
@@ -210,16 +210,16 @@ def test_a_map_of_another_size_is_told(broken: Any) -> None:
 
     path = broken[1].parent / "truth/0.png"
     Image.open(path).resize((64, 48), 0).save(path)
-    bench = Workbench.open(*broken)
+    bench = SweepData.open(*broken)
     with pytest.raises(DatasetError, match=r"48 x 64.*24 x 32"):
         count_settings(bench, small_grid("heuristic"), {"all": {"image 0"}})
 
 
-def test_a_method_without_what_it_needs_is_no_dataset_error(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: FusionMethod, one: Any, verdicts: Any) -> Any:
+def test_a_method_without_what_it_needs_is_no_dataset_error(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_issue(self: FusionMethod, one: Any, rejections: Any) -> Any:
         raise ConfigError("needs more")
 
     tried = small_grid("heuristic")
-    monkeypatch.setattr(FUSION_METHODS["heuristic"], "fuse", refuse)
+    monkeypatch.setattr(FUSION_METHODS["heuristic"], "fuse", raise_issue)
     with pytest.raises(ConfigError, match=r"0\.npz, image 'image 0': needs more"):
         count_settings(bench, tried, {"all": {"image 0"}})

@@ -16,7 +16,7 @@ from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
 from segkit.scoring.fusion import tuning as fusion_choice
 from segkit.scoring.fusion.options import Setting, grid
-from segkit.scoring.fusion.sweep import Workbench
+from segkit.scoring.fusion.sweep import SweepData
 from segkit.scoring.fusion.tuning import NUMBERS, best_of, choosing_half, class_thresholds, pareto, search
 from segkit.structures import HeadOutputs, PanopticSegmentation
 from segkit.utils.errors import DatasetError
@@ -27,8 +27,8 @@ image_ids = st.lists(st.one_of(st.integers(0, 999), st.text(max_size=3)), min_si
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
-    return Workbench.open(*write(tmp_path_factory.mktemp("fusion"), 9))
+def bench(tmp_path_factory: pytest.TempPathFactory) -> SweepData:
+    return SweepData.open(*write(tmp_path_factory.mktemp("fusion"), 9))
 
 
 @given(ids=image_ids, seed=st.integers(0, 9), data=st.data())
@@ -77,19 +77,19 @@ def test_the_front_against_the_definition(points: list[tuple[int, int]]) -> None
     assert pareto(np.array(points, dtype=float).reshape(-1, 2)).tolist() == [not one for one in beaten]
 
 
-def metric_of(bench: Workbench, fusion: Any, ids: set[Any]) -> PanopticQuality:
+def metric_of(bench: SweepData, fusion: Any, ids: set[Any]) -> PanopticQuality:
     metric = PanopticQuality(bench.categories)
-    for record in bench.truth.records:
+    for record in bench.ground_truth.records:
         if record.image_id in ids:
             metric.add(record.image_id, bench.overlaps(record, [fusion])[0])
     return metric
 
 
-def test_the_search_by_doing_each_step_alone(bench: Workbench) -> None:
+def test_the_search_by_doing_each_step_alone(bench: SweepData) -> None:
     tried = grid(["heuristic"], TEXTS, CATEGORIES)
     found = search(bench, tried, seed=3)
-    every = {record.image_id for record in bench.truth.records}
-    order = [record.image_id for record in bench.truth.records]
+    every = {record.image_id for record in bench.ground_truth.records}
+    order = [record.image_id for record in bench.ground_truth.records]
     chosen = choosing_half(order, 3)
     assert found["images"] == {"all": 9, "choosing": 4, "confirming": 5}
     assert len(found["settings"]) == 13
@@ -119,20 +119,20 @@ def test_the_search_by_doing_each_step_alone(bench: Workbench) -> None:
     assert "gain" not in steps["default"]
 
 
-def test_the_confirming_half_has_no_say(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_confirming_half_has_no_say(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a truth of nothing but void in the confirming half the same is chosen."""
     tried = grid(["heuristic"], TEXTS, CATEGORIES)
-    chosen = choosing_half([record.image_id for record in bench.truth.records], 0)
+    chosen = choosing_half([record.image_id for record in bench.ground_truth.records], 0)
     before = search(bench, tried, per_class=True)
-    real = Workbench.overlaps
+    real = SweepData.overlaps
 
-    def blind(self: Workbench, record: Any, fusions: Any) -> Any:
+    def blind(self: SweepData, record: Any, fusions: Any) -> Any:
         found = real(self, record, fusions)
         if record.image_id in chosen:
             return found
-        return [replace(one, truth=one.truth[:0], pairs=one.pairs[:0]) for one in found]
+        return [replace(one, ground_truth=one.ground_truth[:0], pairs=one.pairs[:0]) for one in found]
 
-    monkeypatch.setattr(Workbench, "overlaps", blind)
+    monkeypatch.setattr(SweepData, "overlaps", blind)
     after = search(bench, tried, per_class=True)
     assert after["methods"]["heuristic"]["tuned"]["confirming"]["PQ"]["value"] == 0
     for step in ("default", "tuned", "per_class"):
@@ -142,8 +142,8 @@ def test_the_confirming_half_has_no_say(bench: Workbench, monkeypatch: pytest.Mo
             assert (one["options"], one["choosing"]) == (other["options"], other["choosing"])
 
 
-def test_thresholds_by_class_raise_each_class_and_the_whole(bench: Workbench) -> None:
-    every = {record.image_id for record in bench.truth.records}
+def test_thresholds_by_class_raise_each_class_and_the_whole(bench: SweepData) -> None:
+    every = {record.image_id for record in bench.ground_truth.records}
     poor = Setting("heuristic", HeuristicFusion(stuff_area_limit_px=1, instance_score_threshold=0.7))
     made = class_thresholds(bench, poor, every)
     assert made is not None
@@ -159,15 +159,15 @@ def test_thresholds_by_class_raise_each_class_and_the_whole(bench: Workbench) ->
         assert other > one or class_id not in scores
 
 
-def test_thresholds_by_class_that_do_not_help_are_not_taken(bench: Workbench) -> None:
+def test_thresholds_by_class_that_do_not_help_are_not_taken(bench: SweepData) -> None:
     """Nothing gets better for a method without such an option, nor where every threshold gives the same."""
 
     @dataclass(frozen=True)
     class OfNoOptions(FusionMethod):
-        def fuse(self, outputs: HeadOutputs, verdicts: Any) -> PanopticSegmentation:
+        def fuse(self, outputs: HeadOutputs, rejections: Any) -> PanopticSegmentation:
             return HeuristicFusion()(outputs)
 
-    every = {record.image_id for record in bench.truth.records}
+    every = {record.image_id for record in bench.ground_truth.records}
     assert class_thresholds(bench, Setting("heuristic", OfNoOptions()), every) is None
     fixed = HeuristicFusion(stuff_area_limit_px=1, score_threshold_of={0: 0.4, 1: 0.4, 2: 0.4})
     assert class_thresholds(bench, Setting("heuristic", fixed), every) is None
@@ -184,7 +184,7 @@ def test_of_equal_thresholds_the_nearest_is_taken() -> None:
 
 
 def test_two_images_are_enough_for_numbers_but_not_for_intervals(tmp_path: Path) -> None:
-    bench = Workbench.open(*write(tmp_path, 2))
+    bench = SweepData.open(*write(tmp_path, 2))
     found = search(bench, grid(["heuristic"], TEXTS, CATEGORIES))
     tuned = found["methods"]["heuristic"]["tuned"]
     assert tuned["confirming"]["PQ"]["value"] is not None
