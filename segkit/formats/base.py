@@ -89,7 +89,8 @@ class DatasetWriter(Finishing, ABC):
 
     categories: of the segmentations. Files of an image appear with `add`, whole or not at all; an index of all images
     with `finish`, at the end of the block and not on an exception, so that an earlier run's stays as it was. info: as
-    `DatasetReader.info`, to be set before the end of the block. holds_extras: whether it and `DatasetImage.extra` are written.
+    `DatasetReader.info`, to be set before the end of the block. holds_extras: whether it and
+    `DatasetImage.extra` are written.
     """
 
     holds_extras: ClassVar[bool] = False

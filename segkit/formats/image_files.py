@@ -36,7 +36,7 @@ def files_below(folder: Path, remedy: str) -> list[str]:
 
 
 def unused_pictures(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
-    """The line of `DatasetReader.skipped` on pictures or PNGs in the folder that are none of the used names; none where there
+    """The line of `DatasetReader.skipped` on pictures or PNGs in the folder that are no used names; none where there
     are none, or no folder."""
     names = files_below(folder, "") if os.path.isdir(folder) else []
     return unused(folder, what, [n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and n not in used])

@@ -22,7 +22,7 @@ Told = Sequence[Mapping[str, Any]]
 
 
 def reason_rows(images: Told) -> dict[str, dict[str, Any]]:
-    """Reason -> {dropped, shrunk: segments, lost pixels}, the most segments first; images: the content of dropped_segments.json.
+    """Reason -> {dropped, shrunk: segments, lost pixels}, the most segments first; images: dropped_segments.json.
 
     Empty where nothing was lost.
     """

@@ -24,7 +24,7 @@ def raise_issue(code: str, error: DatasetError) -> None:
 
 
 def try_read(on_issue: IssueHandler, code: str, read: Callable[..., Result], *arguments: Any) -> Result | None:
-    """What `read` makes of the arguments; None where it raises a DatasetError and `on_issue`, which gets it, returns."""
+    """What `read` makes of the arguments; None if it raises a DatasetError that `on_issue` takes."""
     try:
         return read(*arguments)
     except DatasetError as error:

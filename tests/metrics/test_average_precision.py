@@ -65,7 +65,7 @@ def test_box_and_mask_are_scored_apart():
 
 
 def test_size_classes_of_mask_results_are_by_mask_not_box():
-    # GroundTruth: 40 x 40 = 1600 px, medium. The false result's box is medium too, its mask is small: for masks, it does not
+    # Ground truth: 40 x 40 = 1600 px, medium. The false result's box is medium, its mask is small: for masks, it does not
     # count against the medium objects, though its score is higher.
     ground_truth = [annotation(0, 0, 40, 40)]
     false = annotation(100, 50, 10, 10, score=0.9) | {"bbox": [100, 50, 40, 40]}
@@ -484,7 +484,7 @@ def test_more_results_than_count(scene):
 @BOTH
 def test_boundary_iou_by_hand(fast, chosen):
     chosen(fast)
-    # 100 x 100 pixels: boundaries are round(0.02 * 141.4) = 3 px wide. GroundTruth: 40 x 40, boundary 1600 - 34^2 = 444 px.
+    # 100 x 100 pixels: boundaries are round(0.02 * 141.4) = 3 px wide. True: 40 x 40, boundary 1600 - 34^2 = 444 px.
     # The result lacks the inner 20 x 20 (at distance 10 from the edge): mask IoU 1200 / 1600 = 0.75. Its boundary is
     # the same ring and 3 px around the hole, 26^2 - 20^2 = 276: boundary IoU 444 / 720 = 0.617 and so is the smaller.
     whole = np.zeros((100, 100), dtype=bool)

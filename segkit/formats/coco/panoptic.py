@@ -122,7 +122,7 @@ def read_predictions(
 ) -> dict[ImageId, Prediction]:
     """Predictions in a panoptic JSON by image_id, in the file's order; of it, `annotations` alone are read.
 
-    Raises DatasetError where it is missing, not JSON, or of another kind; and through `on_issue`, as in `read`, where an
+    Raises DatasetError where it is missing, not JSON, or of another kind; and by `on_issue`, as in `read`, where an
     image is predicted twice, or a segment has no id of its own in 1..MAX_SEGMENT_ID or no category of `categories`.
     """
     path = Path(json_path)

@@ -103,7 +103,7 @@ class TwoChannelWriter(DatasetWriter):
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
-        """As `DatasetWriter` has it, segments numbered from 0 in their order; told are crowds, which become objects, segments
+        """As `DatasetWriter` has it, segments numbered from 0 in their order; told are crowds, now objects, segments
         without a pixel, scores, and pixels under other masks. DatasetError for more than 256 segments of a category
         too."""
         name = new_stem(image, self._names, self.root)

@@ -47,7 +47,7 @@ class PanopticFilesWriter(DatasetWriter):
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
     ) -> list[str]:
-        """As `DatasetWriter` has it; told are segments without a pixel, masks that overlap, and keys of annotations that
+        """As `DatasetWriter` has it; told are segments without a pixel, masks that overlap, keys of annotations that
         segments have not."""
         areas_px = checked_areas(image, segmentation, self.categories)
         extra, told = _written_extras(image.extra, "the image")
@@ -90,7 +90,7 @@ class CocoInstancesWriter(DatasetWriter):
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
     ) -> list[str]:
-        """As `DatasetWriter` has it; told are stuff, segments without a pixel, scores, and keys that JSON cannot hold."""
+        """As `DatasetWriter` has it; told are stuff, segments without a pixel, scores, keys that JSON cannot hold."""
         where = Place(self.path, image.image_id)
         check_inside(image.file_name, "file_name", where)
         if image.image_id in self._images:

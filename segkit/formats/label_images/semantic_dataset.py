@@ -110,7 +110,7 @@ class SemanticMapWriter(DatasetWriter):
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
-        """As `DatasetWriter` has it; told are the objects that became one, crowds, segments without a pixel, scores, and masks
+        """As `DatasetWriter` has it; told are objects that became one, crowds, segments without a pixel, scores, masks
         that overlap."""
         name = new_stem(image, self._names, self.root)
         areas_px = checked_areas(image, segmentation, self.categories)

@@ -114,7 +114,7 @@ def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
 
 
 def fuses_on_device(fusion: FusionMethod, tensor: torch.Tensor) -> bool:
-    """Whether the fusion runs where the tensor is: with CUDA and by a method of `PanopticPostProcessor`; else on the CPU.
+    """Whether the fusion runs where the tensor is: on CUDA, by a method of `PanopticPostProcessor`; else on the CPU.
 
     Not on other devices: `PanopticPostProcessor` needs float64, which not all of them have.
     """

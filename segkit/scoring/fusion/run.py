@@ -90,7 +90,7 @@ def run_fusion(
     """Write `panoptic.json` and `panoptic/*.png` into the folder, COCO's format, each instance's score kept; with
     `explain` also `dropped_segments.json`, whose content is returned (else an empty list).
 
-    Fates: {image_id, file_name, fates: a dict for each of `DroppedSegment`, with category_id of the dataset, `category` its name,
+    {image_id, file_name, dropped_segments: a dict for each, with category_id of the dataset, `category` its name,
     and taken_by: [{segment_id, category_id, category (None for void), pixels}]} of every image.
     All or nothing appears, in place of what an earlier run left. DatasetError that tells all that is wrong with the
     saved images, up to `limit` problems, and where the folder cannot be written.
