@@ -65,7 +65,7 @@ def test_box_and_mask_are_scored_apart():
 
 
 def test_size_classes_of_mask_results_are_by_mask_not_box():
-    # Ground truth: 40 x 40 = 1600 px, medium. The false result's box is medium, its mask is small: for masks, it does not
+    # True: 40 x 40 = 1600 px, medium. The false result's box is medium, its mask is small: for masks, it does not
     # count against the medium objects, though its score is higher.
     ground_truth = [annotation(0, 0, 40, 40)]
     false = annotation(100, 50, 10, 10, score=0.9) | {"bbox": [100, 50, 40, 40]}

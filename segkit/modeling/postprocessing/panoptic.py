@@ -115,7 +115,7 @@ class PanopticPostProcessor(nn.Module):
 
 
 def on_tensors(rule: FusionMethod) -> bool:
-    """Whether `PanopticPostProcessor` knows the method and these options; MaskArgmaxFusion for semantic logits alone."""
+    """Whether `PanopticPostProcessor` knows method and options; MaskArgmaxFusion for semantic logits alone."""
     return type(rule) in CONTESTS or (type(rule) is HeuristicFusion and rule.nms in NMS_ON_TENSORS)
 
 

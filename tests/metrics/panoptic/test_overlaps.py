@@ -141,7 +141,7 @@ def test_void_and_empty_maps_have_no_rows(shape):
 
 
 def test_boundaries_of_drawn_maps():
-    # Boundaries are one pixel wide. Ground truth: a square of 3 x 3 on void, on its boundary but for its centre. Predicted:
+    # Boundaries are one pixel wide. True: a square of 3 x 3 on void, on its boundary but for its centre. Predicted:
     # the three upper rows, on their boundary but for the middle one's inner three.
     ground_truth = np.zeros((5, 5), dtype=np.int32)
     ground_truth[1:4, 1:4] = 1
