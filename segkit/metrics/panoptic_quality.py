@@ -260,11 +260,11 @@ class PanopticQuality:
 
     def _reasons(self, table: OverlapTable) -> list[str]:
         crowds = table.ground_truth["iscrowd"]
-        keys = np.stack([table.truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
+        keys = np.stack([table.ground_truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
         groups, times = np.unique(keys, axis=0, return_counts=True)
         several = np.unique(groups[times > 1, 0]).tolist()
         declared = table.ground_truth["area_px"] != table.ground_truth["counted_px"]
-        wrong = np.unique(table.truth_image[declared]).tolist()
+        wrong = np.unique(table.ground_truth_image[declared]).tolist()
         reasons = [(several, "several crowds of one category"), (wrong, "areas that their map contradicts")]
         return [f"{_images(table, images)} {what}" for images, what in reasons if images]
 

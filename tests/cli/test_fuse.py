@@ -183,12 +183,12 @@ def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
     from segkit.structures import ids_to_rgb
 
     (tmp_path / "ground_truth").mkdir()
-    Image.fromarray(ids_to_rgb(np.array([[1, 1, 1, 1, 2, 2]] * 2))).save(tmp_path / "truth/a.png")
+    Image.fromarray(ids_to_rgb(np.array([[1, 1, 1, 1, 2, 2]] * 2))).save(tmp_path / "ground_truth/a.png")
     image = {"id": 1, "file_name": "a.jpg", "height": 2, "width": 6}
     infos = [{"id": 1, "category_id": 7, "area": 8, "iscrowd": 0}, {"id": 2, "category_id": 2, "area": 4, "iscrowd": 0}]
     annotation = {"image_id": 1, "file_name": "a.png", "segments_info": infos}
     table = CATEGORIES.to_coco()
-    (tmp_path / "truth.json").write_text(
+    (tmp_path / "ground_truth.json").write_text(
         json.dumps({"images": [image], "annotations": [annotation], "categories": table})
     )
     common = {"image_id": 1, "iscrowd": 0}
@@ -213,7 +213,7 @@ def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
     things = [entry for entry in table if entry["isthing"]]
     content = {"images": [image], "annotations": objects, "categories": things}
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    arguments = ["priors", "--gt", tmp_path / "truth.json", "--output", tmp_path / "priors.json"]
+    arguments = ["priors", "--gt", tmp_path / "ground_truth.json", "--output", tmp_path / "priors.json"]
     assert run(*arguments, "--instances", tmp_path / "instances.json")[0] == 0
     pairs = json.loads((tmp_path / "priors.json").read_text())["pairs"]
     assert pairs == [{"over": 7, "under": 2, "wins": 1, "losses": 0}]
@@ -286,7 +286,7 @@ def test_the_truth_is_never_written_over(run: Any, files: Any, tmp_path: Path) -
     assert code == 1
     assert "what is read lies where the fused predictions are to go" in error
     (tmp_path / "panoptic/deep").mkdir()
-    ground_truth = (tmp_path / "panoptic.json").rename(tmp_path / "truth.json")
+    ground_truth = (tmp_path / "panoptic.json").rename(tmp_path / "ground_truth.json")
     assert (
         "what is read lies where" in run(*arguments, "--gt", ground_truth, "--gt-folder", tmp_path / "panoptic/deep")[2]
     )

@@ -132,7 +132,7 @@ def test_errors_in_a_data_loader_worker_are_the_same_line(monkeypatch, capsys):
 SPAWN = """
 import sys
 from segkit.cli import main as m
-from segkit.structures import DatasetError
+from segkit.utils.errors import DatasetError
 
 def add_arguments(parser): pass
 

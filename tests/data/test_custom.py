@@ -75,7 +75,7 @@ def test_cityscapes_is_judged_by_its_own_ap_too(tmp_path: Path) -> None:
             r"takes \['json', 'masks', 'images', 'instances_json'\], needs \['json', 'masks'\]",
         ),
         ("coco-instances", {"json": "j"}, r"needs \['json', 'images'\], got \['json'\]"),
-        ("voc", {"root": "r", "on_issue": 1}, r"takes \['root', 'split', 'classes'.*got \['root', 'tell'\]"),
+        ("voc", {"root": "r", "on_issue": 1}, r"takes \['root', 'split', 'classes'.*got \['root', 'on_issue'\]"),
     ],
 )
 def test_other_options_are_refused_at_once(layout: str, options: dict[str, Any], expected: str) -> None:

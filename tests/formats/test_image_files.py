@@ -21,7 +21,7 @@ from segkit.formats.image_files import (
 )
 from segkit.utils.errors import DatasetError
 
-MODULES = [ast.parse(path.read_text()) for path in Path(segkit.formats.__file__).parent.glob("*.py")]
+MODULES = [ast.parse(path.read_text()) for path in Path(segkit.formats.__file__).parent.rglob("*.py")]
 NODES = [node for module in MODULES for node in ast.walk(module)]
 FUNCTIONS = [node for node in NODES if isinstance(node, ast.FunctionDef)]
 

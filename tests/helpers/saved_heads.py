@@ -58,7 +58,7 @@ def truth_of(one: HeadOutputs, rng: np.random.Generator) -> tuple[np.ndarray, li
 def write(
     folder: Path, images: int = 6, *, seed: int = 0, logits: bool = True, count: int = 8, image_ids: Any = None
 ) -> tuple[Path, Path]:
-    """Make folder/saved, folder/truth.json and folder/truth/; the folder of the predictions, the JSON of the truth."""
+    """Make folder/saved, folder/ground_truth.json and folder/ground_truth/; the folder of the predictions, the JSON of the truth."""
     rng = np.random.default_rng(seed)
     ids = image_ids or [*(f"image {i}" if i % 3 == 0 else 10 * images - i for i in range(images))]
     saved, annotations, table = [], [], []
@@ -68,7 +68,7 @@ def write(
         head_outputs.write_image(folder / "saved", f"{place}.npz", one, 5 if logits else 0)
         saved.append(SavedImage(image_id, f"{place}.jpg", SIZE_HW, f"{place}.npz"))
         ground_truth, infos = truth_of(head_outputs.rounded(one, 5 if logits else 0), rng)
-        Image.fromarray(ids_to_rgb(ground_truth)).save(folder / f"truth/{place}.png")
+        Image.fromarray(ids_to_rgb(ground_truth)).save(folder / f"ground_truth/{place}.png")
         annotations.append({"image_id": image_id, "file_name": f"{place}.png", "segments_info": infos})
         table.append({"id": image_id, "file_name": f"{place}.jpg", "height": SIZE_HW[0], "width": SIZE_HW[1]})
     head_outputs.write_index(folder / "saved", saved, CATEGORIES, SPACE)
@@ -78,8 +78,8 @@ def write(
         "annotations": [annotations[i] for i in order],
         "categories": CATEGORIES.to_coco()[::-1],
     }
-    (folder / "truth.json").write_text(json.dumps(content))
-    return folder / "saved", folder / "truth.json"
+    (folder / "ground_truth.json").write_text(json.dumps(content))
+    return folder / "saved", folder / "ground_truth.json"
 
 
 def without_instances(one: HeadOutputs) -> HeadOutputs:

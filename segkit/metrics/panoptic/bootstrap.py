@@ -210,7 +210,7 @@ def _true_segments(table: OverlapTable) -> Table:
     """(T,) `TRUTH` rows by image and segment_id, images in the order of their ids."""
     rank = np.argsort(places_by_id(table.image_ids))
     rows = np.zeros(len(table.ground_truth), dtype=GROUND_TRUTH)
-    rows["image"] = rank[table.truth_image]
+    rows["image"] = rank[table.ground_truth_image]
     for name in ("segment_id", "category_id", "iscrowd", "counted_px"):
         rows[name] = table.ground_truth[name]
     return np.sort(rows, order=["image", "segment_id"])

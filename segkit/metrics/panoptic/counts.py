@@ -81,7 +81,7 @@ def count_per_image(table: OverlapTable, matching: Matching, categories: Categor
     groups = [
         (table.pair_image[matches], table.ground_truth["category_id"][table.pairs["ground_truth"][matches]]),
         (table.prediction_image[matching.false], table.prediction["category_id"][matching.false]),
-        (table.truth_image[matching.missed], table.ground_truth["category_id"][matching.missed]),
+        (table.ground_truth_image[matching.missed], table.ground_truth["category_id"][matching.missed]),
     ]
     flat = [image * shape[1] + rows_of(categories, category_ids) for image, category_ids in groups]
     size = shape[0] * shape[1]

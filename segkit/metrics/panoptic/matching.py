@@ -109,7 +109,7 @@ def _on_crowd_px(table: OverlapTable, mode: str) -> NDArray[np.int64]:
 def _last_of_category(table: OverlapTable) -> BoolArray:
     """(T,) crowds with no later crowd of their category in their image."""
     crowds = np.flatnonzero(table.ground_truth["iscrowd"])[::-1]  # backwards: the first met is the last listed
-    keys = np.stack([table.truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
+    keys = np.stack([table.ground_truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
     last = np.zeros(len(table.ground_truth), dtype=np.bool_)
     last[crowds[first]] = True

@@ -208,14 +208,14 @@ def _ids_of(rows: NDArray[np.int32], table: Table) -> list[Any]:
 class OverlapTable:
     """Images joined: the rows of all, `pairs` pointing into the joined segment tables.
 
-    truth_image, prediction_image, pair_image: the image of every row, as a place in `image_ids`.
+    ground_truth_image, prediction_image, pair_image: the image of every row, as a place in `image_ids`.
     """
 
     image_ids: tuple[int | str, ...]
     ground_truth: Table
     prediction: Table
     pairs: Table
-    truth_image: NDArray[np.int64]
+    ground_truth_image: NDArray[np.int64]
     prediction_image: NDArray[np.int64]
     pair_image: NDArray[np.int64]
 
@@ -223,11 +223,11 @@ class OverlapTable:
 def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
     """One table of many images, in their order."""
     found = [overlaps for _, overlaps in images]
-    truth_image = _image_of([len(one.ground_truth) for one in found])
+    ground_truth_image = _image_of([len(one.ground_truth) for one in found])
     prediction_image = _image_of([len(one.prediction) for one in found])
     pair_image = _image_of([len(one.pairs) for one in found])
     pairs = concatenate([one.pairs for one in found], PAIR)
-    for side, image in (("ground_truth", truth_image), ("prediction", prediction_image)):
+    for side, image in (("ground_truth", ground_truth_image), ("prediction", prediction_image)):
         first = np.searchsorted(image, pair_image)  # the first row of the pair's image
         pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first)
     return OverlapTable(
@@ -235,7 +235,7 @@ def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
         concatenate([one.ground_truth for one in found], SEGMENT),
         concatenate([one.prediction for one in found], SEGMENT),
         pairs,
-        truth_image,
+        ground_truth_image,
         prediction_image,
         pair_image,
     )

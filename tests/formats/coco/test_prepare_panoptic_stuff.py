@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.helpers.coco_samples import Dataset, files_below
 
-SCRIPT = Path(__file__).parents[2] / "datasets" / "prepare_panoptic_stuff.py"
+SCRIPT = Path(__file__).parents[3] / "datasets" / "prepare_panoptic_stuff.py"
 
 
 def _run(dataset: Dataset, output: Path, workers: int = 1) -> subprocess.CompletedProcess[str]:

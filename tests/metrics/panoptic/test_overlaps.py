@@ -162,7 +162,7 @@ def test_join_points_into_the_joined_tables():
     none = overlaps_of(panoptic(np.zeros((1, 1))), panoptic(np.zeros((1, 1))), CATEGORIES)
     table = join([("a", one), (3, none), ("b", one)])
     assert table.image_ids == ("a", 3, "b")
-    assert table.truth_image.tolist() == table.prediction_image.tolist() == [0, 0, 2, 2]
+    assert table.ground_truth_image.tolist() == table.prediction_image.tolist() == [0, 0, 2, 2]
     assert table.pair_image.tolist() == [0] * 5 + [2] * 5
     assert table.ground_truth["segment_id"].tolist() == [7, 2, 7, 2]
     ground_truth, prediction = table.pairs["ground_truth"].tolist(), table.pairs["prediction"].tolist()
