@@ -58,7 +58,7 @@ def truth_of(one: HeadOutputs, rng: np.random.Generator) -> tuple[np.ndarray, li
 def write(
     folder: Path, images: int = 6, *, seed: int = 0, logits: bool = True, count: int = 8, image_ids: Any = None
 ) -> tuple[Path, Path]:
-    """Make folder/saved, folder/ground_truth.json and folder/ground_truth/; the folder of the predictions, the JSON of the truth."""
+    """Make folder/saved, folder/ground_truth.json and folder/ground_truth/; return the first two."""
     rng = np.random.default_rng(seed)
     ids = image_ids or [*(f"image {i}" if i % 3 == 0 else 10 * images - i for i in range(images))]
     saved, annotations, table = [], [], []
