@@ -1,20 +1,28 @@
-"""What every test can ask for: toy data, made once per run."""
+"""What every test can ask for: toy data, made once per run. Imports neither torch nor Detectron2."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from detectron2.utils.logger import setup_logger
+from hypothesis import settings
 
 from segkit.data.toy import dataset as toy
+
+# The same examples in every run, however slow the machine: a failure on CI can be repeated anywhere by CI=1.
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")
 def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve toy scenes in COCO panoptic layout; not to be changed: see `toy_copy`."""
+    """Twelve toy scenes in COCO panoptic format. Tests that change files use `toy_copy`."""
     folder = tmp_path_factory.mktemp("toy") / "scenes"
     toy.write_dataset(folder, images=12, seed=5)
     return folder
@@ -22,18 +30,20 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def toy_copy(toy_folder: Path, tmp_path: Path) -> Path:
-    """The same scenes, to be broken."""
-    import shutil
-
+    """A copy of the same scenes, which the test may change."""
     return Path(shutil.copytree(toy_folder, tmp_path / "scenes"))
 
 
 @pytest.fixture(autouse=True)
-def _no_left_over_log_handlers() -> Iterator[None]:
-    """Detectron2's loggers keep writing to the stdout that they were made with, which is pytest's of one test."""
+def _remove_log_handlers() -> Iterator[None]:
+    """Detectron2's loggers keep writing to the stdout that they were made with, which pytest closes after a test."""
     yield
-    setup_logger.cache_clear()
+    detectron2_logger = sys.modules.get("detectron2.utils.logger")
+    if detectron2_logger is None:
+        return
+    detectron2_logger.setup_logger.cache_clear()
     for name in ("detectron2", "fvcore", "segkit"):
-        for handler in [*(logger := logging.getLogger(name)).handlers]:
+        logger = logging.getLogger(name)
+        for handler in list(logger.handlers):
             logger.removeHandler(handler)
             handler.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-import torch
-from detectron2.projects.panoptic_deeplab.post_processing import find_instance_center, group_pixels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +17,13 @@ from segkit.utils.compiled import COMPILED
 WAYS = pytest.mark.parametrize(
     "way", [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))]
 )
+
+
+def import_detectron2() -> tuple[Any, Any]:
+    """torch and Panoptic-DeepLab's post-processing; the test is skipped without them."""
+    path = "detectron2.projects.panoptic_deeplab.post_processing"
+    reason = "compares with Detectron2"
+    return pytest.importorskip("torch", reason=reason), pytest.importorskip(path, reason=reason)
 
 
 def heat(rows: list[list[float]]) -> np.ndarray:
@@ -75,23 +82,25 @@ def heads(draw: st.DrawFn) -> CenterOffsets:
 @given(heads(), st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([1, 3, 5, 7]), st.integers(1, 4))
 @settings(max_examples=200, deadline=None)
 def test_peaks_are_detectron2s(centers: CenterOffsets, threshold: float, kernel: int, top_k: int) -> None:
+    torch, post_processing = import_detectron2()
     heatmap = torch.from_numpy(centers.heatmap)[None]
     assert (
         heat_peaks(centers.heatmap, threshold, kernel, top_k).tolist()
-        == find_instance_center(heatmap.clone(), threshold, kernel, top_k).tolist()
+        == post_processing.find_instance_center(heatmap.clone(), threshold, kernel, top_k).tolist()
     )
 
 
 @WAYS
 def test_groups_are_detectron2s(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of every pixel; the last scale is beyond what float32 can square, so that all centres are infinitely far."""
+    torch, post_processing = import_detectron2()
     monkeypatch.setattr(grouping, "COMPILED", way)
     rng = np.random.default_rng(0)
     for scale in (0.5, 20, 500, 1e30):
         heatmap, offsets = np.zeros((60, 90), np.float32), rng.normal(0, scale, (2, 60, 90)).astype(np.float32)
         peaks = rng.integers(0, [60, 90], (40, 2))
         ours = group_by_offsets(CenterOffsets(heatmap, offsets), peaks, np.arange(60 * 90))
-        theirs = group_pixels(torch.from_numpy(peaks), torch.from_numpy(offsets)) - 1
+        theirs = post_processing.group_pixels(torch.from_numpy(peaks), torch.from_numpy(offsets)) - 1
         assert ours.tolist() == theirs.flatten().tolist()
 
 

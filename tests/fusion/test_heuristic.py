@@ -7,14 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
-from detectron2.structures import Boxes, Instances
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import DroppedSegment, HeuristicFusion, build_fusion, heuristic, segments
-from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.compiled import COMPILED
 from segkit.utils.errors import ConfigError
@@ -161,12 +157,18 @@ def scenes(draw: st.DrawFn) -> tuple[Any, ...]:
 @settings(max_examples=300, deadline=None)
 def test_identical_to_detectron2(way: bool, scene: tuple[Any, ...], dtype: str) -> None:
     masks, scores, class_ids, stuff, (overlap, limit, score) = scene
+    torch = pytest.importorskip("torch", reason="compares with torch")
+    panoptic_fpn = pytest.importorskip("detectron2.modeling.meta_arch.panoptic_fpn", reason="compares with Detectron2")
+    from detectron2.structures import Boxes, Instances
+
+    from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
+
     given_to_detectron2 = Instances(stuff.shape)
     given_to_detectron2.pred_masks = torch.from_numpy(masks)
     given_to_detectron2.scores = torch.from_numpy(scores)
     given_to_detectron2.pred_classes = torch.from_numpy(class_ids)
     given_to_detectron2.pred_boxes = Boxes(torch.zeros(len(scores), 4))
-    ids, info = combine_semantic_and_instance_outputs(
+    ids, info = panoptic_fpn.combine_semantic_and_instance_outputs(
         given_to_detectron2, torch.from_numpy(stuff), overlap, limit, score
     )
     ours = InstanceMasks.from_full(masks, np.zeros((len(scores), 4), np.float32), scores, class_ids)

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from detectron2.projects.panoptic_deeplab.post_processing import get_panoptic_segmentation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -172,8 +170,11 @@ _FEW, _MANY = [0.9, 0.02, 0.02, 0.02, 0.02, 0.02], [0.1, 0.1, 0.2, 0.2, 0.2, 0.2
 @given(deeplab_outputs(), st.sampled_from([1, 3, 7]), st.sampled_from([1, 2, 3, 4]), st.integers(0, 5))
 @settings(max_examples=300, deadline=None)
 def test_identical_to_detectron2(outputs: HeadOutputs, kernel: int, top_k: int, limit: int) -> None:
+    torch = pytest.importorskip("torch", reason="compares with torch")
+    path = "detectron2.projects.panoptic_deeplab.post_processing"
+    post_processing = pytest.importorskip(path, reason="compares with Detectron2")
     assert outputs.centers is not None
-    reference, _ = get_panoptic_segmentation(
+    reference, _ = post_processing.get_panoptic_segmentation(
         torch.from_numpy(outputs.semantic.channels)[None],
         torch.from_numpy(outputs.centers.heatmap)[None],
         torch.from_numpy(outputs.centers.offsets_yx),

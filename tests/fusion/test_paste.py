@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from detectron2.layers import paste_masks_in_image
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +13,9 @@ from segkit.fusion import paste as module
 from segkit.fusion.paste import flat_crops, paste, soft_crop
 from segkit.structures import InstanceMasks
 from segkit.utils.compiled import COMPILED, compiled, multiply_add
+
+torch = pytest.importorskip("torch", reason="compares with torch")
+paste_masks_in_image = pytest.importorskip("detectron2.layers", reason="compares with Detectron2").paste_masks_in_image
 
 WAYS = [pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba")), False]
 both_ways = pytest.mark.parametrize("way", WAYS, ids=["compiled", "numpy"])

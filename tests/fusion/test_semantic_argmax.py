@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from segkit.fusion import semantic_argmax as semantic_winners
 from segkit.fusion.semantic_argmax import RELATIVE_LEAD, upsampled_winners
 
+torch = pytest.importorskip("torch", reason="compares with torch")
+F = torch.nn.functional
 FloatArray = NDArray[np.float32]
 IS_FUSED = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 IS_WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
