@@ -2,9 +2,10 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# A comma would end the argument of $(call install,...).
-WITH_TESTS := .[export,fast,test]
-# What tests and benchmarks compare with; without dependencies, whose pins are of another time.
+# Variables, since a comma would end the argument of $(call install,...).
+WITH_MODELS := .[fast,train]
+WITH_TESTS := .[export,fast,test,train]
+# What tests and benchmarks compare with, installed without dependencies, whose pins are outdated.
 ORACLES := panopticapi-lite==0.2.0 cityscapesscripts==2.3.0
 
 ifeq ($(VENV),none)
@@ -17,30 +18,45 @@ PY := $(VENV)/bin/python
 BASE := $(VENV)/.segkit-base
 DEV := $(VENV)/.segkit-dev
 endif
-# Lies in the environment while something is installed into it: who finds it finds a half environment.
+# This file exists while something is installed into the environment. If it is found later, the environment is incomplete.
 UNDER_WAY := $(VENV)/.segkit-installing
+# The environment of the light half: what `pip install segkit` brings, and pytest. No torch, no Detectron2.
+LIGHT_VENV := $(VENV)-light
+LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation)
+# A share of these that takes less than a minute.
+LIGHT_SHARE := tests/test_light.py $(addprefix tests/,utils structures classical report)
 PIP := $(PY) -m pip --disable-pip-version-check install -c constraints.txt
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint bench clean check-python anew
+.PHONY: help demo test test-all test-light lint bench clean check-python remake
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-11s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-12s%s\n", $$1, $$2}'
 	@echo
 	@echo "The first target makes VENV with PYTHON (3.10 to 3.13) and installs about 5 GB into it, in some minutes."
-	@echo "VENV=none takes PYTHON as it is and installs nothing."
+	@echo "The tests of the light half have an own environment, VENV-light: 400 MB."
+	@echo "VENV=none takes PYTHON as it is and installs nothing; test-light then does nothing."
 
 demo: $(BASE) ## toy scenes, training, evaluation and pictures in output/demo
 	$(PY) -m segkit demo --output output/demo
 
-test: lint ## lint, and all tests that take seconds
+test: lint ## lint, all tests that take seconds, and a share of test-light
 	$(PY) -m pytest -m "not slow"
+	@$(MAKE) --no-print-directory test-light LIGHT_TESTS="$(LIGHT_SHARE)"
 
 test-all: lint ## lint, and all tests
 	$(PY) -m pytest
+
+ifeq ($(VENV),none)
+test-light:
+	@echo "VENV=none: the tests of the light half are left out, they need an environment of their own"
+else
+test-light: $(LIGHT_VENV)/.segkit-light ## tests of the light half where neither torch nor Detectron2 is installed
+	SEGKIT_LIGHT=1 $(LIGHT_VENV)/bin/python -m pytest -m "not slow" $(LIGHT_TESTS)
+endif
 
 lint: $(DEV) ## style, types, and who may import whom
 	$(PY) -m ruff check .
@@ -56,34 +72,43 @@ clean: ## remove caches and build products; output/ and VENV stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find segkit tests tools benchmarks datasets -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# VENV=none: the doctor is heard only where something is missing.
+# VENV=none: the doctor's table is printed only if something is missing.
 check-python:
-	@told=$$($(PY) -m segkit doctor 2>&1) || { echo "$$told"; exit 1; }
+	@table=$$($(PY) -m segkit doctor --train 2>&1) || { echo "$$table"; exit 1; }
 
 ifneq ($(VENV),none)
-# $(call install,COMMANDS): run them with the mark set. It stays where they are cut off, and where the first
-# installation into an environment that was made for it fails; others survive a failure, for want of a network say.
-install = [ -e $(UNDER_WAY) ] || kept=1; touch $(UNDER_WAY); trap 'exit 130' INT TERM; \
-	{ $(1); } || { code=$$?; [ -z "$$kept" ] || rm -f $(UNDER_WAY); exit $$code; }; \
+# $(call install,COMMANDS): runs them while the file UNDER_WAY exists. The file stays if the commands are interrupted, and
+# if the first installation fails. A later installation may fail (without a network, say): the environment stays usable.
+install = [ -e $(UNDER_WAY) ] || complete=1; touch $(UNDER_WAY); trap 'exit 130' INT TERM; \
+	{ $(1); } || { code=$$?; [ -z "$$complete" ] || rm -f $(UNDER_WAY); exit $$code; }; \
 	rm -f $(UNDER_WAY); touch $@
 
-# A half environment, and one whose Python is gone, are made anew.
-ifneq ($(shell [ ! -e $(UNDER_WAY) ] && $(PY) -c "" 2>/dev/null && echo sound),sound)
-$(BASE): anew
+# $(call make_venv,FOLDER): an empty environment in place of whatever environment is there.
+make_venv = $(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
+		|| { echo "segkit needs Python 3.10 to 3.13: name one, as in make PYTHON=python3.12"; exit 1; }; \
+	case $(notdir $(1)) in .venv*) ;; *) [ ! -e $(1) ] || [ -e $(1)/pyvenv.cfg ] \
+		|| { echo "$(1) exists and is not a virtual environment: name another VENV"; exit 1; } ;; esac; \
+	[ ! -e $(1) ] || { echo "$(1) is incomplete or outdated: it is replaced"; rm -rf $(1); }; \
+	echo "Making $(1) with $$($(PYTHON) --version)"; \
+	mkdir -p $(1) && touch $(1)/$(notdir $(UNDER_WAY)) && $(PYTHON) -m venv $(1)
+
+# An incomplete environment is made again, and so is one whose Python has disappeared.
+ifneq ($(shell [ ! -e $(UNDER_WAY) ] && $(PY) -c "" 2>/dev/null && echo complete),complete)
+$(BASE): remake
 endif
 
-anew:
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' \
-		|| { echo "segkit needs Python 3.10 to 3.13: name one, as in make PYTHON=python3.12"; exit 1; }
-	@case $(notdir $(VENV)) in .venv*) ;; *) [ ! -e $(VENV) ] || [ -e $(VENV)/pyvenv.cfg ] \
-		|| { echo "$(VENV) is there and is no virtual environment: name another VENV"; exit 1; } ;; esac
-	@[ ! -e $(VENV) ] || { echo "$(VENV) is incomplete: it is made anew"; rm -rf $(VENV); }
-	@echo "Making $(VENV) with $$($(PYTHON) --version)"
-	@mkdir -p $(VENV) && touch $(UNDER_WAY) && $(PYTHON) -m venv $(VENV)
+remake:
+	@$(call make_venv,$(VENV))
+
+# The environment is small: it is made again whenever the requirements change.
+$(LIGHT_VENV)/.segkit-light: setup.py constraints.txt
+	@$(call make_venv,$(LIGHT_VENV))
+	@$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest hypothesis
+	@touch $@
 
 $(BASE): setup.py constraints.txt tools/install_detectron2.py
 	@echo "Installing torch, Detectron2 and the rest into $(VENV): about 5 GB the first time ..."
-	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e ".[fast]" && $(PY) tools/install_detectron2.py)
+	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e "$(WITH_MODELS)" && $(PY) tools/install_detectron2.py)
 
 $(DEV): $(BASE)
 	@echo "Installing what the tests and checks need into $(VENV) ..."

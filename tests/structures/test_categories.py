@@ -48,7 +48,7 @@ def test_semantic_spaces() -> None:
 
 def test_through_coco_and_back() -> None:
     assert CategorySet.from_coco(SMALL.to_coco(), "x.json") == SMALL
-    assert SMALL != CategorySet([SMALL[3], SMALL[5]])
+    assert CategorySet([SMALL[3], SMALL[5]]) != SMALL
     assert 5 in SMALL
     assert 4 not in SMALL
     assert SMALL[5].name == "sea"
