@@ -30,7 +30,7 @@ from _memory import peak_mib
 from detectron2.data.common import DatasetFromList
 from pycocotools.coco import COCO
 
-from segkit.data.catalog import Dataset
+from segkit.data.dataset import Dataset
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.formats.cache import annotations as annotation_cache
 

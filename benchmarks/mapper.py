@@ -30,7 +30,7 @@ from detectron2.data import transforms as T
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from segkit.data.catalog import Dataset
+from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper

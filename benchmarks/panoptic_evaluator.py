@@ -25,8 +25,8 @@ from _panoptic_scenes import CATEGORIES, write_pairs
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 
-from segkit.data.catalog import Dataset
-from segkit.evaluation.base import GroundTruth, Options
+from segkit.data.dataset import Dataset
+from segkit.evaluation.base import EvaluatorOptions, GroundTruth
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.formats.coco import panoptic as coco_panoptic
 
@@ -55,7 +55,7 @@ def main() -> None:
             theirs, their_seconds = run(detectron2_evaluator(dataset, ground_truth, folder), batches)
             for title, export in (("with its export", True), ("numbers alone", False)):
                 evaluator = PanopticEvaluator(
-                    dataset, GroundTruth(dataset, "one"), folder / title, Options(export=export)
+                    dataset, GroundTruth(dataset, "one"), folder / title, EvaluatorOptions(export=export)
                 )
                 ours, seconds = run(evaluator, batches)
                 check_equal(ours["panoptic_seg"], theirs["panoptic_seg"])

@@ -4,56 +4,17 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
-from pathlib import Path
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from segkit.data.dataset import Dataset
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 
-Record = dict[str, Any]
-
-NAME = re.compile(r"\w[\w.-]*")
-PANOPTIC_METRICS = ("panoptic_quality", "mask_ap", "semantic_iou")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A loaded dataset.
-
-    records: Detectron2 dataset dicts: file_name, image_id, height, width; of a panoptic dataset also pan_seg_format (a
-    key of segkit.data.ground_truth.PANOPTIC_READERS) and pan_seg_file_name, the file or folder of the truth, with
-    segments_info (ids and category ids as in the file) where it is COCO's, and `source` where it is a Source's; and
-    where masks are given by themselves, annotations as Detectron2 has them.
-    metrics: keys of segkit.evaluation.EVALUATORS that it is judged by.
-    instances_json: COCO instances that train and judge boxes and masks instead of those derived from the records.
-    own_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.
-    metadata: what else Detectron2's MetadataCatalog should tell.
-    """
-
-    name: str
-    categories: CategorySet
-    metrics: tuple[str, ...]
-    records: list[Record]
-    instances_json: Path | None = None
-    own_mapper: bool = True
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def default_thing_channels(self) -> str:
-        """Semantic channels where the config says "auto", see CategorySet.semantic_space: one for all things, but where
-        semantic IoU is judged and panoptic quality is not."""
-        return "per_class" if "semantic_iou" in self.metrics and "panoptic_quality" not in self.metrics else "one"
-
-    def image_entry(self, record: Record) -> dict[str, Any]:
-        """A record's entry of COCO's `images` table; file_name is relative to the image folder where that is known."""
-        path, root = Path(record["file_name"]), self.metadata.get("image_root")
-        name = path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.name
-        return {"id": record["image_id"], "file_name": name, "height": record["height"], "width": record["width"]}
+DATASET_NAME = re.compile(r"\w[\w.-]*")
 
 
 _loaders: dict[str, Callable[[], Dataset]] = {}
@@ -68,7 +29,7 @@ def register_dataset(name: str, load: Callable[[], Dataset], categories: Categor
     A name that segkit registered before is replaced; ConfigError where it is somebody else's, or could not be the name
     of a folder: results lie in one.
     """
-    if not isinstance(name, str) or not NAME.fullmatch(name):
+    if not isinstance(name, str) or not DATASET_NAME.fullmatch(name):
         raise ConfigError(f"expected a dataset's name of letters, digits and _ . -, got {name!r}", where="DATASETS")
     if name in DatasetCatalog and name not in _loaders:
         raise ConfigError(f"the dataset name {name!r} is taken by Detectron2", remedy="choose another name")
@@ -107,7 +68,7 @@ def load_dataset(name: str) -> Dataset:
     return _loaded[name]
 
 
-def categories_of(name: str) -> CategorySet:
+def get_categories(name: str) -> CategorySet:
     """The categories of a dataset, without reading it where they are known."""
     if name in _known_categories:
         return _known_categories[name]
@@ -118,13 +79,13 @@ def categories_of(name: str) -> CategorySet:
     return load_dataset(name).categories
 
 
-def load_all(names: Sequence[str]) -> list[Dataset]:
+def load_datasets(names: Sequence[str]) -> list[Dataset]:
     """The datasets of these names; ConfigError where there is none, or their categories differ."""
     if not names:
         raise ConfigError("DATASETS.TRAIN and DATASETS.TEST name no dataset", remedy="pass --config-file")
     datasets = [load_dataset(name) for name in names]
     for other in datasets[1:]:
-        if difference := first_difference(datasets[0].categories, other.categories):
+        if difference := describe_difference(datasets[0].categories, other.categories):
             raise ConfigError(
                 f"the datasets {datasets[0].name} and {other.name} have different categories: {difference}",
                 where="DATASETS",
@@ -133,7 +94,7 @@ def load_all(names: Sequence[str]) -> list[Dataset]:
     return datasets
 
 
-def first_difference(one: CategorySet, other: CategorySet) -> str:
+def describe_difference(one: CategorySet, other: CategorySet) -> str:
     """In words, the first category in which two sets differ; colours do not count. "" where none does."""
     pairs = zip_longest(*([(c.category_id, c.name, c.isthing) for c in each.categories] for each in (one, other)))
     return next((f"(id, name, isthing) {a} against {b}" for a, b in pairs if a != b), "")

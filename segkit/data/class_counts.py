@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from segkit.config import FROM_DATASET
-from segkit.data.catalog import Dataset
-from segkit.data.mapper import thing_channels
+from segkit.data.dataset import Dataset
+from segkit.data.mapper import get_thing_channels
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError
 
@@ -18,7 +18,7 @@ def resolve_class_counts(cfg: Any, dataset: Dataset) -> None:
 
     Raises ConfigError with both numbers and the reason where the config contradicts the dataset.
     """
-    resolve_for_categories(cfg, dataset.categories, thing_channels(cfg, dataset), dataset.name)
+    resolve_for_categories(cfg, dataset.categories, get_thing_channels(cfg, dataset), dataset.name)
 
 
 def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, name: str) -> None:

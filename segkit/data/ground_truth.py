@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segkit.data.catalog import Dataset, Record
+from segkit.data.dataset import Dataset, Record
 from segkit.data.loaders.readers import SOURCE_FORMAT, read_source
 from segkit.formats import derive
 from segkit.formats.cache import annotations as annotation_cache

@@ -14,8 +14,8 @@ from PIL import Image
 from segkit.data.augmentations.build import build_augmentations, build_copy_paste
 from segkit.data.augmentations.copy_paste import CopyPaste, Sample
 from segkit.data.augmentations.jitter import LargeScaleJitter
-from segkit.data.augmentations.scene import Scene, SegmentMap, instances_of_annotations
-from segkit.data.catalog import Dataset, Record
+from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_instances
+from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.readers import SOURCE_FORMAT, source_picture
 from segkit.formats.image_io import open_picture
@@ -79,7 +79,7 @@ class SegkitMapper:
         has_semantics = any("pan_seg_file_name" in record for record in dataset.records[:1])
         return cls(
             dataset.categories,
-            dataset.categories.semantic_space(thing_channels(cfg, dataset)),
+            dataset.categories.semantic_space(get_thing_channels(cfg, dataset)),
             build_augmentations(cfg, is_train, has_semantics),
             image_format=cfg.INPUT.FORMAT,
             is_train=is_train,
@@ -107,7 +107,7 @@ class SegkitMapper:
         """The truth of a record in training; None where it has no panoptic one."""
         if not self.is_train or "pan_seg_file_name" not in record:
             return None
-        return SegmentMap.of(read_segmentation(record, self.categories))
+        return SegmentMap.from_segmentation(read_segmentation(record, self.categories))
 
     def _is_skipped(self, record: Record, segment_map: SegmentMap | None) -> bool:
         if "annotations" in record:
@@ -129,7 +129,7 @@ class SegkitMapper:
         annotated = None
         if self.is_train and "annotations" in record:
             size_hw = scene.image.shape[0], scene.image.shape[1]
-            annotated = instances_of_annotations(record["annotations"], transforms, size_hw, self.cuts)
+            annotated = build_annotated_instances(record["annotations"], transforms, size_hw, self.cuts)
         return Sample(scene.image, scene.segment_map, annotated)
 
 
@@ -137,7 +137,7 @@ def _finds_things(cfg: Any, dataset: Dataset) -> bool:
     return bool(dataset.categories.things) and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor"
 
 
-def thing_channels(cfg: Any, dataset: Dataset) -> str:
+def get_thing_channels(cfg: Any, dataset: Dataset) -> str:
     """MODEL.SEM_SEG_HEAD.THING_CHANNELS with "auto" resolved by the dataset."""
     asked: str = cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
     return dataset.default_thing_channels if asked == "auto" else asked
@@ -148,7 +148,7 @@ def read_image(record: Record, image_format: str) -> np.ndarray:
     path = Path(record["file_name"])
     if record.get("pan_seg_format") == SOURCE_FORMAT and not path.is_file():
         made = source_picture(record)  # a slice of a volume has no file of its own
-        return pixels_of(Image.fromarray(made), image_format)
+        return convert_pixels(Image.fromarray(made), image_format)
     image = open_picture(path)
     if (image.height, image.width) != (record["height"], record["width"]):
         raise DatasetError(
@@ -157,10 +157,10 @@ def read_image(record: Record, image_format: str) -> np.ndarray:
             where=path,
             remedy="use the image that was annotated",
         )
-    return pixels_of(image, image_format)
+    return convert_pixels(image, image_format)
 
 
-def pixels_of(image: Image.Image, image_format: str) -> np.ndarray:
+def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
     """(H, W, C) of an 8-bit picture in INPUT.FORMAT, as Detectron2's `convert_PIL_to_numpy` gives it.
 
     uint8 RGB or BGR, any other mode of Pillow, or float YUV-BT.601; ConfigError where it is none of these.

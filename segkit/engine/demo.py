@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from segkit.data.catalog import Dataset, load_dataset
+from segkit.data.catalog import load_dataset
+from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.mapper import read_image
 from segkit.data.toy import dataset as toy

@@ -14,12 +14,17 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from rich.progress import track
 
-from segkit.data.catalog import categories_of
+from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
-from segkit.data.mapper import pixels_of
+from segkit.data.mapper import convert_pixels
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, saved_classes
-from segkit.evaluation.predictions import coco_results, instance_masks, panoptic_prediction, semantic_prediction
-from segkit.evaluation.semantic import winners
+from segkit.evaluation.predictions import (
+    build_coco_results,
+    get_instance_masks,
+    get_panoptic_prediction,
+    get_semantic_prediction,
+)
+from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import png
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
@@ -46,7 +51,7 @@ class Predictor:
         self.cfg.defrost()
         self.cfg.TEST.SAVE_HEADS = False  # nothing is saved here: the heads' outputs are fused as they are
         saved, channels = saved_classes(cfg.MODEL.WEIGHTS)
-        self.categories = saved or categories_of(_dataset_name(cfg))
+        self.categories = saved or get_categories(_dataset_name(cfg))
         if self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS != "auto":
             channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
         resolve_for_categories(self.cfg, self.categories, channels, "of the weights")
@@ -69,7 +74,7 @@ class Predictor:
 
     def read(self, path: Path) -> np.ndarray:
         """The image in cfg.INPUT.FORMAT, as `segkit.formats.image_io.open_picture` gives it, which says what raises."""
-        return pixels_of(open_picture(path), self.cfg.INPUT.FORMAT)
+        return convert_pixels(open_picture(path), self.cfg.INPUT.FORMAT)
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
@@ -110,13 +115,13 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
         size_hw = image.shape[0], image.shape[1]
         entries.append({"id": image_id, "file_name": path.name, "height": size_hw[0], "width": size_hw[1]})
         if "instances" in result:
-            instances += coco_results(result, image_id, size_hw, categories)
+            instances += build_coco_results(result, image_id, size_hw, categories)
         if "panoptic_seg" in result:
-            segmentation = panoptic_prediction(result, categories)
+            segmentation = get_panoptic_prediction(result, categories)
             coco_panoptic.write_png(output / "panoptic" / f"{names[path]}.png", segmentation.segment_ids)
             panoptic.append(coco_panoptic.annotation_of(image_id, f"{names[path]}.png", segmentation))
         if gives == SEMANTICS_ALONE:
-            label_maps.write(output / "labels" / f"{names[path]}.png", winners(result["sem_seg"]).cpu().numpy())
+            label_maps.write(output / "labels" / f"{names[path]}.png", argmax_channels(result["sem_seg"]).cpu().numpy())
         picture = draw(result, _rgb(image, predictor.cfg.INPUT.FORMAT), categories, predictor.space)
         png.write(output / "overlays" / f"{names[path]}.png", picture)
     written = [output / "overlays"]
@@ -139,13 +144,13 @@ def draw(
     """The overlay of what a model found: panoptic where it has one, else instances, else classes; space: of these."""
     picture: np.ndarray
     if "panoptic_seg" in output:
-        picture = draw_panoptic(image_rgb, panoptic_prediction(output, categories), categories)
+        picture = draw_panoptic(image_rgb, get_panoptic_prediction(output, categories), categories)
         return picture
-    masks = instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
+    masks = get_instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
     if masks is not None:
         return draw_instances(image_rgb, masks, [c.name for c in categories.things])
     if "sem_seg" in output and space is not None:
-        return draw_panoptic(image_rgb, semantic_prediction(output, categories, space), categories)
+        return draw_panoptic(image_rgb, get_semantic_prediction(output, categories, space), categories)
     raise ConfigError("this model predicts neither a panoptic map nor masks nor classes: there is nothing to draw")
 
 

@@ -11,10 +11,11 @@ from detectron2.config import CfgNode
 from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 
 from segkit.config import load_config
-from segkit.data.catalog import Dataset, load_all
-from segkit.data.check import check_files
+from segkit.data.catalog import load_datasets
+from segkit.data.checks import check_files
 from segkit.data.class_counts import SEMANTIC_ARCHITECTURES, resolve_class_counts
-from segkit.data.custom import register_custom
+from segkit.data.dataset import Dataset
+from segkit.data.datasets.custom import register_custom
 from segkit.engine import register_all
 from segkit.utils.errors import ConfigError
 
@@ -40,7 +41,7 @@ def prepare_config(
     """
     cfg = read_config(config_file, opts)
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
-    datasets = load_all(names)
+    datasets = load_datasets(names)
     resolve_class_counts(cfg, datasets[0])
     if train:
         _check_targets(cfg.MODEL.META_ARCHITECTURE, datasets[: len(cfg.DATASETS.TRAIN)])

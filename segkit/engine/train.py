@@ -15,8 +15,8 @@ from detectron2.engine import default_argument_parser, default_setup, launch
 from detectron2.evaluation import verify_results
 from detectron2.utils.logger import setup_logger
 
-from segkit.data.catalog import first_difference, load_dataset
-from segkit.data.custom import register_custom
+from segkit.data.catalog import describe_difference, load_dataset
+from segkit.data.datasets.custom import register_custom
 from segkit.engine import register_all
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, saved_classes
 from segkit.engine.setup import prepare_config
@@ -103,7 +103,7 @@ def _check_classes(weights: str, names: Sequence[str]) -> None:
         known, given = ([(c.name, c.isthing) for c in each.categories] for each in (saved, categories))
         if known == given:
             continue
-        difference = first_difference(saved, categories)
+        difference = describe_difference(saved, categories)
         if sorted(known) == sorted(given):
             problem = f"the weights know the classes of {name} in another order: {difference}"
             raise ConfigError(problem, where=weights, remedy="give the dataset's categories the ids of the training")

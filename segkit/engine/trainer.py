@@ -20,7 +20,8 @@ from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
-from segkit.data.catalog import Dataset, load_all, load_dataset
+from segkit.data.catalog import load_dataset, load_datasets
+from segkit.data.dataset import Dataset
 from segkit.data.mapper import SegkitMapper
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.evaluation import build_evaluators
@@ -120,7 +121,7 @@ class Trainer(DefaultTrainer):
         DATALOADER.FILTER_EMPTY_ANNOTATIONS is the loader's to obey where records have annotations; else the mapper's,
         for then a map must be read to know.
         """
-        datasets = load_all(cfg.DATASETS.TRAIN)
+        datasets = load_datasets(cfg.DATASETS.TRAIN)
         mapper = _mapper(cfg, datasets, is_train=True)
         if mapper is None or all("annotations" in dataset.records[0] for dataset in datasets):
             return build_detection_train_loader(cfg, mapper=mapper)
@@ -170,7 +171,7 @@ def numbers_only(results: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:
-    own = {dataset.own_mapper for dataset in datasets}
+    own = {dataset.uses_segkit_mapper for dataset in datasets}
     if len(own) > 1:
         raise ConfigError(
             f"segkit's and Detectron2's datasets cannot be mixed: {[dataset.name for dataset in datasets]}",

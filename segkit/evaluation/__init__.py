@@ -7,9 +7,9 @@ from typing import Any
 
 from detectron2.evaluation import DatasetEvaluators
 
-from segkit.data.catalog import Dataset
-from segkit.data.mapper import thing_channels
-from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
+from segkit.data.dataset import Dataset
+from segkit.data.mapper import get_thing_channels
+from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
 from segkit.evaluation.cityscapes import CityscapesInstanceEvaluator
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator
 from segkit.evaluation.instances import InstanceEvaluator
@@ -30,8 +30,8 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
 def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEvaluators:
     """The evaluators that the dataset declares, writing their exports into output_dir unless TEST.EXPORT is False; and
     the writer of head outputs, if TEST.SAVE_HEADS asks for it."""
-    ground_truth = GroundTruth(dataset, thing_channels(cfg, dataset))
-    options = Options(export=cfg.TEST.EXPORT, boundary=cfg.TEST.BOUNDARY)
+    ground_truth = GroundTruth(dataset, get_thing_channels(cfg, dataset))
+    options = EvaluatorOptions(export=cfg.TEST.EXPORT, boundary=cfg.TEST.BOUNDARY)
     evaluators = []
     for metric in dataset.metrics:
         if metric not in EVALUATORS:

@@ -13,7 +13,7 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from numpy.typing import NDArray
 
-from segkit.data.catalog import Dataset, Record
+from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import read_segmentation
 from segkit.formats.derive import semantic_map
 from segkit.structures import PanopticSegmentation
@@ -43,7 +43,7 @@ class GroundTruth:
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluatorOptions:
     """export: write predictions and analyses as files, else there are the numbers alone (TEST.EXPORT). boundary: count
     what lies near boundaries too (TEST.BOUNDARY)."""
 
@@ -62,7 +62,11 @@ class ImageEvaluator(DatasetEvaluator, ABC):
     needs: str
 
     def __init__(
-        self, dataset: Dataset, ground_truth: GroundTruth, output_dir: Path, options: Options = Options()
+        self,
+        dataset: Dataset,
+        ground_truth: GroundTruth,
+        output_dir: Path,
+        options: EvaluatorOptions = EvaluatorOptions(),
     ) -> None:
         self.dataset = dataset
         self.ground_truth = ground_truth

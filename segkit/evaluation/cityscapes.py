@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import Dataset, Record
-from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
-from segkit.evaluation.predictions import instance_masks
+from segkit.data.dataset import Dataset, Record
+from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
+from segkit.evaluation.predictions import get_instance_masks
 from segkit.formats import png
 from segkit.formats.cityscapes import results as cityscapes_results
 from segkit.formats.cityscapes.files import IDS_SUFFIX
@@ -28,7 +28,7 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
         dataset: Dataset,
         ground_truth: GroundTruth,
         output_dir: Path,
-        options: Options = Options(),  # noqa: B008 (frozen)
+        options: EvaluatorOptions = EvaluatorOptions(),  # noqa: B008 (frozen)
     ) -> None:
         """Raises ConfigError where the dataset's truth is not in Cityscapes' files."""
         super().__init__(dataset, ground_truth, output_dir, options)
@@ -49,7 +49,7 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         size_hw = record["height"], record["width"]
-        masks = instance_masks(output, size_hw)
+        masks = get_instance_masks(output, size_hw)
         if masks is None:
             self._lacking = True
             return

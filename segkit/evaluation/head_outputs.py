@@ -7,8 +7,8 @@ from typing import Any
 
 import detectron2.utils.comm as comm
 
-from segkit.data.catalog import Dataset, Record
-from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
+from segkit.data.dataset import Dataset, Record
+from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
@@ -27,7 +27,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
     needs = "head_outputs"
 
     def __init__(
-        self, dataset: Dataset, ground_truth: GroundTruth, output_dir: Path, options: Options, keep_logits: int
+        self, dataset: Dataset, ground_truth: GroundTruth, output_dir: Path, options: EvaluatorOptions, keep_logits: int
     ) -> None:
         """keep_logits: the highest logits of each pixel that are kept, 0 for none, see formats/head_outputs."""
         super().__init__(dataset, ground_truth, output_dir, options)

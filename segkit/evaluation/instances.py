@@ -12,10 +12,10 @@ from typing import IO, Any, NamedTuple
 
 import detectron2.utils.comm as comm
 
-from segkit.data.catalog import Record
+from segkit.data.dataset import Record
 from segkit.data.ground_truth import InstanceGroundTruth
 from segkit.evaluation.base import ImageEvaluator
-from segkit.evaluation.predictions import coco_results
+from segkit.evaluation.predictions import build_coco_results
 from segkit.metrics import AveragePrecision
 from segkit.utils import files
 
@@ -44,7 +44,7 @@ class InstanceEvaluator(ImageEvaluator):
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         image_id, size_hw = record["image_id"], (record["height"], record["width"])
         ground_truth = self._instance_truth.of(record, self.ground_truth.segmentation)
-        results = coco_results(output, image_id, size_hw, self.dataset.categories)
+        results = build_coco_results(output, image_id, size_hw, self.dataset.categories)
         self._has_masks = self._has_masks and all("segmentation" in result for result in results)
         if self._has_masks:
             self._masks.update(image_id, size_hw, ground_truth, results)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import Record
+from segkit.data.dataset import Record
 from segkit.evaluation.base import ImageEvaluator
-from segkit.evaluation.predictions import panoptic_prediction
+from segkit.evaluation.predictions import get_panoptic_prediction
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.metrics import PanopticQuality
 from segkit.scoring.counts_file import SavedCounts, save
@@ -35,7 +35,7 @@ class PanopticEvaluator(ImageEvaluator):
         return self.output_dir / "panoptic"
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
-        prediction = panoptic_prediction(output, self.dataset.categories)
+        prediction = get_panoptic_prediction(output, self.dataset.categories)
         self._metric.update(record["image_id"], self.ground_truth.segmentation(record), prediction)
         if not self.options.export:
             return

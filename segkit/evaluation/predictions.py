@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from segkit.evaluation.semantic import winners
+from segkit.evaluation.semantic import argmax_channels
 from segkit.structures import (
     THING_CHANNEL,
     VOID,
@@ -20,7 +20,7 @@ from segkit.structures import (
 )
 
 
-def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> PanopticSegmentation:
+def get_panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> PanopticSegmentation:
     """`panoptic_seg` of a model with category ids of the dataset; segments that hold no pixel are left out.
 
     ValueError where segments_info is missing.
@@ -45,10 +45,12 @@ def panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> Pano
     return PanopticSegmentation.of_runs(runs, tuple(s for s in segments if s.area_px))
 
 
-def semantic_prediction(output: dict[str, Any], categories: CategorySet, space: SemanticSpace) -> PanopticSegmentation:
+def get_semantic_prediction(
+    output: dict[str, Any], categories: CategorySet, space: SemanticSpace
+) -> PanopticSegmentation:
     """The winners of `sem_seg` with category ids of the dataset, one segment for each class; the channel of all things
     is void."""
-    channels = winners(output["sem_seg"]).cpu().numpy()
+    channels = argmax_channels(output["sem_seg"]).cpu().numpy()
     segments = []
     for channel, area_px in zip(*(found.tolist() for found in np.unique(channels, return_counts=True)), strict=True):
         stuff_id, thing_id = int(space.stuff_ids[channel]), int(space.thing_ids[channel])
@@ -60,7 +62,7 @@ def semantic_prediction(output: dict[str, Any], categories: CategorySet, space: 
     return PanopticSegmentation(np.where(known, channels + 1, VOID).astype(np.int32), tuple(segments))
 
 
-def instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:
+def get_instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:
     """`instances` of a model as crops, class_ids = thing contiguous ids; None where it predicts no masks."""
     if "instance_masks" in output:
         found: InstanceMasks = output["instance_masks"]
@@ -75,9 +77,11 @@ def instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> Instance
     )
 
 
-def coco_results(output: dict[str, Any], image_id: Any, size_hw: tuple[int, int], categories: CategorySet) -> list[Any]:
+def build_coco_results(
+    output: dict[str, Any], image_id: Any, size_hw: tuple[int, int], categories: CategorySet
+) -> list[Any]:
     """COCO results {image_id, category_id, bbox [x, y, w, h], score, segmentation (RLE, where there are masks)}."""
-    masks = instance_masks(output, size_hw)
+    masks = get_instance_masks(output, size_hw)
     if masks is not None:
         boxes, class_ids, scores = masks.boxes_xyxy.astype(np.float64), masks.class_ids, masks.scores
     else:

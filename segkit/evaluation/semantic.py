@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segkit.data.catalog import Record
+from segkit.data.dataset import Record
 from segkit.evaluation.base import ImageEvaluator
 from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px, mixed_windows
@@ -55,12 +55,12 @@ def count_logits(
     Logits on an accelerator are counted there, so that a few numbers travel instead of maps; the counts are integers,
     the same on every device. Raises as `SemanticIoU.update` does.
     """
-    labels = winners(logits)
+    labels = argmax_channels(logits)
     if logits.device.type == "cpu" or not count_on_device(metric, ground_truth, labels):
         metric.update(ground_truth, labels.cpu().numpy(), where)
 
 
-def winners(logits: torch.Tensor) -> torch.Tensor:
+def argmax_channels(logits: torch.Tensor) -> torch.Tensor:
     """(H, W) integers: the channel of the highest of (C, H, W) logits, of equal ones the first, as `argmax(dim=0)`.
 
     On a CPU it is not argmax that finds them, which is many times slower there. NaN counts as highest, as in torch.

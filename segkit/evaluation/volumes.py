@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.data.catalog import Dataset, Record
+from segkit.data.dataset import Dataset, Record
 from segkit.data.loaders.readers import opened
-from segkit.evaluation.base import GroundTruth, ImageEvaluator, Options
-from segkit.evaluation.predictions import panoptic_prediction
-from segkit.evaluation.semantic import winners
+from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
+from segkit.evaluation.predictions import get_panoptic_prediction
+from segkit.evaluation.semantic import argmax_channels
 from segkit.formats.base import DatasetImage
 from segkit.formats.decathlon.reader import DecathlonReader, write_prediction
 from segkit.formats.derive import relabel
@@ -49,7 +49,7 @@ class VolumeEvaluator(ImageEvaluator):
         dataset: Dataset,
         ground_truth: GroundTruth,
         output_dir: Path,
-        options: Options = Options(),  # noqa: B008 (frozen)
+        options: EvaluatorOptions = EvaluatorOptions(),  # noqa: B008 (frozen)
     ) -> None:
         """Raises ConfigError where the dataset's images are no slices of volumes."""
         super().__init__(dataset, ground_truth, output_dir, options)
@@ -104,7 +104,7 @@ class VolumeEvaluator(ImageEvaluator):
     def _predicted(self, output: dict[str, Any]) -> NDArray[np.integer]:
         """(H, W) rows of the categories."""
         if self.needs == "panoptic_seg":
-            return self._rows(panoptic_prediction(output, self.dataset.categories), void=BACKGROUND)
+            return self._rows(get_panoptic_prediction(output, self.dataset.categories), void=BACKGROUND)
         space, logits = self.ground_truth.space, output["sem_seg"]
         if len(logits) != len(space.names):
             raise ValueError(
@@ -113,7 +113,7 @@ class VolumeEvaluator(ImageEvaluator):
         row_of = np.full(len(space.names), BACKGROUND)  # of a channel of things too: there are none
         for category_id, channel in space.channel_of.items():
             row_of[channel] = self._row_of[category_id]
-        return row_of.take(winners(logits).cpu().numpy())
+        return row_of.take(argmax_channels(logits).cpu().numpy())
 
     def _rows(self, segmentation: PanopticSegmentation, void: int) -> NDArray[np.int32]:
         """(H, W) rows of the categories, `void` where the map is void."""

@@ -11,10 +11,10 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_coco_panoptic_separated
 
 from segkit.config import load_config
-from segkit.data.catalog import categories_of, load_all, load_dataset, register_dataset
+from segkit.data.catalog import get_categories, load_dataset, load_datasets, register_dataset
 from segkit.data.class_counts import resolve_class_counts
-from segkit.data.custom import register_custom
 from segkit.data.datasets import register_datasets
+from segkit.data.datasets.custom import register_custom
 from segkit.data.loaders.coco_panoptic import register_panoptic
 from segkit.data.toy import dataset as toy
 from segkit.utils.errors import ConfigError, DatasetError
@@ -42,7 +42,7 @@ def test_one_line_of_yaml_is_enough(toy_folder: Path, tmp_path: Path) -> None:
     )
     cfg = load_config(config)
     register_custom(cfg.DATASETS.CUSTOM)
-    (dataset,) = load_all(cfg.DATASETS.TRAIN)
+    (dataset,) = load_datasets(cfg.DATASETS.TRAIN)
     resolve_class_counts(cfg, dataset)
     counts = cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
     assert counts == (len(toy.CATEGORIES.things), len(toy.CATEGORIES.stuff) + 1)
@@ -89,9 +89,9 @@ def test_a_channel_per_class_if_the_config_says_so(toy_folder: Path) -> None:
 
 def test_names_are_lazy_and_their_categories_known(tmp_path: Path) -> None:
     register_datasets(tmp_path)
-    assert len(categories_of("segkit_coco_2017_val_panoptic")) == 133
-    assert len(categories_of("segkit_cityscapes_fine_panoptic_val")) == 19
-    assert len(categories_of("coco_2017_val_panoptic_separated").stuff) == 53
+    assert len(get_categories("segkit_coco_2017_val_panoptic")) == 133
+    assert len(get_categories("segkit_cityscapes_fine_panoptic_val")) == 19
+    assert len(get_categories("coco_2017_val_panoptic_separated").stuff) == 53
     with pytest.raises(DatasetError, match="panoptic_val2017"):
         load_dataset("segkit_coco_2017_val_panoptic")
 
@@ -125,7 +125,7 @@ def test_datasets_of_other_categories_are_not_mixed(toy_copy: Path) -> None:
     register_panoptic("t_one", toy_copy / "panoptic.json", toy_copy / "panoptic")
     register_panoptic("t_other", toy_copy / "other.json", toy_copy / "panoptic")
     with pytest.raises(ConfigError, match="t_one and t_other have different categories"):
-        load_all(["t_one", "t_other"])
+        load_datasets(["t_one", "t_other"])
 
 
 @pytest.mark.parametrize(
@@ -190,5 +190,5 @@ def test_detectron2s_registrations_are_adopted(toy_copy: Path, request: pytest.F
     assert plain.categories.things[0].name == toy.CATEGORIES.things[0].name
     assert separated.metrics == ("panoptic_quality", "mask_ap", "semantic_iou")
     assert separated.categories == toy.CATEGORIES
-    assert not separated.own_mapper
+    assert not separated.uses_segkit_mapper
     assert separated.records[0]["pan_seg_file_name"].endswith("panoptic/000000000001.png")

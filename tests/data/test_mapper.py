@@ -14,8 +14,9 @@ from detectron2.data import transforms as T
 from PIL import Image
 
 from segkit.config import load_config
-from segkit.data.catalog import Dataset, load_dataset, register_dataset
-from segkit.data.check import check_files
+from segkit.data.catalog import load_dataset, register_dataset
+from segkit.data.checks import check_files
+from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
 from segkit.data.loaders.coco_instances import load_coco_instances

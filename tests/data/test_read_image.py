@@ -9,8 +9,8 @@ import pytest
 from detectron2.data import detection_utils
 from PIL import Image
 
-from segkit.data.catalog import Record
-from segkit.data.mapper import pixels_of, read_image
+from segkit.data.dataset import Record
+from segkit.data.mapper import convert_pixels, read_image
 from segkit.formats.image_io import open_picture, read_picture
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.deep_files import write_tiff
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"a\.png: expected 4 x 3 pixels .* got 3 x 4; {remedy}"):
         read_image({**record(path), "height": 4, "width": 3}, "BGR")
     with pytest.raises(ConfigError, match=r"INPUT\.FORMAT: expected RGB, BGR, .* got 'XYZ'"):
-        pixels_of(open_picture(path), "XYZ")
+        convert_pixels(open_picture(path), "XYZ")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DatasetError, match=r"a\.png: the image does not decode"):
         read_image({"file_name": str(path), "height": 3, "width": 4}, "BGR")

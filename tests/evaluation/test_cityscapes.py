@@ -11,7 +11,8 @@ from detectron2.evaluation import inference_on_dataset
 from PIL import Image
 
 from segkit.config import load_config
-from segkit.data.catalog import Dataset, load_dataset
+from segkit.data.catalog import load_dataset
+from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.evaluation import build_evaluators
 from segkit.scoring.cityscapes_instances import score_cityscapes_instances

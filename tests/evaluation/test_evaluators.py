@@ -18,13 +18,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from segkit.config import load_config
-from segkit.data.catalog import Dataset, load_dataset
+from segkit.data.catalog import load_dataset
+from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.base import GroundTruth
-from segkit.evaluation.predictions import instance_masks, panoptic_prediction
+from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.head_outputs import folder as head_outputs
@@ -108,7 +109,7 @@ class Lazily(Parrot):
 
     def answer(self, record: dict[str, Any]) -> LazyDict:
         said = super().answer(record)
-        masks = instance_masks(said, (record["height"], record["width"]))
+        masks = get_instance_masks(said, (record["height"], record["width"]))
         assert masks is not None
         stuff_ids = said["sem_seg"].argmax(dim=0).numpy()
         count = len(said["sem_seg"])
@@ -235,9 +236,9 @@ def test_nothing_found_scores_0_and_is_exported(dataset: Dataset, tmp_path: Path
 def test_segments_without_a_pixel_are_left_out(dataset: Dataset) -> None:
     info = [{"id": 1, "isthing": True, "category_id": 0}, {"id": 2, "isthing": False, "category_id": 1}]
     output = {"panoptic_seg": (torch.ones(2, 2, dtype=torch.int32), info)}
-    assert [s.segment_id for s in panoptic_prediction(output, dataset.categories).segments] == [1]
+    assert [s.segment_id for s in get_panoptic_prediction(output, dataset.categories).segments] == [1]
     with pytest.raises(ValueError, match="segments_info"):
-        panoptic_prediction({"panoptic_seg": (torch.ones(2, 2), None)}, dataset.categories)
+        get_panoptic_prediction({"panoptic_seg": (torch.ones(2, 2), None)}, dataset.categories)
 
 
 def test_an_unknown_metric_is_refused(dataset: Dataset, tmp_path: Path) -> None:

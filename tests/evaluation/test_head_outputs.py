@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit.data.catalog import Dataset
+from segkit.data.dataset import Dataset
 from segkit.evaluation import head_outputs as module
-from segkit.evaluation.base import GroundTruth, Options
+from segkit.evaluation.base import EvaluatorOptions, GroundTruth
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator
 from segkit.formats.head_outputs.folder import load, rounded
 from segkit.structures import Category, CategorySet, HeadOutputs, InstanceMasks, SemanticScores
@@ -44,7 +44,7 @@ def outputs_of(number: int, size: tuple[int, int] = SIZE) -> HeadOutputs:
 
 def evaluator(folder: Path, keep_logits: int = 2, export: bool = False) -> HeadOutputsEvaluator:
     data = dataset()
-    made = HeadOutputsEvaluator(data, GroundTruth(data, "one"), folder, Options(export=export), keep_logits)
+    made = HeadOutputsEvaluator(data, GroundTruth(data, "one"), folder, EvaluatorOptions(export=export), keep_logits)
     made.reset()
     return made
 

@@ -16,7 +16,7 @@ import torch
 from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 
-from segkit.data.catalog import Dataset
+from segkit.data.dataset import Dataset
 from segkit.evaluation import instances as module
 from segkit.evaluation.base import GroundTruth
 from segkit.evaluation.instances import GROUND_TRUTH, RESULTS, InstanceEvaluator

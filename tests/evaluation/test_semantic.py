@@ -13,7 +13,7 @@ from detectron2.evaluation import SemSegEvaluator
 from PIL import Image
 
 from segkit.evaluation import semantic
-from segkit.evaluation.semantic import count_logits, count_on_device, winners
+from segkit.evaluation.semantic import argmax_channels, count_logits, count_on_device
 from segkit.metrics import SemanticIoU
 from segkit.utils.compiled import COMPILED
 from segkit.utils.errors import DatasetError
@@ -47,16 +47,16 @@ def test_winners_are_those_of_argmax(either_way: None, dtype: torch.dtype, devic
         values = torch.tensor([0.0, -0.0, 1.0, 1.0, -torch.inf, torch.inf, torch.nan])
         logits = values[torch.randint(len(values), shape, generator=generator)].to(dtype).to(device)
         expected = logits.float().argmax(dim=0)
-        assert torch.equal(winners(logits).long(), expected)
+        assert torch.equal(argmax_channels(logits).long(), expected)
         transposed = logits.transpose(1, 2)
-        assert torch.equal(winners(transposed).long(), expected.T)
-    assert torch.equal(winners(torch.ones(2, 3, 3, requires_grad=True)).long(), torch.zeros(3, 3).long())
+        assert torch.equal(argmax_channels(transposed).long(), expected.T)
+    assert torch.equal(argmax_channels(torch.ones(2, 3, 3, requires_grad=True)).long(), torch.zeros(3, 3).long())
 
 
 def test_other_shapes_are_refused() -> None:
     for shape in ((3, 4), (0, 3, 4), (1, 2, 3, 4)):
         with pytest.raises(ValueError, match=r"logits must have the shape \(C, H, W\), C at least 1, got"):
-            winners(torch.zeros(shape))
+            argmax_channels(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -65,8 +65,8 @@ def test_a_device_counts_what_numpy_counts(boundary: bool, device: str) -> None:
     there, here = SemanticIoU(NAMES, boundary=boundary), SemanticIoU(NAMES, boundary=boundary)
     for seed, shape in enumerate([(40, 70), (2, 9), (1, 1), (0, 4), (150, 160)]):
         ground_truth, logits = some_image(seed, shape)
-        assert count_on_device(there, ground_truth, winners(logits.to(device)))
-        here.update(ground_truth, winners(logits).numpy())
+        assert count_on_device(there, ground_truth, argmax_channels(logits.to(device)))
+        here.update(ground_truth, argmax_channels(logits).numpy())
     np.testing.assert_array_equal(there.confusion, here.confusion)
     np.testing.assert_array_equal(there.boundary_px, here.boundary_px)
     assert here.confusion.sum() > 10_000

@@ -13,10 +13,10 @@ import torch
 from detectron2.evaluation import inference_on_dataset
 
 from segkit.config import load_config
-from segkit.data.catalog import Dataset
+from segkit.data.dataset import Dataset
 from segkit.data.loaders.readers import load_source
 from segkit.evaluation import build_evaluators
-from segkit.evaluation.base import GroundTruth, Options
+from segkit.evaluation.base import EvaluatorOptions, GroundTruth
 from segkit.evaluation.volumes import VolumeEvaluator
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.evaluation.test_evaluators import Parrot
@@ -56,7 +56,9 @@ def slices_of(volume: np.ndarray, axis: int = 2) -> np.ndarray:
 
 
 def evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator:
-    made = VolumeEvaluator(dataset, GroundTruth(dataset, dataset.default_thing_channels), folder, Options(**options))
+    made = VolumeEvaluator(
+        dataset, GroundTruth(dataset, dataset.default_thing_channels), folder, EvaluatorOptions(**options)
+    )
     made.reset()
     return made
 

@@ -13,7 +13,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 
 from segkit.config import load_config
-from segkit.data.catalog import categories_of
+from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
 from segkit.engine.setup import read_config
 from segkit.fusion import HeuristicFusion
@@ -215,7 +215,7 @@ def test_detectron2s_panoptic_fpn_configs_run_by_changing_the_architecture() -> 
     name = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
     theirs_cfg = model_zoo.get_config(name)
     ours_cfg = read_config(model_zoo.get_config_file(name), ["MODEL.META_ARCHITECTURE", "PanopticRCNN"])
-    resolve_for_categories(ours_cfg, categories_of(ours_cfg.DATASETS.TRAIN[0]), "one", "COCO")
+    resolve_for_categories(ours_cfg, get_categories(ours_cfg.DATASETS.TRAIN[0]), "one", "COCO")
     for cfg in (theirs_cfg, ours_cfg):
         cfg.MODEL.DEVICE = "cpu"
     theirs, ours = build_model(theirs_cfg).state_dict(), build_model(ours_cfg).state_dict()

@@ -9,7 +9,7 @@ from detectron2.data import transforms as T
 
 from segkit.data.augmentations.copy_paste import CopyPaste
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter
-from segkit.data.catalog import Dataset
+from segkit.data.dataset import Dataset
 from segkit.utils.errors import ConfigError
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}

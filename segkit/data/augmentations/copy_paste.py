@@ -11,8 +11,8 @@ from detectron2.data.detection_utils import filter_empty_instances
 from detectron2.structures import BitMasks, Instances
 from numpy.typing import NDArray
 
-from segkit.data.augmentations.scene import SegmentMap, instances_of
-from segkit.data.catalog import Record
+from segkit.data.augmentations.scene import SegmentMap, build_instances
+from segkit.data.dataset import Record
 from segkit.structures import CategorySet, Segment
 
 
@@ -89,7 +89,7 @@ def _paste_segments(onto: SegmentMap, masks: NDArray[np.bool_], category_ids: li
     for row, (mask, category_id) in enumerate(zip(masks, category_ids, strict=True)):
         numbers[:height, :width][mask] = before + row + 1
         pasted.append(Segment(free_id + row, category_id, isthing=True, area_px=int(np.count_nonzero(mask))))
-    return SegmentMap.of_numbers(numbers, (*onto.segments, *pasted))
+    return SegmentMap.from_numbers(numbers, (*onto.segments, *pasted))
 
 
 def _paste_instances(onto: Instances, masks: torch.Tensor, classes: torch.Tensor) -> Instances:
@@ -100,7 +100,7 @@ def _paste_instances(onto: Instances, masks: torch.Tensor, classes: torch.Tensor
     placed[:, :height, :width] = masks
     every = torch.cat([shrunk, placed])
     boxes = BitMasks(every).get_bounding_boxes().tensor
-    return filter_empty_instances(instances_of(every, boxes, torch.cat([onto.gt_classes, classes])))
+    return filter_empty_instances(build_instances(every, boxes, torch.cat([onto.gt_classes, classes])))
 
 
 def _chances(count: int) -> NDArray[np.float64]:

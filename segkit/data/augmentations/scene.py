@@ -15,7 +15,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segkit.data.catalog import Record
+from segkit.data.dataset import Record
 from segkit.structures import (
     IGNORE_LABEL,
     CategorySet,
@@ -45,7 +45,7 @@ class SegmentMap:
     segments: tuple[Segment, ...]
 
     @classmethod
-    def of(cls, segmentation: PanopticSegmentation) -> SegmentMap:
+    def from_segmentation(cls, segmentation: PanopticSegmentation) -> SegmentMap:
         """Of ids that are void or one of the segments'."""
         runs, segments = segmentation.runs, segmentation.segments
         ids = np.array([segment.segment_id for segment in segments], dtype=np.int64)
@@ -54,10 +54,10 @@ class SegmentMap:
         known = ids[order][places] == runs.ids if len(ids) else np.zeros(len(runs.ids), dtype=np.bool_)
         numbers = np.zeros(len(runs.ids), dtype=np.uint8 if len(ids) <= MOST_NUMBERS else np.int32)
         numbers[known] = order[places[known]] + 1
-        return cls.of_numbers(np.repeat(numbers, runs.lengths()).reshape(runs.size_hw), segments)
+        return cls.from_numbers(np.repeat(numbers, runs.lengths()).reshape(runs.size_hw), segments)
 
     @classmethod
-    def of_numbers(cls, numbers: NDArray[Any], segments: tuple[Segment, ...]) -> SegmentMap:
+    def from_numbers(cls, numbers: NDArray[Any], segments: tuple[Segment, ...]) -> SegmentMap:
         """numbers: (H, W), 1..N by the place in `segments`; any other is void."""
         if len(segments) > MOST_NUMBERS:
             return cls(ids_to_rgb(numbers), segments)
@@ -94,7 +94,7 @@ class SegmentMap:
             boxes.append([left, top, left + width, top + height])
         classes = [categories.thing_contiguous_ids[self.segments[number - 1].category_id] for number in wanted]
         boxes_xyxy = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-        return instances_of(torch.from_numpy(masks), boxes_xyxy, classes)
+        return build_instances(torch.from_numpy(masks), boxes_xyxy, classes)
 
 
 class Scene:
@@ -122,7 +122,7 @@ class Scene:
             self.segment_map = SegmentMap(packed, self.segment_map.segments)
 
 
-def instances_of_annotations(
+def build_annotated_instances(
     annotations: Iterable[Record], transforms: T.TransformList, size_hw: tuple[int, int], as_masks: bool
 ) -> Instances:
     """Instances of Detectron2 annotations, which may overlap, after the transforms; crowds and empty ones left out.
@@ -146,10 +146,10 @@ def instances_of_annotations(
     if as_masks:
         boxes = BitMasks(masks).get_bounding_boxes().tensor
     classes = [annotation["category_id"] for annotation in kept]
-    return utils.filter_empty_instances(instances_of(masks, boxes, classes))
+    return utils.filter_empty_instances(build_instances(masks, boxes, classes))
 
 
-def instances_of(masks: torch.Tensor, boxes_xyxy: torch.Tensor, classes: list[int] | torch.Tensor) -> Instances:
+def build_instances(masks: torch.Tensor, boxes_xyxy: torch.Tensor, classes: list[int] | torch.Tensor) -> Instances:
     """Detectron2's training targets of (N, H, W) bool masks, (N, 4) float32 boxes and N thing contiguous ids."""
     instances = Instances((masks.shape[1], masks.shape[2]))
     instances.gt_boxes = Boxes(boxes_xyxy)

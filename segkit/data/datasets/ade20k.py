@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset, register_dataset
+from segkit.data.catalog import register_dataset
+from segkit.data.dataset import PANOPTIC_METRICS, Dataset
 from segkit.data.loaders.readers import load_source
 
 TASKS = {"panoptic": PANOPTIC_METRICS, "instance_seg": ("mask_ap",), "sem_seg": ("semantic_iou",)}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset, register_dataset
+from segkit.data.catalog import register_dataset
+from segkit.data.dataset import PANOPTIC_METRICS, Dataset
 from segkit.formats import png
 from segkit.formats.cityscapes import files as cityscapes
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from segkit.data.catalog import Dataset, register_dataset
+from segkit.data.catalog import register_dataset
+from segkit.data.dataset import Dataset
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.structures import Category, CategorySet

@@ -11,7 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import Dataset, register_dataset
+from segkit.data.catalog import register_dataset
+from segkit.data.dataset import Dataset
 from segkit.data.loaders.readers import load_source
 
 # Folder: names of the labels 1, 2, ..., as each dataset.json has them.

@@ -9,7 +9,7 @@ import logging
 from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import NAME, register_dataset
+from segkit.data.catalog import DATASET_NAME, register_dataset
 from segkit.data.loaders.readers import load_source
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def register(root: Path) -> None:
     """segkit_nuclei_{train,val} (Data Science Bowl 2018), and segkit_label_maps_<name>_{train,val} of every folder."""
     _register("segkit_nuclei", root / "nuclei", "nucleus")
     for folder in sorted(labels.parent for labels in (root / FOLDER).glob("*/labels")):
-        if NAME.fullmatch(folder.name):
+        if DATASET_NAME.fullmatch(folder.name):
             _register(f"segkit_label_maps_{folder.name}", folder, "object")
         else:
             logger.warning("%s: passed over, for a dataset's name has letters, digits and _ . - alone", folder)

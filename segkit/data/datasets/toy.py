@@ -5,7 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import Dataset, register_dataset
+from segkit.data.catalog import register_dataset
+from segkit.data.dataset import Dataset
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.toy import dataset as toy
 

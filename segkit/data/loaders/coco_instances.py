@@ -9,7 +9,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from segkit.data.catalog import Dataset, Record
+from segkit.data.dataset import Dataset, Record
 from segkit.data.files import LISTED, check_files_exist
 from segkit.formats.cache import annotations as annotation_cache
 from segkit.formats.cache.annotations import AnnotatedImages, ImageRow

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record, register_dataset
+from segkit.data.catalog import register_dataset
+from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
 from segkit.data.files import LISTED, check_files_exist
 from segkit.data.loaders.coco_instances import annotations_by_image
 from segkit.formats.cache import annotations as annotation_cache

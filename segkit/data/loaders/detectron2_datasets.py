@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record
+from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
 from segkit.formats import png
 from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.coco import panoptic as coco_panoptic
@@ -44,7 +44,7 @@ def load_registered_dataset(name: str) -> Dataset:
     if "panoptic_json" not in meta.as_dict():
         categories = categories_of_metadata(name) if kind == "coco" else cityscapes.CATEGORIES
         things = CategorySet(categories.things, name)
-        return Dataset(name, things, METRICS[kind], records, instances_json, own_mapper=False)
+        return Dataset(name, things, METRICS[kind], records, instances_json, uses_segkit_mapper=False)
     file = coco_panoptic.read(meta.panoptic_json)
     ground_truth = {record.image_id: record for record in file.records}
     for record in records:
@@ -57,7 +57,12 @@ def load_registered_dataset(name: str) -> Dataset:
         record.setdefault("height", match.height)
         record.setdefault("width", match.width)
     return Dataset(
-        name, file.categories, METRICS[kind], records, instances_json, own_mapper="annotations" not in records[0]
+        name,
+        file.categories,
+        METRICS[kind],
+        records,
+        instances_json,
+        uses_segkit_mapper="annotations" not in records[0],
     )
 
 
@@ -72,7 +77,7 @@ def _adopt_semantic(name: str, kind: str, records: list[Record]) -> Dataset:
         record.setdefault("height", header.height)
         record.setdefault("width", header.width)
         record.update(pan_seg_file_name=str(path), pan_seg_format="semantic")
-    return Dataset(name, categories, METRICS[kind], records, own_mapper=False)
+    return Dataset(name, categories, METRICS[kind], records, uses_segkit_mapper=False)
 
 
 def categories_of_metadata(name: str) -> CategorySet:

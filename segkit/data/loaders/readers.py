@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset, Record
+from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
 from segkit.data.loaders.coco_instances import MadeAnnotations, to_detectron2
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.registry import open_reader

@@ -22,8 +22,8 @@ from segkit.config import load_config
 from segkit.data.augmentations.build import build_augmentations, build_copy_paste
 from segkit.data.augmentations.copy_paste import CopyPaste, Sample, paste
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter, WindowTransform, affine_of
-from segkit.data.augmentations.scene import MOST_NUMBERS, Scene, SegmentMap, instances_of, instances_of_annotations
-from segkit.data.catalog import Dataset
+from segkit.data.augmentations.scene import MOST_NUMBERS, Scene, SegmentMap, build_annotated_instances, build_instances
+from segkit.data.dataset import Dataset
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
@@ -56,7 +56,7 @@ def segmentations(draw: st.DrawFn, most: int = 6) -> PanopticSegmentation:
 
 def scene_of(ground_truth: PanopticSegmentation) -> Scene:
     """Its image has the ids as colours."""
-    return Scene(ids_to_rgb(ground_truth.segment_ids), SegmentMap.of(ground_truth), SPACE)
+    return Scene(ids_to_rgb(ground_truth.segment_ids), SegmentMap.from_segmentation(ground_truth), SPACE)
 
 
 def ids_of(segment_map: SegmentMap | None) -> np.ndarray:
@@ -232,7 +232,7 @@ def test_annotations_move_as_the_map_does(ground_truth: PanopticSegmentation, se
     transforms = T.AugmentationList([LargeScaleJitter(9), T.RandomFlip()])(scene)
     assert scene.segment_map is not None
     expected = scene.segment_map.instances(CATEGORIES)
-    got = instances_of_annotations(annotations_of(ground_truth), transforms, (9, 9), as_masks=True)
+    got = build_annotated_instances(annotations_of(ground_truth), transforms, (9, 9), as_masks=True)
     assert torch.equal(got.gt_masks.tensor, expected.gt_masks.tensor)
     assert torch.equal(got.gt_boxes.tensor, expected.gt_boxes.tensor)
     assert got.gt_classes.tolist() == expected.gt_classes.tolist()
@@ -254,13 +254,13 @@ def square(left: int, top: int, right: int, bottom: int, category_id: int = 0, *
 def test_polygons_are_cut_at_the_window_and_stay_polygons_without_one() -> None:
     """x in [2, 6), y in [1, 5) at twice the size: [4, 12), [2, 10). Less the corner (5, 3): [-1, 7), cut to [0, 7)."""
     cut = T.TransformList([WindowTransform((8, 8), (16, 16), (3, 5), 10)])
-    got = instances_of_annotations([square(2, 1, 6, 5), square(0, 0, 2, 1)], cut, (10, 10), as_masks=True)
+    got = build_annotated_instances([square(2, 1, 6, 5), square(0, 0, 2, 1)], cut, (10, 10), as_masks=True)
     expected = np.zeros((10, 10), dtype=bool)
     expected[0:7, 0:7] = True
     assert np.array_equal(got.gt_masks.tensor[0], expected)
     assert got.gt_boxes.tensor.tolist() == [[0, 0, 7, 7]]  # the other one lies outside
     whole = T.TransformList([T.ResizeTransform(8, 8, 16, 16)])
-    got = instances_of_annotations([square(2, 1, 6, 5)], whole, (16, 16), as_masks=False)
+    got = build_annotated_instances([square(2, 1, 6, 5)], whole, (16, 16), as_masks=False)
     assert got.gt_masks.polygons[0][0].tolist() == [4, 2, 12, 2, 12, 10, 4, 10]
     assert got.gt_boxes.tensor.tolist() == [[4, 2, 12, 10]]
 
@@ -268,7 +268,7 @@ def test_polygons_are_cut_at_the_window_and_stay_polygons_without_one() -> None:
 def test_crowds_of_annotations_are_left_out() -> None:
     crowd = square(0, 0, 4, 4, iscrowd=1)
     for as_masks in (False, True):
-        got = instances_of_annotations([crowd], T.TransformList([]), (8, 8), as_masks)
+        got = build_annotated_instances([crowd], T.TransformList([]), (8, 8), as_masks)
         assert len(got) == 0
         assert got.gt_masks.tensor.shape == (0, 8, 8)
         assert got.gt_boxes.tensor.shape == (0, 4)
@@ -277,7 +277,9 @@ def test_crowds_of_annotations_are_left_out() -> None:
 def sample_of(ground_truth: PanopticSegmentation, shade: int) -> Sample:
     """All of its pixels have one colour, by which they are told from another's."""
     return Sample(
-        np.full((*ground_truth.segment_ids.shape, 3), shade, dtype=np.uint8), SegmentMap.of(ground_truth), None
+        np.full((*ground_truth.segment_ids.shape, 3), shade, dtype=np.uint8),
+        SegmentMap.from_segmentation(ground_truth),
+        None,
     )
 
 
@@ -348,7 +350,7 @@ def test_pasting_keeps_void_void_where_numbers_outgrow_a_byte() -> None:
     scene.transform(T.PadTransform(0, 0, 3, 0, pad_value=128, seg_pad_value=255))
     mask = torch.zeros((1, 1, 257), dtype=torch.bool)
     mask[0, 0, 0] = True
-    pasted = instances_of(mask, torch.tensor([[0.0, 0, 1, 1]]), [2])
+    pasted = build_instances(mask, torch.tensor([[0.0, 0, 1, 1]]), [2])
     got = paste(Sample(scene.image, scene.segment_map, None), scene.image, pasted, CATEGORIES)
     assert got.segment_map is not None
     assert got.segment_map.channels(SPACE)[0].tolist() == [2, *[3] * 253, *[IGNORE_LABEL] * 3]
@@ -376,7 +378,7 @@ def test_annotated_instances_shrink_and_vanish_under_what_is_pasted() -> None:
 
 def given_instances(masks: list[np.ndarray], classes: list[int]) -> Instances:
     tensor = torch.from_numpy(np.stack(masks))
-    return instances_of(tensor, torch.zeros((len(masks), 4)), classes)
+    return build_instances(tensor, torch.zeros((len(masks), 4)), classes)
 
 
 def test_every_number_of_instances_is_pasted_and_the_probability_is_kept() -> None:
@@ -414,7 +416,7 @@ def test_color_jitter_moves_no_pixel_and_knows_the_order_of_the_channels() -> No
     ground_truth = PanopticSegmentation(np.ones((9, 7), np.int32), (Segment(1, 10, True, 63),))
 
     def jittered(image: np.ndarray, image_format: str, *spread: float) -> np.ndarray:
-        scene = Scene(image, SegmentMap.of(ground_truth), SPACE)
+        scene = Scene(image, SegmentMap.from_segmentation(ground_truth), SPACE)
         np.random.seed(3)  # noqa: NPY002
         ColorJitter(image_format, *spread)(scene)
         assert np.array_equal(ids_of(scene.segment_map), ground_truth.segment_ids)

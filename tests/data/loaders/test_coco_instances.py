@@ -14,7 +14,7 @@ from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.data.common import DatasetFromList
 from detectron2.structures import BoxMode
 
-from segkit.data.catalog import Dataset
+from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import InstanceGroundTruth
 from segkit.data.loaders.coco_instances import LazyAnnotations, load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segkit.data.catalog import PANOPTIC_METRICS
+from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
 from segkit.data.loaders.readers import load_source, source_picture
 from segkit.data.mapper import read_image

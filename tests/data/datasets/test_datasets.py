@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from segkit.config import load_config
-from segkit.data.catalog import PANOPTIC_METRICS, Dataset, load_dataset
+from segkit.data.catalog import load_dataset
+from segkit.data.dataset import PANOPTIC_METRICS, Dataset
 from segkit.data.datasets import register_datasets
 from segkit.data.mapper import SegkitMapper
 from segkit.formats.voc.labels import NAMES

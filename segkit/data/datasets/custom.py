@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import Dataset, register_dataset
+from segkit.data.catalog import register_dataset
+from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic, register_panoptic
@@ -33,7 +34,7 @@ def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
         if "name" in keys:
             _check_name(entry["name"], names)
         if {"name", "format"} <= keys:
-            register_source(entry["name"], entry["format"], **options)
+            register_by_format(entry["name"], entry["format"], **options)
         elif {"name", "panoptic_json", "panoptic_root"} <= keys <= {"name", *BY_FILES}:
             register_panoptic(entry["name"], **_paths(options))
         else:
@@ -41,7 +42,7 @@ def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
             raise ConfigError(f"{problem}, got {entry}", where=WHERE)
 
 
-def register_source(name: str, layout: str, **options: Any) -> None:
+def register_by_format(name: str, layout: str, **options: Any) -> None:
     """Register a dataset in one of the layouts of segkit.formats.registry.READERS.
 
     options: as the layout takes them (`root`, `split`, ...); paths are relative to the working directory. COCO's JSONs

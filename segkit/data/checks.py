@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from segkit.data.catalog import Dataset, Record
+from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.mapper import read_image
 

@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from segkit.config import load_config
-from segkit.data.catalog import PANOPTIC_METRICS, load_dataset
-from segkit.data.custom import register_custom, register_source
+from segkit.data.catalog import load_dataset
+from segkit.data.dataset import PANOPTIC_METRICS
+from segkit.data.datasets.custom import register_by_format, register_custom
 from segkit.data.ground_truth import read_segmentation
 from segkit.formats.coco.writers import CocoInstancesWriter
 from segkit.utils.errors import ConfigError, DatasetError
@@ -80,11 +81,11 @@ def test_cityscapes_is_judged_by_its_own_ap_too(tmp_path: Path) -> None:
 )
 def test_other_options_are_refused_at_once(layout: str, options: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        register_source("t_wrong", layout, **options)
+        register_by_format("t_wrong", layout, **options)
 
 
 def test_what_is_wrong_with_the_files_is_told_when_they_are_read(tmp_path: Path) -> None:
-    register_source("t_missing", "coco-panoptic", json=tmp_path / "p.json", masks=tmp_path)
+    register_by_format("t_missing", "coco-panoptic", json=tmp_path / "p.json", masks=tmp_path)
     with pytest.raises(DatasetError, match=r"p\.json"):
         load_dataset("t_missing")
 
@@ -113,6 +114,6 @@ def test_registered_again_the_files_are_read_again(tmp_path: Path) -> None:
         for folder in ("images", "labels"):
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(np.eye(2, 3, dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
-        register_source("t_again", "instance-maps", root=tmp_path)
+        register_by_format("t_again", "instance-maps", root=tmp_path)
         found = [record["image_id"] for record in load_dataset("t_again").records]
     assert found == ["a", "b"]
