@@ -49,7 +49,6 @@ class Predictor:
         """cfg: from `segkit.engine.setup.read_config`, MODEL.WEIGHTS set; CheckpointError where they do not fit."""
         self.cfg = cfg.clone()
         self.cfg.defrost()
-        self.cfg.TEST.SAVE_HEADS = False  # nothing is saved here: the heads' outputs are fused as they are
         saved, channels = saved_classes(cfg.MODEL.WEIGHTS)
         self.categories = saved or get_categories(_dataset_name(cfg))
         if self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS != "auto":

@@ -17,6 +17,7 @@ from segkit.data.class_counts import SEMANTIC_ARCHITECTURES, resolve_class_count
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.engine import register_all
+from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,8 @@ def prepare_config(
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
     datasets = load_datasets(names)
     resolve_class_counts(cfg, datasets[0])
+    if cfg.TEST.SAVE_HEADS:
+        check_saved_logits(cfg)
     if train:
         _check_targets(cfg.MODEL.META_ARCHITECTURE, datasets[: len(cfg.DATASETS.TRAIN)])
     if check:

@@ -6,6 +6,7 @@ import logging
 import weakref
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from segkit.data.dataset import Dataset
 from segkit.data.mapper import SegkitMapper
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.evaluation import build_evaluators
+from segkit.evaluation.head_outputs import fusing_saved_values
 from segkit.structures import CategorySet
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
@@ -147,7 +149,9 @@ class Trainer(DefaultTrainer):
         for name in cfg.DATASETS.TEST:
             folder = Path(cfg.OUTPUT_DIR) / "inference" / name
             judges = evaluators or build_evaluators(cfg, load_dataset(name), folder)
-            found = inference_on_dataset(model, cls.build_test_loader(cfg, name), judges)
+            saving = fusing_saved_values(model, cfg.TEST.KEEP_LOGITS) if cfg.TEST.SAVE_HEADS else nullcontext()
+            with saving:
+                found = inference_on_dataset(model, cls.build_test_loader(cfg, name), judges)
             if comm.is_main_process():
                 results[name] = found
                 files.dump_json(folder / "metrics.json", found)

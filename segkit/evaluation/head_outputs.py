@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import detectron2.utils.comm as comm
+from torch import nn
 
 from segkit.data.dataset import Dataset, Record
 from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
+from segkit.fusion import LOGITS
+from segkit.modeling.fusion_config import fusion_of
 from segkit.structures import HeadOutputs
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.text import abbreviate
 
 
@@ -73,6 +79,46 @@ class HeadOutputsEvaluator(ImageEvaluator):
         space = self.ground_truth.space
         head_outputs.write_index(self.folder, [image for image, _ in images], self.dataset.categories, space)
         return {}
+
+
+def check_saved_logits(cfg: Any) -> None:
+    """Check TEST.KEEP_LOGITS before head outputs are saved with the fusion method of the config.
+
+    Args:
+        cfg: a config with segkit's keys and MODEL.PANOPTIC.THING_NAMES.
+
+    Raises:
+        ConfigError: the number is negative, or 0 although the fusion method needs logits.
+    """
+    count, fusion = cfg.TEST.KEEP_LOGITS, fusion_of(cfg)
+    if count < 0:
+        raise ConfigError(f"expected 0 or more logits per pixel, got {count}", where="TEST.KEEP_LOGITS")
+    if count == 0 and LOGITS in fusion.needs:
+        problem = f"{type(fusion).__name__} needs logits, but none are kept"
+        raise ConfigError(problem, where="TEST.KEEP_LOGITS", remedy="keep some, or choose another method")
+
+
+@contextmanager
+def fusing_saved_values(model: nn.Module, keep_logits: int) -> Iterator[None]:
+    """Let the model fuse the rounded values that a file of head outputs holds, so that both give the same map.
+
+    Args:
+        model: PanopticRCNN, plain or in DistributedDataParallel; a model without `rounding` stays as it is.
+        keep_logits: the number of highest logits that are saved for each pixel, 0 for none.
+
+    Returns:
+        A context manager; at its end the model is as before.
+    """
+    inner: Any = getattr(model, "module", model)
+    if not hasattr(inner, "rounding"):
+        yield
+        return
+    before = inner.rounding, inner.with_logits
+    inner.rounding, inner.with_logits = partial(head_outputs.rounded, keep_logits=keep_logits), keep_logits > 0
+    try:
+        yield
+    finally:
+        inner.rounding, inner.with_logits = before
 
 
 def _is_there(path: Path, size: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from segkit.fusion import FUSION_METHODS, LOGITS, FusionMethod, build_fusion
+from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
 from segkit.fusion.class_keys import by_contiguous_id
 from segkit.utils.errors import ConfigError
 
@@ -36,20 +36,6 @@ def fusion_of(cfg: CfgNode) -> FusionMethod:
         return fusion
     except ConfigError as error:
         raise ConfigError(str(error), where="MODEL.PANOPTIC.FUSION") from None
-
-
-def kept_logits(cfg: CfgNode, fusion: FusionMethod) -> int | None:
-    """TEST.KEEP_LOGITS where TEST.SAVE_HEADS, else None. ConfigError where it is negative, or 0 and the fusion needs
-    logits."""
-    if not cfg.TEST.SAVE_HEADS:
-        return None
-    count = cfg.TEST.KEEP_LOGITS
-    if count < 0:
-        raise ConfigError(f"expected 0 or more logits per pixel, got {count}", where="TEST.KEEP_LOGITS")
-    if count == 0 and LOGITS in fusion.needs:
-        problem = f"{type(fusion).__name__} needs logits, but none are kept"
-        raise ConfigError(problem, where="TEST.KEEP_LOGITS", remedy="keep some, or choose another method")
-    return int(count)
 
 
 def _plain(node: Any) -> Any:

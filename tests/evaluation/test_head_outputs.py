@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
+from segkit.config import load_config
 from segkit.data.dataset import Dataset
 from segkit.evaluation import head_outputs as module
 from segkit.evaluation.base import EvaluatorOptions, GroundTruth
-from segkit.evaluation.head_outputs import HeadOutputsEvaluator
+from segkit.evaluation.head_outputs import HeadOutputsEvaluator, check_saved_logits, fusing_saved_values
 from segkit.formats.head_outputs.folder import load, rounded
 from segkit.structures import Category, CategorySet, HeadOutputs, InstanceMasks, SemanticScores
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 
 SIZE = (6, 8)
 CATEGORIES = CategorySet(
@@ -150,3 +152,29 @@ def test_outputs_of_another_image_or_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"class_ids of instances must be in 0\.\.0, .* got 1"):
         made.process([{"image_id": 5}], [{"head_outputs": outputs}])
     assert not made.folder.exists()
+
+
+def test_the_kept_logits_are_checked_if_heads_are_saved() -> None:
+    def check(*opts: str) -> None:
+        check_saved_logits(load_config("", opts))
+
+    logit_fusion = ("MODEL.PANOPTIC.FUSION.NAME", "efficientps")
+    check()
+    check(*logit_fusion)
+    check("TEST.KEEP_LOGITS", "0")
+    with pytest.raises(ConfigError, match=r"TEST\.KEEP_LOGITS: expected 0 or more logits per pixel, got -1"):
+        check("TEST.KEEP_LOGITS", "-1")
+    with pytest.raises(ConfigError, match="EfficientPSFusion needs logits, but none are kept"):
+        check(*logit_fusion, "TEST.KEEP_LOGITS", "0")
+
+
+@pytest.mark.parametrize(("keep_logits", "with_logits"), [(0, False), (2, True)])
+def test_the_model_fuses_rounded_values_only_while_heads_are_saved(keep_logits: int, with_logits: bool) -> None:
+    model: Any = nn.Identity()
+    with fusing_saved_values(model, keep_logits):
+        assert not hasattr(model, "rounding")
+    model.rounding, model.with_logits = None, False
+    with fusing_saved_values(model, keep_logits):
+        assert model.with_logits == with_logits
+        assert (model.rounding(outputs_of(1)).semantic.logits is not None) == with_logits
+    assert (model.rounding, model.with_logits) == (None, False)

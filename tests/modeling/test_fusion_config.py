@@ -9,7 +9,7 @@ import pytest
 
 from segkit.config import load_config
 from segkit.fusion import FUSION_METHODS, HeuristicFusion
-from segkit.modeling.fusion_config import fusion_of, kept_logits
+from segkit.modeling.fusion_config import fusion_of
 from segkit.utils.errors import ConfigError
 
 
@@ -58,22 +58,6 @@ def test_unknown_methods_options_and_classes_are_refused() -> None:
             config("MODEL.PANOPTIC.FUSION.OPTIONS", broken)
     with pytest.raises(ConfigError, match="did you mean 'person'"):
         fusion_of(config("MODEL.PANOPTIC.FUSION.OPTIONS", "{'score_threshold_of': {'persons': 0.5}}"))
-
-
-def test_logits_are_kept_where_heads_are_saved() -> None:
-    def kept(*opts: str) -> int | None:
-        cfg = config(*opts)
-        return kept_logits(cfg, fusion_of(cfg))
-
-    save, contest = ("TEST.SAVE_HEADS", "True"), ("MODEL.PANOPTIC.FUSION.NAME", "efficientps")
-    assert kept() is None
-    assert kept("TEST.KEEP_LOGITS", "-1") is None  # nothing is saved
-    assert kept(*save) == kept(*save, *contest) == 8
-    assert kept(*save, "TEST.KEEP_LOGITS", "0") == 0
-    with pytest.raises(ConfigError, match=r"TEST\.KEEP_LOGITS: expected 0 or more logits per pixel, got -1"):
-        kept(*save, "TEST.KEEP_LOGITS", "-1")
-    with pytest.raises(ConfigError, match="EfficientPSFusion needs logits, but none are kept"):
-        kept(*save, *contest, "TEST.KEEP_LOGITS", "0")
 
 
 def test_ids_as_keys_are_written_and_read_back_and_null_takes_an_option_back(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,9 +13,8 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
-from segkit.formats.head_outputs.folder import rounded
 from segkit.fusion import LOGITS, FusionMethod
-from segkit.modeling.fusion_config import fusion_of, kept_logits
+from segkit.modeling.fusion_config import fusion_of
 from segkit.modeling.lazy_dict import Lazy, LazyDict
 from segkit.modeling.postprocessing.head_outputs import SemanticLogits, fuses_on_device, instances_at, semantic_scores
 from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes, detections_of
@@ -40,7 +39,6 @@ class PanopticRCNN(GeneralizedRCNN):
         fusion: FusionMethod,
         stuff_ids: torch.Tensor | None = None,
         thing_ids: torch.Tensor | None = None,
-        keep_logits: int | None = None,
         **rcnn: Any,
     ) -> None:
         """
@@ -48,14 +46,14 @@ class PanopticRCNN(GeneralizedRCNN):
         fusion: HeadOutputs -> PanopticSegmentation, see segkit.fusion.
         stuff_ids: (C,) int64, the stuff contiguous id of each semantic channel, 0 for things; None: the channel itself.
         thing_ids: (C,) int64, the thing contiguous id of each semantic channel, -1 for none; None: all -1.
-        keep_logits: fuse what a file of head outputs with so many logits per pixel would hold, so that fusing the saved
-        file gives the same; None: what the heads gave.
         rcnn: backbone, proposal_generator, roi_heads, pixel_mean, pixel_std, ..., as GeneralizedRCNN takes them.
         """
         super().__init__(**rcnn)
         self.sem_seg_head = sem_seg_head
         self.fusion = fusion
-        self.keep_logits = keep_logits
+        # Applied to the head outputs before they are fused, which is then done on the CPU; None: fuse them as they are.
+        self.rounding: Callable[[HeadOutputs], HeadOutputs] | None = None
+        self.with_logits = False  # give head outputs with logits even if the fusion needs none
         self.after_heads: PanopticPostProcessor | None = None  # see _after_heads
         self._made_of: tuple[Any, ...] = (None, None, None)
         self.register_buffer("stuff_ids", stuff_ids, persistent=False)
@@ -68,7 +66,6 @@ class PanopticRCNN(GeneralizedRCNN):
         arguments = super().from_config(cfg)
         arguments["sem_seg_head"] = build_sem_seg_head(cfg, arguments["backbone"].output_shape())
         arguments["fusion"] = fusion_of(cfg)
-        arguments["keep_logits"] = kept_logits(cfg, arguments["fusion"])
         if cfg.MODEL.PANOPTIC.STUFF_IDS:
             arguments["stuff_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.STUFF_IDS)
             arguments["thing_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.THING_IDS)
@@ -156,7 +153,7 @@ class PanopticRCNN(GeneralizedRCNN):
         self, instances: list[Instances], semantics: list[SemanticLogits]
     ) -> Sequence[tuple[torch.Tensor, Sequence[Segment]] | None]:
         """The map, which stays on the device, and the segments of each image; None each where fusing is the CPU's."""
-        if not semantics or not fuses_on_device(self.fusion, semantics[0].coarse) or self.keep_logits is not None:
+        if not semantics or not fuses_on_device(self.fusion, semantics[0].coarse) or self.rounding is not None:
             return [None] * len(semantics)
         sizes = [Sizes(one.image_size, one.size_hw, one.scale) for one in semantics]
         coarse = [one.coarse for one in semantics]
@@ -191,9 +188,9 @@ class PanopticRCNN(GeneralizedRCNN):
         )
 
     def _head_outputs(self, masks: InstanceMasks, semantic: SemanticLogits) -> HeadOutputs:
-        with_logits = LOGITS in self.fusion.needs or bool(self.keep_logits)
+        with_logits = self.with_logits or LOGITS in self.fusion.needs
         outputs = HeadOutputs(masks, semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits))
-        return outputs if self.keep_logits is None else rounded(outputs, self.keep_logits)
+        return outputs if self.rounding is None else self.rounding(outputs)
 
 
 def detectron2_segments_info(segments: Sequence[Segment]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from detectron2.structures import Boxes
 
+from segkit.evaluation.head_outputs import fusing_saved_values
 from segkit.fusion import FusionMethod, HeuristicFusion
 from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
@@ -46,7 +47,7 @@ def both() -> tuple[Any, Any]:
 @pytest.fixture
 def ours(both: tuple[Any, Any]) -> Any:
     model = both[1]
-    model.fusion, model.keep_logits = PLAIN, None
+    model.fusion, model.rounding, model.with_logits = PLAIN, None, False
     model.stuff_ids, model.thing_ids = SPACES["one"]
     return model
 
@@ -138,18 +139,19 @@ def test_another_fusion_or_other_channels_are_taken_from_then_on(ours: Any, run:
 
 def test_what_saved_files_hold_is_fused_on_the_cpu(ours: Any, run: Any) -> None:
     # Rounded logits: the way for a GPU, which takes them as they are, would not give what the files give.
-    ours.fusion, ours.keep_logits = EfficientPSFusion(0.05, 0.5, 100), 2
-    (output,) = run(images(1), on_device=True)
+    ours.fusion = EfficientPSFusion(0.05, 0.5, 100)
+    with fusing_saved_values(ours, keep_logits=2):
+        (output,) = run(images(1), on_device=True)
     assert output["head_outputs"].semantic.logits.shape[0] == 2
     np.testing.assert_array_equal(output["panoptic_seg"][0].numpy(), ours.fusion(output["head_outputs"]).segment_ids)
 
 
 def test_no_full_logits_for_files_without_logits(ours: Any, run: Any, monkeypatch: Any) -> None:
-    ours.keep_logits = 0
     monkeypatch.setattr(door, "COMPILED", True)
     monkeypatch.setattr(door, "upsampled_winners", lambda logits, scale, _, size_hw: np.zeros(size_hw, dtype=np.uint8))
     monkeypatch.setattr(door.SemanticLogits, "full", lambda _: pytest.fail("full-size logits were made"))
-    assert run(images(1), on_device=False)[0]["head_outputs"].semantic.logits is None
+    with fusing_saved_values(ours, keep_logits=0):
+        assert run(images(1), on_device=False)[0]["head_outputs"].semantic.logits is None
 
 
 ways = pytest.mark.parametrize(
