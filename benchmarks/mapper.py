@@ -34,9 +34,9 @@ from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
+from segkit.formats import png
 from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.formats.derive import coco_annotations, semantic_map
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
 SIZE_HW = (480, 640)
@@ -95,7 +95,7 @@ def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
     for record in dataset.records:
         ground_truth = read_segmentation(record, dataset.categories)
         path = folder / f"semantic/{record['image_id']}.png"
-        label_maps.write(path, semantic_map(ground_truth, space))
+        png.write_labels(path, semantic_map(ground_truth, space))
         annotations = [
             {
                 "bbox": annotation["bbox"],

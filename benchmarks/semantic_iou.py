@@ -34,7 +34,7 @@ from detectron2.evaluation import SemSegEvaluator
 from numpy.typing import NDArray
 
 from segkit.evaluation.semantic import count_logits
-from segkit.formats.label_images import semantic_files as label_maps
+from segkit.formats import png
 from segkit.metrics import SemanticIoU
 
 IGNORED = 255
@@ -94,7 +94,7 @@ def make_sample(path: Path, size_hw: tuple[int, int], classes: int, regions: int
     mistaken = rng.random(size_hw) < NOISE
     labels[mistaken] = rng.integers(0, classes, np.count_nonzero(mistaken))
     ground_truth[: size_hw[0] // 20] = IGNORED
-    label_maps.write(path, ground_truth)
+    png.write_labels(path, ground_truth)
     return Sample(path, labels)
 
 
@@ -121,7 +121,7 @@ def compare(title: str, samples: Sequence[Sample], classes: int, kind: str, boun
                 peer.reset()
                 whole = SemanticIoU(names, boundary=boundary)
             start = time.perf_counter()
-            ground_truth = label_maps.read(sample.png)
+            ground_truth = png.read_labels(sample.png)
             if kind == "label maps":
                 whole.update(ground_truth, sample.labels)
             else:

@@ -13,9 +13,8 @@ from pycocotools import mask as coco_mask
 
 from segkit.data.dataset import Dataset, Record
 from segkit.data.loaders.readers import SOURCE_FORMAT, read_source
-from segkit.formats import derive
+from segkit.formats import cityscapes, derive
 from segkit.formats.cache import annotations as annotation_cache
-from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.image_io import is_deep
 from segkit.structures import IGNORE_LABEL, VOID, CategorySet, PanopticSegmentation, Segment, segmentation_to_rle

@@ -29,7 +29,6 @@ from segkit.formats import png
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.image_io import open_picture
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.report import draw_instances, draw_panoptic
 from segkit.structures import CategorySet, SemanticSpace
 from segkit.utils.errors import ConfigError, DatasetError
@@ -120,7 +119,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
             coco_panoptic.write_png(output / "panoptic" / f"{names[path]}.png", segmentation.segment_ids)
             panoptic.append(coco_panoptic.annotation_of(image_id, f"{names[path]}.png", segmentation))
         if gives == SEMANTICS_ALONE:
-            label_maps.write(output / "labels" / f"{names[path]}.png", argmax_channels(result["sem_seg"]).cpu().numpy())
+            png.write_labels(output / "labels" / f"{names[path]}.png", argmax_channels(result["sem_seg"]).cpu().numpy())
         picture = draw(result, _rgb(image, predictor.cfg.INPUT.FORMAT), categories, predictor.space)
         png.write(output / "overlays" / f"{names[path]}.png", picture)
     written = [output / "overlays"]

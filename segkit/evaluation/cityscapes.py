@@ -8,9 +8,7 @@ from typing import Any
 from segkit.data.dataset import Dataset, Record
 from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
 from segkit.evaluation.predictions import get_instance_masks
-from segkit.formats import png
-from segkit.formats.cityscapes import results as cityscapes_results
-from segkit.formats.cityscapes.files import IDS_SUFFIX
+from segkit.formats import cityscapes, png
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
 from segkit.utils.errors import ConfigError
 
@@ -35,7 +33,8 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
         formats = {str(record.get("pan_seg_format")) for record in dataset.records}
         if formats != {"cityscapes"}:
             raise ConfigError(
-                f"the metric cityscapes_ap needs *{IDS_SUFFIX} files as truth, {dataset.name} has {sorted(formats)}",
+                f"the metric cityscapes_ap needs *{cityscapes.INSTANCE_IDS_SUFFIX} files as truth, "
+                f"{dataset.name} has {sorted(formats)}",
                 remedy="use segkit_cityscapes_fine_instance_seg_* or segkit_cityscapes_fine_panoptic_*",
             )
 
@@ -53,13 +52,15 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
         if masks is None:
             self._lacking = True
             return
-        ids_path = Path(record["pan_seg_file_name"])
+        ground_truth_path = Path(record["pan_seg_file_name"])
         category_ids = [self.dataset.categories.category_id(i, isthing=True) for i in masks.class_ids.tolist()]
         columns = category_ids, masks.scores.tolist(), masks.crops, masks.corners_xy.tolist()
         found = [MaskPrediction(*row) for row in zip(*columns, strict=True)]
-        self._metric.update(record["image_id"], png.read_grey16(ids_path, size_hw), found)
+        self._metric.update(record["image_id"], png.read_grey16(ground_truth_path, size_hw), found)
         if self.options.export:
-            cityscapes_results.write(self.results_folder, ids_path.name.removesuffix(IDS_SUFFIX), size_hw, found)
+            cityscapes.write_results(
+                self.results_folder, ground_truth_path.name.removesuffix(cityscapes.INSTANCE_IDS_SUFFIX), size_hw, found
+            )
 
     def shard(self) -> Any:
         return self._metric

@@ -16,7 +16,7 @@ from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
 from segkit.evaluation.predictions import get_panoptic_prediction
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats.base import DatasetImage
-from segkit.formats.decathlon.reader import DecathlonReader, write_prediction
+from segkit.formats.decathlon import DecathlonReader, write_prediction
 from segkit.formats.derive import relabel
 from segkit.metrics.volume_dice import VolumeDice
 from segkit.structures import PanopticSegmentation
@@ -58,7 +58,7 @@ class VolumeEvaluator(ImageEvaluator):
         self._source, self._images = _volumes_of(dataset)
         self._images_of: dict[str, list[DatasetImage]] = {}
         for image_id in ground_truth.records:
-            volume, _ = self._source.place(self._images[image_id])
+            volume, _ = self._source.locate_slice(self._images[image_id])
             self._images_of.setdefault(volume.name, []).append(self._images[image_id])
         category_ids = [category.category_id for category in dataset.categories.categories]  # ascending
         self._row_of = {category_id: row for row, category_id in enumerate(category_ids)}
@@ -75,7 +75,7 @@ class VolumeEvaluator(ImageEvaluator):
         self._written: set[str] = set()
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
-        volume, index = self._source.place(self._images[record["image_id"]])
+        volume, index = self._source.locate_slice(self._images[record["image_id"]])
         ground_truth = self._rows(self.ground_truth.segmentation(record), void=VOID)
         predicted = self._predicted(output)
         self._metric.update(volume.name, index, ground_truth, predicted)
@@ -131,7 +131,7 @@ class VolumeEvaluator(ImageEvaluator):
 
     def _write(self, name: str, slices: Slices) -> None:
         image = self._images_of[name][0]
-        volume, _ = self._source.place(image)
+        volume, _ = self._source.locate_slice(image)
         axis = self._source.axis
         category_ids = np.zeros((volume.size_xyz[axis], *image.size_hw), dtype=self._category_ids.dtype)
         for index, packed in slices.items():

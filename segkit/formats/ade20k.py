@@ -17,7 +17,6 @@ from segkit.formats.coco.panoptic import PanopticRecord
 from segkit.formats.coco.writers import PanopticFilesWriter
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import unused_pictures
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.png import CHANNEL
 from segkit.structures import VOID, Category, CategorySet, ImageId, PanopticSegmentation, Segment, default_color
 from segkit.utils import files
@@ -175,7 +174,7 @@ def _read_names(path: Path) -> dict[int, str]:
 
 
 def _read_classes(path: Path, size_hw: tuple[int, int]) -> NDArray[np.int32]:
-    classes = label_maps.read(path).astype(np.int32)
+    classes = png.read_labels(path).astype(np.int32)
     if classes.shape != size_hw or classes.max(initial=0) > N_CLASSES:
         expected = f"{size_hw[0]} x {size_hw[1]} classes in 0..{N_CLASSES}"
         raise DatasetError(f"expected {expected}, got {classes.shape} up to {classes.max(initial=0)}", where=path)

@@ -35,6 +35,22 @@ def files_below(folder: Path, remedy: str) -> list[str]:
     return sorted(found)
 
 
+def find_by_suffix(folder: str | Path, suffix: str = ".png") -> dict[str, Path]:
+    """The files in the folder and its sub-folders whose names end in `suffix`, sorted, by their path in the folder
+    without the suffix (`city/name`); hidden files and folders are passed over.
+
+    Raises DatasetError where there is no such folder or no such file.
+    """
+    root = Path(folder)
+    if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
+        raise DatasetError("expected a folder of label PNGs, found none", where=root, remedy="check the path")
+    names = [name for name in files_below(root, "") if name.endswith(suffix) and os.path.isfile(root / name)]
+    if not names:
+        remedy = "check the folder, and the suffix of its files"
+        raise DatasetError(f"expected files whose names end in {suffix!r}, found none", where=root, remedy=remedy)
+    return {name.removesuffix(suffix): root / name for name in names}
+
+
 def unused_pictures(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
     """The line of `DatasetReader.skipped` on pictures or PNGs in the folder that are no used names; none where there
     are none, or no folder."""

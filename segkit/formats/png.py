@@ -23,7 +23,12 @@ HEADER_BYTES = 26  # signature, length and name of IHDR, width, height, bit dept
 HEADER_START = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "RGBA"}
 CHANNEL = 256  # values of a channel: an id is R + CHANNEL * G + CHANNEL**2 * B
+LABEL_KINDS, LABEL_BITS = {"greyscale", "palette"}, (1, 2, 4, 8, 16)
+GREY_STEP = {2: 85, 4: 17}  # by bit depth: what Pillow multiplies grey values by, to fill 0..255
 WRITABLE = {((), "uint8"), ((), "uint16"), ((3,), "uint8")}  # channels, dtype
+
+
+Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,26 @@ def open_image(
     return _decode(read_bytes(path), size_hw, kinds, bit_depths, path)
 
 
+def read_labels(path: str | Path) -> Labels:
+    """(H, W) uint8 labels, or uint16 of a 16-bit file: the values of a greyscale PNG, the indices of a palette PNG.
+
+    Raises DatasetError where the file is missing, truncated, no PNG, or has colours or transparency in place of labels.
+    """
+    path = Path(path)
+    header = read_header(path)
+    if header.kind not in LABEL_KINDS:
+        raise DatasetError(
+            f"expected a greyscale or palette PNG whose values are labels, got {header.bit_depth}-bit {header.kind}",
+            where=path,
+            remedy="turn colours into labels; panoptic PNGs are read together with their JSON",
+        )
+    labels = np.array(open_image(path, None, LABEL_KINDS, LABEL_BITS))
+    if labels.dtype.itemsize > 1:
+        return labels.astype(np.uint16)
+    grey_step = GREY_STEP.get(header.bit_depth, 1) if header.kind == "greyscale" else 1
+    return labels.astype(np.uint8) // np.uint8(grey_step) if grey_step > 1 else labels.astype(np.uint8, copy=False)
+
+
 def write_ids(path: Path, segment_ids: NDArray[np.integer[Any]]) -> None:
     """Writes (H, W) ids as 8-bit RGB, R + 256 G + 65536 B, whole or not at all.
 
@@ -96,6 +121,17 @@ def write(path: Path, pixels: NDArray[Any]) -> None:
         raise ValueError(f"pixels must be {expected}, got {pixels.shape} {pixels.dtype}")
     with replacing(path) as neighbour:
         Image.fromarray(np.ascontiguousarray(pixels)).save(neighbour, "PNG")
+
+
+def write_labels(path: str | Path, labels: NDArray[np.integer[Any]]) -> None:
+    """Writes (H, W) labels as a greyscale PNG of 8 bits, or 16 where a label needs them, whole or not at all.
+
+    Raises ValueError where a label is outside 0..65535, or there is no pixel.
+    """
+    low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
+    if low < 0 or high > np.iinfo(np.uint16).max:
+        raise ValueError(f"labels must be in 0..{np.iinfo(np.uint16).max}, got {low}..{high}")
+    write(Path(path), labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16))
 
 
 def _rgb_of(content: bytes, size_hw: tuple[int, int] | None, path: Path) -> NDArray[np.uint8]:

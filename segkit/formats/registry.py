@@ -9,20 +9,15 @@ from typing import Any
 
 from segkit.formats.ade20k import ADE20KReader, ADE20KWriter
 from segkit.formats.base import DatasetReader, DatasetWriter
-from segkit.formats.cityscapes.reader import CityscapesReader
-from segkit.formats.cityscapes.writer import CityscapesWriter
+from segkit.formats.cityscapes import CityscapesReader, CityscapesWriter
 from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
 from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
 from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
-from segkit.formats.decathlon.reader import DecathlonReader
-from segkit.formats.label_images.instance_reader import InstanceMapReader
-from segkit.formats.label_images.instance_writer import InstanceMapWriter
-from segkit.formats.label_images.semantic_dataset import SemanticMapReader, SemanticMapWriter
-from segkit.formats.labelme.reader import LabelmeReader
-from segkit.formats.labelme.writer import LabelmeWriter
-from segkit.formats.voc.reader import VOCReader
-from segkit.formats.voc.writer import VOCWriter
+from segkit.formats.decathlon import DecathlonReader
+from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter, SemanticMapReader, SemanticMapWriter
+from segkit.formats.labelme import LabelmeReader, LabelmeWriter
+from segkit.formats.voc import VOCReader, VOCWriter
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue

@@ -7,8 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 from segkit.formats import png
-from segkit.formats.cityscapes.files import CATEGORIES, IDS_SUFFIX
-from segkit.formats.cityscapes.results import ResultFiles, ResultLine, read_lines, read_mask
+from segkit.formats.cityscapes import (
+    CATEGORIES,
+    INSTANCE_IDS_SUFFIX,
+    ResultFiles,
+    ResultLine,
+    read_result_lines,
+    read_result_mask,
+)
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -50,10 +56,14 @@ def score_cityscapes_instances(
 
 def _truth_paths(folder: Path) -> list[Path]:
     """Sorted by name; DatasetError where there is none, or two have one name."""
-    paths = sorted([*folder.glob(f"*{IDS_SUFFIX}"), *folder.glob(f"*/*{IDS_SUFFIX}")], key=lambda path: path.name)
+    paths = sorted(
+        [*folder.glob(f"*{INSTANCE_IDS_SUFFIX}"), *folder.glob(f"*/*{INSTANCE_IDS_SUFFIX}")], key=lambda path: path.name
+    )
     if not paths:
         remedy = "give gtFine/<split>, or a city's folder in it"
-        raise DatasetError(f"expected *{IDS_SUFFIX} here or in subfolders, found none", where=folder, remedy=remedy)
+        raise DatasetError(
+            f"expected *{INSTANCE_IDS_SUFFIX} here or in subfolders, found none", where=folder, remedy=remedy
+        )
     for first, second in pairwise(paths):
         if first.name == second.name:
             raise DatasetError(
@@ -64,11 +74,11 @@ def _truth_paths(folder: Path) -> list[Path]:
 
 def _score_image(truth_path: Path, results: ResultFiles) -> tuple[CityscapesAP, list[DatasetError]]:
     """The metric of one image, or what is wrong with it."""
-    image_id = truth_path.name.removesuffix(IDS_SUFFIX)
+    image_id = truth_path.name.removesuffix(INSTANCE_IDS_SUFFIX)
     metric = CityscapesAP(CATEGORIES)
     errors: list[DatasetError] = []
     try:
-        lines = read_lines(results.of(image_id), results.folder, errors.append)
+        lines = read_result_lines(results.find(image_id), results.folder, errors.append)
         truth_ids = png.read_grey16(truth_path)
         size_hw = truth_ids.shape[0], truth_ids.shape[1]
         metric.update(image_id, truth_ids, _predictions(lines, size_hw, errors))
@@ -83,7 +93,7 @@ def _predictions(
     """One mask at a time; what is wrong with a mask goes to the errors, with its line."""
     for line in lines:
         try:
-            mask = read_mask(line.mask_path, size_hw)
+            mask = read_result_mask(line.mask_path, size_hw)
         except DatasetError as error:
             errors.append(DatasetError(str(error), where=line.where))
         else:

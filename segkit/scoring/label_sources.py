@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.formats import image_files, label_images, png
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.derive import relabel
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import ErrorCollector
@@ -109,7 +109,7 @@ class LabelFolder:
     categories = None  # the files do not say
 
     def __init__(self, folder: str | Path, suffix: str, is_truth: bool) -> None:
-        self.paths = label_maps.find(folder, suffix or label_maps.SUFFIX)
+        self.paths = image_files.find_by_suffix(folder, suffix or ".png")
         self.names = [*self.paths]
         self.is_truth = is_truth
 
@@ -120,14 +120,14 @@ class LabelFolder:
     def values(self, name: str) -> set[int] | DatasetError:
         """The values that an image's PNG holds."""
         try:
-            labels = label_maps.read(self.paths[name])
+            labels = png.read_labels(self.paths[name])
         except DatasetError as error:
             return error
         return {*np.flatnonzero(np.bincount(labels.ravel())).tolist()}
 
     def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, of its PNG's own size; DatasetError where it cannot be read or a value has no class."""
-        labels = label_maps.read(self.paths[name])
+        labels = png.read_labels(self.paths[name])
         channel_of = space.true_channels if self.is_truth else space.predicted_channels
         if labels.dtype == np.uint8:
             channels: NDArray[Any] = cv2.LUT(labels, channel_of[:256].reshape(1, 256))
@@ -137,7 +137,7 @@ class LabelFolder:
             self._refuse(labels, channel_of, name)
         return channels
 
-    def _refuse(self, labels: label_maps.Labels, channel_of: Channels, name: str) -> None:
+    def _refuse(self, labels: png.Labels, channel_of: Channels, name: str) -> None:
         pixels = np.bincount(labels.ravel())
         unknown = [value for value in np.flatnonzero(pixels).tolist() if channel_of[value] == UNKNOWN]
         known = abbreviate(np.flatnonzero(channel_of != UNKNOWN).tolist())
@@ -197,7 +197,7 @@ class MaskResults:
 
     def __init__(self, path: Path, suffix: str, problems: ErrorCollector) -> None:
         self.path = path
-        self.masks = _by_name(label_maps.read_results(path, problems.add).items(), suffix, path)
+        self.masks = _by_name(label_images.read_semantic_predictions(path, problems.add).items(), suffix, path)
         self.names = [*self.masks]
 
     def place(self, name: str) -> object:
@@ -209,8 +209,8 @@ class MaskResults:
         return {*self.masks[name]}
 
     def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int]) -> Channels:
-        """The image's map, see `label_maps.map_of`."""
-        return label_maps.map_of(self.masks[name], space.channel_of, size_hw, self.place(name))
+        """The image's map, see `label_images.build_semantic_map`."""
+        return label_images.build_semantic_map(self.masks[name], space.channel_of, size_hw, self.place(name))
 
 
 def _by_name(items: Iterable[tuple[str, Item]], suffix: str, path: Path) -> dict[str, Item]:

@@ -17,9 +17,9 @@ from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
 from segkit.engine.predictor import Predictor, find_images
 from segkit.engine.setup import read_config
+from segkit.formats import image_files, png
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.utils.errors import DatasetError
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
@@ -135,6 +135,6 @@ def test_a_model_with_semantics_alone(toy_folder: Path, tmp_path: Path) -> None:
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"labels", "overlays"}
     names = [category.name for category in toy.CATEGORIES.categories]
     assert json.loads((tmp_path / "out" / "labels" / "classes.json").read_text()) == names
-    maps = label_maps.find(tmp_path / "out" / "labels")
+    maps = image_files.find_by_suffix(tmp_path / "out" / "labels")
     assert len(maps) == 12
-    assert all(label_maps.read(path).max() < len(names) for path in maps.values())
+    assert all(png.read_labels(path).max() < len(names) for path in maps.values())

@@ -17,8 +17,8 @@ from segkit.formats.base import DatasetImage
 from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
-from segkit.formats.label_images.semantic_dataset import SemanticMapWriter
-from segkit.formats.label_images.semantic_files import read as read_labels
+from segkit.formats.label_images import SemanticMapWriter
+from segkit.formats.png import read_labels
 from segkit.formats.registry import READERS, WRITERS, open_reader, open_writer
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import ConfigError, DatasetError

@@ -23,10 +23,8 @@ from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.loaders.readers import load_source
 from segkit.data.mapper import SegkitMapper
-from segkit.formats import png
-from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats import cityscapes, png
 from segkit.formats.derive import semantic_map
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
@@ -120,7 +118,7 @@ def test_detectron2s_mapper_gives_the_same_tensors(toy_folder: Path, tmp_path: P
     )
     for record in dataset.records:
         path = tmp_path / f"{record['image_id']}.png"
-        label_maps.write(path, semantic_map(read_segmentation(record, dataset.categories), ours.space))
+        png.write_labels(path, semantic_map(read_segmentation(record, dataset.categories), ours.space))
         np.random.seed(record["image_id"])  # noqa: NPY002  # what Detectron2's augmentations draw from
         expected = theirs({**record, "sem_seg_file_name": str(path)})
         np.random.seed(record["image_id"])  # noqa: NPY002
@@ -205,7 +203,7 @@ def cityscapes_tree(root: Path) -> None:
         Image.new("RGB", (4, 4), (9, 9, 9)).save(image)
         labels = root / f"cityscapes/gtFine/train/aachen/{name}_gtFine_instanceIds.png"
         labels.parent.mkdir(parents=True, exist_ok=True)
-        png.write(labels, cityscapes.instance_ids(PanopticSegmentation(ids, segments)))
+        png.write(labels, cityscapes.encode_instance_ids(PanopticSegmentation(ids, segments)))
 
 
 @pytest.mark.parametrize(

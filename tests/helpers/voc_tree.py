@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from segkit.formats.voc.labels import NAMES
+from segkit.formats.voc import CLASS_NAMES
 from segkit.structures import Category, CategorySet, Segment
 
 # A cat (8) and two persons (15) of labels 3, 1 and 4 (2 is no object here: objects are numbered over all annotations,
@@ -24,7 +24,7 @@ SEGMENTS = (
 VOC_CATEGORIES = CategorySet(
     [
         Category(0, "background", False, (0, 0, 0)),
-        *(Category(i, n, True, (0, 0, 0)) for i, n in enumerate(NAMES, 1)),
+        *(Category(i, n, True, (0, 0, 0)) for i, n in enumerate(CLASS_NAMES, 1)),
     ]
 )
 

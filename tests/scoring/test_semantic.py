@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkit.formats import png
 from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.metrics import SemanticIoU
 from segkit.scoring import label_sources
 from segkit.scoring.semantic import score_semantic
@@ -49,8 +49,8 @@ def expected(maps, names=NAMES, boundary=False):
 @pytest.fixture
 def folders(tmp_path):
     for name, (ground_truth, prediction) in some_maps().items():
-        label_maps.write(tmp_path / f"gt/{name}.png", ground_truth)
-        label_maps.write(tmp_path / f"pred/{name}.png", prediction)
+        png.write_labels(tmp_path / f"gt/{name}.png", ground_truth)
+        png.write_labels(tmp_path / f"pred/{name}.png", prediction)
     return tmp_path / "gt", tmp_path / "pred"
 
 
@@ -80,14 +80,14 @@ def test_without_names_the_labels_found_are_the_classes(folders):
     results = score_semantic(*folders).compute()
     assert results == expected(some_maps(), ("0", "1", "2"))
     gt, pred = folders
-    label_maps.write(pred / f"{IMAGES[0]}.png", np.full((20, 30), 9))
+    png.write_labels(pred / f"{IMAGES[0]}.png", np.full((20, 30), 9))
     assert score_semantic(gt, pred).compute()["IoU-9"] is None
 
 
 def test_two_classes_and_a_background(tmp_path):
     ground_truth = np.zeros((8, 8), int)
     ground_truth[2:6, 2:6] = 1
-    label_maps.write(tmp_path / "gt/case.png", ground_truth)
+    png.write_labels(tmp_path / "gt/case.png", ground_truth)
     Image.fromarray(np.roll(ground_truth, 1, axis=0) == 1).save(mkdir(tmp_path / "pred") / "case.png")  # of one bit
     results = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=("background", "tumour")).compute()
     assert results["Dice-tumour"] == 75  # 12 of 16 and 16 pixels
@@ -104,9 +104,9 @@ def mkdir(path):
 
 def test_suffixes_and_flat_predictions(tmp_path):
     for name, (ground_truth, prediction) in some_maps().items():
-        label_maps.write(tmp_path / f"gt/{name}_gtFine_labelTrainIds.png", ground_truth)
-        label_maps.write(tmp_path / f"gt/{name}_gtFine_color.png", ground_truth * 0)
-        label_maps.write(tmp_path / f"pred/{name.split('/')[1]}_pred.png", prediction)
+        png.write_labels(tmp_path / f"gt/{name}_gtFine_labelTrainIds.png", ground_truth)
+        png.write_labels(tmp_path / f"gt/{name}_gtFine_color.png", ground_truth * 0)
+        png.write_labels(tmp_path / f"pred/{name.split('/')[1]}_pred.png", prediction)
     suffixes = {"gt_suffix": "_gtFine_labelTrainIds.png", "pred_suffix": "_pred.png"}
     metric = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=NAMES, **suffixes)
     assert metric.compute() == expected(some_maps())
@@ -115,7 +115,7 @@ def test_suffixes_and_flat_predictions(tmp_path):
 def write_ids(folder, channels):
     values = np.append(IDS, 255)
     for name, labels in channels.items():
-        label_maps.write(folder / f"{name}.png", values[np.minimum(labels, 3)])
+        png.write_labels(folder / f"{name}.png", values[np.minimum(labels, 3)])
 
 
 def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
@@ -183,7 +183,7 @@ def test_categories_of_a_panoptic_truth_are_ignored_only_if_asked(tmp_path):
         ids = np.array([[1, 1, 2, 0]], dtype=np.int32)
         segments = Segment(1, 1, False, 2), Segment(2, 255, False, 1)
         writer.add(5, "a.jpg", PanopticSegmentation(ids, segments))
-    label_maps.write(tmp_path / "pred/a.png", np.array([[0, 1, 1, 0]]))
+    png.write_labels(tmp_path / "pred/a.png", np.array([[0, 1, 1, 0]]))
     for ignore_label, pixels in ((None, [2, 1]), (255, [2, 0]), ((1, 255), [0, 0]), ((), [2, 1])):
         metric = score_semantic(
             tmp_path / "gt.json", tmp_path / "pred", png_values="channel", ignore_label=ignore_label
@@ -202,8 +202,8 @@ def test_label_truth_against_detectron2s_json(tmp_path, folders):
 def test_labels_beyond_255(tmp_path):
     names = [f"class {i}" for i in range(400)]
     ground_truth, prediction = np.array([[0, 255, 399, 300]]), np.array([[0, 255, 399, 1]])
-    label_maps.write(tmp_path / "gt/a.png", ground_truth)
-    label_maps.write(tmp_path / "pred/a.png", prediction)
+    png.write_labels(tmp_path / "gt/a.png", ground_truth)
+    png.write_labels(tmp_path / "pred/a.png", prediction)
     metric = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=names)
     assert metric.confusion.sum() == 4  # 255 is a class here
     assert metric.compute()["pACC"] == 75
@@ -223,7 +223,7 @@ def test_missing_and_superfluous_predictions(folders):
     assert "1 predictions are of images that the truth lacks: 'bonn/other'" in text
     (gt / "bonn/bonn_1.png").unlink()
     assert score_semantic(gt, pred, classes=NAMES, allow_extra=True).confusion.sum() > 0
-    label_maps.write(pred / "aachen_0.png", np.zeros((20, 30), int))
+    png.write_labels(pred / "aachen_0.png", np.zeros((20, 30), int))
     assert "expected one prediction of 'aachen/aachen_0', got" in problems_of(gt, pred, allow_extra=True)
 
 
@@ -231,9 +231,9 @@ def test_all_problems_of_the_files_are_told(folders):
     gt, pred = folders
     broken = pred / f"{IMAGES[0]}.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    label_maps.write(pred / f"{IMAGES[1]}.png", np.zeros((20, 29), int))
-    label_maps.write(gt / f"{IMAGES[2]}.png", np.full((20, 30), 3))
-    label_maps.write(pred / f"{IMAGES[3]}.png", np.full((20, 30), 255))
+    png.write_labels(pred / f"{IMAGES[1]}.png", np.zeros((20, 29), int))
+    png.write_labels(gt / f"{IMAGES[2]}.png", np.full((20, 30), 3))
+    png.write_labels(pred / f"{IMAGES[3]}.png", np.full((20, 30), 255))
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(pred / f"{IMAGES[4]}.png")
     text = problems_of(gt, pred, workers=2)
     for part in (
@@ -268,8 +268,8 @@ def test_files_of_another_kind(tmp_path, folders, panoptic):
 def test_maps_without_classes_must_not_be_photographs(tmp_path, monkeypatch):
     monkeypatch.setattr(label_sources, "MOST_FOUND", 50)
     noise = np.random.default_rng(0).integers(0, 200, (40, 40))
-    label_maps.write(tmp_path / "gt/a.png", noise)
-    label_maps.write(tmp_path / "pred/a.png", noise)
+    png.write_labels(tmp_path / "gt/a.png", noise)
+    png.write_labels(tmp_path / "pred/a.png", noise)
     assert "expected at most 50 labels in all files, got more" in problems_of(
         tmp_path / "gt", tmp_path / "pred", classes=None
     )

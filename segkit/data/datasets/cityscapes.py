@@ -11,8 +11,7 @@ from pathlib import Path
 
 from segkit.data.catalog import register_dataset
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset
-from segkit.formats import png
-from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats import cityscapes, png
 
 TASKS = {
     "panoptic": (*PANOPTIC_METRICS, "cityscapes_ap"),
@@ -32,15 +31,15 @@ def register(root: Path) -> None:
 def load(name: str, root: Path, split: str, metrics: tuple[str, ...]) -> Dataset:
     """The images of gtFine/<split> below root; they are judged by Cityscapes' AP too, which reads these files."""
     records = []
-    for found in cityscapes.scan(root, split):
-        header = png.read_header(found.ids_path)
+    for found in cityscapes.find_records(root, split):
+        header = png.read_header(found.ground_truth_path)
         records.append(
             {
                 "file_name": str(found.image_path),
                 "image_id": found.image_id,
                 "height": header.height,
                 "width": header.width,
-                "pan_seg_file_name": str(found.ids_path),
+                "pan_seg_file_name": str(found.ground_truth_path),
                 "pan_seg_format": "cityscapes",
             }
         )

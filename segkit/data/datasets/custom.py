@@ -12,7 +12,7 @@ from segkit.data.datasets import cityscapes
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic, register_panoptic
 from segkit.data.loaders.readers import load_source
-from segkit.formats.cityscapes.files import CATEGORIES
+from segkit.formats.cityscapes import CATEGORIES
 from segkit.formats.registry import READERS, check_options
 from segkit.utils.errors import ConfigError
 

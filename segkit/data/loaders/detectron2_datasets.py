@@ -7,8 +7,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
-from segkit.formats import png
-from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats import cityscapes, png
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.structures import THING_CHANNEL, Category, CategorySet, default_color
 from segkit.utils.errors import ConfigError

@@ -1,0 +1,35 @@
+"""Cityscapes: its labels, its tree of images and annotations, and its instance results."""
+
+from segkit.formats.cityscapes.files import (
+    CATEGORIES,
+    INSTANCE_IDS_SUFFIX,
+    LABELS,
+    CityscapesRecord,
+    find_records,
+    read_segmentation,
+)
+from segkit.formats.cityscapes.reader import CityscapesReader
+from segkit.formats.cityscapes.results import (
+    ResultFiles,
+    ResultLine,
+    read_result_lines,
+    read_result_mask,
+    write_results,
+)
+from segkit.formats.cityscapes.writer import CityscapesWriter
+
+__all__ = [
+    "CATEGORIES",
+    "INSTANCE_IDS_SUFFIX",
+    "LABELS",
+    "CityscapesReader",
+    "CityscapesRecord",
+    "CityscapesWriter",
+    "ResultFiles",
+    "ResultLine",
+    "find_records",
+    "read_result_lines",
+    "read_result_mask",
+    "read_segmentation",
+    "write_results",
+]

@@ -21,7 +21,7 @@ from segkit.utils.text import abbreviate
 # A value is label id * 1000 + instance, or the bare label id (preparation/json2instanceImg.py).
 INSTANCES_PER_LABEL = 1000
 IMAGE_SUFFIX = "_leftImg8bit.png"
-IDS_SUFFIX = "_gtFine_instanceIds.png"
+INSTANCE_IDS_SUFFIX = "_gtFine_instanceIds.png"
 
 
 class Label(NamedTuple):
@@ -80,16 +80,16 @@ CATEGORIES = CategorySet([Category(x.label_id, x.name, x.has_instances, x.color)
 class CityscapesRecord:
     """One image and its ground truth; image_id is the stem they share, as in frankfurt_000000_000294.
 
-    ids_path: the PNG of instance ids, or the file that `scan` was asked for.
+    ground_truth_path: the PNG of instance ids, or the file that `scan` was asked for.
     """
 
     image_id: str
     image_path: Path
-    ids_path: Path
+    ground_truth_path: Path
 
 
-def scan(
-    root: str | Path, split: str, suffix: str = IDS_SUFFIX, on_issue: IssueHandler = raise_issue
+def find_records(
+    root: str | Path, split: str, suffix: str = INSTANCE_IDS_SUFFIX, on_issue: IssueHandler = raise_issue
 ) -> list[CityscapesRecord]:
     """The images of a split, sorted by city and name, and their files in gtFine whose names end in `suffix`.
 
@@ -101,18 +101,18 @@ def scan(
     for folder in (images_folder, ids_folder):
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise DatasetError("no such folder", where=folder, remedy=tree)
-    pictures, ground_truth = find_files(images_folder, IMAGE_SUFFIX), find_files(ids_folder, suffix)
+    pictures, ground_truth = find_city_files(images_folder, IMAGE_SUFFIX), find_city_files(ids_folder, suffix)
     if not pictures:
         raise DatasetError("the split has no image", where=images_folder, remedy=tree)
     records = [
         CityscapesRecord(name.split("/")[1], path, ids_folder / f"{name}{suffix}") for name, path in pictures.items()
     ]
-    bare = missing(on_issue, "png-missing", "ground truth", [record.ids_path for record in records], tree)
+    bare = missing(on_issue, "png-missing", "ground truth", [record.ground_truth_path for record in records], tree)
     alone(on_issue, "image-missing", "the ground truth has no image", ground_truth, pictures, tree)
-    return [record for record in records if record.ids_path not in bare]
+    return [record for record in records if record.ground_truth_path not in bare]
 
 
-def find_files(folder: Path, suffix: str = IMAGE_SUFFIX) -> dict[str, Path]:
+def find_city_files(folder: Path, suffix: str = IMAGE_SUFFIX) -> dict[str, Path]:
     """The files `<city>/<image_id><suffix>` of a split's folder by `<city>/<image_id>`, sorted by path; hidden files
     are passed over."""
     paths = sorted(path for path in folder.glob(f"*/*{suffix}") if not path.name.startswith("."))
@@ -127,10 +127,10 @@ def read_segmentation(instance_ids_path: str | Path, size_hw: tuple[int, int] | 
     greyscale PNG, not of `size_hw` pixels, or holds a value of no label.
     """
     path = Path(instance_ids_path)
-    return segmentation_of(png.read_grey16(path, size_hw), path)
+    return build_segmentation(png.read_grey16(path, size_hw), path)
 
 
-def segmentation_of(values: NDArray[np.int32], where: object) -> PanopticSegmentation:
+def build_segmentation(values: NDArray[np.int32], where: object) -> PanopticSegmentation:
     """What (H, W) int32 values of an *_instanceIds.png mean, as in `read_segmentation`; where: for messages."""
     found = np.unique(values, return_counts=True)
     unknown = [value for value in found[0].tolist() if _label_id(value) > LAST_LABEL_ID]
@@ -148,7 +148,7 @@ def segmentation_of(values: NDArray[np.int32], where: object) -> PanopticSegment
     return PanopticSegmentation(segment_ids, tuple(segments))
 
 
-def instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16]:
+def encode_instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16]:
     """(H, W) uint16 values of an *_instanceIds.png; category_id is the label id, void becomes label 0, unlabeled.
 
     Segment ids that are such values already are kept, so that reading and writing undo each other; otherwise things
@@ -157,26 +157,28 @@ def instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16]:
     INSTANCES_PER_LABEL instances of a label.
     """
     _check(segmentation)
-    values: NDArray[np.uint16] = relabel(segmentation.segment_ids, instance_values(segmentation.segments), np.uint16)
+    values: NDArray[np.uint16] = relabel(
+        segmentation.segment_ids, compute_instance_values(segmentation.segments), np.uint16
+    )
     return values
 
 
-def instance_values(segments: tuple[Segment, ...]) -> dict[int, int]:
-    """The value in an *_instanceIds.png by segment_id, as `instance_ids` writes it; segments that share one merge."""
+def compute_instance_values(segments: tuple[Segment, ...]) -> dict[int, int]:
+    """segment_id -> value in an *_instanceIds.png, as `encode_instance_ids` writes it; segments of one value merge."""
     kept = all(_is_value_of(segment) for segment in segments)
     return {s.segment_id: s.segment_id for s in segments} if kept else _numbered(segments)
 
 
-def label_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
-    """(H, W) uint8 label ids of a *_labelIds.png, void is 0, unlabeled; raises ValueError as `instance_ids` does."""
+def encode_label_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
+    """(H, W) uint8 label ids of a *_labelIds.png, void is 0, unlabeled; ValueError as `encode_instance_ids`."""
     _check(segmentation)
     values = {s.segment_id: s.category_id for s in segmentation.segments}
     labels: NDArray[np.uint8] = relabel(segmentation.segment_ids, values, np.uint8)
     return labels
 
 
-def train_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
-    """(H, W) uint8 of a *_labelTrainIds.png: 0..18, void is `IGNORE_LABEL`; raises ValueError as `instance_ids` does.
+def encode_train_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
+    """(H, W) uint8 of a *_labelTrainIds.png: 0..18, void is `IGNORE_LABEL`; ValueError as `encode_instance_ids`.
 
     Things, crowds too, and stuff have the train id of their label (preparation/createTrainIdLabelImgs.py).
     """
@@ -184,7 +186,7 @@ def train_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
     for label in LABELS:
         if not label.ignored:
             lookup[label.label_id] = label.train_id
-    return lookup[label_ids(segmentation)]
+    return lookup[encode_label_ids(segmentation)]
 
 
 def _check(segmentation: PanopticSegmentation) -> None:

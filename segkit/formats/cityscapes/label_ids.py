@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.cityscapes.files import LABELS, LAST_LABEL_ID, segmentation_of
-from segkit.formats.label_images import semantic_files as label_maps
+from segkit.formats import png
+from segkit.formats.cityscapes.files import LABELS, LAST_LABEL_ID, build_segmentation
 from segkit.structures import IGNORE_LABEL, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
@@ -17,7 +17,7 @@ LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
 TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabelImgs.py
 
 
-def read_label_ids(path: str | Path, size_hw: tuple[int, int] | None = None) -> PanopticSegmentation:
+def read_label_id_segmentation(path: str | Path, size_hw: tuple[int, int] | None = None) -> PanopticSegmentation:
     """The classes of one *_labelIds.png, one segment each with the label id as segment_id; things are crowds.
 
     Labels ignored in evaluation are void. Raises DatasetError where the file is missing, damaged, no map, not of
@@ -27,10 +27,10 @@ def read_label_ids(path: str | Path, size_hw: tuple[int, int] | None = None) -> 
     if (strange := np.unique(labels[labels > LAST_LABEL_ID])).size:  # else they would be instances
         problem = f"expected label ids in 0..{LAST_LABEL_ID}, got {abbreviate(strange.tolist())}"
         raise DatasetError(problem, where=path)
-    return segmentation_of(labels, path)
+    return build_segmentation(labels, path)
 
 
-def read_train_ids(path: str | Path, size_hw: tuple[int, int] | None = None) -> PanopticSegmentation:
+def read_train_id_segmentation(path: str | Path, size_hw: tuple[int, int] | None = None) -> PanopticSegmentation:
     """The classes of one *_labelTrainIds.png, 0..18 and `IGNORE_LABEL` for void, as `read_label_ids` gives them."""
     train_ids = _read(Path(path), size_hw)
     label_of = {label.train_id: label.label_id for label in LABELS if not label.ignored} | {IGNORE_LABEL: 0}
@@ -39,11 +39,11 @@ def read_train_ids(path: str | Path, size_hw: tuple[int, int] | None = None) -> 
         raise DatasetError(problem, where=path)
     lookup = np.zeros(IGNORE_LABEL + 1, dtype=np.int32)
     lookup[[*label_of]] = [*label_of.values()]
-    return segmentation_of(lookup[train_ids], path)
+    return build_segmentation(lookup[train_ids], path)
 
 
 def _read(path: Path, size_hw: tuple[int, int] | None) -> NDArray[np.int32]:
-    labels = label_maps.read(path).astype(np.int32)
+    labels = png.read_labels(path).astype(np.int32)
     if size_hw is not None and labels.shape != tuple(size_hw):
         raise DatasetError(f"expected {size_hw[0]} x {size_hw[1]} pixels, got {labels.shape}", where=path)
     return labels

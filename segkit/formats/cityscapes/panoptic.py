@@ -21,7 +21,7 @@ LABEL_OF_TRAIN_ID = {x.train_id: x.label_id for x in LABELS if not x.ignored}
 SUFFIXES = ("", "_trainId")  # of the names; whether the ids are train ids, the categories say
 
 
-def find(folder: Path, split: str) -> Path:
+def find_panoptic_json(folder: Path, split: str) -> Path:
     """cityscapes_panoptic_<split>.json in gtFine, else that of train ids; DatasetError where there is neither. The PNGs
     lie in the folder of its name."""
     paths = [folder / f"cityscapes_panoptic_{split}{suffix}.json" for suffix in SUFFIXES]
@@ -31,7 +31,7 @@ def find(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def read(path: Path, on_issue: IssueHandler = raise_issue) -> dict[str, PanopticRecord]:
+def read_panoptic_records(path: Path, on_issue: IssueHandler = raise_issue) -> dict[str, PanopticRecord]:
     """The records of the JSON by image_id, in its order, with label ids as category ids, whatever --use-train-id was.
 
     Pictures are found by image_id, as Detectron2 does: the JSON's own names of them, *_gtFine_leftImg8bit.png, are

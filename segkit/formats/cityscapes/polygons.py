@@ -30,21 +30,23 @@ Point: TypeAlias = tuple[float, float]
 _LABEL_OF = {label.name: label for label in LABELS}
 
 
-def read_segmentation(polygons_path: str | Path, size_hw: tuple[int, int] | None = None) -> PanopticSegmentation:
+def read_polygon_segmentation(
+    polygons_path: str | Path, size_hw: tuple[int, int] | None = None
+) -> PanopticSegmentation:
     """The segments of one *_gtFine_polygons.json, as `cityscapes.read_segmentation` reads them from the drawn PNG.
 
     Raises DatasetError where the file is missing, damaged, absurdly large, not of `size_hw` pixels, or has an unknown
     label.
     """
     path = Path(polygons_path)
-    return cityscapes.segmentation_of(read_instance_ids(path, size_hw), path)
+    return cityscapes.build_segmentation(draw_polygons(path, size_hw), path)
 
 
-def read_instance_ids(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
+def draw_polygons(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
     """(H, W) int32 values of the *_instanceIds.png: later objects lie on top (preparation/json2instanceImg.py).
 
     Instances are numbered by label in the order of the objects, hidden ones too; deleted objects and labels without an
-    id are not drawn. Raises DatasetError as `read_segmentation` does.
+    id are not drawn. Raises DatasetError as `read_polygon_segmentation` does.
     """
     content = _load(path)
     canvas = Image.new("I", _size_hw(content, size_hw, path)[::-1], LABELS[0].label_id)

@@ -10,8 +10,13 @@ from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.cityscapes import panoptic as cityscapes_panoptic
 from segkit.formats.cityscapes import polygons as cityscapes_polygons
-from segkit.formats.cityscapes.files import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
-from segkit.formats.cityscapes.label_ids import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX, read_label_ids, read_train_ids
+from segkit.formats.cityscapes.files import CATEGORIES, IMAGE_SUFFIX, INSTANCE_IDS_SUFFIX
+from segkit.formats.cityscapes.label_ids import (
+    LABEL_IDS_SUFFIX,
+    TRAIN_IDS_SUFFIX,
+    read_label_id_segmentation,
+    read_train_id_segmentation,
+)
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco.panoptic import PanopticRecord
@@ -23,10 +28,10 @@ from segkit.utils.issues import IssueHandler, raise_issue, try_read
 
 Annotations = Literal["instanceIds", "polygons", "panoptic", "labelIds", "trainIds"]
 READERS = {
-    "instanceIds": (IDS_SUFFIX, cityscapes.read_segmentation),
-    "polygons": (POLYGONS_SUFFIX, cityscapes_polygons.read_segmentation),
-    "labelIds": (LABEL_IDS_SUFFIX, read_label_ids),
-    "trainIds": (TRAIN_IDS_SUFFIX, read_train_ids),
+    "instanceIds": (INSTANCE_IDS_SUFFIX, cityscapes.read_segmentation),
+    "polygons": (POLYGONS_SUFFIX, cityscapes_polygons.read_polygon_segmentation),
+    "labelIds": (LABEL_IDS_SUFFIX, read_label_id_segmentation),
+    "trainIds": (TRAIN_IDS_SUFFIX, read_train_id_segmentation),
 }
 PANOPTIC = "panoptic"
 
@@ -61,15 +66,18 @@ class CityscapesReader(DatasetReader):
         self.pictures = self.root / "leftImg8bit" / split
         self._annotations = annotations
         if annotations == PANOPTIC:
-            json_path = cityscapes_panoptic.find(self.root / "gtFine", split)
-            self._pngs, self._records = json_path.with_suffix(""), cityscapes_panoptic.read(json_path, on_issue)
-            pictures = [*cityscapes.find_files(self.pictures).values()]
+            json_path = cityscapes_panoptic.find_panoptic_json(self.root / "gtFine", split)
+            self._pngs, self._records = (
+                json_path.with_suffix(""),
+                cityscapes_panoptic.read_panoptic_records(json_path, on_issue),
+            )
+            pictures = [*cityscapes.find_city_files(self.pictures).values()]
             paths = _matched(pictures, self._records, self.pictures, json_path, on_issue)
             used = {record.png_name for record in self._records.values()}
             self.skipped = unused_pictures(self._pngs, used, "PNGs are of no annotation that is read")
         else:
-            found = cityscapes.scan(root, split, READERS[annotations][0], on_issue)
-            self._truth = {record.image_path: record.ids_path for record in found}
+            found = cityscapes.find_records(root, split, READERS[annotations][0], on_issue)
+            self._truth = {record.image_path: record.ground_truth_path for record in found}
             paths = [*self._truth]
         images = [try_read(on_issue, "image-unreadable", self._image, path) for path in _distinct(paths, on_issue)]
         self.images = tuple(image for image in images if image is not None)

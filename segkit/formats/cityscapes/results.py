@@ -52,7 +52,7 @@ class ResultFiles:
         files = ((name, Path(root, name)) for root, _, names in walk(folder) for name in names)
         self._found = sorted((name, path) for name, path in files if name.endswith(".txt"))
 
-    def of(self, image_id: str) -> Path:
+    def find(self, image_id: str) -> Path:
         """The image's file, named `<image_id>*.txt`; DatasetError where there is none, or more than one."""
         first = bisect_left(self._found, image_id, key=itemgetter(0))
         paths = [path for _, path in takewhile(lambda found: found[0].startswith(image_id), self._found[first:])]
@@ -66,7 +66,7 @@ class ResultFiles:
         raise DatasetError(f"{expected}, found {len(paths)}: {names}", where=self.folder, remedy="keep one of them")
 
 
-def read_lines(path: Path, root: Path, on_issue: Callable[[DatasetError], None]) -> list[ResultLine]:
+def read_result_lines(path: Path, root: Path, on_issue: Callable[[DatasetError], None]) -> list[ResultLine]:
     """The instances of one text file, in its order; those of `NOT_EVALUATED` labels are left out, as by the reference.
 
     root: the results' folder, which no mask may be outside of. A line gives a DatasetError to tell, and no
@@ -92,7 +92,7 @@ def read_lines(path: Path, root: Path, on_issue: Callable[[DatasetError], None])
     return [read for read in found.values() if read.category_id not in NOT_EVALUATED]
 
 
-def read_mask(path: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+def read_result_mask(path: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     """The mask's tight box as an (h, w) bool crop, and its corner (left, top); 0 x 0 at (0, 0) where it is empty.
 
     Every pixel whose grey value is not 0 belongs to the mask. DatasetError where the file is missing, cut off, no PNG
@@ -105,7 +105,7 @@ def read_mask(path: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], 
     return np.asarray(image.crop(box)) != 0, box[:2]
 
 
-def write(
+def write_results(
     folder: str | Path,
     image_id: str,
     size_hw: tuple[int, int],

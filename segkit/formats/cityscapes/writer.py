@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
 from segkit.formats.cityscapes import files as cityscapes
-from segkit.formats.cityscapes.files import CATEGORIES, IDS_SUFFIX, IMAGE_SUFFIX
+from segkit.formats.cityscapes.files import CATEGORIES, IMAGE_SUFFIX, INSTANCE_IDS_SUFFIX
 from segkit.formats.cityscapes.label_ids import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils import json_fields
@@ -71,13 +71,13 @@ class CityscapesWriter(DatasetWriter):
         areas_px = checked_areas(image, segmentation, self.categories)
         labelled, lost = self._labelled(segmentation)
         try:
-            values = cityscapes.instance_values(labelled.segments)
+            values = cityscapes.compute_instance_values(labelled.segments)
         except ValueError as error:
             raise DatasetError(str(error), where=where) from None
-        maps: dict[str, NDArray[Any]] = {IDS_SUFFIX: cityscapes.instance_ids(labelled)}
-        maps[LABEL_IDS_SUFFIX] = cityscapes.label_ids(labelled)
+        maps: dict[str, NDArray[Any]] = {INSTANCE_IDS_SUFFIX: cityscapes.encode_instance_ids(labelled)}
+        maps[LABEL_IDS_SUFFIX] = cityscapes.encode_label_ids(labelled)
         if self.train_ids:
-            maps[TRAIN_IDS_SUFFIX] = cityscapes.train_ids(labelled)
+            maps[TRAIN_IDS_SUFFIX] = cityscapes.encode_train_ids(labelled)
         for suffix, pixels in maps.items():
             png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
         self._written.add(name)

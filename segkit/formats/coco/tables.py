@@ -10,6 +10,7 @@ from PIL import Image
 
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
+from segkit.utils.files import load_json
 from segkit.utils.json_fields import (
     IMAGE_ID,
     INTEGER,
@@ -19,6 +20,7 @@ from segkit.utils.json_fields import (
     Place,
     all_finite,
     check_inside,
+    check_objects,
     get_field,
     get_flag,
     get_table,
@@ -99,6 +101,24 @@ def categories_of(content: Entry, path: Path, all_things: bool = False) -> Categ
             expected, got = "`color` to be three integers in 0..255", reprlib.repr(color)
             raise DatasetError(f"expected {expected}, got {got}", where=where)
     return CategorySet.from_coco([{**entry, "isthing": 1} for entry in entries] if all_things else entries, path)
+
+
+def read_classes(path: str | Path) -> CategorySet | tuple[str, ...]:
+    """The classes in a JSON: names of the labels 0, 1, ... (a list of strings), or categories with their ids (a list of
+    objects, or any COCO JSON with `categories`); those without `isthing` are all things.
+
+    Raises DatasetError where the file is missing or something else.
+    """
+    path = Path(path)
+    content = load_json(path)
+    entries = content.get("categories") if isinstance(content, dict) else content
+    if not isinstance(entries, list) or not entries:
+        got = reprlib.repr(entries if isinstance(content, dict) else content)
+        raise DatasetError(f"expected a list of names or `categories`, got {got}", where=path)
+    if all(type(entry) is str for entry in entries):
+        return tuple(entries)
+    table = check_objects(entries, "`categories`", path)
+    return categories_of({"categories": table}, path, all_things=any("isthing" not in entry for entry in table))
 
 
 def _is_color(color: object) -> bool:

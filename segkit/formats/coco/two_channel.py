@@ -20,10 +20,10 @@ from segkit.formats.base import (
     empty_losses,
     score_losses,
 )
+from segkit.formats.coco.tables import read_classes
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import PICTURE_CASES, by_name, new_stem, picture_in
+from segkit.formats.image_files import PICTURE_CASES, by_name, find_by_suffix, new_stem, picture_in
 from segkit.formats.image_io import PICTURE_SUFFIXES
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.png import CHANNEL
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils import files
@@ -54,7 +54,7 @@ class TwoChannelReader(DatasetReader):
         self.categories = _categories(Path(categories))
         _check_channel(self.categories, categories)
         pictures = by_name(self.pictures, PICTURE_SUFFIXES, "check the path", "image-id-twice", on_issue)
-        pngs = label_maps.find(masks)
+        pngs = find_by_suffix(masks)
         found = [self._image(name, path, pictures, on_issue) for name, path in pngs.items()]
         self.images = tuple(image for image in found if image is not None)
         self.skipped = unused(self.pictures, "images have no PNG", [name for name in pictures if name not in pngs])
@@ -136,7 +136,7 @@ def _check_channel(categories: CategorySet, where: object) -> None:
 
 
 def _categories(path: Path) -> CategorySet:
-    found = label_maps.read_classes(path)
+    found = read_classes(path)
     if not isinstance(found, CategorySet):
         raise DatasetError("expected categories with their ids, got names alone", where=path)
     return found

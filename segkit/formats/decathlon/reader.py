@@ -109,13 +109,13 @@ class DecathlonReader(DatasetReader):
             remedy = "choose another split, val_share or keep_empty"
             raise DatasetError(f"the split {split!r} has no slice", where=self.root, remedy=remedy)
 
-    def place(self, image: DatasetImage) -> tuple[Volume, int]:
+    def locate_slice(self, image: DatasetImage) -> tuple[Volume, int]:
         """The volume of a slice, and which one it is, from 0."""
         return self._places[image.image_id]
 
     def picture(self, image: DatasetImage) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, intensities between the percentiles of the volume; DatasetError as the class says."""
-        volume, index = self.place(image)
+        volume, index = self.locate_slice(image)
         channels = self._keep("channels", volume.image_path, self._read_channels)[index]
         rgb: NDArray[np.uint8] = channels.take(np.minimum(range(RGB), channels.shape[-1] - 1), axis=-1)
         return rgb
@@ -123,7 +123,7 @@ class DecathlonReader(DatasetReader):
     def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Stuff and background are one segment each, things one per connected piece; numbered by label, then by first
         pixel. All void where the volume has no label. Raises DatasetError as the class says."""
-        volume, index = self.place(image)
+        volume, index = self.locate_slice(image)
         if volume.label_path is None:
             return PanopticSegmentation(np.zeros(image.size_hw, dtype=np.int32), ())
         return segmentation_of(self._labels(volume.label_path)[index], self.categories)

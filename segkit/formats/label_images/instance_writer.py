@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from segkit.formats import image_files
+from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
 from segkit.formats.derive import relabel
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.json_fields import Place, check_inside
@@ -73,7 +72,7 @@ class InstanceMapWriter(DatasetWriter):
             problem = f"expected at most {MAX_OBJECTS} objects, got {len(objects)}"
             raise DatasetError(problem, where=Place(self.root, image.image_id))
         values = {s.segment_id: value for value, s in enumerate(objects, 1)}
-        label_maps.write(self._labels / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
+        png.write_labels(self._labels / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
         self._names.add(name)
         return [*self._losses(segmentation, areas_px), *annotation_losses(annotations, image.size_hw)]
 

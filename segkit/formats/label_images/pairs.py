@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import image_files
+from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage
 from segkit.formats.image_io import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_whole_numbers
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.splits import Split, check_split, names_of
 from segkit.structures import MAX_SEGMENT_ID, ImageId
 from segkit.utils.errors import ConfigError, DatasetError
@@ -37,7 +36,7 @@ class MapPairs:
         DatasetError where the map is missing, damaged, coloured, of another size, or holds other values.
         """
         path = self.maps[image.image_id]
-        values = read_whole_numbers(path) if path.suffix.lower() in TIFF_SUFFIXES else label_maps.read(path)
+        values = read_whole_numbers(path) if path.suffix.lower() in TIFF_SUFFIXES else png.read_labels(path)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= MAX_SEGMENT_ID:
             raise DatasetError(f"expected values in 0..{MAX_SEGMENT_ID - 1}, got {low}..{high}", where=path)

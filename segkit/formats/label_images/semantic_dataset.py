@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segkit.formats import png
 from segkit.formats.base import (
     DatasetImage,
     DatasetReader,
@@ -17,9 +18,9 @@ from segkit.formats.base import (
     empty_losses,
     score_losses,
 )
+from segkit.formats.coco.tables import read_classes
 from segkit.formats.derive import semantic_map
 from segkit.formats.image_files import PICTURE_CASES, new_stem, picture_in
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.label_images.pairs import find_pairs
 from segkit.formats.splits import Split
 from segkit.structures import IGNORE_LABEL, VOID, Category, CategorySet, IdRuns, PanopticSegmentation, Segment
@@ -114,7 +115,7 @@ class SemanticMapWriter(DatasetWriter):
         that overlap."""
         name = new_stem(image, self._names, self.root)
         areas_px = checked_areas(image, segmentation, self.categories)
-        label_maps.write(self.root / LABELS / f"{name}.png", semantic_map(segmentation, self.space))
+        png.write_labels(self.root / LABELS / f"{name}.png", semantic_map(segmentation, self.space))
         self._names.add(name)
         things = [s.category_id for s in segmentation.segments if s.isthing and s.segment_id in areas_px]
         told = [f"{len(things)} objects of {len(set(things))} classes are told apart no more"] if things else []
@@ -129,7 +130,7 @@ class SemanticMapWriter(DatasetWriter):
 
 
 def _categories(classes: str | Path | Sequence[str]) -> list[Category]:
-    found = label_maps.read_classes(classes) if isinstance(classes, (str, Path)) else classes
+    found = read_classes(classes) if isinstance(classes, (str, Path)) else classes
     where = str(classes) if isinstance(classes, (str, Path)) else "classes"
     if isinstance(found, CategorySet):
         return [replace(category, isthing=False) for category in found.categories]

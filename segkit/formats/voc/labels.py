@@ -27,7 +27,7 @@ NAMES_FILE = "class_names.txt"
 BACKGROUND_NAMES = ("_background_", "background")
 
 # VOCcode/VOCinit.m: the index in this order, from 1, is the label.
-NAMES = (
+CLASS_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
@@ -37,7 +37,7 @@ MAX_LABEL = VOID_LABEL - 1
 Labels = NDArray[np.uint8]
 
 
-def color_map() -> NDArray[np.uint8]:
+def compute_color_map() -> NDArray[np.uint8]:
     """(256, 3) uint8 RGB of the labels: VOCcode/VOClabelcolormap.m, the label's bits from the lowest go to red, green,
     blue, red, ..., from their highest bit down."""
     labels = np.arange(256)
@@ -47,12 +47,12 @@ def color_map() -> NDArray[np.uint8]:
     return colors
 
 
-def categories_of(names: Sequence[str], isthing: bool, where: object) -> CategorySet:
+def build_categories(names: Sequence[str], isthing: bool, where: object) -> CategorySet:
     """Categories 1, 2, ... of these names, things or stuff, beside the stuff "background", which is 0.
 
     DatasetError for none or more than 254 names, for a background among them, and for what a line cannot hold.
     """
-    sound = isinstance(names, (list, tuple)) and all(isinstance(n, str) and lines_of(n) == [n] for n in names)
+    sound = isinstance(names, (list, tuple)) and all(isinstance(n, str) and split_lines(n) == [n] for n in names)
     if not sound:
         raise DatasetError(f"expected a list of class names, each one line, got {reprlib.repr(names)}", where=where)
     if not 1 <= len(names) <= MAX_LABEL:
@@ -60,7 +60,7 @@ def categories_of(names: Sequence[str], isthing: bool, where: object) -> Categor
     if len(set(names)) < len(names) or set(names) & set(BACKGROUND_NAMES):
         problem = f"expected distinct names, and no background, got {abbreviate(names)}"
         raise DatasetError(problem, where=where, remedy="the background is label 0, without being named")
-    colors = [(red, green, blue) for red, green, blue in color_map().tolist()]
+    colors = [(red, green, blue) for red, green, blue in compute_color_map().tolist()]
     classes = [Category(label, name, isthing, colors[label]) for label, name in enumerate(names, 1)]
     return CategorySet([Category(BACKGROUND, "background", False, colors[BACKGROUND]), *classes], where)
 
@@ -69,8 +69,8 @@ def read_names(root: Path) -> tuple[str, ...]:
     """The classes that the tree names, from label 1 on, and VOC's where it has no class_names.txt."""
     path = root / NAMES_FILE
     if not os.path.lexists(path):
-        return NAMES
-    first, *names = lines_of(_read_text(path)) or [""]
+        return CLASS_NAMES
+    first, *names = split_lines(_read_text(path)) or [""]
     if first not in BACKGROUND_NAMES:
         expected = f"{BACKGROUND_NAMES[0]!r} in the first line"
         raise DatasetError(f"expected {expected}, got {first!r}", where=path, remedy="or give the classes yourself")
@@ -92,7 +92,7 @@ def read_set(path: Path, on_issue: IssueHandler) -> list[str]:
         sets = sorted(other.stem for other in path.parent.glob("*.txt"))
         remedy = f"the sets are {', '.join(sets)}" if sets else TREE
         raise DatasetError("no such image set", where=path, remedy=remedy)
-    lines = lines_of(_read_text(path))
+    lines = split_lines(_read_text(path))
     if not lines:
         raise DatasetError("expected an image id a line, got none", where=path)
     image_ids: dict[str, None] = {}
@@ -110,7 +110,7 @@ def read_set(path: Path, on_issue: IssueHandler) -> list[str]:
     return [*image_ids]
 
 
-def lines_of(text: str) -> list[str]:
+def split_lines(text: str) -> list[str]:
     """The lines, however they end, without the blanks around them; blank lines are passed over."""
     return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
 
@@ -124,7 +124,7 @@ def write_lines(path: Path, lines: Sequence[str]) -> None:
 def is_line(text: str) -> bool:
     """Whether `write_lines` and `lines_of` give the same back."""
     try:
-        return bool(text.encode("utf-8", "surrogateescape")) and lines_of(text) == [text]
+        return bool(text.encode("utf-8", "surrogateescape")) and split_lines(text) == [text]
     except UnicodeEncodeError:
         return False
 

@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import image_files
+from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.label_images import semantic_files as label_maps
 from segkit.formats.voc.labels import (
     BACKGROUND,
     CLASSES,
@@ -26,7 +25,7 @@ from segkit.formats.voc.labels import (
     TREE,
     VOID_LABEL,
     Labels,
-    categories_of,
+    build_categories,
     read_names,
     read_set,
     set_path,
@@ -80,7 +79,7 @@ class VOCReader(DatasetReader):
                 raise DatasetError("no such folder", where=place, remedy=remedy)
         names = read_names(self.root) if classes is None else classes
         where = "classes" if classes is not None else self.root / NAMES_FILE
-        self.categories = categories_of(names, objects is not None, where)
+        self.categories = build_categories(names, objects is not None, where)
         path = set_path(self.root, split)
         found = (self._image(image_id, on_issue) for image_id in self._whole(read_set(path, on_issue), path, on_issue))
         self.images = tuple(image for image in found if image is not None)
@@ -123,7 +122,7 @@ class VOCReader(DatasetReader):
 
 
 def _read_labels(path: Path, size_hw: tuple[int, int], picture: Path) -> Labels:
-    labels = label_maps.read(path)
+    labels = png.read_labels(path)
     image_files.check_sizes(picture, size_hw, {path: labels.shape})
     if labels.max() > VOID_LABEL:
         raise DatasetError(f"expected labels in 0..{VOID_LABEL}, got {labels.max()}", where=path)

@@ -25,8 +25,8 @@ from segkit.formats.voc.labels import (
     PICTURES,
     VOID_LABEL,
     Labels,
-    categories_of,
-    color_map,
+    build_categories,
+    compute_color_map,
     is_line,
     read_names,
     set_path,
@@ -56,7 +56,7 @@ class VOCWriter(DatasetWriter):
         super().__init__(root, categories)
         self.border_px = border_px
         self._set_path = set_path(self.root, split)
-        classes = categories_of([c.name for c in categories.things], True, "categories")
+        classes = build_categories([c.name for c in categories.things], True, "categories")
         self._names = tuple(c.name for c in classes.things)
         if os.path.isdir(self.root / CLASSES) and read_names(self.root) != self._names:
             remedy = "write to another folder"
@@ -163,5 +163,5 @@ def _border(labels: Labels, reach_px: int) -> NDArray[np.bool_]:
 
 def _save(path: Path, labels: Labels) -> None:
     image = Image.fromarray(labels)
-    image.putpalette(color_map().tobytes())
+    image.putpalette(compute_color_map().tobytes())
     image.save(path, "PNG")

@@ -15,11 +15,11 @@ from segkit.data.catalog import load_dataset
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset
 from segkit.data.datasets import register_datasets
 from segkit.data.mapper import SegkitMapper
-from segkit.formats.voc.labels import NAMES
+from segkit.formats.voc import CLASS_NAMES
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import write_volume
 
-PERSON = NAMES.index("person") + 1
+PERSON = CLASS_NAMES.index("person") + 1
 H, W = 4, 6
 
 

@@ -45,7 +45,7 @@ def test_writing_and_reading_undo_each_other(tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("ids")
     png.write(folder / "x.png", values)
     first = cityscapes.read_segmentation(folder / "x.png")
-    png.write(folder / "y.png", cityscapes.instance_ids(first))
+    png.write(folder / "y.png", cityscapes.encode_instance_ids(first))
     second = cityscapes.read_segmentation(folder / "y.png")
     np.testing.assert_array_equal(first.segment_ids, second.segment_ids)
     assert first.segments == second.segments
@@ -60,7 +60,7 @@ def test_other_ids_are_numbered() -> None:
         Segment(4, 24, True, 1),
     )
     segmentation = PanopticSegmentation(np.array([[1, 2, 3, 4, 5, 0]], dtype=np.int32), segments)
-    written = cityscapes.instance_ids(segmentation)
+    written = cityscapes.encode_instance_ids(segmentation)
     assert written.dtype == np.uint16
     assert written.tolist() == [[26001, 26, 7, 24000, 26000, 0]]
 
@@ -74,7 +74,7 @@ def test_segmentations_that_are_not_cityscapes() -> None:
         (PanopticSegmentation(one, many), "at most 1000 instances of person"),
     ):
         with pytest.raises(ValueError, match=message):
-            cityscapes.instance_ids(segmentation)
+            cityscapes.encode_instance_ids(segmentation)
 
 
 def test_values_of_no_label(tmp_path: Path) -> None:
@@ -108,33 +108,33 @@ def _tree(root: Path) -> None:
 
 def test_scan_is_sorted(tmp_path: Path) -> None:
     _tree(tmp_path)
-    first, second = cityscapes.scan(tmp_path, "val")
+    first, second = cityscapes.find_records(tmp_path, "val")
     assert first.image_id == "aachen_000000_000002"
     assert first.image_path == tmp_path / "leftImg8bit/val/aachen/aachen_000000_000002_leftImg8bit.png"
-    assert first.ids_path == tmp_path / "gtFine/val/aachen/aachen_000000_000002_gtFine_instanceIds.png"
+    assert first.ground_truth_path == tmp_path / "gtFine/val/aachen/aachen_000000_000002_gtFine_instanceIds.png"
     assert second.image_id == "zurich_000000_000001"
 
 
 def test_scan_faults(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
-        cityscapes.scan(tmp_path, "x" * 5000)
+        cityscapes.find_records(tmp_path, "x" * 5000)
     with pytest.raises(DatasetError, match=r"leftImg8bit.val: no such folder; expected leftImg8bit/<split>"):
-        cityscapes.scan(tmp_path, "val")
+        cityscapes.find_records(tmp_path, "val")
     (tmp_path / "leftImg8bit/val/aachen").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"gtFine.val: no such folder; expected"):
-        cityscapes.scan(tmp_path, "val")
+        cityscapes.find_records(tmp_path, "val")
     (tmp_path / "gtFine/val").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"leftImg8bit.val: the split has no image; expected"):
-        cityscapes.scan(tmp_path, "val")
+        cityscapes.find_records(tmp_path, "val")
     _tree(tmp_path)
     (tmp_path / "gtFine/val/zurich/zurich_000000_000001_gtFine_instanceIds.png").unlink()
     told: list[tuple[str, DatasetError]] = []
-    (left,) = cityscapes.scan(tmp_path, "val", on_issue=lambda *fault: told.append(fault))
+    (left,) = cityscapes.find_records(tmp_path, "val", on_issue=lambda *fault: told.append(fault))
     assert left.image_id == "aachen_000000_000002"
     assert [code for code, _ in told] == ["png-missing"]
     with pytest.raises(
         DatasetError,
         match=r"zurich_000000_000001_gtFine_instanceIds\.png: the ground truth is missing \(1 of 2 are\); expected",
     ) as caught:
-        cityscapes.scan(tmp_path, "val")
+        cityscapes.find_records(tmp_path, "val")
     assert str(caught.value) == str(told[0][1])

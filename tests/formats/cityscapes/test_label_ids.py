@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from segkit.formats.base import DatasetImage
+from segkit.formats.cityscapes import CityscapesReader, CityscapesWriter
 from segkit.formats.cityscapes import files as cityscapes
-from segkit.formats.cityscapes.label_ids import read_label_ids, read_train_ids
-from segkit.formats.cityscapes.reader import CityscapesReader
-from segkit.formats.cityscapes.writer import CityscapesWriter
+from segkit.formats.cityscapes.label_ids import read_label_id_segmentation, read_train_id_segmentation
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
@@ -46,8 +45,8 @@ def test_classes_are_read_and_things_are_crowds(tmp_path: Path, annotations: str
 @pytest.mark.parametrize(
     ("read", "value", "told"),
     [
-        (read_label_ids, 34, r"expected label ids in 0\.\.33, got 34"),
-        (read_train_ids, 19, r"expected train ids in 0\.\.18 or 255, got 19"),
+        (read_label_id_segmentation, 34, r"expected label ids in 0\.\.33, got 34"),
+        (read_train_id_segmentation, 19, r"expected train ids in 0\.\.18 or 255, got 19"),
     ],
 )
 def test_other_values_and_sizes_are_refused(tmp_path: Path, read: object, value: int, told: str) -> None:

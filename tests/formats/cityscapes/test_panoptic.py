@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segkit.formats.cityscapes import CityscapesReader
 from segkit.formats.cityscapes import files as cityscapes
-from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.formats.coco.readers import CocoPanopticReader
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare

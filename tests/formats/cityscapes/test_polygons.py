@@ -44,7 +44,7 @@ def test_later_objects_lie_on_top(tmp_path: Path) -> None:
     # Corners belong to a polygon. The first car is hidden, and still counts: the second is 26001.
     objects = [box("road", 0, 1, 3, 2), box("car", 0, 0, 1, 0), box("car", 0, 0, 1, 1), box("cargroup", 3, 0, 3, 0)]
     path = _write(tmp_path, [*objects, box("static", 3, 2, 3, 2), box("bus", 0, 0, 3, 2, deleted=True)])
-    got = polygons.read_segmentation(path, (3, 4))
+    got = polygons.read_polygon_segmentation(path, (3, 4))
     assert got.segment_ids.tolist() == [[26001, 26001, 0, 26], [26001, 26001, 7, 7], [7, 7, 7, 0]]
     assert got.segments == (
         Segment(7, 7, False, 5),
@@ -54,7 +54,7 @@ def test_later_objects_lie_on_top(tmp_path: Path) -> None:
 
 
 def test_no_objects(tmp_path: Path) -> None:
-    got = polygons.read_segmentation(_write(tmp_path, []))
+    got = polygons.read_polygon_segmentation(_write(tmp_path, []))
     assert got.segments == ()
     assert not got.segment_ids.any()
     assert got.segment_ids.shape == (3, 4)
@@ -70,7 +70,7 @@ def test_equals_cityscapesscripts(
     width: int,
 ) -> None:
     path = _write(tmp_path, objects, imgHeight=height, imgWidth=width)
-    np.testing.assert_array_equal(polygons.read_instance_ids(path), reference_ids(monkeypatch, path), strict=True)
+    np.testing.assert_array_equal(polygons.draw_polygons(path), reference_ids(monkeypatch, path), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -93,31 +93,31 @@ def test_equals_cityscapesscripts(
 )
 def test_broken_objects(tmp_path: Path, objects: list[Any], message: str) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
-        polygons.read_segmentation(_write(tmp_path, objects))
+        polygons.read_polygon_segmentation(_write(tmp_path, objects))
     assert "x_gtFine_polygons.json" in str(caught.value)
 
 
 def test_sizes(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"expected 4 x 3 pixels .* got imgHeight 3 and imgWidth 4"):
-        polygons.read_segmentation(_write(tmp_path, []), (4, 3))
+        polygons.read_polygon_segmentation(_write(tmp_path, []), (4, 3))
     for height, width in ((0, 4), (-3, -4), (10**6, 10**6)):
         with pytest.raises(DatasetError, match=f"pixels, got imgHeight {height} and imgWidth {width}"):
-            polygons.read_segmentation(_write(tmp_path, [], imgHeight=height, imgWidth=width))
+            polygons.read_polygon_segmentation(_write(tmp_path, [], imgHeight=height, imgWidth=width))
 
 
 def test_deep_large_and_looping_files(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("[" * 10**6)
     with pytest.raises(DatasetError, match=r"x\.json: expected JSON"):
-        polygons.read_segmentation(path)
+        polygons.read_polygon_segmentation(path)
     with path.open("wb") as file:
         file.truncate(polygons.MOST_BYTES + 1)
     with pytest.raises(DatasetError, match="in at most 67108864 bytes, got 67108865; is it the right file"):
-        polygons.read_segmentation(path)
+        polygons.read_polygon_segmentation(path)
     loop = tmp_path / "loop.json"
     os.symlink(loop, loop)
     with pytest.raises(DatasetError, match=r"loop\.json: the file cannot be read"):
-        polygons.read_segmentation(loop)
+        polygons.read_polygon_segmentation(loop)
 
 
 @settings(deadline=None)
@@ -129,7 +129,7 @@ def test_a_spoiled_file_is_read_or_refused(
     path = tmp_path_factory.mktemp("spoiled") / "x.json"
     path.write_text(json.dumps(spoil(content, random_.randrange, junk)))
     try:
-        message = f"{path}: read {polygons.read_segmentation(path).segment_ids.dtype}"
+        message = f"{path}: read {polygons.read_polygon_segmentation(path).segment_ids.dtype}"
     except DatasetError as error:
         message = str(error)
     assert message.startswith(str(path))

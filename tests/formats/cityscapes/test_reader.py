@@ -15,8 +15,8 @@ from PIL import Image
 from segkit.curation.issues import RULES
 from segkit.formats import png
 from segkit.formats.base import DatasetImage
+from segkit.formats.cityscapes import CityscapesReader
 from segkit.formats.cityscapes import files as cityscapes
-from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
@@ -82,16 +82,16 @@ def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
         expected = np.asarray(Image.open(f"{stem}_labelIds.png"))
         ignored = [x.label_id for x in cityscapes.LABELS if x.ignored]
         np.testing.assert_array_equal(
-            cityscapes.label_ids(got), np.where(np.isin(expected, ignored), 0, expected), strict=True
+            cityscapes.encode_label_ids(got), np.where(np.isin(expected, ignored), 0, expected), strict=True
         )
         np.testing.assert_array_equal(
-            cityscapes.train_ids(got), np.asarray(Image.open(f"{stem}_labelTrainIds.png")), strict=True
+            cityscapes.encode_train_ids(got), np.asarray(Image.open(f"{stem}_labelTrainIds.png")), strict=True
         )
 
 
 def test_label_maps_refuse_what_is_not_cityscapes() -> None:
     one = np.array([[1]], dtype=np.int32)
-    for write in (cityscapes.label_ids, cityscapes.train_ids):
+    for write in (cityscapes.encode_label_ids, cityscapes.encode_train_ids):
         with pytest.raises(ValueError, match=r"Cityscapes label ids, got \[9\]"):
             write(PanopticSegmentation(one, (Segment(1, 9, False, 1),)))
         with pytest.raises(ValueError, match="ids of segments only, got 1"):

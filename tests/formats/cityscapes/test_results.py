@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segkit.formats.cityscapes.results import ResultFiles, read_lines, read_mask, write
+from segkit.formats.cityscapes.results import ResultFiles, read_result_lines, read_result_mask, write_results
 from segkit.utils.errors import DatasetError
 
 SIZE_HW = (6, 9)
@@ -23,7 +23,7 @@ IMAGE_ID = "ulm_000000_000001"
 def read(path: Path, root: Path | None = None) -> tuple[list[tuple[str, int, float]], list[str]]:
     """(mask, category_id, score) of the instances, and the problems."""
     errors: list[DatasetError] = []
-    lines = read_lines(path, root or path.parent, errors.append)
+    lines = read_result_lines(path, root or path.parent, errors.append)
     return [(line.mask_path.name, line.category_id, line.score) for line in lines], [str(error) for error in errors]
 
 
@@ -34,12 +34,12 @@ def test_what_is_written_reads_back(
 ) -> None:
     folder = tmp_path_factory.mktemp("results")
     masks = [(label, score, CROP, (i, i)) for i, (label, score) in enumerate(instances)]
-    path = write(folder, IMAGE_ID, SIZE_HW, masks)
-    assert path == ResultFiles(folder).of(IMAGE_ID)
-    lines = read_lines(path, folder, pytest.fail)
+    path = write_results(folder, IMAGE_ID, SIZE_HW, masks)
+    assert path == ResultFiles(folder).find(IMAGE_ID)
+    lines = read_result_lines(path, folder, pytest.fail)
     assert [(line.category_id, line.score) for line in lines] == instances
     for i, line in enumerate(lines):
-        crop, corner_xy = read_mask(line.mask_path, SIZE_HW)
+        crop, corner_xy = read_result_mask(line.mask_path, SIZE_HW)
         assert corner_xy == (i, i)
         assert (crop == CROP).all()
 
@@ -48,13 +48,13 @@ def test_the_layout_is_the_benchmarks(tmp_path: Path) -> None:
     """Lines of path, label and confidence; masks of one channel, whose pixels the reference reads by Pillow, as L."""
     empty = np.zeros((2, 2), dtype=np.bool_)
     masks = [(24, 0.1, CROP, (6, 4)), (26, 0.9, empty, (0, 0)), (33, np.float32(0.1), CROP, (0, 0))]
-    path = write(tmp_path, IMAGE_ID, SIZE_HW, masks)
+    path = write_results(tmp_path, IMAGE_ID, SIZE_HW, masks)
     assert path.read_text() == f"{IMAGE_ID}/000.png 24 0.1\n{IMAGE_ID}/002.png 33 0.10000000149011612\n"
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["000.png", "002.png", IMAGE_ID, f"{IMAGE_ID}_pred.txt"]
     mask = np.asarray(Image.open(tmp_path / IMAGE_ID / "000.png").convert("L"))
     assert mask.shape == SIZE_HW
     assert np.argwhere(mask).tolist() == [[4, 6], [4, 8], [5, 7], [5, 8]]
-    assert write(tmp_path, IMAGE_ID, SIZE_HW, []).read_text() == ""
+    assert write_results(tmp_path, IMAGE_ID, SIZE_HW, []).read_text() == ""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_the_layout_is_the_benchmarks(tmp_path: Path) -> None:
 )
 def test_misuse_writes_nothing(tmp_path: Path, image_id: str, category_id: int, score: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        write(tmp_path, image_id, SIZE_HW, [(category_id, score, CROP, (0, 0))])
+        write_results(tmp_path, image_id, SIZE_HW, [(category_id, score, CROP, (0, 0))])
     assert not list(tmp_path.rglob("*"))
 
 
@@ -79,14 +79,14 @@ def test_files_are_found_by_the_names_beginning(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     files = ResultFiles(tmp_path)
-    assert files.of("a_1_2") == tmp_path / "x/a_1_2_pred.txt"
-    assert files.of("a_1_3") == tmp_path / "x/y/a_1_3.txt"
-    assert files.of("a_1_10") == tmp_path / "a_1_10.txt"
+    assert files.find("a_1_2") == tmp_path / "x/a_1_2_pred.txt"
+    assert files.find("a_1_3") == tmp_path / "x/y/a_1_3.txt"
+    assert files.find("a_1_10") == tmp_path / "a_1_10.txt"
     for image_id in ("a_1_4", "c", "A_1_2"):
         with pytest.raises(DatasetError, match="found none"):
-            files.of(image_id)
+            files.find(image_id)
     with pytest.raises(DatasetError, match=r"found 3: 'a_1_10.txt', 'x/a_1_2_pred.txt'"):
-        files.of("a_1")
+        files.find("a_1")
     with pytest.raises(DatasetError, match="no such folder"):
         ResultFiles(tmp_path / "a_1_10.txt")
 
@@ -161,14 +161,14 @@ def test_masks_of_any_single_channel(mode: str, tmp_path: Path) -> None:
     elif mode == "1":
         image = Image.fromarray(pixels.astype(np.bool_))
     image.save(tmp_path / "a.png")
-    crop, corner_xy = read_mask(tmp_path / "a.png", SIZE_HW)
+    crop, corner_xy = read_result_mask(tmp_path / "a.png", SIZE_HW)
     assert corner_xy == (4, 1)
     assert crop.tolist() == [[True, True], [True, False]]
 
 
 def test_an_empty_mask_has_no_pixels(tmp_path: Path) -> None:
     Image.new("L", (9, 6)).save(tmp_path / "a.png")
-    crop, corner_xy = read_mask(tmp_path / "a.png", SIZE_HW)
+    crop, corner_xy = read_result_mask(tmp_path / "a.png", SIZE_HW)
     assert (crop.shape, crop.dtype, corner_xy) == ((0, 0), np.bool_, (0, 0))
 
 
@@ -185,7 +185,7 @@ def test_an_empty_mask_has_no_pixels(tmp_path: Path) -> None:
 def test_other_pictures_are_refused(mode: str, size: tuple[int, int], message: str, tmp_path: Path) -> None:
     Image.new(mode, size).save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match=f"a.png: .*{message}"):
-        read_mask(tmp_path / "a.png", SIZE_HW)
+        read_result_mask(tmp_path / "a.png", SIZE_HW)
 
 
 @settings(deadline=None, max_examples=60)
@@ -198,6 +198,6 @@ def test_broken_pngs_are_refused_or_read(tmp_path_factory: pytest.TempPathFactor
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
     with contextlib.suppress(DatasetError):
-        crop, (left, top) = read_mask(path, SIZE_HW)
+        crop, (left, top) = read_result_mask(path, SIZE_HW)
         assert top + crop.shape[0] <= SIZE_HW[0]
         assert left + crop.shape[1] <= SIZE_HW[1]

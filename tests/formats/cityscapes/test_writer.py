@@ -13,9 +13,8 @@ from PIL import Image
 
 from segkit.formats import png
 from segkit.formats.base import DatasetImage
+from segkit.formats.cityscapes import CityscapesReader, CityscapesWriter
 from segkit.formats.cityscapes import files as cityscapes
-from segkit.formats.cityscapes.reader import CityscapesReader
-from segkit.formats.cityscapes.writer import CityscapesWriter
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
@@ -78,8 +77,8 @@ def test_write_and_read(tmp_path_factory: pytest.TempPathFactory, segmentation: 
     _same_up_to_ids(got, segmentation)
     stem = root / "gtFine/train/ulm/ulm_000001_000019_gtFine"
     for name, expected in (
-        ("labelIds", cityscapes.label_ids(segmentation)),
-        ("labelTrainIds", cityscapes.train_ids(segmentation)),
+        ("labelIds", cityscapes.encode_label_ids(segmentation)),
+        ("labelTrainIds", cityscapes.encode_train_ids(segmentation)),
     ):
         np.testing.assert_array_equal(np.asarray(Image.open(f"{stem}_{name}.png")), expected, strict=True)
 

@@ -12,12 +12,12 @@ import pytest
 
 from segkit.formats.ade20k import ADE20KWriter
 from segkit.formats.base import DatasetImage, DatasetWriter
-from segkit.formats.cityscapes.writer import CityscapesWriter
+from segkit.formats.cityscapes import CityscapesWriter
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
 from segkit.formats.coco.two_channel import TwoChannelWriter
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
-from segkit.formats.label_images.semantic_dataset import SemanticMapWriter
+from segkit.formats.label_images import SemanticMapWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import files_below

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segkit.curation.issues import RULES
+from segkit.formats.decathlon import DecathlonReader
 from segkit.formats.decathlon import files as decathlon_files
-from segkit.formats.decathlon.reader import DecathlonReader
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.coco_samples import JUNK, spoil
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal, save, write_table
@@ -29,7 +29,7 @@ def test_splits_share_no_volume(nib, tmp_path):
 
     def volumes(**options):
         source = DecathlonReader(tmp_path, labels=LABELS, **options)
-        assert {source.place(image)[0].name for image in source.images} == {v.name for v in source.volumes}
+        assert {source.locate_slice(image)[0].name for image in source.images} == {v.name for v in source.volumes}
         return [v.name for v in source.volumes]
 
     assert volumes() == names

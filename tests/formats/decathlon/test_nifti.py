@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segkit.formats.decathlon.reader import DecathlonReader, write_prediction
+from segkit.formats.decathlon import DecathlonReader, write_prediction
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal
 

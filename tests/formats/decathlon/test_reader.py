@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from segkit.formats.decathlon import DecathlonReader, write_prediction
 from segkit.formats.decathlon import reader as decathlon
 from segkit.formats.decathlon.nifti import read_voxels
-from segkit.formats.decathlon.reader import DecathlonReader, write_prediction
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, save, write_table
 
@@ -42,7 +42,7 @@ def test_slices_by_hand(nib, tmp_path):
     assert [c.name for c in source.categories.categories] == ["background", "anterior", "posterior"]
     assert source.categories.things == ()
     assert source.annotations(slice_0) == []
-    volume, index = source.place(slice_0)
+    volume, index = source.locate_slice(slice_0)
     assert (volume.name, volume.size_xyz, volume.modalities, index) == ("v", (2, 3, 1), 1, 0)
 
 
@@ -167,7 +167,7 @@ def test_percentiles_are_of_the_whole_volume(nib, tmp_path):
     expected = np.rint(255 * (np.clip(image, low, high) - low) / (high - low))
     for slice_ in source.images:
         seen = source.picture(slice_)[..., 0]
-        np.testing.assert_array_equal(seen, np.rot90(expected[..., source.place(slice_)[1]]))
+        np.testing.assert_array_equal(seen, np.rot90(expected[..., source.locate_slice(slice_)[1]]))
 
 
 def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
@@ -194,7 +194,11 @@ def test_one_file_may_be_image_and_label(nib, tmp_path):
     write_table(tmp_path, [], training=[both])
     source = DecathlonReader(tmp_path)
     (slice_,) = source.images
-    assert source.place(slice_)[0].image_path == source.place(slice_)[0].label_path == tmp_path / both["label"]
+    assert (
+        source.locate_slice(slice_)[0].image_path
+        == source.locate_slice(slice_)[0].label_path
+        == tmp_path / both["label"]
+    )
     # Two columns of three voxels, all of label 1, and of one intensity.
     assert not source.picture(slice_).any()
     assert [(s.category_id, s.area_px) for s in source.segmentation(slice_).segments] == [(1, 6)]
@@ -250,7 +254,7 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
         return read_voxels(path)
 
     monkeypatch.setattr(decathlon, "read_voxels", read)
-    slices = [image for image in source.images if source.place(image)[0].name == "torn"]
+    slices = [image for image in source.images if source.locate_slice(image)[0].name == "torn"]
     assert len(slices) == 4
     for ask in (source.picture, source.segmentation):
         messages = set()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segkit.formats.base import DatasetImage
 from segkit.formats.coco.panoptic import annotation_of
-from segkit.formats.label_images.instance_reader import InstanceMapReader
+from segkit.formats.label_images import InstanceMapReader
 from segkit.structures import Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.deep_files import write_tiff

@@ -10,8 +10,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.formats.base import DatasetImage
-from segkit.formats.label_images.instance_reader import InstanceMapReader
-from segkit.formats.label_images.instance_writer import InstanceMapWriter
+from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.coco_samples import CATEGORIES, files_below, first_image

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.formats.base import DatasetImage
-from segkit.formats.label_images.semantic_dataset import SemanticMapReader, SemanticMapWriter
+from segkit.formats.label_images import SemanticMapReader, SemanticMapWriter
 from segkit.formats.registry import open_reader
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError

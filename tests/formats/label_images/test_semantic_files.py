@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats.label_images import semantic_files as label_maps
+from segkit.formats import image_files, label_images, png
+from segkit.formats.coco.tables import read_classes
 from segkit.structures import CategorySet, mask_to_rle
 from segkit.utils.errors import DatasetError
 
@@ -25,17 +26,17 @@ def palette_image(labels, bits=8):
 def test_kinds_of_label_pngs(tmp_path):
     path = tmp_path / "map.png"
     Image.fromarray(LABELS).save(path)
-    assert label_maps.read(path).dtype == np.uint8
-    np.testing.assert_array_equal(label_maps.read(path), LABELS)
+    assert png.read_labels(path).dtype == np.uint8
+    np.testing.assert_array_equal(png.read_labels(path), LABELS)
     for bits in (2, 4, 8):
         image, options = palette_image(LABELS, bits)
         image.save(path, **options)
-        np.testing.assert_array_equal(label_maps.read(path), LABELS)
+        np.testing.assert_array_equal(png.read_labels(path), LABELS)
     Image.fromarray(LABELS.astype(np.uint16) * 20000).save(path)
-    assert label_maps.read(path).dtype == np.uint16
-    np.testing.assert_array_equal(label_maps.read(path), LABELS.astype(np.uint16) * 20000)
+    assert png.read_labels(path).dtype == np.uint16
+    np.testing.assert_array_equal(png.read_labels(path), LABELS.astype(np.uint16) * 20000)
     Image.fromarray(LABELS > 0).save(path)
-    np.testing.assert_array_equal(label_maps.read(path), LABELS > 0)
+    np.testing.assert_array_equal(png.read_labels(path), LABELS > 0)
 
 
 @pytest.mark.parametrize(("bit_depth", "packed"), [(2, [0b00010100, 0b11100000]), (4, [0x01, 0x10, 0x32, 0x00])])
@@ -47,16 +48,16 @@ def test_values_of_few_bits_are_not_stretched(tmp_path, bit_depth, packed):
     for name, data in [*chunks, (b"IEND", b"")]:
         content += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     (tmp_path / "map.png").write_bytes(content)
-    np.testing.assert_array_equal(label_maps.read(tmp_path / "map.png"), LABELS)
+    np.testing.assert_array_equal(png.read_labels(tmp_path / "map.png"), LABELS)
 
 
 def test_what_is_written_is_read(tmp_path):
     for labels in (LABELS, LABELS.astype(np.int64) * 1000):
-        label_maps.write(tmp_path / "a/map.png", labels)
-        np.testing.assert_array_equal(label_maps.read(tmp_path / "a/map.png"), labels)
+        png.write_labels(tmp_path / "a/map.png", labels)
+        np.testing.assert_array_equal(png.read_labels(tmp_path / "a/map.png"), labels)
     for wrong in (-1, 65536):
         with pytest.raises(ValueError, match=f"labels must be in 0..65535, got .*{wrong}"):
-            label_maps.write(tmp_path / "b.png", np.array([[0, wrong]]))
+            png.write_labels(tmp_path / "b.png", np.array([[0, wrong]]))
     assert not (tmp_path / "b.png").exists()
 
 
@@ -64,50 +65,50 @@ def test_what_is_written_is_read(tmp_path):
 def test_colours_are_no_labels(tmp_path, mode):
     Image.fromarray(LABELS).convert(mode).save(tmp_path / "map.png")
     with pytest.raises(DatasetError, match=r"map\.png: expected a greyscale or palette PNG .*, got 8-bit .*colours"):
-        label_maps.read(tmp_path / "map.png")
+        png.read_labels(tmp_path / "map.png")
 
 
 def test_broken_files_are_named(tmp_path):
     path = tmp_path / "map.png"
     with pytest.raises(DatasetError, match=r"map\.png: expected a file, found nothing"):
-        label_maps.read(path)
+        png.read_labels(path)
     Image.fromarray(np.random.default_rng(0).integers(0, 9, (50, 50)).astype(np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DatasetError, match=r"map\.png: the PNG cannot be decoded"):
-        label_maps.read(path)
+        png.read_labels(path)
     path.write_bytes(b"JPEG")
     with pytest.raises(DatasetError, match=r"map\.png: expected a PNG"):
-        label_maps.read(path)
+        png.read_labels(path)
 
 
 def test_files_are_found_in_sub_folders(tmp_path):
     hidden = ("a/._one_ids.png", ".checkpoints/x_ids.png")
     for name in ("b/two_ids.png", "a/one_ids.png", "a/one_color.png", "three_ids.png", *hidden):
-        label_maps.write(tmp_path / name, LABELS)
-    assert [*label_maps.find(tmp_path, "_ids.png")] == ["a/one", "b/two", "three"]
-    assert label_maps.find(tmp_path)["a/one_color"] == tmp_path / "a/one_color.png"
+        png.write_labels(tmp_path / name, LABELS)
+    assert [*image_files.find_by_suffix(tmp_path, "_ids.png")] == ["a/one", "b/two", "three"]
+    assert image_files.find_by_suffix(tmp_path)["a/one_color"] == tmp_path / "a/one_color.png"
     with pytest.raises(DatasetError, match=r"names end in '\.tif', found none"):
-        label_maps.find(tmp_path, ".tif")
+        image_files.find_by_suffix(tmp_path, ".tif")
     with pytest.raises(DatasetError, match="nowhere: expected a folder of label PNGs, found none"):
-        label_maps.find(tmp_path / "nowhere")
+        image_files.find_by_suffix(tmp_path / "nowhere")
 
 
 def test_classes_from_json(tmp_path):
     path = tmp_path / "classes.json"
     path.write_text('["background", "tumour"]')
-    assert label_maps.read_classes(path) == ("background", "tumour")
+    assert read_classes(path) == ("background", "tumour")
     entries = [{"id": 7, "name": "road", "isthing": 0}, {"id": 26, "name": "car", "isthing": 1}]
     for content in (entries, {"categories": entries, "images": []}):
         path.write_text(json.dumps(content))
-        classes = label_maps.read_classes(path)
+        classes = read_classes(path)
         assert isinstance(classes, CategorySet)
         assert [(c.category_id, c.isthing) for c in classes.categories] == [(7, False), (26, True)]
     path.write_text('[{"id": 7, "name": "road"}]')
-    assert label_maps.read_classes(path).categories[0].isthing
+    assert read_classes(path).categories[0].isthing
     for wrong in ("{}", "[]", "3", '["a", 1]', '{"categories": 3}', '{"0": "a"}', '[{"id": 1}]'):
         path.write_text(wrong)
         with pytest.raises(DatasetError, match=r"classes\.json"):
-            label_maps.read_classes(path)
+            read_classes(path)
 
 
 def entry(mask, category_id=1, name="a.jpg"):
@@ -122,9 +123,9 @@ def test_result_list_becomes_maps(tmp_path):
     path = tmp_path / "sem_seg_predictions.json"
     masks = {label: label == LABELS for label in range(4)}
     path.write_text(json.dumps([entry(mask, 10 + label) for label, mask in masks.items()] + [entry([[1]], 1, "b.jpg")]))
-    results = label_maps.read_results(path, raise_issue)
+    results = label_images.read_semantic_predictions(path, raise_issue)
     assert {name: [*masks] for name, masks in results.items()} == {"a.jpg": [10, 11, 12, 13], "b.jpg": [1]}
-    channels = label_maps.map_of(results["a.jpg"], {10: 0, 11: 1, 12: 2, 13: 3}, (2, 3), "a")
+    channels = label_images.build_semantic_map(results["a.jpg"], {10: 0, 11: 1, 12: 2, 13: 3}, (2, 3), "a")
     np.testing.assert_array_equal(channels, LABELS)
 
 
@@ -139,7 +140,7 @@ def test_masks_that_are_no_map_are_told(tmp_path):
         ({1: {"size": [1, 2], "counts": "~~"}}, "run lengths"),
     ):
         with pytest.raises(DatasetError, match=f"^place.*{problem}"):
-            label_maps.map_of(masks, channel_of, (1, 2), "place")
+            label_images.build_semantic_map(masks, channel_of, (1, 2), "place")
 
 
 def test_other_result_lists_are_refused(tmp_path):
@@ -154,8 +155,8 @@ def test_other_result_lists_are_refused(tmp_path):
     ):
         path.write_text(json.dumps(content))
         with pytest.raises(DatasetError, match=rf"results\.json.*{problem}"):
-            label_maps.read_results(path, raise_issue)
+            label_images.read_semantic_predictions(path, raise_issue)
     told = []
     path.write_text(json.dumps([{"file_name": 3}, entry([[1]]), {"file_name": "a.jpg"}]))
-    assert [*label_maps.read_results(path, told.append)["a.jpg"]] == [1]
+    assert [*label_images.read_semantic_predictions(path, told.append)["a.jpg"]] == [1]
     assert len(told) == 2

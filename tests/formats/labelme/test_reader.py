@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segkit.formats.base import DatasetImage
-from segkit.formats.labelme.reader import LabelmeReader
+from segkit.formats.labelme import LabelmeReader
 from segkit.structures import PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.coco_samples import JUNK, spoil

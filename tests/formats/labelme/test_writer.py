@@ -14,8 +14,7 @@ from PIL import Image
 
 from segkit.formats.base import DatasetImage
 from segkit.formats.coco.readers import OVERLAPS, panoptic_of_annotations
-from segkit.formats.labelme.reader import LabelmeReader
-from segkit.formats.labelme.writer import LabelmeWriter
+from segkit.formats.labelme import LabelmeReader, LabelmeWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, files_below, first_image, second_image

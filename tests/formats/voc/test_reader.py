@@ -10,7 +10,7 @@ from PIL import Image
 
 from segkit.formats import png
 from segkit.formats.base import DatasetImage
-from segkit.formats.voc.reader import VOCReader
+from segkit.formats.voc import VOCReader
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.voc_tree import (

@@ -12,11 +12,9 @@ from PIL import Image
 from segkit.curation.convert import convert
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
-from segkit.formats.label_images.instance_reader import InstanceMapReader
-from segkit.formats.label_images.instance_writer import InstanceMapWriter
-from segkit.formats.voc.labels import NAMES, color_map
-from segkit.formats.voc.reader import VOCReader
-from segkit.formats.voc.writer import VOCWriter
+from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter
+from segkit.formats.voc import VOCReader, VOCWriter
+from segkit.formats.voc.labels import CLASS_NAMES, compute_color_map
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, files_below
@@ -56,9 +54,9 @@ def test_write(tmp_path: Path) -> None:
         for folder in ("SegmentationClass", "SegmentationObject"):
             image = Image.open(tmp_path / folder / f"{name}.png")
             assert image.mode == "P"
-            assert image.getpalette() == color_map().ravel().tolist()
+            assert image.getpalette() == compute_color_map().ravel().tolist()
     assert (tmp_path / "ImageSets/Segmentation/val.txt").read_bytes() == b"b\naachen/a.b\n"
-    assert (tmp_path / "class_names.txt").read_text().split() == ["_background_", *NAMES]
+    assert (tmp_path / "class_names.txt").read_text().split() == ["_background_", *CLASS_NAMES]
 
 
 def test_other_ids_are_numbered_and_categories_too(tmp_path: Path) -> None:
