@@ -5,6 +5,7 @@ from segkit.formats.cityscapes.files import (
     INSTANCE_IDS_SUFFIX,
     LABELS,
     CityscapesRecord,
+    encode_instance_ids,
     find_records,
     read_segmentation,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "CityscapesWriter",
     "ResultFiles",
     "ResultLine",
+    "encode_instance_ids",
     "find_records",
     "read_result_lines",
     "read_result_mask",
