@@ -78,7 +78,7 @@ def write(folder: Path, images: int, count: int) -> tuple[Path, Path]:
             true = fuse_to_dataset(HeuristicFusion(0.5, 500, 0.45), one, CATEGORIES)
             ids = np.roll(true.segment_ids, rng.integers(0, 6, 2), axis=(0, 1))
             writer.add(image_id, f"{image_id}.jpg", PanopticSegmentation(ids, true.segments))
-    head_outputs.write_index(folder / "saved", saved, CATEGORIES, CATEGORIES.semantic_space("one"))
+    head_outputs.write_index(folder / "saved", saved, CATEGORIES, CATEGORIES.build_semantic_space("one"))
     return folder / "saved", truth_json
 
 

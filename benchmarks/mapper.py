@@ -91,7 +91,7 @@ def paint(rng: np.random.Generator) -> PanopticSegmentation:
 
 def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
     """As Detectron2's "panoptic separated" datasets have them."""
-    space, records = dataset.categories.semantic_space("one"), []
+    space, records = dataset.categories.build_semantic_space("one"), []
     for record in dataset.records:
         ground_truth = read_segmentation(record, dataset.categories)
         path = folder / f"semantic/{record['image_id']}.png"
@@ -112,7 +112,7 @@ def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def compare(dataset: Dataset, peer_records: list[dict[str, Any]], rounds: int) -> None:
-    space = dataset.categories.semantic_space("one")
+    space = dataset.categories.build_semantic_space("one")
     ours = SegkitMapper(dataset.categories, space, augmentations())
     peer, tight = (
         DatasetMapper(

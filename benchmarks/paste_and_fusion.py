@@ -60,7 +60,7 @@ def ours(probs: Any, boxes: Any, scores: Any, classes: Any, semantic: Any) -> An
     """Crops, then the fusion on crops."""
     masks = paste_crops(probs, boxes, scores, classes, tuple(semantic.shape))
     return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(
-        HeadOutputs(masks, SemanticScores.of_stuff_ids(semantic.numpy()))
+        HeadOutputs(masks, SemanticScores.from_stuff_ids(semantic.numpy()))
     )
 
 

@@ -73,7 +73,7 @@ def _convert(record: coco_panoptic.PanopticRecord, categories: CategorySet, png_
         (record.height, record.width),
         record.image_id,
     )
-    png.write(output / record.png_name, semantic_map(segmentation, categories.semantic_space()))
+    png.write(output / record.png_name, semantic_map(segmentation, categories.build_semantic_space()))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import InstanceMasks, extents
+from segkit.structures import IdRuns, InstanceMasks
 
 
 def connected_components(
@@ -46,7 +46,7 @@ def to_instances(label_map: NDArray[np.int32], class_id: int) -> InstanceMasks:
     exclusive. No region gives no instance. Raises ValueError for another shape, dtype or negative labels.
     """
     check_label_map(label_map, "label_map")
-    boxes = {label: found.bbox_xywh for label, found in extents(label_map.astype(np.int32)).items()}
+    boxes = {label: found.bbox_xywh for label, found in IdRuns.from_map(label_map.astype(np.int32)).extents().items()}
     corners = np.array([box[:2] for box in boxes.values()], dtype=np.int64).reshape(-1, 2)
     sizes = np.array([box[2:] for box in boxes.values()], dtype=np.int64).reshape(-1, 2)
     crops = tuple(label_map[y : y + h, x : x + w] == label for label, (x, y, w, h) in boxes.items())

@@ -24,7 +24,7 @@ def resolve_class_counts(cfg: Any, dataset: Dataset) -> None:
 def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, name: str) -> None:
     """As `resolve_class_counts`, for categories that are known without their dataset."""
     things = len(categories.things)
-    space = categories.semantic_space(channels)
+    space = categories.build_semantic_space(channels)
     semantic = len(space.names)
     why_semantic = (
         f'{len(categories.stuff)} stuff classes plus one "thing" channel'

@@ -38,7 +38,7 @@ class Dataset:
 
     @property
     def default_thing_channels(self) -> str:
-        """Semantic channels where the config says "auto", see CategorySet.semantic_space: one for all things, but where
+        """Semantic channels where the config says "auto", see CategorySet.build_semantic_space: one for all things, but where
         semantic IoU is judged and panoptic quality is not."""
         return "per_class" if "semantic_iou" in self.metrics and "panoptic_quality" not in self.metrics else "one"
 

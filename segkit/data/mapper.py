@@ -79,7 +79,7 @@ class SegkitMapper:
         has_semantics = any("pan_seg_file_name" in record for record in dataset.records[:1])
         return cls(
             dataset.categories,
-            dataset.categories.semantic_space(get_thing_channels(cfg, dataset)),
+            dataset.categories.build_semantic_space(get_thing_channels(cfg, dataset)),
             build_augmentations(cfg, is_train, has_semantics),
             image_format=cfg.INPUT.FORMAT,
             is_train=is_train,

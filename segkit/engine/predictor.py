@@ -53,7 +53,7 @@ class Predictor:
         if self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS != "auto":
             channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
         resolve_for_categories(self.cfg, self.categories, channels, "of the weights")
-        self.space = self.categories.semantic_space(self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
+        self.space = self.categories.build_semantic_space(self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
         self.model = build_model(self.cfg).eval()
         SafeCheckpointer(self.model).load_for_inference(cfg.MODEL.WEIGHTS)
         size = [self.cfg.INPUT.MIN_SIZE_TEST] * 2

@@ -38,7 +38,7 @@ class CategoriesInCheckpoint:
     """The dataset's categories as part of a checkpoint, so that weights know the names of their classes."""
 
     def __init__(self, categories: CategorySet, thing_channels: str) -> None:
-        """thing_channels: what the channels of the semantic head mean, see CategorySet.semantic_space."""
+        """thing_channels: what the channels of the semantic head mean, see CategorySet.build_semantic_space."""
         self.categories = categories
         self.thing_channels = thing_channels
 

@@ -25,9 +25,9 @@ class GroundTruth:
     """What is true of a dataset's images; the last one read is kept, since several evaluators ask for it in turn."""
 
     def __init__(self, dataset: Dataset, thing_channels: str) -> None:
-        """thing_channels: what the channels of the semantic head mean, see CategorySet.semantic_space."""
+        """thing_channels: what the channels of the semantic head mean, see CategorySet.build_semantic_space."""
         self.dataset = dataset
-        self.space = dataset.categories.semantic_space(thing_channels)
+        self.space = dataset.categories.build_semantic_space(thing_channels)
         self.records = {record["image_id"]: record for record in dataset.records}
         self._last: tuple[Any, PanopticSegmentation] | None = None
 

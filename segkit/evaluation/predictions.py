@@ -29,7 +29,7 @@ def get_panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> 
     if segments_info is None:
         raise ValueError("panoptic_seg must come with its segments_info, got None")
     segment_ids = ids.cpu().numpy().astype(np.int32, copy=False)
-    runs = IdRuns.of_map(segment_ids)
+    runs = IdRuns.from_map(segment_ids)
     areas_px = runs.areas_px()
     segments = [
         Segment(
@@ -42,7 +42,7 @@ def get_panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> 
         )
         for segment in segments_info
     ]
-    return PanopticSegmentation.of_runs(runs, tuple(s for s in segments if s.area_px))
+    return PanopticSegmentation.from_runs(runs, tuple(s for s in segments if s.area_px))
 
 
 def get_semantic_prediction(

@@ -21,7 +21,6 @@ from segkit.structures import (
     ImageId,
     PanopticSegmentation,
     Segment,
-    extents_of_runs,
     segmentation_to_rle,
 )
 from segkit.utils.files import Finishing
@@ -124,7 +123,7 @@ def checked_areas(image: DatasetImage, segmentation: PanopticSegmentation, categ
     unknown = {s.category_id for s in segments if s.category_id not in categories}
     if unknown:
         raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
-    areas_px = {i: extent.area_px for i, extent in extents_of_runs(segmentation.runs).items()}
+    areas_px = {i: extent.area_px for i, extent in segmentation.runs.extents().items()}
     strange = areas_px.keys() - {VOID, *(s.segment_id for s in segments)}
     if strange:
         raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")

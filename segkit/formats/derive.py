@@ -14,7 +14,6 @@ from segkit.structures import (
     PanopticSegmentation,
     SemanticSpace,
     crop_to_rle,
-    extents_of_runs,
 )
 
 
@@ -58,7 +57,7 @@ def coco_annotations(image_id: int | str, segmentation: PanopticSegmentation) ->
     Boxes are tight (x, y, width, height), masks compressed RLE. Segments without a pixel are left out. Void and stuff
     give nothing (panopticapi converters/panoptic2detection_coco_format.py, with things only).
     """
-    found = extents_of_runs(segmentation.runs)
+    found = segmentation.runs.extents()
     annotations = []
     for segment in segmentation.segments:
         if not segment.isthing or segment.segment_id not in found:

@@ -59,7 +59,7 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     safe = Image.MAX_IMAGE_PIXELS is None or header.height * header.width <= 2 * Image.MAX_IMAGE_PIXELS
     runs = png_ids.decode(content) if png_ids.AVAILABLE and safe else None
     if runs is None:
-        return IdRuns.of_map(rgb_to_ids(_rgb_of(content, size_hw, path)))
+        return IdRuns.from_map(rgb_to_ids(_rgb_of(content, size_hw, path)))
     _check_sums(content, path)
     return runs
 

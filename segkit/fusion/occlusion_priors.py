@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import CategorySet, PanopticSegmentation, Segment, extents_of_runs, rle_to_mask
+from segkit.structures import CategorySet, PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils.errors import DatasetError
 
 FORMAT = 1  # of the file; a reader refuses any other
@@ -152,7 +152,7 @@ class ClassPairPriors:
         instances: Sequence[tuple[int, Mapping[str, Any]]],
     ) -> Iterator[_Shape]:
         for category_id, rle in instances:
-            if not self.categories.isthing_of.get(category_id, False):
+            if not self.categories.isthing_by_id.get(category_id, False):
                 raise DatasetError(f"expected instances of thing classes, got the category {category_id}")
             if tuple(rle["size"]) != segment_ids.shape:
                 problem = f"expected masks of the panoptic map's size {segment_ids.shape}, got {tuple(rle['size'])}"
@@ -181,7 +181,7 @@ class _Shape(NamedTuple):
 
 
 def _hulls(ground_truth: PanopticSegmentation, segments: Sequence[Segment]) -> Iterator[_Shape]:
-    boxes = extents_of_runs(ground_truth.runs)
+    boxes = ground_truth.runs.extents()
     for segment in segments:
         if segment.segment_id not in boxes:
             continue

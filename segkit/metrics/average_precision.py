@@ -132,7 +132,7 @@ class AveragePrecision:
         self._match_waiting()
         listed = {category["id"]: category for category in self.categories.to_coco()}
         header = {
-            "categories": [listed[category_id] for category_id in self.categories.listed_ids],
+            "categories": [listed[category_id] for category_id in self.categories.ids_in_file_order],
             "options": {"iou_types": [*self.iou_types]},
             "image_ids": [i if isinstance(i, str) else int(i) for i in self._images.ids()],
         }

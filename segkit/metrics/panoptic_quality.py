@@ -165,7 +165,7 @@ class PanopticQuality:
         images = self._images.in_order(self._images.sorted_ids())
         listed = {category["id"]: category for category in self.categories.to_coco()}
         header = {
-            "categories": [listed[category_id] for category_id in self.categories.listed_ids],
+            "categories": [listed[category_id] for category_id in self.categories.ids_in_file_order],
             "options": self._options(),
             "image_ids": [image_id for image_id, _ in images],
         }

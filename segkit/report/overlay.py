@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from segkit.report.image_data import check_rgb
 from segkit.report.text import draw_ink, render_text, roomiest_box
-from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, Segment, default_color, extents
+from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, Segment, default_color
 
 MIN_LABELLED_WIDTH_PX = 200  # below, text would hide what it names
 MIN_TEXT_PX = 10
@@ -94,7 +94,7 @@ def _check(image: NDArray[np.uint8], alpha: float) -> None:
 
 
 def _panoptic_layers(segmentation: PanopticSegmentation, categories: CategorySet) -> list[_Layer]:
-    boxes = {segment_id: found.bbox_xywh for segment_id, found in extents(segmentation.segment_ids).items()}
+    boxes = {segment_id: found.bbox_xywh for segment_id, found in segmentation.runs.extents().items()}
     by_id = {segment.segment_id: segment for segment in segmentation.segments}
     if unknown := sorted({s.category_id for s in by_id.values()} - {c.category_id for c in categories.categories}):
         raise ValueError(f"category_id of every segment must be in categories, got {unknown}")

@@ -52,7 +52,7 @@ def named_space(
     if not isinstance(classes, CategorySet):
         names = tuple(classes)
         return _space(names, {channel: channel for channel in range(len(names))}, ignored)
-    space = classes.semantic_space(thing_channels)
+    space = classes.build_semantic_space(thing_channels)
     channel_of = dict(space.channel_of)
     if thing_channels == "one":
         channel_of.setdefault(THING_CHANNEL, THING_CHANNEL)  # as Detectron2 writes all things

@@ -102,7 +102,7 @@ class _Pairs:
         categories, image_id = self.metric.categories, record.image_id
         gt_png = self.gt_root / record.png_name
         runs = coco_panoptic.read_id_runs(gt_png)
-        ground_truth = PanopticSegmentation.of_runs(
+        ground_truth = PanopticSegmentation.from_runs(
             runs, tuple(_segment(info, categories, runs) for info in record.segments_info)
         )
         where = f"{gt_png}, image {image_id!r}"
@@ -110,12 +110,12 @@ class _Pairs:
             prediction = self.predictions[image_id]
             pred_png = self.pred_root / prediction.png_name
             segments = tuple(_predicted(pair, categories) for pair in prediction.category_of.items())
-            predicted = PanopticSegmentation.of_runs(coco_panoptic.read_id_runs(pred_png), segments)
+            predicted = PanopticSegmentation.from_runs(coco_panoptic.read_id_runs(pred_png), segments)
             where = f"{where} (prediction {pred_png})"
         else:
             pred_png, predicted = (
                 self.pred_json,
-                PanopticSegmentation.of_runs(IdRuns.of_map(np.zeros(runs.size_hw, np.int32)), ()),
+                PanopticSegmentation.from_runs(IdRuns.from_map(np.zeros(runs.size_hw, np.int32)), ()),
             )
         return overlaps_of(
             ground_truth,

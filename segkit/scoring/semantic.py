@@ -51,7 +51,7 @@ def score_semantic(
     sem_seg_predictions.json.
     classes: names of the labels 0, 1, ..., or categories; a panoptic JSON has its own. Without, they are the labels
     found in all files, whatever the shard: one reading more. With categories, values of PNGs are category ids, or the
-    channels of `CategorySet.semantic_space(thing_channels)` where png_values is "channel"; category ids of a JSON are
+    channels of `build_semantic_space(thing_channels)` where png_values is "channel"; category ids of a JSON are
     always those of the dataset. Where thing_channels is "one", all things, and id 0, are the channel 0.
     ignore_label: the value (of a panoptic JSON: category_id) of the truth, or values, to be left out, also where one is
     a class; by default of PNGs `IGNORE_LABEL` where that is no class. Void is left out in any case.

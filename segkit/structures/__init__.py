@@ -9,13 +9,11 @@ from segkit.structures.categories import (
     SemanticSpace,
     default_color,
 )
-from segkit.structures.extents import Extent, extents, extents_of_runs
 from segkit.structures.head_outputs import CenterOffsets, HeadOutputs, SemanticScores
-from segkit.structures.id_runs import IdRuns
+from segkit.structures.id_runs import VOID, Extent, IdRuns
 from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
     MAX_SEGMENT_ID,
-    VOID,
     ImageId,
     PanopticSegmentation,
     Segment,
@@ -44,8 +42,6 @@ __all__ = [
     "SemanticSpace",
     "crop_to_rle",
     "default_color",
-    "extents",
-    "extents_of_runs",
     "ids_to_rgb",
     "mask_to_rle",
     "rgb_to_ids",

@@ -56,7 +56,7 @@ class CategorySet:
 
     def __init__(self, categories: Iterable[Category], where: object = "categories") -> None:
         listed = tuple(categories)
-        self.listed_ids = tuple(c.category_id for c in listed)  # in the order given, which is the file's
+        self.ids_in_file_order = tuple(c.category_id for c in listed)  # in the order given, which is the file's
         self.categories = tuple(sorted(listed, key=lambda c: c.category_id))
         self.things = tuple(c for c in self.categories if c.isthing)
         self.stuff = tuple(c for c in self.categories if not c.isthing)
@@ -74,7 +74,7 @@ class CategorySet:
         by_thing = {(contiguous_id, True): i for i, contiguous_id in self.thing_contiguous_ids.items()}
         by_stuff = {(contiguous_id, False): i for i, contiguous_id in self.stuff_contiguous_ids.items()}
         self._category_ids = by_thing | by_stuff
-        self.isthing_of = {c.category_id: c.isthing for c in self.categories}
+        self.isthing_by_id = {c.category_id: c.isthing for c in self.categories}
 
     @classmethod
     def from_coco(cls, categories: Sequence[Mapping[str, Any]], where: object) -> CategorySet:
@@ -105,7 +105,7 @@ class CategorySet:
             raise IndexError(f"no {kind} has the contiguous id {contiguous_id}: there are {len(group)}")
         return found
 
-    def semantic_space(self, thing_channels: str = "one") -> SemanticSpace:
+    def build_semantic_space(self, thing_channels: str = "one") -> SemanticSpace:
         """The semantic head's channels: `one` for all things, then the stuff; or `per_class`, by category_id."""
         if thing_channels == "per_class":
             channel_of = {c.category_id: i for i, c in enumerate(self.categories)}

@@ -33,7 +33,7 @@ class SemanticScores:
     logit_channels: NDArray[np.integer] | None = None
 
     @classmethod
-    def of_stuff_ids(cls, stuff_ids: NDArray[np.integer]) -> SemanticScores:
+    def from_stuff_ids(cls, stuff_ids: NDArray[np.integer]) -> SemanticScores:
         """Of an (H, W) map of stuff contiguous ids, 0 where there is some thing: channel = stuff id."""
         _check_map("stuff_ids", stuff_ids)
         if (largest := _largest(stuff_ids)) > MAX_SEGMENT_ID:

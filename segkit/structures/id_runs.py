@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.utils.compiled import COMPILED, compiled
 
+VOID = 0  # segment_id of unlabelled pixels (panopticapi evaluation.py: VOID = 0)
 WORD = 8  # flags looked at together
 BLOCK_PX = 4096  # pixels compared, then looked through, while their flags lie in the nearest cache
 MIX = np.uint64(0x9E3779B97F4A7C15)  # odd, of mixed bits: the upper half of a product depends on all bits of a key
 FEW_SLOTS = 1024  # of the hash table, for images as they are: a table that lies in the nearest cache
 UPPER_HALF = np.uint64(32)
+
+
+class Extent(NamedTuple):
+    """Area and box of one segment.
+
+    Attributes:
+        area_px: Pixels of the segment.
+        bbox_xywh: Its tight box (left, top, width, height), pixels.
+    """
+
+    area_px: int
+    bbox_xywh: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class IdRuns:
     ids: NDArray[np.int32]
 
     @classmethod
-    def of_map(cls, segment_ids: NDArray[np.int32]) -> IdRuns:
+    def from_map(cls, segment_ids: NDArray[np.int32]) -> IdRuns:
         """The runs of an (H, W) map of ids in the range of int32."""
         height, width = segment_ids.shape
         if COMPILED:
@@ -50,6 +64,25 @@ class IdRuns:
         bits, pixels = sum_by_key(self.ids.view(np.uint32).astype(np.uint64), self.lengths())
         ids = bits.astype(np.uint32).view(np.int32)
         return dict(sorted(zip(ids.tolist(), pixels.tolist(), strict=True)))
+
+    def extents(self) -> dict[int, Extent]:
+        """Area and tight box of every segment except void, ascending by id.
+
+        Returns:
+            segment_id -> Extent; empty for a map that is all void.
+        """
+        if not len(self.ids):
+            return {}
+        order = np.argsort(self.ids, kind="stable")
+        run_ids, lengths = self.ids[order], self.lengths()[order]
+        rows, lefts = np.divmod(self.starts[order], self.size_hw[1])
+        groups = np.flatnonzero(np.diff(run_ids.astype(np.int64), prepend=-(2**32)))
+        left, top = np.minimum.reduceat(lefts, groups), np.minimum.reduceat(rows, groups)
+        width = np.maximum.reduceat(lefts + lengths, groups) - left
+        height = np.maximum.reduceat(rows, groups) + 1 - top
+        columns = (run_ids[groups], np.add.reduceat(lengths, groups), left, top, width, height)
+        table = np.stack(columns, axis=1).tolist()
+        return {i: Extent(area, (x, y, w, h)) for i, area, x, y, w, h in table if i != VOID}
 
     def to_map(self) -> NDArray[np.int32]:
         """The (H, W) int32 map."""

@@ -13,7 +13,6 @@ from segkit.structures.id_runs import IdRuns
 
 ImageId: TypeAlias = int | str  # of the dataset's files
 
-VOID = 0  # segment_id of unlabelled pixels (panopticapi evaluation.py: VOID = 0)
 MAX_SEGMENT_ID = 256**3 - 1  # what the three bytes of an RGB pixel hold
 
 
@@ -42,7 +41,7 @@ class PanopticSegmentation:
     segments: tuple[Segment, ...]
 
     @classmethod
-    def of_runs(cls, runs: IdRuns, segments: tuple[Segment, ...]) -> PanopticSegmentation:
+    def from_runs(cls, runs: IdRuns, segments: tuple[Segment, ...]) -> PanopticSegmentation:
         """The segmentation whose map the runs are; the map is made when it is first asked for."""
         made = cls.__new__(cls)
         made.__dict__.update(runs=runs, segments=segments)
@@ -51,7 +50,7 @@ class PanopticSegmentation:
     @cached_property
     def runs(self) -> IdRuns:
         """The map as runs of ids, found once."""
-        return IdRuns.of_map(self.segment_ids)
+        return IdRuns.from_map(self.segment_ids)
 
     def __getattr__(self, name: str) -> Any:
         """`segment_ids` of a segmentation that was made of runs."""

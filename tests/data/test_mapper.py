@@ -34,7 +34,7 @@ def panoptic(folder: Path, **extra: Any) -> Dataset:
 
 
 def mapper(dataset: Dataset, augmentations: list[Any], **options: Any) -> SegkitMapper:
-    space = dataset.categories.semantic_space("one")
+    space = dataset.categories.build_semantic_space("one")
     return SegkitMapper(dataset.categories, space, augmentations, **options)
 
 

@@ -173,7 +173,7 @@ def test_a_panoptic_model_is_not_trained_on_instances_alone(
 def test_detectron2s_semantic_names_train_and_are_judged(
     toy_folder: Path, toy_names: list[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    space = toy.CATEGORIES.semantic_space("per_class")
+    space = toy.CATEGORIES.build_semantic_space("per_class")
     for record in load_coco_panoptic("t", toy_folder / "panoptic.json", toy_folder / "panoptic").records:
         labels = semantic_map(read_segmentation(record, toy.CATEGORIES), space)
         png.write(tmp_path / "labels" / Path(record["file_name"]).name, labels)

@@ -145,7 +145,7 @@ def test_outputs_of_another_image_or_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"head_outputs must be of the image's size \(6, 8\), got \(8, 6\) of image 5"):
         made.process([{"image_id": 5}], [{"head_outputs": outputs_of(1, (8, 6))}])
     outputs = outputs_of(1)
-    semantic = SemanticScores.of_stuff_ids(np.ones(SIZE, dtype=np.int64))
+    semantic = SemanticScores.from_stuff_ids(np.ones(SIZE, dtype=np.int64))
     with pytest.raises(ValueError, match=r"the semantic channels must be those of the categories \(3 .*, got \(2 "):
         made.process([{"image_id": 5}], [{"head_outputs": HeadOutputs(outputs.instances, semantic)}])
     outputs.instances.class_ids[0] = 1

@@ -24,7 +24,7 @@ def instances(rows: list[list[int]], scores: list[float]) -> InstanceMasks:
 
 
 def outputs(rows: list[list[int]], scores: list[float], stuff: list[int] | None = None) -> HeadOutputs:
-    return HeadOutputs(instances(rows, scores), SemanticScores.of_stuff_ids(np.array([stuff or [0] * 6])))
+    return HeadOutputs(instances(rows, scores), SemanticScores.from_stuff_ids(np.array([stuff or [0] * 6])))
 
 
 def fused_and_told(given: HeadOutputs, **options: Any) -> tuple[list[list[int]], list[DroppedSegment]]:
@@ -136,7 +136,7 @@ def test_masks_of_stuff_claim_together() -> None:
     masks = np.array([first, second], dtype=bool).reshape(2, 1, 6)
     stuff = InstanceMasks.from_full(masks, np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.array([3, 3]))
     things = instances([[0, 0, 0, 1, 1, 1]], [0.75])
-    given = HeadOutputs(things, SemanticScores.of_stuff_ids(np.zeros((1, 6), dtype=int)), stuff_masks=stuff)
+    given = HeadOutputs(things, SemanticScores.from_stuff_ids(np.zeros((1, 6), dtype=int)), stuff_masks=stuff)
     made = Segment(1, 5, True, 3, score=0.75, instance_id=0), Segment(2, 3, False, 3)
     assert by_hand(given, [2, 2, 2, 1, 1, 1], *made) == [
         DroppedSegment("overlap", False, 3, None, None, 4, 3, 2, ((1, 1),)),

@@ -25,7 +25,7 @@ def instances(masks: list[list[list[int]]], scores: list[float], class_ids: list
 
 
 def outputs(masks: InstanceMasks, stuff_ids: Any) -> HeadOutputs:
-    return HeadOutputs(masks, SemanticScores.of_stuff_ids(stuff_ids))
+    return HeadOutputs(masks, SemanticScores.from_stuff_ids(stuff_ids))
 
 
 LEFT = [[1, 1, 1, 0], [1, 1, 1, 0]]  # columns 0 to 2

@@ -131,7 +131,7 @@ def test_weak_and_empty_instances_are_no_groups_and_fates_say_so() -> None:
 
 
 def test_one_channel_for_all_things_is_refused() -> None:
-    shared = SemanticScores.of_stuff_ids(np.array([[0, 1]]))
+    shared = SemanticScores.from_stuff_ids(np.array([[0, 1]]))
     with pytest.raises(ConfigError, match="a semantic channel for each thing class, but here things share one"):
         FUSION(HeadOutputs(no_instances((1, 2)), shared))
 

@@ -24,7 +24,7 @@ from tests.helpers import slow_fusion as slow_contests
 from tests.helpers.slow_fusion import as_told, drawn, highest, scene, semantic
 
 WAYS = [True, False] if INSTALLED else [False]
-THINGS = SemanticScores.of_stuff_ids(np.zeros((1, 4), dtype=int))
+THINGS = SemanticScores.from_stuff_ids(np.zeros((1, 4), dtype=int))
 NONE: Any = np.zeros((0, 1, 4))
 
 

@@ -79,7 +79,7 @@ def test_compiled_and_plain_search_are_equal(seed: int, count: int, ties: bool) 
 
 def test_logits_are_asked_for() -> None:
     with pytest.raises(ValueError, match="logits are needed"):
-        PixelArgmax.of_stuff_channels(SemanticScores.of_stuff_ids(np.ones((2, 2), dtype=int)))
+        PixelArgmax.of_stuff_channels(SemanticScores.from_stuff_ids(np.ones((2, 2), dtype=int)))
 
 
 def test_a_challenger_takes_what_it_has_more_of_and_no_ties() -> None:

@@ -37,7 +37,7 @@ def outputs(masks: Any, scores: list[float], class_ids: list[int], stuff: Any = 
     boxes = np.zeros((len(full), 4), dtype=np.float32)
     made = InstanceMasks.from_full(full, boxes, np.array(scores, dtype=np.float32), np.array(class_ids))
     stuff_map = np.zeros(full.shape[1:], dtype=np.int64) if stuff is None else np.array(stuff)
-    return HeadOutputs(made, SemanticScores.of_stuff_ids(stuff_map))
+    return HeadOutputs(made, SemanticScores.from_stuff_ids(stuff_map))
 
 
 BODY = [[1, 1, 1, 1, 1, 1, 1, 1]]

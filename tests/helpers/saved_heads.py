@@ -20,7 +20,7 @@ SIZE_HW = (24, 32)
 # Ids with gaps, stuff in between: no id space is another. [red] would be markup to rich.
 NAMED = ((2, "[red]cat", True), (5, "grass", False), (7, "dog", True), (11, "cow", True), (90, "sky", False))
 CATEGORIES = CategorySet(Category(i, name, isthing, default_color(i)) for i, name, isthing in NAMED)
-SPACE = CATEGORIES.semantic_space("per_class")
+SPACE = CATEGORIES.build_semantic_space("per_class")
 TRUE_FUSION = HeuristicFusion(0.5, 1, 0.35)
 
 

@@ -232,7 +232,7 @@ def test_declared_areas_are_worth_what_the_option_says():
 def test_the_order_of_the_categories_is_saved():
     listed = CategorySet([CATEGORIES[i] for i in (SKY, DOG, SEA, CAR)])
     header, arrays = PanopticQuality(listed).state()
-    assert PanopticQuality.from_state(header, arrays).categories.listed_ids == (SKY, DOG, SEA, CAR)
+    assert PanopticQuality.from_state(header, arrays).categories.ids_in_file_order == (SKY, DOG, SEA, CAR)
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_contiguous_ids_are_detectron2s() -> None:
     assert CATEGORIES.thing_contiguous_ids == meta["thing_dataset_id_to_contiguous_id"]
     stuff = {k: v for k, v in meta["stuff_dataset_id_to_contiguous_id"].items() if v}
     assert stuff == CATEGORIES.stuff_contiguous_ids
-    names = [n.replace("-other", "").replace("-merged", "") for n in CATEGORIES.semantic_space().names]
+    names = [n.replace("-other", "").replace("-merged", "") for n in CATEGORIES.build_semantic_space().names]
     assert names == meta["stuff_classes"]
 
 
@@ -38,12 +38,12 @@ def test_ids_there_and_back() -> None:
 
 
 def test_semantic_spaces() -> None:
-    one, each = SMALL.semantic_space("one"), SMALL.semantic_space("per_class")
+    one, each = SMALL.build_semantic_space("one"), SMALL.build_semantic_space("per_class")
     assert (one.names, one.channel_of) == (("things", "sea", "sky"), {3: 0, 5: 1, 9: 2})
     assert (each.names, each.channel_of) == (("cat", "sea", "sky"), {3: 0, 5: 1, 9: 2})
     assert (one.stuff_ids.tolist(), each.stuff_ids.tolist()) == ([0, 1, 2], [0, 1, 2])
     with pytest.raises(ValueError, match="'one' or 'per_class'"):
-        SMALL.semantic_space("both")
+        SMALL.build_semantic_space("both")
 
 
 def test_through_coco_and_back() -> None:

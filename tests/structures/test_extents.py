@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.structures import MAX_SEGMENT_ID, Extent, extents
+from segkit.structures import MAX_SEGMENT_ID, Extent, IdRuns
 
 
 @given(
@@ -23,9 +23,9 @@ def test_extents_are_those_of_the_plain_count(segment_ids: np.ndarray) -> None:
         ys, xs = np.nonzero(segment_ids == segment_id)
         box = int(xs.min()), int(ys.min()), int(np.ptp(xs)) + 1, int(np.ptp(ys)) + 1
         expected[segment_id] = Extent(len(xs), box)
-    assert extents(segment_ids) == expected
-    assert list(extents(segment_ids)) == list(expected)
+    assert IdRuns.from_map(segment_ids).extents() == expected
+    assert list(IdRuns.from_map(segment_ids).extents()) == list(expected)
 
 
 def test_extents_do_not_join_runs_over_the_end_of_a_row() -> None:
-    assert extents(np.array([[0, 5], [5, 0]], dtype=np.int32)) == {5: Extent(2, (0, 0, 2, 2))}
+    assert IdRuns.from_map(np.array([[0, 5], [5, 0]], dtype=np.int32)).extents() == {5: Extent(2, (0, 0, 2, 2))}

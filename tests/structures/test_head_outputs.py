@@ -41,11 +41,11 @@ def test_channels_are_mapped_to_stuff_ids() -> None:
 def test_a_map_of_stuff_ids_is_its_own_channels() -> None:
     """Stuff ids 0, 3 and 1: channels 0..3, of which 0 is for things; the map itself is handed on."""
     given = np.array([[0, 3], [1, 3]], dtype=np.uint8)
-    scores = SemanticScores.of_stuff_ids(given)
+    scores = SemanticScores.from_stuff_ids(given)
     assert scores.stuff_map() is given
     assert scores.stuff_ids.tolist() == [0, 1, 2, 3]
     assert scores.thing_channel(5) == 0
-    assert SemanticScores.of_stuff_ids(np.zeros((0, 4), dtype=int)).size_hw == (0, 4)
+    assert SemanticScores.from_stuff_ids(np.zeros((0, 4), dtype=int)).size_hw == (0, 4)
 
 
 def test_a_thing_has_its_own_channel_or_the_shared_one() -> None:
@@ -133,7 +133,7 @@ def test_semantic_scores_that_contradict_themselves(wrong: dict[str, Any], told:
 )
 def test_maps_that_are_no_stuff_ids(stuff_ids: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
-        SemanticScores.of_stuff_ids(np.array(stuff_ids))
+        SemanticScores.from_stuff_ids(np.array(stuff_ids))
 
 
 def test_one_infinite_logit_is_no_nan() -> None:

@@ -21,7 +21,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_drawn_map() -> None:
-    runs = IdRuns.of_map(np.array([[4, 4, 7], [4, 9, 9]], dtype=np.int32))
+    runs = IdRuns.from_map(np.array([[4, 4, 7], [4, 9, 9]], dtype=np.int32))
     assert runs.size_hw == (2, 3)
     assert runs.starts.tolist() == [0, 2, 3, 4]
     assert runs.ids.tolist() == [4, 7, 4, 9]
@@ -37,7 +37,7 @@ def test_round_trip(data: st.DataObject, shape: tuple[int, int], repeat: int) ->
     drawn = data.draw(hnp.arrays(np.int32, shape, elements=IDS))
     ids = np.repeat(drawn, repeat, axis=1)[:, : shape[1]]
     for segment_ids in (ids, np.asfortranarray(ids), ids[::-1, ::-1]):
-        runs = IdRuns.of_map(segment_ids)
+        runs = IdRuns.from_map(segment_ids)
         assert (runs.starts.dtype, runs.ids.dtype) == (np.int32, np.int32)
         back = runs.to_map()
         assert back.dtype == np.int32
@@ -58,6 +58,6 @@ def test_neighbours_may_be_equal() -> None:
 
 def test_other_integers_become_int32() -> None:
     for dtype in (np.uint8, np.int64, np.uint32):
-        runs = IdRuns.of_map(np.array([[3, 3], [9, 0]], dtype=dtype))
+        runs = IdRuns.from_map(np.array([[3, 3], [9, 0]], dtype=dtype))
         assert runs.ids.dtype == np.int32
         assert runs.to_map().tolist() == [[3, 3], [9, 0]]

@@ -10,7 +10,7 @@ from pathlib import PurePath
 from segkit.curation import images as pictures
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.structures import PanopticSegmentation, extents_of_runs
+from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Place
 from segkit.utils.text import abbreviate
@@ -105,7 +105,7 @@ def _check_segmentation(
     segmentation: PanopticSegmentation, image: DatasetImage, source: DatasetReader, place: Place, issues: IssueList
 ) -> None:
     categories = source.categories
-    found = extents_of_runs(segmentation.runs)
+    found = segmentation.runs.extents()
     sizes = {"the image": image.size_hw, "the mask": segmentation.runs.size_hw}
     pictures.compare_sizes(sizes, False, place, issues)
     strange = found.keys() - {segment.segment_id for segment in segmentation.segments}
@@ -116,7 +116,7 @@ def _check_segmentation(
     stuff: dict[int, int] = {}
     for segment in segmentation.segments:
         where = f"{place}, segment {segment.segment_id}"
-        isthing = categories.isthing_of.get(segment.category_id)
+        isthing = categories.isthing_by_id.get(segment.category_id)
         if not source.overlaps:  # else others may hide what its mask holds
             _tell_small(found[segment.segment_id].area_px if segment.segment_id in found else 0, where, issues)
         if isthing is None:

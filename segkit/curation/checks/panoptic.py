@@ -14,7 +14,7 @@ from segkit.curation.checks.tables import ImageEntry, Tables, category_of, image
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats import png
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.structures import MAX_SEGMENT_ID, VOID, Extent, ImageId, extents_of_runs
+from segkit.structures import MAX_SEGMENT_ID, VOID, Extent, ImageId
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry, Place
@@ -145,7 +145,7 @@ def _check_png(path: Path, place: Place, issues: IssueList) -> tuple[tuple[int, 
             issues.on_issue("png-not-rgb", place, f"it is {header.bit_depth}-bit {header.kind}")
             if header.kind not in DECODABLE or header.bit_depth > RGB_DEPTH:
                 return size_hw, None
-        extents = extents_of_runs(png.read_id_runs(path))
+        extents = png.read_id_runs(path).extents()
     except DatasetError as error:
         issues.on_issue("png-unreadable", place, str(error).removeprefix(f"{path}: "))
         return None, None

@@ -20,7 +20,7 @@ from segkit.curation.repair.common import Told, load, name_in, of_size
 from segkit.curation.repair.ids import Ids, agreed, key_of
 from segkit.curation.repair.segments import SegmentRepair, recounted
 from segkit.formats import png
-from segkit.structures import VOID, IdRuns, ImageId, extents_of_runs
+from segkit.structures import VOID, IdRuns, ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
@@ -131,7 +131,7 @@ class _Repair:
         told = Told()
         fits, size_hw = self._size(annotation, runs.size_hw)
         told[OTHER_SIZE] += not fits
-        sorted_out = self.segments(infos, extents_of_runs(runs), told) if fits else None
+        sorted_out = self.segments(infos, runs.extents(), told) if fits else None
         if sorted_out is None:
             shutil.copyfile(source, target)
             return _Repaired(annotation, told)
@@ -141,7 +141,7 @@ class _Repair:
             shutil.copyfile(source, target)
         else:
             png.write_ids(target, mended.to_map())
-        extents = extents_of_runs(mended)
+        extents = mended.extents()
         return _Repaired({**annotation, "segments_info": [recounted(info, extents) for info in kept]}, told, size_hw)
 
     def _size(self, annotation: Entry, size_hw: tuple[int, int]) -> tuple[bool, tuple[int, int] | None]:

@@ -23,7 +23,6 @@ from segkit.structures import (
     PanopticSegmentation,
     Segment,
     SemanticSpace,
-    extents_of_runs,
     ids_to_rgb,
     rgb_to_ids,
 )
@@ -81,7 +80,7 @@ class SegmentMap:
         """The things that have a pixel and are no crowds, in the order of the segments; tight boxes."""
         numbers = self.numbers()
         size_hw = numbers.shape[0], numbers.shape[1]
-        found = extents_of_runs(IdRuns.of_map(numbers))
+        found = IdRuns.from_map(numbers).extents()
         wanted = [n for n, s in enumerate(self.segments, 1) if s.isthing and not s.iscrowd and n in found]
         masks = np.zeros(
             (len(wanted), *size_hw), dtype=np.bool_

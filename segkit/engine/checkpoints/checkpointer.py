@@ -131,7 +131,7 @@ class SafeCheckpointer(DetectionCheckpointer):
 
 def saved_classes(weights: str) -> tuple[CategorySet | None, str]:
     """The categories in a checkpoint of segkit's training, None in other weights; and what its semantic channels mean,
-    see CategorySet.semantic_space: where nothing says so "one", or without things "per_class"."""
+    see CategorySet.build_semantic_space: where nothing says so "one", or without things "per_class"."""
     saved = load_torch(PathManager.get_local_path(weights)).get("segkit") if weights.endswith(".pth") else None
     if not isinstance(saved, dict):
         return None, "one"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segkit.formats import png
 from segkit.formats.derive import relabel
-from segkit.structures import IGNORE_LABEL, Category, CategorySet, PanopticSegmentation, Segment, extents_of_runs
+from segkit.structures import IGNORE_LABEL, Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, alone, missing, raise_issue
 from segkit.utils.text import abbreviate
@@ -194,7 +194,7 @@ def _check(segmentation: PanopticSegmentation) -> None:
     unknown = {s.category_id for s in segments if s.category_id not in CATEGORIES}
     if unknown:
         raise ValueError(f"segments must have Cityscapes label ids, got {sorted(unknown)}")
-    strange = extents_of_runs(segmentation.runs).keys() - {s.segment_id for s in segments}
+    strange = segmentation.runs.extents().keys() - {s.segment_id for s in segments}
     if strange:
         raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")
 

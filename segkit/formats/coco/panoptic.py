@@ -22,7 +22,6 @@ from segkit.structures import (
     ImageId,
     PanopticSegmentation,
     Segment,
-    extents_of_runs,
 )
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -168,14 +167,14 @@ def read_segmentation(
     segments = []
     for info in segments_info:
         segment_id, category_id = info["id"], info["category_id"]
-        isthing = categories.isthing_of.get(category_id)
+        isthing = categories.isthing_by_id.get(category_id)
         if isthing is None:
             problem = f"expected a category_id of the dataset, got {category_id!r}"
             raise DatasetError(problem, where=Place(path, image_id, "segment", segment_id))
         iscrowd, score = bool(info.get("iscrowd", 0)), info.get("score")
         segments.append(Segment(segment_id, category_id, isthing, areas.get(segment_id, 0), iscrowd, score))
     _check_same_ids(set(areas), {segment.segment_id for segment in segments}, Place(path, image_id))
-    return PanopticSegmentation.of_runs(runs, tuple(segments))
+    return PanopticSegmentation.from_runs(runs, tuple(segments))
 
 
 def read_id_runs(png_path: str | Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
@@ -217,7 +216,7 @@ def annotation_of(image_id: ImageId, png_name: str, segmentation: PanopticSegmen
     """
     if type(image_id) not in json_fields.IMAGE_ID:
         raise ValueError(f"image_id must be an int or a str, got {type(image_id).__name__}")
-    found = extents_of_runs(segmentation.runs)
+    found = segmentation.runs.extents()
     strange = found.keys() - {s.segment_id for s in segmentation.segments}
     if strange:
         raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")

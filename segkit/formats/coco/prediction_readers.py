@@ -158,7 +158,7 @@ class PanopticPredictionsReader(DatasetReader):
             truth_ids[own] = truth_id
         segments = tuple(ground_truth.values())
         if len(segments) == len(found.segments):
-            return PanopticSegmentation.of_runs(found.runs, segments)
+            return PanopticSegmentation.from_runs(found.runs, segments)
         return PanopticSegmentation(relabel(found.segment_ids, truth_ids, np.int32), segments)
 
     def _skipped(self, path: Path, bare: list[ImageId]) -> tuple[str, ...]:

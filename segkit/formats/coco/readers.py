@@ -102,7 +102,7 @@ def panoptic_of_annotations(
     segment_ids: NDArray[np.int32] = np.full(size_hw, VOID, dtype=np.int32)
     for row in sorted(range(len(rles)), key=lambda row: (not crowd[row], small[row], row)):
         segment_ids[rle_to_mask(rles[row])] = row + 1  # one mask in memory at a time
-    runs = IdRuns.of_map(segment_ids)
+    runs = IdRuns.from_map(segment_ids)
     kept_px = runs.areas_px()
     segments = [
         Segment(row, int(annotation["category_id"]), True, kept_px[row], crowd[row - 1])

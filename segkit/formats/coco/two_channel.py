@@ -84,7 +84,7 @@ class TwoChannelReader(DatasetReader):
                 problem = f"expected a category id in R, a number in G and 0 in B, got {category_id} and {number}"
                 raise DatasetError(problem, where=Place(path, image.image_id))
             segments.append(Segment(value, category_id, self.categories[category_id].isthing, area_px))
-        return PanopticSegmentation.of_runs(runs, tuple(segments))
+        return PanopticSegmentation.from_runs(runs, tuple(segments))
 
 
 class TwoChannelWriter(DatasetWriter):

@@ -47,11 +47,11 @@ def to_labels(values: NDArray[Any], path: Path) -> Labels:
 def checked_labels(labels: Labels, categories: CategorySet, path: Path) -> Labels:
     """The labels; DatasetError where one is no category."""
     table = np.zeros(MAX_LABEL + 1, dtype=bool)
-    table[[*categories.isthing_of]] = True
+    table[[*categories.isthing_by_id]] = True
     known = table.take(labels)
     if not known.all():
         strange = np.unique(labels[~known]).tolist()
-        problem = f"expected labels among {abbreviate(categories.isthing_of)}, got {abbreviate(strange)} too"
+        problem = f"expected labels among {abbreviate(categories.isthing_by_id)}, got {abbreviate(strange)} too"
         raise DatasetError(problem, where=path, remedy="add them to `labels`, or repair the volume")
     return labels
 

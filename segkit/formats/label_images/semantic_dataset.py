@@ -77,7 +77,7 @@ class SemanticMapReader(DatasetReader):
         segment_ids = self._pairs.read(image)
         segment_ids += 1
         segment_ids[segment_ids == self._ignore + 1] = VOID
-        runs = IdRuns.of_map(segment_ids)
+        runs = IdRuns.from_map(segment_ids)
         areas_px = runs.areas_px()
         areas_px.pop(VOID, None)
         strange = [segment_id - 1 for segment_id in areas_px if segment_id - 1 not in self.categories]
@@ -86,7 +86,7 @@ class SemanticMapReader(DatasetReader):
             problem = f"expected labels among {known}, or {self._ignore} for void, got {abbreviate(strange)}"
             where = Place(self._pairs.maps[image.image_id], image.image_id)
             raise DatasetError(problem, where=where, remedy="name their classes, or set `ignore`")
-        return PanopticSegmentation.of_runs(
+        return PanopticSegmentation.from_runs(
             runs, tuple(Segment(segment_id, segment_id - 1, False, areas_px[segment_id]) for segment_id in areas_px)
         )
 
@@ -98,7 +98,7 @@ class SemanticMapWriter(DatasetWriter):
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         """DatasetError for more classes than an 8-bit map can name."""
         super().__init__(root, categories)
-        self.space = categories.semantic_space("per_class")
+        self.space = categories.build_semantic_space("per_class")
         if len(self.space.names) > IGNORE_LABEL:
             problem = f"expected at most {IGNORE_LABEL} classes, got {len(self.space.names)}"
             raise DatasetError(problem, where=root, remedy="convert to coco-panoptic")

@@ -22,7 +22,6 @@ from segkit.structures import (
     CategorySet,
     PanopticSegmentation,
     Segment,
-    extents_of_runs,
     segmentation_to_rle,
 )
 from segkit.utils import files
@@ -119,7 +118,7 @@ class _Layer:
 
 
 def _visible_layers(segmentation: PanopticSegmentation) -> list[_Layer]:
-    found = extents_of_runs(segmentation.runs)
+    found = segmentation.runs.extents()
     layers = []
     for segment in (s for s in segmentation.segments if s.segment_id in found):
         left, top, width, height = found[segment.segment_id].bbox_xywh

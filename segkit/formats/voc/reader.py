@@ -154,7 +154,7 @@ def _segmentation(
     areas = areas[:VOID_LABEL, :VOID_LABEL]  # of what is not void
     area_of, class_of = areas.sum(axis=0).tolist(), areas.argmax(axis=0).tolist()
     segments = [
-        Segment(label, class_of[label], categories.isthing_of[class_of[label]], area_of[label])
+        Segment(label, class_of[label], categories.isthing_by_id[class_of[label]], area_of[label])
         for label in range(1, VOID_LABEL)
         if area_of[label]
     ]

@@ -112,7 +112,7 @@ class VOCWriter(DatasetWriter):
         return image_id
 
     def _object_labels(self, segmentation: PanopticSegmentation, object_of: dict[int, int]) -> Labels:
-        stuff = [s.segment_id for s in segmentation.segments if not self.categories.isthing_of[s.category_id]]
+        stuff = [s.segment_id for s in segmentation.segments if not self.categories.isthing_by_id[s.category_id]]
         # One more than the label: 0, what void gets, then wraps around to VOID_LABEL.
         values = {i: label + 1 for i, label in (object_of | dict.fromkeys(stuff, BACKGROUND)).items()}
         labels: Labels = relabel(segmentation.segment_ids, values, np.uint8)
@@ -127,12 +127,12 @@ def _place(
 ) -> tuple[dict[int, int], list[str]]:
     """The object label of every segment that becomes an object, and what is lost of the others."""
     objects = [
-        s for s in segments if s.segment_id in areas_px and categories.isthing_of[s.category_id] and not s.iscrowd
+        s for s in segments if s.segment_id in areas_px and categories.isthing_by_id[s.category_id] and not s.iscrowd
     ]
     by_size = sorted(objects, key=lambda s: -areas_px[s.segment_id])  # equal: the earlier
     too_many = {s.segment_id for s in by_size[MAX_LABEL:]}
     kept = [s.segment_id for s in objects if s.segment_id not in too_many]
-    stuff = [s for s in segments if s.segment_id in areas_px and not categories.isthing_of[s.category_id]]
+    stuff = [s for s in segments if s.segment_id in areas_px and not categories.isthing_by_id[s.category_id]]
     backgrounds = [s.segment_id for s in stuff if categories[s.category_id].name in BACKGROUND_NAMES]
     lost = []
     for segment in segments:

@@ -110,7 +110,7 @@ def average(
     file's; or, where `exact`, so that no order moves a bit.
     """
     members = {category.category_id for category in group}
-    listed = [category_id for category_id in categories.listed_ids if category_id in members]
+    listed = [category_id for category_id in categories.ids_in_file_order if category_id in members]
     places = rows_of(categories, np.array(listed, dtype=np.int64))
     return [_mean(column[places], exact) for column in columns]
 

@@ -32,7 +32,7 @@ from segkit.structures import IGNORE_LABEL, Category, CategorySet, PanopticSegme
 from segkit.utils.errors import ConfigError
 
 CATEGORIES = CategorySet([Category(10 + i, f"c{i}", i < 3, (0, 0, 0)) for i in range(5)])  # 10..12 things, 13, 14 stuff
-SPACE = CATEGORIES.semantic_space("per_class")
+SPACE = CATEGORIES.build_semantic_space("per_class")
 NEAREST = Image.Resampling.NEAREST
 PADDED = 128 * (1 + 256 + 65536)  # the id that the colour of padded pixels would be
 

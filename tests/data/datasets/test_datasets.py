@@ -68,7 +68,7 @@ def test_voc(root: Path, place: str) -> None:
     semantic = load_dataset("segkit_voc_2012_sem_seg_val")
     assert semantic.metrics == ("semantic_iou",)
     (sample,) = samples(semantic)
-    names = semantic.categories.semantic_space("per_class").names
+    names = semantic.categories.build_semantic_space("per_class").names
     assert names[int(sample["sem_seg"][0, 0])] == "person"
     assert load_dataset("segkit_voc_2012_instance_seg_val").metrics == ("mask_ap",)
 

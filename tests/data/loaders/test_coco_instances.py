@@ -100,7 +100,7 @@ def test_workers_of_a_data_loader_read_the_cache(
     mixed: Path, method: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def samples(dataset: Dataset, workers: int) -> list[Any]:
-        mapper = SegkitMapper(dataset.categories, dataset.categories.semantic_space("one"), [])
+        mapper = SegkitMapper(dataset.categories, dataset.categories.build_semantic_space("one"), [])
         mapped = Mapped(DatasetFromList(dataset.records), mapper)
         context = method if workers else None
         return [*torch.utils.data.DataLoader(mapped, None, num_workers=workers, multiprocessing_context=context)]

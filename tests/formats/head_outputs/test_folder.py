@@ -23,7 +23,7 @@ from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, Semanti
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, JUNK, spoil
 
-SPACE = CATEGORIES.semantic_space("per_class")  # person, cat, sky, grass: 4 channels
+SPACE = CATEGORIES.build_semantic_space("per_class")  # person, cat, sky, grass: 4 channels
 SIZE = (6, 9)
 IMAGE = SavedImage(7, "sub/seven.jpg", SIZE, "seven.npz")
 
@@ -107,7 +107,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("thing_channels", ["one", "per_class"])
 def test_the_channels_of_both_spaces(tmp_path: Path, thing_channels: str) -> None:
-    space = CATEGORIES.semantic_space(thing_channels)
+    space = CATEGORIES.build_semantic_space(thing_channels)
     write_index(tmp_path, [], CATEGORIES, space)
     saved = load(tmp_path)
     assert len(saved) == 0
@@ -406,7 +406,7 @@ def test_instances_without_a_channel_for_them(tmp_path: Path) -> None:
     write_image(
         tmp_path,
         IMAGE.outputs,
-        HeadOutputs(outputs_of().instances, SemanticScores.of_stuff_ids(np.eye(*SIZE, dtype=np.int64))),
+        HeadOutputs(outputs_of().instances, SemanticScores.from_stuff_ids(np.eye(*SIZE, dtype=np.int64))),
         0,
     )
     space = module.SemanticSpace(("sky", "grass"), {}, np.array([1, 2]), np.array([-1, -1]))
@@ -508,7 +508,7 @@ def test_an_index_that_contradicts_itself(tmp_path: Path, case: str) -> None:
 
 def test_what_cannot_be_loaded_is_not_written(tmp_path: Path) -> None:
     saved = save(tmp_path, outputs_of())
-    other = CATEGORIES.semantic_space("one")
+    other = CATEGORIES.build_semantic_space("one")
     strange = module.SemanticSpace(other.names, other.channel_of, other.stuff_ids + 5, other.thing_ids)
     for images, space in (([IMAGE, IMAGE], SPACE), ([SavedImage(1, "../a", SIZE, "a.npz")], SPACE), ([IMAGE], strange)):
         with pytest.raises(DatasetError):

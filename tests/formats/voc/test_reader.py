@@ -285,7 +285,7 @@ def test_classes_alone_are_stuff(root: Path) -> None:
     os.rename(root / "SegmentationObject", root / "elsewhere")
     source = VOCReader(root, labels="SegmentationClassAug", objects=None)
     assert not source.categories.things
-    assert source.categories.isthing_of.keys() == {*range(21)}
+    assert source.categories.isthing_by_id.keys() == {*range(21)}
     got = source.segmentation(source.images[0])
     assert got.segment_ids.tolist() == [[255, 0, 0, 0, 255], [255, 0, 8, 0, 15], [15, 0, 0, 0, 15]]
     assert got.segments == (Segment(8, 8, False, 1), Segment(15, 15, False, 3), Segment(255, 0, False, 3))

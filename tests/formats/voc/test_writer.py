@@ -165,7 +165,7 @@ def test_any_segmentation_of_things_comes_back(
     ids = np.array([0, *segment_ids], dtype=np.int32)[places]
     categories = CategorySet([Category(0, "background", False, (0, 0, 0)), *CATEGORIES.categories])
     segments = tuple(
-        Segment(i, c, categories.isthing_of[c], int((ids == i).sum()))
+        Segment(i, c, categories.isthing_by_id[c], int((ids == i).sum()))
         for i, c in zip(segment_ids, category_ids, strict=True)
         if (ids == i).any()
     )

@@ -24,7 +24,7 @@ def panoptic(rows, *segments):
 
 
 def as_runs(segmentation):
-    return PanopticSegmentation.of_runs(IdRuns.of_map(segmentation.segment_ids), segmentation.segments)
+    return PanopticSegmentation.from_runs(IdRuns.from_map(segmentation.segment_ids), segmentation.segments)
 
 
 GROUND_TRUTH = panoptic([[7, 7, 2], [0, 2, 2]], (7, CAR), (2, SKY))

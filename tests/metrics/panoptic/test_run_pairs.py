@@ -20,7 +20,7 @@ def either_way(request, monkeypatch):
 
 
 def assert_equals_count_pairs(ground_truth, prediction):
-    got = count_run_pairs(IdRuns.of_map(ground_truth), IdRuns.of_map(prediction))
+    got = count_run_pairs(IdRuns.from_map(ground_truth), IdRuns.from_map(prediction))
     for column, expected in zip(got, count_pairs(ground_truth, prediction), strict=True):
         assert column.dtype == expected.dtype
         np.testing.assert_array_equal(column, expected)
@@ -30,7 +30,7 @@ def test_pairs_are_counted_over_separate_runs_and_ordered(either_way):
     ground_truth = np.array([[2, 2, 1, 1], [1, 1, 2, 2]], dtype=np.int32)
     prediction = np.array([[0, 0, 7, 0], [7, 7, 0, 0]], dtype=np.int32)
     # (1,0): one pixel; (1,7): one above, two below; (2,0): two above, two below.
-    columns = count_run_pairs(IdRuns.of_map(ground_truth), IdRuns.of_map(prediction))
+    columns = count_run_pairs(IdRuns.from_map(ground_truth), IdRuns.from_map(prediction))
     assert [column.tolist() for column in columns] == [[1, 1, 2], [0, 7, 0], [1, 3, 4]]
 
 
@@ -57,13 +57,13 @@ def test_as_many_pairs_as_pixels(either_way):
 def test_neighbouring_runs_of_one_id_are_one(either_way):
     starts, ids = np.array([[0, 1, 2], [5, 5, 6]], dtype=np.int32)
     split = IdRuns((1, 4), starts, ids)
-    columns = count_run_pairs(split, IdRuns.of_map(np.array([[8, 8, 8, 0]], dtype=np.int32)))
+    columns = count_run_pairs(split, IdRuns.from_map(np.array([[8, 8, 8, 0]], dtype=np.int32)))
     assert [column.tolist() for column in columns] == [[5, 6, 6], [8, 0, 8], [2, 1, 1]]
 
 
 @pytest.mark.parametrize(("first", "second"), [((2, 3), (3, 2)), ((1, 6), (2, 3)), ((0, 3), (0, 4))])
 def test_sizes_that_differ_name_both_and_the_place(either_way, first, second):
-    maps = [IdRuns.of_map(np.zeros(shape, np.int32)) for shape in (first, second)]
+    maps = [IdRuns.from_map(np.zeros(shape, np.int32)) for shape in (first, second)]
     sizes = "got {} x {} and {} x {}".format(*first, *second)
     with pytest.raises(DatasetError, match=rf"^image 7: expected truth and prediction of one size, {sizes}; bring"):
         count_run_pairs(*maps, "image 7")

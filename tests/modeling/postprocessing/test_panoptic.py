@@ -88,7 +88,7 @@ def fuse_one(found: Detections, stuff_map: torch.Tensor, count: int, rule: Heuri
 def on_cpu(found: Detections, stuff_map: torch.Tensor, rule: HeuristicFusion) -> PanopticSegmentation:
     probs, boxes, scores, class_ids, _ = (field[found.valid].numpy() for field in found)
     masks = paste(probs, boxes, scores, class_ids, tuple(stuff_map.shape))
-    return rule(HeadOutputs(masks, SemanticScores.of_stuff_ids(stuff_map.numpy())))
+    return rule(HeadOutputs(masks, SemanticScores.from_stuff_ids(stuff_map.numpy())))
 
 
 def assert_equal(one: PanopticSegmentation, other: PanopticSegmentation) -> None:
