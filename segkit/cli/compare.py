@@ -12,7 +12,7 @@ from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, p
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
-from segkit.report.analysis_tables import comparison_table, comparison_text
+from segkit.report.panoptic_analysis import comparison_table, describe_comparison
 from segkit.scoring import counts_file
 from segkit.scoring.results import finite, save_results
 from segkit.utils.errors import ConfigError
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         save_results(args.output, compared)
         print(args.output)
     Console().print(comparison_table(compared, first.categories, None if args.per_class else CLASSES))
-    print(comparison_text(compared))
+    print(describe_comparison(compared))
     return 0
 
 

@@ -22,9 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Count, print, write; 0 where all could be read."""
     from segkit.curation.stats import count
+    from segkit.formats import png
     from segkit.formats.registry import open_reader
-    from segkit.report.dataset_stats import stats_picture, stats_tables
-    from segkit.report.sweep_page import write_picture
+    from segkit.report.dataset_stats import draw_dataset_stats, stats_tables
     from segkit.utils.files import dump_json
 
     if args.output is not None:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         with counts_file.writing(args.output):
             dump_json(args.output / "stats.json", found)
-            write_picture(args.output / "stats.png", stats_picture(found, source.categories))
+            png.write(args.output / "stats.png", draw_dataset_stats(found, source.categories))
         print(args.output / "stats.json", args.output / "stats.png", sep="\n")
     Console().print(stats_tables(found))
     return 0

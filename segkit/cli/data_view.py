@@ -26,11 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw and say where; 0 where all could be read."""
+    from segkit.formats import png
     from segkit.formats.registry import open_reader
-    from segkit.report.grid import picture_grid
+    from segkit.report.grids import draw_image_grid
     from segkit.report.overlay import draw_panoptic
     from segkit.report.page import write_page
-    from segkit.report.sweep_page import write_picture
 
     if args.output.suffix.lower() not in (*PAGES, ".png"):
         raise ConfigError(f"expected a file that ends in .png or .html, got {args.output.name!r}")
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
             write_page(args.output, f"{args.layout}: {source.root.name}", {}, shown, categories=source.categories)
         else:
             rows = [[image, ground_truth] for _, image, ground_truth in pictures]
-            write_picture(args.output, picture_grid(rows, ["image", "ground truth"], [name for name, *_ in pictures]))
+            png.write(args.output, draw_image_grid(rows, ["image", "ground truth"], [name for name, *_ in pictures]))
     print(args.output)
     return 0
 

@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
-from segkit.report import analysis_tables, metrics_table
+from segkit.report import metrics_table
+from segkit.report.panoptic_analysis import analysis_tables
 from segkit.report.table import per_class_tables
 from segkit.scoring import counts_file
 from segkit.scoring.counts_file import SavedCounts
@@ -236,7 +237,7 @@ def _tell(counts: SavedCounts, args: argparse.Namespace) -> None:
     if args.per_class:
         console.print(per_class_tables(results, categories))
     if analysis:
-        console.print(analysis_tables.analysis_report(results["panoptic_seg"], analysis, categories))
+        console.print(analysis_tables(results["panoptic_seg"], analysis, categories))
 
 
 def _shard(text: str) -> Shard:

@@ -132,7 +132,7 @@ def _save(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from segkit.formats.head_outputs import folder as head_outputs
-    from segkit.report.dropped_segments_table import fates_tables, write_fates_page
+    from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.table import metrics_table
     from segkit.scoring.fusion.options import setting_of
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
@@ -162,9 +162,11 @@ def _run(args: argparse.Namespace) -> None:
     if args.explain:
         page = args.output / PAGE
         with counts_file.writing(page):
-            write_fates_page(page, f"segkit fuse run: {args.method}", results, dropped_segments, saved.categories)
+            write_dropped_segments_page(
+                page, f"segkit fuse run: {args.method}", results, dropped_segments, saved.categories
+            )
         print(page)
-        console.print(fates_tables(dropped_segments))
+        console.print(dropped_segments_tables(dropped_segments))
 
 
 def _check_free(args: argparse.Namespace) -> None:
@@ -184,8 +186,9 @@ def _check_free(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from segkit.report.sweep_page import best_text, best_yaml, sweep_table, write_picture, write_sweep_page
-    from segkit.report.sweep_plot import sweep_picture
+    from segkit.formats import png
+    from segkit.report.sweep_figure import draw_sweep
+    from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
     from segkit.scoring.fusion.options import grid
     from segkit.scoring.fusion.run import check_needs
     from segkit.scoring.fusion.sweep import SweepData
@@ -202,32 +205,32 @@ def _sweep(args: argparse.Namespace) -> None:
     with progress_bar("sweep") as progress:
         options = {"workers": args.workers, "limit": args.problems, "progress": progress}
         found = search(bench, settings, per_class=args.per_class, seed=args.seed, **options)
-    picture = sweep_picture(found)
+    picture = draw_sweep(found)
     save_results(paths[0], found)
     with counts_file.writing(args.output):
         write_sweep_page(paths[1], found, picture)
-        write_picture(paths[2], picture)
+        png.write(paths[2], picture)
         with replacing(paths[3]) as neighbour:
-            neighbour.write_text(best_yaml(found), encoding="utf-8")
+            neighbour.write_text(format_best_as_yaml(found), encoding="utf-8")
     for path in paths:
         print(path)
     Console().print(sweep_table(found))
-    print(best_text(found))
+    print(describe_best(found))
 
 
 def _draw(args: argparse.Namespace) -> None:
+    from segkit.formats import png
     from segkit.formats.head_outputs import folder as head_outputs
-    from segkit.report.fusion_grid import fusion_grid
-    from segkit.report.sweep_page import write_picture
+    from segkit.report.grids import draw_fusion_grid
     from segkit.scoring.fusion.drawing import fusions_of
 
     counts_file.check_writable(args.output)
     saved = head_outputs.load(args.predictions)
     found = fusions_of(saved, args.image, args.methods, args.set)
     rows = [(str(image.image_id), args.images / image.file_name, made) for image, made in found]
-    picture = fusion_grid(rows, saved.categories)
+    picture = draw_fusion_grid(rows, saved.categories)
     with counts_file.writing(args.output):
-        write_picture(args.output, picture)
+        png.write(args.output, picture)
     print(args.output)
 
 

@@ -19,8 +19,8 @@ from segkit.engine import train as job
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.report import draw_panoptic, metrics_table, picture_grid, write_page
-from segkit.report.analysis_tables import budget_rows, budget_table
+from segkit.report import draw_image_grid, draw_panoptic, metrics_table, write_page
+from segkit.report.panoptic_analysis import budget_table, build_budget_rows
 from segkit.utils.files import load_json
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
@@ -44,12 +44,12 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     )
     results = job.run_in_this_process(cfg)
     rows = _pictures(load_dataset("demo_val"), output / "inference" / "demo_val")
-    picture = picture_grid(rows, [*COLUMNS * PICTURES_PER_ROW])
+    picture = draw_image_grid(rows, [*COLUMNS * PICTURES_PER_ROW])
     png.write(output / "grid.png", picture)
     categories = load_dataset("demo_val").categories
     pictures = [("input, truth, prediction", picture)]
     analysis = load_json(output / "inference" / "demo_val" / "panoptic_analysis.json")
-    shown = {**results, "error_budget": {"kind of error": budget_rows(analysis["error_budget"])}}
+    shown = {**results, "error_budget": {"kind of error": build_budget_rows(analysis["error_budget"])}}
     write_page(output / "report.html", "segkit demo", shown, pictures, categories=categories)
     console = Console()
     console.print(metrics_table(results))

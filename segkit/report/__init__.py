@@ -1,8 +1,8 @@
 """What people look at: segments over images, grids of pictures, tables for the terminal, a self-contained HTML page."""
 
-from segkit.report.grid import picture_grid
+from segkit.report.grids import draw_image_grid
 from segkit.report.overlay import draw_instances, draw_panoptic
 from segkit.report.page import write_page
 from segkit.report.table import metrics_table
 
-__all__ = ["draw_instances", "draw_panoptic", "metrics_table", "picture_grid", "write_page"]
+__all__ = ["draw_image_grid", "draw_instances", "draw_panoptic", "metrics_table", "write_page"]

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.image_data import figure_pixels
+from segkit.report.pixels import figure_pixels
 from segkit.structures import CategorySet
 
 SHOWN_SIZES = 5
@@ -43,7 +43,7 @@ def stats_tables(found: Mapping[str, Any]) -> Group:
     return Group(*(Text(line) for line in lines), table)
 
 
-def stats_picture(found: Mapping[str, Any], categories: CategorySet) -> NDArray[np.uint8]:
+def draw_dataset_stats(found: Mapping[str, Any], categories: CategorySet) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB: segments, share of the pixels and areas by class, the most frequent first."""
     rows = sorted(found["classes"].items(), key=lambda row: (-row[1]["segments"], row[0]))[:MOST_CLASSES]
     colors = {c.name: np.array(c.color) / 255 for c in categories.categories}

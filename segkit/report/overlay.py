@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.report.image_data import check_rgb
-from segkit.report.text import draw_ink, render_text, roomiest_box
+from segkit.report.pixels import check_rgb
+from segkit.report.text_rendering import draw_ink, render_text, roomiest_box
 from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, Segment, default_color
 
 MIN_LABELLED_WIDTH_PX = 200  # below, text would hide what it names

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.report.image_data import data_uri
 from segkit.report.metric_values import PER_CLASS, Group, as_number, format_value, read_group
+from segkit.report.pixels import data_uri
 from segkit.report.style import CSS
 from segkit.structures import Category, CategorySet
 from segkit.utils.files import replacing

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ from rich.text import Text
 
 from segkit.report.metric_values import NONE, format_value
 from segkit.report.page import write_page
-from segkit.report.sweep_plot import STEP_NAMES
-from segkit.utils.files import replacing
+from segkit.report.sweep_figure import STEP_NAMES
 
 NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 SHOWN_SETTINGS = 200  # on the page: the best of each method; sweep.json has all
@@ -41,7 +39,7 @@ def sweep_table(found: Mapping[str, Any]) -> Group:
     return Group(table, *told)
 
 
-def best_text(found: Mapping[str, Any]) -> str:
+def describe_best(found: Mapping[str, Any]) -> str:
     """What was found, in sentences: a gain that the confirming half does not bear out is called so."""
     method, step = found["best"]["method"], found["best"]["step"]
     one = found["methods"][method][step]
@@ -58,19 +56,19 @@ def best_text(found: Mapping[str, Any]) -> str:
     return f"{told} {gain['PQ']['difference']:+.2f} points ({certain}), {compared} the defaults of {method}."
 
 
-def best_yaml(found: Mapping[str, Any]) -> str:
+def format_best_as_yaml(found: Mapping[str, Any]) -> str:
     """The choice as config keys, with what it is worth in a comment."""
     method, step = found["best"]["method"], found["best"]["step"]
     options = {name: value for name, value in found["methods"][method][step]["options"].items() if value != {}}
     content = {"MODEL": {"PANOPTIC": {"FUSION": {"NAME": method, "OPTIONS": options}}}}
-    told = "".join(letter if letter.isprintable() else " " for letter in best_text(found))  # a comment is one line
+    told = "".join(letter if letter.isprintable() else " " for letter in describe_best(found))  # a comment is one line
     return f"# {told}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
 
 
 def write_sweep_page(path: Path, found: Mapping[str, Any], picture: NDArray[np.uint8]) -> None:
-    """One self-contained HTML page; picture: of `sweep_picture`. OSError where it cannot be written."""
+    """One self-contained HTML page; picture: of `sweep_figure`. OSError where it cannot be written."""
     notes = [
-        best_text(found),
+        describe_best(found),
         "Each setting was fused from the same saved head outputs. A setting was chosen by its PQ on one half of the "
         "images; what it is worth is said on the other half, which had no part in the choice. Intervals: bootstrap "
         "over images, for the gain paired.",
@@ -87,13 +85,6 @@ def write_sweep_page(path: Path, found: Mapping[str, Any], picture: NDArray[np.u
         "Settings, all images": {"setting": _setting_rows(found["settings"], False)},
     }
     write_page(path, "segkit fuse sweep", metrics, [("The search", picture)], notes=notes)
-
-
-def write_picture(path: Path, picture: NDArray[np.uint8]) -> None:
-    """An (H, W, 3) uint8 RGB picture as PNG, whole or not at all; OSError where it cannot be written."""
-    _, encoded = cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))
-    with replacing(path) as neighbour:
-        neighbour.write_bytes(encoded.tobytes())
 
 
 def options_text(options: Mapping[str, Any]) -> str:

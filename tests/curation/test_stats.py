@@ -11,7 +11,7 @@ from PIL import Image
 
 from segkit.cli.main import main
 from segkit.curation.stats import count
-from segkit.report.dataset_stats import stats_picture
+from segkit.report.dataset_stats import draw_dataset_stats
 from segkit.structures import PanopticSegmentation
 from tests.curation.test_convert import CATEGORIES, panoptic
 
@@ -35,7 +35,7 @@ def test_an_image_without_a_label(tmp_path: Path) -> None:
     found = count(panoptic(tmp_path, PanopticSegmentation(np.zeros((2, 2), np.int32), ())))
     assert found["void_share"] == 1
     assert found["classes"]["cat"]["area_px"] is None
-    assert stats_picture(found, CATEGORIES).ndim == 3
+    assert draw_dataset_stats(found, CATEGORIES).ndim == 3
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

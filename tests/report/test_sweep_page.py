@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 from rich.console import Console
 
-from segkit.report.sweep_page import best_text, best_yaml, sweep_table, write_picture, write_sweep_page
-from segkit.report.sweep_plot import searched_options, sweep_picture
+from segkit.formats import png
+from segkit.report.sweep_figure import draw_sweep, searched_options
+from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
 
 NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 
@@ -89,19 +90,19 @@ def test_the_table_fits_a_terminal_and_says_what_was_gained() -> None:
 
 
 def test_the_best_in_words_and_as_config() -> None:
-    text = best_text(FOUND)
+    text = describe_best(FOUND)
     assert text.startswith("Best on the choosing half: [b]one, tuned (overlap_threshold 0.6, nms mask).")
     assert text.endswith("+5.00 points (95% interval +1.25 to +8.50), better than the defaults of [b]one.")
-    assert yaml.safe_load(best_yaml(FOUND)) == {
+    assert yaml.safe_load(format_best_as_yaml(FOUND)) == {
         "MODEL": {"PANOPTIC": {"FUSION": {"NAME": "[b]one", "OPTIONS": {"overlap_threshold": 0.6, "nms": "mask"}}}}
     }
-    assert best_yaml(FOUND).startswith("# Best on the choosing half")
+    assert format_best_as_yaml(FOUND).startswith("# Best on the choosing half")
 
 
 def test_a_gain_that_was_not_confirmed_is_not_called_one() -> None:
     found = copy.deepcopy(FOUND)
     found["best"] = {"method": "two", "step": "tuned"}
-    assert best_text(found).endswith("not clearly different from the defaults of two.")
+    assert describe_best(found).endswith("not clearly different from the defaults of two.")
 
 
 def test_thresholds_by_class_are_in_the_config() -> None:
@@ -109,10 +110,10 @@ def test_thresholds_by_class_are_in_the_config() -> None:
     own = copy.deepcopy(found["methods"]["two"]["tuned"])
     own["options"]["score_threshold_of"] = own["changed"]["score_threshold_of"] = {"a: b": 0.3, "7": 0.5}
     found["methods"]["two"]["per_class"], found["best"] = own, {"method": "two", "step": "per_class"}
-    read = yaml.safe_load(best_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
+    read = yaml.safe_load(format_best_as_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
     assert read["score_threshold_of"] == {"a: b": 0.3, "7": 0.5}  # names stay text: a config has no other keys
     assert "two, per class" in text_of(found)
-    assert "{a: b: 0.3, 7: 0.5}" in best_text(found)
+    assert "{a: b: 0.3, 7: 0.5}" in describe_best(found)
 
 
 def test_no_class_name_breaks_the_config_or_the_picture() -> None:
@@ -121,12 +122,12 @@ def test_no_class_name_breaks_the_config_or_the_picture() -> None:
     own, hostile = found["methods"]["two"]["tuned"], {"a\nMODEL: {b: 1}\x07\u2028c": 0.3, "$\\frac{$": 0.5}
     own["options"]["score_threshold_of"] = own["changed"]["score_threshold_of"] = hostile
     found["best"] = {"method": "two", "step": "tuned"}
-    read = yaml.safe_load(best_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
+    read = yaml.safe_load(format_best_as_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
     assert read["score_threshold_of"] == hostile
     found["settings"] = copy.deepcopy(SETTINGS)
     found["settings"][1]["options"]["score_threshold_of"] = hostile
     assert "score_threshold_of" in searched_options(found)
-    assert sweep_picture(found).any()
+    assert draw_sweep(found).any()
 
 
 def without_numbers() -> dict[str, Any]:
@@ -147,16 +148,16 @@ def without_numbers() -> dict[str, Any]:
 def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
     found = without_numbers()
     assert "–" in text_of(found)
-    assert best_text(found).endswith("No interval: images with segments: 1.")
-    write_sweep_page(tmp_path / "sweep.html", found, sweep_picture(found))
+    assert describe_best(found).endswith("No interval: images with segments: 1.")
+    write_sweep_page(tmp_path / "sweep.html", found, draw_sweep(found))
     found["methods"]["[b]one"]["tuned"]["gain"]["reason"] = None
-    assert best_text(found).endswith("PQ has no value on the confirming half.")
+    assert describe_best(found).endswith("PQ has no value on the confirming half.")
 
 
 def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
     found = copy.deepcopy(FOUND)
     found["settings"][3]["changed"] = {"nms": "<script>"}
-    write_sweep_page(tmp_path / "sweep.html", found, sweep_picture(found))
+    write_sweep_page(tmp_path / "sweep.html", found, draw_sweep(found))
     page = (tmp_path / "sweep.html").read_text()
     assert all(text in page for text in ("[b]one, tuned", "+5.00", "★ [b]one", "data:image/", "Seed of the halves: 3"))
     assert "<script>" not in page
@@ -172,13 +173,13 @@ def test_on_the_front_equal_settings_are_one_row(tmp_path: Path) -> None:
 
 
 def test_the_picture_is_written_as_it_is(tmp_path: Path) -> None:
-    picture = sweep_picture(FOUND)
+    picture = draw_sweep(FOUND)
     assert picture.dtype == np.uint8
     assert picture.ndim == 3
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10  # something is drawn
-    write_picture(tmp_path / "sweep.png", picture)
+    png.write(tmp_path / "sweep.png", picture)
     assert np.array_equal(cv2.imread(str(tmp_path / "sweep.png"))[..., ::-1], picture)
-    again = sweep_picture(FOUND)
+    again = draw_sweep(FOUND)
     assert np.array_equal(picture, again)
 
 
@@ -186,4 +187,4 @@ def test_a_panel_for_each_option_with_several_values() -> None:
     assert searched_options(FOUND) == ["overlap_threshold", "nms"]
     assert searched_options({**FOUND, "settings": SETTINGS[:1]}) == []
     alone = {**FOUND, "settings": SETTINGS[:2], "methods": {"[b]one": FOUND["methods"]["[b]one"]}}
-    assert sweep_picture(alone).shape != sweep_picture({**alone, "settings": SETTINGS[:1]}).shape
+    assert draw_sweep(alone).shape != draw_sweep({**alone, "settings": SETTINGS[:1]}).shape

@@ -21,7 +21,7 @@ COLUMNS = ("class", "score", "reason", "pixels", "lost", "to")
 Told = Sequence[Mapping[str, Any]]
 
 
-def reason_rows(images: Told) -> dict[str, dict[str, Any]]:
+def count_rejections(images: Told) -> dict[str, dict[str, Any]]:
     """Reason -> {dropped, shrunk: segments, lost pixels}, the most segments first; images: dropped_segments.json.
 
     Empty where nothing was lost.
@@ -36,7 +36,7 @@ def reason_rows(images: Told) -> dict[str, dict[str, Any]]:
     return dict(sorted(kept, key=lambda item: -(item[1]["dropped"] + item[1]["shrunk"])))
 
 
-def costliest_rows(images: Told, limit: int = SHOWN) -> dict[str, dict[str, Any]]:
+def list_costliest_segments(images: Told, limit: int = SHOWN) -> dict[str, dict[str, Any]]:
     """`139, instance 5` -> COLUMNS of the `limit` segments with the greatest cost, of equal cost the earlier ones.
 
     Cost: lost pixels times the score, 1 for stuff, so that what nobody believed in does not come first. Stuff that is
@@ -47,9 +47,9 @@ def costliest_rows(images: Told, limit: int = SHOWN) -> dict[str, dict[str, Any]
     return {_place(image_id, fate): _row(fate) for image_id, fate in told[:limit]}
 
 
-def fates_tables(images: Told, limit: int = SHOWN) -> Group:
+def dropped_segments_tables(images: Told, limit: int = SHOWN) -> Group:
     """Both for `rich.console.Console().print`; a sentence where nothing was lost."""
-    reasons, costliest = reason_rows(images), costliest_rows(images, limit)
+    reasons, costliest = count_rejections(images), list_costliest_segments(images, limit)
     if not reasons:
         return Group(Text("Every segment kept all of its pixels."))
     tables = [_table("Segments that were dropped or lost pixels", "reason", reasons)]
@@ -58,7 +58,7 @@ def fates_tables(images: Told, limit: int = SHOWN) -> Group:
     )
 
 
-def write_fates_page(
+def write_dropped_segments_page(
     path: Path,
     title: str,
     metrics: Mapping[str, Mapping[str, Any]],
@@ -67,8 +67,8 @@ def write_fates_page(
 ) -> None:
     """`write_page` with both tables behind the metrics; OSError where it cannot be written."""
     dropped_segments = {
-        "reason": reason_rows(images),
-        "costliest (pixels times score)": costliest_rows(images, PAGE_ROWS),
+        "reason": count_rejections(images),
+        "costliest (pixels times score)": list_costliest_segments(images, PAGE_ROWS),
     }
     told = {name: rows for name, rows in dropped_segments.items() if rows}
     shown = {**metrics, "Why segments were dropped or shrunk": told} if told else metrics

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from segkit.report.image_data import figure_pixels
 from segkit.report.metric_values import as_number
+from segkit.report.pixels import figure_pixels
 
 # Okabe and Ito's colours, which nobody confuses; then once more, with other markers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -24,7 +24,7 @@ MOST_OPTIONS = 8
 LONGEST = 30  # letters of a value on an axis
 
 
-def sweep_picture(found: Mapping[str, Any]) -> NDArray[np.uint8]:
+def draw_sweep(found: Mapping[str, Any]) -> NDArray[np.uint8]:
     """(H, W, 3) uint8 RGB of what `segkit.scoring.fusion.tuning.search` found.
 
     Panels: PQ of things against PQ of stuff of every setting, the Pareto front joined, defaults and choices marked;

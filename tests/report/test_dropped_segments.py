@@ -8,7 +8,12 @@ from typing import Any
 
 from rich.console import Console
 
-from segkit.report.dropped_segments_table import costliest_rows, fates_tables, reason_rows, write_fates_page
+from segkit.report.dropped_segments import (
+    count_rejections,
+    dropped_segments_tables,
+    list_costliest_segments,
+    write_dropped_segments_page,
+)
 
 
 def fate(
@@ -57,18 +62,18 @@ IMAGES = [
 
 def test_reasons_are_counted_the_most_frequent_first() -> None:
     """overlap: 2 shrunk, 60 + 990 pixels, 1 dropped, 30. score: 2 dropped, 100 + 5000."""
-    rows = reason_rows(IMAGES)
+    rows = count_rejections(IMAGES)
     assert list(rows) == ["overlap", "score", "area", "empty"]
     assert rows["overlap"] == {"dropped": 1, "shrunk": 2, "lost pixels": 1080}
     assert rows["score"] == {"dropped": 2, "shrunk": 0, "lost pixels": 5100}
     assert rows["empty"] == {"dropped": 1, "shrunk": 0, "lost pixels": 0}
-    assert reason_rows([]) == {}
+    assert count_rejections([]) == {}
 
 
 def test_the_costliest_come_first_without_stuff_that_is_still_there() -> None:
     """Costs: 100 x 0.25 = 25; 60 x 0.5 = 30; area 30 x 1; 30 x 1; 5000 x 0. Equal ones in their order. The empty mask
     lost nothing."""
-    rows = costliest_rows(IMAGES)
+    rows = list_costliest_segments(IMAGES)
     assert list(rows) == ["3, instance 2", "b, stuff 7", "9, instance 1", "3, instance 0", "9, instance 2"]
     assert rows["3, instance 2"] == {
         "class": "[red]<b>dog",
@@ -81,20 +86,21 @@ def test_the_costliest_come_first_without_stuff_that_is_still_there() -> None:
     assert rows["b, stuff 7"]["score"] == ""
     assert rows["3, instance 0"]["reason"] == "score 0.25, limit 0.5"
     assert rows["3, instance 0"]["to"] == "sky 60, nobody 40"
-    assert list(costliest_rows(IMAGES, 2)) == ["3, instance 2", "b, stuff 7"]
+    assert list(list_costliest_segments(IMAGES, 2)) == ["3, instance 2", "b, stuff 7"]
 
 
 def test_of_many_takers_the_first_are_named() -> None:
     many = fate("overlap", 0, 1.0, 100, overlapped_by=[taker(name, 25 - i) for i, name in enumerate("abcd")])
     assert (
-        costliest_rows([{"image_id": 1, "dropped_segments": [many]}])["1, instance 0"]["to"] == "a 25, b 24, c 23, ..."
+        list_costliest_segments([{"image_id": 1, "dropped_segments": [many]}])["1, instance 0"]["to"]
+        == "a 25, b 24, c 23, ..."
     )
 
 
 def text_of(images: Any) -> str:
     console = Console(width=120)
     with console.capture() as captured:
-        console.print(fates_tables(images))
+        console.print(dropped_segments_tables(images))
     return captured.get()
 
 
@@ -110,10 +116,12 @@ def test_the_terminal_shows_names_as_they_are() -> None:
 
 def test_the_page_has_the_metrics_and_both_tables(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    write_fates_page(path, "fused", {"panoptic_seg": {"PQ": 41.25, "SQ": 1.0}}, json.loads(json.dumps(IMAGES)))
+    write_dropped_segments_page(
+        path, "fused", {"panoptic_seg": {"PQ": 41.25, "SQ": 1.0}}, json.loads(json.dumps(IMAGES))
+    )
     page = path.read_text()
     for text in ("41.2", "[red]&lt;b&gt;dog", "sky 60, nobody 40", "lost pixels", "3, instance 2"):
         assert text in page
     assert "<b>" not in page
-    write_fates_page(path, "fused", {}, [])
+    write_dropped_segments_page(path, "fused", {}, [])
     assert "Every segment kept all of its pixels." in path.read_text()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.report.image_data import check_rgb
-from segkit.report.text import draw_ink, render_text, shorten
+from segkit.formats.image_io import read_picture
+from segkit.report.overlay import draw_panoptic
+from segkit.report.pixels import check_rgb
+from segkit.report.text_rendering import draw_ink, render_text, shorten
+from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.utils.errors import DatasetError
 
+Columns = Mapping[str, PanopticSegmentation]
 INK = (32, 36, 42)
 ROW_TITLES_AT_MOST = 0.5  # of a cell's side
 
 
-def picture_grid(
+def draw_image_grid(
     rows: Sequence[Sequence[NDArray[np.uint8]]],
     column_titles: Sequence[str],
     row_titles: Sequence[str] | None = None,
@@ -46,6 +52,29 @@ def picture_grid(
             y, x = top + (height - cell.shape[0]) // 2, left + (width - cell.shape[1]) // 2
             canvas[y : y + cell.shape[0], x : x + cell.shape[1]] = cell
     return canvas
+
+
+def draw_fusion_grid(rows: Sequence[tuple[str, Path, Columns]], categories: CategorySet) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB: a row for each (title, image file, title -> segmentation), the image in front.
+
+    Segmentations have category ids of the dataset; a row without one of the titles has a blank there. DatasetError
+    where an image is missing, unreadable or of another size than its segmentations.
+    """
+    titles = [*dict.fromkeys(title for _, _, made in rows for title in made)]
+    pictures = []
+    for _, path, made in rows:
+        image = read_picture(path)
+        cells = [image]
+        for title in titles:
+            segmentation = made.get(title)
+            if segmentation is not None and segmentation.segment_ids.shape != image.shape[:2]:
+                expected, got = segmentation.segment_ids.shape, image.shape[:2]
+                raise DatasetError(f"expected an image of {expected} pixels, as was fused, got {got}", where=path)
+            cells.append(
+                np.full_like(image, 255) if segmentation is None else draw_panoptic(image, segmentation, categories)
+            )
+        pictures.append(cells)
+    return draw_image_grid(pictures, ["image", *titles], [title for title, _, _ in rows])
 
 
 def _check(

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from segkit.report import analysis_tables as tables
+from segkit.report import panoptic_analysis as tables
 from segkit.structures import Category, CategorySet
 
 CATEGORIES = CategorySet([Category(1, "[red]car", True, (0, 0, 0)), Category(9, "sky", False, (0, 0, 1))])
@@ -101,9 +101,9 @@ def test_worst_images():
 
 
 def test_the_report_leaves_out_what_is_empty():
-    out = printed(tables.analysis_report({"PQ": 1.0}, analysis(intervals=intervals("one [image]")), None))
+    out = printed(tables.analysis_tables({"PQ": 1.0}, analysis(intervals=intervals("one [image]")), None))
     assert out == "No intervals: one [image].\n"
-    out = printed(tables.analysis_report({"PQ": 1.0}, analysis(error_budget=budget(missed=(0.5, 3))), None))
+    out = printed(tables.analysis_tables({"PQ": 1.0}, analysis(error_budget=budget(missed=(0.5, 3))), None))
     assert "intervals, bootstrap" in out
     assert "Where PQ is lost" in out
     assert "confusions" not in out
@@ -112,7 +112,7 @@ def test_the_report_leaves_out_what_is_empty():
 
 def test_the_report_says_when_the_modes_differ():
     other = {"mode": "corrected", "PQ": None, "because": ["1 image has ('[red]') x", "2 images have (1, 2) y"]}
-    out = printed(tables.analysis_report({"PQ": 41.26, "other_mode": other}, analysis(), None), 200)
+    out = printed(tables.analysis_tables({"PQ": 41.26, "other_mode": other}, analysis(), None), 200)
     assert "By the corrected rules PQ is – instead of 41.3: 1 image has ('[red]') x; 2 images have (1, 2) y.\n" in out
 
 
@@ -163,7 +163,7 @@ def test_comparison():
     ],
 )
 def test_comparison_in_a_sentence(content, sentence):
-    assert tables.comparison_text(content) == sentence
+    assert tables.describe_comparison(content) == sentence
 
 
 def test_long_names_fit_80_columns_without_breaking_a_number():

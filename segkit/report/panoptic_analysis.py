@@ -27,7 +27,7 @@ NOTHING = "nothing"
 VERDICTS = {"better": "better", "worse": "worse"}  # what else `compare` may say is unclear
 
 
-def analysis_report(found: Mapping[str, Any], analysis: Mapping[str, Any], categories: CategorySet | None) -> Group:
+def analysis_tables(found: Mapping[str, Any], analysis: Mapping[str, Any], categories: CategorySet | None) -> Group:
     """All of it for `rich.console.Console().print`, without tables of nothing; found: panoptic quality's numbers, which
     tell where the reference's rules and the corrected ones differ."""
     reason = analysis["intervals"]["reason"]
@@ -56,7 +56,7 @@ def intervals_table(intervals: Mapping[str, Any]) -> Table:
     return table
 
 
-def budget_rows(budget: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def build_budget_rows(budget: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Kind of error -> {PQ points, things, stuff, segments}, the dearest first; `error_budget`'s result."""
     dearest_first = sorted(budget["kinds"].items(), key=lambda item: -(item[1]["cost"] or 0))
     return {
@@ -72,7 +72,9 @@ def budget_rows(budget: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def budget_table(budget: Mapping[str, Any]) -> Table:
     """What each kind of error costs."""
-    return _table("Where PQ is lost: points regained by repairing one kind of error", "error", budget_rows(budget))
+    return _table(
+        "Where PQ is lost: points regained by repairing one kind of error", "error", build_budget_rows(budget)
+    )
 
 
 def confusion_rows(
@@ -128,7 +130,7 @@ def comparison_table(compared: Mapping[str, Any], categories: CategorySet | None
     return table
 
 
-def comparison_text(compared: Mapping[str, Any]) -> str:
+def describe_comparison(compared: Mapping[str, Any]) -> str:
     """`compare`'s result in a sentence."""
     if compared["reason"]:
         return f"No interval: {compared['reason']}."

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from segkit.report.image_data import check_rgb, data_uri
+from segkit.report.pixels import check_rgb, data_uri
 
 
 def decoded(uri: str) -> np.ndarray:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from segkit.report import text
-from segkit.report.text import draw_ink, render_text, roomiest_box, shorten
+from segkit.report import text_rendering as text
+from segkit.report.text_rendering import draw_ink, render_text, roomiest_box, shorten
 
 MASKS = arrays(
     np.bool_, st.tuples(st.integers(0, 12), st.integers(0, 12)), elements=st.sampled_from([True, True, False])
