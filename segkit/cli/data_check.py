@@ -208,7 +208,7 @@ def _others(
     layout: str, options: Mapping[str, Any], against: str | None, images: Path, run_all: RunAll
 ) -> Mapping[bytes, str]:
     """The pictures of another split, by digest; ConfigError, before the work, where there is no such split."""
-    from segkit.curation import images as pictures
+    from segkit.curation import image_files
     from segkit.curation.checks.other_formats import digests_of_source
     from segkit.formats.registry import READERS, open_reader, options_of
 
@@ -217,7 +217,7 @@ def _others(
     try:
         named = layout not in NEEDED and "split" in options_of(READERS[layout]) and not os.path.dirname(against)
         if layout in NEEDED or (os.path.exists(against) and not named):
-            return pictures.digests_of(Path(against), images, run_all)
+            return image_files.digest_split(Path(against), images, run_all)
         split = {**options, "split": against}
         return digests_of_source(open_reader(layout, split, lambda _code, _error: None), run_all)
     except (ConfigError, DatasetError) as error:

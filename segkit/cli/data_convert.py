@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what the other format cannot hold; 0 where all was written."""
-    from segkit.curation.convert import convert, extras_lost, summary
+    from segkit.curation.convert import convert, list_lost_extras, summarize_losses
     from segkit.formats.registry import open_reader, open_writer
     from segkit.utils.files import new_folder
 
@@ -105,6 +105,6 @@ def run(args: argparse.Namespace) -> int:
     print(args.output)
     if source.skipped:
         print(f"not read of {args.layout}:", *source.skipped, sep="\n  ")
-    if lines := [*extras_lost(source, writer), *summary(losses)]:
+    if lines := [*list_lost_extras(source, writer), *summarize_losses(losses)]:
         print(f"{args.to} cannot hold:", *lines, sep="\n  ")
     return 0

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Count, print, write; 0 where all could be read."""
-    from segkit.curation.stats import count
+    from segkit.curation.stats import count_dataset
     from segkit.formats import png
     from segkit.formats.registry import open_reader
     from segkit.report.dataset_stats import draw_dataset_stats, stats_tables
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
         counts_file.check_writable(args.output / "stats.json")
     source = open_reader(args.layout, source_options(args))
     with progress_bar("stats") as progress:
-        found = count(source, progress)
+        found = count_dataset(source, progress)
     if args.output is not None:
         with counts_file.writing(args.output):
             dump_json(args.output / "stats.json", found)

@@ -18,22 +18,22 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Loss:
+class ConversionLoss:
     """What the written layout cannot hold of an image."""
 
     image_id: int | str
-    what: str
+    description: str
 
 
 def convert(
     source: DatasetReader,
     writer: DatasetWriter,
-    pictures: bool = False,
+    copy_images: bool = False,
     progress: Progress | None = None,
-) -> list[Loss]:
+) -> list[ConversionLoss]:
     """Write every image of the source; the losses, in the order of the images.
 
-    pictures: write the images too, where the layout wants them, copied as they are; those that a source makes, slices
+    copy_images: write the images too, where the layout wants them, copied as they are; those a source makes, slices
     of volumes say, as PNG. DatasetError as source and writer raise it: then the writer's index files are not written.
     """
     losses = []
@@ -42,15 +42,15 @@ def convert(
         for done, image in enumerate(source.images, 1):
             annotations = source.annotations(image) if source.overlaps else None
             told = writer.add(image, source.segmentation(image), annotations)
-            losses += [Loss(image.image_id, what) for what in told]
-            if pictures:
-                copy_picture(source, image, writer.picture_path(image))
+            losses += [ConversionLoss(image.image_id, what) for what in told]
+            if copy_images:
+                copy_image(source, image, writer.picture_path(image))
             if progress is not None:
                 progress(done, len(source.images))
     return losses
 
 
-def copy_picture(source: DatasetReader, image: DatasetImage, target: Path) -> None:
+def copy_image(source: DatasetReader, image: DatasetImage, target: Path) -> None:
     """Write the picture, whole or not at all; DatasetError where its name leads out of its folder, or the target is the
     source's own file. A file of another suffix is decoded and written as PNG where the target is one."""
     check_inside(image.file_name, "file_name", target.parent)
@@ -64,7 +64,7 @@ def copy_picture(source: DatasetReader, image: DatasetImage, target: Path) -> No
         shutil.copyfile(origin, neighbour)
 
 
-def extras_lost(source: DatasetReader, writer: DatasetWriter) -> list[str]:
+def list_lost_extras(source: DatasetReader, writer: DatasetWriter) -> list[str]:
     """A line on what COCO's JSONs hold beside annotations, licences say, where the layout has no place for it."""
     keys = {key for image in source.images for key in image.extra} | {*source.info}
     if writer.holds_extras or not keys:
@@ -72,8 +72,8 @@ def extras_lost(source: DatasetReader, writer: DatasetWriter) -> list[str]:
     return [f"keys of the dataset and its images: {abbreviate(sorted(keys))}"]
 
 
-def summary(losses: Iterable[Loss], most: int = 20) -> list[str]:
+def summarize_losses(losses: Iterable[ConversionLoss], most: int = 20) -> list[str]:
     """A line for each of the first `most` losses, and one that counts the others."""
-    lines = [f"image {loss.image_id!r}: {loss.what}" for loss in losses]
+    lines = [f"image {loss.image_id!r}: {loss.description}" for loss in losses]
     more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
     return [*lines[:most], *more]

@@ -16,7 +16,7 @@ QUARTILE_NAMES = ("least", "lower quartile", "median", "upper quartile", "most")
 Progress = Callable[[int, int], None]
 
 
-def count(source: DatasetReader, progress: Progress | None = None) -> dict[str, Any]:
+def count_dataset(source: DatasetReader, progress: Progress | None = None) -> dict[str, Any]:
     """Counts for JSON.
 
     {layout, images, sizes: {"H x W": images}, pixels, void_share (of all pixels, 0 to 1), segments_per_image and

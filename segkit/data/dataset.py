@@ -38,8 +38,8 @@ class Dataset:
 
     @property
     def default_thing_channels(self) -> str:
-        """Semantic channels where the config says "auto", see CategorySet.build_semantic_space: one for all things, but where
-        semantic IoU is judged and panoptic quality is not."""
+        """Semantic channels where the config says "auto", see CategorySet.build_semantic_space: one for things, but
+        where semantic IoU is judged and panoptic quality is not."""
         return "per_class" if "semantic_iou" in self.metrics and "panoptic_quality" not in self.metrics else "one"
 
     def image_entry(self, record: Record) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segkit.cli.main import main
-from segkit.curation.convert import Loss, convert, summary
+from segkit.curation.convert import ConversionLoss, convert, summarize_losses
 from segkit.formats.base import DatasetImage
 from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
@@ -61,7 +61,7 @@ def test_panoptic_to_panoptic_is_the_same_and_pictures_come_along(tmp_path: Path
 
 def test_to_instances_and_back_keeps_things_and_crowds_and_tells_of_stuff(tmp_path: Path) -> None:
     losses = convert(panoptic(tmp_path), CocoInstancesWriter(tmp_path / "out", CATEGORIES))
-    assert losses == [Loss("x", "1 segments of stuff cannot be held")]
+    assert losses == [ConversionLoss("x", "1 segments of stuff cannot be held")]
     again = CocoInstancesReader(tmp_path / "out" / "instances.json", tmp_path / "images")
     things = {part for part in parts(GROUND_TRUTH) if part[0] == 3}
     assert parts(again.segmentation(again.images[0])) == things
@@ -70,7 +70,7 @@ def test_to_instances_and_back_keeps_things_and_crowds_and_tells_of_stuff(tmp_pa
 def test_to_semantic_maps(tmp_path: Path) -> None:
     """cat is class 0, sky 1, void 255."""
     losses = convert(panoptic(tmp_path), SemanticMapWriter(tmp_path / "out", CATEGORIES))
-    assert [loss.what for loss in losses] == [
+    assert [loss.description for loss in losses] == [
         "2 objects of 1 classes are told apart no more",
         "1 crowds are their class",
     ]
@@ -119,13 +119,13 @@ def test_a_damaged_image_leaves_no_index(tmp_path: Path) -> None:
 def test_the_source_is_never_written_over(tmp_path: Path) -> None:
     source = panoptic(tmp_path)
     with pytest.raises(DatasetError, match="another folder than the source's"):
-        convert(source, CocoPanopticWriter(tmp_path, CATEGORIES), pictures=True)
+        convert(source, CocoPanopticWriter(tmp_path, CATEGORIES), copy_images=True)
 
 
 def test_summary_counts_what_it_leaves_out() -> None:
-    losses = [Loss(i, "gone") for i in range(4)]
-    assert summary(losses, most=2) == ["image 0: gone", "image 1: gone", "... and 2 more"]
-    assert summary(losses) == [f"image {i}: gone" for i in range(4)]
+    losses = [ConversionLoss(i, "gone") for i in range(4)]
+    assert summarize_losses(losses, most=2) == ["image 0: gone", "image 1: gone", "... and 2 more"]
+    assert summarize_losses(losses) == [f"image {i}: gone" for i in range(4)]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +153,7 @@ def test_wrong_layouts_and_options_are_told() -> None:
 def test_pictures_lie_where_the_layout_looks_for_them(tmp_path: Path) -> None:
     """Written as ADE20K and read back, picture and all."""
     source = panoptic(tmp_path)
-    convert(source, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), pictures=True)
+    convert(source, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), copy_images=True)
     again = open_reader("ade20k", {"root": tmp_path / "out"})
     assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
     assert parts(again.segmentation(again.images[0])) == parts(GROUND_TRUTH)
@@ -232,5 +232,5 @@ def test_keys_of_annotations_are_told_where_they_are_lost(tmp_path: Path, to: st
     (tmp_path / "instances.json").write_text(json.dumps(content))
     found = CocoInstancesReader(tmp_path / "instances.json", tmp_path / "images")
     losses = convert(found, open_writer(to, tmp_path / "out", found.categories, {}))
-    assert "annotations: the keys 'caption' cannot be held" in [loss.what for loss in losses]
+    assert "annotations: the keys 'caption' cannot be held" in [loss.description for loss in losses]
     assert found.skipped[-1].endswith("1 keys of annotations and categories that are not read: 'skeleton'")

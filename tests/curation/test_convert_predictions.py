@@ -58,16 +58,16 @@ def predictions_source(folder: Path, predicted: list[PanopticSegmentation], **op
 
 def to_panoptic(source: DatasetReader, output: Path) -> tuple[CocoPanopticReader, IssueList, list[str]]:
     """The dataset, what is wrong with it, what it cannot hold."""
-    losses = convert(source, WRITERS["coco-panoptic"](output, source.categories), pictures=True)
+    losses = convert(source, WRITERS["coco-panoptic"](output, source.categories), copy_images=True)
     places = output / "panoptic.json", output / "panoptic", output / "images"
-    return CocoPanopticReader(*places), check_panoptic(*places, map), [loss.what for loss in losses]
+    return CocoPanopticReader(*places), check_panoptic(*places, map), [loss.description for loss in losses]
 
 
 def to_instances(source: DatasetReader, output: Path) -> tuple[CocoInstancesReader, IssueList, list[str]]:
-    losses = convert(source, WRITERS["coco-instances"](output, source.categories), pictures=True)
+    losses = convert(source, WRITERS["coco-instances"](output, source.categories), copy_images=True)
     places = output / "instances.json", output / "images"
     again = CocoInstancesReader(*places, overlap="later_on_top")
-    return again, check_instances(*places, map), [loss.what for loss in losses]
+    return again, check_instances(*places, map), [loss.description for loss in losses]
 
 
 def parts(ground_truth: PanopticSegmentation, kinds: tuple[bool, ...] = (True, False)) -> Parts:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from segkit.cli.main import main
-from segkit.curation.stats import count
+from segkit.curation.stats import count_dataset
 from segkit.report.dataset_stats import draw_dataset_stats
 from segkit.structures import PanopticSegmentation
 from tests.curation.test_convert import CATEGORIES, panoptic
@@ -18,7 +18,7 @@ from tests.curation.test_convert import CATEGORIES, panoptic
 
 def test_counts_of_one_image(tmp_path: Path) -> None:
     """TRUTH has 6 pixels: a cat of 2, a crowd of cats of 1, sky of 2, 1 void."""
-    found = count(panoptic(tmp_path))
+    found = count_dataset(panoptic(tmp_path))
     assert (found["images"], found["sizes"], found["pixels"]) == (1, {"2 x 3": 1}, 6)
     assert found["void_share"] == pytest.approx(1 / 6)
     assert found["segments_per_image"]["median"] == 2
@@ -32,7 +32,7 @@ def test_counts_of_one_image(tmp_path: Path) -> None:
 
 
 def test_an_image_without_a_label(tmp_path: Path) -> None:
-    found = count(panoptic(tmp_path, PanopticSegmentation(np.zeros((2, 2), np.int32), ())))
+    found = count_dataset(panoptic(tmp_path, PanopticSegmentation(np.zeros((2, 2), np.int32), ())))
     assert found["void_share"] == 1
     assert found["classes"]["cat"]["area_px"] is None
     assert draw_dataset_stats(found, CATEGORIES).ndim == 3

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segkit.curation import images as pictures
+from segkit.curation import image_files
 from segkit.curation.checks.fields import BOX_NUMBERS, NEEDED, OPTIONAL, box_of, crowd_of, number_of, value_of
 from segkit.curation.checks.tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
@@ -42,14 +42,14 @@ def check_instances(
 ) -> IssueList:
     """All that is wrong with a dataset in COCO's instances format, in a stable order; none where all is well.
 
-    images: the folder of pictures. others: the pictures of another split, as `pictures.digests_of` gives them. Of
+    images: the folder of pictures. others: the pictures of another split, as `image_files.digest_split` gives them. Of
     crowds the area is not checked: in COCO's own files it is not that of the mask.
     """
     tables = read_tables(json_path, panoptic=False)
     if isinstance(tables, IssueList):
         return tables
     issues = tables.issues
-    folder = pictures.existing(images, issues)
+    folder = image_files.check_folder(images, issues)
     annotations_of = _by_image(tables)
 
     def check(image: ImageEntry) -> tuple[IssueList, tuple[str, bytes | None]]:
@@ -61,8 +61,8 @@ def check_instances(
         digests.append(digest)
     if folder:
         known = [image.file_name for image in tables.images.values() if image.file_name]
-        issues += pictures.orphans(folder, known, "image-orphan")
-    issues += pictures.twice(digests) + pictures.shared(digests, others)
+        issues += image_files.find_orphans(folder, known, "image-orphan")
+    issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
     return issues if issues.has_errors() else issues + refusals(json_path, coco_instances.read)
 
 
@@ -125,10 +125,10 @@ def _by_image(tables: Tables) -> dict[ImageId, list[tuple[int, Entry]]]:
 def _check_image(
     image: ImageEntry, annotations: Sequence[tuple[int, Entry]], tables: Tables, folder: Path | None
 ) -> tuple[IssueList, tuple[str, bytes | None]]:
-    issues, look, path = IssueList(), pictures.Look(), Path()
+    issues, look, path = IssueList(), image_files.ImageInspection(), Path()
     if folder and image.file_name:
         path = folder / image.file_name
-        look = pictures.look_at(path, Place(path, image.image_id))
+        look = image_files.inspect_image(path, Place(path, image.image_id))
         issues += look.issues
     earlier: set[str] = set()
     for index, annotation in annotations:
@@ -139,7 +139,7 @@ def _check_image(
         elif look_alike:
             earlier.add(look_alike)
     sizes = {"the JSON": image.size_hw, "the image": look.size_hw}
-    pictures.compare_sizes(sizes, look.turned, Place(tables.path, image.image_id), issues)
+    image_files.check_sizes(sizes, look.is_rotated, Place(tables.path, image.image_id), issues)
     return issues, (str(path), look.digest)
 
 

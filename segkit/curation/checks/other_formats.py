@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import PurePath
 
-from segkit.curation import images as pictures
+from segkit.curation import image_files
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.structures import PanopticSegmentation
@@ -19,8 +19,8 @@ from segkit.utils.text import abbreviate
 def check_source(source: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS) -> IssueList:
     """All that is wrong with the images and annotations of a source, in the order of its images.
 
-    others: the pictures of another split, as `digests_of_source` or `pictures.digests_of` gives them. What is wrong
-    with the layout as a whole, the source has refused when it was opened.
+    others: the pictures of another split, as `digests_of_source` or `image_files.digest_split` gives them. What is
+    wrong with the layout as a whole, the source has refused when it was opened.
     """
     issues = IssueList()
     if not source.images:
@@ -41,7 +41,7 @@ def check_source(source: DatasetReader, run_all: RunAll, others: Mapping[bytes, 
     for told, digest in run_all(check, source.images):
         issues += told
         digests.append(digest)
-    issues += pictures.twice(digests) + pictures.shared(digests, others)
+    issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
     return IssueList(dict.fromkeys(issues))  # of a damaged volume, every slice tells the same
 
 
@@ -77,12 +77,14 @@ def _look(source: DatasetReader, image: DatasetImage, issues: IssueList) -> tupl
     path = source.pictures / image.file_name
     place = Place(path, image.image_id)
     if os.path.lexists(path):
-        look = pictures.look_at(path, place)
+        look = image_files.inspect_image(path, place)
         issues += look.issues
-        pictures.compare_sizes({"the annotation": image.size_hw, "the image": look.size_hw}, look.turned, place, issues)
+        image_files.check_sizes(
+            {"the annotation": image.size_hw, "the image": look.size_hw}, look.is_rotated, place, issues
+        )
         return str(path), look.digest
     try:
-        return str(path), pictures.digest_of(source.picture(image))
+        return str(path), image_files.digest_pixels(source.picture(image))
     except (DatasetError, MemoryError) as error:
         _tell_error("image-unreadable", place, error, issues)
         return str(path), None
@@ -107,7 +109,7 @@ def _check_segmentation(
     categories = source.categories
     found = segmentation.runs.extents()
     sizes = {"the image": image.size_hw, "the mask": segmentation.runs.size_hw}
-    pictures.compare_sizes(sizes, False, place, issues)
+    image_files.check_sizes(sizes, False, place, issues)
     strange = found.keys() - {segment.segment_id for segment in segmentation.segments}
     if strange:
         issues.on_issue("png-id-unknown", place, f"ids of no segment: {abbreviate(sorted(strange))}")

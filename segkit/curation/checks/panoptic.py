@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segkit.curation import images as pictures
+from segkit.curation import image_files
 from segkit.curation.checks.fields import NEEDED, OPTIONAL, box_of, crowd_of, inside, number_of, value_of
 from segkit.curation.checks.tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
@@ -47,13 +47,13 @@ def check_panoptic(
     """All that is wrong with a dataset in COCO's panoptic format, in a stable order; none where all is well.
 
     masks: the folder of PNGs. images: the folder of pictures. others: the pictures of another split, as
-    `pictures.digests_of` gives them.
+    `image_files.digest_split` gives them.
     """
     tables = read_tables(json_path, panoptic=True)
     if isinstance(tables, IssueList):
         return tables
     issues = tables.issues
-    folders = [pictures.existing(folder, issues) for folder in (masks, images)]
+    folders = [image_files.check_folder(folder, issues) for folder in (masks, images)]
     jobs = list(_jobs(tables))
 
     def check(job: Job) -> Checked:
@@ -64,11 +64,13 @@ def check_panoptic(
         issues += checked.issues
         digests.append(checked.digest)
     if folders[0]:
-        issues += pictures.orphans(masks, [job.png_name for job in jobs if job.png_name], "png-orphan", PNG_SUFFIX)
+        issues += image_files.find_orphans(
+            masks, [job.png_name for job in jobs if job.png_name], "png-orphan", PNG_SUFFIX
+        )
     if folders[1]:
         known = [image.file_name for image in tables.images.values() if image.file_name]
-        issues += pictures.orphans(images, known, "image-orphan")
-    issues += pictures.twice(digests) + pictures.shared(digests, others)
+        issues += image_files.find_orphans(images, known, "image-orphan")
+    issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
     return issues if issues.has_errors() else issues + refusals(json_path, coco_panoptic.read)
 
 
@@ -111,10 +113,10 @@ def _known_id(annotation: Entry) -> ImageId | None:
 
 def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None) -> Checked:
     issues = IssueList()
-    image, look, path = job.image, pictures.Look(), ""
+    image, look, path = job.image, image_files.ImageInspection(), ""
     if images and image and image.file_name:
         path = str(images / image.file_name)
-        look = pictures.look_at(Path(path), Place(Path(path), image.image_id))
+        look = image_files.inspect_image(Path(path), Place(Path(path), image.image_id))
         issues += look.issues
     image_id = image.image_id if image else _known_id(job.annotation or {})
     entry = None if image_id is None else tables.images.get(image_id)
@@ -126,7 +128,7 @@ def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None
             sizes["the PNG"], found = _check_png(masks / job.png_name, Place(masks / job.png_name, image_id), issues)
         png_place = masks / job.png_name if masks and job.png_name else tables.path
         _Segments(tables, image_id, png_place, size_hw or sizes["the PNG"], found, issues).check(job.annotation)
-    pictures.compare_sizes(sizes, look.turned, Place(tables.path, image_id), issues)
+    image_files.check_sizes(sizes, look.is_rotated, Place(tables.path, image_id), issues)
     return Checked(issues, (path, look.digest))
 
 

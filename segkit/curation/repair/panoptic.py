@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from segkit.curation import images as pictures
+from segkit.curation import image_files
 from segkit.curation.checks.panoptic import PNG_SUFFIX
 from segkit.curation.checks.tables import is_size
 from segkit.curation.issues import RunAll
@@ -68,7 +68,7 @@ def repair_panoptic(
             if one.size_hw:
                 sizes[key_of(one.annotation, "image_id")] = one.size_hw
         content["images"] = [of_size(image, sizes.get(key_of(image, "id"))) for image in content["images"]]
-        told[NOT_NAMED] += len(pictures.orphans(masks, [*repair.names], "png-orphan", PNG_SUFFIX))
+        told[NOT_NAMED] += len(image_files.find_orphans(masks, [*repair.names], "png-orphan", PNG_SUFFIX))
         files.dump_json(folder / json_path.name, {**content, "annotations": mended})
     return output / json_path.name, output / folder_name, told.lines()
 
@@ -151,7 +151,7 @@ class _Repair:
         if (height, width) == size_hw:
             return True, None
         inside = name_in({"file_name": name})
-        found = pictures.look_at(self.images / inside, "").size_hw if inside else None
+        found = image_files.inspect_image(self.images / inside, "").size_hw if inside else None
         if found is None:
             return not is_size(height, width), None
         return found == size_hw, size_hw

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from segkit.curation import images as pictures
+from segkit.curation import image_files
 from segkit.curation.checks.instances import is_inside
 from segkit.curation.checks.tables import is_size
 from segkit.curation.repair.common import name_in
@@ -40,8 +40,8 @@ def _picture_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
             return stated
     except DatasetError:
         return None
-    look = pictures.look_at(path, path)
-    return None if look.turned else look.size_hw
+    look = image_files.inspect_image(path, path)
+    return None if look.is_rotated else look.size_hw
 
 
 def _fit(segmentations: Iterable[Any], size_hw: SizeHW) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.curation import images as pictures
+from segkit.curation import image_files
 from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.issues import RULES, IssueList
 from segkit.formats import png
@@ -601,11 +601,11 @@ def test_images_shared_with_another_split(tmp_path: Path) -> None:
     Image.fromarray(noise(50)).save(other / "its own.png")
     for folder in (other, data.images):
         Image.fromarray(np.full((6, 8, 3), 7, dtype=np.uint8)).save(folder / "0.png")
-    found = check(data, pictures.digests_of(other, data.images, map))
+    found = check(data, image_files.digest_split(other, data.images, map))
     assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(2)))]
     assert "again.png" in found[0].message
     (tmp_path / "other.json").write_text(json.dumps({"images": [{"file_name": "3.png"}]}))
-    found = check(data, pictures.digests_of(tmp_path / "other.json", data.images, map))
+    found = check(data, image_files.digest_split(tmp_path / "other.json", data.images, map))
     assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(3)))]
 
 

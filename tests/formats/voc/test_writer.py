@@ -329,9 +329,9 @@ def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> No
             return ground_truth
 
     source = OneImage()
-    convert(source, VOCWriter(tmp_path / "voc", CATEGORIES), pictures=True)
-    convert(source, TwoChannelWriter(tmp_path / "two", CATEGORIES), pictures=True)
-    convert(source, InstanceMapWriter(tmp_path / "maps", CATEGORIES), pictures=True)
+    convert(source, VOCWriter(tmp_path / "voc", CATEGORIES), copy_images=True)
+    convert(source, TwoChannelWriter(tmp_path / "two", CATEGORIES), copy_images=True)
+    convert(source, InstanceMapWriter(tmp_path / "maps", CATEGORIES), copy_images=True)
     two = tmp_path / "two"
     for again in (
         VOCReader(tmp_path / "voc"),

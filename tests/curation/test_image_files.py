@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from segkit.curation.images import digest_of, look_at
+from segkit.curation.image_files import digest_pixels, inspect_image
 from tests.helpers.deep_files import GREY_ALPHA, RGB, write_png16, write_tiff
 
 NOISE = np.random.default_rng(5).integers(0, 4096, (4, 6, 3)).astype(np.uint16)
 
 
 def codes(path: Path) -> list[str]:
-    return [issue.code for issue in look_at(path, "here").issues]
+    return [issue.code for issue in inspect_image(path, "here").issues]
 
 
 @pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "u4", "f4"])
@@ -24,14 +24,14 @@ def codes(path: Path) -> list[str]:
 def test_deep_pictures_are_noted(tmp_path: Path, dtype: str, big_endian: bool) -> None:
     big_endian = big_endian and dtype != "u4"  # which Pillow reads of little-endian files only
     path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(dtype), big_endian=big_endian)
-    look = look_at(path, "here")
+    look = inspect_image(path, "here")
     assert [(issue.code, issue.severity) for issue in look.issues] == [("image-deep", "note")]
     assert look.size_hw == (4, 6)
-    other = look_at(write_tiff(tmp_path / "b.tif", NOISE[..., 1].astype(dtype), big_endian=big_endian), "here")
+    other = inspect_image(write_tiff(tmp_path / "b.tif", NOISE[..., 1].astype(dtype), big_endian=big_endian), "here")
     assert look.digest is not None
-    assert look.digest == look_at(path, "here").digest != other.digest
+    assert look.digest == inspect_image(path, "here").digest != other.digest
     flat = write_tiff(tmp_path / "flat.tif", np.full((4, 6), 3000, dtype), big_endian=big_endian)
-    assert look_at(flat, "here").digest is None
+    assert inspect_image(flat, "here").digest is None
 
 
 def test_deep_colours_are_noted_too(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_deep_colours_are_noted_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_turned_tiffs_are_told(tmp_path: Path, orientation: int) -> None:
     path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(np.uint8), t274=orientation)
-    look = look_at(path, "here")
-    assert (look.turned, [issue.code for issue in look.issues]) == (True, ["image-turned"])
+    look = inspect_image(path, "here")
+    assert (look.is_rotated, [issue.code for issue in look.issues]) == (True, ["image-turned"])
     assert look.size_hw == ((6, 4) if orientation == 6 else (4, 6))
 
 
@@ -72,14 +72,14 @@ def test_pixels_count_not_how_they_are_saved(tmp_path: Path) -> None:
     exif[274] = 6
     plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.tif", exif=exif)
-    looks = [look_at(path, "here") for path in sorted(tmp_path.iterdir())]
-    assert [look.turned for look in looks] == [False, False, False, True, True]
+    looks = [inspect_image(path, "here") for path in sorted(tmp_path.iterdir())]
+    assert [look.is_rotated for look in looks] == [False, False, False, True, True]
     assert {look.size_hw for look in looks} == {(4, 6)}
     assert len({look.digest for look in looks}) == 1
-    assert looks[0].digest == digest_of(np.asarray(plain))
+    assert looks[0].digest == digest_pixels(np.asarray(plain))
     plain.putpixel((0, 0), (1, 2, 3))
-    assert digest_of(np.asarray(plain)) != looks[0].digest
-    assert digest_of(np.full((4, 6, 3), 7, dtype=np.uint8)) is None
+    assert digest_pixels(np.asarray(plain)) != looks[0].digest
+    assert digest_pixels(np.full((4, 6, 3), 7, dtype=np.uint8)) is None
 
 
 def test_a_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,11 +93,11 @@ def test_a_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return load(image)
 
     monkeypatch.setattr(JpegImageFile, "load", counted)
-    assert look_at(tmp_path / "a.jpg", "here").digest is not None
+    assert inspect_image(tmp_path / "a.jpg", "here").digest is not None
     assert len(loaded) == 1
 
 
 def test_damaged_exif_hides_no_pixels(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(NOISE.astype(np.uint8)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert (codes(path), look_at(path, "here").size_hw) == ([], (4, 6))
+    assert (codes(path), inspect_image(path, "here").size_hw) == ([], (4, 6))

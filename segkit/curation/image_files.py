@@ -26,7 +26,7 @@ DIGEST_BYTES = 16
 
 
 @dataclass
-class Look:
+class ImageInspection:
     """What decoding a picture said. size_hw: turned as EXIF says, None where it does not decode. digest: of its RGB
     pixels, turned and of 8 bits, as `formats.pictures.read_picture` has them; None for a picture of one colour, which
     says nothing."""
@@ -34,12 +34,12 @@ class Look:
     issues: IssueList = field(default_factory=IssueList)
     size_hw: tuple[int, int] | None = None
     digest: bytes | None = None
-    turned: bool = False
+    is_rotated: bool = False
 
 
-def look_at(path: Path, place: object) -> Look:
+def inspect_image(path: Path, place: object) -> ImageInspection:
     """Decode the whole picture; never raises for what is wrong with the file."""
-    look = Look()
+    look = ImageInspection()
     if os.path.exists(path) and not os.path.isfile(path):
         look.issues.on_issue("image-unreadable", place, "this is a folder or a device, no file")  # a pipe never ends
         return look
@@ -61,7 +61,7 @@ def look_at(path: Path, place: object) -> Look:
     return look
 
 
-def compare_sizes(sizes: Mapping[str, tuple[int, int] | None], turned: bool, place: object, issues: IssueList) -> None:
+def check_sizes(sizes: Mapping[str, tuple[int, int] | None], turned: bool, place: object, issues: IssueList) -> None:
     """IssueHandler where the sizes that are known differ. sizes: by whose they are. turned: EXIF turns the picture."""
     known = {name: size for name, size in sizes.items() if size is not None}
     if len({*known.values()}) > 1:
@@ -70,7 +70,7 @@ def compare_sizes(sizes: Mapping[str, tuple[int, int] | None], turned: bool, pla
         issues.on_issue("size-differs", place, f"expected one size (height x width), got {got}{hint}")
 
 
-def existing(folder: Path, issues: IssueList) -> Path | None:
+def check_folder(folder: Path, issues: IssueList) -> Path | None:
     """The folder; None with a finding where it is none."""
     if os.path.isdir(folder):
         return folder
@@ -78,7 +78,7 @@ def existing(folder: Path, issues: IssueList) -> Path | None:
     return None
 
 
-def find_pictures(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
+def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
     """Names of the pictures below the folder, with "/", sorted; hidden ones and linked folders are passed over."""
     found = []
     for root, folders, names in os.walk(folder):
@@ -90,17 +90,17 @@ def find_pictures(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[st
     return sorted(found)
 
 
-def orphans(folder: Path, known: Collection[str], code: str, suffixes: tuple[str, ...] = SUFFIXES) -> IssueList:
+def find_orphans(folder: Path, known: Collection[str], code: str, suffixes: tuple[str, ...] = SUFFIXES) -> IssueList:
     """Files of the folder that no entry names, as findings of this code."""
     issues = IssueList()
     normal = {PurePath(name).as_posix() for name in known}
-    for name in find_pictures(folder, suffixes):
+    for name in find_images(folder, suffixes):
         if name not in normal:
             issues.on_issue(code, folder / name, "no entry names this file")
     return issues
 
 
-def twice(digests: Iterable[tuple[str, bytes | None]]) -> IssueList:
+def find_duplicates(digests: Iterable[tuple[str, bytes | None]]) -> IssueList:
     """Pictures of equal pixels in one split. digests: (path, digest) in the order of the dataset."""
     issues, first = IssueList(), dict[bytes, str]()
     for path, digest in digests:
@@ -112,7 +112,7 @@ def twice(digests: Iterable[tuple[str, bytes | None]]) -> IssueList:
     return issues
 
 
-def shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, str]) -> IssueList:
+def find_shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, str]) -> IssueList:
     """Pictures whose pixels another split has too. others: as `digests_of` gives them."""
     issues = IssueList()
     for path, digest in digests:
@@ -121,7 +121,7 @@ def shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, s
     return issues
 
 
-def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, str]:
+def digest_split(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, str]:
     """The first picture of every digest of another split.
 
     against: a folder of pictures, of which those in `pictures`, this split's folder, do not count where it is a part;
@@ -141,7 +141,7 @@ def digests_of(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, st
     return found
 
 
-def digest_of(pixels: NDArray[np.uint8]) -> bytes | None:
+def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:
     """Of (H, W, 3) uint8 pixels; None where all are equal."""
     if (pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():
         return None
@@ -150,7 +150,7 @@ def digest_of(pixels: NDArray[np.uint8]) -> bytes | None:
     return digest.digest()
 
 
-def _decode(path: Path, look: Look, place: object) -> None:
+def _decode(path: Path, look: ImageInspection, place: object) -> None:
     with path.open("rb") as file, Image.open(file) as image:  # of a path Pillow misreads turned TIFFs
         if image.format == "PNG":
             png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checksums, which Pillow passes over
@@ -159,12 +159,12 @@ def _decode(path: Path, look: Look, place: object) -> None:
         # load() turns a TIFF, and forgets it; of a PNG, EXIF may come after the pixels.
         orientation = _orientation(image if deep or image.format == "TIFF" else picture)
     look.size_hw = picture.height, picture.width
-    look.turned = orientation in TURNS
-    if look.turned:
+    look.is_rotated = orientation in TURNS
+    if look.is_rotated:
         look.issues.on_issue("image-turned", place, f"its EXIF orientation is {orientation}")
     if deep:
         look.issues.on_issue("image-deep", place, "its channels have more than 8 bits")
-    look.digest = digest_of(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
+    look.digest = digest_pixels(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -175,13 +175,13 @@ def _orientation(image: Image.Image) -> Any:
 
 
 def _digest(path: Path) -> bytes | None:
-    return look_at(path, path).digest
+    return inspect_image(path, path).digest
 
 
 def _pictures_beside(folder: Path, own: Path) -> list[Path]:
     """The pictures in the folder, but where it holds `own`, those in there."""
     real, own = Path(os.path.realpath(folder)), Path(os.path.realpath(own))
-    names = find_pictures(folder)
+    names = find_images(folder)
     if own.is_relative_to(real):
         names = [name for name in names if not (real / name).is_relative_to(own)]
     if not names:
