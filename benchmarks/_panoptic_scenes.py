@@ -1,4 +1,4 @@
-"""Made-up panoptic truth and predictions as files: overlapping ellipses, moved, missed and mistaken a little."""
+"""Made-up panoptic ground truth and predictions as files: overlapping ellipses, moved, missed and mistaken a little."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Entry = dict[str, Any]
 def write_pairs(
     folder: Path, images: int, size_hw: tuple[int, int], ellipses: int, rng: np.random.Generator
 ) -> tuple[Path, Path]:
-    """Write `images` pairs; the JSON of the truth and of the predictions, each beside its folder of PNGs."""
+    """Write `images` pairs; the JSON of the ground truth and of the predictions, each beside its folder of PNGs."""
     ground_truth, predictions, table = [], [], []
     for image_id in range(1, images + 1):
         true_map, true_infos, predicted_map, predicted_infos = scene(size_hw, ellipses, rng)
@@ -34,7 +34,7 @@ def write_pairs(
         predictions.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": predicted_infos})
         write_png(folder / "ground_truth" / f"{name}.png", true_map)
         write_png(folder / "predictions" / f"{name}.png", predicted_map)
-    paths = folder / "truth.json", folder / "predictions.json"
+    paths = folder / "ground_truth.json", folder / "predictions.json"
     for path, entries in zip(paths, (ground_truth, predictions), strict=True):
         path.write_text(json.dumps({"images": table, "annotations": entries, "categories": CATEGORIES.to_coco()}))
     return paths

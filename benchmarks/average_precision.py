@@ -26,12 +26,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from segkit.metrics.instances.coco_curves import STATS
-from segkit.metrics.instances.coco_matching import library
+from segkit.metrics.instances.coco_matching import get_library_name
 from segkit.scoring.instances import score_instances
 
 HEIGHT, WIDTH = 480, 640
-CLASSES, TRUTHS, RESULTS = 80, 7, 40  # as many truths an image as COCO has
-CROWDS, HITS, SCORES = 0.05, 0.25, 200  # part of crowds, part of results near a truth, different scores
+CLASSES, TRUTHS, RESULTS = 80, 7, 40  # as many ground truth an image as COCO has
+CROWDS, HITS, SCORES = 0.05, 0.25, 200  # part of crowds, part of results near a ground truth, different scores
 POINTS = 24  # of a polygon
 SEED = 0
 Numbers = dict[str, float | None]
@@ -44,7 +44,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         ground_truth = make(Path(name), max(1, options.images))
-        print(f"{options.images} images, {CLASSES} classes, {RESULTS} results an image; segkit matches by {library()}")
+        print(
+            f"{options.images} images, {CLASSES} classes, {RESULTS} results an image; "
+            f"segkit matches by {get_library_name()}"
+        )
         for iou_type in ("bbox", "segm"):
             results = Path(name) / f"{iou_type}.json"
             ours(ground_truth, results, iou_type)  # the first call loads compiled code
@@ -91,7 +94,7 @@ def percent(value: Any) -> float | None:
 
 
 def make(folder: Path, images: int) -> Path:
-    """Write truth.json, bbox.json and segm.json; the path of the first."""
+    """Write ground_truth.json, bbox.json and segm.json; the path of the first."""
     rng = np.random.default_rng(SEED)
     entries, annotations, found = [], [], []
     for image_id in range(1, images + 1):
@@ -111,11 +114,11 @@ def make(folder: Path, images: int) -> Path:
             found.append({"image_id": image_id, "category_id": category_id, "score": score, **traced(points)})
     categories = [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)]
     ground_truth = {"images": entries, "annotations": annotations, "categories": categories}
-    (folder / "truth.json").write_text(json.dumps(ground_truth))
+    (folder / "ground_truth.json").write_text(json.dumps(ground_truth))
     for iou_type, other in (("bbox", "segmentation"), ("segm", "bbox")):
         kept = [{key: value for key, value in one.items() if key != other} for one in found]
         (folder / f"{iou_type}.json").write_text(json.dumps(kept))
-    return folder / "truth.json"
+    return folder / "ground_truth.json"
 
 
 def shape(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
 """Panoptic quality from files: segkit against panopticapi on one core and hotcoco with the same threads.
 
-Makes its own images in a temporary folder, or takes `--data` (a folder with truth.json, truth/, predictions.json,
-predictions/). Each burst of images goes from JSON and PNG to the numbers with each scorer in turn, which must be equal.
+Makes its own images in a temporary folder, or takes `--data` (a folder with ground_truth.json, ground_truth/,
+predictions.json, predictions/). Each burst of images goes from JSON and PNG to the numbers with each scorer in turn,
+which must be equal.
 
     python benchmarks/panoptic_quality.py [--bursts 3] [--workers 1 2]
 """

@@ -1,4 +1,4 @@
-"""Semantic IoU: segkit against Detectron2's SemSegEvaluator, one thread each, truth from PNG files.
+"""Semantic IoU: segkit against Detectron2's SemSegEvaluator, one thread each, ground truth from PNG files.
 
 Makes its own images (regions of classes with noisy edges; predictions moved and mistaken a little) in a temporary
 folder, gives both the same outputs of a model in short alternating bursts, stops where a number differs, and prints
@@ -59,7 +59,7 @@ class FinishedMap:
 
 @dataclass
 class Sample:
-    """One image: the PNG of its truth, and the (H, W) labels that a model predicts."""
+    """One image: the PNG of its ground truth, and the (H, W) labels that a model predicts."""
 
     png: Path
     labels: NDArray[np.int64]

@@ -14,7 +14,7 @@ from segkit.metrics.panoptic.bootstrap import compare
 from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
 from segkit.report.panoptic_analysis import comparison_table, describe_comparison
 from segkit.scoring import counts_file
-from segkit.scoring.results import finite, save_results
+from segkit.scoring.results import replace_nonfinite, save_results
 from segkit.utils.errors import ConfigError
 
 CLASSES = 10  # that are printed of many
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     _check_alike(first, second, args)
     options = {"samples": args.samples, "seed": args.seed, "level": args.level}
     with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which trusted areas can bring about
-        compared = finite(compare(first.table(), second.table(), first.categories, first.mode, **options))
+        compared = replace_nonfinite(compare(first.table(), second.table(), first.categories, first.mode, **options))
     if args.output:
         save_results(args.output, compared)
         print(args.output)

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar("stats") as progress:
         found = count_dataset(source, progress)
     if args.output is not None:
-        with counts_file.writing(args.output):
+        with counts_file.convert_write_errors(args.output):
             dump_json(args.output / "stats.json", found)
             png.write(args.output / "stats.png", draw_dataset_stats(found, source.categories))
         print(args.output / "stats.json", args.output / "stats.png", sep="\n")

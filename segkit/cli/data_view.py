@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         pixels = source.picture(image)
         ground_truth = draw_panoptic(pixels, source.segmentation(image), source.categories)
         pictures.append((str(image.image_id), pixels, ground_truth))
-    with counts_file.writing(args.output):
+    with counts_file.convert_write_errors(args.output):
         if args.output.suffix.lower() in PAGES:
             shown = [
                 pair

@@ -15,7 +15,7 @@ from segkit.report.panoptic_analysis import analysis_tables
 from segkit.report.table import per_class_tables
 from segkit.scoring import counts_file
 from segkit.scoring.counts_file import SavedCounts
-from segkit.scoring.results import WORST_IMAGES, results_of, save_results
+from segkit.scoring.results import WORST_IMAGES, build_results, save_results
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
 
@@ -226,7 +226,7 @@ def _keep(counts: SavedCounts, args: argparse.Namespace) -> None:
 
 def _tell(counts: SavedCounts, args: argparse.Namespace) -> None:
     """Write the numbers where asked to, and print them; in this order, since a reader may leave."""
-    results = results_of(counts, getattr(args, "worst", WORST_IMAGES))
+    results = build_results(counts, getattr(args, "worst", WORST_IMAGES))
     if args.output:
         save_results(args.output, results)
         print(args.output)

@@ -161,7 +161,7 @@ def _run(args: argparse.Namespace) -> None:
         console.print(metrics_table(results))
     if args.explain:
         page = args.output / PAGE
-        with counts_file.writing(page):
+        with counts_file.convert_write_errors(page):
             write_dropped_segments_page(
                 page, f"segkit fuse run: {args.method}", results, dropped_segments, saved.categories
             )
@@ -207,7 +207,7 @@ def _sweep(args: argparse.Namespace) -> None:
         found = search(bench, settings, per_class=args.per_class, seed=args.seed, **options)
     picture = draw_sweep(found)
     save_results(paths[0], found)
-    with counts_file.writing(args.output):
+    with counts_file.convert_write_errors(args.output):
         write_sweep_page(paths[1], found, picture)
         png.write(paths[2], picture)
         with replacing(paths[3]) as neighbour:
@@ -229,7 +229,7 @@ def _draw(args: argparse.Namespace) -> None:
     found = fusions_of(saved, args.image, args.methods, args.set)
     rows = [(str(image.image_id), args.images / image.file_name, made) for image, made in found]
     picture = draw_fusion_grid(rows, saved.categories)
-    with counts_file.writing(args.output):
+    with counts_file.convert_write_errors(args.output):
         png.write(args.output, picture)
     print(args.output)
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.instances import coco_entries as entries
-from segkit.metrics.instances.coco_curves import ALL, curves, mean_percent, summary
+from segkit.metrics.instances.coco_curves import ALL, compute_curves, mean_percent, summarize
 from segkit.metrics.instances.coco_entries import BOX, MASK, Columns, ImageEntries
-from segkit.metrics.instances.coco_matching import FIELD, NO_MATCHES, Matches, joined, match
+from segkit.metrics.instances.coco_matching import FIELD, NO_MATCHES, Matches, concatenate_matches, match
 from segkit.metrics.per_image import PerImage
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
@@ -28,7 +28,7 @@ class ScoredImage(NamedTuple):
     results: Sequence[Mapping[str, Any]]
 
 
-def checked_iou_types(iou_types: Sequence[str]) -> tuple[str, ...]:
+def check_iou_types(iou_types: Sequence[str]) -> tuple[str, ...]:
     """Each once, in the order given; ValueError where there is none, or another than "bbox", "segm" and "boundary"."""
     if not iou_types or isinstance(iou_types, str) or not set(iou_types) <= set(FIELD):
         raise ValueError(f"iou_types must be one or more of {tuple(FIELD)}, got {iou_types!r}")
@@ -48,16 +48,18 @@ class AveragePrecision:
         Raises ValueError for other iou_types, DatasetError where two things have one name (their results would have
         one key).
         """
-        self.iou_types = checked_iou_types(iou_types)
+        self.iou_types = check_iou_types(iou_types)
         names = [category.name for category in categories.things]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise DatasetError(f"expected distinct names of things, got {twice} twice", remedy="rename one of them")
         self.categories = categories
         self._images: PerImage[None] = PerImage()  # an image's index is its place in the order of adding
-        self._waiting: list[tuple[tuple[int, int], Columns, Columns]] = []  # the last images: size, truth, results
+        self._waiting: list[
+            tuple[tuple[int, int], Columns, Columns]
+        ] = []  # the last images: size, ground truth, results
         self._matches: dict[str, list[Matches]] = {iou_type: [] for iou_type in self.iou_types}
-        self._to_find = {iou_type: np.zeros((len(categories.things), 4), np.int64) for iou_type in self.iou_types}
+        self._gt_counts = {iou_type: np.zeros((len(categories.things), 4), np.int64) for iou_type in self.iou_types}
 
     def __len__(self) -> int:
         """The number of images."""
@@ -72,12 +74,13 @@ class AveragePrecision:
     ) -> None:
         """Add one image of `size_hw` pixels; both lists may be empty.
 
-        truth: COCO annotations {category_id, area, iscrowd, bbox, segmentation}; results: {category_id, score, bbox,
-        segmentation}. category_id is the dataset's, bbox is [x, y, width, height] in pixels, segmentation is RLE of the
-        image's size, of truth also polygons; the one that no iou_type compares may be absent. What has a stuff category
-        is left out.
-        Equal scores, and truths equally overlapped, keep the order given. Raises DatasetError, and adds nothing, where
-        the image was added before or a value is missing, not finite or malformed; ValueError where size_hw is no size.
+        ground truth: COCO annotations {category_id, area, iscrowd, bbox, segmentation}; results: {category_id, score,
+        bbox, segmentation}. category_id is the dataset's, bbox is [x, y, width, height] in pixels, segmentation is RLE
+        of the image's size, of ground truth also polygons; the one that no iou_type compares may be absent. What has a
+        stuff category is left out.
+        Equal scores, and ground truth equally overlapped, keep the order given. Raises DatasetError, and adds nothing,
+        where the image was added before or a value is missing, not finite or malformed; ValueError where size_hw is no
+        size.
         """
         truth_columns, result_columns = self._read([ScoredImage(image_id, size_hw, ground_truth, results)], False)
         self._images.add(image_id, None)
@@ -111,15 +114,15 @@ class AveragePrecision:
         self._images.merge(other._images)
         for iou_type in self.iou_types:
             self._matches[iou_type] += [one._replace(image=one.image + first) for one in other._matches[iou_type]]
-            self._to_find[iou_type] = self._to_find[iou_type] + other._to_find[iou_type]
+            self._gt_counts[iou_type] = self._gt_counts[iou_type] + other._gt_counts[iou_type]
 
     def compute(self, image_order: Sequence[int | str] | None = None) -> dict[str, dict[str, float | None]]:
         """{iou_type: {AP, AP50, AP75, APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, AP-<thing's name>...,
         AR-<thing's name>...}}, percent.
 
-        None where there is no truth to find (pycocotools: -1); truth without any result has 0. image_order: all images,
-        in the order that settles equal scores in different images; None is by ascending id (numbers, then strings), the
-        order of pycocotools. Raises DatasetError where it does not name every image once.
+        None where there is no ground truth to find (pycocotools: -1); ground truth without any result has 0.
+        image_order: all images, in the order that settles equal scores in different images; None is by ascending id
+        (numbers, then strings), the order of pycocotools. Raises DatasetError where it does not name every image once.
         """
         order = self._images.sorted_ids() if image_order is None else image_order
         place = {image_id: index for index, (image_id, _) in enumerate(self._images.in_order(order))}
@@ -140,7 +143,7 @@ class AveragePrecision:
         for iou_type in self.iou_types:
             columns = self._joined(iou_type)._asdict()
             arrays |= {f"{iou_type}_{name}": column for name, column in columns.items()}
-            arrays[f"{iou_type}_to_find"] = self._to_find[iou_type]
+            arrays[f"{iou_type}_gt_counts"] = self._gt_counts[iou_type]
         return header, arrays
 
     @classmethod
@@ -152,9 +155,9 @@ class AveragePrecision:
                 metric._images.add(image_id, None)
             for iou_type in metric.iou_types:
                 found = Matches(*(arrays[f"{iou_type}_{name}"] for name in Matches._fields))
-                to_find = arrays[f"{iou_type}_to_find"]
-                _check_state(found, to_find, len(metric), len(metric.categories.things))
-                metric._matches[iou_type], metric._to_find[iou_type] = [found], to_find
+                gt_counts = arrays[f"{iou_type}_gt_counts"]
+                _check_state(found, gt_counts, len(metric), len(metric.categories.things))
+                metric._matches[iou_type], metric._gt_counts[iou_type] = [found], gt_counts
         except (KeyError, TypeError, ValueError, AttributeError, DatasetError) as error:
             raise DatasetError(f"expected saved counts of average precision, got others ({error})") from error
         return metric
@@ -165,13 +168,13 @@ class AveragePrecision:
             if height < 1 or width < 1:
                 raise ValueError(f"size_hw must be two numbers of pixels from 1 on, got {image.size_hw}")
         compared = {FIELD[iou_type] for iou_type in self.iou_types}
-        ground_truth = [ImageEntries(i.ground_truth, i.size_hw, f"image {i.image_id!r}, truth") for i in images]
+        ground_truth = [ImageEntries(i.ground_truth, i.size_hw, f"image {i.image_id!r}, ground truth") for i in images]
         results = [ImageEntries(i.results, i.size_hw, f"image {i.image_id!r}, results") for i in images]
-        true_columns = entries.read_columns(ground_truth, "area", compared, self.categories)
+        gt_columns = entries.read_columns(ground_truth, "area", compared, self.categories)
         if not boxes_from_masks:
-            return true_columns, entries.read_columns(results, "score", compared, self.categories)
+            return gt_columns, entries.read_columns(results, "score", compared, self.categories)
         columns = entries.read_columns(results, "score", (compared - {BOX}) | {MASK}, self.categories)
-        return true_columns, entries.with_mask_boxes(columns)
+        return gt_columns, entries.with_mask_boxes(columns)
 
     def _match_waiting(self) -> None:
         if self._waiting:
@@ -183,31 +186,31 @@ class AveragePrecision:
     def _match(self, first: int, sizes_hw: Sequence[tuple[int, int]], ground_truth: Columns, results: Columns) -> None:
         """Match images; `first` is the index of the first one."""
         for iou_type in self.iou_types:
-            found, to_find = match(ground_truth, results, sizes_hw, len(self.categories.things), iou_type)
+            found, gt_counts = match(ground_truth, results, sizes_hw, len(self.categories.things), iou_type)
             self._matches[iou_type].append(found._replace(image=found.image + np.int32(first)))
-            self._to_find[iou_type] = self._to_find[iou_type] + to_find
+            self._gt_counts[iou_type] = self._gt_counts[iou_type] + gt_counts
 
     def _numbers(self, iou_type: str, image_place: NDArray[np.int64]) -> dict[str, float | None]:
-        precision, recall = found = curves(self._joined(iou_type), self._to_find[iou_type], image_place)
-        results = summary(found)
+        precision, recall = found = compute_curves(self._joined(iou_type), self._gt_counts[iou_type], image_place)
+        results = summarize(found)
         names = [category.name for category in self.categories.things]
         results |= {f"AP-{name}": mean_percent(precision[:, :, i, ALL]) for i, name in enumerate(names)}
         return results | {f"AR-{name}": mean_percent(recall[:, i, ALL, -1]) for i, name in enumerate(names)}
 
     def _joined(self, iou_type: str) -> Matches:
-        self._matches[iou_type] = [joined(self._matches[iou_type])]
+        self._matches[iou_type] = [concatenate_matches(self._matches[iou_type])]
         return self._matches[iou_type][0]
 
 
-def _check_state(found: Matches, to_find: NDArray[Any], images: int, things: int) -> None:
+def _check_state(found: Matches, gt_counts: NDArray[Any], images: int, things: int) -> None:
     """ValueError where the arrays do not fit together."""
     expected_columns = NO_MATCHES._asdict()
     for name, column in found._asdict().items():
         expected = expected_columns[name]
         if column.dtype != expected.dtype or column.shape != (len(found.image), *expected.shape[1:]):
             raise ValueError(f"{name} is of another kind")
-    if to_find.shape != (things, 4) or to_find.dtype != np.int64:
-        raise ValueError("to_find is of another kind")
+    if gt_counts.shape != (things, 4) or gt_counts.dtype != np.int64:
+        raise ValueError("gt_counts is of another kind")
     for name, indices, number in (("image", found.image, images), ("thing", found.thing, things)):
         if len(indices) and not 0 <= indices.min() <= indices.max() < number:
             raise ValueError(f"{name} is out of range")

@@ -75,22 +75,22 @@ class CityscapesAP:
         """The number of images."""
         return len(self._images)
 
-    def update(self, image_id: int | str, truth_ids: IntArray, predictions: Iterable[MaskPrediction]) -> None:
+    def update(self, image_id: int | str, gt_ids: IntArray, predictions: Iterable[MaskPrediction]) -> None:
         """Count one image; predictions may be a generator: they are looked at one by one, none is kept.
 
-        truth_ids: (H, W) integers, the values of a *_instanceIds.png. Raises DatasetError, and counts nothing, where
-        the image was counted before, an id is of no label or a score is not finite; ValueError where truth_ids is not
+        gt_ids: (H, W) integers, the values of a *_instanceIds.png. Raises DatasetError, and counts nothing, where
+        the image was counted before, an id is of no label or a score is not finite; ValueError where gt_ids is not
         an (H, W) integer array, a category_id is of no thing, or a crop is not (h, w) bool or leaves the image.
         """
         where = f"image {image_id!r}"
-        ground_truth = self._truth(truth_ids, where)
+        ground_truth = self._truth(gt_ids, where)
         row_of = {instance_id: row for row, (instance_id, _, _) in enumerate(ground_truth)}
         label_of = {instance_id: label_id for instance_id, _, label_id in ground_truth}
         found: list[tuple[int, float, int, int]] = []
         shared: list[tuple[int, int, int]] = []
         for index, (category_id, score, crop, corner_xy) in enumerate(predictions):
             self._check(category_id, score, f"{where}, prediction {index}")
-            under = _ids_under(truth_ids, crop, corner_xy)
+            under = _ids_under(gt_ids, crop, corner_xy)
             if under:
                 shared += [(row_of[i], len(found), px) for i, px in under.items() if label_of.get(i) == category_id]
                 void_px = sum(px for i, px in under.items() if i in VOID_IDS)
@@ -143,16 +143,16 @@ class CityscapesAP:
             raise DatasetError(f"expected saved counts of Cityscapes' AP, got others ({error})") from error
         return metric
 
-    def _truth(self, truth_ids: IntArray, where: str) -> list[tuple[int, int, int]]:
+    def _truth(self, gt_ids: IntArray, where: str) -> list[tuple[int, int, int]]:
         """(id, pixels, label id) of every instance and group of a thing."""
-        ids, _, pixels = count_pairs(truth_ids, truth_ids)
+        ids, _, pixels = count_pairs(gt_ids, gt_ids)
         labels = label_ids(ids)
         strange = ids[(labels < 0) | (labels > LAST_LABEL_ID)].tolist()
         if strange:
             expected = (
                 f"expected ids of labels, 0..{LAST_LABEL_ID}, or {FIRST_INSTANCE_ID} times these plus an instance"
             )
-            raise DatasetError(f"{expected}, got {strange[:SHOWN_IDS]}", where=f"{where}, truth")
+            raise DatasetError(f"{expected}, got {strange[:SHOWN_IDS]}", where=f"{where}, ground truth")
         kept = np.isin(labels, [*self.categories.thing_contiguous_ids])
         return list(zip(*(column[kept].tolist() for column in (ids, pixels, labels)), strict=True))
 
@@ -178,14 +178,14 @@ class CityscapesAP:
             raise ValueError("instances without pixels or score")
 
 
-def _ids_under(truth_ids: IntArray, crop: NDArray[np.bool_], corner_xy: Sequence[int]) -> dict[int, int]:
+def _ids_under(gt_ids: IntArray, crop: NDArray[np.bool_], corner_xy: Sequence[int]) -> dict[int, int]:
     """Pixels of every id inside the mask."""
-    (left, top), (height, width) = corner_xy, truth_ids.shape
+    (left, top), (height, width) = corner_xy, gt_ids.shape
     if crop.ndim != 2 or crop.dtype != np.bool_:
         raise ValueError(f"crop must be an (h, w) bool array, got shape {crop.shape}, {crop.dtype}")
     if left < 0 or top < 0 or top + crop.shape[0] > height or left + crop.shape[1] > width:
         raise ValueError(f"crop {crop.shape} at (x={left}, y={top}) leaves the {height} x {width} image")
-    window = truth_ids[top : top + crop.shape[0], left : left + crop.shape[1]]
+    window = gt_ids[top : top + crop.shape[0], left : left + crop.shape[1]]
     ids, inside, pixels = count_pairs(window, crop.view(np.uint8))
     return dict(zip(ids[inside == 1].tolist(), pixels[inside == 1].tolist(), strict=True))
 

@@ -25,8 +25,8 @@ HALF_WORD = np.uint64(32)
 def count_pairs(ground_truth: IntArray, prediction: IntArray, where: object = "") -> Pairs:
     """The distinct pairs (true label, predicted label) of two (H, W) integer maps, and their pixels.
 
-    Returns three arrays of one length P: labels of `truth`, labels of `prediction` (in their own dtypes) and int64
-    pixel counts, ordered by true label, then predicted label. P is 0 for maps without pixels. Runs of equal pairs
+    Returns three arrays of one length P: labels of `ground truth`, labels of `prediction` (in their own dtypes) and
+    int64 pixel counts, ordered by true label, then predicted label. P is 0 for maps without pixels. Runs of equal pairs
     are counted, not pixels: maps of segments have few. Raises ValueError where a map is not an (H, W) integer array,
     DatasetError (naming `where`) where the sizes differ.
     """
@@ -34,7 +34,7 @@ def count_pairs(ground_truth: IntArray, prediction: IntArray, where: object = ""
     check_map("prediction", prediction)
     if ground_truth.shape != prediction.shape:
         raise DatasetError(
-            f"expected truth and prediction of one size, got {_size(ground_truth)} and {_size(prediction)}",
+            f"expected ground truth and prediction of one size, got {_size(ground_truth)} and {_size(prediction)}",
             where=where,
             remedy="bring the prediction to the size of the annotated image",
         )
@@ -54,14 +54,14 @@ def _size(labels: IntArray) -> str:
 
 
 def _count_sorted(ground_truth: IntArray, prediction: IntArray) -> Pairs:
-    truth_row, predicted_row = ground_truth.ravel(), prediction.ravel()
-    starts = _run_starts(truth_row, predicted_row)
-    lengths = np.diff(starts, append=truth_row.size)
-    truth_row, predicted_row = truth_row[starts], predicted_row[starts]
-    order = np.lexsort((predicted_row, truth_row))
-    truth_row, predicted_row = truth_row[order], predicted_row[order]
-    starts = _run_starts(truth_row, predicted_row)
-    return truth_row[starts], predicted_row[starts], np.add.reduceat(lengths[order], starts)
+    gt_row, pred_row = ground_truth.ravel(), prediction.ravel()
+    starts = _run_starts(gt_row, pred_row)
+    lengths = np.diff(starts, append=gt_row.size)
+    gt_row, pred_row = gt_row[starts], pred_row[starts]
+    order = np.lexsort((pred_row, gt_row))
+    gt_row, pred_row = gt_row[order], pred_row[order]
+    starts = _run_starts(gt_row, pred_row)
+    return gt_row[starts], pred_row[starts], np.add.reduceat(lengths[order], starts)
 
 
 def _run_starts(first: IntArray, second: IntArray) -> NDArray[np.int64]:

@@ -19,9 +19,9 @@ from segkit.metrics.panoptic.overlaps import (
     ImageOverlaps,
     OverlapTable,
     Table,
+    compute_overlaps,
     concatenate,
     join,
-    overlaps_of,
 )
 from segkit.metrics.per_image import PerImage
 from segkit.structures import CategorySet, PanopticSegmentation
@@ -58,9 +58,9 @@ class PanopticQuality:
         """mode: "reference" is panopticapi, bit for bit; "corrected" counts all crowds of a category instead of the
         last, and adds up in a way that no order of images moves a bit.
 
-        areas: what the declared area of a true segment is worth, see `overlaps_of`. boundary: Boundary PQ too (Cheng et
-        al. 2021), within boundary_ratio of the diagonal. dagger: PQ-dagger too (Porzi et al. 2019, Seamless Scene
-        Segmentation, section 4).
+        areas: what the declared area of a true segment is worth, see `compute_overlaps`. boundary: Boundary PQ too
+        (Cheng et al. 2021), within boundary_ratio of the diagonal. dagger: PQ-dagger too (Porzi et al. 2019, Seamless
+        Scene Segmentation, section 4).
         Raises ValueError for another mode, areas or a ratio outside (0, 1).
         """
         if mode not in MODES:
@@ -87,9 +87,9 @@ class PanopticQuality:
         """Count one image; `Segment.category_id` is the dataset's category_id in both.
 
         Both maps: (H, W) integers, 0 = void. An all-void or empty map is allowed. Raises, and counts nothing,
-        DatasetError where the image was counted before and whatever `overlaps_of` raises.
+        DatasetError where the image was counted before and whatever `compute_overlaps` raises.
         """
-        found = overlaps_of(
+        found = compute_overlaps(
             ground_truth,
             prediction,
             self.categories,
@@ -218,11 +218,11 @@ class PanopticQuality:
         return dict(counting.averages(counts, self.categories, exact=self._exact)), per_class
 
     def _of_size(self, table: OverlapTable, matching: Matching, low: float, high: float) -> dict[str, float | None]:
-        true_kept, predicted_kept = (
+        gt_mask, pred_mask = (
             (low <= rows["counted_px"]) & (rows["counted_px"] < high) for rows in (table.ground_truth, table.prediction)
         )
         counts = counting.count(
-            table, matching, self.categories, exact=self._exact, true_kept=true_kept, predicted_kept=predicted_kept
+            table, matching, self.categories, exact=self._exact, gt_mask=gt_mask, pred_mask=pred_mask
         )
         return counting.averages(counts, self.categories, exact=self._exact)
 
@@ -240,10 +240,12 @@ class PanopticQuality:
         number = len(self.categories)
         values = counting.count(table, matching, self.categories, exact=self._exact).quality()[0]
         pairs = same_category(table)
-        rows = counting.rows_of(self.categories, table.ground_truth["category_id"][table.pairs["ground_truth"][pairs]])
+        rows = counting.get_category_rows(
+            self.categories, table.ground_truth["category_id"][table.pairs["ground_truth"][pairs]]
+        )
         ious = counting.sums(matching.iou[pairs], rows, number, self._exact)
-        true_ids = table.ground_truth["category_id"][~table.ground_truth["iscrowd"]]
-        segments = np.bincount(counting.rows_of(self.categories, true_ids), minlength=number)
+        gt_ids = table.ground_truth["category_id"][~table.ground_truth["iscrowd"]]
+        segments = np.bincount(counting.get_category_rows(self.categories, gt_ids), minlength=number)
         stuff = np.array([not category.isthing for category in self.categories.categories])
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(stuff, np.where(segments > 0, ious / segments, np.nan), values)
@@ -256,15 +258,15 @@ class PanopticQuality:
         if same and np.array_equal(counts[0].iou, counts[1].iou):
             return None
         averages = counting.averages(counts[1], self.categories, exact=mode == "corrected")
-        return {"mode": mode, **averages, "because": self._reasons(table)}
+        return {"mode": mode, **averages, "reasons": self._reasons(table)}
 
     def _reasons(self, table: OverlapTable) -> list[str]:
         crowds = table.ground_truth["iscrowd"]
-        keys = np.stack([table.ground_truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
+        keys = np.stack([table.gt_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
         groups, times = np.unique(keys, axis=0, return_counts=True)
         several = np.unique(groups[times > 1, 0]).tolist()
         declared = table.ground_truth["area_px"] != table.ground_truth["counted_px"]
-        wrong = np.unique(table.ground_truth_image[declared]).tolist()
+        wrong = np.unique(table.gt_image[declared]).tolist()
         reasons = [(several, "several crowds of one category"), (wrong, "areas that their map contradicts")]
         return [f"{_images(table, images)} {what}" for images, what in reasons if images]
 

@@ -91,7 +91,7 @@ def _plain(image_id: object) -> int | str:
     return int(image_id)
 
 
-def places_by_id(image_ids: Sequence[int | str]) -> NDArray[np.int64]:
+def argsort_image_ids(image_ids: Sequence[int | str]) -> NDArray[np.int64]:
     """(I,) int64 places of the images by ascending image_id, numbers before strings; DatasetError where one is there
     twice."""
     places: PerImage[int] = PerImage()

@@ -61,26 +61,27 @@ class SemanticIoU:
         self.boundary_px: Counts = np.zeros((2, len(self.names)), dtype=np.int64)
 
     def update(self, ground_truth: IntArray, prediction: IntArray, where: object = "") -> None:
-        """Count one image: (H, W) integer labels, 0..C-1, and `ignore_label` in the truth.
+        """Count one image: (H, W) integer labels, 0..C-1, and `ignore_label` in the ground truth.
 
         A map without pixels counts nothing. Raises DatasetError naming `where`, and counts nothing, where the sizes
-        differ or the truth holds another label; ValueError where the prediction does (an ignored pixel is no excuse)
-        or a map is not an (H, W) integer array.
+        differ or the ground truth holds another label; ValueError where the prediction does (an ignored pixel is no
+        excuse) or a map is not an (H, W) integer array.
         """
-        true_labels, predicted_labels, pixels = count_pairs(ground_truth, prediction, where)
+        gt_labels, pred_labels, pixels = count_pairs(ground_truth, prediction, where)
         classes = len(self.names)
-        scored = true_labels != self.ignore_label
-        strange = true_labels[scored & ((true_labels < 0) | (true_labels >= classes))]
+        scored = gt_labels != self.ignore_label
+        strange = gt_labels[scored & ((gt_labels < 0) | (gt_labels >= classes))]
         if strange.size:
             raise DatasetError(
-                f"expected truth labels 0..{classes - 1} or {self.ignore_label} (ignored), got {int(strange[0])}",
+                f"expected ground truth labels 0..{classes - 1} or {self.ignore_label} (ignored), "
+                f"got {int(strange[0])}",
                 where=where,
                 remedy="map the label to a class or to the ignored label",
             )
-        strange = predicted_labels[(predicted_labels < 0) | (predicted_labels >= classes)]
+        strange = pred_labels[(pred_labels < 0) | (pred_labels >= classes)]
         if strange.size:
             raise ValueError(f"prediction must hold labels 0..{classes - 1}, got {int(strange[0])}")
-        self.confusion[predicted_labels[scored], true_labels[scored]] += pixels[scored]
+        self.confusion[pred_labels[scored], gt_labels[scored]] += pixels[scored]
         if self.boundary_ratio is not None:
             self.boundary_px += _boundary_counts(
                 ground_truth, prediction, classes, self.ignore_label, self.boundary_ratio
@@ -112,17 +113,17 @@ class SemanticIoU:
         """mIoU, fwIoU, mACC, pACC, mDice and `IoU-<name>`, `ACC-<name>`, `Dice-<name>` per class, in percent (float64).
 
         With boundaries also mBoundaryIoU, `BoundaryIoU-<name>` and the smaller of both IoUs as Detectron2 names it,
-        `min(IoU, B-Iou)-<name>`. A class that the truth never holds has None in all of them and is left out of the
-        means, also where it was predicted. Without any scored pixel all are None. Dice = 2 TP / (2 TP + FP + FN).
+        `min(IoU, B-Iou)-<name>`. A class that the ground truth never holds has None in all of them and is left out of
+        the means, also where it was predicted. Without any scored pixel all are None. Dice = 2 TP / (2 TP + FP + FN).
         """
         correct = self.confusion.diagonal().astype(np.float64)
-        true_px = self.confusion.sum(axis=0).astype(np.float64)
-        predicted_px = self.confusion.sum(axis=1).astype(np.float64)
-        seen = true_px > 0
-        iou = _ratios(correct, true_px + predicted_px - correct, seen)
-        acc = _ratios(correct, true_px, seen)
-        dice = _ratios(2 * correct, true_px + predicted_px, seen)
-        total = true_px.sum()
+        gt_px = self.confusion.sum(axis=0).astype(np.float64)
+        pred_px = self.confusion.sum(axis=1).astype(np.float64)
+        seen = gt_px > 0
+        iou = _ratios(correct, gt_px + pred_px - correct, seen)
+        acc = _ratios(correct, gt_px, seen)
+        dice = _ratios(2 * correct, gt_px + pred_px, seen)
+        total = gt_px.sum()
         results = {"mIoU": _mean(iou), "fwIoU": None, **self._per_class("IoU", iou)}
         if self.boundary_ratio is not None:
             shared, either = self.boundary_px.astype(np.float64)
@@ -132,7 +133,7 @@ class SemanticIoU:
         results.update({"mACC": _mean(acc), "pACC": None, **self._per_class("ACC", acc)})
         results.update({"mDice": _mean(dice), **self._per_class("Dice", dice)})
         if seen.any():
-            results["fwIoU"] = _percent(np.sum(iou[seen] * (true_px / total)[seen]))
+            results["fwIoU"] = _percent(np.sum(iou[seen] * (gt_px / total)[seen]))
             results["pACC"] = _percent(np.sum(correct) / total)
         return results
 
@@ -165,7 +166,8 @@ class SemanticIoU:
 def _boundary_counts(
     ground_truth: IntArray, prediction: IntArray, classes: int, ignore_label: int, ratio: float
 ) -> Counts:
-    """(2, C): pixels on both boundaries of a class, and on either; labels are 0..C-1, ignored only in the truth."""
+    """(2, C): pixels on both boundaries of a class, and on either; labels are 0..C-1, ignored only in the ground
+    truth."""
     dilation_px = boundary_dilation_px((ground_truth.shape[0], ground_truth.shape[1]), ratio)
     dtype = np.min_scalar_type(classes)
     scored = np.subtract(
@@ -177,10 +179,10 @@ def _boundary_counts(
         small |= scored
         small |= np.subtract(boundary_pixels(small, dilation_px), 1, dtype=dtype)
         on_boundary.append(small)
-    true_labels, predicted_labels, pixels = count_pairs(on_boundary[0], on_boundary[1])
-    true_labels, predicted_labels = np.minimum(true_labels, classes), np.minimum(predicted_labels, classes)
+    gt_labels, pred_labels, pixels = count_pairs(on_boundary[0], on_boundary[1])
+    gt_labels, pred_labels = np.minimum(gt_labels, classes), np.minimum(pred_labels, classes)
     table = np.zeros((classes + 1, classes + 1), dtype=np.int64)
-    np.add.at(table, (true_labels, predicted_labels), pixels)
+    np.add.at(table, (gt_labels, pred_labels), pixels)
     shared = table.diagonal()
     either = table.sum(axis=0) + table.sum(axis=1) - shared
     return np.stack([shared[:classes], either[:classes]])

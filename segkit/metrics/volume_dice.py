@@ -21,8 +21,9 @@ class VolumeDice:
     """Dice = 2 TP / (2 TP + FP + FN) of each class in each volume (Dice 1945, "Measures of the amount of ecologic
     association between species"), averaged over volumes (Antonelli et al. 2022, "The Medical Segmentation Decathlon").
 
-    A volume is told slice by slice, in any order. Dice is undefined where a class is in neither its truth nor its
-    prediction; a volume without the class in which it is predicted has 0. Pixels of `ignore_label` are left out first.
+    A volume is told slice by slice, in any order. Dice is undefined where a class is in neither its ground truth nor
+    its prediction; a volume without the class in which it is predicted has 0. Pixels of `ignore_label` are left out
+    first.
 
     The state: for each volume (3, C) int64, the voxels of each class that are right, true and predicted, and which
     slices were counted. An instance pickles as it is.
@@ -47,7 +48,7 @@ class VolumeDice:
         return len(self._counts)
 
     def update(self, volume: str, slice_index: int, ground_truth: IntArray, prediction: IntArray) -> None:
-        """Count one slice: (H, W) integer labels 0..C-1, and `ignore_label` in the truth.
+        """Count one slice: (H, W) integer labels 0..C-1, and `ignore_label` in the ground truth.
 
         Raises, and counts nothing, DatasetError where the slice was counted before; else as `SemanticIoU.update` does.
         """

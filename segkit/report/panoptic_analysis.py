@@ -19,7 +19,7 @@ KIND_NAMES = {
     "poor_mask": "poor mask",
     "lost_to_void": "lost to void",
     "missed": "missed",
-    "hallucinated": "hallucinated",
+    "false_positive": "false_positive",
     "mask_quality": "mask quality of matches",
 }
 OVERALL = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")
@@ -32,7 +32,7 @@ def analysis_tables(found: Mapping[str, Any], analysis: Mapping[str, Any], categ
     tell where the reference's rules and the corrected ones differ."""
     reason = analysis["intervals"]["reason"]
     parts: list[Table | Text] = [Text(f"No intervals: {reason}.") if reason else intervals_table(analysis["intervals"])]
-    if any(kind["segments"] for kind in analysis["error_budget"]["kinds"].values()):
+    if any(kind["segments"] for kind in analysis["error_budget"]["error_types"].values()):
         parts.append(budget_table(analysis["error_budget"]))
     if analysis["confusion"]["top"]:
         parts.append(confusion_table(analysis["confusion"], categories))
@@ -41,7 +41,7 @@ def analysis_tables(found: Mapping[str, Any], analysis: Mapping[str, Any], categ
     if "other_mode" in found:
         other = found["other_mode"]
         pq = f"PQ is {format_value(other['PQ'])} instead of {format_value(found['PQ'])}"
-        parts.append(Text(f"By the {other['mode']} rules {pq}: {'; '.join(other['because'])}."))
+        parts.append(Text(f"By the {other['mode']} rules {pq}: {'; '.join(other['reasons'])}."))
     return Group(*parts)
 
 
@@ -58,7 +58,7 @@ def intervals_table(intervals: Mapping[str, Any]) -> Table:
 
 def build_budget_rows(budget: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Kind of error -> {PQ points, things, stuff, segments}, the dearest first; `error_budget`'s result."""
-    dearest_first = sorted(budget["kinds"].items(), key=lambda item: -(item[1]["cost"] or 0))
+    dearest_first = sorted(budget["error_types"].items(), key=lambda item: -(item[1]["cost"] or 0))
     return {
         KIND_NAMES.get(kind, kind): {
             "PQ points": one["cost"],
@@ -82,7 +82,7 @@ def confusion_rows(
 ) -> dict[str, dict[str, Any]]:
     """The most frequent confusions: `true → predicted` -> {segments, share of the true class}."""
     return {
-        f"{_name(one['true'], categories)} → {_name(one['predicted'], categories)}": {
+        f"{_name(one['ground_truth'], categories)} → {_name(one['prediction'], categories)}": {
             "segments": one["segments"],
             "% of the true class": None if one["share"] is None else float(one["share"]),
         }
@@ -135,11 +135,11 @@ def describe_comparison(compared: Mapping[str, Any]) -> str:
     if compared["reason"]:
         return f"No interval: {compared['reason']}."
     pq, level = compared["PQ"], _percent(compared["level"])
-    if pq["verdict"] is None:
+    if pq["conclusion"] is None:
         return "PQ has no value in A or in B."
     certain = f"({level} interval {pq['low']:+.2f} to {pq['high']:+.2f})"
-    if pq["verdict"] in VERDICTS:
-        return f"B is {pq['verdict']} than A by {abs(pq['difference']):.2f} points of PQ {certain}."
+    if pq["conclusion"] in VERDICTS:
+        return f"B is {pq['conclusion']} than A by {abs(pq['difference']):.2f} points of PQ {certain}."
     return f"No clear difference between A and B: {pq['difference']:+.2f} points of PQ {certain}."
 
 
@@ -171,7 +171,7 @@ def _compared(one: Mapping[str, Any], images: int) -> list[str]:
         interval = f"of {_images(images)}"
     else:
         interval = NONE
-    verdict = NONE if one["verdict"] is None else VERDICTS.get(one["verdict"], "unclear")
+    verdict = NONE if one["conclusion"] is None else VERDICTS.get(one["conclusion"], "unclear")
     return [format_value(one["A"]), format_value(one["B"]), difference, interval, verdict]
 
 
@@ -192,6 +192,6 @@ def _name(category_id: int | None, categories: CategorySet | None) -> str:
 def _faults(segments: Sequence[Mapping[str, Any]]) -> str:
     counts: dict[str, int] = {}
     for segment in segments:
-        name = KIND_NAMES.get(segment["kind"], segment["kind"])
+        name = KIND_NAMES.get(segment["error_type"], segment["error_type"])
         counts[name] = counts.get(name, 0) + 1
     return ", ".join(f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))

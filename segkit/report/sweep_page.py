@@ -50,7 +50,7 @@ def describe_best(found: Mapping[str, Any]) -> str:
     if gain["PQ"]["difference"] is None:
         return f"{told} PQ has no value on the confirming half."
     told += f" On the {found['images']['confirming']} images that did not choose PQ is {format_value(pq['value'])}:"
-    verdict = gain["PQ"]["verdict"]
+    verdict = gain["PQ"]["conclusion"]
     compared = "not clearly different from" if verdict == UNDECIDED else f"{verdict} than"
     certain = f"95% interval {gain['PQ']['low']:+.2f} to {gain['PQ']['high']:+.2f}"
     return f"{told} {gain['PQ']['difference']:+.2f} points ({certain}), {compared} the defaults of {method}."
@@ -111,7 +111,7 @@ def _steps(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _confirmed_row(one: Mapping[str, Any]) -> dict[str, str]:
     """The confirming half's numbers, and the gain over the method's default: those are small, with two decimals."""
     confirmed, gain = one["confirming"], one["gain"]["PQ"] if "gain" in one else {}
-    difference, verdict = gain.get("difference"), gain.get("verdict") or NONE
+    difference, verdict = gain.get("difference"), gain.get("conclusion") or NONE
     cells = [NONE if difference is None else f"{difference:+.2f}", _interval(gain, "+.2f")]
     return {
         "PQ when chosen": format_value(one["choosing"]["PQ"]),

@@ -37,10 +37,11 @@ def score_cityscapes_instances(
     pred_folder: results in the layout of `segkit.formats.cityscapes.results`; those of other images are not looked at.
     image_id is the name up to _gtFine, as in frankfurt_000000_000294. One mask per worker is in memory at a time.
     progress(done, total) is called after each image. DatasetError, with up to `limit` problems of all images, where a
-    folder or the truth is missing, an image has no file or several, or a line, a mask or a truth cannot be used.
+    folder or the ground truth is missing, an image has no file or several, or a line, a mask or a ground truth cannot
+    be used.
     """
-    truth_paths = _truth_paths(Path(gt_folder))
-    part, results = shard.of(truth_paths), ResultFiles(pred_folder)
+    gt_paths = _find_gt_paths(Path(gt_folder))
+    part, results = shard.select(gt_paths), ResultFiles(pred_folder)
     metric, problems = CityscapesAP(CATEGORIES), ErrorCollector(limit)
     found = ordered_map(lambda path: _score_image(path, results), part, workers)
     for done, (one, errors) in enumerate(found, 1):
@@ -54,7 +55,7 @@ def score_cityscapes_instances(
     return metric
 
 
-def _truth_paths(folder: Path) -> list[Path]:
+def _find_gt_paths(folder: Path) -> list[Path]:
     """Sorted by name; DatasetError where there is none, or two have one name."""
     paths = sorted(
         [*folder.glob(f"*{INSTANCE_IDS_SUFFIX}"), *folder.glob(f"*/*{INSTANCE_IDS_SUFFIX}")], key=lambda path: path.name
@@ -67,21 +68,21 @@ def _truth_paths(folder: Path) -> list[Path]:
     for first, second in pairwise(paths):
         if first.name == second.name:
             raise DatasetError(
-                "expected one truth of each name, got a second", where=second, remedy=f"there is {first}"
+                "expected one ground truth of each name, got a second", where=second, remedy=f"there is {first}"
             )
     return paths
 
 
-def _score_image(truth_path: Path, results: ResultFiles) -> tuple[CityscapesAP, list[DatasetError]]:
+def _score_image(gt_path: Path, results: ResultFiles) -> tuple[CityscapesAP, list[DatasetError]]:
     """The metric of one image, or what is wrong with it."""
-    image_id = truth_path.name.removesuffix(INSTANCE_IDS_SUFFIX)
+    image_id = gt_path.name.removesuffix(INSTANCE_IDS_SUFFIX)
     metric = CityscapesAP(CATEGORIES)
     errors: list[DatasetError] = []
     try:
         lines = read_result_lines(results.find(image_id), results.folder, errors.append)
-        truth_ids = png.read_grey16(truth_path)
-        size_hw = truth_ids.shape[0], truth_ids.shape[1]
-        metric.update(image_id, truth_ids, _predictions(lines, size_hw, errors))
+        gt_ids = png.read_grey16(gt_path)
+        size_hw = gt_ids.shape[0], gt_ids.shape[1]
+        metric.update(image_id, gt_ids, _predictions(lines, size_hw, errors))
     except DatasetError as error:
         errors.append(error)
     return metric, errors

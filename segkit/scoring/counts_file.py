@@ -20,7 +20,7 @@ from segkit.utils.files import replacing
 from segkit.utils.process_pool import Shard
 
 Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU
-KINDS: Mapping[str, Any] = {
+METRICS: Mapping[str, Any] = {
     "panoptic": PanopticQuality,
     "instances": AveragePrecision,
     "cityscapes": CityscapesAP,
@@ -32,8 +32,8 @@ HEADER = "header"
 
 @dataclass(frozen=True)
 class SavedCounts:
-    """metric: of the images of `shard`. image_order: all images of the evaluation in the order of the truth's file,
-    where the metric's last digits depend on it, else None. inputs: what tells one evaluation from another, as
+    """metric: of the images of `shard`. image_order: all images of the evaluation in the order of the ground truth's
+    file, where the metric's last digits depend on it, else None. inputs: what tells one evaluation from another, as
     `fingerprint` says it; empty where nobody will merge the counts."""
 
     kind: str
@@ -57,7 +57,7 @@ def save(path: str | Path, counts: SavedCounts) -> None:
     }
     packed = np.frombuffer(json.dumps(content, allow_nan=False).encode(), dtype=np.uint8)
     named: dict[str, Any] = {HEADER: packed, **{f"state_{name}": array for name, array in arrays.items()}}
-    with writing(Path(path)), replacing(Path(path)) as neighbour, neighbour.open("wb") as file:
+    with convert_write_errors(Path(path)), replacing(Path(path)) as neighbour, neighbour.open("wb") as file:
         np.savez_compressed(file, **named)
 
 
@@ -75,7 +75,7 @@ def load(path: str | Path) -> SavedCounts:
             arrays = {name.removeprefix("state_"): file[name] for name in file.files if name != HEADER}
         if content["format"] != FORMAT:
             raise DatasetError(f"expected counts of format {FORMAT}, got {content['format']}")
-        metric = KINDS[content["kind"]].from_state(content["state"], arrays)
+        metric = METRICS[content["kind"]].from_state(content["state"], arrays)
         counts = SavedCounts(content["kind"], metric, _image_order(content), _shard(content), str(content["inputs"]))
     except DatasetError as error:
         raise DatasetError(str(error), where=path, remedy=remedy) from None
@@ -117,7 +117,7 @@ def fingerprint(options: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def convert_write_errors(path: Path) -> Iterator[None]:
     """DatasetError where the block cannot write `path`: no such place, no right to, no space left."""
     try:
         yield
@@ -129,7 +129,7 @@ def writing(path: Path) -> Iterator[None]:
 
 def check_writable(path: Path) -> None:
     """Raise now what writing `path` would raise when the work is done; makes its folder."""
-    with writing(path):
+    with convert_write_errors(path):
         if path.is_dir():
             raise DatasetError("expected a file to write, this is a folder", where=path, remedy="name a file in it")
         if path.exists() and not path.is_file():  # a file would take the place of the device

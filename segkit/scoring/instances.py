@@ -12,7 +12,7 @@ from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.derive import coco_annotations
 from segkit.metrics import AveragePrecision
-from segkit.metrics.average_precision import ScoredImage, checked_iou_types
+from segkit.metrics.average_precision import ScoredImage, check_iou_types
 from segkit.structures import CategorySet, ImageId, segmentation_to_rle
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -45,17 +45,17 @@ def score_instances(
     iou_types: "bbox", "segm", "boundary". Masks are sized by their own area also where results have boxes (Detectron2
     drops these; pycocotools alone sizes by the box). Results without any box get one around the mask and are sized by
     the mask, as COCO.loadRes does. Where no result has a mask, boxes alone are scored, with a warning.
-    categories: which to score, by category_id; None is all things of the truth. The truth's others are left out.
-    shard: part of the images, by ascending id; `AveragePrecision.merge` joins parts. workers: threads that read
-    PNGs; the matching library has its own (RAYON_NUM_THREADS). progress: called with (images done, all).
-    An image without results has missed all its truth (COCO's rule); an empty list scores 0.
+    categories: which to score, by category_id; None is all things of the ground truth. The ground truth's others are
+    left out. shard: part of the images, by ascending id; `AveragePrecision.merge` joins parts. workers: threads that
+    read PNGs; the matching library has its own (RAYON_NUM_THREADS). progress: called with (images done, all).
+    An image without results has missed all its ground truth (COCO's rule); an empty list scores 0.
 
     Raises DatasetError with up to `limit` problems: what the formats refuse, results that name an image or
-    category that the truth lacks, entries that `AveragePrecision.update` refuses, masks asked for where there are none;
-    ValueError for other iou_types or fewer than one worker.
+    category that the ground truth lacks, entries that `AveragePrecision.update` refuses, masks asked for where there
+    are none; ValueError for other iou_types or fewer than one worker.
     """
     results = coco_instances.load_results(results_json)
-    kinds = _comparable(checked_iou_types(iou_types), results, results_json)
+    kinds = _comparable(check_iou_types(iou_types), results, results_json)
     ground_truth = _Truth.of_instances(gt_json, kinds) if gt_folder is None else _Truth.of_panoptic(gt_json, gt_folder)
     metric = AveragePrecision(ground_truth.categories if categories is None else categories, kinds)
     problems = ErrorCollector(limit)
@@ -63,7 +63,7 @@ def score_instances(
     boxes_from_masks = "bbox" in kinds and not any("bbox" in result for result in results)
     del results
     read = _Reader(ground_truth, found, ground_truth.left_out(metric.categories))
-    image_ids = shard.of([*_ascending(ground_truth.sizes_hw)])
+    image_ids = shard.select([*_ascending(ground_truth.sizes_hw)])
     blocks = [image_ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(image_ids), IMAGES_AT_ONCE)]
     done = 0
     for block, images in zip(blocks, ordered_map(read.block, blocks, workers), strict=True):
@@ -111,7 +111,7 @@ class _Truth(NamedTuple):
 
 
 class _Reader(NamedTuple):
-    """What an image's truth and results are; an image is read once, and then forgotten."""
+    """What an image's ground truth and results are; an image is read once, and then forgotten."""
 
     ground_truth: _Truth
     found: dict[ImageId, list[Entry]]
@@ -166,7 +166,7 @@ def _check_image(result: Entry, known: Mapping[ImageId, object], where: str) -> 
     image_id = json_fields.get_field(result, "image_id", json_fields.IMAGE_ID, where)
     if image_id not in known:
         raise DatasetError(
-            f"expected an image_id of the truth ({abbreviate(known)}), got {image_id!r}",
+            f"expected an image_id of the ground truth ({abbreviate(known)}), got {image_id!r}",
             where=where,
             remedy="score the results of these images only",
         )

@@ -27,23 +27,23 @@ VALUES = 1 << 16  # that a PNG of 16 bits may hold
 MOST_FOUND = 1000  # labels that files without named classes may hold; where there are more, they are no classes
 PNG_VALUES = ("category_id", "channel")
 
-Channels = NDArray[np.integer[Any]]  # (H, W): 0..C-1, and in the truth `IGNORED`
+Channels = NDArray[np.integer[Any]]  # (H, W): 0..C-1, and in the ground truth `IGNORED`
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class LabelSpace:
     """names: of the channels 0..C-1. channel_of: by category_id, as in a JSON. ignored: category ids of a
-    JSON that are left out. true_channels, predicted_channels: (VALUES,) int16 or int32, by the value of a PNG."""
+    JSON that are left out. gt_channels, pred_channels: (VALUES,) int16 or int32, by the value of a PNG."""
 
     names: tuple[str, ...]
     channel_of: Mapping[int, int]
     ignored: frozenset[int]
-    true_channels: Channels
-    predicted_channels: Channels
+    gt_channels: Channels
+    pred_channels: Channels
 
 
-def named_space(
+def build_label_space(
     classes: CategorySet | Sequence[str], ignored: Collection[int] | None, thing_channels: str, png_values: str
 ) -> LabelSpace:
     """The space of given classes, see `score_semantic`; ValueError for another thing_channels or png_values."""
@@ -60,13 +60,13 @@ def named_space(
     return _space(space.names, channel_of, ignored, values)
 
 
-def found_space(
+def scan_label_space(
     sources: Iterable[LabelFolder | MaskResults],
     ignored: Collection[int] | None,
     workers: int,
     problems: ErrorCollector,
 ) -> LabelSpace:
-    """A class for every label that the files hold, named by its number; labels ignored in the truth are none.
+    """A class for every label that the files hold, named by its number; labels ignored in the ground truth are none.
 
     Raises DatasetError that tells what cannot be read, or where there are more than MOST_FOUND.
     """
@@ -77,7 +77,7 @@ def found_space(
             if isinstance(values, DatasetError):
                 problems.add(values)
                 continue
-            found |= values - ignored if source.is_truth else values
+            found |= values - ignored if source.is_ground_truth else values
             if len(found) > MOST_FOUND:
                 problem = f"expected at most {MOST_FOUND} labels in all files, got more"
                 raise DatasetError(problem, where=source.place(name), remedy="are these label maps? Name the classes")
@@ -108,10 +108,10 @@ class LabelFolder:
 
     categories = None  # the files do not say
 
-    def __init__(self, folder: str | Path, suffix: str, is_truth: bool) -> None:
+    def __init__(self, folder: str | Path, suffix: str, is_ground_truth: bool) -> None:
         self.paths = image_files.find_by_suffix(folder, suffix or ".png")
         self.names = [*self.paths]
-        self.is_truth = is_truth
+        self.is_ground_truth = is_ground_truth
 
     def place(self, name: str) -> object:
         """Where an image's labels are, for messages."""
@@ -128,7 +128,7 @@ class LabelFolder:
     def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, of its PNG's own size; DatasetError where it cannot be read or a value has no class."""
         labels = png.read_labels(self.paths[name])
-        channel_of = space.true_channels if self.is_truth else space.predicted_channels
+        channel_of = space.gt_channels if self.is_ground_truth else space.pred_channels
         if labels.dtype == np.uint8:
             channels: NDArray[Any] = cv2.LUT(labels, channel_of[:256].reshape(1, 256))
         else:
@@ -142,14 +142,16 @@ class LabelFolder:
         unknown = [value for value in np.flatnonzero(pixels).tolist() if channel_of[value] == UNKNOWN]
         known = abbreviate(np.flatnonzero(channel_of != UNKNOWN).tolist())
         problem = f"expected the labels {known}, got {abbreviate(unknown)} in {pixels[unknown].sum()} pixels"
-        remedy = "ignore these labels, or name their classes" if self.is_truth else "predict a class for every pixel"
+        remedy = (
+            "ignore these labels, or name their classes" if self.is_ground_truth else "predict a class for every pixel"
+        )
         raise DatasetError(problem, where=self.paths[name], remedy=remedy)
 
 
 class PanopticMaps:
-    """The truth in a COCO panoptic JSON and its PNGs; `names` are the images' file names without the suffix."""
+    """The ground truth in a COCO panoptic JSON and its PNGs; `names` are the images' file names without the suffix."""
 
-    is_truth = True
+    is_ground_truth = True
 
     def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, problems: ErrorCollector) -> None:
         content = coco_panoptic.read(json_path, on_issue=problems.add)
@@ -193,7 +195,7 @@ class PanopticMaps:
 class MaskResults:
     """Detectron2's sem_seg_predictions.json; `names` are its file names without the suffix."""
 
-    is_truth = False
+    is_ground_truth = False
 
     def __init__(self, path: Path, suffix: str, problems: ErrorCollector) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Panoptic quality of COCO panoptic files: one JSON and one folder of PNGs each for truth and predictions."""
+"""Panoptic quality of COCO panoptic files: one JSON and one folder of PNGs each for ground truth and predictions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco.panoptic import PanopticRecord, Prediction
 from segkit.metrics import PanopticQuality
-from segkit.metrics.panoptic.overlaps import ImageOverlaps, overlaps_of
+from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps
 from segkit.structures import CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -24,7 +24,7 @@ DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
 
 @dataclass(frozen=True)
 class ScoredPanoptic:
-    """metric: the counts of this shard's images. image_order: all images of the truth, in its JSON's order."""
+    """metric: the counts of this shard's images. image_order: all images of the ground truth, in its JSON's order."""
 
     metric: PanopticQuality
     image_order: tuple[ImageId, ...]
@@ -47,12 +47,12 @@ def score_panoptic(
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> ScoredPanoptic:
-    """Count the predictions of every image of the truth, as panopticapi's pq_compute does.
+    """Count the predictions of every image of the ground truth, as panopticapi's pq_compute does.
 
     Folders are by default those beside the JSON of its name without `.json`. mode, boundary, dagger: see
-    `PanopticQuality`. areas: what the truth's declared areas are worth, see `overlaps_of`; by default "check" in the
-    reference mode and "recount" in the corrected. allow_missing: an image without prediction has nothing predicted.
-    allow_extra: predictions of images that the truth lacks are passed over.
+    `PanopticQuality`. areas: what the ground truth's declared areas are worth, see `compute_overlaps`; by default
+    "check" in the reference mode and "recount" in the corrected. allow_missing: an image without prediction has nothing
+    predicted. allow_extra: predictions of images that the ground truth lacks are passed over.
     Raises DatasetError that tells all that is wrong with the files, up to `limit` problems; ValueError for another
     mode or areas, and for less than one worker or a limit below one.
     """
@@ -69,7 +69,7 @@ def score_panoptic(
     areas = areas or DEFAULT_AREAS.get(mode, "check")
     metric = PanopticQuality(ground_truth.categories, mode, areas=areas, boundary=boundary, dagger=dagger)
     pairs = _Pairs(metric, predictions, gt_root, pred_root, Path(gt_json), Path(pred_json))
-    records = shard.of(list(ground_truth.records))
+    records = shard.select(list(ground_truth.records))
     for done, (record, found) in enumerate(zip(records, ordered_map(pairs.count, records, workers), strict=True), 1):
         if isinstance(found, DatasetError):
             problems.add(found)
@@ -117,15 +117,15 @@ class _Pairs:
                 self.pred_json,
                 PanopticSegmentation.from_runs(IdRuns.from_map(np.zeros(runs.size_hw, np.int32)), ()),
             )
-        return overlaps_of(
+        return compute_overlaps(
             ground_truth,
             predicted,
             categories,
             areas=self.metric.areas,
             boundary_ratio=self.metric.boundary_ratio,
             where=where,
-            truth_where=f"{gt_png} and {self.gt_json}, image {image_id!r}",
-            prediction_where=f"{pred_png} and {self.pred_json}, image {image_id!r}",
+            gt_where=f"{gt_png} and {self.gt_json}, image {image_id!r}",
+            pred_where=f"{pred_png} and {self.pred_json}, image {image_id!r}",
         )
 
 
@@ -156,7 +156,7 @@ def _check_images(
     known = set(image_ids)
     extra = [image_id for image_id in predictions if image_id not in known]
     if extra and not allow_extra:
-        problem = f"{len(extra)} predictions are of images that the truth lacks: {abbreviate(extra)}"
+        problem = f"{len(extra)} predictions are of images that the ground truth lacks: {abbreviate(extra)}"
         remedy = "is it the right file? Pass them over with --allow-extra"
         problems.add(DatasetError(problem, where=pred_json, remedy=remedy))
 

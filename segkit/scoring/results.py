@@ -14,20 +14,20 @@ from segkit.metrics.panoptic.bootstrap import confidence_intervals
 from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
 from segkit.metrics.panoptic.worst_images import worst_images
-from segkit.scoring.counts_file import SavedCounts, writing
+from segkit.scoring.counts_file import SavedCounts, convert_write_errors
 from segkit.utils.files import dump_json
 
 WORST_IMAGES = 50
 
 
-def results_of(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, Any]:
+def build_results(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, Any]:
     """Task -> its numbers, as Detectron2 names them, in percent, None where undefined; and of panoptic quality
     `analysis`, see `analyse`.
 
     None too for infinities, which trusted areas that contradict their map can bring about, and JSON does not have.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        return dict(finite(_results_of(counts, worst)))
+        return dict(replace_nonfinite(_build_results(counts, worst)))
 
 
 def analyse(
@@ -45,22 +45,22 @@ def analyse(
     }
 
 
-def finite(content: Any) -> Any:
+def replace_nonfinite(content: Any) -> Any:
     """The same dicts, lists and values, with None for every NaN and infinity."""
     if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
+        return {key: replace_nonfinite(value) for key, value in content.items()}
     if isinstance(content, list):
-        return [finite(value) for value in content]
+        return [replace_nonfinite(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def save_results(path: Path, results: dict[str, Any]) -> None:
     """Write them as JSON, whole or not at all; DatasetError where the file cannot be written."""
-    with writing(path):
+    with convert_write_errors(path):
         dump_json(path, results)
 
 
-def _results_of(counts: SavedCounts, worst: int) -> dict[str, Any]:
+def _build_results(counts: SavedCounts, worst: int) -> dict[str, Any]:
     metric = counts.metric
     if isinstance(metric, PanopticQuality):
         found = {"panoptic_seg": metric.compute(counts.image_order)}

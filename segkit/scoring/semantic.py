@@ -13,8 +13,8 @@ from segkit.scoring.label_sources import (
     LabelSpace,
     MaskResults,
     PanopticMaps,
-    found_space,
-    named_space,
+    build_label_space,
+    scan_label_space,
 )
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
@@ -44,7 +44,7 @@ def score_semantic(
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> SemanticIoU:
-    """Count the predicted label maps of every image of the truth, or of the shard's images.
+    """Count the predicted label maps of every image of the ground truth, or of the shard's images.
 
     gt: a folder of label PNGs (`label_maps.read`), or a COCO panoptic JSON with its PNGs in `gt_folder`, by default the
     folder beside it of its name without `.json`; void is ignored. pred: a folder of label PNGs, or Detectron2's
@@ -53,12 +53,12 @@ def score_semantic(
     found in all files, whatever the shard: one reading more. With categories, values of PNGs are category ids, or the
     channels of `build_semantic_space(thing_channels)` where png_values is "channel"; category ids of a JSON are
     always those of the dataset. Where thing_channels is "one", all things, and id 0, are the channel 0.
-    ignore_label: the value (of a panoptic JSON: category_id) of the truth, or values, to be left out, also where one is
-    a class; by default of PNGs `IGNORE_LABEL` where that is no class. Void is left out in any case.
+    ignore_label: the value (of a panoptic JSON: category_id) of the ground truth, or values, to be left out, also
+    where one is a class; by default of PNGs `IGNORE_LABEL` where that is no class. Void is left out in any case.
     gt_suffix, pred_suffix: end of the file names, as in `_gtFine_labelTrainIds.png`, by default `.png`; of the image
-    names in a JSON, by default the extension. What is left of a prediction's path must be the truth's or end in it; a
-    prediction without a folder belongs to the truth of its name, where there is one such.
-    allow_extra: predictions of images that the truth lacks are passed over.
+    names in a JSON, by default the extension. What is left of a prediction's path must be the ground truth's or end in
+    it; a prediction without a folder belongs to the ground truth of its name, where there is one such.
+    allow_extra: predictions of images that the ground truth lacks are passed over.
     Raises DatasetError that tells all that is wrong with the files, up to `limit` problems, and ValueError for another
     thing_channels or png_values.
     """
@@ -71,9 +71,9 @@ def score_semantic(
     classes = ground_truths.categories if classes is None else classes
     if classes is None:
         sources = [source for source in (ground_truths, predictions) if not isinstance(source, PanopticMaps)]
-        space = found_space(sources, ignored, workers, problems)
+        space = scan_label_space(sources, ignored, workers, problems)
     else:
-        space = named_space(classes, ignored, thing_channels, png_values)
+        space = build_label_space(classes, ignored, thing_channels, png_values)
     metric = SemanticIoU(space.names, IGNORED, boundary=boundary)
 
     def count(name: str) -> SemanticIoU | DatasetError:
@@ -84,7 +84,7 @@ def score_semantic(
             return error
         return one
 
-    names = shard.of(ground_truths.names)
+    names = shard.select(ground_truths.names)
     for done, found in enumerate(ordered_map(count, names, workers), 1):
         if isinstance(found, DatasetError):
             problems.add(found)
@@ -98,18 +98,22 @@ def score_semantic(
 
 def _truths(gt: str | Path, folder: str | Path | None, suffix: str, problems: ErrorCollector) -> Truths:
     path = Path(gt)
-    return PanopticMaps(path, folder, suffix, problems) if path.is_file() else LabelFolder(path, suffix, is_truth=True)
+    return (
+        PanopticMaps(path, folder, suffix, problems)
+        if path.is_file()
+        else LabelFolder(path, suffix, is_ground_truth=True)
+    )
 
 
 def _predictions(pred: str | Path, suffix: str, problems: ErrorCollector) -> Predictions:
     path = Path(pred)
-    return MaskResults(path, suffix, problems) if path.is_file() else LabelFolder(path, suffix, is_truth=False)
+    return MaskResults(path, suffix, problems) if path.is_file() else LabelFolder(path, suffix, is_ground_truth=False)
 
 
 def _matched(
     ground_truths: Iterable[str], predictions: Iterable[str], where: Path, problems: ErrorCollector, allow_extra: bool
 ) -> dict[str, str]:
-    """The prediction of each truth, by their names."""
+    """The prediction of each ground truth, by their names."""
     names = {*ground_truths}
     bare = Counter(name.rsplit("/")[-1] for name in names)
     only = {last: name for name in names if bare[last := name.rsplit("/")[-1]] == 1}
@@ -132,7 +136,7 @@ def _matched(
         remedy = "predict them; do the names differ by more than a suffix? Name it"
         problems.add(DatasetError(problem, where=where, remedy=remedy))
     if extra and not allow_extra:
-        problem = f"{len(extra)} predictions are of images that the truth lacks: {abbreviate(extra)}"
+        problem = f"{len(extra)} predictions are of images that the ground truth lacks: {abbreviate(extra)}"
         problems.add(DatasetError(problem, where=where, remedy="is it the right folder? Pass them over"))
     return prediction_of
 

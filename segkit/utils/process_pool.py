@@ -43,7 +43,7 @@ class Shard:
         if not 1 <= self.index <= self.count:
             raise ValueError(f"shard must be I/N with 1 <= I <= N, got {self.index}/{self.count}")
 
-    def of(self, items: list[Item]) -> list[Item]:
+    def select(self, items: list[Item]) -> list[Item]:
         """Every count-th item, so that parts are alike where neighbours are."""
         return items[self.index - 1 :: self.count]
 

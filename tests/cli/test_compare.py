@@ -53,7 +53,7 @@ def test_by_how_much_b_is_better(run, counts, tmp_path):
     assert (code, error) == (0, "")
     found = json.loads(out.read_text())
     assert (found["PQ"]["A"], found["PQ"]["B"]) == (pytest.approx(500 / 9), 100)
-    assert found["PQ"]["verdict"] == "better"
+    assert found["PQ"]["conclusion"] == "better"
     a, b = (counts_file.load(path).metric for path in counts)
     assert found == compare(a.table(), b.table(), a.categories, samples=200)
     line = printed.splitlines()[-1]
@@ -76,7 +76,7 @@ def test_nothing_is_better_than_itself(run, counts, tmp_path):
     assert "car" not in printed, "classes that do not differ"
     one = json.loads(out.read_text())["PQ"]
     assert (one["difference"], one["low"], one["high"], one["share_better"]) == (0, 0, 0, 0)
-    assert one["verdict"] == "no clear difference"
+    assert one["conclusion"] == "no clear difference"
 
 
 def test_json_of_predictions(run, files, counts):

@@ -203,7 +203,7 @@ def test_an_evaluation_leaves_its_counts_and_why(dataset: Dataset, tmp_path: Pat
     assert counts.metric.compute(counts.image_order) == results["panoptic_seg"]
     analysis = json.loads((tmp_path / "panoptic_analysis.json").read_text())
     assert analysis["error_budget"]["PQ"] == results["panoptic_seg"]["PQ"] == analysis["intervals"]["PQ"]["value"]
-    assert analysis["error_budget"]["kinds"]["mask_quality"]["cost"] > 1  # every mask is moved by two pixels
+    assert analysis["error_budget"]["error_types"]["mask_quality"]["cost"] > 1  # every mask is moved by two pixels
 
 
 def test_without_export_nothing_is_written(dataset: Dataset, tmp_path: Path) -> None:

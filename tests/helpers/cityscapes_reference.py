@@ -37,7 +37,7 @@ def import_reference(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def reference(
-    monkeypatch: pytest.MonkeyPatch, truth_paths: list[Path], results: Path, scratch: Path
+    monkeypatch: pytest.MonkeyPatch, gt_paths: list[Path], results: Path, scratch: Path
 ) -> dict[str, float | None]:
     """Its averages under segkit's keys, in percent, as Detectron2's CityscapesInstanceEvaluator asks for them."""
     scripts = import_reference(monkeypatch)
@@ -45,7 +45,7 @@ def reference(
     scripts.args.JSONOutput, scripts.args.quiet = False, True
     scripts.args.gtInstancesFile = str(scratch / "gtInstances.json")
     scripts.setInstanceLabels(scripts.args)
-    ground_truth = [str(path) for path in truth_paths]
+    ground_truth = [str(path) for path in gt_paths]
     with contextlib.redirect_stdout(io.StringIO()), np.errstate(all="ignore"):
         predictions = [scripts.getPrediction(path, scripts.args) for path in ground_truth]
         instances = scripts.getGtInstances(ground_truth, scripts.args)
@@ -57,7 +57,7 @@ def reference(
     return {key: None if np.isnan(value) else float(value * 100) for key, value in numbers.items()}
 
 
-def write_truth(folder: Path, image_id: str, ids: NDArray[Any]) -> Path:
+def write_ground_truth(folder: Path, image_id: str, ids: NDArray[Any]) -> Path:
     path = folder / image_id.split("_")[0] / f"{image_id}_gtFine_instanceIds.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(ids.astype(np.uint16)).save(path)
@@ -83,7 +83,7 @@ def random_box(rng: np.random.Generator, largest_px: int) -> tuple[slice, slice]
 
 
 def random_image(rng: np.random.Generator) -> tuple[NDArray[Any], list[tuple[int, Any, NDArray[np.bool_]]]]:
-    """Boxes over each other as truth; predictions are true instances a bit off, anything, and empty ones."""
+    """Boxes over each other as ground truth; predictions are true instances a bit off, anything, and empty ones."""
     ids = np.full(SIZE_HW, rng.choice([0, 7, 11]))
     for _ in range(rng.integers(0, 12)):
         ids[random_box(rng, 30)] = rng.choice(TRUE_IDS)

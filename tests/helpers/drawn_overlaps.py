@@ -27,7 +27,7 @@ def of_ids(ids, category_of, crowds=()):
 
 
 def table_of(images, mode="reference"):
-    """images: image_id -> (truth, prediction), or one such pair."""
+    """images: image_id -> (ground truth, prediction), or one such pair."""
     metric = metric_of(images, mode)
     return metric.table(list(images) if isinstance(images, dict) else [1])
 
@@ -57,7 +57,7 @@ def segmentations(draw, near=None):
 
 @st.composite
 def scored_images(draw, least=1):
-    """image_id -> (truth, prediction)."""
+    """image_id -> (ground truth, prediction)."""
     images = {}
     for image_id in range(draw(st.integers(least, 4))):
         ground_truth = draw(segmentations())

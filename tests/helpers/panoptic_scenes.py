@@ -55,7 +55,7 @@ ONE = panoptic([[1, 1]], s1=CAR)
 
 
 def reference(images, categories=CATEGORIES):
-    """panopticapi's PQStat of (truth, prediction) pairs, by PNG files, with true areas counted from the maps."""
+    """panopticapi's PQStat of (ground truth, prediction) pairs, by PNG files, with true areas counted from the maps."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         pairs = []
         for index, pair in enumerate(images):

@@ -46,7 +46,7 @@ def test_one_found_one_missed_one_false():
     ground_truth = [annotation(0, 0, 10, 10), annotation(50, 50, 10, 10)]
     results = [annotation(0, 0, 10, 10, score=0.9), annotation(100, 0, 10, 10, score=0.8)]
     # At every IoU precision is 1 up to recall 0.5 and 0 beyond: 51 of COCO's 101 recalls, 0.00 to 0.50, have 1.
-    # Recall is 0.5; one detection per image suffices. All truth is small (100 px < 32^2); there are no dogs.
+    # Recall is 0.5; one detection per image suffices. All ground truth is small (100 px < 32^2); there are no dogs.
     ap = pytest.approx(100 * 51 / 101)
     expected = dict.fromkeys(STATS)
     expected |= dict.fromkeys(["AP", "AP50", "AP75", "APs", "AP-car"], ap) | {"AP-dog": None}
@@ -186,9 +186,9 @@ def test_bad_results_are_refused_with_their_place_and_not_kept(change, message):
 
 def test_bad_truth_is_refused():
     metric = AveragePrecision(CATEGORIES)
-    with pytest.raises(DatasetError, match=r"^image 5, truth\[0\]: expected a finite area, got None"):
+    with pytest.raises(DatasetError, match=r"^image 5, ground truth\[0\]: expected a finite area, got None"):
         metric.update(5, SIZE, [annotation(0, 0, 5, 5, area=None)], [])
-    with pytest.raises(DatasetError, match=r"truth\[0\]: expected an object"):
+    with pytest.raises(DatasetError, match=r"ground truth\[0\]: expected an object"):
         metric.update(5, SIZE, ["car"], [])
     with pytest.raises(ValueError, match="size_hw"):
         metric.update(5, (0, 4), [], [])
@@ -229,7 +229,8 @@ def test_two_things_of_one_name_are_refused():
 
 
 def scenes(seed, images=14):
-    """image_id -> (truth, results) with crowds, ties, missed and false results, all three sizes; ids not ascending."""
+    """image_id -> (ground truth, results) with crowds, ties, missed and false results, all three sizes; ids not
+    ascending."""
     rng = np.random.default_rng(seed)
     made = {}
     for image_id in rng.permutation(1000)[:images].tolist():
@@ -268,10 +269,10 @@ def reference(images, iou_type, folder):
     found = [one | {"image_id": image_id} for image_id, (_, results) in images.items() for one in results]
     if iou_type == "segm":
         found = [{key: value for key, value in one.items() if key != "bbox"} for one in found]
-    (folder / "truth.json").write_text(json.dumps(dataset))
+    (folder / "ground_truth.json").write_text(json.dumps(dataset))
     (folder / "results.json").write_text(json.dumps(found))
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO(str(folder / "truth.json"))
+        ground_truth = COCO(str(folder / "ground_truth.json"))
         scorer = COCOeval(ground_truth, ground_truth.loadRes(str(folder / "results.json")), iou_type)
         scorer.evaluate()
         scorer.accumulate()
@@ -345,7 +346,7 @@ def chosen(monkeypatch):
 
 
 def scored_by(fast, images, iou_types=ALL_IOU_TYPES, categories=CATEGORIES, order=None):
-    """The numbers with this library; `images`: image_id -> (size_hw, truth, results)."""
+    """The numbers with this library; `images`: image_id -> (size_hw, ground truth, results)."""
     before, coco_matching.ULTRAFAST = coco_matching.ULTRAFAST, fast and coco_matching.ultrafast is not None
     try:
         metric = AveragePrecision(categories, iou_types)
@@ -357,8 +358,8 @@ def scored_by(fast, images, iou_types=ALL_IOU_TYPES, categories=CATEGORIES, orde
 
 @st.composite
 def small_scenes(draw):
-    """(categories, image_id -> (size_hw, truth, results)): crowds, equal scores, strange ids, images without anything,
-    boxes and declared areas that are not the masks', polygons that leave the image."""
+    """(categories, image_id -> (size_hw, ground truth, results)): crowds, equal scores, strange ids, images without
+    anything, boxes and declared areas that are not the masks', polygons that leave the image."""
     ids = draw(st.lists(st.integers(-5, 10**12), min_size=1, max_size=4, unique=True))
     categories = CategorySet(Category(i, f"c{i}", True, (0, 0, 0)) for i in ids)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -472,7 +473,7 @@ def through_npz(header, arrays):
 @given(small_scenes())
 @settings(max_examples=15, deadline=None)
 def test_more_results_than_count(scene):
-    """The hundred best per class and image: with and without truth of the class."""
+    """The hundred best per class and image: with and without ground truth of the class."""
     categories, images = scene
     many = {i: (size, ground_truth, results * 40) for i, (size, ground_truth, results) in images.items()}
     fast = scored_by(True, many, ("bbox",), categories)
@@ -528,9 +529,9 @@ def test_the_libraries_agree_on_boundaries_of_all_widths(size_hw):
 
 def test_says_which_library_matches(monkeypatch):
     monkeypatch.setattr(coco_matching, "ULTRAFAST", True)
-    assert coco_matching.library() == "ultrafast_pycocotools"
+    assert coco_matching.get_library_name() == "ultrafast_pycocotools"
     monkeypatch.setattr(coco_matching, "ULTRAFAST", False)
-    assert coco_matching.library() == "pycocotools"
+    assert coco_matching.get_library_name() == "pycocotools"
 
 
 def test_masks_and_boxes_are_not_kept():
@@ -597,7 +598,7 @@ def test_boxes_from_masks():
     ],
 )
 def test_bad_truth_is_worded(change, message):
-    with pytest.raises(DatasetError, match=f"^image 1, truth\\[1\\]: .*{message}"):
+    with pytest.raises(DatasetError, match=f"^image 1, ground truth\\[1\\]: .*{message}"):
         score([annotation(0, 0, 5, 5), annotation(0, 0, 5, 5) | change], [])
 
 
@@ -608,11 +609,11 @@ def test_bad_truth_is_worded(change, message):
         lambda h, a: h.update(categories=5),
         lambda h, a: h.update(options={"iou_types": ["keypoints"]}),
         lambda h, a: h.update(image_ids=[1]),
-        lambda h, a: a.pop("segm_true"),
+        lambda h, a: a.pop("segm_tp"),
         lambda h, a: a.update(segm_score=a["segm_score"][1:]),
-        lambda h, a: a.update(bbox_to_find=a["bbox_to_find"][1:]),
+        lambda h, a: a.update(bbox_gt_counts=a["bbox_gt_counts"][1:]),
         lambda h, a: a.update(bbox_thing=a["bbox_thing"] + np.int32(9)),
-        lambda h, a: a.update(bbox_false=a["bbox_false"].astype(np.int64)),
+        lambda h, a: a.update(bbox_fp=a["bbox_fp"].astype(np.int64)),
     ],
 )
 def test_foreign_state_is_refused(spoil):

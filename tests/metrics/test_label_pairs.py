@@ -35,8 +35,8 @@ def test_equals_counting_pixel_by_pixel(either_way, data, shape):
     ground_truth = data.draw(hnp.arrays(data.draw(dtypes), shape, elements=labels))
     prediction = data.draw(hnp.arrays(data.draw(dtypes), shape, elements=labels))
     counted = Counter(zip(ground_truth.ravel().tolist(), prediction.ravel().tolist(), strict=True))
-    true_labels, predicted_labels, pixels = (column.tolist() for column in count_pairs(ground_truth, prediction))
-    pairs = list(zip(true_labels, predicted_labels, strict=True))
+    gt_labels, pred_labels, pixels = (column.tolist() for column in count_pairs(ground_truth, prediction))
+    pairs = list(zip(gt_labels, pred_labels, strict=True))
     assert pairs == sorted(counted)
     assert pixels == [counted[pair] for pair in pairs]
 
@@ -50,15 +50,15 @@ def test_memory_order_does_not_matter(either_way):
 def test_extreme_ids_stay_apart(either_way):
     ground_truth = np.array([[-(2**31), 2**31 - 1, 0]], dtype=np.int64)
     prediction = np.array([[2**63, 1, 2**64 - 1]], dtype=np.uint64)
-    true_labels, predicted_labels, _ = count_pairs(ground_truth, prediction)
-    assert true_labels.tolist() == [-(2**31), 0, 2**31 - 1]
-    assert predicted_labels.tolist() == [2**63, 2**64 - 1, 1]
+    gt_labels, pred_labels, _ = count_pairs(ground_truth, prediction)
+    assert gt_labels.tolist() == [-(2**31), 0, 2**31 - 1]
+    assert pred_labels.tolist() == [2**63, 2**64 - 1, 1]
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 2)), np.zeros(4, int), np.zeros((2, 2), bool), [[0, 0], [0, 0]]])
 def test_other_than_integer_maps_raise_value_error(wrong):
     right = np.zeros((2, 2), dtype=np.int32)
-    with pytest.raises(ValueError, match="truth must be an \\(H, W\\) integer numpy array"):
+    with pytest.raises(ValueError, match="ground_truth must be an \\(H, W\\) integer numpy array"):
         count_pairs(wrong, right)
     with pytest.raises(ValueError, match="prediction must be"):
         count_pairs(right, wrong)

@@ -89,20 +89,20 @@ def obvious(images, mode="corrected", boundary=False):
     """{category_id: (sorted IoUs of matches, fp, fn)}, from masks of single segments."""
     ious, fp, fn = defaultdict(list), Counter(), Counter()
     for ground_truth, prediction in images:
-        true_ids, predicted_ids = ground_truth.segment_ids, prediction.segment_ids
-        void = true_ids == 0
-        distance_px = max(1, round(0.02 * np.hypot(*true_ids.shape)))
+        gt_ids, pred_ids = ground_truth.segment_ids, prediction.segment_ids
+        void = gt_ids == 0
+        distance_px = max(1, round(0.02 * np.hypot(*gt_ids.shape)))
         hiding = {}
         for segment in ground_truth.segments:
             if segment.iscrowd:
                 earlier = hiding.get(segment.category_id) if mode == "corrected" else None
-                mask = true_ids == segment.segment_id
+                mask = gt_ids == segment.segment_id
                 hiding[segment.category_id] = mask if earlier is None else earlier | mask
         matched = set()
         for one in ground_truth.segments:
-            mask = true_ids == one.segment_id
+            mask = gt_ids == one.segment_id
             for other in prediction.segments:
-                predicted = predicted_ids == other.segment_id
+                predicted = pred_ids == other.segment_id
                 if one.iscrowd or one.category_id != other.category_id or not (mask & predicted).any():
                     continue
                 iou = iou_of(mask, predicted, void)
@@ -115,7 +115,7 @@ def obvious(images, mode="corrected", boundary=False):
         for segment in ground_truth.segments:
             fn[segment.category_id] += not segment.iscrowd and (0, segment.segment_id) not in matched
         for segment in prediction.segments:
-            mask = predicted_ids == segment.segment_id
+            mask = pred_ids == segment.segment_id
             hidden = (mask & (void | hiding.get(segment.category_id, void))).sum()
             fp[segment.category_id] += (1, segment.segment_id) not in matched and not hidden > 0.5 * mask.sum()
     return {i: (sorted(ious[i]), fp[i], fn[i]) for i in NAMES}
@@ -202,12 +202,12 @@ def test_corrected_hides_on_all_crowds_and_says_where_the_modes_differ():
     # 3 lies on the crowd listed first: fp in the reference, dropped when corrected. PQ of car: 1 / 1.5 and 1.
     assert counts(reference_, CAR) == (1, 1, 0)
     assert counts(corrected, CAR) == (1, 0, 0)
-    because = ["1 image has ('b') several crowds of one category"]
-    other = {"mode": "corrected", "because": because} | {
+    reasons = ["1 image has ('b') several crowds of one category"]
+    other = {"mode": "corrected", "reasons": reasons} | {
         n + s: 100.0 for n in ("PQ", "SQ", "RQ") for s in ("", "_th", "_st")
     }
     assert reference_["other_mode"] == other
-    assert (corrected["other_mode"]["mode"], corrected["other_mode"]["because"]) == ("reference", because)
+    assert (corrected["other_mode"]["mode"], corrected["other_mode"]["reasons"]) == ("reference", reasons)
     assert corrected["other_mode"]["PQ_th"] == reference_["PQ_th"] == pytest.approx(200 / 3)
     assert "other_mode" not in computed(images[1:]).compute()
 

@@ -225,7 +225,9 @@ def test_declared_areas_are_worth_what_the_option_says():
     # The car has 2 pixels, 4 are declared: 2 / (2 + 4 - 2) = 0.5 is no match.
     assert counts(computed([(1, (ground_truth, ONE))], areas="trust").compute(), CAR) == (0, 1, 1)
     assert counts(computed([(1, (ground_truth, ONE))]).compute(), CAR) == (1, 0, 0)
-    with pytest.raises(DatasetError, match="image 1, truth, segment 1: the declared area is 4, the map has 2 pixels"):
+    with pytest.raises(
+        DatasetError, match="image 1, ground truth, segment 1: the declared area is 4, the map has 2 pixels"
+    ):
         computed([(1, (ground_truth, ONE))], areas="check")
 
 
@@ -246,7 +248,7 @@ def test_the_order_of_the_categories_is_saved():
         lambda header, arrays: header.update(image_ids=[1, 1]),
         lambda header, arrays: arrays.pop("pairs"),
         lambda header, arrays: arrays.update(ground_truth=np.zeros(3)),
-        lambda header, arrays: arrays.update(truth_per_image=np.array([1, 1])),
+        lambda header, arrays: arrays.update(ground_truth_per_image=np.array([1, 1])),
         lambda header, arrays: arrays.update(ground_truth=arrays["ground_truth"][:-1]),
     ],
 )

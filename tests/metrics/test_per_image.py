@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segkit.metrics.per_image import PerImage, places_by_id
+from segkit.metrics.per_image import PerImage, argsort_image_ids
 from segkit.utils.errors import DatasetError
 
 
@@ -51,13 +51,13 @@ def test_an_order_must_name_every_image_once(image_order, message):
 
 def test_numbers_come_before_strings_each_ascending():
     ids = ["b", 10, "a", 9, "10"]
-    assert [ids[place] for place in places_by_id(ids)] == [9, 10, "10", "a", "b"]
-    assert places_by_id([]).tolist() == []
+    assert [ids[place] for place in argsort_image_ids(ids)] == [9, 10, "10", "a", "b"]
+    assert argsort_image_ids([]).tolist() == []
 
 
 def test_an_image_twice_is_refused():
     with pytest.raises(DatasetError, match="image 3: expected every image once"):
-        places_by_id([3, 3])
+        argsort_image_ids([3, 3])
 
 
 def test_ids_are_kept_as_pythons_own():

@@ -72,7 +72,7 @@ def test_strange_labels_are_named_and_not_counted():
     metric = SemanticIoU(NAMES, ignore_label=-1)
     right = np.array([[0, 1, -1]])
     for label in (3, 255, -2):
-        with pytest.raises(DatasetError, match=f"expected truth labels 0..2 or -1 \\(ignored\\), got {label};"):
+        with pytest.raises(DatasetError, match=f"expected ground truth labels 0..2 or -1 \\(ignored\\), got {label};"):
             metric.update(np.array([[0, 1, label]]), np.array([[0, 1, 1]]))
     for label in (3, -1):
         with pytest.raises(ValueError, match=f"prediction must hold labels 0..2, got {label}"):
@@ -117,7 +117,7 @@ def boundary_of(mask, dilation_px):
 
 
 def boundary_ious(images, classes, ignore_label, ratio):
-    """Boundary IoU by one erosion per mask: intersection and union added up over images; None without truth."""
+    """Boundary IoU by one erosion per mask: intersection and union added up over images; None without ground truth."""
     shared, either, true = [0] * classes, [0] * classes, [0] * classes
     for ground_truth, prediction in images:
         dilation_px = boundary_dilation_px(ground_truth.shape, ratio)

@@ -18,7 +18,7 @@ NAMES = ("background", "anterior", "posterior")
 
 
 def counted(*slices, **options):
-    """slices: (volume, index, truth, prediction)."""
+    """slices: (volume, index, ground truth, prediction)."""
     metric = VolumeDice(NAMES, **options)
     for volume, index, ground_truth, prediction in slices:
         metric.update(volume, index, np.array(ground_truth), np.array(prediction))
@@ -99,7 +99,7 @@ def test_another_label_may_be_ignored():
     # 255 is no label then.
     metric = counted(("a", 0, [[-1, 1, 1]], [[1, 1, 0]]), ignore_label=-1)
     assert metric.per_volume()["a"]["anterior"] == 200 / 3  # 1 right of 2 and 1
-    with pytest.raises(DatasetError, match=r"expected truth labels 0\.\.2 or -1 \(ignored\), got 255"):
+    with pytest.raises(DatasetError, match=r"expected ground truth labels 0\.\.2 or -1 \(ignored\), got 255"):
         metric.update("a", 1, np.array([[255]]), np.array([[0]]))
 
 
@@ -139,14 +139,14 @@ def test_what_is_wrong_is_told_and_not_counted():
     before = metric.compute()
     ground_truth = np.array([[0, 1]])
     with pytest.raises(
-        DatasetError, match=r"^slice 3 of volume 'c': expected truth labels 0\.\.2 or 255 \(ignored\), got 4"
+        DatasetError, match=r"^slice 3 of volume 'c': expected ground truth labels 0\.\.2 or 255 \(ignored\), got 4"
     ):
         metric.update("c", 3, np.array([[0, 4]]), ground_truth)
-    with pytest.raises(DatasetError, match=r"^slice 3 of volume 'c': expected truth and prediction of one size"):
+    with pytest.raises(DatasetError, match=r"^slice 3 of volume 'c': expected ground truth and prediction of one size"):
         metric.update("c", 3, ground_truth, ground_truth.T)
     with pytest.raises(ValueError, match=r"prediction must hold labels 0\.\.2, got 3"):
         metric.update("c", 3, ground_truth, ground_truth + 2)
-    with pytest.raises(ValueError, match=r"truth must be an .* integer numpy array"):
+    with pytest.raises(ValueError, match=r"ground_truth must be an .* integer numpy array"):
         metric.update("c", 3, ground_truth.astype(float), ground_truth)
     assert metric.compute() == before
     metric.update("c", 3, ground_truth, ground_truth)

@@ -35,7 +35,7 @@ def intervals(reason=None, **numbers):
 def budget(**kinds):
     """kind -> its cost, of everything, and its segments."""
     return {
-        "kinds": {
+        "error_types": {
             kind: {"cost": cost, "cost_th": None, "cost_st": cost, "segments": segments}
             for kind, (cost, segments) in kinds.items()
         }
@@ -44,7 +44,7 @@ def budget(**kinds):
 
 def difference(a, b, low=None, high=None, verdict=None):
     missing = a is None or b is None
-    one = {"A": a, "B": b, "difference": None if missing else b - a, "low": low, "high": high, "verdict": verdict}
+    one = {"A": a, "B": b, "difference": None if missing else b - a, "low": low, "high": high, "conclusion": verdict}
     return {**one, "share_better": None}
 
 
@@ -77,8 +77,8 @@ def test_the_dearest_error_is_first():
 
 def test_confusions_have_names_that_are_no_markup():
     top = [
-        {"true": 1, "predicted": 9, "segments": 3, "share": 30.0},
-        {"true": 9, "predicted": 5, "segments": 1, "share": None},
+        {"ground_truth": 1, "prediction": 9, "segments": 3, "share": 30.0},
+        {"ground_truth": 9, "prediction": 5, "segments": 1, "share": None},
     ]
     assert cells(tables.confusion_table({"top": top}, CATEGORIES)) == [
         ["[red]car → sky", "3", "30.0"],
@@ -88,7 +88,7 @@ def test_confusions_have_names_that_are_no_markup():
 
 
 def test_worst_images():
-    segments = [{"kind": kind} for kind in ("missed", "poor_mask", "poor_mask")]
+    segments = [{"error_type": kind} for kind in ("missed", "poor_mask", "poor_mask")]
     worst = [
         {"image_id": "[bold]x", "cost": 1.005, "PQ": 0.0, "segments": segments},
         {"image_id": 3, "cost": None, "PQ": None, "segments": []},
@@ -111,7 +111,7 @@ def test_the_report_leaves_out_what_is_empty():
 
 
 def test_the_report_says_when_the_modes_differ():
-    other = {"mode": "corrected", "PQ": None, "because": ["1 image has ('[red]') x", "2 images have (1, 2) y"]}
+    other = {"mode": "corrected", "PQ": None, "reasons": ["1 image has ('[red]') x", "2 images have (1, 2) y"]}
     out = printed(tables.analysis_tables({"PQ": 41.26, "other_mode": other}, analysis(), None), 200)
     assert "By the corrected rules PQ is – instead of 41.3: 1 image has ('[red]') x; 2 images have (1, 2) y.\n" in out
 

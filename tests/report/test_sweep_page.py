@@ -45,7 +45,7 @@ def step(
 
 
 def gain(difference: float, low: float, high: float, verdict: str) -> dict[str, Any]:
-    return {"difference": difference, "low": low, "high": high, "verdict": verdict}
+    return {"difference": difference, "low": low, "high": high, "conclusion": verdict}
 
 
 SETTINGS = [
@@ -133,7 +133,7 @@ def test_no_class_name_breaks_the_config_or_the_picture() -> None:
 def without_numbers() -> dict[str, Any]:
     """One method of which nothing is known: no interval, no PQ, no things."""
     found = copy.deepcopy(FOUND)
-    none = dict.fromkeys(("value", "low", "high", "difference", "verdict"))
+    none = dict.fromkeys(("value", "low", "high", "difference", "conclusion"))
     for one in found["settings"]:
         for name in ("all", "choosing", "confirming"):
             one[name] = numbers(None)

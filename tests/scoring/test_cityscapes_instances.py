@@ -12,7 +12,7 @@ from PIL import Image
 from segkit.scoring.cityscapes_instances import score_cityscapes_instances
 from segkit.utils.errors import DatasetError
 from segkit.utils.process_pool import Shard
-from tests.helpers.cityscapes_reference import random_image, reference, write_results, write_truth
+from tests.helpers.cityscapes_reference import random_image, reference, write_ground_truth, write_results
 
 IMAGES = [
     "aachen_000000_000019",
@@ -24,12 +24,12 @@ IMAGES = [
 
 
 def write_tree(root: Path, seed: int, images: list[str] = IMAGES) -> list[Path]:
-    """root/gt and root/pred, the results in a subfolder for every other image; the truth's paths."""
+    """root/gt and root/pred, the results in a subfolder for every other image; the ground truth's paths."""
     rng = np.random.default_rng(seed)
     paths = []
     for number, image_id in enumerate(images):
         ids, masks = random_image(rng)
-        paths.append(write_truth(root / "gt", image_id, ids))
+        paths.append(write_ground_truth(root / "gt", image_id, ids))
         write_results(root / "pred" / ("inner" if number % 2 else "."), image_id, masks)
     return paths
 
@@ -38,7 +38,7 @@ def write_tree(root: Path, seed: int, images: list[str] = IMAGES) -> list[Path]:
 def test_equals_cityscapesscripts_to_the_last_bit(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One image more has a false prediction of every label that is predicted, without which the reference may fail."""
     road, mask = np.full((48, 64), 7), np.ones((48, 64), dtype=np.bool_)
-    paths = [*write_tree(tmp_path, seed), write_truth(tmp_path / "gt", "zurich_000000_000001", road)]
+    paths = [*write_tree(tmp_path, seed), write_ground_truth(tmp_path / "gt", "zurich_000000_000001", road)]
     write_results(tmp_path / "pred", "zurich_000000_000001", [(i, 0.4, mask) for i in (24, 25, 26, 28, 33)])
     expected = reference(monkeypatch, paths, tmp_path / "pred", tmp_path)
     found = score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred").compute()
@@ -51,7 +51,7 @@ def test_only_left_out_predictions_are_0_where_the_reference_fails(
 ) -> None:
     ids = np.zeros((30, 40))
     ids[:10, :10] = 26000
-    path = write_truth(tmp_path / "gt", "ulm_000000_000001", ids)
+    path = write_ground_truth(tmp_path / "gt", "ulm_000000_000001", ids)
     write_results(tmp_path / "pred", "ulm_000000_000001", [(26, 0.5, ids == 0)])
     assert score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred").compute()["AP"] == 0
     with pytest.raises(IndexError):
@@ -63,7 +63,7 @@ def test_its_own_truth_scores_100(tmp_path: Path) -> None:
     ids = np.full((30, 40), 7)
     ids[5:15, 10:30] = 26000
     for image_id, masks in (("ulm_000000_000001", [(26, "0.5", ids == 26000)]), ("ulm_000000_000002", [])):
-        write_truth(tmp_path / "gt", image_id, ids if masks else np.zeros((30, 40)))
+        write_ground_truth(tmp_path / "gt", image_id, ids if masks else np.zeros((30, 40)))
         write_results(tmp_path / "pred", image_id, masks)
     results = score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred").compute()
     assert {name: value for name, value in results.items() if value is not None} == {
@@ -96,7 +96,7 @@ def test_confidences_are_ranked_in_double_precision(tmp_path: Path) -> None:
     ids[:10, :10] = 26000
     other = np.zeros((30, 40), dtype=np.bool_)
     other[20:, 20:] = True
-    write_truth(tmp_path / "gt", "ulm_000000_000001", ids)
+    write_ground_truth(tmp_path / "gt", "ulm_000000_000001", ids)
     write_results(tmp_path / "pred", "ulm_000000_000001", [(26, "0.3", ids == 26000), (26, "0.300000000001", other)])
     assert score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred").compute()["AP"] == 25
 
@@ -113,7 +113,7 @@ def test_all_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
     path = pred / "bonn_000000_000001_leftImg8bit_pred.txt"
     path.write_text("\n".join(lines) + "\n")
     (tmp_path / "gt/ulm/ulm_000000_000001_gtFine_instanceIds.png").write_bytes(b"no PNG")
-    write_truth(tmp_path / "gt", "ulm_000000_000002", np.full((48, 64), 34000))
+    write_ground_truth(tmp_path / "gt", "ulm_000000_000002", np.full((48, 64), 34000))
     with pytest.raises(DatasetError) as caught:
         score_cityscapes_instances(tmp_path / "gt", pred, workers=2)
     said = str(caught.value)
@@ -128,26 +128,26 @@ def test_all_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
         f"{path}, line 5: expected a label id out of [24, 25, 26, 27, 28, 31, 32, 33], got 7, which has no instances",
         f"{path}, line 6: expected `mask.png label_id confidence`, parted by one space each, got 'fine.png 24'",
         "ulm_000000_000001_gtFine_instanceIds.png: expected a PNG",
-        "image 'ulm_000000_000002', truth: expected ids of labels",
+        "image 'ulm_000000_000002', ground truth: expected ids of labels",
     ):
         assert expected in said
     with pytest.raises(DatasetError, match=r"^3 problems found, the search stopped here"):
         score_cityscapes_instances(tmp_path / "gt", pred, limit=3)
 
 
-@pytest.mark.parametrize("break_it", ["no truth", "no folder of truth", "no results", "twice"])
+@pytest.mark.parametrize("break_it", ["no ground truth", "no folder of ground truth", "no results", "twice"])
 def test_missing_folders_and_truth(break_it: str, tmp_path: Path) -> None:
     write_tree(tmp_path, 3)
     gt, pred, message = tmp_path / "gt", tmp_path / "pred", r"found none; give gtFine/<split>"
-    if break_it == "no truth":
+    if break_it == "no ground truth":
         gt = pred
-    elif break_it == "no folder of truth":
+    elif break_it == "no folder of ground truth":
         gt = tmp_path / "nothing"
     elif break_it == "no results":
         pred, message = tmp_path / "nothing", "nothing: no such folder of results"
     else:
         (gt / "ulm_000000_000001_gtFine_instanceIds.png").write_bytes(b"")
-        message = "expected one truth of each name, got a second"
+        message = "expected one ground truth of each name, got a second"
     with pytest.raises(DatasetError, match=message):
         score_cityscapes_instances(gt, pred)
 

@@ -22,7 +22,7 @@ IMAGES = (7, "b", 3, "a")  # another order than by id
 
 
 def panoptic(image_ids=IMAGES, **options):
-    """The prediction is the truth moved by one pixel in every second image."""
+    """The prediction is the ground truth moved by one pixel in every second image."""
     metric = PanopticQuality(CATEGORIES, **options)
     ids = np.kron([[5, 5, 9, 9]], np.ones((4, 3), np.int32)).astype(np.int32)
     for image_id in image_ids:
@@ -156,8 +156,8 @@ HOSTILE = {
     "rows of numbers": array("ground_truth", lambda rows: np.zeros(len(rows))),
     "rows in a table": array("pairs", lambda rows: rows.reshape(2, -1)),
     "a scalar": array("ground_truth", lambda rows: rows[0]),
-    "lengths below 0": array("truth_per_image", lambda lengths: lengths + np.array([3, -3, 0, 0])),
-    "lengths that are no whole numbers": array("truth_per_image", lambda lengths: lengths + 0.0),
+    "lengths below 0": array("ground_truth_per_image", lambda lengths: lengths + np.array([3, -3, 0, 0])),
+    "lengths that are no whole numbers": array("ground_truth_per_image", lambda lengths: lengths + 0.0),
     "lengths of more": array("pairs_per_image", lambda lengths: lengths + 1),
     "a pair beyond the segments": field("pairs", "ground_truth", 2),
     "a pair far below": field("pairs", "prediction", -2),
@@ -187,7 +187,7 @@ def test_objects_are_never_unpickled(tmp_path):
             return (os.mkdir, (str(tmp_path / "harmed"),))
 
     path = tmp_path / "counts.npz"
-    for name in (HEADER, "state_truth"):
+    for name in (HEADER, "state_ground_truth"):
         np.savez(path, **{HEADER: np.zeros(1, np.uint8), name: np.array([Boom()], dtype=object)})
         with pytest.raises(DatasetError, match="expected saved counts, got something else"):
             load(path)

@@ -29,7 +29,7 @@ def rectangle(x, y, w, h):
 
 
 def make(folder, seed=0, images=40, name=lambda number: number):
-    """truth.json (polygons, RLE, runs as numbers, crowds) and results.json of images of random rectangles."""
+    """ground_truth.json (polygons, RLE, runs as numbers, crowds) and results.json of images of random rectangles."""
     rng = np.random.default_rng(seed)
     ground_truth = {"images": [], "annotations": [], "categories": CATEGORIES}
     results = []
@@ -55,7 +55,7 @@ def make(folder, seed=0, images=40, name=lambda number: number):
                 mask = mask_to_rle(rectangle(x + dx, y + dy, w, h))
                 score = float(rng.integers(1, 9)) / 8
                 results.append(entry | {"bbox": [x + dx, y + dy, w, h + 0.5], "segmentation": mask, "score": score})
-    write(folder / "truth.json", ground_truth)
+    write(folder / "ground_truth.json", ground_truth)
     write(folder / "results.json", results)
     return ground_truth, results
 
@@ -66,7 +66,7 @@ def write(path, content):
 
 def reference(folder, iou_type, results="results.json"):
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO(str(folder / "truth.json"))
+        ground_truth = COCO(str(folder / "ground_truth.json"))
         scorer = COCOeval(ground_truth, ground_truth.loadRes(str(folder / results)), iou_type)
         scorer.evaluate()
         scorer.accumulate()
@@ -75,7 +75,9 @@ def reference(folder, iou_type, results="results.json"):
 
 
 def stats(folder, iou_type, results="results.json", **options):
-    numbers = score_instances(folder / "truth.json", folder / results, iou_types=(iou_type,), **options).compute()
+    numbers = score_instances(
+        folder / "ground_truth.json", folder / results, iou_types=(iou_type,), **options
+    ).compute()
     return {name: numbers[iou_type][name] for name in STATS}
 
 
@@ -92,7 +94,7 @@ def test_equals_pycocotools(tmp_path, seed):
 @pytest.mark.parametrize("name", [lambda number: number, lambda number: f"city_{number:03}"])
 def test_shards_and_workers_and_string_ids(tmp_path, name):
     make(tmp_path, images=300, name=name)
-    files = tmp_path / "truth.json", tmp_path / "results.json"
+    files = tmp_path / "ground_truth.json", tmp_path / "results.json"
     kinds = ("bbox", "segm", "boundary")
     whole = score_instances(*files, iou_types=kinds)
     assert len(whole) == 300
@@ -109,7 +111,7 @@ def test_shards_and_workers_and_string_ids(tmp_path, name):
 def test_an_empty_list_scores_zero(tmp_path):
     make(tmp_path)
     write(tmp_path / "results.json", [])
-    numbers = score_instances(tmp_path / "truth.json", tmp_path / "results.json").compute()
+    numbers = score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json").compute()
     assert numbers["bbox"]["AP"] == numbers["segm"]["AP"] == numbers["segm"]["AR-car"] == 0
 
 
@@ -118,7 +120,7 @@ def test_boxes_alone(tmp_path, caplog):
     expected = stats(tmp_path, "bbox")
     write(tmp_path / "results.json", [{k: v for k, v in one.items() if k != "segmentation"} for one in results])
     with caplog.at_level(logging.WARNING):
-        metric = score_instances(tmp_path / "truth.json", tmp_path / "results.json")
+        metric = score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json")
     assert metric.iou_types == ("bbox",)
     assert "no result has a segmentation: only boxes are scored" in caplog.text
     with pytest.raises(DatasetError, match="expected results with a segmentation, none has one"):
@@ -126,15 +128,15 @@ def test_boxes_alone(tmp_path, caplog):
     # GroundTruth needs no masks then.
     for annotation in ground_truth["annotations"]:
         del annotation["segmentation"]
-    write(tmp_path / "truth.json", ground_truth)
+    write(tmp_path / "ground_truth.json", ground_truth)
     assert stats(tmp_path, "bbox") == expected
 
 
 def test_some_categories(tmp_path):
     make(tmp_path)
-    whole = score_instances(tmp_path / "truth.json", tmp_path / "results.json").compute()
+    whole = score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json").compute()
     dogs = CategorySet([Category(7, "hound", True, (0, 0, 0)), Category(9, "ox", True, (0, 0, 0))])
-    some = score_instances(tmp_path / "truth.json", tmp_path / "results.json", categories=dogs).compute()
+    some = score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json", categories=dogs).compute()
     for iou_type in ("bbox", "segm"):
         assert some[iou_type]["AP-hound"] == some[iou_type]["AP"] == whole[iou_type]["AP-dog"]
         assert some[iou_type]["AP-ox"] is None
@@ -143,7 +145,9 @@ def test_some_categories(tmp_path):
 def test_all_problems_are_told(tmp_path):
     ground_truth, results = make(tmp_path)
     write(tmp_path / "results.json", [*results[:3], results[3] | {"image_id": 999}, *results[4:]])
-    with pytest.raises(DatasetError, match=r"results.json, result 3: expected an image_id of the truth .* got 999"):
+    with pytest.raises(
+        DatasetError, match=r"results.json, result 3: expected an image_id of the ground truth .* got 999"
+    ):
         stats(tmp_path, "bbox")
     for strange in ([1], None, 1.5, True):
         write(tmp_path / "results.json", [results[0] | {"image_id": strange}])
@@ -151,13 +155,13 @@ def test_all_problems_are_told(tmp_path):
             stats(tmp_path, "bbox")
     ids = sorted({one["image_id"] for one in results})
     first = {image_id: next(i for i, one in enumerate(results) if one["image_id"] == image_id) for image_id in ids}
-    faults = [{"score": float("nan")}, {"category_id": 3}, {"bbox": [0, 0, 5]}, {"bbox": [0, 0, -5, 5]}]
-    faults += [{"segmentation": {"size": [*SIZE], "counts": "1"}}, {"segmentation": None}]
-    for image_id, fault in zip(ids, faults, strict=False):
+    errors = [{"score": float("nan")}, {"category_id": 3}, {"bbox": [0, 0, 5]}, {"bbox": [0, 0, -5, 5]}]
+    errors += [{"segmentation": {"size": [*SIZE], "counts": "1"}}, {"segmentation": None}]
+    for image_id, fault in zip(ids, errors, strict=False):
         results[first[image_id]] |= fault
     write(tmp_path / "results.json", results)
     with pytest.raises(DatasetError) as told:
-        score_instances(tmp_path / "truth.json", tmp_path / "results.json")
+        score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json")
     message = str(told.value)
     assert message.startswith("6 problems: [1] ")
     expected = ["a finite score, got nan", r"a category_id out of [2, 7], got 3", "bbox [x, y", "of 0 or more"]
@@ -166,10 +170,10 @@ def test_all_problems_are_told(tmp_path):
         assert f"image {image_id!r}, results[0]: expected " in message
         assert words in message
     with pytest.raises(DatasetError, match="2 problems found, the search stopped here"):
-        score_instances(tmp_path / "truth.json", tmp_path / "results.json", limit=2)
+        score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json", limit=2)
     ground_truth["annotations"][0]["area"] = -1
-    write(tmp_path / "truth.json", ground_truth)
-    with pytest.raises(DatasetError, match=r"truth.json, image .* expected `area` to be 0 or more"):
+    write(tmp_path / "ground_truth.json", ground_truth)
+    with pytest.raises(DatasetError, match=r"ground_truth.json, image .* expected `area` to be 0 or more"):
         stats(tmp_path, "bbox")
 
 
@@ -177,7 +181,7 @@ def test_all_problems_are_told(tmp_path):
 def test_other_iou_types_are_refused(tmp_path, iou_types):
     make(tmp_path)
     with pytest.raises(ValueError, match="iou_types must be"):
-        score_instances(tmp_path / "truth.json", tmp_path / "results.json", iou_types=iou_types)
+        score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_types=iou_types)
 
 
 def panoptic(folder, images=3):
@@ -204,14 +208,14 @@ def panoptic(folder, images=3):
             shifted = mask_to_rle(np.roll(mask, image_id, axis=1))
             results.append(entry | {"segmentation": shifted, "score": 1 / image_id, "iscrowd": 0})
     coco_panoptic.write_json(folder / "panoptic.json", entries, annotations, categories)
-    coco_instances.write(folder / "truth.json", entries, instances, CategorySet(categories.things))
+    coco_instances.write(folder / "ground_truth.json", entries, instances, CategorySet(categories.things))
     write(folder / "results.json", results)
 
 
 def test_things_of_a_panoptic_truth(tmp_path):
     panoptic(tmp_path)
     options = {"iou_types": ("bbox", "segm", "boundary"), "workers": 2}
-    expected = score_instances(tmp_path / "truth.json", tmp_path / "results.json", **options)
+    expected = score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json", **options)
     found = score_instances(
         tmp_path / "panoptic.json", tmp_path / "results.json", gt_folder=tmp_path / "pngs", **options
     )

@@ -1,8 +1,8 @@
 """Panoptic quality of files: one fixture folder per rule of the reference, the reference itself, bad files.
 
-A fixture folder holds truth.json, truth/, predictions.json, predictions/, a note.md with the arithmetic, and an
-expected.json: `options` of `score_panoptic`; what the modes `reference` and `corrected` give, numbers or parts of an
-error; what `panopticapi` gives, null where an average ends in a ZeroDivisionError. "reference": as told there.
+A fixture folder holds ground_truth.json, ground_truth/, predictions.json, predictions/, a note.md with the arithmetic,
+and an expected.json: `options` of `score_panoptic`; what the modes `reference` and `corrected` give, numbers or parts
+of an error; what `panopticapi` gives, null where an average ends in a ZeroDivisionError. "reference": as told there.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ def numbers(results):
 
 
 def score(folder, **options):
-    scored = score_panoptic(folder / "truth.json", folder / "predictions.json", **options)
+    scored = score_panoptic(folder / "ground_truth.json", folder / "predictions.json", **options)
     return numbers(scored.metric.compute(scored.image_order))
 
 
@@ -119,7 +119,7 @@ def test_what_is_said_of_panopticapi_is_so(rule):
 
 
 def test_every_fixture_is_whole():
-    parts = {"expected.json", "note.md", "predictions", "predictions.json", "ground_truth", "truth.json"}
+    parts = {"expected.json", "note.md", "predictions", "predictions.json", "ground_truth", "ground_truth.json"}
     assert len(RULES) > 50
     for rule in RULES:
         assert {path.name for path in (FIXTURES / rule).iterdir()} == parts
@@ -130,7 +130,7 @@ def test_every_fixture_is_whole():
 
 
 def write(folder, images, categories=CATEGORIES):
-    """images: image_id -> ((map, segments_info) of truth and prediction); true areas are counted."""
+    """images: image_id -> ((map, segments_info) of ground truth and prediction); true areas are counted."""
     for side, name in enumerate(("ground_truth", "predictions")):
         (folder / name).mkdir(parents=True)
         annotations = []
@@ -199,7 +199,7 @@ def test_random_files_equal_panopticapi(tmp_path_factory, dataset):
 @given(datasets(), st.sampled_from(["reference", "corrected"]), st.randoms(use_true_random=False))
 def test_shards_in_any_order_equal_one_pass(tmp_path_factory, dataset, mode, random):
     folder = write(tmp_path_factory.mktemp("pq") / "x", *dataset)
-    files = folder / "truth.json", folder / "predictions.json"
+    files = folder / "ground_truth.json", folder / "predictions.json"
     options = {"mode": mode, "boundary": True, "dagger": True}
     whole = score_panoptic(*files, **options)
     parts = [score_panoptic(*files, shard=Shard(i, 3), workers=2, **options) for i in (1, 2, 3)]
@@ -216,7 +216,7 @@ def test_shards_in_any_order_equal_one_pass(tmp_path_factory, dataset, mode, ran
 
 def test_progress_is_told_image_by_image(tmp_path):
     folder = write(tmp_path / "x", dict.fromkeys(range(7), (GROUND_TRUTH, GROUND_TRUTH)))
-    files = folder / "truth.json", folder / "predictions.json"
+    files = folder / "ground_truth.json", folder / "predictions.json"
     calls = []
     for workers in (1, 3):
         score_panoptic(*files, workers=workers, shard=Shard(2, 2), progress=lambda *call: calls.append(call))
@@ -345,7 +345,7 @@ def test_a_refused_annotation_is_neither_missing_nor_extra(folder):
     text = message(folder)
     assert text.startswith("2 problems: ")
     assert "have no prediction" not in text
-    assert "that the truth lacks" not in text
+    assert "that the ground truth lacks" not in text
 
 
 def test_missing_twice_and_extra_predictions(folder):
@@ -357,8 +357,8 @@ def test_missing_twice_and_extra_predictions(folder):
     edit(path, change)
     text = message(folder)
     assert f"[1] {path}: 2 of 4 images have no prediction: 'three', 4" in text
-    assert f"[2] {path}: 2 predictions are of images that the truth lacks: 40, '4'" in text
-    assert "that the truth lacks" not in message(folder, allow_extra=True)
+    assert f"[2] {path}: 2 predictions are of images that the ground truth lacks: 40, '4'" in text
+    assert "that the ground truth lacks" not in message(folder, allow_extra=True)
     assert "have no prediction" not in message(folder, allow_missing=True)
     results = score(folder, allow_missing=True, allow_extra=True)
     assert [results["per_class"]["1"][name] for name in ("tp", "fp", "fn")] == [2, 0, 2]
@@ -367,15 +367,15 @@ def test_missing_twice_and_extra_predictions(folder):
 
 
 def test_images_of_the_truth_without_annotation(folder):
-    edit(folder / "truth.json", lambda content: content["annotations"].pop(1))
-    assert f"{folder / 'truth.json'}: 1 images have no annotation: 2" in message(folder)
+    edit(folder / "ground_truth.json", lambda content: content["annotations"].pop(1))
+    assert f"{folder / 'ground_truth.json'}: 1 images have no annotation: 2" in message(folder)
 
 
 def test_areas_that_disagree_are_refused_recounted_or_trusted(folder):
-    edit(folder / "truth.json", lambda content: content["annotations"][2]["segments_info"][0].update(area=4))
+    edit(folder / "ground_truth.json", lambda content: content["annotations"][2]["segments_info"][0].update(area=4))
     text = message(folder)
     assert text.startswith(
-        f"{folder / 'ground_truth' / '2.png'} and {folder / 'truth.json'}, image 'three', segment 1: "
+        f"{folder / 'ground_truth' / '2.png'} and {folder / 'ground_truth.json'}, image 'three', segment 1: "
     )
     assert "the declared area is 4, the map has 3 pixels" in text
     assert "--recount-areas" in text
@@ -384,11 +384,11 @@ def test_areas_that_disagree_are_refused_recounted_or_trusted(folder):
     assert score(folder, areas="trust")["things"]["PQ"] == 93.75
     assert score(folder, mode="corrected")["things"]["PQ"] == 100.0
     assert "the declared area is 4" in message(folder, mode="corrected", areas="check")
-    scored = score_panoptic(folder / "truth.json", folder / "predictions.json", areas="trust")
+    scored = score_panoptic(folder / "ground_truth.json", folder / "predictions.json", areas="trust")
     other = scored.metric.compute(scored.image_order)["other_mode"]
     assert other["mode"] == "corrected"
     assert other["PQ"] == 100.0
-    assert other["because"] == ["1 image has ('three') areas that their map contradicts"]
+    assert other["reasons"] == ["1 image has ('three') areas that their map contradicts"]
 
 
 @pytest.mark.parametrize("option", [{"mode": "strict"}, {"areas": "guess"}, {"workers": 0}, {"limit": 0}])

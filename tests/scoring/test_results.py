@@ -7,7 +7,7 @@ import pytest
 
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU
 from segkit.scoring.counts_file import SavedCounts
-from segkit.scoring.results import analyse, finite, results_of, save_results
+from segkit.scoring.results import analyse, build_results, replace_nonfinite, save_results
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.process_pool import Shard
@@ -28,7 +28,7 @@ def panoptic(areas="recount", declared=4, images=(3, "b")):
 
 
 def results(kind, metric, order=None, **options):
-    return results_of(SavedCounts(kind, metric, order, Shard()), **options)
+    return build_results(SavedCounts(kind, metric, order, Shard()), **options)
 
 
 def test_tasks_have_detectron2_s_names():
@@ -81,7 +81,7 @@ def test_of_no_image_all_is_none(metric):
 
 def test_finite_keeps_all_but_infinities():
     content = {"a": [1, float("inf"), "x", None, True, {"b": float("nan"), "c": -0.5}], 3: float("-inf")}
-    assert finite(content) == {"a": [1, None, "x", None, True, {"b": None, "c": -0.5}], 3: None}
+    assert replace_nonfinite(content) == {"a": [1, None, "x", None, True, {"b": None, "c": -0.5}], 3: None}
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path):

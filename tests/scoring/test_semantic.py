@@ -28,7 +28,7 @@ IMAGES = [f"{city}/{city}_{number}" for city in ("aachen", "bonn") for number in
 
 
 def some_maps(seed=0, size_hw=(20, 30)):
-    """{name: (truth with ignored pixels, prediction)}, channels 0..2 and 255."""
+    """{name: (ground truth with ignored pixels, prediction)}, channels 0..2 and 255."""
     rng = np.random.default_rng(seed)
     maps = {}
     for name in IMAGES:
@@ -128,7 +128,7 @@ def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
     merged = score_semantic(tmp_path / "gt_ids", tmp_path / "pred_ids", classes=CATEGORIES, thing_channels="one")
     assert merged.names == ("things", "road", "sky")
     assert merged.compute()["IoU-things"] == metric.compute()["IoU-car"]
-    # Several labels can be ignored: the car's pixels are left out of the truth.
+    # Several labels can be ignored: the car's pixels are left out of the ground truth.
     fewer = score_semantic(tmp_path / "gt_ids", tmp_path / "pred_ids", classes=CATEGORIES, ignore_label=(255, 26))
     assert fewer.confusion[:, 2].sum() == 0
     np.testing.assert_array_equal(fewer.confusion[:, :2], metric.confusion[:, :2])
@@ -138,8 +138,8 @@ def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
 
 @pytest.fixture
 def panoptic(tmp_path):
-    """A panoptic JSON of the same truth: every class two segments, its upper and its lower half."""
-    with PanopticWriter(tmp_path / "truth.json", tmp_path / "ground_truth", CATEGORIES) as writer:
+    """A panoptic JSON of the same ground truth: every class two segments, its upper and its lower half."""
+    with PanopticWriter(tmp_path / "ground_truth.json", tmp_path / "ground_truth", CATEGORIES) as writer:
         for image_id, (name, (ground_truth, _)) in enumerate(some_maps().items()):
             ids = np.where(ground_truth == 255, 0, 1000 * (ground_truth.astype(np.int32) + 1))
             ids[10:] += ids[10:] > 0
@@ -148,7 +148,7 @@ def panoptic(tmp_path):
                 for i in np.unique(ids).tolist()[1:]
             )
             writer.add(image_id, f"{name}_leftImg8bit.jpg", PanopticSegmentation(ids.astype(np.int32), segments))
-    return tmp_path / "truth.json"
+    return tmp_path / "ground_truth.json"
 
 
 def results_of(channel_values, name="/data/leftImg8bit/val/{}_leftImg8bit.jpg"):
@@ -220,7 +220,7 @@ def test_missing_and_superfluous_predictions(folders):
     (pred / "bonn/bonn_1.png").rename(pred / "bonn/other.png")
     text = problems_of(gt, pred)
     assert "1 of 6 images have no prediction: 'bonn/bonn_1'" in text
-    assert "1 predictions are of images that the truth lacks: 'bonn/other'" in text
+    assert "1 predictions are of images that the ground truth lacks: 'bonn/other'" in text
     (gt / "bonn/bonn_1.png").unlink()
     assert score_semantic(gt, pred, classes=NAMES, allow_extra=True).confusion.sum() > 0
     png.write_labels(pred / "aachen_0.png", np.zeros((20, 30), int))
@@ -239,7 +239,7 @@ def test_all_problems_of_the_files_are_told(folders):
     for part in (
         "5 problems",
         "aachen_0.png: the PNG cannot be decoded",
-        "aachen_1.png): expected truth and prediction of one size, got 20 x 30 and 20 x 29",
+        "aachen_1.png): expected ground truth and prediction of one size, got 20 x 30 and 20 x 29",
         "gt/aachen/aachen_2.png: expected the labels 0, 1, 2, 255, got 3 in 600 pixels; ignore these labels",
         "pred/bonn/bonn_0.png: expected the labels 0, 1, 2, got 255 in 600 pixels; predict a class for every pixel",
         "bonn_1.png: expected a greyscale or palette PNG whose values are labels, got 8-bit RGB",

@@ -74,11 +74,11 @@ def test_at_least_one_worker(workers):
 @given(st.integers(0, 30), st.integers(1, 8))
 def test_shards_part_the_items_evenly(number, parts):
     items = list(range(number))
-    shards = [Shard(index, parts).of(items) for index in range(1, parts + 1)]
+    shards = [Shard(index, parts).select(items) for index in range(1, parts + 1)]
     assert sorted(item for shard in shards for item in shard) == items
     lengths = [len(shard) for shard in shards]
     assert max(lengths) - min(lengths) <= 1
-    assert Shard().of(items) == items
+    assert Shard().select(items) == items
 
 
 @pytest.mark.parametrize("shard", [(0, 1), (2, 1), (-1, 3), (1, 0)])

@@ -26,8 +26,9 @@ FloatArray = NDArray[np.float64]
 class Tables(NamedTuple):
     """What is known of one image, or of many joined.
 
-    truth: (G,) `TRUTH`, every instance and group of a thing. prediction: (P,) `PREDICTION`. shared: (S,) `SHARED`, the
-    pixels common to two of one label, where there are any; its first two columns are rows of the other tables.
+    ground truth: (G,) `TRUTH`, every instance and group of a thing. prediction: (P,) `PREDICTION`. shared: (S,)
+    `SHARED`, the pixels common to two of one label, where there are any; its first two columns are rows of the other
+    tables.
     """
 
     ground_truth: Table

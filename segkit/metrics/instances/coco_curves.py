@@ -24,13 +24,13 @@ class Curves(NamedTuple):
     recall: NDArray[np.float64]
 
 
-def curves(matches: Matches, to_find: NDArray[np.int64], image_place: NDArray[np.int64]) -> Curves:
+def compute_curves(matches: Matches, gt_counts: NDArray[np.int64], image_place: NDArray[np.int64]) -> Curves:
     """The curves of all things (pycocotools cocoeval.py, accumulate).
 
-    to_find: (things, 4) truths to find. image_place: (images,) the place of each image index in the order that settles
-    equal scores; of equal scores in an image the one matched first comes first.
+    gt_counts: (things, 4) ground truth to find. image_place: (images,) the place of each image index in the order that
+    settles equal scores; of equal scores in an image the one matched first comes first.
     """
-    things, thresholds = len(to_find), len(IOU_THRESHOLDS)
+    things, thresholds = len(gt_counts), len(IOU_THRESHOLDS)
     precision = np.full((thresholds, len(RECALLS), things, len(AREAS_PX)), UNDEFINED)
     recall = np.full((thresholds, things, len(AREAS_PX), len(MAX_DETECTIONS)), UNDEFINED)
     order = np.lexsort((matches.rank, image_place[matches.image], matches.thing))
@@ -38,18 +38,18 @@ def curves(matches: Matches, to_find: NDArray[np.int64], image_place: NDArray[np
     for thing, (start, stop) in enumerate(zip([0, *stops.tolist()], stops.tolist(), strict=False)):
         rows = order[start:stop]
         rows = rows[np.argsort(-matches.score[rows], kind="stable")]
-        true, false = (np.unpackbits(bits[rows], axis=1) for bits in (matches.true, matches.false))
-        defined = to_find[thing] > 0
+        true, false = (np.unpackbits(bits[rows], axis=1) for bits in (matches.tp, matches.fp))
+        defined = gt_counts[thing] > 0
         with np.errstate(divide="ignore", invalid="ignore"):
-            found = _recall(true, matches.rank[rows], to_find[thing])
+            found = _recall(true, matches.rank[rows], gt_counts[thing])
         recall[:, thing, defined] = found[:, defined]
-        precision[:, :, thing, defined] = _precision(true, false, to_find[thing])[:, :, defined]
+        precision[:, :, thing, defined] = _precision(true, false, gt_counts[thing])[:, :, defined]
     return Curves(precision, recall)
 
 
-def summary(curves: Curves) -> dict[str, float | None]:
+def summarize(compute_curves: Curves) -> dict[str, float | None]:
     """STATS in percent (COCOeval.summarize); None where nothing is defined."""
-    precision, recall = curves
+    precision, recall = compute_curves
     at50, at75 = (int(np.flatnonzero(value == IOU_THRESHOLDS)[0]) for value in (0.5, 0.75))
     numbers = [precision[..., ALL], precision[at50, ..., ALL], precision[at75, ..., ALL]]
     numbers += [precision[..., area] for area in (SMALL, MEDIUM, LARGE)]
@@ -64,15 +64,15 @@ def mean_percent(values: NDArray[np.float64]) -> float | None:
     return float(np.mean(defined) * 100) if defined.size else None
 
 
-def _recall(true: NDArray[np.uint8], rank: NDArray[np.uint8], to_find: NDArray[np.int64]) -> NDArray[np.float64]:
+def _recall(true: NDArray[np.uint8], rank: NDArray[np.uint8], gt_counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """(10, 4, 3) recall of one class."""
     found = np.stack([true[rank < number].sum(axis=0, dtype=np.int64) for number in MAX_DETECTIONS], axis=-1)
     by_area = found.reshape(len(AREAS_PX), len(IOU_THRESHOLDS), len(MAX_DETECTIONS))
-    recall: NDArray[np.float64] = (by_area / to_find[:, None, None]).transpose(1, 0, 2)
+    recall: NDArray[np.float64] = (by_area / gt_counts[:, None, None]).transpose(1, 0, 2)
     return recall
 
 
-def _precision(true: NDArray[np.uint8], false: NDArray[np.uint8], to_find: NDArray[np.int64]) -> NDArray[np.float64]:
+def _precision(true: NDArray[np.uint8], false: NDArray[np.uint8], gt_counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """(10, 101, 4) interpolated precision of one class; what nothing is to be found of is left to the caller.
 
     true, false: (N, 40) flags by falling score. Only after a true positive can the precision be the highest from there
@@ -87,9 +87,9 @@ def _precision(true: NDArray[np.uint8], false: NDArray[np.uint8], to_find: NDArr
     highest[setting, found - 1] = found / (wrong + found + EPSILON)
     highest = np.maximum.accumulate(highest[:, ::-1], axis=1)[:, ::-1]
     by_area = highest.reshape(len(AREAS_PX), len(IOU_THRESHOLDS), -1)
-    curves = np.zeros((len(AREAS_PX), len(IOU_THRESHOLDS), len(RECALLS)))
-    for area, total in enumerate(to_find.tolist()):
+    compute_curves = np.zeros((len(AREAS_PX), len(IOU_THRESHOLDS), len(RECALLS)))
+    for area, total in enumerate(gt_counts.tolist()):
         needed = np.searchsorted(np.arange(total + 1) / max(total, 1), RECALLS, side="left")  # true positives
-        curves[area] = by_area[area][:, np.minimum(np.maximum(needed, 1), by_area.shape[-1]) - 1]
-    by_threshold: NDArray[np.float64] = curves.transpose(1, 2, 0)
+        compute_curves[area] = by_area[area][:, np.minimum(np.maximum(needed, 1), by_area.shape[-1]) - 1]
+    by_threshold: NDArray[np.float64] = compute_curves.transpose(1, 2, 0)
     return by_threshold

@@ -75,9 +75,9 @@ def select(columns: Columns, rows: NDArray[np.integer]) -> Columns:
 
 def concatenate(parts: Sequence[Columns]) -> Columns:
     """The rows of all parts, of at least one. The parts are one image each: `image` is the part's index."""
-    joined = {name: np.concatenate([_arrays(part)[name] for part in parts]) for name in _arrays(parts[0])}
-    joined["image"] = np.repeat(np.arange(len(parts)), [len(part.image) for part in parts])
-    return parts[0]._replace(masks=[mask for part in parts for mask in part.masks], **joined)
+    concatenate_matches = {name: np.concatenate([_arrays(part)[name] for part in parts]) for name in _arrays(parts[0])}
+    concatenate_matches["image"] = np.repeat(np.arange(len(parts)), [len(part.image) for part in parts])
+    return parts[0]._replace(masks=[mask for part in parts for mask in part.masks], **concatenate_matches)
 
 
 def with_mask_boxes(columns: Columns) -> Columns:

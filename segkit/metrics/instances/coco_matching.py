@@ -1,4 +1,5 @@
-"""Which results match a truth: COCOeval's matching of a block of images, by the fast library where it is installed."""
+"""Which results match a ground truth: COCOeval's matching of a block of images, by the fast library where it is
+installed."""
 
 from __future__ import annotations
 
@@ -48,8 +49,8 @@ class Matches(NamedTuple):
     thing: NDArray[np.int32]
     rank: NDArray[np.uint8]
     score: NDArray[np.float64]
-    true: NDArray[np.uint8]
-    false: NDArray[np.uint8]
+    tp: NDArray[np.uint8]
+    fp: NDArray[np.uint8]
 
 
 NO_MATCHES = Matches(
@@ -62,7 +63,7 @@ NO_MATCHES = Matches(
 )
 
 
-def library() -> str:
+def get_library_name() -> str:
     """The package that matches: "ultrafast_pycocotools", or "pycocotools" where that is missing or another release."""
     return "ultrafast_pycocotools" if ULTRAFAST else "pycocotools"
 
@@ -70,7 +71,8 @@ def library() -> str:
 def match(
     ground_truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int, iou_type: str
 ) -> tuple[Matches, NDArray[np.int64]]:
-    """The matches of images of these sizes, and (things, 4) int64: how many truths there are to find per area range.
+    """The matches of images of these sizes, and (things, 4) int64: how many ground truth there are to find per area
+    range.
 
     `truth.number` is the area that tells the size class, `results.number` the score. A result is sized by `box_area`
     for "bbox", else by `area_px`. "boundary": the IoU is the smaller of the masks' and their boundaries' (Cheng et al.
@@ -87,17 +89,17 @@ def match(
             compared = _boundaries_by_ultrafast(*pair, sizes_hw, things)
         else:
             compared = [_by_ultrafast(*pair, sizes_hw, things, iou_type)]
-        found = joined([*compared, found])
-    return found, _to_find(ground_truth, things)
+        found = concatenate_matches([*compared, found])
+    return found, _count_ground_truth(ground_truth, things)
 
 
-def joined(parts: Sequence[Matches]) -> Matches:
+def concatenate_matches(parts: Sequence[Matches]) -> Matches:
     """The rows of all parts."""
     columns: list[Any] = [np.concatenate(column) for column in zip(NO_MATCHES, *parts, strict=True)]
     return Matches(*columns)
 
 
-def _to_find(ground_truth: Columns, things: int) -> NDArray[np.int64]:
+def _count_ground_truth(ground_truth: Columns, things: int) -> NDArray[np.int64]:
     counts = []
     for low, high in AREAS_PX:
         counted = (ground_truth.iscrowd == 0) & (ground_truth.number >= low) & (ground_truth.number <= high)
@@ -106,8 +108,8 @@ def _to_find(ground_truth: Columns, things: int) -> NDArray[np.int64]:
 
 
 def _unopposed(results: Columns, iou_type: str) -> Matches:
-    """Results of classes that the image's truth lacks: false positives wherever their size counts, as COCOeval has it.
-    They are most of what a detector says, and no mask needs to be looked at."""
+    """Results of classes that the image's ground truth lacks: false positives wherever their size counts, as COCOeval
+    has it. They are most of what a detector says, and no mask needs to be looked at."""
     order = np.lexsort((-results.number, results.image, results.thing))
     area = (results.box_area if iou_type == "bbox" else results.area_px)[order]
     false = np.stack([(area >= low) & (area <= high) for low, high in AREAS_PX], axis=1)

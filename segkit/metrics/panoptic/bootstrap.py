@@ -10,7 +10,7 @@ from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts, IntArray
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray, match
 from segkit.metrics.panoptic.overlaps import OverlapTable, Table
-from segkit.metrics.per_image import named, places_by_id
+from segkit.metrics.per_image import argsort_image_ids, named
 from segkit.metrics.resampling import LEVEL, MIN_IMAGES, SAMPLES, SEED, bounds, mean_over_present, resample
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
@@ -103,14 +103,14 @@ def _difference(a: float, b: float, low: float, high: float, better: float, know
         "low": _number(low) if known else None,
         "high": _number(high) if known else None,
         "share_better": float(better) if known else None,
-        "verdict": verdict if known else None,
+        "conclusion": verdict if known else None,
     }
 
 
 def _per_image(table: OverlapTable, categories: CategorySet, mode: str) -> FloatArray:
     """(I, 4, C) float64 sums of IoU, tp, fp, fn of every image, by ascending image_id."""
     counts = counting.count_per_image(table, match(table, mode), categories)
-    order = places_by_id(table.image_ids)
+    order = argsort_image_ids(table.image_ids)
     return np.stack([column[order] for column in (counts.iou, counts.tp, counts.fp, counts.fn)], axis=1, dtype=float)
 
 
@@ -184,7 +184,9 @@ def _number(value: float) -> float | None:
 def _check_images(table_a: OverlapTable, table_b: OverlapTable) -> None:
     for one, other, absent in ((table_a, table_b, "B"), (table_b, table_a, "A")):
         there = set(other.image_ids)
-        lacking = [one.image_ids[place] for place in places_by_id(one.image_ids) if one.image_ids[place] not in there]
+        lacking = [
+            one.image_ids[place] for place in argsort_image_ids(one.image_ids) if one.image_ids[place] not in there
+        ]
         if lacking:
             raise DatasetError(
                 f"expected the same images in A and B, {absent} lacks {named(lacking)}",
@@ -198,7 +200,7 @@ def _check_truth(table_a: OverlapTable, table_b: OverlapTable) -> None:
     differ = np.append(np.flatnonzero(a[:shared] != b[:shared]), shared)[0]
     places = [int(rows["image"][differ]) for rows in (a, b) if differ < len(rows)]
     if places:
-        image_id = table_a.image_ids[places_by_id(table_a.image_ids)[min(places)]]
+        image_id = table_a.image_ids[argsort_image_ids(table_a.image_ids)[min(places)]]
         raise DatasetError(
             "expected the same true segments in A and B, they differ",
             where=f"image {image_id!r}",
@@ -208,9 +210,9 @@ def _check_truth(table_a: OverlapTable, table_b: OverlapTable) -> None:
 
 def _true_segments(table: OverlapTable) -> Table:
     """(T,) `TRUTH` rows by image and segment_id, images in the order of their ids."""
-    rank = np.argsort(places_by_id(table.image_ids))
+    rank = np.argsort(argsort_image_ids(table.image_ids))
     rows = np.zeros(len(table.ground_truth), dtype=GROUND_TRUTH)
-    rows["image"] = rank[table.ground_truth_image]
+    rows["image"] = rank[table.gt_image]
     for name in ("segment_id", "category_id", "iscrowd", "counted_px"):
         rows[name] = table.ground_truth[name]
     return np.sort(rows, order=["image", "segment_id"])

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.panoptic.counts import rows_of
-from segkit.metrics.panoptic.error_types import NO_PAIR, Faults, best_pairs, diagnose
+from segkit.metrics.panoptic.counts import get_category_rows
+from segkit.metrics.panoptic.error_types import NO_PAIR, SegmentErrors, best_pairs, classify_errors
 from segkit.metrics.panoptic.matching import MATCH_IOU, BoolArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.structures import CategorySet
@@ -40,7 +40,7 @@ def segment_confusion(
     """
     if not 0 <= limit < 1:
         raise ValueError(f"limit must be in [0, 1), got {limit}")
-    counts = _matrix(diagnose(table, mode), categories, limit)
+    counts = _matrix(classify_errors(table, mode), categories, limit)
     names: list[int | None] = [category.category_id for category in categories.categories]
     names.append(None)
     places = np.argwhere(counts)
@@ -48,30 +48,30 @@ def segment_confusion(
     return {"category_ids": names[:-1], "limit": limit, "cells": cells, "top": _top(cells, top)}
 
 
-def _matrix(faults: Faults, categories: CategorySet, limit: float) -> IntArray:
+def _matrix(errors: SegmentErrors, categories: CategorySet, limit: float) -> IntArray:
     """(C + 1, C + 1) segments by true and predicted category, nothing last."""
-    table, matching = faults.table, faults.matching
-    pair = _stand_ins(faults, limit)
-    true_rows = rows_of(categories, table.ground_truth["category_id"])
-    predicted_rows = rows_of(categories, table.prediction["category_id"])
+    table, matching = errors.table, errors.matching
+    pair = _stand_ins(errors, limit)
+    gt_rows = get_category_rows(categories, table.ground_truth["category_id"])
+    pred_rows = get_category_rows(categories, table.prediction["category_id"])
     nothing = len(categories)
     counted = ~table.ground_truth["iscrowd"]
     has = counted & (pair != NO_PAIR)
     columns = np.full(len(pair), nothing)
-    columns[has] = predicted_rows[table.pairs["prediction"][pair[has]]]
-    idle: BoolArray = matching.false.copy()
+    columns[has] = pred_rows[table.pairs["prediction"][pair[has]]]
+    idle: BoolArray = matching.false_positive.copy()
     idle[table.pairs["prediction"][pair[has]]] = False
     counts = np.zeros((nothing + 1, nothing + 1), dtype=np.int64)
-    np.add.at(counts, (true_rows[counted], columns[counted]), 1)
-    np.add.at(counts[nothing], predicted_rows[idle], 1)
+    np.add.at(counts, (gt_rows[counted], columns[counted]), 1)
+    np.add.at(counts[nothing], pred_rows[idle], 1)
     return counts
 
 
-def _stand_ins(faults: Faults, limit: float) -> IntArray:
+def _stand_ins(errors: SegmentErrors, limit: float) -> IntArray:
     """(T,) the pair of every true segment with the prediction in its place, NO_PAIR without."""
-    table, matching = faults.table, faults.matching
+    table, matching = errors.table, errors.matching
     near = np.flatnonzero(matching.iou > limit)
-    unmatched = matching.false | matching.dropped
+    unmatched = matching.false_positive | matching.ignored
     near = near[unmatched[table.pairs["prediction"][near]]]
     pair = best_pairs(table.pairs["ground_truth"], near, matching.iou, len(table.ground_truth))
     matches = np.flatnonzero(matching.matched)
@@ -86,6 +86,11 @@ def _top(cells: list[list[int | None]], top: int) -> list[dict[str, Any]]:
     confused = [cell for cell in cells if None not in cell and cell[0] != cell[1]]
     confused.sort(key=lambda cell: -(cell[2] or 0))  # stable: equals stay by category_id
     return [
-        {"true": true, "predicted": predicted, "segments": segments, "share": 100 * (segments or 0) / totals[true]}
+        {
+            "ground_truth": true,
+            "prediction": predicted,
+            "segments": segments,
+            "share": 100 * (segments or 0) / totals[true],
+        }
         for true, predicted, segments in confused[: max(top, 0)]
     ]

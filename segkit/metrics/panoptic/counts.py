@@ -35,7 +35,7 @@ class Counts:
             return np.where(size > 0, self.iou / size, np.nan), sq, np.where(size > 0, self.tp / size, np.nan)
 
 
-def rows_of(categories: CategorySet, category_ids: IntArray) -> IntArray:
+def get_category_rows(categories: CategorySet, category_ids: IntArray) -> IntArray:
     """The place of every category_id among the categories, in ascending order."""
     known = np.array([category.category_id for category in categories.categories], dtype=np.int64)
     return np.searchsorted(known, category_ids)
@@ -47,23 +47,23 @@ def count(
     categories: CategorySet,
     *,
     exact: bool = False,
-    true_kept: BoolArray | None = None,
-    predicted_kept: BoolArray | None = None,
+    gt_mask: BoolArray | None = None,
+    pred_mask: BoolArray | None = None,
 ) -> Counts:
     """(C,) counts over all images.
 
     IoUs are added one by one in the order of the pairs, as panopticapi does; or, where `exact`, so that no order moves
-    a bit (math.fsum). true_kept (T,), predicted_kept (P,): the segments that count, a match by its true one.
+    a bit (math.fsum). gt_mask (T,), pred_mask (P,): the segments that count, a match by its true one.
     """
-    matches, ground_truth, prediction = _kept(table, matching, true_kept, predicted_kept)
-    groups = rows_of(categories, ground_truth["category_id"])
+    matches, ground_truth, prediction = _kept(table, matching, gt_mask, pred_mask)
+    groups = get_category_rows(categories, ground_truth["category_id"])
     number = len(categories)
-    missed = table.ground_truth["category_id"][matching.missed & _all(true_kept)]
+    missed = table.ground_truth["category_id"][matching.missed & _all(gt_mask)]
     return Counts(
         sums(matching.iou[matches], groups, number, exact),
         np.bincount(groups, minlength=number),
-        np.bincount(rows_of(categories, prediction["category_id"]), minlength=number),
-        np.bincount(rows_of(categories, missed), minlength=number),
+        np.bincount(get_category_rows(categories, prediction["category_id"]), minlength=number),
+        np.bincount(get_category_rows(categories, missed), minlength=number),
     )
 
 
@@ -80,10 +80,10 @@ def count_per_image(table: OverlapTable, matching: Matching, categories: Categor
     matches = np.flatnonzero(matching.matched)
     groups = [
         (table.pair_image[matches], table.ground_truth["category_id"][table.pairs["ground_truth"][matches]]),
-        (table.prediction_image[matching.false], table.prediction["category_id"][matching.false]),
-        (table.ground_truth_image[matching.missed], table.ground_truth["category_id"][matching.missed]),
+        (table.pred_image[matching.false_positive], table.prediction["category_id"][matching.false_positive]),
+        (table.gt_image[matching.missed], table.ground_truth["category_id"][matching.missed]),
     ]
-    flat = [image * shape[1] + rows_of(categories, category_ids) for image, category_ids in groups]
+    flat = [image * shape[1] + get_category_rows(categories, category_ids) for image, category_ids in groups]
     size = shape[0] * shape[1]
     return Counts(
         np.bincount(flat[0], weights=matching.iou[matches], minlength=size).reshape(shape).astype(np.float64),
@@ -111,7 +111,7 @@ def average(
     """
     members = {category.category_id for category in group}
     listed = [category_id for category_id in categories.ids_in_file_order if category_id in members]
-    places = rows_of(categories, np.array(listed, dtype=np.int64))
+    places = get_category_rows(categories, np.array(listed, dtype=np.int64))
     return [_mean(column[places], exact) for column in columns]
 
 
@@ -134,16 +134,16 @@ def percent(value: float) -> float | None:
 
 
 def _kept(
-    table: OverlapTable, matching: Matching, true_kept: BoolArray | None, predicted_kept: BoolArray | None
+    table: OverlapTable, matching: Matching, gt_mask: BoolArray | None, pred_mask: BoolArray | None
 ) -> tuple[IntArray, NDArray[np.void], NDArray[np.void]]:
     """Pairs that match, their true segments, and the false predictions."""
     matches = np.flatnonzero(matching.matched)
-    if true_kept is not None:
-        matches = matches[true_kept[table.pairs["ground_truth"][matches]]]
+    if gt_mask is not None:
+        matches = matches[gt_mask[table.pairs["ground_truth"][matches]]]
     return (
         matches,
         table.ground_truth[table.pairs["ground_truth"][matches]],
-        table.prediction[matching.false & _all(predicted_kept)],
+        table.prediction[matching.false_positive & _all(pred_mask)],
     )
 
 

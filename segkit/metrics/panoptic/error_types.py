@@ -13,29 +13,31 @@ from segkit.metrics.panoptic.matching import (
     BoolArray,
     FloatArray,
     Matching,
+    compute_void_px,
     match,
-    on_void_px,
     same_category,
 )
 from segkit.metrics.panoptic.overlaps import ON_VOID, OverlapTable
 
 POOR_IOU = 0.1  # strictly above, a mask is poor; else it is no attempt (Bolya et al. 2020, TIDE, section 2.2: t_b)
 # In order of precedence: the first that holds is the segment's kind.
-KINDS = ("wrong_class", "split", "merged", "poor_mask", "lost_to_void", "missed", "hallucinated")
-LOST_TO_VOID, MISSED, HALLUCINATED = (KINDS.index(kind) for kind in ("lost_to_void", "missed", "hallucinated"))
-NO_FAULT = -1
+ERROR_TYPES = ("wrong_class", "split", "merged", "poor_mask", "lost_to_void", "missed", "false_positive")
+LOST_TO_VOID, MISSED, FALSE_POSITIVE = (
+    ERROR_TYPES.index(kind) for kind in ("lost_to_void", "missed", "false_positive")
+)
+NO_ERROR = -1
 NO_PAIR = -1
 
 IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Faults:
+class SegmentErrors:
     """Every missed true and every false predicted segment of a table with its kind.
 
     table: the one diagnosed, areas those of the maps; matching: its matches.
-    true_kind (T,), predicted_kind (P,): int64 places in `KINDS`, `NO_FAULT` for what is matched, dropped or a crowd.
-    true_pair (T,), predicted_pair (P,): int64 rows of `table.pairs`, the pair of greatest IoU out of those that make
+    gt_type (T,), pred_type (P,): int64 places in `ERROR_TYPES`, `NO_ERROR` for what is matched, dropped or a crowd.
+    gt_pair (T,), pred_pair (P,): int64 rows of `table.pairs`, the pair of greatest IoU out of those that make
     the kind (of any, where the kind is that nothing overlaps enough), of equals the first; `NO_PAIR` without a fault
     or any overlap.
     joined_iou: (T,) float64 IoU of all parts of a split true segment together, matched ones included; 0 elsewhere.
@@ -45,15 +47,15 @@ class Faults:
 
     table: OverlapTable
     matching: Matching
-    true_kind: IntArray
-    predicted_kind: IntArray
-    true_pair: IntArray
-    predicted_pair: IntArray
+    gt_type: IntArray
+    pred_type: IntArray
+    gt_pair: IntArray
+    pred_pair: IntArray
     joined_iou: FloatArray
     cut_iou: FloatArray
 
 
-def diagnose(table: OverlapTable, mode: str = "reference") -> Faults:
+def classify_errors(table: OverlapTable, mode: str = "reference") -> SegmentErrors:
     """Give every unmatched segment that counts exactly one kind, from its own overlaps alone: neither the order of
     images or segments nor a tie decides. IoU leaves predicted pixels on void out of the union, as in PQ.
 
@@ -63,7 +65,7 @@ def diagnose(table: OverlapTable, mode: str = "reference") -> Faults:
     pixels lie in one prediction of its category that covers another true segment of the category likewise.
     poor_mask: IoU > 0.1 with an unmatched prediction (with any true segment) of its category. Then, of the true,
     lost_to_void: more than half of its pixels have no predicted segment; missed: the rest. Of the predicted,
-    hallucinated: the rest.
+    false_positive: the rest.
 
     Areas are those of the maps, also where declared ones were trusted. mode: as for `match`; ValueError for another.
     """
@@ -71,12 +73,10 @@ def diagnose(table: OverlapTable, mode: str = "reference") -> Faults:
     matching = match(table, mode)
     own = _own_category(table, matching)
     claims = (_wrong_class(table, matching), own.rows[own.split], own.rows[own.merged], own.rows[own.poor])
-    true_kind, true_pair = _kinds(table.pairs["ground_truth"], claims, matching, matching.missed, MISSED)
-    predicted_kind, predicted_pair = _kinds(table.pairs["prediction"], claims, matching, matching.false, HALLUCINATED)
-    true_kind[(true_kind == MISSED) & _mostly_on_void(table)] = LOST_TO_VOID
-    return Faults(
-        table, matching, true_kind, predicted_kind, true_pair, predicted_pair, own.joined_iou, _cut_iou(table, own)
-    )
+    gt_type, gt_pair = _kinds(table.pairs["ground_truth"], claims, matching, matching.missed, MISSED)
+    pred_type, pred_pair = _kinds(table.pairs["prediction"], claims, matching, matching.false_positive, FALSE_POSITIVE)
+    gt_type[(gt_type == MISSED) & _mostly_on_void(table)] = LOST_TO_VOID
+    return SegmentErrors(table, matching, gt_type, pred_type, gt_pair, pred_pair, own.joined_iou, _cut_iou(table, own))
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,13 @@ def _with_areas_of_the_maps(table: OverlapTable) -> OverlapTable:
 def _own_category(table: OverlapTable, matching: Matching) -> _OwnCategory:
     rows = np.flatnonzero(same_category(table))
     ground_truth, prediction, pixels = (table.pairs[name][rows] for name in ("ground_truth", "prediction", "pixels"))
-    outside_void = table.prediction["counted_px"] - on_void_px(table, "pixels")
-    true_px = table.ground_truth["counted_px"]
-    part = (2 * pixels > outside_void[prediction]) & ~matching.dropped[prediction]
-    joined = _joined_iou(true_px, ground_truth[part], pixels[part], outside_void[prediction[part]])
-    covers = 2 * pixels > true_px[ground_truth]
+    outside_void = table.prediction["counted_px"] - compute_void_px(table, "pixels")
+    gt_px = table.ground_truth["counted_px"]
+    part = (2 * pixels > outside_void[prediction]) & ~matching.ignored[prediction]
+    joined = _joined_iou(gt_px, ground_truth[part], pixels[part], outside_void[prediction[part]])
+    covers = 2 * pixels > gt_px[ground_truth]
     covered = np.bincount(prediction[covers], minlength=len(table.prediction))
-    unmatched = matching.false | matching.dropped
+    unmatched = matching.false_positive | matching.ignored
     return _OwnCategory(
         rows,
         split=part & (joined[ground_truth] > 0),
@@ -115,15 +115,15 @@ def _own_category(table: OverlapTable, matching: Matching) -> _OwnCategory:
     )
 
 
-def _joined_iou(true_px: IntArray, ground_truth: IntArray, pixels: IntArray, extent_px: IntArray) -> FloatArray:
+def _joined_iou(gt_px: IntArray, ground_truth: IntArray, pixels: IntArray, extent_px: IntArray) -> FloatArray:
     """(T,) IoU of the parts of every true segment together, 0 where it has fewer than two or they do not match it.
 
-    truth, pixels, extent_px: of every part the true segment, the pixels shared and the pixels outside void. A part
-    has more of its pixels on the segment than off it, so each raises the IoU: a matched segment's never falls.
+    ground truth, pixels, extent_px: of every part the true segment, the pixels shared and the pixels outside void. A
+    part has more of its pixels on the segment than off it, so each raises the IoU: a matched segment's never falls.
     """
-    number = len(true_px)
+    number = len(gt_px)
     shared, extent = (np.bincount(ground_truth, weights=column, minlength=number) for column in (pixels, extent_px))
-    iou = shared / (true_px + extent - shared)
+    iou = shared / (gt_px + extent - shared)
     return np.where((np.bincount(ground_truth, minlength=number) > 1) & (iou > MATCH_IOU), iou, 0.0)
 
 
@@ -150,7 +150,7 @@ def _kinds(
 ) -> tuple[IntArray, IntArray]:
     """Kind and pair of every segment of one side; segments: that side's column of the pairs; claims: the pairs that
     make each of the first kinds; rest: the kind of those at fault that no pair claims."""
-    kinds = np.where(at_fault, rest, NO_FAULT)
+    kinds = np.where(at_fault, rest, NO_ERROR)
     pairs = best_pairs(segments, np.flatnonzero(matching.iou > 0), matching.iou, len(at_fault))
     for kind in reversed(range(len(claims))):  # the first kind has the last word
         best = best_pairs(segments, claims[kind], matching.iou, len(at_fault))

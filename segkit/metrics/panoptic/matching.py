@@ -21,15 +21,15 @@ FloatArray = NDArray[np.float64]
 class Matching:
     """iou: (N,) float64 of every pair of a `OverlapTable`, 0 where one side is void; matched: (N,) the matches.
 
-    missed: (T,) true segments without a match, no crowds. false: (P,) predicted ones without a match that count;
-    dropped: (P,) those without a match that do not.
+    missed: (T,) true segments without a match, no crowds. false_positive: (P,) predicted ones without a match that
+    count; ignored: (P,) those without a match that do not.
     """
 
     iou: FloatArray
     matched: BoolArray
     missed: BoolArray
-    false: BoolArray
-    dropped: BoolArray
+    false_positive: BoolArray
+    ignored: BoolArray
 
 
 def match(table: OverlapTable, mode: str = "reference", *, boundary: bool = False) -> Matching:
@@ -45,13 +45,13 @@ def match(table: OverlapTable, mode: str = "reference", *, boundary: bool = Fals
     if boundary:
         iou = np.minimum(iou, ious(table, "boundary_px", "boundary_px"))
     matched = same_category(table) & (iou > MATCH_IOU)
-    true_matched = np.zeros(len(table.ground_truth), dtype=np.bool_)
-    true_matched[table.pairs["ground_truth"][matched]] = True
+    gt_matched = np.zeros(len(table.ground_truth), dtype=np.bool_)
+    gt_matched[table.pairs["ground_truth"][matched]] = True
     found = np.zeros(len(table.prediction), dtype=np.bool_)
     found[table.pairs["prediction"][matched]] = True
-    ignored_px = on_void_px(table, "pixels") + _on_crowd_px(table, mode)
-    dropped = ~found & (ignored_px / table.prediction["counted_px"] > IGNORED_SHARE)
-    return Matching(iou, matched, ~true_matched & ~table.ground_truth["iscrowd"], ~found & ~dropped, dropped)
+    ignored_px = compute_void_px(table, "pixels") + _compute_crowd_px(table, mode)
+    ignored = ~found & (ignored_px / table.prediction["counted_px"] > IGNORED_SHARE)
+    return Matching(iou, matched, ~gt_matched & ~table.ground_truth["iscrowd"], ~found & ~ignored, ignored)
 
 
 def ious(table: OverlapTable, area: str, shared: str) -> FloatArray:
@@ -62,7 +62,7 @@ def ious(table: OverlapTable, area: str, shared: str) -> FloatArray:
     intersection = pairs[shared][inside]
     # The predicted area is never declared, always counted: `area_px` and `counted_px` are one there.
     union = table.prediction[area][prediction] + table.ground_truth[area][ground_truth] - intersection
-    union = union - on_void_px(table, shared)[prediction]
+    union = union - compute_void_px(table, shared)[prediction]
     iou = np.zeros(len(pairs))
     with np.errstate(divide="ignore", invalid="ignore"):  # declared areas may be anything
         iou[inside] = intersection / union
@@ -81,7 +81,7 @@ def same_category(table: OverlapTable) -> BoolArray:
     return same
 
 
-def on_void_px(table: OverlapTable, shared: str) -> NDArray[np.int64]:
+def compute_void_px(table: OverlapTable, shared: str) -> NDArray[np.int64]:
     """(P,) pixels of every predicted segment on void."""
     on_void = table.pairs[table.pairs["ground_truth"] == ON_VOID]
     pixels = np.zeros(len(table.prediction), dtype=np.int64)
@@ -89,7 +89,7 @@ def on_void_px(table: OverlapTable, shared: str) -> NDArray[np.int64]:
     return pixels
 
 
-def _on_crowd_px(table: OverlapTable, mode: str) -> NDArray[np.int64]:
+def _compute_crowd_px(table: OverlapTable, mode: str) -> NDArray[np.int64]:
     """(P,) pixels of every predicted segment on the crowds of its category that hide it."""
     hides = table.ground_truth["iscrowd"].copy()
     if mode == "reference":
@@ -109,7 +109,7 @@ def _on_crowd_px(table: OverlapTable, mode: str) -> NDArray[np.int64]:
 def _last_of_category(table: OverlapTable) -> BoolArray:
     """(T,) crowds with no later crowd of their category in their image."""
     crowds = np.flatnonzero(table.ground_truth["iscrowd"])[::-1]  # backwards: the first met is the last listed
-    keys = np.stack([table.ground_truth_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
+    keys = np.stack([table.gt_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
     last = np.zeros(len(table.ground_truth), dtype=np.bool_)
     last[crowds[first]] = True

@@ -26,7 +26,7 @@ SEGMENT = np.dtype(
         ("boundary_px", "i8"),
     ]
 )
-# truth, prediction: rows of the two segment tables, ON_VOID where there is no segment.
+# ground truth, prediction: rows of the two segment tables, ON_VOID where there is no segment.
 PAIR = np.dtype([("ground_truth", "i4"), ("prediction", "i4"), ("pixels", "i8"), ("boundary_px", "i8")])
 ON_VOID = -1
 AREAS = ("check", "recount", "trust")
@@ -37,7 +37,7 @@ Table = NDArray[np.void]
 
 @dataclass(frozen=True)
 class ImageOverlaps:
-    """truth: (T,) and prediction: (P,) `SEGMENT` rows in the order listed; pairs: (N,) `PAIR` rows, ascending by
+    """ground truth: (T,) and prediction: (P,) `SEGMENT` rows in the order listed; pairs: (N,) `PAIR` rows, ascending by
     (true, predicted) segment_id, void first; every pair that shares a pixel, but for void on void."""
 
     ground_truth: Table
@@ -45,7 +45,7 @@ class ImageOverlaps:
     pairs: Table
 
 
-def overlaps_of(
+def compute_overlaps(
     ground_truth: PanopticSegmentation,
     prediction: PanopticSegmentation,
     categories: CategorySet,
@@ -53,33 +53,33 @@ def overlaps_of(
     areas: str = "recount",
     boundary_ratio: float | None = None,
     where: str = "",
-    truth_where: str | None = None,
-    prediction_where: str | None = None,
+    gt_where: str | None = None,
+    pred_where: str | None = None,
 ) -> ImageOverlaps:
     """Count two maps of one image: (H, W) integers, 0 = void; category ids of the dataset.
 
     areas: what the `area_px` of a true segment is worth: "recount" (not read), "check" (refused where it is wrong)
     or "trust" (taken in place of the map's, as panopticapi does). Predicted areas are not read.
     boundary_ratio: count boundary pixels too, within this share of the image's diagonal.
-    where, truth_where, prediction_where: what errors of both maps, of one map name (a file, an image).
+    where, gt_where, pred_where: what errors of both maps, of one map name (a file, an image).
     Raises DatasetError where the sizes differ, a category is unknown, `segments` and map do not name the same ids,
     each once and in [1, MAX_SEGMENT_ID], or an area is contradicted; ValueError where a map is not an (H, W) integer
     array.
     """
     if areas not in AREAS:
         raise ValueError(f"areas must be one of {AREAS}, got {areas!r}")
-    true_place = f"{where}, truth" if truth_where is None else truth_where
-    predicted_place = f"{where}, prediction" if prediction_where is None else prediction_where
-    true_ids, predicted_ids, pixels = _count(ground_truth, prediction, where)
-    true_rows = _segments(ground_truth.segments, true_ids, pixels, categories, true_place, areas)
-    predicted_rows = _segments(prediction.segments, predicted_ids, pixels, categories, predicted_place)
-    kept = (true_ids != VOID) | (predicted_ids != VOID)
-    true_ids, predicted_ids, pixels = true_ids[kept], predicted_ids[kept], pixels[kept]
+    gt_where = f"{where}, ground truth" if gt_where is None else gt_where
+    pred_where = f"{where}, prediction" if pred_where is None else pred_where
+    gt_ids, pred_ids, pixels = _count(ground_truth, prediction, where)
+    gt_rows = _segments(ground_truth.segments, gt_ids, pixels, categories, gt_where, areas)
+    pred_rows = _segments(prediction.segments, pred_ids, pixels, categories, pred_where)
+    kept = (gt_ids != VOID) | (pred_ids != VOID)
+    gt_ids, pred_ids, pixels = gt_ids[kept], pred_ids[kept], pixels[kept]
     pairs = np.zeros(len(pixels), dtype=PAIR)
-    pairs["ground_truth"] = _rows_of(true_ids, true_rows["segment_id"])
-    pairs["prediction"] = _rows_of(predicted_ids, predicted_rows["segment_id"])
+    pairs["ground_truth"] = _rows_of(gt_ids, gt_rows["segment_id"])
+    pairs["prediction"] = _rows_of(pred_ids, pred_rows["segment_id"])
     pairs["pixels"] = pixels
-    found = ImageOverlaps(true_rows, predicted_rows, pairs)
+    found = ImageOverlaps(gt_rows, pred_rows, pairs)
     if boundary_ratio is not None:
         _count_boundaries(found, ground_truth.segment_ids, prediction.segment_ids, boundary_ratio)
     return found
@@ -187,9 +187,9 @@ def _count_boundaries(found: ImageOverlaps, ground_truth: IntArray, prediction: 
     both = of_prediction & (of_truth | (ground_truth == VOID))
     columns = count_pairs(np.where(both, ground_truth, VOID), np.where(both, prediction, VOID))
     counted = {(t, p): count for t, p, count in zip(*(column.tolist() for column in columns), strict=True)}
-    true_ids = _ids_of(found.pairs["ground_truth"], found.ground_truth)
-    predicted_ids = _ids_of(found.pairs["prediction"], found.prediction)
-    found.pairs["boundary_px"] = [counted.get(pair, 0) for pair in zip(true_ids, predicted_ids, strict=True)]
+    gt_ids = _ids_of(found.pairs["ground_truth"], found.ground_truth)
+    pred_ids = _ids_of(found.pairs["prediction"], found.prediction)
+    found.pairs["boundary_px"] = [counted.get(pair, 0) for pair in zip(gt_ids, pred_ids, strict=True)]
 
 
 def _add_boundaries(rows: Table, ids_on_boundary: IntArray) -> None:
@@ -208,26 +208,26 @@ def _ids_of(rows: NDArray[np.int32], table: Table) -> list[Any]:
 class OverlapTable:
     """Images joined: the rows of all, `pairs` pointing into the joined segment tables.
 
-    ground_truth_image, prediction_image, pair_image: the image of every row, as a place in `image_ids`.
+    gt_image, pred_image, pair_image: the image of every row, as a place in `image_ids`.
     """
 
     image_ids: tuple[int | str, ...]
     ground_truth: Table
     prediction: Table
     pairs: Table
-    ground_truth_image: NDArray[np.int64]
-    prediction_image: NDArray[np.int64]
+    gt_image: NDArray[np.int64]
+    pred_image: NDArray[np.int64]
     pair_image: NDArray[np.int64]
 
 
 def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
     """One table of many images, in their order."""
     found = [overlaps for _, overlaps in images]
-    ground_truth_image = _image_of([len(one.ground_truth) for one in found])
-    prediction_image = _image_of([len(one.prediction) for one in found])
+    gt_image = _image_of([len(one.ground_truth) for one in found])
+    pred_image = _image_of([len(one.prediction) for one in found])
     pair_image = _image_of([len(one.pairs) for one in found])
     pairs = concatenate([one.pairs for one in found], PAIR)
-    for side, image in (("ground_truth", ground_truth_image), ("prediction", prediction_image)):
+    for side, image in (("ground_truth", gt_image), ("prediction", pred_image)):
         first = np.searchsorted(image, pair_image)  # the first row of the pair's image
         pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first)
     return OverlapTable(
@@ -235,8 +235,8 @@ def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
         concatenate([one.ground_truth for one in found], SEGMENT),
         concatenate([one.prediction for one in found], SEGMENT),
         pairs,
-        ground_truth_image,
-        prediction_image,
+        gt_image,
+        pred_image,
         pair_image,
     )
 

@@ -23,18 +23,18 @@ def count_run_pairs(ground_truth: IdRuns, prediction: IdRuns, where: object = ""
     if ground_truth.size_hw != prediction.size_hw:
         sizes = [f"{height} x {width}" for height, width in (ground_truth.size_hw, prediction.size_hw)]
         raise DatasetError(
-            f"expected truth and prediction of one size, got {sizes[0]} and {sizes[1]}",
+            f"expected ground truth and prediction of one size, got {sizes[0]} and {sizes[1]}",
             where=where,
             remedy="bring the prediction to the size of the annotated image",
         )
     size = ground_truth.size_hw[0] * ground_truth.size_hw[1]
-    true_bits, predicted_bits = (runs.ids.view(np.uint32) ^ SIGN for runs in (ground_truth, prediction))
+    gt_bits, pred_bits = (runs.ids.view(np.uint32) ^ SIGN for runs in (ground_truth, prediction))
     if COMPILED:
-        keys, lengths = _merged(ground_truth.starts, true_bits, prediction.starts, predicted_bits, size)
+        keys, lengths = _merged(ground_truth.starts, gt_bits, prediction.starts, pred_bits, size)
     else:
         starts = np.union1d(ground_truth.starts, prediction.starts)
-        first = true_bits[np.searchsorted(ground_truth.starts, starts, "right") - 1].astype(np.uint64)
-        second = predicted_bits[np.searchsorted(prediction.starts, starts, "right") - 1].astype(np.uint64)
+        first = gt_bits[np.searchsorted(ground_truth.starts, starts, "right") - 1].astype(np.uint64)
+        second = pred_bits[np.searchsorted(prediction.starts, starts, "right") - 1].astype(np.uint64)
         keys, lengths = first << ID_BITS | second, np.diff(starts, append=np.int32(size))
     keys, pixels = sum_by_key(keys, lengths)
     bits = (keys >> ID_BITS).astype(np.uint32), (keys & LOW_BITS).astype(np.uint32)
@@ -43,24 +43,24 @@ def count_run_pairs(ground_truth: IdRuns, prediction: IdRuns, where: object = ""
 
 @compiled
 def _merged(
-    true_starts: NDArray[np.int32],
-    true_bits: NDArray[np.uint32],
-    predicted_starts: NDArray[np.int32],
-    predicted_bits: NDArray[np.uint32],
+    gt_starts: NDArray[np.int32],
+    gt_bits: NDArray[np.uint32],
+    pred_starts: NDArray[np.int32],
+    pred_bits: NDArray[np.uint32],
     size: int,
 ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
     """Key and length of every run of one pair, from one start to the next of either map."""
-    keys = np.empty(true_starts.size + predicted_starts.size, dtype=np.uint64)
+    keys = np.empty(gt_starts.size + pred_starts.size, dtype=np.uint64)
     lengths = np.empty(keys.size, dtype=np.int32)
     number = ground_truth = prediction = start = 0
     while start < size:
-        true_end = true_starts[ground_truth + 1] if ground_truth + 1 < true_starts.size else size
-        predicted_end = predicted_starts[prediction + 1] if prediction + 1 < predicted_starts.size else size
-        end = min(true_end, predicted_end)
-        keys[number] = np.uint64(true_bits[ground_truth]) << ID_BITS | np.uint64(predicted_bits[prediction])
+        gt_end = gt_starts[ground_truth + 1] if ground_truth + 1 < gt_starts.size else size
+        pred_end = pred_starts[prediction + 1] if prediction + 1 < pred_starts.size else size
+        end = min(gt_end, pred_end)
+        keys[number] = np.uint64(gt_bits[ground_truth]) << ID_BITS | np.uint64(pred_bits[prediction])
         lengths[number] = end - start
         number += 1
-        ground_truth += true_end == end
-        prediction += predicted_end == end
+        ground_truth += gt_end == end
+        prediction += pred_end == end
         start = end
     return keys[:number], lengths[:number]

@@ -8,10 +8,10 @@ import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts, IntArray
-from segkit.metrics.panoptic.error_types import KINDS, NO_FAULT, NO_PAIR, Faults, diagnose
+from segkit.metrics.panoptic.error_types import ERROR_TYPES, NO_ERROR, NO_PAIR, SegmentErrors, classify_errors
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
-from segkit.metrics.per_image import places_by_id
+from segkit.metrics.per_image import argsort_image_ids
 from segkit.metrics.resampling import mean_over_present
 from segkit.structures import CategorySet
 
@@ -27,13 +27,13 @@ def worst_images(
     Each {image_id, cost, mask_quality_cost: the points of its matches' IoUs alone, PQ: of the image, tp, fp, fn,
     segments}; images without any error are left out, of equal costs the lesser image_id is first (numbers before
     strings). segments: those missed or false, true ones first, by segment_id, each {segment_id, category_id, side:
-    "ground_truth" or "prediction", kind: one of `KINDS`, iou: of the pair that makes the kind, area_px: of the map,
-    other_segment_id: of the other side}; iou and other_segment_id None where nothing overlaps.
+    "ground_truth" or "prediction", error_type: one of `ERROR_TYPES`, iou: of the pair that makes the type, area_px: of
+    the map, other_segment_id: of the other side}; iou and other_segment_id None where nothing overlaps.
     cost is None where the dataset has no true segment (crowds are none); such images are last.
     """
-    faults = diagnose(table, mode)
-    order = places_by_id(table.image_ids)
-    counts = counting.count_per_image(faults.table, faults.matching, categories)
+    errors = classify_errors(table, mode)
+    order = argsort_image_ids(table.image_ids)
+    counts = counting.count_per_image(errors.table, errors.matching, categories)
     counts = Counts(counts.iou[order], counts.tp[order], counts.fp[order], counts.fn[order])
     cost = _gain(counts, _perfect(counts))
     mask_cost = _gain(counts, Counts(counts.tp.astype(float), counts.tp, counts.fp, counts.fn))
@@ -47,24 +47,29 @@ def worst_images(
             "mask_quality_cost": _number(mask_cost[row]),
             "PQ": counting.percent(quality[row]),
             **{name: int(getattr(counts, name)[row].sum()) for name in ("tp", "fp", "fn")},
-            "segments": segments_at_fault(faults, int(order[row])),
+            "segments": list_segment_errors(errors, int(order[row])),
         }
         for row in ranked[wrong[ranked]][: max(limit, 0)].tolist()
     ]
 
 
-def segments_at_fault(faults: Faults, image: int) -> list[dict[str, Any]]:
+def list_segment_errors(errors: SegmentErrors, image: int) -> list[dict[str, Any]]:
     """The missed and false segments of the image at this place of `table.image_ids`, as `worst_images` lists them."""
-    true = _of_side(faults, image, "ground_truth", "prediction", faults.true_kind, faults.true_pair)
-    return true + _of_side(faults, image, "prediction", "ground_truth", faults.predicted_kind, faults.predicted_pair)
+    table = errors.table
+    missed = np.flatnonzero((table.gt_image == image) & (errors.gt_type != NO_ERROR))
+    false_positives = np.flatnonzero((table.pred_image == image) & (errors.pred_type != NO_ERROR))
+    return [
+        *_list_side(errors, missed, "ground_truth", "prediction", errors.gt_type, errors.gt_pair),
+        *_list_side(errors, false_positives, "prediction", "ground_truth", errors.pred_type, errors.pred_pair),
+    ]
 
 
-def _of_side(
-    faults: Faults, image: int, side: str, other: str, kinds: IntArray, pairs: IntArray
+def _list_side(
+    errors: SegmentErrors, rows: IntArray, side: str, other: str, kinds: IntArray, pairs: IntArray
 ) -> list[dict[str, Any]]:
-    segments, others = getattr(faults.table, side), getattr(faults.table, other)
+    segments, others = getattr(errors.table, side), getattr(errors.table, other)
     found: list[dict[str, Any]] = []
-    for row in np.flatnonzero((getattr(faults.table, f"{side}_image") == image) & (kinds != NO_FAULT)).tolist():
+    for row in rows.tolist():
         pair = int(pairs[row])
         alone = pair == NO_PAIR
         found.append(
@@ -72,10 +77,10 @@ def _of_side(
                 "segment_id": int(segments["segment_id"][row]),
                 "category_id": int(segments["category_id"][row]),
                 "side": side,
-                "kind": KINDS[kinds[row]],
-                "iou": None if alone else float(faults.matching.iou[pair]),
+                "error_type": ERROR_TYPES[kinds[row]],
+                "iou": None if alone else float(errors.matching.iou[pair]),
                 "area_px": int(segments["counted_px"][row]),
-                "other_segment_id": None if alone else int(others["segment_id"][faults.table.pairs[other][pair]]),
+                "other_segment_id": None if alone else int(others["segment_id"][errors.table.pairs[other][pair]]),
             }
         )
     return sorted(found, key=lambda segment: segment["segment_id"])

@@ -14,7 +14,7 @@ from typing import Any
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
 from segkit.fusion import DroppedSegment, FusionMethod
-from segkit.scoring.counts_file import writing
+from segkit.scoring.counts_file import convert_write_errors
 from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
@@ -97,7 +97,7 @@ def run_fusion(
     """
     names = coco_panoptic.png_names([(image.image_id, image.file_name) for image in saved.images])
     problems, annotations, explained = ErrorCollector(limit), [], []
-    with writing(output), _appearing(output) as stage:
+    with convert_write_errors(output), _appearing(output) as stage:
         fuse = _Fusing(saved, fusion, stage / PNGS, names, explain).fuse
         images = [*saved.images]
         for done, found in enumerate(ordered_map(fuse, images, workers), 1):

@@ -18,7 +18,7 @@ from segkit.fusion import FusionMethod
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts, IntArray
 from segkit.metrics.panoptic.matching import FloatArray, match
-from segkit.metrics.panoptic.overlaps import ImageOverlaps, join, overlaps_of
+from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps, join
 from segkit.scoring.fusion.options import Setting, options_of
 from segkit.scoring.fusion.run import fuse_to_dataset
 from segkit.structures import CategorySet, ImageId
@@ -74,7 +74,7 @@ class SweepData:
         outputs, saved_at = self.saved.read(image), self.saved.place(image)
         where = f"{png}, image {image_id!r}"
         fused = (fuse_to_dataset(fusion, outputs, self.categories, where=saved_at) for fusion in fusions)
-        return [overlaps_of(ground_truth, one, self.categories, where=where) for one in fused]
+        return [compute_overlaps(ground_truth, one, self.categories, where=where) for one in fused]
 
 
 def count_settings(
@@ -172,16 +172,16 @@ def _counts_of(found: Sequence[ImageOverlaps], categories: CategorySet) -> _Imag
     table = join([*enumerate(found)])
     matching = match(table)
     isthing = np.array([category.isthing for category in categories.categories])
-    rows = counting.rows_of(categories, table.prediction["category_id"])
+    rows = counting.get_category_rows(categories, table.prediction["category_id"])
     px = np.where(isthing[rows], np.inf, table.prediction["counted_px"])
     matches = np.flatnonzero(matching.matched)
     of_match = table.pairs["prediction"][matches]
     ground_truth = found[0].ground_truth
     return _ImageCounts(
-        counting.rows_of(categories, ground_truth["category_id"][~ground_truth["iscrowd"]]),
+        counting.get_category_rows(categories, ground_truth["category_id"][~ground_truth["iscrowd"]]),
         (table.pair_image[matches], rows[of_match], px[of_match]),
         matching.iou[matches],
-        (table.prediction_image[matching.false], rows[matching.false], px[matching.false]),
+        (table.pred_image[matching.false_positive], rows[matching.false_positive], px[matching.false_positive]),
     )
 
 

@@ -159,7 +159,9 @@ def _best_scores(quality: FloatArray, common: float) -> dict[int, float]:
 def _of_things(counts: Counts, categories: CategorySet) -> FloatArray:
     """(things,) PQ in [0, 1] by thing contiguous id, 0 where there is no segment."""
     category_ids = np.array([thing.category_id for thing in categories.things], dtype=np.int64)
-    quality: FloatArray = np.nan_to_num(counts.quality()[0], nan=0.0)[counting.rows_of(categories, category_ids)]
+    quality: FloatArray = np.nan_to_num(counts.quality()[0], nan=0.0)[
+        counting.get_category_rows(categories, category_ids)
+    ]
     return quality
 
 

@@ -60,7 +60,7 @@ def test_fewer_than_two_images_have_values_and_no_interval(images):
     assert found["PQ"] == {"value": value, "low": None, "high": None}
     assert found["reason"] == f"images with segments: {min(len(images), 1)}; an interval over images needs at least 2"
     both = compare(table, table, CATEGORIES, **FEW)
-    nothing = dict.fromkeys(("low", "high", "share_better", "verdict"))
+    nothing = dict.fromkeys(("low", "high", "share_better", "conclusion"))
     assert both["PQ"] == {"A": value, "B": value, "difference": 0.0 if images else None, **nothing}
     assert both["reason"] == found["reason"]
 
@@ -79,19 +79,19 @@ def test_better_in_every_image_is_better():
         "low": thirty,
         "high": thirty,
         "share_better": 1.0,
-        "verdict": "better",
+        "conclusion": "better",
     }
     assert found["PQ"]["difference"] == pytest.approx(15)
-    assert (found["PQ_st"]["difference"], found["PQ_st"]["verdict"]) == (0.0, "no clear difference")
+    assert (found["PQ_st"]["difference"], found["PQ_st"]["conclusion"]) == (0.0, "no clear difference")
     back = compare(b, a, CATEGORIES, **FEW)["PQ"]
-    assert (back["verdict"], back["share_better"], back["difference"]) == ("worse", 0.0, pytest.approx(-15))
+    assert (back["conclusion"], back["share_better"], back["difference"]) == ("worse", 0.0, pytest.approx(-15))
 
 
 def test_better_in_one_image_and_worse_in_another_is_no_clear_difference():
     a = table_of({1: (GROUND_TRUTH, POOR), 2: (GROUND_TRUTH, GOOD), 3: (GROUND_TRUTH, GOOD)})
     b = table_of({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, POOR), 3: (GROUND_TRUTH, GOOD)})
     found = compare(a, b, CATEGORIES)["PQ_th"]
-    assert (found["difference"], found["verdict"]) == (0.0, "no clear difference")
+    assert (found["difference"], found["conclusion"]) == (0.0, "no clear difference")
     assert found["low"] < 0 < found["high"]
     assert 0.2 < found["share_better"] < 0.5  # by symmetry as often better as worse, else equal
 
@@ -106,7 +106,7 @@ def test_pairing_is_narrower_than_two_intervals():
     alone = confidence_intervals(models[0], CATEGORIES)["SQ"]
     found = compare(*models, CATEGORIES)["SQ"]
     assert found["high"] - found["low"] < alone["high"] - alone["low"]
-    assert found["verdict"] == "better"
+    assert found["conclusion"] == "better"
 
 
 def test_other_images_are_refused():
@@ -166,7 +166,7 @@ def test_values_are_the_metrics_and_no_order_of_images_changes_anything(images, 
     assert rounded(compare(metric.table(order), b.table(order[::-1]), CATEGORIES, **FEW)) == rounded(both)
     assert json.loads(json.dumps(both)) == both
     same = compare(a, a, CATEGORIES, **FEW)
-    assert {same[name]["verdict"] for name in ("PQ", "PQ_th", "PQ_st")} <= {"no clear difference", None}
+    assert {same[name]["conclusion"] for name in ("PQ", "PQ_th", "PQ_st")} <= {"no clear difference", None}
 
 
 def rounded(found):

@@ -33,7 +33,7 @@ def test_a_drawn_matrix():
         "category_ids": [CAR, DOG, SKY, SEA],
         "limit": 0.5,
         "cells": [[CAR, CAR, 1], [CAR, DOG, 1], [SKY, None, 1], [SEA, SEA, 1], [None, SKY, 1]],
-        "top": [{"true": CAR, "predicted": DOG, "segments": 1, "share": 50.0}],
+        "top": [{"ground_truth": CAR, "prediction": DOG, "segments": 1, "share": 50.0}],
     }
     assert json.loads(json.dumps(found)) == found
 

@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from segkit.metrics.panoptic.counts import Counts, average, averages, count, count_per_image, percent, rows_of
+from segkit.metrics.panoptic.counts import Counts, average, averages, count, count_per_image, get_category_rows, percent
 from segkit.metrics.panoptic.matching import match
-from segkit.metrics.panoptic.overlaps import join, overlaps_of
+from segkit.metrics.panoptic.overlaps import compute_overlaps, join
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
 # Listed neither ascending nor descending; by category_id: 1 (thing), 5 (stuff), 9 (thing), 40 (stuff).
@@ -52,7 +52,7 @@ def test_the_order_listed_moves_the_last_bits_unless_exact():
 
 
 def test_rows_are_by_ascending_category_id():
-    assert rows_of(CATEGORIES, np.array([40, 1, 9, 5, 1])).tolist() == [3, 0, 2, 1, 0]
+    assert get_category_rows(CATEGORIES, np.array([40, 1, 9, 5, 1])).tolist() == [3, 0, 2, 1, 0]
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0.25, 25.0), (0.0, 0.0), (float("nan"), None)])
@@ -68,7 +68,7 @@ def panoptic(row, **category_of):
 # Image a: 1 matches with 3 / 4 (category 9), 2 is missed (5). Image b: 1 matches (9), the rest of 4 is false (40).
 IMAGE_A = panoptic([1, 1, 1, 1, 2, 2], s1=9, s2=5), panoptic([7, 7, 7, 0, 0, 0], s7=9)
 IMAGE_B = panoptic([1, 1, 1, 5, 5, 5], s1=9, s5=1), panoptic([8, 8, 8, 4, 4, 4], s8=9, s4=40)
-TABLE = join([(name, overlaps_of(*pair, CATEGORIES)) for name, pair in (("a", IMAGE_A), ("b", IMAGE_B))])
+TABLE = join([(name, compute_overlaps(*pair, CATEGORIES)) for name, pair in (("a", IMAGE_A), ("b", IMAGE_B))])
 
 
 def columns(found):
@@ -90,9 +90,9 @@ def test_counts_over_images_and_per_image(exact):
 
 
 def test_only_segments_that_are_kept_count():
-    true_kept = TABLE.ground_truth["counted_px"] > 3  # 1 in image a: 4 pixels
-    predicted_kept = TABLE.prediction["counted_px"] > 3
-    found = count(TABLE, match(TABLE), CATEGORIES, true_kept=true_kept, predicted_kept=predicted_kept)
+    gt_mask = TABLE.ground_truth["counted_px"] > 3  # 1 in image a: 4 pixels
+    pred_mask = TABLE.prediction["counted_px"] > 3
+    found = count(TABLE, match(TABLE), CATEGORIES, gt_mask=gt_mask, pred_mask=pred_mask)
     assert columns(found) == [[0, 0, 0.75, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 

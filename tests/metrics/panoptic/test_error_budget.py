@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.metrics.panoptic.error_budget import REPAIRS, error_budget, repair
-from segkit.metrics.panoptic.error_types import diagnose
+from segkit.metrics.panoptic.error_types import classify_errors
 from segkit.structures import PanopticSegmentation
 from tests.helpers.drawn_overlaps import (
     CAR,
@@ -32,7 +32,7 @@ def budget(ground_truth, prediction, mode="reference"):
 
 def costs(found):
     """Of the kinds that cost anything."""
-    return {kind: one["cost"] for kind, one in found["kinds"].items() if one["cost"]}
+    return {kind: one["cost"] for kind, one in found["error_types"].items() if one["cost"]}
 
 
 def approx(values):
@@ -45,8 +45,8 @@ def test_wrong_class_repaired_is_a_match_and_one_false_prediction_less():
     # car: 0 -> 0.75 of one match. dog: 1 / (1 + 0.5) = 2 / 3 -> 1. PQ: 1 / 3 -> 0.875.
     assert found["PQ"] == approx(100 / 3)
     assert costs(found) == approx({"wrong_class": 87.5 - 100 / 3})
-    one = found["kinds"]["wrong_class"]
-    assert (one["segments"], one["true_segments"], one["predicted_segments"]) == (2, 1, 1)
+    one = found["error_types"]["wrong_class"]
+    assert (one["segments"], one["gt_segments"], one["pred_segments"]) == (2, 1, 1)
     assert one["per_class"] == {"1": approx(75.0), "17": approx(100 / 3), "90": None, "200": None}
     assert (one["cost_th"], one["cost_st"]) == (approx(87.5 - 100 / 3), None)
     assert found["all"] == {"cost": approx(200 / 3), "cost_th": approx(200 / 3), "cost_st": None}
@@ -83,21 +83,22 @@ def test_split_parts_become_one_segment():
     # 0.6 / 1.5 = 0.4 -> 0.8 with the surplus part joined. Masks: 1 / 1.5.
     found = budget(row((CAR, 1, 10)), row((CAR, 5, 6), (CAR, 6, 2), (0, 0, 2)))
     assert costs(found) == approx({"split": 40.0, "mask_quality": 40 / 1.5})
-    assert found["kinds"]["split"]["segments"] == 1
-    assert found["kinds"]["mask_quality"]["segments"] == 1
+    assert found["error_types"]["split"]["segments"] == 1
+    assert found["error_types"]["mask_quality"]["segments"] == 1
 
 
 def test_missed_and_lost_segments_are_found_and_hallucinated_ones_go():
     ground_truth = row((CAR, 1, 6), (CAR, 2, 6), (SKY, 3, 12))
     prediction = row((0, 0, 6), (SKY, 5, 6), (SKY, 5, 8), (DOG, 6, 4))
     # sky: 8 / (14 + 12 - 8) = 4 / 9 is poor: a miss and a false one. car: 1 is lost to void, 2 is missed. dog: false.
-    # Three classes, all 0. lost, missed: car 1 / (1 + 0.5) -> 2 / 3 / 3. hallucinated: dog leaves, 0 / 2. poor: 1 / 3.
+    # Three classes, all 0. lost, missed: car 1 / (1 + 0.5) -> 2 / 3 / 3. false_positive: dog leaves, 0 / 2. poor: 1 /
+    # 3.
     found = budget(ground_truth, prediction)
     assert costs(found) == approx({"lost_to_void": 200 / 9, "missed": 200 / 9, "poor_mask": 100 / 3})
-    assert {kind: one["segments"] for kind, one in found["kinds"].items() if one["segments"]} == {
+    assert {kind: one["segments"] for kind, one in found["error_types"].items() if one["segments"]} == {
         "lost_to_void": 1,
         "missed": 1,
-        "hallucinated": 1,
+        "false_positive": 1,
         "poor_mask": 2,
     }
 
@@ -105,7 +106,7 @@ def test_missed_and_lost_segments_are_found_and_hallucinated_ones_go():
 def test_a_class_of_false_predictions_alone_leaves_the_mean():
     ground_truth, prediction = row((CAR, 1, 10), (SKY, 2, 10)), row((CAR, 5, 10), (SKY, 6, 9), (SEA, 7, 1))
     # PQ: (1 + 0.9 + 0) / 3 -> (1 + 0.9) / 2; of stuff 0.9 / 2 -> 0.9. The sea itself has no true segment to gain by.
-    one = budget(ground_truth, prediction)["kinds"]["hallucinated"]
+    one = budget(ground_truth, prediction)["error_types"]["false_positive"]
     assert (one["cost"], one["cost_th"], one["cost_st"]) == (approx(95 - 190 / 3), 0.0, approx(45.0))
     assert one["per_class"] == {"1": 0.0, "17": None, "90": 0.0, "200": None}
 
@@ -114,8 +115,8 @@ def test_without_true_segments_nothing_has_a_cost():
     ground_truth = row((CAR, 1, 4), (SKY, 2, 4), crowds=[1, 2])
     found = budget(ground_truth, row((DOG, 5, 4), (SEA, 6, 4)))
     assert (found["PQ"], found["all"]["cost"]) == (0.0, None)
-    assert {one["cost"] for one in found["kinds"].values()} == {None}
-    assert found["kinds"]["wrong_class"]["segments"] == 2
+    assert {one["cost"] for one in found["error_types"].values()} == {None}
+    assert found["error_types"]["wrong_class"]["segments"] == 2
     empty = error_budget(table_of({}), CATEGORIES)
     assert (empty["PQ"], empty["all"]["cost"]) == (None, None)
 
@@ -138,7 +139,7 @@ def test_no_repair_lowers_pq_and_all_of_them_make_it_100(images, mode):
     assert {name: found[name] for name in ("PQ", "PQ_th", "PQ_st")} == {
         name: results[name] for name in ("PQ", "PQ_th", "PQ_st")
     }
-    for one in found["kinds"].values():
+    for one in found["error_types"].values():
         numbers = [one["cost"], one["cost_th"], one["cost_st"], *one["per_class"].values()]
         assert all(number is None or 0 <= number <= 100 for number in numbers)
         if not one["segments"]:
@@ -146,7 +147,7 @@ def test_no_repair_lowers_pq_and_all_of_them_make_it_100(images, mode):
     for suffix in ("", "_th", "_st"):
         cost = found["all"][f"cost{suffix}"]
         assert cost is None or found[f"PQ{suffix}"] + cost == approx(100.0)
-    perfect = repair(diagnose(metric.table(), mode), CATEGORIES, REPAIRS)
+    perfect = repair(classify_errors(metric.table(), mode), CATEGORIES, REPAIRS)
     assert np.nanmin(np.append(perfect.quality()[0], 1.0)) == 1.0
     assert (perfect.tp == [one["tp"] + one["fn"] for one in results["per_class"].values()]).all()
     assert json.loads(json.dumps(found)) == found
@@ -161,11 +162,11 @@ def test_costs_do_not_depend_on_the_order_of_images_or_the_ids_of_categories(ima
     swapped = {CAR: DOG, DOG: CAR, SKY: SEA, SEA: SKY}
     renamed = {i: tuple(recategorised(one, swapped) for one in pair) for i, pair in images.items()}
     again = error_budget(table_of(renamed, "corrected"), CATEGORIES, "corrected")
-    for kind, one in found["kinds"].items():
-        assert again["kinds"][kind]["cost"] == one["cost"]
-        assert again["kinds"][kind]["segments"] == one["segments"]
+    for kind, one in found["error_types"].items():
+        assert again["error_types"][kind]["cost"] == one["cost"]
+        assert again["error_types"][kind]["segments"] == one["segments"]
         expected = {str(swapped[int(category_id)]): cost for category_id, cost in one["per_class"].items()}
-        assert again["kinds"][kind]["per_class"] == expected
+        assert again["error_types"][kind]["per_class"] == expected
 
 
 def recategorised(segmentation, new_of):

@@ -5,20 +5,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.metrics.panoptic.error_types import KINDS, NO_FAULT, NO_PAIR, diagnose
+from segkit.metrics.panoptic.error_types import ERROR_TYPES, NO_ERROR, NO_PAIR, classify_errors
 from segkit.structures import PanopticSegmentation
 from tests.helpers.drawn_overlaps import CAR, DOG, SEA, SKY, of_ids, row, scored_images, table_of
 
 
 def kinds_of(ground_truth, prediction, mode="reference"):
     """({true segment_id: kind}, {predicted segment_id: kind}) of one image; both maps use distinct ids."""
-    faults = diagnose(table_of((ground_truth, prediction), mode), mode)
-    return named(faults.table.ground_truth, faults.true_kind), named(faults.table.prediction, faults.predicted_kind)
+    errors = classify_errors(table_of((ground_truth, prediction), mode), mode)
+    return named(errors.table.ground_truth, errors.gt_type), named(errors.table.prediction, errors.pred_type)
 
 
 def named(segments, kinds):
     return {
-        i: KINDS[kind] for i, kind in zip(segments["segment_id"].tolist(), kinds.tolist(), strict=True) if kind >= 0
+        i: ERROR_TYPES[kind]
+        for i, kind in zip(segments["segment_id"].tolist(), kinds.tolist(), strict=True)
+        if kind >= 0
     }
 
 
@@ -31,7 +33,7 @@ def test_wrong_class_is_an_iou_above_half_in_another_category():
     # 3 of 4 pixels: 0.75. 2 of 4: 0.5, no match in any category; half of it is not most of it on void: missed.
     ground_truth = row((CAR, 1, 4))
     assert kinds_of(ground_truth, row((DOG, 5, 3), (0, 0, 1))) == ({1: "wrong_class"}, {5: "wrong_class"})
-    assert kinds_of(ground_truth, row((DOG, 5, 2), (0, 0, 2))) == ({1: "missed"}, {5: "hallucinated"})
+    assert kinds_of(ground_truth, row((DOG, 5, 2), (0, 0, 2))) == ({1: "missed"}, {5: "false_positive"})
 
 
 def test_wrong_class_leaves_predicted_pixels_on_void_out_of_the_union():
@@ -47,7 +49,7 @@ def test_another_category_on_a_crowd_is_of_the_wrong_class():
 
 @pytest.mark.parametrize(
     ("shared", "true", "predicted"),
-    [(5, "poor_mask", "poor_mask"), (2, "poor_mask", "poor_mask"), (1, "lost_to_void", "hallucinated")],
+    [(5, "poor_mask", "poor_mask"), (2, "poor_mask", "poor_mask"), (1, "lost_to_void", "false_positive")],
 )
 def test_a_poor_mask_has_an_iou_above_a_tenth_and_at_most_half(shared, true, predicted):
     # IoU = shared / 10: 0.5 and 0.2 are poor, 0.1 is not; mostly void does not matter to the first.
@@ -58,7 +60,7 @@ def test_a_poor_mask_has_an_iou_above_a_tenth_and_at_most_half(shared, true, pre
 def test_what_matches_one_segment_is_no_poor_mask_of_another():
     # 5 matches 1 with 9 / (12 + 9 - 9) = 0.75 and has 3 / (12 + 6 - 3) = 0.2 with 2, not more than half of 2.
     ground_truth, prediction = row((CAR, 1, 9), (CAR, 2, 6)), row((CAR, 5, 12), (SKY, 6, 3))
-    assert kinds_of(ground_truth, prediction) == ({2: "missed"}, {6: "hallucinated"})
+    assert kinds_of(ground_truth, prediction) == ({2: "missed"}, {6: "false_positive"})
 
 
 def test_a_false_prediction_may_be_a_poor_mask_of_a_matched_segment():
@@ -90,10 +92,10 @@ def test_split_are_parts_that_match_together():
     assert kinds_of(ground_truth, parts) == ({1: "split"}, {5: "split", 6: "split"})
     # 4 + 1: 0.5, no match. 5 alone is poor with 0.4, 6 has 0.1.
     parts = row((CAR, 5, 4), (CAR, 6, 1), (0, 0, 5))
-    assert kinds_of(ground_truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "hallucinated"})
+    assert kinds_of(ground_truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "false_positive"})
     # 4 + 4, but 6 is a dog: 5 is alone.
     parts = row((CAR, 5, 4), (DOG, 6, 4), (0, 0, 2))
-    assert kinds_of(ground_truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "hallucinated"})
+    assert kinds_of(ground_truth, parts) == ({1: "poor_mask"}, {5: "poor_mask", 6: "false_positive"})
 
 
 def test_a_surplus_part_of_a_matched_segment_is_split():
@@ -132,7 +134,7 @@ def test_lost_to_void_is_more_than_half_without_a_prediction(void_px, kind):
 
 def test_missed_and_hallucinated_overlap_nothing_of_theirs():
     ground_truth, prediction = row((SKY, 1, 20), (DOG, 2, 1)), row((SKY, 5, 18), (CAR, 6, 2), (SKY, 5, 1))
-    assert kinds_of(ground_truth, prediction) == ({2: "missed"}, {6: "hallucinated"})
+    assert kinds_of(ground_truth, prediction) == ({2: "missed"}, {6: "false_positive"})
 
 
 def test_crowds_and_dropped_predictions_have_no_kind():
@@ -143,59 +145,57 @@ def test_crowds_and_dropped_predictions_have_no_kind():
 def test_the_pair_is_the_one_that_makes_the_kind():
     # 5 merges 1 and 2, 4 / 16 each; it has 8 / 16 with the sky, which is no match in any category, yet its best pair.
     ground_truth = row((CAR, 1, 4), (CAR, 2, 4), (SKY, 3, 8), (0, 0, 4))
-    faults = diagnose(table_of((ground_truth, row((CAR, 5, 16), (0, 0, 4)))))
-    pairs = faults.table.pairs[faults.true_pair]
-    assert [KINDS[kind] for kind in faults.true_kind] == ["merged", "merged", "missed"]
-    assert faults.table.prediction["segment_id"][pairs["prediction"]].tolist() == [5, 5, 5]
-    assert faults.matching.iou[faults.true_pair].tolist() == [4 / 16, 4 / 16, 8 / 16]
-    assert faults.table.ground_truth["segment_id"][
-        faults.table.pairs["ground_truth"][faults.predicted_pair]
-    ].tolist() == [1]
-    assert diagnose(table_of((row((CAR, 1, 4)), row((0, 0, 4))))).true_pair.tolist() == [NO_PAIR]
+    errors = classify_errors(table_of((ground_truth, row((CAR, 5, 16), (0, 0, 4)))))
+    pairs = errors.table.pairs[errors.gt_pair]
+    assert [ERROR_TYPES[kind] for kind in errors.gt_type] == ["merged", "merged", "missed"]
+    assert errors.table.prediction["segment_id"][pairs["prediction"]].tolist() == [5, 5, 5]
+    assert errors.matching.iou[errors.gt_pair].tolist() == [4 / 16, 4 / 16, 8 / 16]
+    assert errors.table.ground_truth["segment_id"][errors.table.pairs["ground_truth"][errors.pred_pair]].tolist() == [1]
+    assert classify_errors(table_of((row((CAR, 1, 4)), row((0, 0, 4))))).gt_pair.tolist() == [NO_PAIR]
 
 
 @pytest.mark.parametrize("rows", [[], [(0, 0, 5)]])
 def test_nothing_to_diagnose(rows):
-    faults = diagnose(table_of({1: (row(*rows), row(*rows))} if rows else {}))
-    assert (len(faults.true_kind), len(faults.predicted_kind)) == (0, 0)
+    errors = classify_errors(table_of({1: (row(*rows), row(*rows))} if rows else {}))
+    assert (len(errors.gt_type), len(errors.pred_type)) == (0, 0)
 
 
 def test_another_mode_is_refused():
     with pytest.raises(ValueError, match="mode must be one of"):
-        diagnose(table_of({}), "strict")
+        classify_errors(table_of({}), "strict")
 
 
 @settings(max_examples=200, deadline=None)
 @given(scored_images(), st.sampled_from(["reference", "corrected"]))
 def test_every_segment_that_counts_against_pq_has_one_kind(images, mode):
-    faults = diagnose(table_of(images, mode), mode)
-    matching, table = faults.matching, faults.table
-    assert ((faults.true_kind != NO_FAULT) == matching.missed).all()
-    assert ((faults.predicted_kind != NO_FAULT) == matching.false).all()
-    assert not (faults.true_kind == KINDS.index("hallucinated")).any()
-    assert not np.isin(faults.predicted_kind, [KINDS.index("missed"), KINDS.index("lost_to_void")]).any()
+    errors = classify_errors(table_of(images, mode), mode)
+    matching, table = errors.matching, errors.table
+    assert ((errors.gt_type != NO_ERROR) == matching.missed).all()
+    assert ((errors.pred_type != NO_ERROR) == matching.false_positive).all()
+    assert not (errors.gt_type == ERROR_TYPES.index("false_positive")).any()
+    assert not np.isin(errors.pred_type, [ERROR_TYPES.index("missed"), ERROR_TYPES.index("lost_to_void")]).any()
     for side, kinds, pairs in (
-        ("ground_truth", faults.true_kind, faults.true_pair),
-        ("prediction", faults.predicted_kind, faults.predicted_pair),
+        ("ground_truth", errors.gt_type, errors.gt_pair),
+        ("prediction", errors.pred_type, errors.pred_pair),
     ):
         named_pairs = pairs != NO_PAIR
         assert (table.pairs[side][pairs[named_pairs]] == np.flatnonzero(named_pairs)).all()
-        assert (kinds[named_pairs] != NO_FAULT).all()
-        assert (faults.matching.iou[pairs[kinds == KINDS.index("wrong_class")]] > 0.5).all()
+        assert (kinds[named_pairs] != NO_ERROR).all()
+        assert (errors.matching.iou[pairs[kinds == ERROR_TYPES.index("wrong_class")]] > 0.5).all()
 
 
 @settings(max_examples=200, deadline=None)
 @given(scored_images(), st.permutations(range(1, 7)), st.permutations(range(1, 7)), st.randoms(use_true_random=False))
-def test_neither_ids_nor_order_decide(images, true_ids, predicted_ids, random):
-    faults = diagnose(table_of(images, "corrected"), "corrected")
+def test_neither_ids_nor_order_decide(images, gt_ids, pred_ids, random):
+    errors = classify_errors(table_of(images, "corrected"), "corrected")
     renamed = {
-        image_id: (rename(ground_truth, true_ids, random), rename(prediction, predicted_ids, random))
+        image_id: (rename(ground_truth, gt_ids, random), rename(prediction, pred_ids, random))
         for image_id, (ground_truth, prediction) in images.items()
     }
     shuffled = dict(sorted(renamed.items(), key=lambda _: random.random()))
-    again = diagnose(table_of(shuffled, "corrected"), "corrected")
-    for side, new_ids in (("ground_truth", true_ids), ("prediction", predicted_ids)):
-        expected = {(image, new_ids[i - 1]): kind for (image, i), kind in by_segment(faults, side).items()}
+    again = classify_errors(table_of(shuffled, "corrected"), "corrected")
+    for side, new_ids in (("ground_truth", gt_ids), ("prediction", pred_ids)):
+        expected = {(image, new_ids[i - 1]): kind for (image, i), kind in by_segment(errors, side).items()}
         assert by_segment(again, side) == expected
 
 
@@ -209,9 +209,12 @@ def rename(segmentation, new_ids, random):
     return PanopticSegmentation(ids, found.segments)
 
 
-def by_segment(faults, side):
+def by_segment(errors, side):
     """(image_id, segment_id) -> kind."""
-    segments, images = getattr(faults.table, side), getattr(faults.table, f"{side}_image")
-    kinds = faults.true_kind if side == "ground_truth" else faults.predicted_kind
+    segments = getattr(errors.table, side)
+    images, kinds = {
+        "ground_truth": (errors.table.gt_image, errors.gt_type),
+        "prediction": (errors.table.pred_image, errors.pred_type),
+    }[side]
     columns = images.tolist(), segments["segment_id"].tolist(), kinds.tolist()
-    return {(faults.table.image_ids[image], i): kind for image, i, kind in zip(*columns, strict=True)}
+    return {(errors.table.image_ids[image], i): kind for image, i, kind in zip(*columns, strict=True)}

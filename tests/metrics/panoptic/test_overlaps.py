@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.metrics.panoptic.overlaps import ON_VOID, join, overlaps_of
+from segkit.metrics.panoptic.overlaps import ON_VOID, compute_overlaps, join
 from segkit.structures import Category, CategorySet, IdRuns, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
@@ -32,7 +32,7 @@ PREDICTION = panoptic([[5, 5, 5], [5, 0, 9]], (9, CAR), (5, SKY))
 
 
 def test_drawn_maps():
-    found = overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES)
+    found = compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES)
     assert found.ground_truth[["segment_id", "category_id", "counted_px"]].tolist() == [(7, CAR, 2), (2, SKY, 3)]
     assert found.prediction[["segment_id", "category_id", "counted_px"]].tolist() == [(9, CAR, 1), (5, SKY, 4)]
     assert found.ground_truth["area_px"].tolist() == [2.0, 3.0]
@@ -59,36 +59,43 @@ def test_equals_counting_pixel_by_pixel(data, shape):
         present = data.draw(st.permutations([i for i in np.unique(ids).tolist() if i]))
         segments = [Segment(i, data.draw(st.sampled_from([CAR, SKY])), True, 0) for i in present]
         sides.append(PanopticSegmentation(ids, tuple(segments)))
-    found = overlaps_of(*sides, CATEGORIES, boundary_ratio=0.1)
+    found = compute_overlaps(*sides, CATEGORIES, boundary_ratio=0.1)
     counted = Counter(zip(*(ids.ravel().tolist() for ids in maps), strict=True))
     del counted[0, 0]
-    true_ids, predicted_ids = (np.append([s.segment_id for s in side.segments], 0).astype(int) for side in sides)
-    pairs = zip(true_ids[found.pairs["ground_truth"]], predicted_ids[found.pairs["prediction"]], strict=True)
+    gt_ids, pred_ids = (np.append([s.segment_id for s in side.segments], 0).astype(int) for side in sides)
+    pairs = zip(gt_ids[found.pairs["ground_truth"]], pred_ids[found.pairs["prediction"]], strict=True)
     assert dict(zip(pairs, found.pairs["pixels"].tolist(), strict=True)) == counted
     for rows, ids in zip((found.ground_truth, found.prediction), maps, strict=True):
         assert rows["counted_px"].tolist() == [int((ids == i).sum()) for i in rows["segment_id"]]
     # Maps and runs, and one of each, give the same tables.
     runs = [as_runs(side) for side in sides]
     for mixed in (runs, (runs[0], sides[1]), (sides[0], runs[1])):
-        assert_same(overlaps_of(*mixed, CATEGORIES, boundary_ratio=0.1), found)
+        assert_same(compute_overlaps(*mixed, CATEGORIES, boundary_ratio=0.1), found)
 
 
 def test_declared_areas():
     declared = panoptic(GROUND_TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 40.5))
-    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="trust").ground_truth["area_px"].tolist() == [2.0, 40.5]
-    assert overlaps_of(declared, PREDICTION, CATEGORIES, areas="recount").ground_truth["area_px"].tolist() == [2.0, 3.0]
+    assert compute_overlaps(declared, PREDICTION, CATEGORIES, areas="trust").ground_truth["area_px"].tolist() == [
+        2.0,
+        40.5,
+    ]
+    assert compute_overlaps(declared, PREDICTION, CATEGORIES, areas="recount").ground_truth["area_px"].tolist() == [
+        2.0,
+        3.0,
+    ]
     with pytest.raises(
-        DatasetError, match=r"^image 4, truth, segment 2: the declared area is 40\.5, the map has 3 pix"
+        DatasetError, match=r"^image 4, ground truth, segment 2: the declared area is 40\.5, the map has 3 pix"
     ):
-        overlaps_of(declared, PREDICTION, CATEGORIES, areas="check", where="image 4")
+        compute_overlaps(declared, PREDICTION, CATEGORIES, areas="check", where="image 4")
     with pytest.raises(DatasetError, match=r"segment 7: .* is 0, .* 2 pixels \(and 1 more segments of this image\);"):
-        overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES, areas="check")
+        compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES, areas="check")
     right = panoptic(GROUND_TRUTH.segment_ids, Segment(7, CAR, True, 2), Segment(2, SKY, False, 3))
     assert_same(
-        overlaps_of(right, PREDICTION, CATEGORIES, areas="check"), overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES)
+        compute_overlaps(right, PREDICTION, CATEGORIES, areas="check"),
+        compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES),
     )
     with pytest.raises(ValueError, match="areas must be one of"):
-        overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES, areas="guess")
+        compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES, areas="guess")
 
 
 FAULTS = [
@@ -104,21 +111,21 @@ FAULTS = [
 
 @pytest.mark.parametrize(("wrong", "message"), FAULTS)
 def test_contradictions_name_the_side_and_the_segment(wrong, message):
-    places = {"where": "image 4", "truth_where": "t.png", "prediction_where": "p.png"}
+    places = {"where": "image 4", "gt_where": "t.png", "pred_where": "p.png"}
     for spoiled in (wrong, as_runs(wrong)):
         with pytest.raises(DatasetError, match=f"^t.png, {message}"):
-            overlaps_of(spoiled, as_runs(PREDICTION), CATEGORIES, **places)
+            compute_overlaps(spoiled, as_runs(PREDICTION), CATEGORIES, **places)
         with pytest.raises(DatasetError, match=f"^p.png, {message}"):
-            overlaps_of(GROUND_TRUTH, spoiled, CATEGORIES, **places)
+            compute_overlaps(GROUND_TRUTH, spoiled, CATEGORIES, **places)
         with pytest.raises(DatasetError, match=f"^image 4, prediction, {message}"):
-            overlaps_of(GROUND_TRUTH, spoiled, CATEGORIES, where="image 4")
+            compute_overlaps(GROUND_TRUTH, spoiled, CATEGORIES, where="image 4")
 
 
 def test_ids_beyond_int32_are_told_as_they_are():
     wide = PanopticSegmentation(np.array([[7, 7, 2], [0, 2, 2**32 + 2]]), GROUND_TRUTH.segments)
     for ground_truth in (GROUND_TRUTH, as_runs(GROUND_TRUTH)):
         with pytest.raises(DatasetError, match="segment 4294967298: expected a segment for every id"):
-            overlaps_of(
+            compute_overlaps(
                 ground_truth,
                 replace(PREDICTION, segment_ids=wide.segment_ids, segments=GROUND_TRUTH.segments),
                 CATEGORIES,
@@ -130,13 +137,13 @@ def test_sizes_that_differ():
     for prediction in (small, as_runs(small)):
         for ground_truth in (GROUND_TRUTH, as_runs(GROUND_TRUTH)):
             with pytest.raises(DatasetError, match=r"^image 4: .* got 2 x 3 and 2 x 2; bring the prediction"):
-                overlaps_of(ground_truth, prediction, CATEGORIES, where="image 4")
+                compute_overlaps(ground_truth, prediction, CATEGORIES, where="image 4")
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (0, 3), (3, 0)])
 def test_void_and_empty_maps_have_no_rows(shape):
     nothing = panoptic(np.zeros(shape))
-    found = overlaps_of(nothing, as_runs(nothing), CATEGORIES, areas="check", boundary_ratio=0.5)
+    found = compute_overlaps(nothing, as_runs(nothing), CATEGORIES, areas="check", boundary_ratio=0.5)
     assert [len(found.ground_truth), len(found.prediction), len(found.pairs)] == [0, 0, 0]
 
 
@@ -147,7 +154,7 @@ def test_boundaries_of_drawn_maps():
     ground_truth[1:4, 1:4] = 1
     prediction = np.zeros((5, 5), dtype=np.int32)
     prediction[:3] = 2
-    found = overlaps_of(
+    found = compute_overlaps(
         panoptic(ground_truth, (1, CAR)), panoptic(prediction, (2, CAR)), CATEGORIES, boundary_ratio=0.02
     )
     assert (found.ground_truth["boundary_px"].tolist(), found.prediction["boundary_px"].tolist()) == ([8], [12])
@@ -158,11 +165,11 @@ def test_boundaries_of_drawn_maps():
 
 
 def test_join_points_into_the_joined_tables():
-    one = overlaps_of(GROUND_TRUTH, PREDICTION, CATEGORIES)
-    none = overlaps_of(panoptic(np.zeros((1, 1))), panoptic(np.zeros((1, 1))), CATEGORIES)
+    one = compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES)
+    none = compute_overlaps(panoptic(np.zeros((1, 1))), panoptic(np.zeros((1, 1))), CATEGORIES)
     table = join([("a", one), (3, none), ("b", one)])
     assert table.image_ids == ("a", 3, "b")
-    assert table.ground_truth_image.tolist() == table.prediction_image.tolist() == [0, 0, 2, 2]
+    assert table.gt_image.tolist() == table.pred_image.tolist() == [0, 0, 2, 2]
     assert table.pair_image.tolist() == [0] * 5 + [2] * 5
     assert table.ground_truth["segment_id"].tolist() == [7, 2, 7, 2]
     ground_truth, prediction = table.pairs["ground_truth"].tolist(), table.pairs["prediction"].tolist()

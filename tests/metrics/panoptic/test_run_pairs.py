@@ -65,5 +65,7 @@ def test_neighbouring_runs_of_one_id_are_one(either_way):
 def test_sizes_that_differ_name_both_and_the_place(either_way, first, second):
     maps = [IdRuns.from_map(np.zeros(shape, np.int32)) for shape in (first, second)]
     sizes = "got {} x {} and {} x {}".format(*first, *second)
-    with pytest.raises(DatasetError, match=rf"^image 7: expected truth and prediction of one size, {sizes}; bring"):
+    with pytest.raises(
+        DatasetError, match=rf"^image 7: expected ground truth and prediction of one size, {sizes}; bring"
+    ):
         count_run_pairs(*maps, "image 7")

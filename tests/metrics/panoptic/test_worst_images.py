@@ -44,17 +44,17 @@ def test_images_are_ranked_by_what_their_errors_cost_the_dataset():
 
 
 def test_the_segments_at_fault_are_named():
-    names = ("segment_id", "category_id", "side", "kind", "iou", "area_px", "other_segment_id")
+    names = ("segment_id", "category_id", "side", "error_type", "iou", "area_px", "other_segment_id")
     worst = worst_images(table_of(IMAGES), CATEGORIES)
     assert [tuple(one) for one in worst[0]["segments"]] == [names] * 3
     assert [tuple(one.values()) for one in worst[0]["segments"]] == [
         (2, SKY, "ground_truth", "lost_to_void", 5 / 20, 20, 6),
-        (6, DOG, "prediction", "hallucinated", 5 / 20, 5, 2),
-        (7, SEA, "prediction", "hallucinated", 2 / 20, 2, 2),
+        (6, DOG, "prediction", "false_positive", 5 / 20, 5, 2),
+        (7, SEA, "prediction", "false_positive", 2 / 20, 2, 2),
     ]
     assert worst[1]["segments"] == []
     alone = worst_images(table_of((row((CAR, 1, 4)), row((0, 0, 4)))), CATEGORIES)[0]["segments"]
-    assert [(one["kind"], one["iou"], one["other_segment_id"]) for one in alone] == [("lost_to_void", None, None)]
+    assert [(one["error_type"], one["iou"], one["other_segment_id"]) for one in alone] == [("lost_to_void", None, None)]
 
 
 def test_the_limit_and_nothing_wrong():
