@@ -19,7 +19,7 @@ KIND_NAMES = {
     "poor_mask": "poor mask",
     "lost_to_void": "lost to void",
     "missed": "missed",
-    "false_positive": "false_positive",
+    "false_positive": "false positive",
     "mask_quality": "mask quality of matches",
 }
 OVERALL = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")
