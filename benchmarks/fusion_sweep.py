@@ -28,7 +28,7 @@ from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
 from segkit.fusion import HeuristicFusion
-from segkit.fusion.paste import paste
+from segkit.fusion.paste import paste_masks
 from segkit.metrics import PanopticQuality
 from segkit.scoring.fusion.options import grid
 from segkit.scoring.fusion.run import fuse_to_dataset
@@ -61,7 +61,7 @@ def outputs(count: int, rng: np.random.Generator) -> HeadOutputs:
     boxes = np.clip(np.concatenate([centres - sides / 2, centres + sides / 2], axis=1), 0, 1)
     boxes = (boxes * [width, height, width, height]).astype(np.float32)
     scores = rng.uniform(0.2, 1, count).astype(np.float32)
-    masks = paste(probs.astype(np.float32), boxes, scores, rng.integers(0, THINGS, count), SIZE_HW)
+    masks = paste_masks(probs.astype(np.float32), boxes, scores, rng.integers(0, THINGS, count), SIZE_HW)
     patches = rng.integers(0, STUFF + 1, (6, 8)).repeat(height // 6, axis=0).repeat(width // 8, axis=1)
     return HeadOutputs(masks, SemanticScores(patches, np.arange(STUFF + 1), np.full(STUFF + 1, -1)))
 

@@ -23,7 +23,7 @@ from detectron2.structures import Boxes, Instances
 
 from segkit.fusion import HeuristicFusion
 from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
-from segkit.modeling.postprocessing.paste_crops import paste_crops
+from segkit.modeling.postprocessing.paste import paste_crops
 from segkit.structures import HeadOutputs, SemanticScores
 
 CASES = [(size_hw, count) for size_hw in ((800, 1333), (480, 640)) for count in (20, 50, 100)]

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from paste_and_fusion import seconds
 from torch.nn import functional as F
 
-from segkit.fusion.semantic_argmax import upsampled_winners
+from segkit.fusion.semantic_argmax import argmax_upsampled
 
 CHANNELS, STRIDE, PADDED_TO = 54, 4, 32  # Panoptic FPN on COCO
 CASES = [  # what the network sees, and the picture
@@ -62,7 +62,7 @@ def detectron2(
 def ours(
     head_logits: NDArray[np.float32], image_size_hw: tuple[int, int], size_hw: tuple[int, int]
 ) -> NDArray[np.unsignedinteger]:
-    return upsampled_winners(head_logits, STRIDE, image_size_hw, size_hw)
+    return argmax_upsampled(head_logits, STRIDE, image_size_hw, size_hw)
 
 
 def compare(kind: str, image_size_hw: tuple[int, int], size_hw: tuple[int, int], rounds: int) -> None:

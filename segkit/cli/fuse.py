@@ -245,13 +245,13 @@ def _priors(args: argparse.Namespace) -> None:
     save_results(args.output, table.to_json())
     print(args.output)
     names = dict(table.things)
-    rows = [(table.precedence(*pair), wins, pair) for pair, wins in table.wins.items() if wins]
+    rows = [(table.occlusion_probability(*pair), wins, pair) for pair, wins in table.counts.items() if wins]
     rows.sort(key=lambda row: (-row[0], -row[1], row[2]))
     shown = Table("on top", "below", title="The surest pairs")
     for column in ("times", "the other way", "precedence"):
         shown.add_column(column, justify="right")
     for precedence, wins, (over, under) in rows[:SHOWN_PAIRS]:
-        losses = table.wins.get((under, over), 0)
+        losses = table.counts.get((under, over), 0)
         shown.add_row(Text(names[over]), Text(names[under]), str(wins), str(losses), f"{precedence:.2f}")
     if rows:
         Console().print(shown)

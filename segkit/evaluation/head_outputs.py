@@ -17,7 +17,7 @@ from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
 from segkit.fusion import LOGITS
-from segkit.modeling.fusion_config import fusion_of
+from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.structures import HeadOutputs
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.text import abbreviate
@@ -90,7 +90,7 @@ def check_saved_logits(cfg: Any) -> None:
     Raises:
         ConfigError: the number is negative, or 0 although the fusion method needs logits.
     """
-    count, fusion = cfg.TEST.KEEP_LOGITS, fusion_of(cfg)
+    count, fusion = cfg.TEST.KEEP_LOGITS, build_fusion_from_config(cfg)
     if count < 0:
         raise ConfigError(f"expected 0 or more logits per pixel, got {count}", where="TEST.KEEP_LOGITS")
     if count == 0 and LOGITS in fusion.needs:

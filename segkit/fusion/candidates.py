@@ -15,10 +15,10 @@ FloatArray = NDArray[np.float64]
 NMS_KINDS = ("none", "box", "mask")
 
 
-def candidates(
+def select_candidates(
     instances: InstanceMasks,
     score_threshold: float,
-    score_threshold_of: Mapping[int, float],
+    class_score_thresholds: Mapping[int, float],
     nms: str,
     nms_threshold: float,
     rejections: RejectionLog | None,
@@ -26,14 +26,14 @@ def candidates(
     """The rows that are good enough, by falling score, of equal scores the earlier one first.
 
     score_threshold: an instance below it is left out, the float32 score compared in float64, as Detectron2 does;
-    score_threshold_of: by thing contiguous id, instead of it. nms: "box" or "mask" then leaves out an instance whose
-    box (mask) has an IoU above nms_threshold with that of a better one that stays, whatever their classes (detectors
-    suppress boxes of one class: here two classes claim the same pixels); "none" keeps all. A box or mask without area
-    has an IoU of 0 with all. verdicts: where given, told who is left out and why.
+    class_score_thresholds: by thing contiguous id, instead of it. nms: "box" or "mask" then leaves out an instance
+    whose box (mask) has an IoU above nms_threshold with that of a better one that stays, whatever their classes (detectors
+    suppress boxes of one class: here two classes claim the same pixels); "none" keeps all. A box or mask
+    without area has an IoU of 0 with all. verdicts: where given, told who is left out and why.
     """
     rows = np.argsort(-instances.scores, kind="stable")
     limits = np.full(len(rows), score_threshold, dtype=np.float64)
-    for class_id, limit in score_threshold_of.items():
+    for class_id, limit in class_score_thresholds.items():
         limits[instances.class_ids == class_id] = limit
     good = instances.scores >= limits
     if rejections is not None:
@@ -43,7 +43,7 @@ def candidates(
     return kept if nms == "none" else _suppress(instances, kept, nms, nms_threshold, rejections)
 
 
-def shared_px(instances: InstanceMasks, one: int, other: int) -> int:
+def count_shared_px(instances: InstanceMasks, one: int, other: int) -> int:
     """Pixels that the masks of two rows share."""
     windows = instances.window(one), instances.window(other)
     lows = [max(axis.start for axis in axes) for axes in zip(*windows, strict=True)]
@@ -101,7 +101,7 @@ def _shared_by_masks(
     most = np.minimum(np.minimum(windows_share, areas[row]), areas[kept])
     shared = np.zeros(len(kept))
     for index in np.flatnonzero(_ious(areas[row], areas[kept], most) > threshold).tolist():
-        shared[index] = shared_px(instances, row, kept[index])
+        shared[index] = count_shared_px(instances, row, kept[index])
     return shared
 
 

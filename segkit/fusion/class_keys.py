@@ -8,17 +8,17 @@ from typing import Any
 
 from segkit.utils.errors import ConfigError
 
-PER_CLASS = ("score_threshold_of",)
+PER_CLASS_OPTIONS = ("class_score_thresholds",)
 
 
-def by_contiguous_id(options: Mapping[str, Any], things: Mapping[int, str]) -> dict[str, Any]:
-    """The options with the keys of those that are PER_CLASS as thing contiguous ids.
+def resolve_class_keys(options: Mapping[str, Any], things: Mapping[int, str]) -> dict[str, Any]:
+    """The options with the keys of those that are PER_CLASS_OPTIONS as thing contiguous ids.
 
     things: thing contiguous id -> name. A key is a name or, a whole number, an id that is kept. ConfigError for an
     unknown one, a name that several things have, and a class that is there twice.
     """
     found = dict(options)
-    for option in PER_CLASS:
+    for option in PER_CLASS_OPTIONS:
         if isinstance(values := options.get(option), Mapping):
             found[option] = _by_id(values, things, option)
     return found

@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.candidates import candidates
+from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
-from segkit.fusion.pixel_argmax import PixelArgmax, evidence, uncovered, window_in_box
+from segkit.fusion.pixel_argmax import PixelArgmax, drop_occluded, instance_logits, window_in_box
 from segkit.structures import HeadOutputs, PanopticSegmentation
 
 
@@ -49,13 +49,15 @@ class EfficientPSFusion(FusionMethod):
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: mask_probs, logits and the best channel of each pixel."""
         instances = outputs.instances
-        order = candidates(instances, self.instance_score_threshold, {}, "none", 1.0, rejections)
-        kept = uncovered(instances, order, self.overlap_threshold, rejections)
-        contest = PixelArgmax.of_stuff_channels(outputs.semantic)
+        order = select_candidates(instances, self.instance_score_threshold, {}, "none", 1.0, rejections)
+        kept = drop_occluded(instances, order, self.overlap_threshold, rejections)
+        contest = PixelArgmax.from_stuff_channels(outputs.semantic)
         for row in kept:
             window = window_in_box(instances, row)
-            of_class, of_mask, probs = evidence(outputs, row, window)
-            contest.challenge(row, window, (probs + _sigmoid(of_class)) * (of_mask + of_class))  # FL; sigmoid(ML_A)
+            of_class, of_mask, probs = instance_logits(outputs, row, window)
+            contest.update_instance(
+                row, window, (probs + _sigmoid(of_class)) * (of_mask + of_class)
+            )  # FL; sigmoid(ML_A)
         stuff_map = outputs.semantic.stuff_map()
         return contest.result(instances, kept, stuff_map, self.stuff_area_limit_px, rejections)
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from segkit.structures import CenterOffsets, InstanceMasks
 from segkit.utils.compiled import COMPILED, compiled
 
-NOBODY = -1  # of a pixel that belongs to no centre
+NO_OWNER = -1  # of a pixel that belongs to no centre
 
 
-def heat_peaks(heatmap: NDArray[np.float32], threshold: float, nms_kernel: int, top_k: int) -> NDArray[np.int64]:
+def find_heat_peaks(heatmap: NDArray[np.float32], threshold: float, nms_kernel: int, top_k: int) -> NDArray[np.int64]:
     """(K, 2) rows and columns of the centres in an (H, W) heatmap, in reading order; K may be 0.
 
     A centre is above threshold (and above 0) and the highest in the window of nms_kernel (odd) pixels around it: of
@@ -55,11 +55,11 @@ def group_by_masks(instances: InstanceMasks, order: Sequence[int], pixels: NDArr
     the offset 0, so that it goes to the centre of mass nearest to itself, of equally near ones to the better; NOBODY
     where all masks are empty.
     """
-    cover = np.full(instances.size_hw, NOBODY, dtype=np.int32)
+    cover = np.full(instances.size_hw, NO_OWNER, dtype=np.int32)
     for place in reversed(range(len(order))):
         cover[instances.window(order[place])][instances.crops[order[place]]] = place
     groups: NDArray[np.int32] = cover.reshape(-1)[pixels]
-    bare = np.flatnonzero(groups == NOBODY)
+    bare = np.flatnonzero(groups == NO_OWNER)
     solid = [place for place, row in enumerate(order) if instances.crops[row].any()]
     if len(bare) and solid:
         rows, columns = _coordinates(pixels[bare], instances.size_hw[1])
@@ -87,7 +87,7 @@ def _nearest(
     """The first of the nearest centres of each point. Distances are rounded to float32 in each step, the root
     included, as in torch: the rounding decides which centres are equally near."""
     if not len(centers_yx):
-        return np.full(len(points_y), NOBODY, dtype=np.int32)
+        return np.full(len(points_y), NO_OWNER, dtype=np.int32)
     centers_y, centers_x = (np.ascontiguousarray(axis) for axis in centers_yx.T)
     if COMPILED:
         return _nearest_compiled(points_y, points_x, centers_y, centers_x)

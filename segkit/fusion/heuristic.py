@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.candidates import candidates
+from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import FusionMethod
 from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds
-from segkit.fusion.paste import flat_crops
-from segkit.fusion.segments import fill_stuff, thing_segment
+from segkit.fusion.paste import flatten_crops
+from segkit.fusion.segments import build_thing_segment, fill_stuff
 from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
 from segkit.utils.compiled import COMPILED, compiled
 
@@ -25,20 +25,24 @@ class HeuristicFusion(FusionMethod):
 
     overlap_threshold: an instance of which more than this share is already taken is left out, in [0, 1].
     stuff_area_limit_px: a stuff segment with fewer pixels left is left out.
-    instance_score_threshold: instances below it are left out; score_threshold_of: by thing contiguous id, instead of
-    it. nms, nms_threshold: see `candidates`.
+    instance_score_threshold: instances below it are left out; class_score_thresholds: by thing contiguous id, instead
+    of it. nms, nms_threshold: see `candidates`.
 
     With the first three alone identical to `combine_semantic_and_instance_outputs` in
     detectron2/modeling/meta_arch/panoptic_fpn.py, ids, order and all, an empty segment for an instance that is all
     taken at overlap_threshold 1 included.
     """
 
-    of_combine: ClassVar[tuple[str, ...]] = ("overlap_threshold", "stuff_area_limit_px", "instance_score_threshold")
+    combine_options: ClassVar[tuple[str, ...]] = (
+        "overlap_threshold",
+        "stuff_area_limit_px",
+        "instance_score_threshold",
+    )
 
     overlap_threshold: float = 0.5
     stuff_area_limit_px: float = 4096.0
     instance_score_threshold: float = 0.5
-    score_threshold_of: Mapping[int, float] = field(default_factory=dict)
+    class_score_thresholds: Mapping[int, float] = field(default_factory=dict)
     nms: str = "none"
     nms_threshold: float = 0.5
 
@@ -46,16 +50,16 @@ class HeuristicFusion(FusionMethod):
         check_fraction(self, "overlap_threshold", "nms_threshold")
         check_numbers(self, "stuff_area_limit_px", least=0)
         check_numbers(self, "instance_score_threshold")
-        check_thresholds(self, "score_threshold_of")
+        check_thresholds(self, "class_score_thresholds")
         check_nms(self.nms)
 
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: crops and the best channel of each pixel."""
         instances = outputs.instances
-        order = candidates(
+        order = select_candidates(
             instances,
             self.instance_score_threshold,
-            self.score_threshold_of,
+            self.class_score_thresholds,
             self.nms,
             self.nms_threshold,
             rejections,
@@ -67,7 +71,7 @@ class HeuristicFusion(FusionMethod):
             order, place(instances, order, self.overlap_threshold, segment_ids), strict=True
         ):
             if kept:
-                segments.append(thing_segment(len(segments) + 1, instances, row, free_px))
+                segments.append(build_thing_segment(len(segments) + 1, instances, row, free_px))
             elif area_px and rejections is not None:
                 rejections.instances[row] = Rejection("overlap", (area_px - free_px) / area_px, self.overlap_threshold)
         return fill_stuff(segment_ids, segments, outputs.semantic.stuff_map(), self.stuff_area_limit_px, rejections)
@@ -93,7 +97,7 @@ def _place(
 def _place_compiled(
     instances: InstanceMasks, order: list[int], overlap_threshold: float, segment_ids: NDArray[np.int32]
 ) -> list[list[int]]:
-    pixels, begins = flat_crops(instances)
+    pixels, begins = flatten_crops(instances)
     sides_hw = np.array([crop.shape for crop in instances.crops], dtype=np.int64).reshape(-1, 2)
     windows = np.column_stack([begins, instances.corners_xy, sides_hw])[order]
     placed = np.zeros((len(order), 3), dtype=np.int64)

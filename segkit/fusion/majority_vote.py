@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.candidates import candidates
+from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import RejectionLog
-from segkit.fusion.grouping import NOBODY, group_by_masks, group_by_offsets, heat_peaks
+from segkit.fusion.grouping import NO_OWNER, find_heat_peaks, group_by_masks, group_by_offsets
 from segkit.fusion.method import FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.segments import fill_stuff
@@ -60,12 +60,12 @@ class MajorityVoteFusion(FusionMethod):
         _check_own_channels(semantic, isthing)
         pixels = np.flatnonzero(isthing[semantic.channels])
         if outputs.centers is not None:
-            peaks = heat_peaks(outputs.centers.heatmap, self.center_threshold, self.nms_kernel, self.top_k)
+            peaks = find_heat_peaks(outputs.centers.heatmap, self.center_threshold, self.nms_kernel, self.top_k)
             scores = outputs.centers.heatmap[peaks[:, 0], peaks[:, 1]]
             groups, rows = group_by_offsets(outputs.centers, peaks, pixels), None
         else:
             limit = self.instance_score_threshold
-            rows = candidates(outputs.instances, limit, {}, "none", 1.0, rejections)
+            rows = select_candidates(outputs.instances, limit, {}, "none", 1.0, rejections)
             groups, scores = group_by_masks(outputs.instances, rows, pixels), outputs.instances.scores[rows]
         segment_ids, segments = _vote(semantic, pixels, groups, scores, rows)
         return fill_stuff(segment_ids, segments, semantic.stuff_map(), self.stuff_area_limit_px, rejections)
@@ -87,7 +87,7 @@ def _vote(
     rows: Sequence[int] | None,
 ) -> tuple[NDArray[np.int32], list[Segment]]:
     """The map and the segments of things, by falling score of their groups; a group without a pixel makes none."""
-    grouped = groups != NOBODY
+    grouped = groups != NO_OWNER
     pixels, groups = pixels[grouped], groups[grouped]
     channels = len(semantic.stuff_ids)
     keys = groups.astype(np.int64) * channels + semantic.channels.reshape(-1)[pixels].astype(np.int64)

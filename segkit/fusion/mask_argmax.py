@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
-from segkit.fusion.paste import soft_crop
-from segkit.fusion.pixel_argmax import NOBODY, PixelArgmax, known_logits
+from segkit.fusion.paste import compute_crop_probs
+from segkit.fusion.pixel_argmax import NO_OWNER, PixelArgmax, require_logits
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 from segkit.utils.errors import ConfigError
 
@@ -96,12 +96,12 @@ class _Masks:
     @classmethod
     def of_nothing(cls, stuff_masks: InstanceMasks) -> _Masks:
         values = np.full(stuff_masks.size_hw, -np.inf, dtype=np.float32)
-        owners = np.full(stuff_masks.size_hw, NOBODY, dtype=np.int32)
+        owners = np.full(stuff_masks.size_hw, NO_OWNER, dtype=np.int32)
         return cls(PixelArgmax(values, owners, stuff_masks.class_ids), np.zeros(stuff_masks.size_hw, dtype=np.bool_))
 
     @classmethod
     def of_channels(cls, semantic: SemanticScores) -> _Masks:
-        contest = PixelArgmax.of_stuff_channels(semantic)
+        contest = PixelArgmax.from_stuff_channels(semantic)
         any_stuff = (semantic.stuff_ids != THING_CHANNEL).any()  # else nobody's probability is 0, whatever the logits
         contest.values[:] = _softmax(semantic, contest.values) if any_stuff else 0
         return cls(contest, semantic.stuff_map() != THING_CHANNEL)
@@ -114,9 +114,9 @@ class _Masks:
         for row in order[~good].tolist():
             self.reasons[first + row] = Rejection("score", float(masks.scores[row]), score_threshold)
         for row in order[good].tolist():
-            window, probs = masks.window(row), soft_crop(masks, row)
+            window, probs = masks.window(row), compute_crop_probs(masks, row)
             own = probs >= SOLID
-            won = self.contest.take(first + row, window, masks.scores[row] * probs)
+            won = self.contest.update_where_higher(first + row, window, masks.scores[row] * probs)
             np.copyto(self.solid[window], own, where=won)
             self.own_px[first + row] = int(np.count_nonzero(own))
         kept: list[int] = order[good].tolist()
@@ -132,7 +132,7 @@ class _Masks:
             if won_px[competitor] and share < overlap_threshold:
                 lost[competitor] = True
                 self.reasons[competitor] = Rejection("overlap", share, overlap_threshold)
-        owners[lost[owners] | ~self.solid] = NOBODY
+        owners[lost[owners] | ~self.solid] = NO_OWNER
 
 
 def _tell_of_stuff(
@@ -149,7 +149,7 @@ def _tell_of_stuff(
 
 def _softmax(semantic: SemanticScores, values: NDArray[np.float32]) -> NDArray[np.float32]:
     """(H, W): the probability of a channel with these logits; channels that are not known count as the last known."""
-    logits = known_logits(semantic)
+    logits = require_logits(semantic)
     unknown = 0 if semantic.logit_channels is None else len(semantic.stuff_ids) - len(logits)
     probs = np.empty_like(values)
     for first in range(0, len(values), BLOCK_ROWS):

@@ -26,7 +26,7 @@ class FusionMethod(ABC):
     # Whether stuff_area_limit_px comes last: what one limit drops is then what another leaves, less its small classes.
     area_limit_is_last: ClassVar[bool] = True
     # Options that take their defaults from Detectron2's MODEL.PANOPTIC_FPN.COMBINE, where a config has it.
-    of_combine: ClassVar[tuple[str, ...]] = ("stuff_area_limit_px",)
+    combine_options: ClassVar[tuple[str, ...]] = ("stuff_area_limit_px",)
 
     def __call__(
         self, outputs: HeadOutputs, dropped_segments: list[DroppedSegment] | None = None
@@ -44,7 +44,7 @@ class FusionMethod(ABC):
             dropped_segments += explain_segments(outputs, fused, rejections)
         return fused
 
-    def check_things(self, names: Sequence[str]) -> None:  # noqa: B027 (most methods are for any classes)
+    def check_thing_names(self, names: Sequence[str]) -> None:  # noqa: B027 (most methods are for any classes)
         """ConfigError where the method was made for other thing classes than these, by contiguous id."""
 
     @abstractmethod

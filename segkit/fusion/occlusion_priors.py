@@ -28,42 +28,42 @@ MIN_OVERLAP = 0.2  # of the smaller mask: a pair that shares less is not looked 
 
 
 @dataclass(frozen=True)
-class PairTable:
+class OcclusionPriors:
     """things: (category_id, name) of all thing classes, by rising category_id. wins: how many pairs of objects were
     seen in which the first category_id lay on top of the second."""
 
     things: tuple[tuple[int, str], ...]
-    wins: Mapping[tuple[int, int], int]
+    counts: Mapping[tuple[int, int], int]
 
-    def precedence(self, over: int, under: int) -> float:
+    def occlusion_probability(self, over: int, under: int) -> float:
         """How likely `over` is on top of `under`, category ids: (wins + 1) / (wins + losses + 2), 0.5 where unseen."""
-        won, lost = self.wins.get((over, under), 0), self.wins.get((under, over), 0)
+        won, lost = self.counts.get((over, under), 0), self.counts.get((under, over), 0)
         return (won + 1) / (won + lost + 2)
 
-    def pairs_on_top(self, margin: float, min_count: int) -> frozenset[tuple[int, int]]:
+    def occluding_pairs(self, margin: float, min_count: int) -> frozenset[tuple[int, int]]:
         """The pairs (over, under) of thing contiguous ids of which the table is sure: a precedence above 0.5 + margin,
         out of at least min_count pairs of objects."""
         contiguous_id = {category_id: i for i, (category_id, _) in enumerate(self.things)}
         return frozenset(
             (contiguous_id[over], contiguous_id[under])
-            for over, under in self.wins
-            if self.wins[over, under] + self.wins.get((under, over), 0) >= min_count
-            and self.precedence(over, under) > 0.5 + margin
+            for over, under in self.counts
+            if self.counts[over, under] + self.counts.get((under, over), 0) >= min_count
+            and self.occlusion_probability(over, under) > 0.5 + margin
         )
 
     def to_json(self) -> dict[str, Any]:
         """The file's content; `over` is the class with more wins, of equal ones the smaller id; most wins first."""
-        pairs = {(min(pair), max(pair)) for pair, wins in self.wins.items() if wins}
+        pairs = {(min(pair), max(pair)) for pair, wins in self.counts.items() if wins}
         rows = []
         for one, other in sorted(pairs):
-            won, lost = self.wins.get((one, other), 0), self.wins.get((other, one), 0)
+            won, lost = self.counts.get((one, other), 0), self.counts.get((other, one), 0)
             over, under = (one, other) if won >= lost else (other, one)
-            rows.append({"over": over, "under": under, "wins": max(won, lost), "losses": min(won, lost)})
-        rows.sort(key=lambda row: -row["wins"])
+            rows.append({"occluder": over, "occluded": under, "count": max(won, lost), "reverse_count": min(won, lost)})
+        rows.sort(key=lambda row: -row["count"])
         return {"format": FORMAT, "things": [{"id": i, "name": name} for i, name in self.things], "pairs": rows}
 
     @classmethod
-    def from_json(cls, content: Any, where: object) -> PairTable:
+    def from_json(cls, content: Any, where: object) -> OcclusionPriors:
         """The table in a file's content; DatasetError where it is no such file, of another version, or contradicts
         itself: every class needs an id of its own, every pair two classes of the list, each pair once."""
         if not isinstance(content, dict) or "format" not in content:
@@ -84,7 +84,7 @@ class PairTable:
         return cls(things, wins)
 
     @classmethod
-    def read(cls, path: str | Path) -> PairTable:
+    def read(cls, path: str | Path) -> OcclusionPriors:
         """The table in the file that `segkit fuse priors` writes; DatasetError where it is missing or broken."""
         try:
             if not Path(path).is_file() and Path(path).exists():
@@ -97,7 +97,7 @@ class PairTable:
         return cls.from_json(content, path)
 
 
-class ClassPairPriors:
+class OcclusionCounter:
     """Counts, image by image, which of two overlapping objects of different thing classes owns their common pixels.
 
     An object's mask is its instance annotation, where these are given: annotators draw objects that overlap, and the
@@ -135,15 +135,15 @@ class ClassPairPriors:
                 over, under = (one, other) if won > lost else (other, one)
                 self._wins[over.category_id, under.category_id] += 1
 
-    def merge(self, other: ClassPairPriors) -> None:
+    def merge(self, other: OcclusionCounter) -> None:
         """Add what another has counted; ValueError where its categories or min_overlap differ."""
         if self.categories != other.categories or self.min_overlap != other.min_overlap:
             raise ValueError("other must count the same categories with the same min_overlap")
         self._wins.update(other._wins)
 
-    def compute(self) -> PairTable:
+    def compute(self) -> OcclusionPriors:
         """What has been counted so far."""
-        return PairTable(tuple((c.category_id, c.name) for c in self.categories.things), dict(self._wins))
+        return OcclusionPriors(tuple((c.category_id, c.name) for c in self.categories.things), dict(self._wins))
 
     def _drawn(
         self,
@@ -234,9 +234,9 @@ def _thing_of(entry: Mapping[str, Any], where: object) -> tuple[int, str]:
 
 
 def _pair_of(entry: Mapping[str, Any], known: Set[int], where: object) -> tuple[int, int, int, int]:
-    over, under, won, lost = (entry.get(key) for key in ("over", "under", "wins", "losses"))
+    over, under, won, lost = (entry.get(key) for key in ("occluder", "occluded", "count", "reverse_count"))
     if type(over) is not int or type(under) is not int or over == under or not {over, under} <= known:
-        raise DatasetError(f"expected `over` and `under` to be two ids of `things`, got {entry}", where=where)
+        raise DatasetError(f"expected `occluder` and `occluded` to be two ids of `things`, got {entry}", where=where)
     if type(won) is not int or type(lost) is not int or min(won, lost) < 0:
-        raise DatasetError(f"expected `wins` and `losses` to be whole numbers from 0, got {entry}", where=where)
+        raise DatasetError(f"expected `count` and `reverse_count` to be whole numbers from 0, got {entry}", where=where)
     return over, under, won, lost

@@ -21,7 +21,7 @@ FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
 
-def paste(
+def paste_masks(
     mask_probs: FloatArray,
     boxes_xyxy: FloatArray,
     scores: FloatArray,
@@ -36,7 +36,7 @@ def paste(
     empty mask. scores: (N,) float32. class_ids: (N,) int64. N may be 0.
 
     The crops are, to the pixel, the masks of detectron2/layers/mask_ops.py `paste_masks_in_image` on a CPU with fused
-    multiply-add, in the window that it computes. They lie one after another in one buffer (see `flat_crops`).
+    multiply-add, in the window that it computes. They lie one after another in one buffer (see `flatten_crops`).
     Raises ValueError where shapes disagree, a box is not finite, or a probability is outside [0, 1] or NaN.
     """
     _check(mask_probs, boxes_xyxy)
@@ -54,10 +54,10 @@ def paste(
     return InstanceMasks(size_hw, boxes_xyxy, scores, class_ids, lows, crops, mask_probs)
 
 
-def soft_crop(instances: InstanceMasks, row: int) -> FloatArray:
+def compute_crop_probs(instances: InstanceMasks, row: int) -> FloatArray:
     """(h, w) float32 in [0, 1]: the probability of the mask at each pixel of the window of crop `row`.
 
-    `paste` takes the pixels at or above its threshold. Raises ValueError where the instances have no mask_probs.
+    `paste_masks` takes the pixels at or above its threshold. Raises ValueError where the instances have no mask_probs.
     """
     if instances.mask_probs is None:
         raise ValueError("mask_probs are needed, but only the binary masks are known")
@@ -68,10 +68,10 @@ def soft_crop(instances: InstanceMasks, row: int) -> FloatArray:
     return _resample_compiled(probs, rows, columns) if COMPILED else _resample(probs, rows, columns)
 
 
-def flat_crops(instances: InstanceMasks) -> tuple[BoolArray, IntArray]:
+def flatten_crops(instances: InstanceMasks) -> tuple[BoolArray, IntArray]:
     """The pixels of all crops in one row, (P,) bool, and where each crop begins, (N,) int64.
 
-    Crops of `paste` are not copied: they lie so already.
+    Crops of `paste_masks` are not copied: they lie so already.
     """
     crops = instances.crops
     if (buffer := _shared_buffer(crops)) is not None:

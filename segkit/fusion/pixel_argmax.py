@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.fusion.explanations import Rejection, RejectionLog
-from segkit.fusion.paste import soft_crop
-from segkit.fusion.segments import fill_stuff, segments_of_owners
+from segkit.fusion.paste import compute_crop_probs
+from segkit.fusion.segments import build_segments_from_owners, fill_stuff
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 from segkit.utils.compiled import COMPILED, compiled
 
-NOBODY = -1  # owner of a pixel that no competitor has
+NO_OWNER = -1  # owner of a pixel that no competitor has
 MIN_PROB = np.float32(1e-4)  # mask probabilities are kept this far from 0 and 1, so that their logits are finite
 
 Window = tuple[slice, slice]
@@ -35,18 +35,18 @@ class PixelArgmax:
     stuff_ids: NDArray[np.int64]
 
     @classmethod
-    def of_stuff_channels(cls, semantic: SemanticScores) -> PixelArgmax:
+    def from_stuff_channels(cls, semantic: SemanticScores) -> PixelArgmax:
         """Each pixel to its best stuff channel, of equal ones the first. Raises ValueError without logits.
 
         Where only the highest logits are known and none is of stuff, NOBODY holds the pixel with the lowest of them.
         """
-        return cls(*best_channels(semantic, semantic.stuff_ids != THING_CHANNEL), semantic.stuff_ids)
+        return cls(*argmax_selected_channels(semantic, semantic.stuff_ids != THING_CHANNEL), semantic.stuff_ids)
 
-    def challenge(self, row: int, window: Window, values: NDArray[np.float32]) -> None:
+    def update_instance(self, row: int, window: Window, values: NDArray[np.float32]) -> None:
         """The instance takes the pixels of the window where its values, (h, w), are above the best so far."""
-        self.take(len(self.stuff_ids) + row, window, values)
+        self.update_where_higher(len(self.stuff_ids) + row, window, values)
 
-    def take(self, competitor: int, window: Window, values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    def update_where_higher(self, competitor: int, window: Window, values: NDArray[np.float32]) -> NDArray[np.bool_]:
         """As `challenge`, for any competitor; returns where it took a pixel, (h, w)."""
         best = self.values[window]
         higher = values > best
@@ -72,19 +72,21 @@ class PixelArgmax:
         stuff contiguous ids, 0 for none, without the classes of fewer pixels than area_limit_px. Nobody gets an empty
         segment."""
         rows = self.owners - np.int32(len(self.stuff_ids))  # negative for stuff and nobody
-        segment_ids, segments = segments_of_owners(rows, order, instances)
+        segment_ids, segments = build_segments_from_owners(rows, order, instances)
         return fill_stuff(segment_ids, segments, stuff_map, max(area_limit_px, 1), rejections)
 
 
-def best_channels(semantic: SemanticScores, wanted: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def argmax_selected_channels(
+    semantic: SemanticScores, wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """The highest logit at each pixel among some channels, (H, W) float32, and its channel, of equal ones the first.
 
     wanted: (C,). Where none of the K known logits is of a wanted channel, the value is the lowest of them and the
     channel NOBODY; where no channel is wanted at all, -infinity and NOBODY. Raises ValueError without logits.
     """
-    logits = known_logits(semantic)
+    logits = require_logits(semantic)
     values = np.full(semantic.size_hw, -np.inf, dtype=np.float32)
-    channels = np.full(semantic.size_hw, NOBODY, dtype=np.int32)
+    channels = np.full(semantic.size_hw, NO_OWNER, dtype=np.int32)
     if wanted.any():
         if semantic.logit_channels is None:
             dense = _search_dense if COMPILED else _search_dense_plainly
@@ -92,18 +94,18 @@ def best_channels(semantic: SemanticScores, wanted: NDArray[np.bool_]) -> tuple[
         else:
             listed = _search_listed if COMPILED else _search_listed_plainly
             listed(logits, semantic.logit_channels, wanted, values, channels)
-            np.copyto(values, logits[-1], where=channels == NOBODY)
+            np.copyto(values, logits[-1], where=channels == NO_OWNER)
     return values, channels
 
 
-def known_logits(semantic: SemanticScores) -> NDArray[np.float32]:
+def require_logits(semantic: SemanticScores) -> NDArray[np.float32]:
     """The logits; ValueError without."""
     if semantic.logits is None:
         raise ValueError("logits are needed, but only the best channel of each pixel is known")
     return semantic.logits
 
 
-def uncovered(
+def drop_occluded(
     instances: InstanceMasks, order: Sequence[int], overlap_threshold: float, rejections: RejectionLog | None
 ) -> list[int]:
     """The rows of `order` of which at most the share overlap_threshold lies under those kept before; an instance
@@ -132,7 +134,7 @@ def window_in_box(instances: InstanceMasks, row: int) -> Window:
     return _inside(rows, top, bottom), _inside(columns, left, right)
 
 
-def evidence(
+def instance_logits(
     outputs: HeadOutputs, row: int, window: Window
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """What both heads say of an instance at the pixels of `window_in_box`, (h, w) float32 each: the semantic logit of
@@ -144,7 +146,7 @@ def evidence(
     instances, semantic = outputs.instances, outputs.semantic
     rows, columns = instances.window(row)
     part = tuple(slice(w.start - o.start, w.stop - o.start) for w, o in zip(window, (rows, columns), strict=True))
-    probs = np.clip(soft_crop(instances, row)[part], MIN_PROB, 1 - MIN_PROB)
+    probs = np.clip(compute_crop_probs(instances, row)[part], MIN_PROB, 1 - MIN_PROB)
     class_logits = semantic.logit(semantic.thing_channel(int(instances.class_ids[row])), window)
     return class_logits, np.log(probs / (1 - probs)), probs
 
@@ -204,7 +206,7 @@ def _search_listed(
         for place in range(logits.shape[0]):
             for x in range(best.size):
                 channel, value = np.int32(listed[place, y, x]), logits[place, y, x]
-                higher = value > best[x] or owner[x] == NOBODY or (value == best[x] and channel < owner[x])
+                higher = value > best[x] or owner[x] == NO_OWNER or (value == best[x] and channel < owner[x])
                 if wanted[channel] and higher:
                     best[x], owner[x] = value, channel
 
@@ -217,7 +219,7 @@ def _search_listed_plainly(
     channels: NDArray[np.int32],
 ) -> None:
     for value, channel in zip(logits, listed, strict=True):
-        higher = (value > values) | (channels == NOBODY) | ((value == values) & (channel < channels))
+        higher = (value > values) | (channels == NO_OWNER) | ((value == values) & (channel < channels))
         higher &= wanted[channel]
         np.copyto(values, value, where=higher)
         np.copyto(channels, channel, where=higher, casting="unsafe")

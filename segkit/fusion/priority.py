@@ -13,12 +13,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.candidates import candidates, shared_px
+from segkit.fusion.candidates import count_shared_px, select_candidates
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.heuristic import HeuristicFusion
-from segkit.fusion.occlusion_priors import MIN_OVERLAP, PairTable
+from segkit.fusion.occlusion_priors import MIN_OVERLAP, OcclusionPriors
 from segkit.fusion.options import check_fraction
-from segkit.fusion.segments import fill_stuff, thing_segment
+from segkit.fusion.segments import build_thing_segment, fill_stuff
 from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError
 
@@ -29,7 +29,7 @@ class PriorityFusion(HeuristicFusion):
 
     priors: path of the file that `segkit fuse priors` writes, read when the method is made (DatasetError where it is
     missing or broken); "" for none, which gives HeuristicFusion's result. A class rides over another where margin and
-    min_count say so, see `PairTable.pairs_on_top`.
+    min_count say so, see `OcclusionPriors.occluding_pairs`.
 
     An instance i takes from a placed instance j the pixels that both masks hold where its class rides over j's and the
     masks share at least min_overlap of the smaller one. overlap_threshold: i is left out where more than this share of
@@ -49,14 +49,14 @@ class PriorityFusion(HeuristicFusion):
         _ = self._table, self._on_top  # a broken file is told before the first image
 
     @cached_property
-    def _table(self) -> PairTable | None:
-        return PairTable.read(self.priors) if self.priors else None
+    def _table(self) -> OcclusionPriors | None:
+        return OcclusionPriors.read(self.priors) if self.priors else None
 
     @cached_property
     def _on_top(self) -> frozenset[tuple[int, int]]:
-        return self._table.pairs_on_top(self.margin, self.min_count) if self._table else frozenset()
+        return self._table.occluding_pairs(self.margin, self.min_count) if self._table else frozenset()
 
-    def check_things(self, names: Sequence[str]) -> None:
+    def check_thing_names(self, names: Sequence[str]) -> None:
         """ConfigError where the priors were counted on other things."""
         if self._table is None or [name for _, name in self._table.things] == [*names]:
             return
@@ -69,10 +69,10 @@ class PriorityFusion(HeuristicFusion):
         priors do not list."""
         instances = outputs.instances
         self._check_classes(instances)
-        order = candidates(
+        order = select_candidates(
             instances,
             self.instance_score_threshold,
-            self.score_threshold_of,
+            self.class_score_thresholds,
             self.nms,
             self.nms_threshold,
             rejections,
@@ -103,7 +103,7 @@ class PriorityFusion(HeuristicFusion):
             if not pixels or (int(instances.class_ids[row]), int(instances.class_ids[other])) not in self._on_top:
                 continue
             smaller_px = min(canvas.areas_px[row], canvas.areas_px[other])
-            if shared_px(instances, row, other) / smaller_px >= self.min_overlap:
+            if count_shared_px(instances, row, other) / smaller_px >= self.min_overlap:
                 found[number] = pixels
         return found
 
@@ -151,7 +151,7 @@ class _Canvas:
     def result(self) -> tuple[NDArray[np.int32], list[Segment]]:
         """The map and the segments of those that stay, ids 1..N in order of placing."""
         segments = [
-            thing_segment(segment_id, self.instances, self.rows[number], area_px)
+            build_thing_segment(segment_id, self.instances, self.rows[number], area_px)
             for segment_id, (number, area_px) in enumerate(self.held_px.items(), 1)
         ]
         if len(segments) == len(self.rows) - 1:

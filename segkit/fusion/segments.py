@@ -14,7 +14,7 @@ from segkit.utils.compiled import COMPILED, compiled
 ABSENT = -1  # pixels of a class that the map does not hold
 
 
-def thing_segment(segment_id: int, instances: InstanceMasks, row: int, area_px: int) -> Segment:
+def build_thing_segment(segment_id: int, instances: InstanceMasks, row: int, area_px: int) -> Segment:
     """The segment of the instance at `row`."""
     class_id, score = int(instances.class_ids[row]), float(instances.scores[row])
     return Segment(segment_id, class_id, True, area_px, score=score, instance_id=row)
@@ -51,7 +51,7 @@ def fill_stuff(
     return PanopticSegmentation(segment_ids, tuple(listed))
 
 
-def segments_of_owners(
+def build_segments_from_owners(
     owners: NDArray[np.int32],
     order: Sequence[int],
     instances: InstanceMasks,
@@ -68,7 +68,7 @@ def segments_of_owners(
     for row in order:
         if areas_px[row]:
             segment_of[row] = len(segments) + 1
-            segments.append(thing_segment(len(segments) + 1, instances, row, int(areas_px[row])))
+            segments.append(build_thing_segment(len(segments) + 1, instances, row, int(areas_px[row])))
     segment_ids: NDArray[np.int32] = segment_of[np.maximum(owners, -1)]
     return segment_ids, segments
 

@@ -38,7 +38,7 @@ CHUNK_ROWS = 8  # rows of the result that the numpy way makes at once
 Four = tuple[Any, Any, Any, Any]
 
 
-def upsampled_winners(
+def argmax_upsampled(
     logits: FloatArray, scale: int, image_size_hw: tuple[int, int], size_hw: tuple[int, int]
 ) -> NDArray[np.unsignedinteger]:
     """(H, W) uint8 (uint16 for more than 256 channels): the channel of the highest logit, of equal ones the first.

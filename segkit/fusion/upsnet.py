@@ -12,11 +12,19 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.candidates import candidates
+from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
-from segkit.fusion.pixel_argmax import NOBODY, PixelArgmax, Window, best_channels, evidence, uncovered, window_in_box
+from segkit.fusion.pixel_argmax import (
+    NO_OWNER,
+    PixelArgmax,
+    Window,
+    argmax_selected_channels,
+    drop_occluded,
+    instance_logits,
+    window_in_box,
+)
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation
 
 
@@ -52,20 +60,20 @@ class UPSNetFusion(FusionMethod):
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See the class; outputs: mask_probs and logits."""
         instances = outputs.instances
-        order = candidates(instances, self.instance_score_threshold, {}, "box", self.nms_threshold, rejections)
+        order = select_candidates(instances, self.instance_score_threshold, {}, "box", self.nms_threshold, rejections)
         kept = _uncovered_in_class(instances, order, self.overlap_threshold, rejections)
         windows = [window_in_box(instances, row) for row in kept]
-        contest = PixelArgmax.of_stuff_channels(outputs.semantic)
+        contest = PixelArgmax.from_stuff_channels(outputs.semantic)
         class_logits = _zeros_outside_boxes(windows, instances.size_hw)  # max(X_mask)
         for row, window in zip(kept, windows, strict=True):
-            of_class, of_mask, _ = evidence(outputs, row, window)
-            contest.challenge(row, window, of_class + of_mask)  # Z_i = X_mask_i + Y_mask_i
+            of_class, of_mask, _ = instance_logits(outputs, row, window)
+            contest.update_instance(row, window, of_class + of_mask)  # Z_i = X_mask_i + Y_mask_i
             np.maximum(class_logits[window], of_class, out=class_logits[window])
         if self.unknown_class:
-            of_things, _ = best_channels(outputs.semantic, outputs.semantic.stuff_ids == THING_CHANNEL)
+            of_things, _ = argmax_selected_channels(outputs.semantic, outputs.semantic.stuff_ids == THING_CHANNEL)
             with np.errstate(invalid="ignore"):  # of two infinities: not above anything
                 unknown = of_things - class_logits  # Z_unknown = max(X_thing) - max(X_mask)
-            contest.owners[unknown > contest.values] = NOBODY
+            contest.owners[unknown > contest.values] = NO_OWNER
         return contest.result(instances, kept, contest.stuff_map(), self.stuff_area_limit_px, rejections)
 
 
@@ -76,7 +84,7 @@ def _uncovered_in_class(
     kept: set[int] = set()
     for class_id in np.unique(instances.class_ids[order]):
         of_class = [row for row in order if instances.class_ids[row] == class_id]
-        kept.update(uncovered(instances, of_class, overlap_threshold, rejections))
+        kept.update(drop_occluded(instances, of_class, overlap_threshold, rejections))
     return [row for row in order if row in kept]
 
 

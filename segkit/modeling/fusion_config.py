@@ -8,11 +8,11 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
-from segkit.fusion.class_keys import by_contiguous_id
+from segkit.fusion.class_keys import resolve_class_keys
 from segkit.utils.errors import ConfigError
 
 
-def fusion_of(cfg: CfgNode) -> FusionMethod:
+def build_fusion_from_config(cfg: CfgNode) -> FusionMethod:
     """The method MODEL.PANOPTIC.FUSION.NAME with its OPTIONS, over the defaults in MODEL.PANOPTIC_FPN.COMBINE.
 
     Classes in options are names, or thing contiguous ids. ConfigError for an unknown method, option, class or a wrong
@@ -26,13 +26,13 @@ def fusion_of(cfg: CfgNode) -> FusionMethod:
         "instance_score_threshold": combine.INSTANCES_CONFIDENCE_THRESH,
     }
     method = FUSION_METHODS.get(node.NAME)
-    taken = method.of_combine if method else ()
+    taken = method.combine_options if method else ()
     own = {field.name for field in fields(method)} if method else set()  # type: ignore[arg-type]
     given = {name: value for name, value in _plain(node.OPTIONS).items() if value is not None}
     try:
-        options = by_contiguous_id(given, dict(enumerate(cfg.MODEL.PANOPTIC.THING_NAMES)))
+        options = resolve_class_keys(given, dict(enumerate(cfg.MODEL.PANOPTIC.THING_NAMES)))
         fusion = build_fusion(node.NAME, **{name: defaults[name] for name in taken if name in own} | options)
-        fusion.check_things(cfg.MODEL.PANOPTIC.THING_NAMES)
+        fusion.check_thing_names(cfg.MODEL.PANOPTIC.THING_NAMES)
         return fusion
     except ConfigError as error:
         raise ConfigError(str(error), where="MODEL.PANOPTIC.FUSION") from None

@@ -11,7 +11,7 @@ import yaml
 
 from segkit.cli.main import main
 from segkit.fusion import FUSION_METHODS, LOGITS, HeuristicFusion, build_fusion
-from segkit.fusion.class_keys import by_contiguous_id
+from segkit.fusion.class_keys import resolve_class_keys
 from segkit.scoring.fusion.options import things_of
 from segkit.scoring.panoptic import score_panoptic
 from tests.helpers.saved_heads import CATEGORIES, write
@@ -42,7 +42,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def test_run_writes_what_evaluate_reads(run: Any, files: Any, tmp_path: Path) -> None:
     saved, ground_truth = files
     out = tmp_path / "new/out"
-    texts = ["stuff_area_limit_px=9", "score_threshold_of={cow: 0.8}", "nms=box"]
+    texts = ["stuff_area_limit_px=9", "class_score_thresholds={cow: 0.8}", "nms=box"]
     first = [
         "run",
         "--predictions",
@@ -130,7 +130,7 @@ def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_pa
     node = yaml.safe_load((out / "best.yaml").read_text())["MODEL"]["PANOPTIC"]["FUSION"]
     best = found["methods"]["heuristic"][found["best"]["step"]]
     assert node["OPTIONS"] == {key: value for key, value in best["options"].items() if value != {}}
-    build_fusion(node["NAME"], **by_contiguous_id(node["OPTIONS"], things_of(CATEGORIES)))
+    build_fusion(node["NAME"], **resolve_class_keys(node["OPTIONS"], things_of(CATEGORIES)))
     assert "Chosen on 3 images, confirmed on the other 3" in printed
     assert "Best on the choosing half: heuristic" in printed
     again = tmp_path / "again"
@@ -216,7 +216,7 @@ def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
     arguments = ["priors", "--gt", tmp_path / "ground_truth.json", "--output", tmp_path / "priors.json"]
     assert run(*arguments, "--instances", tmp_path / "instances.json")[0] == 0
     pairs = json.loads((tmp_path / "priors.json").read_text())["pairs"]
-    assert pairs == [{"over": 7, "under": 2, "wins": 1, "losses": 0}]
+    assert pairs == [{"occluder": 7, "occluded": 2, "count": 1, "reverse_count": 0}]
     code, printed, _ = run(*arguments)  # the hulls of what is seen do not overlap
     assert code == 0
     assert "there is nothing to learn" in printed
@@ -232,7 +232,7 @@ def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
     [
         (["run", "--method", "nothing"], "unknown fusion method 'nothing'"),
         (["run", "--method", "heuristic", "--set", "overlap=0.3"], "no option ['overlap']"),
-        (["run", "--method", "heuristic", "--set", "score_threshold_of={cowl: 0.3}"], "did you mean 'cow'"),
+        (["run", "--method", "heuristic", "--set", "class_score_thresholds={cowl: 0.3}"], "did you mean 'cow'"),
         (["sweep", "--methods", "heuristic", "nothing"], "unknown fusion method 'nothing'"),
         (["sweep", "--methods", "heuristic", "--set", "overlap=0.3"], "none of the methods"),
         (["sweep", "--methods", "heuristic", "--set", "nms=some"], "nms must be one of"),

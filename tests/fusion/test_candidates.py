@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion.candidates import NMS_KINDS, candidates, shared_px
+from segkit.fusion.candidates import NMS_KINDS, count_shared_px, select_candidates
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.structures import InstanceMasks
 
@@ -24,7 +24,7 @@ def instances(masks: Any, scores: Any, boxes: Any = None, class_ids: Any = None)
 def kept(
     of: InstanceMasks, nms: str = "none", threshold: float = 0.5, rejections: RejectionLog | None = None
 ) -> list[int]:
-    return candidates(of, 0, {}, nms, threshold, rejections)
+    return select_candidates(of, 0, {}, nms, threshold, rejections)
 
 
 DOT = [[1, 0, 0, 0]]
@@ -41,7 +41,7 @@ def test_a_class_has_its_own_threshold() -> None:
     """
     five = instances([DOT] * 5, [0.8, 0.45, 0.1, 0.45, 0.05], class_ids=[4, 4, 5, 6, 5])
     rejections = RejectionLog()
-    assert candidates(five, 0.5, {4: 0.8, 5: 0.1, 99: 0.0}, "none", 0.5, rejections) == [0, 2]
+    assert select_candidates(five, 0.5, {4: 0.8, 5: 0.1, 99: 0.0}, "none", 0.5, rejections) == [0, 2]
     short = float(np.float32(0.45))
     assert rejections.instances == {
         1: Rejection("score", short, 0.8),
@@ -96,7 +96,7 @@ def test_nothing_and_empty_ones(nms: str) -> None:
 
 def test_what_is_below_its_threshold_suppresses_nothing() -> None:
     pair = instances(ROWS[:2], [0.4, 0.3], class_ids=[1, 2])
-    assert candidates(pair, 0.5, {2: 0.1}, "mask", 0.1, None) == [1]
+    assert select_candidates(pair, 0.5, {2: 0.1}, "mask", 0.1, None) == [1]
 
 
 @st.composite
@@ -140,4 +140,4 @@ def test_shared_pixels_are_counted(of: InstanceMasks) -> None:
     full = of.to_full()
     for one in range(len(of)):
         for other in range(len(of)):
-            assert shared_px(of, one, other) == (full[one] & full[other]).sum()
+            assert count_shared_px(of, one, other) == (full[one] & full[other]).sum()

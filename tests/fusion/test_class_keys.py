@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from segkit.fusion.class_keys import by_contiguous_id
+from segkit.fusion.class_keys import resolve_class_keys
 from segkit.utils.errors import ConfigError
 
 THINGS = {0: "person", 1: "tie", 2: "7"}
@@ -12,30 +12,33 @@ THINGS = {0: "person", 1: "tie", 2: "7"}
 
 def test_names_and_ids_become_contiguous_ids_and_other_options_stay() -> None:
     """The class named "7" is found by its name, though 7 looks like an id."""
-    given = {"score_threshold_of": {"tie": 0.3, 0: 0.6, "7": 0.1}, "overlap_threshold": 0.4}
-    assert by_contiguous_id(given, THINGS) == {"score_threshold_of": {1: 0.3, 0: 0.6, 2: 0.1}, "overlap_threshold": 0.4}
-    assert by_contiguous_id({}, THINGS) == {}
+    given = {"class_score_thresholds": {"tie": 0.3, 0: 0.6, "7": 0.1}, "overlap_threshold": 0.4}
+    assert resolve_class_keys(given, THINGS) == {
+        "class_score_thresholds": {1: 0.3, 0: 0.6, 2: 0.1},
+        "overlap_threshold": 0.4,
+    }
+    assert resolve_class_keys({}, THINGS) == {}
 
 
 @pytest.mark.parametrize(("key", "remedy"), [("tye", "did you mean 'tie'"), (3, "the things"), (True, "the things")])
 def test_unknown_classes_are_refused(key: object, remedy: str) -> None:
     with pytest.raises(ConfigError, match=remedy):
-        by_contiguous_id({"score_threshold_of": {key: 0.5}}, THINGS)
+        resolve_class_keys({"class_score_thresholds": {key: 0.5}}, THINGS)
 
 
 @pytest.mark.parametrize("key", ["²", "01", "1" * 5000, 1.0, None])
 def test_what_is_no_id_is_no_class(key: object) -> None:
-    with pytest.raises(ConfigError, match="option 'score_threshold_of' has no thing class"):
-        by_contiguous_id({"score_threshold_of": {key: 0.5}}, THINGS)
+    with pytest.raises(ConfigError, match="option 'class_score_thresholds' has no thing class"):
+        resolve_class_keys({"class_score_thresholds": {key: 0.5}}, THINGS)
 
 
 def test_a_class_is_named_once() -> None:
-    with pytest.raises(ConfigError, match="option 'score_threshold_of' has the thing class 'tie' twice"):
-        by_contiguous_id({"score_threshold_of": {"tie": 0.3, 1: 0.4}}, THINGS)
+    with pytest.raises(ConfigError, match="option 'class_score_thresholds' has the thing class 'tie' twice"):
+        resolve_class_keys({"class_score_thresholds": {"tie": 0.3, 1: 0.4}}, THINGS)
 
 
 def test_a_name_that_several_things_have_is_not_guessed() -> None:
     twins = {0: "bat", 1: "bat"}
     with pytest.raises(ConfigError, match=r"several things have the name 'bat'; give an id of \[0, 1\]"):
-        by_contiguous_id({"score_threshold_of": {"bat": 0.3}}, twins)
-    assert by_contiguous_id({"score_threshold_of": {"1": 0.3}}, twins) == {"score_threshold_of": {1: 0.3}}
+        resolve_class_keys({"class_score_thresholds": {"bat": 0.3}}, twins)
+    assert resolve_class_keys({"class_score_thresholds": {"1": 0.3}}, twins) == {"class_score_thresholds": {1: 0.3}}

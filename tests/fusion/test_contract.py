@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import CENTERS, FUSION_METHODS, LOGITS, REASONS, DroppedSegment, build_fusion, method
-from segkit.fusion.paste import paste
+from segkit.fusion.paste import paste_masks
 from segkit.structures import VOID, HeadOutputs, PanopticSegmentation, SemanticScores
 from segkit.utils.errors import ConfigError
 from tests.helpers.fusion_scenes import STUFF_IDS, THING_IDS, reordered, scene, with_scores
@@ -147,7 +147,9 @@ def test_no_stuff_keeps_the_instances(name: str) -> None:
     """Two instances side by side of which both heads are sure; everything else is a thing to the semantic head."""
     rng_free = scene(3, count=2, size_hw=(6, 8))
     boxes = np.array([[0, 0, 4, 6], [4, 0, 8, 6]], dtype=np.float32)
-    masks = paste(np.ones((2, 4, 4), np.float32), boxes, np.array([0.99, 0.95], np.float32), np.array([0, 1]), (6, 8))
+    masks = paste_masks(
+        np.ones((2, 4, 4), np.float32), boxes, np.array([0.99, 0.95], np.float32), np.array([0, 1]), (6, 8)
+    )
     logits = np.full((5, 6, 8), -9, dtype=np.float32)
     logits[1, :, :4] = logits[2, :, 4:] = 9
     semantic = SemanticScores(logits.argmax(axis=0), STUFF_IDS, THING_IDS, logits)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import grouping
-from segkit.fusion.grouping import NOBODY, group_by_masks, group_by_offsets, heat_peaks
+from segkit.fusion.grouping import NO_OWNER, find_heat_peaks, group_by_masks, group_by_offsets
 from segkit.structures import CenterOffsets, InstanceMasks
 from segkit.utils.compiled import COMPILED
 
@@ -38,35 +38,35 @@ def masks_of(masks: np.ndarray, scores: list[float]) -> InstanceMasks:
 
 def test_a_peak_is_above_the_threshold_and_the_highest_around() -> None:
     """Window 3: 0.9 beats 0.8 beside it and 0.3 below; 0.4 has only lower neighbours; 0.2 is not above 0.2."""
-    found = heat_peaks(heat([[0.9, 0.8, 0.0, 0.4], [0.3, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 0.0]]), 0.2, 3, 10)
+    found = find_heat_peaks(heat([[0.9, 0.8, 0.0, 0.4], [0.3, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 0.0]]), 0.2, 3, 10)
     assert found.tolist() == [[0, 0], [0, 3]]
 
 
 def test_a_window_beyond_the_image_is_the_image() -> None:
     """Its pixels could not be counted, let alone stored."""
-    found = heat_peaks(heat([[0.9, 0.0, 0.8], [0.0, 0.0, 0.9]]), 0.2, 10**11 + 1, 10)
+    found = find_heat_peaks(heat([[0.9, 0.0, 0.8], [0.0, 0.0, 0.9]]), 0.2, 10**11 + 1, 10)
     assert found.tolist() == [[0, 0], [1, 2]]
 
 
 def test_equal_neighbours_are_both_peaks() -> None:
-    assert heat_peaks(heat([[0.5, 0.5, 0.0]]), 0.1, 7, 10).tolist() == [[0, 0], [0, 1]]
+    assert find_heat_peaks(heat([[0.5, 0.5, 0.0]]), 0.1, 7, 10).tolist() == [[0, 0], [0, 1]]
 
 
 def test_top_k_keeps_what_is_above_the_kth() -> None:
     """Five peaks, window 1. top_k 3: the third best is 0.5, only 0.9 and 0.7 are above it; the same for 4, as 0.5 comes
     twice; 5: the fifth is 0.3, four are above; 6 is more than there are: all stay."""
     row = heat([[0.5, 0.9, 0.5, 0.7, 0.3, 0.0]])
-    kept = {k: heat_peaks(row, 0.1, 1, k)[:, 1].tolist() for k in (1, 3, 4, 5, 6, 99)}
+    kept = {k: find_heat_peaks(row, 0.1, 1, k)[:, 1].tolist() for k in (1, 3, 4, 5, 6, 99)}
     assert kept == {1: [], 3: [1, 3], 4: [1, 3], 5: [0, 1, 2, 3], 6: [0, 1, 2, 3, 4], 99: [0, 1, 2, 3, 4]}
 
 
 @pytest.mark.parametrize("size_hw", [(0, 0), (0, 3), (3, 0)])
 def test_no_pixels_no_peaks(size_hw: tuple[int, int]) -> None:
-    assert heat_peaks(np.zeros(size_hw, np.float32), 0.1, 7, 200).shape == (0, 2)
+    assert find_heat_peaks(np.zeros(size_hw, np.float32), 0.1, 7, 200).shape == (0, 2)
 
 
 def test_heat_at_or_below_zero_is_no_peak_at_a_threshold_of_zero() -> None:
-    assert heat_peaks(heat([[0.0, -1.0, 0.0]]), 0.0, 1, 9).tolist() == []
+    assert find_heat_peaks(heat([[0.0, -1.0, 0.0]]), 0.0, 1, 9).tolist() == []
 
 
 @st.composite
@@ -85,7 +85,7 @@ def test_peaks_are_detectron2s(centers: CenterOffsets, threshold: float, kernel:
     torch, post_processing = import_detectron2()
     heatmap = torch.from_numpy(centers.heatmap)[None]
     assert (
-        heat_peaks(centers.heatmap, threshold, kernel, top_k).tolist()
+        find_heat_peaks(centers.heatmap, threshold, kernel, top_k).tolist()
         == post_processing.find_instance_center(heatmap.clone(), threshold, kernel, top_k).tolist()
     )
 
@@ -119,9 +119,9 @@ def test_roots_that_round_to_the_same_are_a_tie(way: bool, monkeypatch: pytest.M
 
 def test_no_centre_is_nobodys() -> None:
     centers = CenterOffsets(np.zeros((1, 2), np.float32), np.zeros((2, 1, 2), np.float32))
-    assert group_by_offsets(centers, np.zeros((0, 2), np.int64), np.array([0, 1])).tolist() == [NOBODY, NOBODY]
+    assert group_by_offsets(centers, np.zeros((0, 2), np.int64), np.array([0, 1])).tolist() == [NO_OWNER, NO_OWNER]
     empty = masks_of(np.zeros((1, 1, 2), bool), [0.9])
-    assert group_by_masks(empty, [0], np.array([0, 1])).tolist() == [NOBODY, NOBODY]
+    assert group_by_masks(empty, [0], np.array([0, 1])).tolist() == [NO_OWNER, NO_OWNER]
 
 
 @st.composite
@@ -147,6 +147,6 @@ def test_masks_against_the_obvious_way(scene: tuple[InstanceMasks, np.ndarray]) 
             for row in order
         ]
         solid = [place for place, distance in enumerate(distances) if distance < np.inf]
-        nearest = min(solid, key=lambda place: (round(float(distances[place]), 5), place), default=NOBODY)
+        nearest = min(solid, key=lambda place: (round(float(distances[place]), 5), place), default=NO_OWNER)
         expected.append(covering[0] if covering else nearest)
     assert group_by_masks(instances, order, pixels).tolist() == expected

@@ -104,7 +104,7 @@ def test_options_out_of_range_are_refused() -> None:
         ({"stuff_area_limit_px": -1}, "stuff_area_limit_px must be a number from 0, got -1"),
         ({"stuff_area_limit_px": float("nan")}, "stuff_area_limit_px must be a number from 0, got nan"),
         ({"instance_score_threshold": float("nan")}, "instance_score_threshold must be a number, got nan"),
-        ({"score_threshold_of": {-1: 0.5}}, "score_threshold_of must have contiguous ids"),
+        ({"class_score_thresholds": {-1: 0.5}}, "class_score_thresholds must have contiguous ids"),
         ({"nms": "soft"}, r"nms must be one of \['none', 'box', 'mask'\], got 'soft'"),
     ):
         with pytest.raises(ConfigError, match=told):
@@ -117,7 +117,7 @@ def test_thresholds_of_classes_and_suppression_come_before_the_fusion() -> None:
     Or: they share 2 of 8 pixels, an IoU of 0.25 > 0.2, so that LEFT goes, as the worse of the two.
     """
     pair = outputs(instances([LEFT, RIGHT], [0.6, 0.9], [5, 7]), STUFF)
-    for options in ({"score_threshold_of": {5: 0.7}}, {"nms": "mask", "nms_threshold": 0.2}):
+    for options in ({"class_score_thresholds": {5: 0.7}}, {"nms": "mask", "nms_threshold": 0.2}):
         fused = HeuristicFusion(stuff_area_limit_px=1, **options)(pair)  # type: ignore[arg-type]
         assert fused.segment_ids.tolist() == [[0, 0, 1, 1], [2, 3, 1, 1]]
         assert [s.category_id for s in fused.segments] == [7, 1, 2]

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion.occlusion_priors import ClassPairPriors, PairTable
+from segkit.fusion.occlusion_priors import OcclusionCounter, OcclusionPriors
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 
@@ -40,10 +40,10 @@ def drawn(*masks: tuple[int, Any]) -> list[tuple[int, dict[str, Any]]]:
 
 
 def counted(*images: Any, min_overlap: float = 0.2) -> dict[tuple[int, int], int]:
-    priors = ClassPairPriors(CATEGORIES, min_overlap)
+    priors = OcclusionCounter(CATEGORIES, min_overlap)
     for image in images:
         priors.update(*image)
-    return dict(priors.compute().wins)
+    return dict(priors.compute().counts)
 
 
 WORN = ground_truth([[5, 5, 9, 5, 5, 7]], {5: PERSON, 9: TIE, 7: WALL})  # segment ids are any
@@ -164,19 +164,19 @@ def test_against_the_obvious_way(scene: tuple[PanopticSegmentation, list[tuple[i
 @settings(max_examples=30, deadline=None)
 def test_merged_shards_are_one_pass(scenes: list[Any], cut: int) -> None:
     images = [(image, drawn(*masks) if i % 2 else None) for i, (image, masks) in enumerate(scenes)]
-    one, other = ClassPairPriors(CATEGORIES), ClassPairPriors(CATEGORIES)
+    one, other = OcclusionCounter(CATEGORIES), OcclusionCounter(CATEGORIES)
     for i, image in enumerate(images):
         (one if i < cut else other).update(*image)
     one.merge(other)
-    assert one.compute() == PairTable(THINGS, counted(*images))
+    assert one.compute() == OcclusionPriors(THINGS, counted(*images))
 
 
 def test_shards_of_another_kind_are_refused() -> None:
-    priors = ClassPairPriors(CATEGORIES)
+    priors = OcclusionCounter(CATEGORIES)
     with pytest.raises(ValueError, match="same categories"):
-        priors.merge(ClassPairPriors(CategorySet([CATEGORIES[PERSON]])))
+        priors.merge(OcclusionCounter(CategorySet([CATEGORIES[PERSON]])))
     with pytest.raises(ValueError, match="same min_overlap"):
-        priors.merge(ClassPairPriors(CATEGORIES, 0.3))
+        priors.merge(OcclusionCounter(CATEGORIES, 0.3))
 
 
 def test_instances_that_contradict_the_map_are_refused() -> None:
@@ -187,15 +187,15 @@ def test_instances_that_contradict_the_map_are_refused() -> None:
             counted((WORN, drawn((category_id, BODY))))
 
 
-TABLE_OF_PAIRS = PairTable(THINGS, {(TIE, PERSON): 6, (PERSON, TIE): 1, (TABLE, PERSON): 2, (TABLE, TIE): 0})
+TABLE_OF_PAIRS = OcclusionPriors(THINGS, {(TIE, PERSON): 6, (PERSON, TIE): 1, (TABLE, PERSON): 2, (TABLE, TIE): 0})
 
 
 def test_precedence_is_wins_and_one_of_all_and_two() -> None:
     """Tie over person: (6 + 1) / (7 + 2) = 7 / 9; the reverse is the rest; table over person 3 / 4; unseen 1 / 2."""
-    assert TABLE_OF_PAIRS.precedence(TIE, PERSON) == 7 / 9
-    assert TABLE_OF_PAIRS.precedence(PERSON, TIE) == 2 / 9
-    assert TABLE_OF_PAIRS.precedence(TABLE, PERSON) == 3 / 4
-    assert TABLE_OF_PAIRS.precedence(TABLE, TIE) == 1 / 2
+    assert TABLE_OF_PAIRS.occlusion_probability(TIE, PERSON) == 7 / 9
+    assert TABLE_OF_PAIRS.occlusion_probability(PERSON, TIE) == 2 / 9
+    assert TABLE_OF_PAIRS.occlusion_probability(TABLE, PERSON) == 3 / 4
+    assert TABLE_OF_PAIRS.occlusion_probability(TABLE, TIE) == 1 / 2
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_precedence_is_wins_and_one_of_all_and_two() -> None:
 )
 def test_pairs_on_top_have_contiguous_ids(margin: float, min_count: int, expected: set[tuple[int, int]]) -> None:
     """Person, tie and table are 0, 1 and 2."""
-    assert TABLE_OF_PAIRS.pairs_on_top(margin, min_count) == expected
+    assert TABLE_OF_PAIRS.occluding_pairs(margin, min_count) == expected
 
 
 def test_the_file_holds_each_pair_once_the_winner_first_and_comes_back() -> None:
@@ -220,27 +220,27 @@ def test_the_file_holds_each_pair_once_the_winner_first_and_comes_back() -> None
         "format": 1,
         "things": [{"id": 1, "name": "person"}, {"id": 32, "name": "tie"}, {"id": 67, "name": "dining table"}],
         "pairs": [
-            {"over": 32, "under": 1, "wins": 6, "losses": 1},
-            {"over": 67, "under": 1, "wins": 2, "losses": 0},
+            {"occluder": 32, "occluded": 1, "count": 6, "reverse_count": 1},
+            {"occluder": 67, "occluded": 1, "count": 2, "reverse_count": 0},
         ],
     }
-    back = PairTable.from_json(json.loads(json.dumps(content)), "here")
+    back = OcclusionPriors.from_json(json.loads(json.dumps(content)), "here")
     assert back.to_json() == content
-    assert back.pairs_on_top(0, 0) == TABLE_OF_PAIRS.pairs_on_top(0, 0)
+    assert back.occluding_pairs(0, 0) == TABLE_OF_PAIRS.occluding_pairs(0, 0)
 
 
 def test_of_equal_wins_the_smaller_id_is_over_and_things_may_come_in_any_order() -> None:
-    even = PairTable(THINGS, {(TABLE, TIE): 3, (TIE, TABLE): 3}).to_json()
-    assert even["pairs"] == [{"over": TIE, "under": TABLE, "wins": 3, "losses": 3}]
+    even = OcclusionPriors(THINGS, {(TABLE, TIE): 3, (TIE, TABLE): 3}).to_json()
+    assert even["pairs"] == [{"occluder": TIE, "occluded": TABLE, "count": 3, "reverse_count": 3}]
     turned = changed(things=TABLE_OF_PAIRS.to_json()["things"][::-1])
-    assert PairTable.from_json(turned, "here").things == THINGS
+    assert OcclusionPriors.from_json(turned, "here").things == THINGS
 
 
 def changed(**changes: Any) -> dict[str, Any]:
     return {**TABLE_OF_PAIRS.to_json(), **changes}
 
 
-PAIR = {"over": 32, "under": 1, "wins": 6, "losses": 1}
+PAIR = {"occluder": 32, "occluded": 1, "count": 6, "reverse_count": 1}
 
 
 @pytest.mark.parametrize(
@@ -255,28 +255,28 @@ PAIR = {"over": 32, "under": 1, "wins": 6, "losses": 1}
         (changed(things=[{"id": 1}]), "integer id and a name"),
         (changed(things=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "distinct ids"),
         (changed(pairs=[3]), "`pairs` to be a list of objects"),
-        (changed(pairs=[{**PAIR, "over": 171}]), "two ids of `things`"),
-        (changed(pairs=[{**PAIR, "over": 1}]), "two ids of `things`"),
-        (changed(pairs=[{**PAIR, "over": [1]}]), "two ids of `things`"),
-        (changed(pairs=[{**PAIR, "wins": -1}]), "whole numbers from 0"),
-        (changed(pairs=[{**PAIR, "losses": float("nan")}]), "whole numbers from 0"),
-        (changed(pairs=[PAIR, {**PAIR, "over": 1, "under": 32}]), "every pair once"),
+        (changed(pairs=[{**PAIR, "occluder": 171}]), "two ids of `things`"),
+        (changed(pairs=[{**PAIR, "occluder": 1}]), "two ids of `things`"),
+        (changed(pairs=[{**PAIR, "occluder": [1]}]), "two ids of `things`"),
+        (changed(pairs=[{**PAIR, "count": -1}]), "whole numbers from 0"),
+        (changed(pairs=[{**PAIR, "reverse_count": float("nan")}]), "whole numbers from 0"),
+        (changed(pairs=[PAIR, {**PAIR, "occluder": 1, "occluded": 32}]), "every pair once"),
     ],
 )
 def test_broken_content_is_refused(content: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=f"^here: .*{message}"):
-        PairTable.from_json(content, "here")
+        OcclusionPriors.from_json(content, "here")
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "priors.json"
     with pytest.raises(DatasetError, match=r"priors\.json: expected class-pair priors, found no file; write them"):
-        PairTable.read(path)
+        OcclusionPriors.read(path)
     for broken in (b"", b'{"format": 1, "things"', b"\xff\xfe\x00"):
         path.write_bytes(broken)
         with pytest.raises(DatasetError, match=r"priors\.json: the class-pair priors cannot be read"):
-            PairTable.read(path)
+            OcclusionPriors.read(path)
     with pytest.raises(DatasetError, match="cannot be read"):
-        PairTable.read(tmp_path)
+        OcclusionPriors.read(tmp_path)
     path.write_text(json.dumps(TABLE_OF_PAIRS.to_json()))
-    assert PairTable.read(path).to_json() == TABLE_OF_PAIRS.to_json()
+    assert OcclusionPriors.read(path).to_json() == TABLE_OF_PAIRS.to_json()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import paste as module
-from segkit.fusion.paste import flat_crops, paste, soft_crop
+from segkit.fusion.paste import compute_crop_probs, flatten_crops, paste_masks
 from segkit.structures import InstanceMasks
 from segkit.utils.compiled import COMPILED, compiled, multiply_add
 
@@ -37,13 +37,13 @@ def pasted(way: bool, probs: Any, boxes: Any, size_hw: tuple[int, int], threshol
     scores, class_ids = np.ones(len(probs), dtype=np.float32), np.arange(len(probs))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COMPILED", way)
-        return paste(probs, boxes, scores, class_ids, size_hw, threshold)
+        return paste_masks(probs, boxes, scores, class_ids, size_hw, threshold)
 
 
 def soft(way: bool, instances: InstanceMasks, row: int) -> np.ndarray:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "COMPILED", way)
-        return soft_crop(instances, row)
+        return compute_crop_probs(instances, row)
 
 
 @both_ways
@@ -101,7 +101,7 @@ def test_no_instances_and_an_image_without_pixels(way: bool) -> None:
     assert len(none) == 0
     assert none.mask_probs is not None
     assert none.to_full().shape == (0, 4, 5)
-    assert flat_crops(none)[0].size == flat_crops(none)[1].size == 0
+    assert flatten_crops(none)[0].size == flatten_crops(none)[1].size == 0
     assert pasted(way, np.ones((1, 2, 2)), [0, 0, 1, 1], (0, 0)).to_full().shape == (1, 0, 0)
 
 
@@ -118,14 +118,16 @@ def test_what_is_no_probability_or_no_box_is_refused() -> None:
     with pytest.raises(ValueError, match=r"mask_probs must be \(N, m, m'\)"):
         pasted(False, ones[0], box, (2, 2))
     with pytest.raises(ValueError, match="one length"):
-        paste(ones.astype(np.float32), np.ones((1, 4), np.float32), np.ones(2, np.float32), np.zeros(1, int), (2, 2))
+        paste_masks(
+            ones.astype(np.float32), np.ones((1, 4), np.float32), np.ones(2, np.float32), np.zeros(1, int), (2, 2)
+        )
 
 
 def test_soft_crops_need_probabilities() -> None:
     masks = np.ones((1, 2, 2), dtype=bool)
     known = InstanceMasks.from_full(masks, np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, int))
     with pytest.raises(ValueError, match="mask_probs are needed"):
-        soft_crop(known, 0)
+        compute_crop_probs(known, 0)
 
 
 @both_ways
@@ -200,10 +202,10 @@ def grid_sampled(probs: torch.Tensor, box: torch.Tensor, window: tuple[slice, sl
 
 def test_crops_of_paste_lie_in_one_buffer_and_others_are_copied() -> None:
     instances = pasted(False, *many(5, 6), (31, 37))
-    pixels, begins = flat_crops(instances)
+    pixels, begins = flatten_crops(instances)
     assert pixels is instances.crops[0].base
     others = InstanceMasks.from_full(instances.to_full(), instances.boxes_xyxy, instances.scores, instances.class_ids)
-    for given_instances, (row, starts) in ((instances, (pixels, begins)), (others, flat_crops(others))):
+    for given_instances, (row, starts) in ((instances, (pixels, begins)), (others, flatten_crops(others))):
         for crop, start in zip(given_instances.crops, starts.tolist(), strict=True):
             assert row[start : start + crop.size].tolist() == crop.ravel().tolist()
 
@@ -213,9 +215,9 @@ def test_crops_of_one_buffer_in_another_order_are_found() -> None:
     buffer = np.array([1, 0, 0, 1, 1, 1], dtype=bool)
     zeros = np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, int), np.zeros((2, 2), int)
     ordered = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2), buffer[:2].reshape(1, 2)))
-    assert flat_crops(ordered)[1].tolist() == [2, 0]
+    assert flatten_crops(ordered)[1].tolist() == [2, 0]
     strided = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2).T, buffer[:2].reshape(1, 2)))
-    assert [part.tolist() for part in flat_crops(strided)] == [[0, 1, 1, 1, 1, 0], [0, 4]]
+    assert [part.tolist() for part in flatten_crops(strided)] == [[0, 1, 1, 1, 1, 0], [0, 4]]
 
 
 def test_one_rounding_where_two_would_err() -> None:

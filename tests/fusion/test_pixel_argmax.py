@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 
 from segkit.fusion import pixel_argmax as contest
 from segkit.fusion.explanations import Rejection, RejectionLog
-from segkit.fusion.pixel_argmax import NOBODY, PixelArgmax, best_channels, evidence, uncovered, window_in_box
+from segkit.fusion.pixel_argmax import (
+    NO_OWNER,
+    PixelArgmax,
+    argmax_selected_channels,
+    drop_occluded,
+    instance_logits,
+    window_in_box,
+)
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.compiled import INSTALLED
 from tests.helpers.slow_fusion import drawn, highest, semantic
@@ -26,7 +33,7 @@ def test_the_first_of_the_highest_wanted_channels(way: bool, monkeypatch: pytest
     monkeypatch.setattr(contest, "COMPILED", way)
     scores = semantic(LOGITS, [1, 2, 0], [-1, -1, 0])
     for given_scores in (scores, highest(scores, 3)):
-        values, channels = best_channels(given_scores, np.array([True, True, False]))
+        values, channels = argmax_selected_channels(given_scores, np.array([True, True, False]))
         assert values.tolist() == [[5, 3, 2]]
         assert channels.tolist() == [[0, 1, 0]]
 
@@ -39,12 +46,12 @@ def test_what_is_not_known_is_nobodys(way: bool, monkeypatch: pytest.MonkeyPatch
     """
     monkeypatch.setattr(contest, "COMPILED", way)
     scores = highest(semantic(LOGITS, [1, 2, 0], [-1, -1, 0]), 2)
-    values, channels = best_channels(scores, np.array([False, True, False]))
+    values, channels = argmax_selected_channels(scores, np.array([False, True, False]))
     assert values.tolist() == [[5, 3, 2]]
-    assert channels.tolist() == [[NOBODY, 1, 1]]
-    values, channels = best_channels(scores, np.zeros(3, dtype=bool))
+    assert channels.tolist() == [[NO_OWNER, 1, 1]]
+    values, channels = argmax_selected_channels(scores, np.zeros(3, dtype=bool))
     assert np.isneginf(values).all()
-    assert (channels == NOBODY).all()
+    assert (channels == NO_OWNER).all()
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -53,7 +60,7 @@ def test_minus_infinity_is_a_logit(way: bool, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(contest, "COMPILED", way)
     scores = semantic(LOGITS, [1, 2, 3], [-1, -1, -1])
     for given_scores in (scores, highest(scores, 3)):
-        assert best_channels(given_scores, np.array([False, False, True]))[1].tolist() == [[2, 2, 2]]
+        assert argmax_selected_channels(given_scores, np.array([False, False, True]))[1].tolist() == [[2, 2, 2]]
 
 
 @pytest.mark.skipif(not INSTALLED, reason="compares with numba")
@@ -69,23 +76,23 @@ def test_compiled_and_plain_search_are_equal(seed: int, count: int, ties: bool) 
         for way in (True, False):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(contest, "COMPILED", way)
-                found.append(best_channels(scores, wanted))
+                found.append(argmax_selected_channels(scores, wanted))
         assert found[0][0].tobytes() == found[1][0].tobytes()
         assert np.array_equal(found[0][1], found[1][1])
-    full, listed = best_channels(dense, wanted), best_channels(highest(dense, 6), wanted)
+    full, listed = argmax_selected_channels(dense, wanted), argmax_selected_channels(highest(dense, 6), wanted)
     assert full[0].tobytes() == listed[0].tobytes()
     assert np.array_equal(full[1], listed[1])
 
 
 def test_logits_are_asked_for() -> None:
     with pytest.raises(ValueError, match="logits are needed"):
-        PixelArgmax.of_stuff_channels(SemanticScores.from_stuff_ids(np.ones((2, 2), dtype=int)))
+        PixelArgmax.from_stuff_channels(SemanticScores.from_stuff_ids(np.ones((2, 2), dtype=int)))
 
 
 def test_a_challenger_takes_what_it_has_more_of_and_no_ties() -> None:
     """Stuff has 1, 2, 3 and 4; instance 0 offers 2, 2 and 9 from pixel 1 on: 2 = 2 and 2 < 3 stay, 9 > 4 goes."""
-    game = PixelArgmax.of_stuff_channels(semantic([[[1, 2, 3, 4]], [[0, 0, 0, 0]]], [7, 0], [-1, -1]))
-    game.challenge(0, (slice(0, 1), slice(1, 4)), np.array([[2, 2, 9]], dtype=np.float32))
+    game = PixelArgmax.from_stuff_channels(semantic([[[1, 2, 3, 4]], [[0, 0, 0, 0]]], [7, 0], [-1, -1]))
+    game.update_instance(0, (slice(0, 1), slice(1, 4)), np.array([[2, 2, 9]], dtype=np.float32))
     assert game.values.tolist() == [[1, 2, 3, 9]]
     assert game.owners.tolist() == [[0, 0, 0, 2]]  # two channels stand before the instances
     assert game.stuff_map().tolist() == [[7, 7, 7, 0]]
@@ -98,10 +105,10 @@ def test_covered_masks_are_left_out() -> None:
     full = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 0, 1, 1, 1], [0] * 6], dtype=bool)[:, None]
     masks = InstanceMasks.from_full(full, np.zeros((4, 4), np.float32), np.ones(4, np.float32), np.arange(4))
     rejections = RejectionLog()
-    assert uncovered(masks, [0, 1, 2, 3], 0.5, rejections) == [0, 1]
+    assert drop_occluded(masks, [0, 1, 2, 3], 0.5, rejections) == [0, 1]
     assert rejections.instances == {2: Rejection("overlap", 1.0, 0.5)}
-    assert uncovered(masks, [0, 1, 2, 3], 0.49, None) == [0]
-    assert uncovered(masks, [1, 0], 0.5, None) == [1, 0]
+    assert drop_occluded(masks, [0, 1, 2, 3], 0.49, None) == [0]
+    assert drop_occluded(masks, [1, 0], 0.5, None) == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -130,7 +137,7 @@ def test_evidence_is_of_the_class_and_the_mask() -> None:
     """p = 1/2, 1 and 0 (kept at 1 - 1e-4 and 1e-4), 3/4: logits 0, log 9999, -log 9999, log 3."""
     masks = drawn([[[0.5, 1, 0, 0.75]]], [0.9], [1])
     scores = semantic([[[0, 0, 0, 0]], [[1, 2, 3, 4]], [[5, 6, 7, 8]]], [1, 0, 0], [-1, 0, 1])
-    of_class, of_mask, probs = evidence(HeadOutputs(masks, scores), 0, window_in_box(masks, 0))
+    of_class, of_mask, probs = instance_logits(HeadOutputs(masks, scores), 0, window_in_box(masks, 0))
     assert of_class.tolist() == [[5, 6, 7, 8]]
     assert of_mask[0] == pytest.approx([0, np.log(9999), -np.log(9999), np.log(3)], rel=1e-3)
     assert probs[0] == pytest.approx([0.5, 0.9999, 0.0001, 0.75])

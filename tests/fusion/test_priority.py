@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import DroppedSegment, HeuristicFusion
-from segkit.fusion.occlusion_priors import PairTable
+from segkit.fusion.occlusion_priors import OcclusionPriors
 from segkit.fusion.priority import PriorityFusion
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.errors import ConfigError, DatasetError
@@ -28,7 +28,7 @@ OVER = {(32, 1): 9, (1, 67): 9, (32, 67): 9}
 def priors(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tie rides over a person, both over a table; each seen 9 times: a precedence of 10 / 11."""
     path = tmp_path_factory.mktemp("priors") / "priors.json"
-    path.write_text(json.dumps(PairTable(THINGS, OVER).to_json()))
+    path.write_text(json.dumps(OcclusionPriors(THINGS, OVER).to_json()))
     return str(path)
 
 
@@ -135,7 +135,7 @@ def test_objects_with_equal_options_are_equal(priors: str) -> None:
     assert one == PriorityFusion(priors=priors)
     assert one != PriorityFusion()
     assert one != HeuristicFusion()
-    assert PriorityFusion().of_combine == HeuristicFusion().of_combine
+    assert PriorityFusion().combine_options == HeuristicFusion().combine_options
     sent = pickle.loads(pickle.dumps(one))
     assert sent == one
     assert sent(TWO).segment_ids.tolist() == one(TWO).segment_ids.tolist()
@@ -151,7 +151,7 @@ def test_a_class_beyond_the_priors_is_refused(priors: str) -> None:
 def test_broken_files_are_told_when_the_method_is_made(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="found no file"):
         PriorityFusion(priors=str(tmp_path / "none.json"))
-    (tmp_path / "cut.json").write_text(json.dumps(PairTable(THINGS, OVER).to_json())[:-9])
+    (tmp_path / "cut.json").write_text(json.dumps(OcclusionPriors(THINGS, OVER).to_json())[:-9])
     with pytest.raises(DatasetError, match="cannot be read"):
         PriorityFusion(priors=str(tmp_path / "cut.json"))
 

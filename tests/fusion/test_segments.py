@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from segkit.fusion import segments as module
 from segkit.fusion.explanations import Rejection, RejectionLog
-from segkit.fusion.segments import fill_stuff, segments_of_owners, thing_segment
+from segkit.fusion.segments import build_segments_from_owners, build_thing_segment, fill_stuff
 from segkit.structures import InstanceMasks, PanopticSegmentation, Segment
 from segkit.utils.compiled import COMPILED
 
@@ -99,7 +99,7 @@ def test_owners_become_segments_in_the_given_order() -> None:
     """Row 2 owns 3 pixels, row 0 owns 1, row 1 none, nobody owns 2: ids 1 and 2, and void."""
     instances = of_classes([0.5, 0.75, 0.875], [4, 5, 6])
     owners = np.array([[2, 2, -1], [0, 2, -1]], dtype=np.int32)
-    ids, segments = segments_of_owners(owners, [2, 1, 0], instances)
+    ids, segments = build_segments_from_owners(owners, [2, 1, 0], instances)
     assert ids.tolist() == [[1, 1, 0], [2, 1, 0]]
     assert ids.dtype == np.int32
     assert segments == [
@@ -109,15 +109,17 @@ def test_owners_become_segments_in_the_given_order() -> None:
 
 
 def test_rows_outside_the_order_own_nothing() -> None:
-    ids, segments = segments_of_owners(np.array([[0, 1]], dtype=np.int32), [1], of_classes([0.5, 0.5], [1, 2]))
+    ids, segments = build_segments_from_owners(np.array([[0, 1]], dtype=np.int32), [1], of_classes([0.5, 0.5], [1, 2]))
     assert ids.tolist() == [[0, 1]]
     assert [s.instance_id for s in segments] == [1]
 
 
 def test_nobody_owns_anything() -> None:
-    ids, segments = segments_of_owners(np.full((2, 3), -1, dtype=np.int32), [], of_classes([], []))
+    ids, segments = build_segments_from_owners(np.full((2, 3), -1, dtype=np.int32), [], of_classes([], []))
     assert (ids.tolist(), segments) == ([[0, 0, 0], [0, 0, 0]], [])
 
 
 def test_a_thing_segment_names_its_instance() -> None:
-    assert thing_segment(3, of_classes([0.5, 0.25], [4, 5]), 1, 9) == Segment(3, 5, True, 9, score=0.25, instance_id=1)
+    assert build_thing_segment(3, of_classes([0.5, 0.25], [4, 5]), 1, 9) == Segment(
+        3, 5, True, 9, score=0.25, instance_id=1
+    )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from segkit.fusion import semantic_argmax as semantic_winners
-from segkit.fusion.semantic_argmax import RELATIVE_LEAD, upsampled_winners
+from segkit.fusion.semantic_argmax import RELATIVE_LEAD, argmax_upsampled
 
 torch = pytest.importorskip("torch", reason="compares with torch")
 F = torch.nn.functional
@@ -52,7 +52,7 @@ def test_one_row_by_hand() -> None:
     # Channel 0 is 4 - 4 p and channel 1 is 2 p; they are equal at p = 2/3: p = 0.625 is still channel 0's (1.5 and
     # 1.25), p = 0.875 channel 1's (0.5 and 1.75).
     logits = np.array([[[4, 0]], [[0, 2]]], dtype=np.float32)
-    found = upsampled_winners(logits, 4, (4, 8), (4, 8))
+    found = argmax_upsampled(logits, 4, (4, 8), (4, 8))
     assert found.dtype == np.uint8
     assert found.tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]] * 4
 
@@ -64,7 +64,7 @@ def test_crop_and_resize_by_hand() -> None:
     # Channel 0 of the enlarged: 4, 4, 3.5, 2.5, 1.5, 0.5; channel 1: 0, 0, 0.25, 0.75, 1.25, 1.75.
     # Means of channel 0: 4, 3, 1; of channel 1: 0, 0.5, 1.5.
     logits = np.array([[[4, 0]], [[0, 2]]], dtype=np.float32)
-    assert upsampled_winners(logits, 4, (4, 6), (1, 3)).tolist() == [[0, 0, 1]]
+    assert argmax_upsampled(logits, 4, (4, 6), (1, 3)).tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.usefixtures("way")
@@ -72,8 +72,8 @@ def test_equal_logits_go_to_the_first_channel() -> None:
     # Channel 1 and 2 are equal everywhere; channel 0 meets them where p = 0.5, between pixels 1 and 2 of the result
     # (p = 0, 0.25, 0.75, 1), and for a result of three pixels in the middle one, which is then channel 0's.
     logits = np.array([[[1, 0]], [[0, 1]], [[0, 1]]], dtype=np.float32)
-    assert upsampled_winners(logits, 2, (2, 4), (1, 4)).tolist() == [[0, 0, 1, 1]]
-    assert upsampled_winners(logits, 1, (1, 2), (1, 3)).tolist() == [[0, 0, 1]]
+    assert argmax_upsampled(logits, 2, (2, 4), (1, 4)).tolist() == [[0, 0, 1, 1]]
+    assert argmax_upsampled(logits, 1, (1, 2), (1, 3)).tolist() == [[0, 0, 1]]
 
 
 @pytest.mark.usefixtures("way")
@@ -85,7 +85,7 @@ def test_a_lead_that_rounding_can_eat_up_is_computed() -> None:
     expected = detectron2(logits, 4, (157, 200), (231, 190)).argmax(axis=0)
     assert 0 < expected.mean() < 1
     if IS_FUSED:
-        assert np.array_equal(upsampled_winners(logits, 4, (157, 200), (231, 190)), expected)
+        assert np.array_equal(argmax_upsampled(logits, 4, (157, 200), (231, 190)), expected)
 
 
 @needs_fused
@@ -98,7 +98,7 @@ def test_a_weight_so_small_that_the_other_is_one(is_column: bool) -> None:
     sizes = (1, 2), (1, 74)
     if is_column:
         logits, sizes = np.ascontiguousarray(logits.transpose(0, 2, 1)), ((2, 1), (74, 1))
-    found = upsampled_winners(logits, 1, *sizes)
+    found = argmax_upsampled(logits, 1, *sizes)
     assert found.ravel()[17:20].tolist() == [0, 3, 3]
     assert np.array_equal(found, detectron2(logits, 1, *sizes).argmax(axis=0))
 
@@ -136,7 +136,7 @@ def test_as_torch(
         logits = rng.normal(size=shape).astype(np.float32)
     else:
         logits = rng.integers(0, 3, size=shape).astype(np.float32)
-    found = upsampled_winners(logits, scale, image_size_hw, size_hw)
+    found = argmax_upsampled(logits, scale, image_size_hw, size_hw)
     assert found.dtype == (np.uint8 if shape[0] <= 256 else np.uint16)
     expected = detectron2(logits, scale, image_size_hw, size_hw)
     if sum(size_hw) <= 128 and not IS_WIDE:
@@ -163,7 +163,7 @@ def problems(draw: st.DrawFn) -> tuple[FloatArray, int, tuple[int, int], tuple[i
 @settings(max_examples=300, deadline=None)
 @given(problem=problems())
 def test_any_size(problem: tuple[FloatArray, int, tuple[int, int], tuple[int, int]]) -> None:
-    found, expected = upsampled_winners(*problem), detectron2(*problem)
+    found, expected = argmax_upsampled(*problem), detectron2(*problem)
     check_highest(found, expected)
     if IS_WIDE:
         assert np.array_equal(found, expected.argmax(axis=0))
@@ -172,21 +172,21 @@ def test_any_size(problem: tuple[FloatArray, int, tuple[int, int], tuple[int, in
 @settings(max_examples=100, deadline=None)
 @given(problem=problems())
 def test_numpy_way_is_the_same(problem: tuple[FloatArray, int, tuple[int, int], tuple[int, int]]) -> None:
-    found = upsampled_winners(*problem)
+    found = argmax_upsampled(*problem)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(semantic_winners, "COMPILED", False)
-        plain = upsampled_winners(*problem)
+        plain = argmax_upsampled(*problem)
     assert found.dtype == plain.dtype
     assert np.array_equal(found, plain)
 
 
 def test_logits_in_any_memory_layout_and_unchanged() -> None:
     logits = smooth(9, 20, 22, seed=3)
-    expected = upsampled_winners(logits, 4, (75, 88), (75, 88))
+    expected = argmax_upsampled(logits, 4, (75, 88), (75, 88))
     side_by_side = np.ascontiguousarray(logits.transpose(1, 2, 0)).transpose(2, 0, 1)
     side_by_side.setflags(write=False)
     before = logits.copy()
-    assert np.array_equal(upsampled_winners(side_by_side, 4, (75, 88), (75, 88)), expected)
+    assert np.array_equal(argmax_upsampled(side_by_side, 4, (75, 88), (75, 88)), expected)
     assert np.array_equal(logits, before)
 
 
@@ -196,7 +196,7 @@ def test_logits_that_are_no_numbers(bad: float) -> None:
     logits = np.zeros((2, 3, 3), dtype=np.float32)
     logits[1, 2, 2] = bad
     with pytest.raises(ValueError, match="logits must be finite"):
-        upsampled_winners(logits, 4, (1, 1), (1, 1))
+        argmax_upsampled(logits, 4, (1, 1), (1, 1))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_misuse(
     logits: FloatArray, scale: int, image_size_hw: tuple[int, int], size_hw: tuple[int, int], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):
-        upsampled_winners(logits, scale, image_size_hw, size_hw)
+        argmax_upsampled(logits, scale, image_size_hw, size_hw)
 
 
 def check_highest(found: NDArray[np.unsignedinteger], expected: FloatArray) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from segkit.fusion.paste import paste
+from segkit.fusion.paste import paste_masks
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 
 THINGS, STUFF = 3, 2
@@ -33,7 +33,7 @@ def instances(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) ->
     boxes = np.concatenate([corners, corners + sides], axis=1).astype(np.float32)
     probs = (1 / (1 + np.exp(-rng.normal(1.5, 2.5, (count, 4, 4))))).astype(np.float32)
     scores = rng.permutation(np.linspace(0.2, 0.99, max(count, 1)))[:count].astype(np.float32)
-    return paste(probs, boxes, scores, rng.integers(0, THINGS, count), size_hw)
+    return paste_masks(probs, boxes, scores, rng.integers(0, THINGS, count), size_hw)
 
 
 def reordered(outputs: HeadOutputs, order: np.ndarray) -> HeadOutputs:

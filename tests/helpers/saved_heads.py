@@ -13,7 +13,7 @@ from PIL import Image
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
 from segkit.fusion import HeuristicFusion
-from segkit.fusion.paste import paste
+from segkit.fusion.paste import paste_masks
 from segkit.structures import Category, CategorySet, HeadOutputs, SemanticScores, default_color, ids_to_rgb
 
 SIZE_HW = (24, 32)
@@ -32,7 +32,7 @@ def outputs(seed: int, *, count: int = 8, logits: bool = True) -> HeadOutputs:
     boxes = np.concatenate([corners, corners + rng.uniform(4, 14, (count, 2))], axis=1).astype(np.float32)
     probs = (1 / (1 + np.exp(-rng.normal(1.5, 2, (count, 6, 6))))).astype(np.float32)
     scores = rng.permutation(np.linspace(0.2, 0.99, max(count, 1)))[:count].astype(np.float32)
-    instances = paste(probs, boxes, scores, rng.integers(0, 3, count), SIZE_HW)
+    instances = paste_masks(probs, boxes, scores, rng.integers(0, 3, count), SIZE_HW)
     made = rng.normal(0, 1.2, (5, *SIZE_HW)).astype(np.float32)
     made[1, : height // 2] += 4
     made[4, height // 2 :] += 4

@@ -1,6 +1,6 @@
 """The contests of upsnet, efficientps and mask_argmax as their papers write them: pixel by pixel, nothing shared.
 
-Only what `soft_crop`, exp and log give is taken over, so that floats are equal to the last bit.
+Only what `compute_crop_probs`, exp and log give is taken over, so that floats are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.paste import paste, soft_crop
+from segkit.fusion.paste import compute_crop_probs, paste_masks
 from segkit.structures import HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 
 NO = None  # nobody's
@@ -34,7 +34,7 @@ def drawn(probs: Any, scores: Any, class_ids: Any, boxes: Any = None) -> Instanc
     for probs_of_one, (x0, y0, x1, y1), cells in zip(drawn_probs, boxes.astype(int), mask_probs, strict=True):
         times = cells_hw[0] // (y1 - y0), cells_hw[1] // (x1 - x0)
         cells[:] = probs_of_one[y0:y1, x0:x1].repeat(times[0], axis=0).repeat(times[1], axis=1)
-    return paste(mask_probs, boxes, np.array(scores, np.float32), np.array(class_ids, np.int64), size_hw)
+    return paste_masks(mask_probs, boxes, np.array(scores, np.float32), np.array(class_ids, np.int64), size_hw)
 
 
 def semantic(logits: Any, stuff_ids: Any, thing_ids: Any) -> SemanticScores:
@@ -74,12 +74,14 @@ def _masks(rng: np.random.Generator, size_hw: tuple[int, int], ties: bool, class
         boxes, scores = np.round(boxes), rng.choice([0.5, 0.9], count)
         probs = rng.choice([0.0, 0.25, 0.5, 1.0], (count, 4, 4))
     class_ids = rng.integers(*classes, count)
-    return paste(probs.astype(np.float32), boxes.astype(np.float32), scores.astype(np.float32), class_ids, size_hw)
+    return paste_masks(
+        probs.astype(np.float32), boxes.astype(np.float32), scores.astype(np.float32), class_ids, size_hw
+    )
 
 
 def upsnet(method: Any, outputs: HeadOutputs) -> list[Any]:
     instances = outputs.instances
-    rows = [row for row in by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
+    rows = [row for row in sort_by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
     apart: list[int] = []
     for row in rows:
         if all(
@@ -108,7 +110,7 @@ def upsnet(method: Any, outputs: HeadOutputs) -> list[Any]:
 
 def efficientps(method: Any, outputs: HeadOutputs) -> list[Any]:
     instances = outputs.instances
-    rows = [row for row in by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
+    rows = [row for row in sort_by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
     kept = pruned(instances, rows, method.overlap_threshold, lambda row: 0)
     boxed, ml_a, probs = in_boxes(instances), logits_of(instances), clipped(instances)
 
@@ -134,7 +136,7 @@ def mask_argmax(method: Any, outputs: HeadOutputs) -> list[Any]:
     masks = {
         (kind, row): (group.scores[row], spread(group)[row], inside_crops(group)[row])
         for kind, group in [*groups, ("thing", instances)]
-        for row in by_score(group)
+        for row in sort_by_score(group)
         if group.scores[row] > np.float32(method.object_mask_threshold)
     }
     won: dict[tuple[str, int], set[tuple[int, int]]] = {name: set() for name in masks}
@@ -171,7 +173,7 @@ def softmax_entry(given: SemanticScores, y: int, x: int) -> tuple[Any, Any]:
     return prob, NO if channel is None else ("channel", channel)
 
 
-def by_score(masks: InstanceMasks) -> list[int]:
+def sort_by_score(masks: InstanceMasks) -> list[int]:
     return sorted(range(len(masks)), key=lambda row: (-masks.scores[row], row))
 
 
@@ -196,7 +198,7 @@ def pruned(instances: InstanceMasks, rows: list[int], threshold: float, canvas_o
 def spread(masks: InstanceMasks) -> NDArray[np.float32]:
     full = np.zeros((len(masks), *masks.size_hw), dtype=np.float32)
     for row in range(len(masks)):
-        full[row][masks.window(row)] = soft_crop(masks, row)
+        full[row][masks.window(row)] = compute_crop_probs(masks, row)
     return full
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from segkit.config import load_config
 from segkit.fusion import FUSION_METHODS, HeuristicFusion
-from segkit.modeling.fusion_config import fusion_of
+from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.utils.errors import ConfigError
 
 
@@ -21,52 +21,58 @@ def config(*opts: str) -> Any:
 
 def test_detectron2s_keys_are_the_defaults_and_options_come_first() -> None:
     cfg = config("MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH", "0.4", "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", "7")
-    assert fusion_of(cfg) == HeuristicFusion(overlap_threshold=0.4, stuff_area_limit_px=7, instance_score_threshold=0.5)
+    assert build_fusion_from_config(cfg) == HeuristicFusion(
+        overlap_threshold=0.4, stuff_area_limit_px=7, instance_score_threshold=0.5
+    )
     for opts in (
         ["MODEL.PANOPTIC.FUSION.OPTIONS", "{'overlap_threshold': 0.3, 'nms': 'mask'}"],
         ["MODEL.PANOPTIC.FUSION.OPTIONS.overlap_threshold", "0.3", "MODEL.PANOPTIC.FUSION.OPTIONS.nms", "mask"],
     ):
-        assert fusion_of(config(*opts)) == HeuristicFusion(overlap_threshold=0.3, nms="mask")
+        assert build_fusion_from_config(config(*opts)) == HeuristicFusion(overlap_threshold=0.3, nms="mask")
 
 
 def test_classes_are_named_in_yaml(tmp_path: Path) -> None:
-    options = "{score_threshold_of: {traffic light: 0.25, person: 0.75}, stuff_area_limit_px: 1024}"
+    options = "{class_score_thresholds: {traffic light: 0.25, person: 0.75}, stuff_area_limit_px: 1024}"
     path = tmp_path / "a.yaml"
     path.write_text(f"MODEL: {{PANOPTIC: {{FUSION: {{NAME: heuristic, OPTIONS: {options}}}}}}}\n")
     cfg = load_config(path)
     cfg.MODEL.PANOPTIC.THING_NAMES = ["person", "traffic light"]
-    found = fusion_of(cfg)
+    found = build_fusion_from_config(cfg)
     assert isinstance(found, HeuristicFusion)
-    assert found.score_threshold_of == {0: 0.75, 1: 0.25}
+    assert found.class_score_thresholds == {0: 0.75, 1: 0.25}
     (tmp_path / "saved.yaml").write_text(cfg.dump())  # as a training leaves it: it reads back
-    assert fusion_of(load_config(tmp_path / "saved.yaml")) == found
+    assert build_fusion_from_config(load_config(tmp_path / "saved.yaml")) == found
 
 
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))
 def test_every_method_takes_the_stuff_area_limit(name: str) -> None:
     cfg = config("MODEL.PANOPTIC.FUSION.NAME", name, "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", "9")
-    assert fusion_of(cfg).stuff_area_limit_px == 9  # type: ignore[attr-defined]
+    assert build_fusion_from_config(cfg).stuff_area_limit_px == 9  # type: ignore[attr-defined]
 
 
 def test_unknown_methods_options_and_classes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"FUSION: unknown fusion method 'magic'; choose one of"):
-        fusion_of(config("MODEL.PANOPTIC.FUSION.NAME", "magic"))
+        build_fusion_from_config(config("MODEL.PANOPTIC.FUSION.NAME", "magic"))
     with pytest.raises(ConfigError, match="no option"):
-        fusion_of(config("MODEL.PANOPTIC.FUSION.OPTIONS", "{'overlap': 1}"))
+        build_fusion_from_config(config("MODEL.PANOPTIC.FUSION.OPTIONS", "{'overlap': 1}"))
     for broken in ("nms", "{nms: [}"):
         with pytest.raises(ConfigError, match="expected options by name"):
             config("MODEL.PANOPTIC.FUSION.OPTIONS", broken)
     with pytest.raises(ConfigError, match="did you mean 'person'"):
-        fusion_of(config("MODEL.PANOPTIC.FUSION.OPTIONS", "{'score_threshold_of': {'persons': 0.5}}"))
+        build_fusion_from_config(
+            config("MODEL.PANOPTIC.FUSION.OPTIONS", "{'class_score_thresholds': {'persons': 0.5}}")
+        )
 
 
 def test_ids_as_keys_are_written_and_read_back_and_null_takes_an_option_back(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
-        "MODEL: {PANOPTIC: {FUSION: {OPTIONS: {nms: mask, score_threshold_of: {1: 0.3}}}}}\n"
+        "MODEL: {PANOPTIC: {FUSION: {OPTIONS: {nms: mask, class_score_thresholds: {1: 0.3}}}}}\n"
     )
     (tmp_path / "a.yaml").write_text("_BASE_: base.yaml\nMODEL: {PANOPTIC: {FUSION: {OPTIONS: {nms: null}}}}\n")
     cfg = load_config(tmp_path / "a.yaml")
     cfg.MODEL.PANOPTIC.THING_NAMES = ["person", "traffic light"]
-    assert fusion_of(cfg) == HeuristicFusion(score_threshold_of={1: 0.3})
+    assert build_fusion_from_config(cfg) == HeuristicFusion(class_score_thresholds={1: 0.3})
     (tmp_path / "saved.yaml").write_text(cfg.dump())
-    assert fusion_of(load_config(tmp_path / "saved.yaml")) == HeuristicFusion(score_threshold_of={1: 0.3})
+    assert build_fusion_from_config(load_config(tmp_path / "saved.yaml")) == HeuristicFusion(
+        class_score_thresholds={1: 0.3}
+    )

@@ -23,7 +23,7 @@ def numbers(pq: float | None) -> dict[str, Any]:
 
 
 def setting(method: str, overlap: float, pq: float | None, pareto: bool = False, nms: str = "none") -> dict[str, Any]:
-    options = {"overlap_threshold": overlap, "nms": nms, "score_threshold_of": {}}
+    options = {"overlap_threshold": overlap, "nms": nms, "class_score_thresholds": {}}
     changed = {key: value for key, value in options.items() if value not in (0.5, "none", {})}
     halves = {"all": numbers(pq), "choosing": numbers(pq), "confirming": numbers(pq)}
     return {
@@ -108,10 +108,10 @@ def test_a_gain_that_was_not_confirmed_is_not_called_one() -> None:
 def test_thresholds_by_class_are_in_the_config() -> None:
     found = copy.deepcopy(FOUND)
     own = copy.deepcopy(found["methods"]["two"]["tuned"])
-    own["options"]["score_threshold_of"] = own["changed"]["score_threshold_of"] = {"a: b": 0.3, "7": 0.5}
+    own["options"]["class_score_thresholds"] = own["changed"]["class_score_thresholds"] = {"a: b": 0.3, "7": 0.5}
     found["methods"]["two"]["per_class"], found["best"] = own, {"method": "two", "step": "per_class"}
     read = yaml.safe_load(format_best_as_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
-    assert read["score_threshold_of"] == {"a: b": 0.3, "7": 0.5}  # names stay text: a config has no other keys
+    assert read["class_score_thresholds"] == {"a: b": 0.3, "7": 0.5}  # names stay text: a config has no other keys
     assert "two, per class" in text_of(found)
     assert "{a: b: 0.3, 7: 0.5}" in describe_best(found)
 
@@ -120,13 +120,13 @@ def test_no_class_name_breaks_the_config_or_the_picture() -> None:
     """A line break would end the comment, a control character is no YAML, and $ begins a formula in matplotlib."""
     found = copy.deepcopy(FOUND)
     own, hostile = found["methods"]["two"]["tuned"], {"a\nMODEL: {b: 1}\x07\u2028c": 0.3, "$\\frac{$": 0.5}
-    own["options"]["score_threshold_of"] = own["changed"]["score_threshold_of"] = hostile
+    own["options"]["class_score_thresholds"] = own["changed"]["class_score_thresholds"] = hostile
     found["best"] = {"method": "two", "step": "tuned"}
     read = yaml.safe_load(format_best_as_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
-    assert read["score_threshold_of"] == hostile
+    assert read["class_score_thresholds"] == hostile
     found["settings"] = copy.deepcopy(SETTINGS)
-    found["settings"][1]["options"]["score_threshold_of"] = hostile
-    assert "score_threshold_of" in searched_options(found)
+    found["settings"][1]["options"]["class_score_thresholds"] = hostile
+    assert "class_score_thresholds" in searched_options(found)
     assert draw_sweep(found).any()
 
 

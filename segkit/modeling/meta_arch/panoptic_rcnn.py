@@ -14,10 +14,15 @@ from detectron2.structures import ImageList, Instances
 from torch import nn
 
 from segkit.fusion import LOGITS, FusionMethod
-from segkit.modeling.fusion_config import fusion_of
+from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.modeling.lazy_dict import Lazy, LazyDict
-from segkit.modeling.postprocessing.head_outputs import SemanticLogits, fuses_on_device, instances_at, semantic_scores
-from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes, detections_of
+from segkit.modeling.postprocessing.head_outputs import (
+    SemanticLogits,
+    fuses_on_device,
+    scale_instances,
+    semantic_scores,
+)
+from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes, detections_from_instances
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
 from segkit.utils.errors import ConfigError
@@ -65,7 +70,7 @@ class PanopticRCNN(GeneralizedRCNN):
             raise ConfigError("MODEL.MASK_ON is False, but PanopticRCNN needs masks", remedy="set MODEL.MASK_ON True")
         arguments = super().from_config(cfg)
         arguments["sem_seg_head"] = build_sem_seg_head(cfg, arguments["backbone"].output_shape())
-        arguments["fusion"] = fusion_of(cfg)
+        arguments["fusion"] = build_fusion_from_config(cfg)
         if cfg.MODEL.PANOPTIC.STUFF_IDS:
             arguments["stuff_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.STUFF_IDS)
             arguments["thing_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.THING_IDS)
@@ -158,7 +163,7 @@ class PanopticRCNN(GeneralizedRCNN):
         sizes = [Sizes(one.image_size, one.size_hw, one.scale) for one in semantics]
         coarse = [one.coarse for one in semantics]
         after_heads = self._after_heads(len(coarse[0]))
-        fused = after_heads.images([detections_of(found) for found in instances], coarse, sizes)
+        fused = after_heads.images([detections_from_instances(found) for found in instances], coarse, sizes)
         return [(one.ids, segments) for one, segments in zip(fused, to_segments(fused), strict=True)]
 
     def _after_heads(self, channels: int) -> PanopticPostProcessor:
@@ -174,7 +179,7 @@ class PanopticRCNN(GeneralizedRCNN):
     def _output(
         self, found: Instances, semantic: SemanticLogits, fused: tuple[torch.Tensor, Sequence[Segment]] | None
     ) -> dict[str, Any]:
-        placed = cache(lambda: instances_at(found, semantic.size_hw))
+        placed = cache(lambda: scale_instances(found, semantic.size_hw))
         outputs = cache(lambda: self._head_outputs(placed().masks, semantic))
         if fused is None:
             panoptic = self.fusion(outputs())

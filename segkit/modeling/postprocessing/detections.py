@@ -7,7 +7,16 @@ from typing import NamedTuple
 import torch
 
 from segkit.fusion import HeuristicFusion
-from segkit.modeling.postprocessing.panoptic_tensors import NAN_INSTANCES, NAN_LOGITS, NEGATIVE_CLASS
+
+NAN_INSTANCES, NAN_LOGITS, STUFF_RANGE, NEGATIVE_CLASS, NO_CHANNEL, NO_THINGS = (2**i for i in range(6))  # bits
+INPUT_ERRORS = {
+    NAN_INSTANCES: "boxes and scores must be finite, mask_probs in [0, 1], got others: did the training diverge?",
+    NAN_LOGITS: "logits must be finite, got NaN or infinity: did the training diverge?",
+    STUFF_RANGE: "stuff_map must be in 0..stuff_count, got an id outside",
+    NEGATIVE_CLASS: "class_ids of instances must not be negative, got one that is",
+    NO_THINGS: "the semantic map has no channel of things, but there are instances",
+    NO_CHANNEL: "the semantic map has no channel for the class of an instance, nor one for all things",
+}
 
 
 class Detections(NamedTuple):
@@ -24,22 +33,22 @@ class Detections(NamedTuple):
     valid: torch.Tensor
 
 
-def first_rows(counts: torch.Tensor, total: int) -> torch.Tensor:
+def build_valid_rows(counts: torch.Tensor, total: int) -> torch.Tensor:
     """(B, total) bool: `Detections.valid` where the first counts[b] rows are instances; counts: (B,) integers."""
     return torch.arange(total, device=counts.device) < counts[:, None]
 
 
-def score_limits(rule: HeuristicFusion) -> torch.Tensor:
+def build_class_thresholds(rule: HeuristicFusion) -> torch.Tensor:
     """(2, K) float64: thing contiguous ids that have a lowest score of their own, and those scores.
 
     Make it once and keep it on the device: to move it there is a synchronisation.
     """
-    of_class = sorted(rule.score_threshold_of.items())
+    of_class = sorted(rule.class_score_thresholds.items())
     return torch.tensor(of_class, dtype=torch.float64).reshape(-1, 2).T.contiguous()
 
 
-def problems_of(found: Detections, nan_logits: torch.Tensor | None) -> torch.Tensor:
-    """(B,) int64: what is wrong with the valid rows, and with the logits if the (B,) bool says so: `table.PROBLEMS`."""
+def find_input_errors(found: Detections, nan_logits: torch.Tensor | None) -> torch.Tensor:
+    """(B,) int64: what is wrong with the valid rows, and with the logits if the (B,) bool says so: `INPUT_ERRORS`."""
     finite = found.boxes_xyxy.isfinite().all(2) & found.scores.isfinite()
     probable = (found.mask_probs >= 0) & (found.mask_probs <= 1)  # NaN is neither
     sound = finite & probable.flatten(2).all(2)
@@ -48,7 +57,7 @@ def problems_of(found: Detections, nan_logits: torch.Tensor | None) -> torch.Ten
     return problems if nan_logits is None else problems + nan_logits * NAN_LOGITS
 
 
-def by_score(found: Detections) -> tuple[Detections, torch.Tensor]:
+def sort_by_score(found: Detections) -> tuple[Detections, torch.Tensor]:
     """Rows by falling score, padding last, of equal ones the earlier first; (B, N) int64, which valid row each was."""
     instance_ids = found.valid.long().cumsum(1) - 1
     scores = torch.where(found.valid, found.scores.float(), -torch.inf)
@@ -59,7 +68,7 @@ def by_score(found: Detections) -> tuple[Detections, torch.Tensor]:
     return Detections(probs, boxes, *rest), instance_ids.gather(1, order)
 
 
-def candidate_rows(
+def select_candidate_rows(
     best: Detections,
     score_threshold: float,
     limits: torch.Tensor | None = None,
@@ -67,7 +76,7 @@ def candidate_rows(
 ) -> torch.Tensor:
     """(B, N) bool: the rows that are good enough and not suppressed, as segkit/fusion/candidates.py says.
 
-    best: of `by_score`. limits: of `score_limits`. nms_threshold: suppress by boxes; None: not at all.
+    best: of `sort_by_score`. limits: of `build_class_thresholds`. nms_threshold: suppress by boxes; None: not at all.
     """
     limit: torch.Tensor | float = score_threshold
     if limits is not None:

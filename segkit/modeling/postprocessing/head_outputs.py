@@ -12,10 +12,10 @@ from detectron2.structures import Instances
 from torch.nn import functional as F
 
 from segkit.fusion import FusionMethod
-from segkit.fusion.semantic_argmax import upsampled_winners
-from segkit.modeling.postprocessing.panoptic import on_tensors
-from segkit.modeling.postprocessing.panoptic_tensors import NAN_INSTANCES, NAN_LOGITS, PROBLEMS
-from segkit.modeling.postprocessing.paste_crops import paste_crops
+from segkit.fusion.semantic_argmax import argmax_upsampled
+from segkit.modeling.postprocessing.detections import INPUT_ERRORS, NAN_INSTANCES, NAN_LOGITS
+from segkit.modeling.postprocessing.panoptic import runs_on_tensors
+from segkit.modeling.postprocessing.paste import paste_crops
 from segkit.modeling.postprocessing.resampling import nan_logits
 from segkit.structures import InstanceMasks, SemanticScores
 from segkit.utils.compiled import COMPILED
@@ -41,12 +41,12 @@ class SemanticLogits:
             logits = F.interpolate(logits[None], scale_factor=self.scale, mode="bilinear", align_corners=False)[0]
         return sem_seg_postprocess(logits, self.image_size, *self.size_hw)
 
-    def winners(self) -> torch.Tensor:
+    def argmax_channels(self) -> torch.Tensor:
         """(H, W) integers: the channel of the highest logit, of equal ones the first. ValueError as `check`."""
         on_cpu = self.coarse.device.type == "cpu" and self.coarse.dtype == torch.float32
         if on_cpu and COMPILED:
             coarse = self.coarse.detach().contiguous().numpy()
-            return torch.from_numpy(upsampled_winners(coarse, self.scale, self.image_size, self.size_hw))
+            return torch.from_numpy(argmax_upsampled(coarse, self.scale, self.image_size, self.size_hw))
         self.check()
         full = self.full()
         return full.max(dim=0).indices if on_cpu else full.argmax(dim=0)
@@ -54,7 +54,7 @@ class SemanticLogits:
     def check(self) -> None:
         """ValueError where a logit of the image is NaN or infinite."""
         if nan_logits(self.coarse[None], self.image_size, self.scale).item():
-            raise ValueError(PROBLEMS[NAN_LOGITS])
+            raise ValueError(INPUT_ERRORS[NAN_LOGITS])
 
 
 def semantic_scores(
@@ -69,14 +69,14 @@ def semantic_scores(
     stuff = torch.arange(channels) if stuff_ids is None else stuff_ids.cpu()
     things = torch.full((channels,), -1) if thing_ids is None else thing_ids.cpu()
     if not with_logits:
-        return SemanticScores(logits.winners().cpu().numpy(), stuff.numpy(), things.numpy())
+        return SemanticScores(logits.argmax_channels().cpu().numpy(), stuff.numpy(), things.numpy())
     logits.check()
     full = logits.full().detach().float().cpu()
     return SemanticScores(full.max(dim=0).indices.numpy(), stuff.numpy(), things.numpy(), full.numpy())
 
 
 @dataclass(frozen=True)
-class PlacedInstances:
+class OutputInstances:
     """Instances in output pixels: as Detectron2's without masks, as crops, and what the mask head gave, (N, m, m')."""
 
     instances: Instances
@@ -94,7 +94,7 @@ class PlacedInstances:
         return full
 
 
-def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
+def scale_instances(found: Instances, size_hw: tuple[int, int]) -> OutputInstances:
     """The instances in pixels of the output.
 
     found: of the ROI heads, in the network's pixels, pred_masks (N, 1, m, m) probabilities; it is not changed.
@@ -102,7 +102,7 @@ def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
     score is not finite, or a probability not in [0, 1].
     """
     if not (found.pred_boxes.tensor.isfinite().all() and found.scores.isfinite().all()):
-        raise ValueError(PROBLEMS[NAN_INSTANCES])
+        raise ValueError(INPUT_ERRORS[NAN_INSTANCES])
     fields = {**found.get_fields(), "row": torch.arange(len(found), device=found.scores.device)}
     fields["pred_boxes"] = fields["pred_boxes"].clone()
     mask_probs = fields.pop("pred_masks")[:, 0]
@@ -110,7 +110,7 @@ def instances_at(found: Instances, size_hw: tuple[int, int]) -> PlacedInstances:
     mask_probs = mask_probs[instances.get("row")]
     instances.remove("row")
     masks = paste_crops(mask_probs, instances.pred_boxes.tensor, instances.scores, instances.pred_classes, size_hw)
-    return PlacedInstances(instances, masks, mask_probs)
+    return OutputInstances(instances, masks, mask_probs)
 
 
 def fuses_on_device(fusion: FusionMethod, tensor: torch.Tensor) -> bool:
@@ -118,4 +118,4 @@ def fuses_on_device(fusion: FusionMethod, tensor: torch.Tensor) -> bool:
 
     Not on other devices: `PanopticPostProcessor` needs float64, which not all of them have.
     """
-    return tensor.device.type == "cuda" and on_tensors(fusion)
+    return tensor.device.type == "cuda" and runs_on_tensors(fusion)

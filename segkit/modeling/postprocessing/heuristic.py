@@ -9,9 +9,14 @@ import torch
 
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import MASK_THRESHOLD
-from segkit.modeling.postprocessing.detections import Detections, by_score, candidate_rows, problems_of
-from segkit.modeling.postprocessing.finish import fused_of_owners, histogram
-from segkit.modeling.postprocessing.panoptic_tensors import STUFF_RANGE, FusedTensors
+from segkit.modeling.postprocessing.detections import (
+    STUFF_RANGE,
+    Detections,
+    find_input_errors,
+    select_candidate_rows,
+    sort_by_score,
+)
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors, histogram
 from segkit.modeling.postprocessing.paste import ROWS_PER_STEP, paste_probs, sampling_axes
 from segkit.utils.errors import ConfigError
 
@@ -29,23 +34,23 @@ def fuse_heuristic(
     """Paste and fuse B images of one size: the ids and segments of `rule` (segkit/fusion/heuristic.py), as tensors.
 
     found: boxes in pixels of the (H, W) images. stuff_map: (B, H, W) integers in 0..stuff_count, 0 for things.
-    limits: `score_limits(rule)` on the device. nan_logits: (B,) bool, reported in the table.
+    limits: `build_class_thresholds(rule)` on the device. nan_logits: (B,) bool, reported in the table.
     Of equal scores the earlier row is better; N may be 0, and stuff_count too. Bad values are reported in the table;
     ConfigError where the rule asks for suppression by masks.
     """
     if rule.nms not in NMS_ON_TENSORS:
         raise ConfigError(f"nms must be one of {NMS_ON_TENSORS} on tensors, got {rule.nms!r}", remedy="fuse on the CPU")
     outside = (stuff_map < 0) | (stuff_map > stuff_count)
-    problems = problems_of(found, nan_logits) + outside.flatten(1).any(1) * STUFF_RANGE
+    problems = find_input_errors(found, nan_logits) + outside.flatten(1).any(1) * STUFF_RANGE
     stuff_map = stuff_map.clamp(0, stuff_count)
-    best, instance_ids = by_score(found)
+    best, instance_ids = sort_by_score(found)
     nms_threshold = rule.nms_threshold if rule.nms == "box" else None
-    good = candidate_rows(best, rule.instance_score_threshold, limits, nms_threshold)
+    good = select_candidate_rows(best, rule.instance_score_threshold, limits, nms_threshold)
     kept, owners = _claim(best, good, stuff_map.int() + good.shape[1], rule.overlap_threshold)
     # At a limit of 0 even a class that is all taken makes a segment, but only if the map holds it.
     at_zero = rule.stuff_area_limit_px <= 0
     there = histogram(stuff_map, stuff_count + 1)[:, 1:] > 0 if at_zero else stuff_count
-    return fused_of_owners(best, instance_ids, owners, kept, there, rule.stuff_area_limit_px, problems)
+    return build_fused_tensors(best, instance_ids, owners, kept, there, rule.stuff_area_limit_px, problems)
 
 
 def _claim(

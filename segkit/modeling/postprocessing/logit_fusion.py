@@ -16,9 +16,14 @@ from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.fusion.pixel_argmax import MIN_PROB
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.modeling.postprocessing.detections import Detections, by_score, candidate_rows, problems_of
-from segkit.modeling.postprocessing.finish import fused_of_owners
-from segkit.modeling.postprocessing.panoptic_tensors import NO_CHANNEL, FusedTensors
+from segkit.modeling.postprocessing.detections import (
+    NO_CHANNEL,
+    Detections,
+    find_input_errors,
+    select_candidate_rows,
+    sort_by_score,
+)
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors
 from segkit.modeling.postprocessing.paste import ROWS_PER_STEP, paste_probs, sampling_axes
 from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP
 from segkit.structures import NO_THING, THING_CHANNEL
@@ -53,20 +58,20 @@ def fuse_upsnet(
     nan_logits: torch.Tensor | None = None,
 ) -> FusedTensors:
     """UPSNetFusion. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool."""
-    problems = problems_of(found, nan_logits)
-    best, instance_ids = by_score(found)
-    good = candidate_rows(best, rule.instance_score_threshold, nms_threshold=rule.nms_threshold)
-    values, channel = best_of(logits, channels.of_stuff)
+    problems = find_input_errors(found, nan_logits)
+    best, instance_ids = sort_by_score(found)
+    good = select_candidate_rows(best, rule.instance_score_threshold, nms_threshold=rule.nms_threshold)
+    values, channel = argmax_selected(logits, channels.of_stuff)
     contest = _Contest(best, logits, channels, values, channels.stuff_ids[channel])
     rivals = best.class_ids[:, :, None] == best.class_ids[:, None, :]
     kept = contest.run(good, rivals, rule.overlap_threshold, lambda of_class, of_mask, _: of_class + of_mask)
     if rule.unknown_class:
-        of_things, _ = best_of(logits, channels.of_things)
+        of_things, _ = argmax_selected(logits, channels.of_things)
         unknown = of_things - torch.maximum(contest.class_logits, contest.zeros_outside(kept))
         contest.owners = contest.owners.masked_fill(unknown > contest.values, good.shape[1])
     problems = problems + contest.without_channel(kept)
     limit = max(rule.stuff_area_limit_px, 1)
-    return fused_of_owners(best, instance_ids, contest.owners, None, channels.stuff_count, limit, problems)
+    return build_fused_tensors(best, instance_ids, contest.owners, None, channels.stuff_count, limit, problems)
 
 
 def fuse_efficientps(
@@ -77,20 +82,20 @@ def fuse_efficientps(
     nan_logits: torch.Tensor | None = None,
 ) -> FusedTensors:
     """EfficientPSFusion. found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool."""
-    best, instance_ids = by_score(found)
-    good = candidate_rows(best, rule.instance_score_threshold)
-    values, _ = best_of(logits, channels.of_stuff)
+    best, instance_ids = sort_by_score(found)
+    good = select_candidate_rows(best, rule.instance_score_threshold)
+    values, _ = argmax_selected(logits, channels.of_stuff)
     contest = _Contest(best, logits, channels, values, channels.stuff_ids[logits.max(1).indices])
     rivals = torch.ones_like(good)[:, None, :].expand(*good.shape, good.shape[1])
     kept = contest.run(good, rivals, rule.overlap_threshold, _fused_logit)
-    problems = problems_of(found, nan_logits) + contest.without_channel(kept)
+    problems = find_input_errors(found, nan_logits) + contest.without_channel(kept)
     limit = max(rule.stuff_area_limit_px, 1)
-    return fused_of_owners(best, instance_ids, contest.owners, None, channels.stuff_count, limit, problems)
+    return build_fused_tensors(best, instance_ids, contest.owners, None, channels.stuff_count, limit, problems)
 
 
 class _Contest:
-    """values: (B, H, W), the best at each pixel. owners: see `fused_of_owners`. class_logits: (B, H, W), the highest
-    semantic logit of an instance's class at the pixels where it takes part, -infinity elsewhere."""
+    """values: (B, H, W), the best at each pixel. owners: see `build_fused_tensors`. class_logits: (B, H, W), the
+    highest semantic logit of an instance's class at the pixels where it takes part, -infinity elsewhere."""
 
     def __init__(
         self, best: Detections, logits: torch.Tensor, channels: Channels, values: torch.Tensor, stuff_map: torch.Tensor
@@ -178,7 +183,7 @@ def pasted(best: Detections, size_hw: tuple[int, int]) -> Iterator[tuple[int, to
             yield rank, probs[:, rank - start]
 
 
-def best_of(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def argmax_selected(logits: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """(B, H, W) each: the highest logit of the wanted channels, of equal ones the first, and its channel; -infinity
     and channel 0 where none is wanted."""
     values = torch.full_like(logits[:, 0], -torch.inf)

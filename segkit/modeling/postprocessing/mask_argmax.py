@@ -9,10 +9,9 @@ import numpy as np
 import torch
 
 from segkit.fusion.mask_argmax import FIXED_POINT, SOLID, MaskArgmaxFusion
-from segkit.modeling.postprocessing.detections import Detections, by_score, problems_of
-from segkit.modeling.postprocessing.finish import fused_of_owners, histogram
-from segkit.modeling.postprocessing.logit_fusion import Channels, best_of, pasted
-from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors
+from segkit.modeling.postprocessing.detections import Detections, find_input_errors, sort_by_score
+from segkit.modeling.postprocessing.logit_fusion import Channels, argmax_selected, pasted
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors, histogram
 from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP
 from segkit.structures import THING_CHANNEL
 
@@ -29,10 +28,10 @@ def fuse_mask_argmax(
     found: boxes in pixels of the (H, W) images. logits: (B, C, H, W). nan_logits: (B,) bool.
     """
     highest, channel = logits.max(1)
-    best, instance_ids = by_score(found)
+    best, instance_ids = sort_by_score(found)
     good = best.valid & (best.scores.float() > float(np.float32(rule.object_mask_threshold)))
     total = good.shape[1]
-    of_stuff, stuff_channel = best_of(logits, channels.of_stuff)
+    of_stuff, stuff_channel = argmax_selected(logits, channels.of_stuff)
     values = _softmax(logits, highest, of_stuff)
     owners = channels.stuff_ids[stuff_channel].int() + total
     solid = channels.stuff_ids[channel] != THING_CHANNEL
@@ -50,8 +49,8 @@ def fuse_mask_argmax(
         solid = solid & ~lost
     owners = owners.masked_fill(~solid, total)
     limit = max(rule.stuff_area_limit_px, 1)
-    return fused_of_owners(
-        best, instance_ids, owners, None, channels.stuff_count, limit, problems_of(found, nan_logits)
+    return build_fused_tensors(
+        best, instance_ids, owners, None, channels.stuff_count, limit, find_input_errors(found, nan_logits)
     )
 
 

@@ -13,16 +13,16 @@ from segkit.fusion import FusionMethod, HeuristicFusion
 from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.modeling.postprocessing.detections import Detections, score_limits
+from segkit.modeling.postprocessing.detections import NO_THINGS, Detections, build_class_thresholds
 from segkit.modeling.postprocessing.heuristic import NMS_ON_TENSORS, fuse_heuristic
 from segkit.modeling.postprocessing.logit_fusion import Channels, fuse_efficientps, fuse_upsnet
 from segkit.modeling.postprocessing.mask_argmax import fuse_mask_argmax
-from segkit.modeling.postprocessing.panoptic_tensors import NO_THINGS, FusedTensors
-from segkit.modeling.postprocessing.resampling import best_channels, nan_logits, resized
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors
+from segkit.modeling.postprocessing.resampling import argmax_resized, nan_logits, resized
 from segkit.structures import NO_THING
 from segkit.utils.errors import ConfigError
 
-CONTESTS: dict[type[FusionMethod], Callable[..., FusedTensors]] = {
+LOGIT_FUSIONS: dict[type[FusionMethod], Callable[..., FusedTensors]] = {
     UPSNetFusion: fuse_upsnet,
     EfficientPSFusion: fuse_efficientps,
     MaskArgmaxFusion: fuse_mask_argmax,
@@ -60,12 +60,12 @@ class PanopticPostProcessor(nn.Module):
         thing_ids: torch.Tensor | None = None,
     ) -> None:
         """
-        rule: a fusion method of `on_tensors`, ConfigError for another. channels: C of the logits. stuff_ids: (C,)
+        rule: a fusion method of `runs_on_tensors`, ConfigError for another. channels: C of the logits. stuff_ids: (C,)
         int64, the stuff contiguous id of each channel, 0 for things; None: the channel itself. thing_ids: (C,) int64,
         the thing contiguous id of each channel, -1 for none; None: all -1.
         """
         super().__init__()
-        if not on_tensors(rule):
+        if not runs_on_tensors(rule):
             raise ConfigError(f"{rule} is not done on tensors", remedy="choose another, or fuse on the CPU")
         stuff_ids = torch.arange(channels) if stuff_ids is None else stuff_ids.long()
         thing_ids = torch.full((channels,), NO_THING) if thing_ids is None else thing_ids.long()
@@ -77,7 +77,7 @@ class PanopticPostProcessor(nn.Module):
         for name, buffer in zip(Channels._fields, buffers, strict=False):
             self.register_buffer(name, buffer, persistent=False)
         if isinstance(rule, HeuristicFusion):
-            self.register_buffer("limits", score_limits(rule), persistent=False)
+            self.register_buffer("limits", build_class_thresholds(rule), persistent=False)
 
     def forward(self, found: Detections, logits: torch.Tensor, sizes: Sizes) -> FusedTensors:
         """
@@ -85,11 +85,11 @@ class PanopticPostProcessor(nn.Module):
         batch was. A box without area at the output's size is no instance, as in Detectron2's detector_postprocess.
         The heuristic makes no C x H x W; the others compare logits and make it.
         """
-        boxes, nonempty = boxes_at(found.boxes_xyxy, sizes.image_size, sizes.size_hw)
+        boxes, nonempty = scale_boxes(found.boxes_xyxy, sizes.image_size, sizes.size_hw)
         found = found._replace(boxes_xyxy=boxes, valid=found.valid & nonempty)
         fused = self._fused(found, logits, sizes)
         without_things = not self.of_things.shape[0]
-        return fused.with_problems(found.valid.any(1) * NO_THINGS) if without_things else fused
+        return fused.with_input_errors(found.valid.any(1) * NO_THINGS) if without_things else fused
 
     def images(
         self, found: Sequence[Detections], logits: Sequence[torch.Tensor], sizes: Sequence[Sizes]
@@ -100,26 +100,26 @@ class PanopticPostProcessor(nn.Module):
             together.setdefault((size, scores.shape, one.mask_probs.shape[1:]), []).append(index)
         fused: dict[int, FusedTensors] = {}
         for (size, *_), indices in together.items():
-            batch = self(stacked([found[i] for i in indices]), torch.stack([logits[i] for i in indices]), size)
+            batch = self(stack_detections([found[i] for i in indices]), torch.stack([logits[i] for i in indices]), size)
             fused.update(zip(indices, batch.unbatched(), strict=True))
         return [fused[index] for index in range(len(found))]
 
     def _fused(self, found: Detections, logits: torch.Tensor, sizes: Sizes) -> FusedTensors:
         nan = nan_logits(logits, sizes.image_size, sizes.scale)
         if isinstance(self.rule, HeuristicFusion):
-            stuff_map = self.stuff_ids[best_channels(logits, *sizes)]
+            stuff_map = self.stuff_ids[argmax_resized(logits, *sizes)]
             return fuse_heuristic(found, stuff_map, self.stuff_count, self.rule, self.limits, nan)
         full = resized(logits, *sizes).float()
         space = Channels(self.stuff_ids, self.thing_ids, self.of_stuff, self.of_things, self.stuff_count)
-        return CONTESTS[type(self.rule)](found, full, space, self.rule, nan)
+        return LOGIT_FUSIONS[type(self.rule)](found, full, space, self.rule, nan)
 
 
-def on_tensors(rule: FusionMethod) -> bool:
+def runs_on_tensors(rule: FusionMethod) -> bool:
     """Whether `PanopticPostProcessor` knows method and options; MaskArgmaxFusion for semantic logits alone."""
-    return type(rule) in CONTESTS or (type(rule) is HeuristicFusion and rule.nms in NMS_ON_TENSORS)
+    return type(rule) in LOGIT_FUSIONS or (type(rule) is HeuristicFusion and rule.nms in NMS_ON_TENSORS)
 
 
-def detections_of(instances: Any) -> Detections:
+def detections_from_instances(instances: Any) -> Detections:
     """The rows of Detectron2's Instances of one image with pred_masks (N, 1, m, m) as the ROI heads give them."""
     return Detections(
         instances.pred_masks[:, 0],
@@ -130,7 +130,7 @@ def detections_of(instances: Any) -> Detections:
     )
 
 
-def stacked(found: Sequence[Detections]) -> Detections:
+def stack_detections(found: Sequence[Detections]) -> Detections:
     """Single images as a batch: rows are padded to the most that one has."""
     total = max(len(one.scores) for one in found)
 
@@ -140,7 +140,7 @@ def stacked(found: Sequence[Detections]) -> Detections:
     return Detections(*(torch.stack([padded(field) for field in fields]) for fields in zip(*found, strict=True)))
 
 
-def boxes_at(
+def scale_boxes(
     boxes_xyxy: torch.Tensor, image_size: tuple[int, int], size_hw: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Boxes of the network's image in pixels of the output, and which have an area there.

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from segkit.fusion.paste import MASK_THRESHOLD, paste_masks
+from segkit.structures import InstanceMasks
+
 ROWS_PER_STEP = 4  # masks pasted at once: 13 bytes a pixel each
 OUTSIDE = 3.0  # a grid_sample coordinate whose four neighbours are all padding: the mask ends at 1, half a cell beyond
 
@@ -39,3 +42,20 @@ def _axis(low: torch.Tensor, high: torch.Tensor, length: int) -> torch.Tensor:
     places = (pixels + 0.5 - low) / (high - low) * 2 - 1
     inside = (pixels >= low.floor() - 1) & (pixels < high.ceil() + 1) & (low != high)
     return torch.where(inside, places, OUTSIDE)
+
+
+def paste_crops(
+    mask_probs: torch.Tensor,
+    boxes_xyxy: torch.Tensor,
+    scores: torch.Tensor,
+    class_ids: torch.Tensor,
+    size_hw: tuple[int, int],
+    threshold: float = MASK_THRESHOLD,
+) -> InstanceMasks:
+    """`segkit.fusion.paste.paste` of tensors, which travel to the CPU in one copy each.
+
+    mask_probs: (N, m, m') float in [0, 1]. boxes_xyxy: (N, 4) float, pixels of the output image of size_hw. scores:
+    (N,) float. class_ids: (N,) integers. N may be 0.
+    """
+    probs, boxes, found = (tensor.detach().float().cpu().numpy() for tensor in (mask_probs, boxes_xyxy, scores))
+    return paste_masks(probs, boxes, found, class_ids.detach().long().cpu().numpy(), size_hw, threshold)

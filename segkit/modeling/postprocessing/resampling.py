@@ -8,7 +8,7 @@ from torch.nn import functional as F
 CHANNELS_PER_STEP = 16  # resized at once: 4 bytes a pixel each, so never C x H x W
 
 
-def best_channels(
+def argmax_resized(
     logits: torch.Tensor, image_size: tuple[int, int], size_hw: tuple[int, int], scale: int = 1
 ) -> torch.Tensor:
     """(B, H, W) int64: the channel of the highest logit at each pixel, of equal ones the first.

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
-from segkit.fusion.class_keys import PER_CLASS, by_contiguous_id
+from segkit.fusion.class_keys import PER_CLASS_OPTIONS, resolve_class_keys
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError
 
@@ -132,7 +132,7 @@ def plain_options(options: Mapping[str, Any], categories: CategorySet) -> dict[s
     times = Counter(things.values())
     plain = {}
     for option, value in options.items():
-        if option in PER_CLASS:
+        if option in PER_CLASS_OPTIONS:
             plain[option] = {things[i] if times[things[i]] == 1 else str(i): one for i, one in sorted(value.items())}
         else:
             plain[option] = {str(k): one for k, one in value.items()} if isinstance(value, Mapping) else value
@@ -152,8 +152,8 @@ def _settings(
 
 
 def _setting(name: str, options: Mapping[str, Any], things: Mapping[int, str]) -> Setting:
-    fusion = build_fusion(name, **by_contiguous_id(options, things))
-    fusion.check_things([*things.values()])
+    fusion = build_fusion(name, **resolve_class_keys(options, things))
+    fusion.check_thing_names([*things.values()])
     return Setting(name, fusion)
 
 

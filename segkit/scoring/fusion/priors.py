@@ -10,7 +10,7 @@ from typing import Any
 from segkit.formats.coco import instances as coco_instances
 from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.coco.panoptic import PanopticFile, PanopticRecord
-from segkit.fusion.occlusion_priors import ClassPairPriors, PairTable
+from segkit.fusion.occlusion_priors import OcclusionCounter, OcclusionPriors
 from segkit.structures import ImageId
 from segkit.structures.rle import segmentation_to_rle
 from segkit.utils.errors import DatasetError
@@ -27,15 +27,15 @@ def count_priors(
     workers: int = 1,
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
-) -> PairTable:
-    """What `ClassPairPriors` counts in all images of a panoptic JSON; instances_json: the objects' whole masks.
+) -> OcclusionPriors:
+    """What `OcclusionCounter` counts in all images of a panoptic JSON; instances_json: the objects' whole masks.
 
     Raises DatasetError that tells all that is wrong with the files, up to `limit` problems.
     """
     ground_truth = coco_panoptic.read(gt_json)
     folder = Path(gt_folder) if gt_folder is not None else Path(gt_json).with_suffix("")
     objects = None if instances_json is None else _by_image(Path(instances_json), ground_truth)
-    problems, priors = ErrorCollector(limit), ClassPairPriors(ground_truth.categories)
+    problems, priors = ErrorCollector(limit), OcclusionCounter(ground_truth.categories)
     count = _Counting(ground_truth, folder, objects).count
     for done, found in enumerate(ordered_map(count, ground_truth.records, workers), 1):
         if isinstance(found, DatasetError):
@@ -56,7 +56,7 @@ class _Counting:
     folder: Path
     objects: Mapping[ImageId, list[dict[str, Any]]] | None
 
-    def count(self, record: PanopticRecord) -> ClassPairPriors | DatasetError:
+    def count(self, record: PanopticRecord) -> OcclusionCounter | DatasetError:
         categories, image_id = self.ground_truth.categories, record.image_id
         size_hw, png = (record.height, record.width), self.folder / record.png_name
         try:
@@ -65,7 +65,7 @@ class _Counting:
             if self.objects is not None:
                 found = self.objects.get(image_id, [])
                 drawn = [(one["category_id"], segmentation_to_rle(one["segmentation"], size_hw)) for one in found]
-            priors = ClassPairPriors(categories)
+            priors = OcclusionCounter(categories)
             priors.update(ground_truth, drawn)
         except DatasetError as error:
             return error

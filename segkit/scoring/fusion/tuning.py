@@ -25,11 +25,11 @@ from segkit.utils.issues import DEFAULT_LIMIT
 from segkit.utils.process_pool import Progress, ordered_map
 
 ALL, CHOOSING, CONFIRMING = "all", "choosing", "confirming"
-DEFAULT, TUNED, PER_CLASS = "default", "tuned", "per_class"
+DEFAULT, TUNED, PER_CLASS_OPTIONS = "default", "tuned", "per_class"
 Numbers = dict[str, "float | None"]
 NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 # The common score threshold, by the names that methods give it, and the one by class that takes its place.
-SCORE_OPTIONS, CLASS_SCORES = ("instance_score_threshold", "object_mask_threshold"), "score_threshold_of"
+SCORE_OPTIONS, CLASS_SCORES = ("instance_score_threshold", "object_mask_threshold"), "class_score_thresholds"
 CLASS_SCORE_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -68,7 +68,7 @@ def search(
         steps = {DEFAULT: (listed[0], known[0]), TUNED: (listed[tuned], known[tuned])}
         own = class_thresholds(bench, listed[tuned], chosen, workers=workers) if per_class else None
         if own is not None:
-            steps[PER_CLASS] = own
+            steps[PER_CLASS_OPTIONS] = own
         methods[name] = _confirmed(bench, steps, groups[CONFIRMING], seed, workers)
     best = max(methods, key=lambda name: _last(methods[name])[CHOOSING]["PQ"] or 0.0)
     return {
@@ -217,7 +217,7 @@ def _confirmed(
         if step != DEFAULT:
             gain = compare(tables[DEFAULT], tables[step], categories, seed=seed)
             told[step]["gain"] = _headline(gain)
-    return {PER_CLASS: None, **told}
+    return {PER_CLASS_OPTIONS: None, **told}
 
 
 def _tables(
@@ -249,7 +249,7 @@ def _headline(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _last_step(method: Mapping[str, Any]) -> str:
-    return PER_CLASS if method.get(PER_CLASS) else TUNED
+    return PER_CLASS_OPTIONS if method.get(PER_CLASS_OPTIONS) else TUNED
 
 
 def _last(method: Mapping[str, Any]) -> Any:

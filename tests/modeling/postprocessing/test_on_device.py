@@ -17,7 +17,7 @@ from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.meta_arch import panoptic_rcnn
 from segkit.modeling.postprocessing import head_outputs as door
-from segkit.modeling.postprocessing.panoptic import on_tensors
+from segkit.modeling.postprocessing.panoptic import runs_on_tensors
 from tests.modeling.test_panoptic_rcnn import images, twins
 
 PLAIN = HeuristicFusion(0.5, 100, 0.05)
@@ -55,7 +55,7 @@ def ours(both: tuple[Any, Any]) -> Any:
 @pytest.fixture
 def run(ours: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
     def of(batch: list[dict[str, Any]], on_device: bool) -> list[dict[str, Any]]:
-        monkeypatch.setattr(panoptic_rcnn, "fuses_on_device", lambda fusion, _: on_device and on_tensors(fusion))
+        monkeypatch.setattr(panoptic_rcnn, "fuses_on_device", lambda fusion, _: on_device and runs_on_tensors(fusion))
         with torch.no_grad():
             outputs: list[dict[str, Any]] = ours(batch)
         return outputs
@@ -148,7 +148,7 @@ def test_what_saved_files_hold_is_fused_on_the_cpu(ours: Any, run: Any) -> None:
 
 def test_no_full_logits_for_files_without_logits(ours: Any, run: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(door, "COMPILED", True)
-    monkeypatch.setattr(door, "upsampled_winners", lambda logits, scale, _, size_hw: np.zeros(size_hw, dtype=np.uint8))
+    monkeypatch.setattr(door, "argmax_upsampled", lambda logits, scale, _, size_hw: np.zeros(size_hw, dtype=np.uint8))
     monkeypatch.setattr(door.SemanticLogits, "full", lambda _: pytest.fail("full-size logits were made"))
     with fusing_saved_values(ours, keep_logits=0):
         assert run(images(1), on_device=False)[0]["head_outputs"].semantic.logits is None

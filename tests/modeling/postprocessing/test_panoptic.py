@@ -24,34 +24,34 @@ from segkit.fusion import FusionMethod, HeuristicFusion
 from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
-from segkit.fusion.paste import paste
+from segkit.fusion.paste import paste_masks
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.modeling.postprocessing.detections import Detections, first_rows, score_limits
+from segkit.modeling.postprocessing.detections import (
+    NAN_INSTANCES,
+    NAN_LOGITS,
+    Detections,
+    build_class_thresholds,
+    build_valid_rows,
+)
 from segkit.modeling.postprocessing.heuristic import fuse_heuristic
 from segkit.modeling.postprocessing.panoptic import (
     PanopticPostProcessor,
     Sizes,
-    boxes_at,
-    detections_of,
-    on_tensors,
-    stacked,
+    detections_from_instances,
+    runs_on_tensors,
+    scale_boxes,
+    stack_detections,
 )
-from segkit.modeling.postprocessing.panoptic_tensors import (
-    NAN_INSTANCES,
-    NAN_LOGITS,
-    FusedTensors,
-    to_panoptic,
-    to_segments,
-)
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, to_panoptic, to_segments
 from segkit.modeling.postprocessing.paste import ROWS_PER_STEP
-from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP, best_channels, nan_logits
+from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP, argmax_resized, nan_logits
 from segkit.structures import HeadOutputs, PanopticSegmentation, Segment, SemanticScores
 from segkit.utils.errors import ConfigError
 
 CHANNELS = 5  # of the whole path's logits: 0 = things, stuff 1..4
 RULE = HeuristicFusion(stuff_area_limit_px=20, instance_score_threshold=0.3)
 RULES = [
-    replace(RULE, nms="box", score_threshold_of={1: 0.5}),
+    replace(RULE, nms="box", class_score_thresholds={1: 0.5}),
     UPSNetFusion(0.3, 0.8, 0.5, 20),
     EfficientPSFusion(0.3, 0.5, 20),
     MaskArgmaxFusion(0.3, 0.2),
@@ -81,13 +81,13 @@ def stuff_of(seed: int, size_hw: tuple[int, int], count: int) -> torch.Tensor:
 
 
 def fuse_one(found: Detections, stuff_map: torch.Tensor, count: int, rule: HeuristicFusion) -> PanopticSegmentation:
-    fused = fuse_heuristic(stacked([found]), stuff_map[None], count, rule, score_limits(rule))
+    fused = fuse_heuristic(stack_detections([found]), stuff_map[None], count, rule, build_class_thresholds(rule))
     return to_panoptic(fused.unbatched())[0]
 
 
 def on_cpu(found: Detections, stuff_map: torch.Tensor, rule: HeuristicFusion) -> PanopticSegmentation:
     probs, boxes, scores, class_ids, _ = (field[found.valid].numpy() for field in found)
-    masks = paste(probs, boxes, scores, class_ids, tuple(stuff_map.shape))
+    masks = paste_masks(probs, boxes, scores, class_ids, tuple(stuff_map.shape))
     return rule(HeadOutputs(masks, SemanticScores.from_stuff_ids(stuff_map.numpy())))
 
 
@@ -197,19 +197,19 @@ def test_contests_equal_those_on_the_cpu(
 ) -> None:
     stuff_ids, thing_ids = (torch.tensor(ids) for ids in space)
     found = detections(seed, count, size_hw)
-    boxes, valid = boxes_at(found.boxes_xyxy[None], size_hw, size_hw)
+    boxes, valid = scale_boxes(found.boxes_xyxy[None], size_hw, size_hw)
     found = found._replace(boxes_xyxy=boxes[0], valid=valid[0])
     logits = torch.randn((len(stuff_ids), *size_hw), generator=torch.Generator().manual_seed(seed)) * 3
     semantic = SemanticScores(logits.argmax(0).numpy(), stuff_ids.numpy(), thing_ids.numpy(), logits.numpy())
     probs, boxes_xyxy, scores, class_ids, _ = (field[found.valid].numpy() for field in found)
-    outputs = HeadOutputs(paste(probs, boxes_xyxy, scores, class_ids, size_hw), semantic)
+    outputs = HeadOutputs(paste_masks(probs, boxes_xyxy, scores, class_ids, size_hw), semantic)
     for rule in (
         UPSNetFusion(0.3, 0.8, overlap, limit, unknown_class),
         EfficientPSFusion(0.3, overlap, limit),
         MaskArgmaxFusion(0.3, overlap, limit),
     ):
         path = PanopticPostProcessor(rule, len(stuff_ids), stuff_ids, thing_ids)
-        (fused,) = to_panoptic(path(stacked([found]), logits[None], Sizes(size_hw, size_hw)).unbatched())
+        (fused,) = to_panoptic(path(stack_detections([found]), logits[None], Sizes(size_hw, size_hw)).unbatched())
         assert_equal(fused, rule(outputs))
 
 
@@ -217,7 +217,7 @@ def test_rivals_beyond_one_word_of_bits() -> None:
     # 70 rows of one mask: only the first is not covered by a better one. UPSNet looks at each class alone: of the two
     # classes that take turns two rows are kept; the second, with an equal value everywhere, wins no pixel.
     rows = [LEFT._replace(scores=torch.tensor([0.99 - i / 500]), class_ids=torch.tensor([i % 2])) for i in range(70)]
-    found, logits = stacked([joined(*rows)]), torch.zeros(1, 2, 4, 4)
+    found, logits = stack_detections([joined(*rows)]), torch.zeros(1, 2, 4, 4)
     for rule in (EfficientPSFusion(0.3, 0.5, 0), UPSNetFusion(0.3, 1.0, 0.5, 0, False)):
         (fused,) = to_panoptic(PanopticPostProcessor(rule, 2)(found, logits, Sizes((4, 4), (4, 4))).unbatched())
         assert [(s.isthing, s.instance_id, s.area_px) for s in fused.segments if s.isthing] == [(True, 0, 8)]
@@ -225,7 +225,7 @@ def test_rivals_beyond_one_word_of_bits() -> None:
 
 def test_a_class_without_a_channel_is_an_error() -> None:
     path = PanopticPostProcessor(EfficientPSFusion(), 2, torch.tensor([1, 0]), torch.tensor([-1, 5]))
-    fused = path(stacked([LEFT]), torch.zeros(1, 2, 4, 4), Sizes((4, 4), (4, 4)))
+    fused = path(stack_detections([LEFT]), torch.zeros(1, 2, 4, 4), Sizes((4, 4), (4, 4)))
     with pytest.raises(ValueError, match="no channel for the class"):
         to_panoptic(fused.unbatched())
 
@@ -276,7 +276,7 @@ def test_detections_of_detectron2s_instances_and_no_image_at_all() -> None:
     found = detections(1, 3, (22, 30))
     instances = Instances((22, 30), scores=found.scores, pred_classes=found.class_ids)
     instances.pred_boxes, instances.pred_masks = Boxes(found.boxes_xyxy), found.mask_probs[:, None]
-    assert all(torch.equal(a, b) for a, b in zip(detections_of(instances), found, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(detections_from_instances(instances), found, strict=True))
     assert PanopticPostProcessor(RULE, CHANNELS).images([], [], []) == to_panoptic([]) == to_segments([]) == []
 
 
@@ -285,7 +285,7 @@ def test_stuff_ids_of_channels() -> None:
     logits = torch.zeros(1, 3, 4, 4)
     logits[:, 0, :, :2], logits[:, 2, :, 2:] = 1, 1
     path = PanopticPostProcessor(HeuristicFusion(stuff_area_limit_px=1), 3, torch.tensor([2, 0, 1]))
-    nothing = stacked([LEFT._replace(valid=torch.tensor([False]))])
+    nothing = stack_detections([LEFT._replace(valid=torch.tensor([False]))])
     (fused,) = to_panoptic(path(nothing, logits, Sizes((4, 4), (4, 4))).unbatched())
     assert fused.segment_ids[0].tolist() == [2, 2, 1, 1]
     assert [s.category_id for s in fused.segments] == [1, 2]
@@ -296,30 +296,30 @@ def test_stuff_ids_of_channels() -> None:
 def test_best_channels_are_detectron2s_first_of_equal_ones_included() -> None:
     channels = CHANNELS_PER_STEP + 5
     ties = torch.randint(0, 3, (2, channels, 7, 9), generator=torch.Generator().manual_seed(0)).float()
-    assert torch.equal(best_channels(ties, (7, 9), (7, 9)), ties.argmax(1))
+    assert torch.equal(argmax_resized(ties, (7, 9), (7, 9)), ties.argmax(1))
     logits = torch.randn((1, channels, 7, 9), generator=torch.Generator().manual_seed(1))
     assert torch.equal(
-        best_channels(logits, (6, 8), (11, 5))[0], sem_seg_postprocess(logits[0], (6, 8), 11, 5).argmax(0)
+        argmax_resized(logits, (6, 8), (11, 5))[0], sem_seg_postprocess(logits[0], (6, 8), 11, 5).argmax(0)
     )
 
 
 def test_boxes_as_detectron2_scales_them() -> None:
     found = detections(4, 6, (22, 30))
-    boxes, valid = boxes_at(found.boxes_xyxy[None], (22, 30), (33, 40))
+    boxes, valid = scale_boxes(found.boxes_xyxy[None], (22, 30), (33, 40))
     instances = Instances((22, 30), pred_boxes=Boxes(found.boxes_xyxy.clone()))
     expected = detector_postprocess(instances, 33, 40).pred_boxes.tensor
     assert torch.equal(boxes[0][valid[0]], expected)
 
 
 def test_first_rows() -> None:
-    assert first_rows(torch.tensor([0, 2, 3]), 3).tolist() == [[False] * 3, [True, True, False], [True] * 3]
+    assert build_valid_rows(torch.tensor([0, 2, 3]), 3).tolist() == [[False] * 3, [True, True, False], [True] * 3]
 
 
 @pytest.mark.parametrize("field", ["mask_probs", "boxes_xyxy", "scores"])
 def test_nan_of_an_instance_is_an_error(field: str) -> None:
     found, logits = inputs([3, 3])
     getattr(found[1], field)[2] = torch.nan
-    fused = PanopticPostProcessor(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched()
+    fused = PanopticPostProcessor(RULE, CHANNELS)(stack_detections(found), logits, SIZES).unbatched()
     assert to_panoptic(fused[:1])
     for read in (to_panoptic, to_segments):
         with pytest.raises(ValueError, match="must be finite"):
@@ -331,18 +331,18 @@ def test_nan_logits_are_an_error_if_they_lie_in_the_image() -> None:
     logits[0, CHANNELS - 1, 3, 3] = torch.nan
     path = PanopticPostProcessor(RULE, CHANNELS)
     with pytest.raises(ValueError, match="logits must be finite"):
-        to_panoptic(path(stacked(found), logits, SIZES).unbatched())
+        to_panoptic(path(stack_detections(found), logits, SIZES).unbatched())
     # The last row of logits stands for lines 20..23; of the image's 16 lines none is made of it.
     logits = inputs([3])[1]
     logits[0, 0, -1] = torch.nan
-    assert to_panoptic(path(stacked(found), logits, SIZES._replace(image_size=(16, 30))).unbatched())
+    assert to_panoptic(path(stack_detections(found), logits, SIZES._replace(image_size=(16, 30))).unbatched())
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, torch.inf])
 def test_a_probability_outside_its_range_is_an_error(value: float) -> None:
     found, logits = inputs([3, 3])
     found[1].mask_probs[2, 1, 1] = value
-    fused = PanopticPostProcessor(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched()
+    fused = PanopticPostProcessor(RULE, CHANNELS)(stack_detections(found), logits, SIZES).unbatched()
     assert to_panoptic(fused[:1])
     with pytest.raises(ValueError, match=r"mask_probs in \[0, 1\]"):
         to_panoptic(fused)
@@ -353,7 +353,7 @@ def test_infinite_logits_are_an_error() -> None:
     for value in (torch.inf, -torch.inf):
         logits[0, 1, 3, 3] = value
         with pytest.raises(ValueError, match="logits must be finite"):
-            to_panoptic(PanopticPostProcessor(RULE, CHANNELS)(stacked(found), logits, SIZES).unbatched())
+            to_panoptic(PanopticPostProcessor(RULE, CHANNELS)(stack_detections(found), logits, SIZES).unbatched())
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 14, 15, 16, 17, 18, 19, 23, 24])
@@ -377,7 +377,7 @@ def test_ids_out_of_range_are_errors() -> None:
 def test_what_is_done_on_the_cpu_alone_is_refused() -> None:
     by_masks = replace(RULE, nms="mask")
     for rule in (by_masks, MajorityVoteFusion()):
-        assert not on_tensors(rule)
+        assert not runs_on_tensors(rule)
         with pytest.raises(ConfigError, match="is not done on tensors"):
             PanopticPostProcessor(rule, CHANNELS)
     with pytest.raises(ConfigError, match="nms must be one of"):
@@ -411,7 +411,7 @@ def test_no_tensor_grows_with_instances_times_pixels(rule: FusionMethod) -> None
     found, logits = detections(0, count, size_hw), torch.randn(1, channels, *size_hw)
     path = PanopticPostProcessor(rule, channels)
     with LargestTensor() as largest:
-        path(stacked([found]), logits, Sizes(size_hw, (60, 80)))
+        path(stack_detections([found]), logits, Sizes(size_hw, (60, 80)))
     at_once = CHANNELS_PER_STEP if isinstance(rule, HeuristicFusion) else channels  # the contests compare logits
     assert largest.elements == max(2 * ROWS_PER_STEP, at_once) * 60 * 80  # 2: x and y of where to sample
 
@@ -420,7 +420,7 @@ def test_no_tensor_grows_with_instances_times_pixels(rule: FusionMethod) -> None
 def test_nothing_is_read_back(rule: FusionMethod) -> None:
     found, logits = inputs([5, 3])
     path = PanopticPostProcessor(rule, CHANNELS)
-    batch = stacked(found)
+    batch = stack_detections(found)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # raises where a value or a shape depends on data
         fake = Detections(*(mode.from_tensor(field) for field in batch))
         fused = path(fake, mode.from_tensor(logits), SIZES)
@@ -432,8 +432,8 @@ def test_nothing_is_read_back(rule: FusionMethod) -> None:
 def compiled_equals_eager(rule: FusionMethod, backend: str) -> None:
     found, logits = inputs([5, 3])
     path = PanopticPostProcessor(rule, CHANNELS)
-    eager = path(stacked(found), logits, SIZES)
-    fused = torch.compile(path, fullgraph=True, backend=backend)(stacked(found), logits, SIZES)
+    eager = path(stack_detections(found), logits, SIZES)
+    fused = torch.compile(path, fullgraph=True, backend=backend)(stack_detections(found), logits, SIZES)
     assert torch.equal(fused.ids, eager.ids)
     assert torch.equal(fused.table, eager.table)
 
@@ -467,13 +467,13 @@ def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> Non
         pytest.importorskip(package, reason=reason)
     runtime = pytest.importorskip("onnxruntime", reason=reason)
     path, (found, logits) = PanopticPostProcessor(rule, CHANNELS), inputs([6, 4])
-    traced = (*stacked(found), logits)
+    traced = (*stack_detections(found), logits)
     torch.onnx.export(ForOnnx(path).eval(), traced, dynamo=True, verbose=False).save(tmp_path / "after_heads.onnx")
     session = runtime.InferenceSession(tmp_path / "after_heads.onnx")
     names = [given.name for given in session.get_inputs()]
     for seed in range(4):  # other values, and other rows that are padding
         found, logits = inputs([6, 3 + seed % 3], seed=10 * seed)
-        given = (*stacked(found), logits)
+        given = (*stack_detections(found), logits)
         eager = path(Detections(*given[:-1]), logits, SIZES)
         ran = session.run(None, {name: value.numpy() for name, value in zip(names, given, strict=True)})
         np.testing.assert_array_equal(ran[0], eager.ids.numpy())
@@ -489,8 +489,8 @@ def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> Non
 def test_cuda_waits_for_nothing_and_equals_the_cpu(rule: FusionMethod) -> None:
     found, logits = inputs([9, 5])
     path = PanopticPostProcessor(rule, CHANNELS)
-    expected = to_panoptic(path(stacked(found), logits, SIZES).unbatched())
-    path, batch, logits = path.cuda(), Detections(*(field.cuda() for field in stacked(found))), logits.cuda()
+    expected = to_panoptic(path(stack_detections(found), logits, SIZES).unbatched())
+    path, batch, logits = path.cuda(), Detections(*(field.cuda() for field in stack_detections(found))), logits.cuda()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -11,12 +11,17 @@ from tests.helpers.saved_heads import CATEGORIES
 
 def test_values_are_yaml_and_classes_are_names_or_contiguous_ids() -> None:
     """cat, dog, cow are the things 0, 1, 2. YAML 1.1 takes 1e-1 for text: here it is a number."""
-    texts = ["overlap_threshold=1e-1", "stuff_area_limit_px=10", "score_threshold_of={cow: 0.6, 0: 7e-1}", "nms=mask"]
+    texts = [
+        "overlap_threshold=1e-1",
+        "stuff_area_limit_px=10",
+        "class_score_thresholds={cow: 0.6, 0: 7e-1}",
+        "nms=mask",
+    ]
     setting = setting_of("heuristic", texts, CATEGORIES)
     assert setting.changed() == {
         "overlap_threshold": 0.1,
         "stuff_area_limit_px": 10,
-        "score_threshold_of": {2: 0.6, 0: 0.7},
+        "class_score_thresholds": {2: 0.6, 0: 0.7},
         "nms": "mask",
     }
     assert setting_of("heuristic", ["heuristic.nms=box"], CATEGORIES).changed() == {"nms": "box"}
@@ -35,8 +40,8 @@ def test_values_are_yaml_and_classes_are_names_or_contiguous_ids() -> None:
         (["nms={"], "expected a number"),
         (["nms=mask", "nms=box"], "twice"),
         (["other.nms=mask"], "is for the method 'other'"),
-        (["score_threshold_of={cowl: 0.5}"], "did you mean 'cow'"),
-        (["score_threshold_of={sky: 0.5}"], "no thing class 'sky'"),
+        (["class_score_thresholds={cowl: 0.5}"], "did you mean 'cow'"),
+        (["class_score_thresholds={sky: 0.5}"], "no thing class 'sky'"),
     ],
 )
 def test_wrong_options_are_refused(texts: list[str], message: str) -> None:
@@ -77,8 +82,10 @@ def test_every_method_has_a_grid_with_its_default() -> None:
 
 
 def test_values_of_a_mapping_keep_their_commas() -> None:
-    texts = ["score_threshold_of={cow: 0.5, dog: 0.6},{}"]
-    values = {str(one.options()["score_threshold_of"]) for one in grid(["heuristic"], texts, CATEGORIES)["heuristic"]}
+    texts = ["class_score_thresholds={cow: 0.5, dog: 0.6},{}"]
+    values = {
+        str(one.options()["class_score_thresholds"]) for one in grid(["heuristic"], texts, CATEGORIES)["heuristic"]
+    }
     assert values == {"{2: 0.5, 1: 0.6}", "{}"}
 
 
@@ -105,8 +112,8 @@ def test_options_are_told_with_names_that_read_back() -> None:
     twins = CategorySet(
         [Category(3, "cup", True, color), Category(4, "bowl", True, color), Category(9, "cup", True, color)]
     )
-    options = {"score_threshold_of": {0: 0.1, 1: 0.2, 2: 0.3}, "nms": "box"}
+    options = {"class_score_thresholds": {0: 0.1, 1: 0.2, 2: 0.3}, "nms": "box"}
     told = plain_options(options, twins)
-    assert told == {"score_threshold_of": {"0": 0.1, "bowl": 0.2, "2": 0.3}, "nms": "box"}
-    text = f"score_threshold_of={told['score_threshold_of']}"
-    assert setting_of("heuristic", [text], twins).options()["score_threshold_of"] == {0: 0.1, 1: 0.2, 2: 0.3}
+    assert told == {"class_score_thresholds": {"0": 0.1, "bowl": 0.2, "2": 0.3}, "nms": "box"}
+    text = f"class_score_thresholds={told['class_score_thresholds']}"
+    assert setting_of("heuristic", [text], twins).options()["class_score_thresholds"] == {0: 0.1, 1: 0.2, 2: 0.3}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.fusion.occlusion_priors import ClassPairPriors
+from segkit.fusion.occlusion_priors import OcclusionCounter
 from segkit.scoring.fusion.priors import count_priors
 from segkit.utils.errors import DatasetError
 from tests.helpers.saved_heads import write
@@ -20,11 +20,11 @@ def ground_truth(tmp_path: Path) -> Path:
 
 def test_images_add_up(ground_truth: Path) -> None:
     read = coco_panoptic.read(ground_truth)
-    priors = ClassPairPriors(read.categories)
+    priors = OcclusionCounter(read.categories)
     for record in read.records:
         png = ground_truth.with_suffix("") / record.png_name
         priors.update(coco_panoptic.read_segmentation(png, record.segments_info, read.categories))
-    assert priors.compute().wins
+    assert priors.compute().counts
     seen: list[tuple[int, int]] = []
     assert count_priors(ground_truth, progress=lambda *at: seen.append(at)) == priors.compute()
     assert seen[-1] == (7, 7)

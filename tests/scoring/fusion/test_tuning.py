@@ -148,9 +148,9 @@ def test_thresholds_by_class_raise_each_class_and_the_whole(bench: SweepData) ->
     made = class_thresholds(bench, poor, every)
     assert made is not None
     setting, numbers = made
-    scores = setting.options()["score_threshold_of"]
+    scores = setting.options()["class_score_thresholds"]
     assert scores
-    assert setting.options() == {**poor.options(), "score_threshold_of": scores}
+    assert setting.options() == {**poor.options(), "class_score_thresholds": scores}
     before, after = (metric_of(bench, s.fusion, every).compute([*every]) for s in (poor, setting))
     assert numbers["PQ"] == pytest.approx(after["PQ"])
     assert after["PQ"] > before["PQ"]
@@ -169,7 +169,7 @@ def test_thresholds_by_class_that_do_not_help_are_not_taken(bench: SweepData) ->
 
     every = {record.image_id for record in bench.ground_truth.records}
     assert class_thresholds(bench, Setting("heuristic", OfNoOptions()), every) is None
-    fixed = HeuristicFusion(stuff_area_limit_px=1, score_threshold_of={0: 0.4, 1: 0.4, 2: 0.4})
+    fixed = HeuristicFusion(stuff_area_limit_px=1, class_score_thresholds={0: 0.4, 1: 0.4, 2: 0.4})
     assert class_thresholds(bench, Setting("heuristic", fixed), every) is None
     found = search(bench, {"heuristic": [Setting("heuristic", fixed)]}, per_class=True)
     assert found["methods"]["heuristic"]["per_class"] is None

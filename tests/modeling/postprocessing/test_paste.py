@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from segkit.modeling.postprocessing.paste_crops import paste_crops
+from segkit.modeling.postprocessing.paste import paste_crops
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])

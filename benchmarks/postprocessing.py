@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """All that follows the network's heads, against Detectron2: the same head outputs, equal results, time and memory.
 
-    python benchmarks/after_heads.py [--rounds 5]
+    python benchmarks/postprocessing.py [--rounds 5]
 
 Pasting, semantic upsampling and argmax, fusion; 54 semantic channels. One thread each, in turns. Memory is the peak of
 a forked process above its start (Linux).
@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from segkit.fusion import HeuristicFusion
 from segkit.modeling.meta_arch.panoptic_rcnn import detectron2_segments_info
-from segkit.modeling.postprocessing.head_outputs import SemanticLogits, instances_at, semantic_scores
+from segkit.modeling.postprocessing.head_outputs import SemanticLogits, scale_instances, semantic_scores
 from segkit.structures import HeadOutputs
 
 CHANNELS, STRIDE = 54, 4
@@ -64,7 +64,7 @@ def detectron2(found: Instances, coarse: torch.Tensor, image_size: Any, size_hw:
 
 def ours(found: Instances, coarse: torch.Tensor, image_size: Any, size_hw: Any) -> Any:
     """What PanopticRCNN does with its heads' outputs."""
-    masks = instances_at(found, size_hw).masks
+    masks = scale_instances(found, size_hw).masks
     scores = semantic_scores(SemanticLogits(coarse, STRIDE, image_size, size_hw), None, None, with_logits=False)
     return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(HeadOutputs(masks, scores))
 

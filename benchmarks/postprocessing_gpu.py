@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Paste and heuristic fusion on a GPU against Detectron2: equal results, ratio of times, synchronisations, memory.
 
-    python benchmarks/after_heads_gpu.py [--rounds 20] [--device cpu] [--graph]
+    python benchmarks/postprocessing_gpu.py [--rounds 20] [--device cpu] [--graph]
 
 Both begin with the mask head's outputs on the device and end with the map there and the segments on the CPU. Ours is
 also timed on four images at once, and with --graph as a replayed CUDA graph. Without a GPU it says so and ends;
@@ -23,7 +23,7 @@ from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_inst
 from detectron2.structures import Boxes, Instances
 
 from segkit.fusion import HeuristicFusion
-from segkit.modeling.postprocessing.detections import Detections, score_limits
+from segkit.modeling.postprocessing.detections import Detections, build_class_thresholds
 from segkit.modeling.postprocessing.heuristic import fuse_heuristic
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, to_segments
 
@@ -120,7 +120,7 @@ def graphed(run: Callable[[], FusedTensors]) -> Callable[[], Any]:
 def compare(size_hw: tuple[int, int], count: int, device: str, rounds: int, graph: bool) -> str:
     """One line of the table."""
     found, semantic = scene(size_hw, count, device)
-    limits = score_limits(RULE).to(device)
+    limits = build_class_thresholds(RULE).to(device)
     several = Detections(*(field.repeat(BATCH, *[1] * (field.ndim - 1)) for field in found))
     maps = semantic.repeat(BATCH, 1, 1)
 
