@@ -61,8 +61,8 @@ def add_segkit_config(cfg: CN) -> None:
     # Method: `segkit fuse methods` lists them, docs/fusion.md explains them.
     cfg.MODEL.PANOPTIC.FUSION.NAME = "heuristic"
     # Its options by name, as {stuff_area_limit_px: 1024, class_score_thresholds: {person: 0.6}}; null takes back one
-    # that _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and "priority",
-    # STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
+    # that _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and
+    # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CN(new_allowed=True)
 
     # Weight of the soft Dice loss beside the cross-entropy, in DiceSemSegFPNHead and DiceMaskHead.

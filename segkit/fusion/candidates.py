@@ -27,8 +27,8 @@ def select_candidates(
 
     score_threshold: an instance below it is left out, the float32 score compared in float64, as Detectron2 does;
     class_score_thresholds: by thing contiguous id, instead of it. nms: "box" or "mask" then leaves out an instance
-    whose box (mask) has an IoU above nms_threshold with that of a better one that stays, whatever their classes (detectors
-    suppress boxes of one class: here two classes claim the same pixels); "none" keeps all. A box or mask
+    whose box (mask) has an IoU above nms_threshold with that of a better one that stays, whatever their classes
+    (detectors suppress boxes of one class: here two classes claim the same pixels); "none" keeps all. A box or mask
     without area has an IoU of 0 with all. verdicts: where given, told who is left out and why.
     """
     rows = np.argsort(-instances.scores, kind="stable")

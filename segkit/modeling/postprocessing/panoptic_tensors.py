@@ -83,8 +83,8 @@ def build_fused_tensors(
 ) -> FusedTensors:
     """
     best, instance_ids: of `sort_by_score`. owners: (B, H, W) int32, the rank of the instance that owns a pixel; where
-    none does, N + stuff contiguous id, N for none. kept: (B, N) bool, the instances that make a segment, with pixels or not;
-    None: those with pixels. stuff_there: S, stuff with a pixel at least can make a segment; or (B, S) bool, that
+    none does, N + stuff contiguous id, N for none. kept: (B, N) bool, the instances that make a segment, with pixels or
+    not; None: those with pixels. stuff_there: S, stuff with a pixel at least can make a segment; or (B, S) bool, that
     which can. A class with fewer pixels than the limit is left out. problems: (B,) int64, see `table.INPUT_ERRORS`.
     """
     total = best.scores.shape[1]
