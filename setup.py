@@ -46,7 +46,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["segkit", "segkit.*"]),
-    package_data={"segkit": ["py.typed"]},
+    package_data={"segkit": ["py.typed", "report/templates/*"]},
     install_requires=LIGHT,
     extras_require={
         "train": TRAIN,

@@ -12,7 +12,7 @@ from rich.console import Console
 from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
 from segkit.report import metrics_table
 from segkit.report.panoptic_analysis import analysis_tables
-from segkit.report.table import per_class_tables
+from segkit.report.tables import per_class_tables
 from segkit.scoring import counts_file
 from segkit.scoring.counts_file import SavedCounts
 from segkit.scoring.results import WORST_IMAGES, build_results, save_results

@@ -133,7 +133,7 @@ def _save(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
-    from segkit.report.table import metrics_table
+    from segkit.report.tables import metrics_table
     from segkit.scoring.fusion.options import setting_of
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
     from segkit.scoring.fusion.sweep import SweepData

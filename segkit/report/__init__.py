@@ -3,6 +3,6 @@
 from segkit.report.grids import draw_image_grid
 from segkit.report.overlay import draw_instances, draw_panoptic
 from segkit.report.page import write_page
-from segkit.report.table import metrics_table
+from segkit.report.tables import metrics_table
 
 __all__ = ["draw_image_grid", "draw_instances", "draw_panoptic", "metrics_table", "write_page"]

@@ -12,7 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.pixels import figure_pixels
+from segkit.report.pixels import render_figure
 from segkit.structures import CategorySet
 
 SHOWN_SIZES = 5
@@ -68,7 +68,7 @@ def draw_dataset_stats(found: Mapping[str, Any], categories: CategorySet) -> NDA
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_title(title)
         axes.grid(alpha=0.25, axis="x")
-    return figure_pixels(figure)
+    return render_figure(figure)
 
 
 def _percent(share: float | None) -> str:

@@ -1,60 +1,67 @@
-"""What an evaluation's result dict says: which numbers lead, which belong to a class, and how each is written."""
+"""The values in an evaluator's result: which are the headline, which belong to a class, and how they are printed."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any
 
-NONE = "–"
-# A group of numbers is known by its first column, whatever the task is called: Detectron2's evaluators' keys.
+MISSING = "–"
+# The first column identifies a group of metrics, whatever the task is called: keys of Detectron2's evaluators.
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "PQ": ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"),
     "AP": ("AP", "AP50", "AP75", "APs", "APm", "APl"),
     "mIoU": ("mIoU", "fwIoU", "mACC", "pACC", "mDice"),
 }
-PER_CLASS_PREFIXES = (
-    "AP-",
-    "AP50-",
-    "AR-",
-    "IoU-",
-    "ACC-",
-    "Dice-",
-    "BoundaryIoU-",
-    "min(IoU, B-Iou)-",
-)  # Detectron2's flat per-class keys
+# Detectron2's flat keys per class
+PER_CLASS_PREFIXES = ("AP-", "AP50-", "AR-", "IoU-", "ACC-", "Dice-", "BoundaryIoU-", "min(IoU, B-Iou)-")
 PER_CLASS = "per_class"
-UNKNOWN_COLUMNS = 6
+UNKNOWN_COLUMNS = 6  # headline columns of a task that HEADLINES does not have
+Rows = Mapping[str, Mapping[str, Any]]  # row name -> column -> value
 
 
 @dataclass(frozen=True)
-class Group:
-    """The numbers of one task.
+class MetricGroup:
+    """The metrics of one task.
 
-    headline: columns that lead, None where absent. values: all single values. tables: name -> row -> column -> value.
+    Attributes:
+        task: Name of the task.
+        headline: Column -> value of the leading metrics, None where the result lacks one.
+        values: Name -> value of all single values.
+        tables: Table name -> rows.
     """
 
     task: str
     headline: Mapping[str, Any]
     values: Mapping[str, Any]
-    tables: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    tables: Mapping[str, Rows]
 
 
-def read_group(task: str, result: Mapping[str, Any]) -> Group:
-    """Sort one task's result, e.g. `{"PQ": 41.2, "per_class": {...}, "AP-person": 50.1}`.
+def read_group(task: str, result: Mapping[str, Any]) -> MetricGroup:
+    """Sort the values of one task's result.
 
-    A mapping under a key is a table: of rows (`{"person": {"PQ": 1.0, "SQ": 2.0}}`), or of one column, which then has
-    the leading metric's name (`{"person": 1.0}`). Detectron2's `AP-person`, `IoU-sky` join the table `per_class`.
-    Raises ValueError where the result is not a mapping.
+    A mapping under a key becomes a table. Its values are rows (`{"person": {"PQ": 1.0, "SQ": 2.0}}`) or numbers
+    (`{"person": 1.0}`); numbers form one column, named after the leading metric. Detectron2's keys `AP-person` and
+    `IoU-sky` go into the table `per_class`.
+
+    Args:
+        task: Name of the task.
+        result: What the evaluator returns, e.g. `{"PQ": 41.2, "per_class": {...}, "AP-person": 50.1}`.
+
+    Returns:
+        The sorted values. All parts are empty for an empty result.
+
+    Raises:
+        ValueError: The result is not a mapping.
     """
     if not isinstance(result, Mapping):
         raise ValueError(f"metrics must map every task to a mapping, got {type(result).__name__} for {task!r}")
     values = {str(key): value for key, value in result.items() if not isinstance(value, Mapping)}
     lead = next((first for first in HEADLINES if first in values), "")
     columns = HEADLINES.get(lead) or tuple(key for key in values if not key.startswith(PER_CLASS_PREFIXES))
-    tables = {str(key): _table(rows, lead or "value") for key, rows in result.items() if isinstance(rows, Mapping)}
+    tables = {str(key): _read_rows(rows, lead or "value") for key, rows in result.items() if isinstance(rows, Mapping)}
     for key in [key for key in values if key.startswith(PER_CLASS_PREFIXES)]:
         prefix = next(prefix for prefix in PER_CLASS_PREFIXES if key.startswith(prefix))
         row = tables.setdefault(PER_CLASS, {}).setdefault(key[len(prefix) :], {})
@@ -62,27 +69,32 @@ def read_group(task: str, result: Mapping[str, Any]) -> Group:
     if lead:
         values = {key: as_number(value) if key in columns else value for key, value in values.items()}
     shown = columns if lead else columns[:UNKNOWN_COLUMNS]
-    return Group(task, {column: values.get(column) for column in shown}, values, tables)
+    return MetricGroup(task, {column: values.get(column) for column in shown}, values, tables)
 
 
-def format_value(value: Any) -> str:
-    """One decimal for a float; whole numbers and text as they are; "–" for None, NaN and infinities."""
+def list_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """All columns of the rows, in the order of their first appearance."""
+    return list(dict.fromkeys(column for row in rows for column in row))
+
+
+def format_value(value: Any, decimals: int = 1) -> str:
+    """Text of a value: decimals for a float, "–" for None, NaN and infinities, everything else as it is."""
     if value is None:
-        return NONE
+        return MISSING
     if isinstance(value, Real) and not isinstance(value, Integral):
         number = as_number(value)
-        return NONE if number is None else f"{number:.1f}"
+        return MISSING if number is None else f"{number:.{decimals}f}"
     return str(value)
 
 
 def as_number(value: Any) -> float | None:
-    """The finite number that the value is, else None; truth values are no numbers."""
+    """The value as a float if it is a finite number, else None; a bool is not a number."""
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
     return float(value)
 
 
-def _table(rows: Mapping[Any, Any], only_column: str) -> dict[str, dict[str, Any]]:
+def _read_rows(rows: Mapping[Any, Any], only_column: str) -> dict[str, dict[str, Any]]:
     return {
         str(name): {str(key): value for key, value in row.items()} if isinstance(row, Mapping) else {only_column: row}
         for name, row in rows.items()

@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.metric_values import NONE, format_value
+from segkit.report.metric_values import MISSING, format_value
 from segkit.structures import CategorySet
 
 KIND_NAMES = {
@@ -164,14 +164,14 @@ def _is_shown(one: Mapping[str, Any], all_classes: bool) -> bool:
 
 def _compared(one: Mapping[str, Any], images: int) -> list[str]:
     """The cells of a row: A, B, B - A, interval, verdict."""
-    difference = NONE if one["difference"] is None else f"{one['difference']:+.2f}"
+    difference = MISSING if one["difference"] is None else f"{one['difference']:+.2f}"
     if one["low"] is not None:
         interval = f"{one['low']:+.2f} to {one['high']:+.2f}"
     elif one["difference"] is not None:
         interval = f"of {_images(images)}"
     else:
-        interval = NONE
-    verdict = NONE if one["conclusion"] is None else VERDICTS.get(one["conclusion"], "unclear")
+        interval = MISSING
+    verdict = MISSING if one["conclusion"] is None else VERDICTS.get(one["conclusion"], "unclear")
     return [format_value(one["A"]), format_value(one["B"]), difference, interval, verdict]
 
 

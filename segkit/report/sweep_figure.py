@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from segkit.report.metric_values import as_number
-from segkit.report.pixels import figure_pixels
+from segkit.report.pixels import render_figure
 
 # Okabe and Ito's colours, which nobody confuses; then once more, with other markers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -42,7 +42,7 @@ def draw_sweep(found: Mapping[str, Any]) -> NDArray[np.uint8]:
         shown = options[COLUMNS * row : COLUMNS * (row + 1)]
         for axes, option in zip(band.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             _option(axes, found, option)
-    return figure_pixels(figure)
+    return render_figure(figure)
 
 
 def searched_options(found: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.metric_values import NONE, format_value
+from segkit.report.metric_values import MISSING, format_value
 from segkit.report.page import write_page
 from segkit.report.sweep_figure import STEP_NAMES
 
@@ -111,8 +111,8 @@ def _steps(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _confirmed_row(one: Mapping[str, Any]) -> dict[str, str]:
     """The confirming half's numbers, and the gain over the method's default: those are small, with two decimals."""
     confirmed, gain = one["confirming"], one["gain"]["PQ"] if "gain" in one else {}
-    difference, verdict = gain.get("difference"), gain.get("conclusion") or NONE
-    cells = [NONE if difference is None else f"{difference:+.2f}", _interval(gain, "+.2f")]
+    difference, verdict = gain.get("difference"), gain.get("conclusion") or MISSING
+    cells = [MISSING if difference is None else f"{difference:+.2f}", _interval(gain, "+.2f")]
     return {
         "PQ when chosen": format_value(one["choosing"]["PQ"]),
         "PQ": format_value(confirmed["PQ"]["value"]),
@@ -123,7 +123,7 @@ def _confirmed_row(one: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _interval(one: Mapping[str, Any], style: str) -> str:
-    return NONE if one.get("low") is None else f"{one['low']:{style}} to {one['high']:{style}}"
+    return MISSING if one.get("low") is None else f"{one['low']:{style}} to {one['high']:{style}}"
 
 
 def _setting_rows(settings: Sequence[Mapping[str, Any]], front: bool) -> dict[str, dict[str, Any]]:

@@ -159,7 +159,7 @@ def test_text_that_is_no_unicode_does_not_break_the_page(page):
 def test_a_failure_leaves_the_old_page_and_nothing_else(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
-    with pytest.raises(ValueError, match="picture must be"):
+    with pytest.raises(ValueError, match="image must be"):
         write_page(path, "Run", {}, [("flat", picture()[..., 0])])
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from segkit.report.pixels import check_rgb, data_uri
+from segkit.report.pixels import check_rgb, encode_data_uri
 
 
 def decoded(uri: str) -> np.ndarray:
@@ -16,7 +16,7 @@ def decoded(uri: str) -> np.ndarray:
 
 def test_small_pictures_are_kept_exactly():
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    uri = data_uri(picture)
+    uri = encode_data_uri(picture)
     assert uri.startswith("data:image/png;base64,")
     assert (decoded(uri) == picture).all()
 
@@ -24,13 +24,13 @@ def test_small_pictures_are_kept_exactly():
 def test_large_pictures_become_jpegs_with_red_still_red():
     picture = np.zeros((257, 256, 3), dtype=np.uint8)
     picture[..., 0] = 200
-    uri = data_uri(picture)
+    uri = encode_data_uri(picture)
     assert uri.startswith("data:image/jpeg;base64,")
     assert np.abs(decoded(uri).astype(int) - picture).max() <= 3
 
 
 def test_misuse_is_named():
-    with pytest.raises(ValueError, match=r"picture must not be empty, got \(0, 3, 3\)"):
-        data_uri(np.zeros((0, 3, 3), dtype=np.uint8))
+    with pytest.raises(ValueError, match=r"image must not be empty, got \(0, 3, 3\)"):
+        encode_data_uri(np.zeros((0, 3, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match=r"truth must be \(H, W, 3\) uint8 RGB, got \(2, 2, 4\) uint8"):
         check_rgb(np.zeros((2, 2, 4), dtype=np.uint8), "ground_truth")

@@ -6,7 +6,7 @@ import re
 from rich.console import Console, Group
 
 from segkit.report import metrics_table
-from segkit.report.table import per_class_tables
+from segkit.report.tables import per_class_tables
 from segkit.structures import Category, CategorySet
 
 
