@@ -23,8 +23,8 @@ import torch
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Instances
 
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats import coco
+from segkit.formats.coco import PanopticWriter
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
 from segkit.fusion import HeuristicFusion
@@ -106,7 +106,7 @@ def quality(bench: SweepData, options: dict[str, Any]) -> float | None:
             if s["id"] in there
         )
         png = bench.gt_folder / record.png_name
-        ground_truth = coco_panoptic.read_segmentation(png, record.segments_info, bench.categories)
+        ground_truth = coco.read_segmentation(png, record.segments_info, bench.categories)
         metric.update(record.image_id, ground_truth, PanopticSegmentation(ids.numpy(), segments))
     found_pq: float | None = metric.compute(order)["PQ"]
     return found_pq

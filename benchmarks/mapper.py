@@ -35,7 +35,7 @@ from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
 from segkit.formats import png
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.coco import PanopticWriter
 from segkit.formats.derive import coco_annotations, semantic_map
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 

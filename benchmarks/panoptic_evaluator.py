@@ -28,7 +28,7 @@ from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 from segkit.data.dataset import Dataset
 from segkit.evaluation.base import EvaluatorOptions, GroundTruth
 from segkit.evaluation.panoptic import PanopticEvaluator
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 
 SIZE_HW = (480, 640)
 ELLIPSES = 12
@@ -69,7 +69,7 @@ def main() -> None:
 
 def load(name: str, ground_truth: Path) -> Dataset:
     """The dataset, without images: evaluators open none."""
-    file = coco_panoptic.read(ground_truth)
+    file = coco.read_panoptic(ground_truth)
     records = [
         {
             "file_name": record.file_name,
@@ -87,12 +87,12 @@ def load(name: str, ground_truth: Path) -> Dataset:
 
 def outputs_of(dataset: Dataset, ground_truth: Path, predictions: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """(model input, model output) of every image, with contiguous ids as a model gives them."""
-    found = coco_panoptic.read_predictions(predictions, CATEGORIES)
+    found = coco.read_panoptic_predictions(predictions, CATEGORIES)
     folder = predictions.with_suffix("")
     pairs = []
     for record in dataset.records:
         prediction = found[record["image_id"]]
-        ids = coco_panoptic.read_id_runs(folder / prediction.png_name).to_map()
+        ids = coco.read_id_runs(folder / prediction.png_name).to_map()
         numbers = {segment_id: number for number, segment_id in enumerate(prediction.category_of, 1)}
         small = np.zeros_like(ids)
         info = []

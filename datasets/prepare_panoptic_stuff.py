@@ -19,8 +19,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from segkit.formats import png
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco, png
 from segkit.formats.derive import semantic_map
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import DatasetError
@@ -47,7 +46,7 @@ def write_stuff(json_path: Path, png_folder: Path, output: Path, workers: int = 
     """
     if output.resolve() == png_folder.resolve():
         raise DatasetError("expected another folder than the panoptic PNGs', which would be lost", where=output)
-    dataset = coco_panoptic.read(json_path)
+    dataset = coco.read_panoptic(json_path)
     if len(dataset.categories.stuff) >= IGNORE_LABEL:
         limit = f"expected fewer than {IGNORE_LABEL} stuff categories: {IGNORE_LABEL} is void"
         raise DatasetError(f"{limit}, got {len(dataset.categories.stuff)}", where=json_path)
@@ -57,7 +56,7 @@ def write_stuff(json_path: Path, png_folder: Path, output: Path, workers: int = 
     return len(dataset.records)
 
 
-def _each(convert: partial[None], records: tuple[coco_panoptic.PanopticRecord, ...], workers: int) -> Iterator[None]:
+def _each(convert: partial[None], records: tuple[coco.PanopticRecord, ...], workers: int) -> Iterator[None]:
     if workers == 1:
         yield from map(convert, records)
         return
@@ -65,8 +64,8 @@ def _each(convert: partial[None], records: tuple[coco_panoptic.PanopticRecord, .
         yield from pool.map(convert, records, chunksize=CHUNK)
 
 
-def _convert(record: coco_panoptic.PanopticRecord, categories: CategorySet, png_folder: Path, output: Path) -> None:
-    segmentation = coco_panoptic.read_segmentation(
+def _convert(record: coco.PanopticRecord, categories: CategorySet, png_folder: Path, output: Path) -> None:
+    segmentation = coco.read_segmentation(
         png_folder / record.png_name,
         record.segments_info,
         categories,

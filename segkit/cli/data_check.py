@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, write, repair; 1 where there is a finding of severity error, 2 for wrong usage."""
-    from segkit.curation.issues import write_findings
+    from segkit.curation.issues import write_issues
     from segkit.scoring import counts_file
 
     try:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
             return USAGE_ERROR
     _print(issues)
     if args.output is not None:
-        write_findings(args.output, issues)
+        write_issues(args.output, issues)
         print(args.output)
     if args.fix is not None:
         with progress_bar("fix") as progress:
@@ -121,9 +121,9 @@ def _check_places(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
 
 def _check_output(path: Path, places: Iterable[str]) -> None:
     """What is there already may be an earlier output, or an empty file outside the dataset: nobody will miss it."""
-    from segkit.curation.issues import is_findings
+    from segkit.curation.issues import is_issues_file
 
-    if not os.path.lexists(path) or os.path.isdir(path) or is_findings(path):
+    if not os.path.lexists(path) or os.path.isdir(path) or is_issues_file(path):
         return
     empty = os.path.isfile(path) and not os.path.getsize(path)
     if not empty or any(is_within(path, place) for place in places):
@@ -186,22 +186,22 @@ def _named_by(json_path: Path, folders: Sequence[Path]) -> set[str]:
 
 
 def _check_source(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
-    from segkit.curation.checks.other_formats import check_source
+    from segkit.curation.checks.other_formats import check_dataset
     from segkit.curation.issues import IssueList
     from segkit.formats.registry import open_reader
 
     issues = IssueList()
 
     def on_issue(code: str, error: DatasetError) -> None:
-        issues.on_issue(code, error.where or layout, error.problem)
+        issues.add(code, error.where or layout, error.problem)
 
     try:
         source = open_reader(layout, options, on_issue)
     except DatasetError as error:
-        issues.on_issue("dataset-unreadable", options.get("root", options.get("json", layout)), str(error))
+        issues.add("dataset-unreadable", options.get("root", options.get("json", layout)), str(error))
         return issues
     others = _others(layout, options, against, source.pictures, run_all)
-    return issues + check_source(source, run_all, others)
+    return issues + check_dataset(source, run_all, others)
 
 
 def _others(
@@ -209,7 +209,7 @@ def _others(
 ) -> Mapping[bytes, str]:
     """The pictures of another split, by digest; ConfigError, before the work, where there is no such split."""
     from segkit.curation import image_files
-    from segkit.curation.checks.other_formats import digests_of_source
+    from segkit.curation.checks.other_formats import compute_dataset_digests
     from segkit.formats.registry import READERS, open_reader, options_of
 
     if against is None:
@@ -219,7 +219,7 @@ def _others(
         if layout in NEEDED or (os.path.exists(against) and not named):
             return image_files.digest_split(Path(against), images, run_all)
         split = {**options, "split": against}
-        return digests_of_source(open_reader(layout, split, lambda _code, _error: None), run_all)
+        return compute_dataset_digests(open_reader(layout, split, lambda _code, _error: None), run_all)
     except (ConfigError, DatasetError) as error:
         raise ConfigError(f"--against: {error}") from None
 

@@ -138,7 +138,7 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
 
 
 def _score_semantic(args: argparse.Namespace, **options: Any) -> SavedCounts:
-    from segkit.formats.coco.tables import read_classes
+    from segkit.formats.coco import read_classes
     from segkit.scoring.semantic import score_semantic
 
     metric = score_semantic(

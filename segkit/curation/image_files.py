@@ -41,23 +41,23 @@ def inspect_image(path: Path, place: object) -> ImageInspection:
     """Decode the whole picture; never raises for what is wrong with the file."""
     look = ImageInspection()
     if os.path.exists(path) and not os.path.isfile(path):
-        look.issues.on_issue("image-unreadable", place, "this is a folder or a device, no file")  # a pipe never ends
+        look.issues.add("image-unreadable", place, "this is a folder or a device, no file")  # a pipe never ends
         return look
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow, on odd EXIF and big images
             _decode(path, look, place)
     except FileNotFoundError:
-        look.issues.on_issue("image-missing", place, "the file does not exist")
+        look.issues.add("image-missing", place, "the file does not exist")
     except Image.DecompressionBombError as error:
-        look.issues.on_issue("image-bomb", place, str(error))
+        look.issues.add("image-bomb", place, str(error))
     except UnidentifiedImageError:
         kind = "a TIFF of a kind that is not read" if is_tiff(path) else "no format that is known"
-        look.issues.on_issue("image-unreadable", place, f"the image does not decode: {kind}")
+        look.issues.add("image-unreadable", place, f"the image does not decode: {kind}")
     except DatasetError as error:
-        look.issues.on_issue("image-unreadable", place, error.problem)
+        look.issues.add("image-unreadable", place, error.problem)
     except DAMAGED as error:
-        look.issues.on_issue("image-unreadable", place, f"the image does not decode: {error}")
+        look.issues.add("image-unreadable", place, f"the image does not decode: {error}")
     return look
 
 
@@ -67,14 +67,14 @@ def check_sizes(sizes: Mapping[str, tuple[int, int] | None], turned: bool, place
     if len({*known.values()}) > 1:
         got = ", ".join(f"{name} {height} x {width}" for name, (height, width) in known.items())
         hint = "; EXIF turns the image, the others may fit it as it lies" if turned else ""
-        issues.on_issue("size-differs", place, f"expected one size (height x width), got {got}{hint}")
+        issues.add("size-differs", place, f"expected one size (height x width), got {got}{hint}")
 
 
 def check_folder(folder: Path, issues: IssueList) -> Path | None:
     """The folder; None with a finding where it is none."""
     if os.path.isdir(folder):
         return folder
-    issues.on_issue("folder-missing", folder, "expected a folder, found none")
+    issues.add("folder-missing", folder, "expected a folder, found none")
     return None
 
 
@@ -96,7 +96,7 @@ def find_orphans(folder: Path, known: Collection[str], code: str, suffixes: tupl
     normal = {PurePath(name).as_posix() for name in known}
     for name in find_images(folder, suffixes):
         if name not in normal:
-            issues.on_issue(code, folder / name, "no entry names this file")
+            issues.add(code, folder / name, "no entry names this file")
     return issues
 
 
@@ -108,7 +108,7 @@ def find_duplicates(digests: Iterable[tuple[str, bytes | None]]) -> IssueList:
             continue
         other = first.setdefault(digest, path)
         if other != path:
-            issues.on_issue("image-twice", path, f"it shows the same pixels as {other}")
+            issues.add("image-twice", path, f"it shows the same pixels as {other}")
     return issues
 
 
@@ -117,7 +117,7 @@ def find_shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[byt
     issues = IssueList()
     for path, digest in digests:
         if digest is not None and digest in others:
-            issues.on_issue("image-shared", path, f"it shows the same pixels as {others[digest]} of the other split")
+            issues.add("image-shared", path, f"it shows the same pixels as {others[digest]} of the other split")
     return issues
 
 
@@ -161,9 +161,9 @@ def _decode(path: Path, look: ImageInspection, place: object) -> None:
     look.size_hw = picture.height, picture.width
     look.is_rotated = orientation in TURNS
     if look.is_rotated:
-        look.issues.on_issue("image-turned", place, f"its EXIF orientation is {orientation}")
+        look.issues.add("image-turned", place, f"its EXIF orientation is {orientation}")
     if deep:
-        look.issues.on_issue("image-deep", place, "its channels have more than 8 bits")
+        look.issues.add("image-deep", place, "its channels have more than 8 bits")
     look.digest = digest_pixels(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
 
 

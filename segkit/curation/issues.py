@@ -146,7 +146,7 @@ class Issue:
 class IssueList(list[Issue]):
     """A list that is added to in one line."""
 
-    def on_issue(self, code: str, place: object, message: str) -> None:
+    def add(self, code: str, place: object, message: str) -> None:
         """Add one; a KeyError says that no such rule is."""
         RULES[code]
         self.append(Issue(code, _printable(str(place)), _printable(message)))
@@ -159,14 +159,14 @@ class IssueList(list[Issue]):
         return any(issue.severity == ERROR for issue in self)
 
 
-def write_findings(path: Path, issues: Iterable[Issue]) -> None:
+def write_issues(path: Path, issues: Iterable[Issue]) -> None:
     """A JSON list of `Issue.to_json`, whole or not at all."""
     content: list[dict[str, Any]] = [issue.to_json() for issue in issues]
     files.dump_json(path, content)
 
 
-def is_findings(path: Path) -> bool:
-    """Whether the file is what `write_findings` writes; False where there is none, or it cannot be read."""
+def is_issues_file(path: Path) -> bool:
+    """Whether the file is what `write_issues` writes; False where there is none, or it cannot be read."""
     try:
         content = files.load_json(path) if files.read_bytes(path, 1) == b"[" else None
     except (DatasetError, MemoryError):

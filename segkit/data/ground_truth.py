@@ -13,9 +13,8 @@ from pycocotools import mask as coco_mask
 
 from segkit.data.dataset import Dataset, Record
 from segkit.data.loaders.readers import SOURCE_FORMAT, read_source
-from segkit.formats import cityscapes, derive
+from segkit.formats import cityscapes, coco, derive
 from segkit.formats.cache import annotations as annotation_cache
-from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.formats.image_io import is_deep
 from segkit.structures import IGNORE_LABEL, VOID, CategorySet, PanopticSegmentation, Segment, segmentation_to_rle
 from segkit.utils.errors import DatasetError
@@ -24,7 +23,7 @@ DEEP_REMEDY = "Detectron2 reads 8-bit label maps alone: use one of segkit's form
 
 
 def _read_coco(record: Record, categories: CategorySet) -> PanopticSegmentation:
-    return coco_panoptic.read_segmentation(
+    return coco.read_segmentation(
         record["pan_seg_file_name"],
         record["segments_info"],
         categories,

@@ -17,8 +17,7 @@ from segkit.data.mapper import read_image
 from segkit.data.toy import dataset as toy
 from segkit.engine import train as job
 from segkit.engine.setup import prepare_config
-from segkit.formats import png
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco, png
 from segkit.report import draw_image_grid, draw_panoptic, metrics_table, write_page
 from segkit.report.panoptic_analysis import budget_table, build_budget_rows
 from segkit.utils.files import load_json
@@ -96,13 +95,13 @@ def _tell(progress: Progress, task: TaskID, done: int, total: int) -> None:
 
 def _pictures(dataset: Dataset, exports: Path) -> list[list[Any]]:
     """Input, truth and prediction of scenes, in rows; the predictions are read back from the exported files."""
-    predicted = coco_panoptic.read(exports / "panoptic.json")
+    predicted = coco.read_panoptic(exports / "panoptic.json")
     found = {record.image_id: record for record in predicted.records}
     pictures = []
     for record in dataset.records[:PICTURES]:
         image = read_image(record, "RGB")
         match = found[record["image_id"]]
-        prediction = coco_panoptic.read_segmentation(
+        prediction = coco.read_segmentation(
             exports / "panoptic" / match.png_name, match.segments_info, dataset.categories
         )
         ground_truth = read_segmentation(record, dataset.categories)

@@ -25,9 +25,7 @@ from segkit.evaluation.predictions import (
     get_semantic_prediction,
 )
 from segkit.evaluation.semantic import argmax_channels
-from segkit.formats import png
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco, png
 from segkit.formats.image_io import open_picture
 from segkit.report import draw_instances, draw_panoptic
 from segkit.structures import CategorySet, SemanticSpace
@@ -116,19 +114,19 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
             instances += build_coco_results(result, image_id, size_hw, categories)
         if "panoptic_seg" in result:
             segmentation = get_panoptic_prediction(result, categories)
-            coco_panoptic.write_png(output / "panoptic" / f"{names[path]}.png", segmentation.segment_ids)
-            panoptic.append(coco_panoptic.annotation_of(image_id, f"{names[path]}.png", segmentation))
+            coco.write_png(output / "panoptic" / f"{names[path]}.png", segmentation.segment_ids)
+            panoptic.append(coco.build_panoptic_annotation(image_id, f"{names[path]}.png", segmentation))
         if gives == SEMANTICS_ALONE:
             png.write_labels(output / "labels" / f"{names[path]}.png", argmax_channels(result["sem_seg"]).cpu().numpy())
         picture = draw(result, _rgb(image, predictor.cfg.INPUT.FORMAT), categories, predictor.space)
         png.write(output / "overlays" / f"{names[path]}.png", picture)
     written = [output / "overlays"]
     if panoptic:
-        coco_panoptic.write_json(output / "panoptic.json", entries, panoptic, categories)
+        coco.write_panoptic(output / "panoptic.json", entries, panoptic, categories)
         written += [output / "panoptic.json", output / "panoptic"]
     if "instances" in gives:
         annotations = [{"iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r} for r in instances]
-        coco_instances.write(output / "instances.json", entries, annotations, categories)
+        coco.write_instances(output / "instances.json", entries, annotations, categories)
         written.append(output / "instances.json")
     if gives == SEMANTICS_ALONE:
         dump_json(output / "labels" / "classes.json", [*predictor.space.names])

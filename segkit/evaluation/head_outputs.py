@@ -13,7 +13,7 @@ from torch import nn
 
 from segkit.data.dataset import Dataset, Record
 from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
 from segkit.fusion import LOGITS
@@ -46,7 +46,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
 
     def reset(self) -> None:
         self._written: list[tuple[SavedImage, int]] = []  # with the bytes of its file
-        png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
+        png_names = coco.choose_png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
         self._names = {image_id: f"{name.removesuffix('.png')}.npz" for image_id, name in png_names.items()}
         if comm.is_main_process():
             (self.folder / head_outputs.INDEX).unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any
 from segkit.data.dataset import Record
 from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import get_panoptic_prediction
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.metrics import PanopticQuality
 from segkit.scoring.counts_file import SavedCounts, save
 from segkit.scoring.results import analyse
@@ -26,7 +26,7 @@ class PanopticEvaluator(ImageEvaluator):
         self._metric = self._nothing_counted()
         self._annotations: list[dict[str, Any]] = []
         if self.options.export:
-            self._png_names = coco_panoptic.png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
+            self._png_names = coco.choose_png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
             self.png_folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -40,8 +40,8 @@ class PanopticEvaluator(ImageEvaluator):
         if not self.options.export:
             return
         png_name = self._png_names[record["image_id"]]
-        coco_panoptic.write_png(self.png_folder / png_name, prediction.segment_ids)
-        self._annotations.append(coco_panoptic.annotation_of(record["image_id"], png_name, prediction))
+        coco.write_png(self.png_folder / png_name, prediction.segment_ids)
+        self._annotations.append(coco.build_panoptic_annotation(record["image_id"], png_name, prediction))
 
     def shard(self) -> Any:
         return self._metric, self._annotations
@@ -61,7 +61,7 @@ class PanopticEvaluator(ImageEvaluator):
         return PanopticQuality(self.dataset.categories, boundary=self.options.boundary)
 
     def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotation_of: dict[Any, Any]) -> None:
-        coco_panoptic.write_json(
+        coco.write_panoptic(
             self.output_dir / "panoptic.json",
             [self.dataset.image_entry(self.ground_truth.records[image_id]) for image_id in order],
             [annotation_of[image_id] for image_id in order],

@@ -10,11 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import png
+from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic import PanopticRecord
-from segkit.formats.coco.writers import PanopticFilesWriter
+from segkit.formats.coco import PanopticFilesWriter, PanopticRecord
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import unused_pictures
 from segkit.formats.png import CHANNEL
@@ -93,7 +91,7 @@ class ADE20KReader(DatasetReader):
         return _with_instances(classes, self._instances / name, self.categories)
 
     def _find_panoptic(self, on_issue: IssueHandler) -> None:
-        content = coco_panoptic.read(self.root / f"{self._pngs.name}.json", partial(on_issue, "annotation-unreadable"))
+        content = coco.read_panoptic(self.root / f"{self._pngs.name}.json", partial(on_issue, "annotation-unreadable"))
         pictures = {r.image_id: self.pictures / r.file_name for r in content.records}
         pngs = {r.image_id: self._pngs / r.png_name for r in content.records}
         gone = missing(on_issue, "image-missing", "picture", [*pictures.values()], COMPLETE)
@@ -133,9 +131,9 @@ class ADE20KReader(DatasetReader):
     def _read_panoptic(self, record: PanopticRecord, image: DatasetImage) -> PanopticSegmentation:
         """Without the stuff that things cover wholly: Mask2Former's JSON lists it, its PNG has not a pixel of it."""
         path = self._pngs / record.png_name
-        held = coco_panoptic.read_id_runs(path, image.size_hw).areas_px()
+        held = coco.read_id_runs(path, image.size_hw).areas_px()
         infos = [i for i in record.segments_info if i["id"] in held or self.categories[i["category_id"]].isthing]
-        return coco_panoptic.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
+        return coco.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
 
 
 class ADE20KWriter(PanopticFilesWriter):
@@ -184,7 +182,7 @@ def _read_classes(path: Path, size_hw: tuple[int, int]) -> NDArray[np.int32]:
 def _with_instances(classes: NDArray[np.int32], path: Path, categories: CategorySet) -> PanopticSegmentation:
     """Red is the class, 1..100; green the instance, 0 = none: one number, one class (placeschallenge's README)."""
     size_hw = classes.shape[0], classes.shape[1]
-    pairs = coco_panoptic.read_id_runs(path, size_hw).to_map() % CHANNEL**2
+    pairs = coco.read_id_runs(path, size_hw).to_map() % CHANNEL**2
     category_of = {c.category_id: c.category_id for c in categories.stuff}
     segment_ids = relabel(classes, category_of, np.int32)
     segment_ids[pairs >= CHANNEL] = pairs[pairs >= CHANNEL] // CHANNEL + CHANNEL

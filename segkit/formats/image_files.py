@@ -12,7 +12,7 @@ from segkit.formats.base import DatasetImage
 from segkit.formats.image_io import PICTURE_SUFFIXES, TIFF_SUFFIXES, picture_size
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, unused
-from segkit.utils.json_fields import Place, check_inside
+from segkit.utils.json_fields import Location, check_inside
 
 # A file system may tell .jpg from .JPG.
 PICTURE_CASES = tuple(case for suffix in PICTURE_SUFFIXES for case in (suffix, suffix.upper()))
@@ -120,7 +120,7 @@ def stem(file_name: str) -> str:
 def new_stem(image: DatasetImage, taken: Collection[str], root: Path) -> str:
     """The image's `stem`, for its label files; DatasetError where it leads out of its folder, is hidden, too long, or
     taken."""
-    where = Place(root, image.image_id)
+    where = Location(root, image.image_id)
     check_plain(image.file_name, where)
     name = stem(image.file_name)
     check_length(f"{PurePosixPath(name).name}{LONGEST_SUFFIX}", where)
@@ -135,7 +135,7 @@ def picture_in(folder: Path, image: DatasetImage, suffixes: Collection[str] | No
     suffixes: those of the pictures that a layout looks for in its folder. One with another is to be a PNG, which
     `convert.copy_picture` writes; and a name must be `check_plain`. None: the layout names its pictures, any will do.
     """
-    where = Place(folder, image.image_id)
+    where = Location(folder, image.image_id)
     if suffixes is None:
         check_inside(image.file_name, "file_name", where)
         return folder / image.file_name
@@ -144,7 +144,7 @@ def picture_in(folder: Path, image: DatasetImage, suffixes: Collection[str] | No
     return path if path.suffix in suffixes else path.with_suffix(".png")
 
 
-def check_plain(file_name: str, where: Place) -> None:
+def check_plain(file_name: str, where: Location) -> None:
     """DatasetError for a name that leads out of its folder, that `files_below` passes over as hidden, or that is a
     path on some systems only."""
     check_inside(file_name, "file_name", where)
@@ -154,7 +154,7 @@ def check_plain(file_name: str, where: Place) -> None:
         raise DatasetError(problem, where=where, remedy="rename the image")
 
 
-def check_length(name: str, where: Place) -> None:
+def check_length(name: str, where: Location) -> None:
     """DatasetError where a file's name is too long for a file system."""
     n_bytes = len(name.encode("utf-8", "surrogatepass"))
     if n_bytes > MAX_NAME_BYTES:

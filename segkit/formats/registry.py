@@ -10,10 +10,16 @@ from typing import Any
 from segkit.formats.ade20k import ADE20KReader, ADE20KWriter
 from segkit.formats.base import DatasetReader, DatasetWriter
 from segkit.formats.cityscapes import CityscapesReader, CityscapesWriter
-from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
-from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
-from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
-from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
+from segkit.formats.coco import (
+    CocoInstancesReader,
+    CocoInstancesWriter,
+    CocoPanopticReader,
+    CocoPanopticWriter,
+    CocoResultsReader,
+    PanopticPredictionsReader,
+    TwoChannelReader,
+    TwoChannelWriter,
+)
 from segkit.formats.decathlon import DecathlonReader
 from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter, SemanticMapReader, SemanticMapWriter
 from segkit.formats.labelme import LabelmeReader, LabelmeWriter

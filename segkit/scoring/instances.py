@@ -8,8 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.formats.derive import coco_annotations
 from segkit.metrics import AveragePrecision
 from segkit.metrics.average_precision import ScoredImage, check_iou_types
@@ -54,7 +53,7 @@ def score_instances(
     category that the ground truth lacks, entries that `AveragePrecision.update` refuses, masks asked for where there
     are none; ValueError for other iou_types or fewer than one worker.
     """
-    results = coco_instances.load_results(results_json)
+    results = coco.read_results(results_json)
     kinds = _comparable(check_iou_types(iou_types), results, results_json)
     ground_truth = _Truth.of_instances(gt_json, kinds) if gt_folder is None else _Truth.of_panoptic(gt_json, gt_folder)
     metric = AveragePrecision(ground_truth.categories if categories is None else categories, kinds)
@@ -85,7 +84,7 @@ class _Truth(NamedTuple):
     @classmethod
     def of_instances(cls, json_path: str | Path, iou_types: Sequence[str]) -> _Truth:
         masks = any(iou_type != "bbox" for iou_type in iou_types)
-        file = coco_instances.read(json_path, masks)
+        file = coco.read_instances(json_path, masks)
         sizes_hw = {image["id"]: (image["height"], image["width"]) for image in file.images}
         by_image: dict[ImageId, list[Entry]] = defaultdict(list)
         for annotation in file.annotations:
@@ -95,13 +94,13 @@ class _Truth(NamedTuple):
 
     @classmethod
     def of_panoptic(cls, json_path: str | Path, pngs: str | Path) -> _Truth:
-        file = coco_panoptic.read(json_path)
+        file = coco.read_panoptic(json_path)
         records = {record.image_id: record for record in file.records}
         sizes_hw = {image_id: (record.height, record.width) for image_id, record in records.items()}
 
         def annotations(image_id: ImageId) -> list[Entry]:
             path, infos = Path(pngs) / records[image_id].png_name, records[image_id].segments_info
-            found = coco_panoptic.read_segmentation(path, infos, file.categories, sizes_hw[image_id], image_id)
+            found = coco.read_segmentation(path, infos, file.categories, sizes_hw[image_id], image_id)
             return coco_annotations(image_id, found)
 
         return cls(file.categories, sizes_hw, annotations)

@@ -12,13 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import image_files, label_images, png
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco, image_files, label_images, png
 from segkit.formats.derive import relabel
 from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import ErrorCollector
-from segkit.utils.json_fields import Place
+from segkit.utils.json_fields import Location
 from segkit.utils.process_pool import ordered_map
 from segkit.utils.text import abbreviate
 
@@ -154,7 +153,7 @@ class PanopticMaps:
     is_ground_truth = True
 
     def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, problems: ErrorCollector) -> None:
-        content = coco_panoptic.read(json_path, on_issue=problems.add)
+        content = coco.read_panoptic(json_path, on_issue=problems.add)
         self.categories = content.categories
         self.path = content.path
         self.folder = content.path.with_suffix("") if folder is None else Path(folder)
@@ -165,12 +164,12 @@ class PanopticMaps:
 
     def place(self, name: str) -> object:
         """Where an image's labels are, for messages."""
-        return Place(self.folder / self.records[name].png_name, self.records[name].image_id)
+        return Location(self.folder / self.records[name].png_name, self.records[name].image_id)
 
     def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, void `IGNORED`; DatasetError where PNG and JSON disagree or a category has no class."""
         record = self.records[name]
-        ground_truth = coco_panoptic.read_segmentation(
+        ground_truth = coco.read_segmentation(
             self.folder / record.png_name,
             record.segments_info,
             self.categories,
@@ -204,7 +203,7 @@ class MaskResults:
 
     def place(self, name: str) -> object:
         """Where an image's labels are, for messages."""
-        return Place(self.path, part="image", part_id=name)
+        return Location(self.path, part="image", part_id=name)
 
     def values(self, name: str) -> set[int] | DatasetError:
         """The category ids of an image's masks."""

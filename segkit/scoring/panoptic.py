@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic import PanopticRecord, Prediction
+from segkit.formats import coco
+from segkit.formats.coco import PanopticPrediction, PanopticRecord
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps
 from segkit.structures import CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
@@ -57,9 +57,9 @@ def score_panoptic(
     mode or areas, and for less than one worker or a limit below one.
     """
     problems = ErrorCollector(limit)
-    ground_truth = coco_panoptic.read(gt_json, on_issue=problems.add)
+    ground_truth = coco.read_panoptic(gt_json, on_issue=problems.add)
     refused = len(problems)
-    predictions = coco_panoptic.read_predictions(pred_json, ground_truth.categories, on_issue=problems.add)
+    predictions = coco.read_panoptic_predictions(pred_json, ground_truth.categories, on_issue=problems.add)
     image_ids = [record.image_id for record in ground_truth.records]
     # What was refused is neither missing nor extra.
     allow_missing, allow_extra = allow_missing or len(problems) > refused, allow_extra or refused > 0
@@ -86,7 +86,7 @@ class _Pairs:
     """Counts one image at a time, in any process."""
 
     metric: PanopticQuality
-    predictions: Mapping[ImageId, Prediction]
+    predictions: Mapping[ImageId, PanopticPrediction]
     gt_root: Path
     pred_root: Path
     gt_json: Path
@@ -101,7 +101,7 @@ class _Pairs:
     def _count(self, record: PanopticRecord) -> ImageOverlaps:
         categories, image_id = self.metric.categories, record.image_id
         gt_png = self.gt_root / record.png_name
-        runs = coco_panoptic.read_id_runs(gt_png)
+        runs = coco.read_id_runs(gt_png)
         ground_truth = PanopticSegmentation.from_runs(
             runs, tuple(_segment(info, categories, runs) for info in record.segments_info)
         )
@@ -110,7 +110,7 @@ class _Pairs:
             prediction = self.predictions[image_id]
             pred_png = self.pred_root / prediction.png_name
             segments = tuple(_predicted(pair, categories) for pair in prediction.category_of.items())
-            predicted = PanopticSegmentation.from_runs(coco_panoptic.read_id_runs(pred_png), segments)
+            predicted = PanopticSegmentation.from_runs(coco.read_id_runs(pred_png), segments)
             where = f"{where} (prediction {pred_png})"
         else:
             pred_png, predicted = (
@@ -142,7 +142,7 @@ def _predicted(pair: tuple[int, int], categories: CategorySet) -> Segment:
 
 def _check_images(
     image_ids: Sequence[ImageId],
-    predictions: Mapping[ImageId, Prediction],
+    predictions: Mapping[ImageId, PanopticPrediction],
     pred_json: Path,
     problems: ErrorCollector,
     allow_missing: bool,

@@ -21,7 +21,7 @@ MISSING = object()
 MAX_DEPTH = 64  # of lists and objects in each other that are written again
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where in a file: put into words only when there is something to say."""
 
     path: Path

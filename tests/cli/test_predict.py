@@ -17,9 +17,7 @@ from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
 from segkit.engine.predictor import Predictor, find_images
 from segkit.engine.setup import read_config
-from segkit.formats import image_files, png
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco, image_files, png
 from segkit.utils.errors import DatasetError
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
@@ -49,15 +47,15 @@ def test_folder_in_pictures_and_json_out(
 ) -> None:
     assert predict(weights, tmp_path / "out", toy_folder / "images") == 0
     assert str(tmp_path / "out" / "panoptic.json") in capsys.readouterr().out
-    found = coco_panoptic.read(tmp_path / "out/panoptic.json")
+    found = coco.read_panoptic(tmp_path / "out/panoptic.json")
     assert len(found.records) == 12
     for record in found.records:
         path = tmp_path / "out/panoptic" / record.png_name
-        coco_panoptic.read_segmentation(path, record.segments_info, found.categories, (128, 128))
+        coco.read_segmentation(path, record.segments_info, found.categories, (128, 128))
         overlay = Image.open(tmp_path / "out/overlays" / record.png_name)
         assert overlay.size == (128, 128)
         assert not np.array_equal(overlay, Image.open(toy_folder / "images" / record.file_name))
-    assert coco_instances.read(tmp_path / "out/instances.json").annotations
+    assert coco.read_instances(tmp_path / "out/instances.json").annotations
     assert COCO(str(tmp_path / "out/instances.json")).anns
 
 

@@ -14,9 +14,13 @@ from PIL import Image
 from segkit.cli.main import main
 from segkit.curation.convert import ConversionLoss, convert, summarize_losses
 from segkit.formats.base import DatasetImage
-from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
-from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
+from segkit.formats.coco import (
+    CocoInstancesReader,
+    CocoInstancesWriter,
+    CocoPanopticReader,
+    CocoPanopticWriter,
+    PanopticWriter,
+)
 from segkit.formats.label_images import SemanticMapWriter
 from segkit.formats.png import read_labels
 from segkit.formats.registry import READERS, WRITERS, open_reader, open_writer

@@ -16,9 +16,13 @@ from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.convert import convert
 from segkit.curation.issues import IssueList
 from segkit.formats.base import DatasetReader
-from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
-from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
+from segkit.formats.coco import (
+    CocoInstancesReader,
+    CocoPanopticReader,
+    CocoResultsReader,
+    PanopticPredictionsReader,
+    PanopticWriter,
+)
 from segkit.formats.registry import WRITERS
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError

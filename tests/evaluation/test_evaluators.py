@@ -27,7 +27,7 @@ from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.base import GroundTruth
 from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.metrics import PanopticQuality
 from segkit.modeling.lazy_dict import Lazy, LazyDict
@@ -253,7 +253,7 @@ def test_cityscapes_and_its_string_ids(tmp_path: Path) -> None:
     found = load_dataset("segkit_cityscapes_fine_panoptic_train")
     results = judge(found, tmp_path / "out")
     assert results["panoptic_seg"]["PQ"] == results["segm"]["AP"] == results["sem_seg"]["mIoU"] == 100
-    exported = coco_panoptic.read(tmp_path / "out/panoptic.json")
+    exported = coco.read_panoptic(tmp_path / "out/panoptic.json")
     assert [r.image_id for r in exported.records] == ["aachen_000000_000019", "aachen_000001_000019"]
     assert exported.records[0].file_name == "aachen/aachen_000000_000019_leftImg8bit.png"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.coco import PanopticWriter
 from segkit.structures import CategorySet
 from tests.helpers.coco_samples import CATEGORIES, Dataset, first_image, second_image
 

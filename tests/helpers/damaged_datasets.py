@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats import coco
+from segkit.formats.coco import PanopticWriter
 from segkit.formats.derive import coco_annotations
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
@@ -93,5 +93,5 @@ def instances(folder: Path) -> Broken:
         person, crowd = coco_annotations(index, scene())
         person["segmentation"] = [[1, 1, 4, 1, 4, 4, 1, 4]]
         annotations += [person, crowd]
-    coco_instances.write(made.json_path, entries, annotations, CATEGORIES)
+    coco.write_instances(made.json_path, entries, annotations, CATEGORIES)
     return made

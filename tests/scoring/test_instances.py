@@ -10,8 +10,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.scoring.instances import score_instances
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -196,8 +195,8 @@ def panoptic(folder, images=3):
         segments = [Segment(500, 9, False, 2400), Segment(3, 2, True, 1), Segment(4, 7, True, 1, iscrowd=image_id == 2)]
         found = PanopticSegmentation(segment_ids, tuple(segments))
         entries.append({"id": image_id, "file_name": f"{image_id}.jpg", "height": SIZE[0], "width": SIZE[1]})
-        annotations.append(coco_panoptic.annotation_of(image_id, f"{image_id}.png", found))
-        coco_panoptic.write_png(folder / "pngs" / f"{image_id}.png", segment_ids)
+        annotations.append(coco.build_panoptic_annotation(image_id, f"{image_id}.png", found))
+        coco.write_png(folder / "pngs" / f"{image_id}.png", segment_ids)
         for segment in segments[1:]:
             mask = segment_ids == segment.segment_id
             ys, xs = np.nonzero(mask)
@@ -207,8 +206,8 @@ def panoptic(folder, images=3):
             instances.append(entry | rle)
             shifted = mask_to_rle(np.roll(mask, image_id, axis=1))
             results.append(entry | {"segmentation": shifted, "score": 1 / image_id, "iscrowd": 0})
-    coco_panoptic.write_json(folder / "panoptic.json", entries, annotations, categories)
-    coco_instances.write(folder / "ground_truth.json", entries, instances, CategorySet(categories.things))
+    coco.write_panoptic(folder / "panoptic.json", entries, annotations, categories)
+    coco.write_instances(folder / "ground_truth.json", entries, instances, CategorySet(categories.things))
     write(folder / "results.json", results)
 
 

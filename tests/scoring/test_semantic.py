@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segkit.formats import png
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.coco import PanopticWriter
 from segkit.metrics import SemanticIoU
 from segkit.scoring import label_sources
 from segkit.scoring.semantic import score_semantic

@@ -22,20 +22,20 @@ def value_of(entry: Entry, key: str, types: tuple[type, ...], place: object, iss
         return value
     expected = " or ".join(TYPE_NAMES[kind] for kind in types)
     if value is MISSING:
-        issues.on_issue("key-missing", place, f"expected `{key}`, {expected}, got none")
+        issues.add("key-missing", place, f"expected `{key}`, {expected}, got none")
     else:
-        issues.on_issue("type-wrong", place, f"expected `{key}` to be {expected}, got {reprlib.repr(value)}")
+        issues.add("type-wrong", place, f"expected `{key}` to be {expected}, got {reprlib.repr(value)}")
     return None
 
 
 def number_of(entry: Entry, key: str, place: object, issues: IssueList, code_missing: str) -> float | None:
     """`entry[key]`, a finite number; None with a finding otherwise, of code_missing where the key is missing."""
     if key not in entry:
-        issues.on_issue(code_missing, place, f"expected `{key}`, got none")
+        issues.add(code_missing, place, f"expected `{key}`, got none")
         return None
     value: float | None = value_of(entry, key, json_fields.NUMBER, place, issues)
     if value is not None and not -json_fields.LARGEST <= value <= json_fields.LARGEST:
-        issues.on_issue("number-not-finite", place, f"`{key}` is {reprlib.repr(value)}")
+        issues.add("number-not-finite", place, f"`{key}` is {reprlib.repr(value)}")
         return None
     return value
 
@@ -50,21 +50,21 @@ def box_of(
 ) -> list[float] | None:
     """`entry["bbox"]`, four numbers inside the image; None with a finding otherwise, as `number_of` has it."""
     if "bbox" not in entry:
-        issues.on_issue(code_missing, place, "expected `bbox`, got none")
+        issues.add(code_missing, place, "expected `bbox`, got none")
         return None
     box: list[float] | None = value_of(entry, "bbox", json_fields.LIST, place, issues)
     if box is None:
         return None
     if not {*map(type, box)} <= {*json_fields.NUMBER} or len(box) != BOX_NUMBERS:
-        issues.on_issue("box-invalid", place, f"expected [x, y, width, height], got {reprlib.repr(box)}")
+        issues.add("box-invalid", place, f"expected [x, y, width, height], got {reprlib.repr(box)}")
     elif not json_fields.all_finite(box):
-        issues.on_issue("number-not-finite", place, f"`bbox` is {reprlib.repr(box)}")
+        issues.add("number-not-finite", place, f"`bbox` is {reprlib.repr(box)}")
     elif min(box[2:]) < 0:
-        issues.on_issue("box-invalid", place, f"width and height must not be negative, got {box}")
+        issues.add("box-invalid", place, f"width and height must not be negative, got {box}")
     elif size_hw is not None and (
         min(box[:2]) < -slack_px or box[0] + box[2] > size_hw[1] + slack_px or box[1] + box[3] > size_hw[0] + slack_px
     ):
-        issues.on_issue("box-outside", place, f"{box} in an image of {size_hw[0]} x {size_hw[1]} (height x width)")
+        issues.add("box-outside", place, f"{box} in an image of {size_hw[0]} x {size_hw[1]} (height x width)")
     else:
         return box
     return None
@@ -73,14 +73,14 @@ def box_of(
 def crowd_of(entry: Entry, isthing: bool | None, place: object, issues: IssueList, code_missing: str) -> bool:
     """`entry["iscrowd"]`, False where it is unsound; told, too, where stuff has it."""
     if "iscrowd" not in entry:
-        issues.on_issue(code_missing, place, "expected `iscrowd`, got none")
+        issues.add(code_missing, place, "expected `iscrowd`, got none")
         return False
     value = entry["iscrowd"]
     if type(value) not in (int, bool) or value not in (0, 1):
-        issues.on_issue("iscrowd-invalid", place, f"`iscrowd` is {reprlib.repr(value)}")
+        issues.add("iscrowd-invalid", place, f"`iscrowd` is {reprlib.repr(value)}")
         return False
     if value and isthing is False:
-        issues.on_issue("crowd-of-stuff", place, f"category {entry.get('category_id')!r} is stuff, `iscrowd` is 1")
+        issues.add("crowd-of-stuff", place, f"category {entry.get('category_id')!r} is stuff, `iscrowd` is 1")
     return bool(value)
 
 
@@ -94,9 +94,9 @@ def inside(entry: Entry, key: str, place: object, issues: IssueList) -> str | No
         json_fields.check_inside(name, key, "")
         name.encode("utf-8", "surrogateescape")
     except DatasetError as error:
-        issues.on_issue("name-outside", place, error.problem)
+        issues.add("name-outside", place, error.problem)
     except UnicodeEncodeError:
-        issues.on_issue("name-outside", place, f"`{key}` is no Unicode, and no name of a file: {reprlib.repr(name)}")
+        issues.add("name-outside", place, f"`{key}` is no Unicode, and no name of a file: {reprlib.repr(name)}")
     else:
         return PurePath(name).as_posix()
     return None

@@ -16,11 +16,11 @@ from segkit.curation import image_files
 from segkit.curation.checks.fields import BOX_NUMBERS, NEEDED, OPTIONAL, box_of, crowd_of, number_of, value_of
 from segkit.curation.checks.tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco.masks import MAX_COORDINATE, fault_of, without_slivers
+from segkit.formats import coco
+from segkit.formats.coco import MAX_COORDINATE, drop_slivers, find_mask_fault
 from segkit.structures import ImageId, segmentation_to_rle
 from segkit.utils import json_fields
-from segkit.utils.json_fields import Entry, Place
+from segkit.utils.json_fields import Entry, Location
 
 # COCO's own files: a polygon's area is that of its outline, not of its pixels; boxes are of the outline, and of crowds
 # from the first to the last pixel; rounding moves a corner by less than a pixel.
@@ -63,7 +63,7 @@ def check_instances(
         known = [image.file_name for image in tables.images.values() if image.file_name]
         issues += image_files.find_orphans(folder, known, "image-orphan")
     issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
-    return issues if issues.has_errors() else issues + refusals(json_path, coco_instances.read)
+    return issues if issues.has_errors() else issues + refusals(json_path, coco.read_instances)
 
 
 def measure(segmentation: Any, size_hw: tuple[int, int]) -> MaskMeasure:
@@ -111,10 +111,10 @@ def _by_image(tables: Tables) -> dict[ImageId, list[tuple[int, Entry]]]:
     seen: set[int] = set()
     for index, annotation in enumerate(tables.annotations):
         image = image_of(annotation, index, tables, tables.issues)
-        place = Place(tables.path, image.image_id if image else None, "annotation at index", index)
+        place = Location(tables.path, image.image_id if image else None, "annotation at index", index)
         annotation_id = value_of(annotation, "id", json_fields.INTEGER, place, tables.issues)
         if annotation_id is not None and annotation_id in seen:
-            tables.issues.on_issue("annotation-id-twice", place, f"the id {annotation_id} is taken")
+            tables.issues.add("annotation-id-twice", place, f"the id {annotation_id} is taken")
         if annotation_id is not None:
             seen.add(annotation_id)
         if image is not None:
@@ -128,30 +128,30 @@ def _check_image(
     issues, look, path = IssueList(), image_files.ImageInspection(), Path()
     if folder and image.file_name:
         path = folder / image.file_name
-        look = image_files.inspect_image(path, Place(path, image.image_id))
+        look = image_files.inspect_image(path, Location(path, image.image_id))
         issues += look.issues
     earlier: set[str] = set()
     for index, annotation in annotations:
         look_alike = _check_annotation(annotation, index, image, tables, issues)
         if look_alike in earlier:
-            place = Place(tables.path, image.image_id, "annotation at index", index)
-            issues.on_issue("mask-twice", place, "an annotation before this one has its category, box and mask")
+            place = Location(tables.path, image.image_id, "annotation at index", index)
+            issues.add("mask-twice", place, "an annotation before this one has its category, box and mask")
         elif look_alike:
             earlier.add(look_alike)
     sizes = {"the JSON": image.size_hw, "the image": look.size_hw}
-    image_files.check_sizes(sizes, look.is_rotated, Place(tables.path, image.image_id), issues)
+    image_files.check_sizes(sizes, look.is_rotated, Location(tables.path, image.image_id), issues)
     return issues, (str(path), look.digest)
 
 
 def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: Tables, issues: IssueList) -> str:
     """What is the same for annotations of one category, box and mask; "" where its mask is not sound."""
     name = f"at index {index}" if "id" not in annotation else reprlib.repr(annotation["id"])
-    place = f"{Place(tables.path, image.image_id)}, annotation {name}"
+    place = f"{Location(tables.path, image.image_id)}, annotation {name}"
     category_of(annotation, tables, place, issues)
     iscrowd = crowd_of(annotation, None, place, issues, OPTIONAL)
     area = number_of(annotation, "area", place, issues, NEEDED)
     if area is not None and area < 0:
-        issues.on_issue("area-wrong", place, f"expected 0 or more pixels, got {area:g}")
+        issues.add("area-wrong", place, f"expected 0 or more pixels, got {area:g}")
         area = None
     box = box_of(annotation, image.size_hw, place, issues, NEEDED, BOX_SLACK_PX)
     segmentation = value_of(annotation, "segmentation", (*json_fields.LIST, *json_fields.OBJECT), place, issues)
@@ -167,38 +167,36 @@ def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: 
 
 def _check_mask(found: MaskMeasure, area: float | None, box: list[float] | None, place: str, issues: IssueList) -> None:
     if found.area_px == 0:
-        issues.on_issue("segment-empty", place, "its mask has no pixel in the image")
+        issues.add("segment-empty", place, "its mask has no pixel in the image")
         return
     if found.area_px == 1:
-        issues.on_issue("segment-tiny", place, "its mask has one pixel")
+        issues.add("segment-tiny", place, "its mask has one pixel")
     if area is not None and not is_near_area(area, found):
-        issues.on_issue("area-wrong", place, f"expected {found.areas[-1]:g} pixels as in the mask, got {area:g}")
+        issues.add("area-wrong", place, f"expected {found.areas[-1]:g} pixels as in the mask, got {area:g}")
     if box is not None and not is_box(box, found):
         left, top, right, bottom = found.boxes_xyxy[-1]
         expected = f"[{left:g}, {top:g}, {right - left:g}, {bottom - top:g}]"
-        issues.on_issue("box-wrong", place, f"expected about {expected} as in the mask, got {box}")
+        issues.add("box-wrong", place, f"expected about {expected} as in the mask, got {box}")
 
 
 def _sound_part(segmentation: Any, size_hw: tuple[int, int], place: str, issues: IssueList) -> Any:
     """The segmentation without polygons that are too short; None where nothing is left that could be decoded."""
-    kept = without_slivers(segmentation)
+    kept = drop_slivers(segmentation)
     if isinstance(segmentation, list) and len(kept) < len(segmentation):
         number = len(segmentation) - len(kept)
-        issues.on_issue(
-            "polygon-short", place, f"{number} of {len(segmentation)} polygons have fewer than three points"
-        )
+        issues.add("polygon-short", place, f"{number} of {len(segmentation)} polygons have fewer than three points")
         if not kept:
             return None
-    fault = fault_of(kept, size_hw)
+    fault = find_mask_fault(kept, size_hw)
     if not fault:
         if not is_inside(kept, size_hw):
             message = f"it reaches beyond an image of {size_hw[0]} x {size_hw[1]} (height x width)"
-            issues.on_issue("mask-outside", place, message)
+            issues.add("mask-outside", place, message)
         return kept
     size = kept.get("size") if isinstance(kept, dict) else None
     other = type(size) is list and [*map(type, size)] == [int, int] and size != [*size_hw]
     far = f"a polygon has a corner more than {MAX_COORDINATE:g} pixels away"
-    issues.on_issue("rle-size" if other else "mask-invalid", place, far if _has_far_corner(kept) else fault)
+    issues.add("rle-size" if other else "mask-invalid", place, far if _has_far_corner(kept) else fault)
     return None
 
 

@@ -12,27 +12,27 @@ from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Place
+from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
 
-def check_source(source: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS) -> IssueList:
+def check_dataset(source: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS) -> IssueList:
     """All that is wrong with the images and annotations of a source, in the order of its images.
 
-    others: the pictures of another split, as `digests_of_source` or `image_files.digest_split` gives them. What is
+    others: the pictures of another split, as `compute_dataset_digests` or `image_files.digest_split` gives them. What is
     wrong with the layout as a whole, the source has refused when it was opened.
     """
     issues = IssueList()
     if not source.images:
-        issues.on_issue("dataset-empty", source.root, "the source has no image")
+        issues.add("dataset-empty", source.root, "the source has no image")
     for image_id, number in Counter(image.image_id for image in source.images).items():
         if number > 1:
-            issues.on_issue("image-id-twice", Place(source.root, image_id), f"{number} images have this id")
+            issues.add("image-id-twice", Location(source.root, image_id), f"{number} images have this id")
     for line in source.skipped:
-        issues.on_issue("not-read", source.root, line)
+        issues.add("not-read", source.root, line)
     for file_name, number in Counter(PurePath(image.file_name).as_posix() for image in source.images).items():
         if number > 1:
-            issues.on_issue("file-name-twice", source.pictures / file_name, f"{number} images have this file")
+            issues.add("file-name-twice", source.pictures / file_name, f"{number} images have this file")
 
     def check(image: DatasetImage) -> tuple[IssueList, tuple[str, bytes | None]]:
         return _check_image(source, image)
@@ -45,7 +45,7 @@ def check_source(source: DatasetReader, run_all: RunAll, others: Mapping[bytes, 
     return IssueList(dict.fromkeys(issues))  # of a damaged volume, every slice tells the same
 
 
-def digests_of_source(source: DatasetReader, run_all: RunAll) -> dict[bytes, str]:
+def compute_dataset_digests(source: DatasetReader, run_all: RunAll) -> dict[bytes, str]:
     """The first picture of every digest, of those that are files and not of one colour."""
 
     def digest(image: DatasetImage) -> tuple[str, bytes | None]:
@@ -61,7 +61,7 @@ def digests_of_source(source: DatasetReader, run_all: RunAll) -> dict[bytes, str
 def _check_image(source: DatasetReader, image: DatasetImage) -> tuple[IssueList, tuple[str, bytes | None]]:
     issues = IssueList()
     digest = _look(source, image, issues)
-    place = Place(source.root, image.image_id)
+    place = Location(source.root, image.image_id)
     try:
         segmentation = source.segmentation(image)
         _check_segmentation(segmentation, image, source, place, issues)
@@ -75,7 +75,7 @@ def _check_image(source: DatasetReader, image: DatasetImage) -> tuple[IssueList,
 def _look(source: DatasetReader, image: DatasetImage, issues: IssueList) -> tuple[str, bytes | None]:
     """The picture's path and digest; a picture that the source makes itself is made."""
     path = source.pictures / image.file_name
-    place = Place(path, image.image_id)
+    place = Location(path, image.image_id)
     if os.path.lexists(path):
         look = image_files.inspect_image(path, place)
         issues += look.issues
@@ -93,18 +93,18 @@ def _look(source: DatasetReader, image: DatasetImage, issues: IssueList) -> tupl
 def _tell_small(area_px: float, where: str, issues: IssueList) -> None:
     if area_px < 2:
         code, has = ("segment-tiny", "one") if area_px else ("segment-empty", "no")
-        issues.on_issue(code, where, f"it has {has} pixel")
+        issues.add(code, where, f"it has {has} pixel")
 
 
-def _tell_error(code: str, place: Place, error: Exception, issues: IssueList) -> None:
+def _tell_error(code: str, place: Location, error: Exception, issues: IssueList) -> None:
     """At the error's own place, a file, where it has one."""
     where = getattr(error, "where", "")
     message = str(error).removeprefix(f"{where}: ") if where else str(error)
-    issues.on_issue(code, where or place, message or type(error).__name__)
+    issues.add(code, where or place, message or type(error).__name__)
 
 
 def _check_segmentation(
-    segmentation: PanopticSegmentation, image: DatasetImage, source: DatasetReader, place: Place, issues: IssueList
+    segmentation: PanopticSegmentation, image: DatasetImage, source: DatasetReader, place: Location, issues: IssueList
 ) -> None:
     categories = source.categories
     found = segmentation.runs.extents()
@@ -112,9 +112,9 @@ def _check_segmentation(
     image_files.check_sizes(sizes, False, place, issues)
     strange = found.keys() - {segment.segment_id for segment in segmentation.segments}
     if strange:
-        issues.on_issue("png-id-unknown", place, f"ids of no segment: {abbreviate(sorted(strange))}")
+        issues.add("png-id-unknown", place, f"ids of no segment: {abbreviate(sorted(strange))}")
     if not found and categories.stuff:  # an image without things is one
-        issues.on_issue("all-void", place, "no pixel is labelled")
+        issues.add("all-void", place, "no pixel is labelled")
     stuff: dict[int, int] = {}
     for segment in segmentation.segments:
         where = f"{place}, segment {segment.segment_id}"
@@ -122,10 +122,10 @@ def _check_segmentation(
         if not source.overlaps:  # else others may hide what its mask holds
             _tell_small(found[segment.segment_id].area_px if segment.segment_id in found else 0, where, issues)
         if isthing is None:
-            issues.on_issue("category-unknown", where, f"category_id is {segment.category_id}")
+            issues.add("category-unknown", where, f"category_id is {segment.category_id}")
         if segment.iscrowd and isthing is False:
-            issues.on_issue("crowd-of-stuff", where, f"category {segment.category_id} is stuff")
+            issues.add("crowd-of-stuff", where, f"category {segment.category_id} is stuff")
         first = stuff.setdefault(segment.category_id, segment.segment_id) if isthing is False else segment.segment_id
         if first != segment.segment_id:
             message = f"segment {first} is of category {segment.category_id} too, stuff"
-            issues.on_issue("stuff-split", where, message)
+            issues.add("stuff-split", where, message)

@@ -12,12 +12,11 @@ from segkit.curation import image_files
 from segkit.curation.checks.fields import NEEDED, OPTIONAL, box_of, crowd_of, inside, number_of, value_of
 from segkit.curation.checks.tables import ImageEntry, Tables, category_of, image_of, read_tables, refusals
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
-from segkit.formats import png
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco, png
 from segkit.structures import MAX_SEGMENT_ID, VOID, Extent, ImageId
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Entry, Place
+from segkit.utils.json_fields import Entry, Location
 
 PNG_SUFFIX = (".png",)
 RGB_KIND, RGB_DEPTH = "RGB", 8
@@ -71,7 +70,7 @@ def check_panoptic(
         known = [image.file_name for image in tables.images.values() if image.file_name]
         issues += image_files.find_orphans(images, known, "image-orphan")
     issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
-    return issues if issues.has_errors() else issues + refusals(json_path, coco_panoptic.read)
+    return issues if issues.has_errors() else issues + refusals(json_path, coco.read_panoptic)
 
 
 def _jobs(tables: Tables) -> Iterator[Job]:
@@ -86,9 +85,9 @@ def _jobs(tables: Tables) -> Iterator[Job]:
     for index, annotation in enumerate(tables.annotations):
         image = image_of(annotation, index, tables, issues)
         image_id = _known_id(annotation)
-        place = Place(tables.path, image_id, "annotation at index", index)
+        place = Location(tables.path, image_id, "annotation at index", index)
         if image is not None and image.image_id in annotated:
-            issues.on_issue("annotation-twice", place, "the image has an annotation before this one")
+            issues.add("annotation-twice", place, "the image has an annotation before this one")
             image = None
         elif image is not None:
             annotated.add(image.image_id)
@@ -96,13 +95,13 @@ def _jobs(tables: Tables) -> Iterator[Job]:
         if png_name is not None and png_name in pngs and image is None and pngs[png_name] == image_id:
             png_name = None
         elif png_name is not None and png_name in pngs:
-            issues.on_issue("png-name-twice", place, f"{png_name} is the PNG of image {pngs[png_name]!r} too")
+            issues.add("png-name-twice", place, f"{png_name} is the PNG of image {pngs[png_name]!r} too")
         elif png_name is not None:
             pngs[png_name] = image_id
         yield Job(image, annotation, png_name)
     for image_id, image in tables.images.items():
         if image_id not in annotated:
-            issues.on_issue("image-without-annotation", Place(tables.path, image_id), "no annotation has this image_id")
+            issues.add("image-without-annotation", Location(tables.path, image_id), "no annotation has this image_id")
             yield Job(image)
 
 
@@ -116,7 +115,7 @@ def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None
     image, look, path = job.image, image_files.ImageInspection(), ""
     if images and image and image.file_name:
         path = str(images / image.file_name)
-        look = image_files.inspect_image(Path(path), Place(Path(path), image.image_id))
+        look = image_files.inspect_image(Path(path), Location(Path(path), image.image_id))
         issues += look.issues
     image_id = image.image_id if image else _known_id(job.annotation or {})
     entry = None if image_id is None else tables.images.get(image_id)
@@ -125,34 +124,36 @@ def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None
     if job.annotation is not None:
         found = None
         if masks and job.png_name is not None:
-            sizes["the PNG"], found = _check_png(masks / job.png_name, Place(masks / job.png_name, image_id), issues)
+            sizes["the PNG"], found = _check_png(masks / job.png_name, Location(masks / job.png_name, image_id), issues)
         png_place = masks / job.png_name if masks and job.png_name else tables.path
         _Segments(tables, image_id, png_place, size_hw or sizes["the PNG"], found, issues).check(job.annotation)
-    image_files.check_sizes(sizes, look.is_rotated, Place(tables.path, image_id), issues)
+    image_files.check_sizes(sizes, look.is_rotated, Location(tables.path, image_id), issues)
     return Checked(issues, (path, look.digest))
 
 
-def _check_png(path: Path, place: Place, issues: IssueList) -> tuple[tuple[int, int] | None, dict[int, Extent] | None]:
+def _check_png(
+    path: Path, place: Location, issues: IssueList
+) -> tuple[tuple[int, int] | None, dict[int, Extent] | None]:
     """Size and segments of the PNG as far as it can be read."""
     if not os.path.isfile(path):
         strange = os.path.exists(path)
         message = "this is a folder or a device, no file" if strange else "the file does not exist"
-        issues.on_issue("png-unreadable" if strange else "png-missing", place, message)
+        issues.add("png-unreadable" if strange else "png-missing", place, message)
         return None, None
     size_hw = None
     try:
         header = png.read_header(path)
         size_hw = header.height, header.width
         if (header.kind, header.bit_depth) != (RGB_KIND, RGB_DEPTH):
-            issues.on_issue("png-not-rgb", place, f"it is {header.bit_depth}-bit {header.kind}")
+            issues.add("png-not-rgb", place, f"it is {header.bit_depth}-bit {header.kind}")
             if header.kind not in DECODABLE or header.bit_depth > RGB_DEPTH:
                 return size_hw, None
         extents = png.read_id_runs(path).extents()
     except DatasetError as error:
-        issues.on_issue("png-unreadable", place, str(error).removeprefix(f"{path}: "))
+        issues.add("png-unreadable", place, str(error).removeprefix(f"{path}: "))
         return None, None
     if not extents:
-        issues.on_issue("all-void", place, "every pixel has the id 0")
+        issues.add("all-void", place, "every pixel has the id 0")
     return size_hw, extents
 
 
@@ -169,7 +170,7 @@ class _Segments:
 
     def check(self, annotation: Entry) -> None:
         """IssueHandler all that is wrong."""
-        place = Place(self.tables.path, self.image_id)
+        place = Location(self.tables.path, self.image_id)
         infos = value_of(annotation, "segments_info", json_fields.LIST, place, self.issues)
         if infos is None:
             return
@@ -178,19 +179,17 @@ class _Segments:
         for index, info in enumerate(infos):
             if type(info) is not dict:
                 got = reprlib.repr(info)
-                self.issues.on_issue(
-                    "type-wrong", f"{place}, segment at index {index}", f"expected an object, got {got}"
-                )
+                self.issues.add("type-wrong", f"{place}, segment at index {index}", f"expected an object, got {got}")
                 continue
             self._check_info(info, index, seen, stuff)
         for segment_id in sorted((self.found or {}).keys() - seen):
-            where = Place(self.png_place, self.image_id, "segment", segment_id)
+            where = Location(self.png_place, self.image_id, "segment", segment_id)
             area = (self.found or {})[segment_id].area_px
-            self.issues.on_issue("png-id-unknown", where, f"{area} pixels have this id, segments_info lacks it")
+            self.issues.add("png-id-unknown", where, f"{area} pixels have this id, segments_info lacks it")
 
     def _check_info(self, info: Entry, index: int, seen: set[int], stuff: dict[int, int]) -> None:
         name = f"at index {index}" if "id" not in info else reprlib.repr(info["id"])
-        place = f"{Place(self.tables.path, self.image_id)}, segment {name}"
+        place = f"{Location(self.tables.path, self.image_id)}, segment {name}"
         segment_id = self._segment_id(info, place, seen)
         category_id = category_of(info, self.tables, place, self.issues)
         isthing = None if category_id is None else self.tables.isthing_of[category_id]
@@ -204,31 +203,31 @@ class _Segments:
         if category_id is not None and isthing is False and not iscrowd:
             first = stuff.setdefault(category_id, segment_id)
             if first != segment_id:
-                self.issues.on_issue("stuff-split", place, f"segment {first} is of category {category_id} too, stuff")
+                self.issues.add("stuff-split", place, f"segment {first} is of category {category_id} too, stuff")
         if self.found is None:
             return
         extent = self.found.get(segment_id)
         if extent is None:
             code = "segment-empty" if area == 0 else "segment-not-in-png"
-            self.issues.on_issue(code, place, f"no pixel of {self.png_place.name} has this id")
+            self.issues.add(code, place, f"no pixel of {self.png_place.name} has this id")
             return
         if extent.area_px == 1:
-            self.issues.on_issue("segment-tiny", place, "it has one pixel")
+            self.issues.add("segment-tiny", place, "it has one pixel")
         if area is not None and area != extent.area_px:
-            self.issues.on_issue("area-wrong", place, f"expected {extent.area_px} pixels as in the PNG, got {area}")
+            self.issues.add("area-wrong", place, f"expected {extent.area_px} pixels as in the PNG, got {area}")
         if box is not None and box != [*extent.bbox_xywh]:
-            self.issues.on_issue("box-wrong", place, f"expected {[*extent.bbox_xywh]} as in the PNG, got {box}")
+            self.issues.add("box-wrong", place, f"expected {[*extent.bbox_xywh]} as in the PNG, got {box}")
 
     def _segment_id(self, info: Entry, place: str, seen: set[int]) -> int | None:
         segment_id: int | None = value_of(info, "id", json_fields.INTEGER, place, self.issues)
         if segment_id is None:
             return None
         if segment_id == VOID:
-            self.issues.on_issue("segment-id-void", place, "0 is void")
+            self.issues.add("segment-id-void", place, "0 is void")
         elif not VOID < segment_id <= MAX_SEGMENT_ID:
-            self.issues.on_issue("segment-id-range", place, f"expected an id in 1..{MAX_SEGMENT_ID}")
+            self.issues.add("segment-id-range", place, f"expected an id in 1..{MAX_SEGMENT_ID}")
         elif segment_id in seen:
-            self.issues.on_issue("segment-id-twice", place, "expected distinct segment ids in an image")
+            self.issues.add("segment-id-twice", place, "expected distinct segment ids in an image")
         else:
             seen.add(segment_id)
             return segment_id

@@ -11,11 +11,11 @@ from typing import Any
 
 from segkit.curation.checks.fields import inside, value_of
 from segkit.curation.issues import IssueList
-from segkit.formats.coco import tables as coco
+from segkit.formats import coco
 from segkit.structures import ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Entry, Place
+from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
 MAX_PIXELS = 2**32 - 1  # what pycocotools counts to
@@ -51,22 +51,22 @@ def read_tables(path: Path, panoptic: bool) -> Tables | IssueList:
         with files.no_garbage_collection():
             content = files.load_json(path)
     except (DatasetError, MemoryError) as error:
-        issues.on_issue("json-unreadable", path, _without_place(error, path))
+        issues.add("json-unreadable", path, _without_place(error, path))
         return issues
     kind = _kind_of(content)
     if kind not in ("", "panoptic" if panoptic else "instances"):
         expected = "panoptic" if panoptic else "instances"
-        issues.on_issue("json-kind", path, f"expected JSON of kind {expected}, this is {kind}")
+        issues.add("json-kind", path, f"expected JSON of kind {expected}, this is {kind}")
         return issues
     if type(content) is not dict:
-        issues.on_issue("type-wrong", path, f"expected an object, got a {type(content).__name__}")
+        issues.add("type-wrong", path, f"expected an object, got a {type(content).__name__}")
         return issues
     tables = Tables(path)
     _read_categories(_table(content, "categories", tables), tables, panoptic)
     _read_images(_table(content, "images", tables), tables)
     tables.annotations = _table(content, "annotations", tables)
     if tables.images and content.get("annotations") == []:
-        tables.issues.on_issue("annotations-empty", path, f"`annotations` is empty, `images` has {len(tables.images)}")
+        tables.issues.add("annotations-empty", path, f"`annotations` is empty, `images` has {len(tables.images)}")
     return tables
 
 
@@ -78,13 +78,13 @@ def refusals(path: Path, read: Callable[[Path], object]) -> IssueList:
         strange = _no_json(path)
     except (DatasetError, MemoryError, RecursionError) as error:
         where = getattr(error, "where", "") or path
-        issues.on_issue("annotation-unreadable", where, _without_place(error, where))
+        issues.add("annotation-unreadable", where, _without_place(error, where))
         return issues
     if strange:
         message = (
             f"JSON has no {' and no '.join(sorted({*strange}))}, found {len(strange)} times: other tools refuse it"
         )
-        issues.on_issue("number-not-finite", path, message)
+        issues.add("number-not-finite", path, message)
     return issues
 
 
@@ -94,9 +94,7 @@ def category_of(entry: Entry, tables: Tables, place: object, issues: IssueList) 
     if category_id is None or category_id in tables.isthing_of:
         return category_id
     known = abbreviate(sorted(tables.isthing_of))
-    issues.on_issue(
-        "category-unknown", place, f"category_id is {reprlib.repr(category_id)}; the categories are {known}"
-    )
+    issues.add("category-unknown", place, f"category_id is {reprlib.repr(category_id)}; the categories are {known}")
     return None
 
 
@@ -108,7 +106,7 @@ def image_of(annotation: Entry, index: int, tables: Tables, issues: IssueList) -
         return None
     if image_id not in tables.images:
         message = "the annotation has this image_id, `images` has not"
-        issues.on_issue("annotation-without-image", Place(tables.path, image_id), message)
+        issues.add("annotation-without-image", Location(tables.path, image_id), message)
     return tables.images.get(image_id)
 
 
@@ -125,10 +123,10 @@ def _table(content: Entry, key: str, tables: Tables) -> list[Entry]:
             found.append(entry)
         else:
             place = f"{tables.path}, {key} at index {index}"
-            tables.issues.on_issue("type-wrong", place, f"expected an object, got {reprlib.repr(entry)}")
+            tables.issues.add("type-wrong", place, f"expected an object, got {reprlib.repr(entry)}")
     if not entries and type(content.get(key)) is list and key in ("images", "categories"):
         code = "dataset-empty" if key == "images" else "categories-empty"
-        tables.issues.on_issue(code, tables.path, f"`{key}` is empty")
+        tables.issues.add(code, tables.path, f"`{key}` is empty")
     return found
 
 
@@ -156,11 +154,11 @@ def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> No
         if len(issues) == known:
             _try_category(entry, where, issues)
         if name is not None and name in names:
-            issues.on_issue("category-name-twice", where, f"category {names[name]!r} is called {name!r} too")
+            issues.add("category-name-twice", where, f"category {names[name]!r} is called {name!r} too")
         elif name is not None:
             names[name] = entry.get("id", index)
         if category_id in tables.isthing_of:
-            issues.on_issue("category-id-twice", where, "expected distinct category ids")
+            issues.add("category-id-twice", where, "expected distinct category ids")
         elif category_id is not None:
             tables.isthing_of[category_id] = isthing
 
@@ -168,19 +166,19 @@ def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> No
 def _try_category(entry: Entry, where: str, issues: IssueList) -> None:
     """What the readers refuse besides: colors, names and ids that cannot be held."""
     try:
-        coco.categories_of({"categories": [entry]}, Path(), all_things="isthing" not in entry)
+        coco.read_categories({"categories": [entry]}, Path(), all_things="isthing" not in entry)
     except DatasetError as error:
-        issues.on_issue("type-wrong", where, error.problem)
+        issues.add("type-wrong", where, error.problem)
 
 
 def _isthing(entry: Entry, where: str, issues: IssueList) -> bool | None:
     if "isthing" not in entry:
-        issues.on_issue("key-missing", where, "expected `isthing` to be 0 or 1, got none")
+        issues.add("key-missing", where, "expected `isthing` to be 0 or 1, got none")
         return None
     value = entry["isthing"]
     if type(value) in (int, bool) and value in (0, 1):
         return bool(value)
-    issues.on_issue("isthing-invalid", where, f"`isthing` is {reprlib.repr(value)}")
+    issues.add("isthing-invalid", where, f"`isthing` is {reprlib.repr(value)}")
     return None
 
 
@@ -191,15 +189,15 @@ def _read_images(entries: list[Entry], tables: Tables) -> None:
         image_id = value_of(entry, "id", json_fields.IMAGE_ID, place, issues)
         if image_id is None:
             continue
-        place = Place(tables.path, image_id)
+        place = Location(tables.path, image_id)
         name = inside(entry, "file_name", place, issues)
         size_hw = _size_of(entry, place, issues)
         if image_id in tables.images:
-            issues.on_issue("image-id-twice", place, f"expected distinct image ids; the second names {name}")
+            issues.add("image-id-twice", place, f"expected distinct image ids; the second names {name}")
             continue
         tables.images[image_id] = ImageEntry(image_id, name, size_hw)
         if name is not None and name in named:
-            issues.on_issue("file-name-twice", place, f"image {named[name]!r} has the file {name} too")
+            issues.add("file-name-twice", place, f"image {named[name]!r} has the file {name} too")
         elif name is not None:
             named[name] = image_id
 
@@ -210,7 +208,7 @@ def _size_of(entry: Entry, place: object, issues: IssueList) -> tuple[int, int] 
     if height is None or width is None:
         return None
     if not is_size(height, width):
-        issues.on_issue("size-invalid", place, f"height x width is {reprlib.repr(height)} x {reprlib.repr(width)}")
+        issues.add("size-invalid", place, f"height x width is {reprlib.repr(height)} x {reprlib.repr(width)}")
         return None
     return height, width
 

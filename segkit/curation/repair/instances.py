@@ -13,7 +13,7 @@ from segkit.curation.issues import RunAll
 from segkit.curation.repair.common import NO_CATEGORY, Told, flagged, load, of_size
 from segkit.curation.repair.ids import Ids, agreed, key_of, with_integer_ids
 from segkit.curation.repair.sizes import SizeHW, settled_size
-from segkit.formats.coco.masks import fault_of, without_slivers
+from segkit.formats.coco import drop_slivers, find_mask_fault
 from segkit.structures import segmentation_to_rle
 from segkit.utils import files, json_fields
 from segkit.utils.json_fields import Entry
@@ -122,11 +122,11 @@ def _mended(annotation: Entry, size_hw: SizeHW, certain: bool, told: Told) -> En
     segmentation: Any = annotation.get("segmentation")
     if not _is_mask(segmentation):
         return annotation
-    kept = without_slivers(segmentation)
+    kept = drop_slivers(segmentation)
     if not kept:
         told[NO_POLYGON] += 1
         return None
-    if fault_of(kept, size_hw):
+    if find_mask_fault(kept, size_hw):
         return annotation
     inside = is_inside(kept, size_hw)
     mask = kept if inside else segmentation_to_rle(kept, size_hw)

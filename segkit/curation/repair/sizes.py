@@ -10,7 +10,7 @@ from segkit.curation import image_files
 from segkit.curation.checks.instances import is_inside
 from segkit.curation.checks.tables import is_size
 from segkit.curation.repair.common import name_in
-from segkit.formats.coco.masks import fault_of, without_slivers
+from segkit.formats.coco import drop_slivers, find_mask_fault
 from segkit.formats.image_io import picture_size
 from segkit.utils.errors import DatasetError
 
@@ -46,5 +46,5 @@ def _picture_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
 
 def _fit(segmentations: Iterable[Any], size_hw: SizeHW) -> bool:
     """Whether all polygons are inside, and all run lengths of this size; those that are not sound say nothing."""
-    sound = [kept for kept in map(without_slivers, segmentations) if not fault_of(kept, None)]
+    sound = [kept for kept in map(drop_slivers, segmentations) if not find_mask_fault(kept, None)]
     return all(is_inside(kept, size_hw) and (type(kept) is list or tuple(kept["size"]) == size_hw) for kept in sound)

@@ -7,8 +7,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
-from segkit.formats import cityscapes, png
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import cityscapes, coco, png
 from segkit.structures import THING_CHANNEL, Category, CategorySet, default_color
 from segkit.utils.errors import ConfigError
 
@@ -44,7 +43,7 @@ def load_registered_dataset(name: str) -> Dataset:
         categories = categories_of_metadata(name) if kind == "coco" else cityscapes.CATEGORIES
         things = CategorySet(categories.things, name)
         return Dataset(name, things, METRICS[kind], records, instances_json, uses_segkit_mapper=False)
-    file = coco_panoptic.read(meta.panoptic_json)
+    file = coco.read_panoptic(meta.panoptic_json)
     ground_truth = {record.image_id: record for record in file.records}
     for record in records:
         match = ground_truth.get(record["image_id"])

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.toy.scenes import CATEGORIES, scene
-from segkit.formats import derive, png
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats import coco, derive, png
+from segkit.formats.coco import PanopticWriter
 from segkit.utils.errors import DatasetError
 
 __all__ = ["CATEGORIES", "scene", "write_dataset"]
@@ -77,7 +76,7 @@ def _write(
             entries.append({"id": image_id, "file_name": file_name, "height": size_hw[0], "width": size_hw[1]})
             if progress is not None:
                 progress(image_id, images)
-    coco_instances.write(folder / "instances.json", entries, annotations, CATEGORIES)
+    coco.write_instances(folder / "instances.json", entries, annotations, CATEGORIES)
 
 
 def _install(made: Path, output: Path, replaced: Path) -> None:

@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import segkit
+from segkit.formats import coco
 from segkit.formats.cache import stored_rows
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.structures import CategorySet
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
@@ -113,12 +112,12 @@ class ImageRow(Sequence[Entry]):
 
 
 def read_instances(json_path: str | Path) -> AnnotatedImages:
-    """The images and annotations of an instances JSON; DatasetError as `coco_instances.read` has it."""
+    """The images and annotations of an instances JSON; DatasetError as `coco.read_instances` has it."""
     return _read("instances", Path(json_path))
 
 
 def read_panoptic(json_path: str | Path) -> AnnotatedImages:
-    """The images and segments of a panoptic JSON; DatasetError as `coco_panoptic.read` has it."""
+    """The images and segments of a panoptic JSON; DatasetError as `coco.read_panoptic` has it."""
     return _read("panoptic", Path(json_path))
 
 
@@ -236,7 +235,7 @@ def _row_again(kind: str, json_path: str, json_sha256: str, index: int) -> Image
 
 
 def _parse_instances(path: Path) -> AnnotatedImages:
-    file = coco_instances.read(path)
+    file = coco.read_instances(path)
     by_image: dict[Any, list[Entry]] = {image["id"]: [] for image in file.images}
     used = set()
     for annotation in file.annotations:
@@ -251,7 +250,7 @@ def _parse_instances(path: Path) -> AnnotatedImages:
 
 
 def _parse_panoptic(path: Path) -> AnnotatedImages:
-    file = coco_panoptic.read(path)
+    file = coco.read_panoptic(path)
     images = [
         {"id": r.image_id, "file_name": r.file_name, "height": r.height, "width": r.width, "png_name": r.png_name}
         for r in file.records

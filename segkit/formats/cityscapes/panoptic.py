@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from segkit.formats import coco
 from segkit.formats.cityscapes.files import CATEGORIES, LABELS
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic import PanopticRecord
+from segkit.formats.coco import PanopticRecord
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
@@ -38,7 +38,7 @@ def read_panoptic_records(path: Path, on_issue: IssueHandler = raise_issue) -> d
     names of no file. tell: gets what is wrong with single annotations, which are then left out. Raises DatasetError
     where the categories are not Cityscapes', by label id or by train id.
     """
-    content = coco_panoptic.read(path, partial(on_issue, "annotation-unreadable"))
+    content = coco.read_panoptic(path, partial(on_issue, "annotation-unreadable"))
     label_of = _label_of(content.categories, path)
     records = {}
     for record in content.records:

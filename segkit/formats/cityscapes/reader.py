@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segkit.formats import png
+from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.cityscapes import panoptic as cityscapes_panoptic
@@ -18,8 +18,7 @@ from segkit.formats.cityscapes.label_ids import (
     read_train_id_segmentation,
 )
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic import PanopticRecord
+from segkit.formats.coco import PanopticRecord
 from segkit.formats.image_files import unused_pictures
 from segkit.structures import PanopticSegmentation
 from segkit.utils import json_fields
@@ -88,7 +87,7 @@ class CityscapesReader(DatasetReader):
             return READERS[self._annotations][1](self._truth[self.pictures / image.file_name], image.size_hw)
         record = self._records[str(image.image_id)]
         path = self._pngs / record.png_name
-        return coco_panoptic.read_segmentation(path, record.segments_info, CATEGORIES, image.size_hw, image.image_id)
+        return coco.read_segmentation(path, record.segments_info, CATEGORIES, image.size_hw, image.image_id)
 
     def _image(self, path: Path) -> DatasetImage:
         header = png.read_header(path)
@@ -112,7 +111,7 @@ def _matched(
         problem = f"the picture is missing below {folder} ({len(absent)} of {len(records)} are)"
         on_issue(
             "image-missing",
-            DatasetError(problem, where=json_fields.Place(json_path, image_id), remedy="complete the download"),
+            DatasetError(problem, where=json_fields.Location(json_path, image_id), remedy="complete the download"),
         )
     return [path for path in paths if _image_id(path) in records]
 

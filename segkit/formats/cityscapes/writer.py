@@ -64,7 +64,7 @@ class CityscapesWriter(DatasetWriter):
         that no segment has, and a map without pixels.
         """
         city, name = self._city_and_name(image)
-        where = json_fields.Place(self.root, image.image_id)
+        where = json_fields.Location(self.root, image.image_id)
         if name in self._written:
             problem = f"labels of the name {name!r} were written before, and it is the image_id"
             raise DatasetError(problem, where=where, remedy="rename one of the images")
@@ -85,7 +85,7 @@ class CityscapesWriter(DatasetWriter):
         return lost + annotation_losses(annotations, image.size_hw)
 
     def _city_and_name(self, image: DatasetImage) -> tuple[str, str]:
-        where = json_fields.Place(self.root, image.image_id)
+        where = json_fields.Location(self.root, image.image_id)
         image_files.check_plain(image.file_name, where)
         path = PurePosixPath(image.file_name)
         name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem

@@ -1,0 +1,70 @@
+"""COCO's formats: instances, panoptic, results lists, and predictions in these."""
+
+from segkit.formats.coco.instances import (
+    InstancesFile,
+    read_instances,
+    read_results,
+    write_instances,
+)
+from segkit.formats.coco.masks import MAX_COORDINATE, MAX_OUTLINE_PX, drop_slivers, find_mask_fault, is_too_long
+from segkit.formats.coco.panoptic import (
+    PanopticFile,
+    PanopticPrediction,
+    PanopticRecord,
+    read_id_runs,
+    read_panoptic,
+    read_panoptic_predictions,
+    read_segmentation,
+)
+from segkit.formats.coco.panoptic_writer import (
+    PanopticWriter,
+    build_panoptic_annotation,
+    choose_png_name,
+    choose_png_names,
+    write_panoptic,
+    write_png,
+)
+from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
+from segkit.formats.coco.readers import OVERLAPS, CocoInstancesReader, CocoPanopticReader, paint_annotations
+from segkit.formats.coco.tables import read_categories, read_classes, read_images
+from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
+from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter, PanopticFilesWriter
+
+__all__ = [
+    "CocoInstancesReader",
+    "CocoInstancesWriter",
+    "CocoPanopticReader",
+    "CocoPanopticWriter",
+    "CocoResultsReader",
+    "InstancesFile",
+    "MAX_COORDINATE",
+    "MAX_OUTLINE_PX",
+    "OVERLAPS",
+    "PanopticFile",
+    "PanopticFilesWriter",
+    "PanopticPrediction",
+    "PanopticPredictionsReader",
+    "PanopticRecord",
+    "PanopticWriter",
+    "TwoChannelReader",
+    "TwoChannelWriter",
+    "build_panoptic_annotation",
+    "choose_png_name",
+    "choose_png_names",
+    "drop_slivers",
+    "find_mask_fault",
+    "is_too_long",
+    "paint_annotations",
+    "read_categories",
+    "read_classes",
+    "read_id_runs",
+    "read_images",
+    "read_instances",
+    "read_panoptic",
+    "read_panoptic_predictions",
+    "read_results",
+    "read_segmentation",
+    "write_instances",
+    "write_panoptic",
+    "write_png",
+]

@@ -11,24 +11,33 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from segkit.formats.coco.tables import (
+    CATEGORY_KEYS,
+    TABLES,
+    check_bbox,
+    get_category_id,
+    get_image_id,
+    read_categories,
+    read_images,
+)
+
 try:
     import msgspec
 except ImportError:
     msgspec = None  # type: ignore[assignment]
 
-from segkit.formats.coco import tables as coco
 from segkit.formats.coco.masks import (
     MAX_COORDINATE,
     MAX_OUTLINE_PX,
     MIN_POLYGON_NUMBERS,
-    fault_of,
+    drop_slivers,
+    find_mask_fault,
     is_too_long,
-    without_slivers,
 )
 from segkit.structures import CategorySet, ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Entry, Place
+from segkit.utils.json_fields import Entry, Location
 
 FAST_JSON = msgspec is not None  # the extra `fast`
 
@@ -50,7 +59,7 @@ class InstancesFile:
 
 
 @files.no_garbage_collection()
-def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
+def read_instances(json_path: str | Path, masks: bool = True) -> InstancesFile:
     """Reads and checks an instances JSON.
 
     Raises DatasetError where it is missing, not JSON, a panoptic JSON or a results list, or contradicts itself: every
@@ -64,25 +73,25 @@ def read(json_path: str | Path, masks: bool = True) -> InstancesFile:
         content = json_fields.load_object(path)  # which says what is wrong with it
     entries = json_fields.get_table(content, "annotations", path)
     _refuse_panoptic(entries, path)
-    images = coco.images_by_id(content, path)
-    categories = coco.categories_of(content, path, all_things=True)
-    info = json_fields.other_keys(content, coco.TABLES)
-    unread = tuple(json_fields.unexpected_keys(content["categories"], coco.CATEGORY_KEYS))
+    images = read_images(content, path)
+    categories = read_categories(content, path, all_things=True)
+    info = json_fields.other_keys(content, TABLES)
+    unread = tuple(json_fields.unexpected_keys(content["categories"], CATEGORY_KEYS))
     if _all_sound(entries, images, categories, masks):
         flagged = tuple(entry if "iscrowd" in entry else {**entry, "iscrowd": 0} for entry in entries)
         return InstancesFile(path, categories, tuple(images.values()), flagged, info, unread)
     annotations: dict[int, Entry] = {}
     for entry in entries:
-        image_id = coco.image_id_of(entry, images, path)
-        annotation_id = json_fields.get_field(entry, "id", json_fields.INTEGER, Place(path, image_id, "annotation"))
-        where = Place(path, image_id, "annotation", annotation_id)
+        image_id = get_image_id(entry, images, path)
+        annotation_id = json_fields.get_field(entry, "id", json_fields.INTEGER, Location(path, image_id, "annotation"))
+        where = Location(path, image_id, "annotation", annotation_id)
         if annotation_id in annotations:
             raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
         annotations[annotation_id] = _read_annotation(entry, images[image_id], categories, where, masks)
     return InstancesFile(path, categories, tuple(images.values()), tuple(annotations.values()), info, unread)
 
 
-def write(
+def write_instances(
     json_path: str | Path,
     images: Sequence[Entry],
     annotations: Sequence[Entry],
@@ -104,18 +113,18 @@ def write(
 
 
 @files.no_garbage_collection()
-def read_results(json_path: str | Path) -> list[Entry]:
+def read_checked_results(json_path: str | Path) -> list[Entry]:
     """Reads and checks COCO's results list; it may be empty.
 
     Raises DatasetError where it is missing, not JSON, not a list, or where a result lacks image_id, category_id, a
     finite score, or both bbox and segmentation, or has unsound ones.
     """
     path = Path(json_path)
-    return [_read_result(result, index, path) for index, result in enumerate(load_results(path))]
+    return [_read_result(result, index, path) for index, result in enumerate(read_results(path))]
 
 
 @files.no_garbage_collection()
-def load_results(json_path: str | Path) -> list[Entry]:
+def read_results(json_path: str | Path) -> list[Entry]:
     """COCO's results list as it is, for a reader that checks it: a list of objects; it may be empty.
 
     Raises DatasetError where it is missing, not JSON or something else.
@@ -184,7 +193,7 @@ def _masks_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry]) -> b
     ):
         return False
     return not any(
-        fault_of(outline, (images[entry["image_id"]]["height"], images[entry["image_id"]]["width"]))
+        find_mask_fault(outline, (images[entry["image_id"]]["height"], images[entry["image_id"]]["width"]))
         for entry, outline in zip(entries, outlines, strict=True)
         if type(outline) is not list
     )
@@ -192,23 +201,23 @@ def _masks_sound(entries: Sequence[Entry], images: Mapping[ImageId, Entry]) -> b
 
 def _read_result(result: Entry, index: int, path: Path) -> Entry:
     image_id: ImageId = json_fields.get_field(result, "image_id", json_fields.IMAGE_ID, f"{path}, result {index}")
-    where = Place(path, image_id, "result", index)
+    where = Location(path, image_id, "result", index)
     json_fields.get_field(result, "category_id", json_fields.INTEGER, where)
     json_fields.get_finite(result, "score", where)
     if not result.keys() & {"bbox", "segmentation"}:
         raise DatasetError("expected `bbox` or `segmentation`, got neither", where=where)
     if "bbox" in result:
-        coco.check_bbox(result, where)
+        check_bbox(result, where)
     if "segmentation" not in result:
         return result
     return {**result, "segmentation": _read_segmentation(result, None, where)}
 
 
 def _read_annotation(
-    entry: Entry, image: Mapping[str, int], categories: CategorySet, where: Place, masks: bool
+    entry: Entry, image: Mapping[str, int], categories: CategorySet, where: Location, masks: bool
 ) -> Entry:
-    coco.category_id_of(entry, categories, where)
-    coco.check_bbox(entry, where)
+    get_category_id(entry, categories, where)
+    check_bbox(entry, where)
     if json_fields.get_finite(entry, "area", where) < 0:
         raise DatasetError(f"expected `area` to be 0 or more pixels, got {entry['area']}", where=where)
     flagged = {**entry, "iscrowd": json_fields.get_flag(entry, "iscrowd", where)}
@@ -217,11 +226,11 @@ def _read_annotation(
     return {**flagged, "segmentation": _read_segmentation(entry, (image["height"], image["width"]), where)}
 
 
-def _read_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: Place) -> Any:
-    segmentation = without_slivers(
+def _read_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: Location) -> Any:
+    segmentation = drop_slivers(
         json_fields.get_field(entry, "segmentation", (*json_fields.LIST, *json_fields.OBJECT), where)
     )
-    fault = fault_of(segmentation, size_hw)
+    fault = find_mask_fault(segmentation, size_hw)
     if fault:
         raise DatasetError(f"bad segmentation: {fault}", where=where, remedy="correct or drop it")
     return segmentation

@@ -19,7 +19,7 @@ MORE, SIGN, DATA_BITS = 0x20, 0x10, 5
 MAX_CHARACTERS = 12  # of one number: 60 bits
 
 
-def without_slivers(segmentation: Any) -> Any:
+def drop_slivers(segmentation: Any) -> Any:
     """Polygons without those of fewer than three points, which have no area; anything else as it is.
 
     COCO holds some. Left in, pycocotools takes one of two points for a box, and with it all that follow.
@@ -39,7 +39,7 @@ def is_too_long(polygon: Sequence[float]) -> bool:
     return bool(steps.sum() > MAX_OUTLINE_PX)
 
 
-def fault_of(segmentation: object, size_hw: tuple[int, int] | None) -> str:
+def find_mask_fault(segmentation: object, size_hw: tuple[int, int] | None) -> str:
     """What is wrong with a COCO `segmentation` of an image of `size_hw` pixels; "" where it is sound.
 
     Sound are polygons of three points or more, no outline longer than `MAX_OUTLINE_PX`, and run lengths, compressed or

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, count
+from pathlib import Path, PurePath
 from types import MappingProxyType
 from typing import Any
 
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.structures import CategorySet, ImageId, PanopticSegmentation
-from segkit.utils import json_fields
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.formats import png
+from segkit.structures import CategorySet, Extent, ImageId, PanopticSegmentation, Segment
+from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import Finishing
-from segkit.utils.json_fields import Entry, Place
+from segkit.utils.json_fields import Entry, Location
+from segkit.utils.text import abbreviate
 
 
 class PanopticWriter(Finishing):
@@ -40,7 +45,7 @@ class PanopticWriter(Finishing):
     ) -> None:
         """Writes the image's PNG and remembers its annotation.
 
-        file_name: of the image, relative to the image folder; its PNG is named by `coco_panoptic.free_name`. Segments
+        file_name: of the image, relative to the image folder; its PNG is named by `choose_png_name`. Segments
         have the dataset's category ids. extra: what else the JSON is to say of the image, by key.
         Raises DatasetError for an image that was added before or a name that climbs out; ValueError for an unknown
         category, an id in the map that no segment has, or a score that is not finite.
@@ -48,13 +53,13 @@ class PanopticWriter(Finishing):
         unknown = {s.category_id for s in segmentation.segments if s.category_id not in self.categories}
         if unknown:
             raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
-        where = Place(self.json_path, image_id)
+        where = Location(self.json_path, image_id)
         json_fields.check_inside(file_name, "file_name", where)
         if image_id in self._images:
             raise DatasetError("an image with this id was added before", where=where)
-        png_name = coco_panoptic.free_name(file_name, self._annotations)
-        annotation = coco_panoptic.annotation_of(image_id, png_name, segmentation)
-        coco_panoptic.write_png(self.png_folder / png_name, segmentation.segment_ids)
+        png_name = choose_png_name(file_name, self._annotations)
+        annotation = build_panoptic_annotation(image_id, png_name, segmentation)
+        write_png(self.png_folder / png_name, segmentation.segment_ids)
         height, width = segmentation.segment_ids.shape
         own = {"id": image_id, "file_name": file_name, "height": height, "width": width}
         self._images[image_id] = {**(extra or {}), **own}
@@ -63,4 +68,78 @@ class PanopticWriter(Finishing):
     def finish(self) -> None:
         """Write the JSON."""
         images, annotations = [*self._images.values()], [*self._annotations.values()]
-        coco_panoptic.write_json(self.json_path, images, annotations, self.categories, self.info)
+        write_panoptic(self.json_path, images, annotations, self.categories, self.info)
+
+
+def write_png(path: str | Path, segment_ids: NDArray[np.integer]) -> None:
+    """Writes (H, W) ids as RGB, whole or not at all; ValueError for an id outside [0, MAX_SEGMENT_ID] or no pixels."""
+    png.write_ids(Path(path), segment_ids)
+
+
+def choose_png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str]:
+    """The PNG of every (image_id, file_name), as `PanopticWriter` names them, no two the same."""
+    names: dict[ImageId, str] = {}
+    taken: set[str] = set()
+    for image_id, file_name in images:
+        names[image_id] = choose_png_name(file_name, taken)
+        taken.add(names[image_id])
+    return names
+
+
+def choose_png_name(file_name: str, taken: Collection[str]) -> str:
+    """The PNG of an image: its stem; where that is taken, the folders in front too, joined by "_", then the suffix too,
+    then a number."""
+    pure = PurePath(file_name)
+    folders = pure.relative_to(pure.anchor).parent.parts
+    whole = "_".join([*folders, pure.name])
+    numbered = (f"{whole}_{number}" for number in count(len(taken)))
+    names = chain((pure.stem, "_".join([*folders, pure.stem]), whole), numbered)
+    return next(f"{name}.png" for name in names if f"{name}.png" not in taken)
+
+
+def build_panoptic_annotation(image_id: ImageId, png_name: str, segmentation: PanopticSegmentation) -> Entry:
+    """The JSON annotation of one image, areas and boxes counted in the map; segments without a pixel are dropped.
+
+    Segments have the dataset's category ids. Raises ValueError where the map holds an id that no segment has (the
+    reference, panopticapi evaluation.py, refuses ids that only PNG or JSON has), and for a score that is not finite.
+    """
+    if type(image_id) not in json_fields.IMAGE_ID:
+        raise ValueError(f"image_id must be an int or a str, got {type(image_id).__name__}")
+    found = segmentation.runs.extents()
+    strange = found.keys() - {s.segment_id for s in segmentation.segments}
+    if strange:
+        raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")
+    segments_info = [_info(s, found[s.segment_id]) for s in segmentation.segments if s.segment_id in found]
+    return {"image_id": image_id, "file_name": png_name, "segments_info": segments_info}
+
+
+def write_panoptic(
+    json_path: str | Path,
+    images: Sequence[Entry],
+    annotations: Sequence[Entry],
+    categories: CategorySet,
+    info: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the dataset's JSON, whole or not at all.
+
+    images: `{id, file_name, height, width}` each. annotations: as `build_panoptic_annotation` makes them. info: what else the file
+    is to hold, by key.
+    """
+    tables = {"images": [*images], "annotations": [*annotations], "categories": categories.to_coco()}
+    files.dump_json(Path(json_path), {**(info or {}), **tables})
+
+
+def _info(segment: Segment, extent: Extent) -> Entry:
+    info: Entry = {
+        "id": int(segment.segment_id),
+        "category_id": int(segment.category_id),
+        "isthing": int(segment.isthing),
+        "iscrowd": int(segment.iscrowd),
+        "area": extent.area_px,
+        "bbox": [*extent.bbox_xywh],
+    }
+    if segment.score is None:
+        return info
+    if not np.isfinite(segment.score):
+        raise ValueError(f"score must be finite, got {segment.score} for segment {segment.segment_id}")
+    return {**info, "score": float(segment.score)}

@@ -10,11 +10,17 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.prediction_rows import Named, check_min_score, read_panoptic, read_result, with_rle
-from segkit.formats.coco.readers import OVERLAPS, panoptic_of_annotations
+from segkit.formats.coco.instances import read_results
+from segkit.formats.coco.panoptic import read_segmentation
+from segkit.formats.coco.prediction_rows import (
+    Named,
+    check_min_score,
+    read_predicted_annotations,
+    read_result,
+    with_rle,
+)
+from segkit.formats.coco.readers import OVERLAPS, paint_annotations
+from segkit.formats.coco.tables import read_categories
 from segkit.formats.derive import coco_annotations, relabel
 from segkit.structures import ImageId, PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils import files
@@ -60,7 +66,7 @@ class CocoResultsReader(DatasetReader):
         path, named = Path(json), Named.read(json if dataset is None else dataset, alone=dataset is None)
         self.root, self.pictures, self.overlap = path.parent, Path(images), overlap
         self.categories, self.images = named.thing_categories(), tuple(named.images.values())
-        entries = named.annotations() if dataset is None else coco_instances.load_results(path)
+        entries = named.annotations() if dataset is None else read_results(path)
         read = (
             read_result(entry, index, path, named, self.categories, on_issue) for index, entry in enumerate(entries)
         )
@@ -80,7 +86,7 @@ class CocoResultsReader(DatasetReader):
     def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Segments are numbered from 1 in the order of `annotations`; those that others hide have no segment."""
         overlap = "later_on_top" if self.overlap == BY_SCORE else self.overlap
-        return panoptic_of_annotations(self._results.get(image.image_id, []), image.size_hw, overlap)
+        return paint_annotations(self._results.get(image.image_id, []), image.size_hw, overlap)
 
     def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """COCO annotations of the whole masks, areas and boxes counted in them: in the file's order, but where the
@@ -123,14 +129,14 @@ class PanopticPredictionsReader(DatasetReader):
         min_score: float = MIN_SCORE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
-        """tell: gets what is wrong with single images, which are then left out: as `coco_panoptic.read_predictions` has
+        """tell: gets what is wrong with single images, which are then left out: as `read_panoptic_predictions` has
         it, that the dataset lacks them, a score that is not finite, or no PNG. Raises DatasetError where a JSON is
         missing or of another kind; ValueError for a min_score that is no finite number."""
         check_min_score(min_score)
         path, named = Path(json), Named.read(json if dataset is None else dataset, alone=dataset is None)
         self.root, self.pictures, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
-        self.categories = coco.categories_of(named.content, named.path)
-        found = read_panoptic(path, named, self.categories, on_issue)
+        self.categories = read_categories(named.content, named.path)
+        found = read_predicted_annotations(path, named, self.categories, on_issue)
         pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in found.items()}
         gone = missing(
             on_issue, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`"
@@ -140,10 +146,10 @@ class PanopticPredictionsReader(DatasetReader):
         self.skipped = self._skipped(path, [i for i in named.images if i not in self._annotations])
 
     def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        """DatasetError as `coco_panoptic.read_segmentation` has it."""
+        """DatasetError as `read_segmentation` has it."""
         annotation = self._annotations[image.image_id]
         path, infos = self.masks / annotation["file_name"], annotation["segments_info"]
-        found = coco_panoptic.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
+        found = read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
         truth_ids: dict[int, int] = {}  # by segment_id of the prediction
         stuff_ids: dict[int, int] = {}  # by category_id
         ground_truth: dict[int, Segment] = {}

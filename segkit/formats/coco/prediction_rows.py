@@ -10,14 +10,14 @@ from functools import partial
 from pathlib import Path
 
 from segkit.formats.base import DatasetImage
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
-from segkit.formats.coco.masks import fault_of, without_slivers
+from segkit.formats.coco.masks import drop_slivers, find_mask_fault
+from segkit.formats.coco.panoptic import read_panoptic_predictions
+from segkit.formats.coco.tables import get_category_id, read_categories, read_images
 from segkit.structures import CategorySet, ImageId, segmentation_to_rle
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, try_read
-from segkit.utils.json_fields import Entry, Place
+from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
 
@@ -41,7 +41,7 @@ class Named:
             raise DatasetError(problem, where=path, remedy=f"{remedy}, beside this one" if alone else remedy)
         images = {
             image_id: DatasetImage(image_id, entry["file_name"], (entry["height"], entry["width"]))
-            for image_id, entry in coco.images_by_id(content, path).items()
+            for image_id, entry in read_images(content, path).items()
         }
         return cls(path, content, images)
 
@@ -49,13 +49,13 @@ class Named:
         """All things, unless a category says otherwise."""
         categories = json_fields.get_table(self.content, "categories", self.path)
         all_things = all("isthing" not in category for category in categories)
-        return coco.categories_of(self.content, self.path, all_things)
+        return read_categories(self.content, self.path, all_things)
 
     def annotations(self) -> list[Entry]:
         """Those of a JSON that has the predictions too."""
         return json_fields.get_table(self.content, "annotations", self.path)
 
-    def image(self, image_id: ImageId, where: Place) -> DatasetImage:
+    def image(self, image_id: ImageId, where: Location) -> DatasetImage:
         """DatasetError where it is not named."""
         if image_id not in self.images:
             problem = f"expected an image_id of {self.path} ({abbreviate(self.images)}), got {reprlib.repr(image_id)}"
@@ -65,7 +65,7 @@ class Named:
 
 def read_result(
     entry: Entry, index: int, path: Path, named: Named, categories: CategorySet, on_issue: IssueHandler
-) -> tuple[Entry, Place] | None:
+) -> tuple[Entry, Location] | None:
     """The result with all but its mask checked, and where it is; None where something is wrong with it, which is told.
 
     DatasetError where it is of a panoptic JSON.
@@ -76,11 +76,11 @@ def read_result(
     code = _code_of(entry, "image_id")
     try:
         image_id: ImageId = json_fields.get_field(entry, "image_id", json_fields.IMAGE_ID, f"{path}, result {index}")
-        where = Place(path, image_id, "result", index)
+        where = Location(path, image_id, "result", index)
         code = "annotation-without-image"
         named.image(image_id, where)
         code = "category-unknown" if type(entry.get("category_id")) is int else _code_of(entry, "category_id")
-        category_id = coco.category_id_of(entry, categories, where)
+        category_id = get_category_id(entry, categories, where)
         if not categories[category_id].isthing:
             raise DatasetError(f"expected the category_id of a thing, got {category_id}, which is stuff", where=where)
         code = _code_of_number(entry, "score")
@@ -96,11 +96,11 @@ def read_result(
         return None
 
 
-def with_rle(result: Entry, where: Place, named: Named, on_issue: IssueHandler) -> Entry | None:
+def with_rle(result: Entry, where: Location, named: Named, on_issue: IssueHandler) -> Entry | None:
     """The result with what is needed of it; None where its mask is not sound, which is told."""
     size_hw = named.images[result["image_id"]].size_hw
-    segmentation = without_slivers(result["segmentation"])
-    fault = fault_of(segmentation, size_hw)
+    segmentation = drop_slivers(result["segmentation"])
+    fault = find_mask_fault(segmentation, size_hw)
     if fault:
         is_other = isinstance(segmentation, dict) and segmentation.get("size") != [*size_hw]
         remedy = "is it a result of this image?"
@@ -111,13 +111,15 @@ def with_rle(result: Entry, where: Place, named: Named, on_issue: IssueHandler) 
     return {**kept, "segmentation": segmentation_to_rle(segmentation, size_hw)}
 
 
-def read_panoptic(path: Path, named: Named, categories: CategorySet, on_issue: IssueHandler) -> dict[ImageId, Entry]:
+def read_predicted_annotations(
+    path: Path, named: Named, categories: CategorySet, on_issue: IssueHandler
+) -> dict[ImageId, Entry]:
     """The annotations of a panoptic JSON of predictions by image_id, in its order, sound but for their PNGs; images
     with one that is not, or with two, are told and left out.
 
-    DatasetError as `coco_panoptic.read_predictions` has it for the file as a whole.
+    DatasetError as `read_panoptic_predictions` has it for the file as a whole.
     """
-    predicted = coco_panoptic.read_predictions(path, categories, partial(on_issue, "annotation-unreadable"))
+    predicted = read_panoptic_predictions(path, categories, partial(on_issue, "annotation-unreadable"))
     content = named.content if named.path == path else json_fields.load_object(path)
     annotations = [
         a
@@ -130,7 +132,7 @@ def read_panoptic(path: Path, named: Named, categories: CategorySet, on_issue: I
         image_id = annotation["image_id"]
         if image_id not in predicted or number_of[image_id] > 1:
             continue
-        code, where = "annotation-without-image", Place(path, image_id)
+        code, where = "annotation-without-image", Location(path, image_id)
         is_known = try_read(on_issue, code, named.image, image_id, where) is not None
         sound = [_is_sound(info, path, image_id, on_issue) for info in annotation["segments_info"]]
         if is_known and all(sound):
@@ -154,7 +156,7 @@ def _code_of_number(entry: Entry, key: str) -> str:
 
 
 def _is_sound(info: Entry, path: Path, image_id: ImageId, on_issue: IssueHandler) -> bool:
-    where = Place(path, image_id, "segment", info["id"])
+    where = Location(path, image_id, "segment", info["id"])
     is_sound = try_read(on_issue, "iscrowd-invalid", json_fields.get_flag, info, "iscrowd", where) is not None
     if info.get("score") is None:
         return is_sound

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segkit.formats.base import AS_GIVEN, DatasetImage, DatasetReader
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco import tables as coco
+from segkit.formats.coco.instances import read_instances
+from segkit.formats.coco.panoptic import read_panoptic, read_segmentation
+from segkit.formats.coco.tables import IMAGE_KEYS
 from segkit.structures import (
     VOID,
     IdRuns,
@@ -37,8 +37,8 @@ class CocoPanopticReader(DatasetReader):
     layout = "coco-panoptic"
 
     def __init__(self, json: str | Path, masks: str | Path, images: str | Path) -> None:
-        """Raises DatasetError as `coco_panoptic.read` does; PNGs and images are opened when they are asked for."""
-        file = coco_panoptic.read(json)
+        """Raises DatasetError as `read_panoptic` does; PNGs and images are opened when they are asked for."""
+        file = read_panoptic(json)
         self.root, self.pictures, self.masks = Path(json).parent, Path(images), Path(masks)
         self.categories = file.categories
         self._records = {record.image_id: record for record in file.records}
@@ -52,9 +52,7 @@ class CocoPanopticReader(DatasetReader):
     def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         record = self._records[image.image_id]
         path = self.masks / record.png_name
-        return coco_panoptic.read_segmentation(
-            path, record.segments_info, self.categories, image.size_hw, image.image_id
-        )
+        return read_segmentation(path, record.segments_info, self.categories, image.size_hw, image.image_id)
 
 
 class CocoInstancesReader(DatasetReader):
@@ -64,11 +62,11 @@ class CocoInstancesReader(DatasetReader):
     overlaps = True
 
     def __init__(self, json: str | Path, images: str | Path, overlap: str = "small_on_top") -> None:
-        """overlap: one of OVERLAPS, see `panoptic_of_annotations`. Raises DatasetError as `coco_instances.read` does,
+        """overlap: one of OVERLAPS, see `paint_annotations`. Raises DatasetError as `read_instances` does,
         ValueError for another overlap."""
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
-        file = coco_instances.read(json)
+        file = read_instances(json)
         self.root, self.pictures, self.overlap = Path(json).parent, Path(images), overlap
         self.categories = file.categories
         self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
@@ -82,13 +80,13 @@ class CocoInstancesReader(DatasetReader):
         )
 
     def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        return panoptic_of_annotations(self.annotations(image), image.size_hw, self.overlap)
+        return paint_annotations(self.annotations(image), image.size_hw, self.overlap)
 
     def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         return [_with_rle(one, image.size_hw) for one in self._annotations.get(image.image_id, [])]
 
 
-def panoptic_of_annotations(
+def paint_annotations(
     annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int], overlap: str = "small_on_top"
 ) -> PanopticSegmentation:
     """One segment for each COCO annotation (compressed RLE), numbered from 1 in their order.
@@ -114,7 +112,7 @@ def panoptic_of_annotations(
 
 def _image(entry: Entry) -> DatasetImage:
     size_hw = (entry["height"], entry["width"])
-    return DatasetImage(entry["id"], entry["file_name"], size_hw, json_fields.other_keys(entry, coco.IMAGE_KEYS))
+    return DatasetImage(entry["id"], entry["file_name"], size_hw, json_fields.other_keys(entry, IMAGE_KEYS))
 
 
 def _with_rle(annotation: Entry, size_hw: tuple[int, int]) -> Entry:

@@ -17,7 +17,7 @@ from segkit.utils.json_fields import (
     LIST,
     TEXT,
     Entry,
-    Place,
+    Location,
     all_finite,
     check_inside,
     check_objects,
@@ -40,7 +40,7 @@ def check_bbox(entry: Entry, where: object) -> None:
         raise DatasetError(f"expected {expected}, got {reprlib.repr(box)}", where=where)
 
 
-def images_by_id(content: Entry, path: Path) -> dict[ImageId, Entry]:
+def read_images(content: Entry, path: Path) -> dict[ImageId, Entry]:
     """The `images` table, in its order; DatasetError where an entry lacks a usable id, file_name, height or width.
 
     A file_name may lie in sub-folders, and must not leave the image folder. More pixels than Pillow opens are refused.
@@ -48,7 +48,7 @@ def images_by_id(content: Entry, path: Path) -> dict[ImageId, Entry]:
     images: dict[ImageId, Entry] = {}
     for entry in get_table(content, "images", path):
         image_id = get_field(entry, "id", IMAGE_ID, f"{path}, images")
-        where = Place(path, image_id)
+        where = Location(path, image_id)
         if image_id in images:
             raise DatasetError("expected distinct image ids, got this one twice", where=where)
         check_inside(get_field(entry, "file_name", TEXT, where), "file_name", where)
@@ -67,19 +67,19 @@ def check_pixels(height: int, width: int, where: object) -> None:
         raise DatasetError(f"expected {most}, got {height} x {width}", where=where, remedy="cut the image into tiles")
 
 
-def image_id_of(annotation: Entry, images: Mapping[ImageId, Entry], path: Path) -> ImageId:
+def get_image_id(annotation: Entry, images: Mapping[ImageId, Entry], path: Path) -> ImageId:
     """The annotation's image_id; DatasetError where it is not in the `images` table."""
     image_id: ImageId = get_field(annotation, "image_id", IMAGE_ID, f"{path}, annotations")
     if image_id not in images:
         raise DatasetError(
             "an annotation has this image_id, the `images` table has not",
-            where=Place(path, image_id),
+            where=Location(path, image_id),
             remedy=f"add the image or drop the annotation; the table holds {abbreviate(images)}",
         )
     return image_id
 
 
-def category_id_of(entry: Entry, categories: CategorySet, where: object) -> int:
+def get_category_id(entry: Entry, categories: CategorySet, where: object) -> int:
     """The entry's category_id; DatasetError where it is not among the categories."""
     category_id: int = get_field(entry, "category_id", INTEGER, where)
     if category_id not in categories:
@@ -88,7 +88,7 @@ def category_id_of(entry: Entry, categories: CategorySet, where: object) -> int:
     return category_id
 
 
-def categories_of(content: Entry, path: Path, all_things: bool = False) -> CategorySet:
+def read_categories(content: Entry, path: Path, all_things: bool = False) -> CategorySet:
     """The `categories`; DatasetError where one is malformed, or lacks `isthing` and not all are to be things."""
     entries = get_table(content, "categories", path)
     for entry in entries:
@@ -118,7 +118,7 @@ def read_classes(path: str | Path) -> CategorySet | tuple[str, ...]:
     if all(type(entry) is str for entry in entries):
         return tuple(entries)
     table = check_objects(entries, "`categories`", path)
-    return categories_of({"categories": table}, path, all_things=any("isthing" not in entry for entry in table))
+    return read_categories({"categories": table}, path, all_things=any("isthing" not in entry for entry in table))
 
 
 def _is_color(color: object) -> bool:

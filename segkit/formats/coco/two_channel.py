@@ -29,7 +29,7 @@ from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, try_read, unused
-from segkit.utils.json_fields import Place
+from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
 MASKS, PICTURES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
@@ -82,7 +82,7 @@ class TwoChannelReader(DatasetReader):
                 continue
             if category_id not in self.categories or number >= CHANNEL:
                 problem = f"expected a category id in R, a number in G and 0 in B, got {category_id} and {number}"
-                raise DatasetError(problem, where=Place(path, image.image_id))
+                raise DatasetError(problem, where=Location(path, image.image_id))
             segments.append(Segment(value, category_id, self.categories[category_id].isthing, area_px))
         return PanopticSegmentation.from_runs(runs, tuple(segments))
 
@@ -115,7 +115,7 @@ class TwoChannelWriter(DatasetWriter):
                 values[segment.segment_id] = segment.category_id + CHANNEL * numbers[segment.category_id]
                 numbers[segment.category_id] += 1
         if (most := max(numbers.values(), default=0)) > CHANNEL:
-            where = Place(self.root, image.image_id)
+            where = Location(self.root, image.image_id)
             raise DatasetError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
         png.write_ids(self.root / MASKS / f"{name}.png", relabel(segmentation.segment_ids, values, np.int32))
         self._names.add(name)

@@ -17,13 +17,13 @@ from segkit.formats.base import (
     empty_losses,
     score_losses,
 )
-from segkit.formats.coco import instances as coco_instances
+from segkit.formats.coco.instances import write_instances
 from segkit.formats.coco.panoptic_writer import PanopticWriter
 from segkit.formats.derive import coco_annotations
 from segkit.formats.image_files import picture_in
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Entry, Place, check_inside, other_keys, writable_keys
+from segkit.utils.json_fields import Entry, Location, check_inside, other_keys, writable_keys
 from segkit.utils.text import abbreviate
 
 PICTURES = "images"  # folder below the root
@@ -91,7 +91,7 @@ class CocoInstancesWriter(DatasetWriter):
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
     ) -> list[str]:
         """As `DatasetWriter` has it; told are stuff, segments without a pixel, scores, keys that JSON cannot hold."""
-        where = Place(self.path, image.image_id)
+        where = Location(self.path, image.image_id)
         check_inside(image.file_name, "file_name", where)
         if image.image_id in self._images:
             raise DatasetError("an image with this id was added before", where=where)
@@ -116,7 +116,7 @@ class CocoInstancesWriter(DatasetWriter):
     def finish(self) -> None:
         """Write the JSON."""
         numbered = _numbered(self._annotations)
-        coco_instances.write(self.path, [*self._images.values()], numbered, self.categories, self.info)
+        write_instances(self.path, [*self._images.values()], numbered, self.categories, self.info)
 
 
 def _written_extras(extra: Mapping[str, Any], what: str) -> tuple[Entry, list[str]]:

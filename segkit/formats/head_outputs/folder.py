@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.coco import tables as coco
+from segkit.formats import coco
 from segkit.formats.head_outputs.arrays import (
     MAX_CHANNELS,
     check_layout,
@@ -29,7 +29,7 @@ from segkit.formats.head_outputs.arrays import (
 from segkit.structures import NO_THING, THING_CHANNEL, CategorySet, HeadOutputs, ImageId, SemanticScores, SemanticSpace
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Entry, Place
+from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
 INDEX = "index.json"
@@ -65,9 +65,9 @@ class SavedHeadOutputs:
     def __len__(self) -> int:
         return len(self.images)
 
-    def place(self, image: SavedImage) -> Place:
+    def place(self, image: SavedImage) -> Location:
         """The image's .npz and id, for messages."""
-        return Place(self.folder / image.outputs, image.image_id)
+        return Location(self.folder / image.outputs, image.image_id)
 
     def read(self, image: SavedImage) -> HeadOutputs:
         """What `write_image` wrote, which is `rounded` of what it was given.
@@ -196,12 +196,12 @@ def _parse(content: Any, path: Path) -> SavedHeadOutputs:
     if (got := json_fields.get_field(content, "format", json_fields.INTEGER, path)) != FORMAT:
         problem = f"expected saved head outputs of format {FORMAT}, got {got}"
         raise DatasetError(problem, where=path, remedy=f"{SAVE_AGAIN} with this version of segkit")
-    categories = coco.categories_of(content, path)
+    categories = coco.read_categories(content, path)
     names, stuff_ids, thing_ids = _channels(content, categories, path)
     images = []
     taken: set[str] = set()
-    for image_id, entry in coco.images_by_id(content, path).items():
-        where = Place(path, image_id)
+    for image_id, entry in coco.read_images(content, path).items():
+        where = Location(path, image_id)
         outputs = json_fields.get_field(entry, "outputs", json_fields.TEXT, where)
         json_fields.check_inside(outputs, "outputs", where)
         if outputs in taken or Path(outputs).name != outputs:

@@ -12,7 +12,7 @@ from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, 
 from segkit.formats.derive import relabel
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.json_fields import Place, check_inside
+from segkit.utils.json_fields import Location, check_inside
 from segkit.utils.text import abbreviate
 
 MAX_OBJECTS = np.iinfo(np.uint16).max
@@ -70,7 +70,7 @@ class InstanceMapWriter(DatasetWriter):
         objects = [s for s in segmentation.segments if s.isthing and not s.iscrowd and s.segment_id in areas_px]
         if len(objects) > MAX_OBJECTS:
             problem = f"expected at most {MAX_OBJECTS} objects, got {len(objects)}"
-            raise DatasetError(problem, where=Place(self.root, image.image_id))
+            raise DatasetError(problem, where=Location(self.root, image.image_id))
         values = {s.segment_id: value for value, s in enumerate(objects, 1)}
         png.write_labels(self._labels / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
         self._names.add(name)

@@ -18,7 +18,7 @@ from segkit.formats.base import (
     empty_losses,
     score_losses,
 )
-from segkit.formats.coco.tables import read_classes
+from segkit.formats.coco import read_classes
 from segkit.formats.derive import semantic_map
 from segkit.formats.image_files import PICTURE_CASES, new_stem, picture_in
 from segkit.formats.label_images.pairs import find_pairs
@@ -27,7 +27,7 @@ from segkit.structures import IGNORE_LABEL, VOID, Category, CategorySet, IdRuns,
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, unused
-from segkit.utils.json_fields import Place
+from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
 PICTURES, LABELS, CLASSES = "images", "labels", "classes.json"  # below the root
@@ -84,7 +84,7 @@ class SemanticMapReader(DatasetReader):
         if strange:
             known = abbreviate([c.category_id for c in self.categories.categories])
             problem = f"expected labels among {known}, or {self._ignore} for void, got {abbreviate(strange)}"
-            where = Place(self._pairs.maps[image.image_id], image.image_id)
+            where = Location(self._pairs.maps[image.image_id], image.image_id)
             raise DatasetError(problem, where=where, remedy="name their classes, or set `ignore`")
         return PanopticSegmentation.from_runs(
             runs, tuple(Segment(segment_id, segment_id - 1, False, areas_px[segment_id]) for segment_id in areas_px)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.coco.masks import fault_of
+from segkit.formats.coco import find_mask_fault
 from segkit.structures import rle_to_mask, segmentation_to_rle
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -62,7 +62,7 @@ def build_semantic_map(
         if category_id not in channel_of:
             known = abbreviate(sorted(channel_of))
             raise DatasetError(f"expected a category_id among {known}, got {category_id}", where=where)
-        if fault := fault_of(segmentation, size_hw):
+        if fault := find_mask_fault(segmentation, size_hw):
             raise DatasetError(fault, where=f"{where}, category {category_id}")
         mask = rle_to_mask(segmentation_to_rle(segmentation, size_hw))
         covered_px += np.count_nonzero(mask)

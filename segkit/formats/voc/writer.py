@@ -35,7 +35,7 @@ from segkit.formats.voc.labels import (
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
-from segkit.utils.json_fields import Place
+from segkit.utils.json_fields import Location
 
 
 class VOCWriter(DatasetWriter):
@@ -108,7 +108,7 @@ class VOCWriter(DatasetWriter):
         image_id = image_files.new_stem(image, self._image_ids, self.root)
         if not is_line(image_id):
             problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
-            raise DatasetError(problem, where=Place(self.root, image.image_id), remedy="rename the image")
+            raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
         return image_id
 
     def _object_labels(self, segmentation: PanopticSegmentation, object_of: dict[int, int]) -> Labels:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic import PanopticFile, PanopticRecord
+from segkit.formats import coco
+from segkit.formats.coco import PanopticFile, PanopticRecord
 from segkit.fusion.occlusion_priors import OcclusionCounter, OcclusionPriors
 from segkit.structures import ImageId
 from segkit.structures.rle import segmentation_to_rle
@@ -32,7 +31,7 @@ def count_priors(
 
     Raises DatasetError that tells all that is wrong with the files, up to `limit` problems.
     """
-    ground_truth = coco_panoptic.read(gt_json)
+    ground_truth = coco.read_panoptic(gt_json)
     folder = Path(gt_folder) if gt_folder is not None else Path(gt_json).with_suffix("")
     objects = None if instances_json is None else _by_image(Path(instances_json), ground_truth)
     problems, priors = ErrorCollector(limit), OcclusionCounter(ground_truth.categories)
@@ -60,7 +59,7 @@ class _Counting:
         categories, image_id = self.ground_truth.categories, record.image_id
         size_hw, png = (record.height, record.width), self.folder / record.png_name
         try:
-            ground_truth = coco_panoptic.read_segmentation(png, record.segments_info, categories, size_hw, image_id)
+            ground_truth = coco.read_segmentation(png, record.segments_info, categories, size_hw, image_id)
             drawn = None
             if self.objects is not None:
                 found = self.objects.get(image_id, [])
@@ -74,7 +73,7 @@ class _Counting:
 
 def _by_image(path: Path, ground_truth: PanopticFile) -> dict[ImageId, list[dict[str, Any]]]:
     """The annotations of every image but crowds; DatasetError where they are not of the truth's things and images."""
-    instances = coco_instances.read(path)
+    instances = coco.read_instances(path)
     names = {thing.category_id: thing.name for thing in ground_truth.categories.things}
     other = [c.category_id for c in instances.categories.categories if names.get(c.category_id) != c.name]
     if other:

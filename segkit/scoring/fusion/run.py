@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
 from segkit.fusion import DroppedSegment, FusionMethod
 from segkit.scoring.counts_file import convert_write_errors
@@ -95,7 +95,7 @@ def run_fusion(
     All or nothing appears, in place of what an earlier run left. DatasetError that tells all that is wrong with the
     saved images, up to `limit` problems, and where the folder cannot be written.
     """
-    names = coco_panoptic.png_names([(image.image_id, image.file_name) for image in saved.images])
+    names = coco.choose_png_names([(image.image_id, image.file_name) for image in saved.images])
     problems, annotations, explained = ErrorCollector(limit), [], []
     with convert_write_errors(output), _appearing(output) as stage:
         fuse = _Fusing(saved, fusion, stage / PNGS, names, explain).fuse
@@ -110,7 +110,7 @@ def run_fusion(
                 progress(done, len(images))
         problems.check()
         entries = [_entry(image) for image in images]
-        coco_panoptic.write_json(stage / JSON, entries, annotations, saved.categories)
+        coco.write_panoptic(stage / JSON, entries, annotations, saved.categories)
         if explain:
             dump_json(stage / FATES, explained)
     return explained
@@ -137,9 +137,9 @@ class _Fusing:
         except DatasetError as error:
             return error
         png_name = self.png_names[image.image_id]
-        coco_panoptic.write_png(self.folder / png_name, fused.segment_ids)
+        coco.write_png(self.folder / png_name, fused.segment_ids)
         told = [_told(fate, fused.segments, categories) for fate in dropped_segments]
-        annotation = coco_panoptic.annotation_of(image.image_id, png_name, fused)
+        annotation = coco.build_panoptic_annotation(image.image_id, png_name, fused)
         return annotation, {"image_id": image.image_id, "file_name": image.file_name, "dropped_segments": told}
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic import PanopticFile, PanopticRecord
+from segkit.formats import coco
+from segkit.formats.coco import PanopticFile, PanopticRecord
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
 from segkit.fusion import FusionMethod
@@ -44,7 +44,7 @@ class SweepData:
 
         DatasetError where a file cannot be read, or the two are not of the same images and categories.
         """
-        saved, ground_truth = head_outputs.load(Path(predictions)), coco_panoptic.read(gt_json)
+        saved, ground_truth = head_outputs.load(Path(predictions)), coco.read_panoptic(gt_json)
         folder = Path(gt_folder) if gt_folder is not None else Path(gt_json).with_suffix("")
         if not folder.is_dir():
             raise DatasetError("no such folder of PNGs", where=folder, remedy="name it (--gt-folder)")
@@ -69,7 +69,7 @@ class SweepData:
         """
         png = self.gt_folder / record.png_name
         infos, image_id = record.segments_info, record.image_id
-        ground_truth = coco_panoptic.read_segmentation(png, infos, self.categories, image_id=image_id)
+        ground_truth = coco.read_segmentation(png, infos, self.categories, image_id=image_id)
         image = self.image_of[image_id]
         outputs, saved_at = self.saved.read(image), self.saved.place(image)
         where = f"{png}, image {image_id!r}"

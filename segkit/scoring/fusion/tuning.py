@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segkit.formats.coco.panoptic import PanopticRecord
+from segkit.formats.coco import PanopticRecord
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals

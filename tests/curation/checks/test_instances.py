@@ -12,7 +12,7 @@ from PIL import Image
 
 from segkit.curation.checks.instances import check_instances, measure
 from segkit.curation.issues import IssueList
-from segkit.formats.coco import instances as coco_instances
+from segkit.formats import coco
 from segkit.utils.errors import DatasetError
 from tests.curation.checks.test_panoptic import junk
 from tests.helpers.damaged_datasets import Broken, instances, noise, panoptic
@@ -132,7 +132,7 @@ def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         raise DatasetError("expected rain", where=path)
 
     data = instances(tmp_path)
-    monkeypatch.setattr(coco_instances, "read", raise_issue)
+    monkeypatch.setattr(coco, "read_instances", raise_issue)
     told = [(f.code, f.place, f.message) for f in check(data)]
     assert told == [("annotation-unreadable", str(data.json_path), "expected rain")]
 

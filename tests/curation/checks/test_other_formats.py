@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.curation.checks.other_formats import check_source, digests_of_source
+from segkit.curation.checks.other_formats import check_dataset, compute_dataset_digests
 from segkit.curation.issues import IssueList
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.coco.readers import CocoPanopticReader
+from segkit.formats.coco import CocoPanopticReader
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from tests.helpers.damaged_datasets import CATEGORIES, PERSON, SIZE_HW, Broken, noise, panoptic, scene
@@ -51,7 +51,7 @@ def source_of(data: Broken) -> DatasetReader:
 
 
 def codes(source: DatasetReader) -> list[str]:
-    return [issue.code for issue in check_source(source, map)]
+    return [issue.code for issue in check_dataset(source, map)]
 
 
 def changed(**of_person: object) -> PanopticSegmentation:
@@ -60,7 +60,7 @@ def changed(**of_person: object) -> PanopticSegmentation:
 
 
 def test_nothing_is_wrong(data: Broken, tmp_path: Path) -> None:
-    assert check_source(source_of(data), map) == []
+    assert check_dataset(source_of(data), map) == []
     assert codes(Drawn(tmp_path, scene(), scene())) == []
 
 
@@ -69,7 +69,7 @@ def test_every_image_that_cannot_be_read_is_told(data: Broken) -> None:
     data.png(3).write_bytes(b"")
     data.picture(4).write_bytes(b"no image")
     data.picture(5).unlink()
-    told = [(issue.code, issue.place) for issue in check_source(source_of(data), map)]
+    told = [(issue.code, issue.place) for issue in check_dataset(source_of(data), map)]
     assert told == [
         ("annotation-unreadable", str(data.png(1))),
         ("annotation-unreadable", str(data.png(3))),
@@ -101,7 +101,7 @@ def test_segments(tmp_path: Path) -> None:
         changed(category_id=20, isthing=False, iscrowd=True),
         changed(category_id=99, isthing=False),
     )
-    told = [(issue.code, issue.place.split("image ")[1]) for issue in check_source(source, map)]
+    told = [(issue.code, issue.place.split("image ")[1]) for issue in check_dataset(source, map)]
     assert told == [
         ("annotation-unreadable", "0"),
         ("segment-tiny", "1, segment 7"),
@@ -135,7 +135,7 @@ def test_a_fault_of_a_volume_is_told_once(tmp_path: Path) -> None:
         def picture(self, image: DatasetImage) -> np.ndarray:
             raise DatasetError("cut off", where=tmp_path / "volume.nii", remedy="fetch it")
 
-    told = [(f.code, f.place, f.message) for f in check_source(Sliced(tmp_path, *[scene()] * 9), map)]
+    told = [(f.code, f.place, f.message) for f in check_dataset(Sliced(tmp_path, *[scene()] * 9), map)]
     assert told == [
         ("image-unreadable", str(tmp_path / "volume.nii"), "cut off; fetch it"),
         ("annotation-unreadable", str(tmp_path / "labels.nii"), "cut off; fetch it"),
@@ -145,7 +145,7 @@ def test_a_fault_of_a_volume_is_told_once(tmp_path: Path) -> None:
 def test_what_is_not_read_is_noted(tmp_path: Path) -> None:
     source = Drawn(tmp_path, scene())
     source.skipped = ("a.json: a point has no area", "b.png: no JSON")
-    told = [(f.code, f.severity, f.place, f.message) for f in check_source(source, map)]
+    told = [(f.code, f.severity, f.place, f.message) for f in check_dataset(source, map)]
     assert told == [("not-read", "note", str(tmp_path), line) for line in source.skipped]
 
 
@@ -153,14 +153,14 @@ def test_splits_that_share_images(data: Broken, tmp_path: Path) -> None:
     other = panoptic(tmp_path / "other")
     for index in range(1, 6):
         Image.fromarray(noise(100 + index)).save(other.picture(index))
-    found: IssueList = check_source(source_of(data), map, digests_of_source(source_of(other), map))
+    found: IssueList = check_dataset(source_of(data), map, compute_dataset_digests(source_of(other), map))
     assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(0)))]
 
 
 def test_splits_that_share_pictures_that_are_made(tmp_path: Path) -> None:
-    others = digests_of_source(Drawn(tmp_path, scene()), map)
+    others = compute_dataset_digests(Drawn(tmp_path, scene()), map)
     assert len(others) == 1
-    found = check_source(Drawn(tmp_path, scene(), scene()), map, others)
+    found = check_dataset(Drawn(tmp_path, scene(), scene()), map, others)
     assert [(f.code, f.place) for f in found] == [("image-shared", str(tmp_path / "0.png"))]
 
 

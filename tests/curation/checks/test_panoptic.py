@@ -17,8 +17,7 @@ from PIL import Image
 from segkit.curation import image_files
 from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.issues import RULES, IssueList
-from segkit.formats import png
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco, png
 from segkit.utils.errors import DatasetError
 from segkit.utils.process_pool import ordered_map
 from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, noise, panoptic, scene
@@ -62,7 +61,7 @@ def in_json(*expected: str) -> Callable[[Callable[[dict, dict, dict], None]], No
 def repaint(data: Broken, old: int, new: int) -> None:
     ids = scene().segment_ids.copy()
     ids[ids == old] = new
-    coco_panoptic.write_png(data.png(), ids)
+    coco.write_png(data.png(), ids)
 
 
 @fault("json-unreadable")
@@ -431,12 +430,12 @@ def png_has_a_palette(data: Broken) -> None:
 
 @fault("size-differs", "area-wrong", "box-wrong")
 def png_of_another_size(data: Broken) -> None:
-    coco_panoptic.write_png(data.png(), scene().segment_ids[:, :-1])
+    coco.write_png(data.png(), scene().segment_ids[:, :-1])
 
 
 @fault("all-void", "segment-not-in-png")
 def png_all_void(data: Broken) -> None:
-    coco_panoptic.write_png(data.png(), np.zeros((6, 8), dtype=np.int32))
+    coco.write_png(data.png(), np.zeros((6, 8), dtype=np.int32))
 
 
 @fault("all-void")
@@ -466,7 +465,7 @@ def an_empty_segment(content: dict, annotation: dict, info: dict) -> None:
 def one_pixel(data: Broken) -> None:
     ids = scene().segment_ids.copy()
     ids[5, 0] = 8
-    coco_panoptic.write_png(data.png(), ids)
+    coco.write_png(data.png(), ids)
     content = data.load()
     segment = {"id": 8, "category_id": 1, "iscrowd": 0, "area": 1, "bbox": [0, 5, 1, 1]}
     content["annotations"][0]["segments_info"].append(segment)
@@ -549,7 +548,7 @@ def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Mon
         raise DatasetError("expected rain", where=f"{path}, image 3")
 
     data = panoptic(tmp_path)
-    monkeypatch.setattr(coco_panoptic, "read", raise_issue)
+    monkeypatch.setattr(coco, "read_panoptic", raise_issue)
     told = [(f.code, f.place, f.message) for f in check(data)]
     assert told == [("annotation-unreadable", f"{data.json_path}, image 3", "expected rain")]
     data.picture().unlink()

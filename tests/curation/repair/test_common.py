@@ -14,7 +14,7 @@ from segkit.curation.checks.instances import check_instances
 from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.repair.instances import repair_instances
 from segkit.curation.repair.panoptic import repair_panoptic
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.utils.errors import DatasetError
 from tests.curation.checks import test_instances as test_check_instances
 from tests.curation.checks import test_panoptic as test_check_panoptic
@@ -76,7 +76,7 @@ def test_the_pixels_of_a_repaired_copy(tmp_path: Path) -> None:
     expected = scene().segment_ids.copy()
     expected[expected == PERSON] = 0
     expected[expected == GRASS] = SKY
-    assert np.array_equal(coco_panoptic.read_id_runs(copy.png()).to_map(), expected)
+    assert np.array_equal(coco.read_id_runs(copy.png()).to_map(), expected)
     assert copy.png(1).read_bytes() == data.png(1).read_bytes()
     assert not copy.png(1).samefile(data.png(1))
 

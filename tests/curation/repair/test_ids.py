@@ -11,7 +11,7 @@ import pytest
 
 from segkit.curation.repair.instances import repair_instances
 from segkit.curation.repair.panoptic import repair_panoptic
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from tests.helpers.damaged_datasets import IMAGES, PERSON, Broken, instances, panoptic
 
 Content = dict[str, Any]
@@ -102,7 +102,7 @@ def test_the_png_of_another_image_of_one_segment_is_left(tmp_path: Path) -> None
     for index, (top, left, side) in enumerate([(1, 1, 3), (4, 6, 2)]):
         ids = np.zeros((6, 8), dtype=np.int32)
         ids[top : top + side, left : left + side] = PERSON
-        coco_panoptic.write_png(data.png(1 - index), ids)
+        coco.write_png(data.png(1 - index), ids)
         person = content["annotations"][index]["segments_info"][0]
         content["annotations"][index]["segments_info"] = [
             {**person, "area": side * side, "bbox": [left, top, side, side]}

@@ -17,7 +17,7 @@ from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.issues import IssueList
 from segkit.curation.repair.instances import repair_instances
 from segkit.curation.repair.panoptic import repair_panoptic
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.utils.errors import DatasetError
 from tests.curation.checks import test_instances as test_check_instances
 from tests.curation.checks import test_panoptic as test_check_panoptic
@@ -70,10 +70,10 @@ def is_clean(info: dict[str, Any]) -> bool:
 
 def check_pixels(before: Path, after: Path, sound: list[dict[str, Any]]) -> None:
     try:
-        ids = coco_panoptic.read_id_runs(before).to_map()
+        ids = coco.read_id_runs(before).to_map()
     except DatasetError:
         return
-    mended = coco_panoptic.read_id_runs(after).to_map()
+    mended = coco.read_id_runs(after).to_map()
     for info in sound:
         assert np.array_equal(mended[ids == info["id"]], ids[ids == info["id"]])
 
@@ -107,9 +107,9 @@ def test_many_faults_at_once(slips, twins, repainted) -> None:
     with tempfile.TemporaryDirectory() as name:
         data = panoptic(Path(name) / "data")
         for image, old in repainted:
-            ids = coco_panoptic.read_id_runs(data.png(image)).to_map()
+            ids = coco.read_id_runs(data.png(image)).to_map()
             ids[ids == old] = 12345
-            coco_panoptic.write_png(data.png(image), ids)
+            coco.write_png(data.png(image), ids)
         content = data.load()
         for image, one, other in twins:
             infos = content["annotations"][image]["segments_info"]

@@ -16,7 +16,7 @@ from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.repair.ids import Ids, integer_of
 from segkit.curation.repair.instances import repair_instances
 from segkit.curation.repair.panoptic import repair_panoptic
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.utils.process_pool import ordered_map
 from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, instances, panoptic, scene
 
@@ -141,7 +141,7 @@ def test_pngs_of_other_images_are_left_with_their_segments(tmp_path: Path, offse
     for info in content["annotations"][1]["segments_info"]:
         box = boxes[info["id"]]
         info.update(id=info["id"] + offset, bbox=box, area=box[2] * box[3])
-    coco_panoptic.write_png(data.png(1), ids)
+    coco.write_png(data.png(1), ids)
     data.store(content)
     assert check_panoptic(*data, map) == []
     os.replace(data.png(0), data.masks / "kept")
@@ -161,7 +161,7 @@ def test_pngs_of_other_images_are_left_with_their_segments(tmp_path: Path, offse
 
 def test_a_png_of_another_size_than_the_picture_is_left(tmp_path: Path) -> None:
     data = panoptic(tmp_path / "data")
-    coco_panoptic.write_png(data.png(), scene().segment_ids[:, :-1])
+    coco.write_png(data.png(), scene().segment_ids[:, :-1])
     copy, masks, told = repair_panoptic(data.json_path, data.masks, data.images, tmp_path / "copy", map)
     assert Broken(copy, masks, data.images).load() == data.load()
     assert [line.split(":")[0] for line in told] == ["left 1 of the images"]

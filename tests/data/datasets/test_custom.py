@@ -14,7 +14,7 @@ from segkit.data.catalog import load_dataset
 from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.data.datasets.custom import register_by_format, register_custom
 from segkit.data.ground_truth import read_segmentation
-from segkit.formats.coco.writers import CocoInstancesWriter
+from segkit.formats.coco import CocoInstancesWriter
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.curation.test_convert import CATEGORIES, GROUND_TRUTH, panoptic, parts
 

@@ -12,7 +12,7 @@ from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
 from segkit.data.loaders.readers import load_source, source_picture
 from segkit.data.mapper import read_image
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats.coco import PanopticWriter
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.curation.test_convert import CATEGORIES, GROUND_TRUTH, panoptic, parts

@@ -18,8 +18,7 @@ from segkit.data.toy import dataset as toy
 from segkit.data.toy.scenes import MAX_THINGS, MIN_STUFF_SHARE, MIN_THING_PX, UNKNOWN_SHAPE
 from segkit.data.toy.shapes import MARKINGS, SHAPES, Thing, paint
 from segkit.data.toy.textures import stuff_texture, value_noise
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.structures import MAX_SEGMENT_ID, VOID, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 
@@ -246,13 +245,13 @@ def test_bytes_depend_on_nothing_but_seed_index_and_size(tmp_path: Path) -> None
 def test_what_is_written_reads_back(tmp_path: Path) -> None:
     folder = toy.write_dataset(tmp_path / "scenes", 20, 3)
     assert sorted(path.name for path in folder.iterdir()) == ["images", "instances.json", "panoptic", "panoptic.json"]
-    file = coco_panoptic.read(folder / "panoptic.json")
+    file = coco.read_panoptic(folder / "panoptic.json")
     assert file.categories == toy.CATEGORIES
     assert [record.image_id for record in file.records] == [*range(1, 21)]
     for index, record in enumerate(file.records):
         image, ground_truth = toy.scene(3, index)
         png_path = folder / "panoptic" / record.png_name
-        found = coco_panoptic.read_segmentation(png_path, record.segments_info, file.categories, (128, 128))
+        found = coco.read_segmentation(png_path, record.segments_info, file.categories, (128, 128))
         assert np.array_equal(found.segment_ids, ground_truth.segment_ids)
         assert found.segments == ground_truth.segments
         assert np.array_equal(cv2.imread(str(folder / "images" / record.file_name))[..., ::-1], image)
@@ -260,18 +259,18 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
 
 def test_instances_are_the_things_of_the_panoptic_file(tmp_path: Path) -> None:
     folder = toy.write_dataset(tmp_path / "scenes", 20, 3)
-    coco_instances.read(folder / "instances.json")
-    coco = COCO(folder / "instances.json")
+    coco.read_instances(folder / "instances.json")
+    reference = COCO(folder / "instances.json")
     crowds = 0
     for image_id in range(1, 21):
         _, ground_truth = toy.scene(3, image_id - 1)
-        annotations = coco.loadAnns(coco.getAnnIds(image_id))
+        annotations = reference.loadAnns(reference.getAnnIds(image_id))
         things = [s for s in ground_truth.segments if s.isthing]
         found = [(a["category_id"], a["area"], a["iscrowd"]) for a in annotations]
         assert found == [(s.category_id, s.area_px, int(s.iscrowd)) for s in things]
         for annotation, segment in zip(annotations, things, strict=True):
             assert np.array_equal(
-                coco.annToMask(annotation).astype(bool), ground_truth.segment_ids == segment.segment_id
+                reference.annToMask(annotation).astype(bool), ground_truth.segment_ids == segment.segment_id
             )
             crowds += annotation["iscrowd"]
     assert crowds > 0

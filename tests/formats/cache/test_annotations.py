@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segkit.formats import coco
 from segkit.formats.cache import annotations as cache
 from segkit.formats.cache.annotations import AnnotatedImages, ImageRow
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco import panoptic as coco_panoptic
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import Dataset, files_below
 
@@ -92,7 +91,7 @@ def test_the_same_values_with_and_without_a_cache(json_path: Path, plain: Annota
     assert same(first, plain)
     assert same(second, plain)
     assert [*map(len, second.annotations)] == [1, 3, 0]
-    file = coco_instances.read(json_path)  # values are those of the reader itself
+    file = coco.read_instances(json_path)  # values are those of the reader itself
     assert {**second.annotations[1][0], "image_id": 7} == file.annotations[0]
     assert second.annotations[1][-1]["segmentation"] == POLYGONS  # without the sliver
     assert files_below(folder.parent.parent) == {"instances.json", f"cache/annotations/{entry_of(folder).name}"}
@@ -107,7 +106,7 @@ def test_a_panoptic_json_keeps_all_of_segments_info(dataset: Dataset) -> None:
         found = cache.read_panoptic(dataset.json_path)
         assert is_cached(found)
         assert same(found, plain)
-    records = coco_panoptic.read(dataset.json_path).records
+    records = coco.read_panoptic(dataset.json_path).records
     assert [i["png_name"] for i in found.images] == [r.png_name for r in records]
     assert [[*row] for row in found.annotations] == [[*r.segments_info] for r in records]
 
@@ -137,7 +136,7 @@ def test_the_next_start_parses_nothing(
     json_path: Path, plain: AnnotatedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.read_instances(json_path)
-    monkeypatch.setattr(coco_instances, "read", refuse_to_parse)
+    monkeypatch.setattr(coco, "read_instances", refuse_to_parse)
     assert same(cache.read_instances(json_path), plain)
 
 
@@ -191,7 +190,7 @@ def test_a_sound_entry_of_another_json_is_not_taken(json_path: Path, plain: Anno
 def test_what_cannot_be_read_is_said_each_time_and_not_kept(json_path: Path, folder: Path, content: bytes) -> None:
     json_path.write_bytes(content)
     with pytest.raises(DatasetError) as expected:
-        coco_instances.read(json_path)
+        coco.read_instances(json_path)
     for _ in range(2):
         with pytest.raises(DatasetError) as error:
             cache.read_instances(json_path)
@@ -201,7 +200,7 @@ def test_what_cannot_be_read_is_said_each_time_and_not_kept(json_path: Path, fol
 
 @pytest.mark.parametrize("name", ["missing.json", ".", "nul\0.json"])
 def test_what_is_no_file_is_said_as_by_the_reader(tmp_path: Path, name: str) -> None:
-    for read in (coco_instances.read, cache.read_instances):
+    for read in (coco.read_instances, cache.read_instances):
         with pytest.raises(DatasetError, match=r"expected a file|cannot be read"):
             read(tmp_path / name)
 
@@ -209,14 +208,14 @@ def test_what_is_no_file_is_said_as_by_the_reader(tmp_path: Path, name: str) -> 
 def test_a_json_that_is_replaced_while_it_is_read_is_not_kept(
     json_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = coco_instances.read
+    read = coco.read_instances
 
-    def read_and_replace(path: Path) -> coco_instances.InstancesFile:
+    def read_and_replace(path: Path) -> coco.InstancesFile:
         file = read(path)
         path.write_text(json.dumps({**CONTENT, "annotations": []}))
         return file
 
-    monkeypatch.setattr(coco_instances, "read", read_and_replace)
+    monkeypatch.setattr(coco, "read_instances", read_and_replace)
     assert sum(map(len, cache.read_instances(json_path).annotations)) == 4
     assert not folder.exists()
 

@@ -11,7 +11,7 @@ import pytest
 
 from segkit.formats.cityscapes import CityscapesReader
 from segkit.formats.cityscapes import files as cityscapes
-from segkit.formats.coco.readers import CocoPanopticReader
+from segkit.formats.coco import CocoPanopticReader
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
 

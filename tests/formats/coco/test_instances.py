@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from segkit.formats.coco import instances as coco_instances
+from segkit.formats import coco
+from segkit.formats.coco import instances
 from segkit.formats.derive import coco_annotations
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
@@ -42,50 +43,50 @@ def things(categories: CategorySet) -> CategorySet:
 @pytest.fixture
 def json_path(tmp_path: Path, things: CategorySet) -> Path:
     path = tmp_path / "instances.json"
-    coco_instances.write(path, IMAGES, [POLYGON], things)
+    coco.write_instances(path, IMAGES, [POLYGON], things)
     return path
 
 
 def test_what_is_written_is_read(json_path: Path, things: CategorySet) -> None:
-    file = coco_instances.read(json_path)
-    assert file == coco_instances.InstancesFile(json_path, things, tuple(IMAGES), (POLYGON,))
+    file = coco.read_instances(json_path)
+    assert file == coco.InstancesFile(json_path, things, tuple(IMAGES), (POLYGON,))
 
 
 def test_pycocotools_takes_it(tmp_path: Path, things: CategorySet, capsys: pytest.CaptureFixture[str]) -> None:
     annotations = coco_annotations(11, first_image())
-    coco_instances.write(tmp_path / "i.json", IMAGES, annotations, things)
-    file = coco_instances.read(tmp_path / "i.json")
+    coco.write_instances(tmp_path / "i.json", IMAGES, annotations, things)
+    file = coco.read_instances(tmp_path / "i.json")
     assert file.annotations == ({"id": 1, **annotations[0]}, {"id": 2, **annotations[1]})
-    coco = COCO(str(tmp_path / "i.json"))
-    np.testing.assert_array_equal(coco.annToMask(coco.anns[2]), first_image().segment_ids == 7)
-    assert coco.getAnnIds(imgIds=[11], iscrowd=True) == [1]
+    reference = COCO(str(tmp_path / "i.json"))
+    np.testing.assert_array_equal(reference.annToMask(reference.anns[2]), first_image().segment_ids == 7)
+    assert reference.getAnnIds(imgIds=[11], iscrowd=True) == [1]
     results = [{"image_id": 11, "category_id": 1, "score": 0.5, "segmentation": annotations[1]["segmentation"]}]
     (tmp_path / "r.json").write_text(json.dumps(results))
-    assert coco_instances.read_results(tmp_path / "r.json") == results
-    assert coco.loadRes(str(tmp_path / "r.json")).anns[1]["area"] == 4
+    assert instances.read_checked_results(tmp_path / "r.json") == results
+    assert reference.loadRes(str(tmp_path / "r.json")).anns[1]["area"] == 4
     capsys.readouterr()  # pycocotools prints
 
 
 def test_defaults_and_empty_tables(tmp_path: Path, things: CategorySet) -> None:
     bare = {key: value for key, value in POLYGON.items() if key != "iscrowd"}
-    coco_instances.write(tmp_path / "a.json", IMAGES, [bare], things)
-    assert coco_instances.read(tmp_path / "a.json").annotations[0]["iscrowd"] == 0
-    coco_instances.write(tmp_path / "b.json", [], [], things)
-    assert coco_instances.read(tmp_path / "b.json").annotations == ()
+    coco.write_instances(tmp_path / "a.json", IMAGES, [bare], things)
+    assert coco.read_instances(tmp_path / "a.json").annotations[0]["iscrowd"] == 0
+    coco.write_instances(tmp_path / "b.json", [], [], things)
+    assert coco.read_instances(tmp_path / "b.json").annotations == ()
 
 
 def test_every_category_is_a_thing(json_path: Path) -> None:
     content = json.loads(json_path.read_text())
     content["categories"] = [{"id": 1, "name": "sky", "isthing": 0}, {"id": 2, "name": "cat"}]
     json_path.write_text(json.dumps(content))
-    assert [c.isthing for c in coco_instances.read(json_path).categories.categories] == [True, True]
+    assert [c.isthing for c in coco.read_instances(json_path).categories.categories] == [True, True]
 
 
 def test_polygons_without_area_are_left_out(json_path: Path) -> None:
     content = json.loads(json_path.read_text())
     content["annotations"][0]["segmentation"].insert(0, [1, 1, 2, 2])
     json_path.write_text(json.dumps(content))
-    assert coco_instances.read(json_path).annotations[0]["segmentation"] == POLYGON["segmentation"]
+    assert coco.read_instances(json_path).annotations[0]["segmentation"] == POLYGON["segmentation"]
 
 
 def _with(**changes: object) -> Callable[[dict], None]:
@@ -132,28 +133,28 @@ def test_faults(json_path: Path, fault: str) -> None:
     change(content)
     json_path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match=message) as caught:
-        coco_instances.read(json_path)
+        coco.read_instances(json_path)
     assert str(caught.value).startswith(str(json_path))
 
 
 def test_a_panoptic_json_is_named_as_such(dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match=r"this is a panoptic JSON .* an instances JSON is expected"):
-        coco_instances.read(dataset.json_path)
+        coco.read_instances(dataset.json_path)
 
 
 def test_a_results_list_is_named_as_such(tmp_path: Path, json_path: Path) -> None:
     (tmp_path / "r.json").write_text("[]")
-    assert coco_instances.read_results(tmp_path / "r.json") == []
+    assert instances.read_checked_results(tmp_path / "r.json") == []
     with pytest.raises(DatasetError, match="got a list; a results list has no images"):
-        coco_instances.read(tmp_path / "r.json")
+        coco.read_instances(tmp_path / "r.json")
     with pytest.raises(DatasetError, match="expected a list of results, got a dict; is it a dataset's JSON"):
-        coco_instances.read_results(json_path)
+        instances.read_checked_results(json_path)
 
 
 def test_what_else_the_file_holds(tmp_path: Path, things: CategorySet) -> None:
     info = {"licenses": [{"id": 1}], "info": {"year": 2017}}
-    coco_instances.write(tmp_path / "a.json", IMAGES, [POLYGON], things, {**info, "images": "never these"})
-    file = coco_instances.read(tmp_path / "a.json")
+    coco.write_instances(tmp_path / "a.json", IMAGES, [POLYGON], things, {**info, "images": "never these"})
+    file = coco.read_instances(tmp_path / "a.json")
     assert (file.info, file.images) == (info, tuple(IMAGES))
 
 
@@ -163,25 +164,25 @@ def test_long_outlines_at_once_and_one_by_one(json_path: Path, outline: list[flo
     content = json.loads(json_path.read_text())
     content["annotations"][0]["segmentation"] = [outline]
     images = {image["id"]: image for image in IMAGES}
-    assert coco_instances._masks_sound(content["annotations"], images) == sound
+    assert instances._masks_sound(content["annotations"], images) == sound
     json_path.write_text(json.dumps(content))
     if sound:
-        assert coco_instances.read(json_path).annotations[0]["segmentation"] == [outline]
+        assert coco.read_instances(json_path).annotations[0]["segmentation"] == [outline]
         return
     with pytest.raises(DatasetError, match=r"annotation 5: bad segmentation: expected an outline of at most 4e\+06"):
-        coco_instances.read(json_path)
+        coco.read_instances(json_path)
 
 
 def test_write_refuses_equal_ids(tmp_path: Path, things: CategorySet) -> None:
     unnumbered = {key: value for key, value in POLYGON.items() if key != "id"}
     with pytest.raises(ValueError, match="distinct ids"):
-        coco_instances.write(tmp_path / "a.json", IMAGES, [{**POLYGON, "id": 2}, unnumbered], things)
+        coco.write_instances(tmp_path / "a.json", IMAGES, [{**POLYGON, "id": 2}, unnumbered], things)
     assert files_below(tmp_path) == set()
 
 
 def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, things: CategorySet) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        coco_instances.write(tmp_path / "a.json", IMAGES, [{**POLYGON, "area": float("nan")}], things)
+        coco.write_instances(tmp_path / "a.json", IMAGES, [{**POLYGON, "area": float("nan")}], things)
     assert files_below(tmp_path) == set()
 
 
@@ -206,10 +207,10 @@ def test_result_faults(tmp_path: Path, result: object, message: str) -> None:
     path = tmp_path / "r.json"
     path.write_text(json.dumps([RESULT, result]))
     if not message:
-        assert coco_instances.read_results(path) == [RESULT, result]
+        assert instances.read_checked_results(path) == [RESULT, result]
         return
     with pytest.raises(DatasetError, match=message):
-        coco_instances.read_results(path)
+        instances.read_checked_results(path)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -227,19 +228,19 @@ def test_result_faults(tmp_path: Path, result: object, message: str) -> None:
 def test_results_are_read_alike_with_and_without_msgspec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, text: str
 ) -> None:
-    monkeypatch.setattr(coco_instances, "FAST_JSON", fast and coco_instances.FAST_JSON)
+    monkeypatch.setattr(instances, "FAST_JSON", fast and instances.FAST_JSON)
     (tmp_path / "r.json").write_text(text, encoding="utf-8")
     try:
         expected = json.loads(text)
     except ValueError:
         with pytest.raises(DatasetError, match="expected JSON, got"):
-            coco_instances.load_results(tmp_path / "r.json")
+            coco.read_results(tmp_path / "r.json")
         return
     if not isinstance(expected, list):
         with pytest.raises(DatasetError, match="expected a list of results, got a dict"):
-            coco_instances.load_results(tmp_path / "r.json")
+            coco.read_results(tmp_path / "r.json")
         return
-    found = coco_instances.load_results(tmp_path / "r.json")
+    found = coco.read_results(tmp_path / "r.json")
     assert repr(found) == repr(expected)  # tells 1 from 1.0, and NaN is itself
 
 
@@ -250,12 +251,12 @@ def test_masks_may_be_left_unread(tmp_path: Path, json_path: Path) -> None:
         {k: v for k, v in POLYGON.items() if k not in ("segmentation", "iscrowd")} | {"id": 6}
     )
     json_path.write_text(json.dumps(content))
-    first, second = coco_instances.read(json_path, masks=False).annotations
+    first, second = coco.read_instances(json_path, masks=False).annotations
     assert (first["segmentation"], second["iscrowd"], "segmentation" in second) == ("nonsense", 0, False)
     content["annotations"][1]["bbox"] = [0, 0, 5]
     json_path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="annotation 6: expected `bbox`"):
-        coco_instances.read(json_path, masks=False)
+        coco.read_instances(json_path, masks=False)
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from(JUNK), st.booleans())
@@ -266,11 +267,11 @@ def test_a_look_at_all_annotations_equals_one_at_each(
     content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
     path.write_text(json.dumps(spoil(content, random.randrange, junk)))
     outcomes = []
-    for way in (coco_instances._all_sound, lambda *_: False):
+    for way in (instances._all_sound, lambda *_: False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(coco_instances, "_all_sound", way)
+            patch.setattr(instances, "_all_sound", way)
             try:
-                file = coco_instances.read(path, masks)
+                file = coco.read_instances(path, masks)
                 outcomes.append((file.categories.to_coco(), file.images, file.annotations))
             except DatasetError as error:
                 outcomes.append(str(error))
@@ -285,4 +286,4 @@ def test_whatever_is_wrong_is_a_dataset_error(
     content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
     path.write_text(json.dumps(spoil(content, random.randrange, junk)))
     with contextlib.suppress(DatasetError):
-        coco_instances.read(path)
+        coco.read_instances(path)

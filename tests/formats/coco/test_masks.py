@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from segkit.formats.coco.masks import MAX_OUTLINE_PX, fault_of, is_too_long, without_slivers
+from segkit.formats.coco import MAX_OUTLINE_PX, drop_slivers, find_mask_fault, is_too_long
 from segkit.structures import mask_to_rle
 
 TRIANGLE = [0, 0, 4.5, 0, 0, 3]
@@ -16,8 +16,8 @@ TRIANGLE = [0, 0, 4.5, 0, 0, 3]
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_every_encoded_mask_is_sound(mask: np.ndarray) -> None:
     rle = mask_to_rle(mask)
-    assert fault_of(rle, mask.shape) == ""
-    assert fault_of(rle, None) == ""
+    assert find_mask_fault(rle, mask.shape) == ""
+    assert find_mask_fault(rle, None) == ""
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=12))
@@ -26,18 +26,18 @@ def test_long_runs_are_added_up_as_pycocotools_does(runs: list[int]) -> None:
     if total == 0:
         return
     plain = {"size": [1, total], "counts": runs}
-    assert fault_of(plain, (1, total)) == ""
+    assert find_mask_fault(plain, (1, total)) == ""
     packed = coco_mask.frPyObjects(plain, 1, total)
     rle = {"size": [1, total], "counts": packed["counts"].decode()}
-    assert fault_of(rle, (1, total)) == ""
-    assert "add up to" in fault_of({**rle, "size": [1, total + 1]}, None)
+    assert find_mask_fault(rle, (1, total)) == ""
+    assert "add up to" in find_mask_fault({**rle, "size": [1, total + 1]}, None)
 
 
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=20))
 def test_any_text_is_sound_or_told(text: str) -> None:
     # 600 pixels: what passes has runs that pycocotools decodes to 0 and 1 and nothing else.
     rle = {"size": [20, 30], "counts": text}
-    if not fault_of(rle, (20, 30)):
+    if not find_mask_fault(rle, (20, 30)):
         assert set(np.unique(coco_mask.decode(rle))) <= {0, 1}
 
 
@@ -74,11 +74,11 @@ def test_any_text_is_sound_or_told(text: str) -> None:
     ],
 )
 def test_faults(segmentation: object, message: str) -> None:
-    assert message in fault_of(segmentation, (3, 4))
+    assert message in find_mask_fault(segmentation, (3, 4))
 
 
 def test_sound_polygons() -> None:
-    assert fault_of([TRIANGLE, TRIANGLE], (3, 4)) == ""
+    assert find_mask_fault([TRIANGLE, TRIANGLE], (3, 4)) == ""
 
 
 @given(st.lists(st.tuples(st.integers(-(10**6), 10**6), st.floats(-1e6, 1e6)), min_size=3, max_size=8))
@@ -89,6 +89,6 @@ def test_the_length_of_an_outline(points: list[tuple[float, float]]) -> None:
 
 
 def test_slivers_are_left_out_and_nothing_else() -> None:
-    assert without_slivers([[], [1, 2], [1, 2, 3, 4], TRIANGLE, [1, 2, 3]]) == [TRIANGLE, [1, 2, 3]]
+    assert drop_slivers([[], [1, 2], [1, 2, 3, 4], TRIANGLE, [1, 2, 3]]) == [TRIANGLE, [1, 2, 3]]
     rle = {"size": [1, 1], "counts": [1]}
-    assert without_slivers(rle) is rle
+    assert drop_slivers(rle) is rle

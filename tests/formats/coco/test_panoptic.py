@@ -16,15 +16,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic_writer import PanopticWriter
+from segkit.formats import coco
+from segkit.formats.coco import PanopticWriter
 from segkit.structures import MAX_SEGMENT_ID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, JUNK, Dataset, files_below, first_image, second_image, spoil
 
 
 def test_what_is_written_is_read(dataset: Dataset, categories: CategorySet) -> None:
-    file = coco_panoptic.read(dataset.json_path)
+    file = coco.read_panoptic(dataset.json_path)
     assert file.path == dataset.json_path
     assert file.categories == categories
     assert [r.image_id for r in file.records] == [11, "twelve"]
@@ -34,7 +34,7 @@ def test_what_is_written_is_read(dataset: Dataset, categories: CategorySet) -> N
     ]
     for record, expected in zip(file.records, (first_image(), second_image()), strict=True):
         png_path, size_hw = dataset.png_folder / record.png_name, (record.height, record.width)
-        got = coco_panoptic.read_segmentation(png_path, record.segments_info, file.categories, size_hw, record.image_id)
+        got = coco.read_segmentation(png_path, record.segments_info, file.categories, size_hw, record.image_id)
         np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
         assert got.segment_ids.dtype == np.int32
         assert got.segments == expected.segments
@@ -81,8 +81,8 @@ def test_any_map_comes_back(tmp_path_factory: pytest.TempPathFactory, segment_id
     segments = tuple(Segment(i, 1, True, int((segment_ids == i).sum())) for i in present)
     with PanopticWriter(folder / "a.json", folder / "png", categories) as writer:
         writer.add(1, "a.jpg", PanopticSegmentation(segment_ids, segments))
-    (record,) = coco_panoptic.read(folder / "a.json").records
-    got = coco_panoptic.read_segmentation(folder / "png" / record.png_name, record.segments_info, categories)
+    (record,) = coco.read_panoptic(folder / "a.json").records
+    got = coco.read_segmentation(folder / "png" / record.png_name, record.segments_info, categories)
     np.testing.assert_array_equal(got.segment_ids, segment_ids)
     assert got.segments == segments
 
@@ -90,14 +90,14 @@ def test_any_map_comes_back(tmp_path_factory: pytest.TempPathFactory, segment_id
 def test_a_dataset_without_images(tmp_path: Path, categories: CategorySet) -> None:
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories):
         pass
-    assert coco_panoptic.read(tmp_path / "a.json").records == ()
+    assert coco.read_panoptic(tmp_path / "a.json").records == ()
 
 
 def test_iscrowd_is_zero_where_the_file_lacks_it(dataset: Dataset) -> None:
     content = dataset.load()
     for info in content["annotations"][0]["segments_info"]:
         del info["iscrowd"], info["area"], info["bbox"], info["isthing"]
-    record = coco_panoptic.read(dataset.store(content)).records[0]
+    record = coco.read_panoptic(dataset.store(content)).records[0]
     assert [info["iscrowd"] for info in record.segments_info] == [0, 0, 0]
 
 
@@ -193,7 +193,7 @@ def test_json_faults(dataset: Dataset, fault: str) -> None:
     content = dataset.load()
     change(content)
     with pytest.raises(DatasetError, match=message) as caught:
-        coco_panoptic.read(dataset.store(content))
+        coco.read_panoptic(dataset.store(content))
     assert str(caught.value).startswith(str(dataset.json_path))
     assert "\n" not in str(caught.value)
 
@@ -205,55 +205,55 @@ def test_an_instances_json_is_named_as_such(dataset: Dataset) -> None:
     with pytest.raises(
         DatasetError, match=r"this is an instances JSON \(.*segmentation\), a panoptic JSON is expected"
     ):
-        coco_panoptic.read(dataset.store(content))
+        coco.read_panoptic(dataset.store(content))
 
 
 @pytest.mark.parametrize("content", [[], [{"image_id": 1}], "text", 5, None])
 def test_not_an_object(dataset: Dataset, content: object) -> None:
     with pytest.raises(DatasetError, match="expected an object with images, annotations and categories, got a"):
-        coco_panoptic.read(dataset.store(content))
+        coco.read_panoptic(dataset.store(content))
 
 
 def test_png_and_json_must_hold_the_same_ids(dataset: Dataset, categories: CategorySet) -> None:
     png_path = dataset.png_folder / "eleven.png"
-    infos = coco_panoptic.read(dataset.json_path).records[0].segments_info
+    infos = coco.read_panoptic(dataset.json_path).records[0].segments_info
     with pytest.raises(DatasetError, match=r"eleven\.png, image 11: the PNG has .* the JSON lacks: 300; "):
-        coco_panoptic.read_segmentation(png_path, infos[1:], categories, image_id=11)
+        coco.read_segmentation(png_path, infos[1:], categories, image_id=11)
     more = [{**infos[0], "id": i} for i in range(1, 7)]
     with pytest.raises(DatasetError, match=r"the JSON has .* the PNG lacks: 1, 2, 3, 4, 5 and 1 more; "):
-        coco_panoptic.read_segmentation(png_path, [*infos, *more], categories)
+        coco.read_segmentation(png_path, [*infos, *more], categories)
 
 
 def test_a_category_of_another_dataset(dataset: Dataset, categories: CategorySet) -> None:
-    infos = coco_panoptic.read(dataset.json_path).records[0].segments_info
+    infos = coco.read_panoptic(dataset.json_path).records[0].segments_info
     things = CategorySet(categories.things)
     with pytest.raises(DatasetError, match=r"eleven\.png, image 11, segment 70000: .* got 10"):
-        coco_panoptic.read_segmentation(dataset.png_folder / "eleven.png", infos, things, image_id=11)
+        coco.read_segmentation(dataset.png_folder / "eleven.png", infos, things, image_id=11)
 
 
 def test_png_faults_reach_the_reader(dataset: Dataset, categories: CategorySet) -> None:
     with pytest.raises(DatasetError, match="expected 4 x 3 pixels"):
-        coco_panoptic.read_segmentation(dataset.png_folder / "eleven.png", [], categories, (4, 3))
+        coco.read_segmentation(dataset.png_folder / "eleven.png", [], categories, (4, 3))
     with pytest.raises(DatasetError, match="found nothing"):
-        coco_panoptic.read_segmentation(dataset.png_folder / "none.png", [], categories)
+        coco.read_segmentation(dataset.png_folder / "none.png", [], categories)
 
 
 def test_segments_without_a_pixel_are_dropped() -> None:
     lost = replace(second_image(), segments=(*second_image().segments, Segment(6, 1, True, 0)))
-    annotation = coco_panoptic.annotation_of(1, "a.png", lost)
+    annotation = coco.build_panoptic_annotation(1, "a.png", lost)
     assert [info["id"] for info in annotation["segments_info"]] == [5]
 
 
 def test_areas_are_those_of_the_map() -> None:
     boasting = replace(second_image(), segments=(Segment(5, 20, False, area_px=99999),))
-    assert coco_panoptic.annotation_of(1, "a.png", boasting)["segments_info"][0]["area"] == 10
+    assert coco.build_panoptic_annotation(1, "a.png", boasting)["segments_info"][0]["area"] == 10
 
 
 def test_numpy_numbers_become_json(tmp_path: Path, categories: CategorySet) -> None:
     segments = (Segment(np.int32(5), np.int64(20), False, 10, np.bool_(True), np.float32(0.25)),)
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
         writer.add(1, "a.jpg", replace(second_image(), segments=segments))
-    info = coco_panoptic.read(tmp_path / "a.json").records[0].segments_info[0]
+    info = coco.read_panoptic(tmp_path / "a.json").records[0].segments_info[0]
     assert (info["id"], info["category_id"], info["iscrowd"], info["score"]) == (5, 20, 1, 0.25)
 
 
@@ -295,7 +295,7 @@ def test_an_exception_leaves_the_earlier_json(dataset: Dataset, categories: Cate
 def test_write_png_refuses_ids_beyond_three_bytes(tmp_path: Path) -> None:
     for value in (-1, MAX_SEGMENT_ID + 1):
         with pytest.raises(ValueError, match="segment ids must be in"):
-            coco_panoptic.write_png(tmp_path / "a.png", np.array([[value]]))
+            coco.write_png(tmp_path / "a.png", np.array([[value]]))
     assert files_below(tmp_path) == set()
 
 
@@ -304,13 +304,13 @@ def test_one_stem_in_two_folders(tmp_path: Path, categories: CategorySet) -> Non
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
         for image_id, name in enumerate(names):
             writer.add(image_id, name, second_image())
-    records = coco_panoptic.read(tmp_path / "a.json").records
+    records = coco.read_panoptic(tmp_path / "a.json").records
     assert [record.png_name for record in records] == ["1.png", "b_1.png", "c_d_1.png"]
-    assert coco_panoptic.png_names(enumerate(names)) == dict(enumerate(["1.png", "b_1.png", "c_d_1.png"]))
+    assert coco.choose_png_names(enumerate(names)) == dict(enumerate(["1.png", "b_1.png", "c_d_1.png"]))
 
 
 def test_png_names_of_absolute_images() -> None:
-    assert coco_panoptic.png_names([(1, "/a/x.jpg"), (2, "/b/x.jpg")]) == {1: "x.png", 2: "b_x.png"}
+    assert coco.choose_png_names([(1, "/a/x.jpg"), (2, "/b/x.jpg")]) == {1: "x.png", 2: "b_x.png"}
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_png_names_of_absolute_images() -> None:
     ],
 )
 def test_images_of_one_stem(tmp_path: Path, categories: CategorySet, images: list[str], pngs: list[str]) -> None:
-    assert [*coco_panoptic.png_names(enumerate(images)).values()] == pngs
+    assert [*coco.choose_png_names(enumerate(images)).values()] == pngs
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
         for image_id, name in enumerate(images):
             writer.add(image_id, name, second_image())
@@ -334,7 +334,7 @@ def test_what_else_the_file_holds(tmp_path: Path, categories: CategorySet) -> No
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
         writer.add(1, "a.jpg", second_image(), {"license": 4, "height": "never this"})
         writer.info = {"licenses": [{"id": 4}]}
-    file = coco_panoptic.read(tmp_path / "a.json")
+    file = coco.read_panoptic(tmp_path / "a.json")
     assert file.info == {"licenses": [{"id": 4}]}
     assert file.images == {1: {"id": 1, "file_name": "a.jpg", "height": 2, "width": 5, "license": 4}}
 
@@ -351,7 +351,7 @@ def test_images_that_the_writer_refuses(
 
 
 def test_records_travel_between_processes(dataset: Dataset) -> None:
-    file = coco_panoptic.read(dataset.json_path)
+    file = coco.read_panoptic(dataset.json_path)
     assert pickle.loads(pickle.dumps(file)) == file
 
 
@@ -360,9 +360,9 @@ def test_whatever_is_wrong_is_a_dataset_error(
     tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object
 ) -> None:
     path = tmp_path_factory.mktemp("spoiled") / "a.json"
-    records = [coco_panoptic.annotation_of(1, "a.png", first_image())]
+    records = [coco.build_panoptic_annotation(1, "a.png", first_image())]
     images = [{"id": 1, "file_name": "a.jpg", "height": 3, "width": 4}]
     content = {"images": images, "annotations": records, "categories": CATEGORIES.to_coco()}
     path.write_text(json.dumps(spoil(content, random.randrange, junk)))
     with contextlib.suppress(DatasetError):
-        coco_panoptic.read(path)
+        coco.read_panoptic(path)

@@ -17,9 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from segkit.curation.issues import RULES
-from segkit.formats.coco import panoptic as coco_panoptic
-from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
+from segkit.formats import coco
+from segkit.formats.coco import CocoResultsReader, PanopticPredictionsReader, PanopticWriter
 from segkit.structures import PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, JUNK, first_image, spoil
@@ -469,10 +468,10 @@ def test_pngs_that_are_missing_or_of_something_else(tmp_path: Path) -> None:
     source = panoptic(tmp_path, scored(0.9))
     (image,) = source.images
     path = tmp_path / "p" / "0.png"
-    coco_panoptic.write_png(path, np.array([[1, 7]], dtype=np.int32))
+    coco.write_png(path, np.array([[1, 7]], dtype=np.int32))
     with pytest.raises(DatasetError, match=r"0\.png, image 0: the PNG has segment ids that the JSON lacks: 7"):
         source.segmentation(image)
-    coco_panoptic.write_png(path, np.array([[1], [2]], dtype=np.int32))
+    coco.write_png(path, np.array([[1], [2]], dtype=np.int32))
     with pytest.raises(DatasetError, match=r"0\.png"):
         source.segmentation(image)
     Image.fromarray(np.ones((1, 2), dtype=np.uint8)).save(path)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segkit.formats import coco
 from segkit.formats.base import AS_GIVEN, DatasetImage
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.coco.readers import (
+from segkit.formats.coco import (
     CocoInstancesReader,
     CocoPanopticReader,
-    panoptic_of_annotations,
+    PanopticWriter,
+    paint_annotations,
 )
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -43,18 +43,18 @@ LARGE, SMALL, CROWD = [[1, 1, 1, 0]], [[0, 0, 1, 1]], [[1, 1, 1, 1]]
 def test_overlaps_go_to_the_smaller_mask_or_to_the_later_one_and_crowds_lie_below() -> None:
     """Pixel 2 is in LARGE (3 pixels) and in SMALL (2). The crowd, though drawn last, keeps nothing."""
     given = [annotation(SMALL), annotation(LARGE), annotation(CROWD, iscrowd=1)]
-    small = panoptic_of_annotations(given, (1, 4))
+    small = paint_annotations(given, (1, 4))
     assert small.segment_ids.tolist() == [[2, 2, 1, 1]]
     assert [(s.segment_id, s.area_px, s.iscrowd) for s in small.segments] == [(1, 2, False), (2, 2, False)]
-    assert panoptic_of_annotations(given, (1, 4), "later_on_top").segment_ids.tolist() == [[2, 2, 2, 1]]
-    crowd = panoptic_of_annotations([annotation(SMALL), annotation(CROWD, iscrowd=1)], (1, 4))
+    assert paint_annotations(given, (1, 4), "later_on_top").segment_ids.tolist() == [[2, 2, 2, 1]]
+    crowd = paint_annotations([annotation(SMALL), annotation(CROWD, iscrowd=1)], (1, 4))
     assert crowd.segment_ids.tolist() == [[2, 2, 1, 1]]
     assert [s.iscrowd for s in crowd.segments] == [False, True]
-    assert panoptic_of_annotations([], (1, 4)).segment_ids.tolist() == [[0, 0, 0, 0]]
+    assert paint_annotations([], (1, 4)).segment_ids.tolist() == [[0, 0, 0, 0]]
 
 
 def test_of_equal_masks_the_later_one_has_the_pixels() -> None:
-    fused = panoptic_of_annotations([annotation(SMALL), annotation(SMALL)], (1, 4))
+    fused = paint_annotations([annotation(SMALL), annotation(SMALL)], (1, 4))
     assert fused.segment_ids.tolist() == [[0, 0, 2, 2]]
     assert [s.segment_id for s in fused.segments] == [2]
 
@@ -62,10 +62,10 @@ def test_of_equal_masks_the_later_one_has_the_pixels() -> None:
 def test_one_mask_at_a_time_is_in_memory() -> None:
     """40 masks of 250 000 pixels are 10 MB; the map is 1 MB, and its runs are few."""
     given = [{**annotation([[1]]), "segmentation": mask_to_rle(np.ones((500, 500), bool))}] * 40
-    panoptic_of_annotations(given, (500, 500))  # compiles
+    paint_annotations(given, (500, 500))  # compiles
     tracemalloc.start()
     try:
-        panoptic_of_annotations(given, (500, 500))
+        paint_annotations(given, (500, 500))
         assert tracemalloc.get_traced_memory()[1] < 4e6
     finally:
         tracemalloc.stop()
@@ -97,7 +97,7 @@ def test_a_panoptic_dataset(tmp_path: Path) -> None:
 
 def test_an_instances_dataset_keeps_the_whole_masks(tmp_path: Path) -> None:
     images = [{"id": 1, "file_name": "x.png", "height": 1, "width": 4}]
-    coco_instances.write(tmp_path / "i.json", images, [annotation(LARGE), annotation(SMALL)], CATEGORIES)
+    coco.write_instances(tmp_path / "i.json", images, [annotation(LARGE), annotation(SMALL)], CATEGORIES)
     source = CocoInstancesReader(tmp_path / "i.json", tmp_path)
     (image,) = source.images
     assert source.segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
@@ -120,7 +120,7 @@ def test_what_else_an_instances_json_says(tmp_path: Path) -> None:
     own = [{**annotation(SMALL), "id": 7 + i, "segmentation": mask, "mine": i} for i, mask in enumerate(masks)]
     images = [{"id": 1, "file_name": "x.png", "height": 1, "width": 4, **EXTRAS}]
     info = {"info": {"year": 2017}, "licenses": [{"id": 3}]}
-    coco_instances.write(tmp_path / "i.json", images, own, CATEGORIES, info)
+    coco.write_instances(tmp_path / "i.json", images, own, CATEGORIES, info)
     content = json.loads((tmp_path / "i.json").read_text())
     (tmp_path / "i.json").write_text(json.dumps({**content, "bad": [NAN]}))
     source = CocoInstancesReader(tmp_path / "i.json", tmp_path)

@@ -7,16 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from segkit.formats.coco.tables import images_by_id
+from segkit.formats.coco import read_images
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import MAX_DEPTH, Place, all_finite, check_inside, other_keys, writable_keys
+from segkit.utils.json_fields import MAX_DEPTH, Location, all_finite, check_inside, other_keys, writable_keys
 from segkit.utils.text import abbreviate
 
 
 def test_place_in_words() -> None:
-    assert str(Place(Path("a.json"))) == "a.json"
-    assert str(Place(Path("a.json"), "x")) == "a.json, image 'x'"
-    assert f"{Place(Path('a.json'), 0, 'segment', 7)}" == "a.json, image 0, segment 7"
+    assert str(Location(Path("a.json"))) == "a.json"
+    assert str(Location(Path("a.json"), "x")) == "a.json, image 'x'"
+    assert f"{Location(Path('a.json'), 0, 'segment', 7)}" == "a.json, image 0, segment 7"
 
 
 @given(st.lists(st.one_of(st.integers(-9, 9), st.floats(width=32))))
@@ -55,11 +55,11 @@ def test_names_that_are_none(name: object) -> None:
 def test_images_that_pillow_would_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     entry = {"id": 1, "file_name": "a.png", "height": 10, "width": 10}
-    assert images_by_id({"images": [entry]}, Path("a.json")) == {1: entry}
+    assert read_images({"images": [entry]}, Path("a.json")) == {1: entry}
     with pytest.raises(DatasetError, match=r"a\.json, image 1: expected at most 100 pixels, got 10 x 11; cut"):
-        images_by_id({"images": [{**entry, "width": 11}]}, Path("a.json"))
+        read_images({"images": [{**entry, "width": 11}]}, Path("a.json"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    assert images_by_id({"images": [{**entry, "width": 11}]}, Path("a.json"))
+    assert read_images({"images": [{**entry, "width": 11}]}, Path("a.json"))
 
 
 def test_what_can_be_written_again() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from segkit.curation.issues import RULES
 from segkit.formats.base import DatasetImage
-from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
+from segkit.formats.coco import TwoChannelReader, TwoChannelWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 

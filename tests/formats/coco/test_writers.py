@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segkit.formats import coco
 from segkit.formats.ade20k import ADE20KWriter
 from segkit.formats.base import DatasetImage, DatasetWriter
 from segkit.formats.cityscapes import CityscapesWriter
-from segkit.formats.coco import instances as coco_instances
-from segkit.formats.coco.readers import CocoInstancesReader, CocoPanopticReader
-from segkit.formats.coco.two_channel import TwoChannelWriter
-from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter
+from segkit.formats.coco import (
+    CocoInstancesReader,
+    CocoInstancesWriter,
+    CocoPanopticReader,
+    CocoPanopticWriter,
+    TwoChannelWriter,
+)
 from segkit.formats.label_images import SemanticMapWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -103,7 +107,7 @@ def test_instances_tell_stuff_empty_segments_and_scores(tmp_path: Path) -> None:
             "segment 7: it has no pixel",
             "scores cannot be held: 1 segments have one",
         ]
-    content = coco_instances.read(tmp_path / "instances.json")
+    content = coco.read_instances(tmp_path / "instances.json")
     assert [(a["id"], a["area"], a["iscrowd"]) for a in content.annotations] == [(1, 1, 0), (2, 1, 0), (3, 1, 1)]
     with pytest.raises(DatasetError, match="expected categories with things, all are stuff; convert"):
         CocoInstancesWriter(tmp_path, CategorySet(CATEGORIES.stuff))
@@ -116,7 +120,7 @@ def test_instances_keep_whole_masks_that_overlap(tmp_path: Path) -> None:
     one = {"category_id": 5, "iscrowd": 0, "area": 2, "bbox": [0, 0, 2, 1], "segmentation": mask}
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
         assert writer.add(DatasetImage(3, "x.jpg", (1, 2)), ground_truth, [one, one]) == []
-    assert [a["area"] for a in coco_instances.read(tmp_path / "instances.json").annotations] == [2, 2]
+    assert [a["area"] for a in coco.read_instances(tmp_path / "instances.json").annotations] == [2, 2]
 
 
 def test_instances_come_out_as_they_went_in(tmp_path: Path) -> None:
@@ -152,7 +156,7 @@ def test_ids_that_cannot_be_kept_are_numbered(tmp_path: Path) -> None:
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
         given = [{**one, "id": i} for i in (3, 3, 0, -1, True, 1)]
         writer.add(DatasetImage(3, "x.jpg", (1, 2)), ground_truth, [*given, one])
-    annotations = coco_instances.read(tmp_path / "instances.json").annotations
+    annotations = coco.read_instances(tmp_path / "instances.json").annotations
     assert [a["id"] for a in annotations] == [3, 2, 4, 5, 6, 1, 7]
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from segkit.formats.base import DatasetImage
-from segkit.formats.coco.panoptic import annotation_of
+from segkit.formats.coco import build_panoptic_annotation
 from segkit.formats.label_images import InstanceMapReader
 from segkit.structures import Segment
 from segkit.utils.errors import ConfigError, DatasetError
@@ -256,7 +256,7 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
 def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
     store(tmp_path)
     source = InstanceMapReader(tmp_path)
-    entry = annotation_of("cell", "cell.png", source.segmentation(source.images[0]))
+    entry = build_panoptic_annotation("cell", "cell.png", source.segmentation(source.images[0]))
     assert [(i["id"], i["category_id"], i["bbox"]) for i in entry["segments_info"]] == [
         (2, 1, [2, 0, 1, 2]),
         (900, 1, [0, 0, 2, 2]),

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segkit.formats import image_files, label_images, png
-from segkit.formats.coco.tables import read_classes
+from segkit.formats.coco import read_classes
 from segkit.structures import CategorySet, mask_to_rle
 from segkit.utils.errors import DatasetError
 

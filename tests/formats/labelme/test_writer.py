@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from segkit.formats.base import DatasetImage
-from segkit.formats.coco.readers import OVERLAPS, panoptic_of_annotations
+from segkit.formats.coco import OVERLAPS, paint_annotations
 from segkit.formats.labelme import LabelmeReader, LabelmeWriter
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
@@ -201,7 +201,7 @@ def test_masks_are_written_in_the_order_in_which_they_were_painted(tmp_path: Pat
         {"category_id": category_id, "iscrowd": iscrowd, "segmentation": mask_to_rle(mask)}
         for category_id, iscrowd, mask in zip((3, 1, 3), (0, 0, 1), masks, strict=True)
     ]
-    segmentation = panoptic_of_annotations(annotations, (1, 4), overlap)
+    segmentation = paint_annotations(annotations, (1, 4), overlap)
     assert segmentation.segment_ids.tolist() == [[1, 1, 2, 3] if overlap == "small_on_top" else [2, 2, 2, 3]]
     lines, source = written(tmp_path, segmentation, annotations)
     assert lines == []

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segkit.curation.convert import convert
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
+from segkit.formats.coco import TwoChannelReader, TwoChannelWriter
 from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter
 from segkit.formats.voc import VOCReader, VOCWriter
 from segkit.formats.voc.labels import CLASS_NAMES, compute_color_map

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.fusion.occlusion_priors import OcclusionCounter
 from segkit.scoring.fusion.priors import count_priors
 from segkit.utils.errors import DatasetError
@@ -19,11 +19,11 @@ def ground_truth(tmp_path: Path) -> Path:
 
 
 def test_images_add_up(ground_truth: Path) -> None:
-    read = coco_panoptic.read(ground_truth)
+    read = coco.read_panoptic(ground_truth)
     priors = OcclusionCounter(read.categories)
     for record in read.records:
         png = ground_truth.with_suffix("") / record.png_name
-        priors.update(coco_panoptic.read_segmentation(png, record.segments_info, read.categories))
+        priors.update(coco.read_segmentation(png, record.segments_info, read.categories))
     assert priors.compute().counts
     seen: list[tuple[int, int]] = []
     assert count_priors(ground_truth, progress=lambda *at: seen.append(at)) == priors.compute()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats.coco import panoptic as coco_panoptic
+from segkit.formats import coco
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
 from segkit.fusion import FUSION_METHODS, LOGITS, MASK_PROBS, DroppedSegment, HeuristicFusion
@@ -62,7 +62,7 @@ def test_the_files_hold_the_fused_map_with_scores_and_dataset_ids(tmp_path: Path
     ]
     rgb = np.array(Image.open(tmp_path / "out/panoptic/a.png")).astype(int)
     assert (rgb[..., 0]).tolist() == [[1, 1, 2, 2], [1, 1, 3, 3]]
-    assert coco_panoptic.read(tmp_path / "out/panoptic.json").categories == CATEGORIES
+    assert coco.read_panoptic(tmp_path / "out/panoptic.json").categories == CATEGORIES
 
 
 def test_the_fates_are_told_with_names(tmp_path: Path) -> None:
