@@ -19,7 +19,7 @@ from segkit.utils.text import abbreviate
 def check_dataset(source: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS) -> IssueList:
     """All that is wrong with the images and annotations of a source, in the order of its images.
 
-    others: the pictures of another split, as `compute_dataset_digests` or `image_files.digest_split` gives them. What is
+    others: the pictures of another split, by digest (`compute_dataset_digests`). What is
     wrong with the layout as a whole, the source has refused when it was opened.
     """
     issues = IssueList()

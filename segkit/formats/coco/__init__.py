@@ -31,15 +31,15 @@ from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter, PanopticFilesWriter
 
 __all__ = [
+    "MAX_COORDINATE",
+    "MAX_OUTLINE_PX",
+    "OVERLAPS",
     "CocoInstancesReader",
     "CocoInstancesWriter",
     "CocoPanopticReader",
     "CocoPanopticWriter",
     "CocoResultsReader",
     "InstancesFile",
-    "MAX_COORDINATE",
-    "MAX_OUTLINE_PX",
-    "OVERLAPS",
     "PanopticFile",
     "PanopticFilesWriter",
     "PanopticPrediction",

@@ -122,8 +122,8 @@ def write_panoptic(
 ) -> None:
     """Writes the dataset's JSON, whole or not at all.
 
-    images: `{id, file_name, height, width}` each. annotations: as `build_panoptic_annotation` makes them. info: what else the file
-    is to hold, by key.
+    images: `{id, file_name, height, width}` each. annotations: as `build_panoptic_annotation` makes them. info:
+    what else the file is to hold, by key.
     """
     tables = {"images": [*images], "annotations": [*annotations], "categories": categories.to_coco()}
     files.dump_json(Path(json_path), {**(info or {}), **tables})
