@@ -11,10 +11,16 @@ import yaml
 from detectron2.config import CfgNode as CN
 from detectron2.config import get_cfg
 
+from segkit.structures.architecture_spec import Count
 from segkit.utils.errors import ConfigError
 
 FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
 FROM_DATASET = -1  # a class count that is taken from the training dataset
+COUNTS_FROM_DATASET: dict[str, Count] = {
+    "MODEL.ROI_HEADS.NUM_CLASSES": "things",
+    "MODEL.RETINANET.NUM_CLASSES": "things",
+    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "semantic_channels",
+}
 
 
 def add_segkit_config(cfg: CN) -> None:
@@ -44,9 +50,9 @@ def add_segkit_config(cfg: CN) -> None:
     cfg.INPUT.COPY_PASTE = CN()
     cfg.INPUT.COPY_PASTE.PROBABILITY = 0.0
 
-    # Class counts: taken from the dataset. A number is compared with it, and refused where they disagree.
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = FROM_DATASET
-    cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = FROM_DATASET
+    # Class counts are taken from the dataset. A number must agree with the dataset.
+    for key in COUNTS_FROM_DATASET:
+        cfg.merge_from_list([key, FROM_DATASET])
     # Channels of the semantic head: "one" for all things plus one per stuff class (Panoptic FPN); "per_class": one for
     # every class; "auto": "one", or "per_class" for datasets that are judged by semantic IoU alone.
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "auto"

@@ -14,7 +14,11 @@ from segkit.utils.errors import ConfigError
 def test_detectron2s_defaults_stay_but_for_the_class_counts() -> None:
     theirs, ours = get_cfg(), get_cfg()
     add_segkit_config(ours)
-    changed = {("MODEL.ROI_HEADS.NUM_CLASSES", 80, -1), ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54, -1)}
+    changed = {
+        ("MODEL.ROI_HEADS.NUM_CLASSES", 80, -1),
+        ("MODEL.RETINANET.NUM_CLASSES", 80, -1),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54, -1),
+    }
 
     def walk(a: object, b: object, path: str = "") -> set[tuple[str, object, object]]:
         if isinstance(a, dict) and isinstance(b, dict):

@@ -1,56 +1,81 @@
-"""The class counts of the heads: taken from the dataset, and compared with it where the config gives them."""
+"""The class counts of the heads: taken from the dataset, and compared with it if the config gives them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from segkit.config import FROM_DATASET
+from segkit.config import COUNTS_FROM_DATASET, FROM_DATASET
 from segkit.data.dataset import Dataset
-from segkit.data.mapper import get_thing_channels
 from segkit.structures import CategorySet
+from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
 
-SEMANTIC_ARCHITECTURES = ("PanopticRCNN", "PanopticFPN", "SemanticSegmentor", "PanopticDeepLab")
+
+def get_thing_channels(cfg: Any, dataset: Dataset) -> str:
+    """Resolve MODEL.SEM_SEG_HEAD.THING_CHANNELS.
+
+    Args:
+        cfg: a config with segkit's keys.
+        dataset: decides if the config says "auto".
+
+    Returns:
+        "one" or "per_class", see `CategorySet.build_semantic_space`.
+    """
+    channels: str = cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
+    return dataset.default_thing_channels if channels == "auto" else channels
 
 
 def resolve_class_counts(cfg: Any, dataset: Dataset) -> None:
-    """Set NUM_CLASSES of the ROI and semantic heads (and RetinaNet's) and the channels' meaning in `cfg`, in place.
+    """Set the class counts of the architecture's heads, and the meaning of the semantic channels, in place.
 
-    Raises ConfigError with both numbers and the reason where the config contradicts the dataset.
+    Args:
+        cfg: a config with segkit's keys; the spec of MODEL.META_ARCHITECTURE names its counts.
+        dataset: gives the categories.
+
+    Raises:
+        ConfigError: a count of the config contradicts the dataset; the message has both numbers and the reason.
     """
     resolve_for_categories(cfg, dataset.categories, get_thing_channels(cfg, dataset), dataset.name)
 
 
 def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, name: str) -> None:
-    """As `resolve_class_counts`, for categories that are known without their dataset."""
-    things = len(categories.things)
+    """Do the same as `resolve_class_counts` for categories that are known without their dataset.
+
+    Args:
+        cfg: a config with segkit's keys.
+        categories: the categories that the model predicts.
+        channels: "one" or "per_class", see `CategorySet.build_semantic_space`.
+        name: where the categories come from, for messages.
+
+    Raises:
+        ConfigError: a count of the config contradicts the categories.
+    """
     space = categories.build_semantic_space(channels)
-    semantic = len(space.names)
-    why_semantic = (
-        f'{len(categories.stuff)} stuff classes plus one "thing" channel'
-        if channels == "one"
-        else "one channel per class, as MODEL.SEM_SEG_HEAD.THING_CHANNELS says"
-    )
+    per_class = channels == "per_class"
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = channels
-    cfg.MODEL.PANOPTIC.STUFF_IDS = space.stuff_ids.tolist() if channels == "per_class" else []
-    cfg.MODEL.PANOPTIC.THING_IDS = space.thing_ids.tolist() if channels == "per_class" else []
+    cfg.MODEL.PANOPTIC.STUFF_IDS = space.stuff_ids.tolist() if per_class else []
+    cfg.MODEL.PANOPTIC.THING_IDS = space.thing_ids.tolist() if per_class else []
     cfg.MODEL.PANOPTIC.THING_NAMES = [category.name for category in categories.things]
-    architecture = cfg.MODEL.META_ARCHITECTURE
-    if architecture != "SemanticSegmentor":
-        _resolve(cfg.MODEL.ROI_HEADS, "MODEL.ROI_HEADS", things, "its thing classes", name)
-    if architecture == "RetinaNet":
-        cfg.MODEL.RETINANET.NUM_CLASSES = things
-    if architecture in SEMANTIC_ARCHITECTURES:
-        _resolve(cfg.MODEL.SEM_SEG_HEAD, "MODEL.SEM_SEG_HEAD", semantic, why_semantic, name)
-    for head, count in ((cfg.MODEL.ROI_HEADS, things), (cfg.MODEL.SEM_SEG_HEAD, semantic)):
-        if head.NUM_CLASSES == FROM_DATASET:
-            head.NUM_CLASSES = count
-
-
-def _resolve(node: Any, key: str, expected: int, reason: str, name: str) -> None:
-    if node.NUM_CLASSES not in (FROM_DATASET, expected):
-        raise ConfigError(
-            f"{key}.NUM_CLASSES is {node.NUM_CLASSES}, but the dataset {name} needs {expected} ({reason})",
-            remedy=f"remove the key: {key}.NUM_CLASSES is then taken from the dataset",
-        )
-    node.NUM_CLASSES = expected
+    why_channels = (
+        "one channel per class, as MODEL.SEM_SEG_HEAD.THING_CHANNELS says"
+        if per_class
+        else f'{len(categories.stuff)} stuff classes plus one "thing" channel'
+    )
+    counts = {
+        "things": (len(categories.things), "its thing classes"),
+        "semantic_channels": (len(space.names), why_channels),
+    }
+    used = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts
+    for key, kind in {**COUNTS_FROM_DATASET, **used}.items():
+        expected, reason = counts[kind]
+        *path, leaf = key.split(".")
+        node = cfg
+        for part in path:
+            node = node[part]
+        if node[leaf] == FROM_DATASET:
+            node[leaf] = expected
+        elif key in used and node[leaf] != expected:
+            raise ConfigError(
+                f"{key} is {node[leaf]}, but the dataset {name} needs {expected} ({reason})",
+                remedy=f"remove the key: {key} is then taken from the dataset",
+            )

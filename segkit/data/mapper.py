@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from segkit.data.augmentations.build import build_augmentations, build_copy_past
 from segkit.data.augmentations.copy_paste import CopyPaste, Sample
 from segkit.data.augmentations.jitter import LargeScaleJitter
 from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_instances
+from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.loaders.readers import SOURCE_FORMAT, source_picture
 from segkit.formats.image_io import open_picture
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
+from segkit.structures.architecture_spec import Target, get_architecture_spec
 from segkit.utils.errors import ConfigError, DatasetError
 
 
@@ -51,6 +54,7 @@ class SegkitMapper:
         is_train: bool = True,
         copy_paste: CopyPaste | None = None,
         most_skipped: int = 0,
+        targets: Collection[Target] = ("instances", "semantic"),
     ) -> None:
         """Augmentations that cut objects have "Crop" in their class's name, or are LargeScaleJitter.
 
@@ -66,6 +70,7 @@ class SegkitMapper:
         self.is_train = is_train
         self.copy_paste = copy_paste
         self.most_skipped = most_skipped
+        self.targets = targets
         self._skipped = 0
         self.cuts = copy_paste is not None or any(
             isinstance(a, LargeScaleJitter) or "Crop" in type(a).__name__ for a in augmentations
@@ -74,8 +79,10 @@ class SegkitMapper:
     @classmethod
     def from_config(cls, cfg: Any, dataset: Dataset, is_train: bool, *others: Dataset) -> SegkitMapper:
         """With the augmentations of cfg.INPUT; others: training datasets of equal categories, to paste from too."""
+        targets = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).targets
         annotated = all("annotations" in one.records[0] for one in (dataset, *others))  # the loader filters these
-        skips = is_train and not annotated and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS and _finds_things(cfg, dataset)
+        skips = is_train and not annotated and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        skips = skips and "instances" in targets and bool(dataset.categories.things)
         has_semantics = any("pan_seg_file_name" in record for record in dataset.records[:1])
         return cls(
             dataset.categories,
@@ -85,6 +92,7 @@ class SegkitMapper:
             is_train=is_train,
             copy_paste=build_copy_paste(cfg, [dataset, *others], is_train),
             most_skipped=sum(len(one.records) for one in (dataset, *others)) if skips else 0,
+            targets=targets,
         )
 
     def __call__(self, record: Record) -> dict[str, Any] | None:
@@ -96,9 +104,9 @@ class SegkitMapper:
         if self.copy_paste is not None:
             sample = self.copy_paste(sample, lambda other: self._augmented(other, self._segment_map(other)))
         result["image"] = torch.from_numpy(sample.image.transpose(2, 0, 1).copy())
-        if sample.segment_map is not None:
+        if sample.segment_map is not None and "semantic" in self.targets:
             result["sem_seg"] = torch.from_numpy(sample.segment_map.channels(self.space)).long()
-        instances = sample.instances(self.categories)
+        instances = sample.instances(self.categories) if "instances" in self.targets else None
         if instances is not None:
             result["instances"] = instances
         return result
@@ -131,16 +139,6 @@ class SegkitMapper:
             size_hw = scene.image.shape[0], scene.image.shape[1]
             annotated = build_annotated_instances(record["annotations"], transforms, size_hw, self.cuts)
         return Sample(scene.image, scene.segment_map, annotated)
-
-
-def _finds_things(cfg: Any, dataset: Dataset) -> bool:
-    return bool(dataset.categories.things) and cfg.MODEL.META_ARCHITECTURE != "SemanticSegmentor"
-
-
-def get_thing_channels(cfg: Any, dataset: Dataset) -> str:
-    """MODEL.SEM_SEG_HEAD.THING_CHANNELS with "auto" resolved by the dataset."""
-    asked: str = cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
-    return dataset.default_thing_channels if asked == "auto" else asked
 
 
 def read_image(record: Record, image_format: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From a config file to a config that is known to fit its data."""
+"""From a config file to a config that is checked against its datasets."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 from segkit.config import load_config
 from segkit.data.catalog import load_datasets
 from segkit.data.checks import check_files
-from segkit.data.class_counts import SEMANTIC_ARCHITECTURES, resolve_class_counts
+from segkit.data.class_counts import resolve_class_counts
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.engine import register_all
 from segkit.evaluation.head_outputs import check_saved_logits
+from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec
 from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -44,10 +45,11 @@ def prepare_config(
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
     datasets = load_datasets(names)
     resolve_class_counts(cfg, datasets[0])
-    if cfg.TEST.SAVE_HEADS:
+    spec = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE)
+    if cfg.TEST.SAVE_HEADS and spec.postprocessing == "fusion":
         check_saved_logits(cfg)
     if train:
-        _check_targets(cfg.MODEL.META_ARCHITECTURE, datasets[: len(cfg.DATASETS.TRAIN)])
+        _check_targets(spec, datasets[: len(cfg.DATASETS.TRAIN)])
     if check:
         for dataset in {d.name: d for d in datasets}.values():
             seen, labelled = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
@@ -64,16 +66,17 @@ def _check_architecture(cfg: CfgNode) -> None:
     if name not in META_ARCH_REGISTRY:
         known = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
         raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {known}")
+    get_architecture_spec(name)
 
 
-def _check_targets(architecture: str, datasets: list[Dataset]) -> None:
-    """A model with a semantic head needs semantic truth."""
+def _check_targets(spec: ArchitectureSpec, datasets: list[Dataset]) -> None:
+    """Raise ConfigError if a training dataset lacks the semantic labels that the architecture needs."""
     for dataset in datasets:
         record = dataset.records[0]
         semantic = "pan_seg_file_name" in record or "sem_seg_file_name" in record
-        if architecture in SEMANTIC_ARCHITECTURES and not semantic:
+        if "semantic" in spec.targets and not semantic:
             raise ConfigError(
-                f"{architecture} trains on semantic maps, which the dataset {dataset.name} has not",
+                f"dataset {dataset.name} has no semantic labels, which {spec.name} needs",
                 where="DATASETS.TRAIN",
                 remedy="name a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN",
             )

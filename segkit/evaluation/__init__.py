@@ -7,8 +7,8 @@ from typing import Any
 
 from detectron2.evaluation import DatasetEvaluators
 
+from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset
-from segkit.data.mapper import get_thing_channels
 from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
 from segkit.evaluation.cityscapes import CityscapesInstanceEvaluator
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator

@@ -28,6 +28,8 @@ from segkit.formats.derive import semantic_map
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
+PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
+
 
 def panoptic(folder: Path, **extra: Any) -> Dataset:
     return load_coco_panoptic("toy", folder / "panoptic.json", folder / "panoptic", **extra)
@@ -140,7 +142,15 @@ def test_an_instances_dataset_has_masks_and_no_semantics(toy_folder: Path) -> No
 
 def test_from_config_takes_detectron2s_augmentations(toy_folder: Path) -> None:
     cfg = load_config(
-        opts=["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.CROP.ENABLED", "True", "INPUT.CROP.SIZE", "[.5,.5]"]
+        opts=[
+            *PANOPTIC_RCNN,
+            "INPUT.MIN_SIZE_TRAIN",
+            "(64,)",
+            "INPUT.CROP.ENABLED",
+            "True",
+            "INPUT.CROP.SIZE",
+            "[.5,.5]",
+        ]
     )
     dataset = panoptic(toy_folder)
     sample = SegkitMapper.from_config(cfg, dataset, is_train=True)(dataset.records[0])
@@ -227,7 +237,7 @@ def test_cityscapes_tasks_from_the_downloaded_tree(
     assert dataset.metrics == metrics
     assert [r["image_id"] for r in dataset.records] == ["aachen_000000_000019", "aachen_000001_000019"]
     assert check_files(dataset, -1) == (2, 2)
-    cfg = load_config(opts=["INPUT.MIN_SIZE_TRAIN", "(4,)", "INPUT.RANDOM_FLIP", "none"])
+    cfg = load_config(opts=[*PANOPTIC_RCNN, "INPUT.MIN_SIZE_TRAIN", "(4,)", "INPUT.RANDOM_FLIP", "none"])
     sample = SegkitMapper.from_config(cfg, dataset, is_train=True)(dataset.records[0])
     assert len(sample["instances"]) == 1  # the group is a crowd
     if channels is not None:
@@ -248,7 +258,7 @@ def test_images_without_objects_are_passed_over_and_all_of_them_is_an_error(tmp_
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{name}.png")
     dataset = load_source("t_some", "instance-maps", {"root": str(tmp_path)})
-    cfg = load_config()
+    cfg = load_config(opts=PANOPTIC_RCNN)
     cfg.INPUT.MIN_SIZE_TRAIN = (0,)
     without, with_one = dataset.records
     maps = SegkitMapper.from_config(cfg, dataset, True)  # FILTER_EMPTY_ANNOTATIONS is True by default
@@ -262,3 +272,18 @@ def test_images_without_objects_are_passed_over_and_all_of_them_is_an_error(tmp_
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS, cfg.MODEL.META_ARCHITECTURE = True, "SemanticSegmentor"
     assert SegkitMapper.from_config(cfg, dataset, True)(without) is not None
     assert SegkitMapper.from_config(cfg, dataset, False)(without) is not None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "keys"),
+    [
+        ("GeneralizedRCNN", {"instances"}),
+        ("SemanticSegmentor", {"sem_seg"}),
+        ("PanopticRCNN", {"instances", "sem_seg"}),
+    ],
+)
+def test_a_sample_holds_the_targets_of_the_architecture(toy_folder: Path, architecture: str, keys: set[str]) -> None:
+    dataset = panoptic(toy_folder)
+    cfg = load_config(opts=["MODEL.META_ARCHITECTURE", architecture, "INPUT.MIN_SIZE_TRAIN", "(64,)"])
+    sample = SegkitMapper.from_config(cfg, dataset, is_train=True)(dataset.records[0])
+    assert sample.keys() & {"instances", "sem_seg"} == keys

@@ -166,7 +166,7 @@ def test_a_panoptic_model_is_not_trained_on_instances_alone(
     register_dataset("t_instances", load)
     names = ["DATASETS.TRAIN", "('t_instances',)", "DATASETS.TEST", "('t_instances',)", "OUTPUT_DIR", tmp_path / "run"]
     assert segkit("train", "--config-file", CONFIG, *names) == 1
-    assert "trains on semantic maps, which the dataset t_instances has not" in capsys.readouterr().err
+    assert "dataset t_instances has no semantic labels, which PanopticRCNN needs" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -438,7 +438,7 @@ def config(**values: Any) -> Any:
     flat: list[str] = []
     for key, value in values.items():
         flat += [f"INPUT.{key.replace('__', '.')}", str(value)]
-    return load_config(opts=flat)
+    return load_config(opts=["MODEL.META_ARCHITECTURE", "PanopticRCNN", *flat])
 
 
 @pytest.mark.parametrize("flip", ["horizontal", "vertical", "none"])

@@ -36,7 +36,7 @@ def two_objects(first: int, second: int, between: int = 0) -> np.ndarray:
 
 
 def samples(dataset: Dataset) -> list[dict[str, Any]]:
-    cfg = load_config()
+    cfg = load_config(opts=["MODEL.META_ARCHITECTURE", "PanopticRCNN"])
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (H,), "none"
     mapper = SegkitMapper.from_config(cfg, dataset, True)
     return [mapper(record) for record in dataset.records]
