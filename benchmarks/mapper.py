@@ -36,7 +36,7 @@ from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
 from segkit.formats import png
 from segkit.formats.coco import PanopticWriter
-from segkit.formats.derive import coco_annotations, semantic_map
+from segkit.formats.derive import build_coco_annotations, build_semantic_map
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
 SIZE_HW = (480, 640)
@@ -95,7 +95,7 @@ def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
     for record in dataset.records:
         ground_truth = read_segmentation(record, dataset.categories)
         path = folder / f"semantic/{record['image_id']}.png"
-        png.write_labels(path, semantic_map(ground_truth, space))
+        png.write_labels(path, build_semantic_map(ground_truth, space))
         annotations = [
             {
                 "bbox": annotation["bbox"],
@@ -104,7 +104,7 @@ def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
                 "iscrowd": 0,
                 "segmentation": annotation["segmentation"],
             }
-            for annotation in coco_annotations(record["image_id"], ground_truth)
+            for annotation in build_coco_annotations(record["image_id"], ground_truth)
         ]
         kept = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
         records.append({**kept, "sem_seg_file_name": str(path), "annotations": annotations})

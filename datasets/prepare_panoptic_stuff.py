@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.progress import track
 
 from segkit.formats import coco, png
-from segkit.formats.derive import semantic_map
+from segkit.formats.derive import build_semantic_map
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import DatasetError
 
@@ -72,7 +72,7 @@ def _convert(record: coco.PanopticRecord, categories: CategorySet, png_folder: P
         (record.height, record.width),
         record.image_id,
     )
-    png.write(output / record.png_name, semantic_map(segmentation, categories.build_semantic_space()))
+    png.write(output / record.png_name, build_semantic_map(segmentation, categories.build_semantic_space()))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
     parser.add_argument("--rules", nargs=0, action=_ListRules, help="list all that is looked for, and stop")
-    parser.add_argument("--format", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--format", dest="format", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--output", type=Path, metavar="FILE", help="gets all findings, as JSON")
     parser.add_argument(
         "--against", metavar="SPLIT", help="another split, a folder of images, a COCO JSON or its name: is one in both?"
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     with progress_bar("check") as progress:
         run_all = _runner(args.workers, progress)
         try:
-            issues = _check(args.layout, options, args.against, run_all)
+            issues = _check(args.format, options, args.against, run_all)
         except ConfigError as error:
             print(f"segkit data check: {error}", file=sys.stderr)
             return USAGE_ERROR
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         print(args.output)
     if args.fix is not None:
         with progress_bar("fix") as progress:
-            lines, left = _fix(args.layout, options, args.fix, _runner(args.workers, progress))
+            lines, left = _fix(args.format, options, args.fix, _runner(args.workers, progress))
         print(f"{args.fix}: a repaired copy; of it:", *(lines or ["nothing was lost"]), sep="\n  ")
         _print(left, fixed=True)
     return int(issues.has_errors())
@@ -90,12 +90,12 @@ def run(args: argparse.Namespace) -> int:
 def _check_usage(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     from segkit.formats.registry import READERS
 
-    if args.layout not in READERS:
-        raise ConfigError(f"unknown format {args.layout!r}", remedy=f"choose one of {sorted(READERS)}")
-    needed = NEEDED.get(args.layout)
+    if args.format not in READERS:
+        raise ConfigError(f"unknown format {args.format!r}", remedy=f"choose one of {sorted(READERS)}")
+    needed = NEEDED.get(args.format)
     if needed is not None and sorted(options) != sorted(needed):
         expected = " ".join(f"--{name}" for name in needed)
-        raise ConfigError(f"--format {args.layout} takes {expected}, got {sorted(options)}")
+        raise ConfigError(f"--format {args.format} takes {expected}, got {sorted(options)}")
     _check_places(args, options)
     if args.fix is not None:
         _check_fix(args, options)
@@ -103,7 +103,7 @@ def _check_usage(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
 
 def _check_places(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     """Paths are paths; the output is no file of the dataset, and another split is another one."""
-    for name in NEEDED.get(args.layout, ()):
+    for name in NEEDED.get(args.format, ()):
         if not isinstance(options[name], str) or "\0" in options[name]:
             raise ConfigError(f"expected --{name} to be a path, got {options[name]!r}")
     given = {name: value for name, value in {**options, "against": args.against}.items() if isinstance(value, str)}
@@ -131,9 +131,9 @@ def _check_output(path: Path, places: Iterable[str]) -> None:
 
 
 def _check_fix(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
-    if args.layout not in NEEDED:
+    if args.format not in NEEDED:
         remedy = "convert to coco-panoptic first (`segkit data convert`)"
-        raise ConfigError(f"--fix repairs {' and '.join(NEEDED)}, not {args.layout}", remedy=remedy)
+        raise ConfigError(f"--fix repairs {' and '.join(NEEDED)}, not {args.format}", remedy=remedy)
     if os.path.lexists(args.fix) and (not os.path.isdir(args.fix) or os.listdir(args.fix)):
         raise ConfigError(f"--fix {args.fix}: expected an empty or new folder", remedy="name another one")
     if args.output is not None and is_within(args.output, args.fix):
@@ -158,16 +158,16 @@ def _runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
     return run_all
 
 
-def _check(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
+def _check(format_name: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
     from segkit.curation.checks.instances import check_instances
     from segkit.curation.checks.panoptic import check_panoptic
     from segkit.curation.issues import IssueList
 
-    if layout not in NEEDED:
-        return _check_source(layout, options, against, run_all)
+    if format_name not in NEEDED:
+        return _check_source(format_name, options, against, run_all)
     json_path, images = Path(options["json"]), Path(options["images"])
-    others = _others(layout, options, against, images, run_all)
-    if layout == PANOPTIC:
+    others = _others(format_name, options, against, images, run_all)
+    if format_name == PANOPTIC:
         issues = check_panoptic(json_path, Path(options["masks"]), images, run_all, others)
     else:
         issues = check_instances(json_path, images, run_all, others)
@@ -185,7 +185,7 @@ def _named_by(json_path: Path, folders: Sequence[Path]) -> set[str]:
     return {str(folder / name) for folder in folders for name in names if isinstance(name, str)}
 
 
-def _check_source(layout: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
+def _check_source(format_name: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
     from segkit.curation.checks.other_formats import check_dataset
     from segkit.curation.issues import IssueList
     from segkit.formats.registry import open_reader
@@ -193,48 +193,50 @@ def _check_source(layout: str, options: Mapping[str, Any], against: str | None, 
     issues = IssueList()
 
     def on_issue(code: str, error: DatasetError) -> None:
-        issues.add(code, error.where or layout, error.problem)
+        issues.add(code, error.where or format_name, error.problem)
 
     try:
-        source = open_reader(layout, options, on_issue)
+        source = open_reader(format_name, options, on_issue)
     except DatasetError as error:
-        issues.add("dataset-unreadable", options.get("root", options.get("json", layout)), str(error))
+        issues.add("dataset-unreadable", options.get("root", options.get("json", format_name)), str(error))
         return issues
-    others = _others(layout, options, against, source.pictures, run_all)
+    others = _others(format_name, options, against, source.image_root, run_all)
     return issues + check_dataset(source, run_all, others)
 
 
 def _others(
-    layout: str, options: Mapping[str, Any], against: str | None, images: Path, run_all: RunAll
+    format_name: str, options: Mapping[str, Any], against: str | None, images: Path, run_all: RunAll
 ) -> Mapping[bytes, str]:
     """The pictures of another split, by digest; ConfigError, before the work, where there is no such split."""
     from segkit.curation import image_files
     from segkit.curation.checks.other_formats import compute_dataset_digests
-    from segkit.formats.registry import READERS, open_reader, options_of
+    from segkit.formats.registry import READERS, get_options, open_reader
 
     if against is None:
         return {}
     try:
-        named = layout not in NEEDED and "split" in options_of(READERS[layout]) and not os.path.dirname(against)
-        if layout in NEEDED or (os.path.exists(against) and not named):
+        named = (
+            format_name not in NEEDED and "split" in get_options(READERS[format_name]) and not os.path.dirname(against)
+        )
+        if format_name in NEEDED or (os.path.exists(against) and not named):
             return image_files.digest_split(Path(against), images, run_all)
         split = {**options, "split": against}
-        return compute_dataset_digests(open_reader(layout, split, lambda _code, _error: None), run_all)
+        return compute_dataset_digests(open_reader(format_name, split, lambda _code, _error: None), run_all)
     except (ConfigError, DatasetError) as error:
         raise ConfigError(f"--against: {error}") from None
 
 
-def _fix(layout: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], IssueList]:
+def _fix(format_name: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], IssueList]:
     """Repair into `output`: lines on what was lost, and what is wrong with the copy."""
     from segkit.curation.repair.instances import repair_instances
     from segkit.curation.repair.panoptic import repair_panoptic
 
     json_path, images = Path(options["json"]), Path(options["images"])
-    if layout == PANOPTIC:
+    if format_name == PANOPTIC:
         copy, masks, lines = repair_panoptic(json_path, Path(options["masks"]), images, output, run_all)
-        return lines, _check(layout, {**options, "json": copy, "masks": masks}, None, run_all)
+        return lines, _check(format_name, {**options, "json": copy, "masks": masks}, None, run_all)
     copy, lines = repair_instances(json_path, images, output, run_all)
-    return lines, _check(layout, {**options, "json": copy}, None, run_all)
+    return lines, _check(format_name, {**options, "json": copy}, None, run_all)
 
 
 def _print(issues: IssueList, fixed: bool = False) -> None:

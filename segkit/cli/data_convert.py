@@ -28,17 +28,17 @@ class _ListFormats(argparse.Action):
     """Print the formats and their options, and stop, as --help does."""
 
     def __call__(self, parser: argparse.ArgumentParser, *ignored: Any) -> None:
-        from segkit.formats.registry import NEEDED, OF_ALL_WRITERS, READERS, WRITERS, options_of
+        from segkit.formats.registry import READERS, REQUIRED, WRITER_ARGUMENTS, WRITERS, get_options
 
         def shown(options: Mapping[str, Any]) -> str:
-            return " ".join(key if value is NEEDED else f"[{key}={value}]" for key, value in options.items())
+            return " ".join(key if value is REQUIRED else f"[{key}={value}]" for key, value in options.items())
 
         for name in sorted({*READERS, *WRITERS}):
             print(name)
             if name in READERS:
-                print(f"  read: {shown(options_of(READERS[name]))}")
+                print(f"  read: {shown(get_options(READERS[name]))}")
             if name in WRITERS:
-                print(f"  written: {shown(options_of(WRITERS[name], OF_ALL_WRITERS))}".rstrip())
+                print(f"  written: {shown(get_options(WRITERS[name], WRITER_ARGUMENTS))}".rstrip())
         parser.exit()
 
 
@@ -78,13 +78,15 @@ def is_within(path: Path, folder: object) -> bool:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--from", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--to", required=True, metavar="FORMAT", help="to write")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
     parser.add_argument(
         "--to-set", nargs="+", action="extend", default=[], metavar="option=value", help="of the format to write"
     )
-    parser.add_argument("--pictures", choices=("copy", "skip"), default="copy", help="the images too (default), or not")
+    parser.add_argument(
+        "--image-files", choices=("copy", "skip"), default="copy", help="the images too (default), or not"
+    )
     add_source_arguments(parser)
 
 
@@ -98,13 +100,13 @@ def run(args: argparse.Namespace) -> int:
     for name in ("root", "masks", "images"):
         if name in options and is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
-    source = open_reader(args.layout, options)
+    source = open_reader(args.format, options)
     with new_folder(args.output) as folder, progress_bar("convert") as progress:
         writer = open_writer(args.to, folder, source.categories, _settings(args.to_set))
-        losses = convert(source, writer, args.pictures == "copy", progress)
+        losses = convert(source, writer, args.image_files == "copy", progress)
     print(args.output)
     if source.skipped:
-        print(f"not read of {args.layout}:", *source.skipped, sep="\n  ")
+        print(f"not read of {args.format}:", *source.skipped, sep="\n  ")
     if lines := [*list_lost_extras(source, writer), *summarize_losses(losses)]:
         print(f"{args.to} cannot hold:", *lines, sep="\n  ")
     return 0

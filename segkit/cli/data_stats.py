@@ -14,7 +14,7 @@ from segkit.scoring import counts_file
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--format", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--format", dest="format", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--output", type=Path, metavar="DIR", help="gets stats.json and stats.png")
     add_source_arguments(parser)
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output is not None:
         counts_file.check_writable(args.output / "stats.json")
-    source = open_reader(args.layout, source_options(args))
+    source = open_reader(args.format, source_options(args))
     with progress_bar("stats") as progress:
         found = count_dataset(source, progress)
     if args.output is not None:

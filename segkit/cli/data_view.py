@@ -17,7 +17,7 @@ PAGES = (".html", ".htm")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--format", dest="layout", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--format", dest="format", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--image", nargs="+", metavar="ID", help="image_ids (default: some, spread over the dataset)")
     parser.add_argument("--count", type=positive, default=12, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .png, or an .html page")
@@ -35,24 +35,24 @@ def run(args: argparse.Namespace) -> int:
     if args.output.suffix.lower() not in (*PAGES, ".png"):
         raise ConfigError(f"expected a file that ends in .png or .html, got {args.output.name!r}")
     counts_file.check_writable(args.output)
-    source = open_reader(args.layout, source_options(args))
+    source = open_reader(args.format, source_options(args))
     chosen = _chosen(source.images, args.image, args.count)
-    pictures = []
+    images = []
     for image in chosen:
-        pixels = source.picture(image)
-        ground_truth = draw_panoptic(pixels, source.segmentation(image), source.categories)
-        pictures.append((str(image.image_id), pixels, ground_truth))
+        pixels = source.read_image(image)
+        ground_truth = draw_panoptic(pixels, source.read_segmentation(image), source.categories)
+        images.append((str(image.image_id), pixels, ground_truth))
     with counts_file.convert_write_errors(args.output):
         if args.output.suffix.lower() in PAGES:
             shown = [
                 pair
-                for name, image, ground_truth in pictures
+                for name, image, ground_truth in images
                 for pair in ((name, image), (f"{name}: truth", ground_truth))
             ]
-            write_page(args.output, f"{args.layout}: {source.root.name}", {}, shown, categories=source.categories)
+            write_page(args.output, f"{args.format}: {source.root.name}", {}, shown, categories=source.categories)
         else:
-            rows = [[image, ground_truth] for _, image, ground_truth in pictures]
-            png.write(args.output, draw_image_grid(rows, ["image", "ground truth"], [name for name, *_ in pictures]))
+            rows = [[image, ground_truth] for _, image, ground_truth in images]
+            png.write(args.output, draw_image_grid(rows, ["image", "ground truth"], [name for name, *_ in images]))
     print(args.output)
     return 0
 

@@ -205,11 +205,11 @@ def _sweep(args: argparse.Namespace) -> None:
     with progress_bar("sweep") as progress:
         options = {"workers": args.workers, "limit": args.problems, "progress": progress}
         found = search(bench, settings, per_class=args.per_class, seed=args.seed, **options)
-    picture = draw_sweep(found)
+    figure = draw_sweep(found)
     save_results(paths[0], found)
     with counts_file.convert_write_errors(args.output):
-        write_sweep_page(paths[1], found, picture)
-        png.write(paths[2], picture)
+        write_sweep_page(paths[1], found, figure)
+        png.write(paths[2], figure)
         with replacing(paths[3]) as neighbour:
             neighbour.write_text(format_best_as_yaml(found), encoding="utf-8")
     for path in paths:
@@ -228,9 +228,9 @@ def _draw(args: argparse.Namespace) -> None:
     saved = head_outputs.load(args.predictions)
     found = fusions_of(saved, args.image, args.methods, args.set)
     rows = [(str(image.image_id), args.images / image.file_name, made) for image, made in found]
-    picture = draw_fusion_grid(rows, saved.categories)
+    grid = draw_fusion_grid(rows, saved.categories)
     with counts_file.convert_write_errors(args.output):
-        png.write(args.output, picture)
+        png.write(args.output, grid)
     print(args.output)
 
 

@@ -40,11 +40,11 @@ def convert(
     writer.info = source.info
     with writer:
         for done, image in enumerate(source.images, 1):
-            annotations = source.annotations(image) if source.overlaps else None
-            told = writer.add(image, source.segmentation(image), annotations)
+            annotations = source.read_annotations(image) if source.has_overlapping_masks else None
+            told = writer.add(image, source.read_segmentation(image), annotations)
             losses += [ConversionLoss(image.image_id, what) for what in told]
             if copy_images:
-                copy_image(source, image, writer.picture_path(image))
+                copy_image(source, image, writer.image_path(image))
             if progress is not None:
                 progress(done, len(source.images))
     return losses
@@ -54,9 +54,9 @@ def copy_image(source: DatasetReader, image: DatasetImage, target: Path) -> None
     """Write the picture, whole or not at all; DatasetError where its name leads out of its folder, or the target is the
     source's own file. A file of another suffix is decoded and written as PNG where the target is one."""
     check_inside(image.file_name, "file_name", target.parent)
-    origin = source.pictures / image.file_name
+    origin = source.image_root / image.file_name
     if not origin.is_file() or (target.suffix != origin.suffix and target.suffix == ".png"):
-        png.write(target, source.picture(image))
+        png.write(target, source.read_image(image))
         return
     if target.exists() and target.samefile(origin):
         raise DatasetError("expected another folder than the source's", where=target, remedy="name another --output")
@@ -67,7 +67,7 @@ def copy_image(source: DatasetReader, image: DatasetImage, target: Path) -> None
 def list_lost_extras(source: DatasetReader, writer: DatasetWriter) -> list[str]:
     """A line on what COCO's JSONs hold beside annotations, licences say, where the layout has no place for it."""
     keys = {key for image in source.images for key in image.extra} | {*source.info}
-    if writer.holds_extras or not keys:
+    if writer.writes_extras or not keys:
         return []
     return [f"keys of the dataset and its images: {abbreviate(sorted(keys))}"]
 

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segkit.curation.issues import IssueList, RunAll
 from segkit.formats import png
-from segkit.formats.image_io import DAMAGED, TURNS, UPRIGHT, is_deep, is_tiff, open_picture
+from segkit.formats.image_io import DAMAGED, TURNS, UPRIGHT, is_deep, is_tiff, open_image
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 
@@ -28,7 +28,7 @@ DIGEST_BYTES = 16
 @dataclass
 class ImageInspection:
     """What decoding a picture said. size_hw: turned as EXIF says, None where it does not decode. digest: of its RGB
-    pixels, turned and of 8 bits, as `formats.pictures.read_picture` has them; None for a picture of one colour, which
+    pixels, turned and of 8 bits, as `image_io.read_image` has them; None for a picture of one colour, which
     says nothing."""
 
     issues: IssueList = field(default_factory=IssueList)
@@ -121,7 +121,7 @@ def find_shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[byt
     return issues
 
 
-def digest_split(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, str]:
+def digest_split(against: Path, images: Path, run_all: RunAll) -> dict[bytes, str]:
     """The first picture of every digest of another split.
 
     against: a folder of pictures, of which those in `pictures`, this split's folder, do not count where it is a part;
@@ -129,9 +129,9 @@ def digest_split(against: Path, pictures: Path, run_all: RunAll) -> dict[bytes, 
     pictures of the JSON are elsewhere.
     """
     if os.path.isfile(against):
-        paths = _pictures_of_json(against, pictures)
+        paths = _images_of_json(against, images)
     elif os.path.isdir(against):
-        paths = _pictures_beside(against, pictures)
+        paths = _images_beside(against, images)
     else:
         raise DatasetError("expected a folder of images or a JSON", where=against, remedy="check the path")
     found: dict[bytes, str] = {}
@@ -155,16 +155,16 @@ def _decode(path: Path, look: ImageInspection, place: object) -> None:
         if image.format == "PNG":
             png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checksums, which Pillow passes over
         deep = is_deep(image)
-        picture = open_picture(path)
+        image = open_image(path)
         # load() turns a TIFF, and forgets it; of a PNG, EXIF may come after the pixels.
-        orientation = _orientation(image if deep or image.format == "TIFF" else picture)
-    look.size_hw = picture.height, picture.width
+        orientation = _orientation(image if deep or image.format == "TIFF" else image)
+    look.size_hw = image.height, image.width
     look.is_rotated = orientation in TURNS
     if look.is_rotated:
         look.issues.add("image-turned", place, f"its EXIF orientation is {orientation}")
     if deep:
         look.issues.add("image-deep", place, "its channels have more than 8 bits")
-    look.digest = digest_pixels(np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB")))
+    look.digest = digest_pixels(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
 
 
 def _orientation(image: Image.Image) -> Any:
@@ -178,7 +178,7 @@ def _digest(path: Path) -> bytes | None:
     return inspect_image(path, path).digest
 
 
-def _pictures_beside(folder: Path, own: Path) -> list[Path]:
+def _images_beside(folder: Path, own: Path) -> list[Path]:
     """The pictures in the folder, but where it holds `own`, those in there."""
     real, own = Path(os.path.realpath(folder)), Path(os.path.realpath(own))
     names = find_images(folder)
@@ -190,7 +190,7 @@ def _pictures_beside(folder: Path, own: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _pictures_of_json(path: Path, pictures: Path) -> list[Path]:
+def _images_of_json(path: Path, images: Path) -> list[Path]:
     content = files.load_json(path)
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -201,9 +201,9 @@ def _pictures_of_json(path: Path, pictures: Path) -> list[Path]:
     ]
     for name in names:
         json_fields.check_inside(name, "file_name", path)
-    paths = [pictures / name for name in names]
+    paths = [images / name for name in names]
     absent = [found for found in paths if not os.path.isfile(found)]
     if absent:
-        problem = f"{len(absent)} of its {len(paths)} images are not in {pictures}, {absent[0].name} for one"
+        problem = f"{len(absent)} of its {len(paths)} images are not in {images}, {absent[0].name} for one"
         raise DatasetError(problem, where=path, remedy="give the folder of its images instead")
     return paths

@@ -31,7 +31,7 @@ def count_dataset(source: DatasetReader, progress: Progress | None = None) -> di
     holding: dict[int, set[Any]] = defaultdict(set)
     segments, instances, pixels, void = [], [], 0, 0
     for done, image in enumerate(source.images, 1):
-        ground_truth = source.segmentation(image)
+        ground_truth = source.read_segmentation(image)
         sizes[f"{image.size_hw[0]} x {image.size_hw[1]}"] += 1
         pixels += image.size_hw[0] * image.size_hw[1]
         void += ground_truth.runs.areas_px().get(VOID, 0)
@@ -58,7 +58,7 @@ def count_dataset(source: DatasetReader, progress: Progress | None = None) -> di
             "area_px": _quartiles(of_class),
         }
     return {
-        "layout": source.layout,
+        "format": source.format,
         "images": len(source.images),
         "sizes": dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0]))),
         "pixels": pixels,

@@ -93,7 +93,7 @@ class InstanceGroundTruth:
             return [{**a, "segmentation": segmentation_to_rle(a["segmentation"], size_hw)} for a in found]
         if "annotations" in record:
             return [_from_detectron2(a, size_hw, self.dataset.categories) for a in record["annotations"]]
-        return derive.coco_annotations(record["image_id"], read(record))
+        return derive.build_coco_annotations(record["image_id"], read(record))
 
 
 def _from_detectron2(annotation: Record, size_hw: tuple[int, int], categories: CategorySet) -> dict[str, Any]:

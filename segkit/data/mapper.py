@@ -19,8 +19,8 @@ from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_i
 from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import read_segmentation
-from segkit.data.loaders.readers import SOURCE_FORMAT, source_picture
-from segkit.formats.image_io import open_picture
+from segkit.data.loaders.readers import SOURCE_FORMAT, read_source_image
+from segkit.formats.image_io import open_image
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
 from segkit.structures.architecture_spec import Target, get_architecture_spec
 from segkit.utils.errors import ConfigError, DatasetError
@@ -145,9 +145,9 @@ def read_image(record: Record, image_format: str) -> np.ndarray:
     """(H, W, 3) uint8 pixels of a record's image, turned as its EXIF says; DatasetError where it cannot be had."""
     path = Path(record["file_name"])
     if record.get("pan_seg_format") == SOURCE_FORMAT and not path.is_file():
-        made = source_picture(record)  # a slice of a volume has no file of its own
+        made = read_source_image(record)  # a slice of a volume has no file of its own
         return convert_pixels(Image.fromarray(made), image_format)
-    image = open_picture(path)
+    image = open_image(path)
     if (image.height, image.width) != (record["height"], record["width"]):
         raise DatasetError(
             f"expected {record['height']} x {record['width']} pixels (height x width) as the annotations say, "

@@ -26,7 +26,7 @@ from segkit.evaluation.predictions import (
 )
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
-from segkit.formats.image_io import open_picture
+from segkit.formats.image_io import open_image
 from segkit.report import draw_instances, draw_panoptic
 from segkit.structures import CategorySet, SemanticSpace
 from segkit.utils.errors import ConfigError, DatasetError
@@ -69,8 +69,8 @@ class Predictor:
         return output
 
     def read(self, path: Path) -> np.ndarray:
-        """The image in cfg.INPUT.FORMAT, as `segkit.formats.image_io.open_picture` gives it, which says what raises."""
-        return convert_pixels(open_picture(path), self.cfg.INPUT.FORMAT)
+        """The image in cfg.INPUT.FORMAT, as `segkit.formats.image_io.open_image` gives it, which says what raises."""
+        return convert_pixels(open_image(path), self.cfg.INPUT.FORMAT)
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
@@ -89,7 +89,7 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         found += matches
     found = list(dict.fromkeys(found))
     for path in found:
-        open_picture(path)
+        open_image(path)
     return found
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import read_segmentation
-from segkit.formats.derive import semantic_map
+from segkit.formats.derive import build_semantic_map
 from segkit.structures import PanopticSegmentation
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class GroundTruth:
 
     def semantic(self, record: Record) -> NDArray[np.uint8]:
         """(H, W) uint8, the semantic channel of each pixel, IGNORE_LABEL where void."""
-        return semantic_map(self.segmentation(record), self.space)
+        return build_semantic_map(self.segmentation(record), self.space)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,10 @@ def fusing_saved_values(model: nn.Module, keep_logits: int) -> Iterator[None]:
         yield
         return
     before = inner.rounding, inner.with_logits
-    inner.rounding, inner.with_logits = partial(head_outputs.rounded, keep_logits=keep_logits), keep_logits > 0
+    inner.rounding, inner.with_logits = (
+        partial(head_outputs.round_head_outputs, keep_logits=keep_logits),
+        keep_logits > 0,
+    )
     try:
         yield
     finally:

@@ -14,12 +14,12 @@ from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco import PanopticFilesWriter, PanopticRecord
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import unused_pictures
+from segkit.formats.image_files import describe_unused_images
 from segkit.formats.png import CHANNEL
 from segkit.structures import VOID, Category, CategorySet, ImageId, PanopticSegmentation, Segment, default_color
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, alone, missing, raise_issue, try_read
+from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
 from segkit.utils.text import abbreviate
 
 Annotations = Literal["panoptic", "semantic", "instances"]
@@ -53,7 +53,7 @@ class ADE20KReader(DatasetReader):
     `annotations`.
     """
 
-    layout = "ade20k"
+    format = "ade20k"
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class ADE20KReader(DatasetReader):
             if value not in known:
                 raise ValueError(f"{name} must be one of {known}, got {value!r}")
         self.root = Path(root)
-        self.pictures = self.root / "images" / FOLDERS[split]
+        self.image_root = self.root / "images" / FOLDERS[split]
         self._annotations = annotations
         self._semantic = self.root / "annotations" / FOLDERS[split]
         self._instances = self.root / "annotations_instance" / FOLDERS[split]
@@ -80,7 +80,7 @@ class ADE20KReader(DatasetReader):
             images = [try_read(on_issue, "png-unreadable", self._image, path) for path in self._find(on_issue)]
             self.images = tuple(image for image in images if image is not None)
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """segment_id: of the JSON; else the class of stuff, and CHANNEL + the instance number of things."""
         if self._annotations == "panoptic":
             return self._read_panoptic(self._records[image.image_id], image)
@@ -92,37 +92,37 @@ class ADE20KReader(DatasetReader):
 
     def _find_panoptic(self, on_issue: IssueHandler) -> None:
         content = coco.read_panoptic(self.root / f"{self._pngs.name}.json", partial(on_issue, "annotation-unreadable"))
-        pictures = {r.image_id: self.pictures / r.file_name for r in content.records}
+        images = {r.image_id: self.image_root / r.file_name for r in content.records}
         pngs = {r.image_id: self._pngs / r.png_name for r in content.records}
-        gone = missing(on_issue, "image-missing", "picture", [*pictures.values()], COMPLETE)
-        gone |= missing(on_issue, "png-missing", "annotation", [*pngs.values()], COMPLETE)
-        there = [r for r in content.records if not gone & {pictures[r.image_id], pngs[r.image_id]}]
+        gone = report_missing(on_issue, "image-missing", "picture", [*images.values()], COMPLETE)
+        gone |= report_missing(on_issue, "png-missing", "annotation", [*pngs.values()], COMPLETE)
+        there = [r for r in content.records if not gone & {images[r.image_id], pngs[r.image_id]}]
         self.categories = content.categories
         self._records = {record.image_id: record for record in there}
         self.images = tuple(DatasetImage(r.image_id, r.file_name, (r.height, r.width)) for r in there)
         self.skipped = (
-            *unused_pictures(self.pictures, {r.file_name for r in content.records}, f"pictures {NOT_NAMED}"),
-            *unused_pictures(self._pngs, {r.png_name for r in content.records}, f"PNGs {NOT_NAMED}"),
+            *describe_unused_images(self.image_root, {r.file_name for r in content.records}, f"pictures {NOT_NAMED}"),
+            *describe_unused_images(self._pngs, {r.png_name for r in content.records}, f"PNGs {NOT_NAMED}"),
         )
 
     def _find(self, on_issue: IssueHandler) -> list[Path]:
         """The pictures that have their annotations, sorted."""
-        pictures = _files_in(self.pictures, ".jpg")
-        if not pictures:
-            raise DatasetError("expected pictures *.jpg, found none", where=self.pictures, remedy="check the path")
+        images = _files_in(self.image_root, ".jpg")
+        if not images:
+            raise DatasetError("expected pictures *.jpg, found none", where=self.image_root, remedy="check the path")
         bare: set[str] = set()
         for folder in (self._semantic, self._instances)[: 2 if self._annotations == "instances" else 1]:
-            pngs = [folder / f"{name}.png" for name in pictures]
-            bare |= {path.stem for path in missing(on_issue, "png-missing", "annotation", pngs, COMPLETE)}
-            alone(
+            pngs = [folder / f"{name}.png" for name in images]
+            bare |= {path.stem for path in report_missing(on_issue, "png-missing", "annotation", pngs, COMPLETE)}
+            report_unpaired(
                 on_issue,
                 "image-missing",
                 "the annotation has no picture",
                 _files_in(folder, ".png"),
-                pictures,
+                images,
                 COMPLETE,
             )
-        return [path for name, path in pictures.items() if name not in bare]
+        return [path for name, path in images.items() if name not in bare]
 
     def _image(self, path: Path) -> DatasetImage:
         header = png.read_header(self._semantic / f"{path.stem}.png")

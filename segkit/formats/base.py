@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segkit.formats.derive import coco_annotations
-from segkit.formats.image_io import read_picture
+from segkit.formats.derive import build_coco_annotations
+from segkit.formats.image_io import read_image
 from segkit.structures import (
     VOID,
     CategorySet,
@@ -23,10 +23,10 @@ from segkit.structures import (
     Segment,
     segmentation_to_rle,
 )
-from segkit.utils.files import Finishing
+from segkit.utils.files import FinishOnExit
 from segkit.utils.text import abbreviate
 
-AS_GIVEN = "segkit.segmentation"  # of an annotation: its mask as COCO's JSON has it, polygons say
+ORIGINAL_SEGMENTATION = "segkit.segmentation"  # of an annotation: its mask as COCO's JSON has it, polygons say
 
 
 @dataclass(frozen=True)
@@ -54,36 +54,38 @@ class DatasetReader(ABC):
     skipped.
     """
 
-    layout: ClassVar[str]  # its key in segkit.formats.registry.READERS
-    overlaps: ClassVar[bool] = False  # whether `annotations` hold pixels that the segmentation gives to others
+    format: ClassVar[str]  # its key in segkit.formats.registry.READERS
+    has_overlapping_masks: ClassVar[bool] = (
+        False  # whether `annotations` hold pixels that the segmentation gives to others
+    )
     metrics: ClassVar[tuple[str, ...]] = ()  # that judge it beside the usual, keys of segkit.evaluation.EVALUATORS
     root: Path
-    pictures: Path
+    image_root: Path
     categories: CategorySet
     images: tuple[DatasetImage, ...]
     skipped: tuple[str, ...] = ()
     info: Mapping[str, Any] = MappingProxyType({})
 
     @abstractmethod
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """What is true of the image, category ids of the dataset; pixels without a label are void."""
 
-    def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """COCO annotations of the things, masks as compressed RLE; of layouts that hold overlapping masks, those.
 
         Of COCO's layout they have all that the file has, and under `AS_GIVEN` the segmentation that it has.
         """
-        return coco_annotations(image.image_id, self.segmentation(image))
+        return build_coco_annotations(image.image_id, self.read_segmentation(image))
 
-    def picture(self, image: DatasetImage) -> NDArray[np.uint8]:
+    def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, turned as its EXIF says; DatasetError where it cannot be read or has another size."""
-        return read_picture(self.pictures / image.file_name, image.size_hw)
+        return read_image(self.image_root / image.file_name, image.size_hw)
 
 
-ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", AS_GIVEN}
+ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", ORIGINAL_SEGMENTATION}
 
 
-class DatasetWriter(Finishing, ABC):
+class DatasetWriter(FinishOnExit, ABC):
     """Writes below `root`, inside a `with` block; a subclass says what of an image its layout cannot hold.
 
     categories: of the segmentations. Files of an image appear with `add`, whole or not at all; an index of all images
@@ -92,7 +94,7 @@ class DatasetWriter(Finishing, ABC):
     `DatasetImage.extra` are written.
     """
 
-    holds_extras: ClassVar[bool] = False
+    writes_extras: ClassVar[bool] = False
     info: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
@@ -110,11 +112,13 @@ class DatasetWriter(Finishing, ABC):
         """
 
     @abstractmethod
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """Where the layout wants the image's picture; DatasetError for a name that climbs out."""
 
 
-def checked_areas(image: DatasetImage, segmentation: PanopticSegmentation, categories: CategorySet) -> dict[int, int]:
+def compute_segment_areas(
+    image: DatasetImage, segmentation: PanopticSegmentation, categories: CategorySet
+) -> dict[int, int]:
     """Pixels by segment_id, void left out; ValueError where the map and the image, the segments or the categories
     contradict each other."""
     size_hw, segments = segmentation.segment_ids.shape, segmentation.segments
@@ -130,26 +134,26 @@ def checked_areas(image: DatasetImage, segmentation: PanopticSegmentation, categ
     return areas_px
 
 
-def empty_losses(segments: Sequence[Segment], filled: Container[int]) -> list[str]:
+def list_empty_segments(segments: Sequence[Segment], filled: Container[int]) -> list[str]:
     """A line on each segment whose id is not among those that have pixels."""
     return [f"segment {s.segment_id}: it has no pixel" for s in segments if s.segment_id not in filled]
 
 
-def score_losses(segments: Sequence[Segment]) -> list[str]:
+def list_lost_scores(segments: Sequence[Segment]) -> list[str]:
     """The line on segments that have scores, which truth has not; none where no segment has."""
     scored = sum(s.score is not None for s in segments)
     return [f"scores cannot be held: {scored} segments have one"] if scored else []
 
 
-def annotation_losses(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
+def list_lost_annotations(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
     """Lines on what a map cannot hold of COCO annotations: masks that overlap, and keys of their own; else none.
 
     A pixel counts once for each mask but one that holds it. Counted in run lengths: no mask is decoded.
     """
-    return [*key_losses(annotations), *_overlap_losses(annotations, size_hw)]
+    return [*list_lost_keys(annotations), *_overlap_losses(annotations, size_hw)]
 
 
-def key_losses(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]:
+def list_lost_keys(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]:
     """The line on keys of COCO annotations that no other layout has; none where there are none."""
     strange = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
     return [f"annotations: the keys {abbreviate(strange)} cannot be held"] if strange else []

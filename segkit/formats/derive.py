@@ -34,7 +34,7 @@ def relabel(segment_ids: NDArray[np.int32], values: Mapping[int, int], dtype: DT
     return lookup.take(segment_ids)
 
 
-def semantic_map(segmentation: PanopticSegmentation, space: SemanticSpace) -> NDArray[np.uint8]:
+def build_semantic_map(segmentation: PanopticSegmentation, space: SemanticSpace) -> NDArray[np.uint8]:
     """(H, W) uint8 channels of `space`, `IGNORE_LABEL` for void; things, crowds too, go to their category's channel.
 
     Segments have the dataset's category ids. Raises ValueError where the space has channels that a uint8 beside
@@ -51,7 +51,7 @@ def semantic_map(segmentation: PanopticSegmentation, space: SemanticSpace) -> ND
     return np.subtract(channels, 1, out=channels)
 
 
-def coco_annotations(image_id: int | str, segmentation: PanopticSegmentation) -> list[dict[str, Any]]:
+def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentation) -> list[dict[str, Any]]:
     """COCO instance annotations of the things, crowds with iscrowd = 1, in the order of the segments, without `id`.
 
     Boxes are tight (x, y, width, height), masks compressed RLE. Segments without a pixel are left out. Void and stuff

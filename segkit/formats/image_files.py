@@ -9,13 +9,13 @@ from pathlib import Path, PurePosixPath
 
 from segkit.formats import png
 from segkit.formats.base import DatasetImage
-from segkit.formats.image_io import PICTURE_SUFFIXES, TIFF_SUFFIXES, picture_size
+from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image_size
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, unused
+from segkit.utils.issues import IssueHandler, describe_unused
 from segkit.utils.json_fields import Location, check_inside
 
 # A file system may tell .jpg from .JPG.
-PICTURE_CASES = tuple(case for suffix in PICTURE_SUFFIXES for case in (suffix, suffix.upper()))
+IMAGE_SUFFIX_CASES = tuple(case for suffix in IMAGE_SUFFIXES for case in (suffix, suffix.upper()))
 MAX_NAME_BYTES = 255  # of a file, to most file systems
 LONGEST_SUFFIX = ".json"  # of the label files that have the picture's stem
 
@@ -51,14 +51,14 @@ def find_by_suffix(folder: str | Path, suffix: str = ".png") -> dict[str, Path]:
     return {name.removesuffix(suffix): root / name for name in names}
 
 
-def unused_pictures(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
+def describe_unused_images(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
     """The line of `DatasetReader.skipped` on pictures or PNGs in the folder that are no used names; none where there
     are none, or no folder."""
     names = files_below(folder, "") if os.path.isdir(folder) else []
-    return unused(folder, what, [n for n in names if n.lower().endswith(PICTURE_SUFFIXES) and n not in used])
+    return describe_unused(folder, what, [n for n in names if n.lower().endswith(IMAGE_SUFFIXES) and n not in used])
 
 
-def by_name(
+def find_by_stem(
     folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str, on_issue: IssueHandler
 ) -> dict[str, Path]:
     """The files with such a suffix, in any case, by their path in the folder without it, sorted.
@@ -68,7 +68,7 @@ def by_name(
     """
     found: dict[str, Path] = {}
     for file_name in files_below(folder, remedy):
-        path, name = folder / file_name, stem(file_name)
+        path, name = folder / file_name, strip_suffix(file_name)
         if path.suffix.lower() not in suffixes:
             continue
         if name in found:
@@ -81,14 +81,14 @@ def by_name(
     return dict(sorted(found.items()))
 
 
-def measure(picture: Path, labels: Sequence[Path], on_issue: IssueHandler) -> tuple[int, int] | None:
+def read_common_size(image: Path, labels: Sequence[Path], on_issue: IssueHandler) -> tuple[int, int] | None:
     """(height, width) of a picture, turned as its EXIF says, and of its label PNGs or TIFFs, from their headers.
 
     None, once it is told, where one is missing, no such file, or of another size than the picture.
     """
-    code = "image-unreadable" if os.path.isfile(picture) else "image-missing"
+    code = "image-unreadable" if os.path.isfile(image) else "image-missing"
     try:
-        size_hw = picture_size(picture)
+        size_hw = read_image_size(image)
         sizes = {}
         for path in labels:
             code = "png-missing"
@@ -97,39 +97,39 @@ def measure(picture: Path, labels: Sequence[Path], on_issue: IssueHandler) -> tu
             code = "png-unreadable"
             sizes[path] = _map_size(path)
         code = "size-differs"
-        check_sizes(picture, size_hw, sizes)
+        check_sizes(image, size_hw, sizes)
     except DatasetError as error:
         on_issue(code, error)
         return None
     return size_hw
 
 
-def check_sizes(picture: Path, size_hw: tuple[int, int], sizes: Mapping[Path, tuple[int, ...]]) -> None:
+def check_sizes(image: Path, size_hw: tuple[int, int], sizes: Mapping[Path, tuple[int, ...]]) -> None:
     """DatasetError where one of these files is not of the picture's (height, width)."""
     if {*sizes.values()} - {tuple(size_hw)}:
         expected, *got = (" x ".join(map(str, size)) for size in (size_hw, *sizes.values()))
-        problem = f"expected {expected} pixels (height x width) as {picture} has, got {' and '.join(got)}"
+        problem = f"expected {expected} pixels (height x width) as {image} has, got {' and '.join(got)}"
         raise DatasetError(problem, where=" and ".join(map(str, sizes)))
 
 
-def stem(file_name: str) -> str:
+def strip_suffix(file_name: str) -> str:
     """The path, with "/", without the suffix: what the files of an image share."""
     return PurePosixPath(file_name).with_suffix("").as_posix()
 
 
-def new_stem(image: DatasetImage, taken: Collection[str], root: Path) -> str:
+def get_unique_stem(image: DatasetImage, taken: Collection[str], root: Path) -> str:
     """The image's `stem`, for its label files; DatasetError where it leads out of its folder, is hidden, too long, or
     taken."""
     where = Location(root, image.image_id)
-    check_plain(image.file_name, where)
-    name = stem(image.file_name)
-    check_length(f"{PurePosixPath(name).name}{LONGEST_SUFFIX}", where)
+    check_plain_name(image.file_name, where)
+    name = strip_suffix(image.file_name)
+    check_name_length(f"{PurePosixPath(name).name}{LONGEST_SUFFIX}", where)
     if name in taken:
         raise DatasetError(f"an image named {name} was added before", where=where, remedy="rename the image")
     return name
 
 
-def picture_in(folder: Path, image: DatasetImage, suffixes: Collection[str] | None = None) -> Path:
+def build_image_path(folder: Path, image: DatasetImage, suffixes: Collection[str] | None = None) -> Path:
     """Where the image's picture is to lie, under its own name; DatasetError for a name that leads out of the folder.
 
     suffixes: those of the pictures that a layout looks for in its folder. One with another is to be a PNG, which
@@ -139,12 +139,12 @@ def picture_in(folder: Path, image: DatasetImage, suffixes: Collection[str] | No
     if suffixes is None:
         check_inside(image.file_name, "file_name", where)
         return folder / image.file_name
-    check_plain(image.file_name, where)
+    check_plain_name(image.file_name, where)
     path = folder / image.file_name
     return path if path.suffix in suffixes else path.with_suffix(".png")
 
 
-def check_plain(file_name: str, where: Location) -> None:
+def check_plain_name(file_name: str, where: Location) -> None:
     """DatasetError for a name that leads out of its folder, that `files_below` passes over as hidden, or that is a
     path on some systems only."""
     check_inside(file_name, "file_name", where)
@@ -154,7 +154,7 @@ def check_plain(file_name: str, where: Location) -> None:
         raise DatasetError(problem, where=where, remedy="rename the image")
 
 
-def check_length(name: str, where: Location) -> None:
+def check_name_length(name: str, where: Location) -> None:
     """DatasetError where a file's name is too long for a file system."""
     n_bytes = len(name.encode("utf-8", "surrogatepass"))
     if n_bytes > MAX_NAME_BYTES:
@@ -168,6 +168,6 @@ def _refuse_folder(error: OSError) -> None:
 
 def _map_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() in TIFF_SUFFIXES:
-        return picture_size(path)
+        return read_image_size(path)
     header = png.read_header(path)
     return header.height, header.width

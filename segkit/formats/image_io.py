@@ -17,7 +17,7 @@ from segkit.formats import intensities
 from segkit.utils.errors import DatasetError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-PICTURE_SUFFIXES = (".png", *TIFF_SUFFIXES, ".bmp", ".jpeg", ".jpg", ".webp")
+IMAGE_SUFFIXES = (".png", *TIFF_SUFFIXES, ".bmp", ".jpeg", ".jpg", ".webp")
 EIGHT_BIT_MODES = ("RGB", "L", "P", "RGBA", "1", "LA", "PA", "CMYK", "YCbCr", "HSV", "RGBX", "RGBa", "La")
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel of 16 or 32 bits
 WHOLE_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # one channel of whole numbers, which TIFFs have
@@ -53,17 +53,17 @@ DAMAGED = (
 PLAIN_KINDS = "save it as 8-bit RGB, or as greyscale of 16 bits"
 
 
-def read_picture(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of an image file as `open_picture` gives it, transparency left out; DatasetError as there, or
+def read_image(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB of an image file as `open_image` gives it, transparency left out; DatasetError as there, or
     where its size is not the one expected."""
-    image = open_picture(path)
+    image = open_image(path)
     pixels: NDArray[np.uint8] = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if size_hw is not None and pixels.shape[:2] != size_hw:
         raise DatasetError(f"expected {size_hw[0]} x {size_hw[1]} pixels, got {pixels.shape[:2]}", where=path)
     return pixels
 
 
-def open_picture(path: Path) -> Image.Image:
+def open_image(path: Path) -> Image.Image:
     """An image file decoded, turned as its EXIF says, and of 8 bits a channel.
 
     8-bit pictures have the pixels and the mode that Pillow gives them, the first frame of those that move. Greyscale of
@@ -102,7 +102,7 @@ def is_deep(image: Image.Image) -> bool:
     return image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile)  # type: ignore[attr-defined]
 
 
-def picture_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: Path) -> tuple[int, int]:
     """(height, width) of a picture turned as its EXIF says, from its header; DatasetError where it has none."""
     problem = "expected an image, got none that can be opened"
     with _refusing(path, problem), path.open("rb") as file, Image.open(file) as image:
@@ -114,7 +114,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         return (width, height) if looks and _orientation(image) in SWAPPING else (height, width)
 
 
-def read_whole_numbers(path: Path) -> NDArray[np.int64]:
+def read_label_tiff(path: Path) -> NDArray[np.int64]:
     """(H, W) int64 values of a TIFF of whole numbers in one channel, a label map, turned as its orientation says.
 
     Raises DatasetError where the file is missing, damaged, or something else, white of 0 too, of which Pillow inverts
@@ -122,7 +122,7 @@ def read_whole_numbers(path: Path) -> NDArray[np.int64]:
     """
     with (
         _refusing(path, "the TIFF does not decode"),
-        path.open("rb") as file,  # see `open_picture`
+        path.open("rb") as file,  # see `open_image`
         Image.open(file, formats=["TIFF"]) as image,
     ):
         _check_pages(image, path)

@@ -21,7 +21,7 @@ def check_split(split: Split | None, val_share: object) -> None:
         raise ConfigError(f"expected val_share to be a number in [0, 1], got {val_share!r}")
 
 
-def names_of(split: Split | None, val_share: float, names: Iterable[str], where: object) -> list[str]:
+def select_split(split: Split | None, val_share: float, names: Iterable[str], where: object) -> list[str]:
     """The names in the split, all of them in that of None, in their order; DatasetError where there is none."""
     names = list(names)
     chosen = [name for name in names if split is None or (split == "val") == is_validation(name, val_share)]

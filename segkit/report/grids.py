@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.image_io import read_picture
+from segkit.formats.image_io import read_image
 from segkit.report.overlay import draw_panoptic
 from segkit.report.pixels import check_rgb
 from segkit.report.text_rendering import draw_ink, render_text, shorten
@@ -63,7 +63,7 @@ def draw_fusion_grid(rows: Sequence[tuple[str, Path, Columns]], categories: Cate
     titles = [*dict.fromkeys(title for _, _, made in rows for title in made)]
     pictures = []
     for _, path, made in rows:
-        image = read_picture(path)
+        image = read_image(path)
         cells = [image]
         for title in titles:
             segmentation = made.get(title)

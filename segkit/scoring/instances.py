@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segkit.formats import coco
-from segkit.formats.derive import coco_annotations
+from segkit.formats.derive import build_coco_annotations
 from segkit.metrics import AveragePrecision
 from segkit.metrics.average_precision import ScoredImage, check_iou_types
 from segkit.structures import CategorySet, ImageId, segmentation_to_rle
@@ -101,7 +101,7 @@ class _Truth(NamedTuple):
         def annotations(image_id: ImageId) -> list[Entry]:
             path, infos = Path(pngs) / records[image_id].png_name, records[image_id].segments_info
             found = coco.read_segmentation(path, infos, file.categories, sizes_hw[image_id], image_id)
-            return coco_annotations(image_id, found)
+            return build_coco_annotations(image_id, found)
 
         return cls(file.categories, sizes_hw, annotations)
 

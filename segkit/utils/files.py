@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from segkit.utils.errors import DatasetError
 
-Self = TypeVar("Self", bound="Finishing")
+Self = TypeVar("Self", bound="FinishOnExit")
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
         raise DatasetError(f"the file cannot be read: {error}", where=path) from None
 
 
-class Finishing:
+class FinishOnExit:
     """What is written in a `with` block and finished at its end, but not on an exception."""
 
     def __enter__(self: Self) -> Self:

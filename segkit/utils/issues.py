@@ -32,7 +32,7 @@ def try_read(on_issue: IssueHandler, code: str, read: Callable[..., Result], *ar
         return None
 
 
-def missing(on_issue: IssueHandler, code: str, what: str, paths: Sequence[Path], remedy: str) -> set[Path]:
+def report_missing(on_issue: IssueHandler, code: str, what: str, paths: Sequence[Path], remedy: str) -> set[Path]:
     """Those of the paths that are no files; `on_issue` gets each of them, in their order, and how many there are."""
     gone = [path for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name that is too long
     for path in gone:
@@ -41,7 +41,7 @@ def missing(on_issue: IssueHandler, code: str, what: str, paths: Sequence[Path],
     return {*gone}
 
 
-def alone(
+def report_unpaired(
     on_issue: IssueHandler, code: str, problem: str, found: Mapping[str, Path], partners: Container[str], remedy: str
 ) -> None:
     """`on_issue` gets each of the files found by name that has no partner of its name, and how many they are."""
@@ -52,7 +52,7 @@ def alone(
         )
 
 
-def unused(where: object, what: str, names: Sequence[object]) -> tuple[str, ...]:
+def describe_unused(where: object, what: str, names: Sequence[object]) -> tuple[str, ...]:
     """The line of `DatasetReader.skipped` on files or keys that are there for nothing; none where there are none."""
     return (f"{where}: {len(names)} {what}: {abbreviate(names)}",) if names else ()
 

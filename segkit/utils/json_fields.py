@@ -104,7 +104,7 @@ def other_keys(entry: Mapping[str, Any], known: Collection[str]) -> Entry:
     return {key: value for key, value in entry.items() if key not in known}
 
 
-def writable_keys(entry: Mapping[str, Any]) -> tuple[Entry, list[str]]:
+def split_writable_keys(entry: Mapping[str, Any]) -> tuple[Entry, list[str]]:
     """What of an entry of any JSON can be written again, and the keys of the rest: NaN, infinity, more than `MAX_DEPTH`
     lists and objects in each other."""
     lost = [key for key, value in entry.items() if not _is_writable(value, MAX_DEPTH)]

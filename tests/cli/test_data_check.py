@@ -81,7 +81,7 @@ def test_a_warning_does_not_fail(run, data):
 def test_a_repaired_copy(run, data, tmp_path):
     """The areas are mended, the missing picture is not: exit 1 tells of the original."""
     spoil_areas(data)
-    data.picture(3).unlink()
+    data.image_path(3).unlink()
     code, printed, _ = run(*places(data), "--fix", tmp_path / "copy")
     assert code == 1
     first, second = printed.split(f"{tmp_path / 'copy'}: a repaired copy; of it:\n")
@@ -181,7 +181,7 @@ def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
     other.write_text("[1]")
     link = tmp_path / "link"
     link.symlink_to(data.json_path)
-    precious = [data.json_path, data.png(), data.picture(), empty, other, link, tmp_path / "link2"]
+    precious = [data.json_path, data.png(), data.image_path(), empty, other, link, tmp_path / "link2"]
     precious[-1].symlink_to("nowhere")
     kept = [path.read_bytes() for path in precious[:-1]]
     for path in precious:
@@ -192,7 +192,7 @@ def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
     assert precious[-1].is_symlink()
     two_channel = "--format", "two-channel-png", "--masks", data.masks, "--images", data.images
     two_channel = (*two_channel, "--categories", data.json_path)
-    for path in (data.json_path, data.png(), data.picture()):
+    for path in (data.json_path, data.png(), data.image_path()):
         assert run(*two_channel, "--output", path)[0] == 2
     (tmp_path / "new").touch()
     (data.masks / "empty.png").unlink()
@@ -234,7 +234,7 @@ def test_another_split_around_this_one(run, data, tmp_path):
     Image.fromarray(noise(2)).save(tmp_path / "again.png")
     code, printed, _ = run(*places(data), "--against", tmp_path)
     assert (code, "error image-shared (1)" in printed) == (1, True)
-    assert f"{data.picture(2)}: it shows the same pixels as {tmp_path / 'again.png'}" in printed
+    assert f"{data.image_path(2)}: it shows the same pixels as {tmp_path / 'again.png'}" in printed
     (data.images / "val").mkdir()
     Image.fromarray(noise(3)).save(data.images / "val/3.png")
     code, printed, _ = run(*places(data), "--against", data.images / "val")

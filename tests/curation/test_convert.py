@@ -59,8 +59,8 @@ def test_panoptic_to_panoptic_is_the_same_and_pictures_come_along(tmp_path: Path
     again = CocoPanopticReader(output / "panoptic.json", output / "panoptic", output / "images")
     (image,) = again.images
     assert image == source.images[0]
-    assert parts(again.segmentation(image)) == parts(GROUND_TRUTH)
-    assert np.array_equal(again.picture(image), source.picture(image))
+    assert parts(again.read_segmentation(image)) == parts(GROUND_TRUTH)
+    assert np.array_equal(again.read_image(image), source.read_image(image))
 
 
 def test_to_instances_and_back_keeps_things_and_crowds_and_tells_of_stuff(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_to_instances_and_back_keeps_things_and_crowds_and_tells_of_stuff(tmp_pa
     assert losses == [ConversionLoss("x", "1 segments of stuff cannot be held")]
     again = CocoInstancesReader(tmp_path / "out" / "instances.json", tmp_path / "images")
     things = {part for part in parts(GROUND_TRUTH) if part[0] == 3}
-    assert parts(again.segmentation(again.images[0])) == things
+    assert parts(again.read_segmentation(again.images[0])) == things
 
 
 def test_to_semantic_maps(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_things_survive_any_trip(tmp_path_factory: pytest.TempPathFactory, seed:
     things = CategorySet(CATEGORIES.things)
     assert convert(instances, CocoPanopticWriter(folder / "q", things)) == []
     again = CocoPanopticReader(folder / "q" / "panoptic.json", folder / "q" / "panoptic", folder / "images")
-    assert parts(again.segmentation(again.images[0])) == parts(ground_truth)
+    assert parts(again.read_segmentation(again.images[0])) == parts(ground_truth)
 
 
 def test_a_damaged_image_leaves_no_index(tmp_path: Path) -> None:
@@ -159,8 +159,8 @@ def test_pictures_lie_where_the_layout_looks_for_them(tmp_path: Path) -> None:
     source = panoptic(tmp_path)
     convert(source, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), copy_images=True)
     again = open_reader("ade20k", {"root": tmp_path / "out"})
-    assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
-    assert parts(again.segmentation(again.images[0])) == parts(GROUND_TRUTH)
+    assert np.array_equal(again.read_image(again.images[0]), source.read_image(source.images[0]))
+    assert parts(again.read_segmentation(again.images[0])) == parts(GROUND_TRUTH)
 
 
 def test_the_formats_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,7 +26,7 @@ from segkit.formats.coco import (
 from segkit.formats.registry import WRITERS
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
-from tests.helpers.damaged_datasets import CATEGORIES, SIZE_HW, write_pictures
+from tests.helpers.damaged_datasets import CATEGORIES, SIZE_HW, write_images
 
 IMAGES = [{"id": f"i{n}", "file_name": f"{n}.png", "height": SIZE_HW[0], "width": SIZE_HW[1]} for n in range(6)]
 PERSON, CAT, SKY = 1, 3, 10
@@ -46,14 +46,14 @@ def result(mask: np.ndarray, score: float, category_id: int = PERSON, image_id: 
 
 
 def results_source(folder: Path, entries: list[dict[str, Any]], **options: Any) -> CocoResultsReader:
-    write_pictures(folder / "images")
+    write_images(folder / "images")
     (folder / "results.json").write_text(json.dumps(entries))
     (folder / "dataset.json").write_text(json.dumps({"images": IMAGES, "categories": CATEGORIES.to_coco()}))
     return CocoResultsReader(folder / "results.json", folder / "images", folder / "dataset.json", **options)
 
 
 def predictions_source(folder: Path, predicted: list[PanopticSegmentation], **options: Any) -> DatasetReader:
-    write_pictures(folder / "images")
+    write_images(folder / "images")
     with PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
         for image, segmentation in zip(IMAGES, predicted, strict=False):
             writer.add(image["id"], image["file_name"], segmentation)
@@ -96,11 +96,11 @@ def test_results_to_panoptic(tmp_path: Path) -> None:
     assert {issue.code for issue in issues} == {"all-void"}
     assert losses == ["annotations: 4 pixels under other masks cannot be held"]
     assert (again.images, again.categories) == (source.images, CATEGORIES)
-    ground_truth = again.segmentation(again.images[0])
+    ground_truth = again.read_segmentation(again.images[0])
     assert parts(ground_truth) == {(CAT, False, pixels(UPPER)), (PERSON, False, pixels(LOWER & ~UPPER))}
     assert [s.score for s in ground_truth.segments] == [None, None]
     assert '"score"' not in (tmp_path / "out" / "panoptic.json").read_text()
-    assert np.array_equal(again.picture(again.images[0]), source.picture(source.images[0]))
+    assert np.array_equal(again.read_image(again.images[0]), source.read_image(source.images[0]))
 
 
 def test_results_to_instances_keep_whole_masks(tmp_path: Path) -> None:
@@ -108,12 +108,12 @@ def test_results_to_instances_keep_whole_masks(tmp_path: Path) -> None:
     again, issues, losses = to_instances(source, tmp_path / "out")
     assert (issues, losses) == ([], [])
     assert again.categories == CategorySet(CATEGORIES.things)
-    person, cat = again.annotations(again.images[0])
+    person, cat = again.read_annotations(again.images[0])
     assert (person["segmentation"], cat["segmentation"]) == (mask_to_rle(LOWER), mask_to_rle(UPPER))
     assert (person["bbox"], cat["bbox"]) == ([0, 0, 4, 4], [2, 2, 4, 4])
     assert (person["area"], cat["area"]) == (16, 16)
     assert '"score"' not in (tmp_path / "out" / "instances.json").read_text()
-    assert again.annotations(again.images[1]) == []
+    assert again.read_annotations(again.images[1]) == []
 
 
 def test_no_results_make_empty_images(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_equal_scores_agree_in_both_formats(tmp_path: Path) -> None:
     expected = {(PERSON, False, pixels(LOWER)), (PERSON, False, pixels(UPPER & ~LOWER))}
     for again, issues, _ in (to_panoptic(source, tmp_path / "p"), to_instances(source, tmp_path / "i")):
         assert not issues.has_errors()
-        assert parts(again.segmentation(again.images[0])) == expected
+        assert parts(again.read_segmentation(again.images[0])) == expected
 
 
 def test_a_bad_result_is_told_before_anything_is_written(tmp_path: Path) -> None:
@@ -160,7 +160,10 @@ def test_panoptic_predictions_to_panoptic(tmp_path: Path) -> None:
     assert (issues, losses) == ([], [])
     sky = box(0, 0, 1, 8) | box(5, 0, 6, 8)
     for image in again.images:
-        assert parts(again.segmentation(image)) == {(PERSON, False, pixels(box(1, 0, 4, 3))), (SKY, False, pixels(sky))}
+        assert parts(again.read_segmentation(image)) == {
+            (PERSON, False, pixels(box(1, 0, 4, 3))),
+            (SKY, False, pixels(sky)),
+        }
     assert (again.images, again.categories) == (source.images, CATEGORIES)
     assert '"score"' not in (tmp_path / "out" / "panoptic.json").read_text()
 
@@ -171,7 +174,7 @@ def test_panoptic_predictions_to_instances(tmp_path: Path) -> None:
     assert issues == []
     assert losses == ["1 segments of stuff cannot be held"] * 6
     things = {(PERSON, False, pixels(box(1, 0, 4, 3))), (CAT, False, pixels(box(1, 5, 4, 7)))}
-    assert all(parts(again.segmentation(image)) == things for image in again.images)
+    assert all(parts(again.read_segmentation(image)) == things for image in again.images)
 
 
 @given(seed=st.integers(0, 10**6), min_score=st.sampled_from([0.0, 0.3, 0.5, 1.0]))
@@ -196,15 +199,15 @@ def test_any_predictions_make_datasets_without_errors(
     for name, one in (("r", source), ("p", predictions_source(folder / "p", [predicted], min_score=min_score))):
         panoptic, issues, _ = to_panoptic(one, folder / name / "panoptic-out")
         instances, more, _ = to_instances(one, folder / name / "instances-out")
-        none_left = not any(instances.annotations(image) for image in instances.images)
+        none_left = not any(instances.read_annotations(image) for image in instances.images)
         errors = {issue.code for issue in issues + more if issue.severity == "error"}
         assert errors <= ({"annotations-empty"} if none_left else set())
         for image, of_panoptic, of_instances in zip(one.images, panoptic.images, instances.images, strict=True):
-            ground_truth = one.segmentation(image)
-            assert parts(panoptic.segmentation(of_panoptic)) == parts(ground_truth)
-            assert parts(instances.segmentation(of_instances)) == parts(ground_truth, (True,))
+            ground_truth = one.read_segmentation(image)
+            assert parts(panoptic.read_segmentation(of_panoptic)) == parts(ground_truth)
+            assert parts(instances.read_segmentation(of_instances)) == parts(ground_truth, (True,))
         out = folder / name / "panoptic-out"
         twice = PanopticPredictionsReader(out / "panoptic.json", out / "panoptic", out / "images", min_score=9)
-        assert [parts(twice.segmentation(i)) for i in twice.images] == [
-            parts(panoptic.segmentation(i)) for i in panoptic.images
+        assert [parts(twice.read_segmentation(i)) for i in twice.images] == [
+            parts(panoptic.read_segmentation(i)) for i in panoptic.images
         ]

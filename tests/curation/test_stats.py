@@ -46,8 +46,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "16.7 % of the pixels are void" in capsys.readouterr().out
     assert json.loads((tmp_path / "stats" / "stats.json").read_text())["images"] == 1
     assert main(["data", "view", *where, "--output", f"{tmp_path}/view.png"]) == 0
-    with Image.open(tmp_path / "view.png") as picture:
-        assert picture.mode == "RGB"
+    with Image.open(tmp_path / "view.png") as image:
+        assert image.mode == "RGB"
     assert main(["data", "view", *where, "--image", "x", "--output", f"{tmp_path}/view.html"]) == 0
     assert "x: truth" in (tmp_path / "view.html").read_text()
     assert main(["data", "view", *where, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1

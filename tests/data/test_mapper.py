@@ -24,7 +24,7 @@ from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.loaders.readers import load_source
 from segkit.data.mapper import SegkitMapper
 from segkit.formats import cityscapes, png
-from segkit.formats.derive import semantic_map
+from segkit.formats.derive import build_semantic_map
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
@@ -120,7 +120,7 @@ def test_detectron2s_mapper_gives_the_same_tensors(toy_folder: Path, tmp_path: P
     )
     for record in dataset.records:
         path = tmp_path / f"{record['image_id']}.png"
-        png.write_labels(path, semantic_map(read_segmentation(record, dataset.categories), ours.space))
+        png.write_labels(path, build_semantic_map(read_segmentation(record, dataset.categories), ours.space))
         np.random.seed(record["image_id"])  # noqa: NPY002  # what Detectron2's augmentations draw from
         expected = theirs({**record, "sem_seg_file_name": str(path)})
         np.random.seed(record["image_id"])  # noqa: NPY002

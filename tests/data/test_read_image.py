@@ -11,7 +11,7 @@ from PIL import Image
 
 from segkit.data.dataset import Record
 from segkit.data.mapper import convert_pixels, read_image
-from segkit.formats.image_io import open_picture, read_picture
+from segkit.formats import image_io
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.deep_files import write_tiff
 
@@ -48,7 +48,7 @@ def test_8_bit_pictures_are_read_as_detectron2_reads_them(
     found = read_image(record(path), image_format)
     assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(read_picture(path), detection_utils.read_image(str(path), "RGB"))
+    np.testing.assert_array_equal(image_io.read_image(path), detection_utils.read_image(str(path), "RGB"))
 
 
 @pytest.mark.parametrize("transparency", [7, bytes(range(50))])
@@ -73,7 +73,7 @@ def test_turned_8_bit_pictures(tmp_path: Path, mode: str, suffix: str, orientati
 def test_deep_pictures_are_the_same_everywhere(tmp_path: Path, dtype: str) -> None:
     """12 bits, which Pillow's conversion would clip to white."""
     path = write_tiff(tmp_path / "a.tif", np.linspace(300, 4095, 600).reshape(20, 30).astype(dtype))
-    rgb = read_picture(path)
+    rgb = image_io.read_image(path)
     assert (rgb.min(), rgb.max()) == (0, 255)
     assert abs(float(rgb.mean()) - 127.5) < 1
     np.testing.assert_array_equal(read_image(record(path), "RGB"), rgb)
@@ -94,7 +94,7 @@ def test_what_is_wrong_is_told(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=rf"a\.png: expected 4 x 3 pixels .* got 3 x 4; {remedy}"):
         read_image({**record(path), "height": 4, "width": 3}, "BGR")
     with pytest.raises(ConfigError, match=r"INPUT\.FORMAT: expected RGB, BGR, .* got 'XYZ'"):
-        convert_pixels(open_picture(path), "XYZ")
+        convert_pixels(image_io.open_image(path), "XYZ")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(DatasetError, match=r"a\.png: the image does not decode"):
         read_image({"file_name": str(path), "height": 3, "width": 4}, "BGR")

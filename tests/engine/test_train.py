@@ -27,7 +27,7 @@ from segkit.data.toy import dataset as toy
 from segkit.engine import register_all, trainer
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
-from segkit.formats.derive import semantic_map
+from segkit.formats.derive import build_semantic_map
 from segkit.utils.errors import ConfigError
 from tests.helpers.coco_samples import write_volume
 
@@ -175,7 +175,7 @@ def test_detectron2s_semantic_names_train_and_are_judged(
 ) -> None:
     space = toy.CATEGORIES.build_semantic_space("per_class")
     for record in load_coco_panoptic("t", toy_folder / "panoptic.json", toy_folder / "panoptic").records:
-        labels = semantic_map(read_segmentation(record, toy.CATEGORIES), space)
+        labels = build_semantic_map(read_segmentation(record, toy.CATEGORIES), space)
         png.write(tmp_path / "labels" / Path(record["file_name"]).name, labels)
     load = partial(load_sem_seg, str(tmp_path / "labels"), str(toy_folder / "images"), image_ext="png")
     DatasetCatalog.register("d2_semantic", load)

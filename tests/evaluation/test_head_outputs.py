@@ -15,7 +15,7 @@ from segkit.data.dataset import Dataset
 from segkit.evaluation import head_outputs as module
 from segkit.evaluation.base import EvaluatorOptions, GroundTruth
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator, check_saved_logits, fusing_saved_values
-from segkit.formats.head_outputs.folder import load, rounded
+from segkit.formats.head_outputs.folder import load, round_head_outputs
 from segkit.structures import Category, CategorySet, HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.errors import ConfigError, DatasetError
 
@@ -70,7 +70,7 @@ def test_what_the_heads_said_is_saved(tmp_path: Path, keep_logits: int) -> None:
         (1, "3.jpg", SIZE, "3.npz"),
     ]
     for number, image in enumerate(saved.images):
-        found, expected = saved.read(image), rounded(outputs_of(number), keep_logits)
+        found, expected = saved.read(image), round_head_outputs(outputs_of(number), keep_logits)
         assert found.semantic.logits is not None or not keep_logits
         np.testing.assert_array_equal(found.semantic.channels, expected.semantic.channels)
         if expected.semantic.logits is not None:

@@ -35,8 +35,8 @@ def _rgb(red: object, green: object, blue: int = 7) -> NDArray[np.uint8]:
 
 
 def _make(root: Path, name: str = "ADE_val_00000001", split: str = "validation") -> Path:
-    picture = root / f"images/{split}/{name}.jpg"
-    png.write(picture, np.zeros((3, 4, 3), dtype=np.uint8))
+    image = root / f"images/{split}/{name}.jpg"
+    png.write(image, np.zeros((3, 4, 3), dtype=np.uint8))
     png.write(root / f"annotations/{split}/{name}.png", CLASSES)
     png.write(root / f"annotations_instance/{split}/{name}.png", _rgb(RED, GREEN))
     return root
@@ -49,7 +49,7 @@ def test_semantic(tmp_path: Path) -> None:
     assert len(source.categories) == N_CLASSES
     assert not source.categories.things
     assert source.categories[150].name == "class 150"
-    got = source.segmentation(IMAGE)
+    got = source.read_segmentation(IMAGE)
     np.testing.assert_array_equal(got.segment_ids, CLASSES)
     areas = [(s.segment_id, s.category_id, s.isthing, s.area_px) for s in got.segments]
     assert areas == [(1, 1, False, 3), (3, 3, False, 1), (8, 8, False, 3), (13, 13, False, 3), (150, 150, False, 1)]
@@ -58,7 +58,7 @@ def test_semantic(tmp_path: Path) -> None:
 def test_instances_by_hand(tmp_path: Path) -> None:
     source = ADE20KReader(_make(tmp_path), annotations="instances")
     assert [c.category_id for c in source.categories.things] == [*THING_IDS]
-    got = source.segmentation(IMAGE)
+    got = source.read_segmentation(IMAGE)
     # 256 + green. The sky is covered; the person without a number and class 150, a thing, are void.
     assert got.segment_ids.tolist() == [[1, 1, 258, 0], [257, 257, 258, 265], [1, 257, 0, 0]]
     assert got.segments == (
@@ -67,7 +67,7 @@ def test_instances_by_hand(tmp_path: Path) -> None:
         Segment(258, 13, True, 2),
         Segment(265, 13, True, 1),
     )
-    assert [a["area"] for a in source.annotations(IMAGE)] == [3, 2, 1]
+    assert [a["area"] for a in source.read_annotations(IMAGE)] == [3, 2, 1]
 
 
 @settings(deadline=None)
@@ -81,7 +81,7 @@ def test_instances_are_mask2formers(tmp_path_factory: pytest.TempPathFactory, da
     _make(root)
     png.write(root / "annotations/validation/ADE_val_00000001.png", classes)
     png.write(root / "annotations_instance/validation/ADE_val_00000001.png", _rgb(class_of[green] * (green > 0), green))
-    got = ADE20KReader(root, annotations="instances").segmentation(IMAGE)
+    got = ADE20KReader(root, annotations="instances").read_segmentation(IMAGE)
     # prepare_ade20k_pan_seg.py, pixel by pixel: the instance where there is one, else stuff, else void.
     for y, x in np.ndindex(size_hw):
         segment_id = got.segment_ids[y, x]
@@ -121,7 +121,7 @@ def test_broken_instances(tmp_path: Path, red: object, green: object, message: s
     _make(tmp_path)
     png.write(tmp_path / "annotations_instance/validation/ADE_val_00000001.png", _rgb(red, green))
     with pytest.raises(DatasetError, match=rf"annotations_instance.*png: .*{message}"):
-        ADE20KReader(tmp_path, annotations="instances").segmentation(IMAGE)
+        ADE20KReader(tmp_path, annotations="instances").read_segmentation(IMAGE)
 
 
 def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
@@ -129,10 +129,10 @@ def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
     path = tmp_path / "annotations/validation/ADE_val_00000001.png"
     png.write(path, np.full((3, 4), 151, dtype=np.uint8))
     with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got .* up to 151"):
-        source.segmentation(IMAGE)
+        source.read_segmentation(IMAGE)
     png.write(path, np.zeros((4, 3), dtype=np.uint8))
     with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got \(4, 3\)"):
-        source.segmentation(IMAGE)
+        source.read_segmentation(IMAGE)
     path.unlink()
     with pytest.raises(DatasetError, match=r"ADE_val_00000001\.png: the annotation is missing \(1 of 1 are\)"):
         ADE20KReader(tmp_path, annotations="instances")
@@ -149,7 +149,7 @@ def _told(root: Path, **options: Any) -> tuple[ADE20KReader, list[tuple[str, str
     source = ADE20KReader(root, on_issue=lambda code, error: told.append((code, Path(error.where).name)), **options)
     assert {code for code, _ in told} <= {*RULES}
     for image in source.images:
-        assert source.segmentation(image).segment_ids.shape == source.picture(image).shape[:2] == image.size_hw
+        assert source.read_segmentation(image).segment_ids.shape == source.read_image(image).shape[:2] == image.size_hw
     return source, told
 
 
@@ -213,10 +213,10 @@ def test_panoptic_write_and_read(tmp_path: Path) -> None:
     assert source.categories == CATEGORIES
     assert source.images == tuple(image for image, _ in _samples())
     for image, expected in _samples():
-        got = source.segmentation(image)
+        got = source.read_segmentation(image)
         np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
         assert got.segments == expected.segments
-        assert source.picture(image).shape == (*image.size_hw, 3)
+        assert source.read_image(image).shape == (*image.size_hw, 3)
 
 
 def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
@@ -227,11 +227,11 @@ def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
     infos.append({"id": 99, "category_id": 10, "area": 3, "bbox": [0, 0, 3, 1], "iscrowd": 0})
     path.write_text(json.dumps(content))
     _, (image, expected) = _samples()
-    assert ADE20KReader(tmp_path).segmentation(image).segments == expected.segments
+    assert ADE20KReader(tmp_path).read_segmentation(image).segments == expected.segments
     infos[-1]["category_id"] = 1  # a person: Mask2Former's things lie on top, one without a pixel is a fault
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="the JSON has segment ids that the PNG lacks: 99"):
-        ADE20KReader(tmp_path).segmentation(image)
+        ADE20KReader(tmp_path).read_segmentation(image)
 
 
 def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_all_faults_of_the_panoptic_files_are_told(tmp_path: Path) -> None:
         for name in "abcde":
             image = DatasetImage(name, f"{name}.jpg", (3, 4))
             writer.add(image, first_image())
-            png.write(writer.picture_path(image), np.zeros((3, 4, 3), dtype=np.uint8))
+            png.write(writer.image_path(image), np.zeros((3, 4, 3), dtype=np.uint8))
     path = tmp_path / "ade20k_panoptic_val.json"
     content = json.loads(path.read_text())
     content["annotations"][1]["segments_info"][0]["category_id"] = 99
@@ -307,7 +307,7 @@ def test_no_json_after_an_error(tmp_path: Path) -> None:
     assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}
     assert Image.open(tmp_path / "ade20k_panoptic_train/one.png").size == (4, 3)
     for file_name in ("../one.jpg", "/one.jpg"):
-        for act in (writer.picture_path, lambda image: writer.add(image, segmentation)):
+        for act in (writer.image_path, lambda image: writer.add(image, segmentation)):
             with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
                 act(DatasetImage("other", file_name, image.size_hw))
     with pytest.raises(ValueError, match="of the image's size"):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from segkit.formats.derive import coco_annotations, relabel, semantic_map
+from segkit.formats.derive import build_coco_annotations, build_semantic_map, relabel
 from segkit.structures import (
     IGNORE_LABEL,
     MAX_SEGMENT_ID,
@@ -43,7 +43,7 @@ def test_relabel_refuses_ids_out_of_range(in_map: int, in_values: int) -> None:
 def test_semantic_map_with_one_channel_for_things(categories: CategorySet) -> None:
     # things (person, cat crowd) 0; sky is the first stuff, 1; void 255.
     expected = [[1, 1, 1, 255], [0, 0, 1, 255], [0, 0, 0, 0]]
-    got = semantic_map(first_image(), categories.build_semantic_space())
+    got = build_semantic_map(first_image(), categories.build_semantic_space())
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, expected)
 
@@ -51,12 +51,16 @@ def test_semantic_map_with_one_channel_for_things(categories: CategorySet) -> No
 def test_semantic_map_with_a_channel_per_class(categories: CategorySet) -> None:
     # person 0, cat 1, sky 2, grass 3.
     expected = [[2, 2, 2, 255], [0, 0, 2, 255], [0, 0, 1, 1]]
-    np.testing.assert_array_equal(semantic_map(first_image(), categories.build_semantic_space("per_class")), expected)
+    np.testing.assert_array_equal(
+        build_semantic_map(first_image(), categories.build_semantic_space("per_class")), expected
+    )
 
 
 def test_semantic_map_of_void_is_void(categories: CategorySet) -> None:
     void = PanopticSegmentation(np.zeros((2, 3), dtype=np.int32), ())
-    np.testing.assert_array_equal(semantic_map(void, categories.build_semantic_space()), np.full((2, 3), IGNORE_LABEL))
+    np.testing.assert_array_equal(
+        build_semantic_map(void, categories.build_semantic_space()), np.full((2, 3), IGNORE_LABEL)
+    )
 
 
 def test_semantic_map_refuses_what_a_byte_cannot_name(categories: CategorySet) -> None:
@@ -64,15 +68,15 @@ def test_semantic_map_refuses_what_a_byte_cannot_name(categories: CategorySet) -
         return CategorySet(Category(i + 1, str(i), False, (0, 0, 0)) for i in range(count))
 
     last = PanopticSegmentation(np.array([[9]], dtype=np.int32), (Segment(9, 254, False, 1),))
-    assert semantic_map(last, stuff(254).build_semantic_space()).tolist() == [[254]]
+    assert build_semantic_map(last, stuff(254).build_semantic_space()).tolist() == [[254]]
     with pytest.raises(ValueError, match="at most 255 channels, got 256"):
-        semantic_map(last, stuff(255).build_semantic_space())
+        build_semantic_map(last, stuff(255).build_semantic_space())
     with pytest.raises(ValueError, match=r"category ids of the space, got \[254\]"):
-        semantic_map(last, categories.build_semantic_space())
+        build_semantic_map(last, categories.build_semantic_space())
 
 
 def test_coco_annotations_are_the_things() -> None:
-    crowd, person = coco_annotations("x", first_image())
+    crowd, person = build_coco_annotations("x", first_image())
     assert {key: crowd[key] for key in crowd if key != "segmentation"} == {
         "image_id": "x",
         "category_id": 3,
@@ -87,4 +91,4 @@ def test_coco_annotations_are_the_things() -> None:
 
 def test_coco_annotations_leave_out_segments_without_a_pixel() -> None:
     lost = PanopticSegmentation(np.zeros((2, 2), dtype=np.int32), (Segment(4, 1, True, 0),))
-    assert coco_annotations(1, lost) == []
+    assert build_coco_annotations(1, lost) == []

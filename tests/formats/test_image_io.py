@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.formats import image_io as pictures
-from segkit.formats.image_io import is_deep, open_picture, picture_size, read_picture
+from segkit.formats import image_io as images
+from segkit.formats.image_io import is_deep, open_image, read_image, read_image_size
 from segkit.utils.errors import DatasetError
 from tests.formats.test_intensities import RAMP, RAMP_SHOWN
 from tests.helpers.deep_files import GREY_ALPHA, RGB, RGBA, png_chunk, write_png16, write_tiff
@@ -40,19 +40,19 @@ def test_deep_grey_tiffs_are_stretched(tmp_path: Path, dtype: str, big_endian: b
     path = write_tiff(tmp_path / "a.tif", RAMP.astype(dtype), big_endian=big_endian)
     with Image.open(path) as image:
         assert is_deep(image)
-    np.testing.assert_array_equal(read_picture(path, (3, 67)), SHOWN)
+    np.testing.assert_array_equal(read_image(path, (3, 67)), SHOWN)
 
 
 def test_unsigned_32_bits_reach_beyond_the_signed(tmp_path: Path) -> None:
     values = RAMP.astype(np.uint32) + np.uint32(2**31 - 1000)  # half of them negative, were they signed
-    np.testing.assert_array_equal(read_picture(write_tiff(tmp_path / "a.tif", values)), SHOWN)
+    np.testing.assert_array_equal(read_image(write_tiff(tmp_path / "a.tif", values)), SHOWN)
 
 
 def test_a_tiff_whose_white_is_zero_is_inverted(tmp_path: Path) -> None:
     """As Pillow inverts 8-bit ones."""
-    assert read_picture(write_tiff(tmp_path / "a.tif", np.uint8([[0, 255]]), t262=0))[..., 0].tolist() == [[255, 0]]
+    assert read_image(write_tiff(tmp_path / "a.tif", np.uint8([[0, 255]]), t262=0))[..., 0].tolist() == [[255, 0]]
     for dtype in ("u2", "f4"):
-        found = read_picture(write_tiff(tmp_path / "a.tif", RAMP.astype(dtype), t262=0))
+        found = read_image(write_tiff(tmp_path / "a.tif", RAMP.astype(dtype), t262=0))
         np.testing.assert_array_equal(found, 255 - SHOWN)
 
 
@@ -65,7 +65,7 @@ def test_deep_grey_pictures_of_other_formats(tmp_path: Path, name: str) -> None:
         pytest.skip("this Pillow cannot write it")
     with Image.open(tmp_path / name) as image:
         assert is_deep(image)
-    np.testing.assert_array_equal(read_picture(tmp_path / name), SHOWN)
+    np.testing.assert_array_equal(read_image(tmp_path / name), SHOWN)
 
 
 @pytest.mark.parametrize(("color", "channels"), [(GREY_ALPHA, 1), (RGB, 3), (RGBA, 3)])
@@ -75,16 +75,16 @@ def test_grey_as_16_bit_colours_is_the_same_picture(tmp_path: Path, color: int, 
     path = write_png16(tmp_path / "a.png", np.dstack([DEEP] * channels + alpha), color)
     with Image.open(path) as image:
         assert is_deep(image)
-    np.testing.assert_array_equal(read_picture(path), SHOWN)
+    np.testing.assert_array_equal(read_image(path), SHOWN)
 
 
 def test_the_percentiles_of_few_values_are_those_of_one_channel(tmp_path: Path) -> None:
     """Of four values they lie at 0.015 and 2.985: 1.5 and 989.5. Of the same three times over, at 0 and 1000."""
     few = np.uint16([[0, 100, 300, 1000]])
     expected = [[0, 25, 77, 255]]  # 255 * 98.5 / 988 = 25.4 and 255 * 298.5 / 988 = 77.04; else 26 and 76
-    assert read_picture(write_tiff(tmp_path / "a.tif", few))[..., 0].tolist() == expected
-    assert read_picture(write_png16(tmp_path / "a.png", np.dstack([few] * 3), RGB))[..., 1].tolist() == expected
-    assert read_picture(write_png16(tmp_path / "a.png", np.dstack([few] * 2), GREY_ALPHA))[..., 2].tolist() == expected
+    assert read_image(write_tiff(tmp_path / "a.tif", few))[..., 0].tolist() == expected
+    assert read_image(write_png16(tmp_path / "a.png", np.dstack([few] * 3), RGB))[..., 1].tolist() == expected
+    assert read_image(write_png16(tmp_path / "a.png", np.dstack([few] * 2), GREY_ALPHA))[..., 2].tolist() == expected
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "big-endian tif", "tif of four channels"])
@@ -97,37 +97,37 @@ def test_16_bit_colours_share_one_scale(tmp_path: Path, kind: str) -> None:
         path = write_tiff(tmp_path / "a.tif", np.dstack([colors, colors[..., :1]]))
     else:
         path = write_tiff(tmp_path / "a.tif", colors, big_endian=kind == "big-endian tif")
-    np.testing.assert_array_equal(read_picture(path), RAMP_SHOWN.reshape(67, 1, 3))
+    np.testing.assert_array_equal(read_image(path), RAMP_SHOWN.reshape(67, 1, 3))
 
 
 def test_16_bit_colours_that_two_decoders_read_differently_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_png16(tmp_path / "a.png", NOISE, RGB)
-    read_picture(path)
-    monkeypatch.setattr(pictures.cv2, "imdecode", lambda content, how: NOISE)  # as if it were RGB, not BGR
+    read_image(path)
+    monkeypatch.setattr(images.cv2, "imdecode", lambda content, how: NOISE)  # as if it were RGB, not BGR
     with pytest.raises(DatasetError, match="16-bit colours"):
-        read_picture(path)
-    monkeypatch.setattr(pictures.cv2, "imdecode", lambda content, how: None)
+        read_image(path)
+    monkeypatch.setattr(images.cv2, "imdecode", lambda content, how: None)
     with pytest.raises(DatasetError, match="16-bit colours"):
-        read_picture(path)
+        read_image(path)
 
 
 def test_not_finite_and_constant_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     values = RAMP.astype(np.float32)
     with_gaps = np.vstack([values, np.float32([[np.nan, np.inf, -np.inf] + [np.nan] * 64])])
     path = write_tiff(tmp_path / "a.tif", with_gaps)
-    found = read_picture(path)
+    found = read_image(path)
     np.testing.assert_array_equal(found[:3], SHOWN)
     assert not found[3].any()
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}: 67 values are NaN or infinite, shown as the lowest"
     ]
-    assert not read_picture(write_tiff(path, np.full((2, 3), np.nan, np.float32))).any()
-    assert not read_picture(write_tiff(path, np.full((2, 3), 4000, np.uint16))).any()
+    assert not read_image(write_tiff(path, np.full((2, 3), np.nan, np.float32))).any()
+    assert not read_image(write_tiff(path, np.full((2, 3), 4000, np.uint16))).any()
 
 
-def turned_picture(path: Path, kind: str, orientation: int) -> NDArray[Any]:
+def turned_image(path: Path, kind: str, orientation: int) -> NDArray[Any]:
     """Writes a picture that lies as EXIF does not say; returns it as it lies, (H, W) or (H, W, 3)."""
     eight = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
     exif = Image.Exif()
@@ -152,7 +152,7 @@ def turned_picture(path: Path, kind: str, orientation: int) -> NDArray[Any]:
 
 
 def open_pixels(values: NDArray[Any]) -> NDArray[Any]:
-    return pictures.intensities.to_uint8(values)
+    return images.intensities.to_uint8(values)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -161,35 +161,35 @@ def open_pixels(values: NDArray[Any]) -> NDArray[Any]:
 )
 def test_turned_pictures(tmp_path: Path, kind: str, orientation: int) -> None:
     path = tmp_path / f"a.{kind[-3:]}"
-    lying = turned_picture(path, kind, orientation)
+    lying = turned_image(path, kind, orientation)
     expected = TURNED[orientation](lying if lying.ndim == 3 else np.repeat(lying[..., None], 3, axis=2))
-    np.testing.assert_array_equal(read_picture(path), expected)
-    assert picture_size(path) == expected.shape[:2]
+    np.testing.assert_array_equal(read_image(path), expected)
+    assert read_image_size(path) == expected.shape[:2]
 
 
 def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
     Image.new("L", (4, 2), 9).save(tmp_path / "a.png", exif=b"Exif\0\0no TIFF")
     with pytest.raises(SyntaxError), Image.open(tmp_path / "a.png") as image:
         image.getexif()
-    assert read_picture(tmp_path / "a.png").shape == (2, 4, 3)
-    assert picture_size(tmp_path / "a.png") == (2, 4)
+    assert read_image(tmp_path / "a.png").shape == (2, 4, 3)
+    assert read_image_size(tmp_path / "a.png") == (2, 4)
 
 
 def test_pages(tmp_path: Path) -> None:
     """Several pages are refused, as nothing says which was annotated; smaller copies and masks do not count."""
     first, second = np.uint8([[1, 2, 3]]), np.uint8([[4, 5, 6]])
     with pytest.raises(DatasetError, match=r"a\.tif: expected one picture, got a TIFF of several pages; save the page"):
-        read_picture(write_tiff(tmp_path / "a.tif", first, second))
+        read_image(write_tiff(tmp_path / "a.tif", first, second))
     with pytest.raises(DatasetError, match="several pages"):
-        read_picture(write_tiff(tmp_path / "a.tif", first, first[:, :1], second, t254=[0, 1, 0]))
-    found = read_picture(write_tiff(tmp_path / "a.tif", first, second[:, :1], second, t254=[0, 1, 4]))
+        read_image(write_tiff(tmp_path / "a.tif", first, first[:, :1], second, t254=[0, 1, 0]))
+    found = read_image(write_tiff(tmp_path / "a.tif", first, second[:, :1], second, t254=[0, 1, 4]))
     assert found[..., 0].tolist() == first.tolist()
 
 
 def test_the_first_frame_of_a_moving_picture(tmp_path: Path) -> None:
     frames = [Image.new("L", (3, 2), level) for level in (10, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert (read_picture(tmp_path / "a.gif") == 10).all()
+    assert (read_image(tmp_path / "a.gif") == 10).all()
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_tiffs_of_other_kinds_are_refused_with_a_remedy(
 ) -> None:
     path = write_tiff(tmp_path / "a.tif", pixels, **options)
     with pytest.raises(DatasetError, match=r"a\.tif: .*; save it as 8-bit RGB, or as greyscale of 16 bits$"):
-        read_picture(path)
+        read_image(path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp", "a.gif", "deep.png", "deep.tif"])
@@ -217,11 +217,11 @@ def test_cut_off_files_are_refused(tmp_path: Path, name: str, share: float) -> N
     path = tmp_path / name
     noise = np.random.default_rng(1).integers(0, 255, (40, 50, 3)).astype(np.uint8)
     Image.fromarray(noise[..., 0].astype(np.uint16) * 9 if "deep" in name else noise).save(path)
-    read_picture(path)
+    read_image(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(DatasetError, match=f"{name}: the image does not decode: "):
-        read_picture(path)
+        read_image(path)
 
 
 def test_bombs_are_refused_with_the_limit(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_bombs_are_refused_with_the_limit(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"x"))
     limit = 2 * int(Image.MAX_IMAGE_PIXELS or 0)
-    for read in (read_picture, picture_size):
+    for read in (read_image, read_image_size):
         with pytest.raises(DatasetError, match=rf"a\.png: .*2500000000 pixels.* {limit} .*tiles"):
             read(path)
 
@@ -239,7 +239,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     (tmp_path / "text.png").write_text("no picture")
-    for read in (read_picture, picture_size):
+    for read in (read_image, read_image_size):
         for name in ("pipe.png", "folder.png"):
             with pytest.raises(DatasetError, match=f"{name}: .*this is a folder, a pipe or a device; give a file"):
                 read(tmp_path / name)
@@ -255,12 +255,12 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_another_size_is_refused(tmp_path: Path) -> None:
     Image.new("L", (3, 2)).save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match=r"expected 3 x 2 pixels, got \(2, 3\)"):
-        read_picture(tmp_path / "a.png", (3, 2))
+        read_image(tmp_path / "a.png", (3, 2))
 
 
 def test_pictures_may_be_drawn_into_and_the_file_moved(tmp_path: Path) -> None:
     Image.new("L", (3, 2), 7).save(tmp_path / "a.tif")
-    image, pixels = open_picture(tmp_path / "a.tif"), read_picture(tmp_path / "a.tif")
+    image, pixels = open_image(tmp_path / "a.tif"), read_image(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"")
     assert image.getpixel((2, 1)) == 7
     pixels[:] = 0

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from segkit.formats.splits import check_split, is_validation, names_of
+from segkit.formats.splits import check_split, is_validation, select_split
 from segkit.utils.errors import ConfigError, DatasetError
 
 
@@ -11,8 +11,8 @@ def test_halves_by_the_hash_of_the_name() -> None:
     assert [is_validation("cell", share) for share in (0, 0.225, 0.226, 1)] == [False, False, True, True]
     assert is_validation("e\u0301", 0.5) == is_validation("\u00e9", 0.5)
     names = [str(number) for number in range(1000)]
-    halves = [names_of(split, 0.25, names, "here") for split in ("train", "val")]
-    assert sorted(halves[0] + halves[1], key=int) == names_of(None, 0.25, names, "here") == names
+    halves = [select_split(split, 0.25, names, "here") for split in ("train", "val")]
+    assert sorted(halves[0] + halves[1], key=int) == select_split(None, 0.25, names, "here") == names
     assert 200 < len(halves[1]) < 300
     assert halves[1] == sorted(halves[1], key=int)
 
@@ -25,4 +25,4 @@ def test_splits_that_are_none() -> None:
         with pytest.raises(ConfigError, match="expected val_share to be a number in"):
             check_split("val", share)
     with pytest.raises(DatasetError, match="here: expected images in the split val, got none of 1; change val_share"):
-        names_of("val", 0, ["a"], "here")
+        select_split("val", 0, ["a"], "here")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segkit.formats import coco
 from segkit.formats.coco import PanopticWriter
-from segkit.formats.derive import coco_annotations
+from segkit.formats.derive import build_coco_annotations
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 
 CATEGORIES = CategorySet(
@@ -45,7 +45,7 @@ class Broken(NamedTuple):
     def png(self, index: int = 0) -> Path:
         return self.masks / f"{index}.png"
 
-    def picture(self, index: int = 0) -> Path:
+    def image_path(self, index: int = 0) -> Path:
         return self.images / f"{index}.png"
 
 
@@ -68,7 +68,7 @@ def noise(index: int) -> np.ndarray:
     return np.random.default_rng(index).integers(0, 256, (*SIZE_HW, 3)).astype(np.uint8)
 
 
-def write_pictures(folder: Path) -> None:
+def write_images(folder: Path) -> None:
     folder.mkdir(parents=True)
     for index in range(IMAGES):
         Image.fromarray(noise(index)).save(folder / f"{index}.png")
@@ -76,7 +76,7 @@ def write_pictures(folder: Path) -> None:
 
 def panoptic(folder: Path) -> Broken:
     made = Broken(folder / "panoptic.json", folder / "masks", folder / "images")
-    write_pictures(made.images)
+    write_images(made.images)
     with PanopticWriter(made.json_path, made.masks, CATEGORIES) as writer:
         for index in range(IMAGES):
             writer.add(index, f"{index}.png", scene())
@@ -86,11 +86,11 @@ def panoptic(folder: Path) -> Broken:
 def instances(folder: Path) -> Broken:
     """Of every image: a person as a polygon, a crowd as run lengths."""
     made = Broken(folder / "instances.json", folder / "masks", folder / "images")
-    write_pictures(made.images)
+    write_images(made.images)
     entries, annotations = [], []
     for index in range(IMAGES):
         entries.append({"id": index, "file_name": f"{index}.png", "height": SIZE_HW[0], "width": SIZE_HW[1]})
-        person, crowd = coco_annotations(index, scene())
+        person, crowd = build_coco_annotations(index, scene())
         person["segmentation"] = [[1, 1, 4, 1, 4, 4, 1, 4]]
         annotations += [person, crowd]
     coco.write_instances(made.json_path, entries, annotations, CATEGORIES)

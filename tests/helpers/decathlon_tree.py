@@ -49,8 +49,8 @@ def header_of(shape, datatype=2, bitpix=8, **fields):
 
 def read_all(source):
     for image in source.images:
-        assert source.picture(image).shape == (*image.size_hw, 3)
-        assert source.segmentation(image).segment_ids.shape == image.size_hw
+        assert source.read_image(image).shape == (*image.size_hw, 3)
+        assert source.read_segmentation(image).segment_ids.shape == image.size_hw
 
 
 def refusal(action):

@@ -67,7 +67,7 @@ def write(
         one = outputs(1000 * seed + place, logits=logits, count=count)
         head_outputs.write_image(folder / "saved", f"{place}.npz", one, 5 if logits else 0)
         saved.append(SavedImage(image_id, f"{place}.jpg", SIZE_HW, f"{place}.npz"))
-        ground_truth, infos = truth_of(head_outputs.rounded(one, 5 if logits else 0), rng)
+        ground_truth, infos = truth_of(head_outputs.round_head_outputs(one, 5 if logits else 0), rng)
         Image.fromarray(ids_to_rgb(ground_truth)).save(folder / f"ground_truth/{place}.png")
         annotations.append({"image_id": image_id, "file_name": f"{place}.png", "segments_info": infos})
         table.append({"id": image_id, "file_name": f"{place}.jpg", "height": SIZE_HW[0], "width": SIZE_HW[1]})

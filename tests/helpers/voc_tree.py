@@ -37,7 +37,7 @@ def store_labels(path: Path, labels: object) -> None:
     image.save(path)
 
 
-def store_picture(path: Path, size_hw: tuple[int, int]) -> None:
+def store_image(path: Path, size_hw: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size_hw[::-1], (200, 30, 30)).save(path)
 
@@ -47,7 +47,7 @@ def add_image(
 ) -> None:
     store_labels(root / f"SegmentationClass/{image_id}.png", class_labels)
     store_labels(root / f"SegmentationObject/{image_id}.png", object_labels)
-    store_picture(root / f"JPEGImages/{image_id}.jpg", np.shape(class_labels))
+    store_image(root / f"JPEGImages/{image_id}.jpg", np.shape(class_labels))
 
 
 def store_set(root: Path, content: str | bytes, split: str = "train") -> None:

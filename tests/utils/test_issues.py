@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import MAX_CHARACTERS, alone, missing, raise_issue, try_read, unused
+from segkit.utils.issues import MAX_CHARACTERS, describe_unused, raise_issue, report_missing, report_unpaired, try_read
 
 
 def fail(text: str) -> str:
@@ -36,7 +36,7 @@ def test_missing(tmp_path: Path) -> None:
     os.symlink(tmp_path / "loop", tmp_path / "loop")
     names = ["zero", "there", "folder", "loop", "x" * 5000]
     told: list[str] = []
-    found = missing(
+    found = report_missing(
         lambda code, error: told.append(f"{code} {error}"), "code", "map", [tmp_path / n for n in names], "fix"
     )
     assert found == {tmp_path / name for name in names if name != "there"}
@@ -44,22 +44,22 @@ def test_missing(tmp_path: Path) -> None:
     assert told[:3] == [f"code {tmp_path / name}{ending}" for name in ("zero", "folder", "loop")]
     assert told[3] == f"code {str(tmp_path / names[4])[:MAX_CHARACTERS]}...{ending}"
     with pytest.raises(DatasetError, match="zero: the map is missing"):
-        missing(raise_issue, "code", "map", [tmp_path / "zero"], "")
-    assert missing(raise_issue, "code", "map", [], "") == set()
+        report_missing(raise_issue, "code", "map", [tmp_path / "zero"], "")
+    assert report_missing(raise_issue, "code", "map", [], "") == set()
 
 
 def test_files_without_partner(tmp_path: Path) -> None:
     told: list[str] = []
     found = {name: tmp_path / f"{name}.png" for name in ("a", "b", "c")}
-    alone(lambda code, error: told.append(f"{code} {error}"), "code", "no picture", found, {"b": 1}, "fix")
+    report_unpaired(lambda code, error: told.append(f"{code} {error}"), "code", "no picture", found, {"b": 1}, "fix")
     assert told == [f"code {tmp_path / name}.png: no picture (2 of 3 files); fix" for name in ("a", "c")]
-    alone(raise_issue, "code", "no picture", found, found, "fix")
+    report_unpaired(raise_issue, "code", "no picture", found, found, "fix")
     with pytest.raises(DatasetError, match=r"a\.png: no picture \(3 of 3 files\)"):
-        alone(raise_issue, "code", "no picture", found, (), "fix")
+        report_unpaired(raise_issue, "code", "no picture", found, (), "fix")
 
 
 def test_unused_files_are_one_line() -> None:
-    assert unused("here", "files are left", [*"abcdefg"]) == (
+    assert describe_unused("here", "files are left", [*"abcdefg"]) == (
         "here: 7 files are left: 'a', 'b', 'c', 'd', 'e' and 2 more",
     )
-    assert unused("here", "files are left", []) == ()
+    assert describe_unused("here", "files are left", []) == ()

@@ -32,7 +32,7 @@ def check_dataset(source: DatasetReader, run_all: RunAll, others: Mapping[bytes,
         issues.add("not-read", source.root, line)
     for file_name, number in Counter(PurePath(image.file_name).as_posix() for image in source.images).items():
         if number > 1:
-            issues.add("file-name-twice", source.pictures / file_name, f"{number} images have this file")
+            issues.add("file-name-twice", source.image_root / file_name, f"{number} images have this file")
 
     def check(image: DatasetImage) -> tuple[IssueList, tuple[str, bytes | None]]:
         return _check_image(source, image)
@@ -63,9 +63,9 @@ def _check_image(source: DatasetReader, image: DatasetImage) -> tuple[IssueList,
     digest = _look(source, image, issues)
     place = Location(source.root, image.image_id)
     try:
-        segmentation = source.segmentation(image)
+        segmentation = source.read_segmentation(image)
         _check_segmentation(segmentation, image, source, place, issues)
-        for index, annotation in enumerate(source.annotations(image) if source.overlaps else ()):
+        for index, annotation in enumerate(source.read_annotations(image) if source.has_overlapping_masks else ()):
             _tell_small(annotation["area"], f"{place}, annotation at index {index}", issues)
     except (DatasetError, MemoryError, RecursionError) as error:
         _tell_error("annotation-unreadable", place, error, issues)
@@ -74,7 +74,7 @@ def _check_image(source: DatasetReader, image: DatasetImage) -> tuple[IssueList,
 
 def _look(source: DatasetReader, image: DatasetImage, issues: IssueList) -> tuple[str, bytes | None]:
     """The picture's path and digest; a picture that the source makes itself is made."""
-    path = source.pictures / image.file_name
+    path = source.image_root / image.file_name
     place = Location(path, image.image_id)
     if os.path.lexists(path):
         look = image_files.inspect_image(path, place)
@@ -84,7 +84,7 @@ def _look(source: DatasetReader, image: DatasetImage, issues: IssueList) -> tupl
         )
         return str(path), look.digest
     try:
-        return str(path), image_files.digest_pixels(source.picture(image))
+        return str(path), image_files.digest_pixels(source.read_image(image))
     except (DatasetError, MemoryError) as error:
         _tell_error("image-unreadable", place, error, issues)
         return str(path), None
@@ -119,7 +119,7 @@ def _check_segmentation(
     for segment in segmentation.segments:
         where = f"{place}, segment {segment.segment_id}"
         isthing = categories.isthing_by_id.get(segment.category_id)
-        if not source.overlaps:  # else others may hide what its mask holds
+        if not source.has_overlapping_masks:  # else others may hide what its mask holds
             _tell_small(found[segment.segment_id].area_px if segment.segment_id in found else 0, where, issues)
         if isthing is None:
             issues.add("category-unknown", where, f"category_id is {segment.category_id}")

@@ -11,7 +11,7 @@ from segkit.curation.checks.instances import is_inside
 from segkit.curation.checks.tables import is_size
 from segkit.curation.repair.common import name_in
 from segkit.formats.coco import drop_slivers, find_mask_fault
-from segkit.formats.image_io import picture_size
+from segkit.formats.image_io import read_image_size
 from segkit.utils.errors import DatasetError
 
 SizeHW = tuple[int, int]
@@ -27,16 +27,16 @@ def settled_size(entry: Any, segmentations: Iterable[Any], images: Path) -> tupl
     """
     stated = (entry["height"], entry["width"]) if is_size(entry["height"], entry["width"]) else None
     name = name_in(entry)
-    found = _picture_size(images / name, stated) if name else None
+    found = _image_size(images / name, stated) if name else None
     if found and (found == stated or _fit(segmentations, found)):
         return found, True
     return (stated if stated and _fit(segmentations, stated) else None), False
 
 
-def _picture_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
+def _image_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
     """None where the picture does not decode, or EXIF turns it: masks of another size may fit it as it lies."""
     try:
-        if picture_size(path) == stated:
+        if read_image_size(path) == stated:
             return stated
     except DatasetError:
         return None

@@ -42,7 +42,7 @@ def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
             raise ConfigError(f"{problem}, got {entry}", where=WHERE)
 
 
-def register_by_format(name: str, layout: str, **options: Any) -> None:
+def register_by_format(name: str, format_name: str, **options: Any) -> None:
     """Register a dataset in one of the layouts of segkit.formats.registry.READERS.
 
     options: as the layout takes them (`root`, `split`, ...); paths are relative to the working directory. COCO's JSONs
@@ -51,23 +51,23 @@ def register_by_format(name: str, layout: str, **options: Any) -> None:
     Raises ConfigError for a layout or option that is unknown, or missing. Nothing is read yet: `load_dataset` raises
     DatasetError for what is wrong with the files.
     """
-    if not isinstance(layout, str) or layout not in READERS:
-        raise ConfigError(f"unknown format {layout!r} of {name!r}", remedy=f"choose one of {sorted(READERS)}")
-    if layout == "coco-panoptic":
-        check_options(layout, options, _load_panoptic, given=("name",))
+    if not isinstance(format_name, str) or format_name not in READERS:
+        raise ConfigError(f"unknown format {format_name!r} of {name!r}", remedy=f"choose one of {sorted(READERS)}")
+    if format_name == "coco-panoptic":
+        check_options(format_name, options, _load_panoptic, given=("name",))
         paths = _paths(options)
         register_dataset(name, lambda: _load_panoptic(name, **paths))
-    elif layout == "coco-instances" and "overlap" not in options:
-        check_options(layout, options, _load_instances, given=("name",))
+    elif format_name == "coco-instances" and "overlap" not in options:
+        check_options(format_name, options, _load_instances, given=("name",))
         paths = _paths(options)
         register_dataset(name, lambda: _load_instances(name, **paths))
-    elif layout == "cityscapes" and options.get("annotations", INSTANCE_IDS) == INSTANCE_IDS:
-        check_options(layout, options, READERS[layout])
+    elif format_name == "cityscapes" and options.get("annotations", INSTANCE_IDS) == INSTANCE_IDS:
+        check_options(format_name, options, READERS[format_name])
         root, split = Path(_paths(options)["root"]), options.get("split", "val")
         register_dataset(name, lambda: cityscapes.load(name, root, split, cityscapes.TASKS["panoptic"]), CATEGORIES)
     else:
-        check_options(layout, options, READERS[layout])
-        register_dataset(name, lambda: load_source(name, layout, options))
+        check_options(format_name, options, READERS[format_name])
+        register_dataset(name, lambda: load_source(name, format_name, options))
 
 
 def _check_name(name: Any, names: set[str]) -> None:

@@ -24,27 +24,29 @@ _opened: dict[Place, tuple[DatasetReader, dict[Any, DatasetImage]]] = {}
 _opening = Lock()
 
 
-def load_source(name: str, layout: str, options: Mapping[str, Any], metrics: tuple[str, ...] | None = None) -> Dataset:
+def load_source(
+    name: str, format_name: str, options: Mapping[str, Any], metrics: tuple[str, ...] | None = None
+) -> Dataset:
     """Find the dataset's files. metrics: by default panoptic quality, mask AP and semantic IoU; without stuff mask AP,
     without things semantic IoU; and with each what the layout adds, see Source.metrics."""
-    place: Place = (layout, _as_json(options))
+    place: Place = (format_name, _as_json(options))
     _opened.pop(place, None)  # the files may have changed
     source, _ = opened(place)
     records = [_record(source, image, place) for image in source.images]
-    metadata = {"image_root": str(source.pictures), "layout": layout}
+    metadata = {"image_root": str(source.image_root), "format": format_name}
     return Dataset(name, source.categories, metrics or _metrics(source), records, metadata=metadata)
 
 
 def read_source(record: Record, categories: CategorySet) -> PanopticSegmentation:
     """The panoptic truth of a record of `load_source`."""
     source, images = opened(record["source"])
-    return source.segmentation(images[record["image_id"]])
+    return source.read_segmentation(images[record["image_id"]])
 
 
-def source_picture(record: Record) -> np.ndarray:
+def read_source_image(record: Record) -> np.ndarray:
     """(H, W, 3) uint8 RGB: the picture of a record whose source makes it, of a slice of a volume say."""
     source, images = opened(record["source"])
-    return source.picture(images[record["image_id"]])
+    return source.read_image(images[record["image_id"]])
 
 
 def opened(place: Place) -> tuple[DatasetReader, dict[Any, DatasetImage]]:
@@ -52,8 +54,8 @@ def opened(place: Place) -> tuple[DatasetReader, dict[Any, DatasetImage]]:
     with _opening:
         found = _opened.pop(place, None)
         if found is None:
-            layout, options = place
-            source = open_reader(layout, json.loads(options))
+            format_name, options = place
+            source = open_reader(format_name, json.loads(options))
             found = source, {image.image_id: image for image in source.images}
         while len(_opened) >= OPEN_AT_ONCE:
             del _opened[next(iter(_opened))]  # the one that was not asked for the longest
@@ -72,12 +74,12 @@ class SourceAnnotations(MadeAnnotations):
     def __iter__(self) -> Iterator[Record]:
         source, images = opened(self._place)
         image, contiguous_ids = images[self._image_id], source.categories.thing_contiguous_ids
-        return (to_detectron2(entry, image.size_hw, contiguous_ids) for entry in source.annotations(image))
+        return (to_detectron2(entry, image.size_hw, contiguous_ids) for entry in source.read_annotations(image))
 
 
 def _record(source: DatasetReader, image: DatasetImage, place: Place) -> Record:
     record: Record = {
-        "file_name": str(source.pictures / image.file_name),
+        "file_name": str(source.image_root / image.file_name),
         "image_id": image.image_id,
         "height": image.size_hw[0],
         "width": image.size_hw[1],
@@ -85,7 +87,7 @@ def _record(source: DatasetReader, image: DatasetImage, place: Place) -> Record:
         "pan_seg_format": SOURCE_FORMAT,
         "source": place,
     }
-    if source.overlaps and source.categories.things:
+    if source.has_overlapping_masks and source.categories.things:
         record["annotations"] = SourceAnnotations(place, image.image_id)
     return record
 

@@ -72,7 +72,7 @@ def _write(
             file_name = f"{image_id:012}.png"
             png.write(folder / "images" / file_name, pixels)
             writer.add(image_id, file_name, segmentation)
-            annotations += derive.coco_annotations(image_id, segmentation)
+            annotations += derive.build_coco_annotations(image_id, segmentation)
             entries.append({"id": image_id, "file_name": file_name, "height": size_hw[0], "width": size_hw[1]})
             if progress is not None:
                 progress(image_id, images)

@@ -214,8 +214,10 @@ def _remove_old(entry: Path, prefix: str) -> None:
             if path.suffix == ".tmp" and days > LEFT_OVER_DAYS:
                 path.unlink()
             elif path.suffix == SUFFIX and path != entry:
-                unused = days > UNUSED_DAYS and not Path(str(stored_rows.read_label(path).get("json_path"))).exists()
-                if unused or path.name.startswith(prefix):
+                describe_unused = (
+                    days > UNUSED_DAYS and not Path(str(stored_rows.read_label(path).get("json_path"))).exists()
+                )
+                if describe_unused or path.name.startswith(prefix):
                     path.unlink()
 
 

@@ -96,8 +96,8 @@ def write(path: Path, label: Mapping[str, Any], table: Mapping[str, Any], rows: 
 
         start = put(json.dumps(label).encode("ascii") + b"\n")
         sizes = [(put(coding.encode(row)), len(row)) for row in rows]
-        layout = {"start": start, "lengths": [size[0] for size in sizes], "counts": [size[1] for size in sizes]}
-        length = put(json.dumps({**table, **layout}).encode("ascii"))
+        columns = {"start": start, "lengths": [size[0] for size in sizes], "counts": [size[1] for size in sizes]}
+        length = put(json.dumps({**table, **columns}).encode("ascii"))
         footer = FOOTER.pack(length, b"", MAGIC)
         put(footer[:DIGESTED])
         file.write(digest.digest() + MAGIC)

@@ -15,7 +15,7 @@ from segkit.formats import png
 from segkit.formats.derive import relabel
 from segkit.structures import IGNORE_LABEL, Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, alone, missing, raise_issue
+from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired
 from segkit.utils.text import abbreviate
 
 # A value is label id * 1000 + instance, or the bare label id (preparation/json2instanceImg.py).
@@ -101,14 +101,16 @@ def find_records(
     for folder in (images_folder, ids_folder):
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise DatasetError("no such folder", where=folder, remedy=tree)
-    pictures, ground_truth = find_city_files(images_folder, IMAGE_SUFFIX), find_city_files(ids_folder, suffix)
-    if not pictures:
+    images, ground_truth = find_city_files(images_folder, IMAGE_SUFFIX), find_city_files(ids_folder, suffix)
+    if not images:
         raise DatasetError("the split has no image", where=images_folder, remedy=tree)
     records = [
-        CityscapesRecord(name.split("/")[1], path, ids_folder / f"{name}{suffix}") for name, path in pictures.items()
+        CityscapesRecord(name.split("/")[1], path, ids_folder / f"{name}{suffix}") for name, path in images.items()
     ]
-    bare = missing(on_issue, "png-missing", "ground truth", [record.ground_truth_path for record in records], tree)
-    alone(on_issue, "image-missing", "the ground truth has no image", ground_truth, pictures, tree)
+    bare = report_missing(
+        on_issue, "png-missing", "ground truth", [record.ground_truth_path for record in records], tree
+    )
+    report_unpaired(on_issue, "image-missing", "the ground truth has no image", ground_truth, images, tree)
     return [record for record in records if record.ground_truth_path not in bare]
 
 

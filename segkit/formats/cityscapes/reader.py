@@ -19,7 +19,7 @@ from segkit.formats.cityscapes.label_ids import (
 )
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX
 from segkit.formats.coco import PanopticRecord
-from segkit.formats.image_files import unused_pictures
+from segkit.formats.image_files import describe_unused_images
 from segkit.structures import PanopticSegmentation
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
@@ -47,7 +47,7 @@ class CityscapesReader(DatasetReader):
     or the panoptic JSON has other categories; ValueError for other `annotations`.
     """
 
-    layout = "cityscapes"
+    format = "cityscapes"
     categories = CATEGORIES
 
     def __init__(
@@ -62,7 +62,7 @@ class CityscapesReader(DatasetReader):
             raise ValueError(f"annotations must be one of {[*READERS, PANOPTIC]}, got {annotations!r}")
         json_fields.check_inside(split, "split", root)
         self.root = Path(root)
-        self.pictures = self.root / "leftImg8bit" / split
+        self.image_root = self.root / "leftImg8bit" / split
         self._annotations = annotations
         if annotations == PANOPTIC:
             json_path = cityscapes_panoptic.find_panoptic_json(self.root / "gtFine", split)
@@ -70,10 +70,10 @@ class CityscapesReader(DatasetReader):
                 json_path.with_suffix(""),
                 cityscapes_panoptic.read_panoptic_records(json_path, on_issue),
             )
-            pictures = [*cityscapes.find_city_files(self.pictures).values()]
-            paths = _matched(pictures, self._records, self.pictures, json_path, on_issue)
+            image_paths = [*cityscapes.find_city_files(self.image_root).values()]
+            paths = _matched(image_paths, self._records, self.image_root, json_path, on_issue)
             used = {record.png_name for record in self._records.values()}
-            self.skipped = unused_pictures(self._pngs, used, "PNGs are of no annotation that is read")
+            self.skipped = describe_unused_images(self._pngs, used, "PNGs are of no annotation that is read")
         else:
             found = cityscapes.find_records(root, split, READERS[annotations][0], on_issue)
             self._truth = {record.image_path: record.ground_truth_path for record in found}
@@ -81,17 +81,17 @@ class CityscapesReader(DatasetReader):
         images = [try_read(on_issue, "image-unreadable", self._image, path) for path in _distinct(paths, on_issue)]
         self.images = tuple(image for image in images if image is not None)
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """As `cityscapes.read_segmentation`: segment_id is the value in the PNG, a thing without number is a crowd."""
         if self._annotations != PANOPTIC:
-            return READERS[self._annotations][1](self._truth[self.pictures / image.file_name], image.size_hw)
+            return READERS[self._annotations][1](self._truth[self.image_root / image.file_name], image.size_hw)
         record = self._records[str(image.image_id)]
         path = self._pngs / record.png_name
         return coco.read_segmentation(path, record.segments_info, CATEGORIES, image.size_hw, image.image_id)
 
     def _image(self, path: Path) -> DatasetImage:
         header = png.read_header(path)
-        file_name = path.relative_to(self.pictures).as_posix()
+        file_name = path.relative_to(self.image_root).as_posix()
         return DatasetImage(_image_id(path), file_name, (header.height, header.width))
 
 

@@ -12,7 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
-from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
+from segkit.formats.base import (
+    DatasetImage,
+    DatasetWriter,
+    compute_segment_areas,
+    list_lost_annotations,
+    list_lost_scores,
+)
 from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.cityscapes.files import CATEGORIES, IMAGE_SUFFIX, INSTANCE_IDS_SUFFIX
 from segkit.formats.cityscapes.label_ids import LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
@@ -48,7 +54,7 @@ class CityscapesWriter(DatasetWriter):
             raise DatasetError(f"expected categories with names of Cityscapes', got {got}", where=root, remedy=remedy)
         self._written: set[str] = set()
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as a PNG; DatasetError for a name that climbs out, is hidden, or too
         long for a label file."""
         city, name = self._city_and_name(image)
@@ -68,7 +74,7 @@ class CityscapesWriter(DatasetWriter):
         if name in self._written:
             problem = f"labels of the name {name!r} were written before, and it is the image_id"
             raise DatasetError(problem, where=where, remedy="rename one of the images")
-        areas_px = checked_areas(image, segmentation, self.categories)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
         labelled, lost = self._labelled(segmentation)
         try:
             values = cityscapes.compute_instance_values(labelled.segments)
@@ -81,15 +87,15 @@ class CityscapesWriter(DatasetWriter):
         for suffix, pixels in maps.items():
             png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
         self._written.add(name)
-        lost += _unheld(labelled.segments, values, areas_px) + score_losses(labelled.segments)
-        return lost + annotation_losses(annotations, image.size_hw)
+        lost += _unheld(labelled.segments, values, areas_px) + list_lost_scores(labelled.segments)
+        return lost + list_lost_annotations(annotations, image.size_hw)
 
     def _city_and_name(self, image: DatasetImage) -> tuple[str, str]:
         where = json_fields.Location(self.root, image.image_id)
-        image_files.check_plain(image.file_name, where)
+        image_files.check_plain_name(image.file_name, where)
         path = PurePosixPath(image.file_name)
         name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem
-        image_files.check_length(f"{name}{TRAIN_IDS_SUFFIX}", where)  # the longest
+        image_files.check_name_length(f"{name}{TRAIN_IDS_SUFFIX}", where)  # the longest
         named = NAME.fullmatch(name)
         return path.parent.name or (named[1] if named else self.split), name
 

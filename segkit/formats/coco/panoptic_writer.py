@@ -15,12 +15,12 @@ from segkit.formats import png
 from segkit.structures import CategorySet, Extent, ImageId, PanopticSegmentation, Segment
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.files import Finishing
+from segkit.utils.files import FinishOnExit
 from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
 
-class PanopticWriter(Finishing):
+class PanopticWriter(FinishOnExit):
     """Writes a dataset, or predictions, one image at a time: each PNG at once, the JSON at the end of the `with` block.
 
     On an exception no JSON is written, and one of an earlier run stays as it was. info: what else the JSON is to hold,

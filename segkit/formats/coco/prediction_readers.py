@@ -21,10 +21,10 @@ from segkit.formats.coco.prediction_rows import (
 )
 from segkit.formats.coco.readers import OVERLAPS, paint_annotations
 from segkit.formats.coco.tables import read_categories
-from segkit.formats.derive import coco_annotations, relabel
+from segkit.formats.derive import build_coco_annotations, relabel
 from segkit.structures import ImageId, PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils import files
-from segkit.utils.issues import IssueHandler, missing, raise_issue
+from segkit.utils.issues import IssueHandler, raise_issue, report_missing
 from segkit.utils.json_fields import Entry
 from segkit.utils.text import abbreviate
 
@@ -43,8 +43,8 @@ class CocoResultsReader(DatasetReader):
     equal ones the earlier result; or one of `coco_sources.OVERLAPS`. Crowds lie below all others, as there.
     """
 
-    layout = "coco-results"
-    overlaps = True
+    format = "coco-results"
+    has_overlapping_masks = True
 
     @files.no_garbage_collection()
     def __init__(
@@ -63,8 +63,8 @@ class CocoResultsReader(DatasetReader):
         if overlap not in RESULT_OVERLAPS:
             raise ValueError(f"overlap must be one of {RESULT_OVERLAPS}, got {overlap!r}")
         check_min_score(min_score)
-        path, named = Path(json), Named.read(json if dataset is None else dataset, alone=dataset is None)
-        self.root, self.pictures, self.overlap = path.parent, Path(images), overlap
+        path, named = Path(json), Named.read(json if dataset is None else dataset, report_unpaired=dataset is None)
+        self.root, self.image_root, self.overlap = path.parent, Path(images), overlap
         self.categories, self.images = named.thing_categories(), tuple(named.images.values())
         entries = named.annotations() if dataset is None else read_results(path)
         read = (
@@ -83,18 +83,18 @@ class CocoResultsReader(DatasetReader):
         low = sum(result["score"] < min_score for result, _ in found)
         self.skipped = self._skipped(path, len(entries), low, len(kept), min_score)
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Segments are numbered from 1 in the order of `annotations`; those that others hide have no segment."""
         overlap = "later_on_top" if self.overlap == BY_SCORE else self.overlap
         return paint_annotations(self._results.get(image.image_id, []), image.size_hw, overlap)
 
-    def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """COCO annotations of the whole masks, areas and boxes counted in them: in the file's order, but where the
         highest score lies on top by rising score, so that also to "later_on_top" it does."""
         return [
             annotation
             for result in self._results.get(image.image_id, [])
-            for annotation in coco_annotations(image.image_id, _alone(result))
+            for annotation in build_coco_annotations(image.image_id, _alone(result))
         ]
 
     def _skipped(self, path: Path, results: int, low: int, kept: int, min_score: float) -> tuple[str, ...]:
@@ -116,7 +116,7 @@ class PanopticPredictionsReader(DatasetReader):
     kept. Several segments of one stuff class are one, with the id of the first; stuff is never a crowd.
     """
 
-    layout = "panoptic-predictions"
+    format = "panoptic-predictions"
 
     @files.no_garbage_collection()
     def __init__(
@@ -133,19 +133,19 @@ class PanopticPredictionsReader(DatasetReader):
         it, that the dataset lacks them, a score that is not finite, or no PNG. Raises DatasetError where a JSON is
         missing or of another kind; ValueError for a min_score that is no finite number."""
         check_min_score(min_score)
-        path, named = Path(json), Named.read(json if dataset is None else dataset, alone=dataset is None)
-        self.root, self.pictures, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
+        path, named = Path(json), Named.read(json if dataset is None else dataset, report_unpaired=dataset is None)
+        self.root, self.image_root, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
         self.categories = read_categories(named.content, named.path)
         found = read_predicted_annotations(path, named, self.categories, on_issue)
         pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in found.items()}
-        gone = missing(
+        gone = report_missing(
             on_issue, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`"
         )
         self._annotations = {image_id: found[image_id] for image_id, png in pngs.items() if png not in gone}
         self.images = tuple(named.images[image_id] for image_id in self._annotations)
         self.skipped = self._skipped(path, [i for i in named.images if i not in self._annotations])
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """DatasetError as `read_segmentation` has it."""
         annotation = self._annotations[image.image_id]
         path, infos = self.masks / annotation["file_name"], annotation["segments_info"]

@@ -30,7 +30,7 @@ class Named:
     images: Mapping[ImageId, DatasetImage]
 
     @classmethod
-    def read(cls, json_path: str | Path, alone: bool) -> Named:
+    def read(cls, json_path: str | Path, report_unpaired: bool) -> Named:
         """alone: it has the predictions too. DatasetError where it is missing, lacks a table, or one is malformed."""
         path = Path(json_path)
         content = json_fields.load_object(path)
@@ -38,7 +38,7 @@ class Named:
         if missing:
             problem = f"expected a JSON that names images and categories, got one without {' and '.join(missing)}"
             remedy = "give one that has both as `dataset`"
-            raise DatasetError(problem, where=path, remedy=f"{remedy}, beside this one" if alone else remedy)
+            raise DatasetError(problem, where=path, remedy=f"{remedy}, beside this one" if report_unpaired else remedy)
         images = {
             image_id: DatasetImage(image_id, entry["file_name"], (entry["height"], entry["width"]))
             for image_id, entry in read_images(content, path).items()

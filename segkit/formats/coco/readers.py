@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from segkit.formats.base import AS_GIVEN, DatasetImage, DatasetReader
+from segkit.formats.base import ORIGINAL_SEGMENTATION, DatasetImage, DatasetReader
 from segkit.formats.coco.instances import read_instances
 from segkit.formats.coco.panoptic import read_panoptic, read_segmentation
 from segkit.formats.coco.tables import IMAGE_KEYS
@@ -24,7 +24,7 @@ from segkit.structures import (
     segmentation_to_rle,
 )
 from segkit.utils import json_fields
-from segkit.utils.issues import unused
+from segkit.utils.issues import describe_unused
 from segkit.utils.json_fields import Entry
 
 OVERLAPS = ("small_on_top", "later_on_top")  # who has the pixels that several masks hold
@@ -34,22 +34,22 @@ UNREAD = "keys of annotations and categories that are not read"
 class CocoPanopticReader(DatasetReader):
     """A panoptic JSON, the folder of its PNGs, the folder of its images."""
 
-    layout = "coco-panoptic"
+    format = "coco-panoptic"
 
     def __init__(self, json: str | Path, masks: str | Path, images: str | Path) -> None:
         """Raises DatasetError as `read_panoptic` does; PNGs and images are opened when they are asked for."""
         file = read_panoptic(json)
-        self.root, self.pictures, self.masks = Path(json).parent, Path(images), Path(masks)
+        self.root, self.image_root, self.masks = Path(json).parent, Path(images), Path(masks)
         self.categories = file.categories
         self._records = {record.image_id: record for record in file.records}
         self.images = tuple(_image(file.images[record.image_id]) for record in file.records)
-        self.info, unwritable = json_fields.writable_keys(file.info)
+        self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
-            *unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
-            *unused(file.path, UNREAD, file.unread),
+            *describe_unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
+            *describe_unused(file.path, UNREAD, file.unread),
         )
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         record = self._records[image.image_id]
         path = self.masks / record.png_name
         return read_segmentation(path, record.segments_info, self.categories, image.size_hw, image.image_id)
@@ -58,8 +58,8 @@ class CocoPanopticReader(DatasetReader):
 class CocoInstancesReader(DatasetReader):
     """An instances JSON and the folder of its images; every pixel that no mask holds is void."""
 
-    layout = "coco-instances"
-    overlaps = True
+    format = "coco-instances"
+    has_overlapping_masks = True
 
     def __init__(self, json: str | Path, images: str | Path, overlap: str = "small_on_top") -> None:
         """overlap: one of OVERLAPS, see `paint_annotations`. Raises DatasetError as `read_instances` does,
@@ -67,22 +67,22 @@ class CocoInstancesReader(DatasetReader):
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
         file = read_instances(json)
-        self.root, self.pictures, self.overlap = Path(json).parent, Path(images), overlap
+        self.root, self.image_root, self.overlap = Path(json).parent, Path(images), overlap
         self.categories = file.categories
         self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in file.annotations:
             self._annotations[annotation["image_id"]].append(annotation)
         self.images = tuple(map(_image, file.images))
-        self.info, unwritable = json_fields.writable_keys(file.info)
+        self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
-            *unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
-            *unused(file.path, UNREAD, file.unread),
+            *describe_unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
+            *describe_unused(file.path, UNREAD, file.unread),
         )
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        return paint_annotations(self.annotations(image), image.size_hw, self.overlap)
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        return paint_annotations(self.read_annotations(image), image.size_hw, self.overlap)
 
-    def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         return [_with_rle(one, image.size_hw) for one in self._annotations.get(image.image_id, [])]
 
 
@@ -119,4 +119,4 @@ def _with_rle(annotation: Entry, size_hw: tuple[int, int]) -> Entry:
     given = annotation["segmentation"]
     if isinstance(given, dict):
         given = {"size": given["size"], "counts": given["counts"]}
-    return {**annotation, "segmentation": segmentation_to_rle(given, size_hw), AS_GIVEN: given}
+    return {**annotation, "segmentation": segmentation_to_rle(given, size_hw), ORIGINAL_SEGMENTATION: given}

@@ -15,33 +15,39 @@ from segkit.formats.base import (
     DatasetImage,
     DatasetReader,
     DatasetWriter,
-    annotation_losses,
-    checked_areas,
-    empty_losses,
-    score_losses,
+    compute_segment_areas,
+    list_empty_segments,
+    list_lost_annotations,
+    list_lost_scores,
 )
 from segkit.formats.coco.tables import read_classes
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import PICTURE_CASES, by_name, find_by_suffix, new_stem, picture_in
-from segkit.formats.image_io import PICTURE_SUFFIXES
+from segkit.formats.image_files import (
+    IMAGE_SUFFIX_CASES,
+    build_image_path,
+    find_by_stem,
+    find_by_suffix,
+    get_unique_stem,
+)
+from segkit.formats.image_io import IMAGE_SUFFIXES
 from segkit.formats.png import CHANNEL
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, raise_issue, try_read, unused
+from segkit.utils.issues import IssueHandler, describe_unused, raise_issue, try_read
 from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
-MASKS, PICTURES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
+MASKS, IMAGES, CATEGORIES = "masks", "images", "categories.json"  # below the root that is written
 
 
 class TwoChannelReader(DatasetReader):
     """image_id: the PNG's path in its folder without the suffix, and so the picture's.
 
-    skipped: the line on pictures without PNG; the folder may be one of several datasets.
+    skipped: the line on images without PNG; the folder may be one of several datasets.
     """
 
-    layout = "two-channel-png"
+    format = "two-channel-png"
 
     def __init__(
         self, masks: str | Path, images: str | Path, categories: str | Path, *, on_issue: IssueHandler = raise_issue
@@ -50,29 +56,31 @@ class TwoChannelReader(DatasetReader):
         no image, which are then left out, and second images of one name. Raises DatasetError where a folder or the
         categories are missing, or a category_id does not fit into a channel."""
         self.root = self.masks = Path(masks)
-        self.pictures = Path(images)
+        self.image_root = Path(images)
         self.categories = _categories(Path(categories))
         _check_channel(self.categories, categories)
-        pictures = by_name(self.pictures, PICTURE_SUFFIXES, "check the path", "image-id-twice", on_issue)
+        image_paths = find_by_stem(self.image_root, IMAGE_SUFFIXES, "check the path", "image-id-twice", on_issue)
         pngs = find_by_suffix(masks)
-        found = [self._image(name, path, pictures, on_issue) for name, path in pngs.items()]
+        found = [self._image(name, path, image_paths, on_issue) for name, path in pngs.items()]
         self.images = tuple(image for image in found if image is not None)
-        self.skipped = unused(self.pictures, "images have no PNG", [name for name in pictures if name not in pngs])
+        self.skipped = describe_unused(
+            self.image_root, "images have no PNG", [name for name in image_paths if name not in pngs]
+        )
 
     def _image(
-        self, name: str, path: Path, pictures: Mapping[str, Path], on_issue: IssueHandler
+        self, name: str, path: Path, image_paths: Mapping[str, Path], on_issue: IssueHandler
     ) -> DatasetImage | None:
-        if name not in pictures:
-            problem = f"expected an image {name}.* in {self.pictures}, found none"
+        if name not in image_paths:
+            problem = f"expected an image {name}.* in {self.image_root}, found none"
             on_issue(
                 "image-missing", DatasetError(problem, where=path, remedy="complete the images, or remove the PNG")
             )
             return None
         header = try_read(on_issue, "png-unreadable", png.read_header, path)
-        file_name = pictures[name].relative_to(self.pictures).as_posix()
+        file_name = image_paths[name].relative_to(self.image_root).as_posix()
         return None if header is None else DatasetImage(name, file_name, (header.height, header.width))
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         path = self.masks / f"{image.image_id}.png"
         runs = png.read_id_runs(path, image.size_hw)
         segments = []
@@ -96,9 +104,9 @@ class TwoChannelWriter(DatasetWriter):
         _check_channel(categories, root)
         self._names: set[str] = set()
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
-        return picture_in(self.root / PICTURES, image, PICTURE_CASES)
+        return build_image_path(self.root / IMAGES, image, IMAGE_SUFFIX_CASES)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
@@ -106,8 +114,8 @@ class TwoChannelWriter(DatasetWriter):
         """As `DatasetWriter` has it, segments numbered from 0 in their order; told are crowds, now objects, segments
         without a pixel, scores, and pixels under other masks. DatasetError for more than 256 segments of a category
         too."""
-        name = new_stem(image, self._names, self.root)
-        areas_px = checked_areas(image, segmentation, self.categories)
+        name = get_unique_stem(image, self._names, self.root)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
         values: dict[int, int] = {}
         numbers: dict[int, int] = defaultdict(int)
         for segment in segmentation.segments:
@@ -119,10 +127,10 @@ class TwoChannelWriter(DatasetWriter):
             raise DatasetError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
         png.write_ids(self.root / MASKS / f"{name}.png", relabel(segmentation.segment_ids, values, np.int32))
         self._names.add(name)
-        told = empty_losses(segmentation.segments, areas_px)
+        told = list_empty_segments(segmentation.segments, areas_px)
         crowds = sum(s.iscrowd for s in segmentation.segments)
         told += [f"{crowds} crowds become objects"] if crowds else []
-        return [*told, *score_losses(segmentation.segments), *annotation_losses(annotations, image.size_hw)]
+        return [*told, *list_lost_scores(segmentation.segments), *list_lost_annotations(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the categories."""

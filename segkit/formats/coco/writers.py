@@ -9,51 +9,51 @@ from typing import Any
 
 from segkit.formats.base import (
     ANNOTATION_KEYS,
-    AS_GIVEN,
+    ORIGINAL_SEGMENTATION,
     DatasetImage,
     DatasetWriter,
-    annotation_losses,
-    checked_areas,
-    empty_losses,
-    score_losses,
+    compute_segment_areas,
+    list_empty_segments,
+    list_lost_annotations,
+    list_lost_scores,
 )
 from segkit.formats.coco.instances import write_instances
 from segkit.formats.coco.panoptic_writer import PanopticWriter
-from segkit.formats.derive import coco_annotations
-from segkit.formats.image_files import picture_in
+from segkit.formats.derive import build_coco_annotations
+from segkit.formats.image_files import build_image_path
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Entry, Location, check_inside, other_keys, writable_keys
+from segkit.utils.json_fields import Entry, Location, check_inside, other_keys, split_writable_keys
 from segkit.utils.text import abbreviate
 
-PICTURES = "images"  # folder below the root
+IMAGES = "images"  # folder below the root
 Annotations = list[dict[str, Any]] | None
 
 
 class PanopticFilesWriter(DatasetWriter):
     """root/<name>.json and root/<name>/*.png; whatever has no overlaps fits, scores too. pictures: their folder."""
 
-    holds_extras = True
+    writes_extras = True
 
-    def __init__(self, root: str | Path, categories: CategorySet, name: str, pictures: str) -> None:
+    def __init__(self, root: str | Path, categories: CategorySet, name: str, images: str) -> None:
         super().__init__(root, categories)
-        self._pictures = self.root / pictures
+        self._image_root = self.root / images
         self._writer = PanopticWriter(self.root / f"{name}.json", self.root / name, categories)
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """As `DatasetWriter` has it."""
-        return picture_in(self._pictures, image)
+        return build_image_path(self._image_root, image)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
     ) -> list[str]:
         """As `DatasetWriter` has it; told are segments without a pixel, masks that overlap, keys of annotations that
         segments have not."""
-        areas_px = checked_areas(image, segmentation, self.categories)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
         extra, told = _written_extras(image.extra, "the image")
         self._writer.add(image.image_id, image.file_name, segmentation, extra)
-        told += empty_losses(segmentation.segments, areas_px)
-        return [*told, *annotation_losses(annotations, image.size_hw)]
+        told += list_empty_segments(segmentation.segments, areas_px)
+        return [*told, *list_lost_annotations(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the JSON."""
@@ -65,13 +65,13 @@ class CocoPanopticWriter(PanopticFilesWriter):
     """root/panoptic.json and root/panoptic/*.png."""
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
-        super().__init__(root, categories, "panoptic", PICTURES)
+        super().__init__(root, categories, "panoptic", IMAGES)
 
 
 class CocoInstancesWriter(DatasetWriter):
     """root/instances.json: things alone, whole masks where the source has them, ids above 0 that are distinct."""
 
-    holds_extras = True
+    writes_extras = True
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         """DatasetError where there is no thing."""
@@ -83,9 +83,9 @@ class CocoInstancesWriter(DatasetWriter):
         self._images: dict[Any, dict[str, Any]] = {}
         self._annotations: list[dict[str, Any]] = []
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """As `DatasetWriter` has it."""
-        return picture_in(self.root / PICTURES, image)
+        return build_image_path(self.root / IMAGES, image)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
@@ -95,23 +95,23 @@ class CocoInstancesWriter(DatasetWriter):
         check_inside(image.file_name, "file_name", where)
         if image.image_id in self._images:
             raise DatasetError("an image with this id was added before", where=where)
-        areas_px = checked_areas(image, segmentation, self.categories)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
         height, width = image.size_hw
         extra, told = _written_extras(image.extra, "the image")
         own = {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
         self._images[image.image_id] = {**extra, **own}
-        for annotation in coco_annotations(image.image_id, segmentation) if annotations is None else annotations:
+        for annotation in build_coco_annotations(image.image_id, segmentation) if annotations is None else annotations:
             extra, lost = _written_extras(
                 other_keys(annotation, ANNOTATION_KEYS), f"annotation {annotation.get('id', '')}"
             )
             own = {key: value for key, value in annotation.items() if key in ANNOTATION_KEYS}
-            given = own.pop(AS_GIVEN, annotation["segmentation"])
+            given = own.pop(ORIGINAL_SEGMENTATION, annotation["segmentation"])
             self._annotations.append({**own, "image_id": image.image_id, "segmentation": given, **extra})
             told += lost
         stuff = [s for s in segmentation.segments if not s.isthing and s.segment_id in areas_px]
         told += [f"{len(stuff)} segments of stuff cannot be held"] if stuff else []
-        empty = empty_losses(segmentation.segments, areas_px)
-        return [*told, *empty, *score_losses(segmentation.segments)]
+        empty = list_empty_segments(segmentation.segments, areas_px)
+        return [*told, *empty, *list_lost_scores(segmentation.segments)]
 
     def finish(self) -> None:
         """Write the JSON."""
@@ -121,7 +121,7 @@ class CocoInstancesWriter(DatasetWriter):
 
 def _written_extras(extra: Mapping[str, Any], what: str) -> tuple[Entry, list[str]]:
     """What of it JSON can hold, and the line on the rest."""
-    held, lost = writable_keys(extra)
+    held, lost = split_writable_keys(extra)
     return held, [f"{what}: the values of {abbreviate(lost)} cannot be held, JSON has no NaN"] if lost else []
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from segkit.formats.decathlon.nifti import Header, read_header
 from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import IssueHandler, missing, try_read, unused
+from segkit.utils.issues import IssueHandler, describe_unused, report_missing, try_read
 from segkit.utils.text import abbreviate
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -89,7 +89,9 @@ def unlisted(listed: Collection[Files]) -> tuple[str, ...]:
     used = {path for files in listed for path in (files.image_path, files.label_path) if path is not None}
     folders = sorted({path.parent for path in used})
     beside = {folder: [p.name for p in _niftis(folder) if p not in used] for folder in folders}
-    return tuple(line for folder, names in beside.items() for line in unused(folder, "volumes are not listed", names))
+    return tuple(
+        line for folder, names in beside.items() for line in describe_unused(folder, "volumes are not listed", names)
+    )
 
 
 def of_split(
@@ -109,8 +111,8 @@ def of_split(
 def that_are_there(listed: Sequence[Files], on_issue: IssueHandler) -> list[Files]:
     """Those whose files exist; each that does not is told."""
     labels = [files.label_path for files in listed if files.label_path is not None]
-    gone = missing(on_issue, "image-missing", "volume", [files.image_path for files in listed], COMPLETE)
-    gone |= missing(on_issue, "png-missing", "label", labels, COMPLETE)
+    gone = report_missing(on_issue, "image-missing", "volume", [files.image_path for files in listed], COMPLETE)
+    gone |= report_missing(on_issue, "png-missing", "label", labels, COMPLETE)
     return [files for files in listed if files.image_path not in gone and files.label_path not in gone]
 
 
@@ -190,13 +192,13 @@ def _checked_inside(name: str, where: str) -> str:
 
 
 def _distinct(found: Iterable[Files], root: Path, on_issue: IssueHandler) -> list[Files]:
-    by_name: dict[str, Files] = {}
+    find_by_stem: dict[str, Files] = {}
     for files in found:
-        if by_name.setdefault(files.name, files) is not files:
+        if find_by_stem.setdefault(files.name, files) is not files:
             problem = f"expected volumes of different names, got {files.name!r} twice"
             remedy = "rename one, or drop the second entry"
             on_issue("image-id-twice", DatasetError(problem, where=root / TABLE, remedy=remedy))
-    return [by_name[name] for name in sorted(by_name)]
+    return [find_by_stem[name] for name in sorted(find_by_stem)]
 
 
 def _stem(path: Path) -> str:

@@ -65,7 +65,7 @@ class DecathlonReader(DatasetReader):
     `labels`.
     """
 
-    layout = "decathlon"
+    format = "decathlon"
     metrics = ("volume_dice",)
 
     def __init__(
@@ -85,7 +85,7 @@ class DecathlonReader(DatasetReader):
     ) -> None:
         _check_options(axis, split, val_share, modalities, percentiles, keep_empty, held_out=held_out, things=things)
         self.root = Path(root)
-        self.pictures = self.root / ("imagesTs" if split == "test" else "imagesTr")
+        self.image_root = self.root / ("imagesTs" if split == "test" else "imagesTr")
         self.axis, self._modalities, self._percentiles = axis, tuple(modalities), tuple(percentiles)
         self._kept: dict[tuple[str, Path], NDArray[Any]] = {}
         self._damaged: dict[tuple[str, Path], DatasetError] = {}
@@ -113,14 +113,14 @@ class DecathlonReader(DatasetReader):
         """The volume of a slice, and which one it is, from 0."""
         return self._places[image.image_id]
 
-    def picture(self, image: DatasetImage) -> NDArray[np.uint8]:
+    def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, intensities between the percentiles of the volume; DatasetError as the class says."""
         volume, index = self.locate_slice(image)
         channels = self._keep("channels", volume.image_path, self._read_channels)[index]
         rgb: NDArray[np.uint8] = channels.take(np.minimum(range(RGB), channels.shape[-1] - 1), axis=-1)
         return rgb
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Stuff and background are one segment each, things one per connected piece; numbered by label, then by first
         pixel. All void where the volume has no label. Raises DatasetError as the class says."""
         volume, index = self.locate_slice(image)

@@ -1,6 +1,6 @@
 """HeadOutputs as named arrays in an .npz: packed, checked before they are unpacked, never executed.
 
-`LAYOUT` says what an .npz holds.
+`ARRAY_SPECS` says what an .npz holds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from segkit.utils.compiled import COMPILED, compiled
 from segkit.utils.text import abbreviate
 
 Arrays = Mapping[str, NDArray[Any]]
-Layout = dict[str, tuple[str, tuple[str, ...]]]
+ArraySpecs = dict[str, tuple[str, tuple[str, ...]]]
 
 LEVEL = 1  # of deflate: what it packs gets a little larger than at 6, in a third of the time
 MAX_CHANNELS = 2**16
@@ -29,7 +29,7 @@ HALF_MAX = 65504.0  # the largest finite float16
 LIMITS = {"letters": 2**10, "N": 2**16, "m": 2**12, "m'": 2**12}
 
 
-def _masks_layout(group: str) -> Layout:
+def _mask_specs(group: str) -> ArraySpecs:
     return {
         f"{group}_class_ids": ("<i8", (f"{group} N",)),
         f"{group}_scores": ("<f4", (f"{group} N",)),
@@ -44,12 +44,12 @@ def _masks_layout(group: str) -> Layout:
 
 # Name of each array -> dtype and shape; "channel" is uint8, uint16 where there are more than 256 channels. Axes of one
 # name have one length in a file.
-LAYOUT: Layout = {
+ARRAY_SPECS: ArraySpecs = {
     # The names of the other arrays in the order of the file, a space between two: all of them must be there.
     "names": ("|u1", ("letters",)),
     "channels": ("channel", ("H", "W")),
-    **_masks_layout("instances"),
-    **_masks_layout("stuff"),
+    **_mask_specs("instances"),
+    **_mask_specs("stuff"),
     "logits": ("<f2", ("K", "H", "W")),
     "logits_channels": ("channel", ("K", "H", "W")),  # without it K is the number of channels, row k is channel k
     "centers_heatmap": ("<f2", ("H", "W")),
@@ -70,7 +70,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]:
-    """The arrays of `LAYOUT`, C-contiguous; keep_logits: see `segkit.formats.head_outputs.folder.rounded`."""
+    """The arrays of `ARRAY_SPECS`, C-contiguous; keep_logits: see `folder.round_head_outputs`."""
     if keep_logits < 0:
         raise ValueError(f"keep_logits must be 0 or more, got {keep_logits}")
     semantic, channel = outputs.semantic, _channel_dtype(len(outputs.semantic.stuff_ids))
@@ -157,17 +157,17 @@ class _Member(NamedTuple):
 
 
 def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_count: int) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz for an image of size_hw; ValueError where it holds others than `LAYOUT` says.
+    """The arrays of an .npz for an image of size_hw; ValueError where it holds others than `ARRAY_SPECS` says.
 
     No array is unpacked before the headers of all are known to be right.
     """
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(infos) != len(archive.infolist()):
         raise ValueError("an array is there twice")
-    if strange := sorted(infos.keys() - LAYOUT.keys()):
+    if strange := sorted(infos.keys() - ARRAY_SPECS.keys()):
         raise ValueError(f"there are other arrays than head outputs have: {abbreviate(strange)}")
     members = {name: _open(archive, info) for name, info in infos.items()}
-    check_layout({name: (m.dtype, m.shape) for name, m in members.items()}, size_hw, channel_count)
+    check_specs({name: (m.dtype, m.shape) for name, m in members.items()}, size_hw, channel_count)
     arrays = {}
     for name, member in members.items():
         with member.stream as stream:
@@ -190,18 +190,18 @@ def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     return _Member(stream, dtype, shape)
 
 
-def check_layout(
+def check_specs(
     found: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], size_hw: tuple[int, int], channel_count: int
 ) -> None:
     """ValueError where these dtypes and shapes are not those of an image of size_hw with so many channels."""
     groups = {"names", "channels", "instances", *map(_group, found)}
-    if missing := [n for n in LAYOUT if _group(n) in groups and n not in OPTIONAL and n not in found]:
+    if missing := [n for n in ARRAY_SPECS if _group(n) in groups and n not in OPTIONAL and n not in found]:
         raise ValueError(f"the arrays {abbreviate(missing)} are missing")
     lengths = {"H": size_hw[0], "W": size_hw[1], "2": 2, "4": 4}
     if "logits_channels" not in found:
         lengths["K"] = channel_count
-    for name in (name for name in LAYOUT if name in found):  # the number of masks is known before their crops
-        (kind, axes), (dtype, shape) = LAYOUT[name], found[name]
+    for name in (name for name in ARRAY_SPECS if name in found):  # the number of masks is known before their crops
+        (kind, axes), (dtype, shape) = ARRAY_SPECS[name], found[name]
         crops_bytes = -(-lengths.get(f"{_group(name)} N", 0) * size_hw[0] * size_hw[1] // 8)
         limits = {**LIMITS, "K": channel_count, "bytes": crops_bytes}
         expected = _channel_dtype(channel_count) if kind == "channel" else np.dtype(kind)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from segkit.formats import coco
 from segkit.formats.head_outputs.arrays import (
     MAX_CHANNELS,
-    check_layout,
+    check_specs,
     from_arrays,
     read_arrays,
     to_arrays,
@@ -70,7 +70,7 @@ class SavedHeadOutputs:
         return Location(self.folder / image.outputs, image.image_id)
 
     def read(self, image: SavedImage) -> HeadOutputs:
-        """What `write_image` wrote, which is `rounded` of what it was given.
+        """What `write_image` wrote, which is `round_head_outputs` of what it was given.
 
         Raises DatasetError where the file is missing, damaged, cut short, of another size than the index says,
         contradicts itself or the categories, or claims to be larger than it can be. Nothing in it is executed.
@@ -114,11 +114,11 @@ def load(folder: str | Path) -> SavedHeadOutputs:
 def write_image(folder: str | Path, name: str, outputs: HeadOutputs, keep_logits: int) -> None:
     """Writes folder/name, an .npz, whole or not at all; makes the folder.
 
-    keep_logits: see `rounded`. ValueError for a negative keep_logits, and outputs beyond `LIMITS` and MAX_CHANNELS.
+    keep_logits: see `round_head_outputs`. ValueError for a negative one, and outputs beyond `LIMITS` and MAX_CHANNELS.
     """
     arrays = to_arrays(outputs, keep_logits)
-    layout = {key: (array.dtype, array.shape) for key, array in arrays.items()}
-    check_layout(layout, outputs.semantic.size_hw, len(outputs.semantic.stuff_ids))
+    specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
+    check_specs(specs, outputs.semantic.size_hw, len(outputs.semantic.stuff_ids))
     with files.replacing(Path(folder) / name) as neighbour:
         write_arrays(neighbour, arrays)
 
@@ -144,7 +144,7 @@ def write_index(
     files.dump_json(path, content)
 
 
-def rounded(outputs: HeadOutputs, keep_logits: int) -> HeadOutputs:
+def round_head_outputs(outputs: HeadOutputs, keep_logits: int) -> HeadOutputs:
     """What is read back after `write_image` of these outputs; of what comes out it makes an equal copy.
 
     mask_probs, logits, heatmap and offsets_yx are rounded to float16, after clipping to its range; all else stays as it

@@ -25,7 +25,7 @@ class InstanceMapReader(DatasetReader):
     does; ConfigError for options that contradict each other.
     """
 
-    layout = "instance-maps"
+    format = "instance-maps"
 
     def __init__(
         self,
@@ -44,11 +44,11 @@ class InstanceMapReader(DatasetReader):
             raise ConfigError(f"expected two names for thing and background, got {thing!r} and {background!r}")
         self.root = Path(root)
         self._pairs = find_pairs(self.root, images, labels, split, val_share, on_issue)
-        self.pictures, self.images = self._pairs.pictures, self._pairs.images
+        self.image_root, self.images = self._pairs.image_root, self._pairs.images
         self.categories = _categories(thing, background)
         self._background = background is not None
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Objects by rising value, segment_id being the value; then the background, with the id after the last.
 
         DatasetError where the map is damaged, coloured, of another size, or holds no whole numbers of 0 or more.

@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 
 from segkit.formats import image_files, png
-from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
+from segkit.formats.base import (
+    DatasetImage,
+    DatasetWriter,
+    compute_segment_areas,
+    list_lost_annotations,
+    list_lost_scores,
+)
 from segkit.formats.derive import relabel
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
@@ -40,8 +46,8 @@ class InstanceMapWriter(DatasetWriter):
         super().__init__(root, categories)
         for key, folder in (("images", images), ("labels", labels)):
             check_inside(folder, key, self.root)
-        self._pictures, self._labels = self.root / images, self.root / labels
-        if self._pictures == self._labels:
+        self._image_root, self._labels = self.root / images, self.root / labels
+        if self._image_root == self._labels:
             raise ConfigError(f"expected two folders, got {images!r} for the images and the labels", where=root)
         things = {c.name: c.category_id for c in categories.things}
         if not things or (thing is not None and thing not in things):
@@ -51,9 +57,9 @@ class InstanceMapWriter(DatasetWriter):
         self._background_id = {c.name: c.category_id for c in categories.stuff}.get(background)
         self._names: set[str] = set()
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
-        return image_files.picture_in(self._pictures, image, image_files.PICTURE_CASES)
+        return image_files.build_image_path(self._image_root, image, image_files.IMAGE_SUFFIX_CASES)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
@@ -65,8 +71,8 @@ class InstanceMapWriter(DatasetWriter):
         map of another size than the image, a category that is not in `categories` and an id in the map that no segment
         has.
         """
-        name = image_files.new_stem(image, self._names, self.root)
-        areas_px = checked_areas(image, segmentation, self.categories)
+        name = image_files.get_unique_stem(image, self._names, self.root)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
         objects = [s for s in segmentation.segments if s.isthing and not s.iscrowd and s.segment_id in areas_px]
         if len(objects) > MAX_OBJECTS:
             problem = f"expected at most {MAX_OBJECTS} objects, got {len(objects)}"
@@ -74,14 +80,14 @@ class InstanceMapWriter(DatasetWriter):
         values = {s.segment_id: value for value, s in enumerate(objects, 1)}
         png.write_labels(self._labels / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
         self._names.add(name)
-        return [*self._losses(segmentation, areas_px), *annotation_losses(annotations, image.size_hw)]
+        return [*self._losses(segmentation, areas_px), *list_lost_annotations(annotations, image.size_hw)]
 
     def _losses(self, segmentation: PanopticSegmentation, areas_px: dict[int, int]) -> list[str]:
         lines = [line for s in segmentation.segments if (line := self._loss(s, areas_px))]
         void_px = segmentation.segment_ids.size - sum(areas_px.values())
         if void_px and self._background_id is not None:
             lines.append(f"void: {void_px} pixels become background")
-        return lines + score_losses(segmentation.segments)
+        return lines + list_lost_scores(segmentation.segments)
 
     def _loss(self, segment: Segment, areas_px: dict[int, int]) -> str:
         name = self.categories[segment.category_id].name

@@ -13,24 +13,24 @@ from segkit.formats.base import (
     DatasetImage,
     DatasetReader,
     DatasetWriter,
-    annotation_losses,
-    checked_areas,
-    empty_losses,
-    score_losses,
+    compute_segment_areas,
+    list_empty_segments,
+    list_lost_annotations,
+    list_lost_scores,
 )
 from segkit.formats.coco import read_classes
-from segkit.formats.derive import semantic_map
-from segkit.formats.image_files import PICTURE_CASES, new_stem, picture_in
+from segkit.formats.derive import build_semantic_map
+from segkit.formats.image_files import IMAGE_SUFFIX_CASES, build_image_path, get_unique_stem
 from segkit.formats.label_images.pairs import find_pairs
 from segkit.formats.splits import Split
 from segkit.structures import IGNORE_LABEL, VOID, Category, CategorySet, IdRuns, PanopticSegmentation, Segment
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import IssueHandler, raise_issue, unused
+from segkit.utils.issues import IssueHandler, describe_unused, raise_issue
 from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
-PICTURES, LABELS, CLASSES = "images", "labels", "classes.json"  # below the root
+IMAGES, LABELS, CLASSES = "images", "labels", "classes.json"  # below the root
 
 
 class SemanticMapReader(DatasetReader):
@@ -42,13 +42,13 @@ class SemanticMapReader(DatasetReader):
     `find_pairs` does, and where the classes are missing or none; ConfigError for options that contradict each other.
     """
 
-    layout = "semantic-maps"
+    format = "semantic-maps"
 
     def __init__(
         self,
         root: str | Path,
         *,
-        images: str = PICTURES,
+        images: str = IMAGES,
         labels: str = LABELS,
         classes: str | Path | Sequence[str] | None = None,
         ignore: int = IGNORE_LABEL,
@@ -61,14 +61,14 @@ class SemanticMapReader(DatasetReader):
             raise ConfigError(f"expected ignore to be a label, got {ignore!r}")
         named = _categories(self.root / CLASSES if classes is None else classes)
         self.categories = CategorySet([c for c in named if c.category_id != ignore], "classes beside ignore")
-        self.skipped = unused(
+        self.skipped = describe_unused(
             "classes", f"have the label {ignore}, which is void", [c.name for c in named if c.category_id == ignore]
         )
         self._pairs = find_pairs(self.root, images, labels, split, val_share, on_issue)
-        self.pictures, self.images = self._pairs.pictures, self._pairs.images
+        self.image_root, self.images = self._pairs.image_root, self._pairs.images
         self._ignore = ignore
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """One segment for each class that has pixels, by rising label; segment_id is the label + 1.
 
         DatasetError where the map is damaged, coloured, of another size, or holds a label of no class that is not
@@ -104,25 +104,25 @@ class SemanticMapWriter(DatasetWriter):
             raise DatasetError(problem, where=root, remedy="convert to coco-panoptic")
         self._names: set[str] = set()
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
-        return picture_in(self.root / PICTURES, image, PICTURE_CASES)
+        return build_image_path(self.root / IMAGES, image, IMAGE_SUFFIX_CASES)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
         """As `DatasetWriter` has it; told are objects that became one, crowds, segments without a pixel, scores, masks
         that overlap."""
-        name = new_stem(image, self._names, self.root)
-        areas_px = checked_areas(image, segmentation, self.categories)
-        png.write_labels(self.root / LABELS / f"{name}.png", semantic_map(segmentation, self.space))
+        name = get_unique_stem(image, self._names, self.root)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
+        png.write_labels(self.root / LABELS / f"{name}.png", build_semantic_map(segmentation, self.space))
         self._names.add(name)
         things = [s.category_id for s in segmentation.segments if s.isthing and s.segment_id in areas_px]
         told = [f"{len(things)} objects of {len(set(things))} classes are told apart no more"] if things else []
         crowds = sum(s.iscrowd for s in segmentation.segments)
         told += [f"{crowds} crowds are their class"] if crowds else []
-        told += [*empty_losses(segmentation.segments, areas_px), *score_losses(segmentation.segments)]
-        return [*told, *annotation_losses(annotations, image.size_hw)]
+        told += [*list_empty_segments(segmentation.segments, areas_px), *list_lost_scores(segmentation.segments)]
+        return [*told, *list_lost_annotations(annotations, image.size_hw)]
 
     def finish(self) -> None:
         """Write the names."""

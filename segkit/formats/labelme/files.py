@@ -50,9 +50,7 @@ def read(root: Path, name: str, on_issue: IssueHandler) -> Drawing | None:
     image_path = try_read(
         on_issue, "annotation-unreadable", json_fields.get_field, content, "imagePath", json_fields.TEXT, path
     )
-    file_name = (
-        None if image_path is None else try_read(on_issue, "name-outside", _picture_name, image_path, name, path)
-    )
+    file_name = None if image_path is None else try_read(on_issue, "name-outside", _image_name, image_path, name, path)
     if found is None or file_name is None:
         return None
     return Drawing(file_name, (content.get("imageHeight"), content.get("imageWidth")), *found)
@@ -94,7 +92,7 @@ def _shape(entry: object, where: str) -> Shape | str:
     return f"{where}: a {entry['shape_type']} has no area, {label} is not read"
 
 
-def _picture_name(image_path: str, json_name: str, path: Path) -> str:
+def _image_name(image_path: str, json_name: str, path: Path) -> str:
     """The picture's path in root; imagePath is seen from the JSON, and written on Windows has backslashes."""
     seen = posixpath.join(posixpath.dirname(json_name), image_path.replace("\\", "/"))
     name = posixpath.normpath(seen) if image_path else ""

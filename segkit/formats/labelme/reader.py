@@ -12,14 +12,14 @@ from pycocotools import mask as coco_mask
 
 from segkit.formats import image_files
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.image_io import PICTURE_SUFFIXES
+from segkit.formats.image_io import IMAGE_SUFFIXES
 from segkit.formats.labelme import files as labelme_files
 from segkit.formats.labelme import shapes as labelme_shapes
 from segkit.formats.labelme.files import SUFFIX, Drawing
 from segkit.formats.labelme.shapes import Shape
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import IssueHandler, raise_issue, unused
+from segkit.utils.issues import IssueHandler, describe_unused, raise_issue
 from segkit.utils.text import abbreviate
 
 IGNORED = ("ignored",)  # the key of shapes that become void
@@ -40,8 +40,8 @@ class LabelmeReader(DatasetReader):
     ConfigError where a label is in two of the three.
     """
 
-    layout = "labelme"
-    overlaps = True
+    format = "labelme"
+    has_overlapping_masks = True
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class LabelmeReader(DatasetReader):
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_options(things, stuff, ignore)
-        self.root = self.pictures = Path(root)
+        self.root = self.image_root = Path(root)
         names = image_files.files_below(self.root, NO_FOLDER)
         json_names = [name for name in names if name.endswith(SUFFIX)]
         if not json_names:
@@ -72,7 +72,7 @@ class LabelmeReader(DatasetReader):
         self._shapes = {name.removesuffix(SUFFIX): drawings[name].shapes for name in known}
         self.images = tuple(image for name, image in found.items() if image is not None and name in known)
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Segments are numbered from 1 in the order of their first shapes; those that others hide have no segment.
 
         DatasetError where a mask is damaged.
@@ -95,7 +95,7 @@ class LabelmeReader(DatasetReader):
             segments.append(Segment(segment_id, category.category_id, category.isthing, areas_px[segment_id], iscrowd))
         return PanopticSegmentation(segment_ids, tuple(segments))
 
-    def annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """COCO annotations of the things' whole masks, whatever lies on top, in the order of their first shapes."""
         parts: dict[tuple[object, ...], tuple[list[Shape], list[dict[str, Any]]]] = {}
         for key, shape, rle in self._painted(image):
@@ -129,7 +129,7 @@ class LabelmeReader(DatasetReader):
         }
 
     def _image(self, name: str, drawing: Drawing, on_issue: IssueHandler) -> DatasetImage | None:
-        size_hw = image_files.measure(self.root / drawing.file_name, [], on_issue)
+        size_hw = image_files.read_common_size(self.root / drawing.file_name, [], on_issue)
         if size_hw is None:
             return None
         for key, got, expected in zip(("imageHeight", "imageWidth"), drawing.size_hw, size_hw, strict=True):
@@ -192,9 +192,9 @@ def _without_json(
     """The line on pictures that no JSON is about, as far as they can be read."""
     drawn = {drawing.file_name for drawing in drawings.values()}
     unread = {name.removesuffix(SUFFIX) for name in json_names if name not in drawings}
-    pictures = [name for name in names if name.lower().endswith(PICTURE_SUFFIXES)]
-    bare = [name for name in pictures if name not in drawn and image_files.stem(name) not in unread]
-    return unused(root, "pictures have no JSON", bare)
+    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    bare = [name for name in images if name not in drawn and image_files.strip_suffix(name) not in unread]
+    return describe_unused(root, "pictures have no JSON", bare)
 
 
 def _categories(things: Collection[str], stuff: Collection[str], root: Path) -> CategorySet:

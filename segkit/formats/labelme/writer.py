@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files
-from segkit.formats.base import DatasetImage, DatasetWriter, checked_areas, key_losses, score_losses
+from segkit.formats.base import DatasetImage, DatasetWriter, compute_segment_areas, list_lost_keys, list_lost_scores
 from segkit.formats.labelme import shapes as labelme_shapes
 from segkit.formats.labelme.files import SUFFIX
 from segkit.structures import (
@@ -50,9 +50,9 @@ class LabelmeWriter(DatasetWriter):
         self._names: set[str] = set()
         self._stuff_is_told = False
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, under its own name; DatasetError for a name that climbs out."""
-        return image_files.picture_in(self.root, image)
+        return image_files.build_image_path(self.root, image)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
@@ -64,8 +64,8 @@ class LabelmeWriter(DatasetWriter):
         DatasetError where the name climbs out, is hidden, too long, or was written before; ValueError for a map of
         another size than the image, a category that is not in `categories` and an id in the map that no segment has.
         """
-        name = image_files.new_stem(image, self._names, self.root)
-        areas_px = checked_areas(image, segmentation, self.categories)
+        name = image_files.get_unique_stem(image, self._names, self.root)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
         empty = [s.segment_id for s in segmentation.segments if s.segment_id not in areas_px]
         losses = [f"segment {i}: a segment without pixels cannot be held" for i in empty]
         layers = _visible_layers(segmentation)
@@ -77,7 +77,12 @@ class LabelmeWriter(DatasetWriter):
             layers = layers if whole is None else [*whole, *(layer for layer in layers if not layer.isthing)]
         files.dump_json(self.root / f"{name}{SUFFIX}", self._content(image, layers))
         self._names.add(name)
-        return [*losses, *key_losses(annotations), *score_losses(segmentation.segments), *self._stuff_losses(layers)]
+        return [
+            *losses,
+            *list_lost_keys(annotations),
+            *list_lost_scores(segmentation.segments),
+            *self._stuff_losses(layers),
+        ]
 
     def _stuff_losses(self, layers: Sequence[_Layer]) -> list[str]:
         """The line on the stuff, with the first image that has some."""

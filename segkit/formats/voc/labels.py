@@ -21,8 +21,8 @@ from segkit.utils.issues import IssueHandler
 from segkit.utils.json_fields import check_inside
 from segkit.utils.text import abbreviate
 
-PICTURES, CLASSES, OBJECTS, SETS = "JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"
-TREE = f"give the folder that holds {PICTURES}, {CLASSES}, {OBJECTS} and {SETS}, such as VOCdevkit/VOC2012"
+IMAGES, CLASSES, OBJECTS, SETS = "JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"
+TREE = f"give the folder that holds {IMAGES}, {CLASSES}, {OBJECTS} and {SETS}, such as VOCdevkit/VOC2012"
 NAMES_FILE = "class_names.txt"
 BACKGROUND_NAMES = ("_background_", "background")
 

@@ -19,9 +19,9 @@ from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.voc.labels import (
     BACKGROUND,
     CLASSES,
+    IMAGES,
     NAMES_FILE,
     OBJECTS,
-    PICTURES,
     TREE,
     VOID_LABEL,
     Labels,
@@ -32,12 +32,12 @@ from segkit.formats.voc.labels import (
 )
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, missing, raise_issue
+from segkit.utils.issues import IssueHandler, raise_issue, report_missing
 from segkit.utils.json_fields import check_inside
 from segkit.utils.text import abbreviate
 
 BACKGROUND_SEGMENT_ID = 255  # objects keep their label, 1..254, as segment_id
-SUFFIXES = [*dict.fromkeys((".jpg", ".JPG", *image_files.PICTURE_CASES))]  # VOC's own first
+SUFFIXES = [*dict.fromkeys((".jpg", ".JPG", *image_files.IMAGE_SUFFIX_CASES))]  # VOC's own first
 CLASSES_ALONE = "where there are no objects, say `objects: null` to read the classes as stuff"
 
 
@@ -56,7 +56,7 @@ class VOCReader(DatasetReader):
     missing or outside root, a set that is empty, and classes that are none.
     """
 
-    layout = "voc"
+    format = "voc"
 
     def __init__(
         self,
@@ -69,12 +69,12 @@ class VOCReader(DatasetReader):
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         self.root = Path(root)
-        self.pictures = self.root / PICTURES
+        self.image_root = self.root / IMAGES
         named = {key: folder for key, folder in (("labels", labels), ("objects", objects)) if folder is not None}
         for key, folder in named.items():
             check_inside(folder, key, self.root)
         self._folders = [self.root / folder for folder in named.values()]
-        for place, remedy in zip((self.pictures, *self._folders), (TREE, TREE, CLASSES_ALONE), strict=False):
+        for place, remedy in zip((self.image_root, *self._folders), (TREE, TREE, CLASSES_ALONE), strict=False):
             if not os.path.isdir(place):  # Path.is_dir raises for a name that is too long
                 raise DatasetError("no such folder", where=place, remedy=remedy)
         names = read_names(self.root) if classes is None else classes
@@ -84,11 +84,11 @@ class VOCReader(DatasetReader):
         found = (self._image(image_id, on_issue) for image_id in self._whole(read_set(path, on_issue), path, on_issue))
         self.images = tuple(image for image in found if image is not None)
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """The objects by rising label, then the background; DatasetError, naming both PNGs, where they contradict each
         other: an object of two classes or of none, a class without object, or a label of no class."""
         paths = self._label_paths(str(image.image_id))
-        class_labels, *rest = (_read_labels(path, image.size_hw, self.pictures / image.file_name) for path in paths)
+        class_labels, *rest = (_read_labels(path, image.size_hw, self.image_root / image.file_name) for path in paths)
         object_labels = rest[0] if rest else class_labels
         pairs = class_labels.astype(np.int32) << 8 | object_labels
         areas = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
@@ -97,33 +97,33 @@ class VOCReader(DatasetReader):
 
     def _whole(self, image_ids: Sequence[str], path: Path, on_issue: IssueHandler) -> list[str]:
         """The ids of which all files are there."""
-        files = {image_id: (self._picture(image_id), *self._label_paths(image_id)) for image_id in image_ids}
+        files = {image_id: (self._find_image(image_id), *self._label_paths(image_id)) for image_id in image_ids}
         remedy = f"add the files, or drop the ids from {path}"
         columns = [[paths[index] for paths in files.values()] for index in range(1 + len(self._folders))]
-        gone = missing(on_issue, "image-missing", "picture", columns[0], remedy)
-        gone |= missing(on_issue, "png-missing", "PNG of classes", columns[1], remedy)
+        gone = report_missing(on_issue, "image-missing", "picture", columns[0], remedy)
+        gone |= report_missing(on_issue, "png-missing", "PNG of classes", columns[1], remedy)
         for column in columns[2:]:
-            gone |= missing(on_issue, "png-missing", "PNG of objects", column, f"{remedy}; {CLASSES_ALONE}")
+            gone |= report_missing(on_issue, "png-missing", "PNG of objects", column, f"{remedy}; {CLASSES_ALONE}")
         return [image_id for image_id, paths in files.items() if gone.isdisjoint(paths)]
 
     def _image(self, image_id: str, on_issue: IssueHandler) -> DatasetImage | None:
-        picture = self._picture(image_id)
-        size_hw = image_files.measure(picture, self._label_paths(image_id), on_issue)
-        file_name = picture.relative_to(self.pictures).as_posix()
+        image_path = self._find_image(image_id)
+        size_hw = image_files.read_common_size(image_path, self._label_paths(image_id), on_issue)
+        file_name = image_path.relative_to(self.image_root).as_posix()
         return DatasetImage(image_id, file_name, size_hw) if size_hw is not None else None
 
-    def _picture(self, image_id: str) -> Path:
+    def _find_image(self, image_id: str) -> Path:
         """By the first suffix that exists, or else VOC's own."""
-        paths = [self.pictures / f"{image_id}{suffix}" for suffix in SUFFIXES]
+        paths = [self.image_root / f"{image_id}{suffix}" for suffix in SUFFIXES]
         return next((path for path in paths if os.path.isfile(path)), paths[0])
 
     def _label_paths(self, image_id: str) -> list[Path]:
         return [folder / f"{image_id}.png" for folder in self._folders]
 
 
-def _read_labels(path: Path, size_hw: tuple[int, int], picture: Path) -> Labels:
+def _read_labels(path: Path, size_hw: tuple[int, int], image_path: Path) -> Labels:
     labels = png.read_labels(path)
-    image_files.check_sizes(picture, size_hw, {path: labels.shape})
+    image_files.check_sizes(image_path, size_hw, {path: labels.shape})
     if labels.max() > VOID_LABEL:
         raise DatasetError(f"expected labels in 0..{VOID_LABEL}, got {labels.max()}", where=path)
     return labels.astype(np.uint8, copy=False)

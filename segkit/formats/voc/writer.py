@@ -12,17 +12,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats import image_files
-from segkit.formats.base import DatasetImage, DatasetWriter, annotation_losses, checked_areas, score_losses
+from segkit.formats.base import (
+    DatasetImage,
+    DatasetWriter,
+    compute_segment_areas,
+    list_lost_annotations,
+    list_lost_scores,
+)
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import PICTURE_CASES
+from segkit.formats.image_files import IMAGE_SUFFIX_CASES
 from segkit.formats.voc.labels import (
     BACKGROUND,
     BACKGROUND_NAMES,
     CLASSES,
+    IMAGES,
     MAX_LABEL,
     NAMES_FILE,
     OBJECTS,
-    PICTURES,
     VOID_LABEL,
     Labels,
     build_categories,
@@ -75,7 +81,7 @@ class VOCWriter(DatasetWriter):
         another size.
         """
         image_id = self._image_id(image)
-        areas_px = checked_areas(image, segmentation, self.categories)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
         if not segmentation.segment_ids.size:
             raise ValueError(f"segment_ids must not be empty, got {segmentation.segment_ids.shape}")
         object_of, lost = _place(segmentation.segments, areas_px, self.categories)
@@ -93,11 +99,11 @@ class VOCWriter(DatasetWriter):
             _save(class_file, class_of.take(object_labels))
             _save(object_file, object_labels)
         self._image_ids[image_id] = None
-        return lost + annotation_losses(annotations, image.size_hw)
+        return lost + list_lost_annotations(annotations, image.size_hw)
 
-    def picture_path(self, image: DatasetImage) -> Path:
+    def image_path(self, image: DatasetImage) -> Path:
         """Where the image's picture is to lie, as `image_files.picture_in` has it."""
-        return image_files.picture_in(self.root / PICTURES, image, PICTURE_CASES)
+        return image_files.build_image_path(self.root / IMAGES, image, IMAGE_SUFFIX_CASES)
 
     def finish(self) -> None:
         """Write class_names.txt and the image set."""
@@ -105,7 +111,7 @@ class VOCWriter(DatasetWriter):
         write_lines(self._set_path, [*self._image_ids])
 
     def _image_id(self, image: DatasetImage) -> str:
-        image_id = image_files.new_stem(image, self._image_ids, self.root)
+        image_id = image_files.get_unique_stem(image, self._image_ids, self.root)
         if not is_line(image_id):
             problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
             raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
@@ -146,7 +152,7 @@ def _place(
         elif segment_id in too_many:
             loss = f"an image has at most {MAX_LABEL} objects, its pixels are void"
         lost += [f"segment {segment_id}: {loss}"] if loss else []
-    lost += score_losses(segments)
+    lost += list_lost_scores(segments)
     kept_ids = all(segment_id <= MAX_LABEL for segment_id in kept)
     return {segment_id: segment_id if kept_ids else label for label, segment_id in enumerate(kept, 1)}, lost
 

@@ -36,7 +36,7 @@ class Setting:
 
     def options(self) -> dict[str, Any]:
         """All options, in the order in which the method declares them; classes are thing contiguous ids."""
-        return options_of(self.fusion)
+        return get_fusion_options(self.fusion)
 
     def changed(self) -> dict[str, Any]:
         """Those that differ from the method's defaults."""
@@ -44,7 +44,7 @@ class Setting:
         return {option: value for option, value in self.options().items() if value != usual[option]}
 
 
-def options_of(fusion: FusionMethod) -> dict[str, Any]:
+def get_fusion_options(fusion: FusionMethod) -> dict[str, Any]:
     """The options of a method: option -> value."""
     return {field.name: getattr(fusion, field.name) for field in fields(fusion)}  # type: ignore[arg-type]
 

@@ -19,7 +19,7 @@ from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts, IntArray
 from segkit.metrics.panoptic.matching import FloatArray, match
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps, join
-from segkit.scoring.fusion.options import Setting, options_of
+from segkit.scoring.fusion.options import Setting, get_fusion_options
 from segkit.scoring.fusion.run import fuse_to_dataset
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
@@ -128,7 +128,7 @@ class _Plan:
     def of(cls, settings: Sequence[Setting]) -> _Plan:
         members: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for number, setting in enumerate(settings):
-            options = options_of(setting.fusion)
+            options = get_fusion_options(setting.fusion)
             apart = setting.fusion.area_limit_is_last and AREA_LIMIT in options
             area_limit = float(options.pop(AREA_LIMIT)) if apart else -np.inf
             members.setdefault((setting.name, repr(options)), []).append((number, area_limit))

@@ -105,9 +105,9 @@ def test_a_clean_dataset_and_a_panoptic_one(tmp_path: Path) -> None:
 
 def test_pictures_are_looked_at(tmp_path: Path) -> None:
     data = instances(tmp_path)
-    data.picture(0).write_bytes(b"")
-    data.picture(1).unlink()
-    Image.fromarray(noise(3)).save(data.picture(2))
+    data.image_path(0).write_bytes(b"")
+    data.image_path(1).unlink()
+    Image.fromarray(noise(3)).save(data.image_path(2))
     assert [issue.code for issue in check(data)] == ["image-unreadable", "image-missing", "image-twice"]
 
 

@@ -21,21 +21,21 @@ from tests.helpers.damaged_datasets import CATEGORIES, PERSON, SIZE_HW, Broken, 
 class Drawn(DatasetReader):
     """One segmentation for each image; None is refused. Pictures are made, not read."""
 
-    layout = "drawn"
+    format = "drawn"
 
     def __init__(self, root: Path, *segmentations: PanopticSegmentation | None) -> None:
-        self.root = self.pictures = root
+        self.root = self.image_root = root
         self.categories = CATEGORIES
         self.ground_truth = segmentations
         self.images = tuple(DatasetImage(i, f"{i}.png", SIZE_HW) for i in range(len(segmentations)))
 
-    def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         found = self.ground_truth[int(image.image_id)]
         if found is None:
             raise DatasetError("damaged")
         return found
 
-    def picture(self, image: DatasetImage) -> np.ndarray:
+    def read_image(self, image: DatasetImage) -> np.ndarray:
         if image.image_id == 99:
             raise DatasetError("no slice")
         return noise(int(image.image_id))
@@ -67,20 +67,20 @@ def test_nothing_is_wrong(data: Broken, tmp_path: Path) -> None:
 def test_every_image_that_cannot_be_read_is_told(data: Broken) -> None:
     data.png(1).unlink()
     data.png(3).write_bytes(b"")
-    data.picture(4).write_bytes(b"no image")
-    data.picture(5).unlink()
+    data.image_path(4).write_bytes(b"no image")
+    data.image_path(5).unlink()
     told = [(issue.code, issue.place) for issue in check_dataset(source_of(data), map)]
     assert told == [
         ("annotation-unreadable", str(data.png(1))),
         ("annotation-unreadable", str(data.png(3))),
-        ("image-unreadable", f"{data.picture(4)}, image 4"),
-        ("image-unreadable", str(data.picture(5))),
+        ("image-unreadable", f"{data.image_path(4)}, image 4"),
+        ("image-unreadable", str(data.image_path(5))),
     ]
 
 
 def test_pictures(data: Broken) -> None:
-    Image.fromarray(noise(0)[:-1]).save(data.picture(0))
-    Image.fromarray(noise(1)).save(data.picture(2))
+    Image.fromarray(noise(0)[:-1]).save(data.image_path(0))
+    Image.fromarray(noise(1)).save(data.image_path(2))
     assert codes(source_of(data)) == ["size-differs", "image-twice"]
 
 
@@ -129,10 +129,10 @@ def test_pictures_that_are_made_and_index_faults(tmp_path: Path) -> None:
 
 def test_a_fault_of_a_volume_is_told_once(tmp_path: Path) -> None:
     class Sliced(Drawn):
-        def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
             raise DatasetError("cut off", where=tmp_path / "labels.nii", remedy="fetch it")
 
-        def picture(self, image: DatasetImage) -> np.ndarray:
+        def read_image(self, image: DatasetImage) -> np.ndarray:
             raise DatasetError("cut off", where=tmp_path / "volume.nii", remedy="fetch it")
 
     told = [(f.code, f.place, f.message) for f in check_dataset(Sliced(tmp_path, *[scene()] * 9), map)]
@@ -152,9 +152,9 @@ def test_what_is_not_read_is_noted(tmp_path: Path) -> None:
 def test_splits_that_share_images(data: Broken, tmp_path: Path) -> None:
     other = panoptic(tmp_path / "other")
     for index in range(1, 6):
-        Image.fromarray(noise(100 + index)).save(other.picture(index))
+        Image.fromarray(noise(100 + index)).save(other.image_path(index))
     found: IssueList = check_dataset(source_of(data), map, compute_dataset_digests(source_of(other), map))
-    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(0)))]
+    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.image_path(0)))]
 
 
 def test_splits_that_share_pictures_that_are_made(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_splits_that_share_pictures_that_are_made(tmp_path: Path) -> None:
 
 def test_a_segment_of_an_overlapping_layout_without_pixel(tmp_path: Path) -> None:
     class Overlapping(Drawn):
-        overlaps = True
+        has_overlapping_masks = True
 
-        def annotations(self, image: DatasetImage) -> list[dict]:
+        def read_annotations(self, image: DatasetImage) -> list[dict]:
             return [{"area": 3}, {"area": 0}]
 
     assert codes(Overlapping(tmp_path, scene())) == ["segment-empty"]
@@ -176,9 +176,9 @@ def test_a_segment_of_an_overlapping_layout_without_pixel(tmp_path: Path) -> Non
 
 def test_what_others_hide_is_not_small_and_a_picture_without_things_is_not_unlabelled(tmp_path: Path) -> None:
     class Overlapping(Drawn):
-        overlaps = True
+        has_overlapping_masks = True
 
-        def annotations(self, image: DatasetImage) -> list[dict]:
+        def read_annotations(self, image: DatasetImage) -> list[dict]:
             return [{"area": 25}, {"area": 1}]
 
     one_pixel = np.where(scene().segment_ids == PERSON, 70000, scene().segment_ids)

@@ -276,24 +276,24 @@ def size_in_json_differs(content: dict, annotation: dict, info: dict) -> None:
 
 @fault("size-differs")
 def picture_of_another_size(data: Broken) -> None:
-    Image.fromarray(noise(0)[:, :-1]).save(data.picture())
+    Image.fromarray(noise(0)[:, :-1]).save(data.image_path())
 
 
 @fault("image-missing")
 def picture_missing(data: Broken) -> None:
-    data.picture().unlink()
+    data.image_path().unlink()
 
 
 @fault("image-missing")
 def picture_is_a_dead_link(data: Broken) -> None:
-    data.picture().unlink()
-    data.picture().symlink_to("nowhere")
+    data.image_path().unlink()
+    data.image_path().symlink_to("nowhere")
 
 
 @fault("image-unreadable")
 def picture_is_a_loop_of_links(data: Broken) -> None:
-    data.picture().unlink()
-    data.picture().symlink_to(data.picture().name)
+    data.image_path().unlink()
+    data.image_path().symlink_to(data.image_path().name)
 
 
 @fault("image-orphan")
@@ -303,35 +303,35 @@ def picture_without_entry(data: Broken) -> None:
 
 @fault("image-unreadable")
 def picture_cut(data: Broken) -> None:
-    data.picture().write_bytes(data.picture().read_bytes()[:-40])
+    data.image_path().write_bytes(data.image_path().read_bytes()[:-40])
 
 
 @fault("image-unreadable")
 def picture_is_text(data: Broken) -> None:
-    data.picture().write_text("no image")
+    data.image_path().write_text("no image")
 
 
 @fault("image-unreadable")
 def picture_is_a_pipe(data: Broken) -> None:
-    data.picture().unlink()
-    os.mkfifo(data.picture())
+    data.image_path().unlink()
+    os.mkfifo(data.image_path())
 
 
 @fault("image-unreadable")
 def picture_is_empty(data: Broken) -> None:
-    data.picture().write_bytes(b"")
+    data.image_path().write_bytes(b"")
 
 
 @fault("image-unreadable")
 def picture_with_a_wrong_byte(data: Broken) -> None:
-    content = bytearray(data.picture().read_bytes())
+    content = bytearray(data.image_path().read_bytes())
     content[len(content) // 2] ^= 1
-    data.picture().write_bytes(content)
+    data.image_path().write_bytes(content)
 
 
 @fault("image-bomb")
 def picture_is_a_bomb(data: Broken) -> None:
-    data.picture().write_bytes(bomb())
+    data.image_path().write_bytes(bomb())
 
 
 @fault("png-unreadable")
@@ -349,7 +349,7 @@ def bomb() -> bytes:
 def turn(data: Broken, orientation: int) -> None:
     exif = Image.Exif()
     exif[274] = orientation
-    Image.fromarray(noise(0)).save(data.picture(), exif=exif)
+    Image.fromarray(noise(0)).save(data.image_path(), exif=exif)
 
 
 @fault("image-turned")
@@ -364,7 +364,7 @@ def picture_on_its_side(data: Broken) -> None:
 
 @fault("image-twice")
 def a_picture_twice(data: Broken) -> None:
-    Image.fromarray(noise(0)).save(data.picture(1), compress_level=1)
+    Image.fromarray(noise(0)).save(data.image_path(1), compress_level=1)
 
 
 @in_json("image-without-annotation", "png-orphan")
@@ -551,7 +551,7 @@ def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(coco, "read_panoptic", raise_issue)
     told = [(f.code, f.place, f.message) for f in check(data)]
     assert told == [("annotation-unreadable", f"{data.json_path}, image 3", "expected rain")]
-    data.picture().unlink()
+    data.image_path().unlink()
     assert codes(data) == {"image-missing"}
 
 
@@ -580,12 +580,12 @@ def test_many_faults_are_all_told_with_their_places(tmp_path: Path) -> None:
     content["annotations"][3]["segments_info"][1]["bbox"] = [0, 0, 1, 1]
     data.store(content)
     data.png(1).write_bytes(data.png(1).read_bytes()[:50])
-    data.picture(2).unlink()
+    data.image_path(2).unlink()
     told = [(issue.code, issue.place) for issue in check(data)]
     assert told == [
         ("area-wrong", f"{data.json_path}, image 0, segment {PERSON}"),
         ("png-unreadable", f"{data.png(1)}, image 1"),
-        ("image-missing", f"{data.picture(2)}, image 2"),
+        ("image-missing", f"{data.image_path(2)}, image 2"),
         ("box-wrong", f"{data.json_path}, image 3, segment {CROWD}"),
     ]
     parallel = check_panoptic(data.json_path, data.masks, data.images, lambda work, items: ordered_map(work, items, 2))
@@ -601,11 +601,11 @@ def test_images_shared_with_another_split(tmp_path: Path) -> None:
     for folder in (other, data.images):
         Image.fromarray(np.full((6, 8, 3), 7, dtype=np.uint8)).save(folder / "0.png")
     found = check(data, image_files.digest_split(other, data.images, map))
-    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(2)))]
+    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.image_path(2)))]
     assert "again.png" in found[0].message
     (tmp_path / "other.json").write_text(json.dumps({"images": [{"file_name": "3.png"}]}))
     found = check(data, image_files.digest_split(tmp_path / "other.json", data.images, map))
-    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.picture(3)))]
+    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.image_path(3)))]
 
 
 def junk(content: object) -> Iterator[object]:
@@ -628,7 +628,7 @@ def test_junk_anywhere_is_told_and_raises_nothing(tmp_path: Path) -> None:
     content["categories"] = content["categories"][:2]
     for image in range(1, IMAGES):
         data.png(image).unlink()
-        data.picture(image).unlink()
+        data.image_path(image).unlink()
     for broken in junk(content):
         data.store(broken)
         for issue in check(data):

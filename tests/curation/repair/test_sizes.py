@@ -45,24 +45,24 @@ def test_the_entry_of_an_image_without_mask_is_corrected(tmp_path: Path) -> None
     assert repaired(data, content, tmp_path / "copy") == (clean, [RESIZED])
 
 
-@pytest.mark.parametrize("content_of_picture", [None, b"", b"no picture"])
+@pytest.mark.parametrize("image_content", [None, b"", b"no picture"])
 @pytest.mark.parametrize("size", [{}, {"height": 2}, {"height": 8, "width": 6}])
-def test_without_a_picture_nothing_is_cut_off(tmp_path: Path, content_of_picture, size: dict[str, int]) -> None:
+def test_without_a_picture_nothing_is_cut_off(tmp_path: Path, image_content, size: dict[str, int]) -> None:
     data = instances(tmp_path / "data")
     content = data.load()
     content["images"][0].update(size)
     if not size:
         content["annotations"][0].update(segmentation=OUTSIDE)
-    data.picture().unlink()
-    if content_of_picture is not None:
-        data.picture().write_bytes(content_of_picture)
+    data.image_path().unlink()
+    if image_content is not None:
+        data.image_path().write_bytes(image_content)
     assert repaired(data, content, tmp_path / "copy") == (content, [UNSETTLED])
 
 
 def test_without_a_picture_what_fits_the_entry_is_counted_and_what_has_no_pixel_stays(tmp_path: Path) -> None:
     data = instances(tmp_path / "data")
     clean, content = data.load(), data.load()
-    data.picture().unlink()
+    data.image_path().unlink()
     content["annotations"][0]["bbox"] = [0, 0, 1, 1]
     assert repaired(data, content, tmp_path / "copy") == (clean, [])
     content = clean
@@ -75,7 +75,7 @@ def test_a_picture_that_the_masks_do_not_fit_changes_nothing(tmp_path: Path) -> 
     data = instances(tmp_path / "data")
     content = data.load()
     for index in (0, 1):
-        Image.fromarray(noise(index)[:2, :2]).save(data.picture(index))
+        Image.fromarray(noise(index)[:2, :2]).save(data.image_path(index))
     content["images"][1].update(height=3)
     for index in (2, 4):
         content["annotations"][index].update(segmentation=OUTSIDE, area=20, bbox=[4, 1, 20, 1])
@@ -93,7 +93,7 @@ def test_a_picture_that_exif_turns_corrects_no_entry(tmp_path: Path) -> None:
     del content["annotations"][1]  # run lengths
     exif = Image.Exif()
     exif[0x112] = 6
-    Image.fromarray(noise(0)).save(data.picture(), exif=exif)
+    Image.fromarray(noise(0)).save(data.image_path(), exif=exif)
     assert repaired(data, content, tmp_path / "copy") == (content, [])
     assert "size-differs" in {issue.code for issue in check_instances(data.json_path, data.images, map)}
 

@@ -27,7 +27,7 @@ from segkit.data.dataset import Dataset
 from segkit.data.loaders.coco_instances import load_coco_instances
 from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
-from segkit.formats.derive import coco_annotations
+from segkit.formats.derive import build_coco_annotations
 from segkit.structures import IGNORE_LABEL, Category, CategorySet, PanopticSegmentation, Segment, ids_to_rgb, rgb_to_ids
 from segkit.utils.errors import ConfigError
 
@@ -44,14 +44,14 @@ def segmentations(draw: st.DrawFn, most: int = 6) -> PanopticSegmentation:
     size_hw = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     ids = rng.choice(2**24 - 1, draw(st.integers(0, most)), replace=False) + 1
     ids = ids[ids != PADDED]
-    picture = rng.choice(np.append(ids, 0), size_hw).astype(np.int32)
+    image = rng.choice(np.append(ids, 0), size_hw).astype(np.int32)
     segments = []
     for segment_id in ids.tolist():
         category_id = 10 + int(rng.integers(5))
         crowd = category_id < 13 and bool(rng.integers(2))
-        area = int((picture == segment_id).sum())
+        area = int((image == segment_id).sum())
         segments.append(Segment(segment_id, category_id, category_id < 13, area, crowd))
-    return PanopticSegmentation(picture, tuple(segments))
+    return PanopticSegmentation(image, tuple(segments))
 
 
 def scene_of(ground_truth: PanopticSegmentation) -> Scene:
@@ -220,7 +220,7 @@ def test_the_window_is_what_resizing_all_and_then_cropping_shows(
 def annotations_of(ground_truth: PanopticSegmentation) -> list[dict[str, Any]]:
     return [
         {**a, "bbox_mode": BoxMode.XYWH_ABS, "category_id": CATEGORIES.thing_contiguous_ids[a["category_id"]]}
-        for a in coco_annotations(1, ground_truth)
+        for a in build_coco_annotations(1, ground_truth)
     ]
 
 

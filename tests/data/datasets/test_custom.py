@@ -67,7 +67,7 @@ def test_cityscapes_is_judged_by_its_own_ap_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "options", "expected"),
+    ("format_name", "options", "expected"),
     [
         ("voc2", {"root": "r"}, "unknown format 'voc2' of 't_wrong'; choose one of"),
         (
@@ -76,12 +76,12 @@ def test_cityscapes_is_judged_by_its_own_ap_too(tmp_path: Path) -> None:
             r"takes \['json', 'masks', 'images', 'instances_json'\], needs \['json', 'masks'\]",
         ),
         ("coco-instances", {"json": "j"}, r"needs \['json', 'images'\], got \['json'\]"),
-        ("voc", {"root": "r", "on_issue": 1}, r"takes \['root', 'split', 'classes'.*got \['root', 'on_issue'\]"),
+        ("voc", {"root": "r", "on_issue": 1}, r"takes \['root', 'split', 'classes'.*got \['on_issue', 'root'\]"),
     ],
 )
-def test_other_options_are_refused_at_once(layout: str, options: dict[str, Any], expected: str) -> None:
+def test_other_options_are_refused_at_once(format_name: str, options: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        register_by_format("t_wrong", layout, **options)
+        register_by_format("t_wrong", format_name, **options)
 
 
 def test_what_is_wrong_with_the_files_is_told_when_they_are_read(tmp_path: Path) -> None:

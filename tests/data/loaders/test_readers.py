@@ -10,7 +10,7 @@ import pytest
 
 from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
-from segkit.data.loaders.readers import load_source, source_picture
+from segkit.data.loaders.readers import load_source, read_source_image
 from segkit.data.mapper import read_image
 from segkit.formats.coco import PanopticWriter
 from segkit.structures import CategorySet, PanopticSegmentation
@@ -33,7 +33,7 @@ def test_records_truth_and_metrics(tmp_path: Path) -> None:
     assert dataset.categories == CATEGORIES
     assert dataset.metrics == PANOPTIC_METRICS
     assert parts(read_segmentation(record, dataset.categories)) == parts(GROUND_TRUTH)
-    assert np.all(source_picture(record) == 80)
+    assert np.all(read_source_image(record) == 80)
     assert "annotations" not in record  # nothing overlaps: the map says all
 
 

@@ -235,11 +235,11 @@ def test_bytes_depend_on_nothing_but_seed_index_and_size(tmp_path: Path) -> None
     first = contents(toy.write_dataset(tmp_path / "first", 4, 3, (64, 48)))
     assert contents(toy.write_dataset(tmp_path / "second", 4, 3, (64, 48))) == first
     longer = contents(toy.write_dataset(tmp_path / "longer", 6, 3, (64, 48)))
-    pictures = {name: content for name, content in first.items() if name.endswith(".png")}
-    assert len(pictures) == 8
-    assert pictures.items() <= longer.items()
+    images = {name: content for name, content in first.items() if name.endswith(".png")}
+    assert len(images) == 8
+    assert images.items() <= longer.items()
     other = contents(toy.write_dataset(tmp_path / "other", 4, 4, (64, 48)))
-    assert not pictures.items() & other.items()
+    assert not images.items() & other.items()
 
 
 def test_what_is_written_reads_back(tmp_path: Path) -> None:

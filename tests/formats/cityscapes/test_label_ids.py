@@ -26,15 +26,15 @@ def tree(root: Path) -> None:
     image = DatasetImage("x", "aachen/aachen_000000_000001_leftImg8bit.png", (2, 3))
     with CityscapesWriter(root, cityscapes.CATEGORIES, train_ids=True) as writer:
         writer.add(image, GROUND_TRUTH)
-    writer.picture_path(image).parent.mkdir(parents=True)
-    Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(writer.picture_path(image))
+    writer.image_path(image).parent.mkdir(parents=True)
+    Image.fromarray(np.full((2, 3, 3), 9, np.uint8)).save(writer.image_path(image))
 
 
 @pytest.mark.parametrize("annotations", ["labelIds", "trainIds"])
 def test_classes_are_read_and_things_are_crowds(tmp_path: Path, annotations: str) -> None:
     tree(tmp_path)
     source = CityscapesReader(tmp_path, annotations=annotations)
-    found = source.segmentation(source.images[0])
+    found = source.read_segmentation(source.images[0])
     assert found.segment_ids.tolist() == [[CAR, CAR, 0], [ROAD, ROAD, ROAD]]
     assert [(s.category_id, s.isthing, s.iscrowd, s.area_px) for s in found.segments] == [
         (ROAD, False, False, 3),

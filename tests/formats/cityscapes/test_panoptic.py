@@ -54,7 +54,7 @@ def test_panoptic_of_train_ids(root: Path, tmp_path: Path, monkeypatch: pytest.M
     source = CityscapesReader(tmp_path / "train", annotations="panoptic")
     assert source.images == expected.images
     for image in source.images:
-        got, wanted = source.segmentation(image), expected.segmentation(image)
+        got, wanted = source.read_segmentation(image), expected.read_segmentation(image)
         assert got.segments == wanted.segments
         np.testing.assert_array_equal(got.segment_ids, wanted.segment_ids)
 
@@ -75,8 +75,8 @@ def test_panoptic_files_are_coco_panoptic_too(root: Path, monkeypatch: pytest.Mo
     assert {c.name: c.category_id for c in coco.categories.categories} == ids
     for theirs, ours in zip(coco.images, CityscapesReader(root).images, strict=True):
         assert (theirs.image_id, theirs.size_hw) == (ours.image_id, ours.size_hw)
-        got = coco.segmentation(theirs)
-        wanted = CityscapesReader(root).segmentation(ours)
+        got = coco.read_segmentation(theirs)
+        wanted = CityscapesReader(root).read_segmentation(ours)
         np.testing.assert_array_equal(got.segment_ids, wanted.segment_ids)
         names = [coco.categories[s.category_id].name for s in got.segments]
         assert names == [cityscapes.CATEGORIES[s.category_id].name for s in wanted.segments]

@@ -42,7 +42,7 @@ def test_polygons_by_hand(tmp_path: Path) -> None:
     source = CityscapesReader(make(tmp_path), annotations="polygons")
     first = DatasetImage(AACHEN, f"aachen/{AACHEN}_leftImg8bit.png", (6, 8))
     assert source.images == (first, DatasetImage(ZURICH, f"zurich/{ZURICH}_leftImg8bit.png", (5, 9)))
-    got = source.segmentation(first)
+    got = source.read_segmentation(first)
     # The second car lies on the first; out of roi (row 2), polegroup (column 7) and the caravan (row 4) are void, the
     # license plate is not drawn, the person is deleted. The sky ends at 1.5, between two rows.
     assert got.segment_ids.tolist() == [
@@ -53,8 +53,8 @@ def test_polygons_by_hand(tmp_path: Path) -> None:
         [7, 26001, 26001, 26000, 0, 7, 7, 0],
         [7, 7, 7, 7, 7, 7, 7, 7],
     ]
-    assert source.picture(first).shape == (6, 8, 3)
-    crowds = [(a["category_id"], a["iscrowd"], a["area"]) for a in source.annotations(first)]
+    assert source.read_image(first).shape == (6, 8, 3)
+    crowds = [(a["category_id"], a["iscrowd"], a["area"]) for a in source.read_annotations(first)]
     assert crowds == [(26, 1, 4), (26, 0, 3), (26, 0, 6)]
 
 
@@ -66,10 +66,10 @@ def test_three_ways_give_one_segmentation(root: Path) -> None:
     assert ids.images == polygons.images == panoptic.images
     assert ids.categories == panoptic.categories
     for image in ids.images:
-        expected = ids.segmentation(image)
+        expected = ids.read_segmentation(image)
         assert expected.segments
         for other in (polygons, panoptic):
-            got = other.segmentation(image)
+            got = other.read_segmentation(image)
             np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
             assert got.segments == expected.segments
 
@@ -77,7 +77,7 @@ def test_three_ways_give_one_segmentation(root: Path) -> None:
 def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
     source = CityscapesReader(root)
     for image in source.images:
-        got = source.segmentation(image)
+        got = source.read_segmentation(image)
         stem = root / f"gtFine/val/{str(image.image_id).split('_')[0]}/{image.image_id}_gtFine"
         expected = np.asarray(Image.open(f"{stem}_labelIds.png"))
         ignored = [x.label_id for x in cityscapes.LABELS if x.ignored]
@@ -140,7 +140,7 @@ def test_sizes_that_disagree(root: Path) -> None:
     for kind in ("instanceIds", "polygons", "panoptic"):
         source = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         with pytest.raises(DatasetError, match=rf"{AACHEN}_gtFine.*expected 6 x 7 pixels"):
-            source.segmentation(source.images[0])
+            source.read_segmentation(source.images[0])
 
 
 def _told(root: Path, kind: Any) -> tuple[CityscapesReader, list[tuple[str, str]]]:
@@ -151,23 +151,23 @@ def _told(root: Path, kind: Any) -> tuple[CityscapesReader, list[tuple[str, str]
     )
     assert {code for code, _ in told} <= {*RULES}
     for image in source.images:
-        assert source.segmentation(image).segment_ids.shape == source.picture(image).shape[:2] == image.size_hw
+        assert source.read_segmentation(image).segment_ids.shape == source.read_image(image).shape[:2] == image.size_hw
     return source, told
 
 
-def _spoil_pictures(root: Path) -> None:
+def _spoil_images(root: Path) -> None:
     """Beside the two sound ones: bonn has another of the same name, ulm has no truth, a picture in weimar is torn."""
     for tree in ("leftImg8bit", "gtFine"):
         shutil.copytree(root / tree / "val/aachen", root / tree / "val/bonn")
-    picture = (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").read_bytes()
-    for city, content in (("ulm", picture), ("weimar", b"torn")):
+    image = (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").read_bytes()
+    for city, content in (("ulm", image), ("weimar", b"torn")):
         (root / "leftImg8bit/val" / city).mkdir()
         (root / f"leftImg8bit/val/{city}/{city}_leftImg8bit.png").write_bytes(content)
 
 
 @pytest.mark.parametrize("kind", ["instanceIds", "polygons"])
 def test_all_faults_of_the_tree_are_told(root: Path, kind: str) -> None:
-    _spoil_pictures(root)
+    _spoil_images(root)
     for suffix in ("instanceIds.png", "polygons.json"):
         ground_truth = root / f"gtFine/val/weimar/weimar_gtFine_{suffix}"
         ground_truth.parent.mkdir(exist_ok=True)
@@ -186,7 +186,7 @@ def test_all_faults_of_the_tree_are_told(root: Path, kind: str) -> None:
 
 
 def test_all_faults_of_the_panoptic_files_are_told(root: Path) -> None:
-    _spoil_pictures(root)
+    _spoil_images(root)
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
     for name in ("absent", "bad", "weimar"):
@@ -233,9 +233,9 @@ def test_picture_that_lies_about_its_size(root: Path) -> None:
     for kind in ("instanceIds", "polygons", "panoptic"):
         source = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         with pytest.raises(DatasetError, match="expected 60000 x 60000 pixels"):
-            source.segmentation(source.images[0])
+            source.read_segmentation(source.images[0])
     with pytest.raises(DatasetError, match="does not decode"):
-        source.picture(source.images[0])
+        source.read_image(source.images[0])
 
 
 def test_loops_of_symlinks(tmp_path: Path) -> None:
@@ -244,8 +244,8 @@ def test_loops_of_symlinks(tmp_path: Path) -> None:
         os.symlink(tmp_path / folder, tmp_path / folder / "ulm")
         os.symlink(tmp_path / folder / "bonn", tmp_path / folder / "bonn")
     assert len(CityscapesReader(tmp_path, annotations="polygons").images) == 2
-    picture = tmp_path / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png"
-    picture.unlink()
-    os.symlink(picture, picture)
+    image = tmp_path / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png"
+    image.unlink()
+    os.symlink(image, image)
     with pytest.raises(DatasetError, match=f"{AACHEN}_leftImg8bit.png: the file cannot be read"):
         CityscapesReader(tmp_path, annotations="polygons")

@@ -32,7 +32,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _store(writer: CityscapesWriter, image: DatasetImage, segmentation: PanopticSegmentation) -> list[str]:
-    png.write(writer.picture_path(image), np.zeros((*image.size_hw, 3), dtype=np.uint8))
+    png.write(writer.image_path(image), np.zeros((*image.size_hw, 3), dtype=np.uint8))
     return writer.add(image, segmentation)
 
 
@@ -73,7 +73,7 @@ def test_write_and_read(tmp_path_factory: pytest.TempPathFactory, segmentation: 
         assert _store(writer, image, segmentation) == []
     source = CityscapesReader(root, "train")
     assert source.images == (image,)
-    got = source.segmentation(image)
+    got = source.read_segmentation(image)
     _same_up_to_ids(got, segmentation)
     stem = root / "gtFine/train/ulm/ulm_000001_000019_gtFine"
     for name, expected in (
@@ -87,12 +87,14 @@ def test_a_dataset_written_again_is_the_same_to_the_id(root: Path, tmp_path: Pat
     source = CityscapesReader(root)
     with CityscapesWriter(tmp_path / "again", source.categories) as writer:
         for image in source.images:
-            assert _store(writer, image, source.segmentation(image)) == []
+            assert _store(writer, image, source.read_segmentation(image)) == []
     again = CityscapesReader(tmp_path / "again")
     assert again.images == source.images
     for image in source.images:
-        assert again.segmentation(image).segments == source.segmentation(image).segments
-        np.testing.assert_array_equal(again.segmentation(image).segment_ids, source.segmentation(image).segment_ids)
+        assert again.read_segmentation(image).segments == source.read_segmentation(image).segments
+        np.testing.assert_array_equal(
+            again.read_segmentation(image).segment_ids, source.read_segmentation(image).segment_ids
+        )
     assert not any("TrainIds" in name for name in files_below(tmp_path / "again"))
 
 
@@ -144,7 +146,7 @@ def test_names_of_cities(tmp_path: Path) -> None:
         ("000000000139.jpg", "train/000000000139"),
         ("my_photo.png", "train/my_photo"),
     ):
-        path = writer.picture_path(DatasetImage(1, file_name, (1, 1)))
+        path = writer.image_path(DatasetImage(1, file_name, (1, 1)))
         assert path == tmp_path / "leftImg8bit/train" / f"{expected}_leftImg8bit.png"
 
 
@@ -154,7 +156,7 @@ def test_the_writer_refuses_and_writes_nothing(tmp_path: Path) -> None:
     image = DatasetImage("a", "a.png", (1, 1))
     writer = CityscapesWriter(tmp_path, cityscapes.CATEGORIES)
     for file_name in (".a.png", ".d/a.png", "d\\a.png"):
-        for act in (writer.picture_path, lambda image: writer.add(image, one)):
+        for act in (writer.image_path, lambda image: writer.add(image, one)):
             with pytest.raises(DatasetError, match=r"without hidden parts and backslashes, got .*; rename the image"):
                 act(DatasetImage("a", file_name, (1, 1)))
     with pytest.raises(DatasetError, match=r"image 'a': expected names of at most 255 bytes, got 265 .*; rename"):

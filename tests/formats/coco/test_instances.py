@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 
 from segkit.formats import coco
 from segkit.formats.coco import instances
-from segkit.formats.derive import coco_annotations
+from segkit.formats.derive import build_coco_annotations
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, JUNK, Dataset, files_below, first_image, spoil
@@ -53,7 +53,7 @@ def test_what_is_written_is_read(json_path: Path, things: CategorySet) -> None:
 
 
 def test_pycocotools_takes_it(tmp_path: Path, things: CategorySet, capsys: pytest.CaptureFixture[str]) -> None:
-    annotations = coco_annotations(11, first_image())
+    annotations = build_coco_annotations(11, first_image())
     coco.write_instances(tmp_path / "i.json", IMAGES, annotations, things)
     file = coco.read_instances(tmp_path / "i.json")
     assert file.annotations == ({"id": 1, **annotations[0]}, {"id": 2, **annotations[1]})

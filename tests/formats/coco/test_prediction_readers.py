@@ -47,7 +47,7 @@ def results(folder: Path, entries: object, dataset: object = DATASET, **options:
 
 def drawn(source: CocoResultsReader) -> tuple[list[list[int]], dict[int, tuple[int, int]]]:
     """The map of the first image, and class and area of each of its segments."""
-    found = source.segmentation(source.images[0])
+    found = source.read_segmentation(source.images[0])
     return found.segment_ids.tolist(), {s.segment_id: (s.category_id, s.area_px) for s in found.segments}
 
 
@@ -59,10 +59,10 @@ def test_results_become_things_without_scores(tmp_path: Path) -> None:
         ("two", "sub/two.png", (1, 4)),
     ]
     assert source.categories == CATEGORIES
-    assert (source.root, source.pictures) == (tmp_path, tmp_path / "images")
+    assert (source.root, source.image_root) == (tmp_path, tmp_path / "images")
     assert drawn(source) == ([[0, 2, 2, 1]], {1: (CAT, 1), 2: (PERSON, 2)})
-    assert [s.score for s in source.segmentation(source.images[0]).segments] == [None, None]
-    cat, person = source.annotations(source.images[0])
+    assert [s.score for s in source.read_segmentation(source.images[0]).segments] == [None, None]
+    cat, person = source.read_annotations(source.images[0])
     assert cat == {
         "image_id": 1,
         "category_id": CAT,
@@ -72,8 +72,8 @@ def test_results_become_things_without_scores(tmp_path: Path) -> None:
         "segmentation": mask_to_rle(np.array([[0, 0, 0, 1]], dtype=np.bool_)),
     }
     assert (person["area"], person["bbox"]) == (2, [1, 0, 2, 1])
-    assert source.segmentation(source.images[1]).segment_ids.tolist() == [[0, 0, 0, 0]]
-    assert source.annotations(source.images[1]) == []
+    assert source.read_segmentation(source.images[1]).segment_ids.tolist() == [[0, 0, 0, 0]]
+    assert source.read_annotations(source.images[1]) == []
     assert source.skipped == (f"{tmp_path}/results.json: 1 of 2 images have no result left: 'two'",)
 
 
@@ -103,7 +103,7 @@ def test_the_highest_score_is_on_top_whatever_the_order(tmp_path: Path) -> None:
     for entries in ([person, cat], [cat, person]):
         source = results(tmp_path, entries)
         assert drawn(source) == ([[1, 2, 2, 0]], {1: (CAT, 1), 2: (PERSON, 2)})
-        assert [a["area"] for a in source.annotations(source.images[0])] == [2, 2]
+        assert [a["area"] for a in source.read_annotations(source.images[0])] == [2, 2]
 
 
 def test_of_equal_scores_the_earlier_is_on_top(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_of_equal_scores_the_earlier_is_on_top(tmp_path: Path) -> None:
     entries = [result([0, 1, 1, 0], 0.7), result([1, 1, 0, 0], 0.7), result([0, 1, 1, 0], 0.7, CAT)]
     source = results(tmp_path, entries)
     assert drawn(source) == ([[2, 3, 3, 0]], {2: (PERSON, 1), 3: (PERSON, 2)})
-    assert [a["category_id"] for a in source.annotations(source.images[0])] == [CAT, PERSON, PERSON]
+    assert [a["category_id"] for a in source.read_annotations(source.images[0])] == [CAT, PERSON, PERSON]
 
 
 def test_other_overlaps(tmp_path: Path) -> None:
@@ -126,10 +126,10 @@ def test_other_overlaps(tmp_path: Path) -> None:
 
 def test_crowds_stay_crowds_below_all_others(tmp_path: Path) -> None:
     source = results(tmp_path, [{**result([1, 1, 0, 0], 1), "iscrowd": 1}, result([0, 1, 1, 0], 0.5)])
-    found = source.segmentation(source.images[0])
+    found = source.read_segmentation(source.images[0])
     assert found.segment_ids.tolist() == [[2, 1, 1, 0]]
     assert [s.iscrowd for s in found.segments] == [False, True]
-    assert [a["iscrowd"] for a in source.annotations(source.images[0])] == [0, 1]
+    assert [a["iscrowd"] for a in source.read_annotations(source.images[0])] == [0, 1]
 
 
 def test_masks_of_any_coding(tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_masks_of_any_coding(tmp_path: Path) -> None:
     ):
         source = results(tmp_path, [{**entry, "score": 1}])
         assert drawn(source)[0] == mask
-        (annotation,) = source.annotations(source.images[0])
+        (annotation,) = source.read_annotations(source.images[0])
         assert annotation["bbox"] == box
         assert annotation["segmentation"] == mask_to_rle(np.array(mask, dtype=np.bool_))
 
@@ -169,7 +169,7 @@ def test_an_instances_json_with_scores_needs_no_dataset(tmp_path: Path) -> None:
     path.write_text(json.dumps({**DATASET, "annotations": entries}))
     source = CocoResultsReader(path, tmp_path)
     assert drawn(source) == ([[1, 1, 0, 0]], {1: (PERSON, 2)})
-    assert source.annotations(source.images[0])[0]["area"] == 2
+    assert source.read_annotations(source.images[0])[0]["area"] == 2
     entries[0].pop("score")
     path.write_text(json.dumps({**DATASET, "annotations": entries}))
     with pytest.raises(
@@ -318,8 +318,8 @@ def test_things_of_low_scores_become_void_and_all_else_stays(tmp_path: Path) -> 
     source = panoptic(tmp_path, scored(0.9, 0.4999, 0.5, None))
     (image,) = source.images
     assert (image.image_id, image.file_name, image.size_hw) == (0, "sub/0.png", (1, 5))
-    assert (source.categories, source.root, source.pictures) == (CATEGORIES, tmp_path, tmp_path / "images")
-    found = source.segmentation(image)
+    assert (source.categories, source.root, source.image_root) == (CATEGORIES, tmp_path, tmp_path / "images")
+    found = source.read_segmentation(image)
     assert found.segment_ids.tolist() == [[1, 0, 3, 4, 5]]
     assert found.segments == (
         Segment(1, PERSON, True, 1),
@@ -331,16 +331,16 @@ def test_things_of_low_scores_become_void_and_all_else_stays(tmp_path: Path) -> 
         f"{tmp_path}/p.json: 1 of 4 things have a score below 0.5 and are void",
         f"{tmp_path}/p.json: 1 of 4 things have no score and are kept",
     )
-    assert [a["bbox"] for a in source.annotations(image)] == [[0, 0, 1, 1], [2, 0, 1, 1], [3, 0, 1, 1]]
+    assert [a["bbox"] for a in source.read_annotations(image)] == [[0, 0, 1, 1], [2, 0, 1, 1], [3, 0, 1, 1]]
 
 
 def test_all_and_none_of_the_things(tmp_path: Path) -> None:
     everything = panoptic(tmp_path, scored(0.9, 0.1), min_score=0)
-    assert everything.segmentation(everything.images[0]).segment_ids.tolist() == [[1, 2, 3]]
+    assert everything.read_segmentation(everything.images[0]).segment_ids.tolist() == [[1, 2, 3]]
     assert everything.skipped == ()
     nothing = panoptic(tmp_path, scored(0.9, 0.1), scored(), min_score=0.91)
-    assert nothing.segmentation(nothing.images[0]).segment_ids.tolist() == [[0, 0, 3]]
-    assert nothing.segmentation(nothing.images[1]).segments == (Segment(1, SKY, False, 1),)
+    assert nothing.read_segmentation(nothing.images[0]).segment_ids.tolist() == [[0, 0, 3]]
+    assert nothing.read_segmentation(nothing.images[1]).segments == (Segment(1, SKY, False, 1),)
 
 
 def test_stuff_of_one_class_is_one_segment_and_no_crowd(tmp_path: Path) -> None:
@@ -353,7 +353,7 @@ def test_stuff_of_one_class_is_one_segment_and_no_crowd(tmp_path: Path) -> None:
         Segment(5, CAT, True, 1, iscrowd=True, score=1),
     )
     source = panoptic(tmp_path, PanopticSegmentation(ids, segments))
-    found = source.segmentation(source.images[0])
+    found = source.read_segmentation(source.images[0])
     assert found.segment_ids.tolist() == [[9, 9, 9, 7, 5]]
     assert found.segments == (Segment(9, SKY, False, 3), Segment(7, 20, False, 1), Segment(5, CAT, True, 1, True))
 
@@ -370,7 +370,7 @@ def test_a_submission_takes_images_and_categories_from_a_dataset(tmp_path: Path)
         PanopticPredictionsReader(*places)
     source = PanopticPredictionsReader(*places, tmp_path / "dataset.json")
     assert [image.image_id for image in source.images] == [1, 0]
-    assert [source.segmentation(image).segment_ids.tolist() for image in source.images] == [[[0, 2]], [[1, 2]]]
+    assert [source.read_segmentation(image).segment_ids.tolist() for image in source.images] == [[[0, 2]], [[1, 2]]]
     assert source.skipped[-1] == f"{tmp_path}/p.json: 1 images have no prediction: 'c'"
 
 
@@ -432,7 +432,7 @@ def test_bad_predictions_are_told_and_left_out(
     assert re.search(message, str(told[0][1]))
     assert [image.image_id for image in source.images] == ([2] if "got two" in message else [0, 2])
     for image in source.images:
-        assert source.segmentation(image).segment_ids.tolist() == [[1, 2]]
+        assert source.read_segmentation(image).segment_ids.tolist() == [[1, 2]]
 
 
 def test_all_bad_segments_are_told(tmp_path: Path) -> None:
@@ -470,16 +470,16 @@ def test_pngs_that_are_missing_or_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "p" / "0.png"
     coco.write_png(path, np.array([[1, 7]], dtype=np.int32))
     with pytest.raises(DatasetError, match=r"0\.png, image 0: the PNG has segment ids that the JSON lacks: 7"):
-        source.segmentation(image)
+        source.read_segmentation(image)
     coco.write_png(path, np.array([[1], [2]], dtype=np.int32))
     with pytest.raises(DatasetError, match=r"0\.png"):
-        source.segmentation(image)
+        source.read_segmentation(image)
     Image.fromarray(np.ones((1, 2), dtype=np.uint8)).save(path)
     with pytest.raises(DatasetError, match="greyscale"):
-        source.segmentation(image)
+        source.read_segmentation(image)
     path.unlink()
     with pytest.raises(DatasetError, match=r"0\.png: expected a file"):
-        source.segmentation(image)
+        source.read_segmentation(image)
 
 
 def test_a_results_list_is_no_panoptic_json(tmp_path: Path) -> None:
@@ -514,9 +514,9 @@ def test_whatever_is_in_a_file_it_is_read_or_refused(
         with contextlib.suppress(DatasetError):
             source = make()
             for image in source.images:
-                found = source.segmentation(image)
+                found = source.read_segmentation(image)
                 assert found.runs.areas_px().keys() - {0} == {s.segment_id for s in found.segments}
-                source.annotations(image)
+                source.read_annotations(image)
 
 
 def test_the_slow_json_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from segkit.formats import coco
-from segkit.formats.base import AS_GIVEN, DatasetImage
+from segkit.formats.base import ORIGINAL_SEGMENTATION, DatasetImage
 from segkit.formats.coco import (
     CocoInstancesReader,
     CocoPanopticReader,
@@ -71,7 +71,7 @@ def test_one_mask_at_a_time_is_in_memory() -> None:
         tracemalloc.stop()
 
 
-def picture(path: Path, size_hw: tuple[int, int]) -> None:
+def save_image(path: Path, size_hw: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.arange(size_hw[0] * size_hw[1] * 3, dtype=np.uint8).reshape(*size_hw, 3)).save(path)
 
@@ -82,17 +82,17 @@ def test_a_panoptic_dataset(tmp_path: Path) -> None:
     )
     with PanopticWriter(tmp_path / "a.json", tmp_path / "a", CATEGORIES) as writer:
         writer.add("x", "x.png", ground_truth)
-    picture(tmp_path / "images" / "x.png", (2, 3))
+    save_image(tmp_path / "images" / "x.png", (2, 3))
     source = CocoPanopticReader(tmp_path / "a.json", tmp_path / "a", tmp_path / "images")
     (image,) = source.images
     assert (image.image_id, image.file_name, image.size_hw) == ("x", "x.png", (2, 3))
     assert source.categories == CATEGORIES
-    assert np.array_equal(source.segmentation(image).segment_ids, ground_truth.segment_ids)
-    assert [(a["category_id"], a["area"]) for a in source.annotations(image)] == [(3, 2)]
-    assert source.picture(image).shape == (2, 3, 3)
-    picture(tmp_path / "images" / "x.png", (3, 3))
+    assert np.array_equal(source.read_segmentation(image).segment_ids, ground_truth.segment_ids)
+    assert [(a["category_id"], a["area"]) for a in source.read_annotations(image)] == [(3, 2)]
+    assert source.read_image(image).shape == (2, 3, 3)
+    save_image(tmp_path / "images" / "x.png", (3, 3))
     with pytest.raises(DatasetError, match=r"x\.png: expected 2 x 3 pixels"):
-        source.picture(image)
+        source.read_image(image)
 
 
 def test_an_instances_dataset_keeps_the_whole_masks(tmp_path: Path) -> None:
@@ -100,12 +100,12 @@ def test_an_instances_dataset_keeps_the_whole_masks(tmp_path: Path) -> None:
     coco.write_instances(tmp_path / "i.json", images, [annotation(LARGE), annotation(SMALL)], CATEGORIES)
     source = CocoInstancesReader(tmp_path / "i.json", tmp_path)
     (image,) = source.images
-    assert source.segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
-    assert [a["segmentation"] for a in source.annotations(image)] == [
+    assert source.read_segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
+    assert [a["segmentation"] for a in source.read_annotations(image)] == [
         mask_to_rle(np.array(m, bool)) for m in (LARGE, SMALL)
     ]
     later = CocoInstancesReader(tmp_path / "i.json", tmp_path, overlap="later_on_top")
-    assert later.segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
+    assert later.read_segmentation(image).segment_ids.tolist() == [[1, 1, 2, 2]]
     with pytest.raises(ValueError, match="overlap must be one of"):
         CocoInstancesReader(tmp_path / "i.json", tmp_path, overlap="random")
 
@@ -127,8 +127,12 @@ def test_what_else_an_instances_json_says(tmp_path: Path) -> None:
     (image,) = source.images
     assert (image.extra, source.info) == (EXTRAS, info)
     assert source.skipped == (f"{tmp_path / 'i.json'}: 1 keys whose value JSON cannot hold (NaN, say): 'bad'",)
-    found = source.annotations(image)
-    assert [(a["id"], a["mine"], a[AS_GIVEN]) for a in found] == [(7, 0, polygon), (8, 1, runs), (9, 2, masks[2])]
+    found = source.read_annotations(image)
+    assert [(a["id"], a["mine"], a[ORIGINAL_SEGMENTATION]) for a in found] == [
+        (7, 0, polygon),
+        (8, 1, runs),
+        (9, 2, masks[2]),
+    ]
     assert {type(a["segmentation"]["counts"]) for a in found} == {str}
     assert image == DatasetImage(1, "x.png", (1, 4))
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from segkit.formats.coco import read_images
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import MAX_DEPTH, Location, all_finite, check_inside, other_keys, writable_keys
+from segkit.utils.json_fields import MAX_DEPTH, Location, all_finite, check_inside, other_keys, split_writable_keys
 from segkit.utils.text import abbreviate
 
 
@@ -68,7 +68,7 @@ def test_what_can_be_written_again() -> None:
         nested = [nested]
     sound = {"a": 1, "b": [1.5, {"c": None}], "nested": nested, "text": "NaN"}
     unsound = {"nan": float("nan"), "inf": {"x": [float("-inf")]}, "deep": {"x": nested}}
-    assert writable_keys({**unsound, **sound}) == (sound, ["nan", "inf", "deep"])
+    assert split_writable_keys({**unsound, **sound}) == (sound, ["nan", "inf", "deep"])
     assert other_keys({"a": 1, "b": 2, "c": 3}, ("b",)) == {"a": 1, "c": 3}
 
 

@@ -19,7 +19,7 @@ from segkit.utils.errors import DatasetError
 CATEGORIES = CategorySet([Category(3, "cat", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
 
 
-def picture(path: Path, size_hw: tuple[int, int]) -> None:
+def save_image(path: Path, size_hw: tuple[int, int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((*size_hw, 3), 90, dtype=np.uint8)).save(path)
 
@@ -28,7 +28,7 @@ def two_channels(folder: Path, red: list[list[int]], green: list[list[int]], blu
     pixels = np.stack([np.array(red), np.array(green), np.full_like(np.array(red), blue)], axis=2).astype(np.uint8)
     (folder / "masks").mkdir()
     Image.fromarray(pixels).save(folder / "masks" / "a.png")
-    picture(folder / "images" / "a.jpg", pixels.shape[:2])
+    save_image(folder / "images" / "a.jpg", pixels.shape[:2])
     (folder / "c.json").write_text(json.dumps(CATEGORIES.to_coco()))
     return TwoChannelReader(folder / "masks", folder / "images", folder / "c.json")
 
@@ -37,7 +37,7 @@ def test_two_channels(tmp_path: Path) -> None:
     """Two cats, numbers 0 and 1, sky, and a void pixel."""
     source = two_channels(tmp_path, [[3, 3, 9], [3, 0, 9]], [[0, 1, 0], [1, 0, 0]])
     (image,) = source.images
-    found = source.segmentation(image)
+    found = source.read_segmentation(image)
     assert (image.image_id, image.file_name, image.size_hw) == ("a", "a.jpg", (2, 3))
     assert found.segment_ids.tolist() == [[3, 3 + 256, 9], [3 + 256, 0, 9]]
     assert [(s.category_id, s.isthing, s.area_px) for s in found.segments] == [
@@ -51,7 +51,7 @@ def test_two_channels(tmp_path: Path) -> None:
 def test_two_channels_that_are_something_else(tmp_path: Path, red: list[list[int]], blue: int) -> None:
     source = two_channels(tmp_path, red, [[0, 0]], blue)
     with pytest.raises(DatasetError, match="expected a category id in R, a number in G and 0 in B"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
 
 
 def test_hidden_folders_are_passed_over(tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_two_channels_in_folders(tmp_path: Path) -> None:
     assert source.images[0].image_id == "a"
     (tmp_path / "masks" / "deep").mkdir()
     Image.fromarray(np.array([[[9, 0, 0]]], dtype=np.uint8)).save(tmp_path / "masks" / "deep" / "a.png")
-    picture(tmp_path / "images" / "deep" / "a.png", (1, 1))
+    save_image(tmp_path / "images" / "deep" / "a.png", (1, 1))
     source = TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
     assert [(i.image_id, i.file_name) for i in source.images] == [("a", "a.jpg"), ("deep/a", "deep/a.png")]
-    assert [source.segmentation(i).segment_ids.tolist() for i in source.images] == [[[3, 9]], [[9]]]
+    assert [source.read_segmentation(i).segment_ids.tolist() for i in source.images] == [[[3, 9]], [[9]]]
 
 
 def test_all_faults_of_two_channels_are_told(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_all_faults_of_two_channels_are_told(tmp_path: Path) -> None:
     for name in ("bare", "lone", "torn", "z"):
         shutil.copy(tmp_path / "masks" / "a.png", tmp_path / "masks" / f"{name}.png")
     for name in ("torn", "z", "unlabelled"):
-        picture(tmp_path / "images" / f"{name}.jpg", (1, 2))
+        save_image(tmp_path / "images" / f"{name}.jpg", (1, 2))
     (tmp_path / "masks" / "torn.png").write_bytes(b"torn")
     told: list[tuple[str, str]] = []
     source = TwoChannelReader(
@@ -101,8 +101,8 @@ def test_all_faults_of_two_channels_are_told(tmp_path: Path) -> None:
     assert [image.image_id for image in source.images] == ["a", "z"]
     assert source.skipped == (f"{tmp_path}/images: 1 images have no PNG: 'unlabelled'",)
     for image in source.images:
-        assert source.segmentation(image).segment_ids.tolist() == [[3, 9]]
-        assert source.picture(image).shape == (1, 2, 3)
+        assert source.read_segmentation(image).segment_ids.tolist() == [[3, 9]]
+        assert source.read_image(image).shape == (1, 2, 3)
 
 
 def test_written_and_read_back(tmp_path: Path) -> None:
@@ -120,10 +120,10 @@ def test_written_and_read_back(tmp_path: Path) -> None:
         [[3, 0], [3, 0], [3, 1]],
         [[9, 0], [3, 2], [0, 0]],
     ]
-    picture(writer.picture_path(image), (2, 3))
+    save_image(writer.image_path(image), (2, 3))
     source = TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "categories.json")
     assert source.categories == CATEGORIES
-    assert [(s.category_id, s.area_px) for s in source.segmentation(source.images[0]).segments] == [
+    assert [(s.category_id, s.area_px) for s in source.read_segmentation(source.images[0]).segments] == [
         (3, 2),
         (9, 1),
         (3, 1),
@@ -147,12 +147,12 @@ def test_images_of_any_suffix(tmp_path: Path) -> None:
     (tmp_path / "images" / "a.jpg").unlink()
     for suffix in (".bmp", ".TIF", ".webp"):
         path = tmp_path / "images" / f"a{suffix}"
-        picture(path, (1, 2))
+        save_image(path, (1, 2))
         source = TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
-        assert source.picture(source.images[0]).tolist() == [[[90] * 3] * 2]
+        assert source.read_image(source.images[0]).tolist() == [[[90] * 3] * 2]
         path.unlink()
     for suffix in (".bmp", ".png"):
-        picture(tmp_path / "images" / f"a{suffix}", (1, 2))
+        save_image(tmp_path / "images" / f"a{suffix}", (1, 2))
     with pytest.raises(DatasetError, match=r"a\.png: expected one file of a name, got a\.bmp and a\.png"):
         TwoChannelReader(tmp_path / "masks", tmp_path / "images", tmp_path / "c.json")
 

@@ -60,7 +60,7 @@ def test_refusals_write_nothing(tmp_path: Path, make: Make) -> None:
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
             writer.add(outside, GROUND_TRUTH)
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-            writer.picture_path(outside)
+            writer.image_path(outside)
     for image, segments, message in (
         (DatasetImage("x", "x.jpg", (3, 2)), SEGMENTS, "of the image's size"),
         (IMAGE, SEGMENTS[1:], "ids of segments only, got 1"),
@@ -77,7 +77,7 @@ def test_an_image_is_written_once_and_its_picture_below_the_root(tmp_path: Path,
         writer.add(IMAGE, GROUND_TRUTH)
         with pytest.raises(DatasetError, match="before"):
             writer.add(IMAGE, GROUND_TRUTH)
-        assert writer.picture_path(IMAGE).is_relative_to(tmp_path)
+        assert writer.image_path(IMAGE).is_relative_to(tmp_path)
     assert (writer.root, writer.categories) == (tmp_path, CATEGORIES)
 
 
@@ -96,8 +96,8 @@ def test_panoptic_holds_all_but_empty_segments(tmp_path: Path) -> None:
         assert writer.add(IMAGE, GROUND_TRUTH) == ["segment 7: it has no pixel"]
     source = CocoPanopticReader(tmp_path / "panoptic.json", tmp_path / "panoptic", tmp_path / "images")
     assert source.images == (IMAGE,)
-    assert source.segmentation(IMAGE).segments == SEGMENTS[:-1]
-    assert writer.picture_path(IMAGE) == tmp_path / "images/sub/x.jpg"
+    assert source.read_segmentation(IMAGE).segments == SEGMENTS[:-1]
+    assert writer.image_path(IMAGE) == tmp_path / "images/sub/x.jpg"
 
 
 def test_instances_tell_stuff_empty_segments_and_scores(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_instances_come_out_as_they_went_in(tmp_path: Path) -> None:
     (found,) = source.images
     with CocoInstancesWriter(tmp_path / "out", source.categories) as writer:
         writer.info = source.info
-        assert writer.add(found, source.segmentation(found), source.annotations(found)) == [
+        assert writer.add(found, source.read_segmentation(found), source.read_annotations(found)) == [
             "the image: the values of 'gps' cannot be held, JSON has no NaN",
             "annotation 17: the values of 'depth' cannot be held, JSON has no NaN",
         ]

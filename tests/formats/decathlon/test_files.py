@@ -93,7 +93,7 @@ def test_files_that_are_missing_or_litter(nib, tmp_path):
     source = DecathlonReader(tmp_path)
     (tmp_path / "imagesTr/v.nii.gz").unlink()
     with pytest.raises(DatasetError, match="expected a NIfTI, found nothing"):
-        source.picture(source.images[0])
+        source.read_image(source.images[0])
 
 
 @pytest.mark.parametrize(

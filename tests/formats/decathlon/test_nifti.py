@@ -68,10 +68,10 @@ def test_a_cut_off_gzip_and_a_wrong_checksum(nib, tmp_path):
         path.write_bytes(damaged)
         source = DecathlonReader(tmp_path, labels=LABELS)
         with pytest.raises(DatasetError, match=r"imagesTr/v\.nii\.gz: the (file cannot be read|header speaks)"):
-            source.picture(source.images[0])
-        source.segmentation(source.images[0])
+            source.read_image(source.images[0])
+        source.read_segmentation(source.images[0])
     path.write_bytes(gzip.decompress(whole))  # as some browsers store it
-    assert DecathlonReader(tmp_path, labels=LABELS).picture(source.images[0]).any()
+    assert DecathlonReader(tmp_path, labels=LABELS).read_image(source.images[0]).any()
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,8 +117,8 @@ def test_big_endian_volumes(nib, tmp_path):
         image = nib.Nifti1Image(label, AFFINE, nib.Nifti1Header(endianness=">"), dtype=np.int16)
         nib.save(image, tmp_path / folder / "v.nii")
     source = DecathlonReader(tmp_path)
-    maps = [source.segmentation(image).segment_ids for image in source.images]
-    assert source.picture(source.images[-1]).max() == 255
+    maps = [source.read_segmentation(image).segment_ids for image in source.images]
+    assert source.read_image(source.images[-1]).max() == 255
     write_prediction(tmp_path / "p.nii", maps, like=tmp_path / "imagesTr/v.nii")
     # Six labels a slice, numbered by label: by x, then y.
     np.testing.assert_array_equal(nib.load(tmp_path / "p.nii").dataobj, label // 4 + 1)

@@ -40,7 +40,7 @@ def test_predictions_come_back(nib, tmp_path, labels, axis, flips, order, kind):
         assert type(back).__name__ == kind
         assert back.get_data_dtype() == (np.uint8 if labels.max() < 256 else np.uint16)
     for image, seen in zip(source.images, slices, strict=True):
-        segmentation = source.segmentation(image)
+        segmentation = source.read_segmentation(image)
         assert seen.shape == image.size_hw
         for segment in segmentation.segments:
             mask = segmentation.segment_ids == segment.segment_id

@@ -25,7 +25,7 @@ def test_slices_by_hand(nib, tmp_path):
     source = DecathlonReader(tmp_path, percentiles=(0, 100))
     (slice_0,) = source.images
     assert (slice_0.image_id, slice_0.file_name, slice_0.size_hw) == ("v_000", "v_000.png", (3, 2))
-    segmentation = source.segmentation(slice_0)
+    segmentation = source.read_segmentation(slice_0)
     # Segments by label: 1 = background, 2 = anterior, 3 = posterior.
     np.testing.assert_array_equal(segmentation.segment_ids, [[3, 2], [2, 2], [1, 1]])
     assert segmentation.segment_ids.dtype == np.int32
@@ -35,13 +35,13 @@ def test_slices_by_hand(nib, tmp_path):
         (3, 2, False, 1),
     ]
     # 0..50 to 0..255: times 5.1.
-    picture = source.picture(slice_0)
-    assert picture.dtype == np.uint8
+    pixels = source.read_image(slice_0)
+    assert pixels.dtype == np.uint8
     for channel in range(3):
-        np.testing.assert_array_equal(picture[..., channel], [[102, 255], [51, 204], [0, 153]])
+        np.testing.assert_array_equal(pixels[..., channel], [[102, 255], [51, 204], [0, 153]])
     assert [c.name for c in source.categories.categories] == ["background", "anterior", "posterior"]
     assert source.categories.things == ()
-    assert source.annotations(slice_0) == []
+    assert source.read_annotations(slice_0) == []
     volume, index = source.locate_slice(slice_0)
     assert (volume.name, volume.size_xyz, volume.modalities, index) == ("v", (2, 3, 1), 1, 0)
 
@@ -53,7 +53,7 @@ def test_axes(nib, tmp_path, axis, count, size_hw):
     add_volume(nib, tmp_path, label=label)
     source = DecathlonReader(tmp_path, labels=LABELS, axis=axis)
     assert [image.size_hw for image in source.images] == [size_hw] * count
-    last = source.segmentation(source.images[-1]).segment_ids
+    last = source.read_segmentation(source.images[-1]).segment_ids
     assert np.argwhere(last == 2).tolist() == [[0, size_hw[1] - 1]]  # top right
 
 
@@ -69,9 +69,13 @@ def test_stored_orientation_changes_nothing(nib, tmp_path, codes):
     first, second = (DecathlonReader(tmp_path / name, labels=LABELS) for name in "ab")
     assert first.images == second.images
     for slice_ in first.images:
-        np.testing.assert_array_equal(first.picture(slice_), second.picture(slice_))
-        np.testing.assert_array_equal(first.segmentation(slice_).segment_ids, second.segmentation(slice_).segment_ids)
-    maps = [second.segmentation(slice_).segment_ids - 1 for slice_ in second.images]  # all three labels in each slice
+        np.testing.assert_array_equal(first.read_image(slice_), second.read_image(slice_))
+        np.testing.assert_array_equal(
+            first.read_segmentation(slice_).segment_ids, second.read_segmentation(slice_).segment_ids
+        )
+    maps = [
+        second.read_segmentation(slice_).segment_ids - 1 for slice_ in second.images
+    ]  # all three labels in each slice
     write_prediction(tmp_path / "out.nii", maps, like=tmp_path / "b/imagesTr/v.nii.gz")
     np.testing.assert_array_equal(nib.load(tmp_path / "out.nii").dataobj, turned[1])
 
@@ -84,7 +88,7 @@ def test_things_are_connected_pieces(nib, tmp_path):
     assert [c.name for c in source.categories.things] == ["anterior"]
     # Seen from above, rows y = 3..0, columns x = 0..3; 8 neighbours join the corner.
     expected = [[4, 1, 2, 1], [3, 1, 1, 4], [1, 3, 1, 1], [3, 1, 1, 4]]
-    segmentation = source.segmentation(source.images[0])
+    segmentation = source.read_segmentation(source.images[0])
     np.testing.assert_array_equal(segmentation.segment_ids, expected)
     assert [(s.category_id, s.isthing, s.area_px) for s in segmentation.segments] == [
         (0, False, 9),
@@ -92,7 +96,7 @@ def test_things_are_connected_pieces(nib, tmp_path):
         (1, True, 3),
         (2, False, 3),
     ]
-    assert [a["area"] for a in source.annotations(source.images[0])] == [1, 3]
+    assert [a["area"] for a in source.read_annotations(source.images[0])] == [1, 3]
 
 
 def test_labels_are_found_named_and_given(nib, tmp_path):
@@ -112,7 +116,7 @@ def test_labels_are_found_named_and_given(nib, tmp_path):
     source = DecathlonReader(tmp_path)
     problem = r"a\.nii\.gz: expected labels among 0, 1, 2, got 7 too"
     with pytest.raises(DatasetError, match=problem):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
     with pytest.raises(DatasetError, match=problem):
         DecathlonReader(tmp_path, keep_empty=False)
 
@@ -135,9 +139,9 @@ def test_volumes_without_labels(nib, tmp_path, listed):
         write_table(tmp_path, [], test=[listed])
     source = DecathlonReader(tmp_path, split="test", labels=None if listed else LABELS, keep_empty=False)
     assert [image.image_id for image in source.images] == ["t_000", "t_001", "t_002"]
-    assert source.segmentation(source.images[0]).segments == ()
-    assert not source.segmentation(source.images[0]).segment_ids.any()
-    assert source.picture(source.images[2]).max() == 255
+    assert source.read_segmentation(source.images[0]).segments == ()
+    assert not source.read_segmentation(source.images[0]).segment_ids.any()
+    assert source.read_image(source.images[2]).max() == 255
 
 
 def test_modalities_are_colours(nib, tmp_path):
@@ -149,7 +153,7 @@ def test_modalities_are_colours(nib, tmp_path):
     def top(**options):
         source = DecathlonReader(tmp_path, labels=LABELS, percentiles=(0, 100), **options)
         assert source.volumes[0].modalities == 4
-        return source.picture(source.images[0])[0, 0].tolist()
+        return source.read_image(source.images[0])[0, 0].tolist()
 
     assert top() == [255, 255, 0]
     assert top(modalities=[2]) == [0, 0, 0]
@@ -166,7 +170,7 @@ def test_percentiles_are_of_the_whole_volume(nib, tmp_path):
     low, high = np.percentile(image, (10, 90))
     expected = np.rint(255 * (np.clip(image, low, high) - low) / (high - low))
     for slice_ in source.images:
-        seen = source.picture(slice_)[..., 0]
+        seen = source.read_image(slice_)[..., 0]
         np.testing.assert_array_equal(seen, np.rot90(expected[..., source.locate_slice(slice_)[1]]))
 
 
@@ -182,8 +186,8 @@ def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
         source._kept.clear()
         reads.clear()
         for slice_ in source.images:
-            source.picture(slice_)
-            source.segmentation(slice_)
+            source.read_image(slice_)
+            source.read_segmentation(slice_)
         assert len(reads) == expected
     assert len(source._kept) == 2
 
@@ -200,8 +204,8 @@ def test_one_file_may_be_image_and_label(nib, tmp_path):
         == tmp_path / both["label"]
     )
     # Two columns of three voxels, all of label 1, and of one intensity.
-    assert not source.picture(slice_).any()
-    assert [(s.category_id, s.area_px) for s in source.segmentation(slice_).segments] == [(1, 6)]
+    assert not source.read_image(slice_).any()
+    assert [(s.category_id, s.area_px) for s in source.read_segmentation(slice_).segments] == [(1, 6)]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +260,7 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
     monkeypatch.setattr(decathlon, "read_voxels", read)
     slices = [image for image in source.images if source.locate_slice(image)[0].name == "torn"]
     assert len(slices) == 4
-    for ask in (source.picture, source.segmentation):
+    for ask in (source.read_image, source.read_segmentation):
         messages = set()
         for image in slices:
             with pytest.raises(DatasetError) as raised:
@@ -266,7 +270,7 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
         assert "torn.nii.gz" in messages.pop()[0]
     assert reads == ["torn.nii.gz"] * 2
     for image in source.images[:4]:
-        assert source.picture(image).shape == (*source.segmentation(image).segment_ids.shape, 3)
+        assert source.read_image(image).shape == (*source.read_segmentation(image).segment_ids.shape, 3)
 
 
 @pytest.mark.parametrize("keep_empty", [3, 1, None, "yes"])

@@ -18,7 +18,14 @@ from hypothesis import strategies as st
 
 from segkit.formats.head_outputs import arrays as head_arrays
 from segkit.formats.head_outputs import folder as module
-from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage, load, rounded, write_image, write_index
+from segkit.formats.head_outputs.folder import (
+    SavedHeadOutputs,
+    SavedImage,
+    load,
+    round_head_outputs,
+    write_image,
+    write_index,
+)
 from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, JUNK, spoil
@@ -101,7 +108,7 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert saved.channel_names == ("person", "cat", "sky", "grass")
     assert (saved.stuff_ids.tolist(), saved.thing_ids.tolist()) == ([0, 0, 1, 2], [0, 1, -1, -1])
     found = saved.read(saved.images[0])
-    assert_equal(found, rounded(outputs_of(), 4))
+    assert_equal(found, round_head_outputs(outputs_of(), 4))
     assert all(array.flags.writeable for array in flat(found).values() if array is not saved.stuff_ids)
 
 
@@ -122,10 +129,10 @@ def test_reading_gives_what_rounded_says(
     tmp_path_factory: pytest.TempPathFactory, seed: int, things: int, probs: bool, logits: bool, more: bool, keep: int
 ) -> None:
     given_outputs = outputs_of(seed, things, probs, logits, more)
-    expected = rounded(given_outputs, keep)
+    expected = round_head_outputs(given_outputs, keep)
     found = save(tmp_path_factory.mktemp("heads"), given_outputs, keep).read(IMAGE)
     assert_equal(found, expected)
-    assert_equal(rounded(expected, keep), expected)
+    assert_equal(round_head_outputs(expected, keep), expected)
     exact = {"channels", "stuff_ids", "thing_ids"}
     exact |= {name for name in flat(given_outputs) if "stuff " in name or "instances " in name}
     for name in exact - {"instances mask_probs", "stuff mask_probs"}:
@@ -139,7 +146,7 @@ def test_half_precision_is_kept_exactly(tmp_path: Path) -> None:
     semantic = SemanticScores(np.zeros((1, 8), np.int64), np.array([0]), np.array([-1]), logits.reshape(1, 1, 8))
     instances = InstanceMasks.from_full(np.zeros((0, 1, 8), np.bool_), *(np.zeros(s, np.float32) for s in ((0, 4), 0)),
                                         np.zeros(0, np.int64))  # fmt: skip
-    found = rounded(HeadOutputs(instances, semantic), 1).semantic.logits
+    found = round_head_outputs(HeadOutputs(instances, semantic), 1).semantic.logits
     assert found is not None
     assert found.dtype == np.float32
     assert found.ravel().tolist() == [0.25, -2.5, 1000, 65504, 2048, 65504, 65504, -65504]
@@ -186,7 +193,7 @@ def test_channels_beyond_a_byte(tmp_path: Path) -> None:
     logits = np.zeros((300, 1, 2), dtype=np.float32)
     logits[299, 0, 1] = 1
     stuff_ids = np.arange(300)
-    semantic = rounded(
+    semantic = round_head_outputs(
         HeadOutputs(instances, SemanticScores(channels, stuff_ids, stuff_ids * 0 - 1, logits)), 2
     ).semantic
     assert semantic.channels.dtype == np.uint16
@@ -215,7 +222,7 @@ def test_a_write_that_fails_leaves_the_file_as_it_was(tmp_path: Path, monkeypatc
     with pytest.raises(OSError, match="No space left"):
         write_image(tmp_path, IMAGE.outputs, outputs_of(1), 4)
     assert {path.name for path in tmp_path.iterdir()} == {"index.json", "seven.npz"}
-    assert_equal(saved.read(IMAGE), rounded(outputs_of(), 4))
+    assert_equal(saved.read(IMAGE), round_head_outputs(outputs_of(), 4))
 
 
 Arrays = dict[str, np.ndarray]
@@ -304,7 +311,7 @@ def test_files_that_contradict_themselves(tmp_path: Path, case: str, save_as: Ca
     with np.load(path) as file:
         arrays = dict(file)
     save_as(path, **arrays)
-    assert_equal(saved.read(IMAGE), rounded(outputs_of(), 2))
+    assert_equal(saved.read(IMAGE), round_head_outputs(outputs_of(), 2))
     change, expected = WRONG[case]
     change(arrays)
     save_as(path, **arrays)
@@ -416,7 +423,7 @@ def test_instances_without_a_channel_for_them(tmp_path: Path) -> None:
 
 def test_every_cut_and_every_damaged_byte_is_told(tmp_path: Path) -> None:
     saved, path = save(tmp_path, outputs_of(), keep_logits=2), tmp_path / IMAGE.outputs
-    sound, expected, rng = path.read_bytes(), rounded(outputs_of(), 2), np.random.default_rng(0)
+    sound, expected, rng = path.read_bytes(), round_head_outputs(outputs_of(), 2), np.random.default_rng(0)
     for length in range(0, len(sound), 61):
         path.write_bytes(sound[:length])
         refusal(saved)
@@ -547,4 +554,4 @@ def test_no_damage_escapes_as_another_error(tmp_path_factory: pytest.TempPathFac
     cut = data.draw(st.integers(0, len(damaged)))
     (folder / IMAGE.outputs).write_bytes(damaged[:cut] if data.draw(st.booleans()) else damaged + damaged[:cut])
     with contextlib.suppress(DatasetError):
-        assert_equal(load(folder).read(IMAGE), rounded(outputs_of(), 2))
+        assert_equal(load(folder).read(IMAGE), round_head_outputs(outputs_of(), 2))

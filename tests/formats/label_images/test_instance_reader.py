@@ -40,13 +40,13 @@ def test_objects_keep_their_values_and_background_is_stuff(tmp_path: Path) -> No
         (2, "background", False),
     ]
     assert source.images == (DatasetImage("cell", "cell.png", (2, 3)),)
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     # The background gets the id after the last.
     np.testing.assert_array_equal(got.segment_ids, [[900, 901, 2], [901, 900, 2]])
     assert got.segment_ids.dtype == np.int32
     assert got.segments == (Segment(2, 1, True, 2), Segment(900, 1, True, 2), Segment(901, 2, False, 2))
-    assert [a["area"] for a in source.annotations(source.images[0])] == [2, 2]
-    assert source.picture(source.images[0]).shape == (2, 3, 3)
+    assert [a["area"] for a in source.read_annotations(source.images[0])] == [2, 2]
+    assert source.read_image(source.images[0]).shape == (2, 3, 3)
 
 
 def test_background_of_none_is_void(tmp_path: Path) -> None:
@@ -54,13 +54,13 @@ def test_background_of_none_is_void(tmp_path: Path) -> None:
     store(tmp_path, "empty", np.zeros((1, 2), dtype=np.uint8))
     source = InstanceMapReader(tmp_path, background=None)
     assert [c.name for c in source.categories.categories] == ["object"]
-    cell, empty = (source.segmentation(image) for image in source.images)
+    cell, empty = (source.read_segmentation(image) for image in source.images)
     np.testing.assert_array_equal(cell.segment_ids, MAP)
     assert [s.segment_id for s in cell.segments] == [2, 900]
     assert empty.segments == ()
     assert not empty.segment_ids.any()
     with_background = InstanceMapReader(tmp_path)
-    assert with_background.segmentation(with_background.images[1]).segments == (Segment(1, 2, False, 2),)
+    assert with_background.read_segmentation(with_background.images[1]).segments == (Segment(1, 2, False, 2),)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
@@ -78,7 +78,7 @@ def test_kinds_of_maps(tmp_path: Path, suffix: str) -> None:
     assert len(source.images) == len(kinds)
     for image in source.images:
         expected = small if image.image_id in ("small", "palette") else MAP
-        np.testing.assert_array_equal(source.segmentation(image).segment_ids, expected)
+        np.testing.assert_array_equal(source.read_segmentation(image).segment_ids, expected)
 
 
 def test_pairs_in_sub_folders_by_any_suffix(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "images/cell.png", exif=exif)
     source = InstanceMapReader(tmp_path)
-    assert source.images[0].size_hw == (3, 2) == source.picture(source.images[0]).shape[:2]
+    assert source.images[0].size_hw == (3, 2) == source.read_image(source.images[0]).shape[:2]
     path.unlink()
     Image.fromarray(MAP).save(path.with_suffix(".tif"))
     with pytest.raises(DatasetError, match=r"cell\.tif: expected 3 x 2 pixels"):
@@ -162,7 +162,7 @@ def test_maps_of_no_labels(tmp_path: Path, name: str, image: Image.Image, messag
     image.save(tmp_path / "labels" / name)
     source = InstanceMapReader(tmp_path)
     with pytest.raises(DatasetError, match=f"{name}: {message}"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
 
 
 def test_a_tiff_is_turned_as_its_orientation_says(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_tiff_is_turned_as_its_orientation_says(tmp_path: Path) -> None:
     stored.save(tmp_path / "labels/cell.tif", tiffinfo={274: 6})  # turn it clockwise to look at it
     source = InstanceMapReader(tmp_path, background=None)
     assert source.images[0].size_hw == (3, 2)
-    np.testing.assert_array_equal(source.segmentation(source.images[0]).segment_ids, np.rot90(MAP, -1))
+    np.testing.assert_array_equal(source.read_segmentation(source.images[0]).segment_ids, np.rot90(MAP, -1))
 
 
 def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> None:
@@ -181,10 +181,10 @@ def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> Non
     page.save(path, save_all=True, append_images=[page])
     source = InstanceMapReader(tmp_path)
     with pytest.raises(DatasetError, match=r"cell\.tif: expected one picture, got a TIFF of several pages"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
     page.save(path, tiffinfo={262: 0})
     with pytest.raises(DatasetError, match=r"got the mode I;16, white being 0"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
 
 
 def test_of_a_tiff_smaller_copies_do_not_count(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ def test_of_a_tiff_smaller_copies_do_not_count(tmp_path: Path) -> None:
     store(tmp_path).unlink()
     write_tiff(tmp_path / "labels/cell.tif", MAP, MAP[:, :1], t254=[0, 1])
     source = InstanceMapReader(tmp_path, background=None)
-    np.testing.assert_array_equal(source.segmentation(source.images[0]).segment_ids, MAP)
+    np.testing.assert_array_equal(source.read_segmentation(source.images[0]).segment_ids, MAP)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
@@ -204,30 +204,30 @@ def test_damaged_maps_are_named(tmp_path: Path, suffix: str) -> None:
     for size in (0, 30, len(whole) // 2):
         path.write_bytes(whole[:size])
         with pytest.raises(DatasetError, match=f"cell\\{suffix}: "):
-            source.segmentation(source.images[0])
+            source.read_segmentation(source.images[0])
     path.unlink()
     with pytest.raises(DatasetError, match=f"cell\\{suffix}: (expected a file, found nothing|the image is missing)"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
     store(tmp_path, labels=MAP.T, suffix=suffix)
     with pytest.raises(DatasetError, match=f"cell\\{suffix}: expected 60 x 100 pixels .*, got 3 x 2"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
 
 
 def test_bombs_and_loops_are_refused(tmp_path: Path) -> None:
     path = store(tmp_path)
-    picture = tmp_path / "images/cell.png"
-    good = picture.read_bytes()
+    image = tmp_path / "images/cell.png"
+    good = image.read_bytes()
     bomb = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)), (b"IDAT", b"")):
         bomb += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-    picture.write_bytes(bomb)
+    image.write_bytes(bomb)
     with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none .*exceeds limit"):
         InstanceMapReader(tmp_path)
-    picture.write_bytes(b"text")
+    image.write_bytes(b"text")
     with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none"):
         InstanceMapReader(tmp_path)
-    picture.write_bytes(good)
-    for loop in (picture, path):
+    image.write_bytes(good)
+    for loop in (image, path):
         content = loop.read_bytes()
         loop.unlink()
         loop.symlink_to(loop.name)
@@ -256,7 +256,7 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
 def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
     store(tmp_path)
     source = InstanceMapReader(tmp_path)
-    entry = build_panoptic_annotation("cell", "cell.png", source.segmentation(source.images[0]))
+    entry = build_panoptic_annotation("cell", "cell.png", source.read_segmentation(source.images[0]))
     assert [(i["id"], i["category_id"], i["bbox"]) for i in entry["segments_info"]] == [
         (2, 1, [2, 0, 1, 2]),
         (900, 1, [0, 0, 2, 2]),
@@ -296,8 +296,8 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
     ]
     assert [image.image_id for image in source.images] == ["first", "twice", "z/last"]
     for image in source.images:
-        assert len(source.segmentation(image).segments) == 3
-        assert source.picture(image).shape == (2, 3, 3)
+        assert len(source.read_segmentation(image).segments) == 3
+        assert source.read_image(image).shape == (2, 3, 3)
     first, told = told, []
     InstanceMapReader(tmp_path, on_issue=on_issue)
     assert told == first

@@ -23,7 +23,7 @@ def read_back(root: Path, image: DatasetImage, **options: object) -> PanopticSeg
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", image.size_hw[::-1]).save(path)
     source = InstanceMapReader(root, **options)
-    return source.segmentation(source.images[0])
+    return source.read_segmentation(source.images[0])
 
 
 @settings(deadline=None, max_examples=50)
@@ -38,7 +38,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
     root = tmp_path_factory.mktemp("maps")
     with InstanceMapWriter(root, CELLS) as writer:
         assert writer.add(image, segmentation) == []
-        assert writer.picture_path(image) == root / "images/sub/x.png"
+        assert writer.image_path(image) == root / "images/sub/x.png"
     got = read_back(root, image)
     expected = [s for s in segments if s.isthing] + [s for s in segments if not s.isthing]
     assert [(s.category_id, s.area_px) for s in got.segments] == [(s.category_id, s.area_px) for s in expected]

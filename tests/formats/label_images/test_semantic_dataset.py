@@ -48,27 +48,27 @@ def test_every_class_is_stuff_and_one_segment(tmp_path: Path) -> None:
         (1, "car", False),
         (2, "sky", False),
     ]
-    got = source.segmentation(image)
+    got = source.read_segmentation(image)
     # segment_id is the label + 1, void 0.
     assert got.segment_ids.tolist() == [[1, 1, 0], [2, 3, 2]]
     assert got.segments == (Segment(1, 0, False, 2), Segment(2, 1, False, 2), Segment(3, 2, False, 1))
-    assert source.annotations(image) == []
-    assert source.picture(image).shape == (2, 3, 3)
+    assert source.read_annotations(image) == []
+    assert source.read_image(image).shape == (2, 3, 3)
 
 
 def test_classes_and_void_are_what_is_said(tmp_path: Path) -> None:
     store(tmp_path, classes=["a class", "too few"])
     source = SemanticMapReader(tmp_path, classes=[*NAMES, "void"], ignore=0)
     with pytest.raises(DatasetError, match=r"a\.png, image 'a': expected labels among 1, 2, 3, or 0 .*, got 255; name"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
     source = SemanticMapReader(tmp_path, classes=str(tmp_path / "classes.json"))
     with pytest.raises(DatasetError, match="expected labels among 0, 1, or 255 for void, got 2; name"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
     # Cityscapes' ids, say, whose isthing a map cannot hold: it parts no objects.
     entries = [{"id": 7, "name": "road", "isthing": 0}, {"id": 26, "name": "car", "isthing": 1}]
     store(tmp_path, labels=np.array([[7, 26, 3]], dtype=np.uint16), classes=entries)
     source = SemanticMapReader(tmp_path, ignore=3)
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     assert got.segment_ids.tolist() == [[8, 27, 0]]
     assert got.segments == (Segment(8, 7, False, 1), Segment(27, 26, False, 1))
 
@@ -76,7 +76,7 @@ def test_classes_and_void_are_what_is_said(tmp_path: Path) -> None:
 def test_a_map_of_void_has_no_segment(tmp_path: Path) -> None:
     store(tmp_path, labels=np.full((2, 2), 255, dtype=np.uint8))
     source = SemanticMapReader(tmp_path)
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     assert not got.segment_ids.any()
     assert got.segments == ()
 
@@ -111,7 +111,7 @@ def test_more_classes_than_8_bits_name_need_another_void(tmp_path: Path) -> None
     assert SemanticMapReader(tmp_path).skipped == ("classes: 1 have the label 255, which is void: 'class 255'",)
     source = SemanticMapReader(tmp_path, ignore=65535)
     assert (len(source.categories), source.skipped) == (300, ())
-    assert source.segmentation(source.images[0]).segment_ids.tolist() == [[256, 300, 0]]
+    assert source.read_segmentation(source.images[0]).segment_ids.tolist() == [[256, 300, 0]]
 
 
 def test_faults_are_told_and_splits_part_the_images(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_objects_crowds_empty_segments_and_scores_are_told(tmp_path: Path) -> No
             "scores cannot be held: 1 segments have one",
         ]
     assert writer.add(replace(IMAGE, file_name="y.jpg"), GROUND_TRUTH, [COVERED, COVERED])[-1] == OVERLAP
-    assert writer.picture_path(DatasetImage("x", "labels/x.png", (2, 3))) == tmp_path / "images/labels/x.png"
+    assert writer.image_path(DatasetImage("x", "labels/x.png", (2, 3))) == tmp_path / "images/labels/x.png"
     assert np.asarray(Image.open(tmp_path / "labels/sub/x.png")).tolist() == [[0, 0, 0], [1, 1, 255]]
     with pytest.raises(DatasetError, match="expected at most 255 classes, got 256; convert"):
         SemanticMapWriter(tmp_path, CategorySet([Category(i, f"{i}", True, (0, 0, 0)) for i in range(256)]))
@@ -151,7 +151,7 @@ def test_objects_crowds_empty_segments_and_scores_are_told(tmp_path: Path) -> No
 
 def test_only_names_that_are_read_back_are_written(tmp_path: Path) -> None:
     writer = SemanticMapWriter(tmp_path, CAR_AND_SKY)
-    assert writer.picture_path(replace(IMAGE, file_name="x.gif")) == tmp_path / "images/x.png"
+    assert writer.image_path(replace(IMAGE, file_name="x.gif")) == tmp_path / "images/x.png"
     with pytest.raises(DatasetError, match="without hidden parts"):
         writer.add(replace(IMAGE, file_name=".h/x.png"), GROUND_TRUTH)
 
@@ -161,12 +161,12 @@ def test_things_become_the_stuff_of_their_class(tmp_path: Path) -> None:
     image = DatasetImage(11, "d/x.png", (3, 4))
     with SemanticMapWriter(tmp_path, CATEGORIES) as writer:
         writer.add(image, first_image())
-        path = writer.picture_path(image)
+        path = writer.image_path(image)
     path.parent.mkdir(parents=True)
     Image.new("RGB", (4, 3)).save(path)
     source = SemanticMapReader(tmp_path)
     assert [c.name for c in source.categories.categories] == ["person", "cat", "sky", "grass"]
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     assert got.segment_ids.tolist() == [[3, 3, 3, 0], [1, 1, 3, 0], [1, 1, 2, 2]]
     assert got.segments == (Segment(1, 0, False, 4), Segment(2, 1, False, 2), Segment(3, 2, False, 4))
 
@@ -180,7 +180,7 @@ def test_reading_and_writing_undo_each_other(tmp_path_factory: pytest.TempPathFa
     path = store(root, labels=labels)
     source = SemanticMapReader(root)
     (image,) = source.images
-    first: PanopticSegmentation = source.segmentation(image)
+    first: PanopticSegmentation = source.read_segmentation(image)
     assert sum(s.area_px for s in first.segments) == np.count_nonzero(labels != 255)
     with SemanticMapWriter(root / "again", source.categories) as writer:
         assert writer.add(image, first) == []

@@ -56,7 +56,7 @@ def png_of(mask: list[list[int]] | np.ndarray, mode: str = "L") -> str:
 
 def only(source: LabelmeReader) -> PanopticSegmentation:
     assert len(source.images) == 1
-    return source.segmentation(source.images[0])
+    return source.read_segmentation(source.images[0])
 
 
 def test_later_shapes_lie_on_top_and_annotations_are_whole(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_later_shapes_lie_on_top_and_annotations_are_whole(tmp_path: Path) -> No
     expected = [[1, 1, 1, 1, 0, 3], [1, 1, 2, 2, 2, 3], [0, 0, 2, 2, 2, 3], [0, 0, 0, 0, 0, 3]]
     np.testing.assert_array_equal(got.segment_ids, expected)
     assert got.segments == (Segment(1, 2, True, 6), Segment(2, 1, True, 6), Segment(3, 2, True, 4))
-    whole = source.annotations(source.images[0])
+    whole = source.read_annotations(source.images[0])
     assert [(a["category_id"], a["area"], a["bbox"]) for a in whole] == [
         (2, 8, [0, 0, 4, 2]),
         (1, 8, [2, 1, 4, 2]),
@@ -86,7 +86,7 @@ def test_a_hidden_object_is_in_the_annotations_alone(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 2, 2), box("cat", 0, 0, 3, 3)])
     source = LabelmeReader(tmp_path)
     assert only(source).segments == (Segment(2, 1, True, 9),)
-    assert [a["area"] for a in source.annotations(source.images[0])] == [4, 9]
+    assert [a["area"] for a in source.read_annotations(source.images[0])] == [4, 9]
 
 
 def test_groups_join_shapes_of_one_label(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_groups_join_shapes_of_one_label(tmp_path: Path) -> None:
     )
     source = LabelmeReader(tmp_path)
     np.testing.assert_array_equal(only(source).segment_ids[0], [1, 2, 1, 1, 3, 4])
-    assert [a["area"] for a in source.annotations(source.images[0])] == [3, 1, 1, 1]
+    assert [a["area"] for a in source.read_annotations(source.images[0])] == [3, 1, 1, 1]
 
 
 def test_stuff_ignored_labels_and_crowds(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_stuff_ignored_labels_and_crowds(tmp_path: Path) -> None:
     # The ignored shape lies on the dog: void. The two shapes of sky are one segment, and lie under and beside it.
     np.testing.assert_array_equal(got.segment_ids[0], [1, 2, 0, 2, 0, 1])
     assert got.segments == (Segment(1, 2, False, 2), Segment(2, 1, True, 2, iscrowd=True))
-    assert [(a["area"], a["iscrowd"]) for a in source.annotations(source.images[0])] == [(3, 1)]
+    assert [(a["area"], a["iscrowd"]) for a in source.read_annotations(source.images[0])] == [(3, 1)]
     named = LabelmeReader(tmp_path, things=["dog", "zebra"], stuff=["sky"], ignore=["dirt"])
     assert [c.name for c in named.categories.categories] == ["dog", "sky", "zebra"]
     with pytest.raises(DatasetError, match=r"a\.json, shape 2: expected a label among 'dog', 'sky', got 'dirt'; name"):
@@ -204,7 +204,7 @@ def test_pictures_are_found_as_labelme_finds_them(tmp_path: Path) -> None:
     (tmp_path / "pictures/a.json").rename(tmp_path / "pictures/.a.json")
     source = LabelmeReader(tmp_path)
     assert source.images == (DatasetImage("drawn/b", "pictures/a.png", SIZE_HW),)
-    assert source.picture(source.images[0]).shape == (*SIZE_HW, 3)
+    assert source.read_image(source.images[0]).shape == (*SIZE_HW, 3)
 
 
 def test_names_that_climb_out_are_refused(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) 
 def test_damaged_masks_are_placed(tmp_path: Path, mask: str, message: str) -> None:
     store(tmp_path, [{"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": mask}])
     source = LabelmeReader(tmp_path)
-    for read in (source.segmentation, source.annotations):
+    for read in (source.read_segmentation, source.annotations):
         with pytest.raises(DatasetError, match=rf"a\.json, shape 0: {message}"):
             read(source.images[0])
 
@@ -324,8 +324,8 @@ def test_any_junk_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, s
     path.write_text(json.dumps(spoil(json.loads(path.read_text()), Random(seed).randrange, junk)))
     with contextlib.suppress(DatasetError):
         source = LabelmeReader(root)
-        source.segmentation(source.images[0])
-        source.annotations(source.images[0])
+        source.read_segmentation(source.images[0])
+        source.read_annotations(source.images[0])
 
 
 def test_options_that_contradict_each_other(tmp_path: Path) -> None:
@@ -376,8 +376,8 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
     ]
     assert [image.image_id for image in source.images] == ["a", "z/last"]
     for image in source.images:
-        assert source.segmentation(image).segments == (Segment(1, 1, True, 1),)
-        assert source.picture(image).shape == (*SIZE_HW, 3)
+        assert source.read_segmentation(image).segments == (Segment(1, 1, True, 1),)
+        assert source.read_image(image).shape == (*SIZE_HW, 3)
     # The pictures of JSONs that could not be read are not called bare.
     assert source.skipped == ()
     first, told = told, []

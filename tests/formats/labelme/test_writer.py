@@ -32,7 +32,7 @@ def written(
     image = DatasetImage(3, "sub/x.jpg", segmentation.segment_ids.shape)
     with LabelmeWriter(root, categories) as writer:
         lines = writer.add(image, segmentation, annotations)
-        path = writer.picture_path(image)
+        path = writer.image_path(image)
     Image.new("L", image.size_hw[::-1]).save(path)
     return lines, LabelmeReader(root, **THINGS_AND_STUFF)
 
@@ -68,7 +68,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
     lines, source = written(tmp_path_factory.mktemp("labelme"), segmentation)
     assert lines == ([STUFF] if (ids == 3).any() else [])
     assert source.images == (DatasetImage("sub/x", "sub/x.jpg", values.shape),)
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     assert named(got, source.categories) == named(segmentation, CATEGORIES)
     assert [s.segment_id for s in got.segments] == list(range(1, len(segments) + 1))
 
@@ -118,10 +118,10 @@ def test_overlapping_masks_are_held(tmp_path: Path) -> None:
     segmentation, annotations = overlapping()
     lines, source = written(tmp_path, segmentation, annotations)
     assert lines == [STUFF]
-    assert sorted(named(source.segmentation(source.images[0]), source.categories)) == sorted(
+    assert sorted(named(source.read_segmentation(source.images[0]), source.categories)) == sorted(
         named(segmentation, CATEGORIES)
     )
-    got = source.annotations(source.images[0])
+    got = source.read_annotations(source.images[0])
     assert [a["segmentation"] for a in got] == [a["segmentation"] for a in annotations]
     assert [a["iscrowd"] for a in got] == [0, 1]
 
@@ -140,12 +140,12 @@ def test_masks_that_contradict_the_segmentation_are_told(tmp_path: Path, change:
     }[change]
     lines, source = written(tmp_path, segmentation, changed)
     assert (
-        named(source.segmentation(source.images[0]), source.categories) == named(segmentation, CATEGORIES)
+        named(source.read_segmentation(source.images[0]), source.categories) == named(segmentation, CATEGORIES)
         or change == "twice"
     )
     if change == "twice":  # the second cat hides what the first one shows: the same map
         assert lines == [STUFF]
-        assert len(source.annotations(source.images[0])) == 3
+        assert len(source.read_annotations(source.images[0])) == 3
     else:
         assert len(lines) == 2
         assert lines[0].startswith("annotations: their masks, painted in order, do not give the segmentation")
@@ -160,7 +160,7 @@ def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
         "scores cannot be held: 1 segments have one",
         STUFF,
     ]
-    assert named(source.segmentation(source.images[0]), source.categories) == named(segmentation, CATEGORIES)
+    assert named(source.read_segmentation(source.images[0]), source.categories) == named(segmentation, CATEGORIES)
 
 
 def test_stuff_is_told_once_and_as_the_command_line_takes_it(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_masks_are_written_in_the_order_in_which_they_were_painted(tmp_path: Pat
     assert segmentation.segment_ids.tolist() == [[1, 1, 2, 3] if overlap == "small_on_top" else [2, 2, 2, 3]]
     lines, source = written(tmp_path, segmentation, annotations)
     assert lines == []
-    whole = {(a["category_id"], a["iscrowd"], a["area"]) for a in source.annotations(source.images[0])}
+    whole = {(a["category_id"], a["iscrowd"], a["area"]) for a in source.read_annotations(source.images[0])}
     assert whole == {(1, 0, 2), (3, 0, 3), (1, 1, 4)}  # cat, grass, person, sky are 1 to 4
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     assert sorted(named(got, source.categories)) == sorted(named(segmentation, CATEGORIES))

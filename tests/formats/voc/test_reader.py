@@ -19,8 +19,8 @@ from tests.helpers.voc_tree import (
     OBJECT_LABELS,
     SEGMENTS,
     add_image,
+    store_image,
     store_labels,
-    store_picture,
     store_set,
 )
 
@@ -36,7 +36,7 @@ def root(tmp_path: Path) -> Path:
 
 def _one(root: Path) -> PanopticSegmentation:
     source = VOCReader(root)
-    return source.segmentation(source.images[0])
+    return source.read_segmentation(source.images[0])
 
 
 def test_read(root: Path) -> None:
@@ -51,13 +51,15 @@ def test_read(root: Path) -> None:
     ]
     assert len(source.categories) == 21
     assert source.categories[15].color == (192, 128, 128)
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     assert got.segment_ids.tolist() == IDS
     assert got.segment_ids.dtype == np.int32
     assert got.segments == SEGMENTS
-    assert source.segmentation(source.images[1]).segments == (Segment(1, 15, True, 2),)  # no background, no segment
-    assert source.picture(source.images[0]).shape == (3, 5, 3)
-    assert [(a["category_id"], a["bbox"], a["area"]) for a in source.annotations(source.images[0])] == [
+    assert source.read_segmentation(source.images[1]).segments == (
+        Segment(1, 15, True, 2),
+    )  # no background, no segment
+    assert source.read_image(source.images[0]).shape == (3, 5, 3)
+    assert [(a["category_id"], a["bbox"], a["area"]) for a in source.read_annotations(source.images[0])] == [
         (15, [4, 1, 1, 2], 2),
         (8, [2, 1, 1, 1], 1),
         (15, [0, 2, 1, 1], 1),
@@ -73,7 +75,7 @@ def test_image_sets_may_have_blank_lines_other_line_ends_and_trailing_spaces(roo
 def test_pictures_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None:
     add_image(root, "2007_000032")
     add_image(root, "zurich/a.b")
-    store_picture(root / "JPEGImages/zurich/a.b.png", (3, 5))
+    store_image(root / "JPEGImages/zurich/a.b.png", (3, 5))
     (root / "JPEGImages/zurich/a.b.jpg").unlink()
     store_set(root, "zurich/a.b")
     assert VOCReader(root).images == (DatasetImage("zurich/a.b", "zurich/a.b.png", (3, 5)),)
@@ -85,7 +87,7 @@ def test_a_picture_that_exif_turns_is_measured_turned(root: Path) -> None:
     Image.new("RGB", (1, 2)).save(root / "JPEGImages/2007_000039.jpg", exif=exif)
     source = VOCReader(root)
     assert source.images[1].size_hw == (1, 2)
-    assert source.picture(source.images[1]).shape == (1, 2, 3)
+    assert source.read_image(source.images[1]).shape == (1, 2, 3)
 
 
 def test_a_greyscale_png_holds_the_same_labels(root: Path) -> None:
@@ -130,7 +132,7 @@ def test_sizes_that_differ(root: Path, folder: str) -> None:
 
 
 def test_a_picture_of_another_size(root: Path) -> None:
-    store_picture(root / "JPEGImages/2007_000039.jpg", (2, 1))
+    store_image(root / "JPEGImages/2007_000039.jpg", (2, 1))
     with pytest.raises(DatasetError, match=r"expected 2 x 1 pixels .* as .*2007_000039\.jpg has, got 1 x 2 and 1 x 2"):
         VOCReader(root)
 
@@ -139,7 +141,7 @@ def test_a_png_that_changes_later(root: Path) -> None:
     source = VOCReader(root)
     store_labels(root / "SegmentationObject/2007_000032.png", [[0, 0]])
     with pytest.raises(DatasetError, match=r"SegmentationObject.2007_000032\.png: expected 3 x 5 pixels"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
 
 
 def test_pngs_that_are_no_label_maps(root: Path) -> None:
@@ -240,7 +242,7 @@ def test_classes_by_option_and_by_file(root: Path) -> None:
     names = [(0, "background"), (1, "cell"), (2, "debris")]
     source = VOCReader(root, classes=["cell", "debris"])
     assert [(c.category_id, c.name) for c in source.categories.categories] == names
-    assert source.segmentation(source.images[0]).segments == (Segment(1, 2, True, 1), Segment(255, 0, False, 1))
+    assert source.read_segmentation(source.images[0]).segments == (Segment(1, 2, True, 1), Segment(255, 0, False, 1))
     (root / "class_names.txt").write_text("_background_\ncell\r\ndebris")  # labelme2voc ends the last line so
     assert VOCReader(root).categories == source.categories
     (root / "class_names.txt").write_text("cell\ndebris\n")
@@ -286,13 +288,13 @@ def test_classes_alone_are_stuff(root: Path) -> None:
     source = VOCReader(root, labels="SegmentationClassAug", objects=None)
     assert not source.categories.things
     assert source.categories.isthing_by_id.keys() == {*range(21)}
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     assert got.segment_ids.tolist() == [[255, 0, 0, 0, 255], [255, 0, 8, 0, 15], [15, 0, 0, 0, 15]]
     assert got.segments == (Segment(8, 8, False, 1), Segment(15, 15, False, 3), Segment(255, 0, False, 3))
-    assert source.annotations(source.images[0]) == []
+    assert source.read_annotations(source.images[0]) == []
     store_labels(root / "SegmentationClassAug/2007_000032.png", np.full((3, 5), 21))
     with pytest.raises(DatasetError, match=r"SegmentationClassAug.2007_000032\.png: expected class labels in 0\.\.20"):
-        source.segmentation(source.images[0])
+        source.read_segmentation(source.images[0])
 
 
 def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
@@ -329,8 +331,8 @@ def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
     ]
     assert [image.image_id for image in source.images] == ["2007_000032", "last"]
     for image in source.images:
-        assert source.segmentation(image).segments == SEGMENTS
-        assert source.picture(image).shape == (3, 5, 3)
+        assert source.read_segmentation(image).segments == SEGMENTS
+        assert source.read_image(image).shape == (3, 5, 3)
     first, told = told, []
     VOCReader(root, on_issue=on_issue)
     assert told == first

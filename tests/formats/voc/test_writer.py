@@ -25,7 +25,7 @@ from tests.helpers.voc_tree import (
     SEGMENTS,
     VOC_CATEGORIES,
     add_image,
-    store_picture,
+    store_image,
     store_set,
 )
 
@@ -139,15 +139,15 @@ def test_reading_and_writing_undo_each_other(
     add_image(folder / "a", "x", *labels)
     store_set(folder / "a", "x")
     source = VOCReader(folder / "a")
-    first = source.segmentation(source.images[0])
+    first = source.read_segmentation(source.images[0])
     with VOCWriter(folder / "b", source.categories) as writer:
         assert writer.add(source.images[0], first) == []
     for name, values in zip(("SegmentationClass", "SegmentationObject"), labels, strict=True):
         assert _pixels(folder / "b" / name / "x.png") == values.tolist()
-    store_picture(folder / "b/JPEGImages/x.jpg", labels[0].shape)
+    store_image(folder / "b/JPEGImages/x.jpg", labels[0].shape)
     again = VOCReader(folder / "b")
     assert again.categories == source.categories
-    second = again.segmentation(again.images[0])
+    second = again.read_segmentation(again.images[0])
     np.testing.assert_array_equal(first.segment_ids, second.segment_ids)
     assert first.segments == second.segments
 
@@ -172,9 +172,9 @@ def test_any_segmentation_of_things_comes_back(
     lost = _written(folder, PanopticSegmentation(ids, segments), categories)
     stuff = [s.segment_id for s in segments if not s.isthing]
     assert [line.split(":")[0] for line in lost] == [f"segment {i}" for i in stuff[1:]]
-    store_picture(folder / "JPEGImages/x.jpg", ids.shape)
+    store_image(folder / "JPEGImages/x.jpg", ids.shape)
     source = VOCReader(folder)
-    got = source.segmentation(source.images[0])
+    got = source.read_segmentation(source.images[0])
     masks = {((got.segment_ids == s.segment_id).tobytes(), source.categories[s.category_id].name) for s in got.segments}
     expected = {((ids == s.segment_id).tobytes(), categories[s.category_id].name) for s in segments if s.isthing}
     if stuff:
@@ -204,7 +204,7 @@ def test_file_names_that_climb_out(tmp_path: Path, name: str) -> None:
     with pytest.raises(DatasetError, match="expected `file_name` to be a path inside"):
         VOCWriter(tmp_path / "out", CATEGORIES).add(_image(segmentation.segment_ids, name), segmentation)
     with pytest.raises(DatasetError, match="expected `file_name` to be a path inside"):
-        VOCWriter(tmp_path / "out", CATEGORIES).picture_path(_image(segmentation.segment_ids, name))
+        VOCWriter(tmp_path / "out", CATEGORIES).image_path(_image(segmentation.segment_ids, name))
     with pytest.raises(DatasetError, match="expected `split` to be a path inside"):
         VOCWriter(tmp_path / "out", CATEGORIES, split=name)
     assert files_below(tmp_path) == set()
@@ -231,7 +231,7 @@ def test_two_images_of_one_name(tmp_path: Path) -> None:
 def test_writing_into_labels_of_other_classes(tmp_path: Path) -> None:
     segmentation = PanopticSegmentation(np.ones((1, 1), dtype=np.int32), (Segment(1, 1, True, 1),))
     _written(tmp_path, segmentation, CATEGORIES)
-    assert VOCWriter(tmp_path, CATEGORIES, split="val").picture_path(_image(np.ones((1, 1)), "a/x.png")) == (
+    assert VOCWriter(tmp_path, CATEGORIES, split="val").image_path(_image(np.ones((1, 1)), "a/x.png")) == (
         tmp_path / "JPEGImages/a/x.png"
     )
     with pytest.raises(DatasetError, match="the folder holds labels of other classes; write to another folder"):
@@ -311,21 +311,19 @@ def test_overlaps_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.gif", "a.ppm", "a", "a.bmp", "a.JPEG", "a.Jpg"])
 def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> None:
-    store_picture(tmp_path / "from.png", (1, 2))
+    store_image(tmp_path / "from.png", (1, 2))
     (tmp_path / "in").mkdir()
-    with Image.open(tmp_path / "from.png") as picture:
-        picture.save(
-            tmp_path / "in" / name, {".gif": "GIF", ".ppm": "PPM", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG")
-        )
+    with Image.open(tmp_path / "from.png") as grey:
+        grey.save(tmp_path / "in" / name, {".gif": "GIF", ".ppm": "PPM", ".bmp": "BMP"}.get(Path(name).suffix, "JPEG"))
     image, ground_truth = (
         DatasetImage(1, name, (1, 2)),
         PanopticSegmentation(np.ones((1, 2), np.int32), (Segment(1, 1, True, 2),)),
     )
 
     class OneImage(DatasetReader):
-        images, categories, pictures, root = (image,), CATEGORIES, tmp_path / "in", tmp_path
+        images, categories, image_root, root = (image,), CATEGORIES, tmp_path / "in", tmp_path
 
-        def segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
             return ground_truth
 
     source = OneImage()
@@ -338,4 +336,4 @@ def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> No
         TwoChannelReader(two / "masks", two / "images", two / "categories.json"),
         InstanceMapReader(tmp_path / "maps"),
     ):
-        np.testing.assert_array_equal(again.picture(again.images[0]), source.picture(image))
+        np.testing.assert_array_equal(again.read_image(again.images[0]), source.read_image(image))
