@@ -155,16 +155,16 @@ def _decode(path: Path, look: ImageInspection, place: object) -> None:
         if image.format == "PNG":
             png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checksums, which Pillow passes over
         deep = is_deep(image)
-        image = open_image(path)
+        decoded = open_image(path)
         # load() turns a TIFF, and forgets it; of a PNG, EXIF may come after the pixels.
-        orientation = _orientation(image if deep or image.format == "TIFF" else image)
-    look.size_hw = image.height, image.width
+        orientation = _orientation(image if deep or image.format == "TIFF" else decoded)
+    look.size_hw = decoded.height, decoded.width
     look.is_rotated = orientation in TURNS
     if look.is_rotated:
         look.issues.add("image-turned", place, f"its EXIF orientation is {orientation}")
     if deep:
         look.issues.add("image-deep", place, "its channels have more than 8 bits")
-    look.digest = digest_pixels(np.asarray(image if image.mode == "RGB" else image.convert("RGB")))
+    look.digest = digest_pixels(np.asarray(decoded if decoded.mode == "RGB" else decoded.convert("RGB")))
 
 
 def _orientation(image: Image.Image) -> Any:

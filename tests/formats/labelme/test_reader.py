@@ -272,7 +272,7 @@ def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) 
 def test_damaged_masks_are_placed(tmp_path: Path, mask: str, message: str) -> None:
     store(tmp_path, [{"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": mask}])
     source = LabelmeReader(tmp_path)
-    for read in (source.read_segmentation, source.annotations):
+    for read in (source.read_segmentation, source.read_annotations):
         with pytest.raises(DatasetError, match=rf"a\.json, shape 0: {message}"):
             read(source.images[0])
 
