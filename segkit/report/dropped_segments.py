@@ -1,129 +1,140 @@
-"""Why a fusion dropped or shrunk segments: tables for the terminal, and rows for the page."""
+"""Why a fusion dropped or shrunk segments: tables for the terminal and the page."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from segkit.fusion import REASONS
+from segkit.report.metric_values import Rows
 from segkit.report.page import write_page
+from segkit.report.tables import build_table
 from segkit.structures import CategorySet
 
-SHOWN, PAGE_ROWS = 20, 200  # of the costliest, in the terminal and on the page
-TAKERS = 3  # of the pixels of one segment
-NOBODY = "nobody"
-COLUMNS = ("class", "score", "reason", "pixels", "lost", "to")
-Told = Sequence[Mapping[str, Any]]
+TERMINAL_ROWS, PAGE_ROWS = 20, 200  # of the costliest segments
+SHOWN_OVERLAPS = 3  # classes that took the pixels of one segment
+NO_SEGMENT = "void"
+NOTHING_LOST = "Every segment kept all of its pixels."
+Images = Sequence[Mapping[str, Any]]
 
 
-def count_rejections(images: Told) -> dict[str, dict[str, Any]]:
-    """Reason -> {dropped, shrunk: segments, lost pixels}, the most segments first; images: dropped_segments.json.
+def dropped_segments_tables(images: Images, limit: int = TERMINAL_ROWS) -> Group:
+    """Build the tables of the reasons and of the costliest segments.
 
-    Empty where nothing was lost.
+    Args:
+        images: Content of dropped_segments.json.
+        limit: Rows of the second table.
+
+    Returns:
+        The tables, for `rich.console.Console().print`; a sentence instead if no segment lost a pixel.
     """
-    rows = {reason: {"dropped": 0, "shrunk": 0, "lost pixels": 0} for reason in REASONS}
-    for image in images:
-        for fate in image["dropped_segments"]:
-            row = rows[fate["reason"]]
-            row["shrunk" if fate["segment_id"] else "dropped"] += 1
-            row["lost pixels"] += _lost_px(fate)
-    kept = [(reason, row) for reason, row in rows.items() if row["dropped"] + row["shrunk"]]
-    return dict(sorted(kept, key=lambda item: -(item[1]["dropped"] + item[1]["shrunk"])))
-
-
-def list_costliest_segments(images: Told, limit: int = SHOWN) -> dict[str, dict[str, Any]]:
-    """`139, instance 5` -> COLUMNS of the `limit` segments with the greatest cost, of equal cost the earlier ones.
-
-    Cost: lost pixels times the score, 1 for stuff, so that what nobody believed in does not come first. Stuff that is
-    still there is left out: it lies below things.
-    """
-    told = [(image["image_id"], fate) for image in images for fate in image["dropped_segments"] if _is_loss(fate)]
-    told.sort(key=lambda item: -_cost(item[1]))
-    return {_place(image_id, fate): _row(fate) for image_id, fate in told[:limit]}
-
-
-def dropped_segments_tables(images: Told, limit: int = SHOWN) -> Group:
-    """Both for `rich.console.Console().print`; a sentence where nothing was lost."""
     reasons, costliest = count_rejections(images), list_costliest_segments(images, limit)
     if not reasons:
-        return Group(Text("Every segment kept all of its pixels."))
-    tables = [_table("Segments that were dropped or lost pixels", "reason", reasons)]
-    return (
-        Group(*tables, _table("The costliest: pixels times score", "image", costliest)) if costliest else Group(*tables)
-    )
+        return Group(Text(NOTHING_LOST))
+    tables = [build_table("Segments that were dropped or lost pixels", "reason", reasons.items())]
+    if costliest:
+        left = ("class", "reason", "to")
+        tables.append(build_table("The costliest: pixels times score", "image", costliest.items(), left=left))
+    return Group(*tables)
 
 
 def write_dropped_segments_page(
     path: Path,
     title: str,
     metrics: Mapping[str, Mapping[str, Any]],
-    images: Told,
+    images: Images,
     categories: CategorySet | None = None,
 ) -> None:
-    """`write_page` with both tables behind the metrics; OSError where it cannot be written."""
-    dropped_segments = {
-        "reason": count_rejections(images),
-        "costliest (pixels times score)": list_costliest_segments(images, PAGE_ROWS),
+    """Write an HTML page with the metrics and, below them, the tables of dropped segments.
+
+    Args:
+        path: File to write.
+        title: Title of the page.
+        metrics: Task -> result of its evaluator, as `write_page` takes it.
+        images: Content of dropped_segments.json.
+        categories: Names and colours of the classes.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    costliest = list_costliest_segments(images, PAGE_ROWS)
+    tables = {"reason": count_rejections(images), "costliest (pixels times score)": costliest}
+    tables = {name: rows for name, rows in tables.items() if rows}
+    section = {"Why segments were dropped or shrunk": tables} if tables else {}
+    write_page(path, title, {**metrics, **section}, categories=categories, notes=[] if tables else [NOTHING_LOST])
+
+
+def count_rejections(images: Images) -> Rows:
+    """Count the dropped and shrunk segments of each reason, the most frequent reason first.
+
+    Args:
+        images: Content of dropped_segments.json.
+
+    Returns:
+        Reason -> {dropped, shrunk: segments, lost pixels}; empty if nothing was lost.
+    """
+    rows = {reason: {"dropped": 0, "shrunk": 0, "lost pixels": 0} for reason in REASONS}
+    for image in images:
+        for segment in image["dropped_segments"]:
+            row = rows[segment["reason"]]
+            row["shrunk" if segment["segment_id"] else "dropped"] += 1
+            row["lost pixels"] += _count_lost_px(segment)
+    by_number = sorted(rows.items(), key=lambda item: -(item[1]["dropped"] + item[1]["shrunk"]))
+    return {reason: row for reason, row in by_number if row["dropped"] + row["shrunk"]}
+
+
+def list_costliest_segments(images: Images, limit: int = TERMINAL_ROWS) -> Rows:
+    """List the segments with the greatest cost; equal costs keep their order.
+
+    The cost is the lost pixels times the score (1 for stuff), so that segments with a low score do not come first.
+    Stuff that is still in the map is left out: things lie above it as a rule.
+
+    Args:
+        images: Content of dropped_segments.json.
+        limit: Most rows.
+
+    Returns:
+        `139, instance 5` -> {class, score, reason, pixels, lost, to}.
+    """
+    losses = [
+        (image["image_id"], segment)
+        for image in images
+        for segment in image["dropped_segments"]
+        if _count_lost_px(segment) > 0 and (segment["isthing"] or not segment["segment_id"])
+    ]
+    losses.sort(key=lambda item: -_count_lost_px(item[1]) * (1.0 if item[1]["score"] is None else item[1]["score"]))
+    return {_row_name(image_id, segment): _build_row(segment) for image_id, segment in losses[:limit]}
+
+
+def _build_row(segment: Mapping[str, Any]) -> dict[str, Any]:
+    reason = segment["reason"]
+    if segment["value"] is not None:
+        reason = f"{reason} {segment['value']:.4g}, limit {segment['limit']:.4g}"
+    pixels = Counter[str]()
+    for overlap in segment["overlapped_by"]:
+        pixels[overlap["category"] or NO_SEGMENT] += overlap["pixels"]
+    overlaps = [f"{name} {number}" for name, number in pixels.most_common(SHOWN_OVERLAPS)]
+    return {
+        "class": segment["category"],
+        "score": "" if segment["score"] is None else f"{segment['score']:.2f}",
+        "reason": reason,
+        "pixels": segment["area_px"],
+        "lost": _count_lost_px(segment),
+        "to": ", ".join(overlaps + ["..."] * (len(pixels) > SHOWN_OVERLAPS)),
     }
-    told = {name: rows for name, rows in dropped_segments.items() if rows}
-    shown = {**metrics, "Why segments were dropped or shrunk": told} if told else metrics
-    notes = [] if told else ["Every segment kept all of its pixels."]
-    write_page(path, title, shown, categories=categories, notes=notes)
 
 
-def _row(fate: Mapping[str, Any]) -> dict[str, Any]:
-    reason = fate["reason"]
-    if fate["value"] is not None:
-        reason = f"{reason} {fate['value']:.4g}, limit {fate['limit']:.4g}"
-    takers: dict[str, int] = {}
-    for taker in fate["overlapped_by"]:
-        name = taker["category"] or NOBODY
-        takers[name] = takers.get(name, 0) + taker["pixels"]
-    most_first = sorted(takers.items(), key=lambda item: -item[1])
-    shown = [f"{name} {pixels}" for name, pixels in most_first[:TAKERS]] + ["..."] * (len(most_first) > TAKERS)
-    score = "" if fate["score"] is None else f"{fate['score']:.2f}"
-    values = (
-        fate["category"],
-        score,
-        reason,
-        fate["area_px"],
-        _lost_px(fate),
-        ", ".join(shown),
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+def _row_name(image_id: int | str, segment: Mapping[str, Any]) -> str:
+    """A name that is unique among all images: an image has one segment per stuff class."""
+    if segment["instance_id"] is None:
+        return f"{image_id}, stuff {segment['category_id']}"
+    return f"{image_id}, instance {segment['instance_id']}"
 
 
-def _place(image_id: int | str, fate: Mapping[str, Any]) -> str:
-    """What tells the segment from all others: stuff is there once in an image."""
-    return (
-        f"{image_id}, stuff {fate['category_id']}"
-        if fate["instance_id"] is None
-        else f"{image_id}, instance {fate['instance_id']}"
-    )
-
-
-def _is_loss(fate: Mapping[str, Any]) -> bool:
-    return _lost_px(fate) > 0 and (fate["isthing"] or not fate["segment_id"])
-
-
-def _lost_px(fate: Mapping[str, Any]) -> int:
-    return int(fate["area_px"] - fate["kept_px"])
-
-
-def _cost(fate: Mapping[str, Any]) -> float:
-    return float(_lost_px(fate) * (1.0 if fate["score"] is None else fate["score"]))
-
-
-def _table(title: str, first: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    table = Table(first, title=title)
-    columns = list(next(iter(rows.values())))
-    for column in columns:
-        table.add_column(Text(column), justify="left" if column in ("class", "reason", "to") else "right")
-    for name, row in rows.items():
-        table.add_row(Text(name), *(Text(str(row[column])) for column in columns))
-    return table
+def _count_lost_px(segment: Mapping[str, Any]) -> int:
+    return int(segment["area_px"] - segment["kept_px"])

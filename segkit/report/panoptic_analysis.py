@@ -1,7 +1,8 @@
-"""What the analysis of panoptic quality says, as tables for the terminal and as rows for the page."""
+"""The analysis of panoptic quality and the comparison of two evaluations, as tables for the terminal."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,10 +10,11 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.metric_values import MISSING, format_value
+from segkit.report.metric_values import MISSING, Rows, format_value
+from segkit.report.tables import build_table
 from segkit.structures import CategorySet
 
-KIND_NAMES = {
+ERROR_NAMES = {
     "wrong_class": "wrong class",
     "split": "split",
     "merged": "merged",
@@ -24,174 +26,180 @@ KIND_NAMES = {
 }
 OVERALL = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")
 NOTHING = "nothing"
-VERDICTS = {"better": "better", "worse": "worse"}  # what else `compare` may say is unclear
+CLEAR_CONCLUSIONS = ("better", "worse")  # any other conclusion of `compare` is printed as "unclear"
 
 
-def analysis_tables(found: Mapping[str, Any], analysis: Mapping[str, Any], categories: CategorySet | None) -> Group:
-    """All of it for `rich.console.Console().print`, without tables of nothing; found: panoptic quality's numbers, which
-    tell where the reference's rules and the corrected ones differ."""
+def analysis_tables(metrics: Mapping[str, Any], analysis: Mapping[str, Any], categories: CategorySet | None) -> Group:
+    """Build all tables of an analysis; empty tables are left out.
+
+    Args:
+        metrics: Result of panoptic quality. Its `other_mode` says where the reference rules and the corrected rules
+            differ.
+        analysis: The `analysis` of the evaluation: intervals, error_budget, confusion, worst_images.
+        categories: Names for the category ids; None leaves the ids.
+
+    Returns:
+        The tables, for `rich.console.Console().print`.
+    """
     reason = analysis["intervals"]["reason"]
     parts: list[Table | Text] = [Text(f"No intervals: {reason}.") if reason else intervals_table(analysis["intervals"])]
-    if any(kind["segments"] for kind in analysis["error_budget"]["error_types"].values()):
+    if any(error["segments"] for error in analysis["error_budget"]["error_types"].values()):
         parts.append(budget_table(analysis["error_budget"]))
     if analysis["confusion"]["top"]:
         parts.append(confusion_table(analysis["confusion"], categories))
     if analysis["worst_images"]:
-        parts.append(worst_table(analysis["worst_images"]))
-    if "other_mode" in found:
-        other = found["other_mode"]
-        pq = f"PQ is {format_value(other['PQ'])} instead of {format_value(found['PQ'])}"
-        parts.append(Text(f"By the {other['mode']} rules {pq}: {'; '.join(other['reasons'])}."))
+        parts.append(worst_images_table(analysis["worst_images"]))
+    if "other_mode" in metrics:
+        other = metrics["other_mode"]
+        values = f"PQ is {format_value(other['PQ'])} instead of {format_value(metrics['PQ'])}"
+        parts.append(Text(f"By the {other['mode']} rules, {values}: {'; '.join(other['reasons'])}."))
     return Group(*parts)
 
 
 def intervals_table(intervals: Mapping[str, Any]) -> Table:
-    """The headline numbers, each with its interval."""
-    title = f"{_percent(intervals['level'])} intervals, bootstrap over {_images(intervals['images'])}"
-    table = Table("", title=title)
-    for column in OVERALL:
-        table.add_column(column, justify="right")
-    for name, key in (("from", "low"), ("to", "high")):
-        table.add_row(name, *(format_value(intervals[column][key]) for column in OVERALL))
-    return table
+    """Build the table of the confidence intervals of the headline metrics."""
+    title = f"{_format_percent(intervals['level'])} intervals, bootstrap over {_count_images(intervals['images'])}"
+    bounds = [
+        (name, {column: intervals[column][key] for column in OVERALL})
+        for name, key in (("from", "low"), ("to", "high"))
+    ]
+    return build_table(title, "", bounds)
 
 
-def build_budget_rows(budget: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Kind of error -> {PQ points, things, stuff, segments}, the dearest first; `error_budget`'s result."""
-    dearest_first = sorted(budget["error_types"].items(), key=lambda item: -(item[1]["cost"] or 0))
+def build_budget_rows(budget: Mapping[str, Any]) -> Rows:
+    """List what each type of error costs, the most expensive first.
+
+    Args:
+        budget: The `error_budget` of an analysis.
+
+    Returns:
+        Error type -> {PQ points, things, stuff, segments}.
+    """
+    by_cost = sorted(budget["error_types"].items(), key=lambda item: -(item[1]["cost"] or 0))
+    columns = {"PQ points": "cost", "things": "cost_th", "stuff": "cost_st", "segments": "segments"}
     return {
-        KIND_NAMES.get(kind, kind): {
-            "PQ points": one["cost"],
-            "things": one["cost_th"],
-            "stuff": one["cost_st"],
-            "segments": one["segments"],
-        }
-        for kind, one in dearest_first
+        ERROR_NAMES.get(error_type, error_type): {column: error[key] for column, key in columns.items()}
+        for error_type, error in by_cost
     }
 
 
 def budget_table(budget: Mapping[str, Any]) -> Table:
-    """What each kind of error costs."""
-    return _table(
-        "Where PQ is lost: points regained by repairing one kind of error", "error", build_budget_rows(budget)
-    )
+    """Build the table of what each type of error costs.
 
+    Args:
+        budget: The `error_budget` of an analysis.
 
-def confusion_rows(
-    confusion: Mapping[str, Any], categories: CategorySet | None, limit: int
-) -> dict[str, dict[str, Any]]:
-    """The most frequent confusions: `true → predicted` -> {segments, share of the true class}."""
-    return {
-        f"{_name(one['ground_truth'], categories)} → {_name(one['prediction'], categories)}": {
-            "segments": one["segments"],
-            "% of the true class": None if one["share"] is None else float(one["share"]),
-        }
-        for one in confusion["top"][:limit]
-    }
+    Returns:
+        The table, the most expensive type first.
+    """
+    title = "Where PQ is lost: points regained by repairing one type of error"
+    return build_table(title, "error", build_budget_rows(budget).items())
 
 
 def confusion_table(confusion: Mapping[str, Any], categories: CategorySet | None, limit: int = 5) -> Table:
-    """The most frequent confusions."""
-    return _table(
-        "Most frequent confusions of segments", "true → predicted", confusion_rows(confusion, categories, limit)
-    )
-
-
-def worst_rows(worst: Sequence[Mapping[str, Any]], limit: int) -> dict[str, dict[str, Any]]:
-    """Image id -> {PQ points that its errors cost the dataset, its PQ, its faults in words}."""
-    return {
-        str(one["image_id"]): {"PQ points": one["cost"], "PQ": one["PQ"], "faults": _faults(one["segments"])}
-        for one in worst[:limit]
+    """Build the table of the most frequent confusions."""
+    rows = {
+        f"{_get_name(cell['ground_truth'], categories)} → {_get_name(cell['prediction'], categories)}": {
+            "segments": cell["segments"],
+            "% of the true class": None if cell["share"] is None else float(cell["share"]),
+        }
+        for cell in confusion["top"][:limit]
     }
+    return build_table("Most frequent confusions of segments", "true → predicted", rows.items())
 
 
-def worst_table(worst: Sequence[Mapping[str, Any]], limit: int = 5) -> Table:
-    """The images whose errors cost most."""
-    return _table("Images that cost most", "image", worst_rows(worst, limit), decimals=2)
+def worst_images_table(worst_images: Sequence[Mapping[str, Any]], limit: int = 5) -> Table:
+    """Build the table of the images whose errors cost most."""
+    rows = [
+        (
+            str(image["image_id"]),
+            {"PQ points": image["cost"], "PQ": image["PQ"], "errors": _summarize_errors(image["segments"])},
+        )
+        for image in worst_images[:limit]
+    ]
+    return build_table("Images that cost most", "image", rows, decimals=2, left=("errors",))
 
 
 def comparison_table(compared: Mapping[str, Any], categories: CategorySet | None, classes: int | None = 10) -> Table:
-    """`compare`'s result: overall, things, stuff, and PQ of the classes that differ most (None: of all with a number).
+    """Build the table of a comparison: the headline metrics, then PQ of the classes that differ most.
 
-    In place of the interval of a class with too few images stands in how many it is.
+    Args:
+        compared: Result of `segkit.metrics.panoptic.bootstrap.compare`.
+        categories: Names for the category ids; None leaves the ids.
+        classes: How many classes to show, of those that differ; None shows all classes that have a PQ in A or B.
+
+    Returns:
+        The table. If a class has too few images for an interval, the number of images is shown instead.
     """
-    title = f"B - A, {_percent(compared['level'])} interval, paired bootstrap over {_images(compared['images'])}"
-    table = Table("", title=title)
-    for column in ("A", "B", "B - A", "interval"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("B is", no_wrap=True)
-    for name in OVERALL:
-        table.add_row(name, *_compared(compared[name], compared["images"]), end_section=name == OVERALL[-1])
-    shown = [item for item in compared["per_class"].items() if _is_shown(item[1]["PQ"], classes is None)]
-    differences = {category_id: one["PQ"]["difference"] for category_id, one in shown}
-    shown.sort(key=lambda item: -1 if differences[item[0]] is None else abs(differences[item[0]]), reverse=True)
-    for category_id, one in shown[:classes]:
-        table.add_row(Text(_name(int(category_id), categories)), *_compared(one["PQ"], one["images"]))
+
+    def is_shown(pq: Mapping[str, Any]) -> bool:
+        return pq["A"] is not None or pq["B"] is not None if classes is None else bool(pq["difference"])
+
+    def sort_key(item: tuple[str, Mapping[str, Any]]) -> float:
+        difference = item[1]["PQ"]["difference"]
+        return 1.0 if difference is None else -abs(difference)
+
+    title = f"B - A, {_format_percent(compared['level'])} interval, paired bootstrap over "
+    shown = sorted((item for item in compared["per_class"].items() if is_shown(item[1]["PQ"])), key=sort_key)
+    rows = [(name, _comparison_row(compared[name], compared["images"])) for name in OVERALL]
+    rows += [
+        (_get_name(int(category_id), categories), _comparison_row(result["PQ"], result["images"]))
+        for category_id, result in shown[:classes]
+    ]
+    table = build_table(title + _count_images(compared["images"]), "", rows, left=("B is",), no_wrap=True)
+    table.rows[len(OVERALL) - 1].end_section = True
     return table
 
 
 def describe_comparison(compared: Mapping[str, Any]) -> str:
-    """`compare`'s result in a sentence."""
+    """Say in one sentence whether B is better than A.
+
+    Args:
+        compared: Result of `segkit.metrics.panoptic.bootstrap.compare`.
+
+    Returns:
+        The sentence.
+    """
     if compared["reason"]:
         return f"No interval: {compared['reason']}."
-    pq, level = compared["PQ"], _percent(compared["level"])
+    pq = compared["PQ"]
     if pq["conclusion"] is None:
         return "PQ has no value in A or in B."
-    certain = f"({level} interval {pq['low']:+.2f} to {pq['high']:+.2f})"
-    if pq["conclusion"] in VERDICTS:
-        return f"B is {pq['conclusion']} than A by {abs(pq['difference']):.2f} points of PQ {certain}."
-    return f"No clear difference between A and B: {pq['difference']:+.2f} points of PQ {certain}."
+    interval = f"({_format_percent(compared['level'])} interval {pq['low']:+.2f} to {pq['high']:+.2f})"
+    if pq["conclusion"] in CLEAR_CONCLUSIONS:
+        return f"B is {pq['conclusion']} than A by {abs(pq['difference']):.2f} points of PQ {interval}."
+    return f"No clear difference between A and B: {pq['difference']:+.2f} points of PQ {interval}."
 
 
-def _table(title: str, first: str, rows: Mapping[str, Mapping[str, Any]], decimals: int = 1) -> Table:
-    columns = list(next(iter(rows.values()), {}))
-    table = Table(first, title=title)
-    for column in columns:
-        table.add_column(Text(column), justify="left" if column == "faults" else "right")
-    for name, row in rows.items():
-        values = (row[column] for column in columns)
-        table.add_row(Text(name), *(Text(_value(value, decimals)) for value in values))
-    return table
-
-
-def _value(value: Any, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if isinstance(value, float) else format_value(value)
-
-
-def _is_shown(one: Mapping[str, Any], all_classes: bool) -> bool:
-    return one["A"] is not None or one["B"] is not None if all_classes else bool(one["difference"])
-
-
-def _compared(one: Mapping[str, Any], images: int) -> list[str]:
-    """The cells of a row: A, B, B - A, interval, verdict."""
-    difference = MISSING if one["difference"] is None else f"{one['difference']:+.2f}"
-    if one["low"] is not None:
-        interval = f"{one['low']:+.2f} to {one['high']:+.2f}"
-    elif one["difference"] is not None:
-        interval = f"of {_images(images)}"
+def _comparison_row(result: Mapping[str, Any], images: int) -> dict[str, Any]:
+    difference, conclusion = result["difference"], result["conclusion"]
+    if result["low"] is not None:
+        interval = f"{result['low']:+.2f} to {result['high']:+.2f}"
     else:
-        interval = MISSING
-    verdict = MISSING if one["conclusion"] is None else VERDICTS.get(one["conclusion"], "unclear")
-    return [format_value(one["A"]), format_value(one["B"]), difference, interval, verdict]
+        interval = MISSING if difference is None else f"of {_count_images(images)}"
+    return {
+        "A": result["A"],
+        "B": result["B"],
+        "B - A": None if difference is None else f"{difference:+.2f}",
+        "interval": interval,
+        "B is": conclusion if conclusion in (None, *CLEAR_CONCLUSIONS) else "unclear",
+    }
 
 
-def _images(number: int) -> str:
+def _count_images(number: int) -> str:
     return "1 image" if number == 1 else f"{number} images"
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     return f"{100 * share:.4g}%"
 
 
-def _name(category_id: int | None, categories: CategorySet | None) -> str:
+def _get_name(category_id: int | None, categories: CategorySet | None) -> str:
     if category_id is None:
         return NOTHING
     return categories[category_id].name if categories and category_id in categories else str(category_id)
 
 
-def _faults(segments: Sequence[Mapping[str, Any]]) -> str:
-    counts: dict[str, int] = {}
-    for segment in segments:
-        name = KIND_NAMES.get(segment["error_type"], segment["error_type"])
-        counts[name] = counts.get(name, 0) + 1
-    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items(), key=lambda item: -item[1]))
+def _summarize_errors(segments: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(ERROR_NAMES.get(segment["error_type"], segment["error_type"]) for segment in segments)
+    return ", ".join(f"{number} {name}" for name, number in counts.most_common())

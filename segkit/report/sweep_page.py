@@ -1,4 +1,4 @@
-"""The search for the best fusion as a page, as a table for the terminal, and as lines for a config."""
+"""The result of a fusion sweep: a table for the terminal, an HTML page, and config lines."""
 
 from __future__ import annotations
 
@@ -10,134 +10,171 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from segkit.report.metric_values import MISSING, format_value
+from segkit.report.metric_values import MISSING, Rows, format_value
 from segkit.report.page import write_page
-from segkit.report.sweep_figure import STEP_NAMES
+from segkit.report.sweep_figure import HELD_OUT, STEP_NAMES, TUNING
+from segkit.report.tables import build_table
 
-NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
-SHOWN_SETTINGS = 200  # on the page: the best of each method; sweep.json has all
-GAIN = ("gain", "interval of the gain", "it is")
+METRICS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
+SHOWN_SETTINGS = 200  # rows on the page; sweep.json has all settings
 UNDECIDED = "no clear difference"
 
 
-def sweep_table(found: Mapping[str, Any]) -> Group:
-    """A row for each step of each method, on the images that did not choose; and the options of each."""
-    images = found["images"]
-    title = f"Chosen on {images['choosing']} images, confirmed on the other {images['confirming']}"
-    table = Table("method", title=title)
-    for column in ("PQ", "things", "stuff", "gain", "95% interval"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("it is", no_wrap=True)
-    told = []
-    for name, one in _steps(found):
-        row = _confirmed_row(one)
-        table.add_row(Text(name), *(row[column] for column in ("PQ", "PQ_th", "PQ_st", *GAIN)))
-        told.append(Text(f"{name}: {options_text(one['changed'])}"))
-    return Group(table, *told)
+def sweep_table(result: Mapping[str, Any]) -> Group:
+    """Build a table with a row for each step of each method, measured on the held-out split.
+
+    Args:
+        result: Result of `segkit.scoring.fusion.tuning.search`.
+
+    Returns:
+        The table and the options of each step, for `rich.console.Console().print`.
+    """
+    images, steps = result["images"], _list_steps(result)
+    title = f"Tuned on {images[TUNING]} images, measured on the {images[HELD_OUT]} held-out images"
+    columns = {"PQ": "PQ", "things": "PQ_th", "stuff": "PQ_st", "gain": "gain"}
+    columns |= {"95% interval": "interval of the gain", "it is": "it is"}
+    rows = []
+    for name, step in steps:
+        values = _build_step_row(step)
+        rows.append((name, {column: values[key] for column, key in columns.items()}))
+    table = build_table(title, "method", rows, left=("it is",), no_wrap=True)
+    return Group(table, *(Text(f"{name}: {format_options(step['changed'])}") for name, step in steps))
 
 
-def describe_best(found: Mapping[str, Any]) -> str:
-    """What was found, in sentences: a gain that the confirming half does not bear out is called so."""
-    method, step = found["best"]["method"], found["best"]["step"]
-    one = found["methods"][method][step]
-    pq, gain = one["confirming"]["PQ"], one["gain"]
-    told = f"Best on the choosing half: {method}, {STEP_NAMES[step]} ({options_text(one['changed'])})."
+def describe_best(result: Mapping[str, Any]) -> str:
+    """Say which method and options are best, and whether the held-out split confirms the gain.
+
+    Args:
+        result: Result of `segkit.scoring.fusion.tuning.search`.
+
+    Returns:
+        One to two sentences.
+    """
+    method, step_name, step = _get_best(result)
+    pq, gain = step[HELD_OUT]["PQ"], step["gain"]
+    text = f"Best on the tuning split: {method}, {STEP_NAMES[step_name]} ({format_options(step['changed'])})."
     if gain["reason"]:
-        return f"{told} No interval: {gain['reason']}."
-    if gain["PQ"]["difference"] is None:
-        return f"{told} PQ has no value on the confirming half."
-    told += f" On the {found['images']['confirming']} images that did not choose PQ is {format_value(pq['value'])}:"
-    verdict = gain["PQ"]["conclusion"]
-    compared = "not clearly different from" if verdict == UNDECIDED else f"{verdict} than"
-    certain = f"95% interval {gain['PQ']['low']:+.2f} to {gain['PQ']['high']:+.2f}"
-    return f"{told} {gain['PQ']['difference']:+.2f} points ({certain}), {compared} the defaults of {method}."
+        return f"{text} No interval: {gain['reason']}."
+    gain = gain["PQ"]
+    if gain["difference"] is None:
+        return f"{text} PQ has no value on the held-out split."
+    undecided = gain["conclusion"] == UNDECIDED
+    comparison = "not clearly different from" if undecided else f"{gain['conclusion']} than"
+    return (
+        f"{text} On the {result['images'][HELD_OUT]} held-out images PQ is {format_value(pq['value'])}: "
+        f"{gain['difference']:+.2f} points (95% interval {gain['low']:+.2f} to {gain['high']:+.2f}), "
+        f"{comparison} the defaults of {method}."
+    )
 
 
-def format_best_as_yaml(found: Mapping[str, Any]) -> str:
-    """The choice as config keys, with what it is worth in a comment."""
-    method, step = found["best"]["method"], found["best"]["step"]
-    options = {name: value for name, value in found["methods"][method][step]["options"].items() if value != {}}
+def format_best_as_yaml(result: Mapping[str, Any]) -> str:
+    """Write the best method and its options as config lines, with `describe_best` as a comment.
+
+    Args:
+        result: Result of `segkit.scoring.fusion.tuning.search`.
+
+    Returns:
+        YAML with the keys MODEL.PANOPTIC.FUSION.NAME and OPTIONS.
+    """
+    method, _, step = _get_best(result)
+    options = {name: value for name, value in step["options"].items() if value != {}}
     content = {"MODEL": {"PANOPTIC": {"FUSION": {"NAME": method, "OPTIONS": options}}}}
-    told = "".join(letter if letter.isprintable() else " " for letter in describe_best(found))  # a comment is one line
-    return f"# {told}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
+    # Class names may hold line breaks, which would end the comment.
+    comment = "".join(letter if letter.isprintable() else " " for letter in describe_best(result))
+    return f"# {comment}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
 
 
-def write_sweep_page(path: Path, found: Mapping[str, Any], picture: NDArray[np.uint8]) -> None:
-    """One self-contained HTML page; picture: of `sweep_figure`. OSError where it cannot be written."""
+def write_sweep_page(path: Path, result: Mapping[str, Any], figure: NDArray[np.uint8]) -> None:
+    """Write a self-contained HTML page.
+
+    Args:
+        path: File to write.
+        result: Result of `segkit.scoring.fusion.tuning.search`.
+        figure: (H, W, 3) uint8 RGB, as `draw_sweep` draws it.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     notes = [
-        describe_best(found),
-        "Each setting was fused from the same saved head outputs. A setting was chosen by its PQ on one half of the "
-        "images; what it is worth is said on the other half, which had no part in the choice. Intervals: bootstrap "
-        "over images, for the gain paired.",
-        f"Seed of the halves: {found['seed']}. ★ marks the Pareto front: no other setting is as good for things and "
-        "for stuff, and better for one of them.",
+        describe_best(result),
+        "All settings fuse the same saved head outputs. Each method's best setting is the one with the highest PQ on "
+        "the tuning split. Its value is measured on the held-out split, which had no part in the choice. Intervals "
+        "come from a bootstrap over images; for the gain, it is paired.",
+        f"Seed of the splits: {result['seed']}. ★ marks the Pareto front: no other setting is as good for things and "
+        "for stuff and better for one of the two.",
     ]
-    steps = _steps(found)
-    metrics = {
-        "Confirmed": {
-            "step": {name: _confirmed_row(one) for name, one in steps},
-            "options": {name: {"changed": options_text(one["changed"])} for name, one in steps},
+    steps, settings = _list_steps(result), result["settings"]
+    metrics: dict[str, dict[str, Any]] = {
+        "Held-out split": {
+            "step": {name: _build_step_row(step) for name, step in steps},
+            "options": {name: {"changed": format_options(step["changed"])} for name, step in steps},
         },
-        "Pareto front, all images": {"setting": _setting_rows([s for s in found["settings"] if s["pareto"]], True)},
-        "Settings, all images": {"setting": _setting_rows(found["settings"], False)},
+        "Pareto front, all images": {"setting": _build_setting_rows([s for s in settings if s["pareto"]], merge=True)},
+        "Settings, all images": {"setting": _build_setting_rows(settings, merge=False)},
     }
-    write_page(path, "segkit fuse sweep", metrics, [("The search", picture)], notes=notes)
+    write_page(path, "segkit fuse sweep", metrics, [("The search", figure)], notes=notes)
 
 
-def options_text(options: Mapping[str, Any]) -> str:
-    """`overlap_threshold 0.6, nms mask`; "defaults" for none."""
-    return ", ".join(f"{option} {_value(value)}" for option, value in options.items()) or "defaults"
+def format_options(options: Mapping[str, Any]) -> str:
+    """Write options as `overlap_threshold 0.6, nms mask`; "defaults" for none."""
+    return ", ".join(f"{option} {_format_option(value)}" for option, value in options.items()) or "defaults"
 
 
-def _value(value: Any) -> str:
+def _format_option(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_value(one)}" for name, one in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {_format_option(item)}" for name, item in value.items()) + "}"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _steps(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """(`heuristic, tuned`, what is told of it)."""
-    steps = [
-        (f"{method}, {STEP_NAMES[step]}", one.get(step))
-        for method, one in found["methods"].items()
-        for step in STEP_NAMES
+def _get_best(result: Mapping[str, Any]) -> tuple[str, str, Mapping[str, Any]]:
+    """The best method, the name of its best step, and that step."""
+    method, step_name = result["best"]["method"], result["best"]["step"]
+    return method, step_name, result["methods"][method][step_name]
+
+
+def _list_steps(result: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """(`heuristic, tuned`, step) of every step of every method."""
+    return [
+        (f"{method}, {STEP_NAMES[name]}", steps[name])
+        for method, steps in result["methods"].items()
+        for name in STEP_NAMES
+        if steps.get(name)
     ]
-    return [(name, one) for name, one in steps if one]
 
 
-def _confirmed_row(one: Mapping[str, Any]) -> dict[str, str]:
-    """The confirming half's numbers, and the gain over the method's default: those are small, with two decimals."""
-    confirmed, gain = one["confirming"], one["gain"]["PQ"] if "gain" in one else {}
-    difference, verdict = gain.get("difference"), gain.get("conclusion") or MISSING
-    cells = [MISSING if difference is None else f"{difference:+.2f}", _interval(gain, "+.2f")]
+def _build_step_row(step: Mapping[str, Any]) -> dict[str, str]:
+    """Metrics on the held-out split, and the gain over the method's default: gains are small and need two decimals."""
+    metrics, gain = step[HELD_OUT], step["gain"]["PQ"] if "gain" in step else {}
+    difference, conclusion = gain.get("difference"), gain.get("conclusion") or MISSING
     return {
-        "PQ when chosen": format_value(one["choosing"]["PQ"]),
-        "PQ": format_value(confirmed["PQ"]["value"]),
-        "interval": _interval(confirmed["PQ"], ".1f"),
-        **{name: format_value(confirmed[name]["value"]) for name in ("SQ", "RQ", "PQ_th", "PQ_st")},
-        **dict(zip(GAIN, [*cells, "unclear" if verdict == UNDECIDED else verdict], strict=True)),
+        "PQ when tuned": format_value(step[TUNING]["PQ"]),
+        "PQ": format_value(metrics["PQ"]["value"]),
+        "interval": _format_interval(metrics["PQ"], ".1f"),
+        **{name: format_value(metrics[name]["value"]) for name in ("SQ", "RQ", "PQ_th", "PQ_st")},
+        "gain": MISSING if difference is None else f"{difference:+.2f}",
+        "interval of the gain": _format_interval(gain, "+.2f"),
+        "it is": "unclear" if conclusion == UNDECIDED else conclusion,
     }
 
 
-def _interval(one: Mapping[str, Any], style: str) -> str:
-    return MISSING if one.get("low") is None else f"{one['low']:{style}} to {one['high']:{style}}"
+def _format_interval(bounds: Mapping[str, Any], style: str) -> str:
+    return MISSING if bounds.get("low") is None else f"{bounds['low']:{style}} to {bounds['high']:{style}}"
 
 
-def _setting_rows(settings: Sequence[Mapping[str, Any]], front: bool) -> dict[str, dict[str, Any]]:
-    """The best PQ first; on the front settings of equal numbers are one row."""
+def _build_setting_rows(settings: Sequence[Mapping[str, Any]], merge: bool) -> Rows:
+    """Settings by PQ, highest first; merge: settings with equal metrics share a row, which counts them."""
     rows: dict[str, dict[str, Any]] = {}
-    seen: dict[tuple[Any, ...], str] = {}
-    for one in sorted(settings, key=lambda setting: -(setting["all"]["PQ"] or 0.0)):
-        key = tuple(one["all"][name] for name in NUMBERS)
-        if front and key in seen:
-            rows[seen[key]]["settings alike"] += 1
+    row_of_metrics: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for setting in sorted(settings, key=lambda setting: -(setting["all"]["PQ"] or 0.0)):
+        metrics = {name: setting["all"][name] for name in METRICS}
+        key = tuple(metrics.values())
+        if merge and key in row_of_metrics:
+            row_of_metrics[key]["equal settings"] += 1
             continue
-        name = f"{'★ ' if one['pareto'] else ''}{one['method']}: {options_text(one['changed'])}"
-        seen[key] = name
-        rows[name] = {number: one["all"][number] for number in NUMBERS} | ({"settings alike": 0} if front else {})
+        name = f"{'★ ' if setting['pareto'] else ''}{setting['method']}: {format_options(setting['changed'])}"
+        rows[name] = row_of_metrics[key] = metrics | ({"equal settings": 0} if merge else {})
         if len(rows) == SHOWN_SETTINGS:
             break
     return rows

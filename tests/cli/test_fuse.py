@@ -131,8 +131,8 @@ def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_pa
     best = found["methods"]["heuristic"][found["best"]["step"]]
     assert node["OPTIONS"] == {key: value for key, value in best["options"].items() if value != {}}
     build_fusion(node["NAME"], **resolve_class_keys(node["OPTIONS"], things_of(CATEGORIES)))
-    assert "Chosen on 3 images, confirmed on the other 3" in printed
-    assert "Best on the choosing half: heuristic" in printed
+    assert "Tuned on 3 images, measured on the 3 held-out images" in printed
+    assert "Best on the tuning split: heuristic" in printed
     again = tmp_path / "again"
     assert run(*arguments, "--set", *texts, "--output", again, "--seed", 1, "--workers", 2)[0] == 0
     assert (again / "sweep.json").read_bytes() == (out / "sweep.json").read_bytes()

@@ -85,7 +85,7 @@ def test_the_costliest_come_first_without_stuff_that_is_still_there() -> None:
     }
     assert rows["b, stuff 7"]["score"] == ""
     assert rows["3, instance 0"]["reason"] == "score 0.25, limit 0.5"
-    assert rows["3, instance 0"]["to"] == "sky 60, nobody 40"
+    assert rows["3, instance 0"]["to"] == "sky 60, void 40"
     assert list(list_costliest_segments(IMAGES, 2)) == ["3, instance 2", "b, stuff 7"]
 
 
@@ -107,7 +107,7 @@ def text_of(images: Any) -> str:
 def test_the_terminal_shows_names_as_they_are() -> None:
     text = text_of(IMAGES)
     assert "[red]<b>dog" in text
-    assert "sky 60, nobody 40" in text
+    assert "sky 60, void 40" in text
     assert text_of([{"image_id": 1, "dropped_segments": []}]).strip() == "Every segment kept all of its pixels."
     only_stuff = text_of([{"image_id": 1, "dropped_segments": [fate("overlap", None, None, 10, 5)]}])
     assert "overlap" in only_stuff
@@ -120,7 +120,7 @@ def test_the_page_has_the_metrics_and_both_tables(tmp_path: Path) -> None:
         path, "fused", {"panoptic_seg": {"PQ": 41.25, "SQ": 1.0}}, json.loads(json.dumps(IMAGES))
     )
     page = path.read_text()
-    for text in ("41.2", "[red]&lt;b&gt;dog", "sky 60, nobody 40", "lost pixels", "3, instance 2"):
+    for text in ("41.2", "[red]&lt;b&gt;dog", "sky 60, void 40", "lost pixels", "3, instance 2"):
         assert text in page
     assert "<b>" not in page
     write_dropped_segments_page(path, "fused", {}, [])

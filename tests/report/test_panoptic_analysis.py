@@ -93,11 +93,11 @@ def test_worst_images():
         {"image_id": "[bold]x", "cost": 1.005, "PQ": 0.0, "segments": segments},
         {"image_id": 3, "cost": None, "PQ": None, "segments": []},
     ]
-    assert cells(tables.worst_table(worst)) == [
+    assert cells(tables.worst_images_table(worst)) == [
         ["[bold]x", "1.00", "0.00", "2 poor mask, 1 missed"],
         ["3", "–", "–", ""],
     ]
-    assert len(cells(tables.worst_table(worst, limit=1))) == 1
+    assert len(cells(tables.worst_images_table(worst, limit=1))) == 1
 
 
 def test_the_report_leaves_out_what_is_empty():
@@ -113,7 +113,7 @@ def test_the_report_leaves_out_what_is_empty():
 def test_the_report_says_when_the_modes_differ():
     other = {"mode": "corrected", "PQ": None, "reasons": ["1 image has ('[red]') x", "2 images have (1, 2) y"]}
     out = printed(tables.analysis_tables({"PQ": 41.26, "other_mode": other}, analysis(), None), 200)
-    assert "By the corrected rules PQ is – instead of 41.3: 1 image has ('[red]') x; 2 images have (1, 2) y.\n" in out
+    assert "By the corrected rules, PQ is – instead of 41.3: 1 image has ('[red]') x; 2 images have (1, 2) y.\n" in out
 
 
 def test_comparison():

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Console
 
 from segkit.formats import png
-from segkit.report.sweep_figure import draw_sweep, searched_options
+from segkit.report.sweep_figure import draw_sweep, list_searched_options
 from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
 
 NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
@@ -83,7 +83,7 @@ def text_of(found: Any) -> str:
 
 def test_the_table_fits_a_terminal_and_says_what_was_gained() -> None:
     text = text_of(FOUND)
-    assert "Chosen on 4 images, confirmed on the other 5" in text
+    assert "Tuned on 4 images, measured on the 5 held-out images" in text
     assert all(part in text for part in ("+5.00", "+1.25 to +8.50", "better", "unclear"))
     assert "[b]one, tuned: overlap_threshold 0.6, nms mask" in text
     assert "two, default: defaults" in text
@@ -91,12 +91,12 @@ def test_the_table_fits_a_terminal_and_says_what_was_gained() -> None:
 
 def test_the_best_in_words_and_as_config() -> None:
     text = describe_best(FOUND)
-    assert text.startswith("Best on the choosing half: [b]one, tuned (overlap_threshold 0.6, nms mask).")
+    assert text.startswith("Best on the tuning split: [b]one, tuned (overlap_threshold 0.6, nms mask).")
     assert text.endswith("+5.00 points (95% interval +1.25 to +8.50), better than the defaults of [b]one.")
     assert yaml.safe_load(format_best_as_yaml(FOUND)) == {
         "MODEL": {"PANOPTIC": {"FUSION": {"NAME": "[b]one", "OPTIONS": {"overlap_threshold": 0.6, "nms": "mask"}}}}
     }
-    assert format_best_as_yaml(FOUND).startswith("# Best on the choosing half")
+    assert format_best_as_yaml(FOUND).startswith("# Best on the tuning split")
 
 
 def test_a_gain_that_was_not_confirmed_is_not_called_one() -> None:
@@ -126,7 +126,7 @@ def test_no_class_name_breaks_the_config_or_the_picture() -> None:
     assert read["class_score_thresholds"] == hostile
     found["settings"] = copy.deepcopy(SETTINGS)
     found["settings"][1]["options"]["class_score_thresholds"] = hostile
-    assert "class_score_thresholds" in searched_options(found)
+    assert "class_score_thresholds" in list_searched_options(found)
     assert draw_sweep(found).any()
 
 
@@ -151,7 +151,7 @@ def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
     assert describe_best(found).endswith("No interval: images with segments: 1.")
     write_sweep_page(tmp_path / "sweep.html", found, draw_sweep(found))
     found["methods"]["[b]one"]["tuned"]["gain"]["reason"] = None
-    assert describe_best(found).endswith("PQ has no value on the confirming half.")
+    assert describe_best(found).endswith("PQ has no value on the held-out split.")
 
 
 def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
     found["settings"][3]["changed"] = {"nms": "<script>"}
     write_sweep_page(tmp_path / "sweep.html", found, draw_sweep(found))
     page = (tmp_path / "sweep.html").read_text()
-    assert all(text in page for text in ("[b]one, tuned", "+5.00", "★ [b]one", "data:image/", "Seed of the halves: 3"))
+    assert all(text in page for text in ("[b]one, tuned", "+5.00", "★ [b]one", "data:image/", "Seed of the splits: 3"))
     assert "<script>" not in page
     assert "http" not in page.replace('xmlns="http', "")
 
@@ -184,7 +184,7 @@ def test_the_picture_is_written_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_panel_for_each_option_with_several_values() -> None:
-    assert searched_options(FOUND) == ["overlap_threshold", "nms"]
-    assert searched_options({**FOUND, "settings": SETTINGS[:1]}) == []
+    assert list_searched_options(FOUND) == ["overlap_threshold", "nms"]
+    assert list_searched_options({**FOUND, "settings": SETTINGS[:1]}) == []
     alone = {**FOUND, "settings": SETTINGS[:2], "methods": {"[b]one": FOUND["methods"]["[b]one"]}}
     assert draw_sweep(alone).shape != draw_sweep({**alone, "settings": SETTINGS[:1]}).shape
