@@ -1,21 +1,14 @@
-"""What the verbs that score files have in common: the rules of panoptic quality, workers, the progress bar."""
+"""What the verbs that score files have in common: the rules of panoptic quality, and the workers."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segkit.utils.issues import DEFAULT_LIMIT
 
 MOST_WORKERS = 8  # by default; reading files does not get faster without end
-REFRESH_SECONDS = 0.1
 
 
 def add_panoptic_rules(parser: argparse.ArgumentParser) -> None:
@@ -62,30 +55,6 @@ def add_work(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="stop at so many problems with the files, and tell them all (default: %(default)s)",
     )
-
-
-@contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """What to call with (done, total): a bar on stderr, where that is a terminal, and gone at the end.
-
-    It is drawn by the calls: a thread of its own would be forked into the worker processes, with its locks.
-    """
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda done, total: None
-        return
-    with Progress(*columns, console=console, transient=True, auto_refresh=False) as bar:
-        task = bar.add_task(title, total=None)
-        drawn = 0.0
-
-        def show(done: int, total: int) -> None:
-            nonlocal drawn
-            due = time.monotonic() - drawn >= REFRESH_SECONDS
-            drawn = time.monotonic() if due else drawn
-            bar.update(task, completed=done, total=total, refresh=due)
-
-        yield show
 
 
 def positive(text: str) -> int:

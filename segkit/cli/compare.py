@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
+from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
@@ -16,6 +16,7 @@ from segkit.report.panoptic_analysis import comparison_table, describe_compariso
 from segkit.scoring import counts_file
 from segkit.scoring.results import replace_nonfinite, save_results
 from segkit.utils.errors import ConfigError
+from segkit.utils.progress import progress_bar
 
 CLASSES = 10  # that are printed of many
 

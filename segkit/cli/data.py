@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.progress import Progress
-
 from segkit.cli import data_check, data_convert, data_stats, data_view
+from segkit.utils.progress import progress_bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,15 +38,8 @@ def run(args: argparse.Namespace) -> int:
 def _toy(args: argparse.Namespace) -> int:
     from segkit.data.toy.dataset import write_dataset
 
-    with Progress() as progress:
-        task = progress.add_task("toy scenes", total=args.images)
-        write_dataset(
-            args.output,
-            args.images,
-            args.seed,
-            overwrite=args.overwrite,
-            progress=lambda done, total: progress.update(task, completed=done),
-        )
+    with progress_bar("toy scenes") as progress:
+        write_dataset(args.output, args.images, args.seed, overwrite=args.overwrite, progress=progress)
     for name in ("images", "panoptic.json", "panoptic", "instances.json"):
         print(args.output / name)
     return 0

@@ -10,10 +10,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.cli.arguments import default_workers, positive, progress_bar
+from segkit.cli.arguments import default_workers, positive
 from segkit.cli.data_convert import PLACES, add_source_arguments, is_within, source_options
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from segkit.curation.issues import IssueList, RunAll

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from segkit.cli.arguments import progress_bar
 from segkit.utils.errors import ConfigError
+from segkit.utils.progress import progress_bar
 
 PLACES = {  # what most formats take
     "root": "folder of the dataset",

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segkit.cli.arguments import progress_bar
 from segkit.cli.data_convert import add_source_arguments, source_options
 from segkit.scoring import counts_file
+from segkit.utils.progress import progress_bar
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive, progress_bar
+from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive
 from segkit.report import metrics_table
 from segkit.report.panoptic_analysis import analysis_tables
 from segkit.report.tables import per_class_tables
@@ -18,6 +18,7 @@ from segkit.scoring.counts_file import SavedCounts
 from segkit.scoring.results import WORST_IMAGES, build_results, save_results
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
+from segkit.utils.progress import progress_bar
 
 # Arguments that change what is told of an evaluation or how it runs, not what is counted.
 NO_OPTIONS = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "evaluate_run", "score")

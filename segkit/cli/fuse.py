@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segkit.cli.arguments import add_work, positive, progress_bar
+from segkit.cli.arguments import add_work, positive
 from segkit.scoring import counts_file
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.progress import progress_bar
 
 SHOWN_PAIRS = 20  # of the priors
 SWEEP_FILES = ("sweep.json", "sweep.html", "sweep.png", "best.yaml")

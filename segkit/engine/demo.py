@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, TaskID
 
 from segkit.data.catalog import load_dataset
 from segkit.data.dataset import Dataset
@@ -21,6 +19,7 @@ from segkit.formats import coco, png
 from segkit.report import draw_image_grid, draw_panoptic, metrics_table, write_page
 from segkit.report.panoptic_analysis import budget_table, build_budget_rows
 from segkit.utils.files import load_json
+from segkit.utils.progress import progress_bar
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 PICTURES, PICTURES_PER_ROW = 8, 2  # scenes in the grid
@@ -75,10 +74,9 @@ def written(output: Path) -> list[Path]:
 
 def _make_scenes(folder: Path) -> list[dict[str, str]]:
     """The entries of DATASETS.CUSTOM for freshly made scenes."""
-    with Progress() as progress:
-        for split, (images, seed) in SPLITS.items():
-            on_issue = partial(_tell, progress, progress.add_task(f"{split} scenes", total=images))
-            toy.write_dataset(folder / split, images, seed, overwrite=True, progress=on_issue)
+    for split, (images, seed) in SPLITS.items():
+        with progress_bar(f"{split} scenes") as progress:
+            toy.write_dataset(folder / split, images, seed, overwrite=True, progress=progress)
     return [
         {
             "name": f"demo_{split}",
@@ -87,10 +85,6 @@ def _make_scenes(folder: Path) -> list[dict[str, str]]:
         }
         for split in SPLITS
     ]
-
-
-def _tell(progress: Progress, task: TaskID, done: int, total: int) -> None:
-    progress.update(task, completed=done)
 
 
 def _pictures(dataset: Dataset, exports: Path) -> list[list[Any]]:

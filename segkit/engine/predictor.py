@@ -12,7 +12,6 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
-from rich.progress import track
 
 from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
@@ -31,6 +30,7 @@ from segkit.report import draw_instances, draw_panoptic
 from segkit.structures import CategorySet, SemanticSpace
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
+from segkit.utils.progress import track
 
 SEMANTICS_ALONE = {"sem_seg"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
