@@ -3,7 +3,7 @@
 
     python benchmarks/fusion_sweep.py [--images 100] [--instances 50] [--workers 1]
 
-Ours is all of it: reading the saved outputs and the truth from files, fusing, counting, choosing, confirming. Of
+Ours is all of it: reading the saved outputs and the truth from files, fusing, counting, tuning. Of
 Detectron2 only the calls of combine_semantic_and_instance_outputs are counted, not reading, pasting or scoring. One
 thread each, image by image in turns, since the ratio is what counts. The PQ of some settings is compared with that of
 Detectron2's maps.
@@ -30,7 +30,7 @@ from segkit.formats.head_outputs.folder import SavedImage
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import paste_masks
 from segkit.metrics import PanopticQuality
-from segkit.scoring.fusion.options import grid
+from segkit.scoring.fusion.options import build_grid
 from segkit.scoring.fusion.run import fuse_to_dataset
 from segkit.scoring.fusion.sweep import SweepData
 from segkit.scoring.fusion.tuning import search
@@ -91,12 +91,12 @@ def inputs_of(one: HeadOutputs) -> tuple[Instances, torch.Tensor]:
     return found, torch.from_numpy(one.semantic.channels.astype(np.int64))
 
 
-def quality(bench: SweepData, options: dict[str, Any]) -> float | None:
+def quality(sweep_data: SweepData, options: dict[str, Any]) -> float | None:
     """PQ of Detectron2's maps with these options."""
-    metric = PanopticQuality(bench.categories)
-    order = [record.image_id for record in bench.ground_truth.records]
-    for record in bench.ground_truth.records:
-        found, semantic = inputs_of(bench.saved.read(bench.image_of[record.image_id]))
+    metric = PanopticQuality(sweep_data.categories)
+    order = [record.image_id for record in sweep_data.ground_truth.records]
+    for record in sweep_data.ground_truth.records:
+        found, semantic = inputs_of(sweep_data.saved.read(sweep_data.saved_images[record.image_id]))
         thresholds = [options[k] for k in ("overlap_threshold", "stuff_area_limit_px", "instance_score_threshold")]
         ids, infos = combine_semantic_and_instance_outputs(found, semantic, *thresholds)
         there = set(np.unique(ids.numpy()).tolist())
@@ -105,8 +105,8 @@ def quality(bench: SweepData, options: dict[str, Any]) -> float | None:
             for s in infos
             if s["id"] in there
         )
-        png = bench.gt_folder / record.png_name
-        ground_truth = coco.read_segmentation(png, record.segments_info, bench.categories)
+        png = sweep_data.gt_folder / record.png_name
+        ground_truth = coco.read_segmentation(png, record.segments_info, sweep_data.categories)
         metric.update(record.image_id, ground_truth, PanopticSegmentation(ids.numpy(), segments))
     found_pq: float | None = metric.compute(order)["PQ"]
     return found_pq
@@ -121,12 +121,12 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         files = write(Path(name), args.images, args.instances)
-        settings = grid(["heuristic"], [], CATEGORIES)
+        settings = build_grid(["heuristic"], [], CATEGORIES)
         search(SweepData.open(*files), {"heuristic": settings["heuristic"][:2]})  # functions are compiled here
         theirs = 0.0
-        bench = SweepData.open(*files)
-        for image in bench.saved.images:
-            found, semantic = inputs_of(bench.saved.read(image))
+        sweep_data = SweepData.open(*files)
+        for image in sweep_data.saved.images:
+            found, semantic = inputs_of(sweep_data.saved.read(image))
             for _ in range(TIMES):
                 start = time.perf_counter()
                 combine_semantic_and_instance_outputs(found, semantic, 0.5, 4096, 0.5)
@@ -136,7 +136,7 @@ def main() -> None:
         ours = time.perf_counter() - start
         plain = [one for one in told["settings"] if one["options"]["nms"] == "none"]
         for one in plain[:: max(1, len(plain) // CHECKED)][:CHECKED]:
-            if (expected := quality(bench, one["options"])) != one["all"]["PQ"]:
+            if (expected := quality(sweep_data, one["options"])) != one["all"]["PQ"]:
                 raise SystemExit(f"PQ differs: {expected}, not {one['all']['PQ']} at {json.dumps(one['options'])}")
     shape = f"{args.images} images {SIZE_HW[0]}x{SIZE_HW[1]}, {args.instances} instances"
     print(f"{shape}: Detectron2, {TIMES} fusions {theirs:.1f} s; {len(told['settings'])} settings {ours:.1f} s")

@@ -88,7 +88,7 @@ def _add_sweep(parser: Parser) -> None:
         "--per-class", action="store_true", help="then a score threshold for each class, where that is better"
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=f"gets {', '.join(SWEEP_FILES)}")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the halves (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the two splits (default: %(default)s)")
     add_work(parser)
 
 
@@ -135,7 +135,7 @@ def _run(args: argparse.Namespace) -> None:
     from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
-    from segkit.scoring.fusion.options import setting_of
+    from segkit.scoring.fusion.options import build_setting
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
     from segkit.scoring.fusion.sweep import SweepData
 
@@ -145,7 +145,7 @@ def _run(args: argparse.Namespace) -> None:
     saved = head_outputs.load(args.predictions)
     if args.gt:  # before the work: are they of the same images?
         SweepData.open(args.predictions, args.gt, args.gt_folder)
-    setting = setting_of(args.method, args.set, saved.categories)
+    setting = build_setting(args.method, args.set, saved.categories)
     check_needs(saved, [setting.fusion])
     options = {"workers": args.workers, "limit": args.problems}
     with progress_bar(args.method) as progress:
@@ -172,9 +172,9 @@ def _run(args: argparse.Namespace) -> None:
 
 def _check_free(args: argparse.Namespace) -> None:
     """Refuse to write over what is no earlier run's, and over what is read in any case."""
-    from segkit.scoring.fusion.run import FATES, JSON, PAGE, PNGS
+    from segkit.scoring.fusion.run import DROPPED_SEGMENTS, JSON, PAGE, PNGS
 
-    made = [args.output / name for name in (JSON, PNGS, FATES, PAGE)]
+    made = [args.output / name for name in (JSON, PNGS, DROPPED_SEGMENTS, PAGE)]
     read = [path.resolve() for path in (args.predictions, args.gt, args.gt_folder) if path is not None]
     if any(one.is_relative_to(path.resolve()) for path in made for one in read):
         problem = "what is read lies where the fused predictions are to go"
@@ -190,7 +190,7 @@ def _sweep(args: argparse.Namespace) -> None:
     from segkit.formats import png
     from segkit.report.sweep_figure import draw_sweep
     from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
-    from segkit.scoring.fusion.options import grid
+    from segkit.scoring.fusion.options import build_grid
     from segkit.scoring.fusion.run import check_needs
     from segkit.scoring.fusion.sweep import SweepData
     from segkit.scoring.fusion.tuning import search
@@ -200,12 +200,12 @@ def _sweep(args: argparse.Namespace) -> None:
     paths = [args.output / name for name in SWEEP_FILES]
     for path in paths:
         counts_file.check_writable(path)
-    bench = SweepData.open(args.predictions, args.gt, args.gt_folder)
-    settings = grid(args.methods, args.set, bench.categories, args.base)
-    check_needs(bench.saved, [one[0].fusion for one in settings.values()])
+    sweep_data = SweepData.open(args.predictions, args.gt, args.gt_folder)
+    settings = build_grid(args.methods, args.set, sweep_data.categories, args.base)
+    check_needs(sweep_data.saved, [one[0].fusion for one in settings.values()])
     with progress_bar("sweep") as progress:
         options = {"workers": args.workers, "limit": args.problems, "progress": progress}
-        found = search(bench, settings, per_class=args.per_class, seed=args.seed, **options)
+        found = search(sweep_data, settings, per_class=args.per_class, seed=args.seed, **options)
     figure = draw_sweep(found)
     save_results(paths[0], found)
     with counts_file.convert_write_errors(args.output):
@@ -223,11 +223,11 @@ def _draw(args: argparse.Namespace) -> None:
     from segkit.formats import png
     from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.grids import draw_fusion_grid
-    from segkit.scoring.fusion.drawing import fusions_of
+    from segkit.scoring.fusion.run import fuse_images
 
     counts_file.check_writable(args.output)
     saved = head_outputs.load(args.predictions)
-    found = fusions_of(saved, args.image, args.methods, args.set)
+    found = fuse_images(saved, args.image, args.methods, args.set)
     rows = [(str(image.image_id), args.images / image.file_name, made) for image, made in found]
     grid = draw_fusion_grid(rows, saved.categories)
     with counts_file.convert_write_errors(args.output):
@@ -262,7 +262,7 @@ def _priors(args: argparse.Namespace) -> None:
 
 def _methods(args: argparse.Namespace) -> None:
     from segkit.fusion import FUSION_METHODS
-    from segkit.scoring.fusion.options import defaults
+    from segkit.scoring.fusion.options import get_defaults
 
     console = Console()
     for name, method in sorted(FUSION_METHODS.items()):
@@ -270,7 +270,7 @@ def _methods(args: argparse.Namespace) -> None:
         needs = ", ".join(sorted(method.needs)) or "crops and the best semantic channel of each pixel"
         table = Table("option", "type", "default", title=Text(name, style="bold"), title_justify="left")
         for field in fields(method):  # type: ignore[arg-type]
-            table.add_row(Text(field.name), Text(_type_name(field.type)), Text(repr(defaults(name)[field.name])))
+            table.add_row(Text(field.name), Text(_type_name(field.type)), Text(repr(get_defaults(name)[field.name])))
         console.print(table, Text(f"{does} Needs {needs}."), "")
 
 

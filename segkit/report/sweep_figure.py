@@ -18,7 +18,7 @@ from segkit.report.pixels import render_figure
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D")
 GREY = "#444444"
-TUNING, HELD_OUT = "choosing", "confirming"  # keys of the splits in the result
+TUNING, HELD_OUT = "tuning", "held_out"  # keys of the splits in the result
 STEP_NAMES = {"default": "default", "tuned": "tuned", "per_class": "per class"}
 PANELS_PER_ROW = 4
 WIDTH_INCHES, ROW_INCHES, DPI = 13.0, 4.0, 110

@@ -126,7 +126,7 @@ def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_pa
     assert sorted(path.name for path in out.iterdir()) == ["best.yaml", "sweep.html", "sweep.json", "sweep.png"]
     found = json.loads((out / "sweep.json").read_text())
     assert len(found["settings"]) == 2 * 2 * 5 + 1
-    assert (found["seed"], found["images"]) == (1, {"all": 6, "choosing": 3, "confirming": 3})
+    assert (found["seed"], found["images"]) == (1, {"all": 6, "tuning": 3, "held_out": 3})
     node = yaml.safe_load((out / "best.yaml").read_text())["MODEL"]["PANOPTIC"]["FUSION"]
     best = found["methods"]["heuristic"][found["best"]["step"]]
     assert node["OPTIONS"] == {key: value for key, value in best["options"].items() if value != {}}

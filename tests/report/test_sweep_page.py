@@ -25,7 +25,7 @@ def numbers(pq: float | None) -> dict[str, Any]:
 def setting(method: str, overlap: float, pq: float | None, pareto: bool = False, nms: str = "none") -> dict[str, Any]:
     options = {"overlap_threshold": overlap, "nms": nms, "class_score_thresholds": {}}
     changed = {key: value for key, value in options.items() if value not in (0.5, "none", {})}
-    halves = {"all": numbers(pq), "choosing": numbers(pq), "confirming": numbers(pq)}
+    halves = {"all": numbers(pq), "tuning": numbers(pq), "held_out": numbers(pq)}
     return {
         "method": method,
         "options": options,
@@ -40,7 +40,7 @@ def step(
     one: dict[str, Any], low: float | None, high: float | None, gain: dict[str, Any] | None = None
 ) -> dict[str, Any]:
     confirming = {name: {"value": one["all"]["PQ"], "low": low, "high": high} for name in NUMBERS}
-    made = {"options": one["options"], "changed": one["changed"], "choosing": numbers(50.0), "confirming": confirming}
+    made = {"options": one["options"], "changed": one["changed"], "tuning": numbers(50.0), "held_out": confirming}
     return made if gain is None else {**made, "gain": {"PQ": gain, "reason": None}}
 
 
@@ -55,7 +55,7 @@ SETTINGS = [
     setting("two", 0.5, 30.0),
 ]
 FOUND: dict[str, Any] = {
-    "images": {"all": 9, "choosing": 4, "confirming": 5},
+    "images": {"all": 9, "tuning": 4, "held_out": 5},
     "seed": 3,
     "best": {"method": "[b]one", "step": "tuned"},
     "methods": {
@@ -135,12 +135,12 @@ def without_numbers() -> dict[str, Any]:
     found = copy.deepcopy(FOUND)
     none = dict.fromkeys(("value", "low", "high", "difference", "conclusion"))
     for one in found["settings"]:
-        for name in ("all", "choosing", "confirming"):
+        for name in ("all", "tuning", "held_out"):
             one[name] = numbers(None)
     for method in found["methods"].values():
         for name in ("default", "tuned"):
-            method[name]["choosing"] = numbers(None)
-            method[name]["confirming"] = dict.fromkeys(NUMBERS, none)
+            method[name]["tuning"] = numbers(None)
+            method[name]["held_out"] = dict.fromkeys(NUMBERS, none)
         method["tuned"]["gain"] = {"PQ": none, "reason": "images with segments: 1"}
     return found
 

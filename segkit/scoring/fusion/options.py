@@ -40,7 +40,7 @@ class Setting:
 
     def changed(self) -> dict[str, Any]:
         """Those that differ from the method's defaults."""
-        usual = defaults(self.name)
+        usual = get_defaults(self.name)
         return {option: value for option, value in self.options().items() if value != usual[option]}
 
 
@@ -49,7 +49,7 @@ def get_fusion_options(fusion: FusionMethod) -> dict[str, Any]:
     return {field.name: getattr(fusion, field.name) for field in fields(fusion)}  # type: ignore[arg-type]
 
 
-def defaults(name: str) -> dict[str, Any]:
+def get_defaults(name: str) -> dict[str, Any]:
     """The options of a method by name, at their defaults. ConfigError for an unknown method."""
     if name not in FUSION_METHODS:
         build_fusion(name)
@@ -59,7 +59,7 @@ def defaults(name: str) -> dict[str, Any]:
     return found
 
 
-def setting_of(name: str, assignments: Sequence[str], categories: CategorySet) -> Setting:
+def build_setting(name: str, assignments: Sequence[str], categories: CategorySet) -> Setting:
     """One method with options from `option=value` texts; values are YAML.
 
     Classes are names or thing contiguous ids. ConfigError for an unknown method, option or class, a wrong value, a text
@@ -73,10 +73,10 @@ def setting_of(name: str, assignments: Sequence[str], categories: CategorySet) -
         if option in options:
             raise ConfigError(f"expected option {option!r} once, got it twice")
         options[option] = _number(_yaml(value, text))
-    return _setting(name, options, things_of(categories))
+    return _setting(name, options, get_thing_names(categories))
 
 
-def grid(
+def build_grid(
     names: Sequence[str], assignments: Sequence[str], categories: CategorySet, base: Sequence[str] = ()
 ) -> dict[str, list[Setting]]:
     """method -> all its settings of a sweep, the first being its default.
@@ -88,7 +88,7 @@ def grid(
     """
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ConfigError(f"expected each method once, got {twice} more than once")
-    usual = {name: defaults(name) for name in names}
+    usual = {name: get_defaults(name) for name in names}
     today = _assigned(usual, base)
     if several := [text for text in base if len(_values(_parts(text)[2], text)) > 1]:
         raise ConfigError(f"expected one value of today's, got {several[0]!r}")
@@ -97,7 +97,7 @@ def grid(
     for name, options in usual.items():
         grids = {option: GRIDS[option] for option in options if option in GRIDS}
         default = {option: values[0] for option, values in today[name].items()}
-        made[name] = _settings(name, today[name] | grids | searched[name], default, things_of(categories))
+        made[name] = _settings(name, today[name] | grids | searched[name], default, get_thing_names(categories))
     return made
 
 
@@ -121,14 +121,14 @@ def _assigned(
     return found
 
 
-def things_of(categories: CategorySet) -> dict[int, str]:
+def get_thing_names(categories: CategorySet) -> dict[int, str]:
     """thing contiguous id -> name."""
     return {i: thing.name for i, thing in enumerate(categories.things)}
 
 
-def plain_options(options: Mapping[str, Any], categories: CategorySet) -> dict[str, Any]:
+def to_plain_options(options: Mapping[str, Any], categories: CategorySet) -> dict[str, Any]:
     """Options for JSON and YAML: classes by name, or by contiguous id as text where two things have the name."""
-    things = things_of(categories)
+    things = get_thing_names(categories)
     times = Counter(things.values())
     plain = {}
     for option, value in options.items():

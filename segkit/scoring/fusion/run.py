@@ -13,15 +13,16 @@ from typing import Any
 
 from segkit.formats import coco
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
-from segkit.fusion import DroppedSegment, FusionMethod
+from segkit.fusion import FUSION_METHODS, DroppedSegment, FusionMethod
 from segkit.scoring.counts_file import convert_write_errors
+from segkit.scoring.fusion.options import build_grid
 from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, ordered_map
 
-JSON, PNGS, FATES = "panoptic.json", "panoptic", "dropped_segments.json"
+JSON, PNGS, DROPPED_SEGMENTS = "panoptic.json", "panoptic", "dropped_segments.json"
 PAGE = "report.html"  # of the fates: made by the caller
 
 
@@ -77,6 +78,36 @@ def _telling(saved: SavedHeadOutputs) -> HeadOutputs:
     return outputs
 
 
+def fuse_images(
+    saved: SavedHeadOutputs, image_ids: Sequence[str], names: Sequence[str], assignments: Sequence[str]
+) -> list[tuple[SavedImage, dict[str, PanopticSegmentation]]]:
+    """Each image with its segmentation by each method, category ids of the dataset.
+
+    image_ids: as text. names: methods; none for all that the saved predictions allow. assignments: `option=value`.
+    ConfigError for an unknown image, method or option, and a named method that needs what was not saved.
+    """
+    by_id = {str(image.image_id): image for image in saved.images}
+    if unknown := [image_id for image_id in image_ids if image_id not in by_id]:
+        raise ConfigError(
+            f"there is no image {unknown[0]!r}", where=saved.folder, remedy=f"ids are {[*by_id][:5]}, ..."
+        )
+    settings = build_grid(names or [*FUSION_METHODS], (), saved.categories, assignments)
+    fusions = {name: of_method[0].fusion for name, of_method in settings.items()}
+    if names:
+        check_needs(saved, fusions.values())
+    found = []
+    for image_id in image_ids:
+        outputs, made = saved.read(by_id[image_id]), {}
+        for name, fusion in fusions.items():
+            try:
+                made[name] = fuse_to_dataset(fusion, outputs, saved.categories)
+            except ConfigError:
+                if names:
+                    raise
+        found.append((by_id[image_id], made))
+    return found
+
+
 def run_fusion(
     saved: SavedHeadOutputs,
     fusion: FusionMethod,
@@ -112,7 +143,7 @@ def run_fusion(
         entries = [_entry(image) for image in images]
         coco.write_panoptic(stage / JSON, entries, annotations, saved.categories)
         if explain:
-            dump_json(stage / FATES, explained)
+            dump_json(stage / DROPPED_SEGMENTS, explained)
     return explained
 
 
@@ -168,9 +199,14 @@ def _appearing(output: Path) -> Iterator[Path]:
     try:
         (stage / PNGS).mkdir()
         yield stage
-        for name in (JSON, PNGS, FATES, PAGE):  # what is old goes first: a JSON must never describe other PNGs
+        for name in (
+            JSON,
+            PNGS,
+            DROPPED_SEGMENTS,
+            PAGE,
+        ):  # what is old goes first: a JSON must never describe other PNGs
             _remove(output / name)
-        for made in (PNGS, FATES, JSON):
+        for made in (PNGS, DROPPED_SEGMENTS, JSON):
             if (stage / made).exists():
                 os.replace(stage / made, output / made)
     finally:

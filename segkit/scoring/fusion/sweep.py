@@ -58,7 +58,7 @@ class SweepData:
         return self.ground_truth.categories
 
     @cached_property
-    def image_of(self) -> Mapping[ImageId, SavedImage]:
+    def saved_images(self) -> Mapping[ImageId, SavedImage]:
         """The saved image of every image_id."""
         return {image.image_id: image for image in self.saved.images}
 
@@ -70,7 +70,7 @@ class SweepData:
         png = self.gt_folder / record.png_name
         infos, image_id = record.segments_info, record.image_id
         ground_truth = coco.read_segmentation(png, infos, self.categories, image_id=image_id)
-        image = self.image_of[image_id]
+        image = self.saved_images[image_id]
         outputs, saved_at = self.saved.read(image), self.saved.place(image)
         where = f"{png}, image {image_id!r}"
         fused = (fuse_to_dataset(fusion, outputs, self.categories, where=saved_at) for fusion in fusions)
@@ -78,7 +78,7 @@ class SweepData:
 
 
 def count_settings(
-    bench: SweepData,
+    sweep_data: SweepData,
     settings: Sequence[Setting],
     groups: Mapping[str, Collection[ImageId]],
     *,
@@ -96,12 +96,12 @@ def count_settings(
     """
     keys = [(setting.name, repr(setting.options())) for setting in settings]
     distinct = dict(zip(keys, settings, strict=True))  # the same twice is counted once
-    plan = _Plan.of([*distinct.values()])
+    plan = _Plan.from_settings([*distinct.values()])
     wanted = set().union(*groups.values())
-    records = [record for record in bench.ground_truth.records if record.image_id in wanted]
-    totals = {name: _Totals.of(len(distinct), len(bench.categories)) for name in groups}
+    records = [record for record in sweep_data.ground_truth.records if record.image_id in wanted]
+    totals = {name: _Totals.zeros(len(distinct), len(sweep_data.categories)) for name in groups}
     problems = ErrorCollector(limit)
-    count = _Counting(bench, plan.fusions).count
+    count = _Counting(sweep_data, plan.fusions).count
     for done, (record, found) in enumerate(zip(records, ordered_map(count, records, workers), strict=True), 1):
         if isinstance(found, DatasetError):
             problems.add(found)
@@ -125,7 +125,7 @@ class _Plan:
     places: Mapping[float, IntArray]
 
     @classmethod
-    def of(cls, settings: Sequence[Setting]) -> _Plan:
+    def from_settings(cls, settings: Sequence[Setting]) -> _Plan:
         members: dict[tuple[str, str], list[tuple[int, float]]] = {}
         for number, setting in enumerate(settings):
             options = get_fusion_options(setting.fusion)
@@ -157,17 +157,17 @@ class _ImageCounts:
 class _Counting:
     """Counts one image, in any process."""
 
-    bench: SweepData
+    sweep_data: SweepData
     fusions: Sequence[FusionMethod]
 
     def count(self, record: PanopticRecord) -> _ImageCounts | DatasetError:
         try:
-            return _counts_of(self.bench.overlaps(record, self.fusions), self.bench.categories)
+            return _count_image(self.sweep_data.overlaps(record, self.fusions), self.sweep_data.categories)
         except DatasetError as error:
             return error
 
 
-def _counts_of(found: Sequence[ImageOverlaps], categories: CategorySet) -> _ImageCounts:
+def _count_image(found: Sequence[ImageOverlaps], categories: CategorySet) -> _ImageCounts:
     """A fusion takes the place of an image in the joined table: all are matched at once."""
     table = join([*enumerate(found)])
     matching = match(table)
@@ -195,7 +195,7 @@ class _Totals:
     ground_truth: IntArray
 
     @classmethod
-    def of(cls, settings: int, categories: int) -> _Totals:
+    def zeros(cls, settings: int, categories: int) -> _Totals:
         shape = settings, categories
         tp, fp = np.zeros((2, *shape), dtype=np.int64)
         return cls(np.zeros(shape), tp, fp, np.zeros(categories, dtype=np.int64))

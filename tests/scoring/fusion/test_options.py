@@ -3,7 +3,7 @@
 import pytest
 
 from segkit.fusion import FUSION_METHODS
-from segkit.scoring.fusion.options import GRIDS, defaults, grid, plain_options, setting_of
+from segkit.scoring.fusion.options import GRIDS, build_grid, build_setting, get_defaults, to_plain_options
 from segkit.structures import Category, CategorySet
 from segkit.utils.errors import ConfigError
 from tests.helpers.saved_heads import CATEGORIES
@@ -17,15 +17,15 @@ def test_values_are_yaml_and_classes_are_names_or_contiguous_ids() -> None:
         "class_score_thresholds={cow: 0.6, 0: 7e-1}",
         "nms=mask",
     ]
-    setting = setting_of("heuristic", texts, CATEGORIES)
+    setting = build_setting("heuristic", texts, CATEGORIES)
     assert setting.changed() == {
         "overlap_threshold": 0.1,
         "stuff_area_limit_px": 10,
         "class_score_thresholds": {2: 0.6, 0: 0.7},
         "nms": "mask",
     }
-    assert setting_of("heuristic", ["heuristic.nms=box"], CATEGORIES).changed() == {"nms": "box"}
-    assert setting_of("heuristic", [], CATEGORIES).changed() == {}
+    assert build_setting("heuristic", ["heuristic.nms=box"], CATEGORIES).changed() == {"nms": "box"}
+    assert build_setting("heuristic", [], CATEGORIES).changed() == {}
 
 
 @pytest.mark.parametrize(
@@ -46,14 +46,14 @@ def test_values_are_yaml_and_classes_are_names_or_contiguous_ids() -> None:
 )
 def test_wrong_options_are_refused(texts: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        setting_of("heuristic", texts, CATEGORIES)
+        build_setting("heuristic", texts, CATEGORIES)
 
 
 def test_the_grid_is_the_product_with_the_default_first() -> None:
     """2 x 2 values; the default (0.5, 4096) is none of them: 5 settings. stuff_area_limit_px has one value: the
     default has it too."""
     texts = ["overlap_threshold=0.3,0.4", "instance_score_threshold=0.6,0.7", "stuff_area_limit_px=8", "nms=none"]
-    settings = grid(["heuristic"], texts, CATEGORIES)["heuristic"]
+    settings = build_grid(["heuristic"], texts, CATEGORIES)["heuristic"]
     assert [setting.changed() for setting in settings] == [
         {"stuff_area_limit_px": 8},
         {"overlap_threshold": 0.3, "stuff_area_limit_px": 8, "instance_score_threshold": 0.6},
@@ -66,25 +66,26 @@ def test_the_grid_is_the_product_with_the_default_first() -> None:
 def test_what_is_for_one_method_goes_before_what_is_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FUSION_METHODS, "twin", FUSION_METHODS["heuristic"])
     texts = ["twin.nms=box", "nms=none", "overlap_threshold=0.5", "stuff_area_limit_px=1", "instance_score_threshold=0"]
-    settings = grid(["heuristic", "twin"], texts, CATEGORIES)
+    settings = build_grid(["heuristic", "twin"], texts, CATEGORIES)
     assert [[one.options()["nms"] for one in settings[name]] for name in ("heuristic", "twin")] == [["none"], ["box"]]
 
 
 def test_every_method_has_a_grid_with_its_default() -> None:
-    for name, settings in grid([*FUSION_METHODS], [], CATEGORIES).items():
+    for name, settings in build_grid([*FUSION_METHODS], [], CATEGORIES).items():
         assert settings[0].changed() == {}
-        searched = [option for option in defaults(name) if option in GRIDS]
+        searched = [option for option in get_defaults(name) if option in GRIDS]
         product = 1
         for option in searched:
             product *= len(GRIDS[option])
         assert product <= len(settings) <= product + 1
-    assert len(grid(["heuristic"], [], CATEGORIES)["heuristic"]) == 200  # 5 scores x 5 overlaps x 4 areas x 2
+    assert len(build_grid(["heuristic"], [], CATEGORIES)["heuristic"]) == 200  # 5 scores x 5 overlaps x 4 areas x 2
 
 
 def test_values_of_a_mapping_keep_their_commas() -> None:
     texts = ["class_score_thresholds={cow: 0.5, dog: 0.6},{}"]
     values = {
-        str(one.options()["class_score_thresholds"]) for one in grid(["heuristic"], texts, CATEGORIES)["heuristic"]
+        str(one.options()["class_score_thresholds"])
+        for one in build_grid(["heuristic"], texts, CATEGORIES)["heuristic"]
     }
     assert values == {"{2: 0.5, 1: 0.6}", "{}"}
 
@@ -103,7 +104,7 @@ def test_values_of_a_mapping_keep_their_commas() -> None:
 )
 def test_wrong_grids_are_refused(names: list[str], texts: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        grid(names, texts, CATEGORIES)
+        build_grid(names, texts, CATEGORIES)
 
 
 def test_options_are_told_with_names_that_read_back() -> None:
@@ -113,7 +114,7 @@ def test_options_are_told_with_names_that_read_back() -> None:
         [Category(3, "cup", True, color), Category(4, "bowl", True, color), Category(9, "cup", True, color)]
     )
     options = {"class_score_thresholds": {0: 0.1, 1: 0.2, 2: 0.3}, "nms": "box"}
-    told = plain_options(options, twins)
+    told = to_plain_options(options, twins)
     assert told == {"class_score_thresholds": {"0": 0.1, "bowl": 0.2, "2": 0.3}, "nms": "box"}
     text = f"class_score_thresholds={told['class_score_thresholds']}"
-    assert setting_of("heuristic", [text], twins).options()["class_score_thresholds"] == {0: 0.1, 1: 0.2, 2: 0.3}
+    assert build_setting("heuristic", [text], twins).options()["class_score_thresholds"] == {0: 0.1, 1: 0.2, 2: 0.3}

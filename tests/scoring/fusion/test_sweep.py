@@ -17,7 +17,7 @@ from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic import counts as counting
 from segkit.scoring.fusion import sweep as fusion_sweep
-from segkit.scoring.fusion.options import Setting, grid
+from segkit.scoring.fusion.options import Setting, build_grid
 from segkit.scoring.fusion.run import fuse_to_dataset, run_fusion
 from segkit.scoring.fusion.sweep import SweepData, count_settings
 from segkit.scoring.panoptic import score_panoptic
@@ -33,7 +33,7 @@ VALUES = ("instance_score_threshold=0.3,0.5", "object_mask_threshold=0.3,0.6", "
 def small_grid(name: str) -> list[Setting]:
     known = {field.name for field in fields(FUSION_METHODS[name])}  # type: ignore[arg-type]
     texts = [text for text in VALUES if text.partition("=")[0] in known]
-    return grid([name], [*texts, *([f"{AREA}=0,30,150,350"] if AREA in known else [])], CATEGORIES)[name]
+    return build_grid([name], [*texts, *([f"{AREA}=0,30,150,350"] if AREA in known else [])], CATEGORIES)[name]
 
 
 @pytest.fixture(scope="module")
@@ -42,23 +42,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def bench(files: tuple[Path, Path]) -> SweepData:
+def sweep_data(files: tuple[Path, Path]) -> SweepData:
     return SweepData.open(*files)
 
 
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))
-def test_the_numbers_are_those_of_run_and_evaluate(name: str, files: Any, bench: SweepData, tmp_path: Path) -> None:
+def test_the_numbers_are_those_of_run_and_evaluate(
+    name: str, files: Any, sweep_data: SweepData, tmp_path: Path
+) -> None:
     tried = small_grid(name)
-    image_ids = {record.image_id for record in bench.ground_truth.records}
-    found = count_settings(bench, tried, {"all": image_ids})["all"]
+    image_ids = {record.image_id for record in sweep_data.ground_truth.records}
+    found = count_settings(sweep_data, tried, {"all": image_ids})["all"]
     numbers = set()
     for place, setting in enumerate(tried):
-        run_fusion(bench.saved, setting.fusion, tmp_path / str(place))
+        run_fusion(sweep_data.saved, setting.fusion, tmp_path / str(place))
         scored = score_panoptic(files[1], tmp_path / str(place) / "panoptic.json")
         expected = scored.metric.compute(scored.image_order)
-        averages = counting.averages(found[place], bench.categories)
+        averages = counting.averages(found[place], sweep_data.categories)
         assert averages == {key: expected[key] for key in averages}
-        for row, category in enumerate(bench.categories.categories):
+        for row, category in enumerate(sweep_data.categories.categories):
             per_class = expected["per_class"][str(category.category_id)]
             assert [per_class[key] for key in ("tp", "fp", "fn")] == [
                 getattr(found[place], key)[row] for key in ("tp", "fp", "fn")
@@ -88,9 +90,11 @@ def test_the_area_limit_is_looked_at_last(name: str, seed: int, limit: int, smal
     assert renumbered == strict.segments
 
 
-def test_a_method_that_looks_at_the_limit_earlier_can_say_so(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_that_looks_at_the_limit_earlier_can_say_so(
+    sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One fusion serves both limits, unless the method says that it does not look at the limit last."""
-    tried = grid(
+    tried = build_grid(
         ["heuristic"],
         [f"{AREA}=5,200", "nms=none", "overlap_threshold=0.5", "instance_score_threshold=0.4"],
         CATEGORIES,
@@ -102,50 +106,50 @@ def test_a_method_that_looks_at_the_limit_earlier_can_say_so(bench: SweepData, m
         return fuse_to_dataset(fusion, *rest, **where)
 
     monkeypatch.setattr(fusion_sweep, "fuse_to_dataset", counted)
-    image_id = bench.ground_truth.records[0].image_id
-    once = count_settings(bench, tried["heuristic"][1:], {"all": {image_id}})["all"]
+    image_id = sweep_data.ground_truth.records[0].image_id
+    once = count_settings(sweep_data, tried["heuristic"][1:], {"all": {image_id}})["all"]
     assert fused == [5]
     monkeypatch.setattr(FUSION_METHODS["heuristic"], "area_limit_is_last", False, raising=False)
     fused.clear()
-    twice = count_settings(bench, tried["heuristic"][1:], {"all": {image_id}})["all"]
+    twice = count_settings(sweep_data, tried["heuristic"][1:], {"all": {image_id}})["all"]
     assert fused == [5, 200]
     for one, other in zip(once, twice, strict=True):
         assert all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ("iou", "tp", "fp", "fn"))
 
 
-def test_groups_count_their_images_alone_and_the_same_setting_twice(bench: SweepData) -> None:
+def test_groups_count_their_images_alone_and_the_same_setting_twice(sweep_data: SweepData) -> None:
     tried = [*small_grid("heuristic")[:3], small_grid("heuristic")[0]]
-    ids = [record.image_id for record in bench.ground_truth.records]
+    ids = [record.image_id for record in sweep_data.ground_truth.records]
     groups = {"all": {*ids}, "first": {*ids[:3]}, "rest": {*ids[3:]}, "none": set()}
-    found = count_settings(bench, tried, groups)
+    found = count_settings(sweep_data, tried, groups)
     for place, setting in enumerate(tried):
-        metric = PanopticQuality(bench.categories)
-        for record in bench.ground_truth.records[:3]:
-            metric.add(record.image_id, bench.overlaps(record, [setting.fusion])[0])
+        metric = PanopticQuality(sweep_data.categories)
+        for record in sweep_data.ground_truth.records[:3]:
+            metric.add(record.image_id, sweep_data.overlaps(record, [setting.fusion])[0])
         expected = metric.compute(ids[:3])
-        averages = counting.averages(found["first"][place], bench.categories)
+        averages = counting.averages(found["first"][place], sweep_data.categories)
         assert averages == {key: expected[key] for key in averages}
         total, parts = found["all"][place], (found["first"][place], found["rest"][place])
         assert all(np.array_equal(getattr(total, k), sum(getattr(p, k) for p in parts)) for k in ("tp", "fp", "fn"))
         assert not any(getattr(found["none"][place], k).any() for k in ("iou", "tp", "fp", "fn"))
 
 
-def test_workers_change_nothing(bench: SweepData) -> None:
-    ids = {record.image_id for record in bench.ground_truth.records}
-    one, two = (count_settings(bench, small_grid("heuristic"), {"all": ids}, workers=n)["all"] for n in (1, 2))
+def test_workers_change_nothing(sweep_data: SweepData) -> None:
+    ids = {record.image_id for record in sweep_data.ground_truth.records}
+    one, two = (count_settings(sweep_data, small_grid("heuristic"), {"all": ids}, workers=n)["all"] for n in (1, 2))
     for first, second in zip(one, two, strict=True):
         assert all(np.array_equal(getattr(first, key), getattr(second, key)) for key in ("iou", "tp", "fp", "fn"))
 
 
-def test_each_image_is_read_once(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_image_is_read_once(sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Any] = []
     real = head_outputs.SavedHeadOutputs.read
     monkeypatch.setattr(
         head_outputs.SavedHeadOutputs, "read", lambda self, image: (read.append(image.image_id), real(self, image))[1]
     )
-    ids = {record.image_id for record in bench.ground_truth.records}
+    ids = {record.image_id for record in sweep_data.ground_truth.records}
     seen: list[tuple[int, int]] = []
-    count_settings(bench, small_grid("heuristic"), {"a": ids, "b": ids}, progress=lambda *at: seen.append(at))
+    count_settings(sweep_data, small_grid("heuristic"), {"a": ids, "b": ids}, progress=lambda *at: seen.append(at))
     assert sorted(map(str, read)) == sorted(map(str, ids))
     assert seen == [(i, 7) for i in range(1, 8)]
 
@@ -197,29 +201,31 @@ def test_missing_files_are_told(broken: Any, tmp_path: Path) -> None:
         SweepData.open(*broken, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="nowhere"):
         SweepData.open(tmp_path / "nowhere", broken[1])
-    bench = SweepData.open(*broken)
-    ids = {record.image_id for record in bench.ground_truth.records}
+    sweep_data = SweepData.open(*broken)
+    ids = {record.image_id for record in sweep_data.ground_truth.records}
     (broken[0] / "0.npz").write_bytes(b"PK")
     next((broken[1].parent / "ground_truth").glob("1.png")).unlink()
     with pytest.raises(DatasetError, match=r"2 problems: (?=.*0\.npz)(?=.*1\.png)"):
-        count_settings(bench, small_grid("heuristic"), {"all": ids})
+        count_settings(sweep_data, small_grid("heuristic"), {"all": ids})
 
 
 def test_a_map_of_another_size_is_told(broken: Any) -> None:
     from PIL import Image
 
-    path = broken[1].parent / "truth/0.png"
+    path = broken[1].parent / "ground_truth/0.png"
     Image.open(path).resize((64, 48), 0).save(path)
-    bench = SweepData.open(*broken)
+    sweep_data = SweepData.open(*broken)
     with pytest.raises(DatasetError, match=r"48 x 64.*24 x 32"):
-        count_settings(bench, small_grid("heuristic"), {"all": {"image 0"}})
+        count_settings(sweep_data, small_grid("heuristic"), {"all": {"image 0"}})
 
 
-def test_a_method_without_what_it_needs_is_no_dataset_error(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_method_without_what_it_needs_is_no_dataset_error(
+    sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def raise_issue(self: FusionMethod, one: Any, rejections: Any) -> Any:
         raise ConfigError("needs more")
 
     tried = small_grid("heuristic")
     monkeypatch.setattr(FUSION_METHODS["heuristic"], "fuse", raise_issue)
     with pytest.raises(ConfigError, match=r"0\.npz, image 'image 0': needs more"):
-        count_settings(bench, tried, {"all": {"image 0"}})
+        count_settings(sweep_data, tried, {"all": {"image 0"}})

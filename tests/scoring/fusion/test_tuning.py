@@ -1,4 +1,4 @@
-"""The search: halves, the best, thresholds by class, the Pareto front, and that the confirming half had no say."""
+"""The search: halves, the best, thresholds by class, the Pareto front, and that the held-out split had no say."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from segkit.fusion import FusionMethod, HeuristicFusion
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
 from segkit.scoring.fusion import tuning as fusion_choice
-from segkit.scoring.fusion.options import Setting, grid
+from segkit.scoring.fusion.options import Setting, build_grid
 from segkit.scoring.fusion.sweep import SweepData
-from segkit.scoring.fusion.tuning import NUMBERS, best_of, choosing_half, class_thresholds, pareto, search
+from segkit.scoring.fusion.tuning import (
+    NUMBERS,
+    choose_tuning_split,
+    find_best_setting,
+    find_pareto_front,
+    search,
+    tune_class_thresholds,
+)
 from segkit.structures import HeadOutputs, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from tests.helpers.saved_heads import CATEGORIES, write
@@ -27,103 +34,103 @@ image_ids = st.lists(st.one_of(st.integers(0, 999), st.text(max_size=3)), min_si
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> SweepData:
+def sweep_data(tmp_path_factory: pytest.TempPathFactory) -> SweepData:
     return SweepData.open(*write(tmp_path_factory.mktemp("fusion"), 9))
 
 
 @given(ids=image_ids, seed=st.integers(0, 9), data=st.data())
 def test_halves_do_not_depend_on_the_order(ids: list[Any], seed: int, data: Any) -> None:
-    chosen = choosing_half(ids, seed)
-    assert chosen == choosing_half(data.draw(st.permutations(ids)), seed)
+    chosen = choose_tuning_split(ids, seed)
+    assert chosen == choose_tuning_split(data.draw(st.permutations(ids)), seed)
     assert chosen < {*ids}
     assert len(chosen) == len(ids) // 2
 
 
 def test_halves_are_the_same_for_ever_and_differ_by_seed() -> None:
     """By the sha256 of "0 1", "0 2", ...; a change would make old and new sweeps disagree."""
-    assert sorted(choosing_half(range(1, 9), 0)) == [1, 2, 4, 6]
-    halves = {frozenset(choosing_half(range(20), seed)) for seed in range(5)}
+    assert sorted(choose_tuning_split(range(1, 9), 0)) == [1, 2, 4, 6]
+    halves = {frozenset(choose_tuning_split(range(20), seed)) for seed in range(5)}
     assert len(halves) == 5
-    assert choosing_half([1, "1"], 0) != {1, "1"}
+    assert choose_tuning_split([1, "1"], 0) != {1, "1"}
 
 
 @pytest.mark.parametrize("ids", [[], [7]])
 def test_one_image_cannot_be_halved(ids: list[int]) -> None:
     with pytest.raises(DatasetError, match=f"at least 2 images, .* got {len(ids)}"):
-        choosing_half(ids)
+        choose_tuning_split(ids)
 
 
 def test_the_best_has_the_highest_pq_then_the_fewest_changes_then_is_the_first() -> None:
     usual, one = Setting("heuristic", HeuristicFusion()), Setting("heuristic", HeuristicFusion(0.3))
     two = Setting("heuristic", HeuristicFusion(0.3, nms="box"))
     pq = [{"PQ": 40.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": None}]
-    assert best_of([usual, two, one, one, usual], pq) == 2
+    assert find_best_setting([usual, two, one, one, usual], pq) == 2
     none = [{"PQ": None}, {"PQ": None}]
-    assert best_of([usual, two], none) == 0
-    assert best_of([two, usual], none) == 0  # the first is what is used today, whatever the method's defaults
+    assert find_best_setting([usual, two], none) == 0
+    assert find_best_setting([two, usual], none) == 0  # the first is what is used today, whatever the method's defaults
 
 
 def test_the_front_is_of_those_that_no_other_beats() -> None:
     """(2, 2) is beaten by (3, 2); the twins (1, 5) stay both; NaN counts as below all, and (NaN, 6) leads in one."""
     points = np.array([[1, 5], [2, 2], [3, 2], [1, 5], [0, 0], [np.nan, 6], [np.nan, 5]])
-    assert pareto(points).tolist() == [True, False, True, True, False, True, False]
-    assert pareto(np.zeros((0, 2))).tolist() == []
-    assert pareto(np.full((2, 2), np.nan)).tolist() == [True, True]
+    assert find_pareto_front(points).tolist() == [True, False, True, True, False, True, False]
+    assert find_pareto_front(np.zeros((0, 2))).tolist() == []
+    assert find_pareto_front(np.full((2, 2), np.nan)).tolist() == [True, True]
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
 def test_the_front_against_the_definition(points: list[tuple[int, int]]) -> None:
     beaten = [any(o != p and o[0] >= p[0] and o[1] >= p[1] for o in points) for p in points]
-    assert pareto(np.array(points, dtype=float).reshape(-1, 2)).tolist() == [not one for one in beaten]
+    assert find_pareto_front(np.array(points, dtype=float).reshape(-1, 2)).tolist() == [not one for one in beaten]
 
 
-def metric_of(bench: SweepData, fusion: Any, ids: set[Any]) -> PanopticQuality:
-    metric = PanopticQuality(bench.categories)
-    for record in bench.ground_truth.records:
+def metric_of(sweep_data: SweepData, fusion: Any, ids: set[Any]) -> PanopticQuality:
+    metric = PanopticQuality(sweep_data.categories)
+    for record in sweep_data.ground_truth.records:
         if record.image_id in ids:
-            metric.add(record.image_id, bench.overlaps(record, [fusion])[0])
+            metric.add(record.image_id, sweep_data.overlaps(record, [fusion])[0])
     return metric
 
 
-def test_the_search_by_doing_each_step_alone(bench: SweepData) -> None:
-    tried = grid(["heuristic"], TEXTS, CATEGORIES)
-    found = search(bench, tried, seed=3)
-    every = {record.image_id for record in bench.ground_truth.records}
-    order = [record.image_id for record in bench.ground_truth.records]
-    chosen = choosing_half(order, 3)
-    assert found["images"] == {"all": 9, "choosing": 4, "confirming": 5}
+def test_the_search_by_doing_each_step_alone(sweep_data: SweepData) -> None:
+    tried = build_grid(["heuristic"], TEXTS, CATEGORIES)
+    found = search(sweep_data, tried, seed=3)
+    every = {record.image_id for record in sweep_data.ground_truth.records}
+    order = [record.image_id for record in sweep_data.ground_truth.records]
+    chosen = choose_tuning_split(order, 3)
+    assert found["images"] == {"all": 9, "tuning": 4, "held_out": 5}
     assert len(found["settings"]) == 13
     for setting, told in zip(tried["heuristic"], found["settings"], strict=True):
         assert told["options"] == setting.options()
-        for name, ids in (("all", every), ("choosing", chosen), ("confirming", every - chosen)):
-            expected = metric_of(bench, setting.fusion, ids).compute([i for i in order if i in ids])
+        for name, ids in (("all", every), ("tuning", chosen), ("held_out", every - chosen)):
+            expected = metric_of(sweep_data, setting.fusion, ids).compute([i for i in order if i in ids])
             assert told[name] == {key: expected[key] for key in NUMBERS}
     assert [one["default"] for one in found["settings"]] == [True] + [False] * 12
-    best = max(one["choosing"]["PQ"] for one in found["settings"])
+    best = max(one["tuning"]["PQ"] for one in found["settings"])
     steps = found["methods"]["heuristic"]
-    assert steps["tuned"]["choosing"]["PQ"] == best > steps["default"]["choosing"]["PQ"]
+    assert steps["tuned"]["tuning"]["PQ"] == best > steps["default"]["tuning"]["PQ"]
     assert steps["per_class"] is None
     assert found["best"] == {"method": "heuristic", "step": "tuned"}
     tuned = next(s for s in tried["heuristic"] if s.options() == steps["tuned"]["options"])
     tables = [
-        metric_of(bench, s.fusion, every - chosen).table([i for i in order if i in every - chosen])
+        metric_of(sweep_data, s.fusion, every - chosen).table([i for i in order if i in every - chosen])
         for s in (tried["heuristic"][0], tuned)
     ]
     for table, step in zip(tables, ("default", "tuned"), strict=True):
-        intervals = confidence_intervals(table, bench.categories, seed=3)
-        assert {key: steps[step]["confirming"][key] for key in NUMBERS} == {key: intervals[key] for key in NUMBERS}
-    gain = compare(*tables, bench.categories, seed=3)
+        intervals = confidence_intervals(table, sweep_data.categories, seed=3)
+        assert {key: steps[step]["held_out"][key] for key in NUMBERS} == {key: intervals[key] for key in NUMBERS}
+    gain = compare(*tables, sweep_data.categories, seed=3)
     assert {key: steps["tuned"]["gain"][key] for key in (*NUMBERS, "images")} == {
         key: gain[key] for key in (*NUMBERS, "images")
     }
     assert "gain" not in steps["default"]
 
 
-def test_the_confirming_half_has_no_say(bench: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a truth of nothing but void in the confirming half the same is chosen."""
-    tried = grid(["heuristic"], TEXTS, CATEGORIES)
-    chosen = choosing_half([record.image_id for record in bench.ground_truth.records], 0)
-    before = search(bench, tried, per_class=True)
+def test_the_held_out_split_has_no_say(sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a truth of nothing but void in the held-out split the same is chosen."""
+    tried = build_grid(["heuristic"], TEXTS, CATEGORIES)
+    chosen = choose_tuning_split([record.image_id for record in sweep_data.ground_truth.records], 0)
+    before = search(sweep_data, tried, per_class=True)
     real = SweepData.overlaps
 
     def blind(self: SweepData, record: Any, fusions: Any) -> Any:
@@ -133,25 +140,25 @@ def test_the_confirming_half_has_no_say(bench: SweepData, monkeypatch: pytest.Mo
         return [replace(one, ground_truth=one.ground_truth[:0], pairs=one.pairs[:0]) for one in found]
 
     monkeypatch.setattr(SweepData, "overlaps", blind)
-    after = search(bench, tried, per_class=True)
-    assert after["methods"]["heuristic"]["tuned"]["confirming"]["PQ"]["value"] == 0
+    after = search(sweep_data, tried, per_class=True)
+    assert after["methods"]["heuristic"]["tuned"]["held_out"]["PQ"]["value"] == 0
     for step in ("default", "tuned", "per_class"):
         one, other = (found["methods"]["heuristic"][step] for found in (before, after))
         assert (one is None) == (other is None)
         if one is not None:
-            assert (one["options"], one["choosing"]) == (other["options"], other["choosing"])
+            assert (one["options"], one["tuning"]) == (other["options"], other["tuning"])
 
 
-def test_thresholds_by_class_raise_each_class_and_the_whole(bench: SweepData) -> None:
-    every = {record.image_id for record in bench.ground_truth.records}
+def test_thresholds_by_class_raise_each_class_and_the_whole(sweep_data: SweepData) -> None:
+    every = {record.image_id for record in sweep_data.ground_truth.records}
     poor = Setting("heuristic", HeuristicFusion(stuff_area_limit_px=1, instance_score_threshold=0.7))
-    made = class_thresholds(bench, poor, every)
+    made = tune_class_thresholds(sweep_data, poor, every)
     assert made is not None
     setting, numbers = made
     scores = setting.options()["class_score_thresholds"]
     assert scores
     assert setting.options() == {**poor.options(), "class_score_thresholds": scores}
-    before, after = (metric_of(bench, s.fusion, every).compute([*every]) for s in (poor, setting))
+    before, after = (metric_of(sweep_data, s.fusion, every).compute([*every]) for s in (poor, setting))
     assert numbers["PQ"] == pytest.approx(after["PQ"])
     assert after["PQ"] > before["PQ"]
     for class_id, thing in enumerate(CATEGORIES.things):
@@ -159,7 +166,7 @@ def test_thresholds_by_class_raise_each_class_and_the_whole(bench: SweepData) ->
         assert other > one or class_id not in scores
 
 
-def test_thresholds_by_class_that_do_not_help_are_not_taken(bench: SweepData) -> None:
+def test_thresholds_by_class_that_do_not_help_are_not_taken(sweep_data: SweepData) -> None:
     """Nothing gets better for a method without such an option, nor where every threshold gives the same."""
 
     @dataclass(frozen=True)
@@ -167,11 +174,11 @@ def test_thresholds_by_class_that_do_not_help_are_not_taken(bench: SweepData) ->
         def fuse(self, outputs: HeadOutputs, rejections: Any) -> PanopticSegmentation:
             return HeuristicFusion()(outputs)
 
-    every = {record.image_id for record in bench.ground_truth.records}
-    assert class_thresholds(bench, Setting("heuristic", OfNoOptions()), every) is None
+    every = {record.image_id for record in sweep_data.ground_truth.records}
+    assert tune_class_thresholds(sweep_data, Setting("heuristic", OfNoOptions()), every) is None
     fixed = HeuristicFusion(stuff_area_limit_px=1, class_score_thresholds={0: 0.4, 1: 0.4, 2: 0.4})
-    assert class_thresholds(bench, Setting("heuristic", fixed), every) is None
-    found = search(bench, {"heuristic": [Setting("heuristic", fixed)]}, per_class=True)
+    assert tune_class_thresholds(sweep_data, Setting("heuristic", fixed), every) is None
+    found = search(sweep_data, {"heuristic": [Setting("heuristic", fixed)]}, per_class=True)
     assert found["methods"]["heuristic"]["per_class"] is None
     assert found["best"]["step"] == "tuned"
 
@@ -184,9 +191,9 @@ def test_of_equal_thresholds_the_nearest_is_taken() -> None:
 
 
 def test_two_images_are_enough_for_numbers_but_not_for_intervals(tmp_path: Path) -> None:
-    bench = SweepData.open(*write(tmp_path, 2))
-    found = search(bench, grid(["heuristic"], TEXTS, CATEGORIES))
+    sweep_data = SweepData.open(*write(tmp_path, 2))
+    found = search(sweep_data, build_grid(["heuristic"], TEXTS, CATEGORIES))
     tuned = found["methods"]["heuristic"]["tuned"]
-    assert tuned["confirming"]["PQ"]["value"] is not None
-    assert tuned["confirming"]["PQ"]["low"] is None
+    assert tuned["held_out"]["PQ"]["value"] is not None
+    assert tuned["held_out"]["PQ"]["low"] is None
     assert "at least 2" in tuned["gain"]["reason"]
