@@ -3,11 +3,7 @@
 
     python benchmarks/fusion_sweep.py [--images 100] [--instances 50] [--workers 1]
 
-<<<<<<< HEAD
 Ours is all of it: reading the saved outputs and the truth from files, fusing, counting, tuning. Of
-=======
-Ours is all of it: reading the saved outputs and the truth from files, fusing, counting, tuning and scoring the held-out split. Of
->>>>>>> 8ebc1f3 (Keep a line short)
 Detectron2 only the calls of combine_semantic_and_instance_outputs are counted, not reading, pasting or scoring. One
 thread each, image by image in turns, since the ratio is what counts. The PQ of some settings is compared with that of
 Detectron2's maps.

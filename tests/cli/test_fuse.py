@@ -12,7 +12,7 @@ import yaml
 from segkit.cli.main import main
 from segkit.fusion import FUSION_METHODS, LOGITS, HeuristicFusion, build_fusion
 from segkit.fusion.class_keys import resolve_class_keys
-from segkit.scoring.fusion.options import things_of
+from segkit.scoring.fusion.options import get_thing_names
 from segkit.scoring.panoptic import score_panoptic
 from tests.helpers.saved_heads import CATEGORIES, write
 
@@ -130,7 +130,7 @@ def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_pa
     node = yaml.safe_load((out / "best.yaml").read_text())["MODEL"]["PANOPTIC"]["FUSION"]
     best = found["methods"]["heuristic"][found["best"]["step"]]
     assert node["OPTIONS"] == {key: value for key, value in best["options"].items() if value != {}}
-    build_fusion(node["NAME"], **resolve_class_keys(node["OPTIONS"], things_of(CATEGORIES)))
+    build_fusion(node["NAME"], **resolve_class_keys(node["OPTIONS"], get_thing_names(CATEGORIES)))
     assert "Tuned on 3 images, measured on the 3 held-out images" in printed
     assert "Best on the tuning split: heuristic" in printed
     again = tmp_path / "again"

@@ -84,7 +84,7 @@ def build_grid(
     names: methods. assignments: `option=v1,v2,...`, of every method that has the option, or `method.option=v1,...`;
     they take the place of GRIDS. base: `option=value` of the default, what is used today; an option that is not
     searched has it in all settings. Else the default has the method's own value, and of an option with a single value
-    that. ConfigError as `setting_of`, for an option that no method has, and for a method named twice.
+    that. ConfigError as `build_setting`, for an option that no method has, and for a method named twice.
     """
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise ConfigError(f"expected each method once, got {twice} more than once")
