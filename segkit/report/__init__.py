@@ -1,4 +1,4 @@
-"""What people look at: segments over images, grids of pictures, tables for the terminal, a self-contained HTML page."""
+"""Reports for people: segments drawn over images, image grids, tables for the terminal, a self-contained HTML page."""
 
 from segkit.report.grids import draw_image_grid
 from segkit.report.overlay import draw_instances, draw_panoptic

@@ -1,4 +1,4 @@
-"""A grid of pictures with titles, as one picture."""
+"""Grids of images with titles, as one image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from segkit.report.text_rendering import draw_ink, render_text, shorten
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 
-Columns = Mapping[str, PanopticSegmentation]
 INK = (32, 36, 42)
-ROW_TITLES_AT_MOST = 0.5  # of a cell's side
+MAX_ROW_TITLE = 0.5  # of a cell's side
 
 
 def draw_image_grid(
@@ -27,26 +26,37 @@ def draw_image_grid(
     row_titles: Sequence[str] | None = None,
     cell_px: int = 320,
 ) -> NDArray[np.uint8]:
-    """Set pictures into rows and columns on white, with a title over each column and before each row.
+    """Arrange images in rows and columns on white, with a title above each column and before each row.
 
-    rows: of (h, w, 3) uint8 RGB pictures, as many per row as there are column titles, of any sizes. Each is scaled,
-    its aspect kept, to fit into cell_px x cell_px: enlarged by whole factors only, pixels staying sharp squares;
-    reduced by averaging. Titles too long for their place are cut. Returns (H, W, 3) uint8 RGB; without rows, the
-    column titles alone. Raises ValueError for no columns, other picture shapes, empty pictures or counts that differ.
+    Images keep their aspect. Small ones are enlarged by whole factors, so that pixels stay sharp squares; large ones
+    are reduced by averaging. Titles that are too long are shortened.
+
+    Args:
+        rows: (h, w, 3) uint8 RGB images of any sizes, in each row one per column title.
+        column_titles: Titles of the columns, at least one.
+        row_titles: Titles of the rows; None for none.
+        cell_px: Pixels of a cell's side; each image is scaled to fit into it.
+
+    Returns:
+        (H, W, 3) uint8 RGB; only the column titles if there are no rows.
+
+    Raises:
+        ValueError: There are no columns, an image is empty or has another shape, or the numbers of titles and images
+            differ.
     """
-    _check(rows, column_titles, row_titles, cell_px)
+    _check_grid(rows, column_titles, row_titles, cell_px)
     text_px, gap = max(10, round(cell_px * 0.055)), max(4, cell_px // 32)
-    cells = [[_fit(picture, cell_px) for picture in row] for row in rows]
-    before = [_ink(title, text_px, int(cell_px * ROW_TITLES_AT_MOST)) for title in row_titles or [""] * len(rows)]
+    cells = [[_fit(image, cell_px) for image in row] for row in rows]
+    row_inks = [_render_title(title, text_px, int(cell_px * MAX_ROW_TITLE)) for title in row_titles or [""] * len(rows)]
     widths = [max((row[i].shape[1] for row in cells), default=cell_px) for i in range(len(column_titles))]
-    over = [_ink(title, text_px, width) for title, width in zip(column_titles, widths, strict=True)]
-    heights = [max(block.shape[0] for block in (*row, ink)) for row, ink in zip(cells, before, strict=True)]
-    lefts = _starts(gap, [max((ink.shape[1] for ink in before), default=0), *widths], gap)
-    tops = _starts(gap, [max(ink.shape[0] for ink in over), *heights], gap)
+    column_inks = [_render_title(title, text_px, width) for title, width in zip(column_titles, widths, strict=True)]
+    heights = [max(block.shape[0] for block in (*row, ink)) for row, ink in zip(cells, row_inks, strict=True)]
+    lefts = _compute_starts(gap, [max((ink.shape[1] for ink in row_inks), default=0), *widths], gap)
+    tops = _compute_starts(gap, [max(ink.shape[0] for ink in column_inks), *heights], gap)
     canvas = np.full((tops[-1], lefts[-1], 3), 255, dtype=np.uint8)
-    for ink, left, width in zip(over, lefts[1:], widths, strict=False):
+    for ink, left, width in zip(column_inks, lefts[1:], widths, strict=False):
         draw_ink(canvas, ink, left + (width - ink.shape[1]) // 2, gap, INK)
-    for row, ink, top, height in zip(cells, before, tops[1:], heights, strict=False):
+    for row, ink, top, height in zip(cells, row_inks, tops[1:], heights, strict=False):
         draw_ink(canvas, ink, gap, top + (height - ink.shape[0]) // 2, INK)
         for cell, left, width in zip(row, lefts[1:], widths, strict=False):
             y, x = top + (height - cell.shape[0]) // 2, left + (width - cell.shape[1]) // 2
@@ -54,30 +64,41 @@ def draw_image_grid(
     return canvas
 
 
-def draw_fusion_grid(rows: Sequence[tuple[str, Path, Columns]], categories: CategorySet) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB: a row for each (title, image file, title -> segmentation), the image in front.
+def draw_fusion_grid(
+    rows: Sequence[tuple[str, Path, Mapping[str, PanopticSegmentation]]], categories: CategorySet
+) -> NDArray[np.uint8]:
+    """Draw the same images fused by several methods side by side: a row per image, the image in the first column.
 
-    Segmentations have category ids of the dataset; a row without one of the titles has a blank there. DatasetError
-    where an image is missing, unreadable or of another size than its segmentations.
+    Args:
+        rows: (row title, image file, column title -> segmentation); category ids are the dataset's. If a row lacks one
+            of the columns, its cell is blank.
+        categories: Names and colours of the classes.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        DatasetError: An image is missing, unreadable or of another size than its segmentations.
     """
-    titles = [*dict.fromkeys(title for _, _, made in rows for title in made)]
-    pictures = []
-    for _, path, made in rows:
+    titles = [*dict.fromkeys(title for _, _, segmentations in rows for title in segmentations)]
+    cells = []
+    for _, path, segmentations in rows:
         image = read_image(path)
-        cells = [image]
+        cells.append([image])
         for title in titles:
-            segmentation = made.get(title)
-            if segmentation is not None and segmentation.segment_ids.shape != image.shape[:2]:
-                expected, got = segmentation.segment_ids.shape, image.shape[:2]
-                raise DatasetError(f"expected an image of {expected} pixels, as was fused, got {got}", where=path)
-            cells.append(
-                np.full_like(image, 255) if segmentation is None else draw_panoptic(image, segmentation, categories)
-            )
-        pictures.append(cells)
-    return draw_image_grid(pictures, ["image", *titles], [title for title, _, _ in rows])
+            segmentation = segmentations.get(title)
+            if segmentation is None:
+                cells[-1].append(np.full_like(image, 255))
+                continue
+            expected, got = segmentation.segment_ids.shape, image.shape[:2]
+            if got != expected:
+                problem = f"expected an image of {expected} pixels, the size of its segmentation, got {got}"
+                raise DatasetError(problem, where=path)
+            cells[-1].append(draw_panoptic(image, segmentation, categories))
+    return draw_image_grid(cells, ["image", *titles], [title for title, _, _ in rows])
 
 
-def _check(
+def _check_grid(
     rows: Sequence[Sequence[NDArray[np.uint8]]],
     column_titles: Sequence[str],
     row_titles: Sequence[str] | None,
@@ -91,30 +112,30 @@ def _check(
         raise ValueError(f"row_titles must have one entry per row, got {len(row_titles)} for {len(rows)} rows")
     for number, row in enumerate(rows):
         if len(row) != len(column_titles):
-            rule = "every row must have one picture per column title"
+            rule = "every row must have one image per column title"
             raise ValueError(f"{rule}, got {len(row)} for {len(column_titles)} in row {number}")
-        for picture in row:
-            check_rgb(picture, f"pictures of row {number}")
-            if not picture.size:
-                raise ValueError(f"pictures of row {number} must not be empty, got {picture.shape}")
+        for image in row:
+            check_rgb(image, f"images of row {number}")
+            if not image.size:
+                raise ValueError(f"images of row {number} must not be empty, got {image.shape}")
 
 
-def _fit(picture: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
-    height, width = picture.shape[:2]
+def _fit(image: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
     factor = cell_px // max(height, width)
     if factor >= 1:
-        return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+        return image.repeat(factor, axis=0).repeat(factor, axis=1)
     scale = cell_px / max(height, width)
     size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(picture, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _ink(title: str, text_px: int, width_px: int) -> NDArray[np.uint8]:
-    """The title's coverage as `render_text` gives it, nothing at all, (0, 0), where no ink is left of it."""
+def _render_title(title: str, text_px: int, width_px: int) -> NDArray[np.uint8]:
+    """The shortened title as `render_text` draws it; (0, 0) if it has no ink, so that it takes no space."""
     ink = render_text(shorten(title, text_px, width_px), text_px)
     return ink if ink.size else np.zeros((0, 0), dtype=np.uint8)
 
 
-def _starts(first: int, sizes: Sequence[int], gap: int) -> list[int]:
-    """Where each of the sizes begins, a gap after each but the empty ones, and last where the canvas ends."""
+def _compute_starts(first: int, sizes: Sequence[int], gap: int) -> list[int]:
+    """Start of each size, then the end of the canvas; every size but 0 is followed by a gap."""
     return [int(start) for start in np.cumsum([first, *(size + gap if size else 0 for size in sizes)])]

@@ -1,4 +1,4 @@
-"""Segments and instances drawn over their image."""
+"""Draw segments and instances over their image."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.report.pixels import check_rgb
-from segkit.report.text_rendering import draw_ink, render_text, roomiest_box
+from segkit.report.text_rendering import draw_ink, find_largest_box, render_text
 from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, Segment, default_color
 
-MIN_LABELLED_WIDTH_PX = 200  # below, text would hide what it names
+MIN_LABELLED_WIDTH_PX = 200  # in a smaller image, text would hide the segments
 MIN_TEXT_PX = 10
-SPREAD = 64  # how far a channel of an instance may lie from its class's colour (panopticapi's IdGenerator: 30)
-PLASTIC = (0.8191725134, 0.6710436067, 0.5497004779)  # steps of Roberts' R3 sequence: neighbours differ most
+SPREAD = 64  # largest distance of a channel from the colour of its class (panopticapi's IdGenerator: 30)
+R3_STEPS = (0.8191725134, 0.6710436067, 0.5497004779)  # of Roberts' R3 sequence: neighbours differ most
 VOID_BRIGHTNESS = 0.35
 LABEL_DARKENING = 0.28
 OUTLINE_WHITE = 0.6
@@ -26,12 +26,12 @@ WHITE = (255, 255, 255)
 
 @dataclass(frozen=True)
 class _Layer:
-    """One segment to draw: `mask` (h, w) is what it covers of the window (rows, columns) of the image."""
+    """One segment to draw; `mask` (h, w) says which pixels of the window (rows, columns) it covers."""
 
     window: tuple[slice, slice]
     mask: NDArray[np.bool_]
     color: tuple[int, int, int]
-    labels: tuple[str, ...]  # the longest first; the first that fits is written
+    labels: tuple[str, ...]  # the longest first; the first one that fits is written
     iscrowd: bool = False
 
 
@@ -43,19 +43,29 @@ def draw_panoptic(
     names: bool = True,
     alpha: float = 0.55,
 ) -> NDArray[np.uint8]:
-    """Colour every segment over its image: stuff and first instances in the category's colour, further ones beside it.
+    """Colour every segment over its image.
 
-    image: (H, W, 3) uint8 RGB, left as it is. segmentation: of (H, W); its segments' category_id are the dataset's.
-    alpha: weight of the colours, 0..1. Void is darkened and hatched, crowds are hatched. `names` writes class and
-    score inside each segment with room for it, on images of at least 200 pixels' width.
-    Returns (H, W, 3) uint8 RGB. Raises ValueError where the sizes differ, a category_id is not in the set, or the map
-    holds an id without a Segment. An empty image comes back empty.
+    Stuff and the first instance of a class have the colour of the category, further instances have similar colours.
+    Void is darkened and hatched, crowds are hatched.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, not modified; may be empty.
+        segmentation: Segmentation of (H, W) pixels; its segments have the dataset's category ids.
+        categories: Names and colours of the classes.
+        names: Whether to write class and score into each segment that has room, on images of at least 200 pixels width.
+        alpha: Weight of the colours, 0..1.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: The sizes differ, a category_id is not in the set, or the map has an id without a Segment.
     """
     ids = segmentation.segment_ids
     _check(image, alpha)
     if ids.shape != image.shape[:2]:
         raise ValueError(f"segment_ids must have the image's shape {image.shape[:2]}, got {ids.shape}")
-    layers = _panoptic_layers(segmentation, categories)
+    layers = _build_panoptic_layers(segmentation, categories)
     canvas = image.copy()
     _darken(canvas, ids == VOID)
     return _draw(canvas, layers, [layer.mask for layer in layers], names, alpha)
@@ -69,17 +79,27 @@ def draw_instances(
     min_score: float = 0.5,
     alpha: float = 0.55,
 ) -> NDArray[np.uint8]:
-    """Colour the instances of at least min_score over their image; no pixel outside of their masks changes.
+    """Colour the instances over their image; no pixel outside their masks changes.
 
-    image: (H, W, 3) uint8 RGB, left as it is. names: indexed by masks.class_ids. Large instances lie below small
-    ones, equally large ones in their order, and every outline is drawn whole. alpha: weight of the colours, 0..1.
-    Returns (H, W, 3) uint8 RGB; a copy of the image where there is no instance. Raises ValueError where the sizes
-    differ or a class id has no name.
+    Small instances are drawn over large ones, equally large ones in their order. Every outline is complete.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, not modified.
+        masks: Instances of an image of (H, W) pixels.
+        names: Class names, indexed by masks.class_ids.
+        min_score: Instances with a lower score are not drawn.
+        alpha: Weight of the colours, 0..1.
+
+    Returns:
+        (H, W, 3) uint8 RGB; a copy of the image if there is no instance.
+
+    Raises:
+        ValueError: The sizes differ or a class id has no name.
     """
     _check(image, alpha)
     if tuple(masks.size_hw) != image.shape[:2]:
         raise ValueError(f"masks must have the image's size {image.shape[:2]}, got {tuple(masks.size_hw)}")
-    layers = _instance_layers(masks, names, min_score)
+    layers = _build_instance_layers(masks, names, min_score)
     owner = np.zeros(masks.size_hw, dtype=np.int32)
     for number, layer in enumerate(layers, 1):
         owner[layer.window][layer.mask] = number
@@ -93,34 +113,34 @@ def _check(image: NDArray[np.uint8], alpha: float) -> None:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
 
 
-def _panoptic_layers(segmentation: PanopticSegmentation, categories: CategorySet) -> list[_Layer]:
-    boxes = {segment_id: found.bbox_xywh for segment_id, found in segmentation.runs.extents().items()}
+def _build_panoptic_layers(segmentation: PanopticSegmentation, categories: CategorySet) -> list[_Layer]:
+    boxes = {segment_id: extent.bbox_xywh for segment_id, extent in segmentation.runs.extents().items()}
     by_id = {segment.segment_id: segment for segment in segmentation.segments}
     if unknown := sorted({s.category_id for s in by_id.values()} - {c.category_id for c in categories.categories}):
         raise ValueError(f"category_id of every segment must be in categories, got {unknown}")
     if unlisted := sorted(set(boxes) - set(by_id)):
-        raise ValueError(f"segments must have one Segment per id in the map, none for {unlisted}")
+        raise ValueError(f"segments must have one Segment per id in the map, got none for {unlisted}")
     layers, drawn = [], Counter[int]()
     for segment_id, (left, top, width, height) in boxes.items():
         segment = by_id[segment_id]
         category = categories[segment.category_id]
         color = category.color
         if category.isthing and not segment.iscrowd:
-            color = _instance_color(color, drawn[category.category_id])
+            color = _compute_instance_color(color, drawn[category.category_id])
             drawn[category.category_id] += 1
         window = slice(top, top + height), slice(left, left + width)
         mask = segmentation.segment_ids[window] == segment_id
-        layers.append(_Layer(window, mask, color, _segment_labels(category.name, segment), segment.iscrowd))
+        layers.append(_Layer(window, mask, color, _list_labels(category.name, segment), segment.iscrowd))
     return layers
 
 
-def _segment_labels(name: str, segment: Segment) -> tuple[str, ...]:
+def _list_labels(name: str, segment: Segment) -> tuple[str, ...]:
     if segment.iscrowd:
         return f"{name} (crowd)", name
     return (name,) if segment.score is None else (f"{name} {segment.score:.2f}", name)
 
 
-def _instance_layers(masks: InstanceMasks, names: Sequence[str], min_score: float) -> list[_Layer]:
+def _build_instance_layers(masks: InstanceMasks, names: Sequence[str], min_score: float) -> list[_Layer]:
     for class_id in masks.class_ids.tolist():
         if not 0 <= class_id < len(names):
             raise ValueError(f"names must have one entry per class id, got {len(names)} for class id {class_id}")
@@ -129,18 +149,18 @@ def _instance_layers(masks: InstanceMasks, names: Sequence[str], min_score: floa
     for index in np.argsort(-areas, kind="stable").tolist():
         score, class_id = float(masks.scores[index]), int(masks.class_ids[index])
         if areas[index] and score >= min_score:
-            color = _instance_color(default_color(class_id), drawn[class_id])
+            color = _compute_instance_color(default_color(class_id), drawn[class_id])
             drawn[class_id] += 1
             labels = (f"{names[class_id]} {score:.2f}", names[class_id])
             layers.append(_Layer(masks.window(index), masks.crops[index], color, labels))
     return layers
 
 
-def _instance_color(base: tuple[int, int, int], ordinal: int) -> tuple[int, int, int]:
-    """The class's colour for its first instance, and for each further one another near it, mirrored into 0..255."""
+def _compute_instance_color(base: tuple[int, int, int], ordinal: int) -> tuple[int, int, int]:
+    """The class's colour for its first instance, a similar one for each further instance, mirrored into 0..255."""
     if not ordinal:
         return base
-    shifts = ((2 * ((0.5 + ordinal * step) % 1.0) - 1) * SPREAD for step in PLASTIC)
+    shifts = ((2 * ((0.5 + ordinal * step) % 1.0) - 1) * SPREAD for step in R3_STEPS)
     red, green, blue = (
         255 - abs(255 - abs(round(channel + shift))) for channel, shift in zip(base, shifts, strict=True)
     )
@@ -150,7 +170,7 @@ def _instance_color(base: tuple[int, int, int], ordinal: int) -> tuple[int, int,
 def _draw(
     canvas: NDArray[np.uint8], layers: list[_Layer], visible: list[NDArray[np.bool_]], labelled: bool, alpha: float
 ) -> NDArray[np.uint8]:
-    """Fill what is visible of the layers, then outline, then label them, in place."""
+    """Fill the visible masks of the layers, then draw outlines and labels, in place."""
     if not canvas.size:
         return canvas
     for layer, mask in zip(layers, visible, strict=True):
@@ -164,11 +184,11 @@ def _draw(
     return canvas
 
 
-def _darken(canvas: NDArray[np.uint8], where: NDArray[np.bool_]) -> None:
-    window = slice(0, where.shape[0]), slice(0, where.shape[1])
-    brightness = np.where(_stripes(window, canvas.shape), VOID_BRIGHTNESS * 0.6, VOID_BRIGHTNESS)[where]
-    grey = canvas[where].mean(axis=1) * brightness
-    canvas[where] = np.rint(grey).astype(np.uint8)[:, None]
+def _darken(canvas: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
+    window = slice(0, mask.shape[0]), slice(0, mask.shape[1])
+    brightness = np.where(_stripes(window, canvas.shape), VOID_BRIGHTNESS * 0.6, VOID_BRIGHTNESS)[mask]
+    grey = canvas[mask].mean(axis=1) * brightness
+    canvas[mask] = np.rint(grey).astype(np.uint8)[:, None]
 
 
 def _fill(canvas: NDArray[np.uint8], layer: _Layer, mask: NDArray[np.bool_], alpha: float) -> None:
@@ -182,7 +202,7 @@ def _fill(canvas: NDArray[np.uint8], layer: _Layer, mask: NDArray[np.bool_], alp
 
 
 def _stripes(window: tuple[slice, slice], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Diagonal stripes over the window, in step over the whole image."""
+    """Diagonal stripes over the window, continuous over the whole image."""
     period = max(4, min(shape[:2]) // 40)
     ys, xs = np.arange(window[0].start, window[0].stop), np.arange(window[1].start, window[1].stop)
     striped: NDArray[np.bool_] = (ys[:, None] + xs) % period < period // 2
@@ -190,7 +210,7 @@ def _stripes(window: tuple[slice, slice], shape: tuple[int, ...]) -> NDArray[np.
 
 
 def _outline(canvas: NDArray[np.uint8], layer: _Layer, line_px: int) -> None:
-    """A bright line of the layer's colour along the inside of its border, none where the image ends."""
+    """Draw a bright line along the inside of the layer's border, but not along the border of the image."""
     rows, columns = layer.window
     height, width = canvas.shape[:2]
     pad_y = line_px * (rows.start > 0), line_px * (rows.stop < height)
@@ -203,13 +223,13 @@ def _outline(canvas: NDArray[np.uint8], layer: _Layer, line_px: int) -> None:
 
 
 def _label(canvas: NDArray[np.uint8], layer: _Layer, mask: NDArray[np.bool_]) -> None:
-    """Write the longest label that fits into the mask in readable size, on a darkened box."""
+    """Write the longest label that fits into the mask at a readable size, on a darkened box."""
     shorter = min(canvas.shape[:2])
     smallest, largest = max(MIN_TEXT_PX, round(0.022 * shorter)), max(MIN_TEXT_PX + 2, round(0.036 * shorter))
     for label in layer.labels:
         ink = render_text(label, largest)
-        room = _padded(ink)
-        left, top, width, height = roomiest_box(mask, room[1] / room[0])
+        needed = _padded(ink)
+        left, top, width, height = find_largest_box(mask, needed[1] / needed[0])
         for size in range(min(largest, height), smallest - 1, -1):
             ink = render_text(label, size)
             box_height, box_width = _padded(ink)
@@ -224,5 +244,6 @@ def _label(canvas: NDArray[np.uint8], layer: _Layer, mask: NDArray[np.bool_]) ->
 
 
 def _padded(ink: NDArray[np.uint8]) -> tuple[int, int]:
+    """Height and width of the box around the ink."""
     pad = max(1, ink.shape[0] // 5)
     return ink.shape[0] + 2 * pad, ink.shape[1] + 4 * pad

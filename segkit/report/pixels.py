@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAX_LOSSLESS_PX = 256 * 256  # JPEG would blur small images, whose single pixels matter
 JPEG_QUALITY = 90
@@ -22,6 +24,8 @@ def check_rgb(image: NDArray[np.uint8], argument: str) -> None:
 
 def render_figure(figure: Figure) -> NDArray[np.uint8]:
     """Draw a matplotlib figure as (H, W, 3) uint8 RGB, without pyplot and its global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]
     rgba = canvas.buffer_rgba()  # type: ignore[no-untyped-call]

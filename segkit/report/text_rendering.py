@@ -1,4 +1,4 @@
-"""Text in pictures: one font at any size, and the roomiest place for a label inside a mask."""
+"""Text in images: one font at any size, and the largest box for a label inside a mask."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-DEJAVU_SANS = "mpl-data/fonts/ttf/DejaVuSans.ttf"  # lies in matplotlib: Latin, Greek and Cyrillic, not only ASCII
+DEJAVU_SANS = "mpl-data/fonts/ttf/DejaVuSans.ttf"  # part of matplotlib; has Latin, Greek and Cyrillic letters
 ELLIPSIS = "…"
 
 
 def render_text(text: str, size_px: int) -> NDArray[np.uint8]:
-    """One line of text as its (h, w) coverage, uint8, 255 = ink.
+    """Draw one line of text as (h, w) uint8 coverage, 255 = ink.
 
-    Every text of a size has the same h and baseline; all white space becomes single blanks; w is 0 for empty text.
+    All texts of a size have the same h and baseline. White space becomes single blanks. w is 0 for empty text.
     """
     font, line = _font(size_px), " ".join(text.split())
     _, top, _, bottom = font.getbbox("Ág")
@@ -27,15 +27,15 @@ def render_text(text: str, size_px: int) -> NDArray[np.uint8]:
     width, height = int(np.ceil(right - left)), int(np.ceil(bottom - top))
     if width <= 0:
         return np.zeros((height, 0), dtype=np.uint8)
-    picture = Image.new("L", (width, height))
-    ImageDraw.Draw(picture).text((-left, -top), line, fill=255, font=font)
-    return np.asarray(picture)
+    image = Image.new("L", (width, height))
+    ImageDraw.Draw(image).text((-left, -top), line, fill=255, font=font)
+    return np.asarray(image)
 
 
 def shorten(text: str, size_px: int, width_px: int) -> str:
-    """The text, or as much of its two ends as fits into width_px with an ellipsis between; "" where nothing fits.
+    """Cut letters out of the middle of a text until it fits into width_px; "" if nothing fits.
 
-    Names of images differ at their ends.
+    The ends stay, since names of images differ there.
     """
 
     def cut(length: int) -> str:
@@ -44,32 +44,40 @@ def shorten(text: str, size_px: int, width_px: int) -> str:
 
     if render_text(text, size_px).shape[1] <= width_px:
         return text
-    kept = bisect_right(range(1, len(text)), width_px, key=lambda length: render_text(cut(length), size_px).shape[1])
-    return cut(kept) if kept else ""
+    lengths = range(1, len(text))
+    longest = bisect_right(lengths, width_px, key=lambda length: render_text(cut(length), size_px).shape[1])
+    return cut(longest) if longest else ""
 
 
 def draw_ink(
     canvas: NDArray[np.uint8], ink: NDArray[np.uint8], left: int, top: int, color: tuple[int, int, int]
 ) -> None:
-    """Blend `render_text`'s coverage in an RGB colour into the (H, W, 3) canvas, in place; it must lie inside."""
+    """Blend the coverage of `render_text` in an RGB colour into the (H, W, 3) canvas, in place; it must fit inside."""
     region = canvas[top : top + ink.shape[0], left : left + ink.shape[1]]
     weight = ink[..., None].astype(np.float32) / 255
     region[:] = np.rint(region * (1 - weight) + np.array(color, dtype=np.float32) * weight).astype(np.uint8)
 
 
-def roomiest_box(mask: NDArray[np.bool_], aspect: float) -> tuple[int, int, int, int]:
-    """The largest box of width / height = max(aspect, 1) inside an (h, w) mask: (left, top, width, height), pixels.
+def find_largest_box(mask: NDArray[np.bool_], aspect: float) -> tuple[int, int, int, int]:
+    """Find the largest box of width / height = max(aspect, 1) inside an (h, w) mask.
 
-    Squeezing the mask horizontally by the aspect makes boxes squares, and squares are the balls of the chessboard
-    distance. Of several largest ones the most central is taken, ties in row order. All zero where none fits.
+    The mask is squeezed horizontally by the aspect: this makes the boxes squares, and a square is a ball of the
+    chessboard distance. Of several largest boxes the most central one is taken, ties in row order.
+
+    Args:
+        mask: (h, w) bool.
+        aspect: Width / height of the box; below 1 it counts as 1.
+
+    Returns:
+        (left, top, width, height), pixels; all 0 if no box fits.
     """
     height, width = mask.shape
     squeezed_width = int(width / max(aspect, 1.0))
     if not height or not squeezed_width:
         return 0, 0, 0, 0
     share = cv2.resize(mask.astype(np.float32), (squeezed_width, height), interpolation=cv2.INTER_AREA)
-    whole = np.pad((share > 0.9999).astype(np.uint8), 1)
-    radius = cv2.distanceTransform(whole, cv2.DIST_C, 3)[1:-1, 1:-1]
+    inside = np.pad((share > 0.9999).astype(np.uint8), 1)
+    radius = cv2.distanceTransform(inside, cv2.DIST_C, 3)[1:-1, 1:-1]
     largest = int(radius.max())
     if not largest:
         return 0, 0, 0, 0

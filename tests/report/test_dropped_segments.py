@@ -1,4 +1,4 @@
-"""Why segments were dropped or shrunk, as tables: what is counted, what comes first, what is left out."""
+"""Tables of dropped and shrunk segments: counts, order, and what is left out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from segkit.report.dropped_segments import (
 )
 
 
-def fate(
+def dropped(
     reason: str, instance_id: int | None, score: float | None, area_px: int, kept_px: int = 0, **other: Any
 ) -> Any:
     return {
@@ -36,7 +36,7 @@ def fate(
     }
 
 
-def taker(name: str | None, pixels: int) -> dict[str, Any]:
+def overlap(name: str | None, pixels: int) -> dict[str, Any]:
     return {"segment_id": 1, "category_id": 1, "category": name, "pixels": pixels}
 
 
@@ -45,22 +45,26 @@ IMAGES = [
         "image_id": 3,
         "file_name": "3.jpg",
         "dropped_segments": [
-            fate("score", 0, 0.25, 100, value=0.25, limit=0.5, overlapped_by=[taker("sky", 60), taker(None, 40)]),
-            fate("overlap", 2, 0.5, 90, 30, overlapped_by=[taker("cat", 20), taker("sky", 25), taker("cat", 15)]),
-            fate("overlap", None, None, 1000, 10),
-            fate("empty", 4, 0.9, 0),
+            dropped(
+                "score", 0, 0.25, 100, value=0.25, limit=0.5, overlapped_by=[overlap("sky", 60), overlap(None, 40)]
+            ),
+            dropped(
+                "overlap", 2, 0.5, 90, 30, overlapped_by=[overlap("cat", 20), overlap("sky", 25), overlap("cat", 15)]
+            ),
+            dropped("overlap", None, None, 1000, 10),
+            dropped("empty", 4, 0.9, 0),
         ],
     },
-    {"image_id": "b", "file_name": "b.jpg", "dropped_segments": [fate("area", None, None, 30, value=5, limit=8)]},
+    {"image_id": "b", "file_name": "b.jpg", "dropped_segments": [dropped("area", None, None, 30, value=5, limit=8)]},
     {
         "image_id": 9,
         "file_name": "9.jpg",
-        "dropped_segments": [fate("overlap", 1, 1.0, 30), fate("score", 2, 0.0, 5000)],
+        "dropped_segments": [dropped("overlap", 1, 1.0, 30), dropped("score", 2, 0.0, 5000)],
     },
 ]
 
 
-def test_reasons_are_counted_the_most_frequent_first() -> None:
+def test_reasons_are_counted_and_the_most_frequent_comes_first() -> None:
     """overlap: 2 shrunk, 60 + 990 pixels, 1 dropped, 30. score: 2 dropped, 100 + 5000."""
     rows = count_rejections(IMAGES)
     assert list(rows) == ["overlap", "score", "area", "empty"]
@@ -70,7 +74,7 @@ def test_reasons_are_counted_the_most_frequent_first() -> None:
     assert count_rejections([]) == {}
 
 
-def test_the_costliest_come_first_without_stuff_that_is_still_there() -> None:
+def test_the_costliest_segments_come_first_without_stuff_that_is_still_in_the_map() -> None:
     """Costs: 100 x 0.25 = 25; 60 x 0.5 = 30; area 30 x 1; 30 x 1; 5000 x 0. Equal ones in their order. The empty mask
     lost nothing."""
     rows = list_costliest_segments(IMAGES)
@@ -89,15 +93,15 @@ def test_the_costliest_come_first_without_stuff_that_is_still_there() -> None:
     assert list(list_costliest_segments(IMAGES, 2)) == ["3, instance 2", "b, stuff 7"]
 
 
-def test_of_many_takers_the_first_are_named() -> None:
-    many = fate("overlap", 0, 1.0, 100, overlapped_by=[taker(name, 25 - i) for i, name in enumerate("abcd")])
+def test_only_the_largest_overlaps_are_named() -> None:
+    many = dropped("overlap", 0, 1.0, 100, overlapped_by=[overlap(name, 25 - i) for i, name in enumerate("abcd")])
     assert (
         list_costliest_segments([{"image_id": 1, "dropped_segments": [many]}])["1, instance 0"]["to"]
         == "a 25, b 24, c 23, ..."
     )
 
 
-def text_of(images: Any) -> str:
+def print_tables(images: Any) -> str:
     console = Console(width=120)
     with console.capture() as captured:
         console.print(dropped_segments_tables(images))
@@ -105,11 +109,11 @@ def text_of(images: Any) -> str:
 
 
 def test_the_terminal_shows_names_as_they_are() -> None:
-    text = text_of(IMAGES)
+    text = print_tables(IMAGES)
     assert "[red]<b>dog" in text
     assert "sky 60, void 40" in text
-    assert text_of([{"image_id": 1, "dropped_segments": []}]).strip() == "Every segment kept all of its pixels."
-    only_stuff = text_of([{"image_id": 1, "dropped_segments": [fate("overlap", None, None, 10, 5)]}])
+    assert print_tables([{"image_id": 1, "dropped_segments": []}]).strip() == "Every segment kept all of its pixels."
+    only_stuff = print_tables([{"image_id": 1, "dropped_segments": [dropped("overlap", None, None, 10, 5)]}])
     assert "overlap" in only_stuff
     assert "costliest" not in only_stuff
 

@@ -10,7 +10,7 @@ def rgb(values: object) -> np.ndarray:
     return np.repeat(np.asarray(values, dtype=np.uint8)[..., None], 3, axis=2)
 
 
-def test_small_pictures_grow_by_whole_factors():
+def test_small_images_grow_by_whole_factors():
     # 9 // 2 = 4: an 8 x 8 block with the gap of 4 around it
     grid = draw_image_grid([[rgb([[0, 50], [100, 150]])]], [""], cell_px=9)
     assert grid.shape == (16, 16, 3)
@@ -19,20 +19,20 @@ def test_small_pictures_grow_by_whole_factors():
     assert (grid == expected[..., None]).all()
 
 
-def test_large_pictures_shrink_by_averaging():
+def test_large_images_shrink_by_averaging():
     # 4 x 4 to 2 x 2: every 2 x 2 block's mean
-    picture = rgb([[0, 40, 100, 100], [40, 80, 100, 100], [8, 8, 0, 0], [8, 8, 4, 4]])
-    grid = draw_image_grid([[picture]], [""], cell_px=2)
+    image = rgb([[0, 40, 100, 100], [40, 80, 100, 100], [8, 8, 0, 0], [8, 8, 4, 4]])
+    grid = draw_image_grid([[image]], [""], cell_px=2)
     assert grid[4:6, 4:6, 0].tolist() == [[40, 100], [8, 2]]
 
 
-def test_the_aspect_is_kept_and_long_pictures_keep_a_pixel():
+def test_the_aspect_is_kept_and_long_images_keep_a_pixel():
     grid = draw_image_grid([[rgb(np.zeros((200, 100)))], [rgb(np.zeros((1, 1000)))]], [""], cell_px=50)
     ink = grid[..., 0] == 0
     assert ink.sum() == 50 * 25 + 1 * 50
 
 
-def test_pictures_of_all_sizes_stand_centred_in_their_columns():
+def test_images_of_all_sizes_are_centred_in_their_columns():
     grid = draw_image_grid(
         [[rgb(np.zeros((10, 10))), rgb(np.zeros((10, 5)))], [rgb(np.zeros((5, 10)))] * 2], ["", ""], cell_px=10
     )
@@ -64,14 +64,14 @@ def test_a_row_is_as_high_as_its_title():
 
 
 def test_long_titles_do_not_widen_the_grid():
-    picture = rgb(np.zeros((50, 50)))
-    short = draw_image_grid([[picture]], ["a"], ["a" * 30], cell_px=50)
-    long = draw_image_grid([[picture]], ["a" * 5000], ["a" * 5000], cell_px=50)
+    image = rgb(np.zeros((50, 50)))
+    short = draw_image_grid([[image]], ["a"], ["a" * 30], cell_px=50)
+    long = draw_image_grid([[image]], ["a" * 5000], ["a" * 5000], cell_px=50)
     assert abs(long.shape[1] - short.shape[1]) <= 10
     assert long.shape[0] == short.shape[0]
 
 
-def test_without_rows_the_titles_stand_alone():
+def test_without_rows_only_the_titles_are_drawn():
     grid = draw_image_grid([], ["image", "ground_truth"], [], cell_px=100)
     assert (grid < 128).any()
     assert grid.shape[1] > 200
@@ -83,16 +83,16 @@ def test_without_rows_the_titles_stand_alone():
         ([], [], None, "column_titles must have at least one entry"),
         ([[rgb([[0]])]], ["a", "b"], None, "got 1 for 2 in row 0"),
         ([[rgb([[0]])]], ["a"], ["b", "c"], "got 2 for 1 rows"),
-        ([[rgb([[0]])[..., 0]]], ["a"], None, r"pictures of row 0 must be \(H, W, 3\) uint8 RGB, got \(1, 1\) uint8"),
+        ([[rgb([[0]])[..., 0]]], ["a"], None, r"images of row 0 must be \(H, W, 3\) uint8 RGB, got \(1, 1\) uint8"),
         ([[rgb([[0]]).astype(float)]], ["a"], None, "float64"),
         ([[rgb(np.zeros((0, 4)))]], ["a"], None, "must not be empty"),
     ],
 )
-def test_misuse_is_named(rows, titles, row_titles, message):
+def test_invalid_arguments_are_rejected(rows, titles, row_titles, message):
     with pytest.raises(ValueError, match=message):
         draw_image_grid(rows, titles, row_titles)
 
 
-def test_cells_have_a_size():
+def test_a_cell_of_zero_pixels_is_rejected():
     with pytest.raises(ValueError, match="cell_px must be at least 1, got 0"):
         draw_image_grid([[rgb([[0]])]], ["a"], cell_px=0)

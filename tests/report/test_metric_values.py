@@ -26,11 +26,11 @@ def test_values_as_text(value, text):
     assert format_value(value) == text
 
 
-def test_truth_values_and_text_are_no_numbers():
+def test_bools_and_text_are_not_numbers():
     assert [as_number(value) for value in (True, "3", None, float("nan"), 3, np.float32(2))] == [None] * 4 + [3.0, 2.0]
 
 
-def test_the_headline_is_known_by_its_first_column():
+def test_the_first_column_determines_the_headline():
     group = read_group("segm_boundary", {"AP50": 50.0, "AP": 30, "AR1": 12.0})
     # AP is a measure, not a count: a whole one is 30.0
     assert dict(group.headline) == {"AP": 30.0, "AP50": 50.0, "AP75": None, "APs": None, "APm": None, "APl": None}
@@ -67,12 +67,12 @@ def test_an_empty_result_is_an_empty_group():
     assert (dict(group.headline), dict(group.values), group.tables) == ({}, {}, {})
 
 
-def test_a_number_is_no_result():
+def test_a_number_instead_of_a_result_is_rejected():
     with pytest.raises(ValueError, match="metrics must map every task to a mapping, got float for 'PQ'"):
         read_group("PQ", 3.0)
 
 
-def test_dice_of_volumes_has_one_leading_number_and_a_row_for_each_class():
+def test_dice_of_volumes_has_one_headline_metric_and_a_row_per_class():
     row = {"Dice": 80.0, "Dice_std": 5.0, "lowest": 70.0, "lowest_volume": "v 3", "volumes": 9}
     group = read_group("volumes", {"mDice": 80.0, "Dice-liver": 80.0, "per_class": {"liver": row}})
     assert dict(group.headline) == {"mDice": 80.0}

@@ -103,8 +103,8 @@ def test_a_label_that_does_not_fit_loses_its_score_and_then_is_left_out():
     def changed(width: int) -> int:
         ids = np.zeros((200, 300), dtype=np.int32)
         ids[:, 100 : 100 + width] = 1
-        picture = [draw_panoptic(grey(200, 300), panoptic(ids, CAT, score=1.0), CATEGORIES, names=n) for n in (1, 0)]
-        columns = np.flatnonzero((picture[0] != picture[1]).any(axis=(0, 2)))
+        image = [draw_panoptic(grey(200, 300), panoptic(ids, CAT, score=1.0), CATEGORIES, names=n) for n in (1, 0)]
+        columns = np.flatnonzero((image[0] != image[1]).any(axis=(0, 2)))
         return int(columns[-1] - columns[0] + 1) if len(columns) else 0
 
     assert changed(10) == 0
@@ -113,7 +113,7 @@ def test_a_label_that_does_not_fit_loses_its_score_and_then_is_left_out():
 
 
 @pytest.mark.parametrize("width", [199, 200])
-def test_narrow_images_carry_no_text(width):
+def test_narrow_images_have_no_text(width):
     segmentation = panoptic(np.ones((200, width)), SKY)
     named, plain = (draw_panoptic(grey(200, width), segmentation, CATEGORIES, names=names) for names in (True, False))
     assert (named == plain).all() == (width < 200)
@@ -125,7 +125,7 @@ def test_any_size_is_drawn(shape):
     assert draw_panoptic(grey(*shape), panoptic(np.ones(shape), CAT), CATEGORIES).shape == (*shape, 3)
 
 
-def test_inputs_are_left_alone_even_read_only_ones():
+def test_inputs_are_not_modified_and_may_be_read_only():
     image, ids = grey(8, 8), np.ones((8, 8), dtype=np.int32)
     image.flags.writeable = ids.flags.writeable = False
     draw_panoptic(image, panoptic(ids, SKY), CATEGORIES)
@@ -140,27 +140,27 @@ def test_inputs_are_left_alone_even_read_only_ones():
         (grey(8, 8).astype(float), np.ones((8, 8)), [SKY], 0.5, r"image must be .* uint8 RGB, got \(8, 8, 3\) float64"),
         (grey(8, 8)[..., 0], np.ones((8, 8)), [SKY], 0.5, "image must be"),
         (grey(8, 8), np.ones((8, 8)), [4], 0.5, r"category_id of every segment must be in categories, got \[4\]"),
-        (grey(8, 8), np.full((8, 8), 2), [SKY], 0.5, r"one Segment per id in the map, none for \[2\]"),
+        (grey(8, 8), np.full((8, 8), 2), [SKY], 0.5, r"one Segment per id in the map, got none for \[2\]"),
         (grey(8, 8), np.ones((8, 8)), [SKY], 55, "alpha must be in"),
     ],
 )
-def test_misuse_is_named(image, ids, category_ids, alpha, message):
+def test_invalid_arguments_are_rejected(image, ids, category_ids, alpha, message):
     with pytest.raises(ValueError, match=message):
         draw_panoptic(image, panoptic(ids, *category_ids), CATEGORIES, alpha=alpha)
 
 
-def test_small_instances_lie_on_large_ones_whatever_their_order():
+def test_small_instances_are_drawn_over_large_ones_in_any_order():
     full = np.zeros((2, 20, 20), dtype=bool)
     full[0, 5:11, 5:11] = True
     full[1] = True
-    one = draw_instances(grey(20, 20), instances(full, [1.0, 1.0], [0, 1]), ["a", "b"], alpha=1.0)
-    other = draw_instances(grey(20, 20), instances(full[::-1], [1.0, 1.0], [1, 0]), ["a", "b"], alpha=1.0)
-    assert (one == other).all()
-    assert (one[7, 7] == overlay.default_color(0)).all()
-    assert (one[15, 15] == overlay.default_color(1)).all()
+    drawn = draw_instances(grey(20, 20), instances(full, [1.0, 1.0], [0, 1]), ["a", "b"], alpha=1.0)
+    reversed_order = draw_instances(grey(20, 20), instances(full[::-1], [1.0, 1.0], [1, 0]), ["a", "b"], alpha=1.0)
+    assert (drawn == reversed_order).all()
+    assert (drawn[7, 7] == overlay.default_color(0)).all()
+    assert (drawn[15, 15] == overlay.default_color(1)).all()
 
 
-def test_instances_below_the_score_are_left_out():
+def test_instances_below_the_score_are_not_drawn():
     masks = instances(np.ones((1, 8, 8), bool), [0.5], [0])
     assert (draw_instances(grey(8, 8), masks, ["a"], min_score=0.6) == 100).all()
     assert (draw_instances(grey(8, 8), masks, ["a"]) != 100).any()  # a score equal to min_score is drawn
@@ -176,12 +176,12 @@ def test_no_instances_give_a_copy():
 
 
 @pytest.mark.parametrize("class_id", [-1, 1])
-def test_a_class_without_name_is_refused(class_id):
+def test_a_class_without_name_is_rejected(class_id):
     with pytest.raises(ValueError, match=f"got 1 for class id {class_id}"):
         draw_instances(grey(8, 8), instances(np.ones((1, 8, 8), bool), [1.0], [class_id]), ["a"])
 
 
-def test_masks_of_another_size_are_refused():
+def test_masks_of_another_size_are_rejected():
     with pytest.raises(ValueError, match=r"image's size \(8, 9\), got \(8, 8\)"):
         draw_instances(grey(8, 9), instances(np.ones((1, 8, 8), bool), [1.0], [0]), ["a"])
 

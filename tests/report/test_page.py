@@ -36,7 +36,7 @@ class Page(HTMLParser):
         if data.strip():
             self.text.append((self.open[-1] if self.open else "", data))
 
-    def of(self, tag: str) -> list[str]:
+    def texts(self, tag: str) -> list[str]:
         return [text for inside, text in self.text if inside == tag]
 
 
@@ -49,24 +49,24 @@ def page(tmp_path):
     return write
 
 
-def picture(height=4, width=6):
+def image(height=4, width=6):
     return np.zeros((height, width, 3), dtype=np.uint8)
 
 
-def test_headline_numbers_lead(page):
+def test_headline_metrics_come_first(page):
     read = page("Run", {"panoptic_seg": {"PQ": 41.26, "SQ": 70.0, "PQ_st": None}, "bbox": {"AP": 30.0}})
-    assert read.of("h1") == ["Run"]
-    assert read.of("dt") == ["panoptic_seg", "bbox"]
-    assert read.of("dd") == ["41.3", "30.0"]
-    assert read.of("abbr") == ["PQ", "AP"]
-    assert read.of("span")[:4] == ["SQ 70.0", "RQ –", "PQ_th –", "PQ_st –"]
+    assert read.texts("h1") == ["Run"]
+    assert read.texts("dt") == ["panoptic_seg", "bbox"]
+    assert read.texts("dd") == ["41.3", "30.0"]
+    assert read.texts("abbr") == ["PQ", "AP"]
+    assert read.texts("span")[:4] == ["SQ 70.0", "RQ –", "PQ_th –", "PQ_st –"]
 
 
-def test_classes_stand_worst_first_and_undefined_ones_last(page):
+def test_classes_are_sorted_by_metric_and_missing_values_are_last(page):
     per_class = {"1": {"PQ": 50.0, "tp": 3}, "7": {"PQ": None, "tp": 0}, "a": {"PQ": 120.0}, "b": {"PQ": 0.0, "tp": 1}}
     read = page("Run", {"panoptic_seg": {"PQ": 1.0, "per_class": per_class}}, categories=CATEGORIES)
-    assert "Per class, lowest PQ first" in read.of("caption")
-    cells = read.of("td")[1:]
+    assert "Per class, lowest PQ first" in read.texts("caption")
+    cells = read.texts("td")[1:]
     assert cells == ["0.0", "1", "50.0", "3", "120.0", "–", "–", "0"]
     bars = [attrs["style"] for tag, attrs in read.elements if tag == "td" and attrs.get("class") == "bar"]
     assert bars == ["--share:0.000", "--share:0.500", "--share:1.000"]  # longer than the cell no bar can be
@@ -99,7 +99,7 @@ def test_all_text_is_escaped(page):
     metrics = {
         evil: {evil: evil, "PQ": 1.0, "per_class": {"1": {"PQ": 1.0, evil: evil}, evil: 2.0}, f"{evil}2": {evil: 1}}
     }
-    read = page(evil, metrics, [(evil, picture())], categories=category, notes=[evil])
+    read = page(evil, metrics, [(evil, image())], categories=category, notes=[evil])
     assert "script" not in {tag for tag, _ in read.elements}
     assert all(
         name
@@ -122,19 +122,19 @@ def test_all_text_is_escaped(page):
         for _, attrs in read.elements
         for name in attrs
     )
-    assert read.of("h1") == read.of("title") == read.of("figcaption") == read.of("p") == [evil]
+    assert read.texts("h1") == read.texts("title") == read.texts("figcaption") == read.texts("p") == [evil]
 
 
 def test_nothing_is_fetched(page, tmp_path):
-    page("Run", {"bbox": {"AP": 1.0}}, [("small", picture()), ("large", picture(300, 1000))])
+    page("Run", {"bbox": {"AP": 1.0}}, [("small", image()), ("large", image(300, 1000))])
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|href|@import|url\(|<link|<script", source)
     sources = [attrs["src"] for tag, attrs in Page(source).elements if tag == "img"]
     assert [uri[:15] for uri in sources] == ["data:image/png;", "data:image/jpeg"]
 
 
-def test_pictures_carry_their_size_and_place(page):
-    read = page("Run", {}, [("small", picture(4, 256)), ("middle", picture(300, 257)), ("wide", picture(2, 900))])
+def test_images_carry_their_size_and_place(page):
+    read = page("Run", {}, [("small", image(4, 256)), ("middle", image(300, 257)), ("wide", image(2, 900))])
     figures = [attrs.get("class") for tag, attrs in read.elements if tag == "figure"]
     images = [attrs for tag, attrs in read.elements if tag == "img"]
     assert figures == [None, None, "wide"]
@@ -149,23 +149,23 @@ def test_pictures_carry_their_size_and_place(page):
 def test_an_empty_report_is_a_page(page):
     read = page("Run", {})
     assert {tag for tag, _ in read.elements} == {"html", "head", "meta", "title", "style", "body", "main", "h1"}
-    assert page("Run", {"panoptic_seg": {}}).of("h2") == []
+    assert page("Run", {"panoptic_seg": {}}).texts("h2") == []
 
 
-def test_text_that_is_no_unicode_does_not_break_the_page(page):
-    assert page("Run \udcff", {}).of("h1") == ["Run ?"]
+def test_invalid_unicode_does_not_break_the_page(page):
+    assert page("Run \udcff", {}).texts("h1") == ["Run ?"]
 
 
-def test_a_failure_leaves_the_old_page_and_nothing_else(tmp_path):
+def test_a_failure_keeps_the_old_page_and_leaves_no_other_file(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(ValueError, match="image must be"):
-        write_page(path, "Run", {}, [("flat", picture()[..., 0])])
+        write_page(path, "Run", {}, [("flat", image()[..., 0])])
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["report.html"]
 
 
-def test_folders_are_made_and_pages_are_equal(tmp_path):
+def test_folders_are_created_and_equal_input_gives_equal_pages(tmp_path):
     for name in ("a", "b"):
-        write_page(str(tmp_path / name / "report.html"), "Run", {"bbox": {"AP": 1.0}}, [("p", picture())])
+        write_page(str(tmp_path / name / "report.html"), "Run", {"bbox": {"AP": 1.0}}, [("p", image())])
     assert (tmp_path / "a/report.html").read_bytes() == (tmp_path / "b/report.html").read_bytes()

@@ -1,4 +1,4 @@
-"""What the analysis of panoptic quality says on a terminal."""
+"""The analysis of panoptic quality as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -32,25 +32,32 @@ def intervals(reason=None, **numbers):
     return {"level": 0.9, "images": 7, "reason": reason, **dict.fromkeys(names, NOTHING), **numbers}
 
 
-def budget(**kinds):
-    """kind -> its cost, of everything, and its segments."""
+def budget(**error_types):
+    """error_type=(cost, segments); the whole cost is that of stuff."""
     return {
         "error_types": {
-            kind: {"cost": cost, "cost_th": None, "cost_st": cost, "segments": segments}
-            for kind, (cost, segments) in kinds.items()
+            error_type: {"cost": cost, "cost_th": None, "cost_st": cost, "segments": segments}
+            for error_type, (cost, segments) in error_types.items()
         }
     }
 
 
-def difference(a, b, low=None, high=None, verdict=None):
+def difference(a, b, low=None, high=None, conclusion=None):
     missing = a is None or b is None
-    one = {"A": a, "B": b, "difference": None if missing else b - a, "low": low, "high": high, "conclusion": verdict}
-    return {**one, "share_better": None}
+    values = {
+        "A": a,
+        "B": b,
+        "difference": None if missing else b - a,
+        "low": low,
+        "high": high,
+        "conclusion": conclusion,
+    }
+    return {**values, "share_better": None}
 
 
 def compared(per_class=(), reason=None, level=0.95, images=30, **numbers):
     names = [f"{name}{suffix}" for suffix in ("", "_th", "_st") for name in ("PQ", "SQ", "RQ")]
-    classes = {category_id: {"PQ": one, "images": number} for category_id, one, number in per_class}
+    classes = {category_id: {"PQ": pq, "images": number} for category_id, pq, number in per_class}
     overall = dict.fromkeys(names, difference(None, None))
     return {"level": level, "images": images, "reason": reason, **overall, **numbers, "per_class": classes}
 
@@ -66,16 +73,16 @@ def test_intervals():
     assert "90% intervals, bootstrap over 7 images" in " ".join(printed(table).split())
 
 
-def test_the_dearest_error_is_first():
-    found = cells(tables.budget_table(budget(missed=(0.5, 3), wrong_class=(2.0, 1), split=(None, 0))))
-    assert found == [
+def test_the_most_expensive_error_is_first():
+    budget_cells = cells(tables.budget_table(budget(missed=(0.5, 3), wrong_class=(2.0, 1), split=(None, 0))))
+    assert budget_cells == [
         ["wrong class", "2.0", "–", "2.0", "1"],
         ["missed", "0.5", "–", "0.5", "3"],
         ["split", "–", "–", "–", "0"],
     ]
 
 
-def test_confusions_have_names_that_are_no_markup():
+def test_brackets_in_class_names_are_not_markup():
     top = [
         {"ground_truth": 1, "prediction": 9, "segments": 3, "share": 30.0},
         {"ground_truth": 9, "prediction": 5, "segments": 1, "share": None},

@@ -1,4 +1,4 @@
-"""The search as table, text, config lines, page and picture; also where numbers are missing."""
+"""The result of a sweep as table, text, config lines, page and figure; also with missing metrics."""
 
 from __future__ import annotations
 
@@ -18,30 +18,35 @@ from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_t
 NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 
 
-def numbers(pq: float | None) -> dict[str, Any]:
+def same_values(pq: float | None) -> dict[str, Any]:
     return dict.fromkeys(NUMBERS, pq)
 
 
 def setting(method: str, overlap: float, pq: float | None, pareto: bool = False, nms: str = "none") -> dict[str, Any]:
     options = {"overlap_threshold": overlap, "nms": nms, "class_score_thresholds": {}}
     changed = {key: value for key, value in options.items() if value not in (0.5, "none", {})}
-    halves = {"all": numbers(pq), "tuning": numbers(pq), "held_out": numbers(pq)}
+    splits = {"all": same_values(pq), "tuning": same_values(pq), "held_out": same_values(pq)}
     return {
         "method": method,
         "options": options,
         "changed": changed,
         "default": not changed,
         "pareto": pareto,
-        **halves,
+        **splits,
     }
 
 
 def step(
-    one: dict[str, Any], low: float | None, high: float | None, gain: dict[str, Any] | None = None
+    base: dict[str, Any], low: float | None, high: float | None, gain: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    confirming = {name: {"value": one["all"]["PQ"], "low": low, "high": high} for name in NUMBERS}
-    made = {"options": one["options"], "changed": one["changed"], "tuning": numbers(50.0), "held_out": confirming}
-    return made if gain is None else {**made, "gain": {"PQ": gain, "reason": None}}
+    held_out = {name: {"value": base["all"]["PQ"], "low": low, "high": high} for name in NUMBERS}
+    values = {
+        "options": base["options"],
+        "changed": base["changed"],
+        "tuning": same_values(50.0),
+        "held_out": held_out,
+    }
+    return values if gain is None else {**values, "gain": {"PQ": gain, "reason": None}}
 
 
 def gain(difference: float, low: float, high: float, verdict: str) -> dict[str, Any]:
@@ -54,7 +59,7 @@ SETTINGS = [
     setting("[b]one", 0.7, 45.0, pareto=True, nms="mask"),
     setting("two", 0.5, 30.0),
 ]
-FOUND: dict[str, Any] = {
+RESULT: dict[str, Any] = {
     "images": {"all": 9, "tuning": 4, "held_out": 5},
     "seed": 3,
     "best": {"method": "[b]one", "step": "tuned"},
@@ -74,15 +79,15 @@ FOUND: dict[str, Any] = {
 }
 
 
-def text_of(found: Any) -> str:
+def print_table(result: Any) -> str:
     console = Console(width=80)
     with console.capture() as captured:
-        console.print(sweep_table(found))
+        console.print(sweep_table(result))
     return captured.get()
 
 
-def test_the_table_fits_a_terminal_and_says_what_was_gained() -> None:
-    text = text_of(FOUND)
+def test_the_table_fits_a_terminal_and_shows_the_gain() -> None:
+    text = print_table(RESULT)
     assert "Tuned on 4 images, measured on the 5 held-out images" in text
     assert all(part in text for part in ("+5.00", "+1.25 to +8.50", "better", "unclear"))
     assert "[b]one, tuned: overlap_threshold 0.6, nms mask" in text
@@ -90,101 +95,101 @@ def test_the_table_fits_a_terminal_and_says_what_was_gained() -> None:
 
 
 def test_the_best_in_words_and_as_config() -> None:
-    text = describe_best(FOUND)
+    text = describe_best(RESULT)
     assert text.startswith("Best on the tuning split: [b]one, tuned (overlap_threshold 0.6, nms mask).")
     assert text.endswith("+5.00 points (95% interval +1.25 to +8.50), better than the defaults of [b]one.")
-    assert yaml.safe_load(format_best_as_yaml(FOUND)) == {
+    assert yaml.safe_load(format_best_as_yaml(RESULT)) == {
         "MODEL": {"PANOPTIC": {"FUSION": {"NAME": "[b]one", "OPTIONS": {"overlap_threshold": 0.6, "nms": "mask"}}}}
     }
-    assert format_best_as_yaml(FOUND).startswith("# Best on the tuning split")
+    assert format_best_as_yaml(RESULT).startswith("# Best on the tuning split")
 
 
-def test_a_gain_that_was_not_confirmed_is_not_called_one() -> None:
-    found = copy.deepcopy(FOUND)
-    found["best"] = {"method": "two", "step": "tuned"}
-    assert describe_best(found).endswith("not clearly different from the defaults of two.")
+def test_an_unconfirmed_gain_is_not_reported_as_a_gain() -> None:
+    result = copy.deepcopy(RESULT)
+    result["best"] = {"method": "two", "step": "tuned"}
+    assert describe_best(result).endswith("not clearly different from the defaults of two.")
 
 
 def test_thresholds_by_class_are_in_the_config() -> None:
-    found = copy.deepcopy(FOUND)
-    own = copy.deepcopy(found["methods"]["two"]["tuned"])
+    result = copy.deepcopy(RESULT)
+    own = copy.deepcopy(result["methods"]["two"]["tuned"])
     own["options"]["class_score_thresholds"] = own["changed"]["class_score_thresholds"] = {"a: b": 0.3, "7": 0.5}
-    found["methods"]["two"]["per_class"], found["best"] = own, {"method": "two", "step": "per_class"}
-    read = yaml.safe_load(format_best_as_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
+    result["methods"]["two"]["per_class"], result["best"] = own, {"method": "two", "step": "per_class"}
+    read = yaml.safe_load(format_best_as_yaml(result))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
     assert read["class_score_thresholds"] == {"a: b": 0.3, "7": 0.5}  # names stay text: a config has no other keys
-    assert "two, per class" in text_of(found)
-    assert "{a: b: 0.3, 7: 0.5}" in describe_best(found)
+    assert "two, per class" in print_table(result)
+    assert "{a: b: 0.3, 7: 0.5}" in describe_best(result)
 
 
 def test_no_class_name_breaks_the_config_or_the_picture() -> None:
     """A line break would end the comment, a control character is no YAML, and $ begins a formula in matplotlib."""
-    found = copy.deepcopy(FOUND)
-    own, hostile = found["methods"]["two"]["tuned"], {"a\nMODEL: {b: 1}\x07\u2028c": 0.3, "$\\frac{$": 0.5}
+    result = copy.deepcopy(RESULT)
+    own, hostile = result["methods"]["two"]["tuned"], {"a\nMODEL: {b: 1}\x07\u2028c": 0.3, "$\\frac{$": 0.5}
     own["options"]["class_score_thresholds"] = own["changed"]["class_score_thresholds"] = hostile
-    found["best"] = {"method": "two", "step": "tuned"}
-    read = yaml.safe_load(format_best_as_yaml(found))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
+    result["best"] = {"method": "two", "step": "tuned"}
+    read = yaml.safe_load(format_best_as_yaml(result))["MODEL"]["PANOPTIC"]["FUSION"]["OPTIONS"]
     assert read["class_score_thresholds"] == hostile
-    found["settings"] = copy.deepcopy(SETTINGS)
-    found["settings"][1]["options"]["class_score_thresholds"] = hostile
-    assert "class_score_thresholds" in list_searched_options(found)
-    assert draw_sweep(found).any()
+    result["settings"] = copy.deepcopy(SETTINGS)
+    result["settings"][1]["options"]["class_score_thresholds"] = hostile
+    assert "class_score_thresholds" in list_searched_options(result)
+    assert draw_sweep(result).any()
 
 
 def without_numbers() -> dict[str, Any]:
-    """One method of which nothing is known: no interval, no PQ, no things."""
-    found = copy.deepcopy(FOUND)
+    """A result without any value: no interval, no PQ, no things."""
+    result = copy.deepcopy(RESULT)
     none = dict.fromkeys(("value", "low", "high", "difference", "conclusion"))
-    for one in found["settings"]:
+    for entry in result["settings"]:
         for name in ("all", "tuning", "held_out"):
-            one[name] = numbers(None)
-    for method in found["methods"].values():
+            entry[name] = same_values(None)
+    for method in result["methods"].values():
         for name in ("default", "tuned"):
-            method[name]["tuning"] = numbers(None)
+            method[name]["tuning"] = same_values(None)
             method[name]["held_out"] = dict.fromkeys(NUMBERS, none)
         method["tuned"]["gain"] = {"PQ": none, "reason": "images with segments: 1"}
-    return found
+    return result
 
 
 def test_missing_numbers_are_dashes(tmp_path: Path) -> None:
-    found = without_numbers()
-    assert "–" in text_of(found)
-    assert describe_best(found).endswith("No interval: images with segments: 1.")
-    write_sweep_page(tmp_path / "sweep.html", found, draw_sweep(found))
-    found["methods"]["[b]one"]["tuned"]["gain"]["reason"] = None
-    assert describe_best(found).endswith("PQ has no value on the held-out split.")
+    result = without_numbers()
+    assert "–" in print_table(result)
+    assert describe_best(result).endswith("No interval: images with segments: 1.")
+    write_sweep_page(tmp_path / "sweep.html", result, draw_sweep(result))
+    result["methods"]["[b]one"]["tuned"]["gain"]["reason"] = None
+    assert describe_best(result).endswith("PQ has no value on the held-out split.")
 
 
 def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
-    found = copy.deepcopy(FOUND)
-    found["settings"][3]["changed"] = {"nms": "<script>"}
-    write_sweep_page(tmp_path / "sweep.html", found, draw_sweep(found))
+    result = copy.deepcopy(RESULT)
+    result["settings"][3]["changed"] = {"nms": "<script>"}
+    write_sweep_page(tmp_path / "sweep.html", result, draw_sweep(result))
     page = (tmp_path / "sweep.html").read_text()
     assert all(text in page for text in ("[b]one, tuned", "+5.00", "★ [b]one", "data:image/", "Seed of the splits: 3"))
     assert "<script>" not in page
     assert "http" not in page.replace('xmlns="http', "")
 
 
-def test_on_the_front_equal_settings_are_one_row(tmp_path: Path) -> None:
+def test_equal_settings_share_a_row_on_the_pareto_front(tmp_path: Path) -> None:
     """0.6 and 0.7 give the same numbers: one row with one alike on the front, two rows among all settings."""
-    write_sweep_page(tmp_path / "sweep.html", FOUND, np.zeros((4, 4, 3), dtype=np.uint8))
+    write_sweep_page(tmp_path / "sweep.html", RESULT, np.zeros((4, 4, 3), dtype=np.uint8))
     page = (tmp_path / "sweep.html").read_text()
     assert page.count("★ [b]one: overlap_threshold 0.6") == 2
     assert page.count("★ [b]one: overlap_threshold 0.7") == 1
 
 
-def test_the_picture_is_written_as_it_is(tmp_path: Path) -> None:
-    picture = draw_sweep(FOUND)
-    assert picture.dtype == np.uint8
-    assert picture.ndim == 3
-    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10  # something is drawn
-    png.write(tmp_path / "sweep.png", picture)
-    assert np.array_equal(cv2.imread(str(tmp_path / "sweep.png"))[..., ::-1], picture)
-    again = draw_sweep(FOUND)
-    assert np.array_equal(picture, again)
+def test_the_figure_is_drawn_and_written_without_loss(tmp_path: Path) -> None:
+    image = draw_sweep(RESULT)
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10  # something is drawn
+    png.write(tmp_path / "sweep.png", image)
+    assert np.array_equal(cv2.imread(str(tmp_path / "sweep.png"))[..., ::-1], image)
+    again = draw_sweep(RESULT)
+    assert np.array_equal(image, again)
 
 
-def test_a_panel_for_each_option_with_several_values() -> None:
-    assert list_searched_options(FOUND) == ["overlap_threshold", "nms"]
-    assert list_searched_options({**FOUND, "settings": SETTINGS[:1]}) == []
-    alone = {**FOUND, "settings": SETTINGS[:2], "methods": {"[b]one": FOUND["methods"]["[b]one"]}}
+def test_each_option_with_several_values_has_a_panel() -> None:
+    assert list_searched_options(RESULT) == ["overlap_threshold", "nms"]
+    assert list_searched_options({**RESULT, "settings": SETTINGS[:1]}) == []
+    alone = {**RESULT, "settings": SETTINGS[:2], "methods": {"[b]one": RESULT["methods"]["[b]one"]}}
     assert draw_sweep(alone).shape != draw_sweep({**alone, "settings": SETTINGS[:1]}).shape

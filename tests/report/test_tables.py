@@ -42,16 +42,16 @@ def test_tasks_of_a_family_share_a_table():
     ]
 
 
-def test_brackets_in_names_are_no_markup():
+def test_brackets_in_names_are_not_markup():
     assert printed({"x[red]y": {"[bold]": "[/]"}}) == [["task", "[bold]"], ["x[red]y", "[/]"]]
 
 
-def test_nothing_is_printed_for_nothing():
+def test_nothing_is_printed_without_metrics():
     assert printed({}) == []
     assert printed({"panoptic_seg": {}}) == []
 
 
-def test_numbers_made_on_demand_are_shown_where_they_are():
+def test_metrics_on_demand_are_shown_if_present():
     assert printed({"panoptic_seg": {"PQ": 1.0, "BoundaryPQ": 0.5, "PQ_dagger": None}, "x": {"PQ": 2.0}}) == [
         ["task", "PQ", "SQ", "RQ", "PQ_th", "PQ_st", "PQ_dagger", "BoundaryPQ"],
         ["panoptic_seg", "1.0", "–", "–", "–", "–", "–", "0.5"],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from segkit.report import text_rendering as text
-from segkit.report.text_rendering import draw_ink, render_text, roomiest_box, shorten
+from segkit.report.text_rendering import draw_ink, find_largest_box, render_text, shorten
 
 MASKS = arrays(
     np.bool_, st.tuples(st.integers(0, 12), st.integers(0, 12)), elements=st.sampled_from([True, True, False])
@@ -25,11 +25,11 @@ def test_ink_is_drawn_and_empty_text_has_none():
     assert (render_text("two\nlines", 14) == render_text("two lines", 14)).all()
 
 
-def test_letters_beyond_ascii_are_not_all_the_same_box():
+def test_letters_outside_ascii_have_their_own_glyphs():
     assert not np.array_equal(render_text("я", 20), render_text("λ", 20))
 
 
-def test_the_fonts_absence_is_survived(monkeypatch):
+def test_without_matplotlibs_font_text_is_still_drawn(monkeypatch):
     monkeypatch.setattr(text, "find_spec", lambda name: None)
     text._font.cache_clear()
     assert render_text("Ag", 14).max() > 200
@@ -59,7 +59,7 @@ def test_draw_ink_blends_by_coverage():
 
 @given(MASKS)
 def test_a_square_is_the_largest_odd_one_inside(mask):
-    left, top, width, height = roomiest_box(mask, 1.0)
+    left, top, width, height = find_largest_box(mask, 1.0)
     sides = (s for s in range(11, 0, -2) if _fits_somewhere(mask, s))
     assert width == height == next(sides, 0)
     assert mask[top : top + height, left : left + width].all()
@@ -68,7 +68,7 @@ def test_a_square_is_the_largest_odd_one_inside(mask):
 @settings(max_examples=200)
 @given(MASKS, st.floats(0.2, 12))
 def test_a_box_of_any_aspect_lies_inside(mask, aspect):
-    left, top, width, height = roomiest_box(mask, aspect)
+    left, top, width, height = find_largest_box(mask, aspect)
     assert left >= 0
     assert top >= 0
     assert mask[top : top + height, left : left + width].shape == (height, width)
@@ -87,7 +87,7 @@ def test_a_box_of_any_aspect_lies_inside(mask, aspect):
     ],
 )
 def test_boxes_in_a_whole_rectangle(shape, aspect, expected):
-    assert roomiest_box(np.ones(shape, dtype=bool), aspect) == expected
+    assert find_largest_box(np.ones(shape, dtype=bool), aspect) == expected
 
 
 def _fits_somewhere(mask: np.ndarray, side: int) -> bool:
