@@ -15,11 +15,11 @@ from segkit.formats import png
 from segkit.report.sweep_figure import draw_sweep, list_searched_options
 from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
 
-NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
+METRICS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 
 
 def same_values(pq: float | None) -> dict[str, Any]:
-    return dict.fromkeys(NUMBERS, pq)
+    return dict.fromkeys(METRICS, pq)
 
 
 def setting(method: str, overlap: float, pq: float | None, pareto: bool = False, nms: str = "none") -> dict[str, Any]:
@@ -39,7 +39,7 @@ def setting(method: str, overlap: float, pq: float | None, pareto: bool = False,
 def step(
     base: dict[str, Any], low: float | None, high: float | None, gain: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    held_out = {name: {"value": base["all"]["PQ"], "low": low, "high": high} for name in NUMBERS}
+    held_out = {name: {"value": base["all"]["PQ"], "low": low, "high": high} for name in METRICS}
     values = {
         "options": base["options"],
         "changed": base["changed"],
@@ -145,7 +145,7 @@ def without_numbers() -> dict[str, Any]:
     for method in result["methods"].values():
         for name in ("default", "tuned"):
             method[name]["tuning"] = same_values(None)
-            method[name]["held_out"] = dict.fromkeys(NUMBERS, none)
+            method[name]["held_out"] = dict.fromkeys(METRICS, none)
         method["tuned"]["gain"] = {"PQ": none, "reason": "images with segments: 1"}
     return result
 
