@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.structures import InstanceMasks
-from segkit.utils.compiled import COMPILED, compiled, multiply_add
+from segkit.utils.compiled import COMPILED, compiled
 
 MASK_THRESHOLD = 0.5  # He et al. 2017, Mask R-CNN, section 3.1
 FAR = 3.0  # mask coordinates run from -1 to 1 inside the box; here nothing of the mask is near
@@ -47,7 +47,7 @@ def paste_masks(
     sides_hw = highs[:, ::-1] - lows[:, ::-1]
     ends = np.cumsum(sides_hw.prod(axis=1))
     pixels = np.empty(ends[-1] if len(ends) else 0, dtype=np.bool_)
-    fill = _paste_compiled if COMPILED else _paste_each
+    fill = _paste_compiled if COMPILED else _paste_numpy
     fill(_plain(mask_probs), rows, columns, np.float32(threshold), pixels)
     flat = np.split(pixels, ends[:-1]) if len(ends) else []
     crops = tuple(part.reshape(side_hw) for part, side_hw in zip(flat, sides_hw.tolist(), strict=True))
@@ -65,7 +65,7 @@ def compute_crop_probs(instances: InstanceMasks, row: int) -> FloatArray:
     window = [(np.array([side.start]), np.array([side.stop])) for side in instances.window(row)]
     rows = _axis(*window[0], box[:, 1::2], probs.shape[0])
     columns = _axis(*window[1], box[:, 0::2], probs.shape[1])
-    return _resample_compiled(probs, rows, columns) if COMPILED else _resample(probs, rows, columns)
+    return _resample(probs, rows, columns)
 
 
 def flatten_crops(instances: InstanceMasks) -> tuple[BoolArray, IntArray]:
@@ -85,14 +85,14 @@ class Axis(NamedTuple):
     """The pixels of N windows along an axis, and how each lies between the values of its mask.
 
     begins: (N + 1,) where each window's pixels begin. cells: of each pixel, which value of the mask is the one before
-    its centre, from 1; 0 is the padding before the first. of_first, of_second: float32, the weights of that value and
-    of the next, both 0 away from the mask.
+    its centre, from 1; 0 is the padding before the first. first_weights, second_weights: float32, the weights of that
+    value and of the next, both 0 away from the mask.
     """
 
     begins: IntArray
     cells: NDArray[np.int32]
-    of_first: FloatArray
-    of_second: FloatArray
+    first_weights: FloatArray
+    second_weights: FloatArray
 
 
 def _shared_buffer(crops: Sequence[BoolArray]) -> BoolArray | None:
@@ -138,50 +138,33 @@ def _axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) -> Axi
         starts, lengths = np.repeat(edges[:, 0], sizes), np.repeat(edges[:, 1] - edges[:, 0], sizes)
         place = (pixels.astype(np.float32) + np.float32(0.5) - starts) / lengths * np.float32(2) - np.float32(1)
     place = np.where(np.abs(place) < FAR, place, np.float32(FAR))  # also NaN and infinity, of a box without length
-    place = multiply_add(place + np.float32(1), np.float32(count / 2), np.float32(-0.5))
+    place = (place + np.float32(1)) * np.float32(count / 2) - np.float32(0.5)
     before = np.floor(place)
     near = (before >= -1) & (before < count)
-    of_second = np.where(near, place - before, np.float32(0))
-    of_first = np.where(near, np.float32(1) - of_second, np.float32(0))
-    return Axis(begins, np.where(near, before, np.float32(-1)).astype(np.int32) + 1, of_first, of_second)
+    second_weights = np.where(near, place - before, np.float32(0))
+    first_weights = np.where(near, np.float32(1) - second_weights, np.float32(0))
+    return Axis(begins, np.where(near, before, np.float32(-1)).astype(np.int32) + 1, first_weights, second_weights)
 
 
-def _paste_each(mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray) -> None:
+def _paste_numpy(mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray) -> None:
     end = 0
     for index, probs in enumerate(mask_probs):
-        crop = _resample(probs, _of_window(rows, index), _of_window(columns, index)) >= threshold
+        crop = _resample(probs, _select_window(rows, index), _select_window(columns, index)) >= threshold
         end += crop.size
         pixels[end - crop.size : end] = crop.ravel()
 
 
-def _of_window(axis: Axis, index: int) -> Axis:
+def _select_window(axis: Axis, index: int) -> Axis:
     begin, end = axis.begins[index : index + 2]
     span = slice(begin, end)
-    return Axis(np.array([0, end - begin]), axis.cells[span], axis.of_first[span], axis.of_second[span])
+    return Axis(np.array([0, end - begin]), axis.cells[span], axis.first_weights[span], axis.second_weights[span])
 
 
 def _resample(probs: FloatArray, rows: Axis, columns: Axis) -> FloatArray:
     padded = np.pad(probs, 1)
-    above, below = padded[rows.cells], padded[rows.cells + 1]
-    left, right = columns.cells, columns.cells + 1
-    of_above, of_below = rows.of_first[:, None], rows.of_second[:, None]
-    total = above[:, left] * (columns.of_first * of_above)
-    total = multiply_add(above[:, right], columns.of_second * of_above, total)
-    total = multiply_add(below[:, left], columns.of_first * of_below, total)
-    found: FloatArray = multiply_add(below[:, right], columns.of_second * of_below, total)
-    return found
-
-
-@compiled
-def _resample_compiled(probs: FloatArray, rows: Axis, columns: Axis) -> FloatArray:
-    padded, corners = _padded(probs), np.empty((4, columns.cells.size), dtype=np.float32)
-    crop = np.empty((rows.cells.size, columns.cells.size), dtype=np.float32)
-    for y in range(crop.shape[0]):
-        if y == 0 or rows.cells[y] != rows.cells[y - 1]:
-            _gather(padded, rows.cells[y], columns.cells, 0, columns.cells.size, corners)
-        of_above, of_below, line = rows.of_first[y], rows.of_second[y], crop[y]
-        for x in range(crop.shape[1]):
-            line[x] = _blend(corners, x, columns.of_first[x], columns.of_second[x], of_above, of_below)
+    lines = padded[:, columns.cells] * columns.first_weights + padded[:, columns.cells + 1] * columns.second_weights
+    crop: FloatArray = lines[rows.cells] * rows.first_weights[:, None]
+    crop += lines[rows.cells + 1] * rows.second_weights[:, None]
     return crop
 
 
@@ -189,14 +172,19 @@ def _resample_compiled(probs: FloatArray, rows: Axis, columns: Axis) -> FloatArr
 def _paste_compiled(
     mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray
 ) -> None:
-    """As `_paste_each`; between four values that are all above (below) the threshold nothing needs computing."""
+    """As `_paste_numpy`. Between four values that are all above or all below the threshold nothing is computed."""
     begin = 0
     for index in range(len(mask_probs)):
-        padded = _padded(mask_probs[index])
-        states = _states(padded, threshold)
+        padded = np.zeros((mask_probs.shape[1] + 2, mask_probs.shape[2] + 2), dtype=np.float32)
+        padded[1:-1, 1:-1] = mask_probs[index]
+        states = _classify_cells(padded, threshold)
         window = slice(columns.begins[index], columns.begins[index + 1])
-        cells, of_left, of_right = columns.cells[window], columns.of_first[window], columns.of_second[window]
-        corners, spans = np.empty((4, cells.size), dtype=np.float32), np.empty((cells.size, 3), dtype=np.int64)
+        cells, left_weights, right_weights = (
+            columns.cells[window],
+            columns.first_weights[window],
+            columns.second_weights[window],
+        )
+        lines, spans = np.empty((2, cells.size), dtype=np.float32), np.empty((cells.size, 3), dtype=np.int64)
         cell, count = -1, 0
         for y in range(rows.begins[index], rows.begins[index + 1]):
             if rows.cells[y] != cell:
@@ -204,27 +192,24 @@ def _paste_compiled(
                 count = _find_spans(states[cell], cells, spans)
                 for start, stop, state in spans[:count]:
                     if state == MIXED:
-                        _gather(padded, cell, cells, start, stop, corners)
-            line, of_above, of_below = pixels[begin : begin + cells.size], rows.of_first[y], rows.of_second[y]
+                        for x in range(start, stop):
+                            left, right = cells[x], cells[x] + 1
+                            a, b = left_weights[x], right_weights[x]
+                            lines[0, x] = padded[cell, left] * a + padded[cell, right] * b
+                            lines[1, x] = padded[cell + 1, left] * a + padded[cell + 1, right] * b
+            row, above, below = pixels[begin : begin + cells.size], rows.first_weights[y], rows.second_weights[y]
             begin += cells.size
             for start, stop, state in spans[:count]:
                 if state != MIXED:
-                    line[start:stop] = state == ABOVE
+                    row[start:stop] = state == ABOVE
                     continue
                 for x in range(start, stop):
-                    line[x] = _blend(corners, x, of_left[x], of_right[x], of_above, of_below) >= threshold
+                    row[x] = lines[0, x] * above + lines[1, x] * below >= threshold
 
 
 @compiled
-def _padded(probs: FloatArray) -> FloatArray:
-    padded = np.zeros((probs.shape[0] + 2, probs.shape[1] + 2), dtype=np.float32)
-    padded[1:-1, 1:-1] = probs
-    return padded
-
-
-@compiled
-def _states(padded: FloatArray, threshold: np.float32) -> NDArray[np.uint8]:
-    """(m + 1, m' + 1): BELOW, ABOVE or MIXED of each four neighbouring values."""
+def _classify_cells(padded: FloatArray, threshold: np.float32) -> NDArray[np.uint8]:
+    """(m + 1, m' + 1): BELOW, ABOVE or MIXED for each four neighbouring values."""
     states = np.empty((padded.shape[0] - 1, padded.shape[1] - 1), dtype=np.uint8)
     for y in range(states.shape[0]):
         for x in range(states.shape[1]):
@@ -236,7 +221,7 @@ def _states(padded: FloatArray, threshold: np.float32) -> NDArray[np.uint8]:
 
 @compiled
 def _find_spans(states: NDArray[np.uint8], cells: NDArray[np.int32], spans: IntArray) -> int:
-    """How many spans of pixels of one state there are; into spans: (first pixel, the one after its last, state)."""
+    """Write (first pixel, the pixel after the last, state) of each span of pixels of one state; return their number."""
     count, x = 0, 0
     while x < cells.size:
         start, state = x, states[cells[x]]
@@ -245,24 +230,3 @@ def _find_spans(states: NDArray[np.uint8], cells: NDArray[np.int32], spans: IntA
         spans[count, 0], spans[count, 1], spans[count, 2] = start, x, state
         count += 1
     return count
-
-
-@compiled
-def _gather(
-    padded: FloatArray, cell: int, cells: NDArray[np.int32], start: int, stop: int, corners: FloatArray
-) -> None:
-    """Into corners, (4, w): the four values around each of these pixels of a row."""
-    above, below = padded[cell], padded[cell + 1]
-    for x in range(start, stop):
-        at = cells[x]
-        corners[0, x], corners[1, x], corners[2, x], corners[3, x] = above[at], above[at + 1], below[at], below[at + 1]
-
-
-@compiled
-def _blend(
-    corners: FloatArray, x: int, of_left: np.float32, of_right: np.float32, of_above: np.float32, of_below: np.float32
-) -> Any:
-    total = corners[0, x] * (of_left * of_above)
-    total = multiply_add(corners[1, x], of_right * of_above, total)
-    total = multiply_add(corners[2, x], of_left * of_below, total)
-    return multiply_add(corners[3, x], of_right * of_below, total)

@@ -1,81 +1,74 @@
-"""The best channel of each pixel, straight from the semantic head's small logits: most pixels need no interpolation.
+"""The best channel of each pixel, from the small logits of the semantic head. Most pixels need no interpolation.
 
-Detectron2 enlarges the logits of its head by its stride (SemSegFPNHead.forward), crops the padding away and resizes
-what is left to the size of the picture (sem_seg_postprocess), both bilinearly and for every channel, and only then asks
-for the best one. Each of these values is a mean of at most 3 x 3 of the small logits: where one channel is the best in
-all of these, it is the best of the mean. Only the other pixels are interpolated, in the very arithmetic of torch.
+Detectron2 enlarges the logits of its head by the head's stride (SemSegFPNHead.forward), crops the padding away and
+resizes the rest to the size of the image (sem_seg_postprocess). Both steps are bilinear and run for every channel.
+Together they make each output pixel a weighted mean of at most 3 x 3 small logits, with weights from 0 to 1. If one
+channel is the best in all of these, it is the best in the mean. Only the other pixels are interpolated.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.torch_bilinear import (
-    PLAIN,
-    REMAINDER,
-    Axis,
-    FloatArray,
-    IntArray,
-    Resize,
-    mean_of_four,
-    part,
-    resized,
-    two_resizes,
-)
-from segkit.utils.compiled import COMPILED, compiled
+from segkit.utils.compiled import compiled
 
-REACH = 3  # small pixels along an axis that a pixel can depend on: two enlarged pixels, which have one in common
-# A channel that is ahead by more than this share of the largest logit stays ahead: torch rounds each term of the two
-# sums at most 10 times, by 2^-24 each, so that it moves two channels by less than 20 x 2^-24 towards each other.
-RELATIVE_LEAD, LEAST_LEAD = 2.0**-19, 2.0**-120
-UNSURE = -1  # instead of a channel: pixels that must be interpolated
-MEANS = 5  # four enlarged pixels and the pixel between them
-CHUNK_ROWS = 8  # rows of the result that the numpy way makes at once
+TAPS = 3  # small logits along an axis that an output pixel can depend on: two enlarged pixels share one of their two
+# Float32 rounds positions and sums. Between two implementations the argmax may differ if the best logits are closer
+# than this share of the largest absolute logit: positions up to 2048 are rounded by 2^-14 pixels.
+TOLERANCE = 1e-4
+MIXED = -1  # instead of a channel: the small logits around a pixel do not agree on one
 
-Four = tuple[Any, Any, Any, Any]
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
 
 
 def argmax_upsampled(
     logits: FloatArray, scale: int, image_size_hw: tuple[int, int], size_hw: tuple[int, int]
 ) -> NDArray[np.unsignedinteger]:
-    """(H, W) uint8 (uint16 for more than 256 channels): the channel of the highest logit, of equal ones the first.
+    """Compute the argmax over channels of enlarged, cropped and resized logits, without making these.
 
-    logits: (C, h, w) float32, C at least 1. scale: the head's stride, by which they are enlarged; 1 leaves them.
-    image_size_hw: what the network saw without padding, at most (scale h, scale w). size_hw: (H, W) of the result.
+    Equal to the argmax after Detectron2's two bilinear resizes, unless the two best logits of a pixel differ by less
+    than TOLERANCE times the largest absolute logit. Without numba this is slow: resize with torch then.
 
-    The same as the argmax over channels after both of Detectron2's resizes of contiguous float32 logits, pixel for
-    pixel and equal logits included, on a CPU for which torch fuses multiply-adds (x86 from AVX2 on). Elsewhere, and on
-    a GPU, a pixel may differ where two channels are equal but for rounding. So it may for 3 channels, where torch's
-    rounding depends on its number of threads; and on AVX2 where height + width of the result or of the enlarged logits
-    is at most SMALL_OUTPUT. Without numba the result is the same, but torch is many times faster: use it then.
-    Raises ValueError for a wrong shape, dtype or size, and where a logit is NaN or infinite.
+    Args:
+        logits: (C, h, w) float32, finite, C at least 1.
+        scale: Integer from 1, the stride of the head, by which the logits are enlarged.
+        image_size_hw: (height, width) of the network's image without padding, at most (scale h, scale w).
+        size_hw: (H, W) of the result.
+
+    Returns:
+        (H, W) uint8, or uint16 for more than 256 channels: the channel of the highest logit, the first of equal ones.
+
+    Raises:
+        ValueError: A shape, dtype or size is wrong, or a logit is NaN or infinite.
     """
     _check(logits, scale, image_size_hw, size_hw)
     low, high = float(logits.min()), float(logits.max())
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ValueError(f"logits must be finite, got values from {low} to {high}: did the training diverge?")
     logits = np.require(logits, np.float32, ["C", "A", "W"])
-    enlarge, fit = two_resizes(logits.shape, scale, image_size_hw, size_hw)
-    winners = np.empty(size_hw, dtype=np.min_scalar_type(len(logits) - 1))
-    if COMPILED:
-        lead = max(-low, high) * RELATIVE_LEAD + LEAST_LEAD
-        if enlarge.order != PLAIN or fit.order != PLAIN:
-            lead = np.inf  # channels are rounded in two ways: even a channel that is never behind can come out lower
-        rows, columns = _support(enlarge.rows, fit.rows), _support(enlarge.columns, fit.columns)
-        _fill(logits, np.float32(lead), rows, columns, enlarge, fit, winners)
-    else:
-        _fill_plainly(logits, enlarge, fit, winners)
-    return winners
+    rows, columns = (_build_axis(*sizes, scale) for sizes in zip(logits.shape[1:], image_size_hw, size_hw, strict=True))
+    channels = np.empty(size_hw, dtype=np.min_scalar_type(len(logits) - 1))
+    _fill(logits, rows, columns, channels)
+    return channels
 
 
-class Support(NamedTuple):
-    """One axis of both resizes together, its pixels in groups that depend on the same small pixels."""
+class Axis(NamedTuple):
+    """One axis of the output. Neighbouring pixels that depend on the same small logits form a group.
 
-    starts: IntArray  # (groups + 1,), the first pixel of each, and the end
-    first: IntArray  # (groups,), the small pixels first..last, at most REACH
+    Attributes:
+        weights: (n, TAPS) float32, of the small logits from `first` of the pixel's group on; they add up to 1.
+        starts: (groups + 1,) int64, the first pixel of each group, and n.
+        first: (groups,) int64, the first small logit that the group depends on.
+        last: (groups,) int64, the last one.
+    """
+
+    weights: FloatArray
+    starts: IntArray
+    first: IntArray
     last: IntArray
 
 
@@ -91,157 +84,123 @@ def _check(logits: FloatArray, scale: int, image_size_hw: tuple[int, int], size_
         raise ValueError(f"image_size_hw must be from 1 x 1 to scale x (h, w) = {enlarged_hw}, got {image_size_hw}")
 
 
-def _support(enlarge: Axis, fit: Axis) -> Support:
-    """Of small pixels whose weight is not 0."""
-    indices = enlarge.indices[fit.indices].reshape(-1, 4)
-    counts = (fit.weights[:, :, None] > 0) & (enlarge.weights[fit.indices] > 0)
-    first = np.where(counts.reshape(-1, 4), indices, np.iinfo(np.int64).max).min(axis=1)
-    last = np.where(counts.reshape(-1, 4), indices, -1).max(axis=1)
+def _build_axis(small_size: int, image_size: int, size: int, scale: int) -> Axis:
+    """Both resizes along an axis: each output pixel from two enlarged pixels, each of these from two small logits."""
+    enlarged_indices, enlarged_weights = _neighbours(small_size, small_size * scale)
+    image_indices, image_weights = _neighbours(image_size, size)
+    indices = enlarged_indices[image_indices].reshape(-1, 4)
+    products = (image_weights[:, :, None] * enlarged_weights[image_indices]).reshape(-1, 4)
+    is_used = products > 0
+    first = np.where(is_used, indices, small_size).min(axis=1)
+    last = np.where(is_used, indices, -1).max(axis=1)
+    weights = np.zeros((size, TAPS), dtype=np.float32)
+    pixels, corners = np.nonzero(is_used)
+    np.add.at(weights, (pixels, indices[pixels, corners] - first[pixels]), products[pixels, corners])
     changes = np.flatnonzero((np.diff(first) != 0) | (np.diff(last) != 0)) + 1
-    starts = np.concatenate([[0], changes, [len(first)]])
-    return Support(starts, first[starts[:-1]], last[starts[:-1]])
+    starts = np.concatenate([[0], changes, [size]])
+    return Axis(weights, starts, first[starts[:-1]], last[starts[:-1]])
 
 
-_mean_compiled = compiled(mean_of_four)
-
-
-def _fill_plainly(logits: FloatArray, enlarge: Resize, fit: Resize, winners: NDArray[np.unsignedinteger]) -> None:
-    for start in range(0, len(winners), CHUNK_ROWS):
-        wanted = part(fit.rows, start, start + CHUNK_ROWS)
-        first, end = int(wanted.indices.min()), int(wanted.indices.max()) + 1
-        enlarged = resized(logits, enlarge, part(enlarge.rows, first, end))
-        values = resized(enlarged, fit, Axis(wanted.indices - first, wanted.weights))
-        winners[start : start + CHUNK_ROWS] = values.argmax(axis=0)
+def _neighbours(size: int, new_size: int) -> tuple[IntArray, FloatArray]:
+    """The two pixels around each pixel of a bilinear resize, and their weights, (new_size, 2) each."""
+    centers = np.arange(new_size, dtype=np.float32) + np.float32(0.5)
+    positions = np.maximum(centers * (np.float32(size) / np.float32(new_size)) - np.float32(0.5), np.float32(0))
+    before = np.minimum(positions.astype(np.int64), size - 1)
+    of_next: FloatArray = np.clip(positions - before.astype(np.float32), np.float32(0), np.float32(1))
+    indices = np.stack([before, np.minimum(before + 1, size - 1)], axis=1)
+    return indices, np.stack([np.float32(1) - of_next, of_next], axis=1)
 
 
 @compiled
-def _fill(
-    logits: FloatArray,
-    lead: np.float32,
-    rows: Support,
-    columns: Support,
-    enlarge: Resize,
-    fit: Resize,
-    winners: NDArray[np.unsignedinteger],
-) -> None:
-    """From top to bottom, keeping only the small rows that a group of rows depends on."""
-    near = np.zeros((REACH, logits.shape[2] * len(logits)), dtype=np.float32)  # what has no weight must be finite
-    keys = np.empty((REACH, len(columns.first)), dtype=np.int32)
-    means = np.zeros((MEANS, len(logits)), dtype=np.float32)
-    seen = 0
+def _fill(logits: FloatArray, rows: Axis, columns: Axis, channels: NDArray[np.unsignedinteger]) -> None:
+    """From top to bottom. Only the small rows that a group of rows depends on are kept."""
+    count, _, width = logits.shape
+    near = np.zeros((TAPS, width * count), dtype=np.float32)  # small row y, transposed to (w, C), is at y % TAPS
+    agreed_in_row = np.empty((TAPS, len(columns.first)), dtype=np.int32)
+    mixed, mean = np.empty(width * count, dtype=np.float32), np.empty(count, dtype=np.float32)
+    end = 0
     for group in range(len(rows.first)):
         first, last = rows.first[group], rows.last[group]
-        for small in range(max(seen, first), last + 1):
-            _take_row(logits[:, small], lead, columns, near[small % REACH], keys[small % REACH])
-        seen = last + 1
-        sure = _agreed(keys, first, last)
+        for row in range(max(end, first), last + 1):
+            _add_row(logits[:, row], columns, near[row % TAPS], agreed_in_row[row % TAPS])
+        end = last + 1
+        agreed = agreed_in_row[first % TAPS].copy()
+        for row in range(first + 1, last + 1):
+            agreed[agreed_in_row[row % TAPS] != agreed] = MIXED
         block = 0
-        while block < sure.size:
-            key, start = sure[block], columns.starts[block]
-            while block < sure.size and sure[block] == key:
+        while block < agreed.size:
+            begin, channel = block, agreed[block]
+            while block < agreed.size and agreed[block] == channel:
                 block += 1
             for y in range(rows.starts[group], rows.starts[group + 1]):
-                line = winners[y, start : columns.starts[block]]
-                if key == UNSURE:
-                    _interpolate(near.reshape(-1), enlarge, fit, y, start, line, means.reshape(-1))
+                if channel == MIXED:
+                    _interpolate(near, first, rows.weights[y], columns, begin, block, mixed, mean, channels[y])
                 else:
-                    line[:] = key
+                    channels[y, columns.starts[begin] : columns.starts[block]] = channel
 
 
 @compiled
-def _take_row(row: FloatArray, lead: np.float32, columns: Support, near: FloatArray, keys: NDArray[np.int32]) -> None:
-    """near: (w C,), the (C, w) small row transposed. keys: (groups,), the channel that surely wins in a group of
-    columns as far as this row goes, or UNSURE: it is the best in each small pixel, and has the lead over those before
-    it, to which equal logits would go."""
+def _add_row(row: FloatArray, columns: Axis, transposed: FloatArray, agreed: NDArray[np.int32]) -> None:
+    """Transpose a small row, (C, w), and find for each group of columns the channel that is the best in all of them.
+
+    It is the first of equal ones everywhere, so that it is also the first of equal ones in every mean.
+    """
     count = len(row)
-    best, before = row[0].copy(), np.full(row.shape[1], -np.inf, dtype=np.float32)
-    winner = np.zeros(row.shape[1], dtype=np.int32)
-    near[::count] = row[0]
+    best, argmax = row[0].copy(), np.zeros(row.shape[1], dtype=np.int32)
+    transposed[::count] = row[0]
     for channel in range(1, count):
-        values, transposed = row[channel], near[channel::count]
+        values, target = row[channel], transposed[channel::count]
         for x in range(values.size):
-            value, high = values[x], best[x]
-            transposed[x] = value
-            before[x] = high if value > high else before[x]
-            winner[x] = channel if value > high else winner[x]
-            best[x] = value if value > high else high
-    for group in range(len(keys)):
-        key = winner[columns.first[group]]
-        for x in range(columns.first[group], columns.last[group] + 1):
-            key = key if winner[x] == key and best[x] - before[x] > lead else UNSURE
-        keys[group] = key
-
-
-@compiled
-def _agreed(keys: NDArray[np.int32], first: int, last: int) -> NDArray[np.int32]:
-    """(groups,): the key that the small rows first..last have in common, else UNSURE."""
-    sure: NDArray[np.int32] = keys[first % REACH].copy()
-    for small in range(first + 1, last + 1):
-        others = keys[small % REACH]
-        for group in range(sure.size):
-            sure[group] = sure[group] if others[group] == sure[group] else UNSURE
-    return sure
+            value = values[x]
+            target[x] = value
+            argmax[x] = channel if value > best[x] else argmax[x]
+            best[x] = value if value > best[x] else best[x]
+    for group in range(agreed.size):
+        agreed[group] = argmax[columns.first[group]]
+        for x in range(columns.first[group] + 1, columns.last[group] + 1):
+            agreed[group] = agreed[group] if argmax[x] == agreed[group] else MIXED
 
 
 @compiled
 def _interpolate(
     near: FloatArray,
-    enlarge: Resize,
-    fit: Resize,
-    y: int,
-    start: int,
+    first: int,
+    weights: FloatArray,
+    columns: Axis,
+    begin: int,
+    end: int,
+    mixed: FloatArray,
+    mean: FloatArray,
     line: NDArray[np.unsignedinteger],
-    means: FloatArray,
 ) -> None:
-    """The winners of a run of pixels of row y. means: (MEANS C,) to write to: four enlarged pixels, and their mean."""
-    count = means.size // MEANS
-    for x in range(start, start + line.size):
-        for corner in range(4):
-            i, j = corner // 2, corner % 2
-            if fit.rows.weights[y, i] > 0 and fit.columns.weights[x, j] > 0:
-                row, column = fit.rows.indices[y, i], fit.columns.indices[x, j]
-                begins, weights = _corners(enlarge, row, column, count), _weights(enlarge, row, column)
-                mean = means[corner * count : (corner + 1) * count]
-                _mix(near, begins, weights, enlarge.order, enlarge.remainder, mean)
-        mean = means[:count]
-        if fit.rows.weights[y, 1] > 0 or fit.columns.weights[x, 1] > 0:
-            mean = means[4 * count :]
-            begins = 0, count, 2 * count, 3 * count
-            _mix(means, begins, _weights(fit, y, x), fit.order, fit.remainder, mean)
-        line[x - start] = _first_highest(mean)
+    """Write the pixels of the column groups begin..end of an output row. mixed, mean: (w C,) and (C,), overwritten."""
+    count = mean.size
+    span = slice(columns.first[begin] * count, (columns.last[end - 1] + 1) * count)
+    _mix(near[first % TAPS, span], near[(first + 1) % TAPS, span], near[(first + 2) % TAPS, span], weights, mixed[span])
+    for group in range(begin, end):
+        at = columns.first[group] * count
+        right, far = min(at + count, span.stop - count), min(at + 2 * count, span.stop - count)
+        for x in range(columns.starts[group], columns.starts[group + 1]):
+            left = mixed[at : at + count]
+            _mix(left, mixed[right : right + count], mixed[far : far + count], columns.weights[x], mean)
+            line[x] = _first_highest(mean)
 
 
 @compiled
-def _corners(enlarge: Resize, row: int, column: int, count: int) -> Four:
-    """Where in `near` the channels of the four small pixels around an enlarged one begin."""
-    stride = count * enlarge.width
-    above, below = enlarge.rows.indices[row, 0] % REACH * stride, enlarge.rows.indices[row, 1] % REACH * stride
-    left, right = enlarge.columns.indices[column, 0] * count, enlarge.columns.indices[column, 1] * count
-    return above + left, above + right, below + left, below + right
-
-
-@compiled
-def _weights(resize: Resize, y: int, x: int) -> Four:
-    of_rows, of_columns = resize.rows.weights, resize.columns.weights
-    return of_rows[y, 0], of_rows[y, 1], of_columns[x, 0], of_columns[x, 1]
-
-
-@compiled
-def _mix(values: FloatArray, begins: Four, weights: Four, order: int, remainder: int, mean: FloatArray) -> None:
-    """mean: (C,) to write to. begins: where in `values` the channels of each of the four begin."""
-    top, bottom, left, right = weights
-    a, b = values[begins[0] : begins[0] + mean.size], values[begins[1] : begins[1] + mean.size]
-    c, d = values[begins[2] : begins[2] + mean.size], values[begins[3] : begins[3] + mean.size]
-    for k in range(remainder):
-        mean[k] = _mean_compiled(a[k], b[k], c[k], d[k], top, bottom, left, right, order)
-    for k in range(remainder, mean.size):
-        mean[k] = _mean_compiled(a[k], b[k], c[k], d[k], top, bottom, left, right, REMAINDER)
+def _mix(first: FloatArray, second: FloatArray, third: FloatArray, weights: FloatArray, mean: FloatArray) -> None:
+    a, b, c = weights
+    if c == 0:
+        for k in range(mean.size):
+            mean[k] = first[k] * a + second[k] * b
+    else:
+        for k in range(mean.size):
+            mean[k] = first[k] * a + second[k] * b + third[k] * c
 
 
 @compiled
 def _first_highest(values: FloatArray) -> int:
-    high, winner = values[0], 0
+    highest, index = values[0], 0
     for k in range(1, values.size):
-        if values[k] > high:
-            high, winner = values[k], k
-    return winner
+        if values[k] > highest:
+            highest, index = values[k], k
+    return index

@@ -1,68 +1,62 @@
-"""A dict some of whose values are made when they are first asked for."""
+"""A mapping whose values may be computed when they are first read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, ItemsView, Iterator, ValuesView
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 
-class Lazy:
-    """A value that is made once, by calling `make`."""
+class LazyValue:
+    """A value of a LazyDict that is computed at most once.
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
-
-
-class LazyDict(dict[str, Any]):
-    """A dict for which `Lazy` values are as good as made: every way of reading them makes them, and keeps them.
-
-    Pickled, copied or unpacked (`{**d}`, `dict(d)`) it is a plain dict with all values made.
+    Args:
+        compute: Function without arguments that returns the value.
     """
 
+    def __init__(self, compute: Callable[[], Any]) -> None:
+        self.compute = compute
+
+
+class LazyDict(MutableMapping[str, Any]):
+    """A mapping that computes its `LazyValue`s when they are read, and keeps the results.
+
+    Detectron2's evaluators and visualizers only read by key, so that they need no dict. `dict(d)`, `{**d}`, a copy and
+    a pickle are plain dicts with all values computed.
+
+    Args:
+        **values: Values by key, some of them LazyValue.
+    """
+
+    def __init__(self, **values: Any) -> None:
+        self._values = values
+
     def __getitem__(self, key: str) -> Any:
-        value = super().__getitem__(key)
-        if isinstance(value, Lazy):
-            value = value.make()
-            self[key] = value
+        value = self._values[key]
+        if isinstance(value, LazyValue):
+            try:
+                value = value.compute()
+            except KeyError as error:  # get() and pop() would take it for a missing key
+                raise RuntimeError(f"the value of {key!r} cannot be computed: {error!r}") from error
+            self._values[key] = value
         return value
 
-    def __iter__(self) -> Iterator[str]:  # its being there keeps dict(d) and {**d} from copying what is not made yet
-        return super().__iter__()
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._values[key] = value
 
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]
-        return ItemsView(self)
+    def __delitem__(self, key: str) -> None:
+        del self._values[key]
 
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]
-        return ValuesView(self)
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
 
-    def copy(self) -> dict[str, Any]:
-        return dict(self.items())
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default  # noqa: SIM401 (this is that method)
-
-    def pop(self, key: str, *default: Any) -> Any:
-        self.get(key)  # made, if it is there
-        return super().pop(key, *default)
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        self.get(key)
-        return super().setdefault(key, default)
-
-    def popitem(self) -> tuple[str, Any]:
-        self.get(next(reversed(self), ""))
-        return super().popitem()
-
-    def __eq__(self, other: object) -> bool:
-        return self.copy() == other
-
-    def __ne__(self, other: object) -> bool:  # dict has one of its own, which does not ask __eq__
-        return self.copy() != other
+    def __len__(self) -> int:
+        return len(self._values)
 
     def __repr__(self) -> str:
-        return repr(self.copy())
+        return repr(dict(self))
 
     def __reduce__(self) -> Any:
-        return dict, (self.copy(),)
-
-    __hash__ = None
+        return dict, (dict(self),)

@@ -30,7 +30,7 @@ from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.formats import coco
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.metrics import PanopticQuality
-from segkit.modeling.lazy_dict import Lazy, LazyDict
+from segkit.modeling.lazy_dict import LazyDict, LazyValue
 from segkit.scoring import counts_file
 from segkit.scoring.instances import score_instances
 from segkit.scoring.panoptic import score_panoptic
@@ -116,10 +116,10 @@ class Lazily(Parrot):
         semantic = SemanticScores(stuff_ids, np.arange(count), np.full(count, NO_THING))
         return LazyDict(
             panoptic_seg=said["panoptic_seg"],
-            instance_masks=Lazy(lambda: masks),
-            head_outputs=Lazy(lambda: HeadOutputs(masks, semantic)),
-            instances=Lazy(lambda: pytest.fail("full-size masks were made")),
-            sem_seg=Lazy(lambda: pytest.fail("full-size logits were made")),
+            instance_masks=LazyValue(lambda: masks),
+            head_outputs=LazyValue(lambda: HeadOutputs(masks, semantic)),
+            instances=LazyValue(lambda: pytest.fail("full-size masks were made")),
+            sem_seg=LazyValue(lambda: pytest.fail("full-size logits were made")),
         )
 
 
@@ -137,7 +137,7 @@ def test_on_an_accelerator_the_logits_are_counted_there(dataset: Dataset, tmp_pa
     class Elsewhere(Parrot):
         def answer(self, record: dict[str, Any]) -> LazyDict:
             far = torch.zeros((1, 1), dtype=torch.int32, device="meta"), []
-            travels = Lazy(lambda: pytest.fail("head outputs were brought to the CPU"))
+            travels = LazyValue(lambda: pytest.fail("head outputs were brought to the CPU"))
             return LazyDict(panoptic_seg=far, head_outputs=travels, sem_seg=super().answer(record)["sem_seg"])
 
     evaluator = SemanticEvaluator(dataset, GroundTruth(dataset, "one"), tmp_path)

@@ -1,4 +1,7 @@
-"""Pasting by hand, and to the pixel against Detectron2's function, compiled and in numpy."""
+"""Pasting by hand and against Detectron2's function, compiled and in numpy.
+
+The masks are equal to Detectron2's, except for pixels whose probability is within ROUNDING of the threshold.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import paste as module
-from segkit.fusion.paste import compute_crop_probs, flatten_crops, paste_masks
+from segkit.fusion.paste import ROUNDING, compute_crop_probs, flatten_crops, paste_masks
 from segkit.structures import InstanceMasks
-from segkit.utils.compiled import COMPILED, compiled, multiply_add
+from segkit.utils.compiled import COMPILED
 
 torch = pytest.importorskip("torch", reason="compares with torch")
 paste_masks_in_image = pytest.importorskip("detectron2.layers", reason="compares with Detectron2").paste_masks_in_image
 
 WAYS = [pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba")), False]
+NO_TIES = (0, 4)  # of the kinds of `many`
 both_ways = pytest.mark.parametrize("way", WAYS, ids=["compiled", "numpy"])
-needs_fma = pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="torch rounds twice on this processor"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +41,6 @@ def pasted(way: bool, probs: Any, boxes: Any, size_hw: tuple[int, int], threshol
         return paste_masks(probs, boxes, scores, class_ids, size_hw, threshold)
 
 
-def soft(way: bool, instances: InstanceMasks, row: int) -> np.ndarray:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "COMPILED", way)
-        return compute_crop_probs(instances, row)
-
-
 @both_ways
 def test_one_value_over_a_box_fades_out_half_a_cell_beyond_it(way: bool) -> None:
     """A mask of one value, 1, over x 2..4, y 1..3: a cell is 2 px wide and has its centre at x = 3, y = 2.
@@ -57,7 +52,7 @@ def test_one_value_over_a_box_fades_out_half_a_cell_beyond_it(way: bool) -> None
     instances = pasted(way, [[[1]]], [2, 1, 4, 3], (5, 6))
     assert (instances.corners_xy.tolist(), instances.crops[0].shape) == ([[1, 0]], (4, 4))
     fading = np.array([0.25, 0.75, 0.75, 0.25])
-    assert soft(way, instances, 0).tolist() == np.outer(fading, fading).tolist()
+    assert compute_crop_probs(instances, 0).tolist() == np.outer(fading, fading).tolist()
     assert instances.to_full()[0].astype(int).tolist() == [
         [0, 0, 0, 0, 0, 0],
         [0, 0, 1, 1, 0, 0],
@@ -72,7 +67,7 @@ def test_a_grid_of_the_image_need_not_be_square(way: bool) -> None:
     """A 2 x 4 grid over an image of 2 x 4 pixels: each value lies on its pixel's centre; 0.5 is at the threshold."""
     probs = [[[0.25, 0.5, 1, 0], [0.75, 0, 0.25, 0]]]
     instances = pasted(way, probs, [0, 0, 4, 2], (2, 4))
-    assert soft(way, instances, 0).tolist() == probs[0]
+    assert compute_crop_probs(instances, 0).tolist() == probs[0]
     assert instances.to_full()[0].astype(int).tolist() == [[0, 1, 1, 0], [1, 0, 0, 0]]
     higher = pasted(way, probs, [0, 0, 4, 2], (2, 4), threshold=0.75)
     assert higher.to_full()[0].astype(int).tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
@@ -86,7 +81,7 @@ def test_a_grid_of_the_image_need_not_be_square(way: bool) -> None:
 def test_a_box_without_a_side_or_outside_gives_an_empty_mask(way: bool, box: list[float]) -> None:
     instances = pasted(way, np.ones((1, 2, 2)), box, (5, 6))
     assert not instances.to_full().any()
-    assert not soft(way, instances, 0).any()  # also: no NaN
+    assert not compute_crop_probs(instances, 0).any()  # also: no NaN
 
 
 @both_ways
@@ -159,16 +154,26 @@ def many(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     return probs, (boxes if seed % 2 else (boxes * 2).round() / 2).astype(np.float32)
 
 
-@needs_fma
+def assert_equal_up_to_rounding(instances: InstanceMasks, expected: np.ndarray, threshold: float) -> int:
+    """The number of pixels that differ. All of them must have a probability within ROUNDING of the threshold."""
+    differs = instances.to_full() != expected
+    for row in np.flatnonzero(differs.any(axis=(1, 2))).tolist():
+        window = instances.window(row)
+        probs = compute_crop_probs(instances, row)[differs[row][window]]
+        assert np.count_nonzero(differs[row]) == probs.size
+        assert (np.abs(probs - threshold) < ROUNDING).all()
+    return int(np.count_nonzero(differs))
+
+
 @both_ways
-def test_ten_thousand_masks_are_detectron2s_to_the_pixel(way: bool) -> None:
+def test_ten_thousand_masks_are_detectron2s_up_to_rounding(way: bool) -> None:
     for seed in range(105):
         probs, boxes = many(seed, 100)
-        theirs = paste_masks_in_image(torch.from_numpy(probs), torch.from_numpy(boxes), (31, 37))
-        assert np.array_equal(pasted(way, probs, boxes, (31, 37)).to_full(), theirs.numpy()), seed
+        theirs = paste_masks_in_image(torch.from_numpy(probs), torch.from_numpy(boxes), (31, 37)).numpy()
+        differing_px = assert_equal_up_to_rounding(pasted(way, probs, boxes, (31, 37)), theirs, 0.5)
+        assert differing_px <= (1e-4 * theirs.size if seed % 5 in NO_TIES else 0.2 * theirs.size), seed
 
 
-@needs_fma
 @both_ways
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.0, 0.3, 0.5, 0.999, 1.0]))
 @settings(max_examples=25, deadline=None)
@@ -176,19 +181,25 @@ def test_other_thresholds_are_detectron2s_too(way: bool, seed: int, threshold: f
     probs, boxes = many(seed, 5)
     boxes[:, 2:] += 0.25  # no box without a side: at threshold 0 Detectron2 compares NaN there
     theirs = paste_masks_in_image(torch.from_numpy(probs), torch.from_numpy(boxes), (31, 37), threshold)
-    assert np.array_equal(pasted(way, probs, boxes, (31, 37), threshold).to_full(), theirs.numpy())
+    assert_equal_up_to_rounding(pasted(way, probs, boxes, (31, 37), threshold), theirs.numpy(), threshold)
 
 
-@needs_fma
 @both_ways
-def test_soft_crops_are_grid_sample_to_the_last_bit(way: bool) -> None:
+@pytest.mark.parametrize("seed", range(10))
+def test_both_ways_are_the_same(way: bool, seed: int) -> None:
+    probs, boxes = many(seed, 50)
+    for row, crop in enumerate((instances := pasted(way, probs, boxes, (31, 37))).crops):
+        assert np.array_equal(crop, compute_crop_probs(instances, row) >= np.float32(0.5))
+
+
+def test_crop_probabilities_are_those_of_grid_sample() -> None:
     for seed in range(40):
         probs, boxes = many(seed, 5)
-        instances = pasted(way, probs, boxes, (31, 37))
+        instances = pasted(False, probs, boxes, (31, 37))
         for row in range(len(instances)):
             window = instances.window(row)
             theirs = grid_sampled(torch.from_numpy(probs[row]), torch.from_numpy(boxes[row]), window)
-            assert soft(way, instances, row).tolist() == theirs.nan_to_num(0).tolist()
+            np.testing.assert_allclose(compute_crop_probs(instances, row), theirs.nan_to_num(0), rtol=0, atol=ROUNDING)
 
 
 def grid_sampled(probs: torch.Tensor, box: torch.Tensor, window: tuple[slice, slice]) -> torch.Tensor:
@@ -218,31 +229,3 @@ def test_crops_of_one_buffer_in_another_order_are_found() -> None:
     assert flatten_crops(ordered)[1].tolist() == [2, 0]
     strided = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2).T, buffer[:2].reshape(1, 2)))
     assert [part.tolist() for part in flatten_crops(strided)] == [[0, 1, 1, 1, 1, 0], [0, 4]]
-
-
-def test_one_rounding_where_two_would_err() -> None:
-    """(2^12 + 1)(2^24 - 2^12 + 1) = 2^36 + 1, so that a * b = 2^-24 + 2^-60: with 1 just above the middle between the
-    float32 1 and 1 + 2^-23, so that it rounds up; float64 drops the 2^-60, and the tie would go down to 1.
-    """
-    a, b = np.float32((2**12 + 1) / 2**30), np.float32((2**24 - 2**12 + 1) / 2**30)
-    one, sign = np.float32(1), np.float32(-1)
-    assert float(np.float32(np.float64(a) * np.float64(b) + 1)) == 1
-    assert float(multiply_add(a, b, one)) == 1 + 2**-23
-    assert float(multiply_add(sign * a, b, sign)) == -1 - 2**-23
-
-
-@pytest.mark.skipif(not COMPILED, reason="needs numba")
-def test_compiled_rounding_is_the_same() -> None:
-    rng = np.random.default_rng(0)
-    a, b = rng.random((2, 20000)).astype(np.float32)
-    c = np.where(rng.random(20000) < 0.5, -a * b, rng.random(20000) * 2.0 ** rng.integers(-20, 20, 20000))
-    c = c.astype(np.float32)  # half of the sums cancel all but the last bits
-
-    @compiled
-    def each(a: Any, b: Any, c: Any, out: Any) -> None:
-        for i in range(a.size):
-            out[i] = multiply_add(a[i], b[i], c[i])
-
-    out = np.empty_like(c)
-    each(a, b, c, out)
-    assert out.tolist() == multiply_add(a, b, c).tolist()

@@ -1,4 +1,7 @@
-"""The winners of enlarged and resized logits, against torch and by hand."""
+"""The argmax of enlarged and resized logits, by hand and against torch.
+
+Channels may differ from torch's only if the two logits are within TOLERANCE of each other.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from segkit.fusion import semantic_argmax as semantic_winners
-from segkit.fusion.semantic_argmax import RELATIVE_LEAD, argmax_upsampled
+from segkit.fusion.semantic_argmax import TOLERANCE, argmax_upsampled
 
 torch = pytest.importorskip("torch", reason="compares with torch")
 F = torch.nn.functional
 FloatArray = NDArray[np.float32]
-IS_FUSED = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-IS_WIDE = torch.backends.cpu.get_cpu_capability() == "AVX512"
-needs_fused = pytest.mark.skipif(not IS_FUSED, reason="torch does not fuse multiply-adds on this CPU")
 
 
 def detectron2(logits: FloatArray, scale: int, image_size_hw: tuple[int, int], size_hw: tuple[int, int]) -> FloatArray:
@@ -38,26 +37,17 @@ def smooth(channels: int, height: int, width: int, seed: int) -> FloatArray:
     return logits
 
 
-@pytest.fixture(params=["compiled", "numpy"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "numpy":
-        monkeypatch.setattr(semantic_winners, "COMPILED", False)
-    return str(request.param)
-
-
-@pytest.mark.usefixtures("way")
 def test_one_row_by_hand() -> None:
     # Two channels in one row, (4, 0) and (0, 2), enlarged four times. Pixel i lies at (i + 0.5) / 4 - 0.5 small pixels:
     # -0.375, -0.125, 0.125, 0.375, 0.625, 0.875, 1.125, 1.375, where those outside [0, 1] take the value at the edge.
     # Channel 0 is 4 - 4 p and channel 1 is 2 p; they are equal at p = 2/3: p = 0.625 is still channel 0's (1.5 and
     # 1.25), p = 0.875 channel 1's (0.5 and 1.75).
     logits = np.array([[[4, 0]], [[0, 2]]], dtype=np.float32)
-    found = argmax_upsampled(logits, 4, (4, 8), (4, 8))
-    assert found.dtype == np.uint8
-    assert found.tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]] * 4
+    channels = argmax_upsampled(logits, 4, (4, 8), (4, 8))
+    assert channels.dtype == np.uint8
+    assert channels.tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]] * 4
 
 
-@pytest.mark.usefixtures("way")
 def test_crop_and_resize_by_hand() -> None:
     # As above, but of the eight enlarged pixels the last two are padding. Three pixels of the result lie at
     # (i + 0.5) * 6 / 3 - 0.5 = 0.5, 2.5, 4.5: each is the mean of two enlarged pixels.
@@ -67,7 +57,6 @@ def test_crop_and_resize_by_hand() -> None:
     assert argmax_upsampled(logits, 4, (4, 6), (1, 3)).tolist() == [[0, 0, 1]]
 
 
-@pytest.mark.usefixtures("way")
 def test_equal_logits_go_to_the_first_channel() -> None:
     # Channel 1 and 2 are equal everywhere; channel 0 meets them where p = 0.5, between pixels 1 and 2 of the result
     # (p = 0, 0.25, 0.75, 1), and for a result of three pixels in the middle one, which is then channel 0's.
@@ -76,34 +65,28 @@ def test_equal_logits_go_to_the_first_channel() -> None:
     assert argmax_upsampled(logits, 1, (1, 2), (1, 3)).tolist() == [[0, 0, 1]]
 
 
-@pytest.mark.usefixtures("way")
-def test_a_lead_that_rounding_can_eat_up_is_computed() -> None:
-    # Channel 1 is best in every small pixel, by the last bit: after rounding both can be equal, which channel 0 wins.
-    rng = np.random.default_rng(0)
-    first = rng.uniform(1, 2, size=(40, 50)).astype(np.float32)
+def test_a_channel_that_is_best_everywhere_by_the_last_bit_wins() -> None:
+    # In torch both channels can be equal after rounding, and channel 0 wins then.
+    first = np.random.default_rng(0).uniform(1, 2, size=(40, 50)).astype(np.float32)
     logits = np.stack([first, np.nextafter(first, np.float32(2))])
-    expected = detectron2(logits, 4, (157, 200), (231, 190)).argmax(axis=0)
-    assert 0 < expected.mean() < 1
-    if IS_FUSED:
-        assert np.array_equal(argmax_upsampled(logits, 4, (157, 200), (231, 190)), expected)
+    channels = argmax_upsampled(logits, 4, (157, 200), (231, 190))
+    assert (channels == 1).all()
+    assert_equal_up_to_rounding(channels, detectron2(logits, 4, (157, 200), (231, 190)))
 
 
-@needs_fused
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("is_column", [False, True])
-def test_a_weight_so_small_that_the_other_is_one(is_column: bool) -> None:
-    # Of 74 pixels over two small ones, number 18 lies at 18.5 * 2 / 74 - 0.5 = 0, which float32 rounds to 1.2e-8: the
-    # first weight is 1 and the second not 0, so channel 0 is just below channel 3, with which it is equal at pixel 0.
+def test_a_weight_that_is_almost_zero(is_column: bool) -> None:
+    # Of 74 pixels over two small ones, number 18 is at 18.5 * 2 / 74 - 0.5 = 0: channels 0 and 3 are equal there,
+    # unless rounding gives the second small pixel a weight. At pixel 17 channel 0 is the best, at 19 channel 3.
     logits = np.array([[[0, -1]], [[-1, -1]], [[-1, 0]], [[0, 0]]], dtype=np.float32)
     sizes = (1, 2), (1, 74)
     if is_column:
         logits, sizes = np.ascontiguousarray(logits.transpose(0, 2, 1)), ((2, 1), (74, 1))
-    found = argmax_upsampled(logits, 1, *sizes)
-    assert found.ravel()[17:20].tolist() == [0, 3, 3]
-    assert np.array_equal(found, detectron2(logits, 1, *sizes).argmax(axis=0))
+    channels = argmax_upsampled(logits, 1, *sizes)
+    assert channels.ravel()[[17, 19]].tolist() == [0, 3]
+    assert_equal_up_to_rounding(channels, detectron2(logits, 1, *sizes))
 
 
-@needs_fused
 @pytest.mark.parametrize("kind", ["smooth", "noise", "few values"])
 @pytest.mark.parametrize(
     ("shape", "scale", "image_size_hw", "size_hw"),
@@ -136,13 +119,12 @@ def test_as_torch(
         logits = rng.normal(size=shape).astype(np.float32)
     else:
         logits = rng.integers(0, 3, size=shape).astype(np.float32)
-    found = argmax_upsampled(logits, scale, image_size_hw, size_hw)
-    assert found.dtype == (np.uint8 if shape[0] <= 256 else np.uint16)
+    channels = argmax_upsampled(logits, scale, image_size_hw, size_hw)
+    assert channels.dtype == (np.uint8 if shape[0] <= 256 else np.uint16)
     expected = detectron2(logits, scale, image_size_hw, size_hw)
-    if sum(size_hw) <= 128 and not IS_WIDE:
-        check_highest(found, expected)
-    else:
-        assert np.array_equal(found, expected.argmax(axis=0))
+    assert_equal_up_to_rounding(channels, expected)
+    if kind != "few values":  # which has many ties
+        assert np.count_nonzero(channels != expected.argmax(axis=0)) <= 1e-3 * channels.size + 1
 
 
 sizes = st.integers(1, 12)
@@ -151,7 +133,7 @@ SIZES = st.one_of(sizes, st.integers(60, 140))
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[FloatArray, int, tuple[int, int], tuple[int, int]]:
-    channels = draw(st.sampled_from([1, 2, 4, 5, 8, 9, 16, 19, 31]))  # not 3: there torch's threads count
+    channels = draw(st.sampled_from([1, 2, 3, 4, 5, 8, 9, 16, 19, 31]))
     height, width, scale = draw(sizes), draw(sizes), draw(st.sampled_from([1, 2, 3, 4, 8]))
     image_size_hw = (draw(st.integers(1, height * scale)), draw(st.integers(1, width * scale)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -163,21 +145,7 @@ def problems(draw: st.DrawFn) -> tuple[FloatArray, int, tuple[int, int], tuple[i
 @settings(max_examples=300, deadline=None)
 @given(problem=problems())
 def test_any_size(problem: tuple[FloatArray, int, tuple[int, int], tuple[int, int]]) -> None:
-    found, expected = argmax_upsampled(*problem), detectron2(*problem)
-    check_highest(found, expected)
-    if IS_WIDE:
-        assert np.array_equal(found, expected.argmax(axis=0))
-
-
-@settings(max_examples=100, deadline=None)
-@given(problem=problems())
-def test_numpy_way_is_the_same(problem: tuple[FloatArray, int, tuple[int, int], tuple[int, int]]) -> None:
-    found = argmax_upsampled(*problem)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(semantic_winners, "COMPILED", False)
-        plain = argmax_upsampled(*problem)
-    assert found.dtype == plain.dtype
-    assert np.array_equal(found, plain)
+    assert_equal_up_to_rounding(argmax_upsampled(*problem), detectron2(*problem))
 
 
 def test_logits_in_any_memory_layout_and_unchanged() -> None:
@@ -190,7 +158,6 @@ def test_logits_in_any_memory_layout_and_unchanged() -> None:
     assert np.array_equal(logits, before)
 
 
-@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_no_numbers(bad: float) -> None:
     logits = np.zeros((2, 3, 3), dtype=np.float32)
@@ -220,7 +187,7 @@ def test_misuse(
         argmax_upsampled(logits, scale, image_size_hw, size_hw)
 
 
-def check_highest(found: NDArray[np.unsignedinteger], expected: FloatArray) -> None:
-    """What holds on every CPU: no other channel is higher by more than rounding."""
-    chosen = np.take_along_axis(expected, found[None].astype(np.int64), axis=0)[0]
-    assert (expected.max(axis=0) - chosen <= RELATIVE_LEAD * np.abs(expected).max()).all()
+def assert_equal_up_to_rounding(channels: NDArray[np.unsignedinteger], logits: FloatArray) -> None:
+    """No other channel of the (C, H, W) logits is higher by more than rounding."""
+    chosen = np.take_along_axis(logits, channels[None].astype(np.int64), axis=0)[0]
+    assert (logits.max(axis=0) - chosen <= TOLERANCE * np.abs(logits).max()).all()

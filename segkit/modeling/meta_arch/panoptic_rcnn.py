@@ -15,7 +15,7 @@ from torch import nn
 
 from segkit.fusion import LOGITS, FusionMethod
 from segkit.modeling.fusion_config import build_fusion_from_config
-from segkit.modeling.lazy_dict import Lazy, LazyDict
+from segkit.modeling.lazy_dict import LazyDict, LazyValue
 from segkit.modeling.postprocessing.head_outputs import (
     SemanticLogits,
     fuses_on_device,
@@ -192,18 +192,18 @@ class PanopticRCNN(GeneralizedRCNN):
 
     def _output(
         self, found: Instances, semantic: SemanticLogits, fused: tuple[torch.Tensor, Sequence[Segment]] | None
-    ) -> dict[str, Any]:
+    ) -> LazyDict:
         placed = cache(lambda: scale_instances(found, semantic.size_hw))
         outputs = cache(lambda: self._head_outputs(placed().masks, semantic))
         if fused is None:
             panoptic = self.fusion(outputs())
             fused = torch.from_numpy(panoptic.segment_ids).to(self.device), panoptic.segments
         return LazyDict(
-            sem_seg=Lazy(semantic.full),
-            instances=Lazy(lambda: placed().with_full_masks()),
-            instance_masks=Lazy(lambda: placed().masks),
+            sem_seg=LazyValue(semantic.resize),
+            instances=LazyValue(lambda: placed().with_full_masks()),
+            instance_masks=LazyValue(lambda: placed().masks),
             panoptic_seg=(fused[0], detectron2_segments_info(fused[1])),
-            head_outputs=Lazy(outputs),
+            head_outputs=LazyValue(outputs),
         )
 
     def _head_outputs(self, masks: InstanceMasks, semantic: SemanticLogits) -> HeadOutputs:

@@ -34,7 +34,7 @@ class SemanticLogits:
     image_size: tuple[int, int]
     size_hw: tuple[int, int]
 
-    def full(self) -> torch.Tensor:
+    def resize(self) -> torch.Tensor:
         """(C, H, W) logits at the output's size, as Detectron2's PanopticFPN gives them."""
         logits = self.coarse
         if self.scale != 1:
@@ -48,7 +48,7 @@ class SemanticLogits:
             coarse = self.coarse.detach().contiguous().numpy()
             return torch.from_numpy(argmax_upsampled(coarse, self.scale, self.image_size, self.size_hw))
         self.check()
-        full = self.full()
+        full = self.resize()
         return full.max(dim=0).indices if on_cpu else full.argmax(dim=0)
 
     def check(self) -> None:
@@ -71,7 +71,7 @@ def semantic_scores(
     if not with_logits:
         return SemanticScores(logits.argmax_channels().cpu().numpy(), stuff.numpy(), things.numpy())
     logits.check()
-    full = logits.full().detach().float().cpu()
+    full = logits.resize().detach().float().cpu()
     return SemanticScores(full.max(dim=0).indices.numpy(), stuff.numpy(), things.numpy(), full.numpy())
 
 

@@ -149,7 +149,7 @@ def test_what_saved_files_hold_is_fused_on_the_cpu(ours: Any, run: Any) -> None:
 def test_no_full_logits_for_files_without_logits(ours: Any, run: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(door, "COMPILED", True)
     monkeypatch.setattr(door, "argmax_upsampled", lambda logits, scale, _, size_hw: np.zeros(size_hw, dtype=np.uint8))
-    monkeypatch.setattr(door.SemanticLogits, "full", lambda _: pytest.fail("full-size logits were made"))
+    monkeypatch.setattr(door.SemanticLogits, "resize", lambda _: pytest.fail("full-size logits were made"))
     with fusing_saved_values(ours, keep_logits=0):
         assert run(images(1), on_device=False)[0]["head_outputs"].semantic.logits is None
 
