@@ -13,8 +13,8 @@ from pycocotools import mask as coco_mask
 
 from segkit.data.dataset import Dataset, Record
 from segkit.data.loaders.readers import SOURCE_FORMAT, read_source
+from segkit.formats import cache as annotation_cache
 from segkit.formats import cityscapes, coco, derive
-from segkit.formats.cache import annotations as annotation_cache
 from segkit.formats.image_io import is_deep
 from segkit.structures import IGNORE_LABEL, VOID, CategorySet, PanopticSegmentation, Segment, segmentation_to_rle
 from segkit.utils.errors import DatasetError

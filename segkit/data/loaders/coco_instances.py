@@ -11,8 +11,8 @@ from detectron2.structures import BoxMode
 
 from segkit.data.dataset import Dataset, Record
 from segkit.data.files import LISTED, check_files_exist
-from segkit.formats.cache import annotations as annotation_cache
-from segkit.formats.cache.annotations import AnnotatedImages, ImageRow
+from segkit.formats import cache as annotation_cache
+from segkit.formats.cache import AnnotatedImages, ImageRow
 from segkit.structures import CategorySet, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry

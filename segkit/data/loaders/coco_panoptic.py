@@ -8,7 +8,7 @@ from segkit.data.catalog import register_dataset
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
 from segkit.data.files import LISTED, check_files_exist
 from segkit.data.loaders.coco_instances import annotations_by_image
-from segkit.formats.cache import annotations as annotation_cache
+from segkit.formats import cache as annotation_cache
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 

@@ -1,35 +1,51 @@
-"""Parsed annotations of large JSON files, kept so that the next start neither parses nor holds them.
+"""Parsed annotations of large JSON files, kept on disk so that the next start neither parses nor holds them.
 
-A cache entry is a file of `stored_rows` in `$SEGKIT_CACHE/annotations`, by default `~/.cache/segkit/annotations`. It is
-used only where the SHA-256 of the JSON's bytes, which is computed at every start, the version of segkit and the entry's
-own checksum agree; where one does not, the JSON is read again and the entry replaced. Size and date decide nothing.
+A cache entry is a file in `$SEGKIT_CACHE/annotations`, by default `~/.cache/segkit/annotations`. Its lines are JSON:
+
+1. the label: which JSON was parsed, by path and SHA-256, and by which version of segkit,
+2. the table: categories, images, the number of annotations of each image,
+3. one line for each image: the list of its annotations. They are read when they are asked for.
+4. last, the SHA-256 of all lines before.
+
+Every start computes the SHA-256 of the JSON and of the entry. The entry is used only if both and the label agree;
+otherwise the JSON is parsed and the entry replaced. Size and date of the files decide nothing. Nothing in an entry is
+executed. One flat file measures better than a database: rows need no index but their lengths, a checksum has to read
+the whole file anyway, and processes that fork or unpickle may share the open file.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from io import FileIO
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+try:
+    import msgspec
+except ImportError:
+    msgspec = None  # type: ignore[assignment]
 
 import segkit
 from segkit.formats import coco
-from segkit.formats.cache import stored_rows
 from segkit.structures import CategorySet
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
-RULES = 2  # to be raised with every change of what the readers accept, or of what is stored
-SMALLEST_BYTES = 1 << 20  # a smaller JSON is read in no time, and fills no cache
+RULES = 3  # raise it with every change of what the readers accept, or of what is stored
+SMALLEST_BYTES = 1 << 20  # a smaller JSON is parsed in no time
 SUFFIX = ".segkit"
 UNUSED_DAYS, LEFT_OVER_DAYS = 7, 1  # entries whose JSON is gone; files of processes that died while writing
+LONGEST_LABEL = 1 << 16
+BLOCK = 1 << 20  # bytes read at once for a checksum
 INSTANCE_KEYS = ("id", "category_id", "bbox", "area", "iscrowd")
 
 log = logging.getLogger(__name__)
@@ -37,12 +53,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AnnotatedImages:
-    """A validated JSON, by image, in the file's order.
+    """A validated COCO JSON, by image, in the file's order.
 
-    images: `{id, file_name, height, width}` each, of a panoptic JSON also `png_name`. annotations: of each image, its
-    objects in the file's order: a list, or an `ImageRow` that reads them when they are asked for, with the same
-    values. Of instances they have id, category_id, bbox, area, iscrowd and segmentation, of a panoptic JSON the keys of
-    `segments_info` as in the file. category_ids: those that annotations have.
+    Attributes:
+        path: the JSON.
+        categories: the categories of the JSON.
+        images: one `{id, file_name, height, width}` for each image; of a panoptic JSON also `png_name`.
+        annotations: for each image its objects in the file's order: a list, or an `ImageRow` with the same values.
+            Objects of an instances JSON have id, category_id, bbox, area, iscrowd and segmentation; those of a
+            panoptic JSON have all keys of `segments_info`.
+        category_ids: the category ids that annotations have.
     """
 
     path: Path
@@ -53,13 +73,9 @@ class AnnotatedImages:
 
 
 @dataclass(frozen=True)
-class _Kind:
-    parse: Callable[[Path], AnnotatedImages]
-    coding: stored_rows.Coding
-
-
-@dataclass(frozen=True)
 class _Key:
+    """What was parsed: kind of JSON, its real path, the SHA-256 of its bytes."""
+
     kind: str
     json_path: str
     json_sha256: str
@@ -68,36 +84,71 @@ class _Key:
     def label(self) -> Entry:
         return {**vars(self), "segkit": segkit.__version__, "rules": RULES}
 
+    @property
+    def prefix(self) -> str:
+        """How the names of all entries of this JSON begin, whatever its content."""
+        return f"{self.kind}-{sha256(os.fsencode(self.json_path)).hexdigest()[:16]}-"
+
+    @property
+    def entry(self) -> Path:
+        return (get_folder() or Path()) / f"{self.prefix}{self.json_sha256}{SUFFIX}"
+
 
 @dataclass(frozen=True)
-class _Source:
+class _OpenEntry:
+    """An entry that is held open: it stays readable if another file takes its name.
+
+    counts: annotations of each image. ends: byte where each row ends, one more than images; the first is where rows
+    begin.
+    """
+
     key: _Key
     categories: CategorySet
-    rows: stored_rows.StoredRows
+    file: BinaryIO
+    counts: Sequence[int]
+    ends: Sequence[int]
+
+    def read_row(self, index: int) -> list[Entry]:
+        """The annotations of one image; DatasetError if the open file was cut or changed."""
+        start, end = self.ends[index : index + 2]
+        with suppress(Exception):  # of the system, or of the decoder if the file was cut
+            # pread, since forked processes would share a position
+            row: list[Entry] = _KINDS[self.key.kind].decode(os.pread(self.file.fileno(), end - start, start))
+            if len(row) == self.counts[index]:
+                return row
+        problem = f"bytes {start} to {end} changed while the file was in use"
+        raise DatasetError(problem, where=self.key.entry, remedy="start again: the file is then replaced")
 
 
 class ImageRow(Sequence[Entry]):
-    """The annotations of one image, read from the cache at each use; pickled, it is the place where to read them."""
+    """The annotations of one image, read from the cache at each use.
 
-    __slots__ = ("_index", "_source")
+    A pickled row holds only where to read them.
 
-    def __init__(self, source: _Source, index: int) -> None:
-        self._source = source
+    Args:
+        entry: the open cache entry.
+        index: position of the image in the JSON.
+    """
+
+    __slots__ = ("_entry", "_index")
+
+    def __init__(self, entry: _OpenEntry, index: int) -> None:
+        self._entry = entry
         self._index = index
 
     @property
     def categories(self) -> CategorySet:
-        """Those of the JSON."""
-        return self._source.categories
+        """The categories of the JSON."""
+        return self._entry.categories
 
     def __len__(self) -> int:
-        return self._source.rows.counts[self._index]
+        return self._entry.counts[self._index]
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._source.rows[self._index])
+        return iter(self._entry.read_row(self._index))
 
     def __getitem__(self, index: Any) -> Any:
-        return self._source.rows[self._index][index]
+        return self._entry.read_row(self._index)[index]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and [*self] == [*other]
@@ -108,21 +159,41 @@ class ImageRow(Sequence[Entry]):
         return repr([*self])
 
     def __reduce__(self) -> Any:
-        return _row_again, (*vars(self._source.key).values(), self._index)
+        return _restore_row, (*vars(self._entry.key).values(), self._index)
 
 
 def read_instances(json_path: str | Path) -> AnnotatedImages:
-    """The images and annotations of an instances JSON; DatasetError as `coco.read_instances` has it."""
+    """Read an instances JSON, from the cache if it has the file.
+
+    Args:
+        json_path: COCO instances JSON.
+
+    Returns:
+        The images and their annotations; equal whether they come from the cache or the JSON.
+
+    Raises:
+        DatasetError: as `coco.read_instances`.
+    """
     return _read("instances", Path(json_path))
 
 
 def read_panoptic(json_path: str | Path) -> AnnotatedImages:
-    """The images and segments of a panoptic JSON; DatasetError as `coco.read_panoptic` has it."""
+    """Read a panoptic JSON, from the cache if it has the file.
+
+    Args:
+        json_path: COCO panoptic JSON.
+
+    Returns:
+        The images and their segments; equal whether they come from the cache or the JSON.
+
+    Raises:
+        DatasetError: as `coco.read_panoptic`.
+    """
     return _read("panoptic", Path(json_path))
 
 
-def folder() -> Path | None:
-    """Where entries lie: `annotations` in $SEGKIT_CACHE or ~/.cache/segkit; None where there is no home either."""
+def get_folder() -> Path | None:
+    """The folder of the entries: `annotations` in $SEGKIT_CACHE or ~/.cache/segkit; None without a home folder."""
     try:
         base = Path(os.environ.get("SEGKIT_CACHE") or "~/.cache/segkit").expanduser()
     except RuntimeError:
@@ -132,108 +203,120 @@ def folder() -> Path | None:
 
 @files.no_garbage_collection()
 def _read(kind: str, path: Path) -> AnnotatedImages:
-    key, parse = _key_of(kind, path), _KINDS[kind].parse
+    key, parse = _build_key(kind, path), _KINDS[kind].parse
     if key is None:
         return parse(path)
-    found = _load(key, path)
-    if found is not None:
-        return found
+    cached = _load(key, path)
+    if cached is not None:
+        return cached
     parsed = parse(path)
-    if key == _key_of(kind, path) and _store(key, parsed):  # else the file was replaced while it was read
-        return _load(key, path) or parsed
-    return parsed
+    is_same = key == _build_key(kind, path)  # the file may have been replaced while it was read
+    return (is_same and _store(key, parsed) and _load(key, path)) or parsed
 
 
-def _key_of(kind: str, path: Path) -> _Key | None:
-    """None where the JSON is not to be cached: small, no regular file, or for its reader to complain about."""
+def _build_key(kind: str, path: Path) -> _Key | None:
+    """None if the JSON is not to be cached: it is small, no regular file, or cannot be read."""
     try:
-        if folder() is None or not path.is_file() or path.stat().st_size < SMALLEST_BYTES:
+        if get_folder() is None or not path.is_file() or path.stat().st_size < SMALLEST_BYTES:
             return None
+        digest, buffer = sha256(), memoryview(bytearray(BLOCK))
         with FileIO(path) as file:
-            return _Key(kind, os.path.realpath(path), stored_rows.sha256_of(file).hex())
+            while n_bytes := file.readinto(buffer):
+                digest.update(buffer[:n_bytes])
+        return _Key(kind, os.path.realpath(path), digest.hexdigest())
     except (OSError, ValueError):  # ValueError: a NUL in the name
         return None
 
 
-def _entry_path(key: _Key) -> Path:
-    return (folder() or Path()) / f"{_prefix(key)}{key.json_sha256}{SUFFIX}"
-
-
-def _prefix(key: _Key) -> str:
-    return f"{key.kind}-{sha256(os.fsencode(key.json_path)).hexdigest()[:16]}-"
-
-
 def _load(key: _Key, path: Path) -> AnnotatedImages | None:
-    """What is stored of the JSON; None where that is nothing, or not to be trusted."""
-    entry = _entry_path(key)
+    """What the entry holds; None if there is no entry, or it is damaged or of something else."""
     try:
-        table, rows = stored_rows.load(entry, _KINDS[key.kind].coding)
-        if table["label"] != key.label or len(table["images"]) != len(rows):
+        if not key.entry.is_file():  # opening a pipe would wait
             return None
-        source = _Source(key, CategorySet.from_coco(table["categories"], path), rows)
-        annotations = [ImageRow(source, index) for index in range(len(rows))]
+        file = key.entry.open("rb")  # closed with the entry
+        label, table, ends = _read_lines(file)
+        if label != key.label:
+            return None
+        categories = CategorySet.from_coco(table["categories"], path)
+        entry = _OpenEntry(key, categories, file, table["counts"], ends)
         used = frozenset(table["category_ids"])
-    except (OSError, ValueError, KeyError, TypeError, DatasetError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, DatasetError):
         return None
     with suppress(OSError):
-        os.utime(entry)  # it is in use: see `_remove_old`
-    _sources[key] = source
-    return AnnotatedImages(path, source.categories, table["images"], annotations, used)
+        os.utime(key.entry)  # the entry is in use: see `_remove_old`
+    _open_entries[key] = entry
+    rows = [ImageRow(entry, index) for index in range(len(ends) - 1)]
+    return AnnotatedImages(path, categories, table["images"], rows, used)
+
+
+def _read_lines(file: BinaryIO) -> tuple[Entry, Entry, list[int]]:
+    """Label, table, and where the rows begin and end; ValueError if the checksum is wrong."""
+    label, table = file.readline(), file.readline()
+    digest, ends, content = sha256(label + table), [len(label + table)], json.loads(table)
+    for _ in content["counts"]:
+        row = file.readline()
+        digest.update(row)
+        ends.append(ends[-1] + len(row))
+    if file.read() != digest.hexdigest().encode():
+        raise ValueError("expected the checksum of the content, got another")
+    return json.loads(label), content, ends
 
 
 def _store(key: _Key, parsed: AnnotatedImages) -> bool:
-    """Whether it worked: a full or read-only disk is reported once, and is no error."""
-    entry = _entry_path(key)
+    """Whether the entry was written; a full or read-only disk is logged once, and is no error."""
     table = {
-        "label": key.label,
         "categories": parsed.categories.to_coco(),
         "images": parsed.images,
+        "counts": [*map(len, parsed.annotations)],
         "category_ids": sorted(parsed.category_ids),
     }
+    digest, folder = sha256(), key.entry.parent
     try:
-        rows: Iterable[Any] = parsed.annotations
-        stored_rows.write(entry, key.label, table, rows, _KINDS[key.kind].coding)
+        with files.replacing(key.entry) as neighbour, neighbour.open("wb") as file:
+            for line in chain(map(_encode_any, (key.label, table)), map(_KINDS[key.kind].encode, parsed.annotations)):
+                digest.update(line + b"\n")
+                file.write(line + b"\n")
+            file.write(digest.hexdigest().encode())
     except (OSError, ValueError, RecursionError) as error:
-        _say_once(entry.parent, error)
+        if folder not in _warned:
+            remedy = "SEGKIT_CACHE can name another folder"
+            log.warning("parsed annotations are not cached in %s (%s): %s", folder, remedy, error)
+        _warned.add(folder)
         return False
-    _remove_old(entry, _prefix(key))
+    _remove_old(key)
     return True
 
 
-def _say_once(place: Path, error: Exception) -> None:
-    if place not in _told:
-        _told.add(place)
-        log.warning("parsed annotations are not cached in %s (SEGKIT_CACHE can name another folder): %s", place, error)
-
-
-def _remove_old(entry: Path, prefix: str) -> None:
-    """Removes what the entry replaces, and what nobody will use: another process may do the same at the same time."""
-    for path in entry.parent.iterdir():
-        with suppress(OSError, ValueError):
+def _remove_old(key: _Key) -> None:
+    """Remove what the entry replaces, and what nobody will use. Other processes may do the same at the same time."""
+    for path in key.entry.parent.iterdir():
+        with suppress(OSError, ValueError, KeyError, TypeError):
             days = (time.time() - path.stat().st_mtime) / 86400
             if path.suffix == ".tmp" and days > LEFT_OVER_DAYS:
                 path.unlink()
-            elif path.suffix == SUFFIX and path != entry:
-                describe_unused = (
-                    days > UNUSED_DAYS and not Path(str(stored_rows.read_label(path).get("json_path"))).exists()
-                )
-                if describe_unused or path.name.startswith(prefix):
+            elif path.suffix == SUFFIX and path != key.entry:
+                is_unused = days > UNUSED_DAYS and not os.path.exists(_read_label(path)["json_path"])
+                if is_unused or path.name.startswith(key.prefix):
                     path.unlink()
 
 
-_told: set[Path] = set()
-_sources: dict[_Key, _Source] = {}  # open in this process, for rows that come back from pickling
+def _read_label(path: Path) -> Any:
+    with path.open("rb") as file:
+        return json.loads(file.readline(LONGEST_LABEL))
 
 
-def _row_again(kind: str, json_path: str, json_sha256: str, index: int) -> ImageRow | list[Entry]:
+_warned: set[Path] = set()
+_open_entries: dict[_Key, _OpenEntry] = {}  # of this process, for rows that are unpickled
+
+
+def _restore_row(kind: str, json_path: str, json_sha256: str, index: int) -> ImageRow:
     key, path = _Key(kind, json_path, json_sha256), Path(json_path)
-    if key not in _sources and _load(key, path) is None:  # the entry is gone, but the JSON may be as it was
+    if key not in _open_entries and _load(key, path) is None:  # the entry is gone, but the JSON may be as it was
         _read(kind, path)
-    if key in _sources:
-        return ImageRow(_sources[key], index)
-    raise DatasetError(
-        "the parsed annotations are gone from the cache, and cannot be made again", where=path, remedy="start again"
-    )
+    if key in _open_entries:
+        return ImageRow(_open_entries[key], index)
+    problem = "the parsed annotations are gone from the cache, and the JSON has changed"
+    raise DatasetError(problem, where=path, remedy="start again")
 
 
 def _parse_instances(path: Path) -> AnnotatedImages:
@@ -242,11 +325,11 @@ def _parse_instances(path: Path) -> AnnotatedImages:
     used = set()
     for annotation in file.annotations:
         used.add(annotation["category_id"])
-        kept = {key: annotation[key] for key in INSTANCE_KEYS}
+        stored = {key: annotation[key] for key in INSTANCE_KEYS}
         segmentation = annotation["segmentation"]
         if type(segmentation) is dict:
             segmentation = {"size": segmentation["size"], "counts": segmentation["counts"]}
-        by_image[annotation["image_id"]].append({**kept, "segmentation": segmentation})
+        by_image[annotation["image_id"]].append({**stored, "segmentation": segmentation})
     images = [{key: image[key] for key in ("id", "file_name", "height", "width")} for image in file.images]
     return AnnotatedImages(path, file.categories, images, [*by_image.values()], frozenset(used))
 
@@ -262,7 +345,20 @@ def _parse_panoptic(path: Path) -> AnnotatedImages:
     return AnnotatedImages(path, file.categories, images, annotations, used)
 
 
-_KINDS = {
-    "instances": _Kind(_parse_instances, stored_rows.FINITE_JSON),
-    "panoptic": _Kind(_parse_panoptic, stored_rows.ANY_JSON),
-}
+def _encode_any(row: Any) -> bytes:
+    return json.dumps(row, separators=(",", ":")).encode("ascii")
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a kind of JSON is parsed, and how rows become one line of JSON and come back to the last bit."""
+
+    parse: Callable[[Path], AnnotatedImages]
+    encode: Callable[[Any], bytes] = _encode_any
+    decode: Callable[[bytes], Any] = json.loads
+
+
+# msgspec (the extra `fast`) is several times faster, but writes NaN as null and refuses half of a surrogate pair: both
+# may be in a panoptic JSON, whose keys are all kept.
+_FAST = () if msgspec is None else (msgspec.json.encode, msgspec.json.decode)
+_KINDS = {"instances": _Kind(_parse_instances, *_FAST), "panoptic": _Kind(_parse_panoptic)}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -44,8 +45,8 @@ CONTENT: dict[str, Any] = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEGKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "SMALLEST_BYTES", 0)
-    monkeypatch.setattr(cache, "_sources", {})
-    monkeypatch.setattr(cache, "_told", set())
+    monkeypatch.setattr(cache, "_open_entries", {})
+    monkeypatch.setattr(cache, "_warned", set())
     return tmp_path / "cache" / "annotations"
 
 
@@ -167,7 +168,7 @@ def test_a_broken_entry_is_made_again_wherever_it_is_broken(
     cache.read_instances(json_path)
     entry = entry_of(folder)
     whole = entry.read_bytes()
-    places = [*range(0, len(whole), 61), *range(len(whole) - 50, len(whole))]
+    places = [*range(0, len(whole), 7), *range(len(whole) - 70, len(whole))]
     broken = [whole[:i] for i in places] + [whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :] for i in places]
     for content in [*broken, whole + b"x", b"\x80\x04N."]:
         entry.write_bytes(content)
@@ -253,8 +254,7 @@ def test_a_full_disk_leaves_nothing_behind(
     if call == "replace":
         monkeypatch.setattr("segkit.utils.files.os.replace", full)
     else:
-        coding = cache.stored_rows.Coding(lambda row: full() or b"", json.loads)
-        monkeypatch.setitem(cache._KINDS, "instances", cache._Kind(cache._parse_instances, coding))
+        monkeypatch.setitem(cache._KINDS, "instances", cache._Kind(cache._parse_instances, encode=full))
     for _ in range(2):
         assert same(cache.read_instances(json_path), plain)
     assert files_below(folder) == set()
@@ -276,11 +276,11 @@ def test_without_a_home_nothing_is_cached(
 
 def test_the_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGKIT_CACHE")
-    assert cache.folder() == Path.home() / ".cache/segkit/annotations"
+    assert cache.get_folder() == Path.home() / ".cache/segkit/annotations"
     monkeypatch.setenv("SEGKIT_CACHE", "~/x")
-    assert cache.folder() == Path.home() / "x/annotations"
+    assert cache.get_folder() == Path.home() / "x/annotations"
     monkeypatch.setenv("SEGKIT_CACHE", "here")
-    assert cache.folder() == Path.cwd() / "here/annotations"
+    assert cache.get_folder() == Path.cwd() / "here/annotations"
 
 
 def read_in_process(json_path: Path, smallest: int, barrier: Any, answers: Any) -> None:
@@ -368,10 +368,57 @@ def test_a_pickled_row_whose_entry_is_gone(
     pickled = pickle.dumps(cache.read_instances(json_path).annotations[1])
     entry_of(folder).unlink()
     assert pickle.loads(pickled) == plain.annotations[1]  # of the open file
-    monkeypatch.setattr(cache, "_sources", {})
+    monkeypatch.setattr(cache, "_open_entries", {})
     assert pickle.loads(pickled) == plain.annotations[1]  # made again
-    monkeypatch.setattr(cache, "_sources", {})
+    monkeypatch.setattr(cache, "_open_entries", {})
     entry_of(folder).unlink()
     json_path.write_text(json_path.read_text() + " ")
     with pytest.raises(DatasetError, match=r"instances\.json: the parsed annotations are gone .*; start again"):
         pickle.loads(pickled)
+
+
+def test_an_open_entry_outlives_its_name(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
+    cached = cache.read_instances(json_path)
+    entry_of(folder).unlink()
+    assert same(cached, plain)
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_an_entry_that_is_cut_while_it_is_open_is_reported(
+    json_path: Path, folder: Path, is_fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_fast:
+        monkeypatch.setitem(cache._KINDS, "instances", cache._Kind(cache._parse_instances))
+    row = cache.read_instances(json_path).annotations[1]
+    entry = entry_of(folder)
+    entry.write_bytes(entry.read_bytes()[:-200])
+    with pytest.raises(DatasetError, match="changed while the file was in use; start again"):
+        row[0]
+
+
+def test_folders_and_pipes_in_the_place_of_an_entry(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
+    cache.read_instances(json_path)
+    entry = entry_of(folder)
+    for replace in (os.mkdir, os.mkfifo):
+        entry.unlink()
+        replace(entry)
+        assert same(cache.read_instances(json_path), plain)
+        if entry.is_dir():
+            entry.rmdir()
+            cache.read_instances(json_path)
+
+
+@pytest.mark.parametrize("position", range(2))
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{}", b"7", b'{"counts": 7}', b'{"counts": [0]}', b"\x80\x04N.", b"[" * 9999]
+)
+def test_sound_checksums_of_other_content(
+    json_path: Path, plain: AnnotatedImages, folder: Path, position: int, content: bytes
+) -> None:
+    cache.read_instances(json_path)
+    entry = entry_of(folder)
+    lines = entry.read_bytes().split(b"\n")[:-1]
+    lines[position] = content
+    changed = b"".join(line + b"\n" for line in lines)
+    entry.write_bytes(changed + hashlib.sha256(changed).hexdigest().encode())
+    assert same(cache.read_instances(json_path), plain)
