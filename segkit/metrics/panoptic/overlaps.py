@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
-from segkit.metrics.label_pairs import IntArray, Pairs, count_pairs
-from segkit.metrics.panoptic.run_pairs import count_run_pairs
+from segkit.metrics.label_pairs import IntArray, Pairs, count_pairs, count_run_pairs
 from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
