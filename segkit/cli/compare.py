@@ -10,8 +10,7 @@ from rich.console import Console
 
 from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive
 from segkit.metrics import PanopticQuality
-from segkit.metrics.panoptic.bootstrap import compare
-from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
+from segkit.metrics.panoptic.bootstrap import LEVEL, SAMPLES, SEED, compare
 from segkit.report.panoptic_analysis import comparison_table, describe_comparison
 from segkit.scoring import counts_file
 from segkit.scoring.results import replace_nonfinite, save_results

@@ -12,7 +12,7 @@ from segkit.metrics.instances import coco_entries as entries
 from segkit.metrics.instances.coco_curves import ALL, compute_curves, mean_percent, summarize
 from segkit.metrics.instances.coco_entries import BOX, MASK, Columns, ImageEntries
 from segkit.metrics.instances.coco_matching import FIELD, NO_MATCHES, Matches, concatenate_matches, match
-from segkit.metrics.per_image import PerImage
+from segkit.metrics.state import PerImage
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 
@@ -124,7 +124,7 @@ class AveragePrecision:
         image_order: all images, in the order that settles equal scores in different images; None is by ascending id
         (numbers, then strings), the order of pycocotools. Raises DatasetError where it does not name every image once.
         """
-        order = self._images.sorted_ids() if image_order is None else image_order
+        order = image_order
         place = {image_id: index for index, (image_id, _) in enumerate(self._images.in_order(order))}
         image_place = np.array([place[image_id] for image_id in self._images.ids()], dtype=np.int64)
         self._match_waiting()

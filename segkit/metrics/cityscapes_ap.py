@@ -9,35 +9,46 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.instances.cityscapes_precision import (
-    DTYPES,
-    FIRST_INSTANCE_ID,
-    GROUND_TRUTH,
-    PREDICTION,
-    SHARED,
-    THRESHOLDS,
-    Table,
-    Tables,
-    average_precisions,
-    join,
-    label_ids,
-)
 from segkit.metrics.label_pairs import IntArray, count_pairs
-from segkit.metrics.per_image import PerImage
-from segkit.structures import CategorySet
+from segkit.metrics.state import (
+    PerImage,
+    Table,
+    check_distinct_names,
+    concatenate_tables,
+    dump_categories,
+    pack_tables,
+    reading_saved_counts,
+    unpack_tables,
+)
+from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
 
+# evalInstanceLevelSemanticLabeling.py: args.overlaps, and args.minRegionSizes[0], which counts without distances.
+THRESHOLDS = np.arange(0.5, 1.0, 0.05)
+MIN_INSTANCE_PX = 100
+# A ground truth id is label id * 1000 + instance, or the bare label id; of a thing, that is a group (instance.py).
+FIRST_INSTANCE_ID = 1000
 LAST_LABEL_ID = 33  # helpers/labels.py
 # The labels with ignoreInEval. Only bare ids are void: single caravans (29000...) and trailers (30000...) are not.
 VOID_IDS = frozenset({0, 1, 2, 3, 4, 5, 6, 9, 10, 14, 15, 16, 18, 29, 30})
-SHOWN_IDS = 5
+
+GROUND_TRUTH = np.dtype([("instance_id", "i4"), ("pixels", "i8")])
+PREDICTION = np.dtype([("category_id", "i4"), ("score", "f8"), ("pixels", "i8"), ("void_px", "i8")])
+SHARED = np.dtype([("ground_truth", "i4"), ("prediction", "i4"), ("pixels", "i8")])
+DTYPES = {"ground_truth": GROUND_TRUTH, "prediction": PREDICTION, "shared": SHARED}
+
+FloatArray = NDArray[np.float64]
 
 
 class MaskPrediction(NamedTuple):
     """One predicted instance of an image.
 
-    category_id: the label id of a thing. score: any finite number. crop: (h, w) bool, the pixels of the instance, at
-    corner_xy = (left, top) in the image.
+    Attributes:
+        category_id: Label id of a thing.
+        score: Any finite number.
+        crop: (h, w) bool, the pixels of the instance.
+        corner_xy: (left, top) of the crop in the image, in pixels.
     """
 
     category_id: int
@@ -46,130 +57,173 @@ class MaskPrediction(NamedTuple):
     corner_xy: Sequence[int]
 
 
+class InstanceTables(NamedTuple):
+    """The counts of one image, or of many joined.
+
+    ground_truth: (G,) `GROUND_TRUTH`, every instance and group of a thing. prediction: (P,) `PREDICTION`. shared: (S,)
+    `SHARED`, the common pixels of two rows of one label, if any; its first two columns are rows of the other tables.
+    """
+
+    ground_truth: Table
+    prediction: Table
+    shared: Table
+
+
 class CityscapesAP:
     """AP of things over IoU 0.5, 0.55 ... 0.95, and AP50 (cityscapesscripts, evalInstanceLevelSemanticLabeling.py).
 
-    A true instance has a numbered id and at least 100 pixels. A prediction of its label finds it with an IoU strictly
-    above the threshold; of several the best score counts, the others are false. A prediction that finds none is false,
-    unless more than the threshold's share of it lies on void, groups and smaller instances of its label (small groups
-    count twice). Predictions may overlap each other; those without pixels are left out. AP within 50 and 100 m is not
-    given: it needs distances.
+    A ground truth instance has a numbered id and at least 100 pixels. A prediction of its label matches it with an IoU
+    strictly above the threshold; of several the best score counts, the others are false positives. A prediction without
+    a match is a false positive, unless more than the threshold's share of it lies on void, groups and smaller instances
+    of its label (small groups count twice). Predictions may overlap each other; those without pixels are left out. AP
+    within 50 and 100 m is not computed: it needs distances.
 
-    The state is the categories and, per image, `Tables`: some numbers per instance, no maps. No order of images,
-    predictions or merged shards moves a bit, also where scores are equal. An instance of the class pickles as it is.
+    The state is the categories and, per image, `InstanceTables`: a few numbers per instance, no maps. No order of
+    images, predictions or merged shards moves a bit, also with equal scores. An instance of the class can be pickled.
     """
 
     def __init__(self, categories: CategorySet) -> None:
-        """categories: Cityscapes' (category_id = label id), whose things are scored. Raises ValueError where a thing is
-        of no label that is evaluated, DatasetError where two have one name (their results would have one key)."""
+        """Start without images.
+
+        Args:
+            categories: Cityscapes' categories (category_id = label id); their things are scored.
+
+        Raises:
+            ValueError: A thing has a label that Cityscapes does not evaluate.
+            DatasetError: Two things have one name: their results would have one key.
+        """
         ids = [category.category_id for category in categories.things]
-        if strange := [i for i in ids if not 0 <= i <= LAST_LABEL_ID or i in VOID_IDS]:
-            raise ValueError(f"categories must have ids of labels that Cityscapes evaluates as things, got {strange}")
-        names = [category.name for category in categories.things]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise DatasetError(f"expected distinct names of things, got {twice} twice", remedy="rename one of them")
+        if invalid := [i for i in ids if not 0 <= i <= LAST_LABEL_ID or i in VOID_IDS]:
+            raise ValueError(f"categories must have ids of labels that Cityscapes evaluates as things, got {invalid}")
+        check_distinct_names([category.name for category in categories.things], "things")
         self.categories = categories
-        self._images: PerImage[Tables] = PerImage()
+        self._images: PerImage[InstanceTables] = PerImage()
 
     def __len__(self) -> int:
         """The number of images."""
         return len(self._images)
 
-    def update(self, image_id: int | str, gt_ids: IntArray, predictions: Iterable[MaskPrediction]) -> None:
-        """Count one image; predictions may be a generator: they are looked at one by one, none is kept.
+    def update(self, image_id: ImageId, gt_ids: IntArray, predictions: Iterable[MaskPrediction]) -> None:
+        """Count one image.
 
-        gt_ids: (H, W) integers, the values of a *_instanceIds.png. Raises DatasetError, and counts nothing, where
-        the image was counted before, an id is of no label or a score is not finite; ValueError where gt_ids is not
-        an (H, W) integer array, a category_id is of no thing, or a crop is not (h, w) bool or leaves the image.
+        Args:
+            image_id: The image's id.
+            gt_ids: (H, W) integers, the values of a *_instanceIds.png.
+            predictions: Predicted instances; a generator is consumed one by one.
+
+        Raises:
+            DatasetError: The image was counted before, an id has no label or a score is not finite. Nothing is counted.
+            ValueError: `gt_ids` is not an (H, W) integer array, a category_id is of no thing, or a crop is not (h, w)
+                bool or leaves the image. Nothing is counted.
         """
         where = f"image {image_id!r}"
-        ground_truth = self._truth(gt_ids, where)
-        row_of = {instance_id: row for row, (instance_id, _, _) in enumerate(ground_truth)}
-        label_of = {instance_id: label_id for instance_id, _, label_id in ground_truth}
-        found: list[tuple[int, float, int, int]] = []
+        instance_ids, instance_px, labels = self._find_instances(gt_ids, where)
+        row_by_id = {instance_id: row for row, instance_id in enumerate(instance_ids)}
+        label_by_id = dict(zip(instance_ids, labels, strict=True))
+        rows: list[tuple[int, float, int, int]] = []
         shared: list[tuple[int, int, int]] = []
         for index, (category_id, score, crop, corner_xy) in enumerate(predictions):
-            self._check(category_id, score, f"{where}, prediction {index}")
-            under = _ids_under(gt_ids, crop, corner_xy)
-            if under:
-                shared += [(row_of[i], len(found), px) for i, px in under.items() if label_of.get(i) == category_id]
-                void_px = sum(px for i, px in under.items() if i in VOID_IDS)
-                found.append((category_id, float(score), sum(under.values()), void_px))
-        rows = np.array([row[:2] for row in ground_truth], GROUND_TRUTH)
-        self._images.add(image_id, Tables(rows, np.array(found, PREDICTION), np.array(shared, SHARED)))
+            self._check_prediction(category_id, score, f"{where}, prediction {index}")
+            px_by_id = _count_ids_under(gt_ids, crop, corner_xy)
+            if px_by_id:
+                of_label = [(i, px) for i, px in px_by_id.items() if label_by_id.get(i) == category_id]
+                shared += [(row_by_id[i], len(rows), px) for i, px in of_label]
+                void_px = sum(px for i, px in px_by_id.items() if i in VOID_IDS)
+                rows.append((category_id, float(score), sum(px_by_id.values()), void_px))
+        ground_truth = np.array([*zip(instance_ids, instance_px, strict=True)], GROUND_TRUTH)
+        tables = InstanceTables(ground_truth, np.array(rows, PREDICTION), np.array(shared, SHARED))
+        self._images.add(image_id, tables)
 
     def merge(self, other: CityscapesAP) -> None:
-        """Add another shard's images; DatasetError where both hold an image, ValueError where the categories differ."""
+        """Add another shard's images.
+
+        Args:
+            other: A metric with the same categories.
+
+        Raises:
+            DatasetError: Both hold an image.
+            ValueError: The categories differ.
+        """
         if self.categories != other.categories:
             raise ValueError("other must have the same categories as this CityscapesAP, they differ")
         self._images.merge(other._images)
 
     def compute(self) -> dict[str, float | None]:
-        """AP, AP50, and `AP-<name>`, `AP50-<name>` of every thing, in percent (float64).
+        """Compute the metrics over all images.
 
-        A thing that is nowhere true has None and is left out of the means; one that is true and never predicted has 0.
-        All are None without any true instance.
+        Returns:
+            AP, AP50, and `AP-<name>`, `AP50-<name>` of every thing, in percent (float64). A thing without a ground
+            truth instance has None and is left out of the means; one that is never predicted has 0. All are None
+            without any ground truth instance.
         """
-        tables = join([tables for _, tables in self._images.in_order(self._images.ids())])
         things = self.categories.things
-        ap = np.array([average_precisions(tables, c.category_id) for c in things]).reshape(-1, len(THRESHOLDS))
+        tables = _join([tables for _, tables in self._images.in_order()])
+        ap = np.array([_compute_ap(tables, c.category_id) for c in things]).reshape(-1, len(THRESHOLDS))
         results = {"AP": _mean(ap), "AP50": _mean(ap[:, 0])}
         results.update({f"AP-{c.name}": _mean(row) for c, row in zip(things, ap, strict=True)})
         results.update({f"AP50-{c.name}": _mean(row[:1]) for c, row in zip(things, ap, strict=True)})
         return results
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """(header for JSON, arrays without objects): what `from_state` makes the same metric of."""
-        images = self._images.in_order(self._images.sorted_ids())
-        header = {"categories": self.categories.to_coco(), "image_ids": [image_id for image_id, _ in images]}
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, dtype in DTYPES.items():
-            rows = [getattr(tables, name) for _, tables in images]
-            arrays[name] = np.concatenate([np.zeros(0, dtype), *rows])
-            arrays[f"{name}_per_image"] = np.array([len(one) for one in rows], dtype=np.int64)
-        return header, arrays
+        """Return what `from_state` needs to build the same metric.
+
+        Returns:
+            A header for JSON, and arrays without Python objects.
+        """
+        images = self._images.in_order()
+        header = {"categories": dump_categories(self.categories), "image_ids": [image_id for image_id, _ in images]}
+        return header, pack_tables([tables for _, tables in images], DTYPES)
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> CityscapesAP:
-        """The metric that `state` described; DatasetError where this is no such state."""
-        try:
+        """Build the metric that `state` described.
+
+        Args:
+            header: The first result of `state`.
+            arrays: The second result of `state`.
+
+        Returns:
+            The metric.
+
+        Raises:
+            DatasetError: The arguments are not such a state.
+        """
+        with reading_saved_counts("Cityscapes' AP"):
             metric = cls(CategorySet.from_coco(header["categories"], "categories"))
-            columns = [_split(name, arrays[name], arrays[f"{name}_per_image"]) for name in DTYPES]
-            for image_id, *found in zip(header["image_ids"], *columns, strict=True):
-                tables = Tables(*found)
-                metric._check_tables(tables)
-                metric._images.add(image_id, tables)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"expected saved counts of Cityscapes' AP, got others ({error})") from error
+            images = unpack_tables(arrays, DTYPES, len(header["image_ids"]))
+            for image_id, tables in zip(header["image_ids"], images, strict=True):
+                metric._check_tables(InstanceTables(*tables))
+                metric._images.add(image_id, InstanceTables(*tables))
         return metric
 
-    def _truth(self, gt_ids: IntArray, where: str) -> list[tuple[int, int, int]]:
-        """(id, pixels, label id) of every instance and group of a thing."""
+    def _find_instances(self, gt_ids: IntArray, where: str) -> tuple[list[int], list[int], list[int]]:
+        """Id, pixels and label id of every instance and group of a thing."""
         ids, _, pixels = count_pairs(gt_ids, gt_ids)
-        labels = label_ids(ids)
-        strange = ids[(labels < 0) | (labels > LAST_LABEL_ID)].tolist()
-        if strange:
-            expected = (
-                f"expected ids of labels, 0..{LAST_LABEL_ID}, or {FIRST_INSTANCE_ID} times these plus an instance"
+        labels = _get_label_ids(ids)
+        invalid = ids[(labels < 0) | (labels > LAST_LABEL_ID)].tolist()
+        if invalid:
+            raise DatasetError(
+                f"expected ids of labels, 0..{LAST_LABEL_ID}, or {FIRST_INSTANCE_ID} times these plus an instance, "
+                f"got {abbreviate(invalid)}",
+                where=f"{where}, ground truth",
             )
-            raise DatasetError(f"{expected}, got {strange[:SHOWN_IDS]}", where=f"{where}, ground truth")
-        kept = np.isin(labels, [*self.categories.thing_contiguous_ids])
-        return list(zip(*(column[kept].tolist() for column in (ids, pixels, labels)), strict=True))
+        is_thing = np.isin(labels, [*self.categories.thing_contiguous_ids])
+        return ids[is_thing].tolist(), pixels[is_thing].tolist(), labels[is_thing].tolist()
 
-    def _check(self, category_id: int, score: float, where: str) -> None:
-        if category_id not in self.categories.thing_contiguous_ids:
-            known = [*self.categories.thing_contiguous_ids]
-            raise ValueError(f"category_id must be of a thing, one of {known}, got {category_id!r} ({where})")
+    def _check_prediction(self, category_id: int, score: float, where: str) -> None:
+        things = [*self.categories.thing_contiguous_ids]
+        if category_id not in things:
+            raise ValueError(f"category_id must be of a thing, one of {things}, got {category_id!r} ({where})")
         if not math.isfinite(score):
             raise DatasetError(f"expected a finite score, got {score!r}", where=where)
 
-    def _check_tables(self, tables: Tables) -> None:
+    def _check_tables(self, tables: InstanceTables) -> None:
         ground_truth, prediction, shared = tables
         for name in ("ground_truth", "prediction"):
             if not np.isin(shared[name], np.arange(len(getattr(tables, name)))).all():
-                raise ValueError("rows of `shared` that are not there")
+                raise ValueError("`shared` points to missing rows")
         things = [*self.categories.thing_contiguous_ids]
-        labels = label_ids(ground_truth["instance_id"])
+        labels = _get_label_ids(ground_truth["instance_id"])
         if not np.isin(labels, things).all() or not np.isin(prediction["category_id"], things).all():
             raise ValueError("instances of other categories")
         if (labels[shared["ground_truth"]] != prediction["category_id"][shared["prediction"]]).any():
@@ -178,7 +232,11 @@ class CityscapesAP:
             raise ValueError("instances without pixels or score")
 
 
-def _ids_under(gt_ids: IntArray, crop: NDArray[np.bool_], corner_xy: Sequence[int]) -> dict[int, int]:
+def _get_label_ids(instance_ids: NDArray[Any]) -> NDArray[Any]:
+    return np.where(instance_ids < FIRST_INSTANCE_ID, instance_ids, instance_ids // FIRST_INSTANCE_ID)
+
+
+def _count_ids_under(gt_ids: IntArray, crop: NDArray[np.bool_], corner_xy: Sequence[int]) -> dict[int, int]:
     """Pixels of every id inside the mask."""
     (left, top), (height, width) = corner_xy, gt_ids.shape
     if crop.ndim != 2 or crop.dtype != np.bool_:
@@ -190,13 +248,76 @@ def _ids_under(gt_ids: IntArray, crop: NDArray[np.bool_], corner_xy: Sequence[in
     return dict(zip(ids[inside == 1].tolist(), pixels[inside == 1].tolist(), strict=True))
 
 
-def _mean(precisions: NDArray[np.float64]) -> float | None:
-    """In percent, over what is no NaN; nanmean adds as the reference's does."""
+def _join(images: Sequence[InstanceTables]) -> InstanceTables:
+    """One table of each kind over all images."""
+    columns = {name: [getattr(tables, name) for tables in images] for name in DTYPES}
+    joined = {name: concatenate_tables(columns[name], dtype) for name, dtype in DTYPES.items()}
+    for name in ("ground_truth", "prediction"):
+        first_rows = np.cumsum([0, *map(len, columns[name])])[:-1]
+        joined["shared"][name] += np.repeat(first_rows, [len(shared) for shared in columns["shared"]])
+    return InstanceTables(**joined)
+
+
+def _compute_ap(tables: InstanceTables, category_id: int) -> FloatArray:
+    """(10,) AP in [0, 1] at each of `THRESHOLDS`; NaN if no instance of the label counts."""
+    ground_truth, prediction, shared = tables
+    of_label = _get_label_ids(ground_truth["instance_id"]) == category_id
+    is_instance = (ground_truth["instance_id"] >= FIRST_INSTANCE_ID) & (ground_truth["pixels"] >= MIN_INSTANCE_PX)
+    counts = of_label & is_instance
+    predicted = prediction["category_id"] == category_id
+    if not counts.any() or not predicted.any():
+        return np.full(len(THRESHOLDS), 0.0 if counts.any() else np.nan)
+    shared = shared[predicted[shared["prediction"]]]
+    shared = shared[np.lexsort((prediction["score"][shared["prediction"]], shared["ground_truth"]))]
+    gt_rows, pred_rows = shared["ground_truth"], shared["prediction"]
+    iou = shared["pixels"] / (ground_truth["pixels"][gt_rows] + prediction["pixels"][pred_rows] - shared["pixels"])
+    ignored_share = _compute_ignored_shares(tables)
+    precisions = []
+    for threshold in THRESHOLDS:
+        hit = iou > threshold
+        false_positive = predicted & (ignored_share <= threshold)
+        false_positive[pred_rows[hit]] = False
+        hit &= counts[gt_rows]
+        # By instance, then score: the last hit of each instance is its best one, the others are false positives.
+        best = np.append(gt_rows[hit][1:] != gt_rows[hit][:-1], True)[: np.count_nonzero(hit)]
+        scores = prediction["score"][np.concatenate([pred_rows[hit], np.flatnonzero(false_positive)])]
+        is_tp = np.zeros(len(scores))
+        is_tp[: len(best)] = best
+        precisions.append(_compute_area(scores, is_tp, np.count_nonzero(counts) - np.count_nonzero(best)))
+    return np.array(precisions)
+
+
+def _compute_ignored_shares(tables: InstanceTables) -> FloatArray:
+    """(P,) the share of each prediction on void, groups and small instances of its label.
+
+    A small group counts twice, as a group and as small.
+    """
+    ground_truth, prediction, shared = tables
+    is_group = ground_truth["instance_id"] < FIRST_INSTANCE_ID
+    times = is_group.astype(np.int64) + (ground_truth["pixels"] < MIN_INSTANCE_PX)
+    weights = shared["pixels"] * times[shared["ground_truth"]]
+    ignored_px = prediction["void_px"] + np.bincount(shared["prediction"], weights, len(prediction))
+    shares: FloatArray = ignored_px / prediction["pixels"]
+    return shares
+
+
+def _compute_area(scores: FloatArray, is_tp: FloatArray, missed: int) -> float:
+    """The step-wise integral of precision over recall; 0 without scores, for which the reference fails.
+
+    scores, is_tp: (N,), 1 for true and 0 for false positives. missed: instances without a match. Precision and recall
+    are taken at every distinct score, so that the order of equal scores plays no part.
+    """
+    order = np.argsort(scores)
+    first = np.unique(scores[order], return_index=True)[1]
+    below = np.append(0.0, np.cumsum(is_tp[order]))
+    hits = below[-1] - below[first]
+    precision = np.append(hits / (len(scores) - first), 1.0)
+    recall = np.append(hits / (below[-1] + missed), 0.0)
+    # The same calls as the reference's: another way of adding would move the last bits.
+    steps = np.convolve(np.concatenate([recall[:1], recall, [0.0]]), [-0.5, 0, 0.5], "valid")
+    return float(np.dot(precision, steps))
+
+
+def _mean(precisions: FloatArray) -> float | None:
+    """Mean in percent over what is not NaN; nanmean adds as the reference does."""
     return None if np.isnan(precisions).all() else float(np.nanmean(precisions) * 100)
-
-
-def _split(name: str, rows: Table, lengths: NDArray[np.int64]) -> list[Table]:
-    fitting = lengths.dtype.kind in "iu" and (lengths >= 0).all() and lengths.sum() == len(rows)
-    if rows.dtype != DTYPES[name] or not fitting:
-        raise ValueError(f"`{name}` is of another kind")
-    return np.split(rows, np.cumsum(lengths))[:-1]

@@ -197,7 +197,7 @@ def test_the_state_survives_files(found: list[Any]) -> None:
     read = CityscapesAP.from_state(json.loads(json.dumps(header)), np.load(file, allow_pickle=False))
     assert read.compute() == scored(enumerate(found)).compute()
     if found:
-        with pytest.raises(DatasetError, match="image 0 in both"):
+        with pytest.raises(DatasetError, match="got 0 in both"):
             read.merge(scored([(0, ([], []))]))
 
 
@@ -255,8 +255,8 @@ def test_a_state_without_a_table_is_refused() -> None:
             DatasetError,
             r"image 'x', ground truth: expected ids of labels.*34000",
         ),
-        (ground_truth((34, FOUND)), predicted(1, FOUND), DatasetError, r"got \[34\]"),
-        (ground_truth((-1, FOUND)), predicted(1, FOUND), DatasetError, r"got \[-1\]"),
+        (ground_truth((34, FOUND)), predicted(1, FOUND), DatasetError, r"got 34$"),
+        (ground_truth((-1, FOUND)), predicted(1, FOUND), DatasetError, r"got -1$"),
         (
             ground_truth(),
             predicted(float("nan"), FOUND),

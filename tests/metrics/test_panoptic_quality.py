@@ -160,7 +160,7 @@ def test_the_same_image_twice_is_refused():
         metric.update(4, ONE, ONE)
     other = PanopticQuality(CATEGORIES)
     other.update(4, ONE, ONE)
-    with pytest.raises(DatasetError, match="image 4 in both"):
+    with pytest.raises(DatasetError, match="got 4 in both"):
         metric.merge(other)
     assert counts(metric.compute(), CAR) == (1, 0, 0)
 

@@ -71,7 +71,7 @@ def test_shards_are_joined_in_any_order(tmp_path):
         ({"shard": Shard(2, 3)}, "expected one of 2 shards as in {first}, got one of 3"),
         ({"shard": Shard(1, 2)}, "expected each shard once, got 1/2"),
         ({"mode": "corrected"}, "cannot be joined with {first}: other must have the same categories and options"),
-        ({"image_ids": (7,)}, "cannot be joined with {first}: expected shards without common images, got image 7"),
+        ({"image_ids": (7,)}, "cannot be joined with {first}: expected shards without common images, got 7 in both"),
     ],
 )
 def test_what_is_no_shard_of_the_same(tmp_path, other, said):

@@ -1,27 +1,37 @@
-"""How sure panoptic quality is: intervals over resampled images, and whether one model is better than another."""
+"""How certain panoptic quality is: intervals over resampled images, and whether one model is better than another.
+
+The bootstrap over images (Efron 1979) holds for any metric that is a function of counts summed over images.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.counts import Counts, IntArray
-from segkit.metrics.panoptic.matching import BoolArray, FloatArray, match
-from segkit.metrics.panoptic.overlaps import OverlapTable, Table
-from segkit.metrics.per_image import argsort_image_ids, named
-from segkit.metrics.resampling import LEVEL, MIN_IMAGES, SAMPLES, SEED, bounds, mean_over_present, resample
+from segkit.metrics.panoptic.counts import METRICS, SUFFIXES, Counts, mean_over_present, none_if_nan
+from segkit.metrics.panoptic.matching import FloatArray, IntArray, match
+from segkit.metrics.panoptic.overlaps import OverlapTable
+from segkit.metrics.state import Table, argsort_image_ids
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
 
-NAMES = ("PQ", "SQ", "RQ")
-SUFFIXES = ("", "_th", "_st")
+SAMPLES = 1000
+SEED = 0
+LEVEL = 0.95
+MIN_IMAGES = 2  # one image resampled is itself
+BLOCK_CELLS = 2**21  # sample-image weights held at once: 16 MiB
+NAMES = tuple(name + suffix for suffix in SUFFIXES for name in METRICS)
 CERTAIN_POINTS = 1e-9  # a difference below is rounding
-# What two scorings against one ground truth have in common.
+# The columns in which two evaluations of one ground truth agree.
 GROUND_TRUTH = np.dtype(
     [("image", "i8"), ("segment_id", "i4"), ("category_id", "i8"), ("iscrowd", "?"), ("counted_px", "i8")]
 )
+
+Statistic = Callable[[FloatArray], FloatArray]
 
 
 def confidence_intervals(
@@ -33,28 +43,41 @@ def confidence_intervals(
     seed: int = SEED,
     level: float = LEVEL,
 ) -> dict[str, Any]:
-    """Percentile bootstrap over images of PQ, SQ, RQ, also of things (`_th`), stuff (`_st`) and each class.
+    """Compute percentile bootstrap intervals over images of PQ, SQ and RQ.
 
-    Name -> {value: as `PanopticQuality.compute` gives it, low, high: ends of the interval}, in percent; `per_class`:
-    str(category_id) -> the same of PQ, SQ, RQ, and `images`: those with a counted segment of the class. `level`,
-    `samples`, `seed`, `images`; `reason`: why no interval is given, else None.
-    Whole images are drawn, as many as there are, since segments of one image are no independent draws. As in PQ a
-    class that a resample lacks is left out of its mean; the class's own interval is over the resamples that have it.
-    low and high are None where a number has no value and with fewer than two images (of the class), which say nothing
-    of the spread. The order of images changes nothing. ValueError for samples < 1 or level outside (0, 1).
+    Whole images are drawn, as many as the dataset has, since segments of one image are not independent. As in PQ, a
+    class without segments in a resample is left out of the mean; the interval of the class itself is over the resamples
+    that have it. The order of images changes nothing.
+
+    Args:
+        table: The segments of all images.
+        categories: Their categories.
+        mode: The mode of `match`.
+        samples: Number of resamples, at least 1.
+        seed: Seed of the draws.
+        level: Share of the resamples inside the interval, in (0, 1).
+
+    Returns:
+        PQ, SQ, RQ of all, things (`_th`) and stuff (`_st`): name -> {value: as `PanopticQuality.compute`, low, high:
+        ends of the interval}, in percent.
+        `per_class`: str(category_id) -> the same of PQ, SQ, RQ, and `images`: those with segments of the class.
+        `level`, `samples`, `seed`, `images`; `reason`: why no interval is given, else None.
+        low and high are None if the metric has no value, and with fewer than two images (of the class), which say
+        nothing about the spread.
+
+    Raises:
+        ValueError: `samples` is below 1, `level` is outside (0, 1) or the mode is unknown.
     """
-    counts = _per_image(table, categories, mode)
-    values = _values(table, categories, mode)
-    drawn = _drawn(counts, categories, samples, seed)
-    low, high = bounds(drawn, level)
-    images = _images_with(categories, counts)
-    known = _known(values, images)
+    counts = _count_per_image(table, categories, mode)
+    values = _compute_values(table, categories, mode)
+    images = _count_images(categories, counts)
+    low, high = percentile_interval(_draw(counts, categories, samples, seed), level)
     rows = [
-        {"value": _number(value), "low": _number(one), "high": _number(other)}
-        for value, one, other in zip(values, *(np.where(known, end, np.nan) for end in (low, high)), strict=True)
+        {"value": none_if_nan(value), "low": none_if_nan(low), "high": none_if_nan(high)}
+        for value, low, high in zip(values, *_hide(values, images, low, high), strict=True)
     ]
     options = {"level": level, "samples": samples, "seed": seed, "images": len(table.image_ids)}
-    return _result(rows, images, categories, options)
+    return _build_result(rows, images, categories, options)
 
 
 def compare(
@@ -67,152 +90,195 @@ def compare(
     seed: int = SEED,
     level: float = LEVEL,
 ) -> dict[str, Any]:
-    """By how much B is better than A on the same images: paired bootstrap, both on the same resamples.
+    """Compute by how much B is better than A on the same images: paired bootstrap, both on the same resamples.
 
-    As `confidence_intervals`, name -> {A, B: the values, difference: B - A in points, low, high: its interval,
-    share_better: of the resamples in [0, 1] in which B is better (equal is not better), verdict: of B, "better" or
-    "worse" where the interval excludes 0, else "no clear difference"}; all but A and B None where there is no interval.
-    `images` of a class: those with a segment of it in A or B. Of many classes some differ by chance: one in twenty at
-    the level of 0.95.
-    Raises DatasetError, naming some, where the images or their true segments differ.
+    Of many classes some differ by chance: one in twenty at the level of 0.95.
+
+    Args:
+        table_a: The segments of all images, with the predictions of A.
+        table_b: The segments of the same images and ground truth, with the predictions of B.
+        categories: Their categories.
+        mode: The mode of `match`.
+        samples: Number of resamples, at least 1.
+        seed: Seed of the draws.
+        level: Share of the resamples inside the interval, in (0, 1).
+
+    Returns:
+        As `confidence_intervals`, with other values: {A, B: in percent, difference: B - A in points, low, high: its
+        interval, share_better: share of the resamples in [0, 1] in which B is better (equal is not better), conclusion:
+        about B, "better" or "worse" if the interval excludes 0, else "no clear difference"}. All but A, B and
+        difference are None without an interval.
+        `images` of a class: those with a segment of it in A or B.
+
+    Raises:
+        DatasetError: The images or their ground truth segments differ.
+        ValueError: As in `confidence_intervals`.
     """
-    _check_images(table_a, table_b)
-    _check_truth(table_a, table_b)
-    counts = [_per_image(table, categories, mode) for table in (table_a, table_b)]
-    a, b = (_values(table, categories, mode) for table in (table_a, table_b))
-    images = _images_with(categories, *counts)
-    known = _known(b - a, images)
-    drawn_a, drawn_b = (_drawn(one, categories, samples, seed) for one in counts)
+    _check_same_images(table_a, table_b)
+    _check_same_ground_truth(table_a, table_b)
+    counts = [_count_per_image(table, categories, mode) for table in (table_a, table_b)]
+    a, b = (_compute_values(table, categories, mode) for table in (table_a, table_b))
+    images = _count_images(categories, *counts)
+    drawn_a, drawn_b = (_draw(each, categories, samples, seed) for each in counts)
     change = drawn_b - drawn_a
     change[np.abs(change) < CERTAIN_POINTS] = 0
-    low, high = bounds(change, level)
     better = (change > 0).sum(axis=0) / np.maximum((~np.isnan(change)).sum(axis=0), 1)
-    rows = [
-        _difference(*numbers) for numbers in zip(a.tolist(), b.tolist(), low, high, better, known.tolist(), strict=True)
-    ]
+    columns = _hide(b - a, images, *percentile_interval(change, level), better)
+    rows = [_build_difference(*map(none_if_nan, row)) for row in zip(a, b, b - a, *columns, strict=True)]
     options = {"level": level, "samples": samples, "seed": seed, "images": len(table_a.image_ids)}
-    return _result(rows, images, categories, options)
+    return _build_result(rows, images, categories, options)
 
 
-def _difference(a: float, b: float, low: float, high: float, better: float, known: bool) -> dict[str, Any]:
-    verdict = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
-    return {
-        "A": _number(a),
-        "B": _number(b),
-        "difference": _number(b - a),
-        "low": _number(low) if known else None,
-        "high": _number(high) if known else None,
-        "share_better": float(better) if known else None,
-        "conclusion": verdict if known else None,
-    }
+def resample(counts: FloatArray, statistic: Statistic, samples: int = SAMPLES, seed: int = SEED) -> FloatArray:
+    """(samples, M) float64: a metric over images drawn with replacement, as many as there are.
+
+    counts: (I, K) float64 of every image; statistic: (S, K) sums over images -> (S, M) values, NaN if undefined. The
+    draws depend on seed, samples and I alone: two sets of counts of the same images, in the same order, are resampled
+    alike, so that their difference is paired. ValueError without an image or a sample.
+    """
+    images = len(counts)
+    if not images:
+        raise ValueError("counts must hold at least one image, got none")
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    return np.concatenate([statistic(weights @ counts) for weights in _draw_weights(images, samples, seed)])
 
 
-def _per_image(table: OverlapTable, categories: CategorySet, mode: str) -> FloatArray:
+def percentile_interval(values: FloatArray, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
+    """(M,) lower and upper ends of the percentile interval of (S, M) resampled values, over those that are defined.
+
+    NaN if none is. level: share of the resamples between the ends; ValueError if it is not in (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level must be in (0, 1), got {level}")
+    ends = (1 - level) / 2, (1 + level) / 2
+    low, high = np.full((2, values.shape[1]), np.nan)
+    for column, resampled in enumerate(values.T):
+        defined = resampled[~np.isnan(resampled)]
+        if len(defined):
+            low[column], high[column] = np.quantile(defined, ends)
+    return low, high
+
+
+def _draw_weights(images: int, samples: int, seed: int) -> Iterator[FloatArray]:
+    """(S, I) how often each resample draws each image, block by block."""
+    generator = np.random.default_rng(seed)
+    block = max(1, BLOCK_CELLS // images)
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
+        drawn = generator.integers(images, size=(rows, images)) + np.arange(rows)[:, np.newaxis] * images
+        yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
+
+
+def _build_difference(
+    a: float | None,
+    b: float | None,
+    difference: float | None,
+    low: float | None,
+    high: float | None,
+    share_better: float | None,
+) -> dict[str, Any]:
+    conclusion = None
+    if low is not None and high is not None:
+        conclusion = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
+    interval = {"difference": difference, "low": low, "high": high, "share_better": share_better}
+    return {"A": a, "B": b, **interval, "conclusion": conclusion}
+
+
+def _count_per_image(table: OverlapTable, categories: CategorySet, mode: str) -> FloatArray:
     """(I, 4, C) float64 sums of IoU, tp, fp, fn of every image, by ascending image_id."""
     counts = counting.count_per_image(table, match(table, mode), categories)
     order = argsort_image_ids(table.image_ids)
     return np.stack([column[order] for column in (counts.iou, counts.tp, counts.fp, counts.fn)], axis=1, dtype=float)
 
 
-def _values(table: OverlapTable, categories: CategorySet, mode: str) -> FloatArray:
-    """The numbers over all images, in the order of `_numbers`, bit for bit the metric's."""
+def _compute_values(table: OverlapTable, categories: CategorySet, mode: str) -> FloatArray:
+    """The values over all images in the order of `_compute_resampled`, bit for bit the metric's."""
     exact = mode == "corrected"
     counts = counting.count(table, match(table, mode), categories, exact=exact)
-    overall = counting.averages(counts, categories, exact=exact)
-    averages = [overall[name + suffix] for suffix in SUFFIXES for name in NAMES]
-    means = np.array([np.nan if value is None else value for value in averages])
+    averages = counting.averages(counts, categories, exact=exact)
+    means = np.array([averages[name] for name in NAMES], dtype=np.float64)  # None becomes NaN
     return np.concatenate([means, *(100 * column for column in counts.quality())])
 
 
-def _drawn(counts: FloatArray, categories: CategorySet, samples: int, seed: int) -> FloatArray:
-    """(samples, 9 + 3 C) resampled numbers; of no image, all undefined."""
+def _draw(counts: FloatArray, categories: CategorySet, samples: int, seed: int) -> FloatArray:
+    """(samples, 9 + 3 C) resampled values; of no image, all undefined."""
     flat = counts.reshape(len(counts), 4 * len(categories))
     if not len(flat):
         flat = np.zeros((1, 4 * len(categories)))
-    return resample(flat, lambda sums: _numbers(sums, categories), samples, seed)
+    return resample(flat, lambda sums: _compute_resampled(sums, categories), samples, seed)
 
 
-def _numbers(sums: FloatArray, categories: CategorySet) -> FloatArray:
+def _compute_resampled(sums: FloatArray, categories: CategorySet) -> FloatArray:
     """(S, 4 C) summed counts -> (S, 9 + 3 C) percent: PQ, SQ, RQ of all, of things, of stuff; PQ, SQ, RQ of classes."""
     columns = Counts(*sums.reshape(len(sums), 4, -1).swapaxes(0, 1)).quality()
-    means = [mean_over_present(column[:, group]) for group in _groups(categories) for column in columns]
+    groups = counting.select_groups(categories).values()
+    means = [mean_over_present(column[:, group]) for group in groups for column in columns]
     return 100 * np.concatenate([np.stack(means, axis=1), *columns], axis=1)
 
 
-def _groups(categories: CategorySet) -> BoolArray:
-    """(3, C) categories of all, things and stuff."""
-    isthing = np.array([category.isthing for category in categories.categories])
-    return np.stack([np.ones_like(isthing), isthing, ~isthing])
-
-
-def _images_with(categories: CategorySet, *counts: FloatArray) -> IntArray:
+def _count_images(categories: CategorySet, *counts: FloatArray) -> IntArray:
     """(3 + C,) images with a counted segment of all, things, stuff and each class, in any of the (I, 4, C) counts."""
-    present = np.any([one[:, 1:].sum(axis=1) > 0 for one in counts], axis=0)
-    of_groups = [present[:, group].any(axis=1).sum() for group in _groups(categories)]
-    return np.append(of_groups, present.sum(axis=0)).astype(np.int64)
+    present = np.any([each[:, 1:].sum(axis=1) > 0 for each in counts], axis=0)
+    groups = counting.select_groups(categories).values()
+    return np.array([*(present[:, group].any(axis=1).sum() for group in groups), *present.sum(axis=0)], np.int64)
 
 
-def _known(values: FloatArray, images: IntArray) -> BoolArray:
-    """(9 + 3 C,) whether there is a value, and enough images to tell its spread."""
+def _hide(values: FloatArray, images: IntArray, *columns: FloatArray) -> list[FloatArray]:
+    """The (9 + 3 C,) columns with NaN if there is no value, or too few images for a spread."""
     groups, classes = images[: len(SUFFIXES)], images[len(SUFFIXES) :]
-    known: BoolArray = np.concatenate([np.repeat(groups, len(NAMES)), np.tile(classes, len(NAMES))]) >= MIN_IMAGES
-    return known & ~np.isnan(values)
+    has_spread = np.append(np.repeat(groups, len(METRICS)), np.tile(classes, len(METRICS))) >= MIN_IMAGES
+    return [np.where(has_spread & ~np.isnan(values), column, np.nan) for column in columns]
 
 
-def _result(
+def _build_result(
     rows: list[dict[str, Any]], images: IntArray, categories: CategorySet, options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Rows in the order of `_numbers` under their names; images: of `_images_with`."""
-    names = [name + suffix for suffix in SUFFIXES for name in NAMES]
-    classes, number = rows[len(names) :], len(categories)
+    """The rows, in the order of `_compute_resampled`, under their names; images: from `_count_images`."""
+    classes, number = rows[len(NAMES) :], len(categories)
     per_class = {
         str(category.category_id): {
-            **{name: classes[place * number + row] for place, name in enumerate(NAMES)},
+            **dict(zip(METRICS, classes[row::number], strict=True)),
             "images": int(images[len(SUFFIXES) + row]),
         }
         for row, category in enumerate(categories.categories)
     }
     few = f"images with segments: {images[0]}; an interval over images needs at least {MIN_IMAGES}"
     reason = few if images[0] < MIN_IMAGES else None
-    return {**options, "reason": reason, **dict(zip(names, rows, strict=False)), "per_class": per_class}
+    return {**options, "reason": reason, **dict(zip(NAMES, rows, strict=False)), "per_class": per_class}
 
 
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _check_images(table_a: OverlapTable, table_b: OverlapTable) -> None:
-    for one, other, absent in ((table_a, table_b, "B"), (table_b, table_a, "A")):
-        there = set(other.image_ids)
-        lacking = [
-            one.image_ids[place] for place in argsort_image_ids(one.image_ids) if one.image_ids[place] not in there
-        ]
-        if lacking:
+def _check_same_images(table_a: OverlapTable, table_b: OverlapTable) -> None:
+    for table, other, name in ((table_a, table_b, "B"), (table_b, table_a, "A")):
+        other_ids = set(other.image_ids)
+        ids = [table.image_ids[index] for index in argsort_image_ids(table.image_ids)]
+        missing = [image_id for image_id in ids if image_id not in other_ids]
+        if missing:
             raise DatasetError(
-                f"expected the same images in A and B, {absent} lacks {named(lacking)}",
+                f"expected the same images in A and B, {name} lacks {abbreviate(missing)}",
                 remedy="score both on the same images",
             )
 
 
-def _check_truth(table_a: OverlapTable, table_b: OverlapTable) -> None:
-    a, b = _true_segments(table_a), _true_segments(table_b)
+def _check_same_ground_truth(table_a: OverlapTable, table_b: OverlapTable) -> None:
+    a, b = _sort_ground_truth(table_a), _sort_ground_truth(table_b)
     shared = min(len(a), len(b))
-    differ = np.append(np.flatnonzero(a[:shared] != b[:shared]), shared)[0]
-    places = [int(rows["image"][differ]) for rows in (a, b) if differ < len(rows)]
-    if places:
-        image_id = table_a.image_ids[argsort_image_ids(table_a.image_ids)[min(places)]]
+    first = np.append(np.flatnonzero(a[:shared] != b[:shared]), shared)[0]
+    images = [int(rows["image"][first]) for rows in (a, b) if first < len(rows)]
+    if images:
+        image_id = table_a.image_ids[argsort_image_ids(table_a.image_ids)[min(images)]]
         raise DatasetError(
-            "expected the same true segments in A and B, they differ",
+            "expected the same ground truth segments in A and B, they differ",
             where=f"image {image_id!r}",
             remedy="score both against the same ground truth",
         )
 
 
-def _true_segments(table: OverlapTable) -> Table:
-    """(T,) `TRUTH` rows by image and segment_id, images in the order of their ids."""
+def _sort_ground_truth(table: OverlapTable) -> Table:
+    """(T,) `GROUND_TRUTH` rows by image and segment_id, images in the order of their ids."""
     rank = np.argsort(argsort_image_ids(table.image_ids))
     rows = np.zeros(len(table.ground_truth), dtype=GROUND_TRUTH)
     rows["image"] = rank[table.gt_image]
-    for name in ("segment_id", "category_id", "iscrowd", "counted_px"):
+    for name in GROUND_TRUTH.names[1:]:  # type: ignore[index]
         rows[name] = table.ground_truth[name]
     return np.sort(rows, order=["image", "segment_id"])

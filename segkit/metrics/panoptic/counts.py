@@ -1,26 +1,32 @@
-"""Matches, false and missed segments added up: per category, per image and category; and the numbers they give."""
+"""Matches, false positives and misses added up per category, or per image and category; and their PQ, SQ and RQ."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from segkit.metrics.panoptic.matching import BoolArray, FloatArray, Matching
+from segkit.metrics.panoptic.matching import BoolArray, FloatArray, IntArray, Matching
 from segkit.metrics.panoptic.overlaps import OverlapTable
-from segkit.structures import Category, CategorySet
+from segkit.structures import CategorySet
 
-IntArray = NDArray[np.int64]
-Numbers = dict[str, "float | None"]
+METRICS, TALLIES = ("PQ", "SQ", "RQ"), ("tp", "fp", "fn")
+SUFFIXES = ("", "_th", "_st")  # of all categories, things, stuff
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Sum of IoUs of the matches (float64), and numbers of matches, false and missed segments; arrays of one shape,
-    the last axis being the categories in ascending order of category_id."""
+    """Counts of segments in arrays of one shape, whose last axis is the categories ascending by category_id.
+
+    Attributes:
+        iou: float64 sums of the matches' IoUs.
+        tp: int64 numbers of matches.
+        fp: int64 numbers of false positives.
+        fn: int64 numbers of missed segments.
+    """
 
     iou: FloatArray
     tp: IntArray
@@ -28,7 +34,11 @@ class Counts:
     fn: IntArray
 
     def quality(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """PQ, SQ, RQ in [0, 1], NaN where there is no segment; SQ is 0 without a match."""
+        """Compute PQ, SQ and RQ of every entry.
+
+        Returns:
+            PQ, SQ, RQ in [0, 1], NaN without segments; SQ is 0 without a match.
+        """
         size = self.tp + 0.5 * self.fp + 0.5 * self.fn
         with np.errstate(divide="ignore", invalid="ignore"):
             sq = np.where(self.tp > 0, self.iou / self.tp, np.where(size > 0, 0.0, np.nan))
@@ -36,9 +46,17 @@ class Counts:
 
 
 def get_category_rows(categories: CategorySet, category_ids: IntArray) -> IntArray:
-    """The place of every category_id among the categories, in ascending order."""
-    known = np.array([category.category_id for category in categories.categories], dtype=np.int64)
-    return np.searchsorted(known, category_ids)
+    """Find the category of every id.
+
+    Args:
+        categories: The categories, which ascend by category_id.
+        category_ids: (n,) int64 ids of these categories.
+
+    Returns:
+        (n,) int64 index of every id among the categories.
+    """
+    known_ids = np.array([category.category_id for category in categories.categories], dtype=np.int64)
+    return np.searchsorted(known_ids, category_ids)
 
 
 def count(
@@ -52,67 +70,107 @@ def count(
 ) -> Counts:
     """(C,) counts over all images.
 
-    IoUs are added one by one in the order of the pairs, as panopticapi does; or, where `exact`, so that no order moves
-    a bit (math.fsum). gt_mask (T,), pred_mask (P,): the segments that count, a match by its true one.
+    exact: add IoUs so that no order moves a bit (math.fsum), not one by one in the order of the pairs as panopticapi.
+    gt_mask (T,), pred_mask (P,): the segments that count; a match counts by its ground truth segment.
     """
-    matches, ground_truth, prediction = _kept(table, matching, gt_mask, pred_mask)
-    groups = get_category_rows(categories, ground_truth["category_id"])
-    number = len(categories)
-    missed = table.ground_truth["category_id"][matching.missed & _all(gt_mask)]
-    return Counts(
-        sums(matching.iou[matches], groups, number, exact),
-        np.bincount(groups, minlength=number),
-        np.bincount(get_category_rows(categories, prediction["category_id"]), minlength=number),
-        np.bincount(get_category_rows(categories, missed), minlength=number),
-    )
-
-
-def sums(values: FloatArray, groups: IntArray, number: int, exact: bool) -> FloatArray:
-    """(number,) sums of the values of each group, added one by one; or, where `exact`, so that no order moves a bit."""
-    if exact:
-        return np.array([math.fsum(values[groups == group]) for group in range(number)])
-    return np.bincount(groups, weights=values, minlength=number).astype(np.float64)
+    number, (matches, matched, false_positives, missed) = len(categories), _group(table, matching, categories)
+    if gt_mask is not None:
+        selected = gt_mask[table.pairs["ground_truth"][matches]]
+        matches, matched, missed = matches[selected], matched[selected], missed[gt_mask[matching.missed]]
+    if pred_mask is not None:
+        false_positives = false_positives[pred_mask[matching.false_positive]]
+    iou = compute_sums(matching.iou[matches], matched, number, exact)
+    return Counts(iou, *(np.bincount(rows, minlength=number) for rows in (matched, false_positives, missed)))
 
 
 def count_per_image(table: OverlapTable, matching: Matching, categories: CategorySet) -> Counts:
     """(I, C) counts of every image of the table, in its order."""
     shape = len(table.image_ids), len(categories)
-    matches = np.flatnonzero(matching.matched)
-    groups = [
-        (table.pair_image[matches], table.ground_truth["category_id"][table.pairs["ground_truth"][matches]]),
-        (table.pred_image[matching.false_positive], table.prediction["category_id"][matching.false_positive]),
-        (table.gt_image[matching.missed], table.ground_truth["category_id"][matching.missed]),
-    ]
-    flat = [image * shape[1] + get_category_rows(categories, category_ids) for image, category_ids in groups]
-    size = shape[0] * shape[1]
-    return Counts(
-        np.bincount(flat[0], weights=matching.iou[matches], minlength=size).reshape(shape).astype(np.float64),
-        *(np.bincount(group, minlength=size).reshape(shape) for group in flat),
-    )
+    matches, *rows = _group(table, matching, categories)
+    images = table.pair_image[matches], table.pred_image[matching.false_positive], table.gt_image[matching.missed]
+    cells = [image * shape[1] + row for image, row in zip(images, rows, strict=True)]
+    iou = compute_sums(matching.iou[matches], cells[0], shape[0] * shape[1], exact=False)
+    tallies = [np.bincount(cell, minlength=shape[0] * shape[1]) for cell in cells]
+    return Counts(iou.reshape(shape), *(tally.reshape(shape) for tally in tallies))
 
 
-def averages(counts: Counts, categories: CategorySet, *, exact: bool = False) -> Numbers:
-    """PQ, SQ, RQ of all, and with `_th`, `_st` of things and stuff, in percent; None where no category has segments."""
-    results: Numbers = {}
-    groups = (("", categories.categories), ("_th", categories.things), ("_st", categories.stuff))
-    for suffix, group in groups:
+def compute_sums(values: FloatArray, groups: IntArray, number: int, exact: bool) -> FloatArray:
+    """(number,) sums of the values of each group, added one by one; or, if `exact`, so that no order moves a bit."""
+    if exact:
+        return np.array([math.fsum(values[groups == group]) for group in range(number)])
+    return np.bincount(groups, weights=values, minlength=number).astype(np.float64)
+
+
+def select_groups(categories: CategorySet) -> dict[str, BoolArray]:
+    """The suffix of result names -> (C,) its categories: all, things, stuff."""
+    isthing = np.array([category.isthing for category in categories.categories])
+    return dict(zip(SUFFIXES, (np.ones_like(isthing), isthing, ~isthing), strict=True))
+
+
+def averages(counts: Counts, categories: CategorySet, *, exact: bool = False) -> dict[str, float | None]:
+    """Average PQ, SQ and RQ over the categories that have segments.
+
+    Args:
+        counts: (C,) counts.
+        categories: The C categories.
+        exact: Add so that no order moves a bit.
+
+    Returns:
+        PQ, SQ, RQ of all categories, and with `_th`, `_st` of things and stuff, in percent; None if no category of the
+        group has segments.
+    """
+    results: dict[str, float | None] = {}
+    for suffix, group in select_groups(categories).items():
         values = average(counts.quality(), categories, group, exact=exact)
-        results.update({f"{name}{suffix}": value for name, value in zip(("PQ", "SQ", "RQ"), values, strict=True)})
+        results.update({f"{name}{suffix}": value for name, value in zip(METRICS, values, strict=True)})
     return results
 
 
 def average(
-    columns: Iterable[FloatArray], categories: CategorySet, group: Sequence[Category], *, exact: bool = False
+    columns: Iterable[FloatArray], categories: CategorySet, group: BoolArray, *, exact: bool = False
 ) -> list[float | None]:
-    """Mean of each (C,) column over the categories of the group that have a number, in percent; None where none has.
+    """Mean of each (C,) column over the (C,) categories of the group that have a value, in percent; None if none has.
 
-    Added one by one in the order in which the categories were listed, as panopticapi's pq_average does over its
-    file's; or, where `exact`, so that no order moves a bit.
+    Values are added one by one in the order of the categories' file, as panopticapi's pq_average does; or, if `exact`,
+    so that no order moves a bit.
     """
-    members = {category.category_id for category in group}
-    listed = [category_id for category_id in categories.ids_in_file_order if category_id in members]
-    places = get_category_rows(categories, np.array(listed, dtype=np.int64))
-    return [_mean(column[places], exact) for column in columns]
+    rows = get_category_rows(categories, np.array(categories.ids_in_file_order, dtype=np.int64))
+    rows = rows[group[rows]]
+    return [_mean(column[rows], exact) for column in columns]
+
+
+def mean_over_present(values: FloatArray) -> FloatArray:
+    """(S,) mean of the defined values in every row of (S, C), NaN if none is: how PQ averages classes."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean: FloatArray = np.nansum(values, axis=1) / (~np.isnan(values)).sum(axis=1)
+    return mean
+
+
+def build_row(quality: Sequence[float], tallies: Sequence[int]) -> dict[str, Any]:
+    """{PQ, SQ, RQ in percent (None for NaN), tp, fp, fn} of one class or image."""
+    rates = dict(zip(METRICS, map(percent, quality), strict=True))
+    return rates | {name: int(tally) for name, tally in zip(TALLIES, tallies, strict=True)}
+
+
+def percent(value: float) -> float | None:
+    """A share in percent; None for NaN."""
+    return None if math.isnan(value) else 100 * float(value)
+
+
+def none_if_nan(value: float) -> float | None:
+    """The value as Python's float; None for NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def _group(
+    table: OverlapTable, matching: Matching, categories: CategorySet
+) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """The pairs that match, and the categories' rows of matches, false positives and missed segments."""
+    matches = np.flatnonzero(matching.matched)
+    gt, prediction = table.ground_truth["category_id"], table.prediction["category_id"]
+    ids = gt[table.pairs["ground_truth"][matches]], prediction[matching.false_positive], gt[matching.missed]
+    matched, false_positives, missed = (get_category_rows(categories, category_ids) for category_ids in ids)
+    return matches, matched, false_positives, missed
 
 
 def _mean(values: FloatArray, exact: bool) -> float | None:
@@ -126,26 +184,3 @@ def _mean(values: FloatArray, exact: bool) -> float | None:
         for value in present:  # one by one: `sum` compensates rounding from Python 3.12 on
             total += value
     return 100 * (total / len(present))
-
-
-def percent(value: float) -> float | None:
-    """A share in percent; None for NaN."""
-    return None if math.isnan(value) else 100 * float(value)
-
-
-def _kept(
-    table: OverlapTable, matching: Matching, gt_mask: BoolArray | None, pred_mask: BoolArray | None
-) -> tuple[IntArray, NDArray[np.void], NDArray[np.void]]:
-    """Pairs that match, their true segments, and the false predictions."""
-    matches = np.flatnonzero(matching.matched)
-    if gt_mask is not None:
-        matches = matches[gt_mask[table.pairs["ground_truth"][matches]]]
-    return (
-        matches,
-        table.ground_truth[table.pairs["ground_truth"][matches]],
-        table.prediction[matching.false_positive & _all(pred_mask)],
-    )
-
-
-def _all(kept: BoolArray | None) -> BoolArray | np.bool_:
-    return np.bool_(True) if kept is None else kept

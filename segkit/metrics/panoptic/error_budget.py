@@ -1,8 +1,7 @@
-"""Error budget of PQ: the points that each kind of error costs, as TIDE does for AP (Bolya et al. 2020)."""
+"""Error budget of PQ: the points that each type of error costs, as TIDE does for AP (Bolya et al. 2020)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -15,113 +14,115 @@ from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.structures import CategorySet
 
-MASK_QUALITY = "mask_quality"  # not a segment's fault: what matches lose by an IoU below 1
+MASK_QUALITY = "mask_quality"  # no error of a segment: what matches lose by an IoU below 1
 REPAIRS = (*ERROR_TYPES, MASK_QUALITY)
 
 
 def error_budget(table: OverlapTable, categories: CategorySet, mode: str = "reference") -> dict[str, Any]:
-    """What PQ would gain, in points, were one kind of error repaired and all else left: per class and in all.
+    """Compute by how many points PQ would rise if one type of error were repaired and nothing else.
 
-    `PQ`, `PQ_th`, `PQ_st`, in percent; `kinds`: kind -> {cost, cost_th, cost_st: points of these; per_class:
-    str(category_id) -> points; gt_segments, pred_segments: those of the kind; segments: both}. Of
-    `mask_quality` the segments are the matched true ones with an IoU below 1. `all`: {cost, cost_th, cost_st} of
-    repairing everything, which makes every PQ 100. Costs do not add up to it: PQ is no sum over errors.
+    A repair turns missed segments into matches and removes false positives. wrong_class gives the ground truth segment
+    the IoU of the pair; split the IoU of the parts joined; merged the IoU of its part of the prediction, cut along the
+    ground truth segments; all other types IoU 1. split and merged also raise the IoU of matched segments that they
+    concern. Every new IoU is above 0.5, so no cost is negative. Areas are those of the maps.
 
-    A repair moves true segments from missed to matched and takes false predictions away: wrong_class gives the true
-    segment the pair's IoU, split that of the parts joined, merged that of its part of the prediction cut along the
-    true segments, all other kinds IoU 1; split and merged raise a matched segment's IoU where it is concerned. Every
-    new IoU is above half, so no cost is negative. The kinds are `classify_errors`'s; areas are those of the maps.
+    A category without ground truth segments (crowds do not count) has PQ 0 by its false positives, and leaves the mean
+    if the last one is repaired, by PQ's rule: its own cost is None, and the gain of the mean is in the overall costs.
 
-    A category without true segments (crowds are none) has PQ 0 by its false predictions and leaves the mean when the
-    last is repaired, as PQ's rule is: its own cost is None, the mean's gain is in the costs of all. None too for a
-    group without true segments. ValueError for another mode than `match`'s.
+    Args:
+        table: The segments of all images.
+        categories: Their categories.
+        mode: The mode of `match`.
+
+    Returns:
+        `PQ`, `PQ_th`, `PQ_st`, in percent.
+        `error_types`: type of error (`REPAIRS`) -> {cost, cost_th, cost_st: points of PQ, of things, of stuff;
+        per_class: str(category_id) -> points; gt_segments, pred_segments: numbers of this type; segments: both}. The
+        segments of `mask_quality` are the matched ground truth segments with an IoU below 1.
+        `all`: {cost, cost_th, cost_st} of all repairs, after which every PQ is 100; the costs do not add up to it.
+        A cost is None for a group or category without ground truth segments.
+
+    Raises:
+        ValueError: The mode is unknown.
     """
     errors = classify_errors(table, mode)
     exact = mode == "corrected"
     counts = counting.count(errors.table, errors.matching, categories, exact=exact)
     pq = counting.averages(counts, categories, exact=exact)
     before = repair(errors, categories, ())
-    kinds: dict[str, dict[str, Any]] = {}
-    for kind in REPAIRS:
-        after = repair(errors, categories, (kind,))
-        per_class = _costs_per_class(before, after, categories)
-        kinds[kind] = {**_costs(before, after, categories), **_segments(errors, kind), "per_class": per_class}
-    everything = _costs(before, repair(errors, categories, REPAIRS), categories)
-    return {**{name: pq[name] for name in ("PQ", "PQ_th", "PQ_st")}, "error_types": kinds, "all": everything}
+    budget: dict[str, dict[str, Any]] = {}
+    for error_type in REPAIRS:
+        after = repair(errors, categories, (error_type,))
+        costs = _compute_costs(before, after, categories)
+        per_class = _compute_costs_per_class(before, after, categories)
+        budget[error_type] = {**costs, **_count_segments(errors, error_type), "per_class": per_class}
+    everything = _compute_costs(before, repair(errors, categories, REPAIRS), categories)
+    return {**{name: pq[name] for name in ("PQ", "PQ_th", "PQ_st")}, "error_types": budget, "all": everything}
 
 
-def repair(errors: SegmentErrors, categories: CategorySet, kinds: Collection[str]) -> Counts:
-    """(C,) counts with these of `REPAIRS` made, IoUs added so that no order moves a bit (math.fsum)."""
-    counted = ~errors.table.ground_truth["iscrowd"]
-    ious = _matched_ious(errors)
-    for kind in ERROR_TYPES:
-        if kind in kinds:
-            ious = np.maximum(ious, _ious_repaired(errors, kind))
-    found = ious > 0
-    if MASK_QUALITY in kinds:  # last: of the segments that other repairs found, too
-        ious[found] = 1
-    repaired = [place for place, kind in enumerate(ERROR_TYPES) if kind in kinds]
-    false = errors.matching.false_positive & ~np.isin(errors.pred_type, repaired)
-    gt_rows = get_category_rows(categories, errors.table.ground_truth["category_id"])
-    false_rows = get_category_rows(categories, errors.table.prediction["category_id"][false])
+def repair(errors: SegmentErrors, categories: CategorySet, repairs: Collection[str]) -> Counts:
+    """(C,) counts after these of `REPAIRS`, with IoUs added so that no order moves a bit (math.fsum)."""
+    table, matching = errors.table, errors.matching
+    matches = np.flatnonzero(matching.matched)
+    ious = np.zeros(len(table.ground_truth))  # with the maps' areas a segment has at most one match
+    ious[table.pairs["ground_truth"][matches]] = matching.iou[matches]
+    for error_type in ERROR_TYPES:
+        if error_type in repairs:
+            ious = np.maximum(ious, _compute_repaired_ious(errors, error_type))
+    matched = ious > 0
+    if MASK_QUALITY in repairs:  # last: it raises the segments of other repairs too
+        ious[matched] = 1
+    repaired = [index for index, error_type in enumerate(ERROR_TYPES) if error_type in repairs]
+    false_positive = matching.false_positive & ~np.isin(errors.pred_type, repaired)
+    gt_rows = get_category_rows(categories, table.ground_truth["category_id"])
+    fp_rows = get_category_rows(categories, table.prediction["category_id"][false_positive])
     number = len(categories)
-    tp = np.bincount(gt_rows[found], minlength=number)
-    by_class = np.split(ious[found][np.argsort(gt_rows[found], kind="stable")], np.cumsum(tp)[:-1])
     return Counts(
-        np.array([math.fsum(each) for each in by_class]),
-        tp,
-        np.bincount(false_rows, minlength=number),
-        np.bincount(gt_rows[counted & ~found], minlength=number),
+        counting.compute_sums(ious[matched], gt_rows[matched], number, exact=True),
+        np.bincount(gt_rows[matched], minlength=number),
+        np.bincount(fp_rows, minlength=number),
+        np.bincount(gt_rows[~table.ground_truth["iscrowd"] & ~matched], minlength=number),
     )
 
 
-def _matched_ious(errors: SegmentErrors) -> FloatArray:
-    """(T,) the IoU of every match, 0 for what has none; with the maps' areas a segment has at most one."""
-    matches = np.flatnonzero(errors.matching.matched)
-    ious = np.zeros(len(errors.table.ground_truth))
-    ious[errors.table.pairs["ground_truth"][matches]] = errors.matching.iou[matches]
+def _compute_repaired_ious(errors: SegmentErrors, error_type: str) -> FloatArray:
+    """(T,) the IoU of every ground truth segment that the repair concerns, 0 for others."""
+    of_type = errors.gt_type == ERROR_TYPES.index(error_type)
+    ious = np.zeros(len(of_type))
+    if error_type == "wrong_class":
+        ious[of_type] = errors.matching.iou[errors.gt_pair[of_type]]
+    elif error_type in ("split", "merged"):
+        concerned: BoolArray = of_type | (~errors.table.ground_truth["iscrowd"] & ~errors.matching.missed)
+        ious[concerned] = (errors.joined_iou if error_type == "split" else errors.cut_iou)[concerned]
+    else:
+        ious[of_type] = 1
     return ious
 
 
-def _ious_repaired(errors: SegmentErrors, kind: str) -> FloatArray:
-    """(T,) the IoU of every true segment that the repair concerns, 0 for others."""
-    of_kind = errors.gt_type == ERROR_TYPES.index(kind)
-    ious = np.zeros(len(of_kind))
-    if kind == "wrong_class":
-        ious[of_kind] = errors.matching.iou[errors.gt_pair[of_kind]]
-    elif kind in ("split", "merged"):
-        concerned: BoolArray = of_kind | (~errors.table.ground_truth["iscrowd"] & ~errors.matching.missed)
-        ious[concerned] = (errors.joined_iou if kind == "split" else errors.cut_iou)[concerned]
+def _count_segments(errors: SegmentErrors, error_type: str) -> dict[str, int]:
+    if error_type == MASK_QUALITY:
+        gt, predicted = int((errors.matching.iou[errors.matching.matched] < 1).sum()), 0
     else:
-        ious[of_kind] = 1
-    return ious
+        index = ERROR_TYPES.index(error_type)
+        gt, predicted = (int((types == index).sum()) for types in (errors.gt_type, errors.pred_type))
+    return {"segments": gt + predicted, "gt_segments": gt, "pred_segments": predicted}
 
 
-def _segments(errors: SegmentErrors, kind: str) -> dict[str, int]:
-    if kind == MASK_QUALITY:
-        true, predicted = int((errors.matching.iou[errors.matching.matched] < 1).sum()), 0
-    else:
-        place = ERROR_TYPES.index(kind)
-        true, predicted = int((errors.gt_type == place).sum()), int((errors.pred_type == place).sum())
-    return {"segments": true + predicted, "gt_segments": true, "pred_segments": predicted}
-
-
-def _costs(before: Counts, after: Counts, categories: CategorySet) -> dict[str, float | None]:
+def _compute_costs(before: Counts, after: Counts, categories: CategorySet) -> dict[str, float | None]:
     low, high = (counting.averages(counts, categories, exact=True) for counts in (before, after))
-    has_truth = before.tp + before.fn > 0
-    with_truth = {c.category_id for c, has in zip(categories.categories, has_truth, strict=True) if has}
+    has_gt = before.tp + before.fn > 0
     costs: dict[str, float | None] = {}
-    for suffix, group in (("", categories.categories), ("_th", categories.things), ("_st", categories.stuff)):
+    for suffix, selected in counting.select_groups(categories).items():
         first, last = low[f"PQ{suffix}"], high[f"PQ{suffix}"]
-        defined = any(category.category_id in with_truth for category in group)
-        costs[f"cost{suffix}"] = last - first if defined and first is not None and last is not None else None
+        is_defined = has_gt[selected].any() and first is not None and last is not None
+        costs[f"cost{suffix}"] = last - first if is_defined else None  # type: ignore[operator]
     return costs
 
 
-def _costs_per_class(before: Counts, after: Counts, categories: CategorySet) -> dict[str, float | None]:
+def _compute_costs_per_class(before: Counts, after: Counts, categories: CategorySet) -> dict[str, float | None]:
     gain = 100 * (after.quality()[0] - before.quality()[0])
-    has_truth = before.tp + before.fn > 0
+    has_gt = before.tp + before.fn > 0
     return {
-        str(category.category_id): float(gain[row]) if has_truth[row] else None
+        str(category.category_id): float(gain[row]) if has_gt[row] else None
         for row, category in enumerate(categories.categories)
     }

@@ -1,4 +1,4 @@
-"""Which segments match, which are missed, which are false, by the rules of panopticapi's evaluation.py."""
+"""Which segments match, which are missed and which are false positives, by the rules of panopticapi's evaluation.py."""
 
 from __future__ import annotations
 
@@ -10,19 +10,24 @@ from numpy.typing import NDArray
 from segkit.metrics.panoptic.overlaps import ON_VOID, OverlapTable
 
 MATCH_IOU = 0.5  # a match is strictly above (Kirillov et al. 2019, Panoptic Segmentation, section 4.1)
-IGNORED_SHARE = 0.5  # an unmatched prediction is dropped with strictly more of it on void and crowd (panopticapi)
+IGNORED_SHARE = 0.5  # an unmatched prediction is ignored with strictly more of it on void and crowd (panopticapi)
 MODES = ("reference", "corrected")
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Matching:
-    """iou: (N,) float64 of every pair of a `OverlapTable`, 0 where one side is void; matched: (N,) the matches.
+    """The matches of an `OverlapTable`.
 
-    missed: (T,) true segments without a match, no crowds. false_positive: (P,) predicted ones without a match that
-    count; ignored: (P,) those without a match that do not.
+    Attributes:
+        iou: (N,) float64 IoU of every pair, 0 if one side is void.
+        matched: (N,) pairs that match.
+        missed: (T,) ground truth segments without a match, no crowds.
+        false_positive: (P,) predicted segments without a match that count.
+        ignored: (P,) predicted segments without a match that do not count.
     """
 
     iou: FloatArray
@@ -35,53 +40,58 @@ class Matching:
 def match(table: OverlapTable, mode: str = "reference", *, boundary: bool = False) -> Matching:
     """Match by IoU > 0.5 within a category; the union leaves out predicted pixels on void.
 
-    mode: "reference" is panopticapi's: of several crowds of a category in an image the last listed hides false
-    predictions; "corrected": all of them do, and areas are those of the map whatever was declared.
-    boundary: the IoU is the smaller of mask and boundary IoU (Cheng et al. 2021, Boundary IoU, section 6).
+    Args:
+        table: The segments of all images.
+        mode: "reference" as panopticapi: of several crowds of a category in an image, only the last listed one hides
+            false positives. "corrected": all of them do, and areas are those of the map whatever was declared.
+        boundary: Match by the smaller of mask and boundary IoU (Cheng et al. 2021, Boundary IoU, section 6).
+
+    Returns:
+        The matches.
+
+    Raises:
+        ValueError: The mode is unknown.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, got {mode!r}")
-    iou = ious(table, "counted_px" if mode == "corrected" else "area_px", "pixels")
+    iou = compute_ious(table, "counted_px" if mode == "corrected" else "area_px", "pixels")
     if boundary:
-        iou = np.minimum(iou, ious(table, "boundary_px", "boundary_px"))
-    matched = same_category(table) & (iou > MATCH_IOU)
+        iou = np.minimum(iou, compute_ious(table, "boundary_px", "boundary_px"))
+    matched = find_same_category(table) & (iou > MATCH_IOU)
     gt_matched = np.zeros(len(table.ground_truth), dtype=np.bool_)
     gt_matched[table.pairs["ground_truth"][matched]] = True
-    found = np.zeros(len(table.prediction), dtype=np.bool_)
-    found[table.pairs["prediction"][matched]] = True
+    pred_matched = np.zeros(len(table.prediction), dtype=np.bool_)
+    pred_matched[table.pairs["prediction"][matched]] = True
     ignored_px = compute_void_px(table, "pixels") + _compute_crowd_px(table, mode)
-    ignored = ~found & (ignored_px / table.prediction["counted_px"] > IGNORED_SHARE)
-    return Matching(iou, matched, ~gt_matched & ~table.ground_truth["iscrowd"], ~found & ~ignored, ignored)
+    ignored = ~pred_matched & (ignored_px / table.prediction["counted_px"] > IGNORED_SHARE)
+    missed = ~gt_matched & ~table.ground_truth["iscrowd"]
+    return Matching(iou, matched, missed, ~pred_matched & ~ignored, ignored)
 
 
-def ious(table: OverlapTable, area: str, shared: str) -> FloatArray:
+def compute_ious(table: OverlapTable, area: str, shared: str) -> FloatArray:
     """(N,) IoU of every pair; area, shared: the columns of segments and of pairs that hold the pixels."""
     pairs = table.pairs
-    inside = (pairs["ground_truth"] != ON_VOID) & (pairs["prediction"] != ON_VOID)
-    ground_truth, prediction = pairs["ground_truth"][inside], pairs["prediction"][inside]
+    inside = _find_inside(table)
+    gt_row, pred_row = pairs["ground_truth"][inside], pairs["prediction"][inside]
     intersection = pairs[shared][inside]
-    # The predicted area is never declared, always counted: `area_px` and `counted_px` are one there.
-    union = table.prediction[area][prediction] + table.ground_truth[area][ground_truth] - intersection
-    union = union - compute_void_px(table, shared)[prediction]
+    # Predicted areas are never declared, always counted: `area_px` equals `counted_px`.
+    union = table.prediction[area][pred_row] + table.ground_truth[area][gt_row] - intersection
+    union = union - compute_void_px(table, shared)[pred_row]
     iou = np.zeros(len(pairs))
     with np.errstate(divide="ignore", invalid="ignore"):  # declared areas may be anything
         iou[inside] = intersection / union
     return iou
 
 
-def same_category(table: OverlapTable) -> BoolArray:
-    """(N,) pairs of a true segment that is no crowd and a predicted one, both of one category."""
-    pairs = table.pairs
-    same: BoolArray = (pairs["ground_truth"] != ON_VOID) & (pairs["prediction"] != ON_VOID)
-    ground_truth, prediction = (
-        table.ground_truth[pairs["ground_truth"][same]],
-        table.prediction[pairs["prediction"][same]],
-    )
-    same[same] = (ground_truth["category_id"] == prediction["category_id"]) & ~ground_truth["iscrowd"]
+def find_same_category(table: OverlapTable) -> BoolArray:
+    """(N,) pairs of a ground truth segment, no crowd, and a predicted segment of its category."""
+    same, pairs = _find_inside(table), table.pairs
+    gt, prediction = table.ground_truth[pairs["ground_truth"][same]], table.prediction[pairs["prediction"][same]]
+    same[same] = (gt["category_id"] == prediction["category_id"]) & ~gt["iscrowd"]
     return same
 
 
-def compute_void_px(table: OverlapTable, shared: str) -> NDArray[np.int64]:
+def compute_void_px(table: OverlapTable, shared: str) -> IntArray:
     """(P,) pixels of every predicted segment on void."""
     on_void = table.pairs[table.pairs["ground_truth"] == ON_VOID]
     pixels = np.zeros(len(table.prediction), dtype=np.int64)
@@ -89,26 +99,29 @@ def compute_void_px(table: OverlapTable, shared: str) -> NDArray[np.int64]:
     return pixels
 
 
-def _compute_crowd_px(table: OverlapTable, mode: str) -> NDArray[np.int64]:
+def _find_inside(table: OverlapTable) -> BoolArray:
+    """(N,) pairs of two segments, without void."""
+    inside: BoolArray = (table.pairs["ground_truth"] != ON_VOID) & (table.pairs["prediction"] != ON_VOID)
+    return inside
+
+
+def _compute_crowd_px(table: OverlapTable, mode: str) -> IntArray:
     """(P,) pixels of every predicted segment on the crowds of its category that hide it."""
     hides = table.ground_truth["iscrowd"].copy()
     if mode == "reference":
-        hides &= _last_of_category(table)
-    pairs = table.pairs[(table.pairs["ground_truth"] != ON_VOID) & (table.pairs["prediction"] != ON_VOID)]
+        hides &= _find_last_crowds(table)
+    pairs = table.pairs[_find_inside(table)]
     pairs = pairs[hides[pairs["ground_truth"]]]
-    ground_truth, prediction = (
-        table.ground_truth["category_id"][pairs["ground_truth"]],
-        table.prediction["category_id"][pairs["prediction"]],
-    )
-    pairs = pairs[ground_truth == prediction]
+    gt_category = table.ground_truth["category_id"][pairs["ground_truth"]]
+    pairs = pairs[gt_category == table.prediction["category_id"][pairs["prediction"]]]
     pixels = np.zeros(len(table.prediction), dtype=np.int64)
     np.add.at(pixels, pairs["prediction"], pairs["pixels"])
     return pixels
 
 
-def _last_of_category(table: OverlapTable) -> BoolArray:
+def _find_last_crowds(table: OverlapTable) -> BoolArray:
     """(T,) crowds with no later crowd of their category in their image."""
-    crowds = np.flatnonzero(table.ground_truth["iscrowd"])[::-1]  # backwards: the first met is the last listed
+    crowds = np.flatnonzero(table.ground_truth["iscrowd"])[::-1]  # backwards: the first occurrence is the last listed
     keys = np.stack([table.gt_image[crowds], table.ground_truth["category_id"][crowds]], axis=1)
     _, first = np.unique(keys, axis=0, return_index=True)
     last = np.zeros(len(table.ground_truth), dtype=np.bool_)

@@ -1,20 +1,20 @@
-"""What panoptic metrics know of an image: its segments, and the pixels that each true and predicted one share."""
+"""What panoptic metrics keep of an image: its segments, and the pixels that ground truth and prediction share."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, Pairs, count_pairs, count_run_pairs
-from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, PanopticSegmentation, Segment
+from segkit.metrics.state import Table, concatenate_tables
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
-# area_px: of the map, or what was declared; counted_px: of the map; boundary_px: 0 where boundaries are not counted.
+# area_px: pixels of the map, or the declared area; counted_px: pixels of the map; boundary_px: 0 if not counted.
 SEGMENT = np.dtype(
     [
         ("segment_id", "i4"),
@@ -25,19 +25,24 @@ SEGMENT = np.dtype(
         ("boundary_px", "i8"),
     ]
 )
-# ground truth, prediction: rows of the two segment tables, ON_VOID where there is no segment.
+# ground_truth, prediction: rows of the two segment tables, ON_VOID for pixels without a segment.
 PAIR = np.dtype([("ground_truth", "i4"), ("prediction", "i4"), ("pixels", "i8"), ("boundary_px", "i8")])
+TABLES = {"ground_truth": SEGMENT, "prediction": SEGMENT, "pairs": PAIR}  # of `ImageOverlaps`
 ON_VOID = -1
 AREAS = ("check", "recount", "trust")
 REMEDY_AREAS = 'recount them (--recount-areas, areas="recount") or correct the file'
 
-Table = NDArray[np.void]
-
 
 @dataclass(frozen=True)
 class ImageOverlaps:
-    """ground truth: (T,) and prediction: (P,) `SEGMENT` rows in the order listed; pairs: (N,) `PAIR` rows, ascending by
-    (true, predicted) segment_id, void first; every pair that shares a pixel, but for void on void."""
+    """The segments of one image and the pixels that they share.
+
+    Attributes:
+        ground_truth: (T,) `SEGMENT` rows in the order listed.
+        prediction: (P,) `SEGMENT` rows in the order listed.
+        pairs: (N,) `PAIR` rows ascending by (ground truth, predicted) segment_id, void first: every pair that shares a
+            pixel, except void on void.
+    """
 
     ground_truth: Table
     prediction: Table
@@ -55,50 +60,66 @@ def compute_overlaps(
     gt_where: str | None = None,
     pred_where: str | None = None,
 ) -> ImageOverlaps:
-    """Count two maps of one image: (H, W) integers, 0 = void; category ids of the dataset.
+    """Count the shared pixels of two maps of one image.
 
-    areas: what the `area_px` of a true segment is worth: "recount" (not read), "check" (refused where it is wrong)
-    or "trust" (taken in place of the map's, as panopticapi does). Predicted areas are not read.
-    boundary_ratio: count boundary pixels too, within this share of the image's diagonal.
-    where, gt_where, pred_where: what errors of both maps, of one map name (a file, an image).
-    Raises DatasetError where the sizes differ, a category is unknown, `segments` and map do not name the same ids,
-    each once and in [1, MAX_SEGMENT_ID], or an area is contradicted; ValueError where a map is not an (H, W) integer
-    array.
+    Args:
+        ground_truth: (H, W) integers, 0 = void; category ids of the dataset.
+        prediction: (H, W) integers, 0 = void; category ids of the dataset. Its `area_px` is not read.
+        categories: The categories of both.
+        areas: How the `area_px` of ground truth segments is used: "recount" does not read it, "check" refuses a wrong
+            one, "trust" takes it in place of the map's, as panopticapi does.
+        boundary_ratio: In (0, 1), width of the boundaries as a share of the image's diagonal; None counts none.
+        where: Place of both maps for error messages (a file, an image).
+        gt_where: Place of the ground truth for error messages; None is `where`.
+        pred_where: Place of the prediction for error messages; None is `where`.
+
+    Returns:
+        The segments and their pairs; empty tables for maps that are all void or have no pixels.
+
+    Raises:
+        DatasetError: The sizes differ; a category is unknown; `segments` and map do not name the same ids, each once
+            and in [1, MAX_SEGMENT_ID]; or a checked area is wrong.
+        ValueError: A map is not an (H, W) integer array, or `areas` is unknown.
     """
     if areas not in AREAS:
         raise ValueError(f"areas must be one of {AREAS}, got {areas!r}")
     gt_where = f"{where}, ground truth" if gt_where is None else gt_where
     pred_where = f"{where}, prediction" if pred_where is None else pred_where
-    gt_ids, pred_ids, pixels = _count(ground_truth, prediction, where)
-    gt_rows = _segments(ground_truth.segments, gt_ids, pixels, categories, gt_where, areas)
-    pred_rows = _segments(prediction.segments, pred_ids, pixels, categories, pred_where)
-    kept = (gt_ids != VOID) | (pred_ids != VOID)
-    gt_ids, pred_ids, pixels = gt_ids[kept], pred_ids[kept], pixels[kept]
+    gt_ids, pred_ids, pixels = _count_pixels(ground_truth, prediction, where)
+    gt_rows = _build_segment_table(ground_truth.segments, gt_ids, pixels, categories, gt_where, areas)
+    pred_rows = _build_segment_table(prediction.segments, pred_ids, pixels, categories, pred_where)
+    not_void = (gt_ids != VOID) | (pred_ids != VOID)
+    gt_ids, pred_ids, pixels = gt_ids[not_void], pred_ids[not_void], pixels[not_void]
     pairs = np.zeros(len(pixels), dtype=PAIR)
-    pairs["ground_truth"] = _rows_of(gt_ids, gt_rows["segment_id"])
-    pairs["prediction"] = _rows_of(pred_ids, pred_rows["segment_id"])
+    pairs["ground_truth"] = _find_rows(gt_ids, gt_rows)
+    pairs["prediction"] = _find_rows(pred_ids, pred_rows)
     pairs["pixels"] = pixels
-    found = ImageOverlaps(gt_rows, pred_rows, pairs)
-    if boundary_ratio is not None:
-        _count_boundaries(found, ground_truth.segment_ids, prediction.segment_ids, boundary_ratio)
-    return found
+    if boundary_ratio is not None and ground_truth.segment_ids.size:
+        gt_map, pred_map = ground_truth.segment_ids, prediction.segment_ids
+        distance_px = boundary_dilation_px((gt_map.shape[0], gt_map.shape[1]), boundary_ratio)
+        on_gt, on_pred = boundary_pixels(gt_map, distance_px), boundary_pixels(pred_map, distance_px)
+        for rows, segment_ids, on_boundary in ((gt_rows, gt_map, on_gt), (pred_rows, pred_map, on_pred)):
+            boundary_px = dict(zip(*_to_lists(np.unique(segment_ids[on_boundary], return_counts=True)), strict=True))
+            rows["boundary_px"] = [boundary_px.get(segment_id, 0) for segment_id in rows["segment_id"].tolist()]
+        pairs["boundary_px"] = _count_boundary_pairs(gt_map, pred_map, on_gt, on_pred, gt_ids, pred_ids)
+    return ImageOverlaps(gt_rows, pred_rows, pairs)
 
 
-def _count(ground_truth: PanopticSegmentation, prediction: PanopticSegmentation, where: str) -> Pairs:
+def _count_pixels(ground_truth: PanopticSegmentation, prediction: PanopticSegmentation, where: str) -> Pairs:
     if _has_runs(ground_truth) and _has_runs(prediction):
         return count_run_pairs(ground_truth.runs, prediction.runs, where)
     return count_pairs(ground_truth.segment_ids, prediction.segment_ids, where)
 
 
 def _has_runs(segmentation: PanopticSegmentation) -> bool:
-    """Whether its map is one that `IdRuns` can hold; other integers are counted pixel by pixel."""
+    """Whether `IdRuns` can hold the map; other integers are counted pixel by pixel."""
     if "runs" in vars(segmentation):
         return True
     ids = segmentation.segment_ids
     return isinstance(ids, np.ndarray) and ids.ndim == 2 and ids.dtype == np.int32
 
 
-def _segments(
+def _build_segment_table(
     segments: Sequence[Segment],
     ids: IntArray,
     pixels: NDArray[np.int64],
@@ -106,29 +127,27 @@ def _segments(
     where: str,
     areas: str = "recount",
 ) -> Table:
-    """Rows of the listed segments; ids, pixels: the map's, an id as often as it has pairs."""
+    """Rows of the listed segments; ids, pixels: of all pairs, so that an id occurs once per pair."""
     counted = dict.fromkeys(ids.tolist(), 0)
     for segment_id, count in zip(ids.tolist(), pixels.tolist(), strict=True):
         counted[segment_id] += count
     counted.pop(VOID, None)
-    _check(segments, counted, categories, where)
+    _check_segments(segments, counted, categories, where)
     if areas == "check":
         _check_areas(segments, counted, where)
     rows = np.zeros(len(segments), dtype=SEGMENT)
-    rows["segment_id"] = [segment.segment_id for segment in segments]
-    rows["category_id"] = [segment.category_id for segment in segments]
-    rows["iscrowd"] = [segment.iscrowd for segment in segments]
+    for name in ("segment_id", "category_id", "iscrowd"):
+        rows[name] = [getattr(segment, name) for segment in segments]
     rows["counted_px"] = [counted[segment.segment_id] for segment in segments]
-    rows["area_px"] = rows["counted_px"]
-    if areas == "trust":
-        rows["area_px"] = [segment.area_px for segment in segments]
+    rows["area_px"] = [segment.area_px for segment in segments] if areas == "trust" else rows["counted_px"]
     return rows
 
 
-def _check(segments: Sequence[Segment], counted: dict[int, int], categories: CategorySet, where: str) -> None:
-    listed = {segment.segment_id for segment in segments}
-    known = all(segment.category_id in categories for segment in segments)
-    if known and len(listed) == len(segments) and listed == counted.keys() and _are_segment_ids(listed):
+def _check_segments(segments: Sequence[Segment], counted: dict[int, int], categories: CategorySet, where: str) -> None:
+    ids = {segment.segment_id for segment in segments}
+    is_valid = not ids or (min(ids) > VOID and max(ids) <= MAX_SEGMENT_ID)
+    has_categories = all(segment.category_id in categories for segment in segments)
+    if is_valid and has_categories and len(ids) == len(segments) and ids == counted.keys():
         return
     seen: set[int] = set()
     for segment in segments:
@@ -138,8 +157,8 @@ def _check(segments: Sequence[Segment], counted: dict[int, int], categories: Cat
         if not VOID < segment.segment_id <= MAX_SEGMENT_ID:
             raise DatasetError(f"expected a segment id in [1, {MAX_SEGMENT_ID}]; {VOID} is void", where=here)
         if segment.category_id not in categories:
-            ids = [category.category_id for category in categories.categories]
-            raise DatasetError(f"expected a category_id out of {ids}, got {segment.category_id!r}", where=here)
+            category_ids = [category.category_id for category in categories.categories]
+            raise DatasetError(f"expected a category_id out of {category_ids}, got {segment.category_id!r}", where=here)
         if segment.segment_id not in counted:
             raise DatasetError("expected pixels with this id in the map, got none", where=here, remedy="drop it")
         seen.add(segment.segment_id)
@@ -150,10 +169,6 @@ def _check(segments: Sequence[Segment], counted: dict[int, int], categories: Cat
                 where=f"{where}, segment {segment_id}",
                 remedy=f"add the segment or set its pixels to {VOID} (void)",
             )
-
-
-def _are_segment_ids(ids: Collection[int]) -> bool:
-    return not ids or (min(ids) > VOID and max(ids) <= MAX_SEGMENT_ID)
 
 
 def _check_areas(segments: Sequence[Segment], counted: dict[int, int], where: str) -> None:
@@ -167,50 +182,50 @@ def _check_areas(segments: Sequence[Segment], counted: dict[int, int], where: st
         )
 
 
-def _rows_of(ids: IntArray, listed_ids: NDArray[np.int32]) -> list[int]:
-    """The row in `listed_ids` of every id, ON_VOID for void; every other id is listed."""
-    row_of = {segment_id: row for row, segment_id in enumerate(listed_ids.tolist())}
-    return [row_of.get(segment_id, ON_VOID) for segment_id in ids.tolist()]
+def _find_rows(ids: IntArray, table: Table) -> list[int]:
+    """The row of every id in the table, ON_VOID for void."""
+    row_by_id = {segment_id: row for row, segment_id in enumerate(table["segment_id"].tolist())}
+    return [row_by_id.get(segment_id, ON_VOID) for segment_id in ids.tolist()]
 
 
-def _count_boundaries(found: ImageOverlaps, ground_truth: IntArray, prediction: IntArray, ratio: float) -> None:
-    """Fill in boundary_px. A pair's are the pixels on the boundary of both of its segments; of void and a predicted
-    segment, those of the predicted segment's boundary (boundary_iou/coco_panoptic_api/evaluation.py)."""
-    if not ground_truth.size:
-        return
-    distance_px = boundary_dilation_px((ground_truth.shape[0], ground_truth.shape[1]), ratio)
-    of_truth, of_prediction = boundary_pixels(ground_truth, distance_px), boundary_pixels(prediction, distance_px)
-    _add_boundaries(found.ground_truth, np.where(of_truth, ground_truth, VOID))
-    _add_boundaries(found.prediction, np.where(of_prediction, prediction, VOID))
-    # A pixel counts where it is on both boundaries, void having no inside; other pixels go to void on void.
-    both = of_prediction & (of_truth | (ground_truth == VOID))
-    columns = count_pairs(np.where(both, ground_truth, VOID), np.where(both, prediction, VOID))
-    counted = {(t, p): count for t, p, count in zip(*(column.tolist() for column in columns), strict=True)}
-    gt_ids = _ids_of(found.pairs["ground_truth"], found.ground_truth)
-    pred_ids = _ids_of(found.pairs["prediction"], found.prediction)
-    found.pairs["boundary_px"] = [counted.get(pair, 0) for pair in zip(gt_ids, pred_ids, strict=True)]
+def _count_boundary_pairs(
+    gt_map: IntArray,
+    pred_map: IntArray,
+    on_gt: NDArray[np.bool_],
+    on_pred: NDArray[np.bool_],
+    gt_ids: IntArray,
+    pred_ids: IntArray,
+) -> list[int]:
+    """Boundary pixels of every pair (gt_ids, pred_ids): those on the boundaries of both segments.
+
+    The pixels of void and a predicted segment are those on the predicted segment's boundary, since all of void is its
+    own boundary (boundary_iou/coco_panoptic_api/evaluation.py).
+    """
+    on_both = on_pred & (on_gt | (gt_map == VOID))
+    columns = count_pairs(np.where(on_both, gt_map, VOID), np.where(on_both, pred_map, VOID))
+    boundary_px = {(gt, pred): pixels for gt, pred, pixels in zip(*_to_lists(columns), strict=True)}
+    return [boundary_px.get(pair, 0) for pair in zip(*_to_lists((gt_ids, pred_ids)), strict=True)]
 
 
-def _add_boundaries(rows: Table, ids_on_boundary: IntArray) -> None:
-    ids, counts = np.unique(ids_on_boundary, return_counts=True)
-    counted = dict(zip(ids.tolist(), counts.tolist(), strict=True))
-    rows["boundary_px"] = [counted.get(segment_id, 0) for segment_id in rows["segment_id"].tolist()]
-
-
-def _ids_of(rows: NDArray[np.int32], table: Table) -> list[Any]:
-    ids = np.append(table["segment_id"], VOID)  # ON_VOID is the last
-    listed: list[Any] = ids[rows].tolist()
-    return listed
+def _to_lists(columns: Sequence[IntArray]) -> list[list[int]]:
+    return [column.tolist() for column in columns]
 
 
 @dataclass(frozen=True)
 class OverlapTable:
-    """Images joined: the rows of all, `pairs` pointing into the joined segment tables.
+    """The tables of many images joined; `pairs` holds rows of the joined segment tables.
 
-    gt_image, pred_image, pair_image: the image of every row, as a place in `image_ids`.
+    Attributes:
+        image_ids: I images.
+        ground_truth: (T,) `SEGMENT` rows.
+        prediction: (P,) `SEGMENT` rows.
+        pairs: (N,) `PAIR` rows.
+        gt_image: (T,) int64 index into `image_ids` of every ground truth segment.
+        pred_image: (P,) int64 index into `image_ids` of every predicted segment.
+        pair_image: (N,) int64 index into `image_ids` of every pair.
     """
 
-    image_ids: tuple[int | str, ...]
+    image_ids: tuple[ImageId, ...]
     ground_truth: Table
     prediction: Table
     pairs: Table
@@ -219,32 +234,27 @@ class OverlapTable:
     pair_image: NDArray[np.int64]
 
 
-def join(images: Sequence[tuple[int | str, ImageOverlaps]]) -> OverlapTable:
-    """One table of many images, in their order."""
-    found = [overlaps for _, overlaps in images]
-    gt_image = _image_of([len(one.ground_truth) for one in found])
-    pred_image = _image_of([len(one.prediction) for one in found])
-    pair_image = _image_of([len(one.pairs) for one in found])
-    pairs = concatenate([one.pairs for one in found], PAIR)
-    for side, image in (("ground_truth", gt_image), ("prediction", pred_image)):
-        first = np.searchsorted(image, pair_image)  # the first row of the pair's image
-        pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first)
-    return OverlapTable(
-        tuple(image_id for image_id, _ in images),
-        concatenate([one.ground_truth for one in found], SEGMENT),
-        concatenate([one.prediction for one in found], SEGMENT),
-        pairs,
-        gt_image,
-        pred_image,
-        pair_image,
+def join(images: Sequence[tuple[ImageId, ImageOverlaps]]) -> OverlapTable:
+    """Join many images into one table.
+
+    Args:
+        images: (image_id, overlaps) in the order of the table.
+
+    Returns:
+        The table; empty for no images.
+    """
+    overlaps = [image_overlaps for _, image_overlaps in images]
+    tables = {
+        name: concatenate_tables([getattr(image, name) for image in overlaps], dtype) for name, dtype in TABLES.items()
+    }
+    gt_image, pred_image, pair_image = (
+        np.repeat(np.arange(len(overlaps)), [len(getattr(image, name)) for image in overlaps]) for name in TABLES
     )
-
-
-def concatenate(tables: Sequence[Table], dtype: np.dtype[Any]) -> Table:
-    """Tables of `dtype` joined, byte by byte: numpy would compare the fields of each with the next one's."""
-    parts = [np.zeros(0, dtype=np.uint8), *(np.ascontiguousarray(table).view(np.uint8) for table in tables)]
-    return np.concatenate(parts).view(dtype)
-
-
-def _image_of(lengths: list[int]) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(lengths)), lengths)
+    pairs = tables["pairs"]
+    for side, segment_image in (("ground_truth", gt_image), ("prediction", pred_image)):
+        first_row = np.searchsorted(segment_image, pair_image)  # of the pair's image
+        pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first_row)
+    image_ids = tuple(image_id for image_id, _ in images)
+    return OverlapTable(
+        image_ids, tables["ground_truth"], tables["prediction"], pairs, gt_image, pred_image, pair_image
+    )

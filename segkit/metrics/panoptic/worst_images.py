@@ -1,4 +1,4 @@
-"""The images that cost most PQ, and which of their segments are at fault."""
+"""The images that cost most PQ, and their segments in error."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.counts import Counts, IntArray
+from segkit.metrics.panoptic.counts import TALLIES, Counts, mean_over_present, none_if_nan
 from segkit.metrics.panoptic.error_types import ERROR_TYPES, NO_ERROR, NO_PAIR, SegmentErrors, classify_errors
-from segkit.metrics.panoptic.matching import BoolArray, FloatArray
+from segkit.metrics.panoptic.matching import BoolArray, FloatArray, IntArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
-from segkit.metrics.per_image import argsort_image_ids
-from segkit.metrics.resampling import mean_over_present
+from segkit.metrics.state import argsort_image_ids
 from segkit.structures import CategorySet
 
 LIMIT = 50  # images
@@ -21,40 +20,51 @@ LIMIT = 50  # images
 def worst_images(
     table: OverlapTable, categories: CategorySet, mode: str = "reference", limit: int = LIMIT
 ) -> list[dict[str, Any]]:
-    """At most `limit` images, those first whose errors cost most: the points by which the dataset's PQ would rise
-    were this image predicted perfectly and all others left as they are.
+    """List the images whose errors cost most.
 
-    Each {image_id, cost, mask_quality_cost: the points of its matches' IoUs alone, PQ: of the image, tp, fp, fn,
-    segments}; images without any error are left out, of equal costs the lesser image_id is first (numbers before
-    strings). segments: those missed or false, true ones first, by segment_id, each {segment_id, category_id, side:
-    "ground_truth" or "prediction", error_type: one of `ERROR_TYPES`, iou: of the pair that makes the type, area_px: of
-    the map, other_segment_id: of the other side}; iou and other_segment_id None where nothing overlaps.
-    cost is None where the dataset has no true segment (crowds are none); such images are last.
+    The cost of an image is the points by which the dataset's PQ would rise if this image were predicted perfectly and
+    all others stayed as they are.
+
+    Args:
+        table: The segments of all images.
+        categories: Their categories.
+        mode: The mode of `match`.
+        limit: Number of images to list.
+
+    Returns:
+        {image_id, cost, mask_quality_cost, PQ, tp, fp, fn, segments} of each image with an error, greatest cost first;
+        of equal costs the lesser image_id is first, numbers before strings. mask_quality_cost: points lost by the IoUs
+        of its matches alone. PQ: of the image, in percent.
+        segments: the missed segments, then the false positives, each by segment_id: {segment_id, category_id, side:
+        "ground_truth" or "prediction", error_type: one of `ERROR_TYPES`, iou: of the pair that makes the type, area_px:
+        of the map, other_segment_id: of the other side}. iou and other_segment_id are None if nothing overlaps.
+        The cost is None if the dataset has no ground truth segment (crowds do not count); such images are last.
     """
     errors = classify_errors(table, mode)
     order = argsort_image_ids(table.image_ids)
     counts = counting.count_per_image(errors.table, errors.matching, categories)
     counts = Counts(counts.iou[order], counts.tp[order], counts.fp[order], counts.fn[order])
-    cost = _gain(counts, _perfect(counts))
-    mask_cost = _gain(counts, Counts(counts.tp.astype(float), counts.tp, counts.fp, counts.fn))
+    gt, none = counts.tp + counts.fn, np.zeros_like(counts.fp)
+    cost = _compute_gain(counts, Counts(gt.astype(float), gt, none, none))
+    mask_cost = _compute_gain(counts, Counts(counts.tp.astype(float), counts.tp, counts.fp, counts.fn))
     quality = mean_over_present(counts.quality()[0])
-    wrong: BoolArray = np.any((counts.fp + counts.fn > 0) | (counts.iou < counts.tp), axis=1)
+    has_error: BoolArray = np.any((counts.fp + counts.fn > 0) | (counts.iou < counts.tp), axis=1)
     ranked = np.argsort(-np.nan_to_num(cost, nan=-1.0), kind="stable")
     return [
         {
             "image_id": table.image_ids[order[row]],
-            "cost": _number(cost[row]),
-            "mask_quality_cost": _number(mask_cost[row]),
+            "cost": none_if_nan(cost[row]),
+            "mask_quality_cost": none_if_nan(mask_cost[row]),
             "PQ": counting.percent(quality[row]),
-            **{name: int(getattr(counts, name)[row].sum()) for name in ("tp", "fp", "fn")},
+            **{name: int(getattr(counts, name)[row].sum()) for name in TALLIES},
             "segments": list_segment_errors(errors, int(order[row])),
         }
-        for row in ranked[wrong[ranked]][: max(limit, 0)].tolist()
+        for row in ranked[has_error[ranked]][: max(limit, 0)].tolist()
     ]
 
 
 def list_segment_errors(errors: SegmentErrors, image: int) -> list[dict[str, Any]]:
-    """The missed and false segments of the image at this place of `table.image_ids`, as `worst_images` lists them."""
+    """The `segments` of `worst_images` for the image with this index in `table.image_ids`."""
     table = errors.table
     missed = np.flatnonzero((table.gt_image == image) & (errors.gt_type != NO_ERROR))
     false_positives = np.flatnonzero((table.pred_image == image) & (errors.pred_type != NO_ERROR))
@@ -65,47 +75,37 @@ def list_segment_errors(errors: SegmentErrors, image: int) -> list[dict[str, Any
 
 
 def _list_side(
-    errors: SegmentErrors, rows: IntArray, side: str, other: str, kinds: IntArray, pairs: IntArray
+    errors: SegmentErrors, rows: IntArray, side: str, other_side: str, types: IntArray, pairs: IntArray
 ) -> list[dict[str, Any]]:
-    segments, others = getattr(errors.table, side), getattr(errors.table, other)
-    found: list[dict[str, Any]] = []
-    for row in rows.tolist():
+    segments, other_segments = getattr(errors.table, side), getattr(errors.table, other_side)
+    listed: list[dict[str, Any]] = []
+    for row in rows[np.argsort(segments["segment_id"][rows])].tolist():
         pair = int(pairs[row])
-        alone = pair == NO_PAIR
-        found.append(
+        has_pair = pair != NO_PAIR
+        other = other_segments["segment_id"][errors.table.pairs[other_side][pair]] if has_pair else None
+        listed.append(
             {
                 "segment_id": int(segments["segment_id"][row]),
                 "category_id": int(segments["category_id"][row]),
                 "side": side,
-                "error_type": ERROR_TYPES[kinds[row]],
-                "iou": None if alone else float(errors.matching.iou[pair]),
+                "error_type": ERROR_TYPES[types[row]],
+                "iou": float(errors.matching.iou[pair]) if has_pair else None,
                 "area_px": int(segments["counted_px"][row]),
-                "other_segment_id": None if alone else int(others["segment_id"][errors.table.pairs[other][pair]]),
+                "other_segment_id": None if other is None else int(other),
             }
         )
-    return sorted(found, key=lambda segment: segment["segment_id"])
+    return listed
 
 
-def _perfect(counts: Counts) -> Counts:
-    """Every true segment matched with IoU 1 and nothing else predicted."""
-    found, none = counts.tp + counts.fn, np.zeros_like(counts.fp)
-    return Counts(found.astype(float), found, none, none)
-
-
-def _gain(counts: Counts, repaired: Counts) -> FloatArray:
-    """(I,) points of the dataset's PQ by which putting an image's repaired counts in place of its own raises it; NaN
-    without true segments."""
-    names = ("iou", "tp", "fp", "fn")
+def _compute_gain(counts: Counts, repaired: Counts) -> FloatArray:
+    """(I,) points by which the dataset's PQ rises if an image has its repaired counts; NaN without ground truth."""
+    names = ("iou", *TALLIES)
     totals = {name: getattr(counts, name).sum(axis=0) for name in names}
     if not (totals["tp"] + totals["fn"]).any():
         return np.full(len(counts.tp), np.nan)
-    # Added as differences, below them none: an image with nothing to repair gains 0 exactly.
+    # Changes are added to the totals, with a row of no change below: an image with nothing to repair gains exactly 0.
     changes = {name: getattr(repaired, name) - getattr(counts, name) for name in names}
     after = Counts(*(totals[name] + np.append(changes[name], [totals[name] * 0], axis=0) for name in names))
     quality = mean_over_present(after.quality()[0])
     gain: FloatArray = 100 * (quality[:-1] - quality[-1])
     return gain
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

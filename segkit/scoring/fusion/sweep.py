@@ -16,8 +16,8 @@ from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
 from segkit.fusion import FusionMethod
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.counts import Counts, IntArray
-from segkit.metrics.panoptic.matching import FloatArray, match
+from segkit.metrics.panoptic.counts import Counts
+from segkit.metrics.panoptic.matching import FloatArray, IntArray, match
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps, join
 from segkit.scoring.fusion.options import Setting, get_fusion_options
 from segkit.scoring.fusion.run import fuse_to_dataset

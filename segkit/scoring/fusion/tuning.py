@@ -12,11 +12,10 @@ import numpy as np
 from segkit.formats.coco import PanopticRecord
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
+from segkit.metrics.panoptic.bootstrap import SEED, compare, confidence_intervals
 from segkit.metrics.panoptic.counts import Counts
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, OverlapTable
-from segkit.metrics.resampling import SEED
 from segkit.scoring.fusion.options import Setting, to_plain_options
 from segkit.scoring.fusion.sweep import SweepData, count_settings
 from segkit.structures import CategorySet, ImageId

@@ -111,9 +111,9 @@ def test_pairing_is_narrower_than_two_intervals():
 
 def test_other_images_are_refused():
     a = table_of({1: (GROUND_TRUTH, GOOD), "x": (GROUND_TRUTH, GOOD)})
-    with pytest.raises(DatasetError, match="same images in A and B, B lacks image 'x'; score both on the same"):
+    with pytest.raises(DatasetError, match="same images in A and B, B lacks 'x'; score both on the same"):
         compare(a, table_of({1: (GROUND_TRUTH, GOOD)}), CATEGORIES)
-    with pytest.raises(DatasetError, match=r"A lacks images 2, 3, 4, 5, 6, \.\.\. \(8 in all\)"):
+    with pytest.raises(DatasetError, match=r"A lacks 2, 3, 4, 5, 6 and 3 more"):
         compare(
             table_of({1: (GROUND_TRUTH, GOOD)}), table_of(dict.fromkeys(range(1, 10), (GROUND_TRUTH, GOOD))), CATEGORIES
         )
@@ -130,9 +130,9 @@ def test_another_ground_truth_is_refused(other):
         if pair[0] is GROUND_TRUTH:
             assert compare(a, b, CATEGORIES, **FEW)["PQ"]["difference"] == 0.0
         else:
-            with pytest.raises(DatasetError, match="image 7: expected the same true segments"):
+            with pytest.raises(DatasetError, match="image 7: expected the same ground truth segments"):
                 compare(a, b, CATEGORIES, **FEW)
-            with pytest.raises(DatasetError, match="image 7: expected the same true segments"):
+            with pytest.raises(DatasetError, match="image 7: expected the same ground truth segments"):
                 compare(b, a, CATEGORIES, **FEW)
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from segkit.metrics import resampling
-from segkit.metrics.resampling import bounds, mean_over_present, resample
+from segkit.metrics.panoptic import bootstrap
+from segkit.metrics.panoptic.bootstrap import percentile_interval, resample
+from segkit.metrics.panoptic.counts import mean_over_present
 
 
 def ratio(sums):
@@ -30,7 +31,7 @@ def test_draws_are_uniform():
 
 def test_blocks_and_other_counts_change_no_draw(monkeypatch):
     whole = resample(np.eye(9), lambda sums: sums, samples=40, seed=3)
-    monkeypatch.setattr(resampling, "BLOCK_CELLS", 9 * 7)
+    monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 9 * 7)
     assert (resample(np.eye(9), lambda sums: sums, samples=40, seed=3) == whole).all()
     assert (resample(2 * np.eye(9), lambda sums: sums, samples=40, seed=3) == 2 * whole).all()
     assert (resample(np.eye(9), lambda sums: sums, samples=40, seed=4) != whole).any()
@@ -47,12 +48,12 @@ def test_one_image_is_itself_and_none_is_refused():
 def test_bounds_leave_out_what_is_undefined():
     values = np.array([[0.0, np.nan, np.nan], [1.0, 5.0, np.nan], [2.0, np.nan, np.nan], [3.0, 7.0, np.nan]])
     # Quartiles of 0..3 by linear interpolation; of 5 and 7; of nothing.
-    low, high = bounds(values, level=0.5)
+    low, high = percentile_interval(values, level=0.5)
     np.testing.assert_array_equal(low, [0.75, 5.5, np.nan])
     np.testing.assert_array_equal(high, [2.25, 6.5, np.nan])
     for level in (0, 1, 95):
         with pytest.raises(ValueError, match="level must be in"):
-            bounds(values, level)
+            percentile_interval(values, level)
 
 
 def test_a_mean_is_over_what_is_defined():
@@ -68,7 +69,7 @@ def test_an_interval_of_95_percent_holds_the_truth_about_95_times_in_100():
     for seed in range(300):
         union = rng.integers(1, 10, size=80)
         counts = np.stack([rng.binomial(union, 0.6), union], axis=1).astype(float)
-        low, high = bounds(resample(counts, ratio, samples=300, seed=seed))
+        low, high = percentile_interval(resample(counts, ratio, samples=300, seed=seed))
         held += bool(low[0] <= 0.6 <= high[0])
     # 300 trials: a standard error of 1.3 points; small samples are held a little too seldom.
     assert 0.90 <= held / 300 <= 0.985

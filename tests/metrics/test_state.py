@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segkit.metrics.per_image import PerImage, argsort_image_ids
+from segkit.metrics.state import PerImage, argsort_image_ids
 from segkit.utils.errors import DatasetError
 
 
@@ -28,7 +28,7 @@ def test_the_same_image_twice():
 
 def test_overlapping_shards_append_nothing():
     kept = of(1, 2)
-    with pytest.raises(DatasetError, match="got image 2 in both"):
+    with pytest.raises(DatasetError, match="got 2 in both"):
         kept.merge(of(5, 2))
     assert kept.ids() == [1, 2]
 
@@ -36,12 +36,12 @@ def test_overlapping_shards_append_nothing():
 @pytest.mark.parametrize(
     ("image_order", "message"),
     [
-        ([1, 2, 3], "no prediction for image 3"),
-        ([1, "2"], "no prediction for image '2'"),
-        ([1, 2, 1], "got image 1 more than once"),
-        ([1], "lacks image 2"),
-        ([], "lacks images 1, 2"),
-        ([*range(1, 10)], "images 3, 4, 5, 6, 7, ... \\(7 in all\\)"),
+        ([1, 2, 3], "not scored: 3"),
+        ([1, "2"], "not scored: '2'"),
+        ([1, 2, 1], "more than once: 1"),
+        ([1], "lacks scored images: 2"),
+        ([], "lacks scored images: 1, 2"),
+        ([*range(1, 10)], "3, 4, 5, 6, 7 and 2 more"),
     ],
 )
 def test_an_order_must_name_every_image_once(image_order, message):

@@ -1,0 +1,168 @@
+"""The state that metrics share: one value per image, in a stated order, and how it is saved and read."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Integral
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segkit.structures import CategorySet, ImageId
+from segkit.utils.errors import DatasetError
+from segkit.utils.text import abbreviate
+
+T = TypeVar("T")
+Table = NDArray[np.void]
+
+
+class PerImage(Generic[T]):
+    """A dict image_id (int or string) -> value in the order of adding, with every image at most once."""
+
+    def __init__(self) -> None:
+        self._values: dict[ImageId, T] = {}
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._values
+
+    def add(self, image_id: ImageId, value: T) -> None:
+        """Add an image; DatasetError if it was added before, ValueError if the id is neither int nor string."""
+        image_id = _to_python_id(image_id)
+        if image_id in self._values:
+            raise DatasetError(
+                "expected every image once, got it a second time",
+                where=f"image {image_id!r}",
+                remedy="score each image once",
+            )
+        self._values[image_id] = value
+
+    def merge(self, other: PerImage[T]) -> None:
+        """Append another shard's images; DatasetError, with nothing appended, if both hold an image."""
+        common = [image_id for image_id in other._values if image_id in self._values]
+        if common:
+            raise DatasetError(
+                f"expected shards without common images, got {abbreviate(common)} in both",
+                remedy="score each image in one shard only",
+            )
+        self._values.update(other._values)
+
+    def ids(self) -> list[ImageId]:
+        """The image ids in the order of adding."""
+        return list(self._values)
+
+    def in_order(self, image_order: Sequence[ImageId] | None = None) -> list[tuple[ImageId, T]]:
+        """(image_id, value) of all images, by default as `sort_image_ids` sorts them.
+
+        Raises DatasetError unless `image_order` names exactly these images, each once.
+        """
+        if image_order is None:
+            image_order = sort_image_ids(self._values)
+        times = Counter(image_order)
+        missing = [image_id for image_id in times if image_id not in self._values]
+        if missing:
+            raise DatasetError(
+                f"image_order names images that were not scored: {abbreviate(missing)}",
+                remedy="score these images or take them out of image_order",
+            )
+        repeated = [image_id for image_id in times if times[image_id] > 1]
+        if repeated:
+            raise DatasetError(
+                f"image_order names images more than once: {abbreviate(repeated)}", remedy="name each image once"
+            )
+        unlisted = [image_id for image_id in self._values if image_id not in times]
+        if unlisted:
+            raise DatasetError(
+                f"image_order lacks scored images: {abbreviate(unlisted)}",
+                remedy="add these images to image_order or do not score them",
+            )
+        return [(image_id, self._values[image_id]) for image_id in image_order]
+
+
+def sort_image_ids(image_ids: Iterable[ImageId]) -> list[ImageId]:
+    """Sort image ids independently of the order in which images were added or shards were merged.
+
+    Args:
+        image_ids: Ints and strings.
+
+    Returns:
+        Numbers ascending, then strings ascending.
+    """
+    return sorted(image_ids, key=lambda image_id: (isinstance(image_id, str), image_id))
+
+
+def argsort_image_ids(image_ids: Sequence[ImageId]) -> NDArray[np.int64]:
+    """(I,) int64 indices that sort the images as `sort_image_ids` does; DatasetError if an id occurs twice."""
+    indices: PerImage[int] = PerImage()
+    for index, image_id in enumerate(image_ids):
+        indices.add(image_id, index)
+    return np.array([index for _, index in indices.in_order()], dtype=np.int64)
+
+
+def check_distinct_names(names: Sequence[str], owners: str) -> None:
+    """DatasetError if two of the owners ("things", "classes") share a name: their results would share a key."""
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
+    if repeated:
+        raise DatasetError(f"expected distinct names of {owners}, got {repeated} twice", remedy="rename one of them")
+
+
+def dump_categories(categories: CategorySet) -> list[dict[str, Any]]:
+    """The COCO `categories` in the order of their file, which moves the last bits of panopticapi's means."""
+    entries = {category["id"]: category for category in categories.to_coco()}
+    return [entries[category_id] for category_id in categories.ids_in_file_order]
+
+
+def pack_tables(images: Sequence[Any], dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, NDArray[Any]]:
+    """Join the tables of all images: name -> rows of all, `<name>_per_image` -> rows of each.
+
+    images: objects with one structured array per key of `dtypes`.
+    """
+    arrays: dict[str, NDArray[Any]] = {}
+    for name, dtype in dtypes.items():
+        tables = [getattr(image, name) for image in images]
+        arrays[name] = concatenate_tables(tables, dtype)
+        arrays[f"{name}_per_image"] = np.array([len(table) for table in tables], dtype=np.int64)
+    return arrays
+
+
+def unpack_tables(
+    arrays: Mapping[str, NDArray[Any]], dtypes: Mapping[str, np.dtype[Any]], images: int
+) -> list[tuple[Table, ...]]:
+    """The tables of each image out of what `pack_tables` made; ValueError if the arrays are not of this form."""
+    columns = []
+    for name, dtype in dtypes.items():
+        rows, lengths = arrays[name], arrays[f"{name}_per_image"]
+        fits = lengths.dtype.kind in "iu" and lengths.shape == (images,) and rows.ndim == 1 and rows.dtype == dtype
+        if not fits or (lengths < 0).any() or lengths.sum() != len(rows):
+            raise ValueError(f"{name} has another dtype or shape")
+        columns.append(np.split(rows, np.cumsum(lengths))[:-1])
+    return list(zip(*columns, strict=True))
+
+
+def concatenate_tables(tables: Sequence[Table], dtype: np.dtype[Any]) -> Table:
+    """Join tables of `dtype` byte by byte: numpy would compare the fields of each table with those of the next."""
+    parts = [np.zeros(0, dtype=np.uint8), *(np.ascontiguousarray(table).view(np.uint8) for table in tables)]
+    return np.concatenate(parts).view(dtype)
+
+
+@contextmanager
+def reading_saved_counts(metric_name: str) -> Iterator[None]:
+    """Turn whatever a block raises on a foreign state into one DatasetError."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError, DatasetError) as error:
+        raise DatasetError(f"expected saved counts of {metric_name}, got others ({error})") from error
+
+
+def _to_python_id(image_id: object) -> ImageId:
+    """The id as Python's own int or str: JSON cannot hold numpy's."""
+    if isinstance(image_id, str):
+        return str(image_id)
+    if not isinstance(image_id, Integral) or isinstance(image_id, bool):
+        raise ValueError(f"image_id must be an int or a string, got {image_id!r}")
+    return int(image_id)
