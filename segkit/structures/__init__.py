@@ -1,4 +1,4 @@
-"""What crosses the seams between the rooms."""
+"""The data types that packages exchange."""
 
 from segkit.structures.categories import (
     IGNORE_LABEL,

@@ -1,8 +1,9 @@
-"""CategorySet: the classes of a dataset, and the only crossing between its ids and a network's."""
+"""CategorySet: the classes of a dataset, and the only conversion between its ids and a network's."""
 
 from __future__ import annotations
 
 import colorsys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +14,23 @@ from numpy.typing import NDArray
 from segkit.utils.errors import DatasetError
 
 IGNORE_LABEL = 255  # label of void pixels in semantic maps; Detectron2's and Cityscapes' value
-THING_CHANNEL = 0  # semantic id that stands for every thing (Kirillov et al. 2019, Panoptic FPN, section 3)
-NO_THING = -1  # thing contiguous id of a semantic channel that stands for no single thing class
-MAX_CATEGORY_ID = 2**63 - 1  # what numpy's integers hold
-GOLDEN_RATIO = 0.61803398875  # turns of hue between neighbouring ids: neighbours look different
+THING_CHANNEL = 0  # stuff contiguous id that stands for all things (Kirillov et al. 2019, Panoptic FPN, section 3)
+NO_THING = -1  # thing contiguous id of a channel of stuff, and of the channel that all things share
+MAX_CATEGORY_ID = 2**63 - 1  # the largest int64
+GOLDEN_RATIO = 0.61803398875  # step of the hue between consecutive ids: neighbours look different
 
 
 @dataclass(frozen=True)
 class Category:
-    """One class of a dataset; `category_id` is the id in its files, `color` is RGB, uint8, `supercategory` the name of
-    the group that COCO's files put it in, "" for none: it is carried along, and makes no difference."""
+    """One class of a dataset.
+
+    Attributes:
+        category_id: Id in the dataset's files.
+        name: Name of the class.
+        isthing: Whether the class is a thing.
+        color: (red, green, blue), 0..255.
+        supercategory: Group of the class in COCO's files, "" for none; ignored when categories are compared.
+    """
 
     category_id: int
     name: str
@@ -33,11 +41,14 @@ class Category:
 
 @dataclass(frozen=True)
 class SemanticSpace:
-    """What the channels of a semantic head mean.
+    """The meaning of the channels of a semantic head.
 
-    names: one per channel. channel_of: category_id -> channel. stuff_ids: (channels,) int64, the
-    stuff contiguous id of each channel, `THING_CHANNEL` for a channel of things. thing_ids: (channels,) int64, the
-    thing contiguous id of each channel, -1 for stuff and for a channel that all things share.
+    Attributes:
+        names: Name of each channel.
+        channel_of: category_id -> channel.
+        stuff_ids: (C,) int64, stuff contiguous id of each channel, `THING_CHANNEL` for a channel of things.
+        thing_ids: (C,) int64, thing contiguous id of each channel, `NO_THING` for stuff and for a channel that all
+            things share.
     """
 
     names: tuple[str, ...]
@@ -49,36 +60,61 @@ class SemanticSpace:
 class CategorySet:
     """The categories of a dataset, sorted by category_id, with Detectron2's contiguous ids.
 
-    Things have contiguous ids 0..T-1 (the classes of the box and mask heads); stuff has 1..S, where 0
-    (`THING_CHANNEL`) stands for all things (the classes of the semantic head), as in Detectron2's
-    `_get_coco_panoptic_separated_meta`. No other code converts between category_id and contiguous id.
+    Things have the contiguous ids 0..T-1: the classes of the box and mask heads. Stuff has 1..S, and 0
+    (`THING_CHANNEL`) stands for all things: the classes of the semantic head. Detectron2's
+    `_get_coco_panoptic_separated_meta` does the same. No other code converts between category_id and contiguous id.
+
+    Attributes:
+        categories: All categories, by category_id.
+        things: The things among them.
+        stuff: The stuff among them.
+        ids_in_file_order: Their category ids in the order in which they were given.
+        isthing_by_id: category_id -> isthing.
+        thing_contiguous_ids: category_id -> contiguous id of the things.
+        stuff_contiguous_ids: category_id -> contiguous id of the stuff.
     """
 
     def __init__(self, categories: Iterable[Category], where: object = "categories") -> None:
-        listed = tuple(categories)
-        self.ids_in_file_order = tuple(c.category_id for c in listed)  # in the order given, which is the file's
-        self.categories = tuple(sorted(listed, key=lambda c: c.category_id))
+        """Sort and number the categories.
+
+        Args:
+            categories: The categories in the order of the file.
+            where: Path or name for error messages.
+
+        Raises:
+            DatasetError: There is no category, or two have the same id.
+        """
+        categories = tuple(categories)
+        self.ids_in_file_order = tuple(c.category_id for c in categories)
+        self.categories = tuple(sorted(categories, key=lambda c: c.category_id))
         self.things = tuple(c for c in self.categories if c.isthing)
         self.stuff = tuple(c for c in self.categories if not c.isthing)
         self._by_id = {c.category_id: c for c in self.categories}
         if not self.categories:
             raise DatasetError("expected at least one category, got none", where=where)
         if len(self._by_id) != len(self.categories):
-            ids = [c.category_id for c in self.categories]
-            twice = sorted({i for i in ids if ids.count(i) > 1})
-            raise DatasetError(
-                f"expected distinct category ids, got {twice} more than once", where=where, remedy="rename one of them"
-            )
+            repeated = sorted(i for i, times in Counter(self.ids_in_file_order).items() if times > 1)
+            problem = f"expected distinct category ids, got {repeated} more than once"
+            raise DatasetError(problem, where=where, remedy="give each category its own id")
         self.thing_contiguous_ids = {c.category_id: i for i, c in enumerate(self.things)}
         self.stuff_contiguous_ids = {c.category_id: i for i, c in enumerate(self.stuff, THING_CHANNEL + 1)}
-        by_thing = {(contiguous_id, True): i for i, contiguous_id in self.thing_contiguous_ids.items()}
-        by_stuff = {(contiguous_id, False): i for i, contiguous_id in self.stuff_contiguous_ids.items()}
-        self._category_ids = by_thing | by_stuff
         self.isthing_by_id = {c.category_id: c.isthing for c in self.categories}
 
     @classmethod
     def from_coco(cls, categories: Sequence[Mapping[str, Any]], where: object) -> CategorySet:
-        """From a COCO `categories` list; every entry needs `id`, `name` and `isthing` (instance files: all things)."""
+        """Build from the `categories` of a COCO file.
+
+        Args:
+            categories: Objects with `id`, `name` and, except in instance files, `isthing`; without it, a category is a
+                thing. `color` and `supercategory` are optional.
+            where: Path or name for error messages.
+
+        Returns:
+            The categories.
+
+        Raises:
+            DatasetError: The table is not a list, or an entry is invalid.
+        """
         if not isinstance(categories, Sequence) or isinstance(categories, str):
             raise DatasetError(f"expected `categories` to be a list, got {type(categories).__name__}", where=where)
         return cls((_category_from_coco(entry, where) for entry in categories), where)
@@ -98,15 +134,38 @@ class CategorySet:
     __hash__ = None  # type: ignore[assignment]
 
     def category_id(self, contiguous_id: int, isthing: bool) -> int:
-        """The dataset's id of thing 0..T-1 or stuff 1..S; IndexError for any other contiguous id."""
-        found = self._category_ids.get((contiguous_id, bool(isthing)))
-        if found is None:
-            kind, group = ("thing", self.things) if isthing else ("stuff", self.stuff)
+        """Convert a contiguous id to the category_id.
+
+        Args:
+            contiguous_id: 0..T-1 for a thing, 1..S for stuff.
+            isthing: Whether it is the id of a thing.
+
+        Returns:
+            The category_id.
+
+        Raises:
+            IndexError: No category has this contiguous id.
+        """
+        group = self.things if isthing else self.stuff
+        index = contiguous_id if isthing else contiguous_id - THING_CHANNEL - 1
+        if not 0 <= index < len(group):
+            kind = "thing" if isthing else "stuff"
             raise IndexError(f"no {kind} has the contiguous id {contiguous_id}: there are {len(group)}")
-        return found
+        return group[index].category_id
 
     def build_semantic_space(self, thing_channels: str = "one") -> SemanticSpace:
-        """The semantic head's channels: `one` for all things, then the stuff; or `per_class`, by category_id."""
+        """Define the channels of the semantic head.
+
+        Args:
+            thing_channels: "one": channel 0 for all things, then the stuff. "per_class": one channel per category, by
+                category_id.
+
+        Returns:
+            The channels.
+
+        Raises:
+            ValueError: Any other text.
+        """
         if thing_channels == "per_class":
             channel_of = {c.category_id: i for i, c in enumerate(self.categories)}
             names = tuple(c.name for c in self.categories)
@@ -122,7 +181,11 @@ class CategorySet:
         return SemanticSpace(names, channel_of, np.array(stuff, dtype=np.int64), np.array(things))
 
     def to_coco(self) -> list[dict[str, Any]]:
-        """The COCO panoptic `categories` list."""
+        """Build the `categories` of a COCO panoptic file.
+
+        Returns:
+            Objects with id, name, isthing, color and, if known, supercategory.
+        """
         return [
             {"id": c.category_id, "name": c.name, "isthing": int(c.isthing), "color": [*c.color]}
             | ({"supercategory": c.supercategory} if c.supercategory else {})
@@ -131,7 +194,14 @@ class CategorySet:
 
 
 def default_color(index: int) -> tuple[int, int, int]:
-    """A bright RGB colour for the `index`-th id, unlike its neighbours'; the same for ever."""
+    """Compute a bright colour that differs from the colours of neighbouring ids.
+
+    Args:
+        index: An id.
+
+    Returns:
+        (red, green, blue), 0..255; always the same for an id.
+    """
     hue = (index * GOLDEN_RATIO) % 1.0
     red, green, blue = colorsys.hsv_to_rgb(hue, 0.55 + 0.4 * (index % 3) / 2, 0.95 - 0.3 * (index % 2))
     return round(red * 255), round(green * 255), round(blue * 255)
@@ -153,5 +223,10 @@ def _category_from_coco(entry: Mapping[str, Any], where: object) -> Category:
     except (TypeError, ValueError):
         raise DatasetError(f"expected `color` to be three numbers, got {color!r}", where=where) from None
     group = entry.get("supercategory")
-    supercategory = group if isinstance(group, str) else ""
-    return Category(entry["id"], str(entry["name"]), bool(entry.get("isthing", 1)), (red, green, blue), supercategory)
+    return Category(
+        category_id=entry["id"],
+        name=str(entry["name"]),
+        isthing=bool(entry.get("isthing", 1)),
+        color=(red, green, blue),
+        supercategory=group if isinstance(group, str) else "",
+    )

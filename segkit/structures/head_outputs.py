@@ -1,4 +1,4 @@
-"""HeadOutputs: what the heads of a network say of one image, before fusion."""
+"""HeadOutputs: the outputs of a network's heads for one image, before fusion."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ from segkit.structures.panoptic import MAX_SEGMENT_ID
 
 @dataclass(frozen=True)
 class SemanticScores:
-    """The semantic head's best channel at each pixel of the (H, W) image and, where a method needs them, logits.
+    """The best channel of the semantic head at each pixel and, for the methods that need them, logits.
 
-    channels: (H, W) unsigned or signed integers, the channel of the highest score, of equal ones the first.
-    stuff_ids: (C,) int64, the stuff contiguous id of each channel, `THING_CHANNEL` (0) for a channel of things.
-    thing_ids: (C,) int64, the thing contiguous id of each channel, `NO_THING` (-1) for stuff and for a channel that all
-    things share.
-    logits: (K, H, W) float32 or None. logit_channels: None where K = C and row k is channel k; else (K, H, W) integers,
-    the channels of the K highest logits, highest first: the others are not known, and taken to be as low as the K-th.
-    Raises ValueError where shapes or types disagree, a channel is none of 0..C-1, a class has several channels, a
-    channel is both of stuff and of a thing, an id is negative, or a logit is NaN.
+    Attributes:
+        channels: (H, W) signed or unsigned integers, channel of the highest score; of equal scores the first channel.
+        stuff_ids: (C,) int64, stuff contiguous id of each channel, `THING_CHANNEL` (0) for a channel of things.
+        thing_ids: (C,) int64, thing contiguous id of each channel, `NO_THING` (-1) for stuff and for a channel that all
+            things share.
+        logits: (K, H, W) float32 or None.
+        logit_channels: None if row k of logits is channel k (then K = C). Otherwise (K, H, W) integers, the channels of
+            the K highest logits, highest first; the logits of the other channels are assumed to equal the K-th.
+
+    Raises:
+        ValueError: Shapes or types disagree, a channel is not in 0..C-1, a class has several channels, a channel
+            belongs to stuff and to a thing, an id is too low, or a logit is NaN.
     """
 
     channels: NDArray[np.integer]
@@ -34,10 +38,20 @@ class SemanticScores:
 
     @classmethod
     def from_stuff_ids(cls, stuff_ids: NDArray[np.integer]) -> SemanticScores:
-        """Of an (H, W) map of stuff contiguous ids, 0 where there is some thing: channel = stuff id."""
+        """Build from a map of stuff contiguous ids; the channel of a pixel is its stuff id.
+
+        Args:
+            stuff_ids: (H, W) integers, 0 for any thing.
+
+        Returns:
+            Scores without logits.
+
+        Raises:
+            ValueError: The map has another shape or dtype, or an id is negative or above MAX_SEGMENT_ID.
+        """
         _check_map("stuff_ids", stuff_ids)
         if (largest := _largest(stuff_ids)) > MAX_SEGMENT_ID:
-            raise ValueError(f"stuff_ids must not be negative nor above {MAX_SEGMENT_ID}, got {_range(stuff_ids)}")
+            raise ValueError(f"stuff_ids must be in 0..{MAX_SEGMENT_ID}, got {_format_range(stuff_ids)}")
         count = largest + 1
         return cls(stuff_ids, np.arange(count), np.full(count, NO_THING))
 
@@ -49,7 +63,7 @@ class SemanticScores:
         _check_classes("stuff_ids", self.stuff_ids, THING_CHANNEL)
         _check_classes("thing_ids", self.thing_ids, NO_THING)
         if (both := np.flatnonzero((self.stuff_ids != THING_CHANNEL) & (self.thing_ids != NO_THING))).size:
-            raise ValueError(f"a channel must be of stuff or of a thing, got channel {both[0]} of both")
+            raise ValueError(f"a channel must belong to stuff or to a thing, got channel {both[0]} for both")
         _check_channels("channels", self.channels, len(self.stuff_ids))
         if self.logits is not None:
             self._check_logits(self.logits)
@@ -57,13 +71,13 @@ class SemanticScores:
             raise ValueError("logit_channels must come with logits, got none")
 
     def _check_logits(self, logits: NDArray[np.float32]) -> None:
-        given, rows = self.logit_channels, len(self.stuff_ids)
-        expected = (rows if given is None else max(len(given), 1), *self.channels.shape)
-        if logits.shape != expected or (given is not None and given.shape != expected):
-            got = f"{logits.shape}" if given is None else f"{logits.shape} and {given.shape}"
+        channels, count = self.logit_channels, len(self.stuff_ids)
+        expected = (count if channels is None else max(len(channels), 1), *self.channels.shape)
+        if logits.shape != expected or (channels is not None and channels.shape != expected):
+            got = f"{logits.shape}" if channels is None else f"{logits.shape} and {channels.shape}"
             raise ValueError(f"logits and logit_channels must have the shape {expected}, got {got}")
-        if given is not None:
-            _check_channels("logit_channels", given, rows)
+        if channels is not None:
+            _check_channels("logit_channels", channels, count)
         if np.isnan(np.min(logits, initial=0)):
             raise ValueError("logits must be numbers, got NaN: did the training diverge?")
 
@@ -73,42 +87,70 @@ class SemanticScores:
         return self.channels.shape[0], self.channels.shape[1]
 
     def stuff_map(self) -> NDArray[np.integer]:
-        """(H, W): the stuff contiguous id of each pixel, 0 where there is some thing."""
+        """Look up the stuff contiguous id of each pixel.
+
+        Returns:
+            (H, W) integers, 0 for any thing.
+        """
         if np.array_equal(self.stuff_ids, np.arange(len(self.stuff_ids))):
             return self.channels
-        narrow = self.stuff_ids.astype(np.min_scalar_type(self.stuff_ids.max()))  # an eighth of the memory to write
+        narrow = self.stuff_ids.astype(
+            np.min_scalar_type(self.stuff_ids.max())
+        )  # int64 would write eight times the memory
         return narrow.take(self.channels)
 
     def thing_channel(self, class_id: int) -> int:
-        """The channel of a thing contiguous id: its own, else the one that all things share.
+        """Find the channel of a thing: its own, or the channel that all things share.
 
-        Raises ValueError where there is neither.
+        Args:
+            class_id: Thing contiguous id.
+
+        Returns:
+            The channel, 0..C-1.
+
+        Raises:
+            ValueError: There is neither.
         """
         own = np.flatnonzero(self.thing_ids == class_id)
-        found = own if len(own) else np.flatnonzero((self.stuff_ids == THING_CHANNEL) & (self.thing_ids == NO_THING))
-        if not len(found):
-            raise ValueError(f"the semantic map has no channel for the thing class {class_id}, nor one for all things")
-        return int(found[0])
+        shared = np.flatnonzero((self.stuff_ids == THING_CHANNEL) & (self.thing_ids == NO_THING))
+        for channel in (*own, *shared):
+            return int(channel)
+        raise ValueError(f"the semantic map has no channel for the thing class {class_id}, nor one for all things")
 
     def logit(self, channel: int, window: tuple[slice, slice]) -> NDArray[np.float32]:
-        """(h, w) float32: the channel's logit at the pixels of the window. Raises ValueError without logits."""
+        """Get the logits of one channel in a part of the image.
+
+        Args:
+            channel: 0..C-1.
+            window: (rows, columns) of the image.
+
+        Returns:
+            (h, w) float32.
+
+        Raises:
+            ValueError: There are no logits.
+        """
         if self.logits is None:
             raise ValueError("logits are needed, but only the best channel of each pixel is known")
         if self.logit_channels is None:
             dense: NDArray[np.float32] = self.logits[channel][window]
             return dense
-        found: NDArray[np.float32] = self.logits[-1][window].copy()
+        logits: NDArray[np.float32] = self.logits[-1][window].copy()
         for values, channels in zip(self.logits, self.logit_channels, strict=True):
-            np.copyto(found, values[window], where=channels[window] == channel)
-        return found
+            np.copyto(logits, values[window], where=channels[window] == channel)
+        return logits
 
 
 @dataclass(frozen=True)
 class CenterOffsets:
-    """What Panoptic-DeepLab's instance head says (Cheng et al. 2020, section 3.2).
+    """The outputs of Panoptic-DeepLab's instance head (Cheng et al. 2020, section 3.2).
 
-    heatmap: (H, W) float32 in [0, 1], how likely a pixel is the centre of an instance. offsets_yx: (2, H, W) float32,
-    pixels from each pixel down and right to the centre of its instance. ValueError where shapes disagree or one is NaN.
+    Attributes:
+        heatmap: (H, W) float32 in [0, 1], probability that a pixel is the centre of an instance.
+        offsets_yx: (2, H, W) float32, pixels from each pixel down and right to the centre of its instance.
+
+    Raises:
+        ValueError: Shapes disagree or a value is NaN.
     """
 
     heatmap: NDArray[np.float32]
@@ -124,11 +166,16 @@ class CenterOffsets:
 
 @dataclass(frozen=True)
 class HeadOutputs:
-    """All that fusion methods may use of one image; what a network does not have is None.
+    """All inputs of the fusion methods for one image; outputs that a network does not have are None.
 
-    instances: class_ids are thing contiguous ids. semantic: the semantic head. stuff_masks: masks of stuff, as query
-    models predict them (MaskFormer), class_ids are stuff contiguous ids. centers: Panoptic-DeepLab's.
-    Raises ValueError where sizes disagree, an id is negative, or there are things and no semantic channel of things.
+    Attributes:
+        instances: Things; class_ids are thing contiguous ids.
+        semantic: Output of the semantic head.
+        stuff_masks: Masks of stuff, as query models (MaskFormer) predict them; class_ids are stuff contiguous ids.
+        centers: Output of Panoptic-DeepLab's instance head.
+
+    Raises:
+        ValueError: Sizes disagree, an id is too low, or there are things but no semantic channel for things.
     """
 
     instances: InstanceMasks
@@ -137,19 +184,19 @@ class HeadOutputs:
     centers: CenterOffsets | None = None
 
     def __post_init__(self) -> None:
-        size_hw = self.semantic.size_hw
-        others = {"instances": self.instances.size_hw}
+        expected = self.semantic.size_hw
+        sizes = {"instances": self.instances.size_hw}
         if self.stuff_masks is not None:
-            others["stuff_masks"] = self.stuff_masks.size_hw
+            sizes["stuff_masks"] = self.stuff_masks.size_hw
         if self.centers is not None:
-            others["centers"] = self.centers.heatmap.shape
-        for name, other in others.items():
-            if other != size_hw:
-                raise ValueError(f"{name} must be of the semantic map's size {size_hw}, got {other}")
+            sizes["centers"] = self.centers.heatmap.shape
+        for name, size_hw in sizes.items():
+            if size_hw != expected:
+                raise ValueError(f"{name} must have the semantic map's size {expected}, got {size_hw}")
         if len(self.instances) and self.instances.class_ids.min() < 0:
             raise ValueError(f"class_ids of instances must not be negative, got {self.instances.class_ids.min()}")
         if self.stuff_masks is not None and len(self.stuff_masks) and self.stuff_masks.class_ids.min() <= THING_CHANNEL:
-            raise ValueError(f"class_ids of stuff_masks must be from 1, got {self.stuff_masks.class_ids.min()}")
+            raise ValueError(f"class_ids of stuff_masks must be at least 1, got {self.stuff_masks.class_ids.min()}")
         if len(self.instances) and not (self.semantic.stuff_ids == THING_CHANNEL).any():
             raise ValueError("the semantic map has no channel of things, but there are instances")
 
@@ -161,23 +208,23 @@ def _check_map(name: str, values: NDArray[np.integer]) -> None:
 
 def _check_classes(name: str, class_ids: NDArray[np.int64], none: int) -> None:
     if class_ids.size and class_ids.min() < none:
-        raise ValueError(f"{name} must be from {none}, got {class_ids.min()}")
+        raise ValueError(f"{name} must be at least {none}, got {class_ids.min()}")
     classes, counts = np.unique(class_ids[class_ids != none], return_counts=True)
     if repeated := classes[counts > 1].tolist():
-        raise ValueError(f"{name} must name a class once, got {repeated[0]} for several channels")
+        raise ValueError(f"{name} must be distinct, got {repeated[0]} for several channels")
 
 
 def _check_channels(name: str, channels: NDArray[np.integer], count: int) -> None:
     if not np.issubdtype(channels.dtype, np.integer):
         raise ValueError(f"{name} must be integers, got {channels.dtype}")
     if channels.size and _largest(channels) >= count:
-        raise ValueError(f"{name} must be in 0..{count - 1}, got {_range(channels)}")
+        raise ValueError(f"{name} must be in 0..{count - 1}, got {_format_range(channels)}")
 
 
 def _largest(values: NDArray[np.integer]) -> int:
-    """The largest, read without signs: a negative number is a huge one then, and one pass finds both."""
+    """The largest value read as unsigned: negative values become huge, so that one pass finds both faults."""
     return int(values.view(values.dtype.str.replace("i", "u")).max(initial=0))
 
 
-def _range(values: NDArray[np.integer]) -> str:
+def _format_range(values: NDArray[np.integer]) -> str:
     return f"{values.min()}..{values.max()}"

@@ -1,4 +1,4 @@
-"""InstanceMasks: the instances of one image as box crops, so that work touches only the pixels of the boxes."""
+"""InstanceMasks: the instances of one image as box crops, so that algorithms visit only the pixels of the boxes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from segkit.structures.rle import crop_to_rle
 
 @dataclass(frozen=True)
 class InstanceMasks:
-    """N instances of one image of `size_hw` pixels.
+    """N instances of one image; N may be 0.
 
-    boxes_xyxy: (N, 4) float32, pixels. scores: (N,) float32 in [0, 1]. class_ids: (N,) int64, the maker states
-    the space. crops: N bool arrays (h, w); crop i lies at corners_xy[i] = (left, top), (N, 2) int64, inside the image.
-    mask_probs: the mask head's outputs of which the crops were made, (N, m, m') float32 in [0, 1], each spread over its
-    box; None where they are not known.
-    Raises ValueError where the lengths differ, a crop is no (h, w) bool or leaves the image, or a score or probability
-    is NaN. N may be 0.
+    Attributes:
+        size_hw: (height, width) of the image, pixels.
+        boxes_xyxy: (N, 4) float32, (left, top, right, bottom), pixels.
+        scores: (N,) float32 in [0, 1].
+        class_ids: (N,) int64, contiguous ids in a network's output.
+        corners_xy: (N, 2) int64, (left, top) of each crop in the image, pixels.
+        crops: N bool arrays (h, w), inside the image.
+        mask_probs: (N, m, m') float32 in [0, 1], the mask head's outputs that the crops were pasted from, each spread
+            over its box; None if unknown.
+
+    Raises:
+        ValueError: The lengths differ, a crop is not (h, w) bool or leaves the image, or a score or probability is NaN.
     """
 
     size_hw: tuple[int, int]
@@ -37,8 +43,8 @@ class InstanceMasks:
         if self.mask_probs is not None:
             lengths.add(len(self.mask_probs))
         if len(lengths) != 1:
-            what = "boxes, scores, class_ids, corners, crops and mask_probs"
-            raise ValueError(f"{what} must have one length, got {sorted(lengths)}")
+            names = "boxes, scores, class_ids, corners, crops and mask_probs"
+            raise ValueError(f"{names} must have the same length, got {sorted(lengths)}")
         if np.isnan(self.scores).any() or _has_nan(self.mask_probs):
             raise ValueError("scores and mask_probs must be numbers, got NaN: did the training diverge?")
         height, width = self.size_hw
@@ -59,32 +65,57 @@ class InstanceMasks:
         scores: NDArray[np.float32],
         class_ids: NDArray[np.int64],
     ) -> InstanceMasks:
-        """From (N, H, W) bool masks; each crop is the mask's tight box, 0 x 0 at (0, 0) where it is empty."""
+        """Build instances from whole masks; each crop is the tight box of its mask.
+
+        Args:
+            masks: (N, H, W) bool; the crop of an empty mask is 0 x 0 at (0, 0).
+            boxes_xyxy: (N, 4) float32, pixels.
+            scores: (N,) float32 in [0, 1].
+            class_ids: (N,) int64.
+
+        Returns:
+            The instances.
+        """
         cut = [_tight_crop(mask) for mask in masks]
         corners = np.array([corner for corner, _ in cut], dtype=np.int64).reshape(-1, 2)
         size_hw = (int(masks.shape[1]), int(masks.shape[2]))
         return cls(size_hw, boxes_xyxy, scores, class_ids, corners, tuple(crop for _, crop in cut))
 
     def window(self, index: int) -> tuple[slice, slice]:
-        """The rows and columns of the image that crop `index` covers."""
+        """Get the part of the image that a crop covers.
+
+        Args:
+            index: Row of the instance.
+
+        Returns:
+            (rows, columns).
+        """
         left, top = self.corners_xy[index].tolist()
         height, width = self.crops[index].shape
         return slice(top, top + height), slice(left, left + width)
 
     def to_full(self) -> NDArray[np.bool_]:
-        """(N, H, W) bool masks."""
+        """Expand the crops to whole masks.
+
+        Returns:
+            (N, H, W) bool.
+        """
         full = np.zeros((len(self), *self.size_hw), dtype=np.bool_)
         for index, crop in enumerate(self.crops):
             full[index][self.window(index)] = crop
         return full
 
     def to_rle(self) -> list[dict[str, Any]]:
-        """COCO's compressed run lengths, `{"size": [H, W], "counts": str}` each."""
+        """Encode the masks.
+
+        Returns:
+            Compressed COCO RLE `{"size": [H, W], "counts": str}` of each mask.
+        """
         return [crop_to_rle(c, xy, self.size_hw) for c, xy in zip(self.crops, self.corners_xy.tolist(), strict=True)]
 
 
 def _has_nan(values: NDArray[np.float32] | None) -> bool:
-    return values is not None and bool(np.isnan(np.min(values, initial=0)))  # NaN is the least of all
+    return values is not None and bool(np.isnan(np.min(values, initial=0)))  # the minimum of values with a NaN is NaN
 
 
 def _tight_crop(mask: NDArray[np.bool_]) -> tuple[Sequence[int], NDArray[np.bool_]]:

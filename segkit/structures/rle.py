@@ -1,4 +1,4 @@
-"""Masks <-> COCO run lengths, by pycocotools."""
+"""Masks <-> COCO run-length encoding (RLE), by pycocotools."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ from pycocotools import mask as coco_mask
 
 
 def crop_to_rle(crop: NDArray[np.bool_], corner_xy: Sequence[int], size_hw: tuple[int, int]) -> dict[str, Any]:
-    """Compressed COCO RLE `{"size": [H, W], "counts": str}` of an (h, w) crop that lies at (left, top) in the image."""
+    """Encode a crop of a mask as the RLE of the whole mask.
+
+    Args:
+        crop: (h, w) bool.
+        corner_xy: (left, top) of the crop in the image, pixels.
+        size_hw: (height, width) of the image, pixels.
+
+    Returns:
+        Compressed COCO RLE `{"size": [H, W], "counts": str}`.
+    """
     canvas = np.zeros(size_hw, dtype=np.uint8, order="F")
     left, top = corner_xy
     canvas[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
@@ -20,14 +29,29 @@ def crop_to_rle(crop: NDArray[np.bool_], corner_xy: Sequence[int], size_hw: tupl
 
 
 def mask_to_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Compressed COCO RLE of an (H, W) mask."""
+    """Encode a mask.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        Compressed COCO RLE `{"size": [H, W], "counts": str}`.
+    """
     return crop_to_rle(mask, (0, 0), (mask.shape[0], mask.shape[1]))
 
 
 def segmentation_to_rle(segmentation: Any, size_hw: tuple[int, int]) -> dict[str, Any]:
-    """Any COCO `segmentation` (polygons, uncompressed or compressed RLE) as compressed RLE.
+    """Encode any COCO `segmentation` as compressed RLE.
 
-    Raises ValueError where it is none of these.
+    Args:
+        segmentation: Polygons, or uncompressed or compressed RLE.
+        size_hw: (height, width) of the image, pixels; for polygons and uncompressed RLE.
+
+    Returns:
+        Compressed COCO RLE `{"size": [H, W], "counts": str}`.
+
+    Raises:
+        ValueError: The segmentation is neither polygons nor RLE.
     """
     if isinstance(segmentation, list) and segmentation:
         rle: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
@@ -42,6 +66,13 @@ def segmentation_to_rle(segmentation: Any, size_hw: tuple[int, int]) -> dict[str
 
 
 def rle_to_mask(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """(H, W) bool mask of a compressed RLE."""
+    """Decode a mask.
+
+    Args:
+        rle: Compressed COCO RLE.
+
+    Returns:
+        (H, W) bool.
+    """
     mask: NDArray[np.uint8] = coco_mask.decode(dict(rle))
     return mask.astype(np.bool_)

@@ -1,4 +1,4 @@
-"""CategorySet: the crossing between dataset ids and contiguous ids, as Detectron2 defines them."""
+"""CategorySet: conversion between category ids and contiguous ids, as Detectron2 defines them."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def test_ids_there_and_back() -> None:
 
 
 def test_semantic_spaces() -> None:
-    one, each = SMALL.build_semantic_space("one"), SMALL.build_semantic_space("per_class")
-    assert (one.names, one.channel_of) == (("things", "sea", "sky"), {3: 0, 5: 1, 9: 2})
-    assert (each.names, each.channel_of) == (("cat", "sea", "sky"), {3: 0, 5: 1, 9: 2})
-    assert (one.stuff_ids.tolist(), each.stuff_ids.tolist()) == ([0, 1, 2], [0, 1, 2])
+    shared, per_class = SMALL.build_semantic_space("one"), SMALL.build_semantic_space("per_class")
+    assert (shared.names, shared.channel_of) == (("things", "sea", "sky"), {3: 0, 5: 1, 9: 2})
+    assert (per_class.names, per_class.channel_of) == (("cat", "sea", "sky"), {3: 0, 5: 1, 9: 2})
+    assert (shared.stuff_ids.tolist(), per_class.stuff_ids.tolist()) == ([0, 1, 2], [0, 1, 2])
     with pytest.raises(ValueError, match="'one' or 'per_class'"):
         SMALL.build_semantic_space("both")
 
@@ -54,16 +54,16 @@ def test_through_coco_and_back() -> None:
     assert SMALL[5].name == "sea"
 
 
-def test_a_missing_color_is_made_up_the_same_each_time() -> None:
+def test_a_missing_color_is_replaced_by_the_default() -> None:
     (category,) = CategorySet.from_coco([{"id": 7, "name": "x"}], "x.json").categories
     assert category.isthing
     assert category.color == default_color(7) != default_color(8)
 
 
-def test_supercategories_are_carried_along_and_make_no_difference() -> None:
+def test_supercategories_are_kept_and_ignored_by_comparisons() -> None:
     entry = {"id": 7, "name": "x", "isthing": 1, "color": [1, 2, 3]}
     with_group = CategorySet.from_coco([{**entry, "supercategory": "animal"}], "x.json")
-    without, malformed = (CategorySet.from_coco([one], "x.json") for one in (entry, {**entry, "supercategory": 5}))
+    without, malformed = (CategorySet.from_coco([table], "x.json") for table in (entry, {**entry, "supercategory": 5}))
     assert with_group.to_coco() == [{**entry, "supercategory": "animal"}]
     assert without.to_coco() == malformed.to_coco() == [entry]
     assert with_group == without
@@ -82,18 +82,18 @@ def test_supercategories_are_carried_along_and_make_no_difference() -> None:
         ([{"id": 1, "name": "a", "color": [1, 2]}], "three numbers"),
     ],
 )
-def test_bad_categories_are_refused(categories: Any, message: str) -> None:
+def test_invalid_categories_are_rejected(categories: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         CategorySet.from_coco(categories, "x.json")
 
 
 @pytest.mark.parametrize("category_id", [2**63, -(2**70)])
-def test_ids_beyond_63_bits_are_refused(category_id):
+def test_ids_beyond_63_bits_are_rejected(category_id):
     with pytest.raises(DatasetError, match="expected a category id of 63 bits"):
         CategorySet.from_coco([{"id": category_id, "name": "huge", "isthing": 1}], "a.json")
 
 
-def test_names_that_are_no_unicode_are_refused() -> None:
-    """JSON can hold half of a surrogate pair; no terminal and no file in UTF-8 can."""
+def test_names_with_invalid_unicode_are_rejected() -> None:
+    """JSON can hold half of a surrogate pair; a terminal or a file in UTF-8 cannot."""
     with pytest.raises(DatasetError, match="valid Unicode"):
         CategorySet.from_coco([{"id": 1, "name": "\ud800"}], "x.json")

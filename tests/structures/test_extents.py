@@ -17,7 +17,7 @@ from segkit.structures import MAX_SEGMENT_ID, Extent, IdRuns
         elements=st.sampled_from([0, 1, 2, 300, MAX_SEGMENT_ID]),
     )
 )
-def test_extents_are_those_of_the_plain_count(segment_ids: np.ndarray) -> None:
+def test_extents_equal_a_plain_count(segment_ids: np.ndarray) -> None:
     expected = {}
     for segment_id in sorted({*segment_ids.ravel().tolist()} - {0}):
         ys, xs = np.nonzero(segment_ids == segment_id)

@@ -1,4 +1,4 @@
-"""What heads may say and what is refused; logits of all channels and of the best few."""
+"""Valid and invalid head outputs; logits of all channels and of the best channels only."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def semantic(channels: Any = CHANNELS, stuff_ids: Any = STUFF_IDS, thing_ids: An
 
 def instances(size_hw: tuple[int, int] = (2, 3), class_ids: Any = (2,), **more: Any) -> InstanceMasks:
     count = len(class_ids)
-    one = {
+    values = {
         "boxes_xyxy": np.zeros((count, 4), dtype=np.float32),
         "scores": np.ones(count, dtype=np.float32),
         "class_ids": np.array(class_ids, dtype=np.int64),
         "corners_xy": np.zeros((count, 2), dtype=np.int64),
         "crops": (np.ones((1, 1), dtype=bool),) * count,
     }
-    return InstanceMasks(size_hw, **(one | more))
+    return InstanceMasks(size_hw, **(values | more))
 
 
 def test_channels_are_mapped_to_stuff_ids() -> None:
@@ -39,10 +39,10 @@ def test_channels_are_mapped_to_stuff_ids() -> None:
 
 
 def test_a_map_of_stuff_ids_is_its_own_channels() -> None:
-    """Stuff ids 0, 3 and 1: channels 0..3, of which 0 is for things; the map itself is handed on."""
-    given = np.array([[0, 3], [1, 3]], dtype=np.uint8)
-    scores = SemanticScores.from_stuff_ids(given)
-    assert scores.stuff_map() is given
+    """Stuff ids 0, 3 and 1: channels 0..3, channel 0 is for things; the map is not copied."""
+    stuff_ids = np.array([[0, 3], [1, 3]], dtype=np.uint8)
+    scores = SemanticScores.from_stuff_ids(stuff_ids)
+    assert scores.stuff_map() is stuff_ids
     assert scores.stuff_ids.tolist() == [0, 1, 2, 3]
     assert scores.thing_channel(5) == 0
     assert SemanticScores.from_stuff_ids(np.zeros((0, 4), dtype=int)).size_hw == (0, 4)
@@ -65,21 +65,21 @@ def test_logits_of_all_channels() -> None:
 
 
 def test_logits_of_the_best_channels() -> None:
-    """Of each pixel two channels are known. Channel 0 is best at (0, 0) with 9, second at (1, 1) with 4 and at (1, 2)
-    with 2; elsewhere it is not known, and as low as the second.
+    """Two channels of each pixel are known. Channel 0 is best at (0, 0) with 9, second at (1, 1) with 4 and at (1, 2)
+    with 2; elsewhere it is unknown and assumed to equal the second logit.
     """
-    known = np.array([[[0, 1, 2], [2, 1, 1]], [[1, 2, 1], [1, 0, 0]]])
+    best = np.array([[[0, 1, 2], [2, 1, 1]], [[1, 2, 1], [1, 0, 0]]])
     logits = np.array([[[9, 8, 7], [6, 5, 4]], [[3, 1, 2], [5, 4, 2]]], dtype=np.float32)
-    scores = semantic(known[0], logits=logits, logit_channels=known)
+    scores = semantic(best[0], logits=logits, logit_channels=best)
     assert scores.logit(0, WHOLE).tolist() == [[9, 1, 2], [5, 4, 2]]
     assert scores.logit(2, (slice(0, 1), slice(1, 3))).tolist() == [[1, 7]]
     scores.logit(0, WHOLE)[:] = -1
     assert scores.logits is not None
-    assert scores.logits.tolist() == logits.tolist()  # looking up does not write
+    assert scores.logits.tolist() == logits.tolist()  # reading does not write
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"channels": [0, 1]}, r"channels must be \(H, W\) integers, got \(2,\) int64"),
         ({"channels": [[0.0]]}, r"channels must be \(H, W\) integers, got \(1, 1\) float64"),
@@ -90,11 +90,11 @@ def test_logits_of_the_best_channels() -> None:
         ({"channels": np.array([[3]], dtype=">u2")}, r"channels must be in 0..2, got 3..3"),
         ({"stuff_ids": [4, 0]}, r"must be \(C,\), one per channel, got \(2,\) and \(3,\)"),
         ({"stuff_ids": [[4, 0, 0]], "thing_ids": [[-1, -1, 2]]}, r"must be \(C,\), one per channel"),
-        ({"stuff_ids": [4, -3, 0]}, "stuff_ids must be from 0, got -3"),
-        ({"thing_ids": [-1, -2, 2]}, "thing_ids must be from -1, got -2"),
-        ({"stuff_ids": [4, 4, 0]}, "stuff_ids must name a class once, got 4 for several channels"),
-        ({"thing_ids": [-1, 2, 2]}, "thing_ids must name a class once, got 2 for several channels"),
-        ({"stuff_ids": [4, 0, 5]}, "a channel must be of stuff or of a thing, got channel 2 of both"),
+        ({"stuff_ids": [4, -3, 0]}, "stuff_ids must be at least 0, got -3"),
+        ({"thing_ids": [-1, -2, 2]}, "thing_ids must be at least -1, got -2"),
+        ({"stuff_ids": [4, 4, 0]}, "stuff_ids must be distinct, got 4 for several channels"),
+        ({"thing_ids": [-1, 2, 2]}, "thing_ids must be distinct, got 2 for several channels"),
+        ({"stuff_ids": [4, 0, 5]}, "a channel must belong to stuff or to a thing, got channel 2 for both"),
         ({"logits": np.zeros((2, 2, 3))}, r"must have the shape \(3, 2, 3\), got \(2, 2, 3\)"),
         ({"logits": np.zeros((3, 3, 2))}, r"must have the shape \(3, 2, 3\), got \(3, 3, 2\)"),
         ({"logits": np.full((3, 2, 3), np.nan)}, "logits must be numbers, got NaN"),
@@ -117,32 +117,32 @@ def test_logits_of_the_best_channels() -> None:
         ),
     ],
 )
-def test_semantic_scores_that_contradict_themselves(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_semantic_scores_that_contradict_themselves(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         semantic(**wrong)
 
 
 @pytest.mark.parametrize(
-    ("stuff_ids", "told"),
+    ("stuff_ids", "message"),
     [
-        ([[-1, 2]], "stuff_ids must not be negative nor above 16777215, got -1..2"),
-        ([[2**24, 2]], "stuff_ids must not be negative nor above 16777215, got 2..16777216"),
+        ([[-1, 2]], "stuff_ids must be in 0..16777215, got -1..2"),
+        ([[2**24, 2]], "stuff_ids must be in 0..16777215, got 2..16777216"),
         ([[0.5]], r"stuff_ids must be \(H, W\) integers, got \(1, 1\) float64"),
         ([3], r"stuff_ids must be \(H, W\) integers, got \(1,\) int64"),
     ],
 )
-def test_maps_that_are_no_stuff_ids(stuff_ids: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_maps_that_are_no_stuff_ids(stuff_ids: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         SemanticScores.from_stuff_ids(np.array(stuff_ids))
 
 
-def test_one_infinite_logit_is_no_nan() -> None:
+def test_an_infinite_logit_is_not_rejected_as_nan() -> None:
     logits = np.zeros((3, 2, 3), dtype=np.float32)
     logits[0, 0, 0] = -np.inf
     assert semantic(logits=logits).logit(0, WHOLE)[0, 0] == -np.inf
 
 
-def test_centres_that_contradict_themselves() -> None:
+def test_inconsistent_centres_are_rejected() -> None:
     heatmap, offsets = np.zeros((2, 3), dtype=np.float32), np.zeros((2, 2, 3), dtype=np.float32)
     assert CenterOffsets(heatmap, offsets).heatmap is heatmap
     for wrong in (offsets[:1], offsets[:, :1], heatmap):
@@ -157,14 +157,14 @@ def test_sizes_must_agree() -> None:
     centers = CenterOffsets(np.zeros((3, 2), dtype=np.float32), np.zeros((2, 3, 2), dtype=np.float32))
     for name, wrong in (("instances", instances((3, 2))), ("stuff_masks", instances((3, 2))), ("centers", centers)):
         parts: dict[str, Any] = {"instances": instances()} | {name: wrong}
-        with pytest.raises(ValueError, match=rf"{name} must be of the semantic map's size \(2, 3\), got \(3, 2\)"):
+        with pytest.raises(ValueError, match=rf"{name} must have the semantic map's size \(2, 3\), got \(3, 2\)"):
             HeadOutputs(semantic=semantic(), **parts)
 
 
-def test_classes_must_be_of_their_space() -> None:
+def test_class_ids_must_be_in_their_id_space() -> None:
     with pytest.raises(ValueError, match="class_ids of instances must not be negative, got -1"):
         HeadOutputs(instances(class_ids=[0, -1]), semantic())
-    with pytest.raises(ValueError, match="class_ids of stuff_masks must be from 1, got 0"):
+    with pytest.raises(ValueError, match="class_ids of stuff_masks must be at least 1, got 0"):
         HeadOutputs(instances(), semantic(), stuff_masks=instances(class_ids=[3, 0]))
     none = instances(class_ids=[])
     assert HeadOutputs(none, semantic(), stuff_masks=none).stuff_masks is none
@@ -178,12 +178,12 @@ def test_instances_need_a_channel_of_things() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"scores": np.array([np.nan])}, "scores and mask_probs must be numbers, got NaN"),
         ({"mask_probs": np.full((1, 2, 2), np.nan)}, "scores and mask_probs must be numbers, got NaN"),
-        ({"mask_probs": np.zeros((2, 2, 2))}, r"must have one length, got \[1, 2\]"),
-        ({"scores": np.ones(2)}, r"must have one length, got \[1, 2\]"),
+        ({"mask_probs": np.zeros((2, 2, 2))}, r"must have the same length, got \[1, 2\]"),
+        ({"scores": np.ones(2)}, r"must have the same length, got \[1, 2\]"),
         ({"crops": (np.ones((1, 1)),)}, r"crops must be \(h, w\) bool, got \(1, 1\) float64"),
         ({"crops": (np.ones(1, dtype=bool),)}, r"crops must be \(h, w\) bool, got \(1,\) bool"),
         ({"corners_xy": np.array([[3, 0]])}, r"crop \(1, 1\) at \(x=3, y=0\) leaves the 2 x 3 image"),
@@ -191,6 +191,6 @@ def test_instances_need_a_channel_of_things() -> None:
         ({"corners_xy": np.array([[-1, 0]])}, r"crop \(1, 1\) at \(x=-1, y=0\) leaves"),
     ],
 )
-def test_instances_that_contradict_themselves(wrong: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_inconsistent_instances_are_rejected(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         instances(**wrong)

@@ -11,12 +11,12 @@ from hypothesis.extra import numpy as hnp
 from segkit.structures import IdRuns, id_runs
 from segkit.utils.compiled import COMPILED
 
-WAYS = [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))]
+WITH_NUMBA = [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))]
 IDS = st.sampled_from([0, 1, 2, 255, 256, 65536, 2**24 - 1, 2**31 - 1, -(2**31)])
 
 
-@pytest.fixture(params=WAYS, autouse=True)
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(params=WITH_NUMBA, autouse=True)
+def with_and_without_numba(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(id_runs, "COMPILED", request.param)
 
 
