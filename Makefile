@@ -101,12 +101,12 @@ remake:
 	@$(call make_venv,$(VENV))
 
 # The environment is small: it is made again whenever the requirements change.
-$(LIGHT_VENV)/.segkit-light: setup.py constraints.txt
+$(LIGHT_VENV)/.segkit-light: setup.py segkit/requirements.json constraints.txt
 	@$(call make_venv,$(LIGHT_VENV))
 	@$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest hypothesis
 	@touch $@
 
-$(BASE): setup.py constraints.txt tools/install_detectron2.py
+$(BASE): setup.py segkit/requirements.json constraints.txt tools/install_detectron2.py
 	@echo "Installing torch, Detectron2 and the rest into $(VENV): about 5 GB the first time ..."
 	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e "$(WITH_MODELS)" && $(PY) tools/install_detectron2.py)
 

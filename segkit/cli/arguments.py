@@ -1,23 +1,54 @@
-"""What the verbs that score files have in common: the rules of panoptic quality, and the workers."""
+"""Arguments that several commands share: subcommands, types, the rules of panoptic quality, workers."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 from segkit.utils.issues import DEFAULT_LIMIT
 
-MOST_WORKERS = 8  # by default; reading files does not get faster without end
+MAX_DEFAULT_WORKERS = 8  # more processes rarely read files faster
+USAGE_ERROR = 2  # argparse's exit code
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    Attributes:
+        summary: one line for the help.
+        add_arguments: declares the arguments on the subcommand's parser.
+        run: gets the parsed arguments and returns the exit code, None for 0.
+    """
+
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int | None]
+
+
+def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:
+    """Declare subcommands; `run_command` runs the chosen one."""
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, command in commands.items():
+        description = f"{command.summary[0].upper()}{command.summary[1:]}."
+        subparser = subparsers.add_parser(name, help=command.summary, description=description, allow_abbrev=False)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run_command=command.run)
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Run the chosen subcommand; its exit code."""
+    return int(args.run_command(args) or 0)
 
 
 def add_panoptic_rules(parser: argparse.ArgumentParser) -> None:
-    """Declare how panoptic files are read and counted, what `panoptic_rules` gives to `score_panoptic`."""
+    """Declare how panoptic files are read and counted; `get_panoptic_rules` reads the values."""
     parser.add_argument(
         "--mode",
         choices=("reference", "corrected"),
         default="reference",
-        help="panopticapi's rules to the bit (default), or all crowds counted and areas recounted",
+        help="reference: panopticapi's rules to the bit (default); corrected: count all crowds and recount areas",
     )
     areas = parser.add_mutually_exclusive_group()
     areas.add_argument(
@@ -25,45 +56,68 @@ def add_panoptic_rules(parser: argparse.ArgumentParser) -> None:
         dest="areas",
         action="store_const",
         const="recount",
-        help="count the truth's areas in its PNGs instead of refusing a JSON that contradicts them",
+        help="count the ground truth's areas in its PNGs instead of refusing a JSON that contradicts them",
     )
     areas.add_argument(
         "--trust-areas",
         dest="areas",
         action="store_const",
         const="trust",
-        help="take the truth's areas from its JSON, right or wrong, as panopticapi does",
+        help="take the ground truth's areas from its JSON without a check, as panopticapi does",
     )
     parser.add_argument("--allow-missing", action="store_true", help="count images without prediction as all missed")
-    parser.add_argument("--allow-extra", action="store_true", help="pass over predictions of other images")
+    parser.add_argument("--allow-extra", action="store_true", help="ignore predictions of other images")
 
 
-def panoptic_rules(args: argparse.Namespace) -> dict[str, Any]:
-    """What `add_panoptic_rules` declared, as arguments of `score_panoptic`."""
+def get_panoptic_rules(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of `add_panoptic_rules` as keyword arguments of `score_panoptic`."""
     return {name: getattr(args, name) for name in ("mode", "areas", "allow_missing", "allow_extra")}
 
 
-def add_work(parser: argparse.ArgumentParser) -> None:
-    """Declare how the work is done: `--workers` and `--problems`."""
-    parser.add_argument(
-        "--workers", type=positive, default=default_workers(), metavar="N", help="processes (default: %(default)s)"
-    )
+def add_work_options(parser: argparse.ArgumentParser) -> None:
+    """Declare `--workers` and `--problems`; `get_work_options` reads the values."""
+    add_workers(parser)
     parser.add_argument(
         "--problems",
         type=positive,
         default=DEFAULT_LIMIT,
         metavar="N",
-        help="stop at so many problems with the files, and tell them all (default: %(default)s)",
+        help="stop after so many problems with the files, and report them together (default: %(default)s)",
+    )
+
+
+def get_work_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of `add_work_options` as keyword arguments of the scoring functions."""
+    return {"workers": args.workers, "limit": args.problems}
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Declare `--workers`: by default one process per CPU, but not more than `MAX_DEFAULT_WORKERS`."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    default = min(cpus, MAX_DEFAULT_WORKERS)
+    parser.add_argument(
+        "--workers", type=positive, default=default, metavar="N", help="processes (default: %(default)s)"
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser, default: int, help: str) -> None:
+    """Declare `--seed`, a whole number from 0."""
+    parser.add_argument(
+        "--seed", type=non_negative, default=default, metavar="S", help=f"{help} (default: %(default)s)"
     )
 
 
 def positive(text: str) -> int:
-    """The whole number from 1 on that an argument is; argparse's error else."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    """argparse type: a whole number from 1."""
+    return _whole_number(text, minimum=1)
+
+
+def non_negative(text: str) -> int:
+    """argparse type: a whole number from 0."""
+    return _whole_number(text, minimum=0)
+
+
+def _whole_number(text: str, minimum: int) -> int:
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {minimum}, got {text!r}")
     return int(text)
-
-
-def default_workers() -> int:
-    known = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(known, MOST_WORKERS)

@@ -1,78 +1,86 @@
-"""`segkit compare A B`: by how much B's panoptic quality is better than A's, and how sure that is."""
+"""`segkit compare A B`: by how much B's panoptic quality is better than A's, and how certain that is."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-from rich.console import Console
-
-from segkit.cli.arguments import add_panoptic_rules, add_work, panoptic_rules, positive
+from segkit.cli.arguments import (
+    add_panoptic_rules,
+    add_seed,
+    add_work_options,
+    get_panoptic_rules,
+    get_work_options,
+    positive,
+)
 from segkit.metrics import PanopticQuality
-from segkit.metrics.panoptic.bootstrap import LEVEL, SAMPLES, SEED, compare
-from segkit.report.panoptic_analysis import comparison_table, describe_comparison
+from segkit.metrics.panoptic.bootstrap import compare
+from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
 from segkit.scoring import counts_file
-from segkit.scoring.results import replace_nonfinite, save_results
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
 
-CLASSES = 10  # that are printed of many
+MAX_CLASSES = 10  # printed without --per-class
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    what = "counts of `segkit evaluate panoptic --save-counts` or of a training, or a panoptic JSON of predictions"
-    parser.add_argument("a", type=Path, metavar="A", help=what)
+    path = "counts of `segkit evaluate panoptic --save-counts` or of a training, or a panoptic JSON of predictions"
+    parser.add_argument("a", type=Path, metavar="A", help=path)
     parser.add_argument("b", type=Path, metavar="B", help="the same, to be compared with A")
-    parser.add_argument("--gt", type=Path, metavar="FILE", help="panoptic JSON of the truth, where A or B is a JSON")
+    parser.add_argument("--gt", type=Path, metavar="FILE", help="ground truth: a panoptic JSON, if A or B is a JSON")
     parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
     add_panoptic_rules(parser)
-    add_work(parser)
-    parser.add_argument(
-        "--samples", type=positive, default=SAMPLES, metavar="N", help="resamples (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--level", type=_share, default=LEVEL, metavar="P", help="of the intervals (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=_seed, default=SEED, metavar="S", help="default: %(default)s")
+    add_work_options(parser)
+    samples = "resamples (default: %(default)s)"
+    parser.add_argument("--samples", type=positive, default=SAMPLES, metavar="N", help=samples)
+    level = "of the intervals (default: %(default)s)"
+    parser.add_argument("--level", type=_share, default=LEVEL, metavar="P", help=level)
+    add_seed(parser, SEED, "of the resampling")
     parser.add_argument("--per-class", action="store_true", help="print every class, not only the most different")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write all numbers as JSON")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="write all metrics as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
+    import numpy as np
+    from rich.console import Console
+
+    from segkit.report.panoptic_analysis import comparison_table, describe_comparison
+    from segkit.scoring.results import replace_nonfinite, save_results
+
     if args.output:
         counts_file.check_writable(args.output)
-    first, second = (_panoptic(path, args) for path in (args.a, args.b))
+    first, second = (_load_metric(path, args) for path in (args.a, args.b))
     _check_alike(first, second, args)
     options = {"samples": args.samples, "seed": args.seed, "level": args.level}
-    with np.errstate(invalid="ignore", over="ignore"):  # of infinities, which trusted areas can bring about
+    with np.errstate(invalid="ignore", over="ignore"):  # trusted areas can make infinities
         compared = replace_nonfinite(compare(first.table(), second.table(), first.categories, first.mode, **options))
     if args.output:
         save_results(args.output, compared)
         print(args.output)
-    Console().print(comparison_table(compared, first.categories, None if args.per_class else CLASSES))
+    Console().print(comparison_table(compared, first.categories, None if args.per_class else MAX_CLASSES))
     print(describe_comparison(compared))
     return 0
 
 
-def _panoptic(path: Path, args: argparse.Namespace) -> PanopticQuality:
+def _load_metric(path: Path, args: argparse.Namespace) -> PanopticQuality:
+    """From saved counts, or from a JSON that is scored here."""
     if path.suffix.lower() == ".json":
-        if args.gt is None:
-            raise ConfigError("a JSON of predictions needs --gt, the truth's JSON", where=path)
         from segkit.scoring.panoptic import score_panoptic
 
+        if args.gt is None:
+            raise ConfigError("a JSON of predictions needs --gt, the ground truth's JSON", where=path)
         with progress_bar(path.name) as progress:
-            options = {"workers": args.workers, "limit": args.problems, "progress": progress}
-            return score_panoptic(args.gt, path, args.gt_folder, **panoptic_rules(args), **options).metric
+            options = {**get_panoptic_rules(args), **get_work_options(args), "progress": progress}
+            return score_panoptic(args.gt, path, args.gt_folder, **options).metric
     counts = counts_file.load(path)
     if not isinstance(counts.metric, PanopticQuality):
-        raise ConfigError(f"expected counts of panoptic quality, got those of {counts.kind}", where=path)
+        raise ConfigError(f"expected counts of panoptic quality, got counts of {counts.kind}", where=path)
     if counts.shard.count > 1:
-        part = f"{counts.shard.index}/{counts.shard.count}"
+        shard = f"{counts.shard.index}/{counts.shard.count}"
         remedy = "join all shards with `segkit evaluate merge --save-counts FILE`"
-        raise ConfigError(f"expected the counts of all images, got those of shard {part}", where=path, remedy=remedy)
+        raise ConfigError(f"expected the counts of all images, got shard {shard}", where=path, remedy=remedy)
     return counts.metric
 
 
@@ -84,10 +92,10 @@ def _check_alike(first: PanopticQuality, second: PanopticQuality, args: argparse
     if (first.areas == "trust") != (second.areas == "trust"):
         trusting = args.a if first.areas == "trust" else args.b
         remedy = "score both with --trust-areas, or neither"
-        raise ConfigError("only one of A and B trusts the truth's areas", where=trusting, remedy=remedy)
+        raise ConfigError("only one of A and B trusts the ground truth's areas", where=trusting, remedy=remedy)
     if first.categories != second.categories:
-        remedy = "score both against the same truth"
-        raise ConfigError("expected the same categories in A and B, they differ", where=both, remedy=remedy)
+        remedy = "score both against the same ground truth"
+        raise ConfigError("expected the same categories in A and B, but they differ", where=both, remedy=remedy)
 
 
 def _share(text: str) -> float:
@@ -98,9 +106,3 @@ def _share(text: str) -> float:
     if not 0 < share < 1:
         raise argparse.ArgumentTypeError(f"expected a share between 0 and 1, as in 0.95, got {text!r}")
     return share
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
-    return int(text)

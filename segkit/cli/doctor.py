@@ -1,4 +1,4 @@
-"""`segkit doctor`: a table of what is installed, what works without what is not, and the commands that mend it."""
+"""`segkit doctor`: a table of what is installed and what works, and the commands that repair the rest."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from segkit.engine.environment import Check, inspect, machine, python
+from segkit.engine.environment import Check, check_environment, describe_machine, get_python_command
 
 COLORS = {"ok": "green", "missing": "red", "broken": "red", "too old": "yellow", "too new": "yellow"}
 
@@ -15,20 +15,22 @@ COLORS = {"ok": "green", "missing": "red", "broken": "red", "too old": "yellow",
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    train = "torch and Detectron2 are needed (default: only if one of them is installed)"
+    parser.add_argument("--train", action="store_true", help=train)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found; 0 where all that segkit needs is there, else 1."""
-    checks, computer = inspect(), machine()
+    """Print the checks; 0 if everything that segkit needs is installed and works, otherwise 1."""
+    checks, machine = check_environment(args.train), describe_machine()
     fails = any(check.fails for check in checks)
     if args.json:
-        print(json.dumps({"ok": not fails, "checks": [asdict(check) for check in checks], "machine": computer}))
-    else:
-        _print_table(checks)
-        _print_machine(computer)
-        _print_fixes("Needed:", [check for check in checks if check.fails])
-        _print_fixes("Optional:", [check for check in checks if check.status != "ok" and not check.needed])
-        print("Something needed is missing: see the commands above." if fails else "All that segkit needs is there.")
+        print(json.dumps({"ok": not fails, "checks": [asdict(check) for check in checks], "machine": machine}))
+        return int(fails)
+    _print_table(checks)
+    _print_machine(machine)
+    _print_fixes("Needed:", [check for check in checks if check.fails])
+    _print_fixes("Optional:", [check for check in checks if check.status != "ok" and not check.needed])
+    print("Needed packages are missing or broken: see the commands above." if fails else "All needed packages work.")
     return int(fails)
 
 
@@ -38,40 +40,38 @@ def _print_table(checks: list[Check]) -> None:
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
-    except ImportError:  # rich is one of the things that may be missing
+    except ImportError:  # rich itself may be missing
         for check in checks:
-            print(f"{check.name:<24} {check.version:<20} {_state(check):<18} {check.note}")
+            print(f"{check.name:<24} {check.version:<20} {_format_status(check):<18} {check.note}")
         return
     table = Table(box=box.SIMPLE_HEAD)
-    for title in ("what", "version", "state"):
+    for title in ("package", "version", "status"):
         table.add_column(title, no_wrap=True)
     table.add_column("", overflow="fold")
     for check in checks:
         color = COLORS[check.status] if check.needed else "dim"
-        table.add_row(check.name, check.version, Text(_state(check), style=color), Text(check.note))
+        table.add_row(check.name, check.version, Text(_format_status(check), style=color), Text(check.note))
     Console(highlight=False).print(table)
 
 
-def _state(check: Check) -> str:
-    """The status; in brackets where segkit does without."""
+def _format_status(check: Check) -> str:
+    """The status, in brackets if segkit works without the package."""
     return check.status if check.needed or check.status == "ok" else f"({check.status})"
 
 
-def _print_machine(computer: dict[str, Any]) -> None:
-    held = [name for name in ("coco", "cityscapes") if computer[name]]
-    holds = f"holds {' and '.join(held)}" if held else "holds neither coco nor cityscapes"
-    state = holds if computer["datasets_exists"] else "does not exist"
-    print(
-        f"DETECTRON2_DATASETS: {computer['datasets']} {state}; {computer['free_gb']} GB free. CPUs: {computer['cpus']}"
-    )
+def _print_machine(machine: dict[str, Any]) -> None:
+    names = [name for name in ("coco", "cityscapes") if machine[name]]
+    content = f"holds {' and '.join(names)}" if names else "holds neither coco nor cityscapes"
+    state = content if machine["datasets_exists"] else "does not exist"
+    print(f"DETECTRON2_DATASETS: {machine['datasets']} {state}; {machine['free_gb']} GB free. CPUs: {machine['cpus']}")
 
 
 def _print_fixes(title: str, checks: list[Check]) -> None:
-    """The commands, plain installations in one."""
+    """The commands; plain installations are joined to one."""
     commands = list(dict.fromkeys(check.fix for check in checks if check.fix))
-    install = f'{python()} -m pip install "'
-    asked = [command.removeprefix(install) for command in commands if command.startswith(install)]
-    joined = [install + ' "'.join(asked)] if asked else []
-    joined += [command for command in commands if not command.startswith(install)]
-    if joined:
-        print("\n".join([title, *(f"    {command}" for command in joined)]))
+    install = f'{get_python_command()} -m pip install "'
+    requirements = [command.removeprefix(install) for command in commands if command.startswith(install)]
+    lines = [install + ' "'.join(requirements)] if requirements else []
+    lines += [command for command in commands if not command.startswith(install)]
+    if lines:
+        print("\n".join([title, *(f"    {line}" for line in lines)]))

@@ -1,153 +1,137 @@
-"""`segkit fuse`: fuse saved predictions again; other methods and thresholds, a search for the best, the reasons."""
+"""`segkit fuse`: fuse saved head outputs again, search for the best method and thresholds, explain dropped segments."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from segkit.cli.arguments import add_work, positive
-from segkit.scoring import counts_file
+from segkit.cli.arguments import (
+    Command,
+    add_commands,
+    add_seed,
+    add_work_options,
+    get_work_options,
+    positive,
+    run_command,
+)
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.progress import progress_bar
 
-SHOWN_PAIRS = 20  # of the priors
 SWEEP_FILES = ("sweep.json", "sweep.html", "sweep.png", "best.yaml")
-Parser = argparse.ArgumentParser
 
 
-def add_arguments(parser: Parser) -> None:
-    """Declare the sub-verbs and their arguments."""
-    verbs = parser.add_subparsers(dest="fuse_verb", required=True, metavar="VERB")
-    for name, does, declare, work in (
-        ("save", "run a network and save what its heads say, before fusion", _add_save, _save),
-        ("run", "fuse saved predictions with one method: COCO panoptic JSON and PNGs", _add_run, _run),
-        ("sweep", "search methods and thresholds for the best panoptic quality", _add_sweep, _sweep),
-        ("draw", "the same image fused by each method, side by side", _add_draw, _draw),
-        ("priors", "count in annotations which class lies on top of which", _add_priors, _priors),
-        ("methods", "list the methods, their options and what they need", lambda one: None, _methods),
-    ):
-        one = verbs.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", allow_abbrev=False)
-        declare(one)
-        one.set_defaults(fuse_run=work)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the subcommands and their arguments."""
+    commands = {
+        "save": Command("run a network and save its heads' outputs, before fusion", _add_save, _save),
+        "run": Command("fuse saved head outputs with one method: COCO panoptic JSON and PNGs", _add_run, _run),
+        "sweep": Command("search methods and thresholds for the best panoptic quality", _add_sweep, _sweep),
+        "draw": Command("the same image fused by each method, side by side", _add_draw, _draw),
+        "priors": Command("count in annotations which class occludes which", _add_priors, _priors),
+        "methods": Command("list the methods, their options and what they need", lambda parser: None, _methods),
+    }
+    add_commands(parser, commands)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the chosen sub-verb; 0 where all went well."""
-    args.fuse_run(args)
-    return 0
+run = run_command
 
 
-def _add_save(parser: Parser) -> None:
+def _add_save(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config that the weights were trained by")
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
-    parser.add_argument("--output", required=True, metavar="DIR", help="gets inference/<dataset>/head_outputs")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for inference/<dataset>/head_outputs")
     parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help="processes, one for each GPU")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config KEY VALUE pairs, last: DATASETS.TEST, ...")
 
 
-def _add_draw(parser: Parser) -> None:
-    _add_predictions(parser)
-    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="the folder of the images")
-    parser.add_argument("--image", required=True, nargs="+", metavar="ID", help="image_ids, a row each")
-    parser.add_argument(
-        "--methods", nargs="+", default=[], metavar="NAME", help="default: all that the predictions allow"
-    )
-    _add_set(parser, "option=value", "an option, of every method that has it; method.option=... of one method")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a PNG")
-
-
-def _add_run(parser: Parser) -> None:
+def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_predictions(parser)
     parser.add_argument("--method", required=True, metavar="NAME", help="`segkit fuse methods` lists them")
     _add_set(parser, "option=value", "an option of the method, as YAML: overlap_threshold=0.6")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="gets panoptic.json and panoptic/")
-    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run wrote there")
-    _add_truth(parser, required=False)
-    parser.add_argument(
-        "--explain",
-        action="store_true",
-        help="say why segments were dropped or shrunk; writes dropped_segments.json, report.html",
-    )
-    add_work(parser)
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for panoptic.json and panoptic/")
+    parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
+    _add_ground_truth(parser, required=False)
+    explain = "say why segments were dropped or shrunk, in dropped_segments.json and report.html"
+    parser.add_argument("--explain", action="store_true", help=explain)
+    add_work_options(parser)
 
 
-def _add_sweep(parser: Parser) -> None:
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
     _add_predictions(parser)
-    _add_truth(parser, required=True)
+    _add_ground_truth(parser, required=True)
     parser.add_argument("--methods", required=True, nargs="+", metavar="NAME", help="`segkit fuse methods` lists them")
-    _add_set(parser, "option=v1,v2", "values to try in place of the usual ones; method.option=... for one method")
-    does = "what is used today, to compare with; in all settings, where it is not searched"
-    parser.add_argument("--base", nargs="+", action="extend", default=[], metavar="option=value", help=does)
-    parser.add_argument(
-        "--per-class", action="store_true", help="then a score threshold for each class, where that is better"
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=f"gets {', '.join(SWEEP_FILES)}")
-    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the two splits (default: %(default)s)")
-    add_work(parser)
+    _add_set(parser, "option=v1,v2", "values to try instead of the usual ones; method.option=... for one method")
+    base = "the setting used today, to compare with; options that are not searched keep its values"
+    parser.add_argument("--base", nargs="+", action="extend", default=[], metavar="option=value", help=base)
+    per_class = "then search a score threshold for each class, and keep it if it is better"
+    parser.add_argument("--per-class", action="store_true", help=per_class)
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=f"for {', '.join(SWEEP_FILES)}")
+    add_seed(parser, 0, "of the tuning split and the held-out split")
+    add_work_options(parser)
 
 
-def _add_priors(parser: Parser) -> None:
-    _add_truth(parser, required=True)
+def _add_draw(parser: argparse.ArgumentParser) -> None:
+    _add_predictions(parser)
+    parser.add_argument("--images", required=True, type=Path, metavar="DIR", help="the folder of the images")
+    parser.add_argument("--image", required=True, nargs="+", metavar="ID", help="image_ids, a row each")
+    methods = "default: all methods that the saved outputs allow"
+    parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=methods)
+    _add_set(parser, "option=value", "an option, of every method that has it; method.option=... for one method")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a PNG")
+
+
+def _add_priors(parser: argparse.ArgumentParser) -> None:
+    _add_ground_truth(parser, required=True)
     parser.add_argument("--instances", type=Path, metavar="FILE", help="instances JSON of the same images: whole masks")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the priors, for --set priors=FILE")
-    add_work(parser)
+    add_work_options(parser)
 
 
-def _add_predictions(parser: Parser) -> None:
-    parser.add_argument(
-        "--predictions",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        help="what `segkit fuse save` wrote: saved head outputs",
-    )
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    saved = "head outputs that `segkit fuse save` wrote"
+    parser.add_argument("--predictions", required=True, type=Path, metavar="DIR", help=saved)
 
 
-def _add_set(parser: Parser, metavar: str, what: str) -> None:
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=metavar, help=what)
+def _add_set(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=metavar, help=help)
 
 
-def _add_truth(parser: Parser, required: bool) -> None:
-    parser.add_argument("--gt", required=required, type=Path, metavar="FILE", help="panoptic JSON of the truth")
+def _add_ground_truth(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument("--gt", required=required, type=Path, metavar="FILE", help="ground truth: a panoptic JSON")
     parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
 
 
 def _save(args: argparse.Namespace) -> None:
-    from segkit.engine import train
+    from segkit.engine.jobs import run_job
 
-    parser = Parser()
-    train.add_arguments(parser)
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []
-    ours = ["TEST.SAVE_HEADS", "True", "TEST.EXPORT", "False", "OUTPUT_DIR", args.output]
-    places = ["--config-file", args.config_file, "--num-gpus", str(args.num_gpus)]
-    train.run(parser.parse_args(["--eval-only", *places, *weights, *args.opts, *ours]))
-    for index in sorted(Path(args.output).glob("inference/*/head_outputs")):
-        print(index)
+    options = ["TEST.SAVE_HEADS", "True", "TEST.EXPORT", "False", "OUTPUT_DIR", args.output]
+    run_job(args.config_file, [*weights, *args.opts, *options], eval_only=True, num_gpus=args.num_gpus)
+    for path in sorted(Path(args.output).glob("inference/*/head_outputs")):
+        print(path)
 
 
 def _run(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
-    from segkit.scoring.fusion.options import build_setting
+    from segkit.scoring import counts_file
+    from segkit.scoring.fusion.options import setting_of
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
     from segkit.scoring.fusion.sweep import SweepData
+    from segkit.scoring.panoptic import score_panoptic
 
     if args.gt_folder and not args.gt:
-        raise ConfigError("--gt-folder is the folder of a truth, which --gt names", remedy="add --gt FILE")
-    _check_free(args)
+        raise ConfigError("--gt-folder is given without --gt", remedy="add --gt FILE, the JSON of these PNGs")
+    _check_output(args)
     saved = head_outputs.load(args.predictions)
-    if args.gt:  # before the work: are they of the same images?
+    if args.gt:  # checks, before the work, that both have the same images
         SweepData.open(args.predictions, args.gt, args.gt_folder)
     setting = build_setting(args.method, args.set, saved.categories)
     check_needs(saved, [setting.fusion])
-    options = {"workers": args.workers, "limit": args.problems}
+    options = get_work_options(args)
     with progress_bar(args.method) as progress:
         dropped_segments = run_fusion(
             saved, setting.fusion, args.output, explain=args.explain, progress=progress, **options
@@ -155,8 +139,6 @@ def _run(args: argparse.Namespace) -> None:
     console, results = Console(), {}
     print(args.output / JSON)
     if args.gt:
-        from segkit.scoring.panoptic import score_panoptic
-
         scored = score_panoptic(args.gt, args.output / JSON, args.gt_folder, areas="recount", **options)
         results = {"panoptic_seg": scored.metric.compute(scored.image_order)}
         console.print(metrics_table(results))
@@ -170,65 +152,70 @@ def _run(args: argparse.Namespace) -> None:
         console.print(dropped_segments_tables(dropped_segments))
 
 
-def _check_free(args: argparse.Namespace) -> None:
-    """Refuse to write over what is no earlier run's, and over what is read in any case."""
-    from segkit.scoring.fusion.run import DROPPED_SEGMENTS, JSON, PAGE, PNGS
+def _check_output(args: argparse.Namespace) -> None:
+    """Inputs are never overwritten; other existing files only with --overwrite."""
+    from segkit.scoring import counts_file
+    from segkit.scoring.fusion.run import FATES, JSON, PAGE, PNGS
 
-    made = [args.output / name for name in (JSON, PNGS, DROPPED_SEGMENTS, PAGE)]
-    read = [path.resolve() for path in (args.predictions, args.gt, args.gt_folder) if path is not None]
-    if any(one.is_relative_to(path.resolve()) for path in made for one in read):
-        problem = "what is read lies where the fused predictions are to go"
-        raise ConfigError(problem, where=args.output, remedy="name another --output")
-    there = [path.name for path in made if path.exists()]
-    if there and not args.overwrite:
-        problem = f"there is something already: {', '.join(there)}"
+    outputs = [args.output / name for name in (JSON, PNGS, FATES, PAGE)]
+    inputs = [path.resolve() for path in (args.predictions, args.gt, args.gt_folder) if path is not None]
+    for output in outputs:
+        if any(path.is_relative_to(output.resolve()) for path in inputs):
+            problem = f"--output would overwrite an input, {output.name}"
+            raise ConfigError(problem, where=args.output, remedy="name another --output")
+    existing = [path.name for path in outputs if path.exists()]
+    if existing and not args.overwrite:
+        problem = f"the output exists already: {', '.join(existing)}"
         raise DatasetError(problem, where=args.output, remedy="name another folder, or add --overwrite")
     counts_file.check_writable(args.output / JSON)
 
 
 def _sweep(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from segkit.formats import png
     from segkit.report.sweep_figure import draw_sweep
     from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
-    from segkit.scoring.fusion.options import build_grid
+    from segkit.scoring import counts_file
+    from segkit.scoring.fusion.options import grid
     from segkit.scoring.fusion.run import check_needs
     from segkit.scoring.fusion.sweep import SweepData
     from segkit.scoring.fusion.tuning import search
     from segkit.scoring.results import save_results
     from segkit.utils.files import replacing
 
-    paths = [args.output / name for name in SWEEP_FILES]
+    json_path, page_path, plot_path, yaml_path = paths = [args.output / name for name in SWEEP_FILES]
     for path in paths:
         counts_file.check_writable(path)
-    sweep_data = SweepData.open(args.predictions, args.gt, args.gt_folder)
-    settings = build_grid(args.methods, args.set, sweep_data.categories, args.base)
-    check_needs(sweep_data.saved, [one[0].fusion for one in settings.values()])
+    data = SweepData.open(args.predictions, args.gt, args.gt_folder)
+    settings = grid(args.methods, args.set, data.categories, args.base)
+    check_needs(data.saved, [method_settings[0].fusion for method_settings in settings.values()])
     with progress_bar("sweep") as progress:
-        options = {"workers": args.workers, "limit": args.problems, "progress": progress}
-        found = search(sweep_data, settings, per_class=args.per_class, seed=args.seed, **options)
-    figure = draw_sweep(found)
-    save_results(paths[0], found)
+        options = {**get_work_options(args), "progress": progress}
+        results = search(data, settings, per_class=args.per_class, seed=args.seed, **options)
+    plot = draw_sweep(results)
+    save_results(json_path, results)
     with counts_file.convert_write_errors(args.output):
-        write_sweep_page(paths[1], found, figure)
-        png.write(paths[2], figure)
-        with replacing(paths[3]) as neighbour:
-            neighbour.write_text(format_best_as_yaml(found), encoding="utf-8")
-    for path in paths:
-        print(path)
-    Console().print(sweep_table(found))
-    print(describe_best(found))
+        write_sweep_page(page_path, results, plot)
+        png.write(plot_path, plot)
+        with replacing(yaml_path) as temporary:
+            temporary.write_text(format_best_as_yaml(results), encoding="utf-8")
+    print(*paths, sep="\n")
+    Console().print(sweep_table(results))
+    print(describe_best(results))
 
 
 def _draw(args: argparse.Namespace) -> None:
     from segkit.formats import png
     from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.grids import draw_fusion_grid
-    from segkit.scoring.fusion.run import fuse_images
+    from segkit.scoring import counts_file
+    from segkit.scoring.fusion.drawing import fusions_of
 
     counts_file.check_writable(args.output)
     saved = head_outputs.load(args.predictions)
-    found = fuse_images(saved, args.image, args.methods, args.set)
-    rows = [(str(image.image_id), args.images / image.file_name, made) for image, made in found]
+    fused = fusions_of(saved, args.image, args.methods, args.set)
+    rows = [(str(image.image_id), args.images / image.file_name, by_method) for image, by_method in fused]
     grid = draw_fusion_grid(rows, saved.categories)
     with counts_file.convert_write_errors(args.output):
         png.write(args.output, grid)
@@ -236,49 +223,28 @@ def _draw(args: argparse.Namespace) -> None:
 
 
 def _priors(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from segkit.report.fusion_tables import priors_table
+    from segkit.scoring import counts_file
     from segkit.scoring.fusion.priors import count_priors
     from segkit.scoring.results import save_results
 
     counts_file.check_writable(args.output)
     with progress_bar("priors") as progress:
-        options = {"workers": args.workers, "limit": args.problems, "progress": progress}
-        table = count_priors(args.gt, args.gt_folder, args.instances, **options)
-    save_results(args.output, table.to_json())
+        options = {**get_work_options(args), "progress": progress}
+        priors = count_priors(args.gt, args.gt_folder, args.instances, **options)
+    save_results(args.output, priors.to_json())
     print(args.output)
-    names = dict(table.things)
-    rows = [(table.occlusion_probability(*pair), wins, pair) for pair, wins in table.counts.items() if wins]
-    rows.sort(key=lambda row: (-row[0], -row[1], row[2]))
-    shown = Table("on top", "below", title="The surest pairs")
-    for column in ("times", "the other way", "precedence"):
-        shown.add_column(column, justify="right")
-    for precedence, wins, (over, under) in rows[:SHOWN_PAIRS]:
-        losses = table.counts.get((under, over), 0)
-        shown.add_row(Text(names[over]), Text(names[under]), str(wins), str(losses), f"{precedence:.2f}")
-    if rows:
-        Console().print(shown)
-    else:
-        print("No two objects of different classes overlap: there is nothing to learn.")
+    Console().print(priors_table(priors))
 
 
 def _methods(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
     from segkit.fusion import FUSION_METHODS
-    from segkit.scoring.fusion.options import get_defaults
+    from segkit.report.fusion_tables import method_table
+    from segkit.scoring.fusion.options import defaults
 
-    console = Console()
     for name, method in sorted(FUSION_METHODS.items()):
-        does = " ".join((method.__doc__ or "").split("\n\n")[0].split())
-        needs = ", ".join(sorted(method.needs)) or "crops and the best semantic channel of each pixel"
-        table = Table("option", "type", "default", title=Text(name, style="bold"), title_justify="left")
-        for field in fields(method):  # type: ignore[arg-type]
-            table.add_row(Text(field.name), Text(_type_name(field.type)), Text(repr(get_defaults(name)[field.name])))
-        console.print(table, Text(f"{does} Needs {needs}."), "")
-
-
-def _type_name(declared: Any) -> str:
-    return declared if isinstance(declared, str) else getattr(declared, "__name__", str(declared))
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
-    return int(text)
+        Console().print(*method_table(name, method, defaults(name)), "")

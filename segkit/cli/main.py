@@ -1,4 +1,4 @@
-"""The console command `segkit`: finds the verb, imports it alone, and turns errors of users into one line."""
+"""The console command `segkit`: imports the module of the chosen command alone, and shows users' errors as one line."""
 
 from __future__ import annotations
 
@@ -13,120 +13,132 @@ import warnings
 
 from segkit import __version__
 
-# verb -> (module with add_arguments(parser) and run(args) -> exit code, what it does)
-VERBS = {
+# command -> (module with add_arguments(parser) and run(args) -> exit code, summary)
+COMMANDS = {
     "train": ("segkit.cli.train", "train and evaluate a model"),
     "evaluate": ("segkit.cli.evaluate", "score saved predictions, without a model"),
     "compare": ("segkit.cli.compare", "say by how much one set of predictions is better than another"),
     "predict": ("segkit.cli.predict", "segment images with a trained model"),
-    "fuse": ("segkit.cli.fuse", "fuse saved predictions again: other methods and thresholds, the best, the reasons"),
-    "data": ("segkit.cli.data", "make, check and convert data"),
+    "fuse": ("segkit.cli.fuse", "fuse saved head outputs again: other methods and thresholds, the best, explanations"),
+    "data": ("segkit.cli.data", "make, check and convert datasets"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),
-    "doctor": ("segkit.cli.doctor", "check the installation and say how to mend it"),
+    "doctor": ("segkit.cli.doctor", "check the installation and print the commands that repair it"),
 }
 DEBUG = "SEGKIT_DEBUG"
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # argparse's, 128 + SIGINT, 128 + SIGPIPE
-# How a SegkitError ends a traceback that another process sent as text.
+# The last line of a traceback that another process sent as text.
 REMOTE_ERROR = re.compile(r"^segkit\.[\w.]+Error: (.+)$", re.MULTILINE)
+# Packages of the extra `train`, and Detectron2, which is installed beside it.
+TRAIN_PACKAGES = frozenset({"cloudpickle", "detectron2", "fvcore", "hydra", "iopath", "omegaconf", "pkg_resources"})
+TRAIN_PACKAGES |= {"tabulate", "tensorboard", "termcolor", "torch", "torchvision", "tqdm", "yacs"}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run `segkit <verb> ...` and return the exit code.
+    """Run `segkit <command> ...`.
 
-    0 success, 1 an error that the verb told or a failed check, 2 wrong usage, 130 interrupted. A SegkitError is one
-    line on stderr, also where it was raised in a data loader's worker or in another training process; the environment
-    variable SEGKIT_DEBUG=1 adds the traceback. Errors that are nobody's but ours keep their traceback.
+    A SegkitError becomes one line on stderr, also if a data loader's worker or another training process raised it. The
+    environment variable SEGKIT_DEBUG=1 adds the traceback. Errors that are faults of segkit keep their traceback.
+
+    Args:
+        argv: arguments after `segkit`; None for those of the process.
+
+    Returns:
+        The exit code: 0 success, 1 an error or a failed check, 2 wrong usage, 130 interrupted, 141 closed pipe.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage())
+        print(format_usage())
         return 0
     if arguments[0] == "--version":
         print(f"segkit {__version__}")
         return 0
-    if arguments[0] not in VERBS:
-        print(_unknown(arguments[0]), file=sys.stderr)
+    if arguments[0] not in COMMANDS:
+        print(_describe_unknown(arguments[0]), file=sys.stderr)
         return USAGE_ERROR
-    return _guarded(arguments[0], arguments[1:])
+    return _run_guarded(arguments[0], arguments[1:])
 
 
-def usage() -> str:
-    """The help of the command: its verbs, a line each."""
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {does}" for verb, (_module, does) in VERBS.items())
+def format_usage() -> str:
+    """The help of `segkit`: its commands, a line each."""
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {command:<{width}}  {summary}" for command, (_, summary) in COMMANDS.items())
     return (
-        "usage: segkit VERB ...\n\nInstance and panoptic segmentation on Detectron2.\n\n"
-        f"{verbs}\n\n`segkit VERB --help` explains a verb; `segkit --version` tells the version; "
+        "usage: segkit COMMAND ...\n\nInstance and panoptic segmentation on Detectron2.\n\n"
+        f"{commands}\n\n`segkit COMMAND --help` explains a command; `segkit --version` prints the version; "
         f"{DEBUG}=1 shows where an error comes from."
     )
 
 
-def _unknown(verb: str) -> str:
-    close = difflib.get_close_matches(verb.lower(), VERBS, n=1)
-    meant = f"; did you mean `segkit {close[0]}`?" if close else ""
-    return f"segkit: there is no verb {verb!r}{meant} (`segkit --help` lists them)"
+def _describe_unknown(command: str) -> str:
+    matches = difflib.get_close_matches(command.lower(), COMMANDS, n=1)
+    suggestion = f"; did you mean `segkit {matches[0]}`?" if matches else ""
+    return f"segkit: unknown command {command!r}{suggestion} (`segkit --help` lists the commands)"
 
 
-def _guarded(verb: str, arguments: list[str]) -> int:
+def _run_guarded(command: str, arguments: list[str]) -> int:
     try:
-        code = _run(verb, arguments)
-        sys.stdout.flush()  # here, so that a reader who has left is noticed here
+        code = _run(command, arguments)
+        sys.stdout.flush()  # raises BrokenPipeError here rather than at exit
         return code
     except KeyboardInterrupt:
-        return _told(verb, "interrupted", INTERRUPTED)
+        return _print_error(command, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
         return BROKEN_PIPE
     except Exception as error:
-        message = _message(error)
+        message = _describe_error(error)
         if message is None:
             raise
-        if _debugging():
+        if _is_debugging():
             traceback.print_exc()
-        return _told(verb, message, 1)
+        return _print_error(command, message, 1)
 
 
-def _run(verb: str, arguments: list[str]) -> int:
-    if not _debugging():
-        _quieten_libraries()
-    module_name, does = VERBS[verb]
+def _run(command: str, arguments: list[str]) -> int:
+    if not _is_debugging():
+        _silence_libraries()
+    module_name, summary = COMMANDS[command]
     module = importlib.import_module(module_name)
-    parser = argparse.ArgumentParser(
-        prog=f"segkit {verb}", description=f"{does[0].upper()}{does[1:]}.", allow_abbrev=False
-    )
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = argparse.ArgumentParser(prog=f"segkit {command}", description=description, allow_abbrev=False)
     module.add_arguments(parser)
     try:
         args = parser.parse_args(arguments)
-    except SystemExit as error:  # argparse has printed its help or what is wrong
+    except SystemExit as error:  # argparse has printed its help or the error
         return int(error.code or 0)
     return int(module.run(args) or 0)
 
 
-def _message(error: Exception) -> str | None:
-    """What a user needs to know of `error`; None where it is a fault of the program."""
+def _describe_error(error: Exception) -> str | None:
+    """The line for the user; None if the error is a fault of segkit."""
+    from segkit.utils.errors import SegkitError
+
     remote = REMOTE_ERROR.findall(str(error))
     if remote:
         return str(remote[-1])
-    errors = sys.modules.get("segkit.utils.errors")  # not imported above: it needs numpy, `doctor` must not
-    if errors and isinstance(error, errors.SegkitError):
+    if isinstance(error, SegkitError):
         return str(error)
-    if isinstance(error, ImportError) and not (error.name or "").startswith("segkit"):
-        package = (error.name or "").partition(".")[0]
-        missing = isinstance(error, ModuleNotFoundError) and package
-        return f"{f'{package} is not installed' if missing else error}; `segkit doctor` says how to mend it"
-    return None
+    if not isinstance(error, ImportError) or (error.name or "").startswith("segkit"):
+        return None
+    package = (error.name or "").partition(".")[0]
+    is_missing = isinstance(error, ModuleNotFoundError) and package
+    if is_missing and package in TRAIN_PACKAGES:
+        install = "pip install 'segkit[train]', then python tools/install_detectron2.py"
+        return f"needs the extra 'train' ({package} is not installed): {install}"
+    problem = f"{package} is not installed" if is_missing else str(error)
+    return f"{problem}; `segkit doctor` prints the command that repairs it"
 
 
-def _debugging() -> bool:
+def _is_debugging() -> bool:
     return os.environ.get(DEBUG, "") not in ("", "0")
 
 
-def _quieten_libraries() -> None:
-    """Leave out what Detectron2's import makes torch and setuptools warn of: a user cannot act on it."""
+def _silence_libraries() -> None:
+    """Hide warnings of torch and setuptools that the import of Detectron2 causes: a user cannot act on them."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     warnings.filterwarnings("ignore", message=".*pkg_resources", category=UserWarning)
 
 
-def _told(verb: str, message: str, code: int) -> int:
-    print(f"segkit {verb}: {' '.join(message.split())}", file=sys.stderr)
+def _print_error(command: str, message: str, code: int) -> int:
+    print(f"segkit {command}: {' '.join(message.split())}", file=sys.stderr)
     return code

@@ -1,5 +1,42 @@
 """`segkit train`: train and evaluate a model, with Detectron2's arguments."""
 
-from segkit.engine.train import add_arguments, run
+from __future__ import annotations
 
-__all__ = ["add_arguments", "run"]
+import argparse
+import os
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `detectron2.engine.default_argument_parser`, which is not imported here."""
+    user = os.getuid() if hasattr(os, "getuid") else 1
+    port = 2**15 + 2**14 + hash(user) % 2**14  # Detectron2's rule: users of one machine get different ports
+    parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, do not train")
+    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine (default: 1)")
+    parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="number of machines (default: 1)")
+    parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="rank of this machine, from 0")
+    parser.add_argument(
+        "--dist-url",
+        default=f"tcp://127.0.0.1:{port}",
+        metavar="URL",
+        help="where the processes of a distributed job meet, auto for a free port (default: %(default)s)",
+    )
+    parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="config KEY VALUE pairs, last")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train or evaluate."""
+    from segkit.engine.jobs import run_job
+
+    run_job(
+        args.config_file,
+        args.opts,
+        eval_only=args.eval_only,
+        resume=args.resume,
+        num_gpus=args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+    )
+    return 0

@@ -1,4 +1,4 @@
-"""The demonstration: generated scenes, training, evaluation on scenes it never saw, export, pictures."""
+"""The demonstration: generated scenes, training, evaluation on unseen scenes, export, images."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from segkit.data.catalog import load_dataset
@@ -13,7 +14,7 @@ from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.mapper import read_image
 from segkit.data.toy import dataset as toy
-from segkit.engine import train as job
+from segkit.engine import jobs
 from segkit.engine.setup import prepare_config
 from segkit.formats import coco, png
 from segkit.report import draw_image_grid, draw_panoptic, metrics_table, write_page
@@ -22,16 +23,22 @@ from segkit.utils.files import load_json
 from segkit.utils.progress import progress_bar
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
-PICTURES, PICTURES_PER_ROW = 8, 2  # scenes in the grid
-COLUMNS = ("input", "ground truth", "prediction")
+GRID_SCENES, SCENES_PER_ROW = 8, 2
+COLUMNS = ("input", "ground truth", "prediction")  # of one scene
 
 
 def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[str, Any]:
-    """Make toy scenes below `output`, train on some, judge on others, draw; prints a table and what it wrote.
+    """Generate toy scenes below `output`, train on some, evaluate on others, draw; print a table and the paths.
 
-    opts: KEY VALUE pairs over the config file. Returns the results, which are also in `output`/metrics.json.
+    Args:
+        config_file: path of the YAML file.
+        output: folder for all files.
+        opts: KEY VALUE pairs that override the config file.
+
+    Returns:
+        The results, which are also in `output`/metrics.json.
     """
-    custom = _make_scenes(output / "data")
+    custom = _write_scenes(output / "data")
     cfg = prepare_config(
         config_file,
         [
@@ -40,25 +47,24 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
             *opts,
         ],
     )
-    results = job.run_in_this_process(cfg)
-    rows = _pictures(load_dataset("demo_val"), output / "inference" / "demo_val")
-    picture = draw_image_grid(rows, [*COLUMNS * PICTURES_PER_ROW])
-    png.write(output / "grid.png", picture)
-    categories = load_dataset("demo_val").categories
-    pictures = [("input, truth, prediction", picture)]
-    analysis = load_json(output / "inference" / "demo_val" / "panoptic_analysis.json")
-    shown = {**results, "error_budget": {"kind of error": build_budget_rows(analysis["error_budget"])}}
-    write_page(output / "report.html", "segkit demo", shown, pictures, categories=categories)
+    results = jobs.run_in_this_process(cfg) or {}
+    dataset, exports = load_dataset("demo_val"), output / "inference" / "demo_val"
+    grid = draw_image_grid(_draw_rows(dataset, exports), [*COLUMNS * SCENES_PER_ROW])
+    png.write(output / "grid.png", grid)
+    budget = load_json(exports / "panoptic_analysis.json")["error_budget"]
+    tables = {**results, "error_budget": {"kind of error": build_budget_rows(budget)}}
+    images = [(", ".join(COLUMNS), grid)]
+    write_page(output / "report.html", "segkit demo", tables, images, categories=dataset.categories)
     console = Console()
     console.print(metrics_table(results))
-    console.print(budget_table(analysis["error_budget"]))
-    for path in written(output):
+    console.print(budget_table(budget))
+    for path in list_outputs(output):
         console.print(str(path), soft_wrap=True)
     return results
 
 
-def written(output: Path) -> list[Path]:
-    """What the demo leaves below `output`, the most wanted last."""
+def list_outputs(output: Path) -> list[Path]:
+    """The files and folders that the demo leaves below `output`, the most interesting last."""
     exports = output / "inference" / "demo_val"
     return [
         output / "data",
@@ -72,8 +78,8 @@ def written(output: Path) -> list[Path]:
     ]
 
 
-def _make_scenes(folder: Path) -> list[dict[str, str]]:
-    """The entries of DATASETS.CUSTOM for freshly made scenes."""
+def _write_scenes(folder: Path) -> list[dict[str, str]]:
+    """Generate the scenes of all splits; their entries of DATASETS.CUSTOM."""
     for split, (images, seed) in SPLITS.items():
         with progress_bar(f"{split} scenes") as progress:
             toy.write_dataset(folder / split, images, seed, overwrite=True, progress=progress)
@@ -87,18 +93,17 @@ def _make_scenes(folder: Path) -> list[dict[str, str]]:
     ]
 
 
-def _pictures(dataset: Dataset, exports: Path) -> list[list[Any]]:
-    """Input, truth and prediction of scenes, in rows; the predictions are read back from the exported files."""
-    predicted = coco.read_panoptic(exports / "panoptic.json")
-    found = {record.image_id: record for record in predicted.records}
-    pictures = []
-    for record in dataset.records[:PICTURES]:
+def _draw_rows(dataset: Dataset, exports: Path) -> list[list[np.ndarray]]:
+    """Input, ground truth and prediction of scenes, in rows; the predictions are read back from the exported files."""
+    predictions = {record.image_id: record for record in coco.read_panoptic(exports / "panoptic.json").records}
+    images: list[np.ndarray] = []
+    for record in dataset.records[:GRID_SCENES]:
         image = read_image(record, "RGB")
-        match = found[record["image_id"]]
+        predicted = predictions[record["image_id"]]
         prediction = coco.read_segmentation(
-            exports / "panoptic" / match.png_name, match.segments_info, dataset.categories
+            exports / "panoptic" / predicted.png_name, predicted.segments_info, dataset.categories
         )
         ground_truth = read_segmentation(record, dataset.categories)
-        pictures += [image, *(draw_panoptic(image, s, dataset.categories) for s in (ground_truth, prediction))]
-    width = len(COLUMNS) * PICTURES_PER_ROW
-    return [pictures[start : start + width] for start in range(0, len(pictures), width)]
+        images += [image, *(draw_panoptic(image, s, dataset.categories) for s in (ground_truth, prediction))]
+    width = len(COLUMNS) * SCENES_PER_ROW
+    return [images[start : start + width] for start in range(0, len(images), width)]

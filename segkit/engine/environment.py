@@ -1,17 +1,16 @@
-"""What is installed, whether it works, and the command that mends it; imports nothing heavy until it is asked."""
+"""What is installed, whether it works, and the command that repairs it. Imports heavy packages only to check them."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import json
 import os
 import platform
-import re
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,34 +20,38 @@ from typing import Any
 import segkit
 
 ROOT = Path(segkit.__file__).resolve().parents[1]
+REQUIREMENTS = Path(segkit.__file__).parent / "requirements.json"
 INSTALLER = ROOT / "tools" / "install_detectron2.py"
-# Distributions whose module is named otherwise.
+# Distributions whose module has another name.
 MODULES = {
     "hydra-core": "hydra",
     "import-linter": "importlinter",
+    "jinja2": "jinja2",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
+    "pyyaml": "yaml",
 }
 EXTRA_USES = {
     "bench": "only the benchmarks need it",
     "export": "only the export to ONNX needs it",
     "fast": "without it metrics are several times slower, with equal results",
     "test": "only the tests and checks of segkit need it",
+    "train": "only training, evaluation and prediction with a model need it",
 }
-# Run in the checkout's folder: setup.py is the one place where the ranges stand. setuptools itself may be missing.
-READ_SETUP_PY = """
-import json, runpy, sys, types
-said, stand_in = {}, types.ModuleType("setuptools")
-stand_in.setup, stand_in.find_packages = said.update, lambda **_: []
-sys.modules["setuptools"] = stand_in
-runpy.run_path("setup.py")
-print(json.dumps([said["install_requires"], said["extras_require"], said["python_requires"]]))
-"""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. status: ok, missing, broken, too old, too new. fix: a command, or empty."""
+    """The check of one package.
+
+    Attributes:
+        name: name of the distribution.
+        version: installed version, or empty.
+        status: ok, missing, broken, too old, too new.
+        needed: whether segkit cannot do its work without it.
+        note: a remark, or empty.
+        fix: the command that repairs it, or empty.
+    """
 
     name: str
     version: str
@@ -59,24 +62,36 @@ class Check:
 
     @property
     def fails(self) -> bool:
-        """Whether segkit cannot do its work until this is mended."""
+        """Whether segkit cannot do its work until this is repaired."""
         return self.needed and self.status != "ok"
 
 
-def inspect() -> list[Check]:
-    """Python, segkit, detectron2 and every requirement of setup.py, the needed ones first; raises nothing."""
-    if _packaging("requirements") is None:
-        fix = f"{python()} -m pip install packaging"
-        return [Check("packaging", "", "missing", note="without it no version can be judged", fix=fix)]
-    core, extras, pythons = requirements()
-    checks = [_python(pythons), Check("segkit", segkit.__version__, note=f"from {ROOT}")]
-    checks += [package(requirement) for requirement in core]
-    checks += detectron2()
-    checks += [package(requirement, extra=extra) for extra, listed in extras.items() for requirement in listed]
+def check_environment(train: bool = False) -> list[Check]:
+    """Check Python, segkit, Detectron2 and every requirement.
+
+    Args:
+        train: training is needed. Otherwise it is only needed if torch or Detectron2 is installed.
+
+    Returns:
+        The checks, needed packages first. Raises nothing.
+    """
+    if _import_packaging("requirements") is None:
+        fix = f"{get_python_command()} -m pip install packaging"
+        return [Check("packaging", "", "missing", note="needed to compare versions", fix=fix)]
+    requirements = load_requirements()
+    train = train or any(importlib.util.find_spec(name) for name in ("torch", "detectron2"))
+    checks = [_check_python(requirements["python"]), Check("segkit", segkit.__version__, note=f"from {ROOT}")]
+    checks += [check_package(requirement) for requirement in requirements["light"]]
+    if train:
+        checks += [check_package(requirement) for requirement in requirements["extras"]["train"]]
+        checks += check_detectron2()
+    for extra, lines in requirements["extras"].items():
+        if extra != "train" or not train:
+            checks += [check_package(requirement, extra) for requirement in lines]
     return checks
 
 
-def machine() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """CPUs, the datasets' folder (DETECTRON2_DATASETS, by default ./datasets), what it holds, its disk's free GB."""
     root = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").absolute()
     existing = next(path for path in (root, *root.parents) if path.is_dir())
@@ -90,26 +105,29 @@ def machine() -> dict[str, Any]:
     }
 
 
-def requirements() -> tuple[list[str], dict[str, list[str]], str]:
-    """(needed, extra -> requirements, range of Pythons): from setup.py beside the package, else from its metadata."""
-    if (ROOT / "setup.py").is_file():
-        command = [sys.executable, "-c", READ_SETUP_PY]
-        ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        if ran.returncode == 0:
-            needed, extras, pythons = json.loads(ran.stdout.splitlines()[-1])
-            return needed, extras, pythons
-    try:
-        own = metadata.metadata("segkit")
-    except metadata.PackageNotFoundError:
-        return ["torch", "torchvision", "setuptools<81"], {}, ""  # a bare folder of modules: no ranges are known
-    return *_split_extras(own.get_all("Requires-Dist") or []), own["Requires-Python"] or ""
+def load_requirements() -> dict[str, Any]:
+    """Requirements of segkit, each as in `numpy>=1.24`.
+
+    Returns:
+        python: range of Python versions; light: what the light half needs; extras: extra -> what it adds.
+    """
+    content: dict[str, Any] = json.loads(REQUIREMENTS.read_text(encoding="utf-8"))
+    return content
 
 
-def package(requirement: str, extra: str = "") -> Check:
-    """Whether `requirement` is installed, in range and, unless it belongs to an extra, can be imported."""
-    wanted = _packaging("requirements").Requirement(requirement)
-    module_name = MODULES.get(wanted.name.lower(), wanted.name.replace("-", "_"))
-    version = _distribution_version(wanted.name)
+def check_package(requirement: str, extra: str = "") -> Check:
+    """Check that a package is installed, in range and can be imported.
+
+    Args:
+        requirement: name and range, as in `numpy>=1.24`.
+        extra: name of an optional extra that brings the package: then it is not imported, and not needed.
+
+    Returns:
+        The check.
+    """
+    parsed = _import_packaging("requirements").Requirement(requirement)
+    module_name = get_module_name(parsed.name)
+    version = _get_version(parsed.name)
     note, error = "", None
     if extra:
         status = "ok" if version else "missing"
@@ -117,36 +135,42 @@ def package(requirement: str, extra: str = "") -> Check:
     else:
         module, error = import_quietly(module_name)
         version = version or str(getattr(module, "__version__", ""))
-        status = _import_status(error, module_name)
-        note = _last_line(error) if error else _torch_note(module) if module_name == "torch" else ""
+        status = _get_import_status(error, module_name)
+        note = _get_last_line(error) if error else _describe_cuda(module) if module_name == "torch" else ""
     if status == "ok":
-        status = _range_status(wanted.specifier, version)
-    fix = "" if status == "ok" else _pip_install(f"{wanted.name}{wanted.specifier}", error, module_name)
-    return Check(wanted.name, version, status, not extra, note, fix)
+        status = _get_range_status(parsed.specifier, version)
+    fix = "" if status == "ok" else _build_install_command(f"{parsed.name}{parsed.specifier}", error, module_name)
+    return Check(parsed.name, version, status, not extra, note, fix)
 
 
-def detectron2() -> list[Check]:
-    """detectron2 itself, and its C++ ops, which nothing of segkit needs."""
+def get_module_name(distribution: str) -> str:
+    """The name under which the package of a distribution is imported."""
+    return MODULES.get(distribution.lower(), distribution.replace("-", "_"))
+
+
+def check_detectron2() -> list[Check]:
+    """Check Detectron2, and its C++ ops, which segkit does not need."""
     module, error = import_quietly("detectron2")
     if error is None:
         _, error = import_quietly("detectron2.modeling")
-    version = _distribution_version("detectron2") or str(getattr(module, "__version__", ""))
+    version = _get_version("detectron2") or str(getattr(module, "__version__", ""))
     if error:
-        status = _import_status(error, "detectron2")
-        lacks = _lacking(error, "detectron2")
-        fix = _pip_install(lacks) if lacks else _installer("--force" if status == "broken" else "")
-        return [Check("detectron2", version, status, note=_last_line(error), fix=fix)]
-    where = Check("detectron2", version, note=f"from {Path(str(module.__file__)).parent}")
-    _, no_ops = import_quietly("detectron2._C")
-    if no_ops is None:
-        return [where, Check("detectron2 C++ ops", "", needed=False)]
-    note = "rotated boxes and deformable convolutions do not work; everything of segkit does"
-    fix = _installer("--source official --force")
-    return [where, Check("detectron2 C++ ops", "", "missing", False, note, fix)]
+        status = _get_import_status(error, "detectron2")
+        missing = _get_missing_distribution(error, "detectron2")
+        repair = _build_installer_command("--force" if status == "broken" else "")
+        fix = _build_install_command(missing) if missing else repair
+        return [Check("detectron2", version, status, note=_get_last_line(error), fix=fix)]
+    check = Check("detectron2", version, note=f"from {Path(str(module.__file__)).parent}")
+    _, ops_error = import_quietly("detectron2._C")
+    if ops_error is None:
+        return [check, Check("detectron2 C++ ops", "", needed=False)]
+    note = "without them rotated boxes and deformable convolutions do not work; segkit needs neither"
+    fix = _build_installer_command("--source official --force")
+    return [check, Check("detectron2 C++ ops", "", "missing", needed=False, note=note, fix=fix)]
 
 
 def import_quietly(name: str) -> tuple[Any, BaseException | None]:
-    """(module, None) or (None, what its import raised); what it prints is dropped."""
+    """Import a module and drop its output: (module, None), or (None, the exception)."""
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             return importlib.import_module(name), None
@@ -154,89 +178,81 @@ def import_quietly(name: str) -> tuple[Any, BaseException | None]:
         return None, error
 
 
-def python() -> str:
-    """How to call this interpreter from a shell: `python` where that is this one, else its path."""
-    found = shutil.which("python")
-    return "python" if found and Path(found).parent == Path(sys.executable).parent else shlex.quote(sys.executable)
+def get_python_command() -> str:
+    """How to call this interpreter in a shell: `python` if that is this one, otherwise its path."""
+    path = shutil.which("python")
+    return "python" if path and Path(path).parent == Path(sys.executable).parent else shlex.quote(sys.executable)
 
 
-def _packaging(module: str) -> Any:
-    """`packaging.<module>`, or pip's copy of it; None where there is neither."""
-    for name in ("packaging", "pip._vendor.packaging"):
-        found, error = import_quietly(f"{name}.{module}")
+def _import_packaging(module_name: str) -> Any:
+    """`packaging.<module_name>`, or pip's copy of it; None without both."""
+    for package in ("packaging", "pip._vendor.packaging"):
+        module, error = import_quietly(f"{package}.{module_name}")
         if error is None:
-            return found
+            return module
     return None
 
 
-def _python(pythons: str) -> Check:
+def _check_python(versions: str) -> Check:
     version = platform.python_version()
-    status = _range_status(_packaging("specifiers").SpecifierSet(pythons), version)
-    fix = "" if status == "ok" else f"pythonX.Y -m venv .venv   (X.Y: {pythons})"
+    status = _get_range_status(_import_packaging("specifiers").SpecifierSet(versions), version)
+    fix = "" if status == "ok" else f"pythonX.Y -m venv .venv   (X.Y: {versions})"
     return Check("Python", version, status, note=sys.executable, fix=fix)
 
 
-def _split_extras(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    needed: list[str] = []
-    extras: dict[str, list[str]] = {}
-    for line in lines:
-        bare, _, marker = line.partition(";")
-        extra = re.search(r"extra == [\"'](.+?)[\"']", marker)
-        (extras.setdefault(extra[1], []) if extra else needed).append(bare.strip())
-    return needed, extras
-
-
-def _distribution_version(name: str) -> str:
+def _get_version(distribution: str) -> str:
     try:
-        return metadata.version(name) or ""
+        return metadata.version(distribution) or ""
     except metadata.PackageNotFoundError:
         return ""
 
 
-def _import_status(error: BaseException | None, module_name: str) -> str:
+def _get_import_status(error: BaseException | None, module_name: str) -> str:
     if error is None:
         return "ok"
     return "missing" if isinstance(error, ModuleNotFoundError) and error.name == module_name else "broken"
 
 
-def _range_status(specifier: Any, version: str) -> str:
-    """ok also where the version is not known."""
+def _get_range_status(specifier: Any, version: str) -> str:
+    """Also ok if the version is unknown."""
     if not version or specifier.contains(version, prereleases=True):
         return "ok"
     lower = [part for part in specifier if part.operator in (">", ">=", "~=", "==")]
     return "too old" if any(not part.contains(version, prereleases=True) for part in lower) else "too new"
 
 
-def _torch_note(torch: Any) -> str:
+def _describe_cuda(torch: Any) -> str:
     try:
         if not torch.cuda.is_available():
             return "no CUDA device: runs on the CPU"
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         return f"CUDA {torch.version.cuda}: {', '.join(names)}"
-    except Exception as error:  # a driver that does not fit
-        return f"CUDA fails: {_last_line(error)}"
+    except Exception as error:  # the driver does not fit
+        return f"CUDA fails: {_get_last_line(error)}"
 
 
-def _lacking(error: BaseException | None, module_name: str) -> str:
-    """The distribution of another package that an import failed for, or empty."""
-    lacks = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else module_name
-    by_module = {module: distribution for distribution, module in MODULES.items()}
-    return "" if lacks == module_name else by_module.get(lacks, lacks)
+def _get_missing_distribution(error: BaseException | None, module_name: str) -> str:
+    """The distribution of another package whose absence made the import fail, or empty."""
+    missing = str(error.name).partition(".")[0] if isinstance(error, ModuleNotFoundError) else module_name
+    distributions = {module: distribution for distribution, module in MODULES.items()}
+    return "" if missing == module_name else distributions.get(missing, missing)
 
 
-def _pip_install(asked: str, error: BaseException | None = None, module_name: str = "") -> str:
-    asked = _lacking(error, module_name) or asked
-    damaged = error is not None and not isinstance(error, ModuleNotFoundError)
-    return f'{python()} -m pip install {"--force-reinstall --no-deps " if damaged else ""}"{asked}"'
+def _build_install_command(requirement: str, error: BaseException | None = None, module_name: str = "") -> str:
+    requirement = _get_missing_distribution(error, module_name) or requirement
+    is_damaged = error is not None and not isinstance(error, ModuleNotFoundError)
+    options = "--force-reinstall --no-deps " if is_damaged else ""
+    return f'{get_python_command()} -m pip install {options}"{requirement}"'
 
 
-def _installer(options: str) -> str:
+def _build_installer_command(options: str) -> str:
     if INSTALLER.is_file():
         path = INSTALLER.relative_to(ROOT) if Path.cwd() == ROOT else INSTALLER
-        return f"{python()} {path} {options}".strip()
-    return f"{python()} tools/install_detectron2.py {options}".strip() + "   (in a checkout of segkit's repository)"
+        return f"{get_python_command()} {path} {options}".strip()
+    command = f"{get_python_command()} tools/install_detectron2.py {options}".strip()
+    return f"{command}   (in a checkout of segkit's repository)"
 
 
-def _last_line(error: BaseException) -> str:
+def _get_last_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[-1].strip()}" if lines else type(error).__name__

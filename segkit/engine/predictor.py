@@ -16,7 +16,7 @@ from detectron2.modeling import build_model
 from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import convert_pixels
-from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, saved_classes
+from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.evaluation.predictions import (
     build_coco_results,
     get_instance_masks,
@@ -46,7 +46,7 @@ class Predictor:
         """cfg: from `segkit.engine.setup.read_config`, MODEL.WEIGHTS set; CheckpointError where they do not fit."""
         self.cfg = cfg.clone()
         self.cfg.defrost()
-        saved, channels = saved_classes(cfg.MODEL.WEIGHTS)
+        saved, channels = load_saved_classes(cfg.MODEL.WEIGHTS)
         self.categories = saved or get_categories(_dataset_name(cfg))
         if self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS != "auto":
             channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS

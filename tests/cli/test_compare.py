@@ -1,4 +1,4 @@
-"""`segkit compare`: what it says of A and B, and which A and B it refuses."""
+"""`segkit compare`: its statements about A and B, and the A and B that it refuses."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from segkit.cli.main import main
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.scoring import counts_file
-from tests.cli.test_evaluate import CAR, DOG, SKY, refused, semantic_files, write_panoptic
+from tests.helpers.prediction_files import CAR, DOG, SKY, error_line, semantic_files, write_panoptic
 
 ROWS = [[1, 1, 2, 2], [1, 1, 2, 2]]
 RIGHT, WRONG = {1: CAR, 2: SKY}, {1: DOG, 2: SKY}
@@ -15,7 +15,7 @@ RIGHT, WRONG = {1: CAR, 2: SKY}, {1: DOG, 2: SKY}
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Runs `segkit` with what is given: (exit code, stdout, stderr)."""
+    """Run `segkit` with these arguments: (exit code, stdout, stderr)."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def segkit(*arguments):
@@ -28,7 +28,7 @@ def run(capsys, monkeypatch):
 
 @pytest.fixture
 def files(tmp_path):
-    """The truth, predictions that are wrong in half of the 8 images, and perfect ones."""
+    """The ground truth, predictions that are wrong in half of the 8 images, and perfect ones."""
     ground_truth = write_panoptic(tmp_path, "ground_truth", dict.fromkeys(range(8), (ROWS, RIGHT)))
     bad = write_panoptic(tmp_path, "bad", {i: (ROWS, RIGHT if i % 2 else WRONG) for i in range(8)})
     good = write_panoptic(tmp_path, "good", dict.fromkeys(range(8), (ROWS, RIGHT)))
@@ -37,7 +37,7 @@ def files(tmp_path):
 
 @pytest.fixture
 def counts(run, files, tmp_path):
-    """Saved counts of the bad and of the good."""
+    """Saved counts of the bad and of the good predictions."""
     ground_truth, *predictions = files
     paths = [tmp_path / f"{path.stem}.npz" for path in predictions]
     for path, prediction in zip(paths, predictions, strict=True):
@@ -51,13 +51,13 @@ def test_by_how_much_b_is_better(run, counts, tmp_path):
     out = tmp_path / "deep/compared.json"
     code, printed, error = run("compare", *counts, "--output", out, "--samples", 200, "--per-class")
     assert (code, error) == (0, "")
-    found = json.loads(out.read_text())
-    assert (found["PQ"]["A"], found["PQ"]["B"]) == (pytest.approx(500 / 9), 100)
-    assert found["PQ"]["conclusion"] == "better"
+    compared = json.loads(out.read_text())
+    assert (compared["PQ"]["A"], compared["PQ"]["B"]) == (pytest.approx(500 / 9), 100)
+    assert compared["PQ"]["conclusion"] == "better"
     a, b = (counts_file.load(path).metric for path in counts)
-    assert found == compare(a.table(), b.table(), a.categories, samples=200)
+    assert compared == compare(a.table(), b.table(), a.categories, samples=200)
     line = printed.splitlines()[-1]
-    interval = f"{found['PQ']['low']:+.2f} to {found['PQ']['high']:+.2f}"
+    interval = f"{compared['PQ']['low']:+.2f} to {compared['PQ']['high']:+.2f}"
     assert line == f"B is better than A by 44.44 points of PQ (95% interval {interval})."
     rows = [[cell.strip() for cell in row.split("│")[1:-1]] for row in printed.splitlines() if "│" in row]
     assert rows[0] == ["PQ", "55.6", "100.0", "+44.44", interval, "better"]
@@ -87,21 +87,21 @@ def test_json_of_predictions(run, files, counts):
         run("compare", counts[0], good, "--gt", ground_truth, "--gt-folder", ground_truth.with_suffix(""))[1]
         == whole[1]
     )
-    assert "a JSON of predictions needs --gt, the truth's JSON" in refused(run("compare", counts[0], good))
+    assert "a JSON of predictions needs --gt, the ground truth's JSON" in error_line(run("compare", counts[0], good))
 
 
 def test_what_a_user_may_choose(run, files, tmp_path):
     _truth, bad, good = files
     wrong = write_panoptic(tmp_path, "wrong", dict.fromkeys(range(9), (ROWS, RIGHT)), areas=5)
-    line = refused(run("compare", bad, good, "--gt", wrong, "--problems", 3))
+    line = error_line(run("compare", bad, good, "--gt", wrong, "--problems", 3))
     assert "--allow-missing" in line
-    assert "--recount-areas" in refused(run("compare", bad, good, "--gt", wrong, "--allow-missing"))
+    assert "--recount-areas" in error_line(run("compare", bad, good, "--gt", wrong, "--allow-missing"))
     code, printed, _ = run("compare", bad, good, "--gt", wrong, "--allow-missing", "--recount-areas")
     assert code == 0
     assert "paired bootstrap over 9 images" in printed
 
 
-def test_one_image_says_nothing_of_the_spread(run, tmp_path):
+def test_one_image_gives_no_interval(run, tmp_path):
     ground_truth = write_panoptic(tmp_path, "ground_truth", {"only": (ROWS, RIGHT)})
     bad = write_panoptic(tmp_path, "bad", {"only": (ROWS, WRONG)})
     code, printed, error = run("compare", bad, ground_truth, "--gt", ground_truth)
@@ -115,35 +115,35 @@ def test_what_cannot_be_compared(run, files, counts, tmp_path):
     fewer = write_panoptic(tmp_path, "fewer", dict.fromkeys(range(7), (ROWS, RIGHT)))
     saved = tmp_path / "fewer.npz"
     assert run("evaluate", "panoptic", "--gt", fewer, "--pred", fewer, "--save-counts", saved)[0] == 0
-    assert "expected the same images in A and B, B lacks image 7" in refused(run("compare", counts[0], saved))
+    assert "expected the same images in A and B, B lacks image 7" in error_line(run("compare", counts[0], saved))
     other = write_panoptic(tmp_path, "other", dict.fromkeys(range(8), (ROWS, WRONG)))
-    line = refused(run("compare", counts[0], good, "--gt", other))
+    line = error_line(run("compare", counts[0], good, "--gt", other))
     assert "expected the same true segments in A and B, they differ" in line
-    line = refused(run("compare", counts[0], good, "--gt", ground_truth, "--mode", "corrected"))
+    line = error_line(run("compare", counts[0], good, "--gt", ground_truth, "--mode", "corrected"))
     assert "expected one mode, got reference and corrected" in line
-    line = refused(run("compare", counts[0], good, "--gt", ground_truth, "--trust-areas"))
-    assert "only one of A and B trusts the truth's areas" in line
+    line = error_line(run("compare", counts[0], good, "--gt", ground_truth, "--trust-areas"))
+    assert "only one of A and B trusts the ground truth's areas" in line
     content = json.loads(ground_truth.read_text())
     content["categories"].append({"id": 99, "name": "sea", "isthing": 0})
     (tmp_path / "more.json").write_text(json.dumps(content))
     (tmp_path / "more").symlink_to(tmp_path / "ground_truth")
-    assert "expected the same categories" in refused(run("compare", counts[0], good, "--gt", tmp_path / "more.json"))
+    assert "expected the same categories" in error_line(run("compare", counts[0], good, "--gt", tmp_path / "more.json"))
 
 
-def test_counts_that_are_none_of_panoptic_quality_or_of_a_part(run, files, counts, tmp_path):
+def test_counts_of_another_metric_or_of_a_shard_are_refused(run, files, counts, tmp_path):
     ground_truth, bad, _good = files
     part = tmp_path / "part.npz"
     assert (
         run("evaluate", "panoptic", "--gt", ground_truth, "--pred", bad, "--shard", "1/2", "--save-counts", part)[0]
         == 0
     )
-    assert "got those of shard 1/2; join all shards" in refused(run("compare", part, part))
+    assert "got shard 1/2; join all shards" in error_line(run("compare", part, part))
     _, gt, pred = semantic_files(tmp_path / "semantic")
     other = tmp_path / "semantic.npz"
     assert run("evaluate", "semantic", "--gt", gt, "--pred", pred, "--save-counts", other)[0] == 0
-    assert "expected counts of panoptic quality, got those of semantic" in refused(run("compare", counts[0], other))
-    assert "absent.npz: expected saved counts, found no file" in refused(run("compare", counts[0], "absent.npz"))
-    assert f"{tmp_path}: expected a file to write" in refused(run("compare", *counts, "--output", tmp_path))
+    assert "expected counts of panoptic quality, got counts of semantic" in error_line(run("compare", counts[0], other))
+    assert "absent.npz: expected saved counts, found no file" in error_line(run("compare", counts[0], "absent.npz"))
+    assert f"{tmp_path}: expected a file to write" in error_line(run("compare", *counts, "--output", tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from segkit.curation.issues import RULES
 from segkit.utils.errors import DatasetError
 from tests.helpers.damaged_datasets import Broken, instances, noise, panoptic
 
-SHOWN = data_check.MOST_SHOWN
+MAX_SHOWN = data_check.MAX_SHOWN
 
 
 @pytest.fixture
 def run(capsys):
-    """Runs `segkit data check` with what is given: (exit code, stdout, stderr)."""
+    """Run `segkit data check` with these arguments: (exit code, stdout, stderr)."""
 
     def check(*arguments):
         parser = argparse.ArgumentParser()
@@ -36,59 +36,59 @@ def data(tmp_path):
     return panoptic(tmp_path / "data")
 
 
-def places(data: Broken) -> tuple:
+def dataset_arguments(data: Broken) -> tuple:
     return "--format", "coco-panoptic", "--json", data.json_path, "--masks", data.masks, "--images", data.images
 
 
-def spoil_areas(data: Broken) -> None:
+def damage_areas(data: Broken) -> None:
     content = data.load()
     for annotation in content["annotations"]:
         annotation["segments_info"][0]["area"] += 1
     data.store(content)
 
 
-def test_no_finding(run, data, tmp_path):
-    code, printed, error = run(*places(data), "--output", tmp_path / "deep/issues.json")
+def test_a_dataset_without_issues(run, data, tmp_path):
+    code, printed, error = run(*dataset_arguments(data), "--output", tmp_path / "deep/issues.json")
     assert (code, error) == (0, "")
-    assert printed.splitlines() == ["no finding: all is well", str(tmp_path / "deep/issues.json")]
+    assert printed.splitlines() == ["no issues", str(tmp_path / "deep/issues.json")]
     assert json.loads((tmp_path / "deep/issues.json").read_text()) == []
 
 
-def test_all_findings_are_in_the_file_and_some_on_the_screen(run, data, tmp_path):
-    spoil_areas(data)
+def test_all_issues_are_in_the_file_and_some_on_the_screen(run, data, tmp_path):
+    damage_areas(data)
     (data.images / "more.jpg").touch()
-    code, printed, _ = run(*places(data), "--output", tmp_path / "issues.json", "--workers", 2)
+    code, printed, _ = run(*dataset_arguments(data), "--output", tmp_path / "issues.json", "--workers", 2)
     assert code == 1
-    found = json.loads((tmp_path / "issues.json").read_text())
-    assert [one["code"] for one in found] == ["area-wrong"] * 6 + ["image-orphan"]
-    assert {*found[0]} == {"code", "severity", "place", "message", "remedy"}
-    assert (found[0]["severity"], found[0]["place"]) == ("error", f"{data.json_path}, image 0, segment 7")
+    issues = json.loads((tmp_path / "issues.json").read_text())
+    assert [issue["code"] for issue in issues] == ["area-wrong"] * 6 + ["image-orphan"]
+    assert {*issues[0]} == {"code", "severity", "place", "message", "remedy"}
+    assert (issues[0]["severity"], issues[0]["place"]) == ("error", f"{data.json_path}, image 0, segment 7")
     lines = printed.splitlines()
     assert lines[0].startswith("error area-wrong (6): an area is not that of the mask; recount it")
     assert lines[1] == f"  {data.json_path}, image 0, segment 7: expected 9 pixels as in the PNG, got 10"
-    assert lines[1 + SHOWN] == "  ... and 1 more, see --output"
-    assert lines[2 + SHOWN].startswith("warning image-orphan (1): ")
+    assert lines[1 + MAX_SHOWN] == "  ... and 1 more, see --output"
+    assert lines[2 + MAX_SHOWN].startswith("warning image-orphan (1): ")
     assert "6 errors, 1 warning" in lines
 
 
 def test_a_warning_does_not_fail(run, data):
     (data.images / "more.jpg").touch()
-    code, printed, _ = run(*places(data))
+    code, printed, _ = run(*dataset_arguments(data))
     assert code == 0
     assert printed.endswith("1 warning\n")
 
 
 def test_a_repaired_copy(run, data, tmp_path):
-    """The areas are mended, the missing picture is not: exit 1 tells of the original."""
-    spoil_areas(data)
+    """The areas are repaired, the missing image is not. The exit code 1 is about the original."""
+    damage_areas(data)
     data.image_path(3).unlink()
-    code, printed, _ = run(*places(data), "--fix", tmp_path / "copy")
+    code, printed, _ = run(*dataset_arguments(data), "--fix", tmp_path / "copy")
     assert code == 1
-    first, second = printed.split(f"{tmp_path / 'copy'}: a repaired copy; of it:\n")
+    first, second = printed.split(f"{tmp_path / 'copy'}: a repaired copy. Lost in the copy:\n")
     assert first.endswith("7 errors\n")
     assert second.endswith("1 error\n")
     copy = Broken(tmp_path / "copy/panoptic.json", tmp_path / "copy/masks", data.images)
-    assert second == "  nothing was lost\n" + run(*places(copy))[1]
+    assert second == "  nothing\n" + run(*dataset_arguments(copy))[1]
 
 
 def test_instances(run, tmp_path):
@@ -100,13 +100,13 @@ def test_instances(run, tmp_path):
     data.store(content)
     code, printed, _ = run(*where, "--fix", tmp_path / "copy")
     assert code == 1
-    assert printed.splitlines()[-1] == "no finding: all is well"
+    assert printed.splitlines()[-1] == "no issues"
     assert [path.name for path in (tmp_path / "copy").iterdir()] == ["instances.json"]
 
 
 def test_another_split(run, data, tmp_path):
     other = panoptic(tmp_path / "other")
-    code, printed, _ = run(*places(data), "--against", other.images)
+    code, printed, _ = run(*dataset_arguments(data), "--against", other.images)
     assert code == 1
     assert printed.endswith("6 errors\n")
     assert "error image-shared (6)" in printed
@@ -128,12 +128,12 @@ def test_any_other_format(run, data, tmp_path, monkeypatch):
 
 
 def test_the_rules_are_listed(capsys):
-    assert main(["data", "check", "--rules"]) == 0
+    assert main(["data", "rules"]) == 0
     assert [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()] == [*RULES]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (("--format", "nothing"), "unknown format 'nothing'"),
         (("--format", "coco-panoptic", "--json", "x"), "takes --json --masks --images"),
@@ -159,37 +159,37 @@ def test_the_rules_are_listed(capsys):
         (("--format", "two-channel-png", "--masks", "x", "--fix", "y"), "--fix repairs coco-panoptic and"),
     ],
 )
-def test_wrong_usage(run, arguments, told):
+def test_wrong_usage(run, arguments, message):
     code, printed, error = run(*arguments)
     assert (code, printed) == (2, "")
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1
 
 
 def test_folders_that_a_repair_must_not_touch(run, data, tmp_path):
-    assert run(*places(data), "--fix", data.images / "copy")[0] == 2
-    assert run(*places(data), "--fix", data.masks)[0] == 2
-    assert run(*places(data), "--fix", tmp_path / "copy", "--output", tmp_path / "copy/issues.json")[0] == 2
+    assert run(*dataset_arguments(data), "--fix", data.images / "copy")[0] == 2
+    assert run(*dataset_arguments(data), "--fix", data.masks)[0] == 2
+    assert run(*dataset_arguments(data), "--fix", tmp_path / "copy", "--output", tmp_path / "copy/issues.json")[0] == 2
     assert not (tmp_path / "copy").exists()
 
 
 def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
-    """Nor any other file, but for an earlier list of findings, and an empty file elsewhere."""
+    """Other files neither, except an earlier issues file, and an empty file outside the dataset."""
     empty = data.masks / "empty.png"
     empty.touch()
     other = tmp_path / "notes.txt"
     other.write_text("[1]")
     link = tmp_path / "link"
     link.symlink_to(data.json_path)
-    precious = [data.json_path, data.png(), data.image_path(), empty, other, link, tmp_path / "link2"]
-    precious[-1].symlink_to("nowhere")
-    kept = [path.read_bytes() for path in precious[:-1]]
-    for path in precious:
-        code, printed, error = run(*places(data), "--output", path)
+    protected = [data.json_path, data.png(), data.image_path(), empty, other, link, tmp_path / "link2"]
+    protected[-1].symlink_to("nowhere")
+    before = [path.read_bytes() for path in protected[:-1]]
+    for path in protected:
+        code, printed, error = run(*dataset_arguments(data), "--output", path)
         assert (code, printed) == (2, "")
         assert "--output" in error
-    assert [path.read_bytes() for path in precious[:-1]] == kept
-    assert precious[-1].is_symlink()
+    assert [path.read_bytes() for path in protected[:-1]] == before
+    assert protected[-1].is_symlink()
     two_channel = "--format", "two-channel-png", "--masks", data.masks, "--images", data.images
     two_channel = (*two_channel, "--categories", data.json_path)
     for path in (data.json_path, data.png(), data.image_path()):
@@ -197,14 +197,14 @@ def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
     (tmp_path / "new").touch()
     (data.masks / "empty.png").unlink()
     for path in (tmp_path / "new", tmp_path / "new", data.masks / "issues.json"):
-        assert run(*places(data), "--output", path)[0] == 0
-    spoil_areas(data)
+        assert run(*dataset_arguments(data), "--output", path)[0] == 0
+    damage_areas(data)
     for _ in range(2):
-        assert run(*places(data), "--output", tmp_path / "new")[0] == 1
+        assert run(*dataset_arguments(data), "--output", tmp_path / "new")[0] == 1
     assert len(json.loads((tmp_path / "new").read_text())) == 6
 
 
-def test_an_empty_list_of_results_is_no_list_of_findings(run, data, tmp_path):
+def test_an_empty_list_of_results_is_no_issues_file(run, data, tmp_path):
     (tmp_path / "r.json").write_text("[]")
     where = "--format", "coco-results", "--json", tmp_path / "r.json", "--images", data.images
     assert run(*where, "--dataset", data.json_path, "--output", tmp_path / "r.json")[0] == 2
@@ -214,35 +214,35 @@ def test_an_empty_list_of_results_is_no_list_of_findings(run, data, tmp_path):
     assert "images have no result left" in printed
 
 
-def test_another_split_that_is_none(run, data, tmp_path):
-    """Told before the work, which it would be in vain."""
+def test_another_split_that_does_not_exist(run, data, tmp_path):
+    """The error comes before the work."""
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "junk.json").write_text('{"images": [{"file_name": 3}]}')
     (tmp_path / "bare.json").write_text('{"images": []}')
     (tmp_path / "bare").mkdir()
     for name in ("none", "bad.json", "junk.json", "bare.json", "bare"):
-        code, printed, error = run(*places(data), "--against", tmp_path / name)
+        code, printed, error = run(*dataset_arguments(data), "--against", tmp_path / name)
         assert (code, printed) == (2, "")
         assert f"--against: {tmp_path / name}" in error
     for own in (data.json_path, data.images):
-        assert run(*places(data), "--against", own)[0] == 2
-    assert run(*places(data), "--against", data.images.parent / "images/../images")[0] == 2
+        assert run(*dataset_arguments(data), "--against", own)[0] == 2
+    assert run(*dataset_arguments(data), "--against", data.images.parent / "images/../images")[0] == 2
 
 
-def test_another_split_around_this_one(run, data, tmp_path):
-    """Of the folder above, this split's own pictures do not count; a split in a folder below is another one."""
+def test_another_split_in_a_folder_above_or_below(run, data, tmp_path):
+    """In a folder above, this split's own images do not count; a folder below is another split."""
     Image.fromarray(noise(2)).save(tmp_path / "again.png")
-    code, printed, _ = run(*places(data), "--against", tmp_path)
+    code, printed, _ = run(*dataset_arguments(data), "--against", tmp_path)
     assert (code, "error image-shared (1)" in printed) == (1, True)
     assert f"{data.image_path(2)}: it shows the same pixels as {tmp_path / 'again.png'}" in printed
     (data.images / "val").mkdir()
     Image.fromarray(noise(3)).save(data.images / "val/3.png")
-    code, printed, _ = run(*places(data), "--against", data.images / "val")
+    code, printed, _ = run(*dataset_arguments(data), "--against", data.images / "val")
     assert (code, "error image-shared (1)" in printed) == (1, True)
 
 
 def test_another_split_by_its_name(run, tmp_path, monkeypatch):
-    """What is wrong with it is not told here, and hides nothing; a name that is none is wrong usage."""
+    """Damaged files of the other split are not reported here; the name of no split is wrong usage."""
     for folder, first in (("images", 0), ("labels", 10)):
         for split in ("train", "val"):
             (tmp_path / folder / split).mkdir(parents=True)
@@ -253,7 +253,7 @@ def test_another_split_by_its_name(run, tmp_path, monkeypatch):
     (tmp_path / "labels/val/val1.png").write_bytes(b"")
     where = "--format", "instance-maps", "--root", tmp_path, "--split", "train"
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "val").mkdir()  # a folder of that name is not meant
+    (tmp_path / "val").mkdir()  # a folder of that name is not used
     code, printed, error = run(*where, "--against", "val")
     assert "error image-shared (1)" in printed, printed + error
     assert code == 1
@@ -262,34 +262,34 @@ def test_another_split_by_its_name(run, tmp_path, monkeypatch):
     assert "--against" in error
 
 
-def test_what_a_repair_lost_is_told(run, data, tmp_path):
+def test_what_a_repair_loses_is_printed(run, data, tmp_path):
     content = data.load()
     content["annotations"][0]["segments_info"].append({**content["annotations"][0]["segments_info"][0], "id": 8})
     data.store(content)
-    _, printed, _ = run(*places(data), "--fix", tmp_path / "copy")
-    lost = printed.split("a repaired copy; of it:\n  ")[1].splitlines()
+    _, printed, _ = run(*dataset_arguments(data), "--fix", tmp_path / "copy")
+    lost = printed.split("a repaired copy. Lost in the copy:\n  ")[1].splitlines()
     assert "segment" in lost[0]
-    assert lost[-1] == "no finding: all is well"
+    assert lost[-1] == "no issues"
 
 
-def test_paths_beyond_all_measure(run, data, tmp_path):
+def test_paths_that_are_too_long(run, data, tmp_path):
     long = "x" * 5000
     for name in ("--json", "--masks", "--images"):
-        code, printed, _ = run(*places(data), name, long)
+        code, printed, _ = run(*dataset_arguments(data), name, long)
         assert (code, "error" in printed) == (1, True)
-    assert run(*places(data), "--against", long)[0] == 2
+    assert run(*dataset_arguments(data), "--against", long)[0] == 2
     with pytest.raises(DatasetError):
-        run(*places(data), "--output", tmp_path / long)
+        run(*dataset_arguments(data), "--output", tmp_path / long)
     with pytest.raises(DatasetError):
-        run(*places(data), "--fix", tmp_path / long)
+        run(*dataset_arguments(data), "--fix", tmp_path / long)
 
 
 def test_files_of_the_other_split_are_no_orphans(run, data, tmp_path):
-    """Both splits in one folder, parted by their JSONs."""
+    """Both splits are in one folder; their JSONs say which image belongs to which."""
     content = data.load()
     other = {**content, "images": content["images"][3:], "annotations": content["annotations"][3:]}
     (tmp_path / "val.json").write_text(json.dumps(other))
     data.store({**content, "images": content["images"][:3], "annotations": content["annotations"][:3]})
-    assert "image-orphan (3)" in run(*places(data))[1]
-    code, printed, _ = run(*places(data), "--against", tmp_path / "val.json")
-    assert (code, printed) == (0, "no finding: all is well\n")
+    assert "image-orphan (3)" in run(*dataset_arguments(data))[1]
+    code, printed, _ = run(*dataset_arguments(data), "--against", tmp_path / "val.json")
+    assert (code, printed) == (0, "no issues\n")

@@ -1,4 +1,4 @@
-"""`segkit evaluate` on small files: results, shards joined, exit codes, and what is said of bad input."""
+"""`segkit evaluate` on small files: results, joined shards, exit codes, and errors for bad input."""
 
 import json
 import os
@@ -16,139 +16,23 @@ from segkit.metrics import SemanticIoU
 from segkit.scoring.cityscapes_instances import score_cityscapes_instances
 from segkit.scoring.instances import score_instances
 from segkit.scoring.panoptic import score_panoptic
-from segkit.structures import ids_to_rgb
-
-CAR, DOG, SKY = 1, 17, 90
-CATEGORIES = [
-    {"id": CAR, "name": "[red]car", "isthing": 1},
-    {"id": DOG, "name": "dog", "isthing": 1},
-    {"id": SKY, "name": "sky", "isthing": 0},
-]
-KINDS = ("panoptic", "instances", "cityscapes", "semantic")
-CITY_IMAGES = [f"ulm_00000{number}_000019" for number in range(5)]
-
-
-def write_panoptic(root, name, maps, areas=None):
-    """root/name.json and root/name/ of {image_id: (rows, {segment_id: category_id})}; areas: declared for all."""
-    (root / name).mkdir(parents=True)
-    annotations, images = [], []
-    for number, (image_id, (rows, category_of)) in enumerate(maps.items()):
-        ids = np.array(rows, dtype=np.int32)
-        Image.fromarray(ids_to_rgb(ids)).save(root / name / f"{number}.png")
-        infos = [
-            {
-                "id": segment_id,
-                "category_id": category_id,
-                "iscrowd": 0,
-                "area": int((ids == segment_id).sum()) if areas is None else areas,
-                "bbox": [0, 0, 1, 1],
-            }
-            for segment_id, category_id in category_of.items()
-        ]
-        annotations.append({"image_id": image_id, "file_name": f"{number}.png", "segments_info": infos})
-        images.append({"id": image_id, "file_name": f"{number}.jpg", "height": len(rows), "width": len(rows[0])})
-    content = {"images": images, "annotations": annotations, "categories": CATEGORIES}
-    (root / f"{name}.json").write_text(json.dumps(content))
-    return root / f"{name}.json"
-
-
-def two_images(root):
-    """car: 1 match, 1 missed: PQ 1 / 1.5; dog: 1 false: 0; sky: 2 matches: 100. PQ (66.7 + 0 + 100) / 3 = 55.6."""
-    rows = [[1, 1, 2, 2], [1, 1, 2, 2]]
-    right, wrong = {1: CAR, 2: SKY}, {1: DOG, 2: SKY}
-    ground_truth = write_panoptic(root, "ground_truth", {1: (rows, right), 2: (rows, right)})
-    return ground_truth, write_panoptic(root, "predictions", {1: (rows, right), 2: (rows, wrong)})
-
-
-def panoptic_files(root):
-    rng = np.random.default_rng(0)
-    ground_truth, predictions = {}, {}
-    for image_id in (7, 3, "b", 12, "a", 1):
-        rows = np.kron([[1, 2, 3], [4, 3, 3]], np.ones((6, 6), int))
-        moved = np.where(rng.random(rows.shape) < 0.15, 3, rows)
-        category_of = {1: CAR, 2: int(rng.choice([CAR, DOG])), 3: SKY, 4: DOG}
-        ground_truth[image_id] = rows.tolist(), category_of
-        predictions[image_id] = moved.tolist(), {**category_of, 4: int(rng.choice([CAR, DOG]))}
-    # In another order than the ids': the last bits of the sums depend on it.
-    return (
-        "panoptic",
-        write_panoptic(root, "ground_truth", ground_truth),
-        write_panoptic(root, "predictions", predictions),
-    )
-
-
-def instances_files(root):
-    rng = np.random.default_rng(1)
-    images = [
-        {"id": image_id, "file_name": f"{image_id}.jpg", "height": 60, "width": 80} for image_id in (5, 2, 9, 4, 1)
-    ]
-    annotations, results = [], []
-    for image in images:
-        for _ in range(4):
-            x, y, w, h = (int(value) for value in (*rng.integers(0, 30, 2), *rng.integers(8, 30, 2)))
-            category_id = int(rng.choice([CAR, DOG]))
-            moved = [x + int(rng.integers(0, 3)), y, w, h]
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": image["id"], "category_id": category_id, "iscrowd": 0}
-                | {"bbox": [x, y, w, h], "area": w * h, "segmentation": [polygon(x, y, w, h)]}
-            )
-            score = float(rng.integers(1, 4)) / 4  # many are equal
-            results.append({"image_id": image["id"], "category_id": category_id, "bbox": moved, "score": score})
-    categories = [category for category in CATEGORIES if category["isthing"]]
-    root.mkdir(parents=True, exist_ok=True)
-    ground_truth, predictions = root / "truth.json", root / "results.json"
-    ground_truth.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    predictions.write_text(json.dumps(results))
-    return "instances", ground_truth, predictions
-
-
-def polygon(x, y, w, h):
-    return [x, y, x + w, y, x + w, y + h, x, y + h]
-
-
-def cityscapes_files(root):
-    rng = np.random.default_rng(2)
-    (root / "gt/ulm").mkdir(parents=True)
-    (root / "pred").mkdir()
-    for image_id in CITY_IMAGES:
-        ids = np.full((40, 60), 7, dtype=np.int32)
-        ids[5:25, 5:25], ids[5:25, 30:50] = 26000, 24001
-        Image.fromarray(ids.astype(np.uint16)).save(root / f"gt/ulm/{image_id}_gtFine_instanceIds.png")
-        lines = []
-        for number, (label, instance_id) in enumerate(((26, 26000), (24, 24001))):
-            mask = np.roll(ids == instance_id, int(rng.integers(0, 8)), axis=1)
-            Image.fromarray((mask * 255).astype(np.uint8)).save(root / f"pred/{image_id}_{number}.png")
-            lines.append(f"{image_id}_{number}.png {label} {rng.integers(1, 4) / 4}\n")
-        (root / f"pred/{image_id}_pred.txt").write_text("".join(lines))
-    return "cityscapes", root / "gt", root / "pred"
-
-
-def semantic_files(root):
-    rng = np.random.default_rng(3)
-    for folder in ("gt", "pred"):
-        (root / folder).mkdir(parents=True)
-        for number in range(5):
-            Image.fromarray(rng.integers(0, 3, (9, 11)).astype(np.uint8)).save(root / folder / f"{number}.png")
-    return "semantic", root / "gt", root / "pred"
-
-
-MAKE = {
-    "panoptic": panoptic_files,
-    "instances": instances_files,
-    "cityscapes": cityscapes_files,
-    "semantic": semantic_files,
-}
-MORE = {
-    "panoptic": ["panoptic", "--dagger", "--boundary"],
-    "instances": ["instances", "--iou-types", "bbox"],
-    "cityscapes": ["instances", "--protocol", "cityscapes"],
-    "semantic": ["semantic", "--boundary", "--classes", "road", "sky", "[blue]car"],
-}
+from tests.helpers.prediction_files import (
+    ARGUMENTS,
+    CAR,
+    KINDS,
+    SKY,
+    WRITE_FILES,
+    error_line,
+    instances_files,
+    panoptic_files,
+    two_images,
+    write_panoptic,
+)
 
 
 @pytest.fixture
 def run(capsys, monkeypatch):
-    """Runs `segkit evaluate` with what is given: (exit code, stdout, stderr)."""
+    """Run `segkit evaluate` with these arguments: (exit code, stdout, stderr)."""
     monkeypatch.setenv("COLUMNS", "120")
 
     def evaluate(*arguments):
@@ -157,15 +41,6 @@ def run(capsys, monkeypatch):
         return code, captured.out, captured.err
 
     return evaluate
-
-
-def refused(result):
-    """The one line of an error of the user's."""
-    code, out, error = result
-    assert (code, out) == (1, ""), result
-    assert error.count("\n") == 1
-    assert "Traceback" not in error
-    return error
 
 
 def test_the_numbers_by_hand(run, tmp_path):
@@ -187,9 +62,9 @@ def test_the_numbers_by_hand(run, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_json_is_what_the_metric_computes(run, tmp_path, kind):
-    _, gt, pred = MAKE[kind](tmp_path)
+    _, gt, pred = WRITE_FILES[kind](tmp_path)
     out = tmp_path / "metrics.json"
-    assert run(*MORE[kind], "--gt", gt, "--pred", pred, "--output", out, "--workers", 2, "--per-class")[0] == 0
+    assert run(*ARGUMENTS[kind], "--gt", gt, "--pred", pred, "--output", out, "--workers", 2, "--per-class")[0] == 0
     found = json.loads(out.read_text())
     if kind == "panoptic":
         scored = score_panoptic(gt, pred, boundary=True, dagger=True)
@@ -210,8 +85,8 @@ def test_the_json_is_what_the_metric_computes(run, tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_shards_are_one_pass_to_the_byte(run, tmp_path, kind):
     """In every order of the files, and shards of which some have no image."""
-    _, gt, pred = MAKE[kind](tmp_path)
-    files = [*MORE[kind], "--gt", gt, "--pred", pred]
+    _, gt, pred = WRITE_FILES[kind](tmp_path)
+    files = [*ARGUMENTS[kind], "--gt", gt, "--pred", pred]
     whole = tmp_path / "whole.json"
     assert run(*files, "--output", whole)[0] == 0
     for shards in (3, 7):
@@ -229,31 +104,31 @@ def test_merged_shards_are_one_pass_to_the_byte(run, tmp_path, kind):
 
 def shard(run, tmp_path, name, *arguments, of=(1, 2), kind="semantic"):
     root = tmp_path / kind
-    _, gt, pred = (kind, root / "gt", root / "pred") if root.exists() else MAKE[kind](root)
+    _, gt, pred = (kind, root / "gt", root / "pred") if root.exists() else WRITE_FILES[kind](root)
     files = ["--gt", gt, "--pred", pred, "--shard", "{}/{}".format(*of), "--save-counts", tmp_path / name]
-    assert run(*MORE[kind], *files, *arguments)[0] == 0
+    assert run(*ARGUMENTS[kind], *files, *arguments)[0] == 0
     return tmp_path / name
 
 
 def test_shards_that_do_not_fit_are_refused(run, tmp_path):
     first, second = (shard(run, tmp_path, f"{i}.npz", of=(i, 2)) for i in (1, 2))
-    assert "1 shards are missing: 2/2; evaluate them, or name their files" in refused(run("merge", first))
-    assert "name each file once" in refused(run("merge", first, first))
+    assert "1 shards are missing: 2/2; evaluate them, or name their files" in error_line(run("merge", first))
+    assert "name each file once" in error_line(run("merge", first, first))
     copy = tmp_path / "copy.npz"
     copy.write_bytes(first.read_bytes())
-    line = refused(run("merge", first, copy))
+    line = error_line(run("merge", first, copy))
     assert line.endswith(f"expected each shard once, got 1/2 here and in {first}\n")
     third = shard(run, tmp_path, "third.npz", of=(2, 3))
-    assert f"expected one of 2 shards as in {first}, got one of 3" in refused(run("merge", first, third))
+    assert f"expected one of 2 shards as in {first}, got one of 3" in error_line(run("merge", first, third))
     other = shard(run, tmp_path, "other.npz", "--ignore-label", "2", of=(2, 2))
-    assert "got one of other files or options" in refused(run("merge", first, other))
+    assert "got one of other files or options" in error_line(run("merge", first, other))
     cities = shard(run, tmp_path, "cities.npz", of=(2, 2), kind="cityscapes")
-    assert f"expected counts of kind semantic as in {first}, got cityscapes" in refused(run("merge", first, cities))
+    assert f"expected counts of kind semantic as in {first}, got cityscapes" in error_line(run("merge", first, cities))
     (tmp_path / "semantic/gt/9.png").write_bytes((tmp_path / "semantic/gt/0.png").read_bytes())
     (tmp_path / "semantic/pred/9.png").write_bytes((tmp_path / "semantic/pred/0.png").read_bytes())
     more = shard(run, tmp_path, "more.npz", of=(2, 2))
-    assert "got one of other files or options" in refused(run("merge", first, more))
-    assert refused(run("merge", first, tmp_path)).count(str(tmp_path)) == 1
+    assert "got one of other files or options" in error_line(run("merge", first, more))
+    assert error_line(run("merge", first, tmp_path)).count(str(tmp_path)) == 1
     assert run("merge", second, first)[0] == 0
 
 
@@ -268,15 +143,15 @@ def test_shards_of_another_prediction_are_refused(run, tmp_path):
     assert run("merge", *parts[:2])[0] == 0
     others.write_text(others.read_text().replace("17", "1", 1))
     assert run(*options, "--pred", others, "--shard", "2/2", "--save-counts", parts[2])[0] == 0
-    assert "got one of other files or options" in refused(run("merge", parts[0], parts[2]))
+    assert "got one of other files or options" in error_line(run("merge", parts[0], parts[2]))
 
 
 def test_a_shard_is_no_result(run, tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     files = ("panoptic", "--gt", ground_truth, "--pred", predictions, "--shard", "1/2")
-    assert "add --save-counts FILE" in refused(run(*files))
+    assert "add --save-counts FILE" in error_line(run(*files))
     kept = ("--save-counts", tmp_path / "c", "--output", tmp_path / "o")
-    assert "give --output to `segkit evaluate merge`" in refused(run(*files, *kept))
+    assert "give --output to `segkit evaluate merge`" in error_line(run(*files, *kept))
     assert not (tmp_path / "c").exists()
 
 
@@ -300,7 +175,7 @@ def test_wrong_usage(run):
     assert run("depth")[0] == 2
     assert run("panoptic", "--gt", "x")[0] == 2
     assert run("panoptic", "--gt", "x", "--pred", "y", "--trust-areas", "--recount-areas")[0] == 2
-    assert "--iou-types and --gt-folder are of the coco protocol" in refused(
+    assert "--iou-types and --gt-folder belong to --protocol coco" in error_line(
         run("instances", "--gt", "x", "--pred", "y", "--protocol", "cityscapes", "--iou-types", "bbox")
     )
 
@@ -310,7 +185,7 @@ def test_panopticapi_s_names_of_the_files(run, tmp_path):
     (tmp_path / "ground_truth").rename(tmp_path / "x")
     (tmp_path / "predictions").rename(tmp_path / "y")
     names = ("--gt_json_file", ground_truth, "--pred_json_file", predictions, "--gt_folder", tmp_path / "x")
-    assert "predictions: no such folder of PNGs" in refused(run("panoptic", *names))
+    assert "predictions: no such folder of PNGs" in error_line(run("panoptic", *names))
     assert run("panoptic", *names, "--pred_folder", tmp_path / "y")[0] == 0
 
 
@@ -319,10 +194,10 @@ def test_all_problems_are_told_up_to_a_limit(run, tmp_path):
     pngs = [tmp_path / f"predictions/{number}.png" for number in range(2)]
     pngs[0].write_bytes(pngs[0].read_bytes()[:50])
     pngs[1].unlink()
-    line = refused(run("panoptic", "--gt", ground_truth, "--pred", predictions))
+    line = error_line(run("panoptic", "--gt", ground_truth, "--pred", predictions))
     assert line.startswith("segkit evaluate: 2 problems: [1] ")
     assert all(str(png) in line for png in pngs)
-    line = refused(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--problems", "1", "--workers", "2"))
+    line = error_line(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--problems", "1", "--workers", "2"))
     assert "1 problems found, the search stopped here" in line
     assert str(pngs[1]) not in line
 
@@ -333,7 +208,7 @@ def test_wrong_areas_and_what_a_user_may_choose(run, tmp_path):
     ground_truth = write_panoptic(tmp_path, "ground_truth", {1: (rows, category_of), 2: (rows, category_of)}, areas=0)
     predictions = write_panoptic(tmp_path, "predictions", {1: (rows, category_of), 2: (rows, category_of)})
     files = ("panoptic", "--gt", ground_truth, "--pred", predictions, "--output", tmp_path / "o.json")
-    line = refused(run(*files))
+    line = error_line(run(*files))
     assert "image 1, segment 1: the declared area is 0, the map has 4 pixels" in line
     assert "--recount-areas" in line
     code, out, error = run(*files, "--recount-areas")
@@ -384,16 +259,16 @@ def test_json_of_another_kind(run, tmp_path, content):
     other.write_text(content)
     (tmp_path / "other").mkdir()
     for gt, pred in ((other, predictions), (ground_truth, other)):
-        assert str(other) in refused(run("panoptic", "--gt", gt, "--pred", pred))
+        assert str(other) in error_line(run("panoptic", "--gt", gt, "--pred", pred))
     if content != "[]":
-        assert str(other) in refused(run("instances", "--gt", ground_truth, "--pred", other))
-    assert str(other) in refused(run("instances", "--gt", other, "--pred", instances_files(tmp_path / "i")[2]))
+        assert str(other) in error_line(run("instances", "--gt", ground_truth, "--pred", other))
+    assert str(other) in error_line(run("instances", "--gt", other, "--pred", instances_files(tmp_path / "i")[2]))
 
 
 def test_scores_that_are_no_numbers(run, tmp_path):
     _, ground_truth, results = instances_files(tmp_path)
     results.write_text(results.read_text().replace("0.5", "NaN"))
-    line = refused(run(*MORE["instances"], "--gt", ground_truth, "--pred", results))
+    line = error_line(run(*ARGUMENTS["instances"], "--gt", ground_truth, "--pred", results))
     assert "image" in line
     assert str(results) in line
 
@@ -401,7 +276,7 @@ def test_scores_that_are_no_numbers(run, tmp_path):
 def test_an_empty_list_of_results_scores_0(run, tmp_path):
     _, ground_truth, results = instances_files(tmp_path)
     results.write_text("[]")
-    assert run(*MORE["instances"], "--gt", ground_truth, "--pred", results, "--output", tmp_path / "o")[0] == 0
+    assert run(*ARGUMENTS["instances"], "--gt", ground_truth, "--pred", results, "--output", tmp_path / "o")[0] == 0
     assert json.loads((tmp_path / "o").read_text())["bbox"]["AP"] == 0
 
 
@@ -409,7 +284,7 @@ def test_an_empty_list_of_results_scores_0(run, tmp_path):
 def test_places_that_cannot_be_written_are_told_before_the_work(run, tmp_path, option):
     (tmp_path / "file").write_text("")
     for place, problem in ((tmp_path, "this is a folder"), (tmp_path / "file/x.json", "cannot be written")):
-        line = refused(run("panoptic", "--gt", "absent.json", "--pred", "absent.json", option, place))
+        line = error_line(run("panoptic", "--gt", "absent.json", "--pred", "absent.json", option, place))
         assert line.startswith(f"segkit evaluate: {place}: ")
         assert problem in line
     assert [*tmp_path.iterdir()] == [tmp_path / "file"]
@@ -423,7 +298,7 @@ def test_a_disk_that_is_full_leaves_nothing(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", full)
     counts = tmp_path / "out/counts.npz"
-    line = refused(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--save-counts", counts))
+    line = error_line(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--save-counts", counts))
     assert f"{counts}: cannot be written: No space left on device" in line
     assert [*counts.parent.iterdir()] == []
 
@@ -437,7 +312,7 @@ def test_a_pickle_is_never_read(run, tmp_path):
     plain.write_bytes(pickle.dumps(Boom()))
     np.savez(inside, header=np.array([Boom()], dtype=object))
     for path in (plain, inside):
-        assert f"{path}: expected saved counts, got something else" in refused(run("merge", path))
+        assert f"{path}: expected saved counts, got something else" in error_line(run("merge", path))
     assert not (tmp_path / "harmed").exists()
 
 
@@ -459,10 +334,10 @@ sys.exit(main(sys.argv[1:]))
 def test_no_torch_and_no_detectron2_are_needed(tmp_path):
     """Nor a word on stderr that is no terminal."""
     for kind in KINDS:
-        _, gt, pred = MAKE[kind](tmp_path / kind)
+        _, gt, pred = WRITE_FILES[kind](tmp_path / kind)
         counts = tmp_path / f"{kind}.npz"
         files = ["--gt", gt, "--pred", pred, "--workers", 2, "--save-counts", counts]
-        ran = python(BLOCKED, "evaluate", *MORE[kind], *files)
+        ran = python(BLOCKED, "evaluate", *ARGUMENTS[kind], *files)
         assert (ran.returncode, ran.stderr) == (0, "")
     ran = python(BLOCKED, "evaluate", "merge", tmp_path / "panoptic.npz")
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""`segkit fuse` on small files: what is written and printed, exit codes, and what is said of bad input."""
+"""`segkit fuse` on small files: what it writes and prints, its exit codes, and its errors for bad input."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(capsys: Any) -> Any:
-    """Runs `segkit fuse`: (exit code, stdout, stderr)."""
+    """Run `segkit fuse`: (exit code, stdout, stderr)."""
 
     def fuse(*arguments: Any) -> tuple[int, str, str]:
         code = main(["fuse", *map(str, arguments)])
@@ -73,7 +73,7 @@ def test_run_writes_what_evaluate_reads(run: Any, files: Any, tmp_path: Path) ->
     assert min(cows) >= 0.8
     refused = run(*first)
     assert refused[0] == 1
-    assert "there is something already: panoptic.json, panoptic; name another folder, or add --overwrite" in refused[2]
+    assert "the output exists already: panoptic.json, panoptic; name another folder, or add --overwrite" in refused[2]
     assert run(*first, "--overwrite")[0] == 0
 
 
@@ -107,10 +107,10 @@ def test_no_page_of_an_earlier_run_stays(run: Any, files: Any, tmp_path: Path) -
     (tmp_path / "other/report.html").write_text("of something else")
     code, _, error = run(*first[:5], "--output", tmp_path / "other")
     assert code == 1
-    assert "there is something already: report.html" in error
+    assert "the output exists already: report.html" in error
 
 
-def test_a_folder_of_truth_without_a_truth_is_refused(run: Any, files: Any, tmp_path: Path) -> None:
+def test_a_folder_of_ground_truth_without_its_json_is_refused(run: Any, files: Any, tmp_path: Path) -> None:
     arguments = ["run", "--predictions", files[0], "--method", "heuristic", "--output", tmp_path / "out"]
     code, _, error = run(*arguments, "--gt-folder", tmp_path / "ground_truth")
     assert code == 1
@@ -139,18 +139,18 @@ def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_pa
 
 
 def test_a_setting_of_the_sweep_is_what_run_gives(run: Any, files: Any, tmp_path: Path) -> None:
-    """Three settings out of the JSON, given to run by hand: the same PQ, to the last bit."""
+    """`run` with each setting of sweep.json gives the same PQ, to the last bit."""
     texts = ["stuff_area_limit_px=1,50,300", "overlap_threshold=0.8", "nms=mask", "instance_score_threshold=0.3"]
     first = ["--predictions", files[0], "--gt", files[1]]
     assert run("sweep", *first, "--methods", "heuristic", "--set", *texts, "--output", tmp_path / "sweep")[0] == 0
-    told = json.loads((tmp_path / "sweep/sweep.json").read_text())["settings"]
-    assert len(told) == 4
-    for place, one in enumerate(told):
-        values = [f"{option}={json.dumps(value)}" for option, value in one["options"].items()]
-        out = tmp_path / str(place)
-        assert run("run", *first, "--method", one["method"], "--set", *values, "--output", out)[0] == 0
+    settings = json.loads((tmp_path / "sweep/sweep.json").read_text())["settings"]
+    assert len(settings) == 4
+    for index, setting in enumerate(settings):
+        values = [f"{option}={json.dumps(value)}" for option, value in setting["options"].items()]
+        out = tmp_path / str(index)
+        assert run("run", *first, "--method", setting["method"], "--set", *values, "--output", out)[0] == 0
         scored = score_panoptic(files[1], out / "panoptic.json")
-        assert scored.metric.compute(scored.image_order)["PQ"] == one["all"]["PQ"]
+        assert scored.metric.compute(scored.image_order)["PQ"] == setting["all"]["PQ"]
 
 
 def test_methods_are_listed_with_options_and_needs(run: Any) -> None:
@@ -176,7 +176,7 @@ def test_priors_are_written_and_the_surest_named(run: Any, files: Any, tmp_path:
 
 
 def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
-    """A dog of columns 0 to 3 lies on a cat of columns 2 to 5: the common columns 2 and 3 are the dog's."""
+    """A dog in columns 0 to 3 occludes a cat in columns 2 to 5: the common columns 2 and 3 are the dog's."""
     import numpy as np
     from PIL import Image
 
@@ -238,7 +238,7 @@ def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
         (["sweep", "--methods", "heuristic", "--set", "nms=some"], "nms must be one of"),
     ],
 )
-def test_wrong_options_are_told_before_the_work(
+def test_wrong_options_are_reported_before_the_work(
     run: Any, files: Any, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     out = tmp_path / "out"
@@ -250,7 +250,7 @@ def test_wrong_options_are_told_before_the_work(
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_what_is_refused_of_files(run: Any, files: Any, tmp_path: Path) -> None:
+def test_files_that_are_refused(run: Any, files: Any, tmp_path: Path) -> None:
     other = write(tmp_path / "other", 3, seed=5, image_ids=[1, 2, 3])
     (tmp_path / "file").touch()
     one = write(tmp_path / "one", 1)
@@ -269,14 +269,14 @@ def test_what_is_refused_of_files(run: Any, files: Any, tmp_path: Path) -> None:
         assert (code, printed, error.count("\n")) == (1, "", 1)
         assert message in error
         assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
-    for verb in (["run", *method], ["sweep", *methods]):
-        code, _, error = run(*verb, "--predictions", files[0], "--gt", files[1], "--output", tmp_path / "file")
+    for command in (["run", *method], ["sweep", *methods]):
+        code, _, error = run(*command, "--predictions", files[0], "--gt", files[1], "--output", tmp_path / "file")
         assert code == 1
         assert "cannot be written" in error
 
 
-def test_the_truth_is_never_written_over(run: Any, files: Any, tmp_path: Path) -> None:
-    """The truth is DIR/panoptic.json, as datasets have it, and DIR is the output."""
+def test_the_ground_truth_is_never_overwritten(run: Any, files: Any, tmp_path: Path) -> None:
+    """The ground truth is DIR/panoptic.json, as in datasets, and DIR is the output."""
     saved, ground_truth = files
     ground_truth.rename(tmp_path / "panoptic.json")
     ground_truth.with_suffix("").rename(tmp_path / "panoptic")
@@ -284,12 +284,11 @@ def test_the_truth_is_never_written_over(run: Any, files: Any, tmp_path: Path) -
     arguments = ["run", "--predictions", saved, "--method", "heuristic", "--output", tmp_path, "--overwrite"]
     code, _, error = run(*arguments, "--gt", tmp_path / "panoptic.json")
     assert code == 1
-    assert "what is read lies where the fused predictions are to go" in error
+    assert "--output would overwrite an input, panoptic.json" in error
     (tmp_path / "panoptic/deep").mkdir()
     ground_truth = (tmp_path / "panoptic.json").rename(tmp_path / "ground_truth.json")
-    assert (
-        "what is read lies where" in run(*arguments, "--gt", ground_truth, "--gt-folder", tmp_path / "panoptic/deep")[2]
-    )
+    error = run(*arguments, "--gt", ground_truth, "--gt-folder", tmp_path / "panoptic/deep")[2]
+    assert "--output would overwrite an input, panoptic" in error
     (tmp_path / "panoptic/deep").rmdir()
     assert {path: path.read_bytes() for path in (tmp_path / "panoptic").iterdir()} == before
 

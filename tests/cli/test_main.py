@@ -1,25 +1,28 @@
-"""The command line itself: verbs, help, exit codes, and errors as one line."""
+"""The command line itself: commands, help, exit codes, imports, and errors as one line."""
 
+import argparse
+import re
 import subprocess
 import sys
 import types
 
 import pytest
-import torch
 
 from segkit import __version__
 from segkit.cli import main as main_module
-from segkit.cli.main import VERBS, main
+from segkit.cli import train
+from segkit.cli.main import COMMANDS, TRAIN_PACKAGES, main
+from segkit.engine.environment import get_module_name, load_requirements
 from segkit.utils.errors import ConfigError, DatasetError
 
 
-def with_verb(monkeypatch, run):
-    """A verb `fake` of which `run(args)` is given."""
-    module = types.ModuleType("fake_verb")
+def fake_command(monkeypatch, run):
+    """Add a command `fake` with this function `run(args)`."""
+    module = types.ModuleType("fake_module")
     module.add_arguments = lambda parser: parser.add_argument("--number", type=int, default=0)
     module.run = run
-    monkeypatch.setitem(sys.modules, "fake_verb", module)
-    monkeypatch.setitem(VERBS, "fake", ("fake_verb", "does nothing to COCO"))
+    monkeypatch.setitem(sys.modules, "fake_module", module)
+    monkeypatch.setitem(COMMANDS, "fake", ("fake_module", "does nothing to COCO"))
 
 
 def raising(error):
@@ -34,11 +37,11 @@ def python(*arguments, **options):
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
-def test_help_lists_every_verb(capsys, arguments):
+def test_help_lists_every_command(capsys, arguments):
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
-    for verb, (_module, does) in VERBS.items():
-        assert f"  {verb:<{max(map(len, VERBS))}}  {does}" in lines
+    for command, (_module, summary) in COMMANDS.items():
+        assert f"  {command:<{max(map(len, COMMANDS))}}  {summary}" in lines
 
 
 def test_version(capsys):
@@ -49,7 +52,7 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("typed", "meant"), [("trian", "segkit train"), ("PREDICT", "segkit predict"), ("--json", None)]
 )
-def test_unknown_verbs_get_a_suggestion(capsys, typed, meant):
+def test_unknown_commands_get_a_suggestion(capsys, typed, meant):
     assert main([typed]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -58,8 +61,8 @@ def test_unknown_verbs_get_a_suggestion(capsys, typed, meant):
     assert f"did you mean `{meant}`" in captured.err if meant else "did you mean" not in captured.err
 
 
-def test_a_verb_gets_its_arguments_and_gives_the_exit_code(monkeypatch, capsys):
-    with_verb(monkeypatch, lambda args: args.number)
+def test_a_command_gets_its_arguments_and_gives_the_exit_code(monkeypatch, capsys):
+    fake_command(monkeypatch, lambda args: args.number)
     assert main(["fake", "--number", "7"]) == 7
     assert main(["fake"]) == 0
     assert main(["fake", "--help"]) == 0
@@ -71,22 +74,22 @@ def test_a_verb_gets_its_arguments_and_gives_the_exit_code(monkeypatch, capsys):
 
 
 def test_arguments_come_from_the_command_line(monkeypatch):
-    with_verb(monkeypatch, lambda args: args.number)
+    fake_command(monkeypatch, lambda args: args.number)
     monkeypatch.setattr(sys, "argv", ["segkit", "fake", "--number", "3"])
     assert main() == 3
 
 
 def test_errors_of_users_are_one_line(monkeypatch, capsys):
     monkeypatch.delenv("SEGKIT_DEBUG", raising=False)
-    with_verb(monkeypatch, raising(DatasetError("two\nlines", where="a.json", remedy="mend it")))
+    fake_command(monkeypatch, raising(DatasetError("two\nlines", where="a.json", remedy="repair it")))
     assert main(["fake"]) == 1
-    assert capsys.readouterr().err == "segkit fake: a.json: two lines; mend it\n"
+    assert capsys.readouterr().err == "segkit fake: a.json: two lines; repair it\n"
 
 
 @pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
 def test_debug_adds_the_traceback(monkeypatch, capsys, value, shown):
     monkeypatch.setenv("SEGKIT_DEBUG", value)
-    with_verb(monkeypatch, raising(ConfigError("no such key")))
+    fake_command(monkeypatch, raising(ConfigError("no such key")))
     assert main(["fake"]) == 1
     error = capsys.readouterr().err
     assert ("Traceback" in error) is shown
@@ -95,38 +98,59 @@ def test_debug_adds_the_traceback(monkeypatch, capsys, value, shown):
 
 def test_faults_of_the_program_keep_their_traceback(monkeypatch):
     for fault in (ZeroDivisionError("x"), ImportError("cannot import name 'x'", name="segkit.data")):
-        with_verb(monkeypatch, raising(fault))
+        fake_command(monkeypatch, raising(fault))
         with pytest.raises(type(fault)):
             main(["fake"])
 
 
-def test_a_missing_package_points_to_the_doctor(monkeypatch, capsys):
-    with_verb(monkeypatch, raising(ModuleNotFoundError("No module named 'detectron2'", name="detectron2.config")))
+@pytest.mark.parametrize("module", ["torch", "detectron2.config", "yacs.config"])
+def test_a_missing_extra_is_one_line_that_names_it(monkeypatch, capsys, module):
+    fake_command(monkeypatch, raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
     assert main(["fake"]) == 1
-    assert capsys.readouterr().err == "segkit fake: detectron2 is not installed; `segkit doctor` says how to mend it\n"
-    with_verb(monkeypatch, raising(ImportError("Cannot import 'detectron2._C'")))
+    package = module.partition(".")[0]
+    install = "pip install 'segkit[train]', then python tools/install_detectron2.py"
+    expected = f"segkit fake: needs the extra 'train' ({package} is not installed): {install}\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_every_package_of_the_extra_is_known():
+    """By the name of its import. setuptools and packaging are part of most environments anyway."""
+    names = {re.split(r"[<>=]", line)[0] for line in load_requirements()["extras"]["train"]}
+    modules = {get_module_name(name) for name in names - {"packaging", "setuptools"}}
+    assert modules <= TRAIN_PACKAGES
+
+
+def test_a_missing_package_points_to_the_doctor(monkeypatch, capsys):
+    fake_command(monkeypatch, raising(ModuleNotFoundError("No module named 'cv2'", name="cv2")))
+    assert main(["fake"]) == 1
+    expected = "segkit fake: cv2 is not installed; `segkit doctor` prints the command that repairs it\n"
+    assert capsys.readouterr().err == expected
+    fake_command(monkeypatch, raising(ImportError("Cannot import 'detectron2._C'")))
     assert main(["fake"]) == 1
     assert "Cannot import 'detectron2._C'; `segkit doctor`" in capsys.readouterr().err
 
 
-def test_the_verb_may_fail_on_import(monkeypatch, capsys):
-    monkeypatch.setitem(VERBS, "fake", ("a_package_that_is_not_there.verb", "nothing"))
+def test_the_import_of_a_command_may_fail(monkeypatch, capsys):
+    monkeypatch.setitem(COMMANDS, "fake", ("a_package_that_is_not_there.command", "nothing"))
     assert main(["fake"]) == 1
     assert "a_package_that_is_not_there is not installed" in capsys.readouterr().err
 
 
-class Broken(torch.utils.data.Dataset):
+class Broken:
+    """A dataset that cannot read its images."""
+
     def __len__(self):
         return 2
 
     def __getitem__(self, index):
-        raise DatasetError(f"image {index} is cut short", where="a.png")
+        raise DatasetError(f"image {index} is incomplete", where="a.png")
 
 
 def test_errors_in_a_data_loader_worker_are_the_same_line(monkeypatch, capsys):
-    with_verb(monkeypatch, lambda args: list(torch.utils.data.DataLoader(Broken(), num_workers=1)))
+    torch = pytest.importorskip("torch", reason="needs torch's data loader")
+    fake_command(monkeypatch, lambda args: list(torch.utils.data.DataLoader(Broken(), num_workers=1)))
     assert main(["fake"]) == 1
-    assert capsys.readouterr().err == "segkit fake: a.png: image 0 is cut short\n"
+    assert capsys.readouterr().err == "segkit fake: a.png: image 0 is incomplete\n"
 
 
 SPAWN = """
@@ -144,12 +168,13 @@ def work(rank):
     raise DatasetError("rank %d found nothing" % rank, where="a.json") from ValueError("inner")
 
 if __name__ == "__main__":
-    m.VERBS["fake"] = ("spawning", "does nothing")
+    m.COMMANDS["fake"] = ("spawning", "does nothing")
     sys.exit(m.main(["fake"]))
 """
 
 
 def test_errors_in_a_spawned_process_are_the_same_line(tmp_path):
+    pytest.importorskip("torch", reason="needs torch's processes")
     (tmp_path / "spawning.py").write_text(SPAWN)
     ran = python("spawning.py", cwd=tmp_path)
     assert ran.returncode == 1
@@ -158,7 +183,7 @@ def test_errors_in_a_spawned_process_are_the_same_line(tmp_path):
 
 
 def test_an_interrupt_is_one_line(monkeypatch, capsys):
-    with_verb(monkeypatch, raising(KeyboardInterrupt()))
+    fake_command(monkeypatch, raising(KeyboardInterrupt()))
     assert main(["fake"]) == 130
     assert capsys.readouterr().err == "segkit fake: interrupted\n"
 
@@ -168,7 +193,7 @@ def test_a_reader_who_leaves_is_no_error(tmp_path):
         "from segkit.cli import main as m\nimport sys\n"
         "def add_arguments(parser): pass\n"
         "def run(args):\n    for i in range(100_000): print('line', i)\n    return 0\n"
-        "m.VERBS['fake'] = ('loud', 'loud')\n"
+        "m.COMMANDS['fake'] = ('loud', 'loud')\n"
         "if __name__ == '__main__': sys.exit(m.main(['fake']))\n"
     )
     command = f"{sys.executable} loud.py 2>errors | head -n 1; echo ${{PIPESTATUS[0]}}"
@@ -177,12 +202,56 @@ def test_a_reader_who_leaves_is_no_error(tmp_path):
     assert (tmp_path / "errors").read_text() == ""
 
 
-def test_only_the_chosen_verb_is_imported():
-    code = (
-        "import sys; from segkit.cli.main import main; main(['--help']); "
-        "print([m for m in ('torch', 'numpy', 'rich', 'detectron2', 'segkit.cli.train') if m in sys.modules])"
-    )
-    assert python("-c", code).stdout.splitlines()[-1] == "[]"
+def imported_modules(*arguments):
+    """The modules that `segkit ARGUMENTS` imports, in an interpreter of its own."""
+    code = f"import sys; from segkit.cli.main import main; main({[*arguments]!r}); print(*sys.modules)"
+    return set(python("-c", code).stdout.splitlines()[-1].split())
+
+
+def test_the_help_imports_no_other_package():
+    modules = imported_modules("--help")
+    assert "segkit.cli.main" in modules
+    assert not modules & {"torch", "numpy", "rich", "detectron2", "numba", "cv2"}
+    own = {module for module in modules if module.startswith("segkit")}
+    assert own == {"segkit", "segkit.cli", "segkit.cli.main"}
+
+
+@pytest.mark.parametrize("kind", [(), ("panoptic",), ("instances",), ("semantic",), ("merge",)])
+def test_the_help_of_evaluate_is_cheap(kind):
+    assert not imported_modules("evaluate", *kind, "--help") & {"torch", "detectron2", "numba", "cv2", "numpy"}
+
+
+@pytest.mark.parametrize("command", [["fuse"], ["fuse", "sweep"], ["data"], ["data", "check"], ["predict"], ["demo"]])
+def test_the_help_of_other_commands_is_cheap(command):
+    assert not imported_modules(*command, "--help") & {"torch", "detectron2", "numba", "cv2"}
+
+
+def test_the_help_of_train_imports_no_detectron2():
+    assert not imported_modules("train", "--help") & {"torch", "detectron2", "fvcore", "numpy"}
+
+
+def test_train_has_detectron2s_arguments():
+    engine = pytest.importorskip("detectron2.engine", reason="compares with Detectron2")
+    ours = argparse.ArgumentParser()
+    train.add_arguments(ours)
+    for words in (
+        [],
+        [
+            "--config-file",
+            "a.yaml",
+            "--eval-only",
+            "--num-gpus",
+            "2",
+            "--num-machines",
+            "3",
+            "--machine-rank",
+            "1",
+            "--dist-url",
+            "auto",
+        ],
+        ["--resume", "MODEL.WEIGHTS", "w.pth"],
+    ):
+        assert ours.parse_args(words) == engine.default_argument_parser().parse_args(words)
 
 
 def test_the_package_runs_as_a_module():
@@ -190,11 +259,12 @@ def test_the_package_runs_as_a_module():
     assert (ran.returncode, ran.stdout) == (0, f"segkit {__version__}\n")
 
 
-@pytest.mark.parametrize("verb", list(VERBS))
-def test_every_verb_explains_itself(capsys, verb):
-    assert main([verb, "--help"]) == 0
-    assert f"usage: segkit {verb}" in capsys.readouterr().out
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_explains_itself(capsys, command):
+    assert main([command, "--help"]) == 0
+    assert f"usage: segkit {command}" in capsys.readouterr().out
 
 
-def test_every_verb_has_a_module():
-    assert {module for module, _does in VERBS.values()} == {f"{main_module.__package__}.{verb}" for verb in VERBS}
+def test_every_command_has_a_module():
+    modules = {module for module, _summary in COMMANDS.values()}
+    assert modules == {f"{main_module.__package__}.{command}" for command in COMMANDS}

@@ -164,7 +164,7 @@ def test_pictures_lie_where_the_layout_looks_for_them(tmp_path: Path) -> None:
 
 
 def test_the_formats_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "convert", "--formats"]) == 0
+    assert main(["data", "formats"]) == 0
     told = capsys.readouterr().out.splitlines()
     assert [line for line in told if not line.startswith(" ")] == sorted({*READERS, *WRITERS})
     assert told[told.index("voc") + 1].startswith("  read: root [split=train] [classes=None]")

@@ -12,7 +12,7 @@ from segkit.cli.main import main
 from segkit.engine import demo
 
 
-def test_demo_leaves_all_that_it_names(
+def test_demo_leaves_all_paths_that_it_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "SPLITS", {"train": (4, 1), "val": (4, 2)})
@@ -22,10 +22,10 @@ def test_demo_leaves_all_that_it_names(
     results = json.loads((output / "metrics.json").read_text())
     for task, name in (("panoptic_seg", "PQ"), ("bbox", "AP"), ("segm", "AP"), ("sem_seg", "mIoU")):
         assert 0 <= results[task][name] <= 100
-    said = capsys.readouterr().out
-    for path in demo.written(output):
+    printed = capsys.readouterr().out
+    for path in demo.list_outputs(output):
         assert path.exists()
-        assert str(path) in said.replace("\n", "")
+        assert str(path) in printed.replace("\n", "")
     assert Image.open(output / "grid.png").width > Image.open(output / "grid.png").height  # two scenes a row
     assert "panoptic_seg" in (output / "report.html").read_text()
-    assert main(["demo", "--output", str(output), *options]) == 0  # again, over what is there
+    assert main(["demo", "--output", str(output), *options]) == 0  # a second run overwrites the first

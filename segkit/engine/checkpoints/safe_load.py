@@ -1,8 +1,8 @@
-"""Weight files are read without running what they hold: a pickle is a program, and weights come from strangers.
+"""Weight files are read without running their code: a pickle is a program, and weights are downloaded.
 
-PyTorch files go through `torch.load(weights_only=True)`. The `.pkl` files of the Detectron2, Caffe2 and MSRA zoos go
-through a pickle machine that knows only the instructions and the few constructors that such files need; numpy's own
-unpickling code is not among them, arrays are rebuilt here from their checked parts.
+PyTorch files are read by `torch.load(weights_only=True)`. The `.pkl` files of the Detectron2, Caffe2 and MSRA zoos are
+read by an unpickler that knows only the instructions and the few constructors that such files need. It does not call
+numpy's unpickling code: arrays are rebuilt from their checked parts.
 """
 
 from __future__ import annotations
@@ -18,78 +18,100 @@ from typing import Any
 import numpy as np
 import torch
 
-from segkit.engine.checkpoints.zoo_pickle import PickledArray, Refused, ZooUnpickler
+from segkit.engine.checkpoints.zoo_pickle import PickledArray, UnsafeDataError, ZooUnpickler
 from segkit.utils.errors import CheckpointError
 
 RESAVE = (
-    "nothing of it was run: where you trust its source, load it there and save the bare weights, "
+    "no code of it was run: if you trust its source, load it with torch and save the bare weights, "
     "`torch.save(model.state_dict(), 'weights.pth')`"
 )
 
 
 def load_torch(path: str | Path) -> dict[str, Any]:
-    """The dict in a file that `torch.save` wrote, tensors on the CPU, read with `weights_only=True`.
+    """Read a file that `torch.save` wrote, without running code of the file.
 
-    Returns a tree of dict, list, tuple, str, bytes, int, float, bool, None and dense tensors. Raises CheckpointError
-    naming the file, and the refused global where it holds anything else; no code of the file has run by then.
+    Args:
+        path: the file.
+
+    Returns:
+        A tree of dict, list, tuple, str, bytes, int, float, bool, None and dense tensors on the CPU.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or holds anything else; names the refused global.
     """
-    path = _existing(path)
+    path = _check_file(path)
     try:
         if tarfile.is_tarfile(path) or _is_torchscript(path):
-            # torch < 2.6 reads both by other doors, which weights_only does not guard (CVE-2025-32434).
-            raise Refused("a TorchScript or tar archive, not a state dict")
-        with warnings.catch_warnings():  # of pickle protocols; what cannot be read is told below
+            # weights_only does not guard how torch < 2.6 reads these (CVE-2025-32434).
+            raise UnsafeDataError("a TorchScript or tar archive, not a state dict")
+        with warnings.catch_warnings():  # torch warns of pickle protocols; unreadable files raise errors below
             warnings.simplefilter("ignore", UserWarning)
             return _as_dict(torch.load(path, map_location="cpu", weights_only=True))
     except pickle.UnpicklingError as error:
-        raise _torch_refusal(path, error) from error
-    except Refused as error:
+        raise _convert_torch_error(path, error) from error
+    except UnsafeDataError as error:
         raise CheckpointError(str(error), where=path, remedy=RESAVE) from error
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise _describe_damage(path, error) from error
 
 
 def load_pickle(path: str | Path) -> dict[str, Any]:
-    """The dict in a zoo's `.pkl` file, pickled by Python 2 or 3 (protocols 0 to 5), its strings read as latin1.
+    """Read a zoo's `.pkl` file, pickled by Python 2 or 3 (protocols 0 to 5), without running code of the file.
 
-    Returns a tree of dict, list, tuple, str, bytes, int, float, bool, None and numpy arrays of numbers (writable, in
-    this machine's byte order). Raises CheckpointError as `load_torch` does.
+    Args:
+        path: the file. Its byte strings are decoded as latin1.
+
+    Returns:
+        A tree of dict, list, tuple, str, bytes, int, float, bool, None and numpy arrays of numbers (writable, in this
+        machine's byte order).
+
+    Raises:
+        CheckpointError: as in `load_torch`.
     """
-    path = _existing(path)
+    path = _check_file(path)
     try:
         with path.open("rb") as file:
             return _as_dict(ZooUnpickler(file, encoding="latin1").load())
-    except Refused as error:
+    except UnsafeDataError as error:
         raise CheckpointError(str(error), where=path, remedy=RESAVE) from error
     except Exception as error:
-        raise _unreadable(path, error) from error
+        raise _describe_damage(path, error) from error
 
 
-def inert(value: Any) -> Any:
-    """A copy of a tree of containers that holds nothing but data, or ValueError naming what is more than that.
+def to_plain_data(value: Any) -> Any:
+    """Copy a tree of containers, so that the copy holds nothing but data.
 
-    Subclasses (OrderedDict, Counter, torch.Size, Parameter, numpy scalars) become plain dict, tuple, tensor and
-    number; the `_metadata` of a state dict is kept. Tensors share their storage with the given ones. numpy arrays are
-    refused, since `load_torch` cannot read them back, and so are containers that hold themselves.
+    Subclasses (OrderedDict, Counter, torch.Size, Parameter, numpy scalars) become plain dict, tuple, tensor and number.
+    The `_metadata` of a state dict is kept.
+
+    Args:
+        value: the tree.
+
+    Returns:
+        The copy. Its tensors share their storage with the given ones.
+
+    Raises:
+        UnsafeDataError: an object of any other type; a numpy array, since `load_torch` cannot read it back; a
+            container that holds itself.
     """
     return _Copier().copy(value, "")
 
 
 class _Copier:
-    """One pass of `inert`; `done` keeps what was copied, so that shared branches are copied once."""
+    """One call of `to_plain_data`. `copies`: id of an object -> its copy, so that shared branches are copied once."""
 
     def __init__(self) -> None:
-        self.done: dict[int, Any] = {}
+        self.copies: dict[int, Any] = {}
 
     def copy(self, value: Any, key: str) -> Any:
         if value is None or type(value) in (str, bytes, int, float, bool):
             return value
-        if id(value) not in self.done:
-            self.done[id(value)] = _CYCLE
-            self.done[id(value)] = self._copy(value, key)
-        if self.done[id(value)] is _CYCLE:
-            raise Refused(f"a container that holds itself, at {key or 'the top'!r}")
-        return self.done[id(value)]
+        if id(value) not in self.copies:
+            self.copies[id(value)] = _CYCLE
+            self.copies[id(value)] = self._copy(value, key)
+        if self.copies[id(value)] is _CYCLE:
+            raise UnsafeDataError(f"a container that holds itself, at {key or 'the top'!r}")
+        return self.copies[id(value)]
 
     def _copy(self, value: Any, key: str) -> Any:
         kind = type(value)
@@ -104,11 +126,11 @@ class _Copier:
             return value.resolve()
         if isinstance(value, (np.number, np.bool_)):
             return value.item()
-        raise Refused(f"refused {kind.__module__}.{kind.__qualname__} at {key or 'the top'!r}")
+        raise UnsafeDataError(f"refused {kind.__module__}.{kind.__qualname__} at {key or 'the top'!r}")
 
     def _copy_dict(self, value: dict[Any, Any], key: str) -> dict[Any, Any]:
         prefix = f"{key}." if key else ""
-        # dict.items: an attribute `items` of a hostile OrderedDict must not stand in its place
+        # dict.items: a hostile OrderedDict could have an attribute `items` of its own
         copied = ((self.copy(k, key), self.copy(v, f"{prefix}{str(k)[:80]}")) for k, v in dict.items(value))
         metadata = vars(value).get("_metadata") if type(value) is OrderedDict else None
         if metadata is None:
@@ -125,7 +147,7 @@ def _is_dense(tensor: torch.Tensor) -> bool:
     return tensor.layout is torch.strided and not tensor.is_meta and not tensor.is_quantized
 
 
-def _existing(path: str | Path) -> Path:
+def _check_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError("no such file" if not path.exists() else "not a file", where=path)
@@ -133,7 +155,7 @@ def _existing(path: str | Path) -> Path:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Whether torch takes `path` for a TorchScript archive, asked with torch's own zip reader."""
+    """Whether torch would take the file for a TorchScript archive, according to torch's own zip reader."""
     return _is_zip(path) and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
 
 
@@ -142,32 +164,29 @@ def _is_zip(path: Path) -> bool:
         return file.read(4) == b"PK\x03\x04"
 
 
-def _torch_refusal(path: Path, error: Exception) -> CheckpointError:
-    """What torch's restricted machine stumbled on, without its page of advice."""
-    found = re.search(r"GLOBAL ([^\s,]+)", str(error))
-    if found:
-        return CheckpointError(f"refused the global {found[1]}", where=path, remedy=RESAVE)
+def _convert_torch_error(path: Path, error: Exception) -> CheckpointError:
+    """The global that torch's restricted unpickler refused, without torch's page of advice."""
+    refused = re.search(r"GLOBAL ([^\s,]+)", str(error))
+    if refused:
+        return CheckpointError(f"refused the global {refused[1]}", where=path, remedy=RESAVE)
     if "Unsupported operand" in str(error) and not _is_zip(path):
-        # A plain pickle of protocol 4 or 5: our machine reads on to the global that it wants.
+        # A plain pickle of protocol 4 or 5: our unpickler reads on, up to the global that it refuses.
         try:
             load_pickle(path)
-        except CheckpointError as refused:
-            return refused
-    return _unreadable(path, error)
+        except CheckpointError as refusal:
+            return refusal
+    return _describe_damage(path, error)
 
 
 def _as_dict(loaded: Any) -> dict[str, Any]:
-    tree = inert(loaded)
+    tree = to_plain_data(loaded)
     if not isinstance(tree, dict):
-        raise Refused(f"expected a dict of weights, got {type(tree).__name__}")
+        raise UnsafeDataError(f"expected a dict of weights, got {type(tree).__name__}")
     return tree
 
 
-def _unreadable(path: Path, error: BaseException) -> CheckpointError:
-    inner = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    said = " ".join(f"{type(error).__name__}: {inner}".split())[:120]
-    return CheckpointError(
-        f"not a readable weight file ({said})",
-        where=path,
-        remedy="it is cut short, damaged or of another format: fetch or copy it again",
-    )
+def _describe_damage(path: Path, error: BaseException) -> CheckpointError:
+    cause = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    cause = " ".join(f"{type(error).__name__}: {cause}".split())[:120]
+    remedy = "it is incomplete, damaged or of another format: fetch or copy it again"
+    return CheckpointError(f"not a readable weight file ({cause})", where=path, remedy=remedy)

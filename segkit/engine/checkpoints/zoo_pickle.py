@@ -1,4 +1,4 @@
-"""A pickle machine for the weights of the Detectron2, Caffe2 and MSRA zoos: arrays and plain containers, no more."""
+"""An unpickler for the weights of the Detectron2, Caffe2 and MSRA zoos: arrays and plain containers only."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ import numpy as np
 ARRAY_KINDS = "biufc"  # numpy's bool, int, uint, float, complex: numbers, no objects, no records
 
 
-class Refused(ValueError):
-    """Something that no weight file needs."""
+class UnsafeDataError(ValueError):
+    """A file or state holds something that weights do not need."""
 
 
 class PickledArray:
-    """The parts of a pickled numpy array, until they are checked."""
+    """The unchecked parts of a pickled numpy array."""
 
     def __init__(self, state: Any = None) -> None:
         self.state = state
 
     def resolve(self) -> np.ndarray:
+        """The array, after its parts are checked; UnsafeDataError if it does not hold numbers."""
         _version, shape, dtype, fortran, data = self.state
         return _array(dtype, shape, data, fortran)
 
 
 class _Dtype:
-    """The parts of a pickled numpy dtype: its short name, and the state that tells the byte order."""
+    """The unchecked parts of a pickled numpy dtype: its short name, and the state with the byte order."""
 
     def __init__(self, spec: Any, *_align_copy: Any) -> None:
         self.spec, self.state = spec, (3, "=", None, None, None, -1, -1, 0)
@@ -39,28 +40,28 @@ class _Dtype:
         order: Any
         order, subarray, names, fields = self.state[1:5]
         if not isinstance(self.spec, str) or not re.fullmatch(rf"[{ARRAY_KINDS}]\d+", self.spec):
-            raise Refused(f"holds an array of dtype {str(self.spec)[:40]!r}, not of numbers")
+            raise UnsafeDataError(f"holds an array of dtype {str(self.spec)[:40]!r}, not of numbers")
         if not (subarray is names is fields is None) or order not in ("<", ">", "=", "|"):
-            raise Refused("holds an array of records, not of numbers")
+            raise UnsafeDataError("holds an array of records, not of numbers")
         dtype: np.dtype[Any] = np.dtype(self.spec).newbyteorder(order)
         return dtype
 
 
 def _array(dtype: Any, shape: Any, data: Any, fortran: Any = False) -> np.ndarray:
-    """An array of `shape` over `data`, bytes (or latin1 text, as Python 2 wrote them) of exactly that many numbers."""
+    """An array of `shape` from `data`: bytes (or latin1 text, as Python 2 wrote them) of exactly that many numbers."""
     if not isinstance(dtype, _Dtype) or not isinstance(shape, tuple) or not isinstance(data, (bytes, bytearray, str)):
-        raise Refused("holds an array of objects, not of numbers")
+        raise UnsafeDataError("holds an array of objects, not of numbers")
     numpy_dtype = dtype.resolve()
     raw = data.encode("latin1") if isinstance(data, str) else data
     if any(type(n) is not int or n < 0 for n in shape) or math.prod(shape) * numpy_dtype.itemsize != len(raw):
-        raise Refused(f"holds an array of shape {str(shape)[:40]}, dtype {numpy_dtype} in {len(raw)} bytes")
+        raise UnsafeDataError(f"holds an array of shape {str(shape)[:40]}, dtype {numpy_dtype} in {len(raw)} bytes")
     array = np.frombuffer(raw, numpy_dtype).reshape(shape, order="F" if fortran else "C")
     return array.astype(numpy_dtype.newbyteorder("="), order="C", copy=True)
 
 
 def _reconstruct(subtype: Any, shape: Any, _typecode: Any) -> PickledArray:
     if subtype is not PickledArray or shape != (0,):
-        raise Refused("builds an array of a foreign type")
+        raise UnsafeDataError("builds an array of a foreign type")
     return PickledArray()
 
 
@@ -77,9 +78,9 @@ def _ordered(items: Any = ()) -> dict[Any, Any]:
 
 
 def _encode(text: Any, encoding: Any = None) -> bytes:
-    """`_codecs.encode`, by which protocols 0 to 2 write bytes; other codecs would import modules."""
+    """`_codecs.encode`, which protocols 0 to 2 use to write bytes; other codecs would import modules."""
     if type(text) is not str or encoding != "latin1":
-        raise Refused(f"asks for the codec {str(encoding)[:40]!r}")
+        raise UnsafeDataError(f"asks for the codec {str(encoding)[:40]!r}")
     return text.encode("latin1")
 
 
@@ -87,7 +88,7 @@ def _empty_bytes() -> bytes:
     return b""
 
 
-# Every constructor that a zoo file may name. The types stand for themselves and are never called by name.
+# Every constructor that a zoo file may name. `PickledArray` stands for the type and is never called by name.
 _NUMPY = {
     ("multiarray", "_reconstruct"): _reconstruct,
     ("multiarray", "scalar"): _scalar,
@@ -104,8 +105,8 @@ _GLOBALS: dict[tuple[str, str], Any] = {
 }
 _CALLABLE = [call for call in _GLOBALS.values() if call is not PickledArray]
 
-# Instructions that make or move data, or look up a global. Not here: the extension registry, persistent ids,
-# out-of-band buffers, sets, and every way to make an instance but REDUCE and BUILD, which are checked below.
+# Instructions that make or move data, or look up a global. Left out: the extension registry, persistent ids,
+# out-of-band buffers, sets, and every way to make an instance except REDUCE and BUILD, which are checked below.
 _INSTRUCTIONS = re.findall(
     r"\w+",
     """PROTO FRAME STOP POP POP_MARK DUP MARK GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
@@ -118,18 +119,18 @@ _NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
 
 
 class _Instructions(dict[int, Any]):
-    """Instruction byte -> method; the others of pickle's are refused by name, what is none of pickle's is damage."""
+    """Instruction byte -> method. Other instructions of pickle are refused by name; any other byte is damage."""
 
     def __missing__(self, code: int) -> Any:
         if chr(code) in _NAMES:
-            raise Refused(f"refused the pickle instruction {_NAMES[chr(code)]}")
+            raise UnsafeDataError(f"refused the pickle instruction {_NAMES[chr(code)]}")
         raise KeyError(f"byte {code:#x}")
 
 
 class ZooUnpickler(pickle._Unpickler):
-    """The pickle machine in Python with a table of instructions of ours: what is not in the table cannot be run.
+    """Python's own unpickler with a smaller table of instructions: what is not in the table cannot be run.
 
-    The C machine offers only `find_class` to override, and serves cached extension codes without asking it.
+    The unpickler in C lets a subclass override `find_class` only, and resolves cached extension codes without it.
     """
 
     stack: list[Any]
@@ -139,23 +140,26 @@ class ZooUnpickler(pickle._Unpickler):
     )
 
     def find_class(self, module: str, name: str) -> Any:
+        """See base class."""
         try:
             return _GLOBALS[module, name]
         except KeyError:
-            raise Refused(f"refused the global {module}.{name}"[:200]) from None
+            raise UnsafeDataError(f"refused the global {module}.{name}"[:200]) from None
 
     def load_reduce(self) -> None:
+        """Call a constructor of the table, and no other object."""
         arguments, call = self.stack.pop(), self.stack.pop()
         if type(arguments) is not tuple or not any(call is allowed for allowed in _CALLABLE):
-            raise Refused("calls something that is not a constructor")
+            raise UnsafeDataError("calls something that is not a constructor")
         self.append(call(*arguments))
 
     def load_build(self) -> None:
+        """Set the state of an array or dtype; the attributes of an OrderedDict are dropped."""
         state, target = self.stack.pop(), self.stack[-1]
         if type(target) in (PickledArray, _Dtype):
             target.state = state
-        elif type(target) is not dict:  # the attributes of an OrderedDict are not needed
-            raise Refused(f"sets the state of a {type(target).__name__}")
+        elif type(target) is not dict:
+            raise UnsafeDataError(f"sets the state of a {type(target).__name__}")
 
     dispatch[pickle.REDUCE[0]] = load_reduce
     dispatch[pickle.BUILD[0]] = load_build

@@ -1,4 +1,4 @@
-"""Good weight files load, hostile ones are refused, and a canary file proves that nothing of them ran."""
+"""Good weight files load, hostile ones are refused, and a canary file proves that no code of them ran."""
 
 import copyreg
 import gzip
@@ -18,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.engine.checkpoints.safe_load import inert, load_pickle, load_torch
+from segkit.engine.checkpoints.safe_load import load_pickle, load_torch, to_plain_data
 from segkit.utils.errors import CheckpointError
 
 ARRAYS = {
@@ -165,10 +165,10 @@ def test_hostile_pickles_are_refused_and_nothing_runs(tmp_path, name, load, suff
     assert not canary.exists()
     if suffix == "pkl":
         assert any(part.replace("\\", "") in str(caught.value) for part in named.split("|")), str(caught.value)
-        assert "nothing of it was run" in str(caught.value)
+        assert "no code of it was run" in str(caught.value)
 
 
-def test_the_payloads_do_run_where_nothing_guards(tmp_path):
+def test_the_payloads_do_run_without_protection(tmp_path):
     for name in ("system", "eval", "exec_protocol_0", "late", "inst", "obj"):
         canary = tmp_path / name
         pickle.loads(HOSTILE[name][1](canary))
@@ -176,7 +176,7 @@ def test_the_payloads_do_run_where_nothing_guards(tmp_path):
 
 
 def test_a_cached_extension_code_is_refused(tmp_path):
-    """The C machine serves such a code from its cache and asks nobody."""
+    """The unpickler in C resolves such a code from its cache, without `find_class`."""
     canary = tmp_path / "canary"
     copyreg.add_extension("builtins", "eval", 0x77)
     try:
@@ -193,7 +193,7 @@ def test_a_cached_extension_code_is_refused(tmp_path):
 
 
 def test_shared_branches_are_copied_once(tmp_path):
-    """60 levels of [below, below]: 2^60 leaves, were each visited."""
+    """60 levels of [below, below] have 2^60 leaves."""
     below = [7]
     for _ in range(60):
         below = [below, below]
@@ -203,7 +203,7 @@ def test_shared_branches_are_copied_once(tmp_path):
     assert loaded == [7]
 
 
-def test_nesting_too_deep_for_us_is_an_error_not_a_crash(tmp_path):
+def test_nesting_that_is_too_deep_is_an_error_not_a_crash(tmp_path):
     path = written(tmp_path / "w.pkl", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
     with pytest.raises(CheckpointError, match="not a readable weight file"):
         load_pickle(path)
@@ -227,7 +227,7 @@ def test_missing_empty_and_garbage_files(tmp_path, load):
             load(written(tmp_path / "w.pkl", content))
 
 
-def test_every_truncation_is_told(tmp_path):
+def test_every_truncation_is_refused(tmp_path):
     whole = pickle.dumps({"a": np.arange(6.0), "b": OrderedDict(c=1)}, 2)
     for length in range(len(whole)):
         with pytest.raises(CheckpointError, match=r"w\.pkl: "):
@@ -258,7 +258,7 @@ def test_torch_files_with_code_are_refused(tmp_path, monkeypatch, zipped, force)
     canary = tmp_path / "canary"
     payload = {"model": {"w": torch.ones(2)}, "x": Call(eval, script(canary))}
     torch.save(payload, tmp_path / "w.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"w\.pth: refused the global .*eval; nothing of it was run"):
+    with pytest.raises(CheckpointError, match=r"w\.pth: refused the global .*eval; no code of it was run"):
         load_torch(tmp_path / "w.pth")
     assert not canary.exists()
 
@@ -281,22 +281,22 @@ def test_whole_models_tar_files_and_torchscript_are_refused(tmp_path):
 def test_tensors_that_are_not_dense_numbers_are_refused(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        odd = {"sparse": torch.eye(2).to_sparse(), "meta": torch.ones(1, device="meta")}
-        for name, tensor in odd.items():
+        tensors = {"sparse": torch.eye(2).to_sparse(), "meta": torch.ones(1, device="meta")}
+        for name, tensor in tensors.items():
             torch.save({"w": tensor}, tmp_path / f"{name}.pth")
             with pytest.raises(CheckpointError, match=r"torch\.Tensor at 'w'"):
                 load_torch(tmp_path / f"{name}.pth")
 
 
-def test_inert_keeps_storages_and_names_what_is_not_data():
+def test_plain_data_keeps_storages_and_names_what_is_not_data():
     weight = torch.nn.Parameter(torch.ones(3))
-    tree = inert({"a": weight, "b": [weight.data[1:]], "n": np.int64(3)})
+    tree = to_plain_data({"a": weight, "b": [weight.data[1:]], "n": np.int64(3)})
     assert type(tree["a"]) is torch.Tensor
     assert tree["a"].data_ptr() == weight.data_ptr()
     assert tree["b"][0].data_ptr() == weight.data_ptr() + 4
     assert type(tree["n"]) is int
     with pytest.raises(ValueError, match=r"builtins\.set at 'hooks\.Mine\[1\]'"):
-        inert({"hooks": {"Mine": [1, {2}]}})
+        to_plain_data({"hooks": {"Mine": [1, {2}]}})
 
 
 def test_reading_imports_nothing(tmp_path):

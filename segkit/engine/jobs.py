@@ -1,0 +1,153 @@
+"""The whole training or evaluation job: in one process or many, on one machine or many."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import detectron2.utils.comm as comm
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import default_setup, launch
+from detectron2.evaluation import verify_results
+from detectron2.utils.logger import setup_logger
+
+from segkit.data.catalog import describe_difference, load_dataset
+from segkit.data.datasets.custom import register_custom
+from segkit.engine import register_all
+from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
+from segkit.engine.setup import prepare_config
+from segkit.engine.trainer import Trainer, numbers_only
+from segkit.utils.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+# Longer than any evaluation on rank 0 should take. After it, the other processes stop waiting for one that died.
+TIMEOUT = timedelta(minutes=30)
+
+
+def run_job(
+    config_file: str,
+    opts: Sequence[str],
+    *,
+    eval_only: bool = False,
+    resume: bool = False,
+    num_gpus: int = 1,
+    num_machines: int = 1,
+    machine_rank: int = 0,
+    dist_url: str = "auto",
+) -> None:
+    """Check config and data once, in this process, then train or evaluate in `num_gpus` processes.
+
+    Args:
+        config_file: path of the YAML file.
+        opts: KEY VALUE pairs that override the config file.
+        eval_only: evaluate MODEL.WEIGHTS instead of training.
+        resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
+        num_gpus: processes on this machine, one per GPU.
+        num_machines: machines of the job.
+        machine_rank: rank of this machine, from 0.
+        dist_url: where the processes meet; "auto" is a free port of this machine.
+
+    Raises:
+        ConfigError: a config that cannot run, or more GPUs than the machine has.
+        DatasetError: damaged files of a dataset.
+    """
+    setup_logger(name="segkit")
+    cfg = prepare_config(config_file, opts, train=not eval_only)
+    if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > torch.cuda.device_count():
+        raise ConfigError(f"--num-gpus is {num_gpus}, but this machine has {torch.cuda.device_count()} GPUs")
+    launch(
+        run_in_this_process,
+        num_gpus,
+        num_machines=num_machines,
+        machine_rank=machine_rank,
+        dist_url=dist_url,
+        args=(cfg, eval_only, resume, config_file),
+        timeout=TIMEOUT,
+    )
+
+
+def run_in_this_process(
+    cfg: CfgNode, eval_only: bool = False, resume: bool = False, config_file: str = ""
+) -> dict[str, Any] | None:
+    """Train or evaluate with a config of `prepare_config`, as one process of the job.
+
+    Args:
+        cfg: the checked config.
+        eval_only: evaluate MODEL.WEIGHTS instead of training.
+        resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
+        config_file: path of the file, for Detectron2's log.
+
+    Returns:
+        The results of the last evaluation, None if there was none.
+    """
+    is_distributed = comm.get_world_size() > 1
+    if is_distributed:  # a spawned process starts with an empty catalog
+        register_all()
+        register_custom(cfg.DATASETS.CUSTOM)
+    default_setup(cfg, SimpleNamespace(config_file=config_file, eval_only=eval_only, resume=resume))
+    # In a job of one process, `run_job` has sent segkit's log to the terminal already.
+    rank = comm.get_rank()
+    setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
+    return evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
+
+
+def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any] | None:
+    """Train, write checkpoints, and evaluate every TEST.EVAL_PERIOD iterations and at the end.
+
+    Args:
+        cfg: config of `prepare_config`.
+        resume: continue from the last checkpoint of OUTPUT_DIR.
+
+    Returns:
+        The results of the last evaluation, None if there was none.
+    """
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=resume)
+    trainer.train()
+    return getattr(trainer, "_last_eval_results", None)
+
+
+def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
+    """Evaluate MODEL.WEIGHTS, and compare the results with TEST.EXPECTED_RESULTS.
+
+    Args:
+        cfg: config of `prepare_config`.
+        resume: evaluate the last checkpoint of OUTPUT_DIR instead, if there is one.
+
+    Returns:
+        The results, see `Trainer.test`.
+
+    Raises:
+        ConfigError: the weights know the classes of a dataset in another order.
+    """
+    model = Trainer.build_model(cfg)
+    checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR)
+    weights = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
+    checkpointer.load_for_inference(weights)
+    _check_classes(weights, cfg.DATASETS.TEST)
+    results = Trainer.test(cfg, model)
+    if comm.is_main_process() and len(cfg.TEST.EXPECTED_RESULTS):
+        verify_results(cfg, numbers_only(results))
+    return results
+
+
+def _check_classes(weights: str, dataset_names: Sequence[str]) -> None:
+    """ConfigError if the weights have a dataset's classes in another order; a warning if they have other classes."""
+    trained, _ = load_saved_classes(weights)
+    if trained is None:
+        return
+    for name in dataset_names:
+        categories = load_dataset(name).categories
+        trained_classes, classes = ([(c.name, c.isthing) for c in each.categories] for each in (trained, categories))
+        if trained_classes == classes:
+            continue
+        difference = describe_difference(trained, categories)
+        if sorted(trained_classes) == sorted(classes):
+            problem = f"the weights have the classes of {name} in another order: {difference}"
+            raise ConfigError(problem, where=weights, remedy="give the dataset's categories the ids of the training")
+        logger.warning("%s: trained on other classes than %s has: %s", weights, name, difference)
