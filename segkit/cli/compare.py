@@ -14,8 +14,7 @@ from segkit.cli.arguments import (
     positive,
 )
 from segkit.metrics import PanopticQuality
-from segkit.metrics.panoptic.bootstrap import compare
-from segkit.metrics.resampling import LEVEL, SAMPLES, SEED
+from segkit.metrics.panoptic.bootstrap import LEVEL, SAMPLES, SEED, compare
 from segkit.scoring import counts_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar

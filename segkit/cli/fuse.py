@@ -118,7 +118,7 @@ def _run(args: argparse.Namespace) -> None:
     from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
     from segkit.scoring import counts_file
-    from segkit.scoring.fusion.options import setting_of
+    from segkit.scoring.fusion.options import build_setting
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
     from segkit.scoring.fusion.sweep import SweepData
     from segkit.scoring.panoptic import score_panoptic
@@ -155,9 +155,9 @@ def _run(args: argparse.Namespace) -> None:
 def _check_output(args: argparse.Namespace) -> None:
     """Inputs are never overwritten; other existing files only with --overwrite."""
     from segkit.scoring import counts_file
-    from segkit.scoring.fusion.run import FATES, JSON, PAGE, PNGS
+    from segkit.scoring.fusion.run import DROPPED_SEGMENTS, JSON, PAGE, PNGS
 
-    outputs = [args.output / name for name in (JSON, PNGS, FATES, PAGE)]
+    outputs = [args.output / name for name in (JSON, PNGS, DROPPED_SEGMENTS, PAGE)]
     inputs = [path.resolve() for path in (args.predictions, args.gt, args.gt_folder) if path is not None]
     for output in outputs:
         if any(path.is_relative_to(output.resolve()) for path in inputs):
@@ -177,7 +177,7 @@ def _sweep(args: argparse.Namespace) -> None:
     from segkit.report.sweep_figure import draw_sweep
     from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
     from segkit.scoring import counts_file
-    from segkit.scoring.fusion.options import grid
+    from segkit.scoring.fusion.options import build_grid
     from segkit.scoring.fusion.run import check_needs
     from segkit.scoring.fusion.sweep import SweepData
     from segkit.scoring.fusion.tuning import search
@@ -188,7 +188,7 @@ def _sweep(args: argparse.Namespace) -> None:
     for path in paths:
         counts_file.check_writable(path)
     data = SweepData.open(args.predictions, args.gt, args.gt_folder)
-    settings = grid(args.methods, args.set, data.categories, args.base)
+    settings = build_grid(args.methods, args.set, data.categories, args.base)
     check_needs(data.saved, [method_settings[0].fusion for method_settings in settings.values()])
     with progress_bar("sweep") as progress:
         options = {**get_work_options(args), "progress": progress}
@@ -210,11 +210,11 @@ def _draw(args: argparse.Namespace) -> None:
     from segkit.formats.head_outputs import folder as head_outputs
     from segkit.report.grids import draw_fusion_grid
     from segkit.scoring import counts_file
-    from segkit.scoring.fusion.drawing import fusions_of
+    from segkit.scoring.fusion.run import fuse_images
 
     counts_file.check_writable(args.output)
     saved = head_outputs.load(args.predictions)
-    fused = fusions_of(saved, args.image, args.methods, args.set)
+    fused = fuse_images(saved, args.image, args.methods, args.set)
     rows = [(str(image.image_id), args.images / image.file_name, by_method) for image, by_method in fused]
     grid = draw_fusion_grid(rows, saved.categories)
     with counts_file.convert_write_errors(args.output):
@@ -244,7 +244,7 @@ def _methods(args: argparse.Namespace) -> None:
 
     from segkit.fusion import FUSION_METHODS
     from segkit.report.fusion_tables import method_table
-    from segkit.scoring.fusion.options import defaults
+    from segkit.scoring.fusion.options import get_defaults
 
     for name, method in sorted(FUSION_METHODS.items()):
-        Console().print(*method_table(name, method, defaults(name)), "")
+        Console().print(*method_table(name, method, get_defaults(name)), "")

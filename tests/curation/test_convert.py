@@ -203,7 +203,7 @@ def test_the_output_is_whole_or_not_there(tmp_path: Path, capsys: pytest.Capture
         assert main([*arguments, str(output)]) == 1
         assert told in capsys.readouterr().err
     assert main([*arguments, f"{tmp_path}/out", "--to-set", "a=[1"]) == 1
-    assert "expected a value as YAML writes it, got 'a=[1'" in capsys.readouterr().err
+    assert "expected the value in YAML, got 'a=[1'" in capsys.readouterr().err
 
 
 def test_licences_are_kept_between_cocos_layouts_and_told_elsewhere(

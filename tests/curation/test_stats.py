@@ -49,7 +49,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with Image.open(tmp_path / "view.png") as image:
         assert image.mode == "RGB"
     assert main(["data", "view", *where, "--image", "x", "--output", f"{tmp_path}/view.html"]) == 0
-    assert "x: truth" in (tmp_path / "view.html").read_text()
+    assert "x: ground truth" in (tmp_path / "view.html").read_text()
     assert main(["data", "view", *where, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1
     assert "there is no image 'y'" in capsys.readouterr().err
     assert main(["data", "view", *where, "--output", f"{tmp_path}/view.gif"]) == 1
