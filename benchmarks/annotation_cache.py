@@ -2,7 +2,7 @@
 segkit's first start, which also writes the cache, and its next ones.
 
 Every start is made in a forked process of its own, which reports its time and the memory it took; `segkit` is
-`load_coco_instances`: it also sees that every image file exists, and makes Detectron2's records. At the end the records
+`load_reader_dataset`: it also sees that every image file exists, and makes Detectron2's records. At the end the records
 of the first images are compared with those made without a cache.
 
     python benchmarks/annotation_cache.py [--images 118287] [--annotations 860001] [--repeats 3]
@@ -31,7 +31,7 @@ from detectron2.data.common import DatasetFromList
 from pycocotools.coco import COCO
 
 from segkit.data.dataset import Dataset
-from segkit.data.loaders.coco_instances import load_coco_instances
+from segkit.data.loaders.readers import load_reader_dataset
 from segkit.formats.cache import annotations as annotation_cache
 
 SEED = 0
@@ -103,7 +103,8 @@ def first_start(folder: Path) -> Dataset:
 
 
 def load_segkit(folder: Path) -> Dataset:
-    return load_coco_instances("benchmark", folder / "instances.json", folder / "images")
+    options = {"json": folder / "instances.json", "images": folder / "images"}
+    return load_reader_dataset("benchmark", "coco-instances", options)
 
 
 def load_and_serialize(folder: Path) -> DatasetFromList:

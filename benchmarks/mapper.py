@@ -32,7 +32,7 @@ from PIL import Image
 
 from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import read_segmentation
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.loaders.readers import load_reader_dataset
 from segkit.data.mapper import SegkitMapper
 from segkit.formats import png
 from segkit.formats.coco import PanopticWriter
@@ -71,7 +71,8 @@ def make_dataset(folder: Path, images: int) -> Dataset:
             pixels[..., 0] = pixels[..., 0] // 2 + 6 * segmentation.segment_ids.astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"images/{image_id}.jpg", quality=90)
             writer.add(image_id, f"{image_id}.jpg", segmentation)
-    return load_coco_panoptic("benchmark", folder / "panoptic.json", folder / "panoptic", folder / "images")
+    options = {"json": folder / "panoptic.json", "masks": folder / "panoptic", "images": folder / "images"}
+    return load_reader_dataset("benchmark", "coco-panoptic", options)
 
 
 def paint(rng: np.random.Generator) -> PanopticSegmentation:

@@ -26,7 +26,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.evaluation import COCOPanopticEvaluator, DatasetEvaluator
 
 from segkit.data.dataset import Dataset
-from segkit.evaluation.base import EvaluatorOptions, GroundTruth
+from segkit.data.ground_truth import GroundTruth
+from segkit.data.loaders.readers import ReaderKey, encode_options, get_reader
+from segkit.evaluation.base import EvaluatorOptions
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.formats import coco
 
@@ -55,7 +57,7 @@ def main() -> None:
             theirs, their_seconds = run(detectron2_evaluator(dataset, ground_truth, folder), batches)
             for title, export in (("with its export", True), ("numbers alone", False)):
                 evaluator = PanopticEvaluator(
-                    dataset, GroundTruth(dataset, "one"), folder / title, EvaluatorOptions(export=export)
+                    GroundTruth(dataset, "one"), folder / title, EvaluatorOptions(export=export)
                 )
                 ours, seconds = run(evaluator, batches)
                 check_equal(ours["panoptic_seg"], theirs["panoptic_seg"])
@@ -69,20 +71,20 @@ def main() -> None:
 
 def load(name: str, ground_truth: Path) -> Dataset:
     """The dataset, without images: evaluators open none."""
-    file = coco.read_panoptic(ground_truth)
+    options = {"json": ground_truth, "masks": ground_truth.with_suffix(""), "images": ground_truth.parent}
+    key = ReaderKey("coco-panoptic", encode_options(options))
+    reader, images = get_reader(key)
     records = [
         {
-            "file_name": record.file_name,
-            "image_id": record.image_id,
-            "height": record.height,
-            "width": record.width,
-            "pan_seg_file_name": str(ground_truth.with_suffix("") / record.png_name),
-            "pan_seg_format": "coco_panoptic",
-            "segments_info": list(record.segments_info),
+            "file_name": image.file_name,
+            "image_id": image_id,
+            "height": image.size_hw[0],
+            "width": image.size_hw[1],
+            "reader": key,
         }
-        for record in file.records
+        for image_id, image in images.items()
     ]
-    return Dataset(name, file.categories, ("panoptic_quality",), records)
+    return Dataset(name, reader.categories, ("panoptic_quality",), records)
 
 
 def outputs_of(dataset: Dataset, ground_truth: Path, predictions: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:

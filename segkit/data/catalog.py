@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from segkit.data.dataset import Dataset
+from segkit.data.loaders.detectron2_datasets import get_metadata_categories, load_registered_dataset
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 
@@ -52,8 +53,6 @@ def load_dataset(name: str) -> Dataset:
             dataset = _loaders[name]()
             MetadataCatalog.get(name).set(**_detectron2_metadata(dataset))
         elif name in DatasetCatalog:
-            from segkit.data.loaders.detectron2_datasets import load_registered_dataset
-
             dataset = load_registered_dataset(name)
         else:
             near = difflib.get_close_matches(str(name), sorted(_loaders), n=3) or ["the names of datasets/README.md"]
@@ -73,9 +72,7 @@ def get_categories(name: str) -> CategorySet:
     if name in _known_categories:
         return _known_categories[name]
     if name in DatasetCatalog and name not in _loaders:
-        from segkit.data.loaders.detectron2_datasets import categories_of_metadata
-
-        return categories_of_metadata(name)
+        return get_metadata_categories(name)
     return load_dataset(name).categories
 
 

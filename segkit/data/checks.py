@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from segkit.data.dataset import Dataset, Record
-from segkit.data.ground_truth import read_segmentation
+from segkit.data.ground_truth import has_segmentation, read_segmentation
 from segkit.data.mapper import read_image
 
 THREADS = 4  # decoding releases the GIL; more do not help a network file system
@@ -24,7 +24,7 @@ def check_files(dataset: Dataset, limit: int) -> tuple[int, int]:
 
     def has_label(record: Record) -> bool:
         read_image(record, "BGR")
-        return "pan_seg_file_name" not in record or bool(read_segmentation(record, dataset.categories).segments)
+        return not has_segmentation(record) or bool(read_segmentation(record, dataset.categories).segments)
 
     with ThreadPoolExecutor(THREADS) as pool:
         return len(picked), sum(pool.map(has_label, [dataset.records[i] for i in picked]))

@@ -1,20 +1,19 @@
-"""What a record says is true: its panoptic segmentation and its instances, from whichever files it names."""
+"""The ground truth of a dataset's images: panoptic map, semantic map, instances."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segkit.data.dataset import Dataset, Record
-from segkit.data.loaders.readers import SOURCE_FORMAT, read_source
-from segkit.formats import cache as annotation_cache
-from segkit.formats import cityscapes, coco, derive
+from segkit.data.loaders.readers import find_image
+from segkit.formats.derive import build_coco_annotations, build_semantic_map
 from segkit.formats.image_io import is_deep
 from segkit.structures import IGNORE_LABEL, VOID, CategorySet, PanopticSegmentation, Segment, segmentation_to_rle
 from segkit.utils.errors import DatasetError
@@ -22,23 +21,114 @@ from segkit.utils.errors import DatasetError
 DEEP_REMEDY = "Detectron2 reads 8-bit label maps alone: use one of segkit's formats (docs/datasets.md)"
 
 
-def _read_coco(record: Record, categories: CategorySet) -> PanopticSegmentation:
-    return coco.read_segmentation(
-        record["pan_seg_file_name"],
-        record["segments_info"],
-        categories,
-        size_hw=(record["height"], record["width"]),
-        image_id=record["image_id"],
-    )
+class GroundTruth:
+    """The ground truth of a dataset, read image by image.
+
+    The last segmentation is kept, since several evaluators ask for it in turn.
+
+    Args:
+        dataset: any loaded dataset.
+        thing_channels: "one" or "per_class", see `CategorySet.build_semantic_space`; None: the dataset's default.
+
+    Attributes:
+        dataset: the dataset.
+        space: the semantic channels.
+        records: image_id -> record, in the order of the dataset.
+    """
+
+    def __init__(self, dataset: Dataset, thing_channels: str | None = None) -> None:
+        self.dataset = dataset
+        self.space = dataset.categories.build_semantic_space(thing_channels or dataset.default_thing_channels)
+        self.records = {record["image_id"]: record for record in dataset.records}
+        self._last: tuple[Any, PanopticSegmentation] | None = None
+
+    def read_segmentation(self, record: Record) -> PanopticSegmentation:
+        """Read the panoptic segmentation of a record.
+
+        Args:
+            record: one of this dataset.
+
+        Returns:
+            The segmentation with category ids of the dataset.
+
+        Raises:
+            DatasetError: the files are missing or contradict each other.
+        """
+        if self._last is None or self._last[0] != record["image_id"]:
+            self._last = record["image_id"], read_segmentation(record, self.dataset.categories)
+        return self._last[1]
+
+    def read_semantic_map(self, record: Record) -> NDArray[np.uint8]:
+        """Read the semantic channel of each pixel.
+
+        Args:
+            record: one of this dataset.
+
+        Returns:
+            (H, W) uint8 channels of `space`, IGNORE_LABEL where void.
+
+        Raises:
+            DatasetError: the files are missing or contradict each other.
+        """
+        return build_semantic_map(self.read_segmentation(record), self.space)
+
+    def read_annotations(self, record: Record) -> list[dict[str, Any]]:
+        """Read the instances of a record: those that its files hold, which may overlap, or those of its segments.
+
+        Args:
+            record: one of this dataset.
+
+        Returns:
+            COCO annotations {category_id, bbox [x, y, w, h], area, iscrowd, segmentation (RLE)}, with category ids of
+            the dataset.
+
+        Raises:
+            DatasetError: the files are missing or contradict each other.
+        """
+        if "reader" in record:
+            reader, image = find_image(record["reader"], record["image_id"])
+            if reader.has_overlapping_masks:
+                return reader.read_annotations(image)
+        elif "annotations" in record:
+            size_hw = record["height"], record["width"]
+            return [_from_detectron2(a, size_hw, self.dataset.categories) for a in record["annotations"]]
+        return build_coco_annotations(record["image_id"], self.read_segmentation(record))
 
 
-def _read_cityscapes(record: Record, categories: CategorySet) -> PanopticSegmentation:
-    return cityscapes.read_segmentation(record["pan_seg_file_name"], size_hw=(record["height"], record["width"]))
+def has_segmentation(record: Record) -> bool:
+    """Tell if a record has a panoptic or semantic map.
+
+    Args:
+        record: a Detectron2 dataset dict.
+
+    Returns:
+        False if it has annotations only, or no ground truth.
+    """
+    return record["reader"].has_map if "reader" in record else "sem_seg_file_name" in record
 
 
-def _read_semantic(record: Record, categories: CategorySet) -> PanopticSegmentation:
-    """A label map as Detectron2 reads it: each label is a category_id, and one segment with segment_id = label + 1."""
-    path = record["pan_seg_file_name"]
+def read_segmentation(record: Record, categories: CategorySet) -> PanopticSegmentation:
+    """Read the panoptic segmentation of a record.
+
+    Args:
+        record: a record with a map, see `has_segmentation`.
+        categories: the dataset's categories.
+
+    Returns:
+        The segmentation with category ids of the dataset.
+
+    Raises:
+        DatasetError: the files are missing or contradict each other.
+    """
+    if "reader" not in record:
+        return _read_label_map(record, categories)
+    reader, image = find_image(record["reader"], record["image_id"])
+    return reader.read_segmentation(image)
+
+
+def _read_label_map(record: Record, categories: CategorySet) -> PanopticSegmentation:
+    """Read a label map as Detectron2 does: each label is a category_id, and one segment with segment_id = label + 1."""
+    path = record["sem_seg_file_name"]
     try:
         with Image.open(path) as image:
             deep = is_deep(image)
@@ -49,51 +139,12 @@ def _read_semantic(record: Record, categories: CategorySet) -> PanopticSegmentat
         raise DatasetError(f"the label map cannot be read: {' '.join(str(error).split())}", where=path) from error
     if labels.shape != (record["height"], record["width"]):
         raise DatasetError(f"expected {record['height']} x {record['width']} pixels, got {labels.shape}", where=path)
-    found = np.unique(labels[labels != IGNORE_LABEL], return_counts=True)
-    counts = dict(zip(*(column.tolist() for column in found), strict=True))
-    if unknown := [label for label in counts if label not in categories]:
+    values, areas_px = np.unique(labels[labels != IGNORE_LABEL], return_counts=True)
+    if unknown := [label for label in values.tolist() if label not in categories]:
         raise DatasetError(f"expected labels below {len(categories)} or {IGNORE_LABEL}, got {unknown[:5]}", where=path)
-    segments = tuple(Segment(label + 1, label, False, area_px) for label, area_px in counts.items())
+    areas = zip(values.tolist(), areas_px.tolist(), strict=True)
+    segments = tuple(Segment(label + 1, label, False, area_px) for label, area_px in areas)
     return PanopticSegmentation(np.where(labels == IGNORE_LABEL, VOID, labels + 1).astype(np.int32), segments)
-
-
-PANOPTIC_READERS: dict[str, Callable[[Record, CategorySet], PanopticSegmentation]] = {
-    "coco_panoptic": _read_coco,
-    "cityscapes": _read_cityscapes,
-    "semantic": _read_semantic,
-    SOURCE_FORMAT: read_source,
-}
-
-
-def read_segmentation(record: Record, categories: CategorySet) -> PanopticSegmentation:
-    """The panoptic truth of a record, category ids of the dataset; DatasetError where file and record disagree."""
-    return PANOPTIC_READERS[record["pan_seg_format"]](record, categories)
-
-
-class InstanceGroundTruth:
-    """COCO annotations of each record: of `instances_json`, else of the record, else derived from its segments."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self.dataset = dataset
-        self.derived = dataset.instances_json is None
-        self._by_image: dict[Any, Sequence[dict[str, Any]]] = {}
-        if dataset.instances_json is not None:
-            file = annotation_cache.read_instances(dataset.instances_json)
-            image_ids = (image["id"] for image in file.images)
-            self._by_image = dict(zip(image_ids, file.annotations, strict=True))
-
-    def of(self, record: Record, read: Callable[[Record], PanopticSegmentation]) -> list[dict[str, Any]]:
-        """Annotations {category_id, bbox [x, y, w, h], area, iscrowd, segmentation (RLE)}, dataset category ids.
-
-        read: gives the panoptic segmentation of a record, where instances are derived from it.
-        """
-        size_hw = record["height"], record["width"]
-        if self.dataset.instances_json is not None:
-            found = self._by_image.get(record["image_id"], ())
-            return [{**a, "segmentation": segmentation_to_rle(a["segmentation"], size_hw)} for a in found]
-        if "annotations" in record:
-            return [_from_detectron2(a, size_hw, self.dataset.categories) for a in record["annotations"]]
-        return derive.build_coco_annotations(record["image_id"], read(record))
 
 
 def _from_detectron2(annotation: Record, size_hw: tuple[int, int], categories: CategorySet) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from segkit.data.augmentations.jitter import LargeScaleJitter
 from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_instances
 from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset, Record
-from segkit.data.ground_truth import read_segmentation
-from segkit.data.loaders.readers import SOURCE_FORMAT, read_source_image
+from segkit.data.ground_truth import has_segmentation, read_segmentation
+from segkit.data.loaders.readers import find_image
 from segkit.formats.image_io import open_image
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
 from segkit.structures.architecture_spec import Target, get_architecture_spec
@@ -83,7 +83,7 @@ class SegkitMapper:
         annotated = all("annotations" in one.records[0] for one in (dataset, *others))  # the loader filters these
         skips = is_train and not annotated and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         skips = skips and "instances" in targets and bool(dataset.categories.things)
-        has_semantics = any("pan_seg_file_name" in record for record in dataset.records[:1])
+        has_semantics = any(has_segmentation(record) for record in dataset.records[:1])
         return cls(
             dataset.categories,
             dataset.categories.build_semantic_space(get_thing_channels(cfg, dataset)),
@@ -113,7 +113,7 @@ class SegkitMapper:
 
     def _segment_map(self, record: Record) -> SegmentMap | None:
         """The truth of a record in training; None where it has no panoptic one."""
-        if not self.is_train or "pan_seg_file_name" not in record:
+        if not self.is_train or not has_segmentation(record):
             return None
         return SegmentMap.from_segmentation(read_segmentation(record, self.categories))
 
@@ -144,9 +144,9 @@ class SegkitMapper:
 def read_image(record: Record, image_format: str) -> np.ndarray:
     """(H, W, 3) uint8 pixels of a record's image, turned as its EXIF says; DatasetError where it cannot be had."""
     path = Path(record["file_name"])
-    if record.get("pan_seg_format") == SOURCE_FORMAT and not path.is_file():
-        made = read_source_image(record)  # a slice of a volume has no file of its own
-        return convert_pixels(Image.fromarray(made), image_format)
+    if "reader" in record and not path.is_file():  # a slice of a volume has no file of its own
+        reader, listed = find_image(record["reader"], record["image_id"])
+        return convert_pixels(Image.fromarray(reader.read_image(listed)), image_format)
     image = open_image(path)
     if (image.height, image.width) != (record["height"], record["width"]):
         raise DatasetError(

@@ -16,6 +16,7 @@ from segkit.data.checks import check_files
 from segkit.data.class_counts import resolve_class_counts
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
+from segkit.data.ground_truth import has_segmentation
 from segkit.engine import register_all
 from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec
@@ -72,8 +73,7 @@ def _check_architecture(cfg: CfgNode) -> None:
 def _check_targets(spec: ArchitectureSpec, datasets: list[Dataset]) -> None:
     """Raise ConfigError if a training dataset lacks the semantic labels that the architecture needs."""
     for dataset in datasets:
-        record = dataset.records[0]
-        semantic = "pan_seg_file_name" in record or "sem_seg_file_name" in record
+        semantic = has_segmentation(dataset.records[0]) or "sem_seg_file_name" in dataset.records[0]
         if "semantic" in spec.targets and not semantic:
             raise ConfigError(
                 f"dataset {dataset.name} has no semantic labels, which {spec.name} needs",

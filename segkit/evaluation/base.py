@@ -1,4 +1,4 @@
-"""What every evaluator of ours shares: the records, the truth, the gathering over processes."""
+"""What all evaluators share: the constructor, the loop over images, the gathering over processes."""
 
 from __future__ import annotations
 
@@ -9,110 +9,130 @@ from pathlib import Path
 from typing import Any
 
 import detectron2.utils.comm as comm
-import numpy as np
 from detectron2.evaluation import DatasetEvaluator
-from numpy.typing import NDArray
 
-from segkit.data.dataset import Dataset, Record
-from segkit.data.ground_truth import read_segmentation
-from segkit.formats.derive import build_semantic_map
-from segkit.structures import PanopticSegmentation
+from segkit.data.dataset import Record
+from segkit.data.ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
 
 
-class GroundTruth:
-    """What is true of a dataset's images; the last one read is kept, since several evaluators ask for it in turn."""
-
-    def __init__(self, dataset: Dataset, thing_channels: str) -> None:
-        """thing_channels: what the channels of the semantic head mean, see CategorySet.build_semantic_space."""
-        self.dataset = dataset
-        self.space = dataset.categories.build_semantic_space(thing_channels)
-        self.records = {record["image_id"]: record for record in dataset.records}
-        self._last: tuple[Any, PanopticSegmentation] | None = None
-
-    def segmentation(self, record: Record) -> PanopticSegmentation:
-        """The panoptic segmentation of a record of this dataset, category ids of the dataset."""
-        if self._last is None or self._last[0] != record["image_id"]:
-            self._last = record["image_id"], read_segmentation(record, self.dataset.categories)
-        return self._last[1]
-
-    def semantic(self, record: Record) -> NDArray[np.uint8]:
-        """(H, W) uint8, the semantic channel of each pixel, IGNORE_LABEL where void."""
-        return build_semantic_map(self.segmentation(record), self.space)
-
-
 @dataclass(frozen=True)
 class EvaluatorOptions:
-    """export: write predictions and analyses as files, else there are the numbers alone (TEST.EXPORT). boundary: count
-    what lies near boundaries too (TEST.BOUNDARY)."""
+    """What an evaluation computes and writes.
+
+    Attributes:
+        export: write predictions and analyses as files; False: only compute metrics (TEST.EXPORT).
+        boundary: also compute boundary metrics (TEST.BOUNDARY).
+        keep_logits: the number of highest logits that are saved for each pixel, 0 for none (TEST.KEEP_LOGITS).
+    """
 
     export: bool = True
     boundary: bool = False
+    keep_logits: int = 0
 
 
 class ImageEvaluator(DatasetEvaluator, ABC):
-    """A metric that looks at one image at a time, and sums over images and processes.
+    """A metric that looks at one image at a time, and adds up over images and processes.
 
-    A subclass says which model output it `needs`, and writes `reset`, `process_image`, `shard` (what its process
-    found, picklable) and `finish` (all shards -> results, on the main process; it also writes the export).
-    A model without that output is not judged by it: `evaluate` says so and returns {}.
+    A subclass names the model output that it `needs` and writes `reset`, `process_image`, `shard` and `finish`. If the
+    model lacks this output, `evaluate` logs a warning and returns {}.
+
+    Args:
+        ground_truth: the dataset and its ground truth; evaluators of one dataset share it.
+        output_dir: folder of the exports.
+        options: what is computed and written.
+
+    Raises:
+        ConfigError: the metric does not suit the dataset.
     """
 
     needs: str
 
     def __init__(
         self,
-        dataset: Dataset,
         ground_truth: GroundTruth,
         output_dir: Path,
         options: EvaluatorOptions = EvaluatorOptions(),
     ) -> None:
-        self.dataset = dataset
+        self.dataset = ground_truth.dataset
         self.ground_truth = ground_truth
         self.output_dir = output_dir
         self.options = options
-        self._lacking = False
+        self._output_missing = False
         self._processed = 0
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Check the dataset and set up the subclass; the constructor calls it at its end.
+
+        Raises:
+            ConfigError: the metric does not suit the dataset.
+        """
 
     def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
-        """Inputs and outputs of the model for a batch, see `PanopticRCNN.inference`."""
-        for given, output in zip(inputs, outputs, strict=True):
+        """Process one batch.
+
+        Args:
+            inputs: the model's inputs, with image_id.
+            outputs: the model's outputs, see `PanopticRCNN.inference`.
+        """
+        for image, output in zip(inputs, outputs, strict=True):
             self._processed += 1
             if self.needs in output:
-                self.process_image(self.ground_truth.records[given["image_id"]], output)
+                self.process_image(self.ground_truth.records[image["image_id"]], output)
             else:
-                self._lacking = True
+                self._output_missing = True
 
     def evaluate(self) -> dict[str, Any] | None:
-        """Detectron2's result dict on the main process, None on others; every process must call it."""
-        shards = comm.gather((self._lacking, self._processed, self.shard()))
+        """Gather all processes' results; every process must call it.
+
+        Returns:
+            Detectron2's result dict on the main process, {} if the model lacks the output; None on other processes.
+        """
+        shards = comm.gather((self._output_missing, self._processed, self.shard()))
         self._processed = 0
         if not comm.is_main_process():
             return None
-        if any(lacking for lacking, _, _ in shards):
+        if any(output_missing for output_missing, _, _ in shards):
             logger.warning("%s: the model gives no %r", type(self).__name__, self.needs)
             return {}
-        processed = sum(number for _, number, _ in shards)
+        processed = sum(count for _, count, _ in shards)
         if processed < len(self.ground_truth.records):
-            counted = processed, len(self.ground_truth.records), self.dataset.name
-            logger.warning("%s: only %d of the %d images of %s were evaluated", type(self).__name__, *counted)
+            counts = processed, len(self.ground_truth.records), self.dataset.name
+            logger.warning("%s: only %d of the %d images of %s were evaluated", type(self).__name__, *counts)
         self.output_dir.mkdir(parents=True, exist_ok=True)
         return self.finish([shard for _, _, shard in shards])
 
     @property
     def image_order(self) -> list[Any]:
-        """image_ids in the order of the dataset, which decides the last digits of sums."""
+        """image_ids in the order of the dataset; it decides the last digits of sums."""
         return list(self.ground_truth.records)
 
     @abstractmethod
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
-        """Count one image."""
+        """Count one image.
+
+        Args:
+            record: of the dataset.
+            output: the model's output for the image.
+        """
 
     @abstractmethod
     def shard(self) -> Any:
-        """What this process found, picklable."""
+        """Get the result of this process.
+
+        Returns:
+            A picklable value.
+        """
 
     @abstractmethod
     def finish(self, shards: list[Any]) -> dict[str, Any]:
-        """Results and exports of all processes' shards."""
+        """Merge all processes' shards on the main process, and write the export.
+
+        Args:
+            shards: the values of `shard` of all processes.
+
+        Returns:
+            Detectron2's result dict.
+        """

@@ -11,8 +11,8 @@ from typing import Any
 import detectron2.utils.comm as comm
 from torch import nn
 
-from segkit.data.dataset import Dataset, Record
-from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
+from segkit.data.dataset import Record
+from segkit.evaluation.base import ImageEvaluator
 from segkit.formats import coco
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
@@ -31,13 +31,6 @@ class HeadOutputsEvaluator(ImageEvaluator):
     """
 
     needs = "head_outputs"
-
-    def __init__(
-        self, dataset: Dataset, ground_truth: GroundTruth, output_dir: Path, options: EvaluatorOptions, keep_logits: int
-    ) -> None:
-        """keep_logits: the highest logits of each pixel that are kept, 0 for none, see formats/head_outputs."""
-        super().__init__(dataset, ground_truth, output_dir, options)
-        self.keep_logits = keep_logits
 
     @property
     def folder(self) -> Path:
@@ -60,7 +53,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
             raise ValueError(f"head_outputs must be of the image's size {size_hw}, got {got}")
         space = self.ground_truth.space
         head_outputs.check_ids(outputs, self.dataset.categories, space.stuff_ids, space.thing_ids)
-        head_outputs.write_image(self.folder, name, outputs, self.keep_logits)
+        head_outputs.write_image(self.folder, name, outputs, self.options.keep_logits)
         saved = SavedImage(record["image_id"], entry["file_name"], size_hw, name)
         self._written.append((saved, (self.folder / name).stat().st_size))
 

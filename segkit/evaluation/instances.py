@@ -13,7 +13,6 @@ from typing import IO, Any, NamedTuple
 import detectron2.utils.comm as comm
 
 from segkit.data.dataset import Record
-from segkit.data.ground_truth import InstanceGroundTruth
 from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import build_coco_results
 from segkit.metrics import AveragePrecision
@@ -32,18 +31,17 @@ class InstanceEvaluator(ImageEvaluator):
     needs = "instances"
 
     def reset(self) -> None:
-        self._instance_truth = InstanceGroundTruth(self.dataset)
         self._boxes = AveragePrecision(self.dataset.categories, ("bbox",))
         kinds = ("segm", "boundary") if self.options.boundary else ("segm",)
         self._masks = AveragePrecision(self.dataset.categories, kinds)
         self._has_masks = True
         self._drop_parts()
-        names = (RESULTS, GROUND_TRUTH) if self._instance_truth.derived else (RESULTS,)
+        names = (RESULTS, GROUND_TRUTH) if self.dataset.instances_json is None else (RESULTS,)
         self._parts = {name: _Part(self.output_dir) for name in names if self.options.export}
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         image_id, size_hw = record["image_id"], (record["height"], record["width"])
-        ground_truth = self._instance_truth.of(record, self.ground_truth.segmentation)
+        ground_truth = self.ground_truth.read_annotations(record)
         results = build_coco_results(output, image_id, size_hw, self.dataset.categories)
         self._has_masks = self._has_masks and all("segmentation" in result for result in results)
         if self._has_masks:

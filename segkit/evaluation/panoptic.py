@@ -36,7 +36,7 @@ class PanopticEvaluator(ImageEvaluator):
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         prediction = get_panoptic_prediction(output, self.dataset.categories)
-        self._metric.update(record["image_id"], self.ground_truth.segmentation(record), prediction)
+        self._metric.update(record["image_id"], self.ground_truth.read_segmentation(record), prediction)
         if not self.options.export:
             return
         png_name = self._png_names[record["image_id"]]

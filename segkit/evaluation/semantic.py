@@ -27,7 +27,7 @@ class SemanticEvaluator(ImageEvaluator):
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         where = f"image {record['image_id']!r}"
-        ground_truth = self.ground_truth.semantic(record)
+        ground_truth = self.ground_truth.read_semantic_map(record)
         if "head_outputs" in output and not _on_accelerator(output):
             # The winners are known: no full-size logits are made for them.
             self._metric.update(ground_truth, output["head_outputs"].semantic.channels, where)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.data.dataset import Dataset, Record
-from segkit.data.loaders.readers import opened
-from segkit.evaluation.base import EvaluatorOptions, GroundTruth, ImageEvaluator
+from segkit.data.dataset import Record
+from segkit.data.loaders.readers import get_common_reader
+from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import get_panoptic_prediction
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats.base import DatasetImage
@@ -44,21 +44,19 @@ class VolumeEvaluator(ImageEvaluator):
 
     needs = "sem_seg"
 
-    def __init__(
-        self,
-        dataset: Dataset,
-        ground_truth: GroundTruth,
-        output_dir: Path,
-        options: EvaluatorOptions = EvaluatorOptions(),  # noqa: B008 (frozen)
-    ) -> None:
-        """Raises ConfigError where the dataset's images are no slices of volumes."""
-        super().__init__(dataset, ground_truth, output_dir, options)
+    def prepare(self) -> None:
+        """See base class."""
+        dataset = self.dataset
         if dataset.categories.things:
             self.needs = "panoptic_seg"
-        self._source, self._images = _volumes_of(dataset)
+        reader, self._images = get_common_reader(dataset)
+        if not isinstance(reader, DecathlonReader):
+            problem = f"the images of {dataset.name} are no slices of volumes, which the metric volume_dice needs"
+            raise ConfigError(problem, remedy="register its volumes with the format `decathlon`")
+        self._reader = reader
         self._images_of: dict[str, list[DatasetImage]] = {}
-        for image_id in ground_truth.records:
-            volume, _ = self._source.locate_slice(self._images[image_id])
+        for image_id in self.ground_truth.records:
+            volume, _ = self._reader.locate_slice(self._images[image_id])
             self._images_of.setdefault(volume.name, []).append(self._images[image_id])
         category_ids = [category.category_id for category in dataset.categories.categories]  # ascending
         self._row_of = {category_id: row for row, category_id in enumerate(category_ids)}
@@ -75,8 +73,8 @@ class VolumeEvaluator(ImageEvaluator):
         self._written: set[str] = set()
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
-        volume, index = self._source.locate_slice(self._images[record["image_id"]])
-        ground_truth = self._rows(self.ground_truth.segmentation(record), void=VOID)
+        volume, index = self._reader.locate_slice(self._images[record["image_id"]])
+        ground_truth = self._rows(self.ground_truth.read_segmentation(record), void=VOID)
         predicted = self._predicted(output)
         self._metric.update(volume.name, index, ground_truth, predicted)
         if self.options.export:
@@ -131,8 +129,8 @@ class VolumeEvaluator(ImageEvaluator):
 
     def _write(self, name: str, slices: Slices) -> None:
         image = self._images_of[name][0]
-        volume, _ = self._source.locate_slice(image)
-        axis = self._source.axis
+        volume, _ = self._reader.locate_slice(image)
+        axis = self._reader.axis
         category_ids = np.zeros((volume.size_xyz[axis], *image.size_hw), dtype=self._category_ids.dtype)
         for index, packed in slices.items():
             category_ids[index] = np.frombuffer(zlib.decompress(packed), category_ids.dtype).reshape(image.size_hw)
@@ -144,14 +142,3 @@ class VolumeEvaluator(ImageEvaluator):
             (self.folder / f"{name}.nii.gz").unlink(missing_ok=True)
         if lacking:
             logger.warning("%d volumes lack slices and are not written: %s", len(lacking), abbreviate(lacking))
-
-
-def _volumes_of(dataset: Dataset) -> tuple[DecathlonReader, dict[Any, DatasetImage]]:
-    """The source that all records are of, and its images by id."""
-    places = {record.get("source") for record in dataset.records}
-    place = places.pop() if len(places) == 1 else None
-    source, images = opened(place) if place else (None, {})
-    if not isinstance(source, DecathlonReader):
-        problem = f"the metric volume_dice needs slices of volumes, the images of {dataset.name} are none"
-        raise ConfigError(problem, remedy="register its volumes with the format `decathlon`")
-    return source, images

@@ -55,10 +55,10 @@ class DatasetReader(ABC):
     """
 
     format: ClassVar[str]  # its key in segkit.formats.registry.READERS
-    has_overlapping_masks: ClassVar[bool] = (
-        False  # whether `annotations` hold pixels that the segmentation gives to others
-    )
-    metrics: ClassVar[tuple[str, ...]] = ()  # that judge it beside the usual, keys of segkit.evaluation.EVALUATORS
+    has_overlapping_masks: bool = False  # whether `annotations` hold pixels that the segmentation gives to others
+    has_map: bool = True  # False: models train on the annotations only, not on the panoptic map
+    instances_json: Path | None = None  # the COCO instances JSON that holds the annotations, if there is one
+    metrics: tuple[str, ...] = ()  # that judge it beside the usual, keys of segkit.evaluation.EVALUATORS
     root: Path
     image_root: Path
     categories: CategorySet
@@ -76,6 +76,26 @@ class DatasetReader(ABC):
         Of COCO's layout they have all that the file has, and under `AS_GIVEN` the segmentation that it has.
         """
         return build_coco_annotations(image.image_id, self.read_segmentation(image))
+
+    def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
+        """Read the same annotations for training, with their masks as stored: polygons stay polygons.
+
+        A reader with a cache overrides this to return a sequence that is cheap to hold.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            COCO annotations with category_id, bbox, iscrowd and segmentation.
+        """
+        return self.read_annotations(image)
+
+    def check_files(self) -> None:  # noqa: B027 (most formats have nothing to check)
+        """Check before training that all listed files exist; formats that list folders need no check.
+
+        Raises:
+            DatasetError: files are missing; the message counts and names them.
+        """
 
     def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB, turned as its EXIF says; DatasetError where it cannot be read or has another size."""

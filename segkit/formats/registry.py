@@ -61,17 +61,22 @@ REQUIRED = inspect.Parameter.empty  # the default of an option that has none
 WRITER_ARGUMENTS = ("root", "categories")  # what they take, and no user gives
 
 
-def open_reader(format_name: str, options: Mapping[str, Any], on_issue: IssueHandler = raise_issue) -> DatasetReader:
+def open_reader(
+    format_name: str,
+    options: Mapping[str, Any],
+    on_issue: IssueHandler = raise_issue,
+    readers: Mapping[str, type[DatasetReader]] = READERS,
+) -> DatasetReader:
     """The dataset in this layout.
 
     tell: gets what is wrong with single images, which are then left out; by default it is raised. Raises ConfigError
     for an unknown layout, an option that it does not have, one that is missing or has a wrong value, DatasetError for
     what is wrong with the files.
     """
-    if format_name not in READERS:
-        raise ConfigError(f"unknown format {format_name!r}", remedy=f"choose one of {sorted(READERS)}")
-    check_options(format_name, options, READERS[format_name])
-    make: Callable[..., DatasetReader] = READERS[format_name]
+    if format_name not in readers:
+        raise ConfigError(f"unknown format {format_name!r}", remedy=f"choose one of {sorted(readers)}")
+    check_options(format_name, options, readers[format_name])
+    make: Callable[..., DatasetReader] = readers[format_name]
     telling = {"on_issue": on_issue} if "on_issue" in inspect.signature(make).parameters else {}
     try:
         return make(**options, **telling)

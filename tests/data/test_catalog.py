@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances, register_coco_panoptic_separated
@@ -14,10 +15,11 @@ from segkit.config import load_config
 from segkit.data.catalog import get_categories, load_dataset, load_datasets, register_dataset
 from segkit.data.class_counts import resolve_class_counts
 from segkit.data.datasets import register_datasets
-from segkit.data.datasets.custom import register_custom
-from segkit.data.loaders.coco_panoptic import register_panoptic
+from segkit.data.datasets.custom import register_custom, register_panoptic
+from segkit.data.ground_truth import GroundTruth, read_segmentation
 from segkit.data.toy import dataset as toy
 from segkit.utils.errors import ConfigError, DatasetError
+from tests.helpers.coco_datasets import load_coco_panoptic
 
 
 def test_a_json_and_its_pngs_are_enough(toy_folder: Path) -> None:
@@ -191,4 +193,9 @@ def test_detectron2s_registrations_are_adopted(toy_copy: Path, request: pytest.F
     assert separated.metrics == ("panoptic_quality", "mask_ap", "semantic_iou")
     assert separated.categories == toy.CATEGORIES
     assert not separated.uses_segkit_mapper
-    assert separated.records[0]["pan_seg_file_name"].endswith("panoptic/000000000001.png")
+    expected = load_coco_panoptic("t", toy_folder / "panoptic.json", toy_folder / "panoptic", toy_folder / "images")
+    for registered, record in zip(separated.records, expected.records, strict=True):
+        segmentations = [read_segmentation(r, toy.CATEGORIES) for r in (registered, record)]
+        assert np.array_equal(segmentations[0].segment_ids, segmentations[1].segment_ids)
+        assert segmentations[0].segments == segmentations[1].segments
+    assert GroundTruth(plain).read_annotations(plain.records[0])

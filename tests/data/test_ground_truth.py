@@ -17,7 +17,7 @@ CATEGORIES = CategorySet([Category(0, "ground", False, (1, 2, 3)), Category(1, "
 
 def record_of(path: Path, labels: np.ndarray) -> dict[str, object]:
     Image.fromarray(labels).save(path)
-    return {"pan_seg_file_name": str(path), "pan_seg_format": "semantic", "height": 1, "width": 3}
+    return {"sem_seg_file_name": str(path), "height": 1, "width": 3}
 
 
 def test_semantic_labels_are_segments_and_255_is_void(tmp_path: Path) -> None:

@@ -18,15 +18,14 @@ from segkit.data.catalog import load_dataset, register_dataset
 from segkit.data.checks import check_files
 from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
-from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
-from segkit.data.loaders.coco_instances import load_coco_instances
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic
-from segkit.data.loaders.readers import load_source
+from segkit.data.ground_truth import GroundTruth, read_segmentation
+from segkit.data.loaders.readers import load_reader_dataset
 from segkit.data.mapper import SegkitMapper
 from segkit.formats import cityscapes, png
 from segkit.formats.derive import build_semantic_map
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
+from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 
 PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
 
@@ -97,10 +96,7 @@ def test_instances_json_replaces_the_derived_masks(toy_folder: Path) -> None:
         assert torch.equal(one.gt_masks.tensor, two.gt_masks.tensor)
         assert torch.equal(one.gt_boxes.tensor, two.gt_boxes.tensor)
         assert one.gt_classes.tolist() == two.gt_classes.tolist()
-        ground_truths = [
-            InstanceGroundTruth(d).of(r, lambda r, d=d: read_segmentation(r, d.categories))
-            for d, r in ((derived, a), (given, b))
-        ]
+        ground_truths = [GroundTruth(d).read_annotations(r) for d, r in ((derived, a), (given, b))]
         keys = ("category_id", "bbox", "area", "iscrowd", "segmentation")
         assert [[t[k] for k in keys] for t in ground_truths[0]] == [[t[k] for k in keys] for t in ground_truths[1]]
 
@@ -257,7 +253,7 @@ def test_images_without_objects_are_passed_over_and_all_of_them_is_an_error(tmp_
         for folder, pixels in (("images", np.full((2, 3), 9)), ("labels", labels)):
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{name}.png")
-    dataset = load_source("t_some", "instance-maps", {"root": str(tmp_path)})
+    dataset = load_reader_dataset("t_some", "instance-maps", {"root": str(tmp_path)})
     cfg = load_config(opts=PANOPTIC_RCNN)
     cfg.INPUT.MIN_SIZE_TRAIN = (0,)
     without, with_one = dataset.records

@@ -21,14 +21,13 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from segkit.cli.main import main
 from segkit.data.catalog import register_dataset
 from segkit.data.ground_truth import read_segmentation
-from segkit.data.loaders.coco_instances import load_coco_instances
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.toy import dataset as toy
 from segkit.engine import register_all, trainer
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
 from segkit.formats.derive import build_semantic_map
 from segkit.utils.errors import ConfigError
+from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 from tests.helpers.coco_samples import write_volume
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"

@@ -102,7 +102,11 @@ def test_a_blind_model_scores_0_and_exports_empty_files(dataset: Dataset, tmp_pa
 
 
 def test_datasets_of_other_files_are_refused(dataset: Dataset, tmp_path: Path) -> None:
-    records = [{**record, "pan_seg_format": "coco_panoptic"} for record in dataset.records]
-    strange = Dataset("mine", dataset.categories, ("cityscapes_ap",), records)
-    with pytest.raises(ConfigError, match=r"cityscapes_ap needs .*instanceIds.png files as truth, mine has"):
-        build_evaluators(load_config(), strange, tmp_path)
+    other_key = dataset.records[0]["reader"]._replace(format_name="voc")
+    for records in (
+        [{key: value for key, value in record.items() if key != "reader"} for record in dataset.records],
+        [dataset.records[0], *({**record, "reader": other_key} for record in dataset.records[1:])],
+    ):
+        other = Dataset("mine", dataset.categories, ("cityscapes_ap",), records)
+        with pytest.raises(ConfigError, match=r"mine has no .*instanceIds.png, which the metric cityscapes_ap needs"):
+            build_evaluators(load_config(), other, tmp_path)

@@ -21,10 +21,8 @@ from segkit.config import load_config
 from segkit.data.catalog import load_dataset
 from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
-from segkit.data.ground_truth import read_segmentation
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.ground_truth import GroundTruth, read_segmentation
 from segkit.evaluation import EVALUATORS, build_evaluators
-from segkit.evaluation.base import GroundTruth
 from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.formats import coco
@@ -37,6 +35,7 @@ from segkit.scoring.panoptic import score_panoptic
 from segkit.structures import NO_THING, HeadOutputs, SemanticScores
 from segkit.utils.errors import ConfigError
 from tests.data.test_mapper import cityscapes_tree
+from tests.helpers.coco_datasets import load_coco_panoptic
 
 
 class Parrot(torch.nn.Module):
@@ -92,7 +91,7 @@ def judge(
     parrot: type[Parrot] = Parrot,
 ) -> dict[str, Any]:
     inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
-    evaluators = build_evaluators(load_config(opts=opts), dataset, output)
+    evaluators = build_evaluators(load_config(opts=["MODEL.META_ARCHITECTURE", "PanopticRCNN", *opts]), dataset, output)
     results: dict[str, Any] = inference_on_dataset(parrot(dataset, shift_px, outputs), inputs, evaluators)
     return results
 
@@ -140,7 +139,7 @@ def test_on_an_accelerator_the_logits_are_counted_there(dataset: Dataset, tmp_pa
             travels = LazyValue(lambda: pytest.fail("head outputs were brought to the CPU"))
             return LazyDict(panoptic_seg=far, head_outputs=travels, sem_seg=super().answer(record)["sem_seg"])
 
-    evaluator = SemanticEvaluator(dataset, GroundTruth(dataset, "one"), tmp_path)
+    evaluator = SemanticEvaluator(GroundTruth(dataset, "one"), tmp_path)
     evaluator.reset()
     for record in dataset.records:
         evaluator.process([{"image_id": record["image_id"]}], Elsewhere(dataset)([record]))

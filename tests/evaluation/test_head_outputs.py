@@ -12,8 +12,9 @@ from torch import nn
 
 from segkit.config import load_config
 from segkit.data.dataset import Dataset
+from segkit.data.ground_truth import GroundTruth
 from segkit.evaluation import head_outputs as module
-from segkit.evaluation.base import EvaluatorOptions, GroundTruth
+from segkit.evaluation.base import EvaluatorOptions
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator, check_saved_logits, fusing_saved_values
 from segkit.formats.head_outputs.folder import load, round_head_outputs
 from segkit.structures import Category, CategorySet, HeadOutputs, InstanceMasks, SemanticScores
@@ -46,7 +47,7 @@ def outputs_of(number: int, size: tuple[int, int] = SIZE) -> HeadOutputs:
 
 def evaluator(folder: Path, keep_logits: int = 2, export: bool = False) -> HeadOutputsEvaluator:
     data = dataset()
-    made = HeadOutputsEvaluator(data, GroundTruth(data, "one"), folder, EvaluatorOptions(export=export), keep_logits)
+    made = HeadOutputsEvaluator(GroundTruth(data, "one"), folder, EvaluatorOptions(export, keep_logits=keep_logits))
     made.reset()
     return made
 

@@ -17,8 +17,8 @@ from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 
 from segkit.data.dataset import Dataset
+from segkit.data.ground_truth import GroundTruth
 from segkit.evaluation import instances as module
-from segkit.evaluation.base import GroundTruth
 from segkit.evaluation.instances import GROUND_TRUTH, RESULTS, InstanceEvaluator
 from segkit.structures import Category, CategorySet
 
@@ -55,7 +55,7 @@ def output(number: int, masks: bool = True, score: float = 0.5) -> dict[str, Any
 def run(folder: Path, images: list[Any], **options: Any) -> InstanceEvaluator:
     """An evaluator that has seen these images."""
     data = dataset()
-    evaluator = InstanceEvaluator(data, GroundTruth(data, "one"), folder)
+    evaluator = InstanceEvaluator(GroundTruth(data, "one"), folder)
     evaluator.reset()
     for image_id in images:
         evaluator.process([{"image_id": image_id}], [output(IMAGES.index(image_id), **options)])
@@ -170,7 +170,7 @@ def test_a_forked_process_does_not_remove_its_parent_s_part(tmp_path: Path) -> N
 
 def test_what_is_kept_does_not_hold_results(tmp_path: Path) -> None:
     data = dataset()
-    evaluator = InstanceEvaluator(data, GroundTruth(data, "one"), tmp_path)
+    evaluator = InstanceEvaluator(GroundTruth(data, "one"), tmp_path)
     evaluator.reset()
     found = output(0)
     found["instances"].scores = torch.from_numpy(np.array([0.5, 0.75], dtype=np.float32))

@@ -14,9 +14,10 @@ from detectron2.evaluation import inference_on_dataset
 
 from segkit.config import load_config
 from segkit.data.dataset import Dataset
-from segkit.data.loaders.readers import load_source
+from segkit.data.ground_truth import GroundTruth
+from segkit.data.loaders.readers import load_reader_dataset
 from segkit.evaluation import build_evaluators
-from segkit.evaluation.base import EvaluatorOptions, GroundTruth
+from segkit.evaluation.base import EvaluatorOptions
 from segkit.evaluation.volumes import VolumeEvaluator
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.evaluation.test_evaluators import Parrot
@@ -47,7 +48,7 @@ def root(tmp_path: Path) -> Path:
 
 def dataset_of(root: Path, **options: Any) -> Dataset:
     labels = {str(label): name for label, name in LABELS.items()}
-    return load_source("volumes", "decathlon", {"root": str(root), "labels": labels, **options})
+    return load_reader_dataset("volumes", "decathlon", {"root": str(root), "labels": labels, **options})
 
 
 def slices_of(volume: np.ndarray, axis: int = 2) -> np.ndarray:
@@ -56,9 +57,7 @@ def slices_of(volume: np.ndarray, axis: int = 2) -> np.ndarray:
 
 
 def evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator:
-    made = VolumeEvaluator(
-        dataset, GroundTruth(dataset, dataset.default_thing_channels), folder, EvaluatorOptions(**options)
-    )
+    made = VolumeEvaluator(GroundTruth(dataset, dataset.default_thing_channels), folder, EvaluatorOptions(**options))
     made.reset()
     return made
 
@@ -227,7 +226,7 @@ def test_logits_of_another_model_are_refused(root: Path, tmp_path: Path) -> None
 
 def test_a_channel_for_things_that_there_are_none_of(root: Path, tmp_path: Path) -> None:
     dataset = dataset_of(root)
-    made = VolumeEvaluator(dataset, GroundTruth(dataset, "one"), tmp_path)
+    made = VolumeEvaluator(GroundTruth(dataset, "one"), tmp_path)
     made.reset()
     # Channels: things, background, anterior, posterior; pixels say 0, 1, 2, 3.
     labels = torch.tensor([[0, 1], [2, 3], [3, 3]])

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segkit.data.catalog import register_dataset
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset
-from segkit.data.loaders.readers import load_source
+from segkit.data.loaders.readers import load_reader_dataset
 
 TASKS = {"panoptic": PANOPTIC_METRICS, "instance_seg": ("mask_ap",), "sem_seg": ("semantic_iou",)}
 
@@ -28,4 +28,4 @@ def _load(name: str, root: Path, task: str, split: str) -> Dataset:
     prepared = (root / f"ade20k_panoptic_{split}.json").is_file()
     annotations = "semantic" if task == "sem_seg" else "panoptic" if prepared else "instances"
     options = {"root": str(root), "split": split, "annotations": annotations}
-    return load_source(name, "ade20k", options, TASKS[task])
+    return load_reader_dataset(name, "ade20k", options, TASKS[task])

@@ -1,7 +1,7 @@
-"""Cityscapes fine annotations: panoptic, instances, semantic; Detectron2's names with `segkit_` in front.
+"""Cityscapes' fine annotations: panoptic, instances, semantic; Detectron2's names with `segkit_` in front.
 
 Below root/cityscapes: leftImg8bit/{split}/{city}/*_leftImg8bit.png, gtFine/{split}/{city}/*_gtFine_instanceIds.png, as
-they are downloaded; nothing is to be prepared.
+they are downloaded.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from segkit.data.catalog import register_dataset
-from segkit.data.dataset import PANOPTIC_METRICS, Dataset
-from segkit.formats import cityscapes, png
+from segkit.data.dataset import PANOPTIC_METRICS
+from segkit.data.loaders.readers import load_reader_dataset
+from segkit.formats.cityscapes import CATEGORIES
 
 TASKS = {
     "panoptic": (*PANOPTIC_METRICS, "cityscapes_ap"),
@@ -21,27 +22,12 @@ TASKS = {
 
 
 def register(root: Path) -> None:
-    """segkit_cityscapes_fine_{panoptic,instance_seg,sem_seg}_{train,val}."""
+    """Register segkit_cityscapes_fine_{panoptic,instance_seg,sem_seg}_{train,val}.
+
+    Args:
+        root: folder that holds cityscapes/.
+    """
     for task, metrics in TASKS.items():
         for split in ("train", "val"):
-            name = f"segkit_cityscapes_fine_{task}_{split}"
-            register_dataset(name, partial(load, name, root / "cityscapes", split, metrics), cityscapes.CATEGORIES)
-
-
-def load(name: str, root: Path, split: str, metrics: tuple[str, ...]) -> Dataset:
-    """The images of gtFine/<split> below root; they are judged by Cityscapes' AP too, which reads these files."""
-    records = []
-    for found in cityscapes.find_records(root, split):
-        header = png.read_header(found.ground_truth_path)
-        records.append(
-            {
-                "file_name": str(found.image_path),
-                "image_id": found.image_id,
-                "height": header.height,
-                "width": header.width,
-                "pan_seg_file_name": str(found.ground_truth_path),
-                "pan_seg_format": "cityscapes",
-            }
-        )
-    metadata = {"image_root": str(root / "leftImg8bit" / split)}
-    return Dataset(name, cityscapes.CATEGORIES, metrics, records, metadata=metadata)
+            name, options = f"segkit_cityscapes_fine_{task}_{split}", {"root": str(root / "cityscapes"), "split": split}
+            register_dataset(name, partial(load_reader_dataset, name, "cityscapes", options, metrics), CATEGORIES)

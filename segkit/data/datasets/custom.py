@@ -1,30 +1,40 @@
-"""Datasets of the user's own: the entries of DATASETS.CUSTOM, or one call each."""
+"""The user's own datasets: the entries of DATASETS.CUSTOM, or one call each."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segkit.data.catalog import register_dataset
-from segkit.data.dataset import Dataset
-from segkit.data.datasets import cityscapes
-from segkit.data.loaders.coco_instances import load_coco_instances
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic, register_panoptic
-from segkit.data.loaders.readers import load_source
-from segkit.formats.cityscapes import CATEGORIES
-from segkit.formats.registry import READERS, check_options
+from segkit.data.loaders.readers import TRAINING_READERS, load_reader_dataset
+from segkit.formats.registry import check_options
 from segkit.utils.errors import ConfigError
 
 WHERE = "DATASETS.CUSTOM"
-INSTANCE_IDS = "instanceIds"
-OWN = "segkit_"  # how the built-in names begin
-BY_FILES = {"panoptic_json", "panoptic_root", "image_root", "instances_json"}
+BUILTIN_PREFIX = "segkit_"
+# Arguments of `register_panoptic`: options of the format coco-panoptic.
+PANOPTIC_OPTIONS = {
+    "panoptic_json": "json",
+    "panoptic_root": "masks",
+    "image_root": "images",
+    "instances_json": "instances_json",
+}
+PATHS = ("root", *PANOPTIC_OPTIONS.values())  # options that are paths in every format
 
 
 def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
-    """Register the entries of DATASETS.CUSTOM: name, format and the format's options, see `register_source`, or the
-    arguments of `register_panoptic`; ConfigError for others, a name that comes twice, and one that segkit has."""
+    """Register the entries of DATASETS.CUSTOM.
+
+    Args:
+        entries: a list of {name, format, the format's options}, see `register_by_format`, or of {name, the arguments of
+            `register_panoptic`}.
+
+    Raises:
+        ConfigError: the keys are others, a name comes twice or is one of segkit's, or an option is wrong.
+    """
     if not isinstance(entries, (list, tuple)):
         raise ConfigError(f"expected a list of datasets, got {entries!r}", where=WHERE)
     names: set[str] = set()
@@ -35,67 +45,77 @@ def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
             _check_name(entry["name"], names)
         if {"name", "format"} <= keys:
             register_by_format(entry["name"], entry["format"], **options)
-        elif {"name", "panoptic_json", "panoptic_root"} <= keys <= {"name", *BY_FILES}:
-            register_panoptic(entry["name"], **_paths(options))
+        elif {"name", "panoptic_json", "panoptic_root"} <= keys <= {"name", *PANOPTIC_OPTIONS}:
+            register_panoptic(entry["name"], **options)
         else:
             problem = "expected name, format and its options, or name, panoptic_json, panoptic_root"
             raise ConfigError(f"{problem}, got {entry}", where=WHERE)
 
 
 def register_by_format(name: str, format_name: str, **options: Any) -> None:
-    """Register a dataset in one of the layouts of segkit.formats.registry.READERS.
+    """Register a dataset in a format that segkit reads; nothing is read yet.
 
-    options: as the layout takes them (`root`, `split`, ...); paths are relative to the working directory. COCO's JSONs
-    are read through the cache of annotations: `coco-panoptic` takes json and masks, and may do without images, which
-    are then looked for, or take `instances_json`, see `register_panoptic`.
-    Raises ConfigError for a layout or option that is unknown, or missing. Nothing is read yet: `load_dataset` raises
-    DatasetError for what is wrong with the files.
+    `load_dataset` raises DatasetError if files are missing or contradict each other.
+
+    Args:
+        name: the dataset's name.
+        format_name: key of segkit.formats.registry.READERS.
+        options: as the format's reader takes them (`root`, `split`, ...); paths are relative to the working directory.
+            COCO's JSON files are read through the annotation cache: `coco-panoptic` can do without `images`, which is
+            then found beside the PNGs, and takes `instances_json`, see `register_panoptic`.
+
+    Raises:
+        ConfigError: the format or an option is unknown, or an option is missing or no path.
     """
-    if not isinstance(format_name, str) or format_name not in READERS:
-        raise ConfigError(f"unknown format {format_name!r} of {name!r}", remedy=f"choose one of {sorted(READERS)}")
-    if format_name == "coco-panoptic":
-        check_options(format_name, options, _load_panoptic, given=("name",))
-        paths = _paths(options)
-        register_dataset(name, lambda: _load_panoptic(name, **paths))
-    elif format_name == "coco-instances" and "overlap" not in options:
-        check_options(format_name, options, _load_instances, given=("name",))
-        paths = _paths(options)
-        register_dataset(name, lambda: _load_instances(name, **paths))
-    elif format_name == "cityscapes" and options.get("annotations", INSTANCE_IDS) == INSTANCE_IDS:
-        check_options(format_name, options, READERS[format_name])
-        root, split = Path(_paths(options)["root"]), options.get("split", "val")
-        register_dataset(name, lambda: cityscapes.load(name, root, split, cityscapes.TASKS["panoptic"]), CATEGORIES)
-    else:
-        check_options(format_name, options, READERS[format_name])
-        register_dataset(name, lambda: load_source(name, format_name, options))
+    if not isinstance(format_name, str) or format_name not in TRAINING_READERS:
+        problem = f"unknown format {format_name!r} of {name!r}"
+        raise ConfigError(problem, remedy=f"choose one of {sorted(TRAINING_READERS)}")
+    reader = TRAINING_READERS[format_name]
+    check_options(format_name, options, reader)
+    _check_paths({key: value for key, value in options.items() if key in PATHS})
+    load = partial(load_reader_dataset, name, format_name, options)
+    register_dataset(name, load, getattr(reader, "categories", None))
+
+
+def register_panoptic(
+    name: str,
+    panoptic_json: str | Path,
+    panoptic_root: str | Path,
+    image_root: str | Path | None = None,
+    instances_json: str | Path | None = None,
+) -> None:
+    """Register a panoptic dataset in COCO's format: the JSON and the folder of its PNGs are enough.
+
+    Instance masks, semantic maps, class counts and metrics are derived. Nothing is read yet; `load_dataset` raises
+    DatasetError if files are missing or contradict each other.
+
+    Args:
+        name: the dataset's name.
+        panoptic_json: path of the JSON.
+        panoptic_root: folder of the PNGs.
+        image_root: folder of the images; None: found beside the PNGs, see `loaders.coco.find_image_root`.
+        instances_json: COCO instances of the same images, with masks that may overlap, for training and evaluation of
+            boxes and masks; None: instances are derived from the PNGs.
+
+    Raises:
+        ConfigError: an argument is no path.
+    """
+    values = (panoptic_json, panoptic_root, image_root, instances_json)
+    given = {key: value for key, value in zip(PANOPTIC_OPTIONS, values, strict=True) if value is not None}
+    _check_paths(given)
+    register_by_format(name, "coco-panoptic", **{PANOPTIC_OPTIONS[key]: value for key, value in given.items()})
 
 
 def _check_name(name: Any, names: set[str]) -> None:
-    """Add the name; ConfigError where it is there, or is one of segkit's."""
+    """Add the name; ConfigError if it comes twice, or is one of segkit's."""
     text = str(name)
-    if text in names or text.startswith(OWN):
-        taken = "comes twice" if text in names else f"begins with {OWN}, as built-in names do"
+    if text in names or text.startswith(BUILTIN_PREFIX):
+        taken = "comes twice" if text in names else f"begins with {BUILTIN_PREFIX}, as built-in names do"
         raise ConfigError(f"the name {text!r} {taken}", where=WHERE, remedy="choose another name")
     names.add(text)
 
 
-def _paths(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options; ConfigError where one is no path."""
+def _check_paths(options: Mapping[str, Any]) -> None:
     for key, value in options.items():
-        if not isinstance(value, (str, Path)):
+        if not isinstance(value, (str, os.PathLike)):
             raise ConfigError(f"expected `{key}` to be a path, got {value!r}", where=WHERE)
-    return dict(options)
-
-
-def _load_panoptic(
-    name: str,
-    json: str | Path,
-    masks: str | Path,
-    images: str | Path | None = None,
-    instances_json: str | Path | None = None,
-) -> Dataset:
-    return load_coco_panoptic(name, json, masks, images, instances_json)
-
-
-def _load_instances(name: str, json: str | Path, images: str | Path) -> Dataset:
-    return load_coco_instances(name, Path(json), Path(images))

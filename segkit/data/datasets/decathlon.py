@@ -13,7 +13,7 @@ from typing import Any
 
 from segkit.data.catalog import register_dataset
 from segkit.data.dataset import Dataset
-from segkit.data.loaders.readers import load_source
+from segkit.data.loaders.readers import load_reader_dataset
 
 # Folder: names of the labels 1, 2, ..., as each dataset.json has them.
 TASKS = {
@@ -45,7 +45,7 @@ def _load(name: str, root: Path, split: str) -> Dataset:
     options: dict[str, Any] = {"root": str(root), "split": split, "labels": labels, "val_share": VAL_SHARE}
     if root.name == TWO_OF_A_SCAN:
         options["held_out"] = _held_out_patients(root / "labelsTr")
-    return load_source(name, "decathlon", options)
+    return load_reader_dataset(name, "decathlon", options)
 
 
 def _held_out_patients(folder: Path) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from segkit.data.catalog import DATASET_NAME, register_dataset
-from segkit.data.loaders.readers import load_source
+from segkit.data.loaders.readers import load_reader_dataset
 
 logger = logging.getLogger(__name__)
 
@@ -31,4 +31,4 @@ def register(root: Path) -> None:
 def _register(stem: str, folder: Path, thing: str) -> None:
     for split in ("train", "val"):
         options = {"root": str(folder), "thing": thing, "split": split, "val_share": VAL_SHARE}
-        register_dataset(f"{stem}_{split}", partial(load_source, f"{stem}_{split}", "instance-maps", options))
+        register_dataset(f"{stem}_{split}", partial(load_reader_dataset, f"{stem}_{split}", "instance-maps", options))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from segkit.data.catalog import register_dataset
 from segkit.data.dataset import Dataset
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.loaders.readers import load_reader_dataset
 from segkit.data.toy import dataset as toy
 
 SPLITS = {"train": (1000, 1), "val": (100, 2)}  # split: (images, seed)
@@ -28,6 +28,5 @@ def _load(name: str, folder: Path, split: str) -> Dataset:
         except OSError:  # another process was faster, and made the same
             if not (folder / "panoptic.json").is_file():
                 raise
-    return load_coco_panoptic(
-        name, folder / "panoptic.json", folder / "panoptic", folder / "images", categories=toy.CATEGORIES
-    )
+    options = {"json": folder / "panoptic.json", "masks": folder / "panoptic", "images": folder / "images"}
+    return load_reader_dataset(name, "coco-panoptic", options, categories=toy.CATEGORIES)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from segkit.data.catalog import register_dataset
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset
-from segkit.data.loaders.readers import load_source
+from segkit.data.loaders.readers import load_reader_dataset
 
 TASKS = {"panoptic": PANOPTIC_METRICS, "instance_seg": ("mask_ap",), "sem_seg": ("semantic_iou",)}
 SPLITS = ("train", "val", "trainval")
@@ -33,4 +33,4 @@ def _load(name: str, root: Path, split: str, metrics: tuple[str, ...]) -> Datase
     options: dict[str, str | None] = {"root": str(found), "split": split}
     if metrics == TASKS["sem_seg"]:
         options["objects"] = None
-    return load_source(name, "voc", options, metrics)
+    return load_reader_dataset(name, "voc", options, metrics)

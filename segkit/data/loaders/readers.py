@@ -1,105 +1,246 @@
-"""A dataset of any layout that segkit reads, by the layout's name and where it lies; all else is derived."""
+"""The one loader of segkit's datasets: the images of a DatasetReader as Detectron2's records."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
+from detectron2.structures import BoxMode
 
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
-from segkit.data.loaders.coco_instances import MadeAnnotations, to_detectron2
+from segkit.data.loaders.coco import LISTED, CachedInstancesReader, CachedPanopticReader
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.registry import open_reader
-from segkit.structures import CategorySet, PanopticSegmentation
-from segkit.utils.errors import ConfigError
+from segkit.formats.registry import READERS, open_reader
+from segkit.structures import CategorySet, segmentation_to_rle
+from segkit.utils.errors import ConfigError, DatasetError
 
-SOURCE_FORMAT = "source"  # of records, see segkit.data.ground_truth.PANOPTIC_READERS
+# COCO's JSON files are large: their readers go through the annotation cache.
+TRAINING_READERS: dict[str, type[DatasetReader]] = {
+    **READERS,
+    **{reader.format: reader for reader in (CachedPanopticReader, CachedInstancesReader)},
+}
 OPEN_AT_ONCE = 64
-Place = tuple[str, str]  # layout, and options as JSON: they travel with a record to other processes
-_opened: dict[Place, tuple[DatasetReader, dict[Any, DatasetImage]]] = {}
+
+
+class ReaderKey(NamedTuple):
+    """What a record holds of its reader: enough to open the reader again in another process.
+
+    Attributes:
+        format_name: key of TRAINING_READERS.
+        options: the reader's options as JSON.
+        has_map: see `DatasetReader.has_map`.
+    """
+
+    format_name: str
+    options: str
+    has_map: bool = True
+
+
+_open_readers: dict[tuple[str, str], tuple[DatasetReader, dict[Any, DatasetImage]]] = {}
 _opening = Lock()
 
 
-def load_source(
-    name: str, format_name: str, options: Mapping[str, Any], metrics: tuple[str, ...] | None = None
+def load_reader_dataset(
+    name: str,
+    format_name: str,
+    options: Mapping[str, Any],
+    metrics: tuple[str, ...] | None = None,
+    categories: CategorySet | None = None,
 ) -> Dataset:
-    """Find the dataset's files. metrics: by default panoptic quality, mask AP and semantic IoU; without stuff mask AP,
-    without things semantic IoU; and with each what the layout adds, see Source.metrics."""
-    place: Place = (format_name, _as_json(options))
-    _opened.pop(place, None)  # the files may have changed
-    source, _ = opened(place)
-    records = [_record(source, image, place) for image in source.images]
-    metadata = {"image_root": str(source.image_root), "format": format_name}
-    return Dataset(name, source.categories, metrics or _metrics(source), records, metadata=metadata)
+    """Load a dataset in any format that segkit reads.
+
+    Args:
+        name: the dataset's name.
+        format_name: key of TRAINING_READERS.
+        options: the reader's options, such as root and split.
+        metrics: keys of segkit.evaluation.EVALUATORS; None: those of `choose_metrics`.
+        categories: what the files must hold; None: any.
+
+    Returns:
+        The dataset; annotations and maps are read image by image when they are used.
+
+    Raises:
+        ConfigError: the options cannot be written as JSON, or the reader does not take them.
+        DatasetError: files are missing or contradict each other, or have other categories.
+    """
+    key = ReaderKey(format_name, encode_options(options))
+    _open_readers.pop(key[:2], None)  # the files may have changed
+    reader, _ = get_reader(key)
+    if categories is not None:
+        _check_categories(reader.categories, categories, options.get("json", reader.root))
+    reader.check_files()
+    key = key._replace(has_map=reader.has_map)
+    records = [_build_record(reader, image, key) for image in reader.images]
+    metadata = {"image_root": str(reader.image_root), "format": format_name, **getattr(reader, "metadata", {})}
+    metrics = metrics or choose_metrics(reader)
+    return Dataset(name, reader.categories, metrics, records, reader.instances_json, metadata=metadata)
 
 
-def read_source(record: Record, categories: CategorySet) -> PanopticSegmentation:
-    """The panoptic truth of a record of `load_source`."""
-    source, images = opened(record["source"])
-    return source.read_segmentation(images[record["image_id"]])
+def get_reader(key: ReaderKey) -> tuple[DatasetReader, dict[Any, DatasetImage]]:
+    """Open a reader, once in each process.
 
+    Args:
+        key: `record["reader"]`.
 
-def read_source_image(record: Record) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: the picture of a record whose source makes it, of a slice of a volume say."""
-    source, images = opened(record["source"])
-    return source.read_image(images[record["image_id"]])
+    Returns:
+        The reader, and its images by image_id.
 
-
-def opened(place: Place) -> tuple[DatasetReader, dict[Any, DatasetImage]]:
-    """The source at a place, opened once in each process, and its images by id."""
+    Raises:
+        ConfigError: the reader does not take the options.
+        DatasetError: files are missing or contradict each other.
+    """
     with _opening:
-        found = _opened.pop(place, None)
-        if found is None:
-            format_name, options = place
-            source = open_reader(format_name, json.loads(options))
-            found = source, {image.image_id: image for image in source.images}
-        while len(_opened) >= OPEN_AT_ONCE:
-            del _opened[next(iter(_opened))]  # the one that was not asked for the longest
-        _opened[place] = found
-        return found
+        entry = _open_readers.pop(key[:2], None)
+        if entry is None:
+            reader = open_reader(key.format_name, json.loads(key.options), readers=TRAINING_READERS)
+            entry = reader, {image.image_id: image for image in reader.images}
+        while len(_open_readers) >= OPEN_AT_ONCE:
+            del _open_readers[next(iter(_open_readers))]  # the least recently used one
+        _open_readers[key[:2]] = entry
+        return entry
 
 
-class SourceAnnotations(MadeAnnotations):
-    """Annotations of a source whose masks overlap."""
+def find_image(key: ReaderKey, image_id: Any) -> tuple[DatasetReader, DatasetImage]:
+    """Find an image of a record in its reader.
 
-    __slots__ = ("_image_id", "_place")
+    Args:
+        key: `record["reader"]`.
+        image_id: `record["image_id"]`.
 
-    def __init__(self, place: Place, image_id: Any) -> None:
-        self._place, self._image_id = place, image_id
+    Returns:
+        The reader and the image.
+
+    Raises:
+        DatasetError: the files have changed and do not hold the image any more.
+    """
+    reader, images = get_reader(key)
+    if image_id not in images:
+        problem = f"the image {image_id!r} is not in the dataset any more"
+        raise DatasetError(problem, where=reader.root, remedy="start again")
+    return reader, images[image_id]
+
+
+def get_common_reader(dataset: Dataset) -> tuple[DatasetReader | None, dict[Any, DatasetImage]]:
+    """Get the reader of all records of a dataset.
+
+    Args:
+        dataset: any loaded dataset.
+
+    Returns:
+        The reader and its images by image_id; (None, {}) if a record has no reader or another one.
+    """
+    keys = {record.get("reader") for record in dataset.records}
+    key = keys.pop() if len(keys) == 1 else None
+    return get_reader(key) if key else (None, {})
+
+
+class ReaderAnnotations(Sequence[Record]):
+    """One image's annotations in Detectron2's form, made at each use: a million of them take no memory.
+
+    Two are equal, and one equals a list, if the annotations are equal. A pickled one is small.
+
+    Args:
+        key: the image's reader.
+        image_id: the image.
+    """
+
+    __slots__ = ("_image_id", "_key")
+
+    def __init__(self, key: ReaderKey, image_id: Any) -> None:
+        self._key, self._image_id = key, image_id
 
     def __iter__(self) -> Iterator[Record]:
-        source, images = opened(self._place)
-        image, contiguous_ids = images[self._image_id], source.categories.thing_contiguous_ids
-        return (to_detectron2(entry, image.size_hw, contiguous_ids) for entry in source.read_annotations(image))
+        reader, image = find_image(self._key, self._image_id)
+        contiguous_ids = reader.categories.thing_contiguous_ids
+        return (_to_detectron2(entry, image.size_hw, contiguous_ids) for entry in reader.read_stored_annotations(image))
+
+    def __len__(self) -> int:
+        reader, image = find_image(self._key, self._image_id)
+        return len(reader.read_stored_annotations(image))
+
+    def __getitem__(self, index: Any) -> Any:
+        return [*self][index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and [*self] == [*other]
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr([*self])
 
 
-def _record(source: DatasetReader, image: DatasetImage, place: Place) -> Record:
-    record: Record = {
-        "file_name": str(source.image_root / image.file_name),
-        "image_id": image.image_id,
-        "height": image.size_hw[0],
-        "width": image.size_hw[1],
-        "pan_seg_file_name": str(source.root),
-        "pan_seg_format": SOURCE_FORMAT,
-        "source": place,
-    }
-    if source.has_overlapping_masks and source.categories.things:
-        record["annotations"] = SourceAnnotations(place, image.image_id)
-    return record
+def choose_metrics(reader: DatasetReader) -> tuple[str, ...]:
+    """Choose the metrics that suit a dataset's categories.
+
+    Args:
+        reader: gives the categories, and metrics of its format.
+
+    Returns:
+        Keys of segkit.evaluation.EVALUATORS: panoptic quality, mask AP and semantic IoU; mask AP if there is no stuff;
+        semantic IoU if there are no things; and the metrics that the format adds.
+    """
+    usual: tuple[str, ...] = PANOPTIC_METRICS
+    if not reader.categories.things:
+        usual = ("semantic_iou",)
+    elif not reader.categories.stuff:
+        usual = ("mask_ap",)
+    return tuple(dict.fromkeys((*usual, *reader.metrics)))
 
 
-def _metrics(source: DatasetReader) -> tuple[str, ...]:
-    if not source.categories.things:
-        return ("semantic_iou", *source.metrics)
-    return (*(PANOPTIC_METRICS if source.categories.stuff else ("mask_ap",)), *source.metrics)
+def encode_options(options: Mapping[str, Any]) -> str:
+    """Write a reader's options as JSON, paths as text.
 
+    Args:
+        options: by name.
 
-def _as_json(options: Mapping[str, Any]) -> str:
+    Returns:
+        The JSON.
+
+    Raises:
+        ConfigError: a value has no form in JSON.
+    """
     try:
         return json.dumps(options, default=os.fspath)
     except TypeError as error:
         raise ConfigError(f"expected options that a config file can hold: {error}") from None
+
+
+def _build_record(reader: DatasetReader, image: DatasetImage, key: ReaderKey) -> Record:
+    record: Record = {
+        "file_name": os.path.join(reader.image_root, image.file_name),
+        "image_id": image.image_id,
+        "height": image.size_hw[0],
+        "width": image.size_hw[1],
+        "reader": key,
+    }
+    if reader.has_overlapping_masks and reader.categories.things:
+        record["annotations"] = ReaderAnnotations(key, image.image_id)
+    return record
+
+
+def _to_detectron2(entry: Mapping[str, Any], size_hw: tuple[int, int], contiguous_ids: Mapping[int, int]) -> Record:
+    segmentation = entry["segmentation"]
+    if not isinstance(segmentation, list):  # Detectron2's mapper takes polygons or compressed RLE
+        segmentation = segmentation_to_rle(segmentation, size_hw)
+    return {
+        "bbox": entry["bbox"],
+        "bbox_mode": BoxMode.XYWH_ABS,
+        "category_id": contiguous_ids[entry["category_id"]],
+        "iscrowd": entry["iscrowd"],
+        "segmentation": segmentation,
+    }
+
+
+def _check_categories(categories: CategorySet, expected: CategorySet, where: Any) -> None:
+    expected_rows, rows = ({(c.category_id, c.name, c.isthing) for c in s.categories} for s in (expected, categories))
+    if expected_rows != rows:
+        raise DatasetError(
+            f"expected the {len(expected_rows)} categories of this dataset, got {len(rows)}; they differ in "
+            f"{sorted(expected_rows ^ rows)[:LISTED]}",
+            where=where,
+            remedy="register your own dataset by DATASETS.CUSTOM",
+        )

@@ -64,6 +64,7 @@ class CityscapesReader(DatasetReader):
         self.root = Path(root)
         self.image_root = self.root / "leftImg8bit" / split
         self._annotations = annotations
+        self.metrics = ("cityscapes_ap",) if annotations == "instanceIds" else ()
         if annotations == PANOPTIC:
             json_path = cityscapes_panoptic.find_panoptic_json(self.root / "gtFine", split)
             self._pngs, self._records = (
@@ -88,6 +89,17 @@ class CityscapesReader(DatasetReader):
         record = self._records[str(image.image_id)]
         path = self._pngs / record.png_name
         return coco.read_segmentation(path, record.segments_info, CATEGORIES, image.size_hw, image.image_id)
+
+    def find_instance_ids(self, image: DatasetImage) -> Path:
+        """Find the file *_instanceIds.png of an image, if these files are read.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            Its path.
+        """
+        return self._truth[self.image_root / image.file_name]
 
     def _image(self, path: Path) -> DatasetImage:
         header = png.read_header(path)

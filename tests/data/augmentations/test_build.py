@@ -24,12 +24,11 @@ from segkit.data.augmentations.copy_paste import CopyPaste, Sample, paste
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter, WindowTransform, affine_of
 from segkit.data.augmentations.scene import MOST_NUMBERS, Scene, SegmentMap, build_annotated_instances, build_instances
 from segkit.data.dataset import Dataset
-from segkit.data.loaders.coco_instances import load_coco_instances
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic
 from segkit.data.mapper import SegkitMapper
 from segkit.formats.derive import build_coco_annotations
 from segkit.structures import IGNORE_LABEL, Category, CategorySet, PanopticSegmentation, Segment, ids_to_rgb, rgb_to_ids
 from segkit.utils.errors import ConfigError
+from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 
 CATEGORIES = CategorySet([Category(10 + i, f"c{i}", i < 3, (0, 0, 0)) for i in range(5)])  # 10..12 things, 13, 14 stuff
 SPACE = CATEGORIES.build_semantic_space("per_class")

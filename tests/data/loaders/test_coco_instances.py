@@ -15,12 +15,12 @@ from detectron2.data.common import DatasetFromList
 from detectron2.structures import BoxMode
 
 from segkit.data.dataset import Dataset
-from segkit.data.ground_truth import InstanceGroundTruth
-from segkit.data.loaders.coco_instances import LazyAnnotations, load_coco_instances
-from segkit.data.loaders.coco_panoptic import load_coco_panoptic
+from segkit.data.ground_truth import GroundTruth, has_segmentation, read_segmentation
+from segkit.data.loaders.readers import ReaderAnnotations
 from segkit.data.mapper import SegkitMapper
 from segkit.formats.cache import annotations as annotation_cache
 from segkit.utils.errors import DatasetError
+from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 
 
 @pytest.fixture
@@ -53,30 +53,34 @@ def panoptic(folder: Path) -> Dataset:
     return load_coco_panoptic("t", *paths)
 
 
+def segments(dataset: Dataset, record: dict[str, Any]) -> Any:
+    return read_segmentation(record, dataset.categories).segments if has_segmentation(record) else None
+
+
 @pytest.mark.usefixtures("cached")
 @pytest.mark.parametrize("load", [instances, panoptic])
 def test_records_are_the_same_with_and_without_the_cache(
     mixed: Path, load: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = load(mixed)
-    assert all(type(record["annotations"]) is list for record in plain.records)
+    plain_segments = [segments(plain, record) for record in plain.records]
+    plain_records = [{**record, "annotations": [*record["annotations"]]} for record in plain.records]
     monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", 0)
     for _ in range(2):
         lazy = load(mixed)
         assert lazy.categories == plain.categories
         assert lazy.metadata == plain.metadata
-        assert all(type(record["annotations"]) is LazyAnnotations for record in lazy.records)
-        for mine, record in zip(lazy.records, plain.records, strict=True):
-            assert [*mine.pop("segments_info", [])] == [*record.get("segments_info", [])]
-            expected = {key: value for key, value in record.items() if key != "segments_info"}
-            assert repr(mine) == repr(expected)
-            assert mine == expected
+        assert all(type(record["annotations"]) is ReaderAnnotations for record in lazy.records)
+        for mine, record in zip(lazy.records, plain_records, strict=True):
+            assert repr(mine) == repr(record)
+            assert mine == record
+        assert [segments(lazy, record) for record in lazy.records] == plain_segments
     first = lazy.records[0]["annotations"]
     assert first[0]["segmentation"] == [[1, 1, 9.5, 1, 9, 9.25]]
     assert isinstance(first[1]["segmentation"]["counts"], str)
     assert [annotation["iscrowd"] for annotation in first[:3]] == [0, 0, 1]
     assert {annotation["bbox_mode"] for annotation in first} == {BoxMode.XYWH_ABS}
-    assert (len(lazy.records[-1]["annotations"]), len(first)) == (0, len(plain.records[0]["annotations"]))
+    assert (len(lazy.records[-1]["annotations"]), len(first)) == (0, len(plain_records[0]["annotations"]))
 
 
 @pytest.mark.usefixtures("cached")
@@ -90,7 +94,7 @@ def test_detectron2_takes_the_records(mixed: Path, monkeypatch: pytest.MonkeyPat
     assert [*map(repr, serialized)] == [*map(repr, plain.records)]
     assert copy.deepcopy(lazy.records[0]) == plain.records[0]
     assert len(pickle.dumps(lazy.records[0]["annotations"])) < 500 + len(str(mixed))
-    of = [InstanceGroundTruth(Dataset("t", d.categories, (), d.records)).of(d.records[0], None) for d in (plain, lazy)]  # type: ignore[arg-type]
+    of = [GroundTruth(Dataset("t", d.categories, (), d.records)).read_annotations(d.records[0]) for d in (plain, lazy)]  # type: ignore[arg-type]
     assert of[0] == of[1]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segkit.data.dataset import PANOPTIC_METRICS
-from segkit.data.ground_truth import InstanceGroundTruth, read_segmentation
-from segkit.data.loaders.readers import load_source, read_source_image
+from segkit.data.ground_truth import GroundTruth, read_segmentation
+from segkit.data.loaders.readers import find_image, load_reader_dataset
 from segkit.data.mapper import read_image
 from segkit.formats.coco import PanopticWriter
 from segkit.structures import CategorySet, PanopticSegmentation
@@ -25,7 +25,7 @@ def places(folder: Path) -> dict[str, str]:
 
 def test_records_truth_and_metrics(tmp_path: Path) -> None:
     panoptic(tmp_path)
-    dataset = load_source("by_layout", "coco-panoptic", places(tmp_path))
+    dataset = load_reader_dataset("by_layout", "coco-panoptic", places(tmp_path))
     (record,) = pickle.loads(pickle.dumps(dataset.records))  # as it travels to a data loader's worker
     assert (record["image_id"], record["height"], record["width"]) == ("x", 2, 3)
     assert Path(record["file_name"]) == tmp_path / "images" / "a" / "x.png"
@@ -33,7 +33,8 @@ def test_records_truth_and_metrics(tmp_path: Path) -> None:
     assert dataset.categories == CATEGORIES
     assert dataset.metrics == PANOPTIC_METRICS
     assert parts(read_segmentation(record, dataset.categories)) == parts(GROUND_TRUTH)
-    assert np.all(read_source_image(record) == 80)
+    reader, image = find_image(record["reader"], record["image_id"])
+    assert np.all(reader.read_image(image) == 80)
     assert "annotations" not in record  # nothing overlaps: the map says all
 
 
@@ -42,33 +43,35 @@ def test_metrics_of_things_or_stuff_alone(tmp_path: Path, group: str, metrics: t
     categories = CategorySet(getattr(CATEGORIES, group))
     with PanopticWriter(tmp_path / "p.json", tmp_path / "p", categories) as writer:
         writer.add("x", "x.png", PanopticSegmentation(np.zeros((2, 3), np.int32), ()))
-    assert load_source("alone", "coco-panoptic", places(tmp_path)).metrics == metrics
-    assert load_source("told", "coco-panoptic", places(tmp_path), ("semantic_iou",)).metrics == ("semantic_iou",)
+    assert load_reader_dataset("alone", "coco-panoptic", places(tmp_path)).metrics == metrics
+    assert load_reader_dataset("told", "coco-panoptic", places(tmp_path), ("semantic_iou",)).metrics == (
+        "semantic_iou",
+    )
 
 
 def test_masks_that_overlap_are_trained_and_judged_whole(tmp_path: Path) -> None:
     """Two rectangles of 2 x 2 pixels share a column: the map gives it to one, the annotations to both."""
     rectangles(tmp_path, [(0, 0, 2, 2), (1, 0, 3, 2)])
-    dataset = load_source("overlaps", "labelme", {"root": str(tmp_path)})
+    dataset = load_reader_dataset("overlaps", "labelme", {"root": str(tmp_path)})
     (record,) = pickle.loads(pickle.dumps(dataset.records))
     assert sorted(s.area_px for s in read_segmentation(record, dataset.categories).segments) == [2, 4]
     assert [annotation["category_id"] for annotation in record["annotations"]] == [0, 0]  # contiguous
-    ground_truth = InstanceGroundTruth(dataset).of(record, lambda record: read_segmentation(record, dataset.categories))
+    ground_truth = GroundTruth(dataset).read_annotations(record)
     assert [annotation["area"] for annotation in ground_truth] == [4, 4]
     assert record["annotations"] == [*record["annotations"]]
 
 
 def test_options_with_names_by_number_travel_to_other_processes(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="expected the folder of a task"):
-        load_source("labels", "decathlon", {"root": tmp_path / "none", "labels": {1: "front", 2: "back"}})
+        load_reader_dataset("labels", "decathlon", {"root": tmp_path / "none", "labels": {1: "front", 2: "back"}})
     with pytest.raises(ConfigError, match="a config file can hold"):
-        load_source("labels", "decathlon", {"root": tmp_path / "none", "labels": {1, 2}})
+        load_reader_dataset("labels", "decathlon", {"root": tmp_path / "none", "labels": {1, 2}})
 
 
 def test_a_missing_picture_is_told_and_a_made_one_is_read(tmp_path: Path) -> None:
     """A source that has no file for a picture is asked for it; COCO's says that the file is missing."""
     panoptic(tmp_path)
-    dataset = load_source("pictures", "coco-panoptic", places(tmp_path))
+    dataset = load_reader_dataset("pictures", "coco-panoptic", places(tmp_path))
     assert read_image(dataset.records[0], "BGR").shape == (2, 3, 3)
     (tmp_path / "images" / "a" / "x.png").unlink()
     with pytest.raises(DatasetError, match="the image is missing"):

@@ -1,0 +1,229 @@
+"""COCO's two formats for training: readers over the annotation cache, so that large JSON files are parsed once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from segkit.data.dataset import PANOPTIC_METRICS
+from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats import cache as annotation_cache
+from segkit.formats.coco import OVERLAPS, paint_annotations, read_segmentation
+from segkit.structures import PanopticSegmentation, segmentation_to_rle
+from segkit.utils.errors import DatasetError
+from segkit.utils.json_fields import Entry
+
+LISTED = 5  # names that an error about many files shows
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class CocoImage(DatasetImage):
+    """One image of a COCO JSON with its entries, which the cache reads at each use.
+
+    Attributes:
+        png_name: the PNG's name in the folder of PNGs; "" in an instances JSON.
+        segments_info: the segments of a panoptic JSON, as in the file.
+        annotations: the COCO annotations, as in the file.
+    """
+
+    png_name: str = ""
+    segments_info: Sequence[Entry] = ()
+    annotations: Sequence[Entry] = ()
+
+
+class CachedInstancesReader(DatasetReader):
+    """An instances JSON and the folder of its images.
+
+    Args:
+        json: path of the JSON.
+        images: folder of the images.
+        overlap: one of `segkit.formats.coco.OVERLAPS`, to train on the panoptic map that `paint_annotations` makes
+            too; None: train on the annotations only.
+
+    Raises:
+        DatasetError: the JSON is missing or contradicts itself.
+        ValueError: `overlap` is none of these.
+    """
+
+    format = "coco-instances"
+    has_overlapping_masks = True
+
+    def __init__(self, json: str | Path, images: str | Path, overlap: str | None = None) -> None:
+        if overlap not in (None, *OVERLAPS):
+            raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
+        file = annotation_cache.read_instances(json)
+        self.root, self.image_root, self._json, self._overlap = file.path.parent, Path(images), file.path, overlap
+        self.has_map, self.instances_json = overlap is not None, file.path
+        self.categories = file.categories
+        self.metadata = {"json_file": str(json)}
+        self.images = tuple(
+            CocoImage(image["id"], image["file_name"], _get_size(image), NOTHING, annotations=annotations)
+            for image, annotations in zip(file.images, file.annotations, strict=True)
+        )
+
+    def check_files(self) -> None:
+        """See base class."""
+        _check_files_exist(self.image_root, [image.file_name for image in self.images], "image", self._json)
+
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class."""
+        return paint_annotations(self.read_annotations(image), image.size_hw, self._overlap or OVERLAPS[0])
+
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+        """See base class."""
+        return _with_rle(image)
+
+    def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
+        """See base class."""
+        return _get_entries(image).annotations
+
+
+class CachedPanopticReader(DatasetReader):
+    """A panoptic JSON, the folder of its PNGs, the folder of its images.
+
+    Args:
+        json: path of the panoptic JSON.
+        masks: folder of the PNGs.
+        images: folder of the images; None: looked for beside the PNGs, see `find_image_root`.
+        instances_json: COCO instances of the same images, whose masks may overlap, for training and evaluation of
+            boxes and masks; None: instances are derived from the PNGs.
+
+    Raises:
+        DatasetError: a JSON is missing or contradicts itself, or the images are not found.
+    """
+
+    format = "coco-panoptic"
+    metrics = PANOPTIC_METRICS
+
+    def __init__(
+        self,
+        json: str | Path,
+        masks: str | Path,
+        images: str | Path | None = None,
+        instances_json: str | Path | None = None,
+    ) -> None:
+        file = annotation_cache.read_panoptic(json)
+        self.root, self.masks, self._json = file.path.parent, Path(masks), file.path
+        names = [image["file_name"] for image in file.images]
+        self.image_root = Path(images) if images else find_image_root(file.path, self.masks, names)
+        self.categories = file.categories
+        self.metadata = {"panoptic_json": str(json), "panoptic_root": str(masks)}
+        annotations: dict[Any, Sequence[Entry]] = {}
+        if instances_json is not None:
+            self.has_overlapping_masks, self.instances_json = True, Path(instances_json)
+            annotations = self._read_instances(self.instances_json)
+        self.images = tuple(
+            CocoImage(
+                image["id"],
+                image["file_name"],
+                _get_size(image),
+                NOTHING,
+                png_name=image["png_name"],
+                segments_info=segments_info,
+                annotations=annotations.get(image["id"], ()),
+            )
+            for image, segments_info in zip(file.images, file.annotations, strict=True)
+        )
+
+    def _read_instances(self, path: Path) -> dict[Any, Sequence[Entry]]:
+        file = annotation_cache.read_instances(path)
+        if unknown := sorted(file.category_ids - set(self.categories.thing_contiguous_ids)):
+            problem = f"expected annotations of the dataset's things, got the category ids {unknown[:LISTED]}"
+            raise DatasetError(problem, where=path)
+        return dict(zip((image["id"] for image in file.images), file.annotations, strict=True))
+
+    def check_files(self) -> None:
+        """See base class."""
+        _check_files_exist(self.image_root, [image.file_name for image in self.images], "image", self._json)
+        png_names = [_get_entries(image).png_name for image in self.images]
+        _check_files_exist(self.masks, png_names, "panoptic PNG", self._json)
+
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class."""
+        entries = _get_entries(image)
+        path = self.masks / entries.png_name
+        return read_segmentation(path, entries.segments_info, self.categories, image.size_hw, image.image_id)
+
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+        """See base class."""
+        return _with_rle(image) if self.instances_json else super().read_annotations(image)
+
+    def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
+        """See base class."""
+        return _get_entries(image).annotations if self.instances_json else super().read_stored_annotations(image)
+
+
+def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:
+    """Find the folder of the images where datasets in COCO's format usually have it.
+
+    For PNGs in `R/panoptic_val2017` or `R/annotations/panoptic_val2017` these are R/val2017, R/images/val2017,
+    R/images and R, then the same folders beside the JSON. The folder of the PNGs is not searched, since images may
+    have the names of the PNGs.
+
+    Args:
+        panoptic_json: path of the JSON.
+        panoptic_root: folder of the PNGs.
+        file_names: the images' names in the JSON; the first is looked for.
+
+    Returns:
+        The first folder that holds the first image.
+
+    Raises:
+        DatasetError: no folder holds it; the message lists the folders.
+    """
+    stem = panoptic_root.name.removeprefix("panoptic_")
+    bases = [panoptic_root.parent, panoptic_root.parent.parent, panoptic_json.parent, panoptic_json.parent.parent]
+    folders = [base / inner for base in bases for inner in (stem, f"images/{stem}", "images", ".")]
+    folders = [folder for folder in dict.fromkeys(folders) if folder != panoptic_root]
+    for folder in folders:
+        if file_names and (folder / file_names[0]).is_file():
+            return folder
+    raise DatasetError(
+        f"cannot find the image {file_names[0] if file_names else ''} in {', '.join(map(str, folders))}",
+        where=panoptic_json,
+        remedy="give the folder of the images as image_root",
+    )
+
+
+def _get_entries(image: DatasetImage) -> CocoImage:
+    assert isinstance(image, CocoImage)  # of this reader's `images`
+    return image
+
+
+def _get_size(image: Entry) -> tuple[int, int]:
+    return image["height"], image["width"]
+
+
+def _with_rle(image: DatasetImage) -> list[dict[str, Any]]:
+    return [
+        {**entry, "segmentation": segmentation_to_rle(entry["segmentation"], image.size_hw)}
+        for entry in _get_entries(image).annotations
+    ]
+
+
+def _check_files_exist(root: Path, names: Sequence[str], kind: str, json_path: Path) -> None:
+    """Raise DatasetError if files are missing below `root`; every folder is listed only once."""
+    why = f"listed in {json_path}"
+    if not root.is_dir():
+        raise DatasetError(f"no such folder of {kind}s ({why})", where=root, remedy="check the path")
+    listings: dict[str, set[str]] = {}
+    missing = []
+    for name in names:
+        folder, leaf = os.path.split(name)
+        if folder not in listings:
+            path = root / folder
+            listings[folder] = {e.name for e in os.scandir(path) if e.is_file()} if path.is_dir() else set()
+        if leaf not in listings[folder]:
+            missing.append(name)
+    if missing:
+        shown = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
+        raise DatasetError(
+            f"{len(missing)} of {len(names)} {kind}s are missing ({why}): {shown}",
+            where=root,
+            remedy="complete the download, or remove them from the JSON",
+        )
