@@ -19,7 +19,7 @@ from segkit.scoring.cityscapes_instances import score_cityscapes_instances
 from segkit.structures import InstanceMasks
 from segkit.utils.errors import ConfigError
 from tests.evaluation.test_evaluators import Parrot, judge
-from tests.helpers.cityscapes_reference import reference, write_truth
+from tests.helpers.cityscapes_reference import reference, write_ground_truth
 
 IMAGES = ("aachen_000000_000019", "aachen_000001_000019")
 
@@ -33,7 +33,7 @@ def dataset(tmp_path: Path) -> Dataset:
         image = tmp_path / f"cityscapes/leftImg8bit/val/aachen/{image_id}_leftImg8bit.png"
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 20)).save(image)
-        write_truth(tmp_path / "cityscapes/gtFine/val", image_id, values)
+        write_ground_truth(tmp_path / "cityscapes/gtFine/val", image_id, values)
     cityscapes_names.register(tmp_path)
     return load_dataset("segkit_cityscapes_fine_instance_seg_val")
 

@@ -37,6 +37,8 @@ from segkit.utils.errors import ConfigError
 from tests.data.test_mapper import cityscapes_tree
 from tests.helpers.coco_datasets import load_coco_panoptic
 
+PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
+
 
 class Parrot(torch.nn.Module):
     """Says the truth, shifted to the right by `shift_px`, in Detectron2's output format."""
@@ -91,7 +93,7 @@ def judge(
     parrot: type[Parrot] = Parrot,
 ) -> dict[str, Any]:
     inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
-    evaluators = build_evaluators(load_config(opts=["MODEL.META_ARCHITECTURE", "PanopticRCNN", *opts]), dataset, output)
+    evaluators = build_evaluators(load_config(opts=[*PANOPTIC_RCNN, *opts]), dataset, output)
     results: dict[str, Any] = inference_on_dataset(parrot(dataset, shift_px, outputs), inputs, evaluators)
     return results
 
@@ -225,7 +227,9 @@ def test_nothing_found_scores_0_and_is_exported(dataset: Dataset, tmp_path: Path
             return {"instances": empty["instances"][:0], "panoptic_seg": (torch.zeros_like(ids), [])}
 
     inputs = [[{"image_id": r["image_id"]}] for r in dataset.records]
-    results = inference_on_dataset(Blind(dataset), inputs, build_evaluators(load_config(), dataset, tmp_path))
+    results = inference_on_dataset(
+        Blind(dataset), inputs, build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, tmp_path)
+    )
     assert results["panoptic_seg"]["PQ"] == 0
     assert results["segm"]["AP"] == results["bbox"]["AP"] == 0
     assert json.loads((tmp_path / "coco_instances_results.json").read_text()) == []
@@ -243,7 +247,7 @@ def test_segments_without_a_pixel_are_left_out(dataset: Dataset) -> None:
 def test_an_unknown_metric_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     strange = Dataset("toy", dataset.categories, ("beauty",), dataset.records)
     with pytest.raises(ConfigError, match=f"unknown metric 'beauty'; known: .*{next(iter(EVALUATORS))}"):
-        build_evaluators(load_config(), strange, tmp_path)
+        build_evaluators(load_config(opts=PANOPTIC_RCNN), strange, tmp_path)
 
 
 def test_cityscapes_and_its_string_ids(tmp_path: Path) -> None:
@@ -259,6 +263,6 @@ def test_cityscapes_and_its_string_ids(tmp_path: Path) -> None:
 
 def test_images_that_were_not_evaluated_are_told(dataset: Dataset, tmp_path: Path, caplog: Any) -> None:
     inputs = [[{"image_id": r["image_id"]}] for r in dataset.records[:6]]
-    evaluators = build_evaluators(load_config(), dataset, tmp_path)
+    evaluators = build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, tmp_path)
     inference_on_dataset(Parrot(dataset), inputs, evaluators)
     assert "PanopticEvaluator: only 6 of the 12 images of toy were evaluated" in caplog.text

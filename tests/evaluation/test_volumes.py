@@ -32,6 +32,8 @@ GROUND_TRUTH["a"][:, :2, 1:3] = 1
 GROUND_TRUTH["a"][1, 2, 1] = 300
 GROUND_TRUTH["b"][0, 0, :] = 1
 
+PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
@@ -220,7 +222,7 @@ def test_logits_of_another_model_are_refused(root: Path, tmp_path: Path) -> None
     names = "'background', 'anterior', 'posterior'"
     with pytest.raises(ValueError, match=f"sem_seg must have 3 channels, {names}, got 4"):
         made.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(4, 3, 2)}])
-    with pytest.raises(DatasetError, match=r"slice 0 of volume 'a': expected truth and prediction of one size"):
+    with pytest.raises(DatasetError, match=r"slice 0 of volume 'a': expected ground truth and prediction of one size"):
         made.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(3, 2, 3)}])
 
 
@@ -251,7 +253,7 @@ def test_test_volumes_without_labels_are_written(root: Path, tmp_path: Path) -> 
 def judged(dataset: Dataset, folder: Path, outputs: tuple[str, ...] = ()) -> dict[str, Any]:
     inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
     results: dict[str, Any] = inference_on_dataset(
-        Parrot(dataset, 0, outputs), inputs, build_evaluators(load_config(), dataset, folder)
+        Parrot(dataset, 0, outputs), inputs, build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, folder)
     )
     return results
 
@@ -283,13 +285,15 @@ def test_what_a_dataset_without_things_is_judged_by(root: Path, tmp_path: Path) 
     dataset = dataset_of(root)
     assert dataset.metrics == ("semantic_iou", "volume_dice")
     assert dataset.default_thing_channels == "per_class"
-    evaluators = build_evaluators(load_config(), dataset, tmp_path)
+    evaluators = build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, tmp_path)
     assert [type(one).__name__ for one in evaluators._evaluators] == ["SemanticEvaluator", "VolumeEvaluator"]
 
 
 def test_pictures_are_no_volumes(root: Path, tmp_path: Path) -> None:
     dataset = dataset_of(root)
-    records = [{key: value for key, value in record.items() if key != "source"} for record in dataset.records]
+    records = [{key: value for key, value in record.items() if key != "reader"} for record in dataset.records]
     pictures = Dataset("pictures", dataset.categories, ("volume_dice",), records)
-    with pytest.raises(ConfigError, match="volume_dice needs slices of volumes, the images of pictures are none"):
-        build_evaluators(load_config(), pictures, tmp_path)
+    with pytest.raises(
+        ConfigError, match="the images of pictures are no slices of volumes, which the metric volume_dice needs"
+    ):
+        build_evaluators(load_config(opts=PANOPTIC_RCNN), pictures, tmp_path)

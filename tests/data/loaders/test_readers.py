@@ -10,9 +10,10 @@ import pytest
 
 from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.data.ground_truth import GroundTruth, read_segmentation
-from segkit.data.loaders.readers import find_image, load_reader_dataset
+from segkit.data.loaders.readers import choose_metrics, find_image, load_reader_dataset
 from segkit.data.mapper import read_image
-from segkit.formats.coco import PanopticWriter
+from segkit.formats import png
+from segkit.formats.coco import CocoPanopticReader, PanopticWriter
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.curation.test_convert import CATEGORIES, GROUND_TRUTH, panoptic, parts
@@ -43,7 +44,9 @@ def test_metrics_of_things_or_stuff_alone(tmp_path: Path, group: str, metrics: t
     categories = CategorySet(getattr(CATEGORIES, group))
     with PanopticWriter(tmp_path / "p.json", tmp_path / "p", categories) as writer:
         writer.add("x", "x.png", PanopticSegmentation(np.zeros((2, 3), np.int32), ()))
-    assert load_reader_dataset("alone", "coco-panoptic", places(tmp_path)).metrics == metrics
+    assert choose_metrics(CocoPanopticReader(**places(tmp_path))) == metrics
+    png.write(tmp_path / "images" / "x.png", np.zeros((2, 3), np.uint8))
+    assert set(load_reader_dataset("alone", "coco-panoptic", places(tmp_path)).metrics) == set(PANOPTIC_METRICS)
     assert load_reader_dataset("told", "coco-panoptic", places(tmp_path), ("semantic_iou",)).metrics == (
         "semantic_iou",
     )
@@ -76,3 +79,11 @@ def test_a_missing_picture_is_told_and_a_made_one_is_read(tmp_path: Path) -> Non
     (tmp_path / "images" / "a" / "x.png").unlink()
     with pytest.raises(DatasetError, match="the image is missing"):
         read_image(dataset.records[0], "BGR")
+
+
+def test_an_image_that_the_files_do_not_hold_any_more_is_an_error(tmp_path: Path) -> None:
+    panoptic(tmp_path)
+    dataset = load_reader_dataset("changed", "coco-panoptic", places(tmp_path))
+    record = {**dataset.records[0], "image_id": "y"}
+    with pytest.raises(DatasetError, match="the image 'y' is not in the dataset any more; start again"):
+        read_segmentation(record, dataset.categories)
