@@ -83,7 +83,8 @@ def test_what_is_wrong_is_not_counted_on_a_device_and_said_by_the_metric(device:
     assert not count_on_device(metric, np.array([[0, -1]]), torch.tensor([[0, 5]], device=device))
     with pytest.raises(DatasetError, match=r"^image 3: expected ground truth labels 0\.\.4 or -1 \(ignored\), got 5"):
         count_logits(metric, np.array([[0, 5]]), torch.zeros(5, 1, 2, device=device), "image 3")
-    with pytest.raises(DatasetError, match=r"^image 3: expected ground truth and prediction of one size, got 1 x 2 and 2 x 1"):
+    size_problem = r"^image 3: expected ground truth and prediction of one size, got 1 x 2 and 2 x 1"
+    with pytest.raises(DatasetError, match=size_problem):
         count_logits(metric, np.array([[0, 0]]), torch.zeros(5, 2, 1, device=device), "image 3")
     assert not metric.confusion.any()
 

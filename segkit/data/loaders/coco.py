@@ -10,8 +10,8 @@ from types import MappingProxyType
 from typing import Any
 
 from segkit.data.dataset import PANOPTIC_METRICS
-from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats import cache as annotation_cache
+from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco import OVERLAPS, paint_annotations, read_segmentation
 from segkit.structures import PanopticSegmentation, segmentation_to_rle
 from segkit.utils.errors import DatasetError
