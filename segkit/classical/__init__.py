@@ -1,7 +1,7 @@
 """Segmentation without training: baselines, and first annotations to correct.
 
-Functions take numpy pictures and give label maps, (H, W) int32, 0 = background, 1..N = regions; `to_instances` takes
-a label map to the rest of the package.
+Functions take numpy images and return label maps, (H, W) int32, 0 = background, 1..N = regions. `to_instances` converts
+a label map to InstanceMasks, which the other packages use.
 """
 
 from segkit.classical.adjacency import merge_similar

@@ -6,17 +6,26 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-ROUNDS = 100
-SMALLEST_MOVE = 0.01  # in Lab units; about 2 is what the eye can tell apart
+MAX_ITERATIONS = 100
+MIN_MOVE = 0.01  # in Lab units; the eye can distinguish about 2
 
 
 def kmeans_lab(image: NDArray[np.uint8], clusters: int, seed: int = 0) -> NDArray[np.int32]:
-    """Give every pixel one of `clusters` colours: k-means in CIE Lab, begun by k-means++ (Arthur, Vassilvitskii 2007).
+    """Cluster the colours by k-means in CIE Lab, initialized by k-means++ (Arthur, Vassilvitskii 2007).
 
-    image: (H, W, 3) uint8 RGB. Returns an (H, W) int32 label map, 1 for the darkest cluster upwards, no background; a
-    cluster may lie in many pieces (`connected_components` parts them). Equal input and seed give equal output, and
-    no global random state is touched. With fewer colours than clusters each colour is a cluster of its own. An empty
-    image gives an empty map. Raises ValueError for another shape or dtype, or fewer than one cluster.
+    Equal input and seed give equal output; no global random state is used.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; may be empty.
+        clusters: Number of clusters; if the image has fewer colours, each colour is a cluster.
+        seed: Seed of the initialization.
+
+    Returns:
+        (H, W) int32 label map without background, 1 = the darkest cluster. A cluster may have many components;
+        `connected_components` separates them.
+
+    Raises:
+        ValueError: Another shape or dtype, or fewer than one cluster.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}")
@@ -24,21 +33,21 @@ def kmeans_lab(image: NDArray[np.uint8], clusters: int, seed: int = 0) -> NDArra
         raise ValueError(f"clusters must be at least 1, got {clusters}")
     if not image.size:
         return np.zeros(image.shape[:2], dtype=np.int32)
-    wide = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lab: NDArray[np.float32] = np.asarray(wide, dtype=np.float32).reshape(-1, 3)
-    labels, count = _plus_plus(lab, clusters, np.random.default_rng(seed))
+    converted = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    lab: NDArray[np.float32] = np.asarray(converted, dtype=np.float32).reshape(-1, 3)
+    labels, count = _initialize(lab, clusters, np.random.default_rng(seed))
     if count > 1:
-        # Labels given, cv2.kmeans draws no random number: its generator is one for the whole process.
-        stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, ROUNDS, SMALLEST_MOVE)
-        _, moved, _ = cv2.kmeans(lab, count, labels[:, None], stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)
-        labels = np.asarray(moved, dtype=np.int32).reshape(-1)
-    return _darkest_first(lab, labels, count).reshape(image.shape[:2])
+        # With initial labels, cv2.kmeans does not use its random generator, which the whole process shares.
+        stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, MAX_ITERATIONS, MIN_MOVE)
+        _, final, _ = cv2.kmeans(lab, count, labels[:, None], stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+        labels = np.asarray(final, dtype=np.int32).reshape(-1)
+    return _number_by_lightness(lab, labels, count).reshape(image.shape[:2])
 
 
-def _plus_plus(lab: NDArray[np.float32], clusters: int, random: np.random.Generator) -> tuple[NDArray[np.int32], int]:
-    """Nearest of up to `clusters` seeds for each pixel, (N,) int32, and how many seeds; fewer where colours run out.
+def _initialize(lab: NDArray[np.float32], clusters: int, random: np.random.Generator) -> tuple[NDArray[np.int32], int]:
+    """Nearest of up to `clusters` seeds for each pixel, (N,) int32, and the number of seeds (distinct colours at most).
 
-    A pixel is drawn as the next seed with probability in proportion to its squared distance from the seeds so far.
+    The probability of a pixel to become the next seed is proportional to its squared distance from the seeds so far.
     """
     labels = np.zeros(len(lab), dtype=np.int32)
     nearest = np.full(len(lab), np.inf)
@@ -54,8 +63,8 @@ def _plus_plus(lab: NDArray[np.float32], clusters: int, random: np.random.Genera
     return labels, clusters
 
 
-def _darkest_first(lab: NDArray[np.float32], labels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Labels 1..count by mean L, then a, then b."""
+def _number_by_lightness(lab: NDArray[np.float32], labels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
+    """Number the clusters 1..count by mean L, then a, then b."""
     area_px = np.bincount(labels, minlength=count)
     means = [np.bincount(labels, channel, count) / np.maximum(area_px, 1) for channel in lab.T]
     numbers = np.empty(count, dtype=np.int32)

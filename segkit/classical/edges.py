@@ -1,4 +1,4 @@
-"""Regions by their outlines: Canny's edges, and what closed lines enclose."""
+"""Regions by their outlines: Canny's edges, and the faces that closed lines enclose."""
 
 from __future__ import annotations
 
@@ -6,20 +6,27 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.classical.regions import connected_components, relabel
+from segkit.classical.regions import check_gray, connected_components, relabel
 from segkit.classical.thresholding import otsu_threshold
 
 
 def canny_edges(gray: NDArray[np.uint8], low: float | None = None, high: float | None = None) -> NDArray[np.bool_]:
-    """(H, W) bool of Canny's one-pixel edges (Canny 1986), with Otsu's threshold of the gradient where none is given.
+    """Detect edges of one pixel width (Canny 1986).
 
-    gray: (H, W) uint8; smooth it beforehand where it is noisy. low, high: hysteresis thresholds of the 3 x 3 Sobel
-    gradient's length (a step of s has a length of 4 s); by default `high` lies between the weak and the strong
-    gradients, and `low` is half of `high`. A constant or empty image has no edge. Raises ValueError for another shape
-    or dtype.
+    Args:
+        gray: (H, W) uint8; smooth a noisy image first.
+        low: Lower hysteresis threshold of the length of the 3 x 3 Sobel gradient (a step of s has the length 4 s);
+            None for half of `high`.
+        high: Upper hysteresis threshold; None for the middle between the weak and the strong gradients, which Otsu's
+            method separates.
+
+    Returns:
+        (H, W) bool; no edge in a constant or empty image.
+
+    Raises:
+        ValueError: Another shape or dtype.
     """
-    if gray.ndim != 2 or gray.dtype != np.uint8:
-        raise ValueError(f"gray must be (H, W) uint8, got {gray.shape} {gray.dtype}")
+    check_gray(gray)
     if not gray.size:
         return np.zeros(gray.shape, dtype=np.bool_)
     if high is None:
@@ -29,12 +36,20 @@ def canny_edges(gray: NDArray[np.uint8], low: float | None = None, high: float |
 
 
 def enclosed_regions(edges: NDArray[np.bool_], min_area_px: int = 1) -> NDArray[np.int32]:
-    """What lines close off from the image's border, each enclosed face a region with the line around it.
+    """Find the faces that lines separate from the border of the image; each is a region together with its line.
 
-    edges: (H, W) bool; lines joined at corners are closed. A line between two regions belongs to the one that is
-    first in row order. Faces that reach the image's border are background, so an object cut by it is lost.
-    min_area_px counts the face without its line. Returns an (H, W) int32 label map as `relabel` numbers it.
-    Raises ValueError where edges is not (H, W) bool.
+    A line between two regions belongs to the first one in row order. Faces at the border of the image are background:
+    an object that the border cuts is lost.
+
+    Args:
+        edges: (H, W) bool; lines that touch at corners are closed.
+        min_area_px: Pixels of a face without its line; smaller faces become background.
+
+    Returns:
+        (H, W) int32 label map as `relabel` numbers it.
+
+    Raises:
+        ValueError: `edges` is not (H, W) bool.
     """
     if edges.ndim != 2 or edges.dtype != np.bool_:
         raise ValueError(f"edges must be (H, W) bool, got {edges.shape} {edges.dtype}")
@@ -59,22 +74,33 @@ def edge_regions(
     gap_px: int = 2,
     min_area_px: int = 1,
 ) -> NDArray[np.int32]:
-    """`enclosed_regions` of `canny_edges`, with gaps of at least up to gap_px pixels in the lines closed first.
+    """Find the faces between Canny's edges: `enclosed_regions` of `canny_edges`, after gaps in the lines are closed.
 
-    Arguments as theirs. Raises ValueError for a negative gap_px too.
+    Args:
+        gray: (H, W) uint8.
+        low: As for `canny_edges`.
+        high: As for `canny_edges`.
+        gap_px: Gaps up to this many pixels are closed; some longer ones may be too.
+        min_area_px: As for `enclosed_regions`.
+
+    Returns:
+        (H, W) int32 label map as `relabel` numbers it.
+
+    Raises:
+        ValueError: Another shape or dtype, or a negative gap_px.
     """
     if gap_px < 0:
         raise ValueError(f"gap_px must be at least 0, got {gap_px}")
     edges = canny_edges(gray, low, high)
     if edges.size and gap_px:
-        side = gap_px + 1 + gap_px % 2  # odd: cv2 shifts what it closes with an even kernel
+        side = gap_px + 1 + gap_px % 2  # odd: an even kernel would shift the result
         kernel = np.ones((side, side), dtype=np.uint8)
         edges = cv2.morphologyEx(edges.astype(np.uint8), cv2.MORPH_CLOSE, kernel) > 0
     return enclosed_regions(edges, min_area_px)
 
 
 def _strong_gradient(gray: NDArray[np.uint8]) -> float:
-    """Half-way between the means of the weak and the strong gradients that Otsu's threshold parts."""
+    """The middle between the mean weak and the mean strong gradient, which Otsu's threshold separates."""
     along_x, along_y = (cv2.Sobel(gray, cv2.CV_32F, dx, dy) for dx, dy in ((1, 0), (0, 1)))
     length = np.hypot(along_x, along_y)
     steps = np.rint(length * (255 / max(float(length.max()), 1.0))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Label maps: connected pieces, consecutive numbers, and the way to the rest of the package."""
+"""Label maps: connected components, consecutive numbers, and conversion to instances."""
 
 from __future__ import annotations
 
@@ -12,41 +12,67 @@ from segkit.structures import IdRuns, InstanceMasks
 def connected_components(
     mask: NDArray[np.bool_] | NDArray[np.int32], min_area_px: int = 1, connectivity: int = 8
 ) -> NDArray[np.int32]:
-    """Number the connected pieces of a mask, or of each label of a label map, from 1 in the order of their first pixel.
+    """Number the connected components of a mask, or of each label of a label map, in the order of their first pixel.
 
-    mask: (H, W) bool or integer, 0 = background. Pieces below min_area_px become background. connectivity: 8 joins
-    pixels that touch at a corner, 4 does not. Returns an (H, W) int32 label map, all 0 where there is nothing.
-    Raises ValueError for another shape, dtype or connectivity.
+    Args:
+        mask: (H, W) bool or integer, 0 = background.
+        min_area_px: Pixels; smaller components become background.
+        connectivity: 8 joins pixels that touch at a corner, 4 does not.
+
+    Returns:
+        (H, W) int32 label map, components 1..N; all 0 for an empty mask.
+
+    Raises:
+        ValueError: Another shape, dtype or connectivity.
     """
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity must be 4 or 8, got {connectivity}")
     check_label_map(mask, "mask")
-    pieces, found = np.zeros(mask.shape, dtype=np.int32), 0
+    components, count = np.zeros(mask.shape, dtype=np.int32), 0
     for label in np.unique(mask[mask != 0]):
-        count, of_label = cv2.connectedComponents((mask == label).astype(np.uint8), None, connectivity, cv2.CV_32S)
-        pieces += np.where(of_label > 0, of_label + found, 0)
-        found += count - 1
-    return relabel(pieces, min_area_px)
+        numbers, part = cv2.connectedComponents((mask == label).astype(np.uint8), None, connectivity, cv2.CV_32S)
+        components += np.where(part > 0, part + count, 0)
+        count += numbers - 1
+    return relabel(components, min_area_px)
 
 
 def relabel(label_map: NDArray[np.int32], min_area_px: int = 1) -> NDArray[np.int32]:
-    """Number the regions 1..N in the order of their first pixel, row by row; those below min_area_px become 0."""
+    """Number the regions 1..N in the order of their first pixel, row by row.
+
+    Args:
+        label_map: (H, W) bool or integer, 0 = background.
+        min_area_px: Pixels; smaller regions become background.
+
+    Returns:
+        (H, W) int32 label map.
+
+    Raises:
+        ValueError: Another shape or dtype, or a negative label.
+    """
     check_label_map(label_map, "label_map")
     labels, first, inverse, area_px = np.unique(label_map, return_index=True, return_inverse=True, return_counts=True)
-    kept = np.flatnonzero((labels != 0) & (area_px >= min_area_px))
+    large = np.flatnonzero((labels != 0) & (area_px >= min_area_px))
     numbers = np.zeros(len(labels), dtype=np.int32)
-    numbers[kept[np.argsort(first[kept])]] = np.arange(1, len(kept) + 1)
+    numbers[large[np.argsort(first[large])]] = np.arange(1, len(large) + 1)
     return numbers[inverse].reshape(label_map.shape)
 
 
 def to_instances(label_map: NDArray[np.int32], class_id: int) -> InstanceMasks:
-    """The regions as instances of one class with score 1.0, in the order of their labels.
+    """Convert the regions to instances of one class with score 1.0, in the order of their labels.
 
-    label_map: (H, W) integers, 0 = background, labels need not be consecutive. boxes_xyxy are tight, right and bottom
-    exclusive. No region gives no instance. Raises ValueError for another shape, dtype or negative labels.
+    Args:
+        label_map: (H, W) integers, 0 = background; labels need not be consecutive.
+        class_id: Class of all instances.
+
+    Returns:
+        The instances; boxes_xyxy are tight, right and bottom exclusive. No instance without a region.
+
+    Raises:
+        ValueError: Another shape or dtype, or a negative label.
     """
     check_label_map(label_map, "label_map")
-    boxes = {label: found.bbox_xywh for label, found in IdRuns.from_map(label_map.astype(np.int32)).extents().items()}
+    extents = IdRuns.from_map(label_map.astype(np.int32)).extents()
+    boxes = {label: extent.bbox_xywh for label, extent in extents.items()}
     corners = np.array([box[:2] for box in boxes.values()], dtype=np.int64).reshape(-1, 2)
     sizes = np.array([box[2:] for box in boxes.values()], dtype=np.int64).reshape(-1, 2)
     crops = tuple(label_map[y : y + h, x : x + w] == label for label, (x, y, w, h) in boxes.items())
@@ -61,8 +87,14 @@ def to_instances(label_map: NDArray[np.int32], class_id: int) -> InstanceMasks:
 
 
 def check_label_map(label_map: NDArray[np.bool_] | NDArray[np.int32], argument: str) -> None:
-    """ValueError naming the argument where it is not (H, W) bool or integers of at least 0."""
+    """Raise a ValueError that names the argument if it is not (H, W) bool or integers of at least 0."""
     if label_map.ndim != 2 or label_map.dtype.kind not in "bui":
         raise ValueError(f"{argument} must be (H, W) bool or integer, got {label_map.shape} {label_map.dtype}")
     if label_map.size and label_map.min() < 0:
         raise ValueError(f"{argument} must have no negative label, got {label_map.min()}")
+
+
+def check_gray(gray: NDArray[np.uint8]) -> None:
+    """Raise a ValueError if the image is not (H, W) uint8."""
+    if gray.ndim != 2 or gray.dtype != np.uint8:
+        raise ValueError(f"gray must be (H, W) uint8, got {gray.shape} {gray.dtype}")

@@ -9,7 +9,7 @@ from segkit.classical import kmeans_lab
 BLACK, RED, WHITE = (0, 0, 0), (200, 20, 20), (255, 255, 255)
 
 
-def test_colours_are_parted_and_numbered_from_dark_to_bright():
+def test_colours_are_separated_and_numbered_from_dark_to_bright():
     image = np.array([[WHITE, BLACK, RED], [RED, WHITE, BLACK]], dtype=np.uint8)
     assert kmeans_lab(image, 3).tolist() == [[3, 1, 2], [2, 3, 1]]
 
@@ -41,7 +41,7 @@ def test_equal_seeds_give_equal_maps_whatever_opencvs_generator_does():
     assert set(np.unique(first)) == set(range(1, 7))
 
 
-def test_opencvs_generator_is_left_alone():
+def test_opencvs_generator_is_not_used():
     def drawn(between) -> np.ndarray:
         cv2.setRNGSeed(5)
         between()
@@ -51,7 +51,7 @@ def test_opencvs_generator_is_left_alone():
     assert (drawn(lambda: None) == drawn(lambda: kmeans_lab(image, 4))).all()
 
 
-def test_every_pixel_lies_nearest_to_its_clusters_mean():
+def test_every_pixel_is_nearest_to_its_clusters_mean():
     image = np.random.default_rng(1).integers(0, 256, (30, 30, 3), dtype=np.uint8)
     labels = kmeans_lab(image, 4).ravel()
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).reshape(-1, 3)
@@ -76,6 +76,6 @@ def test_an_empty_image_gives_an_empty_map(shape):
         (np.zeros((2, 2, 3), np.uint8), 0, "clusters must be at least 1, got 0"),
     ],
 )
-def test_misuse_is_named(image, clusters, message):
+def test_invalid_arguments_are_rejected(image, clusters, message):
     with pytest.raises(ValueError, match=message):
         kmeans_lab(image, clusters)

@@ -29,7 +29,7 @@ def test_faces_that_lines_close_are_regions_with_their_lines():
     ]
 
 
-def test_lines_joined_at_corners_are_closed_and_open_ones_are_not():
+def test_lines_joined_at_corners_are_closed_and_open_lines_are_not():
     assert enclosed_regions(lines(".....", "..#..", ".#.#.", "..#..", ".....")).tolist()[2] == [0, 1, 1, 1, 0]
     assert not enclosed_regions(lines(".....", "..#..", ".#.#.", ".....", ".....")).any()
 
@@ -40,7 +40,7 @@ def test_faces_at_the_images_border_are_background():
     assert not enclosed_regions(np.zeros((3, 3), dtype=bool)).any()
 
 
-def test_small_faces_are_left_out():
+def test_small_faces_are_background():
     edges = lines("........", ".######.", ".#.#..#.", ".######.", "........")
     assert enclosed_regions(edges, min_area_px=2).tolist()[2] == [0, 0, 0, 1, 1, 1, 1, 0]
 
@@ -56,7 +56,7 @@ def test_edges_follow_a_step():
     assert not canny_edges(gray, 100, 401).any()
 
 
-def test_the_threshold_parts_strong_from_weak_edges():
+def test_the_threshold_separates_strong_from_weak_edges():
     gray = np.full((20, 60), 20, dtype=np.uint8)
     gray[:, 20:] += 5
     gray[:, 40:] += 200
@@ -71,11 +71,11 @@ def test_a_disc_is_found_to_a_pixel(bright):
     cv2.circle(canvas, (20, 18), 9, 1, -1)
     disc = canvas > 0
     gray = np.where(disc == bright, 180, 40).astype(np.uint8)
-    found = edge_regions(gray)
-    assert found.max() == 1
+    regions = edge_regions(gray)
+    assert regions.max() == 1
     inner, outer = cv2.erode(canvas, np.ones((3, 3))) > 0, cv2.dilate(canvas, np.ones((3, 3))) > 0
-    assert (found[inner] == 1).all()
-    assert not found[~outer].any()
+    assert (regions[inner] == 1).all()
+    assert not regions[~outer].any()
 
 
 def test_gaps_are_closed_up_to_their_width(monkeypatch):
@@ -109,6 +109,6 @@ def test_flat_and_empty_images_have_no_edge(shape):
         (lambda: edge_regions(np.zeros((2, 2), np.uint8), gap_px=-1), "gap_px must be at least 0, got -1"),
     ],
 )
-def test_misuse_is_named(call, message):
+def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

@@ -12,25 +12,25 @@ CORNERS = np.array([[1, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]], dty
 LABEL_MAPS = arrays(np.int32, st.tuples(st.integers(0, 7), st.integers(0, 7)), elements=st.integers(0, 3))
 
 
-def test_pieces_are_numbered_in_the_order_of_their_first_pixel():
+def test_components_are_numbered_in_the_order_of_their_first_pixel():
     assert connected_components(CORNERS).tolist() == [[1, 0, 0, 2], [0, 1, 0, 2], [0, 0, 0, 0], [3, 3, 0, 0]]
     by_sides = connected_components(CORNERS, connectivity=4)
     assert by_sides.tolist() == [[1, 0, 0, 2], [0, 3, 0, 2], [0, 0, 0, 0], [4, 4, 0, 0]]
     assert by_sides.dtype == np.int32
 
 
-def test_small_pieces_are_background():
-    found = connected_components(CORNERS, min_area_px=2, connectivity=4)
-    assert found.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [2, 2, 0, 0]]
+def test_small_components_are_background():
+    regions = connected_components(CORNERS, min_area_px=2, connectivity=4)
+    assert regions.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0], [2, 2, 0, 0]]
 
 
-def test_labels_that_touch_stay_apart_and_scattered_ones_come_apart():
-    found = connected_components(np.array([[5, 5, 2, 5]], dtype=np.int32))
-    assert found.tolist() == [[1, 1, 2, 3]]
+def test_touching_labels_stay_separate_and_scattered_labels_are_split():
+    regions = connected_components(np.array([[5, 5, 2, 5]], dtype=np.int32))
+    assert regions.tolist() == [[1, 1, 2, 3]]
 
 
 @given(LABEL_MAPS, st.sampled_from([4, 8]))
-def test_pieces_are_connected_and_of_one_label(label_map, connectivity):
+def test_components_are_connected_and_of_one_label(label_map, connectivity):
     pieces = connected_components(label_map, connectivity=connectivity)
     assert ((pieces == 0) == (label_map == 0)).all()
     for piece in range(1, pieces.max(initial=0) + 1):
@@ -39,7 +39,7 @@ def test_pieces_are_connected_and_of_one_label(label_map, connectivity):
 
 
 @given(LABEL_MAPS)
-def test_relabelling_renames_and_no_more(label_map):
+def test_relabelling_only_renames(label_map):
     renamed = relabel(label_map)
     pairs = set(zip(label_map.ravel().tolist(), renamed.ravel().tolist(), strict=True))
     assert len({old for old, _ in pairs}) == len(pairs) == len({new for _, new in pairs})
@@ -50,7 +50,7 @@ def test_relabelling_renames_and_no_more(label_map):
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 4), (4, 0), (2, 2)])
-def test_nothing_gives_no_region(shape):
+def test_an_empty_map_has_no_region(shape):
     assert connected_components(np.zeros(shape, dtype=bool)).shape == shape
     assert relabel(np.zeros(shape, dtype=np.int32)).tolist() == np.zeros(shape).tolist()
     instances = to_instances(np.zeros(shape, dtype=np.int32), 0)
@@ -70,7 +70,7 @@ def test_regions_become_instances_in_the_order_of_their_labels():
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint16, np.int64])
-def test_any_integer_map_will_do(dtype):
+def test_any_integer_dtype_is_accepted(dtype):
     full = to_instances(np.array([[0, 1], [1, 1]], dtype=dtype), 0).to_full()
     assert full.tolist() == [[[False, True], [True, True]]]
 
@@ -97,6 +97,6 @@ def test_instances_give_the_label_map_back(label_map):
         (lambda: to_instances(np.full((2, 2), -3), 0), "label_map must have no negative label, got -3"),
     ],
 )
-def test_misuse_is_named(call, message):
+def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()

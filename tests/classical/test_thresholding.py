@@ -18,7 +18,7 @@ def gray(values: object) -> np.ndarray:
     return np.array(values, dtype=np.uint8)
 
 
-def test_two_modes_are_parted_at_the_lower_one():
+def test_two_modes_are_separated_at_the_lower_mode():
     # every t in 10..199 parts the same pixels: the lowest is taken
     assert otsu_threshold(gray([[10, 10, 200], [10, 200, 200]])) == 10
 
@@ -32,7 +32,7 @@ def test_a_symmetric_histogram_ties_to_the_lowest():
 
 
 @pytest.mark.parametrize("value", [0, 7, 255])
-def test_nothing_lies_above_the_threshold_of_a_constant_image(value):
+def test_no_pixel_is_above_the_threshold_of_a_constant_image(value):
     assert otsu_threshold(np.full((3, 3), value, dtype=np.uint8)) == value
     assert not otsu_regions(np.full((3, 3), value, dtype=np.uint8)).any()
 
@@ -55,15 +55,15 @@ def test_the_variance_is_as_large_as_opencvs(image):
 
 
 @given(GRAYS, st.integers(2, 4))
-def test_several_thresholds_are_the_best_there_are(image, classes):
+def test_several_thresholds_are_optimal(image, classes):
     values = np.unique(image).tolist()
-    found = multi_otsu_thresholds(image, classes)
-    assert len(found) == classes - 1
-    assert list(found) == sorted(found)
-    assert set(found) <= set(values)
+    thresholds = multi_otsu_thresholds(image, classes)
+    assert len(thresholds) == classes - 1
+    assert list(thresholds) == sorted(thresholds)
+    assert set(thresholds) <= set(values)
     if len(values) > classes:
         best = max(_between(image, chosen) for chosen in combinations(values[:-1], classes - 1))
-        assert _between(image, found) >= best * (1 - 1e-9)
+        assert _between(image, thresholds) >= best * (1 - 1e-9)
 
 
 def test_fewer_values_than_classes_are_a_class_each():
@@ -77,7 +77,7 @@ def test_levels_go_from_dark_to_bright():
     assert otsu_levels(gray([[250, 10, 120], [12, 118, 248]])).tolist() == [[2, 0, 1], [0, 1, 2]]
 
 
-def test_bright_pieces_are_regions():
+def test_bright_components_are_regions():
     image = gray([[200, 0, 0, 210], [0, 0, 0, 200], [0, 0, 0, 0]])
     assert otsu_regions(image).tolist() == [[1, 0, 0, 2], [0, 0, 0, 2], [0, 0, 0, 0]]
     assert otsu_regions(image, min_area_px=2).tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
@@ -101,7 +101,7 @@ def test_a_pixel_equal_to_mean_and_offset_is_background():
 
 
 @pytest.mark.parametrize("window_px", [1, 3, 7, 41])
-def test_flat_ground_has_no_specks(window_px):
+def test_a_flat_background_has_no_specks(window_px):
     assert not local_mean_regions(np.full((6, 9), 77, dtype=np.uint8), window_px).any()
 
 
@@ -115,7 +115,7 @@ def test_flat_ground_has_no_specks(window_px):
         (lambda: local_mean_regions(np.zeros((2, 2), np.uint8), -1), "window_px must be odd and positive, got -1"),
     ],
 )
-def test_misuse_is_named(call, message):
+def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 

@@ -23,7 +23,7 @@ def test_a_peak_that_stands_out_by_the_depth_is_a_hill():
     assert row([3, 5, 1, 4, 2], depth=3.1) == [1, 1, 1, 1, 1]
 
 
-def test_a_low_hill_goes_over_its_highest_pass():
+def test_a_low_hill_is_merged_over_its_highest_pass():
     # 3 stands 1 above the pass of 2 on its right and 2 above that of 1 on its left
     assert row([9, 1, 3, 2, 8], depth=2) == [1, 1, 2, 2, 2]
     # with passes as high on both sides the one to the lower peak is taken
@@ -43,11 +43,11 @@ def test_without_depth_every_peak_is_a_hill():
     assert row([1, 2, 1, 2, 1], depth=0) == [1, 1, 2, 2, 2]  # equal neighbours: the later counts as higher
 
 
-def test_the_background_parts_hills():
+def test_the_background_separates_hills():
     assert row([3, 0, 3], depth=99) == [1, 0, 2]
 
 
-def test_touching_discs_are_parted_at_their_neck():
+def test_touching_discs_are_separated_at_their_neck():
     canvas = np.zeros((30, 50), dtype=np.uint8)
     for centre in (15, 34):  # radius 10: they overlap by 2 columns, 24 and 25
         cv2.circle(canvas, (centre, 15), 10, 1, -1)
@@ -60,14 +60,14 @@ def test_touching_discs_are_parted_at_their_neck():
     assert (parts[:, 26:][mask[:, 26:]] == 2).all()
 
 
-def test_one_blob_stays_whole_even_when_the_image_cuts_it():
+def test_one_blob_stays_whole_even_at_the_border_of_the_image():
     canvas = np.zeros((20, 20), dtype=np.uint8)
     cv2.ellipse(canvas, (0, 10), (9, 6), 20, 0, 360, 1, -1)
     assert split_touching(canvas > 0).max() == 1
     assert split_touching(np.ones((6, 9), dtype=bool)).tolist() == np.ones((6, 9)).tolist()
 
 
-def test_parts_below_the_area_are_background():
+def test_regions_below_the_area_are_background():
     mask = np.array([[1, 0, 1, 1]], dtype=bool)
     assert split_touching(mask, min_area_px=2).tolist() == [[0, 0, 1, 1]]
 
@@ -82,7 +82,7 @@ def test_an_empty_mask_has_no_region(shape):
 
 @settings(deadline=None)
 @given(MASKS, st.floats(0, 3))
-def test_the_parts_fill_the_mask_and_are_connected(mask, depth):
+def test_the_regions_fill_the_mask_and_are_connected(mask, depth):
     parts = split_touching(mask, depth)
     assert ((parts > 0) == mask).all()
     for part in range(1, parts.max(initial=0) + 1):
@@ -91,7 +91,7 @@ def test_the_parts_fill_the_mask_and_are_connected(mask, depth):
 
 @settings(deadline=None)
 @given(MASKS)
-def test_a_boundless_depth_gives_the_connected_pieces(mask):
+def test_an_infinite_depth_gives_the_connected_components(mask):
     assert (split_touching(mask, 1e9) == connected_components(mask)).all()
 
 
@@ -116,9 +116,12 @@ def test_hills_are_as_many_as_deep_enough_peaks(relief, depth):
     ("call", "message"),
     [
         (lambda: split_touching(np.zeros((2, 2))), r"mask must be \(H, W\) bool, got \(2, 2\) float64"),
-        (lambda: watershed(np.zeros((2, 3)), np.zeros((2, 2), bool), 1), r"alike, got \(2, 3\) and \(2, 2\)"),
+        (
+            lambda: watershed(np.zeros((2, 3)), np.zeros((2, 2), bool), 1),
+            r"same shape \(H, W\), got \(2, 3\) and \(2, 2\)",
+        ),
     ],
 )
-def test_misuse_is_named(call, message):
+def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises(ValueError, match=message):
         call()
