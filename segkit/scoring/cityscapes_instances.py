@@ -18,7 +18,7 @@ from segkit.formats.cityscapes import (
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
-from segkit.utils.process_pool import Progress, Shard, ordered_map
+from segkit.utils.process_pool import Progress, Shard, map_and_collect_errors
 
 EVERYTHING = Shard()
 
@@ -32,31 +32,41 @@ def score_cityscapes_instances(
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> CityscapesAP:
-    """The metric over all *_gtFine_instanceIds.png in gt_folder and its subfolders (cities), or the shard's part.
+    """Count the predictions of all *_gtFine_instanceIds.png in a folder and its subfolders (cities), or of a shard.
 
-    pred_folder: results in the layout of `segkit.formats.cityscapes.results`; those of other images are not looked at.
-    image_id is the name up to _gtFine, as in frankfurt_000000_000294. One mask per worker is in memory at a time.
-    progress(done, total) is called after each image. DatasetError, with up to `limit` problems of all images, where a
-    folder or the ground truth is missing, an image has no file or several, or a line, a mask or a ground truth cannot
-    be used.
+    One mask per worker is in memory at a time.
+
+    Args:
+        gt_folder: gtFine/<split>, or a city's folder in it. An image_id is the file's name up to _gtFine, such as
+            frankfurt_000000_000294.
+        pred_folder: Results in the format of `segkit.formats.cityscapes`; those of other images are not read.
+        workers: Number of processes, at least 1.
+        shard: The part of the images to count.
+        progress: Called with (images done, all) after each image.
+        limit: Number of errors at which the search for errors stops, at least 1.
+
+    Returns:
+        The counts of the shard's images.
+
+    Raises:
+        DatasetError: A folder or the ground truth is missing, an image has no result file or several, or a line, a mask
+            or a ground truth has an error; lists up to `limit` errors of all images.
+        ValueError: `workers` or `limit` is below 1.
     """
-    gt_paths = _find_gt_paths(Path(gt_folder))
-    part, results = shard.select(gt_paths), ResultFiles(pred_folder)
-    metric, problems = CityscapesAP(CATEGORIES), ErrorCollector(limit)
-    found = ordered_map(lambda path: _score_image(path, results), part, workers)
-    for done, (one, errors) in enumerate(found, 1):
-        for error in errors:
-            problems.add(error)
-        if not errors:
-            metric.merge(one)
-        if progress is not None:
-            progress(done, len(part))
-    problems.check()
+    gt_paths = shard.select(_find_gt_paths(Path(gt_folder)))
+    results = ResultFiles(pred_folder)
+    metric, errors = CityscapesAP(CATEGORIES), ErrorCollector(limit)
+    counted = map_and_collect_errors(lambda path: _score_image(path, results), gt_paths, errors, workers, progress)
+    for _, (image_metric, image_errors) in counted:
+        for error in image_errors:
+            errors.add(error)
+        if not image_errors:
+            metric.merge(image_metric)
     return metric
 
 
 def _find_gt_paths(folder: Path) -> list[Path]:
-    """Sorted by name; DatasetError where there is none, or two have one name."""
+    """Sorted by name; DatasetError if there are none, or two have one name."""
     paths = sorted(
         [*folder.glob(f"*{INSTANCE_IDS_SUFFIX}"), *folder.glob(f"*/*{INSTANCE_IDS_SUFFIX}")], key=lambda path: path.name
     )
@@ -68,13 +78,13 @@ def _find_gt_paths(folder: Path) -> list[Path]:
     for first, second in pairwise(paths):
         if first.name == second.name:
             raise DatasetError(
-                "expected one ground truth of each name, got a second", where=second, remedy=f"there is {first}"
+                "expected one ground truth of each name, got a second", where=second, remedy=f"the first is {first}"
             )
     return paths
 
 
 def _score_image(gt_path: Path, results: ResultFiles) -> tuple[CityscapesAP, list[DatasetError]]:
-    """The metric of one image, or what is wrong with it."""
+    """The metric of one image, and its errors."""
     image_id = gt_path.name.removesuffix(INSTANCE_IDS_SUFFIX)
     metric = CityscapesAP(CATEGORIES)
     errors: list[DatasetError] = []
@@ -91,7 +101,7 @@ def _score_image(gt_path: Path, results: ResultFiles) -> tuple[CityscapesAP, lis
 def _predictions(
     lines: list[ResultLine], size_hw: tuple[int, int], errors: list[DatasetError]
 ) -> Iterator[MaskPrediction]:
-    """One mask at a time; what is wrong with a mask goes to the errors, with its line."""
+    """One mask at a time; an unreadable mask adds an error with its line."""
     for line in lines:
         try:
             mask = read_result_mask(line.mask_path, size_hw)

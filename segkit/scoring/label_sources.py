@@ -14,26 +14,34 @@ from numpy.typing import NDArray
 
 from segkit.formats import coco, image_files, label_images, png
 from segkit.formats.derive import relabel
+from segkit.scoring.panoptic import find_png_folder
 from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import ErrorCollector
 from segkit.utils.json_fields import Location
-from segkit.utils.process_pool import ordered_map
+from segkit.utils.process_pool import map_and_collect_errors
 from segkit.utils.text import abbreviate
 
-IGNORED, UNKNOWN = -1, -2  # channels: a true pixel to be left out, a value without a class
-VALUES = 1 << 16  # that a PNG of 16 bits may hold
-MOST_FOUND = 1000  # labels that files without named classes may hold; where there are more, they are no classes
+IGNORED, UNKNOWN = -1, -2  # channels: a ground truth pixel that is left out, a value without a class
+VALUES = 1 << 16  # of a 16-bit PNG
+MAX_LABELS = 1000  # of files without named classes; with more labels they are no label maps
 PNG_VALUES = ("category_id", "channel")
 
-Channels = NDArray[np.integer[Any]]  # (H, W): 0..C-1, and in the ground truth `IGNORED`
+Channels = NDArray[np.integer[Any]]  # (H, W): 0..C-1, and `IGNORED` in the ground truth
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """names: of the channels 0..C-1. channel_of: by category_id, as in a JSON. ignored: category ids of a
-    JSON that are left out. gt_channels, pred_channels: (VALUES,) int16 or int32, by the value of a PNG."""
+    """What the values of files mean.
+
+    Attributes:
+        names: Of the channels 0..C-1.
+        channel_of: Channel by category_id, as in a JSON.
+        ignored: Category ids of a JSON that are left out.
+        gt_channels: (65536,) int16 or int32 channel by the value of a ground truth PNG.
+        pred_channels: (65536,) int16 or int32 channel by the value of a predicted PNG.
+    """
 
     names: tuple[str, ...]
     channel_of: Mapping[int, int]
@@ -45,87 +53,77 @@ class LabelSpace:
 def build_label_space(
     classes: CategorySet | Sequence[str], ignored: Collection[int] | None, thing_channels: str, png_values: str
 ) -> LabelSpace:
-    """The space of given classes, see `score_semantic`; ValueError for another thing_channels or png_values."""
+    """The space of given classes, see `score_semantic`; ValueError for unknown thing_channels or png_values."""
     if png_values not in PNG_VALUES:
         raise ValueError(f"png_values must be one of {PNG_VALUES}, got {png_values!r}")
     if not isinstance(classes, CategorySet):
-        names = tuple(classes)
-        return _space(names, {channel: channel for channel in range(len(names))}, ignored)
+        identity = {channel: channel for channel in range(len(classes))}
+        return _build_space(tuple(classes), identity, ignored, identity)
     space = classes.build_semantic_space(thing_channels)
     channel_of = dict(space.channel_of)
     if thing_channels == "one":
         channel_of.setdefault(THING_CHANNEL, THING_CHANNEL)  # as Detectron2 writes all things
     values = {channel: channel for channel in range(len(space.names))} if png_values == "channel" else channel_of
-    return _space(space.names, channel_of, ignored, values)
+    return _build_space(space.names, channel_of, ignored, values)
 
 
 def scan_label_space(
     sources: Iterable[LabelFolder | MaskResults],
     ignored: Collection[int] | None,
     workers: int,
-    problems: ErrorCollector,
+    errors: ErrorCollector,
 ) -> LabelSpace:
-    """A class for every label that the files hold, named by its number; labels ignored in the ground truth are none.
+    """The space with a class for every label in the files, named by its number, except those ignored in ground truth.
 
-    Raises DatasetError that tells what cannot be read, or where there are more than MOST_FOUND.
+    Raises DatasetError if files cannot be read, or if there are more than MAX_LABELS labels.
     """
     ignored = {IGNORE_LABEL} if ignored is None else {*ignored}
-    found: set[int] = set()
-    for source in sources:
-        for name, values in zip(source.names, ordered_map(source.values, source.names, workers), strict=True):
-            if isinstance(values, DatasetError):
-                problems.add(values)
-                continue
-            found |= values - ignored if source.is_ground_truth else values
-            if len(found) > MOST_FOUND:
-                problem = f"expected at most {MOST_FOUND} labels in all files, got more"
-                raise DatasetError(problem, where=source.place(name), remedy="are these label maps? Name the classes")
-    problems.check()
-    labels = sorted(found)
-    return _space(tuple(map(str, labels)), {label: channel for channel, label in enumerate(labels)}, ignored)
+    labels: set[int] = set()
+    files = [(source, name) for source in sources for name in source.names]
+    scan = map_and_collect_errors(lambda file: file[0].read_values(file[1]), files, errors, workers)
+    for (source, name), values in scan:
+        labels |= values - ignored if source.is_ground_truth else values
+        if len(labels) > MAX_LABELS:
+            problem = f"expected at most {MAX_LABELS} labels in all files, got more"
+            raise DatasetError(problem, where=source.locate(name), remedy="are these label maps? Name the classes")
+    channel_of = {label: channel for channel, label in enumerate(sorted(labels))}
+    return _build_space(tuple(map(str, channel_of)), channel_of, ignored, channel_of)
 
 
-def _space(
-    names: tuple[str, ...],
-    channel_of: Mapping[int, int],
-    ignored: Collection[int] | None,
-    channel_of_value: Mapping[int, int] | None = None,
+def _build_space(
+    names: tuple[str, ...], channel_of: Mapping[int, int], ignored: Collection[int] | None, values: Mapping[int, int]
 ) -> LabelSpace:
-    values = channel_of if channel_of_value is None else channel_of_value
-    left_out = {IGNORE_LABEL} - values.keys() if ignored is None else {*ignored}
-    predicted = np.full(VALUES, UNKNOWN, dtype=np.int16 if len(names) <= np.iinfo(np.int16).max else np.int32)
+    """values: the channel by the value of a PNG."""
+    pred_channels = np.full(VALUES, UNKNOWN, dtype=np.int16 if len(names) <= np.iinfo(np.int16).max else np.int32)
     for value, channel in values.items():
         if 0 <= value < VALUES:
-            predicted[value] = channel
-    true = predicted.copy()
-    true[[value for value in left_out if 0 <= value < VALUES]] = IGNORED
-    return LabelSpace(names, channel_of, frozenset(ignored or ()), true, predicted)
+            pred_channels[value] = channel
+    gt_channels = pred_channels.copy()
+    left_out = {IGNORE_LABEL} - values.keys() if ignored is None else {*ignored}
+    gt_channels[[value for value in left_out if 0 <= value < VALUES]] = IGNORED
+    return LabelSpace(names, channel_of, frozenset(ignored or ()), gt_channels, pred_channels)
 
 
 class LabelFolder:
     """Label PNGs in a folder; `names` are their paths in it, without the suffix."""
 
-    categories = None  # the files do not say
+    categories = None  # the files do not name any
 
     def __init__(self, folder: str | Path, suffix: str, is_ground_truth: bool) -> None:
         self.paths = image_files.find_by_suffix(folder, suffix or ".png")
         self.names = [*self.paths]
         self.is_ground_truth = is_ground_truth
 
-    def place(self, name: str) -> object:
-        """Where an image's labels are, for messages."""
+    def locate(self, name: str) -> object:
+        """Place of an image's labels for error messages."""
         return self.paths[name]
 
-    def values(self, name: str) -> set[int] | DatasetError:
-        """The values that an image's PNG holds."""
-        try:
-            labels = png.read_labels(self.paths[name])
-        except DatasetError as error:
-            return error
-        return {*np.flatnonzero(np.bincount(labels.ravel())).tolist()}
+    def read_values(self, name: str) -> set[int]:
+        """The values in an image's PNG; DatasetError if it cannot be read."""
+        return {*np.flatnonzero(np.bincount(png.read_labels(self.paths[name]).ravel())).tolist()}
 
-    def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
-        """The image's map, of its PNG's own size; DatasetError where it cannot be read or a value has no class."""
+    def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
+        """The image's map, of its PNG's own size; DatasetError if it cannot be read or a value has no class."""
         labels = png.read_labels(self.paths[name])
         channel_of = space.gt_channels if self.is_ground_truth else space.pred_channels
         if labels.dtype == np.uint8:
@@ -133,18 +131,13 @@ class LabelFolder:
         else:
             channels = channel_of.take(labels)
         if channels.min() == UNKNOWN:
-            self._refuse(labels, channel_of, name)
+            pixels = np.bincount(labels.ravel())
+            unknown = [value for value in np.flatnonzero(pixels).tolist() if channel_of[value] == UNKNOWN]
+            known = abbreviate(np.flatnonzero(channel_of != UNKNOWN).tolist())
+            problem = f"expected the labels {known}, got {abbreviate(unknown)} in {pixels[unknown].sum()} pixels"
+            remedies = "predict a class for every pixel", "ignore these labels, or name their classes"
+            raise DatasetError(problem, where=self.paths[name], remedy=remedies[self.is_ground_truth])
         return channels
-
-    def _refuse(self, labels: png.Labels, channel_of: Channels, name: str) -> None:
-        pixels = np.bincount(labels.ravel())
-        unknown = [value for value in np.flatnonzero(pixels).tolist() if channel_of[value] == UNKNOWN]
-        known = abbreviate(np.flatnonzero(channel_of != UNKNOWN).tolist())
-        problem = f"expected the labels {known}, got {abbreviate(unknown)} in {pixels[unknown].sum()} pixels"
-        remedy = (
-            "ignore these labels, or name their classes" if self.is_ground_truth else "predict a class for every pixel"
-        )
-        raise DatasetError(problem, where=self.paths[name], remedy=remedy)
 
 
 class PanopticMaps:
@@ -152,22 +145,19 @@ class PanopticMaps:
 
     is_ground_truth = True
 
-    def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, problems: ErrorCollector) -> None:
-        content = coco.read_panoptic(json_path, on_issue=problems.add)
+    def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, errors: ErrorCollector) -> None:
+        content = coco.read_panoptic(json_path, on_issue=errors.add)
         self.categories = content.categories
-        self.path = content.path
-        self.folder = content.path.with_suffix("") if folder is None else Path(folder)
-        if not self.folder.is_dir():
-            problems.add(DatasetError("no such folder of PNGs", where=self.folder, remedy="name it"))
-        self.records = _by_name(((record.file_name, record) for record in content.records), suffix, content.path)
+        self.folder = find_png_folder(content.path, folder, errors)
+        self.records = _index_by_name(((record.file_name, record) for record in content.records), suffix, content.path)
         self.names = [*self.records]
 
-    def place(self, name: str) -> object:
-        """Where an image's labels are, for messages."""
+    def locate(self, name: str) -> object:
+        """Place of an image's labels for error messages."""
         return Location(self.folder / self.records[name].png_name, self.records[name].image_id)
 
-    def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
-        """The image's map, void `IGNORED`; DatasetError where PNG and JSON disagree or a category has no class."""
+    def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
+        """The image's map, void `IGNORED`; DatasetError if PNG and JSON disagree or a category has no class."""
         record = self.records[name]
         ground_truth = coco.read_segmentation(
             self.folder / record.png_name,
@@ -176,17 +166,14 @@ class PanopticMaps:
             (record.height, record.width),
             record.image_id,
         )
-        wanted = [segment for segment in ground_truth.segments if segment.category_id not in space.ignored]
-        unknown = {segment.category_id for segment in wanted} - space.channel_of.keys()
+        segments = [segment for segment in ground_truth.segments if segment.category_id not in space.ignored]
+        unknown = {segment.category_id for segment in segments} - space.channel_of.keys()
         if unknown:
             problem = f"expected categories that are among the classes, got {abbreviate(sorted(unknown))}"
-            raise DatasetError(problem, where=self.place(name), remedy="leave the classes to the panoptic JSON")
-        # Channels one up, so that 0, what all other pixels get, becomes IGNORED.
-        channels: Channels = relabel(
-            ground_truth.segment_ids,
-            {s.segment_id: space.channel_of[s.category_id] - IGNORED for s in wanted},
-            np.int32,
-        )
+            raise DatasetError(problem, where=self.locate(name), remedy="leave the classes to the panoptic JSON")
+        # Channels are one up, so that 0, which all other pixels get, becomes IGNORED.
+        channel_of = {s.segment_id: space.channel_of[s.category_id] - IGNORED for s in segments}
+        channels: Channels = relabel(ground_truth.segment_ids, channel_of, np.int32)
         channels += IGNORED
         return channels
 
@@ -196,31 +183,31 @@ class MaskResults:
 
     is_ground_truth = False
 
-    def __init__(self, path: Path, suffix: str, problems: ErrorCollector) -> None:
+    def __init__(self, path: Path, suffix: str, errors: ErrorCollector) -> None:
         self.path = path
-        self.masks = _by_name(label_images.read_semantic_predictions(path, problems.add).items(), suffix, path)
+        self.masks = _index_by_name(label_images.read_semantic_predictions(path, errors.add).items(), suffix, path)
         self.names = [*self.masks]
 
-    def place(self, name: str) -> object:
-        """Where an image's labels are, for messages."""
+    def locate(self, name: str) -> object:
+        """Place of an image's labels for error messages."""
         return Location(self.path, part="image", part_id=name)
 
-    def values(self, name: str) -> set[int] | DatasetError:
+    def read_values(self, name: str) -> set[int]:
         """The category ids of an image's masks."""
         return {*self.masks[name]}
 
-    def channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int]) -> Channels:
+    def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int]) -> Channels:
         """The image's map, see `label_images.build_semantic_map`."""
-        return label_images.build_semantic_map(self.masks[name], space.channel_of, size_hw, self.place(name))
+        return label_images.build_semantic_map(self.masks[name], space.channel_of, size_hw, self.locate(name))
 
 
-def _by_name(items: Iterable[tuple[str, Item]], suffix: str, path: Path) -> dict[str, Item]:
-    """The items by file name without its end: `suffix`, or the extension; DatasetError where two are the same."""
-    named: dict[str, Item] = {}
+def _index_by_name(items: Iterable[tuple[str, Item]], suffix: str, path: Path) -> dict[str, Item]:
+    """The items by file name without `suffix`, by default the extension; DatasetError if two names are equal."""
+    item_by_name: dict[str, Item] = {}
     for file_name, item in items:
         posix = file_name.replace("\\", "/")
         name = posix.removesuffix(suffix) if suffix else splitext(posix)[0]
-        if name in named:
+        if name in item_by_name:
             raise DatasetError(f"expected distinct names of images, got {name!r} twice", where=path)
-        named[name] = item
-    return named
+        item_by_name[name] = item
+    return item_by_name

@@ -10,20 +10,18 @@ from segkit.metrics import SemanticIoU
 from segkit.scoring.label_sources import (
     IGNORED,
     LabelFolder,
-    LabelSpace,
     MaskResults,
     PanopticMaps,
     build_label_space,
     scan_label_space,
 )
+from segkit.scoring.panoptic import report_unmatched
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
-from segkit.utils.process_pool import Progress, Shard, ordered_map
-from segkit.utils.text import abbreviate
+from segkit.utils.process_pool import Progress, Shard, map_and_collect_errors
 
-Truths = LabelFolder | PanopticMaps
-Predictions = LabelFolder | MaskResults
+EVERYTHING = Shard()
 
 
 def score_semantic(
@@ -40,111 +38,108 @@ def score_semantic(
     boundary: bool = False,
     allow_extra: bool = False,
     workers: int = 1,
-    shard: Shard = Shard(),  # noqa: B008 (frozen)
+    shard: Shard = EVERYTHING,
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> SemanticIoU:
     """Count the predicted label maps of every image of the ground truth, or of the shard's images.
 
-    gt: a folder of label PNGs (`label_maps.read`), or a COCO panoptic JSON with its PNGs in `gt_folder`, by default the
-    folder beside it of its name without `.json`; void is ignored. pred: a folder of label PNGs, or Detectron2's
-    sem_seg_predictions.json.
-    classes: names of the labels 0, 1, ..., or categories; a panoptic JSON has its own. Without, they are the labels
-    found in all files, whatever the shard: one reading more. With categories, values of PNGs are category ids, or the
-    channels of `build_semantic_space(thing_channels)` where png_values is "channel"; category ids of a JSON are
-    always those of the dataset. Where thing_channels is "one", all things, and id 0, are the channel 0.
-    ignore_label: the value (of a panoptic JSON: category_id) of the ground truth, or values, to be left out, also
-    where one is a class; by default of PNGs `IGNORE_LABEL` where that is no class. Void is left out in any case.
-    gt_suffix, pred_suffix: end of the file names, as in `_gtFine_labelTrainIds.png`, by default `.png`; of the image
-    names in a JSON, by default the extension. What is left of a prediction's path must be the ground truth's or end in
-    it; a prediction without a folder belongs to the ground truth of its name, where there is one such.
-    allow_extra: predictions of images that the ground truth lacks are passed over.
-    Raises DatasetError that tells all that is wrong with the files, up to `limit` problems, and ValueError for another
-    thing_channels or png_values.
+    What is left of a prediction's path without the suffix must be the ground truth's path or end in it; a prediction
+    without a folder belongs to the ground truth of its name, if there is only one.
+
+    Args:
+        gt: Folder of label PNGs, or COCO panoptic JSON, whose void is ignored.
+        pred: Folder of label PNGs, or Detectron2's sem_seg_predictions.json.
+        classes: Names of the labels 0, 1, ..., or categories; a panoptic JSON has its own. None takes the labels in
+            all files, whatever the shard, which reads the files once more.
+        gt_folder: PNGs of the panoptic JSON; None is the folder beside it, named like it without `.json`.
+        ignore_label: Value or values (of a panoptic JSON: category_id) of the ground truth to leave out, also if one is
+            a class; None is `IGNORE_LABEL` in PNGs, unless it is a class. Void is always left out.
+        gt_suffix: End of the file names, such as `_gtFine_labelTrainIds.png`; "" is `.png`, and in a JSON the
+            extension of the image names.
+        pred_suffix: End of the predictions' file names, in the same way.
+        thing_channels: "per_class" or "one"; the channels of `CategorySet.build_semantic_space`. With "one", all things
+            and id 0 are channel 0.
+        png_values: With categories, "category_id" if the values of PNGs are category ids, "channel" if they are
+            channels. The category ids of a JSON are always those of the dataset.
+        boundary: Compute boundary IoU too.
+        allow_extra: Skip predictions of images that the ground truth lacks.
+        workers: Number of processes, at least 1.
+        shard: The part of the images to count.
+        progress: Called with (images done, all) after each image.
+        limit: Number of errors at which the search for errors stops, at least 1.
+
+    Returns:
+        The counts of the shard's images.
+
+    Raises:
+        DatasetError: The files have errors; lists up to `limit` of them.
+        ValueError: thing_channels or png_values is unknown, or `workers` or `limit` is below 1.
     """
-    problems = ErrorCollector(limit)
-    ground_truths = _truths(gt, gt_folder, gt_suffix, problems)
-    predictions = _predictions(pred, pred_suffix, problems)
-    prediction_of = _matched(ground_truths.names, predictions.names, Path(pred), problems, allow_extra)
-    problems.check()
+    errors = ErrorCollector(limit)
+    gt_path, pred_path = Path(gt), Path(pred)
+    ground_truth: PanopticMaps | LabelFolder
+    ground_truth = (
+        PanopticMaps(gt_path, gt_folder, gt_suffix, errors)
+        if gt_path.is_file()
+        else LabelFolder(gt_path, gt_suffix, is_ground_truth=True)
+    )
+    predictions: MaskResults | LabelFolder
+    predictions = (
+        MaskResults(pred_path, pred_suffix, errors)
+        if pred_path.is_file()
+        else LabelFolder(pred_path, pred_suffix, is_ground_truth=False)
+    )
+    prediction_of = _match_names(ground_truth.names, predictions.names, pred_path, errors, allow_extra)
+    errors.check()
     ignored = {ignore_label} if isinstance(ignore_label, int) else ignore_label
-    classes = ground_truths.categories if classes is None else classes
+    classes = ground_truth.categories if classes is None else classes
     if classes is None:
-        sources = [source for source in (ground_truths, predictions) if not isinstance(source, PanopticMaps)]
-        space = scan_label_space(sources, ignored, workers, problems)
+        sources = [source for source in (ground_truth, predictions) if not isinstance(source, PanopticMaps)]
+        space = scan_label_space(sources, ignored, workers, errors)
     else:
         space = build_label_space(classes, ignored, thing_channels, png_values)
+
+    def count(name: str) -> SemanticIoU:
+        metric, prediction = SemanticIoU(space.names, IGNORED, boundary=boundary), prediction_of[name]
+        gt_map = ground_truth.read_channels(name, space)
+        where = f"{ground_truth.locate(name)} (prediction {predictions.locate(prediction)})"
+        metric.update(gt_map, predictions.read_channels(prediction, space, (gt_map.shape[0], gt_map.shape[1])), where)
+        return metric
+
     metric = SemanticIoU(space.names, IGNORED, boundary=boundary)
-
-    def count(name: str) -> SemanticIoU | DatasetError:
-        one = SemanticIoU(space.names, IGNORED, boundary=boundary)
-        try:
-            _count(one, ground_truths, predictions, space, name, prediction_of[name])
-        except DatasetError as error:
-            return error
-        return one
-
-    names = shard.select(ground_truths.names)
-    for done, found in enumerate(ordered_map(count, names, workers), 1):
-        if isinstance(found, DatasetError):
-            problems.add(found)
-        else:
-            metric.merge(found)
-        if progress is not None:
-            progress(done, len(names))
-    problems.check()
+    for _, counts in map_and_collect_errors(count, shard.select(ground_truth.names), errors, workers, progress):
+        metric.merge(counts)
     return metric
 
 
-def _truths(gt: str | Path, folder: str | Path | None, suffix: str, problems: ErrorCollector) -> Truths:
-    path = Path(gt)
-    return (
-        PanopticMaps(path, folder, suffix, problems)
-        if path.is_file()
-        else LabelFolder(path, suffix, is_ground_truth=True)
-    )
-
-
-def _predictions(pred: str | Path, suffix: str, problems: ErrorCollector) -> Predictions:
-    path = Path(pred)
-    return MaskResults(path, suffix, problems) if path.is_file() else LabelFolder(path, suffix, is_ground_truth=False)
-
-
-def _matched(
-    ground_truths: Iterable[str], predictions: Iterable[str], where: Path, problems: ErrorCollector, allow_extra: bool
+def _match_names(
+    gt_names: Iterable[str], pred_names: Iterable[str], where: Path, errors: ErrorCollector, allow_extra: bool
 ) -> dict[str, str]:
-    """The prediction of each ground truth, by their names."""
-    names = {*ground_truths}
-    bare = Counter(name.rsplit("/")[-1] for name in names)
-    only = {last: name for name in names if bare[last := name.rsplit("/")[-1]] == 1}
+    """The prediction's name of each ground truth name."""
+    names = {*gt_names}
+    times = Counter(name.rsplit("/")[-1] for name in names)
+    name_by_file = {file: name for name in names if times[file := name.rsplit("/")[-1]] == 1}
     prediction_of: dict[str, str] = {}
     extra = []
-    for prediction in predictions:
+    for prediction in pred_names:
         parts = prediction.split("/")
         tails = ("/".join(parts[first:]) for first in range(len(parts)))
-        name = next((tail for tail in tails if tail in names), only.get(prediction))
+        name = next((tail for tail in tails if tail in names), name_by_file.get(prediction))
         if name is None:
             extra.append(prediction)
         elif name in prediction_of:
             problem = f"expected one prediction of {name!r}, got {prediction_of[name]!r} and {prediction!r}"
-            problems.add(DatasetError(problem, where=where))
+            errors.add(DatasetError(problem, where=where))
         else:
             prediction_of[name] = prediction
-    missing = sorted(names - prediction_of.keys())
-    if missing:
-        problem = f"{len(missing)} of {len(names)} images have no prediction: {abbreviate(missing)}"
-        remedy = "predict them; do the names differ by more than a suffix? Name it"
-        problems.add(DatasetError(problem, where=where, remedy=remedy))
-    if extra and not allow_extra:
-        problem = f"{len(extra)} predictions are of images that the ground truth lacks: {abbreviate(extra)}"
-        problems.add(DatasetError(problem, where=where, remedy="is it the right folder? Pass them over"))
+    report_unmatched(
+        errors,
+        where,
+        len(names),
+        sorted(names - prediction_of.keys()),
+        () if allow_extra else extra,
+        missing_remedy="predict them; do the names differ by more than a suffix? Name it",
+        extra_remedy="is it the right folder? Skip them",
+    )
     return prediction_of
-
-
-def _count(
-    metric: SemanticIoU, ground_truths: Truths, predictions: Predictions, space: LabelSpace, name: str, prediction: str
-) -> None:
-    ground_truth = ground_truths.channels(name, space)
-    size_hw = ground_truth.shape[0], ground_truth.shape[1]
-    where = f"{ground_truths.place(name)} (prediction {predictions.place(prediction)})"
-    metric.update(ground_truth, predictions.channels(prediction, space, size_hw), where)

@@ -1,4 +1,4 @@
-"""Work on many images at once, results in order, nothing left behind."""
+"""Work on many items in several processes, with results in order and no process left behind."""
 
 from __future__ import annotations
 
@@ -17,24 +17,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
-from segkit.utils.errors import SegkitError
+from segkit.utils.errors import DatasetError, SegkitError
+from segkit.utils.issues import ErrorCollector
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-AHEAD = 4  # pieces of work under way or waiting per worker: what is kept in memory
-ITEMS_AT_ONCE = 16  # that a process is sent, at most
-
-Done: TypeAlias = "tuple[list[Any], Exception | None]"
-MOST_ALONE = 4  # items that are not worth starting a process
-
-LOOK_SECONDS = 1.0  # between looks of a worker whether its parent lives
+AHEAD = 4  # chunks under way or waiting per worker: what is kept in memory
+MAX_CHUNK = 16  # items that a process is sent at once, at most
+MAX_ITEMS_ALONE = 4  # items that are not worth starting a process
+PARENT_CHECK_SECONDS = 1.0  # between checks of a worker whether its parent is alive
 
 Progress = Callable[[int, int], None]  # items done, items in all
+ChunkResult: TypeAlias = "tuple[list[Any], Exception | None]"
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Part `index` of `count`, counted from 1; `Shard(1, 1)` is everything."""
+    """Part of a list of images; `Shard(1, 1)` is everything.
+
+    Args:
+        index: Number of the part, 1..count.
+        count: Number of parts.
+    """
 
     index: int = 1
     count: int = 1
@@ -44,38 +48,56 @@ class Shard:
             raise ValueError(f"shard must be I/N with 1 <= I <= N, got {self.index}/{self.count}")
 
     def select(self, items: list[Item]) -> list[Item]:
-        """Every count-th item, so that parts are alike where neighbours are."""
+        """Select every count-th item, so that the parts are alike if neighbours are.
+
+        Args:
+            items: All items.
+
+        Returns:
+            The items of this part, in their order.
+        """
         return items[self.index - 1 :: self.count]
 
 
 def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1) -> Iterator[Result]:
-    """`map` over processes: results in the order of the items, a few items ahead; one worker is this process.
+    """`map` over processes; one worker is this process.
 
-    Python's threads would wait for each other here: the work of an image is many short pieces. The processes are
-    forked, so that `work` may be any function and its data is shared, not sent; results must be picklable. Where there
-    is no fork (not Linux), threads it is. An exception of `work` is raised where its result is due; all processes have
-    ended when the iterator has, however it ends. Raises ValueError for fewer than one worker, SegkitError where a
-    process is killed.
+    Python's threads would wait for each other: the work of an image is many short steps. The processes are forked, so
+    that `work` may be any function and its data is shared, not sent. Without fork (not Linux) there are threads. All
+    processes have ended when the iterator has, however it ends.
+
+    Args:
+        work: Function of an item; its results can be pickled.
+        items: The items.
+        workers: Number of processes, at least 1.
+
+    Yields:
+        The results in the order of the items. An exception of `work` is raised in place of its result.
+
+    Raises:
+        ValueError: There are fewer than one worker.
+        SegkitError: A process was killed.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    if workers == 1 or len(items) <= MOST_ALONE:
+    if workers == 1 or len(items) <= MAX_ITEMS_ALONE:
         yield from map(work, items)
         return
-    yield work(items[0])  # here, so that the processes find compiled functions loaded
+    yield work(items[0])  # in this process, so that the others inherit compiled functions
     items = items[1:]
-    size = max(1, min(ITEMS_AT_ONCE, len(items) // (AHEAD * workers)))
-    pieces = [items[start : start + size] for start in range(0, len(items), size)]
+    size = max(1, min(MAX_CHUNK, len(items) // (AHEAD * workers)))
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    run: Callable[[Sequence[Any]], ChunkResult]
     if sys.platform == "linux":
         context = multiprocessing.get_context("fork")
-        run: Callable[[Sequence[Any]], Done]
-        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(work, os.getpid()))
-        run = _run_here
+        initargs = work, os.getpid()
+        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initargs)
+        run = _run_in_worker
     else:
         pool = ThreadPoolExecutor(workers)
         run = partial(_run, work)
     try:
-        for results, error in _in_order(pool, run, pieces, AHEAD * workers):
+        for results, error in _run_chunks(pool, run, chunks, AHEAD * workers):
             yield from results
             if error is not None:
                 raise error
@@ -85,20 +107,62 @@ def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: 
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _in_order(
-    pool: Executor, run: Callable[[Sequence[Any]], Done], pieces: Sequence[Sequence[Any]], ahead: int
-) -> Iterator[Done]:
-    under_way: deque[Future[Done]] = deque()
-    for piece in pieces:
-        under_way.append(pool.submit(run, piece))
+def map_and_collect_errors(
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    errors: ErrorCollector,
+    workers: int = 1,
+    progress: Progress | None = None,
+) -> Iterator[tuple[Item, Result]]:
+    """`ordered_map` that collects DatasetErrors of single items and goes on.
+
+    Args:
+        work: Function of an item; its results can be pickled.
+        items: The items.
+        errors: Gets the DatasetErrors of `work`.
+        workers: Number of processes, at least 1.
+        progress: Called with (items done, items in all) after each item.
+
+    Yields:
+        (item, result) of every item without an error, in order.
+
+    Raises:
+        DatasetError: At the end if there are errors, or as soon as `errors` has reached its limit.
+        ValueError: There are fewer than one worker.
+        SegkitError: A process was killed.
+    """
+
+    def work_or_error(item: Item) -> Result | DatasetError:
+        try:
+            return work(item)
+        except DatasetError as error:
+            return error
+
+    results = ordered_map(work_or_error, items, workers)
+    for done, (item, result) in enumerate(zip(items, results, strict=True), 1):
+        if isinstance(result, DatasetError):
+            errors.add(result)
+        else:
+            yield item, result
+        if progress is not None:
+            progress(done, len(items))
+    errors.check()
+
+
+def _run_chunks(
+    pool: Executor, run: Callable[[Sequence[Any]], ChunkResult], chunks: Sequence[Sequence[Any]], ahead: int
+) -> Iterator[ChunkResult]:
+    under_way: deque[Future[ChunkResult]] = deque()
+    for chunk in chunks:
+        under_way.append(pool.submit(run, chunk))
         if len(under_way) >= ahead:
             yield under_way.popleft().result()
     while under_way:
         yield under_way.popleft().result()
 
 
-def _run(work: Callable[[Any], Any], items: Sequence[Any]) -> Done:
-    """The results up to the first exception, and that."""
+def _run(work: Callable[[Any], Any], items: Sequence[Any]) -> ChunkResult:
+    """The results up to the first exception, and that exception."""
     results: list[Any] = []
     try:
         for item in items:
@@ -111,20 +175,20 @@ def _run(work: Callable[[Any], Any], items: Sequence[Any]) -> Done:
 _work: Callable[[Any], Any]  # of a worker process
 
 
-def _begin(work: Callable[[Any], Any], parent: int) -> None:
+def _start_worker(work: Callable[[Any], Any], parent: int) -> None:
     global _work
     _work = work
-    gc.freeze()  # looking for cycles among the parent's objects would copy the memory that they share
+    gc.freeze()  # a search for cycles among the parent's objects would copy the memory that they share
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
 
 
 def _end_with(parent: int) -> None:
-    """End this process once its parent is gone, killed say: nobody else would end it."""
+    """End this process when its parent is gone, for example killed: no other process would end it."""
     while os.getppid() == parent:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(PARENT_CHECK_SECONDS)
     os._exit(1)
 
 
-def _run_here(items: Sequence[Any]) -> Done:
+def _run_in_worker(items: Sequence[Any]) -> ChunkResult:
     return _run(_work, items)

@@ -118,7 +118,7 @@ def test_what_cannot_be_compared(run, files, counts, tmp_path):
     assert "expected the same images in A and B, B lacks 7" in error_line(run("compare", counts[0], saved))
     other = write_panoptic(tmp_path, "other", dict.fromkeys(range(8), (ROWS, WRONG)))
     line = error_line(run("compare", counts[0], good, "--gt", other))
-    assert "expected the same true segments in A and B, they differ" in line
+    assert "expected the same ground truth segments in A and B, they differ" in line
     line = error_line(run("compare", counts[0], good, "--gt", ground_truth, "--mode", "corrected"))
     assert "expected one mode, got reference and corrected" in line
     line = error_line(run("compare", counts[0], good, "--gt", ground_truth, "--trust-areas"))

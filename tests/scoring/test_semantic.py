@@ -266,7 +266,7 @@ def test_files_of_another_kind(tmp_path, folders, panoptic):
 
 
 def test_maps_without_classes_must_not_be_photographs(tmp_path, monkeypatch):
-    monkeypatch.setattr(label_sources, "MOST_FOUND", 50)
+    monkeypatch.setattr(label_sources, "MAX_LABELS", 50)
     noise = np.random.default_rng(0).integers(0, 200, (40, 40))
     png.write_labels(tmp_path / "gt/a.png", noise)
     png.write_labels(tmp_path / "pred/a.png", noise)
