@@ -1,9 +1,10 @@
-"""Instances + semantics -> PanopticSegmentation; one file per method.
+"""Fusion: instances and semantics -> PanopticSegmentation; one file per method.
 
-A method is a `FusionMethod` (method.py): a frozen dataclass of its options, called with HeadOutputs; it needs its file
-and one line here. What methods share: which instances take part (candidates.py), the contest for each pixel
-(contest.py), from owners to segments (segments.py), why a segment is gone (fates.py), checks of options (options.py,
-class_keys.py). What comes before: masks pasted on boxes (paste.py), the best channels (semantic_winners.py).
+A method is a `FusionMethod` (method.py): a frozen dataclass of its options that is called with HeadOutputs. It needs
+its file and one line here. Methods share: candidates.py (which instances take part), pixel_argmax.py (the best
+competitor of each pixel), segments.py (from owners to segments), explanations.py (why a segment was dropped),
+options.py and class_keys.py (checks of options). Before a fusion, paste.py pastes masks on their boxes, and
+semantic_argmax.py finds the best semantic channel of each pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from segkit.fusion.heuristic import HeuristicFusion
 from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.method import CENTERS, LOGITS, MASK_PROBS, FusionMethod
-from segkit.fusion.options import checked_options
+from segkit.fusion.options import convert_options
 from segkit.fusion.priority import PriorityFusion
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.utils.errors import ConfigError
@@ -32,11 +33,22 @@ FUSION_METHODS: dict[str, type[FusionMethod]] = {
 
 
 def build_fusion(name: str, **options: Any) -> FusionMethod:
-    """The fusion method `name` with its options; ConfigError for an unknown method or option, or a wrong value."""
+    """Build a fusion method.
+
+    Args:
+        name: Key of FUSION_METHODS.
+        **options: Options of the method, by name.
+
+    Returns:
+        The method.
+
+    Raises:
+        ConfigError: The method or an option is unknown, or a value is invalid.
+    """
     if name not in FUSION_METHODS:
         raise ConfigError(f"unknown fusion method {name!r}", remedy=f"choose one of {sorted(FUSION_METHODS)}")
     method = FUSION_METHODS[name]
-    return method(**checked_options(name, method, options))
+    return method(**convert_options(name, method, options))
 
 
 __all__ = [

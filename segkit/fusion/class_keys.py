@@ -1,4 +1,4 @@
-"""Options that are set class by class: from names, which people write, to contiguous ids, which methods read."""
+"""Options with a value per class: from class names, as people write them, to contiguous ids, as methods need them."""
 
 from __future__ import annotations
 
@@ -12,34 +12,41 @@ PER_CLASS_OPTIONS = ("class_score_thresholds",)
 
 
 def resolve_class_keys(options: Mapping[str, Any], things: Mapping[int, str]) -> dict[str, Any]:
-    """The options with the keys of those that are PER_CLASS_OPTIONS as thing contiguous ids.
+    """Replace class names by thing contiguous ids in the keys of PER_CLASS_OPTIONS.
 
-    things: thing contiguous id -> name. A key is a name or, a whole number, an id that is kept. ConfigError for an
-    unknown one, a name that several things have, and a class that is there twice.
+    Args:
+        options: Options of a fusion method. A key of a per-class option is a name or a thing contiguous id.
+        things: Thing contiguous id -> name.
+
+    Returns:
+        A copy of the options, with ids as keys.
+
+    Raises:
+        ConfigError: A class is unknown or appears twice, or several things have the name.
     """
-    found = dict(options)
+    resolved = dict(options)
     for option in PER_CLASS_OPTIONS:
         if isinstance(values := options.get(option), Mapping):
-            found[option] = _by_id(values, things, option)
-    return found
+            resolved[option] = _resolve_keys(values, things, option)
+    return resolved
 
 
-def _by_id(values: Mapping[Any, Any], things: Mapping[int, str], option: str) -> dict[int, Any]:
-    found: dict[int, Any] = {}
+def _resolve_keys(values: Mapping[Any, Any], things: Mapping[int, str], option: str) -> dict[int, Any]:
+    resolved: dict[int, Any] = {}
     for key, value in values.items():
-        class_id = _id_of(key, things, option)
-        if class_id in found:
+        class_id = _find_class_id(key, things, option)
+        if class_id in resolved:
             raise ConfigError(f"option {option!r} has the thing class {things[class_id]!r} twice", remedy="keep one")
-        found[class_id] = value
-    return found
+        resolved[class_id] = value
+    return resolved
 
 
-def _id_of(key: Any, things: Mapping[int, str], option: str) -> int:
-    named = [class_id for class_id, name in things.items() if name == key]
-    if len(named) > 1:
-        raise ConfigError(f"option {option!r}: several things have the name {key!r}", remedy=f"give an id of {named}")
-    if named := named or [class_id for class_id in things if str(class_id) == str(key)]:
-        return named[0]
+def _find_class_id(key: Any, things: Mapping[int, str], option: str) -> int:
+    ids = [class_id for class_id, name in things.items() if name == key]
+    if len(ids) > 1:
+        raise ConfigError(f"option {option!r}: several things have the name {key!r}", remedy=f"give an id of {ids}")
+    if ids := ids or [class_id for class_id in things if str(class_id) == str(key)]:
+        return ids[0]
     names = [*dict.fromkeys(things.values())]
     near = difflib.get_close_matches(str(key), names, n=1)
     remedy = f"did you mean {near[0]!r}?" if near else f"the things are {names[:20]}"

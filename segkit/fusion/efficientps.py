@@ -21,19 +21,20 @@ from segkit.structures import HeadOutputs, PanopticSegmentation
 
 @dataclass(frozen=True)
 class EfficientPSFusion(FusionMethod):
-    """Each pixel to the highest of the stuff logits and the fused logits of the instances; what no instance wins goes
-    to the semantic head's best channel, if that is one of stuff.
+    """Each pixel goes to the highest of the stuff logits and the fused logits of the instances.
 
-    instance_score_threshold: instances below it are left out. overlap_threshold: so are those of whose binary mask a
-    larger share lies under better ones, of whatever class. Then the fused logit of an instance is
-    FL = (sigmoid(ML_A) + sigmoid(ML_B)) * (ML_A + ML_B), pixel by pixel, of its mask's logit ML_A and its class's
-    semantic logit ML_B. Of equal values the first wins: stuff by channel, instances by falling score.
-    stuff_area_limit_px (min_sa): a stuff class with fewer pixels left is void.
+    The fused logit of an instance is FL = (sigmoid(ML_A) + sigmoid(ML_B)) * (ML_A + ML_B) at each pixel, with ML_A the
+    logit of its mask and ML_B the semantic logit of its class. Of equal values the first wins: stuff by channel, then
+    instances by falling score. Pixels that no instance wins go to the best semantic channel if it is of stuff, as in
+    the paper. They stay void if it is of things, as in the authors' code.
 
-    Both logits are of the pixels of the crop whose centre lies in the box: outside, where the paper pads with 0, an
-    instance takes no part, or else it would win wherever all stuff logits are below 0. A pixel that no instance wins
-    and whose best channel of all is one of things stays void: the paper fills the canvas with the predictions of the
-    semantic head that are stuff, and so does the authors' code (which also multiplies ML_A by 4, the paper does not).
+    An instance takes part only at pixels of its crop whose center is in its box. The paper pads with 0 outside, which
+    would win wherever all stuff logits are below 0. The authors' code also multiplies ML_A by 4. The paper does not.
+
+    Attributes:
+        instance_score_threshold: In [0, 1]. Instances with a lower score are left out.
+        overlap_threshold: In [0, 1]. An instance is left out if better ones of any class cover more of its mask.
+        stuff_area_limit_px: Pixels (min_sa). A stuff class with fewer pixels left is void.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({MASK_PROBS, LOGITS})
@@ -47,22 +48,21 @@ class EfficientPSFusion(FusionMethod):
         check_numbers(self, "stuff_area_limit_px", least=0)
 
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
-        """See the class; outputs: mask_probs, logits and the best channel of each pixel."""
+        """See base class."""
         instances = outputs.instances
-        order = select_candidates(instances, self.instance_score_threshold, {}, "none", 1.0, rejections)
-        kept = drop_occluded(instances, order, self.overlap_threshold, rejections)
-        contest = PixelArgmax.from_stuff_channels(outputs.semantic)
-        for row in kept:
+        candidates = select_candidates(instances, self.instance_score_threshold, {}, "none", 1.0, rejections)
+        order = drop_occluded(instances, candidates, self.overlap_threshold, rejections)
+        argmax = PixelArgmax.from_stuff_channels(outputs.semantic)
+        for row in order:
             window = window_in_box(instances, row)
-            of_class, of_mask, probs = instance_logits(outputs, row, window)
-            contest.update_instance(
-                row, window, (probs + _sigmoid(of_class)) * (of_mask + of_class)
-            )  # FL; sigmoid(ML_A)
+            class_logits, mask_logits, probs = instance_logits(outputs, row, window)
+            fused_logits = (probs + _sigmoid(class_logits)) * (mask_logits + class_logits)  # FL; probs = sigmoid(ML_A)
+            argmax.update_where_higher(argmax.first_instance + row, window, fused_logits)
         stuff_map = outputs.semantic.stuff_map()
-        return contest.result(instances, kept, stuff_map, self.stuff_area_limit_px, rejections)
+        return argmax.build_segmentation(instances, order, stuff_map, self.stuff_area_limit_px, rejections)
 
 
 def _sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):  # exp(-x) = infinity gives 0
-        found: NDArray[np.float32] = np.float32(1) / (np.float32(1) + np.exp(-logits))
-    return found
+        probs: NDArray[np.float32] = np.float32(1) / (np.float32(1) + np.exp(-logits))
+    return probs

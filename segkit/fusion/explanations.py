@@ -1,4 +1,4 @@
-"""Why a segment was dropped or shrunk: told after the fusion, from what went in and what came out."""
+"""Why a segment was dropped or lost pixels, computed after the fusion from its input, its result and its rejections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ REASONS = ("score", "nms", "overlap", "area", "occluded", "void", "empty")
 
 @dataclass(frozen=True)
 class Rejection:
-    """Why a candidate was dropped: one of REASONS, the value that was looked at and the limit that it broke."""
+    """Why a method rejected a candidate.
+
+    Attributes:
+        reason: One of REASONS.
+        value: The value that was compared.
+        limit: The limit that the value broke.
+    """
 
     reason: str
     value: float
@@ -24,7 +30,12 @@ class Rejection:
 
 @dataclass
 class RejectionLog:
-    """What a method says while it runs. instances: by row of the instances; stuff: by stuff contiguous id."""
+    """The rejections of one fusion.
+
+    Attributes:
+        instances: Rejection by row of the instances.
+        stuff: Rejection by stuff contiguous id.
+    """
 
     instances: dict[int, Rejection] = field(default_factory=dict)
     stuff: dict[int, Rejection] = field(default_factory=dict)
@@ -32,16 +43,22 @@ class RejectionLog:
 
 @dataclass(frozen=True)
 class DroppedSegment:
-    """What became of one instance, or of one stuff class of the semantic map, that lost pixels or was dropped.
+    """An instance, or a stuff class of the semantic map, that was dropped or lost pixels.
 
-    reason: "score" (too low), "nms" (a better instance is at the same place), "overlap" (of a dropped one: too much
-    of it was taken; of a kept one: some pixels were), "area" (too few pixels were left), "occluded" (dropped, since
-    others hold its pixels), "void" (none of its pixels was taken, but some were left to nobody), "empty" (its mask has
-    no pixel).
-    category_id: contiguous. instance_id: row of the instances, None of stuff. area_px: of its binary mask, or of its
-    class in the semantic map. kept_px: of these, those that its segment holds. segment_id: VOID (0) where it was
-    dropped. taken_by: (segment_id, pixels) of those who hold the others, VOID for nobody, most pixels first.
-    value, limit: what was compared, where a threshold decided.
+    Attributes:
+        reason: One of REASONS. "score": too low. "nms": suppressed by a better instance. "overlap": a dropped one had
+            too many pixels overlapped, a kept one lost some. "area": too few pixels were left. "occluded": other
+            segments hold all its pixels. "void": no other segment holds its pixels. "empty": its mask has no pixel.
+        isthing: Whether it is an instance.
+        category_id: Contiguous id.
+        instance_id: Row of the instances, None for stuff.
+        score: Score of the instance, None for stuff.
+        area_px: Pixels of its binary mask, or of its class in the semantic map.
+        kept_px: Those of these pixels that its segment holds.
+        segment_id: Id of its segment, VOID (0) if it was dropped.
+        overlapped_by: (segment_id, pixels) of the holders of its other pixels, VOID for none, most pixels first.
+        value: The value that broke a limit, None without a limit.
+        limit: The limit, None without a limit.
     """
 
     reason: str
@@ -60,62 +77,72 @@ class DroppedSegment:
 def explain_segments(
     outputs: HeadOutputs, fused: PanopticSegmentation, rejections: RejectionLog
 ) -> list[DroppedSegment]:
-    """The fates of instances in their order, then of stuff by id; those that kept every pixel are not listed. A segment
-    without a pixel, which no file can hold, counts as dropped."""
+    """Explain every candidate that did not keep all its pixels.
+
+    A segment without a pixel counts as dropped, because no file can hold it.
+
+    Args:
+        outputs: Input of the fusion.
+        fused: Result of the fusion.
+        rejections: What the method logged.
+
+    Returns:
+        Instances by row, then stuff by contiguous id. Candidates that kept every pixel are not listed.
+    """
     instances, ids = outputs.instances, fused.segment_ids
-    made_of = {s.instance_id: s for s in fused.segments if s.isthing and s.area_px}
-    made_as = {s.category_id: s for s in fused.segments if not s.isthing and s.area_px}
-    found = []
+    thing_segments = {s.instance_id: s for s in fused.segments if s.isthing and s.area_px}
+    stuff_segments = {s.category_id: s for s in fused.segments if not s.isthing and s.area_px}
+    explanations = []
     for row in range(len(instances)):
-        held = ids[instances.window(row)][instances.crops[row]]
-        claim = (True, int(instances.class_ids[row]), row, float(instances.scores[row]))
-        found.append(_fate(claim, held, made_of.get(row), rejections.instances.get(row)))
-    for stuff_id, pixels in _claims_of_stuff(outputs):
-        found.append(
-            _fate((False, stuff_id, None, None), ids[pixels], made_as.get(stuff_id), rejections.stuff.get(stuff_id))
-        )
-    return [fate for fate in found if fate is not None]
+        ids_on_mask = ids[instances.window(row)][instances.crops[row]]
+        candidate = (True, int(instances.class_ids[row]), row, float(instances.scores[row]))
+        explanations.append(_explain(candidate, ids_on_mask, thing_segments.get(row), rejections.instances.get(row)))
+    for class_id, mask in _iterate_stuff(outputs):
+        stuff = stuff_segments.get(class_id), rejections.stuff.get(class_id)
+        explanations.append(_explain((False, class_id, None, None), ids[mask], *stuff))
+    return [dropped for dropped in explanations if dropped is not None]
 
 
-def _claims_of_stuff(outputs: HeadOutputs) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+def _iterate_stuff(outputs: HeadOutputs) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Stuff contiguous ids and their (H, W) masks."""
     if outputs.stuff_masks is not None:
-        yield from _union_by_class(outputs.stuff_masks).items()
+        yield from _unite_by_class(outputs.stuff_masks).items()
         return
     stuff_map = outputs.semantic.stuff_map()
-    for stuff_id in np.flatnonzero(np.bincount(stuff_map.ravel())).tolist():
-        if stuff_id != THING_CHANNEL:
-            yield stuff_id, stuff_map == stuff_id
+    for class_id in np.flatnonzero(np.bincount(stuff_map.ravel())).tolist():
+        if class_id != THING_CHANNEL:
+            yield class_id, stuff_map == class_id
 
 
-def _union_by_class(masks: InstanceMasks) -> dict[int, NDArray[np.bool_]]:
-    union: dict[int, NDArray[np.bool_]] = {}
+def _unite_by_class(masks: InstanceMasks) -> dict[int, NDArray[np.bool_]]:
+    unions: dict[int, NDArray[np.bool_]] = {}
     for row in np.argsort(masks.class_ids, kind="stable").tolist():
-        whole = union.setdefault(int(masks.class_ids[row]), np.zeros(masks.size_hw, dtype=np.bool_))
-        whole[masks.window(row)] |= masks.crops[row]
-    return union
+        union = unions.setdefault(int(masks.class_ids[row]), np.zeros(masks.size_hw, dtype=np.bool_))
+        union[masks.window(row)] |= masks.crops[row]
+    return unions
 
 
-def _fate(
-    claim: tuple[bool, int, int | None, float | None],
-    held: NDArray[np.int32],
+def _explain(
+    candidate: tuple[bool, int, int | None, float | None],
+    ids_on_mask: NDArray[np.int32],
     segment: Segment | None,
-    verdict: Rejection | None,
+    rejection: Rejection | None,
 ) -> DroppedSegment | None:
-    """held: the segment ids that lie at the pixels which the candidate claimed."""
-    shares = {holder: pixels for holder, pixels in enumerate(np.bincount(held).tolist()) if pixels}
+    """candidate: isthing, category_id, instance_id and score."""
+    shares = {segment_id: pixels for segment_id, pixels in enumerate(np.bincount(ids_on_mask).tolist()) if pixels}
     segment_id = VOID if segment is None else segment.segment_id
     kept_px = 0 if segment is None else shares.pop(segment_id, 0)
-    if segment is not None and kept_px == held.size:
+    if segment is not None and kept_px == ids_on_mask.size:
         return None
     overlapped_by = tuple(sorted(shares.items(), key=lambda share: (-share[1], share[0])))
-    value, limit = (None, None) if verdict is None else (verdict.value, verdict.limit)
-    reason = _reason(held.size, segment, overlapped_by) if verdict is None else verdict.reason
-    return DroppedSegment(reason, *claim, held.size, kept_px, segment_id, overlapped_by, value, limit)
+    value, limit = (None, None) if rejection is None else (rejection.value, rejection.limit)
+    reason = _find_reason(ids_on_mask.size, segment, overlapped_by) if rejection is None else rejection.reason
+    return DroppedSegment(reason, *candidate, ids_on_mask.size, kept_px, segment_id, overlapped_by, value, limit)
 
 
-def _reason(area_px: int, segment: Segment | None, overlapped_by: tuple[tuple[int, int], ...]) -> str:
+def _find_reason(area_px: int, segment: Segment | None, overlapped_by: tuple[tuple[int, int], ...]) -> str:
     if area_px == 0:
         return "empty"
-    if all(holder == VOID for holder, _ in overlapped_by):
+    if all(segment_id == VOID for segment_id, _ in overlapped_by):
         return "void"
     return "overlap" if segment is not None else "occluded"

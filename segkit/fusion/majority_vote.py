@@ -1,4 +1,4 @@
-"""Panoptic-DeepLab's fusion: pixels are grouped around centres, and each group's pixels vote on its class.
+"""Panoptic-DeepLab's fusion: pixels are grouped around centers, and the pixels of each group vote on its class.
 
 Cheng et al. 2020, "Panoptic-DeepLab", section 3.3; detectron2/projects/panoptic_deeplab/post_processing.py.
 """
@@ -23,16 +23,24 @@ from segkit.utils.errors import ConfigError
 
 @dataclass(frozen=True)
 class MajorityVoteFusion(FusionMethod):
-    """Class-agnostic instances out of the pixels that the semantic head takes for things; each has the class of most
-    of its pixels, of equal ones that of the first channel.
+    """The thing pixels of the semantic head are grouped into instances; each has the class of most of its pixels.
 
-    With outputs.centers (Panoptic-DeepLab): peaks of the heatmap above center_threshold in windows of nms_kernel
-    pixels, fewer than top_k of them; each thing pixel goes to the centre nearest to where its offset points. Score: the
-    heat of the centre; instance_id: None, outputs.instances are not looked at. The same segments, pixel by pixel, as
-    `get_panoptic_segmentation` of the reference, whose ids are class x label_divisor + count.
-    Without (Mask R-CNN): the instances with a score of at least instance_score_threshold are the groups, see
-    `group_by_masks`. Score and instance_id: the instance's; the class is the vote's, which may not be the box head's.
-    A thing pixel is void where there is no centre. stuff_area_limit_px: smaller stuff is left out.
+    Of equal counts the class of the first channel wins. Thing pixels are void if there is no center.
+
+    With outputs.centers (Panoptic-DeepLab), centers are the peaks of the heatmap. Each thing pixel belongs to the
+    center nearest to where its offset points. The score is the heat of the center, and instance_id is None:
+    outputs.instances are not used. The segments equal those of `get_panoptic_segmentation` of the reference, pixel by
+    pixel. Its ids are class x label_divisor + count.
+
+    Without centers (Mask R-CNN), the instances with a sufficient score are the groups, see `group_by_masks`. Score and
+    instance_id are those of the instance. The class is that of the vote, which may differ from the box head's.
+
+    Attributes:
+        center_threshold: In [0, 1], a center must have a higher heat.
+        nms_kernel: Odd number of pixels, the side of the window in which a center has the highest heat.
+        top_k: Fewer centers than this are used.
+        stuff_area_limit_px: Pixels. Smaller stuff segments are left out.
+        instance_score_threshold: Without centers, instances with a lower score are left out.
     """
 
     center_threshold: float = 0.1
@@ -53,11 +61,10 @@ class MajorityVoteFusion(FusionMethod):
             raise ConfigError(f"top_k must be at least 1, got {self.top_k}", where=type(self).__name__)
 
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
-        """See the class; outputs: the best channel of each pixel, with a channel for every thing class (ConfigError
-        without), and centres or crops."""
+        """See base class. Raises ConfigError if a thing class has no semantic channel of its own."""
         semantic = outputs.semantic
         isthing = semantic.stuff_ids == THING_CHANNEL
-        _check_own_channels(semantic, isthing)
+        _check_thing_channels(semantic, isthing)
         pixels = np.flatnonzero(isthing[semantic.channels])
         if outputs.centers is not None:
             peaks = find_heat_peaks(outputs.centers.heatmap, self.center_threshold, self.nms_kernel, self.top_k)
@@ -71,7 +78,7 @@ class MajorityVoteFusion(FusionMethod):
         return fill_stuff(segment_ids, segments, semantic.stuff_map(), self.stuff_area_limit_px, rejections)
 
 
-def _check_own_channels(semantic: SemanticScores, isthing: NDArray[np.bool_]) -> None:
+def _check_thing_channels(semantic: SemanticScores, isthing: NDArray[np.bool_]) -> None:
     if (semantic.thing_ids[isthing] == NO_THING).any():
         raise ConfigError(
             "MajorityVoteFusion needs a semantic channel for each thing class, but here things share one channel",
@@ -86,20 +93,20 @@ def _vote(
     scores: NDArray[np.float32],
     rows: Sequence[int] | None,
 ) -> tuple[NDArray[np.int32], list[Segment]]:
-    """The map and the segments of things, by falling score of their groups; a group without a pixel makes none."""
-    grouped = groups != NO_OWNER
-    pixels, groups = pixels[grouped], groups[grouped]
+    """The map and the segments of things, by falling score of their groups. A group without a pixel has no segment."""
+    has_group = groups != NO_OWNER
+    pixels, groups = pixels[has_group], groups[has_group]
     channels = len(semantic.stuff_ids)
     keys = groups.astype(np.int64) * channels + semantic.channels.reshape(-1)[pixels].astype(np.int64)
     votes = np.bincount(keys, minlength=len(scores) * channels).reshape(len(scores), channels)
-    segment_of = np.full(len(scores), VOID, dtype=np.int32)
+    segment_of_group = np.full(len(scores), VOID, dtype=np.int32)
     segments: list[Segment] = []
     for group in np.argsort(-scores, kind="stable").tolist():
         if area_px := int(votes[group].sum()):
-            segment_of[group] = len(segments) + 1
+            segment_of_group[group] = len(segments) + 1
             class_id, row = int(semantic.thing_ids[votes[group].argmax()]), None if rows is None else rows[group]
             score = float(scores[group])
             segments.append(Segment(len(segments) + 1, class_id, True, area_px, score=score, instance_id=row))
     segment_ids = np.full(semantic.channels.size, VOID, dtype=np.int32)
-    segment_ids[pixels] = segment_of[groups]
+    segment_ids[pixels] = segment_of_group[groups]
     return segment_ids.reshape(semantic.size_hw), segments

@@ -1,4 +1,4 @@
-"""What every fusion method is: a frozen dataclass of options that turns HeadOutputs into a PanopticSegmentation."""
+"""The base class of fusion methods: a frozen dataclass of options that turns HeadOutputs into segments."""
 
 from __future__ import annotations
 
@@ -10,30 +10,43 @@ from segkit.fusion.explanations import DroppedSegment, RejectionLog, explain_seg
 from segkit.structures import MAX_SEGMENT_ID, HeadOutputs, PanopticSegmentation
 from segkit.utils.errors import ConfigError
 
-# What a method may need beyond binary crops and the best semantic channel of each pixel.
+# What a method may need besides binary crops and the best semantic channel of each pixel.
 MASK_PROBS, LOGITS, CENTERS = "mask_probs", "logits", "centers"
 
 
 class FusionMethod(ABC):
-    """A fusion method; a subclass is a frozen dataclass of its options with `needs` and `fuse`.
+    """A fusion method. A subclass is a frozen dataclass of its options, with `needs` and `fuse`.
 
-    The result of every method: ids 1..N, things first by falling score, of equal scores the earlier instance first,
-    then stuff by rising stuff id; a pixel that nobody claims is void (0). `Segment.category_id` is contiguous,
-    `Segment.instance_id` the row of the instance. The inputs are not changed.
+    The result of every method has ids 1..N: first things by falling score (of equal scores the earlier instance first),
+    then stuff by rising contiguous id. Pixels without an owner are void (0). `Segment.category_id` is contiguous,
+    `Segment.instance_id` is the row of the instance. The inputs are not changed.
+
+    Attributes:
+        needs: Any of MASK_PROBS, LOGITS and CENTERS.
+        area_limit_is_last: Whether stuff_area_limit_px is applied last: a higher limit then only removes stuff.
+        combine_options: Options that take their defaults from Detectron2's MODEL.PANOPTIC_FPN.COMBINE.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    # Whether stuff_area_limit_px comes last: what one limit drops is then what another leaves, less its small classes.
     area_limit_is_last: ClassVar[bool] = True
-    # Options that take their defaults from Detectron2's MODEL.PANOPTIC_FPN.COMBINE, where a config has it.
     combine_options: ClassVar[tuple[str, ...]] = ("stuff_area_limit_px",)
 
     def __call__(
         self, outputs: HeadOutputs, dropped_segments: list[DroppedSegment] | None = None
     ) -> PanopticSegmentation:
-        """Fuse one image. fates: a list to which is added what became of every segment that was dropped or shrunk;
-        None costs nothing. ConfigError where the outputs lack what the method needs, ValueError for more segments
-        than ids that a PNG can hold."""
+        """Fuse one image.
+
+        Args:
+            outputs: Outputs of the heads, with everything in `needs`.
+            dropped_segments: List to extend with every segment that was dropped or lost pixels; None computes nothing.
+
+        Returns:
+            The panoptic segmentation, with contiguous category ids.
+
+        Raises:
+            ConfigError: The outputs lack something that the method needs.
+            ValueError: There are more segments than ids in a PNG.
+        """
         if self.needs:
             self._check(outputs)
         rejections = None if dropped_segments is None else RejectionLog()
@@ -44,12 +57,27 @@ class FusionMethod(ABC):
             dropped_segments += explain_segments(outputs, fused, rejections)
         return fused
 
-    def check_thing_names(self, names: Sequence[str]) -> None:  # noqa: B027 (most methods are for any classes)
-        """ConfigError where the method was made for other thing classes than these, by contiguous id."""
+    def check_thing_names(self, names: Sequence[str]) -> None:  # noqa: B027 (most methods accept any classes)
+        """Check that the method was made for these classes.
+
+        Args:
+            names: Names of the thing classes, by thing contiguous id.
+
+        Raises:
+            ConfigError: The method was made for other thing classes.
+        """
 
     @abstractmethod
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
-        """The method itself; verdicts: where given, told why instances and stuff are dropped."""
+        """Fuse one image, whose outputs hold everything in `needs`.
+
+        Args:
+            outputs: Outputs of the heads.
+            rejections: Log to fill with the reasons for dropped candidates; None needs no reasons.
+
+        Returns:
+            The panoptic segmentation, with contiguous category ids.
+        """
 
     def _check(self, outputs: HeadOutputs) -> None:
         has = {

@@ -1,8 +1,8 @@
-"""Which class lies on top of which, counted in annotations: a tie rides over a person.
+"""Which class occludes which, counted in annotations: a tie occludes a person.
 
-After Lazarow et al. 2020, "Learning Instance Occlusion for Panoptic Segmentation" (OCFusion), section 3.2: where two
-masks overlap, the panoptic annotation says whose the common pixels are. A table of class pairs stands in place of their
-learned head.
+After Lazarow et al. 2020, "Learning Instance Occlusion for Panoptic Segmentation" (OCFusion), section 3.2: if two masks
+overlap, the panoptic annotation says which object owns the shared pixels. A table of class pairs replaces their learned
+head.
 """
 
 from __future__ import annotations
@@ -22,130 +22,192 @@ from numpy.typing import NDArray
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils.errors import DatasetError
 
-FORMAT = 1  # of the file; a reader refuses any other
+FORMAT = 1  # of the file; readers raise an error for any other
 REMEDY = "write them with `segkit fuse priors`"
-MIN_OVERLAP = 0.2  # of the smaller mask: a pair that shares less is not looked at (OCFusion's rho)
+MIN_OVERLAP = 0.2  # of the smaller mask: pairs that share less are not counted (rho of OCFusion)
 
 
 @dataclass(frozen=True)
 class OcclusionPriors:
-    """things: (category_id, name) of all thing classes, by rising category_id. wins: how many pairs of objects were
-    seen in which the first category_id lay on top of the second."""
+    """How often objects of one class occlude objects of another.
+
+    Attributes:
+        things: (category_id, name) of all thing classes, by rising category_id.
+        counts: (occluding category_id, occluded category_id) -> number of pairs of objects.
+    """
 
     things: tuple[tuple[int, str], ...]
     counts: Mapping[tuple[int, int], int]
 
-    def occlusion_probability(self, over: int, under: int) -> float:
-        """How likely `over` is on top of `under`, category ids: (wins + 1) / (wins + losses + 2), 0.5 where unseen."""
-        won, lost = self.counts.get((over, under), 0), self.counts.get((under, over), 0)
-        return (won + 1) / (won + lost + 2)
+    def occlusion_probability(self, occluder: int, occluded: int) -> float:
+        """Estimate how likely a class occludes another: (count + 1) / (count + reverse count + 2).
+
+        Args:
+            occluder: category_id of the occluding class.
+            occluded: category_id of the occluded class.
+
+        Returns:
+            Probability in (0, 1), 0.5 for a pair that was never counted.
+        """
+        count, reverse_count = self.counts.get((occluder, occluded), 0), self.counts.get((occluded, occluder), 0)
+        return (count + 1) / (count + reverse_count + 2)
 
     def occluding_pairs(self, margin: float, min_count: int) -> frozenset[tuple[int, int]]:
-        """The pairs (over, under) of thing contiguous ids of which the table is sure: a precedence above 0.5 + margin,
-        out of at least min_count pairs of objects."""
+        """Select the pairs of classes with a clear order.
+
+        Args:
+            margin: The occlusion probability must be above 0.5 + margin.
+            min_count: Lowest number of pairs of objects, in both directions together.
+
+        Returns:
+            (occluder, occluded) pairs of thing contiguous ids.
+        """
         contiguous_id = {category_id: i for i, (category_id, _) in enumerate(self.things)}
         return frozenset(
-            (contiguous_id[over], contiguous_id[under])
-            for over, under in self.counts
-            if self.counts[over, under] + self.counts.get((under, over), 0) >= min_count
-            and self.occlusion_probability(over, under) > 0.5 + margin
+            (contiguous_id[occluder], contiguous_id[occluded])
+            for occluder, occluded in self.counts
+            if self.counts[occluder, occluded] + self.counts.get((occluded, occluder), 0) >= min_count
+            and self.occlusion_probability(occluder, occluded) > 0.5 + margin
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The file's content; `over` is the class with more wins, of equal ones the smaller id; most wins first."""
-        pairs = {(min(pair), max(pair)) for pair, wins in self.counts.items() if wins}
+        """Build the content of the file.
+
+        Returns:
+            A JSON object. `occluder` is the class with the higher count, of equal counts the smaller id. The highest
+            count comes first.
+        """
         rows = []
-        for one, other in sorted(pairs):
-            won, lost = self.counts.get((one, other), 0), self.counts.get((other, one), 0)
-            over, under = (one, other) if won >= lost else (other, one)
-            rows.append({"occluder": over, "occluded": under, "count": max(won, lost), "reverse_count": min(won, lost)})
+        for a, b in sorted({(min(pair), max(pair)) for pair, count in self.counts.items() if count}):
+            count, reverse_count = self.counts.get((a, b), 0), self.counts.get((b, a), 0)
+            if count < reverse_count:
+                a, b, count, reverse_count = b, a, reverse_count, count
+            rows.append({"occluder": a, "occluded": b, "count": count, "reverse_count": reverse_count})
         rows.sort(key=lambda row: -row["count"])
         return {"format": FORMAT, "things": [{"id": i, "name": name} for i, name in self.things], "pairs": rows}
 
     @classmethod
     def from_json(cls, content: Any, where: object) -> OcclusionPriors:
-        """The table in a file's content; DatasetError where it is no such file, of another version, or contradicts
-        itself: every class needs an id of its own, every pair two classes of the list, each pair once."""
+        """Parse the content of a file.
+
+        Args:
+            content: What the JSON file holds.
+            where: Path for error messages.
+
+        Returns:
+            The priors.
+
+        Raises:
+            DatasetError: It is no such file, is of another version, or contradicts itself.
+        """
         if not isinstance(content, dict) or "format" not in content:
-            raise DatasetError("expected class-pair priors, got something else", where=where, remedy=REMEDY)
+            raise DatasetError("expected occlusion priors, got something else", where=where, remedy=REMEDY)
         if content["format"] != FORMAT:
-            problem = f"expected class-pair priors of format {FORMAT}, got {content['format']!r}"
+            problem = f"expected occlusion priors of format {FORMAT}, got {content['format']!r}"
             raise DatasetError(problem, where=where, remedy=REMEDY)
-        things = tuple(sorted(_thing_of(entry, where) for entry in _objects(content, "things", where)))
-        known = {category_id for category_id, _ in things}
-        if len(known) != len(things):
-            raise DatasetError("expected distinct ids in `things`, got one twice", where=where)
-        wins: dict[tuple[int, int], int] = {}
-        for entry in _objects(content, "pairs", where):
-            over, under, won, lost = _pair_of(entry, known, where)
-            if (over, under) in wins:
+        things = tuple(sorted(_parse_thing(entry, where) for entry in _get_objects(content, "things", where)))
+        category_ids = {category_id for category_id, _ in things}
+        if len(category_ids) != len(things):
+            raise DatasetError("expected distinct ids in `things`, got an id twice", where=where)
+        counts: dict[tuple[int, int], int] = {}
+        for entry in _get_objects(content, "pairs", where):
+            a, b, count, reverse_count = _parse_pair(entry, category_ids, where)
+            if (a, b) in counts:
                 raise DatasetError(f"expected every pair once, got {entry} again", where=where)
-            wins[over, under], wins[under, over] = won, lost
-        return cls(things, wins)
+            counts[a, b], counts[b, a] = count, reverse_count
+        return cls(things, counts)
 
     @classmethod
     def read(cls, path: str | Path) -> OcclusionPriors:
-        """The table in the file that `segkit fuse priors` writes; DatasetError where it is missing or broken."""
+        """Read the file that `segkit fuse priors` writes.
+
+        Args:
+            path: Path of the file.
+
+        Returns:
+            The priors.
+
+        Raises:
+            DatasetError: The file is missing or broken.
+        """
         try:
             if not Path(path).is_file() and Path(path).exists():
                 raise OSError("it is no file")
             content = json.loads(Path(path).read_bytes())
         except FileNotFoundError:
-            raise DatasetError("expected class-pair priors, found no file", where=path, remedy=REMEDY) from None
+            raise DatasetError("expected occlusion priors, found no file", where=path, remedy=REMEDY) from None
         except (OSError, ValueError, RecursionError) as error:
-            raise DatasetError(f"the class-pair priors cannot be read: {error}", where=path, remedy=REMEDY) from None
+            raise DatasetError(f"the occlusion priors cannot be read: {error}", where=path, remedy=REMEDY) from None
         return cls.from_json(content, path)
 
 
 class OcclusionCounter:
-    """Counts, image by image, which of two overlapping objects of different thing classes owns their common pixels.
+    """Counts, image by image, which of two overlapping objects of different thing classes owns their shared pixels.
 
-    An object's mask is its instance annotation, where these are given: annotators draw objects that overlap, and the
-    panoptic map says who is on top. Without them it is the convex hull of its segment: of a segment that lies inside
-    another's outline, or cuts it in two, the hulls overlap where it owns the pixels. Pairs whose masks share less than
-    min_overlap of the smaller one are left out, as are crowds and stuff.
+    The mask of an object is its instance annotation, if there is one: annotators draw whole objects, and the panoptic
+    map says which is in front. Otherwise it is the convex hull of its segment: the hulls overlap if a segment is inside
+    the outline of another one, or cuts it in two. Crowds, stuff and pairs with less than min_overlap are not counted.
+
+    Args:
+        categories: Categories of the annotations, in which the ids are category ids.
+        min_overlap: In [0, 1], least shared pixels as a share of the smaller mask.
     """
 
     def __init__(self, categories: CategorySet, min_overlap: float = MIN_OVERLAP) -> None:
-        """categories: of the annotations, in which the ids are category ids."""
         self.categories = categories
         self.min_overlap = min_overlap
-        self._wins: Counter[tuple[int, int]] = Counter()
+        self._counts: Counter[tuple[int, int]] = Counter()
 
     def update(
         self, ground_truth: PanopticSegmentation, instances: Sequence[tuple[int, Mapping[str, Any]]] | None = None
     ) -> None:
-        """Add an image. truth: with category ids. instances: category_id and compressed RLE of every instance
-        annotation of the image that is no crowd; None where there are none.
+        """Add an image.
 
-        An instance stands for the segment of its category with which it shares most pixels, of equal ones the smaller
-        id; one that shares none is left out. DatasetError for a category that is no thing of the set, or an RLE of
-        another size.
+        An instance belongs to the segment of its category with which it shares most pixels, of equal ones the smaller
+        id. An instance that shares none is left out.
+
+        Args:
+            ground_truth: Panoptic annotation with category ids.
+            instances: (category_id, compressed RLE) of every instance annotation that is no crowd; None without any.
+
+        Raises:
+            DatasetError: A category is not a thing of the set, or an RLE has another size.
         """
         segments = [s for s in ground_truth.segments if s.isthing and not s.iscrowd]
         if instances is None:
-            shapes = [*_hulls(ground_truth, segments)]
+            shapes = [*_build_hulls(ground_truth, segments)]
         else:
-            shapes = [*self._drawn(ground_truth.segment_ids, segments, instances)]
-        for one, other in combinations(shapes, 2):
-            if one.category_id == other.category_id:
+            shapes = [*self._match_instances(ground_truth.segment_ids, segments, instances)]
+        for a, b in combinations(shapes, 2):
+            if a.category_id == b.category_id:
                 continue
-            won, lost = _owned(ground_truth.segment_ids, one, other, self.min_overlap)
-            if won != lost:
-                over, under = (one, other) if won > lost else (other, one)
-                self._wins[over.category_id, under.category_id] += 1
+            a_px, b_px = _count_owned_px(ground_truth.segment_ids, a, b, self.min_overlap)
+            if a_px != b_px:
+                occluder, occluded = (a, b) if a_px > b_px else (b, a)
+                self._counts[occluder.category_id, occluded.category_id] += 1
 
     def merge(self, other: OcclusionCounter) -> None:
-        """Add what another has counted; ValueError where its categories or min_overlap differ."""
+        """Add the counts of another counter.
+
+        Args:
+            other: Counter with the same categories and min_overlap.
+
+        Raises:
+            ValueError: Its categories or min_overlap differ.
+        """
         if self.categories != other.categories or self.min_overlap != other.min_overlap:
             raise ValueError("other must count the same categories with the same min_overlap")
-        self._wins.update(other._wins)
+        self._counts.update(other._counts)
 
     def compute(self) -> OcclusionPriors:
-        """What has been counted so far."""
-        return OcclusionPriors(tuple((c.category_id, c.name) for c in self.categories.things), dict(self._wins))
+        """Compute the priors.
 
-    def _drawn(
+        Returns:
+            The counts of all images so far.
+        """
+        return OcclusionPriors(tuple((c.category_id, c.name) for c in self.categories.things), dict(self._counts))
+
+    def _match_instances(
         self,
         segment_ids: NDArray[np.int32],
         segments: Sequence[Segment],
@@ -158,9 +220,9 @@ class OcclusionCounter:
                 problem = f"expected masks of the panoptic map's size {segment_ids.shape}, got {tuple(rle['size'])}"
                 raise DatasetError(problem, remedy="do both files annotate the same images?")
             mask = rle_to_mask(rle)
-            held = segment_ids[mask]
+            ids_on_mask = segment_ids[mask]
             shared = [
-                (np.count_nonzero(held == s.segment_id), -s.segment_id)
+                (np.count_nonzero(ids_on_mask == s.segment_id), -s.segment_id)
                 for s in segments
                 if s.category_id == category_id
             ]
@@ -172,7 +234,7 @@ class OcclusionCounter:
 
 
 class _Shape(NamedTuple):
-    """An object's mask, (h, w) bool, at the rows and columns of `window`; segment_id: of its visible pixels."""
+    """The mask of an object, (h, w) bool, at the rows and columns of `window`. segment_id: of its visible pixels."""
 
     category_id: int
     segment_id: int
@@ -180,18 +242,18 @@ class _Shape(NamedTuple):
     mask: NDArray[np.bool_]
 
 
-def _hulls(ground_truth: PanopticSegmentation, segments: Sequence[Segment]) -> Iterator[_Shape]:
-    boxes = ground_truth.runs.extents()
+def _build_hulls(ground_truth: PanopticSegmentation, segments: Sequence[Segment]) -> Iterator[_Shape]:
+    extents = ground_truth.runs.extents()
     for segment in segments:
-        if segment.segment_id not in boxes:
+        if segment.segment_id not in extents:
             continue
-        left, top, width, height = boxes[segment.segment_id].bbox_xywh
+        left, top, width, height = extents[segment.segment_id].bbox_xywh
         window = slice(top, top + height), slice(left, left + width)
         visible = ground_truth.segment_ids[window] == segment.segment_id
-        yield _Shape(segment.category_id, segment.segment_id, window, _hull(visible))
+        yield _Shape(segment.category_id, segment.segment_id, window, _fill_hull(visible))
 
 
-def _hull(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _fill_hull(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     rows = np.flatnonzero(mask.any(axis=1))
     lefts, rights = mask[rows].argmax(axis=1), mask.shape[1] - 1 - mask[rows, ::-1].argmax(axis=1)
     points = np.stack([np.tile(rows, 2), np.concatenate([lefts, rights])], axis=1)[:, ::-1].astype(np.int32)
@@ -199,17 +261,17 @@ def _hull(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return filled.astype(np.bool_)
 
 
-def _owned(segment_ids: NDArray[np.int32], one: _Shape, other: _Shape, min_overlap: float) -> tuple[int, int]:
-    """Of the pixels that two masks share, how many are the one's and the other's; none where they share too few."""
-    axes = [(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one.window, other.window, strict=True)]
+def _count_owned_px(segment_ids: NDArray[np.int32], a: _Shape, b: _Shape, min_overlap: float) -> tuple[int, int]:
+    """How many of the shared pixels a and b own; (0, 0) if they share too few."""
+    axes = [(max(x.start, y.start), min(x.stop, y.stop)) for x, y in zip(a.window, b.window, strict=True)]
     if any(start >= stop for start, stop in axes):
         return 0, 0
-    common = np.logical_and(*(_cut(shape, axes) for shape in (one, other)))
-    smaller_px = min(np.count_nonzero(shape.mask) for shape in (one, other))
-    if np.count_nonzero(common) < min_overlap * smaller_px:
+    shared = np.logical_and(*(_cut(shape, axes) for shape in (a, b)))
+    smaller_px = min(np.count_nonzero(shape.mask) for shape in (a, b))
+    if np.count_nonzero(shared) < min_overlap * smaller_px:
         return 0, 0
-    held = segment_ids[tuple(slice(*axis) for axis in axes)][common]
-    return int(np.count_nonzero(held == one.segment_id)), int(np.count_nonzero(held == other.segment_id))
+    ids = segment_ids[tuple(slice(*axis) for axis in axes)][shared]
+    return int(np.count_nonzero(ids == a.segment_id)), int(np.count_nonzero(ids == b.segment_id))
 
 
 def _cut(shape: _Shape, axes: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
@@ -219,24 +281,24 @@ def _cut(shape: _Shape, axes: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
     return shape.mask[rows, columns]
 
 
-def _objects(content: Mapping[str, Any], key: str, where: object) -> list[dict[str, Any]]:
-    listed = content.get(key)
-    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
+def _get_objects(content: Mapping[str, Any], key: str, where: object) -> list[dict[str, Any]]:
+    entries = content.get(key)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise DatasetError(f"expected `{key}` to be a list of objects", where=where, remedy=REMEDY)
-    return listed
+    return entries
 
 
-def _thing_of(entry: Mapping[str, Any], where: object) -> tuple[int, str]:
+def _parse_thing(entry: Mapping[str, Any], where: object) -> tuple[int, str]:
     category_id = entry.get("id")
     if type(category_id) is not int or not isinstance(entry.get("name"), str):
         raise DatasetError(f"expected every thing to have an integer id and a name, got {entry}", where=where)
     return category_id, entry["name"]
 
 
-def _pair_of(entry: Mapping[str, Any], known: Set[int], where: object) -> tuple[int, int, int, int]:
-    over, under, won, lost = (entry.get(key) for key in ("occluder", "occluded", "count", "reverse_count"))
-    if type(over) is not int or type(under) is not int or over == under or not {over, under} <= known:
+def _parse_pair(entry: Mapping[str, Any], category_ids: Set[int], where: object) -> tuple[int, int, int, int]:
+    a, b, count, reverse_count = (entry.get(key) for key in ("occluder", "occluded", "count", "reverse_count"))
+    if type(a) is not int or type(b) is not int or a == b or not {a, b} <= category_ids:
         raise DatasetError(f"expected `occluder` and `occluded` to be two ids of `things`, got {entry}", where=where)
-    if type(won) is not int or type(lost) is not int or min(won, lost) < 0:
+    if type(count) is not int or type(reverse_count) is not int or min(count, reverse_count) < 0:
         raise DatasetError(f"expected `count` and `reverse_count` to be whole numbers from 0, got {entry}", where=where)
-    return over, under, won, lost
+    return a, b, count, reverse_count

@@ -1,4 +1,4 @@
-"""Options of fusion methods: checked where a method is made, so that a wrong one is refused before the first image."""
+"""Checks of the options of fusion methods. They run when a method is built, before the first image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 from segkit.fusion.candidates import NMS_KINDS
 from segkit.utils.errors import ConfigError
 
-LARGEST = sys.float_info.max  # what is beyond has no place in JSON
+LARGEST = sys.float_info.max  # JSON holds no infinity
 
 
 def check_fraction(method: object, *names: str) -> None:
-    """ConfigError where an option is no number in [0, 1]."""
+    """Raise ConfigError if an option is not a number in [0, 1]."""
     for name in names:
         value = getattr(method, name)
         if not _is_number(value) or not 0 <= value <= 1:
@@ -22,16 +22,16 @@ def check_fraction(method: object, *names: str) -> None:
 
 
 def check_numbers(method: object, *names: str, least: float = -LARGEST) -> None:
-    """ConfigError where an option is no finite number, or below `least`."""
+    """Raise ConfigError if an option is not a finite number, or is below `least`."""
     for name in names:
         value = getattr(method, name)
         if not _is_number(value) or not value >= least:
-            what = "a number" if least == -LARGEST else f"a number from {least:g}"
-            raise ConfigError(f"{name} must be {what}, got {value!r}", where=type(method).__name__)
+            expected = "a number" if least == -LARGEST else f"a number from {least:g}"
+            raise ConfigError(f"{name} must be {expected}, got {value!r}", where=type(method).__name__)
 
 
 def check_thresholds(method: object, name: str) -> None:
-    """ConfigError where an option is no mapping from class contiguous ids (integers from 0) to numbers."""
+    """Raise ConfigError if an option does not map class contiguous ids (integers from 0) to numbers."""
     thresholds, where = getattr(method, name), type(method).__name__
     if not isinstance(thresholds, Mapping):
         raise ConfigError(f"{name} must be a mapping from contiguous ids to numbers, got {thresholds!r}", where=where)
@@ -45,24 +45,26 @@ def check_thresholds(method: object, name: str) -> None:
 
 
 def check_nms(kind: str) -> None:
-    """ConfigError where `kind` is no kind of suppression."""
+    """Raise ConfigError if `kind` is not one of NMS_KINDS."""
     if kind not in NMS_KINDS:
         raise ConfigError(f"nms must be one of {[*NMS_KINDS]}, got {kind!r}")
 
 
-def checked_options(name: str, method: Any, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options with the types of their defaults; ConfigError for an unknown one or one of another type."""
-    known = {f.name: f for f in fields(method) if f.init}
-    if unknown := sorted(set(options) - set(known)):
-        raise ConfigError(f"fusion method {name!r} has no option {unknown}", remedy=f"its options are {sorted(known)}")
+def convert_options(name: str, method: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert options to the types of their defaults; raise ConfigError for an unknown option or another type."""
+    by_name = {f.name: f for f in fields(method) if f.init}
+    if unknown := sorted(set(options) - set(by_name)):
+        raise ConfigError(
+            f"fusion method {name!r} has no option {unknown}", remedy=f"its options are {sorted(by_name)}"
+        )
     checked = {}
     for key, value in options.items():
-        factory = known[key].default_factory
-        expected = type(known[key].default if factory is MISSING else factory())
+        factory = by_name[key].default_factory
+        expected = type(by_name[key].default if factory is MISSING else factory())
         if expected is float and type(value) is int and _is_number(value):
             value = float(value)
-        wanted: Any = Mapping if expected is dict else expected
-        if not isinstance(value, wanted) or (isinstance(value, bool) and expected is not bool):
+        accepted: Any = Mapping if expected is dict else expected
+        if not isinstance(value, accepted) or (isinstance(value, bool) and expected is not bool):
             problem = f"option {key!r} must be of type {expected.__name__}, got {value!r}"
             raise ConfigError(problem, where=f"fusion method {name!r}")
         if expected is float and not _is_number(value):
@@ -72,5 +74,5 @@ def checked_options(name: str, method: Any, options: Mapping[str, Any]) -> dict[
 
 
 def _is_number(value: object) -> bool:
-    """Whether it is a finite number: NaN is not between any two."""
+    """Whether it is a finite number. NaN is not in the range."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST <= value <= LARGEST

@@ -1,4 +1,4 @@
-"""Mask head outputs -> box crops: pasting that touches only the pixels of each box."""
+"""From mask head outputs to box crops: only the pixels of each box are computed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from segkit.structures import InstanceMasks
 from segkit.utils.compiled import COMPILED, compiled
 
 MASK_THRESHOLD = 0.5  # He et al. 2017, Mask R-CNN, section 3.1
-FAR = 3.0  # mask coordinates run from -1 to 1 inside the box; here nothing of the mask is near
-ROUNDING = 1e-5  # far more than rounding can change in a mean of four numbers in [0, 1]
-BELOW, ABOVE, MIXED = 0, 1, 2  # where the pixels between four values lie: the threshold parts those of a MIXED cell
+FAR = 3.0  # mask coordinates are from -1 to 1 inside the box; all values here are 0
+ROUNDING = 1e-5  # more than rounding can change the bilinear mean of four probabilities
+BELOW, ABOVE, MIXED = 0, 1, 2  # four neighbouring values: all below the threshold, all above it, or neither
 
 BoolArray = NDArray[np.bool_]
 FloatArray = NDArray[np.float32]
@@ -29,52 +29,74 @@ def paste_masks(
     size_hw: tuple[int, int],
     threshold: float = MASK_THRESHOLD,
 ) -> InstanceMasks:
-    """Resample each mask onto the pixels of its box, and take what is at or above the threshold.
+    """Resample each mask onto the pixels of its box and apply the threshold.
 
-    mask_probs: (N, m, m') float32 in [0, 1], each spread over its box, 0 outside it; kept in the result. boxes_xyxy:
-    (N, 4) float32, pixels of the image of size_hw; one that is outside the image or has no width or height gives an
-    empty mask. scores: (N,) float32. class_ids: (N,) int64. N may be 0.
+    The masks equal those of `paste_masks_in_image` in detectron2/layers/mask_ops.py on a CPU, in the window that it
+    computes, except for pixels whose probability is within ROUNDING of the threshold. All crops are in one buffer, see
+    `flatten_crops`.
 
-    The crops are, to the pixel, the masks of detectron2/layers/mask_ops.py `paste_masks_in_image` on a CPU with fused
-    multiply-add, in the window that it computes. They lie one after another in one buffer (see `flatten_crops`).
-    Raises ValueError where shapes disagree, a box is not finite, or a probability is outside [0, 1] or NaN.
+    Args:
+        mask_probs: (N, m, m') float32 in [0, 1], each spread over its box, 0 outside. Kept in the result.
+        boxes_xyxy: (N, 4) float32, pixels of the image. A box outside the image or without a side has an empty mask.
+        scores: (N,) float32.
+        class_ids: (N,) int64.
+        size_hw: (height, width) of the image.
+        threshold: Pixels with at least this probability belong to the mask.
+
+    Returns:
+        The instances with their crops. N may be 0.
+
+    Raises:
+        ValueError: Shapes disagree, a box is not finite, or a probability is outside [0, 1] or NaN.
     """
     _check(mask_probs, boxes_xyxy)
     boxes_xyxy = boxes_xyxy.astype(np.float32, copy=False)
-    lows, highs = _windows(boxes_xyxy, size_hw)
-    rows = _axis(lows[:, 1], highs[:, 1], boxes_xyxy[:, 1::2], mask_probs.shape[1])
-    columns = _axis(lows[:, 0], highs[:, 0], boxes_xyxy[:, 0::2], mask_probs.shape[2])
+    lows, highs = _compute_windows(boxes_xyxy, size_hw)
+    rows = _build_axis(lows[:, 1], highs[:, 1], boxes_xyxy[:, 1::2], mask_probs.shape[1])
+    columns = _build_axis(lows[:, 0], highs[:, 0], boxes_xyxy[:, 0::2], mask_probs.shape[2])
     sides_hw = highs[:, ::-1] - lows[:, ::-1]
     ends = np.cumsum(sides_hw.prod(axis=1))
     pixels = np.empty(ends[-1] if len(ends) else 0, dtype=np.bool_)
     fill = _paste_compiled if COMPILED else _paste_numpy
-    fill(_plain(mask_probs), rows, columns, np.float32(threshold), pixels)
+    fill(_normalize_layout(mask_probs), rows, columns, np.float32(threshold), pixels)
     flat = np.split(pixels, ends[:-1]) if len(ends) else []
     crops = tuple(part.reshape(side_hw) for part, side_hw in zip(flat, sides_hw.tolist(), strict=True))
     return InstanceMasks(size_hw, boxes_xyxy, scores, class_ids, lows, crops, mask_probs)
 
 
 def compute_crop_probs(instances: InstanceMasks, row: int) -> FloatArray:
-    """(h, w) float32 in [0, 1]: the probability of the mask at each pixel of the window of crop `row`.
+    """Compute the probability of a mask at each pixel of its crop.
 
-    `paste_masks` takes the pixels at or above its threshold. Raises ValueError where the instances have no mask_probs.
+    Args:
+        instances: Instances with mask_probs.
+        row: Row of the instance.
+
+    Returns:
+        (h, w) float32 in [0, 1]. `paste_masks` selects the pixels at or above its threshold.
+
+    Raises:
+        ValueError: The instances have no mask_probs.
     """
     if instances.mask_probs is None:
         raise ValueError("mask_probs are needed, but only the binary masks are known")
-    probs, box = _plain(instances.mask_probs[row]), instances.boxes_xyxy[row : row + 1].astype(np.float32)
+    probs, box = _normalize_layout(instances.mask_probs[row]), instances.boxes_xyxy[row : row + 1].astype(np.float32)
     window = [(np.array([side.start]), np.array([side.stop])) for side in instances.window(row)]
-    rows = _axis(*window[0], box[:, 1::2], probs.shape[0])
-    columns = _axis(*window[1], box[:, 0::2], probs.shape[1])
+    rows = _build_axis(*window[0], box[:, 1::2], probs.shape[0])
+    columns = _build_axis(*window[1], box[:, 0::2], probs.shape[1])
     return _resample(probs, rows, columns)
 
 
 def flatten_crops(instances: InstanceMasks) -> tuple[BoolArray, IntArray]:
-    """The pixels of all crops in one row, (P,) bool, and where each crop begins, (N,) int64.
+    """Get the pixels of all crops in one array. The crops of `paste_masks` are not copied.
 
-    Crops of `paste_masks` are not copied: they lie so already.
+    Args:
+        instances: The instances.
+
+    Returns:
+        (P,) bool pixels, and (N,) int64, where each crop begins.
     """
     crops = instances.crops
-    if (buffer := _shared_buffer(crops)) is not None:
+    if (buffer := _find_shared_buffer(crops)) is not None:
         addresses = [crop.__array_interface__["data"][0] for crop in crops]
         return buffer, np.array(addresses) - buffer.__array_interface__["data"][0]
     begins = np.cumsum([0, *(crop.size for crop in crops)])[:-1]
@@ -82,11 +104,13 @@ def flatten_crops(instances: InstanceMasks) -> tuple[BoolArray, IntArray]:
 
 
 class Axis(NamedTuple):
-    """The pixels of N windows along an axis, and how each lies between the values of its mask.
+    """The pixels of N windows along an axis, and the values of the masks around each pixel.
 
-    begins: (N + 1,) where each window's pixels begin. cells: of each pixel, which value of the mask is the one before
-    its centre, from 1; 0 is the padding before the first. first_weights, second_weights: float32, the weights of that
-    value and of the next, both 0 away from the mask.
+    Attributes:
+        begins: (N + 1,) int64, where the pixels of each window begin.
+        cells: (P,) int32, index of the value before each pixel's center, from 1. 0 is the padding before the values.
+        first_weights: (P,) float32, weight of that value, 0 away from the mask.
+        second_weights: (P,) float32, weight of the next value, 0 away from the mask.
     """
 
     begins: IntArray
@@ -95,7 +119,7 @@ class Axis(NamedTuple):
     second_weights: FloatArray
 
 
-def _shared_buffer(crops: Sequence[BoolArray]) -> BoolArray | None:
+def _find_shared_buffer(crops: Sequence[BoolArray]) -> BoolArray | None:
     base = crops[0].base if crops else None
     if not isinstance(base, np.ndarray) or base.ndim != 1 or base.dtype != np.bool_ or not base.flags.carray:
         return None
@@ -108,40 +132,40 @@ def _check(mask_probs: FloatArray, boxes_xyxy: FloatArray) -> None:
         raise ValueError(f"mask_probs must be (N, m, m') and boxes_xyxy (N, 4), got {got}")
     if mask_probs.size and not (mask_probs.min() >= 0 and mask_probs.max() <= 1):
         got = f"{mask_probs.min()}..{mask_probs.max()}"
-        raise ValueError(f"mask_probs must be in [0, 1], got {got}; NaN tells of a training that diverged")
+        raise ValueError(f"mask_probs must be in [0, 1], got {got}: did the training diverge?")
     if not np.isfinite(boxes_xyxy).all():
         raise ValueError("boxes_xyxy must be finite, got NaN or infinity: did the training diverge?")
 
 
-def _plain(values: NDArray[Any]) -> FloatArray:
-    """One memory layout and type, so that one variant is compiled."""
+def _normalize_layout(values: NDArray[Any]) -> FloatArray:
+    """Convert to one memory layout and type, so that one variant is compiled."""
     return np.require(values, np.float32, ["C", "A", "W"])
 
 
-def _windows(boxes_xyxy: FloatArray, size_hw: tuple[int, int]) -> tuple[IntArray, IntArray]:
-    """(N, 2) first pixel (x, y) of each crop and the one after its last, as `_do_paste_mask` cuts them."""
+def _compute_windows(boxes_xyxy: FloatArray, size_hw: tuple[int, int]) -> tuple[IntArray, IntArray]:
+    """(N, 2) first pixel (x, y) of each crop and the pixel after its last, as in `_do_paste_mask` of Detectron2."""
     limits = size_hw[::-1]
     lows = np.clip(np.floor(boxes_xyxy[:, :2]) - 1, 0, limits).astype(np.int64)
     highs = np.clip(np.ceil(boxes_xyxy[:, 2:]) + 1, 0, limits).astype(np.int64)
     return lows, np.maximum(lows, highs)
 
 
-def _axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) -> Axis:
-    """Windows from lows to highs, (N,) each, over boxes with these two edges, (N, 2), and masks of `count` values.
+def _build_axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) -> Axis:
+    """Windows from lows to highs, (N,) each, boxes with the edges (N, 2), and masks of `count` values.
 
-    The order of operations is that of `_do_paste_mask` and torch's grid_sample (bilinear, align_corners=False).
+    Coordinates are those of grid_sample (bilinear, align_corners=False): -1 and 1 are the edges of the box.
     """
     sizes = highs - lows
     begins = np.concatenate([[0], np.cumsum(sizes)])
     pixels = np.arange(begins[-1], dtype=np.int32) - np.repeat((begins[:-1] - lows).astype(np.int32), sizes)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         starts, lengths = np.repeat(edges[:, 0], sizes), np.repeat(edges[:, 1] - edges[:, 0], sizes)
-        place = (pixels.astype(np.float32) + np.float32(0.5) - starts) / lengths * np.float32(2) - np.float32(1)
-    place = np.where(np.abs(place) < FAR, place, np.float32(FAR))  # also NaN and infinity, of a box without length
-    place = (place + np.float32(1)) * np.float32(count / 2) - np.float32(0.5)
-    before = np.floor(place)
+        positions = (pixels.astype(np.float32) + np.float32(0.5) - starts) / lengths * np.float32(2) - np.float32(1)
+    positions = np.where(np.abs(positions) < FAR, positions, np.float32(FAR))  # also NaN of a box without a side
+    positions = (positions + np.float32(1)) * np.float32(count / 2) - np.float32(0.5)
+    before = np.floor(positions)
     near = (before >= -1) & (before < count)
-    second_weights = np.where(near, place - before, np.float32(0))
+    second_weights = np.where(near, positions - before, np.float32(0))
     first_weights = np.where(near, np.float32(1) - second_weights, np.float32(0))
     return Axis(begins, np.where(near, before, np.float32(-1)).astype(np.int32) + 1, first_weights, second_weights)
 
@@ -168,7 +192,7 @@ def _resample(probs: FloatArray, rows: Axis, columns: Axis) -> FloatArray:
     return crop
 
 
-@compiled
+@compiled  # 5 times as fast as numpy
 def _paste_compiled(
     mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray
 ) -> None:

@@ -1,4 +1,4 @@
-"""UPSNet's panoptic head: semantic and mask logits added up, one argmax for each pixel, with an unknown class.
+"""UPSNet's panoptic head: the sum of semantic and mask logits, one argmax per pixel, and an unknown class.
 
 Xiong et al. 2019, "UPSNet: A Unified Panoptic Segmentation Network", sections 3.4 (panoptic head) and 3.5 (pruning).
 """
@@ -30,19 +30,23 @@ from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, Panopti
 
 @dataclass(frozen=True)
 class UPSNetFusion(FusionMethod):
-    """Each pixel to the highest of: the stuff logits; of each instance its class's semantic logit plus its mask logit;
-    an unknown class, which leaves the pixel void.
+    """Each pixel goes to the highest of the stuff logits, the instances' summed logits and an unknown class (void).
 
-    First instances are pruned (section 3.5). instance_score_threshold: those below it go. nms_threshold: so do those
-    whose box has a higher IoU with that of a better one, whatever the classes. overlap_threshold: so do those of whose
-    binary mask a larger share lies under better ones of their class. Then, at each pixel (section 3.4),
-    Z_stuff = X_stuff; Z_i = X_mask_i + Y_mask_i, X_mask_i the logit of its class and Y_mask_i that of its mask, both 0
-    outside its box; Z_unknown = max(X_thing) - max(X_mask), if unknown_class. Of equal values the first wins: stuff by
-    channel, instances by falling score, unknown. stuff_area_limit_px: stuff that wins fewer pixels is void.
+    First the instances are pruned (section 3.5): by score, by box NMS and by overlap. Then, at each pixel (section
+    3.4), Z_stuff = X_stuff; Z_i = X_mask_i + Y_mask_i, the semantic logit of the class plus the logit of the mask, both
+    0 outside the box; Z_unknown = max(X_thing) - max(X_mask). Of equal values the first wins: stuff by channel, then
+    instances by falling score, then unknown.
 
-    An instance takes part at the pixels of its crop whose centre lies in its box. Taken literally it could also win
-    far away, with its 0 there, where all stuff logits are below 0. In max(X_mask) these zeros do count, as published.
-    Where one channel stands for all things it is X_thing, and the class of every instance.
+    An instance takes part at pixels of its crop whose center is in its box. With the 0 outside it could also win far
+    away, if all stuff logits are below 0. In max(X_mask) these zeros count, as published. If one channel stands for all
+    things, it is X_thing and the class of every instance.
+
+    Attributes:
+        instance_score_threshold: In [0, 1]. Instances with a lower score are left out.
+        nms_threshold: In [0, 1]. An instance is left out if its box has a higher IoU with a better one of any class.
+        overlap_threshold: In [0, 1]. An instance is left out if better ones of its class cover more of its mask.
+        stuff_area_limit_px: Pixels. A stuff class that wins fewer pixels is void.
+        unknown_class: Whether Z_unknown takes part.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({MASK_PROBS, LOGITS})
@@ -58,38 +62,41 @@ class UPSNetFusion(FusionMethod):
         check_numbers(self, "stuff_area_limit_px", least=0)
 
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
-        """See the class; outputs: mask_probs and logits."""
-        instances = outputs.instances
-        order = select_candidates(instances, self.instance_score_threshold, {}, "box", self.nms_threshold, rejections)
-        kept = _uncovered_in_class(instances, order, self.overlap_threshold, rejections)
-        windows = [window_in_box(instances, row) for row in kept]
-        contest = PixelArgmax.from_stuff_channels(outputs.semantic)
-        class_logits = _zeros_outside_boxes(windows, instances.size_hw)  # max(X_mask)
-        for row, window in zip(kept, windows, strict=True):
-            of_class, of_mask, _ = instance_logits(outputs, row, window)
-            contest.update_instance(row, window, of_class + of_mask)  # Z_i = X_mask_i + Y_mask_i
-            np.maximum(class_logits[window], of_class, out=class_logits[window])
+        """See base class."""
+        instances, semantic = outputs.instances, outputs.semantic
+        candidates = select_candidates(
+            instances, self.instance_score_threshold, {}, "box", self.nms_threshold, rejections
+        )
+        order = _drop_occluded_by_class(instances, candidates, self.overlap_threshold, rejections)
+        windows = [window_in_box(instances, row) for row in order]
+        argmax = PixelArgmax.from_stuff_channels(semantic)
+        highest_class_logits = _build_zeros_outside_boxes(windows, instances.size_hw)  # max(X_mask)
+        for row, window in zip(order, windows, strict=True):
+            class_logits, mask_logits, _ = instance_logits(outputs, row, window)
+            argmax.update_where_higher(argmax.first_instance + row, window, class_logits + mask_logits)  # Z_i
+            np.maximum(highest_class_logits[window], class_logits, out=highest_class_logits[window])
         if self.unknown_class:
-            of_things, _ = argmax_selected_channels(outputs.semantic, outputs.semantic.stuff_ids == THING_CHANNEL)
-            with np.errstate(invalid="ignore"):  # of two infinities: not above anything
-                unknown = of_things - class_logits  # Z_unknown = max(X_thing) - max(X_mask)
-            contest.owners[unknown > contest.values] = NO_OWNER
-        return contest.result(instances, kept, contest.stuff_map(), self.stuff_area_limit_px, rejections)
+            thing_logits, _ = argmax_selected_channels(semantic, semantic.stuff_ids == THING_CHANNEL)
+            with np.errstate(invalid="ignore"):  # the NaN of two infinities is not above any value
+                unknown_logits = thing_logits - highest_class_logits  # Z_unknown = max(X_thing) - max(X_mask)
+            argmax.owners[unknown_logits > argmax.values] = NO_OWNER
+        stuff_map = argmax.build_stuff_map()
+        return argmax.build_segmentation(instances, order, stuff_map, self.stuff_area_limit_px, rejections)
 
 
-def _uncovered_in_class(
+def _drop_occluded_by_class(
     instances: InstanceMasks, order: Sequence[int], overlap_threshold: float, rejections: RejectionLog | None
 ) -> list[int]:
-    """A canvas for each class, which holds the masks of better instances of the class alone."""
-    kept: set[int] = set()
+    """As `drop_occluded`, but only instances of one class occlude each other."""
+    selected: set[int] = set()
     for class_id in np.unique(instances.class_ids[order]):
-        of_class = [row for row in order if instances.class_ids[row] == class_id]
-        kept.update(drop_occluded(instances, of_class, overlap_threshold, rejections))
-    return [row for row in order if row in kept]
+        rows_of_class = [row for row in order if instances.class_ids[row] == class_id]
+        selected.update(drop_occluded(instances, rows_of_class, overlap_threshold, rejections))
+    return [row for row in order if row in selected]
 
 
-def _zeros_outside_boxes(windows: Sequence[Window], size_hw: tuple[int, int]) -> NDArray[np.float32]:
-    """What max(X_mask) starts from: 0 wherever some instance's box is not, -infinity where all the boxes are."""
+def _build_zeros_outside_boxes(windows: Sequence[Window], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """The start of max(X_mask): 0 at pixels outside of any box, -infinity at pixels that all boxes cover."""
     start = np.zeros(size_hw, dtype=np.float32)
     if windows:
         axes = zip(*windows, strict=True)

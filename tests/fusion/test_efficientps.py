@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import pixel_argmax as contest
+from segkit.fusion import pixel_argmax
 from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.explanations import DroppedSegment
 from segkit.structures import HeadOutputs
 from segkit.utils.compiled import INSTALLED
 from segkit.utils.errors import ConfigError
-from tests.helpers import slow_fusion as slow_contests
-from tests.helpers.slow_fusion import as_told, drawn, highest, scene, semantic
+from tests.helpers import slow_fusion
+from tests.helpers.slow_fusion import drawn, highest, scene, semantic, summarize
 
 WAYS = [True, False] if INSTALLED else [False]
 ANY_AREA = EfficientPSFusion(stuff_area_limit_px=0)
@@ -162,8 +162,8 @@ def test_equal_to_the_formula(way: bool, seed: int, ties: bool, shared: bool) ->
     outputs = scene(seed, ties=ties, shared=shared)
     some, all_of_them = (replace(outputs, semantic=highest(outputs.semantic, count)) for count in (1 + seed % 5, 5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contest, "COMPILED", way)
-        dense = as_told(fusion(outputs))
-        assert dense == slow_contests.efficientps(fusion, outputs)
-        assert dense == as_told(fusion(all_of_them))
-        assert as_told(fusion(some)) == slow_contests.efficientps(fusion, some)
+        patch.setattr(pixel_argmax, "COMPILED", way)
+        dense = summarize(fusion(outputs))
+        assert dense == slow_fusion.efficientps(fusion, outputs)
+        assert dense == summarize(fusion(all_of_them))
+        assert summarize(fusion(some)) == slow_fusion.efficientps(fusion, some)

@@ -13,15 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import mask_argmax
-from segkit.fusion import pixel_argmax as contest
+from segkit.fusion import mask_argmax, pixel_argmax
 from segkit.fusion.explanations import DroppedSegment
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.structures import HeadOutputs, SemanticScores
 from segkit.utils.compiled import INSTALLED
 from segkit.utils.errors import ConfigError
-from tests.helpers import slow_fusion as slow_contests
-from tests.helpers.slow_fusion import as_told, drawn, highest, scene, semantic
+from tests.helpers import slow_fusion
+from tests.helpers.slow_fusion import drawn, highest, scene, semantic, summarize
 
 WAYS = [True, False] if INSTALLED else [False]
 THINGS = SemanticScores.from_stuff_ids(np.zeros((1, 4), dtype=int))
@@ -133,7 +132,7 @@ def test_channels_that_are_not_known_share_what_is_left() -> None:
 def test_probabilities_are_sums_of_whole_numbers() -> None:
     """So that they do not depend on the order in which logits are listed: all sums below 2^53 are exact."""
     logits = np.random.default_rng(0).normal(0, 4, (20, 3, 5)).astype(np.float32)
-    powers = mask_argmax._powers(logits, logits.max(axis=0))
+    powers = mask_argmax._exp_fixed_point(logits, logits.max(axis=0))
     assert np.array_equal(powers, np.rint(powers))
     assert powers.max() == 2**24
     assert powers / 2**24 == pytest.approx(np.exp(logits - logits.max(axis=0)), abs=2**-24)
@@ -198,8 +197,8 @@ def test_equal_to_the_rule(way: bool, seed: int, ties: bool, shared: bool, stuff
     outputs = scene(seed, ties=ties, shared=shared, stuff_masks=stuff_masks)
     some, all_of_them = (replace(outputs, semantic=highest(outputs.semantic, count)) for count in (1 + seed % 5, 5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contest, "COMPILED", way)
-        dense = as_told(fusion(outputs))
-        assert dense == slow_contests.mask_argmax(fusion, outputs)
-        assert dense == as_told(fusion(all_of_them))
-        assert as_told(fusion(some)) == slow_contests.mask_argmax(fusion, some)
+        patch.setattr(pixel_argmax, "COMPILED", way)
+        dense = summarize(fusion(outputs))
+        assert dense == slow_fusion.mask_argmax(fusion, outputs)
+        assert dense == summarize(fusion(all_of_them))
+        assert summarize(fusion(some)) == slow_fusion.mask_argmax(fusion, some)

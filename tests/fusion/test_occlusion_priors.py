@@ -190,8 +190,8 @@ def test_instances_that_contradict_the_map_are_refused() -> None:
 TABLE_OF_PAIRS = OcclusionPriors(THINGS, {(TIE, PERSON): 6, (PERSON, TIE): 1, (TABLE, PERSON): 2, (TABLE, TIE): 0})
 
 
-def test_precedence_is_wins_and_one_of_all_and_two() -> None:
-    """Tie over person: (6 + 1) / (7 + 2) = 7 / 9; the reverse is the rest; table over person 3 / 4; unseen 1 / 2."""
+def test_the_probability_is_count_plus_1_of_all_plus_2() -> None:
+    """Tie occludes person: (6 + 1) / (7 + 2) = 7 / 9; in reverse 2 / 9; table and person 3 / 4; unseen 1 / 2."""
     assert TABLE_OF_PAIRS.occlusion_probability(TIE, PERSON) == 7 / 9
     assert TABLE_OF_PAIRS.occlusion_probability(PERSON, TIE) == 2 / 9
     assert TABLE_OF_PAIRS.occlusion_probability(TABLE, PERSON) == 3 / 4
@@ -209,7 +209,7 @@ def test_precedence_is_wins_and_one_of_all_and_two() -> None:
         (0.5, 0, set()),
     ],
 )
-def test_pairs_on_top_have_contiguous_ids(margin: float, min_count: int, expected: set[tuple[int, int]]) -> None:
+def test_occluding_pairs_have_contiguous_ids(margin: float, min_count: int, expected: set[tuple[int, int]]) -> None:
     """Person, tie and table are 0, 1 and 2."""
     assert TABLE_OF_PAIRS.occluding_pairs(margin, min_count) == expected
 
@@ -229,7 +229,7 @@ def test_the_file_holds_each_pair_once_the_winner_first_and_comes_back() -> None
     assert back.occluding_pairs(0, 0) == TABLE_OF_PAIRS.occluding_pairs(0, 0)
 
 
-def test_of_equal_wins_the_smaller_id_is_over_and_things_may_come_in_any_order() -> None:
+def test_of_equal_counts_the_smaller_id_is_the_occluder_and_things_may_have_any_order() -> None:
     even = OcclusionPriors(THINGS, {(TABLE, TIE): 3, (TIE, TABLE): 3}).to_json()
     assert even["pairs"] == [{"occluder": TIE, "occluded": TABLE, "count": 3, "reverse_count": 3}]
     turned = changed(things=TABLE_OF_PAIRS.to_json()["things"][::-1])
@@ -246,8 +246,8 @@ PAIR = {"occluder": 32, "occluded": 1, "count": 6, "reverse_count": 1}
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "expected class-pair priors, got something else"),
-        ({"things": []}, "expected class-pair priors, got something else"),
+        ([], "expected occlusion priors, got something else"),
+        ({"things": []}, "expected occlusion priors, got something else"),
         (changed(format=2), "of format 1, got 2"),
         (changed(things=None), "`things` to be a list of objects"),
         (changed(things=[{"id": "1", "name": "a"}]), "integer id and a name"),
@@ -270,11 +270,11 @@ def test_broken_content_is_refused(content: Any, message: str) -> None:
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "priors.json"
-    with pytest.raises(DatasetError, match=r"priors\.json: expected class-pair priors, found no file; write them"):
+    with pytest.raises(DatasetError, match=r"priors\.json: expected occlusion priors, found no file; write them"):
         OcclusionPriors.read(path)
     for broken in (b"", b'{"format": 1, "things"', b"\xff\xfe\x00"):
         path.write_bytes(broken)
-        with pytest.raises(DatasetError, match=r"priors\.json: the class-pair priors cannot be read"):
+        with pytest.raises(DatasetError, match=r"priors\.json: the occlusion priors cannot be read"):
             OcclusionPriors.read(path)
     with pytest.raises(DatasetError, match="cannot be read"):
         OcclusionPriors.read(tmp_path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds, checked_options
+from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds, convert_options
 from segkit.utils.errors import ConfigError
 
 
@@ -26,22 +26,22 @@ class Method:
 
 def test_options_of_the_right_type_pass_and_integers_become_floats() -> None:
     options = {"share": 1, "count": 4, "name": "box", "strict": True, "limit_of": MappingProxyType({3: 0.5})}
-    checked = checked_options("toy", Method, options)
+    checked = convert_options("toy", Method, options)
     assert checked == {"share": 1.0, "count": 4, "name": "box", "strict": True, "limit_of": {3: 0.5}}
     assert type(checked["share"]) is float
     assert type(checked["limit_of"]) is dict
-    assert checked_options("toy", Method, {}) == {}
+    assert convert_options("toy", Method, {}) == {}
 
 
 def test_the_mapping_is_a_copy() -> None:
     limits = {3: 0.5}
-    assert checked_options("toy", Method, {"limit_of": limits})["limit_of"] is not limits
+    assert convert_options("toy", Method, {"limit_of": limits})["limit_of"] is not limits
 
 
 @pytest.mark.parametrize("unknown", ["shares", "made", ""])
 def test_unknown_options_are_refused_and_the_known_ones_told(unknown: str) -> None:
     with pytest.raises(ConfigError, match=rf"method 'toy' has no option \['{unknown}'\]") as told:
-        checked_options("toy", Method, {unknown: 1, "share": 0.5})
+        convert_options("toy", Method, {unknown: 1, "share": 0.5})
     assert "its options are ['count', 'limit_of', 'name', 'share', 'strict']" in str(told.value)
 
 
@@ -62,15 +62,15 @@ def test_unknown_options_are_refused_and_the_known_ones_told(unknown: str) -> No
 )
 def test_another_type_is_refused(option: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError, match=f"fusion method 'toy': option '{option}' must be of type {expected}, got "):
-        checked_options("toy", Method, {option: value})
+        convert_options("toy", Method, {option: value})
 
 
 def test_what_is_no_number_is_refused() -> None:
     for value in (math.nan, math.inf, -math.inf):
         with pytest.raises(ConfigError, match=f"method 'toy': option 'share' must be a finite number, got {value}"):
-            checked_options("toy", Method, {"share": value})
+            convert_options("toy", Method, {"share": value})
     with pytest.raises(ConfigError, match="option 'share' must be of type float, got 1000"):
-        checked_options("toy", Method, {"share": 10**400})
+        convert_options("toy", Method, {"share": 10**400})
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, math.nan, math.inf, True, "0.5", None])

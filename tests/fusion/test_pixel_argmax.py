@@ -1,4 +1,4 @@
-"""The engine of the per-pixel contests: searching channels, pruning, windows, evidence."""
+"""The argmax at each pixel: search of channels, pruning, windows, logits of instances."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import pixel_argmax as contest
+from segkit.fusion import pixel_argmax
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.pixel_argmax import (
     NO_OWNER,
@@ -30,7 +30,7 @@ LOGITS = [[[5.0, 1.0, 2.0]], [[4.0, 3.0, 2.0]], [[9.0, 3.0, -np.inf]]]  # channe
 @pytest.mark.parametrize("way", WAYS)
 def test_the_first_of_the_highest_wanted_channels(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixel 0: 5 > 4. Pixel 1: 3 > 1. Pixel 2: 2 = 2, the first. Channel 2 is not wanted."""
-    monkeypatch.setattr(contest, "COMPILED", way)
+    monkeypatch.setattr(pixel_argmax, "COMPILED", way)
     scores = semantic(LOGITS, [1, 2, 0], [-1, -1, 0])
     for given_scores in (scores, highest(scores, 3)):
         values, channels = argmax_selected_channels(given_scores, np.array([True, True, False]))
@@ -44,7 +44,7 @@ def test_what_is_not_known_is_nobodys(way: bool, monkeypatch: pytest.MonkeyPatch
 
     Pixel 1 knows 1 and 2; pixel 2 knows 0 and 1. With no wanted channel nothing is above -infinity.
     """
-    monkeypatch.setattr(contest, "COMPILED", way)
+    monkeypatch.setattr(pixel_argmax, "COMPILED", way)
     scores = highest(semantic(LOGITS, [1, 2, 0], [-1, -1, 0]), 2)
     values, channels = argmax_selected_channels(scores, np.array([False, True, False]))
     assert values.tolist() == [[5, 3, 2]]
@@ -57,7 +57,7 @@ def test_what_is_not_known_is_nobodys(way: bool, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("way", WAYS)
 def test_minus_infinity_is_a_logit(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Channel 2 alone is wanted: at pixel 2 its logit is -infinity, and the pixel is its all the same."""
-    monkeypatch.setattr(contest, "COMPILED", way)
+    monkeypatch.setattr(pixel_argmax, "COMPILED", way)
     scores = semantic(LOGITS, [1, 2, 3], [-1, -1, -1])
     for given_scores in (scores, highest(scores, 3)):
         assert argmax_selected_channels(given_scores, np.array([False, False, True]))[1].tolist() == [[2, 2, 2]]
@@ -66,7 +66,7 @@ def test_minus_infinity_is_a_logit(way: bool, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.skipif(not INSTALLED, reason="compares with numba")
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 6), ties=st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_compiled_and_plain_search_are_equal(seed: int, count: int, ties: bool) -> None:
+def test_compiled_and_numpy_search_are_equal(seed: int, count: int, ties: bool) -> None:
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 2, (6, *rng.integers(1, 9, 2)))
     dense = semantic(np.round(logits) if ties else logits, [1, 2, 3, 4, 5, 6], [-1] * 6)
@@ -75,7 +75,7 @@ def test_compiled_and_plain_search_are_equal(seed: int, count: int, ties: bool) 
         found = []
         for way in (True, False):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(contest, "COMPILED", way)
+                patch.setattr(pixel_argmax, "COMPILED", way)
                 found.append(argmax_selected_channels(scores, wanted))
         assert found[0][0].tobytes() == found[1][0].tobytes()
         assert np.array_equal(found[0][1], found[1][1])
@@ -89,16 +89,18 @@ def test_logits_are_asked_for() -> None:
         PixelArgmax.from_stuff_channels(SemanticScores.from_stuff_ids(np.ones((2, 2), dtype=int)))
 
 
-def test_a_challenger_takes_what_it_has_more_of_and_no_ties() -> None:
+def test_an_update_takes_pixels_with_a_higher_value_but_no_ties() -> None:
     """Stuff has 1, 2, 3 and 4; instance 0 offers 2, 2 and 9 from pixel 1 on: 2 = 2 and 2 < 3 stay, 9 > 4 goes."""
-    game = PixelArgmax.from_stuff_channels(semantic([[[1, 2, 3, 4]], [[0, 0, 0, 0]]], [7, 0], [-1, -1]))
-    game.update_instance(0, (slice(0, 1), slice(1, 4)), np.array([[2, 2, 9]], dtype=np.float32))
-    assert game.values.tolist() == [[1, 2, 3, 9]]
-    assert game.owners.tolist() == [[0, 0, 0, 2]]  # two channels stand before the instances
-    assert game.stuff_map().tolist() == [[7, 7, 7, 0]]
+    argmax = PixelArgmax.from_stuff_channels(semantic([[[1, 2, 3, 4]], [[0, 0, 0, 0]]], [7, 0], [-1, -1]))
+    argmax.update_where_higher(
+        argmax.first_instance, (slice(0, 1), slice(1, 4)), np.array([[2, 2, 9]], dtype=np.float32)
+    )
+    assert argmax.values.tolist() == [[1, 2, 3, 9]]
+    assert argmax.owners.tolist() == [[0, 0, 0, 2]]  # after two channels
+    assert argmax.build_stuff_map().tolist() == [[7, 7, 7, 0]]
 
 
-def test_covered_masks_are_left_out() -> None:
+def test_occluded_masks_are_dropped() -> None:
     """Row 1 has 2 of its 4 pixels under row 0, a share of 0.5, and stays at 0.5. Row 2 has 2 of 4 under row 0 and the
     others under row 1, a share of 1. Row 3 has no pixel. At 0.49 row 1 goes, and row 2 too: half lies under row 0.
     """
@@ -115,13 +117,13 @@ def test_covered_masks_are_left_out() -> None:
     ("box", "rows", "columns"),
     [
         ((0, 0, 4, 2), (0, 2), (0, 4)),
-        ((0.5, 0, 3.5, 2), (0, 2), (0, 3)),  # centres 0.5, 1.5 and 2.5 are in [0.5, 3.5)
+        ((0.5, 0, 3.5, 2), (0, 2), (0, 3)),  # centers 0.5, 1.5 and 2.5 are in [0.5, 3.5)
         ((0.6, 0.4, 3.6, 1.4), (0, 1), (1, 4)),
         ((-9, -9, 99, 99), (0, 2), (0, 4)),
-        ((1.6, 0, 2.4, 2), (0, 2), (2, 2)),  # between two centres
+        ((1.6, 0, 2.4, 2), (0, 2), (2, 2)),  # between two centers
     ],
 )
-def test_pixels_are_in_a_box_by_their_centres(box: Any, rows: Any, columns: Any) -> None:
+def test_pixels_are_in_a_box_by_their_centers(box: Any, rows: Any, columns: Any) -> None:
     masks = InstanceMasks(
         (2, 4),
         np.array([box], dtype=np.float32),
@@ -133,7 +135,7 @@ def test_pixels_are_in_a_box_by_their_centres(box: Any, rows: Any, columns: Any)
     assert window_in_box(masks, 0) == (slice(*rows), slice(*columns))
 
 
-def test_evidence_is_of_the_class_and_the_mask() -> None:
+def test_instance_logits_are_of_the_class_and_the_mask() -> None:
     """p = 1/2, 1 and 0 (kept at 1 - 1e-4 and 1e-4), 3/4: logits 0, log 9999, -log 9999, log 3."""
     masks = drawn([[[0.5, 1, 0, 0.75]]], [0.9], [1])
     scores = semantic([[[0, 0, 0, 0]], [[1, 2, 3, 4]], [[5, 6, 7, 8]]], [1, 0, 0], [-1, 0, 1])

@@ -280,7 +280,7 @@ def told(outputs: HeadOutputs, winner: Callable[[int, int], Label], rows: list[i
     return [ids, segments]
 
 
-def as_told(fused: PanopticSegmentation) -> list[Any]:
+def summarize(fused: PanopticSegmentation) -> list[Any]:
     """A result in the form of `told`."""
     assert [s.segment_id for s in fused.segments] == [*range(1, len(fused.segments) + 1)]
     return [

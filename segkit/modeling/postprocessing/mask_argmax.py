@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from segkit.fusion.mask_argmax import FIXED_POINT, SOLID, MaskArgmaxFusion
+from segkit.fusion.mask_argmax import FIXED_POINT, OWN_PROB, MaskArgmaxFusion
 from segkit.modeling.postprocessing.detections import Detections, find_input_errors, sort_by_score
 from segkit.modeling.postprocessing.logit_fusion import Channels, argmax_selected, pasted
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors, histogram
@@ -37,7 +37,7 @@ def fuse_mask_argmax(
     solid = channels.stuff_ids[channel] != THING_CHANNEL
     own_px = []
     for rank, probs in pasted(best, (owners.shape[1], owners.shape[2])):
-        own = probs >= float(SOLID)
+        own = probs >= float(OWN_PROB)
         value = best.scores[:, rank, None, None].float() * probs
         won = good[:, rank, None, None] & (value > values)
         values = torch.where(won, value, values)
