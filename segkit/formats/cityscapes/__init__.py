@@ -1,14 +1,8 @@
 """Cityscapes: its labels, its tree of images and annotations, and its instance results."""
 
-from segkit.formats.cityscapes.files import (
-    CATEGORIES,
-    INSTANCE_IDS_SUFFIX,
-    LABELS,
-    CityscapesRecord,
-    encode_instance_ids,
-    find_records,
-    read_segmentation,
-)
+from segkit.formats.cityscapes.files import CityscapesRecord, find_records
+from segkit.formats.cityscapes.label_pngs import INSTANCE_IDS_SUFFIX, encode_instance_ids, read_segmentation
+from segkit.formats.cityscapes.labels import CATEGORIES, LABELS
 from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.formats.cityscapes.results import (
     ResultFiles,

@@ -1,4 +1,4 @@
-"""The shapes in labelme's JSON files: checked, turned into masks, and made of masks (github.com/wkentaro/labelme)."""
+"""The shapes in labelme's JSON files: checked, turned into masks, and made from masks."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
-# labelme/_shape.py, and `rotation` of its descendants: least and most points.
+# Lowest and highest number of points: labelme/_shape.py, and `rotation` of tools derived from labelme.
 POINTS = {
     "polygon": (3, None),
-    "rectangle": (2, 4),  # two opposite corners, or in descendants of labelme all four
+    "rectangle": (2, 4),  # two opposite corners, or in derived tools all four
     "oriented_rectangle": (4, 4),
     "rotation": (4, 4),
     "circle": (2, 2),  # the centre, and a point on the circle
@@ -39,9 +39,16 @@ CROWD = "iscrowd"  # the flag of a crowd
 
 @dataclass(frozen=True, eq=False)
 class Shape:
-    """points_xy: (N, 2) float64, pixels, whole numbers lie between pixels; a mask's two points are pixels.
+    """One shape with an area.
 
-    kind: polygon, circle or mask. mask: base64 of a mask's PNG. where: for messages.
+    Attributes:
+        label: Name of the class.
+        kind: polygon, circle or mask.
+        points_xy: (N, 2) float64 pixels; whole numbers are between pixels, but a mask's two points are pixels.
+        group_id: Joins the shapes of one object.
+        iscrowd: Whether the shape is a crowd.
+        mask: A mask's PNG in base64.
+        where: File and shape, for messages.
     """
 
     label: str
@@ -54,23 +61,22 @@ class Shape:
 
 
 def has_area(entry: Entry, where: str) -> bool:
-    """Whether the shape is one of pixels, and no point or line; DatasetError for a shape_type that is not labelme's."""
+    """Whether the shape has pixels, and is no point or line; DatasetError for a shape_type that labelme does not have."""
     kind = entry.get("shape_type") or "polygon"
     if not isinstance(kind, str) or kind not in {*POINTS, *WITHOUT_AREA}:
-        known = ", ".join([*POINTS, *sorted(WITHOUT_AREA)])
-        remedy = "draw it as a polygon"
-        problem = f"expected a shape_type among {known}, got {reprlib.repr(kind)}"
-        raise DatasetError(problem, where=where, remedy=remedy)
+        expected = f"a shape_type among {', '.join([*POINTS, *sorted(WITHOUT_AREA)])}"
+        problem = f"expected {expected}, got {reprlib.repr(kind)}"
+        raise DatasetError(problem, where=where, remedy="draw it as a polygon")
     return kind in POINTS
 
 
-def parse(entry: Entry, where: str) -> Shape:
-    """The shape of an entry of `shapes` that has an area; DatasetError where it is malformed. Masks are not decoded."""
+def parse_shape(entry: Entry, where: str) -> Shape:
+    """Check an entry of `shapes` that has an area; DatasetError if it is invalid. Masks are not decoded."""
     label: str = json_fields.get_field(entry, "label", json_fields.TEXT, where)
     if not label or any(0xD800 <= ord(letter) <= 0xDFFF for letter in label):
         raise DatasetError(f"expected `label` to be a name, got {label!r}", where=where)
     kind = entry.get("shape_type") or "polygon"
-    points_xy = _points(entry, kind, where)
+    points_xy = _read_points(entry, kind, where)
     group_id = entry.get("group_id")
     if type(group_id) not in (int, str, type(None)):
         raise DatasetError(f"expected `group_id` to be an integer or null, got {reprlib.repr(group_id)}", where=where)
@@ -88,24 +94,25 @@ def parse(entry: Entry, where: str) -> Shape:
     return Shape(label, kind, points_xy, group_id, iscrowd, mask, where)
 
 
-def to_rle(shape: Shape, size_hw: tuple[int, int]) -> dict[str, Any]:
-    """The shape's pixels as compressed RLE; what lies outside the image is cut off.
+def rasterise(shape: Shape, size_hw: tuple[int, int]) -> dict[str, Any]:
+    """The shape's pixels as compressed RLE, cut off at the border of the image.
 
-    Polygons and rectangles are rasterised by pycocotools, as COCO's are (labelme itself adds the pixels that the
-    outline touches); of a circle, the pixels whose centres are inside or on it. Raises DatasetError where a mask's PNG
-    is damaged or not of its box's size.
+    Polygons and rectangles are rasterised by pycocotools, as COCO's are; labelme itself adds the pixels that the outline
+    touches. A circle has the pixels whose centres are inside or on it. DatasetError if a mask's PNG is damaged or not of
+    its box's size.
     """
     if shape.kind == "polygon":
         return segmentation_to_rle([shape.points_xy.ravel().tolist()], size_hw)
-    crop, (left, top) = _circle(shape.points_xy, size_hw) if shape.kind == "circle" else decode(shape)
+    crop, (left, top) = _draw_circle(shape.points_xy, size_hw) if shape.kind == "circle" else decode_mask(shape)
     first_x, first_y = max(0, -left), max(0, -top)
-    crop = crop[first_y : size_hw[0] - top, first_x : size_hw[1] - left] if _meets(left, top, size_hw) else crop[:0, :0]
-    corner = (left + first_x, top + first_y) if crop.size else (0, 0)
-    return crop_to_rle(crop, corner, size_hw)
+    is_inside = left < size_hw[1] and top < size_hw[0]
+    crop = crop[first_y : size_hw[0] - top, first_x : size_hw[1] - left] if is_inside else crop[:0, :0]
+    corner_xy = (left + first_x, top + first_y) if crop.size else (0, 0)
+    return crop_to_rle(crop, corner_xy, size_hw)
 
 
-def decode(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The (h, w) pixels of a mask, at (left, top); DatasetError where its PNG is damaged or not of its box's size."""
+def decode_mask(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The (h, w) pixels of a mask and its (left, top); DatasetError if its PNG is damaged or not of its box's size."""
     (left, top), (right, bottom) = shape.points_xy.tolist()
     size = (round(right - left) + 1, round(bottom - top) + 1)
     remedy = "draw the mask again"
@@ -118,41 +125,41 @@ def decode(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:
                 raise DatasetError(problem, where=shape.where, remedy=remedy)
             crop: NDArray[np.bool_] = np.asarray(image) != 0
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        problem = f"the mask is no PNG in base64: {' '.join(str(error).split())}"
+        problem = f"the mask is not a PNG in base64: {' '.join(str(error).split())}"
         raise DatasetError(problem, where=shape.where, remedy=remedy) from None
     return crop, (math.floor(left), math.floor(top))
 
 
-def crop_of(rle: dict[str, Any]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """The mask in its tight box, (h, w) at (left, top): far fewer pixels to paint; (0, 0) of an empty mask."""
+def decode_crop(rle: dict[str, Any]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The mask in its tight box, (h, w) at (left, top): far fewer pixels to paint; (0, 0) for an empty mask."""
     left, top, width, height = (int(number) for number in coco_mask.toBbox(rle).tolist())
-    whole: NDArray[np.uint8] = coco_mask.decode(rle)
-    return whole[top : top + height, left : left + width].astype(np.bool_), (left, top)
+    mask: NDArray[np.uint8] = coco_mask.decode(rle)
+    return mask[top : top + height, left : left + width].astype(np.bool_), (left, top)
 
 
-def of_mask(
+def build_entries(
     crop: NDArray[np.bool_], corner_xy: tuple[int, int], label: str, group_id: int, iscrowd: bool = False
 ) -> list[Entry]:
-    """Entries of `shapes` that `to_rle` turns into exactly this (h, w) crop at (left, top); none for an empty crop.
+    """Entries of `shapes` that `rasterise` turns into exactly this (h, w) crop at (left, top); none for an empty crop.
 
-    Polygons along the edges of the pixels, one for each piece; or, where a piece has a hole, one mask shape. Several
-    entries are joined by group_id.
+    They are polygons along the edges of the pixels, one per piece, joined by `group_id` if there are several. If a piece
+    has a hole, one mask holds all.
     """
     if not crop.any():
         return []
-    polygons = _outlines(crop)
-    if not _equal(polygons, crop):
+    polygons = _find_outlines(crop)
+    if not _fill_exactly(polygons, crop):
         box = np.array([[0, 0], [crop.shape[1] - 1, crop.shape[0] - 1]])
-        return [_entry(label, "mask", box + corner_xy, None, iscrowd, _encode(crop))]
+        return [_build_entry(label, "mask", box + corner_xy, None, iscrowd, _encode(crop))]
     group = group_id if len(polygons) > 1 else None
-    return [_entry(label, "polygon", points_xy + corner_xy, group, iscrowd, None) for points_xy in polygons]
+    return [_build_entry(label, "polygon", points_xy + corner_xy, group, iscrowd, None) for points_xy in polygons]
 
 
-def _points(entry: Entry, kind: str, where: str) -> NDArray[np.float64]:
+def _read_points(entry: Entry, kind: str, where: str) -> NDArray[np.float64]:
     points = json_fields.get_field(entry, "points", json_fields.LIST, where)
-    least, most = POINTS[kind]
-    if len(points) < least or (most is not None and len(points) > most):
-        expected = f"{least} or more" if most is None else " to ".join(map(str, sorted({least, most})))
+    lowest, highest = POINTS[kind]
+    if len(points) < lowest or (highest is not None and len(points) > highest):
+        expected = f"{lowest} or more" if highest is None else " to ".join(map(str, sorted({lowest, highest})))
         raise DatasetError(f"expected {expected} points of a {kind}, got {len(points)}", where=where)
     for point in points:
         if not isinstance(point, list) or len(point) != 2 or not json_fields.all_finite(point, MAX_COORDINATE):
@@ -161,12 +168,8 @@ def _points(entry: Entry, kind: str, where: str) -> NDArray[np.float64]:
     return np.array(points, dtype=np.float64)
 
 
-def _meets(left: int, top: int, size_hw: tuple[int, int]) -> bool:
-    return left < size_hw[1] and top < size_hw[0]
-
-
-def _circle(points_xy: NDArray[np.float64], size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
-    """Those pixels of the circle's box that lie in the image."""
+def _draw_circle(points_xy: NDArray[np.float64], size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+    """The circle in the part of its box that is in the image, and the (left, top) of that part."""
     (x, y), (edge_x, edge_y) = points_xy.tolist()
     squared = (edge_x - x) ** 2 + (edge_y - y) ** 2
     radius = math.sqrt(squared)
@@ -176,11 +179,11 @@ def _circle(points_xy: NDArray[np.float64], size_hw: tuple[int, int]) -> tuple[N
     return (columns[None] - x) ** 2 + (rows[:, None] - y) ** 2 <= squared, (left, top)
 
 
-def _outlines(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+def _find_outlines(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     """(N, 2) outer outline of every piece along the edges of its pixels.
 
-    OpenCV's contours run through the centres of pixels. Of a crop enlarged twice, pixel x is 2 x and 2 x + 1, so that
-    (c + 1) // 2 of a contour's coordinate c is the pixel's edge x or x + 1, and a cut corner falls into one point.
+    OpenCV's contours run through the centres of pixels. In a crop enlarged twice, pixel x is 2 x and 2 x + 1. So
+    (c + 1) // 2 of a contour's coordinate c is the pixel's edge x or x + 1, and a cut corner becomes one point.
     """
     enlarged = crop.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
@@ -188,7 +191,7 @@ def _outlines(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     return [xy[(xy != np.roll(xy, 1, axis=0)).any(axis=1)] for xy in edges]
 
 
-def _equal(polygons: list[NDArray[np.int64]], crop: NDArray[np.bool_]) -> bool:
+def _fill_exactly(polygons: list[NDArray[np.int64]], crop: NDArray[np.bool_]) -> bool:
     size_hw = (crop.shape[0], crop.shape[1])
     rle = segmentation_to_rle([points_xy.ravel().astype(float).tolist() for points_xy in polygons], size_hw)
     return np.array_equal(rle_to_mask(rle), crop)
@@ -200,7 +203,7 @@ def _encode(crop: NDArray[np.bool_]) -> str:
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 
-def _entry(
+def _build_entry(
     label: str, kind: str, points_xy: NDArray[Any], group_id: int | None, iscrowd: bool, mask: str | None
 ) -> Entry:
     return {

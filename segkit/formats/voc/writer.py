@@ -1,4 +1,4 @@
-"""Pascal VOC, written: two palette PNGs per picture, the image set and class_names.txt."""
+"""Pascal VOC, written: two palette PNGs per image, the image set and class_names.txt."""
 
 from __future__ import annotations
 
@@ -20,23 +20,17 @@ from segkit.formats.base import (
     list_lost_scores,
 )
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import IMAGE_SUFFIX_CASES
-from segkit.formats.voc.labels import (
+from segkit.formats.voc import files
+from segkit.formats.voc.files import (
     BACKGROUND,
     BACKGROUND_NAMES,
-    CLASSES,
+    CLASS_MAPS,
     IMAGES,
     MAX_LABEL,
     NAMES_FILE,
-    OBJECTS,
+    OBJECT_MAPS,
     VOID_LABEL,
     Labels,
-    build_categories,
-    compute_color_map,
-    is_line,
-    read_names,
-    set_path,
-    write_lines,
 )
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
@@ -45,15 +39,23 @@ from segkit.utils.json_fields import Location
 
 
 class VOCWriter(DatasetWriter):
-    """Writes one image set, ImageSets/Segmentation/<split>.txt: the PNGs of each image at once, the list of ids and
-    class_names.txt in the end.
+    """Writes one image set: two PNGs per image at once; the list of ids and class_names.txt at the end.
 
-    The things of `categories`, by rising category_id, become the labels 1, 2, ...; stuff becomes background, as VOC
-    means by it whatever is in no class; crowds and unlabelled pixels become void. Pictures are not copied: the image
-    id is their file_name without suffix, so that their folder is a ready JPEGImages (`picture_path`). border_px: pixels
-    within this distance (the larger of rows and columns) of another label become void; 2 is nearly VOC's own border.
-    Raises DatasetError for no or more than 254 things, for names that class_names.txt cannot hold, and for a folder
-    with labels of other classes.
+    The things of `categories`, by ascending category_id, become the labels 1, 2, ... Stuff becomes background, since
+    VOC's background is whatever is in no class. Crowds and unlabelled pixels become void. An image id is the file_name
+    of the image without suffix, so that the images' folder can be JPEGImages.
+
+    Args:
+        root: Folder to write to.
+        categories: Categories of the segmentations.
+        split: Name of the image set, ImageSets/Segmentation/<split>.txt.
+        border_px: Pixels within this distance (the larger of rows and columns) of another label become void; 2 is
+            nearly VOC's own border.
+
+    Raises:
+        DatasetError: There are no or more than 254 things, class_names.txt cannot hold their names, or the folder has
+            labels of other classes.
+        ValueError: `border_px` is not an integer of at least 0.
     """
 
     def __init__(self, root: str | Path, categories: CategorySet, *, split: str = "train", border_px: int = 0) -> None:
@@ -61,10 +63,10 @@ class VOCWriter(DatasetWriter):
             raise ValueError(f"border_px must be an integer of at least 0, got {border_px!r}")
         super().__init__(root, categories)
         self.border_px = border_px
-        self._set_path = set_path(self.root, split)
-        classes = build_categories([c.name for c in categories.things], True, "categories")
-        self._names = tuple(c.name for c in classes.things)
-        if os.path.isdir(self.root / CLASSES) and read_names(self.root) != self._names:
+        self._set_path = files.get_set_path(self.root, split)
+        classes = files.build_categories([c.name for c in categories.things], True, "categories")
+        self._class_names = tuple(c.name for c in classes.things)
+        if os.path.isdir(self.root / CLASS_MAPS) and files.read_names(self.root) != self._class_names:
             remedy = "write to another folder"
             raise DatasetError("the folder holds labels of other classes", where=self.root, remedy=remedy)
         self._image_ids: dict[str, None] = {}  # in order
@@ -72,75 +74,78 @@ class VOCWriter(DatasetWriter):
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
-        """Writes the image's two PNGs; what VOC cannot hold of it, a line each.
+        """See base class.
 
-        Segment ids in 1..254 of all objects are kept; otherwise objects are numbered in their order. annotations:
-        looked at for overlaps, a pixel of VOC has one object, as in the segmentation.
-        Raises DatasetError for a file_name that climbs out, is hidden, too long, cannot be a line of the set or was
-        added before; ValueError for a category that is none of the writer's, an id in the map that no segment has, or
-        another size.
+        Segment ids are kept if those of all objects are in 1..254; otherwise objects are numbered in their order.
+
+        Raises:
+            DatasetError: As the base class, and for a name that cannot be a line of the image set.
+            ValueError: As the base class, and for a map without pixels.
         """
-        image_id = self._image_id(image)
+        image_id = self._get_image_id(image)
         areas_px = compute_segment_areas(image, segmentation, self.categories)
         if not segmentation.segment_ids.size:
             raise ValueError(f"segment_ids must not be empty, got {segmentation.segment_ids.shape}")
-        object_of, lost = _place(segmentation.segments, areas_px, self.categories)
-        object_labels = self._object_labels(segmentation, object_of)
-        left = np.unique(object_labels)
-        lost += [f"segment {i}: the border covers it" for i, label in object_of.items() if label not in left]
-        class_of = np.zeros(256, dtype=np.uint8)
-        class_of[VOID_LABEL] = VOID_LABEL
+        label_by_segment, losses = _assign_labels(segmentation.segments, areas_px, self.categories)
+        object_labels = self._draw_objects(segmentation, label_by_segment)
+        visible = np.unique(object_labels)
+        losses += [f"segment {i}: the border covers it" for i, label in label_by_segment.items() if label not in visible]
+        class_by_object = np.zeros(256, dtype=np.uint8)
+        class_by_object[VOID_LABEL] = VOID_LABEL
         for segment in segmentation.segments:
-            if segment.segment_id in object_of:
-                label = self.categories.thing_contiguous_ids[segment.category_id] + 1
-                class_of[object_of[segment.segment_id]] = label
-        class_path, object_path = (self.root / folder / f"{image_id}.png" for folder in (CLASSES, OBJECTS))
+            if segment.segment_id in label_by_segment:
+                class_label = self.categories.thing_contiguous_ids[segment.category_id] + 1
+                class_by_object[label_by_segment[segment.segment_id]] = class_label
+        class_path, object_path = (self.root / folder / f"{image_id}.png" for folder in (CLASS_MAPS, OBJECT_MAPS))
         with replacing(class_path) as class_file, replacing(object_path) as object_file:
-            _save(class_file, class_of.take(object_labels))
+            _save(class_file, class_by_object.take(object_labels))
             _save(object_file, object_labels)
         self._image_ids[image_id] = None
-        return lost + list_lost_annotations(annotations, image.size_hw)
+        return losses + list_lost_annotations(annotations, image.size_hw)
 
     def image_path(self, image: DatasetImage) -> Path:
-        """Where the image's picture is to lie, as `image_files.picture_in` has it."""
-        return image_files.build_image_path(self.root / IMAGES, image, IMAGE_SUFFIX_CASES)
+        """See base class."""
+        return image_files.build_image_path(self.root / IMAGES, image, image_files.IMAGE_SUFFIX_CASES)
 
     def finish(self) -> None:
         """Write class_names.txt and the image set."""
-        write_lines(self.root / NAMES_FILE, [BACKGROUND_NAMES[0], *self._names])
-        write_lines(self._set_path, [*self._image_ids])
+        files.write_lines(self.root / NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
+        files.write_lines(self._set_path, [*self._image_ids])
 
-    def _image_id(self, image: DatasetImage) -> str:
+    def _get_image_id(self, image: DatasetImage) -> str:
         image_id = image_files.get_unique_stem(image, self._image_ids, self.root)
-        if not is_line(image_id):
+        if not files.is_line(image_id):
             problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
             raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
         return image_id
 
-    def _object_labels(self, segmentation: PanopticSegmentation, object_of: dict[int, int]) -> Labels:
-        stuff = [s.segment_id for s in segmentation.segments if not self.categories.isthing_by_id[s.category_id]]
-        # One more than the label: 0, what void gets, then wraps around to VOID_LABEL.
-        values = {i: label + 1 for i, label in (object_of | dict.fromkeys(stuff, BACKGROUND)).items()}
+    def _draw_objects(self, segmentation: PanopticSegmentation, label_by_segment: dict[int, int]) -> Labels:
+        """(H, W) object labels, with the border."""
+        stuff = [s.segment_id for s in segmentation.segments if not self.categories.isthing_of[s.category_id]]
+        # One more than the label: 0, the value of void, then wraps around to VOID_LABEL.
+        values = {i: label + 1 for i, label in (label_by_segment | dict.fromkeys(stuff, BACKGROUND)).items()}
         labels: Labels = relabel(segmentation.segment_ids, values, np.uint8)
         np.subtract(labels, 1, out=labels)
         if self.border_px:
-            labels[_border(labels, self.border_px)] = VOID_LABEL
+            labels[_find_border(labels, self.border_px)] = VOID_LABEL
         return labels
 
 
-def _place(
+def _assign_labels(
     segments: tuple[Segment, ...], areas_px: dict[int, int], categories: CategorySet
 ) -> tuple[dict[int, int], list[str]]:
-    """The object label of every segment that becomes an object, and what is lost of the others."""
-    objects = [
-        s for s in segments if s.segment_id in areas_px and categories.isthing_by_id[s.category_id] and not s.iscrowd
-    ]
-    by_size = sorted(objects, key=lambda s: -areas_px[s.segment_id])  # equal: the earlier
+    """segment_id -> object label of the segments that become objects, and a line on each loss."""
+    visible = [s for s in segments if s.segment_id in areas_px]
+    objects = [s for s in visible if categories.isthing_of[s.category_id] and not s.iscrowd]
+    by_size = sorted(objects, key=lambda s: -areas_px[s.segment_id])  # of equal ones the earlier counts
     too_many = {s.segment_id for s in by_size[MAX_LABEL:]}
-    kept = [s.segment_id for s in objects if s.segment_id not in too_many]
-    stuff = [s for s in segments if s.segment_id in areas_px and not categories.isthing_by_id[s.category_id]]
-    backgrounds = [s.segment_id for s in stuff if categories[s.category_id].name in BACKGROUND_NAMES]
-    lost = []
+    object_ids = [s.segment_id for s in objects if s.segment_id not in too_many]
+    backgrounds = [
+        s.segment_id
+        for s in visible
+        if not categories.isthing_of[s.category_id] and categories[s.category_id].name in BACKGROUND_NAMES
+    ]
+    losses = []
     for segment in segments:
         category, segment_id, loss = categories[segment.category_id], segment.segment_id, ""
         if segment_id not in areas_px:
@@ -151,23 +156,23 @@ def _place(
             loss = "crowds cannot be held, its pixels are void"
         elif segment_id in too_many:
             loss = f"an image has at most {MAX_LABEL} objects, its pixels are void"
-        lost += [f"segment {segment_id}: {loss}"] if loss else []
-    lost += list_lost_scores(segments)
-    kept_ids = all(segment_id <= MAX_LABEL for segment_id in kept)
-    return {segment_id: segment_id if kept_ids else label for label, segment_id in enumerate(kept, 1)}, lost
+        losses += [f"segment {segment_id}: {loss}"] if loss else []
+    keeps_ids = all(segment_id <= MAX_LABEL for segment_id in object_ids)
+    labels = {segment_id: segment_id if keeps_ids else label for label, segment_id in enumerate(object_ids, 1)}
+    return labels, losses + list_lost_scores(segments)
 
 
-def _border(labels: Labels, reach_px: int) -> NDArray[np.bool_]:
-    """Pixels that have another label within reach_px rows and columns."""
-    reach_px = min(reach_px, max(labels.shape))
-    lowest = highest = np.pad(labels, reach_px, mode="edge")
+def _find_border(labels: Labels, distance_px: int) -> NDArray[np.bool_]:
+    """Pixels that have another label within distance_px rows and columns."""
+    distance_px = min(distance_px, max(labels.shape))
+    lowest = highest = np.pad(labels, distance_px, mode="edge")
     for axis in (0, 1):
-        lowest = sliding_window_view(lowest, 2 * reach_px + 1, axis=axis).min(axis=-1)
-        highest = sliding_window_view(highest, 2 * reach_px + 1, axis=axis).max(axis=-1)
+        lowest = sliding_window_view(lowest, 2 * distance_px + 1, axis=axis).min(axis=-1)
+        highest = sliding_window_view(highest, 2 * distance_px + 1, axis=axis).max(axis=-1)
     return np.not_equal(lowest, highest)
 
 
 def _save(path: Path, labels: Labels) -> None:
     image = Image.fromarray(labels)
-    image.putpalette(compute_color_map().tobytes())
+    image.putpalette(files.compute_color_map().tobytes())
     image.save(path, "PNG")

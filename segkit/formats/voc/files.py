@@ -1,7 +1,7 @@
-"""Pascal VOC's tree: its folders, the names of its classes, the colours of its labels, its image sets.
+"""Pascal VOC's tree: its folders, class names, label colours and image sets.
 
-Everingham et al. 2010, The Pascal Visual Object Classes (VOC) Challenge, and the VOC2012 development kit. labelme's and
-other tools' trees of other classes name these in class_names.txt: `_background_`, then a class a line.
+Everingham et al. 2010, The Pascal Visual Object Classes (VOC) Challenge, and the VOC2012 development kit. Trees of other
+tools, such as labelme, name other classes in class_names.txt: `_background_`, then one class per line.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from segkit.utils.issues import IssueHandler
 from segkit.utils.json_fields import check_inside
 from segkit.utils.text import abbreviate
 
-IMAGES, CLASSES, OBJECTS, SETS = "JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"
-TREE = f"give the folder that holds {IMAGES}, {CLASSES}, {OBJECTS} and {SETS}, such as VOCdevkit/VOC2012"
+IMAGES, CLASS_MAPS, OBJECT_MAPS = "JPEGImages", "SegmentationClass", "SegmentationObject"  # folders
+IMAGE_SETS = "ImageSets/Segmentation"
+TREE = f"give the folder that holds {IMAGES}, {CLASS_MAPS}, {OBJECT_MAPS} and {IMAGE_SETS}, such as VOCdevkit/VOC2012"
 NAMES_FILE = "class_names.txt"
 BACKGROUND_NAMES = ("_background_", "background")
 
@@ -38,8 +39,10 @@ Labels = NDArray[np.uint8]
 
 
 def compute_color_map() -> NDArray[np.uint8]:
-    """(256, 3) uint8 RGB of the labels: VOCcode/VOClabelcolormap.m, the label's bits from the lowest go to red, green,
-    blue, red, ..., from their highest bit down."""
+    """(256, 3) uint8 RGB of the labels, as VOCcode/VOClabelcolormap.m computes them.
+
+    The label's bits, from the lowest, go to red, green, blue, red, ..., from the highest bit of these down.
+    """
     labels = np.arange(256)
     colors = np.zeros((256, 3), dtype=np.uint8)
     for bit in range(8):
@@ -48,25 +51,25 @@ def compute_color_map() -> NDArray[np.uint8]:
 
 
 def build_categories(names: Sequence[str], isthing: bool, where: object) -> CategorySet:
-    """Categories 1, 2, ... of these names, things or stuff, beside the stuff "background", which is 0.
+    """Categories 1, 2, ... of these names, all things or all stuff, and the stuff category 0, "background".
 
-    DatasetError for none or more than 254 names, for a background among them, and for what a line cannot hold.
+    DatasetError for no or more than 254 names, repeated names, a background among them, or a name that is not one line.
     """
-    sound = isinstance(names, (list, tuple)) and all(isinstance(n, str) and split_lines(n) == [n] for n in names)
-    if not sound:
+    is_list = isinstance(names, (list, tuple)) and all(isinstance(n, str) and split_lines(n) == [n] for n in names)
+    if not is_list:
         raise DatasetError(f"expected a list of class names, each one line, got {reprlib.repr(names)}", where=where)
     if not 1 <= len(names) <= MAX_LABEL:
         raise DatasetError(f"expected 1 to {MAX_LABEL} classes, got {len(names)}", where=where)
-    if len(set(names)) < len(names) or set(names) & set(BACKGROUND_NAMES):
+    if len({*names}) < len(names) or {*names} & {*BACKGROUND_NAMES}:
         problem = f"expected distinct names, and no background, got {abbreviate(names)}"
-        raise DatasetError(problem, where=where, remedy="the background is label 0, without being named")
+        raise DatasetError(problem, where=where, remedy="leave the background out: it is always label 0")
     colors = [(red, green, blue) for red, green, blue in compute_color_map().tolist()]
     classes = [Category(label, name, isthing, colors[label]) for label, name in enumerate(names, 1)]
     return CategorySet([Category(BACKGROUND, "background", False, colors[BACKGROUND]), *classes], where)
 
 
 def read_names(root: Path) -> tuple[str, ...]:
-    """The classes that the tree names, from label 1 on, and VOC's where it has no class_names.txt."""
+    """The class names in class_names.txt, from label 1 on; VOC's own names without that file."""
     path = root / NAMES_FILE
     if not os.path.lexists(path):
         return CLASS_NAMES
@@ -77,16 +80,16 @@ def read_names(root: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def set_path(root: Path, split: str) -> Path:
-    """Where the image set lies; DatasetError for a name that climbs out."""
-    check_inside(str(split), "split", root / SETS)  # a number in YAML is one
-    return root / SETS / f"{split}.txt"
+def get_set_path(root: Path, split: str) -> Path:
+    """The path of the image set; DatasetError for a name that leaves the folder."""
+    check_inside(str(split), "split", root / IMAGE_SETS)  # YAML may give a number
+    return root / IMAGE_SETS / f"{split}.txt"
 
 
 def read_set(path: Path, on_issue: IssueHandler) -> list[str]:
-    """The image ids in an image set, in its order; those that climb out or come again are told, and left out.
+    """The image ids in an image set, in its order.
 
-    DatasetError where the set is missing or empty.
+    Repeated ids, and ids that leave the folder, are reported and left out. DatasetError if the set is missing or empty.
     """
     if not os.path.isfile(path):
         sets = sorted(other.stem for other in path.parent.glob("*.txt"))
@@ -94,7 +97,7 @@ def read_set(path: Path, on_issue: IssueHandler) -> list[str]:
         raise DatasetError("no such image set", where=path, remedy=remedy)
     lines = split_lines(_read_text(path))
     if not lines:
-        raise DatasetError("expected an image id a line, got none", where=path)
+        raise DatasetError("expected one image id per line, got none", where=path)
     image_ids: dict[str, None] = {}
     for image_id in lines:
         code = "name-outside"
@@ -103,26 +106,25 @@ def read_set(path: Path, on_issue: IssueHandler) -> list[str]:
             code = "image-id-twice"
             if image_id in image_ids:
                 raise DatasetError(f"expected distinct image ids, got {image_id!r} twice", where=path)
+            image_ids[image_id] = None
         except DatasetError as error:
             on_issue(code, error)
-        else:
-            image_ids[image_id] = None
     return [*image_ids]
 
 
 def split_lines(text: str) -> list[str]:
-    """The lines, however they end, without the blanks around them; blank lines are passed over."""
+    """The lines, whatever ends them, stripped of blanks; blank lines are left out."""
     return [line.strip() for line in text.replace("\r", "\n").split("\n") if line.strip()]
 
 
 def write_lines(path: Path, lines: Sequence[str]) -> None:
-    """Write the lines, whole or not at all, names as the file system has them."""
-    with replacing(path) as neighbour:
-        neighbour.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+    """Write the lines, whole or not at all, with names encoded as in the file system."""
+    with replacing(path) as temporary:
+        temporary.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
 
 
 def is_line(text: str) -> bool:
-    """Whether `write_lines` and `lines_of` give the same back."""
+    """Whether `write_lines` and `split_lines` give the text back as one line."""
     try:
         return bool(text.encode("utf-8", "surrogateescape")) and split_lines(text) == [text]
     except UnicodeEncodeError:

@@ -1,0 +1,164 @@
+"""Instance label maps, as microscopy uses them: images/NAME.png and labels/NAME.png, 0 = background, 1..N = objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segkit.formats import image_files, png
+from segkit.formats.base import (
+    DatasetImage,
+    DatasetWriter,
+    compute_segment_areas,
+    list_lost_annotations,
+    list_lost_scores,
+)
+from segkit.formats.derive import relabel
+from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, resolve_folders
+from segkit.formats.splits import Split
+from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, default_color
+from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.issues import IssueHandler, raise_issue
+from segkit.utils.json_fields import Location
+from segkit.utils.text import abbreviate
+
+THING_ID, BACKGROUND_ID = 1, 2  # category ids
+BACKGROUND_COLOR = (64, 64, 64)
+MAX_OBJECTS = np.iinfo(np.uint16).max
+
+
+class InstanceMapReader(LabelMapReader):
+    """Images and maps of objects: 0 is background, any other value one object with all its pieces, and its segment_id.
+
+    Args:
+        root: Folder that holds the images and the label maps.
+        images: Folder of the images below root.
+        labels: Folder of the label maps below root, greyscale or palette PNGs or TIFFs.
+        thing: Name of category 1, the objects.
+        background: Name of the stuff category 2; None makes the background void.
+        split: "train" or "val", by the hash of the names; None for all images.
+        val_share: Share of the names in "val", 0..1.
+        on_issue: Gets images without map, maps without image, and files that cannot be opened or differ in size. Raises
+            by default.
+
+    Raises:
+        DatasetError: A folder is missing, empty or outside root.
+        ConfigError: The options contradict each other.
+    """
+
+    format = "instance-maps"
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        images: str = IMAGES,
+        labels: str = LABELS,
+        thing: str = "object",
+        background: str | None = "background",
+        split: Split | None = None,
+        val_share: float = 0.25,
+        on_issue: IssueHandler = raise_issue,
+    ) -> None:
+        names = [thing] if background is None else [thing, background]
+        if not all(isinstance(name, str) and name for name in names) or thing == background:
+            raise ConfigError(f"expected two names for thing and background, got {thing!r} and {background!r}")
+        super().__init__(Path(root), images, labels, split, val_share, on_issue)
+        categories = [Category(THING_ID, thing, True, default_color(THING_ID))]
+        if background is not None:
+            categories.append(Category(BACKGROUND_ID, background, False, BACKGROUND_COLOR))
+        self.categories = CategorySet(categories)
+
+    def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class. Objects come by ascending value, then the background with the id after the last."""
+        values = self._read_map(image)
+        unique = np.unique(values, return_counts=True)
+        areas_px = dict(zip(*(column.tolist() for column in unique), strict=True))
+        background_px = areas_px.pop(0, 0)
+        segments = [Segment(value, THING_ID, True, area_px) for value, area_px in areas_px.items()]
+        if background_px and BACKGROUND_ID in self.categories:
+            segment_id = max(areas_px, default=0) + 1
+            values[values == 0] = segment_id
+            segments.append(Segment(segment_id, BACKGROUND_ID, False, background_px))
+        return PanopticSegmentation(values, tuple(segments))
+
+
+class InstanceMapWriter(DatasetWriter):
+    """Writes <root>/<labels>/NAME.png, image by image: 8-bit greyscale up to 255 objects, otherwise 16-bit.
+
+    Args:
+        root: Folder to write to.
+        categories: Categories of the segmentations, with different names.
+        images: Folder of the images below root.
+        labels: Folder of the label maps below root.
+        thing: Name of the objects' category, by default the first thing; objects of other things lose their class.
+        background: Name of the stuff category that 0 stands for; if no category has it, 0 stands for void.
+
+    Raises:
+        DatasetError: No thing has the name, or a folder is outside root.
+        ConfigError: Both folders are the same.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        categories: CategorySet,
+        *,
+        images: str = IMAGES,
+        labels: str = LABELS,
+        thing: str | None = None,
+        background: str = "background",
+    ) -> None:
+        super().__init__(root, categories)
+        self._image_root, self._label_root = resolve_folders(self.root, images, labels)
+        things = {c.name: c.category_id for c in categories.things}
+        if not things or (thing is not None and thing not in things):
+            got = abbreviate(things) or "none"
+            raise DatasetError(f"expected a thing category{f' {thing!r}' if thing else ''}, got {got}", where=root)
+        self._thing_id = categories.things[0].category_id if thing is None else things[thing]
+        self._background_id = {c.name: c.category_id for c in categories.stuff}.get(background)
+        self._names: set[str] = set()
+
+    def image_path(self, image: DatasetImage) -> Path:
+        """See base class."""
+        return image_files.build_image_path(self._image_root, image, image_files.IMAGE_SUFFIX_CASES)
+
+    def add(
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    ) -> list[str]:
+        """See base class.
+
+        Objects are numbered 1..N in the order of the segments; crowds and stuff become 0. DatasetError also for more
+        than 65535 objects.
+        """
+        name = image_files.get_unique_stem(image, self._names, self.root)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
+        objects = [s for s in segmentation.segments if s.isthing and not s.iscrowd and s.segment_id in areas_px]
+        if len(objects) > MAX_OBJECTS:
+            problem = f"expected at most {MAX_OBJECTS} objects, got {len(objects)}"
+            raise DatasetError(problem, where=Location(self.root, image.image_id))
+        values = {s.segment_id: value for value, s in enumerate(objects, 1)}
+        png.write_labels(self._label_root / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
+        self._names.add(name)
+        losses = [loss for s in segmentation.segments if (loss := self._describe_loss(s, areas_px))]
+        void_px = segmentation.segment_ids.size - sum(areas_px.values())
+        if void_px and self._background_id is not None:
+            losses.append(f"void: {void_px} pixels become background")
+        losses += list_lost_scores(segmentation.segments)
+        return losses + list_lost_annotations(annotations, image.size_hw)
+
+    def _describe_loss(self, segment: Segment, areas_px: dict[int, int]) -> str:
+        """The line on what the map cannot hold of the segment, "" for nothing."""
+        name = self.categories[segment.category_id].name
+        loss = ""
+        if segment.segment_id not in areas_px:
+            loss = "it has no pixel"
+        elif segment.iscrowd:
+            loss = "crowds cannot be held"
+        elif segment.isthing and segment.category_id != self._thing_id:
+            loss = f"its class {name} cannot be held, objects have one class"
+        elif not segment.isthing and segment.category_id != self._background_id:
+            loss = f"the stuff {name} cannot be held"
+        return f"segment {segment.segment_id}: {loss}" if loss else ""
