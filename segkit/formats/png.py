@@ -76,10 +76,19 @@ def open_image(
     return _decode(read_bytes(path), size_hw, kinds, bit_depths, path)
 
 
-def read_labels(path: str | Path) -> Labels:
-    """(H, W) uint8 labels, or uint16 of a 16-bit file: the values of a greyscale PNG, the indices of a palette PNG.
+def read_labels(path: str | Path, size_hw: tuple[int, int] | None = None) -> Labels:
+    """Read a label map: the values of a greyscale PNG, or the indices of a palette PNG.
 
-    Raises DatasetError where the file is missing, truncated, no PNG, or has colours or transparency in place of labels.
+    Args:
+        path: PNG of one channel, of any bit depth.
+        size_hw: Expected height and width in pixels; None accepts any size.
+
+    Returns:
+        (H, W) uint8 labels, or uint16 labels of a 16-bit file.
+
+    Raises:
+        DatasetError: The file is missing, truncated, not a PNG, of another size, or has colours or transparency in
+            place of labels.
     """
     path = Path(path)
     header = read_header(path)
@@ -89,7 +98,7 @@ def read_labels(path: str | Path) -> Labels:
             where=path,
             remedy="turn colours into labels; panoptic PNGs are read together with their JSON",
         )
-    labels = np.array(open_image(path, None, LABEL_KINDS, LABEL_BITS))
+    labels = np.array(open_image(path, size_hw, LABEL_KINDS, LABEL_BITS))
     if labels.dtype.itemsize > 1:
         return labels.astype(np.uint16)
     grey_step = GREY_STEP.get(header.bit_depth, 1) if header.kind == "greyscale" else 1

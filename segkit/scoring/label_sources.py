@@ -197,8 +197,8 @@ class MaskResults:
         return {*self.masks[name]}
 
     def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int]) -> Channels:
-        """The image's map, see `label_images.build_semantic_map`."""
-        return label_images.build_semantic_map(self.masks[name], space.channel_of, size_hw, self.locate(name))
+        """The image's map, see `label_images.merge_class_masks`."""
+        return label_images.merge_class_masks(self.masks[name], space.channel_of, size_hw, self.locate(name))
 
 
 def _index_by_name(items: Iterable[tuple[str, Item]], suffix: str, path: Path) -> dict[str, Item]:

@@ -72,6 +72,13 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
         raise DatasetError(f"the file cannot be read: {error}", where=path) from None
 
 
+def check_file_size(path: Path, max_bytes: int, remedy: str = "") -> None:
+    """DatasetError if the file has more bytes than `max_bytes`; a missing file passes."""
+    n_bytes = path.stat().st_size if os.path.isfile(path) else 0  # Path.is_file raises for a name that is too long
+    if n_bytes > max_bytes:
+        raise DatasetError(f"expected at most {max_bytes} bytes, got {n_bytes}", where=path, remedy=remedy)
+
+
 class FinishOnExit:
     """What is written in a `with` block and finished at its end, but not on an exception."""
 

@@ -42,7 +42,7 @@ def report_missing(on_issue: IssueHandler, code: str, what: str, paths: Sequence
 
 
 def report_unpaired(
-    on_issue: IssueHandler, code: str, problem: str, found: Mapping[str, Path], partners: Container[str], remedy: str
+    on_issue: IssueHandler, code: str, problem: str, found: Mapping[str, object], partners: Container[str], remedy: str
 ) -> None:
     """`on_issue` gets each of the files found by name that has no partner of its name, and how many they are."""
     paths = [path for name, path in found.items() if name not in partners]
@@ -98,7 +98,7 @@ class ErrorCollector:
         return DatasetError(f"{title}: {numbered}")
 
 
-def _short(path: Path) -> str:
+def _short(path: object) -> str:
     """A JSON's name of a file may be as long as the JSON."""
     text = str(path)
     return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."

@@ -111,14 +111,15 @@ def split_writable_keys(entry: Mapping[str, Any]) -> tuple[Entry, list[str]]:
     return other_keys(entry, lost), lost
 
 
-def check_inside(name: object, key: str, where: object) -> None:
-    """DatasetError for what is no relative file name, is empty or leads out of its folder, on any operating system."""
+def check_inside(name: object, key: str, where: object) -> str:
+    """The name; DatasetError if it is not a relative file name, empty, or leaves its folder on any operating system."""
     if not isinstance(name, str):
         raise DatasetError(f"expected `{key}` to be a path inside its folder, got {reprlib.repr(name)}", where=where)
     parts = name.replace("\\", "/").split("/")
     absolute = parts[0] == "" or name[1:2] == ":"  # a drive of Windows
     if absolute or ".." in parts or parts[-1] in ("", ".") or "\0" in name:
         raise DatasetError(f"expected `{key}` to be a path inside its folder, got {name!r}", where=where)
+    return name
 
 
 def _is_writable(value: Any, depth: int) -> bool:

@@ -75,7 +75,7 @@ def test_to_semantic_maps(tmp_path: Path) -> None:
     """cat is class 0, sky 1, void 255."""
     losses = convert(panoptic(tmp_path), SemanticMapWriter(tmp_path / "out", CATEGORIES))
     assert [loss.description for loss in losses] == [
-        "2 objects of 1 classes are told apart no more",
+        "2 objects of 1 classes are not told apart",
         "1 crowds are their class",
     ]
     assert read_labels(tmp_path / "out" / "labels" / "a" / "x.png").tolist() == [[0, 0, 255], [1, 1, 0]]

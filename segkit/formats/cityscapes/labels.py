@@ -1,6 +1,7 @@
 """Cityscapes' labels: ids, names, train ids and colours, as in cityscapesscripts' helpers/labels.py.
 
-See github.com/mcordts/cityscapesScripts. The files named in the comments of this package are those of cityscapesscripts.
+See github.com/mcordts/cityscapesScripts. The files named in the comments of this package are those of
+cityscapesscripts.
 """
 
 from __future__ import annotations

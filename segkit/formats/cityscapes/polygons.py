@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import reprlib
 from collections import Counter
 from pathlib import Path
@@ -16,6 +15,7 @@ from segkit.formats.cityscapes.labels import LABELS, Label
 from segkit.structures import PanopticSegmentation
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.files import check_file_size
 from segkit.utils.json_fields import Entry
 
 POLYGONS_SUFFIX = "_gtFine_polygons.json"
@@ -51,7 +51,8 @@ def draw_polygons(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray
     Instances are numbered by label in the order of the objects, occluded ones included. Deleted objects and labels
     without an id are not drawn (preparation/json2instanceImg.py). DatasetError as `read_polygon_segmentation`.
     """
-    content = _load(path)
+    check_file_size(path, MAX_BYTES, "is it the polygon file of one image?")
+    content = json_fields.load_object(path)
     canvas = Image.new("I", _read_size(content, size_hw, path)[::-1], LABELS[0].label_id)
     drawer = ImageDraw.Draw(canvas)
     instance_counts: Counter[str] = Counter()
@@ -70,14 +71,6 @@ def draw_polygons(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray
         if value >= 0:
             drawer.polygon(points, fill=value)
     return np.array(canvas, dtype=np.int32)
-
-
-def _load(path: Path) -> Entry:
-    n_bytes = path.stat().st_size if os.path.isfile(path) else 0  # load_object says what is wrong
-    if n_bytes > MAX_BYTES:
-        problem = f"expected the polygons of one image in at most {MAX_BYTES} bytes, got {n_bytes}"
-        raise DatasetError(problem, where=path, remedy="is it the right file?")
-    return json_fields.load_object(path)
 
 
 def _read_size(content: Entry, expected_hw: tuple[int, int] | None, path: Path) -> tuple[int, int]:

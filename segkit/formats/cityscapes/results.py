@@ -1,8 +1,8 @@
 """Cityscapes' instance results: a text file per image, and one line and one binary PNG per instance.
 
 This is the format of the benchmark (evaluation/evalInstanceLevelSemanticLabeling.py). A file `<image_id>*.txt` may be
-anywhere below the results' folder. Its lines are `mask.png label_id confidence`, separated by one space; the path of the
-mask is relative to the file. Category ids are label ids.
+anywhere below the results' folder. Its lines are `mask.png label_id confidence`, separated by one space; the path of
+the mask is relative to the file. Category ids are label ids.
 """
 
 from __future__ import annotations

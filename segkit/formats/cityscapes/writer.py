@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
 from segkit.formats.base import (
@@ -82,13 +83,12 @@ class CityscapesWriter(DatasetWriter):
             values = label_pngs.compute_instance_values(labelled.segments)
         except ValueError as error:
             raise DatasetError(str(error), where=where) from None
-        encoders = {
-            INSTANCE_IDS_SUFFIX: label_pngs.encode_instance_ids,
-            LABEL_IDS_SUFFIX: label_pngs.encode_label_ids,
-            **({TRAIN_IDS_SUFFIX: label_pngs.encode_train_ids} if self.train_ids else {}),
-        }
-        for suffix, encode in encoders.items():
-            png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", encode(labelled))
+        maps: dict[str, NDArray[Any]] = {INSTANCE_IDS_SUFFIX: label_pngs.encode_instance_ids(labelled)}
+        maps[LABEL_IDS_SUFFIX] = label_pngs.encode_label_ids(labelled)
+        if self.train_ids:
+            maps[TRAIN_IDS_SUFFIX] = label_pngs.encode_train_ids(labelled)
+        for suffix, pixels in maps.items():
+            png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
         self._names.add(name)
         losses += _list_merged_segments(labelled.segments, values, areas_px) + list_lost_scores(labelled.segments)
         return losses + list_lost_annotations(annotations, image.size_hw)
@@ -122,9 +122,7 @@ class CityscapesWriter(DatasetWriter):
         return PanopticSegmentation(relabel(segmentation.segment_ids, ids, np.int32), tuple(segments)), losses
 
 
-def _list_merged_segments(
-    segments: Sequence[Segment], values: dict[int, int], areas_px: dict[int, int]
-) -> list[str]:
+def _list_merged_segments(segments: Sequence[Segment], values: dict[int, int], areas_px: dict[int, int]) -> list[str]:
     """A line on each segment without pixels, and on each that gets the value of an earlier one."""
     losses: list[str] = []
     first_by_value: dict[int, int] = {}

@@ -24,9 +24,7 @@ BACKGROUND = 0
 Labels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 
-def read_label_names(
-    labels: Mapping[int | str, str] | None, table: Entry | None, root: Path
-) -> dict[int, str] | None:
+def read_label_names(labels: Mapping[int | str, str] | None, table: Entry | None, root: Path) -> dict[int, str] | None:
     """The name of every label, from the option or else from dataset.json; None if neither is given.
 
     ConfigError for the option, DatasetError for the table: labels are not distinct integers in 0..MAX_LABEL, or a name
@@ -50,7 +48,7 @@ def read_label_names(
 
 
 def build_categories(names: Mapping[int, str], things: Collection[str], root: Path) -> CategorySet:
-    """One category per label, with the background as stuff; ConfigError if `things` names no label in the foreground."""
+    """One category per label, the background as stuff; ConfigError if `things` names anything but foreground labels."""
     names = {BACKGROUND: "background", **names}
     foreground = [name for label, name in names.items() if label != BACKGROUND]
     if unexpected := sorted({*things} - {*foreground}):
@@ -86,11 +84,11 @@ def to_labels(values: NDArray[Any], path: Path) -> Labels:
 def check_labels(labels: Labels, categories: CategorySet, path: Path) -> Labels:
     """The labels; DatasetError if one is not a category."""
     table = np.zeros(MAX_LABEL + 1, dtype=bool)
-    table[[*categories.isthing_of]] = True
+    table[[*categories.isthing_by_id]] = True
     is_category = table.take(labels)
     if not is_category.all():
         unexpected = np.unique(labels[~is_category]).tolist()
-        problem = f"expected labels among {abbreviate(categories.isthing_of)}, got {abbreviate(unexpected)} too"
+        problem = f"expected labels among {abbreviate(categories.isthing_by_id)}, got {abbreviate(unexpected)} too"
         raise DatasetError(problem, where=path, remedy="add them to `labels`, or repair the volume")
     return labels
 

@@ -7,6 +7,7 @@ RAS+ orientation.
 from __future__ import annotations
 
 import gzip
+import importlib
 import io
 import math
 import zlib
@@ -16,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
+
+nib: Any = importlib.import_module("nibabel")  # imported like this since few of its functions are typed
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 MAX_VOXELS = 2**29  # of a volume: twice the largest of the Decathlon; raise it for larger ones
@@ -62,9 +64,7 @@ class Header:
 
     def encode(self, voxels: NDArray[Any]) -> bytes:
         """The content of a file with this header that holds the (X, Y, Z) RAS+ voxels."""
-        stored = nib.orientations.apply_orientation(
-            voxels, nib.orientations.ornt_transform(RAS, self.orientation)
-        )
+        stored = nib.orientations.apply_orientation(voxels, nib.orientations.ornt_transform(RAS, self.orientation))
         image_type = nib.Nifti2Image if isinstance(self.nifti, nib.Nifti2Header) else nib.Nifti1Image
         content: bytes = image_type(stored, self.affine, self.nifti, dtype=stored.dtype).to_bytes()
         return content

@@ -247,5 +247,5 @@ def _check_options(
             raise ConfigError(f"expected `{key}` to be {expected}, got {reprlib.repr(value)}")
 
 
-def _is_list(value: Any, types: tuple[type, ...], kind: type = Sequence) -> bool:
+def _is_list(value: Any, types: tuple[type, ...], kind: Any = Sequence) -> bool:
     return isinstance(value, kind) and not isinstance(value, str) and all(type(part) in types for part in value)

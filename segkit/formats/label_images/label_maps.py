@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_whole_numbers
+from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_label_tiff
 from segkit.formats.splits import Split, check_split, select_split
 from segkit.structures import MAX_SEGMENT_ID
 from segkit.utils.errors import ConfigError, DatasetError
@@ -70,7 +70,7 @@ class LabelMapReader(DatasetReader, ABC):
         DatasetError if the map is missing, damaged, coloured, of another size, or holds other values.
         """
         path = self._maps[str(image.image_id)]
-        values = read_whole_numbers(path) if path.suffix.lower() in TIFF_SUFFIXES else png.read_labels(path)
+        values = read_label_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else png.read_labels(path)
         low, high = int(values.min()), int(values.max())
         if low < 0 or high >= MAX_SEGMENT_ID:
             raise DatasetError(f"expected values in 0..{MAX_SEGMENT_ID - 1}, got {low}..{high}", where=path)

@@ -140,9 +140,8 @@ class SemanticMapWriter(DatasetWriter):
 
 
 def _read_categories(classes: str | Path | Sequence[str]) -> list[Category]:
-    is_path = isinstance(classes, (str, Path))
-    names = read_classes(classes) if is_path else classes
-    where = str(classes) if is_path else "classes"
+    names = read_classes(classes) if isinstance(classes, (str, Path)) else classes
+    where = str(classes) if isinstance(classes, (str, Path)) else "classes"
     if isinstance(names, CategorySet):
         return [replace(category, isthing=False) for category in names.categories]
     if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):

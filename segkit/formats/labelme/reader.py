@@ -28,8 +28,8 @@ IGNORED: Key = ("ignored",)  # the key of shapes that become void
 class LabelmeReader(DatasetReader):
     """Every JSON below root is one image, its path without suffix the image_id; hidden files are passed over.
 
-    The image is at imagePath, relative to its JSON and inside root; imageData is not read. Categories are the things and
-    the stuff, sorted by name, with ids from 1: name both if several folders are to have the same ids.
+    The image is at imagePath, relative to its JSON and inside root; imageData is not read. Categories are the things
+    and the stuff, sorted by name, with ids from 1: name both if several folders are to have the same ids.
 
     The shapes of a thing with one label and group_id are one object; any other shape of a thing is one object. The
     shapes of one stuff label are one segment. Ignored shapes are void. Later shapes occlude earlier ones, as labelme

@@ -61,7 +61,7 @@ class Shape:
 
 
 def has_area(entry: Entry, where: str) -> bool:
-    """Whether the shape has pixels, and is no point or line; DatasetError for a shape_type that labelme does not have."""
+    """Whether the shape has pixels, unlike a point or line; DatasetError for a shape_type unknown to labelme."""
     kind = entry.get("shape_type") or "polygon"
     if not isinstance(kind, str) or kind not in {*POINTS, *WITHOUT_AREA}:
         expected = f"a shape_type among {', '.join([*POINTS, *sorted(WITHOUT_AREA)])}"
@@ -97,9 +97,9 @@ def parse_shape(entry: Entry, where: str) -> Shape:
 def rasterise(shape: Shape, size_hw: tuple[int, int]) -> dict[str, Any]:
     """The shape's pixels as compressed RLE, cut off at the border of the image.
 
-    Polygons and rectangles are rasterised by pycocotools, as COCO's are; labelme itself adds the pixels that the outline
-    touches. A circle has the pixels whose centres are inside or on it. DatasetError if a mask's PNG is damaged or not of
-    its box's size.
+    Polygons and rectangles are rasterised by pycocotools, as COCO's are; labelme itself adds the pixels that the
+    outline touches. A circle has the pixels whose centres are inside or on it. DatasetError if a mask's PNG is damaged
+    or not of its box's size.
     """
     if shape.kind == "polygon":
         return segmentation_to_rle([shape.points_xy.ravel().tolist()], size_hw)
@@ -142,8 +142,8 @@ def build_entries(
 ) -> list[Entry]:
     """Entries of `shapes` that `rasterise` turns into exactly this (h, w) crop at (left, top); none for an empty crop.
 
-    They are polygons along the edges of the pixels, one per piece, joined by `group_id` if there are several. If a piece
-    has a hole, one mask holds all.
+    They are polygons along the edges of the pixels, one per piece, joined by `group_id` if there are several. If a
+    piece has a hole, one mask holds all.
     """
     if not crop.any():
         return []

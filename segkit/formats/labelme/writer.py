@@ -35,9 +35,9 @@ VERSION = "5.5.0"  # of labelme, whose files are written
 class LabelmeWriter(DatasetWriter):
     """Writes one JSON per image, <root>/<file_name> with the ending .json, for an image beside it.
 
-    Labels are the names of the categories. A segment is polygons along the edges of its pixels, joined by group_id, or a
-    mask if it has holes. Crowds have the flag `iscrowd`. `LabelmeReader` reads the same pixels again if its option names
-    the labels that are stuff.
+    Labels are the names of the categories. A segment is polygons along the edges of its pixels, joined by group_id, or
+    a mask if it has holes. Crowds have the flag `iscrowd`. `LabelmeReader` reads the same pixels again if its option
+    names the labels that are stuff.
 
     Args:
         root: Folder to write to.

@@ -1,7 +1,7 @@
 """Pascal VOC's tree: its folders, class names, label colours and image sets.
 
-Everingham et al. 2010, The Pascal Visual Object Classes (VOC) Challenge, and the VOC2012 development kit. Trees of other
-tools, such as labelme, name other classes in class_names.txt: `_background_`, then one class per line.
+Everingham et al. 2010, The Pascal Visual Object Classes (VOC) Challenge, and the VOC2012 development kit. Trees of
+other tools, such as labelme, name other classes in class_names.txt: `_background_`, then one class per line.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ ONLY_CLASSES = "if there are no objects, say `objects: null` to read the classes
 class VOCReader(DatasetReader):
     """The images of one image set, in its order.
 
-    A category_id is the label; 0 is the stuff category "background". An object is one segment, its label the segment_id;
-    so is a class that is stuff. The background is segment 255. A pixel that is void in either PNG is void.
+    A category_id is the label; 0 is the stuff category "background". An object is one segment, its label the
+    segment_id; so is a class that is stuff. The background is segment 255. A pixel that is void in either PNG is void.
 
     Args:
         root: VOCdevkit/VOC2012, or any folder with the same four inside.
@@ -156,7 +156,7 @@ def _build_segmentation(
     areas_px = areas_px[:VOID_LABEL, :VOID_LABEL]  # without void
     object_areas, object_classes = areas_px.sum(axis=0).tolist(), areas_px.argmax(axis=0).tolist()
     segments = [
-        Segment(label, object_classes[label], categories.isthing_of[object_classes[label]], object_areas[label])
+        Segment(label, object_classes[label], categories.isthing_by_id[object_classes[label]], object_areas[label])
         for label in range(1, VOID_LABEL)
         if object_areas[label]
     ]

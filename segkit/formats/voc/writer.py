@@ -89,7 +89,9 @@ class VOCWriter(DatasetWriter):
         label_by_segment, losses = _assign_labels(segmentation.segments, areas_px, self.categories)
         object_labels = self._draw_objects(segmentation, label_by_segment)
         visible = np.unique(object_labels)
-        losses += [f"segment {i}: the border covers it" for i, label in label_by_segment.items() if label not in visible]
+        losses += [
+            f"segment {i}: the border covers it" for i, label in label_by_segment.items() if label not in visible
+        ]
         class_by_object = np.zeros(256, dtype=np.uint8)
         class_by_object[VOID_LABEL] = VOID_LABEL
         for segment in segmentation.segments:
@@ -121,7 +123,7 @@ class VOCWriter(DatasetWriter):
 
     def _draw_objects(self, segmentation: PanopticSegmentation, label_by_segment: dict[int, int]) -> Labels:
         """(H, W) object labels, with the border."""
-        stuff = [s.segment_id for s in segmentation.segments if not self.categories.isthing_of[s.category_id]]
+        stuff = [s.segment_id for s in segmentation.segments if not self.categories.isthing_by_id[s.category_id]]
         # One more than the label: 0, the value of void, then wraps around to VOID_LABEL.
         values = {i: label + 1 for i, label in (label_by_segment | dict.fromkeys(stuff, BACKGROUND)).items()}
         labels: Labels = relabel(segmentation.segment_ids, values, np.uint8)
@@ -136,14 +138,14 @@ def _assign_labels(
 ) -> tuple[dict[int, int], list[str]]:
     """segment_id -> object label of the segments that become objects, and a line on each loss."""
     visible = [s for s in segments if s.segment_id in areas_px]
-    objects = [s for s in visible if categories.isthing_of[s.category_id] and not s.iscrowd]
+    objects = [s for s in visible if categories.isthing_by_id[s.category_id] and not s.iscrowd]
     by_size = sorted(objects, key=lambda s: -areas_px[s.segment_id])  # of equal ones the earlier counts
     too_many = {s.segment_id for s in by_size[MAX_LABEL:]}
     object_ids = [s.segment_id for s in objects if s.segment_id not in too_many]
     backgrounds = [
         s.segment_id
         for s in visible
-        if not categories.isthing_of[s.category_id] and categories[s.category_id].name in BACKGROUND_NAMES
+        if not categories.isthing_by_id[s.category_id] and categories[s.category_id].name in BACKGROUND_NAMES
     ]
     losses = []
     for segment in segments:

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from segkit.formats import cityscapes
 from segkit.formats.cityscapes import CityscapesReader
-from segkit.formats.cityscapes import files as cityscapes
 from segkit.formats.coco import CocoPanopticReader
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
@@ -31,12 +31,12 @@ def test_panoptic_and_pictures_disagree(root: Path) -> None:
     path.write_text(json.dumps({**content, "images": content["images"][:1], "annotations": content["annotations"][:1]}))
     with pytest.raises(
         DatasetError,
-        match=rf"{ZURICH}_leftImg8bit\.png: the picture has no sound annotation .*1 of 2 have none\); make",
+        match=rf"{ZURICH}_leftImg8bit\.png: .*has no valid annotation of the image .1 of 2 files\); make",
     ):
         CityscapesReader(root, annotations="panoptic")
     path.write_text(json.dumps(content))
     shutil.rmtree(root / "leftImg8bit/val/aachen")
-    with pytest.raises(DatasetError, match=rf"image '{AACHEN}': the picture is missing below .*\(1 of 2 are\)"):
+    with pytest.raises(DatasetError, match=rf"image '{AACHEN}': the image is missing below .*\(1 of 2 are\)"):
         CityscapesReader(root, annotations="panoptic")
     shutil.rmtree(root / "leftImg8bit/val/zurich")
     with pytest.raises(DatasetError, match="the split has no image"):

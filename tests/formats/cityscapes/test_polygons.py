@@ -11,8 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from segkit.formats.cityscapes import polygons
-from segkit.formats.cityscapes.files import LABELS
+from segkit.formats.cityscapes import LABELS, polygons
 from segkit.structures import Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import box, reference_ids
@@ -111,8 +110,8 @@ def test_deep_large_and_looping_files(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"x\.json: expected JSON"):
         polygons.read_polygon_segmentation(path)
     with path.open("wb") as file:
-        file.truncate(polygons.MOST_BYTES + 1)
-    with pytest.raises(DatasetError, match="in at most 67108864 bytes, got 67108865; is it the right file"):
+        file.truncate(polygons.MAX_BYTES + 1)
+    with pytest.raises(DatasetError, match="at most 67108864 bytes, got 67108865; is it the polygon file of one image"):
         polygons.read_polygon_segmentation(path)
     loop = tmp_path / "loop.json"
     os.symlink(loop, loop)

@@ -13,10 +13,9 @@ import pytest
 from PIL import Image
 
 from segkit.curation.issues import RULES
-from segkit.formats import png
+from segkit.formats import cityscapes, png
 from segkit.formats.base import DatasetImage
-from segkit.formats.cityscapes import CityscapesReader
-from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats.cityscapes import CityscapesReader, label_pngs
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
@@ -82,16 +81,16 @@ def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
         expected = np.asarray(Image.open(f"{stem}_labelIds.png"))
         ignored = [x.label_id for x in cityscapes.LABELS if x.ignored]
         np.testing.assert_array_equal(
-            cityscapes.encode_label_ids(got), np.where(np.isin(expected, ignored), 0, expected), strict=True
+            label_pngs.encode_label_ids(got), np.where(np.isin(expected, ignored), 0, expected), strict=True
         )
         np.testing.assert_array_equal(
-            cityscapes.encode_train_ids(got), np.asarray(Image.open(f"{stem}_labelTrainIds.png")), strict=True
+            label_pngs.encode_train_ids(got), np.asarray(Image.open(f"{stem}_labelTrainIds.png")), strict=True
         )
 
 
 def test_label_maps_refuse_what_is_not_cityscapes() -> None:
     one = np.array([[1]], dtype=np.int32)
-    for write in (cityscapes.encode_label_ids, cityscapes.encode_train_ids):
+    for write in (label_pngs.encode_label_ids, label_pngs.encode_train_ids):
         with pytest.raises(ValueError, match=r"Cityscapes label ids, got \[9\]"):
             write(PanopticSegmentation(one, (Segment(1, 9, False, 1),)))
         with pytest.raises(ValueError, match="ids of segments only, got 1"):
@@ -125,7 +124,9 @@ def test_one_name_in_two_cities(tmp_path: Path) -> None:
     make(tmp_path)
     for tree in ("leftImg8bit", "gtFine"):
         shutil.copytree(tmp_path / tree / "val/aachen", tmp_path / tree / "val/bochum")
-    with pytest.raises(DatasetError, match=r"bochum.*: expected names of their own, .*aachen.* has the same; rename"):
+    with pytest.raises(
+        DatasetError, match=r"bochum.*: expected a different name for each image, got that of .*aachen.*; rename"
+    ):
         CityscapesReader(tmp_path, annotations="polygons")
 
 
@@ -197,9 +198,9 @@ def test_all_faults_of_the_panoptic_files_are_told(root: Path) -> None:
     source, told = _told(root, "panoptic")
     assert told == [
         ("annotation-unreadable", "cityscapes_panoptic_val.json, image 'bad', segment 0"),
+        ("image-id-twice", f"{AACHEN}_leftImg8bit.png"),
         ("image-without-annotation", "ulm_leftImg8bit.png"),
         ("image-missing", "cityscapes_panoptic_val.json, image 'absent'"),
-        ("image-id-twice", f"{AACHEN}_leftImg8bit.png"),
         ("image-unreadable", "weimar_leftImg8bit.png"),
     ]
     assert [image.file_name.split("/")[0] for image in source.images] == ["aachen", "zurich"]
@@ -210,7 +211,7 @@ def test_a_lost_picture_is_no_smaller_dataset(root: Path) -> None:
     for kind, message in (
         ("instanceIds", rf"{AACHEN}_gtFine_instanceIds\.png: the ground truth has no image \(1 of 2 files\)"),
         ("polygons", rf"{AACHEN}_gtFine_polygons\.json: the ground truth has no image \(1 of 2 files\)"),
-        ("panoptic", r"the picture is missing .* \(1 of 2 are\)"),
+        ("panoptic", r"the image is missing \(1 of 2 files\)"),
     ):
         with pytest.raises(DatasetError, match=message):
             CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]

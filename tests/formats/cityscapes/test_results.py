@@ -87,7 +87,7 @@ def test_files_are_found_by_the_names_beginning(tmp_path: Path) -> None:
             files.find(image_id)
     with pytest.raises(DatasetError, match=r"found 3: 'a_1_10.txt', 'x/a_1_2_pred.txt'"):
         files.find("a_1")
-    with pytest.raises(DatasetError, match="no such folder"):
+    with pytest.raises(DatasetError, match="the folder of results does not exist"):
         ResultFiles(tmp_path / "a_1_10.txt")
 
 
@@ -110,8 +110,8 @@ def test_files_are_found_by_the_names_beginning(tmp_path: Path) -> None:
         ("a.png 24 high", "expected a finite confidence, got 'high'"),
         ("a.png 24 nan", "expected a finite confidence, got 'nan'"),
         ("a.png 24 -inf", "expected a finite confidence, got '-inf'"),
-        ("good.png 26 1", "expected each mask once, got that of line 1 again"),
-        ("./inner/../good.png 26 1", "expected each mask once, got that of line 1 again"),
+        ("good.png 26 1", "expected a mask for each line, got the mask of line 1 again"),
+        ("./inner/../good.png 26 1", "expected a mask for each line, got the mask of line 1 again"),
     ],
 )
 def test_a_bad_line_is_told_and_the_others_are_read(tmp_path: Path, line: str, problem: str) -> None:

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from segkit.formats import png
+from segkit.formats import cityscapes, png
 from segkit.formats.base import DatasetImage
-from segkit.formats.cityscapes import CityscapesReader, CityscapesWriter
-from segkit.formats.cityscapes import files as cityscapes
+from segkit.formats.cityscapes import CityscapesReader, CityscapesWriter, label_pngs
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
@@ -77,8 +76,8 @@ def test_write_and_read(tmp_path_factory: pytest.TempPathFactory, segmentation: 
     _same_up_to_ids(got, segmentation)
     stem = root / "gtFine/train/ulm/ulm_000001_000019_gtFine"
     for name, expected in (
-        ("labelIds", cityscapes.encode_label_ids(segmentation)),
-        ("labelTrainIds", cityscapes.encode_train_ids(segmentation)),
+        ("labelIds", label_pngs.encode_label_ids(segmentation)),
+        ("labelTrainIds", label_pngs.encode_train_ids(segmentation)),
     ):
         np.testing.assert_array_equal(np.asarray(Image.open(f"{stem}_{name}.png")), expected, strict=True)
 

@@ -1,7 +1,6 @@
 """NIfTI files as they are and damaged in every way, through the source that reads them."""
 
 import gzip
-import sys
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segkit.formats.decathlon import DecathlonReader, write_prediction
-from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.errors import DatasetError
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal
 
 
@@ -122,16 +121,3 @@ def test_big_endian_volumes(nib, tmp_path):
     write_prediction(tmp_path / "p.nii", maps, like=tmp_path / "imagesTr/v.nii")
     # Six labels a slice, numbered by label: by x, then y.
     np.testing.assert_array_equal(nib.load(tmp_path / "p.nii").dataobj, label // 4 + 1)
-
-
-def test_without_nibabel(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "nibabel", None)
-    for folder in ("imagesTr", "labelsTr"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "v.nii.gz").write_bytes(header_of((1, 1, 1)) + b"\0")
-    for action in (
-        lambda: DecathlonReader(tmp_path),
-        lambda: write_prediction(tmp_path / "p.nii", np.zeros((1, 1, 1), int), like=tmp_path / "imagesTr/v.nii.gz"),
-    ):
-        with pytest.raises(ConfigError, match="NIfTI files need nibabel, which is not installed; pip install nibabel"):
-            action()

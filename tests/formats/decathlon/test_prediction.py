@@ -31,7 +31,9 @@ def test_predictions_come_back(nib, tmp_path, labels, axis, flips, order, kind):
     for folder, dtype in (("imagesTr", np.float32), ("labelsTr", np.uint16)):
         save(nib, tmp_path / folder / "v.nii", labels.astype(dtype), rotation, kind)
     source = DecathlonReader(tmp_path, axis=axis)
-    slices = [source._labels(source.volumes[0].label_path)[source.locate_slice(image)[1]] for image in source.images]
+    slices = [
+        source._get_labels(source.volumes[0].label_path)[source.locate_slice(image)[1]] for image in source.images
+    ]
     for name in ("p.nii.gz", "p.nii"):
         write_prediction(tmp_path / "out" / name, slices, like=tmp_path / "imagesTr/v.nii", axis=axis)
         back = nib.load(tmp_path / "out" / name)

@@ -159,7 +159,7 @@ def test_modalities_are_colours(nib, tmp_path):
     assert top(modalities=[2]) == [0, 0, 0]
     assert top(modalities=[3, 2]) == [255, 0, 0]
     assert top(modalities=(2, 0, 3)) == [0, 255, 255]
-    with pytest.raises(ConfigError, match=r"v\.nii\.gz: expected modalities below 4, which the volume has, got 4"):
+    with pytest.raises(ConfigError, match=r"v\.nii\.gz: expected modalities below 4, the number of the volume, got 4"):
         top(modalities=[4])
 
 
@@ -183,13 +183,13 @@ def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
     monkeypatch.setattr(decathlon, "read_voxels", lambda path: reads.append(path) or read(path))
     for limit, expected in ((decathlon.CACHE_BYTES, 6), (0, 6)):  # slices in order: one volume is enough
         monkeypatch.setattr(decathlon, "CACHE_BYTES", limit)
-        source._kept.clear()
+        source._cached.clear()
         reads.clear()
         for slice_ in source.images:
             source.read_image(slice_)
             source.read_segmentation(slice_)
         assert len(reads) == expected
-    assert len(source._kept) == 2
+    assert len(source._cached) == 2
 
 
 def test_one_file_may_be_image_and_label(nib, tmp_path):

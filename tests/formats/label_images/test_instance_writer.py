@@ -55,7 +55,7 @@ def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
     assert lines == [
         "segment 300: crowds cannot be held",
         "segment 70000: the stuff sky cannot be held",
-        "segment 8: a segment without pixels cannot be held",
+        "segment 8: it has no pixel",
         "scores cannot be held: 1 segments have one",
     ]
     assert files_below(tmp_path) == {"labels/eleven.png"}

@@ -185,7 +185,7 @@ def test_what_has_no_area_is_skipped_and_told(tmp_path: Path) -> None:
         f"{path}, shape 2: a line has no area, 'the line' is not read",
         f"{path}, shape 3: a linestrip has no area, 'the linestrip' is not read",
         f"{path}, shape 4: a points has no area, 'the points' is not read",
-        f"{tmp_path}: 1 pictures have no JSON: 'undrawn.jpg'",
+        f"{tmp_path}: 1 images have no JSON: 'undrawn.jpg'",
     )
     assert [c.name for c in source.categories.categories] == ["dog"]
 
@@ -259,9 +259,9 @@ def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        ("?", "the mask is no PNG in base64"),
-        ("AAAA", "the mask is no PNG in base64"),
-        (png_of([[1, 1], [1, 1]])[:60], "the mask is no PNG in base64"),
+        ("?", "the mask is not a PNG in base64"),
+        ("AAAA", "the mask is not a PNG in base64"),
+        (png_of([[1, 1], [1, 1]])[:60], "the mask is not a PNG in base64"),
         (png_of([[1, 1]]), r"expected a mask of 2 x 2 pixels .*, got 2 x 1 of mode L"),
         (
             png_of([[1, 1], [1, 1]], "RGB"),
@@ -309,9 +309,7 @@ def test_files_that_are_no_labelme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(DatasetError, match=r"a\.png: the image is missing"):
         LabelmeReader(tmp_path)
     monkeypatch.setattr("segkit.formats.labelme.files.MAX_BYTES", 10)
-    with pytest.raises(
-        DatasetError, match=r"a\.json: expected at most 0 MiB of JSON, got 0; save it without imageData"
-    ):
+    with pytest.raises(DatasetError, match=r"a\.json: expected at most 10 bytes, got 123; save it without imageData"):
         LabelmeReader(tmp_path)
 
 

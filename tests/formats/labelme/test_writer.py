@@ -156,7 +156,7 @@ def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
     empty = Segment(8, 3, True, 0)
     lines, source = written(tmp_path, PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, empty)))
     assert lines == [
-        "segment 8: a segment without pixels cannot be held",
+        "segment 8: it has no pixel",
         "scores cannot be held: 1 segments have one",
         STUFF,
     ]

@@ -196,7 +196,7 @@ def test_files_that_are_missing(root: Path, folder: str, suffix: str) -> None:
 @pytest.mark.parametrize("folder", ["JPEGImages", "SegmentationClass", "SegmentationObject"])
 def test_folders_that_are_missing(root: Path, folder: str) -> None:
     os.rename(root / folder, root / "elsewhere")
-    remedy = "where there are no objects, say `objects: null`" if folder == "SegmentationObject" else "give the folder"
+    remedy = "if there are no objects, say `objects: null`" if folder == "SegmentationObject" else "give the folder"
     with pytest.raises(DatasetError, match=f"{folder}: no such folder; {remedy}"):
         VOCReader(root)
 
@@ -213,13 +213,13 @@ def test_ids_that_climb_out(root: Path, image_id: str) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", r"train\.txt: expected an image id a line, got none"),
-        (b" \r\n\n", r"train\.txt: expected an image id a line, got none"),
+        (b"", r"train\.txt: expected one image id per line, got none"),
+        (b" \r\n\n", r"train\.txt: expected one image id per line, got none"),
         (b"2007_000032\n2007_000032 \n", r"train\.txt: expected distinct image ids, got '2007_000032' twice"),
-        (b"2007_000032.jpg\n", r"JPEGImages.2007_000032\.jpg\.jpg: the picture is missing \(1 of 1 are\)"),
-        (b"2007_000032  1\n", r"JPEGImages.*: the picture is missing \(1 of 1 are\)"),
-        (b"\xff\xfe\x80\n", r"JPEGImages.*: the picture is missing \(1 of 1 are\)"),
-        ("x" * 5000, r"JPEGImages.*: the picture is missing \(1 of 1 are\)"),
+        (b"2007_000032.jpg\n", r"JPEGImages.2007_000032\.jpg\.jpg: the image is missing \(1 of 1 are\)"),
+        (b"2007_000032  1\n", r"JPEGImages.*: the image is missing \(1 of 1 are\)"),
+        (b"\xff\xfe\x80\n", r"JPEGImages.*: the image is missing \(1 of 1 are\)"),
+        ("x" * 5000, r"JPEGImages.*: the image is missing \(1 of 1 are\)"),
     ],
 )
 def test_image_sets_that_are_none(root: Path, content: str | bytes, message: str) -> None:
@@ -263,7 +263,7 @@ def test_classes_by_option_and_by_file(root: Path) -> None:
         ([], "classes: expected 1 to 254 classes, got 0"),
         ([str(i) for i in range(255)], "classes: expected 1 to 254 classes, got 255"),
         (["cat", "cat"], "expected distinct names, and no background, got 'cat', 'cat'"),
-        (["background", "cat"], "and no background, got 'background', 'cat'; the background is label 0"),
+        (["background", "cat"], "and no background, got 'background', 'cat'; leave the background out"),
         ("cat", "expected a list of class names, each one line, got 'cat'"),
         (["a\nb"], "each one line"),
         ([" "], "each one line"),
@@ -281,7 +281,7 @@ def test_classes_alone_are_stuff(root: Path) -> None:
     os.rename(root / "SegmentationClass", root / "SegmentationClassAug")
     (root / "SegmentationObject/2007_000039.png").unlink()
     with pytest.raises(
-        DatasetError, match=r"2007_000039\.png: the PNG of objects is missing .*; where there are no objects, say"
+        DatasetError, match=r"2007_000039\.png: the PNG of objects is missing .*; if there are no objects, say"
     ):
         VOCReader(root, labels="SegmentationClassAug")
     os.rename(root / "SegmentationObject", root / "elsewhere")

@@ -13,8 +13,7 @@ from segkit.curation.convert import convert
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco import TwoChannelReader, TwoChannelWriter
 from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter
-from segkit.formats.voc import VOCReader, VOCWriter
-from segkit.formats.voc.labels import CLASS_NAMES, compute_color_map
+from segkit.formats.voc import CLASS_NAMES, VOCReader, VOCWriter, compute_color_map
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, files_below

@@ -3,14 +3,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segkit.formats.voc import labels as voc_labels
+from segkit.formats import voc
 
 
 def test_color_map_has_the_known_values() -> None:
     # VOClabelcolormap.m's table, as the development kit prints it.
     known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 8: (64, 0, 0)}
     known |= {15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
-    colors = voc_labels.compute_color_map()
+    colors = voc.compute_color_map()
     assert {label: tuple(colors[label].tolist()) for label in known} == known
     assert colors.dtype == np.uint8
     assert len({tuple(color) for color in colors.tolist()}) == 256
@@ -18,4 +18,4 @@ def test_color_map_has_the_known_values() -> None:
 
 def test_classes_are_detectron2s() -> None:
     pascal_voc = pytest.importorskip("detectron2.data.datasets.pascal_voc", reason="Detectron2 is not installed")
-    assert voc_labels.CLASS_NAMES == pascal_voc.CLASS_NAMES
+    assert voc.CLASS_NAMES == pascal_voc.CLASS_NAMES

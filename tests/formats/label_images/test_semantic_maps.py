@@ -137,7 +137,7 @@ def test_faults_are_told_and_splits_part_the_images(tmp_path: Path) -> None:
 def test_objects_crowds_empty_segments_and_scores_are_told(tmp_path: Path) -> None:
     with SemanticMapWriter(tmp_path, CAR_AND_SKY) as writer:
         assert writer.add(IMAGE, GROUND_TRUTH) == [
-            "3 objects of 1 classes are told apart no more",
+            "3 objects of 1 classes are not told apart",
             "1 crowds are their class",
             "segment 7: it has no pixel",
             "scores cannot be held: 1 segments have one",
