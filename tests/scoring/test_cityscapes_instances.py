@@ -126,7 +126,7 @@ def test_all_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
         f"{path}, line 3: {pred}/color.png: expected a PNG of 8-bit greyscale or palette, got 8-bit RGB",
         f"{path}, line 4: expected a finite confidence, got 'nan'",
         f"{path}, line 5: expected a label id out of [24, 25, 26, 27, 28, 31, 32, 33], got 7, which has no instances",
-        f"{path}, line 6: expected `mask.png label_id confidence`, parted by one space each, got 'fine.png 24'",
+        f"{path}, line 6: expected `mask.png label_id confidence`, separated by one space each, got 'fine.png 24'",
         "ulm_000000_000001_gtFine_instanceIds.png: expected a PNG",
         "image 'ulm_000000_000002', ground truth: expected ids of labels",
     ):
@@ -144,7 +144,7 @@ def test_missing_folders_and_truth(break_it: str, tmp_path: Path) -> None:
     elif break_it == "no folder of ground truth":
         gt = tmp_path / "nothing"
     elif break_it == "no results":
-        pred, message = tmp_path / "nothing", "nothing: no such folder of results"
+        pred, message = tmp_path / "nothing", "nothing: the folder of results does not exist"
     else:
         (gt / "ulm_000000_000001_gtFine_instanceIds.png").write_bytes(b"")
         message = "expected one ground truth of each name, got a second"
