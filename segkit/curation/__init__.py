@@ -1,1 +1,1 @@
-"""Looking after datasets: what is wrong with one, told in full, and the repaired copy."""
+"""Check, repair, convert and count datasets."""

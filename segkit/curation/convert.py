@@ -1,9 +1,9 @@
-"""A dataset from one layout into another, image by image, with a list of what the other cannot hold."""
+"""Convert a dataset from one format to another, image by image, and list what the other format cannot hold."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,68 +12,95 @@ from segkit.formats.base import DatasetImage, DatasetReader, DatasetWriter
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
 from segkit.utils.json_fields import check_inside
+from segkit.utils.process_pool import Progress
 from segkit.utils.text import abbreviate
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class ConversionLoss:
-    """What the written layout cannot hold of an image."""
+    """Something about an image that the written format cannot hold.
+
+    Attributes:
+        image_id: Id of the image in the dataset that was read.
+        description: What is lost, in words.
+    """
 
     image_id: int | str
     description: str
 
 
 def convert(
-    source: DatasetReader,
-    writer: DatasetWriter,
-    copy_images: bool = False,
-    progress: Progress | None = None,
+    reader: DatasetReader, writer: DatasetWriter, copy_images: bool = False, progress: Progress | None = None
 ) -> list[ConversionLoss]:
-    """Write every image of the source; the losses, in the order of the images.
+    """Write all images of a dataset in another format.
 
-    copy_images: write the images too, where the layout wants them, copied as they are; those a source makes, slices
-    of volumes say, as PNG. DatasetError as source and writer raise it: then the writer's index files are not written.
+    Args:
+        reader: The dataset.
+        writer: Writer of the other format; this function opens and closes it.
+        copy_images: Whether to copy the image files to where the other format expects them. Images that the reader
+            computes, such as slices of volumes, are written as PNG.
+        progress: Called with (images done, images in all).
+
+    Returns:
+        What the other format cannot hold, in the order of the images.
+
+    Raises:
+        DatasetError: Reader or writer failed. The writer's index files are not written in this case.
     """
     losses = []
-    writer.info = source.info
+    writer.info = reader.info
     with writer:
-        for done, image in enumerate(source.images, 1):
-            annotations = source.read_annotations(image) if source.has_overlapping_masks else None
-            told = writer.add(image, source.read_segmentation(image), annotations)
-            losses += [ConversionLoss(image.image_id, what) for what in told]
+        for done, image in enumerate(reader.images, 1):
+            annotations = reader.read_annotations(image) if reader.has_overlapping_masks else None
+            descriptions = writer.add(image, reader.read_segmentation(image), annotations)
+            losses += [ConversionLoss(image.image_id, description) for description in descriptions]
             if copy_images:
-                copy_image(source, image, writer.image_path(image))
+                _copy_image(reader, image, writer.image_path(image))
             if progress is not None:
-                progress(done, len(source.images))
+                progress(done, len(reader.images))
     return losses
 
 
-def copy_image(source: DatasetReader, image: DatasetImage, target: Path) -> None:
-    """Write the picture, whole or not at all; DatasetError where its name leads out of its folder, or the target is the
-    source's own file. A file of another suffix is decoded and written as PNG where the target is one."""
-    check_inside(image.file_name, "file_name", target.parent)
-    origin = source.image_root / image.file_name
-    if not origin.is_file() or (target.suffix != origin.suffix and target.suffix == ".png"):
-        png.write(target, source.read_image(image))
-        return
-    if target.exists() and target.samefile(origin):
-        raise DatasetError("expected another folder than the source's", where=target, remedy="name another --output")
-    with replacing(target) as neighbour:
-        shutil.copyfile(origin, neighbour)
+def list_lost_extras(reader: DatasetReader, writer: DatasetWriter) -> list[str]:
+    """List the keys of COCO's JSON besides annotations, e.g. licences, that the other format cannot hold.
 
+    Args:
+        reader: The dataset.
+        writer: Writer of the other format.
 
-def list_lost_extras(source: DatasetReader, writer: DatasetWriter) -> list[str]:
-    """A line on what COCO's JSONs hold beside annotations, licences say, where the layout has no place for it."""
-    keys = {key for image in source.images for key in image.extra} | {*source.info}
+    Returns:
+        One line, or none if nothing is lost.
+    """
+    keys = {key for image in reader.images for key in image.extra} | {*reader.info}
     if writer.writes_extras or not keys:
         return []
     return [f"keys of the dataset and its images: {abbreviate(sorted(keys))}"]
 
 
-def summarize_losses(losses: Iterable[ConversionLoss], most: int = 20) -> list[str]:
-    """A line for each of the first `most` losses, and one that counts the others."""
+def summarize_losses(losses: Iterable[ConversionLoss], limit: int = 20) -> list[str]:
+    """Print the first losses and count the remaining ones.
+
+    Args:
+        losses: As `convert` returns them.
+        limit: Most losses that are printed.
+
+    Returns:
+        A line for each printed loss, and one with the number of the remaining losses if there are any.
+    """
     lines = [f"image {loss.image_id!r}: {loss.description}" for loss in losses]
-    more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
-    return [*lines[:most], *more]
+    more = [f"... and {len(lines) - limit} more"] if len(lines) > limit else []
+    return [*lines[:limit], *more]
+
+
+def _copy_image(reader: DatasetReader, image: DatasetImage, target: Path) -> None:
+    """Copy the image file, whole or not at all; decode it if the target is a PNG and the file is not."""
+    check_inside(image.file_name, "file_name", target.parent)
+    source = reader.image_root / image.file_name
+    if not source.is_file() or (target.suffix != source.suffix and target.suffix == ".png"):
+        png.write(target, reader.read_image(image))
+        return
+    if target.exists() and target.samefile(source):
+        problem = "the output would overwrite an image of the dataset"
+        raise DatasetError(problem, where=target, remedy="name another --output")
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)

@@ -1,4 +1,4 @@
-"""Image files: do they decode, are they turned, which show the same pixels, which belong to nothing."""
+"""Checks of image files: damage, EXIF orientation, size, equal images, and files that no entry names."""
 
 from __future__ import annotations
 
@@ -27,9 +27,15 @@ DIGEST_BYTES = 16
 
 @dataclass
 class ImageInspection:
-    """What decoding a picture said. size_hw: turned as EXIF says, None where it does not decode. digest: of its RGB
-    pixels, turned and of 8 bits, as `image_io.read_image` has them; None for a picture of one colour, which
-    says nothing."""
+    """The result of decoding an image file.
+
+    Attributes:
+        issues: What is wrong with the file.
+        size_hw: (height, width) after the rotation that EXIF demands; None if the file does not decode.
+        digest: Hash of the pixels that `image_io.read_image` returns; None for an image of one colour, which may
+            equal another one by chance.
+        is_rotated: Whether EXIF rotates or mirrors the image.
+    """
 
     issues: IssueList = field(default_factory=IssueList)
     size_hw: tuple[int, int] | None = None
@@ -38,40 +44,65 @@ class ImageInspection:
 
 
 def inspect_image(path: Path, place: object) -> ImageInspection:
-    """Decode the whole picture; never raises for what is wrong with the file."""
-    look = ImageInspection()
-    if os.path.exists(path) and not os.path.isfile(path):
-        look.issues.add("image-unreadable", place, "this is a folder or a device, no file")  # a pipe never ends
-        return look
+    """Decode a whole image and collect everything that is wrong with the file.
+
+    Args:
+        path: The image file.
+        place: Location for the issues.
+
+    Returns:
+        Issues, size and digest; this function does not raise for damaged files.
+    """
+    inspection = ImageInspection()
+    if os.path.exists(path) and not os.path.isfile(path):  # reading a pipe would never end
+        inspection.issues.add("image-unreadable", place, "this is a folder or a device, not a file")
+        return inspection
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of Pillow, on odd EXIF and big images
-            _decode(path, look, place)
+            warnings.simplefilter("ignore")  # Pillow's, about odd EXIF and large images
+            _decode(path, inspection, place)
     except FileNotFoundError:
-        look.issues.add("image-missing", place, "the file does not exist")
+        inspection.issues.add("image-missing", place, "the file does not exist")
     except Image.DecompressionBombError as error:
-        look.issues.add("image-bomb", place, str(error))
+        inspection.issues.add("image-bomb", place, str(error))
     except UnidentifiedImageError:
-        kind = "a TIFF of a kind that is not read" if is_tiff(path) else "no format that is known"
-        look.issues.add("image-unreadable", place, f"the image does not decode: {kind}")
+        kind = "a TIFF of an unsupported kind" if is_tiff(path) else "unknown file format"
+        inspection.issues.add("image-unreadable", place, f"the image does not decode: {kind}")
     except DatasetError as error:
-        look.issues.add("image-unreadable", place, error.problem)
+        inspection.issues.add("image-unreadable", place, error.problem)
     except DAMAGED as error:
-        look.issues.add("image-unreadable", place, f"the image does not decode: {error}")
-    return look
+        inspection.issues.add("image-unreadable", place, f"the image does not decode: {error}")
+    return inspection
 
 
-def check_sizes(sizes: Mapping[str, tuple[int, int] | None], turned: bool, place: object, issues: IssueList) -> None:
-    """IssueHandler where the sizes that are known differ. sizes: by whose they are. turned: EXIF turns the picture."""
-    known = {name: size for name, size in sizes.items() if size is not None}
-    if len({*known.values()}) > 1:
-        got = ", ".join(f"{name} {height} x {width}" for name, (height, width) in known.items())
-        hint = "; EXIF turns the image, the others may fit it as it lies" if turned else ""
+def check_sizes(
+    sizes: Mapping[str, tuple[int, int] | None], is_rotated: bool, place: object, issues: IssueList
+) -> None:
+    """Report sizes that differ.
+
+    Args:
+        sizes: Name of each source -> (height, width), None if unknown.
+        is_rotated: Whether EXIF rotates the image, which may explain the difference.
+        place: Location for the issue.
+        issues: Gets the issue.
+    """
+    known_sizes = {name: size for name, size in sizes.items() if size is not None}
+    if len({*known_sizes.values()}) > 1:
+        got = ", ".join(f"{name} {height} x {width}" for name, (height, width) in known_sizes.items())
+        hint = "; EXIF rotates the image, the other sizes may be those before the rotation" if is_rotated else ""
         issues.add("size-differs", place, f"expected one size (height x width), got {got}{hint}")
 
 
 def check_folder(folder: Path, issues: IssueList) -> Path | None:
-    """The folder; None with a finding where it is none."""
+    """Report a folder that does not exist.
+
+    Args:
+        folder: The folder.
+        issues: Gets the issue.
+
+    Returns:
+        The folder, None if it does not exist.
+    """
     if os.path.isdir(folder):
         return folder
     issues.add("folder-missing", folder, "expected a folder, found none")
@@ -79,41 +110,69 @@ def check_folder(folder: Path, issues: IssueList) -> Path | None:
 
 
 def find_images(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[str]:
-    """Names of the pictures below the folder, with "/", sorted; hidden ones and linked folders are passed over."""
-    found = []
+    """List the image files below a folder; hidden files and folders and linked folders are skipped.
+
+    Args:
+        folder: The folder.
+        suffixes: Suffixes of image files, lower case.
+
+    Returns:
+        Paths relative to the folder, with "/", sorted.
+    """
+    paths = []
     for root, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = Path(root).relative_to(folder)
-        found += [
-            (inside / name).as_posix() for name in names if name.lower().endswith(suffixes) and not name.startswith(".")
-        ]
-    return sorted(found)
+        images = [name for name in names if name.lower().endswith(suffixes) and not name.startswith(".")]
+        paths += [Path(root, name).relative_to(folder).as_posix() for name in images]
+    return sorted(paths)
 
 
 def find_orphans(folder: Path, known: Collection[str], code: str, suffixes: tuple[str, ...] = SUFFIXES) -> IssueList:
-    """Files of the folder that no entry names, as findings of this code."""
+    """Report the image files that no entry names.
+
+    Args:
+        folder: The folder.
+        known: Names that entries have, relative to the folder.
+        code: Code of the issues.
+        suffixes: Suffixes of image files, lower case.
+
+    Returns:
+        One issue per file.
+    """
     issues = IssueList()
-    normal = {PurePath(name).as_posix() for name in known}
+    normalized = {PurePath(name).as_posix() for name in known}
     for name in find_images(folder, suffixes):
-        if name not in normal:
+        if name not in normalized:
             issues.add(code, folder / name, "no entry names this file")
     return issues
 
 
 def find_duplicates(digests: Iterable[tuple[str, bytes | None]]) -> IssueList:
-    """Pictures of equal pixels in one split. digests: (path, digest) in the order of the dataset."""
-    issues, first = IssueList(), dict[bytes, str]()
+    """Report images of one split with equal pixels.
+
+    Args:
+        digests: (path, digest) in the order of the dataset.
+
+    Returns:
+        One issue per image that equals an earlier one.
+    """
+    issues, first_paths = IssueList(), dict[bytes, str]()
     for path, digest in digests:
-        if digest is None:
-            continue
-        other = first.setdefault(digest, path)
-        if other != path:
-            issues.add("image-twice", path, f"it shows the same pixels as {other}")
+        if digest is not None and (first := first_paths.setdefault(digest, path)) != path:
+            issues.add("image-twice", path, f"it shows the same pixels as {first}")
     return issues
 
 
 def find_shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, str]) -> IssueList:
-    """Pictures whose pixels another split has too. others: as `digests_of` gives them."""
+    """Report images whose pixels another split has too.
+
+    Args:
+        digests: (path, digest) in the order of the dataset.
+        others: Digest -> path of the other split, as `digest_split` returns them.
+
+    Returns:
+        One issue per image.
+    """
     issues = IssueList()
     for path, digest in digests:
         if digest is not None and digest in others:
@@ -122,27 +181,41 @@ def find_shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[byt
 
 
 def digest_split(against: Path, images: Path, run_all: RunAll) -> dict[bytes, str]:
-    """The first picture of every digest of another split.
+    """Compute the digests of another split's images.
 
-    against: a folder of pictures, of which those in `pictures`, this split's folder, do not count where it is a part;
-    or a COCO JSON, whose pictures are then in `pictures`. Raises DatasetError where it is neither, has no picture, or
-    pictures of the JSON are elsewhere.
+    Args:
+        against: The other split: an image folder, or a COCO JSON whose images are in `images`.
+        images: The image folder of this split. If it is inside `against`, its images do not count.
+        run_all: `map`, or a parallel one.
+
+    Returns:
+        Digest -> path of the first image with it.
+
+    Raises:
+        DatasetError: `against` is neither, has no image, or images of the JSON are missing.
     """
     if os.path.isfile(against):
-        paths = _images_of_json(against, images)
+        paths = _list_images_of_json(against, images)
     elif os.path.isdir(against):
-        paths = _images_beside(against, images)
+        paths = _list_images_outside(against, images)
     else:
         raise DatasetError("expected a folder of images or a JSON", where=against, remedy="check the path")
-    found: dict[bytes, str] = {}
-    for path, digest in zip(paths, run_all(_digest, paths), strict=True):
+    first_paths: dict[bytes, str] = {}
+    for path, digest in zip(paths, run_all(_digest_file, paths), strict=True):
         if digest is not None:
-            found.setdefault(digest, str(path))
-    return found
+            first_paths.setdefault(digest, str(path))
+    return first_paths
 
 
 def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:
-    """Of (H, W, 3) uint8 pixels; None where all are equal."""
+    """Compute the digest of an image.
+
+    Args:
+        pixels: (H, W, 3) uint8, not empty.
+
+    Returns:
+        Hash of size and pixels; None if all pixels are equal.
+    """
     if (pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all():
         return None
     digest = hashlib.blake2b(str(pixels.shape).encode(), digest_size=DIGEST_BYTES)
@@ -150,47 +223,49 @@ def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:
     return digest.digest()
 
 
-def _decode(path: Path, look: ImageInspection, place: object) -> None:
-    with path.open("rb") as file, Image.open(file) as image:  # of a path Pillow misreads turned TIFFs
+def _decode(path: Path, inspection: ImageInspection, place: object) -> None:
+    with path.open("rb") as file, Image.open(file) as image:  # from a path, Pillow misreads rotated TIFFs
         if image.format == "PNG":
-            png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checksums, which Pillow passes over
+            png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checks the checksums, which Pillow ignores
         deep = is_deep(image)
         decoded = open_image(path)
-        # load() turns a TIFF, and forgets it; of a PNG, EXIF may come after the pixels.
+        # Pillow rotates a TIFF while decoding and drops the tag; in a PNG, EXIF may come after the pixels.
         orientation = _orientation(image if deep or image.format == "TIFF" else decoded)
-    look.size_hw = decoded.height, decoded.width
-    look.is_rotated = orientation in TURNS
-    if look.is_rotated:
-        look.issues.add("image-turned", place, f"its EXIF orientation is {orientation}")
+    inspection.size_hw = decoded.height, decoded.width
+    inspection.is_rotated = orientation in TURNS
+    if inspection.is_rotated:
+        inspection.issues.add("image-turned", place, f"its EXIF orientation is {orientation}")
     if deep:
-        look.issues.add("image-deep", place, "its channels have more than 8 bits")
-    look.digest = digest_pixels(np.asarray(decoded if decoded.mode == "RGB" else decoded.convert("RGB")))
+        inspection.issues.add("image-deep", place, "its channels have more than 8 bits")
+    inspection.digest = digest_pixels(np.asarray(decoded if decoded.mode == "RGB" else decoded.convert("RGB")))
 
 
 def _orientation(image: Image.Image) -> Any:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    except DAMAGED:  # the pixels may well be whole
+    except DAMAGED:  # the pixels may still be undamaged
         return None
 
 
-def _digest(path: Path) -> bytes | None:
+def _digest_file(path: Path) -> bytes | None:
     return inspect_image(path, path).digest
 
 
-def _images_beside(folder: Path, own: Path) -> list[Path]:
-    """The pictures in the folder, but where it holds `own`, those in there."""
-    real, own = Path(os.path.realpath(folder)), Path(os.path.realpath(own))
+def _list_images_outside(folder: Path, excluded: Path) -> list[Path]:
+    """The images in the folder; if `excluded` is inside the folder, without its images."""
+    real, excluded = Path(os.path.realpath(folder)), Path(os.path.realpath(excluded))
     names = find_images(folder)
-    if own.is_relative_to(real):
-        names = [name for name in names if not (real / name).is_relative_to(own)]
+    if excluded.is_relative_to(real):
+        names = [name for name in names if not (real / name).is_relative_to(excluded)]
     if not names:
-        remedy = "splits in one folder are parted by their JSONs: give the other's"
-        raise DatasetError("expected pictures of another split, found none but this one's", where=folder, remedy=remedy)
+        remedy = "if both splits are in one folder, give the JSON of the other split"
+        raise DatasetError(
+            "expected images of another split, got only those of this split", where=folder, remedy=remedy
+        )
     return [folder / name for name in names]
 
 
-def _images_of_json(path: Path, images: Path) -> list[Path]:
+def _list_images_of_json(path: Path, images: Path) -> list[Path]:
     content = files.load_json(path)
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
@@ -202,8 +277,8 @@ def _images_of_json(path: Path, images: Path) -> list[Path]:
     for name in names:
         json_fields.check_inside(name, "file_name", path)
     paths = [images / name for name in names]
-    absent = [found for found in paths if not os.path.isfile(found)]
-    if absent:
-        problem = f"{len(absent)} of its {len(paths)} images are not in {images}, {absent[0].name} for one"
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        problem = f"{len(missing)} of its {len(paths)} images are not in {images}, e.g. {missing[0].name}"
         raise DatasetError(problem, where=path, remedy="give the folder of its images instead")
     return paths

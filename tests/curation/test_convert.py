@@ -1,4 +1,4 @@
-"""Conversion between layouts: round trips lose nothing that both can hold, and the rest is told."""
+"""Conversion between formats: round trips keep everything that both formats hold, and losses are reported."""
 
 from __future__ import annotations
 
@@ -24,56 +24,36 @@ from segkit.formats.coco import (
 from segkit.formats.label_images import SemanticMapWriter
 from segkit.formats.png import read_labels
 from segkit.formats.registry import READERS, WRITERS, open_reader, open_writer
-from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
+from segkit.structures import CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import ConfigError, DatasetError
-
-CATEGORIES = CategorySet([Category(3, "cat", True, (1, 2, 3)), Category(9, "sky", False, (4, 5, 6))])
-GROUND_TRUTH = PanopticSegmentation(
-    np.array([[7, 7, 0], [30, 30, 5]], np.int32),
-    (Segment(7, 3, True, 2), Segment(30, 9, False, 2), Segment(5, 3, True, 1, True)),
-)
+from tests.helpers.one_image import CATEGORIES, GROUND_TRUTH, compare_key, write_panoptic
 
 
-def panoptic(folder: Path, ground_truth: PanopticSegmentation = GROUND_TRUTH) -> CocoPanopticReader:
-    """One image `a/x.png` with its truth."""
-    with PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
-        writer.add("x", "a/x.png", ground_truth)
-    (folder / "images" / "a").mkdir(parents=True, exist_ok=True)
-    height, width = ground_truth.segment_ids.shape
-    Image.fromarray(np.full((height, width, 3), 80, np.uint8)).save(folder / "images" / "a" / "x.png")
-    return CocoPanopticReader(folder / "p.json", folder / "p", folder / "images")
-
-
-def parts(ground_truth: PanopticSegmentation) -> set[tuple[int, bool, tuple[int, ...]]]:
-    """The segments without their ids: class, crowd, pixels."""
-    ids = ground_truth.segment_ids.ravel()
-    return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in ground_truth.segments}
-
-
-def test_panoptic_to_panoptic_is_the_same_and_pictures_come_along(tmp_path: Path) -> None:
-    source, seen = panoptic(tmp_path), []
+def test_panoptic_to_panoptic_changes_nothing_and_copies_images(tmp_path: Path) -> None:
+    source, calls = write_panoptic(tmp_path), []
     output = tmp_path / "out"
-    on_issue = lambda done, total: seen.append((done, total))  # noqa: E731
-    assert convert(source, CocoPanopticWriter(output, CATEGORIES), True, on_issue) == []
-    assert seen == [(1, 1)]
+    writer = CocoPanopticWriter(output, CATEGORIES)
+    losses = convert(source, writer, copy_images=True, progress=lambda done, total: calls.append((done, total)))
+    assert losses == []
+    assert calls == [(1, 1)]
     again = CocoPanopticReader(output / "panoptic.json", output / "panoptic", output / "images")
     (image,) = again.images
     assert image == source.images[0]
-    assert parts(again.read_segmentation(image)) == parts(GROUND_TRUTH)
+    assert compare_key(again.read_segmentation(image)) == compare_key(GROUND_TRUTH)
     assert np.array_equal(again.read_image(image), source.read_image(image))
 
 
-def test_to_instances_and_back_keeps_things_and_crowds_and_tells_of_stuff(tmp_path: Path) -> None:
-    losses = convert(panoptic(tmp_path), CocoInstancesWriter(tmp_path / "out", CATEGORIES))
+def test_to_instances_and_back_keeps_things_and_crowds_and_reports_stuff(tmp_path: Path) -> None:
+    losses = convert(write_panoptic(tmp_path), CocoInstancesWriter(tmp_path / "out", CATEGORIES))
     assert losses == [ConversionLoss("x", "1 segments of stuff cannot be held")]
     again = CocoInstancesReader(tmp_path / "out" / "instances.json", tmp_path / "images")
-    things = {part for part in parts(GROUND_TRUTH) if part[0] == 3}
-    assert parts(again.read_segmentation(again.images[0])) == things
+    things = {part for part in compare_key(GROUND_TRUTH) if part[0] == 3}
+    assert compare_key(again.read_segmentation(again.images[0])) == things
 
 
 def test_to_semantic_maps(tmp_path: Path) -> None:
     """cat is class 0, sky 1, void 255."""
-    losses = convert(panoptic(tmp_path), SemanticMapWriter(tmp_path / "out", CATEGORIES))
+    losses = convert(write_panoptic(tmp_path), SemanticMapWriter(tmp_path / "out", CATEGORIES))
     assert [loss.description for loss in losses] == [
         "2 objects of 1 classes are not told apart",
         "1 crowds are their class",
@@ -82,15 +62,15 @@ def test_to_semantic_maps(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "out" / "classes.json").read_text()) == ["cat", "sky"]
 
 
-def test_overlapping_masks_are_told(tmp_path: Path) -> None:
-    """The second mask lies over one pixel of the first."""
+def test_overlapping_masks_are_reported(tmp_path: Path) -> None:
+    """The second mask covers one pixel of the first."""
     writer = CocoPanopticWriter(tmp_path, CATEGORIES)
     ground_truth = PanopticSegmentation(np.array([[1, 2]], np.int32), (Segment(1, 3, True, 1), Segment(2, 3, True, 1)))
     masks = [np.array([[1, 1]], bool), np.array([[0, 1]], bool)]
     annotations = [{"area": 0, "segmentation": mask_to_rle(mask)} for mask in masks]
     with writer:
-        told = writer.add(DatasetImage("x", "x.png", (1, 2)), ground_truth, annotations)
-    assert told == ["annotations: 1 pixels under other masks cannot be held"]
+        losses = writer.add(DatasetImage("x", "x.png", (1, 2)), ground_truth, annotations)
+    assert losses == ["annotations: 1 pixels under other masks cannot be held"]
 
 
 @given(
@@ -98,42 +78,44 @@ def test_overlapping_masks_are_told(tmp_path: Path) -> None:
     size=st.tuples(st.integers(1, 6), st.integers(1, 6)),
 )
 @settings(max_examples=25, deadline=None)
-def test_things_survive_any_trip(tmp_path_factory: pytest.TempPathFactory, seed: int, size: tuple[int, int]) -> None:
+def test_things_survive_a_round_trip(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, size: tuple[int, int]
+) -> None:
     folder = tmp_path_factory.mktemp("trip")
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, 5, size).astype(np.int32)
     segments = tuple(Segment(i, 3, True, int((ids == i).sum()), bool(i % 2)) for i in range(1, 5) if (ids == i).any())
     ground_truth = PanopticSegmentation(ids, segments)
-    convert(panoptic(folder, ground_truth), CocoInstancesWriter(folder / "i", CATEGORIES))
+    convert(write_panoptic(folder, ground_truth), CocoInstancesWriter(folder / "i", CATEGORIES))
     instances = CocoInstancesReader(folder / "i" / "instances.json", folder / "images")
     things = CategorySet(CATEGORIES.things)
     assert convert(instances, CocoPanopticWriter(folder / "q", things)) == []
     again = CocoPanopticReader(folder / "q" / "panoptic.json", folder / "q" / "panoptic", folder / "images")
-    assert parts(again.read_segmentation(again.images[0])) == parts(ground_truth)
+    assert compare_key(again.read_segmentation(again.images[0])) == compare_key(ground_truth)
 
 
 def test_a_damaged_image_leaves_no_index(tmp_path: Path) -> None:
-    source = panoptic(tmp_path)
+    source = write_panoptic(tmp_path)
     (tmp_path / "p" / "x.png").write_bytes(b"no PNG")
     with pytest.raises(DatasetError, match=r"x\.png"):
         convert(source, CocoPanopticWriter(tmp_path / "out", CATEGORIES))
     assert not (tmp_path / "out" / "panoptic.json").exists()
 
 
-def test_the_source_is_never_written_over(tmp_path: Path) -> None:
-    source = panoptic(tmp_path)
-    with pytest.raises(DatasetError, match="another folder than the source's"):
+def test_the_dataset_is_never_overwritten(tmp_path: Path) -> None:
+    source = write_panoptic(tmp_path)
+    with pytest.raises(DatasetError, match="would overwrite an image of the dataset"):
         convert(source, CocoPanopticWriter(tmp_path, CATEGORIES), copy_images=True)
 
 
-def test_summary_counts_what_it_leaves_out() -> None:
+def test_the_summary_counts_the_remaining_losses() -> None:
     losses = [ConversionLoss(i, "gone") for i in range(4)]
-    assert summarize_losses(losses, most=2) == ["image 0: gone", "image 1: gone", "... and 2 more"]
+    assert summarize_losses(losses, limit=2) == ["image 0: gone", "image 1: gone", "... and 2 more"]
     assert summarize_losses(losses) == [f"image {i}: gone" for i in range(4)]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    panoptic(tmp_path)
+    write_panoptic(tmp_path)
     places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
     command = ["data", "convert", "--from", "coco-panoptic", "--to", "coco-instances", *places]
     assert main([*command, "--output", f"{tmp_path}/out"]) == 0
@@ -145,7 +127,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "nothing writes the format 'unknown'" in capsys.readouterr().err
 
 
-def test_wrong_layouts_and_options_are_told() -> None:
+def test_invalid_formats_and_options_are_reported() -> None:
     with pytest.raises(ConfigError, match="unknown format 'x'; choose one of"):
         open_reader("x", {})
     with pytest.raises(ConfigError, match=r"takes \['json', 'masks', 'images'\].* got \['root'\]"):
@@ -154,25 +136,25 @@ def test_wrong_layouts_and_options_are_told() -> None:
         open_reader("coco-instances", {"json": "j", "images": "i", "overlap": "random"})
 
 
-def test_pictures_lie_where_the_layout_looks_for_them(tmp_path: Path) -> None:
-    """Written as ADE20K and read back, picture and all."""
-    source = panoptic(tmp_path)
+def test_images_are_copied_to_where_the_format_expects_them(tmp_path: Path) -> None:
+    """Write as ADE20K and read back, with the image."""
+    source = write_panoptic(tmp_path)
     convert(source, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), copy_images=True)
     again = open_reader("ade20k", {"root": tmp_path / "out"})
     assert np.array_equal(again.read_image(again.images[0]), source.read_image(source.images[0]))
-    assert parts(again.read_segmentation(again.images[0])) == parts(GROUND_TRUTH)
+    assert compare_key(again.read_segmentation(again.images[0])) == compare_key(GROUND_TRUTH)
 
 
 def test_the_formats_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "formats"]) == 0
-    told = capsys.readouterr().out.splitlines()
-    assert [line for line in told if not line.startswith(" ")] == sorted({*READERS, *WRITERS})
-    assert told[told.index("voc") + 1].startswith("  read: root [split=train] [classes=None]")
-    assert told[told.index("voc") + 2] == "  written: [split=train] [border_px=0]"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == sorted({*READERS, *WRITERS})
+    assert lines[lines.index("voc") + 1].startswith("  read: root [split=train] [classes=None]")
+    assert lines[lines.index("voc") + 2] == "  written: [split=train] [border_px=0]"
 
 
 def test_options_of_the_written_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    panoptic(tmp_path)
+    write_panoptic(tmp_path)
     places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
     arguments = ["data", "convert", "--from", "coco-panoptic", *places, "--to", "voc", "--output", f"{tmp_path}/out"]
     assert main([*arguments, "--to-set", "split=val", "border=2"]) == 1
@@ -181,8 +163,8 @@ def test_options_of_the_written_format(tmp_path: Path, capsys: pytest.CaptureFix
     assert (tmp_path / "out" / "ImageSets" / "Segmentation" / "val.txt").is_file()
 
 
-def test_the_output_is_whole_or_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """labelme has no index: the images before the damaged one would pass for a dataset."""
+def test_the_output_is_complete_or_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """labelme has no index: the images before the damaged one would look like a whole dataset."""
     data = tmp_path / "data"
     with PanopticWriter(data / "p.json", data / "p", CATEGORIES) as writer:
         for name in "ab":
@@ -195,21 +177,21 @@ def test_the_output_is_whole_or_not_there(tmp_path: Path, capsys: pytest.Capture
     assert main([*arguments, f"{tmp_path}/out"]) == 1
     assert "b.png: expected a PNG" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
-    for output, told in (
+    for output, message in (
         (data / "images" / "new", "is within --images"),
         (data / "p.json" / "new", "cannot be written"),
         (data, "expected an empty or new folder"),
     ):
         assert main([*arguments, str(output)]) == 1
-        assert told in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert main([*arguments, f"{tmp_path}/out", "--to-set", "a=[1"]) == 1
     assert "expected the value in YAML, got 'a=[1'" in capsys.readouterr().err
 
 
-def test_licences_are_kept_between_cocos_layouts_and_told_elsewhere(
+def test_licences_are_kept_between_coco_formats_and_reported_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    panoptic(tmp_path / "data")
+    write_panoptic(tmp_path / "data")
     content = json.loads((tmp_path / "data" / "p.json").read_text())
     content["licenses"] = [{"id": 4, "name": "CC-BY"}]
     content["images"][0]["license"] = 4
@@ -226,8 +208,8 @@ def test_licences_are_kept_between_cocos_layouts_and_told_elsewhere(
 
 
 @pytest.mark.parametrize("to", ["coco-panoptic", "voc", "labelme", "two-channel-png", "instance-maps", "semantic-maps"])
-def test_keys_of_annotations_are_told_where_they_are_lost(tmp_path: Path, to: str) -> None:
-    source = panoptic(tmp_path)
+def test_lost_keys_of_annotations_are_reported(tmp_path: Path, to: str) -> None:
+    source = write_panoptic(tmp_path)
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
         writer.add(source.images[0], GROUND_TRUTH)
     content = json.loads((tmp_path / "instances.json").read_text())

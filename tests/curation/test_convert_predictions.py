@@ -1,4 +1,4 @@
-"""Predictions converted to datasets: they check without an error, and hold what was predicted."""
+"""Predictions converted to datasets: the check reports no error, and the dataset holds the predictions."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def box(top: int, left: int, bottom: int, right: int) -> np.ndarray:
 
 
 def result(mask: np.ndarray, score: float, category_id: int = PERSON, image_id: str = "i0") -> dict[str, Any]:
-    """With a box that fits no mask, as heads give them."""
+    """A result with a box that fits no mask, as detection heads predict them."""
     entry = {"image_id": image_id, "category_id": category_id, "bbox": [-0.5, 0.5, 3.25, 99], "score": score}
     return {**entry, "segmentation": mask_to_rle(mask)}
 
 
-def results_source(folder: Path, entries: list[dict[str, Any]], **options: Any) -> CocoResultsReader:
+def open_results(folder: Path, entries: list[dict[str, Any]], **options: Any) -> CocoResultsReader:
     write_images(folder / "images")
     (folder / "results.json").write_text(json.dumps(entries))
     (folder / "dataset.json").write_text(json.dumps({"images": IMAGES, "categories": CATEGORIES.to_coco()}))
     return CocoResultsReader(folder / "results.json", folder / "images", folder / "dataset.json", **options)
 
 
-def predictions_source(folder: Path, predicted: list[PanopticSegmentation], **options: Any) -> DatasetReader:
+def open_predictions(folder: Path, predicted: list[PanopticSegmentation], **options: Any) -> DatasetReader:
     write_images(folder / "images")
     with PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
         for image, segmentation in zip(IMAGES, predicted, strict=False):
@@ -61,7 +61,7 @@ def predictions_source(folder: Path, predicted: list[PanopticSegmentation], **op
 
 
 def to_panoptic(source: DatasetReader, output: Path) -> tuple[CocoPanopticReader, IssueList, list[str]]:
-    """The dataset, what is wrong with it, what it cannot hold."""
+    """The converted dataset, its issues, and the losses."""
     losses = convert(source, WRITERS["coco-panoptic"](output, source.categories), copy_images=True)
     places = output / "panoptic.json", output / "panoptic", output / "images"
     return CocoPanopticReader(*places), check_panoptic(*places, map), [loss.description for loss in losses]
@@ -77,8 +77,8 @@ def to_instances(source: DatasetReader, output: Path) -> tuple[CocoInstancesRead
 def parts(ground_truth: PanopticSegmentation, kinds: tuple[bool, ...] = (True, False)) -> Parts:
     """Class, crowd and pixels of the things (True), of the stuff (False)."""
     ids = ground_truth.segment_ids.ravel()
-    of_kind = [s for s in ground_truth.segments if s.isthing in kinds]
-    return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in of_kind}
+    segments = [s for s in ground_truth.segments if s.isthing in kinds]
+    return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in segments}
 
 
 def pixels(mask: np.ndarray) -> tuple[int, ...]:
@@ -89,8 +89,8 @@ LOWER, UPPER, WEAK = box(0, 0, 4, 4), box(2, 2, 6, 6), box(0, 5, 2, 8)
 
 
 def test_results_to_panoptic(tmp_path: Path) -> None:
-    """The cat (0.9) has the 4 pixels that it shares with the person; the weak one is left out; five images are void."""
-    source = results_source(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
+    """The cat (0.9) gets the 4 pixels that it shares with the person; the weak result is dropped; five images are void."""
+    source = open_results(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
     again, issues, losses = to_panoptic(source, tmp_path / "out")
     assert not issues.has_errors()
     assert {issue.code for issue in issues} == {"all-void"}
@@ -104,7 +104,7 @@ def test_results_to_panoptic(tmp_path: Path) -> None:
 
 
 def test_results_to_instances_keep_whole_masks(tmp_path: Path) -> None:
-    source = results_source(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
+    source = open_results(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
     again, issues, losses = to_instances(source, tmp_path / "out")
     assert (issues, losses) == ([], [])
     assert again.categories == CategorySet(CATEGORIES.things)
@@ -116,8 +116,8 @@ def test_results_to_instances_keep_whole_masks(tmp_path: Path) -> None:
     assert again.read_annotations(again.images[1]) == []
 
 
-def test_no_results_make_empty_images(tmp_path: Path) -> None:
-    source = results_source(tmp_path, [])
+def test_without_results_images_are_empty(tmp_path: Path) -> None:
+    source = open_results(tmp_path, [])
     again, issues, losses = to_panoptic(source, tmp_path / "p")
     assert losses == []
     assert {issue.code for issue in issues} == {"all-void"}
@@ -127,22 +127,22 @@ def test_no_results_make_empty_images(tmp_path: Path) -> None:
 
 
 def test_equal_scores_agree_in_both_formats(tmp_path: Path) -> None:
-    """The earlier result has the 4 pixels; the instances, painted in their order, say the same."""
-    source = results_source(tmp_path, [result(LOWER, 0.7), result(UPPER, 0.7)])
+    """The earlier result gets the 4 pixels; painting the instances in their order gives the same."""
+    source = open_results(tmp_path, [result(LOWER, 0.7), result(UPPER, 0.7)])
     expected = {(PERSON, False, pixels(LOWER)), (PERSON, False, pixels(UPPER & ~LOWER))}
     for again, issues, _ in (to_panoptic(source, tmp_path / "p"), to_instances(source, tmp_path / "i")):
         assert not issues.has_errors()
         assert parts(again.read_segmentation(again.images[0])) == expected
 
 
-def test_a_bad_result_is_told_before_anything_is_written(tmp_path: Path) -> None:
+def test_an_invalid_result_is_reported_before_anything_is_written(tmp_path: Path) -> None:
     bad = {**result(LOWER, 0.9, image_id="i5"), "segmentation": {"size": [2, 2], "counts": [4]}}
     with pytest.raises(DatasetError, match="image 'i5', result 1: bad segmentation"):
-        results_source(tmp_path, [result(LOWER, 0.9), bad])
+        open_results(tmp_path, [result(LOWER, 0.9), bad])
 
 
 def scene() -> PanopticSegmentation:
-    """A sure person, 9 pixels; an unsure cat, 6; sky in two segments, rows 0 and 5; else void."""
+    """A person of 9 pixels, a cat of 6 with a low score, sky in two segments (rows 0 and 5), else void."""
     ids = np.zeros(SIZE_HW, dtype=np.int32)
     ids[1:4, 0:3], ids[1:4, 5:7], ids[0], ids[5] = 1, 2, 3, 4
     segments = (
@@ -155,7 +155,7 @@ def scene() -> PanopticSegmentation:
 
 
 def test_panoptic_predictions_to_panoptic(tmp_path: Path) -> None:
-    source = predictions_source(tmp_path, [scene()] * 6)
+    source = open_predictions(tmp_path, [scene()] * 6)
     again, issues, losses = to_panoptic(source, tmp_path / "out")
     assert (issues, losses) == ([], [])
     sky = box(0, 0, 1, 8) | box(5, 0, 6, 8)
@@ -169,7 +169,7 @@ def test_panoptic_predictions_to_panoptic(tmp_path: Path) -> None:
 
 
 def test_panoptic_predictions_to_instances(tmp_path: Path) -> None:
-    source = predictions_source(tmp_path, [scene()] * 6, min_score=0.25)
+    source = open_predictions(tmp_path, [scene()] * 6, min_score=0.25)
     again, issues, losses = to_instances(source, tmp_path / "out")
     assert issues == []
     assert losses == ["1 segments of stuff cannot be held"] * 6
@@ -182,30 +182,32 @@ def test_panoptic_predictions_to_instances(tmp_path: Path) -> None:
 def test_any_predictions_make_datasets_without_errors(
     tmp_path_factory: pytest.TempPathFactory, seed: int, min_score: float
 ) -> None:
-    """Both formats agree with the source; a converted dataset that is read as predictions again changes no more."""
+    """Both formats agree with the predictions; a second conversion of the converted dataset changes nothing."""
     folder, rng = tmp_path_factory.mktemp("any"), np.random.default_rng(seed)
     masks = [rng.random(SIZE_HW) < share for share in (0, 0.1, 0.5, 0.5, 1)]
     entries = [
         result(mask, float(rng.choice([0.2, 0.3, 0.6])), int(rng.choice([PERSON, CAT])), f"i{rng.integers(6)}")
         for mask in masks
     ]
-    source: DatasetReader = results_source(folder / "r", entries, min_score=min_score)
+    source: DatasetReader = open_results(folder / "r", entries, min_score=min_score)
     ids = rng.integers(0, 6, SIZE_HW).astype(np.int32)
     classes = rng.choice([PERSON, CAT, SKY], 6).tolist()
     segments = tuple(
         Segment(i, classes[i], classes[i] != SKY, 0, score=float(rng.random())) for i in range(1, 6) if (ids == i).any()
     )
     predicted = PanopticSegmentation(ids, segments)
-    for name, one in (("r", source), ("p", predictions_source(folder / "p", [predicted], min_score=min_score))):
-        panoptic, issues, _ = to_panoptic(one, folder / name / "panoptic-out")
-        instances, more, _ = to_instances(one, folder / name / "instances-out")
-        none_left = not any(instances.read_annotations(image) for image in instances.images)
-        errors = {issue.code for issue in issues + more if issue.severity == "error"}
-        assert errors <= ({"annotations-empty"} if none_left else set())
-        for image, of_panoptic, of_instances in zip(one.images, panoptic.images, instances.images, strict=True):
-            ground_truth = one.read_segmentation(image)
-            assert parts(panoptic.read_segmentation(of_panoptic)) == parts(ground_truth)
-            assert parts(instances.read_segmentation(of_instances)) == parts(ground_truth, (True,))
+    for name, reader in (("r", source), ("p", open_predictions(folder / "p", [predicted], min_score=min_score))):
+        panoptic, issues, _ = to_panoptic(reader, folder / name / "panoptic-out")
+        instances, instance_issues, _ = to_instances(reader, folder / name / "instances-out")
+        is_empty = not any(instances.read_annotations(image) for image in instances.images)
+        errors = {issue.code for issue in issues + instance_issues if issue.severity == "error"}
+        assert errors <= ({"annotations-empty"} if is_empty else set())
+        for image, panoptic_image, instances_image in zip(
+            reader.images, panoptic.images, instances.images, strict=True
+        ):
+            ground_truth = reader.read_segmentation(image)
+            assert parts(panoptic.read_segmentation(panoptic_image)) == parts(ground_truth)
+            assert parts(instances.read_segmentation(instances_image)) == parts(ground_truth, (True,))
         out = folder / name / "panoptic-out"
         twice = PanopticPredictionsReader(out / "panoptic.json", out / "panoptic", out / "images", min_score=9)
         assert [parts(twice.read_segmentation(i)) for i in twice.images] == [

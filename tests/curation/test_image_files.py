@@ -1,4 +1,4 @@
-"""What a look at a picture tells: deep ones, turned TIFFs, kinds that are not read."""
+"""Inspection of image files: deep images, rotated TIFFs, unsupported kinds."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def codes(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "u4", "f4"])
 @pytest.mark.parametrize("big_endian", [False, True])
-def test_deep_pictures_are_noted(tmp_path: Path, dtype: str, big_endian: bool) -> None:
-    big_endian = big_endian and dtype != "u4"  # which Pillow reads of little-endian files only
+def test_deep_images_are_reported(tmp_path: Path, dtype: str, big_endian: bool) -> None:
+    big_endian = big_endian and dtype != "u4"  # Pillow reads u4 in little-endian files only
     path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(dtype), big_endian=big_endian)
-    look = inspect_image(path, "here")
-    assert [(issue.code, issue.severity) for issue in look.issues] == [("image-deep", "note")]
-    assert look.size_hw == (4, 6)
+    inspection = inspect_image(path, "here")
+    assert [(issue.code, issue.severity) for issue in inspection.issues] == [("image-deep", "note")]
+    assert inspection.size_hw == (4, 6)
     other = inspect_image(write_tiff(tmp_path / "b.tif", NOISE[..., 1].astype(dtype), big_endian=big_endian), "here")
-    assert look.digest is not None
-    assert look.digest == inspect_image(path, "here").digest != other.digest
+    assert inspection.digest is not None
+    assert inspection.digest == inspect_image(path, "here").digest != other.digest
     flat = write_tiff(tmp_path / "flat.tif", np.full((4, 6), 3000, dtype), big_endian=big_endian)
     assert inspect_image(flat, "here").digest is None
 
 
-def test_deep_colours_are_noted_too(tmp_path: Path) -> None:
+def test_deep_colours_are_reported(tmp_path: Path) -> None:
     assert codes(write_png16(tmp_path / "a.png", NOISE, RGB)) == ["image-deep"]
     assert codes(write_png16(tmp_path / "a.png", NOISE[..., :2], GREY_ALPHA)) == ["image-deep"]
     assert codes(write_tiff(tmp_path / "a.tif", NOISE)) == ["image-deep"]
@@ -44,14 +44,14 @@ def test_deep_colours_are_noted_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_turned_tiffs_are_told(tmp_path: Path, orientation: int) -> None:
+def test_rotated_tiffs_are_reported(tmp_path: Path, orientation: int) -> None:
     path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(np.uint8), t274=orientation)
-    look = inspect_image(path, "here")
-    assert (look.is_rotated, [issue.code for issue in look.issues]) == (True, ["image-turned"])
-    assert look.size_hw == ((6, 4) if orientation == 6 else (4, 6))
+    inspection = inspect_image(path, "here")
+    assert (inspection.is_rotated, [issue.code for issue in inspection.issues]) == (True, ["image-turned"])
+    assert inspection.size_hw == ((6, 4) if orientation == 6 else (4, 6))
 
 
-def test_what_reading_refuses_is_told(tmp_path: Path) -> None:
+def test_unsupported_tiffs_are_reported(tmp_path: Path) -> None:
     grey = NOISE[..., 0].astype(np.uint8)
     for path in (
         write_tiff(tmp_path / "float.tif", NOISE.astype(np.float32)),
@@ -61,34 +61,34 @@ def test_what_reading_refuses_is_told(tmp_path: Path) -> None:
         assert codes(path) == ["image-unreadable"]
 
 
-def test_pixels_count_not_how_they_are_saved(tmp_path: Path) -> None:
-    """Opaque RGBA, a palette, EXIF that turns them back: the same; transparency is no colour."""
-    few = Image.fromarray(NOISE.astype(np.uint8)).quantize(8)
-    few.save(tmp_path / "palette.png")
-    plain = few.convert("RGB")
+def test_the_digest_depends_on_pixels_not_on_the_file(tmp_path: Path) -> None:
+    """Opaque RGBA, a palette and EXIF rotations give equal digests; transparency is not a colour."""
+    palette = Image.fromarray(NOISE.astype(np.uint8)).quantize(8)
+    palette.save(tmp_path / "palette.png")
+    plain = palette.convert("RGB")
     plain.save(tmp_path / "rgb.png")
     plain.convert("RGBA").save(tmp_path / "rgba.png")
     exif = Image.Exif()
     exif[274] = 6
     plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     plain.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.tif", exif=exif)
-    looks = [inspect_image(path, "here") for path in sorted(tmp_path.iterdir())]
-    assert [look.is_rotated for look in looks] == [False, False, False, True, True]
-    assert {look.size_hw for look in looks} == {(4, 6)}
-    assert len({look.digest for look in looks}) == 1
-    assert looks[0].digest == digest_pixels(np.asarray(plain))
+    inspections = [inspect_image(path, "here") for path in sorted(tmp_path.iterdir())]
+    assert [inspection.is_rotated for inspection in inspections] == [False, False, False, True, True]
+    assert {inspection.size_hw for inspection in inspections} == {(4, 6)}
+    assert len({inspection.digest for inspection in inspections}) == 1
+    assert inspections[0].digest == digest_pixels(np.asarray(plain))
     plain.putpixel((0, 0), (1, 2, 3))
-    assert digest_pixels(np.asarray(plain)) != looks[0].digest
+    assert digest_pixels(np.asarray(plain)) != inspections[0].digest
     assert digest_pixels(np.full((4, 6, 3), 7, dtype=np.uint8)) is None
 
 
-def test_a_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(NOISE.astype(np.uint8)).save(tmp_path / "a.jpg")
     loaded = []
     load = JpegImageFile.load
 
     def counted(image: JpegImageFile) -> object:
-        if image.tile:  # else it is decoded
+        if image.tile:  # not decoded yet
             loaded.append(image)
         return load(image)
 
@@ -97,7 +97,7 @@ def test_a_picture_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert len(loaded) == 1
 
 
-def test_damaged_exif_hides_no_pixels(tmp_path: Path) -> None:
+def test_damaged_exif_does_not_hide_the_pixels(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.fromarray(NOISE.astype(np.uint8)).save(path, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert (codes(path), inspect_image(path, "here").size_hw) == ([], (4, 6))

@@ -1,4 +1,4 @@
-"""Counts of a dataset, by hand, and the commands that show it."""
+"""Counts of a dataset, by hand, and the commands that show a dataset."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from segkit.cli.main import main
 from segkit.curation.stats import count_dataset
 from segkit.report.dataset_stats import draw_dataset_stats
 from segkit.structures import PanopticSegmentation
-from tests.curation.test_convert import CATEGORIES, panoptic
+from tests.helpers.one_image import CATEGORIES, write_panoptic
 
 
 def test_counts_of_one_image(tmp_path: Path) -> None:
-    """TRUTH has 6 pixels: a cat of 2, a crowd of cats of 1, sky of 2, 1 void."""
-    found = count_dataset(panoptic(tmp_path))
-    assert (found["images"], found["sizes"], found["pixels"]) == (1, {"2 x 3": 1}, 6)
-    assert found["void_share"] == pytest.approx(1 / 6)
-    assert found["segments_per_image"]["median"] == 2
-    assert found["instances_per_image"]["most"] == 1
-    cat, sky = found["classes"]["cat"], found["classes"]["sky"]
+    """GROUND_TRUTH has 6 pixels: a cat of 2, a crowd of cats of 1, sky of 2, 1 void."""
+    stats = count_dataset(write_panoptic(tmp_path))
+    assert (stats["images"], stats["sizes"], stats["pixels"]) == (1, {"2 x 3": 1}, 6)
+    assert stats["void_share"] == pytest.approx(1 / 6)
+    assert stats["segments_per_image"]["median"] == 2
+    assert stats["instances_per_image"]["most"] == 1
+    cat, sky = stats["classes"]["cat"], stats["classes"]["sky"]
     assert (cat["images"], cat["segments"], cat["crowds"], cat["pixels"]) == (1, 1, 1, 3)
     assert cat["share"] == pytest.approx(0.5)
     assert cat["area_px"]["median"] == 2
     assert (sky["segments"], sky["crowds"], sky["pixels"]) == (1, 0, 2)
-    json.dumps(found, allow_nan=False)
+    json.dumps(stats, allow_nan=False)
 
 
 def test_an_image_without_a_label(tmp_path: Path) -> None:
-    found = count_dataset(panoptic(tmp_path, PanopticSegmentation(np.zeros((2, 2), np.int32), ())))
-    assert found["void_share"] == 1
-    assert found["classes"]["cat"]["area_px"] is None
-    assert draw_dataset_stats(found, CATEGORIES).ndim == 3
+    stats = count_dataset(write_panoptic(tmp_path, PanopticSegmentation(np.zeros((2, 2), np.int32), ())))
+    assert stats["void_share"] == 1
+    assert stats["classes"]["cat"]["area_px"] is None
+    assert draw_dataset_stats(stats, CATEGORIES).ndim == 3
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    panoptic(tmp_path)
+    write_panoptic(tmp_path)
     places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
     where = ["--format", "coco-panoptic", *places]
     assert main(["data", "stats", *where, "--output", f"{tmp_path}/stats"]) == 0
@@ -51,5 +51,5 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert main(["data", "view", *where, "--image", "x", "--output", f"{tmp_path}/view.html"]) == 0
     assert "x: ground truth" in (tmp_path / "view.html").read_text()
     assert main(["data", "view", *where, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1
-    assert "there is no image 'y'" in capsys.readouterr().err
+    assert "the dataset has no image 'y'" in capsys.readouterr().err
     assert main(["data", "view", *where, "--output", f"{tmp_path}/view.gif"]) == 1

@@ -16,7 +16,7 @@ from segkit.data.datasets.custom import register_by_format, register_custom
 from segkit.data.ground_truth import read_segmentation
 from segkit.formats.coco import CocoInstancesWriter
 from segkit.utils.errors import ConfigError, DatasetError
-from tests.curation.test_convert import CATEGORIES, GROUND_TRUTH, panoptic, parts
+from tests.helpers.one_image import CATEGORIES, GROUND_TRUTH, compare_key, write_panoptic
 
 
 def register(folder: Path, entry: str) -> None:
@@ -26,17 +26,17 @@ def register(folder: Path, entry: str) -> None:
 
 
 def test_coco_panoptic_finds_its_images(tmp_path: Path) -> None:
-    panoptic(tmp_path)
+    write_panoptic(tmp_path)
     register(tmp_path, f"format: coco-panoptic, json: {tmp_path}/p.json, masks: {tmp_path}/p")
     dataset = load_dataset("t_custom")
     (record,) = dataset.records
     assert Path(record["file_name"]) == tmp_path / "images" / "a" / "x.png"
-    assert parts(read_segmentation(record, dataset.categories)) == parts(GROUND_TRUTH)
+    assert compare_key(read_segmentation(record, dataset.categories)) == compare_key(GROUND_TRUTH)
     assert dataset.metrics == PANOPTIC_METRICS
 
 
 def test_coco_instances_keep_their_masks(tmp_path: Path) -> None:
-    source = panoptic(tmp_path)
+    source = write_panoptic(tmp_path)
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
         writer.add(source.images[0], GROUND_TRUTH)
     register(tmp_path, f"format: coco-instances, json: {tmp_path}/instances.json, images: {tmp_path}/images")

@@ -16,8 +16,8 @@ from segkit.formats import png
 from segkit.formats.coco import CocoPanopticReader, PanopticWriter
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import ConfigError, DatasetError
-from tests.curation.test_convert import CATEGORIES, GROUND_TRUTH, panoptic, parts
 from tests.helpers.coco_samples import rectangles
+from tests.helpers.one_image import CATEGORIES, GROUND_TRUTH, compare_key, write_panoptic
 
 
 def places(folder: Path) -> dict[str, str]:
@@ -25,7 +25,7 @@ def places(folder: Path) -> dict[str, str]:
 
 
 def test_records_truth_and_metrics(tmp_path: Path) -> None:
-    panoptic(tmp_path)
+    write_panoptic(tmp_path)
     dataset = load_reader_dataset("by_layout", "coco-panoptic", places(tmp_path))
     (record,) = pickle.loads(pickle.dumps(dataset.records))  # as it travels to a data loader's worker
     assert (record["image_id"], record["height"], record["width"]) == ("x", 2, 3)
@@ -33,7 +33,7 @@ def test_records_truth_and_metrics(tmp_path: Path) -> None:
     assert dataset.image_entry(record)["file_name"] == "a/x.png"
     assert dataset.categories == CATEGORIES
     assert dataset.metrics == PANOPTIC_METRICS
-    assert parts(read_segmentation(record, dataset.categories)) == parts(GROUND_TRUTH)
+    assert compare_key(read_segmentation(record, dataset.categories)) == compare_key(GROUND_TRUTH)
     reader, image = find_image(record["reader"], record["image_id"])
     assert np.all(reader.read_image(image) == 80)
     assert "annotations" not in record  # nothing overlaps: the map says all
@@ -73,7 +73,7 @@ def test_options_with_names_by_number_travel_to_other_processes(tmp_path: Path) 
 
 def test_a_missing_picture_is_told_and_a_made_one_is_read(tmp_path: Path) -> None:
     """A source that has no file for a picture is asked for it; COCO's says that the file is missing."""
-    panoptic(tmp_path)
+    write_panoptic(tmp_path)
     dataset = load_reader_dataset("pictures", "coco-panoptic", places(tmp_path))
     assert read_image(dataset.records[0], "BGR").shape == (2, 3, 3)
     (tmp_path / "images" / "a" / "x.png").unlink()
@@ -82,7 +82,7 @@ def test_a_missing_picture_is_told_and_a_made_one_is_read(tmp_path: Path) -> Non
 
 
 def test_an_image_that_the_files_do_not_hold_any_more_is_an_error(tmp_path: Path) -> None:
-    panoptic(tmp_path)
+    write_panoptic(tmp_path)
     dataset = load_reader_dataset("changed", "coco-panoptic", places(tmp_path))
     record = {**dataset.records[0], "image_id": "y"}
     with pytest.raises(DatasetError, match="the image 'y' is not in the dataset any more; start again"):
