@@ -89,7 +89,7 @@ LOWER, UPPER, WEAK = box(0, 0, 4, 4), box(2, 2, 6, 6), box(0, 5, 2, 8)
 
 
 def test_results_to_panoptic(tmp_path: Path) -> None:
-    """The cat (0.9) gets the 4 pixels that it shares with the person; the weak result is dropped; five images are void."""
+    """The cat (0.9) gets the 4 pixels that it shares with the person; the weak one is dropped; five images are void."""
     source = open_results(tmp_path, [result(UPPER, 0.9, CAT), result(LOWER, 0.5), result(WEAK, 0.49)])
     again, issues, losses = to_panoptic(source, tmp_path / "out")
     assert not issues.has_errors()
