@@ -24,7 +24,7 @@ UNDER_WAY := $(VENV)/.segkit-installing
 LIGHT_VENV := $(VENV)-light
 LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation)
 # A share of these that takes less than a minute.
-LIGHT_SHARE := tests/test_light.py $(addprefix tests/,utils structures classical report)
+LIGHT_SHARE := tests/test_light.py $(addprefix tests/,cli utils structures classical report)
 PIP := $(PY) -m pip --disable-pip-version-check install -c constraints.txt
 
 .DEFAULT_GOAL := help

@@ -1,6 +1,7 @@
 """The doctor: what it finds in complete and in broken environments, its exit code, and the commands it prints."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import subprocess
@@ -19,6 +20,11 @@ from segkit.engine.environment import (
     get_python_command,
     load_requirements,
 )
+
+
+# The light half is checked without torch and Detectron2, see `make test-light`.
+TRAIN_IS_INSTALLED = importlib.util.find_spec("torch") is not None
+needs_train = pytest.mark.skipif(not TRAIN_IS_INSTALLED, reason="needs torch and Detectron2")
 
 
 def doctor(capsys, *arguments):
@@ -44,16 +50,19 @@ def test_a_complete_environment_passes(capsys):
     code, out = doctor(capsys)
     assert code == 0, out
     assert "All needed packages work." in out
-    for name in (
-        "Python",
-        "torch",
-        "torchvision",
-        "detectron2",
-        "numpy",
-        "opencv-python-headless",
-        "DETECTRON2_DATASETS",
-    ):
+    for name in ("Python", "torch", "torchvision", "numpy", "opencv-python-headless", "DETECTRON2_DATASETS"):
         assert name in out
+    assert ("detectron2" in out) is TRAIN_IS_INSTALLED
+
+
+@pytest.mark.skipif(TRAIN_IS_INSTALLED, reason="needs an environment without torch")
+def test_the_light_half_is_complete_without_torch_unless_training_is_asked_for(capsys):
+    code, out = doctor(capsys)
+    assert (code, "(missing)" in out) == (0, True)
+    code, out = doctor(capsys, "--train")
+    assert code == 1
+    assert '"torch>=2.4"' in out
+    assert "tools/install_detectron2.py" in out
 
 
 def test_json_is_one_object_with_the_same_result(capsys):
@@ -61,7 +70,7 @@ def test_json_is_one_object_with_the_same_result(capsys):
     content = json.loads(out)
     assert code == 0
     assert content["ok"] is True
-    assert {"Python", "segkit", "torch", "detectron2"} <= {check["name"] for check in content["checks"]}
+    assert {"Python", "segkit", "torch", "numpy"} <= {check["name"] for check in content["checks"]}
     assert set(content["checks"][0]) == {"name", "version", "status", "needed", "note", "fix"}
     assert content["machine"]["cpus"] >= 1
 
@@ -91,10 +100,10 @@ def without(*hidden, then):
 @pytest.mark.parametrize(
     ("hidden", "command"),
     [
-        ("torch", 'pip install "torch>=2.4"'),
-        ("detectron2", "tools/install_detectron2.py"),
+        pytest.param("torch", 'pip install "torch>=2.4"', marks=needs_train),
+        pytest.param("detectron2", "tools/install_detectron2.py", marks=needs_train),
         ("rich", 'pip install "rich>=13"'),
-        ("yacs", 'pip install "yacs>=0.1.8"'),
+        pytest.param("yacs", 'pip install "yacs>=0.1.8"', marks=needs_train),
     ],
 )
 def test_a_missing_package_fails_with_the_command_that_installs_it(hidden, command):
@@ -167,6 +176,7 @@ def test_a_broken_detectron2_is_repaired_by_its_installer(modules, monkeypatch):
     assert "tools/install_detectron2.py --force   (in a checkout" in check.fix
 
 
+@needs_train
 def test_cpp_ops_are_never_needed():
     checks = by_name(environment.check_detectron2())
     assert checks["detectron2"].status == "ok"

@@ -232,7 +232,7 @@ def test_the_report_says_when_the_modes_differ(run, tmp_path):
     code, out, _ = run("panoptic", "--gt", ground_truth, "--pred", predictions)
     assert code == 0
     expected = (
-        "By the corrected rules PQ is 100.0 instead of 50.0: 1 image has ('[red]x') several crowds of one category."
+        "By the corrected rules, PQ is 100.0 instead of 50.0: 1 image has ('[red]x') several crowds of one category."
     )
     assert expected in " ".join(out.split())
 
