@@ -21,7 +21,6 @@ from segkit.engine.environment import (
     load_requirements,
 )
 
-
 # The light half is checked without torch and Detectron2, see `make test-light`.
 TRAIN_IS_INSTALLED = importlib.util.find_spec("torch") is not None
 needs_train = pytest.mark.skipif(not TRAIN_IS_INSTALLED, reason="needs torch and Detectron2")
