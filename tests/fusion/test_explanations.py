@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit.fusion import REASONS, DroppedSegment, HeuristicFusion, method
+from segkit.fusion import DroppedSegment, HeuristicFusion, method
 from segkit.fusion.explanations import Rejection, RejectionLog, explain_segments
 from segkit.structures import HeadOutputs, InstanceMasks, PanopticSegmentation, Segment, SemanticScores
 
@@ -141,10 +141,6 @@ def test_masks_of_stuff_claim_together() -> None:
     assert by_hand(given, [2, 2, 2, 1, 1, 1], *made) == [
         DroppedSegment("overlap", False, 3, None, None, 4, 3, 2, ((1, 1),)),
     ]
-
-
-def test_every_reason_is_tested_here() -> None:
-    assert sorted(REASONS) == ["area", "empty", "nms", "occluded", "overlap", "score", "void"]
 
 
 def test_without_a_list_nothing_of_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:

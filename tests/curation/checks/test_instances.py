@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,8 +136,8 @@ def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.Mon
     assert told == [("annotation-unreadable", str(data.json_path), "expected rain")]
 
 
-def test_many_masks_of_one_box_take_no_quadratic_time(tmp_path: Path) -> None:
-    """1000 outlines that differ in their last corner alone: 0.7 s; each compared with each, 6 s and more."""
+def test_many_masks_of_one_box(tmp_path: Path) -> None:
+    """1000 outlines differ only in their last corner. benchmarks/curation_scaling.py measures the time."""
     data = instances(tmp_path)
     content = data.load()
     person = content["annotations"][0]
@@ -147,9 +146,7 @@ def test_many_masks_of_one_box_take_no_quadratic_time(tmp_path: Path) -> None:
         {**person, "id": i, "segmentation": [[*outline, 1, 2 - i / 4000]]} for i in range(1, 1001)
     ]
     data.store(content)
-    start = time.process_time()
     found = check(data)
-    assert time.process_time() - start < 3
     assert found == []
     content["annotations"].append({**content["annotations"][7], "id": 9999})
     data.store(content)

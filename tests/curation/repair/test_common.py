@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -136,16 +135,14 @@ def test_a_json_of_another_kind_or_nested_too_deep_is_refused_by_name(tmp_path: 
     assert not (tmp_path / "copy").exists()
 
 
-def test_many_annotations_of_one_id_take_no_longer_than_as_many_others(tmp_path: Path) -> None:
-    """What is copied is dropped, what differs stays; every one compared to every other would take half a minute."""
+def test_many_annotations_of_one_id(tmp_path: Path) -> None:
+    """Copies are dropped, other annotations stay. benchmarks/curation_scaling.py measures the time."""
     data = instances(tmp_path / "data")
     content = data.load()
     first = content["annotations"][0]
     many = [{**first, "id": 1, "segmentation": "none", "number": i // 2} for i in range(20_000)]
     data.store({**content, "annotations": many})
-    start = time.process_time()
     copy, told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
-    assert time.process_time() - start < 5
     assert len(Broken(copy, *data[1:]).load()["annotations"]) == 10_000
     assert told == ["dropped 10000 of the annotations: each is a copy of an earlier one"]
 
