@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segkit.curation.issues import IssueList, RunAll
 from segkit.formats import png
-from segkit.formats.image_io import DAMAGED, TURNS, UPRIGHT, is_deep, is_tiff, open_image
+from segkit.formats.image_io import DAMAGED, TRANSPOSES, UPRIGHT, is_deep, is_tiff, open_image
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 
@@ -232,7 +232,7 @@ def _decode(path: Path, inspection: ImageInspection, place: object) -> None:
         # Pillow rotates a TIFF while decoding and drops the tag; in a PNG, EXIF may come after the pixels.
         orientation = _orientation(image if deep or image.format == "TIFF" else decoded)
     inspection.size_hw = decoded.height, decoded.width
-    inspection.is_rotated = orientation in TURNS
+    inspection.is_rotated = orientation in TRANSPOSES
     if inspection.is_rotated:
         inspection.issues.add("image-turned", place, f"its EXIF orientation is {orientation}")
     if deep:

@@ -1,4 +1,4 @@
-"""Source: a dataset on disk, in whatever layout, as pictures and panoptic segmentations; one file per layout."""
+"""A dataset on disk in any format: its reader gives images and panoptic segmentations, its writer takes them."""
 
 from __future__ import annotations
 
@@ -26,13 +26,21 @@ from segkit.structures import (
 from segkit.utils.files import FinishOnExit
 from segkit.utils.text import abbreviate
 
-ORIGINAL_SEGMENTATION = "segkit.segmentation"  # of an annotation: its mask as COCO's JSON has it, polygons say
+ORIGINAL_SEGMENTATION = (
+    "segkit.segmentation"  # key of an annotation: its mask as in the COCO JSON, polygons for example
+)
 
 
 @dataclass(frozen=True)
 class DatasetImage:
-    """image_id: of the dataset's files, or the name that its files share. file_name: of the picture inside `pictures`,
-    with "/". size_hw: pixels. extra: what else a JSON says of the image, a licence say, by its keys."""
+    """An image of a dataset.
+
+    Attributes:
+        image_id: id in the dataset's files, or the name that the files of the image share.
+        file_name: path of the image inside `DatasetReader.image_root`, with "/".
+        size_hw: (height, width) in pixels.
+        extra: further keys of the image in a JSON, the licence for example.
+    """
 
     image_id: ImageId
     file_name: str
@@ -41,24 +49,33 @@ class DatasetImage:
 
 
 class DatasetReader(ABC):
-    """A dataset as its layout holds it; a subclass finds its files when it is made and reads one image at a time.
+    """A dataset on disk in one format. The constructor finds the files; images are read one at a time.
 
-    root: what the layout is below. pictures: the folder of the images. categories: the dataset's own. images: in a
-    stable order. info: what the dataset says of itself, as JSON, by the keys of a COCO file beside its tables.
+    A reader never writes. It raises DatasetError if files are missing, damaged or contradict each other, and names the
+    file. A reader whose constructor has the keyword `on_issue` passes errors of single images to it instead, with a
+    code of `segkit.curation.issues.RULES`; if `on_issue` returns, the image is left out. It is an error if one file of
+    an image is missing: a list names it, or the label or the image is in the format's folders without the other. Files
+    that may belong to another split, and content that is not read on purpose, are no errors: `skipped` names them.
 
-    A subclass raises DatasetError where files are missing, damaged or contradict each other, naming the file; it never
-    writes. One that has a keyword `on_issue` hands what is wrong with single images to it instead, with the code of
-    segkit.curation.issues.RULES; where `on_issue` returns, the image is left out. An image of which one file is missing
-    is wrong: a list names it, or its label or picture lies in the layout's own folders without the other. Files that no
-    image uses, and that may belong to another split, are not, nor is what is on purpose not read: a line each in
-    skipped.
+    Attributes:
+        format: key of the reader in `segkit.formats.registry.READERS`.
+        has_overlapping_masks: whether annotations hold pixels that the segmentation gives to other segments.
+        has_map: False if models train on the annotations only, not on the panoptic map.
+        instances_json: the COCO instances JSON that holds the annotations, if there is one.
+        metrics: evaluators besides the usual ones, keys of `segkit.evaluation.EVALUATORS`.
+        root: folder that holds the dataset.
+        image_root: folder that holds the images.
+        categories: the categories of the dataset.
+        images: the images, in a stable order.
+        skipped: one line for each kind of content that is not read.
+        info: top-level keys of a COCO JSON besides its tables.
     """
 
-    format: ClassVar[str]  # its key in segkit.formats.registry.READERS
-    has_overlapping_masks: bool = False  # whether `annotations` hold pixels that the segmentation gives to others
-    has_map: bool = True  # False: models train on the annotations only, not on the panoptic map
-    instances_json: Path | None = None  # the COCO instances JSON that holds the annotations, if there is one
-    metrics: tuple[str, ...] = ()  # that judge it beside the usual, keys of segkit.evaluation.EVALUATORS
+    format: ClassVar[str]
+    has_overlapping_masks: bool = False
+    has_map: bool = True
+    instances_json: Path | None = None
+    metrics: tuple[str, ...] = ()
     root: Path
     image_root: Path
     categories: CategorySet
@@ -68,12 +85,30 @@ class DatasetReader(ABC):
 
     @abstractmethod
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        """What is true of the image, category ids of the dataset; pixels without a label are void."""
+        """Read the ground truth of an image.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            Segments with category ids of the dataset; pixels without a label are void.
+
+        Raises:
+            DatasetError: a file is missing, damaged, or contradicts another one.
+        """
 
     def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
-        """COCO annotations of the things, masks as compressed RLE; of layouts that hold overlapping masks, those.
+        """Read the things of an image as COCO annotations.
 
-        Of COCO's layout they have all that the file has, and under `AS_GIVEN` the segmentation that it has.
+        Args:
+            image: one of `images`.
+
+        Returns:
+            COCO annotations, masks as compressed RLE. They are the whole masks if `has_overlapping_masks`. Those of a
+            COCO JSON have all keys of the file, and its segmentation as `ORIGINAL_SEGMENTATION`.
+
+        Raises:
+            DatasetError: as `read_segmentation`.
         """
         return build_coco_annotations(image.image_id, self.read_segmentation(image))
 
@@ -98,7 +133,17 @@ class DatasetReader(ABC):
         """
 
     def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
-        """(H, W, 3) uint8 RGB, turned as its EXIF says; DatasetError where it cannot be read or has another size."""
+        """Read the pixels of an image.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            (H, W, 3) uint8 RGB, rotated as its EXIF orientation says.
+
+        Raises:
+            DatasetError: the file cannot be read or has another size.
+        """
         return read_image(self.image_root / image.file_name, image.size_hw)
 
 
@@ -106,12 +151,18 @@ ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "
 
 
 class DatasetWriter(FinishOnExit, ABC):
-    """Writes below `root`, inside a `with` block; a subclass says what of an image its layout cannot hold.
+    """Writes a dataset in one format, inside a `with` block.
 
-    categories: of the segmentations. Files of an image appear with `add`, whole or not at all; an index of all images
-    with `finish`, at the end of the block and not on an exception, so that an earlier run's stays as it was. info: as
-    `DatasetReader.info`, to be set before the end of the block. holds_extras: whether it and
-    `DatasetImage.extra` are written.
+    The files of an image are written by `add`, whole or not at all. The index of all images is written by `finish`, at
+    the end of the block but not after an exception, so that the index of an earlier run stays as it was.
+
+    Args:
+        root: folder to write to.
+        categories: the categories of the segmentations.
+
+    Attributes:
+        info: as `DatasetReader.info`; set it before the end of the block.
+        writes_extras: whether `info` and `DatasetImage.extra` are written.
     """
 
     writes_extras: ClassVar[bool] = False
@@ -125,22 +176,52 @@ class DatasetWriter(FinishOnExit, ABC):
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
     ) -> list[str]:
-        """Write one image's labels; what cannot be held, a line each.
+        """Write the labels of one image.
 
-        annotations: COCO annotations with the whole masks, of sources in which they overlap. Raises DatasetError for a
-        name that climbs out or was added before, ValueError where map, segments, categories and size contradict.
+        Args:
+            image: the image; its name must be below the image folder.
+            segmentation: segments with category ids of `categories`.
+            annotations: COCO annotations with the whole masks, from readers whose masks overlap.
+
+        Returns:
+            One line for each thing that the format cannot hold.
+
+        Raises:
+            DatasetError: the name leads out of the folder or was added before.
+            ValueError: map, segments, categories and size contradict each other.
         """
 
     @abstractmethod
     def image_path(self, image: DatasetImage) -> Path:
-        """Where the layout wants the image's picture; DatasetError for a name that climbs out."""
+        """The path at which the format expects the image.
+
+        Args:
+            image: the image.
+
+        Returns:
+            A path below `root`.
+
+        Raises:
+            DatasetError: the name leads out of the folder.
+        """
 
 
 def compute_segment_areas(
     image: DatasetImage, segmentation: PanopticSegmentation, categories: CategorySet
 ) -> dict[int, int]:
-    """Pixels by segment_id, void left out; ValueError where the map and the image, the segments or the categories
-    contradict each other."""
+    """Check that map, image, segments and categories agree, and count the pixels of each segment.
+
+    Args:
+        image: its size is that of the map.
+        segmentation: map and segments, with category ids of `categories`.
+        categories: the categories of the dataset.
+
+    Returns:
+        segment_id -> area in pixels, without void.
+
+    Raises:
+        ValueError: they contradict each other.
+    """
     size_hw, segments = segmentation.segment_ids.shape, segmentation.segments
     if size_hw != tuple(image.size_hw):
         raise ValueError(f"segment_ids must be of the image's size {image.size_hw}, got {size_hw}")
@@ -148,38 +229,67 @@ def compute_segment_areas(
     if unknown:
         raise ValueError(f"segments must have category ids of the dataset, got {sorted(unknown)}")
     areas_px = {i: extent.area_px for i, extent in segmentation.runs.extents().items()}
-    strange = areas_px.keys() - {VOID, *(s.segment_id for s in segments)}
-    if strange:
-        raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")
+    unlisted = areas_px.keys() - {VOID, *(s.segment_id for s in segments)}
+    if unlisted:
+        raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(unlisted))}")
     return areas_px
 
 
 def list_empty_segments(segments: Sequence[Segment], filled: Container[int]) -> list[str]:
-    """A line on each segment whose id is not among those that have pixels."""
+    """Describe the segments without pixels.
+
+    Args:
+        segments: of one image.
+        filled: segment ids that have pixels.
+
+    Returns:
+        One line for each segment without pixels.
+    """
     return [f"segment {s.segment_id}: it has no pixel" for s in segments if s.segment_id not in filled]
 
 
 def list_lost_scores(segments: Sequence[Segment]) -> list[str]:
-    """The line on segments that have scores, which truth has not; none where no segment has."""
+    """Describe the scores that a ground-truth format loses.
+
+    Args:
+        segments: of one image.
+
+    Returns:
+        One line, or none if no segment has a score.
+    """
     scored = sum(s.score is not None for s in segments)
     return [f"scores cannot be held: {scored} segments have one"] if scored else []
 
 
 def list_lost_annotations(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
-    """Lines on what a map cannot hold of COCO annotations: masks that overlap, and keys of their own; else none.
+    """Describe what a map loses of COCO annotations: pixels under other masks, and further keys.
 
-    A pixel counts once for each mask but one that holds it. Counted in run lengths: no mask is decoded.
+    A pixel in n masks counts n - 1 times. Pixels are counted in run lengths: no mask is decoded.
+
+    Args:
+        annotations: COCO annotations of one image, or None.
+        size_hw: (height, width) in pixels.
+
+    Returns:
+        Up to two lines.
     """
-    return [*list_lost_keys(annotations), *_overlap_losses(annotations, size_hw)]
+    return [*list_lost_keys(annotations), *_list_lost_pixels(annotations, size_hw)]
 
 
 def list_lost_keys(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]:
-    """The line on keys of COCO annotations that no other layout has; none where there are none."""
-    strange = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
-    return [f"annotations: the keys {abbreviate(strange)} cannot be held"] if strange else []
+    """Describe the keys of COCO annotations that no other format has.
+
+    Args:
+        annotations: COCO annotations of one image, or None.
+
+    Returns:
+        One line, or none without such keys.
+    """
+    extra_keys = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
+    return [f"annotations: the keys {abbreviate(extra_keys)} cannot be held"] if extra_keys else []
 
 
-def _overlap_losses(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
+def _list_lost_pixels(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
     masks = [segmentation_to_rle(annotation["segmentation"], size_hw) for annotation in annotations or ()]
     if len(masks) < 2:
         return []

@@ -1,4 +1,4 @@
-"""What a panoptic segmentation implies: a semantic map, COCO instances."""
+"""Semantic maps and COCO annotations, derived from panoptic segmentations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,18 @@ from segkit.structures import (
 
 
 def relabel(segment_ids: NDArray[np.int32], values: Mapping[int, int], dtype: DTypeLike) -> NDArray[Any]:
-    """(H, W) map of `values[segment_id]`, 0 for every id that `values` lacks, in `dtype`.
+    """Replace the ids of a map by values.
 
-    Raises ValueError for an id outside [0, MAX_SEGMENT_ID], in the map or in `values`.
+    Args:
+        segment_ids: (H, W) int32 in [0, MAX_SEGMENT_ID].
+        values: segment_id -> value; other ids become 0.
+        dtype: of the result.
+
+    Returns:
+        (H, W) values.
+
+    Raises:
+        ValueError: an id of the map or of `values` is outside [0, MAX_SEGMENT_ID].
     """
     low = min(values, default=0)
     high = max(values, default=0)
@@ -28,41 +37,57 @@ def relabel(segment_ids: NDArray[np.int32], values: Mapping[int, int], dtype: DT
         low, high = min(low, int(segment_ids.min())), max(high, int(segment_ids.max()))
     if low < 0 or high > MAX_SEGMENT_ID:
         raise ValueError(f"segment ids must be in [0, {MAX_SEGMENT_ID}], got {low}..{high}")
-    # Dense even for sparse ids: the system backs with memory only those pages of zeros that are touched.
+    # A dense table is cheap even for sparse ids: pages of zeros that are never touched take no memory.
     lookup = np.zeros(high + 1, dtype=dtype)
     lookup[[*values.keys()]] = [*values.values()]
     return lookup.take(segment_ids)
 
 
 def build_semantic_map(segmentation: PanopticSegmentation, space: SemanticSpace) -> NDArray[np.uint8]:
-    """(H, W) uint8 channels of `space`, `IGNORE_LABEL` for void; things, crowds too, go to their category's channel.
+    """Draw the semantic channel of each pixel, as detectron2's datasets/prepare_panoptic_fpn.py does.
 
-    Segments have the dataset's category ids. Raises ValueError where the space has channels that a uint8 beside
-    `IGNORE_LABEL` cannot name, or lacks a category. Rule: detectron2 datasets/prepare_panoptic_fpn.py.
+    Things, crowds too, go to the channel of their category.
+
+    Args:
+        segmentation: segments with category ids of the dataset.
+        space: the semantic channels, at most `IGNORE_LABEL`.
+
+    Returns:
+        (H, W) uint8 channels, `IGNORE_LABEL` for void.
+
+    Raises:
+        ValueError: the space has too many channels for uint8, or lacks a category.
     """
     if len(space.names) > IGNORE_LABEL:
         raise ValueError(f"space must have at most {IGNORE_LABEL} channels, got {len(space.names)}")
     unknown = {s.category_id for s in segmentation.segments} - space.channel_of.keys()
     if unknown:
         raise ValueError(f"segments must have category ids of the space, got {sorted(unknown)}")
-    # One more than the channel: 0, what void gets, then wraps around to IGNORE_LABEL.
+    # The table holds channel + 1: void stays 0, which wraps around to IGNORE_LABEL below.
     values = {s.segment_id: space.channel_of[s.category_id] + 1 for s in segmentation.segments}
     channels: NDArray[np.uint8] = relabel(segmentation.segment_ids, values, np.uint8)
     return np.subtract(channels, 1, out=channels)
 
 
 def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentation) -> list[dict[str, Any]]:
-    """COCO instance annotations of the things, crowds with iscrowd = 1, in the order of the segments, without `id`.
+    """Describe the things as COCO annotations, as panopticapi's converters/panoptic2detection_coco_format.py does.
 
-    Boxes are tight (x, y, width, height), masks compressed RLE. Segments without a pixel are left out. Void and stuff
-    give nothing (panopticapi converters/panoptic2detection_coco_format.py, with things only).
+    Stuff, void, and segments without a pixel are left out.
+
+    Args:
+        image_id: id of the image.
+        segmentation: segments with category ids of the dataset.
+
+    Returns:
+        Annotations in the order of the segments, without `id`: tight boxes (x, y, width, height), masks as compressed
+        RLE, iscrowd = 1 for crowds.
     """
-    found = segmentation.runs.extents()
+    extents = segmentation.runs.extents()
     annotations = []
     for segment in segmentation.segments:
-        if not segment.isthing or segment.segment_id not in found:
+        if not segment.isthing or segment.segment_id not in extents:
             continue
-        area_px, (left, top, width, height) = found[segment.segment_id]
+        area_px, (left, top, width, height) = extents[segment.segment_id]
         crop = segmentation.segment_ids[top : top + height, left : left + width] == segment.segment_id
         annotations.append(
             {

@@ -1,9 +1,13 @@
-"""The pictures of a dataset, whatever their file format: the one way in which segkit reads them."""
+"""Image files of a dataset in any file format: all of segkit reads them here.
+
+Values of more than 8 bits are stretched to 8 bits between two of their own percentiles.
+"""
 
 from __future__ import annotations
 
+import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from segkit.formats import intensities
 from segkit.utils.errors import DatasetError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -22,7 +25,7 @@ EIGHT_BIT_MODES = ("RGB", "L", "P", "RGBA", "1", "LA", "PA", "CMYK", "YCbCr", "H
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N", "F")  # one channel of 16 or 32 bits
 WHOLE_MODES = ("1", "L", "P", "I", "I;16", "I;16B")  # one channel of whole numbers, which TIFFs have
 DEEP_COLORS = ("RGB", "RGBA", "LA")  # modes in which Pillow gives the high bytes of 16-bit channels
-TURNS = {
+TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -38,6 +41,10 @@ REDUCED, MASK = 1, 4  # bits of SUBFILE: the page is a smaller copy of another, 
 WHITE_IS_ZERO, UNSIGNED = 0, 1  # values of PHOTOMETRIC and SAMPLES
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 BYTE_BITS = 8
+PERCENTILES = (0.5, 99.5)  # values beyond are clipped: a few hot pixels must not darken all others
+BLOCK = 2**18  # values that are scaled at once, so that no whole image or volume is held as float64
+LEVELS = 2**16  # of 16-bit values
+WHITE = 255
 # What Pillow's decoders raise on damaged files.
 DAMAGED = (
     OSError,
@@ -52,10 +59,22 @@ DAMAGED = (
 )
 PLAIN_KINDS = "save it as 8-bit RGB, or as greyscale of 16 bits"
 
+log = logging.getLogger(__name__)
+
 
 def read_image(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB of an image file as `open_image` gives it, transparency left out; DatasetError as there, or
-    where its size is not the one expected."""
+    """Read an image file as RGB, without transparency.
+
+    Args:
+        path: image file.
+        size_hw: expected (height, width) in pixels; None accepts any.
+
+    Returns:
+        (H, W, 3) uint8 RGB, rotated as EXIF says.
+
+    Raises:
+        DatasetError: as `open_image`, or if the image has another size.
+    """
     image = open_image(path)
     pixels: NDArray[np.uint8] = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if size_hw is not None and pixels.shape[:2] != size_hw:
@@ -64,37 +83,51 @@ def read_image(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image file decoded, turned as its EXIF says, and of 8 bits a channel.
+    """Decode an image file to 8 bits a channel, rotated as its EXIF orientation says.
 
-    8-bit pictures have the pixels and the mode that Pillow gives them, the first frame of those that move. Greyscale of
-    16 or 32 bits, whole or float, becomes 8-bit greyscale, stretched between its own percentiles as
-    `intensities.to_uint8` says, white being high; 16-bit RGB becomes 8-bit RGB likewise, on one scale for all channels,
-    its transparency left out.
-    Raises DatasetError where the file is missing, damaged, cut off, no picture or none of these, is a bomb (more pixels
-    than Pillow allows), or a TIFF of several pages: which one was annotated, it does not say. Pages that are smaller
-    copies of the first, or masks, do not count.
+    8-bit images keep the pixels and the mode that Pillow gives them; of an animation the first frame is taken.
+    Greyscale of 16 or 32 bits, integer or float, becomes 8-bit greyscale by `stretch_to_uint8`, white being high.
+    16-bit RGB becomes 8-bit RGB in the same way, on one scale for all channels, without its transparency.
+
+    Args:
+        path: image file.
+
+    Returns:
+        The decoded image.
+
+    Raises:
+        DatasetError: the file is missing, damaged, cut off, no image or of none of these kinds; it has more pixels than
+            Pillow allows; or it is a TIFF of several pages, which does not say which page was annotated. Pages that are
+            smaller copies of the first one, or masks, do not count.
     """
-    with _refusing(path, "the image does not decode"), path.open("rb") as file, Image.open(file) as image:
-        # An open file, for of a path Pillow maps the memory, which of a turned TIFF gives other pixels.
+    with _convert_errors(path, "the image does not decode"), path.open("rb") as file, Image.open(file) as image:
+        # Given a path, Pillow maps the file into memory, and then a rotated TIFF has other pixels.
         if image.format == "TIFF":
             _check_pages(image, path)
         has_deep_colors = is_deep(image) and image.mode in DEEP_COLORS
         image.load()
-        turn = TURNS.get(_orientation(image))  # of a TIFF none: load() turns it
+        transpose = TRANSPOSES.get(_orientation(image))  # None for a TIFF: load() rotates it
         if has_deep_colors:
-            plain = _shallow_colors(_deep_colors(image, path), path)
+            plain = _stretch_colors(_deep_colors(image, path), path)
         elif image.mode in DEEP_MODES:
-            plain = _shallow_grey(image, path)
+            plain = _stretch_grey(image, path)
         elif image.mode in EIGHT_BIT_MODES:
             plain = image
         else:
             problem = f"expected grey, RGB, palette or CMYK pixels, got the mode {image.mode}"
             raise DatasetError(problem, where=path, remedy=PLAIN_KINDS)
-        return plain if turn is None else plain.transpose(turn)
+        return plain if transpose is None else plain.transpose(transpose)
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a picture that Pillow has opened, but not decoded yet, has channels of more than 8 bits."""
+    """Whether the channels have more than 8 bits.
+
+    Args:
+        image: opened by Pillow, but not decoded yet.
+
+    Returns:
+        True for channels of 16 or 32 bits.
+    """
     if image.mode in DEEP_MODES:
         return True
     if image.format == "TIFF":
@@ -103,25 +136,42 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def read_image_size(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture turned as its EXIF says, from its header; DatasetError where it has none."""
+    """Read the size of an image from its header.
+
+    Args:
+        path: image file.
+
+    Returns:
+        (height, width) in pixels, after the rotation that EXIF asks for.
+
+    Raises:
+        DatasetError: the file has no image header.
+    """
     problem = "expected an image, got none that can be opened"
-    with _refusing(path, problem), path.open("rb") as file, Image.open(file) as image:
+    with _convert_errors(path, problem), path.open("rb") as file, Image.open(file) as image:
         width, height = image.size
         if image.format == "TIFF":
-            width, height = _tag(image, WIDTH, width), _tag(image, HEIGHT, height)  # Pillow may have swapped its own
-        # Of a PNG, getexif() decodes the pixels first.
-        looks = image.format != "PNG" or PNG_ORIENTATION & image.info.keys()
-        return (width, height) if looks and _orientation(image) in SWAPPING else (height, width)
+            width, height = _tag(image, WIDTH, width), _tag(image, HEIGHT, height)  # Pillow may have swapped image.size
+        # getexif() of a PNG decodes the pixels first.
+        may_rotate = image.format != "PNG" or PNG_ORIENTATION & image.info.keys()
+        return (width, height) if may_rotate and _orientation(image) in SWAPPING else (height, width)
 
 
 def read_label_tiff(path: Path) -> NDArray[np.int64]:
-    """(H, W) int64 values of a TIFF of whole numbers in one channel, a label map, turned as its orientation says.
+    """Read a label map from a TIFF of integers in one channel, rotated as its orientation says.
 
-    Raises DatasetError where the file is missing, damaged, or something else, white of 0 too, of which Pillow inverts
-    some, and several pages: of which smaller copies of the first, or masks, do not count.
+    Args:
+        path: TIFF file.
+
+    Returns:
+        (H, W) int64 labels.
+
+    Raises:
+        DatasetError: the file is missing, damaged or something else; white is 0, since Pillow inverts some of these; or
+            it has several pages. Smaller copies of the first page, and masks, do not count.
     """
     with (
-        _refusing(path, "the TIFF does not decode"),
+        _convert_errors(path, "the TIFF does not decode"),
         path.open("rb") as file,  # see `open_image`
         Image.open(file, formats=["TIFF"]) as image,
     ):
@@ -129,20 +179,61 @@ def read_label_tiff(path: Path) -> NDArray[np.int64]:
         is_inverted = _tag(image, PHOTOMETRIC, None) == WHITE_IS_ZERO
         if image.mode not in WHOLE_MODES or is_inverted:
             got = f"the mode {image.mode}{', white being 0' if is_inverted else ''}"
-            problem = f"expected whole numbers in one channel, got {got}"
+            problem = f"expected integers in one channel, got {got}"
             raise DatasetError(problem, where=path, remedy="save it as 16-bit greyscale PNG")
         return np.asarray(image).astype(np.int64)
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether the file starts as TIFFs do, be they of a kind that is read or not."""
+    """Whether the file starts as TIFFs do, readable or not.
+
+    Args:
+        path: any file.
+
+    Returns:
+        True for a TIFF.
+    """
     with path.open("rb") as file:
         return file.read(4) in TIFF_MAGIC
 
 
+def stretch_to_uint8(
+    values: NDArray[Any], percentiles: Sequence[float] = PERCENTILES, where: object = ""
+) -> NDArray[np.uint8]:
+    """Scale values linearly to 0..255 between two percentiles of the finite ones, rounded and clipped.
+
+    NaN and infinite values become 0, with a warning in the log. If both percentiles are equal, values up to them become
+    0 and values above 255, so that a constant image becomes 0.
+
+    Args:
+        values: integers or floats of one axis or more, all on one scale.
+        percentiles: two numbers in 0..100; they become 0 and 255.
+        where: named in the warning, the file for example.
+
+    Returns:
+        uint8, of the shape of `values`.
+    """
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    stretched = np.zeros(values.shape, dtype=np.uint8)
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    if finite.size < values.size:
+        log.warning("%s: %d values are NaN or infinite and become 0", where, values.size - finite.size)
+    if not finite.size:
+        return stretched
+    low, high = _compute_limits(finite, percentiles)
+    if values.dtype == np.uint16 and values.size > LEVELS:
+        table = _scale(np.arange(LEVELS), low, high)
+        table.take(values, out=stretched, mode="clip")  # mode: the default makes a copy, and every value has a level
+        return stretched
+    step = max(1, BLOCK // values[0].size)
+    for start in range(0, len(values), step):
+        stretched[start : start + step] = _scale(values[start : start + step], low, high)
+    return stretched
+
+
 @contextmanager
-def _refusing(path: Path, problem: str) -> Iterator[None]:
-    """Turns what opening and decoding raise into a DatasetError; a pipe or device is not even opened."""
+def _convert_errors(path: Path, problem: str) -> Iterator[None]:
+    """Turn exceptions of opening and decoding into a DatasetError; pipes and devices are not even opened."""
     try:
         if not path.is_file() and path.exists():
             raise DatasetError(f"{problem}: this is a folder, a pipe or a device", where=path, remedy="give a file")
@@ -155,7 +246,7 @@ def _refusing(path: Path, problem: str) -> Iterator[None]:
         if is_tiff(path):
             kind = "a TIFF with channels, bits or a compression that are not read"
             raise DatasetError(f"{problem}: {kind}", where=path, remedy=PLAIN_KINDS) from None
-        raise DatasetError(f"{problem}: no format that is known", where=path, remedy="replace the file") from None
+        raise DatasetError(f"{problem}: unknown file format", where=path, remedy="replace the file") from None
     except DAMAGED as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise DatasetError(f"{problem}: {text}", where=path, remedy="replace the file") from None
@@ -170,7 +261,7 @@ def _check_pages(image: Image.Image, path: Path) -> None:
             break
         page += 1
         if not _tag(image, SUBFILE, 0) & (REDUCED | MASK):
-            problem = "expected one picture, got a TIFF of several pages"
+            problem = "expected one image, got a TIFF of several pages"
             remedy = "save the page (or the projection) that was annotated as a file of its own"
             raise DatasetError(problem, where=path, remedy=remedy)
     if page:
@@ -178,47 +269,61 @@ def _check_pages(image: Image.Image, path: Path) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    """1, upright, where EXIF says nothing or is damaged: the pixels may well be whole."""
+    """The EXIF orientation; UPRIGHT if EXIF says nothing or is damaged, since the pixels may be whole."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT))
     except DAMAGED:
         return UPRIGHT
 
 
-def _shallow_colors(colors: NDArray[np.uint16], path: Path) -> Image.Image:
-    """Grey colours as the greyscale picture that they are: of one channel, percentiles are the same."""
+def _stretch_colors(colors: NDArray[np.uint16], path: Path) -> Image.Image:
+    """RGB as 8 bits; grey RGB becomes greyscale, whose percentiles are the same."""
     is_grey = np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 0], colors[..., 2])
-    return _shallow(np.ascontiguousarray(colors[..., 0]) if is_grey else colors, path)
+    values = np.ascontiguousarray(colors[..., 0]) if is_grey else colors
+    return Image.fromarray(stretch_to_uint8(values, where=path))
 
 
-def _shallow(values: NDArray[Any], path: Path) -> Image.Image:
-    return Image.fromarray(intensities.to_uint8(values, where=path))
-
-
-def _shallow_grey(image: Image.Image, path: Path) -> Image.Image:
+def _stretch_grey(image: Image.Image, path: Path) -> Image.Image:
     values = np.asarray(image)
     if image.format == "TIFF" and image.mode == "I" and _tag(image, SAMPLES, (UNSIGNED,))[0] == UNSIGNED:
         values = values.view(np.uint32)  # Pillow's mode is signed
-    plain = _shallow(values, path)
+    plain = Image.fromarray(stretch_to_uint8(values, where=path))
     if image.format == "TIFF" and _tag(image, PHOTOMETRIC, None) == WHITE_IS_ZERO:
-        return plain.point([intensities.WHITE - level for level in range(intensities.WHITE + 1)])
+        return plain.point([WHITE - level for level in range(WHITE + 1)])
     return plain
 
 
 def _deep_colors(image: Image.Image, path: Path) -> NDArray[np.uint16]:
-    """(H, W, 3) uint16 RGB, in full what `image` has the high bytes of, as both must agree."""
+    """(H, W, 3) uint16 RGB by OpenCV; its high bytes must equal the 8-bit RGB that Pillow decodes."""
     try:
-        found = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+        decoded = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
-        found = None
+        decoded = None
     high = np.asarray(image.convert("RGB"))
-    if found is not None and found.dtype == np.uint16 and found.ndim == high.ndim:
-        colors: NDArray[np.uint16] = np.ascontiguousarray(found[..., 2::-1])
+    if decoded is not None and decoded.dtype == np.uint16 and decoded.ndim == high.ndim:
+        colors: NDArray[np.uint16] = np.ascontiguousarray(decoded[..., 2::-1])
         if np.array_equal(colors >> BYTE_BITS, high):
             return colors
-    raise DatasetError("its 16-bit colours are laid out in a way that is not read", where=path, remedy=PLAIN_KINDS)
+    raise DatasetError("the order of its 16-bit channels is not supported", where=path, remedy=PLAIN_KINDS)
 
 
 def _tag(image: Image.Image, number: int, default: Any) -> Any:
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
     return tags.get(number, default)
+
+
+def _compute_limits(finite: NDArray[Any], percentiles: Sequence[float]) -> NDArray[np.float64]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        limits: NDArray[np.float64] = np.percentile(finite, percentiles).astype(np.float64)
+    if not np.isfinite(limits).all():  # numpy interpolates in the type of the values, which may overflow
+        limits = np.percentile(finite, percentiles, method="nearest").astype(np.float64)
+    return limits
+
+
+def _scale(values: NDArray[Any], low: np.float64, high: np.float64) -> NDArray[np.uint8]:
+    wide = values.astype(np.float64)
+    wide[~np.isfinite(wide)] = low
+    above, span = wide / 2 - low / 2, high / 2 - low / 2  # halves: the difference does not overflow
+    share = np.clip(above, 0, span) / span if span > 0 else above > 0
+    stretched: NDArray[np.uint8] = np.rint(WHITE * share).astype(np.uint8)
+    return stretched

@@ -1,4 +1,4 @@
-"""The layouts that segkit reads and writes, by name; a format needs its file and a line here."""
+"""The formats that segkit reads and writes, by name. A new format needs its file and a line here."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
 
 READERS: dict[str, type[DatasetReader]] = {
-    source.format: source
-    for source in (
+    reader.format: reader
+    for reader in (
         CocoPanopticReader,
         CocoInstancesReader,
         TwoChannelReader,
@@ -58,7 +58,7 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
 }
 
 REQUIRED = inspect.Parameter.empty  # the default of an option that has none
-WRITER_ARGUMENTS = ("root", "categories")  # what they take, and no user gives
+WRITER_ARGUMENTS = ("root", "categories")  # parameters of writers that are not options
 
 
 def open_reader(
@@ -67,19 +67,28 @@ def open_reader(
     on_issue: IssueHandler = raise_issue,
     readers: Mapping[str, type[DatasetReader]] = READERS,
 ) -> DatasetReader:
-    """The dataset in this layout.
+    """Open a dataset.
 
-    tell: gets what is wrong with single images, which are then left out; by default it is raised. Raises ConfigError
-    for an unknown layout, an option that it does not have, one that is missing or has a wrong value, DatasetError for
-    what is wrong with the files.
+    Args:
+        format_name: key of `readers`.
+        options: parameters of the reader by name, paths as text or Path.
+        on_issue: gets the errors of single images, which are then left out; by default they are raised.
+        readers: the readers to choose from.
+
+    Returns:
+        The reader of the dataset.
+
+    Raises:
+        ConfigError: the format is unknown; an option is unknown, missing or has a wrong value.
+        DatasetError: the files are missing, damaged or contradict each other.
     """
     if format_name not in readers:
         raise ConfigError(f"unknown format {format_name!r}", remedy=f"choose one of {sorted(readers)}")
     check_options(format_name, options, readers[format_name])
-    make: Callable[..., DatasetReader] = readers[format_name]
-    telling = {"on_issue": on_issue} if "on_issue" in inspect.signature(make).parameters else {}
+    build: Callable[..., DatasetReader] = readers[format_name]
+    handler = {"on_issue": on_issue} if "on_issue" in inspect.signature(build).parameters else {}
     try:
-        return make(**options, **telling)
+        return build(**options, **handler)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"format {format_name!r}: {error}") from error
     except OSError as error:
@@ -87,9 +96,22 @@ def open_reader(
 
 
 def open_writer(format_name: str, root: Path, categories: CategorySet, options: Mapping[str, Any]) -> DatasetWriter:
-    """A writer of this layout below `root`; raises as `open_reader` does."""
+    """Make a writer.
+
+    Args:
+        format_name: key of WRITERS.
+        root: folder to write to.
+        categories: the categories of the segmentations.
+        options: further parameters of the writer, by name.
+
+    Returns:
+        The writer, to be used in a `with` block.
+
+    Raises:
+        ConfigError: the format is unknown; an option is unknown, missing or has a wrong value.
+    """
     if format_name not in WRITERS:
-        raise ConfigError(f"nothing writes the format {format_name!r}", remedy=f"choose one of {sorted(WRITERS)}")
+        raise ConfigError(f"no writer for the format {format_name!r}", remedy=f"choose one of {sorted(WRITERS)}")
     check_options(format_name, options, WRITERS[format_name], WRITER_ARGUMENTS)
     try:
         return WRITERS[format_name](root, categories, **options)
@@ -98,17 +120,35 @@ def open_writer(format_name: str, root: Path, categories: CategorySet, options: 
 
 
 def check_options(
-    format_name: str, options: Mapping[str, Any], takes: Callable[..., Any], given: Sequence[str] = ()
+    format_name: str, options: Mapping[str, Any], function: Callable[..., Any], arguments: Sequence[str] = ()
 ) -> None:
-    """ConfigError where `takes` has no such option, or needs one that is not there; `given` are not the user's."""
-    known = get_options(takes, given)
-    needed = [name for name, default in known.items() if default is REQUIRED]
-    if set(options) - set(known) or set(needed) - set(options):
-        problem = f"the format {format_name!r} takes {[*known]}, needs {needed}"
+    """Check the names of options.
+
+    Args:
+        format_name: the format, for the message.
+        options: options by name.
+        function: the reader or writer that takes them.
+        arguments: its parameters that are not options.
+
+    Raises:
+        ConfigError: an option is unknown, or a required one is missing.
+    """
+    defaults = get_options(function, arguments)
+    required = [name for name, default in defaults.items() if default is REQUIRED]
+    if set(options) - set(defaults) or set(required) - set(options):
+        problem = f"the format {format_name!r} takes {[*defaults]}, needs {required}"
         raise ConfigError(f"{problem}, got {sorted(options)}", remedy="add or leave out the others")
 
 
-def get_options(takes: Callable[..., Any], given: Sequence[str] = ()) -> dict[str, Any]:
-    """The options that a source or writer takes, and their defaults, `NEEDED` where there is none; without `given`."""
-    parameters = inspect.signature(takes).parameters
-    return {name: one.default for name, one in parameters.items() if name not in (*given, "on_issue")}
+def get_options(function: Callable[..., Any], arguments: Sequence[str] = ()) -> dict[str, Any]:
+    """List the options of a reader or writer.
+
+    Args:
+        function: the reader or writer.
+        arguments: its parameters that are not options.
+
+    Returns:
+        option -> default, `REQUIRED` if it has none.
+    """
+    parameters = inspect.signature(function).parameters
+    return {name: option.default for name, option in parameters.items() if name not in (*arguments, "on_issue")}

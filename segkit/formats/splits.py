@@ -1,4 +1,4 @@
-"""Splits of datasets that come without any: by the hash of each image's name."""
+"""Splits of datasets that come without any, by the hash of each image's name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ HASH_BYTES = 8
 
 
 def check_split(split: Split | None, val_share: object) -> None:
-    """ConfigError where split is neither "train", "val" nor None, or val_share is no number in [0, 1]."""
+    """Check the options of a split.
+
+    Args:
+        split: "train", "val" or None.
+        val_share: share of the images in "val", in [0, 1].
+
+    Raises:
+        ConfigError: one of them is something else.
+    """
     if split not in (None, "train", "val"):
         raise ConfigError(f"expected split to be 'train', 'val' or nothing, got {split!r}")
     if not isinstance(val_share, (int, float)) or isinstance(val_share, bool) or not 0 <= val_share <= 1:
@@ -22,19 +30,40 @@ def check_split(split: Split | None, val_share: object) -> None:
 
 
 def select_split(split: Split | None, val_share: float, names: Iterable[str], where: object) -> list[str]:
-    """The names in the split, all of them in that of None, in their order; DatasetError where there is none."""
+    """Select the images of a split.
+
+    Args:
+        split: "train" or "val"; None selects all.
+        val_share: share of the images in "val", in [0, 1].
+        names: names of the images.
+        where: the dataset, for messages.
+
+    Returns:
+        The names in the split, in their order.
+
+    Raises:
+        DatasetError: the split is empty.
+    """
     names = list(names)
-    chosen = [name for name in names if split is None or (split == "val") == is_validation(name, val_share)]
-    if not chosen:
+    selected = [name for name in names if split is None or (split == "val") == is_validation(name, val_share)]
+    if not selected:
         problem = f"expected images in the split {split}, got none of {len(names)}"
         raise DatasetError(problem, where=where, remedy="change val_share, or add images")
-    return chosen
+    return selected
 
 
 def is_validation(name: str, share: float) -> bool:
-    """Whether an image belongs to the validation half: the name's SHA-256, as a fraction of 1, is below `share`.
+    """Whether an image belongs to the validation split.
 
-    A name's half does not depend on the other names, so that the share is met only roughly.
+    It does if the SHA-256 of its name, as a fraction of 1, is below `share`. So its split does not depend on the other
+    images, and the share is met only roughly.
+
+    Args:
+        name: name of the image.
+        share: share of the images in the validation split, in [0, 1].
+
+    Returns:
+        True for the validation split.
     """
     normal = unicodedata.normalize("NFC", name)  # file systems differ in how they spell an accent
     digest = hashlib.sha256(normal.encode("utf-8", "surrogateescape")).digest()[:HASH_BYTES]

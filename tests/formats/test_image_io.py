@@ -1,4 +1,4 @@
-"""Reading pictures: what 8-bit ones keep, how deep ones are stretched, and what is refused."""
+"""Reading images: what 8-bit ones keep, how deep ones are stretched, and what is refused."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.formats import image_io as images
-from segkit.formats.image_io import is_deep, open_image, read_image, read_image_size
+from segkit.formats import image_io
+from segkit.formats.image_io import is_deep, open_image, read_image, read_image_size, stretch_to_uint8
 from segkit.utils.errors import DatasetError
-from tests.formats.test_intensities import RAMP, RAMP_SHOWN
-from tests.helpers.deep_files import GREY_ALPHA, RGB, RGBA, png_chunk, write_png16, write_tiff
+from tests.helpers.deep_files import GREY_ALPHA, RAMP, RGB, RGBA, STRETCHED_RAMP, png_chunk, write_png16, write_tiff
 
-SHOWN = np.repeat(RAMP_SHOWN[..., None], 3, axis=2)
+SHOWN = np.repeat(STRETCHED_RAMP[..., None], 3, axis=2)
 DEEP = RAMP.astype(np.uint16)
 NOISE = np.random.default_rng(0).integers(0, 2**16, (5, 7, 3)).astype(np.uint16)
 TURNED = {  # by EXIF orientation, of an array
@@ -57,7 +59,7 @@ def test_a_tiff_whose_white_is_zero_is_inverted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "a.pgm"])
-def test_deep_grey_pictures_of_other_formats(tmp_path: Path, name: str) -> None:
+def test_deep_grey_images_of_other_formats(tmp_path: Path, name: str) -> None:
     image = Image.fromarray(DEEP)
     try:
         image.save(tmp_path / name)
@@ -69,7 +71,7 @@ def test_deep_grey_pictures_of_other_formats(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("color", "channels"), [(GREY_ALPHA, 1), (RGB, 3), (RGBA, 3)])
-def test_grey_as_16_bit_colours_is_the_same_picture(tmp_path: Path, color: int, channels: int) -> None:
+def test_grey_as_16_bit_colours_is_the_same_image(tmp_path: Path, color: int, channels: int) -> None:
     """Transparency is left out: here it would change the percentiles."""
     alpha = [np.full_like(DEEP, 9)] if color != RGB else []
     path = write_png16(tmp_path / "a.png", np.dstack([DEEP] * channels + alpha), color)
@@ -97,7 +99,7 @@ def test_16_bit_colours_share_one_scale(tmp_path: Path, kind: str) -> None:
         path = write_tiff(tmp_path / "a.tif", np.dstack([colors, colors[..., :1]]))
     else:
         path = write_tiff(tmp_path / "a.tif", colors, big_endian=kind == "big-endian tif")
-    np.testing.assert_array_equal(read_image(path), RAMP_SHOWN.reshape(67, 1, 3))
+    np.testing.assert_array_equal(read_image(path), STRETCHED_RAMP.reshape(67, 1, 3))
 
 
 def test_16_bit_colours_that_two_decoders_read_differently_are_refused(
@@ -105,30 +107,28 @@ def test_16_bit_colours_that_two_decoders_read_differently_are_refused(
 ) -> None:
     path = write_png16(tmp_path / "a.png", NOISE, RGB)
     read_image(path)
-    monkeypatch.setattr(images.cv2, "imdecode", lambda content, how: NOISE)  # as if it were RGB, not BGR
-    with pytest.raises(DatasetError, match="16-bit colours"):
+    monkeypatch.setattr(image_io.cv2, "imdecode", lambda content, how: NOISE)  # as if it were RGB, not BGR
+    with pytest.raises(DatasetError, match="16-bit channels is not supported"):
         read_image(path)
-    monkeypatch.setattr(images.cv2, "imdecode", lambda content, how: None)
-    with pytest.raises(DatasetError, match="16-bit colours"):
+    monkeypatch.setattr(image_io.cv2, "imdecode", lambda content, how: None)
+    with pytest.raises(DatasetError, match="16-bit channels is not supported"):
         read_image(path)
 
 
-def test_not_finite_and_constant_pictures(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_not_finite_and_constant_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     values = RAMP.astype(np.float32)
     with_gaps = np.vstack([values, np.float32([[np.nan, np.inf, -np.inf] + [np.nan] * 64])])
     path = write_tiff(tmp_path / "a.tif", with_gaps)
     found = read_image(path)
     np.testing.assert_array_equal(found[:3], SHOWN)
     assert not found[3].any()
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{path}: 67 values are NaN or infinite, shown as the lowest"
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: 67 values are NaN or infinite and become 0"]
     assert not read_image(write_tiff(path, np.full((2, 3), np.nan, np.float32))).any()
     assert not read_image(write_tiff(path, np.full((2, 3), 4000, np.uint16))).any()
 
 
 def turned_image(path: Path, kind: str, orientation: int) -> NDArray[Any]:
-    """Writes a picture that lies as EXIF does not say; returns it as it lies, (H, W) or (H, W, 3)."""
+    """Writes a image that lies as EXIF does not say; returns it as it lies, (H, W) or (H, W, 3)."""
     eight = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
     exif = Image.Exif()
     exif[274] = orientation
@@ -152,14 +152,14 @@ def turned_image(path: Path, kind: str, orientation: int) -> NDArray[Any]:
 
 
 def open_pixels(values: NDArray[Any]) -> NDArray[Any]:
-    return images.intensities.to_uint8(values)
+    return stretch_to_uint8(values)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     "kind", ["png", "deep png", "deep colour png", "tif", "compressed tif", "deep tif", "colour tif"]
 )
-def test_turned_pictures(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_turned_images(tmp_path: Path, kind: str, orientation: int) -> None:
     path = tmp_path / f"a.{kind[-3:]}"
     lying = turned_image(path, kind, orientation)
     expected = TURNED[orientation](lying if lying.ndim == 3 else np.repeat(lying[..., None], 3, axis=2))
@@ -178,7 +178,7 @@ def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
 def test_pages(tmp_path: Path) -> None:
     """Several pages are refused, as nothing says which was annotated; smaller copies and masks do not count."""
     first, second = np.uint8([[1, 2, 3]]), np.uint8([[4, 5, 6]])
-    with pytest.raises(DatasetError, match=r"a\.tif: expected one picture, got a TIFF of several pages; save the page"):
+    with pytest.raises(DatasetError, match=r"a\.tif: expected one image, got a TIFF of several pages; save the page"):
         read_image(write_tiff(tmp_path / "a.tif", first, second))
     with pytest.raises(DatasetError, match="several pages"):
         read_image(write_tiff(tmp_path / "a.tif", first, first[:, :1], second, t254=[0, 1, 0]))
@@ -186,7 +186,7 @@ def test_pages(tmp_path: Path) -> None:
     assert found[..., 0].tolist() == first.tolist()
 
 
-def test_the_first_frame_of_a_moving_picture(tmp_path: Path) -> None:
+def test_the_first_frame_of_a_moving_image(tmp_path: Path) -> None:
     frames = [Image.new("L", (3, 2), level) for level in (10, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert (read_image(tmp_path / "a.gif") == 10).all()
@@ -238,7 +238,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     for read in (read_image, read_image_size):
         for name in ("pipe.png", "folder.png"):
             with pytest.raises(DatasetError, match=f"{name}: .*this is a folder, a pipe or a device; give a file"):
@@ -248,7 +248,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         for name in ("loop.png", f"{'long' * 99}.png", "nul\0.png"):
             with pytest.raises(DatasetError):
                 read(tmp_path / name)
-        with pytest.raises(DatasetError, match=r"text\.png: .*: no format that is known; replace the file"):
+        with pytest.raises(DatasetError, match=r"text\.png: .*: unknown file format; replace the file"):
             read(tmp_path / "text.png")
 
 
@@ -258,9 +258,63 @@ def test_another_size_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.png", (3, 2))
 
 
-def test_pictures_may_be_drawn_into_and_the_file_moved(tmp_path: Path) -> None:
+def test_images_may_be_drawn_into_and_the_file_moved(tmp_path: Path) -> None:
     Image.new("L", (3, 2), 7).save(tmp_path / "a.tif")
     image, pixels = open_image(tmp_path / "a.tif"), read_image(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"")
     assert image.getpixel((2, 1)) == 7
     pixels[:] = 0
+
+
+@pytest.mark.parametrize("dtype", ["u2", ">u2", "i2", "i4", "u4", "i8", "f4", ">f4", "f8"])
+def test_a_ramp_is_stretched(dtype: str) -> None:
+    stretched = stretch_to_uint8(RAMP.astype(dtype))
+    assert stretched.dtype == np.uint8
+    np.testing.assert_array_equal(stretched, STRETCHED_RAMP)
+
+
+@pytest.mark.parametrize("dtype", ["u2", ">u2", "f4", "i4"])
+def test_large_arrays_are_stretched_alike(dtype: str) -> None:
+    """Beyond a block, and of 16 bits beyond the number of levels; percentiles stay those of the ramp, repeated."""
+    copies = image_io.BLOCK // RAMP.size + 2
+    stretched = stretch_to_uint8(np.tile(RAMP, (copies, 1)).astype(dtype))
+    np.testing.assert_array_equal(stretched[:3], stretch_to_uint8(np.tile(RAMP, (copies, 1)))[:3])
+    np.testing.assert_array_equal(stretched, np.tile(stretched[:3], (copies, 1)))
+    assert (np.abs(stretched[:3].astype(int) - STRETCHED_RAMP) <= 1).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([7, 7, 7], [0, 0, 0]),
+        ([0.0, np.nan, 10.0], [0, 0, 255]),
+        ([np.inf, -np.inf, 1.0, 2.0], [0, 0, 0, 255]),
+        ([np.nan, np.inf], [0, 0]),
+        ([-1e308, 0.0, 1e308], [0, 128, 255]),  # 127.5 is rounded to even
+        ([-(2**62), 2**62], [0, 255]),
+        ([], []),
+    ],
+)
+def test_nan_infinite_and_constant_values(
+    values: list[float], expected: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert stretch_to_uint8(np.array([values]), (0, 100), "a.tif").tolist() == [expected]
+    bad = len(values) - int(np.isfinite(values).sum())
+    messages = [f"a.tif: {bad} values are NaN or infinite and become 0"] if bad else []
+    assert [record.getMessage() for record in caplog.records] == messages
+
+
+def test_percentiles_that_are_equal_make_a_step() -> None:
+    # Both percentiles are among the many zeros: what is brighter is white.
+    np.testing.assert_array_equal(stretch_to_uint8(np.eye(100), (0.5, 50)), np.eye(100) * 255)
+    # Percentiles that interpolate between extremes of opposite sign overflow the type of the values.
+    assert stretch_to_uint8(np.float32([[-3e38, 3e38]]), (30, 60)).tolist() == [[0, 255]]
+
+
+@given(hnp.arrays(st.sampled_from([np.int16, np.uint8, np.uint16, np.float32, np.float64, np.int64]), (2, 3, 4)))
+def test_stretching_keeps_the_order(values: NDArray[Any]) -> None:
+    stretched = stretch_to_uint8(values, (5, 95))
+    finite = np.isfinite(values.astype(np.float64))
+    order = np.argsort(values[finite], kind="stable")
+    assert (np.diff(stretched[finite][order].astype(int)) >= 0).all()
+    assert not stretched[~finite].any()

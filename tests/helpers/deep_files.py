@@ -13,6 +13,11 @@ from numpy.typing import NDArray
 KINDS = {"u": 1, "i": 2, "f": 3}  # TIFF's SampleFormat by numpy's kind
 SHORT, LONG = 3, 4
 GREY_ALPHA, RGB, RGBA = 4, 2, 6  # colour types of PNG
+# 0, 10 ... 2000 in 3 rows: of 201 values the 0.5th percentile is the second, 10, and the 99.5th the last but one, 1990.
+RAMP = np.arange(0, 2010, 10).reshape(3, 67)
+STRETCHED_RAMP = np.array([round(255 * min(max(value - 10, 0), 1980) / 1980) for value in range(0, 2010, 10)]).reshape(
+    3, 67
+)
 
 
 def write_tiff(

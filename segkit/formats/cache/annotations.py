@@ -233,7 +233,7 @@ def _load(key: _Key, path: Path) -> AnnotatedImages | None:
     try:
         if not key.entry.is_file():  # opening a pipe would wait
             return None
-        file = key.entry.open("rb")  # closed with the entry
+        file = key.entry.open("rb", buffering=BLOCK)  # closed with the entry
         label, table, ends = _read_lines(file)
         if label != key.label:
             return None

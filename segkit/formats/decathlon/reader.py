@@ -30,7 +30,7 @@ from segkit.formats.decathlon.labels import (
     to_labels,
 )
 from segkit.formats.decathlon.nifti import read_voxels, to_slices
-from segkit.formats.intensities import PERCENTILES, to_uint8
+from segkit.formats.image_io import PERCENTILES, stretch_to_uint8
 from segkit.structures import ImageId, PanopticSegmentation
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, try_read
@@ -200,7 +200,7 @@ class DecathlonReader(DatasetReader):
         if max(modalities) >= voxels.shape[-1]:
             expected = f"modalities below {voxels.shape[-1]}, the number of the volume"
             raise ConfigError(f"expected {expected}, got {abbreviate(modalities)}", where=path)
-        channels = [to_uint8(voxels[..., modality], self._percentiles, path) for modality in modalities]
+        channels = [stretch_to_uint8(voxels[..., modality], self._percentiles, path) for modality in modalities]
         return np.ascontiguousarray(to_slices(np.stack(channels, axis=-1), self.axis))
 
     def _cache(self, kind: str, path: Path, read: Callable[[Path], NDArray[Any]]) -> NDArray[Any]:
