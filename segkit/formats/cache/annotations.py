@@ -105,17 +105,19 @@ class _OpenEntry:
     key: _Key
     categories: CategorySet
     file: BinaryIO
+    decode: Callable[[bytes], Any]
     counts: Sequence[int]
     ends: Sequence[int]
 
     def read_row(self, index: int) -> list[Entry]:
         """The annotations of one image; DatasetError if the open file was cut or changed."""
         start, end = self.ends[index : index + 2]
-        with suppress(Exception):  # of the system, or of the decoder if the file was cut
-            # pread, since forked processes would share a position
-            row: list[Entry] = _KINDS[self.key.kind].decode(os.pread(self.file.fileno(), end - start, start))
+        try:  # pread, since forked processes would share a position
+            row: list[Entry] = self.decode(os.pread(self.file.fileno(), end - start, start))
             if len(row) == self.counts[index]:
                 return row
+        except Exception:  # of the system, or of the decoder if the file was cut
+            pass
         problem = f"bytes {start} to {end} changed while the file was in use"
         raise DatasetError(problem, where=self.key.entry, remedy="start again: the file is then replaced")
 
@@ -238,7 +240,7 @@ def _load(key: _Key, path: Path) -> AnnotatedImages | None:
         if label != key.label:
             return None
         categories = CategorySet.from_coco(table["categories"], path)
-        entry = _OpenEntry(key, categories, file, table["counts"], ends)
+        entry = _OpenEntry(key, categories, file, _KINDS[key.kind].decode, table["counts"], ends)
         used = frozenset(table["category_ids"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError, DatasetError):
         return None
