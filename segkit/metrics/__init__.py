@@ -1,7 +1,7 @@
-"""Numbers for predictions: panoptic quality, box, mask and boundary AP, Cityscapes' AP, semantic IoU, Dice; and why.
+"""Metrics of predictions: panoptic quality, box, mask and boundary AP, Cityscapes' AP, semantic IoU, Dice, analyses.
 
-Each metric takes one image at a time with `update`, keeps counts instead of masks, joins shards with `merge`
-and gives its numbers in percent with `compute`: equal to its reference scorer's, None where nothing defines them.
+Each metric takes one image at a time with `update`, keeps counts instead of masks, joins shards with `merge` and
+computes its results in percent with `compute`: equal to its reference's, and None if they are not defined.
 """
 
 from segkit.metrics.average_precision import AveragePrecision

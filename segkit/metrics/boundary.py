@@ -13,18 +13,34 @@ DILATION_RATIO = 0.02  # of the image's diagonal (boundary-iou-api, boundary_iou
 
 
 def boundary_dilation_px(size_hw: tuple[int, int], ratio: float = DILATION_RATIO) -> int:
-    """How wide a boundary is in an image of (height, width): `ratio` of its diagonal, rounded, at least 1 pixel."""
+    """Compute the width of a boundary.
+
+    Args:
+        size_hw: (height, width) of the image in pixels.
+        ratio: Width as a share of the image's diagonal.
+
+    Returns:
+        The width in pixels, rounded (halves to even), at least 1.
+    """
     height, width = size_hw
     return max(1, round(float(ratio * np.sqrt(height**2 + width**2))))
 
 
 def boundary_pixels(labels: IntArray, dilation_px: int) -> NDArray[np.bool_]:
-    """(H, W) bool: where another label, or the outside of the image, lies within `dilation_px` pixels (Chebyshev).
+    """Find the boundary pixels: those with another label, or the outside of the image, within a Chebyshev distance.
 
-    labels: (H, W) integers of any range; every label, also 0, is a segment. Equal to `mask & ~erode(mask)` of each
-    label's mask, padded by background and eroded by 3 x 3 ones `dilation_px` times (boundary-iou-api,
-    boundary_iou/utils/boundary_utils.py). A map without pixels gives one. Raises ValueError where the map is not an
-    (H, W) integer array or dilation_px is below 1.
+    Equal to `mask & ~erode(mask)` of each label's mask, padded by background and eroded by 3 x 3 ones `dilation_px`
+    times (boundary-iou-api, boundary_iou/utils/boundary_utils.py).
+
+    Args:
+        labels: (H, W) integers of any range; every label, also 0, is a segment.
+        dilation_px: The distance in pixels, at least 1.
+
+    Returns:
+        (H, W) bool.
+
+    Raises:
+        ValueError: The map is not an (H, W) integer array, or `dilation_px` is below 1.
     """
     check_map("labels", labels)
     if dilation_px < 1:
@@ -38,13 +54,20 @@ def boundary_pixels(labels: IntArray, dilation_px: int) -> NDArray[np.bool_]:
 
 
 def mixed_windows(labels: Any, dilation_px: int) -> Any:
-    """(H - 2d, W - 2d) bool: is there more than one label in the square of 2d + 1 pixels around each pixel, where d is
-    `dilation_px` and the square lies in the map? labels: (H, W) integers, H and W above 2d, in numpy or in torch."""
-    return _any_in_window(_mixed_quads(labels), 2 * dilation_px)
+    """Find the pixels whose surrounding square of 2d + 1 pixels, d = `dilation_px`, holds more than one label.
+
+    Args:
+        labels: (H, W) integers in numpy or in torch, H and W above 2d.
+        dilation_px: d, in pixels, at least 1.
+
+    Returns:
+        (H - 2d, W - 2d) bool: the pixels whose square is inside the map.
+    """
+    return _any_in_window(_find_mixed_quads(labels), 2 * dilation_px)
 
 
-def _mixed_quads(labels: Any) -> Any:
-    """(H - 1, W - 1): which 2 x 2 pixels hold more than one label; both rows and one column of four tell."""
+def _find_mixed_quads(labels: Any) -> Any:
+    """(H - 1, W - 1): the 2 x 2 pixels with more than one label; comparing both rows and one column is enough."""
     beside = labels[:, 1:] != labels[:, :-1]
     mixed = labels[1:, 1:] != labels[:-1, 1:]
     mixed |= beside[1:]
@@ -53,7 +76,7 @@ def _mixed_quads(labels: Any) -> Any:
 
 
 def _any_in_window(flags: Any, length: int) -> Any:
-    """(H, W) -> (H - length + 1, W - length + 1): is a flag in the square that begins here? By doubling the window."""
+    """(H, W) -> (H - length + 1, W - length + 1): whether the square that begins here holds a flag, by doubling."""
     reached = 1
     while reached < length:
         step = min(reached, length - reached)

@@ -1,9 +1,8 @@
-"""Semantic IoU, accuracy, Dice and boundary IoU; the first two by the definitions of Detectron2's SemSegEvaluator."""
+"""Semantic IoU, accuracy, Dice and boundary IoU; the first two as Detectron2's SemSegEvaluator defines them."""
 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,24 +11,25 @@ from numpy.typing import NDArray
 
 from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, count_pairs
+from segkit.metrics.state import check_distinct_names, reading_saved_counts
 from segkit.structures import IGNORE_LABEL
 from segkit.utils.errors import DatasetError
 
-Counts = NDArray[np.int64]
-Values = NDArray[np.float64]
+PixelCounts = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
 
 class SemanticIoU:
     """mIoU, fwIoU, mACC and pACC over images (detectron2/evaluation/sem_seg_evaluation.py), Dice and boundary IoU.
 
-    The state, whose size no image changes: `confusion`, (C, C) int64: pixels by predicted label (row) and true label
-    (column), pixels of `ignore_label` left out; `boundary_px`, (2, C) int64: per class, the pixels that lie on the
-    boundary of both its true and its predicted mask, and those on either. An instance pickles as it is.
+    The state does not grow with the images: `confusion`, (C, C) int64: pixels by predicted label (row) and ground truth
+    label (column), without pixels of `ignore_label`; `boundary_px`, (2, C) int64: per class the pixels on the boundary
+    of both its ground truth and its predicted mask, and the pixels on either. An instance can be pickled.
 
-    Boundary IoU (Cheng et al. 2021, equation 1) is that of each class's mask in each image, the two counts added up
-    over images. Ignored pixels are taken out of both masks before their boundaries are found, so that a prediction
-    that runs on over them is not wrong there. Detectron2's differs: it erodes label values as if they were brightness,
-    which is no boundary but for two classes.
+    Boundary IoU (Cheng et al. 2021, equation 1) is that of each class's mask in each image, with both counts added over
+    images. Ignored pixels are taken out of both masks before their boundaries are found, so that a prediction that
+    continues over them is not wrong there. Detectron2's differs: it erodes label values as if they were brightness,
+    which gives boundaries for two classes only.
     """
 
     def __init__(
@@ -40,10 +40,17 @@ class SemanticIoU:
         boundary: bool = False,
         boundary_ratio: float = DILATION_RATIO,
     ) -> None:
-        """names: one per label 0..C-1. boundary: count boundary IoU too, within `boundary_ratio` of the diagonal.
+        """Start without images.
 
-        Raises ValueError where there is no name, `ignore_label` is one of the labels or the ratio is not positive and
-        finite, DatasetError where two classes have one name (their results would have one key).
+        Args:
+            names: C names, one per label 0..C-1.
+            ignore_label: The ground truth label of pixels that are not scored; no class.
+            boundary: Count boundary IoU too.
+            boundary_ratio: Width of the boundaries as a share of the image's diagonal, above 0.
+
+        Raises:
+            ValueError: There are no names, `ignore_label` is a class, or the ratio is not positive and finite.
+            DatasetError: Two classes have one name: their results would have one key.
         """
         self.names = tuple(names)
         self.ignore_label = ignore_label
@@ -54,47 +61,53 @@ class SemanticIoU:
             raise ValueError(f"ignore_label must not be a class, 0..{len(self.names) - 1}, got {ignore_label}")
         if not 0 < boundary_ratio < math.inf:
             raise ValueError(f"boundary_ratio must be positive and finite, got {boundary_ratio}")
-        twice = sorted(name for name, count in Counter(self.names).items() if count > 1)
-        if twice:
-            raise DatasetError(f"expected distinct class names, got {twice} twice", remedy="rename one of them")
-        self.confusion: Counts = np.zeros((len(self.names), len(self.names)), dtype=np.int64)
-        self.boundary_px: Counts = np.zeros((2, len(self.names)), dtype=np.int64)
+        check_distinct_names(self.names, "classes")
+        self.confusion: PixelCounts = np.zeros((len(self.names), len(self.names)), dtype=np.int64)
+        self.boundary_px: PixelCounts = np.zeros((2, len(self.names)), dtype=np.int64)
 
     def update(self, ground_truth: IntArray, prediction: IntArray, where: object = "") -> None:
-        """Count one image: (H, W) integer labels, 0..C-1, and `ignore_label` in the ground truth.
+        """Count one image; a map without pixels counts nothing.
 
-        A map without pixels counts nothing. Raises DatasetError naming `where`, and counts nothing, where the sizes
-        differ or the ground truth holds another label; ValueError where the prediction does (an ignored pixel is no
-        excuse) or a map is not an (H, W) integer array.
+        Args:
+            ground_truth: (H, W) integer labels, 0..C-1 and `ignore_label`.
+            prediction: (H, W) integer labels, 0..C-1, also at ignored pixels.
+            where: Place for error messages.
+
+        Raises:
+            DatasetError: The sizes differ, or the ground truth has another label. Nothing is counted then.
+            ValueError: The prediction has another label, or a map is not an (H, W) integer array. Nothing is counted.
         """
         gt_labels, pred_labels, pixels = count_pairs(ground_truth, prediction, where)
         classes = len(self.names)
         scored = gt_labels != self.ignore_label
-        strange = gt_labels[scored & ((gt_labels < 0) | (gt_labels >= classes))]
-        if strange.size:
+        invalid = gt_labels[scored & ((gt_labels < 0) | (gt_labels >= classes))]
+        if invalid.size:
             raise DatasetError(
                 f"expected ground truth labels 0..{classes - 1} or {self.ignore_label} (ignored), "
-                f"got {int(strange[0])}",
+                f"got {int(invalid[0])}",
                 where=where,
                 remedy="map the label to a class or to the ignored label",
             )
-        strange = pred_labels[(pred_labels < 0) | (pred_labels >= classes)]
-        if strange.size:
-            raise ValueError(f"prediction must hold labels 0..{classes - 1}, got {int(strange[0])}")
+        invalid = pred_labels[(pred_labels < 0) | (pred_labels >= classes)]
+        if invalid.size:
+            raise ValueError(f"prediction must hold labels 0..{classes - 1}, got {int(invalid[0])}")
         self.confusion[pred_labels[scored], gt_labels[scored]] += pixels[scored]
         if self.boundary_ratio is not None:
-            self.boundary_px += _boundary_counts(
-                ground_truth, prediction, classes, self.ignore_label, self.boundary_ratio
-            )
+            self.boundary_px += self._count_boundaries(ground_truth, prediction, self.boundary_ratio)
 
     def add_confusion(self, confusion: IntArray, boundary_px: IntArray | None = None) -> None:
-        """Add pixels that were counted elsewhere, on a GPU say: arrays as `confusion` and `boundary_px` of this class.
+        """Add pixels that were counted elsewhere, for example on a GPU.
 
-        Raises ValueError where one is not of this shape and not of integers, 0 or more, or where `boundary_px` lacks
-        and boundaries are counted, or the other way round.
+        Args:
+            confusion: (C, C) integers, as `confusion` of this class.
+            boundary_px: (2, C) integers, as `boundary_px` of this class; None if boundaries are not counted.
+
+        Raises:
+            ValueError: An array has another shape or dtype or a negative value, or `boundary_px` is missing or not
+                expected.
         """
         if (boundary_px is None) != (self.boundary_ratio is None):
-            raise ValueError("boundary_px must be given where boundaries are counted, and only there")
+            raise ValueError("boundary_px must be given if boundaries are counted, and only then")
         _check_counts("confusion", confusion, self.confusion.shape)
         if boundary_px is not None:
             _check_counts("boundary_px", boundary_px, self.boundary_px.shape)
@@ -102,56 +115,79 @@ class SemanticIoU:
         self.confusion += confusion.astype(np.int64)
 
     def merge(self, other: SemanticIoU) -> None:
-        """Add another shard's pixels; ValueError where its names, its ignored label or its boundaries differ."""
+        """Add another shard's pixels.
+
+        Args:
+            other: A metric with the same names, ignored label and boundaries.
+
+        Raises:
+            ValueError: The names, the ignored label or the boundaries differ.
+        """
         if (self.names, self._options()) != (other.names, other._options()):
-            rule = "the same names and ignore_label, and the same boundaries"
-            raise ValueError(f"other must have {rule}, as this SemanticIoU, they differ")
+            same = "the same names, ignore_label and boundaries"
+            raise ValueError(f"other must have {same} as this SemanticIoU, they differ")
         self.confusion += other.confusion
         self.boundary_px += other.boundary_px
 
     def compute(self) -> dict[str, float | None]:
-        """mIoU, fwIoU, mACC, pACC, mDice and `IoU-<name>`, `ACC-<name>`, `Dice-<name>` per class, in percent (float64).
+        """Compute the metrics over all images.
 
-        With boundaries also mBoundaryIoU, `BoundaryIoU-<name>` and the smaller of both IoUs as Detectron2 names it,
-        `min(IoU, B-Iou)-<name>`. A class that the ground truth never holds has None in all of them and is left out of
-        the means, also where it was predicted. Without any scored pixel all are None. Dice = 2 TP / (2 TP + FP + FN).
+        Returns:
+            mIoU, fwIoU, mACC, pACC, mDice and `IoU-<name>`, `ACC-<name>`, `Dice-<name>` per class, in percent
+            (float64). With boundaries also mBoundaryIoU, `BoundaryIoU-<name>` and, as Detectron2 names the smaller of
+            both IoUs, `min(IoU, B-Iou)-<name>`. Dice = 2 TP / (2 TP + FP + FN).
+            A class without ground truth has None and is left out of the means, also if it was predicted. All are None
+            without any scored pixel.
         """
         correct = self.confusion.diagonal().astype(np.float64)
         gt_px = self.confusion.sum(axis=0).astype(np.float64)
         pred_px = self.confusion.sum(axis=1).astype(np.float64)
-        seen = gt_px > 0
-        iou = _ratios(correct, gt_px + pred_px - correct, seen)
-        acc = _ratios(correct, gt_px, seen)
-        dice = _ratios(2 * correct, gt_px + pred_px, seen)
+        has_gt = gt_px > 0
+        iou = _divide(correct, gt_px + pred_px - correct, has_gt)
+        acc = _divide(correct, gt_px, has_gt)
+        dice = _divide(2 * correct, gt_px + pred_px, has_gt)
         total = gt_px.sum()
         results = {"mIoU": _mean(iou), "fwIoU": None, **self._per_class("IoU", iou)}
         if self.boundary_ratio is not None:
             shared, either = self.boundary_px.astype(np.float64)
-            boundary = _ratios(shared, either, seen & (either > 0))
-            results = {**results, "mBoundaryIoU": _mean(boundary), **self._per_class("BoundaryIoU", boundary)}
-            results.update(self._per_class("min(IoU, B-Iou)", np.minimum(iou, boundary)))
-        results.update({"mACC": _mean(acc), "pACC": None, **self._per_class("ACC", acc)})
-        results.update({"mDice": _mean(dice), **self._per_class("Dice", dice)})
-        if seen.any():
-            results["fwIoU"] = _percent(np.sum(iou[seen] * (gt_px / total)[seen]))
+            boundary = _divide(shared, either, has_gt & (either > 0))
+            results |= {"mBoundaryIoU": _mean(boundary), **self._per_class("BoundaryIoU", boundary)}
+            results |= self._per_class("min(IoU, B-Iou)", np.minimum(iou, boundary))
+        results |= {"mACC": _mean(acc), "pACC": None, **self._per_class("ACC", acc)}
+        results |= {"mDice": _mean(dice), **self._per_class("Dice", dice)}
+        if has_gt.any():
+            results["fwIoU"] = _percent(np.sum(iou[has_gt] * (gt_px / total)[has_gt]))
             results["pACC"] = _percent(np.sum(correct) / total)
         return results
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """(header for JSON, arrays of integers): what `from_state` makes the same metric of."""
+        """Return what `from_state` needs to build the same metric.
+
+        Returns:
+            A header for JSON, and arrays of integers.
+        """
         arrays = {"confusion": self.confusion.copy(), "boundary_px": self.boundary_px.copy()}
         return {"names": [*self.names], "options": self._options()}, arrays
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SemanticIoU:
-        """The metric that `state` described; DatasetError where this is no such state."""
-        try:
+        """Build the metric that `state` described.
+
+        Args:
+            header: The first result of `state`.
+            arrays: The second result of `state`.
+
+        Returns:
+            The metric.
+
+        Raises:
+            DatasetError: The arguments are not such a state.
+        """
+        with reading_saved_counts("semantic IoU"):
             metric = cls(header["names"], **header["options"])
             boundary_px = arrays["boundary_px"]
             _check_counts("boundary_px", boundary_px, metric.boundary_px.shape)
             metric.add_confusion(arrays["confusion"], None if metric.boundary_ratio is None else boundary_px)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DatasetError(f"expected saved counts of semantic IoU, got others ({error})") from error
         return metric
 
     def _options(self) -> dict[str, Any]:
@@ -159,33 +195,28 @@ class SemanticIoU:
         boundary = {"boundary": ratio is not None, **({} if ratio is None else {"boundary_ratio": ratio})}
         return {"ignore_label": self.ignore_label, **boundary}
 
-    def _per_class(self, prefix: str, values: Values) -> dict[str, float | None]:
+    def _per_class(self, prefix: str, values: FloatArray) -> dict[str, float | None]:
         return {f"{prefix}-{name}": _percent(value) for name, value in zip(self.names, values.tolist(), strict=True)}
 
-
-def _boundary_counts(
-    ground_truth: IntArray, prediction: IntArray, classes: int, ignore_label: int, ratio: float
-) -> Counts:
-    """(2, C): pixels on both boundaries of a class, and on either; labels are 0..C-1, ignored only in the ground
-    truth."""
-    dilation_px = boundary_dilation_px((ground_truth.shape[0], ground_truth.shape[1]), ratio)
-    dtype = np.min_scalar_type(classes)
-    scored = np.subtract(
-        ground_truth != ignore_label, 1, dtype=dtype
-    )  # 0, or where ignored all bits: a label of no class
-    on_boundary = []
-    for labels in (ground_truth, prediction):
-        small = labels.astype(dtype)
-        small |= scored
-        small |= np.subtract(boundary_pixels(small, dilation_px), 1, dtype=dtype)
-        on_boundary.append(small)
-    gt_labels, pred_labels, pixels = count_pairs(on_boundary[0], on_boundary[1])
-    gt_labels, pred_labels = np.minimum(gt_labels, classes), np.minimum(pred_labels, classes)
-    table = np.zeros((classes + 1, classes + 1), dtype=np.int64)
-    np.add.at(table, (gt_labels, pred_labels), pixels)
-    shared = table.diagonal()
-    either = table.sum(axis=0) + table.sum(axis=1) - shared
-    return np.stack([shared[:classes], either[:classes]])
+    def _count_boundaries(self, ground_truth: IntArray, prediction: IntArray, ratio: float) -> PixelCounts:
+        """(2, C): pixels on both boundaries of a class, and on either, of one image."""
+        classes = len(self.names)
+        dilation_px = boundary_dilation_px((ground_truth.shape[0], ground_truth.shape[1]), ratio)
+        dtype = np.min_scalar_type(classes)
+        # 0, or all bits at ignored pixels: with them a label is no class.
+        ignored_bits = np.subtract(ground_truth != self.ignore_label, 1, dtype=dtype)
+        boundary_labels = []
+        for labels in (ground_truth, prediction):
+            small = labels.astype(dtype)
+            small |= ignored_bits
+            small |= np.subtract(boundary_pixels(small, dilation_px), 1, dtype=dtype)
+            boundary_labels.append(small)
+        gt_labels, pred_labels, pixels = count_pairs(*boundary_labels)
+        table = np.zeros((classes + 1, classes + 1), dtype=np.int64)
+        np.add.at(table, (np.minimum(gt_labels, classes), np.minimum(pred_labels, classes)), pixels)
+        shared = table.diagonal()
+        either = table.sum(axis=0) + table.sum(axis=1) - shared
+        return np.stack([shared[:classes], either[:classes]])
 
 
 def _check_counts(name: str, counts: IntArray, shape: tuple[int, ...]) -> None:
@@ -196,13 +227,13 @@ def _check_counts(name: str, counts: IntArray, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must hold numbers of pixels, 0 or more, got {int(counts.min())}")
 
 
-def _ratios(parts: Values, wholes: Values, where: NDArray[np.bool_]) -> Values:
-    """parts / wholes, NaN elsewhere."""
-    ratios: Values = np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=where)
+def _divide(parts: FloatArray, wholes: FloatArray, where: NDArray[np.bool_]) -> FloatArray:
+    """Quotients of `parts` and `wholes`, NaN elsewhere."""
+    ratios: FloatArray = np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=where)
     return ratios
 
 
-def _mean(values: Values) -> float | None:
+def _mean(values: FloatArray) -> float | None:
     defined = ~np.isnan(values)
     return _percent(np.sum(values[defined]) / np.sum(defined)) if defined.any() else None
 

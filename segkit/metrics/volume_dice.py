@@ -1,4 +1,4 @@
-"""Dice of each class over whole volumes, then over volumes: the Medical Segmentation Decathlon's measure."""
+"""Dice of each class over whole volumes, then over volumes: the metric of the Medical Segmentation Decathlon."""
 
 from __future__ import annotations
 
@@ -14,33 +14,40 @@ from segkit.metrics.semantic_iou import SemanticIoU
 from segkit.structures import IGNORE_LABEL
 from segkit.utils.errors import DatasetError
 
-Counts = NDArray[np.int64]
+VoxelCounts = NDArray[np.int64]
 
 
 class VolumeDice:
-    """Dice = 2 TP / (2 TP + FP + FN) of each class in each volume (Dice 1945, "Measures of the amount of ecologic
-    association between species"), averaged over volumes (Antonelli et al. 2022, "The Medical Segmentation Decathlon").
+    """Dice = 2 TP / (2 TP + FP + FN) of each class in each volume, averaged over volumes.
 
-    A volume is told slice by slice, in any order. Dice is undefined where a class is in neither its ground truth nor
-    its prediction; a volume without the class in which it is predicted has 0. Pixels of `ignore_label` are left out
-    first.
+    Sources: Dice 1945, "Measures of the amount of ecologic association between species"; Antonelli et al. 2022, "The
+    Medical Segmentation Decathlon". A volume is added slice by slice, in any order. Dice is not defined for a class
+    that neither ground truth nor prediction of the volume has; it is 0 for a class that is only predicted. Pixels of
+    `ignore_label` are left out first.
 
-    The state: for each volume (3, C) int64, the voxels of each class that are right, true and predicted, and which
-    slices were counted. An instance pickles as it is.
+    The state: for each volume (3, C) int64, the correct, ground truth and predicted voxels of each class, and which
+    slices were counted. An instance can be pickled.
     """
 
     def __init__(self, names: Sequence[str], background: int | None = 0, ignore_label: int = IGNORE_LABEL) -> None:
-        """names: one per label 0..C-1. background: the label that has no Dice and is in no mean; None: every label has.
+        """Start without volumes.
 
-        Raises ValueError where `background` is no label, and what `SemanticIoU` raises for names and ignore_label.
+        Args:
+            names: C names, one per label 0..C-1.
+            background: The label without a Dice, left out of the means; None if every label has one.
+            ignore_label: The ground truth label of pixels that are not scored; no class.
+
+        Raises:
+            ValueError: `background` is no label, or as `SemanticIoU` raises.
+            DatasetError: Two classes have one name.
         """
-        SemanticIoU(names, ignore_label)  # says what is wrong with them
+        SemanticIoU(names, ignore_label)  # checks them
         if background is not None and not 0 <= background < len(names):
             raise ValueError(f"background must be None or a class, 0..{len(names) - 1}, got {background}")
         self.names = tuple(names)
         self.background = background
         self.ignore_label = ignore_label
-        self._counts: dict[str, Counts] = {}
+        self._counts: dict[str, VoxelCounts] = {}
         self._slices: set[tuple[str, int]] = set()
 
     def __len__(self) -> int:
@@ -48,9 +55,17 @@ class VolumeDice:
         return len(self._counts)
 
     def update(self, volume: str, slice_index: int, ground_truth: IntArray, prediction: IntArray) -> None:
-        """Count one slice: (H, W) integer labels 0..C-1, and `ignore_label` in the ground truth.
+        """Count one slice.
 
-        Raises, and counts nothing, DatasetError where the slice was counted before; else as `SemanticIoU.update` does.
+        Args:
+            volume: Name of the volume.
+            slice_index: Index of the slice in the volume.
+            ground_truth: (H, W) integer labels, 0..C-1 and `ignore_label`.
+            prediction: (H, W) integer labels, 0..C-1.
+
+        Raises:
+            DatasetError: The slice was counted before, or as `SemanticIoU.update` raises. Nothing is counted then.
+            ValueError: As `SemanticIoU.update` raises. Nothing is counted then.
         """
         where = f"slice {slice_index} of volume {volume!r}"
         if (volume, slice_index) in self._slices:
@@ -63,13 +78,20 @@ class VolumeDice:
         self._slices.add((volume, slice_index))
 
     def merge(self, other: VolumeDice) -> None:
-        """Add another shard's slices; DatasetError, with nothing added, where both hold a slice, ValueError where the
-        names, the background or the ignored label differ."""
+        """Add another shard's slices.
+
+        Args:
+            other: A metric with the same names, background and ignored label.
+
+        Raises:
+            DatasetError: Both hold a slice. Nothing is added then.
+            ValueError: The names, the background or the ignored label differ.
+        """
         if self._options() != other._options():
             raise ValueError("other must have the names, background and ignore_label of this VolumeDice, they differ")
-        if twice := sorted(self._slices & other._slices):
-            (volume, slice_index), *more = twice
-            problem = f"expected shards without common slices, got this and {len(more)} more in both"
+        if common := sorted(self._slices & other._slices):
+            volume, slice_index = common[0]
+            problem = f"expected shards without common slices, got this and {len(common) - 1} more in both"
             where = f"slice {slice_index} of volume {volume!r}"
             raise DatasetError(problem, where=where, remedy="score each slice in one shard only")
         for volume, counts in other._counts.items():
@@ -77,59 +99,62 @@ class VolumeDice:
         self._slices |= other._slices
 
     def compute(self) -> dict[str, Any]:
-        """mDice, `Dice-<name>` and `per_class`: name -> Dice, Dice_std, lowest, lowest_volume, volumes.
+        """Compute the metrics over all volumes; no order of slices, volumes or shards moves a bit.
 
-        Dice is the mean over the volumes where it is defined, `volumes` their number, Dice_std the standard deviation
-        over them (divided by their number), lowest the worst of them and lowest_volume its name, of equal ones the
-        first by name; mDice is the mean over classes of Dice. In percent (float64), None where nothing defines them;
-        without the background. Sums are rounded once: no order of slices, volumes or shards moves a bit.
+        Returns:
+            mDice: mean over classes of Dice. `Dice-<name>`: Dice of a class.
+            `per_class`: name -> {Dice: mean over the volumes that define it, Dice_std: standard deviation over them
+            (divided by their number), lowest: of them, lowest_volume: its name, of equal ones the first by name,
+            volumes: their number}.
+            In percent (float64), None if not defined, without the background.
         """
         per_volume = self.per_volume()
         per_class = {
-            name: _over_volumes(
-                {volume: found for volume, row in per_volume.items() if (found := row[name]) is not None}
-            )
-            for name in self._judged().values()
+            name: _summarize({volume: row[name] for volume, row in per_volume.items()})
+            for name in self._scored_names().values()
         }
-        means = {name: row["Dice"] for name, row in per_class.items()}
-        defined = [mean for mean in means.values() if mean is not None]
-        flat = {f"Dice-{name}": mean for name, mean in means.items()}
-        return {"mDice": _mean(defined), **flat, "per_class": per_class}
+        dice = {f"Dice-{name}": row["Dice"] for name, row in per_class.items()}
+        defined = [mean for mean in dice.values() if mean is not None]
+        return {"mDice": _mean(defined), **dice, "per_class": per_class}
 
     def per_volume(self) -> dict[str, dict[str, float | None]]:
-        """Volume -> class -> Dice in percent, None where the class is in neither map; by the volumes' names."""
-        judged = self._judged()
+        """Compute the Dice of each volume.
+
+        Returns:
+            Volume -> class -> Dice in percent, None if neither map has the class; volumes by name.
+        """
+        names = self._scored_names()
         return {
-            volume: {name: _dice(*self._counts[volume][:, label].tolist()) for label, name in judged.items()}
+            volume: {name: _compute_dice(*self._counts[volume][:, label].tolist()) for label, name in names.items()}
             for volume in sorted(self._counts)
         }
 
-    def _add(self, volume: str, counts: Counts) -> None:
+    def _add(self, volume: str, counts: VoxelCounts) -> None:
         self._counts[volume] = self._counts[volume] + counts if volume in self._counts else counts
 
-    def _judged(self) -> dict[int, str]:
+    def _scored_names(self) -> dict[int, str]:
         return {label: name for label, name in enumerate(self.names) if label != self.background}
 
     def _options(self) -> tuple[Any, ...]:
         return self.names, self.background, self.ignore_label
 
 
-def _dice(right: int, true: int, predicted: int) -> float | None:
-    return 100 * 2 * right / (true + predicted) if true + predicted else None
+def _compute_dice(correct: int, gt_voxels: int, pred_voxels: int) -> float | None:
+    return 100 * 2 * correct / (gt_voxels + pred_voxels) if gt_voxels + pred_voxels else None
 
 
-def _over_volumes(dice_of: Mapping[str, float]) -> dict[str, Any]:
-    """dice_of: by the volumes' names."""
-    values = [*dice_of.values()]
-    mean = _mean(values)
-    spread = None if mean is None else _mean([(value - mean) ** 2 for value in values])
-    lowest = min(dice_of, key=dice_of.__getitem__, default=None)
+def _summarize(dice_by_volume: Mapping[str, float | None]) -> dict[str, Any]:
+    """dice_by_volume: sorted by the volumes' names."""
+    dice = {volume: value for volume, value in dice_by_volume.items() if value is not None}
+    mean = _mean([*dice.values()])
+    variance = None if mean is None else _mean([(value - mean) ** 2 for value in dice.values()])
+    lowest = min(dice, key=dice.__getitem__, default=None)
     return {
         "Dice": mean,
-        "Dice_std": None if spread is None else math.sqrt(spread),
-        "lowest": None if lowest is None else dice_of[lowest],
+        "Dice_std": None if variance is None else math.sqrt(variance),
+        "lowest": None if lowest is None else dice[lowest],
         "lowest_volume": lowest,
-        "volumes": len(values),
+        "volumes": len(dice),
     }
 
 

@@ -1,4 +1,4 @@
-"""Counts of a part of an evaluation in one file, so that a scheduler can share it out; numbers and text, no code."""
+"""Counts of a part of an evaluation in one file, so that a cluster can share the work; data only, no code."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU
+from segkit.structures import ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
 from segkit.utils.process_pool import Shard
@@ -28,24 +29,39 @@ METRICS: Mapping[str, Any] = {
 }
 FORMAT = 1  # of the header
 HEADER = "header"
+SAME_OPTIONS = "score all shards with the same options"
 
 
 @dataclass(frozen=True)
 class SavedCounts:
-    """metric: of the images of `shard`. image_order: all images of the evaluation in the order of the ground truth's
-    file, where the metric's last digits depend on it, else None. inputs: what tells one evaluation from another, as
-    `fingerprint` says it; empty where nobody will merge the counts."""
+    """The counts of a shard.
+
+    Attributes:
+        kind: Key of `METRICS`.
+        metric: The counts of the images of `shard`.
+        image_order: All images of the evaluation in the order of the ground truth's file, if the last digits of the
+            metric depend on it, else None.
+        shard: The part of the images.
+        inputs: `fingerprint` of the evaluation, "" if the counts will not be merged.
+    """
 
     kind: str
     metric: Metric
-    image_order: tuple[int | str, ...] | None
+    image_order: tuple[ImageId, ...] | None
     shard: Shard
     inputs: str = ""
 
 
 def save(path: str | Path, counts: SavedCounts) -> None:
-    """Write the counts as .npz, whole or not at all; the path is taken as it is. DatasetError where it cannot be
-    written."""
+    """Write counts as .npz, whole or not at all.
+
+    Args:
+        path: The file; no suffix is added.
+        counts: The counts.
+
+    Raises:
+        DatasetError: The file cannot be written.
+    """
     header, arrays = counts.metric.state()
     content = {
         "format": FORMAT,
@@ -56,13 +72,23 @@ def save(path: str | Path, counts: SavedCounts) -> None:
         "state": header,
     }
     packed = np.frombuffer(json.dumps(content, allow_nan=False).encode(), dtype=np.uint8)
-    named: dict[str, Any] = {HEADER: packed, **{f"state_{name}": array for name, array in arrays.items()}}
+    entries: dict[str, Any] = {HEADER: packed, **{f"state_{name}": array for name, array in arrays.items()}}
     with convert_write_errors(Path(path)), replacing(Path(path)) as neighbour, neighbour.open("wb") as file:
-        np.savez_compressed(file, **named)
+        np.savez_compressed(file, **entries)
 
 
 def load(path: str | Path) -> SavedCounts:
-    """What `save` wrote; DatasetError where the file is missing or holds something else. Nothing in it is executed."""
+    """Read what `save` wrote; nothing in the file is executed.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The counts.
+
+    Raises:
+        DatasetError: The file is missing or has other content.
+    """
     path = Path(path)
     remedy = "give a file that --save-counts wrote"
     if not path.exists():
@@ -76,20 +102,33 @@ def load(path: str | Path) -> SavedCounts:
         if content["format"] != FORMAT:
             raise DatasetError(f"expected counts of format {FORMAT}, got {content['format']}")
         metric = METRICS[content["kind"]].from_state(content["state"], arrays)
-        counts = SavedCounts(content["kind"], metric, _image_order(content), _shard(content), str(content["inputs"]))
+        order, shard = content["image_order"], content["shard"]
+        if order is not None and (type(order) is not list or not {*map(type, order)} <= {int, str}):
+            raise ValueError("image_order must be a list of image ids")
+        if [*map(type, shard)] != [int, int]:
+            raise ValueError(f"shard must be two whole numbers, got {shard}")
+        image_order = None if order is None else tuple(order)
+        return SavedCounts(content["kind"], metric, image_order, Shard(*shard), str(content["inputs"]))
     except DatasetError as error:
         raise DatasetError(str(error), where=path, remedy=remedy) from None
-    except Exception as error:  # numpy, zipfile and zlib have a dozen for files that are something else
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise DatasetError(f"expected saved counts, got something else ({what})", where=path, remedy=remedy) from None
-    return counts
+    except Exception as error:  # numpy, zipfile and zlib have a dozen for other files
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise DatasetError(f"expected saved counts, got something else ({reason})", where=path, remedy=remedy) from None
 
 
 def merge(paths: Sequence[str | Path]) -> SavedCounts:
-    """The counts of all shards of one evaluation joined, in whatever order the files are given.
+    """Join the counts of all shards of one evaluation.
 
-    Raises DatasetError where they are not of one evaluation (another kind, other options, images or number of shards),
-    or a shard is missing or there twice.
+    Args:
+        paths: The files, in any order.
+
+    Returns:
+        The counts of all images.
+
+    Raises:
+        DatasetError: The files are not of one evaluation (another kind, other options, images or number of shards), or
+        a
+            shard is missing or occurs twice.
     """
     if not paths:
         raise DatasetError("expected files of counts, got none")
@@ -98,63 +137,73 @@ def merge(paths: Sequence[str | Path]) -> SavedCounts:
         raise DatasetError("expected each file of counts once", remedy="name each file once")
     (first_path, first), *others = sorted(parts.items(), key=lambda item: item[1].shard.index)
     for path, part in others:
-        _check_alike(first_path, first, path, part)
+        _check_same_evaluation(first_path, first, path, part)
     _check_complete(parts)
     for path, part in others:
         try:
             first.metric.merge(part.metric)  # type: ignore[arg-type]
         except (ValueError, DatasetError) as error:
-            remedy = "score all shards with the same options"
-            raise DatasetError(f"cannot be joined with {first_path}: {error}", where=path, remedy=remedy) from None
+            problem = f"cannot be joined with {first_path}: {error}"
+            raise DatasetError(problem, where=path, remedy=SAME_OPTIONS) from None
     return SavedCounts(first.kind, first.metric, first.image_order, Shard(), first.inputs)
 
 
 def fingerprint(options: Mapping[str, Any]) -> str:
-    """What is alike for all shards of one evaluation, wherever its files lie: options for JSON, a path standing for
-    the content of its file, or the names and sizes of the PNGs in its folder. DatasetError where one cannot be read."""
-    known = {name: _content(value) if isinstance(value, Path) else value for name, value in sorted(options.items())}
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
+    """Identify an evaluation by its options and inputs, independently of where the files are.
+
+    Args:
+        options: Values for JSON. A path stands for the content of its file, or for the names and sizes of the PNGs in
+            its folder.
+
+    Returns:
+        A hash that is equal for all shards of one evaluation.
+
+    Raises:
+        DatasetError: A path cannot be read.
+    """
+    contents = {name: _hash(value) if isinstance(value, Path) else value for name, value in sorted(options.items())}
+    return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
 def convert_write_errors(path: Path) -> Iterator[None]:
-    """DatasetError where the block cannot write `path`: no such place, no right to, no space left."""
+    """Turn an OSError of the block, which writes a file, into a DatasetError.
+
+    Args:
+        path: The file that the block writes.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DatasetError: The block cannot write: no such place, no permission, no space left.
+    """
     try:
         yield
     except OSError as error:
-        raise DatasetError(
-            f"cannot be written: {error.strerror or error}", where=path, remedy="name another file, or make room"
-        ) from None
+        problem = f"cannot be written: {error.strerror or error}"
+        raise DatasetError(problem, where=path, remedy="name another file, or make room") from None
 
 
 def check_writable(path: Path) -> None:
-    """Raise now what writing `path` would raise when the work is done; makes its folder."""
+    """Raise before the work what writing a file would raise after it; creates its folder.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DatasetError: The path is a folder or a device, or cannot be written.
+    """
     with convert_write_errors(path):
         if path.is_dir():
             raise DatasetError("expected a file to write, this is a folder", where=path, remedy="name a file in it")
-        if path.exists() and not path.is_file():  # a file would take the place of the device
+        if path.exists() and not path.is_file():  # a file would replace the device
             raise DatasetError("expected a file to write, this is a device", where=path, remedy="name a file")
         path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path.parent).close()
 
 
-def _image_order(content: Mapping[str, Any]) -> tuple[int | str, ...] | None:
-    order = content["image_order"]
-    if order is None:
-        return None
-    if not isinstance(order, list) or any(type(image_id) not in (int, str) for image_id in order):
-        raise ValueError("image_order must be a list of image ids")
-    return tuple(order)
-
-
-def _shard(content: Mapping[str, Any]) -> Shard:
-    index, count = content["shard"]
-    if type(index) is not int or type(count) is not int:
-        raise ValueError(f"shard must be two whole numbers, got {content['shard']}")
-    return Shard(index, count)
-
-
-def _content(path: Path) -> Any:
+def _hash(path: Path) -> Any:
     try:
         if path.is_dir():
             return sorted([file.relative_to(path).as_posix(), file.stat().st_size] for file in path.rglob("*.png"))
@@ -167,7 +216,7 @@ def _content(path: Path) -> Any:
         raise DatasetError(f"cannot be read: {error.strerror or error}", where=path) from None
 
 
-def _check_alike(first_path: Path, first: SavedCounts, path: Path, part: SavedCounts) -> None:
+def _check_same_evaluation(first_path: Path, first: SavedCounts, path: Path, part: SavedCounts) -> None:
     if part.kind != first.kind:
         raise DatasetError(f"expected counts of kind {first.kind} as in {first_path}, got {part.kind}", where=path)
     if part.shard.count != first.shard.count:
@@ -177,19 +226,18 @@ def _check_alike(first_path: Path, first: SavedCounts, path: Path, part: SavedCo
         raise DatasetError(f"expected the images of {first_path}, got others", where=path)
     if part.inputs != first.inputs:
         problem = f"expected the evaluation of {first_path}, got one of other files or options"
-        raise DatasetError(problem, where=path, remedy="score all shards with the same options")
+        raise DatasetError(problem, where=path, remedy=SAME_OPTIONS)
 
 
 def _check_complete(parts: Mapping[Path, SavedCounts]) -> None:
-    path_of: dict[int, Path] = {}
+    path_by_index: dict[int, Path] = {}
     for path, part in parts.items():
         index, count = part.shard.index, part.shard.count
-        if index in path_of:
-            raise DatasetError(
-                f"expected each shard once, got {index}/{count} here and in {path_of[index]}", where=path
-            )
-        path_of[index] = path
-    missing = [index for index in range(1, count + 1) if index not in path_of]
+        if index in path_by_index:
+            problem = f"expected each shard once, got {index}/{count} here and in {path_by_index[index]}"
+            raise DatasetError(problem, where=path)
+        path_by_index[index] = path
+    missing = [f"{index}/{count}" for index in range(1, count + 1) if index not in path_by_index]
     if missing:
-        listed = ", ".join(f"{index}/{count}" for index in missing)
-        raise DatasetError(f"{len(missing)} shards are missing: {listed}", remedy="evaluate them, or name their files")
+        problem = f"{len(missing)} shards are missing: {', '.join(missing)}"
+        raise DatasetError(problem, remedy="evaluate them, or name their files")

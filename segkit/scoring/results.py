@@ -1,4 +1,4 @@
-"""All that counts tell, as one dict for JSON: the numbers by task, and for panoptic quality why they are so."""
+"""All results of an evaluation as one dict for JSON: metrics by task, and for panoptic quality an error analysis."""
 
 from __future__ import annotations
 
@@ -15,38 +15,69 @@ from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
 from segkit.metrics.panoptic.worst_images import worst_images
 from segkit.scoring.counts_file import SavedCounts, convert_write_errors
+from segkit.structures import ImageId
 from segkit.utils.files import dump_json
 
 WORST_IMAGES = 50
 
 
 def build_results(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, Any]:
-    """Task -> its numbers, as Detectron2 names them, in percent, None where undefined; and of panoptic quality
-    `analysis`, see `analyse`.
+    """Compute the results of counts.
 
-    None too for infinities, which trusted areas that contradict their map can bring about, and JSON does not have.
+    Args:
+        counts: The counts of all images.
+        worst: Number of worst images to list.
+
+    Returns:
+        Task -> its metrics, named as Detectron2 does, in percent; for panoptic quality also `analysis`, see `analyse`.
+        None stands for undefined values, and for infinities, which JSON does not have: trusted areas that contradict
+        their map can cause them.
     """
+    metric = counts.metric
     with np.errstate(invalid="ignore", over="ignore"):
-        return dict(replace_nonfinite(_build_results(counts, worst)))
+        if isinstance(metric, PanopticQuality):
+            analysis = analyse(metric, counts.image_order, worst)
+            results: dict[str, Any] = {"panoptic_seg": metric.compute(counts.image_order), "analysis": analysis}
+        elif isinstance(metric, AveragePrecision):
+            results = dict(metric.compute())
+        else:
+            results = {"cityscapes_segm" if isinstance(metric, CityscapesAP) else "sem_seg": metric.compute()}
+    return dict(replace_nonfinite(results))
 
 
 def analyse(
-    metric: PanopticQuality, image_order: Sequence[int | str] | None = None, worst: int = WORST_IMAGES
+    metric: PanopticQuality, image_order: Sequence[ImageId] | None = None, worst: int = WORST_IMAGES
 ) -> dict[str, Any]:
-    """{intervals, error_budget, confusion, worst_images (at most `worst`), per_image}: see the functions of these names
-    in segkit.metrics and docs/metric-rules.md."""
+    """Analyse the errors of panoptic quality.
+
+    Args:
+        metric: The counts of all images.
+        image_order: All images in the order in which the reference adds their IoUs; None is by ascending id.
+        worst: Number of worst images to list.
+
+    Returns:
+        {intervals, error_budget, confusion, worst_images, per_image}: see the functions of these names in
+        segkit.metrics, and docs/metric-rules.md.
+    """
     table, categories, mode = metric.table(image_order), metric.categories, metric.mode
     return {
         "intervals": confidence_intervals(table, categories, mode),
         "error_budget": error_budget(table, categories, mode),
         "confusion": segment_confusion(table, categories, mode),
         "worst_images": worst_images(table, categories, mode, worst),
-        "per_image": [{"image_id": image_id, **one} for image_id, one in metric.per_image(image_order).items()],
+        "per_image": [{"image_id": image_id, **row} for image_id, row in metric.per_image(image_order).items()],
     }
 
 
 def replace_nonfinite(content: Any) -> Any:
-    """The same dicts, lists and values, with None for every NaN and infinity."""
+    """Replace every NaN and infinity by None.
+
+    Args:
+        content: Dicts, lists and values.
+
+    Returns:
+        The same dicts, lists and values.
+    """
     if isinstance(content, dict):
         return {key: replace_nonfinite(value) for key, value in content.items()}
     if isinstance(content, list):
@@ -55,17 +86,14 @@ def replace_nonfinite(content: Any) -> Any:
 
 
 def save_results(path: Path, results: dict[str, Any]) -> None:
-    """Write them as JSON, whole or not at all; DatasetError where the file cannot be written."""
+    """Write results as JSON, whole or not at all.
+
+    Args:
+        path: The file.
+        results: Values that JSON can hold.
+
+    Raises:
+        DatasetError: The file cannot be written.
+    """
     with convert_write_errors(path):
         dump_json(path, results)
-
-
-def _build_results(counts: SavedCounts, worst: int) -> dict[str, Any]:
-    metric = counts.metric
-    if isinstance(metric, PanopticQuality):
-        found = {"panoptic_seg": metric.compute(counts.image_order)}
-        return {**found, "analysis": analyse(metric, counts.image_order, worst)}
-    if isinstance(metric, AveragePrecision):
-        return dict(metric.compute())
-    task = "cityscapes_segm" if isinstance(metric, CityscapesAP) else "sem_seg"
-    return {task: metric.compute()}

@@ -558,7 +558,7 @@ def test_update_images_adds_all_or_nothing():
         metric.update_images([good, bad])
     with pytest.raises(DatasetError, match="image 1"):
         metric.update_images([good, good])
-    with pytest.raises(DatasetError, match="image 7"):
+    with pytest.raises(DatasetError, match="got 7 in both"):
         metric.update_images([good, good._replace(image_id=7)])
     metric.update_images([])
     metric.update_images([good])

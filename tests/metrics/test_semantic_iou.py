@@ -91,7 +91,7 @@ def test_constructor_rules():
         SemanticIoU(NAMES, ignore_label=2)
     with pytest.raises(ValueError, match="boundary_ratio must be positive and finite, got 0"):
         SemanticIoU(NAMES, boundary=True, boundary_ratio=0)
-    with pytest.raises(DatasetError, match="distinct class names, got \\['car'\\]"):
+    with pytest.raises(DatasetError, match="distinct names of classes, got \\['car'\\]"):
         SemanticIoU(["car", "car"])
 
 
@@ -185,7 +185,7 @@ def test_counts_may_come_from_elsewhere():
             SemanticIoU(NAMES).add_confusion(wrong)
     with pytest.raises(ValueError, match="confusion must hold numbers of pixels, 0 or more, got -1"):
         SemanticIoU(NAMES).add_confusion(matrix - 1)
-    with pytest.raises(ValueError, match="boundary_px must be given where boundaries are counted, and only there"):
+    with pytest.raises(ValueError, match="boundary_px must be given if boundaries are counted, and only then"):
         SemanticIoU(NAMES).add_confusion(matrix, np.zeros((2, 3), int))
     with pytest.raises(ValueError, match="boundary_px must be given"):
         SemanticIoU(NAMES, boundary=True).add_confusion(matrix)
@@ -279,7 +279,7 @@ def test_equals_the_definitions_and_merges(images, cut):
 
 
 def test_other_classes_are_not_merged():
-    with pytest.raises(ValueError, match="same names and ignore_label"):
+    with pytest.raises(ValueError, match="same names, ignore_label and boundaries"):
         SemanticIoU(NAMES).merge(SemanticIoU(NAMES, ignore_label=-1))
-    with pytest.raises(ValueError, match="the same boundaries"):
+    with pytest.raises(ValueError, match="same names, ignore_label and boundaries"):
         SemanticIoU(NAMES).merge(SemanticIoU(NAMES, boundary=True))

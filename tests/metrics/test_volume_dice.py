@@ -157,7 +157,7 @@ def test_other_options_do_not_merge_and_bad_names_are_refused():
     for other in (VolumeDice(NAMES[:2]), VolumeDice(NAMES, None), VolumeDice(NAMES, ignore_label=-1)):
         with pytest.raises(ValueError, match="other must have the names, background and ignore_label of this"):
             VolumeDice(NAMES).merge(other)
-    with pytest.raises(DatasetError, match="expected distinct class names"):
+    with pytest.raises(DatasetError, match="expected distinct names of classes"):
         VolumeDice(["a", "b", "b"])
     with pytest.raises(ValueError, match="names must hold at least one class"):
         VolumeDice([])
