@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.semantic_argmax import TOLERANCE
-from segkit.modeling.postprocessing.head_outputs import SemanticLogits, scale_instances, semantic_scores
+from segkit.modeling.postprocessing.head_outputs import SemanticLogits, build_semantic_scores, scale_instances
 from segkit.structures import HeadOutputs
 
 CHANNELS, STRIDE = 54, 4
@@ -65,7 +65,7 @@ def detectron2(given: Instances, coarse: torch.Tensor, image_size: Any, size_hw:
 def ours(given: Instances, coarse: torch.Tensor, image_size: Any, size_hw: Any) -> Any:
     """Run the post-processing of PanopticRCNN."""
     masks = scale_instances(given, size_hw).masks
-    scores = semantic_scores(SemanticLogits(coarse, STRIDE, image_size, size_hw), None, None, with_logits=False)
+    scores = build_semantic_scores(SemanticLogits(coarse, STRIDE, image_size, size_hw), None, None, with_logits=False)
     return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(HeadOutputs(masks, scores))
 
 

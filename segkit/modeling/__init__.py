@@ -1,6 +1,6 @@
-"""Networks on Detectron2; `register_models` makes them known to it."""
+"""Networks built on Detectron2. `register_models` adds them to its registries."""
 
 
 def register_models() -> None:
-    """Put every meta-architecture, head and backbone of segkit into Detectron2's registries; again is harmless."""
+    """Add every meta-architecture, head and backbone of segkit to Detectron2's registries. Idempotent."""
     from segkit.modeling import backbones, mask_heads, meta_arch, semantic_heads  # noqa: F401

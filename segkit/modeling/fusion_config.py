@@ -13,10 +13,19 @@ from segkit.utils.errors import ConfigError
 
 
 def build_fusion_from_config(cfg: CfgNode) -> FusionMethod:
-    """The method MODEL.PANOPTIC.FUSION.NAME with its OPTIONS, over the defaults in MODEL.PANOPTIC_FPN.COMBINE.
+    """Build the method MODEL.PANOPTIC.FUSION.NAME.
 
-    Classes in options are names, or thing contiguous ids. ConfigError for an unknown method, option, class or a wrong
-    value.
+    Its OPTIONS come before the defaults in MODEL.PANOPTIC_FPN.COMBINE. Classes in options are names or thing contiguous
+    ids.
+
+    Args:
+        cfg: Complete config.
+
+    Returns:
+        The fusion method.
+
+    Raises:
+        ConfigError: The method, an option or a class is unknown, or a value is invalid.
     """
     node = cfg.MODEL.PANOPTIC.FUSION
     combine = cfg.MODEL.PANOPTIC_FPN.COMBINE
@@ -26,17 +35,16 @@ def build_fusion_from_config(cfg: CfgNode) -> FusionMethod:
         "instance_score_threshold": combine.INSTANCES_CONFIDENCE_THRESH,
     }
     method = FUSION_METHODS.get(node.NAME)
-    taken = method.combine_options if method else ()
-    own = {field.name for field in fields(method)} if method else set()  # type: ignore[arg-type]
-    given = {name: value for name, value in _plain(node.OPTIONS).items() if value is not None}
+    names = {field.name for field in fields(method)} & {*method.combine_options} if method else set()  # type: ignore[arg-type]
+    set_options = {name: value for name, value in _to_dict(node.OPTIONS).items() if value is not None}
     try:
-        options = resolve_class_keys(given, dict(enumerate(cfg.MODEL.PANOPTIC.THING_NAMES)))
-        fusion = build_fusion(node.NAME, **{name: defaults[name] for name in taken if name in own} | options)
+        options = resolve_class_keys(set_options, dict(enumerate(cfg.MODEL.PANOPTIC.THING_NAMES)))
+        fusion = build_fusion(node.NAME, **{name: defaults[name] for name in names} | options)
         fusion.check_thing_names(cfg.MODEL.PANOPTIC.THING_NAMES)
         return fusion
     except ConfigError as error:
         raise ConfigError(str(error), where="MODEL.PANOPTIC.FUSION") from None
 
 
-def _plain(node: Any) -> Any:
-    return {key: _plain(value) for key, value in node.items()} if isinstance(node, dict) else node
+def _to_dict(node: Any) -> Any:
+    return {key: _to_dict(value) for key, value in node.items()} if isinstance(node, dict) else node

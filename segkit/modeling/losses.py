@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import torch
 
-DICE_SMOOTHING = 1.0  # pixels; keeps the loss of an empty target at 0 where nothing is predicted
+DICE_SMOOTHING = 1.0  # pixels; the loss of an empty target is 0 if nothing is predicted
 
 
 def dice_loss(probs: torch.Tensor, targets: torch.Tensor, present: torch.Tensor | None = None) -> torch.Tensor:
-    """Soft Dice loss, 1 - 2 |P G| / (|P|^2 + |G|^2), averaged over rows (Milletari et al. 2016, V-Net, equation 3.1).
+    """Compute the mean soft Dice loss, 1 - 2 |P G| / (|P|^2 + |G|^2) (Milletari et al. 2016, V-Net, equation 3.1).
 
-    probs, targets: (N, P) float in [0, 1]; a row is one mask. present: (N,) bool, the rows that count; None: all.
-    No row: 0, with a gradient of 0.
+    Args:
+        probs: (N, P) float in [0, 1], one mask per row.
+        targets: (N, P) float in [0, 1].
+        present: (N,) bool, the rows that count; None: all.
+
+    Returns:
+        Scalar. Without rows it is 0, with a gradient of 0.
     """
     overlap = (probs * targets).sum(dim=1)
     size = (probs * probs).sum(dim=1) + (targets * targets).sum(dim=1)

@@ -187,7 +187,7 @@ def test_an_image_without_semantic_truth_is_refused_by_name() -> None:
     batch = targets(images())
     del batch[1]["sem_seg"]
     batch[1]["file_name"] = "b.png"
-    with pytest.raises(ConfigError, match=r"b\.png comes without `sem_seg`"):
+    with pytest.raises(ConfigError, match=r"b\.png has no semantic labels"):
         ours.train()(batch)
 
 

@@ -1,4 +1,4 @@
-"""Mask R-CNN's mask head, trained with cross-entropy plus soft Dice: thin and small objects weigh as much as large."""
+"""Mask R-CNN's mask head with a soft Dice loss: thin and small objects weigh as much as large ones."""
 
 from __future__ import annotations
 
@@ -15,33 +15,47 @@ from segkit.modeling.losses import dice_loss
 
 @ROI_MASK_HEAD_REGISTRY.register()
 class DiceMaskHead(MaskRCNNConvUpsampleHead):
-    """MaskRCNNConvUpsampleHead (Detectron2) with a second loss; its parameters keep their names."""
+    """MaskRCNNConvUpsampleHead of Detectron2 with a second loss. Its parameters keep their names.
+
+    Args:
+        *args: As in MaskRCNNConvUpsampleHead.
+        dice_weight: Weight of `loss_mask_dice`.
+        **kwargs: As in MaskRCNNConvUpsampleHead.
+    """
 
     @configurable
     def __init__(self, *args: Any, dice_weight: float = 1.0, **kwargs: Any) -> None:
-        """dice_weight: weight of `loss_mask_dice`; the rest as MaskRCNNConvUpsampleHead takes it."""
         super().__init__(*args, **kwargs)
         self.dice_weight = dice_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
+        """The arguments of the constructor for a config."""
         return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT}
 
     def forward(self, x: torch.Tensor, instances: list[Instances]) -> Any:
-        """x: (R, C, M, M) pooled features of all regions. Training: losses; else `instances` with pred_masks."""
+        """Compute losses in training, otherwise add pred_masks to the instances.
+
+        Args:
+            x: (R, C, M, M) float, pooled features of all regions.
+            instances: Instances of each image, with R rows together.
+
+        Returns:
+            A dict of losses in training, otherwise the instances.
+        """
         logits = self.layers(x)
         if not self.training:
             mask_rcnn_inference(logits, instances)
             return instances
         cross_entropy = mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight
-        return {"loss_mask": cross_entropy, "loss_mask_dice": self._dice(logits, instances) * self.dice_weight}
+        return {"loss_mask": cross_entropy, "loss_mask_dice": self._compute_dice(logits, instances) * self.dice_weight}
 
-    def _dice(self, logits: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
+    def _compute_dice(self, logits: torch.Tensor, instances: list[Instances]) -> torch.Tensor:
         side = logits.shape[-1]
-        shown = [x for x in instances if len(x)]
-        if not shown:
+        nonempty = [x for x in instances if len(x)]
+        if not nonempty:
             return logits.sum() * 0
-        targets = torch.cat([x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, side) for x in shown])
-        channel = torch.cat([x.gt_classes for x in shown]) if logits.shape[1] > 1 else 0
+        targets = torch.cat([x.gt_masks.crop_and_resize(x.proposal_boxes.tensor, side) for x in nonempty])
+        channel = torch.cat([x.gt_classes for x in nonempty]) if logits.shape[1] > 1 else 0
         probs = logits[torch.arange(len(logits), device=logits.device), channel].sigmoid()
         return dice_loss(probs.flatten(1), targets.to(probs).flatten(1))

@@ -1,4 +1,4 @@
-"""PanopticRCNN: Mask R-CNN or Cascade Mask R-CNN with a semantic head on one FPN, fused into a panoptic map."""
+"""PanopticRCNN: Mask R-CNN or Cascade Mask R-CNN and a semantic head on one FPN, fused into a panoptic map."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch import nn
 from segkit.fusion import LOGITS, FusionMethod
 from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.modeling.lazy_dict import LazyDict, LazyValue
+from segkit.modeling.postprocessing.detections import detections_from_instances
 from segkit.modeling.postprocessing.head_outputs import (
     SemanticLogits,
+    build_semantic_scores,
     fuses_on_device,
     scale_instances,
-    semantic_scores,
 )
-from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes, detections_from_instances
+from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
 from segkit.structures.architecture_spec import ArchitectureSpec, register_architecture
@@ -44,10 +45,21 @@ register_architecture(
 
 @META_ARCH_REGISTRY.register()
 class PanopticRCNN(GeneralizedRCNN):
-    """Panoptic FPN (Kirillov et al. 2019, "Panoptic Feature Pyramid Networks") with the fusion as a called unit.
+    """Panoptic FPN (Kirillov et al. 2019, "Panoptic Feature Pyramid Networks") with an exchangeable fusion method.
 
-    Parameter names and outputs are those of Detectron2's PanopticFPN (detectron2/modeling/meta_arch/panoptic_fpn.py):
-    its configs run by changing MODEL.META_ARCHITECTURE, its weights load strictly.
+    Parameter names and outputs are those of Detectron2's PanopticFPN (detectron2/modeling/meta_arch/panoptic_fpn.py).
+    Its configs run with another MODEL.META_ARCHITECTURE, and its weights load strictly.
+
+    Args:
+        sem_seg_head: Called with (features, targets), returns (logits (B, C, H, W), losses).
+        fusion: HeadOutputs -> PanopticSegmentation, see segkit.fusion.
+        stuff_ids: (C,) int64, stuff contiguous id of each semantic channel, 0 for things; None: the channel itself.
+        thing_ids: (C,) int64, thing contiguous id of each semantic channel, -1 for none; None: all -1.
+        **rcnn: backbone, proposal_generator, roi_heads, pixel_mean, pixel_std, ..., as in GeneralizedRCNN.
+
+    Attributes:
+        rounding: Applied to the head outputs before the fusion, which then runs on the CPU; None: no rounding.
+        with_logits: Whether head outputs hold logits even if the fusion needs none.
     """
 
     @configurable
@@ -60,26 +72,19 @@ class PanopticRCNN(GeneralizedRCNN):
         thing_ids: torch.Tensor | None = None,
         **rcnn: Any,
     ) -> None:
-        """
-        sem_seg_head: called with (features, targets) -> (logits (B, C, H, W), losses).
-        fusion: HeadOutputs -> PanopticSegmentation, see segkit.fusion.
-        stuff_ids: (C,) int64, the stuff contiguous id of each semantic channel, 0 for things; None: the channel itself.
-        thing_ids: (C,) int64, the thing contiguous id of each semantic channel, -1 for none; None: all -1.
-        rcnn: backbone, proposal_generator, roi_heads, pixel_mean, pixel_std, ..., as GeneralizedRCNN takes them.
-        """
         super().__init__(**rcnn)
         self.sem_seg_head = sem_seg_head
         self.fusion = fusion
-        # Applied to the head outputs before they are fused, which is then done on the CPU; None: fuse them as they are.
         self.rounding: Callable[[HeadOutputs], HeadOutputs] | None = None
-        self.with_logits = False  # give head outputs with logits even if the fusion needs none
-        self.after_heads: PanopticPostProcessor | None = None  # see _after_heads
-        self._made_of: tuple[Any, ...] = (None, None, None)
+        self.with_logits = False
+        self.post_processor: PanopticPostProcessor | None = None  # see _get_post_processor
+        self._post_processor_inputs: tuple[Any, ...] = (None, None, None)
         self.register_buffer("stuff_ids", stuff_ids, persistent=False)
         self.register_buffer("thing_ids", thing_ids, persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
+        """The arguments of the constructor for a config. Raises ConfigError if masks are off."""
         if not cfg.MODEL.MASK_ON:
             raise ConfigError("MODEL.MASK_ON is False, but PanopticRCNN needs masks", remedy="set MODEL.MASK_ON True")
         arguments = super().from_config(cfg)
@@ -92,17 +97,20 @@ class PanopticRCNN(GeneralizedRCNN):
         return arguments
 
     def forward(self, batched_inputs: list[dict[str, Any]]) -> Any:
-        """
-        batched_inputs, per image: "image" (3, H, W) tensor, values in [0, 255], in cfg.INPUT.FORMAT; "height", "width":
-        the output size; in training also "instances" (gt_boxes, gt_classes, gt_masks) and "sem_seg" (H, W) int64.
+        """Compute losses in training, otherwise outputs.
 
-        Training: a dict of scalar losses. Otherwise `inference(batched_inputs)`.
+        Args:
+            batched_inputs: Per image "image" (3, H, W) tensor in [0, 255] in cfg.INPUT.FORMAT; "height" and "width" of
+                the output; in training also "instances" (gt_boxes, gt_classes, gt_masks) and "sem_seg" (H, W) int64.
+
+        Returns:
+            A dict of scalar losses in training, otherwise `inference(batched_inputs)`.
         """
         if not self.training:
             return self.inference(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
-        sem_seg_losses = self._sem_seg_losses(features, self._sem_seg_targets(batched_inputs))
+        sem_seg_losses = self._compute_sem_seg_losses(features, self._stack_sem_seg_targets(batched_inputs))
         gt_instances = [x["instances"].to(self.device) for x in batched_inputs]
         proposals, proposal_losses = self.proposal_generator(images, features, gt_instances)
         _, detector_losses = self.roi_heads(images, features, proposals, gt_instances)
@@ -114,12 +122,18 @@ class PanopticRCNN(GeneralizedRCNN):
         detected_instances: list[Instances] | None = None,
         do_postprocess: bool = True,
     ) -> Any:
-        """
-        Per image a dict: "instances" (Instances with full-size pred_masks (N, H, W) bool), "sem_seg" (C, H, W) logits,
-        "panoptic_seg" (ids (H, W) int32, segments_info as Detectron2 writes it, category_id contiguous),
-        "instance_masks": the same instances as InstanceMasks on the CPU, and "head_outputs": what was fused. All but
-        "panoptic_seg" are made when they are asked for.
-        do_postprocess=False: (list[Instances], logits (B, C, h, w)) as the heads made them.
+        """Run the network and the fusion.
+
+        Args:
+            batched_inputs: As for `forward`.
+            detected_instances: Instances whose masks are predicted, as in GeneralizedRCNN; None: detect them.
+            do_postprocess: Whether to scale outputs to the output size and to fuse them.
+
+        Returns:
+            Per image a LazyDict: "instances" (Instances with full-size pred_masks (N, H, W) bool), "sem_seg" (C, H, W)
+            logits, "panoptic_seg" (ids (H, W) int32, Detectron2's segments_info with contiguous category_id),
+            "instance_masks" (the same instances as InstanceMasks on the CPU) and "head_outputs" (input of the fusion).
+            Only "panoptic_seg" is computed at once. With do_postprocess=False: (list[Instances], logits (B, C, h, w)).
         """
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
@@ -127,30 +141,32 @@ class PanopticRCNN(GeneralizedRCNN):
             proposals, _ = self.proposal_generator(images, features, None)
             instances, _ = self.roi_heads(images, features, proposals, None)
         else:
-            given = [x.to(self.device) for x in detected_instances]
-            instances = self.roi_heads.forward_with_given_boxes(features, given)
+            detected_instances = [x.to(self.device) for x in detected_instances]
+            instances = self.roi_heads.forward_with_given_boxes(features, detected_instances)
         if not do_postprocess:
             return instances, self.sem_seg_head(features, None)[0]
-        coarse, scale = self._coarse_logits(features)
+        coarse, scale = self._compute_coarse_logits(features)
         semantics = [
             SemanticLogits(logits, scale, size, (int(x.get("height") or size[0]), int(x.get("width") or size[1])))
             for logits, size, x in zip(coarse, images.image_sizes, batched_inputs, strict=True)
         ]
-        fused = self._fused_on_device(instances, semantics)
-        return [self._output(*one) for one in zip(instances, semantics, fused, strict=True)]
+        fused = self._fuse_on_device(instances, semantics)
+        return [self._build_output(*image) for image in zip(instances, semantics, fused, strict=True)]
 
-    def _sem_seg_losses(self, features: dict[str, torch.Tensor], targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Of a batch that is all void they are 0, where the mean over no pixel would be NaN and end the training."""
+    def _compute_sem_seg_losses(
+        self, features: dict[str, torch.Tensor], targets: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Losses of the semantic head. They are 0 for a batch without labels: the mean over no pixel would be NaN."""
         ignored: Any = self.sem_seg_head.ignore_value
         labelled = targets.ne(ignored).any()
         _, losses = self.sem_seg_head(features, targets.where(labelled, 0))
         return {name: loss * labelled for name, loss in losses.items()}
 
-    def _sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
+    def _stack_sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
         missing = [x.get("file_name", i) for i, x in enumerate(batched_inputs) if "sem_seg" not in x]
         if missing:
             raise ConfigError(
-                f"PanopticRCNN trains on semantic maps, but {missing[0]} comes without `sem_seg`",
+                f"{missing[0]} has no semantic labels (`sem_seg`), which PanopticRCNN needs",
                 remedy="train on a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN",
             )
         targets = [x["sem_seg"].to(self.device) for x in batched_inputs]
@@ -161,59 +177,60 @@ class PanopticRCNN(GeneralizedRCNN):
             self.backbone.padding_constraints,
         ).tensor
 
-    def _coarse_logits(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
-        """(B, C, h, w) logits, and how many pixels each stands for: Detectron2's head without its upsampling."""
+    def _compute_coarse_logits(self, features: dict[str, torch.Tensor]) -> tuple[torch.Tensor, int]:
+        """(B, C, h, w) logits before Detectron2's upsampling, and the pixels of the network's image per logit."""
         head = self.sem_seg_head
         if isinstance(head, SemSegFPNHead) and type(head).forward is SemSegFPNHead.forward:
             return head.layers(features), head.common_stride
         return head(features, None)[0], 1
 
-    def _fused_on_device(
+    def _fuse_on_device(
         self, instances: list[Instances], semantics: list[SemanticLogits]
     ) -> Sequence[tuple[torch.Tensor, Sequence[Segment]] | None]:
-        """The map, which stays on the device, and the segments of each image; None each where fusing is the CPU's."""
+        """The map, which stays on the device, and the segments of each image; None each if the CPU has to fuse."""
         if not semantics or not fuses_on_device(self.fusion, semantics[0].coarse) or self.rounding is not None:
             return [None] * len(semantics)
-        sizes = [Sizes(one.image_size, one.size_hw, one.scale) for one in semantics]
-        coarse = [one.coarse for one in semantics]
-        after_heads = self._after_heads(len(coarse[0]))
-        fused = after_heads.images([detections_from_instances(found) for found in instances], coarse, sizes)
-        return [(one.ids, segments) for one, segments in zip(fused, to_segments(fused), strict=True)]
+        sizes = [Sizes(semantic.image_size, semantic.size_hw, semantic.scale) for semantic in semantics]
+        coarse = [semantic.coarse for semantic in semantics]
+        detections = [detections_from_instances(image) for image in instances]
+        fused = self._get_post_processor(len(coarse[0])).process_images(detections, coarse, sizes)
+        return [(image.ids, segments) for image, segments in zip(fused, to_segments(fused), strict=True)]
 
-    def _after_heads(self, channels: int) -> PanopticPostProcessor:
-        """Made for the first image on a GPU, and again when what it was made of is replaced: `model.fusion = ...`."""
-        made_of = self.fusion, self.stuff_ids, self.thing_ids
-        if self.after_heads is None or any(a is not b for a, b in zip(made_of, self._made_of, strict=True)):
-            self.after_heads = PanopticPostProcessor(self.fusion, channels, self.stuff_ids, self.thing_ids).to(
-                self.device
-            )
-            self._made_of = made_of
-        return self.after_heads
+    def _get_post_processor(self, channels: int) -> PanopticPostProcessor:
+        """Build it for the first image on a GPU, and again if an input is replaced: `model.fusion = ...`."""
+        inputs = self.fusion, self.stuff_ids, self.thing_ids
+        if self.post_processor is None or any(
+            a is not b for a, b in zip(inputs, self._post_processor_inputs, strict=True)
+        ):
+            post_processor = PanopticPostProcessor(self.fusion, channels, self.stuff_ids, self.thing_ids)
+            self.post_processor, self._post_processor_inputs = post_processor.to(self.device), inputs
+        return self.post_processor
 
-    def _output(
-        self, found: Instances, semantic: SemanticLogits, fused: tuple[torch.Tensor, Sequence[Segment]] | None
+    def _build_output(
+        self, instances: Instances, semantic: SemanticLogits, fused: tuple[torch.Tensor, Sequence[Segment]] | None
     ) -> LazyDict:
-        placed = cache(lambda: scale_instances(found, semantic.size_hw))
-        outputs = cache(lambda: self._head_outputs(placed().masks, semantic))
+        scaled = cache(lambda: scale_instances(instances, semantic.size_hw))
+        head_outputs = cache(lambda: self._build_head_outputs(scaled().masks, semantic))
         if fused is None:
-            panoptic = self.fusion(outputs())
+            panoptic = self.fusion(head_outputs())
             fused = torch.from_numpy(panoptic.segment_ids).to(self.device), panoptic.segments
         return LazyDict(
             sem_seg=LazyValue(semantic.resize),
-            instances=LazyValue(lambda: placed().with_full_masks()),
-            instance_masks=LazyValue(lambda: placed().masks),
+            instances=LazyValue(lambda: scaled().with_full_masks()),
+            instance_masks=LazyValue(lambda: scaled().masks),
             panoptic_seg=(fused[0], detectron2_segments_info(fused[1])),
-            head_outputs=LazyValue(outputs),
+            head_outputs=LazyValue(head_outputs),
         )
 
-    def _head_outputs(self, masks: InstanceMasks, semantic: SemanticLogits) -> HeadOutputs:
+    def _build_head_outputs(self, masks: InstanceMasks, semantic: SemanticLogits) -> HeadOutputs:
         with_logits = self.with_logits or LOGITS in self.fusion.needs
-        outputs = HeadOutputs(masks, semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits))
+        scores = build_semantic_scores(semantic, self.stuff_ids, self.thing_ids, with_logits)
+        outputs = HeadOutputs(masks, scores)
         return outputs if self.rounding is None else self.rounding(outputs)
 
 
 def detectron2_segments_info(segments: Sequence[Segment]) -> list[dict[str, Any]]:
-    """Detectron2's segments_info: things with score and instance_id, stuff with its area; category_id contiguous."""
+    """Convert to Detectron2's segments_info: things with score and instance_id, stuff with its area."""
     return [
         {
             "id": s.segment_id,
@@ -229,7 +246,7 @@ def detectron2_segments_info(segments: Sequence[Segment]) -> list[dict[str, Any]
 
 
 def _scale_instance_losses(roi_heads: nn.Module, weight: float) -> None:
-    """PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT on every box and mask loss, as Detectron2's PanopticFPN does."""
+    """Multiply the weights of box and mask losses, as Detectron2's PanopticFPN does."""
     if weight == 1.0:
         return
     predictors = roi_heads.box_predictor

@@ -1,29 +1,36 @@
-"""Detections of a batch of images as tensors of one shape: in order, good enough, not suppressed."""
+"""Detections of a batch of images as tensors of one shape: sorted, filtered by score, suppressed, checked."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 from segkit.fusion import HeuristicFusion
 
-NAN_INSTANCES, NAN_LOGITS, STUFF_RANGE, NEGATIVE_CLASS, NO_CHANNEL, NO_THINGS = (2**i for i in range(6))  # bits
+# Bits of what is wrong with the inputs of an image, and their messages.
+NAN_INSTANCES, NAN_LOGITS, STUFF_RANGE, NEGATIVE_CLASS, NO_CHANNEL, NO_THINGS = (2**i for i in range(6))
 INPUT_ERRORS = {
     NAN_INSTANCES: "boxes and scores must be finite, mask_probs in [0, 1], got others: did the training diverge?",
     NAN_LOGITS: "logits must be finite, got NaN or infinity: did the training diverge?",
     STUFF_RANGE: "stuff_map must be in 0..stuff_count, got an id outside",
-    NEGATIVE_CLASS: "class_ids of instances must not be negative, got one that is",
+    NEGATIVE_CLASS: "class_ids of instances must not be negative, got a negative id",
     NO_THINGS: "the semantic map has no channel of things, but there are instances",
     NO_CHANNEL: "the semantic map has no channel for the class of an instance, nor one for all things",
 }
 
 
 class Detections(NamedTuple):
-    """N rows of each of B images; without the leading B, of one image.
+    """N rows for each of B images. Without the leading B: one image.
 
-    mask_probs: (B, N, m, m') float in [0, 1]. boxes_xyxy: (B, N, 4) float, pixels. scores: (B, N) float. class_ids:
-    (B, N) int64, thing contiguous ids. valid: (B, N) bool; the other rows are padding, whatever they hold.
+    Attributes:
+        mask_probs: (B, N, m, m') float in [0, 1].
+        boxes_xyxy: (B, N, 4) float, pixels.
+        scores: (B, N) float.
+        class_ids: (B, N) int64, thing contiguous ids.
+        valid: (B, N) bool. The other rows are padding and may hold any values.
     """
 
     mask_probs: torch.Tensor
@@ -33,84 +40,139 @@ class Detections(NamedTuple):
     valid: torch.Tensor
 
 
+def detections_from_instances(instances: Any) -> Detections:
+    """The rows of Detectron2's Instances of one image, with pred_masks (N, 1, m, m) from the ROI heads."""
+    return Detections(
+        instances.pred_masks[:, 0],
+        instances.pred_boxes.tensor,
+        instances.scores,
+        instances.pred_classes,
+        torch.ones_like(instances.scores, dtype=torch.bool),
+    )
+
+
+def stack_detections(images: Sequence[Detections]) -> Detections:
+    """Single images as a batch. Rows are padded to the largest number of rows."""
+    total = max(len(image.scores) for image in images)
+
+    def pad(field: torch.Tensor) -> torch.Tensor:
+        return F.pad(field, (0, 0) * (field.ndim - 1) + (0, total - len(field)))
+
+    return Detections(*(torch.stack([pad(field) for field in fields]) for fields in zip(*images, strict=True)))
+
+
 def build_valid_rows(counts: torch.Tensor, total: int) -> torch.Tensor:
-    """(B, total) bool: `Detections.valid` where the first counts[b] rows are instances; counts: (B,) integers."""
+    """(B, total) bool for `Detections.valid`: the first counts[b] rows of each image are valid."""
     return torch.arange(total, device=counts.device) < counts[:, None]
 
 
-def build_class_thresholds(rule: HeuristicFusion) -> torch.Tensor:
-    """(2, K) float64: thing contiguous ids that have a lowest score of their own, and those scores.
+def build_class_thresholds(fusion: HeuristicFusion) -> torch.Tensor:
+    """(2, K) float64: thing contiguous ids with a score threshold of their own, and these thresholds.
 
-    Make it once and keep it on the device: to move it there is a synchronisation.
+    Build it once and keep it on the device, because moving it there is a synchronisation.
     """
-    of_class = sorted(rule.class_score_thresholds.items())
-    return torch.tensor(of_class, dtype=torch.float64).reshape(-1, 2).T.contiguous()
+    thresholds = sorted(fusion.class_score_thresholds.items())
+    return torch.tensor(thresholds, dtype=torch.float64).reshape(-1, 2).T.contiguous()
 
 
-def find_input_errors(found: Detections, nan_logits: torch.Tensor | None) -> torch.Tensor:
-    """(B,) int64: what is wrong with the valid rows, and with the logits if the (B,) bool says so: `INPUT_ERRORS`."""
-    finite = found.boxes_xyxy.isfinite().all(2) & found.scores.isfinite()
-    probable = (found.mask_probs >= 0) & (found.mask_probs <= 1)  # NaN is neither
-    sound = finite & probable.flatten(2).all(2)
-    problems = (~sound & found.valid).any(1) * NAN_INSTANCES
-    problems = problems + ((found.class_ids < 0) & found.valid).any(1) * NEGATIVE_CLASS
-    return problems if nan_logits is None else problems + nan_logits * NAN_LOGITS
+def scale_boxes(
+    boxes_xyxy: torch.Tensor, image_size: tuple[int, int], size_hw: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scale boxes from the network's image to the output, and clip them there.
+
+    After `detector_postprocess` in detectron2/modeling/postprocessing.py.
+
+    Args:
+        boxes_xyxy: (B, N, 4) float, pixels of the network's image.
+        image_size: (height, width) of the network's image without padding.
+        size_hw: (height, width) of the output.
+
+    Returns:
+        (B, N, 4) boxes, and (B, N) bool, whether a box has an area. A box that is not finite is unchanged and counts as
+        one with an area, so that it is reported as an error.
+    """
+    scale_x, scale_y = size_hw[1] / image_size[1], size_hw[0] / image_size[0]
+    x0, y0, x1, y1 = boxes_xyxy.unbind(2)
+    finite = boxes_xyxy.isfinite().all(2)
+    x0, x1 = ((x * scale_x).clamp(0, size_hw[1]) for x in (x0, x1))
+    y0, y1 = ((y * scale_y).clamp(0, size_hw[0]) for y in (y0, y1))
+    boxes = torch.where(finite[:, :, None], torch.stack([x0, y0, x1, y1], dim=2), boxes_xyxy)
+    return boxes, ((x1 > x0) & (y1 > y0)) | ~finite
 
 
-def sort_by_score(found: Detections) -> tuple[Detections, torch.Tensor]:
-    """Rows by falling score, padding last, of equal ones the earlier first; (B, N) int64, which valid row each was."""
-    instance_ids = found.valid.long().cumsum(1) - 1
-    scores = torch.where(found.valid, found.scores.float(), -torch.inf)
-    order = _stable_order(scores)
-    probs = found.mask_probs.gather(1, order[:, :, None, None].expand_as(found.mask_probs))
-    boxes = found.boxes_xyxy.gather(1, order[:, :, None].expand_as(found.boxes_xyxy))
-    rest = (found.scores.gather(1, order), found.class_ids.gather(1, order), found.valid.gather(1, order))
-    return Detections(probs, boxes, *rest), instance_ids.gather(1, order)
+def find_input_errors(detections: Detections, has_nan_logits: torch.Tensor | None) -> torch.Tensor:
+    """(B,) int64: sums of the keys of `INPUT_ERRORS` that apply. has_nan_logits: (B,) bool, or None."""
+    finite = detections.boxes_xyxy.isfinite().all(2) & detections.scores.isfinite()
+    in_range = (detections.mask_probs >= 0) & (detections.mask_probs <= 1)  # NaN is not
+    correct = finite & in_range.flatten(2).all(2)
+    errors = (~correct & detections.valid).any(1) * NAN_INSTANCES
+    errors = errors + ((detections.class_ids < 0) & detections.valid).any(1) * NEGATIVE_CLASS
+    return errors if has_nan_logits is None else errors + has_nan_logits * NAN_LOGITS
+
+
+def sort_by_score(detections: Detections) -> tuple[Detections, torch.Tensor]:
+    """Sort rows by falling score, of equal scores the earlier row first, padding last.
+
+    Returns the sorted rows, and (B, N) int64, the index of each among the valid rows.
+    """
+    instance_ids = detections.valid.long().cumsum(1) - 1
+    order = _sort_stably(torch.where(detections.valid, detections.scores.float(), -torch.inf))
+
+    def gather(field: torch.Tensor) -> torch.Tensor:
+        return field.gather(1, order.reshape(*order.shape, *[1] * (field.ndim - 2)).expand_as(field))
+
+    return Detections(*(gather(field) for field in detections)), gather(instance_ids)
 
 
 def select_candidate_rows(
-    best: Detections,
+    ranked: Detections,
     score_threshold: float,
-    limits: torch.Tensor | None = None,
+    class_thresholds: torch.Tensor | None = None,
     nms_threshold: float | None = None,
 ) -> torch.Tensor:
-    """(B, N) bool: the rows that are good enough and not suppressed, as segkit/fusion/candidates.py says.
+    """Select the rows that take part, as segkit/fusion/candidates.py does.
 
-    best: of `sort_by_score`. limits: of `build_class_thresholds`. nms_threshold: suppress by boxes; None: not at all.
+    Args:
+        ranked: From `sort_by_score`.
+        score_threshold: Lowest score.
+        class_thresholds: From `build_class_thresholds`, or None.
+        nms_threshold: Highest IoU with a better box that is not suppressed itself; None suppresses nothing.
+
+    Returns:
+        (B, N) bool.
     """
     limit: torch.Tensor | float = score_threshold
-    if limits is not None:
-        own = best.class_ids[:, :, None] == limits[0]
-        limit = torch.where(own.any(2), torch.where(own, limits[1], 0.0).sum(2), score_threshold)
-    good = best.valid & (best.scores.double() >= limit)
-    return good if nms_threshold is None else _box_nms(best.boxes_xyxy, good, nms_threshold)
+    if class_thresholds is not None:
+        is_class = ranked.class_ids[:, :, None] == class_thresholds[0]
+        limit = torch.where(is_class.any(2), torch.where(is_class, class_thresholds[1], 0.0).sum(2), score_threshold)
+    selected = ranked.valid & (ranked.scores.double() >= limit)
+    return selected if nms_threshold is None else _suppress_boxes(ranked.boxes_xyxy, selected, nms_threshold)
 
 
-def _stable_order(scores: torch.Tensor) -> torch.Tensor:
-    """(B, N) int64, the indices by falling score: counted, since ONNX has no stable sort."""
+def _sort_stably(scores: torch.Tensor) -> torch.Tensor:
+    """(B, N) int64, the indices by falling score. Ranks are counted, because ONNX has no stable sort."""
     rows = torch.arange(scores.shape[1], device=scores.device)
-    one, other = scores[:, :, None], scores[:, None, :]
-    place = ((other > one) | ((other == one) & (rows < rows[:, None]))).sum(2)
-    return torch.zeros_like(place).scatter(1, place, rows.expand_as(place))
+    scores, others = scores[:, :, None], scores[:, None, :]
+    ranks = ((others > scores) | ((others == scores) & (rows < rows[:, None]))).sum(2)
+    return torch.zeros_like(ranks).scatter(1, ranks, rows.expand_as(ranks))
 
 
-def _box_nms(boxes_xyxy: torch.Tensor, good: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Of rows by falling score those whose box has no IoU above the threshold with that of a better one that stays."""
-    close = _box_ious(boxes_xyxy.double()) > threshold
-    suppressed = torch.zeros_like(good)
-    kept = []
-    for row in range(good.shape[1]):
-        keep = good[:, row] & ~suppressed[:, row]
-        suppressed = suppressed | (keep[:, None] & close[:, row])
-        kept.append(keep)
-    return torch.stack(kept, dim=1) if kept else good
+def _suppress_boxes(boxes_xyxy: torch.Tensor, selected: torch.Tensor, threshold: float) -> torch.Tensor:
+    """(B, N) bool: the selected rows whose box has no IoU above the threshold with a better one that stays."""
+    overlaps = _compute_box_ious(boxes_xyxy.double()) > threshold
+    suppressed = torch.zeros_like(selected)
+    stays = []
+    for row in range(selected.shape[1]):
+        stays.append(selected[:, row] & ~suppressed[:, row])
+        suppressed = suppressed | (stays[-1][:, None] & overlaps[:, row])
+    return torch.stack(stays, dim=1) if stays else selected
 
 
-def _box_ious(boxes: torch.Tensor) -> torch.Tensor:
-    """(B, N, N), 0 where both boxes are empty."""
+def _compute_box_ious(boxes: torch.Tensor) -> torch.Tensor:
+    """(B, N, N), 0 if both boxes are empty."""
     low = torch.maximum(boxes[:, :, None, :2], boxes[:, None, :, :2])
     high = torch.minimum(boxes[:, :, None, 2:], boxes[:, None, :, 2:])
     shared = (high - low).clamp(min=0).prod(3)
     areas = (boxes[:, :, 2:] - boxes[:, :, :2]).prod(2)
-    either = areas[:, :, None] + areas[:, None, :] - shared
-    return torch.where(either > 0, shared / either, 0.0)
+    union = areas[:, :, None] + areas[:, None, :] - shared
+    return torch.where(union > 0, shared / union, 0.0)

@@ -1,4 +1,4 @@
-"""What the heads gave of one image -> HeadOutputs, by whichever way is fastest where the tensors are."""
+"""From the tensors of the heads for one image to HeadOutputs, by the fastest way on their device."""
 
 from __future__ import annotations
 
@@ -16,17 +16,20 @@ from segkit.fusion.semantic_argmax import argmax_upsampled
 from segkit.modeling.postprocessing.detections import INPUT_ERRORS, NAN_INSTANCES, NAN_LOGITS
 from segkit.modeling.postprocessing.panoptic import runs_on_tensors
 from segkit.modeling.postprocessing.paste import paste_crops
-from segkit.modeling.postprocessing.resampling import nan_logits
+from segkit.modeling.postprocessing.resampling import find_nan_logits
 from segkit.structures import InstanceMasks, SemanticScores
 from segkit.utils.compiled import COMPILED
 
 
 @dataclass(frozen=True)
 class SemanticLogits:
-    """The semantic head's output of one image.
+    """The output of the semantic head for one image.
 
-    coarse: (C, h, w) logits, padded as the batch was; scale: how many pixels of the network's image each stands for.
-    image_size: (height, width) of the network's image without padding. size_hw: of the output.
+    Attributes:
+        coarse: (C, h, w) logits, padded as the batch was.
+        scale: Pixels of the network's image per logit.
+        image_size: (height, width) of the network's image without padding.
+        size_hw: (height, width) of the output.
     """
 
     coarse: torch.Tensor
@@ -35,14 +38,14 @@ class SemanticLogits:
     size_hw: tuple[int, int]
 
     def resize(self) -> torch.Tensor:
-        """(C, H, W) logits at the output's size, as Detectron2's PanopticFPN gives them."""
+        """(C, H, W) logits at the output's size, as Detectron2's PanopticFPN computes them."""
         logits = self.coarse
         if self.scale != 1:
             logits = F.interpolate(logits[None], scale_factor=self.scale, mode="bilinear", align_corners=False)[0]
         return sem_seg_postprocess(logits, self.image_size, *self.size_hw)
 
     def argmax_channels(self) -> torch.Tensor:
-        """(H, W) integers: the channel of the highest logit, of equal ones the first. ValueError as `check`."""
+        """(H, W) integers: the channel of the highest logit, the first of equal ones. Raises ValueError as `check`."""
         on_cpu = self.coarse.device.type == "cpu" and self.coarse.dtype == torch.float32
         if on_cpu and COMPILED:
             coarse = self.coarse.detach().contiguous().numpy()
@@ -52,18 +55,27 @@ class SemanticLogits:
         return full.max(dim=0).indices if on_cpu else full.argmax(dim=0)
 
     def check(self) -> None:
-        """ValueError where a logit of the image is NaN or infinite."""
-        if nan_logits(self.coarse[None], self.image_size, self.scale).item():
+        """Raise ValueError if a logit of the image is NaN or infinite."""
+        if find_nan_logits(self.coarse[None], self.image_size, self.scale).item():
             raise ValueError(INPUT_ERRORS[NAN_LOGITS])
 
 
-def semantic_scores(
+def build_semantic_scores(
     logits: SemanticLogits, stuff_ids: torch.Tensor | None, thing_ids: torch.Tensor | None, with_logits: bool
 ) -> SemanticScores:
-    """On the CPU: the best channel of each pixel, and if asked for every channel's logit.
+    """Build the semantic part of HeadOutputs on the CPU.
 
-    stuff_ids, thing_ids: (C,) int64, see SemanticScores; None: channel 0 is all things, channel c the stuff c.
-    ValueError where a logit is NaN or infinite.
+    Args:
+        logits: Output of the semantic head.
+        stuff_ids: (C,) int64, see SemanticScores; None: channel 0 is all things, channel c is stuff c.
+        thing_ids: (C,) int64, see SemanticScores; None: no channel is of one thing class.
+        with_logits: Whether to keep the logits of every channel besides the best channel.
+
+    Returns:
+        The scores.
+
+    Raises:
+        ValueError: A logit is NaN or infinite.
     """
     channels = len(logits.coarse)
     stuff = torch.arange(channels) if stuff_ids is None else stuff_ids.cpu()
@@ -77,7 +89,13 @@ def semantic_scores(
 
 @dataclass(frozen=True)
 class OutputInstances:
-    """Instances in output pixels: as Detectron2's without masks, as crops, and what the mask head gave, (N, m, m')."""
+    """Instances in pixels of the output.
+
+    Attributes:
+        instances: Detectron2's instances, without masks.
+        masks: The same instances as box crops on the CPU.
+        mask_probs: (N, m, m') probabilities from the mask head.
+    """
 
     instances: Instances
     masks: InstanceMasks
@@ -89,33 +107,41 @@ class OutputInstances:
         if self.mask_probs.device.type == "cpu":
             full.pred_masks = torch.from_numpy(self.masks.to_full())
         else:
-            probs = self.mask_probs.float()  # as they were fused: half precision would place them otherwise
+            probs = self.mask_probs.float()  # as in the fusion: in half precision the masks would differ
             full.pred_masks = paste_masks_in_image(probs, full.pred_boxes, self.masks.size_hw)
         return full
 
 
-def scale_instances(found: Instances, size_hw: tuple[int, int]) -> OutputInstances:
-    """The instances in pixels of the output.
+def scale_instances(instances: Instances, size_hw: tuple[int, int]) -> OutputInstances:
+    """Scale instances to the output and paste their masks.
 
-    found: of the ROI heads, in the network's pixels, pred_masks (N, 1, m, m) probabilities; it is not changed.
-    Instances whose boxes are empty are left out, as Detectron2's detector_postprocess does. ValueError where a box or
-    score is not finite, or a probability not in [0, 1].
+    Instances with empty boxes are left out, as in detector_postprocess of Detectron2. The input is not changed.
+
+    Args:
+        instances: From the ROI heads, in pixels of the network's image, pred_masks (N, 1, m, m) probabilities.
+        size_hw: (height, width) of the output.
+
+    Returns:
+        The instances in pixels of the output.
+
+    Raises:
+        ValueError: A box or score is not finite, or a probability is not in [0, 1].
     """
-    if not (found.pred_boxes.tensor.isfinite().all() and found.scores.isfinite().all()):
+    if not (instances.pred_boxes.tensor.isfinite().all() and instances.scores.isfinite().all()):
         raise ValueError(INPUT_ERRORS[NAN_INSTANCES])
-    fields = {**found.get_fields(), "row": torch.arange(len(found), device=found.scores.device)}
+    fields = {**instances.get_fields(), "row": torch.arange(len(instances), device=instances.scores.device)}
     fields["pred_boxes"] = fields["pred_boxes"].clone()
     mask_probs = fields.pop("pred_masks")[:, 0]
-    instances = detector_postprocess(Instances(found.image_size, **fields), *size_hw)
-    mask_probs = mask_probs[instances.get("row")]
-    instances.remove("row")
-    masks = paste_crops(mask_probs, instances.pred_boxes.tensor, instances.scores, instances.pred_classes, size_hw)
-    return OutputInstances(instances, masks, mask_probs)
+    scaled = detector_postprocess(Instances(instances.image_size, **fields), *size_hw)
+    mask_probs = mask_probs[scaled.get("row")]
+    scaled.remove("row")
+    masks = paste_crops(mask_probs, scaled.pred_boxes.tensor, scaled.scores, scaled.pred_classes, size_hw)
+    return OutputInstances(scaled, masks, mask_probs)
 
 
 def fuses_on_device(fusion: FusionMethod, tensor: torch.Tensor) -> bool:
-    """Whether the fusion runs where the tensor is: on CUDA, by a method of `PanopticPostProcessor`; else on the CPU.
+    """Whether the fusion runs on the tensor's device: on CUDA, by a method of `PanopticPostProcessor`.
 
-    Not on other devices: `PanopticPostProcessor` needs float64, which not all of them have.
+    Other devices than CUDA may lack float64, which `PanopticPostProcessor` needs.
     """
     return tensor.device.type == "cuda" and runs_on_tensors(fusion)

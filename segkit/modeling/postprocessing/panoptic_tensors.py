@@ -1,4 +1,4 @@
-"""The result of a fusion on tensors: a map of ids and a table of fixed size; read by the CPU in one transfer."""
+"""The result of a fusion on tensors: a map of ids and a table of fixed size, which the CPU reads in one transfer."""
 
 from __future__ import annotations
 
@@ -17,122 +17,135 @@ COLUMNS = ("segment_id", "isthing", "category_id", "score", "instance_id", "area
 class FusedTensors(NamedTuple):
     """A fused image, or with a leading B a batch of images of one size.
 
-    ids: (H, W) int32 segment ids, 0 = void. table: (N + S + 1, 6) float64, `COLUMNS`: the N instances by falling score,
-    then stuff 1..S, segment_id 0 for what is no segment; category_id is contiguous; instance_id counts the valid rows,
-    -1 for stuff. The first number of the last row is 0, or the sum of the keys of `INPUT_ERRORS` that hold.
+    Attributes:
+        ids: (H, W) int32 segment ids, 0 = void.
+        table: (N + S + 1, 6) float64, see `COLUMNS`: the N instances by falling score, stuff 1..S, and a row whose
+            first number is the sum of the keys of `INPUT_ERRORS` that apply. segment_id is 0 without a segment.
+            category_id is contiguous. instance_id counts the valid rows, -1 for stuff.
     """
 
     ids: torch.Tensor
     table: torch.Tensor
 
-    def with_input_errors(self, problems: torch.Tensor) -> FusedTensors:
-        """A batch with further problems: (B,) int64, keys of `INPUT_ERRORS` that its tables do not have yet, or 0."""
+    def with_input_errors(self, errors: torch.Tensor) -> FusedTensors:
+        """Add errors to a batch: (B,) int64, keys of `INPUT_ERRORS` that its tables do not have yet, or 0."""
         *_, rows, columns = self.table.shape
-        return self._replace(table=self.table + F.pad(problems[:, None, None].double(), (0, columns - 1, rows - 1, 0)))
+        return self._replace(table=self.table + F.pad(errors[:, None, None].double(), (0, columns - 1, rows - 1, 0)))
 
     def unbatched(self) -> list[FusedTensors]:
         """The images of a batch, as views."""
         return [FusedTensors(ids, table) for ids, table in zip(self.ids, self.table, strict=True)]
 
 
-def to_panoptic(fused: Sequence[FusedTensors]) -> list[PanopticSegmentation]:
-    """The images on the CPU, all of them in one transfer: the only synchronisation.
-
-    fused: of single images, of any sizes, on one device. Things by falling score, then stuff by rising id. The maps
-    are views of one buffer. Raises ValueError where a table says that the inputs were bad.
-    """
-    # The tables first: each begins at a multiple of eight bytes, so that it can be read as float64 again.
-    packed = [*(one.table.view(torch.int32).flatten() for one in fused), *(one.ids.flatten() for one in fused)]
-    parts = torch.cat(packed).cpu().split([part.numel() for part in packed]) if packed else ()
-    made = []
-    for one, table, ids in zip(fused, parts[: len(fused)], parts[len(fused) :], strict=True):
-        segments = _segments(table.view(torch.float64).reshape(one.table.shape))
-        made.append(PanopticSegmentation(ids.reshape(one.ids.shape).numpy(), segments))
-    return made
-
-
-def to_segments(fused: Sequence[FusedTensors]) -> list[tuple[Segment, ...]]:
-    """The segments alone, in one transfer, for maps that stay where they are. Raises as `to_panoptic` does."""
-    rows = [len(one.table) for one in fused]
-    return [_segments(table) for table in torch.cat([one.table for one in fused]).cpu().split(rows)] if rows else []
-
-
-def _segments(table: torch.Tensor) -> tuple[Segment, ...]:
-    *rows, (problems, *_) = table.tolist()
-    for bit, problem in INPUT_ERRORS.items():
-        if int(problems) & bit:
-            raise ValueError(problem)
-    return tuple(_segment(row) for row in rows if row[0] != VOID)
-
-
-def _segment(row: list[float]) -> Segment:
-    segment_id, isthing, category_id, score, instance_id, area_px = row
-    if not isthing:
-        return Segment(int(segment_id), int(category_id), False, int(area_px))
-    return Segment(int(segment_id), int(category_id), True, int(area_px), score=score, instance_id=int(instance_id))
-
-
 def build_fused_tensors(
-    best: Detections,
+    ranked: Detections,
     instance_ids: torch.Tensor,
     owners: torch.Tensor,
-    kept: torch.Tensor | None,
-    stuff_there: torch.Tensor | int,
+    placed: torch.Tensor | None,
+    stuff: torch.Tensor | int,
     stuff_area_limit_px: float,
-    problems: torch.Tensor,
+    errors: torch.Tensor,
 ) -> FusedTensors:
+    """Build ids, areas and the table from the owners of pixels. Nothing is read back.
+
+    Args:
+        ranked: Detections from `sort_by_score`.
+        instance_ids: (B, N) int64 from `sort_by_score`.
+        owners: (B, H, W) int32, the rank of the instance that owns a pixel, or N + stuff contiguous id, or N for none.
+        placed: (B, N) bool, the instances that make a segment, even without pixels; None: those with pixels.
+        stuff: (B, S) bool, the stuff classes that may make a segment, even without pixels; or S: those with pixels.
+        stuff_area_limit_px: Stuff classes with fewer pixels are left out.
+        errors: (B,) int64, sums of keys of `INPUT_ERRORS`.
+
+    Returns:
+        The fused batch.
     """
-    best, instance_ids: of `sort_by_score`. owners: (B, H, W) int32, the rank of the instance that owns a pixel; where
-    none does, N + stuff contiguous id, N for none. kept: (B, N) bool, the instances that make a segment, with pixels or
-    not; None: those with pixels. stuff_there: S, stuff with a pixel at least can make a segment; or (B, S) bool, that
-    which can. A class with fewer pixels than the limit is left out. problems: (B,) int64, see `table.INPUT_ERRORS`.
-    """
-    total = best.scores.shape[1]
-    count = stuff_there if isinstance(stuff_there, int) else stuff_there.shape[1]
-    areas_px = histogram(owners, total + count + 1)
-    if kept is None:
-        kept = areas_px[:, :total] > 0
-    free_px = areas_px[:, total + 1 :]
-    stuff_kept = free_px.double() >= stuff_area_limit_px
-    stuff_kept = stuff_kept & ((free_px > 0) if isinstance(stuff_there, int) else stuff_there)
-    segment_ids = _numbered(kept, stuff_kept)
+    total = ranked.scores.shape[1]
+    count = stuff if isinstance(stuff, int) else stuff.shape[1]
+    areas_px = count_labels(owners, total + count + 1)
+    if placed is None:
+        placed = areas_px[:, :total] > 0
+    stuff_px = areas_px[:, total + 1 :]
+    placed_stuff = stuff_px.double() >= stuff_area_limit_px
+    placed_stuff = placed_stuff & ((stuff_px > 0) if isinstance(stuff, int) else stuff)
+    is_segment = torch.cat([placed, placed.new_zeros((len(placed), 1)), placed_stuff], dim=1)  # no owner is between
+    segment_ids = is_segment.long().cumsum(1) * is_segment
     ids = segment_ids.gather(1, owners.flatten(1).long()).reshape(owners.shape).int()
-    listed = torch.cat([segment_ids[:, :total], segment_ids[:, total + 1 :]], dim=1)
-    listed_px = torch.cat([areas_px[:, :total], free_px], dim=1)
-    return FusedTensors(ids, _table(best, instance_ids, listed, listed_px, problems))
+    table_ids = torch.cat([segment_ids[:, :total], segment_ids[:, total + 1 :]], dim=1)
+    table_px = torch.cat([areas_px[:, :total], stuff_px], dim=1)
+    return FusedTensors(ids, _build_table(ranked, instance_ids, table_ids, table_px, errors))
 
 
-def histogram(labels: torch.Tensor, bins: int) -> torch.Tensor:
-    """(B, bins) int64: pixels of each label of (B, H, W). Line by line, lest the whole image wait for one counter."""
+def count_labels(labels: torch.Tensor, bins: int) -> torch.Tensor:
+    """(B, bins) int64: pixels of each label of (B, H, W). Counted by line, so that pixels do not share one counter."""
     counts = torch.zeros((*labels.shape[:2], bins), dtype=torch.int32, device=labels.device)
     return counts.scatter_add(2, labels.long(), torch.ones_like(labels, dtype=torch.int32)).sum(1)
 
 
-def _numbered(kept: torch.Tensor, stuff_kept: torch.Tensor) -> torch.Tensor:
-    """(B, N + 1 + S) int64: the segment ids 1.. of the kept ones, 0 for the others and between things and stuff."""
-    listed = torch.cat([kept, kept.new_zeros((len(kept), 1)), stuff_kept], dim=1)
-    return listed.long().cumsum(1) * listed
+def to_panoptic(fused: Sequence[FusedTensors]) -> list[PanopticSegmentation]:
+    """Copy images to the CPU, all of them in one transfer. This is the only synchronisation.
+
+    Args:
+        fused: Single images of any sizes, on one device.
+
+    Returns:
+        Segmentations with things by falling score, then stuff by rising id. The maps are views of one buffer.
+
+    Raises:
+        ValueError: A table reports an error of the inputs.
+    """
+    # The tables first: each begins at a multiple of eight bytes, so that it can be read as float64 again.
+    packed = [*(image.table.view(torch.int32).flatten() for image in fused), *(image.ids.flatten() for image in fused)]
+    parts = torch.cat(packed).cpu().split([part.numel() for part in packed]) if packed else ()
+    segmentations = []
+    for image, table, ids in zip(fused, parts[: len(fused)], parts[len(fused) :], strict=True):
+        segments = _read_segments(table.view(torch.float64).reshape(image.table.shape))
+        segmentations.append(PanopticSegmentation(ids.reshape(image.ids.shape).numpy(), segments))
+    return segmentations
 
 
-def _table(
-    best: Detections,
+def to_segments(fused: Sequence[FusedTensors]) -> list[tuple[Segment, ...]]:
+    """As `to_panoptic`, but only the segments are copied: the maps stay on the device."""
+    rows = [len(image.table) for image in fused]
+    if not rows:
+        return []
+    return [_read_segments(table) for table in torch.cat([image.table for image in fused]).cpu().split(rows)]
+
+
+def _build_table(
+    ranked: Detections,
     instance_ids: torch.Tensor,
     segment_ids: torch.Tensor,
     areas_px: torch.Tensor,
-    problems: torch.Tensor,
+    errors: torch.Tensor,
 ) -> torch.Tensor:
     """(B, N + S + 1, 6) float64, see `FusedTensors`."""
-    batch, total = best.scores.shape
+    batch, total = ranked.scores.shape
     stuff = segment_ids.shape[1] - total
-    stuff_ids = torch.arange(1, stuff + 1, device=problems.device).expand(batch, stuff)
+    stuff_ids = torch.arange(1, stuff + 1, device=errors.device).expand(batch, stuff)
     columns = [
         segment_ids,
-        torch.cat([torch.ones_like(best.class_ids), torch.zeros_like(stuff_ids)], dim=1),
-        torch.cat([best.class_ids, stuff_ids], dim=1),
-        torch.cat([best.scores.double(), torch.zeros_like(stuff_ids, dtype=torch.float64)], dim=1),
+        torch.cat([torch.ones_like(ranked.class_ids), torch.zeros_like(stuff_ids)], dim=1),
+        torch.cat([ranked.class_ids, stuff_ids], dim=1),
+        torch.cat([ranked.scores.double(), torch.zeros_like(stuff_ids, dtype=torch.float64)], dim=1),
         torch.cat([instance_ids, torch.full_like(stuff_ids, -1)], dim=1),
         areas_px,
     ]
     rows = torch.stack([column.double() for column in columns], dim=2)
-    status = F.pad(problems[:, None, None].double(), (0, len(columns) - 1))
+    status = F.pad(errors[:, None, None].double(), (0, len(columns) - 1))
     return torch.cat([rows, status], dim=1)
+
+
+def _read_segments(table: torch.Tensor) -> tuple[Segment, ...]:
+    *rows, (errors, *_) = table.tolist()
+    for bit, message in INPUT_ERRORS.items():
+        if int(errors) & bit:
+            raise ValueError(message)
+    return tuple(_read_segment(row) for row in rows if row[0] != VOID)
+
+
+def _read_segment(row: list[float]) -> Segment:
+    segment_id, isthing, category_id, score, instance_id, area_px = row
+    if not isthing:
+        return Segment(int(segment_id), int(category_id), False, int(area_px))
+    return Segment(int(segment_id), int(category_id), True, int(area_px), score=score, instance_id=int(instance_id))

@@ -1,4 +1,4 @@
-"""The Panoptic FPN semantic head, trained with cross-entropy plus soft Dice: small classes weigh as much as large."""
+"""The semantic head of Panoptic FPN with a soft Dice loss: small classes weigh as much as large ones."""
 
 from __future__ import annotations
 
@@ -15,20 +15,34 @@ from segkit.modeling.losses import dice_loss
 
 @SEM_SEG_HEADS_REGISTRY.register()
 class DiceSemSegFPNHead(SemSegFPNHead):
-    """SemSegFPNHead (Detectron2) with a second loss; its parameters keep their names."""
+    """SemSegFPNHead of Detectron2 with a second loss. Its parameters keep their names.
+
+    Args:
+        *args: As in SemSegFPNHead.
+        dice_weight: Weight of `loss_sem_seg_dice`.
+        **kwargs: As in SemSegFPNHead.
+    """
 
     @configurable
     def __init__(self, *args: Any, dice_weight: float = 1.0, **kwargs: Any) -> None:
-        """dice_weight: weight of `loss_sem_seg_dice`; the rest as SemSegFPNHead takes it."""
         super().__init__(*args, **kwargs)
         self.dice_weight = dice_weight
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
+        """The arguments of the constructor for a config."""
         return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT}
 
     def losses(self, predictions: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
-        """predictions: (B, C, h, w) logits; targets: (B, H, W) int64, `ignore_value` where nothing is to be learnt."""
+        """Compute the losses.
+
+        Args:
+            predictions: (B, C, h, w) logits.
+            targets: (B, H, W) int64 channels, `ignore_value` for pixels without a label.
+
+        Returns:
+            Scalar losses by name.
+        """
         losses = super().losses(predictions, targets)
         logits = F.interpolate(
             predictions.float(), scale_factor=self.common_stride, mode="bilinear", align_corners=False
@@ -36,7 +50,7 @@ class DiceSemSegFPNHead(SemSegFPNHead):
         valid = targets != self.ignore_value
         ground_truth = F.one_hot(targets.where(valid, 0), logits.shape[1]).movedim(-1, 1).float() * valid[:, None]
         probs = logits.softmax(dim=1) * valid[:, None]
-        # One row per class over the whole batch; only the classes that the batch shows count.
-        rows, truth_rows = probs.transpose(0, 1).flatten(1), ground_truth.transpose(0, 1).flatten(1)
-        dice = dice_loss(rows, truth_rows, truth_rows.sum(dim=1) > 0)
+        # One row per class over the whole batch. Only the classes in the batch count.
+        rows, gt_rows = probs.transpose(0, 1).flatten(1), ground_truth.transpose(0, 1).flatten(1)
+        dice = dice_loss(rows, gt_rows, gt_rows.sum(dim=1) > 0)
         return {**losses, "loss_sem_seg_dice": dice * self.dice_weight}

@@ -32,19 +32,15 @@ from segkit.modeling.postprocessing.detections import (
     Detections,
     build_class_thresholds,
     build_valid_rows,
-)
-from segkit.modeling.postprocessing.heuristic import fuse_heuristic
-from segkit.modeling.postprocessing.panoptic import (
-    PanopticPostProcessor,
-    Sizes,
     detections_from_instances,
-    runs_on_tensors,
     scale_boxes,
     stack_detections,
 )
+from segkit.modeling.postprocessing.heuristic import fuse_heuristic
+from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes, runs_on_tensors
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, to_panoptic, to_segments
 from segkit.modeling.postprocessing.paste import ROWS_PER_STEP
-from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP, argmax_resized, nan_logits
+from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP, argmax_resized, find_nan_logits
 from segkit.structures import HeadOutputs, PanopticSegmentation, Segment, SemanticScores
 from segkit.utils.errors import ConfigError
 
@@ -260,7 +256,7 @@ def test_the_whole_path_equals_detectron2_for_images_of_several_sizes() -> None:
     found[1].boxes_xyxy[2] = torch.tensor([31.0, 3, 40, 9])  # right of the image: no area, no instance
     other = Sizes((24, 20), (17, 45), 4)
     sizes = [SIZES, other, SIZES, other]
-    fused = PanopticPostProcessor(RULE, CHANNELS).images(found, [*logits], sizes)
+    fused = PanopticPostProcessor(RULE, CHANNELS).process_images(found, [*logits], sizes)
     many = 0
     for one, tensors, scores, size in zip(fused, found, logits, sizes, strict=True):
         ids, info = detectron2(tensors, scores, size, RULE)
@@ -277,7 +273,7 @@ def test_detections_of_detectron2s_instances_and_no_image_at_all() -> None:
     instances = Instances((22, 30), scores=found.scores, pred_classes=found.class_ids)
     instances.pred_boxes, instances.pred_masks = Boxes(found.boxes_xyxy), found.mask_probs[:, None]
     assert all(torch.equal(a, b) for a, b in zip(detections_from_instances(instances), found, strict=True))
-    assert PanopticPostProcessor(RULE, CHANNELS).images([], [], []) == to_panoptic([]) == to_segments([]) == []
+    assert PanopticPostProcessor(RULE, CHANNELS).process_images([], [], []) == to_panoptic([]) == to_segments([]) == []
 
 
 def test_stuff_ids_of_channels() -> None:
@@ -362,8 +358,8 @@ def test_nan_is_looked_for_in_just_the_logits_that_the_image_is_made_of(length: 
         logits = torch.zeros(1, 1, 6, 8)
         logits[0, 0, row] = torch.nan
         full = F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
-        assert nan_logits(logits, (length, 32), 4).item() == full[:, :, :length].isnan().any()
-        assert nan_logits(full, (length, 32)).item() == full[:, :, :length].isnan().any()
+        assert find_nan_logits(logits, (length, 32), 4).item() == full[:, :, :length].isnan().any()
+        assert find_nan_logits(full, (length, 32)).item() == full[:, :, :length].isnan().any()
 
 
 def test_ids_out_of_range_are_errors() -> None:
@@ -378,7 +374,7 @@ def test_what_is_done_on_the_cpu_alone_is_refused() -> None:
     by_masks = replace(RULE, nms="mask")
     for rule in (by_masks, MajorityVoteFusion()):
         assert not runs_on_tensors(rule)
-        with pytest.raises(ConfigError, match="is not done on tensors"):
+        with pytest.raises(ConfigError, match="does not run on tensors"):
             PanopticPostProcessor(rule, CHANNELS)
     with pytest.raises(ConfigError, match="nms must be one of"):
         fuse_one(LEFT, STUFF, 2, by_masks)
@@ -468,8 +464,8 @@ def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> Non
     runtime = pytest.importorskip("onnxruntime", reason=reason)
     path, (found, logits) = PanopticPostProcessor(rule, CHANNELS), inputs([6, 4])
     traced = (*stack_detections(found), logits)
-    torch.onnx.export(ForOnnx(path).eval(), traced, dynamo=True, verbose=False).save(tmp_path / "after_heads.onnx")
-    session = runtime.InferenceSession(tmp_path / "after_heads.onnx")
+    torch.onnx.export(ForOnnx(path).eval(), traced, dynamo=True, verbose=False).save(tmp_path / "postprocessing.onnx")
+    session = runtime.InferenceSession(tmp_path / "postprocessing.onnx")
     names = [given.name for given in session.get_inputs()]
     for seed in range(4):  # other values, and other rows that are padding
         found, logits = inputs([6, 3 + seed % 3], seed=10 * seed)
