@@ -1,4 +1,4 @@
-"""`python -m segkit`: the console command where no script is installed."""
+"""`python -m segkit`: the console command, if its script is not installed."""
 
 import sys
 

@@ -38,7 +38,7 @@ def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Command
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Run the chosen subcommand; its exit code."""
+    """Run the chosen subcommand and return its exit code."""
     return int(args.run_command(args) or 0)
 
 
@@ -108,12 +108,12 @@ def add_seed(parser: argparse.ArgumentParser, default: int, help: str) -> None:
 
 
 def positive(text: str) -> int:
-    """argparse type: a whole number from 1."""
+    """Parse a whole number from 1 (a `type` for argparse)."""
     return _whole_number(text, minimum=1)
 
 
 def non_negative(text: str) -> int:
-    """argparse type: a whole number from 0."""
+    """Parse a whole number from 0 (a `type` for argparse)."""
     return _whole_number(text, minimum=0)
 
 

@@ -1,4 +1,4 @@
-"""`segkit demo`: toy scenes, training, evaluation, export and pictures in one go."""
+"""`segkit demo`: toy scenes, training, evaluation, export and images in one go."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the demo."""
+def run(args: argparse.Namespace) -> None:
+    """Run the demo, which prints its results and paths."""
     from segkit.engine.demo import run_demo
 
     run_demo(args.config_file, args.output, args.opts)
-    return 0

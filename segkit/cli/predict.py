@@ -1,4 +1,4 @@
-"""`segkit predict`: images in, overlay pictures and COCO JSON out."""
+"""`segkit predict`: images in, overlays and COCO files out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config that the weights were trained by")
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument("--input", nargs="+", required=True, help="images, folders or patterns")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="where to write")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Predict and say what was written."""
+def run(args: argparse.Namespace) -> None:
+    """Predict and print the written paths."""
     from segkit.engine.predictor import Predictor, find_images, predict
     from segkit.engine.setup import read_config
 
@@ -25,4 +25,3 @@ def run(args: argparse.Namespace) -> int:
     cfg.MODEL.WEIGHTS = args.weights or cfg.MODEL.WEIGHTS
     for path in predict(Predictor(cfg), images, args.output):
         print(path)
-    return 0

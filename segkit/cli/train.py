@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="config KEY VALUE pairs, last")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Train or evaluate."""
     from segkit.engine.jobs import run_job
 
@@ -39,4 +39,3 @@ def run(args: argparse.Namespace) -> int:
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
     )
-    return 0

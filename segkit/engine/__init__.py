@@ -2,7 +2,7 @@
 
 
 def register_all() -> None:
-    """Make segkit's datasets and models known to Detectron2: the one call that entry points and notebooks need."""
+    """Register segkit's datasets and models in Detectron2. Scripts and notebooks call this once."""
     from segkit.data.datasets import register_datasets
     from segkit.modeling import register_models
 

@@ -92,7 +92,12 @@ def check_environment(train: bool = False) -> list[Check]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPUs, the datasets' folder (DETECTRON2_DATASETS, by default ./datasets), what it holds, its disk's free GB."""
+    """Describe the machine and its datasets' folder (DETECTRON2_DATASETS, by default ./datasets).
+
+    Returns:
+        cpus: usable CPUs; datasets: the folder; datasets_exists, coco, cityscapes: whether it and its subfolders exist;
+        free_gb: free space of its disk.
+    """
     root = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").absolute()
     existing = next(path for path in (root, *root.parents) if path.is_dir())
     return {
@@ -179,7 +184,11 @@ def import_quietly(name: str) -> tuple[Any, BaseException | None]:
 
 
 def get_python_command() -> str:
-    """How to call this interpreter in a shell: `python` if that is this one, otherwise its path."""
+    """How to call this interpreter in a shell.
+
+    Returns:
+        `python` if that is this interpreter, otherwise its quoted path.
+    """
     path = shutil.which("python")
     return "python" if path and Path(path).parent == Path(sys.executable).parent else shlex.quote(sys.executable)
 

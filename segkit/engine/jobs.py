@@ -20,7 +20,7 @@ from segkit.data.datasets.custom import register_custom
 from segkit.engine import register_all
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.setup import prepare_config
-from segkit.engine.trainer import Trainer, numbers_only
+from segkit.engine.trainer import Trainer, select_numbers
 from segkit.utils.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     _check_classes(weights, cfg.DATASETS.TEST)
     results = Trainer.test(cfg, model)
     if comm.is_main_process() and len(cfg.TEST.EXPECTED_RESULTS):
-        verify_results(cfg, numbers_only(results))
+        verify_results(cfg, select_numbers(results))
     return results
 
 

@@ -1,4 +1,4 @@
-"""Images in, predictions out: with a trained model, without its dataset."""
+"""Prediction with a trained model: images in, overlays and COCO files out. The dataset is not needed."""
 
 from __future__ import annotations
 
@@ -32,22 +32,28 @@ from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import track
 
-SEMANTICS_ALONE = {"sem_seg"}
+SEMANTICS_ONLY = {"sem_seg"}
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 
 
 class Predictor:
-    """A model in evaluation mode with its weights, its resizing and the categories that it knows.
+    """A model in evaluation mode, with its weights, its resizing and its categories.
 
-    categories: those saved in the weights by segkit's training, else those of DATASETS.TEST or TRAIN.
+    The categories are those that segkit's training saved in the weights, otherwise those of DATASETS.TEST or TRAIN.
+
+    Args:
+        cfg: config of `segkit.engine.setup.read_config`, with MODEL.WEIGHTS.
+
+    Raises:
+        CheckpointError: the weights do not belong to the model.
+        ConfigError: neither the weights nor the config say what the classes are.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        """cfg: from `segkit.engine.setup.read_config`, MODEL.WEIGHTS set; CheckpointError where they do not fit."""
         self.cfg = cfg.clone()
         self.cfg.defrost()
-        saved, channels = load_saved_classes(cfg.MODEL.WEIGHTS)
-        self.categories = saved or get_categories(_dataset_name(cfg))
+        saved_categories, channels = load_saved_classes(cfg.MODEL.WEIGHTS)
+        self.categories = saved_categories or get_categories(_get_dataset_name(cfg))
         if self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS != "auto":
             channels = self.cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
         resolve_for_categories(self.cfg, self.categories, channels, "of the weights")
@@ -59,7 +65,14 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> dict[str, Any]:
-        """The model's output for one (H, W, 3) uint8 image in cfg.INPUT.FORMAT, see `PanopticRCNN.inference`."""
+        """Run the model on one image.
+
+        Args:
+            image: (H, W, 3) uint8, channels in the order of cfg.INPUT.FORMAT.
+
+        Returns:
+            The model's output, see `PanopticRCNN.inference`.
+        """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
         height, width = image.shape[:2]
@@ -69,13 +82,33 @@ class Predictor:
         return output
 
     def read(self, path: Path) -> np.ndarray:
-        """The image in cfg.INPUT.FORMAT, as `segkit.formats.image_io.open_image` gives it, which says what raises."""
+        """Read an image as training reads it.
+
+        Args:
+            path: an image file of any format that `segkit.formats.image_io.open_image` reads.
+
+        Returns:
+            (H, W, 3) uint8, channels in the order of cfg.INPUT.FORMAT.
+
+        Raises:
+            DatasetError: see `open_image`.
+        """
         return convert_pixels(open_image(path), self.cfg.INPUT.FORMAT)
 
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
-    """The images that files, folders (and all below) and patterns name; DatasetError for none or a broken one."""
-    found: list[Path] = []
+    """List the images that files, folders and patterns name, and check that each can be read.
+
+    Args:
+        inputs: files, folders (searched with all folders below), or glob patterns.
+
+    Returns:
+        The images in the order of `inputs`, sorted within each, without repetitions.
+
+    Raises:
+        DatasetError: an input without images, or an unreadable image.
+    """
+    paths: list[Path] = []
     for name in inputs:
         path = Path(name)
         if path.is_dir():
@@ -83,90 +116,109 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         else:
             matches = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(name, recursive=True))
         if not matches:
-            raise DatasetError(
-                "no image here", where=name, remedy=f"give files, folders or patterns of {IMAGE_SUFFIXES}"
-            )
-        found += matches
-    found = list(dict.fromkeys(found))
-    for path in found:
+            remedy = f"give files, folders or patterns of {IMAGE_SUFFIXES}"
+            raise DatasetError("no images found", where=name, remedy=remedy)
+        paths += matches
+    paths = list(dict.fromkeys(paths))
+    for path in paths:
         open_image(path)
-    return found
+    return paths
 
 
 def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[Path]:
-    """Write overlays/*.png below `output`, and what the model gives: instances.json (COCO, RLE, with scores),
-    panoptic.json and panoptic/*.png, or of a model with semantics alone labels/*.png and labels/classes.json.
+    """Predict images and write the results below `output`.
 
-    image ids are 1..N in the order of `images`; the JSONs' `images` tables say which is which. Returns what it wrote.
+    Written are overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
+    panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
+    1..N in the order of `images`. The `images` tables of the JSONs map them to file names.
+
+    Args:
+        predictor: the model.
+        images: image files.
+        output: folder to write to.
+
+    Returns:
+        The files and folders that were written.
     """
-    names = _output_names(images)
+    names = _choose_output_names(images)
     entries: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
-    categories, gives = predictor.categories, set[str]()
+    categories, tasks = predictor.categories, set[str]()
     for image_id, path in enumerate(track(images, "predicting"), 1):
-        image = predictor.read(path)
+        image, png_name = predictor.read(path), f"{names[path]}.png"
         result = predictor(image)
-        gives |= result.keys() & {"instances", "panoptic_seg", "sem_seg"}
+        tasks |= result.keys() & {"instances", "panoptic_seg", "sem_seg"}
         size_hw = image.shape[0], image.shape[1]
         entries.append({"id": image_id, "file_name": path.name, "height": size_hw[0], "width": size_hw[1]})
         if "instances" in result:
             instances += build_coco_results(result, image_id, size_hw, categories)
         if "panoptic_seg" in result:
             segmentation = get_panoptic_prediction(result, categories)
-            coco.write_png(output / "panoptic" / f"{names[path]}.png", segmentation.segment_ids)
-            panoptic.append(coco.build_panoptic_annotation(image_id, f"{names[path]}.png", segmentation))
-        if gives == SEMANTICS_ALONE:
-            png.write_labels(output / "labels" / f"{names[path]}.png", argmax_channels(result["sem_seg"]).cpu().numpy())
-        picture = draw(result, _rgb(image, predictor.cfg.INPUT.FORMAT), categories, predictor.space)
-        png.write(output / "overlays" / f"{names[path]}.png", picture)
+            coco.write_png(output / "panoptic" / png_name, segmentation.segment_ids)
+            panoptic.append(coco.build_panoptic_annotation(image_id, png_name, segmentation))
+        if tasks == SEMANTICS_ONLY:
+            png.write_labels(output / "labels" / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
+        image_rgb = _convert_to_rgb(image, predictor.cfg.INPUT.FORMAT)
+        png.write(output / "overlays" / png_name, draw_prediction(result, image_rgb, categories, predictor.space))
     written = [output / "overlays"]
     if panoptic:
         coco.write_panoptic(output / "panoptic.json", entries, panoptic, categories)
         written += [output / "panoptic.json", output / "panoptic"]
-    if "instances" in gives:
+    if "instances" in tasks:
         annotations = [{"iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r} for r in instances]
         coco.write_instances(output / "instances.json", entries, annotations, categories)
         written.append(output / "instances.json")
-    if gives == SEMANTICS_ALONE:
+    if tasks == SEMANTICS_ONLY:
         dump_json(output / "labels" / "classes.json", [*predictor.space.names])
         written.append(output / "labels")
     return written
 
 
-def draw(
+def draw_prediction(
     output: dict[str, Any], image_rgb: np.ndarray, categories: CategorySet, space: SemanticSpace | None = None
 ) -> np.ndarray:
-    """The overlay of what a model found: panoptic where it has one, else instances, else classes; space: of these."""
-    picture: np.ndarray
+    """Draw a model's output over the image: the panoptic map, else instance masks, else the semantic map.
+
+    Args:
+        output: output of the model for one image.
+        image_rgb: (H, W, 3) uint8.
+        categories: categories of the model.
+        space: meaning of the semantic channels.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ConfigError: the output has none of these.
+    """
     if "panoptic_seg" in output:
-        picture = draw_panoptic(image_rgb, get_panoptic_prediction(output, categories), categories)
-        return picture
+        return draw_panoptic(image_rgb, get_panoptic_prediction(output, categories), categories)
     masks = get_instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
     if masks is not None:
         return draw_instances(image_rgb, masks, [c.name for c in categories.things])
     if "sem_seg" in output and space is not None:
         return draw_panoptic(image_rgb, get_semantic_prediction(output, categories, space), categories)
-    raise ConfigError("this model predicts neither a panoptic map nor masks nor classes: there is nothing to draw")
+    raise ConfigError("expected a model with a panoptic map, masks or semantic classes to draw, got none of them")
 
 
-def _dataset_name(cfg: CfgNode) -> str:
+def _get_dataset_name(cfg: CfgNode) -> str:
     names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
     if not names:
         raise ConfigError(
-            "the weights do not tell their classes, and the config names no dataset",
+            "the weights do not hold their classes, and the config names no dataset",
             where="DATASETS",
             remedy="set DATASETS.TEST to the dataset that the weights were trained for",
         )
     return str(names[0])
 
 
-def _rgb(image: np.ndarray, image_format: str) -> np.ndarray:
+def _convert_to_rgb(image: np.ndarray, image_format: str) -> np.ndarray:
     return np.ascontiguousarray(image[:, :, ::-1]) if image_format == "BGR" else image
 
 
-def _output_names(images: Sequence[Path]) -> dict[Path, str]:
-    """A name for each image's files: its stem, with the image's number where two have one stem."""
+def _choose_output_names(images: Sequence[Path]) -> dict[Path, str]:
+    """Name the output files of each image: its stem, with the image's number if two images have the same stem."""
     stems = [path.stem for path in images]
     return {
         path: f"{path.stem}_{index}" if stems.count(path.stem) > 1 else path.stem

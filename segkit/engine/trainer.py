@@ -35,24 +35,35 @@ logger = logging.getLogger(__name__)
 
 
 class CategoriesInCheckpoint:
-    """The dataset's categories as part of a checkpoint, so that weights know the names of their classes."""
+    """The dataset's categories as a part of checkpoints, so that weights come with the names of their classes.
+
+    Args:
+        categories: categories of the dataset.
+        thing_channels: meaning of the semantic head's channels, see CategorySet.build_semantic_space.
+    """
 
     def __init__(self, categories: CategorySet, thing_channels: str) -> None:
-        """thing_channels: what the channels of the semantic head mean, see CategorySet.build_semantic_space."""
         self.categories = categories
         self.thing_channels = thing_channels
 
     def state_dict(self) -> dict[str, Any]:
+        """The state to write."""
         return {"categories": self.categories.to_coco(), "thing_channels": self.thing_channels}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare a saved state with the dataset; ConfigError if the categories differ."""
         saved = CategorySet.from_coco(state["categories"], "checkpoint")
         if saved != self.categories:
-            raise ConfigError("the checkpoint to resume from was trained on other categories than the dataset has")
+            problem = "the checkpoint to resume from was trained on other categories than the dataset has"
+            raise ConfigError(problem, remedy="start without --resume, or use the dataset of the checkpoint")
 
 
 class Trainer(DefaultTrainer):
-    """DefaultTrainer whose loaders, evaluators and checkpoints are segkit's; cfg comes from `prepare_config`."""
+    """DefaultTrainer with segkit's loaders, evaluators and checkpoints.
+
+    Args:
+        cfg: config of `prepare_config`.
+    """
 
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)
@@ -60,7 +71,7 @@ class Trainer(DefaultTrainer):
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
-        # device_ids must not be given on the CPU, where gloo synchronises the gradients.
+        # On the CPU, where gloo synchronises the gradients, device_ids must not be given.
         ids = {} if next(model.parameters()).is_cuda else {"device_ids": None}
         model = create_ddp_model(model, broadcast_buffers=False, **ids)
         self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
@@ -79,17 +90,17 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[Any]:
-        """DefaultTrainer's hooks; the evaluation's results are kept whole and only their numbers are logged."""
+        """DefaultTrainer's hooks, except that the evaluation keeps its whole results and logs only their numbers."""
 
         def evaluate() -> dict[str, Any]:
             self._last_eval_results = self.test(self.cfg, self.model)
-            return numbers_only(self._last_eval_results)
+            return select_numbers(self._last_eval_results)
 
         replaced = hooks.EvalHook(self.cfg.TEST.EVAL_PERIOD, evaluate)
         return [replaced if isinstance(hook, hooks.EvalHook) else hook for hook in super().build_hooks()]
 
     def build_writers(self) -> list[EventWriter]:
-        """Terminal with ETA, TensorBoard, and `training.jsonl`; `metrics.json` is for results."""
+        """Writers for the terminal, TensorBoard and `training.jsonl`. `metrics.json` is kept for the results."""
         output = Path(self.cfg.OUTPUT_DIR)
         output.mkdir(parents=True, exist_ok=True)
         return [
@@ -100,7 +111,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-        """SOLVER.OPTIMIZER: SGD as Detectron2 builds it, or AdamW with the same parameter groups and clipping."""
+        """Build SOLVER.OPTIMIZER: Detectron2's SGD, or AdamW with the same parameter groups and clipping."""
         kind = cfg.SOLVER.OPTIMIZER.upper()
         if kind == "SGD":
             return build_sgd(cfg, model)
@@ -118,13 +129,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Any:
-        """Detectron2's loader over DATASETS.TRAIN, with our mapper where the datasets are ours.
+        """Detectron2's loader over DATASETS.TRAIN, with segkit's mapper for segkit's datasets.
 
-        DATALOADER.FILTER_EMPTY_ANNOTATIONS is the loader's to obey where records have annotations; else the mapper's,
-        for then a map must be read to know.
+        DATALOADER.FILTER_EMPTY_ANNOTATIONS is applied by the loader if all records have annotations. Otherwise the
+        mapper applies it, since only the map of an image shows whether the image is empty.
         """
         datasets = load_datasets(cfg.DATASETS.TRAIN)
-        mapper = _mapper(cfg, datasets, is_train=True)
+        mapper = _build_mapper(cfg, datasets, is_train=True)
         if mapper is None or all("annotations" in dataset.records[0] for dataset in datasets):
             return build_detection_train_loader(cfg, mapper=mapper)
         records = [record for dataset in datasets for record in dataset.records]
@@ -132,30 +143,38 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        """See base class."""
         dataset = load_dataset(dataset_name)
-        mapper = _mapper(cfg, [dataset], is_train=False)
+        mapper = _build_mapper(cfg, [dataset], is_train=False)
         return build_detection_test_loader(dataset.records, mapper=mapper, num_workers=cfg.DATALOADER.NUM_WORKERS)
 
     @classmethod
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on every dataset of DATASETS.TEST.
 
-        Writes OUTPUT_DIR/inference/<dataset>/ (exports and metrics.json) and OUTPUT_DIR/metrics.json; returns what the
-        latter holds: Detectron2's result dict, or one for each dataset where there are several. Empty but on the main
-        process.
+        Writes OUTPUT_DIR/inference/<dataset>/ (exports and metrics.json) and OUTPUT_DIR/metrics.json.
+
+        Args:
+            cfg: config of `prepare_config`.
+            model: the model.
+            evaluators: evaluators to use instead of those of the config.
+
+        Returns:
+            The content of OUTPUT_DIR/metrics.json: Detectron2's dict of results, or, for several datasets, a dict of
+            them by dataset name. Empty on other processes than the main one.
         """
-        _share_buffers(model)
+        _broadcast_buffers(model)
         results: dict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TEST:
             folder = Path(cfg.OUTPUT_DIR) / "inference" / name
-            judges = evaluators or build_evaluators(cfg, load_dataset(name), folder)
+            evaluator = evaluators or build_evaluators(cfg, load_dataset(name), folder)
             saving = fusing_saved_values(model, cfg.TEST.KEEP_LOGITS) if cfg.TEST.SAVE_HEADS else nullcontext()
             with saving:
-                found = inference_on_dataset(model, cls.build_test_loader(cfg, name), judges)
+                dataset_results = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
             if comm.is_main_process():
-                results[name] = found
-                files.dump_json(folder / "metrics.json", found)
-                _log_headlines(name, found)
+                results[name] = dataset_results
+                files.dump_json(folder / "metrics.json", dataset_results)
+                _log_headlines(name, dataset_results)
         if not comm.is_main_process():
             return {}
         results = next(iter(results.values())) if len(results) == 1 else results
@@ -163,32 +182,32 @@ class Trainer(DefaultTrainer):
         return results
 
 
-def numbers_only(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results without tables per class and undefined numbers, as Detectron2's hooks take them."""
-    kept: dict[str, Any] = {}
+def select_numbers(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results without tables per class and undefined metrics, in the form that Detectron2's hooks accept."""
+    numbers: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, Mapping) and key != "per_class":
-            kept[key] = numbers_only(value)
+            numbers[key] = select_numbers(value)
         elif isinstance(value, (int, float)):
-            kept[key] = float(value)
-    return kept
+            numbers[key] = float(value)
+    return numbers
 
 
-def _mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:
-    own = {dataset.uses_segkit_mapper for dataset in datasets}
-    if len(own) > 1:
+def _build_mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:
+    uses_segkit_mapper = {dataset.uses_segkit_mapper for dataset in datasets}
+    if len(uses_segkit_mapper) > 1:
         raise ConfigError(
             f"segkit's and Detectron2's datasets cannot be mixed: {[dataset.name for dataset in datasets]}",
             where="DATASETS.TRAIN",
             remedy="use the names that start with segkit_",
         )
-    if own == {False} and is_train:
-        return None  # Detectron2's DatasetMapper, by the config
+    if uses_segkit_mapper == {False} and is_train:
+        return None  # the loader then uses Detectron2's DatasetMapper
     return SegkitMapper.from_config(cfg, datasets[0], is_train, *datasets[1:])
 
 
-def _share_buffers(model: torch.nn.Module) -> None:
-    """Every process judges the model that is saved: the main process's running statistics, for each has its own."""
+def _broadcast_buffers(model: torch.nn.Module) -> None:
+    """Send the running statistics of the main process to the others: only the main process's model is saved."""
     if comm.get_world_size() > 1:
         for buffer in model.buffers():
             torch.distributed.broadcast(buffer, src=0)
@@ -196,6 +215,6 @@ def _share_buffers(model: torch.nn.Module) -> None:
 
 def _log_headlines(name: str, results: Mapping[str, Any]) -> None:
     for task, values in results.items():
-        shown = {k: v for k, v in values.items() if "-" not in k and isinstance(v, float)}
-        told = ", ".join(f"{key} {value:.2f}" for key, value in shown.items())
-        logger.info("%s %s: %s", name, task, told or "no number, for nothing is labelled")
+        headlines = {k: v for k, v in values.items() if "-" not in k and isinstance(v, float)}
+        text = ", ".join(f"{key} {value:.2f}" for key, value in headlines.items())
+        logger.info("%s %s: %s", name, task, text or "no metrics: the dataset has no labels")

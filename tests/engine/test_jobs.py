@@ -45,8 +45,8 @@ def toy_names(toy_folder: Path) -> list[str]:
     return [*options.split(), "DATASETS.CUSTOM", str(custom)]
 
 
-def segkit(*words: Any) -> int:
-    return main([str(word) for word in words])
+def segkit(*arguments: Any) -> int:
+    return main([str(argument) for argument in arguments])
 
 
 def test_train_writes_everything_and_resumes_and_evaluates(
@@ -169,7 +169,7 @@ def test_a_panoptic_model_is_not_trained_on_instances_alone(
     assert not (tmp_path / "run").exists()
 
 
-def test_detectron2s_semantic_names_train_and_are_judged(
+def test_detectron2s_semantic_names_train_and_are_evaluated(
     toy_folder: Path, toy_names: list[str], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     space = toy.CATEGORIES.build_semantic_space("per_class")
@@ -216,7 +216,7 @@ def test_a_split_without_labels_is_no_training_data(
 def test_weights_that_know_other_classes(
     toy_copy: Path, toy_names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two names exchanged would give other numbers without a word; other names are told."""
+    """Exchanged names would silently give other metrics, so they are refused; other names are a warning."""
     run = ["SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", tmp_path / "run"]
     assert segkit("train", "--config-file", CONFIG, *toy_names, *run) == 0
     capsys.readouterr()
@@ -237,16 +237,20 @@ def test_weights_that_know_other_classes(
         code = segkit("train", "--config-file", CONFIG, "--eval-only", *toy_names, *options, *weights)
         captured = capsys.readouterr()
         assert code == (changed == "exchanged")
-        told = "the classes of t_c in another order" if changed == "exchanged" else "trained on other classes than t_c"
-        assert told in captured.err + captured.out
+        message = (
+            "have the classes of t_c in another order"
+            if changed == "exchanged"
+            else "trained on other classes than t_c"
+        )
+        assert message in captured.err + captured.out
 
 
-def test_every_process_judges_the_statistics_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_evaluates_with_the_statistics_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     model = torch.nn.BatchNorm2d(2)
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(comm, "get_world_size", lambda: 2)
     monkeypatch.setattr(torch.distributed, "broadcast", lambda buffer, src: sent.append((buffer.data_ptr(), src)))
-    trainer._share_buffers(model)
+    trainer._broadcast_buffers(model)
     assert sent == [(buffer.data_ptr(), 0) for buffer in model.buffers()]
 
 
@@ -258,7 +262,7 @@ def test_train_net_is_the_same_command() -> None:
         assert option in help_text
 
 
-def test_configs_in_the_repository_are_sound() -> None:
+def test_configs_in_the_repository_are_valid() -> None:
     register_all()
     from segkit.config import load_config
 

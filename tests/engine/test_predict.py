@@ -68,7 +68,7 @@ def test_images_of_one_name_are_kept_apart(weights: Path, toy_folder: Path, tmp_
     assert {p.name for p in (tmp_path / "out/overlays").iterdir()} == {"x_1.png", "x_2.png"}
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "no image here"), (b"x", "does not decode")])
+@pytest.mark.parametrize(("content", "message"), [(None, "no images found"), (b"x", "does not decode")])
 def test_bad_inputs_are_one_line_and_leave_nothing(
     content: bytes | None, message: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,7 +104,7 @@ def test_predictor_from_python(weights: Path, toy_folder: Path) -> None:
 
 def test_patterns_and_folders(toy_folder: Path) -> None:
     assert len(find_images([str(toy_folder / "images" / "*01.png"), str(toy_folder / "images")])) == 12
-    with pytest.raises(DatasetError, match="no image here"):
+    with pytest.raises(DatasetError, match="no images found"):
         find_images([str(toy_folder / "*.jpg")])
 
 

@@ -1,4 +1,4 @@
-"""What `segkit predict` reads: the pixels of training, and the files that it is told to take."""
+"""What `segkit predict` reads: the pixels as in training, and the files, folders and patterns that are named."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from segkit.utils.errors import DatasetError
 from tests.helpers.deep_files import write_tiff
 
 
-def reader(image_format: str) -> Predictor:
-    """Without a model: `read` needs the config alone."""
+def build_reader(image_format: str) -> Predictor:
+    """Without a model: `read` needs only the config."""
     predictor = object.__new__(Predictor)
     predictor.cfg = load_config(opts=["INPUT.FORMAT", image_format])
     return predictor
@@ -32,35 +32,35 @@ def test_it_reads_the_pixels_of_training(tmp_path: Path, image_format: str) -> N
     turned = tmp_path / "turned.jpg"
     Image.fromarray(rng.integers(0, 256, (30, 20, 3)).astype(np.uint8)).save(turned, exif=exif)
     for path in (deep, turned):
-        pixels = reader(image_format).read(path)
+        pixels = build_reader(image_format).read(path)
         record = {"file_name": str(path), "height": 20, "width": 30}
         np.testing.assert_array_equal(pixels, read_image(record, image_format))
         assert pixels.std() > 30  # not white all over
     with pytest.raises(DatasetError, match=r"gone\.png: the image is missing"):
-        reader(image_format).read(tmp_path / "gone.png")
+        build_reader(image_format).read(tmp_path / "gone.png")
 
 
 def test_folders_files_and_patterns_name_each_image_once(tmp_path: Path) -> None:
     for name in ("b.png", "a.JPG", "below/c.tif", "below/d.bmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (2, 2)).save(tmp_path / name)
-    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "below" / "loop").symlink_to(tmp_path)
-    found = find_images([str(tmp_path), str(tmp_path / "b.png")])
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.JPG", "b.png", "below/c.tif", "below/d.bmp"]
+    paths = find_images([str(tmp_path), str(tmp_path / "b.png")])
+    assert [path.relative_to(tmp_path).as_posix() for path in paths] == ["a.JPG", "b.png", "below/c.tif", "below/d.bmp"]
     assert find_images([str(tmp_path / "[ab].*")]) == [tmp_path / "a.JPG", tmp_path / "b.png"]
-    with pytest.raises(DatasetError, match="no image here"):
+    with pytest.raises(DatasetError, match="no images found"):
         find_images([str(tmp_path / "*.webp")])
 
 
 @pytest.mark.parametrize("kind", ["text", "cut off", "bomb", "pages", "pipe", "dangling link"])
-def test_what_cannot_be_read_is_told_before_the_first_prediction(tmp_path: Path, kind: str) -> None:
+def test_unreadable_files_are_refused_before_the_first_prediction(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "b.png"
     Image.fromarray(np.random.default_rng(4).integers(0, 256, (30, 20)).astype(np.uint8)).save(path)
     content = bytearray(path.read_bytes())
     if kind == "text":
-        path.write_text("no picture")
+        path.write_text("no image")
     elif kind == "cut off":
         path.write_bytes(content[:200])
     elif kind == "bomb":
