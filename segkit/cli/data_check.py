@@ -218,8 +218,7 @@ def _digest_other_split(
 
 def _fix(format: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], IssueList]:
     """Repair into `output`: lines on what was lost, and the issues of the copy."""
-    from segkit.curation.repair.instances import repair_instances
-    from segkit.curation.repair.panoptic import repair_panoptic
+    from segkit.curation.repair import repair_instances, repair_panoptic
 
     json_path, images = Path(options["json"]), Path(options["images"])
     if format == PANOPTIC:

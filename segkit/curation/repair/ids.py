@@ -1,4 +1,4 @@
-"""Ids and integers of a damaged COCO JSON: which are what they should be, which are but written otherwise."""
+"""Ids and integers in a damaged COCO JSON: which are valid, and which are only written in another type."""
 
 from __future__ import annotations
 
@@ -16,63 +16,77 @@ INTEGER_TEXT = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True)
-class Ids:
-    """Ids that something has. complete: whether these are all of them, so that others are unknown."""
+class IdTable:
+    """The ids of a table.
 
-    known: frozenset[int | str]
-    complete: bool = True
+    Attributes:
+        ids: The valid ids.
+        is_complete: Whether the table certainly has no other id. False if one of its ids may be mistyped.
+    """
+
+    ids: frozenset[int | str]
+    is_complete: bool = True
 
     @classmethod
-    def of_table(cls, entries: list[Any], types: tuple[type, ...], asking: Iterable[Any], key: str) -> Ids:
-        """The `id` of the entries. They are not complete where one is damaged, there twice, or `key` of no object in
-        `asking`: it may be mistyped, and be meant by what asks for an unknown one."""
-        found = [key_of(entry, "id") for entry in entries]
-        ids = cls(frozenset(i for i in found if i is not None and type(i) in types), False)
-        asked = {key_of(ids.in_entry(entry, key), key) for entry in asking}
-        return cls(ids.known, len(ids.known) == len(found) and ids.known <= asked)
+    def from_table(cls, entries: list[Any], types: tuple[type, ...], users: Iterable[Any], key: str) -> IdTable:
+        """Collect the `id` of the entries.
 
-    def in_entry(self, entry: Any, key: str) -> Any:
-        """The entry, `entry[key]` the id that it is, or is written as text or a float; as it is where it is none."""
+        An id may be mistyped if it is damaged, if two entries have it, or if no user refers to it. A user with an
+        unknown id may then mean this entry.
+
+        Args:
+            entries: The table.
+            types: Types of a valid id.
+            users: Entries of other tables that refer to this one.
+            key: Key of the reference in the users.
+        """
+        entry_ids = [get_id(entry, "id") for entry in entries]
+        table = cls(frozenset(i for i in entry_ids if i is not None and type(i) in types), False)
+        used = {get_id(table.correct(user, key), key) for user in users}
+        return cls(table.ids, len(table.ids) == len(entry_ids) and table.ids <= used)
+
+    def correct(self, entry: Any, key: str) -> Any:
+        """The entry with `entry[key]` as an id of the table, if it is one written as text, float or integer."""
         value = entry.get(key) if type(entry) is dict else None
-        number = integer_of(value)
-        if number is None or (type(value) is not float and value in self.known):
+        number = parse_integer(value)
+        if number is None or (type(value) is not float and value in self.ids):
             return entry
-        meant = [i for i in (number, str(number)) if i in self.known]
-        return {**entry, key: meant[0]} if len(meant) == 1 else entry
+        candidates = [i for i in (number, str(number)) if i in self.ids]
+        return {**entry, key: candidates[0]} if len(candidates) == 1 else entry
 
-    def lack(self, value: Any) -> bool:
-        """Whether `value` is an id that surely is not among these: where they are all text, an integer may be one."""
-        return self.complete and type(value) in self._types and value not in self.known
+    def certainly_lacks(self, value: Any) -> bool:
+        """Whether `value` certainly is not an id of the table. An integer is uncertain if all ids are text."""
+        return self.is_complete and type(value) in self._types and value not in self.ids
 
     @cached_property
     def _types(self) -> set[type]:
-        return {*map(type, self.known)}
+        return {*map(type, self.ids)}
 
 
-def key_of(entry: Any, key: str) -> int | str | None:
-    """`entry[key]` where it is an id."""
+def get_id(entry: Any, key: str) -> int | str | None:
+    """`entry[key]` if it has the type of an id."""
     value = entry.get(key) if type(entry) is dict else None
     return value if type(value) in json_fields.IMAGE_ID else None
 
 
-def integer_of(value: Any) -> int | None:
-    """The integer that the value is, or is written as text or a float; None where it is none."""
+def parse_integer(value: Any) -> int | None:
+    """The integer that the value is, or that it is as text or float; None for any other value."""
     if type(value) is int or (type(value) is float and value.is_integer()):
         return int(value)
     return int(value) if type(value) is str and INTEGER_TEXT.fullmatch(value) else None
 
 
-def with_integers(entry: Any, *keys: str) -> Any:
-    """The entry, these of its values integers where they are written as text or floats."""
+def parse_integer_fields(entry: Any, *keys: str) -> Any:
+    """The entry with these fields as integers if they are integers written as text or float."""
     if type(entry) is not dict:
         return entry
-    found = {key: integer_of(entry[key]) for key in keys if type(entry.get(key)) in (str, float)}
-    return {**entry, **{key: number for key, number in found.items() if number is not None}} if found else entry
+    numbers = {key: parse_integer(entry[key]) for key in keys if type(entry.get(key)) in (str, float)}
+    return {**entry, **{key: number for key, number in numbers.items() if number is not None}} if numbers else entry
 
 
-def with_integer_ids(entries: list[Any], types: tuple[type, ...]) -> list[Any]:
-    """The entries, each `id` that is of none of these types an integer, where it is one that no other entry has."""
-    numbers = [integer_of(entry.get("id")) if type(entry) is dict else None for entry in entries]
+def parse_integer_ids(entries: list[Any], types: tuple[type, ...]) -> list[Any]:
+    """The entries; an `id` of another type becomes an integer if it is one and no other entry has it."""
+    numbers = [parse_integer(entry.get("id")) if type(entry) is dict else None for entry in entries]
     times = Counter(numbers)
     return [
         {**entry, "id": number}
@@ -82,29 +96,29 @@ def with_integer_ids(entries: list[Any], types: tuple[type, ...]) -> list[Any]:
     ]
 
 
-def without_copies(entries: list[Any], key: str) -> list[Any]:
-    """The entries but those equal to an earlier one; only entries of equal `key` are compared."""
-    times = Counter(key_of(entry, key) for entry in entries)
-    earlier: defaultdict[Any, set[str]] = defaultdict(set)
-    kept = []
+def drop_copies(entries: list[Any], key: str) -> list[Any]:
+    """The entries without those that equal an earlier one; only entries with the same `key` are compared."""
+    times = Counter(get_id(entry, key) for entry in entries)
+    texts: defaultdict[Any, set[str]] = defaultdict(set)
+    distinct = []
     for entry in entries:
-        value = key_of(entry, key)
+        value = get_id(entry, key)
         if value is not None and times[value] > 1:
             text = json.dumps(entry, sort_keys=True)
-            if text in earlier[value]:
+            if text in texts[value]:
                 continue
-            earlier[value].add(text)
-        kept.append(entry)
-    return kept
+            texts[value].add(text)
+        distinct.append(entry)
+    return distinct
 
 
-def agreed(entries: list[Any], keys: Collection[str]) -> dict[int | str, tuple[Any, ...]]:
-    """The values of `keys` of every id, as they are; None for each where entries of one id contradict each other."""
-    found: dict[int | str, tuple[Any, ...]] = {}
+def collect_values(entries: list[Any], keys: Collection[str]) -> dict[int | str, tuple[Any, ...]]:
+    """Id -> values of `keys`; all None if entries with the same id contradict each other."""
+    values_by_id: dict[int | str, tuple[Any, ...]] = {}
     for entry in entries:
-        entry_id = key_of(entry, "id")
+        entry_id = get_id(entry, "id")
         if entry_id is not None:
             values = tuple(entry.get(key) for key in keys)
-            if found.setdefault(entry_id, values) != values:
-                found[entry_id] = (None,) * len(keys)
-    return found
+            if values_by_id.setdefault(entry_id, values) != values:
+                values_by_id[entry_id] = (None,) * len(keys)
+    return values_by_id

@@ -1,21 +1,25 @@
-"""A repaired copy of a COCO instances JSON: what follows from the masks is mended, what would be a guess stays."""
+"""A repaired copy of a COCO instances JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from segkit.curation.checks.instances import BOX_SLACK_PX, MaskMeasure, is_box, is_inside, is_near_area, measure
+from segkit.curation.checks.tables import is_size
+from segkit.curation.image_files import inspect_image
 from segkit.curation.issues import RunAll
-from segkit.curation.repair.common import NO_CATEGORY, Told, flagged, load, of_size
-from segkit.curation.repair.ids import Ids, agreed, key_of, with_integer_ids
-from segkit.curation.repair.sizes import SizeHW, settled_size
+from segkit.curation.repair.ids import IdTable, collect_values, get_id, parse_integer_ids
+from segkit.curation.repair.log import NO_CATEGORY, RepairLog
+from segkit.curation.repair.tables import SizeHW, correct_iscrowd, correct_size, get_file_name, load_tables
 from segkit.formats.coco import drop_slivers, find_mask_fault
+from segkit.formats.image_io import read_image_size
 from segkit.structures import segmentation_to_rle
 from segkit.utils import files, json_fields
+from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
 ENTRY_KEYS = "height", "width", "file_name"
@@ -23,148 +27,197 @@ SHORT = "dropped", "polygons", "they have fewer than three points"
 NO_POLYGON = "dropped", "annotations", "none of their polygons has three points"
 NO_PIXEL = "dropped", "annotations", "their masks have no pixel in the image"
 CUT_OFF = "cut off", "masks", "they reach beyond the image"
-RESIZED = "corrected", "images", "height and width are now those of the picture, which the masks fit"
-UNSETTLED = (
-    "left",
+RESIZED = "corrected", "images", "height and width are now those of the image file, which the masks fit"
+UNKNOWN_SIZE = (
+    "left unchanged",
     "images",
-    "with their masks as they are, for neither entry nor picture surely has the size of these",
+    "with their masks, because it is uncertain whether entry or image file has the size of the masks",
 )
 
 
 def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAll) -> tuple[Path, list[str]]:
-    """Write a repaired copy of the JSON below `output`, an empty or new folder; its path, and lines on what was lost.
+    """Write a repaired copy of a COCO instances JSON.
 
-    Boxes, and areas of all but crowds, are counted in the masks where they are off. Ids that are integers written as
-    text or floats become integers. Dropped are copies of entries, annotations without image, category or pixel, and
-    polygons of fewer than three points. Sizes become those of the pictures, where all masks of the image fit these.
-    Masks that reach beyond an image whose entry and picture agree are cut off, and become run lengths. Annotations
-    without an id get one. What cannot be known stays as it is: annotations whose ids are of a wrong type, or unknown in
-    a table that has a damaged one, one twice, or one that nothing refers to, which may be mistyped; masks of an image
-    with two entries, or that fit neither its entry nor its picture.
+    Corrected:
+    - Ids that are integers written as text or float become integers; annotations without an id get one.
+    - Wrong boxes are computed from the masks, and wrong areas too, except those of crowds.
+    - Wrong sizes become those of the image files, if all masks of the image fit there.
+    - Masks that reach beyond an image are cut off and become run lengths, if entry and image file have the same size.
 
-    images: the folder of pictures.
+    Dropped:
+    - copies of entries;
+    - annotations without image, category or pixel;
+    - polygons of fewer than three points.
 
-    The original is only read. DatasetError where the JSON cannot be read or is of another kind, or `output` is not
-    empty or cannot be written; nothing is left there then.
+    Left unchanged, because a repair would be a guess:
+    - annotations with an id of a wrong type;
+    - annotations with an unknown id, if the table has an id that may be mistyped: damaged, repeated, or unused;
+    - masks of an image that has two contradicting entries;
+    - masks that fit neither the entry nor the image file.
+
+    Args:
+        json_path: The JSON; only read.
+        images: The image folder.
+        output: An empty or new folder for the copy.
+        run_all: `map`, or a parallel one.
+
+    Returns:
+        The path of the copy, and lines on what was changed, dropped and left unchanged.
+
+    Raises:
+        DatasetError: The JSON cannot be read or is of another kind, or `output` is not empty or cannot be written.
+            Nothing is left in `output` then.
     """
-    told = Told()
-    content = load(json_path, False, told)
-    annotations = with_integer_ids(content["annotations"], json_fields.INTEGER)
-    category_ids = Ids.of_table(content["categories"], json_fields.INTEGER, annotations, "category_id")
-    annotations = [category_ids.in_entry(annotation, "category_id") for annotation in annotations]
-    kept = [a for a in annotations if not told.is_stranger(category_ids, a, "category_id", "annotations", NO_CATEGORY)]
-    repair = _Repair(images, {**agreed(content["images"], ENTRY_KEYS)}, kept)
-    mended, sizes = [*kept], dict[Any, SizeHW]()
-    places_of = repair.places()
-    for (image_id, places), one in zip(places_of.items(), run_all(repair.image, [*places_of.items()]), strict=True):
-        told.update(one.told)
-        for place, annotation in zip(places, one.annotations, strict=True):
-            mended[place] = annotation
-        if one.size_hw:
-            sizes[image_id] = one.size_hw
-    content["images"] = [of_size(image, sizes.get(key_of(image, "id"))) for image in content["images"]]
-    content["annotations"] = _numbered([annotation for annotation in mended if annotation is not None])
+    log = RepairLog()
+    content = load_tables(json_path, False, log)
+    annotations = parse_integer_ids(content["annotations"], json_fields.INTEGER)
+    ids = IdTable.from_table(content["categories"], json_fields.INTEGER, annotations, "category_id")
+    annotations = [ids.correct(annotation, "category_id") for annotation in annotations]
+    annotations = [a for a in annotations if not log.must_drop(ids, a, "category_id", "annotations", NO_CATEGORY)]
+    repair = _InstancesRepair(images, collect_values(content["images"], ENTRY_KEYS))
+    groups = _group_by_image(annotations, repair.entries)
+    jobs = [(image_id, [annotations[index] for index in indices]) for image_id, indices in groups.items()]
+    sizes: dict[Any, SizeHW | None] = {}
+    for (image_id, indices), result in zip(groups.items(), run_all(repair.repair_image, jobs), strict=True):
+        log.update(result.log)
+        sizes[image_id] = result.size_hw
+        for index, annotation in zip(indices, result.annotations, strict=True):
+            annotations[index] = annotation
+    content["images"] = [correct_size(image, sizes.get(get_id(image, "id"))) for image in content["images"]]
+    content["annotations"] = _number([annotation for annotation in annotations if annotation is not None])
     with files.new_folder(output) as folder:
         files.dump_json(folder / json_path.name, content)
-    return output / json_path.name, told.lines()
+    return output / json_path.name, log.lines()
 
 
 @dataclass(frozen=True)
-class _Repaired:
-    """Of one image. annotations: None for each that is dropped. size_hw: where the picture's is not the entry's."""
+class _RepairedImage:
+    """annotations: None for each that is dropped. size_hw: of the image file, if the entry has another size."""
 
     annotations: list[Any]
-    told: Told = field(default_factory=Told)
+    log: RepairLog = field(default_factory=RepairLog)
     size_hw: SizeHW | None = None
 
 
 @dataclass(frozen=True)
-class _Repair:
-    """images: the folder. entries: `ENTRY_KEYS` by image_id. annotations: of all images."""
+class _InstancesRepair:
+    """images: the image folder. entries: image_id -> values of `ENTRY_KEYS`."""
 
     images: Path
     entries: Mapping[int | str, tuple[Any, ...]]
-    annotations: list[Any]
 
-    def places(self) -> dict[int | str, list[int]]:
-        """Where the annotations of every image that has an entry are."""
-        found: dict[int | str, list[int]] = {image_id: [] for image_id in self.entries}
-        for place, annotation in enumerate(self.annotations):
-            image_id = key_of(annotation, "image_id")
-            if image_id in found:
-                found[image_id].append(place)
-        return found
-
-    def image(self, image: tuple[int | str, list[int]]) -> _Repaired:
-        """The annotations at these places, mended as far as their masks can be decoded."""
-        image_id, places = image
-        annotations = [self.annotations[place] for place in places]
+    def repair_image(self, job: tuple[int | str, list[Any]]) -> _RepairedImage:
+        """Repair the annotations of one image, given as (image_id, annotations)."""
+        image_id, annotations = job
         entry = dict(zip(ENTRY_KEYS, self.entries[image_id], strict=True))
         segmentations = [annotation.get("segmentation") for annotation in annotations]
-        size_hw, certain = settled_size(entry, segmentations, self.images)
-        told = Told()
+        size_hw, is_certain = _choose_size(entry, segmentations, self.images)
+        log = RepairLog()
         if size_hw is None:
-            told[UNSETTLED] += any(map(_is_mask, segmentations))
-            return _Repaired(annotations, told)
-        resized = size_hw != (entry["height"], entry["width"])
-        told[RESIZED] += resized
-        mended = [_mended(annotation, size_hw, certain, told) for annotation in annotations]
-        return _Repaired(mended, told, size_hw if resized else None)
+            log[UNKNOWN_SIZE] += any(map(_is_mask, segmentations))
+            return _RepairedImage(annotations, log)
+        is_resized = size_hw != (entry["height"], entry["width"])
+        log[RESIZED] += is_resized
+        repaired = [_repair_annotation(annotation, size_hw, is_certain, log) for annotation in annotations]
+        return _RepairedImage(repaired, log, size_hw if is_resized else None)
+
+
+def _group_by_image(annotations: list[Any], image_ids: Iterable[int | str]) -> dict[int | str, list[int]]:
+    """image_id -> indices of its annotations, for every image that has an entry."""
+    groups: dict[int | str, list[int]] = {image_id: [] for image_id in image_ids}
+    for index, annotation in enumerate(annotations):
+        image_id = get_id(annotation, "image_id")
+        if image_id in groups:
+            groups[image_id].append(index)
+    return groups
+
+
+def _choose_size(entry: Any, segmentations: list[Any], images: Path) -> tuple[SizeHW | None, bool]:
+    """The size of an image, None if unknown, and whether it is certain: only then masks may be cut off or dropped.
+
+    - The size of the image file is certain if the entry has it too, or if all masks that decode fit it.
+    - Otherwise the size of the entry is used if all masks fit it, but it is not certain.
+
+    entry: `height`, `width` and `file_name`, of any type. segmentations: of all annotations of the image.
+    """
+    stated = (entry["height"], entry["width"]) if is_size(entry["height"], entry["width"]) else None
+    name = get_file_name(entry)
+    actual = _read_size(images / name, stated) if name else None
+    if actual and (actual == stated or _fit(segmentations, actual)):
+        return actual, True
+    return (stated if stated and _fit(segmentations, stated) else None), False
+
+
+def _read_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
+    """Size of the image file; None if it does not decode, or if EXIF rotates it to another size than the stated one."""
+    try:
+        if read_image_size(path) == stated:
+            return stated
+    except DatasetError:
+        return None
+    inspection = inspect_image(path, path)
+    return None if inspection.is_rotated else inspection.size_hw
+
+
+def _fit(segmentations: list[Any], size_hw: SizeHW) -> bool:
+    """Whether all valid polygons are inside an image of this size, and all valid run lengths have the size."""
+    masks = [mask for mask in map(drop_slivers, segmentations) if not find_mask_fault(mask, None)]
+    return all(is_inside(mask, size_hw) and (type(mask) is list or tuple(mask["size"]) == size_hw) for mask in masks)
 
 
 def _is_mask(segmentation: Any) -> bool:
     return bool(segmentation) and type(segmentation) in (list, dict)
 
 
-def _mended(annotation: Entry, size_hw: SizeHW, certain: bool, told: Told) -> Entry | None:
-    """None where it is to be dropped; as it is where its mask cannot be decoded, or has no pixel in a size that may be
-    wrong."""
+def _repair_annotation(annotation: Entry, size_hw: SizeHW, is_certain: bool, log: RepairLog) -> Entry | None:
+    """The repaired annotation, None if it is to be dropped.
+
+    It stays unchanged if its mask does not decode, or has no pixel in an image whose size is not certain.
+    """
     segmentation: Any = annotation.get("segmentation")
     if not _is_mask(segmentation):
         return annotation
-    kept = drop_slivers(segmentation)
-    if not kept:
-        told[NO_POLYGON] += 1
+    mask = drop_slivers(segmentation)
+    if not mask:
+        log[NO_POLYGON] += 1
         return None
-    if find_mask_fault(kept, size_hw):
+    if find_mask_fault(mask, size_hw):
         return annotation
-    inside = is_inside(kept, size_hw)
-    mask = kept if inside else segmentation_to_rle(kept, size_hw)
-    found = measure(mask, size_hw)
-    if not found.area_px and not certain:
+    dropped, inside = len(segmentation) - len(mask), is_inside(mask, size_hw)
+    mask = mask if inside else segmentation_to_rle(mask, size_hw)
+    measured = measure(mask, size_hw)
+    if not measured.area_px and not is_certain:
         return annotation
-    told[SHORT] += len(segmentation) - len(kept)
-    told[NO_PIXEL] += not found.area_px
-    if not found.area_px:
+    log[SHORT] += dropped
+    if not measured.area_px:
+        log[NO_PIXEL] += 1
         return None
-    told[CUT_OFF] += not inside
-    return _remeasured({**flagged(annotation), "segmentation": mask}, found, size_hw)
+    log[CUT_OFF] += not inside
+    return _correct_measures({**correct_iscrowd(annotation), "segmentation": mask}, measured, size_hw)
 
 
-def _remeasured(annotation: Entry, found: MaskMeasure, size_hw: tuple[int, int]) -> Entry:
-    mended = {**annotation}
-    if not (mended["iscrowd"] == 1 and _is_area(mended.get("area"))) and not is_near_area(mended.get("area"), found):
-        mended["area"] = found.areas[-1]
-    if not is_box(mended.get("bbox"), found) or not _box_inside(mended["bbox"], size_hw):
-        left, top, right, bottom = found.boxes_xyxy[-1]
-        mended["bbox"] = [left, top, right - left, bottom - top]
-    return mended
+def _correct_measures(annotation: Entry, measured: MaskMeasure, size_hw: SizeHW) -> Entry:
+    area: Any = annotation.get("area")
+    box: Any = annotation.get("bbox")
+    is_crowd_area = annotation["iscrowd"] == 1 and json_fields.all_finite([area]) and area >= 0
+    if not is_crowd_area and not is_near_area(area, measured):
+        area = measured.areas[-1]
+    if not is_box(box, measured) or not _is_box_inside(box, size_hw):
+        left, top, right, bottom = measured.boxes_xyxy[-1]
+        box = [left, top, right - left, bottom - top]
+    return {**annotation, "area": area, "bbox": box}
 
 
-def _is_area(value: Any) -> bool:
-    return json_fields.all_finite([value]) and bool(value >= 0)
-
-
-def _box_inside(box: list[float], size_hw: tuple[int, int]) -> bool:
+def _is_box_inside(box: list[float], size_hw: SizeHW) -> bool:
     right, bottom = box[0] + box[2], box[1] + box[3]
     return min(box[:2]) >= -BOX_SLACK_PX and right <= size_hw[1] + BOX_SLACK_PX and bottom <= size_hw[0] + BOX_SLACK_PX
 
 
-def _numbered(annotations: list[Any]) -> list[Any]:
-    taken = {key_of(annotation, "id") for annotation in annotations}
+def _number(annotations: list[Any]) -> list[Any]:
+    """The annotations, those without an id with the lowest free ids from 1."""
+    taken = {get_id(annotation, "id") for annotation in annotations}
     free = (number for number in count(1) if number not in taken)
-    nameless = [type(annotation) is dict and "id" not in annotation for annotation in annotations]
     return [
-        {**annotation, "id": next(free)} if bare else annotation
-        for annotation, bare in zip(annotations, nameless, strict=True)
+        {**annotation, "id": next(free)} if type(annotation) is dict and "id" not in annotation else annotation
+        for annotation in annotations
     ]

@@ -1,4 +1,4 @@
-"""A repaired copy of a COCO panoptic dataset: what follows from the data is mended, what would be a guess stays."""
+"""A repaired copy of a COCO panoptic dataset."""
 
 from __future__ import annotations
 
@@ -12,152 +12,184 @@ from typing import Any
 
 import numpy as np
 
-from segkit.curation import image_files
 from segkit.curation.checks.panoptic import PNG_SUFFIX
 from segkit.curation.checks.tables import is_size
+from segkit.curation.image_files import find_orphans, inspect_image
 from segkit.curation.issues import RunAll
-from segkit.curation.repair.common import Told, load, name_in, of_size
-from segkit.curation.repair.ids import Ids, agreed, key_of
-from segkit.curation.repair.segments import SegmentRepair, recounted
+from segkit.curation.repair.ids import IdTable, collect_values, get_id
+from segkit.curation.repair.log import RepairLog
+from segkit.curation.repair.segments import SegmentRepair, correct_measures
+from segkit.curation.repair.tables import SizeHW, correct_size, get_file_name, load_tables
 from segkit.formats import png
-from segkit.structures import VOID, IdRuns, ImageId
+from segkit.structures import VOID, IdRuns
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
-NO_ANNOTATION = "id {} is the image_id of no annotation"
-OTHER_SIZE = "left", "images", "as they are, for their PNG is of another size: is it that of another image?"
-NOT_NAMED = "left out", "PNGs", "no annotation that stays names them"
+NO_ANNOTATION = "no annotation has the image_id {}"
+OTHER_SIZE = "left unchanged", "images", "their PNG has another size: is it the PNG of another image?"
+UNNAMED = "left out", "PNGs", "no remaining annotation names them"
 
 
 def repair_panoptic(
     json_path: Path, masks: Path, images: Path, output: Path, run_all: RunAll
 ) -> tuple[Path, Path, list[str]]:
-    """Write a repaired copy of the JSON and its PNGs below `output`, an empty or new folder; their paths, and lines on
-    what was lost and what was left.
+    """Write a repaired copy of a COCO panoptic JSON and its PNGs.
 
-    Areas and boxes are counted in the PNGs. Ids that are integers written as text or floats become integers. Dropped
-    are copies of entries, images without annotation, annotations without image, segments without pixel or category;
-    their pixels, and those of no segment, become void. Segments of one stuff class are joined. A segment whose id the
-    PNG lacks or another has, too, gets the one id there that has no segment and its area and box. Sizes become those
-    on which PNG and image agree, palette and RGBA PNGs RGB.
+    Corrected:
+    - Ids that are integers written as text or float become integers.
+    - Areas and boxes are computed from the PNGs.
+    - Sizes become those of PNG and image file, if these two agree.
+    - Segments of the same stuff class are joined.
+    - A segment whose id is not in the PNG, or belongs to another segment, gets another id of the PNG: the one that no
+      segment has and that alone has the area and box of the segment.
+    - PNGs with a palette or alpha become RGB.
 
-    What cannot be known stays as it is: whose ids are of a wrong type, or unknown in a table that has a damaged one,
-    one twice, or one that nothing refers to, which may be mistyped; and with its PNG all of an image whose PNG is of
-    another size, has pixels without segment while the JSON has segments without pixels, has not half of the ids in
-    common with the JSON, or of most segments neither the area nor the box.
+    Dropped:
+    - copies of entries;
+    - images without annotation, and annotations without image;
+    - segments without pixel or category; their pixels become void, as do pixels of no segment.
 
-    The originals are only read. DatasetError where the JSON cannot be read or is of another kind, or `output` is not
-    empty or cannot be written; nothing is left there then.
+    Left unchanged, because a repair would be a guess:
+    - entries with an id of a wrong type;
+    - entries with an unknown id, if the table has an id that may be mistyped: damaged, repeated, or unused;
+    - all segments and the PNG of an image, if the PNG seems to belong to another image: it has another size; or some
+      pixels have no segment while some segments have no pixel; or fewer than half of the ids are both in the PNG and
+      the JSON; or most segments have neither the area nor the box in the PNG.
+
+    Args:
+        json_path: The JSON; only read.
+        masks: The folder of its PNGs; only read.
+        images: The image folder.
+        output: An empty or new folder for the copy.
+        run_all: `map`, or a parallel one.
+
+    Returns:
+        The paths of the JSON and of the PNG folder of the copy, and lines on what was changed, dropped and left
+        unchanged.
+
+    Raises:
+        DatasetError: The JSON cannot be read or is of another kind, or `output` is not empty or cannot be written.
+            Nothing is left in `output` then.
     """
-    told = Told()
-    content = load(json_path, True, told)
+    log = RepairLog()
+    content = load_tables(json_path, True, log)
     if not os.path.isdir(masks):
-        raise DatasetError("expected a folder of PNGs, found none", where=masks, remedy="check the path")
-    content["images"] = _annotated(content, told)
+        raise DatasetError("expected a folder of PNGs, got none", where=masks, remedy="check the path")
+    content["images"] = _drop_images_without_annotation(content, log)
     folder_name = os.path.basename(os.path.abspath(masks))
     with files.new_folder(output) as folder:
         copies = folder / folder_name
         copies.mkdir()
-        repair = _Repair.of(content, masks, copies, images)
-        mended = []
-        sizes: dict[Any, tuple[int, int]] = {}
-        for one in run_all(repair.annotation, content["annotations"]):
-            told.update(one.told)
-            mended.append(one.annotation)
-            if one.size_hw:
-                sizes[key_of(one.annotation, "image_id")] = one.size_hw
-        content["images"] = [of_size(image, sizes.get(key_of(image, "id"))) for image in content["images"]]
-        told[NOT_NAMED] += len(image_files.find_orphans(masks, [*repair.names], "png-orphan", PNG_SUFFIX))
-        files.dump_json(folder / json_path.name, {**content, "annotations": mended})
-    return output / json_path.name, output / folder_name, told.lines()
+        repair = _PanopticRepair.from_content(content, masks, copies, images)
+        annotations = []
+        sizes: dict[Any, SizeHW | None] = {}
+        for result in run_all(repair.repair_annotation, content["annotations"]):
+            log.update(result.log)
+            annotations.append(result.annotation)
+            if result.size_hw:
+                sizes[get_id(result.annotation, "image_id")] = result.size_hw
+        content["images"] = [correct_size(image, sizes.get(get_id(image, "id"))) for image in content["images"]]
+        log[UNNAMED] += len(find_orphans(masks, [*repair.times_named], "png-orphan", PNG_SUFFIX))
+        files.dump_json(folder / json_path.name, {**content, "annotations": annotations})
+    return output / json_path.name, output / folder_name, log.lines()
 
 
-def _annotated(content: Entry, told: Told) -> list[Any]:
-    annotations, images = content["annotations"], content["images"]
-    asked = [{"id": key_of(annotation, "image_id")} for annotation in annotations]
-    image_ids = Ids.of_table(asked, json_fields.IMAGE_ID, images, "id")
-    return [image for image in images if not told.is_stranger(image_ids, image, "id", "images", NO_ANNOTATION)]
+def _drop_images_without_annotation(content: Entry, log: RepairLog) -> list[Any]:
+    image_ids = [{"id": get_id(annotation, "image_id")} for annotation in content["annotations"]]
+    annotated = IdTable.from_table(image_ids, json_fields.IMAGE_ID, content["images"], "id")
+    return [image for image in content["images"] if not log.must_drop(annotated, image, "id", "images", NO_ANNOTATION)]
 
 
 @dataclass(frozen=True)
-class _Repaired:
-    """Of one image. size_hw: where the PNG's and the picture's agree, and it is not the entry's."""
+class _RepairedAnnotation:
+    """size_hw: of PNG and image file, if they agree and the entry has another size."""
 
     annotation: Any
-    told: Told = field(default_factory=Told)
-    size_hw: tuple[int, int] | None = None
+    log: RepairLog = field(default_factory=RepairLog)
+    size_hw: SizeHW | None = None
 
 
 @dataclass(frozen=True)
-class _Repair:
-    """masks: the PNGs. copies: where theirs go. images: the pictures. entries: height, width and file name by image_id.
-    names: how many annotations name a PNG: one of several is copied as it is."""
+class _PanopticRepair:
+    """The repair of single images.
+
+    masks: folder of the PNGs. copies: folder for the repaired PNGs. images: the image folder.
+    entries: image_id -> (height, width, file_name). times_named: PNG name -> number of annotations that name it.
+    """
 
     masks: Path
     copies: Path
     images: Path
-    entries: Mapping[ImageId, tuple[Any, ...]]
-    names: Mapping[str, int]
+    entries: Mapping[Any, tuple[Any, ...]]
+    times_named: Mapping[str, int]
     segments: SegmentRepair
 
     @classmethod
-    def of(cls, content: Entry, masks: Path, copies: Path, images: Path) -> _Repair:
+    def from_content(cls, content: Entry, masks: Path, copies: Path, images: Path) -> _PanopticRepair:
         annotations, categories = content["annotations"], content["categories"]
         tables = [annotation.get("segments_info") for annotation in annotations if type(annotation) is dict]
         infos = (info for table in tables if type(table) is list for info in table)
-        isthing_of = agreed(categories, ("isthing",))
-        stuff = frozenset(category_id for category_id, (isthing,) in isthing_of.items() if isthing in (0, False))
-        segments = SegmentRepair(Ids.of_table(categories, json_fields.INTEGER, infos, "category_id"), stuff)
-        entries = agreed(content["images"], ("height", "width", "file_name"))
-        names = Counter(name for name in (name_in(annotation) for annotation in annotations) if name)
-        return cls(masks, copies, images, entries, names, segments)
+        isthing_by_id = collect_values(categories, ("isthing",))
+        stuff = frozenset(category_id for category_id, (isthing,) in isthing_by_id.items() if isthing in (0, False))
+        category_ids = IdTable.from_table(categories, json_fields.INTEGER, infos, "category_id")
+        return cls(
+            masks=masks,
+            copies=copies,
+            images=images,
+            entries=collect_values(content["images"], ("height", "width", "file_name")),
+            times_named=Counter(name for name in map(get_file_name, annotations) if name),
+            segments=SegmentRepair(category_ids, stuff),
+        )
 
-    def annotation(self, annotation: Any) -> _Repaired:
-        """The repaired annotation; its PNG is written. One whose PNG does not decode stays as it is."""
-        name = name_in(annotation)
+    def repair_annotation(self, annotation: Any) -> _RepairedAnnotation:
+        """Repair an annotation and write its PNG; if the PNG does not decode, both stay unchanged."""
+        name = get_file_name(annotation)
         if name is None or not os.path.isfile(self.masks / name):
-            return _Repaired(annotation)
+            return _RepairedAnnotation(annotation)
         source, target = self.masks / name, self.copies / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        infos = annotation.get("segments_info")
-        try:
-            runs = png.read_id_runs(source)
-        except DatasetError:
-            runs = None
-        if runs is None or type(infos) is not list or self.names[name] > 1:
+        infos, log = annotation.get("segments_info"), RepairLog()
+        runs = _try_read_runs(source)
+        result = None
+        if runs is not None and type(infos) is list and self.times_named[name] == 1:  # a shared PNG stays unchanged
+            fits, size_hw = self._compare_size(annotation, runs.size_hw)
+            log[OTHER_SIZE] += not fits
+            result = self.segments.repair(infos, runs.extents(), log) if fits else None
+        if runs is None or result is None:
             shutil.copyfile(source, target)
-            return _Repaired(annotation)
-        told = Told()
-        fits, size_hw = self._size(annotation, runs.size_hw)
-        told[OTHER_SIZE] += not fits
-        sorted_out = self.segments(infos, runs.extents(), told) if fits else None
-        if sorted_out is None:
-            shutil.copyfile(source, target)
-            return _Repaired(annotation, told)
-        kept, value_of = sorted_out
-        mended = _relabelled(runs, value_of)
-        if png.read_header(source).kind == "RGB" and np.array_equal(mended.ids, runs.ids):
+            return _RepairedAnnotation(annotation, log)
+        infos, new_ids = result
+        repaired = _replace_ids(runs, new_ids)
+        if png.read_header(source).kind == "RGB" and np.array_equal(repaired.ids, runs.ids):
             shutil.copyfile(source, target)
         else:
-            png.write_ids(target, mended.to_map())
-        extents = mended.extents()
-        return _Repaired({**annotation, "segments_info": [recounted(info, extents) for info in kept]}, told, size_hw)
+            png.write_ids(target, repaired.to_map())
+        extents = repaired.extents()
+        infos = [correct_measures(info, extents) for info in infos]
+        return _RepairedAnnotation({**annotation, "segments_info": infos}, log, size_hw)
 
-    def _size(self, annotation: Entry, size_hw: tuple[int, int]) -> tuple[bool, tuple[int, int] | None]:
-        """Whether a PNG of this size can be that of the image, and the size that its entry is to have instead."""
-        image_id = key_of(annotation, "image_id")
-        height, width, name = self.entries.get(image_id, (None,) * 3) if image_id is not None else (None,) * 3
+    def _compare_size(self, annotation: Entry, size_hw: SizeHW) -> tuple[bool, SizeHW | None]:
+        """Whether the image may have the size of its PNG, and the size if the entry is to be corrected."""
+        height, width, name = self.entries.get(get_id(annotation, "image_id"), (None,) * 3)
         if (height, width) == size_hw:
             return True, None
-        inside = name_in({"file_name": name})
-        found = image_files.inspect_image(self.images / inside, "").size_hw if inside else None
-        if found is None:
+        name = get_file_name({"file_name": name})
+        actual = inspect_image(self.images / name, "").size_hw if name else None
+        if actual is None:
             return not is_size(height, width), None
-        return found == size_hw, size_hw
+        return actual == size_hw, size_hw
 
 
-def _relabelled(runs: IdRuns, value_of: Mapping[int, int]) -> IdRuns:
-    ids, places = np.unique(runs.ids, return_inverse=True)
-    values = np.array([value_of.get(i, VOID) for i in ids.tolist()], dtype=np.int32)
-    return IdRuns(runs.size_hw, runs.starts, values[places] if len(ids) else runs.ids)
+def _try_read_runs(path: Path) -> IdRuns | None:
+    try:
+        return png.read_id_runs(path)
+    except DatasetError:
+        return None
+
+
+def _replace_ids(runs: IdRuns, new_ids: Mapping[int, int]) -> IdRuns:
+    """The runs with new ids; ids without a new one become void."""
+    ids, rows = np.unique(runs.ids, return_inverse=True)
+    values = np.array([new_ids.get(i, VOID) for i in ids.tolist()], dtype=np.int32)
+    return IdRuns(runs.size_hw, runs.starts, values[rows] if len(ids) else runs.ids)

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segkit.curation.repair.instances import repair_instances
-from segkit.curation.repair.panoptic import repair_panoptic
+from segkit.curation.repair import repair_instances, repair_panoptic
 from segkit.formats import coco
 from tests.helpers.damaged_datasets import IMAGES, PERSON, Broken, instances, panoptic
 
 Content = dict[str, Any]
-MAYBE = ", yet an id there may be mistyped: one is damaged, twice, or that of nothing"
+MAYBE = ", but the table has a damaged, repeated or unused id, which may be the one that is meant"
 IMAGE_1 = "image_id 1 is not in `images`" + MAYBE
 CATEGORY_1 = "category_id 1 is not in `categories`" + MAYBE
 
@@ -23,40 +22,40 @@ CATEGORY_1 = "category_id 1 is not in `categories`" + MAYBE
 WRONG_IDS: dict[str, tuple[Callable[[Content], object], list[str], list[str]]] = {
     "two_images_of_one_id": (
         lambda c: c["images"][1].update(id=0),
-        [f"left 1 of the annotations: {IMAGE_1}"],
+        [f"left unchanged 1 of the annotations: {IMAGE_1}"],
         [
-            f"left 2 of the annotations: {IMAGE_1}",
-            "left 1 of the images: with their masks as they are, for neither entry nor picture surely has the size of "
-            "these",
+            f"left unchanged 2 of the annotations: {IMAGE_1}",
+            "left unchanged 1 of the images: with their masks, because it is uncertain whether entry or image file has "
+            "the size of the masks",
         ],
     ),
     "two_categories_of_one_id": (
         lambda c: c["categories"][0].update(id=3),
-        [f"left 6 of the segments: {CATEGORY_1}"],
-        [f"left 6 of the annotations: {CATEGORY_1}"],
+        [f"left unchanged 6 of the segments: {CATEGORY_1}"],
+        [f"left unchanged 6 of the annotations: {CATEGORY_1}"],
     ),
     "annotations_of_another_image": (
         lambda c: [a.update(image_id=0) for a in c["annotations"] if a["image_id"] == 1],
-        ["left 1 of the images: id 1 is the image_id of no annotation" + MAYBE],
+        ["left unchanged 1 of the images: no annotation has the image_id 1" + MAYBE],
         [],
     ),
     "a_mistyped_category_id": (
         lambda c: c["categories"][0].update(id=-1),
-        [f"left 6 of the segments: {CATEGORY_1}"],
-        [f"left 6 of the annotations: {CATEGORY_1}"],
+        [f"left unchanged 6 of the segments: {CATEGORY_1}"],
+        [f"left unchanged 6 of the annotations: {CATEGORY_1}"],
     ),
     "a_mistyped_image_id": (
         lambda c: c["images"][1].update(id=424242),
         [
-            f"left 1 of the annotations: {IMAGE_1}",
-            "left 1 of the images: id 424242 is the image_id of no annotation" + MAYBE,
+            f"left unchanged 1 of the annotations: {IMAGE_1}",
+            "left unchanged 1 of the images: no annotation has the image_id 424242" + MAYBE,
         ],
-        [f"left 2 of the annotations: {IMAGE_1}"],
+        [f"left unchanged 2 of the annotations: {IMAGE_1}"],
     ),
     "a_category_that_nobody_has_beside_one_that_is_unknown": (
         lambda c: c["categories"].append({"id": 99, "name": "more", "isthing": 1}) or c["categories"].pop(0),
-        [f"left 6 of the segments: {CATEGORY_1}"],
-        [f"left 6 of the annotations: {CATEGORY_1}"],
+        [f"left unchanged 6 of the segments: {CATEGORY_1}"],
+        [f"left unchanged 6 of the annotations: {CATEGORY_1}"],
     ),
 }  # fmt: skip
 
@@ -92,7 +91,7 @@ def test_images_without_annotation_are_dropped_by_id_where_all_others_have_one(t
     data.store(content)
     copy, masks, told = repair_panoptic(*data, tmp_path / "copy", map)
     assert Broken(copy, masks, data.images).load()["images"] == content["images"][:IMAGES]
-    assert told == ["dropped 7 of the images: id 20, 21, 22, 23, 24 and 2 more is the image_id of no annotation"]
+    assert told == ["dropped 7 of the images: no annotation has the image_id 20, 21, 22, 23, 24 and 2 more"]
 
 
 def test_the_png_of_another_image_of_one_segment_is_left(tmp_path: Path) -> None:
@@ -112,4 +111,4 @@ def test_the_png_of_another_image_of_one_segment_is_left(tmp_path: Path) -> None
     copied = Broken(copy, masks, data.images)
     assert copied.load() == content
     assert [copied.png(i).read_bytes() for i in (0, 1)] == [data.png(i).read_bytes() for i in (0, 1)]
-    assert [line.split(":")[0] for line in told] == ["left 2 of the images"]
+    assert [line.split(":")[0] for line in told] == ["left unchanged 2 of the images"]

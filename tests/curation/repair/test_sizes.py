@@ -9,12 +9,13 @@ import pytest
 from PIL import Image
 
 from segkit.curation.checks.instances import check_instances
-from segkit.curation.repair.instances import repair_instances
+from segkit.curation.repair import repair_instances
 from tests.helpers.damaged_datasets import SIZE_HW, Broken, instances, noise
 
-RESIZED = "corrected 1 of the images: height and width are now those of the picture, which the masks fit"
+RESIZED = "corrected 1 of the images: height and width are now those of the image file, which the masks fit"
 UNSETTLED = (
-    "left 1 of the images: with their masks as they are, for neither entry nor picture surely has the size of these"
+    "left unchanged 1 of the images: with their masks, because it is uncertain whether entry or image file has the "
+    "size of the masks"
 )
 OUTSIDE = [[4, 1, 24, 1, 24, 2, 4, 2]]  # of 8 columns
 

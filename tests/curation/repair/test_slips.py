@@ -13,9 +13,8 @@ from PIL import Image
 
 from segkit.curation.checks.instances import check_instances
 from segkit.curation.checks.panoptic import check_panoptic
-from segkit.curation.repair.ids import Ids, integer_of
-from segkit.curation.repair.instances import repair_instances
-from segkit.curation.repair.panoptic import repair_panoptic
+from segkit.curation.repair import repair_instances, repair_panoptic
+from segkit.curation.repair.ids import IdTable, parse_integer
 from segkit.formats import coco
 from segkit.utils.process_pool import ordered_map
 from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, instances, panoptic, scene
@@ -155,7 +154,7 @@ def test_pngs_of_other_images_are_left_with_their_segments(tmp_path: Path, offse
     assert copied.load()["annotations"][2]["segments_info"][0]["bbox"] == [1, 1, 3, 3]
     assert [copied.png(i).read_bytes() for i in (0, 1)] == [data.png(i).read_bytes() for i in (0, 1)]
     assert told == [
-        "left 2 of the images: as they are, for segments and PNG do not fit each other: is it the PNG of another image?"
+        "left unchanged 2 of the images: segments and PNG do not fit each other: is it the PNG of another image?"
     ]
 
 
@@ -164,7 +163,7 @@ def test_a_png_of_another_size_than_the_picture_is_left(tmp_path: Path) -> None:
     coco.write_png(data.png(), scene().segment_ids[:, :-1])
     copy, masks, told = repair_panoptic(data.json_path, data.masks, data.images, tmp_path / "copy", map)
     assert Broken(copy, masks, data.images).load() == data.load()
-    assert [line.split(":")[0] for line in told] == ["left 1 of the images"]
+    assert [line.split(":")[0] for line in told] == ["left unchanged 1 of the images"]
 
 
 def test_of_a_category_that_is_thing_and_stuff_nothing_is_joined(tmp_path: Path) -> None:
@@ -195,7 +194,7 @@ def test_of_two_segments_of_one_id_the_one_with_the_box_of_another_gets_that(tmp
     copied = Broken(copy, masks, data.images)
     assert copied.load()["annotations"] == [clean["annotations"][0], *content["annotations"][1:]]
     assert [copied.png(i).read_bytes() for i in range(3)] == [data.png(i).read_bytes() for i in range(3)]
-    assert [line.split(":")[0] for line in told] == ["left 2 of the images"]
+    assert [line.split(":")[0] for line in told] == ["left unchanged 2 of the images"]
 
 
 def test_of_an_image_with_two_sizes_no_mask_is_cut_off(tmp_path: Path) -> None:
@@ -206,7 +205,8 @@ def test_of_an_image_with_two_sizes_no_mask_is_cut_off(tmp_path: Path) -> None:
     copy, told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
     assert Broken(copy, data.masks, data.images).load() == content
     assert told == [
-        "left 1 of the images: with their masks as they are, for neither entry nor picture surely has the size of these"
+        "left unchanged 1 of the images: with their masks, because it is uncertain whether entry or image file has the "
+        "size of the masks"
     ]
 
 
@@ -234,9 +234,9 @@ def test_all_that_is_dropped_is_told(tmp_path: Path) -> None:
         "dropped 1 of the segments: category_id 99 is not in `categories`",
         "dropped 1 of the segments: each is a copy of an earlier one",
         "dropped 1 of the segments: their PNG has no pixel of them",
-        "dropped 1 of the segments: they are no objects",
-        "joined 1 of the segments: their image has an earlier one of the same stuff",
-        "left out 1 of the PNGs: no annotation that stays names them",
+        "dropped 1 of the segments: they are not JSON objects",
+        "joined 1 of the segments: their image has an earlier segment of the same stuff",
+        "left out 1 of the PNGs: no remaining annotation names them",
         "made void 1 of the PNG ids: no segment has them",
     ]
     in_two = repair_panoptic(
@@ -272,19 +272,19 @@ def test_all_that_is_dropped_of_instances_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("value", ["17", 17.0, 17])
 def test_an_integer_written_otherwise(value: object) -> None:
-    assert integer_of(value) == 17
+    assert parse_integer(value) == 17
 
 
 @pytest.mark.parametrize(
     "value", ["017", " 17", "17.0", "+17", "-0", "\u0661", "", "9" * 5000, 17.5, 1e400, True, None]
 )
 def test_what_is_no_integer(value: object) -> None:
-    assert integer_of(value) is None
+    assert parse_integer(value) is None
 
 
 def test_an_id_that_may_be_two_stays() -> None:
-    ids = Ids(frozenset([17, "17"]))
-    assert [ids.in_entry({"id": i}, "id")["id"] for i in (17, "17", 17.0)] == [17, "17", 17.0]
-    assert type(ids.in_entry({"id": 17.0}, "id")["id"]) is float
-    assert [ids.lack(i) for i in (18, "18", 17, 18.0, None, [])] == [True, True, False, False, False, False]
-    assert not Ids(frozenset(["a"])).lack(18)
+    ids = IdTable(frozenset([17, "17"]))
+    assert [ids.correct({"id": i}, "id")["id"] for i in (17, "17", 17.0)] == [17, "17", 17.0]
+    assert type(ids.correct({"id": 17.0}, "id")["id"]) is float
+    assert [ids.certainly_lacks(i) for i in (18, "18", 17, 18.0, None, [])] == [True, True, False, False, False, False]
+    assert not IdTable(frozenset(["a"])).certainly_lacks(18)

@@ -11,8 +11,7 @@ from PIL import Image
 
 from segkit.curation.checks.instances import check_instances
 from segkit.curation.checks.panoptic import check_panoptic
-from segkit.curation.repair.instances import repair_instances
-from segkit.curation.repair.panoptic import repair_panoptic
+from segkit.curation.repair import repair_instances, repair_panoptic
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
 from tests.curation.checks import test_instances as test_check_instances
