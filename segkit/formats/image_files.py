@@ -1,4 +1,4 @@
-"""The files of an image in several folders: found, paired by name, compared in size, and named by writers."""
+"""Files of a dataset in several folders: finding them, pairing them by name, comparing sizes, naming new ones."""
 
 from __future__ import annotations
 
@@ -17,29 +17,46 @@ from segkit.utils.json_fields import Location, check_inside
 # A file system may tell .jpg from .JPG.
 IMAGE_SUFFIX_CASES = tuple(case for suffix in IMAGE_SUFFIXES for case in (suffix, suffix.upper()))
 MAX_NAME_BYTES = 255  # of a file, to most file systems
-LONGEST_SUFFIX = ".json"  # of the label files that have the picture's stem
+LONGEST_SUFFIX = ".json"  # of label files, which have the stem of the image
 
 
 def files_below(folder: Path, remedy: str) -> list[str]:
-    """The paths in the folder, with "/", of the files in it and its sub-folders, sorted.
+    """List the files in a folder and its sub-folders.
 
-    Hidden files and folders are passed over, linked folders not entered. A link is taken as a file even where it leads
-    nowhere: opening it then says so. Raises DatasetError where there is no such folder, or one cannot be listed.
+    Hidden files and folders are skipped, linked folders are not entered. A link counts as a file even if its target is
+    missing: opening it then says so.
+
+    Args:
+        folder: any folder.
+        remedy: for the message if there is no such folder.
+
+    Returns:
+        Sorted paths relative to the folder, with "/".
+
+    Raises:
+        DatasetError: the folder does not exist, or a folder cannot be listed.
     """
     if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
         raise DatasetError("no such folder", where=folder, remedy=remedy)
-    found = []
-    for place, folders, files in os.walk(folder, onerror=_refuse_folder):
+    paths = []
+    for parent, folders, files in os.walk(folder, onerror=_raise_unlisted):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
-    return sorted(found)
+        paths += [Path(parent, name).relative_to(folder).as_posix() for name in files if not name.startswith(".")]
+    return sorted(paths)
 
 
 def find_by_suffix(folder: str | Path, suffix: str = ".png") -> dict[str, Path]:
-    """The files in the folder and its sub-folders whose names end in `suffix`, sorted, by their path in the folder
-    without the suffix (`city/name`); hidden files and folders are passed over.
+    """Find files by the end of their names.
 
-    Raises DatasetError where there is no such folder or no such file.
+    Args:
+        folder: the folder, searched with its sub-folders; hidden files and folders are skipped.
+        suffix: end of the names.
+
+    Returns:
+        Path in the folder without the suffix (`city/name`) -> file, sorted.
+
+    Raises:
+        DatasetError: there is no such folder or no such file.
     """
     root = Path(folder)
     if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
@@ -52,8 +69,16 @@ def find_by_suffix(folder: str | Path, suffix: str = ".png") -> dict[str, Path]:
 
 
 def describe_unused_images(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
-    """The line of `DatasetReader.skipped` on pictures or PNGs in the folder that are no used names; none where there
-    are none, or no folder."""
+    """Describe images or PNGs in a folder that the dataset does not use.
+
+    Args:
+        folder: a folder; it may be missing.
+        used: names in the folder that are used.
+        what: text for what the other files are.
+
+    Returns:
+        One line for `DatasetReader.skipped`, or none.
+    """
     names = files_below(folder, "") if os.path.isdir(folder) else []
     return describe_unused(folder, what, [n for n in names if n.lower().endswith(IMAGE_SUFFIXES) and n not in used])
 
@@ -61,30 +86,46 @@ def describe_unused_images(folder: Path, used: Collection[str], what: str) -> tu
 def find_by_stem(
     folder: Path, suffixes: Sequence[str], remedy: str, code_twice: str, on_issue: IssueHandler
 ) -> dict[str, Path]:
-    """The files with such a suffix, in any case, by their path in the folder without it, sorted.
+    """Find files by their path without suffix.
 
-    Of two with one name, the first counts, and the other is told as code_twice. Raises DatasetError as `files_below`
-    does, and where there is no such file.
+    Args:
+        folder: the folder, searched with its sub-folders.
+        suffixes: lower-case suffixes with the dot; those of files may have any case.
+        remedy: for messages.
+        code_twice: issue code if two files have one stem; the first one counts.
+        on_issue: gets these issues.
+
+    Returns:
+        Path in the folder without suffix -> file, sorted.
+
+    Raises:
+        DatasetError: as `files_below`, or if no file has such a suffix.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for file_name in files_below(folder, remedy):
         path, name = folder / file_name, strip_suffix(file_name)
         if path.suffix.lower() not in suffixes:
             continue
-        if name in found:
-            problem = f"expected one file of a name, got {found[name].name} and {path.name}"
+        if name in paths:
+            problem = f"expected one file of a name, got {paths[name].name} and {path.name}"
             on_issue(code_twice, DatasetError(problem, where=path, remedy=remedy))
         else:
-            found[name] = path
-    if not found:
+            paths[name] = path
+    if not paths:
         raise DatasetError(f"expected files named *{', *'.join(suffixes)}, found none", where=folder, remedy=remedy)
-    return dict(sorted(found.items()))
+    return dict(sorted(paths.items()))
 
 
 def read_common_size(image: Path, labels: Sequence[Path], on_issue: IssueHandler) -> tuple[int, int] | None:
-    """(height, width) of a picture, turned as its EXIF says, and of its label PNGs or TIFFs, from their headers.
+    """Read the size of an image from its header, and check that its label maps have the same size.
 
-    None, once it is told, where one is missing, no such file, or of another size than the picture.
+    Args:
+        image: image file.
+        labels: label PNGs or TIFFs of the image.
+        on_issue: gets the error if a file is missing or unreadable, or the sizes differ.
+
+    Returns:
+        (height, width) in pixels, rotated as EXIF says; None if there was an issue.
     """
     code = "image-unreadable" if os.path.isfile(image) else "image-missing"
     try:
@@ -95,7 +136,7 @@ def read_common_size(image: Path, labels: Sequence[Path], on_issue: IssueHandler
             if not os.path.isfile(path):
                 raise DatasetError("the label map is missing, or no file", where=path, remedy="check the path")
             code = "png-unreadable"
-            sizes[path] = _map_size(path)
+            sizes[path] = _read_label_size(path)
         code = "size-differs"
         check_sizes(image, size_hw, sizes)
     except DatasetError as error:
@@ -105,7 +146,16 @@ def read_common_size(image: Path, labels: Sequence[Path], on_issue: IssueHandler
 
 
 def check_sizes(image: Path, size_hw: tuple[int, int], sizes: Mapping[Path, tuple[int, ...]]) -> None:
-    """DatasetError where one of these files is not of the picture's (height, width)."""
+    """Check that label files have the size of their image.
+
+    Args:
+        image: image file, for the message.
+        size_hw: (height, width) of the image in pixels.
+        sizes: label file -> (height, width) in pixels.
+
+    Raises:
+        DatasetError: a size differs.
+    """
     if {*sizes.values()} - {tuple(size_hw)}:
         expected, *got = (" x ".join(map(str, size)) for size in (size_hw, *sizes.values()))
         problem = f"expected {expected} pixels (height x width) as {image} has, got {' and '.join(got)}"
@@ -113,13 +163,31 @@ def check_sizes(image: Path, size_hw: tuple[int, int], sizes: Mapping[Path, tupl
 
 
 def strip_suffix(file_name: str) -> str:
-    """The path, with "/", without the suffix: what the files of an image share."""
+    """Remove the suffix of a path: the files of an image share the rest.
+
+    Args:
+        file_name: path with "/".
+
+    Returns:
+        The path without the last suffix.
+    """
     return PurePosixPath(file_name).with_suffix("").as_posix()
 
 
 def get_unique_stem(image: DatasetImage, taken: Collection[str], root: Path) -> str:
-    """The image's `stem`, for its label files; DatasetError where it leads out of its folder, is hidden, too long, or
-    taken."""
+    """Name the label files of an image after its path without suffix.
+
+    Args:
+        image: the image.
+        taken: names of earlier images.
+        root: the dataset, for messages.
+
+    Returns:
+        Path without suffix, with "/".
+
+    Raises:
+        DatasetError: the name leads out of the folder, is hidden, too long or taken.
+    """
     where = Location(root, image.image_id)
     check_plain_name(image.file_name, where)
     name = strip_suffix(image.file_name)
@@ -130,10 +198,19 @@ def get_unique_stem(image: DatasetImage, taken: Collection[str], root: Path) -> 
 
 
 def build_image_path(folder: Path, image: DatasetImage, suffixes: Collection[str] | None = None) -> Path:
-    """Where the image's picture is to lie, under its own name; DatasetError for a name that leads out of the folder.
+    """Where a writer puts an image, under the image's own name.
 
-    suffixes: those of the pictures that a layout looks for in its folder. One with another is to be a PNG, which
-    `convert.copy_picture` writes; and a name must be `check_plain`. None: the layout names its pictures, any will do.
+    Args:
+        folder: the image folder of the format.
+        image: the image.
+        suffixes: suffixes that readers of the format look for; an image with another one becomes a PNG. None if the
+            format lists its images by name, so that every name will do.
+
+    Returns:
+        A path below the folder.
+
+    Raises:
+        DatasetError: the name leads out of the folder; with `suffixes` also if it is hidden or has a backslash.
     """
     where = Location(folder, image.image_id)
     if suffixes is None:
@@ -145,28 +222,43 @@ def build_image_path(folder: Path, image: DatasetImage, suffixes: Collection[str
 
 
 def check_plain_name(file_name: str, where: Location) -> None:
-    """DatasetError for a name that leads out of its folder, that `files_below` passes over as hidden, or that is a
-    path on some systems only."""
+    """Check that a file name can be found again on every system.
+
+    Args:
+        file_name: path with "/".
+        where: for the message.
+
+    Raises:
+        DatasetError: the name leads out of its folder, `files_below` skips it as hidden, or it has a backslash.
+    """
     check_inside(file_name, "file_name", where)
-    hidden = any(part.startswith(".") for part in PurePosixPath(file_name).parts)
-    if hidden or "\\" in file_name:
+    is_hidden = any(part.startswith(".") for part in PurePosixPath(file_name).parts)
+    if is_hidden or "\\" in file_name:
         problem = f"expected a file_name without hidden parts and backslashes, got {file_name!r}"
         raise DatasetError(problem, where=where, remedy="rename the image")
 
 
 def check_name_length(name: str, where: Location) -> None:
-    """DatasetError where a file's name is too long for a file system."""
+    """Check that a file name is not too long for a file system.
+
+    Args:
+        name: name without folder.
+        where: for the message.
+
+    Raises:
+        DatasetError: it has more than MAX_NAME_BYTES bytes in UTF-8.
+    """
     n_bytes = len(name.encode("utf-8", "surrogatepass"))
     if n_bytes > MAX_NAME_BYTES:
         problem = f"expected names of at most {MAX_NAME_BYTES} bytes, got {n_bytes} for {reprlib.repr(name)}"
         raise DatasetError(problem, where=where, remedy="rename the image")
 
 
-def _refuse_folder(error: OSError) -> None:
+def _raise_unlisted(error: OSError) -> None:
     raise DatasetError(f"the folder cannot be listed: {error.strerror}", where=error.filename) from None
 
 
-def _map_size(path: Path) -> tuple[int, int]:
+def _read_label_size(path: Path) -> tuple[int, int]:
     if path.suffix.lower() in TIFF_SUFFIXES:
         return read_image_size(path)
     header = png.read_header(path)

@@ -1,4 +1,4 @@
-"""PNG files: what the header says, and the pixels, with errors that name the file."""
+"""PNG files: headers, segment ids and label maps, with errors that name the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.formats import png_runs as png_ids
+from segkit.formats import png_runs
 from segkit.formats.png_runs import CHUNK_HEAD, CHUNK_TAIL, SIGNATURE
 from segkit.structures import MAX_SEGMENT_ID, IdRuns, rgb_to_ids
 from segkit.utils.errors import DatasetError
@@ -33,7 +33,14 @@ Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True)
 class Header:
-    """height, width: pixels. bit_depth: of a channel or a palette index. kind: one of `KINDS`."""
+    """Header of a PNG.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        bit_depth: bits of a channel or of a palette index.
+        kind: value of `KINDS`.
+    """
 
     height: int
     width: int
@@ -42,37 +49,78 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """The header alone, without decoding; DatasetError where the file is missing or no PNG."""
+    """Read the header without decoding the pixels.
+
+    Args:
+        path: PNG file.
+
+    Returns:
+        The header.
+
+    Raises:
+        DatasetError: the file is missing or no PNG.
+    """
     return _parse_header(read_bytes(path, HEADER_BYTES), path)
 
 
 def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
-    """The runs of ids, R + 256 G + 65536 B, of an 8-bit colour PNG; a palette is looked up, alpha is dropped.
+    """Read segment ids, R + 256 G + 65536 B, from an 8-bit colour PNG. A palette is looked up, alpha is dropped.
 
-    Raises DatasetError where the file is missing, damaged, cut off, no PNG, greyscale, of 16 bits, or not of `size_hw`
-    pixels.
+    Args:
+        path: PNG file.
+        size_hw: expected (height, width) in pixels; None accepts any.
+
+    Returns:
+        The runs of equal ids.
+
+    Raises:
+        DatasetError: the file is missing, damaged, cut off, no PNG, greyscale, of 16 bits or of another size.
     """
     content = read_bytes(path)
     header = _parse_header(content, path)
     _check_size(header, size_hw, path)
-    # What Pillow refuses as too large is refused whatever decodes.
-    safe = Image.MAX_IMAGE_PIXELS is None or header.height * header.width <= 2 * Image.MAX_IMAGE_PIXELS
-    runs = png_ids.decode(content) if png_ids.AVAILABLE and safe else None
+    # Images that Pillow refuses as too large are refused by both decoders.
+    is_safe = Image.MAX_IMAGE_PIXELS is None or header.height * header.width <= 2 * Image.MAX_IMAGE_PIXELS
+    runs = png_runs.decode(content) if png_runs.AVAILABLE and is_safe else None
     if runs is None:
-        return IdRuns.from_map(rgb_to_ids(_rgb_of(content, size_hw, path)))
-    _check_sums(content, path)
+        return IdRuns.from_map(rgb_to_ids(_decode_rgb(content, size_hw, path)))
+    _check_checksums(content, path)
     return runs
 
 
 def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
-    """(H, W) int32 values, 0..65535, of a 16-bit greyscale PNG; raises DatasetError as `read_id_runs` does."""
+    """Read a 16-bit greyscale PNG.
+
+    Args:
+        path: PNG file.
+        size_hw: expected (height, width) in pixels; None accepts any.
+
+    Returns:
+        (H, W) int32 in 0..65535.
+
+    Raises:
+        DatasetError: as `read_id_runs`.
+    """
     return np.asarray(open_image(path, size_hw, {"greyscale"}, (16,))).astype(np.int32)
 
 
 def open_image(
     path: Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...]
 ) -> Image.Image:
-    """The loaded image of a PNG of one of these `KINDS` and bit depths; raises DatasetError as `read_id_runs` does."""
+    """Decode a PNG, checksums included.
+
+    Args:
+        path: PNG file.
+        size_hw: expected (height, width) in pixels; None accepts any.
+        kinds: accepted values of `KINDS`.
+        bit_depths: accepted bits of a channel or palette index.
+
+    Returns:
+        The decoded image.
+
+    Raises:
+        DatasetError: as `read_id_runs`.
+    """
     return _decode(read_bytes(path), size_hw, kinds, bit_depths, path)
 
 
@@ -106,9 +154,14 @@ def read_labels(path: str | Path, size_hw: tuple[int, int] | None = None) -> Lab
 
 
 def write_ids(path: Path, segment_ids: NDArray[np.integer[Any]]) -> None:
-    """Writes (H, W) ids as 8-bit RGB, R + 256 G + 65536 B, whole or not at all.
+    """Write segment ids as 8-bit RGB, R + 256 G + 65536 B, whole or not at all.
 
-    Raises ValueError for an id outside [0, MAX_SEGMENT_ID] or no pixels: a PNG has at least one.
+    Args:
+        path: PNG file to write.
+        segment_ids: (H, W) integers in [0, MAX_SEGMENT_ID], at least one.
+
+    Raises:
+        ValueError: an id is outside the range, or there is no pixel.
     """
     if segment_ids.ndim != 2 or not segment_ids.size:
         raise ValueError(f"segment_ids must be (H, W), not empty, got {segment_ids.shape}")
@@ -116,13 +169,18 @@ def write_ids(path: Path, segment_ids: NDArray[np.integer[Any]]) -> None:
         got = f"{segment_ids.min()}..{segment_ids.max()}"
         raise ValueError(f"segment ids must be in [0, {MAX_SEGMENT_ID}], got {got}")
     with replacing(path) as neighbour:
-        neighbour.write_bytes(png_ids.encode(segment_ids.astype(np.int32, copy=False)))
+        neighbour.write_bytes(png_runs.encode(segment_ids.astype(np.int32, copy=False)))
 
 
 def write(path: Path, pixels: NDArray[Any]) -> None:
-    """Writes (H, W) uint8, (H, W) uint16 or (H, W, 3) uint8 RGB as a PNG, whole or not at all.
+    """Write pixels as a PNG, whole or not at all.
 
-    Raises ValueError for another shape or dtype, or no pixels: a PNG has at least one.
+    Args:
+        path: PNG file to write.
+        pixels: (H, W) uint8, (H, W) uint16 or (H, W, 3) uint8 RGB, at least one pixel.
+
+    Raises:
+        ValueError: another shape or dtype, or no pixel.
     """
     kind = (pixels.shape[2:], str(pixels.dtype))
     if pixels.ndim < 2 or not pixels.size or kind not in WRITABLE:
@@ -133,9 +191,14 @@ def write(path: Path, pixels: NDArray[Any]) -> None:
 
 
 def write_labels(path: str | Path, labels: NDArray[np.integer[Any]]) -> None:
-    """Writes (H, W) labels as a greyscale PNG of 8 bits, or 16 where a label needs them, whole or not at all.
+    """Write a label map as greyscale PNG of 8 bits, or of 16 if a label needs them, whole or not at all.
 
-    Raises ValueError where a label is outside 0..65535, or there is no pixel.
+    Args:
+        path: PNG file to write.
+        labels: (H, W) integers in 0..65535, at least one.
+
+    Raises:
+        ValueError: a label is outside the range, or there is no pixel.
     """
     low, high = (int(labels.min()), int(labels.max())) if labels.size else (0, 0)
     if low < 0 or high > np.iinfo(np.uint16).max:
@@ -143,7 +206,7 @@ def write_labels(path: str | Path, labels: NDArray[np.integer[Any]]) -> None:
     write(Path(path), labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16))
 
 
-def _rgb_of(content: bytes, size_hw: tuple[int, int] | None, path: Path) -> NDArray[np.uint8]:
+def _decode_rgb(content: bytes, size_hw: tuple[int, int] | None, path: Path) -> NDArray[np.uint8]:
     image = _decode(content, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8), path)
     return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
@@ -156,7 +219,7 @@ def _decode(
         expected = f"{bit_depths[-1]}-bit {' or '.join(sorted(kinds))}"
         raise DatasetError(f"expected a PNG of {expected}, got {header.bit_depth}-bit {header.kind}", where=path)
     _check_size(header, size_hw, path)
-    _check_sums(content, path)
+    _check_checksums(content, path)
     try:
         image = Image.open(BytesIO(content), formats=["PNG"])
         image.load()
@@ -173,22 +236,22 @@ def _check_size(header: Header, size_hw: tuple[int, int] | None, path: Path) -> 
         raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
 
 
-def _check_sums(content: bytes, path: Path) -> None:
-    """DatasetError where a chunk is cut off or its checksum is wrong: Pillow decodes damaged pixels without a word."""
+def _check_checksums(content: bytes, path: Path) -> None:
+    """DatasetError if a chunk is cut off or its checksum is wrong: Pillow decodes damaged pixels silently."""
     remedy = "write or fetch it again"
-    view, place, name = memoryview(content), len(SIGNATURE), b""
+    view, start, name = memoryview(content), len(SIGNATURE), b""
     while name != b"IEND":
-        (length,) = struct.unpack(">I", content[place : place + 4].rjust(4, b"\xff"))
-        end = place + CHUNK_HEAD + length
-        name = content[place + 4 : place + CHUNK_HEAD]
+        (length,) = struct.unpack(">I", content[start : start + 4].rjust(4, b"\xff"))
+        end = start + CHUNK_HEAD + length
+        name = content[start + 4 : start + CHUNK_HEAD]
         if end + CHUNK_TAIL > len(content):
             raise DatasetError("the PNG cannot be decoded: it is cut off", where=path, remedy=remedy)
-        if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(view[place + 4 : end])):
+        if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(view[start + 4 : end])):
             part = name.decode("ascii", "replace")
             raise DatasetError(
                 f"the PNG cannot be decoded: the checksum of its {part} is wrong", where=path, remedy=remedy
             )
-        place = end + CHUNK_TAIL
+        start = end + CHUNK_TAIL
 
 
 def _parse_header(content: bytes, path: Path) -> Header:

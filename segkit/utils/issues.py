@@ -1,4 +1,4 @@
-"""What is wrong with single files, told one by one in place of ending the work at the first."""
+"""Errors of single files: raised at once, or passed to a handler or collected, so that the work goes on."""
 
 from __future__ import annotations
 
@@ -19,12 +19,30 @@ IssueHandler = Callable[[str, DatasetError], None]
 
 
 def raise_issue(code: str, error: DatasetError) -> None:
-    """The `on_issue` of a source that is to be used, not checked: what is wrong is raised."""
+    """Raise every issue: the handler for a dataset that is used, not checked.
+
+    Args:
+        code: code of the issue, unused.
+        error: the error.
+
+    Raises:
+        DatasetError: always.
+    """
     raise error
 
 
 def try_read(on_issue: IssueHandler, code: str, read: Callable[..., Result], *arguments: Any) -> Result | None:
-    """What `read` makes of the arguments; None if it raises a DatasetError that `on_issue` takes."""
+    """Call a function and pass its DatasetError to a handler.
+
+    Args:
+        on_issue: gets the error.
+        code: code of the issue.
+        read: the function.
+        *arguments: its arguments.
+
+    Returns:
+        The result of the function; None if it raised and `on_issue` returned.
+    """
     try:
         return read(*arguments)
     except DatasetError as error:
@@ -32,73 +50,122 @@ def try_read(on_issue: IssueHandler, code: str, read: Callable[..., Result], *ar
         return None
 
 
-def report_missing(on_issue: IssueHandler, code: str, what: str, paths: Sequence[Path], remedy: str) -> set[Path]:
-    """Those of the paths that are no files; `on_issue` gets each of them, in their order, and how many there are."""
-    gone = [path for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name that is too long
-    for path in gone:
-        problem = f"the {what} is missing ({len(gone)} of {len(paths)} are)"
-        on_issue(code, DatasetError(problem, where=_short(path), remedy=remedy))
-    return {*gone}
+def report_missing(on_issue: IssueHandler, code: str, kind: str, paths: Sequence[Path], remedy: str) -> set[Path]:
+    """Report each path that is no file, and how many there are.
+
+    Args:
+        on_issue: gets one error for each missing file, in their order.
+        code: code of the issue.
+        kind: text for what the files are.
+        paths: files that should exist.
+        remedy: for the message.
+
+    Returns:
+        The paths that are no files.
+    """
+    missing = [path for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name that is too long
+    for path in missing:
+        problem = f"the {kind} is missing ({len(missing)} of {len(paths)} are)"
+        on_issue(code, DatasetError(problem, where=_shorten(path), remedy=remedy))
+    return {*missing}
 
 
 def report_unpaired(
-    on_issue: IssueHandler, code: str, problem: str, found: Mapping[str, object], partners: Container[str], remedy: str
+    on_issue: IssueHandler,
+    code: str,
+    problem: str,
+    files: Mapping[str, object],
+    partners: Container[str],
+    remedy: str,
 ) -> None:
-    """`on_issue` gets each of the files found by name that has no partner of its name, and how many they are."""
-    paths = [path for name, path in found.items() if name not in partners]
+    """Report each file that has no partner of the same name, and how many there are.
+
+    Args:
+        on_issue: gets one error for each such file.
+        code: code of the issue.
+        problem: text for what is wrong.
+        files: name -> file.
+        partners: names that have a partner.
+        remedy: for the message.
+    """
+    paths = [path for name, path in files.items() if name not in partners]
     for path in paths:
-        on_issue(
-            code, DatasetError(f"{problem} ({len(paths)} of {len(found)} files)", where=_short(path), remedy=remedy)
-        )
+        message = f"{problem} ({len(paths)} of {len(files)} files)"
+        on_issue(code, DatasetError(message, where=_shorten(path), remedy=remedy))
 
 
-def describe_unused(where: object, what: str, names: Sequence[object]) -> tuple[str, ...]:
-    """The line of `DatasetReader.skipped` on files or keys that are there for nothing; none where there are none."""
-    return (f"{where}: {len(names)} {what}: {abbreviate(names)}",) if names else ()
+def describe_unused(where: object, kind: str, names: Sequence[object]) -> tuple[str, ...]:
+    """Describe files or keys that are not used.
+
+    Args:
+        where: the file or folder that holds them.
+        kind: text for what they are.
+        names: their names.
+
+    Returns:
+        One line for `DatasetReader.skipped`, or none without names.
+    """
+    return (f"{where}: {len(names)} {kind}: {abbreviate(names)}",) if names else ()
 
 
 class ErrorCollector:
-    """Collects the DatasetErrors of a run; `check` raises one error that tells them all.
+    """Collects the DatasetErrors of a run, to raise them as one.
 
-    limit: at so many the search stops with that error at once.
+    Args:
+        limit: at least 1; the run stops at so many errors.
     """
 
     def __init__(self, limit: int = DEFAULT_LIMIT) -> None:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
         self.limit = limit
-        self._found: list[str] = []
+        self._messages: list[str] = []
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._messages)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
-        """Keeps a DatasetError of the block; DatasetError with all of them where the limit is reached."""
+        """Collect a DatasetError of the block.
+
+        Raises:
+            DatasetError: the limit is reached; the error lists all.
+        """
         try:
             yield
         except DatasetError as error:
             self.add(error)
 
     def add(self, error: DatasetError) -> None:
-        """Keep one; raises as `guard` does."""
-        self._found.append(str(error))
-        if len(self._found) >= self.limit:
-            raise self._error(f"{len(self._found)} problems found, the search stopped here") from None
+        """Collect an error.
+
+        Args:
+            error: the error.
+
+        Raises:
+            DatasetError: the limit is reached; the error lists all.
+        """
+        self._messages.append(str(error))
+        if len(self) >= self.limit:
+            raise self._join(f"{len(self)} problems found, the search stopped here") from None
 
     def check(self) -> None:
-        """DatasetError that tells all problems, where there are any; a single one is told as it was raised."""
-        if len(self._found) == 1:
-            raise DatasetError(self._found[0])
-        if self._found:
-            raise self._error(f"{len(self._found)} problems")
+        """Raise what was collected.
 
-    def _error(self, title: str) -> DatasetError:
-        numbered = " ".join(f"[{number}] {problem}" for number, problem in enumerate(self._found, 1))
+        Raises:
+            DatasetError: there were errors; a single one has its own message, several are numbered.
+        """
+        if len(self) == 1:
+            raise DatasetError(self._messages[0])
+        if self._messages:
+            raise self._join(f"{len(self)} problems")
+
+    def _join(self, title: str) -> DatasetError:
+        numbered = " ".join(f"[{number}] {message}" for number, message in enumerate(self._messages, 1))
         return DatasetError(f"{title}: {numbered}")
 
 
-def _short(path: object) -> str:
-    """A JSON's name of a file may be as long as the JSON."""
+def _shorten(path: object) -> str:
+    """A file name in a JSON may be as long as the JSON."""
     text = str(path)
     return text if len(text) <= MAX_CHARACTERS else f"{text[:MAX_CHARACTERS]}..."
