@@ -273,7 +273,7 @@ WRONG: dict[str, tuple[Callable[[Arrays], None], str]] = {
     "thing class": (poked("instances_class_ids", 2, 2), r"class_ids of instances must be in 0\.\.1.*got 2"),
     "class below 0": (poked("instances_class_ids", 2, -1), "class_ids of instances must not be negative, got -1"),
     "stuff class": (poked("stuff_class_ids", 0, 3), r"class_ids of stuff_masks must be in 1\.\.2.*got 3"),
-    "stuff class 0": (poked("stuff_class_ids", 0, 0), "class_ids of stuff_masks must be from 1, got 0"),
+    "stuff class 0": (poked("stuff_class_ids", 0, 0), "class_ids of stuff_masks must be at least 1, got 0"),
     "channel": (poked("channels", (0, 0), 4), r"channels must be in 0\.\.3"),
     "logit channel": (poked("logits_channels", (0, 0, 0), 4), r"logit_channels must be in 0\.\.3"),
     "NaN logit": (poked("logits", (0, 0, 0), np.nan), "logits must be numbers, got NaN"),
@@ -487,7 +487,7 @@ BAD_INDEX: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "number": (index_with(stuff_ids=[0, 0.0, 1, 2]), "channel 1: expected a name and contiguous ids"),
     "both": (
         index_with(thing_ids=[0, -1, 1, -1]),
-        "channels contradict each other: a channel must be .*channel 2 of both",
+        "channels contradict each other: a channel must belong to stuff or to a thing, got channel 2 for both",
     ),
     "twice": (lambda index: index | {"images": index["images"] * 2}, "image 7: expected distinct image ids"),
     "one file of two": (
