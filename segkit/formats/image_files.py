@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import os
 import reprlib
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from segkit.formats import png
-from segkit.formats.base import DatasetImage
+from segkit.formats.base import (
+    DatasetImage,
+    DatasetWriter,
+    compute_segment_areas,
+    list_lost_annotations,
+    list_lost_scores,
+)
 from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image_size
+from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, describe_unused
 from segkit.utils.json_fields import Location, check_inside
@@ -18,6 +27,48 @@ from segkit.utils.json_fields import Location, check_inside
 IMAGE_SUFFIX_CASES = tuple(case for suffix in IMAGE_SUFFIXES for case in (suffix, suffix.upper()))
 MAX_NAME_BYTES = 255  # of a file, to most file systems
 LONGEST_SUFFIX = ".json"  # of label files, which have the stem of the image
+
+
+class LabelFilesWriter(DatasetWriter):
+    """Writes the labels of each image to files of the image's name; a subclass implements `_write`.
+
+    Args:
+        root: Folder to write to.
+        categories: Categories of the segmentations.
+        images: Folder of the images below root.
+    """
+
+    def __init__(self, root: str | Path, categories: CategorySet, images: str = ".") -> None:
+        super().__init__(root, categories)
+        self.image_root = self.root / images
+        self._names: dict[str, None] = {}  # of the images added, in their order
+
+    def add(
+        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    ) -> list[str]:
+        """See base class. The image's name must be `check_plain_name`, and short enough for its label files."""
+        name = self._get_name(image)
+        areas_px = compute_segment_areas(image, segmentation, self.categories)
+        losses = self._write(image, name, segmentation, areas_px)
+        self._names[name] = None
+        return [*losses, *list_lost_scores(segmentation.segments), *list_lost_annotations(annotations, image.size_hw)]
+
+    def image_path(self, image: DatasetImage) -> Path:
+        """See base class."""
+        return build_image_path(self.image_root, image, IMAGE_SUFFIX_CASES)
+
+    @abstractmethod
+    def _write(
+        self, image: DatasetImage, name: str, segmentation: PanopticSegmentation, areas_px: dict[int, int]
+    ) -> list[str]:
+        """Write the label files; a line on each loss, except scores and what `annotations` hold.
+
+        name: as `_get_name` returns it. areas_px: segment_id -> pixels of the segments that have any.
+        """
+
+    def _get_name(self, image: DatasetImage) -> str:
+        """The name of the image's label files, which no earlier image had."""
+        return get_unique_stem(image, self._names, self.root)
 
 
 def files_below(folder: Path, remedy: str) -> list[str]:

@@ -1,8 +1,7 @@
 """Cityscapes: its labels, its tree of images and annotations, and its instance results."""
 
-from segkit.formats.cityscapes.files import CityscapesRecord, find_records
 from segkit.formats.cityscapes.label_pngs import INSTANCE_IDS_SUFFIX, encode_instance_ids, read_segmentation
-from segkit.formats.cityscapes.labels import CATEGORIES, LABELS
+from segkit.formats.cityscapes.labels import CATEGORIES
 from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.formats.cityscapes.results import (
     ResultFiles,
@@ -16,14 +15,11 @@ from segkit.formats.cityscapes.writer import CityscapesWriter
 __all__ = [
     "CATEGORIES",
     "INSTANCE_IDS_SUFFIX",
-    "LABELS",
     "CityscapesReader",
-    "CityscapesRecord",
     "CityscapesWriter",
     "ResultFiles",
     "ResultLine",
     "encode_instance_ids",
-    "find_records",
     "read_result_lines",
     "read_result_mask",
     "read_segmentation",

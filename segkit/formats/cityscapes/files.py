@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from segkit.formats import coco
-from segkit.formats.cityscapes.label_pngs import INSTANCE_IDS_SUFFIX
 from segkit.formats.cityscapes.labels import CATEGORIES, LABEL_ID_BY_TRAIN_ID
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
@@ -22,54 +21,24 @@ PANOPTIC_REMEDY = "make it with cityscapesscripts' preparation/createPanopticImg
 PANOPTIC_SUFFIXES = ("", "_trainId")  # of the file name; the categories tell which ids the JSON has
 
 
-@dataclass(frozen=True)
-class CityscapesRecord:
-    """One image and its annotation file.
+def find_annotations(root: Path, split: str, suffix: str, on_issue: IssueHandler) -> dict[Path, Path]:
+    """Image -> annotation file of a split, sorted by city and name.
 
-    Attributes:
-        image_id: Stem that both files share, such as frankfurt_000000_000294.
-        image_path: The *_leftImg8bit.png.
-        ground_truth_path: The *_gtFine_instanceIds.png, or the file with the suffix that `find_records` was given.
-    """
-
-    image_id: str
-    image_path: Path
-    ground_truth_path: Path
-
-
-def find_records(
-    root: str | Path, split: str, suffix: str = INSTANCE_IDS_SUFFIX, on_issue: IssueHandler = raise_issue
-) -> list[CityscapesRecord]:
-    """Pair the images of a split with their annotation files.
-
-    Args:
-        root: Folder that holds leftImg8bit/ and gtFine/.
-        split: Subfolder of both, such as "val".
-        suffix: Ending of the annotation files in gtFine.
-        on_issue: Gets each image without annotation, which is then left out, and each annotation without image. Raises
-            by default.
-
-    Returns:
-        The records, sorted by city and name.
-
-    Raises:
-        DatasetError: A folder is missing, or the split has no image.
+    suffix: ending of the annotation files in gtFine. Images without annotation, which are left out, and annotations
+    without image are reported. DatasetError if a folder is missing or the split has no image.
     """
     tree = f"expected leftImg8bit/<split>/<city>/*{IMAGE_SUFFIX} and gtFine/<split>/<city>/*{suffix}"
-    image_folder, gt_folder = (Path(root) / name / split for name in ("leftImg8bit", "gtFine"))
+    image_folder, gt_folder = (root / name / split for name in ("leftImg8bit", "gtFine"))
     for folder in (image_folder, gt_folder):
         if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
             raise DatasetError("no such folder", where=folder, remedy=tree)
     images, annotations = find_city_files(image_folder, IMAGE_SUFFIX), find_city_files(gt_folder, suffix)
     if not images:
         raise DatasetError("the split has no image", where=image_folder, remedy=tree)
-    records = [
-        CityscapesRecord(name.split("/")[1], path, gt_folder / f"{name}{suffix}") for name, path in images.items()
-    ]
-    gt_paths = [record.ground_truth_path for record in records]
-    missing = report_missing(on_issue, "png-missing", "ground truth", gt_paths, tree)
+    pairs = {path: gt_folder / f"{name}{suffix}" for name, path in images.items()}
+    missing = report_missing(on_issue, "png-missing", "ground truth", [*pairs.values()], tree)
     report_unpaired(on_issue, "image-missing", "the ground truth has no image", annotations, images, tree)
-    return [record for record in records if record.ground_truth_path not in missing]
+    return {image_path: gt_path for image_path, gt_path in pairs.items() if gt_path not in missing}
 
 
 def find_city_files(folder: Path, suffix: str) -> dict[str, Path]:

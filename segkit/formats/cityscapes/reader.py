@@ -76,9 +76,8 @@ class CityscapesReader(DatasetReader):
         if annotations == PANOPTIC:
             images = self._find_panoptic(split, on_issue)
         else:
-            records = files.find_records(root, split, READERS[annotations][0], on_issue)
-            images = files.index_by_image_id([record.image_path for record in records], on_issue)
-            self._gt_paths = {record.image_path: record.ground_truth_path for record in records}
+            self._gt_paths = files.find_annotations(self.root, split, READERS[annotations][0], on_issue)
+            images = files.index_by_image_id([*self._gt_paths], on_issue)
         readable = [try_read(on_issue, "image-unreadable", self._read_size, *item) for item in images.items()]
         self.images = tuple(image for image in readable if image is not None)
 

@@ -12,18 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
-from segkit.formats.base import (
-    DatasetImage,
-    DatasetWriter,
-    compute_segment_areas,
-    list_lost_annotations,
-    list_lost_scores,
-)
+from segkit.formats.base import DatasetImage
 from segkit.formats.cityscapes import label_pngs
 from segkit.formats.cityscapes.files import IMAGE_SUFFIX
 from segkit.formats.cityscapes.label_pngs import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from segkit.formats.cityscapes.labels import CATEGORIES
 from segkit.formats.derive import relabel
+from segkit.formats.image_files import LabelFilesWriter
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Location, check_inside
@@ -32,7 +27,7 @@ from segkit.utils.text import abbreviate
 NAME = re.compile(r"([^_]+)_\d+_\d+")  # city, sequence, frame
 
 
-class CityscapesWriter(DatasetWriter):
+class CityscapesWriter(LabelFilesWriter):
     """Writes gtFine/<split>/<city>/<name>_gtFine_{instanceIds,labelIds}.png, image by image.
 
     <name> is the image's file name without its ending, and becomes the image_id. <city> is the image's folder. Without
@@ -61,46 +56,47 @@ class CityscapesWriter(DatasetWriter):
             problem = f"expected categories with names of Cityscapes', got {abbreviate(names)}"
             remedy = f"rename the categories to Cityscapes': {', '.join(self._labels)}"
             raise DatasetError(problem, where=root, remedy=remedy)
-        self._names: set[str] = set()
 
     def image_path(self, image: DatasetImage) -> Path:
         """See base class. The image is a PNG; DatasetError also for a hidden name, or one too long for a label file."""
-        city, name = self._get_city_and_name(image)
-        return self.root / "leftImg8bit" / self.split / city / f"{name}{IMAGE_SUFFIX}"
+        name = self._get_stem(image)
+        return self.root / "leftImg8bit" / self.split / self._get_city(image, name) / f"{name}{IMAGE_SUFFIX}"
 
-    def add(
-        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    def _write(
+        self, image: DatasetImage, name: str, segmentation: PanopticSegmentation, areas_px: dict[int, int]
     ) -> list[str]:
-        """See base class. DatasetError also for more instances of a label than the PNG can number."""
-        city, name = self._get_city_and_name(image)
-        where = Location(self.root, image.image_id)
-        if name in self._names:
-            problem = f"labels of the name {name!r} were written before, and the name is the image_id"
-            raise DatasetError(problem, where=where, remedy="rename one of the images")
-        areas_px = compute_segment_areas(image, segmentation, self.categories)
         labelled, losses = self._convert(segmentation)
         try:
             values = label_pngs.compute_instance_values(labelled.segments)
         except ValueError as error:
-            raise DatasetError(str(error), where=where) from None
+            raise DatasetError(str(error), where=Location(self.root, image.image_id)) from None
         maps: dict[str, NDArray[Any]] = {INSTANCE_IDS_SUFFIX: label_pngs.encode_instance_ids(labelled)}
         maps[LABEL_IDS_SUFFIX] = label_pngs.encode_label_ids(labelled)
         if self.train_ids:
             maps[TRAIN_IDS_SUFFIX] = label_pngs.encode_train_ids(labelled)
         for suffix, pixels in maps.items():
-            png.write(self.root / "gtFine" / self.split / city / f"{name}{suffix}", pixels)
-        self._names.add(name)
-        losses += _list_merged_segments(labelled.segments, values, areas_px) + list_lost_scores(labelled.segments)
-        return losses + list_lost_annotations(annotations, image.size_hw)
+            png.write(self.root / "gtFine" / self.split / self._get_city(image, name) / f"{name}{suffix}", pixels)
+        return losses + _list_merged_segments(labelled.segments, values, areas_px)
 
-    def _get_city_and_name(self, image: DatasetImage) -> tuple[str, str]:
+    def _get_name(self, image: DatasetImage) -> str:
+        """The name without ending, which must not be repeated in another city."""
+        name = self._get_stem(image)
+        if name in self._names:
+            problem = f"labels of the name {name!r} were written before, and the name is the image_id"
+            raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename one of the images")
+        return name
+
+    def _get_stem(self, image: DatasetImage) -> str:
         where = Location(self.root, image.image_id)
         image_files.check_plain_name(image.file_name, where)
         path = PurePosixPath(image.file_name)
         name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem
         image_files.check_name_length(f"{name}{TRAIN_IDS_SUFFIX}", where)  # the longest
+        return name
+
+    def _get_city(self, image: DatasetImage, name: str) -> str:
         match = NAME.fullmatch(name)
-        return path.parent.name or (match[1] if match else self.split), name
+        return PurePosixPath(image.file_name).parent.name or (match[1] if match else self.split)
 
     def _convert(self, segmentation: PanopticSegmentation) -> tuple[PanopticSegmentation, list[str]]:
         """The segmentation with Cityscapes' label ids, without segments of other classes; and a line on each loss."""

@@ -6,29 +6,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from segkit.formats import png
-from segkit.formats.base import (
-    DatasetImage,
-    DatasetReader,
-    DatasetWriter,
-    compute_segment_areas,
-    list_empty_segments,
-    list_lost_annotations,
-    list_lost_scores,
-)
+from segkit.formats.base import DatasetImage, DatasetReader, list_empty_segments
 from segkit.formats.coco.tables import read_classes
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import (
-    IMAGE_SUFFIX_CASES,
-    build_image_path,
-    find_by_stem,
-    find_by_suffix,
-    get_unique_stem,
-)
+from segkit.formats.image_files import LabelFilesWriter, find_by_stem, find_by_suffix
 from segkit.formats.image_io import IMAGE_SUFFIXES
 from segkit.formats.png import CHANNEL
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
@@ -95,27 +80,18 @@ class TwoChannelReader(DatasetReader):
         return PanopticSegmentation.from_runs(runs, tuple(segments))
 
 
-class TwoChannelWriter(DatasetWriter):
+class TwoChannelWriter(LabelFilesWriter):
     """root/masks/NAME.png image by image, and root/categories.json."""
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         """DatasetError where a category_id does not fit into a channel."""
-        super().__init__(root, categories)
+        super().__init__(root, categories, IMAGES)
         _check_channel(categories, root)
-        self._names: set[str] = set()
 
-    def image_path(self, image: DatasetImage) -> Path:
-        """Where the image's picture is to lie, as `image_files.picture_in` has it."""
-        return build_image_path(self.root / IMAGES, image, IMAGE_SUFFIX_CASES)
-
-    def add(
-        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    def _write(
+        self, image: DatasetImage, name: str, segmentation: PanopticSegmentation, areas_px: dict[int, int]
     ) -> list[str]:
-        """As `DatasetWriter` has it, segments numbered from 0 in their order; told are crowds, now objects, segments
-        without a pixel, scores, and pixels under other masks. DatasetError for more than 256 segments of a category
-        too."""
-        name = get_unique_stem(image, self._names, self.root)
-        areas_px = compute_segment_areas(image, segmentation, self.categories)
+        """Segments are numbered from 0 in their order; DatasetError for more than 256 segments of a category."""
         values: dict[int, int] = {}
         numbers: dict[int, int] = defaultdict(int)
         for segment in segmentation.segments:
@@ -126,11 +102,10 @@ class TwoChannelWriter(DatasetWriter):
             where = Location(self.root, image.image_id)
             raise DatasetError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
         png.write_ids(self.root / MASKS / f"{name}.png", relabel(segmentation.segment_ids, values, np.int32))
-        self._names.add(name)
         told = list_empty_segments(segmentation.segments, areas_px)
         crowds = sum(s.iscrowd for s in segmentation.segments)
         told += [f"{crowds} crowds become objects"] if crowds else []
-        return [*told, *list_lost_scores(segmentation.segments), *list_lost_annotations(annotations, image.size_hw)]
+        return told
 
     def finish(self) -> None:
         """Write the categories."""

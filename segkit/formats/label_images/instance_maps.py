@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from segkit.formats import image_files, png
-from segkit.formats.base import (
-    DatasetImage,
-    DatasetWriter,
-    compute_segment_areas,
-    list_lost_annotations,
-    list_lost_scores,
-)
+from segkit.formats import png
+from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
+from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, resolve_folders
 from segkit.formats.splits import Split
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, default_color
@@ -85,7 +79,7 @@ class InstanceMapReader(LabelMapReader):
         return PanopticSegmentation(values, tuple(segments))
 
 
-class InstanceMapWriter(DatasetWriter):
+class InstanceMapWriter(LabelFilesWriter):
     """Writes <root>/<labels>/NAME.png, image by image: 8-bit greyscale up to 255 objects, otherwise 16-bit.
 
     Args:
@@ -112,42 +106,29 @@ class InstanceMapWriter(DatasetWriter):
         background: str = "background",
     ) -> None:
         super().__init__(root, categories)
-        self._image_root, self._label_root = resolve_folders(self.root, images, labels)
+        self.image_root, self._label_root = resolve_folders(self.root, images, labels)
         things = {c.name: c.category_id for c in categories.things}
         if not things or (thing is not None and thing not in things):
             got = abbreviate(things) or "none"
             raise DatasetError(f"expected a thing category{f' {thing!r}' if thing else ''}, got {got}", where=root)
         self._thing_id = categories.things[0].category_id if thing is None else things[thing]
         self._background_id = {c.name: c.category_id for c in categories.stuff}.get(background)
-        self._names: set[str] = set()
 
-    def image_path(self, image: DatasetImage) -> Path:
-        """See base class."""
-        return image_files.build_image_path(self._image_root, image, image_files.IMAGE_SUFFIX_CASES)
-
-    def add(
-        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    def _write(
+        self, image: DatasetImage, name: str, segmentation: PanopticSegmentation, areas_px: dict[int, int]
     ) -> list[str]:
-        """See base class.
-
-        Objects are numbered 1..N in the order of the segments; crowds and stuff become 0. DatasetError also for more
-        than 65535 objects.
-        """
-        name = image_files.get_unique_stem(image, self._names, self.root)
-        areas_px = compute_segment_areas(image, segmentation, self.categories)
+        """Objects are numbered 1..N in the order of the segments; crowds and stuff become 0."""
         objects = [s for s in segmentation.segments if s.isthing and not s.iscrowd and s.segment_id in areas_px]
         if len(objects) > MAX_OBJECTS:
             problem = f"expected at most {MAX_OBJECTS} objects, got {len(objects)}"
             raise DatasetError(problem, where=Location(self.root, image.image_id))
         values = {s.segment_id: value for value, s in enumerate(objects, 1)}
         png.write_labels(self._label_root / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
-        self._names.add(name)
         losses = [loss for s in segmentation.segments if (loss := self._describe_loss(s, areas_px))]
         void_px = segmentation.segment_ids.size - sum(areas_px.values())
         if void_px and self._background_id is not None:
             losses.append(f"void: {void_px} pixels become background")
-        losses += list_lost_scores(segmentation.segments)
-        return losses + list_lost_annotations(annotations, image.size_hw)
+        return losses
 
     def _describe_loss(self, segment: Segment, areas_px: dict[int, int]) -> str:
         """The line on what the map cannot hold of the segment, "" for nothing."""

@@ -6,19 +6,12 @@ import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from segkit.formats import image_files, png
-from segkit.formats.base import (
-    DatasetImage,
-    DatasetWriter,
-    compute_segment_areas,
-    list_empty_segments,
-    list_lost_annotations,
-    list_lost_scores,
-)
+from segkit.formats import png
+from segkit.formats.base import DatasetImage, list_empty_segments
 from segkit.formats.coco import read_classes
 from segkit.formats.derive import build_semantic_map
+from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader
 from segkit.formats.splits import Split
 from segkit.structures import IGNORE_LABEL, VOID, Category, CategorySet, IdRuns, PanopticSegmentation, Segment
@@ -94,7 +87,7 @@ class SemanticMapReader(LabelMapReader):
         return PanopticSegmentation.from_runs(runs, segments)
 
 
-class SemanticMapWriter(DatasetWriter):
+class SemanticMapWriter(LabelFilesWriter):
     """Writes root/labels/NAME.png, 8-bit label maps, and root/classes.json with the names.
 
     A label is the index of the class among the categories, from 0; 255 is void.
@@ -108,31 +101,21 @@ class SemanticMapWriter(DatasetWriter):
     """
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
-        super().__init__(root, categories)
+        super().__init__(root, categories, IMAGES)
         self.space = categories.build_semantic_space("per_class")
         if len(self.space.names) > IGNORE_LABEL:
             problem = f"expected at most {IGNORE_LABEL} classes, got {len(self.space.names)}"
             raise DatasetError(problem, where=root, remedy="convert to coco-panoptic")
-        self._names: set[str] = set()
 
-    def image_path(self, image: DatasetImage) -> Path:
-        """See base class."""
-        return image_files.build_image_path(self.root / IMAGES, image, image_files.IMAGE_SUFFIX_CASES)
-
-    def add(
-        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    def _write(
+        self, image: DatasetImage, name: str, segmentation: PanopticSegmentation, areas_px: dict[int, int]
     ) -> list[str]:
-        """See base class."""
-        name = image_files.get_unique_stem(image, self._names, self.root)
-        areas_px = compute_segment_areas(image, segmentation, self.categories)
         png.write_labels(self.root / LABELS / f"{name}.png", build_semantic_map(segmentation, self.space))
-        self._names.add(name)
         things = [s.category_id for s in segmentation.segments if s.isthing and s.segment_id in areas_px]
         crowds = sum(s.iscrowd for s in segmentation.segments)
         losses = [f"{len(things)} objects of {len({*things})} classes are not told apart"] if things else []
         losses += [f"{crowds} crowds are their class"] if crowds else []
-        losses += [*list_empty_segments(segmentation.segments, areas_px), *list_lost_scores(segmentation.segments)]
-        return losses + list_lost_annotations(annotations, image.size_hw)
+        return losses + list_empty_segments(segmentation.segments, areas_px)
 
     def finish(self) -> None:
         """Write the names."""

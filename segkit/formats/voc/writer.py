@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.formats import image_files
-from segkit.formats.base import (
-    DatasetImage,
-    DatasetWriter,
-    compute_segment_areas,
-    list_lost_annotations,
-    list_lost_scores,
-)
+from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
+from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.voc import files
 from segkit.formats.voc.files import (
     BACKGROUND,
@@ -38,7 +31,7 @@ from segkit.utils.files import replacing
 from segkit.utils.json_fields import Location
 
 
-class VOCWriter(DatasetWriter):
+class VOCWriter(LabelFilesWriter):
     """Writes one image set: two PNGs per image at once; the list of ids and class_names.txt at the end.
 
     The things of `categories`, by ascending category_id, become the labels 1, 2, ... Stuff becomes background, since
@@ -61,7 +54,7 @@ class VOCWriter(DatasetWriter):
     def __init__(self, root: str | Path, categories: CategorySet, *, split: str = "train", border_px: int = 0) -> None:
         if type(border_px) is not int or border_px < 0:
             raise ValueError(f"border_px must be an integer of at least 0, got {border_px!r}")
-        super().__init__(root, categories)
+        super().__init__(root, categories, IMAGES)
         self.border_px = border_px
         self._set_path = files.get_set_path(self.root, split)
         classes = files.build_categories([c.name for c in categories.things], True, "categories")
@@ -69,21 +62,11 @@ class VOCWriter(DatasetWriter):
         if os.path.isdir(self.root / CLASS_MAPS) and files.read_names(self.root) != self._class_names:
             remedy = "write to another folder"
             raise DatasetError("the folder holds labels of other classes", where=self.root, remedy=remedy)
-        self._image_ids: dict[str, None] = {}  # in order
 
-    def add(
-        self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: list[dict[str, Any]] | None = None
+    def _write(
+        self, image: DatasetImage, name: str, segmentation: PanopticSegmentation, areas_px: dict[int, int]
     ) -> list[str]:
-        """See base class.
-
-        Segment ids are kept if those of all objects are in 1..254; otherwise objects are numbered in their order.
-
-        Raises:
-            DatasetError: As the base class, and for a name that cannot be a line of the image set.
-            ValueError: As the base class, and for a map without pixels.
-        """
-        image_id = self._get_image_id(image)
-        areas_px = compute_segment_areas(image, segmentation, self.categories)
+        """Segment ids are kept if those of all objects are in 1..254; otherwise objects are numbered in their order."""
         if not segmentation.segment_ids.size:
             raise ValueError(f"segment_ids must not be empty, got {segmentation.segment_ids.shape}")
         label_by_segment, losses = _assign_labels(segmentation.segments, areas_px, self.categories)
@@ -98,24 +81,20 @@ class VOCWriter(DatasetWriter):
             if segment.segment_id in label_by_segment:
                 class_label = self.categories.thing_contiguous_ids[segment.category_id] + 1
                 class_by_object[label_by_segment[segment.segment_id]] = class_label
-        class_path, object_path = (self.root / folder / f"{image_id}.png" for folder in (CLASS_MAPS, OBJECT_MAPS))
+        class_path, object_path = (self.root / folder / f"{name}.png" for folder in (CLASS_MAPS, OBJECT_MAPS))
         with replacing(class_path) as class_file, replacing(object_path) as object_file:
             _save(class_file, class_by_object.take(object_labels))
             _save(object_file, object_labels)
-        self._image_ids[image_id] = None
-        return losses + list_lost_annotations(annotations, image.size_hw)
-
-    def image_path(self, image: DatasetImage) -> Path:
-        """See base class."""
-        return image_files.build_image_path(self.root / IMAGES, image, image_files.IMAGE_SUFFIX_CASES)
+        return losses
 
     def finish(self) -> None:
         """Write class_names.txt and the image set."""
         files.write_lines(self.root / NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
-        files.write_lines(self._set_path, [*self._image_ids])
+        files.write_lines(self._set_path, [*self._names])
 
-    def _get_image_id(self, image: DatasetImage) -> str:
-        image_id = image_files.get_unique_stem(image, self._image_ids, self.root)
+    def _get_name(self, image: DatasetImage) -> str:
+        """The image id, which must be a line of the image set."""
+        image_id = super()._get_name(image)
         if not files.is_line(image_id):
             problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
             raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
@@ -161,7 +140,7 @@ def _assign_labels(
         losses += [f"segment {segment_id}: {loss}"] if loss else []
     keeps_ids = all(segment_id <= MAX_LABEL for segment_id in object_ids)
     labels = {segment_id: segment_id if keeps_ids else label for label, segment_id in enumerate(object_ids, 1)}
-    return labels, losses + list_lost_scores(segments)
+    return labels, losses
 
 
 def _find_border(labels: Labels, distance_px: int) -> NDArray[np.bool_]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from segkit.formats import cityscapes
+from segkit.formats.cityscapes import INSTANCE_IDS_SUFFIX
+from segkit.formats.cityscapes.files import find_annotations
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import raise_issue
 
 
 def _tree(root: Path) -> None:
@@ -19,35 +21,37 @@ def _tree(root: Path) -> None:
     (root / "leftImg8bit/val/zurich/notes.txt").touch()
 
 
-def test_scan_is_sorted(tmp_path: Path) -> None:
+def test_images_and_annotations_are_sorted(tmp_path: Path) -> None:
     _tree(tmp_path)
-    first, second = cityscapes.find_records(tmp_path, "val")
-    assert first.image_id == "aachen_000000_000002"
-    assert first.image_path == tmp_path / "leftImg8bit/val/aachen/aachen_000000_000002_leftImg8bit.png"
-    assert first.ground_truth_path == tmp_path / "gtFine/val/aachen/aachen_000000_000002_gtFine_instanceIds.png"
-    assert second.image_id == "zurich_000000_000001"
+    pairs = find_annotations(tmp_path, "val", INSTANCE_IDS_SUFFIX, raise_issue)
+    assert [*pairs] == [
+        tmp_path / f"leftImg8bit/val/{name}_leftImg8bit.png"
+        for name in ("aachen/aachen_000000_000002", "zurich/zurich_000000_000001")
+    ]
+    first = tmp_path / "leftImg8bit/val/aachen/aachen_000000_000002_leftImg8bit.png"
+    assert pairs[first] == tmp_path / "gtFine/val/aachen/aachen_000000_000002_gtFine_instanceIds.png"
 
 
-def test_scan_faults(tmp_path: Path) -> None:
+def test_missing_folders_and_files(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
-        cityscapes.find_records(tmp_path, "x" * 5000)
+        find_annotations(tmp_path, "x" * 5000, INSTANCE_IDS_SUFFIX, raise_issue)
     with pytest.raises(DatasetError, match=r"leftImg8bit.val: no such folder; expected leftImg8bit/<split>"):
-        cityscapes.find_records(tmp_path, "val")
+        find_annotations(tmp_path, "val", INSTANCE_IDS_SUFFIX, raise_issue)
     (tmp_path / "leftImg8bit/val/aachen").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"gtFine.val: no such folder; expected"):
-        cityscapes.find_records(tmp_path, "val")
+        find_annotations(tmp_path, "val", INSTANCE_IDS_SUFFIX, raise_issue)
     (tmp_path / "gtFine/val").mkdir(parents=True)
     with pytest.raises(DatasetError, match=r"leftImg8bit.val: the split has no image; expected"):
-        cityscapes.find_records(tmp_path, "val")
+        find_annotations(tmp_path, "val", INSTANCE_IDS_SUFFIX, raise_issue)
     _tree(tmp_path)
     (tmp_path / "gtFine/val/zurich/zurich_000000_000001_gtFine_instanceIds.png").unlink()
-    told: list[tuple[str, DatasetError]] = []
-    (left,) = cityscapes.find_records(tmp_path, "val", on_issue=lambda *fault: told.append(fault))
-    assert left.image_id == "aachen_000000_000002"
-    assert [code for code, _ in told] == ["png-missing"]
+    issues: list[tuple[str, DatasetError]] = []
+    (image_path,) = find_annotations(tmp_path, "val", INSTANCE_IDS_SUFFIX, lambda *issue: issues.append(issue))
+    assert image_path.name == "aachen_000000_000002_leftImg8bit.png"
+    assert [code for code, _ in issues] == ["png-missing"]
     with pytest.raises(
         DatasetError,
         match=r"zurich_000000_000001_gtFine_instanceIds\.png: the ground truth is missing \(1 of 2 are\); expected",
     ) as caught:
-        cityscapes.find_records(tmp_path, "val")
-    assert str(caught.value) == str(told[0][1])
+        find_annotations(tmp_path, "val", INSTANCE_IDS_SUFFIX, raise_issue)
+    assert str(caught.value) == str(issues[0][1])

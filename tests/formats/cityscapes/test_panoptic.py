@@ -11,6 +11,7 @@ import pytest
 
 from segkit.formats import cityscapes
 from segkit.formats.cityscapes import CityscapesReader
+from segkit.formats.cityscapes.labels import LABELS
 from segkit.formats.coco import CocoPanopticReader
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
@@ -71,7 +72,7 @@ def test_panoptic_files_are_coco_panoptic_too(root: Path, monkeypatch: pytest.Mo
     prepare(monkeypatch, root, useTrainId=train_ids)
     base = root / f"gtFine/cityscapes_panoptic_val{'_trainId' if train_ids else ''}"
     coco = CocoPanopticReader(f"{base}.json", base, root / "leftImg8bit/val")
-    ids = {x.name: x.train_id if train_ids else x.label_id for x in cityscapes.LABELS if not x.ignored}
+    ids = {x.name: x.train_id if train_ids else x.label_id for x in LABELS if not x.ignored}
     assert {c.name: c.category_id for c in coco.categories.categories} == ids
     for theirs, ours in zip(coco.images, CityscapesReader(root).images, strict=True):
         assert (theirs.image_id, theirs.size_hw) == (ours.image_id, ours.size_hw)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from segkit.curation.issues import RULES
-from segkit.formats import cityscapes, png
+from segkit.formats import png
 from segkit.formats.base import DatasetImage
 from segkit.formats.cityscapes import CityscapesReader, label_pngs
 from segkit.structures import PanopticSegmentation, Segment
@@ -26,7 +26,7 @@ AACHEN, ZURICH = CITIES
 def test_labels_are_cityscapesscripts() -> None:
     theirs = pytest.importorskip("cityscapesscripts.helpers.labels", reason="cityscapesscripts is not installed").labels
     rows = [(x.id, x.name, x.trainId, x.hasInstances, x.ignoreInEval, x.color) for x in theirs]
-    assert [tuple(label) for label in cityscapes.LABELS] == rows
+    assert [tuple(label) for label in LABELS] == rows
     assert len(rows) == 35
 
 
@@ -79,7 +79,7 @@ def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
         got = source.read_segmentation(image)
         stem = root / f"gtFine/val/{str(image.image_id).split('_')[0]}/{image.image_id}_gtFine"
         expected = np.asarray(Image.open(f"{stem}_labelIds.png"))
-        ignored = [x.label_id for x in cityscapes.LABELS if x.ignored]
+        ignored = [x.label_id for x in LABELS if x.ignored]
         np.testing.assert_array_equal(
             label_pngs.encode_label_ids(got), np.where(np.isin(expected, ignored), 0, expected), strict=True
         )
