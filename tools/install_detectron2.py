@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Install Detectron2 without a compiler, and without touching one that already works.
 
-    python tools/install_detectron2.py                     # keep an importable one, else the pinned PyPI file
+    python tools/install_detectron2.py                     # keep one that can be imported, or install the PyPI file
     python tools/install_detectron2.py --source official   # build the official repository, with its C++ ops
-    python tools/install_detectron2.py --wheel-dir DIR     # only write the repacked wheel, to carry elsewhere
+    python tools/install_detectron2.py --wheel-dir DIR     # only write the repacked wheel, for another machine
 
-The PyPI file (`sal-detectron2`) holds Detectron2's Python at commit a59f0563, but is tagged for one Python, pins an
-old numpy, and carries a binary for another torch and a stray top-level `tools` package. It is checked against its
-hash and repacked as a `py3-none-any` wheel of `detectron2/**` alone. What works without the C++ ops: everything but
-rotated boxes and deformable convolutions. Standard library only, since it runs before anything is installed.
+The PyPI file (`sal-detectron2`) holds Detectron2's Python code at commit a59f0563. But it is tagged for one Python,
+requires an old numpy, and holds a binary for another torch and an unrelated top-level package `tools`. This script
+checks the file's hash and repacks `detectron2/**` as a `py3-none-any` wheel. Without the C++ ops, rotated boxes and
+deformable convolutions do not work. The script uses the standard library only: it runs before anything is installed.
 """
 
 import argparse
@@ -27,25 +27,26 @@ PYPI_SHA256 = "491af0c7f79bdb2d178e46f6cb16a97c4ac968d45c41ea3f6b6435d59bbee561"
 OFFICIAL = "git+https://github.com/facebookresearch/detectron2.git"
 OFFICIAL_COMMIT = "a59f0563"
 WHEEL_NAME = f"detectron2-{PYPI_VERSION}-py3-none-any.whl"
-EPOCH = (1980, 1, 1, 0, 0, 0)  # zip's first date: the same input gives the same bytes
+EPOCH = (1980, 1, 1, 0, 0, 0)  # earliest date of zip: the same input gives the same bytes
 
 
 class InstallError(Exception):
-    """The installation cannot go on; the text says why and what to do."""
+    """The installation failed. The message says why and what to do."""
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Run the command line; 0 on success, 1 after an error of one line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", choices=("pypi", "official"), default="pypi")
     parser.add_argument("--commit", default=OFFICIAL_COMMIT, help="commit for --source official (default %(default)s)")
-    parser.add_argument("--force", action="store_true", help="replace the detectron2 that is here")
+    parser.add_argument("--force", action="store_true", help="replace the installed detectron2")
     parser.add_argument("--wheel-dir", type=Path, help="only write the repacked wheel into this folder")
     args = parser.parse_args(argv)
     try:
         if args.wheel_dir:
             print(write_wheel(args.wheel_dir))
-        elif not args.force and (place := present()):
-            print(f"detectron2 is already here: {place}")
+        elif not args.force and (path := find_installed()):
+            print(f"detectron2 is already installed: {path}")
         elif args.source == "official":
             install_official(args.commit)
         else:
@@ -56,8 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def present() -> str:
-    """Where an importable detectron2 is; empty where there is none. InstallError where there is one that is broken."""
+def find_installed() -> str:
+    """The path of a detectron2 that can be imported, empty without one. InstallError if it is broken."""
     spec = importlib.util.find_spec("detectron2")
     if spec is None or spec.origin is None:  # no origin: a folder that only has the name
         return ""
@@ -70,8 +71,8 @@ def present() -> str:
             raise InstallError(f"{spec.origin} is incomplete ({error}): replace it with --force") from error
         print(f"detectron2 lacks another package: {error}; `segkit doctor` says which", file=sys.stderr)
     except Exception as error:
-        said = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InstallError(f"{spec.origin} is broken ({said}): mend it, or replace it with --force") from error
+        cause = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InstallError(f"{spec.origin} is broken ({cause}): repair it, or replace it with --force") from error
     return spec.origin
 
 
@@ -83,7 +84,7 @@ def install_from_pypi() -> None:
 
 
 def write_wheel(wheel_dir: Path) -> Path:
-    """Write the repacked wheel into `wheel_dir`, whole or not at all; the path of it."""
+    """Write the repacked wheel into `wheel_dir` atomically; the wheel's path."""
     wheel_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=wheel_dir) as folder:
         wheel = repack(download(Path(folder)), Path(folder))
@@ -93,25 +94,24 @@ def write_wheel(wheel_dir: Path) -> Path:
 def install_official(commit: str) -> None:
     """Build the official repository at `commit`; needs git, a C++ compiler and an installed torch."""
     if importlib.util.find_spec("torch") is None:
-        raise InstallError("building from source needs torch: install it first")
+        raise InstallError("building from source needs torch: pip install 'segkit[train]' first")
     pip("install", "--no-deps", "--no-build-isolation", "--force-reinstall", f"detectron2 @ {OFFICIAL}@{commit}")
     print(f"detectron2 is built from {commit}, with its C++ ops")
 
 
 def download(folder: Path) -> Path:
-    """The PyPI file, in `folder`, its hash checked."""
-    wanted = f"{PYPI_NAME}=={PYPI_VERSION}"
+    """Download the PyPI file into `folder` and check its hash; its path."""
+    requirement = f"{PYPI_NAME}=={PYPI_VERSION}"
     platform = ["--python-version", "3.10", "--implementation", "cp", "--abi", "none", "--platform", "any"]
-    pip("download", "--no-deps", "--only-binary=:all:", *platform, "--dest", str(folder), wanted)
-    found = sorted(folder.glob("sal_detectron2-*.whl"))
-    if len(found) != 1:
-        raise InstallError(f"expected one file of {wanted} in {folder}, found {[p.name for p in found]}")
-    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
+    pip("download", "--no-deps", "--only-binary=:all:", *platform, "--dest", str(folder), requirement)
+    paths = sorted(folder.glob("sal_detectron2-*.whl"))
+    if len(paths) != 1:
+        raise InstallError(f"expected one file of {requirement} in {folder}, got {[path.name for path in paths]}")
+    digest = hashlib.sha256(paths[0].read_bytes()).hexdigest()
     if digest != PYPI_SHA256:
-        raise InstallError(
-            f"{wanted}: expected sha256 {PYPI_SHA256}, got {digest}: the file was changed on its way; it is not used"
-        )
-    return found[0]
+        problem = f"{requirement}: expected sha256 {PYPI_SHA256}, got {digest}"
+        raise InstallError(f"{problem}: it is not the file that was tested, and is not installed")
+    return paths[0]
 
 
 def repack(original: Path, folder: Path) -> Path:
@@ -139,7 +139,7 @@ def repack(original: Path, folder: Path) -> Path:
 
 
 def pip(*arguments: str) -> None:
-    """Run this interpreter's pip; its own words are shown where it fails."""
+    """Run this interpreter's pip. Its own message is shown if it fails."""
     command = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", *arguments]
     if subprocess.run(command).returncode:
         raise InstallError(f"`{' '.join(command)}` failed; its message is above")

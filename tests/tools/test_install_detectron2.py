@@ -1,4 +1,4 @@
-"""The Detectron2 installer: what it repacks, what it keeps, and what it refuses. pip's network is replaced by files."""
+"""The Detectron2 installer: what it repacks, keeps and refuses. Files replace pip's network."""
 
 import base64
 import hashlib
@@ -54,7 +54,7 @@ def fake_pip(installer, monkeypatch, trusted=True, files=1):
 
 
 def absent(installer, monkeypatch):
-    monkeypatch.setattr(installer, "present", lambda: "")
+    monkeypatch.setattr(installer, "find_installed", lambda: "")
 
 
 def test_only_the_package_is_repacked(installer, monkeypatch, tmp_path, capsys):
@@ -65,12 +65,12 @@ def test_only_the_package_is_repacked(installer, monkeypatch, tmp_path, capsys):
     assert path.name == "detectron2-0.7.2-py3-none-any.whl"
     with zipfile.ZipFile(path) as wheel:
         content = {name: wheel.read(name) for name in wheel.namelist()}
-    kept = {
+    expected = {
         name: data for name, data in ORIGINAL.items() if name.startswith("detectron2/") and not name.endswith(".so")
     }
-    assert {name: data for name, data in content.items() if name.startswith("detectron2/")} == kept
+    assert {name: data for name, data in content.items() if name.startswith("detectron2/")} == expected
     info = "detectron2-0.7.2.dist-info/"
-    assert {name.removeprefix(info) for name in content if name not in kept} == {
+    assert {name.removeprefix(info) for name in content if name not in expected} == {
         "LICENSE",
         "METADATA",
         "WHEEL",
@@ -87,8 +87,8 @@ def test_only_the_package_is_repacked(installer, monkeypatch, tmp_path, capsys):
 
 def test_the_same_input_gives_the_same_bytes(installer, monkeypatch, tmp_path):
     fake_pip(installer, monkeypatch)
-    one, other = (installer.write_wheel(tmp_path / name).read_bytes() for name in ("a", "b"))
-    assert one == other
+    first, second = (installer.write_wheel(tmp_path / name).read_bytes() for name in ("a", "b"))
+    assert first == second
 
 
 def test_files_of_the_user_in_the_folder_stay(installer, monkeypatch, tmp_path):
@@ -144,20 +144,20 @@ def test_a_changed_file_is_refused(installer, monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("files", [0, 2])
-def test_another_number_of_files_is_told(installer, monkeypatch, capsys, files):
+def test_another_number_of_files_is_refused(installer, monkeypatch, capsys, files):
     absent(installer, monkeypatch)
     fake_pip(installer, monkeypatch, files=files)
     assert installer.main([]) == 1
     assert "expected one file of sal-detectron2==0.7.2" in capsys.readouterr().err
 
 
-def test_what_works_is_kept_unless_forced(installer, monkeypatch, capsys):
+def test_a_working_installation_is_kept_unless_forced(installer, monkeypatch, capsys):
     calls = fake_pip(installer, monkeypatch)
-    monkeypatch.setattr(installer, "present", lambda: "/somewhere/detectron2/__init__.py")
+    monkeypatch.setattr(installer, "find_installed", lambda: "/somewhere/detectron2/__init__.py")
     assert installer.main([]) == 0
     assert installer.main(["--source", "official"]) == 0
     assert calls == []
-    assert "detectron2 is already here: /somewhere/detectron2/__init__.py" in capsys.readouterr().out
+    assert "detectron2 is already installed: /somewhere/detectron2/__init__.py" in capsys.readouterr().out
     assert installer.main(["--force"]) == 0
     assert len(calls) == 2
 
@@ -174,7 +174,7 @@ def test_the_official_source_needs_torch(installer, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("files", "place", "told"),
+    ("files", "outcome", "message"),
     [
         ({}, False, ""),
         ({"detectron2/notes.txt": ""}, False, ""),  # a folder that only has the name
@@ -192,25 +192,25 @@ def test_the_official_source_needs_torch(installer, monkeypatch, capsys):
         ),
     ],
 )
-def test_what_counts_as_present(tmp_path, files, place, told):
-    """In an interpreter of its own, which sees `files` and the standard library only."""
+def test_what_counts_as_installed(tmp_path, files, outcome, message):
+    """In an interpreter of its own, which sees only `files` and the standard library."""
     for name, source in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(source)
     code = (
         f"import runpy, sys; sys.path[:0] = [{str(tmp_path)!r}]\n"
         f"tool = runpy.run_path({str(SCRIPT)!r})\n"
-        "try: print(repr(tool['present']()))\n"
+        "try: print(repr(tool['find_installed']()))\n"
         "except tool['InstallError'] as error: print(repr(None)); print(error, file=sys.stderr)\n"
     )
     ran = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True)
-    expected = {False: "", True: str(tmp_path / "detectron2" / "__init__.py"), None: None}[place]
+    expected = {False: "", True: str(tmp_path / "detectron2" / "__init__.py"), None: None}[outcome]
     assert ran.stdout == f"{expected!r}\n", ran.stderr
-    assert told in ran.stderr
+    assert message in ran.stderr
     assert "Traceback" not in ran.stderr
 
 
-def test_a_failing_pip_is_told_with_its_command(installer, monkeypatch, capfd):
+def test_the_error_of_a_failing_pip_names_its_command(installer, monkeypatch, capfd):
     absent(installer, monkeypatch)
     monkeypatch.setattr(installer.sys, "executable", "/bin/false")
     assert installer.main([]) == 1
