@@ -40,7 +40,7 @@ help: ## this list
 	@echo "The tests of the light half have an own environment, VENV-light: 400 MB."
 	@echo "VENV=none takes PYTHON as it is and installs nothing; test-light then does nothing."
 
-demo: $(BASE) ## toy scenes, training, evaluation and pictures in output/demo
+demo: $(BASE) ## toy scenes, training, evaluation and images in output/demo
 	$(PY) -m segkit demo --output output/demo
 
 test: lint ## lint, all tests that take seconds, and a share of test-light
@@ -58,7 +58,7 @@ test-light: $(LIGHT_VENV)/.segkit-light ## tests of the light half where neither
 	SEGKIT_LIGHT=1 $(LIGHT_VENV)/bin/python -m pytest -m "not slow" $(LIGHT_TESTS)
 endif
 
-lint: $(DEV) ## style, types, and who may import whom
+lint: $(DEV) ## style, types, and the import layers
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy

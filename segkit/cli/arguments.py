@@ -1,16 +1,27 @@
-"""Arguments that several commands share: subcommands, types, the rules of panoptic quality, workers."""
+"""Arguments that several commands share: subcommands, types, datasets, the rules of panoptic quality, workers."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from segkit.utils.errors import ConfigError
 from segkit.utils.issues import DEFAULT_LIMIT
 
 MAX_DEFAULT_WORKERS = 8  # more processes rarely read files faster
 USAGE_ERROR = 2  # argparse's exit code
+DATASET_OPTIONS = {  # the options of most formats
+    "root": "folder of the dataset",
+    "json": "JSON of the annotations",
+    "masks": "folder of the PNGs of a panoptic JSON",
+    "images": "folder of the images",
+    "split": "part of the dataset",
+    "categories": "JSON of the categories of 2-channel PNGs",
+    "dataset": "JSON of the images and categories that predictions belong to",
+}
 
 
 class Command(NamedTuple):
@@ -98,6 +109,41 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=positive, default=default, metavar="N", help="processes (default: %(default)s)"
     )
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where a dataset of any format is; `get_dataset_options` reads the values."""
+    for name, help in DATASET_OPTIONS.items():
+        parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=help)
+    others = "other options of the format; `segkit data formats` lists them"
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="option=value", help=others)
+
+
+def get_dataset_options(args: argparse.Namespace) -> Mapping[str, Any]:
+    """The values of `add_dataset_arguments` as options of `open_reader`."""
+    options = {name: getattr(args, name) for name in DATASET_OPTIONS if getattr(args, name) is not None}
+    return {**options, **parse_assignments(args.set)}
+
+
+def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse option=value texts, values as YAML."""
+    import yaml
+
+    options = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise ConfigError(f"expected option=value, got {text!r}")
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"expected the value in YAML, got {text!r}") from None
+    return options
+
+
+def is_within(path: Path, folder: object) -> bool:
+    """Whether the path, after following links, is the folder or inside of it."""
+    return "\0" not in str(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(folder)))
 
 
 def add_seed(parser: argparse.ArgumentParser, default: int, help: str) -> None:

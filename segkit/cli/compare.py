@@ -5,14 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segkit.cli.arguments import (
-    add_panoptic_rules,
-    add_seed,
-    add_work_options,
-    get_panoptic_rules,
-    get_work_options,
-    positive,
-)
+from segkit.cli import arguments
+from segkit.cli.arguments import positive
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import LEVEL, SAMPLES, SEED, compare
 from segkit.scoring import counts_file
@@ -29,13 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("b", type=Path, metavar="B", help="the same, to be compared with A")
     parser.add_argument("--gt", type=Path, metavar="FILE", help="ground truth: a panoptic JSON, if A or B is a JSON")
     parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
-    add_panoptic_rules(parser)
-    add_work_options(parser)
+    arguments.add_panoptic_rules(parser)
+    arguments.add_work_options(parser)
     samples = "resamples (default: %(default)s)"
     parser.add_argument("--samples", type=positive, default=SAMPLES, metavar="N", help=samples)
     level = "of the intervals (default: %(default)s)"
     parser.add_argument("--level", type=_share, default=LEVEL, metavar="P", help=level)
-    add_seed(parser, SEED, "of the resampling")
+    arguments.add_seed(parser, SEED, "of the resampling")
     parser.add_argument("--per-class", action="store_true", help="print every class, not only the most different")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all metrics as JSON")
 
@@ -71,7 +65,7 @@ def _load_metric(path: Path, args: argparse.Namespace) -> PanopticQuality:
         if args.gt is None:
             raise ConfigError("a JSON of predictions needs --gt, the ground truth's JSON", where=path)
         with progress_bar(path.name) as progress:
-            options = {**get_panoptic_rules(args), **get_work_options(args), "progress": progress}
+            options = {**arguments.get_panoptic_rules(args), **arguments.get_work_options(args), "progress": progress}
             return score_panoptic(args.gt, path, args.gt_folder, **options).metric
     counts = counts_file.load(path)
     if not isinstance(counts.metric, PanopticQuality):

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from segkit.cli import data_check, data_convert, data_stats, data_view
-from segkit.cli.arguments import Command, add_commands, add_seed, add_workers, positive, run_command
+from segkit.cli import arguments, data_check
+from segkit.cli.arguments import Command, positive
+from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
 
-run = run_command
+if TYPE_CHECKING:
+    from segkit.formats.base import DatasetImage
+
+PAGE_SUFFIXES = (".html", ".htm")
+run = arguments.run_command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,33 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         "rules": Command("list what `segkit data check` looks for", lambda parser: None, data_check.print_rules),
         "convert": Command(
-            "convert a dataset into another format, and list what that format cannot hold",
-            data_convert.add_arguments,
-            data_convert.run,
+            "convert a dataset into another format, and list what that format cannot hold", _add_convert, _convert
         ),
-        "formats": Command("list the formats and their options", lambda parser: None, data_convert.print_formats),
-        "stats": Command(
-            "count images, segments, areas, crowds and void pixels of a dataset",
-            data_stats.add_arguments,
-            data_stats.run,
-        ),
-        "view": Command(
-            "draw a dataset's ground truth over its images, in a grid", data_view.add_arguments, data_view.run
-        ),
+        "formats": Command("list the formats and their options", lambda parser: None, _print_formats),
+        "stats": Command("count images, segments, areas, crowds and void pixels of a dataset", _add_stats, _stats),
+        "view": Command("draw a dataset's ground truth over its images, in a grid", _add_view, _view),
         "panoptic-stuff": Command(
             "write the semantic PNGs that Detectron2's own *_panoptic_separated datasets need",
             _add_panoptic_stuff,
             _panoptic_stuff,
         ),
     }
-    add_commands(parser, commands)
+    arguments.add_commands(parser, commands)
 
 
 def _add_toy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
     images = "number of scenes (default: %(default)s)"
     parser.add_argument("--images", type=positive, default=100, metavar="N", help=images)
-    add_seed(parser, 0, "the same seed gives the same bytes")
+    arguments.add_seed(parser, 0, "the same seed gives the same bytes")
     parser.add_argument("--overwrite", action="store_true", help="replace the content of DIR")
 
 
@@ -62,11 +61,131 @@ def _toy(args: argparse.Namespace) -> None:
         print(args.output / name)
 
 
+def _add_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--to", required=True, metavar="FORMAT", help="to write")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
+    written = "options of the format to write"
+    parser.add_argument("--to-set", nargs="+", action="extend", default=[], metavar="option=value", help=written)
+    parser.add_argument("--skip-images", action="store_true", help="do not copy the images")
+    arguments.add_dataset_arguments(parser)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from segkit.curation.convert import convert, list_lost_extras, summarize_losses
+    from segkit.formats.registry import open_reader, open_writer
+    from segkit.utils.files import new_folder
+
+    options = arguments.get_dataset_options(args)
+    for name in ("root", "masks", "images"):
+        if name in options and arguments.is_within(args.output, options[name]):
+            raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
+    reader = open_reader(args.format, options)
+    with new_folder(args.output) as folder, progress_bar("convert") as progress:
+        writer = open_writer(args.to, folder, reader.categories, arguments.parse_assignments(args.to_set))
+        losses = convert(reader, writer, not args.skip_images, progress)
+    print(args.output)
+    if reader.skipped:
+        print(f"not read from {args.format}:", *reader.skipped, sep="\n  ")
+    if lines := [*list_lost_extras(reader, writer), *summarize_losses(losses)]:
+        print(f"{args.to} cannot hold:", *lines, sep="\n  ")
+
+
+def _print_formats(args: argparse.Namespace) -> None:
+    """Options in brackets have the shown default."""
+    from segkit.formats.registry import READERS, REQUIRED, WRITER_ARGUMENTS, WRITERS, get_options
+
+    def describe(options: Mapping[str, Any]) -> str:
+        return " ".join(name if default is REQUIRED else f"[{name}={default}]" for name, default in options.items())
+
+    for name in sorted({*READERS, *WRITERS}):
+        print(name)
+        if name in READERS:
+            print(f"  read: {describe(get_options(READERS[name]))}")
+        if name in WRITERS:
+            print(f"  written: {describe(get_options(WRITERS[name], WRITER_ARGUMENTS))}".rstrip())
+
+
+def _add_stats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for stats.json and stats.png")
+    arguments.add_dataset_arguments(parser)
+
+
+def _stats(args: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from segkit.curation.stats import count_dataset
+    from segkit.formats import png
+    from segkit.formats.registry import open_reader
+    from segkit.report.dataset_stats import draw_dataset_stats, stats_tables
+    from segkit.scoring import counts_file
+    from segkit.utils.files import dump_json
+
+    if args.output is not None:
+        counts_file.check_writable(args.output / "stats.json")
+    reader = open_reader(args.format, arguments.get_dataset_options(args))
+    with progress_bar("stats") as progress:
+        stats = count_dataset(reader, progress)
+    if args.output is not None:
+        with counts_file.convert_write_errors(args.output):
+            dump_json(args.output / "stats.json", stats)
+            png.write(args.output / "stats.png", draw_dataset_stats(stats, reader.categories))
+        print(args.output / "stats.json", args.output / "stats.png", sep="\n")
+    Console().print(stats_tables(stats))
+
+
+def _add_view(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", required=True, metavar="FORMAT", help="of the dataset")
+    parser.add_argument("--image", nargs="+", metavar="ID", help="image_ids (default: some, spread over the dataset)")
+    parser.add_argument("--count", type=positive, default=12, metavar="N", help="how many (default: %(default)s)")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .png, or an .html page")
+    arguments.add_dataset_arguments(parser)
+
+
+def _view(args: argparse.Namespace) -> None:
+    from segkit.formats import png
+    from segkit.formats.registry import open_reader
+    from segkit.report.grids import draw_image_grid
+    from segkit.report.overlay import draw_panoptic
+    from segkit.report.page import write_page
+    from segkit.scoring import counts_file
+
+    suffix = args.output.suffix.lower()
+    if suffix not in (*PAGE_SUFFIXES, ".png"):
+        raise ConfigError(f"expected --output to end in .png or .html, got {args.output.name!r}")
+    counts_file.check_writable(args.output)
+    reader = open_reader(args.format, arguments.get_dataset_options(args))
+    names, rows = [], []
+    for image in _choose_images(reader.images, args.image, args.count):
+        pixels = reader.read_image(image)
+        names.append(str(image.image_id))
+        rows.append([pixels, draw_panoptic(pixels, reader.read_segmentation(image), reader.categories)])
+    with counts_file.convert_write_errors(args.output):
+        if suffix in PAGE_SUFFIXES:
+            titles = [title for name in names for title in (name, f"{name}: ground truth")]
+            images = list(zip(titles, (image for row in rows for image in row), strict=True))
+            write_page(args.output, f"{args.format}: {reader.root.name}", {}, images, categories=reader.categories)
+        else:
+            png.write(args.output, draw_image_grid(rows, ["image", "ground truth"], names))
+    print(args.output)
+
+
+def _choose_images(images: Sequence[DatasetImage], image_ids: list[str] | None, count: int) -> list[DatasetImage]:
+    """The images with these ids; without ids, `count` images at equal steps."""
+    if image_ids is None:
+        return list(images[:: max(1, len(images) // count)][:count])
+    by_id = {str(image.image_id): image for image in images}
+    if unknown := [image_id for image_id in image_ids if image_id not in by_id]:
+        raise ConfigError(f"the dataset has no image {unknown[0]!r}", remedy=f"its ids are {[*by_id][:5]}, ...")
+    return [by_id[image_id] for image_id in image_ids]
+
+
 def _add_panoptic_stuff(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="the panoptic JSON")
     parser.add_argument("--masks", type=Path, required=True, metavar="DIR", help="the folder of its PNGs")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write to")
-    add_workers(parser)
+    arguments.add_workers(parser)
 
 
 def _panoptic_stuff(args: argparse.Namespace) -> None:

@@ -10,8 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.cli.arguments import USAGE_ERROR, add_workers
-from segkit.cli.data_convert import DATASET_OPTIONS, add_dataset_arguments, get_dataset_options, is_within
+from segkit.cli import arguments
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.progress import progress_bar
@@ -38,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     against = "another split (a name, a COCO JSON or a folder of images): report images that are in both"
     parser.add_argument("--against", metavar="SPLIT", help=against)
     parser.add_argument("--fix", type=Path, metavar="DIR", help="write a repaired copy (COCO); an empty or new folder")
-    add_workers(parser)
-    add_dataset_arguments(parser)
+    arguments.add_workers(parser)
+    arguments.add_dataset_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from segkit.scoring import counts_file
 
     try:
-        options = get_dataset_options(args)
+        options = arguments.get_dataset_options(args)
         _check_usage(args, options)
         if args.output is not None:
             counts_file.check_writable(args.output)
@@ -56,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             issues = _check(args.format, options, args.against, _build_runner(args.workers, progress))
     except ConfigError as error:
         print(f"segkit data check: {error}", file=sys.stderr)
-        return USAGE_ERROR
+        return arguments.USAGE_ERROR
     _print_issues(issues)
     if args.output is not None:
         write_issues(args.output, issues)
@@ -98,7 +97,7 @@ def _check_paths(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
             raise ConfigError(f"expected --{name} to be a path, got {options[name]!r}")
     paths = {name: value for name, value in {**options, "against": args.against}.items() if isinstance(value, str)}
     for name, path in paths.items():
-        if name in (*DATASET_OPTIONS, "against") and not path:
+        if name in (*arguments.DATASET_OPTIONS, "against") and not path:
             raise ConfigError(f"--{name} is empty", remedy="name a path, or leave it out")
         if name in SPLIT_OPTIONS and args.against is not None and _is_same(args.against, path):
             remedy = "name the other split, its JSON or its folder of images"
@@ -116,7 +115,7 @@ def _check_output(output: Path, dataset_paths: Iterable[str]) -> None:
     if not os.path.lexists(output) or os.path.isdir(output) or is_issues_file(output):
         return
     is_empty = os.path.isfile(output) and not os.path.getsize(output)
-    if not is_empty or any(is_within(output, path) for path in dataset_paths):
+    if not is_empty or any(arguments.is_within(output, path) for path in dataset_paths):
         raise ConfigError(f"--output {output} exists and is not an issues file", remedy="name another file")
 
 
@@ -126,10 +125,10 @@ def _check_fix(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
         raise ConfigError(f"--fix repairs {' and '.join(REQUIRED_OPTIONS)}, not {args.format}", remedy=remedy)
     if os.path.lexists(args.fix) and (not os.path.isdir(args.fix) or os.listdir(args.fix)):
         raise ConfigError(f"--fix {args.fix}: expected an empty or new folder", remedy="name another one")
-    if args.output is not None and is_within(args.output, args.fix):
+    if args.output is not None and arguments.is_within(args.output, args.fix):
         raise ConfigError("--output is within --fix", remedy="name a file outside of it")
     for name in ("masks", "images"):
-        if name in options and is_within(args.fix, options[name]):
+        if name in options and arguments.is_within(args.fix, options[name]):
             raise ConfigError(f"--fix {args.fix} is within --{name}", remedy="name a folder outside the dataset")
 
 

@@ -9,15 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segkit.cli.arguments import (
-    Command,
-    add_commands,
-    add_panoptic_rules,
-    add_work_options,
-    get_panoptic_rules,
-    get_work_options,
-    positive,
-)
+from segkit.cli import arguments
+from segkit.cli.arguments import Command, positive
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
 from segkit.utils.progress import progress_bar
@@ -50,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         "merge": Command("join the counts of shards: the result is that of one pass", _add_merge, _merge),
     }
-    add_commands(parser, commands)
+    arguments.add_commands(parser, commands)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,7 +63,7 @@ def _add_panoptic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pred-folder", "--pred_folder", type=Path, metavar="DIR", help=folder)
     parser.add_argument("--boundary", action="store_true", help="boundary PQ too")
     parser.add_argument("--dagger", action="store_true", help="PQ-dagger too")
-    add_panoptic_rules(parser)
+    arguments.add_panoptic_rules(parser)
     _add_worst(parser)
 
 
@@ -115,7 +108,7 @@ def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str) -> None:
     parser.add_argument(*pred_names, required=True, type=Path, metavar="PATH", help=f"predictions: {pred}")
     folder = "PNGs of the ground truth (default: X of a panoptic X.json)"
     parser.add_argument("--gt-folder", "--gt_folder", type=Path, metavar="DIR", help=folder)
-    add_work_options(parser)
+    arguments.add_work_options(parser)
     parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N", help="score part I of N only")
     parser.add_argument("--save-counts", type=Path, metavar="FILE", help="write the counts, for `merge` and `compare`")
     _add_output(parser)
@@ -142,7 +135,7 @@ def _score_panoptic(args: argparse.Namespace, **options: Any) -> SavedCounts:
         args.pred_folder,
         boundary=args.boundary,
         dagger=args.dagger,
-        **get_panoptic_rules(args),
+        **arguments.get_panoptic_rules(args),
         **options,
     )
     return SavedCounts("panoptic", scored.metric, scored.image_order, args.shard)
@@ -191,7 +184,7 @@ def _evaluate(kind: str, score: Callable[..., SavedCounts], args: argparse.Names
     options = {name: value for name, value in vars(args).items() if name not in NOT_COUNTED}
     inputs = counts_file.fingerprint(options) if args.save_counts else ""
     with progress_bar(kind) as progress:
-        counts = score(args, shard=args.shard, progress=progress, **get_work_options(args))
+        counts = score(args, shard=args.shard, progress=progress, **arguments.get_work_options(args))
     _save_counts(replace(counts, inputs=inputs), args)
     if is_whole:
         _report(counts, args)

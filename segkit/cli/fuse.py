@@ -5,15 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from segkit.cli.arguments import (
-    Command,
-    add_commands,
-    add_seed,
-    add_work_options,
-    get_work_options,
-    positive,
-    run_command,
-)
+from segkit.cli import arguments
+from segkit.cli.arguments import Command, positive
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.progress import progress_bar
 
@@ -30,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "priors": Command("count in annotations which class occludes which", _add_priors, _priors),
         "methods": Command("list the methods, their options and what they need", lambda parser: None, _methods),
     }
-    add_commands(parser, commands)
+    arguments.add_commands(parser, commands)
 
 
-run = run_command
+run = arguments.run_command
 
 
 def _add_save(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +46,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_ground_truth(parser, required=False)
     explain = "say why segments were dropped or shrunk, in dropped_segments.json and report.html"
     parser.add_argument("--explain", action="store_true", help=explain)
-    add_work_options(parser)
+    arguments.add_work_options(parser)
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
@@ -66,8 +59,8 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     per_class = "then search a score threshold for each class, and keep it if it is better"
     parser.add_argument("--per-class", action="store_true", help=per_class)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=f"for {', '.join(SWEEP_FILES)}")
-    add_seed(parser, 0, "of the tuning split and the held-out split")
-    add_work_options(parser)
+    arguments.add_seed(parser, 0, "of the tuning split and the held-out split")
+    arguments.add_work_options(parser)
 
 
 def _add_draw(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +77,7 @@ def _add_priors(parser: argparse.ArgumentParser) -> None:
     _add_ground_truth(parser, required=True)
     parser.add_argument("--instances", type=Path, metavar="FILE", help="instances JSON of the same images: whole masks")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="the priors, for --set priors=FILE")
-    add_work_options(parser)
+    arguments.add_work_options(parser)
 
 
 def _add_predictions(parser: argparse.ArgumentParser) -> None:
@@ -131,7 +124,7 @@ def _run(args: argparse.Namespace) -> None:
         SweepData.open(args.predictions, args.gt, args.gt_folder)
     setting = build_setting(args.method, args.set, saved.categories)
     check_needs(saved, [setting.fusion])
-    options = get_work_options(args)
+    options = arguments.get_work_options(args)
     with progress_bar(args.method) as progress:
         dropped_segments = run_fusion(
             saved, setting.fusion, args.output, explain=args.explain, progress=progress, **options
@@ -191,7 +184,7 @@ def _sweep(args: argparse.Namespace) -> None:
     settings = build_grid(args.methods, args.set, data.categories, args.base)
     check_needs(data.saved, [method_settings[0].fusion for method_settings in settings.values()])
     with progress_bar("sweep") as progress:
-        options = {**get_work_options(args), "progress": progress}
+        options = {**arguments.get_work_options(args), "progress": progress}
         results = search(data, settings, per_class=args.per_class, seed=args.seed, **options)
     plot = draw_sweep(results)
     save_results(json_path, results)
@@ -232,7 +225,7 @@ def _priors(args: argparse.Namespace) -> None:
 
     counts_file.check_writable(args.output)
     with progress_bar("priors") as progress:
-        options = {**get_work_options(args), "progress": progress}
+        options = {**arguments.get_work_options(args), "progress": progress}
         priors = count_priors(args.gt, args.gt_folder, args.instances, **options)
     save_results(args.output, priors.to_json())
     print(args.output)

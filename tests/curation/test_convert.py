@@ -124,7 +124,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main([*command, "--output", f"{tmp_path}/out"]) == 1
     assert "an empty or new folder" in capsys.readouterr().err
     assert main([*command[:5], "unknown", *places, "--output", f"{tmp_path}/b"]) == 1
-    assert "nothing writes the format 'unknown'" in capsys.readouterr().err
+    assert "no writer for the format 'unknown'" in capsys.readouterr().err
 
 
 def test_invalid_formats_and_options_are_reported() -> None:
