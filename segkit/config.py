@@ -1,4 +1,4 @@
-"""Every config key of segkit, its default and its unit; and the reading of config files."""
+"""Every config key of segkit with its default and unit, and the reading of config files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from detectron2.config import CfgNode as CN
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 
 from segkit.structures.architecture_spec import Count
 from segkit.utils.errors import ConfigError
@@ -23,71 +22,75 @@ COUNTS_FROM_DATASET: dict[str, Count] = {
 }
 
 
-def add_segkit_config(cfg: CN) -> None:
-    """Add segkit's keys to a Detectron2 config, in place."""
-    # Datasets of the user's own, registered before training: a list of
-    # {name, format, and what the format takes: root, split, ...}, or
+def add_segkit_config(cfg: CfgNode) -> None:
+    """Add segkit's keys to a Detectron2 config, in place.
+
+    Args:
+        cfg: Detectron2's defaults.
+    """
+    # The user's own datasets, registered before training: a list of
+    # {name, format, the options of the format: root, split, ...}, or
     # {name, panoptic_json, panoptic_root, image_root (optional: found beside the PNGs), instances_json (optional)}.
     cfg.DATASETS.CUSTOM = []
-    # Images and PNGs that are decoded and compared with the JSON before training starts, spread over the dataset;
-    # the others are checked when they are read. -1: all; 0: none.
+    # Number of images whose files are decoded and compared with the annotations before training, spread over the
+    # dataset; the others are checked when they are read. -1: all; 0: none.
     cfg.DATASETS.CHECK_IMAGES = 500
 
     # RANDOM_FLIP is "horizontal", "vertical", "both" (each by itself with probability 0.5) or "none".
-    # Large-scale jitter (Ghiasi et al. 2021) in place of the resize in training: the image is fitted into a square of
+    # Large-scale jitter (Ghiasi et al. 2021) replaces the resize in training: the image is fitted into a square of
     # SIZE pixels times a random scale in [MIN_SCALE, MAX_SCALE], then cropped or padded to SIZE x SIZE.
-    cfg.INPUT.LSJ = CN()
+    cfg.INPUT.LSJ = CfgNode()
     cfg.INPUT.LSJ.ENABLED = False
     cfg.INPUT.LSJ.SIZE = 1024
     cfg.INPUT.LSJ.MIN_SCALE = 0.1
     cfg.INPUT.LSJ.MAX_SCALE = 2.0
     # Colour jitter in training: each factor is random in [1 - x, 1 + x], x in [0, 1]; 0: off.
-    cfg.INPUT.COLOR_JITTER = CN()
+    cfg.INPUT.COLOR_JITTER = CfgNode()
     cfg.INPUT.COLOR_JITTER.BRIGHTNESS = 0.0
     cfg.INPUT.COLOR_JITTER.CONTRAST = 0.0
     cfg.INPUT.COLOR_JITTER.SATURATION = 0.0
     # Share of the training images, in [0, 1], onto which instances of a random one are pasted; 0: off.
-    cfg.INPUT.COPY_PASTE = CN()
+    cfg.INPUT.COPY_PASTE = CfgNode()
     cfg.INPUT.COPY_PASTE.PROBABILITY = 0.0
 
     # Class counts are taken from the dataset. A number must agree with the dataset.
     for key in COUNTS_FROM_DATASET:
         cfg.merge_from_list([key, FROM_DATASET])
-    # Channels of the semantic head: "one" for all things plus one per stuff class (Panoptic FPN); "per_class": one for
-    # every class; "auto": "one", or "per_class" for datasets that are judged by semantic IoU alone.
+    # Channels of the semantic head: "one": one for all things plus one per stuff class (Panoptic FPN); "per_class": one
+    # per class; "auto": "per_class" for datasets with semantic IoU but no panoptic quality, otherwise "one".
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "auto"
 
-    cfg.MODEL.PANOPTIC = CN()
-    # Stuff (0 for things) and thing (-1 for none) contiguous id of each semantic channel, and the names of the things;
-    # filled in from the dataset, the ids only for "per_class".
+    cfg.MODEL.PANOPTIC = CfgNode()
+    # Of each semantic channel the stuff contiguous id (0 for things) and the thing contiguous id (-1 for none), and the
+    # names of the things. They are set from the dataset, the ids only for "per_class".
     cfg.MODEL.PANOPTIC.STUFF_IDS = []
     cfg.MODEL.PANOPTIC.THING_IDS = []
     cfg.MODEL.PANOPTIC.THING_NAMES = []
-    cfg.MODEL.PANOPTIC.FUSION = CN()
+    cfg.MODEL.PANOPTIC.FUSION = CfgNode()
     # Method: `segkit fuse methods` lists them, docs/fusion.md explains them.
     cfg.MODEL.PANOPTIC.FUSION.NAME = "heuristic"
     # Its options by name, as {stuff_area_limit_px: 1024, class_score_thresholds: {person: 0.6}}; null takes back one
     # that _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and
     # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
-    cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CN(new_allowed=True)
+    cfg.MODEL.PANOPTIC.FUSION.OPTIONS = CfgNode(new_allowed=True)
 
     # Weight of the soft Dice loss beside the cross-entropy, in DiceSemSegFPNHead and DiceMaskHead.
     cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT = 1.0
     cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT = 1.0
 
     # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
-    cfg.MODEL.TORCHVISION = CN()
+    cfg.MODEL.TORCHVISION = CfgNode()
     cfg.MODEL.TORCHVISION.NAME = "mobilenet_v3_large"
     # Name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
     cfg.MODEL.TORCHVISION.WEIGHTS = ""
 
-    # Write predictions, error analysis and counts below OUTPUT_DIR/inference at each evaluation; False: numbers alone.
+    # Write predictions, error analysis and counts to OUTPUT_DIR/inference at each evaluation; False: only metrics.
     cfg.TEST.EXPORT = True
-    # Boundary PQ, boundary AP and boundary IoU too (Cheng et al. 2021); they take about as long as all else.
+    # Also compute boundary PQ, AP and IoU (Cheng et al. 2021); they take about as long as all other metrics.
     cfg.TEST.BOUNDARY = False
 
-    # Save what the heads say of each image below OUTPUT_DIR/inference/<dataset>/head_outputs at each evaluation, for
-    # `segkit fuse`; with so many logits for each pixel, 0 for none (they serve upsnet, efficientps and mask_argmax).
+    # Save the heads' outputs to OUTPUT_DIR/inference/<dataset>/head_outputs at each evaluation, for `segkit fuse`, with
+    # KEEP_LOGITS logits for each pixel; 0: none (upsnet, efficientps and mask_argmax need logits).
     cfg.TEST.SAVE_HEADS = False
     cfg.TEST.KEEP_LOGITS = 8
 
@@ -95,11 +98,21 @@ def add_segkit_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
 
 
-def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CN:
-    """Detectron2's defaults, segkit's keys, the YAML file and its _BASE_, then KEY VALUE pairs.
+def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
+    """Read a config: Detectron2's defaults, segkit's keys, the YAML file and its _BASE_, then KEY VALUE pairs.
 
-    Raises ConfigError for a missing or unreadable file, an unknown key (with the nearest known one) or a value of
-    another type. YAML that would run code is refused.
+    YAML that would run code is refused.
+
+    Args:
+        path: YAML file; "": none.
+        opts: KEY VALUE pairs, as on the command line.
+
+    Returns:
+        The config.
+
+    Raises:
+        ConfigError: the file is missing or unreadable, a key is unknown (the message names the nearest key), or a value
+            has another type.
     """
     cfg = get_cfg()
     add_segkit_config(cfg)
@@ -115,23 +128,23 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CN:
     return cfg
 
 
-def _with_text_keys(node: CN) -> CN:
-    """The same with keys as text, which alone yacs can write: a class may be given by its id."""
-    kept = CN(new_allowed=True)
+def _with_text_keys(node: CfgNode) -> CfgNode:
+    """Turn keys into text: a class may be given by its id, but yacs can write only text."""
+    texts = CfgNode(new_allowed=True)
     for key, value in node.items():
-        kept[str(key)] = _with_text_keys(value) if isinstance(value, CN) else value
-    return kept
+        texts[str(key)] = _with_text_keys(value) if isinstance(value, CfgNode) else value
+    return texts
 
 
-def _without_fusion_options(cfg: CN, opts: Sequence[str]) -> list[str]:
-    """Merge those of KEY VALUE that are options of the fusion method, which yacs takes from files alone; the others.
+def _without_fusion_options(cfg: CfgNode, opts: Sequence[str]) -> list[str]:
+    """Merge options of the fusion method, which yacs takes only from files, and return the other KEY VALUE pairs.
 
     Both `MODEL.PANOPTIC.FUSION.OPTIONS "{'nms': 'box'}"` and `MODEL.PANOPTIC.FUSION.OPTIONS.nms box` are understood.
     """
-    others = []
+    remaining: list[str] = []
     for key, text in zip(opts[::2], opts[1::2], strict=True):
         if key != FUSION_OPTIONS and not key.startswith(f"{FUSION_OPTIONS}."):
-            others += [key, text]
+            remaining += [key, text]
             continue
         try:
             value = yaml.safe_load(text) if isinstance(text, str) else text
@@ -140,12 +153,12 @@ def _without_fusion_options(cfg: CN, opts: Sequence[str]) -> list[str]:
         if key != FUSION_OPTIONS:
             value = {key.removeprefix(f"{FUSION_OPTIONS}."): value}
         if not isinstance(value, dict):
-            raise ConfigError(f"expected options by name, as {{nms: box}}, got {text!r}", where=FUSION_OPTIONS)
-        cfg.MODEL.PANOPTIC.FUSION.OPTIONS.update(CN(value))
-    return others
+            raise ConfigError(f"expected options by name, such as {{nms: box}}, got {text!r}", where=FUSION_OPTIONS)
+        cfg.MODEL.PANOPTIC.FUSION.OPTIONS.update(CfgNode(value))
+    return remaining
 
 
-def _merge_file(cfg: CN, path: Path) -> None:
+def _merge_file(cfg: CfgNode, path: Path) -> None:
     if not path.is_file():
         raise ConfigError("no such config file", where=path, remedy="the recipes are in the folder configs/")
     if path.suffix not in (".yaml", ".yml"):
@@ -161,7 +174,7 @@ def _merge_file(cfg: CN, path: Path) -> None:
         raise ConfigError(f"cannot be read: {error}", where=path, remedy="check the file and its _BASE_") from error
 
 
-def _explained(cfg: CN, error: Exception, where: object) -> ConfigError:
+def _explained(cfg: CfgNode, error: Exception, where: object) -> ConfigError:
     text = str(error.args[0] if error.args else error)
     unknown = re.search(r"Non-existent (?:config )?key: ([\w.]+)", text)
     if not unknown:
@@ -174,10 +187,10 @@ def _explained(cfg: CN, error: Exception, where: object) -> ConfigError:
     return ConfigError(f"the config key {unknown[1]} does not exist", where=where, remedy=remedy)
 
 
-def _all_keys(node: CN, prefix: str = "") -> list[str]:
+def _all_keys(node: CfgNode, prefix: str = "") -> list[str]:
     keys = []
     for key, value in node.items():
         keys.append(prefix + key)
-        if isinstance(value, CN):
+        if isinstance(value, CfgNode):
             keys += _all_keys(value, f"{prefix}{key}.")
     return keys

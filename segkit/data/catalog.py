@@ -1,4 +1,4 @@
-"""The datasets that segkit knows: a name, how it is loaded, and what follows from it for Detectron2."""
+"""The datasets that segkit knows: a name, the function that loads it, its metadata for Detectron2."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from segkit.data.loaders.detectron2_datasets import get_metadata_categories, loa
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 
-DATASET_NAME = re.compile(r"\w[\w.-]*")
-
+DATASET_NAME = re.compile(r"\w[\w.-]*")  # results are written to a folder of this name
 
 _loaders: dict[str, Callable[[], Dataset]] = {}
 _known_categories: dict[str, CategorySet] = {}
@@ -24,11 +23,17 @@ _loaded: dict[str, Dataset] = {}
 
 
 def register_dataset(name: str, load: Callable[[], Dataset], categories: CategorySet | None = None) -> None:
-    """Make `name` known to segkit and to Detectron2's DatasetCatalog; nothing is read before it is asked for.
+    """Make a dataset known to segkit and to Detectron2's DatasetCatalog; nothing is read yet.
 
-    categories: where they are known without reading, so that a model can be used without its dataset.
-    A name that segkit registered before is replaced; ConfigError where it is somebody else's, or could not be the name
-    of a folder: results lie in one.
+    A name that segkit registered before is replaced.
+
+    Args:
+        name: letters, digits and _ . -.
+        load: reads the dataset when it is first used.
+        categories: the categories if they are known without reading, so that a model can be used without its dataset.
+
+    Raises:
+        ConfigError: the name has other characters, or Detectron2 has a dataset of this name.
     """
     if not isinstance(name, str) or not DATASET_NAME.fullmatch(name):
         raise ConfigError(f"expected a dataset's name of letters, digits and _ . -, got {name!r}", where="DATASETS")
@@ -47,11 +52,22 @@ def register_dataset(name: str, load: Callable[[], Dataset], categories: Categor
 
 
 def load_dataset(name: str) -> Dataset:
-    """The dataset of that name, segkit's or Detectron2's, read once; ConfigError for an unknown name."""
+    """Load a dataset of segkit or Detectron2; it is read only once.
+
+    Args:
+        name: a registered name.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        ConfigError: the name is unknown.
+        DatasetError: the dataset has no image, or files are missing or contradict each other.
+    """
     if name not in _loaded:
         if name in _loaders:
             dataset = _loaders[name]()
-            MetadataCatalog.get(name).set(**_detectron2_metadata(dataset))
+            MetadataCatalog.get(name).set(**_build_metadata(dataset))
         elif name in DatasetCatalog:
             dataset = load_registered_dataset(name)
         else:
@@ -68,7 +84,18 @@ def load_dataset(name: str) -> Dataset:
 
 
 def get_categories(name: str) -> CategorySet:
-    """The categories of a dataset, without reading it where they are known."""
+    """Get the categories of a dataset; it is read only if they are not known without.
+
+    Args:
+        name: a registered name.
+
+    Returns:
+        The categories.
+
+    Raises:
+        ConfigError: the name is unknown.
+        DatasetError: the dataset has to be read, and files are missing or contradict each other.
+    """
     if name in _known_categories:
         return _known_categories[name]
     if name in DatasetCatalog and name not in _loaders:
@@ -77,28 +104,47 @@ def get_categories(name: str) -> CategorySet:
 
 
 def load_datasets(names: Sequence[str]) -> list[Dataset]:
-    """The datasets of these names; ConfigError where there is none, or their categories differ."""
+    """Load several datasets of equal categories.
+
+    Args:
+        names: registered names.
+
+    Returns:
+        The datasets, in this order.
+
+    Raises:
+        ConfigError: `names` is empty, a name is unknown, or categories differ.
+        DatasetError: files are missing or contradict each other.
+    """
     if not names:
         raise ConfigError("DATASETS.TRAIN and DATASETS.TEST name no dataset", remedy="pass --config-file")
     datasets = [load_dataset(name) for name in names]
-    for other in datasets[1:]:
-        if difference := describe_difference(datasets[0].categories, other.categories):
+    for dataset in datasets[1:]:
+        if difference := describe_difference(datasets[0].categories, dataset.categories):
             raise ConfigError(
-                f"the datasets {datasets[0].name} and {other.name} have different categories: {difference}",
+                f"the datasets {datasets[0].name} and {dataset.name} have different categories: {difference}",
                 where="DATASETS",
                 remedy="train and test on datasets with one set of categories",
             )
     return datasets
 
 
-def describe_difference(one: CategorySet, other: CategorySet) -> str:
-    """In words, the first category in which two sets differ; colours do not count. "" where none does."""
-    pairs = zip_longest(*([(c.category_id, c.name, c.isthing) for c in each.categories] for each in (one, other)))
-    return next((f"(id, name, isthing) {a} against {b}" for a, b in pairs if a != b), "")
+def describe_difference(first: CategorySet, second: CategorySet) -> str:
+    """Describe the first category in which two sets differ; colours do not count.
+
+    Args:
+        first: one set.
+        second: the other set.
+
+    Returns:
+        Both categories in words, "" if the sets are equal.
+    """
+    rows = ([(c.category_id, c.name, c.isthing) for c in categories.categories] for categories in (first, second))
+    return next((f"(id, name, isthing) {a} against {b}" for a, b in zip_longest(*rows) if a != b), "")
 
 
-def _detectron2_metadata(dataset: Dataset) -> dict[str, Any]:
-    """What Detectron2's evaluators and visualizers look for, as `_get_coco_panoptic_separated_meta` names it."""
+def _build_metadata(dataset: Dataset) -> dict[str, Any]:
+    """Build what Detectron2's evaluators and visualizers need, named as in `_get_coco_panoptic_separated_meta`."""
     categories = dataset.categories
     return {
         "evaluator_type": "segkit",

@@ -12,20 +12,23 @@ from segkit.structures import CategorySet
 Record = dict[str, Any]
 
 PANOPTIC_METRICS = ("panoptic_quality", "mask_ap", "semantic_iou")
+TASK_METRICS = {"panoptic": PANOPTIC_METRICS, "instance_seg": ("mask_ap",), "sem_seg": ("semantic_iou",)}
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A loaded dataset.
 
-    records: Detectron2 dataset dicts: file_name, image_id, height, width; of a panoptic dataset also pan_seg_format (a
-    key of segkit.data.ground_truth.PANOPTIC_READERS) and pan_seg_file_name, the file or folder of the truth, with
-    segments_info (ids and category ids as in the file) where it is COCO's, and `source` where it is a Source's; and
-    where masks are given by themselves, annotations as Detectron2 has them.
-    metrics: keys of segkit.evaluation.EVALUATORS that it is judged by.
-    instances_json: COCO instances that train and judge boxes and masks instead of those derived from the records.
-    own_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.
-    metadata: what else Detectron2's MetadataCatalog should tell.
+    Attributes:
+        name: its name in the catalog.
+        categories: the dataset's categories.
+        metrics: keys of segkit.evaluation.EVALUATORS, by which the dataset is evaluated.
+        records: Detectron2 dataset dicts with file_name, image_id, height, width. `reader` (a ReaderKey) says how the
+            ground truth is read; Detectron2's label maps have sem_seg_file_name instead. `annotations` are Detectron2's
+            annotations, if instances are not derived from the panoptic map.
+        instances_json: the COCO instances that train and evaluate boxes and masks, if there is such a file.
+        uses_segkit_mapper: False for Detectron2's names, whose records go through Detectron2's DatasetMapper.
+        metadata: further entries of Detectron2's MetadataCatalog.
     """
 
     name: str
@@ -38,12 +41,21 @@ class Dataset:
 
     @property
     def default_thing_channels(self) -> str:
-        """Semantic channels where the config says "auto", see CategorySet.build_semantic_space: one for things, but
-        where semantic IoU is judged and panoptic quality is not."""
+        """Semantic channels if the config says "auto", see CategorySet.build_semantic_space.
+
+        "per_class" if semantic IoU is a metric and panoptic quality is not; otherwise "one", for all things.
+        """
         return "per_class" if "semantic_iou" in self.metrics and "panoptic_quality" not in self.metrics else "one"
 
     def image_entry(self, record: Record) -> dict[str, Any]:
-        """A record's entry of COCO's `images` table; file_name is relative to the image folder where that is known."""
+        """Build a record's entry of COCO's `images` table.
+
+        Args:
+            record: one of `records`.
+
+        Returns:
+            {id, file_name, height, width}; file_name is relative to the image folder if that is known.
+        """
         path, root = Path(record["file_name"]), self.metadata.get("image_root")
         name = path.relative_to(root).as_posix() if root and path.is_relative_to(root) else path.name
         return {"id": record["image_id"], "file_name": name, "height": record["height"], "width": record["width"]}

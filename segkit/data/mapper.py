@@ -1,4 +1,4 @@
-"""The mapper of every dataset of ours: a record in, the tensors that a model takes out."""
+"""The mapper of all segkit datasets: a record in, the tensors of a model's input out."""
 
 from __future__ import annotations
 
@@ -27,21 +27,37 @@ from segkit.utils.errors import ConfigError, DatasetError
 
 
 class SegkitMapper:
-    """Reads, augments and converts one record.
+    """Read, augment and convert one record.
 
-    Returns the record's file_name, image_id, height, width (of the file) and
-    image: (channels, H, W) uint8 tensor in INPUT.FORMAT;
-    in training also instances: gt_boxes (XYXY, pixels), gt_classes (thing contiguous ids), gt_masks;
-    and of a panoptic dataset sem_seg: (H, W) int64, semantic channels, `IGNORE_LABEL` where void.
+    A sample has the record's file_name, image_id, height, width (of the file) and
 
-    Geometric augmentations move the image and the panoptic map (nearest pixel), pasting paints into both, and masks,
-    tight boxes and sem_seg are taken from the map that comes out: they cannot disagree, and masks never overlap. Where
-    the record has annotations (COCO instances, which may overlap), masks and boxes are theirs, moved likewise: polygons
-    stay polygons unless augmentations cut objects, and sem_seg is of the map, where there is one.
-    Crowds are no instances; in sem_seg they are their category's channel ("one": that of all things). Void and padded
-    pixels are `IGNORE_LABEL`, and in no mask. Instances without a pixel are left out.
-    All chance is numpy's global generator, which Detectron2's loader seeds for each worker.
-    Raises DatasetError where a file is missing, will not decode or contradicts its JSON.
+    - image: (channels, H, W) uint8 tensor in INPUT.FORMAT;
+    - in training instances: gt_boxes (XYXY, pixels), gt_classes (thing contiguous ids), gt_masks;
+    - in training sem_seg: (H, W) int64 semantic channels, `IGNORE_LABEL` where void, if the dataset has maps.
+
+    Geometric augmentations move the image and the panoptic map (nearest pixel); copy-paste paints into both. Masks,
+    tight boxes and sem_seg are derived from the resulting map: they always agree, and masks never overlap. If the
+    record has annotations (which may overlap), masks and boxes come from these, moved likewise. Polygons stay polygons
+    unless augmentations cut objects.
+
+    Crowds are no instances; in sem_seg they have their category's channel ("one": the channel of all things). Void and
+    padded pixels are `IGNORE_LABEL`, and in no mask. Instances without a pixel are left out. Random numbers come from
+    numpy's global generator, which Detectron2's loader seeds for each worker.
+
+    Args:
+        categories: the dataset's categories.
+        space: the semantic channels, at most IGNORE_LABEL of them.
+        augmentations: Detectron2 augmentations; those that cut objects have "Crop" in their class's name, or are
+            LargeScaleJitter.
+        image_format: INPUT.FORMAT, see `convert_pixels`.
+        is_train: False: give the image only.
+        copy_paste: pastes instances of other records; None: off.
+        most_skipped: above 0: give None for a record without labelled things (crowds do not count), for which
+            Detectron2's loader takes another one; DatasetError after so many in a row.
+        targets: which of "instances" and "semantic" a sample holds, see `ArchitectureSpec`.
+
+    Raises:
+        ValueError: there are too many semantic channels.
     """
 
     def __init__(
@@ -56,11 +72,6 @@ class SegkitMapper:
         most_skipped: int = 0,
         targets: Collection[Target] = ("instances", "semantic"),
     ) -> None:
-        """Augmentations that cut objects have "Crop" in their class's name, or are LargeScaleJitter.
-
-        most_skipped: where above 0, a record in which no thing, but crowds, is labelled gives None, for which
-        Detectron2's loader takes another; DatasetError after so many, one after the other.
-        """
         if len(space.names) > IGNORE_LABEL:
             raise ValueError(f"space must have at most {IGNORE_LABEL} channels, got {len(space.names)}")
         self.categories = categories
@@ -78,9 +89,23 @@ class SegkitMapper:
 
     @classmethod
     def from_config(cls, cfg: Any, dataset: Dataset, is_train: bool, *others: Dataset) -> SegkitMapper:
-        """With the augmentations of cfg.INPUT; others: training datasets of equal categories, to paste from too."""
+        """Build the mapper with the augmentations of cfg.INPUT and the targets of MODEL.META_ARCHITECTURE.
+
+        Args:
+            cfg: a config with segkit's keys.
+            dataset: gives categories and semantic channels.
+            is_train: False: without ground truth and random augmentations.
+            others: further training datasets of equal categories, to paste from.
+
+        Returns:
+            The mapper.
+
+        Raises:
+            ConfigError: a value of cfg.INPUT is out of range, or keys contradict each other.
+        """
         targets = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).targets
-        annotated = all("annotations" in one.records[0] for one in (dataset, *others))  # the loader filters these
+        datasets = [dataset, *others]
+        annotated = all("annotations" in d.records[0] for d in datasets)  # the loader filters these itself
         skips = is_train and not annotated and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         skips = skips and "instances" in targets and bool(dataset.categories.things)
         has_semantics = any(has_segmentation(record) for record in dataset.records[:1])
@@ -90,19 +115,30 @@ class SegkitMapper:
             build_augmentations(cfg, is_train, has_semantics),
             image_format=cfg.INPUT.FORMAT,
             is_train=is_train,
-            copy_paste=build_copy_paste(cfg, [dataset, *others], is_train),
-            most_skipped=sum(len(one.records) for one in (dataset, *others)) if skips else 0,
+            copy_paste=build_copy_paste(cfg, datasets, is_train),
+            most_skipped=sum(len(d.records) for d in datasets) if skips else 0,
             targets=targets,
         )
 
     def __call__(self, record: Record) -> dict[str, Any] | None:
+        """Map one record.
+
+        Args:
+            record: of the dataset, see `Dataset.records`.
+
+        Returns:
+            The sample, see the class; None if the record is skipped.
+
+        Raises:
+            DatasetError: a file is missing, damaged or contradicts its record, or too many records were skipped.
+        """
         segment_map = self._segment_map(record)
         if self.most_skipped and self._is_skipped(record, segment_map):
             return None
         result = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
         sample = self._augmented(record, segment_map)
         if self.copy_paste is not None:
-            sample = self.copy_paste(sample, lambda other: self._augmented(other, self._segment_map(other)))
+            sample = self.copy_paste(sample, lambda source: self._augmented(source, self._segment_map(source)))
         result["image"] = torch.from_numpy(sample.image.transpose(2, 0, 1).copy())
         if sample.segment_map is not None and "semantic" in self.targets:
             result["sem_seg"] = torch.from_numpy(sample.segment_map.channels(self.space)).long()
@@ -112,26 +148,26 @@ class SegkitMapper:
         return result
 
     def _segment_map(self, record: Record) -> SegmentMap | None:
-        """The truth of a record in training; None where it has no panoptic one."""
+        """The panoptic map of a record in training; None if it has no map."""
         if not self.is_train or not has_segmentation(record):
             return None
         return SegmentMap.from_segmentation(read_segmentation(record, self.categories))
 
     def _is_skipped(self, record: Record, segment_map: SegmentMap | None) -> bool:
         if "annotations" in record:
-            found = any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])
+            has_things = any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])
         else:
             segments = () if segment_map is None else segment_map.segments
-            found = any(segment.isthing and not segment.iscrowd for segment in segments)
-        self._skipped = 0 if found else self._skipped + 1
+            has_things = any(segment.isthing and not segment.iscrowd for segment in segments)
+        self._skipped = 0 if has_things else self._skipped + 1
         if self._skipped >= self.most_skipped:
-            problem = f"expected images with objects, got {self._skipped} without, one after the other"
+            problem = f"expected images with objects, got {self._skipped} without in a row"
             remedy = "set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on them"
             raise DatasetError(problem, where=record["file_name"], remedy=remedy)
-        return not found
+        return not has_things
 
     def _augmented(self, record: Record, segment_map: SegmentMap | None) -> Sample:
-        """The image, and in training its truth, after the augmentations."""
+        """The image, and in training its ground truth, after the augmentations."""
         scene = Scene(read_image(record, self.image_format), segment_map, self.space)
         transforms = self.augmentations(scene)
         annotated = None
@@ -142,7 +178,18 @@ class SegkitMapper:
 
 
 def read_image(record: Record, image_format: str) -> np.ndarray:
-    """(H, W, 3) uint8 pixels of a record's image, turned as its EXIF says; DatasetError where it cannot be had."""
+    """Read a record's image, rotated as its EXIF says.
+
+    Args:
+        record: a Detectron2 dataset dict.
+        image_format: INPUT.FORMAT, see `convert_pixels`.
+
+    Returns:
+        (H, W, C) pixels.
+
+    Raises:
+        DatasetError: the file is missing, damaged, or not of the record's size.
+    """
     path = Path(record["file_name"])
     if "reader" in record and not path.is_file():  # a slice of a volume has no file of its own
         reader, listed = find_image(record["reader"], record["image_id"])
@@ -159,13 +206,21 @@ def read_image(record: Record, image_format: str) -> np.ndarray:
 
 
 def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
-    """(H, W, C) of an 8-bit picture in INPUT.FORMAT, as Detectron2's `convert_PIL_to_numpy` gives it.
+    """Convert an image to INPUT.FORMAT, as Detectron2's `convert_PIL_to_numpy` does.
 
-    uint8 RGB or BGR, any other mode of Pillow, or float YUV-BT.601; ConfigError where it is none of these.
+    Args:
+        image: 8-bit image.
+        image_format: "RGB" or "BGR" (uint8), another mode of Pillow, or "YUV-BT.601" (float).
+
+    Returns:
+        (H, W, C) pixels.
+
+    Raises:
+        ConfigError: the format is none of these.
     """
     if image_format in ("RGB", "BGR"):
         rgb = image if image.mode == "RGB" else image.convert("RGB")
-        packed = rgb.tobytes("raw", image_format)  # BGR that lies forwards in memory: no later step has to copy it
+        packed = rgb.tobytes("raw", image_format)  # BGR in forward order in memory: no later step has to copy it
         return np.frombuffer(packed, dtype=np.uint8).reshape(image.height, image.width, 3)
     try:
         pixels: np.ndarray = utils.convert_PIL_to_numpy(image, image_format)

@@ -26,7 +26,18 @@ logger = logging.getLogger(__name__)
 
 
 def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
-    """Register everything, read the config and register its DATASETS.CUSTOM; ConfigError for what cannot be run."""
+    """Register everything, read the config and register its DATASETS.CUSTOM.
+
+    Args:
+        config_file: YAML file; "": none.
+        opts: KEY VALUE pairs, as on the command line.
+
+    Returns:
+        The config.
+
+    Raises:
+        ConfigError: the config cannot be read, or names an unknown architecture, or a dataset is wrong.
+    """
     register_all()
     cfg = load_config(config_file, opts)
     register_custom(cfg.DATASETS.CUSTOM)
@@ -38,9 +49,20 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
 def prepare_config(
     config_file: str | Path = "", opts: Sequence[str] = (), *, train: bool = True, check: bool = True
 ) -> CfgNode:
-    """`read_config`, its datasets loaded and (check) looked into, its class counts filled in; frozen.
+    """Read a config, load and check its datasets, and set its class counts.
 
-    train: whether the training datasets are needed. Raises ConfigError or DatasetError before any model is built.
+    Args:
+        config_file: YAML file; "": none.
+        opts: KEY VALUE pairs, as on the command line.
+        train: the training datasets are needed.
+        check: decode DATASETS.CHECK_IMAGES images of each dataset.
+
+    Returns:
+        The config, frozen.
+
+    Raises:
+        ConfigError: the config cannot be run; raised before a model is built.
+        DatasetError: files of a dataset are missing or contradict each other.
     """
     cfg = read_config(config_file, opts)
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
@@ -53,10 +75,10 @@ def prepare_config(
         _check_targets(spec, datasets[: len(cfg.DATASETS.TRAIN)])
     if check:
         for dataset in {d.name: d for d in datasets}.values():
-            seen, labelled = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
-            logger.info("%s: %d images, %d of them decoded and checked", dataset.name, len(dataset.records), seen)
-            if train and dataset.name in cfg.DATASETS.TRAIN and seen and not labelled:
-                problem = f"expected images with labels to train on, got {seen} of {dataset.name} without any"
+            checked, labelled = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
+            logger.info("%s: %d images, %d of them decoded and checked", dataset.name, len(dataset.records), checked)
+            if train and dataset.name in cfg.DATASETS.TRAIN and checked and not labelled:
+                problem = f"expected images with labels to train on, got {checked} of {dataset.name} without any"
                 raise ConfigError(problem, where="DATASETS.TRAIN", remedy="name a split that is labelled")
     cfg.freeze()
     return cfg
@@ -83,7 +105,7 @@ def _check_targets(spec: ArchitectureSpec, datasets: list[Dataset]) -> None:
 
 
 def _resolve_device(cfg: CfgNode) -> None:
-    """Detectron2's default is "cuda": on a machine without one, train on the CPU and say so."""
+    """Use the CPU, with a warning, if the config asks for CUDA (Detectron2's default) and the machine has none."""
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("MODEL.DEVICE is %s, but there is no CUDA device here: running on the CPU", cfg.MODEL.DEVICE)
+        logger.warning("MODEL.DEVICE is %s, but this machine has no CUDA device: running on the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"

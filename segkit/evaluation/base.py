@@ -136,3 +136,16 @@ class ImageEvaluator(DatasetEvaluator, ABC):
         Returns:
             Detectron2's result dict.
         """
+
+
+def is_visible(path: Path, size: int) -> bool:
+    """Tell if this process sees a file that another process, maybe on another machine, has written.
+
+    Args:
+        path: the file.
+        size: its size in bytes; a file of another size is of an earlier run.
+
+    Returns:
+        False if the processes share no file system.
+    """
+    return path.is_file() and path.stat().st_size == size

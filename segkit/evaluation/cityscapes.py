@@ -34,6 +34,7 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
         self._reader = reader
 
     def reset(self) -> None:
+        """See base class."""
         self._metric = CityscapesAP(self.dataset.categories)
 
     @property
@@ -42,6 +43,7 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
         return self.output_dir / "cityscapes_instances"
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        """See base class."""
         size_hw = record["height"], record["width"]
         masks = get_instance_masks(output, size_hw)
         if masks is None:
@@ -57,9 +59,11 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
             write_results(self.results_folder, name, size_hw, predictions)
 
     def shard(self) -> Any:
+        """See base class."""
         return self._metric
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
+        """See base class."""
         metric = CityscapesAP(self.dataset.categories)
         for shard in shards:
             metric.merge(shard)

@@ -1,4 +1,4 @@
-"""Saving what the heads say of each image during an evaluation, to be fused again without the network."""
+"""Save the heads' outputs of each image during an evaluation, so that they can be fused again without the network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import detectron2.utils.comm as comm
 from torch import nn
 
 from segkit.data.dataset import Record
-from segkit.evaluation.base import ImageEvaluator
+from segkit.evaluation.base import ImageEvaluator, is_visible
 from segkit.formats import coco
 from segkit.formats.head_outputs import folder as head_outputs
 from segkit.formats.head_outputs.folder import SavedImage
@@ -24,20 +24,22 @@ from segkit.utils.text import abbreviate
 
 
 class HeadOutputsEvaluator(ImageEvaluator):
-    """Writes `head_outputs/`, as segkit.formats.head_outputs.folder reads it; no results.
+    """Writes `head_outputs/`, as segkit.formats.head_outputs reads it; gives no results.
 
-    Each process writes the files of its images, the main one the index when all are there; until then an index of an
-    earlier run is gone. `Options.export` does not matter: the files are all that is asked for.
+    Each process writes the files of its images. The main process writes the index when all files exist; an index of an
+    earlier run is removed first. `EvaluatorOptions.export` has no effect. Constructor and methods: see
+    `ImageEvaluator`.
     """
 
     needs = "head_outputs"
 
     @property
     def folder(self) -> Path:
-        """Where the files lie."""
+        """The folder of the files."""
         return self.output_dir / "head_outputs"
 
     def reset(self) -> None:
+        """See base class."""
         self._written: list[tuple[SavedImage, int]] = []  # with the bytes of its file
         png_names = coco.choose_png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
         self._names = {image_id: f"{name.removesuffix('.png')}.npz" for image_id, name in png_names.items()}
@@ -45,6 +47,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
             (self.folder / head_outputs.INDEX).unlink(missing_ok=True)
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        """See base class."""
         outputs: HeadOutputs = output[self.needs]
         entry, name = self.dataset.image_entry(record), self._names[record["image_id"]]
         size_hw = entry["height"], entry["width"]
@@ -58,12 +61,14 @@ class HeadOutputsEvaluator(ImageEvaluator):
         self._written.append((saved, (self.folder / name).stat().st_size))
 
     def shard(self) -> Any:
+        """See base class."""
         return self._written
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
+        """See base class."""
         written = {image.image_id: (image, size) for shard in shards for image, size in shard}
         images = [written[image_id] for image_id in self.image_order if image_id in written]
-        if hidden := [image.outputs for image, size in images if not _is_there(self.folder / image.outputs, size)]:
+        if hidden := [image.outputs for image, size in images if not is_visible(self.folder / image.outputs, size)]:
             raise DatasetError(
                 f"{len(hidden)} of {len(images)} files that were written cannot be seen here: {abbreviate(hidden)}",
                 where=self.folder,
@@ -115,8 +120,3 @@ def fusing_saved_values(model: nn.Module, keep_logits: int) -> Iterator[None]:
         yield
     finally:
         inner.rounding, inner.with_logits = before
-
-
-def _is_there(path: Path, size: int) -> bool:
-    """Whether it is the file of so many bytes, and not one of an earlier run that lies on this machine."""
-    return path.is_file() and path.stat().st_size == size

@@ -13,7 +13,7 @@ from typing import IO, Any, NamedTuple
 import detectron2.utils.comm as comm
 
 from segkit.data.dataset import Record
-from segkit.evaluation.base import ImageEvaluator
+from segkit.evaluation.base import ImageEvaluator, is_visible
 from segkit.evaluation.predictions import build_coco_results
 from segkit.metrics import AveragePrecision
 from segkit.utils import files
@@ -22,15 +22,17 @@ RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"
 
 
 class InstanceEvaluator(ImageEvaluator):
-    """Box and mask AP; writes `coco_instances_results.json`, and `instances_gt.json` where the truth was derived.
+    """Box and mask AP; writes `coco_instances_results.json`, and `instances_gt.json` if the dataset has no such file.
 
-    Neither is kept in memory: each process writes its part to a temporary file beside, and the main process joins them
-    in the order of the dataset. Where it does not see another's file (no shared file system) the part is sent to it.
+    Neither is kept in memory: each process writes its part to a temporary file beside, and the main process joins the
+    parts in the order of the dataset. If it does not see a file (no shared file system), the part is sent to it.
+    Constructor and methods: see `ImageEvaluator`.
     """
 
     needs = "instances"
 
     def reset(self) -> None:
+        """See base class."""
         self._boxes = AveragePrecision(self.dataset.categories, ("bbox",))
         kinds = ("segm", "boundary") if self.options.boundary else ("segm",)
         self._masks = AveragePrecision(self.dataset.categories, kinds)
@@ -40,6 +42,7 @@ class InstanceEvaluator(ImageEvaluator):
         self._parts = {name: _Part(self.output_dir) for name in names if self.options.export}
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        """See base class."""
         image_id, size_hw = record["image_id"], (record["height"], record["width"])
         ground_truth = self.ground_truth.read_annotations(record)
         results = build_coco_results(output, image_id, size_hw, self.dataset.categories)
@@ -55,6 +58,7 @@ class InstanceEvaluator(ImageEvaluator):
             )
 
     def evaluate(self) -> dict[str, Any] | None:
+        """See base class."""
         try:
             return super().evaluate()
         finally:
@@ -62,29 +66,33 @@ class InstanceEvaluator(ImageEvaluator):
             self._drop_parts()
 
     def shard(self) -> Any:
+        """See base class."""
         own = {name: part.closed() for name, part in self._parts.items()}
         everyone = comm.all_gather({name: (part.path, part.size) for name, part in own.items()})
-        # What the main process sees of everyone's files, in the order of processes; what others see is of no use.
-        seen = comm.all_gather([{name: _visible(*file) for name, file in parts.items()} for parts in everyone])[0]
+        # Which files the main process sees, in the order of processes; what other processes see does not matter.
+        seen = comm.all_gather([{name: is_visible(*file) for name, file in parts.items()} for parts in everyone])[0]
         mine = seen[comm.get_rank()]
         parts = {name: part if mine[name] else part.with_content() for name, part in own.items()}
         return self._boxes, self._masks if self._has_masks else None, parts
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
+        """See base class."""
         if RESULTS in self._parts:
             with files.replacing(self.output_dir / RESULTS) as path, path.open("wb") as file:
                 file.writelines(_json_list(self._lines(shards, RESULTS)))
         if GROUND_TRUTH in self._parts:
-            self._write_truth(shards)
+            self._write_ground_truth(shards)
         boxes, masks = zip(*((boxes, masks) for boxes, masks, _ in shards), strict=True)
         results = _merged(boxes)
         return results if any(metric is None for metric in masks) else results | _merged(masks)
 
-    def _write_truth(self, shards: list[Any]) -> None:
-        found = {image_id for _, _, parts in shards for image_id in parts[GROUND_TRUTH].places}
-        images = [self.dataset.image_entry(record) for record in self.dataset.records if record["image_id"] in found]
+    def _write_ground_truth(self, shards: list[Any]) -> None:
+        evaluated = {image_id for _, _, parts in shards for image_id in parts[GROUND_TRUTH].places}
+        images = [
+            self.dataset.image_entry(record) for record in self.dataset.records if record["image_id"] in evaluated
+        ]
         things = [entry for entry in self.dataset.categories.to_coco() if entry["isthing"]]
-        # Numbered from 1: to pycocotools' matching the id 0 is "no match".
+        # Ids start at 1: for pycocotools' matching, 0 means "no match".
         lines = (b'{"id": %d, %s' % (i, line[1:]) for i, line in enumerate(self._lines(shards, GROUND_TRUTH), 1))
         with files.replacing(self.output_dir / GROUND_TRUTH) as path, path.open("wb") as file:
             file.write(b'{"images": %s, "annotations": ' % _encoded(images))
@@ -111,8 +119,10 @@ def _merged(metrics: Sequence[AveragePrecision]) -> dict[str, Any]:
 
 
 class _WrittenPart(NamedTuple):
-    """A finished part as processes hear of it. places: image_id -> (offset, length) in bytes. content: where the file
-    cannot be seen by who reads it."""
+    """A finished part, as it is sent to the main process.
+
+    places: image_id -> (offset, length) in bytes. content: the file's bytes if the main process does not see the file.
+    """
 
     path: Path
     places: dict[Any, tuple[int, int]]
@@ -137,7 +147,7 @@ class _WrittenPart(NamedTuple):
 
 
 class _Part:
-    """One process's entries, a line each, in a temporary file that goes with this object at the latest."""
+    """One process's entries, a line each, in a temporary file that is removed with this object at the latest."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,14 +167,9 @@ class _Part:
 
 
 def _remove(file: IO[bytes], path: Path, owner: int) -> None:
-    if os.getpid() == owner:  # not a process forked from it, which leaves too
+    if os.getpid() == owner:  # not a forked process, which ends too
         file.close()
         path.unlink(missing_ok=True)
-
-
-def _visible(path: Path, size: int) -> bool:
-    """Whether this process sees the whole file."""
-    return path.is_file() and path.stat().st_size == size
 
 
 def _encoded(value: Any) -> bytes:

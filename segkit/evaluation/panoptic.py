@@ -1,4 +1,4 @@
-"""Panoptic quality during training, why it is so, and the export of panoptic predictions."""
+"""Panoptic quality during training, its error analysis, and the export of panoptic predictions."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ from segkit.utils.process_pool import Shard
 
 
 class PanopticEvaluator(ImageEvaluator):
-    """PQ, SQ, RQ; writes `panoptic.json` and `panoptic/*.png` in COCO's format, `panoptic_analysis.json` (error budget,
-    confusion, worst images, intervals) and `panoptic_counts.npz` for `segkit compare`."""
+    """PQ, SQ, RQ.
+
+    It writes `panoptic.json` and `panoptic/*.png` in COCO's format, `panoptic_analysis.json` (error budget, confusion,
+    worst images, intervals) and `panoptic_counts.npz` for `segkit compare`. Constructor and methods: see
+    `ImageEvaluator`.
+    """
 
     needs = "panoptic_seg"
 
     def reset(self) -> None:
-        self._metric = self._nothing_counted()
+        """See base class."""
+        self._metric = self._build_metric()
         self._annotations: list[dict[str, Any]] = []
         if self.options.export:
             self._png_names = coco.choose_png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
@@ -31,10 +36,11 @@ class PanopticEvaluator(ImageEvaluator):
 
     @property
     def png_folder(self) -> Path:
-        """Where the PNGs lie."""
+        """The folder of the PNGs."""
         return self.output_dir / "panoptic"
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        """See base class."""
         prediction = get_panoptic_prediction(output, self.dataset.categories)
         self._metric.update(record["image_id"], self.ground_truth.read_segmentation(record), prediction)
         if not self.options.export:
@@ -44,10 +50,12 @@ class PanopticEvaluator(ImageEvaluator):
         self._annotations.append(coco.build_panoptic_annotation(record["image_id"], png_name, prediction))
 
     def shard(self) -> Any:
+        """See base class."""
         return self._metric, self._annotations
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
-        metric = self._nothing_counted()
+        """See base class."""
+        metric = self._build_metric()
         annotations = []
         for shard_metric, shard_annotations in shards:
             metric.merge(shard_metric)
@@ -57,7 +65,7 @@ class PanopticEvaluator(ImageEvaluator):
             self._export(metric, order, {annotation["image_id"]: annotation for annotation in annotations})
         return {"panoptic_seg": metric.compute(order)}
 
-    def _nothing_counted(self) -> PanopticQuality:
+    def _build_metric(self) -> PanopticQuality:
         return PanopticQuality(self.dataset.categories, boundary=self.options.boundary)
 
     def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotation_of: dict[Any, Any]) -> None:

@@ -1,4 +1,4 @@
-"""A model's outputs in the dataset's own ids."""
+"""A model's outputs with the category ids of the dataset."""
 
 from __future__ import annotations
 
@@ -21,9 +21,17 @@ from segkit.structures import (
 
 
 def get_panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> PanopticSegmentation:
-    """`panoptic_seg` of a model with category ids of the dataset; segments that hold no pixel are left out.
+    """Get a model's panoptic prediction; segments without a pixel are left out.
 
-    ValueError where segments_info is missing.
+    Args:
+        output: a model's output dict with "panoptic_seg": (ids (H, W), segments_info), category_id contiguous.
+        categories: the dataset's categories.
+
+    Returns:
+        The segmentation with category ids of the dataset.
+
+    Raises:
+        ValueError: segments_info is None.
     """
     ids, segments_info = output["panoptic_seg"]
     if segments_info is None:
@@ -48,25 +56,41 @@ def get_panoptic_prediction(output: dict[str, Any], categories: CategorySet) -> 
 def get_semantic_prediction(
     output: dict[str, Any], categories: CategorySet, space: SemanticSpace
 ) -> PanopticSegmentation:
-    """The winners of `sem_seg` with category ids of the dataset, one segment for each class; the channel of all things
-    is void."""
+    """Get a model's semantic prediction as segments, one for each class; the channel of all things is void.
+
+    Args:
+        output: a model's output dict with "sem_seg": (C, H, W) logits.
+        categories: the dataset's categories.
+        space: the C semantic channels.
+
+    Returns:
+        The segmentation with category ids of the dataset.
+    """
     channels = argmax_channels(output["sem_seg"]).cpu().numpy()
     segments = []
-    for channel, area_px in zip(*(found.tolist() for found in np.unique(channels, return_counts=True)), strict=True):
+    for channel, area_px in zip(*(column.tolist() for column in np.unique(channels, return_counts=True)), strict=True):
         stuff_id, thing_id = int(space.stuff_ids[channel]), int(space.thing_ids[channel])
         isthing = thing_id >= 0
         if isthing or stuff_id != THING_CHANNEL:
             category_id = categories.category_id(thing_id if isthing else stuff_id, isthing=isthing)
             segments.append(Segment(channel + 1, category_id, isthing, area_px))
-    known = np.isin(channels, [segment.segment_id - 1 for segment in segments])
-    return PanopticSegmentation(np.where(known, channels + 1, VOID).astype(np.int32), tuple(segments))
+    has_class = np.isin(channels, [segment.segment_id - 1 for segment in segments])
+    return PanopticSegmentation(np.where(has_class, channels + 1, VOID).astype(np.int32), tuple(segments))
 
 
 def get_instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> InstanceMasks | None:
-    """`instances` of a model as crops, class_ids = thing contiguous ids; None where it predicts no masks."""
+    """Get a model's instances as crops.
+
+    Args:
+        output: a model's output dict with "instance_masks" or Detectron2's "instances".
+        size_hw: height and width of the image in pixels.
+
+    Returns:
+        The instances, class_ids being thing contiguous ids; None if the model predicts no masks.
+    """
     if "instance_masks" in output:
-        found: InstanceMasks = output["instance_masks"]
-        return found
+        crops: InstanceMasks = output["instance_masks"]
+        return crops
     instances = output["instances"].to(torch.device("cpu"))
     if not instances.has("pred_masks"):
         return None
@@ -80,7 +104,17 @@ def get_instance_masks(output: dict[str, Any], size_hw: tuple[int, int]) -> Inst
 def build_coco_results(
     output: dict[str, Any], image_id: Any, size_hw: tuple[int, int], categories: CategorySet
 ) -> list[Any]:
-    """COCO results {image_id, category_id, bbox [x, y, w, h], score, segmentation (RLE, where there are masks)}."""
+    """Build COCO results from a model's instances.
+
+    Args:
+        output: a model's output dict with "instance_masks" or Detectron2's "instances".
+        image_id: the image.
+        size_hw: height and width of the image in pixels.
+        categories: the dataset's categories.
+
+    Returns:
+        {image_id, category_id, bbox [x, y, w, h], score} each, with segmentation (RLE) if the model predicts masks.
+    """
     masks = get_instance_masks(output, size_hw)
     if masks is not None:
         boxes, class_ids, scores = masks.boxes_xyxy.astype(np.float64), masks.class_ids, masks.scores

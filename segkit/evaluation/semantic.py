@@ -1,4 +1,4 @@
-"""Semantic IoU during training, counted where the logits are."""
+"""Semantic IoU during training, counted on the device of the logits."""
 
 from __future__ import annotations
 
@@ -14,46 +14,62 @@ from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px, mixed_windows
 from segkit.utils.compiled import COMPILED, compiled
 
-BLOCK_PX = 2048  # pixels whose best scores stay in the nearest cache while the channels pass by
+BLOCK_PX = 2048  # pixels whose best scores stay in the L1 cache while all channels are compared
 
 
 class SemanticEvaluator(ImageEvaluator):
-    """mIoU, fwIoU, mean and pixel accuracy, Dice and, if asked for, boundary IoU of the semantic head's channels."""
+    """MIoU, fwIoU, mean and pixel accuracy, Dice and (TEST.BOUNDARY) boundary IoU of the semantic head's channels.
+
+    Constructor and methods: see `ImageEvaluator`.
+    """
 
     needs = "sem_seg"
 
     def reset(self) -> None:
-        self._metric = self._nothing_counted()
+        """See base class."""
+        self._metric = self._build_metric()
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        """See base class."""
         where = f"image {record['image_id']!r}"
         ground_truth = self.ground_truth.read_semantic_map(record)
         if "head_outputs" in output and not _on_accelerator(output):
-            # The winners are known: no full-size logits are made for them.
+            # The channels are known already: no full-size logits are computed for them.
             self._metric.update(ground_truth, output["head_outputs"].semantic.channels, where)
         else:
             count_logits(self._metric, ground_truth, output["sem_seg"], where)
 
     def shard(self) -> Any:
+        """See base class."""
         return self._metric
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
-        metric = self._nothing_counted()
+        """See base class."""
+        metric = self._build_metric()
         for shard in shards:
             metric.merge(shard)
         return {"sem_seg": metric.compute()}
 
-    def _nothing_counted(self) -> SemanticIoU:
+    def _build_metric(self) -> SemanticIoU:
         return SemanticIoU(self.ground_truth.space.names, boundary=self.options.boundary)
 
 
 def count_logits(
     metric: SemanticIoU, ground_truth: NDArray[np.integer], logits: torch.Tensor, where: object = ""
 ) -> None:
-    """Count one image in `metric`: (H, W) true labels against the winners of (C, H, W) logits.
+    """Count one image.
 
-    Logits on an accelerator are counted there, so that a few numbers travel instead of maps; the counts are integers,
-    the same on every device. Raises as `SemanticIoU.update` does.
+    Logits on an accelerator are counted there: a few numbers are transferred instead of maps. The counts are integers,
+    the same on every device.
+
+    Args:
+        metric: gets the counts.
+        ground_truth: (H, W) labels, the metric's ignored label where void.
+        logits: (C, H, W).
+        where: names the image in messages.
+
+    Raises:
+        DatasetError: as `SemanticIoU.update` does, for other sizes or labels.
     """
     labels = argmax_channels(logits)
     if logits.device.type == "cpu" or not count_on_device(metric, ground_truth, labels):
@@ -61,10 +77,18 @@ def count_logits(
 
 
 def argmax_channels(logits: torch.Tensor) -> torch.Tensor:
-    """(H, W) integers: the channel of the highest of (C, H, W) logits, of equal ones the first, as `argmax(dim=0)`.
+    """Find the channel of the highest logit, of equal logits the first, as `argmax(dim=0)`.
 
-    On a CPU it is not argmax that finds them, which is many times slower there. NaN counts as highest, as in torch.
-    Raises ValueError where the logits are not of (C, H, W), C at least 1.
+    On a CPU this is many times faster than torch's argmax. NaN counts as highest, as in torch.
+
+    Args:
+        logits: (C, H, W), C at least 1.
+
+    Returns:
+        (H, W) integers.
+
+    Raises:
+        ValueError: the logits have another shape.
     """
     if logits.dim() != 3 or not len(logits):
         raise ValueError(f"logits must have the shape (C, H, W), C at least 1, got {tuple(logits.shape)}")
@@ -79,43 +103,51 @@ def argmax_channels(logits: torch.Tensor) -> torch.Tensor:
 
 
 def count_on_device(metric: SemanticIoU, ground_truth: NDArray[np.integer], labels: torch.Tensor) -> bool:
-    """Count an image on the device of its (H, W) predicted labels; False, and nothing is counted, where a size or a
-    label is wrong: `SemanticIoU.update` says which."""
+    """Count an image on the device of its predicted labels.
+
+    Args:
+        metric: gets the counts.
+        ground_truth: (H, W) labels, the metric's ignored label where void.
+        labels: (H, W) predicted labels.
+
+    Returns:
+        False if a size or a label is wrong, and nothing is counted; `SemanticIoU.update` names the problem.
+    """
     if ground_truth.shape != tuple(labels.shape):
         return False
     classes = len(metric.names)
-    true = torch.from_numpy(np.ascontiguousarray(ground_truth)).to(labels.device).long()
+    gt = torch.from_numpy(np.ascontiguousarray(ground_truth)).to(labels.device).long()
     labels = labels.long()
-    ignored = true == metric.ignore_label
-    strange = (labels >= classes) | (~ignored & ((true < 0) | (true >= classes)))
-    places = torch.where(ignored, classes**2, labels * classes + true)
-    places = torch.where(strange, classes**2 + 1, places)
-    counts = _bincount(places, classes**2 + 2)
+    ignored = gt == metric.ignore_label
+    invalid = (labels >= classes) | (~ignored & ((gt < 0) | (gt >= classes)))
+    bins = torch.where(ignored, classes**2, labels * classes + gt)
+    bins = torch.where(invalid, classes**2 + 1, bins)
+    counts = _bincount(bins, classes**2 + 2)
     if counts[-1]:
         return False
     boundary_px = None
     if metric.boundary_ratio is not None:
-        true, labels = torch.where(ignored, classes, true), torch.where(ignored, classes, labels)
-        boundary_px = _boundary_counts(true, labels, classes, metric.boundary_ratio)
+        gt, labels = torch.where(ignored, classes, gt), torch.where(ignored, classes, labels)
+        boundary_px = _boundary_counts(gt, labels, classes, metric.boundary_ratio)
     metric.add_confusion(counts[: classes**2].reshape(classes, classes), boundary_px)
     return True
 
 
 def _on_accelerator(output: dict[str, Any]) -> bool:
-    """Where full-size logits cost little, and head outputs would have to travel."""
+    """Tell if the output is on an accelerator: full-size logits cost little there, a transfer of head outputs much."""
     return "panoptic_seg" in output and output["panoptic_seg"][0].device.type != "cpu"
 
 
-def _boundary_counts(true: torch.Tensor, labels: torch.Tensor, classes: int, ratio: float) -> NDArray[np.int64]:
-    """(2, C): `SemanticIoU.boundary_px` of one image; `classes` stands for: of no class. Overwrites both maps."""
-    height, width = true.shape
+def _boundary_counts(gt: torch.Tensor, labels: torch.Tensor, classes: int, ratio: float) -> NDArray[np.int64]:
+    """(2, C): `SemanticIoU.boundary_px` of one image; the label `classes` means no class. Overwrites both maps."""
+    height, width = gt.shape
     dilation_px = boundary_dilation_px((height, width), ratio)
     if height > 2 * dilation_px and width > 2 * dilation_px:
         inner = slice(dilation_px, height - dilation_px), slice(dilation_px, width - dilation_px)
-        for one in (true, labels):
-            one[inner].masked_fill_(~mixed_windows(one, dilation_px), classes)
-    shared = _bincount(true[true == labels], classes + 1)
-    either = _bincount(true, classes + 1) + _bincount(labels, classes + 1) - shared
+        for label_map in (gt, labels):
+            label_map[inner].masked_fill_(~mixed_windows(label_map, dilation_px), classes)
+    shared = _bincount(gt[gt == labels], classes + 1)
+    either = _bincount(gt, classes + 1) + _bincount(labels, classes + 1) - shared
     return np.stack([shared[:classes], either[:classes]])
 
 
@@ -129,13 +161,13 @@ def _first_highest(scores: NDArray[np.floating], labels: NDArray[np.int32]) -> N
     """labels[i] = the first row of (C, n) scores with the highest score in column i; NaN is higher than all."""
     highest = np.empty(BLOCK_PX, dtype=scores.dtype)
     for begin in range(0, labels.size, BLOCK_PX):
-        winner = labels[begin : begin + BLOCK_PX]
-        highest[: winner.size] = scores[0, begin : begin + BLOCK_PX]
-        winner[:] = 0
+        best_channels = labels[begin : begin + BLOCK_PX]
+        highest[: best_channels.size] = scores[0, begin : begin + BLOCK_PX]
+        best_channels[:] = 0
         for channel in range(1, scores.shape[0]):
             row = scores[channel, begin : begin + BLOCK_PX]
-            for index in range(winner.size):
+            for index in range(best_channels.size):
                 score, best = row[index], highest[index]
-                wins = (not score <= best) & (best == best)
-                highest[index] = score if wins else best
-                winner[index] = channel if wins else winner[index]
+                higher = (not score <= best) & (best == best)
+                highest[index] = score if higher else best
+                best_channels[index] = channel if higher else best_channels[index]

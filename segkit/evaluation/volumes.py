@@ -1,4 +1,4 @@
-"""Dice over whole volumes during training, and the predicted volumes as NIfTI."""
+"""Dice over whole volumes during training, and the export of predicted volumes as NIfTI."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from segkit.utils.errors import ConfigError
 from segkit.utils.files import dump_json
 from segkit.utils.text import abbreviate
 
-BACKGROUND = 0  # row of the categories that the background is, for no category id is lower
+BACKGROUND = 0  # row of the background in the categories: it has the lowest category id
 VOID = -1
 
 logger = logging.getLogger(__name__)
@@ -33,13 +33,15 @@ Slices = dict[int, bytes]  # index in the volume -> its map of category ids, com
 
 
 class VolumeEvaluator(ImageEvaluator):
-    """Dice per class; writes `volumes/<volume>.nii.gz`, what is predicted on the grid of the image, and
-    `volume_dice.json`, Dice of each volume.
+    """Dice per class.
 
-    Where the dataset has no things the semantic head's winners are judged, else the panoptic map, whose void is
-    background. Slices that the dataset leaves out (`keep_empty`) are written as background and not counted.
-    A process writes the volumes that it has all slices of, the main one those whose slices lie on several. A volume
-    that lacks slices at the end is not written, and its file of an earlier run is removed.
+    It writes `volumes/<volume>.nii.gz`, the prediction on the grid of the image, and `volume_dice.json`, Dice of each
+    volume. The prediction is the panoptic map, with void as background; if the dataset has no things, it is the argmax
+    of the semantic head. Slices that the dataset leaves out (`keep_empty`) are written as background and not counted.
+
+    A process writes the volumes of which it has all slices; the main process writes volumes whose slices are on several
+    processes. A volume that lacks slices at the end is not written, and its file of an earlier run is removed.
+    Constructor and methods: see `ImageEvaluator`.
     """
 
     needs = "sem_seg"
@@ -64,15 +66,17 @@ class VolumeEvaluator(ImageEvaluator):
 
     @property
     def folder(self) -> Path:
-        """Where the volumes lie."""
+        """The folder of the volumes."""
         return self.output_dir / "volumes"
 
     def reset(self) -> None:
-        self._metric = self._nothing_counted()
-        self._slices: dict[str, Slices] = {}  # of the volumes that lack some here
+        """See base class."""
+        self._metric = self._build_metric()
+        self._slices: dict[str, Slices] = {}  # of volumes of which this process lacks slices
         self._written: set[str] = set()
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
+        """See base class."""
         volume, index = self._reader.locate_slice(self._images[record["image_id"]])
         ground_truth = self._rows(self.ground_truth.read_segmentation(record), void=VOID)
         predicted = self._predicted(output)
@@ -82,9 +86,11 @@ class VolumeEvaluator(ImageEvaluator):
             self._add_slices(volume.name, {index: packed})
 
     def shard(self) -> Any:
+        """See base class."""
         return self._metric, self._slices, self._written
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
+        """See base class."""
         self.reset()
         for metric, slices, written in shards:
             self._metric.merge(metric)
@@ -96,7 +102,7 @@ class VolumeEvaluator(ImageEvaluator):
             dump_json(self.output_dir / "volume_dice.json", self._metric.per_volume())
         return {"volumes": self._metric.compute()}
 
-    def _nothing_counted(self) -> VolumeDice:
+    def _build_metric(self) -> VolumeDice:
         return VolumeDice([category.name for category in self.dataset.categories.categories], BACKGROUND, VOID)
 
     def _predicted(self, output: dict[str, Any]) -> NDArray[np.integer]:
@@ -108,7 +114,7 @@ class VolumeEvaluator(ImageEvaluator):
             raise ValueError(
                 f"sem_seg must have {len(space.names)} channels, {abbreviate(space.names)}, got {len(logits)}"
             )
-        row_of = np.full(len(space.names), BACKGROUND)  # of a channel of things too: there are none
+        row_of = np.full(len(space.names), BACKGROUND)  # also of the channel of things, which no pixel has
         for category_id, channel in space.channel_of.items():
             row_of[channel] = self._row_of[category_id]
         return row_of.take(argmax_channels(logits).cpu().numpy())
@@ -116,14 +122,14 @@ class VolumeEvaluator(ImageEvaluator):
     def _rows(self, segmentation: PanopticSegmentation, void: int) -> NDArray[np.int32]:
         """(H, W) rows of the categories, `void` where the map is void."""
         rows = {s.segment_id: self._row_of[s.category_id] - void for s in segmentation.segments}
-        found: NDArray[np.int32] = relabel(segmentation.segment_ids, rows, np.int32)
-        return found + void
+        row_map: NDArray[np.int32] = relabel(segmentation.segment_ids, rows, np.int32)
+        return row_map + void
 
     def _add_slices(self, name: str, slices: Slices) -> None:
-        """Keep the slices, or write the volume where they are the last that it lacked."""
-        known = self._slices.setdefault(name, {})
-        known.update(slices)
-        if len(known) == len(self._images_of[name]):
+        """Keep the slices, or write the volume if it is complete now."""
+        gathered = self._slices.setdefault(name, {})
+        gathered.update(slices)
+        if len(gathered) == len(self._images_of[name]):
             self._write(name, self._slices.pop(name))
             self._written.add(name)
 

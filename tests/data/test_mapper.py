@@ -261,7 +261,7 @@ def test_images_without_objects_are_passed_over_and_all_of_them_is_an_error(tmp_
     assert maps(without) is None
     assert len(maps(with_one)["instances"]) == 1
     assert maps(without) is None
-    with pytest.raises(DatasetError, match="expected images with objects, got 2 without, one after the other"):
+    with pytest.raises(DatasetError, match="expected images with objects, got 2 without in a row"):
         maps(without)
     cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     assert not len(SegkitMapper.from_config(cfg, dataset, True)(without)["instances"])

@@ -66,9 +66,9 @@ def in_processes(evaluators: list[InstanceEvaluator], monkeypatch: pytest.Monkey
     """What `evaluate` does in as many processes, one after the other; of `hidden` ranks the main one sees no file."""
     owns = [{name: (p.path, p.closed().size) for name, p in one._parts.items()} for one in evaluators]
     lost = [path for rank in hidden for path, _ in owns[rank].values()]
-    visible = module._visible
-    monkeypatch.setattr(module, "_visible", lambda path, size: path not in lost and visible(path, size))
-    seen = [{name: module._visible(*file) for name, file in parts.items()} for parts in owns]
+    visible = module.is_visible
+    monkeypatch.setattr(module, "is_visible", lambda path, size: path not in lost and visible(path, size))
+    seen = [{name: module.is_visible(*file) for name, file in parts.items()} for parts in owns]
     shards = []
     for rank, evaluator in enumerate(evaluators):
         answers = iter([owns, [seen]])  # to the two questions that all processes answer

@@ -1,4 +1,4 @@
-"""Which augmentations a config asks for: cfg.INPUT, checked before the first image is read."""
+"""Build the augmentations that cfg.INPUT asks for, and check its values before the first image is read."""
 
 from __future__ import annotations
 
@@ -21,46 +21,69 @@ CROPS = {  # INPUT.CROP.TYPE: what its SIZE must be
     "absolute": "height and width in pixels",
     "absolute_range": "the least and the largest side in pixels",
 }
-SMALL_WHOLE_BYTES = ("RGB", "BGR", "L")  # image formats of uint8 whose channels can be jittered
+JITTERED_FORMATS = ("RGB", "BGR", "L")  # image formats of uint8 whose channels can be jittered
 
 
 class SafeCrop(T.RandomCrop):
-    """Detectron2's crop, of at least one pixel: a share of a small image may round to none."""
+    """Detectron2's crop with at least one pixel: a share of a small image may round to 0."""
 
     def get_crop_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """See base class."""
         height, width = super().get_crop_size(image_size)
         return max(height, 1), max(width, 1)
 
 
 def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) -> list[T.Augmentation]:
-    """Crop, resize, flips, then colours, as cfg.INPUT says; for evaluation the resize alone.
+    """Build crop, resize, flips and colour jitter from cfg.INPUT; for evaluation only the resize.
 
-    Without keys of ours they are those of Detectron2's `build_augmentation`, in its order. INPUT.LSJ takes the place of
-    the resize and excludes INPUT.CROP. has_semantics: whether the dataset has semantic maps, which
-    CROP.SINGLE_CATEGORY_MAX_AREA looks at. Raises ConfigError for a value out of range or keys that contradict.
+    Without segkit's keys they are those of Detectron2's `build_augmentation`, in its order. INPUT.LSJ replaces the
+    resize and excludes INPUT.CROP.
+
+    Args:
+        cfg: a config with segkit's keys.
+        is_train: False: for evaluation.
+        has_semantics: the dataset has semantic maps, which CROP.SINGLE_CATEGORY_MAX_AREA needs.
+
+    Returns:
+        The augmentations, in the order in which they are applied.
+
+    Raises:
+        ConfigError: a value is out of range, or keys contradict each other.
     """
-    given = cfg.INPUT
-    _check(given.FORMAT in FORMATS, "INPUT.FORMAT", f"one of {', '.join(FORMATS)}", given.FORMAT)
+    inputs = cfg.INPUT
+    _check(inputs.FORMAT in FORMATS, "INPUT.FORMAT", f"one of {', '.join(FORMATS)}", inputs.FORMAT)
     if not is_train:
-        return [T.ResizeShortestEdge(given.MIN_SIZE_TEST, given.MAX_SIZE_TEST, "choice")]
-    augmentations: list[T.Augmentation] = [_crop(cfg, has_semantics)] if given.CROP.ENABLED else []
-    if given.LSJ.ENABLED:
+        return [T.ResizeShortestEdge(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, "choice")]
+    augmentations: list[T.Augmentation] = [_crop(cfg, has_semantics)] if inputs.CROP.ENABLED else []
+    if inputs.LSJ.ENABLED:
         augmentations.append(_large_scale_jitter(cfg))
     else:
         augmentations.append(_resize(cfg))
-    augmentations += _flips(given.RANDOM_FLIP)
-    color = given.COLOR_JITTER
+    augmentations += _flips(inputs.RANDOM_FLIP)
+    color = inputs.COLOR_JITTER
     spreads = {key: float(color[key]) for key in ("BRIGHTNESS", "CONTRAST", "SATURATION")}
     for key, spread in spreads.items():
         _check(0 <= spread <= 1, f"INPUT.COLOR_JITTER.{key}", "a number in [0, 1]", spread)
     if any(spreads.values()):
-        _check(given.FORMAT in SMALL_WHOLE_BYTES, "INPUT.FORMAT", "RGB, BGR or L with COLOR_JITTER", given.FORMAT)
-        augmentations.append(ColorJitter(given.FORMAT, *spreads.values()))
+        _check(inputs.FORMAT in JITTERED_FORMATS, "INPUT.FORMAT", "RGB, BGR or L with COLOR_JITTER", inputs.FORMAT)
+        augmentations.append(ColorJitter(inputs.FORMAT, *spreads.values()))
     return augmentations
 
 
 def build_copy_paste(cfg: Any, datasets: Sequence[Dataset], is_train: bool) -> CopyPaste | None:
-    """Pasting from all records of the datasets, which share their categories; None where it is off."""
+    """Build copy-paste from all records of the datasets.
+
+    Args:
+        cfg: a config with segkit's keys.
+        datasets: the training datasets, of equal categories.
+        is_train: False: for evaluation.
+
+    Returns:
+        The augmentation; None if it is off.
+
+    Raises:
+        ConfigError: the probability is out of range.
+    """
     probability = float(cfg.INPUT.COPY_PASTE.PROBABILITY)
     _check(0 <= probability <= 1, "INPUT.COPY_PASTE.PROBABILITY", "a probability in [0, 1]", probability)
     if not is_train or probability == 0:
@@ -72,9 +95,7 @@ def build_copy_paste(cfg: Any, datasets: Sequence[Dataset], is_train: bool) -> C
 def _crop(cfg: Any, has_semantics: bool) -> T.Augmentation:
     crop = cfg.INPUT.CROP
     if cfg.INPUT.LSJ.ENABLED:
-        raise ConfigError(
-            "INPUT.CROP and INPUT.LSJ are both enabled, and the latter crops too", remedy="disable one of them"
-        )
+        raise ConfigError("INPUT.CROP and INPUT.LSJ are both enabled, but LSJ crops too", remedy="disable one of them")
     _check(crop.TYPE in CROPS, "INPUT.CROP.TYPE", f"one of {', '.join(CROPS)}", crop.TYPE)
     _check(_is_crop_size(crop.TYPE, crop.SIZE), "INPUT.CROP.SIZE", CROPS[crop.TYPE], crop.SIZE)
     largest = crop.get("SINGLE_CATEGORY_MAX_AREA", 1.0)  # a key of Detectron2's DeepLab project
@@ -82,7 +103,7 @@ def _crop(cfg: Any, has_semantics: bool) -> T.Augmentation:
         return SafeCrop(crop.TYPE, crop.SIZE)
     if not has_semantics:
         raise ConfigError(
-            "looks at semantic maps, which the training dataset has not",
+            "the training dataset has no semantic labels, which this key needs",
             where="INPUT.CROP.SINGLE_CATEGORY_MAX_AREA",
             remedy="set it to 1.0",
         )
@@ -100,16 +121,16 @@ def _is_crop_size(kind: str, size: Any) -> bool:
 
 
 def _resize(cfg: Any) -> T.Augmentation:
-    given = cfg.INPUT
-    sampling, sizes = given.MIN_SIZE_TRAIN_SAMPLING, given.MIN_SIZE_TRAIN
+    inputs = cfg.INPUT
+    sampling, sizes = inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.MIN_SIZE_TRAIN
     sizes = [*sizes] if isinstance(sizes, (list, tuple)) else [sizes]
     whole = bool(sizes) and all(type(size) is int and size >= 0 for size in sizes)
-    _check(whole, "INPUT.MIN_SIZE_TRAIN", "one or more lengths in pixels, 0 for no resize", given.MIN_SIZE_TRAIN)
+    _check(whole, "INPUT.MIN_SIZE_TRAIN", "one or more lengths in pixels, 0 for no resize", inputs.MIN_SIZE_TRAIN)
     _check(sampling in SAMPLINGS, "INPUT.MIN_SIZE_TRAIN_SAMPLING", f"one of {', '.join(SAMPLINGS)}", sampling)
     two = sampling == "choice" or (len(sizes) == 2 and sizes[0] <= sizes[1])
-    _check(two, "INPUT.MIN_SIZE_TRAIN", "a least and a largest length with the sampling range", given.MIN_SIZE_TRAIN)
-    _check(given.MAX_SIZE_TRAIN > 0, "INPUT.MAX_SIZE_TRAIN", "a length above 0", given.MAX_SIZE_TRAIN)
-    return T.ResizeShortestEdge(given.MIN_SIZE_TRAIN, given.MAX_SIZE_TRAIN, sampling)
+    _check(two, "INPUT.MIN_SIZE_TRAIN", "a least and a largest length with the sampling range", inputs.MIN_SIZE_TRAIN)
+    _check(inputs.MAX_SIZE_TRAIN > 0, "INPUT.MAX_SIZE_TRAIN", "a length above 0", inputs.MAX_SIZE_TRAIN)
+    return T.ResizeShortestEdge(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
 
 
 def _large_scale_jitter(cfg: Any) -> T.Augmentation:

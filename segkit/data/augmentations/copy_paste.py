@@ -1,4 +1,4 @@
-"""Copy-paste: instances of another training image laid over this one (Ghiasi et al. 2021, Simple Copy-Paste)."""
+"""Copy-paste: instances of another training image are pasted onto this one (Ghiasi et al. 2021, Simple Copy-Paste)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,12 @@ from segkit.structures import CategorySet, Segment
 
 @dataclass(frozen=True)
 class Sample:
-    """An augmented image: (H, W, channels) uint8, its map where it has one, and the instances of annotations.
+    """An augmented image with its ground truth.
 
-    annotated: instances with BitMasks, of a record with annotations; None where instances follow from the map.
+    Attributes:
+        image: (H, W, channels) uint8.
+        segment_map: the panoptic map; None if there is none.
+        annotated: the instances (BitMasks) of the record's annotations; None if instances are derived from the map.
     """
 
     image: NDArray[np.uint8]
@@ -28,43 +31,71 @@ class Sample:
     annotated: Instances | None
 
     def instances(self, categories: CategorySet) -> Instances | None:
-        """Those of the annotations, else those of the map; None where there is neither."""
+        """Get the instances.
+
+        Args:
+            categories: the dataset's categories.
+
+        Returns:
+            The instances of the annotations, otherwise those of the map; None if there is neither.
+        """
         if self.annotated is not None or self.segment_map is None:
             return self.annotated
         return self.segment_map.instances(categories)
 
 
 class CopyPaste:
-    """Pastes a random subset of a random record's instances, augmented like it, onto a sample; it may be its own.
+    """Paste a random subset of a random record's augmented instances onto a sample.
 
-    The subset has 1..N of its N instances, each number equally likely; crowds are no instances and stay where they are.
-    Nothing is blended: the paper finds no difference (section 4.1 and its appendix).
+    The record may be the sample's own. The subset has 1..N of the N instances, each number equally likely; crowds are
+    not pasted. Borders are not blended: the paper finds no difference (section 4.1 and its appendix).
+
+    Args:
+        probability: share of the samples that get instances, 0..1.
+        records: the records that may be pasted from.
+        categories: the dataset's categories.
     """
 
     def __init__(self, probability: float, records: Sequence[Record], categories: CategorySet) -> None:
-        """probability: of pasting onto a sample, 0..1. records: those that may be pasted from."""
         self.probability = probability
         self.records = records
         self.categories = categories
 
-    def __call__(self, sample: Sample, augmented: Callable[[Record], Sample]) -> Sample:
-        """augmented: reads and augments a record. The sample itself, where nothing is pasted."""
-        if _chances(1)[0] >= self.probability:
+    def __call__(self, sample: Sample, augment: Callable[[Record], Sample]) -> Sample:
+        """Paste onto a sample.
+
+        Args:
+            sample: the sample, which is not changed.
+            augment: reads and augments a record.
+
+        Returns:
+            The sample with pasted instances, or the sample itself.
+        """
+        if _draw_uniform(1)[0] >= self.probability:
             return sample
-        other = augmented(self.records[int(_chances(1)[0] * len(self.records))])
-        instances = other.instances(self.categories)
+        source = augment(self.records[int(_draw_uniform(1)[0] * len(self.records))])
+        instances = source.instances(self.categories)
         if instances is None or not len(instances):
             return sample
-        count = 1 + int(_chances(1)[0] * len(instances))
-        rows = np.sort(np.argsort(_chances(len(instances)))[:count])
-        return paste(sample, other.image, instances[torch.from_numpy(rows)], self.categories)
+        count = 1 + int(_draw_uniform(1)[0] * len(instances))
+        rows = np.sort(np.argsort(_draw_uniform(len(instances)))[:count])
+        return paste(sample, source.image, instances[torch.from_numpy(rows)], self.categories)
 
 
 def paste(onto: Sample, image: NDArray[np.uint8], instances: Instances, categories: CategorySet) -> Sample:
-    """The sample with the pixels of `instances` (BitMasks of `image`) laid over it, top left corners together.
+    """Paste instances onto a sample, top left corners together.
 
-    What lies outside of the sample is cut off. In its map the later of overlapping instances wins. What they cover
-    shrinks; annotated instances that are covered whole are left out.
+    Pixels outside the sample are cut off. In the map, a later instance covers an earlier one. Covered objects shrink;
+    annotated instances that are covered completely are left out.
+
+    Args:
+        onto: the sample, which is not changed.
+        image: (H', W', channels) uint8, the image of the instances.
+        instances: instances of `image`, with BitMasks.
+        categories: the dataset's categories.
+
+    Returns:
+        The sample with the instances.
     """
     height, width = (min(a, b) for a, b in zip(onto.image.shape[:2], image.shape[:2], strict=True))
     masks = instances.gt_masks.tensor[:, :height, :width]
@@ -83,7 +114,7 @@ def paste(onto: Sample, image: NDArray[np.uint8], instances: Instances, categori
 def _paste_segments(onto: SegmentMap, masks: NDArray[np.bool_], category_ids: list[int]) -> SegmentMap:
     before, height, width = len(onto.segments), *masks.shape[1:]
     numbers = onto.numbers()
-    numbers = np.where(numbers <= before, numbers, 0).astype(np.int32)  # numbers above are void, and taken now
+    numbers = np.where(numbers <= before, numbers, 0).astype(np.int32)  # higher numbers are void, and are used now
     free_id = 1 + max((segment.segment_id for segment in onto.segments), default=0)
     pasted = []
     for row, (mask, category_id) in enumerate(zip(masks, category_ids, strict=True)):
@@ -96,13 +127,13 @@ def _paste_instances(onto: Instances, masks: torch.Tensor, classes: torch.Tensor
     height, width = masks.shape[1:]
     shrunk = onto.gt_masks.tensor.clone()
     shrunk[:, :height, :width] &= ~masks.any(dim=0)
-    placed = torch.zeros((len(masks), *shrunk.shape[1:]), dtype=torch.bool)
-    placed[:, :height, :width] = masks
-    every = torch.cat([shrunk, placed])
-    boxes = BitMasks(every).get_bounding_boxes().tensor
-    return filter_empty_instances(build_instances(every, boxes, torch.cat([onto.gt_classes, classes])))
+    pasted = torch.zeros((len(masks), *shrunk.shape[1:]), dtype=torch.bool)
+    pasted[:, :height, :width] = masks
+    masks = torch.cat([shrunk, pasted])
+    boxes = BitMasks(masks).get_bounding_boxes().tensor
+    return filter_empty_instances(build_instances(masks, boxes, torch.cat([onto.gt_classes, classes])))
 
 
-def _chances(count: int) -> NDArray[np.float64]:
-    """Uniform in [0, 1), of the generator that Detectron2's loader seeds for each worker."""
+def _draw_uniform(count: int) -> NDArray[np.float64]:
+    """Uniform random numbers in [0, 1) of numpy's global generator, which Detectron2's loader seeds for each worker."""
     return np.random.random(count)  # noqa: NPY002

@@ -1,4 +1,4 @@
-"""Large-scale jitter of the size, and jitter of the colours, as Detectron2 augmentations."""
+"""Large-scale jitter and colour jitter as Detectron2 augmentations."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ GREY_OF_RGB = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow and Detectron2 we
 class LargeScaleJitter(T.Augmentation):
     """Resize to a random scale of a fixed square, then crop at random or pad below and to the right.
 
-    The image is fitted into a square of scale * size_px pixels, its aspect kept, the scale uniform in
-    [min_scale, max_scale] (Ghiasi et al. 2021, Simple Copy-Paste, section 3.1: 0.1 to 2.0; the fit is that of
-    Detectron2's ResizeScale). The result always has size_px x size_px pixels.
+    The image is fitted into a square of scale * size_px pixels and keeps its aspect ratio (Ghiasi et al. 2021, Simple
+    Copy-Paste, section 3.1; fitted as in Detectron2's ResizeScale). The result always has size_px x size_px pixels.
+
+    Args:
+        size_px: side of the result in pixels.
+        min_scale: the lowest scale; scales are uniform in [min_scale, max_scale].
+        max_scale: the highest scale.
+        interp: Pillow's resampling of images; maps take the nearest pixel.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class LargeScaleJitter(T.Augmentation):
         self.interp = interp
 
     def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
+        """See base class."""
         height, width = image.shape[:2]
         side = self.size_px * self._rand_range(self.min_scale, self.max_scale)
         scale = min(side / height, side / width)
@@ -41,9 +47,16 @@ class LargeScaleJitter(T.Augmentation):
 
 
 class WindowTransform(T.Transform):
-    """Resize to `resized_hw`, then take the square of size_px at corner_yx, padded where the image ends before it.
+    """Resize to `resized_hw`, then take a square window, padded where the image ends before it.
 
-    Only what the square shows is resized. Images and maps are uint8.
+    Only the pixels inside the window are resized. Images and maps are uint8.
+
+    Args:
+        size_hw: size of the image in pixels.
+        resized_hw: size after the resize.
+        corner_yx: the window's top left corner in the resized image.
+        size_px: side of the window.
+        interp: Pillow's resampling of images; maps take the nearest pixel.
     """
 
     def __init__(
@@ -62,12 +75,15 @@ class WindowTransform(T.Transform):
         self.interp = interp
 
     def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See base class."""
         return self._window(img, self.interp, IMAGE_PAD)
 
     def apply_segmentation(self, segmentation: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """See base class."""
         return self._window(segmentation, Image.Resampling.NEAREST, MAP_PAD)
 
     def apply_coords(self, coords: NDArray[np.floating]) -> NDArray[np.floating]:
+        """See base class."""
         scale_yx = np.divide(self.resized_hw, self.size_hw)
         coords[:, 0] = coords[:, 0] * scale_yx[1] - self.corner_yx[1]
         coords[:, 1] = coords[:, 1] * scale_yx[0] - self.corner_yx[0]
@@ -90,11 +106,19 @@ class WindowTransform(T.Transform):
 
 
 class ColorJitter(T.Augmentation):
-    """Brightness, contrast and saturation by random factors, uniform in [1 - x, 1 + x] of the x given for each.
+    """Change brightness, contrast and saturation by random factors, each uniform in [1 - x, 1 + x].
 
     Brightness scales the pixels, contrast their distance from the image's mean grey, saturation their distance from
-    their own grey (Pillow's ImageEnhance). As all are affine they are one matrix, rounded and clipped once.
-    image_format: "RGB", "BGR" or "L", which has no saturation.
+    their own grey (Pillow's ImageEnhance). All are affine: they are applied as one matrix, rounded and clipped once.
+
+    Args:
+        image_format: "RGB", "BGR" or "L" (without saturation).
+        brightness: x of the brightness, in [0, 1].
+        contrast: x of the contrast, in [0, 1].
+        saturation: x of the saturation, in [0, 1].
+
+    Raises:
+        ValueError: another image format.
     """
 
     def __init__(self, image_format: str, brightness: float, contrast: float, saturation: float) -> None:
@@ -107,16 +131,28 @@ class ColorJitter(T.Augmentation):
         self.image_format = image_format
 
     def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
+        """See base class."""
         spread = np.array([self.brightness, self.contrast, self.saturation])
         brightness, contrast, saturation = 1 + spread * self._rand_range(-1.0, 1.0, size=3)
-        matrix = affine_of(image, brightness, contrast, saturation, self.image_format)
+        matrix = compute_color_matrix(image, brightness, contrast, saturation, self.image_format)
         return T.ColorTransform(lambda pixels: cv2.transform(pixels, matrix).reshape(pixels.shape))
 
 
-def affine_of(
+def compute_color_matrix(
     image: NDArray[np.uint8], brightness: float, contrast: float, saturation: float, image_format: str
 ) -> NDArray[np.float64]:
-    """(channels, channels + 1) matrix that takes the pixels of (H, W, channels) `image` to the jittered ones."""
+    """Compute the affine matrix that takes an image's pixels to the jittered ones.
+
+    Args:
+        image: (H, W, channels) uint8.
+        brightness: factor of the pixels.
+        contrast: factor of the distance from the image's mean grey.
+        saturation: factor of the distance from each pixel's grey.
+        image_format: "RGB", "BGR" or "L".
+
+    Returns:
+        (channels, channels + 1) float64 matrix, for cv2.transform.
+    """
     grey = {"RGB": GREY_OF_RGB, "BGR": GREY_OF_RGB[::-1], "L": (1.0,)}[image_format]
     channels = len(grey)
     mean = brightness * np.dot(grey, cv2.mean(image)[:channels])

@@ -1,4 +1,4 @@
-"""One training sample on its way through the augmentations, and the tensors that follow from where it arrives."""
+"""One training sample while it is augmented, and the tensors that are derived from the result."""
 
 from __future__ import annotations
 
@@ -27,17 +27,19 @@ from segkit.structures import (
     rgb_to_ids,
 )
 
-PAD = 255  # of packed maps, as Detectron2 pads label maps
-MOST_NUMBERS = PAD - 1  # that one byte holds beside void and pads
+PAD = 255  # value of padded pixels, as in Detectron2
+MOST_NUMBERS = PAD - 1  # segments that one byte can number, beside void and padding
 
 
 @dataclass(frozen=True)
 class SegmentMap:
-    """A panoptic map that Detectron2's transforms can move: void and pads are void whatever they do.
+    """A panoptic map that Detectron2's transforms can move; void and padded pixels stay void.
 
-    packed: (H, W) uint8, 1..N, the place of each pixel's segment among N segments; every other number is void. For more
-    than `MOST_NUMBERS` segments (H, W, 3) uint8, those numbers as `ids_to_rgb` packs them. Bytes alone are resized by
-    Pillow, whose nearest pixel is the one that its resized images show there.
+    Attributes:
+        packed: (H, W) uint8, 1..N, the position of each pixel's segment in `segments`; every other number is void. For
+            more than `MOST_NUMBERS` segments (H, W, 3) uint8, the numbers as `ids_to_rgb` packs them. Only bytes are
+            resized by Pillow, whose nearest pixel is the one that its resized images show there.
+        segments: the N segments, with category ids of the dataset.
     """
 
     packed: NDArray[np.uint8]
@@ -45,49 +47,81 @@ class SegmentMap:
 
     @classmethod
     def from_segmentation(cls, segmentation: PanopticSegmentation) -> SegmentMap:
-        """Of ids that are void or one of the segments'."""
+        """Pack a segmentation.
+
+        Args:
+            segmentation: ids without a segment become void.
+
+        Returns:
+            The packed map.
+        """
         runs, segments = segmentation.runs, segmentation.segments
         ids = np.array([segment.segment_id for segment in segments], dtype=np.int64)
         order = np.argsort(ids)
-        places = np.searchsorted(ids[order], runs.ids).clip(max=max(len(ids) - 1, 0))
-        known = ids[order][places] == runs.ids if len(ids) else np.zeros(len(runs.ids), dtype=np.bool_)
+        positions = np.searchsorted(ids[order], runs.ids).clip(max=max(len(ids) - 1, 0))
+        has_segment = ids[order][positions] == runs.ids if len(ids) else np.zeros(len(runs.ids), dtype=np.bool_)
         numbers = np.zeros(len(runs.ids), dtype=np.uint8 if len(ids) <= MOST_NUMBERS else np.int32)
-        numbers[known] = order[places[known]] + 1
+        numbers[has_segment] = order[positions[has_segment]] + 1
         return cls.from_numbers(np.repeat(numbers, runs.lengths()).reshape(runs.size_hw), segments)
 
     @classmethod
     def from_numbers(cls, numbers: NDArray[Any], segments: tuple[Segment, ...]) -> SegmentMap:
-        """numbers: (H, W), 1..N by the place in `segments`; any other is void."""
+        """Pack a map of numbers.
+
+        Args:
+            numbers: (H, W) integers, 1..N by the position in `segments`; any other number is void.
+            segments: the N segments.
+
+        Returns:
+            The packed map.
+        """
         if len(segments) > MOST_NUMBERS:
             return cls(ids_to_rgb(numbers), segments)
         return cls(numbers.astype(np.uint8, copy=False), segments)
 
     def numbers(self) -> NDArray[Any]:
-        """(H, W) uint8 or int32 in one block: 1..N by the place in `segments`; any other is void."""
+        """Unpack the map.
+
+        Returns:
+            (H, W) uint8 or int32, contiguous: 1..N by the position in `segments`; any other number is void.
+        """
         return np.ascontiguousarray(_forward(self.packed)) if self.packed.ndim == 2 else rgb_to_ids(self.packed)
 
     def channels(self, space: SemanticSpace) -> NDArray[np.uint8]:
-        """(H, W) channels of `space`, `IGNORE_LABEL` for void; crowds go to their category's channel."""
+        """Derive the semantic map.
+
+        Args:
+            space: the semantic channels.
+
+        Returns:
+            (H, W) uint8 channels, `IGNORE_LABEL` for void; crowds have their category's channel.
+        """
         channel_of = np.full(max(PAD, len(self.segments) + 1) + 1, IGNORE_LABEL, dtype=np.uint8)
         channel_of[1 : len(self.segments) + 1] = [space.channel_of[s.category_id] for s in self.segments]
         numbers = self.numbers()
         if numbers.dtype == np.uint8:
-            return np.asarray(cv2.LUT(numbers, channel_of), dtype=np.uint8)  # without numpy's indices of eight bytes
+            return np.asarray(cv2.LUT(numbers, channel_of), dtype=np.uint8)  # numpy would make indices of eight bytes
         channels: NDArray[np.uint8] = channel_of.take(np.minimum(numbers, len(channel_of) - 1))
         return channels
 
     def instances(self, categories: CategorySet) -> Instances:
-        """The things that have a pixel and are no crowds, in the order of the segments; tight boxes."""
+        """Derive the instances with tight boxes.
+
+        Args:
+            categories: the dataset's categories.
+
+        Returns:
+            Training targets of the things that have a pixel and are no crowds, in the order of `segments`.
+        """
         numbers = self.numbers()
         size_hw = numbers.shape[0], numbers.shape[1]
-        found = IdRuns.from_map(numbers).extents()
-        wanted = [n for n, s in enumerate(self.segments, 1) if s.isthing and not s.iscrowd and n in found]
-        masks = np.zeros(
-            (len(wanted), *size_hw), dtype=np.bool_
-        )  # numpy's: what stays zero takes neither time nor memory
+        extents = IdRuns.from_map(numbers).extents()
+        wanted = [n for n, s in enumerate(self.segments, 1) if s.isthing and not s.iscrowd and n in extents]
+        # np.zeros, unlike torch.zeros, spends neither time nor memory on pixels that stay zero.
+        masks = np.zeros((len(wanted), *size_hw), dtype=np.bool_)
         boxes = []
         for number, canvas in zip(wanted, masks, strict=True):
-            left, top, width, height = found[number].bbox_xywh
+            left, top, width, height = extents[number].bbox_xywh
             window = slice(top, top + height), slice(left, left + width)
             np.equal(numbers[window], number, out=canvas[window])
             boxes.append([left, top, left + width, top + height])
@@ -97,12 +131,15 @@ class SegmentMap:
 
 
 class Scene:
-    """What Detectron2's augmentations take (its `AugInput`): the image, and everything that must move with it.
+    """Detectron2's `AugInput`: the image, and everything that must move with it.
 
-    image: (H, W, channels) uint8. sem_seg: (H, W) uint8 channels, or None where there is no map.
+    Args:
+        image: (H, W, channels) uint8.
+        segment_map: the map of the image; None if there is none.
+        space: the semantic channels of `sem_seg`.
     """
 
-    boxes = None  # that augmentations could ask for
+    boxes = None  # an attribute that augmentations may read
 
     def __init__(self, image: NDArray[np.uint8], segment_map: SegmentMap | None, space: SemanticSpace) -> None:
         self.image = image
@@ -111,10 +148,15 @@ class Scene:
 
     @property
     def sem_seg(self) -> NDArray[np.uint8] | None:
+        """(H, W) uint8 semantic channels; None if there is no map."""
         return None if self.segment_map is None else self.segment_map.channels(self._space)
 
     def transform(self, transform: T.Transform) -> None:
-        """Apply to the image and to the map."""
+        """Apply a transform to the image and to the map.
+
+        Args:
+            transform: Detectron2's transform.
+        """
         self.image = transform.apply_image(_forward(self.image))
         if self.segment_map is not None:
             packed = transform.apply_segmentation(_forward(self.segment_map.packed))
@@ -124,32 +166,48 @@ class Scene:
 def build_annotated_instances(
     annotations: Iterable[Record], transforms: T.TransformList, size_hw: tuple[int, int], as_masks: bool
 ) -> Instances:
-    """Instances of Detectron2 annotations, which may overlap, after the transforms; crowds and empty ones left out.
+    """Build training targets from Detectron2 annotations, which may overlap.
 
-    as_masks: polygons become masks and boxes become tight, as they must where objects are cut; else polygons stay
-    polygons where all are, and boxes are the transformed ones. size_hw: of the transformed image.
+    Args:
+        annotations: Detectron2's; crowds are left out.
+        transforms: the transforms that were applied to the image.
+        size_hw: height and width of the transformed image in pixels.
+        as_masks: polygons become masks and boxes become tight, which is necessary if objects are cut; False: polygons
+            stay polygons if all are, and boxes are the transformed ones.
+
+    Returns:
+        Training targets; empty instances are left out.
     """
-    kept = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
-    polygons = all(isinstance(annotation["segmentation"], list) for annotation in kept)
-    if kept and polygons and not as_masks:
+    objects = [annotation for annotation in annotations if not annotation.get("iscrowd", 0)]
+    polygons = all(isinstance(annotation["segmentation"], list) for annotation in objects)
+    if objects and polygons and not as_masks:
         # transform_instance_annotations changes its argument
-        moved = [utils.transform_instance_annotations(dict(a), transforms, size_hw) for a in kept]
+        moved = [utils.transform_instance_annotations(dict(a), transforms, size_hw) for a in objects]
         return utils.filter_empty_instances(utils.annotations_to_instances(moved, size_hw, mask_format="polygon"))
-    masks = torch.zeros((len(kept), *size_hw), dtype=torch.bool)
-    boxes = torch.zeros((len(kept), 4))
-    for row, annotation in enumerate(kept):
+    masks = torch.zeros((len(objects), *size_hw), dtype=torch.bool)
+    boxes = torch.zeros((len(objects), 4))
+    for row, annotation in enumerate(objects):
         masks[row] = torch.from_numpy(_moved_mask(annotation["segmentation"], transforms, size_hw))
         bare = {key: annotation[key] for key in ("bbox", "bbox_mode")}
         moved_box = utils.transform_instance_annotations(bare, transforms, size_hw)["bbox"]
         boxes[row] = torch.from_numpy(np.asarray(moved_box, dtype=np.float32))
     if as_masks:
         boxes = BitMasks(masks).get_bounding_boxes().tensor
-    classes = [annotation["category_id"] for annotation in kept]
+    classes = [annotation["category_id"] for annotation in objects]
     return utils.filter_empty_instances(build_instances(masks, boxes, classes))
 
 
 def build_instances(masks: torch.Tensor, boxes_xyxy: torch.Tensor, classes: list[int] | torch.Tensor) -> Instances:
-    """Detectron2's training targets of (N, H, W) bool masks, (N, 4) float32 boxes and N thing contiguous ids."""
+    """Build Detectron2's training targets.
+
+    Args:
+        masks: (N, H, W) bool.
+        boxes_xyxy: (N, 4) float32, pixels.
+        classes: N thing contiguous ids.
+
+    Returns:
+        Instances with gt_boxes, gt_classes and gt_masks (BitMasks).
+    """
     instances = Instances((masks.shape[1], masks.shape[2]))
     instances.gt_boxes = Boxes(boxes_xyxy)
     instances.gt_classes = torch.as_tensor(classes, dtype=torch.int64)
@@ -158,12 +216,12 @@ def build_instances(masks: torch.Tensor, boxes_xyxy: torch.Tensor, classes: list
 
 
 def _forward(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A copy of what a flip left to be read backwards: torch refuses that, and numpy may call one column contiguous."""
+    """Copy pixels with negative strides, which a flip leaves: torch refuses them."""
     return pixels.copy() if min(pixels.strides) < 0 else pixels
 
 
 def _moved_mask(segmentation: Any, transforms: T.TransformList, size_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """Polygons are moved and then drawn, at full precision; masks are moved, and what is padded is outside of them."""
+    """Move polygons and then draw them, at full precision; or move a mask, where padded pixels are background."""
     if isinstance(segmentation, list):
         corners = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2).copy() for polygon in segmentation]
         moved = [transforms.apply_coords(points).reshape(-1) for points in corners]

@@ -10,15 +10,9 @@ from functools import partial
 from pathlib import Path
 
 from segkit.data.catalog import register_dataset
-from segkit.data.dataset import PANOPTIC_METRICS
+from segkit.data.dataset import TASK_METRICS
 from segkit.data.loaders.readers import load_reader_dataset
 from segkit.formats.cityscapes import CATEGORIES
-
-TASKS = {
-    "panoptic": (*PANOPTIC_METRICS, "cityscapes_ap"),
-    "instance_seg": ("mask_ap", "cityscapes_ap"),
-    "sem_seg": ("semantic_iou",),
-}
 
 
 def register(root: Path) -> None:
@@ -27,7 +21,8 @@ def register(root: Path) -> None:
     Args:
         root: folder that holds cityscapes/.
     """
-    for task, metrics in TASKS.items():
+    for task, metrics in TASK_METRICS.items():
+        metrics = metrics if task == "sem_seg" else (*metrics, "cityscapes_ap")
         for split in ("train", "val"):
             name, options = f"segkit_cityscapes_fine_{task}_{split}", {"root": str(root / "cityscapes"), "split": split}
             register_dataset(name, partial(load_reader_dataset, name, "cityscapes", options, metrics), CATEGORIES)

@@ -1,7 +1,7 @@
 """The ten tasks of the Medical Segmentation Decathlon, as axial slices of their volumes.
 
 Below root/Task04_Hippocampus and so on, as they unpack: imagesTr, labelsTr (dataset.json is not needed). A fifth of the
-volumes is held out. Options, another axis or other channels say: DATASETS.CUSTOM with `format: decathlon`.
+volumes is held out. For other options, such as another axis, use DATASETS.CUSTOM with `format: decathlon`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ TASKS = {
     "Task10_Colon": ("colon cancer primaries",),
 }
 VAL_SHARE = 0.2
-TWO_OF_A_SCAN = "Task04_Hippocampus"  # volumes 2 n - 1 and 2 n may be the two sides of one patient
+TWO_PER_PATIENT = "Task04_Hippocampus"  # volumes 2 n - 1 and 2 n may be the two sides of one patient
 
 
 def register(root: Path) -> None:
-    """segkit_decathlon_<task>_{train,val}, <task> in small letters without its number: hippocampus, braintumour, ..."""
+    """Register segkit_decathlon_<task>_{train,val}, <task> in small letters without number: hippocampus, ...
+
+    Args:
+        root: folder that holds the tasks' folders.
+    """
     for folder in TASKS:
         for split in ("train", "val"):
             name = f"segkit_decathlon_{folder.split('_')[1].lower()}_{split}"
@@ -43,13 +47,13 @@ def register(root: Path) -> None:
 def _load(name: str, root: Path, split: str) -> Dataset:
     labels = dict(enumerate(TASKS[root.name], 1))
     options: dict[str, Any] = {"root": str(root), "split": split, "labels": labels, "val_share": VAL_SHARE}
-    if root.name == TWO_OF_A_SCAN:
+    if root.name == TWO_PER_PATIENT:
         options["held_out"] = _held_out_patients(root / "labelsTr")
     return load_reader_dataset(name, "decathlon", options)
 
 
 def _held_out_patients(folder: Path) -> tuple[str, ...]:
-    """The volumes of the patients whose numbers have the lowest hashes, `VAL_SHARE` of all patients."""
+    """The volumes of `VAL_SHARE` of all patients: those whose numbers have the lowest hashes."""
     patients: dict[str, list[str]] = {}
     for path in sorted(folder.glob("[!.]*_*.nii*")):
         volume = path.name.split(".")[0]

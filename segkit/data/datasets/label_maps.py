@@ -1,4 +1,4 @@
-"""Pictures with instance label maps, as microscopy has them: nuclei, and any folder that is laid out so.
+"""Images with instance label maps, as in microscopy: nuclei, and any folder of this form.
 
 Below root/nuclei, or root/label_maps/<name>: images/ and labels/, files of equal names; 0 is background, 1..N objects.
 """
@@ -19,13 +19,17 @@ FOLDER = "label_maps"
 
 
 def register(root: Path) -> None:
-    """segkit_nuclei_{train,val} (Data Science Bowl 2018), and segkit_label_maps_<name>_{train,val} of every folder."""
+    """Register segkit_nuclei_{train,val} (Data Science Bowl 2018) and segkit_label_maps_<name>_{train,val}.
+
+    Args:
+        root: folder that holds nuclei/ and label_maps/<name>/.
+    """
     _register("segkit_nuclei", root / "nuclei", "nucleus")
     for folder in sorted(labels.parent for labels in (root / FOLDER).glob("*/labels")):
         if DATASET_NAME.fullmatch(folder.name):
             _register(f"segkit_label_maps_{folder.name}", folder, "object")
         else:
-            logger.warning("%s: passed over, for a dataset's name has letters, digits and _ . - alone", folder)
+            logger.warning("%s is left out: a dataset's name may have letters, digits and _ . - only", folder)
 
 
 def _register(stem: str, folder: Path, thing: str) -> None:

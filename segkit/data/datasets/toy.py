@@ -1,4 +1,4 @@
-"""The toy scenes, made when they are first asked for: the dataset that needs no download."""
+"""The toy scenes, written when they are first used: a dataset that needs no download."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ SPLITS = {"train": (1000, 1), "val": (100, 2)}  # split: (images, seed)
 
 
 def register(root: Path) -> None:
-    """segkit_toy_{train,val}, below root/segkit_toy."""
+    """Register segkit_toy_{train,val}.
+
+    Args:
+        root: folder of segkit_toy/, which holds the scenes once they are written.
+    """
     for split in SPLITS:
         name = f"segkit_toy_{split}"
         register_dataset(name, partial(_load, name, root / "segkit_toy" / split, split), toy.CATEGORIES)
@@ -25,7 +29,7 @@ def _load(name: str, folder: Path, split: str) -> Dataset:
         images, seed = SPLITS[split]
         try:
             toy.write_dataset(folder, images, seed)
-        except OSError:  # another process was faster, and made the same
+        except OSError:  # another process has written the same files
             if not (folder / "panoptic.json").is_file():
                 raise
     options = {"json": folder / "panoptic.json", "masks": folder / "panoptic", "images": folder / "images"}

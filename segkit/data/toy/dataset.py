@@ -1,4 +1,4 @@
-"""The toy scenes as a dataset on disk: training images in COCO layout that need no download."""
+"""The toy scenes as a dataset on disk in COCO's format: training images that need no download."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from segkit.data.toy.scenes import CATEGORIES, scene
+from segkit.data.toy.scenes import CATEGORIES, draw_scene
 from segkit.formats import coco, derive, png
 from segkit.formats.coco import PanopticWriter
 from segkit.utils.errors import DatasetError
 
-__all__ = ["CATEGORIES", "scene", "write_dataset"]
+__all__ = ["CATEGORIES", "draw_scene", "write_dataset"]
 
-# What a dataset consists of. The JSON files come first: they go first and arrive last, so that a folder with
-# a panoptic.json is whole at every moment.
+# The entries of a dataset. The JSON files are removed first and arrive last: a folder with a panoptic.json is complete
+# at every moment.
 ENTRIES = ("panoptic.json", "instances.json", "panoptic", "images")
 
 
@@ -29,27 +29,37 @@ def write_dataset(
     overwrite: bool = False,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Write scenes 0..images-1 of the series `seed` to the folder `output` and return it.
+    """Write the scenes 0..images-1 of a series.
 
-    It holds images/000000000001.png, ..., panoptic/000000000001.png, ..., panoptic.json, and instances.json with the
-    same things. Scene i has image_id i + 1; the bytes depend on seed, i and size_hw, not on the number of images. Other
-    splits are other seeds. Everything appears at the end, or on an error nothing. progress(done, total) is called after
-    each image.
+    The folder gets images/000000000001.png, ..., panoptic/000000000001.png, ..., panoptic.json, and instances.json with
+    the same things. Scene i has image_id i + 1. Its bytes depend on seed, i and size_hw, not on the number of images.
+    Everything appears at the end; after an error nothing does.
 
-    Raises DatasetError where `output` is a file, or a folder that is not empty and `overwrite` is False; with
-    `overwrite` the entries named above are replaced and everything else in the folder stays. Raises ValueError for
-    fewer than one image, and as `scene` does.
+    Args:
+        output: the folder.
+        images: the number of images, at least 1.
+        seed: the series; another split is another seed.
+        size_hw: height and width of the images in pixels.
+        overwrite: replace these files in a folder that is not empty; other files stay.
+        progress: called with (done, total) after each image.
+
+    Returns:
+        The absolute path of the folder.
+
+    Raises:
+        DatasetError: `output` is a file, or a folder that is not empty without `overwrite`.
+        ValueError: there is less than one image, or `draw_scene` refuses its arguments.
     """
     if images < 1:
         raise ValueError(f"images must be at least 1, got {images}")
     output = Path(output).resolve()
     _check_free(output, overwrite)
-    home = output if output.exists() else output.parent
-    home.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".toy-", dir=home) as scratch:
-        made = Path(scratch) / "made"
-        _write(made, images, seed, size_hw, progress)
-        _install(made, output, Path(scratch) / "replaced")
+    parent = output if output.exists() else output.parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".toy-", dir=parent) as scratch:
+        written = Path(scratch) / "written"
+        _write(written, images, seed, size_hw, progress)
+        _install(written, output, Path(scratch) / "replaced")
     return output
 
 
@@ -68,7 +78,7 @@ def _write(
     annotations: list[dict[str, Any]] = []
     with PanopticWriter(folder / "panoptic.json", folder / "panoptic", CATEGORIES) as writer:
         for image_id in range(1, images + 1):
-            pixels, segmentation = scene(seed, image_id - 1, size_hw)
+            pixels, segmentation = draw_scene(seed, image_id - 1, size_hw)
             file_name = f"{image_id:012}.png"
             png.write(folder / "images" / file_name, pixels)
             writer.add(image_id, file_name, segmentation)
@@ -79,14 +89,14 @@ def _write(
     coco.write_instances(folder / "instances.json", entries, annotations, CATEGORIES)
 
 
-def _install(made: Path, output: Path, replaced: Path) -> None:
-    """Renames only: the folder at once where there was none, else its entries one by one."""
+def _install(written: Path, output: Path, replaced: Path) -> None:
+    """Move the files by renaming: the whole folder if `output` does not exist, else its entries one by one."""
     if not output.exists():
-        os.replace(made, output)
+        os.replace(written, output)
         return
     replaced.mkdir()
     for name in ENTRIES:
         if os.path.lexists(output / name):
             os.replace(output / name, replaced / name)
     for name in reversed(ENTRIES):
-        os.replace(made / name, output / name)
+        os.replace(written / name, output / name)

@@ -12,7 +12,7 @@ from segkit.data.toy.shapes import MARKINGS, Floats, Thing, paint
 from segkit.data.toy.textures import stuff_texture, value_noise
 from segkit.structures import MAX_SEGMENT_ID, VOID, Category, CategorySet, PanopticSegmentation, Segment
 
-# Ids with gaps, as COCO has them: nobody may take a category_id for a contiguous id.
+# Ids with gaps, as in COCO: code that takes a category_id for a contiguous id fails.
 CATEGORIES = CategorySet(
     [
         Category(1, "ball", True, (220, 60, 60)),
@@ -25,32 +25,32 @@ CATEGORIES = CategorySet(
         Category(199, "sky", False, (160, 210, 245)),
     ]
 )
-MOST_TURN = {"crate": 0.6}  # radians; crates stand more or less upright, other things lie as they fell
+MOST_TURN = {"crate": 0.6}  # radians; crates are nearly upright, other things have any turn
 UNKNOWN_SHAPE = "cross"  # belongs to no category: its pixels are void
 
 MIN_SIZE_PX = 32  # of either side of a scene
 MAX_THINGS = 8
 THINGS_SHARES = (0.16, 0.19, 0.19, 0.16, 0.12, 0.08, 0.06, 0.04)  # of the scenes with 1, 2, ... things
-MIN_THING_PX = 80  # a thing of which less is visible is hopeless: its pixels become void
-MIN_STUFF_SHARE = 0.01  # of the image: less visible stuff becomes void
-MIN_REGION_SHARE = 0.08  # of the image: no background region starts smaller
+MIN_THING_PX = 80  # a thing with fewer visible pixels becomes void
+MIN_STUFF_SHARE = 0.01  # of the image: stuff with a lower visible share becomes void
+MIN_REGION_SHARE = 0.08  # of the image: the lowest share of a background region at its start
 
 SKY_CHANCE = 0.75
-# What most things of a class look like; the others have any colour, and so has the light.
+# The usual colour of each class; other things have any colour.
 USUAL_COLORS = {"ball": (205, 70, 75), "crate": (165, 120, 75), "star": (215, 195, 80), "leaf": (85, 160, 75)}
 USUAL_COLOR_CHANCE = 0.8
 
 CROWD_CHANCE = 0.17
 SMUDGE_CHANCE = 0.13
 UNKNOWN_CHANCE = 0.12
-COMPANION_CHANCE = 0.3  # that a thing stands close to one before it and is of its class
-MOST_OVERLAP = 0.7  # how near two centres may be, in sums of the radii, if there is room elsewhere
+COMPANION_CHANCE = 0.3  # of placing a thing close to an earlier one of its class
+MOST_OVERLAP = 0.7  # the least distance of two centres, in sums of the radii, if there is room elsewhere
 PLACING_TRIES = 6
 
 
 @dataclass
 class _Draft:
-    """A scene in the making: the picture so far, which segment owns each pixel, and what the segments are.
+    """A scene while it is drawn: its image, the segment of each pixel, and the segments.
 
     canvas: (H, W, 3) float32 RGB, about 0..255. owner: (H, W) int16, index into `kinds`, -1 = void.
     kinds: (category, iscrowd) of each segment. light_xy: unit vector towards the light, y downwards.
@@ -62,15 +62,25 @@ class _Draft:
     light_xy: tuple[float, float]
 
 
-def scene(
+def draw_scene(
     seed: int, index: int, size_hw: tuple[int, int] = (128, 128)
 ) -> tuple[NDArray[np.uint8], PanopticSegmentation]:
-    """Scene `index` of the endless series `seed`: the same on every call, whatever else was drawn.
+    """Draw scene `index` of the endless series `seed`: the same scene on every call.
 
-    Returns the image, (H, W, 3) uint8 RGB, and its ground truth in dataset category ids of `CATEGORIES`: 1 to 4 stuff
-    segments, at most one of each category; up to `MAX_THINGS` things, later ones over earlier; at times a crowd, and
-    void (smudges, objects of no category). Segment ids are scattered over [1, 2^24). Raises ValueError where seed or
-    index is negative or a side is below `MIN_SIZE_PX`.
+    A scene has 1 to 4 stuff segments, at most one of each category, and up to `MAX_THINGS` things, later ones over
+    earlier. Some have a crowd, or void (smudges, objects of no category).
+
+    Args:
+        seed: the series, 0 or more.
+        index: the scene in the series, 0 or more.
+        size_hw: height and width in pixels, at least `MIN_SIZE_PX`.
+
+    Returns:
+        The image, (H, W, 3) uint8 RGB, and its ground truth with category ids of `CATEGORIES` and segment ids scattered
+        over [1, 2^24).
+
+    Raises:
+        ValueError: seed or index is negative, or a side is too short.
     """
     if min(size_hw) < MIN_SIZE_PX:
         raise ValueError(f"size_hw must be at least {MIN_SIZE_PX} on both sides, got {tuple(size_hw)}")
@@ -94,9 +104,9 @@ def _background(rng: np.random.Generator, size_hw: tuple[int, int]) -> _Draft:
     owner = np.zeros(size_hw, dtype=np.int16)
     names = [grounds.pop()]
     for _ in range(int(rng.integers(0, len(grounds) + 1))):
-        _split(owner, _beyond_border(rng, size_hw, rng.uniform(0, math.tau)), names, grounds.pop())
+        _split(owner, _select_side(rng, size_hw, rng.uniform(0, math.tau)), names, grounds.pop())
     if rng.random() < SKY_CHANCE:
-        _split(owner, _beyond_border(rng, size_hw, -math.pi / 2 + rng.uniform(-0.12, 0.12)), names, "sky")
+        _split(owner, _select_side(rng, size_hw, -math.pi / 2 + rng.uniform(-0.12, 0.12)), names, "sky")
     canvas = np.zeros((*size_hw, 3), dtype=np.float32)
     for index, name in enumerate(names):
         np.copyto(canvas, stuff_texture(rng, name, size_hw), where=(owner == index)[..., None])
@@ -105,7 +115,7 @@ def _background(rng: np.random.Generator, size_hw: tuple[int, int]) -> _Draft:
     return _Draft(canvas, owner, kinds, (math.cos(turn), -math.sin(turn)))
 
 
-def _beyond_border(rng: np.random.Generator, size_hw: tuple[int, int], turn: float) -> NDArray[np.bool_]:
+def _select_side(rng: np.random.Generator, size_hw: tuple[int, int], turn: float) -> NDArray[np.bool_]:
     """(H, W), True on the side that `turn` (radians, y downwards) points to of a wavy line through the image."""
     height, width = size_hw
     cos, sin = np.float32(math.cos(turn)), np.float32(math.sin(turn))
@@ -116,13 +126,13 @@ def _beyond_border(rng: np.random.Generator, size_hw: tuple[int, int], turn: flo
     for waves, swing in ((rng.uniform(0.5, 1.5), 0.06), (rng.uniform(2, 5), 0.02)):
         phase = np.float32(rng.uniform(0, math.tau))
         wave += np.float32(rng.uniform(0, swing)) * np.sin(along * np.float32(math.tau * waves) + phase)
-    beyond: NDArray[np.bool_] = ahead + wave > np.float32(rng.uniform(-0.05, 0.22))
-    return beyond
+    selected: NDArray[np.bool_] = ahead + wave > np.float32(rng.uniform(-0.05, 0.22))
+    return selected
 
 
-def _split(owner: NDArray[np.int16], beyond: NDArray[np.bool_], names: list[str], name: str) -> None:
-    """Give the pixels `beyond` to `name`, unless that would leave a region too small."""
-    changed = np.where(beyond, np.int16(len(names)), owner)
+def _split(owner: NDArray[np.int16], selected: NDArray[np.bool_], names: list[str], name: str) -> None:
+    """Give the pixels `selected` to `name`, unless that would leave a region too small."""
+    changed = np.where(selected, np.int16(len(names)), owner)
     if np.bincount(changed.ravel(), minlength=len(names) + 1).min() >= MIN_REGION_SHARE * owner.size:
         owner[:] = changed
         names.append(name)
@@ -146,7 +156,7 @@ def _next_thing(rng: np.random.Generator, draft: _Draft, earlier: list[Thing]) -
 
 
 def _hides(thing: Thing, other: Thing) -> bool:
-    """Whether `thing`, drawn over `other`, would hide so much of it that few could tell what it is."""
+    """Tell if `thing`, drawn over `other`, would hide too much of it to recognise it."""
     return math.dist(thing.center_xy, other.center_xy) < MOST_OVERLAP * (thing.radius_px + other.radius_px)
 
 
@@ -180,7 +190,7 @@ def _beside(rng: np.random.Generator, draft: _Draft, other: Thing) -> Thing:
 
 
 def _add_crowd(rng: np.random.Generator, draft: _Draft) -> None:
-    """A cluster of things too small to tell apart, all of one class: one segment."""
+    """Add a cluster of tiny things of one class as one segment."""
     height, width = draft.owner.shape
     category = CATEGORIES.things[int(rng.integers(len(CATEGORIES.things)))]
     index = _open_segment(draft, category.name, iscrowd=True)
@@ -198,7 +208,7 @@ def _add_unknown(rng: np.random.Generator, draft: _Draft) -> None:
 
 
 def _add_smudge(rng: np.random.Generator, draft: _Draft) -> None:
-    """A blot at the image's border, as of a finger on the lens: what lies behind is not labelled."""
+    """Add a blot at the image's border, as of a finger on the lens; the pixels behind it are void."""
     height, width = draft.owner.shape
     x, y = [(rng.random(), 0.0), (rng.random(), 1.0), (0.0, rng.random()), (1.0, rng.random())][int(rng.integers(4))]
     columns = (np.arange(width, dtype=np.float32) - np.float32(x * width))[None, :]
@@ -224,7 +234,7 @@ def _stamp(draft: _Draft, thing: Thing, index: int) -> None:
 
 
 def _photograph(rng: np.random.Generator, canvas: Floats) -> NDArray[np.uint8]:
-    """Light, lens and sensor: brightness and colour cast, at times a soft focus, noise; (H, W, 3) uint8."""
+    """Add brightness, colour cast, sometimes a soft focus, and noise; (H, W, 3) uint8."""
     cast = np.float32(rng.uniform(0.75, 1.15)) * rng.uniform(0.9, 1.1, size=3).astype(np.float32)
     image = canvas * cast
     if rng.random() < 0.25:
@@ -241,7 +251,7 @@ def _soften(image: Floats) -> Floats:
 
 
 def _ground_truth(rng: np.random.Generator, draft: _Draft) -> PanopticSegmentation:
-    """The map of the visible segments; what is left of the too small ones becomes void."""
+    """The map of the visible segments; segments with too few visible pixels become void."""
     areas = np.bincount(draft.owner.ravel() + 1, minlength=len(draft.kinds) + 1)[1:].tolist()
     ids = (rng.choice(MAX_SEGMENT_ID, size=len(draft.kinds), replace=False) + 1).tolist()
     table = np.full(len(draft.kinds) + 1, VOID, dtype=np.int32)  # the last entry serves owner -1

@@ -11,17 +11,26 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-REACH = 1.3  # no shape reaches further from its centre than this many radii
+REACH = 1.3  # the largest distance of a shape's outline from its centre, in radii
 SHADOW_PX = 2  # how far a shadow falls, pixels
-# Shared by all shapes: a marking tells nothing about the class.
+# All shapes have all markings: a marking does not identify a class.
 MARKINGS = ("plain", "plain", "stripes", "checks", "spots")
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: `shape` is a key of `SHAPES`, lengths in pixels, `turn` in radians, colours RGB of 0..255.
+    """One object.
 
-    slimness in [0, 1]: 0 = the shape's stoutest form. light_xy: unit vector towards the light, y downwards.
+    Attributes:
+        shape: key of `SHAPES`.
+        center_xy: in pixels.
+        radius_px: in pixels.
+        turn: rotation in radians.
+        slimness: in [0, 1]; 0 is the shape's widest form.
+        color: (3,) float32 RGB, 0..255.
+        mark_color: (3,) float32 RGB of the marking.
+        marking: one of `MARKINGS`.
+        light_xy: unit vector towards the light, y downwards.
     """
 
     shape: str
@@ -36,10 +45,15 @@ class Thing:
 
 
 def paint(canvas: Floats, thing: Thing) -> tuple[tuple[slice, slice], NDArray[np.bool_]]:
-    """Draw `thing` over canvas (H, W, 3) float32 RGB, in place; returns its window (rows, columns) and the mask in it.
+    """Draw a thing in place.
 
-    The mask holds the pixels whose centre lies inside the outline. Nothing is drawn outside the image; the window is
-    empty where the thing lies beyond it.
+    Args:
+        canvas: (H, W, 3) float32 RGB.
+        thing: what is drawn; pixels outside the image are skipped.
+
+    Returns:
+        The thing's window (rows, columns), empty if the thing is outside the image, and the mask in the window: pixels
+        whose centre is inside the outline.
     """
     window, x, y = _local_grid(canvas.shape[:2], thing)
     cos, sin = np.float32(math.cos(thing.turn)), np.float32(math.sin(thing.turn))
@@ -77,7 +91,7 @@ def _crate(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Fl
 
 
 def _star(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
-    """A pentagram with cut tips: inside is what at least four of its five edge lines have on their inner side."""
+    """A pentagram with cut tips: inside are pixels on the inner side of at least four of its five edge lines."""
     inner = radius * np.float32(REACH * (0.46 - 0.05 * float(slimness)))
     edges = [
         u * np.float32(math.cos(math.tau * k / 5)) + v * np.float32(math.sin(math.tau * k / 5)) - inner
@@ -88,7 +102,7 @@ def _star(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Flo
 
 
 def _leaf(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
-    """A lens: what two discs have in common, `half` long and `thin` wide to either side."""
+    """A lens, the intersection of two discs, `half` long and `thin` wide to either side."""
     half, thin = radius * np.float32(REACH), radius * (np.float32(0.76) - np.float32(0.14) * slimness)
     bow = (half * half + thin * thin) / (2 * thin)
     return np.sqrt(u * u + (np.abs(v) + (bow - thin)) ** 2) - bow
@@ -96,8 +110,8 @@ def _leaf(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Flo
 
 def _cross(u: Floats, v: Floats, radius: np.float32, slimness: np.float32) -> Floats:
     arm, width = radius * np.float32(1.1), radius * (np.float32(0.42) - np.float32(0.1) * slimness)
-    one = np.maximum(np.abs(u) - arm, np.abs(v) - width)
-    return np.minimum(one, np.maximum(np.abs(v) - arm, np.abs(u) - width))
+    across = np.maximum(np.abs(u) - arm, np.abs(v) - width)
+    return np.minimum(across, np.maximum(np.abs(v) - arm, np.abs(u) - width))
 
 
 def _shadow(alpha: Floats, light_xy: tuple[float, float]) -> Floats:
@@ -127,7 +141,7 @@ def _marks(marking: str, u: Floats, v: Floats, radius: float) -> Floats:
 
 
 def _shade(thing: Thing, x: Floats, y: Floats, u: Floats, v: Floats, distance: Floats) -> Floats:
-    """(h, w) float32 brightness: lit side, dark rim, and what the shape's surface adds."""
+    """(h, w) float32 brightness: the lit side, the dark rim, and the relief of the shape."""
     radius = np.float32(thing.radius_px)
     light_x, light_y = (np.float32(part) for part in thing.light_xy)
     shade = 1 + np.float32(0.25) * (x * light_x + y * light_y) / radius

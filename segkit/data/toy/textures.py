@@ -1,6 +1,7 @@
-"""What the toy scenes' backgrounds are made of: value noise, and one procedural texture per kind of stuff.
+"""The backgrounds of the toy scenes: value noise, and one procedural texture for each kind of stuff.
 
-Only element-wise arithmetic on seeded uniform numbers: no filter whose result depends on threads or vector width.
+The code uses only element-wise arithmetic on seeded uniform numbers: its results do not depend on threads or vector
+width.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-# RGB of 0..255. The palettes overlap on purpose: what tells stuff apart is its texture, not its colour.
+# RGB, 0..255. The palettes overlap on purpose: classes of stuff differ by texture, not by colour.
 PALETTES: dict[str, tuple[tuple[int, int, int], ...]] = {
     "sky": ((112, 158, 215), (172, 182, 192), (214, 164, 124), (84, 98, 128), (150, 160, 120)),
     "grass": ((88, 132, 64), (160, 152, 88), (128, 106, 70), (80, 116, 112), (150, 160, 140)),
@@ -23,7 +24,16 @@ COLOR_JITTER = 16  # how far a base colour strays from its palette entry, in gre
 
 
 def value_noise(rng: np.random.Generator, size_hw: tuple[int, int], cell_hw: tuple[float, float]) -> Floats:
-    """(H, W) float32 in [0, 1): uniform numbers on a lattice of `cell_hw` pixels, interpolated linearly between."""
+    """Draw uniform random numbers on a lattice, interpolated linearly.
+
+    Args:
+        rng: source of random numbers.
+        size_hw: height and width in pixels.
+        cell_hw: distance of the lattice points in pixels.
+
+    Returns:
+        (H, W) float32 in [0, 1).
+    """
     rows, columns = (int(size / cell) + 2 for size, cell in zip(size_hw, cell_hw, strict=True))
     lattice = rng.random((rows, columns), dtype=np.float32)
     y, x = (np.arange(size, dtype=np.float32) / np.float32(cell) for size, cell in zip(size_hw, cell_hw, strict=True))
@@ -33,7 +43,16 @@ def value_noise(rng: np.random.Generator, size_hw: tuple[int, int], cell_hw: tup
 
 
 def stuff_texture(rng: np.random.Generator, name: str, size_hw: tuple[int, int]) -> Floats:
-    """(H, W, 3) float32 RGB, about 0..255: the stuff `name` (a key of `PALETTES`) over a whole image."""
+    """Draw a kind of stuff over a whole image.
+
+    Args:
+        rng: source of random numbers.
+        name: key of `PALETTES`.
+        size_hw: height and width in pixels.
+
+    Returns:
+        (H, W, 3) float32 RGB, about 0..255.
+    """
     first, second = rng.permutation(len(PALETTES[name]))[:2].tolist()
     jitter = rng.integers(-COLOR_JITTER, COLOR_JITTER + 1, size=(2, 3))
     base = np.array(PALETTES[name][first], dtype=np.float32) + jitter[0]
@@ -44,7 +63,7 @@ def stuff_texture(rng: np.random.Generator, name: str, size_hw: tuple[int, int])
 
 
 def _sky(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, Floats]:
-    """A vertical gradient and soft clouds: next to no fine structure."""
+    """A vertical gradient and soft clouds, almost without fine structure."""
     down = np.linspace(0, 1, size_hw[0], dtype=np.float32)[:, None]
     cloud = 0.7 * value_noise(rng, size_hw, (26, 44)) + 0.3 * value_noise(rng, size_hw, (11, 17))
     cover = np.clip((cloud - np.float32(rng.uniform(0.4, 0.6))) * 4, 0, 1)

@@ -21,7 +21,7 @@ from PIL import Image
 from segkit.config import load_config
 from segkit.data.augmentations.build import build_augmentations, build_copy_paste
 from segkit.data.augmentations.copy_paste import CopyPaste, Sample, paste
-from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter, WindowTransform, affine_of
+from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter, WindowTransform, compute_color_matrix
 from segkit.data.augmentations.scene import MOST_NUMBERS, Scene, SegmentMap, build_annotated_instances, build_instances
 from segkit.data.dataset import Dataset
 from segkit.data.mapper import SegkitMapper
@@ -400,7 +400,7 @@ def test_color_matrices_by_hand() -> None:
     image = np.array([[[200, 100, 0], [0, 0, 0]]], dtype=np.uint8)
 
     def jittered(brightness: float, contrast: float, saturation: float) -> np.ndarray:
-        matrix = affine_of(image, brightness, contrast, saturation, "RGB")
+        matrix = compute_color_matrix(image, brightness, contrast, saturation, "RGB")
         return matrix[:, :3] @ image[0].T + matrix[:, 3:]
 
     assert jittered(1, 1, 1).T.tolist() == [[200, 100, 0], [0, 0, 0]]
@@ -508,7 +508,7 @@ def test_a_crop_by_semantics_needs_them(toy_folder: Path) -> None:
     cfg = config(CROP__ENABLED=True)
     cfg.INPUT.CROP.SINGLE_CATEGORY_MAX_AREA = 0.9
     instances = load_coco_instances("toy", toy_folder / "instances.json", toy_folder / "images")
-    with pytest.raises(ConfigError, match=r"SINGLE_CATEGORY_MAX_AREA: looks at semantic maps"):
+    with pytest.raises(ConfigError, match=r"SINGLE_CATEGORY_MAX_AREA: the training dataset has no semantic labels"):
         SegkitMapper.from_config(cfg, instances, is_train=True)
     sample = SegkitMapper.from_config(cfg, panoptic(toy_folder), is_train=True)(panoptic(toy_folder).records[0])
     assert sample["sem_seg"].shape == sample["image"].shape[1:]

@@ -28,7 +28,7 @@ SCENES = 150
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    return [toy.scene(11, index) for index in range(SCENES)]
+    return [toy.draw_scene(11, index) for index in range(SCENES)]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -49,7 +49,7 @@ def share_of(scenes: list[Scene], holds: object) -> float:
     size_hw=st.tuples(st.integers(32, 160), st.integers(32, 160)),
 )
 def test_ground_truth_is_sound(seed: int, index: int, size_hw: tuple[int, int]) -> None:
-    image, ground_truth = toy.scene(seed, index, size_hw)
+    image, ground_truth = toy.draw_scene(seed, index, size_hw)
     assert image.shape == (*size_hw, 3)
     assert image.dtype == np.uint8
     assert ground_truth.segment_ids.shape == size_hw
@@ -71,23 +71,23 @@ def test_ground_truth_is_sound(seed: int, index: int, size_hw: tuple[int, int]) 
 
 
 def test_a_scene_does_not_depend_on_what_was_drawn_before() -> None:
-    image, ground_truth = toy.scene(4, 7)
-    toy.scene(4, 8)
-    again, truth_again = toy.scene(4, 7)
+    image, ground_truth = toy.draw_scene(4, 7)
+    toy.draw_scene(4, 8)
+    again, again_gt = toy.draw_scene(4, 7)
     assert np.array_equal(image, again)
-    assert np.array_equal(ground_truth.segment_ids, truth_again.segment_ids)
-    assert ground_truth.segments == truth_again.segments
+    assert np.array_equal(ground_truth.segment_ids, again_gt.segment_ids)
+    assert ground_truth.segments == again_gt.segments
 
 
 @pytest.mark.parametrize("other", [(5, 7), (4, 8), (7, 4)])
 def test_seed_and_index_both_count(other: tuple[int, int]) -> None:
-    assert not np.array_equal(toy.scene(4, 7)[0], toy.scene(*other)[0])
+    assert not np.array_equal(toy.draw_scene(4, 7)[0], toy.draw_scene(*other)[0])
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0), (0, -1), (0, 0, (31, 128)), (0, 0, (128, 31))])
 def test_senseless_arguments_are_named(arguments: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"negative|size_hw must be at least 32"):
-        toy.scene(*arguments)  # type: ignore[arg-type]
+        toy.draw_scene(*arguments)  # type: ignore[arg-type]
 
 
 # What the scenes hold
@@ -249,7 +249,7 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     assert file.categories == toy.CATEGORIES
     assert [record.image_id for record in file.records] == [*range(1, 21)]
     for index, record in enumerate(file.records):
-        image, ground_truth = toy.scene(3, index)
+        image, ground_truth = toy.draw_scene(3, index)
         png_path = folder / "panoptic" / record.png_name
         found = coco.read_segmentation(png_path, record.segments_info, file.categories, (128, 128))
         assert np.array_equal(found.segment_ids, ground_truth.segment_ids)
@@ -263,7 +263,7 @@ def test_instances_are_the_things_of_the_panoptic_file(tmp_path: Path) -> None:
     reference = COCO(folder / "instances.json")
     crowds = 0
     for image_id in range(1, 21):
-        _, ground_truth = toy.scene(3, image_id - 1)
+        _, ground_truth = toy.draw_scene(3, image_id - 1)
         annotations = reference.loadAnns(reference.getAnnIds(image_id))
         things = [s for s in ground_truth.segments if s.isthing]
         found = [(a["category_id"], a["area"], a["iscrowd"]) for a in annotations]
