@@ -10,9 +10,11 @@ from typing import Any
 
 
 def peak_mib(work: Callable[..., Any], inputs: tuple[Any, ...], tiny: tuple[Any, ...]) -> float:
-    """Memory in MiB that `work(*inputs)` takes beyond what is there; `work(*tiny)` is done first, since the pages of
-    libraries count from their first use."""
-    ctypes.CDLL(None).malloc_trim(0)  # else the process may use again what this one has freed, and seem to take nothing
+    """Memory in MiB that `work(*inputs)` takes beyond the memory in use before.
+
+    `work(*tiny)` is done first, since the pages of libraries count from their first use.
+    """
+    ctypes.CDLL(None).malloc_trim(0)  # else the process may reuse memory that this one freed, and seem to take none
     fork = multiprocessing.get_context("fork")
     receiver, sender = fork.Pipe(duplex=False)
     process = fork.Process(target=_send_peak, args=(work, inputs, tiny, sender))

@@ -1,4 +1,4 @@
-"""Made-up panoptic ground truth and predictions as files: overlapping ellipses, moved, missed and mistaken a little."""
+"""Synthetic panoptic ground truth and predictions as files: overlapping ellipses, some moved, missed or mislabelled."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Entry = dict[str, Any]
 def write_pairs(
     folder: Path, images: int, size_hw: tuple[int, int], ellipses: int, rng: np.random.Generator
 ) -> tuple[Path, Path]:
-    """Write `images` pairs; the JSON of the ground truth and of the predictions, each beside its folder of PNGs."""
+    """Write `images` pairs; return the JSON of ground truth and of predictions, each beside its folder of PNGs."""
     ground_truth, predictions, table = [], [], []
     for image_id in range(1, images + 1):
-        true_map, true_infos, predicted_map, predicted_infos = scene(size_hw, ellipses, rng)
+        gt_map, gt_infos, pred_map, pred_infos = scene(size_hw, ellipses, rng)
         name = f"{image_id:012d}"
         table.append({"id": image_id, "file_name": f"{name}.jpg", "height": size_hw[0], "width": size_hw[1]})
-        ground_truth.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": true_infos})
-        predictions.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": predicted_infos})
-        write_png(folder / "ground_truth" / f"{name}.png", true_map)
-        write_png(folder / "predictions" / f"{name}.png", predicted_map)
+        ground_truth.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": gt_infos})
+        predictions.append({"image_id": image_id, "file_name": f"{name}.png", "segments_info": pred_infos})
+        write_png(folder / "ground_truth" / f"{name}.png", gt_map)
+        write_png(folder / "predictions" / f"{name}.png", pred_map)
     paths = folder / "ground_truth.json", folder / "predictions.json"
     for path, entries in zip(paths, (ground_truth, predictions), strict=True):
         path.write_text(json.dumps({"images": table, "annotations": entries, "categories": CATEGORIES.to_coco()}))
@@ -43,7 +43,7 @@ def write_pairs(
 def scene(
     size_hw: tuple[int, int], ellipses: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int32], list[Entry], NDArray[np.int32], list[Entry]]:
-    """True map and segments_info, predicted map and segments_info of one image."""
+    """Ground truth map and segments_info, predicted map and segments_info of one image."""
     height, width = size_hw
     ids = rng.choice(np.arange(1, 2**24), size=STRIPES + ellipses, replace=False)
     categories = np.concatenate(
@@ -52,15 +52,15 @@ def scene(
             rng.integers(1, THINGS + 1, ellipses),
         ]
     )
-    guessed = np.where(rng.random(len(ids)) < 0.8, categories, rng.permutation(categories))
+    pred_categories = np.where(rng.random(len(ids)) < 0.8, categories, rng.permutation(categories))
     shapes = rng.uniform([0, 0, 0.01, 0.01, 0], [width, height, width / 8, height / 6, 360], size=(ellipses, 5))
     moved = shapes + rng.normal(0, [4, 4, 3, 3, 2], size=shapes.shape)
     void = rng.random(STRIPES) < VOID_SHARE
-    true_map = paint(size_hw, np.where(void, 0, ids[:STRIPES]), shapes, ids[STRIPES:])
-    found = rng.random(ellipses) < 0.9
-    predicted_map = paint(size_hw, ids[:STRIPES], moved[found], ids[STRIPES:][found])
+    gt_map = paint(size_hw, np.where(void, 0, ids[:STRIPES]), shapes, ids[STRIPES:])
+    predicted = rng.random(ellipses) < 0.9
+    pred_map = paint(size_hw, ids[:STRIPES], moved[predicted], ids[STRIPES:][predicted])
     crowds = set(ids[STRIPES:][rng.random(ellipses) < 0.05].tolist())
-    return true_map, infos(true_map, ids, categories, crowds), predicted_map, infos(predicted_map, ids, guessed, set())
+    return gt_map, infos(gt_map, ids, categories, crowds), pred_map, infos(pred_map, ids, pred_categories, set())
 
 
 def paint(
@@ -80,11 +80,11 @@ def paint(
 def infos(
     segment_ids: NDArray[np.int32], ids: NDArray[np.int64], categories: NDArray[np.int64], crowds: set[int]
 ) -> list[Entry]:
-    """segments_info of the segments still to be seen."""
+    """segments_info of the visible segments."""
     category_of = dict(zip(ids.tolist(), categories.tolist(), strict=True))
-    seen = zip(*(column.tolist() for column in np.unique(segment_ids, return_counts=True)), strict=True)
+    visible = zip(*(column.tolist() for column in np.unique(segment_ids, return_counts=True)), strict=True)
     return [
-        {"id": i, "category_id": category_of[i], "area": area, "iscrowd": int(i in crowds)} for i, area in seen if i
+        {"id": i, "category_id": category_of[i], "area": area, "iscrowd": int(i in crowds)} for i, area in visible if i
     ]
 
 

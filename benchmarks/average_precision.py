@@ -1,7 +1,7 @@
 """AP from COCO JSON files: segkit's score_instances against pycocotools, in one process.
 
-Makes its own data (80 classes, polygons, some crowds as RLE, about 40 results an image, equal scores), scores boxes and
-masks from the files on in alternating turns, stops where one of the numbers differs in a bit, and prints the ratios.
+Writes its own data (80 classes, polygons, some crowds as RLE, about 40 results an image, equal scores), scores boxes
+and masks from the files on in alternating turns, stops if a metric differs in a bit, and prints the ratios.
 
     python benchmarks/average_precision.py [--images 1000] [--turns 3]
 """
@@ -30,7 +30,7 @@ from segkit.metrics.instances.coco_matching import get_library_name
 from segkit.scoring.instances import score_instances
 
 HEIGHT, WIDTH = 480, 640
-CLASSES, TRUTHS, RESULTS = 80, 7, 40  # as many ground truth an image as COCO has
+CLASSES, ANNOTATIONS, RESULTS = 80, 7, 40  # as many ground truth an image as COCO has
 CROWDS, HITS, SCORES = 0.05, 0.25, 200  # part of crowds, part of results near a ground truth, different scores
 POINTS = 24  # of a polygon
 SEED = 0
@@ -55,12 +55,12 @@ def main() -> None:
                 (theirs(ground_truth, results, iou_type), ours(ground_truth, results, iou_type))
                 for _ in range(options.turns)
             ]
-            if any(one != other for (one, _), (other, _) in pairs):
+            if any(their_metrics != our_metrics for (their_metrics, _), (our_metrics, _) in pairs):
                 raise SystemExit(f"{iou_type}: pycocotools {pairs[0][0][0]}, segkit {pairs[0][1][0]}")
             slow, fast = (statistics.median(pair[side][1] for pair in pairs) for side in (0, 1))
             ratio = statistics.median(peer[1] / own[1] for peer, own in pairs)
             print(
-                f"{iou_type}: AP {pairs[0][0][0]['AP']:.2f}, all {len(pairs[0][0][0])} numbers equal to the last bit;"
+                f"{iou_type}: AP {pairs[0][0][0]['AP']:.2f}, all {len(pairs[0][0][0])} metrics equal to the last bit;"
             )
             print(f"    pycocotools {slow:.2f} s, segkit {fast:.3f} s, {ratio:.1f} times as fast")
 
@@ -94,30 +94,30 @@ def percent(value: Any) -> float | None:
 
 
 def make(folder: Path, images: int) -> Path:
-    """Write ground_truth.json, bbox.json and segm.json; the path of the first."""
+    """Write ground_truth.json, bbox.json and segm.json; return the path of the first."""
     rng = np.random.default_rng(SEED)
-    entries, annotations, found = [], [], []
+    entries, annotations, results = [], [], []
     for image_id in range(1, images + 1):
         entries.append({"id": image_id, "file_name": f"{image_id}.jpg", "height": HEIGHT, "width": WIDTH})
-        ground_truths = [shape(rng) for _ in range(rng.integers(1, 2 * TRUTHS))]
-        classes = rng.integers(1, CLASSES + 1, len(ground_truths)).tolist()
-        crowds = (rng.random(len(ground_truths)) < CROWDS).tolist()
+        shapes = [shape(rng) for _ in range(rng.integers(1, 2 * ANNOTATIONS))]
+        classes = rng.integers(1, CLASSES + 1, len(shapes)).tolist()
+        crowds = (rng.random(len(shapes)) < CROWDS).tolist()
         annotations += [
             {"image_id": image_id, "id": len(annotations) + number, **annotation(points, category_id, crowd)}
-            for number, (points, category_id, crowd) in enumerate(zip(ground_truths, classes, crowds, strict=True), 1)
+            for number, (points, category_id, crowd) in enumerate(zip(shapes, classes, crowds, strict=True), 1)
         ]
         for _ in range(RESULTS):
-            near = int(rng.integers(len(ground_truths))) if rng.random() < HITS else None
-            points = shape(rng) if near is None else ground_truths[near] + rng.normal(0, 3, 2)
+            near = int(rng.integers(len(shapes))) if rng.random() < HITS else None
+            points = shape(rng) if near is None else shapes[near] + rng.normal(0, 3, 2)
             category_id = int(rng.integers(1, CLASSES + 1)) if near is None else classes[near]
             score = int(rng.integers(1, SCORES)) / SCORES
-            found.append({"image_id": image_id, "category_id": category_id, "score": score, **traced(points)})
+            results.append({"image_id": image_id, "category_id": category_id, "score": score, **traced(points)})
     categories = [{"id": number, "name": f"class {number}"} for number in range(1, CLASSES + 1)]
     ground_truth = {"images": entries, "annotations": annotations, "categories": categories}
     (folder / "ground_truth.json").write_text(json.dumps(ground_truth))
     for iou_type, other in (("bbox", "segmentation"), ("segm", "bbox")):
-        kept = [{key: value for key, value in one.items() if key != other} for one in found]
-        (folder / f"{iou_type}.json").write_text(json.dumps(kept))
+        content = [{key: value for key, value in result.items() if key != other} for result in results]
+        (folder / f"{iou_type}.json").write_text(json.dumps(content))
     return folder / "ground_truth.json"
 
 

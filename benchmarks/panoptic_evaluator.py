@@ -1,9 +1,8 @@
 """Panoptic quality in the training loop: segkit's evaluator against Detectron2's COCOPanopticEvaluator.
 
-Both get the same predictions in memory (as a model gives them) and a COCO panoptic dataset of made-up images on disk,
-`process` each image and `evaluate` at the end; the numbers must be equal. segkit's evaluator is run as it is, which
-also writes all predictions as PNG and JSON, the error analysis and the counts, and without that export: Detectron2's
-deletes its PNGs.
+Both get the same predictions in memory (as a model gives them) and a COCO panoptic dataset of synthetic images on disk,
+`process` each image and `evaluate` at the end; the metrics must be equal. segkit's evaluator is run with its export
+(all predictions as PNG and JSON, the error analysis and the counts), and without it: Detectron2's deletes its PNGs.
 
     python benchmarks/panoptic_evaluator.py [--images 1200]
 """
@@ -34,7 +33,7 @@ from segkit.formats import coco
 
 SIZE_HW = (480, 640)
 ELLIPSES = 12
-BURST = 400  # images between two evaluations: enough that what an evaluation costs at its end does not decide
+BURST = 400  # images between two evaluations: enough that the cost of an evaluation's end does not decide
 SEED = 0
 
 
@@ -47,15 +46,15 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):  # Detectron2's scorer starts a process per core; segkit's evaluator uses one
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     rng = np.random.default_rng(SEED)
-    ratios: dict[str, list[float]] = {"with its export": [], "numbers alone": []}
+    ratios: dict[str, list[float]] = {"with its export": [], "metrics alone": []}
     with tempfile.TemporaryDirectory() as name:
         for index in range(bursts + 1):
             folder = Path(name) / str(index)
             ground_truth, predictions = write_pairs(folder, BURST, SIZE_HW, ELLIPSES, rng)
             dataset = load(f"bench_{index}", ground_truth)
-            batches = outputs_of(dataset, ground_truth, predictions)
+            batches = build_outputs(dataset, ground_truth, predictions)
             theirs, their_seconds = run(detectron2_evaluator(dataset, ground_truth, folder), batches)
-            for title, export in (("with its export", True), ("numbers alone", False)):
+            for title, export in (("with its export", True), ("metrics alone", False)):
                 evaluator = PanopticEvaluator(
                     GroundTruth(dataset, "one"), folder / title, EvaluatorOptions(export=export)
                 )
@@ -63,10 +62,10 @@ def main() -> None:
                 check_equal(ours["panoptic_seg"], theirs["panoptic_seg"])
                 if index:  # the first burst warms up
                     ratios[title].append(their_seconds / seconds)
-    print(f"{bursts * BURST} images of {SIZE_HW[0]} x {SIZE_HW[1]}, one core, process and evaluate, all numbers equal")
-    for title, found in ratios.items():
-        spread = f"{min(found):.1f} to {max(found):.1f} over {len(found)} bursts"
-        print(f"  segkit {title}: {statistics.median(found):.1f}x COCOPanopticEvaluator ({spread})")
+    print(f"{bursts * BURST} images of {SIZE_HW[0]} x {SIZE_HW[1]}, one core, process and evaluate, all metrics equal")
+    for title, values in ratios.items():
+        spread = f"{min(values):.1f} to {max(values):.1f} over {len(values)} bursts"
+        print(f"  segkit {title}: {statistics.median(values):.1f}x COCOPanopticEvaluator ({spread})")
 
 
 def load(name: str, ground_truth: Path) -> Dataset:
@@ -87,13 +86,15 @@ def load(name: str, ground_truth: Path) -> Dataset:
     return Dataset(name, reader.categories, ("panoptic_quality",), records)
 
 
-def outputs_of(dataset: Dataset, ground_truth: Path, predictions: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def build_outputs(
+    dataset: Dataset, ground_truth: Path, predictions: Path
+) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """(model input, model output) of every image, with contiguous ids as a model gives them."""
-    found = coco.read_panoptic_predictions(predictions, CATEGORIES)
+    by_image = coco.read_panoptic_predictions(predictions, CATEGORIES)
     folder = predictions.with_suffix("")
     pairs = []
     for record in dataset.records:
-        prediction = found[record["image_id"]]
+        prediction = by_image[record["image_id"]]
         ids = coco.read_id_runs(folder / prediction.png_name).to_map()
         numbers = {segment_id: number for number, segment_id in enumerate(prediction.category_of, 1)}
         small = np.zeros_like(ids)
@@ -101,8 +102,8 @@ def outputs_of(dataset: Dataset, ground_truth: Path, predictions: Path) -> list[
         for segment_id, category_id in prediction.category_of.items():
             small[ids == segment_id] = numbers[segment_id]
             isthing = CATEGORIES[category_id].isthing
-            known = CATEGORIES.thing_contiguous_ids if isthing else CATEGORIES.stuff_contiguous_ids
-            info.append({"id": numbers[segment_id], "isthing": isthing, "category_id": known[category_id]})
+            contiguous_ids = CATEGORIES.thing_contiguous_ids if isthing else CATEGORIES.stuff_contiguous_ids
+            info.append({"id": numbers[segment_id], "isthing": isthing, "category_id": contiguous_ids[category_id]})
         pairs.append((record, {"panoptic_seg": (torch.from_numpy(small), info)}))
     return pairs
 
@@ -120,9 +121,9 @@ def detectron2_evaluator(dataset: Dataset, ground_truth: Path, folder: Path) -> 
 def run(evaluator: DatasetEvaluator, batches: list[tuple[dict[str, Any], dict[str, Any]]]) -> tuple[Any, float]:
     start = time.perf_counter()
     evaluator.reset()
-    for given, output in batches:
+    for record, output in batches:
         ids, info = output["panoptic_seg"]
-        evaluator.process([given], [{"panoptic_seg": (ids, [dict(one) for one in info])}])
+        evaluator.process([record], [{"panoptic_seg": (ids, [dict(segment) for segment in info])}])
     return evaluator.evaluate(), time.perf_counter() - start
 
 

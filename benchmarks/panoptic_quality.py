@@ -1,8 +1,7 @@
 """Panoptic quality from files: segkit against panopticapi on one core and hotcoco with the same threads.
 
-Makes its own images in a temporary folder, or takes `--data` (a folder with ground_truth.json, ground_truth/,
-predictions.json, predictions/). Each burst of images goes from JSON and PNG to the numbers with each scorer in turn,
-which must be equal.
+Writes its own images into a temporary folder. Each burst of images goes from JSON and PNG to the metrics with each
+scorer in turn; the metrics must be equal.
 
     python benchmarks/panoptic_quality.py [--bursts 3] [--workers 1 2]
 """
@@ -33,8 +32,8 @@ try:
 except ImportError as error:
     raise SystemExit("needs the peer: pip install --no-deps panopticapi-lite==0.2.0") from error
 
-# Height and width, ellipses, images per turn: short turns, since a shared machine slows down under long load, but of so
-# many images that starting processes does not decide.
+# Height and width, ellipses, images per turn. Turns are short, since a shared machine slows down under long load, but
+# long enough that the start of processes does not decide.
 SIZES = {"480 x 640": ((480, 640), 12, 300), "1024 x 2048": ((1024, 2048), 40, 32)}
 SEED = 0
 ROUNDING = 1e-9
@@ -74,7 +73,7 @@ def compare(title: str, size_hw: tuple[int, int], ellipses: int, burst: int, bur
                 if index:  # the first burst warms up
                     seconds[scorer].append(time.perf_counter() - start)
             check_equal(results)
-    print(f"{title}, {burst * bursts} pairs, all numbers equal; segkit with {workers} worker(s)")
+    print(f"{title}, {burst * bursts} pairs, all metrics equal; segkit with {workers} worker(s)")
     for scorer in scorers:
         if scorer != "segkit":
             ratios = [theirs / ours for theirs, ours in zip(seconds[scorer], seconds["segkit"], strict=True)]
@@ -101,8 +100,8 @@ def panopticapi(ground_truth: Path, predictions: Path, workers: int) -> dict[str
         average, _ = stat.pq_average(categories, isthing)
         results.update({f"{name}{suffix}": 100 * average[name.lower()] for name in METRICS})
     for category_id in categories:
-        one = stat[category_id]
-        results["per_class"][str(category_id)] = {"tp": one.tp, "fp": one.fp, "fn": one.fn}
+        counts = stat[category_id]
+        results["per_class"][str(category_id)] = {"tp": counts.tp, "fp": counts.fp, "fn": counts.fn}
     return results
 
 
@@ -119,14 +118,16 @@ def hotcoco(ground_truth: Path, predictions: Path, workers: int) -> dict[str, An
     from hotcoco.panoptic import pq_compute
 
     with contextlib.redirect_stdout(io.StringIO()):
-        found = pq_compute(str(ground_truth), str(predictions))
+        averages = pq_compute(str(ground_truth), str(predictions))
     groups = NAMES.items()
-    return {f"{name}{suffix}": 100 * found[group][name.lower()] for suffix, group in groups for name in METRICS}
+    return {f"{name}{suffix}": 100 * averages[group][name.lower()] for suffix, group in groups for name in METRICS}
 
 
 def check_equal(results: dict[str, dict[str, Any]]) -> None:
-    """Stop with both numbers where segkit differs from panopticapi in any bit, or from hotcoco by more than rounding:
-    that adds up in an order of its own."""
+    """Stop if segkit differs from panopticapi in any bit, or from hotcoco by more than rounding.
+
+    hotcoco adds up in an order of its own.
+    """
     ours, theirs = results["segkit"], results["panopticapi"]
     for peer in results.keys() - {"segkit"}:
         for key in (f"{name}{suffix}" for suffix in NAMES for name in METRICS):

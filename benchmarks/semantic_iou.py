@@ -1,8 +1,8 @@
 """Semantic IoU: segkit against Detectron2's SemSegEvaluator, one thread each, ground truth from PNG files.
 
-Makes its own images (regions of classes with noisy edges; predictions moved and mistaken a little) in a temporary
-folder, gives both the same outputs of a model in short alternating bursts, stops where a number differs, and prints
-ratios: with logits (C, H, W), and with the finished label map, where the peer gets its argmax for nothing.
+Writes its own images (regions of classes with noisy edges; predictions moved and mislabelled a little) into a temporary
+folder, gives both the same model outputs in short alternating bursts, stops if a metric differs, and prints ratios:
+with logits (C, H, W), and with the finished label map, whose argmax costs the peer nothing.
 
     python benchmarks/semantic_iou.py [--images 24] [--logits 4]
 """
@@ -39,7 +39,7 @@ from segkit.metrics import SemanticIoU
 
 IGNORED = 255
 SHIFT_PX = 3
-NOISE = 0.002  # of the pixels, mistaken at random
+NOISE = 0.002  # of the pixels, mislabelled at random
 SIZES = {  # name: height, width, classes, regions in an image
     "COCO, 54 classes": (480, 640, 54, 30),
     "COCO, 133 classes": (480, 640, 133, 30),
@@ -48,7 +48,7 @@ SIZES = {  # name: height, width, classes, regions in an image
 
 
 class FinishedMap:
-    """Stands in for logits whose argmax is known: it costs the peer nothing."""
+    """Replaces logits by their argmax, which costs the peer nothing."""
 
     def __init__(self, labels: NDArray[np.int64]) -> None:
         self.labels = torch.from_numpy(labels)
@@ -91,8 +91,8 @@ def main() -> None:
 def make_sample(path: Path, size_hw: tuple[int, int], classes: int, regions: int, rng: np.random.Generator) -> Sample:
     ground_truth = paint(size_hw, classes, regions, rng)
     labels = np.roll(ground_truth, SHIFT_PX, axis=1).astype(np.int64)
-    mistaken = rng.random(size_hw) < NOISE
-    labels[mistaken] = rng.integers(0, classes, np.count_nonzero(mistaken))
+    mislabelled = rng.random(size_hw) < NOISE
+    labels[mislabelled] = rng.integers(0, classes, np.count_nonzero(mislabelled))
     ground_truth[: size_hw[0] // 20] = IGNORED
     png.write_labels(path, ground_truth)
     return Sample(path, labels)
@@ -111,12 +111,12 @@ def paint(size_hw: tuple[int, int], classes: int, regions: int, rng: np.random.G
 
 
 def compare(title: str, samples: Sequence[Sample], classes: int, kind: str, boundary: bool) -> None:
-    """One image a turn: a shared machine slows down under long load, and logits of many images fill its memory."""
+    """Compare in turns of one image: a shared machine slows down under long load, and many logits fill its memory."""
     names = [f"class {index}" for index in range(classes)]
     whole, ratios, theirs_ms, ours_ms = SemanticIoU(names, boundary=boundary), [], [], []
-    with peer_of(samples, names) as peer:
+    with build_peer(samples, names) as peer:
         for turn, sample in enumerate([samples[0], *samples]):
-            output: Any = FinishedMap(sample.labels) if kind == "label maps" else logits_of(sample.labels, classes)
+            output: Any = FinishedMap(sample.labels) if kind == "label maps" else build_logits(sample.labels, classes)
             if turn == 1:
                 peer.reset()
                 whole = SemanticIoU(names, boundary=boundary)
@@ -137,10 +137,10 @@ def compare(title: str, samples: Sequence[Sample], classes: int, kind: str, boun
         check_equal(whole.compute(), peer.evaluate()["sem_seg"], names)
     times = f"{statistics.median(theirs_ms):.1f} ms / {statistics.median(ours_ms):.1f} ms"
     spread = f"{min(ratios):.1f} to {max(ratios):.1f} over {len(ratios)} images"
-    print(f"{title}: {statistics.median(ratios):.1f}x ({spread}; {times} per image), all common numbers equal")
+    print(f"{title}: {statistics.median(ratios):.1f}x ({spread}; {times} per image), all common metrics equal")
 
 
-def logits_of(labels: NDArray[np.int64], classes: int) -> torch.Tensor:
+def build_logits(labels: NDArray[np.int64], classes: int) -> torch.Tensor:
     """(C, H, W) float32 noise with its highest value at the label."""
     generator = torch.Generator().manual_seed(0)
     logits = torch.rand((classes, *labels.shape), generator=generator)
@@ -148,7 +148,7 @@ def logits_of(labels: NDArray[np.int64], classes: int) -> torch.Tensor:
 
 
 @contextmanager
-def peer_of(samples: Sequence[Sample], names: Sequence[str]) -> Iterator[SemSegEvaluator]:
+def build_peer(samples: Sequence[Sample], names: Sequence[str]) -> Iterator[SemSegEvaluator]:
     dataset = "segkit_benchmark"
     DatasetCatalog.register(dataset, lambda: [sample.record() for sample in samples])
     MetadataCatalog.get(dataset).set(stuff_classes=list(names), ignore_label=IGNORED)
@@ -163,8 +163,10 @@ def peer_of(samples: Sequence[Sample], names: Sequence[str]) -> Iterator[SemSegE
 
 @contextmanager
 def old_array_copies() -> Iterator[None]:
-    """Lets the peer run on numpy 2, where its `np.array(..., copy=False)` fails: that now means "never copy", and is
-    written `np.asarray` for what it was. The peer's work is the same; ours does not run under this patch."""
+    """Let the peer run on numpy 2, on which its `np.array(..., copy=False)` fails since it now means "never copy".
+
+    `np.asarray` does what it meant before. The peer's work is the same; ours does not run under this patch.
+    """
     original = np.array
 
     def array(*args: Any, **kwargs: Any) -> Any:
@@ -178,7 +180,7 @@ def old_array_copies() -> Iterator[None]:
 
 
 def check_equal(ours: dict[str, float | None], theirs: dict[str, float], names: Sequence[str]) -> None:
-    """Stop where a number differs in any bit. Boundary IoU is left out: the peer's is none with many classes."""
+    """Stop if a metric differs in any bit. Boundary IoU is left out: the peer's is invalid with many classes."""
     keys = ["mIoU", "fwIoU", "mACC", "pACC", *(f"{prefix}-{name}" for prefix in ("IoU", "ACC") for name in names)]
     for key in keys:
         expected = None if math.isnan(theirs[key]) else float(theirs[key])
