@@ -106,6 +106,14 @@ def test_as_many_label_pairs_as_pixels(shift, other_shift):
     assert_counts_pixels(index << shift, index)
 
 
+def test_tables_and_sorting_agree_at_the_limit_of_the_table():
+    for largest in (255, 256):  # 256 x 256 cells are a table, 257 x 257 are sorted
+        index = np.arange(600, dtype=np.int64).reshape(20, 30)
+        assert_counts_pixels(
+            (index % (largest + 1)).astype(np.uint16), (largest - index % (largest + 1)).astype(np.uint64)
+        )
+
+
 def test_read_only_unaligned_and_big_endian_maps():
     ground_truth = np.array([[1, 1, 2], [2, 300, 1]], dtype=">i4")
     prediction = np.frombuffer(bytes([0, 0, 9, 9, 9, 0]), dtype=np.uint8).reshape(2, 3)

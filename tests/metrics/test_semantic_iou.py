@@ -68,7 +68,7 @@ def test_uint8_labels_do_not_wrap():
     assert metric.confusion.sum() == 2
 
 
-def test_strange_labels_are_named_and_not_counted():
+def test_invalid_labels_are_named_and_not_counted():
     metric = SemanticIoU(NAMES, ignore_label=-1)
     right = np.array([[0, 1, -1]])
     for label in (3, 255, -2):
