@@ -23,10 +23,9 @@ import torch
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
 from detectron2.structures import Instances
 
-from segkit.formats import coco
+from segkit.formats import coco, head_outputs
 from segkit.formats.coco import PanopticWriter
-from segkit.formats.head_outputs import folder as head_outputs
-from segkit.formats.head_outputs.folder import SavedImage
+from segkit.formats.head_outputs import SavedImage
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import paste_masks
 from segkit.metrics import PanopticQuality

@@ -107,7 +107,7 @@ def _save(args: argparse.Namespace) -> None:
 def _run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from segkit.formats.head_outputs import folder as head_outputs
+    from segkit.formats import head_outputs
     from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
     from segkit.scoring import counts_file
@@ -199,8 +199,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
 
 def _draw(args: argparse.Namespace) -> None:
-    from segkit.formats import png
-    from segkit.formats.head_outputs import folder as head_outputs
+    from segkit.formats import head_outputs, png
     from segkit.report.grids import draw_fusion_grid
     from segkit.scoring import counts_file
     from segkit.scoring.fusion.run import fuse_images

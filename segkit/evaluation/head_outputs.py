@@ -13,9 +13,8 @@ from torch import nn
 
 from segkit.data.dataset import Record
 from segkit.evaluation.base import ImageEvaluator, is_visible
-from segkit.formats import coco
-from segkit.formats.head_outputs import folder as head_outputs
-from segkit.formats.head_outputs.folder import SavedImage
+from segkit.formats import coco, head_outputs
+from segkit.formats.head_outputs import SavedImage
 from segkit.fusion import LOGITS
 from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.structures import HeadOutputs

@@ -25,8 +25,7 @@ from segkit.data.ground_truth import GroundTruth, read_segmentation
 from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
-from segkit.formats import coco
-from segkit.formats.head_outputs import folder as head_outputs
+from segkit.formats import coco, head_outputs
 from segkit.metrics import PanopticQuality
 from segkit.modeling.lazy_dict import LazyDict, LazyValue
 from segkit.scoring import counts_file

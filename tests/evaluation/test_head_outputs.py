@@ -16,7 +16,7 @@ from segkit.data.ground_truth import GroundTruth
 from segkit.evaluation import head_outputs as module
 from segkit.evaluation.base import EvaluatorOptions
 from segkit.evaluation.head_outputs import HeadOutputsEvaluator, check_saved_logits, fusing_saved_values
-from segkit.formats.head_outputs.folder import load, round_head_outputs
+from segkit.formats.head_outputs import load, round_head_outputs
 from segkit.structures import Category, CategorySet, HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.errors import ConfigError, DatasetError
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segkit.formats.head_outputs import folder as head_outputs
-from segkit.formats.head_outputs.folder import SavedImage
+from segkit.formats import head_outputs
+from segkit.formats.head_outputs import SavedImage
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.paste import paste_masks
 from segkit.structures import Category, CategorySet, HeadOutputs, SemanticScores, default_color, ids_to_rgb

@@ -1,6 +1,6 @@
-"""HeadOutputs as named arrays in an .npz: packed, checked before they are unpacked, never executed.
+"""HeadOutputs as named arrays in an .npz. Headers are checked before arrays are unpacked; nothing is executed.
 
-`ARRAY_SPECS` says what an .npz holds.
+`ARRAY_SPECS` lists the arrays.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from segkit.utils.text import abbreviate
 Arrays = Mapping[str, NDArray[Any]]
 ArraySpecs = dict[str, tuple[str, tuple[str, ...]]]
 
-LEVEL = 1  # of deflate: what it packs gets a little larger than at 6, in a third of the time
+LEVEL = 1  # of deflate: files are a little larger than at level 6, in a third of the time
 MAX_CHANNELS = 2**16
 HALF_MAX = 65504.0  # the largest finite float16
-# Of an axis, far more than a network makes: a file that claims more is refused before it is unpacked.
+# Longest axes, far longer than those of networks: a file that claims more is refused before it is unpacked.
 LIMITS = {"letters": 2**10, "N": 2**16, "m": 2**12, "m'": 2**12}
 
 
@@ -42,44 +42,66 @@ def _mask_specs(group: str) -> ArraySpecs:
     }
 
 
-# Name of each array -> dtype and shape; "channel" is uint8, uint16 where there are more than 256 channels. Axes of one
-# name have one length in a file.
+# Name of each array -> dtype and shape. "channel" is uint8, or uint16 for more than 256 channels. Axes with the same
+# name have the same length in a file.
 ARRAY_SPECS: ArraySpecs = {
-    # The names of the other arrays in the order of the file, a space between two: all of them must be there.
+    # The names of the other arrays in the order of the file, joined by spaces: all of them must be present.
     "names": ("|u1", ("letters",)),
     "channels": ("channel", ("H", "W")),
     **_mask_specs("instances"),
     **_mask_specs("stuff"),
     "logits": ("<f2", ("K", "H", "W")),
-    "logits_channels": ("channel", ("K", "H", "W")),  # without it K is the number of channels, row k is channel k
+    "logits_channels": ("channel", ("K", "H", "W")),  # if absent, K is the number of channels, and row k is channel k
     "centers_heatmap": ("<f2", ("H", "W")),
     "centers_offsets_yx": ("<f2", ("2", "H", "W")),
 }
-OPTIONAL = {"instances_mask_probs", "stuff_mask_probs", "logits_channels"}  # where the others of their group are there
+OPTIONAL = {
+    "instances_mask_probs",
+    "stuff_mask_probs",
+    "logits_channels",
+}  # the other arrays of their group may be present without them
 
 
 def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Write them as an .npz in their order."""
+    """Write arrays as an .npz.
+
+    Args:
+        path: file to write.
+        arrays: name -> array, in the order of the file.
+    """
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             content = io.BytesIO()
             np.lib.format.write_array(content, array, version=(1, 0), allow_pickle=False)
-            # Floats hardly get smaller, and are read several times as fast as they are.
+            # Floats hardly get smaller, and are read several times faster if they are stored as they are.
             kind = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getbuffer(), kind, LEVEL)
 
 
 def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]:
-    """The arrays of `ARRAY_SPECS`, C-contiguous; keep_logits: see `folder.round_head_outputs`."""
+    """Turn head outputs into arrays.
+
+    Args:
+        outputs: head outputs of an image.
+        keep_logits: see `folder.round_head_outputs`.
+
+    Returns:
+        Name -> C-contiguous array, as `ARRAY_SPECS` says.
+
+    Raises:
+        ValueError: keep_logits is negative, or there are too many channels.
+    """
     if keep_logits < 0:
         raise ValueError(f"keep_logits must be 0 or more, got {keep_logits}")
     semantic, channel = outputs.semantic, _channel_dtype(len(outputs.semantic.stuff_ids))
     arrays = {"channels": semantic.channels.astype(channel)}
-    arrays |= _arrays_of_masks(outputs.instances, "instances")
+    arrays |= _masks_to_arrays(outputs.instances, "instances")
     if outputs.stuff_masks is not None:
-        arrays |= _arrays_of_masks(outputs.stuff_masks, "stuff")
+        arrays |= _masks_to_arrays(outputs.stuff_masks, "stuff")
     if semantic.logits is not None and keep_logits:
-        logits, channels = _highest(semantic.logits, semantic.logit_channels, len(semantic.stuff_ids), keep_logits)
+        logits, channels = _select_highest(
+            semantic.logits, semantic.logit_channels, len(semantic.stuff_ids), keep_logits
+        )
         arrays["logits"] = _half(logits)
         if channels is not None:
             arrays["logits_channels"] = channels.astype(channel)
@@ -92,7 +114,7 @@ def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]
     return {"names": names} | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def _arrays_of_masks(masks: InstanceMasks, prefix: str) -> dict[str, NDArray[Any]]:
+def _masks_to_arrays(masks: InstanceMasks, prefix: str) -> dict[str, NDArray[Any]]:
     pixels = np.concatenate([np.zeros(0, dtype=np.bool_), *(crop.ravel() for crop in masks.crops)])
     arrays = {
         "class_ids": masks.class_ids.astype("<i8"),
@@ -110,15 +132,25 @@ def _arrays_of_masks(masks: InstanceMasks, prefix: str) -> dict[str, NDArray[Any
 def from_arrays(
     arrays: Arrays, size_hw: tuple[int, int], stuff_ids: NDArray[np.int64], thing_ids: NDArray[np.int64]
 ) -> HeadOutputs:
-    """The HeadOutputs of arrays of which the layout is right; ValueError where they contradict each other.
+    """Turn arrays into head outputs. Everything is copied, since arrays of a file cannot be written to.
 
-    Everything is copied: what comes from a file cannot be written to.
+    Args:
+        arrays: name -> array, with the dtypes and shapes of `ARRAY_SPECS`.
+        size_hw: (height, width) of the image in pixels.
+        stuff_ids: (C,) int64, stuff class of each semantic channel, see SemanticScores.
+        thing_ids: (C,) int64, thing class of each semantic channel, see SemanticScores.
+
+    Returns:
+        The head outputs.
+
+    Raises:
+        ValueError: the arrays contradict each other.
     """
     logits = arrays["logits"].astype(np.float32) if "logits" in arrays else None
     logit_channels = np.array(arrays["logits_channels"]) if "logits_channels" in arrays else None
     semantic = SemanticScores(np.array(arrays["channels"]), stuff_ids, thing_ids, logits, logit_channels)
-    instances = _masks_of_arrays(arrays, "instances", size_hw)
-    stuff_masks = _masks_of_arrays(arrays, "stuff", size_hw) if "stuff_class_ids" in arrays else None
+    instances = _masks_from_arrays(arrays, "instances", size_hw)
+    stuff_masks = _masks_from_arrays(arrays, "stuff", size_hw) if "stuff_class_ids" in arrays else None
     centers = None
     if "centers_heatmap" in arrays:
         centers = CenterOffsets(
@@ -127,7 +159,7 @@ def from_arrays(
     return HeadOutputs(instances, semantic, stuff_masks, centers)
 
 
-def _masks_of_arrays(arrays: Arrays, prefix: str, size_hw: tuple[int, int]) -> InstanceMasks:
+def _masks_from_arrays(arrays: Arrays, prefix: str, size_hw: tuple[int, int]) -> InstanceMasks:
     sizes_hw = arrays[f"{prefix}_sizes_hw"].tolist()
     if any(not (0 <= h <= size_hw[0] and 0 <= w <= size_hw[1]) for h, w in sizes_hw):
         raise ValueError(f"{prefix}_sizes_hw must be of crops inside the {size_hw[0]} x {size_hw[1]} image")
@@ -149,7 +181,7 @@ def _masks_of_arrays(arrays: Arrays, prefix: str, size_hw: tuple[int, int]) -> I
 
 
 class _Member(NamedTuple):
-    """An array in an archive of which the header has been read, and the pixels not."""
+    """An array in an archive, of which only the header has been read."""
 
     stream: IO[bytes]
     dtype: np.dtype[Any]
@@ -157,21 +189,30 @@ class _Member(NamedTuple):
 
 
 def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_count: int) -> dict[str, NDArray[Any]]:
-    """The arrays of an .npz for an image of size_hw; ValueError where it holds others than `ARRAY_SPECS` says.
+    """Read the arrays of an .npz. No array is unpacked before the headers of all have been checked.
 
-    No array is unpacked before the headers of all are known to be right.
+    Args:
+        archive: the .npz.
+        size_hw: (height, width) of the image in pixels.
+        channel_count: number of semantic channels.
+
+    Returns:
+        Name -> read-only array.
+
+    Raises:
+        ValueError: names, dtypes or shapes are not those of `ARRAY_SPECS`.
     """
     infos = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if len(infos) != len(archive.infolist()):
-        raise ValueError("an array is there twice")
-    if strange := sorted(infos.keys() - ARRAY_SPECS.keys()):
-        raise ValueError(f"there are other arrays than head outputs have: {abbreviate(strange)}")
+        raise ValueError("expected each array once, got one twice")
+    if unexpected := sorted(infos.keys() - ARRAY_SPECS.keys()):
+        raise ValueError(f"head outputs have no arrays named {abbreviate(unexpected)}")
     members = {name: _open(archive, info) for name, info in infos.items()}
     check_specs({name: (m.dtype, m.shape) for name, m in members.items()}, size_hw, channel_count)
     arrays = {}
     for name, member in members.items():
         with member.stream as stream:
-            content = stream.read(math.prod(member.shape) * member.dtype.itemsize)  # and no more, whatever is packed
+            content = stream.read(math.prod(member.shape) * member.dtype.itemsize)  # no more, whatever is packed
         arrays[name] = np.ndarray(member.shape, member.dtype, content)
     if arrays["names"].tobytes().split() != [name.encode() for name in arrays if name != "names"]:
         raise ValueError(f"expected the arrays {arrays['names'].tobytes().decode()!r}, got {[*arrays]}")
@@ -179,7 +220,7 @@ def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_coun
 
 
 def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
-    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # others unpack without a limit
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # other methods unpack without a limit
         raise ValueError(f"{info.filename} must be stored or deflated")
     stream = archive.open(info)
     if np.lib.format.read_magic(stream) != (1, 0):
@@ -191,26 +232,35 @@ def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
 
 
 def check_specs(
-    found: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], size_hw: tuple[int, int], channel_count: int
+    specs: Mapping[str, tuple[np.dtype[Any], tuple[int, ...]]], size_hw: tuple[int, int], channel_count: int
 ) -> None:
-    """ValueError where these dtypes and shapes are not those of an image of size_hw with so many channels."""
-    groups = {"names", "channels", "instances", *map(_group, found)}
-    if missing := [n for n in ARRAY_SPECS if _group(n) in groups and n not in OPTIONAL and n not in found]:
+    """Check dtypes and shapes against `ARRAY_SPECS`.
+
+    Args:
+        specs: name -> dtype and shape.
+        size_hw: (height, width) of the image in pixels.
+        channel_count: number of semantic channels.
+
+    Raises:
+        ValueError: an array is missing, or has another dtype or shape.
+    """
+    groups = {"names", "channels", "instances", *map(_group, specs)}
+    if missing := [n for n in ARRAY_SPECS if _group(n) in groups and n not in OPTIONAL and n not in specs]:
         raise ValueError(f"the arrays {abbreviate(missing)} are missing")
     lengths = {"H": size_hw[0], "W": size_hw[1], "2": 2, "4": 4}
-    if "logits_channels" not in found:
+    if "logits_channels" not in specs:
         lengths["K"] = channel_count
-    for name in (name for name in ARRAY_SPECS if name in found):  # the number of masks is known before their crops
-        (kind, axes), (dtype, shape) = ARRAY_SPECS[name], found[name]
+    for name in (name for name in ARRAY_SPECS if name in specs):  # the number of masks is known before their crops
+        (kind, axes), (dtype, shape) = ARRAY_SPECS[name], specs[name]
         crops_bytes = -(-lengths.get(f"{_group(name)} N", 0) * size_hw[0] * size_hw[1] // 8)
         limits = {**LIMITS, "K": channel_count, "bytes": crops_bytes}
         expected = _channel_dtype(channel_count) if kind == "channel" else np.dtype(kind)
-        wanted = tuple(
+        expected_shape = tuple(
             lengths.setdefault(axis, max(0, min(got, limits.get(axis.split()[-1], got))))
             for axis, got in zip(axes, (*shape, *[0] * len(axes)), strict=False)
         )
-        if dtype != expected or shape != wanted:
-            raise ValueError(f"{name} must be {expected} of shape {wanted}, got {dtype} {shape}")
+        if dtype != expected or shape != expected_shape:
+            raise ValueError(f"{name} must be {expected} of shape {expected_shape}, got {dtype} {shape}")
 
 
 def _group(name: str) -> str:
@@ -228,29 +278,29 @@ def _half(values: NDArray[np.floating]) -> NDArray[np.float16]:
     return half
 
 
-def _highest(
+def _select_highest(
     logits: NDArray[np.float32], channels: NDArray[np.integer] | None, channel_count: int, keep: int
 ) -> tuple[NDArray[np.float32], NDArray[np.integer] | None]:
-    """The `keep` highest logits of each pixel and their channels; of all channels the logits as they are."""
+    """The `keep` highest logits of each pixel and their channels (None for all channels, in their order)."""
     if channels is not None:
-        kept = min(keep, channel_count)
-        return logits[:kept], channels[:kept]
+        return logits[:keep], channels[:keep]
     if keep >= channel_count:
         return logits, None
     highest = np.empty((keep, *logits.shape[1:]), dtype=np.float32)
-    found = np.empty(highest.shape, dtype=_channel_dtype(channel_count))
+    highest_channels = np.empty(highest.shape, dtype=_channel_dtype(channel_count))
     if COMPILED:
-        _insert_highest(np.ascontiguousarray(logits, dtype=np.float32), highest, found)
-        return highest, found
-    for row in range(logits.shape[1]):  # of all rows at once the order would take gigabytes
+        _insert_highest(np.ascontiguousarray(logits, dtype=np.float32), highest, highest_channels)
+        return highest, highest_channels
+    for row in range(logits.shape[1]):  # row by row: the order of all rows would take gigabytes
         order = np.argsort(-logits[:, row], axis=0, kind="stable")[:keep]
         highest[:, row] = np.take_along_axis(logits[:, row], order, axis=0)
-        found[:, row] = order
-    return highest, found
+        highest_channels[:, row] = order
+    return highest, highest_channels
 
 
 @compiled
-def _insert_highest(logits: NDArray[np.float32], highest: NDArray[np.float32], found: NDArray[np.integer]) -> None:
+def _insert_highest(logits: NDArray[np.float32], highest: NDArray[np.float32], channels: NDArray[np.integer]) -> None:
+    """Insert the channels one by one into each pixel's sorted list; of equal logits the first channel leads."""
     keep, height, width = highest.shape
     for row in range(height):
         for channel in range(logits.shape[0]):
@@ -259,10 +309,10 @@ def _insert_highest(logits: NDArray[np.float32], highest: NDArray[np.float32], f
                 logit = logits[channel, row, column]
                 if filled == keep and logit <= highest[keep - 1, row, column]:
                     continue
-                place = min(filled, keep - 1)
-                while place > 0 and logit > highest[place - 1, row, column]:
-                    highest[place, row, column] = highest[place - 1, row, column]
-                    found[place, row, column] = found[place - 1, row, column]
-                    place -= 1
-                highest[place, row, column] = logit
-                found[place, row, column] = channel
+                rank = min(filled, keep - 1)
+                while rank > 0 and logit > highest[rank - 1, row, column]:
+                    highest[rank, row, column] = highest[rank - 1, row, column]
+                    channels[rank, row, column] = channels[rank - 1, row, column]
+                    rank -= 1
+                highest[rank, row, column] = logit
+                channels[rank, row, column] = channel

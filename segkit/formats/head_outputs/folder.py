@@ -1,8 +1,12 @@
-"""Saved head outputs: what the heads of a network said of each image, in a folder, to be fused again without it.
+"""A folder of saved head outputs: what the heads of a network gave for each image, to be fused without the network.
 
-The folder holds `index.json` and one .npz for each image. The index is written last, so that a run that was cut short
-is noticed: {"format", "categories": COCO's list, "channel_names", "stuff_ids", "thing_ids": of the semantic channels,
-"images": COCO's table, each entry with "outputs", the name of its .npz}. arrays.py says what that holds.
+The folder holds `index.json` and one .npz for each image; arrays.py says what an .npz holds. The index is written last,
+so that a run that was cut short is noticed. Its keys are:
+
+- "format": version of the folder,
+- "categories": as in a COCO JSON,
+- "channel_names", "stuff_ids", "thing_ids": of the semantic channels,
+- "images": as in a COCO JSON, each entry with "outputs", the name of its .npz.
 """
 
 from __future__ import annotations
@@ -40,7 +44,14 @@ CHANNEL_KEYS = ("channel_names", "stuff_ids", "thing_ids")
 
 @dataclass(frozen=True)
 class SavedImage:
-    """file_name: of the image, inside the image folder. size_hw: pixels. outputs: name of its .npz in the folder."""
+    """An image whose head outputs are saved.
+
+    Attributes:
+        image_id: id of the image.
+        file_name: path of the image inside the image folder.
+        size_hw: (height, width) in pixels.
+        outputs: name of the .npz in the folder.
+    """
 
     image_id: ImageId
     file_name: str
@@ -50,9 +61,15 @@ class SavedImage:
 
 @dataclass(frozen=True)
 class SavedHeadOutputs:
-    """A folder of head outputs, as `load` finds it; images in the order of the dataset.
+    """The index of a folder of head outputs.
 
-    channel_names: one per semantic channel; stuff_ids, thing_ids: (C,) int64, see SemanticScores.
+    Attributes:
+        folder: the folder.
+        categories: categories of the dataset.
+        channel_names: names of the semantic channels.
+        stuff_ids: (C,) int64, see SemanticScores.
+        thing_ids: (C,) int64, see SemanticScores.
+        images: in the order of the dataset.
     """
 
     folder: Path
@@ -65,17 +82,31 @@ class SavedHeadOutputs:
     def __len__(self) -> int:
         return len(self.images)
 
-    def place(self, image: SavedImage) -> Location:
-        """The image's .npz and id, for messages."""
+    def get_location(self, image: SavedImage) -> Location:
+        """Where the head outputs of an image are, for messages.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            The .npz and the image id.
+        """
         return Location(self.folder / image.outputs, image.image_id)
 
     def read(self, image: SavedImage) -> HeadOutputs:
-        """What `write_image` wrote, which is `round_head_outputs` of what it was given.
+        """Read the head outputs of an image. Nothing in the file is executed.
 
-        Raises DatasetError where the file is missing, damaged, cut short, of another size than the index says,
-        contradicts itself or the categories, or claims to be larger than it can be. Nothing in it is executed.
+        Args:
+            image: one of `images`.
+
+        Returns:
+            What `round_head_outputs` gives for the outputs that were written.
+
+        Raises:
+            DatasetError: the file is missing, damaged, cut short, of another size than the index says, claims to be
+                larger than it can be, or contradicts itself or the categories.
         """
-        where = self.place(image)
+        where = self.get_location(image)
         try:
             with where.path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 arrays = read_arrays(archive, image.size_hw, len(self.stuff_ids))
@@ -83,18 +114,25 @@ class SavedHeadOutputs:
             check_ids(outputs, self.categories, self.stuff_ids, self.thing_ids)
         except FileNotFoundError:
             raise DatasetError("expected a file, found nothing", where=where, remedy=SAVE_AGAIN) from None
-        except Exception as error:  # numpy, zipfile and zlib have a dozen for files that are something else
-            what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-            problem = f"expected the head outputs of this image, got something else ({what})"
+        except Exception as error:  # numpy, zipfile and zlib raise a dozen kinds for damaged files
+            reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            problem = f"expected the head outputs of this image, got something else ({reason})"
             raise DatasetError(problem, where=where, remedy=SAVE_AGAIN) from None
         return outputs
 
 
 def load(folder: str | Path) -> SavedHeadOutputs:
-    """The saved head outputs in a folder, without opening any .npz.
+    """Read the index of a folder, without opening any .npz.
 
-    Raises DatasetError where the folder or its index is missing, the index is of another format or contradicts itself,
-    or the .npz of an image is missing.
+    Args:
+        folder: folder of saved head outputs.
+
+    Returns:
+        The index.
+
+    Raises:
+        DatasetError: the folder, its index or the .npz of an image is missing; the index is of another format or
+            contradicts itself.
     """
     path = Path(folder) / INDEX
     if not path.parent.is_dir():
@@ -104,17 +142,24 @@ def load(folder: str | Path) -> SavedHeadOutputs:
         problem = f"expected saved head outputs, found no {INDEX}: was saving them cut short?"
         raise DatasetError(problem, where=path.parent, remedy=SAVE_AGAIN)
     saved = _parse(files.load_json(path), path)
-    there = set(os.listdir(path.parent))
-    if missing := [image.outputs for image in saved.images if image.outputs not in there]:
+    names = set(os.listdir(path.parent))
+    if missing := [image.outputs for image in saved.images if image.outputs not in names]:
         problem = f"{len(missing)} of the {len(saved)} files of its images are missing: {abbreviate(missing)}"
         raise DatasetError(problem, where=path, remedy=SAVE_AGAIN)
     return saved
 
 
 def write_image(folder: str | Path, name: str, outputs: HeadOutputs, keep_logits: int) -> None:
-    """Writes folder/name, an .npz, whole or not at all; makes the folder.
+    """Write the head outputs of an image as an .npz, whole or not at all.
 
-    keep_logits: see `round_head_outputs`. ValueError for a negative one, and outputs beyond `LIMITS` and MAX_CHANNELS.
+    Args:
+        folder: folder to write to; it is made if it is missing.
+        name: name of the .npz.
+        outputs: head outputs of the image.
+        keep_logits: see `round_head_outputs`.
+
+    Raises:
+        ValueError: keep_logits is negative, or the outputs are larger than `LIMITS` or MAX_CHANNELS allow.
     """
     arrays = to_arrays(outputs, keep_logits)
     specs = {key: (array.dtype, array.shape) for key, array in arrays.items()}
@@ -126,10 +171,17 @@ def write_image(folder: str | Path, name: str, outputs: HeadOutputs, keep_logits
 def write_index(
     folder: str | Path, images: Sequence[SavedImage], categories: CategorySet, space: SemanticSpace
 ) -> None:
-    """Writes the index of images that `write_image` wrote, whole or not at all; space: of the semantic channels.
+    """Write the index, whole or not at all.
 
-    Raises DatasetError for what `load` would refuse: repeated image ids or .npz, names that lead out of a folder, a
-    space of other categories.
+    Args:
+        folder: folder to which `write_image` wrote.
+        images: the images, in the order of the dataset.
+        categories: categories of the dataset.
+        space: the semantic channels.
+
+    Raises:
+        DatasetError: `load` would refuse the index: image ids or .npz names repeat, names lead out of a folder, or the
+            space has other categories.
     """
     path = Path(folder) / INDEX
     content = {
@@ -138,19 +190,28 @@ def write_index(
         "channel_names": [*space.names],
         "stuff_ids": space.stuff_ids.tolist(),
         "thing_ids": space.thing_ids.tolist(),
-        "images": [_entry(image) for image in images],
+        "images": [_build_entry(image) for image in images],
     }
     _parse(content, path)
     files.dump_json(path, content)
 
 
 def round_head_outputs(outputs: HeadOutputs, keep_logits: int) -> HeadOutputs:
-    """What is read back after `write_image` of these outputs; of what comes out it makes an equal copy.
+    """Round head outputs as writing and reading them does; applying it twice changes nothing.
 
-    mask_probs, logits, heatmap and offsets_yx are rounded to float16, after clipping to its range; all else stays as it
-    is. keep_logits: of C channels, those of the highest logits at each pixel that are kept, of equal ones the first;
-    all where it is C or more, none where it is 0. channels become uint8, uint16 where C is above 256.
-    ValueError for a negative keep_logits.
+    mask_probs, logits, heatmap and offsets_yx are clipped to the range of float16 and rounded to it. channels become
+    uint8, or uint16 for more than 256 channels. Everything else stays as it is.
+
+    Args:
+        outputs: head outputs of an image.
+        keep_logits: how many channels keep their logits at each pixel: those with the highest ones, of equal logits the
+            first; 0 keeps none, and C or more keep all.
+
+    Returns:
+        A rounded copy.
+
+    Raises:
+        ValueError: keep_logits is negative.
     """
     semantic = outputs.semantic
     return from_arrays(to_arrays(outputs, keep_logits), semantic.size_hw, semantic.stuff_ids, semantic.thing_ids)
@@ -159,8 +220,18 @@ def round_head_outputs(outputs: HeadOutputs, keep_logits: int) -> HeadOutputs:
 def check_ids(
     outputs: HeadOutputs, categories: CategorySet, stuff_ids: NDArray[np.int64], thing_ids: NDArray[np.int64]
 ) -> None:
-    """ValueError where the outputs' semantic channels are not these, a class is none of the categories, or a box or
-    score is not finite, or a mask probability is outside [0, 1]."""
+    """Check classes, boxes, scores and probabilities of head outputs.
+
+    Args:
+        outputs: head outputs of an image.
+        categories: categories of the dataset.
+        stuff_ids: (C,) int64, expected stuff class of each semantic channel.
+        thing_ids: (C,) int64, expected thing class of each semantic channel.
+
+    Raises:
+        ValueError: the semantic channels are others; a class is none of the categories; a box or score is not finite;
+            or a mask probability is outside [0, 1].
+    """
     semantic = outputs.semantic
     if not np.array_equal(semantic.stuff_ids, stuff_ids) or not np.array_equal(semantic.thing_ids, thing_ids):
         expected = f"({len(stuff_ids)} channels: stuff_ids {abbreviate(stuff_ids.tolist())})"
@@ -170,12 +241,12 @@ def check_ids(
         ("instances", outputs.instances, range(len(categories.things))),
         ("stuff_masks", outputs.stuff_masks, range(THING_CHANNEL + 1, len(categories.stuff) + 1)),
     )
-    for name, masks, known in groups:
+    for name, masks, class_ids in groups:
         if masks is None:
             continue
-        if strange := {*masks.class_ids.tolist()}.difference(known):
-            problem = f"must be in {known.start}..{known.stop - 1}, as the categories are, got"
-            raise ValueError(f"class_ids of {name} {problem} {abbreviate(sorted(strange))}")
+        if unknown := {*masks.class_ids.tolist()}.difference(class_ids):
+            problem = f"must be in {class_ids.start}..{class_ids.stop - 1}, as the categories are, got"
+            raise ValueError(f"class_ids of {name} {problem} {abbreviate(sorted(unknown))}")
         if not np.isfinite(masks.boxes_xyxy).all() or not np.isfinite(masks.scores).all():
             raise ValueError(f"boxes_xyxy and scores of {name} must be finite")
         probs = masks.mask_probs
@@ -183,10 +254,10 @@ def check_ids(
             raise ValueError(f"mask_probs of {name} must be in [0, 1], got {probs.min()}..{probs.max()}")
 
 
-def _entry(image: SavedImage) -> Entry:
+def _build_entry(image: SavedImage) -> Entry:
     height, width = image.size_hw
-    named = {"id": image.image_id, "file_name": image.file_name}
-    return {**named, "height": height, "width": width, "outputs": image.outputs}
+    names = {"id": image.image_id, "file_name": image.file_name}
+    return {**names, "height": height, "width": width, "outputs": image.outputs}
 
 
 def _parse(content: Any, path: Path) -> SavedHeadOutputs:
@@ -199,14 +270,14 @@ def _parse(content: Any, path: Path) -> SavedHeadOutputs:
     categories = coco.read_categories(content, path)
     names, stuff_ids, thing_ids = _channels(content, categories, path)
     images = []
-    taken: set[str] = set()
+    used: set[str] = set()
     for image_id, entry in coco.read_images(content, path).items():
         where = Location(path, image_id)
         outputs = json_fields.get_field(entry, "outputs", json_fields.TEXT, where)
         json_fields.check_inside(outputs, "outputs", where)
-        if outputs in taken or Path(outputs).name != outputs:
+        if outputs in used or Path(outputs).name != outputs:
             raise DatasetError(f"expected `outputs` to name a file of this image alone, got {outputs!r}", where=where)
-        taken.add(outputs)
+        used.add(outputs)
         images.append(SavedImage(image_id, entry["file_name"], (entry["height"], entry["width"]), outputs))
     return SavedHeadOutputs(path.parent, categories, names, stuff_ids, thing_ids, tuple(images))
 
@@ -219,14 +290,14 @@ def _channels(
         lengths = f"{len(names)}, {len(stuff_ids)} and {len(thing_ids)}"
         problem = f"expected {', '.join(CHANNEL_KEYS)} of one length in 1..{MAX_CHANNELS}, got {lengths}"
         raise DatasetError(problem, where=path)
-    known_stuff, known_things = range(len(categories.stuff) + 1), range(NO_THING, len(categories.things))
+    stuff_range, thing_range = range(len(categories.stuff) + 1), range(NO_THING, len(categories.things))
     for channel, (name, stuff_id, thing_id) in enumerate(zip(names, stuff_ids, thing_ids, strict=True)):
-        sound = type(name) is str and type(stuff_id) is int and type(thing_id) is int
-        if not sound or stuff_id not in known_stuff or thing_id not in known_things:
+        is_valid = type(name) is str and type(stuff_id) is int and type(thing_id) is int
+        if not is_valid or stuff_id not in stuff_range or thing_id not in thing_range:
             problem = f"expected a name and contiguous ids of the categories, got {name!r}, {stuff_id!r}, {thing_id!r}"
             raise DatasetError(problem, where=f"{path}, channel {channel}")
     try:
-        none = SemanticScores(np.zeros((0, 0), dtype=np.uint8), np.array(stuff_ids), np.array(thing_ids))
+        empty = SemanticScores(np.zeros((0, 0), dtype=np.uint8), np.array(stuff_ids), np.array(thing_ids))
     except ValueError as error:
         raise DatasetError(f"the channels contradict each other: {error}", where=path) from None
-    return tuple(names), none.stuff_ids, none.thing_ids
+    return tuple(names), empty.stuff_ids, empty.thing_ids

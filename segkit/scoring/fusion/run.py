@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.formats import coco
-from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
+from segkit.formats.head_outputs import SavedHeadOutputs, SavedImage
 from segkit.fusion import FUSION_METHODS, DroppedSegment, FusionMethod
 from segkit.scoring.counts_file import convert_write_errors
 from segkit.scoring.fusion.options import build_grid
@@ -161,7 +161,7 @@ class _Fusing:
         """The image's annotation and what is told of it."""
         categories, dropped_segments = self.saved.categories, []  # type: tuple[CategorySet, list[DroppedSegment]]
         try:
-            outputs, where = self.saved.read(image), self.saved.place(image)
+            outputs, where = self.saved.read(image), self.saved.get_location(image)
             fused = fuse_to_dataset(
                 self.fusion, outputs, categories, dropped_segments if self.explain else None, where=where
             )

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import coco
+from segkit.formats import coco, head_outputs
 from segkit.formats.coco import PanopticFile, PanopticRecord
-from segkit.formats.head_outputs import folder as head_outputs
-from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
+from segkit.formats.head_outputs import SavedHeadOutputs, SavedImage
 from segkit.fusion import FusionMethod
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts
@@ -71,7 +70,7 @@ class SweepData:
         infos, image_id = record.segments_info, record.image_id
         ground_truth = coco.read_segmentation(png, infos, self.categories, image_id=image_id)
         image = self.saved_images[image_id]
-        outputs, saved_at = self.saved.read(image), self.saved.place(image)
+        outputs, saved_at = self.saved.read(image), self.saved.get_location(image)
         where = f"{png}, image {image_id!r}"
         fused = (fuse_to_dataset(fusion, outputs, self.categories, where=saved_at) for fusion in fusions)
         return [compute_overlaps(ground_truth, one, self.categories, where=where) for one in fused]

@@ -161,14 +161,14 @@ def test_the_highest_logits_of_each_pixel(monkeypatch: pytest.MonkeyPatch, compi
     # the first three channels. The third: rising, so 3, 2, 1.
     columns = [[3, 1, 3, 2], [5, 5, 5, 5], [-4, -3, -2, -1]]
     logits = np.array(columns, dtype=np.float32).T.reshape(4, 1, 3)
-    found, channels = head_arrays._highest(logits, None, 4, 3)
+    found, channels = head_arrays._select_highest(logits, None, 4, 3)
     assert channels is not None
     assert channels[:, 0].T.tolist() == [[0, 2, 3], [0, 1, 2], [3, 2, 1]]
     assert found[:, 0].T.tolist() == [[3, 3, 2], [5, 5, 5], [-1, -2, -3]]
-    assert head_arrays._highest(logits, None, 4, 4)[1] is None
+    assert head_arrays._select_highest(logits, None, 4, 4)[1] is None
     # Known to two channels, one can be kept, or both.
-    assert [len(part) for part in head_arrays._highest(found, channels, 4, 1)] == [1, 1]
-    assert [len(part) for part in head_arrays._highest(found, channels, 4, 9)] == [3, 3]
+    assert [len(part) for part in head_arrays._select_highest(found, channels, 4, 1)] == [1, 1]
+    assert [len(part) for part in head_arrays._select_highest(found, channels, 4, 9)] == [3, 3]
 
 
 @settings(max_examples=40, deadline=None)
@@ -178,10 +178,10 @@ def test_the_compiled_way_equals_the_plain_one(seed: int, channels: int, keep: i
         pytest.skip("numba is not installed")
     rng = np.random.default_rng(seed)
     logits = rng.choice([-np.inf, -1, -0.0, 0, 1, 2, np.inf], (channels, 5, 4)).astype(dtype)
-    found = head_arrays._highest(logits, None, channels, keep)
+    found = head_arrays._select_highest(logits, None, channels, keep)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head_arrays, "COMPILED", False)
-        expected = head_arrays._highest(logits, None, channels, keep)
+        expected = head_arrays._select_highest(logits, None, channels, keep)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -299,7 +299,7 @@ WRONG: dict[str, tuple[Callable[[Arrays], None], str]] = {
     "no names": (dropped("names"), "the arrays 'names' are missing"),
     "offsets alone": (dropped("centers_heatmap"), "the arrays 'centers_heatmap' are missing"),
     "nothing": (lambda arrays: arrays.clear(), "are missing"),
-    "strange": (lambda arrays: arrays.update(code=np.zeros(1)), "other arrays than head outputs have: 'code'"),
+    "strange": (lambda arrays: arrays.update(code=np.zeros(1)), "head outputs have no arrays named 'code'"),
 }
 
 
@@ -393,7 +393,7 @@ def test_archives_of_another_kind(tmp_path: Path) -> None:
     save(tmp_path, outputs_of())
     with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
         archive.writestr("channels.npy", channels)
-    assert "an array is there twice" in refusal(saved)
+    assert "expected each array once, got one twice" in refusal(saved)
     for content in (b"", b"PK", b"{}", b"\x93NUMPY\x01\x00", io.BytesIO().getvalue()):
         path.write_bytes(content)
         assert "BadZipFile" in refusal(saved)

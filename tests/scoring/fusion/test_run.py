@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segkit.formats import coco
-from segkit.formats.head_outputs import folder as head_outputs
-from segkit.formats.head_outputs.folder import SavedHeadOutputs, SavedImage
+from segkit.formats import coco, head_outputs
+from segkit.formats.head_outputs import SavedHeadOutputs, SavedImage
 from segkit.fusion import FUSION_METHODS, LOGITS, MASK_PROBS, DroppedSegment, HeuristicFusion
 from segkit.scoring.fusion.run import check_needs, fuse_to_dataset, run_fusion
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores

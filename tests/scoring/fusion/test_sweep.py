@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.formats.head_outputs import folder as head_outputs
+from segkit.formats import head_outputs
 from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic import counts as counting
