@@ -20,7 +20,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from segkit.curation.checks.instances import check_instances
-from segkit.curation.repair.instances import repair_instances
+from segkit.curation.repair import repair_instances
 from tests.helpers.damaged_datasets import Broken, instances
 
 MAX_RATIO = 3.0

@@ -1,4 +1,4 @@
-"""Repaired copies: what can be mended is, the originals stay as they were, what is left is found again."""
+"""Repaired copies: faults are repaired, the original is not changed, and remaining faults are still found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.curation.checks import test_instances as test_check_instances
 from tests.curation.checks import test_panoptic as test_check_panoptic
 from tests.helpers.damaged_datasets import CROWD, GRASS, PERSON, SKY, Broken, instances, panoptic, scene
 
-MENDED = {
+REPAIRED = {
     "no_area", "no_box", "no_iscrowd", "area_is_text", "area_is_nan", "box_is_infinite",
     "category_unknown", "a_segment_is_null", "an_image_id_twice", "size_in_json_differs",
     "an_image_without_annotation", "an_annotation_twice", "png_without_entry", "png_has_alpha", "png_has_a_palette",
@@ -26,49 +26,49 @@ MENDED = {
     "id_is_too_large", "id_is_negative", "a_segment_id_twice", "stuff_in_two_segments", "area_is_off_by_one",
     "box_is_off_by_one", "box_beyond_the_image", "box_of_three_numbers", "box_of_negative_width",
 }  # fmt: skip
-LEFT_BESIDES = {  # infinity becomes null, folders and pipes are not copied
+ADDED = {  # new issues of the copy: infinity becomes null, folders and pipes are not copied
     "another_annotation_of_the_same_png": {"type-wrong"},
     "png_is_a_folder": {"png-missing"},
     "png_is_a_pipe": {"png-missing"},
 }
-BY_DROPPING = {"an_image_without_annotation": {"image-orphan"}}
+ADDED_BY_DROPPING = {"an_image_without_annotation": {"image-orphan"}}
 
 
-def repaired(data: Broken, folder: Path) -> Broken:
-    json_path, masks, _told = repair_panoptic(data.json_path, data.masks, data.images, folder, map)
+def repair(data: Broken, folder: Path) -> Broken:
+    json_path, masks, _lines = repair_panoptic(data.json_path, data.masks, data.images, folder, map)
     return Broken(json_path, masks, data.images)
 
 
-def content_of(folder: Path) -> dict[str, bytes]:
+def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 @pytest.mark.parametrize("fault", test_check_panoptic.FAULTS, ids=[f[0] for f in test_check_panoptic.FAULTS])
-def test_what_can_be_mended_is_and_nothing_gets_worse(tmp_path: Path, fault) -> None:
+def test_faults_are_repaired_and_nothing_gets_worse(tmp_path: Path, fault) -> None:
     name, expected, plant = fault
     data = panoptic(tmp_path / "data")
     plant(data)
-    before = content_of(tmp_path / "data")
+    before = read_files(tmp_path / "data")
     try:
-        copy = repaired(data, tmp_path / "copy")
+        copy = repair(data, tmp_path / "copy")
     except DatasetError:
         assert name.startswith("json_") or name in ("no_tables", "no_masks")
         assert not (tmp_path / "copy").exists()
         return
-    left = {f.code for f in check_panoptic(*copy, map)}
-    assert content_of(tmp_path / "data") == before
-    allowed = {*expected.split(), "image-orphan", "all-void", *LEFT_BESIDES.get(name, ())}
-    assert left <= (BY_DROPPING.get(name, set()) if name in MENDED else allowed)
+    codes = {f.code for f in check_panoptic(*copy, map)}
+    assert read_files(tmp_path / "data") == before
+    allowed = {*expected.split(), "image-orphan", "all-void", *ADDED.get(name, ())}
+    assert codes <= (ADDED_BY_DROPPING.get(name, set()) if name in REPAIRED else allowed)
 
 
 def test_the_pixels_of_a_repaired_copy(tmp_path: Path) -> None:
-    """Grass called sky joins the sky, the person's category is unknown and becomes void; the crowd stays."""
+    """Grass labelled as sky joins the sky, the person with an unknown category becomes void, the crowd stays."""
     data = panoptic(tmp_path / "data")
     content = data.load()
     for info in content["annotations"][0]["segments_info"]:
         info["category_id"] = {PERSON: 99, GRASS: 10}.get(info["id"], info["category_id"])
     data.store(content)
-    copy = repaired(data, tmp_path / "copy")
+    copy = repair(data, tmp_path / "copy")
     infos = copy.load()["annotations"][0]["segments_info"]
     assert [(i["id"], i["area"]) for i in infos] == [(CROWD, 8), (SKY, 20)]
     expected = scene().segment_ids.copy()
@@ -79,47 +79,49 @@ def test_the_pixels_of_a_repaired_copy(tmp_path: Path) -> None:
     assert not copy.png(1).samefile(data.png(1))
 
 
-def test_a_nameless_segment_gets_the_id_of_its_area_and_box(tmp_path: Path) -> None:
+def test_a_segment_without_id_gets_the_id_of_its_area_and_box(tmp_path: Path) -> None:
     data = panoptic(tmp_path / "data")
     content = data.load()
     del content["annotations"][0]["segments_info"][0]["id"]
-    content["annotations"][1]["segments_info"][0].update(id=0, area=8)  # of another area: whose would be a guess
+    content["annotations"][1]["segments_info"][0].update(
+        id=0, area=8
+    )  # its area is wrong: which id it had would be a guess
     data.store(content)
-    copy = repaired(data, tmp_path / "copy")
+    copy = repair(data, tmp_path / "copy")
     first, second = copy.load()["annotations"][:2]
     assert first == panoptic(tmp_path / "clean").load()["annotations"][0]
     assert second == content["annotations"][1]
     assert copy.png(1).read_bytes() == data.png(1).read_bytes()
 
 
-def test_nothing_is_written_outside_or_over_anything(tmp_path: Path) -> None:
+def test_nothing_is_written_outside_the_copy_or_overwritten(tmp_path: Path) -> None:
     data = panoptic(tmp_path / "data")
     content = data.load()
     content["annotations"][0]["file_name"] = "../../escaped.png"
     data.store(content)
     shutil.copy(data.png(), tmp_path / "escaped.png")
-    before = content_of(tmp_path)
-    copy = repaired(data, tmp_path / "deep/copy")
-    assert {*content_of(tmp_path)} - {*before} == {*content_of(tmp_path / "deep/copy")}
+    before = read_files(tmp_path)
+    copy = repair(data, tmp_path / "deep/copy")
+    assert {*read_files(tmp_path)} - {*before} == {*read_files(tmp_path / "deep/copy")}
     with pytest.raises(DatasetError, match="empty or new folder"):
-        repaired(data, tmp_path / "deep/copy")
+        repair(data, tmp_path / "deep/copy")
     with pytest.raises(DatasetError, match="empty or new folder"):
-        repaired(data, data.png(1))
-    assert content_of(tmp_path / "data") == {k: v for k, v in before.items() if "escaped" not in k}
+        repair(data, data.png(1))
+    assert read_files(tmp_path / "data") == {k: v for k, v in before.items() if "escaped" not in k}
     assert copy.load()["annotations"][0] == content["annotations"][0]
 
 
 def test_a_link_to_an_empty_folder_is_filled(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
-    copy = repaired(panoptic(tmp_path / "data"), tmp_path / "link")
+    copy = repair(panoptic(tmp_path / "data"), tmp_path / "link")
     assert copy.json_path.samefile(tmp_path / "real/panoptic.json")
     (tmp_path / "dead").symlink_to("nowhere")
     with pytest.raises(DatasetError, match="empty or new folder"):
         repair_instances(instances(tmp_path / "more").json_path, tmp_path, tmp_path / "dead", map)
 
 
-def test_a_json_of_another_kind_or_nested_too_deep_is_refused_by_name(tmp_path: Path) -> None:
+def test_errors_on_another_kind_or_deep_nesting_name_the_file(tmp_path: Path) -> None:
     things, scenes = instances(tmp_path / "a"), panoptic(tmp_path / "b")
     with pytest.raises(DatasetError, match=r"instances\.json: expected .*panoptic.*, this is instances"):
         repair_panoptic(things.json_path, scenes.masks, scenes.images, tmp_path / "copy", map)
@@ -141,9 +143,9 @@ def test_many_annotations_of_one_id(tmp_path: Path) -> None:
     first = content["annotations"][0]
     many = [{**first, "id": 1, "segmentation": "none", "number": i // 2} for i in range(20_000)]
     data.store({**content, "annotations": many})
-    copy, told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
+    copy, lines = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
     assert len(Broken(copy, *data[1:]).load()["annotations"]) == 10_000
-    assert told == ["dropped 10000 of the annotations: each is a copy of an earlier one"]
+    assert lines == ["dropped 10000 of the annotations: each is a copy of an earlier one"]
 
 
 def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
@@ -171,15 +173,15 @@ def test_instances(tmp_path: Path, fault) -> None:
     content = data.load()
     change(content, content["annotations"][0], content["annotations"][1])
     data.store(content)
-    before = content_of(tmp_path / "data")
-    copy, _told = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
-    assert content_of(tmp_path / "data") == before
-    left = {f.code for f in check_instances(copy, data.images, map)}
-    assert left - {"rle-size"} <= ({expected} & INSTANCES_LEFT)
+    before = read_files(tmp_path / "data")
+    copy, _lines = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
+    assert read_files(tmp_path / "data") == before
+    codes = {f.code for f in check_instances(copy, data.images, map)}
+    assert codes - {"rle-size"} <= ({expected} & INSTANCES_LEFT)
 
 
-def test_masks_of_instances_are_cut_off_and_the_nameless_numbered(tmp_path: Path) -> None:
-    """20 x 1 pixels from column 4 of 8: 4 pixels are left, at [4, 1, 4, 1]; the free ids are 13 and up, and 1."""
+def test_masks_of_instances_are_cut_off_and_missing_ids_filled_in(tmp_path: Path) -> None:
+    """20 x 1 pixels from column 4 of 8: 4 pixels remain, at [4, 1, 4, 1]; the lowest free ids are 1 and 2."""
     data = instances(tmp_path / "data")
     content = data.load()
     first, crowd = content["annotations"][:2]
@@ -192,10 +194,10 @@ def test_masks_of_instances_are_cut_off_and_the_nameless_numbered(tmp_path: Path
     assert first["segmentation"]["size"] == [6, 8]
 
 
-def test_a_dataset_without_fault_is_copied_as_it_is(tmp_path: Path) -> None:
+def test_a_dataset_without_faults_is_copied_unchanged(tmp_path: Path) -> None:
     data = panoptic(tmp_path / "data")
     Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(data.images / "more.png")
-    copy = repaired(data, tmp_path / "copy")
+    copy = repair(data, tmp_path / "copy")
     assert copy.load() == data.load()
     assert [path.read_bytes() for path in sorted(copy.masks.iterdir())] == [
         path.read_bytes() for path in sorted(data.masks.iterdir())
