@@ -32,7 +32,7 @@ def write_table(root, names, **changes):
     (root / "dataset.json").write_text(json.dumps({**table, **changes}))
 
 
-def header_of(shape, datatype=2, bitpix=8, **fields):
+def build_header(shape, datatype=2, bitpix=8, **fields):
     """A NIfTI-1 header by the byte (nifti1.h), uint8 voxels, spacing 1 mm."""
     block = bytearray(352)
     struct.pack_into("<i", block, 0, 348)
@@ -47,13 +47,13 @@ def header_of(shape, datatype=2, bitpix=8, **fields):
     return bytes(block)
 
 
-def read_all(source):
-    for image in source.images:
-        assert source.read_image(image).shape == (*image.size_hw, 3)
-        assert source.read_segmentation(image).segment_ids.shape == image.size_hw
+def read_all(reader):
+    for image in reader.images:
+        assert reader.read_image(image).shape == (*image.size_hw, 3)
+        assert reader.read_segmentation(image).segment_ids.shape == image.size_hw
 
 
-def refusal(action):
+def get_error(action):
     """The DatasetError that the action ends in, or None."""
     try:
         action()

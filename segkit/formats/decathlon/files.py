@@ -141,7 +141,7 @@ def check_volume(files: VolumeFiles, on_issue: IssueHandler) -> Volume | None:
 
 
 def _find_niftis_by_name(folder: Path, on_issue: IssueHandler) -> dict[str, Path]:
-    """name -> path of the NIfTI files, sorted by path."""
+    """Name -> path of the NIfTI files, sorted by path."""
     if not os.path.isdir(folder):
         raise DatasetError("no such folder", where=folder, remedy=TREE)
     paths: dict[str, Path] = {}

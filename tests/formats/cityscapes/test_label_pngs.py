@@ -71,12 +71,12 @@ def test_other_ids_are_numbered() -> None:
 
 
 def test_segmentations_that_are_not_cityscapes() -> None:
-    one = np.array([[1]], dtype=np.int32)
+    segment_ids = np.array([[1]], dtype=np.int32)
     many = tuple(Segment(i, 24, True, 1) for i in range(1, 1002))
     for segmentation, message in (
-        (PanopticSegmentation(one, (Segment(1, 9, False, 1),)), r"Cityscapes label ids, got \[9\]"),
-        (PanopticSegmentation(one, ()), "ids of segments only, got 1"),
-        (PanopticSegmentation(one, many), "at most 1000 instances of person"),
+        (PanopticSegmentation(segment_ids, (Segment(1, 9, False, 1),)), r"Cityscapes label ids, got \[9\]"),
+        (PanopticSegmentation(segment_ids, ()), "ids of segments only, got 1"),
+        (PanopticSegmentation(segment_ids, many), "at most 1000 instances of person"),
     ):
         with pytest.raises(ValueError, match=message):
             cityscapes.encode_instance_ids(segmentation)
@@ -120,26 +120,26 @@ def tree(root: Path) -> None:
 @pytest.mark.parametrize("annotations", ["labelIds", "trainIds"])
 def test_classes_are_read_and_things_are_crowds(tmp_path: Path, annotations: str) -> None:
     tree(tmp_path)
-    source = CityscapesReader(tmp_path, annotations=annotations)
-    found = source.read_segmentation(source.images[0])
-    assert found.segment_ids.tolist() == [[CAR, CAR, 0], [ROAD, ROAD, ROAD]]
-    assert [(s.category_id, s.isthing, s.iscrowd, s.area_px) for s in found.segments] == [
+    reader = CityscapesReader(tmp_path, annotations=annotations)
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == [[CAR, CAR, 0], [ROAD, ROAD, ROAD]]
+    assert [(s.category_id, s.isthing, s.iscrowd, s.area_px) for s in segmentation.segments] == [
         (ROAD, False, False, 3),
         (CAR, True, True, 2),
     ]
 
 
 @pytest.mark.parametrize(
-    ("read", "value", "told"),
+    ("read", "value", "message"),
     [
         (read_label_id_segmentation, 34, r"expected label ids in 0\.\.33, got 34"),
         (read_train_id_segmentation, 19, r"expected train ids in 0\.\.18 or 255, got 19"),
     ],
 )
-def test_other_values_and_sizes_are_refused(tmp_path: Path, read: object, value: int, told: str) -> None:
+def test_other_values_and_sizes_are_refused(tmp_path: Path, read: object, value: int, message: str) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[value, 0]], np.uint8)).save(path)
-    with pytest.raises(DatasetError, match=told):
+    with pytest.raises(DatasetError, match=message):
         read(path)  # type: ignore[operator]
     Image.fromarray(np.zeros((1, 2), np.uint8)).save(path)
     with pytest.raises(DatasetError, match="expected 3 x 4 pixels"):

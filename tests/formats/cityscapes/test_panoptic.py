@@ -21,12 +21,12 @@ AACHEN, ZURICH = CITIES
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = make(tmp_path / "cityscapes")
-    prepare(monkeypatch, made)
-    return made
+    root_folder = make(tmp_path / "cityscapes")
+    prepare(monkeypatch, root_folder)
+    return root_folder
 
 
-def test_panoptic_and_pictures_disagree(root: Path) -> None:
+def test_panoptic_and_images_disagree(root: Path) -> None:
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "images": content["images"][:1], "annotations": content["annotations"][:1]}))
@@ -52,10 +52,10 @@ def test_panoptic_of_train_ids(root: Path, tmp_path: Path, monkeypatch: pytest.M
     folder = tmp_path / "train/gtFine"
     for path in sorted(folder.glob("cityscapes_panoptic_val_trainId*")):
         path.rename(folder / path.name.replace("cityscapes_panoptic_val_trainId", name))
-    source = CityscapesReader(tmp_path / "train", annotations="panoptic")
-    assert source.images == expected.images
-    for image in source.images:
-        got, wanted = source.read_segmentation(image), expected.read_segmentation(image)
+    reader = CityscapesReader(tmp_path / "train", annotations="panoptic")
+    assert reader.images == expected.images
+    for image in reader.images:
+        got, wanted = reader.read_segmentation(image), expected.read_segmentation(image)
         assert got.segments == wanted.segments
         np.testing.assert_array_equal(got.segment_ids, wanted.segment_ids)
 
@@ -68,7 +68,7 @@ def test_label_ids_are_preferred_to_train_ids(root: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("train_ids", [False, True])
 def test_panoptic_files_are_coco_panoptic_too(root: Path, monkeypatch: pytest.MonkeyPatch, train_ids: bool) -> None:
-    """All but the pictures, whose names in the JSON are of no file."""
+    """All but the images, whose names in the JSON are names of no file."""
     prepare(monkeypatch, root, useTrainId=train_ids)
     base = root / f"gtFine/cityscapes_panoptic_val{'_trainId' if train_ids else ''}"
     coco = CocoPanopticReader(f"{base}.json", base, root / "leftImg8bit/val")
@@ -92,7 +92,7 @@ def test_other_categories_are_refused(root: Path) -> None:
         CityscapesReader(root, annotations="panoptic")
 
 
-def test_panoptic_names_that_climb_out(root: Path) -> None:
+def test_panoptic_names_that_leave_the_folder(root: Path) -> None:
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["file_name"] = "../../secret.png"

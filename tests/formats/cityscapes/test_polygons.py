@@ -40,7 +40,7 @@ def _write(folder: Path, objects: object, **more: object) -> Path:
     return path
 
 
-def test_later_objects_lie_on_top(tmp_path: Path) -> None:
+def test_later_objects_occlude_earlier_ones(tmp_path: Path) -> None:
     # Corners belong to a polygon. The first car is hidden, and still counts: the second is 26001.
     objects = [box("road", 0, 1, 3, 2), box("car", 0, 0, 1, 0), box("car", 0, 0, 1, 1), box("cargroup", 3, 0, 3, 0)]
     path = _write(tmp_path, [*objects, box("static", 3, 2, 3, 2), box("bus", 0, 0, 3, 2, deleted=True)])
@@ -120,16 +120,25 @@ def test_deep_large_and_looping_files(tmp_path: Path) -> None:
         polygons.read_polygon_segmentation(loop)
 
 
-@settings(deadline=None)
-@given(st.randoms(use_true_random=False), st.sampled_from(JUNK))
-def test_a_spoiled_file_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, random_: random.Random, junk: object
-) -> None:
+def read_spoiled(path: Path, seed: int, junk: object) -> bool:
+    """Whether a file with one part replaced by junk is read; if not, the error names the file."""
     content = {"imgHeight": 3, "imgWidth": 4, "objects": [box("car", 0, 0, 1, 1), box("road", 1, 1, 2, 2, deleted=0)]}
-    path = tmp_path_factory.mktemp("spoiled") / "x.json"
-    path.write_text(json.dumps(spoil(content, random_.randrange, junk)))
+    path.write_text(json.dumps(spoil(content, random.Random(seed).randrange, junk)))
+    message = None
     try:
-        message = f"{path}: read {polygons.read_polygon_segmentation(path).segment_ids.dtype}"
+        polygons.read_polygon_segmentation(path)
     except DatasetError as error:
         message = str(error)
-    assert message.startswith(str(path))
+    assert message is None or message.startswith(str(path))
+    return message is None
+
+
+@settings(deadline=None)
+@given(seed=st.integers(0, 2**32), junk=st.sampled_from(JUNK))
+def test_a_spoiled_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, seed: int, junk: object) -> None:
+    read_spoiled(tmp_path_factory.mktemp("spoiled") / "x.json", seed, junk)
+
+
+def test_some_spoiled_files_are_read(tmp_path: Path) -> None:
+    accepted = [read_spoiled(tmp_path / "x.json", seed, junk) for seed in range(20) for junk in JUNK]
+    assert 0.02 < sum(accepted) / len(accepted) < 0.5

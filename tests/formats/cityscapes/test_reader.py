@@ -1,4 +1,4 @@
-"""A split of Cityscapes as a source, from all of its annotations, sound and damaged."""
+"""A split of Cityscapes, read from all kinds of annotations, valid and damaged."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def test_labels_are_cityscapesscripts() -> None:
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = make(tmp_path / "cityscapes")
-    prepare(monkeypatch, made)
-    return made
+    root_folder = make(tmp_path / "cityscapes")
+    prepare(monkeypatch, root_folder)
+    return root_folder
 
 
 def test_polygons_by_hand(tmp_path: Path) -> None:
-    source = CityscapesReader(make(tmp_path), annotations="polygons")
+    reader = CityscapesReader(make(tmp_path), annotations="polygons")
     first = DatasetImage(AACHEN, f"aachen/{AACHEN}_leftImg8bit.png", (6, 8))
-    assert source.images == (first, DatasetImage(ZURICH, f"zurich/{ZURICH}_leftImg8bit.png", (5, 9)))
-    got = source.read_segmentation(first)
+    assert reader.images == (first, DatasetImage(ZURICH, f"zurich/{ZURICH}_leftImg8bit.png", (5, 9)))
+    got = reader.read_segmentation(first)
     # The second car lies on the first; out of roi (row 2), polegroup (column 7) and the caravan (row 4) are void, the
     # license plate is not drawn, the person is deleted. The sky ends at 1.5, between two rows.
     assert got.segment_ids.tolist() == [
@@ -53,8 +53,8 @@ def test_polygons_by_hand(tmp_path: Path) -> None:
         [7, 26001, 26001, 26000, 0, 7, 7, 0],
         [7, 7, 7, 7, 7, 7, 7, 7],
     ]
-    assert source.read_image(first).shape == (6, 8, 3)
-    crowds = [(a["category_id"], a["iscrowd"], a["area"]) for a in source.read_annotations(first)]
+    assert reader.read_image(first).shape == (6, 8, 3)
+    crowds = [(a["category_id"], a["iscrowd"], a["area"]) for a in reader.read_annotations(first)]
     assert crowds == [(26, 1, 4), (26, 0, 3), (26, 0, 6)]
 
 
@@ -75,9 +75,9 @@ def test_three_ways_give_one_segmentation(root: Path) -> None:
 
 
 def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
-    source = CityscapesReader(root)
-    for image in source.images:
-        got = source.read_segmentation(image)
+    reader = CityscapesReader(root)
+    for image in reader.images:
+        got = reader.read_segmentation(image)
         stem = root / f"gtFine/val/{str(image.image_id).split('_')[0]}/{image.image_id}_gtFine"
         expected = np.asarray(Image.open(f"{stem}_labelIds.png"))
         ignored = [x.label_id for x in LABELS if x.ignored]
@@ -90,12 +90,12 @@ def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
 
 
 def test_label_maps_refuse_what_is_not_cityscapes() -> None:
-    one = np.array([[1]], dtype=np.int32)
+    segment_ids = np.array([[1]], dtype=np.int32)
     for write in (label_pngs.encode_label_ids, label_pngs.encode_train_ids):
         with pytest.raises(ValueError, match=r"Cityscapes label ids, got \[9\]"):
-            write(PanopticSegmentation(one, (Segment(1, 9, False, 1),)))
+            write(PanopticSegmentation(segment_ids, (Segment(1, 9, False, 1),)))
         with pytest.raises(ValueError, match="ids of segments only, got 1"):
-            write(PanopticSegmentation(one, ()))
+            write(PanopticSegmentation(segment_ids, ()))
 
 
 def test_misuse(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_one_name_in_two_cities(tmp_path: Path) -> None:
         CityscapesReader(tmp_path, annotations="polygons")
 
 
-def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     make(tmp_path)
     (tmp_path / f"leftImg8bit/val/aachen/._{AACHEN}_leftImg8bit.png").write_bytes(b"junk")
     assert len(CityscapesReader(tmp_path, annotations="polygons").images) == 2
@@ -140,25 +140,25 @@ def test_hidden_files_are_passed_over(tmp_path: Path) -> None:
 def test_sizes_that_disagree(root: Path) -> None:
     png.write(root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png", np.zeros((6, 7, 3), dtype=np.uint8))
     for kind in ("instanceIds", "polygons", "panoptic"):
-        source = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
+        reader = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         with pytest.raises(DatasetError, match=rf"{AACHEN}_gtFine.*expected 6 x 7 pixels"):
-            source.read_segmentation(source.images[0])
+            reader.read_segmentation(reader.images[0])
 
 
-def _told(root: Path, kind: Any) -> tuple[CityscapesReader, list[tuple[str, str]]]:
+def _read_with_issues(root: Path, kind: Any) -> tuple[CityscapesReader, list[tuple[str, str]]]:
     """The source, every image of it readable, and (code, file) of what it tells."""
-    told: list[tuple[str, str]] = []
-    source = CityscapesReader(
-        root, annotations=kind, on_issue=lambda code, error: told.append((code, Path(error.where).name))
+    issues: list[tuple[str, str]] = []
+    reader = CityscapesReader(
+        root, annotations=kind, on_issue=lambda code, error: issues.append((code, Path(error.where).name))
     )
-    assert {code for code, _ in told} <= {*RULES}
-    for image in source.images:
-        assert source.read_segmentation(image).segment_ids.shape == source.read_image(image).shape[:2] == image.size_hw
-    return source, told
+    assert {code for code, _ in issues} <= {*RULES}
+    for image in reader.images:
+        assert reader.read_segmentation(image).segment_ids.shape == reader.read_image(image).shape[:2] == image.size_hw
+    return reader, issues
 
 
 def _spoil_images(root: Path) -> None:
-    """Beside the two sound ones: bonn has another of the same name, ulm has no truth, a picture in weimar is torn."""
+    """Besides the two valid images: bonn has another of the same name, ulm has no ground truth, weimar's is cut off."""
     for tree in ("leftImg8bit", "gtFine"):
         shutil.copytree(root / tree / "val/aachen", root / tree / "val/bonn")
     image = (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").read_bytes()
@@ -168,26 +168,26 @@ def _spoil_images(root: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["instanceIds", "polygons"])
-def test_all_faults_of_the_tree_are_told(root: Path, kind: str) -> None:
+def test_all_issues_of_the_tree_are_reported(root: Path, kind: str) -> None:
     _spoil_images(root)
     for suffix in ("instanceIds.png", "polygons.json"):
         ground_truth = root / f"gtFine/val/weimar/weimar_gtFine_{suffix}"
         ground_truth.parent.mkdir(exist_ok=True)
         shutil.copy(root / f"gtFine/val/aachen/{AACHEN}_gtFine_{suffix}", ground_truth)
     suffix = "instanceIds.png" if kind == "instanceIds" else "polygons.json"
-    for name in ("jena_gtFine_", "._jena_gtFine_"):  # what macOS leaves is no truth
+    for name in ("jena_gtFine_", "._jena_gtFine_"):  # files that macOS leaves are no ground truth
         (root / f"gtFine/val/weimar/{name}{suffix}").touch()
-    source, told = _told(root, kind)
-    assert told == [
+    reader, issues = _read_with_issues(root, kind)
+    assert issues == [
         ("png-missing", f"ulm_gtFine_{suffix}"),
         ("image-missing", f"jena_gtFine_{suffix}"),
         ("image-id-twice", f"{AACHEN}_leftImg8bit.png"),
         ("image-unreadable", "weimar_leftImg8bit.png"),
     ]
-    assert [image.file_name.split("/")[0] for image in source.images] == ["aachen", "zurich"]
+    assert [image.file_name.split("/")[0] for image in reader.images] == ["aachen", "zurich"]
 
 
-def test_all_faults_of_the_panoptic_files_are_told(root: Path) -> None:
+def test_all_issues_of_the_panoptic_files_are_reported(root: Path) -> None:
     _spoil_images(root)
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
@@ -196,18 +196,18 @@ def test_all_faults_of_the_panoptic_files_are_told(root: Path) -> None:
         content["annotations"].append({**content["annotations"][0], "image_id": name})
     content["annotations"][3]["segments_info"] = [{"id": 0}]
     path.write_text(json.dumps(content))
-    source, told = _told(root, "panoptic")
-    assert told == [
+    reader, issues = _read_with_issues(root, "panoptic")
+    assert issues == [
         ("annotation-unreadable", "cityscapes_panoptic_val.json, image 'bad', segment 0"),
         ("image-id-twice", f"{AACHEN}_leftImg8bit.png"),
         ("image-without-annotation", "ulm_leftImg8bit.png"),
         ("image-missing", "cityscapes_panoptic_val.json, image 'absent'"),
         ("image-unreadable", "weimar_leftImg8bit.png"),
     ]
-    assert [image.file_name.split("/")[0] for image in source.images] == ["aachen", "zurich"]
+    assert [image.file_name.split("/")[0] for image in reader.images] == ["aachen", "zurich"]
 
 
-def test_a_lost_picture_is_no_smaller_dataset(root: Path) -> None:
+def test_a_lost_image_is_an_error(root: Path) -> None:
     (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").unlink()
     for kind, message in (
         ("instanceIds", rf"{AACHEN}_gtFine_instanceIds\.png: the ground truth has no image \(1 of 2 files\)"),
@@ -221,23 +221,23 @@ def test_a_lost_picture_is_no_smaller_dataset(root: Path) -> None:
 def test_pngs_that_the_panoptic_json_does_not_name_are_counted(root: Path) -> None:
     assert CityscapesReader(root, annotations="panoptic").skipped == ()
     (root / "gtFine/cityscapes_panoptic_val/lone.png").touch()
-    source, told = _told(root, "panoptic")
-    assert (len(source.images), told) == (2, [])
+    reader, issues = _read_with_issues(root, "panoptic")
+    assert (len(reader.images), issues) == (2, [])
     folder = root / "gtFine/cityscapes_panoptic_val"
-    assert source.skipped == (f"{folder}: 1 PNGs are of no annotation that is read: 'lone.png'",)
+    assert reader.skipped == (f"{folder}: 1 PNGs are of no annotation that is read: 'lone.png'",)
 
 
-def test_picture_that_lies_about_its_size(root: Path) -> None:
+def test_image_of_a_false_size(root: Path) -> None:
     path = root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png"
     content = bytearray(path.read_bytes())
     content[16:24] = (60000).to_bytes(4, "big") * 2
     path.write_bytes(content)
     for kind in ("instanceIds", "polygons", "panoptic"):
-        source = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
+        reader = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         with pytest.raises(DatasetError, match="expected 60000 x 60000 pixels"):
-            source.read_segmentation(source.images[0])
+            reader.read_segmentation(reader.images[0])
     with pytest.raises(DatasetError, match="does not decode"):
-        source.read_image(source.images[0])
+        reader.read_image(reader.images[0])
 
 
 def test_loops_of_symlinks(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Cityscapes' instance results: what is written reads back, what is wrong is told."""
+"""Cityscapes' instance results: written files read back, and errors are reported."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_is_written_reads_back(
         assert (crop == CROP).all()
 
 
-def test_the_layout_is_the_benchmarks(tmp_path: Path) -> None:
+def test_the_format_is_the_benchmarks(tmp_path: Path) -> None:
     """Lines of path, label and confidence; masks of one channel, whose pixels the reference reads by Pillow, as L."""
     empty = np.zeros((2, 2), dtype=np.bool_)
     masks = [(24, 0.1, CROP, (6, 4)), (26, 0.9, empty, (0, 0)), (33, np.float32(0.1), CROP, (0, 0))]
@@ -114,15 +114,15 @@ def test_files_are_found_by_the_names_beginning(tmp_path: Path) -> None:
         ("./inner/../good.png 26 1", "expected a mask for each line, got the mask of line 1 again"),
     ],
 )
-def test_a_bad_line_is_told_and_the_others_are_read(tmp_path: Path, line: str, problem: str) -> None:
+def test_a_bad_line_is_reported_and_the_others_are_read(tmp_path: Path, line: str, problem: str) -> None:
     path = tmp_path / "results" / "a.txt"
     path.parent.mkdir()
     path.write_text(f"good.png 24 0.5\n{line}\r\nfine.png 26.0 -1e-3\n")
-    found, problems = read(path)
-    assert found == [("good.png", 24, 0.5), ("fine.png", 26, -0.001)]
-    (told,) = problems
-    assert told.startswith(f"{path}, line 2: ")
-    assert problem in told
+    lines, problems = read(path)
+    assert lines == [("good.png", 24, 0.5), ("fine.png", 26, -0.001)]
+    (message,) = problems
+    assert message.startswith(f"{path}, line 2: ")
+    assert problem in message
 
 
 def test_a_relative_results_folder_has_an_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +133,7 @@ def test_a_relative_results_folder_has_an_outside(tmp_path: Path, monkeypatch: p
     assert read(Path("../inner/a.txt"), Path(".."))[0] == [("b.png", 24, 1)]
 
 
-def test_caravans_and_trailers_are_passed_over_as_the_reference_does(tmp_path: Path) -> None:
+def test_caravans_and_trailers_are_left_out_as_the_reference_does(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("a.png 29 0.5\nb.png 24 0.5\nc.png 30 0.5")
     assert read(path) == ([("b.png", 24, 0.5)], [])
@@ -182,7 +182,7 @@ def test_an_empty_mask_has_no_pixels(tmp_path: Path) -> None:
         ("L", (6, 9), r"expected 6 x 9 pixels \(height x width\), got 9 x 6"),
     ],
 )
-def test_other_pictures_are_refused(mode: str, size: tuple[int, int], message: str, tmp_path: Path) -> None:
+def test_other_images_are_refused(mode: str, size: tuple[int, int], message: str, tmp_path: Path) -> None:
     Image.new(mode, size).save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match=f"a.png: .*{message}"):
         read_result_mask(tmp_path / "a.png", SIZE_HW)

@@ -25,9 +25,9 @@ AACHEN, ZURICH = CITIES
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = make(tmp_path / "cityscapes")
-    prepare(monkeypatch, made)
-    return made
+    root_folder = make(tmp_path / "cityscapes")
+    prepare(monkeypatch, root_folder)
+    return root_folder
 
 
 def _store(writer: CityscapesWriter, image: DatasetImage, segmentation: PanopticSegmentation) -> list[str]:
@@ -70,9 +70,9 @@ def test_write_and_read(tmp_path_factory: pytest.TempPathFactory, segmentation: 
     image = DatasetImage("ulm_000001_000019", "ulm/ulm_000001_000019_leftImg8bit.png", (height, width))
     with CityscapesWriter(root, cityscapes.CATEGORIES, split="train", train_ids=True) as writer:
         assert _store(writer, image, segmentation) == []
-    source = CityscapesReader(root, "train")
-    assert source.images == (image,)
-    got = source.read_segmentation(image)
+    reader = CityscapesReader(root, "train")
+    assert reader.images == (image,)
+    got = reader.read_segmentation(image)
     _same_up_to_ids(got, segmentation)
     stem = root / "gtFine/train/ulm/ulm_000001_000019_gtFine"
     for name, expected in (
@@ -83,21 +83,21 @@ def test_write_and_read(tmp_path_factory: pytest.TempPathFactory, segmentation: 
 
 
 def test_a_dataset_written_again_is_the_same_to_the_id(root: Path, tmp_path: Path) -> None:
-    source = CityscapesReader(root)
-    with CityscapesWriter(tmp_path / "again", source.categories) as writer:
-        for image in source.images:
-            assert _store(writer, image, source.read_segmentation(image)) == []
+    reader = CityscapesReader(root)
+    with CityscapesWriter(tmp_path / "again", reader.categories) as writer:
+        for image in reader.images:
+            assert _store(writer, image, reader.read_segmentation(image)) == []
     again = CityscapesReader(tmp_path / "again")
-    assert again.images == source.images
-    for image in source.images:
-        assert again.read_segmentation(image).segments == source.read_segmentation(image).segments
+    assert again.images == reader.images
+    for image in reader.images:
+        assert again.read_segmentation(image).segments == reader.read_segmentation(image).segments
         np.testing.assert_array_equal(
-            again.read_segmentation(image).segment_ids, source.read_segmentation(image).segment_ids
+            again.read_segmentation(image).segment_ids, reader.read_segmentation(image).segment_ids
         )
     assert not any("TrainIds" in name for name in files_below(tmp_path / "again"))
 
 
-def test_categories_are_taken_by_name_and_losses_told(tmp_path: Path) -> None:
+def test_categories_are_taken_by_name_and_losses_reported(tmp_path: Path) -> None:
     # COCO's car is 3, a person 1; here the road is 7 as things, cars of 4 are stuff, trees are unknown.
     categories = CategorySet.from_coco(
         [
@@ -150,32 +150,32 @@ def test_names_of_cities(tmp_path: Path) -> None:
 
 
 def test_the_writer_refuses_and_writes_nothing(tmp_path: Path) -> None:
-    one = PanopticSegmentation(np.array([[1]], dtype=np.int32), (Segment(1, 24, True, 1),))
-    many = PanopticSegmentation(one.segment_ids, tuple(Segment(i, 24, True, 1) for i in range(1, 1002)))
+    segmentation = PanopticSegmentation(np.array([[1]], dtype=np.int32), (Segment(1, 24, True, 1),))
+    many = PanopticSegmentation(segmentation.segment_ids, tuple(Segment(i, 24, True, 1) for i in range(1, 1002)))
     image = DatasetImage("a", "a.png", (1, 1))
     writer = CityscapesWriter(tmp_path, cityscapes.CATEGORIES)
     for file_name in (".a.png", ".d/a.png", "d\\a.png"):
-        for act in (writer.image_path, lambda image: writer.add(image, one)):
+        for act in (writer.image_path, lambda image: writer.add(image, segmentation)):
             with pytest.raises(DatasetError, match=r"without hidden parts and backslashes, got .*; rename the image"):
                 act(DatasetImage("a", file_name, (1, 1)))
     with pytest.raises(DatasetError, match=r"image 'a': expected names of at most 255 bytes, got 265 .*; rename"):
-        writer.add(DatasetImage("a", "a" * 240 + ".png", (1, 1)), one)
+        writer.add(DatasetImage("a", "a" * 240 + ".png", (1, 1)), segmentation)
     for file_name in ("../a.png", "/a.png", "..\\a.png", "", "a/"):
         with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-            writer.add(DatasetImage("a", file_name, (1, 1)), one)
+            writer.add(DatasetImage("a", file_name, (1, 1)), segmentation)
     with pytest.raises(DatasetError, match="image 'a': an image must have at most 1000 instances of person"):
         writer.add(image, many)
     with pytest.raises(ValueError, match=r"category ids of the dataset, got \[99\]"):
-        writer.add(image, PanopticSegmentation(one.segment_ids, (Segment(1, 99, True, 1),)))
+        writer.add(image, PanopticSegmentation(segmentation.segment_ids, (Segment(1, 99, True, 1),)))
     with pytest.raises(ValueError, match="ids of segments only, got 1"):
-        writer.add(image, PanopticSegmentation(one.segment_ids, ()))
+        writer.add(image, PanopticSegmentation(segmentation.segment_ids, ()))
     with pytest.raises(DatasetError, match=r"expected `split`"):
         CityscapesWriter(tmp_path, cityscapes.CATEGORIES, split="../up")
     assert files_below(tmp_path) == set()
-    writer.add(image, one)
+    writer.add(image, segmentation)
     for file_name in ("a.jpg", "other/a.png"):
         with pytest.raises(DatasetError, match=r"image 'b': labels of the name 'a' were written before.*; rename"):
-            writer.add(DatasetImage("b", file_name, (1, 1)), one)
+            writer.add(DatasetImage("b", file_name, (1, 1)), segmentation)
 
 
 def test_foreign_categories_are_refused(tmp_path: Path) -> None:

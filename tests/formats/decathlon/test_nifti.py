@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segkit.formats.decathlon import DecathlonReader, write_prediction
 from segkit.utils.errors import DatasetError
-from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, header_of, read_all, refusal
+from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, build_header, get_error, read_all
 
 
 @pytest.fixture
@@ -22,29 +22,29 @@ def nib():
     [
         (b"", "expected a NIfTI in one file"),
         (b"junk" * 200, "expected a NIfTI in one file"),
-        (header_of((2, 3, 4), magic=b"ni1\0") + bytes(24), "expected a NIfTI in one file"),
-        (header_of((2, 3, 4)) + bytes(23), "speaks of 376 bytes, which a file of 375 bytes cannot hold"),
-        (header_of((2, 3, 4)) + bytes(25), "speaks of 376 bytes, the file holds more"),
-        (gzip.compress(header_of((2, 3, 4)) + bytes(20)), "speaks of 376 bytes, the file holds 372"),
-        (gzip.compress(header_of((2, 3, 4)) + bytes(99)), "speaks of 376 bytes, the file holds more"),
-        (gzip.compress(header_of((300, 300, 300))), "speaks of 27000352 bytes, which a file of"),
-        (gzip.compress(header_of((32000, 32000, 32000))), "expected at most 536870912 voxels, got 32000 x 32000"),
-        (header_of((2, 3)) + bytes(6), "expected x, y, z and at most one axis"),
-        (header_of((2, 3, 4, 1, 3)) + bytes(72), "expected x, y, z and at most one axis"),
-        (header_of((2, 0, 4)) + bytes(24), "expected x, y, z and at most one axis"),
-        (header_of((2, -3, 4)) + bytes(24), "expected x, y, z and at most one axis"),
-        (header_of((2, 3, 4), 32, 64) + bytes(192), "expected voxels that are one number .* got complex64"),
-        (header_of((2, 3, 4), 128, 24) + bytes(72), "expected voxels that are one number"),
-        (header_of((2, 3, 4), 77) + bytes(24), "cannot be read"),
-        (header_of((2, 3, 4), vox_offset=0) + bytes(24), "expected voxels from byte 352"),
-        (header_of((2, 3, 4), vox_offset=1e9) + bytes(24), "expected voxels from byte 352"),
-        (header_of((2, 3, 4), vox_offset=np.nan) + bytes(24), "cannot be read"),
-        (header_of((2, 3, 4), vox_offset=np.inf) + bytes(24), "cannot be read"),
-        (header_of((2, 3, 4), sform=[0] * 12) + bytes(24), "expected an affine that spans three axes"),
-        (header_of((2, 3, 4), sform=[np.nan] * 12) + bytes(24), "expected an affine that spans three axes"),
-        (header_of((2, 3, 4), slope=0.3) + bytes([1]) * 24, "expected whole numbers as labels, got 0.3"),
-        (header_of((2, 3, 4), slope=1, inter=-2) + bytes(24), r"expected labels in 0\.\.65535, got -2"),
-        (header_of((2, 3, 4), slope=1e6) + bytes([1]) * 24, r"expected labels in 0\.\.65535"),
+        (build_header((2, 3, 4), magic=b"ni1\0") + bytes(24), "expected a NIfTI in one file"),
+        (build_header((2, 3, 4)) + bytes(23), "speaks of 376 bytes, which a file of 375 bytes cannot hold"),
+        (build_header((2, 3, 4)) + bytes(25), "speaks of 376 bytes, the file holds more"),
+        (gzip.compress(build_header((2, 3, 4)) + bytes(20)), "speaks of 376 bytes, the file holds 372"),
+        (gzip.compress(build_header((2, 3, 4)) + bytes(99)), "speaks of 376 bytes, the file holds more"),
+        (gzip.compress(build_header((300, 300, 300))), "speaks of 27000352 bytes, which a file of"),
+        (gzip.compress(build_header((32000, 32000, 32000))), "expected at most 536870912 voxels, got 32000 x 32000"),
+        (build_header((2, 3)) + bytes(6), "expected x, y, z and at most one axis"),
+        (build_header((2, 3, 4, 1, 3)) + bytes(72), "expected x, y, z and at most one axis"),
+        (build_header((2, 0, 4)) + bytes(24), "expected x, y, z and at most one axis"),
+        (build_header((2, -3, 4)) + bytes(24), "expected x, y, z and at most one axis"),
+        (build_header((2, 3, 4), 32, 64) + bytes(192), "expected voxels that are one number .* got complex64"),
+        (build_header((2, 3, 4), 128, 24) + bytes(72), "expected voxels that are one number"),
+        (build_header((2, 3, 4), 77) + bytes(24), "cannot be read"),
+        (build_header((2, 3, 4), vox_offset=0) + bytes(24), "expected voxels from byte 352"),
+        (build_header((2, 3, 4), vox_offset=1e9) + bytes(24), "expected voxels from byte 352"),
+        (build_header((2, 3, 4), vox_offset=np.nan) + bytes(24), "cannot be read"),
+        (build_header((2, 3, 4), vox_offset=np.inf) + bytes(24), "cannot be read"),
+        (build_header((2, 3, 4), sform=[0] * 12) + bytes(24), "expected an affine that spans three axes"),
+        (build_header((2, 3, 4), sform=[np.nan] * 12) + bytes(24), "expected an affine that spans three axes"),
+        (build_header((2, 3, 4), slope=0.3) + bytes([1]) * 24, "expected whole numbers as labels, got 0.3"),
+        (build_header((2, 3, 4), slope=1, inter=-2) + bytes(24), r"expected labels in 0\.\.65535, got -2"),
+        (build_header((2, 3, 4), slope=1e6) + bytes([1]) * 24, r"expected labels in 0\.\.65535"),
     ],
 )
 def test_damaged_volumes(nib, tmp_path, content, problem):
@@ -53,9 +53,9 @@ def test_damaged_volumes(nib, tmp_path, content, problem):
         (tmp_path / folder / "v.nii.gz").write_bytes(content)
     with pytest.raises(DatasetError, match=rf"v\.nii\.gz.*: .*{problem}"):
         DecathlonReader(tmp_path)  # finds the labels, so it reads the voxels
-    told = refusal(lambda: read_all(DecathlonReader(tmp_path, labels=LABELS)))
-    assert told is not None
-    assert "v.nii.gz" in told
+    message = get_error(lambda: read_all(DecathlonReader(tmp_path, labels=LABELS)))
+    assert message is not None
+    assert "v.nii.gz" in message
 
 
 def test_a_cut_off_gzip_and_a_wrong_checksum(nib, tmp_path):
@@ -65,38 +65,38 @@ def test_a_cut_off_gzip_and_a_wrong_checksum(nib, tmp_path):
     whole = path.read_bytes()
     for damaged in (whole[:-1000], whole[:-4], whole[:3000] + b"\0" * 9 + whole[3009:], whole[:-8] + bytes(8)):
         path.write_bytes(damaged)
-        source = DecathlonReader(tmp_path, labels=LABELS)
+        reader = DecathlonReader(tmp_path, labels=LABELS)
         with pytest.raises(DatasetError, match=r"imagesTr/v\.nii\.gz: the (file cannot be read|header speaks)"):
-            source.read_image(source.images[0])
-        source.read_segmentation(source.images[0])
+            reader.read_image(reader.images[0])
+        reader.read_segmentation(reader.images[0])
     path.write_bytes(gzip.decompress(whole))  # as some browsers store it
-    assert DecathlonReader(tmp_path, labels=LABELS).read_image(source.images[0]).any()
+    assert DecathlonReader(tmp_path, labels=LABELS).read_image(reader.images[0]).any()
 
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 375), st.integers(0, 255)), min_size=1, max_size=4), st.booleans())
 def test_any_byte_may_be_wrong(nib, tmp_path, changes, zipped):
-    content = bytearray(header_of((2, 3, 4)) + bytes(range(24)))
-    for place, value in changes:
-        content[place] = value
+    content = bytearray(build_header((2, 3, 4)) + bytes(range(24)))
+    for offset, value in changes:
+        content[offset] = value
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "v.nii.gz").write_bytes(gzip.compress(content) if zipped else content)
-    told = refusal(lambda: read_all(DecathlonReader(tmp_path)))
-    assert told is None or "v.nii.gz" in told
+    message = get_error(lambda: read_all(DecathlonReader(tmp_path)))
+    assert message is None or "v.nii.gz" in message
 
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 567), st.integers(0, 255)), min_size=1, max_size=4))
 def test_any_byte_of_a_nifti_2_may_be_wrong(nib, tmp_path, changes):
     content = bytearray(nib.Nifti2Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), AFFINE).to_bytes())
-    for place, value in changes:
-        content[place] = value
+    for offset, value in changes:
+        content[offset] = value
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "v.nii").write_bytes(content)
-    told = refusal(lambda: read_all(DecathlonReader(tmp_path)))
-    assert told is None or "v.nii" in told
+    message = get_error(lambda: read_all(DecathlonReader(tmp_path)))
+    assert message is None or "v.nii" in message
 
 
 def test_sizes_beyond_64_bits_do_not_wrap(nib, tmp_path):
@@ -115,9 +115,9 @@ def test_big_endian_volumes(nib, tmp_path):
         (tmp_path / folder).mkdir()
         image = nib.Nifti1Image(label, AFFINE, nib.Nifti1Header(endianness=">"), dtype=np.int16)
         nib.save(image, tmp_path / folder / "v.nii")
-    source = DecathlonReader(tmp_path)
-    maps = [source.read_segmentation(image).segment_ids for image in source.images]
-    assert source.read_image(source.images[-1]).max() == 255
+    reader = DecathlonReader(tmp_path)
+    maps = [reader.read_segmentation(image).segment_ids for image in reader.images]
+    assert reader.read_image(reader.images[-1]).max() == 255
     write_prediction(tmp_path / "p.nii", maps, like=tmp_path / "imagesTr/v.nii")
     # Six labels a slice, numbered by label: by x, then y.
     np.testing.assert_array_equal(nib.load(tmp_path / "p.nii").dataobj, label // 4 + 1)

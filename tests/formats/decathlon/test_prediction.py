@@ -30,9 +30,9 @@ def test_predictions_come_back(nib, tmp_path, labels, axis, flips, order, kind):
     rotation[:, 3] = 4, -5, 6, 1
     for folder, dtype in (("imagesTr", np.float32), ("labelsTr", np.uint16)):
         save(nib, tmp_path / folder / "v.nii", labels.astype(dtype), rotation, kind)
-    source = DecathlonReader(tmp_path, axis=axis)
+    reader = DecathlonReader(tmp_path, axis=axis)
     slices = [
-        source._get_labels(source.volumes[0].label_path)[source.locate_slice(image)[1]] for image in source.images
+        reader._get_labels(reader.volumes[0].label_path)[reader.locate_slice(image)[1]] for image in reader.images
     ]
     for name in ("p.nii.gz", "p.nii"):
         write_prediction(tmp_path / "out" / name, slices, like=tmp_path / "imagesTr/v.nii", axis=axis)
@@ -41,8 +41,8 @@ def test_predictions_come_back(nib, tmp_path, labels, axis, flips, order, kind):
         np.testing.assert_array_equal(back.affine, rotation)
         assert type(back).__name__ == kind
         assert back.get_data_dtype() == (np.uint8 if labels.max() < 256 else np.uint16)
-    for image, seen in zip(source.images, slices, strict=True):
-        segmentation = source.read_segmentation(image)
+    for image, seen in zip(reader.images, slices, strict=True):
+        segmentation = reader.read_segmentation(image)
         assert seen.shape == image.size_hw
         for segment in segmentation.segments:
             mask = segmentation.segment_ids == segment.segment_id

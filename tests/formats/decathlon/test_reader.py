@@ -22,10 +22,10 @@ def test_slices_by_hand(nib, tmp_path):
     image = np.array([[0, 10, 20], [30, 40, 50]], dtype=np.int16)[..., None]
     add_volume(nib, tmp_path, image=image, label=label)
     write_table(tmp_path, ["v"])
-    source = DecathlonReader(tmp_path, percentiles=(0, 100))
-    (slice_0,) = source.images
+    reader = DecathlonReader(tmp_path, percentiles=(0, 100))
+    (slice_0,) = reader.images
     assert (slice_0.image_id, slice_0.file_name, slice_0.size_hw) == ("v_000", "v_000.png", (3, 2))
-    segmentation = source.read_segmentation(slice_0)
+    segmentation = reader.read_segmentation(slice_0)
     # Segments by label: 1 = background, 2 = anterior, 3 = posterior.
     np.testing.assert_array_equal(segmentation.segment_ids, [[3, 2], [2, 2], [1, 1]])
     assert segmentation.segment_ids.dtype == np.int32
@@ -35,14 +35,14 @@ def test_slices_by_hand(nib, tmp_path):
         (3, 2, False, 1),
     ]
     # 0..50 to 0..255: times 5.1.
-    pixels = source.read_image(slice_0)
+    pixels = reader.read_image(slice_0)
     assert pixels.dtype == np.uint8
     for channel in range(3):
         np.testing.assert_array_equal(pixels[..., channel], [[102, 255], [51, 204], [0, 153]])
-    assert [c.name for c in source.categories.categories] == ["background", "anterior", "posterior"]
-    assert source.categories.things == ()
-    assert source.read_annotations(slice_0) == []
-    volume, index = source.locate_slice(slice_0)
+    assert [c.name for c in reader.categories.categories] == ["background", "anterior", "posterior"]
+    assert reader.categories.things == ()
+    assert reader.read_annotations(slice_0) == []
+    volume, index = reader.locate_slice(slice_0)
     assert (volume.name, volume.size_xyz, volume.modalities, index) == ("v", (2, 3, 1), 1, 0)
 
 
@@ -51,9 +51,9 @@ def test_axes(nib, tmp_path, axis, count, size_hw):
     label = np.zeros((2, 3, 4), dtype=np.uint8)
     label[1, 2, 3] = 1  # right, front, head
     add_volume(nib, tmp_path, label=label)
-    source = DecathlonReader(tmp_path, labels=LABELS, axis=axis)
-    assert [image.size_hw for image in source.images] == [size_hw] * count
-    last = source.read_segmentation(source.images[-1]).segment_ids
+    reader = DecathlonReader(tmp_path, labels=LABELS, axis=axis)
+    assert [image.size_hw for image in reader.images] == [size_hw] * count
+    last = reader.read_segmentation(reader.images[-1]).segment_ids
     assert np.argwhere(last == 2).tolist() == [[0, size_hw[1] - 1]]  # top right
 
 
@@ -84,11 +84,11 @@ def test_things_are_connected_pieces(nib, tmp_path):
     label = np.array([[1, 0, 1, 2], [0, 1, 0, 0], [0, 0, 0, 1], [2, 0, 2, 0]], dtype=np.uint8)[..., None]
     add_volume(nib, tmp_path, label=label)
     write_table(tmp_path, ["v"])
-    source = DecathlonReader(tmp_path, things=["anterior"])
-    assert [c.name for c in source.categories.things] == ["anterior"]
+    reader = DecathlonReader(tmp_path, things=["anterior"])
+    assert [c.name for c in reader.categories.things] == ["anterior"]
     # Seen from above, rows y = 3..0, columns x = 0..3; 8 neighbours join the corner.
     expected = [[4, 1, 2, 1], [3, 1, 1, 4], [1, 3, 1, 1], [3, 1, 1, 4]]
-    segmentation = source.read_segmentation(source.images[0])
+    segmentation = reader.read_segmentation(reader.images[0])
     np.testing.assert_array_equal(segmentation.segment_ids, expected)
     assert [(s.category_id, s.isthing, s.area_px) for s in segmentation.segments] == [
         (0, False, 9),
@@ -96,15 +96,15 @@ def test_things_are_connected_pieces(nib, tmp_path):
         (1, True, 3),
         (2, False, 3),
     ]
-    assert [a["area"] for a in source.read_annotations(source.images[0])] == [1, 3]
+    assert [a["area"] for a in reader.read_annotations(reader.images[0])] == [1, 3]
 
 
 def test_labels_are_found_named_and_given(nib, tmp_path):
     add_volume(nib, tmp_path, "a", label=np.full((2, 2, 1), 7, np.uint8))
     add_volume(nib, tmp_path, "b", label=np.array([[[0], [300]]], np.int16))
     for split in ("all", "train", "val"):  # the categories of a split are those of the task
-        found = DecathlonReader(tmp_path, split=split).categories
-        assert [(c.category_id, c.name) for c in found.categories] == [
+        categories = DecathlonReader(tmp_path, split=split).categories
+        assert [(c.category_id, c.name) for c in categories.categories] == [
             (0, "background"),
             (7, "label 7"),
             (300, "label 300"),
@@ -113,10 +113,10 @@ def test_labels_are_found_named_and_given(nib, tmp_path):
     assert [(c.category_id, c.name) for c in given.categories] == [(0, "background"), (7, "x"), (300, "y")]
     write_table(tmp_path, ["a"])
     assert [v.name for v in DecathlonReader(tmp_path).volumes] == ["a"]  # dataset.json decides
-    source = DecathlonReader(tmp_path)
+    reader = DecathlonReader(tmp_path)
     problem = r"a\.nii\.gz: expected labels among 0, 1, 2, got 7 too"
     with pytest.raises(DatasetError, match=problem):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
     with pytest.raises(DatasetError, match=problem):
         DecathlonReader(tmp_path, keep_empty=False)
 
@@ -137,11 +137,11 @@ def test_volumes_without_labels(nib, tmp_path, listed):
     save(nib, tmp_path / "imagesTs/t.nii.gz", np.arange(6, dtype=np.float32).reshape(1, 2, 3))
     if listed:
         write_table(tmp_path, [], test=[listed])
-    source = DecathlonReader(tmp_path, split="test", labels=None if listed else LABELS, keep_empty=False)
-    assert [image.image_id for image in source.images] == ["t_000", "t_001", "t_002"]
-    assert source.read_segmentation(source.images[0]).segments == ()
-    assert not source.read_segmentation(source.images[0]).segment_ids.any()
-    assert source.read_image(source.images[2]).max() == 255
+    reader = DecathlonReader(tmp_path, split="test", labels=None if listed else LABELS, keep_empty=False)
+    assert [image.image_id for image in reader.images] == ["t_000", "t_001", "t_002"]
+    assert reader.read_segmentation(reader.images[0]).segments == ()
+    assert not reader.read_segmentation(reader.images[0]).segment_ids.any()
+    assert reader.read_image(reader.images[2]).max() == 255
 
 
 def test_modalities_are_colours(nib, tmp_path):
@@ -151,9 +151,9 @@ def test_modalities_are_colours(nib, tmp_path):
     add_volume(nib, tmp_path, image=image, label=np.zeros((1, 2, 1), np.uint8))
 
     def top(**options):
-        source = DecathlonReader(tmp_path, labels=LABELS, percentiles=(0, 100), **options)
-        assert source.volumes[0].modalities == 4
-        return source.read_image(source.images[0])[0, 0].tolist()
+        reader = DecathlonReader(tmp_path, labels=LABELS, percentiles=(0, 100), **options)
+        assert reader.volumes[0].modalities == 4
+        return reader.read_image(reader.images[0])[0, 0].tolist()
 
     assert top() == [255, 255, 0]
     assert top(modalities=[2]) == [0, 0, 0]
@@ -166,46 +166,46 @@ def test_modalities_are_colours(nib, tmp_path):
 def test_percentiles_are_of_the_whole_volume(nib, tmp_path):
     image = np.arange(200, dtype=np.float32).reshape(2, 10, 10)
     add_volume(nib, tmp_path, image=image, label=np.zeros(image.shape, np.uint8))
-    source = DecathlonReader(tmp_path, labels=LABELS, percentiles=(10, 90))
+    reader = DecathlonReader(tmp_path, labels=LABELS, percentiles=(10, 90))
     low, high = np.percentile(image, (10, 90))
     expected = np.rint(255 * (np.clip(image, low, high) - low) / (high - low))
-    for slice_ in source.images:
-        seen = source.read_image(slice_)[..., 0]
-        np.testing.assert_array_equal(seen, np.rot90(expected[..., source.locate_slice(slice_)[1]]))
+    for slice_ in reader.images:
+        seen = reader.read_image(slice_)[..., 0]
+        np.testing.assert_array_equal(seen, np.rot90(expected[..., reader.locate_slice(slice_)[1]]))
 
 
 def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
     for name in "abc":
         add_volume(nib, tmp_path, name)
-    source = DecathlonReader(tmp_path, labels=LABELS)
+    reader = DecathlonReader(tmp_path, labels=LABELS)
     reads = []
     read = decathlon.read_voxels
     monkeypatch.setattr(decathlon, "read_voxels", lambda path: reads.append(path) or read(path))
     for limit, expected in ((decathlon.CACHE_BYTES, 6), (0, 6)):  # slices in order: one volume is enough
         monkeypatch.setattr(decathlon, "CACHE_BYTES", limit)
-        source._cached.clear()
+        reader._cached.clear()
         reads.clear()
-        for slice_ in source.images:
-            source.read_image(slice_)
-            source.read_segmentation(slice_)
+        for slice_ in reader.images:
+            reader.read_image(slice_)
+            reader.read_segmentation(slice_)
         assert len(reads) == expected
-    assert len(source._cached) == 2
+    assert len(reader._cached) == 2
 
 
 def test_one_file_may_be_image_and_label(nib, tmp_path):
     add_volume(nib, tmp_path, label=np.ones((2, 3, 1), np.uint8))
     both = {"image": "labelsTr/v.nii.gz", "label": "labelsTr/v.nii.gz"}
     write_table(tmp_path, [], training=[both])
-    source = DecathlonReader(tmp_path)
-    (slice_,) = source.images
+    reader = DecathlonReader(tmp_path)
+    (slice_,) = reader.images
     assert (
-        source.locate_slice(slice_)[0].image_path
-        == source.locate_slice(slice_)[0].label_path
+        reader.locate_slice(slice_)[0].image_path
+        == reader.locate_slice(slice_)[0].label_path
         == tmp_path / both["label"]
     )
     # Two columns of three voxels, all of label 1, and of one intensity.
-    assert not source.read_image(slice_).any()
-    assert [(s.category_id, s.area_px) for s in source.read_segmentation(slice_).segments] == [(1, 6)]
+    assert not reader.read_image(slice_).any()
+    assert [(s.category_id, s.area_px) for s in reader.read_segmentation(slice_).segments] == [(1, 6)]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
     """Each slice of it ends in the same error; the other volume is not touched by it."""
     for name in ("sound", "torn"):
         add_volume(nib, tmp_path, name)
-    source = DecathlonReader(tmp_path, labels=LABELS)
+    reader = DecathlonReader(tmp_path, labels=LABELS)
     for folder in ("imagesTr", "labelsTr"):
         path = tmp_path / folder / "torn.nii.gz"
         path.write_bytes(path.read_bytes()[:-9])
@@ -258,9 +258,9 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
         return read_voxels(path)
 
     monkeypatch.setattr(decathlon, "read_voxels", read)
-    slices = [image for image in source.images if source.locate_slice(image)[0].name == "torn"]
+    slices = [image for image in reader.images if reader.locate_slice(image)[0].name == "torn"]
     assert len(slices) == 4
-    for ask in (source.read_image, source.read_segmentation):
+    for ask in (reader.read_image, reader.read_segmentation):
         messages = set()
         for image in slices:
             with pytest.raises(DatasetError) as raised:
@@ -269,8 +269,8 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
         assert len(messages) == 1
         assert "torn.nii.gz" in messages.pop()[0]
     assert reads == ["torn.nii.gz"] * 2
-    for image in source.images[:4]:
-        assert source.read_image(image).shape == (*source.read_segmentation(image).segment_ids.shape, 3)
+    for image in reader.images[:4]:
+        assert reader.read_image(image).shape == (*reader.read_segmentation(image).segment_ids.shape, 3)
 
 
 @pytest.mark.parametrize("keep_empty", [3, 1, None, "yes"])

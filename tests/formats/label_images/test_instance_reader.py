@@ -34,27 +34,27 @@ def store(root: Path, name: str = "cell", labels: np.ndarray = MAP, suffix: str 
 
 def test_objects_keep_their_values_and_background_is_stuff(tmp_path: Path) -> None:
     store(tmp_path)
-    source = InstanceMapReader(tmp_path, thing="nucleus")
-    assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories] == [
+    reader = InstanceMapReader(tmp_path, thing="nucleus")
+    assert [(c.category_id, c.name, c.isthing) for c in reader.categories.categories] == [
         (1, "nucleus", True),
         (2, "background", False),
     ]
-    assert source.images == (DatasetImage("cell", "cell.png", (2, 3)),)
-    got = source.read_segmentation(source.images[0])
+    assert reader.images == (DatasetImage("cell", "cell.png", (2, 3)),)
+    got = reader.read_segmentation(reader.images[0])
     # The background gets the id after the last.
     np.testing.assert_array_equal(got.segment_ids, [[900, 901, 2], [901, 900, 2]])
     assert got.segment_ids.dtype == np.int32
     assert got.segments == (Segment(2, 1, True, 2), Segment(900, 1, True, 2), Segment(901, 2, False, 2))
-    assert [a["area"] for a in source.read_annotations(source.images[0])] == [2, 2]
-    assert source.read_image(source.images[0]).shape == (2, 3, 3)
+    assert [a["area"] for a in reader.read_annotations(reader.images[0])] == [2, 2]
+    assert reader.read_image(reader.images[0]).shape == (2, 3, 3)
 
 
 def test_background_of_none_is_void(tmp_path: Path) -> None:
     store(tmp_path)
     store(tmp_path, "empty", np.zeros((1, 2), dtype=np.uint8))
-    source = InstanceMapReader(tmp_path, background=None)
-    assert [c.name for c in source.categories.categories] == ["object"]
-    cell, empty = (source.read_segmentation(image) for image in source.images)
+    reader = InstanceMapReader(tmp_path, background=None)
+    assert [c.name for c in reader.categories.categories] == ["object"]
+    cell, empty = (reader.read_segmentation(image) for image in reader.images)
     np.testing.assert_array_equal(cell.segment_ids, MAP)
     assert [s.segment_id for s in cell.segments] == [2, 900]
     assert empty.segments == ()
@@ -74,11 +74,11 @@ def test_kinds_of_maps(tmp_path: Path, suffix: str) -> None:
         kinds["int32"] = Image.fromarray(MAP.astype(np.int32))
     for name, image in kinds.items():
         image.save(store(tmp_path, name, suffix=suffix))
-    source = InstanceMapReader(tmp_path, background=None)
-    assert len(source.images) == len(kinds)
-    for image in source.images:
+    reader = InstanceMapReader(tmp_path, background=None)
+    assert len(reader.images) == len(kinds)
+    for image in reader.images:
         expected = small if image.image_id in ("small", "palette") else MAP
-        np.testing.assert_array_equal(source.read_segmentation(image).segment_ids, expected)
+        np.testing.assert_array_equal(reader.read_segmentation(image).segment_ids, expected)
 
 
 def test_pairs_in_sub_folders_by_any_suffix(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_pairs_in_sub_folders_by_any_suffix(tmp_path: Path) -> None:
     assert InstanceMapReader(tmp_path, labels="masks").images == images
 
 
-def test_a_half_does_not_depend_on_other_files(tmp_path: Path) -> None:
+def test_a_split_does_not_depend_on_other_files(tmp_path: Path) -> None:
     for number in range(20):
         store(tmp_path, f"cell{number}")
     halves = {
@@ -110,7 +110,7 @@ def test_a_half_does_not_depend_on_other_files(tmp_path: Path) -> None:
         InstanceMapReader(tmp_path, split="val", val_share=0)
 
 
-def test_pairs_that_are_none(tmp_path: Path) -> None:
+def test_pairs_that_are_invalid(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"images: no such folder; expected images/NAME"):
         InstanceMapReader(tmp_path)
     path = store(tmp_path)
@@ -135,12 +135,12 @@ def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
     Image.fromarray(MAP.T).save(path)
     with pytest.raises(DatasetError, match=r"cell\.png: expected 2 x 3 pixels .*, got 3 x 2"):
         InstanceMapReader(tmp_path)
-    # Turned by its EXIF, the picture is of the map's size.
+    # Turned by its EXIF, the image is of the map's size.
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "images/cell.png", exif=exif)
-    source = InstanceMapReader(tmp_path)
-    assert source.images[0].size_hw == (3, 2) == source.read_image(source.images[0]).shape[:2]
+    reader = InstanceMapReader(tmp_path)
+    assert reader.images[0].size_hw == (3, 2) == reader.read_image(reader.images[0]).shape[:2]
     path.unlink()
     Image.fromarray(MAP).save(path.with_suffix(".tif"))
     with pytest.raises(DatasetError, match=r"cell\.tif: expected 3 x 2 pixels"):
@@ -160,18 +160,18 @@ def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
 def test_maps_of_no_labels(tmp_path: Path, name: str, image: Image.Image, message: str) -> None:
     store(tmp_path).unlink()
     image.save(tmp_path / "labels" / name)
-    source = InstanceMapReader(tmp_path)
+    reader = InstanceMapReader(tmp_path)
     with pytest.raises(DatasetError, match=f"{name}: {message}"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
 
 
 def test_a_tiff_is_turned_as_its_orientation_says(tmp_path: Path) -> None:
     store(tmp_path, labels=np.rot90(MAP, -1)).unlink()
     stored = Image.fromarray(MAP)
     stored.save(tmp_path / "labels/cell.tif", tiffinfo={274: 6})  # turn it clockwise to look at it
-    source = InstanceMapReader(tmp_path, background=None)
-    assert source.images[0].size_hw == (3, 2)
-    np.testing.assert_array_equal(source.read_segmentation(source.images[0]).segment_ids, np.rot90(MAP, -1))
+    reader = InstanceMapReader(tmp_path, background=None)
+    assert reader.images[0].size_hw == (3, 2)
+    np.testing.assert_array_equal(reader.read_segmentation(reader.images[0]).segment_ids, np.rot90(MAP, -1))
 
 
 def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> None:
@@ -179,38 +179,38 @@ def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> Non
     path = tmp_path / "labels/cell.tif"
     page = Image.fromarray(MAP)
     page.save(path, save_all=True, append_images=[page])
-    source = InstanceMapReader(tmp_path)
+    reader = InstanceMapReader(tmp_path)
     with pytest.raises(DatasetError, match=r"cell\.tif: expected one picture, got a TIFF of several pages"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
     page.save(path, tiffinfo={262: 0})
     with pytest.raises(DatasetError, match=r"got the mode I;16, white being 0"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
 
 
 def test_of_a_tiff_smaller_copies_do_not_count(tmp_path: Path) -> None:
     """A pyramid's second page is the first one's left column, marked as a reduced copy of it."""
     store(tmp_path).unlink()
     write_tiff(tmp_path / "labels/cell.tif", MAP, MAP[:, :1], t254=[0, 1])
-    source = InstanceMapReader(tmp_path, background=None)
-    np.testing.assert_array_equal(source.read_segmentation(source.images[0]).segment_ids, MAP)
+    reader = InstanceMapReader(tmp_path, background=None)
+    np.testing.assert_array_equal(reader.read_segmentation(reader.images[0]).segment_ids, MAP)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_damaged_maps_are_named(tmp_path: Path, suffix: str) -> None:
     store(tmp_path).unlink()
     path = store(tmp_path, labels=np.arange(6000, dtype=np.uint16).reshape(60, 100), suffix=suffix)
-    source = InstanceMapReader(tmp_path)
+    reader = InstanceMapReader(tmp_path)
     whole = path.read_bytes()
     for size in (0, 30, len(whole) // 2):
         path.write_bytes(whole[:size])
         with pytest.raises(DatasetError, match=f"cell\\{suffix}: "):
-            source.read_segmentation(source.images[0])
+            reader.read_segmentation(reader.images[0])
     path.unlink()
     with pytest.raises(DatasetError, match=f"cell\\{suffix}: (expected a file, found nothing|the image is missing)"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
     store(tmp_path, labels=MAP.T, suffix=suffix)
     with pytest.raises(DatasetError, match=f"cell\\{suffix}: expected 60 x 100 pixels .*, got 3 x 2"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
 
 
 def test_bombs_and_loops_are_refused(tmp_path: Path) -> None:
@@ -255,8 +255,8 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
 
 def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
     store(tmp_path)
-    source = InstanceMapReader(tmp_path)
-    entry = build_panoptic_annotation("cell", "cell.png", source.read_segmentation(source.images[0]))
+    reader = InstanceMapReader(tmp_path)
+    entry = build_panoptic_annotation("cell", "cell.png", reader.read_segmentation(reader.images[0]))
     assert [(i["id"], i["category_id"], i["bbox"]) for i in entry["segments_info"]] == [
         (2, 1, [2, 0, 1, 2]),
         (900, 1, [0, 0, 2, 2]),
@@ -264,7 +264,7 @@ def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
     ]
 
 
-def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
+def test_all_issues_are_reported_and_valid_images_stay(tmp_path: Path) -> None:
     for name in ("z/last", "bare", "alone", "twice", "both", "small", "torn", "torn_map", "first"):
         store(tmp_path, name)
     (tmp_path / "labels/bare.png").unlink()
@@ -277,13 +277,13 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
     (tmp_path / "images/loop.png").symlink_to("loop.png")
     (tmp_path / "labels/loop.png").symlink_to("loop.png")
     (tmp_path / "images/both.png").rename(tmp_path / "images/both.jpg")
-    told: list[tuple[str, str]] = []
+    issues: list[tuple[str, str]] = []
 
     def on_issue(code: str, error: DatasetError) -> None:
-        told.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
+        issues.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
 
-    source = InstanceMapReader(tmp_path, on_issue=on_issue)
-    assert told == [
+    reader = InstanceMapReader(tmp_path, on_issue=on_issue)
+    assert issues == [
         ("image-id-twice", "images/both.jpg"),
         ("annotation-twice", "labels/twice.tif"),
         ("image-without-annotation", "images/bare.png"),
@@ -294,22 +294,22 @@ def test_all_faults_are_told_and_sound_images_stay(tmp_path: Path) -> None:
         ("image-unreadable", "images/torn.png"),
         ("png-unreadable", "labels/torn_map.png"),
     ]
-    assert [image.image_id for image in source.images] == ["first", "twice", "z/last"]
-    for image in source.images:
-        assert len(source.read_segmentation(image).segments) == 3
-        assert source.read_image(image).shape == (2, 3, 3)
-    first, told = told, []
+    assert [image.image_id for image in reader.images] == ["first", "twice", "z/last"]
+    for image in reader.images:
+        assert len(reader.read_segmentation(image).segments) == 3
+        assert reader.read_image(image).shape == (2, 3, 3)
+    first, issues = issues, []
     InstanceMapReader(tmp_path, on_issue=on_issue)
-    assert told == first
+    assert issues == first
 
 
-def test_faults_alone_leave_no_image(tmp_path: Path) -> None:
+def test_issues_alone_leave_no_image(tmp_path: Path) -> None:
     store(tmp_path).unlink()
     store(tmp_path, "other")
     (tmp_path / "images/other.png").unlink()
     codes: list[str] = []
-    source = InstanceMapReader(tmp_path, on_issue=lambda code, error: codes.append(code))
-    assert source.images == ()
+    reader = InstanceMapReader(tmp_path, on_issue=lambda code, error: codes.append(code))
+    assert reader.images == ()
     assert codes == ["image-without-annotation", "image-missing"]
 
 
@@ -324,7 +324,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
-def test_folders_that_climb_out(tmp_path: Path, folder: Any) -> None:
+def test_folders_that_leave_the_folder(tmp_path: Path, folder: Any) -> None:
     store(tmp_path)
     for key in ("images", "labels"):
         with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):

@@ -22,8 +22,8 @@ def read_back(root: Path, image: DatasetImage, **options: object) -> PanopticSeg
     path = root / "images" / image.file_name
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", image.size_hw[::-1]).save(path)
-    source = InstanceMapReader(root, **options)
-    return source.read_segmentation(source.images[0])
+    reader = InstanceMapReader(root, **options)
+    return reader.read_segmentation(reader.images[0])
 
 
 @settings(deadline=None, max_examples=50)
@@ -47,7 +47,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
     assert [s.segment_id for s in got.segments if s.isthing] == list(range(1, sum(s.isthing for s in segments) + 1))
 
 
-def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_held_is_reported(tmp_path: Path) -> None:
     image, segmentation = DatasetImage(11, "eleven.jpg", (3, 4)), first_image()
     cat = Segment(8, 3, True, 0)
     with InstanceMapWriter(tmp_path, CATEGORIES) as writer:
@@ -63,7 +63,7 @@ def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
         read_back(tmp_path, image, background=None).segment_ids, segmentation.segment_ids == 7
     )
     with InstanceMapWriter(tmp_path / "cats", CATEGORIES, thing="cat", background="sky") as writer:
-        # Two pixels of void in first_image, and two of the crowd, which is told by itself.
+        # Two pixels of void in first_image, and two of the crowd, which has its own line.
         assert writer.add(image, segmentation)[:3] == [
             "segment 300: crowds cannot be held",
             "segment 7: its class person cannot be held, objects have one class",
@@ -71,7 +71,7 @@ def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
         ]
 
 
-def test_overlaps_are_told(tmp_path: Path) -> None:
+def test_overlaps_are_reported(tmp_path: Path) -> None:
     segmentation = PanopticSegmentation(np.ones((2, 2), dtype=np.int32), (Segment(1, 1, True, 4),))
     whole, part = np.ones((2, 2), dtype=bool), np.array([[1, 1], [0, 0]], dtype=bool)
     annotations = [{"segmentation": mask_to_rle(mask)} for mask in (whole, part, part)]

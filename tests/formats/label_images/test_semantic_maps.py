@@ -29,7 +29,7 @@ MAP = np.array([[0, 0, 255], [1, 2, 1]], dtype=np.uint8)
 
 
 def store(root: Path, name: str = "a", labels: np.ndarray = MAP, classes: object = NAMES) -> Path:
-    """A picture, its map and the classes; the path of the map."""
+    """An image, its map and the classes; the path of the map."""
     for folder, pixels in (("images", np.zeros((*labels.shape, 3), dtype=np.uint8)), ("labels", labels)):
         path = root / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -40,43 +40,43 @@ def store(root: Path, name: str = "a", labels: np.ndarray = MAP, classes: object
 
 def test_every_class_is_stuff_and_one_segment(tmp_path: Path) -> None:
     store(tmp_path, "sub/a")
-    source = open_reader("semantic-maps", {"root": str(tmp_path)})
-    (image,) = source.images
+    reader = open_reader("semantic-maps", {"root": str(tmp_path)})
+    (image,) = reader.images
     assert image == DatasetImage("sub/a", "sub/a.png", (2, 3))
-    assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories] == [
+    assert [(c.category_id, c.name, c.isthing) for c in reader.categories.categories] == [
         (0, "road", False),
         (1, "car", False),
         (2, "sky", False),
     ]
-    got = source.read_segmentation(image)
+    got = reader.read_segmentation(image)
     # segment_id is the label + 1, void 0.
     assert got.segment_ids.tolist() == [[1, 1, 0], [2, 3, 2]]
     assert got.segments == (Segment(1, 0, False, 2), Segment(2, 1, False, 2), Segment(3, 2, False, 1))
-    assert source.read_annotations(image) == []
-    assert source.read_image(image).shape == (2, 3, 3)
+    assert reader.read_annotations(image) == []
+    assert reader.read_image(image).shape == (2, 3, 3)
 
 
 def test_classes_and_void_are_what_is_said(tmp_path: Path) -> None:
     store(tmp_path, classes=["a class", "too few"])
-    source = SemanticMapReader(tmp_path, classes=[*NAMES, "void"], ignore=0)
+    reader = SemanticMapReader(tmp_path, classes=[*NAMES, "void"], ignore=0)
     with pytest.raises(DatasetError, match=r"a\.png, image 'a': expected labels among 1, 2, 3, or 0 .*, got 255; name"):
-        source.read_segmentation(source.images[0])
-    source = SemanticMapReader(tmp_path, classes=str(tmp_path / "classes.json"))
+        reader.read_segmentation(reader.images[0])
+    reader = SemanticMapReader(tmp_path, classes=str(tmp_path / "classes.json"))
     with pytest.raises(DatasetError, match="expected labels among 0, 1, or 255 for void, got 2; name"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
     # Cityscapes' ids, say, whose isthing a map cannot hold: it parts no objects.
     entries = [{"id": 7, "name": "road", "isthing": 0}, {"id": 26, "name": "car", "isthing": 1}]
     store(tmp_path, labels=np.array([[7, 26, 3]], dtype=np.uint16), classes=entries)
-    source = SemanticMapReader(tmp_path, ignore=3)
-    got = source.read_segmentation(source.images[0])
+    reader = SemanticMapReader(tmp_path, ignore=3)
+    got = reader.read_segmentation(reader.images[0])
     assert got.segment_ids.tolist() == [[8, 27, 0]]
     assert got.segments == (Segment(8, 7, False, 1), Segment(27, 26, False, 1))
 
 
 def test_a_map_of_void_has_no_segment(tmp_path: Path) -> None:
     store(tmp_path, labels=np.full((2, 2), 255, dtype=np.uint8))
-    source = SemanticMapReader(tmp_path)
-    got = source.read_segmentation(source.images[0])
+    reader = SemanticMapReader(tmp_path)
+    got = reader.read_segmentation(reader.images[0])
     assert not got.segment_ids.any()
     assert got.segments == ()
 
@@ -109,32 +109,32 @@ def test_more_classes_than_8_bits_name_need_another_void(tmp_path: Path) -> None
     names = [f"class {i}" for i in range(300)]
     store(tmp_path, labels=np.array([[255, 299, 65535]], dtype=np.uint16), classes=names)
     assert SemanticMapReader(tmp_path).skipped == ("classes: 1 have the label 255, which is void: 'class 255'",)
-    source = SemanticMapReader(tmp_path, ignore=65535)
-    assert (len(source.categories), source.skipped) == (300, ())
-    assert source.read_segmentation(source.images[0]).segment_ids.tolist() == [[256, 300, 0]]
+    reader = SemanticMapReader(tmp_path, ignore=65535)
+    assert (len(reader.categories), reader.skipped) == (300, ())
+    assert reader.read_segmentation(reader.images[0]).segment_ids.tolist() == [[256, 300, 0]]
 
 
-def test_faults_are_told_and_splits_part_the_images(tmp_path: Path) -> None:
+def test_issues_are_reported_and_splits_divide_the_images(tmp_path: Path) -> None:
     for number in range(20):
         store(tmp_path, f"{number}")
     (tmp_path / "labels/3.png").unlink()
     Image.fromarray(MAP.T).save(tmp_path / "labels/4.png")
-    told: list[tuple[str, str]] = []
+    issues: list[tuple[str, str]] = []
 
     def on_issue(code: str, error: DatasetError) -> None:
-        told.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
+        issues.append((code, str(error).removeprefix(f"{tmp_path}/").split(": ")[0]))
 
     halves = {split: SemanticMapReader(tmp_path, split=split, on_issue=on_issue) for split in ("train", "val")}
     names = [{str(image.image_id) for image in half.images} for half in halves.values()]
     assert not names[0] & names[1]
     assert names[0] | names[1] == {str(i) for i in range(20)} - {"3", "4"}
     bare = ("image-without-annotation", "images/3.png")
-    assert sorted(told) == [bare, bare, ("size-differs", "labels/4.png")]
+    assert sorted(issues) == [bare, bare, ("size-differs", "labels/4.png")]
     with pytest.raises(DatasetError, match="no label map has the image's name"):
         SemanticMapReader(tmp_path)
 
 
-def test_objects_crowds_empty_segments_and_scores_are_told(tmp_path: Path) -> None:
+def test_objects_crowds_empty_segments_and_scores_are_reported(tmp_path: Path) -> None:
     with SemanticMapWriter(tmp_path, CAR_AND_SKY) as writer:
         assert writer.add(IMAGE, GROUND_TRUTH) == [
             "3 objects of 1 classes are not told apart",
@@ -164,9 +164,9 @@ def test_things_become_the_stuff_of_their_class(tmp_path: Path) -> None:
         path = writer.image_path(image)
     path.parent.mkdir(parents=True)
     Image.new("RGB", (4, 3)).save(path)
-    source = SemanticMapReader(tmp_path)
-    assert [c.name for c in source.categories.categories] == ["person", "cat", "sky", "grass"]
-    got = source.read_segmentation(source.images[0])
+    reader = SemanticMapReader(tmp_path)
+    assert [c.name for c in reader.categories.categories] == ["person", "cat", "sky", "grass"]
+    got = reader.read_segmentation(reader.images[0])
     assert got.segment_ids.tolist() == [[3, 3, 3, 0], [1, 1, 3, 0], [1, 1, 2, 2]]
     assert got.segments == (Segment(1, 0, False, 4), Segment(2, 1, False, 2), Segment(3, 2, False, 4))
 
@@ -178,11 +178,11 @@ def test_things_become_the_stuff_of_their_class(tmp_path: Path) -> None:
 def test_reading_and_writing_undo_each_other(tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray) -> None:
     root = tmp_path_factory.mktemp("maps")
     path = store(root, labels=labels)
-    source = SemanticMapReader(root)
-    (image,) = source.images
-    first: PanopticSegmentation = source.read_segmentation(image)
+    reader = SemanticMapReader(root)
+    (image,) = reader.images
+    first: PanopticSegmentation = reader.read_segmentation(image)
     assert sum(s.area_px for s in first.segments) == np.count_nonzero(labels != 255)
-    with SemanticMapWriter(root / "again", source.categories) as writer:
+    with SemanticMapWriter(root / "again", reader.categories) as writer:
         assert writer.add(image, first) == []
     np.testing.assert_array_equal(np.asarray(Image.open(root / "again/labels/a.png")), np.asarray(Image.open(path)))
     assert json.loads((root / "again/classes.json").read_text()) == NAMES

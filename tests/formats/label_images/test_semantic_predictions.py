@@ -30,7 +30,7 @@ def test_result_list_becomes_maps(tmp_path):
     np.testing.assert_array_equal(channels, LABELS)
 
 
-def test_masks_that_are_no_map_are_told(tmp_path):
+def test_masks_that_are_no_map_are_reported(tmp_path):
     full, half = entry([[1, 1]])["segmentation"], entry([[1, 0]])["segmentation"]
     channel_of = {1: 0, 2: 1}
     for masks, problem in (
@@ -57,7 +57,7 @@ def test_other_result_lists_are_refused(tmp_path):
         path.write_text(json.dumps(content))
         with pytest.raises(DatasetError, match=rf"results\.json.*{problem}"):
             label_images.read_semantic_predictions(path, raise_issue)
-    told = []
+    issues = []
     path.write_text(json.dumps([{"file_name": 3}, entry([[1]]), {"file_name": "a.jpg"}]))
-    assert [*label_images.read_semantic_predictions(path, told.append)["a.jpg"]] == [1]
-    assert len(told) == 2
+    assert [*label_images.read_semantic_predictions(path, issues.append)["a.jpg"]] == [1]
+    assert len(issues) == 2

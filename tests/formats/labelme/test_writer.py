@@ -65,11 +65,11 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
         if (ids == i).any()
     )
     segmentation = PanopticSegmentation(ids, segments)
-    lines, source = written(tmp_path_factory.mktemp("labelme"), segmentation)
+    lines, reader = written(tmp_path_factory.mktemp("labelme"), segmentation)
     assert lines == ([STUFF] if (ids == 3).any() else [])
-    assert source.images == (DatasetImage("sub/x", "sub/x.jpg", values.shape),)
-    got = source.read_segmentation(source.images[0])
-    assert named(got, source.categories) == named(segmentation, CATEGORIES)
+    assert reader.images == (DatasetImage("sub/x", "sub/x.jpg", values.shape),)
+    got = reader.read_segmentation(reader.images[0])
+    assert named(got, reader.categories) == named(segmentation, CATEGORIES)
     assert [s.segment_id for s in got.segments] == list(range(1, len(segments) + 1))
 
 
@@ -116,18 +116,18 @@ def overlapping() -> tuple[PanopticSegmentation, list[dict]]:
 
 def test_overlapping_masks_are_held(tmp_path: Path) -> None:
     segmentation, annotations = overlapping()
-    lines, source = written(tmp_path, segmentation, annotations)
+    lines, reader = written(tmp_path, segmentation, annotations)
     assert lines == [STUFF]
-    assert sorted(named(source.read_segmentation(source.images[0]), source.categories)) == sorted(
+    assert sorted(named(reader.read_segmentation(reader.images[0]), reader.categories)) == sorted(
         named(segmentation, CATEGORIES)
     )
-    got = source.read_annotations(source.images[0])
+    got = reader.read_annotations(reader.images[0])
     assert [a["segmentation"] for a in got] == [a["segmentation"] for a in annotations]
     assert [a["iscrowd"] for a in got] == [0, 1]
 
 
 @pytest.mark.parametrize("change", ["order", "category", "crowd", "missing", "more", "twice"])
-def test_masks_that_contradict_the_segmentation_are_told(tmp_path: Path, change: str) -> None:
+def test_masks_that_contradict_the_segmentation_are_reported(tmp_path: Path, change: str) -> None:
     segmentation, annotations = overlapping()
     whole = mask_to_rle(np.ones((2, 4), dtype=bool))
     changed = {
@@ -138,32 +138,32 @@ def test_masks_that_contradict_the_segmentation_are_told(tmp_path: Path, change:
         "more": [*annotations, {**annotations[0], "segmentation": whole}],
         "twice": [*annotations, {**annotations[1], "segmentation": mask_to_rle(segmentation.segment_ids[:] == 4)}],
     }[change]
-    lines, source = written(tmp_path, segmentation, changed)
+    lines, reader = written(tmp_path, segmentation, changed)
     assert (
-        named(source.read_segmentation(source.images[0]), source.categories) == named(segmentation, CATEGORIES)
+        named(reader.read_segmentation(reader.images[0]), reader.categories) == named(segmentation, CATEGORIES)
         or change == "twice"
     )
     if change == "twice":  # the second cat hides what the first one shows: the same map
         assert lines == [STUFF]
-        assert len(source.read_annotations(source.images[0])) == 3
+        assert len(reader.read_annotations(reader.images[0])) == 3
     else:
         assert len(lines) == 2
         assert lines[0].startswith("annotations: their masks, painted in order, do not give the segmentation")
 
 
-def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_held_is_reported(tmp_path: Path) -> None:
     segmentation = first_image()
     empty = Segment(8, 3, True, 0)
-    lines, source = written(tmp_path, PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, empty)))
+    lines, reader = written(tmp_path, PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, empty)))
     assert lines == [
         "segment 8: it has no pixel",
         "scores cannot be held: 1 segments have one",
         STUFF,
     ]
-    assert named(source.read_segmentation(source.images[0]), source.categories) == named(segmentation, CATEGORIES)
+    assert named(reader.read_segmentation(reader.images[0]), reader.categories) == named(segmentation, CATEGORIES)
 
 
-def test_stuff_is_told_once_and_as_the_command_line_takes_it(tmp_path: Path) -> None:
+def test_stuff_is_reported_once_and_as_the_command_line_takes_it(tmp_path: Path) -> None:
     stuff = second_image()
     things = PanopticSegmentation(np.array([[1]], np.int32), (Segment(1, 1, True, 1),))
     with LabelmeWriter(tmp_path, CATEGORIES) as writer:
@@ -203,9 +203,9 @@ def test_masks_are_written_in_the_order_in_which_they_were_painted(tmp_path: Pat
     ]
     segmentation = paint_annotations(annotations, (1, 4), overlap)
     assert segmentation.segment_ids.tolist() == [[1, 1, 2, 3] if overlap == "small_on_top" else [2, 2, 2, 3]]
-    lines, source = written(tmp_path, segmentation, annotations)
+    lines, reader = written(tmp_path, segmentation, annotations)
     assert lines == []
-    whole = {(a["category_id"], a["iscrowd"], a["area"]) for a in source.read_annotations(source.images[0])}
+    whole = {(a["category_id"], a["iscrowd"], a["area"]) for a in reader.read_annotations(reader.images[0])}
     assert whole == {(1, 0, 2), (3, 0, 3), (1, 1, 4)}  # cat, grass, person, sky are 1 to 4
-    got = source.read_segmentation(source.images[0])
-    assert sorted(named(got, source.categories)) == sorted(named(segmentation, CATEGORIES))
+    got = reader.read_segmentation(reader.images[0])
+    assert sorted(named(got, reader.categories)) == sorted(named(segmentation, CATEGORIES))

@@ -8,10 +8,10 @@ from segkit.formats import voc
 
 def test_color_map_has_the_known_values() -> None:
     # VOClabelcolormap.m's table, as the development kit prints it.
-    known = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 8: (64, 0, 0)}
-    known |= {15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
+    expected = {0: (0, 0, 0), 1: (128, 0, 0), 2: (0, 128, 0), 3: (128, 128, 0), 4: (0, 0, 128), 8: (64, 0, 0)}
+    expected |= {15: (192, 128, 128), 20: (0, 64, 128), 255: (224, 224, 192)}
     colors = voc.compute_color_map()
-    assert {label: tuple(colors[label].tolist()) for label in known} == known
+    assert {label: tuple(colors[label].tolist()) for label in expected} == expected
     assert colors.dtype == np.uint8
     assert len({tuple(color) for color in colors.tolist()}) == 256
 

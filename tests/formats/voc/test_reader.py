@@ -27,39 +27,39 @@ from tests.helpers.voc_tree import (
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    made = tmp_path / "VOC2012"
-    add_image(made, "2007_000032")
-    add_image(made, "2007_000039", [[15, 15]], [[1, 1]])
-    store_set(made, "2007_000032\n2007_000039\n")
-    return made
+    tree = tmp_path / "VOC2012"
+    add_image(tree, "2007_000032")
+    add_image(tree, "2007_000039", [[15, 15]], [[1, 1]])
+    store_set(tree, "2007_000032\n2007_000039\n")
+    return tree
 
 
-def _one(root: Path) -> PanopticSegmentation:
-    source = VOCReader(root)
-    return source.read_segmentation(source.images[0])
+def _read_first(root: Path) -> PanopticSegmentation:
+    reader = VOCReader(root)
+    return reader.read_segmentation(reader.images[0])
 
 
 def test_read(root: Path) -> None:
-    source = VOCReader(root)
-    assert source.images == (
+    reader = VOCReader(root)
+    assert reader.images == (
         DatasetImage("2007_000032", "2007_000032.jpg", (3, 5)),
         DatasetImage("2007_000039", "2007_000039.jpg", (1, 2)),
     )
-    assert [(c.category_id, c.name, c.isthing) for c in source.categories.categories][::15] == [
+    assert [(c.category_id, c.name, c.isthing) for c in reader.categories.categories][::15] == [
         (0, "background", False),
         (15, "person", True),
     ]
-    assert len(source.categories) == 21
-    assert source.categories[15].color == (192, 128, 128)
-    got = source.read_segmentation(source.images[0])
+    assert len(reader.categories) == 21
+    assert reader.categories[15].color == (192, 128, 128)
+    got = reader.read_segmentation(reader.images[0])
     assert got.segment_ids.tolist() == IDS
     assert got.segment_ids.dtype == np.int32
     assert got.segments == SEGMENTS
-    assert source.read_segmentation(source.images[1]).segments == (
+    assert reader.read_segmentation(reader.images[1]).segments == (
         Segment(1, 15, True, 2),
     )  # no background, no segment
-    assert source.read_image(source.images[0]).shape == (3, 5, 3)
-    assert [(a["category_id"], a["bbox"], a["area"]) for a in source.read_annotations(source.images[0])] == [
+    assert reader.read_image(reader.images[0]).shape == (3, 5, 3)
+    assert [(a["category_id"], a["bbox"], a["area"]) for a in reader.read_annotations(reader.images[0])] == [
         (15, [4, 1, 1, 2], 2),
         (8, [2, 1, 1, 1], 1),
         (15, [0, 2, 1, 1], 1),
@@ -72,7 +72,7 @@ def test_image_sets_may_have_blank_lines_other_line_ends_and_trailing_spaces(roo
     assert [image.image_id for image in VOCReader(root, "val").images] == ["2007_000039", "2007_000032"]
 
 
-def test_pictures_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None:
+def test_images_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None:
     add_image(root, "2007_000032")
     add_image(root, "zurich/a.b")
     store_image(root / "JPEGImages/zurich/a.b.png", (3, 5))
@@ -81,25 +81,25 @@ def test_pictures_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None
     assert VOCReader(root).images == (DatasetImage("zurich/a.b", "zurich/a.b.png", (3, 5)),)
 
 
-def test_a_picture_that_exif_turns_is_measured_turned(root: Path) -> None:
+def test_a_image_that_exif_turns_is_measured_turned(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn: 2 high and 1 wide in the file
     Image.new("RGB", (1, 2)).save(root / "JPEGImages/2007_000039.jpg", exif=exif)
-    source = VOCReader(root)
-    assert source.images[1].size_hw == (1, 2)
-    assert source.read_image(source.images[1]).shape == (1, 2, 3)
+    reader = VOCReader(root)
+    assert reader.images[1].size_hw == (1, 2)
+    assert reader.read_image(reader.images[1]).shape == (1, 2, 3)
 
 
 def test_a_greyscale_png_holds_the_same_labels(root: Path) -> None:
     for folder, labels in (("SegmentationClass", CLASS_LABELS), ("SegmentationObject", OBJECT_LABELS)):
         png.write(root / folder / "2007_000032.png", np.array(labels, dtype=np.uint8))
-    assert _one(root).segments == SEGMENTS
+    assert _read_first(root).segments == SEGMENTS
 
 
 def test_void_of_either_png_is_void(root: Path) -> None:
     # labelme2voc writes void as class 255 of object 0; the third pixel is a void object of a class.
     add_image(root, "2007_000032", [[255, 255, 8, 8, 0]], [[0, 5, 255, 5, 255]])
-    got = _one(root)
+    got = _read_first(root)
     assert got.segment_ids.tolist() == [[0, 0, 0, 5, 0]]
     assert got.segments == (Segment(5, 8, True, 1),)
 
@@ -118,7 +118,7 @@ def test_pngs_that_contradict_each_other(root: Path, class_labels: list, object_
     add_image(root, "2007_000032", class_labels, object_labels)
     both = r"SegmentationClass.2007_000032\.png and .*SegmentationObject.2007_000032\.png: .*"
     with pytest.raises(DatasetError, match=both + message):
-        _one(root)
+        _read_first(root)
 
 
 @pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationObject"])
@@ -131,33 +131,33 @@ def test_sizes_that_differ(root: Path, folder: str) -> None:
         VOCReader(root)
 
 
-def test_a_picture_of_another_size(root: Path) -> None:
+def test_a_image_of_another_size(root: Path) -> None:
     store_image(root / "JPEGImages/2007_000039.jpg", (2, 1))
     with pytest.raises(DatasetError, match=r"expected 2 x 1 pixels .* as .*2007_000039\.jpg has, got 1 x 2 and 1 x 2"):
         VOCReader(root)
 
 
 def test_a_png_that_changes_later(root: Path) -> None:
-    source = VOCReader(root)
+    reader = VOCReader(root)
     store_labels(root / "SegmentationObject/2007_000032.png", [[0, 0]])
     with pytest.raises(DatasetError, match=r"SegmentationObject.2007_000032\.png: expected 3 x 5 pixels"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
 
 
 def test_pngs_that_are_no_label_maps(root: Path) -> None:
     path = root / "SegmentationObject/2007_000032.png"
     png.write(path, np.array(OBJECT_LABELS, dtype=np.uint16) + np.uint16(256))
     with pytest.raises(DatasetError, match=r"SegmentationObject.*expected labels in 0\.\.255, got 511"):
-        _one(root)
+        _read_first(root)
     png.write(path, np.zeros((3, 5, 3), dtype=np.uint8))
     with pytest.raises(
         DatasetError, match="expected a greyscale or palette PNG whose values are labels, got 8-bit RGB"
     ):
-        _one(root)
+        _read_first(root)
     store_labels(path, OBJECT_LABELS)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DatasetError, match=r"2007_000032\.png: the PNG cannot be decoded"):
-        _one(root)
+        _read_first(root)
 
 
 def test_a_decompression_bomb(root: Path) -> None:
@@ -202,7 +202,7 @@ def test_folders_that_are_missing(root: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("image_id", ["../2007_000032", "/etc/passwd", "a/../../b", "..\\x", "C:x", "x\0"])
-def test_ids_that_climb_out(root: Path, image_id: str) -> None:
+def test_ids_that_leave_the_folder(root: Path, image_id: str) -> None:
     store_set(root, f"2007_000032\n{image_id}\n")
     with pytest.raises(DatasetError, match=r"train\.txt: expected `image id` to be a path inside its folder"):
         VOCReader(root)
@@ -222,13 +222,13 @@ def test_ids_that_climb_out(root: Path, image_id: str) -> None:
         ("x" * 5000, r"JPEGImages.*: the image is missing \(1 of 1 are\)"),
     ],
 )
-def test_image_sets_that_are_none(root: Path, content: str | bytes, message: str) -> None:
+def test_image_sets_that_are_invalid(root: Path, content: str | bytes, message: str) -> None:
     store_set(root, content)
     with pytest.raises(DatasetError, match=message):
         VOCReader(root)
 
 
-def test_a_set_that_is_not_there(root: Path) -> None:
+def test_a_set_that_does_not_exist(root: Path) -> None:
     store_set(root, "x", "val")
     with pytest.raises(DatasetError, match=r"2012\.txt: no such image set"):
         VOCReader(root, 2012)
@@ -240,11 +240,11 @@ def test_classes_by_option_and_by_file(root: Path) -> None:
     add_image(root, "2007_000032", [[0, 2]], [[0, 1]])
     store_set(root, "2007_000032")
     names = [(0, "background"), (1, "cell"), (2, "debris")]
-    source = VOCReader(root, classes=["cell", "debris"])
-    assert [(c.category_id, c.name) for c in source.categories.categories] == names
-    assert source.read_segmentation(source.images[0]).segments == (Segment(1, 2, True, 1), Segment(255, 0, False, 1))
+    reader = VOCReader(root, classes=["cell", "debris"])
+    assert [(c.category_id, c.name) for c in reader.categories.categories] == names
+    assert reader.read_segmentation(reader.images[0]).segments == (Segment(1, 2, True, 1), Segment(255, 0, False, 1))
     (root / "class_names.txt").write_text("_background_\ncell\r\ndebris")  # labelme2voc ends the last line so
-    assert VOCReader(root).categories == source.categories
+    assert VOCReader(root).categories == reader.categories
     (root / "class_names.txt").write_text("cell\ndebris\n")
     with pytest.raises(DatasetError, match=r"class_names\.txt: expected '_background_' in the first line, got 'cell'"):
         VOCReader(root)
@@ -271,7 +271,7 @@ def test_classes_by_option_and_by_file(root: Path) -> None:
         (7, "expected a list of class names"),
     ],
 )
-def test_classes_that_are_none(root: Path, classes: object, message: str) -> None:
+def test_classes_that_are_invalid(root: Path, classes: object, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         VOCReader(root, classes=classes)
 
@@ -285,19 +285,19 @@ def test_classes_alone_are_stuff(root: Path) -> None:
     ):
         VOCReader(root, labels="SegmentationClassAug")
     os.rename(root / "SegmentationObject", root / "elsewhere")
-    source = VOCReader(root, labels="SegmentationClassAug", objects=None)
-    assert not source.categories.things
-    assert source.categories.isthing_by_id.keys() == {*range(21)}
-    got = source.read_segmentation(source.images[0])
+    reader = VOCReader(root, labels="SegmentationClassAug", objects=None)
+    assert not reader.categories.things
+    assert reader.categories.isthing_by_id.keys() == {*range(21)}
+    got = reader.read_segmentation(reader.images[0])
     assert got.segment_ids.tolist() == [[255, 0, 0, 0, 255], [255, 0, 8, 0, 15], [15, 0, 0, 0, 15]]
     assert got.segments == (Segment(8, 8, False, 1), Segment(15, 15, False, 3), Segment(255, 0, False, 3))
-    assert source.read_annotations(source.images[0]) == []
+    assert reader.read_annotations(reader.images[0]) == []
     store_labels(root / "SegmentationClassAug/2007_000032.png", np.full((3, 5), 21))
     with pytest.raises(DatasetError, match=r"SegmentationClassAug.2007_000032\.png: expected class labels in 0\.\.20"):
-        source.read_segmentation(source.images[0])
+        reader.read_segmentation(reader.images[0])
 
 
-def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
+def test_all_issues_are_reported_and_valid_images_stay(root: Path) -> None:
     for image_id in ("alone", "unmasked", "objectless", "small", "torn", "torn_png", "last"):
         add_image(root, image_id)
     (root / "JPEGImages/alone.jpg").unlink()
@@ -309,13 +309,13 @@ def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
     (root / "SegmentationClass/torn_png.png").write_bytes(b"torn")
     faulty = ["alone", "../out", "unmasked", "2007_000032", "objectless", "small", "torn", "torn_png", "nothing"]
     store_set(root, "\n".join(["2007_000032", *faulty, "last"]))
-    told: list[tuple[str, str]] = []
+    issues: list[tuple[str, str]] = []
 
     def on_issue(code: str, error: DatasetError) -> None:
-        told.append((code, str(error).removeprefix(f"{root}/").split(": ")[0]))
+        issues.append((code, str(error).removeprefix(f"{root}/").split(": ")[0]))
 
-    source = VOCReader(root, on_issue=on_issue)
-    assert told == [
+    reader = VOCReader(root, on_issue=on_issue)
+    assert issues == [
         ("name-outside", "ImageSets/Segmentation/train.txt"),
         ("image-id-twice", "ImageSets/Segmentation/train.txt"),
         ("image-missing", "JPEGImages/alone.jpg"),
@@ -329,13 +329,13 @@ def test_all_faults_are_told_and_sound_images_stay(root: Path) -> None:
         ("image-unreadable", "JPEGImages/torn.jpg"),
         ("png-unreadable", "SegmentationClass/torn_png.png"),
     ]
-    assert [image.image_id for image in source.images] == ["2007_000032", "last"]
-    for image in source.images:
-        assert source.read_segmentation(image).segments == SEGMENTS
-        assert source.read_image(image).shape == (3, 5, 3)
-    first, told = told, []
+    assert [image.image_id for image in reader.images] == ["2007_000032", "last"]
+    for image in reader.images:
+        assert reader.read_segmentation(image).segments == SEGMENTS
+        assert reader.read_image(image).shape == (3, 5, 3)
+    first, issues = issues, []
     VOCReader(root, on_issue=on_issue)
-    assert told == first
+    assert issues == first
 
 
 def test_a_set_of_faults_alone_has_no_image(root: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_set_of_faults_alone_has_no_image(root: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
-def test_folders_that_climb_out(root: Path, folder: Any) -> None:
+def test_folders_that_leave_the_folder(root: Path, folder: Any) -> None:
     for key in ("labels", "objects"):
         with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
             VOCReader(root, **{key: folder})

@@ -68,7 +68,7 @@ def test_other_ids_are_numbered_and_categories_too(tmp_path: Path) -> None:
     assert (tmp_path / "class_names.txt").read_text() == "_background_\nperson\ncat\n"
 
 
-def test_what_cannot_be_held_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_held_is_reported(tmp_path: Path) -> None:
     ids = np.array([[1, 2, 3, 4, 5, 0]], dtype=np.int32)
     segments = (
         Segment(1, 1, True, 1, score=0.5),
@@ -103,7 +103,7 @@ def test_the_largest_254_objects_are_kept(tmp_path: Path) -> None:
     assert labels[[0, 7, 10, 509]].tolist() == [1, 4, 5, 254]
 
 
-def test_a_border_is_drawn_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_a_border_is_drawn_if_asked_for(tmp_path: Path) -> None:
     ids = np.array([[9, 9, 9, 9, 9, 9, 9]] * 2 + [[9, 9, 9, 1, 1, 1, 1]] * 2 + [[2, 9, 9, 1, 1, 1, 1]], dtype=np.int32)
     segments = (Segment(1, 15, True, 12), Segment(2, 15, True, 1), Segment(9, 0, False, 22))
     lost = _written(tmp_path, PanopticSegmentation(ids, segments), VOC_CATEGORIES, border_px=1)
@@ -137,15 +137,15 @@ def test_reading_and_writing_undo_each_other(
     folder = tmp_path_factory.mktemp("voc")
     add_image(folder / "a", "x", *labels)
     store_set(folder / "a", "x")
-    source = VOCReader(folder / "a")
-    first = source.read_segmentation(source.images[0])
-    with VOCWriter(folder / "b", source.categories) as writer:
-        assert writer.add(source.images[0], first) == []
+    reader = VOCReader(folder / "a")
+    first = reader.read_segmentation(reader.images[0])
+    with VOCWriter(folder / "b", reader.categories) as writer:
+        assert writer.add(reader.images[0], first) == []
     for name, values in zip(("SegmentationClass", "SegmentationObject"), labels, strict=True):
         assert _pixels(folder / "b" / name / "x.png") == values.tolist()
     store_image(folder / "b/JPEGImages/x.jpg", labels[0].shape)
     again = VOCReader(folder / "b")
-    assert again.categories == source.categories
+    assert again.categories == reader.categories
     second = again.read_segmentation(again.images[0])
     np.testing.assert_array_equal(first.segment_ids, second.segment_ids)
     assert first.segments == second.segments
@@ -172,9 +172,9 @@ def test_any_segmentation_of_things_comes_back(
     stuff = [s.segment_id for s in segments if not s.isthing]
     assert [line.split(":")[0] for line in lost] == [f"segment {i}" for i in stuff[1:]]
     store_image(folder / "JPEGImages/x.jpg", ids.shape)
-    source = VOCReader(folder)
-    got = source.read_segmentation(source.images[0])
-    masks = {((got.segment_ids == s.segment_id).tobytes(), source.categories[s.category_id].name) for s in got.segments}
+    reader = VOCReader(folder)
+    got = reader.read_segmentation(reader.images[0])
+    masks = {((got.segment_ids == s.segment_id).tobytes(), reader.categories[s.category_id].name) for s in got.segments}
     expected = {((ids == s.segment_id).tobytes(), categories[s.category_id].name) for s in segments if s.isthing}
     if stuff:
         expected.add((np.isin(ids, stuff).tobytes(), "background"))
@@ -198,7 +198,7 @@ def test_an_exception_leaves_the_index_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../x.jpg", "/x.jpg", "a/../../x.jpg", "a\\..\\x.jpg", "", "a/"])
-def test_file_names_that_climb_out(tmp_path: Path, name: str) -> None:
+def test_file_names_that_leave_the_folder(tmp_path: Path, name: str) -> None:
     segmentation = PanopticSegmentation(np.ones((1, 1), dtype=np.int32), (Segment(1, 1, True, 1),))
     with pytest.raises(DatasetError, match="expected `file_name` to be a path inside"):
         VOCWriter(tmp_path / "out", CATEGORIES).add(_image(segmentation.segment_ids, name), segmentation)
@@ -252,14 +252,22 @@ def test_categories_that_cannot_be_held(tmp_path: Path, categories: CategorySet,
 
 
 def test_misuse_writes_nothing(tmp_path: Path) -> None:
-    one = np.ones((1, 1), dtype=np.int32)
+    segment_ids = np.ones((1, 1), dtype=np.int32)
     image = DatasetImage(1, "x.jpg", (1, 1))
     empty = PanopticSegmentation(np.zeros((0, 1), dtype=np.int32), ())
     writer = VOCWriter(tmp_path, CATEGORIES)
     for at, segmentation, message in (
-        (image, PanopticSegmentation(one, (Segment(1, 9, True, 1),)), r"category ids of the dataset, got \[9\]"),
-        (image, PanopticSegmentation(one, ()), "ids of segments only, got 1"),
-        (DatasetImage(1, "x.jpg", (1, 2)), PanopticSegmentation(one, (Segment(1, 1, True, 1),)), "image's size"),
+        (
+            image,
+            PanopticSegmentation(segment_ids, (Segment(1, 9, True, 1),)),
+            r"category ids of the dataset, got \[9\]",
+        ),
+        (image, PanopticSegmentation(segment_ids, ()), "ids of segments only, got 1"),
+        (
+            DatasetImage(1, "x.jpg", (1, 2)),
+            PanopticSegmentation(segment_ids, (Segment(1, 1, True, 1),)),
+            "image's size",
+        ),
         (DatasetImage(1, "x.jpg", (0, 1)), empty, "must not be empty"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -296,20 +304,20 @@ def test_a_border_wider_than_the_image(tmp_path: Path) -> None:
     assert _pixels(tmp_path / "SegmentationObject/x.png") == [[255, 255, 255]]
 
 
-def test_overlaps_are_told(tmp_path: Path) -> None:
+def test_overlaps_are_reported(tmp_path: Path) -> None:
     """The second mask lies under the first in one pixel."""
     ground_truth = PanopticSegmentation(
         np.array([[1, 1, 2]], dtype=np.int32), (Segment(1, 1, True, 2), Segment(2, 3, True, 1))
     )
     annotations = [{"segmentation": mask_to_rle(np.array([mask], bool))} for mask in ([1, 1, 0], [0, 1, 1])]
     writer = VOCWriter(tmp_path, CATEGORIES)
-    told = writer.add(_image(ground_truth.segment_ids), ground_truth, annotations)
-    assert told == ["annotations: 1 pixels under other masks cannot be held"]
+    losses = writer.add(_image(ground_truth.segment_ids), ground_truth, annotations)
+    assert losses == ["annotations: 1 pixels under other masks cannot be held"]
     assert writer.add(_image(ground_truth.segment_ids, "y.jpg"), ground_truth, annotations[:1]) == []
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.ppm", "a", "a.bmp", "a.JPEG", "a.Jpg"])
-def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> None:
+def test_images_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> None:
     store_image(tmp_path / "from.png", (1, 2))
     (tmp_path / "in").mkdir()
     with Image.open(tmp_path / "from.png") as grey:
@@ -325,14 +333,14 @@ def test_pictures_of_any_suffix_are_found_again(tmp_path: Path, name: str) -> No
         def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
             return ground_truth
 
-    source = OneImage()
-    convert(source, VOCWriter(tmp_path / "voc", CATEGORIES), copy_images=True)
-    convert(source, TwoChannelWriter(tmp_path / "two", CATEGORIES), copy_images=True)
-    convert(source, InstanceMapWriter(tmp_path / "maps", CATEGORIES), copy_images=True)
+    reader = OneImage()
+    convert(reader, VOCWriter(tmp_path / "voc", CATEGORIES), copy_images=True)
+    convert(reader, TwoChannelWriter(tmp_path / "two", CATEGORIES), copy_images=True)
+    convert(reader, InstanceMapWriter(tmp_path / "maps", CATEGORIES), copy_images=True)
     two = tmp_path / "two"
     for again in (
         VOCReader(tmp_path / "voc"),
         TwoChannelReader(two / "masks", two / "images", two / "categories.json"),
         InstanceMapReader(tmp_path / "maps"),
     ):
-        np.testing.assert_array_equal(again.read_image(again.images[0]), source.read_image(image))
+        np.testing.assert_array_equal(again.read_image(again.images[0]), reader.read_image(image))
