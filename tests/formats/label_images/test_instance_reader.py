@@ -151,8 +151,8 @@ def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
     ("name", "image", "message"),
     [
         ("cell.png", Image.new("RGB", (3, 2)), "expected a greyscale or palette PNG .*, got 8-bit RGB"),
-        ("cell.tif", Image.new("RGB", (3, 2)), "expected whole numbers in one channel, got the mode RGB; save it"),
-        ("cell.tif", Image.new("F", (3, 2)), "expected whole numbers in one channel, got the mode F"),
+        ("cell.tif", Image.new("RGB", (3, 2)), "expected integers in one channel, got the mode RGB; save it"),
+        ("cell.tif", Image.new("F", (3, 2)), "expected integers in one channel, got the mode F"),
         ("cell.tif", Image.new("I", (3, 2), -1), r"expected values in 0\.\.16777214, got -1\.\.-1"),
         ("cell.tif", Image.new("I", (3, 2), 2**24 - 1), r"expected values in 0\.\.16777214, got 16777215"),
     ],
@@ -180,7 +180,7 @@ def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> Non
     page = Image.fromarray(MAP)
     page.save(path, save_all=True, append_images=[page])
     reader = InstanceMapReader(tmp_path)
-    with pytest.raises(DatasetError, match=r"cell\.tif: expected one picture, got a TIFF of several pages"):
+    with pytest.raises(DatasetError, match=r"cell\.tif: expected one image, got a TIFF of several pages"):
         reader.read_segmentation(reader.images[0])
     page.save(path, tiffinfo={262: 0})
     with pytest.raises(DatasetError, match=r"got the mode I;16, white being 0"):
