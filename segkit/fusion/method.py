@@ -24,12 +24,14 @@ class FusionMethod(ABC):
     Attributes:
         needs: Any of MASK_PROBS, LOGITS and CENTERS.
         area_limit_is_last: Whether stuff_area_limit_px is applied last: a higher limit then only removes stuff.
+        stuff_area_limit_px: Every method has this option. Stuff with fewer pixels is left out.
         combine_options: Options that take their defaults from Detectron2's MODEL.PANOPTIC_FPN.COMBINE.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     area_limit_is_last: ClassVar[bool] = True
     combine_options: ClassVar[tuple[str, ...]] = ("stuff_area_limit_px",)
+    stuff_area_limit_px: float
 
     def __call__(
         self, outputs: HeadOutputs, dropped_segments: list[DroppedSegment] | None = None

@@ -7,7 +7,6 @@ head.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils.errors import DatasetError
+from segkit.utils.files import load_json
+from segkit.utils.json_fields import INTEGER, TEXT, get_field, get_table
 
 FORMAT = 1  # of the file; readers raise an error for any other
 REMEDY = "write them with `segkit fuse priors`"
@@ -87,7 +88,7 @@ class OcclusionPriors:
         return {"format": FORMAT, "things": [{"id": i, "name": name} for i, name in self.things], "pairs": rows}
 
     @classmethod
-    def from_json(cls, content: Any, where: object) -> OcclusionPriors:
+    def from_json(cls, content: Any, where: Path) -> OcclusionPriors:
         """Parse the content of a file.
 
         Args:
@@ -105,12 +106,13 @@ class OcclusionPriors:
         if content["format"] != FORMAT:
             problem = f"expected occlusion priors of format {FORMAT}, got {content['format']!r}"
             raise DatasetError(problem, where=where, remedy=REMEDY)
-        things = tuple(sorted(_parse_thing(entry, where) for entry in _get_objects(content, "things", where)))
+        entries = get_table(content, "things", where)
+        things = tuple(sorted((get_field(e, "id", INTEGER, where), get_field(e, "name", TEXT, where)) for e in entries))
         category_ids = {category_id for category_id, _ in things}
         if len(category_ids) != len(things):
             raise DatasetError("expected distinct ids in `things`, got an id twice", where=where)
         counts: dict[tuple[int, int], int] = {}
-        for entry in _get_objects(content, "pairs", where):
+        for entry in get_table(content, "pairs", where):
             a, b, count, reverse_count = _parse_pair(entry, category_ids, where)
             if (a, b) in counts:
                 raise DatasetError(f"expected every pair once, got {entry} again", where=where)
@@ -131,14 +133,10 @@ class OcclusionPriors:
             DatasetError: The file is missing or broken.
         """
         try:
-            if not Path(path).is_file() and Path(path).exists():
-                raise OSError("it is no file")
-            content = json.loads(Path(path).read_bytes())
-        except FileNotFoundError:
-            raise DatasetError("expected occlusion priors, found no file", where=path, remedy=REMEDY) from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise DatasetError(f"the occlusion priors cannot be read: {error}", where=path, remedy=REMEDY) from None
-        return cls.from_json(content, path)
+            content = load_json(Path(path))
+        except DatasetError as error:
+            raise DatasetError(f"the occlusion priors cannot be read: {error}", remedy=REMEDY) from None
+        return cls.from_json(content, Path(path))
 
 
 class OcclusionCounter:
@@ -279,20 +277,6 @@ def _cut(shape: _Shape, axes: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
         slice(start - axis.start, stop - axis.start) for (start, stop), axis in zip(axes, shape.window, strict=True)
     )
     return shape.mask[rows, columns]
-
-
-def _get_objects(content: Mapping[str, Any], key: str, where: object) -> list[dict[str, Any]]:
-    entries = content.get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DatasetError(f"expected `{key}` to be a list of objects", where=where, remedy=REMEDY)
-    return entries
-
-
-def _parse_thing(entry: Mapping[str, Any], where: object) -> tuple[int, str]:
-    category_id = entry.get("id")
-    if type(category_id) is not int or not isinstance(entry.get("name"), str):
-        raise DatasetError(f"expected every thing to have an integer id and a name, got {entry}", where=where)
-    return category_id, entry["name"]
 
 
 def _parse_pair(entry: Mapping[str, Any], category_ids: Set[int], where: object) -> tuple[int, int, int, int]:

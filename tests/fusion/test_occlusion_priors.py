@@ -233,7 +233,7 @@ def test_of_equal_counts_the_smaller_id_is_the_occluder_and_things_may_have_any_
     even = OcclusionPriors(THINGS, {(TABLE, TIE): 3, (TIE, TABLE): 3}).to_json()
     assert even["pairs"] == [{"occluder": TIE, "occluded": TABLE, "count": 3, "reverse_count": 3}]
     turned = changed(things=TABLE_OF_PAIRS.to_json()["things"][::-1])
-    assert OcclusionPriors.from_json(turned, "here").things == THINGS
+    assert OcclusionPriors.from_json(turned, Path("here")).things == THINGS
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -249,12 +249,12 @@ PAIR = {"occluder": 32, "occluded": 1, "count": 6, "reverse_count": 1}
         ([], "expected occlusion priors, got something else"),
         ({"things": []}, "expected occlusion priors, got something else"),
         (changed(format=2), "of format 1, got 2"),
-        (changed(things=None), "`things` to be a list of objects"),
-        (changed(things=[{"id": "1", "name": "a"}]), "integer id and a name"),
-        (changed(things=[{"id": True, "name": "a"}]), "integer id and a name"),
-        (changed(things=[{"id": 1}]), "integer id and a name"),
+        (changed(things=None), "`things` to be a list, got None"),
+        (changed(things=[{"id": "1", "name": "a"}]), "`id` to be an integer, got '1'"),
+        (changed(things=[{"id": True, "name": "a"}]), "`id` to be an integer, got True"),
+        (changed(things=[{"id": 1}]), "`name` to be a string, got none"),
         (changed(things=[{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]), "distinct ids"),
-        (changed(pairs=[3]), "`pairs` to be a list of objects"),
+        (changed(pairs=[3]), "`pairs` to hold objects, got 3"),
         (changed(pairs=[{**PAIR, "occluder": 171}]), "two ids of `things`"),
         (changed(pairs=[{**PAIR, "occluder": 1}]), "two ids of `things`"),
         (changed(pairs=[{**PAIR, "occluder": [1]}]), "two ids of `things`"),
@@ -265,16 +265,16 @@ PAIR = {"occluder": 32, "occluded": 1, "count": 6, "reverse_count": 1}
 )
 def test_broken_content_is_refused(content: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=f"^here: .*{message}"):
-        OcclusionPriors.from_json(content, "here")
+        OcclusionPriors.from_json(content, Path("here"))
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "priors.json"
-    with pytest.raises(DatasetError, match=r"priors\.json: expected occlusion priors, found no file; write them"):
+    with pytest.raises(DatasetError, match=r"cannot be read: .*priors\.json: .*; write them"):
         OcclusionPriors.read(path)
     for broken in (b"", b'{"format": 1, "things"', b"\xff\xfe\x00"):
         path.write_bytes(broken)
-        with pytest.raises(DatasetError, match=r"priors\.json: the occlusion priors cannot be read"):
+        with pytest.raises(DatasetError, match=r"the occlusion priors cannot be read: .*priors\.json"):
             OcclusionPriors.read(path)
     with pytest.raises(DatasetError, match="cannot be read"):
         OcclusionPriors.read(tmp_path)

@@ -149,7 +149,7 @@ def test_a_class_beyond_the_priors_is_refused(priors: str) -> None:
 
 
 def test_broken_files_are_told_when_the_method_is_made(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="found no file"):
+    with pytest.raises(DatasetError, match="cannot be read"):
         PriorityFusion(priors=str(tmp_path / "none.json"))
     (tmp_path / "cut.json").write_text(json.dumps(OcclusionPriors(THINGS, OVER).to_json())[:-9])
     with pytest.raises(DatasetError, match="cannot be read"):

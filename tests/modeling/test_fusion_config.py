@@ -47,7 +47,7 @@ def test_classes_are_named_in_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))
 def test_every_method_takes_the_stuff_area_limit(name: str) -> None:
     cfg = config("MODEL.PANOPTIC.FUSION.NAME", name, "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", "9")
-    assert build_fusion_from_config(cfg).stuff_area_limit_px == 9  # type: ignore[attr-defined]
+    assert build_fusion_from_config(cfg).stuff_area_limit_px == 9
 
 
 def test_unknown_methods_options_and_classes_are_refused() -> None:

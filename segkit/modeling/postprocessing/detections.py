@@ -61,11 +61,6 @@ def stack_detections(images: Sequence[Detections]) -> Detections:
     return Detections(*(torch.stack([pad(field) for field in fields]) for fields in zip(*images, strict=True)))
 
 
-def build_valid_rows(counts: torch.Tensor, total: int) -> torch.Tensor:
-    """(B, total) bool for `Detections.valid`: the first counts[b] rows of each image are valid."""
-    return torch.arange(total, device=counts.device) < counts[:, None]
-
-
 def build_class_thresholds(fusion: HeuristicFusion) -> torch.Tensor:
     """(2, K) float64: thing contiguous ids with a score threshold of their own, and these thresholds.
 

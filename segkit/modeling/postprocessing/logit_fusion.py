@@ -15,14 +15,7 @@ from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.fusion.pixel_argmax import MIN_PROB
 from segkit.fusion.upsnet import UPSNetFusion
-from segkit.modeling.postprocessing.detections import (
-    NO_CHANNEL,
-    Detections,
-    find_input_errors,
-    select_candidate_rows,
-    sort_by_score,
-)
-from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors
+from segkit.modeling.postprocessing.detections import NO_CHANNEL, Detections, select_candidate_rows
 from segkit.modeling.postprocessing.paste import paste_each
 from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP
 from segkit.structures import NO_THING, THING_CHANNEL
@@ -58,25 +51,19 @@ class SemanticChannels(NamedTuple):
 
 
 def fuse_upsnet(
-    detections: Detections,
-    logits: torch.Tensor,
-    channels: SemanticChannels,
-    fusion: UPSNetFusion,
-    has_nan_logits: torch.Tensor | None = None,
-) -> FusedTensors:
+    ranked: Detections, logits: torch.Tensor, channels: SemanticChannels, fusion: UPSNetFusion
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Run UPSNetFusion on B images of one size.
 
     Args:
-        detections: Boxes in pixels of the (H, W) images.
+        ranked: Detections from `sort_by_score`, with boxes in pixels of the (H, W) images.
         logits: (B, C, H, W) float32.
         channels: The classes of the channels.
         fusion: The options.
-        has_nan_logits: (B,) bool, reported in the table; None: none.
 
     Returns:
-        The fused batch.
+        (B, H, W) int32 owners for `build_fused_tensors`, and (B,) int64 keys of `INPUT_ERRORS`, or 0.
     """
-    ranked, instance_ids = sort_by_score(detections)
     candidates = select_candidate_rows(ranked, fusion.instance_score_threshold, nms_threshold=fusion.nms_threshold)
     values, best_channels = argmax_selected(logits, channels.stuff_channels)
     argmax = _PixelArgmax(ranked, logits, channels, values, channels.stuff_ids[best_channels])
@@ -91,28 +78,19 @@ def fuse_upsnet(
         thing_logits, _ = argmax_selected(logits, channels.thing_channels)
         unknown_logits = thing_logits - torch.maximum(argmax.class_logits, argmax.zeros_outside_boxes(selected))
         argmax.owners = argmax.owners.masked_fill(unknown_logits > argmax.values, candidates.shape[1])
-    errors = find_input_errors(detections, has_nan_logits) + argmax.find_missing_channels(selected)
-    limit = max(fusion.stuff_area_limit_px, 1)
-    return build_fused_tensors(ranked, instance_ids, argmax.owners, None, channels.stuff_count, limit, errors)
+    return argmax.owners, argmax.find_missing_channels(selected)
 
 
 def fuse_efficientps(
-    detections: Detections,
-    logits: torch.Tensor,
-    channels: SemanticChannels,
-    fusion: EfficientPSFusion,
-    has_nan_logits: torch.Tensor | None = None,
-) -> FusedTensors:
+    ranked: Detections, logits: torch.Tensor, channels: SemanticChannels, fusion: EfficientPSFusion
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Run EfficientPSFusion on B images of one size. Arguments and result are those of `fuse_upsnet`."""
-    ranked, instance_ids = sort_by_score(detections)
     candidates = select_candidate_rows(ranked, fusion.instance_score_threshold)
     values, _ = argmax_selected(logits, channels.stuff_channels)
     argmax = _PixelArgmax(ranked, logits, channels, values, channels.stuff_ids[logits.max(1).indices])
     all_pairs = torch.ones_like(candidates)[:, None, :].expand(*candidates.shape, candidates.shape[1])
     selected = argmax.add_instances(candidates, all_pairs, fusion.overlap_threshold, _compute_fused_logits)
-    errors = find_input_errors(detections, has_nan_logits) + argmax.find_missing_channels(selected)
-    limit = max(fusion.stuff_area_limit_px, 1)
-    return build_fused_tensors(ranked, instance_ids, argmax.owners, None, channels.stuff_count, limit, errors)
+    return argmax.owners, argmax.find_missing_channels(selected)
 
 
 class _PixelArgmax:
@@ -130,10 +108,10 @@ class _PixelArgmax:
         logits: torch.Tensor,
         channels: SemanticChannels,
         values: torch.Tensor,
-        stuff_map: torch.Tensor,
+        stuff: torch.Tensor,
     ) -> None:
         self.ranked, self.logits = ranked, logits
-        self.values, self.owners = values, stuff_map.int() + ranked.scores.shape[1]
+        self.values, self.owners = values, stuff.int() + ranked.scores.shape[1]
         self.class_logits = torch.full_like(values, -torch.inf)
         is_own = channels.thing_ids == ranked.class_ids[:, :, None]
         is_shared = (channels.stuff_ids == THING_CHANNEL) & (channels.thing_ids == NO_THING)

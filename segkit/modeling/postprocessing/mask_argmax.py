@@ -9,24 +9,19 @@ import numpy as np
 import torch
 
 from segkit.fusion.mask_argmax import FIXED_POINT, OWN_PROB, MaskArgmaxFusion
-from segkit.modeling.postprocessing.detections import Detections, find_input_errors, sort_by_score
+from segkit.modeling.postprocessing.detections import Detections
 from segkit.modeling.postprocessing.logit_fusion import SemanticChannels, argmax_selected
-from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors, count_labels
+from segkit.modeling.postprocessing.panoptic_tensors import count_labels
 from segkit.modeling.postprocessing.paste import paste_each
 from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP
 from segkit.structures import THING_CHANNEL
 
 
 def fuse_mask_argmax(
-    detections: Detections,
-    logits: torch.Tensor,
-    channels: SemanticChannels,
-    fusion: MaskArgmaxFusion,
-    has_nan_logits: torch.Tensor | None = None,
-) -> FusedTensors:
+    ranked: Detections, logits: torch.Tensor, channels: SemanticChannels, fusion: MaskArgmaxFusion
+) -> tuple[torch.Tensor, int]:
     """Run MaskArgmaxFusion on B images of one size. Arguments and result are those of `fuse_upsnet`."""
     highest, best_channels = logits.max(1)
-    ranked, instance_ids = sort_by_score(detections)
     candidates = ranked.valid & (ranked.scores.float() > float(np.float32(fusion.object_mask_threshold)))
     total = candidates.shape[1]
     stuff_logits, best_stuff = argmax_selected(logits, channels.stuff_channels)
@@ -45,9 +40,7 @@ def fuse_mask_argmax(
     if own_px:
         px = torch.stack(own_px, dim=1)
         is_own = is_own & ~_find_dropped(owners, px, channels.stuff_count, fusion.overlap_threshold)
-    owners = owners.masked_fill(~is_own, total)
-    limit, errors = max(fusion.stuff_area_limit_px, 1), find_input_errors(detections, has_nan_logits)
-    return build_fused_tensors(ranked, instance_ids, owners, None, channels.stuff_count, limit, errors)
+    return owners.masked_fill(~is_own, total), 0
 
 
 def _find_dropped(

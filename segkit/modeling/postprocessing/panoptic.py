@@ -16,18 +16,20 @@ from segkit.modeling.postprocessing.detections import (
     NO_THINGS,
     Detections,
     build_class_thresholds,
+    find_input_errors,
     scale_boxes,
+    sort_by_score,
     stack_detections,
 )
 from segkit.modeling.postprocessing.heuristic import NMS_ON_TENSORS, fuse_heuristic
 from segkit.modeling.postprocessing.logit_fusion import SemanticChannels, fuse_efficientps, fuse_upsnet
 from segkit.modeling.postprocessing.mask_argmax import fuse_mask_argmax
-from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors
+from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors
 from segkit.modeling.postprocessing.resampling import argmax_resized, find_nan_logits, resize_logits
 from segkit.structures import NO_THING
 from segkit.utils.errors import ConfigError
 
-LOGIT_FUSIONS: dict[type[FusionMethod], Callable[..., FusedTensors]] = {
+LOGIT_FUSIONS: dict[type[FusionMethod], Callable[..., tuple[torch.Tensor, torch.Tensor | int]]] = {
     UPSNetFusion: fuse_upsnet,
     EfficientPSFusion: fuse_efficientps,
     MaskArgmaxFusion: fuse_mask_argmax,
@@ -148,8 +150,12 @@ class PanopticPostProcessor(nn.Module):
         channels = SemanticChannels(
             self.stuff_ids, self.thing_ids, self.stuff_channels, self.thing_channels, self.stuff_count
         )
+        ranked, instance_ids = sort_by_score(detections)
         full = resize_logits(logits, *sizes).float()
-        return LOGIT_FUSIONS[type(self.fusion)](detections, full, channels, self.fusion, has_nan_logits)
+        owners, errors = LOGIT_FUSIONS[type(self.fusion)](ranked, full, channels, self.fusion)
+        errors = errors + find_input_errors(detections, has_nan_logits)
+        limit = max(self.fusion.stuff_area_limit_px, 1)
+        return build_fused_tensors(ranked, instance_ids, owners, None, self.stuff_count, limit, errors)
 
 
 def runs_on_tensors(fusion: FusionMethod) -> bool:

@@ -31,7 +31,6 @@ from segkit.modeling.postprocessing.detections import (
     NAN_LOGITS,
     Detections,
     build_class_thresholds,
-    build_valid_rows,
     detections_from_instances,
     scale_boxes,
     stack_detections,
@@ -305,10 +304,6 @@ def test_boxes_as_detectron2_scales_them() -> None:
     instances = Instances((22, 30), pred_boxes=Boxes(found.boxes_xyxy.clone()))
     expected = detector_postprocess(instances, 33, 40).pred_boxes.tensor
     assert torch.equal(boxes[0][valid[0]], expected)
-
-
-def test_first_rows() -> None:
-    assert build_valid_rows(torch.tensor([0, 2, 3]), 3).tolist() == [[False] * 3, [True, True, False], [True] * 3]
 
 
 @pytest.mark.parametrize("field", ["mask_probs", "boxes_xyxy", "scores"])
