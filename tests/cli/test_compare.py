@@ -74,9 +74,9 @@ def test_nothing_is_better_than_itself(run, counts, tmp_path):
     last = "No clear difference between A and B: +0.00 points of PQ (95% interval +0.00 to +0.00)."
     assert printed.splitlines()[-1] == last
     assert "car" not in printed, "classes that do not differ"
-    one = json.loads(out.read_text())["PQ"]
-    assert (one["difference"], one["low"], one["high"], one["share_better"]) == (0, 0, 0, 0)
-    assert one["conclusion"] == "no clear difference"
+    quality = json.loads(out.read_text())["PQ"]
+    assert (quality["difference"], quality["low"], quality["high"], quality["share_better"]) == (0, 0, 0, 0)
+    assert quality["conclusion"] == "no clear difference"
 
 
 def test_json_of_predictions(run, files, counts):

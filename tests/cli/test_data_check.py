@@ -113,7 +113,7 @@ def test_another_split(run, data, tmp_path):
 
 
 def test_any_other_format(run, data, tmp_path, monkeypatch):
-    """Two-channel PNGs, as panopticapi has them: ids of the sample have no category, each image is told."""
+    """Two-channel PNGs, as in panopticapi: the ids of the sample have no category, so each image is reported."""
     places = "--format", "two-channel-png", "--masks", data.masks, "--images", data.images
     code, printed, error = run(*places, "--categories", data.json_path)
     assert (code, error) == (1, "")
@@ -121,7 +121,7 @@ def test_any_other_format(run, data, tmp_path, monkeypatch):
     data.png(0).write_bytes(b"")
     code, printed, _ = run(*places, "--categories", data.json_path)
     assert code == 1
-    assert "error png-unreadable (1)" in printed  # it hides none of the others
+    assert "error png-unreadable (1)" in printed  # it does not hide the others
     assert "error annotation-unreadable (5)" in printed
     code, printed, _ = run(*places, "--categories", tmp_path / "none.json")
     assert (code, "error dataset-unreadable (1)" in printed) == (1, True)

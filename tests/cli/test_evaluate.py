@@ -50,8 +50,8 @@ def test_the_numbers_by_hand(run, tmp_path):
     assert (code, error) == (0, "")
     results = json.loads(out.read_text())
     assert results["panoptic_seg"]["PQ"] == pytest.approx(100 * (2 / 3 + 0 + 1) / 3)
-    one = {"PQ": pytest.approx(200 / 3), "SQ": 100, "RQ": pytest.approx(200 / 3), "tp": 1, "fp": 0, "fn": 1}
-    assert results["panoptic_seg"]["per_class"]["1"] == one
+    car = {"PQ": pytest.approx(200 / 3), "SQ": 100, "RQ": pytest.approx(200 / 3), "tp": 1, "fp": 0, "fn": 1}
+    assert results["panoptic_seg"]["per_class"]["1"] == car
     assert results["panoptic_seg"]["PQ_st"] == 100
     assert [*results["analysis"]] == ["intervals", "error_budget", "confusion", "worst_images", "per_image"]
     assert "│ panoptic_seg │ 55.6 │" in printed
@@ -65,10 +65,10 @@ def test_the_json_is_what_the_metric_computes(run, tmp_path, kind):
     _, gt, pred = WRITE_FILES[kind](tmp_path)
     out = tmp_path / "metrics.json"
     assert run(*ARGUMENTS[kind], "--gt", gt, "--pred", pred, "--output", out, "--workers", 2, "--per-class")[0] == 0
-    found = json.loads(out.read_text())
+    results = json.loads(out.read_text())
     if kind == "panoptic":
         scored = score_panoptic(gt, pred, boundary=True, dagger=True)
-        assert found.pop("analysis")["intervals"]["images"] == 6
+        assert results.pop("analysis")["intervals"]["images"] == 6
         expected = {"panoptic_seg": scored.metric.compute(scored.image_order)}
     elif kind == "instances":
         expected = score_instances(gt, pred, iou_types=["bbox"]).compute()
@@ -79,7 +79,7 @@ def test_the_json_is_what_the_metric_computes(run, tmp_path, kind):
         for number in range(5):
             metric.update(*(np.array(Image.open(folder / f"{number}.png")) for folder in (gt, pred)))
         expected = {"sem_seg": metric.compute()}
-    assert found == expected
+    assert results == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,7 +110,7 @@ def shard(run, tmp_path, name, *arguments, of=(1, 2), kind="semantic"):
     return tmp_path / name
 
 
-def test_shards_that_do_not_fit_are_refused(run, tmp_path):
+def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
     first, second = (shard(run, tmp_path, f"{i}.npz", of=(i, 2)) for i in (1, 2))
     assert "1 shards are missing: 2/2; evaluate them, or name their files" in error_line(run("merge", first))
     assert "name each file once" in error_line(run("merge", first, first))
@@ -135,14 +135,14 @@ def test_shards_that_do_not_fit_are_refused(run, tmp_path):
 def test_shards_of_another_prediction_are_refused(run, tmp_path):
     """Another JSON of the same images, scored with the same command but for its path; a moved copy is no other."""
     ground_truth, predictions = two_images(tmp_path / "a")
-    _, others = two_images(tmp_path / "b")
+    _, predictions_b = two_images(tmp_path / "b")
     parts = [tmp_path / f"{i}.npz" for i in range(3)]
     options = ("panoptic", "--gt", ground_truth)
     assert run(*options, "--pred", predictions, "--shard", "1/2", "--save-counts", parts[0])[0] == 0
-    assert run(*options, "--pred", others, "--shard", "2/2", "--save-counts", parts[1])[0] == 0
+    assert run(*options, "--pred", predictions_b, "--shard", "2/2", "--save-counts", parts[1])[0] == 0
     assert run("merge", *parts[:2])[0] == 0
-    others.write_text(others.read_text().replace("17", "1", 1))
-    assert run(*options, "--pred", others, "--shard", "2/2", "--save-counts", parts[2])[0] == 0
+    predictions_b.write_text(predictions_b.read_text().replace("17", "1", 1))
+    assert run(*options, "--pred", predictions_b, "--shard", "2/2", "--save-counts", parts[2])[0] == 0
     assert "got one of other files or options" in error_line(run("merge", parts[0], parts[2]))
 
 
@@ -150,8 +150,8 @@ def test_a_shard_is_no_result(run, tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     files = ("panoptic", "--gt", ground_truth, "--pred", predictions, "--shard", "1/2")
     assert "add --save-counts FILE" in error_line(run(*files))
-    kept = ("--save-counts", tmp_path / "c", "--output", tmp_path / "o")
-    assert "give --output to `segkit evaluate merge`" in error_line(run(*files, *kept))
+    outputs = ("--save-counts", tmp_path / "c", "--output", tmp_path / "o")
+    assert "give --output to `segkit evaluate merge`" in error_line(run(*files, *outputs))
     assert not (tmp_path / "c").exists()
 
 
@@ -189,7 +189,7 @@ def test_panopticapi_s_names_of_the_files(run, tmp_path):
     assert run("panoptic", *names, "--pred_folder", tmp_path / "y")[0] == 0
 
 
-def test_all_problems_are_told_up_to_a_limit(run, tmp_path):
+def test_all_problems_are_reported_up_to_a_limit(run, tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     pngs = [tmp_path / f"predictions/{number}.png" for number in range(2)]
     pngs[0].write_bytes(pngs[0].read_bytes()[:50])
@@ -281,11 +281,11 @@ def test_an_empty_list_of_results_scores_0(run, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--output", "--save-counts"])
-def test_places_that_cannot_be_written_are_told_before_the_work(run, tmp_path, option):
+def test_paths_that_cannot_be_written_are_reported_before_the_work(run, tmp_path, option):
     (tmp_path / "file").write_text("")
-    for place, problem in ((tmp_path, "this is a folder"), (tmp_path / "file/x.json", "cannot be written")):
-        line = error_line(run("panoptic", "--gt", "absent.json", "--pred", "absent.json", option, place))
-        assert line.startswith(f"segkit evaluate: {place}: ")
+    for path, problem in ((tmp_path, "this is a folder"), (tmp_path / "file/x.json", "cannot be written")):
+        line = error_line(run("panoptic", "--gt", "absent.json", "--pred", "absent.json", option, path))
+        assert line.startswith(f"segkit evaluate: {path}: ")
         assert problem in line
     assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
@@ -332,7 +332,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_no_torch_and_no_detectron2_are_needed(tmp_path):
-    """Nor a word on stderr that is no terminal."""
+    """Also, nothing is printed on a stderr that is not a terminal."""
     for kind in KINDS:
         _, gt, pred = WRITE_FILES[kind](tmp_path / kind)
         counts = tmp_path / f"{kind}.npz"
@@ -363,7 +363,7 @@ def test_no_worker_is_left_behind(tmp_path):
     assert ran.stderr.count("\n") == 1
 
 
-def test_the_results_are_kept_where_the_reader_leaves(tmp_path):
+def test_the_results_are_written_even_if_the_reader_leaves(tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     out = tmp_path / "o.json"
     command = (

@@ -85,7 +85,7 @@ def test_run_explains(run: Any, files: Any, tmp_path: Path) -> None:
     assert (code, error) == (0, "")
     dropped_segments = json.loads((out / "dropped_segments.json").read_text())
     assert len(dropped_segments) == 6
-    assert {fate["reason"] for image in dropped_segments for fate in image["dropped_segments"]} >= {
+    assert {segment["reason"] for image in dropped_segments for segment in image["dropped_segments"]} >= {
         "score",
         "area",
         "overlap",
@@ -124,11 +124,11 @@ def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_pa
     code, printed, error = run(*arguments, "--set", *texts, "--output", out, "--seed", 1)
     assert (code, error) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == ["best.yaml", "sweep.html", "sweep.json", "sweep.png"]
-    found = json.loads((out / "sweep.json").read_text())
-    assert len(found["settings"]) == 2 * 2 * 5 + 1
-    assert (found["seed"], found["images"]) == (1, {"all": 6, "tuning": 3, "held_out": 3})
+    sweep = json.loads((out / "sweep.json").read_text())
+    assert len(sweep["settings"]) == 2 * 2 * 5 + 1
+    assert (sweep["seed"], sweep["images"]) == (1, {"all": 6, "tuning": 3, "held_out": 3})
     node = yaml.safe_load((out / "best.yaml").read_text())["MODEL"]["PANOPTIC"]["FUSION"]
-    best = found["methods"]["heuristic"][found["best"]["step"]]
+    best = sweep["methods"]["heuristic"][sweep["best"]["step"]]
     assert node["OPTIONS"] == {key: value for key, value in best["options"].items() if value != {}}
     build_fusion(node["NAME"], **resolve_class_keys(node["OPTIONS"], get_thing_names(CATEGORIES)))
     assert "Tuned on 3 images, measured on the 3 held-out images" in printed
@@ -253,7 +253,7 @@ def test_wrong_options_are_reported_before_the_work(
 def test_files_that_are_refused(run: Any, files: Any, tmp_path: Path) -> None:
     other = write(tmp_path / "other", 3, seed=5, image_ids=[1, 2, 3])
     (tmp_path / "file").touch()
-    one = write(tmp_path / "one", 1)
+    single = write(tmp_path / "single", 1)
     method, methods = ["--method", "heuristic"], ["--methods", "heuristic"]
     for arguments, message in (
         (["run", *method, "--predictions", files[0], "--gt", other[1]], "3 of the truth's 3 images are not saved"),
@@ -262,7 +262,7 @@ def test_files_that_are_refused(run: Any, files: Any, tmp_path: Path) -> None:
             "6 of the 6 saved images are not in",
         ),
         (["run", *method, "--predictions", tmp_path / "none"], "none"),
-        (["sweep", *methods, "--predictions", one[0], "--gt", one[1]], "expected at least 2 images"),
+        (["sweep", *methods, "--predictions", single[0], "--gt", single[1]], "expected at least 2 images"),
         (["sweep", *methods, "--predictions", files[0], "--gt", tmp_path / "no.json"], "no.json"),
     ):
         code, printed, error = run(*arguments, "--output", tmp_path / "out")

@@ -89,13 +89,13 @@ def test_train_writes_everything_and_resumes_and_evaluates(
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_results_of_one(toy_names: list[str], tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert segkit("train", "--config-file", CONFIG, *toy_names, "OUTPUT_DIR", one) == 0
-    weights = ["MODEL.WEIGHTS", one / "model_final.pth", "OUTPUT_DIR", two]
+def test_two_processes_give_the_results_of_a_single_one(toy_names: list[str], tmp_path: Path) -> None:
+    single, double = tmp_path / "single", tmp_path / "double"
+    assert segkit("train", "--config-file", CONFIG, *toy_names, "OUTPUT_DIR", single) == 0
+    weights = ["MODEL.WEIGHTS", single / "model_final.pth", "OUTPUT_DIR", double]
     arguments = ["--eval-only", "--num-gpus", 2, "--dist-url", "auto"]
     assert segkit("train", "--config-file", CONFIG, *arguments, *toy_names, *weights) == 0
-    assert json.loads((two / "metrics.json").read_text()) == json.loads((one / "metrics.json").read_text())
+    assert json.loads((double / "metrics.json").read_text()) == json.loads((single / "metrics.json").read_text())
     train = ["--num-gpus", 2, "--dist-url", "auto"]
     assert segkit("train", "--config-file", CONFIG, *train, *toy_names, "OUTPUT_DIR", tmp_path / "three") == 0
     assert (tmp_path / "three" / "metrics.json").is_file()
@@ -213,7 +213,7 @@ def test_a_split_without_labels_is_no_training_data(
     assert "expected images with labels to train on, got 2 of t_bare without any" in capsys.readouterr().err
 
 
-def test_weights_that_know_other_classes(
+def test_weights_of_other_classes(
     toy_copy: Path, toy_names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exchanged names would silently give other metrics, so they are refused; other names are a warning."""

@@ -25,7 +25,7 @@ CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random model that is sure of what it sees, saved as segkit's training saves one."""
+    """A random model with confident predictions, saved as in segkit's training."""
     torch.manual_seed(0)
     cfg = read_config(CONFIG)
     resolve_for_categories(cfg, toy.CATEGORIES, "one", "toy")
@@ -42,16 +42,16 @@ def predict(weights: Path, output: Path, *inputs: Path) -> int:
     return main([str(word) for word in words])
 
 
-def test_folder_in_pictures_and_json_out(
+def test_folder_in_overlays_and_json_out(
     weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(weights, tmp_path / "out", toy_folder / "images") == 0
     assert str(tmp_path / "out" / "panoptic.json") in capsys.readouterr().out
-    found = coco.read_panoptic(tmp_path / "out/panoptic.json")
-    assert len(found.records) == 12
-    for record in found.records:
+    panoptic = coco.read_panoptic(tmp_path / "out/panoptic.json")
+    assert len(panoptic.records) == 12
+    for record in panoptic.records:
         path = tmp_path / "out/panoptic" / record.png_name
-        coco.read_segmentation(path, record.segments_info, found.categories, (128, 128))
+        coco.read_segmentation(path, record.segments_info, panoptic.categories, (128, 128))
         overlay = Image.open(tmp_path / "out/overlays" / record.png_name)
         assert overlay.size == (128, 128)
         assert not np.array_equal(overlay, Image.open(toy_folder / "images" / record.file_name))
@@ -59,7 +59,7 @@ def test_folder_in_pictures_and_json_out(
     assert COCO(str(tmp_path / "out/instances.json")).anns
 
 
-def test_images_of_one_name_are_kept_apart(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
+def test_images_of_the_same_name_get_different_outputs(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
     image = Image.open(toy_folder / "images/000000000001.png")
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
@@ -120,8 +120,8 @@ def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (tmp_path / "e").exists()
 
 
-def test_a_model_with_semantics_alone(toy_folder: Path, tmp_path: Path) -> None:
-    """One channel for each class, which the weights tell; label maps and overlays come out."""
+def test_a_model_with_a_semantic_output_only(toy_folder: Path, tmp_path: Path) -> None:
+    """The weights say that each class has a channel; the outputs are label maps and overlays."""
     torch.manual_seed(0)
     semantic = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]
     cfg = read_config(CONFIG, semantic)

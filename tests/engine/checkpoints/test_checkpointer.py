@@ -77,7 +77,7 @@ def msra_file(path, model):
 
 
 def torchvision_file(path, model):
-    """As detectron2's tools/convert-torchvision-to-d2.py writes it: the classifier lies below the stem."""
+    """As detectron2's tools/convert-torchvision-to-d2.py writes it: the classifier is below the stem."""
     backbone = noisy_backbone(model)
     weights = {**backbone, "stem.fc.weight": np.zeros((10, 8), np.float32), "stem.fc.bias": np.zeros(10, np.float32)}
     data = {"model": weights, "__author__": "torchvision", "matching_heuristics": True}
