@@ -96,10 +96,10 @@ def build_outputs(
     for record in dataset.records:
         prediction = by_image[record["image_id"]]
         ids = coco.read_id_runs(folder / prediction.png_name).to_map()
-        numbers = {segment_id: number for number, segment_id in enumerate(prediction.category_of, 1)}
+        numbers = {segment_id: number for number, segment_id in enumerate(prediction.category_ids, 1)}
         small = np.zeros_like(ids)
         info = []
-        for segment_id, category_id in prediction.category_of.items():
+        for segment_id, category_id in prediction.category_ids.items():
             small[ids == segment_id] = numbers[segment_id]
             isthing = CATEGORIES[category_id].isthing
             contiguous_ids = CATEGORIES.thing_contiguous_ids if isthing else CATEGORIES.stuff_contiguous_ids

@@ -147,9 +147,24 @@ class IssueList(list[Issue]):
     """A list that is added to in one line."""
 
     def add(self, code: str, place: object, message: str) -> None:
-        """Add one; a KeyError says that no such rule is."""
-        RULES[code]
+        """Add an issue.
+
+        Args:
+            code: a key of `RULES`.
+            place: file, image and entry, as words.
+            message: what is wrong.
+        """
+        RULES[code]  # KeyError for another code
         self.append(Issue(code, _printable(str(place)), _printable(message)))
+
+    def add_error(self, code: str, error: DatasetError) -> None:
+        """Add what a reader refuses, as its `on_issue`.
+
+        Args:
+            code: a key of `RULES`.
+            error: has the place and the message.
+        """
+        self.add(code, error.where, error.problem)
 
     def __add__(self, others: list[Issue]) -> IssueList:  # type: ignore[override]
         return IssueList([*self, *others])

@@ -15,6 +15,7 @@ import detectron2.utils.comm as comm
 from segkit.data.dataset import Record
 from segkit.evaluation.base import ImageEvaluator, is_visible
 from segkit.evaluation.predictions import build_coco_results
+from segkit.formats.coco import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.metrics import AveragePrecision
 from segkit.utils import files
 
@@ -47,9 +48,15 @@ class InstanceEvaluator(ImageEvaluator):
         ground_truth = self.ground_truth.read_annotations(record)
         results = build_coco_results(output, image_id, size_hw, self.dataset.categories)
         self._has_masks = self._has_masks and all("segmentation" in result for result in results)
-        if self._has_masks:
-            self._masks.update(image_id, size_hw, ground_truth, results)
-        self._boxes.update(image_id, size_hw, ground_truth, results)
+        for metric in (self._boxes, *([self._masks] if self._has_masks else ())):
+            columns = (
+                read([ImageEntries(entries, size_hw, f"image {image_id!r}, {name}")], metric.fields, metric.categories)
+                for read, entries, name in (
+                    (read_annotation_columns, ground_truth, "ground truth"),
+                    (read_result_columns, results, "results"),
+                )
+            )
+            metric.update(image_id, size_hw, *columns)
         if RESULTS in self._parts:
             self._parts[RESULTS].add(image_id, results)
         if GROUND_TRUTH in self._parts:

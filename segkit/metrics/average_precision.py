@@ -3,29 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.instances import coco_entries as entries
 from segkit.metrics.instances.coco_curves import ALL, compute_curves, mean_percent, summarize
-from segkit.metrics.instances.coco_entries import BOX, MASK, Columns, ImageEntries
 from segkit.metrics.instances.coco_matching import FIELD, NO_MATCHES, Matches, concatenate_matches, match
 from segkit.metrics.state import PerImage
-from segkit.structures import CategorySet
+from segkit.structures import CategorySet, InstanceColumns
 from segkit.utils.errors import DatasetError
 
 IMAGES_AT_ONCE = 64  # matched together: their entries are what is kept of masks and boxes
-
-
-class ScoredImage(NamedTuple):
-    """One image of (height, width) pixels with its COCO annotations and results, as `AveragePrecision.update` says."""
-
-    image_id: int | str
-    size_hw: tuple[int, int]
-    ground_truth: Sequence[Mapping[str, Any]]
-    results: Sequence[Mapping[str, Any]]
 
 
 def check_iou_types(iou_types: Sequence[str]) -> tuple[str, ...]:
@@ -54,9 +43,10 @@ class AveragePrecision:
         if twice:
             raise DatasetError(f"expected distinct names of things, got {twice} twice", remedy="rename one of them")
         self.categories = categories
+        self.fields = {FIELD[iou_type] for iou_type in self.iou_types}  # of entries: "bbox", "segmentation"
         self._images: PerImage[None] = PerImage()  # an image's index is its place in the order of adding
         self._waiting: list[
-            tuple[tuple[int, int], Columns, Columns]
+            tuple[tuple[int, int], InstanceColumns, InstanceColumns]
         ] = []  # the last images: size, ground truth, results
         self._matches: dict[str, list[Matches]] = {iou_type: [] for iou_type in self.iou_types}
         self._gt_counts = {iou_type: np.zeros((len(categories.things), 4), np.int64) for iou_type in self.iou_types}
@@ -69,39 +59,57 @@ class AveragePrecision:
         self,
         image_id: int | str,
         size_hw: tuple[int, int],
-        ground_truth: Sequence[Mapping[str, Any]],
-        results: Sequence[Mapping[str, Any]],
+        ground_truth: InstanceColumns,
+        results: InstanceColumns,
     ) -> None:
-        """Add one image of `size_hw` pixels; both lists may be empty.
+        """Add one image.
 
-        ground truth: COCO annotations {category_id, area, iscrowd, bbox, segmentation}; results: {category_id, score,
-        bbox, segmentation}. category_id is the dataset's, bbox is [x, y, width, height] in pixels, segmentation is RLE
-        of the image's size, of ground truth also polygons; the one that no iou_type compares may be absent. What has a
-        stuff category is left out.
-        Equal scores, and ground truth equally overlapped, keep the order given. Raises DatasetError, and adds nothing,
-        where the image was added before or a value is missing, not finite or malformed; ValueError where size_hw is no
-        size.
+        Equal scores, and ground truth of equal IoU, are matched in the order given.
+
+        Args:
+            image_id: id of the image.
+            size_hw: (height, width) in pixels.
+            ground_truth: annotations of the image with the columns of `fields`, see
+                `formats.coco.read_annotation_columns`.
+            results: results of the image, see `formats.coco.read_result_columns`.
+
+        Raises:
+            DatasetError: the image was added before; nothing is added then.
+            ValueError: columns have different lengths, or a column that is compared is missing.
         """
-        truth_columns, result_columns = self._read([ScoredImage(image_id, size_hw, ground_truth, results)], False)
+        self._check_columns(ground_truth, results)
         self._images.add(image_id, None)
-        self._waiting.append((size_hw, truth_columns, result_columns))
+        self._waiting.append((size_hw, ground_truth, results))
         if len(self._waiting) >= IMAGES_AT_ONCE:
             self._match_waiting()
 
-    def update_images(self, images: Sequence[ScoredImage], boxes_from_masks: bool = False) -> None:
+    def update_images(
+        self,
+        image_ids: Sequence[int | str],
+        sizes_hw: Sequence[tuple[int, int]],
+        ground_truth: InstanceColumns,
+        results: InstanceColumns,
+    ) -> None:
         """Add many images at once, in a fraction of the time that `update` takes for each.
 
-        boxes_from_masks: results have no bbox; as COCO.loadRes does, it is drawn around the mask, whose area then sizes
-        the box as well. Raises as `update` does; nothing is added then.
+        Args:
+            image_ids: ids of the images.
+            sizes_hw: (height, width) of each image in pixels.
+            ground_truth: annotations of all images, see `update`; `image` is the index in `image_ids`.
+            results: results of all images.
+
+        Raises:
+            DatasetError: an image was added before; nothing is added then.
+            ValueError: columns have different lengths, or a column that is compared is missing.
         """
-        ground_truth, results = self._read(images, boxes_from_masks)
+        self._check_columns(ground_truth, results)
         added: PerImage[None] = PerImage()
-        for image in images:
-            added.add(image.image_id, None)
+        for image_id in image_ids:
+            added.add(image_id, None)
         self._match_waiting()
         first = len(self._images)
         self._images.merge(added)
-        self._match(first, [image.size_hw for image in images], ground_truth, results)
+        self._match(first, sizes_hw, ground_truth, results)
 
     def merge(self, other: AveragePrecision) -> None:
         """Add another shard's images; DatasetError where both hold an image, ValueError where the categories or the
@@ -162,28 +170,31 @@ class AveragePrecision:
             raise DatasetError(f"expected saved counts of average precision, got others ({error})") from error
         return metric
 
-    def _read(self, images: Sequence[ScoredImage], boxes_from_masks: bool) -> tuple[Columns, Columns]:
-        for image in images:
-            height, width = image.size_hw
-            if height < 1 or width < 1:
-                raise ValueError(f"size_hw must be two numbers of pixels from 1 on, got {image.size_hw}")
-        compared = {FIELD[iou_type] for iou_type in self.iou_types}
-        ground_truth = [ImageEntries(i.ground_truth, i.size_hw, f"image {i.image_id!r}, ground truth") for i in images]
-        results = [ImageEntries(i.results, i.size_hw, f"image {i.image_id!r}, results") for i in images]
-        gt_columns = entries.read_columns(ground_truth, "area", compared, self.categories)
-        if not boxes_from_masks:
-            return gt_columns, entries.read_columns(results, "score", compared, self.categories)
-        columns = entries.read_columns(results, "score", (compared - {BOX}) | {MASK}, self.categories)
-        return gt_columns, entries.with_mask_boxes(columns)
+    def _check_columns(self, *parts: InstanceColumns) -> None:
+        compared = {"bbox": ("boxes", "box_area"), "segmentation": ("masks", "area_px")}
+        names = [
+            "image",
+            "thing",
+            "iscrowd",
+            "number",
+            *(name for key in sorted(self.fields) for name in compared[key]),
+        ]
+        for columns in parts:
+            lengths = {name: len(getattr(columns, name)) for name in names}
+            if len({*lengths.values()}) > 1:
+                raise ValueError(f"columns must have one row per entry, got lengths {lengths}")
 
     def _match_waiting(self) -> None:
         if self._waiting:
             sizes_hw, ground_truth, results = zip(*self._waiting, strict=True)
             first = len(self._images) - len(self._waiting)
             self._waiting = []
-            self._match(first, sizes_hw, entries.concatenate(ground_truth), entries.concatenate(results))
+            joined = [InstanceColumns.concatenate(parts) for parts in (ground_truth, results)]
+            self._match(first, sizes_hw, *joined)
 
-    def _match(self, first: int, sizes_hw: Sequence[tuple[int, int]], ground_truth: Columns, results: Columns) -> None:
+    def _match(
+        self, first: int, sizes_hw: Sequence[tuple[int, int]], ground_truth: InstanceColumns, results: InstanceColumns
+    ) -> None:
         """Match images; `first` is the index of the first one."""
         for iou_type in self.iou_types:
             found, gt_counts = match(ground_truth, results, sizes_hw, len(self.categories.things), iou_type)

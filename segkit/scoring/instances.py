@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from segkit.formats import coco
+from segkit.formats.coco import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.formats.derive import build_coco_annotations
 from segkit.metrics import AveragePrecision
-from segkit.metrics.average_precision import ScoredImage, check_iou_types
-from segkit.structures import CategorySet, ImageId, segmentation_to_rle
+from segkit.metrics.average_precision import check_iou_types
+from segkit.structures import CategorySet, ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -50,7 +51,7 @@ def score_instances(
     An image without results has missed all its ground truth (COCO's rule); an empty list scores 0.
 
     Raises DatasetError with up to `limit` problems: what the formats refuse, results that name an image or
-    category that the ground truth lacks, entries that `AveragePrecision.update` refuses, masks asked for where there
+    category that the ground truth lacks, invalid entries, masks asked for where there
     are none; ValueError for other iou_types or fewer than one worker.
     """
     results = coco.read_results(results_json)
@@ -74,6 +75,14 @@ def score_instances(
     return metric
 
 
+class _ImagePair(NamedTuple):
+    """The annotations and results of one image."""
+
+    image_id: ImageId
+    ground_truth: ImageEntries
+    results: ImageEntries
+
+
 class _Truth(NamedTuple):
     """sizes_hw: image_id -> (height, width). annotations: those of an image, asked for once."""
 
@@ -88,8 +97,7 @@ class _Truth(NamedTuple):
         sizes_hw = {image["id"]: (image["height"], image["width"]) for image in file.images}
         by_image: dict[ImageId, list[Entry]] = defaultdict(list)
         for annotation in file.annotations:
-            by_image[annotation["image_id"]].append(_compressed(annotation, sizes_hw) if masks else annotation)
-
+            by_image[annotation["image_id"]].append(annotation)
         return cls(file.categories, sizes_hw, lambda image_id: by_image.pop(image_id, []))
 
     @classmethod
@@ -116,16 +124,21 @@ class _Reader(NamedTuple):
     found: dict[ImageId, list[Entry]]
     left_out: set[int]
 
-    def block(self, image_ids: Sequence[ImageId]) -> list[ScoredImage | DatasetError]:
+    def block(self, image_ids: Sequence[ImageId]) -> list[_ImagePair | DatasetError]:
         return [self.image(image_id) for image_id in image_ids]
 
-    def image(self, image_id: ImageId) -> ScoredImage | DatasetError:
+    def image(self, image_id: ImageId) -> _ImagePair | DatasetError:
         results = self._kept(self.found.pop(image_id, []))
         try:
             annotations = self._kept(self.ground_truth.annotations(image_id))
         except DatasetError as error:
             return error
-        return ScoredImage(image_id, self.ground_truth.sizes_hw[image_id], annotations, results)
+        size_hw = self.ground_truth.sizes_hw[image_id]
+        return _ImagePair(
+            image_id,
+            ImageEntries(annotations, size_hw, f"image {image_id!r}, ground truth"),
+            ImageEntries(results, size_hw, f"image {image_id!r}, results"),
+        )
 
     def _kept(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         if not self.left_out:
@@ -171,14 +184,6 @@ def _check_image(result: Entry, known: Mapping[ImageId, object], where: str) -> 
         )
 
 
-def _compressed(annotation: Entry, sizes_hw: Mapping[ImageId, tuple[int, int]]) -> Entry:
-    """With compressed RLE instead of runs as numbers, which COCO has for crowds: the metric reads it faster."""
-    segmentation = annotation["segmentation"]
-    if not isinstance(segmentation, dict) or isinstance(segmentation["counts"], str):
-        return annotation
-    return {**annotation, "segmentation": segmentation_to_rle(segmentation, sizes_hw[annotation["image_id"]])}
-
-
 def _ascending(image_ids: Mapping[ImageId, object]) -> list[ImageId]:
     numbers = sorted(image_id for image_id in image_ids if not isinstance(image_id, str))
     return [*numbers, *sorted(image_id for image_id in image_ids if isinstance(image_id, str))]
@@ -186,19 +191,29 @@ def _ascending(image_ids: Mapping[ImageId, object]) -> list[ImageId]:
 
 def _add(
     metric: AveragePrecision,
-    read: Sequence[ScoredImage | DatasetError],
+    read: Sequence[_ImagePair | DatasetError],
     boxes_from_masks: bool,
     problems: ErrorCollector,
     where: str,
 ) -> None:
     for error in (one for one in read if isinstance(one, DatasetError)):
         problems.add(error)
-    images = [one for one in read if not isinstance(one, DatasetError)]
+    images = [image for image in read if not isinstance(image, DatasetError)]
     try:
-        metric.update_images(images, boxes_from_masks)
+        _update(metric, images, boxes_from_masks)
     except DatasetError:
         for image in images:
             try:
-                metric.update_images([image], boxes_from_masks)
+                _update(metric, [image], boxes_from_masks)
             except DatasetError as error:
                 problems.add(DatasetError(str(error), where=where))
+
+
+def _update(metric: AveragePrecision, images: Sequence[_ImagePair], boxes_from_masks: bool) -> None:
+    ground_truth, results = [image.ground_truth for image in images], [image.results for image in images]
+    metric.update_images(
+        [image.image_id for image in images],
+        [image.ground_truth.size_hw for image in images],
+        read_annotation_columns(ground_truth, metric.fields, metric.categories),
+        read_result_columns(results, metric.fields, metric.categories, boxes_from_masks),
+    )

@@ -155,7 +155,7 @@ class _ImageCounter:
             prediction = self.predictions[image_id]
             pred_path = self.pred_root / prediction.png_name
             pred_runs = coco.read_id_runs(pred_path)
-            pred_segments = [Segment(i, c, categories[c].isthing, 0) for i, c in prediction.category_of.items()]
+            pred_segments = [Segment(i, c, categories[c].isthing, 0) for i, c in prediction.category_ids.items()]
             where = f"{where} (prediction {pred_path})"
         else:
             pred_path, pred_segments = self.pred_json, []

@@ -11,6 +11,7 @@ from segkit.structures.categories import (
 )
 from segkit.structures.head_outputs import CenterOffsets, HeadOutputs, SemanticScores
 from segkit.structures.id_runs import VOID, Extent, IdRuns
+from segkit.structures.instance_columns import InstanceColumns
 from segkit.structures.instances import InstanceMasks
 from segkit.structures.panoptic import (
     MAX_SEGMENT_ID,
@@ -35,6 +36,7 @@ __all__ = [
     "HeadOutputs",
     "IdRuns",
     "ImageId",
+    "InstanceColumns",
     "InstanceMasks",
     "PanopticSegmentation",
     "Segment",

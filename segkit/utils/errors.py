@@ -7,11 +7,12 @@ class SegkitError(Exception):
     """What was expected and what came, where, and the remedy, as one line: `where: problem; remedy`.
 
     Everything is folded into the message, so that the error survives pickling between processes.
-    where, problem: those two parts by themselves, "" for no place.
+    where, problem: those two parts by themselves, "" for no place. code: of the
+    issue of a dataset, a key of `segkit.curation.issues.RULES`, "" for none.
     """
 
-    def __init__(self, problem: str, *, where: object = "", remedy: str = "") -> None:
-        self.where, self.problem = str(where), problem
+    def __init__(self, problem: str, *, where: object = "", remedy: str = "", code: str = "") -> None:
+        self.where, self.problem, self.code = str(where), problem, code
         text = f"{where}: {problem}" if where != "" else problem
         super().__init__(f"{text}; {remedy}" if remedy else text)
 

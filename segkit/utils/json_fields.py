@@ -1,4 +1,4 @@
-"""Fields of JSON files, typed and checked: each error names the file, the entry and what was expected."""
+"""Typed fields of JSON files: each error names the entry, what was expected, and the code of its issue."""
 
 from __future__ import annotations
 
@@ -16,13 +16,20 @@ Entry: TypeAlias = dict[str, Any]
 INTEGER, NUMBER, TEXT, LIST, OBJECT = (int,), (int, float), (str,), (list,), (dict,)
 IMAGE_ID = (int, str)
 TYPE_NAMES = {int: "an integer", float: "a number", str: "a string", list: "a list", dict: "an object"}
-LARGEST = 1e300  # a finite number, and so is the sum of a file full of them
+LARGEST = 1e300  # of a finite number: the sum of a file full of them is finite, too
 MISSING = object()
-MAX_DEPTH = 64  # of lists and objects in each other that are written again
+MAX_DEPTH = 64  # nested lists and objects that are written again
 
 
 class Location(NamedTuple):
-    """Where in a file: put into words only when there is something to say."""
+    """An entry of a file, put into words only if there is something to report.
+
+    Attributes:
+        path: the file.
+        image_id: id of the image, None if the location is the whole file.
+        part: kind of the entry in the image, such as `segment`; "" if the location is the whole image.
+        part_id: id of the entry.
+    """
 
     path: Path
     image_id: int | str | None = None
@@ -35,43 +42,101 @@ class Location(NamedTuple):
 
 
 def load_object(path: Path) -> Entry:
-    """The JSON object in the file; DatasetError where it is missing, not JSON, or a list (of results, say)."""
+    """Load a JSON file that holds one object.
+
+    Args:
+        path: the JSON file.
+
+    Returns:
+        The object.
+
+    Raises:
+        DatasetError: the file is missing, is not JSON, or holds something else, such as a list of results.
+    """
     content = load_json(path)
     if type(content) is not dict:
         remedy = "a results list has no images and categories: give the dataset's JSON"
         problem = f"expected an object with images, annotations and categories, got a {type(content).__name__}"
-        raise DatasetError(problem, where=path, remedy=remedy if type(content) is list else "")
+        raise DatasetError(problem, where=path, remedy=remedy if type(content) is list else "", code="type-wrong")
     return content
 
 
 def get_field(entry: Entry, key: str, types: tuple[type, ...], where: object) -> Any:
-    """`entry[key]`; DatasetError where it is missing or of another type (a bool is no number)."""
+    """Get a field of a known type.
+
+    Args:
+        entry: the JSON object.
+        key: the name of the field.
+        types: accepted types, such as `INTEGER`; a bool is not a number.
+        where: location of the entry, for the message.
+
+    Returns:
+        `entry[key]`.
+
+    Raises:
+        DatasetError: the field is missing (code `key-missing`) or has another type (`type-wrong`).
+    """
     value = entry.get(key, MISSING)
     if type(value) in types:
         return value
     expected = " or ".join(TYPE_NAMES[kind] for kind in types)
-    got = "none" if value is MISSING else reprlib.repr(value)
-    raise DatasetError(f"expected `{key}` to be {expected}, got {got}", where=where)
+    got, code = ("none", "key-missing") if value is MISSING else (reprlib.repr(value), "type-wrong")
+    raise DatasetError(f"expected `{key}` to be {expected}, got {got}", where=where, code=code)
 
 
 def get_flag(entry: Entry, key: str, where: object) -> int:
-    """`entry[key]` as 0 or 1, 0 where it is missing; DatasetError for anything but 0, 1 and a bool."""
+    """Get a flag, such as `iscrowd`.
+
+    Args:
+        entry: the JSON object.
+        key: the name of the field.
+        where: location of the entry, for the message.
+
+    Returns:
+        0 or 1; 0 if the field is missing.
+
+    Raises:
+        DatasetError: the field is not 0, 1, false or true (code `<key>-invalid`).
+    """
     value = entry.get(key, 0)
     if type(value) in (int, bool) and value in (0, 1):
         return int(value)
-    raise DatasetError(f"expected `{key}` to be 0 or 1, got {reprlib.repr(value)}", where=where)
+    problem = f"expected `{key}` to be 0 or 1, got {reprlib.repr(value)}"
+    raise DatasetError(problem, where=where, code=f"{key}-invalid")
 
 
 def get_finite(entry: Entry, key: str, where: object) -> float:
-    """`entry[key]`, a number that is neither NaN nor infinite; DatasetError otherwise."""
+    """Get a finite number.
+
+    Args:
+        entry: the JSON object.
+        key: the name of the field.
+        where: location of the entry, for the message.
+
+    Returns:
+        `entry[key]`.
+
+    Raises:
+        DatasetError: the field is missing, is not a number, or is NaN, infinite or beyond `LARGEST`
+            (code `number-not-finite`).
+    """
     value: float = get_field(entry, key, NUMBER, where)
     if not -LARGEST <= value <= LARGEST:
-        raise DatasetError(f"expected `{key}` to be a finite number, got {reprlib.repr(value)}", where=where)
+        problem = f"expected `{key}` to be a finite number, got {reprlib.repr(value)}"
+        raise DatasetError(problem, where=where, code="number-not-finite")
     return value
 
 
 def all_finite(values: Collection[Any], largest: float = LARGEST) -> bool:
-    """Whether all are numbers of at most `largest` in size, none of them NaN; true of no values."""
+    """Check many numbers at once.
+
+    Args:
+        values: any values.
+        largest: limit of their size.
+
+    Returns:
+        Whether all are numbers in [-largest, largest], without NaN; True for no values.
+    """
     if not values:
         return True
     if not {*map(type, values)} <= {*NUMBER} or min(values) < -largest or max(values) > largest:
@@ -81,44 +146,103 @@ def all_finite(values: Collection[Any], largest: float = LARGEST) -> bool:
 
 
 def get_table(content: Entry, key: str, path: Path) -> list[Entry]:
-    """The list of objects `content[key]`; DatasetError where it is something else."""
+    """Get a list of objects.
+
+    Args:
+        content: the content of the file.
+        key: the name of the list.
+        path: the file, for the message.
+
+    Returns:
+        `content[key]`.
+
+    Raises:
+        DatasetError: the field is missing or is not a list of objects.
+    """
     return check_objects(get_field(content, key, LIST, path), f"`{key}`", path)
 
 
 def check_objects(entries: list[Any], name: str, where: object) -> list[Entry]:
-    """`entries`, each one an object; DatasetError otherwise."""
+    """Check that a list holds objects only.
+
+    Args:
+        entries: the list.
+        name: of the list, for the message.
+        where: location of the list, for the message.
+
+    Returns:
+        The list.
+
+    Raises:
+        DatasetError: an entry is not an object (code `type-wrong`).
+    """
     for index, entry in enumerate(entries):
         if type(entry) is not dict:
-            got = reprlib.repr(entry)
-            raise DatasetError(f"expected {name} to hold objects, got {got} at index {index}", where=where)
+            problem = f"expected {name} to hold objects, got {reprlib.repr(entry)} at index {index}"
+            raise DatasetError(problem, where=where, code="type-wrong")
     return entries
 
 
 def unexpected_keys(entries: Iterable[Mapping[str, Any]], known: Collection[str]) -> list[str]:
-    """The keys of all entries beside the known ones, sorted."""
+    """List the keys that are not read.
+
+    Args:
+        entries: JSON objects.
+        known: the keys that are read.
+
+    Returns:
+        All other keys of the entries, sorted.
+    """
     return sorted(set[str]().union(*entries) - {*known})
 
 
 def other_keys(entry: Mapping[str, Any], known: Collection[str]) -> Entry:
-    """What the entry holds beside the known keys, in its order."""
+    """Keep what is not read.
+
+    Args:
+        entry: a JSON object.
+        known: the keys that are read.
+
+    Returns:
+        The entry without these keys, in its order.
+    """
     return {key: value for key, value in entry.items() if key not in known}
 
 
 def split_writable_keys(entry: Mapping[str, Any]) -> tuple[Entry, list[str]]:
-    """What of an entry of any JSON can be written again, and the keys of the rest: NaN, infinity, more than `MAX_DEPTH`
-    lists and objects in each other."""
+    """Separate what can be written again: not NaN, not infinity, at most `MAX_DEPTH` nested lists and objects.
+
+    Args:
+        entry: an object of any JSON that Python reads.
+
+    Returns:
+        The entry without values that cannot be written, and the keys of these.
+    """
     lost = [key for key, value in entry.items() if not _is_writable(value, MAX_DEPTH)]
     return other_keys(entry, lost), lost
 
 
 def check_inside(name: object, key: str, where: object) -> str:
-    """The name; DatasetError if it is not a relative file name, empty, or leaves its folder on any operating system."""
+    """Check that a file name stays inside its folder on any operating system.
+
+    Args:
+        name: the value of the field, a relative path with / or \\.
+        key: the name of the field, for the message.
+        where: location of the entry, for the message.
+
+    Returns:
+        The name.
+
+    Raises:
+        DatasetError: the name is not a string, is empty or absolute, or leads out of its folder (code `name-outside`).
+    """
+    expected = f"expected `{key}` to be a path inside its folder, got {reprlib.repr(name)}"
     if not isinstance(name, str):
-        raise DatasetError(f"expected `{key}` to be a path inside its folder, got {reprlib.repr(name)}", where=where)
+        raise DatasetError(expected, where=where, code="name-outside")
     parts = name.replace("\\", "/").split("/")
     absolute = parts[0] == "" or name[1:2] == ":"  # a drive of Windows
     if absolute or ".." in parts or parts[-1] in ("", ".") or "\0" in name:
-        raise DatasetError(f"expected `{key}` to be a path inside its folder, got {name!r}", where=where)
+        raise DatasetError(expected, where=where, code="name-outside")
     return name
 
 
@@ -128,4 +252,4 @@ def _is_writable(value: Any, depth: int) -> bool:
     if not isinstance(value, dict | list):
         return True
     inner = value.values() if isinstance(value, dict) else value
-    return depth > 0 and all(_is_writable(one, depth - 1) for one in inner)
+    return depth > 0 and all(_is_writable(item, depth - 1) for item in inner)

@@ -15,11 +15,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from segkit.metrics import AveragePrecision, average_precision
-from segkit.metrics.average_precision import ScoredImage
 from segkit.metrics.boundary import boundary_dilation_px
 from segkit.metrics.instances import coco_matching
 from segkit.structures import Category, CategorySet, mask_to_rle, segmentation_to_rle
 from segkit.utils.errors import DatasetError
+from tests.helpers.coco_columns import ScoredImage, update, update_images
 
 CAR, DOG, SKY = 3, 17, 90
 NAMES = {DOG: "dog", CAR: "car", SKY: "sky"}
@@ -38,7 +38,7 @@ def annotation(x, y, w, h, category_id=CAR, size_hw=SIZE, **fields):
 
 def score(ground_truth, results, iou_types=("bbox", "segm"), categories=CATEGORIES):
     metric = AveragePrecision(categories, iou_types)
-    metric.update(1, SIZE, ground_truth, results)
+    update(metric, 1, SIZE, ground_truth, results)
     return metric.compute()
 
 
@@ -132,8 +132,8 @@ def test_equal_scores_in_different_images_are_ordered_by_image():
         annotation(50, 50, 9, 9, score=0.5),
     )
     metric = AveragePrecision(CATEGORIES, ["bbox"])
-    metric.update(20, SIZE, [], [miss])
-    metric.update(3, SIZE, [ground_truth], [hit])
+    update(metric, 20, SIZE, [], [miss])
+    update(metric, 3, SIZE, [ground_truth], [hit])
     # Hit first: precision 1 at every recall; miss first: 1/2. Ascending ids put image 3 first.
     assert metric.compute()["bbox"]["AP"] == pytest.approx(100)
     assert metric.compute([20, 3])["bbox"]["AP"] == pytest.approx(50)
@@ -147,51 +147,56 @@ def test_prints_nothing(capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"score": float("nan")}, "expected a finite score, got nan"),
-        ({"score": float("inf")}, "expected a finite score, got inf"),
-        ({"score": "0.5"}, "expected a finite score, got '0.5'"),
-        ({"category_id": 4}, "expected a category_id out of \\[3, 17, 90\\], got 4"),
-        ({"category_id": [3]}, "expected a category_id out of"),
-        ({"bbox": [1, 2, 3]}, "expected bbox \\[x, y, width, height\\] of four finite numbers, got \\[1, 2, 3\\]"),
-        ({"bbox": [1, 2, 3, float("nan")]}, "expected bbox"),
-        ({"bbox": None}, "expected bbox"),
-        ({"iscrowd": 2}, "expected iscrowd to be 0 or 1, got 2"),
+        ({"score": float("nan")}, "expected `score` to be a finite number, got nan"),
+        ({"score": float("inf")}, "expected `score` to be a finite number, got inf"),
+        ({"score": "0.5"}, "expected `score` to be an integer or a number, got '0.5'"),
+        ({"category_id": 4}, "expected a category_id of `categories` .*, got 4"),
+        ({"category_id": [3]}, "expected `category_id` to be an integer"),
+        ({"bbox": [1, 2, 3]}, "expected `bbox` to be \\[x, y, width, height\\] in pixels, got \\[1, 2, 3\\]"),
+        ({"bbox": [1, 2, 3, float("nan")]}, "expected `bbox`"),
+        ({"bbox": None}, "expected `bbox`"),
+        ({"iscrowd": 2}, "expected `iscrowd` to be 0 or 1, got 2"),
         (
             {"segmentation": [[0, 0, 5, 0, 5, 5]]},
-            "expected a segmentation in run lengths .* got list; convert polygons",
+            "expected a segmentation in run lengths .* got polygons; convert polygons",
         ),
-        ({"segmentation": None}, "expected a segmentation in run lengths"),
-        ({"segmentation": {"size": [*SIZE]}}, "expected a COCO RLE, could not read it"),
+        ({"segmentation": None}, "expected `segmentation` to be a list or an object, got None"),
+        ({"segmentation": {"size": [*SIZE]}}, "expected RLE counts to be run lengths"),
         (
             {"segmentation": mask_to_rle(np.ones((160, 120), bool))},
-            "image's size \\[120, 160\\] .*, got \\[160, 120\\]",
+            "expected RLE with a size of \\[120, 160\\], got \\[160, 120\\]",
         ),
-        ({"segmentation": {"size": [*SIZE], "counts": "04"}}, "expected RLE runs over 19200 pixels, got runs over 4"),
-        ({"segmentation": {"size": [*SIZE], "counts": ""}}, "expected a COCO RLE, could not read it .counts are empty"),
+        ({"segmentation": {"size": [*SIZE], "counts": "04"}}, "expected RLE counts to add up to 19200 pixels, got 4"),
+        (
+            {"segmentation": {"size": [*SIZE], "counts": ""}},
+            "expected RLE counts to be run lengths, but counts are empty",
+        ),
         ({"segmentation": {"size": [*SIZE], "counts": "0P"}}, "counts are cut off"),
         ({"segmentation": {"size": [*SIZE], "counts": "\x00~"}}, "hold other characters"),
         ({"segmentation": {"size": [*SIZE], "counts": "0O1"}}, "negative run"),
         ({"segmentation": {"size": [*SIZE], "counts": "PPPPPPP0"}}, "beyond 32 bits"),
-        ({"segmentation": {"size": [*SIZE], "counts": [3, -1]}}, "expected a COCO RLE"),
+        ({"segmentation": {"size": [*SIZE], "counts": [3, -1]}}, "expected RLE counts to be run lengths"),
     ],
 )
 def test_bad_results_are_refused_with_their_place_and_not_kept(change, message):
     good, bad = annotation(0, 0, 5, 5, score=0.5), annotation(0, 0, 5, 5, score=0.5) | change
     metric = AveragePrecision(CATEGORIES)
     with pytest.raises(DatasetError, match=f"^image 'x', results\\[1\\]: .*{message}"):
-        metric.update("x", SIZE, [], [good, bad])
-    metric.update("x", SIZE, [annotation(0, 0, 5, 5)], [good])
+        update(metric, "x", SIZE, [], [good, bad])
+    update(metric, "x", SIZE, [annotation(0, 0, 5, 5)], [good])
     assert metric.compute()["segm"]["AP"] == pytest.approx(100)
 
 
 def test_bad_truth_is_refused():
     metric = AveragePrecision(CATEGORIES)
-    with pytest.raises(DatasetError, match=r"^image 5, ground truth\[0\]: expected a finite area, got None"):
-        metric.update(5, SIZE, [annotation(0, 0, 5, 5, area=None)], [])
+    with pytest.raises(
+        DatasetError, match=r"^image 5, ground truth\[0\]: expected `area` to be an integer or a number, got None"
+    ):
+        update(metric, 5, SIZE, [annotation(0, 0, 5, 5, area=None)], [])
     with pytest.raises(DatasetError, match=r"ground truth\[0\]: expected an object"):
-        metric.update(5, SIZE, ["car"], [])
+        update(metric, 5, SIZE, ["car"], [])
     with pytest.raises(ValueError, match="size_hw"):
-        metric.update(5, (0, 4), [], [])
+        update(metric, 5, (0, 4), [], [])
 
 
 def test_what_is_not_scored_may_be_absent():
@@ -210,7 +215,7 @@ def test_uncompressed_rle_and_bytes_and_numpy_are_read():
     result["segmentation"] = coco_mask.encode(np.asfortranarray(coco_mask.decode(result["segmentation"])))
     result["bbox"] = np.array([0, 0, 5, 5], dtype=np.float32)
     metric = AveragePrecision(CATEGORIES)
-    metric.update(np.int64(1), (5, 6), [ground_truth], [result])
+    update(metric, np.int64(1), (5, 6), [ground_truth], [result])
     assert metric.compute()["segm"]["AP"] == metric.compute()["bbox"]["AP"] == pytest.approx(100)
 
 
@@ -251,7 +256,7 @@ def scenes(seed, images=14):
 def metric_of(images, iou_types=("bbox", "segm")):
     metric = AveragePrecision(CATEGORIES, iou_types)
     for image_id, (ground_truth, results) in images.items():
-        metric.update(image_id, SIZE, ground_truth, results)
+        update(metric, image_id, SIZE, ground_truth, results)
     return metric
 
 
@@ -350,7 +355,7 @@ def scored_by(fast, images, iou_types=ALL_IOU_TYPES, categories=CATEGORIES, orde
     before, coco_matching.ULTRAFAST = coco_matching.ULTRAFAST, fast and coco_matching.ultrafast is not None
     try:
         metric = AveragePrecision(categories, iou_types)
-        metric.update_images([ScoredImage(image_id, *image) for image_id, image in images.items()])
+        update_images(metric, [ScoredImage(image_id, *image) for image_id, image in images.items()])
         return metric.compute(order)
     finally:
         coco_matching.ULTRAFAST = before
@@ -451,7 +456,7 @@ def test_neither_the_order_of_images_nor_ids_nor_shards_move_a_bit(scene, random
     cut = random.randrange(len(images) + 1)
     shards = [AveragePrecision(categories, ALL_IOU_TYPES) for _ in range(3)]
     for number, image_id in enumerate(shuffled):
-        shards[number >= cut].update(image_id, *images[image_id])
+        update(shards[number >= cut], image_id, *images[image_id])
     random.shuffle(shards)
     saved = [AveragePrecision.from_state(*through_npz(*shard.state())) for shard in shards]
     for group in (shards, saved):
@@ -495,7 +500,7 @@ def test_boundary_iou_by_hand(fast, chosen):
     ground_truth = {"category_id": CAR, "area": 1600, "segmentation": mask_to_rle(whole)}
     result = {"category_id": CAR, "score": 0.5, "segmentation": mask_to_rle(ring)}
     metric = AveragePrecision(CATEGORIES, ["segm", "boundary"])
-    metric.update(1, (100, 100), [ground_truth], [result])
+    update(metric, 1, (100, 100), [ground_truth], [result])
     numbers = metric.compute()
     assert numbers["segm"]["AR100"] == pytest.approx(60)  # found at 0.50 ... 0.75
     assert numbers["boundary"]["AR100"] == pytest.approx(30)  # found at 0.50, 0.55 and 0.60
@@ -537,10 +542,10 @@ def test_says_which_library_matches(monkeypatch):
 def test_masks_and_boxes_are_not_kept():
     metric = AveragePrecision(CATEGORIES, ["bbox", "segm"])
     ground_truth, results = [annotation(0, 0, 10, 10)] * 7, [annotation(0, 0, 10, 10, score=0.5)] * 60
-    metric.update(-1, SIZE, ground_truth, results)
+    update(metric, -1, SIZE, ground_truth, results)
     sizes = []
     for image_id in range(3 * average_precision.IMAGES_AT_ONCE - 1):
-        metric.update(image_id, SIZE, ground_truth, results)
+        update(metric, image_id, SIZE, ground_truth, results)
         if not metric._waiting:
             sizes.append(len(pickle.dumps(metric)))
     # 27 bytes a result and IoU type, and a little for each image and array.
@@ -553,15 +558,15 @@ def test_update_images_adds_all_or_nothing():
     good = ScoredImage(1, SIZE, [annotation(0, 0, 10, 10)], [annotation(0, 0, 10, 10, score=0.5)])
     bad = good._replace(image_id=2, results=[annotation(0, 0, 10, 10, score=float("nan"))])
     metric = AveragePrecision(CATEGORIES)
-    metric.update(7, SIZE, [], [])
-    with pytest.raises(DatasetError, match=r"^image 2, results\[0\]: expected a finite score"):
-        metric.update_images([good, bad])
+    update(metric, 7, SIZE, [], [])
+    with pytest.raises(DatasetError, match=r"^image 2, results\[0\]: expected `score` to be a finite number"):
+        update_images(metric, [good, bad])
     with pytest.raises(DatasetError, match="image 1"):
-        metric.update_images([good, good])
+        update_images(metric, [good, good])
     with pytest.raises(DatasetError, match="got 7 in both"):
-        metric.update_images([good, good._replace(image_id=7)])
-    metric.update_images([])
-    metric.update_images([good])
+        update_images(metric, [good, good._replace(image_id=7)])
+    update_images(metric, [])
+    update_images(metric, [good])
     assert len(metric) == 2
     assert metric.compute()["segm"]["AP"] == pytest.approx(100)
 
@@ -578,7 +583,7 @@ def test_boxes_from_masks():
     ]
     for iou_types in (["bbox"], ["bbox", "segm"]):
         metric = AveragePrecision(CATEGORIES, iou_types)
-        metric.update_images([ScoredImage(1, SIZE, [annotation(0, 0, 40, 40)], results)], boxes_from_masks=True)
+        update_images(metric, [ScoredImage(1, SIZE, [annotation(0, 0, 40, 40)], results)], boxes_from_masks=True)
         numbers = metric.compute()["bbox"]
         assert (numbers["APm"], numbers["AP50"]) == (pytest.approx(100), pytest.approx(50))
     assert hollow.sum() < 32**2
@@ -587,14 +592,17 @@ def test_boxes_from_masks():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": []}, "polygons of three or more pairs"),
-        ({"segmentation": [[0, 0, 5, 5]]}, "polygons of three or more pairs of x and y .* got lengths \\[4\\]"),
-        ({"segmentation": [[0, 0, 5, 5, 1, 2, 3]]}, "polygons of three or more pairs"),
-        ({"segmentation": [[0, 0, 5, 5, 1, 2e6]]}, "polygons of three or more pairs .* within 1e\\+06 pixels"),
-        ({"segmentation": [[0, 0, 5, 5, 1, float("nan")]]}, "expected every polygon to be a list of finite x and y"),
-        ({"segmentation": ["abcdef"]}, "expected every polygon to be a list of finite x and y"),
-        ({"bbox": [0, 0, -1, 5]}, "with a width and height of 0 or more, got \\[0, 0, -1, 5\\]; is it"),
-        ({"area": 10**400}, "expected a finite area"),
+        ({"segmentation": []}, "expected RLE or polygons of three or more points, got none"),
+        ({"segmentation": [[0, 0, 5, 5]]}, "expected RLE or polygons of three or more points, got none"),
+        (
+            {"segmentation": [[0, 0, 5, 5, 1, 2, 3]]},
+            "expected three or more pairs of x and y in a polygon, got 7 numbers",
+        ),
+        ({"segmentation": [[0, 0, 5, 5, 1, 2e6]]}, "expected polygons within 1e\\+06 pixels"),
+        ({"segmentation": [[0, 0, 5, 5, 1, float("nan")]]}, "expected every polygon to be a list of x and y"),
+        ({"segmentation": ["abcdef"]}, "expected every polygon to be a list of x and y"),
+        ({"bbox": [0, 0, -1, 5]}, "expected `bbox` .*, got \\[0, 0, -1, 5\\]; is it"),
+        ({"area": 10**400}, "expected `area` to be a finite number"),
     ],
 )
 def test_bad_truth_is_worded(change, message):
@@ -639,7 +647,7 @@ def test_half_a_pixel_of_boundary_is_rounded_to_even(size_hw, width_px, ultrafas
     iou = min((mask & found).sum() / (mask | found).sum(), (inner[0] & inner[1]).sum() / (inner[0] | inner[1]).sum())
     metric = AveragePrecision(CategorySet([Category(1, "thing", True, (0, 0, 0))]), ("boundary",))
     ground_truth = [{"category_id": 1, "area": int(mask.sum()), "iscrowd": 0, "segmentation": mask_to_rle(mask)}]
-    metric.update(1, size_hw, ground_truth, [{"category_id": 1, "score": 1.0, "segmentation": mask_to_rle(found)}])
+    update(metric, 1, size_hw, ground_truth, [{"category_id": 1, "score": 1.0, "segmentation": mask_to_rle(found)}])
     thresholds = np.linspace(0.5, 0.95, 10)
     assert metric.compute()["boundary"]["AP"] == pytest.approx(100 * (thresholds <= iou).mean())
 
@@ -655,4 +663,4 @@ def _eroded(mask, distance_px):
 def test_truth_values_and_endless_boxes_are_no_numbers(wrong):
     metric = AveragePrecision(CategorySet([Category(1, "thing", True, (0, 0, 0))]), ("bbox",))
     with pytest.raises(DatasetError, match=r"image 1, results\[0\]: expected "):
-        metric.update(1, (9, 9), [], [{"category_id": 1, "score": 0.5, "bbox": [0, 0, 3, 3], **wrong}])
+        update(metric, 1, (9, 9), [], [{"category_id": 1, "score": 0.5, "bbox": [0, 0, 3, 3], **wrong}])

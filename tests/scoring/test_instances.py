@@ -163,10 +163,14 @@ def test_all_problems_are_told(tmp_path):
         score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json")
     message = str(told.value)
     assert message.startswith("6 problems: [1] ")
-    expected = ["a finite score, got nan", r"a category_id out of [2, 7], got 3", "bbox [x, y", "of 0 or more"]
-    expected += ["RLE runs over 10800 pixels, got runs over 1", "a segmentation in run lengths (RLE), got NoneType"]
+    expected = ["`score` to be a finite number, got nan", "a category_id of `categories`", "`bbox` to be", "is it [x0"]
+    expected += [
+        "bad segmentation: RLE counts to add up to 10800 pixels, got 1",
+        "`segmentation` to be a list or an object, got None",
+    ]
     for image_id, words in zip(ids, expected, strict=False):
-        assert f"image {image_id!r}, results[0]: expected " in message
+        bad, words = ("bad segmentation: ", words.split(": ")[1]) if words.startswith("bad ") else ("", words)
+        assert f"image {image_id!r}, results[0]: {bad}expected " in message
         assert words in message
     with pytest.raises(DatasetError, match="2 problems found, the search stopped here"):
         score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json", limit=2)

@@ -8,13 +8,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from segkit.curation.checks.instances import BOX_SLACK_PX, MaskMeasure, is_box, is_inside, is_near_area, measure
-from segkit.curation.checks.tables import is_size
+from segkit.curation.checks.instances import (
+    BOX_SLACK_PX,
+    MaskMeasure,
+    is_mask_inside,
+    is_near_area,
+    is_near_box,
+    measure_mask,
+)
 from segkit.curation.image_files import inspect_image
 from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id, parse_integer_ids
 from segkit.curation.repair.log import NO_CATEGORY, RepairLog
 from segkit.curation.repair.tables import SizeHW, correct_iscrowd, correct_size, get_file_name, load_tables
+from segkit.formats import coco
 from segkit.formats.coco import drop_slivers, find_mask_fault
 from segkit.formats.image_io import read_image_size
 from segkit.structures import segmentation_to_rle
@@ -140,7 +147,7 @@ def _choose_size(entry: Any, segmentations: list[Any], images: Path) -> tuple[Si
 
     entry: `height`, `width` and `file_name`, of any type. segmentations: of all annotations of the image.
     """
-    stated = (entry["height"], entry["width"]) if is_size(entry["height"], entry["width"]) else None
+    stated = (entry["height"], entry["width"]) if coco.is_size(entry["height"], entry["width"]) else None
     name = get_file_name(entry)
     actual = _read_size(images / name, stated) if name else None
     if actual and (actual == stated or _fit(segmentations, actual)):
@@ -162,7 +169,9 @@ def _read_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
 def _fit(segmentations: list[Any], size_hw: SizeHW) -> bool:
     """Whether all valid polygons are inside an image of this size, and all valid run lengths have the size."""
     masks = [mask for mask in map(drop_slivers, segmentations) if not find_mask_fault(mask, None)]
-    return all(is_inside(mask, size_hw) and (type(mask) is list or tuple(mask["size"]) == size_hw) for mask in masks)
+    return all(
+        is_mask_inside(mask, size_hw) and (type(mask) is list or tuple(mask["size"]) == size_hw) for mask in masks
+    )
 
 
 def _is_mask(segmentation: Any) -> bool:
@@ -183,9 +192,9 @@ def _repair_annotation(annotation: Entry, size_hw: SizeHW, is_certain: bool, log
         return None
     if find_mask_fault(mask, size_hw):
         return annotation
-    dropped, inside = len(segmentation) - len(mask), is_inside(mask, size_hw)
+    dropped, inside = len(segmentation) - len(mask), is_mask_inside(mask, size_hw)
     mask = mask if inside else segmentation_to_rle(mask, size_hw)
-    measured = measure(mask, size_hw)
+    measured = measure_mask(mask, size_hw)
     if not measured.area_px and not is_certain:
         return annotation
     log[SHORT] += dropped
@@ -202,7 +211,7 @@ def _correct_measures(annotation: Entry, measured: MaskMeasure, size_hw: SizeHW)
     is_crowd_area = annotation["iscrowd"] == 1 and json_fields.all_finite([area]) and area >= 0
     if not is_crowd_area and not is_near_area(area, measured):
         area = measured.areas[-1]
-    if not is_box(box, measured) or not _is_box_inside(box, size_hw):
+    if not is_near_box(box, measured) or not _is_box_inside(box, size_hw):
         left, top, right, bottom = measured.boxes_xyxy[-1]
         box = [left, top, right - left, bottom - top]
     return {**annotation, "area": area, "bbox": box}

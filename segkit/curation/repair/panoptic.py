@@ -13,14 +13,13 @@ from typing import Any
 import numpy as np
 
 from segkit.curation.checks.panoptic import PNG_SUFFIX
-from segkit.curation.checks.tables import is_size
 from segkit.curation.image_files import find_orphans, inspect_image
 from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id
 from segkit.curation.repair.log import RepairLog
 from segkit.curation.repair.segments import SegmentRepair, correct_measures
 from segkit.curation.repair.tables import SizeHW, correct_size, get_file_name, load_tables
-from segkit.formats import png
+from segkit.formats import coco, png
 from segkit.structures import VOID, IdRuns
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -177,7 +176,7 @@ class _PanopticRepair:
         name = get_file_name({"file_name": name})
         actual = inspect_image(self.images / name, "").size_hw if name else None
         if actual is None:
-            return not is_size(height, width), None
+            return not coco.is_size(height, width), None
         return actual == size_hw, size_hw
 
 

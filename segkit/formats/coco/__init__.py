@@ -1,5 +1,6 @@
 """COCO's formats: instances, panoptic, results lists, and predictions in these."""
 
+from segkit.formats.coco.columns import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.formats.coco.instances import (
     InstancesFile,
     read_instances,
@@ -28,9 +29,23 @@ from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPr
 from segkit.formats.coco.readers import OVERLAPS, CocoInstancesReader, CocoPanopticReader, paint_annotations
 from segkit.formats.coco.tables import read_categories, read_classes, read_images
 from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
+from segkit.formats.coco.validation import (
+    BOX_NUMBERS,
+    ImageEntry,
+    get_file_name,
+    get_image_id,
+    get_segment_id,
+    is_box_inside,
+    is_size,
+    try_field,
+    validate_annotation,
+    validate_image,
+    validate_segment,
+)
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter, PanopticFilesWriter
 
 __all__ = [
+    "BOX_NUMBERS",
     "MAX_COORDINATE",
     "MAX_OUTLINE_PX",
     "OVERLAPS",
@@ -39,6 +54,8 @@ __all__ = [
     "CocoPanopticReader",
     "CocoPanopticWriter",
     "CocoResultsReader",
+    "ImageEntries",
+    "ImageEntry",
     "InstancesFile",
     "PanopticFile",
     "PanopticFilesWriter",
@@ -53,8 +70,14 @@ __all__ = [
     "choose_png_names",
     "drop_slivers",
     "find_mask_fault",
+    "get_file_name",
+    "get_image_id",
+    "get_segment_id",
+    "is_box_inside",
+    "is_size",
     "is_too_long",
     "paint_annotations",
+    "read_annotation_columns",
     "read_categories",
     "read_classes",
     "read_id_runs",
@@ -62,8 +85,13 @@ __all__ = [
     "read_instances",
     "read_panoptic",
     "read_panoptic_predictions",
+    "read_result_columns",
     "read_results",
     "read_segmentation",
+    "try_field",
+    "validate_annotation",
+    "validate_image",
+    "validate_segment",
     "write_instances",
     "write_panoptic",
     "write_png",

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from segkit.formats import png
-from segkit.formats.coco.tables import (
-    CATEGORY_KEYS,
-    TABLES,
-    check_bbox,
+from segkit.formats.coco.tables import CATEGORY_KEYS, TABLES, read_categories, read_images
+from segkit.formats.coco.validation import (
     get_category_id,
+    get_file_name,
     get_image_id,
-    read_categories,
-    read_images,
+    get_segment_id,
+    validate_segment,
 )
-from segkit.structures import (
-    MAX_SEGMENT_ID,
-    VOID,
-    CategorySet,
-    IdRuns,
-    ImageId,
-    PanopticSegmentation,
-    Segment,
-)
+from segkit.structures import VOID, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import raise_issue
 from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
@@ -37,9 +29,15 @@ SEGMENT_KEYS = ("id", "category_id", "isthing", "iscrowd", "area", "bbox", "scor
 
 @dataclass(frozen=True)
 class PanopticRecord:
-    """One image: `file_name` in the image folder, `png_name` in the folder of PNGs, `height` and `width` in pixels.
+    """One image of a panoptic JSON.
 
-    segments_info: as in the file, `id` being the segment_id; `iscrowd` is 0 where the file lacks it.
+    Attributes:
+        image_id: id of the image.
+        file_name: path in the image folder.
+        height: pixels.
+        width: pixels.
+        png_name: path in the folder of PNGs.
+        segments_info: as in the file, `id` being the segment_id; `iscrowd` is 0 if the file lacks it.
     """
 
     image_id: ImageId
@@ -52,10 +50,15 @@ class PanopticRecord:
 
 @dataclass(frozen=True)
 class PanopticFile:
-    """A validated JSON; records are in the order of its annotations, and may be none.
+    """A valid panoptic JSON.
 
-    images: by image_id, as in the file. info: what else the file holds, by key. unread: keys of its annotations,
-    segments and categories of which nothing is kept.
+    Attributes:
+        path: the JSON.
+        categories: of the dataset.
+        records: one per image, in the order of the annotations; there may be none.
+        images: the file's objects by image_id.
+        info: the other tables of the file, by key.
+        unread: keys of annotations, segments and categories that are not read.
     """
 
     path: Path
@@ -68,23 +71,36 @@ class PanopticFile:
 
 @dataclass(frozen=True)
 class PanopticPrediction:
-    """What is predicted of one image: its PNG in the folder of PNGs, and the category_id of every segment_id."""
+    """The predicted segments of one image.
+
+    Attributes:
+        png_name: path in the folder of PNGs.
+        category_ids: category_id of the dataset by segment_id.
+    """
 
     png_name: str
-    category_of: Mapping[int, int]
+    category_ids: Mapping[int, int]
 
 
-def _refuse(error: DatasetError) -> None:
+def _raise_error(error: DatasetError) -> None:
     raise error
 
 
 @files.no_garbage_collection()
-def read_panoptic(json_path: str | Path, on_issue: Callable[[DatasetError], None] = _refuse) -> PanopticFile:
-    """Reads and checks a panoptic JSON without opening any PNG.
+def read_panoptic(json_path: str | Path, on_issue: Callable[[DatasetError], None] = _raise_error) -> PanopticFile:
+    """Read and validate a panoptic JSON without opening any PNG.
 
-    Raises DatasetError where it is missing, not JSON, an instances JSON, or contradicts itself: every image needs one
-    annotation, every segment an id of its own in 1..MAX_SEGMENT_ID and a known category. tell: gets the errors of
-    single annotations, which are then left out, in place of raising the first.
+    Every image needs one annotation; every segment needs a distinct id in 1..MAX_SEGMENT_ID and a category of the file.
+
+    Args:
+        json_path: the JSON.
+        on_issue: takes the error of an invalid annotation, which is then left out; by default it is raised.
+
+    Returns:
+        The content of the file.
+
+    Raises:
+        DatasetError: the file is missing, is not JSON, is an instances JSON, or its images or categories are invalid.
     """
     path = Path(json_path)
     content = json_fields.load_object(path)
@@ -93,17 +109,17 @@ def read_panoptic(json_path: str | Path, on_issue: Callable[[DatasetError], None
     categories = read_categories(content, path)
     images = read_images(content, path)
     records: dict[ImageId, PanopticRecord] = {}
-    refused: list[object] = []  # image ids of any type
-    for annotation in annotations:
+    invalid: list[object] = []  # image ids of any type
+    for index, annotation in enumerate(annotations):
         try:
-            record = _read_record(annotation, images, categories, path)
+            record = _read_record(annotation, index, images, categories, path)
             if record.image_id in records:
                 raise DatasetError("expected one annotation, got two", where=Location(path, record.image_id))
             records[record.image_id] = record
         except DatasetError as error:
             on_issue(error)
-            refused.append(annotation.get("image_id"))
-    bare = [image_id for image_id in images if image_id not in records and image_id not in refused]
+            invalid.append(annotation.get("image_id"))
+    bare = [image_id for image_id in images if image_id not in records and image_id not in invalid]
     if bare:
         remedy = "annotate them or drop them from `images`"
         on_issue(DatasetError(f"{len(bare)} images have no annotation: {abbreviate(bare)}", where=path, remedy=remedy))
@@ -113,38 +129,44 @@ def read_panoptic(json_path: str | Path, on_issue: Callable[[DatasetError], None
         *json_fields.unexpected_keys(infos, SEGMENT_KEYS),
         *json_fields.unexpected_keys(content["categories"], CATEGORY_KEYS),
     )
-    return PanopticFile(
-        path, categories, tuple(records.values()), images, json_fields.other_keys(content, TABLES), unread
-    )
+    info = json_fields.other_keys(content, TABLES)
+    return PanopticFile(path, categories, tuple(records.values()), images, info, unread)
 
 
 @files.no_garbage_collection()
 def read_panoptic_predictions(
-    json_path: str | Path, categories: CategorySet, on_issue: Callable[[DatasetError], None] = _refuse
+    json_path: str | Path, categories: CategorySet, on_issue: Callable[[DatasetError], None] = _raise_error
 ) -> dict[ImageId, PanopticPrediction]:
-    """Predictions in a panoptic JSON by image_id, in the file's order; of it, `annotations` alone are read.
+    """Read predictions in a panoptic JSON; only its `annotations` are read.
 
-    Raises DatasetError where it is missing, not JSON, or of another kind; and by `on_issue`, as in `read`, where an
-    image is predicted twice, or a segment has no id of its own in 1..MAX_SEGMENT_ID or no category of `categories`.
+    Args:
+        json_path: the JSON.
+        categories: of the dataset.
+        on_issue: takes the error of an invalid annotation, which is then left out; by default it is raised. Of two
+            annotations of one image the second is invalid.
+
+    Returns:
+        The predictions by image_id, in the file's order.
+
+    Raises:
+        DatasetError: the file is missing, is not JSON, or is an instances JSON.
     """
     path = Path(json_path)
-    content = json_fields.load_object(path)
-    annotations = json_fields.get_table(content, "annotations", path)
+    annotations = json_fields.get_table(json_fields.load_object(path), "annotations", path)
     _refuse_instances(annotations, path)
     predictions: dict[ImageId, PanopticPrediction] = {}
-    for annotation in annotations:
+    for index, annotation in enumerate(annotations):
         try:
-            image_id: ImageId = json_fields.get_field(
-                annotation, "image_id", json_fields.IMAGE_ID, f"{path}, annotations"
-            )
+            where = f"{path}, annotation at index {index}"
+            image_id: ImageId = json_fields.get_field(annotation, "image_id", json_fields.IMAGE_ID, where)
             if image_id in predictions:
                 raise DatasetError("expected one prediction, got two", where=Location(path, image_id))
-            png_name, infos = _png_and_infos(annotation, image_id, path)
-            category_of = {
-                segment_id: get_category_id(info, categories, Location(path, image_id, "segment", segment_id))
-                for segment_id, info in _by_segment_id(infos, image_id, path)
+            png_name, infos = _read_png_and_infos(annotation, image_id, path)
+            category_ids = {
+                info["id"]: get_category_id(info, categories.isthing_by_id, where)
+                for info, where in _locate_segments(infos, image_id, path)
             }
-            predictions[image_id] = PanopticPrediction(png_name, category_of)
+            predictions[image_id] = PanopticPrediction(png_name, category_ids)
         except DatasetError as error:
             on_issue(error)
     return predictions
@@ -157,11 +179,21 @@ def read_segmentation(
     size_hw: tuple[int, int] | None = None,
     image_id: ImageId | None = None,
 ) -> PanopticSegmentation:
-    """The segments of one image, in the order of `segments_info`, with the dataset's category ids.
+    """Read the panoptic segmentation of one image; areas are counted in the PNG.
 
-    Areas are counted in the PNG, whatever the file's `area` says; `image_id` is for messages.
-    Raises DatasetError where the PNG is missing, truncated, not 8-bit RGB(A) or palette, or not of `size_hw` pixels,
-    where PNG and `segments_info` do not hold the same ids, and for an unknown category.
+    Args:
+        png_path: 8-bit RGB(A) or palette PNG of segment ids, 0 = void.
+        segments_info: `{id, category_id, iscrowd, score}` of each segment; the last two may be missing.
+        categories: of the dataset.
+        size_hw: (height, width) of the image in pixels; None accepts any.
+        image_id: of the image, for messages.
+
+    Returns:
+        The segments in the order of `segments_info`, with category ids of the dataset.
+
+    Raises:
+        DatasetError: the PNG is missing, truncated, of another kind or of another size; PNG and `segments_info` have
+            different ids; or a category is unknown.
     """
     path = Path(png_path)
     runs = png.read_id_runs(path, size_hw)
@@ -181,7 +213,18 @@ def read_segmentation(
 
 
 def read_id_runs(png_path: str | Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
-    """The segment ids of a PNG as runs, 0 = void; DatasetError as `read_segmentation` has it for the PNG alone."""
+    """Read the segment ids of a PNG as runs.
+
+    Args:
+        png_path: 8-bit RGB(A) or palette PNG of segment ids, 0 = void.
+        size_hw: (height, width) of the image in pixels; None accepts any.
+
+    Returns:
+        The runs of equal ids.
+
+    Raises:
+        DatasetError: the PNG is missing, truncated, of another kind or of another size.
+    """
     return png.read_id_runs(Path(png_path), size_hw)
 
 
@@ -196,57 +239,32 @@ def _refuse_instances(annotations: list[Entry], path: Path) -> None:
 
 
 def _read_record(
-    annotation: Entry, images: Mapping[ImageId, Entry], categories: CategorySet, path: Path
+    annotation: Entry, index: int, images: Mapping[ImageId, Entry], categories: CategorySet, path: Path
 ) -> PanopticRecord:
-    image_id = get_image_id(annotation, images, path)
-    png_name, infos = _png_and_infos(annotation, image_id, path)
-    segments = tuple(
-        _read_info(info, categories, Location(path, image_id, "segment", segment_id))
-        for segment_id, info in _by_segment_id(infos, image_id, path)
-    )
+    image_id = get_image_id(annotation, index, images, path)
+    png_name, infos = _read_png_and_infos(annotation, image_id, path)
+    segments = []
+    for info, where in _locate_segments(infos, image_id, path):
+        iscrowd = validate_segment(info, categories.isthing_by_id, where, raise_issue)["iscrowd"]
+        segments.append(info if info.get("iscrowd") is iscrowd else {**info, "iscrowd": iscrowd})
     image = images[image_id]
-    size_hw = image["height"], image["width"]
-    return PanopticRecord(image_id, image["file_name"], *size_hw, png_name, segments)
+    return PanopticRecord(image_id, image["file_name"], image["height"], image["width"], png_name, tuple(segments))
 
 
-def _png_and_infos(annotation: Entry, image_id: ImageId, path: Path) -> tuple[str, list[Entry]]:
+def _read_png_and_infos(annotation: Entry, image_id: ImageId, path: Path) -> tuple[str, list[Entry]]:
     where = Location(path, image_id)
-    png_name: str = json_fields.get_field(annotation, "file_name", json_fields.TEXT, where)
-    json_fields.check_inside(png_name, "file_name", where)
-    infos = json_fields.check_objects(
-        json_fields.get_field(annotation, "segments_info", json_fields.LIST, where), "`segments_info`", where
-    )
-    return png_name, infos
+    png_name = get_file_name(annotation, where)
+    infos = json_fields.get_field(annotation, "segments_info", json_fields.LIST, where)
+    return png_name, json_fields.check_objects(infos, "`segments_info`", where)
 
 
-def _by_segment_id(infos: list[Entry], image_id: ImageId, path: Path) -> Iterator[tuple[int, Entry]]:
-    seen: set[int] = set()
+def _locate_segments(infos: Collection[Entry], image_id: ImageId, path: Path) -> Iterator[tuple[Entry, Location]]:
+    """Each segment and its location; DatasetError if its id is invalid."""
+    taken: set[int] = set()
     for info in infos:
-        segment_id = info.get("id")
-        if type(segment_id) is not int or not VOID < segment_id <= MAX_SEGMENT_ID or segment_id in seen:
-            _refuse_id(info, Location(path, image_id, "segment", segment_id))
-        seen.add(segment_id)
-        yield segment_id, info
-
-
-def _refuse_id(info: Entry, place: Location) -> NoReturn:
-    segment_id = json_fields.get_field(info, "id", json_fields.INTEGER, place)
-    if not VOID < segment_id <= MAX_SEGMENT_ID:
-        raise DatasetError(f"expected a segment id in 1..{MAX_SEGMENT_ID}, {VOID} being void", where=place)
-    raise DatasetError("expected distinct segment ids in an image, got this one twice", where=place)
-
-
-def _read_info(info: Entry, categories: CategorySet, where: Location) -> Entry:
-    """The info with an `iscrowd`; it is the file's own object where it has one."""
-    get_category_id(info, categories, where)
-    if "area" in info:
-        json_fields.get_finite(info, "area", where)
-    if "bbox" in info:
-        check_bbox(info, where)
-    if info.get("score") is not None:
-        json_fields.get_finite(info, "score", where)
-    iscrowd = json_fields.get_flag(info, "iscrowd", where)
-    return info if info.get("iscrowd") is iscrowd else {**info, "iscrowd": iscrowd}
+        where = Location(path, image_id, "segment", info.get("id"))
+        taken.add(get_segment_id(info, taken, where))
+        yield info, where
 
 
 def _check_same_ids(in_png: set[int], in_json: set[int], where: Location) -> None:

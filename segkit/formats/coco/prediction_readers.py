@@ -13,17 +13,18 @@ from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco.instances import read_results
 from segkit.formats.coco.panoptic import read_segmentation
 from segkit.formats.coco.prediction_rows import (
-    Named,
+    DatasetTables,
     check_min_score,
     read_predicted_annotations,
     read_result,
-    with_rle,
 )
 from segkit.formats.coco.readers import OVERLAPS, paint_annotations
 from segkit.formats.coco.tables import read_categories
+from segkit.formats.coco.validation import try_field
 from segkit.formats.derive import build_coco_annotations, relabel
 from segkit.structures import ImageId, PanopticSegmentation, Segment, rle_to_mask
-from segkit.utils import files
+from segkit.utils import files, json_fields
+from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing
 from segkit.utils.json_fields import Entry
 from segkit.utils.text import abbreviate
@@ -63,25 +64,29 @@ class CocoResultsReader(DatasetReader):
         if overlap not in RESULT_OVERLAPS:
             raise ValueError(f"overlap must be one of {RESULT_OVERLAPS}, got {overlap!r}")
         check_min_score(min_score)
-        path, named = Path(json), Named.read(json if dataset is None else dataset, report_unpaired=dataset is None)
+        path, has_tables = Path(json), dataset is None
+        tables = DatasetTables.read(path if dataset is None else dataset, has_predictions=has_tables)
         self.root, self.image_root, self.overlap = path.parent, Path(images), overlap
-        self.categories, self.images = named.thing_categories(), tuple(named.images.values())
-        entries = named.annotations() if dataset is None else read_results(path)
+        self.categories, self.images = tables.read_thing_categories(), tuple(tables.images.values())
+        entries = json_fields.get_table(tables.content, "annotations", path) if has_tables else read_results(path)
+        if any("segments_info" in entry for entry in entries):
+            remedy = "use the format panoptic-predictions"
+            raise DatasetError("expected results with a mask each, got a panoptic JSON", where=path, remedy=remedy)
         read = (
-            read_result(entry, index, path, named, self.categories, on_issue) for index, entry in enumerate(entries)
+            try_field(on_issue, read_result, entry, index, path, tables, self.categories, min_score)
+            for index, entry in enumerate(entries)
         )
-        found = [result for result in read if result is not None]
-        sure = (with_rle(*result, named, on_issue) for result in found if result[0]["score"] >= min_score)
-        kept = [result for result in sure if result is not None]
+        results = [result for result in read if result is not None]
+        confident = [result for result in results if "segmentation" in result]
         if overlap == BY_SCORE:
-            kept.sort(key=lambda result: float(result["score"]), reverse=True)
-            kept.reverse()  # and not sorted so: of equal scores the earlier one is to be painted later
+            confident.sort(key=lambda result: float(result["score"]), reverse=True)
+            confident.reverse()  # and not sorted so: of equal scores the earlier one is to be painted later
         self._results: dict[ImageId, list[Entry]] = {}
-        for result in kept:
+        for result in confident:
             if coco_mask.area(result["segmentation"]):
                 self._results.setdefault(result["image_id"], []).append(result)
-        low = sum(result["score"] < min_score for result, _ in found)
-        self.skipped = self._skipped(path, len(entries), low, len(kept), min_score)
+        low = len(results) - len(confident)
+        self.skipped = self._skipped(path, len(entries), low, len(confident), min_score)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """Segments are numbered from 1 in the order of `annotations`; those that others hide have no segment."""
@@ -133,17 +138,17 @@ class PanopticPredictionsReader(DatasetReader):
         it, that the dataset lacks them, a score that is not finite, or no PNG. Raises DatasetError where a JSON is
         missing or of another kind; ValueError for a min_score that is no finite number."""
         check_min_score(min_score)
-        path, named = Path(json), Named.read(json if dataset is None else dataset, report_unpaired=dataset is None)
+        path, tables = Path(json), DatasetTables.read(json if dataset is None else dataset, dataset is None)
         self.root, self.image_root, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
-        self.categories = read_categories(named.content, named.path)
-        found = read_predicted_annotations(path, named, self.categories, on_issue)
+        self.categories = read_categories(tables.content, tables.path)
+        found = read_predicted_annotations(path, tables, self.categories, on_issue)
         pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in found.items()}
         gone = report_missing(
             on_issue, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`"
         )
         self._annotations = {image_id: found[image_id] for image_id, png in pngs.items() if png not in gone}
-        self.images = tuple(named.images[image_id] for image_id in self._annotations)
-        self.skipped = self._skipped(path, [i for i in named.images if i not in self._annotations])
+        self.images = tuple(tables.images[image_id] for image_id in self._annotations)
+        self.skipped = self._skipped(path, [i for i in tables.images if i not in self._annotations])
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """DatasetError as `read_segmentation` has it."""

@@ -1,113 +1,88 @@
-"""What COCO's JSON files have in common: typed fields, the images table, the categories."""
+"""What COCO's JSON files have in common: the table of images and the categories."""
 
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping
 from pathlib import Path
 
 from PIL import Image
 
+from segkit.formats.coco.validation import validate_image
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import load_json
-from segkit.utils.json_fields import (
-    IMAGE_ID,
-    INTEGER,
-    LIST,
-    TEXT,
-    Entry,
-    Location,
-    all_finite,
-    check_inside,
-    check_objects,
-    get_field,
-    get_flag,
-    get_table,
-)
-from segkit.utils.text import abbreviate
+from segkit.utils.issues import raise_issue
+from segkit.utils.json_fields import Entry, Location, check_objects, get_flag, get_table
 
 TABLES = ("images", "annotations", "categories")
 IMAGE_KEYS = ("id", "file_name", "height", "width")
 CATEGORY_KEYS = ("id", "name", "isthing", "color", "supercategory")
 
 
-def check_bbox(entry: Entry, where: object) -> None:
-    """DatasetError where `bbox` is not x, y, width, height: four finite numbers, the last two not negative."""
-    box = get_field(entry, "bbox", LIST, where)
-    if len(box) != 4 or not all_finite(box) or min(box[2:]) < 0:
-        expected = "`bbox` to be [x, y, width, height] in pixels"
-        raise DatasetError(f"expected {expected}, got {reprlib.repr(box)}", where=where)
-
-
 def read_images(content: Entry, path: Path) -> dict[ImageId, Entry]:
-    """The `images` table, in its order; DatasetError where an entry lacks a usable id, file_name, height or width.
+    """Read the table `images`.
 
-    A file_name may lie in sub-folders, and must not leave the image folder. More pixels than Pillow opens are refused.
+    Args:
+        content: the content of the JSON.
+        path: the JSON, for messages.
+
+    Returns:
+        The file's objects by image_id, in their order.
+
+    Raises:
+        DatasetError: an image has no valid id, file_name or size, two images have one id, or an image has more pixels
+            than Pillow opens.
     """
     images: dict[ImageId, Entry] = {}
-    for entry in get_table(content, "images", path):
-        image_id = get_field(entry, "id", IMAGE_ID, f"{path}, images")
-        where = Location(path, image_id)
-        if image_id in images:
+    for index, entry in enumerate(get_table(content, "images", path)):
+        validate_image(entry, index, path, raise_issue)
+        where = Location(path, entry["id"])
+        if entry["id"] in images:
             raise DatasetError("expected distinct image ids, got this one twice", where=where)
-        check_inside(get_field(entry, "file_name", TEXT, where), "file_name", where)
-        if get_field(entry, "height", INTEGER, where) < 1 or get_field(entry, "width", INTEGER, where) < 1:
-            got = f"{entry['height']} x {entry['width']}"
-            raise DatasetError(f"expected height and width of at least 1 pixel, got {got}", where=where)
-        check_pixels(entry["height"], entry["width"], where)
-        images[image_id] = entry
+        _check_pixels(entry["height"], entry["width"], where)
+        images[entry["id"]] = entry
     return images
 
 
-def check_pixels(height: int, width: int, where: object) -> None:
-    """DatasetError for an image of more pixels than Pillow opens: masks of that size would fill the memory."""
-    if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:
-        most = f"at most {2 * Image.MAX_IMAGE_PIXELS} pixels"
-        raise DatasetError(f"expected {most}, got {height} x {width}", where=where, remedy="cut the image into tiles")
-
-
-def get_image_id(annotation: Entry, images: Mapping[ImageId, Entry], path: Path) -> ImageId:
-    """The annotation's image_id; DatasetError where it is not in the `images` table."""
-    image_id: ImageId = get_field(annotation, "image_id", IMAGE_ID, f"{path}, annotations")
-    if image_id not in images:
-        raise DatasetError(
-            "an annotation has this image_id, the `images` table has not",
-            where=Location(path, image_id),
-            remedy=f"add the image or drop the annotation; the table holds {abbreviate(images)}",
-        )
-    return image_id
-
-
-def get_category_id(entry: Entry, categories: CategorySet, where: object) -> int:
-    """The entry's category_id; DatasetError where it is not among the categories."""
-    category_id: int = get_field(entry, "category_id", INTEGER, where)
-    if category_id not in categories:
-        known = abbreviate(category.category_id for category in categories.categories)
-        raise DatasetError(f"expected a category_id of `categories` ({known}), got {category_id}", where=where)
-    return category_id
-
-
 def read_categories(content: Entry, path: Path, all_things: bool = False) -> CategorySet:
-    """The `categories`; DatasetError where one is malformed, or lacks `isthing` and not all are to be things."""
+    """Read the table `categories`.
+
+    Args:
+        content: the content of the JSON.
+        path: the JSON, for messages.
+        all_things: every category is a thing, and `isthing` may be missing.
+
+    Returns:
+        The categories.
+
+    Raises:
+        DatasetError: a category has an invalid id, name, `isthing` or color, or two have one id.
+    """
     entries = get_table(content, "categories", path)
     for entry in entries:
         where = f"{path}, category {entry.get('id')!r}"
         if not all_things and "isthing" not in entry:
-            raise DatasetError("expected `isthing` to be 0 or 1, got none", where=where, remedy="add it")
+            problem = "expected `isthing` to be 0 or 1, got none"
+            raise DatasetError(problem, where=where, remedy="add it", code="key-missing")
         get_flag(entry, "isthing", where)
         color = entry.get("color")
         if color is not None and not _is_color(color):
             expected, got = "`color` to be three integers in 0..255", reprlib.repr(color)
-            raise DatasetError(f"expected {expected}, got {got}", where=where)
+            raise DatasetError(f"expected {expected}, got {got}", where=where, code="type-wrong")
     return CategorySet.from_coco([{**entry, "isthing": 1} for entry in entries] if all_things else entries, path)
 
 
 def read_classes(path: str | Path) -> CategorySet | tuple[str, ...]:
-    """The classes in a JSON: names of the labels 0, 1, ... (a list of strings), or categories with their ids (a list of
-    objects, or any COCO JSON with `categories`); those without `isthing` are all things.
+    """Read the classes of label images.
 
-    Raises DatasetError where the file is missing or something else.
+    Args:
+        path: a JSON with a list of names, a list of COCO categories, or any COCO JSON.
+
+    Returns:
+        The names of the labels 0, 1, ..., or the categories; if one has no `isthing`, all are things.
+
+    Raises:
+        DatasetError: the file is missing or holds something else.
     """
     path = Path(path)
     content = load_json(path)
@@ -119,6 +94,13 @@ def read_classes(path: str | Path) -> CategorySet | tuple[str, ...]:
         return tuple(entries)
     table = check_objects(entries, "`categories`", path)
     return read_categories({"categories": table}, path, all_things=any("isthing" not in entry for entry in table))
+
+
+def _check_pixels(height: int, width: int, where: object) -> None:
+    """DatasetError for an image of more pixels than Pillow opens: masks of that size would fill the memory."""
+    if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:
+        most = f"at most {2 * Image.MAX_IMAGE_PIXELS} pixels"
+        raise DatasetError(f"expected {most}, got {height} x {width}", where=where, remedy="cut the image into tiles")
 
 
 def _is_color(color: object) -> bool:

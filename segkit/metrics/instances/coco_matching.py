@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
 from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px
-from segkit.metrics.instances.coco_entries import BOX, MASK, Columns, select
+from segkit.structures import InstanceColumns
 
 try:
     from ultrafast_pycocotools import _ufcoco as ultrafast
@@ -25,7 +25,7 @@ except ImportError:
     ultrafast = None
 
 # What each kind of IoU compares.
-FIELD = {"bbox": BOX, "segm": MASK, "boundary": MASK}
+FIELD = {"bbox": "bbox", "segm": "segmentation", "boundary": "segmentation"}
 IOU_THRESHOLDS = Params("bbox").iouThrs  # 0.50, 0.55 ... 0.95
 RECALLS = Params("bbox").recThrs  # 0.00, 0.01 ... 1.00
 MAX_DETECTIONS = tuple(Params("bbox").maxDets)  # 1, 10, 100 per class and image
@@ -69,7 +69,11 @@ def get_library_name() -> str:
 
 
 def match(
-    ground_truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int, iou_type: str
+    ground_truth: InstanceColumns,
+    results: InstanceColumns,
+    sizes_hw: Sequence[tuple[int, int]],
+    things: int,
+    iou_type: str,
 ) -> tuple[Matches, NDArray[np.int64]]:
     """The matches of images of these sizes, and (things, 4) int64: how many ground truth there are to find per area
     range.
@@ -80,9 +84,9 @@ def match(
     """
     of_truth, of_results = (columns.image * things + columns.thing for columns in (ground_truth, results))
     opposed, sought = np.isin(of_results, of_truth), np.isin(of_truth, of_results)
-    found = _unopposed(select(results, np.flatnonzero(~opposed)), iou_type)
+    found = _unopposed(results.select(np.flatnonzero(~opposed)), iou_type)
     if opposed.any():
-        pair = select(ground_truth, np.flatnonzero(sought)), select(results, np.flatnonzero(opposed))
+        pair = ground_truth.select(np.flatnonzero(sought)), results.select(np.flatnonzero(opposed))
         if not ULTRAFAST:
             compared = [_by_pycocotools(*pair, sizes_hw, things, iou_type)]
         elif iou_type == "boundary":
@@ -99,7 +103,7 @@ def concatenate_matches(parts: Sequence[Matches]) -> Matches:
     return Matches(*columns)
 
 
-def _count_ground_truth(ground_truth: Columns, things: int) -> NDArray[np.int64]:
+def _count_ground_truth(ground_truth: InstanceColumns, things: int) -> NDArray[np.int64]:
     counts = []
     for low, high in AREAS_PX:
         counted = (ground_truth.iscrowd == 0) & (ground_truth.number >= low) & (ground_truth.number <= high)
@@ -107,7 +111,7 @@ def _count_ground_truth(ground_truth: Columns, things: int) -> NDArray[np.int64]
     return np.stack(counts, axis=1).astype(np.int64)
 
 
-def _unopposed(results: Columns, iou_type: str) -> Matches:
+def _unopposed(results: InstanceColumns, iou_type: str) -> Matches:
     """Results of classes that the image's ground truth lacks: false positives wherever their size counts, as COCOeval
     has it. They are most of what a detector says, and no mask needs to be looked at."""
     order = np.lexsort((-results.number, results.image, results.thing))
@@ -125,7 +129,7 @@ def _unopposed(results: Columns, iou_type: str) -> Matches:
 
 
 def _boundaries_by_ultrafast(
-    ground_truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int
+    ground_truth: InstanceColumns, results: InstanceColumns, sizes_hw: Sequence[tuple[int, int]], things: int
 ) -> list[Matches]:
     """Apart, images in which the library's rounding of a boundary's width, halves up, is not the reference's, halves
     to even: 12.5 pixels, of 375 x 500, are 12. A ratio that is less by nothing else than that half makes them so."""
@@ -133,7 +137,7 @@ def _boundaries_by_ultrafast(
     rounded_up = np.array([_rounded_up(size_hw) for size_hw in sizes_hw])
     for apart, ratio in ((False, DILATION_RATIO), (True, DILATION_RATIO * (1 - BARELY))):
         of_truth, of_results = (
-            select(one, np.flatnonzero(rounded_up[one.image] == apart)) for one in (ground_truth, results)
+            one.select(np.flatnonzero(rounded_up[one.image] == apart)) for one in (ground_truth, results)
         )
         if len(of_results.image):
             found.append(_by_ultrafast(of_truth, of_results, sizes_hw, things, "boundary", ratio))
@@ -147,8 +151,8 @@ def _rounded_up(size_hw: tuple[int, int]) -> bool:
 
 
 def _by_ultrafast(
-    ground_truth: Columns,
-    results: Columns,
+    ground_truth: InstanceColumns,
+    results: InstanceColumns,
     sizes_hw: Sequence[tuple[int, int]],
     things: int,
     iou_type: str,
@@ -182,7 +186,7 @@ def _by_ultrafast(
     )
 
 
-def _box_table(results: Columns) -> Any:
+def _box_table(results: InstanceColumns) -> Any:
     """The rows [image, x, y, width, height, score, class]; the library takes a box's area from its sides."""
     columns = (results.image[:, None], results.boxes, results.number[:, None], results.thing[:, None])
     return ultrafast.load_compact_array(np.concatenate(columns, axis=1, dtype=np.float64))
@@ -203,7 +207,7 @@ def _matches(
     )
 
 
-def _truth_entries(ground_truth: Columns, iou_type: str) -> list[dict[str, Any]]:
+def _truth_entries(ground_truth: InstanceColumns, iou_type: str) -> list[dict[str, Any]]:
     """Numbered from 1, since COCOeval takes a match with id 0 for none."""
     shapes = ground_truth.boxes.tolist() if iou_type == "bbox" else ground_truth.masks
     rows = zip(
@@ -220,7 +224,7 @@ def _truth_entries(ground_truth: Columns, iou_type: str) -> list[dict[str, Any]]
     ]
 
 
-def _result_entries(results: Columns, iou_type: str) -> list[dict[str, Any]]:
+def _result_entries(results: InstanceColumns, iou_type: str) -> list[dict[str, Any]]:
     shapes = results.boxes.tolist() if iou_type == "bbox" else results.masks
     areas = results.box_area if iou_type == "bbox" else results.area_px
     rows = zip(
@@ -241,7 +245,11 @@ def _result_entries(results: Columns, iou_type: str) -> list[dict[str, Any]]:
 
 
 def _by_pycocotools(
-    ground_truth: Columns, results: Columns, sizes_hw: Sequence[tuple[int, int]], things: int, iou_type: str
+    ground_truth: InstanceColumns,
+    results: InstanceColumns,
+    sizes_hw: Sequence[tuple[int, int]],
+    things: int,
+    iou_type: str,
 ) -> Matches:
     images = [{"id": image, "height": height, "width": width} for image, (height, width) in enumerate(sizes_hw)]
     with contextlib.redirect_stdout(io.StringIO()):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from segkit.curation.checks.instances import check_instances, measure
+from segkit.curation.checks.instances import check_instances, measure_mask
 from segkit.curation.issues import IssueList
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
@@ -123,7 +123,9 @@ def test_a_coordinate_that_is_too_large_is_told_as_that(tmp_path: Path) -> None:
     content = data.load()
     content["annotations"][0]["segmentation"] = [[1, 1, 2, 2, 3, 1e9]]
     data.store(content)
-    assert [f.message for f in check(data)] == ["a polygon has a corner more than 1e+06 pixels away"]
+    assert [f.message for f in check(data)] == [
+        "bad segmentation: expected polygons within 1e+06 pixels, got a corner further away"
+    ]
 
 
 def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,7 +157,7 @@ def test_many_masks_of_one_box(tmp_path: Path) -> None:
 
 def test_area_and_box_of_pixels_and_of_the_outline_are_both_right() -> None:
     """A triangle of 4 x 4: outline 8; its pixels are those that pycocotools paints."""
-    found = measure([[0, 0, 4, 0, 0, 4]], (6, 8))
+    found = measure_mask([[0, 0, 4, 0, 0, 4]], (6, 8))
     assert found.areas == (found.area_px, 8.0)
     assert found.boxes_xyxy[1] == (0, 0, 4, 4)
 

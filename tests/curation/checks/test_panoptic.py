@@ -564,7 +564,7 @@ def test_messages_say_what_is_wrong(tmp_path: Path) -> None:
         data.png(index).unlink()
         make(data.png(index))
     told = {issue.code: issue.message for issue in check(data)}
-    assert told["name-outside"] == r"`file_name` is no Unicode, and no name of a file: '\ud800.png'"
+    assert told["name-outside"] == r"expected `file_name` to be Unicode, got '\ud800.png'"
     assert told["png-unreadable"] == "this is a folder or a device, no file"
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +64,7 @@ def test_pycocotools_takes_it(tmp_path: Path, things: CategorySet, capsys: pytes
     assert reference.getAnnIds(imgIds=[11], iscrowd=True) == [1]
     results = [{"image_id": 11, "category_id": 1, "score": 0.5, "segmentation": annotations[1]["segmentation"]}]
     (tmp_path / "r.json").write_text(json.dumps(results))
-    assert instances.read_checked_results(tmp_path / "r.json") == results
+    assert coco.read_results(tmp_path / "r.json") == results
     assert reference.loadRes(str(tmp_path / "r.json")).anns[1]["area"] == 4
     capsys.readouterr()  # pycocotools prints
 
@@ -98,7 +100,7 @@ def _without(key: str) -> Callable[[dict], None]:
 
 
 FAULTS = {
-    "unknown image": (_with(image_id=13), "image 13: an annotation has this image_id"),
+    "unknown image": (_with(image_id=13), "image 13: expected an image_id of `images` \\(11, 12\\), got 13"),
     "unknown category": (_with(category_id=10), r"image 12, annotation 5: expected a category_id .* got 10"),
     "no id": (_without("id"), "image 12, annotation.*: expected `id` to be an integer, got none"),
     "id of text": (_with(id="5"), "expected `id` to be an integer, got '5'"),
@@ -144,11 +146,11 @@ def test_a_panoptic_json_is_named_as_such(dataset: Dataset) -> None:
 
 def test_a_results_list_is_named_as_such(tmp_path: Path, json_path: Path) -> None:
     (tmp_path / "r.json").write_text("[]")
-    assert instances.read_checked_results(tmp_path / "r.json") == []
+    assert coco.read_results(tmp_path / "r.json") == []
     with pytest.raises(DatasetError, match="got a list; a results list has no images"):
         coco.read_instances(tmp_path / "r.json")
     with pytest.raises(DatasetError, match="expected a list of results, got a dict; is it a dataset's JSON"):
-        instances.read_checked_results(json_path)
+        coco.read_results(json_path)
 
 
 def test_what_else_the_file_holds(tmp_path: Path, things: CategorySet) -> None:
@@ -164,7 +166,7 @@ def test_long_outlines_at_once_and_one_by_one(json_path: Path, outline: list[flo
     content = json.loads(json_path.read_text())
     content["annotations"][0]["segmentation"] = [outline]
     images = {image["id"]: image for image in IMAGES}
-    assert instances._masks_sound(content["annotations"], images) == sound
+    assert instances._are_all_valid(content["annotations"], images, CATEGORIES, masks=True) == sound
     json_path.write_text(json.dumps(content))
     if sound:
         assert coco.read_instances(json_path).annotations[0]["segmentation"] == [outline]
@@ -187,30 +189,37 @@ def test_numbers_that_are_not_finite_are_not_written(tmp_path: Path, things: Cat
 
 
 RESULT = {"image_id": "x", "category_id": 3, "score": 1, "bbox": [0, 0, 2, 2]}
+RLE_OF_4 = {"size": [2, 2], "counts": "4"}
 
 
 @pytest.mark.parametrize(
     ("result", "message"),
     [
         (5, "expected the list to hold objects, got 5 at index 1"),
-        ({**RESULT, "score": float("nan")}, "image 'x', result 1: expected `score` to be a finite number, got nan"),
-        ({**RESULT, "score": None}, "result 1: expected `score` to be an integer or a number, got None"),
-        ({**RESULT, "image_id": 1.5}, "result 1: expected `image_id`"),
-        ({**RESULT, "category_id": "3"}, "result 1: expected `category_id` to be an integer"),
-        ({**RESULT, "bbox": [0, 0, 2]}, "result 1: expected `bbox`"),
-        ({**RESULT, "segmentation": {"size": [2, 2], "counts": "4"}}, ""),
-        ({**RESULT, "segmentation": {"size": [2, 2], "counts": "5"}}, "result 1: bad segmentation: .* 4 pixels, got 5"),
-        ({k: v for k, v in RESULT.items() if k != "bbox"}, "result 1: expected `bbox` or `segmentation`, got neither"),
+        ({**RESULT, "score": float("nan")}, "r.json[1]: expected `score` to be a finite number, got nan"),
+        ({**RESULT, "score": None}, "r.json[1]: expected `score` to be an integer or a number, got None"),
+        ({**RESULT, "category_id": "3"}, "r.json[1]: expected `category_id` to be an integer"),
+        ({**RESULT, "category_id": 4}, "r.json[1]: expected a category_id of `categories` (1, 3, 10, 20), got 4"),
+        ({**RESULT, "bbox": [0, 0, 2]}, "r.json[1]: expected `bbox`"),
+        ({**RESULT, "segmentation": RLE_OF_4}, ""),
+        ({**RESULT, "segmentation": {**RLE_OF_4, "counts": "5"}}, "r.json[1]: bad segmentation: "),
+        ({**RESULT, "segmentation": {**RLE_OF_4, "counts": "5"}}, "4 pixels, got 5"),
+        ({k: v for k, v in RESULT.items() if k != "bbox"}, "r.json[1]: expected `bbox` to be a list, got none"),
     ],
 )
-def test_result_faults(tmp_path: Path, result: object, message: str) -> None:
+def test_result_faults(tmp_path: Path, result: Any, message: str) -> None:
     path = tmp_path / "r.json"
-    path.write_text(json.dumps([RESULT, result]))
+    entries = [{**RESULT, "segmentation": RLE_OF_4}, result]
+    path.write_text(json.dumps(entries))
+    fields = ("bbox", "segmentation") if "segmentation" in (result if isinstance(result, dict) else {}) else ("bbox",)
     if not message:
-        assert instances.read_checked_results(path) == [RESULT, result]
+        results = coco.read_results(path)
+        assert results == entries
+        read = coco.read_result_columns([coco.ImageEntries(results, (2, 2), str(path))], fields, CATEGORIES)
+        assert read.masks == [RLE_OF_4, RLE_OF_4]
         return
-    with pytest.raises(DatasetError, match=message):
-        instances.read_checked_results(path)
+    with pytest.raises(DatasetError, match=re.escape(message)):
+        coco.read_result_columns([coco.ImageEntries(coco.read_results(path), (2, 2), str(path))], fields, CATEGORIES)
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -267,9 +276,9 @@ def test_a_look_at_all_annotations_equals_one_at_each(
     content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
     path.write_text(json.dumps(spoil(content, random.randrange, junk)))
     outcomes = []
-    for way in (instances._all_sound, lambda *_: False):
+    for way in (instances._are_all_valid, lambda *_: False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(instances, "_all_sound", way)
+            patch.setattr(instances, "_are_all_valid", way)
             try:
                 file = coco.read_instances(path, masks)
                 outcomes.append((file.categories.to_coco(), file.images, file.annotations))

@@ -160,7 +160,10 @@ JSON_FAULTS = {
     "folder png": (_set("annotations", 0, "file_name", "a/"), "image 11: .* inside its folder"),
     "nul png": (_set("annotations", 0, "file_name", "a\0.png"), "image 11: .* inside its folder"),
     "no png": (_drop("annotations", 0, "file_name"), "image 11: expected `file_name` to be a string"),
-    "unknown image": (_set("annotations", 0, "image_id", "11"), "image '11': an annotation has this image_id"),
+    "unknown image": (
+        _set("annotations", 0, "image_id", "11"),
+        "image '11': expected an image_id of `images` .*, got '11'",
+    ),
     "no image id": (_drop("annotations", 0, "image_id"), "expected `image_id` to be an integer or a string, got none"),
     "image id of 11.0": (_set("annotations", 0, "image_id", 11.0), "expected `image_id` .* got 11.0"),
     "bare image": (_drop("annotations", 1), "1 images have no annotation: 'twelve'"),

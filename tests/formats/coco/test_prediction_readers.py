@@ -204,7 +204,11 @@ BAD_RESULTS: list[tuple[Callable[[dict[str, Any]], Any], str, str]] = [
     (lambda r: r.update(category_id="cat"), "type-wrong", "expected `category_id` to be an integer, got 'cat'"),
     (lambda r: r.pop("category_id"), "key-missing", "expected `category_id` to be an integer, got none"),
     (lambda r: r.pop("segmentation"), "key-missing", "expected a mask in `segmentation`, got none; export masks"),
-    (lambda r: r.update(segmentation=None), "mask-invalid", "expected polygons or RLE, got NoneType"),
+    (
+        lambda r: r.update(segmentation=None),
+        "type-wrong",
+        "expected `segmentation` to be a list or an object, got None",
+    ),
     (
         lambda r: r.update(segmentation=[[0, 0]]),
         "mask-invalid",
@@ -268,7 +272,8 @@ def test_a_panoptic_json_is_no_list_of_results(tmp_path: Path) -> None:
         ([], {}, r"without `images` and `categories`"),
         ([], [], r"dataset\.json: expected an object with images"),
         ([], {**DATASET, "images": [{**IMAGES[0], "file_name": "../x.png"}]}, "a path inside its folder"),
-        ([], {**DATASET, "images": [{**IMAGES[0], "height": 10**6, "width": 10**6}]}, "expected at most .* pixels"),
+        ([], {**DATASET, "images": [{**IMAGES[0], "height": 10**6, "width": 10**3}]}, "expected at most .* pixels"),
+        ([], {**DATASET, "images": [{**IMAGES[0], "height": 10**6, "width": 10**6}]}, "4294967295 pixels in all"),
         ([], {**DATASET, "images": [IMAGES[0]] * 2}, "expected distinct image ids"),
         ([], {**DATASET, "categories": []}, "expected at least one category"),
     ],

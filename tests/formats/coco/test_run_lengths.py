@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from segkit.metrics.instances import coco_runs
-from segkit.metrics.instances.coco_runs import covered
+from segkit.formats.coco import run_lengths
+from segkit.formats.coco.run_lengths import compute_areas
 
 MASKS = hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
 
 @pytest.fixture(params=[True, False], ids=["compiled", "arrays"])
 def way(request, monkeypatch):
-    monkeypatch.setattr(coco_runs, "COMPILED", request.param and coco_runs.COMPILED)
+    monkeypatch.setattr(run_lengths, "COMPILED", request.param and run_lengths.COMPILED)
 
 
 def counts_of(mask):
@@ -27,9 +27,9 @@ def both_ways(counts):
     chars = np.frombuffer("".join(counts).encode(), dtype=np.uint8) - np.uint8(48)
     stops = np.cumsum([len(one) for one in counts])
     loop = np.zeros_like(stops), np.zeros_like(stops)
-    sound = coco_runs._by_loop(chars, stops, *loop)
+    sound = run_lengths._by_loop(chars, stops, *loop)
     try:
-        arrays = coco_runs._by_arrays(chars, stops)
+        arrays = run_lengths._by_arrays(chars, stops)
     except ValueError:
         assert not sound
         return None
@@ -38,6 +38,7 @@ def both_ways(counts):
     return arrays
 
 
+@settings(deadline=None)  # the first call may compile
 @given(st.lists(MASKS, min_size=1, max_size=6))
 def test_equals_pycocotools(masks):
     found = both_ways([counts_of(mask) for mask in masks])
@@ -47,25 +48,25 @@ def test_equals_pycocotools(masks):
 
 @given(st.lists(st.text([chr(48 + i) for i in range(64)], min_size=1, max_size=12), min_size=1, max_size=4))
 def test_both_ways_agree_on_anything(texts):
-    both_ways([text + "1" for text in texts])  # the last character ends a run, as `covered` has checked
+    both_ways([text + "1" for text in texts])  # the last character ends a run, as `compute_areas` has checked
 
 
 @pytest.mark.usefixtures("way")
 def test_many_masks_in_several_stretches(monkeypatch):
-    monkeypatch.setattr(coco_runs, "CHARS_AT_ONCE", 50)
+    monkeypatch.setattr(run_lengths, "CHARS_AT_ONCE", 50)
     rng = np.random.default_rng(0)
     masks = [rng.random((9, rng.integers(1, 30))) < 0.5 for _ in range(60)]
-    found = covered([counts_of(mask) for mask in masks])
+    found = compute_areas([counts_of(mask) for mask in masks])
     assert found.total_px.tolist() == [mask.size for mask in masks]
     assert found.area_px.tolist() == [mask.sum() for mask in masks]
 
 
 @pytest.mark.usefixtures("way")
 def test_nothing_and_long_runs():
-    assert [column.tolist() for column in covered([])] == [[], []]
+    assert [column.tolist() for column in compute_areas([])] == [[], []]
     mask = np.zeros((3000, 2000), dtype=bool)
     mask[-1, -1] = True
-    assert [int(column[0]) for column in covered([counts_of(mask)])] == [6_000_000, 1]
+    assert [int(column[0]) for column in compute_areas([counts_of(mask)])] == [6_000_000, 1]
 
 
 @pytest.mark.usefixtures("way")
@@ -85,4 +86,4 @@ def test_malformed_counts(counts, message, place):
     several = ["05", "12"]
     several.insert(place, counts)
     with pytest.raises(ValueError, match=message):
-        covered(several)
+        compute_areas(several)
