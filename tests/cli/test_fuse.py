@@ -168,7 +168,7 @@ def test_priors_are_written_and_the_surest_named(run: Any, files: Any, tmp_path:
     content = json.loads(out.read_text())
     assert [thing["name"] for thing in content["things"]] == ["[red]cat", "dog", "cow"]
     assert content["pairs"]
-    assert "The surest pairs" in printed
+    assert "The clearest pairs" in printed
     assert "[red]cat" in printed
     again = tmp_path / "again.json"
     assert run("priors", "--gt", files[1], "--output", again, "--workers", 2)[0] == 0
