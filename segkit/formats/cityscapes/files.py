@@ -18,7 +18,7 @@ from segkit.utils.text import abbreviate
 
 IMAGE_SUFFIX = "_leftImg8bit.png"
 PANOPTIC_REMEDY = "make it with cityscapesscripts' preparation/createPanopticImgs.py"
-PANOPTIC_SUFFIXES = ("", "_trainId")  # of the file name; the categories tell which ids the JSON has
+PANOPTIC_SUFFIXES = ("", "_trainId")  # of the file name; the categories show which ids the JSON has
 
 
 def find_annotations(root: Path, split: str, suffix: str, on_issue: IssueHandler) -> dict[Path, Path]:
@@ -53,7 +53,7 @@ def index_by_image_id(image_paths: list[Path], on_issue: IssueHandler) -> dict[s
     for path in image_paths:
         first = by_id.setdefault(path.name.removesuffix(IMAGE_SUFFIX), path)
         if first is not path:
-            problem = f"expected a different name for each image, got that of {first}"
+            problem = f"expected a different name for each image, got the name of {first}"
             on_issue("image-id-twice", DatasetError(problem, where=path, remedy="rename one"))
     return by_id
 

@@ -108,8 +108,8 @@ def build_segmentation(values: NDArray[np.int32], where: object) -> PanopticSegm
 def encode_instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16]:
     """Compute the pixels of an *_instanceIds.png.
 
-    Segment ids that already are such values are kept, so that reading and writing undo each other. Otherwise the
-    instances of a label are numbered from 0 in the order of the segments; stuff and crowds of one label become one.
+    Segment ids that already are such values are kept, so that a file that is read and written stays the same. Otherwise
+    the instances of a label are numbered from 0 in the order of the segments; stuff and crowds of one label become one.
 
     Args:
         segmentation: (H, W) segments whose category ids are label ids; void becomes label 0, unlabeled.

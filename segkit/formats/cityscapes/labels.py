@@ -1,6 +1,6 @@
 """Cityscapes' labels: ids, names, train ids and colours, as in cityscapesscripts' helpers/labels.py.
 
-See github.com/mcordts/cityscapesScripts. The files named in the comments of this package are those of
+See github.com/mcordts/cityscapesScripts. The comments of this package name files of
 cityscapesscripts.
 """
 

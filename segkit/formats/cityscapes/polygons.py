@@ -19,7 +19,7 @@ from segkit.utils.files import check_file_size
 from segkit.utils.json_fields import Entry
 
 POLYGONS_SUFFIX = "_gtFine_polygons.json"
-GROUP_SUFFIX = "group"  # cargroup: several cars that could not be told apart, a crowd
+GROUP_SUFFIX = "group"  # cargroup: several cars that the annotator could not separate, a crowd
 MAX_BYTES = 2**26  # of the file of one image; Cityscapes' own files have less than 2**20
 MAX_COORDINATE = 2**20  # pixels; larger ones may overflow ImageDraw's integers
 MIN_POINTS = 2  # of a polygon, ImageDraw's rule

@@ -101,7 +101,7 @@ class CityscapesReader(DatasetReader):
         return self._gt_paths[self.image_root / image.file_name]
 
     def _find_panoptic(self, split: str, on_issue: IssueHandler) -> dict[str, Path]:
-        """Set what the panoptic JSON gives; the images by image_id."""
+        """Set the records, the folder of PNGs and `skipped` from the panoptic JSON; image_id -> path of the images."""
         json_path = files.find_panoptic_json(self.root / "gtFine", split)
         self._pngs, self._records = json_path.with_suffix(""), files.read_panoptic_records(json_path, on_issue)
         paths = [*files.find_city_files(self.image_root, IMAGE_SUFFIX).values()]

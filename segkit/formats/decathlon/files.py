@@ -68,8 +68,8 @@ def list_volumes(
 ) -> list[VolumeFiles]:
     """The volumes with labels, or those of the test split, sorted by name.
 
-    They are those of the table, or without a table the files in imagesTr and labelsTr, or imagesTs. Of two volumes with
-    one name the first counts. DatasetError without a list or folder.
+    The table lists them; without a table they are the files in imagesTr and labelsTr, or in imagesTs. Of two volumes
+    with one name the first counts. DatasetError without a list or folder.
     """
     part, folder = ("test", "imagesTs") if is_test else ("training", "imagesTr")
     if table is None:

@@ -67,7 +67,7 @@ class DecathlonReader(DatasetReader):
         percentiles: Two numbers in 0..100. These percentiles of a volume's modality become 0 and 255; values outside
             are clipped. NaN and infinite voxels become 0 with a warning in the log; a constant volume is 0.
         keep_empty: Whether slices that hold only background are images; False reads all labels of the split.
-        on_issue: Gets what is wrong with single volumes, which are then left out. Raises by default.
+        on_issue: Gets the issues of single volumes, which are then left out. Raises by default.
 
     Raises:
         ConfigError: An option is invalid.

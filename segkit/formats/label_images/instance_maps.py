@@ -131,7 +131,7 @@ class InstanceMapWriter(LabelFilesWriter):
         return losses
 
     def _describe_loss(self, segment: Segment, areas_px: dict[int, int]) -> str:
-        """The line on what the map cannot hold of the segment, "" for nothing."""
+        """The line on the loss of a segment; "" if the map holds all of it."""
         name = self.categories[segment.category_id].name
         loss = ""
         if segment.segment_id not in areas_px:

@@ -75,8 +75,8 @@ def _read_shapes(
 ) -> tuple[tuple[Shape, ...], tuple[str, ...]] | None:
     """The shapes that have an area, and a line on each of the others.
 
-    None if a shape is invalid. All invalid shapes are reported, and the damaged masks of the others too, since nobody
-    will decode those later.
+    None if a shape is invalid. All invalid shapes are reported, and the damaged masks of the others too, since
+    they are not decoded later.
     """
     code = "annotation-unreadable"
     results = [

@@ -41,7 +41,7 @@ class LabelmeReader(DatasetReader):
         things: Labels of things; None means all labels that are neither stuff nor ignored.
         stuff: Labels of stuff.
         ignore: Labels that become void.
-        on_issue: Gets what is wrong with single images, which are then left out: an invalid JSON, an image that is
+        on_issue: Gets the issues of single images, which are then left out: an invalid JSON, an image that is
             missing, of another size or that an earlier JSON has, a label that is not in things, stuff or ignore.
             Raises by default.
 

@@ -126,7 +126,7 @@ def test_one_name_in_two_cities(tmp_path: Path) -> None:
     for tree in ("leftImg8bit", "gtFine"):
         shutil.copytree(tmp_path / tree / "val/aachen", tmp_path / tree / "val/bochum")
     with pytest.raises(
-        DatasetError, match=r"bochum.*: expected a different name for each image, got that of .*aachen.*; rename"
+        DatasetError, match=r"bochum.*: expected a different name for each image, got the name of .*aachen.*; rename"
     ):
         CityscapesReader(tmp_path, annotations="polygons")
 
