@@ -256,7 +256,7 @@ def test_files_that_are_refused(run: Any, files: Any, tmp_path: Path) -> None:
     single = write(tmp_path / "single", 1)
     method, methods = ["--method", "heuristic"], ["--methods", "heuristic"]
     for arguments, message in (
-        (["run", *method, "--predictions", files[0], "--gt", other[1]], "3 of the truth's 3 images are not saved"),
+        (["run", *method, "--predictions", files[0], "--gt", other[1]], "3 of the 3 ground-truth images are not saved"),
         (
             ["sweep", *methods, "--predictions", files[0], "--gt", other[1]],
             "6 of the 6 saved images are not in",

@@ -1,4 +1,4 @@
-"""Fuse saved head outputs with one method: panoptic predictions as files, and why segments were dropped or shrunk."""
+"""Fuse saved head outputs into panoptic predictions, with reasons for segments that were dropped or shrunk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Se
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
-from segkit.utils.process_pool import Progress, ordered_map
+from segkit.utils.process_pool import Progress, map_and_collect_errors
 
 JSON, PNGS, DROPPED_SEGMENTS = "panoptic.json", "panoptic", "dropped_segments.json"
-PAGE = "report.html"  # of the fates: made by the caller
+PAGE = "report.html"  # on dropped segments, written by the caller
 
 
 def fuse_to_dataset(
@@ -34,10 +34,21 @@ def fuse_to_dataset(
     *,
     where: object = "",
 ) -> PanopticSegmentation:
-    """One image fused, its segments with the dataset's category ids, without those that have no pixel.
+    """Fuse an image, and give its segments the category ids of the dataset. Segments without pixels are left out.
 
-    fates: see `FusionMethod`; theirs are contiguous ids. where: of the outputs, for messages. ConfigError where they
-    lack what the method needs, DatasetError for a class that the categories lack.
+    Args:
+        fusion: the method.
+        outputs: head outputs of the image.
+        categories: categories of the dataset.
+        dropped_segments: gets the segments that were dropped or shrunk, with contiguous ids; see `FusionMethod`.
+        where: the outputs, for messages.
+
+    Returns:
+        The fused map and segments.
+
+    Raises:
+        ConfigError: the outputs lack what the method needs.
+        DatasetError: the categories lack a class of the outputs.
     """
     try:
         fused = fusion(outputs, dropped_segments)
@@ -55,22 +66,29 @@ def fuse_to_dataset(
 
 
 def check_needs(saved: SavedHeadOutputs, fusions: Iterable[FusionMethod]) -> None:
-    """ConfigError naming every method that needs what the saved predictions do not hold; of the images those are read
-    up to the first with an instance."""
-    told: dict[str, None] = {}
+    """Check that the saved outputs hold what the methods need. Images are read up to the first one with an instance.
+
+    Args:
+        saved: saved head outputs.
+        fusions: the methods.
+
+    Raises:
+        ConfigError: names every method that needs what was not saved.
+    """
+    problems: dict[str, None] = {}
     if saved.images:
-        outputs = _telling(saved)
+        outputs = _read_first_with_instances(saved)
         for fusion in fusions:
             try:
                 fusion(outputs)
             except ConfigError as error:
-                told[str(error)] = None
-    if told:
-        raise ConfigError(". ".join(told))
+                problems[str(error)] = None
+    if problems:
+        raise ConfigError(". ".join(problems))
 
 
-def _telling(saved: SavedHeadOutputs) -> HeadOutputs:
-    """The first image with an instance, else the last: without instances nothing of theirs is missing."""
+def _read_first_with_instances(saved: SavedHeadOutputs) -> HeadOutputs:
+    """The last image if none has an instance: then nothing that instances need is missing."""
     for image in saved.images:
         outputs = saved.read(image)
         if len(outputs.instances):
@@ -81,31 +99,39 @@ def _telling(saved: SavedHeadOutputs) -> HeadOutputs:
 def fuse_images(
     saved: SavedHeadOutputs, image_ids: Sequence[str], names: Sequence[str], assignments: Sequence[str]
 ) -> list[tuple[SavedImage, dict[str, PanopticSegmentation]]]:
-    """Each image with its segmentation by each method, category ids of the dataset.
+    """Fuse some images by several methods, to compare them.
 
-    image_ids: as text. names: methods; none for all that the saved predictions allow. assignments: `option=value`.
-    ConfigError for an unknown image, method or option, and a named method that needs what was not saved.
+    Args:
+        saved: saved head outputs.
+        image_ids: image ids as text.
+        names: methods; none for all methods that the saved outputs allow.
+        assignments: `option=value` texts.
+
+    Returns:
+        (image, method -> segmentation with category ids of the dataset) for each image.
+
+    Raises:
+        ConfigError: an image, method or option is unknown, or a named method needs what was not saved.
     """
     by_id = {str(image.image_id): image for image in saved.images}
     if unknown := [image_id for image_id in image_ids if image_id not in by_id]:
-        raise ConfigError(
-            f"there is no image {unknown[0]!r}", where=saved.folder, remedy=f"ids are {[*by_id][:5]}, ..."
-        )
+        raise ConfigError(f"unknown image {unknown[0]!r}", where=saved.folder, remedy=f"ids are {[*by_id][:5]}, ...")
     settings = build_grid(names or [*FUSION_METHODS], (), saved.categories, assignments)
-    fusions = {name: of_method[0].fusion for name, of_method in settings.items()}
+    fusions = {name: choices[0].fusion for name, choices in settings.items()}
     if names:
         check_needs(saved, fusions.values())
-    found = []
+    fused = []
     for image_id in image_ids:
-        outputs, made = saved.read(by_id[image_id]), {}
+        outputs = saved.read(by_id[image_id])
+        segmentations: dict[str, PanopticSegmentation] = {}
         for name, fusion in fusions.items():
             try:
-                made[name] = fuse_to_dataset(fusion, outputs, saved.categories)
+                segmentations[name] = fuse_to_dataset(fusion, outputs, saved.categories)
             except ConfigError:
                 if names:
                     raise
-        found.append((by_id[image_id], made))
-    return found
+        fused.append((by_id[image_id], segmentations))
+    return fused
 
 
 def run_fusion(
@@ -118,82 +144,71 @@ def run_fusion(
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> list[dict[str, Any]]:
-    """Write `panoptic.json` and `panoptic/*.png` into the folder, COCO's format, each instance's score kept; with
-    `explain` also `dropped_segments.json`, whose content is returned (else an empty list).
+    """Fuse all images, and write `panoptic.json` and `panoptic/*.png` in COCO's format; instances keep their scores.
 
-    {image_id, file_name, dropped_segments: a dict for each, with category_id of the dataset, `category` its name,
-    and taken_by: [{segment_id, category_id, category (None for void), pixels}]} of every image.
-    All or nothing appears, in place of what an earlier run left. DatasetError that tells all that is wrong with the
-    saved images, up to `limit` problems, and where the folder cannot be written.
+    With `explain` also `dropped_segments.json` is written, a list of {image_id, file_name, dropped_segments} for each
+    image. A dropped segment has the keys of `DroppedSegment`, but category_id is that of the dataset, `category` its
+    name, and overlapped_by a list of {segment_id, category_id, category (None for void), pixels}. All files appear
+    together, or none, and replace those of an earlier run.
+
+    Args:
+        saved: saved head outputs.
+        fusion: the method.
+        output: folder to write to.
+        explain: whether to write why segments were dropped or shrunk.
+        workers: number of processes.
+        progress: called with (images done, images in all).
+        limit: stop at so many errors.
+
+    Returns:
+        The content of `dropped_segments.json`; empty without `explain`.
+
+    Raises:
+        DatasetError: the folder cannot be written; or it lists what is wrong with the saved images, up to `limit`
+            errors.
     """
     names = coco.choose_png_names([(image.image_id, image.file_name) for image in saved.images])
-    problems, annotations, explained = ErrorCollector(limit), [], []
-    with convert_write_errors(output), _appearing(output) as stage:
-        fuse = _Fusing(saved, fusion, stage / PNGS, names, explain).fuse
-        images = [*saved.images]
-        for done, found in enumerate(ordered_map(fuse, images, workers), 1):
-            if isinstance(found, DatasetError):
-                problems.add(found)
-            else:
-                annotations.append(found[0])
-                explained += [found[1]] if explain else []
-            if progress is not None:
-                progress(done, len(images))
-        problems.check()
-        entries = [_entry(image) for image in images]
-        coco.write_panoptic(stage / JSON, entries, annotations, saved.categories)
+    with convert_write_errors(output), _replace_outputs(output) as stage:
+
+        def fuse(image: SavedImage) -> tuple[dict[str, Any], dict[str, Any]]:
+            dropped: list[DroppedSegment] = []
+            outputs, where = saved.read(image), saved.get_location(image)
+            fused = fuse_to_dataset(fusion, outputs, saved.categories, dropped if explain else None, where=where)
+            png_name = names[image.image_id]
+            coco.write_png(stage / PNGS / png_name, fused.segment_ids)
+            described = [_describe_dropped(segment, fused.segments, saved.categories) for segment in dropped]
+            explanation = {"image_id": image.image_id, "file_name": image.file_name, "dropped_segments": described}
+            return coco.build_panoptic_annotation(image.image_id, png_name, fused), explanation
+
+        results = [*map_and_collect_errors(fuse, [*saved.images], ErrorCollector(limit), workers, progress)]
+        entries = [_build_entry(image) for image in saved.images]
+        coco.write_panoptic(stage / JSON, entries, [annotation for _, (annotation, _) in results], saved.categories)
+        explained = [explanation for _, (_, explanation) in results] if explain else []
         if explain:
             dump_json(stage / DROPPED_SEGMENTS, explained)
     return explained
 
 
-@dataclass(frozen=True)
-class _Fusing:
-    """Fuses and writes one image at a time, in any process."""
-
-    saved: SavedHeadOutputs
-    fusion: FusionMethod
-    folder: Path
-    png_names: dict[int | str, str]
-    explain: bool
-
-    def fuse(self, image: SavedImage) -> tuple[dict[str, Any], dict[str, Any]] | DatasetError:
-        """The image's annotation and what is told of it."""
-        categories, dropped_segments = self.saved.categories, []  # type: tuple[CategorySet, list[DroppedSegment]]
-        try:
-            outputs, where = self.saved.read(image), self.saved.get_location(image)
-            fused = fuse_to_dataset(
-                self.fusion, outputs, categories, dropped_segments if self.explain else None, where=where
-            )
-        except DatasetError as error:
-            return error
-        png_name = self.png_names[image.image_id]
-        coco.write_png(self.folder / png_name, fused.segment_ids)
-        told = [_told(fate, fused.segments, categories) for fate in dropped_segments]
-        annotation = coco.build_panoptic_annotation(image.image_id, png_name, fused)
-        return annotation, {"image_id": image.image_id, "file_name": image.file_name, "dropped_segments": told}
+def _describe_dropped(dropped: DroppedSegment, segments: Sequence[Segment], categories: CategorySet) -> dict[str, Any]:
+    category_ids = {segment.segment_id: segment.category_id for segment in segments}
+    category_id = categories.category_id(dropped.category_id, dropped.isthing)
+    overlapped_by = []
+    for segment_id, pixels in dropped.overlapped_by:
+        other_id = category_ids.get(segment_id)
+        name = None if other_id is None else categories[other_id].name
+        overlapped_by.append({"segment_id": segment_id, "category_id": other_id, "category": name, "pixels": pixels})
+    own = {"category_id": category_id, "category": categories[category_id].name, "overlapped_by": overlapped_by}
+    return {**vars(dropped), **own}
 
 
-def _told(fate: DroppedSegment, segments: Sequence[Segment], categories: CategorySet) -> dict[str, Any]:
-    category_of = {segment.segment_id: segment.category_id for segment in segments}
-    category_id = categories.category_id(fate.category_id, fate.isthing)
-    takers = []
-    for segment_id, pixels in fate.overlapped_by:
-        taker = category_of.get(segment_id)
-        name = None if taker is None else categories[taker].name
-        takers.append({"segment_id": segment_id, "category_id": taker, "category": name, "pixels": pixels})
-    own = {"category_id": category_id, "category": categories[category_id].name, "overlapped_by": takers}
-    return {**vars(fate), **own}
-
-
-def _entry(image: SavedImage) -> dict[str, Any]:
+def _build_entry(image: SavedImage) -> dict[str, Any]:
     height, width = image.size_hw
     return {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
 
 
 @contextmanager
-def _appearing(output: Path) -> Iterator[Path]:
-    """A folder whose content takes its place in `output` at the end of the block, and is removed on an error."""
+def _replace_outputs(output: Path) -> Iterator[Path]:
+    """A folder whose content is moved into `output` at the end of the block; it is removed on an error."""
     output.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=".fusing-", dir=output))
     try:
@@ -204,11 +219,11 @@ def _appearing(output: Path) -> Iterator[Path]:
             PNGS,
             DROPPED_SEGMENTS,
             PAGE,
-        ):  # what is old goes first: a JSON must never describe other PNGs
+        ):  # old files are removed first: a JSON must never describe other PNGs
             _remove(output / name)
-        for made in (PNGS, DROPPED_SEGMENTS, JSON):
-            if (stage / made).exists():
-                os.replace(stage / made, output / made)
+        for name in (PNGS, DROPPED_SEGMENTS, JSON):
+            if (stage / name).exists():
+                os.replace(stage / name, output / name)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
 

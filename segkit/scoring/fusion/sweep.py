@@ -1,4 +1,4 @@
-"""Panoptic quality of many settings of fusion methods over saved head outputs: each image is read once for all."""
+"""Panoptic quality of many fusion settings over saved head outputs; each image is read once for all settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from segkit.scoring.fusion.run import fuse_to_dataset
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
-from segkit.utils.process_pool import Progress, ordered_map
+from segkit.utils.process_pool import Progress, map_and_collect_errors
 from segkit.utils.text import abbreviate
 
 AREA_LIMIT = "stuff_area_limit_px"
@@ -31,7 +31,13 @@ AREA_LIMIT = "stuff_area_limit_px"
 
 @dataclass(frozen=True)
 class SweepData:
-    """Saved head outputs and the truth of the same images; truth.records are in the order of its JSON."""
+    """Saved head outputs, and the ground truth of the same images.
+
+    Attributes:
+        saved: index of the saved head outputs.
+        ground_truth: panoptic JSON; records are in the order of the JSON.
+        gt_folder: folder of its PNGs.
+    """
 
     saved: SavedHeadOutputs
     ground_truth: PanopticFile
@@ -39,9 +45,18 @@ class SweepData:
 
     @classmethod
     def open(cls, predictions: str | Path, gt_json: str | Path, gt_folder: str | Path | None = None) -> SweepData:
-        """Read the index of both. gt_folder: of the truth's PNGs (default: beside the JSON, of its name).
+        """Read the index of both, and check that they have the same images and categories.
 
-        DatasetError where a file cannot be read, or the two are not of the same images and categories.
+        Args:
+            predictions: folder of saved head outputs.
+            gt_json: panoptic JSON.
+            gt_folder: folder of its PNGs; by default beside the JSON, with its name.
+
+        Returns:
+            The sweep data.
+
+        Raises:
+            DatasetError: a file cannot be read, or images or categories differ.
         """
         saved, ground_truth = head_outputs.load(Path(predictions)), coco.read_panoptic(gt_json)
         folder = Path(gt_folder) if gt_folder is not None else Path(gt_json).with_suffix("")
@@ -53,7 +68,7 @@ class SweepData:
 
     @property
     def categories(self) -> CategorySet:
-        """Of the truth, which says in which order classes are added up."""
+        """Categories of the ground truth: metrics add up classes in their order."""
         return self.ground_truth.categories
 
     @cached_property
@@ -62,9 +77,17 @@ class SweepData:
         return {image.image_id: image for image in self.saved.images}
 
     def overlaps(self, record: PanopticRecord, fusions: Sequence[FusionMethod]) -> list[ImageOverlaps]:
-        """One image fused by each of the fusions, against its truth; areas are those of the maps.
+        """Fuse an image by each method, and intersect the results with the ground truth.
 
-        DatasetError where the PNG or the saved outputs of the image cannot be read, or their sizes differ.
+        Args:
+            record: an image of `ground_truth`.
+            fusions: the methods.
+
+        Returns:
+            The overlaps for each method; areas are counted in the maps.
+
+        Raises:
+            DatasetError: the PNG or the saved outputs cannot be read, or their sizes differ.
         """
         png = self.gt_folder / record.png_name
         infos, image_id = record.segments_info, record.image_id
@@ -73,7 +96,7 @@ class SweepData:
         outputs, saved_at = self.saved.read(image), self.saved.get_location(image)
         where = f"{png}, image {image_id!r}"
         fused = (fuse_to_dataset(fusion, outputs, self.categories, where=saved_at) for fusion in fusions)
-        return [compute_overlaps(ground_truth, one, self.categories, where=where) for one in fused]
+        return [compute_overlaps(ground_truth, prediction, self.categories, where=where) for prediction in fused]
 
 
 def count_settings(
@@ -85,66 +108,79 @@ def count_settings(
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> dict[str, list[Counts]]:
-    """group -> the (C,) counts of every setting over the images of the group, by the rules of panopticapi.
+    """Count matches of every setting over groups of images, by the rules of panopticapi.
 
-    They equal, to the last bit, those of `PanopticQuality` over the fused maps of these images in the truth's order.
-    Images in no group are not read. Settings that differ in stuff_area_limit_px alone are fused once, since a method
-    looks at that limit when all else is done: it turns segments of stuff into void and changes no other. A method for
-    which that is not so has the attribute `area_limit_is_last = False`.
-    Raises DatasetError that tells all that is wrong with the images, up to `limit` problems.
+    The counts equal, to the last bit, those of `PanopticQuality` over the fused maps of these images in the order of
+    the ground truth. Settings that differ only in stuff_area_limit_px are fused once: a method applies that limit last,
+    and turns small stuff segments into void without changing any other. A method that does otherwise has the attribute
+    `area_limit_is_last = False`.
+
+    Args:
+        sweep_data: saved head outputs and ground truth.
+        settings: settings of any methods.
+        groups: name -> image ids; images in no group are not read.
+        workers: number of processes.
+        progress: called with (images done, images in all).
+        limit: stop at so many errors.
+
+    Returns:
+        Name of the group -> (C,) counts of each setting.
+
+    Raises:
+        DatasetError: lists what is wrong with the images, up to `limit` errors.
     """
     keys = [(setting.name, repr(setting.options())) for setting in settings]
-    distinct = dict(zip(keys, settings, strict=True))  # the same twice is counted once
+    distinct = dict(zip(keys, settings, strict=True))  # equal settings are counted once
     plan = _Plan.from_settings([*distinct.values()])
-    wanted = set().union(*groups.values())
-    records = [record for record in sweep_data.ground_truth.records if record.image_id in wanted]
+    image_ids = set().union(*groups.values())
+    records = [record for record in sweep_data.ground_truth.records if record.image_id in image_ids]
     totals = {name: _Totals.zeros(len(distinct), len(sweep_data.categories)) for name in groups}
-    problems = ErrorCollector(limit)
-    count = _Counting(sweep_data, plan.fusions).count
-    for done, (record, found) in enumerate(zip(records, ordered_map(count, records, workers), strict=True), 1):
-        if isinstance(found, DatasetError):
-            problems.add(found)
-        else:
-            for name, image_ids in groups.items():
-                if record.image_id in image_ids:
-                    totals[name].add(found, plan)
-        if progress is not None:
-            progress(done, len(records))
-    problems.check()
-    found_of = {name: dict(zip(distinct, total.counts(), strict=True)) for name, total in totals.items()}
-    return {name: [found[key] for key in keys] for name, found in found_of.items()}
+
+    def count(record: PanopticRecord) -> _ImageCounts:
+        return _count_image(sweep_data.overlaps(record, plan.fusions), sweep_data.categories)
+
+    for record, counts in map_and_collect_errors(count, records, ErrorCollector(limit), workers, progress):
+        for name, ids in groups.items():
+            if record.image_id in ids:
+                totals[name].add(counts, plan)
+    by_key = {name: dict(zip(distinct, total.counts(), strict=True)) for name, total in totals.items()}
+    return {name: [counts_by_key[key] for key in keys] for name, counts_by_key in by_key.items()}
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """Of distinct settings. fusions: what is fused, each with the smallest area limit of its settings. places: for each
-    area limit (F,) int64, the setting that is fusion f with this limit, -1 where none is."""
+    """What to fuse for distinct settings.
+
+    fusions: F methods, each with the smallest area limit of its settings. setting_of_fusion: area limit -> (F,) int64,
+    the index of the setting that is fusion f with this limit, -1 if there is none.
+    """
 
     fusions: tuple[FusionMethod, ...]
-    places: Mapping[float, IntArray]
+    setting_of_fusion: Mapping[float, IntArray]
 
     @classmethod
     def from_settings(cls, settings: Sequence[Setting]) -> _Plan:
-        members: dict[tuple[str, str], list[tuple[int, float]]] = {}
-        for number, setting in enumerate(settings):
+        members: dict[tuple[str, str], list[tuple[float, int]]] = {}  # area limit and index of settings fused at once
+        for index, setting in enumerate(settings):
             options = get_fusion_options(setting.fusion)
-            apart = setting.fusion.area_limit_is_last and AREA_LIMIT in options
-            area_limit = float(options.pop(AREA_LIMIT)) if apart else -np.inf
-            members.setdefault((setting.name, repr(options)), []).append((number, area_limit))
-        # Of the settings of a fusion the one with the smallest limit is fused.
-        smallest = [settings[min(one, key=lambda pair: pair[1])[0]].fusion for one in members.values()]
-        limits = sorted({area_limit for one in members.values() for _, area_limit in one})
-        places = {area_limit: np.full(len(members), -1, dtype=np.int64) for area_limit in limits}
-        for row, one in enumerate(members.values()):
-            for number, area_limit in one:
-                places[area_limit][row] = number
-        return cls(tuple(smallest), places)
+            is_apart = setting.fusion.area_limit_is_last and AREA_LIMIT in options
+            area_limit = float(options.pop(AREA_LIMIT)) if is_apart else -np.inf
+            members.setdefault((setting.name, repr(options)), []).append((area_limit, index))
+        limits = sorted({area_limit for group in members.values() for area_limit, _ in group})
+        setting_of_fusion = {area_limit: np.full(len(members), -1, dtype=np.int64) for area_limit in limits}
+        for row, group in enumerate(members.values()):
+            for area_limit, index in group:
+                setting_of_fusion[area_limit][row] = index
+        return cls(tuple(settings[min(group)[1]].fusion for group in members.values()), setting_of_fusion)
 
 
 @dataclass(frozen=True)
 class _ImageCounts:
-    """Of one image and every fusion: truth (T,), the classes of true segments, no crowds; of matches and of false
-    predictions the fusion, the class (its row) and `px`, the greatest area limit at which the segment stays."""
+    """Counts of one image for every fusion.
+
+    ground_truth: (T,) class rows of the ground-truth segments without crowds. matched, false: for each match and each
+    false positive the fusion, the class row, and the greatest area limit in pixels at which the segment stays.
+    """
 
     ground_truth: IntArray
     matched: tuple[IntArray, IntArray, FloatArray]
@@ -152,30 +188,16 @@ class _ImageCounts:
     false: tuple[IntArray, IntArray, FloatArray]
 
 
-@dataclass(frozen=True)
-class _Counting:
-    """Counts one image, in any process."""
-
-    sweep_data: SweepData
-    fusions: Sequence[FusionMethod]
-
-    def count(self, record: PanopticRecord) -> _ImageCounts | DatasetError:
-        try:
-            return _count_image(self.sweep_data.overlaps(record, self.fusions), self.sweep_data.categories)
-        except DatasetError as error:
-            return error
-
-
-def _count_image(found: Sequence[ImageOverlaps], categories: CategorySet) -> _ImageCounts:
-    """A fusion takes the place of an image in the joined table: all are matched at once."""
-    table = join([*enumerate(found)])
+def _count_image(overlaps: Sequence[ImageOverlaps], categories: CategorySet) -> _ImageCounts:
+    """Match all fusions at once: in the joined table each fusion is an image."""
+    table = join([*enumerate(overlaps)])
     matching = match(table)
     isthing = np.array([category.isthing for category in categories.categories])
     rows = counting.get_category_rows(categories, table.prediction["category_id"])
     px = np.where(isthing[rows], np.inf, table.prediction["counted_px"])
     matches = np.flatnonzero(matching.matched)
     of_match = table.pairs["prediction"][matches]
-    ground_truth = found[0].ground_truth
+    ground_truth = overlaps[0].ground_truth
     return _ImageCounts(
         counting.get_category_rows(categories, ground_truth["category_id"][~ground_truth["iscrowd"]]),
         (table.pair_image[matches], rows[of_match], px[of_match]),
@@ -186,7 +208,7 @@ def _count_image(found: Sequence[ImageOverlaps], categories: CategorySet) -> _Im
 
 @dataclass(frozen=True)
 class _Totals:
-    """Sums over images: iou (S, C) float64, tp, fp (S, C) int64 of every setting; truth (C,) true segments."""
+    """Sums over images: iou (S, C) float64, tp and fp (S, C) int64 of every setting; ground_truth: (C,) segments."""
 
     iou: FloatArray
     tp: IntArray
@@ -200,57 +222,55 @@ class _Totals:
         return cls(np.zeros(shape), tp, fp, np.zeros(categories, dtype=np.int64))
 
     def add(self, image: _ImageCounts, plan: _Plan) -> None:
-        """IoUs are added one by one, in the order of the pairs: so the last bits are those of the metric."""
+        """Add IoUs one by one, in the order of the pairs, so that the last bits are those of the metric."""
         np.add.at(self.ground_truth, image.ground_truth, 1)
-        for area_limit, places in plan.places.items():
-            (settings, classes), kept = _staying(image.matched, places, area_limit)
-            np.add.at(self.iou, (settings, classes), image.iou[kept])
+        for area_limit, setting_of_fusion in plan.setting_of_fusion.items():
+            (settings, classes), is_staying = _select_staying(image.matched, setting_of_fusion, area_limit)
+            np.add.at(self.iou, (settings, classes), image.iou[is_staying])
             np.add.at(self.tp, (settings, classes), 1)
-            np.add.at(self.fp, _staying(image.false, places, area_limit)[0], 1)
+            np.add.at(self.fp, _select_staying(image.false, setting_of_fusion, area_limit)[0], 1)
 
     def counts(self) -> list[Counts]:
-        """A true segment has at most one match: what has none is missed."""
+        """The counts of each setting; a ground-truth segment without match is a false negative."""
         return [
             Counts(iou, tp, fp, self.ground_truth - tp) for iou, tp, fp in zip(self.iou, self.tp, self.fp, strict=True)
         ]
 
 
-def _staying(
-    segments: tuple[IntArray, IntArray, FloatArray], places: IntArray, area_limit: float
+def _select_staying(
+    segments: tuple[IntArray, IntArray, FloatArray], setting_of_fusion: IntArray, area_limit: float
 ) -> tuple[tuple[IntArray, IntArray], NDArray[np.bool_]]:
-    """(setting, class) of the segments that stay at the limit, and which these are."""
+    """(setting, class row) of the segments that stay at the limit, and the mask that selects them."""
     fusions, classes, px = segments
-    settings = places[fusions]
-    kept: NDArray[np.bool_] = (settings >= 0) & (px >= area_limit)
-    return (settings[kept], classes[kept]), kept
+    settings = setting_of_fusion[fusions]
+    is_staying: NDArray[np.bool_] = (settings >= 0) & (px >= area_limit)
+    return (settings[is_staying], classes[is_staying]), is_staying
 
 
 def _check_same_categories(saved: CategorySet, ground_truth: CategorySet, where: str) -> None:
-    """Colours may differ: nobody counts them."""
-    one, other = (
+    """Ids, names and kinds must be equal; colours may differ."""
+    ours, theirs = (
         {(category.category_id, category.name, category.isthing) for category in categories.categories}
         for categories in (saved, ground_truth)
     )
-    if one != other:
-        different = sorted({(category_id, name) for category_id, name, _ in one ^ other})
+    if ours != theirs:
+        different = sorted({(category_id, name) for category_id, name, _ in ours ^ theirs})
         raise DatasetError(
             f"expected the same categories in both, {len(different)} differ: {abbreviate(different)}",
             where=where,
-            remedy="give the truth of the dataset that was predicted",
+            remedy="give the ground truth of the dataset that was predicted",
         )
 
 
 def _check_same_images(saved: Sequence[ImageId], ground_truth: PanopticFile, predictions: Path) -> None:
-    true = {record.image_id: None for record in ground_truth.records}
-    known = set(saved)
-    missing, extra = [i for i in true if i not in known], [i for i in saved if i not in true]
-    told = []
-    if missing:
-        told.append(f"{len(missing)} of the truth's {len(true)} images are not saved: {abbreviate(missing)}")
-    if extra:
-        told.append(f"{len(extra)} of the {len(saved)} saved images are not in the truth: {abbreviate(extra)}")
-    if told:
-        remedy = f"give the truth of the images that were predicted, not {ground_truth.path}"
-        raise DatasetError("; ".join(told), where=predictions, remedy=remedy)
-    if not true:
+    gt_ids = {record.image_id: None for record in ground_truth.records}
+    saved_ids, problems = set(saved), []
+    if missing := [i for i in gt_ids if i not in saved_ids]:
+        problems.append(f"{len(missing)} of the {len(gt_ids)} ground-truth images are not saved: {abbreviate(missing)}")
+    if extra := [i for i in saved if i not in gt_ids]:
+        problems.append(f"{len(extra)} of the {len(saved)} saved images have no ground truth: {abbreviate(extra)}")
+    if problems:
+        remedy = f"give the ground truth of the images that were predicted, not {ground_truth.path}"
+        raise DatasetError("; ".join(problems), where=predictions, remedy=remedy)
+    if not gt_ids:
         raise DatasetError("expected images, got none", where=ground_truth.path)

@@ -1,21 +1,20 @@
-"""The search for the best fusion: half of the images choose a setting, the other half say what it is worth."""
+"""Search for the best fusion: settings are chosen on a tuning split of the images and scored on the held-out split."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from segkit.formats.coco import PanopticRecord
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.bootstrap import SEED, compare, confidence_intervals
 from segkit.metrics.panoptic.counts import Counts
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
-from segkit.metrics.panoptic.overlaps import ImageOverlaps, OverlapTable
+from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.scoring.fusion.options import Setting, to_plain_options
 from segkit.scoring.fusion.sweep import SweepData, count_settings
 from segkit.structures import CategorySet, ImageId
@@ -25,9 +24,9 @@ from segkit.utils.process_pool import Progress, ordered_map
 
 ALL, TUNING, HELD_OUT = "all", "tuning", "held_out"
 DEFAULT, TUNED, PER_CLASS = "default", "tuned", "per_class"
-Numbers = dict[str, "float | None"]
-NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
-# The common score threshold, by the names that methods give it, and the one by class that takes its place.
+Metrics = dict[str, "float | None"]
+NUMBERS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")  # the metrics that are reported, in percent
+# Options for the common score threshold, and the option with thresholds by class that takes its place.
 SCORE_OPTIONS, CLASS_SCORES = ("instance_score_threshold", "object_mask_threshold"), "class_score_thresholds"
 CLASS_SCORE_GRID = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -42,217 +41,268 @@ def search(
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> dict[str, Any]:
-    """Try all settings of each method, the first being its default, and choose the best: for JSON, None = no number.
+    """Try all settings of each method and choose the best.
 
-    `settings`: of each its method, options, whether it is the `default`, whether it is on the Pareto front of PQ_th and
-    PQ_st over all images, and NUMBERS in percent over `all` images and over the two splits, `tuning` and `held_out`.
-    `methods`: of each `default`, `tuned` (the best PQ on the tuning split; of equal ones that with the fewest changed
-    options, then the first) and `per_class` (tuned, with a score threshold for each class; None where that was not
-    asked for, the method has no such option or PQ does not rise), each {options, changed, tuning: NUMBERS,
-    held_out: NUMBERS with intervals, gain: what `compare` says on the held-out split of this step and the default}.
-    `best`: the method whose last step is best on the tuning split, and that step.
-    `images`: how many each half has; `seed`: of the halves and the resamples.
-    Raises DatasetError for fewer than two images, and whatever `count_settings` raises.
+    The result can be written as JSON; None stands for a metric without value. Its keys:
+
+    - `settings`, for each setting: `method`, `options`, `changed` options, whether it is the `default` of its method,
+      whether it is on the `pareto` front of PQ_th and PQ_st over all images, and NUMBERS in percent over `all` images
+      and over the two splits, `tuning` and `held_out`.
+    - `methods`, for each method the steps `default`, `tuned` (the best PQ on the tuning split; of equal settings the
+      one with the fewest changed options, then the first) and `per_class` (tuned, with a score threshold for each
+      class; None if that was not asked for, the method has no such option, or PQ does not rise). Each step has
+      `options`, `changed`, `tuning`: NUMBERS, `held_out`: NUMBERS with confidence intervals, and but for the default
+      `gain`: the comparison with the default on the held-out split.
+    - `best`: the method whose last step is best on the tuning split, and that step.
+    - `images`: how many images each split has. `seed`: of the splits and the resamples.
+
+    Args:
+        sweep_data: saved head outputs and ground truth.
+        settings: method -> its settings, the default first.
+        per_class: whether to tune score thresholds by class.
+        seed: of the splits and the resamples.
+        workers: number of processes.
+        progress: called with (images done, images in all).
+        limit: stop at so many errors.
+
+    Returns:
+        The result.
+
+    Raises:
+        DatasetError: there are fewer than two images; or as `count_settings`.
     """
     image_ids = [record.image_id for record in sweep_data.ground_truth.records]
-    chosen = choose_tuning_split(image_ids, seed)
-    groups = {ALL: {*image_ids}, TUNING: chosen, HELD_OUT: {*image_ids} - chosen}
-    every = [setting for one in settings.values() for setting in one]
-    counts = count_settings(sweep_data, every, groups, workers=workers, progress=progress, limit=limit)
-    numbers = {name: [compute_averages(one, sweep_data.categories) for one in found] for name, found in counts.items()}
+    tuning_ids = choose_tuning_split(image_ids, seed)
+    splits = {ALL: {*image_ids}, TUNING: tuning_ids, HELD_OUT: {*image_ids} - tuning_ids}
+    every = [setting for of_method in settings.values() for setting in of_method]
+    counts = count_settings(sweep_data, every, splits, workers=workers, progress=progress, limit=limit)
+    metrics = {
+        split: [compute_averages(of_setting, sweep_data.categories) for of_setting in of_split]
+        for split, of_split in counts.items()
+    }
     methods = {}
-    for name, listed in settings.items():
-        known = [one for setting, one in zip(every, numbers[TUNING], strict=True) if setting.name == name]
-        tuned = find_best_setting(listed, known)
-        steps = {DEFAULT: (listed[0], known[0]), TUNED: (listed[tuned], known[tuned])}
-        own = tune_class_thresholds(sweep_data, listed[tuned], chosen, workers=workers) if per_class else None
-        if own is not None:
-            steps[PER_CLASS] = own
-        methods[name] = _confirmed(sweep_data, steps, groups[HELD_OUT], seed, workers)
-    best = max(methods, key=lambda name: _last(methods[name])[TUNING]["PQ"] or 0.0)
+    for name, candidates in settings.items():
+        on_tuning = [m for setting, m in zip(every, metrics[TUNING], strict=True) if setting.name == name]
+        tuned = find_best_setting(candidates, on_tuning)
+        steps = {DEFAULT: (candidates[0], on_tuning[0]), TUNED: (candidates[tuned], on_tuning[tuned])}
+        if per_class and (step := tune_class_thresholds(sweep_data, candidates[tuned], tuning_ids, workers=workers)):
+            steps[PER_CLASS] = step
+        methods[name] = _score_steps(sweep_data, steps, splits[HELD_OUT], seed, workers)
+    last_steps = {name: PER_CLASS if method[PER_CLASS] else TUNED for name, method in methods.items()}
+    best = max(methods, key=lambda name: methods[name][last_steps[name]][TUNING]["PQ"] or 0.0)
     return {
-        "images": {name: len(ids) for name, ids in groups.items()},
+        "images": {name: len(ids) for name, ids in splits.items()},
         "seed": seed,
-        "best": {"method": best, "step": _last_step(methods[best])},
+        "best": {"method": best, "step": last_steps[best]},
         "methods": methods,
-        "settings": _rows(every, [listed[0] for listed in settings.values()], numbers, sweep_data.categories),
+        "settings": _describe_settings(every, [s[0] for s in settings.values()], metrics, sweep_data.categories),
     }
 
 
 def choose_tuning_split(image_ids: Sequence[ImageId], seed: int = SEED) -> set[ImageId]:
-    """Half of the images, of an odd number the smaller half, by a hash of image_id and seed: whatever their order, and
-    the same on every machine. DatasetError for fewer than two images."""
+    """Choose half of the images, of an odd number the smaller half.
+
+    The choice is by a hash of image_id and seed: it does not depend on their order or the machine.
+
+    Args:
+        image_ids: all image ids, at least two.
+        seed: of the choice.
+
+    Returns:
+        Image ids of the tuning split.
+
+    Raises:
+        DatasetError: there are fewer than two images.
+    """
     if len(image_ids) < 2:
-        got = f"expected at least 2 images, one to choose and one to confirm, got {len(image_ids)}"
-        raise DatasetError(got, remedy="save the predictions of more images")
+        problem = f"expected at least 2 images, one for tuning and one held out, got {len(image_ids)}"
+        raise DatasetError(problem, remedy="save the predictions of more images")
     ranked = sorted(image_ids, key=lambda image_id: hashlib.sha256(f"{seed} {image_id!r}".encode()).digest())
     return {*ranked[: len(ranked) // 2]}
 
 
-def compute_averages(counts: Counts, categories: CategorySet) -> Numbers:
-    """NUMBERS of (C,) counts, in percent, as `PanopticQuality.compute` gives them."""
+def compute_averages(counts: Counts, categories: CategorySet) -> Metrics:
+    """Compute NUMBERS in percent, as `PanopticQuality.compute` does.
+
+    Args:
+        counts: (C,) counts.
+        categories: their categories, in order.
+
+    Returns:
+        Metric -> value, None without segments.
+    """
     averages = counting.averages(counts, categories)
     return {name: averages[name] for name in NUMBERS}
 
 
-def find_best_setting(settings: Sequence[Setting], numbers: Sequence[Numbers]) -> int:
-    """The place of the setting with the best PQ; of equal ones that which differs in the fewest options from the first
-    of its method, which is today's, then the first."""
-    today = {setting.name: setting.options() for setting in reversed(settings)}
+def find_best_setting(settings: Sequence[Setting], metrics: Sequence[Metrics]) -> int:
+    """Find the setting with the best PQ.
+
+    Of equal settings the one that differs in the fewest options from the default, the first setting of its method,
+    then the first.
+
+    Args:
+        settings: settings of one or more methods.
+        metrics: metrics of each.
+
+    Returns:
+        Index of the best setting.
+    """
+    default = {setting.name: setting.options() for setting in reversed(settings)}
     ranks = []
-    for setting, one in zip(settings, numbers, strict=True):
-        changed = sum(value != today[setting.name][option] for option, value in setting.options().items())
-        ranks.append((-(one["PQ"] or 0.0), changed))
+    for setting, values in zip(settings, metrics, strict=True):
+        changed = sum(value != default[setting.name][option] for option, value in setting.options().items())
+        ranks.append((-(values["PQ"] or 0.0), changed))
     return ranks.index(min(ranks))
 
 
 def find_pareto_front(points: FloatArray) -> BoolArray:
-    """(S,) which of the (S, 2) points no other one beats: as good in both and better in one. A NaN is beaten by all."""
+    """Find the points that no other point beats, by being as good in both values and better in one.
+
+    Args:
+        points: (S, 2) float64; NaN is worse than every number.
+
+    Returns:
+        (S,) bool.
+    """
     values = np.nan_to_num(points, nan=-1.0)
-    as_good = (values[:, None] >= values[None]).all(axis=2)
-    better = (values[:, None] > values[None]).any(axis=2)
-    front: BoolArray = np.logical_not((as_good & better).any(axis=0))
+    is_as_good = (values[:, None] >= values[None]).all(axis=2)
+    is_better = (values[:, None] > values[None]).any(axis=2)
+    front: BoolArray = np.logical_not((is_as_good & is_better).any(axis=0))
     return front
 
 
 def tune_class_thresholds(
     sweep_data: SweepData, tuned: Setting, image_ids: Collection[ImageId], *, workers: int = 1
-) -> tuple[Setting, Numbers] | None:
-    """The setting with a score threshold of its own for each thing class whose PQ on these images rises by it, and its
-    NUMBERS on them.
+) -> tuple[Setting, Metrics] | None:
+    """Give a score threshold of its own to each thing class whose PQ rises by it.
 
-    Each class takes the threshold that is best for it when all classes have it; where the classes, together, do not
-    hold what they promised, theirs is taken back. None where the method has no such option, or PQ does not rise.
+    Each class takes the threshold that is best for it when all classes have that threshold. If some classes do not gain
+    when all these thresholds are used together, theirs are dropped, and the rest is tried again.
+
+    Args:
+        sweep_data: saved head outputs and ground truth.
+        tuned: the setting to improve.
+        image_ids: images to tune on.
+        workers: number of processes.
+
+    Returns:
+        The new setting and its metrics on these images; None if the method has no such option, or PQ does not rise.
     """
-    options = tuned.options()
+    options, categories = tuned.options(), sweep_data.categories
     common = next((option for option in SCORE_OPTIONS if option in options), None)
     if common is None or CLASS_SCORES not in options:
         return None
-    trials = [tuned, *(_with(tuned, {common: score}) for score in CLASS_SCORE_GRID)]
-    found = _counts(sweep_data, trials, image_ids, workers)
-    scores = _best_scores(np.stack([_of_things(one, sweep_data.categories) for one in found]), options[common])
-    quality, before = (
-        _of_things(found[0], sweep_data.categories),
-        compute_averages(found[0], sweep_data.categories)["PQ"] or 0.0,
-    )
-    while scores:
-        made = _with(tuned, {CLASS_SCORES: {**options[CLASS_SCORES], **scores}})
-        (after,) = _counts(sweep_data, [made], image_ids, workers)
-        reached = _of_things(after, sweep_data.categories)
-        kept = {class_id: score for class_id, score in scores.items() if reached[class_id] > quality[class_id]}
-        if len(kept) == len(scores):
-            numbers = compute_averages(after, sweep_data.categories)
-            return (made, numbers) if (numbers["PQ"] or 0.0) > before else None
-        scores = kept
+
+    def count(settings: Sequence[Setting]) -> list[Counts]:
+        return count_settings(sweep_data, settings, {TUNING: image_ids}, workers=workers)[TUNING]
+
+    counts = count([tuned, *(_change(tuned, {common: score}) for score in CLASS_SCORE_GRID)])
+    quality = np.stack([_compute_thing_quality(of_setting, categories) for of_setting in counts])
+    thresholds = _find_best_thresholds(quality, options[common])
+    pq_before = compute_averages(counts[0], categories)["PQ"] or 0.0
+    while thresholds:
+        setting = _change(tuned, {CLASS_SCORES: {**options[CLASS_SCORES], **thresholds}})
+        (counts_after,) = count([setting])
+        after = _compute_thing_quality(counts_after, categories)
+        gaining = {class_id: score for class_id, score in thresholds.items() if after[class_id] > quality[0, class_id]}
+        if len(gaining) == len(thresholds):
+            metrics = compute_averages(counts_after, categories)
+            return (setting, metrics) if (metrics["PQ"] or 0.0) > pq_before else None
+        thresholds = gaining
     return None
 
 
-def _best_scores(quality: FloatArray, common: float) -> dict[int, float]:
-    """thing contiguous id -> the threshold of CLASS_SCORE_GRID with the best PQ, of equal ones the nearest to the
-    common one; only where it beats that. quality: (1 + thresholds, things), the common threshold's first."""
-    scores = {}
-    for class_id, of_class in enumerate(quality.T):
-        if of_class.max() > of_class[0]:
-            equal = [CLASS_SCORE_GRID[place - 1] for place in np.flatnonzero(of_class == of_class.max()).tolist()]
-            scores[class_id] = min(equal, key=lambda score: abs(score - common))
-    return scores
+def _find_best_thresholds(quality: FloatArray, common: float) -> dict[int, float]:
+    """Thing contiguous id -> best threshold of CLASS_SCORE_GRID, for classes in which it beats the common one.
+
+    Of equal thresholds the nearest to the common one is taken. quality: (1 + thresholds, things) PQ, first the common
+    threshold's.
+    """
+    thresholds = {}
+    for class_id, by_threshold in enumerate(quality.T):
+        if by_threshold.max() > by_threshold[0]:
+            best = np.flatnonzero(by_threshold == by_threshold.max()).tolist()
+            thresholds[class_id] = min((CLASS_SCORE_GRID[i - 1] for i in best), key=lambda score: abs(score - common))
+    return thresholds
 
 
-def _of_things(counts: Counts, categories: CategorySet) -> FloatArray:
-    """(things,) PQ in [0, 1] by thing contiguous id, 0 where there is no segment."""
+def _compute_thing_quality(counts: Counts, categories: CategorySet) -> FloatArray:
+    """(things,) PQ in [0, 1] by thing contiguous id, 0 without segments."""
     category_ids = np.array([thing.category_id for thing in categories.things], dtype=np.int64)
-    quality: FloatArray = np.nan_to_num(counts.quality()[0], nan=0.0)[
-        counting.get_category_rows(categories, category_ids)
-    ]
+    rows = counting.get_category_rows(categories, category_ids)
+    quality: FloatArray = np.nan_to_num(counts.quality()[0], nan=0.0)[rows]
     return quality
 
 
-def _rows(
+def _describe_settings(
     settings: Sequence[Setting],
-    usual: Sequence[Setting],
-    numbers: Mapping[str, Sequence[Numbers]],
+    default_settings: Sequence[Setting],
+    metrics: Mapping[str, Sequence[Metrics]],
     categories: CategorySet,
 ) -> list[dict[str, Any]]:
-    """What is told of each setting; usual: the defaults."""
-    front = find_pareto_front(np.array([[one["PQ_th"], one["PQ_st"]] for one in numbers[ALL]], dtype=np.float64))
+    front = find_pareto_front(np.array([[m["PQ_th"], m["PQ_st"]] for m in metrics[ALL]], dtype=np.float64))
     return [
         {
             "method": setting.name,
-            "options": to_plain_options(setting.options(), categories),
-            "changed": to_plain_options(setting.changed(), categories),
-            "default": any(setting is one for one in usual),
-            "pareto": bool(front[place]),
-            **{name: found[place] for name, found in numbers.items()},
+            **_describe_options(setting, categories),
+            "default": any(setting is default for default in default_settings),
+            "pareto": bool(front[index]),
+            **{split: of_split[index] for split, of_split in metrics.items()},
         }
-        for place, setting in enumerate(settings)
+        for index, setting in enumerate(settings)
     ]
 
 
-def _with(setting: Setting, options: Mapping[str, Any]) -> Setting:
+def _describe_options(setting: Setting, categories: CategorySet) -> dict[str, Any]:
+    return {
+        "options": to_plain_options(setting.options(), categories),
+        "changed": to_plain_options(setting.changed(), categories),
+    }
+
+
+def _change(setting: Setting, options: Mapping[str, Any]) -> Setting:
     return Setting(setting.name, replace(setting.fusion, **options))  # type: ignore[type-var]
 
 
-def _counts(
-    sweep_data: SweepData, settings: Sequence[Setting], image_ids: Collection[ImageId], workers: int
-) -> list[Counts]:
-    return count_settings(sweep_data, settings, {TUNING: image_ids}, workers=workers)[TUNING]
-
-
-def _confirmed(
+def _score_steps(
     sweep_data: SweepData,
-    steps: Mapping[str, tuple[Setting, Numbers]],
+    steps: Mapping[str, tuple[Setting, Metrics]],
     image_ids: Collection[ImageId],
     seed: int,
     workers: int,
 ) -> dict[str, Any]:
-    """What is told of a method: its steps on both halves, and what each has gained over the default."""
+    """Metrics of a method's steps on both splits, and the gain of each step over the default."""
     categories = sweep_data.categories
-    tables = _tables(sweep_data, {step: setting for step, (setting, _) in steps.items()}, image_ids, workers)
-    told: dict[str, Any] = {}
-    for step, (setting, numbers) in steps.items():
-        told[step] = {
-            "options": to_plain_options(setting.options(), categories),
-            "changed": to_plain_options(setting.changed(), categories),
-            TUNING: numbers,
-            HELD_OUT: _headline(confidence_intervals(tables[step], categories, seed=seed)),
+    tables = _build_tables(sweep_data, {step: setting for step, (setting, _) in steps.items()}, image_ids, workers)
+    scored: dict[str, Any] = {PER_CLASS: None}
+    for step, (setting, metrics) in steps.items():
+        intervals = confidence_intervals(tables[step], categories, seed=seed)
+        scored[step] = {
+            **_describe_options(setting, categories),
+            TUNING: metrics,
+            HELD_OUT: _select_numbers(intervals),
         }
         if step != DEFAULT:
-            gain = compare(tables[DEFAULT], tables[step], categories, seed=seed)
-            told[step]["gain"] = _headline(gain)
-    return {PER_CLASS: None, **told}
+            scored[step]["gain"] = _select_numbers(compare(tables[DEFAULT], tables[step], categories, seed=seed))
+    return scored
 
 
-def _tables(
+def _build_tables(
     sweep_data: SweepData, steps: Mapping[str, Setting], image_ids: Collection[ImageId], workers: int
 ) -> dict[str, OverlapTable]:
-    """Of each step, the overlaps of these images."""
+    """The overlaps of each step on these images."""
     records = [record for record in sweep_data.ground_truth.records if record.image_id in image_ids]
-    work = _Overlaps(sweep_data, [*steps.values()]).of
+    fusions = [setting.fusion for setting in steps.values()]
     metrics = [PanopticQuality(sweep_data.categories) for _ in steps]
-    for record, found in zip(records, ordered_map(work, records, workers), strict=True):
-        for metric, overlaps in zip(metrics, found, strict=True):
+    results = ordered_map(lambda record: sweep_data.overlaps(record, fusions), records, workers)
+    for record, of_image in zip(records, results, strict=True):
+        for metric, overlaps in zip(metrics, of_image, strict=True):
             metric.add(record.image_id, overlaps)
     order = [record.image_id for record in records]
     return {step: metric.table(order) for step, metric in zip(steps, metrics, strict=True)}
 
 
-@dataclass(frozen=True)
-class _Overlaps:
-    sweep_data: SweepData
-    settings: Sequence[Setting]
-
-    def of(self, record: PanopticRecord) -> list[ImageOverlaps]:
-        return self.sweep_data.overlaps(record, [setting.fusion for setting in self.settings])
-
-
-def _headline(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Of intervals or a comparison: NUMBERS, and how they came about."""
-    return {name: found[name] for name in (*NUMBERS, "level", "samples", "images", "reason")}
-
-
-def _last_step(method: Mapping[str, Any]) -> str:
-    return PER_CLASS if method.get(PER_CLASS) else TUNED
-
-
-def _last(method: Mapping[str, Any]) -> Any:
-    return method[_last_step(method)]
+def _select_numbers(result: Mapping[str, Any]) -> dict[str, Any]:
+    """NUMBERS of intervals or of a comparison, and how they were computed."""
+    return {name: result[name] for name in (*NUMBERS, "level", "samples", "images", "reason")}

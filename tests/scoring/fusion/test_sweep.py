@@ -170,8 +170,8 @@ def change(path: Path, how: Any) -> None:
     [
         (lambda c: c["categories"][0].update(name="cloud"), r"same categories in both, 2 differ: .*'cloud'"),
         (lambda c: c["categories"][0].update(isthing=1), "same categories in both, 1 differ: .*'sky'"),
-        (lambda c: (c["annotations"].pop(), c["images"].pop(_last(c))), "1 of the 4 saved images are not in the truth"),
-        (lambda c: _rename(c, "image 0", "no image"), "1 of the truth's 4 images are not saved: 'no image'"),
+        (lambda c: (c["annotations"].pop(), c["images"].pop(_last(c))), "1 of the 4 saved images have no ground truth"),
+        (lambda c: _rename(c, "image 0", "no image"), "1 of the 4 ground-truth images are not saved: 'no image'"),
     ],
 )
 def test_truth_and_predictions_of_different_data(broken: Any, how: Any, message: str) -> None:

@@ -187,7 +187,7 @@ def test_of_equal_thresholds_the_nearest_is_taken() -> None:
     """Class 0: 0.6 and 0.8 are best, 0.6 is nearer to 0.5. Class 1: none beats the common one. Columns: common, then
     0.1 to 0.9."""
     quality = np.array([[0.5, 0, 0, 0, 0.5, 0.5, 0.7, 0.6, 0.7, 0], [0.9, 0, 0, 0, 0, 0.9, 0.9, 0, 0, 0]]).T
-    assert fusion_choice._best_scores(quality, 0.5) == {0: 0.6}
+    assert fusion_choice._find_best_thresholds(quality, 0.5) == {0: 0.6}
 
 
 def test_two_images_are_enough_for_numbers_but_not_for_intervals(tmp_path: Path) -> None:
