@@ -145,7 +145,7 @@ def test_missing_files_are_named_before_anything_is_read(toy_copy: Path, broken:
         load_dataset("t_missing")
 
 
-def test_an_instances_json_is_told_from_a_panoptic_one(toy_folder: Path) -> None:
+def test_an_instances_json_is_no_panoptic_json(toy_folder: Path) -> None:
     register_panoptic("t_wrong", toy_folder / "instances.json", toy_folder / "panoptic")
     with pytest.raises(DatasetError, match="this is an instances JSON"):
         load_dataset("t_wrong")
@@ -169,7 +169,7 @@ def test_images_that_lie_elsewhere_are_asked_for(toy_copy: Path, tmp_path: Path)
     assert len(load_dataset("t_lost").records) == 12
 
 
-def test_detectron2s_registrations_are_adopted(toy_copy: Path, request: pytest.FixtureRequest) -> None:
+def test_datasets_of_detectron2_are_loaded(toy_copy: Path, request: pytest.FixtureRequest) -> None:
     for image in (toy_copy / "images").iterdir():  # Detectron2 looks for JPEG files
         image.rename(image.with_suffix(".jpg"))
     for name in ("panoptic.json", "instances.json"):

@@ -1,4 +1,4 @@
-"""The truth of a record, from the files that it names."""
+"""The ground truth of a record, from the files that it names."""
 
 from __future__ import annotations
 

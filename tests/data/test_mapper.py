@@ -1,4 +1,4 @@
-"""The mapper: tensors that agree with the files, and errors that name them."""
+"""The mapper: tensors agree with the files, errors name the files."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.ground_truth import GroundTruth, read_segmentation
 from segkit.data.loaders.readers import load_reader_dataset
 from segkit.data.mapper import SegkitMapper
-from segkit.formats import cityscapes, png
+from segkit.formats import png
 from segkit.formats.derive import build_semantic_map
-from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
+from tests.helpers.cityscapes_tree import write_instance_ids
 from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 
 PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
@@ -82,14 +82,14 @@ def test_a_crop_keeps_them_aligned_and_drops_what_it_cuts_away(toy_folder: Path)
         assert masks.sum(0).max() <= 1
 
 
-def test_evaluation_needs_the_image_alone(toy_folder: Path) -> None:
+def test_evaluation_needs_only_the_image(toy_folder: Path) -> None:
     dataset = panoptic(toy_folder)
     sample = mapper(dataset, [], is_train=False)(dataset.records[0])
     assert set(sample) == {"file_name", "image_id", "height", "width", "image"}
 
 
 def test_instances_json_replaces_the_derived_masks(toy_folder: Path) -> None:
-    """The toy instances JSON holds the panoptic PNG's things as RLE: both ways give the same targets and truth."""
+    """The toy instances JSON holds the panoptic PNG's things as RLE: both ways give the same targets."""
     derived, given = panoptic(toy_folder), panoptic(toy_folder, instances_json=toy_folder / "instances.json")
     for a, b in zip(derived.records, given.records, strict=True):
         one, two = (mapper(d, [])(r)["instances"] for d, r in ((derived, a), (given, b)))
@@ -102,7 +102,7 @@ def test_instances_json_replaces_the_derived_masks(toy_folder: Path) -> None:
 
 
 def test_detectron2s_mapper_gives_the_same_tensors(toy_folder: Path, tmp_path: Path) -> None:
-    """It is given the same truth as its panoptic datasets have it: RLE and a semantic PNG."""
+    """It gets the same ground truth in the form of its panoptic datasets: RLE and a semantic PNG."""
     dataset = panoptic(toy_folder, instances_json=toy_folder / "instances.json")
     augmentations = [T.ResizeShortestEdge((90, 200), sample_style="range"), T.RandomFlip()]
     ours = mapper(panoptic(toy_folder), augmentations)
@@ -195,23 +195,6 @@ def test_an_image_of_another_size_is_found_before_training(toy_copy: Path) -> No
         check_files(dataset, -1)
 
 
-def cityscapes_tree(root: Path) -> None:
-    """Two 4 x 4 images: road (7), a person group (24, a crowd), a car instance (26), and void (0)."""
-    ids = np.array([[7, 7, 24, 24], [7, 7, 24, 24], [26001, 26001, 7, 7], [0, 0, 7, 7]], dtype=np.int32)
-    segments = (
-        Segment(7, 7, False, 8),
-        Segment(24, 24, True, 4, iscrowd=True),
-        Segment(26001, 26, True, 2),
-    )
-    for name in ("aachen_000000_000019", "aachen_000001_000019"):
-        image = root / f"cityscapes/leftImg8bit/train/aachen/{name}_leftImg8bit.png"
-        image.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4), (9, 9, 9)).save(image)
-        labels = root / f"cityscapes/gtFine/train/aachen/{name}_gtFine_instanceIds.png"
-        labels.parent.mkdir(parents=True, exist_ok=True)
-        png.write(labels, cityscapes.encode_instance_ids(PanopticSegmentation(ids, segments)))
-
-
 @pytest.mark.parametrize(
     ("task", "metrics", "channels"),
     [
@@ -227,7 +210,7 @@ def test_cityscapes_tasks_from_the_downloaded_tree(
 
     One thing channel: road is the first stuff class (1), things are 0. Per class (train ids): 0, 11, 13.
     """
-    cityscapes_tree(tmp_path)
+    write_instance_ids(tmp_path)
     cityscapes_names.register(tmp_path)
     dataset = load_dataset(f"segkit_cityscapes_fine_{task}_train")
     assert dataset.metrics == metrics
@@ -248,7 +231,7 @@ def test_registering_a_name_again_replaces_it(toy_folder: Path) -> None:
     assert load_dataset("t_again") is not first
 
 
-def test_images_without_objects_are_passed_over_and_all_of_them_is_an_error(tmp_path: Path) -> None:
+def test_images_without_objects_are_skipped_and_only_such_images_are_an_error(tmp_path: Path) -> None:
     for name, labels in (("none", np.zeros((2, 3))), ("one", np.eye(2, 3))):
         for folder, pixels in (("images", np.full((2, 3), 9)), ("labels", labels)):
             (tmp_path / folder).mkdir(exist_ok=True)

@@ -87,7 +87,7 @@ def test_bgr_lies_forwards_in_memory(tmp_path: Path) -> None:
     assert read_image(record(tmp_path / "a.png"), "BGR").flags.c_contiguous
 
 
-def test_what_is_wrong_is_told(tmp_path: Path) -> None:
+def test_errors_name_the_file_and_the_problem(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.new("L", (4, 3)).save(path)
     remedy = "use the image that was annotated"

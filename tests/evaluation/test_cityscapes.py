@@ -18,8 +18,8 @@ from segkit.evaluation import build_evaluators
 from segkit.scoring.cityscapes_instances import score_cityscapes_instances
 from segkit.structures import InstanceMasks
 from segkit.utils.errors import ConfigError
-from tests.evaluation.test_evaluators import Parrot, judge
 from tests.helpers.cityscapes_reference import reference, write_ground_truth
+from tests.helpers.ground_truth_model import GroundTruthModel, evaluate
 
 IMAGES = ("aachen_000000_000019", "aachen_000001_000019")
 
@@ -38,8 +38,8 @@ def dataset(tmp_path: Path) -> Dataset:
     return load_dataset("segkit_cityscapes_fine_instance_seg_val")
 
 
-def test_the_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
-    results = judge(dataset, tmp_path / "out")
+def test_the_ground_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
+    results = evaluate(dataset, tmp_path / "out")
     assert set(results) == {"bbox", "segm", "cityscapes_segm"}
     found = {name: value for name, value in results["cityscapes_segm"].items() if value is not None}
     assert found == dict.fromkeys(["AP", "AP50", "AP-car", "AP-bus", "AP50-car", "AP50-bus"], 100)
@@ -50,7 +50,7 @@ def test_the_export_scores_the_same(dataset: Dataset, tmp_path: Path, monkeypatc
 
     One car is found at 0.5 to 0.65, the other at 0.5 only: AP50 of cars is 100, AP is not.
     """
-    found = judge(dataset, tmp_path / "out", shift_px=3)["cityscapes_segm"]
+    found = evaluate(dataset, tmp_path / "out", shift_px=3)["cityscapes_segm"]
     assert found["AP50"] == 100
     assert 0 < found["AP"] < 50
     export = tmp_path / "out/cityscapes_instances"
@@ -61,9 +61,9 @@ def test_the_export_scores_the_same(dataset: Dataset, tmp_path: Path, monkeypatc
 
 
 def test_crops_are_taken_where_the_model_gives_them(dataset: Dataset, tmp_path: Path) -> None:
-    class Cropping(Parrot):
-        def answer(self, record: dict[str, Any]) -> dict[str, Any]:
-            output = super().answer(record)
+    class Cropping(GroundTruthModel):
+        def predict(self, record: dict[str, Any]) -> dict[str, Any]:
+            output = super().predict(record)
             instances = output["instances"]
             columns = [instances.pred_boxes.tensor, instances.scores, instances.pred_classes]
             masks = instances.pred_masks.numpy()
@@ -74,13 +74,13 @@ def test_crops_are_taken_where_the_model_gives_them(dataset: Dataset, tmp_path: 
     inputs = [[{"image_id": r["image_id"]}] for r in dataset.records]
     evaluators = build_evaluators(load_config(), dataset, tmp_path / "out")
     results = inference_on_dataset(Cropping(dataset, shift_px=3), inputs, evaluators)
-    assert results["cityscapes_segm"] == judge(dataset, tmp_path / "full", shift_px=3)["cityscapes_segm"]
+    assert results["cityscapes_segm"] == evaluate(dataset, tmp_path / "full", shift_px=3)["cityscapes_segm"]
 
 
-def test_boxes_alone_are_not_judged(dataset: Dataset, tmp_path: Path) -> None:
-    class Boxing(Parrot):
-        def answer(self, record: dict[str, Any]) -> dict[str, Any]:
-            output = super().answer(record)
+def test_boxes_without_masks_are_not_evaluated(dataset: Dataset, tmp_path: Path) -> None:
+    class Boxing(GroundTruthModel):
+        def predict(self, record: dict[str, Any]) -> dict[str, Any]:
+            output = super().predict(record)
             output["instances"].remove("pred_masks")
             return {"instances": output["instances"]}
 
@@ -89,10 +89,10 @@ def test_boxes_alone_are_not_judged(dataset: Dataset, tmp_path: Path) -> None:
     assert set(inference_on_dataset(Boxing(dataset), inputs, evaluators)) == {"bbox"}
 
 
-def test_a_blind_model_scores_0_and_exports_empty_files(dataset: Dataset, tmp_path: Path) -> None:
-    class Blind(Parrot):
-        def answer(self, record: dict[str, Any]) -> dict[str, Any]:
-            return {"instances": super().answer(record)["instances"][:0]}
+def test_a_model_without_detections_scores_0_and_exports_empty_files(dataset: Dataset, tmp_path: Path) -> None:
+    class Blind(GroundTruthModel):
+        def predict(self, record: dict[str, Any]) -> dict[str, Any]:
+            return {"instances": super().predict(record)["instances"][:0]}
 
     inputs = [[{"image_id": r["image_id"]}] for r in dataset.records]
     evaluators = build_evaluators(load_config(), dataset, tmp_path / "out")

@@ -1,11 +1,10 @@
-"""The evaluators and what they export, with a model that says what we want; the reference packages as judges."""
+"""The evaluators and their exports, with a model that predicts the ground truth, against the reference packages."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.evaluation import inference_on_dataset
-from detectron2.structures import Boxes, Instances
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -21,7 +19,7 @@ from segkit.config import load_config
 from segkit.data.catalog import load_dataset
 from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
-from segkit.data.ground_truth import GroundTruth, read_segmentation
+from segkit.data.ground_truth import GroundTruth
 from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
@@ -33,49 +31,9 @@ from segkit.scoring.instances import score_instances
 from segkit.scoring.panoptic import score_panoptic
 from segkit.structures import NO_THING, HeadOutputs, SemanticScores
 from segkit.utils.errors import ConfigError
-from tests.data.test_mapper import cityscapes_tree
+from tests.helpers.cityscapes_tree import write_instance_ids
 from tests.helpers.coco_datasets import load_coco_panoptic
-
-PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
-
-
-class Parrot(torch.nn.Module):
-    """Says the truth, shifted to the right by `shift_px`, in Detectron2's output format."""
-
-    def __init__(self, dataset: Dataset, shift_px: int = 0, outputs: tuple[str, ...] = ()) -> None:
-        super().__init__()
-        self.dataset, self.shift_px, self.outputs = dataset, shift_px, outputs
-        self.records = {r["image_id"]: r for r in dataset.records}
-
-    def forward(self, inputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [self.answer(self.records[x["image_id"]]) for x in inputs]
-
-    def answer(self, record: dict[str, Any]) -> dict[str, Any]:
-        categories = self.dataset.categories
-        ground_truth = read_segmentation(record, categories)
-        ids = np.roll(ground_truth.segment_ids, self.shift_px, axis=1)
-        numbers = {s.segment_id: i for i, s in enumerate(ground_truth.segments, 1)}
-        segment_ids = np.vectorize(lambda i: numbers.get(i, 0))(ids).astype(np.int32)
-        info, sem_seg = [], torch.zeros(len(categories.stuff) + 1, *ids.shape)
-        for segment in ground_truth.segments:
-            number = numbers[segment.segment_id]
-            if segment.isthing:
-                contiguous = categories.thing_contiguous_ids[segment.category_id]
-                info.append({"id": number, "isthing": True, "category_id": contiguous, "score": 0.9})
-            else:
-                contiguous = categories.stuff_contiguous_ids[segment.category_id]
-                info.append({"id": number, "isthing": False, "category_id": contiguous})
-                sem_seg[contiguous][torch.from_numpy(ids == segment.segment_id)] = 5.0
-        things = [s for s in ground_truth.segments if s.isthing and not s.iscrowd]
-        instances = Instances(ids.shape)
-        masks = np.array([ids == s.segment_id for s in things]).reshape(-1, *ids.shape)
-        instances.pred_masks = torch.from_numpy(masks)
-        boxes = [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1] for ys, xs in (np.nonzero(m) for m in masks)]
-        instances.pred_boxes = Boxes(torch.tensor(np.array(boxes).reshape(-1, 4), dtype=torch.float32))
-        instances.scores = torch.linspace(0.9, 0.6, len(things))
-        instances.pred_classes = torch.tensor([categories.thing_contiguous_ids[s.category_id] for s in things]).long()
-        found = {"panoptic_seg": (torch.from_numpy(segment_ids), info), "instances": instances, "sem_seg": sem_seg}
-        return {key: value for key, value in found.items() if not self.outputs or key in self.outputs}
+from tests.helpers.ground_truth_model import PANOPTIC_RCNN, GroundTruthModel, evaluate
 
 
 @pytest.fixture
@@ -83,39 +41,25 @@ def dataset(toy_folder: Path) -> Dataset:
     return load_coco_panoptic("toy", toy_folder / "panoptic.json", toy_folder / "panoptic")
 
 
-def judge(
-    dataset: Dataset,
-    output: Path,
-    shift_px: int = 0,
-    outputs: tuple[str, ...] = (),
-    opts: Sequence[str] = (),
-    parrot: type[Parrot] = Parrot,
-) -> dict[str, Any]:
-    inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
-    evaluators = build_evaluators(load_config(opts=[*PANOPTIC_RCNN, *opts]), dataset, output)
-    results: dict[str, Any] = inference_on_dataset(parrot(dataset, shift_px, outputs), inputs, evaluators)
-    return results
-
-
-def test_the_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
-    results = judge(dataset, tmp_path)
+def test_the_ground_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
+    results = evaluate(dataset, tmp_path)
     assert set(results) == {"panoptic_seg", "bbox", "segm", "sem_seg"}
     for task, name in (("panoptic_seg", "PQ"), ("bbox", "AP"), ("segm", "AP"), ("sem_seg", "mIoU")):
         assert results[task][name] == pytest.approx(100), task
 
 
-class Lazily(Parrot):
-    """Says the same as PanopticRCNN does: crops and head outputs; what is costly to make must not be asked for."""
+class Lazily(GroundTruthModel):
+    """Gives the same outputs as PanopticRCNN: crops and head outputs; costly outputs must not be used."""
 
-    def answer(self, record: dict[str, Any]) -> LazyDict:
-        said = super().answer(record)
-        masks = get_instance_masks(said, (record["height"], record["width"]))
+    def predict(self, record: dict[str, Any]) -> LazyDict:
+        output = super().predict(record)
+        masks = get_instance_masks(output, (record["height"], record["width"]))
         assert masks is not None
-        stuff_ids = said["sem_seg"].argmax(dim=0).numpy()
-        count = len(said["sem_seg"])
+        stuff_ids = output["sem_seg"].argmax(dim=0).numpy()
+        count = len(output["sem_seg"])
         semantic = SemanticScores(stuff_ids, np.arange(count), np.full(count, NO_THING))
         return LazyDict(
-            panoptic_seg=said["panoptic_seg"],
+            panoptic_seg=output["panoptic_seg"],
             instance_masks=LazyValue(lambda: masks),
             head_outputs=LazyValue(lambda: HeadOutputs(masks, semantic)),
             instances=LazyValue(lambda: pytest.fail("full-size masks were made")),
@@ -125,8 +69,8 @@ class Lazily(Parrot):
 
 def test_nothing_of_full_size_is_made_and_the_numbers_are_the_same(dataset: Dataset, tmp_path: Path) -> None:
     opts = ["TEST.BOUNDARY", "True", "TEST.SAVE_HEADS", "True", "TEST.KEEP_LOGITS", "0"]
-    lazily = judge(dataset, tmp_path / "a", shift_px=2, opts=opts, parrot=Lazily)
-    assert lazily == judge(dataset, tmp_path / "b", shift_px=2, opts=opts[:2])
+    lazily = evaluate(dataset, tmp_path / "a", shift_px=2, opts=opts, model_class=Lazily)
+    assert lazily == evaluate(dataset, tmp_path / "b", shift_px=2, opts=opts[:2])
     names = ("panoptic.json", "coco_instances_results.json")
     a, b = ([(tmp_path / folder / name).read_bytes() for name in names] for folder in ("a", "b"))
     assert a == b
@@ -134,11 +78,11 @@ def test_nothing_of_full_size_is_made_and_the_numbers_are_the_same(dataset: Data
 
 
 def test_on_an_accelerator_the_logits_are_counted_there(dataset: Dataset, tmp_path: Path) -> None:
-    class Elsewhere(Parrot):
-        def answer(self, record: dict[str, Any]) -> LazyDict:
+    class Elsewhere(GroundTruthModel):
+        def predict(self, record: dict[str, Any]) -> LazyDict:
             far = torch.zeros((1, 1), dtype=torch.int32, device="meta"), []
             travels = LazyValue(lambda: pytest.fail("head outputs were brought to the CPU"))
-            return LazyDict(panoptic_seg=far, head_outputs=travels, sem_seg=super().answer(record)["sem_seg"])
+            return LazyDict(panoptic_seg=far, head_outputs=travels, sem_seg=super().predict(record)["sem_seg"])
 
     evaluator = SemanticEvaluator(GroundTruth(dataset, "one"), tmp_path)
     evaluator.reset()
@@ -150,7 +94,7 @@ def test_on_an_accelerator_the_logits_are_counted_there(dataset: Dataset, tmp_pa
 
 
 def test_the_exports_score_the_same_under_pycocotools(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
-    results = judge(dataset, tmp_path, shift_px=2)
+    results = evaluate(dataset, tmp_path, shift_px=2)
     assert 5 < results["segm"]["AP"] < 95
     for ground_truth in (toy_folder / "instances.json", tmp_path / "instances_gt.json"):
         for task in ("bbox", "segm"):
@@ -166,7 +110,7 @@ def test_the_exports_score_the_same_under_pycocotools(dataset: Dataset, toy_fold
 
 def test_the_exports_score_the_same_under_panopticapi(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
     evaluation = pytest.importorskip("panopticapi.evaluation", reason="panopticapi-lite is not installed")
-    results = judge(dataset, tmp_path, shift_px=2)
+    results = evaluate(dataset, tmp_path, shift_px=2)
     ground_truth = json.loads((toy_folder / "panoptic.json").read_text())
     prediction = json.loads((tmp_path / "panoptic.json").read_text())
     found = {a["image_id"]: a for a in prediction["annotations"]}
@@ -186,7 +130,7 @@ def test_the_exports_score_the_same_under_panopticapi(dataset: Dataset, toy_fold
 
 
 def test_files_and_training_give_the_same_numbers(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
-    results = judge(dataset, tmp_path, shift_px=2, opts=["TEST.BOUNDARY", "True"])
+    results = evaluate(dataset, tmp_path, shift_px=2, opts=["TEST.BOUNDARY", "True"])
     panoptic = score_panoptic(toy_folder / "panoptic.json", tmp_path / "panoptic.json", boundary=True)
     assert panoptic.metric.compute(panoptic.image_order) == results["panoptic_seg"]
     assert results["panoptic_seg"]["BoundaryPQ"] < results["panoptic_seg"]["PQ"]
@@ -197,7 +141,7 @@ def test_files_and_training_give_the_same_numbers(dataset: Dataset, toy_folder: 
 
 
 def test_an_evaluation_leaves_its_counts_and_why(dataset: Dataset, tmp_path: Path) -> None:
-    results = judge(dataset, tmp_path, shift_px=2)
+    results = evaluate(dataset, tmp_path, shift_px=2)
     counts = counts_file.load(tmp_path / "panoptic_counts.npz")
     assert isinstance(counts.metric, PanopticQuality)
     assert counts.metric.compute(counts.image_order) == results["panoptic_seg"]
@@ -207,21 +151,21 @@ def test_an_evaluation_leaves_its_counts_and_why(dataset: Dataset, tmp_path: Pat
 
 
 def test_without_export_nothing_is_written(dataset: Dataset, tmp_path: Path) -> None:
-    expected = judge(dataset, tmp_path / "with", shift_px=2)
-    assert judge(dataset, tmp_path / "without", shift_px=2, opts=["TEST.EXPORT", "False"]) == expected
+    expected = evaluate(dataset, tmp_path / "with", shift_px=2)
+    assert evaluate(dataset, tmp_path / "without", shift_px=2, opts=["TEST.EXPORT", "False"]) == expected
     assert list((tmp_path / "without").iterdir()) == []
 
 
-def test_a_model_is_judged_by_what_it_gives(dataset: Dataset, tmp_path: Path) -> None:
-    assert set(judge(dataset, tmp_path, outputs=("instances",))) == {"bbox", "segm"}
+def test_a_model_is_evaluated_by_its_outputs(dataset: Dataset, tmp_path: Path) -> None:
+    assert set(evaluate(dataset, tmp_path, outputs=("instances",))) == {"bbox", "segm"}
     assert not (tmp_path / "panoptic.json").exists()
-    assert set(judge(dataset, tmp_path / "b", outputs=("sem_seg",))) == {"sem_seg"}
+    assert set(evaluate(dataset, tmp_path / "b", outputs=("sem_seg",))) == {"sem_seg"}
 
 
 def test_nothing_found_scores_0_and_is_exported(dataset: Dataset, tmp_path: Path) -> None:
-    class Blind(Parrot):
-        def answer(self, record: dict[str, Any]) -> dict[str, Any]:
-            empty = super().answer(record)
+    class Blind(GroundTruthModel):
+        def predict(self, record: dict[str, Any]) -> dict[str, Any]:
+            empty = super().predict(record)
             ids, _ = empty["panoptic_seg"]
             return {"instances": empty["instances"][:0], "panoptic_seg": (torch.zeros_like(ids), [])}
 
@@ -244,24 +188,24 @@ def test_segments_without_a_pixel_are_left_out(dataset: Dataset) -> None:
 
 
 def test_an_unknown_metric_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    strange = Dataset("toy", dataset.categories, ("beauty",), dataset.records)
+    other = Dataset("toy", dataset.categories, ("beauty",), dataset.records)
     with pytest.raises(ConfigError, match=f"unknown metric 'beauty'; known: .*{next(iter(EVALUATORS))}"):
-        build_evaluators(load_config(opts=PANOPTIC_RCNN), strange, tmp_path)
+        build_evaluators(load_config(opts=PANOPTIC_RCNN), other, tmp_path)
 
 
 def test_cityscapes_and_its_string_ids(tmp_path: Path) -> None:
-    cityscapes_tree(tmp_path)
+    write_instance_ids(tmp_path)
     cityscapes_names.register(tmp_path)
     found = load_dataset("segkit_cityscapes_fine_panoptic_train")
-    results = judge(found, tmp_path / "out")
+    results = evaluate(found, tmp_path / "out")
     assert results["panoptic_seg"]["PQ"] == results["segm"]["AP"] == results["sem_seg"]["mIoU"] == 100
     exported = coco.read_panoptic(tmp_path / "out/panoptic.json")
     assert [r.image_id for r in exported.records] == ["aachen_000000_000019", "aachen_000001_000019"]
     assert exported.records[0].file_name == "aachen/aachen_000000_000019_leftImg8bit.png"
 
 
-def test_images_that_were_not_evaluated_are_told(dataset: Dataset, tmp_path: Path, caplog: Any) -> None:
+def test_images_that_were_not_evaluated_are_reported(dataset: Dataset, tmp_path: Path, caplog: Any) -> None:
     inputs = [[{"image_id": r["image_id"]}] for r in dataset.records[:6]]
     evaluators = build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, tmp_path)
-    inference_on_dataset(Parrot(dataset), inputs, evaluators)
+    inference_on_dataset(GroundTruthModel(dataset), inputs, evaluators)
     assert "PanopticEvaluator: only 6 of the 12 images of toy were evaluated" in caplog.text

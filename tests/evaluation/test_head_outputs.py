@@ -1,4 +1,4 @@
-"""Saving head outputs during an evaluation: a file for each image, the index when all are there."""
+"""Saving head outputs during an evaluation: a file for each image, the index when all exist."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def process(made: HeadOutputsEvaluator, images: list[Any]) -> HeadOutputsEvaluat
 
 
 @pytest.mark.parametrize("keep_logits", [0, 2, 3])
-def test_what_the_heads_said_is_saved(tmp_path: Path, keep_logits: int) -> None:
+def test_head_outputs_are_saved(tmp_path: Path, keep_logits: int) -> None:
     assert process(evaluator(tmp_path, keep_logits), [1, "a", 5, "e"]).evaluate() == {}
     saved = load(tmp_path / "head_outputs")
     assert saved.categories == CATEGORIES
@@ -125,7 +125,7 @@ def test_another_process_leaves_the_index_alone(tmp_path: Path, monkeypatch: pyt
     assert len(load(tmp_path / "head_outputs")) == 4
 
 
-def test_a_part_of_the_images_is_told_and_saved(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_part_of_the_images_is_saved_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert process(evaluator(tmp_path), [5]).evaluate() == {}
     assert "only 1 of the 4 images" in caplog.text

@@ -40,7 +40,7 @@ def dataset() -> Dataset:
 
 
 def output(number: int, masks: bool = True, score: float = 0.5) -> dict[str, Any]:
-    """A result near the truth of image `number`, and a false one."""
+    """A result near the ground truth of image `number`, and a false positive."""
     found = Instances(SIZE)
     found.pred_boxes = Boxes(torch.tensor([[2.0, 2.0, 13.0, 22.0], [20.0, 0.0, 30.0, 10.0]]))
     found.scores = torch.tensor([score, 0.75])

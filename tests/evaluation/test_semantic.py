@@ -1,4 +1,4 @@
-"""Semantic IoU from logits: the same winners as argmax, the same counts on every device, Detectron2 as judge."""
+"""Semantic IoU from logits: the same channels as argmax, the same counts on every device and in Detectron2."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def some_image(seed: int, shape: tuple[int, int] = (40, 70)) -> tuple[np.ndarray, torch.Tensor]:
-    """(H, W) truth of uint8 with ignored pixels, and logits that agree with it more often than not."""
+    """(H, W) uint8 ground truth with ignored pixels, and logits that mostly agree with it."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 4, (shape[0] // 8 + 1, shape[1] // 8 + 1))  # the fifth class is never true
     ground_truth = np.kron(coarse, np.ones((8, 8), int))[: shape[0], : shape[1]].astype(np.uint8)

@@ -20,7 +20,7 @@ from segkit.evaluation import build_evaluators
 from segkit.evaluation.base import EvaluatorOptions
 from segkit.evaluation.volumes import VolumeEvaluator
 from segkit.utils.errors import ConfigError, DatasetError
-from tests.evaluation.test_evaluators import Parrot
+from tests.helpers.ground_truth_model import PANOPTIC_RCNN, GroundTruthModel
 
 nib = pytest.importorskip("nibabel")
 
@@ -31,8 +31,6 @@ GROUND_TRUTH = {"a": np.zeros((2, 3, 4), np.uint16), "b": np.zeros((3, 2, 2), np
 GROUND_TRUTH["a"][:, :2, 1:3] = 1
 GROUND_TRUTH["a"][1, 2, 1] = 300
 GROUND_TRUTH["b"][0, 0, :] = 1
-
-PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
 
 
 @pytest.fixture
@@ -64,12 +62,14 @@ def evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator
     return made
 
 
-def say(made: VolumeEvaluator, said: dict[str, np.ndarray], image_ids: list[str] | None = None, axis: int = 2) -> None:
+def say(
+    made: VolumeEvaluator, output: dict[str, np.ndarray], image_ids: list[str] | None = None, axis: int = 2
+) -> None:
     """Process images (all by default), of each the slice of a volume of category ids."""
     channels = [*LABELS]
     for image_id in made.ground_truth.records if image_ids is None else image_ids:
         name, index = image_id.rsplit("_", 1)
-        labels = slices_of(said[name], axis)[int(index)]
+        labels = slices_of(output[name], axis)[int(index)]
         logits = np.stack([labels == channel for channel in channels]).astype(np.float32)
         made.process([{"image_id": image_id}], [{"sem_seg": torch.from_numpy(logits)}])
 
@@ -86,11 +86,11 @@ def in_processes(made: list[VolumeEvaluator], monkeypatch: pytest.MonkeyPatch) -
 
 
 def mistaken() -> dict[str, np.ndarray]:
-    """a: posterior is said to be anterior. b: a voxel of anterior is missed."""
-    said = {name: label.copy() for name, label in GROUND_TRUTH.items()}
-    said["a"][said["a"] == 300] = 1
-    said["b"][0, 0, 1] = 0
-    return said
+    """a: posterior is output to be anterior. b: a voxel of anterior is missed."""
+    output = {name: label.copy() for name, label in GROUND_TRUTH.items()}
+    output["a"][output["a"] == 300] = 1
+    output["b"][0, 0, 1] = 0
+    return output
 
 
 # a: anterior: 8 right, 8 true, 9 predicted: 16 / 17. posterior: 1 true, 0 predicted: 0.
@@ -99,7 +99,7 @@ MISTAKEN = {"a": {"anterior": 1600 / 17, "posterior": 0.0}, "b": {"anterior": 20
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_the_truth_scores_100_and_is_written_as_it_was(root: Path, tmp_path: Path, axis: int) -> None:
+def test_the_ground_truth_scores_100_and_is_exported_unchanged(root: Path, tmp_path: Path, axis: int) -> None:
     made = evaluator(dataset_of(root, axis=axis), tmp_path / "out")
     say(made, GROUND_TRUTH, axis=axis)
     results = made.evaluate()
@@ -170,18 +170,18 @@ def test_slices_that_are_left_out_are_background(root: Path, tmp_path: Path) -> 
     dataset = dataset_of(root, keep_empty=False)
     assert [record["image_id"] for record in dataset.records] == ["a_001", "a_002", "b_000", "b_001"]
     made = evaluator(dataset, tmp_path)
-    said = {"a": np.ones((2, 3, 4), np.uint16), "b": GROUND_TRUTH["b"]}
-    say(made, said)
+    output = {"a": np.ones((2, 3, 4), np.uint16), "b": GROUND_TRUTH["b"]}
+    say(made, output)
     results = made.evaluate()
     assert results is not None
-    # a, its slices 1 and 2: 8 anterior voxels of 12, all said to be: 16 / 20.
+    # a, its slices 1 and 2: 8 anterior voxels of 12, all output to be: 16 / 20.
     assert results["volumes"]["per_class"]["anterior"]["lowest"] == 80
-    expected = said["a"].copy()
+    expected = output["a"].copy()
     expected[..., [0, 3]] = 0
     np.testing.assert_array_equal(written(tmp_path, "a"), expected)
 
 
-def test_a_part_of_the_slices_is_told_and_no_part_of_a_volume_is_left(
+def test_missing_slices_are_reported_and_no_part_of_a_volume_is_left(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     made = evaluator(dataset_of(root), tmp_path)
@@ -250,24 +250,26 @@ def test_test_volumes_without_labels_are_written(root: Path, tmp_path: Path) -> 
     np.testing.assert_array_equal(written(tmp_path, "a"), mistaken()["a"])
 
 
-def judged(dataset: Dataset, folder: Path, outputs: tuple[str, ...] = ()) -> dict[str, Any]:
+def evaluate_volumes(dataset: Dataset, folder: Path, outputs: tuple[str, ...] = ()) -> dict[str, Any]:
     inputs = [[{k: r[k] for k in ("image_id", "file_name", "height", "width")}] for r in dataset.records]
     results: dict[str, Any] = inference_on_dataset(
-        Parrot(dataset, 0, outputs), inputs, build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, folder)
+        GroundTruthModel(dataset, 0, outputs),
+        inputs,
+        build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, folder),
     )
     return results
 
 
-def test_with_things_the_panoptic_map_is_judged(root: Path, tmp_path: Path) -> None:
+def test_with_things_the_panoptic_map_is_evaluated(root: Path, tmp_path: Path) -> None:
     dataset = dataset_of(root, things=["anterior"])
     assert dataset.metrics == ("panoptic_quality", "mask_ap", "semantic_iou", "volume_dice")
     assert dataset.default_thing_channels == "one"
-    results = judged(dataset, tmp_path)
+    results = evaluate_volumes(dataset, tmp_path)
     assert results["panoptic_seg"]["PQ"] == pytest.approx(100)
     assert results["volumes"]["mDice"] == 100
     for name, label in GROUND_TRUTH.items():
         np.testing.assert_array_equal(written(tmp_path, name), label)
-    assert "volumes" not in judged(dataset, tmp_path, ("sem_seg",))
+    assert "volumes" not in evaluate_volumes(dataset, tmp_path, ("sem_seg",))
 
 
 def test_void_of_a_panoptic_map_is_background(root: Path, tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def test_void_of_a_panoptic_map_is_background(root: Path, tmp_path: Path) -> Non
     assert not written(tmp_path, "a").any()
 
 
-def test_what_a_dataset_without_things_is_judged_by(root: Path, tmp_path: Path) -> None:
+def test_the_metrics_of_a_dataset_without_things(root: Path, tmp_path: Path) -> None:
     dataset = dataset_of(root)
     assert dataset.metrics == ("semantic_iou", "volume_dice")
     assert dataset.default_thing_channels == "per_class"
@@ -289,11 +291,11 @@ def test_what_a_dataset_without_things_is_judged_by(root: Path, tmp_path: Path) 
     assert [type(one).__name__ for one in evaluators._evaluators] == ["SemanticEvaluator", "VolumeEvaluator"]
 
 
-def test_pictures_are_no_volumes(root: Path, tmp_path: Path) -> None:
+def test_images_are_no_volumes(root: Path, tmp_path: Path) -> None:
     dataset = dataset_of(root)
     records = [{key: value for key, value in record.items() if key != "reader"} for record in dataset.records]
-    pictures = Dataset("pictures", dataset.categories, ("volume_dice",), records)
+    images = Dataset("pictures", dataset.categories, ("volume_dice",), records)
     with pytest.raises(
         ConfigError, match="the images of pictures are no slices of volumes, which the metric volume_dice needs"
     ):
-        build_evaluators(load_config(opts=PANOPTIC_RCNN), pictures, tmp_path)
+        build_evaluators(load_config(opts=PANOPTIC_RCNN), images, tmp_path)

@@ -14,6 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from segkit.formats import png
+from segkit.formats.cityscapes import encode_instance_ids
+from segkit.structures import PanopticSegmentation, Segment
 from tests.helpers.cityscapes_reference import import_reference
 
 CITIES = {"aachen_000000_000002": (6, 8), "zurich_000000_000001": (5, 9)}
@@ -74,3 +76,18 @@ def prepare(monkeypatch: pytest.MonkeyPatch, root: Path, **options: object) -> N
     with contextlib.redirect_stdout(io.StringIO()):
         convert = preparation(monkeypatch, "createPanopticImgs").convert2panoptic
         convert(cityscapesPath=str(root / "gtFine"), setNames=["val"], **options)
+
+
+def write_instance_ids(root: Path) -> None:
+    """Two 4 x 4 images: road (7), a person group (24, a crowd), a car instance (26), and void (0)."""
+    ids = np.array([[7, 7, 24, 24], [7, 7, 24, 24], [26001, 26001, 7, 7], [0, 0, 7, 7]], dtype=np.int32)
+    segments = (
+        Segment(7, 7, False, 8),
+        Segment(24, 24, True, 4, iscrowd=True),
+        Segment(26001, 26, True, 2),
+    )
+    for name in ("aachen_000000_000019", "aachen_000001_000019"):
+        image = root / f"cityscapes/leftImg8bit/train/aachen/{name}_leftImg8bit.png"
+        png.write(image, np.full((4, 4, 3), 9, dtype=np.uint8))
+        labels = root / f"cityscapes/gtFine/train/aachen/{name}_gtFine_instanceIds.png"
+        png.write(labels, encode_instance_ids(PanopticSegmentation(ids, segments)))

@@ -1,4 +1,4 @@
-"""Augmentations: image and truth move and are pasted together, to the pixel, and by chance that a seed fixes."""
+"""Augmentations: image and ground truth move and are pasted together, to the pixel, reproducibly by a seed."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ def test_crowds_of_annotations_are_left_out() -> None:
 
 
 def sample_of(ground_truth: PanopticSegmentation, shade: int) -> Sample:
-    """All of its pixels have one colour, by which they are told from another's."""
+    """All pixels of an image have one colour, which identifies the image."""
     return Sample(
         np.full((*ground_truth.segment_ids.shape, 3), shade, dtype=np.uint8),
         SegmentMap.from_segmentation(ground_truth),

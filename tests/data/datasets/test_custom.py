@@ -45,7 +45,7 @@ def test_coco_instances_keep_their_masks(tmp_path: Path) -> None:
     assert [(a["category_id"], a["iscrowd"]) for a in dataset.records[0]["annotations"]] == [(0, 0), (0, 1)]
 
 
-def test_another_layout_with_options_of_its_own(tmp_path: Path) -> None:
+def test_another_format_with_its_own_options(tmp_path: Path) -> None:
     for folder, pixels in (("images", np.full((2, 3), 9, np.uint8)), ("labels", np.eye(2, 3, dtype=np.uint8))):
         (tmp_path / folder).mkdir()
         Image.fromarray(pixels).save(tmp_path / folder / "a.png")
@@ -53,7 +53,7 @@ def test_another_layout_with_options_of_its_own(tmp_path: Path) -> None:
     assert load_dataset("t_custom").categories.things[0].name == "cell"
 
 
-def test_cityscapes_is_judged_by_its_own_ap_too(tmp_path: Path) -> None:
+def test_cityscapes_is_also_evaluated_by_its_own_ap(tmp_path: Path) -> None:
     for folder, kind, pixels in (
         ("leftImg8bit", "leftImg8bit", np.full((2, 3, 3), 90, np.uint8)),
         ("gtFine", "gtFine_instanceIds", np.full((2, 3), 26001, np.uint16)),  # a car
@@ -84,14 +84,14 @@ def test_other_options_are_refused_at_once(format_name: str, options: dict[str, 
         register_by_format("t_wrong", format_name, **options)
 
 
-def test_what_is_wrong_with_the_files_is_told_when_they_are_read(tmp_path: Path) -> None:
+def test_problems_of_files_are_reported_when_they_are_read(tmp_path: Path) -> None:
     register_by_format("t_missing", "coco-panoptic", json=tmp_path / "p.json", masks=tmp_path)
     with pytest.raises(DatasetError, match=r"p\.json"):
         load_dataset("t_missing")
 
 
 @pytest.mark.parametrize(
-    ("entries", "told"),
+    ("entries", "message"),
     [
         (None, "expected a list of datasets, got None"),
         ([{"name": "../../x", "format": "voc", "root": "r"}], r"dataset's name of letters.*'\.\./\.\./x'"),
@@ -104,8 +104,8 @@ def test_what_is_wrong_with_the_files_is_told_when_they_are_read(tmp_path: Path)
         ([{"name": "segkit_nuclei_val", "format": "voc", "root": "r"}], "begins with segkit_, as built-in names do"),
     ],
 )
-def test_entries_that_are_none(entries: Any, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_invalid_entries_are_refused(entries: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         register_custom(entries)
 
 

@@ -1,4 +1,4 @@
-"""A dataset from its layout: records, truth and metrics follow from it."""
+"""A dataset from a reader: its records, ground truth and metrics."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.helpers.coco_samples import rectangles
 from tests.helpers.one_image import CATEGORIES, GROUND_TRUTH, compare_key, write_panoptic
 
 
-def places(folder: Path) -> dict[str, str]:
+def reader_options(folder: Path) -> dict[str, str]:
     return {"json": f"{folder}/p.json", "masks": f"{folder}/p", "images": f"{folder}/images"}
 
 
-def test_records_truth_and_metrics(tmp_path: Path) -> None:
+def test_records_ground_truth_and_metrics(tmp_path: Path) -> None:
     write_panoptic(tmp_path)
-    dataset = load_reader_dataset("by_layout", "coco-panoptic", places(tmp_path))
+    dataset = load_reader_dataset("by_layout", "coco-panoptic", reader_options(tmp_path))
     (record,) = pickle.loads(pickle.dumps(dataset.records))  # as it travels to a data loader's worker
     assert (record["image_id"], record["height"], record["width"]) == ("x", 2, 3)
     assert Path(record["file_name"]) == tmp_path / "images" / "a" / "x.png"
@@ -44,15 +44,15 @@ def test_metrics_of_things_or_stuff_alone(tmp_path: Path, group: str, metrics: t
     categories = CategorySet(getattr(CATEGORIES, group))
     with PanopticWriter(tmp_path / "p.json", tmp_path / "p", categories) as writer:
         writer.add("x", "x.png", PanopticSegmentation(np.zeros((2, 3), np.int32), ()))
-    assert choose_metrics(CocoPanopticReader(**places(tmp_path))) == metrics
+    assert choose_metrics(CocoPanopticReader(**reader_options(tmp_path))) == metrics
     png.write(tmp_path / "images" / "x.png", np.zeros((2, 3), np.uint8))
-    assert set(load_reader_dataset("alone", "coco-panoptic", places(tmp_path)).metrics) == set(PANOPTIC_METRICS)
-    assert load_reader_dataset("told", "coco-panoptic", places(tmp_path), ("semantic_iou",)).metrics == (
+    assert set(load_reader_dataset("alone", "coco-panoptic", reader_options(tmp_path)).metrics) == set(PANOPTIC_METRICS)
+    assert load_reader_dataset("chosen", "coco-panoptic", reader_options(tmp_path), ("semantic_iou",)).metrics == (
         "semantic_iou",
     )
 
 
-def test_masks_that_overlap_are_trained_and_judged_whole(tmp_path: Path) -> None:
+def test_overlapping_masks_stay_complete_in_training_and_evaluation(tmp_path: Path) -> None:
     """Two rectangles of 2 x 2 pixels share a column: the map gives it to one, the annotations to both."""
     rectangles(tmp_path, [(0, 0, 2, 2), (1, 0, 3, 2)])
     dataset = load_reader_dataset("overlaps", "labelme", {"root": str(tmp_path)})
@@ -71,10 +71,10 @@ def test_options_with_names_by_number_travel_to_other_processes(tmp_path: Path) 
         load_reader_dataset("labels", "decathlon", {"root": tmp_path / "none", "labels": {1, 2}})
 
 
-def test_a_missing_picture_is_told_and_a_made_one_is_read(tmp_path: Path) -> None:
-    """A source that has no file for a picture is asked for it; COCO's says that the file is missing."""
+def test_a_missing_image_is_an_error(tmp_path: Path) -> None:
+    """A reader whose images have no files gives the pixels; COCO's reader reports a missing file."""
     write_panoptic(tmp_path)
-    dataset = load_reader_dataset("pictures", "coco-panoptic", places(tmp_path))
+    dataset = load_reader_dataset("pictures", "coco-panoptic", reader_options(tmp_path))
     assert read_image(dataset.records[0], "BGR").shape == (2, 3, 3)
     (tmp_path / "images" / "a" / "x.png").unlink()
     with pytest.raises(DatasetError, match="the image is missing"):
@@ -83,7 +83,7 @@ def test_a_missing_picture_is_told_and_a_made_one_is_read(tmp_path: Path) -> Non
 
 def test_an_image_that_the_files_do_not_hold_any_more_is_an_error(tmp_path: Path) -> None:
     write_panoptic(tmp_path)
-    dataset = load_reader_dataset("changed", "coco-panoptic", places(tmp_path))
+    dataset = load_reader_dataset("changed", "coco-panoptic", reader_options(tmp_path))
     record = {**dataset.records[0], "image_id": "y"}
     with pytest.raises(DatasetError, match="the image 'y' is not in the dataset any more; start again"):
         read_segmentation(record, dataset.categories)

@@ -85,7 +85,7 @@ def test_seed_and_index_both_count(other: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0), (0, -1), (0, 0, (31, 128)), (0, 0, (128, 31))])
-def test_senseless_arguments_are_named(arguments: tuple[int, ...]) -> None:
+def test_invalid_arguments_are_refused(arguments: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"negative|size_hw must be at least 32"):
         toy.draw_scene(*arguments)  # type: ignore[arg-type]
 
@@ -136,7 +136,7 @@ def test_things_cover_each_other(scenes: list[Scene]) -> None:
     assert touching > SCENES / 4
 
 
-def test_colour_alone_tells_little(scenes: list[Scene]) -> None:
+def test_colour_does_not_identify_the_class(scenes: list[Scene]) -> None:
     """The nearest mean colour, and the most frequent class of a colour bin, learned on half of the scenes."""
     colors, labels = [], []
     for image, ground_truth in scenes:
