@@ -10,6 +10,7 @@ from segkit.cli.arguments import positive
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.bootstrap import LEVEL, SAMPLES, SEED, compare
 from segkit.scoring import counts_file
+from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from segkit.scoring.results import replace_nonfinite, save_results
 
     if args.output:
-        counts_file.check_writable(args.output)
+        files.check_writable(args.output)
     first, second = (_load_metric(path, args) for path in (args.a, args.b))
     _check_alike(first, second, args)
     options = {"samples": args.samples, "seed": args.seed, "level": args.level}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkit.cli import arguments, data_check
 from segkit.cli.arguments import Command, positive
+from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
 
@@ -74,14 +75,13 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from segkit.curation.convert import convert, list_lost_extras, summarize_losses
     from segkit.formats.registry import open_reader, open_writer
-    from segkit.utils.files import new_folder
 
     options = arguments.get_dataset_options(args)
     for name in ("root", "masks", "images"):
         if name in options and arguments.is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
     reader = open_reader(args.format, options)
-    with new_folder(args.output) as folder, progress_bar("convert") as progress:
+    with files.new_folder(args.output) as folder, progress_bar("convert") as progress:
         writer = open_writer(args.to, folder, reader.categories, arguments.parse_assignments(args.to_set))
         losses = convert(reader, writer, not args.skip_images, progress)
     print(args.output)
@@ -119,17 +119,15 @@ def _stats(args: argparse.Namespace) -> None:
     from segkit.formats import png
     from segkit.formats.registry import open_reader
     from segkit.report.dataset_stats import draw_dataset_stats, stats_tables
-    from segkit.scoring import counts_file
-    from segkit.utils.files import dump_json
 
     if args.output is not None:
-        counts_file.check_writable(args.output / "stats.json")
+        files.check_writable(args.output / "stats.json")
     reader = open_reader(args.format, arguments.get_dataset_options(args))
     with progress_bar("stats") as progress:
         stats = count_dataset(reader, progress)
     if args.output is not None:
-        with counts_file.convert_write_errors(args.output):
-            dump_json(args.output / "stats.json", stats)
+        with files.convert_write_errors(args.output):
+            files.dump_json(args.output / "stats.json", stats)
             png.write(args.output / "stats.png", draw_dataset_stats(stats, reader.categories))
         print(args.output / "stats.json", args.output / "stats.png", sep="\n")
     Console().print(stats_tables(stats))
@@ -149,19 +147,18 @@ def _view(args: argparse.Namespace) -> None:
     from segkit.report.grids import draw_image_grid
     from segkit.report.overlay import draw_panoptic
     from segkit.report.page import write_page
-    from segkit.scoring import counts_file
 
     suffix = args.output.suffix.lower()
     if suffix not in (*PAGE_SUFFIXES, ".png"):
         raise ConfigError(f"expected --output to end in .png or .html, got {args.output.name!r}")
-    counts_file.check_writable(args.output)
+    files.check_writable(args.output)
     reader = open_reader(args.format, arguments.get_dataset_options(args))
     names, rows = [], []
     for image in _choose_images(reader.images, args.image, args.count):
         pixels = reader.read_image(image)
         names.append(str(image.image_id))
         rows.append([pixels, draw_panoptic(pixels, reader.read_segmentation(image), reader.categories)])
-    with counts_file.convert_write_errors(args.output):
+    with files.convert_write_errors(args.output):
         if suffix in PAGE_SUFFIXES:
             titles = [title for name in names for title in (name, f"{name}: ground truth")]
             images = list(zip(titles, (image for row in rows for image in row), strict=True))

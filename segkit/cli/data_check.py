@@ -44,13 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, write, repair; 1 if there is an issue of severity error, 2 for wrong usage."""
     from segkit.curation.issues import write_issues
-    from segkit.scoring import counts_file
 
     try:
         options = arguments.get_dataset_options(args)
         _check_usage(args, options)
         if args.output is not None:
-            counts_file.check_writable(args.output)
+            files.check_writable(args.output)
         with progress_bar("check") as progress:
             issues = _check(args.format, options, args.against, _build_runner(args.workers, progress))
     except ConfigError as error:

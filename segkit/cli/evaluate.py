@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from segkit.cli import arguments
 from segkit.cli.arguments import Command, positive
+from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
 from segkit.utils.progress import progress_bar
@@ -48,11 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score and print; 0 if all went well."""
-    from segkit.scoring import counts_file
 
     for path in (args.save_counts, args.output):
         if path is not None:
-            counts_file.check_writable(path)
+            files.check_writable(path)
     args.run_command(args)
     return 0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segkit.cli import arguments
 from segkit.cli.arguments import Command, positive
+from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.progress import progress_bar
 
@@ -110,7 +111,6 @@ def _run(args: argparse.Namespace) -> None:
     from segkit.formats import head_outputs
     from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
-    from segkit.scoring import counts_file
     from segkit.scoring.fusion.options import build_setting
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion
     from segkit.scoring.fusion.sweep import SweepData
@@ -137,7 +137,7 @@ def _run(args: argparse.Namespace) -> None:
         console.print(metrics_table(results))
     if args.explain:
         page = args.output / PAGE
-        with counts_file.convert_write_errors(page):
+        with files.convert_write_errors(page):
             write_dropped_segments_page(
                 page, f"segkit fuse run: {args.method}", results, dropped_segments, saved.categories
             )
@@ -147,7 +147,6 @@ def _run(args: argparse.Namespace) -> None:
 
 def _check_output(args: argparse.Namespace) -> None:
     """Inputs are never overwritten; other existing files only with --overwrite."""
-    from segkit.scoring import counts_file
     from segkit.scoring.fusion.run import DROPPED_SEGMENTS, JSON, PAGE, PNGS
 
     outputs = [args.output / name for name in (JSON, PNGS, DROPPED_SEGMENTS, PAGE)]
@@ -160,7 +159,7 @@ def _check_output(args: argparse.Namespace) -> None:
     if existing and not args.overwrite:
         problem = f"the output exists already: {', '.join(existing)}"
         raise DatasetError(problem, where=args.output, remedy="name another folder, or add --overwrite")
-    counts_file.check_writable(args.output / JSON)
+    files.check_writable(args.output / JSON)
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -169,17 +168,15 @@ def _sweep(args: argparse.Namespace) -> None:
     from segkit.formats import png
     from segkit.report.sweep_figure import draw_sweep
     from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
-    from segkit.scoring import counts_file
     from segkit.scoring.fusion.options import build_grid
     from segkit.scoring.fusion.run import check_needs
     from segkit.scoring.fusion.sweep import SweepData
     from segkit.scoring.fusion.tuning import search
     from segkit.scoring.results import save_results
-    from segkit.utils.files import replacing
 
     json_path, page_path, plot_path, yaml_path = paths = [args.output / name for name in SWEEP_FILES]
     for path in paths:
-        counts_file.check_writable(path)
+        files.check_writable(path)
     data = SweepData.open(args.predictions, args.gt, args.gt_folder)
     settings = build_grid(args.methods, args.set, data.categories, args.base)
     check_needs(data.saved, [method_settings[0].fusion for method_settings in settings.values()])
@@ -188,10 +185,10 @@ def _sweep(args: argparse.Namespace) -> None:
         results = search(data, settings, per_class=args.per_class, seed=args.seed, **options)
     plot = draw_sweep(results)
     save_results(json_path, results)
-    with counts_file.convert_write_errors(args.output):
+    with files.convert_write_errors(args.output):
         write_sweep_page(page_path, results, plot)
         png.write(plot_path, plot)
-        with replacing(yaml_path) as temporary:
+        with files.replacing(yaml_path) as temporary:
             temporary.write_text(format_best_as_yaml(results), encoding="utf-8")
     print(*paths, sep="\n")
     Console().print(sweep_table(results))
@@ -201,15 +198,14 @@ def _sweep(args: argparse.Namespace) -> None:
 def _draw(args: argparse.Namespace) -> None:
     from segkit.formats import head_outputs, png
     from segkit.report.grids import draw_fusion_grid
-    from segkit.scoring import counts_file
     from segkit.scoring.fusion.run import fuse_images
 
-    counts_file.check_writable(args.output)
+    files.check_writable(args.output)
     saved = head_outputs.load(args.predictions)
     fused = fuse_images(saved, args.image, args.methods, args.set)
     rows = [(str(image.image_id), args.images / image.file_name, by_method) for image, by_method in fused]
     grid = draw_fusion_grid(rows, saved.categories)
-    with counts_file.convert_write_errors(args.output):
+    with files.convert_write_errors(args.output):
         png.write(args.output, grid)
     print(args.output)
 
@@ -218,11 +214,10 @@ def _priors(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from segkit.report.fusion_tables import priors_table
-    from segkit.scoring import counts_file
     from segkit.scoring.fusion.priors import count_priors
     from segkit.scoring.results import save_results
 
-    counts_file.check_writable(args.output)
+    files.check_writable(args.output)
     with progress_bar("priors") as progress:
         options = {**arguments.get_work_options(args), "progress": progress}
         priors = count_priors(args.gt, args.gt_folder, args.instances, **options)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,7 +15,7 @@ import numpy as np
 from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, SemanticIoU
 from segkit.structures import ImageId
 from segkit.utils.errors import DatasetError
-from segkit.utils.files import replacing
+from segkit.utils.files import convert_write_errors, replacing
 from segkit.utils.process_pool import Shard
 
 Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU
@@ -163,44 +161,6 @@ def fingerprint(options: Mapping[str, Any]) -> str:
     """
     contents = {name: _hash(value) if isinstance(value, Path) else value for name, value in sorted(options.items())}
     return hashlib.sha256(json.dumps(contents, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def convert_write_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError of the block, which writes a file, into a DatasetError.
-
-    Args:
-        path: The file that the block writes.
-
-    Yields:
-        Nothing.
-
-    Raises:
-        DatasetError: The block cannot write: no such place, no permission, no space left.
-    """
-    try:
-        yield
-    except OSError as error:
-        problem = f"cannot be written: {error.strerror or error}"
-        raise DatasetError(problem, where=path, remedy="name another file, or make room") from None
-
-
-def check_writable(path: Path) -> None:
-    """Raise before the work what writing a file would raise after it; creates its folder.
-
-    Args:
-        path: The file.
-
-    Raises:
-        DatasetError: The path is a folder or a device, or cannot be written.
-    """
-    with convert_write_errors(path):
-        if path.is_dir():
-            raise DatasetError("expected a file to write, this is a folder", where=path, remedy="name a file in it")
-        if path.exists() and not path.is_file():  # a file would replace the device
-            raise DatasetError("expected a file to write, this is a device", where=path, remedy="name a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def _hash(path: Path) -> Any:

@@ -14,9 +14,9 @@ from segkit.metrics.panoptic.bootstrap import confidence_intervals
 from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
 from segkit.metrics.panoptic.worst_images import worst_images
-from segkit.scoring.counts_file import SavedCounts, convert_write_errors
+from segkit.scoring.counts_file import SavedCounts
 from segkit.structures import ImageId
-from segkit.utils.files import dump_json
+from segkit.utils.files import convert_write_errors, dump_json
 
 WORST_IMAGES = 50
 

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,44 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise DatasetError(str(error).replace(str(neighbour), str(path))) from None
     finally:
         shutil.rmtree(neighbour, ignore_errors=True)
+
+
+@contextmanager
+def convert_write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes a file, into a DatasetError.
+
+    Args:
+        path: The file that the block writes.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DatasetError: The block cannot write: no such place, no permission, no space left.
+    """
+    try:
+        yield
+    except OSError as error:
+        problem = f"cannot be written: {error.strerror or error}"
+        raise DatasetError(problem, where=path, remedy="name another file, or make room") from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise before the work what writing a file would raise after it; creates its folder.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DatasetError: The path is a folder or a device, or cannot be written.
+    """
+    with convert_write_errors(path):
+        if path.is_dir():
+            raise DatasetError("expected a file to write, this is a folder", where=path, remedy="name a file in it")
+        if path.exists() and not path.is_file():  # a file would replace the device
+            raise DatasetError("expected a file to write, this is a device", where=path, remedy="name a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 
 from segkit.metrics import PanopticQuality, SemanticIoU
 from segkit.scoring import counts_file
-from segkit.scoring.counts_file import HEADER, SavedCounts, check_writable, fingerprint, load, merge, save
+from segkit.scoring.counts_file import HEADER, SavedCounts, fingerprint, load, merge, save
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.process_pool import Shard
@@ -241,19 +241,6 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(DatasetError, match=r"counts\.npz: cannot be written: No space left on device"):
         saved(tmp_path / "counts.npz")
     assert [*tmp_path.iterdir()] == []
-
-
-def test_places_are_tried_before_the_work(tmp_path):
-    check_writable(tmp_path / "deep/counts")
-    assert [*tmp_path.rglob("*")] == [tmp_path / "deep"]
-    with pytest.raises(DatasetError, match="this is a folder"):
-        check_writable(tmp_path)
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DatasetError, match="cannot be written"):
-        check_writable(tmp_path / "file/counts")
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DatasetError, match="this is a device"):
-        check_writable(tmp_path / "pipe")
 
 
 def test_fingerprints_are_of_contents_not_of_places(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from segkit.formats.png import read_header, read_id_runs
 from segkit.utils.errors import DatasetError
-from segkit.utils.files import dump_json, load_json, no_garbage_collection, read_bytes, replacing
+from segkit.utils.files import check_writable, dump_json, load_json, no_garbage_collection, read_bytes, replacing
 from tests.helpers.coco_samples import files_below
 
 
@@ -81,3 +81,16 @@ def test_garbage_collection_is_as_it_was() -> None:
     with pytest.raises(ValueError, match="inside"), no_garbage_collection():
         raise ValueError("inside")
     assert gc.isenabled()
+
+
+def test_paths_are_checked_before_the_work(tmp_path: Path) -> None:
+    check_writable(tmp_path / "deep/counts")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "deep"]
+    with pytest.raises(DatasetError, match="this is a folder"):
+        check_writable(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DatasetError, match="cannot be written"):
+        check_writable(tmp_path / "file/counts")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DatasetError, match="this is a device"):
+        check_writable(tmp_path / "pipe")

@@ -14,11 +14,10 @@ from typing import Any
 from segkit.formats import coco
 from segkit.formats.head_outputs import SavedHeadOutputs, SavedImage
 from segkit.fusion import FUSION_METHODS, DroppedSegment, FusionMethod
-from segkit.scoring.counts_file import convert_write_errors
 from segkit.scoring.fusion.options import build_grid
 from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.files import dump_json
+from segkit.utils.files import convert_write_errors, dump_json
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, map_and_collect_errors
 
