@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import reprlib
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -152,19 +152,34 @@ def find_by_stem(
     Raises:
         DatasetError: as `files_below`, or if no file has such a suffix.
     """
-    paths: dict[str, Path] = {}
-    for file_name in files_below(folder, remedy):
-        path, name = folder / file_name, strip_suffix(file_name)
-        if path.suffix.lower() not in suffixes:
-            continue
-        if name in paths:
-            problem = f"expected one file of a name, got {paths[name].name} and {path.name}"
-            on_issue(code_twice, DatasetError(problem, where=path, remedy=remedy))
-        else:
-            paths[name] = path
+    names = [name for name in files_below(folder, remedy) if PurePosixPath(name).suffix.lower() in suffixes]
+    paths = index_unique(((strip_suffix(name), folder / name) for name in names), code_twice, remedy, on_issue)
     if not paths:
         raise DatasetError(f"expected files named *{', *'.join(suffixes)}, found none", where=folder, remedy=remedy)
     return dict(sorted(paths.items()))
+
+
+def index_unique(
+    named_paths: Iterable[tuple[str, Path]], code_twice: str, remedy: str, on_issue: IssueHandler
+) -> dict[str, Path]:
+    """Index files by name; of two files with one name the first counts, and the other is reported.
+
+    Args:
+        named_paths: (name, file) pairs.
+        code_twice: issue code for the other file.
+        remedy: for messages.
+        on_issue: gets these issues.
+
+    Returns:
+        Name -> file, in the order of the pairs.
+    """
+    paths: dict[str, Path] = {}
+    for name, path in named_paths:
+        first = paths.setdefault(name, path)
+        if first is not path:
+            got = f"{first.name} and {path.name}" if first.parent == path.parent else f"{first} too"
+            on_issue(code_twice, DatasetError(f"expected one file of a name, got {got}", where=path, remedy=remedy))
+    return paths
 
 
 def read_common_size(image: Path, labels: Sequence[Path], on_issue: IssueHandler) -> tuple[int, int] | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from segkit.formats import coco
 from segkit.formats.cityscapes.labels import CATEGORIES, LABEL_ID_BY_TRAIN_ID
+from segkit.formats.image_files import index_unique
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired
@@ -47,15 +48,10 @@ def find_city_files(folder: Path, suffix: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in paths}
 
 
-def index_by_image_id(image_paths: list[Path], on_issue: IssueHandler) -> dict[str, Path]:
+def index_by_image_id(image_paths: Iterable[Path], on_issue: IssueHandler) -> dict[str, Path]:
     """image_id -> path; a second image of the same id in another city is reported and left out."""
-    by_id: dict[str, Path] = {}
-    for path in image_paths:
-        first = by_id.setdefault(path.name.removesuffix(IMAGE_SUFFIX), path)
-        if first is not path:
-            problem = f"expected a different name for each image, got the name of {first}"
-            on_issue("image-id-twice", DatasetError(problem, where=path, remedy="rename one"))
-    return by_id
+    named_paths = ((path.name.removesuffix(IMAGE_SUFFIX), path) for path in image_paths)
+    return index_unique(named_paths, "image-id-twice", "rename one", on_issue)
 
 
 def find_panoptic_json(folder: Path, split: str) -> Path:

@@ -77,7 +77,7 @@ class CityscapesReader(DatasetReader):
             images = self._find_panoptic(split, on_issue)
         else:
             self._gt_paths = files.find_annotations(self.root, split, READERS[annotations][0], on_issue)
-            images = files.index_by_image_id([*self._gt_paths], on_issue)
+            images = files.index_by_image_id(self._gt_paths, on_issue)
         readable = [try_read(on_issue, "image-unreadable", self._read_size, *item) for item in images.items()]
         self.images = tuple(image for image in readable if image is not None)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from segkit.formats.decathlon.labels import TABLE
 from segkit.formats.decathlon.nifti import NIFTI_SUFFIXES, Header, read_header
+from segkit.formats.image_files import index_unique
 from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import check_file_size
@@ -144,12 +145,8 @@ def _find_niftis_by_name(folder: Path, on_issue: IssueHandler) -> dict[str, Path
     """Name -> path of the NIfTI files, sorted by path."""
     if not os.path.isdir(folder):
         raise DatasetError("no such folder", where=folder, remedy=TREE)
-    paths: dict[str, Path] = {}
-    for path in _find_niftis(folder):
-        first = paths.setdefault(_get_stem(path), path)
-        if first != path:
-            problem = f"expected one file for a volume, got {first.name} too"
-            on_issue("image-id-twice", DatasetError(problem, where=path, remedy="remove one of them"))
+    named_paths = ((_get_stem(path), path) for path in _find_niftis(folder))
+    paths = index_unique(named_paths, "image-id-twice", "remove one of them", on_issue)
     if not paths:
         raise DatasetError(f"expected files that end in {NIFTI_SUFFIXES[0]}, found none", where=folder, remedy=TREE)
     return paths

@@ -143,7 +143,7 @@ def test_tables_that_are_wrong(nib, tmp_path, changes, problem):
 def test_two_files_of_one_name(nib, tmp_path):
     add_volume(nib, tmp_path)
     save(nib, tmp_path / "labelsTr/v.nii", np.zeros((2, 3, 4), np.uint8))
-    problem = r"labelsTr/v\.nii\.gz: expected one file for a volume, got v\.nii too; remove one"
+    problem = r"labelsTr/v\.nii\.gz: expected one file of a name, got v\.nii and v\.nii\.gz; remove one"
     with pytest.raises(DatasetError, match=problem):
         DecathlonReader(tmp_path)
 
