@@ -15,10 +15,10 @@ WIDTH = 24
 def row(*runs, crowds=()):
     """A map of one row out of (category_id, segment_id, pixels), (0, 0, pixels) for void; a segment may come twice."""
     ids = np.repeat([segment_id for _, segment_id, _ in runs], [pixels for _, _, pixels in runs])
-    return of_ids(ids.astype(np.int32), {i: category_id for category_id, i, _ in runs if i}, crowds)
+    return build_from_ids(ids.astype(np.int32), {i: category_id for category_id, i, _ in runs if i}, crowds)
 
 
-def of_ids(ids, category_of, crowds=()):
+def build_from_ids(ids, category_of, crowds=()):
     segments = [
         Segment(i, category_id, category_id in (CAR, DOG), int((ids == i).sum()), iscrowd=i in crowds)
         for i, category_id in category_of.items()
@@ -26,13 +26,13 @@ def of_ids(ids, category_of, crowds=()):
     return PanopticSegmentation(ids.reshape(1, -1), tuple(segments))
 
 
-def table_of(images, mode="reference"):
+def build_table(images, mode="reference"):
     """images: image_id -> (ground truth, prediction), or one such pair."""
-    metric = metric_of(images, mode)
+    metric = build_metric(images, mode)
     return metric.table(list(images) if isinstance(images, dict) else [1])
 
 
-def metric_of(images, mode="reference"):
+def build_metric(images, mode="reference"):
     metric = PanopticQuality(CATEGORIES, mode)
     for image_id, pair in (images if isinstance(images, dict) else {1: images}).items():
         metric.update(image_id, *pair)
@@ -52,7 +52,7 @@ def segmentations(draw, near=None):
         known = {s.segment_id: s.category_id for s in near.segments}
     categories = st.sampled_from([CAR, CAR, DOG, SKY])
     category_of = {i: known.get(i) or draw(categories) for i in np.unique(ids).tolist() if i}
-    return of_ids(ids, category_of, [i for i in category_of if draw(st.integers(0, 7)) == 0])
+    return build_from_ids(ids, category_of, [i for i in category_of if draw(st.integers(0, 7)) == 0])
 
 
 @st.composite

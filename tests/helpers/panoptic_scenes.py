@@ -45,8 +45,8 @@ def score(ground_truth, prediction, categories=CATEGORIES):
 
 
 def counts(results, category_id):
-    one = results["per_class"][str(category_id)]
-    return one["tp"], one["fp"], one["fn"]
+    item = results["per_class"][str(category_id)]
+    return item["tp"], item["fp"], item["fn"]
 
 
 GROUND_TRUTH = panoptic([[1, 1, 2, 2], [1, 1, 2, 2], [0, 0, 3, 3], [3, 3, 3, 3]], s1=CAR, s2=CAR, s3=SKY)
@@ -60,13 +60,13 @@ def reference(images, categories=CATEGORIES):
         pairs = []
         for index, pair in enumerate(images):
             pairs.append([])
-            for role, one in zip(("ground_truth", "prediction"), pair, strict=True):
+            for role, item in zip(("ground_truth", "prediction"), pair, strict=True):
                 name = f"{role}_{index}.png"
-                Image.fromarray(to_rgb(one.segment_ids)).save(Path(folder) / name)
+                Image.fromarray(to_rgb(item.segment_ids)).save(Path(folder) / name)
                 infos = [
                     {"id": s.segment_id, "category_id": s.category_id, "iscrowd": int(s.iscrowd)}
-                    | {"area": int((one.segment_ids == s.segment_id).sum())}
-                    for s in one.segments
+                    | {"area": int((item.segment_ids == s.segment_id).sum())}
+                    for s in item.segments
                 ]
                 pairs[-1].append({"file_name": name, "segments_info": infos, "image_id": index})
         by_id = {entry["id"]: entry for entry in categories.to_coco()}
@@ -82,10 +82,10 @@ def assert_equals_reference(results, by_id, stat):
         for name in ("PQ", "SQ", "RQ"):
             assert results[name + suffix] == (None if average is None else 100 * average[name.lower()])
     for category_id in by_id:
-        one, expected = results["per_class"][str(category_id)], stat[category_id]
-        assert (one["tp"], one["fp"], one["fn"]) == (expected.tp, expected.fp, expected.fn)
+        item, expected = results["per_class"][str(category_id)], stat[category_id]
+        assert (item["tp"], item["fp"], item["fn"]) == (expected.tp, expected.fp, expected.fn)
         if expected.tp:
-            assert one["SQ"] == 100 * (expected.iou / expected.tp)
+            assert item["SQ"] == 100 * (expected.iou / expected.tp)
 
 
 SEGMENT_IDS = st.sampled_from([1, 2, 3, 255, 256, 65536, MAX_SEGMENT_ID])
@@ -97,14 +97,14 @@ def segmentations(draw, shape, near=None):
     palette = [0, *draw(st.lists(SEGMENT_IDS, min_size=1, max_size=5, unique=True))]
     ids = draw(hnp.arrays(np.int32, shape, elements=st.sampled_from(palette)))
     categories = st.sampled_from([CAR, DOG, SKY])
-    known = {}
+    known_ids = {}
     if near is not None and draw(st.booleans()):
         kept = draw(hnp.arrays(np.bool_, shape, elements=st.sampled_from([True, True, True, False])))
         ids = np.where(kept, near.segment_ids, ids)
-        known = {s.segment_id: s.category_id for s in near.segments}
+        known_ids = {s.segment_id: s.category_id for s in near.segments}
     present = draw(st.permutations([i for i in np.unique(ids).tolist() if i]))
     segments = [
-        Segment(i, known.get(i) or draw(categories), draw(st.booleans()), 0, iscrowd=draw(st.integers(0, 3)) == 0)
+        Segment(i, known_ids.get(i) or draw(categories), draw(st.booleans()), 0, iscrowd=draw(st.integers(0, 3)) == 0)
         for i in present
     ]
     return PanopticSegmentation(ids, tuple(segments))
@@ -131,9 +131,9 @@ def blobs(seed, images=12, side=64, segments=25):
         shifted = np.roll(ids, rng.integers(-2, 3, size=2), axis=(0, 1))
         yield tuple(
             PanopticSegmentation(
-                one, tuple(Segment(i, (CAR, DOG, SKY, SEA)[i % 3], True, 0) for i in np.unique(one).tolist() if i)
+                item, tuple(Segment(i, (CAR, DOG, SKY, SEA)[i % 3], True, 0) for i in np.unique(item).tolist() if i)
             )
-            for one in (ids, shifted)
+            for item in (ids, shifted)
         )
 
 

@@ -12,13 +12,13 @@ from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
 
 def by_erosion(labels, dilation_px):
     """boundary_iou/utils/boundary_utils.py, mask_to_boundary, for the mask of each label."""
-    found = np.zeros(labels.shape, dtype=bool)
+    on_boundary = np.zeros(labels.shape, dtype=bool)
     for label in np.unique(labels):
         mask = (labels == label).astype(np.uint8)
         padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
         eroded = cv2.erode(padded, np.ones((3, 3), dtype=np.uint8), iterations=dilation_px)[1:-1, 1:-1]
-        found |= (mask - eroded).astype(bool)
-    return found
+        on_boundary |= (mask - eroded).astype(bool)
+    return on_boundary
 
 
 def test_drawn_map():
@@ -65,9 +65,9 @@ def test_equals_the_erosion_of_large_segments(dilation_px):
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 4), (1, 1), (1, 50), (50, 1), (2, 2)])
 def test_thin_and_empty_maps_are_all_boundary(shape):
-    found = boundary_pixels(np.zeros(shape, dtype=np.uint8), 1)
-    assert found.shape == shape
-    assert found.all()
+    on_boundary = boundary_pixels(np.zeros(shape, dtype=np.uint8), 1)
+    assert on_boundary.shape == shape
+    assert on_boundary.all()
 
 
 def test_dilation_is_a_share_of_the_diagonal():

@@ -42,7 +42,7 @@ def predicted(score: float, box: Box, category_id: int = CAR) -> MaskPrediction:
     return MaskPrediction(category_id, score, np.ones((height, width), dtype=np.bool_), (left, top))
 
 
-def ap_of(ids: NDArray[Any], *predictions: MaskPrediction) -> tuple[float | None, float | None]:
+def compute_ap(ids: NDArray[Any], *predictions: MaskPrediction) -> tuple[float | None, float | None]:
     """AP and AP50 of cars."""
     metric = CityscapesAP(CATEGORIES)
     metric.update("image", ids, iter(predictions))
@@ -56,30 +56,30 @@ FOUND = (0, 0, 10, 10)  # of 100 pixels, the least that counts
 APART = (10, 30, 10, 10)
 
 
-def test_the_truth_scores_100() -> None:
-    assert ap_of(ground_truth((26000, FOUND)), predicted(0.4, FOUND)) == (100, 100)
+def test_the_ground_truth_scores_100() -> None:
+    assert compute_ap(ground_truth((26000, FOUND)), predicted(0.4, FOUND)) == (100, 100)
 
 
 def test_an_iou_must_be_above_the_threshold() -> None:
     # 50 of 100 pixels: 0.5 is no match, the prediction is false. 60 of 100: above 0.5 and 0.55; 0.6 is not above
     # numpy's 0.6000000000000001. 2 of 10 thresholds.
-    assert ap_of(ground_truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 5))) == (0, 0)
-    assert ap_of(ground_truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 6))) == (20, 100)
+    assert compute_ap(ground_truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 5))) == (0, 0)
+    assert compute_ap(ground_truth((26000, FOUND)), predicted(0.9, (0, 0, 10, 6))) == (20, 100)
 
 
 def test_a_better_false_prediction_costs_precision() -> None:
     # At score 0.3: precision 1/2, recall 1; at 0.9: 0, 0; then 1, 0. Half of the steps around each point:
     # (1 - 0) / 2 * 1/2 + (1 - 0) / 2 * 0 + 0 = 0.25.
-    assert ap_of(ground_truth((26000, FOUND)), predicted(0.3, FOUND), predicted(0.9, APART)) == (25, 25)
+    assert compute_ap(ground_truth((26000, FOUND)), predicted(0.3, FOUND), predicted(0.9, APART)) == (25, 25)
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
-def test_of_two_finders_the_better_counts_and_the_other_is_false(order: tuple[int, ...]) -> None:
+def test_of_two_matches_the_better_counts_and_the_other_is_a_false_positive(order: tuple[int, ...]) -> None:
     # A is found with 0.9 and 0.7, B with 0.5. By score: 0.5 true, 0.7 false, 0.9 true.
     # (precision, recall): (2/3, 1), (1/2, 1/2), (1, 1/2), (1, 0); each step is 1/4: (2/3 + 1/2 + 1 + 1) / 4 = 19/24.
     ids = ground_truth((26000, FOUND), (26001, APART))
-    found = [predicted(0.9, FOUND), predicted(0.7, FOUND), predicted(0.5, APART)]
-    assert ap_of(ids, *(found[i] for i in order)) == (pytest.approx(100 * 19 / 24), pytest.approx(100 * 19 / 24))
+    images = [predicted(0.9, FOUND), predicted(0.7, FOUND), predicted(0.5, APART)]
+    assert compute_ap(ids, *(images[i] for i in order)) == (pytest.approx(100 * 19 / 24), pytest.approx(100 * 19 / 24))
 
 
 @pytest.mark.parametrize("void_id", [0, 3, 10, 18, 29, 30])
@@ -87,12 +87,12 @@ def test_a_prediction_on_void_is_left_out_up_to_its_share(void_id: int) -> None:
     # 60 of 100 pixels on void: more than the thresholds 0.5 and 0.55, not more than numpy's 0.6 and above, where it is
     # the better false prediction: (2 * 1 + 8 * 0.25) / 10.
     ids = ground_truth((26000, FOUND), (void_id, (10, 30, 6, 10)))
-    assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (pytest.approx(40), 100)
+    assert compute_ap(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (pytest.approx(40), 100)
 
 
 def test_half_on_void_is_not_enough() -> None:
     ids = ground_truth((26000, FOUND), (0, (10, 30, 5, 10)))
-    assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (25, 25)
+    assert compute_ap(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (25, 25)
 
 
 @pytest.mark.parametrize("instance_id", [29000, 30001, 24, 7000])
@@ -105,40 +105,40 @@ def test_single_caravans_groups_of_others_and_stuff_are_not_void(instance_id: in
 
 def test_a_group_is_never_missed_and_hides_its_label() -> None:
     ids = ground_truth((26000, FOUND), (26, APART))
-    assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (100, 100)
-    assert ap_of(ground_truth((26, APART)), predicted(0.9, APART)) == (None, None)
+    assert compute_ap(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (100, 100)
+    assert compute_ap(ground_truth((26, APART)), predicted(0.9, APART)) == (None, None)
 
 
 def test_an_instance_below_100_pixels_is_as_a_group() -> None:
     small = (10, 29, 9, 11)
     ids = ground_truth((26000, FOUND), (26001, small))
-    assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, small)) == (100, 100)
-    assert ap_of(ground_truth((26001, small)), predicted(0.9, small)) == (None, None)
+    assert compute_ap(ids, predicted(0.3, FOUND), predicted(0.9, small)) == (100, 100)
+    assert compute_ap(ground_truth((26001, small)), predicted(0.9, small)) == (None, None)
 
 
 def test_a_small_group_counts_twice() -> None:
     # 30 of 100 pixels on a group of 30 pixels: a share of 0.6, as in the test of void above.
     ids = ground_truth((26000, FOUND), (26, (10, 30, 3, 10)))
-    assert ap_of(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (pytest.approx(40), 100)
+    assert compute_ap(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (pytest.approx(40), 100)
 
 
-def test_nothing_predicted_is_0_and_nothing_true_is_none() -> None:
+def test_no_predictions_are_0_and_no_ground_truth_is_none() -> None:
     empty = MaskPrediction(CAR, 0.9, np.zeros((4, 4), dtype=np.bool_), (3, 3))
     nothing = MaskPrediction(CAR, 0.9, np.zeros((0, 0), dtype=np.bool_), (0, 0))
-    assert ap_of(ground_truth((26000, FOUND))) == (0, 0)
-    assert ap_of(ground_truth((26000, FOUND)), empty, nothing) == (0, 0)
-    assert ap_of(ground_truth((26000, FOUND)), predicted(0.3, FOUND), empty) == (
+    assert compute_ap(ground_truth((26000, FOUND))) == (0, 0)
+    assert compute_ap(ground_truth((26000, FOUND)), empty, nothing) == (0, 0)
+    assert compute_ap(ground_truth((26000, FOUND)), predicted(0.3, FOUND), empty) == (
         100,
         100,
     )  # which is no false prediction
-    assert ap_of(ground_truth(), predicted(0.9, FOUND)) == (None, None)
-    assert ap_of(np.zeros((0, 5), dtype=np.int32)) == (None, None)
+    assert compute_ap(ground_truth(), predicted(0.9, FOUND)) == (None, None)
+    assert compute_ap(np.zeros((0, 5), dtype=np.int32)) == (None, None)
     assert set(CityscapesAP(CATEGORIES).compute().values()) == {None}
 
 
 def test_only_left_out_predictions_give_0() -> None:
     """The reference fails with an IndexError."""
-    assert ap_of(ground_truth((26000, FOUND), (0, APART)), predicted(0.9, APART)) == (0, 0)
+    assert compute_ap(ground_truth((26000, FOUND), (0, APART)), predicted(0.9, APART)) == (0, 0)
 
 
 def test_a_label_finds_its_own_only() -> None:
@@ -148,11 +148,14 @@ def test_a_label_finds_its_own_only() -> None:
     assert (results["AP-car"], results["AP-person"], results["AP"]) == (100, 0, 50)
 
 
-def test_a_mask_is_counted_where_its_crop_lies() -> None:
+def test_a_mask_is_counted_where_its_crop_is() -> None:
     crop = np.zeros((20, 15), dtype=np.bool_)
     crop[10:, 5:] = True
-    assert ap_of(ground_truth((26000, APART)), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (100, 100)
-    assert ap_of(ground_truth((26000, APART)).astype(np.uint16), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (100, 100)
+    assert compute_ap(ground_truth((26000, APART)), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (100, 100)
+    assert compute_ap(ground_truth((26000, APART)).astype(np.uint16), MaskPrediction(CAR, 0.5, crop, (25, 0))) == (
+        100,
+        100,
+    )
 
 
 IDS = [0, 7, 24, 29, 26, 24000, 24001, 26000, 26001, 29000]
@@ -175,28 +178,29 @@ def scored(parts: Iterable[tuple[int, Any]]) -> CityscapesAP:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(images, max_size=4), st.randoms())
-def test_no_order_and_no_sharding_moves_a_bit(found: list[Any], random: Any) -> None:
-    expected = scored(enumerate(found)).compute()
+def test_no_order_and_no_sharding_moves_a_bit(images: list[Any], random: Any) -> None:
+    expected = scored(enumerate(images)).compute()
     shuffled = [
-        (number, (ids, random.sample(predictions, len(predictions)))) for number, (ids, predictions) in enumerate(found)
+        (number, (ids, random.sample(predictions, len(predictions))))
+        for number, (ids, predictions) in enumerate(images)
     ]
     random.shuffle(shuffled)
     merged = scored(shuffled[1::2])
     merged.merge(pickle.loads(pickle.dumps(scored(shuffled[::2]))))
     assert merged.compute() == expected
-    assert len(merged) == len(found)
+    assert len(merged) == len(images)
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.lists(images, max_size=3))
-def test_the_state_survives_files(found: list[Any]) -> None:
-    header, arrays = scored(enumerate(found)).state()
+def test_the_state_survives_files(images: list[Any]) -> None:
+    header, arrays = scored(enumerate(images)).state()
     file = io.BytesIO()
     np.savez(file, **arrays)  # type: ignore[arg-type]
     file.seek(0)
     read = CityscapesAP.from_state(json.loads(json.dumps(header)), np.load(file, allow_pickle=False))
-    assert read.compute() == scored(enumerate(found)).compute()
-    if found:
+    assert read.compute() == scored(enumerate(images)).compute()
+    if images:
         with pytest.raises(DatasetError, match="got 0 in both"):
             read.merge(scored([(0, ([], []))]))
 

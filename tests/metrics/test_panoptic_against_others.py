@@ -50,7 +50,7 @@ def test_equals_panopticapi_to_the_last_bit_over_many_matches(seed):
     for image_id, (ground_truth, prediction) in enumerate(images):
         metric.update(image_id, ground_truth, prediction)
     results = metric.compute()
-    assert sum(one["tp"] for one in results["per_class"].values()) > 100
+    assert sum(row["tp"] for row in results["per_class"].values()) > 100
     assert_equals_reference(results, *reference(images))
 
 
@@ -99,19 +99,19 @@ def obvious(images, mode="corrected", boundary=False):
                 mask = gt_ids == segment.segment_id
                 hiding[segment.category_id] = mask if earlier is None else earlier | mask
         matched = set()
-        for one in ground_truth.segments:
-            mask = gt_ids == one.segment_id
+        for row in ground_truth.segments:
+            mask = gt_ids == row.segment_id
             for other in prediction.segments:
                 predicted = pred_ids == other.segment_id
-                if one.iscrowd or one.category_id != other.category_id or not (mask & predicted).any():
+                if row.iscrowd or row.category_id != other.category_id or not (mask & predicted).any():
                     continue
                 iou = iou_of(mask, predicted, void)
                 if boundary:
                     bands = boundary_of(mask, distance_px), boundary_of(predicted, distance_px)
                     iou = min(iou, iou_of(*bands, void))
                 if iou > 0.5:
-                    ious[one.category_id].append(iou)
-                    matched |= {(0, one.segment_id), (1, other.segment_id)}
+                    ious[row.category_id].append(iou)
+                    matched |= {(0, row.segment_id), (1, other.segment_id)}
         for segment in ground_truth.segments:
             fn[segment.category_id] += not segment.iscrowd and (0, segment.segment_id) not in matched
         for segment in prediction.segments:
@@ -123,13 +123,13 @@ def obvious(images, mode="corrected", boundary=False):
 
 def assert_equals_obvious(per_class, expected, prefix=""):
     for category_id, (ious, fp, fn) in expected.items():
-        one = {name: per_class[str(category_id)][prefix + name] for name in ("PQ", "SQ", "RQ", "tp", "fp", "fn")}
-        assert (one["tp"], one["fp"], one["fn"]) == (len(ious), fp, fn)
+        row = {name: per_class[str(category_id)][prefix + name] for name in ("PQ", "SQ", "RQ", "tp", "fp", "fn")}
+        assert (row["tp"], row["fp"], row["fn"]) == (len(ious), fp, fn)
         size = len(ious) + 0.5 * fp + 0.5 * fn
-        assert one["PQ"] == (None if not size else pytest.approx(100 * sum(ious) / size, abs=1e-9))
-        assert one["RQ"] == (None if not size else 100 * (len(ious) / size))
+        assert row["PQ"] == (None if not size else pytest.approx(100 * sum(ious) / size, abs=1e-9))
+        assert row["RQ"] == (None if not size else 100 * (len(ious) / size))
         if ious:
-            assert one["SQ"] == pytest.approx(100 * sum(ious) / len(ious), abs=1e-9)
+            assert row["SQ"] == pytest.approx(100 * sum(ious) / len(ious), abs=1e-9)
 
 
 @settings(max_examples=100, deadline=None)
@@ -161,13 +161,13 @@ def test_no_order_changes_anything(images, rng):
     rng.shuffle(shuffled)
     for image_order in (None, [image_id for image_id, _ in shuffled]):
         options = {"mode": "corrected", "boundary": True, "dagger": True}
-        one, other = (computed(some, **options) for some in (enumerate(images), shuffled))
-        assert without_other_mode(one.compute()) == without_other_mode(other.compute(image_order))
+        row, other = (computed(some, **options) for some in (enumerate(images), shuffled))
+        assert without_other_mode(row.compute()) == without_other_mode(other.compute(image_order))
     single = [pair for pair in images if not several_crowds(pair[0])]
     renamed = [(image_id, relabelled(pair, rng)) for image_id, pair in enumerate(single)]
     results = [computed(some).compute()["per_class"] for some in (enumerate(single), renamed[::-1])]
-    assert [[one[name] for one in side.values() for name in ("tp", "fp", "fn")] for side in results] == [
-        [one[name] for one in results[0].values() for name in ("tp", "fp", "fn")]
+    assert [[row[name] for row in side.values() for name in ("tp", "fp", "fn")] for side in results] == [
+        [row[name] for row in results[0].values() for name in ("tp", "fp", "fn")]
     ] * 2
 
 
@@ -184,17 +184,17 @@ def several_crowds(ground_truth):
 def relabelled(pair, rng):
     """The same maps with other segment ids, listed in another order."""
     sides = []
-    for one in pair:
-        others = rng.sample(range(1, 60), len(one.segments))
-        renamed = dict(zip((s.segment_id for s in one.segments), others, strict=True))
-        ids = np.vectorize(lambda i, renamed=renamed: renamed.get(i, 0), otypes=[np.int32])(one.segment_ids)
-        segments = [replace(s, segment_id=renamed[s.segment_id]) for s in one.segments]
+    for row in pair:
+        other_ids = rng.sample(range(1, 60), len(row.segments))
+        renamed = dict(zip((s.segment_id for s in row.segments), other_ids, strict=True))
+        ids = np.vectorize(lambda i, renamed=renamed: renamed.get(i, 0), otypes=[np.int32])(row.segment_ids)
+        segments = [replace(s, segment_id=renamed[s.segment_id]) for s in row.segments]
         rng.shuffle(segments)
         sides.append(PanopticSegmentation(ids, tuple(segments)))
     return tuple(sides)
 
 
-def test_corrected_hides_on_all_crowds_and_says_where_the_modes_differ():
+def test_corrected_hides_on_all_crowds_and_reports_if_the_modes_differ():
     ground_truth = panoptic([[1, 1, 2, 2, 7, 7]], crowds=[1, 2], s1=CAR, s2=CAR, s7=SKY)
     prediction = panoptic([[3, 3, 4, 4, 7, 7]], s3=CAR, s4=CAR, s7=SKY)
     images = [("b", (ground_truth, prediction)), ("a", (ONE, ONE))]

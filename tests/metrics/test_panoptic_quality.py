@@ -76,7 +76,7 @@ def test_another_category_never_matches():
 
 
 @pytest.mark.parametrize(("void_px", "fp"), [(2, 1), (3, 0)])
-def test_an_unmatched_prediction_is_dropped_with_more_than_half_on_void(void_px, fp):
+def test_an_unmatched_prediction_is_ignored_with_more_than_half_on_void(void_px, fp):
     # 4 predicted pixels: 2 on void are half (counted), 3 are more (dropped).
     ground_truth = panoptic([[0] * void_px + [1] * (4 - void_px)], s1=DOG)
     assert counts(score(ground_truth, panoptic([[2, 2, 2, 2]], s2=CAR)), CAR) == (0, fp, 0)
@@ -103,7 +103,7 @@ def test_of_two_crowds_the_last_in_order_counts(order, fp):
     assert counts(score(ground_truth, panoptic([[3, 3, 0, 0]], s3=CAR)), CAR) == (0, fp, 0)
 
 
-def test_true_areas_are_those_of_the_map():
+def test_ground_truth_areas_are_those_of_the_map():
     right = score(GROUND_TRUTH, PREDICTION)
     wrong = PanopticSegmentation(
         GROUND_TRUTH.segment_ids, tuple(replace(s, area_px=1, isthing=False) for s in GROUND_TRUTH.segments)
@@ -220,7 +220,7 @@ def test_saved_counts_give_the_same_numbers(tmp_path, options):
     assert len(again) == len(metric) + 1
 
 
-def test_declared_areas_are_worth_what_the_option_says():
+def test_declared_areas_are_used_as_the_option_says():
     ground_truth = declared(ONE, 2)
     # The car has 2 pixels, 4 are declared: 2 / (2 + 4 - 2) = 0.5 is no match.
     assert counts(computed([(1, (ground_truth, ONE))], areas="trust").compute(), CAR) == (0, 1, 1)

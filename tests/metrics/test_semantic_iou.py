@@ -110,7 +110,7 @@ def test_medical_masks_of_two_classes():
     assert (healthy["Dice-tumour"], healthy["mDice"]) == (None, pytest.approx(100 * 96 / 112))
 
 
-def boundary_of(mask, dilation_px):
+def find_boundary(mask, dilation_px):
     """boundary_iou/utils/boundary_utils.py, mask_to_boundary."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return mask & ~cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=dilation_px)[1:-1, 1:-1].astype(bool)
@@ -125,7 +125,7 @@ def boundary_ious(images, classes, ignore_label, ratio):
             scored = ground_truth != ignore_label
             masks = (ground_truth == c) & scored, (prediction == c) & scored
             if min(ground_truth.shape):
-                gt, pred = (boundary_of(mask, dilation_px) for mask in masks)
+                gt, pred = (find_boundary(mask, dilation_px) for mask in masks)
                 shared[c] += (gt & pred).sum()
                 either[c] += (gt | pred).sum()
             true[c] += masks[0].sum()

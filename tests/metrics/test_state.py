@@ -8,17 +8,17 @@ from segkit.utils.errors import DatasetError
 
 
 def of(*image_ids):
-    kept = PerImage()
+    images = PerImage()
     for image_id in image_ids:
-        kept.add(image_id, f"value of {image_id}")
-    return kept
+        images.add(image_id, f"value of {image_id}")
+    return images
 
 
 def test_order_of_adding_and_a_stated_order():
-    kept = of(3, "3", 1)
-    kept.merge(of(2))
-    assert kept.ids() == [3, "3", 1, 2]
-    assert kept.in_order([1, 2, "3", 3])[:2] == [(1, "value of 1"), (2, "value of 2")]
+    images = of(3, "3", 1)
+    images.merge(of(2))
+    assert images.ids() == [3, "3", 1, 2]
+    assert images.in_order([1, 2, "3", 3])[:2] == [(1, "value of 1"), (2, "value of 2")]
 
 
 def test_the_same_image_twice():
@@ -27,10 +27,10 @@ def test_the_same_image_twice():
 
 
 def test_overlapping_shards_append_nothing():
-    kept = of(1, 2)
+    images = of(1, 2)
     with pytest.raises(DatasetError, match="got 2 in both"):
-        kept.merge(of(5, 2))
-    assert kept.ids() == [1, 2]
+        images.merge(of(5, 2))
+    assert images.ids() == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_an_image_twice_is_refused():
 
 
 def test_ids_are_kept_as_pythons_own():
-    kept = of(np.int64(3), np.str_("a"))
-    assert [type(image_id) for image_id in kept.ids()] == [int, str]
-    assert np.int64(3) in kept
+    images = of(np.int64(3), np.str_("a"))
+    assert [type(image_id) for image_id in images.ids()] == [int, str]
+    assert np.int64(3) in images
     with pytest.raises(DatasetError, match=r"^image 3: expected every image once"):
-        kept.add(3, "again")
+        images.add(3, "again")
 
 
 @pytest.mark.parametrize("image_id", [None, float("nan"), 1.0, True, [1], b"a"])

@@ -134,7 +134,7 @@ def test_a_slice_is_counted_once():
     assert metric.compute() == before
 
 
-def test_what_is_wrong_is_told_and_not_counted():
+def test_errors_are_reported_and_not_counted():
     metric = counted(*TWO_VOLUMES)
     before = metric.compute()
     ground_truth = np.array([[0, 1]])
@@ -176,7 +176,7 @@ def some_slices(draw):
 
 def slow_dice(slices, label):
     """volume -> Dice in percent of one label, voxel by voxel."""
-    found = {}
+    dice = {}
     for volume in sorted({volume for volume, *_ in slices}):
         right = wrong = 0
         for name, _, ground_truth, prediction in slices:
@@ -185,8 +185,8 @@ def slow_dice(slices, label):
                     right += true == predicted == label
                     wrong += (true == label) != (predicted == label)
         if right or wrong:
-            found[volume] = 100 * 2 * right / (2 * right + wrong)
-    return found
+            dice[volume] = 100 * 2 * right / (2 * right + wrong)
+    return dice
 
 
 @settings(deadline=None, max_examples=100)

@@ -41,12 +41,12 @@ def test_equals_cityscapesscripts_to_the_last_bit(seed: int, tmp_path: Path, mon
     paths = [*write_tree(tmp_path, seed), write_ground_truth(tmp_path / "gt", "zurich_000000_000001", road)]
     write_results(tmp_path / "pred", "zurich_000000_000001", [(i, 0.4, mask) for i in (24, 25, 26, 28, 33)])
     expected = reference(monkeypatch, paths, tmp_path / "pred", tmp_path)
-    found = score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred").compute()
-    assert found == expected
-    assert found["AP"] is not None
+    computed = score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred").compute()
+    assert computed == expected
+    assert computed["AP"] is not None
 
 
-def test_only_left_out_predictions_are_0_where_the_reference_fails(
+def test_only_left_out_predictions_are_0_if_the_reference_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ids = np.zeros((30, 40))
@@ -58,7 +58,7 @@ def test_only_left_out_predictions_are_0_where_the_reference_fails(
         reference(monkeypatch, [path], tmp_path / "pred", tmp_path)
 
 
-def test_its_own_truth_scores_100(tmp_path: Path) -> None:
+def test_its_own_ground_truth_scores_100(tmp_path: Path) -> None:
     """A car of 10 x 20 pixels, and nothing in a second image."""
     ids = np.full((30, 40), 7)
     ids[5:15, 10:30] = 26000
@@ -77,12 +77,12 @@ def test_its_own_truth_scores_100(tmp_path: Path) -> None:
 def test_workers_shards_and_one_city_give_the_same(tmp_path: Path) -> None:
     write_tree(tmp_path, 1)
     whole = score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred")
-    told: list[tuple[int, int]] = []
+    steps: list[tuple[int, int]] = []
     threaded = score_cityscapes_instances(
-        tmp_path / "gt", tmp_path / "pred", workers=3, progress=lambda done, total: told.append((done, total))
+        tmp_path / "gt", tmp_path / "pred", workers=3, progress=lambda done, total: steps.append((done, total))
     )
     assert threaded.compute() == whole.compute()
-    assert told == [(i, 5) for i in range(1, 6)]
+    assert steps == [(i, 5) for i in range(1, 6)]
     parts = [score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred", shard=Shard(i, 3)) for i in (3, 1, 2)]
     for part in parts[1:]:
         parts[0].merge(part)
@@ -101,7 +101,7 @@ def test_confidences_are_ranked_in_double_precision(tmp_path: Path) -> None:
     assert score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred").compute()["AP"] == 25
 
 
-def test_all_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
+def test_all_problems_are_reported_with_file_and_line(tmp_path: Path) -> None:
     write_tree(tmp_path, 2)
     pred = tmp_path / "pred"
     (pred / "aachen_000000_000019_leftImg8bit_pred.txt").unlink()
@@ -136,7 +136,7 @@ def test_all_problems_are_told_with_file_and_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("break_it", ["no ground truth", "no folder of ground truth", "no results", "twice"])
-def test_missing_folders_and_truth(break_it: str, tmp_path: Path) -> None:
+def test_missing_folders_and_ground_truth(break_it: str, tmp_path: Path) -> None:
     write_tree(tmp_path, 3)
     gt, pred, message = tmp_path / "gt", tmp_path / "pred", r"found none; give gtFine/<split>"
     if break_it == "no ground truth":
@@ -152,7 +152,7 @@ def test_missing_folders_and_truth(break_it: str, tmp_path: Path) -> None:
         score_cityscapes_instances(gt, pred)
 
 
-def test_a_single_problem_is_told_as_it_is(tmp_path: Path) -> None:
+def test_a_single_problem_is_reported_as_it_is(tmp_path: Path) -> None:
     write_tree(tmp_path, 4)
     path: Any = tmp_path / "pred/bonn_000000_000001_leftImg8bit_pred.txt"
     path.unlink()

@@ -43,24 +43,24 @@ def saved(path, image_ids=IMAGES, shard=Shard(), order=IMAGES, inputs="", **opti
     return path
 
 
-def test_what_is_saved_is_loaded(tmp_path):
+def test_saved_counts_are_loaded(tmp_path):
     path = saved(tmp_path / "deep/counts", inputs="x")  # without .npz: the path is taken as it is
-    found = load(path)
-    assert (found.kind, found.image_order, found.shard, found.inputs) == ("panoptic", IMAGES, Shard(), "x")
-    assert found.metric.compute(found.image_order) == panoptic().compute(IMAGES)
+    loaded = load(path)
+    assert (loaded.kind, loaded.image_order, loaded.shard, loaded.inputs) == ("panoptic", IMAGES, Shard(), "x")
+    assert loaded.metric.compute(loaded.image_order) == panoptic().compute(IMAGES)
     assert [*path.parent.iterdir()] == [path]
     save(path, SavedCounts("semantic", semantic(), None, Shard(2, 3)))
-    found = load(path)
-    assert (found.kind, found.image_order, found.shard) == ("semantic", None, Shard(2, 3))
-    assert found.metric.compute() == semantic().compute()
+    loaded = load(path)
+    assert (loaded.kind, loaded.image_order, loaded.shard) == ("semantic", None, Shard(2, 3))
+    assert loaded.metric.compute() == semantic().compute()
 
 
 def test_shards_are_joined_in_any_order(tmp_path):
     parts = [saved(tmp_path / f"{i}", IMAGES[i - 1 :: 3], Shard(i, 3)) for i in (1, 2, 3)]
     for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
-        found = merge([parts[i] for i in order])
-        assert found.shard == Shard()
-        assert found.metric.compute(found.image_order) == panoptic().compute(IMAGES)
+        loaded = merge([parts[i] for i in order])
+        assert loaded.shard == Shard()
+        assert loaded.metric.compute(loaded.image_order) == panoptic().compute(IMAGES)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_shards_are_joined_in_any_order(tmp_path):
         ({"image_ids": (7,)}, "cannot be joined with {first}: expected shards without common images, got 7 in both"),
     ],
 )
-def test_what_is_no_shard_of_the_same(tmp_path, other, said):
+def test_other_shards_are_not_merged(tmp_path, other, said):
     first = saved(tmp_path / "1", (7, 3), Shard(1, 2))
     second = saved(tmp_path / "2", **{"image_ids": ("b", "a"), "shard": Shard(2, 2), **other})
     with pytest.raises(DatasetError, match=re.escape(said.format(first=first))) as raised:
@@ -208,7 +208,7 @@ def test_a_shape_larger_than_the_file(tmp_path):
         load(huge)
 
 
-def test_every_cut_and_every_damaged_byte_is_told(tmp_path):
+def test_every_cut_and_every_damaged_byte_is_reported(tmp_path):
     content = saved(tmp_path / "counts.npz").read_bytes()
     path, whole = tmp_path / "broken.npz", panoptic().compute()
     for length in range(0, len(content), 97):

@@ -38,14 +38,16 @@ CATEGORIES = [{**category, "name": f"c{category['id']}"} for category in (CAR, D
 
 def numbers(results):
     """The results in the form of expected.json."""
-    found = {group: {name: results[name + suffix] for name in ("PQ", "SQ", "RQ")} for group, suffix in GROUPS.items()}
+    expected = {
+        group: {name: results[name + suffix] for name in ("PQ", "SQ", "RQ")} for group, suffix in GROUPS.items()
+    }
     columns = ("PQ", "SQ", "RQ", "tp", "fp", "fn")
-    found["per_class"] = {
+    expected["per_class"] = {
         category_id: {name: one[name] for name in columns}
         for category_id, one in results["per_class"].items()
         if one["tp"] + one["fp"] + one["fn"]
     }
-    return found
+    return expected
 
 
 def score(folder, **options):
@@ -66,17 +68,17 @@ def reference(folder):
     pairs = [(annotation, predicted[annotation["image_id"]]) for annotation in ground_truth["annotations"]]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         stat = panopticapi.pq_compute_single_core(0, pairs, folder / "ground_truth", folder / "predictions", categories)
-    found = {
+    expected = {
         group: average(stat, categories, isthing) for group, isthing in zip(GROUPS, (None, True, False), strict=True)
     }
-    _, per_class = stat.pq_average(categories, None) if found["all"]["PQ"] is not None else (None, {})
+    _, per_class = stat.pq_average(categories, None) if expected["all"]["PQ"] is not None else (None, {})
     present = [i for i in sorted(per_class) if stat[i].tp + stat[i].fp + stat[i].fn]
-    found["per_class"] = {
+    expected["per_class"] = {
         str(i): {name: 100 * per_class[i][name.lower()] for name in ("PQ", "SQ", "RQ")}
         | {name: getattr(stat[i], name) for name in ("tp", "fp", "fn")}
         for i in present
     }
-    return found
+    return expected
 
 
 def average(stat, categories, isthing):
@@ -108,7 +110,7 @@ def test_every_rule_has_its_fixture(rule, mode):
 
 @needs_panopticapi
 @pytest.mark.parametrize("rule", RULES)
-def test_what_is_said_of_panopticapi_is_so(rule):
+def test_statements_on_panopticapi_hold(rule):
     _, expected = expected_of(rule, "panopticapi")
     if "raises" not in expected:
         assert reference(FIXTURES / rule) == expected
@@ -214,7 +216,7 @@ def test_shards_in_any_order_equal_one_pass(tmp_path_factory, dataset, mode, ran
     assert merged.per_image() == whole.metric.per_image()
 
 
-def test_progress_is_told_image_by_image(tmp_path):
+def test_progress_is_reported_image_by_image(tmp_path):
     folder = write(tmp_path / "x", dict.fromkeys(range(7), (GROUND_TRUTH, GROUND_TRUTH)))
     files = folder / "ground_truth.json", folder / "predictions.json"
     calls = []
@@ -279,7 +281,7 @@ def test_missing_files_and_folders(folder, name):
     assert message(folder, **options).startswith(f"{folder / name}.json: expected a file, found nothing")
 
 
-def test_all_bad_pngs_are_told_with_their_image(folder):
+def test_all_bad_pngs_are_reported_with_their_image(folder):
     png = folder / "predictions" / "0.png"
     png.write_bytes(png.read_bytes()[:-30])
     (folder / "predictions" / "1.png").unlink()
@@ -316,7 +318,7 @@ def spoil_segments(content):
 
 
 @pytest.mark.parametrize(("name", "order"), [("ground_truth", (1, 2, "three", 4)), ("predictions", (4, "three", 2, 1))])
-def test_faults_of_many_segments_are_told_at_once(folder, name, order):
+def test_errors_of_many_segments_are_reported_at_once(folder, name, order):
     path = folder / f"{name}.json"
     edit(path, spoil_segments)
     text = message(folder)
@@ -366,7 +368,7 @@ def test_missing_twice_and_extra_predictions(folder):
     assert f"{path}, image 1: expected one prediction, got two" in message(folder, allow_missing=True, allow_extra=True)
 
 
-def test_images_of_the_truth_without_annotation(folder):
+def test_images_of_the_ground_truth_without_annotation(folder):
     edit(folder / "ground_truth.json", lambda content: content["annotations"].pop(1))
     assert f"{folder / 'ground_truth.json'}: 1 images have no annotation: 2" in message(folder)
 

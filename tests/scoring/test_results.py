@@ -40,12 +40,12 @@ def test_tasks_have_detectron2_s_names():
 
 def test_the_numbers_are_the_metric_s():
     metric = panoptic()
-    found = results("panoptic", metric, ("b", 3))
-    assert found["panoptic_seg"] == metric.compute(("b", 3))
-    assert found["analysis"] == analyse(metric, ("b", 3))
-    assert [one["image_id"] for one in found["analysis"]["per_image"]] == ["b", 3]
-    assert found["analysis"]["worst_images"] == []
-    assert found["analysis"]["intervals"]["PQ"] == {"value": 100, "low": 100, "high": 100}
+    built = results("panoptic", metric, ("b", 3))
+    assert built["panoptic_seg"] == metric.compute(("b", 3))
+    assert built["analysis"] == analyse(metric, ("b", 3))
+    assert [one["image_id"] for one in built["analysis"]["per_image"]] == ["b", 3]
+    assert built["analysis"]["worst_images"] == []
+    assert built["analysis"]["intervals"]["PQ"] == {"value": 100, "low": 100, "high": 100}
 
 
 def test_the_worst_images_are_as_many_as_asked_for():
@@ -60,11 +60,11 @@ def test_the_worst_images_are_as_many_as_asked_for():
 @pytest.mark.parametrize("images", [(1,), (1, 2, 3)])
 def test_an_infinite_iou_of_trusted_areas_is_none(images):
     """A declared area of 0: the union is 4 + 0 - 4 = 0. Nothing is warned of, and the reason is told."""
-    found = results("panoptic", panoptic("trust", 0, images))
-    assert found["panoptic_seg"]["PQ"] is None
-    assert found["panoptic_seg"]["RQ"] == 100
-    assert found["panoptic_seg"]["other_mode"]["PQ"] == 100
-    json.dumps(found, allow_nan=False)
+    built = results("panoptic", panoptic("trust", 0, images))
+    assert built["panoptic_seg"]["PQ"] is None
+    assert built["panoptic_seg"]["RQ"] == 100
+    assert built["panoptic_seg"]["other_mode"]["PQ"] == 100
+    json.dumps(built, allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,9 @@ def test_an_infinite_iou_of_trusted_areas_is_none(images):
 )
 def test_of_no_image_all_is_none(metric):
     kinds = {PanopticQuality: "panoptic", AveragePrecision: "instances", SemanticIoU: "semantic"}
-    found = results(kinds.get(type(metric), "cityscapes"), metric)
-    found.pop("analysis", None)
-    for numbers in found.values():
+    built = results(kinds.get(type(metric), "cityscapes"), metric)
+    built.pop("analysis", None)
+    for numbers in built.values():
         assert {value for value in numbers.values() if not isinstance(value, dict)} == {None}
 
 

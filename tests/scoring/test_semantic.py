@@ -76,7 +76,7 @@ def test_shards_merge_to_one_pass(folders):
         assert all(0 < part.confusion.sum() < whole.confusion.sum() for part in parts)
 
 
-def test_without_names_the_labels_found_are_the_classes(folders):
+def test_without_names_the_labels_in_the_files_are_the_classes(folders):
     results = score_semantic(*folders).compute()
     assert results == expected(some_maps(), ("0", "1", "2"))
     gt, pred = folders
@@ -118,7 +118,7 @@ def write_ids(folder, channels):
         png.write_labels(folder / f"{name}.png", values[np.minimum(labels, 3)])
 
 
-def test_values_are_category_ids_where_categories_are_given(tmp_path, folders):
+def test_values_are_category_ids_if_categories_are_given(tmp_path, folders):
     write_ids(tmp_path / "gt_ids", {name: ground_truth for name, (ground_truth, _) in some_maps().items()})
     write_ids(tmp_path / "pred_ids", {name: prediction for name, (_, prediction) in some_maps().items()})
     metric = score_semantic(tmp_path / "gt_ids", tmp_path / "pred_ids", classes=CATEGORIES)
@@ -151,33 +151,33 @@ def panoptic(tmp_path):
     return tmp_path / "ground_truth.json"
 
 
-def results_of(channel_values, name="/data/leftImg8bit/val/{}_leftImg8bit.jpg"):
+def build_results(channel_values, name="/data/leftImg8bit/val/{}_leftImg8bit.jpg"):
     """sem_seg_predictions.json, as Detectron2's SemSegEvaluator.encode_json_sem_seg makes it."""
     entries = []
     for image, (_, prediction) in some_maps().items():
         for channel in np.unique(prediction).tolist():
             rle = mask_to_rle(prediction == channel)
-            found = {"file_name": name.format(image), "category_id": int(channel_values[channel]), "segmentation": rle}
-            entries.append(found)
+            metric = {"file_name": name.format(image), "category_id": int(channel_values[channel]), "segmentation": rle}
+            entries.append(metric)
     return entries
 
 
-def test_panoptic_truth_against_maps_and_detectron2s_json(tmp_path, folders, panoptic):
+def test_panoptic_ground_truth_against_maps_and_detectron2s_json(tmp_path, folders, panoptic):
     write_ids(tmp_path / "pred_ids", {name: prediction for name, (_, prediction) in some_maps().items()})
     wanted = expected(some_maps())
     assert score_semantic(panoptic, tmp_path / "pred_ids", gt_suffix="_leftImg8bit.jpg").compute() == wanted
-    found = score_semantic(panoptic, folders[1], gt_suffix="_leftImg8bit.jpg", png_values="channel", boundary=True)
-    assert found.compute() == expected(some_maps(), boundary=True)
+    metric = score_semantic(panoptic, folders[1], gt_suffix="_leftImg8bit.jpg", png_values="channel", boundary=True)
+    assert metric.compute() == expected(some_maps(), boundary=True)
     results = tmp_path / "sem_seg_predictions.json"
-    results.write_text(json.dumps(results_of(IDS)))
+    results.write_text(json.dumps(build_results(IDS)))
     assert score_semantic(panoptic, results).compute() == wanted
     # Detectron2's panoptic datasets: all things are 0.
-    results.write_text(json.dumps(results_of([7, 23, 0])))
+    results.write_text(json.dumps(build_results([7, 23, 0])))
     merged = score_semantic(panoptic, results, thing_channels="one").compute()
     assert (merged["IoU-things"], merged["mIoU"]) == (wanted["IoU-car"], pytest.approx(wanted["mIoU"]))
 
 
-def test_categories_of_a_panoptic_truth_are_ignored_only_if_asked(tmp_path):
+def test_categories_of_a_panoptic_ground_truth_are_ignored_only_if_asked(tmp_path):
     categories = CategorySet([Category(1, "a", False, (0, 0, 0)), Category(255, "b", False, (0, 0, 1))])
     with PanopticWriter(tmp_path / "gt.json", tmp_path / "gt", categories) as writer:
         ids = np.array([[1, 1, 2, 0]], dtype=np.int32)
@@ -191,9 +191,9 @@ def test_categories_of_a_panoptic_truth_are_ignored_only_if_asked(tmp_path):
         assert metric.confusion.sum(axis=0).tolist() == pixels
 
 
-def test_label_truth_against_detectron2s_json(tmp_path, folders):
+def test_label_ground_truth_against_detectron2s_json(tmp_path, folders):
     results = tmp_path / "sem_seg_predictions.json"
-    results.write_text(json.dumps(results_of([0, 1, 2])))
+    results.write_text(json.dumps(build_results([0, 1, 2])))
     for classes in (NAMES, None):
         metric = score_semantic(folders[0], results, classes=classes, pred_suffix="_leftImg8bit.jpg")
         assert metric.compute() == expected(some_maps(), metric.names)
@@ -209,7 +209,7 @@ def test_labels_beyond_255(tmp_path):
     assert metric.compute()["pACC"] == 75
 
 
-def problems_of(*args, **kwargs):
+def collect_errors(*args, **kwargs):
     with pytest.raises(DatasetError) as raised:
         score_semantic(*args, **{"classes": NAMES} | kwargs)
     return str(raised.value)
@@ -218,16 +218,16 @@ def problems_of(*args, **kwargs):
 def test_missing_and_superfluous_predictions(folders):
     gt, pred = folders
     (pred / "bonn/bonn_1.png").rename(pred / "bonn/other.png")
-    text = problems_of(gt, pred)
+    text = collect_errors(gt, pred)
     assert "1 of 6 images have no prediction: 'bonn/bonn_1'" in text
     assert "1 predictions are of images that the ground truth lacks: 'bonn/other'" in text
     (gt / "bonn/bonn_1.png").unlink()
     assert score_semantic(gt, pred, classes=NAMES, allow_extra=True).confusion.sum() > 0
     png.write_labels(pred / "aachen_0.png", np.zeros((20, 30), int))
-    assert "expected one prediction of 'aachen/aachen_0', got" in problems_of(gt, pred, allow_extra=True)
+    assert "expected one prediction of 'aachen/aachen_0', got" in collect_errors(gt, pred, allow_extra=True)
 
 
-def test_all_problems_of_the_files_are_told(folders):
+def test_all_problems_of_the_files_are_reported(folders):
     gt, pred = folders
     broken = pred / f"{IMAGES[0]}.png"
     broken.write_bytes(broken.read_bytes()[:40])
@@ -235,7 +235,7 @@ def test_all_problems_of_the_files_are_told(folders):
     png.write_labels(gt / f"{IMAGES[2]}.png", np.full((20, 30), 3))
     png.write_labels(pred / f"{IMAGES[3]}.png", np.full((20, 30), 255))
     Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(pred / f"{IMAGES[4]}.png")
-    text = problems_of(gt, pred, workers=2)
+    text = collect_errors(gt, pred, workers=2)
     for part in (
         "5 problems",
         "aachen_0.png: the PNG cannot be decoded",
@@ -245,24 +245,24 @@ def test_all_problems_of_the_files_are_told(folders):
         "bonn_1.png: expected a greyscale or palette PNG whose values are labels, got 8-bit RGB",
     ):
         assert part in text
-    assert "2 problems found, the search stopped here" in problems_of(gt, pred, limit=2)
-    assert "[2]" in problems_of(gt, pred, classes=None)  # what cannot be read, before there is any class
+    assert "2 problems found, the search stopped here" in collect_errors(gt, pred, limit=2)
+    assert "[2]" in collect_errors(gt, pred, classes=None)  # what cannot be read, before there is any class
 
 
 def test_files_of_another_kind(tmp_path, folders, panoptic):
     gt, pred = folders
-    assert "expected a folder of label PNGs, found none" in problems_of(tmp_path / "nowhere", pred)
-    assert "expected a folder of label PNGs, found none" in problems_of(gt, tmp_path / "nowhere")
-    assert "segmentation}, got a dict" in problems_of(gt, panoptic)
+    assert "expected a folder of label PNGs, found none" in collect_errors(tmp_path / "nowhere", pred)
+    assert "expected a folder of label PNGs, found none" in collect_errors(gt, tmp_path / "nowhere")
+    assert "segmentation}, got a dict" in collect_errors(gt, panoptic)
     results = tmp_path / "results.json"
     results.write_text(json.dumps([{"image_id": 1, "category_id": 1, "segmentation": {}, "score": 1}]))
-    assert "this is a list of instance results" in problems_of(gt, results)
-    assert "a results list has no images" in problems_of(results, pred)
+    assert "this is a list of instance results" in collect_errors(gt, results)
+    assert "a results list has no images" in collect_errors(results, pred)
     (tmp_path / "ground_truth").rename(tmp_path / "moved")
-    assert "no such folder of PNGs" in problems_of(panoptic, pred, gt_suffix="_leftImg8bit.jpg")
+    assert "no such folder of PNGs" in collect_errors(panoptic, pred, gt_suffix="_leftImg8bit.jpg")
     moved = {"gt_folder": tmp_path / "moved", "gt_suffix": "_leftImg8bit.jpg", "png_values": "channel"}
     assert score_semantic(panoptic, pred, **moved).compute() == expected(some_maps())
-    assert "expected categories that are among the classes, got 7, 23, 26" in problems_of(panoptic, pred, **moved)
+    assert "expected categories that are among the classes, got 7, 23, 26" in collect_errors(panoptic, pred, **moved)
 
 
 def test_maps_without_classes_must_not_be_photographs(tmp_path, monkeypatch):
@@ -270,6 +270,6 @@ def test_maps_without_classes_must_not_be_photographs(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 200, (40, 40))
     png.write_labels(tmp_path / "gt/a.png", noise)
     png.write_labels(tmp_path / "pred/a.png", noise)
-    assert "expected at most 50 labels in all files, got more" in problems_of(
+    assert "expected at most 50 labels in all files, got more" in collect_errors(
         tmp_path / "gt", tmp_path / "pred", classes=None
     )

@@ -59,7 +59,7 @@ def test_processes_end_with_the_generator():
     assert multiprocessing.active_children() == []
 
 
-def test_a_killed_process_is_told():
+def test_a_killed_process_is_reported():
     with pytest.raises(SegkitError, match=r"a worker process was killed; .* fewer --workers"):
         list(ordered_map(lambda item: item and os.kill(os.getpid(), signal.SIGKILL), range(30), workers=2))
     assert multiprocessing.active_children() == []

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
 from segkit.utils.errors import DatasetError
-from tests.helpers.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, metric_of, row, scored_images, table_of
+from tests.helpers.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, build_metric, build_table, row, scored_images
 
 FEW = {"samples": 60}
 GROUND_TRUTH = row((CAR, 1, 10), (SKY, 2, 10))
@@ -21,20 +21,22 @@ NO_CAR = row((0, 0, 10), (SKY, 6, 10))
 def test_two_images_by_hand():
     # car: a match of 0.9 in one image, a miss in the other: PQ 0.9 / 1.5 = 0.6. A resample is twice the first (a
     # quarter of them: 0.9), both (a half: 0.6) or twice the second (0): the ends of 95 % are the extremes.
-    found = confidence_intervals(table_of({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, NO_CAR)}), CATEGORIES)
+    result = confidence_intervals(build_table({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, NO_CAR)}), CATEGORIES)
     car = {"value": pytest.approx(60), "low": 0.0, "high": pytest.approx(90)}
-    assert found["per_class"]["1"]["PQ"] == car
-    assert found["per_class"]["1"]["images"] == 2
-    assert found["PQ_th"] == car
-    assert found["PQ_st"] == {"value": 100.0, "low": 100.0, "high": 100.0}
-    assert found["PQ"] == {"value": pytest.approx(80), "low": 50.0, "high": pytest.approx(95)}
-    assert found["per_class"]["17"] == {
+    assert result["per_class"]["1"]["PQ"] == car
+    assert result["per_class"]["1"]["images"] == 2
+    assert result["PQ_th"] == car
+    assert result["PQ_st"] == {"value": 100.0, "low": 100.0, "high": 100.0}
+    assert result["PQ"] == {"value": pytest.approx(80), "low": 50.0, "high": pytest.approx(95)}
+    assert result["per_class"]["17"] == {
         **{name: {"value": None, "low": None, "high": None} for name in ("PQ", "SQ", "RQ")},
         "images": 0,
     }
-    assert [found[name] for name in ("level", "samples", "seed", "images", "reason")] == [0.95, 1000, 0, 2, None]
+    assert [result[name] for name in ("level", "samples", "seed", "images", "reason")] == [0.95, 1000, 0, 2, None]
     # At 40 % the ends are the 30th and the 70th percent of the resamples, within the half that holds both images.
-    inner = confidence_intervals(table_of({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, NO_CAR)}), CATEGORIES, level=0.4)
+    inner = confidence_intervals(
+        build_table({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, NO_CAR)}), CATEGORIES, level=0.4
+    )
     assert (inner["PQ_th"]["low"], inner["PQ_th"]["high"]) == (pytest.approx(60), pytest.approx(60))
 
 
@@ -42,37 +44,37 @@ def test_a_class_that_a_resample_lacks_leaves_its_mean():
     # The dog is in one image of two, and missed: resamples without it have PQ 100, those with it (100 + 100 + 0) / 3
     # and, of nothing but it, 0.
     images = {1: (GROUND_TRUTH, GROUND_TRUTH), 2: (row((DOG, 1, 4)), row((0, 0, 4)))}
-    found = confidence_intervals(table_of(images), CATEGORIES)
-    assert found["PQ"] == {"value": pytest.approx(200 / 3), "low": 0.0, "high": 100.0}
+    result = confidence_intervals(build_table(images), CATEGORIES)
+    assert result["PQ"] == {"value": pytest.approx(200 / 3), "low": 0.0, "high": 100.0}
     # One image tells nothing of a class's spread.
-    assert found["per_class"]["17"]["PQ"] == {"value": 0.0, "low": None, "high": None}
-    assert found["per_class"]["17"]["images"] == 1
-    assert found["PQ_st"] == {"value": 100.0, "low": None, "high": None}
+    assert result["per_class"]["17"]["PQ"] == {"value": 0.0, "low": None, "high": None}
+    assert result["per_class"]["17"]["images"] == 1
+    assert result["PQ_st"] == {"value": 100.0, "low": None, "high": None}
 
 
 @pytest.mark.parametrize(
     "images", [{}, {1: (GROUND_TRUTH, GOOD)}, {1: (GROUND_TRUTH, GOOD), 2: (row((0, 0, 4)), row((0, 0, 4)))}]
 )
 def test_fewer_than_two_images_have_values_and_no_interval(images):
-    table = table_of(images)
+    table = build_table(images)
     value = pytest.approx(95) if images else None
-    found = confidence_intervals(table, CATEGORIES, **FEW)
-    assert found["PQ"] == {"value": value, "low": None, "high": None}
-    assert found["reason"] == f"images with segments: {min(len(images), 1)}; an interval over images needs at least 2"
+    result = confidence_intervals(table, CATEGORIES, **FEW)
+    assert result["PQ"] == {"value": value, "low": None, "high": None}
+    assert result["reason"] == f"images with segments: {min(len(images), 1)}; an interval over images needs at least 2"
     both = compare(table, table, CATEGORIES, **FEW)
     nothing = dict.fromkeys(("low", "high", "share_better", "conclusion"))
     assert both["PQ"] == {"A": value, "B": value, "difference": 0.0 if images else None, **nothing}
-    assert both["reason"] == found["reason"]
+    assert both["reason"] == result["reason"]
 
 
 def test_better_in_every_image_is_better():
-    a = table_of(dict.fromkeys(range(5), (GROUND_TRUTH, POOR)))
-    b = table_of(dict.fromkeys(range(5), (GROUND_TRUTH, GOOD)))
+    a = build_table(dict.fromkeys(range(5), (GROUND_TRUTH, POOR)))
+    b = build_table(dict.fromkeys(range(5), (GROUND_TRUTH, GOOD)))
     # car 0.6 -> 0.9, sky 1 in both.
-    found = compare(a, b, CATEGORIES, **FEW)
+    result = compare(a, b, CATEGORIES, **FEW)
     thirty = pytest.approx(30)
-    assert found["PQ_th"] == found["per_class"]["1"]["PQ"]
-    assert found["PQ_th"] == {
+    assert result["PQ_th"] == result["per_class"]["1"]["PQ"]
+    assert result["PQ_th"] == {
         "A": pytest.approx(60),
         "B": pytest.approx(90),
         "difference": thirty,
@@ -81,41 +83,45 @@ def test_better_in_every_image_is_better():
         "share_better": 1.0,
         "conclusion": "better",
     }
-    assert found["PQ"]["difference"] == pytest.approx(15)
-    assert (found["PQ_st"]["difference"], found["PQ_st"]["conclusion"]) == (0.0, "no clear difference")
+    assert result["PQ"]["difference"] == pytest.approx(15)
+    assert (result["PQ_st"]["difference"], result["PQ_st"]["conclusion"]) == (0.0, "no clear difference")
     back = compare(b, a, CATEGORIES, **FEW)["PQ"]
     assert (back["conclusion"], back["share_better"], back["difference"]) == ("worse", 0.0, pytest.approx(-15))
 
 
 def test_better_in_one_image_and_worse_in_another_is_no_clear_difference():
-    a = table_of({1: (GROUND_TRUTH, POOR), 2: (GROUND_TRUTH, GOOD), 3: (GROUND_TRUTH, GOOD)})
-    b = table_of({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, POOR), 3: (GROUND_TRUTH, GOOD)})
-    found = compare(a, b, CATEGORIES)["PQ_th"]
-    assert (found["difference"], found["conclusion"]) == (0.0, "no clear difference")
-    assert found["low"] < 0 < found["high"]
-    assert 0.2 < found["share_better"] < 0.5  # by symmetry as often better as worse, else equal
+    a = build_table({1: (GROUND_TRUTH, POOR), 2: (GROUND_TRUTH, GOOD), 3: (GROUND_TRUTH, GOOD)})
+    b = build_table({1: (GROUND_TRUTH, GOOD), 2: (GROUND_TRUTH, POOR), 3: (GROUND_TRUTH, GOOD)})
+    result = compare(a, b, CATEGORIES)["PQ_th"]
+    assert (result["difference"], result["conclusion"]) == (0.0, "no clear difference")
+    assert result["low"] < 0 < result["high"]
+    assert 0.2 < result["share_better"] < 0.5  # by symmetry as often better as worse, else equal
 
 
 def test_pairing_is_narrower_than_two_intervals():
     rng = np.random.default_rng(5)
     shared = {i: int(rng.integers(5, 11)) for i in range(40)}
     models = [
-        table_of({i: (row((CAR, 1, 12)), row((CAR, 5, px + more), (0, 0, 12 - px - more))) for i, px in shared.items()})
+        build_table(
+            {i: (row((CAR, 1, 12)), row((CAR, 5, px + more), (0, 0, 12 - px - more))) for i, px in shared.items()}
+        )
         for more in (0, 1)
     ]
     alone = confidence_intervals(models[0], CATEGORIES)["SQ"]
-    found = compare(*models, CATEGORIES)["SQ"]
-    assert found["high"] - found["low"] < alone["high"] - alone["low"]
-    assert found["conclusion"] == "better"
+    result = compare(*models, CATEGORIES)["SQ"]
+    assert result["high"] - result["low"] < alone["high"] - alone["low"]
+    assert result["conclusion"] == "better"
 
 
 def test_other_images_are_refused():
-    a = table_of({1: (GROUND_TRUTH, GOOD), "x": (GROUND_TRUTH, GOOD)})
+    a = build_table({1: (GROUND_TRUTH, GOOD), "x": (GROUND_TRUTH, GOOD)})
     with pytest.raises(DatasetError, match="same images in A and B, B lacks 'x'; score both on the same"):
-        compare(a, table_of({1: (GROUND_TRUTH, GOOD)}), CATEGORIES)
+        compare(a, build_table({1: (GROUND_TRUTH, GOOD)}), CATEGORIES)
     with pytest.raises(DatasetError, match=r"A lacks 2, 3, 4, 5, 6 and 3 more"):
         compare(
-            table_of({1: (GROUND_TRUTH, GOOD)}), table_of(dict.fromkeys(range(1, 10), (GROUND_TRUTH, GOOD))), CATEGORIES
+            build_table({1: (GROUND_TRUTH, GOOD)}),
+            build_table(dict.fromkeys(range(1, 10), (GROUND_TRUTH, GOOD))),
+            CATEGORIES,
         )
 
 
@@ -124,9 +130,9 @@ def test_other_images_are_refused():
     [row((CAR, 1, 10), (DOG, 2, 10)), row((CAR, 1, 9), (SKY, 2, 11)), row((CAR, 1, 10), (0, 0, 10)), row((0, 0, 20))],
 )
 def test_another_ground_truth_is_refused(other):
-    a = table_of({1: (GROUND_TRUTH, GOOD), 7: (GROUND_TRUTH, GOOD), 9: (GROUND_TRUTH, GOOD)})
+    a = build_table({1: (GROUND_TRUTH, GOOD), 7: (GROUND_TRUTH, GOOD), 9: (GROUND_TRUTH, GOOD)})
     for pair in ((GROUND_TRUTH, GOOD), (other, GOOD)):
-        b = table_of({9: (GROUND_TRUTH, GOOD), 7: pair, 1: (GROUND_TRUTH, GOOD)})
+        b = build_table({9: (GROUND_TRUTH, GOOD), 7: pair, 1: (GROUND_TRUTH, GOOD)})
         if pair[0] is GROUND_TRUTH:
             assert compare(a, b, CATEGORIES, **FEW)["PQ"]["difference"] == 0.0
         else:
@@ -137,7 +143,7 @@ def test_another_ground_truth_is_refused(other):
 
 
 def test_arguments_out_of_range_are_refused():
-    table = table_of({1: (GROUND_TRUTH, GOOD)})
+    table = build_table({1: (GROUND_TRUTH, GOOD)})
     with pytest.raises(ValueError, match="samples must be at least 1"):
         confidence_intervals(table, CATEGORIES, samples=0)
     with pytest.raises(ValueError, match="level must be in"):
@@ -147,21 +153,21 @@ def test_arguments_out_of_range_are_refused():
 @settings(max_examples=60, deadline=None)
 @given(scored_images(), scored_images(), st.randoms(use_true_random=False))
 def test_values_are_the_metrics_and_no_order_of_images_changes_anything(images, others, random):
-    metric = metric_of(images)
-    found = confidence_intervals(metric.table(), CATEGORIES, **FEW)
+    metric = build_metric(images)
+    result = confidence_intervals(metric.table(), CATEGORIES, **FEW)
     results = metric.compute()
     for name in ("PQ", "SQ", "RQ", "PQ_th", "SQ_th", "RQ_th", "PQ_st", "SQ_st", "RQ_st"):
-        assert found[name]["value"] == results[name]
+        assert result[name]["value"] == results[name]
     for category_id, numbers in results["per_class"].items():
-        assert {name: found["per_class"][category_id][name]["value"] for name in ("PQ", "SQ", "RQ")} == {
+        assert {name: result["per_class"][category_id][name]["value"] for name in ("PQ", "SQ", "RQ")} == {
             name: numbers[name] for name in ("PQ", "SQ", "RQ")
         }
-    assert json.loads(json.dumps(found)) == found
+    assert json.loads(json.dumps(result)) == result
     order = random.sample(sorted(images), len(images))
     again = confidence_intervals(metric.table(order), CATEGORIES, **FEW)
-    assert rounded(again) == rounded(found)
+    assert rounded(again) == rounded(result)
     rival = {i: (ground_truth, others.get(i, (None, ground_truth))[1]) for i, (ground_truth, _) in images.items()}
-    a, b = metric.table(), metric_of(rival)
+    a, b = metric.table(), build_metric(rival)
     both = compare(a, b.table(), CATEGORIES, **FEW)
     assert rounded(compare(metric.table(order), b.table(order[::-1]), CATEGORIES, **FEW)) == rounded(both)
     assert json.loads(json.dumps(both)) == both
@@ -169,8 +175,8 @@ def test_values_are_the_metrics_and_no_order_of_images_changes_anything(images, 
     assert {same[name]["conclusion"] for name in ("PQ", "PQ_th", "PQ_st")} <= {"no clear difference", None}
 
 
-def rounded(found):
+def rounded(result):
     """The reference adds IoUs in the order of the images: the value's last bits."""
-    if isinstance(found, dict):
-        return {name: rounded(one) for name, one in found.items()}
-    return round(found, 9) + 0.0 if isinstance(found, float) else found
+    if isinstance(result, dict):
+        return {name: rounded(row) for name, row in result.items()}
+    return round(result, 9) + 0.0 if isinstance(result, float) else result

@@ -36,7 +36,7 @@ def test_quality_of_present_missed_and_absent_categories():
     np.testing.assert_array_equal(rq, [2 / 3, 0, 0, np.nan])
 
 
-def test_averages_leave_out_what_is_absent():
+def test_averages_leave_out_absent_classes():
     # PQ by category_id: 1: 0.5, 5: absent, 9: 1, 40: absent.
     results = averages(counts([0.5, 0, 1, 0], [1, 0, 1, 0], [0] * 4, [0] * 4), CATEGORIES)
     assert (results["PQ"], results["PQ_th"], results["PQ_st"]) == (75.0, 75.0, None)
@@ -80,15 +80,15 @@ IMAGE_B = panoptic([1, 1, 1, 5, 5, 5], s1=9, s5=1), panoptic([8, 8, 8, 4, 4, 4],
 TABLE = join([(name, compute_overlaps(*pair, CATEGORIES)) for name, pair in (("a", IMAGE_A), ("b", IMAGE_B))])
 
 
-def columns(found):
-    return [getattr(found, name).tolist() for name in ("iou", "tp", "fp", "fn")]
+def columns(counted):
+    return [getattr(counted, name).tolist() for name in ("iou", "tp", "fp", "fn")]
 
 
 @pytest.mark.parametrize("exact", [False, True])
 def test_counts_over_images_and_per_image(exact):
     matching = match(TABLE)
-    found = count(TABLE, matching, CATEGORIES, exact=exact)
-    assert columns(found) == [[0, 0, 1.75, 0], [0, 0, 2, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
+    counted = count(TABLE, matching, CATEGORIES, exact=exact)
+    assert columns(counted) == [[0, 0, 1.75, 0], [0, 0, 2, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
     each = count_per_image(TABLE, matching, CATEGORIES)
     assert columns(each) == [
         [[0, 0, 0.75, 0], [0, 0, 1, 0]],
@@ -101,8 +101,8 @@ def test_counts_over_images_and_per_image(exact):
 def test_only_segments_that_are_kept_count():
     gt_mask = TABLE.ground_truth["counted_px"] > 3  # 1 in image a: 4 pixels
     pred_mask = TABLE.prediction["counted_px"] > 3
-    found = count(TABLE, match(TABLE), CATEGORIES, gt_mask=gt_mask, pred_mask=pred_mask)
-    assert columns(found) == [[0, 0, 0.75, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    counted = count(TABLE, match(TABLE), CATEGORIES, gt_mask=gt_mask, pred_mask=pred_mask)
+    assert columns(counted) == [[0, 0, 0.75, 0], [0, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
 
 
 def test_counts_of_no_image():

@@ -19,8 +19,8 @@ CATEGORIES = CategorySet([Category(CAR, "car", True, (0, 0, 0)), Category(SKY, "
 
 def panoptic(rows, *segments):
     """segments: (segment_id, category_id) or Segment."""
-    made = [one if isinstance(one, Segment) else Segment(*one, True, 0) for one in segments]
-    return PanopticSegmentation(np.array(rows, dtype=np.int32), tuple(made))
+    built = [segment if isinstance(segment, Segment) else Segment(*segment, True, 0) for segment in segments]
+    return PanopticSegmentation(np.array(rows, dtype=np.int32), tuple(built))
 
 
 def as_runs(segmentation):
@@ -32,19 +32,19 @@ PREDICTION = panoptic([[5, 5, 5], [5, 0, 9]], (9, CAR), (5, SKY))
 
 
 def test_drawn_maps():
-    found = compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES)
-    assert found.ground_truth[["segment_id", "category_id", "counted_px"]].tolist() == [(7, CAR, 2), (2, SKY, 3)]
-    assert found.prediction[["segment_id", "category_id", "counted_px"]].tolist() == [(9, CAR, 1), (5, SKY, 4)]
-    assert found.ground_truth["area_px"].tolist() == [2.0, 3.0]
+    overlaps = compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES)
+    assert overlaps.ground_truth[["segment_id", "category_id", "counted_px"]].tolist() == [(7, CAR, 2), (2, SKY, 3)]
+    assert overlaps.prediction[["segment_id", "category_id", "counted_px"]].tolist() == [(9, CAR, 1), (5, SKY, 4)]
+    assert overlaps.ground_truth["area_px"].tolist() == [2.0, 3.0]
     # By (true, predicted) id: void and 5, 2 and void, 2 and 5, 2 and 9, 7 and 5; rows count in the order listed.
     pairs = [(ON_VOID, 1, 1), (1, ON_VOID, 1), (1, 1, 1), (1, 0, 1), (0, 1, 2)]
-    assert found.pairs[["ground_truth", "prediction", "pixels"]].tolist() == pairs
-    assert set(found.pairs["boundary_px"].tolist()) == {0}
+    assert overlaps.pairs[["ground_truth", "prediction", "pixels"]].tolist() == pairs
+    assert set(overlaps.pairs["boundary_px"].tolist()) == {0}
 
 
-def assert_same(one, other):
+def assert_same(segment, other):
     for name in ("ground_truth", "prediction", "pairs"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        np.testing.assert_array_equal(getattr(segment, name), getattr(other, name))
 
 
 IDS = st.sampled_from([0, 1, 2, 300, 2**24 - 1])
@@ -59,18 +59,18 @@ def test_equals_counting_pixel_by_pixel(data, shape):
         present = data.draw(st.permutations([i for i in np.unique(ids).tolist() if i]))
         segments = [Segment(i, data.draw(st.sampled_from([CAR, SKY])), True, 0) for i in present]
         sides.append(PanopticSegmentation(ids, tuple(segments)))
-    found = compute_overlaps(*sides, CATEGORIES, boundary_ratio=0.1)
+    overlaps = compute_overlaps(*sides, CATEGORIES, boundary_ratio=0.1)
     counted = Counter(zip(*(ids.ravel().tolist() for ids in maps), strict=True))
     del counted[0, 0]
     gt_ids, pred_ids = (np.append([s.segment_id for s in side.segments], 0).astype(int) for side in sides)
-    pairs = zip(gt_ids[found.pairs["ground_truth"]], pred_ids[found.pairs["prediction"]], strict=True)
-    assert dict(zip(pairs, found.pairs["pixels"].tolist(), strict=True)) == counted
-    for rows, ids in zip((found.ground_truth, found.prediction), maps, strict=True):
+    pairs = zip(gt_ids[overlaps.pairs["ground_truth"]], pred_ids[overlaps.pairs["prediction"]], strict=True)
+    assert dict(zip(pairs, overlaps.pairs["pixels"].tolist(), strict=True)) == counted
+    for rows, ids in zip((overlaps.ground_truth, overlaps.prediction), maps, strict=True):
         assert rows["counted_px"].tolist() == [int((ids == i).sum()) for i in rows["segment_id"]]
     # Maps and runs, and one of each, give the same tables.
     runs = [as_runs(side) for side in sides]
     for mixed in (runs, (runs[0], sides[1]), (sides[0], runs[1])):
-        assert_same(compute_overlaps(*mixed, CATEGORIES, boundary_ratio=0.1), found)
+        assert_same(compute_overlaps(*mixed, CATEGORIES, boundary_ratio=0.1), overlaps)
 
 
 def test_declared_areas():
@@ -121,7 +121,7 @@ def test_contradictions_name_the_side_and_the_segment(wrong, message):
             compute_overlaps(GROUND_TRUTH, spoiled, CATEGORIES, where="image 4")
 
 
-def test_ids_beyond_int32_are_told_as_they_are():
+def test_ids_beyond_int32_are_reported_as_they_are():
     wide = PanopticSegmentation(np.array([[7, 7, 2], [0, 2, 2**32 + 2]]), GROUND_TRUTH.segments)
     for ground_truth in (GROUND_TRUTH, as_runs(GROUND_TRUTH)):
         with pytest.raises(DatasetError, match="segment 4294967298: expected a segment for every id"):
@@ -143,8 +143,8 @@ def test_sizes_that_differ():
 @pytest.mark.parametrize("shape", [(2, 3), (0, 3), (3, 0)])
 def test_void_and_empty_maps_have_no_rows(shape):
     nothing = panoptic(np.zeros(shape))
-    found = compute_overlaps(nothing, as_runs(nothing), CATEGORIES, areas="check", boundary_ratio=0.5)
-    assert [len(found.ground_truth), len(found.prediction), len(found.pairs)] == [0, 0, 0]
+    overlaps = compute_overlaps(nothing, as_runs(nothing), CATEGORIES, areas="check", boundary_ratio=0.5)
+    assert [len(overlaps.ground_truth), len(overlaps.prediction), len(overlaps.pairs)] == [0, 0, 0]
 
 
 def test_boundaries_of_drawn_maps():
@@ -154,20 +154,20 @@ def test_boundaries_of_drawn_maps():
     ground_truth[1:4, 1:4] = 1
     prediction = np.zeros((5, 5), dtype=np.int32)
     prediction[:3] = 2
-    found = compute_overlaps(
+    overlaps = compute_overlaps(
         panoptic(ground_truth, (1, CAR)), panoptic(prediction, (2, CAR)), CATEGORIES, boundary_ratio=0.02
     )
-    assert (found.ground_truth["boundary_px"].tolist(), found.prediction["boundary_px"].tolist()) == ([8], [12])
+    assert (overlaps.ground_truth["boundary_px"].tolist(), overlaps.prediction["boundary_px"].tolist()) == ([8], [12])
     # 2 on void: 15 - 6 pixels, all on its boundary. 1 and 2 meet in two rows of three: the upper is inside 2; of the
     # lower the centre is inside 1, and its two neighbours are on both boundaries. 1 meets void on boundaries of both.
-    columns = found.pairs[["ground_truth", "prediction", "pixels", "boundary_px"]].tolist()
+    columns = overlaps.pairs[["ground_truth", "prediction", "pixels", "boundary_px"]].tolist()
     assert columns == [(ON_VOID, 0, 9, 9), (0, ON_VOID, 3, 3), (0, 0, 6, 2)]
 
 
 def test_join_points_into_the_joined_tables():
-    one = compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES)
+    segment = compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES)
     none = compute_overlaps(panoptic(np.zeros((1, 1))), panoptic(np.zeros((1, 1))), CATEGORIES)
-    table = join([("a", one), (3, none), ("b", one)])
+    table = join([("a", segment), (3, none), ("b", segment)])
     assert table.image_ids == ("a", 3, "b")
     assert table.gt_image.tolist() == table.pred_image.tolist() == [0, 0, 2, 2]
     assert table.pair_image.tolist() == [0] * 5 + [2] * 5

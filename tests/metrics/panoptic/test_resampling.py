@@ -45,7 +45,7 @@ def test_one_image_is_itself_and_none_is_refused():
         resample(np.eye(2), ratio, samples=0)
 
 
-def test_bounds_leave_out_what_is_undefined():
+def test_intervals_leave_out_undefined_values():
     values = np.array([[0.0, np.nan, np.nan], [1.0, 5.0, np.nan], [2.0, np.nan, np.nan], [3.0, 7.0, np.nan]])
     # Quartiles of 0..3 by linear interpolation; of 5 and 7; of nothing.
     low, high = percentile_interval(values, level=0.5)
@@ -56,13 +56,13 @@ def test_bounds_leave_out_what_is_undefined():
             percentile_interval(values, level)
 
 
-def test_a_mean_is_over_what_is_defined():
+def test_a_mean_is_over_defined_values():
     means = mean_over_present(np.array([[1.0, np.nan, 3.0], [np.nan] * 3]))
     np.testing.assert_array_equal(means, [2.0, np.nan])
     np.testing.assert_array_equal(mean_over_present(np.zeros((2, 0))), [np.nan, np.nan])
 
 
-def test_an_interval_of_95_percent_holds_the_truth_about_95_times_in_100():
+def test_an_interval_of_95_percent_holds_the_ground_truth_about_95_times_in_100():
     # Images of 1..9 pixels in the union, each in the intersection with probability 0.6: the IoU to find is 0.6.
     rng = np.random.default_rng(11)
     held = 0
