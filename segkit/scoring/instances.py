@@ -13,6 +13,7 @@ from segkit.formats.coco import ImageEntries, read_annotation_columns, read_resu
 from segkit.formats.derive import build_coco_annotations
 from segkit.metrics import AveragePrecision
 from segkit.metrics.average_precision import check_iou_types
+from segkit.metrics.state import sort_image_ids
 from segkit.structures import CategorySet, ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -39,39 +40,50 @@ def score_instances(
     progress: Progress | None = None,
     limit: int = DEFAULT_LIMIT,
 ) -> AveragePrecision:
-    """The metric, filled, of a COCO results list against an instances JSON (polygons or RLE), or against the things of
-    a panoptic JSON with the folder of its PNGs (`gt_folder`).
+    """Count a COCO results list against an instances JSON, or against the things of a panoptic JSON with its PNGs.
 
-    iou_types: "bbox", "segm", "boundary". Masks are sized by their own area also where results have boxes (Detectron2
-    drops these; pycocotools alone sizes by the box). Results without any box get one around the mask and are sized by
-    the mask, as COCO.loadRes does. Where no result has a mask, boxes alone are scored, with a warning.
-    categories: which to score, by category_id; None is all things of the ground truth. The ground truth's others are
-    left out. shard: part of the images, by ascending id; `AveragePrecision.merge` joins parts. workers: threads that
-    read PNGs; the matching library has its own (RAYON_NUM_THREADS). progress: called with (images done, all).
-    An image without results has missed all its ground truth (COCO's rule); an empty list scores 0.
+    Masks are sized by their own area also if results have boxes (Detectron2 drops these; pycocotools alone sizes by the
+    box). Results without any box get one around the mask and are sized by the mask, as in COCO.loadRes. If no result
+    has a mask, only boxes are scored, with a warning. An image without results misses all its ground truth (COCO's
+    rule); an empty list scores 0.
 
-    Raises DatasetError with up to `limit` problems: what the formats refuse, results that name an image or
-    category that the ground truth lacks, invalid entries, masks asked for where there
-    are none; ValueError for other iou_types or fewer than one worker.
+    Args:
+        gt_json: Instances JSON (polygons or RLE), or with `gt_folder` panoptic JSON.
+        results_json: COCO results list.
+        gt_folder: PNGs of the panoptic JSON; None for an instances JSON.
+        iou_types: Of "bbox", "segm" and "boundary".
+        categories: Categories to score, by category_id; None is all things of the ground truth.
+        shard: The part of the images, by ascending id; `AveragePrecision.merge` joins parts.
+        workers: Processes that read PNGs, at least 1; the matching library has its own threads (RAYON_NUM_THREADS).
+        progress: Called with (images done, all).
+        limit: Number of errors at which the search for errors stops, at least 1.
+
+    Returns:
+        The counts of the shard's images.
+
+    Raises:
+        DatasetError: A file or an entry has errors, results name an image or category that the ground truth lacks, or
+            masks are compared and no result has one; lists up to `limit` errors.
+        ValueError: iou_types has an unknown kind, or `workers` or `limit` is below 1.
     """
     results = coco.read_results(results_json)
-    kinds = _comparable(check_iou_types(iou_types), results, results_json)
-    ground_truth = _Truth.of_instances(gt_json, kinds) if gt_folder is None else _Truth.of_panoptic(gt_json, gt_folder)
-    metric = AveragePrecision(ground_truth.categories if categories is None else categories, kinds)
-    problems = ErrorCollector(limit)
-    found = _by_image(results, ground_truth.sizes_hw, problems, Path(results_json))
-    boxes_from_masks = "bbox" in kinds and not any("bbox" in result for result in results)
+    iou_types = _select_iou_types(check_iou_types(iou_types), results, results_json)
+    ground_truth = _open_instances(gt_json, iou_types) if gt_folder is None else _open_panoptic(gt_json, gt_folder)
+    metric = AveragePrecision(ground_truth.categories if categories is None else categories, iou_types)
+    errors = ErrorCollector(limit)
+    results_by_image = _group_by_image(results, ground_truth.sizes_hw, errors, Path(results_json))
+    boxes_from_masks = "bbox" in iou_types and not any("bbox" in result for result in results)
     del results
-    read = _Reader(ground_truth, found, ground_truth.left_out(metric.categories))
-    image_ids = shard.select([*_ascending(ground_truth.sizes_hw)])
+    reader = _Reader(ground_truth, results_by_image, metric.categories)
+    image_ids = shard.select(sort_image_ids(ground_truth.sizes_hw))
     blocks = [image_ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(image_ids), IMAGES_AT_ONCE)]
     done = 0
-    for block, images in zip(blocks, ordered_map(read.block, blocks, workers), strict=True):
-        _add(metric, images, boxes_from_masks, problems, f"{gt_json} with {results_json}")
+    for block, images in zip(blocks, ordered_map(reader.read_block, blocks, workers), strict=True):
+        _add(metric, images, boxes_from_masks, errors, f"{gt_json} with {results_json}")
         done += len(block)
         if progress is not None:
             progress(done, len(image_ids))
-    problems.check()
+    errors.check()
     return metric
 
 
@@ -83,72 +95,68 @@ class _ImagePair(NamedTuple):
     results: ImageEntries
 
 
-class _Truth(NamedTuple):
-    """sizes_hw: image_id -> (height, width). annotations: those of an image, asked for once."""
+class _GroundTruth(NamedTuple):
+    """sizes_hw: image_id -> (height, width). read: the annotations of an image, which is read once."""
 
     categories: CategorySet
     sizes_hw: Mapping[ImageId, tuple[int, int]]
-    annotations: Callable[[ImageId], Sequence[Entry]]
-
-    @classmethod
-    def of_instances(cls, json_path: str | Path, iou_types: Sequence[str]) -> _Truth:
-        masks = any(iou_type != "bbox" for iou_type in iou_types)
-        file = coco.read_instances(json_path, masks)
-        sizes_hw = {image["id"]: (image["height"], image["width"]) for image in file.images}
-        by_image: dict[ImageId, list[Entry]] = defaultdict(list)
-        for annotation in file.annotations:
-            by_image[annotation["image_id"]].append(annotation)
-        return cls(file.categories, sizes_hw, lambda image_id: by_image.pop(image_id, []))
-
-    @classmethod
-    def of_panoptic(cls, json_path: str | Path, pngs: str | Path) -> _Truth:
-        file = coco.read_panoptic(json_path)
-        records = {record.image_id: record for record in file.records}
-        sizes_hw = {image_id: (record.height, record.width) for image_id, record in records.items()}
-
-        def annotations(image_id: ImageId) -> list[Entry]:
-            path, infos = Path(pngs) / records[image_id].png_name, records[image_id].segments_info
-            found = coco.read_segmentation(path, infos, file.categories, sizes_hw[image_id], image_id)
-            return build_coco_annotations(image_id, found)
-
-        return cls(file.categories, sizes_hw, annotations)
-
-    def left_out(self, scored: CategorySet) -> set[int]:
-        return {one.category_id for one in self.categories.categories if one.category_id not in scored}
+    read: Callable[[ImageId], Sequence[Entry]]
 
 
-class _Reader(NamedTuple):
-    """What an image's ground truth and results are; an image is read once, and then forgotten."""
+def _open_instances(json_path: str | Path, iou_types: Sequence[str]) -> _GroundTruth:
+    file = coco.read_instances(json_path, any(iou_type != "bbox" for iou_type in iou_types))
+    sizes_hw = {image["id"]: (image["height"], image["width"]) for image in file.images}
+    annotations: dict[ImageId, list[Entry]] = defaultdict(list)
+    for annotation in file.annotations:
+        annotations[annotation["image_id"]].append(annotation)
+    return _GroundTruth(file.categories, sizes_hw, lambda image_id: annotations.pop(image_id, []))
 
-    ground_truth: _Truth
-    found: dict[ImageId, list[Entry]]
-    left_out: set[int]
 
-    def block(self, image_ids: Sequence[ImageId]) -> list[_ImagePair | DatasetError]:
-        return [self.image(image_id) for image_id in image_ids]
+def _open_panoptic(json_path: str | Path, folder: str | Path) -> _GroundTruth:
+    file = coco.read_panoptic(json_path)
+    records = {record.image_id: record for record in file.records}
+    sizes_hw = {image_id: (record.height, record.width) for image_id, record in records.items()}
 
-    def image(self, image_id: ImageId) -> _ImagePair | DatasetError:
-        results = self._kept(self.found.pop(image_id, []))
+    def read(image_id: ImageId) -> list[Entry]:
+        path, infos = Path(folder) / records[image_id].png_name, records[image_id].segments_info
+        segmentation = coco.read_segmentation(path, infos, file.categories, sizes_hw[image_id], image_id)
+        return build_coco_annotations(image_id, segmentation)
+
+    return _GroundTruth(file.categories, sizes_hw, read)
+
+
+class _Reader:
+    """Reads ground truth and results of images, each once, without the ground truth's categories that are not
+    scored."""
+
+    def __init__(
+        self, ground_truth: _GroundTruth, results: dict[ImageId, list[Entry]], categories: CategorySet
+    ) -> None:
+        self.ground_truth = ground_truth
+        self.results = results
+        self.skipped = {c.category_id for c in ground_truth.categories.categories if c.category_id not in categories}
+
+    def read_block(self, image_ids: Sequence[ImageId]) -> list[_ImagePair | DatasetError]:
+        return [self._read(image_id) for image_id in image_ids]
+
+    def _read(self, image_id: ImageId) -> _ImagePair | DatasetError:
+        size_hw, where = self.ground_truth.sizes_hw[image_id], f"image {image_id!r}"
+        results = ImageEntries(self._select(self.results.pop(image_id, [])), size_hw, f"{where}, results")
         try:
-            annotations = self._kept(self.ground_truth.annotations(image_id))
+            annotations = self._select(self.ground_truth.read(image_id))
         except DatasetError as error:
             return error
-        size_hw = self.ground_truth.sizes_hw[image_id]
-        return _ImagePair(
-            image_id,
-            ImageEntries(annotations, size_hw, f"image {image_id!r}, ground truth"),
-            ImageEntries(results, size_hw, f"image {image_id!r}, results"),
-        )
+        return _ImagePair(image_id, ImageEntries(annotations, size_hw, f"{where}, ground truth"), results)
 
-    def _kept(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        if not self.left_out:
+    def _select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        if not self.skipped:
             return entries
         ids = [entry.get("category_id") for entry in entries]
-        return [entry for entry, i in zip(entries, ids, strict=True) if type(i) is not int or i not in self.left_out]
+        return [entry for entry, i in zip(entries, ids, strict=True) if type(i) is not int or i not in self.skipped]
 
 
-def _comparable(iou_types: tuple[str, ...], results: Sequence[Entry], path: str | Path) -> tuple[str, ...]:
-    """Without "segm" and "boundary" where no result has a mask."""
+def _select_iou_types(iou_types: tuple[str, ...], results: Sequence[Entry], path: str | Path) -> tuple[str, ...]:
+    """Without "segm" and "boundary" if no result has a mask."""
     if not results or any("segmentation" in result for result in results):
         return iou_types
     if "bbox" not in iou_types:
@@ -159,46 +167,45 @@ def _comparable(iou_types: tuple[str, ...], results: Sequence[Entry], path: str 
     return ("bbox",)
 
 
-def _by_image(
-    results: Sequence[Entry], known: Mapping[ImageId, object], problems: ErrorCollector, path: Path
+def _group_by_image(
+    results: Sequence[Entry], images: Mapping[ImageId, object], errors: ErrorCollector, path: Path
 ) -> dict[ImageId, list[Entry]]:
     image_ids: list[Any] = [result.get("image_id") for result in results]
-    found: dict[ImageId, list[Entry]] = defaultdict(list)
-    if not {*map(type, image_ids)} <= {*json_fields.IMAGE_ID} or not {*image_ids} <= known.keys():
+    if not {*map(type, image_ids)} <= {*json_fields.IMAGE_ID} or not {*image_ids} <= images.keys():
         for index, result in enumerate(results):
-            with problems.guard():
-                _check_image(result, known, f"{path}, result {index}")
-        problems.check()
+            with errors.guard():
+                _check_image(result, images, f"{path}, result {index}")
+        errors.check()
+    by_image: dict[ImageId, list[Entry]] = defaultdict(list)
     for image_id, result in zip(image_ids, results, strict=True):
-        found[image_id].append(result)
-    return found
+        by_image[image_id].append(result)
+    return by_image
 
 
-def _check_image(result: Entry, known: Mapping[ImageId, object], where: str) -> None:
+def _check_image(result: Entry, images: Mapping[ImageId, object], where: str) -> None:
     image_id = json_fields.get_field(result, "image_id", json_fields.IMAGE_ID, where)
-    if image_id not in known:
+    if image_id not in images:
         raise DatasetError(
-            f"expected an image_id of the ground truth ({abbreviate(known)}), got {image_id!r}",
+            f"expected an image_id of the ground truth ({abbreviate(images)}), got {image_id!r}",
             where=where,
             remedy="score the results of these images only",
         )
 
 
-def _ascending(image_ids: Mapping[ImageId, object]) -> list[ImageId]:
-    numbers = sorted(image_id for image_id in image_ids if not isinstance(image_id, str))
-    return [*numbers, *sorted(image_id for image_id in image_ids if isinstance(image_id, str))]
-
-
 def _add(
     metric: AveragePrecision,
-    read: Sequence[_ImagePair | DatasetError],
+    block: Sequence[_ImagePair | DatasetError],
     boxes_from_masks: bool,
-    problems: ErrorCollector,
+    errors: ErrorCollector,
     where: str,
 ) -> None:
-    for error in (one for one in read if isinstance(one, DatasetError)):
-        problems.add(error)
-    images = [image for image in read if not isinstance(image, DatasetError)]
+    """Add the images of a block, all at once or, if one has an error, one by one."""
+    images = []
+    for item in block:
+        if isinstance(item, DatasetError):
+            errors.add(item)
+        else:
+            images.append(item)
     try:
         _update(metric, images, boxes_from_masks)
     except DatasetError:
@@ -206,7 +213,7 @@ def _add(
             try:
                 _update(metric, [image], boxes_from_masks)
             except DatasetError as error:
-                problems.add(DatasetError(str(error), where=where))
+                errors.add(DatasetError(str(error), where=where))
 
 
 def _update(metric: AveragePrecision, images: Sequence[_ImagePair], boxes_from_masks: bool) -> None:

@@ -42,7 +42,7 @@ def score(ground_truth, results, iou_types=("bbox", "segm"), categories=CATEGORI
     return metric.compute()
 
 
-def test_one_found_one_missed_one_false():
+def test_one_matched_one_missed_one_false_positive():
     ground_truth = [annotation(0, 0, 10, 10), annotation(50, 50, 10, 10)]
     results = [annotation(0, 0, 10, 10, score=0.9), annotation(100, 0, 10, 10, score=0.8)]
     # At every IoU precision is 1 up to recall 0.5 and 0 beyond: 51 of COCO's 101 recalls, 0.00 to 0.50, have 1.
@@ -103,7 +103,7 @@ def test_only_things_are_scored():
     assert (results["bbox"]["AP"], results["bbox"]["AR100"]) == (0.0, 0.0)
 
 
-def test_no_results_give_zero_and_no_truth_none():
+def test_no_results_give_zero_and_no_ground_truth_none():
     no_results = score([annotation(0, 0, 10, 10)], [])
     no_truth = score([], [annotation(0, 0, 10, 10, score=0.5)])
     for iou_type in ("bbox", "segm"):
@@ -187,7 +187,7 @@ def test_bad_results_are_refused_with_their_place_and_not_kept(change, message):
     assert metric.compute()["segm"]["AP"] == pytest.approx(100)
 
 
-def test_bad_truth_is_refused():
+def test_bad_ground_truth_is_refused():
     metric = AveragePrecision(CATEGORIES)
     with pytest.raises(
         DatasetError, match=r"^image 5, ground truth\[0\]: expected `area` to be an integer or a number, got None"
@@ -199,7 +199,7 @@ def test_bad_truth_is_refused():
         update(metric, 5, (0, 4), [], [])
 
 
-def test_what_is_not_scored_may_be_absent():
+def test_fields_that_are_not_scored_may_be_absent():
     box = {"category_id": CAR, "bbox": (0.0, 0.0, 5.5, 5.5), "area": 30.25}
     assert score([box], [box | {"score": 1.0}], ["bbox"])["bbox"]["AP"] == pytest.approx(100)
     mask = {key: value for key, value in annotation(0, 0, 5, 5, score=1.0).items() if key != "bbox"}
@@ -605,7 +605,7 @@ def test_boxes_from_masks():
         ({"area": 10**400}, "expected `area` to be a finite number"),
     ],
 )
-def test_bad_truth_is_worded(change, message):
+def test_bad_ground_truth_is_worded(change, message):
     with pytest.raises(DatasetError, match=f"^image 1, ground truth\\[1\\]: .*{message}"):
         score([annotation(0, 0, 5, 5), annotation(0, 0, 5, 5) | change], [])
 

@@ -141,7 +141,7 @@ def test_some_categories(tmp_path):
         assert some[iou_type]["AP-ox"] is None
 
 
-def test_all_problems_are_told(tmp_path):
+def test_all_problems_are_reported(tmp_path):
     ground_truth, results = make(tmp_path)
     write(tmp_path / "results.json", [*results[:3], results[3] | {"image_id": 999}, *results[4:]])
     with pytest.raises(
@@ -215,7 +215,7 @@ def panoptic(folder, images=3):
     write(folder / "results.json", results)
 
 
-def test_things_of_a_panoptic_truth(tmp_path):
+def test_things_of_a_panoptic_ground_truth(tmp_path):
     panoptic(tmp_path)
     options = {"iou_types": ("bbox", "segm", "boundary"), "workers": 2}
     expected = score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json", **options)
