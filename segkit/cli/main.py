@@ -19,7 +19,7 @@ COMMANDS = {
     "evaluate": ("segkit.cli.evaluate", "score saved predictions, without a model"),
     "compare": ("segkit.cli.compare", "say by how much one set of predictions is better than another"),
     "predict": ("segkit.cli.predict", "segment images with a trained model"),
-    "fuse": ("segkit.cli.fuse", "fuse saved head outputs again: other methods and thresholds, the best, explanations"),
+    "fuse": ("segkit.cli.fuse", "fuse saved head outputs again, search for the best fusion, explain dropped segments"),
     "data": ("segkit.cli.data", "make, check and convert datasets"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),
     "doctor": ("segkit.cli.doctor", "check the installation and print the commands that repair it"),

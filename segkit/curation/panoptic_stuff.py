@@ -9,7 +9,8 @@ from segkit.formats import coco, png
 from segkit.formats.derive import build_semantic_map
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import DatasetError
-from segkit.utils.process_pool import Progress, ordered_map
+from segkit.utils.issues import ErrorCollector
+from segkit.utils.process_pool import Progress, map_and_collect_errors
 
 
 def write_panoptic_stuff(
@@ -40,10 +41,7 @@ def write_panoptic_stuff(
         problem = f"expected fewer than {IGNORE_LABEL} stuff categories ({IGNORE_LABEL} is void)"
         raise DatasetError(f"{problem}, got {len(dataset.categories.stuff)}", where=json_path)
     convert = partial(_convert, categories=dataset.categories, png_folder=png_folder, output=output)
-    for done, _ in enumerate(ordered_map(convert, dataset.records, workers), 1):
-        if progress is not None:
-            progress(done, len(dataset.records))
-    return len(dataset.records)
+    return len([*map_and_collect_errors(convert, dataset.records, ErrorCollector(), workers, progress)])
 
 
 def _convert(record: coco.PanopticRecord, categories: CategorySet, png_folder: Path, output: Path) -> None:
