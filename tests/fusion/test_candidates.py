@@ -21,7 +21,7 @@ def instances(masks: Any, scores: Any, boxes: Any = None, class_ids: Any = None)
     return InstanceMasks.from_full(full, boxes.astype(np.float32), np.array(scores, dtype=np.float32), class_ids)
 
 
-def kept(
+def select(
     of: InstanceMasks, nms: str = "none", threshold: float = 0.5, rejections: RejectionLog | None = None
 ) -> list[int]:
     return select_candidates(of, 0, {}, nms, threshold, rejections)
@@ -31,7 +31,7 @@ DOT = [[1, 0, 0, 0]]
 
 
 def test_falling_scores_and_of_equal_ones_the_earlier_row() -> None:
-    assert kept(instances([DOT] * 5, [0.5, 0.9, 0.5, 0.95, 0.9])) == [3, 1, 4, 0, 2]
+    assert select(instances([DOT] * 5, [0.5, 0.9, 0.5, 0.95, 0.9])) == [3, 1, 4, 0, 2]
 
 
 def test_a_class_has_its_own_threshold() -> None:
@@ -59,17 +59,17 @@ def test_a_worse_box_goes_where_a_better_one_that_stays_overlaps_it() -> None:
     """The second goes (0.6 > 0.5). The third overlaps only the second that much, which is gone: it stays."""
     three = instances([DOT] * 3, [0.9, 0.8, 0.7], BOXES)
     rejections = RejectionLog()
-    assert kept(three, "box", 0.5, rejections) == [0, 2]
+    assert select(three, "box", 0.5, rejections) == [0, 2]
     assert rejections.instances == {1: Rejection("nms", 0.6, 0.5)}
-    assert kept(three, "box", 0.6) == [0, 1, 2]  # 0.6 is not above 0.6
-    assert kept(three, "box", 0.3) == [0]
+    assert select(three, "box", 0.6) == [0, 1, 2]  # 0.6 is not above 0.6
+    assert select(three, "box", 0.3) == [0]
 
 
 def test_the_verdict_names_the_worst_overlap() -> None:
     """Both kept boxes overlap the last: 1/3 (moved by 2) and 0.6 (moved by 1)."""
     three = instances([DOT] * 3, [0.9, 0.8, 0.7], [[0, 0, 4, 2], [3, 0, 7, 2], [2, 0, 6, 2]])
     rejections = RejectionLog()
-    assert kept(three, "box", 0.3, rejections) == [0, 1]
+    assert select(three, "box", 0.3, rejections) == [0, 1]
     assert rejections.instances == {2: Rejection("nms", 0.6, 0.3)}
 
 
@@ -79,19 +79,19 @@ ROWS = [[[1, 1, 1, 1, 0, 0]], [[0, 1, 1, 1, 1, 0]], [[0, 0, 0, 0, 1, 1]]]  # IoU
 def test_a_worse_mask_goes_whatever_its_class() -> None:
     three = instances(ROWS, [0.9, 0.8, 0.7], class_ids=[0, 1, 2])
     rejections = RejectionLog()
-    assert kept(three, "mask", 0.5, rejections) == [0, 2]
+    assert select(three, "mask", 0.5, rejections) == [0, 2]
     assert rejections.instances == {1: Rejection("nms", 0.6, 0.5)}
-    assert kept(three, "mask", 0.6) == [0, 1, 2]
-    assert kept(three, "box", 0.0) == [0, 1, 2]  # their boxes are empty: no kind looks at the other's
+    assert select(three, "mask", 0.6) == [0, 1, 2]
+    assert select(three, "box", 0.0) == [0, 1, 2]  # their boxes are empty, and only boxes count
 
 
 @pytest.mark.parametrize("nms", NMS_KINDS)
 def test_nothing_and_empty_ones(nms: str) -> None:
     """What has no area overlaps nothing, at a threshold of 0 neither."""
-    assert kept(instances(np.zeros((0, 2, 3)), []), nms, 0) == []
-    assert kept(instances(np.zeros((2, 2, 3)), [0.5, 0.6]), nms, 0) == [1, 0]
+    assert select(instances(np.zeros((0, 2, 3)), []), nms, 0) == []
+    assert select(instances(np.zeros((2, 2, 3)), [0.5, 0.6]), nms, 0) == [1, 0]
     wrong_order = [[4, 2, 0, 0], [3, 0, 1, 2]]
-    assert kept(instances(np.zeros((2, 2, 3)), [0.5, 0.6], wrong_order), nms, 0) == [1, 0]
+    assert select(instances(np.zeros((2, 2, 3)), [0.5, 0.6], wrong_order), nms, 0) == [1, 0]
 
 
 def test_what_is_below_its_threshold_suppresses_nothing() -> None:
@@ -122,22 +122,22 @@ def test_equal_to_the_obvious_way(nms: str, of: InstanceMasks, threshold: float)
     else:
         sets = [{(x, y) for x in range(a, c) for y in range(b, d)} for a, b, c, d in of.boxes_xyxy.astype(int)]
     expected: list[int] = []
-    told = {}
+    expected_rejections = {}
     for row in sorted(range(len(of)), key=lambda row: (-of.scores[row], row)):
         ious = [len(sets[row] & sets[o]) / len(sets[row] | sets[o]) for o in expected if sets[row] | sets[o]]
         if max(ious, default=0) > threshold:
-            told[row] = Rejection("nms", max(ious), threshold)
+            expected_rejections[row] = Rejection("nms", max(ious), threshold)
         else:
             expected.append(row)
     rejections = RejectionLog()
-    assert kept(of, nms, threshold, rejections) == expected
-    assert rejections.instances == told
+    assert select(of, nms, threshold, rejections) == expected
+    assert rejections.instances == expected_rejections
 
 
 @given(scenes())
 @settings(max_examples=100, deadline=None)
 def test_shared_pixels_are_counted(of: InstanceMasks) -> None:
     full = of.to_full()
-    for one in range(len(of)):
-        for other in range(len(of)):
-            assert count_shared_px(of, one, other) == (full[one] & full[other]).sum()
+    for first in range(len(of)):
+        for second in range(len(of)):
+            assert count_shared_px(of, first, second) == (full[first] & full[second]).sum()

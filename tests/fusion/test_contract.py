@@ -29,7 +29,7 @@ def fusion(name: str, **options: Any) -> Any:
     return build_fusion(name, **{k: v for k, v in LOOSE.items() if k in known} | options)
 
 
-def told(fused: PanopticSegmentation, rows: Any = None) -> list[Any]:
+def summarize(fused: PanopticSegmentation, rows: Any = None) -> list[Any]:
     """The segments, with the instances named by `rows`."""
     return [
         (s, None)
@@ -71,9 +71,9 @@ def test_things_come_first_by_falling_score_then_stuff_by_rising_id(name: str, s
 def test_the_order_of_instances_does_not_matter(name: str, seed: int) -> None:
     outputs = scene(seed)
     order = np.random.default_rng(seed).permutation(len(outputs.instances))
-    one, other = fusion(name)(outputs), fusion(name)(reordered(outputs, order))
-    assert np.array_equal(one.segment_ids, other.segment_ids)
-    assert told(one) == told(other, rows=order.tolist())
+    first, second = fusion(name)(outputs), fusion(name)(reordered(outputs, order))
+    assert np.array_equal(first.segment_ids, second.segment_ids)
+    assert summarize(first) == summarize(second, rows=order.tolist())
 
 
 @seeds
@@ -93,14 +93,14 @@ def test_inputs_stay_as_they_were_and_reasons_change_nothing(name: str, seed: in
     explained = fusion(name)(outputs, dropped_segments)
     assert np.array_equal(silent.segment_ids, explained.segment_ids)
     assert silent.segments == explained.segments
-    for old, kept in (
+    for old, new in (
         (before.instances.scores, outputs.instances.scores),
         (before.instances.mask_probs, outputs.instances.mask_probs),
         (before.instances.to_full(), outputs.instances.to_full()),
         (before.semantic.channels, outputs.semantic.channels),
         (before.semantic.logits, outputs.semantic.logits),
     ):
-        assert np.array_equal(old, kept)  # type: ignore[arg-type]
+        assert np.array_equal(old, new)  # type: ignore[arg-type]
 
 
 @seeds
@@ -109,20 +109,20 @@ def test_every_dropped_or_shrunk_instance_has_its_reason(name: str, seed: int) -
     outputs = scene(seed)
     dropped_segments: list[DroppedSegment] = []
     fused = fusion(name)(outputs, dropped_segments)
-    by_row = {fate.instance_id: fate for fate in dropped_segments if fate.isthing}
-    made_of = {s.instance_id: s for s in fused.segments if s.isthing}
+    by_row = {dropped.instance_id: dropped for dropped in dropped_segments if dropped.isthing}
+    segment_of_row = {s.instance_id: s for s in fused.segments if s.isthing}
     for row in range(len(outputs.instances)):
         mask = np.zeros(outputs.semantic.size_hw, dtype=bool)
         mask[outputs.instances.window(row)] = outputs.instances.crops[row]
-        kept_px = int((fused.segment_ids[mask] == made_of[row].segment_id).sum()) if row in made_of else 0
-        if row in made_of and kept_px == mask.sum():
+        kept_px = int((fused.segment_ids[mask] == segment_of_row[row].segment_id).sum()) if row in segment_of_row else 0
+        if row in segment_of_row and kept_px == mask.sum():
             assert row not in by_row
             continue
-        fate = by_row[row]
-        assert fate.reason in REASONS
-        assert (fate.area_px, fate.kept_px) == (mask.sum(), kept_px)
-        assert fate.kept_px + sum(pixels for _, pixels in fate.overlapped_by) == fate.area_px
-        assert fate.segment_id == (made_of[row].segment_id if row in made_of else VOID)
+        dropped = by_row[row]
+        assert dropped.reason in REASONS
+        assert (dropped.area_px, dropped.kept_px) == (mask.sum(), kept_px)
+        assert dropped.kept_px + sum(pixels for _, pixels in dropped.overlapped_by) == dropped.area_px
+        assert dropped.segment_id == (segment_of_row[row].segment_id if row in segment_of_row else VOID)
 
 
 @seeds
@@ -173,7 +173,7 @@ def test_all_scores_too_low_is_as_no_instances(name: str) -> None:
     low = fusion(name)(with_scores(outputs, 0.0))
     none = fusion(name)(reordered(outputs, np.zeros(0, dtype=int)))
     assert np.array_equal(low.segment_ids, none.segment_ids)
-    assert told(low) == told(none)
+    assert summarize(low) == summarize(none)
 
 
 def test_what_a_method_needs_is_asked_for_by_name(name: str) -> None:
@@ -201,7 +201,7 @@ def test_all_channels_sorted_by_logit_are_as_good_as_dense_ones(name: str) -> No
     )
     dense, sparse = fusion(name)(outputs), fusion(name)(replace(outputs, semantic=listed))
     assert np.array_equal(dense.segment_ids, sparse.segment_ids)
-    assert told(dense) == told(sparse)
+    assert summarize(dense) == summarize(sparse)
 
 
 def test_too_many_segments_for_a_png_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,8 @@ def heads(stuff: list[float], thing: list[float], masks: Any) -> HeadOutputs:
 
 
 def ids(fusion: EfficientPSFusion, outputs: HeadOutputs) -> list[int]:
-    found: list[int] = fusion(outputs).segment_ids[0].tolist()
-    return found
+    segment_ids: list[int] = fusion(outputs).segment_ids[0].tolist()
+    return segment_ids
 
 
 def test_the_fused_logit() -> None:
@@ -90,11 +90,13 @@ def test_covered_instances_are_left_out_whatever_their_class() -> None:
     dropped_segments: list[DroppedSegment] = []
     fused = ANY_AREA(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7, 0.4], [0, 1, 1, 0], boxes), scores), dropped_segments)
     assert fused.segment_ids.tolist() == [[1, 1, 1, 2]]
-    told = {f.instance_id: (f.reason, f.value, f.limit) for f in dropped_segments if f.segment_id == 0 and f.isthing}
-    assert told == {2: ("overlap", 1, 0.5), 3: ("score", pytest.approx(0.4), 0.5)}
+    rejected = {
+        f.instance_id: (f.reason, f.value, f.limit) for f in dropped_segments if f.segment_id == 0 and f.isthing
+    }
+    assert rejected == {2: ("overlap", 1, 0.5), 3: ("score", pytest.approx(0.4), 0.5)}
     tight = replace(ANY_AREA, overlap_threshold=0.49)
-    kept = tight(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7, 0.4], [0, 1, 1, 0], boxes), scores))
-    assert [s.instance_id for s in kept.segments] == [0]
+    selected = tight(HeadOutputs(drawn(probs, [0.9, 0.8, 0.7, 0.4], [0, 1, 1, 0], boxes), scores))
+    assert [s.instance_id for s in selected.segments] == [0]
 
 
 def test_small_stuff_is_void() -> None:
@@ -129,7 +131,7 @@ def test_one_channel_may_stand_for_all_things() -> None:
 
 
 def test_stuff_that_is_not_known_wins_nothing() -> None:
-    """Only the highest logit is kept: in columns 0 and 1 the thing's, 2; stuff counts as 2 too, and is nobody's.
+    """Only the highest logit is kept: in columns 0 and 1 the thing's, 2; stuff counts as 2 too, and has no owner.
 
     p = 0.9: FL = 7.47 > 2. p = 0.1: FL = -0.19 < 2, and the semantic head's best is a thing: void.
     """

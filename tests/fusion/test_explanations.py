@@ -38,7 +38,7 @@ def test_who_keeps_every_pixel_is_not_told() -> None:
 
 
 def test_score() -> None:
-    """A (0.25) is below 0.5. B holds 2 of its pixels; 2 are nobody's: of equal counts the lower id, void, first."""
+    """A (0.25) is below 0.5. B holds 2 of its pixels; 2 are void: of equal counts the lower id, void, first."""
     ids, dropped_segments = fused_and_told(outputs([A, B], [0.25, 0.75]))
     assert ids == [[0, 0, 1, 1, 1, 0]]
     assert dropped_segments == [DroppedSegment("score", True, 5, 0, 0.25, 4, 0, 0, ((0, 2), (1, 2)), 0.25, 0.5)]
@@ -53,7 +53,7 @@ def test_nms() -> None:
 
 
 def test_overlap_of_a_dropped_one() -> None:
-    """2 of B's 3 pixels are taken, 2/3 > 0.5; the third is nobody's."""
+    """2 of B's 3 pixels are taken, 2/3 > 0.5; the third is void."""
     ids, dropped_segments = fused_and_told(outputs([A, B], [0.875, 0.75]))
     assert ids == [[1, 1, 1, 1, 0, 0]]
     assert dropped_segments == [DroppedSegment("overlap", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (0, 1)), 2 / 3, 0.5)]
@@ -107,14 +107,14 @@ def by_hand(
 def test_swallowed_instances_name_by_whom() -> None:
     """B lost two pixels to A and one to stuff, without a threshold: the one who took the most comes first."""
     given = outputs([A, B], [0.875, 0.75], [0, 0, 0, 0, 2, 2])
-    made = Segment(1, 5, True, 4, score=0.875, instance_id=0), Segment(2, 2, False, 2)
-    assert by_hand(given, [1, 1, 1, 1, 2, 2], *made) == [
+    segments = Segment(1, 5, True, 4, score=0.875, instance_id=0), Segment(2, 2, False, 2)
+    assert by_hand(given, [1, 1, 1, 1, 2, 2], *segments) == [
         DroppedSegment("occluded", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (2, 1))),
     ]
 
 
 def test_void_of_a_kept_and_of_a_dropped_one() -> None:
-    """A keeps two pixels and leaves two to nobody; C, of the last two pixels, is dropped and leaves both."""
+    """A keeps two pixels and leaves two void; C, of the last two pixels, is dropped and leaves both."""
     given = outputs([A, [0, 0, 0, 0, 1, 1]], [0.875, 0.75])
     assert by_hand(given, [1, 1, 0, 0, 0, 0], Segment(1, 5, True, 2, score=0.875, instance_id=0)) == [
         DroppedSegment("void", True, 5, 0, 0.875, 4, 2, 1, ((0, 2),)),
@@ -137,8 +137,8 @@ def test_masks_of_stuff_claim_together() -> None:
     stuff = InstanceMasks.from_full(masks, np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.array([3, 3]))
     things = instances([[0, 0, 0, 1, 1, 1]], [0.75])
     given = HeadOutputs(things, SemanticScores.from_stuff_ids(np.zeros((1, 6), dtype=int)), stuff_masks=stuff)
-    made = Segment(1, 5, True, 3, score=0.75, instance_id=0), Segment(2, 3, False, 3)
-    assert by_hand(given, [2, 2, 2, 1, 1, 1], *made) == [
+    segments = Segment(1, 5, True, 3, score=0.75, instance_id=0), Segment(2, 3, False, 3)
+    assert by_hand(given, [2, 2, 2, 1, 1, 1], *segments) == [
         DroppedSegment("overlap", False, 3, None, None, 4, 3, 2, ((1, 1),)),
     ]
 

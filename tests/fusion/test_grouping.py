@@ -1,4 +1,4 @@
-"""Centres and groups by hand-drawn maps, and against torch and slow obvious versions."""
+"""Centers and groups by hand-drawn maps, and against torch and slow simple versions."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def masks_of(masks: np.ndarray, scores: list[float]) -> InstanceMasks:
 
 def test_a_peak_is_above_the_threshold_and_the_highest_around() -> None:
     """Window 3: 0.9 beats 0.8 beside it and 0.3 below; 0.4 has only lower neighbours; 0.2 is not above 0.2."""
-    found = find_heat_peaks(heat([[0.9, 0.8, 0.0, 0.4], [0.3, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 0.0]]), 0.2, 3, 10)
-    assert found.tolist() == [[0, 0], [0, 3]]
+    peaks = find_heat_peaks(heat([[0.9, 0.8, 0.0, 0.4], [0.3, 0.0, 0.0, 0.0], [0.0, 0.0, 0.2, 0.0]]), 0.2, 3, 10)
+    assert peaks.tolist() == [[0, 0], [0, 3]]
 
 
 def test_a_window_beyond_the_image_is_the_image() -> None:
     """Its pixels could not be counted, let alone stored."""
-    found = find_heat_peaks(heat([[0.9, 0.0, 0.8], [0.0, 0.0, 0.9]]), 0.2, 10**11 + 1, 10)
-    assert found.tolist() == [[0, 0], [1, 2]]
+    peaks = find_heat_peaks(heat([[0.9, 0.0, 0.8], [0.0, 0.0, 0.9]]), 0.2, 10**11 + 1, 10)
+    assert peaks.tolist() == [[0, 0], [1, 2]]
 
 
 def test_equal_neighbours_are_both_peaks() -> None:
@@ -57,8 +57,8 @@ def test_top_k_keeps_what_is_above_the_kth() -> None:
     """Five peaks, window 1. top_k 3: the third best is 0.5, only 0.9 and 0.7 are above it; the same for 4, as 0.5 comes
     twice; 5: the fifth is 0.3, four are above; 6 is more than there are: all stay."""
     row = heat([[0.5, 0.9, 0.5, 0.7, 0.3, 0.0]])
-    kept = {k: find_heat_peaks(row, 0.1, 1, k)[:, 1].tolist() for k in (1, 3, 4, 5, 6, 99)}
-    assert kept == {1: [], 3: [1, 3], 4: [1, 3], 5: [0, 1, 2, 3], 6: [0, 1, 2, 3, 4], 99: [0, 1, 2, 3, 4]}
+    selected = {k: find_heat_peaks(row, 0.1, 1, k)[:, 1].tolist() for k in (1, 3, 4, 5, 6, 99)}
+    assert selected == {1: [], 3: [1, 3], 4: [1, 3], 5: [0, 1, 2, 3], 6: [0, 1, 2, 3, 4], 99: [0, 1, 2, 3, 4]}
 
 
 @pytest.mark.parametrize("size_hw", [(0, 0), (0, 3), (3, 0)])
@@ -118,7 +118,7 @@ def test_roots_that_round_to_the_same_are_a_tie(way: bool, monkeypatch: pytest.M
     assert group_by_offsets(centers, np.array([[2114, 25], [2110, 132]]), np.array([0])).tolist() == [1]
 
 
-def test_no_centre_is_nobodys() -> None:
+def test_without_a_center_pixels_have_no_owner() -> None:
     centers = CenterOffsets(np.zeros((1, 2), np.float32), np.zeros((2, 1, 2), np.float32))
     assert group_by_offsets(centers, np.zeros((0, 2), np.int64), np.array([0, 1])).tolist() == [NO_OWNER, NO_OWNER]
     empty = masks_of(np.zeros((1, 1, 2), bool), [0.9])

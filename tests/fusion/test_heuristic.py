@@ -33,7 +33,7 @@ RIGHT = [[0, 0, 1, 1], [0, 0, 1, 1]]  # columns 2 and 3: half of it under LEFT
 STUFF = np.array([[0, 0, 0, 0], [1, 2, 2, 2]])
 
 
-def test_better_instances_lie_on_top_and_stuff_fills_the_rest() -> None:
+def test_better_instances_occlude_others_and_stuff_fills_the_rest() -> None:
     """RIGHT is better: it keeps its 4 pixels. LEFT has 2 of 6 taken (1/3 <= 0.5) and keeps columns 0 and 1.
 
     Of the stuff nothing is left, so that neither 1 nor 2 becomes a segment.
@@ -98,7 +98,7 @@ def test_unknown_methods_and_options_are_refused() -> None:
 
 
 def test_options_out_of_range_are_refused() -> None:
-    for options, told in (
+    for options, message in (
         ({"overlap_threshold": 1.5}, r"overlap_threshold must be a number in \[0, 1\], got 1.5"),
         ({"nms_threshold": -0.1}, r"nms_threshold must be a number in \[0, 1\]"),
         ({"stuff_area_limit_px": -1}, "stuff_area_limit_px must be a number from 0, got -1"),
@@ -107,7 +107,7 @@ def test_options_out_of_range_are_refused() -> None:
         ({"class_score_thresholds": {-1: 0.5}}, "class_score_thresholds must have contiguous ids"),
         ({"nms": "soft"}, r"nms must be one of \['none', 'box', 'mask'\], got 'soft'"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             HeuristicFusion(**options)  # type: ignore[arg-type]
 
 
@@ -187,13 +187,13 @@ def test_both_ways_tell_the_same(scene: tuple[Any, ...], options: dict[str, Any]
     given_outputs = outputs(
         InstanceMasks.from_full(masks, np.zeros((len(scores), 4), np.float32), scores, class_ids), stuff
     )
-    told: list[Any] = []
+    results: list[Any] = []
     for way in (True, False):
         dropped_segments: list[DroppedSegment] = []
         with in_a_way(way):
             fused = HeuristicFusion(overlap, limit, score, **options)(given_outputs, dropped_segments)
-        told.append((fused.segment_ids.tolist(), fused.segments, dropped_segments))
-    assert told[0] == told[1]
+        results.append((fused.segment_ids.tolist(), fused.segments, dropped_segments))
+    assert results[0] == results[1]
 
 
 def in_a_way(way: bool) -> Any:

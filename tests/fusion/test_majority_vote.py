@@ -39,8 +39,8 @@ def with_centers(channels: Any, heatmap: Any, offsets_yx: Any = None) -> HeadOut
 def with_masks(channels: Any, masks: Any, scores: list[float], class_ids: list[int]) -> HeadOutputs:
     full = np.array(masks, dtype=bool)
     boxes = np.zeros((len(full), 4), dtype=np.float32)
-    made = InstanceMasks.from_full(full, boxes, np.array(scores, dtype=np.float32), np.array(class_ids))
-    return HeadOutputs(made, semantic(channels))
+    masks = InstanceMasks.from_full(full, boxes, np.array(scores, dtype=np.float32), np.array(class_ids))
+    return HeadOutputs(masks, semantic(channels))
 
 
 def listed(fused: PanopticSegmentation) -> list[tuple[Any, ...]]:
@@ -124,7 +124,7 @@ def test_weak_and_empty_instances_are_no_groups_and_fates_say_so() -> None:
     dropped_segments: list[DroppedSegment] = []
     fused = FUSION(with_masks([[1, 1, 1, 1, 0, 0, 0, 0]], masks, [0.4, 0.9, 0.7], [0, 0, 0]), dropped_segments)
     assert fused.segment_ids.tolist() == [[1, 1, 1, 1, 2, 2, 2, 2]]
-    assert [(fate.reason, fate.instance_id, fate.overlapped_by) for fate in dropped_segments] == [
+    assert [(dropped.reason, dropped.instance_id, dropped.overlapped_by) for dropped in dropped_segments] == [
         ("score", 0, ((1, 3),)),
         ("empty", 1, ()),
     ]

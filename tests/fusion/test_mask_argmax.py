@@ -32,8 +32,8 @@ def queries(things: Any, stuff: Any) -> HeadOutputs:
 
 
 def ids(fusion: MaskArgmaxFusion, outputs: HeadOutputs) -> list[int]:
-    found: list[int] = fusion(outputs).segment_ids[0].tolist()
-    return found
+    segment_ids: list[int] = fusion(outputs).segment_ids[0].tolist()
+    return segment_ids
 
 
 def test_score_times_probability_decides() -> None:
@@ -175,7 +175,7 @@ def test_infinite_logits_count_as_equal_to_themselves() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_without_stuff_channels_minus_infinity_is_nobodys() -> None:
+def test_without_stuff_channels_minus_infinity_has_no_owner() -> None:
     """The one channel is of things: row 0 wins all pixels, whatever its logit is."""
     outputs = HeadOutputs(drawn([[[0.9] * 4]], [0.9], [0]), semantic([[[-np.inf, 0, np.inf, 1]]], [0], [-1]))
     assert ids(MaskArgmaxFusion(), outputs) == [1, 1, 1, 1]

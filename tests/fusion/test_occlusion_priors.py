@@ -97,8 +97,8 @@ def test_instances_that_the_map_does_not_hold_are_left_out() -> None:
 
 
 def test_without_instances_hulls_stand_for_them() -> None:
-    """The person's hull is columns 0 to 4: the tie is in it and owns column 2. A person who cuts a table in two, with
-    nobody's pixels in the table's hull but his, rides over it."""
+    """The person's hull is columns 0 to 4: the tie is in it and owns column 2. A person that cuts a table in two owns
+    all pixels in the hull of the table that the table does not own, and so occludes it."""
     assert counted((WORN,)) == {(TIE, PERSON): 1}
     cut = ground_truth([[8, 8, 5, 5, 8, 8], [0, 0, 5, 5, 0, 0]], {8: TABLE, 5: PERSON})
     assert counted((cut,)) == {(PERSON, TABLE): 1}
@@ -164,11 +164,11 @@ def test_against_the_obvious_way(scene: tuple[PanopticSegmentation, list[tuple[i
 @settings(max_examples=30, deadline=None)
 def test_merged_shards_are_one_pass(scenes: list[Any], cut: int) -> None:
     images = [(image, drawn(*masks) if i % 2 else None) for i, (image, masks) in enumerate(scenes)]
-    one, other = OcclusionCounter(CATEGORIES), OcclusionCounter(CATEGORIES)
+    first, second = OcclusionCounter(CATEGORIES), OcclusionCounter(CATEGORIES)
     for i, image in enumerate(images):
-        (one if i < cut else other).update(*image)
-    one.merge(other)
-    assert one.compute() == OcclusionPriors(THINGS, counted(*images))
+        (first if i < cut else second).update(*image)
+    first.merge(second)
+    assert first.compute() == OcclusionPriors(THINGS, counted(*images))
 
 
 def test_shards_of_another_kind_are_refused() -> None:

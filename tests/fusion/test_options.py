@@ -40,9 +40,9 @@ def test_the_mapping_is_a_copy() -> None:
 
 @pytest.mark.parametrize("unknown", ["shares", "made", ""])
 def test_unknown_options_are_refused_and_the_known_ones_told(unknown: str) -> None:
-    with pytest.raises(ConfigError, match=rf"method 'toy' has no option \['{unknown}'\]") as told:
+    with pytest.raises(ConfigError, match=rf"method 'toy' has no option \['{unknown}'\]") as caught:
         convert_options("toy", Method, {unknown: 1, "share": 0.5})
-    assert "its options are ['count', 'limit_of', 'name', 'share', 'strict']" in str(told.value)
+    assert "its options are ['count', 'limit_of', 'name', 'share', 'strict']" in str(caught.value)
 
 
 @pytest.mark.parametrize(

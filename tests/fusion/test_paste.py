@@ -64,7 +64,7 @@ def test_one_value_over_a_box_fades_out_half_a_cell_beyond_it(way: bool) -> None
 
 @both_ways
 def test_a_grid_of_the_image_need_not_be_square(way: bool) -> None:
-    """A 2 x 4 grid over an image of 2 x 4 pixels: each value lies on its pixel's centre; 0.5 is at the threshold."""
+    """A 2 x 4 grid over an image of 2 x 4 pixels: each value is at the center of its pixel; 0.5 is at the threshold."""
     probs = [[[0.25, 0.5, 1, 0], [0.75, 0, 0.25, 0]]]
     instances = pasted(way, probs, [0, 0, 4, 2], (2, 4))
     assert compute_crop_probs(instances, 0).tolist() == probs[0]
@@ -112,7 +112,7 @@ def test_what_is_no_probability_or_no_box_is_refused() -> None:
         pasted(False, ones, [box, box], (2, 2))
     with pytest.raises(ValueError, match=r"mask_probs must be \(N, m, m'\)"):
         pasted(False, ones[0], box, (2, 2))
-    with pytest.raises(ValueError, match="one length"):
+    with pytest.raises(ValueError, match="the same length"):
         paste_masks(
             ones.astype(np.float32), np.ones((1, 4), np.float32), np.ones(2, np.float32), np.zeros(1, int), (2, 2)
         )
@@ -222,7 +222,7 @@ def test_crops_of_paste_lie_in_one_buffer_and_others_are_copied() -> None:
 
 
 def test_crops_of_one_buffer_in_another_order_are_found() -> None:
-    """Crop 0 lies after crop 1 in the buffer; a crop that is not contiguous makes a copy of all."""
+    """Crop 0 is after crop 1 in the buffer; a crop that is not contiguous makes a copy of all."""
     buffer = np.array([1, 0, 0, 1, 1, 1], dtype=bool)
     zeros = np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, int), np.zeros((2, 2), int)
     ordered = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2), buffer[:2].reshape(1, 2)))

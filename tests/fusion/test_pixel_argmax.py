@@ -39,8 +39,8 @@ def test_the_first_of_the_highest_wanted_channels(way: bool, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_what_is_not_known_is_nobodys(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the two highest logits: pixel 0 knows channels 2 (9) and 0 (5); channel 1 counts as 5, and is nobody's.
+def test_unknown_channels_have_no_owner(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the two highest logits: pixel 0 knows channels 2 (9) and 0 (5); channel 1 counts as 5, and has no owner.
 
     Pixel 1 knows 1 and 2; pixel 2 knows 0 and 1. With no wanted channel nothing is above -infinity.
     """
@@ -72,13 +72,13 @@ def test_compiled_and_numpy_search_are_equal(seed: int, count: int, ties: bool) 
     dense = semantic(np.round(logits) if ties else logits, [1, 2, 3, 4, 5, 6], [-1] * 6)
     wanted = rng.random(6) < 0.5
     for scores in (dense, highest(dense, count)):
-        found = []
+        results = []
         for way in (True, False):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(pixel_argmax, "COMPILED", way)
-                found.append(argmax_selected_channels(scores, wanted))
-        assert found[0][0].tobytes() == found[1][0].tobytes()
-        assert np.array_equal(found[0][1], found[1][1])
+                results.append(argmax_selected_channels(scores, wanted))
+        assert results[0][0].tobytes() == results[1][0].tobytes()
+        assert np.array_equal(results[0][1], results[1][1])
     full, listed = argmax_selected_channels(dense, wanted), argmax_selected_channels(highest(dense, 6), wanted)
     assert full[0].tobytes() == listed[0].tobytes()
     assert np.array_equal(full[1], listed[1])
@@ -102,7 +102,7 @@ def test_an_update_takes_pixels_with_a_higher_value_but_no_ties() -> None:
 
 def test_occluded_masks_are_dropped() -> None:
     """Row 1 has 2 of its 4 pixels under row 0, a share of 0.5, and stays at 0.5. Row 2 has 2 of 4 under row 0 and the
-    others under row 1, a share of 1. Row 3 has no pixel. At 0.49 row 1 goes, and row 2 too: half lies under row 0.
+    others under row 1, a share of 1. Row 3 has no pixel. At 0.49 row 1 goes, and row 2 too: half is under row 0.
     """
     full = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 0, 1, 1, 1], [0] * 6], dtype=bool)[:, None]
     masks = InstanceMasks.from_full(full, np.zeros((4, 4), np.float32), np.ones(4, np.float32), np.arange(4))

@@ -26,7 +26,7 @@ OVER = {(32, 1): 9, (1, 67): 9, (32, 67): 9}
 
 @pytest.fixture(scope="module")
 def priors(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A tie rides over a person, both over a table; each seen 9 times: a precedence of 10 / 11."""
+    """A tie occludes a person, both occlude a table; each seen 9 times: a probability of 10 / 11."""
     path = tmp_path_factory.mktemp("priors") / "priors.json"
     path.write_text(json.dumps(OcclusionPriors(THINGS, OVER).to_json()))
     return str(path)
@@ -35,9 +35,9 @@ def priors(tmp_path_factory: pytest.TempPathFactory) -> str:
 def outputs(masks: Any, scores: list[float], class_ids: list[int], stuff: Any = None) -> HeadOutputs:
     full = np.array(masks, dtype=bool)
     boxes = np.zeros((len(full), 4), dtype=np.float32)
-    made = InstanceMasks.from_full(full, boxes, np.array(scores, dtype=np.float32), np.array(class_ids))
+    instances = InstanceMasks.from_full(full, boxes, np.array(scores, dtype=np.float32), np.array(class_ids))
     stuff_map = np.zeros(full.shape[1:], dtype=np.int64) if stuff is None else np.array(stuff)
-    return HeadOutputs(made, SemanticScores.from_stuff_ids(stuff_map))
+    return HeadOutputs(instances, SemanticScores.from_stuff_ids(stuff_map))
 
 
 BODY = [[1, 1, 1, 1, 1, 1, 1, 1]]
@@ -51,13 +51,15 @@ def test_a_tie_takes_its_pixels_from_the_person(priors: str) -> None:
     assert HeuristicFusion()(TWO).segment_ids.tolist() == [[1] * 8]
     dropped_segments: list[DroppedSegment] = []
     fused = PriorityFusion(priors=priors, overlap_threshold=0.25)(TWO, dropped_segments)
-    assert [(fate.reason, fate.instance_id, fate.value) for fate in dropped_segments] == [("overlap", 0, None)]
+    assert [(dropped.reason, dropped.instance_id, dropped.value) for dropped in dropped_segments] == [
+        ("overlap", 0, None)
+    ]
     assert fused.segment_ids.tolist() == [[1, 1, 1, 2, 2, 1, 1, 1]]
     assert [(s.category_id, s.area_px, s.instance_id) for s in fused.segments] == [(PERSON, 6, 0), (TIE, 2, 1)]
 
 
 def test_the_class_that_lies_below_takes_nothing(priors: str) -> None:
-    """The tie is better: it has its pixels already, and a person does not ride over it."""
+    """The tie is better: it has its pixels already, and a person does not occlude it."""
     swapped = replace(TWO, instances=replace(TWO.instances, scores=np.array([0.6, 0.9], np.float32)))
     fused = PriorityFusion(priors=priors)(swapped)
     assert fused.segment_ids.tolist() == [[2, 2, 2, 1, 1, 2, 2, 2]]
@@ -98,7 +100,7 @@ def test_who_is_left_out_takes_nothing(priors: str) -> None:
     dropped_segments: list[DroppedSegment] = []
     fused = PriorityFusion(priors=priors, overlap_threshold=0.4)(three, dropped_segments)
     assert fused.segment_ids.tolist() == [[1] * 4 + [2] * 4]
-    assert [(fate.reason, fate.instance_id, fate.value, fate.limit) for fate in dropped_segments] == [
+    assert [(dropped.reason, dropped.instance_id, dropped.value, dropped.limit) for dropped in dropped_segments] == [
         ("overlap", 2, 0.5, 0.4)
     ]
 
@@ -123,7 +125,7 @@ def test_who_loses_too_much_goes_and_its_rest_is_free(priors: str) -> None:
 
 def test_what_another_took_before_is_not_given_away(priors: str) -> None:
     """Table columns 0 to 5 (0.9); person 2 to 5 takes 4 of its 6 at a threshold of 0.7 (0.67): the table stays with 0
-    and 1. The second table, 1 to 3 (0.7), rides over nobody: 3 of 3 are taken, it goes."""
+    and 1. The second table, 1 to 3 (0.7), occludes nothing: 3 of 3 are taken, it is dropped."""
     masks = [[[1, 1, 1, 1, 1, 1]], [[0, 0, 1, 1, 1, 1]], [[0, 1, 1, 1, 0, 0]]]
     three = outputs(masks, [0.9, 0.8, 0.7], [TABLE, PERSON, TABLE])
     fused = PriorityFusion(priors=priors, overlap_threshold=0.7)(three)
@@ -131,14 +133,14 @@ def test_what_another_took_before_is_not_given_away(priors: str) -> None:
 
 
 def test_objects_with_equal_options_are_equal(priors: str) -> None:
-    one = PriorityFusion(priors=priors)
-    assert one == PriorityFusion(priors=priors)
-    assert one != PriorityFusion()
-    assert one != HeuristicFusion()
+    fusion = PriorityFusion(priors=priors)
+    assert fusion == PriorityFusion(priors=priors)
+    assert fusion != PriorityFusion()
+    assert fusion != HeuristicFusion()
     assert PriorityFusion().combine_options == HeuristicFusion().combine_options
-    sent = pickle.loads(pickle.dumps(one))
-    assert sent == one
-    assert sent(TWO).segment_ids.tolist() == one(TWO).segment_ids.tolist()
+    sent = pickle.loads(pickle.dumps(fusion))
+    assert sent == fusion
+    assert sent(TWO).segment_ids.tolist() == fusion(TWO).segment_ids.tolist()
 
 
 def test_a_class_beyond_the_priors_is_refused(priors: str) -> None:
@@ -168,17 +170,21 @@ def scenes(draw: st.DrawFn) -> tuple[HeadOutputs, dict[str, Any]]:
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     masks = rng.random((count, height, width)) < draw(st.floats(0, 1))
     scores = rng.choice([0.2, 0.4999, 0.5, 0.7, 0.7, 0.9], count).tolist()
-    made = outputs(masks, scores, rng.integers(0, 3, count).tolist(), rng.integers(0, 4, (height, width)))
+    head_outputs = outputs(masks, scores, rng.integers(0, 3, count).tolist(), rng.integers(0, 4, (height, width)))
     overlap, rho = draw(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])), draw(st.sampled_from([0.0, 0.2, 0.5, 1.0]))
-    return made, {"overlap_threshold": overlap, "min_overlap": rho, "stuff_area_limit_px": draw(st.integers(0, 5))}
+    return head_outputs, {
+        "overlap_threshold": overlap,
+        "min_overlap": rho,
+        "stuff_area_limit_px": draw(st.integers(0, 5)),
+    }
 
 
 @given(scenes(), st.sampled_from(["none", "box", "mask"]))
 @settings(max_examples=200, deadline=None)
 def test_without_a_table_it_is_the_heuristic(scene: tuple[HeadOutputs, dict[str, Any]], nms: str) -> None:
-    made, options = scene
+    head_outputs, options = scene
     plain = {key: value for key, value in options.items() if key != "min_overlap"}
-    ours, theirs = PriorityFusion(nms=nms, **options)(made), HeuristicFusion(nms=nms, **plain)(made)
+    ours, theirs = PriorityFusion(nms=nms, **options)(head_outputs), HeuristicFusion(nms=nms, **plain)(head_outputs)
     assert ours.segment_ids.tolist() == theirs.segment_ids.tolist()
     assert ours.segments == theirs.segments
 
@@ -186,9 +192,9 @@ def test_without_a_table_it_is_the_heuristic(scene: tuple[HeadOutputs, dict[str,
 @given(scenes())
 @settings(max_examples=300, deadline=None)
 def test_against_the_obvious_way(priors: str, scene: tuple[HeadOutputs, dict[str, Any]]) -> None:
-    made, options = scene
-    fused = PriorityFusion(priors=priors, **options)(made)
-    expected = _obvious(made.instances, options["overlap_threshold"], options["min_overlap"])
+    head_outputs, options = scene
+    fused = PriorityFusion(priors=priors, **options)(head_outputs)
+    expected = _obvious(head_outputs.instances, options["overlap_threshold"], options["min_overlap"])
     held = {
         s.instance_id: {*map(tuple, np.argwhere(fused.segment_ids == s.segment_id).tolist())}
         for s in fused.segments
@@ -196,11 +202,11 @@ def test_against_the_obvious_way(priors: str, scene: tuple[HeadOutputs, dict[str
     }
     assert [*held.items()] == [*expected.items()]
     assert [s.area_px for s in fused.segments if s.isthing] == [len(pixels) for pixels in expected.values()]
-    free = np.ones(made.semantic.size_hw, dtype=bool)
+    free = np.ones(head_outputs.semantic.size_hw, dtype=bool)
     for pixels in expected.values():
         for pixel in pixels:
             free[pixel] = False
-    stuff_map, limit = made.semantic.stuff_map(), options["stuff_area_limit_px"]
+    stuff_map, limit = head_outputs.semantic.stuff_map(), options["stuff_area_limit_px"]
     for segment in fused.segments[len(expected) :]:
         filled = free & (stuff_map == segment.category_id)
         assert np.array_equal(fused.segment_ids == segment.segment_id, filled)

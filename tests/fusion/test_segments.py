@@ -96,7 +96,7 @@ def of_classes(scores: list[float], class_ids: list[int]) -> InstanceMasks:
 
 
 def test_owners_become_segments_in_the_given_order() -> None:
-    """Row 2 owns 3 pixels, row 0 owns 1, row 1 none, nobody owns 2: ids 1 and 2, and void."""
+    """Row 2 owns 3 pixels, row 0 owns 1, row 1 none, 2 have no owner: ids 1 and 2, and void."""
     instances = of_classes([0.5, 0.75, 0.875], [4, 5, 6])
     owners = np.array([[2, 2, -1], [0, 2, -1]], dtype=np.int32)
     ids, segments = build_segments_from_owners(owners, [2, 1, 0], instances)
@@ -114,7 +114,7 @@ def test_rows_outside_the_order_own_nothing() -> None:
     assert [s.instance_id for s in segments] == [1]
 
 
-def test_nobody_owns_anything() -> None:
+def test_no_pixel_has_an_owner() -> None:
     ids, segments = build_segments_from_owners(np.full((2, 3), -1, dtype=np.int32), [], of_classes([], []))
     assert (ids.tolist(), segments) == ([[0, 0, 0], [0, 0, 0]], [])
 

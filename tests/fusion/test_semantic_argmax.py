@@ -38,7 +38,7 @@ def smooth(channels: int, height: int, width: int, seed: int) -> FloatArray:
 
 
 def test_one_row_by_hand() -> None:
-    # Two channels in one row, (4, 0) and (0, 2), enlarged four times. Pixel i lies at (i + 0.5) / 4 - 0.5 small pixels:
+    # Two channels in one row, (4, 0) and (0, 2), enlarged four times. Pixel i is at (i + 0.5) / 4 - 0.5 small pixels:
     # -0.375, -0.125, 0.125, 0.375, 0.625, 0.875, 1.125, 1.375, where those outside [0, 1] take the value at the edge.
     # Channel 0 is 4 - 4 p and channel 1 is 2 p; they are equal at p = 2/3: p = 0.625 is still channel 0's (1.5 and
     # 1.25), p = 0.875 channel 1's (0.5 and 1.75).
@@ -49,7 +49,7 @@ def test_one_row_by_hand() -> None:
 
 
 def test_crop_and_resize_by_hand() -> None:
-    # As above, but of the eight enlarged pixels the last two are padding. Three pixels of the result lie at
+    # As above, but of the eight enlarged pixels the last two are padding. Three pixels of the result are at
     # (i + 0.5) * 6 / 3 - 0.5 = 0.5, 2.5, 4.5: each is the mean of two enlarged pixels.
     # Channel 0 of the enlarged: 4, 4, 3.5, 2.5, 1.5, 0.5; channel 1: 0, 0, 0.25, 0.75, 1.25, 1.75.
     # Means of channel 0: 4, 3, 1; of channel 1: 0, 0.5, 1.5.

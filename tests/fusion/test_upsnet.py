@@ -32,8 +32,8 @@ def heads(stuff: list[float], thing: list[float], masks: Any) -> HeadOutputs:
 
 
 def ids(fusion: UPSNetFusion, outputs: HeadOutputs) -> list[int]:
-    found: list[int] = fusion(outputs).segment_ids[0].tolist()
-    return found
+    segment_ids: list[int] = fusion(outputs).segment_ids[0].tolist()
+    return segment_ids
 
 
 def test_an_instance_has_the_sum_of_both_logits() -> None:
@@ -128,8 +128,8 @@ def test_boxes_suppress_each_other_whatever_their_class() -> None:
     dropped_segments: list[DroppedSegment] = []
     fused = ANY_AREA(HeadOutputs(drawn(probs, [0.8, 0.7, 0.5], [0, 1, 0], boxes), scores), dropped_segments)
     assert [s.instance_id for s in fused.segments] == [0]
-    told = {f.instance_id: (f.reason, f.value, f.limit) for f in dropped_segments if f.isthing}
-    assert told == {1: ("nms", 0.75, 0.5), 2: ("score", 0.5, 0.6)}
+    rejected = {f.instance_id: (f.reason, f.value, f.limit) for f in dropped_segments if f.isthing}
+    assert rejected == {1: ("nms", 0.75, 0.5), 2: ("score", 0.5, 0.6)}
 
 
 def test_small_stuff_is_void() -> None:
@@ -149,15 +149,15 @@ def test_one_channel_may_stand_for_all_things() -> None:
 
 
 def test_stuff_that_is_not_known_wins_nothing() -> None:
-    """Only the highest logit is kept. Columns 0 and 1: thing, 5; stuff counts as 5 too, and is nobody's.
+    """Only the highest logit is kept. Columns 0 and 1: thing, 5; stuff counts as 5 too, and has no owner.
 
     Column 0: Z_i = 5 + 2.197 > 5. Column 1: Z_i = 5 - 2.197 < 5: void. Columns 2 and 3: stuff, 4; X_mask counts as 4;
     Z_i = 4 + 2.197 > 4, 4 - 2.197 < 4.
     """
     masks = drawn([[[0.9, 0.1, 0.9, 0.1]]], [0.9], [0])
     outputs = heads([1, 1, 4, 4], [5, 5, 0, 0], masks)
-    known = replace(outputs, semantic=highest(outputs.semantic, 1))
-    assert ids(ANY_AREA, known) == [1, 0, 1, 2]
+    top_1 = replace(outputs, semantic=highest(outputs.semantic, 1))
+    assert ids(ANY_AREA, top_1) == [1, 0, 1, 2]
 
 
 def test_options_are_checked() -> None:

@@ -1,6 +1,6 @@
-"""The contests of upsnet, efficientps and mask_argmax as their papers write them: pixel by pixel, nothing shared.
+"""upsnet, efficientps and mask_argmax as in their papers: pixel by pixel, without the code of segkit.fusion.
 
-Only what `compute_crop_probs`, exp and log give is taken over, so that floats are equal to the last bit.
+Only the results of `compute_crop_probs`, exp and log are used, so that floats are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segkit.fusion.paste import compute_crop_probs, paste_masks
 from segkit.structures import HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
 
-NO = None  # nobody's
+NO_OWNER = None
 Label = tuple[str, int] | None
 
 
@@ -59,9 +59,9 @@ def scene(seed: int, *, ties: bool, shared: bool, stuff_masks: bool = False) -> 
     logits = rng.normal(0, 3, (5, *size_hw))
     logits = np.round(logits / 2) if ties else logits
     stuff_ids, thing_ids = ([2, 0, 1, 3, 4], [-1] * 5) if shared else ([1, 0, 0, 2, 0], [-1, 0, 1, -1, 2])
-    found = _masks(rng, size_hw, ties, (0, 3))
+    instances = _masks(rng, size_hw, ties, (0, 3))
     stuff = _masks(rng, size_hw, ties, (1, 4)) if stuff_masks else None
-    return HeadOutputs(found, semantic(logits, stuff_ids, thing_ids), stuff)
+    return HeadOutputs(instances, semantic(logits, stuff_ids, thing_ids), stuff)
 
 
 def _masks(rng: np.random.Generator, size_hw: tuple[int, int], ties: bool, classes: tuple[int, int]) -> InstanceMasks:
@@ -88,45 +88,45 @@ def upsnet(method: Any, outputs: HeadOutputs) -> list[Any]:
             box_iou(instances.boxes_xyxy[row], instances.boxes_xyxy[other]) <= method.nms_threshold for other in apart
         ):
             apart.append(row)
-    kept = pruned(instances, apart, method.overlap_threshold, lambda row: instances.class_ids[row])
+    selected = pruned(instances, apart, method.overlap_threshold, lambda row: instances.class_ids[row])
     boxed, mask_logits = in_boxes(instances), logits_of(instances)
 
-    def winner(y: int, x: int) -> Label:
-        known, lowest = channels_at(outputs.semantic, y, x)
-        line = stuff_line(outputs.semantic, known, lowest)
+    def owner(y: int, x: int) -> Label:
+        by_channel, lowest = channels_at(outputs.semantic, y, x)
+        line = stuff_line(outputs.semantic, by_channel, lowest)
         x_mask = []
-        for row in kept:
-            value = class_logit(outputs.semantic, instances, row, known, lowest)
+        for row in selected:
+            value = class_logit(outputs.semantic, instances, row, by_channel, lowest)
             x_mask.append(value if boxed[row][y, x] else np.float32(0))
             if boxed[row][y, x]:
                 line.append((value + mask_logits[row][y, x], ("thing", row)))
-        of_things = {c: v for c, v in known.items() if outputs.semantic.stuff_ids[c] == 0}
+        of_things = {c: v for c, v in by_channel.items() if outputs.semantic.stuff_ids[c] == 0}
         if method.unknown_class and (outputs.semantic.stuff_ids == 0).any():
-            line.append((max(of_things.values(), default=lowest) - max(x_mask, default=np.float32(0)), NO))
+            line.append((max(of_things.values(), default=lowest) - max(x_mask, default=np.float32(0)), NO_OWNER))
         return first_of_highest(line)
 
-    return told(outputs, winner, kept, method.stuff_area_limit_px)
+    return summarize_owners(outputs, owner, selected, method.stuff_area_limit_px)
 
 
 def efficientps(method: Any, outputs: HeadOutputs) -> list[Any]:
     instances = outputs.instances
     rows = [row for row in sort_by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
-    kept = pruned(instances, rows, method.overlap_threshold, lambda row: 0)
+    selected = pruned(instances, rows, method.overlap_threshold, lambda row: 0)
     boxed, ml_a, probs = in_boxes(instances), logits_of(instances), clipped(instances)
 
-    def winner(y: int, x: int) -> Label:
-        known, lowest = channels_at(outputs.semantic, y, x)
-        line = stuff_line(outputs.semantic, known, lowest)
-        for row in kept:
+    def owner(y: int, x: int) -> Label:
+        by_channel, lowest = channels_at(outputs.semantic, y, x)
+        line = stuff_line(outputs.semantic, by_channel, lowest)
+        for row in selected:
             if boxed[row][y, x]:
-                ml_b = class_logit(outputs.semantic, instances, row, known, lowest)
+                ml_b = class_logit(outputs.semantic, instances, row, by_channel, lowest)
                 sigmoid = np.float32(1) / (np.float32(1) + np.exp(-ml_b))
                 line.append(((probs[row][y, x] + sigmoid) * (ml_a[row][y, x] + ml_b), ("thing", row)))
         won = first_of_highest(line)
         best = int(outputs.semantic.stuff_ids[outputs.semantic.channels[y, x]])
-        return won if won and won[0] == "thing" else (("stuff", best) if best else NO)
+        return won if won and won[0] == "thing" else (("stuff", best) if best else NO_OWNER)
 
-    return told(outputs, winner, kept, method.stuff_area_limit_px)
+    return summarize_owners(outputs, owner, selected, method.stuff_area_limit_px)
 
 
 def mask_argmax(method: Any, outputs: HeadOutputs) -> list[Any]:
@@ -144,55 +144,55 @@ def mask_argmax(method: Any, outputs: HeadOutputs) -> list[Any]:
     for y, x in pixels(outputs):
         line: list[tuple[Any, Any]] = [] if stuff is not None else [softmax_entry(outputs.semantic, y, x)]
         line += [(score * p[y, x], name) for name, (score, p, inside) in masks.items() if inside[y, x]]
-        winner = first_of_highest(line)
-        if winner in won:
-            won[winner].add((y, x))
-        elif winner and outputs.semantic.stuff_ids[outputs.semantic.channels[y, x]]:
-            channels[y, x] = winner[1]
+        owner = first_of_highest(line)
+        if owner in won:
+            won[owner].add((y, x))
+        elif owner and outputs.semantic.stuff_ids[outputs.semantic.channels[y, x]]:
+            channels[y, x] = owner[1]
     labels: dict[tuple[int, int], Label] = {}
-    for (kind, row), places in won.items():
-        own = {place for place in pixels(outputs) if masks[kind, row][1][place] >= 0.5 and masks[kind, row][2][place]}
-        if own and places & own and len(places) / len(own) >= method.overlap_threshold:
+    for (kind, row), won_pixels in won.items():
+        own = {pixel for pixel in pixels(outputs) if masks[kind, row][1][pixel] >= 0.5 and masks[kind, row][2][pixel]}
+        if own and won_pixels & own and len(won_pixels) / len(own) >= method.overlap_threshold:
             label = ("thing", row) if kind == "thing" or stuff is None else ("stuff", int(stuff.class_ids[row]))
-            labels.update(dict.fromkeys(places & own, label))
-    labels.update({place: ("stuff", int(outputs.semantic.stuff_ids[c])) for place, c in channels.items()})
+            labels.update(dict.fromkeys(won_pixels & own, label))
+    labels.update({pixel: ("stuff", int(outputs.semantic.stuff_ids[c])) for pixel, c in channels.items()})
     rows = [row for kind, row in masks if kind == "thing"]
-    return told(outputs, lambda y, x: labels.get((y, x)), rows, method.stuff_area_limit_px)
+    return summarize_owners(outputs, lambda y, x: labels.get((y, x)), rows, method.stuff_area_limit_px)
 
 
 def softmax_entry(given: SemanticScores, y: int, x: int) -> tuple[Any, Any]:
     """Probabilities are of exponentials in steps of 2^-24, so that their sum is exact."""
-    known, lowest = channels_at(given, y, x)
-    top = max(known.values())
-    power = {c: int(np.rint(np.exp(v - top) * np.float32(2**24))) for c, v in known.items()}
-    others = len(given.stuff_ids) - len(known)
-    total = sum(power.values()) + others * int(np.rint(np.exp(lowest - top) * np.float32(2**24)))
-    value, name = max(stuff_line(given, known, lowest), key=lambda entry: entry[0])
-    channel = next((c for c in sorted(known) if name and known[c] == value and given.stuff_ids[c]), None)
+    by_channel, lowest = channels_at(given, y, x)
+    top = max(by_channel.values())
+    power = {c: int(np.rint(np.exp(v - top) * np.float32(2**24))) for c, v in by_channel.items()}
+    unknown = len(given.stuff_ids) - len(by_channel)
+    total = sum(power.values()) + unknown * int(np.rint(np.exp(lowest - top) * np.float32(2**24)))
+    value, name = max(stuff_line(given, by_channel, lowest), key=lambda entry: entry[0])
+    channel = next((c for c in sorted(by_channel) if name and by_channel[c] == value and given.stuff_ids[c]), None)
     prob = np.float32(np.rint(np.exp(value - top) * np.float32(2**24)) / np.float64(total))
-    return prob, NO if channel is None else ("channel", channel)
+    return prob, NO_OWNER if channel is None else ("channel", channel)
 
 
 def sort_by_score(masks: InstanceMasks) -> list[int]:
     return sorted(range(len(masks)), key=lambda row: (-masks.scores[row], row))
 
 
-def box_iou(one: Any, other: Any) -> float:
-    a, b = [float(v) for v in one], [float(v) for v in other]
+def box_iou(first: Any, second: Any) -> float:
+    a, b = [float(v) for v in first], [float(v) for v in second]
     shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     either = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
     return shared / either if either > 0 else 0.0
 
 
 def pruned(instances: InstanceMasks, rows: list[int], threshold: float, canvas_of: Callable[[int], Any]) -> list[int]:
-    full, canvases, kept = instances.to_full(), {}, []
+    full, canvases, selected = instances.to_full(), {}, []
     for row in rows:
-        own = {tuple(place) for place in np.argwhere(full[row]).tolist()}
+        own = {tuple(pixel) for pixel in np.argwhere(full[row]).tolist()}
         canvas: set[Any] = canvases.setdefault(canvas_of(row), set())
         if own and len(own & canvas) / len(own) <= threshold:
             canvas |= own
-            kept.append(row)
-    return kept
+            selected.append(row)
+    return selected
 
 
 def spread(masks: InstanceMasks) -> NDArray[np.float32]:
@@ -228,32 +228,34 @@ def logits_of(masks: InstanceMasks) -> NDArray[np.float32]:
 
 
 def channels_at(given: SemanticScores, y: int, x: int) -> tuple[dict[int, Any], Any]:
-    """The known logits by channel, and what the others count as."""
+    """The known logits by channel, and the value of the other channels."""
     assert given.logits is not None
     if given.logit_channels is None:
         return {c: given.logits[c, y, x] for c in range(len(given.logits))}, np.float32(-np.inf)
-    places = zip(given.logit_channels[:, y, x].tolist(), given.logits[:, y, x], strict=True)
-    return dict(places), given.logits[-1, y, x]
+    won_pixels = zip(given.logit_channels[:, y, x].tolist(), given.logits[:, y, x], strict=True)
+    return dict(won_pixels), given.logits[-1, y, x]
 
 
-def stuff_line(given: SemanticScores, known: dict[int, Any], lowest: Any) -> list[tuple[Any, Label]]:
+def stuff_line(given: SemanticScores, by_channel: dict[int, Any], lowest: Any) -> list[tuple[Any, Label]]:
     of_stuff = {c: int(i) for c, i in enumerate(given.stuff_ids) if i}
-    line: list[tuple[Any, Label]] = [(known[c], ("stuff", i)) for c, i in of_stuff.items() if c in known]
-    return line or [(lowest if of_stuff else np.float32(-np.inf), NO)]
+    line: list[tuple[Any, Label]] = [(by_channel[c], ("stuff", i)) for c, i in of_stuff.items() if c in by_channel]
+    return line or [(lowest if of_stuff else np.float32(-np.inf), NO_OWNER)]
 
 
-def class_logit(given: SemanticScores, instances: InstanceMasks, row: int, known: dict[int, Any], lowest: Any) -> Any:
+def class_logit(
+    given: SemanticScores, instances: InstanceMasks, row: int, by_channel: dict[int, Any], lowest: Any
+) -> Any:
     own = [c for c, i in enumerate(given.thing_ids) if i == instances.class_ids[row]]
     shared = [c for c, i in enumerate(given.stuff_ids) if i == 0 and given.thing_ids[c] == -1]
-    return known.get((own or shared)[0], lowest)
+    return by_channel.get((own or shared)[0], lowest)
 
 
 def first_of_highest(line: list[tuple[Any, Any]]) -> Any:
-    best, winner = -np.inf, NO
+    best, owner = -np.inf, NO_OWNER
     for value, name in line:
         if value > best:
-            best, winner = value, name
-    return winner
+            best, owner = value, name
+    return owner
 
 
 def pixels(outputs: HeadOutputs) -> list[tuple[int, int]]:
@@ -261,18 +263,20 @@ def pixels(outputs: HeadOutputs) -> list[tuple[int, int]]:
     return [(y, x) for y in range(height) for x in range(width)]
 
 
-def told(outputs: HeadOutputs, winner: Callable[[int, int], Label], rows: list[int], area_limit_px: float) -> list[Any]:
+def summarize_owners(
+    outputs: HeadOutputs, owner: Callable[[int, int], Label], rows: list[int], area_limit_px: float
+) -> list[Any]:
     """The map, and of each segment (class, score, row, pixels): things in the order of `rows`, then stuff by id."""
-    owners = {place: winner(*place) for place in pixels(outputs)}
-    area = {label: sum(other == label for other in owners.values()) for label in owners.values() if label}
+    owners = {pixel: owner(*pixel) for pixel in pixels(outputs)}
+    area = {label: sum(second == label for second in owners.values()) for label in owners.values() if label}
     stuff = sorted(i for kind, i in area if kind == "stuff" and area[kind, i] >= area_limit_px)
     line = [("thing", row) for row in rows if ("thing", row) in area] + [("stuff", i) for i in stuff]
-    number = {label: place for place, label in enumerate(line, 1)}
+    number = {label: pixel for pixel, label in enumerate(line, 1)}
     height, width = outputs.semantic.size_hw
     ids = [[number.get(owners[y, x], 0) for x in range(width)] for y in range(height)]
-    found = outputs.instances
+    instances = outputs.instances
     segments = [
-        (int(found.class_ids[i]), float(found.scores[i]), i, area[kind, i])
+        (int(instances.class_ids[i]), float(instances.scores[i]), i, area[kind, i])
         if kind == "thing"
         else (i, None, None, area[kind, i])
         for kind, i in line
@@ -281,7 +285,7 @@ def told(outputs: HeadOutputs, winner: Callable[[int, int], Label], rows: list[i
 
 
 def summarize(fused: PanopticSegmentation) -> list[Any]:
-    """A result in the form of `told`."""
+    """A result in the form of `summarize_owners`."""
     assert [s.segment_id for s in fused.segments] == [*range(1, len(fused.segments) + 1)]
     return [
         fused.segment_ids.tolist(),

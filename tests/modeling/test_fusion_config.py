@@ -37,11 +37,11 @@ def test_classes_are_named_in_yaml(tmp_path: Path) -> None:
     path.write_text(f"MODEL: {{PANOPTIC: {{FUSION: {{NAME: heuristic, OPTIONS: {options}}}}}}}\n")
     cfg = load_config(path)
     cfg.MODEL.PANOPTIC.THING_NAMES = ["person", "traffic light"]
-    found = build_fusion_from_config(cfg)
-    assert isinstance(found, HeuristicFusion)
-    assert found.class_score_thresholds == {0: 0.75, 1: 0.25}
+    fusion = build_fusion_from_config(cfg)
+    assert isinstance(fusion, HeuristicFusion)
+    assert fusion.class_score_thresholds == {0: 0.75, 1: 0.25}
     (tmp_path / "saved.yaml").write_text(cfg.dump())  # as a training leaves it: it reads back
-    assert build_fusion_from_config(load_config(tmp_path / "saved.yaml")) == found
+    assert build_fusion_from_config(load_config(tmp_path / "saved.yaml")) == fusion
 
 
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))

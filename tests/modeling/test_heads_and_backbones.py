@@ -10,7 +10,7 @@ from detectron2.utils.events import EventStorage
 from segkit.modeling import register_models
 from segkit.modeling.losses import dice_loss
 from segkit.utils.errors import ConfigError
-from tests.modeling.test_panoptic_rcnn import images, small_config, targets
+from tests.helpers.small_models import images, small_config, targets
 
 
 def test_dice_of_half_a_mask() -> None:

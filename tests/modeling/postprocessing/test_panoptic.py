@@ -1,4 +1,4 @@
-"""The path after the heads on tensors: against the CPU's fusion and Detectron2's, and that nothing is read back."""
+"""Post-processing on tensors, against the fusion on the CPU and Detectron2's. No value may be read back."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from segkit.structures import HeadOutputs, PanopticSegmentation, Segment, Semant
 from segkit.utils.errors import ConfigError
 
 CHANNELS = 5  # of the whole path's logits: 0 = things, stuff 1..4
-RULE = HeuristicFusion(stuff_area_limit_px=20, instance_score_threshold=0.3)
-RULES = [
-    replace(RULE, nms="box", class_score_thresholds={1: 0.5}),
+FUSION = HeuristicFusion(stuff_area_limit_px=20, instance_score_threshold=0.3)
+FUSIONS = [
+    replace(FUSION, nms="box", class_score_thresholds={1: 0.5}),
     UPSNetFusion(0.3, 0.8, 0.5, 20),
     EfficientPSFusion(0.3, 0.5, 20),
     MaskArgmaxFusion(0.3, 0.2),
@@ -75,21 +75,23 @@ def stuff_of(seed: int, size_hw: tuple[int, int], count: int) -> torch.Tensor:
     return F.interpolate(blobs, size=size_hw)[0, 0].long()
 
 
-def fuse_one(found: Detections, stuff_map: torch.Tensor, count: int, rule: HeuristicFusion) -> PanopticSegmentation:
-    fused = fuse_heuristic(stack_detections([found]), stuff_map[None], count, rule, build_class_thresholds(rule))
+def fuse_one(
+    detected: Detections, stuff_map: torch.Tensor, count: int, fusion: HeuristicFusion
+) -> PanopticSegmentation:
+    fused = fuse_heuristic(stack_detections([detected]), stuff_map[None], count, fusion, build_class_thresholds(fusion))
     return to_panoptic(fused.unbatched())[0]
 
 
-def on_cpu(found: Detections, stuff_map: torch.Tensor, rule: HeuristicFusion) -> PanopticSegmentation:
-    probs, boxes, scores, class_ids, _ = (field[found.valid].numpy() for field in found)
+def on_cpu(detected: Detections, stuff_map: torch.Tensor, fusion: HeuristicFusion) -> PanopticSegmentation:
+    probs, boxes, scores, class_ids, _ = (field[detected.valid].numpy() for field in detected)
     masks = paste_masks(probs, boxes, scores, class_ids, tuple(stuff_map.shape))
-    return rule(HeadOutputs(masks, SemanticScores.from_stuff_ids(stuff_map.numpy())))
+    return fusion(HeadOutputs(masks, SemanticScores.from_stuff_ids(stuff_map.numpy())))
 
 
-def assert_equal(one: PanopticSegmentation, other: PanopticSegmentation) -> None:
-    np.testing.assert_array_equal(one.segment_ids, other.segment_ids)
-    assert one.segment_ids.dtype == other.segment_ids.dtype
-    assert one.segments == other.segments
+def assert_equal(first: PanopticSegmentation, second: PanopticSegmentation) -> None:
+    np.testing.assert_array_equal(first.segment_ids, second.segment_ids)
+    assert first.segment_ids.dtype == second.segment_ids.dtype
+    assert first.segments == second.segments
 
 
 def pixels(rows: list[list[int]], score: float, class_id: int = 0) -> Detections:
@@ -116,8 +118,8 @@ STUFF = torch.tensor([[0, 0, 0, 2]] * 3 + [[0, 0, 0, 1]])
 def test_by_hand() -> None:
     # LEFT takes columns 0 and 1. Of MIDDLE's 8 pixels 4 are taken, no more than half: it gets column 2. Of TOP's 4
     # pixels 3 are taken: dropped. Column 3 is stuff: three pixels of 2, one of 1, which is below the limit of 2.
-    rule = HeuristicFusion(stuff_area_limit_px=2)
-    fused = fuse_one(joined(TOP, MIDDLE, LEFT), STUFF, 2, rule)
+    fusion = HeuristicFusion(stuff_area_limit_px=2)
+    fused = fuse_one(joined(TOP, MIDDLE, LEFT), STUFF, 2, fusion)
     assert fused.segment_ids.tolist() == [[1, 1, 2, 3]] * 3 + [[1, 1, 2, 0]]
     assert fused.segments == (
         Segment(1, 2, True, 8, score=float(np.float32(0.9)), instance_id=2),
@@ -128,15 +130,15 @@ def test_by_hand() -> None:
 
 def test_of_equal_scores_the_earlier_row_is_better() -> None:
     left, middle = (row._replace(scores=torch.tensor([0.8])) for row in (LEFT, MIDDLE))
-    assert fuse_one(joined(left, middle), STUFF * 0, 0, RULE).segment_ids[0].tolist() == [1, 1, 2, 0]
-    assert fuse_one(joined(middle, left), STUFF * 0, 0, RULE).segment_ids[0].tolist() == [2, 1, 1, 0]
+    assert fuse_one(joined(left, middle), STUFF * 0, 0, FUSION).segment_ids[0].tolist() == [1, 1, 2, 0]
+    assert fuse_one(joined(middle, left), STUFF * 0, 0, FUSION).segment_ids[0].tolist() == [2, 1, 1, 0]
 
 
 def test_segments_without_a_pixel_as_in_detectron2() -> None:
     # At overlap_threshold 1 the second LEFT, all taken, is kept with 0 pixels; at a limit of 0 so is stuff 1, which
     # lies under LEFT alone; not stuff 2, which the map does not hold.
-    rule = HeuristicFusion(1.0, 0, 0.5)
-    fused = fuse_one(joined(LEFT, LEFT), torch.tensor([[1, 1, 0, 0]] * 4), 2, rule)
+    fusion = HeuristicFusion(1.0, 0, 0.5)
+    fused = fuse_one(joined(LEFT, LEFT), torch.tensor([[1, 1, 0, 0]] * 4), 2, fusion)
     assert [(s.segment_id, s.isthing, s.area_px) for s in fused.segments] == [(1, True, 8), (2, True, 0), (3, False, 0)]
 
 
@@ -161,14 +163,14 @@ def test_equals_the_fusion_on_the_cpu(
     limits_of: dict[int, float],
     nms: str,
 ) -> None:
-    rule = HeuristicFusion(overlap, limit, 0.35, limits_of, nms, 0.4)
-    found = detections(seed, len(valid), size_hw)._replace(valid=torch.tensor(valid, dtype=torch.bool))
+    fusion = HeuristicFusion(overlap, limit, 0.35, limits_of, nms, 0.4)
+    detected = detections(seed, len(valid), size_hw)._replace(valid=torch.tensor(valid, dtype=torch.bool))
     stuff_map = stuff_of(seed, size_hw, stuff)
-    expected = on_cpu(found, stuff_map, rule)
+    expected = on_cpu(detected, stuff_map, fusion)
     for row in [i for i, ok in enumerate(valid) if not ok]:  # padding may hold anything
-        found.mask_probs[row], found.boxes_xyxy[row], found.scores[row] = torch.nan, torch.inf, torch.nan
-        found.class_ids[row] = -7
-    assert_equal(fuse_one(found, stuff_map, stuff, rule), expected)
+        detected.mask_probs[row], detected.boxes_xyxy[row], detected.scores[row] = torch.nan, torch.inf, torch.nan
+        detected.class_ids[row] = -7
+    assert_equal(fuse_one(detected, stuff_map, stuff, fusion), expected)
 
 
 @settings(max_examples=12, deadline=None)
@@ -181,7 +183,7 @@ def test_equals_the_fusion_on_the_cpu(
     unknown_class=st.booleans(),
     space=st.sampled_from([([0, 1, 2, 3], [-1] * 4), ([1, 0, 0, 2, 0], [-1, 0, 1, -1, 2]), ([0, 0], [-1, 1])]),
 )
-def test_contests_equal_those_on_the_cpu(
+def test_logit_fusions_equal_those_on_the_cpu(
     seed: int,
     size_hw: tuple[int, int],
     count: int,
@@ -191,55 +193,57 @@ def test_contests_equal_those_on_the_cpu(
     space: tuple[list[int], list[int]],
 ) -> None:
     stuff_ids, thing_ids = (torch.tensor(ids) for ids in space)
-    found = detections(seed, count, size_hw)
-    boxes, valid = scale_boxes(found.boxes_xyxy[None], size_hw, size_hw)
-    found = found._replace(boxes_xyxy=boxes[0], valid=valid[0])
+    detected = detections(seed, count, size_hw)
+    boxes, valid = scale_boxes(detected.boxes_xyxy[None], size_hw, size_hw)
+    detected = detected._replace(boxes_xyxy=boxes[0], valid=valid[0])
     logits = torch.randn((len(stuff_ids), *size_hw), generator=torch.Generator().manual_seed(seed)) * 3
     semantic = SemanticScores(logits.argmax(0).numpy(), stuff_ids.numpy(), thing_ids.numpy(), logits.numpy())
-    probs, boxes_xyxy, scores, class_ids, _ = (field[found.valid].numpy() for field in found)
+    probs, boxes_xyxy, scores, class_ids, _ = (field[detected.valid].numpy() for field in detected)
     outputs = HeadOutputs(paste_masks(probs, boxes_xyxy, scores, class_ids, size_hw), semantic)
-    for rule in (
+    for fusion in (
         UPSNetFusion(0.3, 0.8, overlap, limit, unknown_class),
         EfficientPSFusion(0.3, overlap, limit),
         MaskArgmaxFusion(0.3, overlap, limit),
     ):
-        path = PanopticPostProcessor(rule, len(stuff_ids), stuff_ids, thing_ids)
-        (fused,) = to_panoptic(path(stack_detections([found]), logits[None], Sizes(size_hw, size_hw)).unbatched())
-        assert_equal(fused, rule(outputs))
+        post_processor = PanopticPostProcessor(fusion, len(stuff_ids), stuff_ids, thing_ids)
+        (fused,) = to_panoptic(
+            post_processor(stack_detections([detected]), logits[None], Sizes(size_hw, size_hw)).unbatched()
+        )
+        assert_equal(fused, fusion(outputs))
 
 
 def test_rivals_beyond_one_word_of_bits() -> None:
     # 70 rows of one mask: only the first is not covered by a better one. UPSNet looks at each class alone: of the two
     # classes that take turns two rows are kept; the second, with an equal value everywhere, wins no pixel.
     rows = [LEFT._replace(scores=torch.tensor([0.99 - i / 500]), class_ids=torch.tensor([i % 2])) for i in range(70)]
-    found, logits = stack_detections([joined(*rows)]), torch.zeros(1, 2, 4, 4)
-    for rule in (EfficientPSFusion(0.3, 0.5, 0), UPSNetFusion(0.3, 1.0, 0.5, 0, False)):
-        (fused,) = to_panoptic(PanopticPostProcessor(rule, 2)(found, logits, Sizes((4, 4), (4, 4))).unbatched())
+    detected, logits = stack_detections([joined(*rows)]), torch.zeros(1, 2, 4, 4)
+    for fusion in (EfficientPSFusion(0.3, 0.5, 0), UPSNetFusion(0.3, 1.0, 0.5, 0, False)):
+        (fused,) = to_panoptic(PanopticPostProcessor(fusion, 2)(detected, logits, Sizes((4, 4), (4, 4))).unbatched())
         assert [(s.isthing, s.instance_id, s.area_px) for s in fused.segments if s.isthing] == [(True, 0, 8)]
 
 
 def test_a_class_without_a_channel_is_an_error() -> None:
-    path = PanopticPostProcessor(EfficientPSFusion(), 2, torch.tensor([1, 0]), torch.tensor([-1, 5]))
-    fused = path(stack_detections([LEFT]), torch.zeros(1, 2, 4, 4), Sizes((4, 4), (4, 4)))
+    post_processor = PanopticPostProcessor(EfficientPSFusion(), 2, torch.tensor([1, 0]), torch.tensor([-1, 5]))
+    fused = post_processor(stack_detections([LEFT]), torch.zeros(1, 2, 4, 4), Sizes((4, 4), (4, 4)))
     with pytest.raises(ValueError, match="no channel for the class"):
         to_panoptic(fused.unbatched())
 
 
-def detectron2(found: Detections, logits: torch.Tensor, sizes: Sizes, rule: HeuristicFusion) -> Any:
+def detectron2(detected: Detections, logits: torch.Tensor, sizes: Sizes, fusion: HeuristicFusion) -> Any:
     """Detectron2's own path, on logits of before its head's interpolation."""
-    instances = Instances(sizes.image_size, scores=found.scores, pred_classes=found.class_ids)
-    instances.pred_boxes, instances.pred_masks = Boxes(found.boxes_xyxy.clone()), found.mask_probs[:, None]
+    instances = Instances(sizes.image_size, scores=detected.scores, pred_classes=detected.class_ids)
+    instances.pred_boxes, instances.pred_masks = Boxes(detected.boxes_xyxy.clone()), detected.mask_probs[:, None]
     full = F.interpolate(logits[None], scale_factor=sizes.scale, mode="bilinear", align_corners=False)[0]
     semantic = sem_seg_postprocess(full, sizes.image_size, *sizes.size_hw).argmax(0)
-    limits = rule.overlap_threshold, rule.stuff_area_limit_px, rule.instance_score_threshold
+    limits = fusion.overlap_threshold, fusion.stuff_area_limit_px, fusion.instance_score_threshold
     return combine_semantic_and_instance_outputs(detector_postprocess(instances, *sizes.size_hw), semantic, *limits)
 
 
 def inputs(counts: list[int], seed: int = 0) -> tuple[list[Detections], torch.Tensor]:
     """Detections in the network's pixels, of distinct scores, and logits, of images of `SIZES`."""
-    found = [detections(seed + i, count, SIZES.image_size, cells=14) for i, count in enumerate(counts)]
-    found = [one._replace(scores=one.scores + torch.arange(len(one.scores)) / 999) for one in found]
-    return found, torch.randn((len(counts), CHANNELS, 6, 8), generator=torch.Generator().manual_seed(seed))
+    detected = [detections(seed + i, count, SIZES.image_size, cells=14) for i, count in enumerate(counts)]
+    detected = [first._replace(scores=first.scores + torch.arange(len(first.scores)) / 999) for first in detected]
+    return detected, torch.randn((len(counts), CHANNELS, 6, 8), generator=torch.Generator().manual_seed(seed))
 
 
 def assert_as_detectron2(fused: FusedTensors, ids: torch.Tensor, info: list[dict[str, Any]]) -> None:
@@ -251,44 +255,46 @@ def assert_as_detectron2(fused: FusedTensors, ids: torch.Tensor, info: list[dict
 
 
 def test_the_whole_path_equals_detectron2_for_images_of_several_sizes() -> None:
-    found, logits = inputs([9, 5, 0, 7])
-    found[1].boxes_xyxy[2] = torch.tensor([31.0, 3, 40, 9])  # right of the image: no area, no instance
-    other = Sizes((24, 20), (17, 45), 4)
-    sizes = [SIZES, other, SIZES, other]
-    fused = PanopticPostProcessor(RULE, CHANNELS).process_images(found, [*logits], sizes)
+    detected, logits = inputs([9, 5, 0, 7])
+    detected[1].boxes_xyxy[2] = torch.tensor([31.0, 3, 40, 9])  # right of the image: no area, no instance
+    second = Sizes((24, 20), (17, 45), 4)
+    sizes = [SIZES, second, SIZES, second]
+    fused = PanopticPostProcessor(FUSION, CHANNELS).process_images(detected, [*logits], sizes)
     many = 0
-    for one, tensors, scores, size in zip(fused, found, logits, sizes, strict=True):
-        ids, info = detectron2(tensors, scores, size, RULE)
+    for first, tensors, scores, size in zip(fused, detected, logits, sizes, strict=True):
+        ids, info = detectron2(tensors, scores, size, FUSION)
         many += len(info)
-        assert_as_detectron2(one, ids, info)
+        assert_as_detectron2(first, ids, info)
     assert many >= 16
     together = to_panoptic(fused)
-    assert [one.segment_ids.shape for one in together] == [size.size_hw for size in sizes]
-    assert to_segments(fused) == [one.segments for one in together]
+    assert [first.segment_ids.shape for first in together] == [size.size_hw for size in sizes]
+    assert to_segments(fused) == [first.segments for first in together]
 
 
 def test_detections_of_detectron2s_instances_and_no_image_at_all() -> None:
-    found = detections(1, 3, (22, 30))
-    instances = Instances((22, 30), scores=found.scores, pred_classes=found.class_ids)
-    instances.pred_boxes, instances.pred_masks = Boxes(found.boxes_xyxy), found.mask_probs[:, None]
-    assert all(torch.equal(a, b) for a, b in zip(detections_from_instances(instances), found, strict=True))
-    assert PanopticPostProcessor(RULE, CHANNELS).process_images([], [], []) == to_panoptic([]) == to_segments([]) == []
+    detected = detections(1, 3, (22, 30))
+    instances = Instances((22, 30), scores=detected.scores, pred_classes=detected.class_ids)
+    instances.pred_boxes, instances.pred_masks = Boxes(detected.boxes_xyxy), detected.mask_probs[:, None]
+    assert all(torch.equal(a, b) for a, b in zip(detections_from_instances(instances), detected, strict=True))
+    assert (
+        PanopticPostProcessor(FUSION, CHANNELS).process_images([], [], []) == to_panoptic([]) == to_segments([]) == []
+    )
 
 
 def test_stuff_ids_of_channels() -> None:
     # Channel 0 is stuff 2, channel 1 a thing, channel 2 stuff 1: the best channel is 0 on the left, 2 on the right.
     logits = torch.zeros(1, 3, 4, 4)
     logits[:, 0, :, :2], logits[:, 2, :, 2:] = 1, 1
-    path = PanopticPostProcessor(HeuristicFusion(stuff_area_limit_px=1), 3, torch.tensor([2, 0, 1]))
+    post_processor = PanopticPostProcessor(HeuristicFusion(stuff_area_limit_px=1), 3, torch.tensor([2, 0, 1]))
     nothing = stack_detections([LEFT._replace(valid=torch.tensor([False]))])
-    (fused,) = to_panoptic(path(nothing, logits, Sizes((4, 4), (4, 4))).unbatched())
+    (fused,) = to_panoptic(post_processor(nothing, logits, Sizes((4, 4), (4, 4))).unbatched())
     assert fused.segment_ids[0].tolist() == [2, 2, 1, 1]
     assert [s.category_id for s in fused.segments] == [1, 2]
     with pytest.raises(ValueError, match="one per channel"):
-        PanopticPostProcessor(RULE, 4, torch.tensor([2, 0, 1]))
+        PanopticPostProcessor(FUSION, 4, torch.tensor([2, 0, 1]))
 
 
-def test_best_channels_are_detectron2s_first_of_equal_ones_included() -> None:
+def test_argmax_resized_is_detectron2s_first_of_equal_ones_included() -> None:
     channels = CHANNELS_PER_STEP + 5
     ties = torch.randint(0, 3, (2, channels, 7, 9), generator=torch.Generator().manual_seed(0)).float()
     assert torch.equal(argmax_resized(ties, (7, 9), (7, 9)), ties.argmax(1))
@@ -299,18 +305,18 @@ def test_best_channels_are_detectron2s_first_of_equal_ones_included() -> None:
 
 
 def test_boxes_as_detectron2_scales_them() -> None:
-    found = detections(4, 6, (22, 30))
-    boxes, valid = scale_boxes(found.boxes_xyxy[None], (22, 30), (33, 40))
-    instances = Instances((22, 30), pred_boxes=Boxes(found.boxes_xyxy.clone()))
+    detected = detections(4, 6, (22, 30))
+    boxes, valid = scale_boxes(detected.boxes_xyxy[None], (22, 30), (33, 40))
+    instances = Instances((22, 30), pred_boxes=Boxes(detected.boxes_xyxy.clone()))
     expected = detector_postprocess(instances, 33, 40).pred_boxes.tensor
     assert torch.equal(boxes[0][valid[0]], expected)
 
 
 @pytest.mark.parametrize("field", ["mask_probs", "boxes_xyxy", "scores"])
 def test_nan_of_an_instance_is_an_error(field: str) -> None:
-    found, logits = inputs([3, 3])
-    getattr(found[1], field)[2] = torch.nan
-    fused = PanopticPostProcessor(RULE, CHANNELS)(stack_detections(found), logits, SIZES).unbatched()
+    detected, logits = inputs([3, 3])
+    getattr(detected[1], field)[2] = torch.nan
+    fused = PanopticPostProcessor(FUSION, CHANNELS)(stack_detections(detected), logits, SIZES).unbatched()
     assert to_panoptic(fused[:1])
     for read in (to_panoptic, to_segments):
         with pytest.raises(ValueError, match="must be finite"):
@@ -318,33 +324,35 @@ def test_nan_of_an_instance_is_an_error(field: str) -> None:
 
 
 def test_nan_logits_are_an_error_if_they_lie_in_the_image() -> None:
-    found, logits = inputs([3])
+    detected, logits = inputs([3])
     logits[0, CHANNELS - 1, 3, 3] = torch.nan
-    path = PanopticPostProcessor(RULE, CHANNELS)
+    post_processor = PanopticPostProcessor(FUSION, CHANNELS)
     with pytest.raises(ValueError, match="logits must be finite"):
-        to_panoptic(path(stack_detections(found), logits, SIZES).unbatched())
+        to_panoptic(post_processor(stack_detections(detected), logits, SIZES).unbatched())
     # The last row of logits stands for lines 20..23; of the image's 16 lines none is made of it.
     logits = inputs([3])[1]
     logits[0, 0, -1] = torch.nan
-    assert to_panoptic(path(stack_detections(found), logits, SIZES._replace(image_size=(16, 30))).unbatched())
+    assert to_panoptic(
+        post_processor(stack_detections(detected), logits, SIZES._replace(image_size=(16, 30))).unbatched()
+    )
 
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, torch.inf])
 def test_a_probability_outside_its_range_is_an_error(value: float) -> None:
-    found, logits = inputs([3, 3])
-    found[1].mask_probs[2, 1, 1] = value
-    fused = PanopticPostProcessor(RULE, CHANNELS)(stack_detections(found), logits, SIZES).unbatched()
+    detected, logits = inputs([3, 3])
+    detected[1].mask_probs[2, 1, 1] = value
+    fused = PanopticPostProcessor(FUSION, CHANNELS)(stack_detections(detected), logits, SIZES).unbatched()
     assert to_panoptic(fused[:1])
     with pytest.raises(ValueError, match=r"mask_probs in \[0, 1\]"):
         to_panoptic(fused)
 
 
 def test_infinite_logits_are_an_error() -> None:
-    found, logits = inputs([3])
+    detected, logits = inputs([3])
     for value in (torch.inf, -torch.inf):
         logits[0, 1, 3, 3] = value
         with pytest.raises(ValueError, match="logits must be finite"):
-            to_panoptic(PanopticPostProcessor(RULE, CHANNELS)(stack_detections(found), logits, SIZES).unbatched())
+            to_panoptic(PanopticPostProcessor(FUSION, CHANNELS)(stack_detections(detected), logits, SIZES).unbatched())
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 14, 15, 16, 17, 18, 19, 23, 24])
@@ -360,26 +368,26 @@ def test_nan_is_looked_for_in_just_the_logits_that_the_image_is_made_of(length: 
 def test_ids_out_of_range_are_errors() -> None:
     for stuff_map in (STUFF + 1, STUFF - 1):
         with pytest.raises(ValueError, match="stuff_map must be in 0"):
-            fuse_one(LEFT, stuff_map, 2, RULE)
+            fuse_one(LEFT, stuff_map, 2, FUSION)
     with pytest.raises(ValueError, match="class_ids of instances must not be negative"):
-        fuse_one(LEFT._replace(class_ids=torch.tensor([-1])), STUFF, 2, RULE)
+        fuse_one(LEFT._replace(class_ids=torch.tensor([-1])), STUFF, 2, FUSION)
 
 
 def test_what_is_done_on_the_cpu_alone_is_refused() -> None:
-    by_masks = replace(RULE, nms="mask")
-    for rule in (by_masks, MajorityVoteFusion()):
-        assert not runs_on_tensors(rule)
+    by_masks = replace(FUSION, nms="mask")
+    for fusion in (by_masks, MajorityVoteFusion()):
+        assert not runs_on_tensors(fusion)
         with pytest.raises(ConfigError, match="does not run on tensors"):
-            PanopticPostProcessor(rule, CHANNELS)
+            PanopticPostProcessor(fusion, CHANNELS)
     with pytest.raises(ConfigError, match="nms must be one of"):
         fuse_one(LEFT, STUFF, 2, by_masks)
 
 
-every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: type(rule).__name__)
-every_rule_but_some_slow = pytest.mark.parametrize(
-    "rule",
-    [RULES[0], *(pytest.param(rule, marks=pytest.mark.slow) for rule in RULES[1:])],
-    ids=[type(rule).__name__ for rule in RULES],
+every_fusion = pytest.mark.parametrize("fusion", FUSIONS, ids=lambda fusion: type(fusion).__name__)
+every_fusion_but_some_slow = pytest.mark.parametrize(
+    "fusion",
+    [FUSIONS[0], *(pytest.param(fusion, marks=pytest.mark.slow) for fusion in FUSIONS[1:])],
+    ids=[type(fusion).__name__ for fusion in FUSIONS],
 )
 
 
@@ -389,86 +397,88 @@ class LargestTensor(TorchDispatchMode):
     elements = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for one in made if isinstance(made, tuple | list) else [made]:
-            if isinstance(one, torch.Tensor) and one.untyped_storage().nbytes():
-                self.elements = max(self.elements, one.untyped_storage().nbytes() // one.element_size())
-        return made
+        results = func(*args, **(kwargs or {}))
+        for first in results if isinstance(results, tuple | list) else [results]:
+            if isinstance(first, torch.Tensor) and first.untyped_storage().nbytes():
+                self.elements = max(self.elements, first.untyped_storage().nbytes() // first.element_size())
+        return results
 
 
-@every_rule
-def test_no_tensor_grows_with_instances_times_pixels(rule: FusionMethod) -> None:
+@every_fusion
+def test_no_tensor_grows_with_instances_times_pixels(fusion: FusionMethod) -> None:
     count, channels, size_hw = 40, 30, (30, 40)
-    found, logits = detections(0, count, size_hw), torch.randn(1, channels, *size_hw)
-    path = PanopticPostProcessor(rule, channels)
+    detected, logits = detections(0, count, size_hw), torch.randn(1, channels, *size_hw)
+    post_processor = PanopticPostProcessor(fusion, channels)
     with LargestTensor() as largest:
-        path(stack_detections([found]), logits, Sizes(size_hw, (60, 80)))
-    at_once = CHANNELS_PER_STEP if isinstance(rule, HeuristicFusion) else channels  # the contests compare logits
+        post_processor(stack_detections([detected]), logits, Sizes(size_hw, (60, 80)))
+    at_once = CHANNELS_PER_STEP if isinstance(fusion, HeuristicFusion) else channels  # the others compare logits
     assert largest.elements == max(2 * ROWS_PER_STEP, at_once) * 60 * 80  # 2: x and y of where to sample
 
 
-@every_rule
-def test_nothing_is_read_back(rule: FusionMethod) -> None:
-    found, logits = inputs([5, 3])
-    path = PanopticPostProcessor(rule, CHANNELS)
-    batch = stack_detections(found)
+@every_fusion
+def test_nothing_is_read_back(fusion: FusionMethod) -> None:
+    detected, logits = inputs([5, 3])
+    post_processor = PanopticPostProcessor(fusion, CHANNELS)
+    batch = stack_detections(detected)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:  # raises where a value or a shape depends on data
         fake = Detections(*(mode.from_tensor(field) for field in batch))
-        fused = path(fake, mode.from_tensor(logits), SIZES)
+        fused = post_processor(fake, mode.from_tensor(logits), SIZES)
         with pytest.raises(Exception, match="local_scalar_dense"):
             int(fused.ids.max())
     assert tuple(fused.ids.shape) == (2, *SIZES.size_hw)
 
 
-def compiled_equals_eager(rule: FusionMethod, backend: str) -> None:
-    found, logits = inputs([5, 3])
-    path = PanopticPostProcessor(rule, CHANNELS)
-    eager = path(stack_detections(found), logits, SIZES)
-    fused = torch.compile(path, fullgraph=True, backend=backend)(stack_detections(found), logits, SIZES)
+def compiled_equals_eager(fusion: FusionMethod, backend: str) -> None:
+    detected, logits = inputs([5, 3])
+    post_processor = PanopticPostProcessor(fusion, CHANNELS)
+    eager = post_processor(stack_detections(detected), logits, SIZES)
+    fused = torch.compile(post_processor, fullgraph=True, backend=backend)(stack_detections(detected), logits, SIZES)
     assert torch.equal(fused.ids, eager.ids)
     assert torch.equal(fused.table, eager.table)
 
 
-@every_rule_but_some_slow
-def test_compiled_in_one_graph(rule: FusionMethod) -> None:
-    compiled_equals_eager(rule, "aot_eager")
+@every_fusion_but_some_slow
+def test_compiled_in_one_graph(fusion: FusionMethod) -> None:
+    compiled_equals_eager(fusion, "aot_eager")
 
 
 @pytest.mark.slow
-@every_rule
-def test_compiled_by_inductor(rule: FusionMethod) -> None:
-    compiled_equals_eager(rule, "inductor")
+@every_fusion
+def test_compiled_by_inductor(fusion: FusionMethod) -> None:
+    compiled_equals_eager(fusion, "inductor")
 
 
 class ForOnnx(torch.nn.Module):
     """The path with flat inputs and fixed sizes."""
 
-    def __init__(self, path: PanopticPostProcessor) -> None:
+    def __init__(self, post_processor: PanopticPostProcessor) -> None:
         super().__init__()
-        self.path = path
+        self.post_processor = post_processor
 
     def forward(self, probs: Any, boxes: Any, scores: Any, class_ids: Any, valid: Any, logits: Any) -> Any:
-        return tuple(self.path(Detections(probs, boxes, scores, class_ids, valid), logits, SIZES))
+        return tuple(self.post_processor(Detections(probs, boxes, scores, class_ids, valid), logits, SIZES))
 
 
-@every_rule_but_some_slow
-def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> None:
+@every_fusion_but_some_slow
+def test_onnx_runs_to_the_same_result(fusion: FusionMethod, tmp_path: Path) -> None:
     reason = "pip install onnx onnxscript onnxruntime to export and run"
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package, reason=reason)
     runtime = pytest.importorskip("onnxruntime", reason=reason)
-    path, (found, logits) = PanopticPostProcessor(rule, CHANNELS), inputs([6, 4])
-    traced = (*stack_detections(found), logits)
-    torch.onnx.export(ForOnnx(path).eval(), traced, dynamo=True, verbose=False).save(tmp_path / "postprocessing.onnx")
+    post_processor, (detected, logits) = PanopticPostProcessor(fusion, CHANNELS), inputs([6, 4])
+    traced = (*stack_detections(detected), logits)
+    torch.onnx.export(ForOnnx(post_processor).eval(), traced, dynamo=True, verbose=False).save(
+        tmp_path / "postprocessing.onnx"
+    )
     session = runtime.InferenceSession(tmp_path / "postprocessing.onnx")
     names = [given.name for given in session.get_inputs()]
     for seed in range(4):  # other values, and other rows that are padding
-        found, logits = inputs([6, 3 + seed % 3], seed=10 * seed)
-        given = (*stack_detections(found), logits)
-        eager = path(Detections(*given[:-1]), logits, SIZES)
-        ran = session.run(None, {name: value.numpy() for name, value in zip(names, given, strict=True)})
-        np.testing.assert_array_equal(ran[0], eager.ids.numpy())
-        np.testing.assert_array_equal(ran[1], eager.table.numpy())
+        detected, logits = inputs([6, 3 + seed % 3], seed=10 * seed)
+        given = (*stack_detections(detected), logits)
+        eager = post_processor(Detections(*given[:-1]), logits, SIZES)
+        outputs = session.run(None, {name: value.numpy() for name, value in zip(names, given, strict=True)})
+        np.testing.assert_array_equal(outputs[0], eager.ids.numpy())
+        np.testing.assert_array_equal(outputs[1], eager.table.numpy())
         assert len(to_panoptic(eager.unbatched())[0].segments) > 3
     given[0][1, 0, 3, 3] = given[-1][0, 2, 1, 1] = torch.nan  # a mask of the second image, a logit of the first
     table = session.run(None, {name: value.numpy() for name, value in zip(names, given, strict=True)})[1]
@@ -476,30 +486,34 @@ def test_onnx_runs_to_the_same_result(rule: FusionMethod, tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@every_rule
-def test_cuda_waits_for_nothing_and_equals_the_cpu(rule: FusionMethod) -> None:
-    found, logits = inputs([9, 5])
-    path = PanopticPostProcessor(rule, CHANNELS)
-    expected = to_panoptic(path(stack_detections(found), logits, SIZES).unbatched())
-    path, batch, logits = path.cuda(), Detections(*(field.cuda() for field in stack_detections(found))), logits.cuda()
+@every_fusion
+def test_cuda_waits_for_nothing_and_equals_the_cpu(fusion: FusionMethod) -> None:
+    detected, logits = inputs([9, 5])
+    post_processor = PanopticPostProcessor(fusion, CHANNELS)
+    expected = to_panoptic(post_processor(stack_detections(detected), logits, SIZES).unbatched())
+    post_processor, batch, logits = (
+        post_processor.cuda(),
+        Detections(*(field.cuda() for field in stack_detections(detected))),
+        logits.cuda(),
+    )
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        fused = path(batch, logits, SIZES).unbatched()
+        fused = post_processor(batch, logits, SIZES).unbatched()
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    for one, other in zip(to_panoptic(fused), expected, strict=True):
-        assert_equal(one, other)
+    for first, second in zip(to_panoptic(fused), expected, strict=True):
+        assert_equal(first, second)
 
 
 @pytest.mark.parametrize("count", [1, ROWS_PER_STEP, ROWS_PER_STEP + 1])
 def test_pasted_pixels_are_detectron2s(count: int) -> None:
-    found, size_hw = detections(count, count, (40, 50), cells=14), (40, 50)
-    masks = paste_masks_in_image(found.mask_probs, Boxes(found.boxes_xyxy), size_hw)
-    order = torch.argsort(-found.scores, stable=True)
-    rule = HeuristicFusion(0.999, 4096, 0.0)
-    fused = fuse_one(found, torch.zeros(size_hw, dtype=torch.long), 0, rule)
+    detected, size_hw = detections(count, count, (40, 50), cells=14), (40, 50)
+    masks = paste_masks_in_image(detected.mask_probs, Boxes(detected.boxes_xyxy), size_hw)
+    order = torch.argsort(-detected.scores, stable=True)
+    fusion = HeuristicFusion(0.999, 4096, 0.0)
+    fused = fuse_one(detected, torch.zeros(size_hw, dtype=torch.long), 0, fusion)
     covered = torch.from_numpy(fused.segment_ids > 0)
-    kept = [s.instance_id for s in fused.segments]
-    assert torch.equal(covered, masks[kept].any(0))
-    assert [i for i in order.tolist() if i in kept] == kept
+    placed = [s.instance_id for s in fused.segments]
+    assert torch.equal(covered, masks[placed].any(0))
+    assert [i for i in order.tolist() if i in placed] == placed

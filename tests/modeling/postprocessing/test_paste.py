@@ -1,4 +1,4 @@
-"""Tensors of any float type and place go in, box crops come out."""
+"""Tensors of any float type become box crops."""
 
 from __future__ import annotations
 
