@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,20 @@ class ImageEvaluator(DatasetEvaluator, ABC):
         Returns:
             Detectron2's result dict.
         """
+
+
+def merge_metrics(metrics: Sequence[Any]) -> Any:
+    """Merge the metrics of all processes.
+
+    Args:
+        metrics: one of each process, with a method `merge`; the first is changed.
+
+    Returns:
+        The first metric, with all counts.
+    """
+    for metric in metrics[1:]:
+        metrics[0].merge(metric)
+    return metrics[0]
 
 
 def is_visible(path: Path, size: int) -> bool:

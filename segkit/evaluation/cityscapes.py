@@ -7,7 +7,7 @@ from typing import Any
 
 from segkit.data.dataset import Record
 from segkit.data.loaders.readers import get_common_reader
-from segkit.evaluation.base import ImageEvaluator
+from segkit.evaluation.base import ImageEvaluator, merge_metrics
 from segkit.evaluation.predictions import get_instance_masks
 from segkit.formats import png
 from segkit.formats.cityscapes import INSTANCE_IDS_SUFFIX, CityscapesReader, write_results
@@ -64,7 +64,4 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """See base class."""
-        metric = CityscapesAP(self.dataset.categories)
-        for shard in shards:
-            metric.merge(shard)
-        return {"cityscapes_segm": metric.compute()}
+        return {"cityscapes_segm": merge_metrics(shards).compute()}

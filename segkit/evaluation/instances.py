@@ -6,14 +6,14 @@ import json
 import os
 import secrets
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import detectron2.utils.comm as comm
 
 from segkit.data.dataset import Record
-from segkit.evaluation.base import ImageEvaluator, is_visible
+from segkit.evaluation.base import ImageEvaluator, is_visible, merge_metrics
 from segkit.evaluation.predictions import build_coco_results
 from segkit.formats.coco import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.metrics import AveragePrecision
@@ -90,8 +90,8 @@ class InstanceEvaluator(ImageEvaluator):
         if GROUND_TRUTH in self._parts:
             self._write_ground_truth(shards)
         boxes, masks = zip(*((boxes, masks) for boxes, masks, _ in shards), strict=True)
-        results = _merged(boxes)
-        return results if any(metric is None for metric in masks) else results | _merged(masks)
+        results: dict[str, Any] = merge_metrics(boxes).compute()  # ranks images by id, as pycocotools does
+        return results if any(metric is None for metric in masks) else results | merge_metrics(masks).compute()
 
     def _write_ground_truth(self, shards: list[Any]) -> None:
         evaluated = {image_id for _, _, parts in shards for image_id in parts[GROUND_TRUTH].places}
@@ -117,12 +117,6 @@ class InstanceEvaluator(ImageEvaluator):
     def _drop_parts(self) -> None:
         for part in getattr(self, "_parts", {}).values():
             part.remove()
-
-
-def _merged(metrics: Sequence[AveragePrecision]) -> dict[str, Any]:
-    for other in metrics[1:]:
-        metrics[0].merge(other)
-    return metrics[0].compute()  # ranks images by id, as pycocotools does
 
 
 class _WrittenPart(NamedTuple):

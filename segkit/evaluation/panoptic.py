@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segkit.data.dataset import Record
-from segkit.evaluation.base import ImageEvaluator
+from segkit.evaluation.base import ImageEvaluator, merge_metrics
 from segkit.evaluation.predictions import get_panoptic_prediction
 from segkit.formats import coco
 from segkit.metrics import PanopticQuality
@@ -28,7 +28,7 @@ class PanopticEvaluator(ImageEvaluator):
 
     def reset(self) -> None:
         """See base class."""
-        self._metric = self._build_metric()
+        self._metric = PanopticQuality(self.dataset.categories, boundary=self.options.boundary)
         self._annotations: list[dict[str, Any]] = []
         if self.options.export:
             self._png_names = coco.choose_png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
@@ -55,24 +55,17 @@ class PanopticEvaluator(ImageEvaluator):
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """See base class."""
-        metric = self._build_metric()
-        annotations = []
-        for shard_metric, shard_annotations in shards:
-            metric.merge(shard_metric)
-            annotations += shard_annotations
+        metric: PanopticQuality = merge_metrics([shard_metric for shard_metric, _ in shards])
         order = tuple(image_id for image_id in self.image_order if image_id in metric)
         if self.options.export:
-            self._export(metric, order, {annotation["image_id"]: annotation for annotation in annotations})
+            self._export(metric, order, {a["image_id"]: a for _, annotations in shards for a in annotations})
         return {"panoptic_seg": metric.compute(order)}
 
-    def _build_metric(self) -> PanopticQuality:
-        return PanopticQuality(self.dataset.categories, boundary=self.options.boundary)
-
-    def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotation_of: dict[Any, Any]) -> None:
+    def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotations: dict[Any, Any]) -> None:
         coco.write_panoptic(
             self.output_dir / "panoptic.json",
             [self.dataset.image_entry(self.ground_truth.records[image_id]) for image_id in order],
-            [annotation_of[image_id] for image_id in order],
+            [annotations[image_id] for image_id in order],
             self.dataset.categories,
         )
         save(self.output_dir / "panoptic_counts.npz", SavedCounts("panoptic", metric, order, Shard()))

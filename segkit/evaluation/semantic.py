@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from segkit.data.dataset import Record
-from segkit.evaluation.base import ImageEvaluator
+from segkit.evaluation.base import ImageEvaluator, merge_metrics
 from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px, mixed_windows
 from segkit.utils.compiled import COMPILED, compiled
@@ -27,7 +27,7 @@ class SemanticEvaluator(ImageEvaluator):
 
     def reset(self) -> None:
         """See base class."""
-        self._metric = self._build_metric()
+        self._metric = SemanticIoU(self.ground_truth.space.names, boundary=self.options.boundary)
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         """See base class."""
@@ -45,13 +45,7 @@ class SemanticEvaluator(ImageEvaluator):
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """See base class."""
-        metric = self._build_metric()
-        for shard in shards:
-            metric.merge(shard)
-        return {"sem_seg": metric.compute()}
-
-    def _build_metric(self) -> SemanticIoU:
-        return SemanticIoU(self.ground_truth.space.names, boundary=self.options.boundary)
+        return {"sem_seg": merge_metrics(shards).compute()}
 
 
 def count_logits(

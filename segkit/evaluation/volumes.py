@@ -71,7 +71,8 @@ class VolumeEvaluator(ImageEvaluator):
 
     def reset(self) -> None:
         """See base class."""
-        self._metric = self._build_metric()
+        names = [category.name for category in self.dataset.categories.categories]
+        self._metric = VolumeDice(names, BACKGROUND, VOID)
         self._slices: dict[str, Slices] = {}  # of volumes of which this process lacks slices
         self._written: set[str] = set()
 
@@ -101,9 +102,6 @@ class VolumeEvaluator(ImageEvaluator):
             self._remove_unwritten()
             dump_json(self.output_dir / "volume_dice.json", self._metric.per_volume())
         return {"volumes": self._metric.compute()}
-
-    def _build_metric(self) -> VolumeDice:
-        return VolumeDice([category.name for category in self.dataset.categories.categories], BACKGROUND, VOID)
 
     def _predicted(self, output: dict[str, Any]) -> NDArray[np.integer]:
         """(H, W) rows of the categories."""

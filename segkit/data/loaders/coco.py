@@ -12,8 +12,9 @@ from typing import Any
 from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.formats import cache as annotation_cache
 from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.cache import AnnotatedImages
 from segkit.formats.coco import OVERLAPS, paint_annotations, read_segmentation
-from segkit.structures import PanopticSegmentation, segmentation_to_rle
+from segkit.structures import CategorySet, PanopticSegmentation, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
@@ -36,7 +37,46 @@ class CocoImage(DatasetImage):
     annotations: Sequence[Entry] = ()
 
 
-class CachedInstancesReader(DatasetReader):
+class _CachedReader(DatasetReader):
+    """What both readers share: the images of a JSON, with their entries."""
+
+    masks: Path | None = None  # folder of the PNGs
+    images: tuple[CocoImage, ...]
+
+    def _set_file(self, file: AnnotatedImages, image_root: Path, annotations: Sequence[Sequence[Entry]]) -> None:
+        self.root, self.image_root = file.path.parent, image_root
+        self.categories, self._json = file.categories, file.path
+        segments: Sequence[Sequence[Entry]] = file.annotations if self.masks else [()] * len(file.images)
+        self.images = tuple(
+            CocoImage(
+                i["id"], i["file_name"], (i["height"], i["width"]), NOTHING, i.get("png_name", ""), infos, entries
+            )
+            for i, infos, entries in zip(file.images, segments, annotations, strict=True)
+        )
+
+    def check_files(self) -> None:
+        """See base class."""
+        _check_files_exist(self.image_root, [image.file_name for image in self.images], "image", self._json)
+        if self.masks:
+            _check_files_exist(self.masks, [image.png_name for image in self.images], "panoptic PNG", self._json)
+
+    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
+        """See base class."""
+        if self.instances_json is None:
+            return super().read_annotations(image)
+        return [
+            {**entry, "segmentation": segmentation_to_rle(entry["segmentation"], image.size_hw)}
+            for entry in _get_entries(image).annotations
+        ]
+
+    def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
+        """See base class."""
+        if self.instances_json is None:
+            return super().read_stored_annotations(image)
+        return _get_entries(image).annotations
+
+
+class CachedInstancesReader(_CachedReader):
     """An instances JSON and the folder of its images.
 
     Args:
@@ -57,33 +97,16 @@ class CachedInstancesReader(DatasetReader):
         if overlap not in (None, *OVERLAPS):
             raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
         file = annotation_cache.read_instances(json)
-        self.root, self.image_root, self._json, self._overlap = file.path.parent, Path(images), file.path, overlap
-        self.has_map, self.instances_json = overlap is not None, file.path
-        self.categories = file.categories
+        self.has_map, self.instances_json, self._overlap = overlap is not None, file.path, overlap
         self.metadata = {"json_file": str(json)}
-        self.images = tuple(
-            CocoImage(image["id"], image["file_name"], _get_size(image), NOTHING, annotations=annotations)
-            for image, annotations in zip(file.images, file.annotations, strict=True)
-        )
-
-    def check_files(self) -> None:
-        """See base class."""
-        _check_files_exist(self.image_root, [image.file_name for image in self.images], "image", self._json)
+        self._set_file(file, Path(images), file.annotations)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""
         return paint_annotations(self.read_annotations(image), image.size_hw, self._overlap or OVERLAPS[0])
 
-    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
-        """See base class."""
-        return _with_rle(image)
 
-    def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
-        """See base class."""
-        return _get_entries(image).annotations
-
-
-class CachedPanopticReader(DatasetReader):
+class CachedPanopticReader(_CachedReader):
     """A panoptic JSON, the folder of its PNGs, the folder of its images.
 
     Args:
@@ -108,54 +131,21 @@ class CachedPanopticReader(DatasetReader):
         instances_json: str | Path | None = None,
     ) -> None:
         file = annotation_cache.read_panoptic(json)
-        self.root, self.masks, self._json = file.path.parent, Path(masks), file.path
+        self.masks = Path(masks)
         names = [image["file_name"] for image in file.images]
-        self.image_root = Path(images) if images else find_image_root(file.path, self.masks, names)
-        self.categories = file.categories
+        image_root = Path(images) if images else find_image_root(file.path, self.masks, names)
         self.metadata = {"panoptic_json": str(json), "panoptic_root": str(masks)}
-        annotations: dict[Any, Sequence[Entry]] = {}
+        annotations: Mapping[Any, Sequence[Entry]] = {}
         if instances_json is not None:
             self.has_overlapping_masks, self.instances_json = True, Path(instances_json)
-            annotations = self._read_instances(self.instances_json)
-        self.images = tuple(
-            CocoImage(
-                image["id"],
-                image["file_name"],
-                _get_size(image),
-                NOTHING,
-                png_name=image["png_name"],
-                segments_info=segments_info,
-                annotations=annotations.get(image["id"], ()),
-            )
-            for image, segments_info in zip(file.images, file.annotations, strict=True)
-        )
-
-    def _read_instances(self, path: Path) -> dict[Any, Sequence[Entry]]:
-        file = annotation_cache.read_instances(path)
-        if unknown := sorted(file.category_ids - set(self.categories.thing_contiguous_ids)):
-            problem = f"expected annotations of the dataset's things, got the category ids {unknown[:LISTED]}"
-            raise DatasetError(problem, where=path)
-        return dict(zip((image["id"] for image in file.images), file.annotations, strict=True))
-
-    def check_files(self) -> None:
-        """See base class."""
-        _check_files_exist(self.image_root, [image.file_name for image in self.images], "image", self._json)
-        png_names = [_get_entries(image).png_name for image in self.images]
-        _check_files_exist(self.masks, png_names, "panoptic PNG", self._json)
+            annotations = _read_instances(self.instances_json, file.categories)
+        self._set_file(file, image_root, [annotations.get(image["id"], ()) for image in file.images])
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""
         entries = _get_entries(image)
-        path = self.masks / entries.png_name
+        path = (self.masks or Path()) / entries.png_name
         return read_segmentation(path, entries.segments_info, self.categories, image.size_hw, image.image_id)
-
-    def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
-        """See base class."""
-        return _with_rle(image) if self.instances_json else super().read_annotations(image)
-
-    def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
-        """See base class."""
-        return _get_entries(image).annotations if self.instances_json else super().read_stored_annotations(image)
 
 
 def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:
@@ -195,15 +185,13 @@ def _get_entries(image: DatasetImage) -> CocoImage:
     return image
 
 
-def _get_size(image: Entry) -> tuple[int, int]:
-    return image["height"], image["width"]
-
-
-def _with_rle(image: DatasetImage) -> list[dict[str, Any]]:
-    return [
-        {**entry, "segmentation": segmentation_to_rle(entry["segmentation"], image.size_hw)}
-        for entry in _get_entries(image).annotations
-    ]
+def _read_instances(path: Path, categories: CategorySet) -> dict[Any, Sequence[Entry]]:
+    """The annotations by image_id; DatasetError if one is of no thing of the dataset."""
+    file = annotation_cache.read_instances(path)
+    if unknown := sorted(file.category_ids - set(categories.thing_contiguous_ids)):
+        problem = f"expected annotations of the dataset's things, got the category ids {unknown[:LISTED]}"
+        raise DatasetError(problem, where=path)
+    return dict(zip((image["id"] for image in file.images), file.annotations, strict=True))
 
 
 def _check_files_exist(root: Path, names: Sequence[str], kind: str, json_path: Path) -> None:
