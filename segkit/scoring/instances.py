@@ -126,8 +126,7 @@ def _open_panoptic(json_path: str | Path, folder: str | Path) -> _GroundTruth:
 
 
 class _Reader:
-    """Reads ground truth and results of images, each once, without the ground truth's categories that are not
-    scored."""
+    """Reads ground truth and results of images, each once; skips categories of the ground truth that are not scored."""
 
     def __init__(
         self, ground_truth: _GroundTruth, results: dict[ImageId, list[Entry]], categories: CategorySet

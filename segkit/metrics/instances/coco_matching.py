@@ -64,7 +64,7 @@ NO_MATCHES = Matches(
 
 
 def get_library_name() -> str:
-    """ "ultrafast_pycocotools" if it matches, "pycocotools" if the former is missing or another release."""
+    """The package that matches: "ultrafast_pycocotools", or "pycocotools" if that is missing or another release."""
     return "ultrafast_pycocotools" if ULTRAFAST else "pycocotools"
 
 

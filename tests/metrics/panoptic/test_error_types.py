@@ -126,7 +126,7 @@ def test_split_comes_before_merged():
     assert classify(ground_truth, prediction) == ({1: "split", 2: "merged"}, {5: "split", 6: "split"})
 
 
-@pytest.mark.parametrize(("void_px", "kind"), [(3, "missed"), (4, "lost_to_void")])
+@pytest.mark.parametrize(("void_px", "error_type"), [(3, "missed"), (4, "lost_to_void")])
 def test_lost_to_void_is_more_than_half_without_a_prediction(void_px, error_type):
     prediction = row((DOG, 5, 6 - void_px), (0, 0, void_px), (DOG, 5, 6))
     assert classify(row((CAR, 1, 6), (DOG, 2, 6)), prediction) == ({1: error_type}, {})
