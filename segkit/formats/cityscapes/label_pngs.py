@@ -122,9 +122,8 @@ def encode_instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16
             than INSTANCES_PER_LABEL instances.
     """
     _check(segmentation)
-    values: NDArray[np.uint16] = relabel(
-        segmentation.segment_ids, compute_instance_values(segmentation.segments), np.uint16
-    )
+    value_by_segment = compute_instance_values(segmentation.segments)
+    values: NDArray[np.uint16] = relabel(segmentation.segment_ids, value_by_segment, np.uint16)
     return values
 
 

@@ -7,16 +7,8 @@ from typing import Literal
 
 from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.cityscapes import files
+from segkit.formats.cityscapes import files, label_pngs
 from segkit.formats.cityscapes.files import IMAGE_SUFFIX
-from segkit.formats.cityscapes.label_pngs import (
-    INSTANCE_IDS_SUFFIX,
-    LABEL_IDS_SUFFIX,
-    TRAIN_IDS_SUFFIX,
-    read_label_id_segmentation,
-    read_segmentation,
-    read_train_id_segmentation,
-)
 from segkit.formats.cityscapes.labels import CATEGORIES
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX, read_polygon_segmentation
 from segkit.formats.image_files import describe_unused_images
@@ -27,10 +19,10 @@ from segkit.utils.json_fields import check_inside
 
 Annotations = Literal["instanceIds", "polygons", "panoptic", "labelIds", "trainIds"]
 READERS = {
-    "instanceIds": (INSTANCE_IDS_SUFFIX, read_segmentation),
+    "instanceIds": (label_pngs.INSTANCE_IDS_SUFFIX, label_pngs.read_segmentation),
     "polygons": (POLYGONS_SUFFIX, read_polygon_segmentation),
-    "labelIds": (LABEL_IDS_SUFFIX, read_label_id_segmentation),
-    "trainIds": (TRAIN_IDS_SUFFIX, read_train_id_segmentation),
+    "labelIds": (label_pngs.LABEL_IDS_SUFFIX, label_pngs.read_label_id_segmentation),
+    "trainIds": (label_pngs.TRAIN_IDS_SUFFIX, label_pngs.read_train_id_segmentation),
 }
 PANOPTIC = "panoptic"
 

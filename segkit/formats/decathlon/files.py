@@ -8,6 +8,7 @@ import os
 import reprlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import check_file_size
 from segkit.utils.issues import IssueHandler, describe_unused, report_missing, try_read
+from segkit.utils.json_fields import Entry
 from segkit.utils.text import abbreviate
 
 TREE = "expected imagesTr/<volume>.nii.gz and labelsTr/<volume>.nii.gz, and usually dataset.json"
@@ -55,7 +57,7 @@ class Volume(VolumeFiles):
     modalities: int
 
 
-def load_table(root: Path) -> json_fields.Entry | None:
+def load_table(root: Path) -> Entry | None:
     """Load dataset.json, None without one; DatasetError if the file or the folder cannot be used."""
     path = root / TABLE
     if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
@@ -64,9 +66,7 @@ def load_table(root: Path) -> json_fields.Entry | None:
     return json_fields.load_object(path) if os.path.isfile(path) else None
 
 
-def list_volumes(
-    root: Path, table: json_fields.Entry | None, is_test: bool, on_issue: IssueHandler
-) -> list[VolumeFiles]:
+def list_volumes(root: Path, table: Entry | None, is_test: bool, on_issue: IssueHandler) -> list[VolumeFiles]:
     """The volumes with labels, or those of the test split, sorted by name.
 
     The table lists them; without a table they are the files in imagesTr and labelsTr, or in imagesTs. Of two volumes
@@ -96,9 +96,8 @@ def describe_unlisted(volumes: Collection[VolumeFiles]) -> tuple[str, ...]:
     used = {path for files in volumes for path in (files.image_path, files.label_path) if path is not None}
     folders = sorted({path.parent for path in used})
     unused = {folder: [p.name for p in _find_niftis(folder) if p not in used] for folder in folders}
-    return tuple(
-        line for folder, names in unused.items() for line in describe_unused(folder, "volumes are not listed", names)
-    )
+    lines = (describe_unused(folder, "volumes are not listed", names) for folder, names in unused.items())
+    return tuple(chain.from_iterable(lines))
 
 
 def select_split(
@@ -165,9 +164,7 @@ def _pair(name: str, images: dict[str, Path], labels: dict[str, Path], root: Pat
     return VolumeFiles(name, image_path, None if is_test else labels.get(name, root / "labelsTr" / file_name))
 
 
-def _iterate_entries(
-    table: json_fields.Entry, part: str, root: Path, on_issue: IssueHandler
-) -> Iterator[json_fields.Entry]:
+def _iterate_entries(table: Entry, part: str, root: Path, on_issue: IssueHandler) -> Iterator[Entry]:
     """The objects in a list of the table; anything else is reported."""
     for index, entry in enumerate(json_fields.get_field(table, part, json_fields.LIST, root / TABLE)):
         # The Decathlon lists paths in `test`; datasets derived from it list objects as in `training`.
@@ -180,20 +177,20 @@ def _iterate_entries(
             on_issue("type-wrong", DatasetError(problem, where=f"{root / TABLE}, {part}, index {index}"))
 
 
-def _read_path(entry: json_fields.Entry, key: str, part: str, root: Path, on_issue: IssueHandler) -> Path | None:
+def _read_path(entry: Entry, key: str, part: str, root: Path, on_issue: IssueHandler) -> Path | None:
     """The path under this key of a table's entry; None, once reported, if it is not a path of a NIfTI."""
     where = f"{root / TABLE}, {part}"
     code = "type-wrong" if key in entry else "key-missing"
     name = try_read(on_issue, code, json_fields.get_field, entry, key, json_fields.TEXT, where)
-    if name is None or not try_read(
-        on_issue, "name-outside", json_fields.check_inside, name, "path of a volume", where
-    ):
+    if name is not None:
+        name = try_read(on_issue, "name-outside", json_fields.check_inside, name, "path of a volume", where)
+    if name is None:
         return None
     if not name.endswith(NIFTI_SUFFIXES):
         problem = f"expected the path of a {NIFTI_SUFFIXES[0]}, got {reprlib.repr(name)}"
         on_issue("type-wrong", DatasetError(problem, where=where))
         return None
-    return root / str(name)
+    return root / name
 
 
 def _get_stem(path: Path) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats.decathlon.nifti import MAX_LABEL
-from segkit.structures import CategorySet, PanopticSegmentation, Segment, default_color
+from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError, SegkitError
 from segkit.utils.json_fields import Entry
 from segkit.utils.text import abbreviate
@@ -54,15 +54,11 @@ def build_categories(names: Mapping[int, str], things: Collection[str], root: Pa
     if unexpected := sorted({*things} - {*foreground}):
         expected = f"`things` to be among the labels {abbreviate(foreground)}"
         raise ConfigError(f"expected {expected}, got {abbreviate(unexpected)}")
-    entries = [
-        {
-            "id": label,
-            "name": name,
-            "isthing": name in things and label != BACKGROUND,
-            "color": (0, 0, 0) if label == BACKGROUND else default_color(label),
-        }
+    entries: list[Entry] = [
+        {"id": label, "name": name, "isthing": name in things and label != BACKGROUND}
         for label, name in sorted(names.items())
     ]
+    entries[0]["color"] = (0, 0, 0)  # of the background, which is first
     return CategorySet.from_coco(entries, root)
 
 

@@ -19,16 +19,9 @@ from numpy.typing import NDArray
 
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.decathlon import files
+from segkit.formats.decathlon import labels as volume_labels
 from segkit.formats.decathlon.files import Volume, VolumeFiles, check_volume
-from segkit.formats.decathlon.labels import (
-    BACKGROUND,
-    Labels,
-    build_categories,
-    build_segmentation,
-    check_labels,
-    read_label_names,
-    to_labels,
-)
+from segkit.formats.decathlon.labels import BACKGROUND, Labels
 from segkit.formats.decathlon.nifti import read_voxels, to_slices
 from segkit.formats.image_io import PERCENTILES, stretch_to_uint8
 from segkit.structures import ImageId, PanopticSegmentation
@@ -110,10 +103,10 @@ class DecathlonReader(DatasetReader):
         needs_training = split != "test" or not (labels or table)
         listed = files.list_volumes(self.root, table, False, report) if needs_training else []
         training = files.drop_missing(listed, report)
-        names = read_label_names(labels, table, self.root)
+        names = volume_labels.read_label_names(labels, table, self.root)
         if names is None:
             training, names = self._find_labels(training, report)
-        self.categories = build_categories(names, things, self.root)
+        self.categories = volume_labels.build_categories(names, things, self.root)
         if split == "test":
             listed = files.list_volumes(self.root, table, True, report)
             selected = files.drop_missing(listed, report)
@@ -148,7 +141,7 @@ class DecathlonReader(DatasetReader):
         volume, index = self.locate_slice(image)
         if volume.label_path is None:
             return PanopticSegmentation(np.zeros(image.size_hw, dtype=np.int32), ())
-        return build_segmentation(self._get_labels(volume.label_path)[index], self.categories)
+        return volume_labels.build_segmentation(self._get_labels(volume.label_path)[index], self.categories)
 
     def _find_labels(
         self, training: Sequence[VolumeFiles], on_issue: IssueHandler
@@ -188,10 +181,12 @@ class DecathlonReader(DatasetReader):
         return slices
 
     def _get_labels(self, path: Path) -> Labels:
-        return self._cache("labels", path, lambda path: check_labels(self._read_labels(path), self.categories, path))
+        return self._cache(
+            "labels", path, lambda path: volume_labels.check_labels(self._read_labels(path), self.categories, path)
+        )
 
     def _read_labels(self, path: Path) -> Labels:
-        return np.ascontiguousarray(to_slices(to_labels(read_voxels(path)[..., 0], path), self.axis))
+        return np.ascontiguousarray(to_slices(volume_labels.to_labels(read_voxels(path)[..., 0], path), self.axis))
 
     def _read_channels(self, path: Path) -> NDArray[np.uint8]:
         """(slices, H, W, 1 to 3) uint8."""
@@ -227,6 +222,7 @@ def _check_options(
 ) -> None:
     is_modalities = _is_list(modalities, INTEGER) and len(modalities) <= RGB and min(modalities, default=0) >= 0
     is_percentiles = _is_list(percentiles, NUMBER) and len(percentiles) == 2
+    is_percentiles = is_percentiles and 0 <= percentiles[0] < percentiles[1] <= 100
     checks = (
         ("axis", axis, type(axis) is int and axis in (0, 1, 2), "0, 1 or 2"),
         ("split", split, split in SPLITS, f"one of {', '.join(SPLITS)}"),
@@ -235,12 +231,7 @@ def _check_options(
         ("held_out", held_out, _is_list(held_out, TEXT, Collection), "a list of names"),
         ("things", things, _is_list(things, TEXT, Collection), "a list of names"),
         ("modalities", modalities, is_modalities, "a list of up to three numbers from 0"),
-        (
-            "percentiles",
-            percentiles,
-            is_percentiles and 0 <= percentiles[0] < percentiles[1] <= 100,
-            "two rising numbers in 0..100",
-        ),
+        ("percentiles", percentiles, is_percentiles, "two rising numbers in 0..100"),
     )
     for key, value, is_valid, expected in checks:
         if not is_valid:
