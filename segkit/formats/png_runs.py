@@ -1,7 +1,8 @@
-"""RGB PNGs of segment ids, decoded to runs of equal ids and encoded: most of the time of panoptic quality goes here.
+"""RGB PNGs of segment ids, decoded to runs of equal ids and encoded: panoptic quality spends most of its time here.
 
-A map of segments is flat, so that after inflating nearly every byte is 0, "as the filter predicts": the filters (PNG
-specification, section 9) are undone from one change to the next, and no pixel between them is looked at.
+Segments are flat, so nearly every inflated byte is 0: the pixel is as its filter predicts. The filters (PNG
+specification, section 9) are undone from one change to the next, and pixels between changes are skipped. Without numba
+Pillow decodes, and numpy encodes: 2.7 times slower.
 """
 
 from __future__ import annotations
@@ -23,39 +24,52 @@ except ImportError:
 
 AVAILABLE = COMPILED
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-LEVEL = 3  # of compression: as small as Pillow's default here, in a tenth of the time
-CHUNK_HEAD, CHUNK_TAIL = 8, 4  # length and name before the data of a chunk, its checksum after
-PLAIN_RGB = (8, 2, 0, 0, 0)  # bit depth, colour type RGB, deflate, the one filter method, not interlaced
-FIRST_CHUNK = 8  # IHDR, behind the signature
+LEVEL = 3  # of compression: files are as small as with Pillow's default, in a tenth of the time
+CHUNK_HEAD, CHUNK_TAIL = 8, 4  # bytes before the data of a chunk (length, name) and after it (checksum)
+PLAIN_RGB = (8, 2, 0, 0, 0)  # bit depth, colour type RGB, deflate, filter method 0, not interlaced
+FIRST_CHUNK = 8  # position of IHDR, after the signature
 NONE, SUB, UP, AVERAGE, PAETH = range(5)
 LOW7, HIGH7, HIGH1 = 0x7F7F7F, 0xFEFEFE, 0x808080  # bits of each of an id's three bytes
-WORD = 8  # bytes looked at together
+WORD = 8  # bytes that are compared with 0 at once
 PIECE_BYTES = 1 << 17  # inflated at a time
-MAX_RATIO = 1100  # deflate does not pack tighter: a header that claims more pixels lies
-MAX_BYTES = 2**31 - 2  # places are int32
+MAX_RATIO = 1100  # deflate does not pack tighter: a header that claims more pixels is wrong
+MAX_BYTES = 2**31 - 2  # positions are int32
 
 
 def decode(content: bytes) -> IdRuns | None:
-    """The runs of ids R + 256 G + 65536 B of a whole PNG file; None where it is not plain RGB of 8 bits, or not sound:
-    the general decoder then tells what is wrong."""
-    packed = _image_data(content)
+    """Decode a PNG of segment ids, R + 256 G + 65536 B.
+
+    Args:
+        content: the whole file.
+
+    Returns:
+        The runs of equal ids; None if it is not plain RGB of 8 bits, or damaged: then use a general decoder, which says
+        what is wrong.
+    """
+    packed = _join_image_data(content)
     if packed is None:
         return None
     width, height, *kind = struct.unpack_from(">IIBBBBB", content, 16)
     size = height * (1 + 3 * width)
     if tuple(kind) != PLAIN_RGB or not 0 < size <= min(MAX_RATIO * len(packed), MAX_BYTES):
         return None
-    places, values = np.empty(size + 1, dtype=np.int32), np.empty(size + 1, dtype=np.uint8)
-    found = _inflate(packed, size, places, values)
-    if found < 0:
+    positions, values = np.empty(size + 1, dtype=np.int32), np.empty(size + 1, dtype=np.uint8)
+    if _inflate(packed, size, positions, values) < 0:
         return None
     starts, ids = np.empty((2, height * width), dtype=np.int32)
-    number = _runs(places, values, size, width, starts, ids)
+    number = _undo_filters(positions, values, size, width, starts, ids)
     return IdRuns((height, width), starts[:number].copy(), ids[:number].copy()) if number >= 0 else None
 
 
 def encode(segment_ids: NDArray[np.int32]) -> bytes:
-    """A PNG of (H, W) int32 ids in [0, 2^24), not empty: 8-bit RGB with the filter Up, whose bytes are mostly 0."""
+    """Encode segment ids as 8-bit RGB with the filter Up, whose bytes are mostly 0.
+
+    Args:
+        segment_ids: (H, W) int32 in [0, 2^24), not empty.
+
+    Returns:
+        The file.
+    """
     height, width = segment_ids.shape
     rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)
     rows[:, 0] = UP
@@ -76,41 +90,44 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 @compiled
 def _difference_to_above(ids: NDArray[np.int32], rows: NDArray[np.uint8]) -> None:
-    """Add to the rows of 0, behind their first byte, what differs from the row above."""
+    """Write differences to the row above into rows of 0, after the filter byte of each row."""
     height, width = ids.shape
     for y in range(height):
         for x in range(width):
-            here, above = ids[y, x], ids[y - 1, x] if y else np.int32(0)
-            if here != above:
-                rows[y, 1 + 3 * x] = (here & 255) - (above & 255)
-                rows[y, 2 + 3 * x] = (here >> 8 & 255) - (above >> 8 & 255)
-                rows[y, 3 + 3 * x] = (here >> 16) - (above >> 16)
+            current, above = ids[y, x], ids[y - 1, x] if y else np.int32(0)
+            if current != above:
+                rows[y, 1 + 3 * x] = (current & 255) - (above & 255)
+                rows[y, 2 + 3 * x] = (current >> 8 & 255) - (above >> 8 & 255)
+                rows[y, 3 + 3 * x] = (current >> 16) - (above >> 16)
 
 
-def _image_data(content: bytes) -> bytes | None:
-    """The joined IDAT chunks; None where another chunk's checksum is wrong, or the chunks do not end with IEND."""
-    parts, place = [], FIRST_CHUNK
-    while place + CHUNK_HEAD <= len(content):
-        (length,) = struct.unpack_from(">I", content, place)
-        name = content[place + 4 : place + CHUNK_HEAD]
-        end = place + CHUNK_HEAD + length
+def _join_image_data(content: bytes) -> bytes | None:
+    """The joined IDAT chunks; None if the checksum of another chunk is wrong, or IEND is missing."""
+    parts, start = [], FIRST_CHUNK
+    while start + CHUNK_HEAD <= len(content):
+        (length,) = struct.unpack_from(">I", content, start)
+        name = content[start + 4 : start + CHUNK_HEAD]
+        end = start + CHUNK_HEAD + length
         if end + CHUNK_TAIL > len(content):
             return None
         if name == b"IDAT":
-            parts.append(content[place + CHUNK_HEAD : end])
-        elif crc32(content[place + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
+            parts.append(content[start + CHUNK_HEAD : end])
+        elif crc32(content[start + 4 : end]) != struct.unpack_from(">I", content, end)[0]:
             return None
         elif name == b"IEND":
             return parts[0] if len(parts) == 1 else b"".join(parts)
-        place = end + CHUNK_TAIL
+        start = end + CHUNK_TAIL
     return None
 
 
-def _inflate(packed: bytes, size: int, places: NDArray[np.int32], values: NDArray[np.uint8]) -> int:
-    """Note the bytes that are not 0 of the inflated data, `size` bytes, and an end behind them; how many, or -1 where
-    the data is not sound or not of this size. The data itself is never held whole: its pieces stay in the cache."""
+def _inflate(packed: bytes, size: int, positions: NDArray[np.int32], values: NDArray[np.uint8]) -> int:
+    """Inflate `size` bytes, and write position and value of those that are not 0, then an end mark at `size`.
+
+    The data is never held whole, so that its pieces stay in the processor's cache. Returns how many bytes are not 0; -1
+    if the data is damaged or of another size.
+    """
     inflater = decompressobj()
-    done = found = 0
+    done = count = 0
     try:
         while not inflater.eof:
             piece = inflater.decompress(packed, PIECE_BYTES)
@@ -119,59 +136,59 @@ def _inflate(packed: bytes, size: int, places: NDArray[np.int32], values: NDArra
                 return -1
             data = np.frombuffer(piece, dtype=np.uint8)
             words = data[: len(piece) // WORD * WORD].view(np.uint64)
-            found = _note_changes(data, words, done, places, values, found)
+            count = _append_nonzero(data, words, done, positions, values, count)
             done += len(piece)
-    except Exception:  # zlib.error or zlib_ng's: two classes of no common name
+    except Exception:  # zlib.error, or that of zlib_ng: classes without a common base
         return -1
-    places[found], values[found] = size, 0
-    return found if done == size else -1
+    positions[count], values[count] = size, 0
+    return count if done == size else -1
 
 
 @compiled
-def _note_changes(
+def _append_nonzero(
     data: NDArray[np.uint8],
     words: NDArray[np.uint64],
     first: int,
-    places: NDArray[np.int32],
+    positions: NDArray[np.int32],
     values: NDArray[np.uint8],
-    found: int,
+    count: int,
 ) -> int:
-    """Append the bytes that are not 0 to the `found` ones; `first`: the place of the first byte."""
+    """Append position and value of the bytes that are not 0 to the first `count` ones; `first`: position of data[0]."""
     for index in range(words.size):
         if words[index]:
-            for place in range(WORD * index, WORD * index + WORD):
-                places[found], values[found] = first + place, data[place]
-                found += data[place] != 0  # written to anyway and counted if so: a branch would be mispredicted
-    for place in range(WORD * words.size, data.size):
-        places[found], values[found] = first + place, data[place]
-        found += data[place] != 0
-    return found
+            for position in range(WORD * index, WORD * index + WORD):
+                positions[count], values[count] = first + position, data[position]
+                count += data[position] != 0  # always written, counted if not 0: a branch would be mispredicted
+    for position in range(WORD * words.size, data.size):
+        positions[count], values[count] = first + position, data[position]
+        count += data[position] != 0
+    return count
 
 
 @compiled
-def _runs(
-    places: NDArray[np.int32],
+def _undo_filters(
+    positions: NDArray[np.int32],
     values: NDArray[np.uint8],
     size: int,
     width: int,
     starts: NDArray[np.int32],
     ids: NDArray[np.int32],
 ) -> int:
-    """Fill in the runs of `size` filtered bytes, of which those at `places` are not 0; how many, or -1 for a filter
-    that is none. Every row begins a run.
+    """Write the runs of ids of `size` filtered bytes; those at `positions` are not 0. Every row begins a run.
 
-    While the bytes are 0 and the row above goes on with one id, each pixel follows from its left neighbour by one rule:
-    once that gives the neighbour's id again, it does so to the end of the stretch.
+    While the bytes are 0 and the id in the row above stays the same, each pixel follows from its left neighbour by one
+    rule. Once this rule gives the neighbour's id again, it does so to the end of the stretch. Returns the number of
+    runs, or -1 for an unknown filter.
     """
     stride = 1 + 3 * width
-    number = found = 0
-    row_above = end_above = 0  # the runs of the row above
+    number = next_nonzero = 0
+    row_above = end_above = 0  # first and last run of the row above
     for y in range(size // stride):
         line, first = y * stride + 1, y * width
         kind = NONE
-        if places[found] == line - 1:
-            kind = np.int64(values[found])
-            found += 1
+        if positions[next_nonzero] == line - 1:
+            kind = np.int64(values[next_nonzero])
+            next_nonzero += 1
         if kind > PAETH:
             return -1
         row = number
@@ -180,35 +197,35 @@ def _runs(
             above = ids[run]
             next_above = starts[run + 1] - first + width if run + 1 < end_above else width
         left = upper_left = np.int32(0)
-        other = min((places[found] - line) // 3, width)  # the next pixel with a byte that is not 0
+        changed = min((positions[next_nonzero] - line) // 3, width)  # the next pixel with a byte that is not 0
         x = 0
         while x < width:
             if x == next_above:
                 run += 1
                 above = ids[run]
                 next_above = starts[run + 1] - first + width if run + 1 < end_above else width
-            value = _predicted(kind, left, above, upper_left)
-            if x == other:
+            value = _predict(kind, left, above, upper_left)
+            if x == changed:
                 difference = np.int32(0)
-                while places[found] < line + 3 * x + 3:
-                    difference |= np.int32(values[found]) << 8 * (places[found] - line - 3 * x)
-                    found += 1
-                value = _add(difference, value)
-                other = min((places[found] - line) // 3, width)
+                while positions[next_nonzero] < line + 3 * x + 3:
+                    difference |= np.int32(values[next_nonzero]) << 8 * (positions[next_nonzero] - line - 3 * x)
+                    next_nonzero += 1
+                value = _add_bytes(difference, value)
+                changed = min((positions[next_nonzero] - line) // 3, width)
             if x == 0 or value != left:
                 starts[number], ids[number] = first + x, value
                 number += 1
             left, upper_left = value, above
             x += 1
-            if x < next_above and x < other and _predicted(kind, value, above, above) == value:
-                x = min(next_above, other)
+            if x < next_above and x < changed and _predict(kind, value, above, above) == value:
+                x = min(next_above, changed)
         row_above, end_above = row, number
     return number
 
 
 @compiled
-def _predicted(kind: int, left: Any, above: Any, upper_left: Any) -> Any:
-    """The filter's prediction of a pixel's id, byte by byte."""
+def _predict(kind: int, left: Any, above: Any, upper_left: Any) -> Any:
+    """The id that the filter predicts, byte by byte."""
     if kind == UP:
         return above
     if kind == SUB:
@@ -237,6 +254,6 @@ def _paeth(left: Any, above: Any, upper_left: Any) -> Any:
 
 
 @compiled
-def _add(first: Any, second: Any) -> Any:
-    """Byte by byte, each modulo 256."""
+def _add_bytes(first: Any, second: Any) -> Any:
+    """The sum of each byte, modulo 256."""
     return np.int32(((first & LOW7) + (second & LOW7)) ^ ((first ^ second) & HIGH1))

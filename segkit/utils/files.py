@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON with errors that name the file."""
+"""Files and folders that are written whole or not at all, and JSON with errors that name the file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,15 @@ Self = TypeVar("Self", bound="FinishOnExit")
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: it takes `path`'s place at the end of the block, and is removed on an error.
+    """Write a file whole or not at all: a temporary file is moved to `path` at the end of the block.
 
-    Makes the folder. The neighbour's name is short and unlike any other, so that many processes can write at once.
+    The folder is made if it is missing. Temporary names are random, so that many processes can write at once.
+
+    Args:
+        path: file to write.
+
+    Yields:
+        Temporary path in the same folder; it is removed if the block raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     neighbour = path.with_name(f".{secrets.token_hex(8)}.tmp")
@@ -36,8 +42,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill: it becomes `path`, or what that links to, at the end of the block, and is removed on an error.
-    DatasetError where `path` is there and not an empty folder, or cannot be written."""
+    """Write a folder whole or not at all: a temporary folder is moved to `path` at the end of the block.
+
+    Args:
+        path: new or empty folder, or a link to one.
+
+    Yields:
+        Temporary folder to fill; it is removed if the block raises.
+
+    Raises:
+        DatasetError: `path` is a file or has content, or cannot be written.
+    """
     if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
         raise DatasetError("expected an empty or new folder", where=path, remedy="name another one")
     real = Path(os.path.realpath(path))
@@ -50,7 +65,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         os.replace(neighbour, real)
     except OSError as error:
         raise DatasetError(f"cannot be written: {error}", where=path) from None
-    except DatasetError as error:  # whoever wrote knew the folder by its name for the time being
+    except DatasetError as error:  # its message has the temporary name
         raise DatasetError(str(error).replace(str(neighbour), str(path))) from None
     finally:
         shutil.rmtree(neighbour, ignore_errors=True)
@@ -95,9 +110,17 @@ def check_writable(path: Path) -> None:
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
-    """The file's content, or its first `limit` bytes; DatasetError where it is missing or cannot be read.
+    """Read a file. Pipes and devices are refused, since reading one may wait forever.
 
-    A pipe or a device is refused: reading one may wait for ever.
+    Args:
+        path: file to read.
+        limit: read only so many bytes; -1 reads all.
+
+    Returns:
+        The content.
+
+    Raises:
+        DatasetError: the file is missing or cannot be read.
     """
     try:
         if not path.is_file() and path.exists():
@@ -112,14 +135,23 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
 
 
 def check_file_size(path: Path, max_bytes: int, remedy: str = "") -> None:
-    """DatasetError if the file has more bytes than `max_bytes`; a missing file passes."""
+    """Check the size of a file. A missing file passes.
+
+    Args:
+        path: file to check.
+        max_bytes: the largest size.
+        remedy: for the message.
+
+    Raises:
+        DatasetError: the file is larger.
+    """
     n_bytes = path.stat().st_size if os.path.isfile(path) else 0  # Path.is_file raises for a name that is too long
     if n_bytes > max_bytes:
         raise DatasetError(f"expected at most {max_bytes} bytes, got {n_bytes}", where=path, remedy=remedy)
 
 
 class FinishOnExit:
-    """What is written in a `with` block and finished at its end, but not on an exception."""
+    """A writer that is used in a `with` block, and finished at its end if the block does not raise."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -131,34 +163,52 @@ class FinishOnExit:
             self.finish()
 
     def finish(self) -> None:
-        """Write what belongs to the whole, an index say; nothing by default."""
+        """Write what belongs to the whole, an index for example; by default nothing."""
 
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """Parsing makes millions of objects and no cycle: here Python does not look for cycles, a third of the time."""
-    enabled = gc.isenabled()
+    """Pause the garbage collection. Parsing makes millions of objects and no cycles; the search takes a third of it."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if enabled:
+        if was_enabled:
             gc.enable()
 
 
 def load_json(path: Path) -> Any:
-    """The JSON in the file; DatasetError where it is missing or not JSON."""
+    """Read a JSON file.
+
+    Args:
+        path: file to read.
+
+    Returns:
+        The content.
+
+    Raises:
+        DatasetError: the file is missing or not JSON.
+    """
     content = read_bytes(path)
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        remedy = "is it complete, and the right file?"
+        remedy = "check that it is complete, and the right file"
         raise DatasetError(
             f"expected JSON, got {len(content)} bytes that are not: {error}", where=path, remedy=remedy
         ) from None
 
 
 def dump_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all; ValueError where `content` holds NaN or infinity, which JSON has not."""
+    """Write JSON, whole or not at all.
+
+    Args:
+        path: file to write.
+        content: lists, dicts, texts, numbers, bools and None.
+
+    Raises:
+        ValueError: `content` holds NaN or infinity, which JSON does not have.
+    """
     with replacing(path) as neighbour, neighbour.open("w", encoding="utf-8") as file:
         file.write(json.dumps(content, allow_nan=False))

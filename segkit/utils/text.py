@@ -1,4 +1,4 @@
-"""Text of messages: lists cut short."""
+"""Texts of messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ MAX_LISTED = 5  # items in one message
 
 
 def abbreviate(items: Iterable[object]) -> str:
-    """The first items, for a message: `3, 7 and 12 more`."""
+    """List the first items for a message: `3, 7, 8, 9, 11 and 12 more`.
+
+    Args:
+        items: any objects, shown by repr.
+
+    Returns:
+        The text; empty without items.
+    """
     items = list(items)
     more = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
     return ", ".join(repr(item) for item in items[:MAX_LISTED]) + more

@@ -259,7 +259,7 @@ def test_files_that_are_refused(run: Any, files: Any, tmp_path: Path) -> None:
         (["run", *method, "--predictions", files[0], "--gt", other[1]], "3 of the 3 ground-truth images are not saved"),
         (
             ["sweep", *methods, "--predictions", files[0], "--gt", other[1]],
-            "6 of the 6 saved images are not in",
+            "6 of the 6 saved images have no ground truth",
         ),
         (["run", *method, "--predictions", tmp_path / "none"], "none"),
         (["sweep", *methods, "--predictions", single[0], "--gt", single[1]], "expected at least 2 images"),
