@@ -44,21 +44,21 @@ def _make(root: Path, name: str = "ADE_val_00000001", split: str = "validation")
 
 def test_semantic(tmp_path: Path) -> None:
     _make(_make(tmp_path), "ADE_val_00000000")
-    source = ADE20KReader(tmp_path, annotations="semantic")
-    assert source.images == (DatasetImage("ADE_val_00000000", "ADE_val_00000000.jpg", (3, 4)), IMAGE)
-    assert len(source.categories) == N_CLASSES
-    assert not source.categories.things
-    assert source.categories[150].name == "class 150"
-    got = source.read_segmentation(IMAGE)
+    reader = ADE20KReader(tmp_path, annotations="semantic")
+    assert reader.images == (DatasetImage("ADE_val_00000000", "ADE_val_00000000.jpg", (3, 4)), IMAGE)
+    assert len(reader.categories) == N_CLASSES
+    assert not reader.categories.things
+    assert reader.categories[150].name == "class 150"
+    got = reader.read_segmentation(IMAGE)
     np.testing.assert_array_equal(got.segment_ids, CLASSES)
     areas = [(s.segment_id, s.category_id, s.isthing, s.area_px) for s in got.segments]
     assert areas == [(1, 1, False, 3), (3, 3, False, 1), (8, 8, False, 3), (13, 13, False, 3), (150, 150, False, 1)]
 
 
 def test_instances_by_hand(tmp_path: Path) -> None:
-    source = ADE20KReader(_make(tmp_path), annotations="instances")
-    assert [c.category_id for c in source.categories.things] == [*THING_IDS]
-    got = source.read_segmentation(IMAGE)
+    reader = ADE20KReader(_make(tmp_path), annotations="instances")
+    assert [c.category_id for c in reader.categories.things] == [*THING_IDS]
+    got = reader.read_segmentation(IMAGE)
     # 256 + green. The sky is covered; the person without a number and class 150, a thing, are void.
     assert got.segment_ids.tolist() == [[1, 1, 258, 0], [257, 257, 258, 265], [1, 257, 0, 0]]
     assert got.segments == (
@@ -67,7 +67,7 @@ def test_instances_by_hand(tmp_path: Path) -> None:
         Segment(258, 13, True, 2),
         Segment(265, 13, True, 1),
     )
-    assert [a["area"] for a in source.read_annotations(IMAGE)] == [3, 2, 1]
+    assert [a["area"] for a in reader.read_annotations(IMAGE)] == [3, 2, 1]
 
 
 @settings(deadline=None)
@@ -104,7 +104,7 @@ def test_names_of_the_table(tmp_path: Path) -> None:
     assert ADE20KReader(tmp_path, annotations="semantic").categories[9].name == "name 9, other"
     for broken in (rows[:-1], [*rows[:-1], "151\tx"], [*rows[:-1], "9" * 5000 + "\tx"], []):
         table.write_text(head + "\n".join(broken))
-        with pytest.raises(DatasetError, match=r"objectInfo150\.txt: expected a head and 150 rows"):
+        with pytest.raises(DatasetError, match=r"objectInfo150\.txt: expected a header and 150 rows"):
             ADE20KReader(tmp_path, annotations="semantic")
 
 
@@ -125,18 +125,18 @@ def test_broken_instances(tmp_path: Path, red: object, green: object, message: s
 
 
 def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
-    source = ADE20KReader(_make(tmp_path), annotations="semantic")
+    reader = ADE20KReader(_make(tmp_path), annotations="semantic")
     path = tmp_path / "annotations/validation/ADE_val_00000001.png"
     png.write(path, np.full((3, 4), 151, dtype=np.uint8))
     with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got .* up to 151"):
-        source.read_segmentation(IMAGE)
+        reader.read_segmentation(IMAGE)
     png.write(path, np.zeros((4, 3), dtype=np.uint8))
     with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got \(4, 3\)"):
-        source.read_segmentation(IMAGE)
+        reader.read_segmentation(IMAGE)
     path.unlink()
     with pytest.raises(DatasetError, match=r"ADE_val_00000001\.png: the annotation is missing \(1 of 1 are\)"):
         ADE20KReader(tmp_path, annotations="instances")
-    with pytest.raises(DatasetError, match=r"training: expected pictures \*\.jpg, found none"):
+    with pytest.raises(DatasetError, match=r"training: expected images \*\.jpg, found none"):
         ADE20KReader(tmp_path, "train", annotations="semantic")
     for options in ({"split": "test"}, {"annotations": "rgb"}):
         with pytest.raises(ValueError, match=r"must be one of \(.*\), got '(test|rgb)'"):
@@ -145,35 +145,35 @@ def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
 
 def _told(root: Path, **options: Any) -> tuple[ADE20KReader, list[tuple[str, str]]]:
     """The source, every image of it readable, and (code, file) of what it tells."""
-    told: list[tuple[str, str]] = []
-    source = ADE20KReader(root, on_issue=lambda code, error: told.append((code, Path(error.where).name)), **options)
-    assert {code for code, _ in told} <= {*RULES}
-    for image in source.images:
-        assert source.read_segmentation(image).segment_ids.shape == source.read_image(image).shape[:2] == image.size_hw
-    return source, told
+    messages: list[tuple[str, str]] = []
+    reader = ADE20KReader(root, on_issue=lambda code, error: messages.append((code, Path(error.where).name)), **options)
+    assert {code for code, _ in messages} <= {*RULES}
+    for image in reader.images:
+        assert reader.read_segmentation(image).segment_ids.shape == reader.read_image(image).shape[:2] == image.size_hw
+    return reader, messages
 
 
-def test_all_faults_of_the_maps_are_told(tmp_path: Path) -> None:
+def test_all_faults_of_the_maps_are_reported(tmp_path: Path) -> None:
     for name in "abcde":
         _make(tmp_path, name)
     (tmp_path / "annotations/validation/b.png").unlink()
     (tmp_path / "annotations/validation/c.png").write_bytes(b"torn")
     (tmp_path / "annotations_instance/validation/d.png").unlink()
     (tmp_path / "annotations_instance/validation/b.png").unlink()
-    source, told = _told(tmp_path, annotations="instances")
-    assert told == [
+    reader, messages = _told(tmp_path, annotations="instances")
+    assert messages == [
         ("png-missing", "b.png"),
         ("png-missing", "b.png"),
         ("png-missing", "d.png"),
         ("png-unreadable", "c.png"),
     ]
-    assert [image.image_id for image in source.images] == ["a", "e"]
-    source, told = _told(tmp_path, annotations="semantic")
-    assert told == [("png-missing", "b.png"), ("png-unreadable", "c.png")]
-    assert [image.image_id for image in source.images] == ["a", "d", "e"]
+    assert [image.image_id for image in reader.images] == ["a", "e"]
+    reader, messages = _told(tmp_path, annotations="semantic")
+    assert messages == [("png-missing", "b.png"), ("png-unreadable", "c.png")]
+    assert [image.image_id for image in reader.images] == ["a", "d", "e"]
     (tmp_path / "images/validation/a.jpg").unlink()
-    source, told = _told(tmp_path, annotations="instances")
-    assert told == [
+    reader, messages = _told(tmp_path, annotations="instances")
+    assert messages == [
         ("png-missing", "b.png"),
         ("image-missing", "a.png"),
         ("png-missing", "b.png"),
@@ -181,14 +181,14 @@ def test_all_faults_of_the_maps_are_told(tmp_path: Path) -> None:
         ("image-missing", "a.png"),
         ("png-unreadable", "c.png"),
     ]
-    assert [image.image_id for image in source.images] == ["e"]
+    assert [image.image_id for image in reader.images] == ["e"]
     shutil.copy(tmp_path / "annotations/validation/e.png", tmp_path / "annotations/validation/b.png")
-    with pytest.raises(DatasetError, match=r"a\.png: the annotation has no picture \(1 of 5 files\); complete"):
+    with pytest.raises(DatasetError, match=r"a\.png: the annotation has no image \(1 of 5 files\); complete"):
         ADE20KReader(tmp_path, annotations="semantic")
     shutil.rmtree(tmp_path / "annotations")
-    source, told = _told(tmp_path, annotations="semantic")
-    assert (source.images, len(told)) == ((), 4)
-    with pytest.raises(DatasetError, match=r"expected pictures \*\.jpg, found none"):
+    reader, messages = _told(tmp_path, annotations="semantic")
+    assert (reader.images, len(messages)) == ((), 4)
+    with pytest.raises(DatasetError, match=r"expected images \*\.jpg, found none"):
         ADE20KReader(tmp_path / ("x" * 5000), annotations="semantic")
 
 
@@ -209,14 +209,14 @@ def _written(root: Path) -> ADE20KReader:
 
 
 def test_panoptic_write_and_read(tmp_path: Path) -> None:
-    source = _written(tmp_path)
-    assert source.categories == CATEGORIES
-    assert source.images == tuple(image for image, _ in _samples())
+    reader = _written(tmp_path)
+    assert reader.categories == CATEGORIES
+    assert reader.images == tuple(image for image, _ in _samples())
     for image, expected in _samples():
-        got = source.read_segmentation(image)
+        got = reader.read_segmentation(image)
         np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
         assert got.segments == expected.segments
-        assert source.read_image(image).shape == (*image.size_hw, 3)
+        assert reader.read_image(image).shape == (*image.size_hw, 3)
 
 
 def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
         ADE20KReader(tmp_path, "train")
 
 
-def test_all_faults_of_the_panoptic_files_are_told(tmp_path: Path) -> None:
+def test_all_faults_of_the_panoptic_files_are_reported(tmp_path: Path) -> None:
     with ADE20KWriter(tmp_path, CATEGORIES) as writer:
         for name in "abcde":
             image = DatasetImage(name, f"{name}.jpg", (3, 4))
@@ -267,28 +267,28 @@ def test_all_faults_of_the_panoptic_files_are_told(tmp_path: Path) -> None:
     (tmp_path / "ade20k_panoptic_val/d.png").unlink()
     for name in "de":
         (tmp_path / f"images/validation/{name}.jpg").unlink()
-    source, told = _told(tmp_path)
-    assert told == [
+    reader, messages = _told(tmp_path)
+    assert messages == [
         ("annotation-unreadable", "ade20k_panoptic_val.json, image 'b', segment 300"),
         ("annotation-unreadable", "ade20k_panoptic_val.json"),  # c has none
         ("image-missing", "d.jpg"),
         ("image-missing", "e.jpg"),
         ("png-missing", "d.png"),
     ]
-    assert [image.image_id for image in source.images] == ["a"]
+    assert [image.image_id for image in reader.images] == ["a"]
 
 
 def test_files_of_no_annotation_are_counted(tmp_path: Path) -> None:
-    """One line for the pictures, one for the PNGs; the source can be used."""
+    """One line for the images, one for the PNGs; the reader can be used."""
     _written(tmp_path)
     assert ADE20KReader(tmp_path).skipped == ()
     for name in ("images/validation/lone.jpg", "images/validation/lone2.jpg", "ade20k_panoptic_val/lone.png"):
         (tmp_path / name).touch()
-    source, told = _told(tmp_path)
-    assert (len(source.images), told) == (2, [])
-    assert source.skipped == (
-        f"{tmp_path}/images/validation: 2 pictures are of no annotation that is read: 'lone.jpg', 'lone2.jpg'",
-        f"{tmp_path}/ade20k_panoptic_val: 1 PNGs are of no annotation that is read: 'lone.png'",
+    reader, messages = _told(tmp_path)
+    assert (len(reader.images), messages) == (2, [])
+    assert reader.skipped == (
+        f"{tmp_path}/images/validation: 2 images have no annotation that is read: 'lone.jpg', 'lone2.jpg'",
+        f"{tmp_path}/ade20k_panoptic_val: 1 PNGs have no annotation that is read: 'lone.png'",
     )
 
 

@@ -14,8 +14,8 @@ from segkit.structures import mask_to_rle
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(0, 4), st.integers(1, 5), st.integers(1, 5))))
 def test_overlaps_are_the_pixels_of_every_mask_but_one(masks: np.ndarray) -> None:
     hidden_px = int(np.maximum(masks.sum(axis=0) - 1, 0).sum())
-    told = list_lost_annotations([{"segmentation": mask_to_rle(mask)} for mask in masks], masks.shape[1:])
-    assert told == ([f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else [])
+    messages = list_lost_annotations([{"segmentation": mask_to_rle(mask)} for mask in masks], masks.shape[1:])
+    assert messages == ([f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else [])
 
 
 def test_no_annotations_have_no_overlaps() -> None:

@@ -34,7 +34,7 @@ def is_code(name: str) -> bool:
     return name == "code" or name.startswith("code_")
 
 
-def told() -> Iterator[ast.expr]:
+def messages() -> Iterator[ast.expr]:
     """What is given to a `on_issue` as its code: by a call of it, by a partial of it, by a call of a function of these
     modules that has such an argument; what is assigned to a name of a code, and what functions of codes return."""
     places = {f.name: i for f in FUNCTIONS for i, a in enumerate(f.args.args) if is_code(a.arg)}
@@ -69,7 +69,7 @@ def codes_in(given: ast.expr) -> set[str]:
 
 
 def test_every_code_is_a_rule() -> None:
-    codes = set[str]().union(*map(codes_in, told()))
+    codes = set[str]().union(*map(codes_in, messages()))
     assert codes - RULES.keys() == set()
     # One of each way in which a code is given.
     assert codes > {"json-kind", "annotation-twice", "mask-invalid", "number-not-finite", "key-missing", "png-missing"}
@@ -128,13 +128,13 @@ def test_names_that_readers_pass_over_are_refused(tmp_path: Path) -> None:
     assert get_unique_stem(DatasetImage(7, "d/" + "\u00e9" * 125, (1, 1)), (), tmp_path) == "d/" + "\u00e9" * 125
 
 
-def test_pictures_that_a_layout_does_not_look_for_become_pngs(tmp_path: Path) -> None:
+def test_images_that_a_format_does_not_look_for_become_pngs(tmp_path: Path) -> None:
     names = {"d/a.jpg": "d/a.jpg", "a.JPG": "a.JPG", "a.Jpg": "a.png", "a.gif": "a.png", "d.x/a": "d.x/a.png"}
     for name, expected in names.items():
         assert build_image_path(tmp_path, DatasetImage(7, name, (1, 1)), IMAGE_SUFFIX_CASES) == tmp_path / expected
 
 
-def test_pictures_that_are_unused(tmp_path: Path) -> None:
+def test_images_that_are_unused(tmp_path: Path) -> None:
     for name in ("a.png", "d/b.TIF", ".c.png", "d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

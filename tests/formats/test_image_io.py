@@ -54,8 +54,8 @@ def test_a_tiff_whose_white_is_zero_is_inverted(tmp_path: Path) -> None:
     """As Pillow inverts 8-bit ones."""
     assert read_image(write_tiff(tmp_path / "a.tif", np.uint8([[0, 255]]), t262=0))[..., 0].tolist() == [[255, 0]]
     for dtype in ("u2", "f4"):
-        found = read_image(write_tiff(tmp_path / "a.tif", RAMP.astype(dtype), t262=0))
-        np.testing.assert_array_equal(found, 255 - SHOWN)
+        result = read_image(write_tiff(tmp_path / "a.tif", RAMP.astype(dtype), t262=0))
+        np.testing.assert_array_equal(result, 255 - SHOWN)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "a.pgm"])
@@ -119,9 +119,9 @@ def test_not_finite_and_constant_images(tmp_path: Path, caplog: pytest.LogCaptur
     values = RAMP.astype(np.float32)
     with_gaps = np.vstack([values, np.float32([[np.nan, np.inf, -np.inf] + [np.nan] * 64])])
     path = write_tiff(tmp_path / "a.tif", with_gaps)
-    found = read_image(path)
-    np.testing.assert_array_equal(found[:3], SHOWN)
-    assert not found[3].any()
+    result = read_image(path)
+    np.testing.assert_array_equal(result[:3], SHOWN)
+    assert not result[3].any()
     assert [record.getMessage() for record in caplog.records] == [f"{path}: 67 values are NaN or infinite and become 0"]
     assert not read_image(write_tiff(path, np.full((2, 3), np.nan, np.float32))).any()
     assert not read_image(write_tiff(path, np.full((2, 3), 4000, np.uint16))).any()
@@ -182,8 +182,8 @@ def test_pages(tmp_path: Path) -> None:
         read_image(write_tiff(tmp_path / "a.tif", first, second))
     with pytest.raises(DatasetError, match="several pages"):
         read_image(write_tiff(tmp_path / "a.tif", first, first[:, :1], second, t254=[0, 1, 0]))
-    found = read_image(write_tiff(tmp_path / "a.tif", first, second[:, :1], second, t254=[0, 1, 4]))
-    assert found[..., 0].tolist() == first.tolist()
+    result = read_image(write_tiff(tmp_path / "a.tif", first, second[:, :1], second, t254=[0, 1, 4]))
+    assert result[..., 0].tolist() == first.tolist()
 
 
 def test_the_first_frame_of_a_moving_image(tmp_path: Path) -> None:

@@ -233,12 +233,12 @@ def outcome(path: Path, content: bytes) -> list[list[int]] | str:
 
 
 def outcome_both_ways(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> list[list[int]] | str:
-    found = []
+    result = []
     for available in (False, COMPILED):
         monkeypatch.setattr(png_ids, "AVAILABLE", available)
-        found.append(outcome(path, content))
-    assert found[0] == found[1]
-    return found[0]
+        result.append(outcome(path, content))
+    assert result[0] == result[1]
+    return result[0]
 
 
 DAMAGED = some_map(5, 6, 8, "flat")
@@ -260,8 +260,8 @@ def test_a_file_with_any_byte_changed(
     for place in range(len(SOUND)):
         content = bytearray(SOUND)
         content[place] ^= mask
-        found = outcome_both_ways(tmp_path / "x.png", bytes(content), monkeypatch)
-        assert found == REFUSED or type(found) is list
+        result = outcome_both_ways(tmp_path / "x.png", bytes(content), monkeypatch)
+        assert result == REFUSED or type(result) is list
 
 
 @needs_numba

@@ -6,15 +6,15 @@ from segkit.formats.splits import check_split, is_validation, select_split
 from segkit.utils.errors import ConfigError, DatasetError
 
 
-def test_halves_by_the_hash_of_the_name() -> None:
+def test_splits_by_the_hash_of_the_name() -> None:
     # sha256sum of "cell" begins with 39d0, and 0x39d0 / 0x10000 = 0.2258.
     assert [is_validation("cell", share) for share in (0, 0.225, 0.226, 1)] == [False, False, True, True]
     assert is_validation("e\u0301", 0.5) == is_validation("\u00e9", 0.5)
     names = [str(number) for number in range(1000)]
-    halves = [select_split(split, 0.25, names, "here") for split in ("train", "val")]
-    assert sorted(halves[0] + halves[1], key=int) == select_split(None, 0.25, names, "here") == names
-    assert 200 < len(halves[1]) < 300
-    assert halves[1] == sorted(halves[1], key=int)
+    splits = [select_split(split, 0.25, names, "here") for split in ("train", "val")]
+    assert sorted(splits[0] + splits[1], key=int) == select_split(None, 0.25, names, "here") == names
+    assert 200 < len(splits[1]) < 300
+    assert splits[1] == sorted(splits[1], key=int)
 
 
 def test_splits_that_are_none() -> None:

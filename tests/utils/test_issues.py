@@ -16,14 +16,14 @@ def fail(text: str) -> str:
 
 
 def test_attempt() -> None:
-    told: list[tuple[str, str]] = []
+    messages: list[tuple[str, str]] = []
 
     def on_issue(code: str, error: DatasetError) -> None:
-        told.append((code, str(error)))
+        messages.append((code, str(error)))
 
     assert try_read(on_issue, "code", str.upper, "a") == "A"
     assert try_read(on_issue, "code", fail, "b") is None
-    assert told == [("code", "b")]
+    assert messages == [("code", "b")]
     with pytest.raises(DatasetError, match=r"^b$"):
         try_read(raise_issue, "code", fail, "b")
     with pytest.raises(ZeroDivisionError):  # what is no fault of the data is no finding
@@ -35,27 +35,27 @@ def test_missing(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     os.symlink(tmp_path / "loop", tmp_path / "loop")
     names = ["zero", "there", "folder", "loop", "x" * 5000]
-    told: list[str] = []
-    found = report_missing(
-        lambda code, error: told.append(f"{code} {error}"), "code", "map", [tmp_path / n for n in names], "fix"
+    messages: list[str] = []
+    result = report_missing(
+        lambda code, error: messages.append(f"{code} {error}"), "code", "map", [tmp_path / n for n in names], "fix"
     )
-    assert found == {tmp_path / name for name in names if name != "there"}
+    assert result == {tmp_path / name for name in names if name != "there"}
     ending = ": the map is missing (4 of 5 are); fix"
-    assert told[:3] == [f"code {tmp_path / name}{ending}" for name in ("zero", "folder", "loop")]
-    assert told[3] == f"code {str(tmp_path / names[4])[:MAX_CHARACTERS]}...{ending}"
+    assert messages[:3] == [f"code {tmp_path / name}{ending}" for name in ("zero", "folder", "loop")]
+    assert messages[3] == f"code {str(tmp_path / names[4])[:MAX_CHARACTERS]}...{ending}"
     with pytest.raises(DatasetError, match="zero: the map is missing"):
         report_missing(raise_issue, "code", "map", [tmp_path / "zero"], "")
     assert report_missing(raise_issue, "code", "map", [], "") == set()
 
 
 def test_files_without_partner(tmp_path: Path) -> None:
-    told: list[str] = []
-    found = {name: tmp_path / f"{name}.png" for name in ("a", "b", "c")}
-    report_unpaired(lambda code, error: told.append(f"{code} {error}"), "code", "no picture", found, {"b": 1}, "fix")
-    assert told == [f"code {tmp_path / name}.png: no picture (2 of 3 files); fix" for name in ("a", "c")]
-    report_unpaired(raise_issue, "code", "no picture", found, found, "fix")
-    with pytest.raises(DatasetError, match=r"a\.png: no picture \(3 of 3 files\)"):
-        report_unpaired(raise_issue, "code", "no picture", found, (), "fix")
+    messages: list[str] = []
+    result = {name: tmp_path / f"{name}.png" for name in ("a", "b", "c")}
+    report_unpaired(lambda code, error: messages.append(f"{code} {error}"), "code", "no image", result, {"b": 1}, "fix")
+    assert messages == [f"code {tmp_path / name}.png: no image (2 of 3 files); fix" for name in ("a", "c")]
+    report_unpaired(raise_issue, "code", "no image", result, result, "fix")
+    with pytest.raises(DatasetError, match=r"a\.png: no image \(3 of 3 files\)"):
+        report_unpaired(raise_issue, "code", "no image", result, (), "fix")
 
 
 def test_unused_files_are_one_line() -> None:

@@ -14,7 +14,7 @@ def test_no_problem_passes():
     assert len(problems) == 0
 
 
-def test_one_problem_is_told_as_it_was_raised():
+def test_one_problem_is_reported_as_it_was_raised():
     problems = ErrorCollector()
     with problems.guard():
         raise DatasetError("expected a, got b", where="x.png", remedy="write it again")

@@ -63,8 +63,8 @@ def plain(json_path: Path) -> AnnotatedImages:
     return cache._parse_instances(json_path)
 
 
-def is_cached(found: AnnotatedImages) -> bool:
-    return all(isinstance(row, ImageRow) for row in found.annotations)
+def is_cached(result: AnnotatedImages) -> bool:
+    return all(isinstance(row, ImageRow) for row in result.annotations)
 
 
 def same(one: AnnotatedImages, other: AnnotatedImages) -> bool:
@@ -104,12 +104,12 @@ def test_a_panoptic_json_keeps_all_of_segments_info(dataset: Dataset) -> None:
     dataset.store(content)
     plain = cache._parse_panoptic(dataset.json_path)
     for _ in range(2):
-        found = cache.read_panoptic(dataset.json_path)
-        assert is_cached(found)
-        assert same(found, plain)
+        result = cache.read_panoptic(dataset.json_path)
+        assert is_cached(result)
+        assert same(result, plain)
     records = coco.read_panoptic(dataset.json_path).records
-    assert [i["png_name"] for i in found.images] == [r.png_name for r in records]
-    assert [[*row] for row in found.annotations] == [[*r.segments_info] for r in records]
+    assert [i["png_name"] for i in result.images] == [r.png_name for r in records]
+    assert [[*row] for row in result.annotations] == [[*r.segments_info] for r in records]
 
 
 NUMBER = st.integers(-(3 * 10**5), 3 * 10**5) | st.floats(-3e5, 3e5)  # of six points: no outline too long
@@ -128,9 +128,9 @@ def test_numbers_come_back_to_the_last_bit(
     ]
     path.write_text(json.dumps({**CONTENT, "annotations": annotations}))
     cache.read_instances(path)
-    found = cache.read_instances(path)
-    assert is_cached(found)
-    assert same(found, cache._parse_instances(path))
+    result = cache.read_instances(path)
+    assert is_cached(result)
+    assert same(result, cache._parse_instances(path))
 
 
 def test_the_next_start_parses_nothing(
@@ -269,9 +269,9 @@ def test_without_a_home_nothing_is_cached(
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "expanduser", homeless)
-    found = cache.read_instances(json_path)
-    assert not is_cached(found)
-    assert same(found, plain)
+    result = cache.read_instances(json_path)
+    assert not is_cached(result)
+    assert same(result, plain)
 
 
 def test_the_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,8 +286,8 @@ def test_the_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
 def read_in_process(json_path: Path, smallest: int, barrier: Any, answers: Any) -> None:
     cache.SMALLEST_BYTES = smallest
     barrier.wait()
-    found = cache.read_instances(json_path)
-    answers.put((is_cached(found), repr([*found.annotations])))
+    result = cache.read_instances(json_path)
+    answers.put((is_cached(result), repr([*result.annotations])))
 
 
 def test_processes_that_build_at_once_do_not_disturb_each_other(
@@ -299,10 +299,10 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(
         processes = [fork.Process(target=read_in_process, args=(json_path, 0, barrier, answers)) for _ in range(4)]
         for process in processes:
             process.start()
-        found = {answers.get(timeout=60) for _ in processes}
+        result = {answers.get(timeout=60) for _ in processes}
         for process in processes:
             process.join()
-        assert found == {(True, repr(plain.annotations))}
+        assert result == {(True, repr(plain.annotations))}
         entry_of(folder).unlink()  # one, and no neighbour
 
 

@@ -66,15 +66,15 @@ def outputs_of(
 def flat(outputs: HeadOutputs) -> dict[str, Any]:
     """Every array by name."""
     semantic, centers = outputs.semantic, outputs.centers
-    found: dict[str, Any] = {name: getattr(semantic, name) for name in SemanticScores.__dataclass_fields__}
+    result: dict[str, Any] = {name: getattr(semantic, name) for name in SemanticScores.__dataclass_fields__}
     for name, part in (("instances", outputs.instances), ("stuff", outputs.stuff_masks)):
         fields = [f for f in InstanceMasks.__dataclass_fields__ if f not in ("size_hw", "crops")]
-        found |= {f"{name} {field}": None if part is None else getattr(part, field) for field in fields}
+        result |= {f"{name} {field}": None if part is None else getattr(part, field) for field in fields}
         for index, crop in enumerate(() if part is None else part.crops):
-            found[f"{name} crop {index}"] = crop
-    found["heatmap"] = None if centers is None else centers.heatmap
-    found["offsets_yx"] = None if centers is None else centers.offsets_yx
-    return {name: array for name, array in found.items() if array is not None}
+            result[f"{name} crop {index}"] = crop
+    result["heatmap"] = None if centers is None else centers.heatmap
+    result["offsets_yx"] = None if centers is None else centers.offsets_yx
+    return {name: array for name, array in result.items() if array is not None}
 
 
 def assert_equal(one: HeadOutputs, other: HeadOutputs, dtypes: bool = True) -> None:
@@ -107,9 +107,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert (saved.folder, saved.categories, saved.images, len(saved)) == (folder, CATEGORIES, (IMAGE,), 1)
     assert saved.channel_names == ("person", "cat", "sky", "grass")
     assert (saved.stuff_ids.tolist(), saved.thing_ids.tolist()) == ([0, 0, 1, 2], [0, 1, -1, -1])
-    found = saved.read(saved.images[0])
-    assert_equal(found, round_head_outputs(outputs_of(), 4))
-    assert all(array.flags.writeable for array in flat(found).values() if array is not saved.stuff_ids)
+    result = saved.read(saved.images[0])
+    assert_equal(result, round_head_outputs(outputs_of(), 4))
+    assert all(array.flags.writeable for array in flat(result).values() if array is not saved.stuff_ids)
 
 
 @pytest.mark.parametrize("thing_channels", ["one", "per_class"])
@@ -130,13 +130,13 @@ def test_reading_gives_what_rounded_says(
 ) -> None:
     given_outputs = outputs_of(seed, things, probs, logits, more)
     expected = round_head_outputs(given_outputs, keep)
-    found = save(tmp_path_factory.mktemp("heads"), given_outputs, keep).read(IMAGE)
-    assert_equal(found, expected)
+    result = save(tmp_path_factory.mktemp("heads"), given_outputs, keep).read(IMAGE)
+    assert_equal(result, expected)
     assert_equal(round_head_outputs(expected, keep), expected)
     exact = {"channels", "stuff_ids", "thing_ids"}
     exact |= {name for name in flat(given_outputs) if "stuff " in name or "instances " in name}
     for name in exact - {"instances mask_probs", "stuff mask_probs"}:
-        np.testing.assert_array_equal(flat(found)[name], flat(given_outputs)[name], err_msg=name)
+        np.testing.assert_array_equal(flat(result)[name], flat(given_outputs)[name], err_msg=name)
 
 
 def test_half_precision_is_kept_exactly(tmp_path: Path) -> None:
@@ -146,10 +146,10 @@ def test_half_precision_is_kept_exactly(tmp_path: Path) -> None:
     semantic = SemanticScores(np.zeros((1, 8), np.int64), np.array([0]), np.array([-1]), logits.reshape(1, 1, 8))
     instances = InstanceMasks.from_full(np.zeros((0, 1, 8), np.bool_), *(np.zeros(s, np.float32) for s in ((0, 4), 0)),
                                         np.zeros(0, np.int64))  # fmt: skip
-    found = round_head_outputs(HeadOutputs(instances, semantic), 1).semantic.logits
-    assert found is not None
-    assert found.dtype == np.float32
-    assert found.ravel().tolist() == [0.25, -2.5, 1000, 65504, 2048, 65504, 65504, -65504]
+    result = round_head_outputs(HeadOutputs(instances, semantic), 1).semantic.logits
+    assert result is not None
+    assert result.dtype == np.float32
+    assert result.ravel().tolist() == [0.25, -2.5, 1000, 65504, 2048, 65504, 65504, -65504]
 
 
 @pytest.mark.parametrize("compiled", [True, False])
@@ -161,14 +161,14 @@ def test_the_highest_logits_of_each_pixel(monkeypatch: pytest.MonkeyPatch, compi
     # the first three channels. The third: rising, so 3, 2, 1.
     columns = [[3, 1, 3, 2], [5, 5, 5, 5], [-4, -3, -2, -1]]
     logits = np.array(columns, dtype=np.float32).T.reshape(4, 1, 3)
-    found, channels = head_arrays._select_highest(logits, None, 4, 3)
+    result, channels = head_arrays._select_highest(logits, None, 4, 3)
     assert channels is not None
     assert channels[:, 0].T.tolist() == [[0, 2, 3], [0, 1, 2], [3, 2, 1]]
-    assert found[:, 0].T.tolist() == [[3, 3, 2], [5, 5, 5], [-1, -2, -3]]
+    assert result[:, 0].T.tolist() == [[3, 3, 2], [5, 5, 5], [-1, -2, -3]]
     assert head_arrays._select_highest(logits, None, 4, 4)[1] is None
     # Known to two channels, one can be kept, or both.
-    assert [len(part) for part in head_arrays._select_highest(found, channels, 4, 1)] == [1, 1]
-    assert [len(part) for part in head_arrays._select_highest(found, channels, 4, 9)] == [3, 3]
+    assert [len(part) for part in head_arrays._select_highest(result, channels, 4, 1)] == [1, 1]
+    assert [len(part) for part in head_arrays._select_highest(result, channels, 4, 9)] == [3, 3]
 
 
 @settings(max_examples=40, deadline=None)
@@ -178,11 +178,11 @@ def test_the_compiled_way_equals_the_plain_one(seed: int, channels: int, keep: i
         pytest.skip("numba is not installed")
     rng = np.random.default_rng(seed)
     logits = rng.choice([-np.inf, -1, -0.0, 0, 1, 2, np.inf], (channels, 5, 4)).astype(dtype)
-    found = head_arrays._select_highest(logits, None, channels, keep)
+    result = head_arrays._select_highest(logits, None, channels, keep)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(head_arrays, "COMPILED", False)
         expected = head_arrays._select_highest(logits, None, channels, keep)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(result, expected, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -338,9 +338,9 @@ def test_sizes_are_checked_before_anything_is_unpacked(tmp_path: Path, monkeypat
     whole = zipfile.ZipExtFile.read
 
     def counted(self: zipfile.ZipExtFile, n: int | None = -1) -> bytes:
-        found = whole(self, n)
-        read.append(len(found))
-        return found
+        result = whole(self, n)
+        read.append(len(result))
+        return result
 
     monkeypatch.setattr(zipfile.ZipExtFile, "read", counted)
     huge = bytes(2 * 10**7)
@@ -421,7 +421,7 @@ def test_instances_without_a_channel_for_them(tmp_path: Path) -> None:
     assert "no channel of things" in refusal(load(tmp_path))
 
 
-def test_every_cut_and_every_damaged_byte_is_told(tmp_path: Path) -> None:
+def test_every_cut_and_every_damaged_byte_is_reported(tmp_path: Path) -> None:
     saved, path = save(tmp_path, outputs_of(), keep_logits=2), tmp_path / IMAGE.outputs
     sound, expected, rng = path.read_bytes(), round_head_outputs(outputs_of(), 2), np.random.default_rng(0)
     for length in range(0, len(sound), 61):
@@ -452,7 +452,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_files_that_are_missing_are_told_at_once(tmp_path: Path) -> None:
+def test_files_that_are_missing_are_reported_at_once(tmp_path: Path) -> None:
     images = [SavedImage(i, f"{i}.jpg", SIZE, f"{i}.npz") for i in range(9)]
     write_image(tmp_path, "4.npz", outputs_of(), 0)
     write_index(tmp_path, images, CATEGORIES, SPACE)

@@ -107,14 +107,14 @@ def test_wrong_grids_are_refused(names: list[str], texts: list[str], message: st
         build_grid(names, texts, CATEGORIES)
 
 
-def test_options_are_told_with_names_that_read_back() -> None:
+def test_options_are_reported_with_names_that_read_back() -> None:
     """Two things of one name are told apart by their contiguous ids."""
     color = (0, 0, 0)
     twins = CategorySet(
         [Category(3, "cup", True, color), Category(4, "bowl", True, color), Category(9, "cup", True, color)]
     )
     options = {"class_score_thresholds": {0: 0.1, 1: 0.2, 2: 0.3}, "nms": "box"}
-    told = to_plain_options(options, twins)
-    assert told == {"class_score_thresholds": {"0": 0.1, "bowl": 0.2, "2": 0.3}, "nms": "box"}
-    text = f"class_score_thresholds={told['class_score_thresholds']}"
+    messages = to_plain_options(options, twins)
+    assert messages == {"class_score_thresholds": {"0": 0.1, "bowl": 0.2, "2": 0.3}, "nms": "box"}
+    text = f"class_score_thresholds={messages['class_score_thresholds']}"
     assert build_setting("heuristic", [text], twins).options()["class_score_thresholds"] == {0: 0.1, 1: 0.2, 2: 0.3}

@@ -53,8 +53,10 @@ def test_the_files_hold_the_fused_map_with_scores_and_dataset_ids(tmp_path: Path
     assert content["images"] == [{"id": "a", "file_name": "deep/a.jpg", "height": 2, "width": 4}]
     (annotation,) = content["annotations"]
     assert (annotation["image_id"], annotation["file_name"]) == ("a", "a.png")
-    told = [(s["id"], s["category_id"], s["isthing"], s["area"], s.get("score")) for s in annotation["segments_info"]]
-    assert told == [
+    messages = [
+        (s["id"], s["category_id"], s["isthing"], s["area"], s.get("score")) for s in annotation["segments_info"]
+    ]
+    assert messages == [
         (1, CAT, 1, 4, pytest.approx(0.9)),
         (2, DOG, 1, 2, 0.75),
         (3, GRASS, 0, 2, None),
@@ -64,15 +66,15 @@ def test_the_files_hold_the_fused_map_with_scores_and_dataset_ids(tmp_path: Path
     assert coco.read_panoptic(tmp_path / "out/panoptic.json").categories == CATEGORIES
 
 
-def test_the_fates_are_told_with_names(tmp_path: Path) -> None:
+def test_dropped_segments_are_written_with_names(tmp_path: Path) -> None:
     """Of the same image: the dog lost 2 pixels to the cat. Of the sky's 4 the cat has 2 and the dog 2; of grass's 4
     the cat has 2; the cow's one pixel went to grass."""
-    told = run_fusion(
+    messages = run_fusion(
         save_drawn(tmp_path / "saved"), HeuristicFusion(stuff_area_limit_px=1), tmp_path / "out", explain=True
     )
-    assert told == json.loads((tmp_path / "out/dropped_segments.json").read_text())
-    assert [(image["image_id"], image["file_name"]) for image in told] == [("a", "deep/a.jpg")]
-    dropped_segments = told[0]["dropped_segments"]
+    assert messages == json.loads((tmp_path / "out/dropped_segments.json").read_text())
+    assert [(image["image_id"], image["file_name"]) for image in messages] == [("a", "deep/a.jpg")]
+    dropped_segments = messages[0]["dropped_segments"]
     shown = [
         (f["category"], f["category_id"], f["instance_id"], f["reason"], f["segment_id"], f["area_px"], f["kept_px"])
         for f in dropped_segments
@@ -96,12 +98,12 @@ def test_the_fates_are_told_with_names(tmp_path: Path) -> None:
     assert (dropped_segments[1]["value"], dropped_segments[1]["limit"]) == (0.25, 0.5)
 
 
-def test_pixels_of_nobody_are_told_as_such(tmp_path: Path) -> None:
+def test_pixels_of_void_are_reported_as_such(tmp_path: Path) -> None:
     """With an area limit of 3 grass's 2 pixels become void, and with them the cow's."""
-    told = run_fusion(
+    messages = run_fusion(
         save_drawn(tmp_path / "saved"), HeuristicFusion(stuff_area_limit_px=3), tmp_path / "out", explain=True
     )
-    cow, grass = told[0]["dropped_segments"][1:3]
+    cow, grass = messages[0]["dropped_segments"][1:3]
     assert cow["overlapped_by"] == [{"segment_id": 0, "category_id": None, "category": None, "pixels": 1}]
     assert (grass["reason"], grass["value"], grass["limit"]) == ("area", 2, 3)
 
@@ -161,7 +163,7 @@ def test_a_later_run_replaces_all_of_an_earlier_one(saved: SavedHeadOutputs, tmp
     assert listed(out) == ["note.txt", "panoptic", "panoptic.json", *(f"panoptic/{i}.png" for i in range(5))]
 
 
-def test_a_folder_that_cannot_be_written_is_told(saved: SavedHeadOutputs, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(saved: SavedHeadOutputs, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match="file: cannot be written"):
         run_fusion(saved, HeuristicFusion(), tmp_path / "file")
@@ -214,5 +216,5 @@ def test_no_images_make_an_empty_file(tmp_path: Path) -> None:
 def test_every_method_can_be_explained(name: str, saved: SavedHeadOutputs, tmp_path: Path) -> None:
     dropped_segments: list[DroppedSegment] = []
     fuse_to_dataset(FUSION_METHODS[name](), saved.read(saved.images[0]), CATEGORIES, dropped_segments)
-    told = run_fusion(saved, FUSION_METHODS[name](), tmp_path / "out", explain=True)
-    assert [fate["reason"] for fate in told[0]["dropped_segments"]] == [fate.reason for fate in dropped_segments]
+    messages = run_fusion(saved, FUSION_METHODS[name](), tmp_path / "out", explain=True)
+    assert [fate["reason"] for fate in messages[0]["dropped_segments"]] == [fate.reason for fate in dropped_segments]

@@ -52,18 +52,18 @@ def test_the_numbers_are_those_of_run_and_evaluate(
 ) -> None:
     tried = small_grid(name)
     image_ids = {record.image_id for record in sweep_data.ground_truth.records}
-    found = count_settings(sweep_data, tried, {"all": image_ids})["all"]
+    result = count_settings(sweep_data, tried, {"all": image_ids})["all"]
     numbers = set()
     for place, setting in enumerate(tried):
         run_fusion(sweep_data.saved, setting.fusion, tmp_path / str(place))
         scored = score_panoptic(files[1], tmp_path / str(place) / "panoptic.json")
         expected = scored.metric.compute(scored.image_order)
-        averages = counting.averages(found[place], sweep_data.categories)
+        averages = counting.averages(result[place], sweep_data.categories)
         assert averages == {key: expected[key] for key in averages}
         for row, category in enumerate(sweep_data.categories.categories):
             per_class = expected["per_class"][str(category.category_id)]
             assert [per_class[key] for key in ("tp", "fp", "fn")] == [
-                getattr(found[place], key)[row] for key in ("tp", "fp", "fn")
+                getattr(result[place], key)[row] for key in ("tp", "fp", "fn")
             ]
         numbers.add(averages["PQ"])
     assert len(numbers) > 1  # the settings are no copies of one another
@@ -121,17 +121,17 @@ def test_groups_count_their_images_alone_and_the_same_setting_twice(sweep_data: 
     tried = [*small_grid("heuristic")[:3], small_grid("heuristic")[0]]
     ids = [record.image_id for record in sweep_data.ground_truth.records]
     groups = {"all": {*ids}, "first": {*ids[:3]}, "rest": {*ids[3:]}, "none": set()}
-    found = count_settings(sweep_data, tried, groups)
+    result = count_settings(sweep_data, tried, groups)
     for place, setting in enumerate(tried):
         metric = PanopticQuality(sweep_data.categories)
         for record in sweep_data.ground_truth.records[:3]:
             metric.add(record.image_id, sweep_data.overlaps(record, [setting.fusion])[0])
         expected = metric.compute(ids[:3])
-        averages = counting.averages(found["first"][place], sweep_data.categories)
+        averages = counting.averages(result["first"][place], sweep_data.categories)
         assert averages == {key: expected[key] for key in averages}
-        total, parts = found["all"][place], (found["first"][place], found["rest"][place])
+        total, parts = result["all"][place], (result["first"][place], result["rest"][place])
         assert all(np.array_equal(getattr(total, k), sum(getattr(p, k) for p in parts)) for k in ("tp", "fp", "fn"))
-        assert not any(getattr(found["none"][place], k).any() for k in ("iou", "tp", "fp", "fn"))
+        assert not any(getattr(result["none"][place], k).any() for k in ("iou", "tp", "fp", "fn"))
 
 
 def test_workers_change_nothing(sweep_data: SweepData) -> None:
@@ -174,7 +174,7 @@ def change(path: Path, how: Any) -> None:
         (lambda c: _rename(c, "image 0", "no image"), "1 of the 4 ground-truth images are not saved: 'no image'"),
     ],
 )
-def test_truth_and_predictions_of_different_data(broken: Any, how: Any, message: str) -> None:
+def test_ground_truth_and_predictions_of_different_data(broken: Any, how: Any, message: str) -> None:
     change(broken[1], how)
     with pytest.raises(DatasetError, match=message):
         SweepData.open(*broken)
@@ -196,7 +196,7 @@ def test_other_colours_are_no_other_categories(broken: Any) -> None:
     assert len(SweepData.open(*broken).ground_truth.records) == 4
 
 
-def test_missing_files_are_told(broken: Any, tmp_path: Path) -> None:
+def test_missing_files_are_reported(broken: Any, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder of PNGs"):
         SweepData.open(*broken, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="nowhere"):
@@ -209,7 +209,7 @@ def test_missing_files_are_told(broken: Any, tmp_path: Path) -> None:
         count_settings(sweep_data, small_grid("heuristic"), {"all": ids})
 
 
-def test_a_map_of_another_size_is_told(broken: Any) -> None:
+def test_a_map_of_another_size_is_reported(broken: Any) -> None:
     from PIL import Image
 
     path = broken[1].parent / "ground_truth/0.png"

@@ -39,18 +39,18 @@ def sweep_data(tmp_path_factory: pytest.TempPathFactory) -> SweepData:
 
 
 @given(ids=image_ids, seed=st.integers(0, 9), data=st.data())
-def test_halves_do_not_depend_on_the_order(ids: list[Any], seed: int, data: Any) -> None:
+def test_splits_do_not_depend_on_the_order(ids: list[Any], seed: int, data: Any) -> None:
     chosen = choose_tuning_split(ids, seed)
     assert chosen == choose_tuning_split(data.draw(st.permutations(ids)), seed)
     assert chosen < {*ids}
     assert len(chosen) == len(ids) // 2
 
 
-def test_halves_are_the_same_for_ever_and_differ_by_seed() -> None:
+def test_splits_are_always_the_same_and_differ_by_seed() -> None:
     """By the sha256 of "0 1", "0 2", ...; a change would make old and new sweeps disagree."""
     assert sorted(choose_tuning_split(range(1, 9), 0)) == [1, 2, 4, 6]
-    halves = {frozenset(choose_tuning_split(range(20), seed)) for seed in range(5)}
-    assert len(halves) == 5
+    splits = {frozenset(choose_tuning_split(range(20), seed)) for seed in range(5)}
+    assert len(splits) == 5
     assert choose_tuning_split([1, "1"], 0) != {1, "1"}
 
 
@@ -94,23 +94,23 @@ def metric_of(sweep_data: SweepData, fusion: Any, ids: set[Any]) -> PanopticQual
 
 def test_the_search_by_doing_each_step_alone(sweep_data: SweepData) -> None:
     tried = build_grid(["heuristic"], TEXTS, CATEGORIES)
-    found = search(sweep_data, tried, seed=3)
+    result = search(sweep_data, tried, seed=3)
     every = {record.image_id for record in sweep_data.ground_truth.records}
     order = [record.image_id for record in sweep_data.ground_truth.records]
     chosen = choose_tuning_split(order, 3)
-    assert found["images"] == {"all": 9, "tuning": 4, "held_out": 5}
-    assert len(found["settings"]) == 13
-    for setting, told in zip(tried["heuristic"], found["settings"], strict=True):
-        assert told["options"] == setting.options()
+    assert result["images"] == {"all": 9, "tuning": 4, "held_out": 5}
+    assert len(result["settings"]) == 13
+    for setting, messages in zip(tried["heuristic"], result["settings"], strict=True):
+        assert messages["options"] == setting.options()
         for name, ids in (("all", every), ("tuning", chosen), ("held_out", every - chosen)):
             expected = metric_of(sweep_data, setting.fusion, ids).compute([i for i in order if i in ids])
-            assert told[name] == {key: expected[key] for key in NUMBERS}
-    assert [one["default"] for one in found["settings"]] == [True] + [False] * 12
-    best = max(one["tuning"]["PQ"] for one in found["settings"])
-    steps = found["methods"]["heuristic"]
+            assert messages[name] == {key: expected[key] for key in NUMBERS}
+    assert [one["default"] for one in result["settings"]] == [True] + [False] * 12
+    best = max(one["tuning"]["PQ"] for one in result["settings"])
+    steps = result["methods"]["heuristic"]
     assert steps["tuned"]["tuning"]["PQ"] == best > steps["default"]["tuning"]["PQ"]
     assert steps["per_class"] is None
-    assert found["best"] == {"method": "heuristic", "step": "tuned"}
+    assert result["best"] == {"method": "heuristic", "step": "tuned"}
     tuned = next(s for s in tried["heuristic"] if s.options() == steps["tuned"]["options"])
     tables = [
         metric_of(sweep_data, s.fusion, every - chosen).table([i for i in order if i in every - chosen])
@@ -134,16 +134,16 @@ def test_the_held_out_split_has_no_say(sweep_data: SweepData, monkeypatch: pytes
     real = SweepData.overlaps
 
     def blind(self: SweepData, record: Any, fusions: Any) -> Any:
-        found = real(self, record, fusions)
+        result = real(self, record, fusions)
         if record.image_id in chosen:
-            return found
-        return [replace(one, ground_truth=one.ground_truth[:0], pairs=one.pairs[:0]) for one in found]
+            return result
+        return [replace(one, ground_truth=one.ground_truth[:0], pairs=one.pairs[:0]) for one in result]
 
     monkeypatch.setattr(SweepData, "overlaps", blind)
     after = search(sweep_data, tried, per_class=True)
     assert after["methods"]["heuristic"]["tuned"]["held_out"]["PQ"]["value"] == 0
     for step in ("default", "tuned", "per_class"):
-        one, other = (found["methods"]["heuristic"][step] for found in (before, after))
+        one, other = (result["methods"]["heuristic"][step] for result in (before, after))
         assert (one is None) == (other is None)
         if one is not None:
             assert (one["options"], one["tuning"]) == (other["options"], other["tuning"])
@@ -162,7 +162,7 @@ def test_thresholds_by_class_raise_each_class_and_the_whole(sweep_data: SweepDat
     assert numbers["PQ"] == pytest.approx(after["PQ"])
     assert after["PQ"] > before["PQ"]
     for class_id, thing in enumerate(CATEGORIES.things):
-        one, other = (found["per_class"][str(thing.category_id)]["PQ"] for found in (before, after))
+        one, other = (result["per_class"][str(thing.category_id)]["PQ"] for result in (before, after))
         assert other > one or class_id not in scores
 
 
@@ -178,9 +178,9 @@ def test_thresholds_by_class_that_do_not_help_are_not_taken(sweep_data: SweepDat
     assert tune_class_thresholds(sweep_data, Setting("heuristic", OfNoOptions()), every) is None
     fixed = HeuristicFusion(stuff_area_limit_px=1, class_score_thresholds={0: 0.4, 1: 0.4, 2: 0.4})
     assert tune_class_thresholds(sweep_data, Setting("heuristic", fixed), every) is None
-    found = search(sweep_data, {"heuristic": [Setting("heuristic", fixed)]}, per_class=True)
-    assert found["methods"]["heuristic"]["per_class"] is None
-    assert found["best"]["step"] == "tuned"
+    result = search(sweep_data, {"heuristic": [Setting("heuristic", fixed)]}, per_class=True)
+    assert result["methods"]["heuristic"]["per_class"] is None
+    assert result["best"]["step"] == "tuned"
 
 
 def test_of_equal_thresholds_the_nearest_is_taken() -> None:
@@ -192,8 +192,8 @@ def test_of_equal_thresholds_the_nearest_is_taken() -> None:
 
 def test_two_images_are_enough_for_numbers_but_not_for_intervals(tmp_path: Path) -> None:
     sweep_data = SweepData.open(*write(tmp_path, 2))
-    found = search(sweep_data, build_grid(["heuristic"], TEXTS, CATEGORIES))
-    tuned = found["methods"]["heuristic"]["tuned"]
+    result = search(sweep_data, build_grid(["heuristic"], TEXTS, CATEGORIES))
+    tuned = result["methods"]["heuristic"]["tuned"]
     assert tuned["held_out"]["PQ"]["value"] is not None
     assert tuned["held_out"]["PQ"]["low"] is None
     assert "at least 2" in tuned["gain"]["reason"]
