@@ -10,13 +10,14 @@ from typing import Any
 from segkit.formats import png
 from segkit.formats.coco.tables import CATEGORY_KEYS, TABLES, read_categories, read_images
 from segkit.formats.coco.validation import (
+    LARGEST_IN_BOX,
     get_category_id,
     get_file_name,
     get_image_id,
     get_segment_id,
     validate_segment,
 )
-from segkit.structures import VOID, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import raise_issue
@@ -24,6 +25,7 @@ from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
 ANNOTATION_KEYS = ("id", "image_id", "file_name", "segments_info")
+INTEGER_BOX = [int, int, int, int]
 SEGMENT_KEYS = ("id", "category_id", "isthing", "iscrowd", "area", "bbox", "score")
 
 
@@ -243,10 +245,12 @@ def _read_record(
 ) -> PanopticRecord:
     image_id = get_image_id(annotation, index, images, path)
     png_name, infos = _read_png_and_infos(annotation, image_id, path)
-    segments = []
-    for info, where in _locate_segments(infos, image_id, path):
-        iscrowd = validate_segment(info, categories.isthing_by_id, where, raise_issue)["iscrowd"]
-        segments.append(info if info.get("iscrowd") is iscrowd else {**info, "iscrowd": iscrowd})
+    segments = infos
+    if not all(_is_plain_segment(info, categories.isthing_by_id) for info in infos) or _have_equal_ids(infos):
+        segments = []
+        for info, where in _locate_segments(infos, image_id, path):
+            iscrowd = validate_segment(info, categories.isthing_by_id, where, raise_issue)["iscrowd"]
+            segments.append({**info, "iscrowd": iscrowd})
     image = images[image_id]
     return PanopticRecord(image_id, image["file_name"], image["height"], image["width"], png_name, tuple(segments))
 
@@ -256,6 +260,28 @@ def _read_png_and_infos(annotation: Entry, image_id: ImageId, path: Path) -> tup
     png_name = get_file_name(annotation, where)
     infos = json_fields.get_field(annotation, "segments_info", json_fields.LIST, where)
     return png_name, json_fields.check_objects(infos, "`segments_info`", where)
+
+
+def _is_plain_segment(info: Entry, category_ids: Collection[int]) -> bool:
+    """Whether an entry of `segments_info` is valid and has integers only: half the time of one field at a time."""
+    segment_id, category_id, iscrowd, area = map(info.get, ("id", "category_id", "iscrowd", "area"))
+    box = info.get("bbox")
+    return (
+        type(segment_id) is type(category_id) is type(iscrowd) is type(area) is int
+        and VOID < segment_id <= MAX_SEGMENT_ID
+        and category_id in category_ids
+        and 0 <= iscrowd <= 1
+        and 0 <= area <= json_fields.LARGEST
+        and type(box) is list
+        and [*map(type, box)] == INTEGER_BOX
+        and 0 <= min(box)
+        and max(box) <= LARGEST_IN_BOX
+        and "score" not in info
+    )
+
+
+def _have_equal_ids(infos: Collection[Entry]) -> bool:
+    return len({info["id"] for info in infos}) < len(infos)
 
 
 def _locate_segments(infos: Collection[Entry], image_id: ImageId, path: Path) -> Iterator[tuple[Entry, Location]]:
