@@ -1,4 +1,4 @@
-"""Issue: one thing that is wrong with a dataset; `RULES` is the table of all that is looked for."""
+"""Issues of datasets; `RULES` is the table of all codes, with severity and remedy."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
 
-NO_OTHERS: Mapping[bytes, str] = MappingProxyType({})  # pictures of another split, by digest
+NO_OTHERS: Mapping[bytes, str] = MappingProxyType({})  # images of another split, by digest
 ERROR, WARNING, NOTE = "error", "warning", "note"
-KEYS = {"code", "severity", "place", "message", "remedy"}  # of a finding in a file
+KEYS = {"code", "severity", "place", "message", "remedy"}  # of an issue in a file
 MAX_CHARACTERS = 1000  # of a place or a message: names in a file may be as long as the file
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class RunAll(Protocol):
-    """How the work on all images is run: `map`, or one over processes, results in the order of the items."""
+    """How all images are processed: `map`, or one over processes."""
 
-    def __call__(self, work: Callable[[Item], Result], items: Sequence[Item], /) -> Iterable[Result]: ...
+    def __call__(self, work: Callable[[Item], Result], items: Sequence[Item], /) -> Iterable[Result]:
+        """Give the results in the order of the items."""
 
 
 class Rule(NamedTuple):
-    """severity: an error makes training or scores wrong or impossible, a warning is likely not meant."""
+    """What a code of an issue means.
+
+    Attributes:
+        severity: `ERROR`, training or scores are wrong or impossible; `WARNING`, probably a mistake; or `NOTE`.
+        meaning: what is wrong.
+        remedy: what the user can do.
+    """
 
     severity: str
     meaning: str
@@ -34,7 +41,7 @@ class Rule(NamedTuple):
 
 
 FETCH = "fetch or export the file again"
-FIX = "--fix (COCO) mends it"
+FIX = "--fix (COCO) repairs it"
 RULES = {
     # The JSON
     "json-unreadable": Rule(ERROR, "the JSON is missing, not JSON, or nested too deep", FETCH),
@@ -44,53 +51,53 @@ RULES = {
     "type-wrong": Rule(
         ERROR, "a value is of another type than the format has", "correct the value; --fix reads '17' as 17"
     ),
-    "number-not-finite": Rule(
-        ERROR, "a number is NaN, infinite or beyond all measure", "correct it; --fix recounts areas"
-    ),
+    "number-not-finite": Rule(ERROR, "a number is NaN, infinite or too large", "correct it; --fix recounts areas"),
     "name-outside": Rule(ERROR, "a file name is empty or leads out of its folder", "name a file inside the folder"),
-    "dataset-empty": Rule(ERROR, "there is no image", "check the path and the split"),
-    "dataset-unreadable": Rule(ERROR, "the layout of the dataset cannot be read", "correct what is told"),
+    "dataset-empty": Rule(ERROR, "the dataset has no images", "check the path and the split"),
+    "dataset-unreadable": Rule(ERROR, "the dataset cannot be read in this format", "correct what the message says"),
     "folder-missing": Rule(ERROR, "a folder does not exist", "check the path"),
-    "not-read": Rule(NOTE, "a part of the dataset that is left out on purpose", "see that it is meant"),
+    "not-read": Rule(NOTE, "a part of the dataset is not read", "check that this is intended"),
     # Categories
-    "categories-empty": Rule(ERROR, "there is no category", "list the categories"),
-    "category-id-twice": Rule(ERROR, "two categories have one id", "give each its own"),
+    "categories-empty": Rule(ERROR, "the dataset has no categories", "list the categories"),
+    "category-id-twice": Rule(ERROR, "two categories have one id", "give each a distinct id"),
     "category-name-twice": Rule(WARNING, "two categories have one name", "rename one, or join them"),
-    "isthing-invalid": Rule(ERROR, "isthing of a category is not 0 or 1", "say 1 for things, 0 for stuff"),
+    "isthing-invalid": Rule(ERROR, "isthing of a category is not 0 or 1", "write 1 for things, 0 for stuff"),
     "category-unknown": Rule(
         ERROR, "a category_id is not among the categories", f"add the category; {FIX} by dropping"
     ),
     # Images
-    "image-id-twice": Rule(ERROR, "two entries have one image id", "give each its own, or drop one"),
+    "image-id-twice": Rule(ERROR, "two entries have one image id", "give each a distinct id, or drop one"),
     "file-name-twice": Rule(ERROR, "two entries have one image file", "drop one of the entries"),
     "size-invalid": Rule(
-        ERROR, "height or width of an entry is below 1 pixel, or beyond all images", "write the size of the image"
+        ERROR, "height or width of an entry is below 1 pixel, or too large", "write the size of the image"
     ),
     "image-missing": Rule(ERROR, "an entry has no image file", "complete the download, or drop the entry"),
     "image-orphan": Rule(WARNING, "an image file has no entry", "annotate it, or move it away"),
-    "image-unreadable": Rule(ERROR, "an image is damaged, cut off or none", FETCH),
+    "image-unreadable": Rule(ERROR, "an image is damaged, truncated or of another kind", FETCH),
     "image-bomb": Rule(ERROR, "an image claims more pixels than is safe to decode", "replace it; cut it into tiles"),
     "image-turned": Rule(
         WARNING,
-        "EXIF turns the image: tools disagree on its pixels",
-        "save it turned, if the mask fits",
+        "EXIF rotates the image: tools disagree on its pixels",
+        "save it rotated, if the mask then fits",
     ),
-    "image-deep": Rule(NOTE, "an image of more than 8 bits: other tools may clip it", "see that they stretch it"),
+    "image-deep": Rule(
+        NOTE, "an image of more than 8 bits: other tools may clip it", "check that they scale the values"
+    ),
     "image-twice": Rule(WARNING, "two image files of the split show the same pixels", "drop one"),
     "image-shared": Rule(ERROR, "another split has an image of the same pixels", "keep it in one split only"),
     "size-differs": Rule(ERROR, "image, entry and mask differ in size", "correct the entry, or export the mask again"),
     # Annotations
-    "annotations-empty": Rule(WARNING, "there are images, and no annotation at all", "check the path and the split"),
+    "annotations-empty": Rule(WARNING, "the dataset has images but no annotations", "check the path and the split"),
     "image-without-annotation": Rule(ERROR, "an image has no annotation", f"annotate it; {FIX}"),
     "annotation-without-image": Rule(ERROR, "an annotation has no image entry", f"add the entry; {FIX} by dropping"),
     "annotation-twice": Rule(ERROR, "an image has two annotations", "keep one"),
-    "annotation-id-twice": Rule(ERROR, "two annotations have one id", "give each its own"),
+    "annotation-id-twice": Rule(ERROR, "two annotations have one id", "give each a distinct id"),
     "annotation-unreadable": Rule(ERROR, "the annotation of an image is damaged or contradicts itself", "correct it"),
     # Panoptic PNGs
     "png-missing": Rule(ERROR, "the PNG or file of an annotation is missing", "complete the download, or drop it"),
     "png-orphan": Rule(WARNING, "a PNG has no annotation", "annotate it, or move it away"),
-    "png-name-twice": Rule(ERROR, "two annotations have one PNG", "give each its own"),
-    "png-unreadable": Rule(ERROR, "a PNG is damaged, cut off or none", FETCH),
+    "png-name-twice": Rule(ERROR, "two annotations have one PNG", "give each its own PNG"),
+    "png-unreadable": Rule(ERROR, "a PNG is damaged, truncated or of another kind", FETCH),
     "png-not-rgb": Rule(
         ERROR, "a PNG is not 8-bit RGB", f"save as RGB, id = R + 256 G + 65536 B; {FIX} for palettes, RGBA"
     ),
@@ -100,32 +107,38 @@ RULES = {
     # Segments
     "segment-not-in-png": Rule(ERROR, "the JSON has a segment id that the PNG lacks", f"drop the segment; {FIX}"),
     "segment-empty": Rule(ERROR, "a segment has no pixel", f"drop it; {FIX}"),
-    "segment-tiny": Rule(WARNING, "a segment of one pixel", "if it is a slip of the annotator, drop it"),
+    "segment-tiny": Rule(WARNING, "a segment of one pixel", "if it is a mistake of the annotator, drop it"),
     "segment-id-void": Rule(ERROR, "a segment has the id 0, which is void", "give it its id of the PNG"),
     "segment-id-range": Rule(ERROR, "a segment id is outside 1..16777215", "give it its id of the PNG"),
     "segment-id-twice": Rule(
-        ERROR, "two segments of an image have one id", f"give each its own; {FIX} where area and box tell"
+        ERROR, "two segments of an image have one id", f"give each a distinct id; {FIX} if area and box identify them"
     ),
     "iscrowd-invalid": Rule(ERROR, "iscrowd is not 0 or 1", "write 0 or 1"),
-    "crowd-of-stuff": Rule(ERROR, "stuff is marked as a crowd, and so left out of scores", "write iscrowd 0"),
-    "stuff-split": Rule(ERROR, "a stuff class has several segments in an image", f"join them; {FIX}"),
-    "area-wrong": Rule(ERROR, "an area is not that of the mask", f"recount it; {FIX}"),
+    "crowd-of-stuff": Rule(ERROR, "stuff is marked as a crowd, so that metrics ignore it", "write iscrowd 0"),
+    "stuff-split": Rule(ERROR, "a stuff class has several segments in an image", f"merge them; {FIX}"),
+    "area-wrong": Rule(ERROR, "an area differs from the mask", f"recount it; {FIX}"),
     "box-invalid": Rule(ERROR, "a bbox is not [x, y, width, height]", f"recount it; {FIX}"),
     "box-wrong": Rule(ERROR, "a bbox is not the tight box of the mask", f"recount it; {FIX}"),
     "box-outside": Rule(ERROR, "a bbox reaches beyond the image", f"recount it; {FIX}"),
-    "all-void": Rule(WARNING, "no pixel of the image is labelled", "annotate the image, or drop it"),
+    "all-void": Rule(WARNING, "no pixel of the image has a label", "annotate the image, or drop it"),
     # Masks of instances
     "polygon-short": Rule(ERROR, "a polygon has fewer than three points", f"drop it; {FIX}"),
-    "mask-twice": Rule(WARNING, "two annotations of an image have one category, box and mask", "drop one"),
+    "mask-twice": Rule(WARNING, "two annotations of an image have the same category, box and mask", "drop one"),
     "mask-outside": Rule(ERROR, "a polygon reaches beyond the image", f"cut it off at the border; {FIX}"),
     "mask-invalid": Rule(ERROR, "a segmentation is neither polygons nor run lengths", "correct or drop it"),
-    "rle-size": Rule(ERROR, "run lengths are of another size than the image", "encode the mask again"),
+    "rle-size": Rule(ERROR, "run lengths have another size than the image", "encode the mask again"),
 }
 
 
 @dataclass(frozen=True)
 class Issue:
-    """code: a key of `RULES`. place: file, image and segment, in words. message: what was found there."""
+    """One thing that is wrong with a dataset.
+
+    Attributes:
+        code: a key of `RULES`.
+        place: file, image and entry, as words.
+        message: what was expected and what came.
+    """
 
     code: str
     place: str
@@ -133,18 +146,22 @@ class Issue:
 
     @property
     def severity(self) -> str:
-        """error, warning or note."""
+        """Severity of the code: error, warning or note."""
         return RULES[self.code].severity
 
     def to_json(self) -> dict[str, str]:
-        """code, severity, place, message, remedy."""
+        """Build the entry of a JSON file.
+
+        Returns:
+            code, severity, place, message and remedy.
+        """
         rule = RULES[self.code]
         head = {"code": self.code, "severity": rule.severity, "place": self.place}
         return {**head, "message": self.message, "remedy": rule.remedy}
 
 
 class IssueList(list[Issue]):
-    """A list that is added to in one line."""
+    """A list of issues in the order in which they were found."""
 
     def add(self, code: str, place: object, message: str) -> None:
         """Add an issue.
@@ -166,22 +183,38 @@ class IssueList(list[Issue]):
         """
         self.add(code, error.where, error.problem)
 
-    def __add__(self, others: list[Issue]) -> IssueList:  # type: ignore[override]
-        return IssueList([*self, *others])
+    def __add__(self, issues: list[Issue]) -> IssueList:  # type: ignore[override]
+        return IssueList([*self, *issues])
 
     def has_errors(self) -> bool:
-        """Whether one is of severity error."""
+        """Look for errors.
+
+        Returns:
+            Whether an issue has the severity error.
+        """
         return any(issue.severity == ERROR for issue in self)
 
 
 def write_issues(path: Path, issues: Iterable[Issue]) -> None:
-    """A JSON list of `Issue.to_json`, whole or not at all."""
+    """Write a JSON list of issues, atomically.
+
+    Args:
+        path: the JSON.
+        issues: the issues.
+    """
     content: list[dict[str, Any]] = [issue.to_json() for issue in issues]
     files.dump_json(path, content)
 
 
 def is_issues_file(path: Path) -> bool:
-    """Whether the file is what `write_issues` writes; False where there is none, or it cannot be read."""
+    """Recognize a file of `write_issues`.
+
+    Args:
+        path: any path.
+
+    Returns:
+        Whether the file is a JSON list of issues; False if it is missing or cannot be read.
+    """
     try:
         content = files.load_json(path) if files.read_bytes(path, 1) == b"[" else None
     except (DatasetError, MemoryError):
@@ -190,6 +223,6 @@ def is_issues_file(path: Path) -> bool:
 
 
 def _printable(text: str) -> str:
-    """One line that every terminal and file can hold: names in a user's JSON may be anything."""
+    """One line that every terminal and file can show: names in a user's JSON may be anything."""
     line = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").split())
     return line if len(line) <= MAX_CHARACTERS else f"{line[:MAX_CHARACTERS]}..."

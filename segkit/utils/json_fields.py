@@ -226,7 +226,7 @@ def check_inside(name: object, key: str, where: object) -> str:
     """Check that a file name stays inside its folder on any operating system.
 
     Args:
-        name: the value of the field, a relative path with / or \\.
+        name: the value of the field, a relative path.
         key: the name of the field, for the message.
         where: location of the entry, for the message.
 

@@ -64,7 +64,7 @@ def test_all_issues_are_in_the_file_and_some_on_the_screen(run, data, tmp_path):
     assert {*issues[0]} == {"code", "severity", "place", "message", "remedy"}
     assert (issues[0]["severity"], issues[0]["place"]) == ("error", f"{data.json_path}, image 0, segment 7")
     lines = printed.splitlines()
-    assert lines[0].startswith("error area-wrong (6): an area is not that of the mask; recount it")
+    assert lines[0].startswith("error area-wrong (6): an area differs from the mask; recount it")
     assert lines[1] == f"  {data.json_path}, image 0, segment 7: expected 9 pixels as in the PNG, got 10"
     assert lines[1 + MAX_SHOWN] == "  ... and 1 more, see --output"
     assert lines[2 + MAX_SHOWN].startswith("warning image-orphan (1): ")

@@ -203,8 +203,10 @@ def _read_boxes(boxes: list[Any]) -> NDArray[np.float64] | None:
 
 
 def _read_masks(masks: list[Any], sizes_hw: Sequence[tuple[int, int]], polygons: bool) -> NDArray[np.int64] | None:
-    """Pixels of each mask, 0 for polygons; None if one is neither RLE of its image nor valid polygons. RLE that is not
-    compressed is compressed, in `masks` itself."""
+    """Pixels of each mask, 0 for polygons; None if one is neither RLE of its image nor valid polygons.
+
+    RLE that is not compressed is compressed, in `masks` itself.
+    """
     outlines = [mask for mask in masks if type(mask) is list]
     if outlines and not (polygons and _are_valid_polygons(outlines)):
         return None

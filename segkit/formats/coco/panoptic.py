@@ -274,7 +274,7 @@ def _is_plain_segment(info: Entry, category_ids: Collection[int]) -> bool:
         and 0 <= area <= json_fields.LARGEST
         and type(box) is list
         and [*map(type, box)] == INTEGER_BOX
-        and 0 <= min(box)
+        and min(box) >= 0
         and max(box) <= LARGEST_IN_BOX
         and "score" not in info
     )

@@ -1,4 +1,4 @@
-"""COCO's panoptic format, written image by image."""
+"""Write COCO's panoptic format image by image."""
 
 from __future__ import annotations
 
@@ -23,8 +23,13 @@ from segkit.utils.text import abbreviate
 class PanopticWriter(FinishOnExit):
     """Writes a dataset, or predictions, one image at a time: each PNG at once, the JSON at the end of the `with` block.
 
-    On an exception no JSON is written, and one of an earlier run stays as it was. info: what else the JSON is to hold,
-    by key; to be set before the end of the block.
+    On an exception no JSON is written, and the JSON of an earlier run stays unchanged. Set `info`, further tables of
+    the JSON by key, before the end of the block.
+
+    Args:
+        json_path: the JSON.
+        png_folder: the folder of PNGs.
+        categories: of the dataset.
     """
 
     info: Mapping[str, Any] = MappingProxyType({})
@@ -43,12 +48,17 @@ class PanopticWriter(FinishOnExit):
         segmentation: PanopticSegmentation,
         extra: Mapping[str, Any] | None = None,
     ) -> None:
-        """Writes the image's PNG and remembers its annotation.
+        """Write the PNG of an image and remember its annotation.
 
-        file_name: of the image, relative to the image folder; its PNG is named by `choose_png_name`. Segments
-        have the dataset's category ids. extra: what else the JSON is to say of the image, by key.
-        Raises DatasetError for an image that was added before or a name that climbs out; ValueError for an unknown
-        category, an id in the map that no segment has, or a score that is not finite.
+        Args:
+            image_id: id of the image.
+            file_name: path in the image folder; the PNG is named by `choose_png_name`.
+            segmentation: with category ids of the dataset.
+            extra: further keys of the image in the JSON.
+
+        Raises:
+            DatasetError: the image was added before, or its name leads out of the folder.
+            ValueError: a category is unknown, no segment has an id of the map, or a score is not finite.
         """
         unknown = {s.category_id for s in segmentation.segments if s.category_id not in self.categories}
         if unknown:
@@ -66,18 +76,33 @@ class PanopticWriter(FinishOnExit):
         self._annotations[png_name] = annotation
 
     def finish(self) -> None:
-        """Write the JSON."""
+        """See base class."""
         images, annotations = [*self._images.values()], [*self._annotations.values()]
         write_panoptic(self.json_path, images, annotations, self.categories, self.info)
 
 
 def write_png(path: str | Path, segment_ids: NDArray[np.integer]) -> None:
-    """Writes (H, W) ids as RGB, whole or not at all; ValueError for an id outside [0, MAX_SEGMENT_ID] or no pixels."""
+    """Write segment ids as an RGB PNG, atomically.
+
+    Args:
+        path: the PNG.
+        segment_ids: (H, W) integers, 0 = void.
+
+    Raises:
+        ValueError: an id is outside [0, MAX_SEGMENT_ID], or the map has no pixels.
+    """
     png.write_ids(Path(path), segment_ids)
 
 
 def choose_png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str]:
-    """The PNG of every (image_id, file_name), as `PanopticWriter` names them, no two the same."""
+    """Choose distinct names of PNGs, as `PanopticWriter` does.
+
+    Args:
+        images: (image_id, file_name) of each image.
+
+    Returns:
+        The name of the PNG by image_id.
+    """
     names: dict[ImageId, str] = {}
     taken: set[str] = set()
     for image_id, file_name in images:
@@ -87,8 +112,15 @@ def choose_png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str
 
 
 def choose_png_name(file_name: str, taken: Collection[str]) -> str:
-    """The PNG of an image: its stem; where that is taken, the folders in front too, joined by "_", then the suffix too,
-    then a number."""
+    """Choose the name of a PNG: the image's stem; if it is taken, with folders, then suffix, then a number.
+
+    Args:
+        file_name: path of the image.
+        taken: names of other PNGs.
+
+    Returns:
+        A name that is not taken; parts are joined by "_".
+    """
     pure = PurePath(file_name)
     folders = pure.relative_to(pure.anchor).parent.parts
     whole = "_".join([*folders, pure.name])
@@ -98,18 +130,27 @@ def choose_png_name(file_name: str, taken: Collection[str]) -> str:
 
 
 def build_panoptic_annotation(image_id: ImageId, png_name: str, segmentation: PanopticSegmentation) -> Entry:
-    """The JSON annotation of one image, areas and boxes counted in the map; segments without a pixel are dropped.
+    """Build the JSON annotation of one image; areas and boxes are counted in the map.
 
-    Segments have the dataset's category ids. Raises ValueError where the map holds an id that no segment has (the
-    reference, panopticapi evaluation.py, refuses ids that only PNG or JSON has), and for a score that is not finite.
+    Args:
+        image_id: id of the image.
+        png_name: path in the folder of PNGs.
+        segmentation: with category ids of the dataset; segments without pixels are left out.
+
+    Returns:
+        The annotation.
+
+    Raises:
+        ValueError: no segment has an id of the map (panopticapi evaluation.py refuses ids that only the PNG or only
+            the JSON has), a score is not finite, or the image_id is neither int nor str.
     """
     if type(image_id) not in json_fields.IMAGE_ID:
         raise ValueError(f"image_id must be an int or a str, got {type(image_id).__name__}")
-    found = segmentation.runs.extents()
-    strange = found.keys() - {s.segment_id for s in segmentation.segments}
-    if strange:
-        raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(strange))}")
-    segments_info = [_info(s, found[s.segment_id]) for s in segmentation.segments if s.segment_id in found]
+    extents = segmentation.runs.extents()
+    unexpected = extents.keys() - {s.segment_id for s in segmentation.segments}
+    if unexpected:
+        raise ValueError(f"segment_ids must hold ids of segments only, got {abbreviate(sorted(unexpected))}")
+    segments_info = [_build_info(s, extents[s.segment_id]) for s in segmentation.segments if s.segment_id in extents]
     return {"image_id": image_id, "file_name": png_name, "segments_info": segments_info}
 
 
@@ -120,16 +161,20 @@ def write_panoptic(
     categories: CategorySet,
     info: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes the dataset's JSON, whole or not at all.
+    """Write a panoptic JSON, atomically.
 
-    images: `{id, file_name, height, width}` each. annotations: as `build_panoptic_annotation` makes them. info:
-    what else the file is to hold, by key.
+    Args:
+        json_path: the JSON.
+        images: `{id, file_name, height, width}` each.
+        annotations: see `build_panoptic_annotation`.
+        categories: of the dataset.
+        info: other tables of the file, by key.
     """
     tables = {"images": [*images], "annotations": [*annotations], "categories": categories.to_coco()}
     files.dump_json(Path(json_path), {**(info or {}), **tables})
 
 
-def _info(segment: Segment, extent: Extent) -> Entry:
+def _build_info(segment: Segment, extent: Extent) -> Entry:
     info: Entry = {
         "id": int(segment.segment_id),
         "category_id": int(segment.category_id),

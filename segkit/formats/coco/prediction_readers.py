@@ -1,4 +1,4 @@
-"""What a model predicted, without its scores, as truth to train on again (pseudo-labels)."""
+"""Predictions of a model, without their scores, as ground truth to train on again (pseudo-labels)."""
 
 from __future__ import annotations
 
@@ -29,19 +29,30 @@ from segkit.utils.issues import IssueHandler, raise_issue, report_missing
 from segkit.utils.json_fields import Entry
 from segkit.utils.text import abbreviate
 
-MIN_SCORE = 0.5  # of a prediction that is taken for true
+MIN_SCORE = 0.5  # of a prediction that becomes ground truth
 BY_SCORE = "score_on_top"
 RESULT_OVERLAPS = (BY_SCORE, *OVERLAPS)
 
 
 class CocoResultsReader(DatasetReader):
-    """COCO's results list, or an instances JSON whose annotations have scores: things, as whole masks.
+    """Reads COCO's results list, or an instances JSON whose annotations have scores: things, as whole masks.
 
-    json: the results. images: the folder of the images. dataset: a JSON (instances, panoptic, image_info) that names
-    images and categories; without it json is no list and names them itself. All its images and categories are the
-    source's, an image without results is void; where no category says `isthing`, all are things. min_score: results of
-    a lower score are left out. overlap: who has the pixels of several masks: "score_on_top", the highest score, of
-    equal ones the earlier result; or one of `coco_sources.OVERLAPS`. Crowds lie below all others, as there.
+    The dataset has all images and categories of `dataset`; an image without results is void. If no category has
+    `isthing`, all are things. Crowds are below all other masks.
+
+    Args:
+        json: the results.
+        images: the image folder.
+        dataset: a JSON with `images` and `categories` (instances, panoptic, image_info); None if `json` has them.
+        min_score: results of a lower score are left out.
+        overlap: which mask gets a pixel: "score_on_top", the one of the highest score, of equal scores the earlier
+            result; or one of `OVERLAPS`.
+        on_issue: takes the code and error of a result without finite score, image, thing or mask, and, unless its score
+            is too low, of one with an invalid mask. These results are left out.
+
+    Raises:
+        DatasetError: a JSON is missing or of another kind.
+        ValueError: `overlap` has another value, or min_score is not a finite number.
     """
 
     format = "coco-results"
@@ -58,9 +69,6 @@ class CocoResultsReader(DatasetReader):
         overlap: str = BY_SCORE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
-        """tell: gets the results that have no finite score, no image and thing of the dataset, no mask, or, unless the
-        score is too low, no sound one of the image's size; they are then left out. Raises DatasetError where a JSON is
-        missing or of another kind; ValueError for another overlap, or a min_score that is no finite number."""
         if overlap not in RESULT_OVERLAPS:
             raise ValueError(f"overlap must be one of {RESULT_OVERLAPS}, got {overlap!r}")
         check_min_score(min_score)
@@ -80,7 +88,7 @@ class CocoResultsReader(DatasetReader):
         confident = [result for result in results if "segmentation" in result]
         if overlap == BY_SCORE:
             confident.sort(key=lambda result: float(result["score"]), reverse=True)
-            confident.reverse()  # and not sorted so: of equal scores the earlier one is to be painted later
+            confident.reverse()  # not sorted ascending: of equal scores, the earlier result is painted later
         self._results: dict[ImageId, list[Entry]] = {}
         for result in confident:
             if coco_mask.area(result["segmentation"]):
@@ -89,21 +97,20 @@ class CocoResultsReader(DatasetReader):
         self.skipped = self._skipped(path, len(entries), low, len(confident), min_score)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        """Segments are numbered from 1 in the order of `annotations`; those that others hide have no segment."""
+        """See base class; segments are numbered from 1 in the order of `read_annotations`, hidden masks have none."""
         overlap = "later_on_top" if self.overlap == BY_SCORE else self.overlap
         return paint_annotations(self._results.get(image.image_id, []), image.size_hw, overlap)
 
     def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
-        """COCO annotations of the whole masks, areas and boxes counted in them: in the file's order, but where the
-        highest score lies on top by rising score, so that also to "later_on_top" it does."""
+        """See base class; whole masks in the file's order, or by ascending score if the highest score is on top."""
         return [
             annotation
             for result in self._results.get(image.image_id, [])
-            for annotation in build_coco_annotations(image.image_id, _alone(result))
+            for annotation in build_coco_annotations(image.image_id, _paint_one(result))
         ]
 
-    def _skipped(self, path: Path, results: int, low: int, kept: int, min_score: float) -> tuple[str, ...]:
-        empty = kept - sum(map(len, self._results.values()))
+    def _skipped(self, path: Path, results: int, low: int, confident: int, min_score: float) -> tuple[str, ...]:
+        empty = confident - sum(map(len, self._results.values()))
         bare = [image.image_id for image in self.images if image.image_id not in self._results]
         counted = {
             f"{path}: {low} of {results} results have a score below {min_score:g}": low,
@@ -114,11 +121,22 @@ class CocoResultsReader(DatasetReader):
 
 
 class PanopticPredictionsReader(DatasetReader):
-    """A panoptic JSON of predictions, the folder of its PNGs, the folder of the images.
+    """Reads a panoptic JSON of predictions; the dataset has the predicted images, in the order of the JSON.
 
-    dataset: a JSON that names images and categories, where json, as COCO's submissions, does not. Images are those that
-    json predicts, in its order. min_score: things of a lower score become void; stuff, and things without a score, are
-    kept. Several segments of one stuff class are one, with the id of the first; stuff is never a crowd.
+    Several segments of one stuff class become one, with the id of the first; stuff is never a crowd.
+
+    Args:
+        json: the panoptic JSON.
+        masks: the folder of PNGs.
+        images: the image folder.
+        dataset: a JSON with `images` and `categories`; None if `json`, unlike COCO's submissions, has them.
+        min_score: things of a lower score become void; stuff, and things without a score, stay.
+        on_issue: takes the code and error of an image that the dataset lacks, with an invalid annotation, or without
+            PNG. These images are left out.
+
+    Raises:
+        DatasetError: a JSON is missing or of another kind.
+        ValueError: min_score is not a finite number.
     """
 
     format = "panoptic-predictions"
@@ -134,43 +152,40 @@ class PanopticPredictionsReader(DatasetReader):
         min_score: float = MIN_SCORE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
-        """tell: gets what is wrong with single images, which are then left out: as `read_panoptic_predictions` has
-        it, that the dataset lacks them, a score that is not finite, or no PNG. Raises DatasetError where a JSON is
-        missing or of another kind; ValueError for a min_score that is no finite number."""
         check_min_score(min_score)
         path, tables = Path(json), DatasetTables.read(json if dataset is None else dataset, dataset is None)
         self.root, self.image_root, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
         self.categories = read_categories(tables.content, tables.path)
-        found = read_predicted_annotations(path, tables, self.categories, on_issue)
-        pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in found.items()}
-        gone = report_missing(
+        annotations = read_predicted_annotations(path, tables, self.categories, on_issue)
+        pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in annotations.items()}
+        missing = report_missing(
             on_issue, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`"
         )
-        self._annotations = {image_id: found[image_id] for image_id, png in pngs.items() if png not in gone}
+        self._annotations = {image_id: annotations[image_id] for image_id, png in pngs.items() if png not in missing}
         self.images = tuple(tables.images[image_id] for image_id in self._annotations)
         self.skipped = self._skipped(path, [i for i in tables.images if i not in self._annotations])
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        """DatasetError as `read_segmentation` has it."""
+        """See base class."""
         annotation = self._annotations[image.image_id]
         path, infos = self.masks / annotation["file_name"], annotation["segments_info"]
-        found = read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
-        truth_ids: dict[int, int] = {}  # by segment_id of the prediction
+        predicted = read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
+        gt_ids: dict[int, int] = {}  # by segment_id of the prediction
         stuff_ids: dict[int, int] = {}  # by category_id
         ground_truth: dict[int, Segment] = {}
-        for segment in found.segments:
+        for segment in predicted.segments:
             if segment.isthing and _is_below(segment.score, self.min_score):
                 continue
-            own = segment.segment_id
-            truth_id = own if segment.isthing else stuff_ids.setdefault(segment.category_id, own)
-            area_px = segment.area_px + (ground_truth[truth_id].area_px if truth_id in ground_truth else 0)
+            segment_id = segment.segment_id
+            gt_id = segment_id if segment.isthing else stuff_ids.setdefault(segment.category_id, segment_id)
+            area_px = segment.area_px + (ground_truth[gt_id].area_px if gt_id in ground_truth else 0)
             iscrowd = segment.iscrowd and segment.isthing
-            ground_truth[truth_id] = replace(segment, segment_id=truth_id, area_px=area_px, iscrowd=iscrowd, score=None)
-            truth_ids[own] = truth_id
+            ground_truth[gt_id] = replace(segment, segment_id=gt_id, area_px=area_px, iscrowd=iscrowd, score=None)
+            gt_ids[segment_id] = gt_id
         segments = tuple(ground_truth.values())
-        if len(segments) == len(found.segments):
-            return PanopticSegmentation.from_runs(found.runs, segments)
-        return PanopticSegmentation(relabel(found.segment_ids, truth_ids, np.int32), segments)
+        if len(segments) == len(predicted.segments):
+            return PanopticSegmentation.from_runs(predicted.runs, segments)
+        return PanopticSegmentation(relabel(predicted.segment_ids, gt_ids, np.int32), segments)
 
     def _skipped(self, path: Path, bare: list[ImageId]) -> tuple[str, ...]:
         infos = (info for annotation in self._annotations.values() for info in annotation["segments_info"])
@@ -184,7 +199,7 @@ class PanopticPredictionsReader(DatasetReader):
         return tuple(line for line, number in counted.items() if number)
 
 
-def _alone(result: Entry) -> PanopticSegmentation:
+def _paint_one(result: Entry) -> PanopticSegmentation:
     """The mask as the one segment of its image."""
     mask = rle_to_mask(result["segmentation"])
     segment = Segment(1, result["category_id"], True, int(np.count_nonzero(mask)), bool(result["iscrowd"]))

@@ -1,4 +1,4 @@
-"""COCO's layouts as sources: instances and panoptic."""
+"""Readers of COCO's panoptic and instances datasets."""
 
 from __future__ import annotations
 
@@ -27,17 +27,25 @@ from segkit.utils import json_fields
 from segkit.utils.issues import describe_unused
 from segkit.utils.json_fields import Entry
 
-OVERLAPS = ("small_on_top", "later_on_top")  # who has the pixels that several masks hold
+OVERLAPS = ("small_on_top", "later_on_top")  # which of several masks gets a pixel
 UNREAD = "keys of annotations and categories that are not read"
 
 
 class CocoPanopticReader(DatasetReader):
-    """A panoptic JSON, the folder of its PNGs, the folder of its images."""
+    """Reads a panoptic JSON with its PNGs; these and the images are opened when they are asked for.
+
+    Args:
+        json: the panoptic JSON.
+        masks: the folder of PNGs.
+        images: the image folder.
+
+    Raises:
+        DatasetError: the JSON is missing or invalid, see `read_panoptic`.
+    """
 
     format = "coco-panoptic"
 
     def __init__(self, json: str | Path, masks: str | Path, images: str | Path) -> None:
-        """Raises DatasetError as `read_panoptic` does; PNGs and images are opened when they are asked for."""
         file = read_panoptic(json)
         self.root, self.image_root, self.masks = Path(json).parent, Path(images), Path(masks)
         self.categories = file.categories
@@ -50,20 +58,29 @@ class CocoPanopticReader(DatasetReader):
         )
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class."""
         record = self._records[image.image_id]
         path = self.masks / record.png_name
         return read_segmentation(path, record.segments_info, self.categories, image.size_hw, image.image_id)
 
 
 class CocoInstancesReader(DatasetReader):
-    """An instances JSON and the folder of its images; every pixel that no mask holds is void."""
+    """Reads an instances JSON; a pixel without any mask is void.
+
+    Args:
+        json: the instances JSON.
+        images: the image folder.
+        overlap: which mask gets a pixel, one of `OVERLAPS`, see `paint_annotations`.
+
+    Raises:
+        DatasetError: the JSON is missing or invalid, see `read_instances`.
+        ValueError: `overlap` has another value.
+    """
 
     format = "coco-instances"
     has_overlapping_masks = True
 
     def __init__(self, json: str | Path, images: str | Path, overlap: str = "small_on_top") -> None:
-        """overlap: one of OVERLAPS, see `paint_annotations`. Raises DatasetError as `read_instances` does,
-        ValueError for another overlap."""
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
         file = read_instances(json)
@@ -80,19 +97,28 @@ class CocoInstancesReader(DatasetReader):
         )
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class."""
         return paint_annotations(self.read_annotations(image), image.size_hw, self.overlap)
 
     def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
-        return [_with_rle(one, image.size_hw) for one in self._annotations.get(image.image_id, [])]
+        """See base class."""
+        annotations = self._annotations.get(image.image_id, [])
+        return [_compress(annotation, image.size_hw) for annotation in annotations]
 
 
 def paint_annotations(
     annotations: Sequence[Mapping[str, Any]], size_hw: tuple[int, int], overlap: str = "small_on_top"
 ) -> PanopticSegmentation:
-    """One segment for each COCO annotation (compressed RLE), numbered from 1 in their order.
+    """Paint instance masks that may overlap; crowds are below all others.
 
-    Where masks overlap: "small_on_top", the mask of fewer pixels has them, of equal ones the later; "later_on_top",
-    the later one. Crowds lie below all others. An annotation of which nothing is left has no segment.
+    Args:
+        annotations: COCO annotations of things with compressed RLE.
+        size_hw: (height, width) of the image in pixels.
+        overlap: which mask gets a pixel: "small_on_top", the mask of fewer pixels, of equal ones the later;
+            "later_on_top", the later one.
+
+    Returns:
+        A segment per annotation, numbered from 1 in their order; an annotation without any pixel left has none.
     """
     rles = [annotation["segmentation"] for annotation in annotations]
     small = [-int(coco_mask.area(rle)) if overlap == "small_on_top" else 0 for rle in rles]
@@ -101,11 +127,11 @@ def paint_annotations(
     for row in sorted(range(len(rles)), key=lambda row: (not crowd[row], small[row], row)):
         segment_ids[rle_to_mask(rles[row])] = row + 1  # one mask in memory at a time
     runs = IdRuns.from_map(segment_ids)
-    kept_px = runs.areas_px()
+    areas_px = runs.areas_px()
     segments = [
-        Segment(row, int(annotation["category_id"]), True, kept_px[row], crowd[row - 1])
+        Segment(row, int(annotation["category_id"]), True, areas_px[row], crowd[row - 1])
         for row, annotation in enumerate(annotations, 1)
-        if row in kept_px
+        if row in areas_px
     ]
     return PanopticSegmentation(segment_ids, tuple(segments))
 
@@ -115,7 +141,7 @@ def _image(entry: Entry) -> DatasetImage:
     return DatasetImage(entry["id"], entry["file_name"], size_hw, json_fields.other_keys(entry, IMAGE_KEYS))
 
 
-def _with_rle(annotation: Entry, size_hw: tuple[int, int]) -> Entry:
+def _compress(annotation: Entry, size_hw: tuple[int, int]) -> Entry:
     given = annotation["segmentation"]
     if isinstance(given, dict):
         given = {"size": given["size"], "counts": given["counts"]}

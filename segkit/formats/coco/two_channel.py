@@ -1,5 +1,7 @@
-"""panopticapi's 2-channel PNGs: red is the category_id, green the number of the segment in its category, 0, 0 is void
-(converters/2channels2panoptic_coco_format.py)."""
+"""panopticapi's 2-channel PNGs: red is the category_id, green the number of the segment in its category.
+
+(0, 0) is void. Source: panopticapi converters/2channels2panoptic_coco_format.py.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,19 @@ MASKS, IMAGES, CATEGORIES = "masks", "images", "categories.json"  # below the ro
 
 
 class TwoChannelReader(DatasetReader):
-    """image_id: the PNG's path in its folder without the suffix, and so the picture's.
+    """Reads 2-channel PNGs; the image_id is the path of PNG and image in their folders, without the suffix.
 
-    skipped: the line on images without PNG; the folder may be one of several datasets.
+    Images without a PNG are skipped: the image folder may be shared by several datasets.
+
+    Args:
+        masks: the folder of PNGs.
+        images: the image folder.
+        categories: a JSON with COCO's `categories`, or only that list.
+        on_issue: takes the code and error of a damaged PNG, of a PNG without image, both of which are left out, and of
+            a second image of one name.
+
+    Raises:
+        DatasetError: a folder or the categories are missing, or a category_id does not fit into a channel.
     """
 
     format = "two-channel-png"
@@ -37,22 +49,19 @@ class TwoChannelReader(DatasetReader):
     def __init__(
         self, masks: str | Path, images: str | Path, categories: str | Path, *, on_issue: IssueHandler = raise_issue
     ) -> None:
-        """categories: a JSON with COCO's `categories`, or that list alone. tell: gets the PNGs that are damaged or have
-        no image, which are then left out, and second images of one name. Raises DatasetError where a folder or the
-        categories are missing, or a category_id does not fit into a channel."""
         self.root = self.masks = Path(masks)
         self.image_root = Path(images)
-        self.categories = _categories(Path(categories))
+        self.categories = _read_categories(Path(categories))
         _check_channel(self.categories, categories)
         image_paths = find_by_stem(self.image_root, IMAGE_SUFFIXES, "check the path", "image-id-twice", on_issue)
         pngs = find_by_suffix(masks)
-        found = [self._image(name, path, image_paths, on_issue) for name, path in pngs.items()]
-        self.images = tuple(image for image in found if image is not None)
+        images_found = [self._find_image(name, path, image_paths, on_issue) for name, path in pngs.items()]
+        self.images = tuple(image for image in images_found if image is not None)
         self.skipped = describe_unused(
             self.image_root, "images have no PNG", [name for name in image_paths if name not in pngs]
         )
 
-    def _image(
+    def _find_image(
         self, name: str, path: Path, image_paths: Mapping[str, Path], on_issue: IssueHandler
     ) -> DatasetImage | None:
         if name not in image_paths:
@@ -66,6 +75,7 @@ class TwoChannelReader(DatasetReader):
         return None if header is None else DatasetImage(name, file_name, (header.height, header.width))
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
+        """See base class."""
         path = self.masks / f"{image.image_id}.png"
         runs = png.read_id_runs(path, image.size_hw)
         segments = []
@@ -81,10 +91,17 @@ class TwoChannelReader(DatasetReader):
 
 
 class TwoChannelWriter(LabelFilesWriter):
-    """root/masks/NAME.png image by image, and root/categories.json."""
+    """Writes root/masks/NAME.png image by image, and root/categories.json.
+
+    Args:
+        root: the folder of the dataset.
+        categories: of the dataset.
+
+    Raises:
+        DatasetError: a category_id does not fit into a channel.
+    """
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
-        """DatasetError where a category_id does not fit into a channel."""
         super().__init__(root, categories, IMAGES)
         _check_channel(categories, root)
 
@@ -102,24 +119,23 @@ class TwoChannelWriter(LabelFilesWriter):
             where = Location(self.root, image.image_id)
             raise DatasetError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
         png.write_ids(self.root / MASKS / f"{name}.png", relabel(segmentation.segment_ids, values, np.int32))
-        told = list_empty_segments(segmentation.segments, areas_px)
         crowds = sum(s.iscrowd for s in segmentation.segments)
-        told += [f"{crowds} crowds become objects"] if crowds else []
-        return told
+        losses = [f"{crowds} crowds become objects"] if crowds else []
+        return [*list_empty_segments(segmentation.segments, areas_px), *losses]
 
     def finish(self) -> None:
-        """Write the categories."""
+        """See base class."""
         files.dump_json(self.root / CATEGORIES, {"categories": self.categories.to_coco()})
 
 
 def _check_channel(categories: CategorySet, where: object) -> None:
-    beyond = [c.category_id for c in categories.categories if not 0 < c.category_id < CHANNEL]
-    if beyond:
-        raise DatasetError(f"expected category ids in 1..255, got {abbreviate(beyond)}", where=where)
+    invalid = [c.category_id for c in categories.categories if not 0 < c.category_id < CHANNEL]
+    if invalid:
+        raise DatasetError(f"expected category ids in 1..255, got {abbreviate(invalid)}", where=where)
 
 
-def _categories(path: Path) -> CategorySet:
-    found = read_classes(path)
-    if not isinstance(found, CategorySet):
-        raise DatasetError("expected categories with their ids, got names alone", where=path)
-    return found
+def _read_categories(path: Path) -> CategorySet:
+    categories = read_classes(path)
+    if not isinstance(categories, CategorySet):
+        raise DatasetError("expected categories with their ids, got names only", where=path)
+    return categories

@@ -1,4 +1,4 @@
-"""Datasets written in COCO's layouts; `add` writes an image and says what the layout cannot hold."""
+"""Writers of COCO's panoptic and instances datasets; `add` returns what the format cannot store."""
 
 from __future__ import annotations
 
@@ -31,7 +31,14 @@ Annotations = list[dict[str, Any]] | None
 
 
 class PanopticFilesWriter(DatasetWriter):
-    """root/<name>.json and root/<name>/*.png; whatever has no overlaps fits, scores too. pictures: their folder."""
+    """Writes root/<name>.json and root/<name>/*.png, with scores; masks must not overlap.
+
+    Args:
+        root: the folder of the dataset.
+        categories: of the dataset.
+        name: of the JSON and the folder of PNGs.
+        images: the image folder below the root.
+    """
 
     writes_extras = True
 
@@ -41,97 +48,111 @@ class PanopticFilesWriter(DatasetWriter):
         self._writer = PanopticWriter(self.root / f"{name}.json", self.root / name, categories)
 
     def image_path(self, image: DatasetImage) -> Path:
-        """As `DatasetWriter` has it."""
+        """See base class."""
         return build_image_path(self._image_root, image)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
     ) -> list[str]:
-        """As `DatasetWriter` has it; told are segments without a pixel, masks that overlap, keys of annotations that
-        segments have not."""
+        """See base class; lost are segments without pixels, masks under others, and keys that segments lack."""
         areas_px = compute_segment_areas(image, segmentation, self.categories)
-        extra, told = _written_extras(image.extra, "the image")
+        extra, losses = _split_extras(image.extra, "the image")
         self._writer.add(image.image_id, image.file_name, segmentation, extra)
-        told += list_empty_segments(segmentation.segments, areas_px)
-        return [*told, *list_lost_annotations(annotations, image.size_hw)]
+        losses += list_empty_segments(segmentation.segments, areas_px)
+        return [*losses, *list_lost_annotations(annotations, image.size_hw)]
 
     def finish(self) -> None:
-        """Write the JSON."""
+        """See base class."""
         self._writer.info = self.info
         self._writer.finish()
 
 
 class CocoPanopticWriter(PanopticFilesWriter):
-    """root/panoptic.json and root/panoptic/*.png."""
+    """Writes root/panoptic.json and root/panoptic/*.png.
+
+    Args:
+        root: the folder of the dataset.
+        categories: of the dataset.
+    """
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
         super().__init__(root, categories, "panoptic", IMAGES)
 
 
 class CocoInstancesWriter(DatasetWriter):
-    """root/instances.json: things alone, whole masks where the source has them, ids above 0 that are distinct."""
+    """Writes root/instances.json: things only, whole masks if the reader has them, distinct ids above 0.
+
+    Args:
+        root: the folder of the dataset.
+        categories: of the dataset.
+
+    Raises:
+        DatasetError: no category is a thing.
+    """
 
     writes_extras = True
 
     def __init__(self, root: str | Path, categories: CategorySet) -> None:
-        """DatasetError where there is no thing."""
         super().__init__(root, categories)
         if not categories.things:
             problem = "expected categories with things, all are stuff"
-            raise DatasetError(problem, where=root, remedy="convert to another")
+            raise DatasetError(problem, where=root, remedy="convert to another format")
         self.path = self.root / "instances.json"
         self._images: dict[Any, dict[str, Any]] = {}
         self._annotations: list[dict[str, Any]] = []
 
     def image_path(self, image: DatasetImage) -> Path:
-        """As `DatasetWriter` has it."""
+        """See base class."""
         return build_image_path(self.root / IMAGES, image)
 
     def add(
         self, image: DatasetImage, segmentation: PanopticSegmentation, annotations: Annotations = None
     ) -> list[str]:
-        """As `DatasetWriter` has it; told are stuff, segments without a pixel, scores, keys that JSON cannot hold."""
+        """See base class; lost are stuff, segments without pixels, scores, and keys that JSON cannot store."""
         where = Location(self.path, image.image_id)
         check_inside(image.file_name, "file_name", where)
         if image.image_id in self._images:
             raise DatasetError("an image with this id was added before", where=where)
         areas_px = compute_segment_areas(image, segmentation, self.categories)
         height, width = image.size_hw
-        extra, told = _written_extras(image.extra, "the image")
+        extra, losses = _split_extras(image.extra, "the image")
         own = {"id": image.image_id, "file_name": image.file_name, "height": height, "width": width}
         self._images[image.image_id] = {**extra, **own}
         for annotation in build_coco_annotations(image.image_id, segmentation) if annotations is None else annotations:
-            extra, lost = _written_extras(
+            extra, lost = _split_extras(
                 other_keys(annotation, ANNOTATION_KEYS), f"annotation {annotation.get('id', '')}"
             )
             own = {key: value for key, value in annotation.items() if key in ANNOTATION_KEYS}
             given = own.pop(ORIGINAL_SEGMENTATION, annotation["segmentation"])
             self._annotations.append({**own, "image_id": image.image_id, "segmentation": given, **extra})
-            told += lost
+            losses += lost
         stuff = [s for s in segmentation.segments if not s.isthing and s.segment_id in areas_px]
-        told += [f"{len(stuff)} segments of stuff cannot be held"] if stuff else []
+        losses += [f"{len(stuff)} segments of stuff cannot be held"] if stuff else []
         empty = list_empty_segments(segmentation.segments, areas_px)
-        return [*told, *empty, *list_lost_scores(segmentation.segments)]
+        return [*losses, *empty, *list_lost_scores(segmentation.segments)]
 
     def finish(self) -> None:
-        """Write the JSON."""
-        numbered = _numbered(self._annotations)
+        """See base class."""
+        numbered = _number(self._annotations)
         write_instances(self.path, [*self._images.values()], numbered, self.categories, self.info)
 
 
-def _written_extras(extra: Mapping[str, Any], what: str) -> tuple[Entry, list[str]]:
-    """What of it JSON can hold, and the line on the rest."""
-    held, lost = split_writable_keys(extra)
-    return held, [f"{what}: the values of {abbreviate(lost)} cannot be held, JSON has no NaN"] if lost else []
+def _split_extras(extra: Mapping[str, Any], owner: str) -> tuple[Entry, list[str]]:
+    """The keys that JSON can store, and the line on the others."""
+    writable, lost = split_writable_keys(extra)
+    return writable, [f"{owner}: the values of {abbreviate(lost)} cannot be held, JSON has no NaN"] if lost else []
 
 
-def _numbered(annotations: Sequence[Entry]) -> list[Entry]:
-    """With distinct ids above 0: the first annotation that has such an id keeps it, the others get the ids not used."""
-    owner: dict[object, int] = {}
-    for place, annotation in enumerate(annotations):
+def _number(annotations: Sequence[Entry]) -> list[Entry]:
+    """Give distinct ids above 0: the first annotation with such an id keeps it, the others get unused ids."""
+    index_by_id: dict[object, int] = {}
+    for index, annotation in enumerate(annotations):
         annotation_id = annotation.get("id")
         if type(annotation_id) is int and annotation_id > 0:
-            owner.setdefault(annotation_id, place)
-    free = (number for number in count(1) if number not in owner)
-    keeps = {*owner.values()}
-    return [one if place in keeps else {**one, "id": next(free)} for place, one in enumerate(annotations)]
+            index_by_id.setdefault(annotation_id, index)
+    unused_ids = (number for number in count(1) if number not in index_by_id)
+    valid = {*index_by_id.values()}
+    return [
+        annotation if index in valid else {**annotation, "id": next(unused_ids)}
+        for index, annotation in enumerate(annotations)
+    ]
