@@ -68,22 +68,20 @@ class LabelmeReader(DatasetReader):
         json_names = [name for name in names if name.endswith(JSON_SUFFIX)]
         if not json_names:
             raise DatasetError("expected labelme's JSON files, found none", where=root, remedy="check the folder")
-        drawings = _read_all(self.root, json_names, on_issue)
-        self.skipped = (
-            *(line for drawing in drawings.values() for line in drawing.skipped),
-            *_describe_images_without_json(self.root, names, json_names, drawings),
-        )
-        images = {name: self._read_size(name, drawing, on_issue) for name, drawing in drawings.items()}
-        labels = {shape.label for drawing in drawings.values() for shape in drawing.shapes}
+        contents = _read_all(self.root, json_names, on_issue)
+        lines = [line for content in contents.values() for line in content.skipped]
+        self.skipped = (*lines, *_describe_images_without_json(self.root, names, json_names, contents))
+        images = {name: self._read_size(name, content, on_issue) for name, content in contents.items()}
+        labels = {shape.label for content in contents.values() for shape in content.shapes}
         self._ignored = {*ignore}
         self.categories = _build_categories(labels - {*stuff, *ignore} if things is None else things, stuff, self.root)
         self._category_by_label = {c.name: c for c in self.categories.categories}
         self._shapes: dict[str, tuple[Shape, ...]] = {}
         valid_images = []
         for name, image in images.items():
-            if image is not None and self._check_labels(drawings[name].shapes, on_issue):
+            if image is not None and self._check_labels(contents[name].shapes, on_issue):
                 valid_images.append(image)
-                self._shapes[str(image.image_id)] = drawings[name].shapes
+                self._shapes[str(image.image_id)] = contents[name].shapes
         self.images = tuple(valid_images)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
@@ -143,18 +141,18 @@ class LabelmeReader(DatasetReader):
             "segmentation": {"size": [*image.size_hw], "counts": rle["counts"].decode("ascii")},
         }
 
-    def _read_size(self, name: str, drawing: LabelmeFile, on_issue: IssueHandler) -> DatasetImage | None:
+    def _read_size(self, name: str, content: LabelmeFile, on_issue: IssueHandler) -> DatasetImage | None:
         """The image with its size; None, once reported, if it is missing or the JSON has another size."""
-        size_hw = image_files.read_common_size(self.root / drawing.file_name, [], on_issue)
+        size_hw = image_files.read_common_size(self.root / content.file_name, [], on_issue)
         if size_hw is None:
             return None
-        for key, got, expected in zip(("imageHeight", "imageWidth"), drawing.size_hw, size_hw, strict=True):
+        for key, got, expected in zip(("imageHeight", "imageWidth"), content.size_hw, size_hw, strict=True):
             if got not in (None, expected):
-                expectation = f"`{key}` to be {expected} pixels, as of {drawing.file_name}"
+                expectation = f"`{key}` to be {expected} pixels, as of {content.file_name}"
                 problem, remedy = f"expected {expectation}, got {reprlib.repr(got)}", "is it the JSON of this image?"
                 on_issue("size-differs", DatasetError(problem, where=self.root / name, remedy=remedy))
                 return None
-        return DatasetImage(name.removesuffix(JSON_SUFFIX), drawing.file_name, size_hw)
+        return DatasetImage(name.removesuffix(JSON_SUFFIX), content.file_name, size_hw)
 
     def _check_labels(self, shapes: Sequence[Shape], on_issue: IssueHandler) -> bool:
         """Whether all labels are among the classes; each other label is reported once."""
@@ -184,28 +182,28 @@ def _check_options(things: Sequence[str] | None, stuff: Sequence[str], ignore: S
 
 def _read_all(root: Path, json_names: Sequence[str], on_issue: IssueHandler) -> dict[str, LabelmeFile]:
     """Name of the JSON -> its content; of two JSONs with one image, the first counts."""
-    drawings: dict[str, LabelmeFile] = {}
+    contents: dict[str, LabelmeFile] = {}
     first_by_image: dict[str, str] = {}
     for name in json_names:
-        drawing = read_labelme_file(root, name, on_issue)
-        if drawing is None:
+        content = read_labelme_file(root, name, on_issue)
+        if content is None:
             continue
-        first = first_by_image.setdefault(drawing.file_name, name)
+        first = first_by_image.setdefault(content.file_name, name)
         if first == name:
-            drawings[name] = drawing
+            contents[name] = content
         else:
-            problem = f"expected one JSON of an image, got {first} and {name} of {drawing.file_name}"
+            problem = f"expected one JSON of an image, got {first} and {name} of {content.file_name}"
             remedy = "remove one, or correct its imagePath"
             on_issue("annotation-twice", DatasetError(problem, where=root / name, remedy=remedy))
-    return drawings
+    return contents
 
 
 def _describe_images_without_json(
-    root: Path, names: Sequence[str], json_names: Sequence[str], drawings: Mapping[str, LabelmeFile]
+    root: Path, names: Sequence[str], json_names: Sequence[str], contents: Mapping[str, LabelmeFile]
 ) -> tuple[str, ...]:
     """The line on images without JSON; images beside a JSON that cannot be read are not in it."""
-    used = {drawing.file_name for drawing in drawings.values()}
-    unread = {name.removesuffix(JSON_SUFFIX) for name in json_names if name not in drawings}
+    used = {content.file_name for content in contents.values()}
+    unread = {name.removesuffix(JSON_SUFFIX) for name in json_names if name not in contents}
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     unused = [name for name in images if name not in used and image_files.strip_suffix(name) not in unread]
     return describe_unused(root, "images have no JSON", unused)

@@ -14,17 +14,7 @@ from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.voc import files
-from segkit.formats.voc.files import (
-    BACKGROUND,
-    BACKGROUND_NAMES,
-    CLASS_MAPS,
-    IMAGES,
-    MAX_LABEL,
-    NAMES_FILE,
-    OBJECT_MAPS,
-    VOID_LABEL,
-    Labels,
-)
+from segkit.formats.voc.files import BACKGROUND, BACKGROUND_NAMES, MAX_LABEL, VOID_LABEL, Labels
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
@@ -54,12 +44,12 @@ class VOCWriter(LabelFilesWriter):
     def __init__(self, root: str | Path, categories: CategorySet, *, split: str = "train", border_px: int = 0) -> None:
         if type(border_px) is not int or border_px < 0:
             raise ValueError(f"border_px must be an integer of at least 0, got {border_px!r}")
-        super().__init__(root, categories, IMAGES)
+        super().__init__(root, categories, files.IMAGES)
         self.border_px = border_px
         self._set_path = files.get_set_path(self.root, split)
         classes = files.build_categories([c.name for c in categories.things], True, "categories")
         self._class_names = tuple(c.name for c in classes.things)
-        if os.path.isdir(self.root / CLASS_MAPS) and files.read_names(self.root) != self._class_names:
+        if os.path.isdir(self.root / files.CLASS_MAPS) and files.read_names(self.root) != self._class_names:
             remedy = "write to another folder"
             raise DatasetError("the folder holds labels of other classes", where=self.root, remedy=remedy)
 
@@ -81,7 +71,9 @@ class VOCWriter(LabelFilesWriter):
             if segment.segment_id in label_by_segment:
                 class_label = self.categories.thing_contiguous_ids[segment.category_id] + 1
                 class_by_object[label_by_segment[segment.segment_id]] = class_label
-        class_path, object_path = (self.root / folder / f"{name}.png" for folder in (CLASS_MAPS, OBJECT_MAPS))
+        class_path, object_path = (
+            self.root / folder / f"{name}.png" for folder in (files.CLASS_MAPS, files.OBJECT_MAPS)
+        )
         with replacing(class_path) as class_file, replacing(object_path) as object_file:
             _save(class_file, class_by_object.take(object_labels))
             _save(object_file, object_labels)
@@ -89,7 +81,7 @@ class VOCWriter(LabelFilesWriter):
 
     def finish(self) -> None:
         """Write class_names.txt and the image set."""
-        files.write_lines(self.root / NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
+        files.write_lines(self.root / files.NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
         files.write_lines(self._set_path, [*self._names])
 
     def _get_name(self, image: DatasetImage) -> str:
