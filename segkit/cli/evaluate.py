@@ -49,7 +49,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score and print; 0 if all went well."""
-
     for path in (args.save_counts, args.output):
         if path is not None:
             files.check_writable(path)
