@@ -29,8 +29,8 @@ class ArchitectureSpec:
     """
 
     name: str
-    targets: frozenset[Target]
-    outputs: frozenset[Output]
+    targets: tuple[Target, ...]
+    outputs: tuple[Output, ...]
     class_counts: Mapping[str, Count] = field(default_factory=dict)
     postprocessing: Literal["fusion", "own", "none"] = "none"
 

@@ -22,13 +22,13 @@ def test_every_architecture_of_the_registry_has_a_spec_whose_config_keys_exist()
 
 def test_panoptic_rcnn_needs_semantic_labels_and_is_fused() -> None:
     spec = get_architecture_spec("PanopticRCNN")
-    assert spec.targets == {"instances", "semantic"}
+    assert set(spec.targets) == {"instances", "semantic"}
     assert "head_outputs" in spec.outputs
     assert spec.postprocessing == "fusion"
 
 
 def test_a_registered_spec_is_found_and_an_unknown_name_is_an_error() -> None:
-    spec = ArchitectureSpec("t_mine", targets=frozenset({"semantic"}), outputs=frozenset({"sem_seg"}))
+    spec = ArchitectureSpec("t_mine", targets=("semantic",), outputs=("sem_seg",))
     register_architecture(spec)
     assert get_architecture_spec("t_mine") is spec
     with pytest.raises(ConfigError, match="'t_other' is unknown; choose one of GeneralizedRCNN"):

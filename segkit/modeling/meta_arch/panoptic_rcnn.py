@@ -32,8 +32,8 @@ from segkit.utils.errors import ConfigError
 register_architecture(
     ArchitectureSpec(
         "PanopticRCNN",
-        targets=frozenset({"instances", "semantic"}),
-        outputs=frozenset({"instances", "sem_seg", "panoptic_seg", "head_outputs"}),
+        targets=("instances", "semantic"),
+        outputs=("instances", "sem_seg", "panoptic_seg", "head_outputs"),
         class_counts={
             "MODEL.ROI_HEADS.NUM_CLASSES": "things",
             "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "semantic_channels",
