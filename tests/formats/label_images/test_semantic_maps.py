@@ -19,9 +19,9 @@ from segkit.formats.label_images import SemanticMapReader, SemanticMapWriter
 from segkit.formats.registry import open_reader
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
-from tests.formats.coco.test_writers import CATEGORIES as CAR_AND_SKY
-from tests.formats.coco.test_writers import COVERED, GROUND_TRUTH, IMAGE, OVERLAP
+from tests.helpers import writer_samples
 from tests.helpers.coco_samples import CATEGORIES, first_image
+from tests.helpers.writer_samples import COVERED, GROUND_TRUTH, IMAGE, OVERLAP
 
 NAMES = ["road", "car", "sky"]
 # Two cars are one class; 255 is void.
@@ -135,7 +135,7 @@ def test_issues_are_reported_and_splits_divide_the_images(tmp_path: Path) -> Non
 
 
 def test_objects_crowds_empty_segments_and_scores_are_reported(tmp_path: Path) -> None:
-    with SemanticMapWriter(tmp_path, CAR_AND_SKY) as writer:
+    with SemanticMapWriter(tmp_path, writer_samples.CATEGORIES) as writer:
         assert writer.add(IMAGE, GROUND_TRUTH) == [
             "3 objects of 1 classes are not told apart",
             "1 crowds are their class",
@@ -150,7 +150,7 @@ def test_objects_crowds_empty_segments_and_scores_are_reported(tmp_path: Path) -
 
 
 def test_only_names_that_are_read_back_are_written(tmp_path: Path) -> None:
-    writer = SemanticMapWriter(tmp_path, CAR_AND_SKY)
+    writer = SemanticMapWriter(tmp_path, writer_samples.CATEGORIES)
     assert writer.image_path(replace(IMAGE, file_name="x.gif")) == tmp_path / "images/x.png"
     with pytest.raises(DatasetError, match="without hidden parts"):
         writer.add(replace(IMAGE, file_name=".h/x.png"), GROUND_TRUTH)
