@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Paste and heuristic fusion on a GPU against Detectron2: equal results, ratio of times, synchronisations, memory.
+"""Compare pasting and heuristic fusion on a GPU with Detectron2: equal results, times, synchronisations, memory.
 
     python benchmarks/postprocessing_gpu.py [--rounds 20] [--device cpu] [--graph]
 
-Both begin with the mask head's outputs on the device and end with the map there and the segments on the CPU. Ours is
-also timed on four images at once, and with --graph as a replayed CUDA graph. Without a GPU it says so and ends;
---device cpu shows that it works: there the way for the CPU is another (paste_and_fusion.py).
+Both start with the outputs of the mask head on the device. Both end with the map on the device and the segments on the
+CPU. segkit is also timed on four images at once, and with --graph as a replayed CUDA graph. Without a GPU nothing is
+measured. --device cpu only shows that it works: on the CPU segkit runs other code (paste_and_fusion.py).
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from segkit.modeling.postprocessing.heuristic import fuse_heuristic
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, to_segments
 
 CASES = [(size_hw, count) for size_hw in ((800, 1333), (480, 640)) for count in (20, 50, 100)]
-RULE = HeuristicFusion(overlap_threshold=0.5, stuff_area_limit_px=4096, instance_score_threshold=0.5)
+FUSION = HeuristicFusion(overlap_threshold=0.5, stuff_area_limit_px=4096, instance_score_threshold=0.5)
 STUFF, BATCH = 53, 4
 MIB = 1024**2
 
 
 def scene(size_hw: tuple[int, int], count: int, device: str) -> tuple[Detections, torch.Tensor]:
-    """A batch of one COCO-like image: discs of 28 x 28 in boxes of many sizes, and a coarse semantic map."""
+    """Make a batch of one COCO-like image: discs of 28 x 28 in boxes of many sizes, and a coarse semantic map."""
     generator = torch.Generator().manual_seed(count)
     height, width = size_hw
     grid = torch.linspace(-1, 1, 28)
@@ -52,18 +52,18 @@ def scene(size_hw: tuple[int, int], count: int, device: str) -> tuple[Detections
     return Detections(*(field[None].to(device) for field in fields)), semantic.to(device)
 
 
-def detectron2(found: Detections, semantic: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
-    """Detectron2's way: all full-size masks, then one instance after the other."""
+def detectron2(detections: Detections, semantic: torch.Tensor) -> tuple[torch.Tensor, list[dict[str, Any]]]:
+    """Run Detectron2: all full-size masks, then one instance after the other."""
     size_hw = tuple(semantic.shape[1:])
     instances = Instances(size_hw)
-    instances.pred_masks = paste_masks_in_image(found.mask_probs[0], Boxes(found.boxes_xyxy[0]), size_hw)
-    instances.scores, instances.pred_classes = found.scores[0], found.class_ids[0]
-    limits = RULE.overlap_threshold, RULE.stuff_area_limit_px, RULE.instance_score_threshold
+    instances.pred_masks = paste_masks_in_image(detections.mask_probs[0], Boxes(detections.boxes_xyxy[0]), size_hw)
+    instances.scores, instances.pred_classes = detections.scores[0], detections.class_ids[0]
+    limits = FUSION.overlap_threshold, FUSION.stuff_area_limit_px, FUSION.instance_score_threshold
     return combine_semantic_and_instance_outputs(instances, semantic[0], *limits)
 
 
 def check_equal(fused: FusedTensors, ids: torch.Tensor, info: list[dict[str, Any]]) -> None:
-    """Ends the program where the results differ."""
+    """End the program if the results differ."""
     (segments,) = to_segments(fused.unbatched())
     ours = [(s.segment_id, s.isthing, s.category_id, s.score, s.instance_id) for s in segments]
     theirs = [(s["id"], s["isthing"], s["category_id"], s.get("score"), s.get("instance_id")) for s in info]
@@ -72,7 +72,7 @@ def check_equal(fused: FusedTensors, ids: torch.Tensor, info: list[dict[str, Any
 
 
 def milliseconds(run: Callable[[], Any], device: str, rounds: int) -> float:
-    """The median of a call that begins and ends with an idle device."""
+    """The median time of a call that starts and ends with an idle device."""
     times = []
     for _ in range(rounds + 2):
         _wait(device)
@@ -84,7 +84,7 @@ def milliseconds(run: Callable[[], Any], device: str, rounds: int) -> float:
 
 
 def cost(run: Callable[[], Any], device: str) -> str:
-    """Synchronisations and the peak of memory beyond the inputs; a dash without a GPU."""
+    """Synchronisations, and the peak memory above the inputs; a dash without a GPU."""
     if device == "cpu":
         return f"{'-':>6} {'-':>9}"
     torch.cuda.synchronize()
@@ -100,7 +100,7 @@ def cost(run: Callable[[], Any], device: str) -> str:
 
 
 def graphed(run: Callable[[], FusedTensors]) -> Callable[[], Any]:
-    """The call as a CUDA graph: recorded once, which works since nothing is read back, then replayed."""
+    """The call as a CUDA graph. It is recorded once, which works because nothing is read back, and then replayed."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -119,22 +119,25 @@ def graphed(run: Callable[[], FusedTensors]) -> Callable[[], Any]:
 
 def compare(size_hw: tuple[int, int], count: int, device: str, rounds: int, graph: bool) -> str:
     """One line of the table."""
-    found, semantic = scene(size_hw, count, device)
-    limits = build_class_thresholds(RULE).to(device)
-    several = Detections(*(field.repeat(BATCH, *[1] * (field.ndim - 1)) for field in found))
+    detections, semantic = scene(size_hw, count, device)
+    limits = build_class_thresholds(FUSION).to(device)
+    several = Detections(*(field.repeat(BATCH, *[1] * (field.ndim - 1)) for field in detections))
     maps = semantic.repeat(BATCH, 1, 1)
 
     def fuse(rows: Detections, stuff_map: torch.Tensor) -> FusedTensors:
-        return fuse_heuristic(rows, stuff_map, STUFF, RULE, limits)
+        return fuse_heuristic(rows, stuff_map, STUFF, FUSION, limits)
 
-    check_equal(fuse(found, semantic), *detectron2(found, semantic))
-    theirs, ours = (lambda: detectron2(found, semantic)), (lambda: to_segments(fuse(found, semantic).unbatched()))
+    check_equal(fuse(detections, semantic), *detectron2(detections, semantic))
+    theirs, ours = (
+        (lambda: detectron2(detections, semantic)),
+        (lambda: to_segments(fuse(detections, semantic).unbatched())),
+    )
     their_ms, our_ms = milliseconds(theirs, device, rounds), milliseconds(ours, device, rounds)
     batch_ms = milliseconds(lambda: to_segments(fuse(several, maps).unbatched()), device, rounds) / BATCH
     line = f"{size_hw[0]:>4}x{size_hw[1]:<4} {count:>9} {their_ms:>7.1f} ms {cost(theirs, device)}"
     line += f" | {our_ms:>6.1f} ms {cost(ours, device)} {their_ms / our_ms:>5.1f}x {their_ms / batch_ms:>6.1f}x"
     if graph:
-        graph_ms = milliseconds(graphed(lambda: fuse(found, semantic)), device, rounds)
+        graph_ms = milliseconds(graphed(lambda: fuse(detections, semantic)), device, rounds)
         line += f" {their_ms / graph_ms:>5.1f}x"
     return line
 

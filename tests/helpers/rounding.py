@@ -14,8 +14,9 @@ from segkit.structures import InstanceMasks
 
 def find_unsure_channels(sem_seg: Any) -> NDArray[np.bool_]:
     """(H, W) bool: the pixels where the two best of the (C, H, W) logits are within rounding of each other."""
-    best, second = sem_seg.detach().float().topk(2, dim=0).values.cpu().numpy()
-    return np.asarray(best - second <= TOLERANCE * float(sem_seg.abs().max()))
+    logits = sem_seg.detach().float()
+    best, second = logits.topk(2, dim=0).values.cpu().numpy()
+    return np.asarray(best - second <= TOLERANCE * float(logits.abs().max()))
 
 
 def find_unsure_mask_pixels(masks: InstanceMasks) -> NDArray[np.bool_]:
