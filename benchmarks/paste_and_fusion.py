@@ -63,9 +63,9 @@ def detectron2(probs: Any, boxes: Any, scores: Any, classes: Any, semantic: Any)
 def ours(probs: Any, boxes: Any, scores: Any, classes: Any, semantic: Any) -> Any:
     """Run segkit: crops, then the fusion on crops."""
     masks = paste_crops(probs, boxes, scores, classes, tuple(semantic.shape))
-    return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(
-        HeadOutputs(masks, SemanticScores.from_stuff_ids(semantic.numpy()))
-    )
+    return HeuristicFusion(
+        overlap_threshold=OVERLAP, stuff_area_limit_px=STUFF_AREA_PX, instance_score_threshold=SCORE
+    )(HeadOutputs(masks, SemanticScores.from_stuff_ids(semantic.numpy())))
 
 
 def find_unsure_pixels(masks: InstanceMasks) -> NDArray[np.bool_]:

@@ -66,7 +66,9 @@ def ours(given: Instances, coarse: torch.Tensor, image_size: Any, size_hw: Any) 
     """Run the post-processing of PanopticRCNN."""
     masks = scale_instances(given, size_hw).masks
     scores = build_semantic_scores(SemanticLogits(coarse, STRIDE, image_size, size_hw), None, None, with_logits=False)
-    return HeuristicFusion(OVERLAP, STUFF_AREA_PX, SCORE)(HeadOutputs(masks, scores))
+    return HeuristicFusion(
+        overlap_threshold=OVERLAP, stuff_area_limit_px=STUFF_AREA_PX, instance_score_threshold=SCORE
+    )(HeadOutputs(masks, scores))
 
 
 def main() -> None:

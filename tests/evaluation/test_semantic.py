@@ -40,7 +40,7 @@ def some_image(seed: int, shape: tuple[int, int] = (40, 70)) -> tuple[np.ndarray
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
-def test_winners_are_those_of_argmax(either_way: None, dtype: torch.dtype, device: str) -> None:
+def test_channels_are_those_of_argmax(either_way: None, dtype: torch.dtype, device: str) -> None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((1, 3, 3), (2, 0, 4), (3, 1, 1), (7, 50, 90), (4, 2048, 3)):
         # Few values: most pixels have ties, some have several NaN or infinities.

@@ -65,7 +65,7 @@ def test_a_worse_box_goes_where_a_better_one_that_stays_overlaps_it() -> None:
     assert select(three, "box", 0.3) == [0]
 
 
-def test_the_verdict_names_the_worst_overlap() -> None:
+def test_the_rejection_names_the_largest_overlap() -> None:
     """Both kept boxes overlap the last: 1/3 (moved by 2) and 0.6 (moved by 1)."""
     three = instances([DOT] * 3, [0.9, 0.8, 0.7], [[0, 0, 4, 2], [3, 0, 7, 2], [2, 0, 6, 2]])
     rejections = RejectionLog()

@@ -137,7 +137,12 @@ def test_no_instances_and_things_everywhere_is_void_or_things(name: str) -> None
     outputs = scene(1, count=0, size_hw=(4, 5))
     logits = np.zeros((5, 4, 5), dtype=np.float32)
     logits[1] = 9
-    outputs = replace(outputs, semantic=SemanticScores(logits.argmax(axis=0), STUFF_IDS, THING_IDS, logits))
+    outputs = replace(
+        outputs,
+        semantic=SemanticScores(
+            channels=logits.argmax(axis=0), stuff_ids=STUFF_IDS, thing_ids=THING_IDS, logits=logits
+        ),
+    )
     fused = build_fusion(name)(outputs)
     assert not fused.segment_ids.any()
     assert fused.segments == ()
@@ -152,7 +157,7 @@ def test_no_stuff_keeps_the_instances(name: str) -> None:
     )
     logits = np.full((5, 6, 8), -9, dtype=np.float32)
     logits[1, :, :4] = logits[2, :, 4:] = 9
-    semantic = SemanticScores(logits.argmax(axis=0), STUFF_IDS, THING_IDS, logits)
+    semantic = SemanticScores(channels=logits.argmax(axis=0), stuff_ids=STUFF_IDS, thing_ids=THING_IDS, logits=logits)
     fused = fusion(name)(replace(rng_free, instances=masks, semantic=semantic))
     assert fused.segment_ids.tolist() == [[1] * 4 + [2] * 4] * 6
     assert [(s.category_id, s.isthing, s.area_px) for s in fused.segments] == [(0, True, 24), (1, True, 24)]
@@ -161,7 +166,7 @@ def test_no_stuff_keeps_the_instances(name: str) -> None:
 def test_an_image_without_pixels(name: str) -> None:
     outputs = scene(0, count=0, size_hw=(1, 1))
     nothing = np.zeros((5, 0, 3), dtype=np.float32)
-    semantic = SemanticScores(nothing[0].astype(int), STUFF_IDS, THING_IDS, nothing)
+    semantic = SemanticScores(channels=nothing[0].astype(int), stuff_ids=STUFF_IDS, thing_ids=THING_IDS, logits=nothing)
     masks = replace(outputs.instances, size_hw=(0, 3))
     fused = fusion(name)(HeadOutputs(masks, semantic))
     assert fused.segment_ids.shape == (0, 3)
@@ -197,7 +202,11 @@ def test_all_channels_sorted_by_logit_are_as_good_as_dense_ones(name: str) -> No
     assert logits is not None
     order = np.argsort(-logits, axis=0, kind="stable")
     listed = SemanticScores(
-        outputs.semantic.channels, STUFF_IDS, THING_IDS, np.take_along_axis(logits, order, axis=0), order
+        channels=outputs.semantic.channels,
+        stuff_ids=STUFF_IDS,
+        thing_ids=THING_IDS,
+        logits=np.take_along_axis(logits, order, axis=0),
+        logit_channels=order,
     )
     dense, sparse = fusion(name)(outputs), fusion(name)(replace(outputs, semantic=listed))
     assert np.array_equal(dense.segment_ids, sparse.segment_ids)

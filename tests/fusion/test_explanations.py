@@ -41,7 +41,21 @@ def test_score() -> None:
     """A (0.25) is below 0.5. B holds 2 of its pixels; 2 are void: of equal counts the lower id, void, first."""
     ids, dropped_segments = fused_and_told(outputs([A, B], [0.25, 0.75]))
     assert ids == [[0, 0, 1, 1, 1, 0]]
-    assert dropped_segments == [DroppedSegment("score", True, 5, 0, 0.25, 4, 0, 0, ((0, 2), (1, 2)), 0.25, 0.5)]
+    assert dropped_segments == [
+        DroppedSegment(
+            reason="score",
+            isthing=True,
+            category_id=5,
+            instance_id=0,
+            score=0.25,
+            area_px=4,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((0, 2), (1, 2)),
+            value=0.25,
+            limit=0.5,
+        )
+    ]
 
 
 def test_nms() -> None:
@@ -49,21 +63,61 @@ def test_nms() -> None:
     given = outputs([A, B], [0.875, 0.75], [0, 0, 0, 0, 2, 2])
     ids, dropped_segments = fused_and_told(given, nms="box", nms_threshold=0.3)
     assert ids == [[1, 1, 1, 1, 2, 2]]
-    assert dropped_segments == [DroppedSegment("nms", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (2, 1)), 0.4, 0.3)]
+    assert dropped_segments == [
+        DroppedSegment(
+            reason="nms",
+            isthing=True,
+            category_id=7,
+            instance_id=1,
+            score=0.75,
+            area_px=3,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((1, 2), (2, 1)),
+            value=0.4,
+            limit=0.3,
+        )
+    ]
 
 
 def test_overlap_of_a_dropped_one() -> None:
     """2 of B's 3 pixels are taken, 2/3 > 0.5; the third is void."""
     ids, dropped_segments = fused_and_told(outputs([A, B], [0.875, 0.75]))
     assert ids == [[1, 1, 1, 1, 0, 0]]
-    assert dropped_segments == [DroppedSegment("overlap", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (0, 1)), 2 / 3, 0.5)]
+    assert dropped_segments == [
+        DroppedSegment(
+            reason="overlap",
+            isthing=True,
+            category_id=7,
+            instance_id=1,
+            score=0.75,
+            area_px=3,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((1, 2), (0, 1)),
+            value=2 / 3,
+            limit=0.5,
+        )
+    ]
 
 
 def test_overlap_of_a_kept_one() -> None:
     """At 0.75 B stays with its third pixel: it is shrunk, and no threshold decided."""
     ids, dropped_segments = fused_and_told(outputs([A, B], [0.875, 0.75]), overlap_threshold=0.75)
     assert ids == [[1, 1, 1, 1, 2, 0]]
-    assert dropped_segments == [DroppedSegment("overlap", True, 7, 1, 0.75, 3, 1, 2, ((1, 2),))]
+    assert dropped_segments == [
+        DroppedSegment(
+            reason="overlap",
+            isthing=True,
+            category_id=7,
+            instance_id=1,
+            score=0.75,
+            area_px=3,
+            kept_px=1,
+            segment_id=2,
+            overlapped_by=((1, 2),),
+        )
+    ]
 
 
 def test_overlap_of_a_kept_one_that_has_nothing_left() -> None:
@@ -73,8 +127,28 @@ def test_overlap_of_a_kept_one_that_has_nothing_left() -> None:
     assert ids == [[1, 1, 1, 1, 0, 0]]
     assert len(HeuristicFusion(overlap_threshold=1, stuff_area_limit_px=0)(given).segments) == 3
     assert dropped_segments == [
-        DroppedSegment("occluded", True, 7, 1, 0.75, 4, 0, 0, ((1, 4),)),
-        DroppedSegment("occluded", False, 1, None, None, 1, 0, 0, ((1, 1),)),
+        DroppedSegment(
+            reason="occluded",
+            isthing=True,
+            category_id=7,
+            instance_id=1,
+            score=0.75,
+            area_px=4,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((1, 4),),
+        ),
+        DroppedSegment(
+            reason="occluded",
+            isthing=False,
+            category_id=1,
+            instance_id=None,
+            score=None,
+            area_px=1,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((1, 1),),
+        ),
     ]
 
 
@@ -83,33 +157,89 @@ def test_stuff_that_is_shrunk_swallowed_or_too_small() -> None:
     ids, dropped_segments = fused_and_told(outputs([A], [0.75], [0, 0, 1, 2, 2, 2]), stuff_area_limit_px=2)
     assert ids == [[1, 1, 1, 1, 2, 2]]
     assert dropped_segments == [
-        DroppedSegment("occluded", False, 1, None, None, 1, 0, 0, ((1, 1),)),
-        DroppedSegment("overlap", False, 2, None, None, 3, 2, 2, ((1, 1),)),
+        DroppedSegment(
+            reason="occluded",
+            isthing=False,
+            category_id=1,
+            instance_id=None,
+            score=None,
+            area_px=1,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((1, 1),),
+        ),
+        DroppedSegment(
+            reason="overlap",
+            isthing=False,
+            category_id=2,
+            instance_id=None,
+            score=None,
+            area_px=3,
+            kept_px=2,
+            segment_id=2,
+            overlapped_by=((1, 1),),
+        ),
     ]
     ids, dropped_segments = fused_and_told(outputs([A], [0.75], [0, 0, 0, 3, 3, 0]), stuff_area_limit_px=2)
     assert ids == [[1, 1, 1, 1, 0, 0]]
-    assert dropped_segments == [DroppedSegment("area", False, 3, None, None, 2, 0, 0, ((0, 1), (1, 1)), 1, 2)]
+    assert dropped_segments == [
+        DroppedSegment(
+            reason="area",
+            isthing=False,
+            category_id=3,
+            instance_id=None,
+            score=None,
+            area_px=2,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((0, 1), (1, 1)),
+            value=1,
+            limit=2,
+        )
+    ]
 
 
 def test_empty() -> None:
     _, dropped_segments = fused_and_told(outputs([A, [0] * 6], [0.75, 0.875]))
-    assert dropped_segments == [DroppedSegment("empty", True, 7, 1, 0.875, 0, 0, 0, ())]
+    assert dropped_segments == [
+        DroppedSegment(
+            reason="empty",
+            isthing=True,
+            category_id=7,
+            instance_id=1,
+            score=0.875,
+            area_px=0,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=(),
+        )
+    ]
 
 
 def by_hand(
     given: HeadOutputs, ids: list[int], *segments: Segment, rejections: RejectionLog | None = None
 ) -> list[DroppedSegment]:
-    """The fates where a method made these ids, and no verdict unless given."""
+    """The explanations if a method gave these ids, without rejections unless given."""
     fused = PanopticSegmentation(np.array([ids], dtype=np.int32), segments)
     return explain_segments(given, fused, rejections or RejectionLog())
 
 
-def test_swallowed_instances_name_by_whom() -> None:
+def test_occluded_instances_name_the_segments_that_overlap_them() -> None:
     """B lost two pixels to A and one to stuff, without a threshold: the one who took the most comes first."""
     given = outputs([A, B], [0.875, 0.75], [0, 0, 0, 0, 2, 2])
     segments = Segment(1, 5, True, 4, score=0.875, instance_id=0), Segment(2, 2, False, 2)
     assert by_hand(given, [1, 1, 1, 1, 2, 2], *segments) == [
-        DroppedSegment("occluded", True, 7, 1, 0.75, 3, 0, 0, ((1, 2), (2, 1))),
+        DroppedSegment(
+            reason="occluded",
+            isthing=True,
+            category_id=7,
+            instance_id=1,
+            score=0.75,
+            area_px=3,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((1, 2), (2, 1)),
+        ),
     ]
 
 
@@ -117,16 +247,48 @@ def test_void_of_a_kept_and_of_a_dropped_one() -> None:
     """A keeps two pixels and leaves two void; C, of the last two pixels, is dropped and leaves both."""
     given = outputs([A, [0, 0, 0, 0, 1, 1]], [0.875, 0.75])
     assert by_hand(given, [1, 1, 0, 0, 0, 0], Segment(1, 5, True, 2, score=0.875, instance_id=0)) == [
-        DroppedSegment("void", True, 5, 0, 0.875, 4, 2, 1, ((0, 2),)),
-        DroppedSegment("void", True, 7, 1, 0.75, 2, 0, 0, ((0, 2),)),
+        DroppedSegment(
+            reason="void",
+            isthing=True,
+            category_id=5,
+            instance_id=0,
+            score=0.875,
+            area_px=4,
+            kept_px=2,
+            segment_id=1,
+            overlapped_by=((0, 2),),
+        ),
+        DroppedSegment(
+            reason="void",
+            isthing=True,
+            category_id=7,
+            instance_id=1,
+            score=0.75,
+            area_px=2,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((0, 2),),
+        ),
     ]
 
 
-def test_a_verdict_goes_before_what_the_map_shows() -> None:
+def test_a_rejection_comes_before_the_map() -> None:
     given = outputs([A], [0.75])
     rejections = RejectionLog(instances={0: Rejection("area", 4, 9)})
     assert by_hand(given, [0] * 6, rejections=rejections) == [
-        DroppedSegment("area", True, 5, 0, 0.75, 4, 0, 0, ((0, 4),), 4, 9)
+        DroppedSegment(
+            reason="area",
+            isthing=True,
+            category_id=5,
+            instance_id=0,
+            score=0.75,
+            area_px=4,
+            kept_px=0,
+            segment_id=0,
+            overlapped_by=((0, 4),),
+            value=4,
+            limit=9,
+        )
     ]
 
 
@@ -139,7 +301,17 @@ def test_masks_of_stuff_claim_together() -> None:
     given = HeadOutputs(things, SemanticScores.from_stuff_ids(np.zeros((1, 6), dtype=int)), stuff_masks=stuff)
     segments = Segment(1, 5, True, 3, score=0.75, instance_id=0), Segment(2, 3, False, 3)
     assert by_hand(given, [2, 2, 2, 1, 1, 1], *segments) == [
-        DroppedSegment("overlap", False, 3, None, None, 4, 3, 2, ((1, 1),)),
+        DroppedSegment(
+            reason="overlap",
+            isthing=False,
+            category_id=3,
+            instance_id=None,
+            score=None,
+            area_px=4,
+            kept_px=3,
+            segment_id=2,
+            overlapped_by=((1, 1),),
+        ),
     ]
 
 

@@ -173,7 +173,9 @@ def test_identical_to_detectron2(way: bool, scene: tuple[Any, ...], dtype: str) 
     )
     ours = InstanceMasks.from_full(masks, np.zeros((len(scores), 4), np.float32), scores, class_ids)
     with in_a_way(way):
-        fused = HeuristicFusion(overlap, limit, score)(outputs(ours, stuff.astype(dtype)))
+        fused = HeuristicFusion(overlap_threshold=overlap, stuff_area_limit_px=limit, instance_score_threshold=score)(
+            outputs(ours, stuff.astype(dtype))
+        )
     assert fused.segment_ids.tolist() == ids.tolist()
     assert fused.segment_ids.dtype == np.int32
     assert detectron2_segments_info(fused.segments) == info
@@ -191,7 +193,9 @@ def test_both_ways_tell_the_same(scene: tuple[Any, ...], options: dict[str, Any]
     for way in (True, False):
         dropped_segments: list[DroppedSegment] = []
         with in_a_way(way):
-            fused = HeuristicFusion(overlap, limit, score, **options)(given_outputs, dropped_segments)
+            fused = HeuristicFusion(
+                overlap_threshold=overlap, stuff_area_limit_px=limit, instance_score_threshold=score, **options
+            )(given_outputs, dropped_segments)
         results.append((fused.segment_ids.tolist(), fused.segments, dropped_segments))
     assert results[0] == results[1]
 

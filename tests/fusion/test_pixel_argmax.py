@@ -125,12 +125,12 @@ def test_occluded_masks_are_dropped() -> None:
 )
 def test_pixels_are_in_a_box_by_their_centers(box: Any, rows: Any, columns: Any) -> None:
     masks = InstanceMasks(
-        (2, 4),
-        np.array([box], dtype=np.float32),
-        np.ones(1, np.float32),
-        np.zeros(1, np.int64),
-        np.zeros((1, 2), np.int64),
-        (np.ones((2, 4), bool),),
+        size_hw=(2, 4),
+        boxes_xyxy=np.array([box], dtype=np.float32),
+        scores=np.ones(1, np.float32),
+        class_ids=np.zeros(1, np.int64),
+        corners_xy=np.zeros((1, 2), np.int64),
+        crops=(np.ones((2, 4), bool),),
     )
     assert window_in_box(masks, 0) == (slice(*rows), slice(*columns))
 

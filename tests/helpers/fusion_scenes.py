@@ -21,7 +21,7 @@ def scene(seed: int, *, count: int | None = None, size_hw: tuple[int, int] | Non
     count = int(rng.integers(0, 7)) if count is None else count
     logits = rng.normal(0, 3, (len(STUFF_IDS), height, width)).astype(np.float32)
     logits += rng.normal(0, 3, (len(STUFF_IDS), 1, 1)).astype(np.float32)
-    semantic = SemanticScores(logits.argmax(axis=0), STUFF_IDS, THING_IDS, logits)
+    semantic = SemanticScores(channels=logits.argmax(axis=0), stuff_ids=STUFF_IDS, thing_ids=THING_IDS, logits=logits)
     return HeadOutputs(instances(rng, count, (height, width)), semantic)
 
 
@@ -41,13 +41,13 @@ def reordered(outputs: HeadOutputs, order: np.ndarray) -> HeadOutputs:
     old = outputs.instances
     assert old.mask_probs is not None
     moved = InstanceMasks(
-        old.size_hw,
-        old.boxes_xyxy[order],
-        old.scores[order],
-        old.class_ids[order],
-        old.corners_xy[order],
-        tuple(old.crops[i] for i in order),
-        old.mask_probs[order],
+        size_hw=old.size_hw,
+        boxes_xyxy=old.boxes_xyxy[order],
+        scores=old.scores[order],
+        class_ids=old.class_ids[order],
+        corners_xy=old.corners_xy[order],
+        crops=tuple(old.crops[i] for i in order),
+        mask_probs=old.mask_probs[order],
     )
     return replace(outputs, instances=moved)
 

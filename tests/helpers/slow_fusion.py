@@ -40,7 +40,9 @@ def drawn(probs: Any, scores: Any, class_ids: Any, boxes: Any = None) -> Instanc
 def semantic(logits: Any, stuff_ids: Any, thing_ids: Any) -> SemanticScores:
     """Dense logits (C, H, W) and the channels that follow from them."""
     dense = np.array(logits, dtype=np.float32)
-    return SemanticScores(dense.argmax(axis=0), np.array(stuff_ids), np.array(thing_ids), dense)
+    return SemanticScores(
+        channels=dense.argmax(axis=0), stuff_ids=np.array(stuff_ids), thing_ids=np.array(thing_ids), logits=dense
+    )
 
 
 def highest(given: SemanticScores, count: int) -> SemanticScores:
@@ -49,7 +51,13 @@ def highest(given: SemanticScores, count: int) -> SemanticScores:
     backwards = np.argsort(-given.logits[::-1], axis=0, kind="stable")[:count]
     order = len(given.logits) - 1 - backwards
     listed = np.take_along_axis(given.logits, order, axis=0)
-    return SemanticScores(given.channels, given.stuff_ids, given.thing_ids, listed, order.astype(np.uint8))
+    return SemanticScores(
+        channels=given.channels,
+        stuff_ids=given.stuff_ids,
+        thing_ids=given.thing_ids,
+        logits=listed,
+        logit_channels=order.astype(np.uint8),
+    )
 
 
 def scene(seed: int, *, ties: bool, shared: bool, stuff_masks: bool = False) -> HeadOutputs:

@@ -25,14 +25,21 @@ from segkit.modeling.postprocessing.panoptic import runs_on_tensors
 from tests.helpers.rounding import assert_equal_panoptic, find_unsure_channels
 from tests.helpers.small_models import images, twins
 
-PLAIN = HeuristicFusion(0.5, 100, 0.05)
+PLAIN = HeuristicFusion(overlap_threshold=0.5, stuff_area_limit_px=100, instance_score_threshold=0.05)
 FUSIONS = [
     PLAIN,
-    HeuristicFusion(0.5, 100, 0.05, {1: 0.2, 3: 0.9}, "box", 0.4),
-    HeuristicFusion(1.0, 0, 0.0),
-    UPSNetFusion(0.05, 0.8, 0.5, 100),
-    EfficientPSFusion(0.05, 0.5, 100),
-    MaskArgmaxFusion(0.05, 0.2),
+    HeuristicFusion(
+        overlap_threshold=0.5,
+        stuff_area_limit_px=100,
+        instance_score_threshold=0.05,
+        class_score_thresholds={1: 0.2, 3: 0.9},
+        nms="box",
+        nms_threshold=0.4,
+    ),
+    HeuristicFusion(overlap_threshold=1.0, stuff_area_limit_px=0, instance_score_threshold=0.0),
+    UPSNetFusion(instance_score_threshold=0.05, nms_threshold=0.8, overlap_threshold=0.5, stuff_area_limit_px=100),
+    EfficientPSFusion(instance_score_threshold=0.05, overlap_threshold=0.5, stuff_area_limit_px=100),
+    MaskArgmaxFusion(object_mask_threshold=0.05, overlap_threshold=0.2),
 ]
 # Classes of the semantic channels: as in Detectron2, or one each for the things 0..2, and the last for the others.
 SPACES = {
@@ -136,7 +143,12 @@ def test_in_mixed_precision(fusion: FusionMethod, dtype: torch.dtype, ours: Any,
 
 
 def test_another_fusion_or_other_channels_replace_the_post_processor(ours: Any, run: Any) -> None:
-    for fusion, space in ((PLAIN, "one"), (UPSNetFusion(0.05), "one"), (PLAIN, "per_class"), (PLAIN, "one")):
+    for fusion, space in (
+        (PLAIN, "one"),
+        (UPSNetFusion(instance_score_threshold=0.05), "one"),
+        (PLAIN, "per_class"),
+        (PLAIN, "one"),
+    ):
         ours.fusion = fusion
         ours.stuff_ids, ours.thing_ids = SPACES[space]
         assert_equal(run(images(1), on_device=False)[0], run(images(1), on_device=True)[0])
@@ -144,7 +156,7 @@ def test_another_fusion_or_other_channels_replace_the_post_processor(ours: Any, 
 
 def test_rounded_head_outputs_are_fused_on_the_cpu(ours: Any, run: Any) -> None:
     # Rounded logits: the way for a GPU, which takes them as they are, would not give what the files give.
-    ours.fusion = EfficientPSFusion(0.05, 0.5, 100)
+    ours.fusion = EfficientPSFusion(instance_score_threshold=0.05, overlap_threshold=0.5, stuff_area_limit_px=100)
     with fusing_saved_values(ours, keep_logits=2):
         (output,) = run(images(1), on_device=True)
     assert output["head_outputs"].semantic.logits.shape[0] == 2
@@ -171,7 +183,9 @@ ways = pytest.mark.parametrize(
 
 
 @ways
-@pytest.mark.parametrize("fusion", [PLAIN, UPSNetFusion(0.05)], ids=lambda fusion: type(fusion).__name__)
+@pytest.mark.parametrize(
+    "fusion", [PLAIN, UPSNetFusion(instance_score_threshold=0.05)], ids=lambda fusion: type(fusion).__name__
+)
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_broken_logits_are_an_error(
     value: float, fusion: FusionMethod, on_device: bool, compiled: bool, ours: Any, run: Any, monkeypatch: Any

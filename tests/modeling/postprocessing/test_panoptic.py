@@ -47,9 +47,9 @@ CHANNELS = 5  # of the whole path's logits: 0 = things, stuff 1..4
 FUSION = HeuristicFusion(stuff_area_limit_px=20, instance_score_threshold=0.3)
 FUSIONS = [
     replace(FUSION, nms="box", class_score_thresholds={1: 0.5}),
-    UPSNetFusion(0.3, 0.8, 0.5, 20),
-    EfficientPSFusion(0.3, 0.5, 20),
-    MaskArgmaxFusion(0.3, 0.2),
+    UPSNetFusion(instance_score_threshold=0.3, nms_threshold=0.8, overlap_threshold=0.5, stuff_area_limit_px=20),
+    EfficientPSFusion(instance_score_threshold=0.3, overlap_threshold=0.5, stuff_area_limit_px=20),
+    MaskArgmaxFusion(object_mask_threshold=0.3, overlap_threshold=0.2),
 ]
 SIZES = Sizes((22, 30), (33, 40), 4)  # logits of 6 x 8 stand for 24 x 32 pixels, of which 22 x 30 are the image
 
@@ -137,7 +137,7 @@ def test_of_equal_scores_the_earlier_row_is_better() -> None:
 def test_segments_without_a_pixel_as_in_detectron2() -> None:
     # At overlap_threshold 1 the second LEFT, all taken, is kept with 0 pixels; at a limit of 0 so is stuff 1, which
     # lies under LEFT alone; not stuff 2, which the map does not hold.
-    fusion = HeuristicFusion(1.0, 0, 0.5)
+    fusion = HeuristicFusion(overlap_threshold=1.0, stuff_area_limit_px=0, instance_score_threshold=0.5)
     fused = fuse_one(joined(LEFT, LEFT), torch.tensor([[1, 1, 0, 0]] * 4), 2, fusion)
     assert [(s.segment_id, s.isthing, s.area_px) for s in fused.segments] == [(1, True, 8), (2, True, 0), (3, False, 0)]
 
@@ -163,7 +163,14 @@ def test_equals_the_fusion_on_the_cpu(
     limits_of: dict[int, float],
     nms: str,
 ) -> None:
-    fusion = HeuristicFusion(overlap, limit, 0.35, limits_of, nms, 0.4)
+    fusion = HeuristicFusion(
+        overlap_threshold=overlap,
+        stuff_area_limit_px=limit,
+        instance_score_threshold=0.35,
+        class_score_thresholds=limits_of,
+        nms=nms,
+        nms_threshold=0.4,
+    )
     detected = detections(seed, len(valid), size_hw)._replace(valid=torch.tensor(valid, dtype=torch.bool))
     stuff_map = stuff_of(seed, size_hw, stuff)
     expected = on_cpu(detected, stuff_map, fusion)
@@ -197,13 +204,24 @@ def test_logit_fusions_equal_those_on_the_cpu(
     boxes, valid = scale_boxes(detected.boxes_xyxy[None], size_hw, size_hw)
     detected = detected._replace(boxes_xyxy=boxes[0], valid=valid[0])
     logits = torch.randn((len(stuff_ids), *size_hw), generator=torch.Generator().manual_seed(seed)) * 3
-    semantic = SemanticScores(logits.argmax(0).numpy(), stuff_ids.numpy(), thing_ids.numpy(), logits.numpy())
+    semantic = SemanticScores(
+        channels=logits.argmax(0).numpy(),
+        stuff_ids=stuff_ids.numpy(),
+        thing_ids=thing_ids.numpy(),
+        logits=logits.numpy(),
+    )
     probs, boxes_xyxy, scores, class_ids, _ = (field[detected.valid].numpy() for field in detected)
     outputs = HeadOutputs(paste_masks(probs, boxes_xyxy, scores, class_ids, size_hw), semantic)
     for fusion in (
-        UPSNetFusion(0.3, 0.8, overlap, limit, unknown_class),
-        EfficientPSFusion(0.3, overlap, limit),
-        MaskArgmaxFusion(0.3, overlap, limit),
+        UPSNetFusion(
+            instance_score_threshold=0.3,
+            nms_threshold=0.8,
+            overlap_threshold=overlap,
+            stuff_area_limit_px=limit,
+            unknown_class=unknown_class,
+        ),
+        EfficientPSFusion(instance_score_threshold=0.3, overlap_threshold=overlap, stuff_area_limit_px=limit),
+        MaskArgmaxFusion(object_mask_threshold=0.3, overlap_threshold=overlap, stuff_area_limit_px=limit),
     ):
         post_processor = PanopticPostProcessor(fusion, len(stuff_ids), stuff_ids, thing_ids)
         (fused,) = to_panoptic(
@@ -217,7 +235,16 @@ def test_rivals_beyond_one_word_of_bits() -> None:
     # classes that take turns two rows are kept; the second, with an equal value everywhere, wins no pixel.
     rows = [LEFT._replace(scores=torch.tensor([0.99 - i / 500]), class_ids=torch.tensor([i % 2])) for i in range(70)]
     detected, logits = stack_detections([joined(*rows)]), torch.zeros(1, 2, 4, 4)
-    for fusion in (EfficientPSFusion(0.3, 0.5, 0), UPSNetFusion(0.3, 1.0, 0.5, 0, False)):
+    for fusion in (
+        EfficientPSFusion(instance_score_threshold=0.3, overlap_threshold=0.5, stuff_area_limit_px=0),
+        UPSNetFusion(
+            instance_score_threshold=0.3,
+            nms_threshold=1.0,
+            overlap_threshold=0.5,
+            stuff_area_limit_px=0,
+            unknown_class=False,
+        ),
+    ):
         (fused,) = to_panoptic(PanopticPostProcessor(fusion, 2)(detected, logits, Sizes((4, 4), (4, 4))).unbatched())
         assert [(s.isthing, s.instance_id, s.area_px) for s in fused.segments if s.isthing] == [(True, 0, 8)]
 
@@ -511,7 +538,7 @@ def test_pasted_pixels_are_detectron2s(count: int) -> None:
     detected, size_hw = detections(count, count, (40, 50), cells=14), (40, 50)
     masks = paste_masks_in_image(detected.mask_probs, Boxes(detected.boxes_xyxy), size_hw)
     order = torch.argsort(-detected.scores, stable=True)
-    fusion = HeuristicFusion(0.999, 4096, 0.0)
+    fusion = HeuristicFusion(overlap_threshold=0.999, stuff_area_limit_px=4096, instance_score_threshold=0.0)
     fused = fuse_one(detected, torch.zeros(size_hw, dtype=torch.long), 0, fusion)
     covered = torch.from_numpy(fused.segment_ids > 0)
     placed = [s.instance_id for s in fused.segments]
