@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from segkit.cli import arguments
 from segkit.cli.arguments import Command, positive
@@ -19,6 +18,7 @@ from segkit.utils.progress import progress_bar
 if TYPE_CHECKING:
     from segkit.scoring.counts_file import SavedCounts
 
+Scored: TypeAlias = tuple[str, Any, Any]  # kind of the metric, metric, ids of the images in their order or None
 WORST_IMAGES = 50  # by default
 # Arguments that change what is printed or how the work is done, but not what is counted.
 NOT_COUNTED = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "run_command")
@@ -123,8 +123,7 @@ def _add_worst(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--worst", type=positive, default=WORST_IMAGES, metavar="N", help=worst)
 
 
-def _score_panoptic(args: argparse.Namespace, **options: Any) -> SavedCounts:
-    from segkit.scoring.counts_file import SavedCounts
+def _score_panoptic(args: argparse.Namespace, **options: Any) -> Scored:
     from segkit.scoring.panoptic import score_panoptic
 
     scored = score_panoptic(
@@ -137,27 +136,25 @@ def _score_panoptic(args: argparse.Namespace, **options: Any) -> SavedCounts:
         **arguments.get_panoptic_rules(args),
         **options,
     )
-    return SavedCounts("panoptic", scored.metric, scored.image_order, args.shard)
+    return "panoptic", scored.metric, scored.image_order
 
 
-def _score_instances(args: argparse.Namespace, **options: Any) -> SavedCounts:
+def _score_instances(args: argparse.Namespace, **options: Any) -> Scored:
     from segkit.scoring.cityscapes_instances import score_cityscapes_instances
-    from segkit.scoring.counts_file import SavedCounts
     from segkit.scoring.instances import score_instances
 
     if args.protocol == "coco":
         iou_types = args.iou_types or ("bbox", "segm")
         metric = score_instances(args.gt, args.pred, gt_folder=args.gt_folder, iou_types=iou_types, **options)
-        return SavedCounts("instances", metric, None, args.shard)
+        return "instances", metric, None
     if args.iou_types or args.gt_folder:
         problem = "--iou-types and --gt-folder belong to --protocol coco"
         raise ConfigError(problem, remedy="leave them out, or leave out --protocol cityscapes")
-    return SavedCounts("cityscapes", score_cityscapes_instances(args.gt, args.pred, **options), None, args.shard)
+    return "cityscapes", score_cityscapes_instances(args.gt, args.pred, **options), None
 
 
-def _score_semantic(args: argparse.Namespace, **options: Any) -> SavedCounts:
+def _score_semantic(args: argparse.Namespace, **options: Any) -> Scored:
     from segkit.formats.coco import read_classes
-    from segkit.scoring.counts_file import SavedCounts
     from segkit.scoring.semantic import score_semantic
 
     names = ("gt_folder", "ignore_label", "gt_suffix", "pred_suffix", "thing_channels", "png_values", "boundary")
@@ -169,10 +166,10 @@ def _score_semantic(args: argparse.Namespace, **options: Any) -> SavedCounts:
         **{name: getattr(args, name) for name in names},
         **options,
     )
-    return SavedCounts("semantic", metric, None, args.shard)
+    return "semantic", metric, None
 
 
-def _evaluate(kind: str, score: Callable[..., SavedCounts], args: argparse.Namespace) -> None:
+def _evaluate(kind: str, score: Callable[..., Scored], args: argparse.Namespace) -> None:
     from segkit.scoring import counts_file
 
     is_whole = args.shard.count == 1
@@ -183,8 +180,9 @@ def _evaluate(kind: str, score: Callable[..., SavedCounts], args: argparse.Names
     options = {name: value for name, value in vars(args).items() if name not in NOT_COUNTED}
     inputs = counts_file.fingerprint(options) if args.save_counts else ""
     with progress_bar(kind) as progress:
-        counts = score(args, shard=args.shard, progress=progress, **arguments.get_work_options(args))
-    _save_counts(replace(counts, inputs=inputs), args)
+        scored = score(args, shard=args.shard, progress=progress, **arguments.get_work_options(args))
+    counts = counts_file.SavedCounts(*scored, args.shard, inputs)
+    _save_counts(counts, args)
     if is_whole:
         _report(counts, args)
 
