@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import nibabel
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment
+from segkit.utils.errors import DatasetError
 
 CATEGORIES = CategorySet(
     [
@@ -86,6 +89,18 @@ JUNK = [
     {"id": 1},
     "\ud800",
 ]
+
+
+def count_accepted(read: Callable[[Path], object], content: object, path: Path, trials: int = 300) -> int:
+    """How many spoiled copies of `content`, always the same, `read` accepts; the others are DatasetErrors."""
+    accepted = 0
+    for seed in range(trials):
+        random = Random(seed)
+        path.write_text(json.dumps(spoil(content, random.randrange, random.choice(JUNK))))
+        with contextlib.suppress(DatasetError):
+            read(path)
+            accepted += 1
+    return accepted
 
 
 def rectangles(folder: Path, corners: list[tuple[float, float, float, float]]) -> None:

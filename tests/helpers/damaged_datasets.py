@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -95,3 +96,15 @@ def instances(folder: Path) -> Broken:
         annotations += [person, crowd]
     coco.write_instances(made.json_path, entries, annotations, CATEGORIES)
     return made
+
+
+def junk(content: object) -> Iterator[object]:
+    """The content with each of its nodes in turn replaced by each kind of junk."""
+    values = [None, True, -1, 10**400, float("nan"), "", "\ud800", [], [[1]], {}, {"id": 1}]
+    yield from values
+    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
+    for key in keys:
+        for replaced in junk(content[key]):
+            copy = content.copy()
+            copy[key] = replaced
+            yield copy

@@ -13,8 +13,7 @@ from segkit.curation.checks.instances import check_instances, measure_mask
 from segkit.curation.issues import IssueList
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
-from tests.curation.checks.test_panoptic import junk
-from tests.helpers.damaged_datasets import Broken, instances, noise, panoptic
+from tests.helpers.damaged_datasets import Broken, instances, junk, noise, panoptic
 
 Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from segkit.curation.issues import RULES, IssueList
 from segkit.formats import coco, png
 from segkit.utils.errors import DatasetError
 from segkit.utils.process_pool import ordered_map
-from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, noise, panoptic, scene
+from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, junk, noise, panoptic, scene
 
 FAULTS: list[tuple[str, str, Callable[[Broken], None]]] = []
 
@@ -606,18 +606,6 @@ def test_images_shared_with_another_split(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text(json.dumps({"images": [{"file_name": "3.png"}]}))
     found = check(data, image_files.digest_split(tmp_path / "other.json", data.images, map))
     assert [(f.code, f.place) for f in found] == [("image-shared", str(data.image_path(3)))]
-
-
-def junk(content: object) -> Iterator[object]:
-    """The content with each of its nodes in turn replaced by each kind of junk."""
-    values = [None, True, -1, 10**400, float("nan"), "", "\ud800", [], [[1]], {}, {"id": 1}]
-    yield from values
-    keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
-    for key in keys:
-        for replaced in junk(content[key]):
-            copy = content.copy()
-            copy[key] = replaced
-            yield copy
 
 
 def test_junk_anywhere_is_told_and_raises_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from segkit.formats.coco import instances
 from segkit.formats.derive import build_coco_annotations
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
-from tests.helpers.coco_samples import CATEGORIES, JUNK, Dataset, files_below, first_image, spoil
+from tests.helpers.coco_samples import CATEGORIES, JUNK, Dataset, count_accepted, files_below, first_image, spoil
 
 IMAGES = [
     {"id": 11, "file_name": "a.jpg", "height": 3, "width": 4},
@@ -296,3 +296,9 @@ def test_whatever_is_wrong_is_a_dataset_error(
     path.write_text(json.dumps(spoil(content, random.randrange, junk)))
     with contextlib.suppress(DatasetError):
         coco.read_instances(path)
+
+
+def test_a_known_share_of_spoiled_files_is_accepted(tmp_path: Path) -> None:
+    """Keys that are not read, or whose junk is valid, are accepted: an id of 7, a name "a/b", no iscrowd."""
+    content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
+    assert count_accepted(coco.read_instances, content, tmp_path / "a.json") == 24

@@ -20,7 +20,16 @@ from segkit.formats import coco
 from segkit.formats.coco import PanopticWriter
 from segkit.structures import MAX_SEGMENT_ID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
-from tests.helpers.coco_samples import CATEGORIES, JUNK, Dataset, files_below, first_image, second_image, spoil
+from tests.helpers.coco_samples import (
+    CATEGORIES,
+    JUNK,
+    Dataset,
+    count_accepted,
+    files_below,
+    first_image,
+    second_image,
+    spoil,
+)
 
 
 def test_what_is_written_is_read(dataset: Dataset, categories: CategorySet) -> None:
@@ -369,3 +378,11 @@ def test_whatever_is_wrong_is_a_dataset_error(
     path.write_text(json.dumps(spoil(content, random.randrange, junk)))
     with contextlib.suppress(DatasetError):
         coco.read_panoptic(path)
+
+
+def test_a_known_share_of_spoiled_files_is_accepted(tmp_path: Path) -> None:
+    """Keys that are not read, or whose junk is valid, are accepted: an area of 7, a name "a/b"."""
+    records = [coco.build_panoptic_annotation(1, "a.png", first_image())]
+    images = [{"id": 1, "file_name": "a.jpg", "height": 3, "width": 4}]
+    content = {"images": images, "annotations": records, "categories": CATEGORIES.to_coco()}
+    assert count_accepted(coco.read_panoptic, content, tmp_path / "a.json") == 18
