@@ -92,10 +92,10 @@ def test_instances_json_replaces_the_derived_masks(toy_folder: Path) -> None:
     """The toy instances JSON holds the panoptic PNG's things as RLE: both ways give the same targets."""
     derived, given = panoptic(toy_folder), panoptic(toy_folder, instances_json=toy_folder / "instances.json")
     for a, b in zip(derived.records, given.records, strict=True):
-        one, two = (mapper(d, [])(r)["instances"] for d, r in ((derived, a), (given, b)))
-        assert torch.equal(one.gt_masks.tensor, two.gt_masks.tensor)
-        assert torch.equal(one.gt_boxes.tensor, two.gt_boxes.tensor)
-        assert one.gt_classes.tolist() == two.gt_classes.tolist()
+        first, second = (mapper(d, [])(r)["instances"] for d, r in ((derived, a), (given, b)))
+        assert torch.equal(first.gt_masks.tensor, second.gt_masks.tensor)
+        assert torch.equal(first.gt_boxes.tensor, second.gt_boxes.tensor)
+        assert first.gt_classes.tolist() == second.gt_classes.tolist()
         ground_truths = [GroundTruth(d).read_annotations(r) for d, r in ((derived, a), (given, b))]
         keys = ("category_id", "bbox", "area", "iscrowd", "segmentation")
         assert [[t[k] for k in keys] for t in ground_truths[0]] == [[t[k] for k in keys] for t in ground_truths[1]]
@@ -106,7 +106,7 @@ def test_detectron2s_mapper_gives_the_same_tensors(toy_folder: Path, tmp_path: P
     dataset = panoptic(toy_folder, instances_json=toy_folder / "instances.json")
     augmentations = [T.ResizeShortestEdge((90, 200), sample_style="range"), T.RandomFlip()]
     ours = mapper(panoptic(toy_folder), augmentations)
-    theirs = DatasetMapper(
+    detectron2_mapper = DatasetMapper(
         True,
         augmentations=augmentations,
         image_format="BGR",
@@ -118,15 +118,15 @@ def test_detectron2s_mapper_gives_the_same_tensors(toy_folder: Path, tmp_path: P
         path = tmp_path / f"{record['image_id']}.png"
         png.write_labels(path, build_semantic_map(read_segmentation(record, dataset.categories), ours.space))
         np.random.seed(record["image_id"])  # noqa: NPY002  # what Detectron2's augmentations draw from
-        expected = theirs({**record, "sem_seg_file_name": str(path)})
+        expected = detectron2_mapper({**record, "sem_seg_file_name": str(path)})
         np.random.seed(record["image_id"])  # noqa: NPY002
         got = ours({key: value for key, value in record.items() if key != "annotations"})
         assert torch.equal(got["image"], expected["image"])
         assert torch.equal(got["sem_seg"], expected["sem_seg"])
-        one, two = got["instances"], expected["instances"]
-        assert torch.equal(one.gt_masks.tensor, two.gt_masks.tensor)
-        assert torch.equal(one.gt_boxes.tensor, two.gt_boxes.tensor)
-        assert torch.equal(one.gt_classes, two.gt_classes)
+        first, second = got["instances"], expected["instances"]
+        assert torch.equal(first.gt_masks.tensor, second.gt_masks.tensor)
+        assert torch.equal(first.gt_boxes.tensor, second.gt_boxes.tensor)
+        assert torch.equal(first.gt_classes, second.gt_classes)
 
 
 def test_an_instances_dataset_has_masks_and_no_semantics(toy_folder: Path) -> None:

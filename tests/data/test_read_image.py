@@ -31,7 +31,7 @@ def files() -> list[tuple[str, str]]:
     return [(mode, suffix) for mode in MODES for suffix in HOLDERS.get(mode, ("png", "tif"))]
 
 
-def made(mode: str) -> Image.Image:
+def draw_image(mode: str) -> Image.Image:
     if mode == "P":
         return NOISE.convert("RGB").quantize(50)
     return NOISE.convert("RGB").convert(mode) if mode not in ("LA", "RGBA") else NOISE.convert(mode)
@@ -43,17 +43,17 @@ def test_8_bit_pictures_are_read_as_detectron2_reads_them(
     tmp_path: Path, mode: str, suffix: str, image_format: str
 ) -> None:
     path = tmp_path / f"a.{suffix}"
-    made(mode).save(path)
+    draw_image(mode).save(path)
     expected = detection_utils.read_image(str(path), image_format)
-    found = read_image(record(path), image_format)
-    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
-    np.testing.assert_array_equal(found, expected)
+    pixels = read_image(record(path), image_format)
+    assert (pixels.dtype, pixels.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_array_equal(pixels, expected)
     np.testing.assert_array_equal(image_io.read_image(path), detection_utils.read_image(str(path), "RGB"))
 
 
 @pytest.mark.parametrize("transparency", [7, bytes(range(50))])
 def test_palettes_with_transparency(tmp_path: Path, transparency: int | bytes) -> None:
-    made("P").save(tmp_path / "a.png", transparency=transparency)
+    draw_image("P").save(tmp_path / "a.png", transparency=transparency)
     expected = detection_utils.read_image(str(tmp_path / "a.png"), "RGB")
     np.testing.assert_array_equal(read_image(record(tmp_path / "a.png"), "RGB"), expected)
 
@@ -63,7 +63,7 @@ def test_palettes_with_transparency(tmp_path: Path, transparency: int | bytes) -
 def test_turned_8_bit_pictures(tmp_path: Path, mode: str, suffix: str, orientation: int) -> None:
     path, exif = tmp_path / f"a.{suffix}", Image.Exif()
     exif[274] = orientation
-    made(mode).save(path, exif=exif)
+    draw_image(mode).save(path, exif=exif)
     expected = detection_utils.read_image(str(path), "BGR")
     entry: Record = {"file_name": str(path), "height": expected.shape[0], "width": expected.shape[1]}
     np.testing.assert_array_equal(read_image(entry, "BGR"), expected)

@@ -36,7 +36,7 @@ def dataset() -> Dataset:
     return Dataset("toy", CATEGORIES, (), records, metadata={"image_root": str(ROOT)})
 
 
-def outputs_of(number: int, size: tuple[int, int] = SIZE) -> HeadOutputs:
+def draw_outputs(number: int, size: tuple[int, int] = SIZE) -> HeadOutputs:
     rng = np.random.default_rng(number)
     logits = rng.normal(0, 3, (3, *size)).astype(np.float32)
     masks = rng.random((number, *size)) < 0.3
@@ -45,22 +45,24 @@ def outputs_of(number: int, size: tuple[int, int] = SIZE) -> HeadOutputs:
     return HeadOutputs(instances, SemanticScores(logits.argmax(0), np.arange(3), np.full(3, -1), logits))
 
 
-def evaluator(folder: Path, keep_logits: int = 2, export: bool = False) -> HeadOutputsEvaluator:
+def build_evaluator(folder: Path, keep_logits: int = 2, export: bool = False) -> HeadOutputsEvaluator:
     data = dataset()
-    made = HeadOutputsEvaluator(GroundTruth(data, "one"), folder, EvaluatorOptions(export, keep_logits=keep_logits))
-    made.reset()
-    return made
+    heads_evaluator = HeadOutputsEvaluator(
+        GroundTruth(data, "one"), folder, EvaluatorOptions(export, keep_logits=keep_logits)
+    )
+    heads_evaluator.reset()
+    return heads_evaluator
 
 
-def process(made: HeadOutputsEvaluator, images: list[Any]) -> HeadOutputsEvaluator:
+def process(heads_evaluator: HeadOutputsEvaluator, images: list[Any]) -> HeadOutputsEvaluator:
     for image_id in images:
-        made.process([{"image_id": image_id}], [{"head_outputs": outputs_of(IMAGES.index(image_id))}])
-    return made
+        heads_evaluator.process([{"image_id": image_id}], [{"head_outputs": draw_outputs(IMAGES.index(image_id))}])
+    return heads_evaluator
 
 
 @pytest.mark.parametrize("keep_logits", [0, 2, 3])
 def test_head_outputs_are_saved(tmp_path: Path, keep_logits: int) -> None:
-    assert process(evaluator(tmp_path, keep_logits), [1, "a", 5, "e"]).evaluate() == {}
+    assert process(build_evaluator(tmp_path, keep_logits), [1, "a", 5, "e"]).evaluate() == {}
     saved = load(tmp_path / "head_outputs")
     assert saved.categories == CATEGORIES
     assert saved.channel_names == ("things", "sky", "sea")
@@ -71,7 +73,7 @@ def test_head_outputs_are_saved(tmp_path: Path, keep_logits: int) -> None:
         (1, "3.jpg", SIZE, "3.npz"),
     ]
     for number, image in enumerate(saved.images):
-        found, expected = saved.read(image), round_head_outputs(outputs_of(number), keep_logits)
+        found, expected = saved.read(image), round_head_outputs(draw_outputs(number), keep_logits)
         assert found.semantic.logits is not None or not keep_logits
         np.testing.assert_array_equal(found.semantic.channels, expected.semantic.channels)
         if expected.semantic.logits is not None:
@@ -81,14 +83,14 @@ def test_head_outputs_are_saved(tmp_path: Path, keep_logits: int) -> None:
 
 
 def in_processes(evaluators: list[HeadOutputsEvaluator], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any] | None:
-    """What `evaluate` of the main process gives, the others having gathered theirs."""
-    shards = [(False, one._processed, one.shard()) for one in evaluators]
-    monkeypatch.setattr("detectron2.utils.comm.gather", lambda mine: shards)
+    """The result of `evaluate` on the main process, with the shards of all processes."""
+    shards = [(False, single._processed, single.shard()) for single in evaluators]
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda own_shard: shards)
     return evaluators[0].evaluate()
 
 
 def test_processes_write_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = [process(evaluator(tmp_path), images) for images in (["e", "a"], [1, 5])]
+    both = [process(build_evaluator(tmp_path), images) for images in (["e", "a"], [1, 5])]
     assert in_processes(both, monkeypatch) == {}
     assert [image.image_id for image in load(tmp_path / "head_outputs").images] == IMAGES
 
@@ -97,8 +99,8 @@ def test_processes_write_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_machines_that_share_no_folder_are_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool
 ) -> None:
-    here = process(evaluator(tmp_path / "here"), ["e", "a"])
-    there = process(evaluator(tmp_path / "there"), [1, 5])
+    here = process(build_evaluator(tmp_path / "here"), ["e", "a"])
+    there = process(build_evaluator(tmp_path / "there"), [1, 5])
     if stale:  # a file of an earlier run of that name
         (here.folder / "3.npz").write_bytes(b"something else")
     with pytest.raises(
@@ -109,50 +111,50 @@ def test_machines_that_share_no_folder_are_noticed(
 
 
 def test_a_run_that_is_cut_short_leaves_no_index(tmp_path: Path) -> None:
-    process(evaluator(tmp_path), IMAGES).evaluate()
-    process(evaluator(tmp_path), IMAGES[:2])
+    process(build_evaluator(tmp_path), IMAGES).evaluate()
+    process(build_evaluator(tmp_path), IMAGES[:2])
     with pytest.raises(DatasetError, match="cut short"):
         load(tmp_path / "head_outputs")
-    process(evaluator(tmp_path, keep_logits=0), IMAGES).evaluate()
+    process(build_evaluator(tmp_path, keep_logits=0), IMAGES).evaluate()
     saved = load(tmp_path / "head_outputs")
     assert [saved.read(image).semantic.logits for image in saved.images] == [None] * 4
 
 
 def test_another_process_leaves_the_index_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    process(evaluator(tmp_path), IMAGES).evaluate()
+    process(build_evaluator(tmp_path), IMAGES).evaluate()
     monkeypatch.setattr(module.comm, "is_main_process", lambda: False)
-    evaluator(tmp_path)
+    build_evaluator(tmp_path)
     assert len(load(tmp_path / "head_outputs")) == 4
 
 
 def test_a_part_of_the_images_is_saved_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
-        assert process(evaluator(tmp_path), [5]).evaluate() == {}
+        assert process(build_evaluator(tmp_path), [5]).evaluate() == {}
     assert "only 1 of the 4 images" in caplog.text
     assert [image.image_id for image in load(tmp_path / "head_outputs").images] == [5]
 
 
 def test_a_model_without_head_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made = evaluator(tmp_path)
-    made.process([{"image_id": 5}], [{"instances": None}])
+    heads_evaluator = build_evaluator(tmp_path)
+    heads_evaluator.process([{"image_id": 5}], [{"instances": None}])
     with caplog.at_level(logging.WARNING):
-        assert made.evaluate() == {}
+        assert heads_evaluator.evaluate() == {}
     assert "the model gives no 'head_outputs'" in caplog.text
-    assert not made.folder.exists()
+    assert not heads_evaluator.folder.exists()
 
 
 def test_outputs_of_another_image_or_model_are_refused(tmp_path: Path) -> None:
-    made = evaluator(tmp_path)
+    heads_evaluator = build_evaluator(tmp_path)
     with pytest.raises(ValueError, match=r"head_outputs must be of the image's size \(6, 8\), got \(8, 6\) of image 5"):
-        made.process([{"image_id": 5}], [{"head_outputs": outputs_of(1, (8, 6))}])
-    outputs = outputs_of(1)
+        heads_evaluator.process([{"image_id": 5}], [{"head_outputs": draw_outputs(1, (8, 6))}])
+    outputs = draw_outputs(1)
     semantic = SemanticScores.from_stuff_ids(np.ones(SIZE, dtype=np.int64))
     with pytest.raises(ValueError, match=r"the semantic channels must be those of the categories \(3 .*, got \(2 "):
-        made.process([{"image_id": 5}], [{"head_outputs": HeadOutputs(outputs.instances, semantic)}])
+        heads_evaluator.process([{"image_id": 5}], [{"head_outputs": HeadOutputs(outputs.instances, semantic)}])
     outputs.instances.class_ids[0] = 1
     with pytest.raises(ValueError, match=r"class_ids of instances must be in 0\.\.0, .* got 1"):
-        made.process([{"image_id": 5}], [{"head_outputs": outputs}])
-    assert not made.folder.exists()
+        heads_evaluator.process([{"image_id": 5}], [{"head_outputs": outputs}])
+    assert not heads_evaluator.folder.exists()
 
 
 def test_the_kept_logits_are_checked_if_heads_are_saved() -> None:
@@ -177,5 +179,5 @@ def test_the_model_fuses_rounded_values_only_while_heads_are_saved(keep_logits: 
     model.rounding, model.with_logits = None, False
     with fusing_saved_values(model, keep_logits):
         assert model.with_logits == with_logits
-        assert (model.rounding(outputs_of(1)).semantic.logits is not None) == with_logits
+        assert (model.rounding(draw_outputs(1)).semantic.logits is not None) == with_logits
     assert (model.rounding, model.with_logits) == (None, False)

@@ -32,8 +32,8 @@ def dataset() -> Dataset:
     records = []
     for number, image_id in enumerate(IMAGES):
         outline = [2.0, 2.0, 12.0 + number, 2.0, 12.0 + number, 22.0, 2.0, 22.0]
-        one = {"bbox": [2, 2, 10 + number, 20], "bbox_mode": 1, "category_id": number % 2, "segmentation": [outline]}
-        annotations = [one] * (1 + number % 2)
+        entry = {"bbox": [2, 2, 10 + number, 20], "bbox_mode": 1, "category_id": number % 2, "segmentation": [outline]}
+        annotations = [entry] * (1 + number % 2)
         size = {"height": SIZE[0], "width": SIZE[1]}
         records.append({"file_name": f"{image_id}.png", "image_id": image_id, "annotations": annotations, **size})
     return Dataset("toy", CATEGORIES, ("mask_ap",), records)
@@ -63,8 +63,8 @@ def run(folder: Path, images: list[Any], **options: Any) -> InstanceEvaluator:
 
 
 def in_processes(evaluators: list[InstanceEvaluator], monkeypatch: pytest.MonkeyPatch, hidden: tuple[int, ...] = ()):
-    """What `evaluate` does in as many processes, one after the other; of `hidden` ranks the main one sees no file."""
-    owns = [{name: (p.path, p.closed().size) for name, p in one._parts.items()} for one in evaluators]
+    """Run `evaluate` as each process in turn; the main process does not see the files of the `hidden` ranks."""
+    owns = [{name: (p.path, p.closed().size) for name, p in e._parts.items()} for e in evaluators]
     lost = [path for rank in hidden for path, _ in owns[rank].values()]
     visible = module.is_visible
     monkeypatch.setattr(module, "is_visible", lambda path, size: path not in lost and visible(path, size))
@@ -105,10 +105,10 @@ def test_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hi
 def test_the_export_is_in_the_order_of_the_dataset_and_valid(tmp_path: Path) -> None:
     run(tmp_path, sorted(IMAGES, key=str)).evaluate()
     results = json.loads((tmp_path / RESULTS).read_text())
-    assert [one["image_id"] for one in results] == [image_id for image_id in IMAGES for _ in range(2)]
+    assert [entry["image_id"] for entry in results] == [image_id for image_id in IMAGES for _ in range(2)]
     ground_truth = json.loads((tmp_path / GROUND_TRUTH).read_text())
-    assert [one["id"] for one in ground_truth["annotations"]] == list(range(1, 10))
-    assert [one["id"] for one in ground_truth["images"]] == IMAGES
+    assert [entry["id"] for entry in ground_truth["annotations"]] == list(range(1, 10))
+    assert [entry["id"] for entry in ground_truth["images"]] == IMAGES
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(str(tmp_path / GROUND_TRUTH))
         assert len(coco.loadRes(str(tmp_path / RESULTS)).anns) == 12

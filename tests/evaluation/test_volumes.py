@@ -46,7 +46,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-def dataset_of(root: Path, **options: Any) -> Dataset:
+def load_volumes(root: Path, **options: Any) -> Dataset:
     labels = {str(label): name for label, name in LABELS.items()}
     return load_reader_dataset("volumes", "decathlon", {"root": str(root), "labels": labels, **options})
 
@@ -56,37 +56,39 @@ def slices_of(volume: np.ndarray, axis: int = 2) -> np.ndarray:
     return np.rot90(np.moveaxis(volume[::-1], axis, 0), axes=(1, 2))
 
 
-def evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator:
-    made = VolumeEvaluator(GroundTruth(dataset, dataset.default_thing_channels), folder, EvaluatorOptions(**options))
-    made.reset()
-    return made
+def build_evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEvaluator:
+    volume_evaluator = VolumeEvaluator(
+        GroundTruth(dataset, dataset.default_thing_channels), folder, EvaluatorOptions(**options)
+    )
+    volume_evaluator.reset()
+    return volume_evaluator
 
 
-def say(
-    made: VolumeEvaluator, output: dict[str, np.ndarray], image_ids: list[str] | None = None, axis: int = 2
+def process_volume(
+    volume_evaluator: VolumeEvaluator, output: dict[str, np.ndarray], image_ids: list[str] | None = None, axis: int = 2
 ) -> None:
     """Process images (all by default), of each the slice of a volume of category ids."""
     channels = [*LABELS]
-    for image_id in made.ground_truth.records if image_ids is None else image_ids:
+    for image_id in volume_evaluator.ground_truth.records if image_ids is None else image_ids:
         name, index = image_id.rsplit("_", 1)
         labels = slices_of(output[name], axis)[int(index)]
         logits = np.stack([labels == channel for channel in channels]).astype(np.float32)
-        made.process([{"image_id": image_id}], [{"sem_seg": torch.from_numpy(logits)}])
+        volume_evaluator.process([{"image_id": image_id}], [{"sem_seg": torch.from_numpy(logits)}])
 
 
 def written(folder: Path, name: str) -> np.ndarray:
     return np.asarray(nib.load(folder / "volumes" / f"{name}.nii.gz").dataobj)
 
 
-def in_processes(made: list[VolumeEvaluator], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any] | None:
-    """What `evaluate` of the main process gives, the others having gathered theirs."""
-    shards = [(False, one._processed, one.shard()) for one in made]
-    monkeypatch.setattr("detectron2.utils.comm.gather", lambda mine: shards)
-    return made[0].evaluate()
+def in_processes(evaluators: list[VolumeEvaluator], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any] | None:
+    """The result of `evaluate` on the main process, with the shards of all processes."""
+    shards = [(False, single._processed, single.shard()) for single in evaluators]
+    monkeypatch.setattr("detectron2.utils.comm.gather", lambda own_shard: shards)
+    return evaluators[0].evaluate()
 
 
-def mistaken() -> dict[str, np.ndarray]:
-    """a: posterior is output to be anterior. b: a voxel of anterior is missed."""
+def draw_mistakes() -> dict[str, np.ndarray]:
+    """a: posterior is predicted as anterior. b: a voxel of anterior is missed."""
     output = {name: label.copy() for name, label in GROUND_TRUTH.items()}
     output["a"][output["a"] == 300] = 1
     output["b"][0, 0, 1] = 0
@@ -100,9 +102,9 @@ MISTAKEN = {"a": {"anterior": 1600 / 17, "posterior": 0.0}, "b": {"anterior": 20
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_the_ground_truth_scores_100_and_is_exported_unchanged(root: Path, tmp_path: Path, axis: int) -> None:
-    made = evaluator(dataset_of(root, axis=axis), tmp_path / "out")
-    say(made, GROUND_TRUTH, axis=axis)
-    results = made.evaluate()
+    volume_evaluator = build_evaluator(load_volumes(root, axis=axis), tmp_path / "out")
+    process_volume(volume_evaluator, GROUND_TRUTH, axis=axis)
+    results = volume_evaluator.evaluate()
     assert results is not None
     assert [results["volumes"][key] for key in ("mDice", "Dice-anterior", "Dice-posterior")] == [100, 100, 100]
     for name, label in GROUND_TRUTH.items():
@@ -112,9 +114,9 @@ def test_the_ground_truth_scores_100_and_is_exported_unchanged(root: Path, tmp_p
 
 
 def test_known_mistakes(root: Path, tmp_path: Path) -> None:
-    made = evaluator(dataset_of(root), tmp_path)
-    say(made, mistaken())
-    results = made.evaluate()
+    volume_evaluator = build_evaluator(load_volumes(root), tmp_path)
+    process_volume(volume_evaluator, draw_mistakes())
+    results = volume_evaluator.evaluate()
     assert results is not None
     assert set(results) == {"volumes"}
     assert set(results["volumes"]) == {"mDice", "Dice-anterior", "Dice-posterior", "per_class"}
@@ -124,14 +126,14 @@ def test_known_mistakes(root: Path, tmp_path: Path) -> None:
     assert results["volumes"]["mDice"] == pytest.approx(anterior / 2, abs=1e-12)
     assert results["volumes"]["per_class"]["anterior"]["lowest_volume"] == "b"
     assert json.loads((tmp_path / "volume_dice.json").read_text()) == MISTAKEN
-    for name, label in mistaken().items():
+    for name, label in draw_mistakes().items():
         np.testing.assert_array_equal(written(tmp_path, name), label)
 
 
 def test_numbers_without_files(root: Path, tmp_path: Path) -> None:
-    made = evaluator(dataset_of(root), tmp_path / "out", export=False)
-    say(made, mistaken())
-    assert made.evaluate() is not None
+    volume_evaluator = build_evaluator(load_volumes(root), tmp_path / "out", export=False)
+    process_volume(volume_evaluator, draw_mistakes())
+    assert volume_evaluator.evaluate() is not None
     assert [*(tmp_path / "out").iterdir()] == []
 
 
@@ -148,16 +150,16 @@ def test_numbers_without_files(root: Path, tmp_path: Path) -> None:
 def test_slices_of_a_volume_may_lie_on_two_processes(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, travel: list[dict[str, list[int]]]
 ) -> None:
-    dataset = dataset_of(root)
-    alone = evaluator(dataset, tmp_path / "one")
-    say(alone, mistaken())
+    dataset = load_volumes(root)
+    alone = build_evaluator(dataset, tmp_path / "one")
+    process_volume(alone, draw_mistakes())
     expected = alone.evaluate()
     ids = [record["image_id"] for record in dataset.records]
     assert ids == ["a_000", "a_001", "a_002", "a_003", "b_000", "b_001"]
-    both = [evaluator(dataset, tmp_path / "two") for _ in range(2)]
-    for one, share in zip(both, (ids[:cut], ids[cut:]), strict=True):
-        say(one, mistaken(), share)
-    assert [{name: sorted(slices) for name, slices in one.shard()[1].items()} for one in both] == travel
+    both = [build_evaluator(dataset, tmp_path / "two") for _ in range(2)]
+    for single, share in zip(both, (ids[:cut], ids[cut:]), strict=True):
+        process_volume(single, draw_mistakes(), share)
+    assert [{name: sorted(slices) for name, slices in single.shard()[1].items()} for single in both] == travel
     # A process that has all slices of a volume writes it at once.
     assert {path.name[0] for path in (tmp_path / "two").rglob("*.gz")} == {"a", "b"} - travel[0].keys()
     assert in_processes(both[::-1], monkeypatch) == expected
@@ -167,12 +169,12 @@ def test_slices_of_a_volume_may_lie_on_two_processes(
 
 
 def test_slices_that_are_left_out_are_background(root: Path, tmp_path: Path) -> None:
-    dataset = dataset_of(root, keep_empty=False)
+    dataset = load_volumes(root, keep_empty=False)
     assert [record["image_id"] for record in dataset.records] == ["a_001", "a_002", "b_000", "b_001"]
-    made = evaluator(dataset, tmp_path)
+    volume_evaluator = build_evaluator(dataset, tmp_path)
     output = {"a": np.ones((2, 3, 4), np.uint16), "b": GROUND_TRUTH["b"]}
-    say(made, output)
-    results = made.evaluate()
+    process_volume(volume_evaluator, output)
+    results = volume_evaluator.evaluate()
     assert results is not None
     # a, its slices 1 and 2: 8 anterior voxels of 12, all output to be: 16 / 20.
     assert results["volumes"]["per_class"]["anterior"]["lowest"] == 80
@@ -184,70 +186,70 @@ def test_slices_that_are_left_out_are_background(root: Path, tmp_path: Path) -> 
 def test_missing_slices_are_reported_and_no_part_of_a_volume_is_left(
     root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = evaluator(dataset_of(root), tmp_path)
-    say(made, GROUND_TRUTH)
-    made.evaluate()
-    made.reset()
-    say(made, mistaken(), ["b_000", "b_001", "a_001"])
+    volume_evaluator = build_evaluator(load_volumes(root), tmp_path)
+    process_volume(volume_evaluator, GROUND_TRUTH)
+    volume_evaluator.evaluate()
+    volume_evaluator.reset()
+    process_volume(volume_evaluator, draw_mistakes(), ["b_000", "b_001", "a_001"])
     with caplog.at_level(logging.WARNING):
-        results = made.evaluate()
+        results = volume_evaluator.evaluate()
     assert "1 volumes lack slices and are not written: 'a'" in caplog.text
     assert [path.name for path in (tmp_path / "volumes").iterdir()] == ["b.nii.gz"]
-    np.testing.assert_array_equal(written(tmp_path, "b"), mistaken()["b"])
+    np.testing.assert_array_equal(written(tmp_path, "b"), draw_mistakes()["b"])
     assert results is not None
     assert results["volumes"]["per_class"]["anterior"]["volumes"] == 2
 
 
 def test_a_slice_on_two_processes_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    both = [evaluator(dataset_of(root), tmp_path) for _ in range(2)]
-    for one in both:
-        say(one, GROUND_TRUTH, ["a_002"])
+    both = [build_evaluator(load_volumes(root), tmp_path) for _ in range(2)]
+    for single in both:
+        process_volume(single, GROUND_TRUTH, ["a_002"])
     with pytest.raises(DatasetError, match=r"slice 2 of volume 'a': expected shards without common slices"):
         in_processes(both, monkeypatch)
     with pytest.raises(DatasetError, match=r"slice 2 of volume 'a': expected every slice once"):
-        say(both[1], GROUND_TRUTH, ["a_002"])
+        process_volume(both[1], GROUND_TRUTH, ["a_002"])
 
 
 def test_a_model_without_semantic_logits(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    made = evaluator(dataset_of(root), tmp_path)
-    made.process([{"image_id": "a_000"}], [{"instances": None}])
+    volume_evaluator = build_evaluator(load_volumes(root), tmp_path)
+    volume_evaluator.process([{"image_id": "a_000"}], [{"instances": None}])
     with caplog.at_level(logging.WARNING):
-        assert made.evaluate() == {}
+        assert volume_evaluator.evaluate() == {}
     assert "the model gives no 'sem_seg'" in caplog.text
     assert not (tmp_path / "volumes").exists()
 
 
 def test_logits_of_another_model_are_refused(root: Path, tmp_path: Path) -> None:
-    made = evaluator(dataset_of(root), tmp_path)
+    volume_evaluator = build_evaluator(load_volumes(root), tmp_path)
     names = "'background', 'anterior', 'posterior'"
     with pytest.raises(ValueError, match=f"sem_seg must have 3 channels, {names}, got 4"):
-        made.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(4, 3, 2)}])
+        volume_evaluator.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(4, 3, 2)}])
     with pytest.raises(DatasetError, match=r"slice 0 of volume 'a': expected ground truth and prediction of one size"):
-        made.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(3, 2, 3)}])
+        volume_evaluator.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(3, 2, 3)}])
 
 
 def test_a_channel_for_things_that_there_are_none_of(root: Path, tmp_path: Path) -> None:
-    dataset = dataset_of(root)
-    made = VolumeEvaluator(GroundTruth(dataset, "one"), tmp_path)
-    made.reset()
+    dataset = load_volumes(root)
+    volume_evaluator = VolumeEvaluator(GroundTruth(dataset, "one"), tmp_path)
+    volume_evaluator.reset()
     # Channels: things, background, anterior, posterior; pixels say 0, 1, 2, 3.
     labels = torch.tensor([[0, 1], [2, 3], [3, 3]])
     logits = torch.nn.functional.one_hot(labels, 4).permute(2, 0, 1).float()
     for index in range(4):
-        made.process([{"image_id": f"a_{index:03d}"}], [{"sem_seg": logits}])
-    made.evaluate()
+        volume_evaluator.process([{"image_id": f"a_{index:03d}"}], [{"sem_seg": logits}])
+    volume_evaluator.evaluate()
     expected = np.array([[0, 0], [1, 300], [300, 300]])
     np.testing.assert_array_equal(slices_of(written(tmp_path, "a")), [expected] * 4)
 
 
 def test_test_volumes_without_labels_are_written(root: Path, tmp_path: Path) -> None:
     (root / "imagesTr").rename(root / "imagesTs")
-    made = evaluator(dataset_of(root, split="test"), tmp_path)
-    say(made, mistaken())
-    results = made.evaluate()
+    volume_evaluator = build_evaluator(load_volumes(root, split="test"), tmp_path)
+    process_volume(volume_evaluator, draw_mistakes())
+    results = volume_evaluator.evaluate()
     assert results is not None
     assert (results["volumes"]["mDice"], results["volumes"]["Dice-anterior"]) == (None, None)
-    np.testing.assert_array_equal(written(tmp_path, "a"), mistaken()["a"])
+    np.testing.assert_array_equal(written(tmp_path, "a"), draw_mistakes()["a"])
 
 
 def evaluate_volumes(dataset: Dataset, folder: Path, outputs: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -261,7 +263,7 @@ def evaluate_volumes(dataset: Dataset, folder: Path, outputs: tuple[str, ...] = 
 
 
 def test_with_things_the_panoptic_map_is_evaluated(root: Path, tmp_path: Path) -> None:
-    dataset = dataset_of(root, things=["anterior"])
+    dataset = load_volumes(root, things=["anterior"])
     assert dataset.metrics == ("panoptic_quality", "mask_ap", "semantic_iou", "volume_dice")
     assert dataset.default_thing_channels == "one"
     results = evaluate_volumes(dataset, tmp_path)
@@ -273,26 +275,26 @@ def test_with_things_the_panoptic_map_is_evaluated(root: Path, tmp_path: Path) -
 
 
 def test_void_of_a_panoptic_map_is_background(root: Path, tmp_path: Path) -> None:
-    made = evaluator(dataset_of(root, things=["anterior"]), tmp_path)
+    volume_evaluator = build_evaluator(load_volumes(root, things=["anterior"]), tmp_path)
     nothing = torch.zeros((3, 2), dtype=torch.int32), []
     for index in range(4):
-        made.process([{"image_id": f"a_{index:03d}"}], [{"panoptic_seg": nothing}])
-    results = made.evaluate()
+        volume_evaluator.process([{"image_id": f"a_{index:03d}"}], [{"panoptic_seg": nothing}])
+    results = volume_evaluator.evaluate()
     assert results is not None
     assert results["volumes"]["mDice"] == 0
     assert not written(tmp_path, "a").any()
 
 
 def test_the_metrics_of_a_dataset_without_things(root: Path, tmp_path: Path) -> None:
-    dataset = dataset_of(root)
+    dataset = load_volumes(root)
     assert dataset.metrics == ("semantic_iou", "volume_dice")
     assert dataset.default_thing_channels == "per_class"
     evaluators = build_evaluators(load_config(opts=PANOPTIC_RCNN), dataset, tmp_path)
-    assert [type(one).__name__ for one in evaluators._evaluators] == ["SemanticEvaluator", "VolumeEvaluator"]
+    assert [type(single).__name__ for single in evaluators._evaluators] == ["SemanticEvaluator", "VolumeEvaluator"]
 
 
 def test_images_are_no_volumes(root: Path, tmp_path: Path) -> None:
-    dataset = dataset_of(root)
+    dataset = load_volumes(root)
     records = [{key: value for key, value in record.items() if key != "reader"} for record in dataset.records]
     images = Dataset("pictures", dataset.categories, ("volume_dice",), records)
     with pytest.raises(

@@ -61,9 +61,9 @@ def scene_of(ground_truth: PanopticSegmentation) -> Scene:
 def ids_of(segment_map: SegmentMap | None) -> np.ndarray:
     """(H, W) segment ids, 0 for void, taken pixel by pixel."""
     assert segment_map is not None
-    known = {number: segment.segment_id for number, segment in enumerate(segment_map.segments, 1)}
+    segment_id_of = {number: segment.segment_id for number, segment in enumerate(segment_map.segments, 1)}
     numbers = segment_map.numbers()
-    return np.array([known.get(n, 0) for n in numbers.ravel().tolist()], dtype=np.int32).reshape(numbers.shape)
+    return np.array([segment_id_of.get(n, 0) for n in numbers.ravel().tolist()], dtype=np.int32).reshape(numbers.shape)
 
 
 def geometric(height: int, width: int) -> st.SearchStrategy[T.Transform]:
@@ -120,11 +120,11 @@ def test_flips_keep_ids_areas_and_boxes(ground_truth: PanopticSegmentation, vert
     assert scene.segment_map is not None
     assert before.segment_map is not None
     assert np.array_equal(ids_of(scene.segment_map), np.flip(ground_truth.segment_ids, axis=0 if vertical else 1))
-    one, two = before.segment_map.instances(CATEGORIES), scene.segment_map.instances(CATEGORIES)
-    assert two.gt_classes.tolist() == one.gt_classes.tolist()
-    assert two.gt_masks.tensor.sum((1, 2)).tolist() == one.gt_masks.tensor.sum((1, 2)).tolist()
-    expected = [flipped(box, ground_truth.segment_ids.shape, vertical) for box in one.gt_boxes.tensor.tolist()]
-    assert two.gt_boxes.tensor.tolist() == expected
+    first, second = before.segment_map.instances(CATEGORIES), scene.segment_map.instances(CATEGORIES)
+    assert second.gt_classes.tolist() == first.gt_classes.tolist()
+    assert second.gt_masks.tensor.sum((1, 2)).tolist() == first.gt_masks.tensor.sum((1, 2)).tolist()
+    expected = [flipped(box, ground_truth.segment_ids.shape, vertical) for box in first.gt_boxes.tensor.tolist()]
+    assert second.gt_boxes.tensor.tolist() == expected
     flip(scene)
     assert np.array_equal(ids_of(scene.segment_map), ground_truth.segment_ids)
 
@@ -164,9 +164,9 @@ def test_crops_never_invent_ids(kind: str, ground_truth: PanopticSegmentation, s
     expected = ground_truth.segment_ids[crop.y0 : crop.y0 + crop.h, crop.x0 : crop.x0 + crop.w]
     assert np.array_equal(ids_of(scene.segment_map), expected)
     assert scene.segment_map is not None
-    kept = scene.segment_map.instances(CATEGORIES)
+    expected_instances = scene.segment_map.instances(CATEGORIES)
     things = {s.segment_id for s in ground_truth.segments if s.isthing and not s.iscrowd}
-    assert len(kept) == len(things & set(np.unique(expected)))
+    assert len(expected_instances) == len(things & set(np.unique(expected)))
 
 
 def test_the_pixel_is_that_of_the_same_map_without_packing() -> None:
@@ -305,10 +305,12 @@ def test_what_is_pasted_is_what_pixel_by_pixel_pasting_gives(
     assert np.array_equal(got.image[..., 0], colors)
     assert got.segment_map is not None
     assert np.array_equal(got.segment_map.channels(SPACE), semantic)
-    kept = [(s.segment_id, s.category_id - 10) for s in below.segments if s.isthing and not s.iscrowd]
-    kept += [(-1 - row, classes[row]) for row in rows]
-    kept = [(owner, class_id) for owner, class_id in kept if (owners == owner).any()]
-    check_partition(got, [owners == owner for owner, _ in kept], [class_id for _, class_id in kept])
+    expected_instances = [(s.segment_id, s.category_id - 10) for s in below.segments if s.isthing and not s.iscrowd]
+    expected_instances += [(-1 - row, classes[row]) for row in rows]
+    expected_instances = [(owner, class_id) for owner, class_id in expected_instances if (owners == owner).any()]
+    check_partition(
+        got, [owners == owner for owner, _ in expected_instances], [class_id for _, class_id in expected_instances]
+    )
     assert np.array_equal(onto.image, sample_of(below, 1).image)  # nothing is changed in place
     assert np.array_equal(ids_of(onto.segment_map), below.segment_ids)
 
@@ -423,10 +425,10 @@ def test_color_jitter_moves_no_pixel_and_knows_the_order_of_the_channels() -> No
         assert scene.image.dtype == np.uint8
         return scene.image
 
-    one = jittered(rgb, "RGB", 0.4, 0.4, 0.4)
-    two = jittered(np.ascontiguousarray(rgb[..., ::-1]), "BGR", 0.4, 0.4, 0.4)[..., ::-1]
-    assert np.abs(one.astype(int) - two).max() <= 1  # sums in another order
-    assert not np.array_equal(one, rgb)
+    first = jittered(rgb, "RGB", 0.4, 0.4, 0.4)
+    second = jittered(np.ascontiguousarray(rgb[..., ::-1]), "BGR", 0.4, 0.4, 0.4)[..., ::-1]
+    assert np.abs(first.astype(int) - second).max() <= 1  # sums in another order
+    assert not np.array_equal(first, rgb)
     assert np.array_equal(jittered(rgb, "RGB", 0, 0, 0), rgb)
     assert not np.array_equal(jittered(rgb[..., :1].copy(), "L", 0.4, 0.4, 0.4), rgb[..., :1])
     with pytest.raises(ValueError, match="image_format"):
@@ -567,12 +569,12 @@ def test_annotations_and_map_agree_through_pasting(toy_folder: Path) -> None:
         mapper = SegkitMapper.from_config(cfg, dataset, is_train=True)
         np.random.seed(11)  # noqa: NPY002
         samples.append([mapper(record) for record in dataset.records])
-    for one, two in zip(*samples, strict=True):
-        assert torch.equal(one["image"], two["image"])
-        assert torch.equal(one["sem_seg"], two["sem_seg"])
-        assert torch.equal(one["instances"].gt_masks.tensor, two["instances"].gt_masks.tensor)
-        assert torch.equal(one["instances"].gt_boxes.tensor, two["instances"].gt_boxes.tensor)
-        assert one["instances"].gt_classes.tolist() == two["instances"].gt_classes.tolist()
+    for first, second in zip(*samples, strict=True):
+        assert torch.equal(first["image"], second["image"])
+        assert torch.equal(first["sem_seg"], second["sem_seg"])
+        assert torch.equal(first["instances"].gt_masks.tensor, second["instances"].gt_masks.tensor)
+        assert torch.equal(first["instances"].gt_boxes.tensor, second["instances"].gt_boxes.tensor)
+        assert first["instances"].gt_classes.tolist() == second["instances"].gt_classes.tolist()
 
 
 def test_one_seed_gives_one_sequence_and_each_worker_its_own(toy_folder: Path) -> None:

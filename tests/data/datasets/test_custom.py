@@ -115,5 +115,5 @@ def test_registered_again_the_files_are_read_again(tmp_path: Path) -> None:
             (tmp_path / folder).mkdir(exist_ok=True)
             Image.fromarray(np.eye(2, 3, dtype=np.uint8)).save(tmp_path / folder / f"{name}.png")
         register_by_format("t_again", "instance-maps", root=tmp_path)
-        found = [record["image_id"] for record in load_dataset("t_again").records]
-    assert found == ["a", "b"]
+        image_ids = [record["image_id"] for record in load_dataset("t_again").records]
+    assert image_ids == ["a", "b"]

@@ -71,9 +71,9 @@ def test_records_are_the_same_with_and_without_the_cache(
         assert lazy.categories == plain.categories
         assert lazy.metadata == plain.metadata
         assert all(type(record["annotations"]) is ReaderAnnotations for record in lazy.records)
-        for mine, record in zip(lazy.records, plain_records, strict=True):
-            assert repr(mine) == repr(record)
-            assert mine == record
+        for lazy_record, record in zip(lazy.records, plain_records, strict=True):
+            assert repr(lazy_record) == repr(record)
+            assert lazy_record == record
         assert [segments(lazy, record) for record in lazy.records] == plain_segments
     first = lazy.records[0]["annotations"]
     assert first[0]["segmentation"] == [[1, 1, 9.5, 1, 9, 9.25]]
@@ -88,8 +88,8 @@ def test_detectron2_takes_the_records(mixed: Path, monkeypatch: pytest.MonkeyPat
     plain = instances(mixed)
     monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", 0)
     lazy = instances(mixed)
-    kept = filter_images_with_only_crowd_annotations(lazy.records)
-    assert len(kept) == len(filter_images_with_only_crowd_annotations(plain.records)) == len(plain.records) - 1
+    filtered = filter_images_with_only_crowd_annotations(lazy.records)
+    assert len(filtered) == len(filter_images_with_only_crowd_annotations(plain.records)) == len(plain.records) - 1
     serialized = DatasetFromList(lazy.records)
     assert [*map(repr, serialized)] == [*map(repr, plain.records)]
     assert copy.deepcopy(lazy.records[0]) == plain.records[0]
@@ -111,11 +111,11 @@ def test_workers_of_a_data_loader_read_the_cache(
 
     plain = samples(instances(mixed), 0)
     monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", 0)
-    for mine, expected in zip(samples(instances(mixed), workers), plain, strict=True):
-        assert mine["image_id"] == expected["image_id"]
-        assert torch.equal(mine["image"], expected["image"])
-        assert torch.equal(mine["instances"].gt_boxes.tensor, expected["instances"].gt_boxes.tensor)
-        assert torch.equal(mine["instances"].gt_classes, expected["instances"].gt_classes)
+    for lazy_record, expected in zip(samples(instances(mixed), workers), plain, strict=True):
+        assert lazy_record["image_id"] == expected["image_id"]
+        assert torch.equal(lazy_record["image"], expected["image"])
+        assert torch.equal(lazy_record["instances"].gt_boxes.tensor, expected["instances"].gt_boxes.tensor)
+        assert torch.equal(lazy_record["instances"].gt_classes, expected["instances"].gt_classes)
 
 
 class Mapped(torch.utils.data.Dataset):  # type: ignore[type-arg]
@@ -139,8 +139,8 @@ def test_categories_are_those_of_the_panoptic_json(mixed: Path, smallest: int, m
     content["categories"] = [*({"id": 1000 + i, "name": f"more {i}"} for i in range(3)), *content["categories"]]
     path.write_text(json.dumps(content))
     dataset = panoptic(mixed)  # the JSON has more categories, which no annotation has
-    found = dataset.records[0]["annotations"][0]["category_id"]
-    assert found == dataset.categories.thing_contiguous_ids[used]
+    category_id = dataset.records[0]["annotations"][0]["category_id"]
+    assert category_id == dataset.categories.thing_contiguous_ids[used]
     assert pickle.loads(pickle.dumps(dataset.records[0]["annotations"])) == dataset.records[0]["annotations"]
     content["annotations"][0]["category_id"] = 1001
     path.write_text(json.dumps(content))

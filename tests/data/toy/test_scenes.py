@@ -102,9 +102,9 @@ def test_category_ids_are_not_contiguous_ids() -> None:
 
 
 def test_every_category_is_common_and_segment_ids_are_scattered(scenes: list[Scene]) -> None:
-    found = Counter(s.category_id for _, ground_truth in scenes for s in ground_truth.segments)
-    assert set(found) == {category.category_id for category in toy.CATEGORIES.categories}
-    assert min(found.values()) > SCENES / 3
+    counts = Counter(s.category_id for _, ground_truth in scenes for s in ground_truth.segments)
+    assert set(counts) == {category.category_id for category in toy.CATEGORIES.categories}
+    assert min(counts.values()) > SCENES / 3
     ids = [s.segment_id for _, ground_truth in scenes for s in ground_truth.segments]
     assert max(ids) > 0.9 * MAX_SEGMENT_ID  # over all three bytes, as COCO's are
 
@@ -146,14 +146,14 @@ def test_colour_does_not_identify_the_class(scenes: list[Scene]) -> None:
         colors.append(image[::4, ::4].reshape(-1, 3).astype(np.int64))
         labels.append(label[::4, ::4].ravel())
     half = SCENES // 2
-    known, known_labels = np.concatenate(colors[:half]), np.concatenate(labels[:half])
+    seen_colors, seen_labels = np.concatenate(colors[:half]), np.concatenate(labels[:half])
     fresh, fresh_labels = np.concatenate(colors[half:]), np.concatenate(labels[half:])
     fresh, fresh_labels = fresh[fresh_labels != VOID], fresh_labels[fresh_labels != VOID]
     ids = np.array([category.category_id for category in toy.CATEGORIES.categories])
-    means = np.stack([known[known_labels == i].mean(axis=0) for i in ids])
+    means = np.stack([seen_colors[seen_labels == i].mean(axis=0) for i in ids])
     nearest = ids[((fresh[:, None] - means) ** 2).sum(axis=2).argmin(axis=1)]
     assert (nearest == fresh_labels).mean() < 0.45
-    votes = np.stack([np.bincount(known[known_labels == i] // 32 @ [64, 8, 1], minlength=512) for i in ids])
+    votes = np.stack([np.bincount(seen_colors[seen_labels == i] // 32 @ [64, 8, 1], minlength=512) for i in ids])
     likeliest = ids[votes.argmax(axis=0)][fresh // 32 @ [64, 8, 1]]
     assert (likeliest == fresh_labels).mean() < 0.55
 
@@ -251,9 +251,9 @@ def test_what_is_written_reads_back(tmp_path: Path) -> None:
     for index, record in enumerate(file.records):
         image, ground_truth = toy.draw_scene(3, index)
         png_path = folder / "panoptic" / record.png_name
-        found = coco.read_segmentation(png_path, record.segments_info, file.categories, (128, 128))
-        assert np.array_equal(found.segment_ids, ground_truth.segment_ids)
-        assert found.segments == ground_truth.segments
+        stored = coco.read_segmentation(png_path, record.segments_info, file.categories, (128, 128))
+        assert np.array_equal(stored.segment_ids, ground_truth.segment_ids)
+        assert stored.segments == ground_truth.segments
         assert np.array_equal(cv2.imread(str(folder / "images" / record.file_name))[..., ::-1], image)
 
 
@@ -266,8 +266,8 @@ def test_instances_are_the_things_of_the_panoptic_file(tmp_path: Path) -> None:
         _, ground_truth = toy.draw_scene(3, image_id - 1)
         annotations = reference.loadAnns(reference.getAnnIds(image_id))
         things = [s for s in ground_truth.segments if s.isthing]
-        found = [(a["category_id"], a["area"], a["iscrowd"]) for a in annotations]
-        assert found == [(s.category_id, s.area_px, int(s.iscrowd)) for s in things]
+        rows = [(a["category_id"], a["area"], a["iscrowd"]) for a in annotations]
+        assert rows == [(s.category_id, s.area_px, int(s.iscrowd)) for s in things]
         for annotation, segment in zip(annotations, things, strict=True):
             assert np.array_equal(
                 reference.annToMask(annotation).astype(bool), ground_truth.segment_ids == segment.segment_id
