@@ -8,21 +8,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from segkit.curation.checks.instances import (
-    BOX_SLACK_PX,
-    MaskMeasure,
-    is_mask_inside,
-    is_near_area,
-    is_near_box,
-    measure_mask,
-)
+from segkit.curation.checks import instances as checks
 from segkit.curation.image_files import inspect_image
 from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id, parse_integer_ids
 from segkit.curation.repair.log import NO_CATEGORY, RepairLog
 from segkit.curation.repair.tables import SizeHW, correct_iscrowd, correct_size, get_file_name, load_tables
 from segkit.formats import coco
-from segkit.formats.coco import drop_slivers, find_mask_fault
 from segkit.formats.image_io import read_image_size
 from segkit.structures import segmentation_to_rle
 from segkit.utils import files, json_fields
@@ -168,9 +160,10 @@ def _read_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
 
 def _fit(segmentations: list[Any], size_hw: SizeHW) -> bool:
     """Whether all valid polygons are inside an image of this size, and all valid run lengths have the size."""
-    masks = [mask for mask in map(drop_slivers, segmentations) if not find_mask_fault(mask, None)]
+    masks = [mask for mask in map(coco.drop_slivers, segmentations) if not coco.find_mask_fault(mask, None)]
     return all(
-        is_mask_inside(mask, size_hw) and (type(mask) is list or tuple(mask["size"]) == size_hw) for mask in masks
+        checks.is_mask_inside(mask, size_hw) and (type(mask) is list or tuple(mask["size"]) == size_hw)
+        for mask in masks
     )
 
 
@@ -186,15 +179,15 @@ def _repair_annotation(annotation: Entry, size_hw: SizeHW, is_certain: bool, log
     segmentation: Any = annotation.get("segmentation")
     if not _is_mask(segmentation):
         return annotation
-    mask = drop_slivers(segmentation)
+    mask = coco.drop_slivers(segmentation)
     if not mask:
         log[NO_POLYGON] += 1
         return None
-    if find_mask_fault(mask, size_hw):
+    if coco.find_mask_fault(mask, size_hw):
         return annotation
-    dropped, inside = len(segmentation) - len(mask), is_mask_inside(mask, size_hw)
+    dropped, inside = len(segmentation) - len(mask), checks.is_mask_inside(mask, size_hw)
     mask = mask if inside else segmentation_to_rle(mask, size_hw)
-    measured = measure_mask(mask, size_hw)
+    measured = checks.measure_mask(mask, size_hw)
     if not measured.area_px and not is_certain:
         return annotation
     log[SHORT] += dropped
@@ -205,13 +198,13 @@ def _repair_annotation(annotation: Entry, size_hw: SizeHW, is_certain: bool, log
     return _correct_measures({**correct_iscrowd(annotation), "segmentation": mask}, measured, size_hw)
 
 
-def _correct_measures(annotation: Entry, measured: MaskMeasure, size_hw: SizeHW) -> Entry:
+def _correct_measures(annotation: Entry, measured: checks.MaskMeasure, size_hw: SizeHW) -> Entry:
     area: Any = annotation.get("area")
     box: Any = annotation.get("bbox")
     is_crowd_area = annotation["iscrowd"] == 1 and json_fields.all_finite([area]) and area >= 0
-    if not is_crowd_area and not is_near_area(area, measured):
+    if not is_crowd_area and not checks.is_near_area(area, measured):
         area = measured.areas[-1]
-    if not is_near_box(box, measured) or not _is_box_inside(box, size_hw):
+    if not checks.is_near_box(box, measured) or not _is_box_inside(box, size_hw):
         left, top, right, bottom = measured.boxes_xyxy[-1]
         box = [left, top, right - left, bottom - top]
     return {**annotation, "area": area, "bbox": box}
@@ -219,7 +212,11 @@ def _correct_measures(annotation: Entry, measured: MaskMeasure, size_hw: SizeHW)
 
 def _is_box_inside(box: list[float], size_hw: SizeHW) -> bool:
     right, bottom = box[0] + box[2], box[1] + box[3]
-    return min(box[:2]) >= -BOX_SLACK_PX and right <= size_hw[1] + BOX_SLACK_PX and bottom <= size_hw[0] + BOX_SLACK_PX
+    return (
+        min(box[:2]) >= -checks.BOX_SLACK_PX
+        and right <= size_hw[1] + checks.BOX_SLACK_PX
+        and bottom <= size_hw[0] + checks.BOX_SLACK_PX
+    )
 
 
 def _number(annotations: list[Any]) -> list[Any]:
