@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segkit.utils.errors import SegkitError
-from segkit.utils.process_pool import Shard, ordered_map
+from segkit.utils.errors import DatasetError, SegkitError
+from segkit.utils.issues import ErrorCollector
+from segkit.utils.process_pool import Shard, map_and_collect_errors, ordered_map
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -114,3 +115,35 @@ def _runs(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def square_or_error(item):
+    if item % 7 == 3:
+        raise DatasetError(f"item {item} is invalid")
+    return item * item
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_errors_of_items_are_collected_and_raised_at_the_end(workers):
+    errors, steps, results = ErrorCollector(), [], []
+    mapped = map_and_collect_errors(square_or_error, range(12), errors, workers, lambda *step: steps.append(step))
+    with pytest.raises(DatasetError, match=r"2 problems: \[1\] item 3 is invalid \[2\] item 10 is invalid"):
+        results.extend(mapped)
+    assert results == [(item, item * item) for item in range(12) if item not in (3, 10)]
+    assert steps == [(done, 12) for done in range(1, 13)]
+
+
+def test_the_limit_of_errors_ends_the_work():
+    results = map_and_collect_errors(square_or_error, range(100), ErrorCollector(limit=1), workers=2)
+    with pytest.raises(DatasetError, match="item 3 is invalid"):
+        list(results)
+    assert multiprocessing.active_children() == []
+
+
+def test_other_errors_are_raised_at_once_and_earlier_problems_count():
+    with pytest.raises(ZeroDivisionError):
+        list(map_and_collect_errors(lambda item: 1 // item, [1, 0], ErrorCollector()))
+    errors = ErrorCollector()
+    errors.add(DatasetError("found before"))
+    with pytest.raises(DatasetError, match="found before"):
+        list(map_and_collect_errors(square_or_error, [], errors))

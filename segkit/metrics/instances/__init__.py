@@ -1,1 +1,1 @@
-"""What AP is made of: COCO's entries, matching and curves; Cityscapes' precision."""
+"""Parts of COCO's average precision: matching and curves."""

@@ -1,1 +1,1 @@
-"""What panoptic quality is made of (overlaps, matching, counts), and what tells why it is so."""
+"""Parts of panoptic quality (overlaps, matching, counts), and the analyses of its errors."""
