@@ -3,7 +3,7 @@
 
     python benchmarks/fusion_sweep.py [--images 100] [--instances 50] [--workers 1]
 
-Ours is all of it: reading the saved outputs and the truth from files, fusing, counting, tuning. Of
+Our time is that of the whole sweep: reading the saved outputs and the ground truth, fusing, counting, tuning. Of
 Detectron2 only the calls of combine_semantic_and_instance_outputs are counted, not reading, pasting or scoring. One
 thread each, image by image in turns, since the ratio is what counts. The PQ of some settings is compared with that of
 Detectron2's maps.
@@ -50,7 +50,7 @@ TIMES = 10  # that Detectron2 fuses each image
 CHECKED = 3  # settings whose PQ is compared
 
 
-def outputs(count: int, rng: np.random.Generator) -> HeadOutputs:
+def make_outputs(count: int, rng: np.random.Generator) -> HeadOutputs:
     """COCO-like: soft ellipses in boxes of all sizes, a semantic map of patches."""
     height, width = SIZE_HW
     grid_px = np.linspace(-1, 1, 28)
@@ -66,49 +66,49 @@ def outputs(count: int, rng: np.random.Generator) -> HeadOutputs:
 
 
 def write(folder: Path, images: int, count: int) -> tuple[Path, Path]:
-    """Saved outputs, and as truth a fusion of them that is moved a little."""
+    """Saved outputs, and as ground truth a fusion of them that is shifted a little."""
     rng, saved = np.random.default_rng(0), []
-    truth_json = folder / "truth.json"
-    with PanopticWriter(truth_json, folder / "ground_truth", CATEGORIES) as writer:
+    gt_json = folder / "ground_truth.json"
+    with PanopticWriter(gt_json, folder / "ground_truth", CATEGORIES) as writer:
         for image_id in range(images):
-            one = outputs(count, rng)
-            head_outputs.write_image(folder / "saved", f"{image_id}.npz", one, 0)
+            head = make_outputs(count, rng)
+            head_outputs.write_image(folder / "saved", f"{image_id}.npz", head, 0)
             saved.append(SavedImage(image_id, f"{image_id}.jpg", SIZE_HW, f"{image_id}.npz"))
-            true = fuse_to_dataset(HeuristicFusion(0.5, 500, 0.45), one, CATEGORIES)
-            ids = np.roll(true.segment_ids, rng.integers(0, 6, 2), axis=(0, 1))
-            writer.add(image_id, f"{image_id}.jpg", PanopticSegmentation(ids, true.segments))
+            fused = fuse_to_dataset(HeuristicFusion(0.5, 500, 0.45), head, CATEGORIES)
+            ids = np.roll(fused.segment_ids, rng.integers(0, 6, 2), axis=(0, 1))
+            writer.add(image_id, f"{image_id}.jpg", PanopticSegmentation(ids, fused.segments))
     head_outputs.write_index(folder / "saved", saved, CATEGORIES, CATEGORIES.build_semantic_space("one"))
-    return folder / "saved", truth_json
+    return folder / "saved", gt_json
 
 
-def inputs_of(one: HeadOutputs) -> tuple[Instances, torch.Tensor]:
-    """What Detectron2's function takes."""
-    found = Instances(SIZE_HW)
-    found.pred_masks = torch.from_numpy(one.instances.to_full())
-    found.scores = torch.from_numpy(one.instances.scores)
-    found.pred_classes = torch.from_numpy(one.instances.class_ids)
-    return found, torch.from_numpy(one.semantic.channels.astype(np.int64))
+def build_inputs(outputs: HeadOutputs) -> tuple[Instances, torch.Tensor]:
+    """The arguments of Detectron2's function."""
+    instances = Instances(SIZE_HW)
+    instances.pred_masks = torch.from_numpy(outputs.instances.to_full())
+    instances.scores = torch.from_numpy(outputs.instances.scores)
+    instances.pred_classes = torch.from_numpy(outputs.instances.class_ids)
+    return instances, torch.from_numpy(outputs.semantic.channels.astype(np.int64))
 
 
-def quality(sweep_data: SweepData, options: dict[str, Any]) -> float | None:
+def compute_detectron2_pq(sweep_data: SweepData, options: dict[str, Any]) -> float | None:
     """PQ of Detectron2's maps with these options."""
     metric = PanopticQuality(sweep_data.categories)
     order = [record.image_id for record in sweep_data.ground_truth.records]
     for record in sweep_data.ground_truth.records:
-        found, semantic = inputs_of(sweep_data.saved.read(sweep_data.saved_images[record.image_id]))
+        instances, semantic = build_inputs(sweep_data.saved.read(sweep_data.saved_images[record.image_id]))
         thresholds = [options[k] for k in ("overlap_threshold", "stuff_area_limit_px", "instance_score_threshold")]
-        ids, infos = combine_semantic_and_instance_outputs(found, semantic, *thresholds)
-        there = set(np.unique(ids.numpy()).tolist())
+        ids, infos = combine_semantic_and_instance_outputs(instances, semantic, *thresholds)
+        present = set(np.unique(ids.numpy()).tolist())
         segments = tuple(
             Segment(s["id"], CATEGORIES.category_id(s["category_id"], s["isthing"]), s["isthing"], 0)
             for s in infos
-            if s["id"] in there
+            if s["id"] in present
         )
         png = sweep_data.gt_folder / record.png_name
         ground_truth = coco.read_segmentation(png, record.segments_info, sweep_data.categories)
         metric.update(record.image_id, ground_truth, PanopticSegmentation(ids.numpy(), segments))
-    found_pq: float | None = metric.compute(order)["PQ"]
-    return found_pq
+    pq: float | None = metric.compute(order)["PQ"]
+    return pq
 
 
 def main() -> None:
@@ -125,20 +125,21 @@ def main() -> None:
         theirs = 0.0
         sweep_data = SweepData.open(*files)
         for image in sweep_data.saved.images:
-            found, semantic = inputs_of(sweep_data.saved.read(image))
+            instances, semantic = build_inputs(sweep_data.saved.read(image))
             for _ in range(TIMES):
                 start = time.perf_counter()
-                combine_semantic_and_instance_outputs(found, semantic, 0.5, 4096, 0.5)
+                combine_semantic_and_instance_outputs(instances, semantic, 0.5, 4096, 0.5)
                 theirs += time.perf_counter() - start
         start = time.perf_counter()
-        told = search(SweepData.open(*files), settings, workers=args.workers)
+        result = search(SweepData.open(*files), settings, workers=args.workers)
         ours = time.perf_counter() - start
-        plain = [one for one in told["settings"] if one["options"]["nms"] == "none"]
-        for one in plain[:: max(1, len(plain) // CHECKED)][:CHECKED]:
-            if (expected := quality(sweep_data, one["options"])) != one["all"]["PQ"]:
-                raise SystemExit(f"PQ differs: {expected}, not {one['all']['PQ']} at {json.dumps(one['options'])}")
+        plain = [setting for setting in result["settings"] if setting["options"]["nms"] == "none"]
+        for setting in plain[:: max(1, len(plain) // CHECKED)][:CHECKED]:
+            options, pq = setting["options"], setting["all"]["PQ"]
+            if (expected := compute_detectron2_pq(sweep_data, options)) != pq:
+                raise SystemExit(f"PQ differs: {expected}, not {pq} at {json.dumps(options)}")
     shape = f"{args.images} images {SIZE_HW[0]}x{SIZE_HW[1]}, {args.instances} instances"
-    print(f"{shape}: Detectron2, {TIMES} fusions {theirs:.1f} s; {len(told['settings'])} settings {ours:.1f} s")
+    print(f"{shape}: Detectron2, {TIMES} fusions {theirs:.1f} s; {len(result['settings'])} settings {ours:.1f} s")
     print(f"ratio {theirs / ours:.2f}x, PQ of {CHECKED} settings equal")
 
 

@@ -1,1 +1,1 @@
-"""One file per on-disk format, each with read, write and the checks between a user's files and the rest of segkit."""
+"""On-disk formats: a file or a subpackage for each, which reads, checks and writes the files of users."""

@@ -128,6 +128,9 @@ class ErrorCollector:
     def guard(self) -> Iterator[None]:
         """Collect a DatasetError of the block.
 
+        Yields:
+            Nothing.
+
         Raises:
             DatasetError: the limit is reached; the error lists all.
         """
