@@ -47,7 +47,7 @@ class Dataset:
         """
         return "per_class" if "semantic_iou" in self.metrics and "panoptic_quality" not in self.metrics else "one"
 
-    def image_entry(self, record: Record) -> dict[str, Any]:
+    def build_image_entry(self, record: Record) -> dict[str, Any]:
         """Build a record's entry of COCO's `images` table.
 
         Args:

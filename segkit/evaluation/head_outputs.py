@@ -48,7 +48,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         """See base class."""
         outputs: HeadOutputs = output[self.needs]
-        entry, name = self.dataset.image_entry(record), self._names[record["image_id"]]
+        entry, name = self.dataset.build_image_entry(record), self._names[record["image_id"]]
         size_hw = entry["height"], entry["width"]
         if outputs.semantic.size_hw != size_hw:
             got = f"{outputs.semantic.size_hw} of image {record['image_id']!r}"

@@ -96,7 +96,7 @@ class InstanceEvaluator(ImageEvaluator):
     def _write_ground_truth(self, shards: list[Any]) -> None:
         evaluated = {image_id for _, _, parts in shards for image_id in parts[GROUND_TRUTH].places}
         images = [
-            self.dataset.image_entry(record) for record in self.dataset.records if record["image_id"] in evaluated
+            self.dataset.build_image_entry(record) for record in self.dataset.records if record["image_id"] in evaluated
         ]
         things = [entry for entry in self.dataset.categories.to_coco() if entry["isthing"]]
         # Ids start at 1: for pycocotools' matching, 0 means "no match".

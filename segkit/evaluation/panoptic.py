@@ -64,7 +64,7 @@ class PanopticEvaluator(ImageEvaluator):
     def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotations: dict[Any, Any]) -> None:
         coco.write_panoptic(
             self.output_dir / "panoptic.json",
-            [self.dataset.image_entry(self.ground_truth.records[image_id]) for image_id in order],
+            [self.dataset.build_image_entry(self.ground_truth.records[image_id]) for image_id in order],
             [annotations[image_id] for image_id in order],
             self.dataset.categories,
         )

@@ -1,4 +1,4 @@
-"""Registration: what a name gives, what follows from it, and what is refused."""
+"""Registration of datasets: metadata, derived values, and errors."""
 
 from __future__ import annotations
 

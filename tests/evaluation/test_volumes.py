@@ -1,4 +1,4 @@
-"""Dice over volumes and their export: two tiny volumes in NIfTI, and a model that says what we want."""
+"""Dice over volumes and their export: two tiny volumes in NIfTI, and a model with given outputs."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def test_slices_that_are_left_out_are_background(root: Path, tmp_path: Path) -> 
     process_volume(volume_evaluator, output)
     results = volume_evaluator.evaluate()
     assert results is not None
-    # a, its slices 1 and 2: 8 anterior voxels of 12, all output to be: 16 / 20.
+    # a, its slices 1 and 2: 8 anterior voxels of 12, all predicted: 16 / 20.
     assert results["volumes"]["per_class"]["anterior"]["lowest"] == 80
     expected = output["a"].copy()
     expected[..., [0, 3]] = 0

@@ -30,7 +30,7 @@ def test_records_ground_truth_and_metrics(tmp_path: Path) -> None:
     (record,) = pickle.loads(pickle.dumps(dataset.records))  # as it travels to a data loader's worker
     assert (record["image_id"], record["height"], record["width"]) == ("x", 2, 3)
     assert Path(record["file_name"]) == tmp_path / "images" / "a" / "x.png"
-    assert dataset.image_entry(record)["file_name"] == "a/x.png"
+    assert dataset.build_image_entry(record)["file_name"] == "a/x.png"
     assert dataset.categories == CATEGORIES
     assert dataset.metrics == PANOPTIC_METRICS
     assert compare_key(read_segmentation(record, dataset.categories)) == compare_key(GROUND_TRUTH)
