@@ -1,14 +1,18 @@
-"""The errors that a user's data, config or weights can cause: typed, one clear line each."""
+"""Errors that data, config or weights of a user can cause."""
 
 from __future__ import annotations
 
 
 class SegkitError(Exception):
-    """What was expected and what came, where, and the remedy, as one line: `where: problem; remedy`.
+    """An error with one line: `where: problem; remedy`.
 
-    Everything is folded into the message, so that the error survives pickling between processes.
-    where, problem: those two parts by themselves, "" for no place. code: of the
-    issue of a dataset, a key of `segkit.curation.issues.RULES`, "" for none.
+    Everything is in the message, so that the error survives pickling between processes.
+
+    Args:
+        problem: what was expected and what came.
+        where: the file, entry or option; "" for none.
+        remedy: what to do; "" for nothing.
+        code: issue of a dataset, key of `segkit.curation.issues.RULES`; "" for none.
     """
 
     def __init__(self, problem: str, *, where: object = "", remedy: str = "", code: str = "") -> None:
