@@ -273,7 +273,7 @@ def _build_coco(images: list[dict[str, int]], entries: list[dict[str, Any]], thi
 class _BoundaryEval(COCOeval):  # type: ignore[misc]
     """COCOeval of masks with the smaller of mask and boundary IoU."""
 
-    def computeIoU(self, imgId: int, catId: int) -> Any:
+    def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N802 (a method of pycocotools)
         ground_truth, results = self._gts[imgId, catId], self._dts[imgId, catId]
         ious = super().computeIoU(imgId, catId)
         if not len(ground_truth) or not len(results):
