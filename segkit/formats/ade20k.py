@@ -14,9 +14,9 @@ from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco import PanopticFilesWriter, PanopticRecord
 from segkit.formats.derive import relabel
-from segkit.formats.image_files import describe_unused_images
+from segkit.formats.image_files import describe_unused_images, find_by_pattern
 from segkit.formats.png import CHANNEL
-from segkit.structures import VOID, Category, CategorySet, ImageId, PanopticSegmentation, Segment, default_color
+from segkit.structures import VOID, Category, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment, default_color
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
@@ -119,21 +119,16 @@ class ADE20KReader(DatasetReader):
 
     def _find(self, on_issue: IssueHandler) -> list[Path]:
         """The images that have their annotations, sorted."""
-        images = _find_files(self.image_root, ".jpg")
+        images = find_by_pattern(self.image_root, "", ".jpg")
         if not images:
             raise DatasetError("expected images *.jpg, found none", where=self.image_root, remedy="check the path")
         unlabelled: set[str] = set()
         for folder in (self._semantic, self._instances)[: 2 if self._annotations == "instances" else 1]:
-            pngs = [folder / f"{name}.png" for name in images]
-            unlabelled |= {path.stem for path in report_missing(on_issue, "png-missing", "annotation", pngs, COMPLETE)}
-            report_unpaired(
-                on_issue,
-                "image-missing",
-                "the annotation has no image",
-                _find_files(folder, ".png"),
-                images,
-                COMPLETE,
-            )
+            expected = [folder / f"{name}.png" for name in images]
+            pngs = find_by_pattern(folder, "", ".png")
+            problem = "the annotation has no image"
+            unlabelled |= {p.stem for p in report_missing(on_issue, "png-missing", "annotation", expected, COMPLETE)}
+            report_unpaired(on_issue, "image-missing", problem, pngs, images, COMPLETE)
         return [path for name, path in images.items() if name not in unlabelled]
 
     def _build_image(self, path: Path) -> DatasetImage:
@@ -166,13 +161,6 @@ class ADE20KWriter(PanopticFilesWriter):
         if split not in FOLDERS:
             raise ValueError(f"split must be one of {(*FOLDERS,)}, got {split!r}")
         super().__init__(root, categories, f"ade20k_panoptic_{split}", f"images/{FOLDERS[split]}")
-
-
-def _find_files(folder: Path, suffix: str) -> dict[str, Path]:
-    """Stem -> file, sorted; empty without the folder."""
-    is_folder = os.path.isdir(folder)  # Path.glob raises for a name that is too long
-    paths = sorted(path for path in folder.glob(f"*{suffix}") if not path.name.startswith(".")) if is_folder else []
-    return {path.stem: path for path in paths}
 
 
 def _build_categories(path: Path, thing_ids: tuple[int, ...]) -> CategorySet:
@@ -218,9 +206,10 @@ def _add_instances(classes: NDArray[np.int32], path: Path, categories: CategoryS
 def _build_segmentation(
     segment_ids: NDArray[np.int32], category_ids: dict[int, int], categories: CategorySet
 ) -> PanopticSegmentation:
+    runs = IdRuns.from_map(segment_ids)
     segments = []
-    for segment_id, area_px in zip(*(x.tolist() for x in np.unique(segment_ids, return_counts=True)), strict=True):
+    for segment_id, area_px in runs.areas_px().items():
         if segment_id != VOID:
             category_id = category_ids[segment_id]
             segments.append(Segment(segment_id, category_id, categories[category_id].isthing, area_px))
-    return PanopticSegmentation(segment_ids, tuple(segments))
+    return PanopticSegmentation.from_runs(runs, tuple(segments))

@@ -119,6 +119,23 @@ def find_by_suffix(folder: str | Path, suffix: str = ".png") -> dict[str, Path]:
     return {name.removesuffix(suffix): root / name for name in names}
 
 
+def find_by_pattern(folder: Path, parents: str, suffix: str) -> dict[str, Path]:
+    """Find files of one depth by the end of their names, without hidden files.
+
+    Args:
+        folder: the folder; it may be missing.
+        parents: pattern of the sub-folders, with "/" at the end; "" for none.
+        suffix: end of the names.
+
+    Returns:
+        Path in the folder without the suffix -> file, sorted by file.
+    """
+    if not os.path.isdir(folder):  # Path.glob raises for a name that is too long
+        return {}
+    paths = sorted(path for path in folder.glob(f"{parents}*{suffix}") if not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix().removesuffix(suffix): path for path in paths}
+
+
 def describe_unused_images(folder: Path, used: Collection[str], what: str) -> tuple[str, ...]:
     """Describe images or PNGs in a folder that the dataset does not use.
 

@@ -20,6 +20,7 @@ from segkit.structures import IGNORE_LABEL, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
 
+IMAGE_SUFFIX = "_leftImg8bit.png"
 INSTANCE_IDS_SUFFIX = "_gtFine_instanceIds.png"
 LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
 TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"  # preparation/createTrainIdLabelImgs.py

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.cityscapes import files, label_pngs
-from segkit.formats.cityscapes.files import IMAGE_SUFFIX
-from segkit.formats.cityscapes.labels import CATEGORIES
+from segkit.formats.cityscapes import label_pngs
+from segkit.formats.cityscapes.label_pngs import IMAGE_SUFFIX
+from segkit.formats.cityscapes.labels import CATEGORIES, LABEL_ID_BY_TRAIN_ID
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX, read_polygon_segmentation
-from segkit.formats.image_files import describe_unused_images
-from segkit.structures import PanopticSegmentation
+from segkit.formats.image_files import describe_unused_images, find_by_pattern, index_unique
+from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, raise_issue, try_read
-from segkit.utils.json_fields import check_inside
+from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
+from segkit.utils.json_fields import Location, check_inside
+from segkit.utils.text import abbreviate
 
 Annotations = Literal["instanceIds", "polygons", "panoptic", "labelIds", "trainIds"]
 READERS = {
@@ -24,7 +29,10 @@ READERS = {
     "labelIds": (label_pngs.LABEL_IDS_SUFFIX, label_pngs.read_label_id_segmentation),
     "trainIds": (label_pngs.TRAIN_IDS_SUFFIX, label_pngs.read_train_id_segmentation),
 }
+CITIES = "*/"  # pattern of the folders in a split
 PANOPTIC = "panoptic"
+PANOPTIC_REMEDY = "make it with cityscapesscripts' preparation/createPanopticImgs.py"
+PANOPTIC_SUFFIXES = ("", "_trainId")  # of the file name; the categories show which ids the JSON has
 
 
 class CityscapesReader(DatasetReader):
@@ -68,8 +76,8 @@ class CityscapesReader(DatasetReader):
         if annotations == PANOPTIC:
             images = self._find_panoptic(split, on_issue)
         else:
-            self._gt_paths = files.find_annotations(self.root, split, READERS[annotations][0], on_issue)
-            images = files.index_by_image_id(self._gt_paths, on_issue)
+            self._gt_paths = find_annotations(self.root, split, READERS[annotations][0], on_issue)
+            images = _index_by_image_id(self._gt_paths, on_issue)
         readable = [try_read(on_issue, "image-unreadable", self._read_size, *item) for item in images.items()]
         self.images = tuple(image for image in readable if image is not None)
 
@@ -94,16 +102,83 @@ class CityscapesReader(DatasetReader):
 
     def _find_panoptic(self, split: str, on_issue: IssueHandler) -> dict[str, Path]:
         """Set the records, the folder of PNGs and `skipped` from the panoptic JSON; image_id -> path of the images."""
-        json_path = files.find_panoptic_json(self.root / "gtFine", split)
-        self._pngs, self._records = json_path.with_suffix(""), files.read_panoptic_records(json_path, on_issue)
-        paths = [*files.find_city_files(self.image_root, IMAGE_SUFFIX).values()]
-        if not paths:
-            remedy = f"expected <city>/*{IMAGE_SUFFIX}"
-            raise DatasetError("the split has no image", where=self.image_root, remedy=remedy)
+        json_paths = [self.root / f"gtFine/cityscapes_panoptic_{split}{suffix}.json" for suffix in PANOPTIC_SUFFIXES]
+        json_path = next((path for path in json_paths if os.path.isfile(path)), None)
+        if json_path is None:
+            raise DatasetError("expected a panoptic JSON, found none", where=json_paths[0], remedy=PANOPTIC_REMEDY)
+        self._pngs = json_path.with_suffix("")
+        self._records = _read_panoptic_records(json_path, on_issue)
+        paths = _find_images(self.image_root, f"expected <city>/*{IMAGE_SUFFIX}").values()
         png_names = {record.png_name for record in self._records.values()}
         self.skipped = describe_unused_images(self._pngs, png_names, "PNGs are of no annotation that is read")
-        return files.match_panoptic(files.index_by_image_id(paths, on_issue), self._records, json_path, on_issue)
+        images = _index_by_image_id(paths, on_issue)
+        problem = f"{json_path.name} has no valid annotation of the image"
+        report_unpaired(on_issue, "image-without-annotation", problem, images, self._records, PANOPTIC_REMEDY)
+        places = {image_id: Location(json_path, image_id) for image_id in sorted(self._records)}
+        report_unpaired(on_issue, "image-missing", "the image is missing", places, images, "complete the download")
+        return {image_id: path for image_id, path in images.items() if image_id in self._records}
 
     def _read_size(self, image_id: str, path: Path) -> DatasetImage:
         header = png.read_header(path)
         return DatasetImage(image_id, path.relative_to(self.image_root).as_posix(), (header.height, header.width))
+
+
+def find_annotations(root: Path, split: str, suffix: str, on_issue: IssueHandler) -> dict[Path, Path]:
+    """Image -> annotation file of a split, sorted by city and name.
+
+    suffix: ending of the annotation files in gtFine. Images without annotation, which are left out, and annotations
+    without image are reported. DatasetError if a folder is missing or the split has no image.
+    """
+    tree = f"expected leftImg8bit/<split>/<city>/*{IMAGE_SUFFIX} and gtFine/<split>/<city>/*{suffix}"
+    image_folder, gt_folder = (root / name / split for name in ("leftImg8bit", "gtFine"))
+    for folder in (image_folder, gt_folder):
+        if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+            raise DatasetError("no such folder", where=folder, remedy=tree)
+    images = _find_images(image_folder, tree)
+    annotations = find_by_pattern(gt_folder, CITIES, suffix)
+    pairs = {path: gt_folder / f"{name}{suffix}" for name, path in images.items()}
+    missing = report_missing(on_issue, "png-missing", "ground truth", [*pairs.values()], tree)
+    report_unpaired(on_issue, "image-missing", "the ground truth has no image", annotations, images, tree)
+    return {image_path: gt_path for image_path, gt_path in pairs.items() if gt_path not in missing}
+
+
+def _find_images(folder: Path, remedy: str) -> dict[str, Path]:
+    """`<city>/<image_id>` -> path of the images, sorted; DatasetError without images."""
+    images = find_by_pattern(folder, CITIES, IMAGE_SUFFIX)
+    if not images:
+        raise DatasetError("the split has no image", where=folder, remedy=remedy)
+    return images
+
+
+def _index_by_image_id(image_paths: Iterable[Path], on_issue: IssueHandler) -> dict[str, Path]:
+    """image_id -> path; a second image of the same id in another city is reported and left out."""
+    named_paths = ((path.name.removesuffix(IMAGE_SUFFIX), path) for path in image_paths)
+    return index_unique(named_paths, "image-id-twice", "rename one", on_issue)
+
+
+def _read_panoptic_records(path: Path, on_issue: IssueHandler) -> dict[str, coco.PanopticRecord]:
+    """image_id -> record of the panoptic JSON, in its order, with label ids as category ids.
+
+    The JSON's own file names, *_gtFine_leftImg8bit.png, are names of no file: images are found by image_id, as
+    Detectron2 finds them. Invalid annotations are reported and left out. DatasetError if the categories are not
+    Cityscapes', by label id or by train id.
+    """
+    content = coco.read_panoptic(path, partial(on_issue, "annotation-unreadable"))
+    label_ids = _map_to_label_ids(content.categories, path)
+    records = {}
+    for record in content.records:
+        infos = tuple({**info, "category_id": label_ids[info["category_id"]]} for info in record.segments_info)
+        records[str(record.image_id)] = replace(record, segments_info=infos)
+    return records
+
+
+def _map_to_label_ids(categories: CategorySet, path: Path) -> dict[int, int]:
+    """category_id of the JSON -> label id."""
+    names = {c.category_id: (c.name, c.isthing) for c in CATEGORIES.categories}
+    got = {c.category_id: (c.name, c.isthing) for c in categories.categories}
+    for label_ids in ({label_id: label_id for label_id in names}, LABEL_ID_BY_TRAIN_ID):
+        if got == {category_id: names[label_id] for category_id, label_id in label_ids.items()}:
+            return label_ids
+    expected = f"the {len(CATEGORIES)} categories of Cityscapes by label id or by train id"
+    different = abbreviate(sorted({*got.items()} ^ {*names.items()}))
+    raise DatasetError(f"expected {expected}, got others: {different}", where=path, remedy=PANOPTIC_REMEDY)

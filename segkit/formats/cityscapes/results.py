@@ -80,14 +80,13 @@ class ResultFiles:
         first = bisect_left(self._named_paths, image_id, key=itemgetter(0))
         matches = takewhile(lambda named: named[0].startswith(image_id), self._named_paths[first:])
         paths = [path for _, path in matches]
-        if len(paths) == 1:
-            return paths[0]
-        expected = f"expected one file {image_id}*.txt"
-        if not paths:
-            remedy = "an image without instances needs an empty file"
-            raise DatasetError(f"{expected}, found none", where=self.folder, remedy=remedy)
-        names = abbreviate(str(path.relative_to(self.folder)) for path in paths)
-        raise DatasetError(f"{expected}, found {len(paths)}: {names}", where=self.folder, remedy="keep one of them")
+        if len(paths) != 1:
+            got, remedy = "none", "an image without instances needs an empty file"
+            if paths:
+                names = abbreviate(str(path.relative_to(self.folder)) for path in paths)
+                got, remedy = f"{len(paths)}: {names}", "keep one of them"
+            raise DatasetError(f"expected one file {image_id}*.txt, found {got}", where=self.folder, remedy=remedy)
+        return paths[0]
 
 
 def read_result_lines(path: Path, root: Path, on_issue: Callable[[DatasetError], None]) -> list[ResultLine]:
@@ -169,12 +168,15 @@ def write_results(
         raise ValueError(f"image_id must consist of letters, digits, '_', '-' and '.', got {image_id!r}")
     path = Path(folder, f"{image_id}_pred.txt")
     lines = []
-    for number, (category_id, score, crop, corner_xy) in enumerate(instances):
+    for number, (category_id, score, crop, (left, top)) in enumerate(instances):
         if category_id not in CATEGORIES.thing_contiguous_ids or not math.isfinite(score):
             raise ValueError(f"instance {number} must have a thing's id and a finite score, got {category_id}, {score}")
         if crop.any():
             mask_name = f"{image_id}/{number:03d}.png"
-            _write_mask(path.parent / mask_name, size_hw, crop, corner_xy)
+            mask = np.zeros(size_hw, dtype=np.bool_)
+            mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+            with replacing(path.parent / mask_name) as temporary:  # 1 bit per pixel: a fraction of the time and size
+                Image.fromarray(mask).save(temporary, "PNG")
             lines.append(f"{mask_name} {category_id} {float(score)!r}\n")
     with replacing(path) as temporary:
         temporary.write_text("".join(lines), encoding="utf-8")
@@ -204,11 +206,3 @@ def _parse_number(text: str, name: str, where: str) -> float:
     if not math.isfinite(number):
         raise DatasetError(f"expected a finite {name}, got {text!r}", where=where)
     return number
-
-
-def _write_mask(path: Path, size_hw: tuple[int, int], crop: NDArray[np.bool_], corner_xy: Sequence[int]) -> None:
-    mask = np.zeros(size_hw, dtype=np.bool_)
-    left, top = corner_xy
-    mask[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
-    with replacing(path) as temporary:  # 1 bit per pixel: a fraction of the time and size of 8 bits
-        Image.fromarray(mask).save(temporary, "PNG")

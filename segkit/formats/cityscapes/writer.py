@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage
 from segkit.formats.cityscapes import label_pngs
-from segkit.formats.cityscapes.files import IMAGE_SUFFIX
-from segkit.formats.cityscapes.label_pngs import INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
+from segkit.formats.cityscapes.label_pngs import IMAGE_SUFFIX, INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
 from segkit.formats.cityscapes.labels import CATEGORIES
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter

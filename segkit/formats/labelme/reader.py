@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import reprlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +17,15 @@ from segkit.formats import image_files
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.image_io import IMAGE_SUFFIXES
 from segkit.formats.labelme import shapes as labelme_shapes
-from segkit.formats.labelme.files import JSON_SUFFIX, LabelmeFile, read_labelme_file
-from segkit.formats.labelme.shapes import Shape
+from segkit.formats.labelme.shapes import JSON_SUFFIX, Shape, parse_shape
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
+from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.issues import IssueHandler, describe_unused, raise_issue
+from segkit.utils.files import check_file_size, load_json
+from segkit.utils.issues import IssueHandler, describe_unused, raise_issue, try_read
 from segkit.utils.text import abbreviate
 
+MAX_BYTES = 2**29  # of a JSON, whose largest part by far is an image in base64
 Key = tuple[object, ...]  # identifies the segment that a shape belongs to
 IGNORED: Key = ("ignored",)  # the key of shapes that become void
 
@@ -91,18 +96,18 @@ class LabelmeReader(DatasetReader):
             DatasetError: A mask is damaged.
         """
         segment_ids = np.zeros(image.size_hw, dtype=np.int32)
-        ids: dict[Key, int] = {}
+        ids: dict[Key, int] = {IGNORED: VOID}
         labels: dict[int, str] = {}
         crowds: set[int] = set()
         for key, shape, rle in self._rasterise(image):
-            segment_id = VOID if key == IGNORED else ids.setdefault(key, len(ids) + 1)
+            segment_id = ids.setdefault(key, len(ids))
             crop, (left, top) = labelme_shapes.decode_crop(rle)
             segment_ids[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = segment_id
             labels[segment_id] = shape.label
             crowds |= {segment_id} if shape.iscrowd else set()
-        areas_px = np.bincount(segment_ids.ravel(), minlength=len(ids) + 1).tolist()
+        areas_px = np.bincount(segment_ids.ravel(), minlength=len(ids)).tolist()
         segments = []
-        for segment_id in (i for i in ids.values() if areas_px[i]):
+        for segment_id in (i for i in ids.values() if i != VOID and areas_px[i]):
             category = self._category_by_label[labels[segment_id]]
             iscrowd = category.isthing and segment_id in crowds
             segments.append(Segment(segment_id, category.category_id, category.isthing, areas_px[segment_id], iscrowd))
@@ -141,7 +146,7 @@ class LabelmeReader(DatasetReader):
             "segmentation": {"size": [*image.size_hw], "counts": rle["counts"].decode("ascii")},
         }
 
-    def _read_size(self, name: str, content: LabelmeFile, on_issue: IssueHandler) -> DatasetImage | None:
+    def _read_size(self, name: str, content: _LabelmeFile, on_issue: IssueHandler) -> DatasetImage | None:
         """The image with its size; None, once reported, if it is missing or the JSON has another size."""
         size_hw = image_files.read_common_size(self.root / content.file_name, [], on_issue)
         if size_hw is None:
@@ -156,15 +161,14 @@ class LabelmeReader(DatasetReader):
 
     def _check_labels(self, shapes: Sequence[Shape], on_issue: IssueHandler) -> bool:
         """Whether all labels are among the classes; each other label is reported once."""
-        known = [*self._category_by_label, *sorted(self._ignored)]
-        unexpected: dict[str, Shape] = {}
+        expected = [*self._category_by_label, *sorted(self._ignored)]
+        unexpected: set[str] = set()
         for shape in shapes:
-            if shape.label not in self._category_by_label and shape.label not in self._ignored:
-                unexpected.setdefault(shape.label, shape)
-        for label, shape in unexpected.items():
-            problem = f"expected a label among {abbreviate(known)}, got {label!r}"
-            remedy = "name it in things, stuff or ignore"
-            on_issue("category-unknown", DatasetError(problem, where=shape.where, remedy=remedy))
+            if shape.label not in expected and shape.label not in unexpected:
+                unexpected.add(shape.label)
+                problem = f"expected a label among {abbreviate(expected)}, got {shape.label!r}"
+                remedy = "name it in things, stuff or ignore"
+                on_issue("category-unknown", DatasetError(problem, where=shape.where, remedy=remedy))
         return not unexpected
 
 
@@ -180,12 +184,12 @@ def _check_options(things: Sequence[str] | None, stuff: Sequence[str], ignore: S
         seen |= {*labels}
 
 
-def _read_all(root: Path, json_names: Sequence[str], on_issue: IssueHandler) -> dict[str, LabelmeFile]:
+def _read_all(root: Path, json_names: Sequence[str], on_issue: IssueHandler) -> dict[str, _LabelmeFile]:
     """Name of the JSON -> its content; of two JSONs with one image, the first counts."""
-    contents: dict[str, LabelmeFile] = {}
+    contents: dict[str, _LabelmeFile] = {}
     first_by_image: dict[str, str] = {}
     for name in json_names:
-        content = read_labelme_file(root, name, on_issue)
+        content = _read_file(root, name, on_issue)
         if content is None:
             continue
         first = first_by_image.setdefault(content.file_name, name)
@@ -198,8 +202,69 @@ def _read_all(root: Path, json_names: Sequence[str], on_issue: IssueHandler) -> 
     return contents
 
 
+@dataclass(frozen=True, eq=False)
+class _LabelmeFile:
+    """One checked JSON.
+
+    Attributes:
+        file_name: Path of the image in root, with "/".
+        size_hw: Height and width as the JSON has them, unchecked.
+        shapes: The shapes that have an area, in their order.
+        skipped: A line on each shape without area.
+    """
+
+    file_name: str
+    size_hw: tuple[object, object]
+    shapes: tuple[Shape, ...]
+    skipped: tuple[str, ...]
+
+
+def _read_file(root: Path, name: str, on_issue: IssueHandler) -> _LabelmeFile | None:
+    """Read the JSON `name` in root; None, once reported, if it is invalid.
+
+    All invalid shapes are reported. If there are any, so are the damaged masks of the others, which are not decoded
+    later.
+    """
+    path = root / name
+    code = "json-unreadable"
+    try:
+        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
+            raise DatasetError("expected a file, found a broken link, a pipe or a device", where=path)
+        check_file_size(path, MAX_BYTES, "save it without imageData")
+        content = load_json(path)
+        code = "json-kind"
+        if type(content) is not dict or "shapes" not in content:
+            got = f"one with {abbreviate(content)}" if type(content) is dict else f"a {type(content).__name__}"
+            problem = f"expected labelme's object with `shapes`, got {got}"
+            raise DatasetError(problem, where=path, remedy="move other files elsewhere")
+        code = "annotation-unreadable"
+        entries = json_fields.get_field(content, "shapes", json_fields.LIST, path)
+    except DatasetError as error:
+        on_issue(code, error)
+        return None
+    results = [try_read(on_issue, code, parse_shape, entry, f"{path}, shape {i}") for i, entry in enumerate(entries)]
+    shapes = tuple(result for result in results if isinstance(result, Shape))
+    for shape in shapes if None in results else ():
+        if shape.kind == "mask":
+            try_read(on_issue, code, labelme_shapes.decode_mask, shape)
+    file_name = None
+    image_path = try_read(on_issue, code, json_fields.get_field, content, "imagePath", json_fields.TEXT, path)
+    if image_path is not None:
+        file_name = try_read(on_issue, "name-outside", _resolve_image_name, image_path, name, path)
+    if None in results or file_name is None:
+        return None
+    lines = tuple(result for result in results if isinstance(result, str))
+    return _LabelmeFile(file_name, (content.get("imageHeight"), content.get("imageWidth")), shapes, lines)
+
+
+def _resolve_image_name(image_path: str, json_name: str, path: Path) -> str:
+    """The image's path in root: imagePath is relative to the JSON, and has backslashes if written on Windows."""
+    joined = posixpath.join(posixpath.dirname(json_name), image_path.replace("\\", "/"))
+    return json_fields.check_inside(posixpath.normpath(joined) if image_path else "", "imagePath", path)
+
+
 def _describe_images_without_json(
-    root: Path, names: Sequence[str], json_names: Sequence[str], contents: Mapping[str, LabelmeFile]
+    root: Path, names: Sequence[str], json_names: Sequence[str], contents: Mapping[str, _LabelmeFile]
 ) -> tuple[str, ...]:
     """The line on images without JSON; images beside a JSON that cannot be read are not in it."""
     used = {content.file_name for content in contents.values()}

@@ -23,6 +23,7 @@ from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
+JSON_SUFFIX = ".json"
 # Lowest and highest number of points: labelme/_shape.py, and `rotation` of tools derived from labelme.
 POINTS = {
     "polygon": (3, None),
@@ -60,22 +61,23 @@ class Shape:
     where: str
 
 
-def has_area(entry: Entry, where: str) -> bool:
-    """Whether the shape has pixels, unlike a point or line; DatasetError for a shape_type unknown to labelme."""
+def parse_shape(entry: object, where: str) -> Shape | str:
+    """Check an entry of `shapes`; a point or line, which has no pixels, gives a line that says so.
+
+    DatasetError if the entry is invalid. Masks are not decoded.
+    """
+    if not isinstance(entry, dict):
+        raise DatasetError(f"expected an object, got {reprlib.repr(entry)}", where=where)
     kind = entry.get("shape_type") or "polygon"
     if not isinstance(kind, str) or kind not in {*POINTS, *WITHOUT_AREA}:
         expected = f"a shape_type among {', '.join([*POINTS, *sorted(WITHOUT_AREA)])}"
         problem = f"expected {expected}, got {reprlib.repr(kind)}"
         raise DatasetError(problem, where=where, remedy="draw it as a polygon")
-    return kind in POINTS
-
-
-def parse_shape(entry: Entry, where: str) -> Shape:
-    """Check an entry of `shapes` that has an area; DatasetError if it is invalid. Masks are not decoded."""
+    if kind in WITHOUT_AREA:
+        return f"{where}: a {kind} has no area, {reprlib.repr(entry.get('label'))} is not read"
     label: str = json_fields.get_field(entry, "label", json_fields.TEXT, where)
     if not label or any(0xD800 <= ord(letter) <= 0xDFFF for letter in label):
         raise DatasetError(f"expected `label` to be a name, got {label!r}", where=where)
-    kind = entry.get("shape_type") or "polygon"
     points_xy = _read_points(entry, kind, where)
     group_id = entry.get("group_id")
     if type(group_id) not in (int, str, type(None)):

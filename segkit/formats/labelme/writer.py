@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,8 +22,8 @@ from segkit.formats.base import (
     list_lost_scores,
 )
 from segkit.formats.labelme import shapes as labelme_shapes
-from segkit.formats.labelme.files import JSON_SUFFIX
-from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, PanopticSegmentation, Segment, segmentation_to_rle
+from segkit.formats.labelme.shapes import JSON_SUFFIX
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, PanopticSegmentation, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.json_fields import Entry
@@ -118,11 +118,6 @@ class _Layer:
     crop: NDArray[np.bool_]
     corner_xy: tuple[int, int]
 
-    def paint(self, canvas: NDArray[np.int32], value: int) -> None:
-        """Set the layer's pixels in an (H, W) canvas."""
-        (left, top), (height, width) = self.corner_xy, self.crop.shape
-        canvas[top : top + height, left : left + width][self.crop] = value
-
 
 def _build_visible_layers(segmentation: PanopticSegmentation) -> list[_Layer]:
     extents = segmentation.runs.extents()
@@ -144,32 +139,23 @@ def _build_whole_layers(
         crop, corner_xy = labelme_shapes.decode_crop(segmentation_to_rle(annotation["segmentation"], (height, width)))
         iscrowd = bool(annotation.get("iscrowd", 0))
         layers.append(_Layer(annotation["category_id"], True, iscrowd, crop, corner_xy))
-    return next((order for order in _list_orders(layers) if _give_segmentation(order, segmentation)), None)
-
-
-def _list_orders(layers: Sequence[_Layer]) -> Iterator[list[_Layer]]:
-    """Their own order; crowds first; crowds first and then from large to small."""
-    yield [*layers]
-    yield sorted(layers, key=lambda layer: not layer.iscrowd)
-    yield sorted(layers, key=lambda layer: (not layer.iscrowd, -np.count_nonzero(layer.crop)))
+    crowds_first = sorted(layers, key=lambda layer: not layer.iscrowd)
+    large_first = sorted(layers, key=lambda layer: (not layer.iscrowd, -np.count_nonzero(layer.crop)))
+    orders = (layers, crowds_first, large_first)
+    return next((order for order in orders if _give_segmentation(order, segmentation)), None)
 
 
 def _give_segmentation(layers: Sequence[_Layer], segmentation: PanopticSegmentation) -> bool:
     """Whether the layers, painted in this order with the stuff on top, show one thing each, or nothing."""
-    things = {s.segment_id: s for s in segmentation.segments if s.isthing}
     painted = np.zeros(segmentation.segment_ids.shape, dtype=np.int32)
     for number, layer in enumerate(layers, 1):
-        layer.paint(painted, number)
+        (left, top), (height, width) = layer.corner_xy, layer.crop.shape
+        painted[top : top + height, left : left + width][layer.crop] = number
     is_stuff = np.isin(segmentation.segment_ids, [s.segment_id for s in segmentation.segments if not s.isthing])
     numbers, segment_ids = (np.where(is_stuff, VOID, ids) for ids in (painted, segmentation.segment_ids))
     packed = np.unique(numbers * np.int64(MAX_SEGMENT_ID + 1) + segment_ids)
     pairs = [divmod(pair, MAX_SEGMENT_ID + 1) for pair in packed.tolist()]
     is_one_to_one = all(len({*column}) == len(pairs) for column in zip(*pairs, strict=True))
-    return is_one_to_one and all(_is_same(layers, things, *pair) for pair in pairs)
-
-
-def _is_same(layers: Sequence[_Layer], things: dict[int, Segment], number: int, segment_id: int) -> bool:
-    if VOID in (number, segment_id):
-        return number == segment_id
-    layer, segment = layers[number - 1], things[segment_id]
-    return (layer.category_id, layer.iscrowd) == (segment.category_id, segment.iscrowd)
+    shown = {VOID: None} | {number: (x.category_id, x.iscrowd) for number, x in enumerate(layers, 1)}
+    things = {VOID: None} | {s.segment_id: (s.category_id, s.iscrowd) for s in segmentation.segments if s.isthing}
+    return is_one_to_one and all(shown[number] == things[segment_id] for number, segment_id in pairs)

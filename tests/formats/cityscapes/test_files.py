@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segkit.formats.cityscapes import INSTANCE_IDS_SUFFIX
-from segkit.formats.cityscapes.files import find_annotations
+from segkit.formats.cityscapes.reader import find_annotations
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import raise_issue
 
