@@ -4,9 +4,9 @@ Functions take numpy images and return label maps, (H, W) int32, 0 = background,
 a label map to InstanceMasks, which the other packages use.
 """
 
-from segkit.classical.adjacency import merge_similar
 from segkit.classical.clustering import kmeans_lab
 from segkit.classical.edges import canny_edges, edge_regions, enclosed_regions
+from segkit.classical.merging import merge_similar, split_touching, watershed
 from segkit.classical.regions import connected_components, relabel, to_instances
 from segkit.classical.thresholding import (
     local_mean_regions,
@@ -15,7 +15,6 @@ from segkit.classical.thresholding import (
     otsu_regions,
     otsu_threshold,
 )
-from segkit.classical.watershed import split_touching, watershed
 
 __all__ = [
     "canny_edges",

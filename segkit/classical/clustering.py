@@ -35,17 +35,19 @@ def kmeans_lab(image: NDArray[np.uint8], clusters: int, seed: int = 0) -> NDArra
         return np.zeros(image.shape[:2], dtype=np.int32)
     converted = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     lab: NDArray[np.float32] = np.asarray(converted, dtype=np.float32).reshape(-1, 3)
-    labels, count = _initialize(lab, clusters, np.random.default_rng(seed))
-    if count > 1:
-        # With initial labels, cv2.kmeans does not use its random generator, which the whole process shares.
-        stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, MAX_ITERATIONS, MIN_MOVE)
-        _, final, _ = cv2.kmeans(lab, count, labels[:, None], stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)
-        labels = np.asarray(final, dtype=np.int32).reshape(-1)
-    return _number_by_lightness(lab, labels, count).reshape(image.shape[:2])
+    labels = _initialize(lab, clusters, np.random.default_rng(seed))
+    # With initial labels, cv2.kmeans does not use its random generator, which the whole process shares.
+    stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_COUNT, MAX_ITERATIONS, MIN_MOVE)
+    count = int(labels.max()) + 1
+    _, final, centers = cv2.kmeans(lab, count, labels[:, None], stop, 1, cv2.KMEANS_USE_INITIAL_LABELS)
+    numbers = np.empty(count, dtype=np.int32)
+    numbers[np.lexsort(centers.T[::-1])] = np.arange(1, count + 1)  # by L, then a, then b
+    label_map: NDArray[np.int32] = numbers[final].reshape(image.shape[:2])
+    return label_map
 
 
-def _initialize(lab: NDArray[np.float32], clusters: int, random: np.random.Generator) -> tuple[NDArray[np.int32], int]:
-    """Nearest of up to `clusters` seeds for each pixel, (N,) int32, and the number of seeds (distinct colours at most).
+def _initialize(lab: NDArray[np.float32], clusters: int, random: np.random.Generator) -> NDArray[np.int32]:
+    """Nearest seed of each pixel, (N,) int32; there are `clusters` seeds, or one per colour if these are fewer.
 
     The probability of a pixel to become the next seed is proportional to its squared distance from the seeds so far.
     """
@@ -56,17 +58,7 @@ def _initialize(lab: NDArray[np.float32], clusters: int, random: np.random.Gener
         squared = ((lab - lab[drawn]).astype(np.float64) ** 2).sum(axis=1)
         labels[squared < nearest] = number
         nearest = np.minimum(nearest, squared)
-        total = nearest.sum()
-        if total == 0:
-            return labels, number + 1
-        drawn = int(random.choice(len(lab), p=nearest / total))
-    return labels, clusters
-
-
-def _number_by_lightness(lab: NDArray[np.float32], labels: NDArray[np.int32], count: int) -> NDArray[np.int32]:
-    """Number the clusters 1..count by mean L, then a, then b."""
-    area_px = np.bincount(labels, minlength=count)
-    means = [np.bincount(labels, channel, count) / np.maximum(area_px, 1) for channel in lab.T]
-    numbers = np.empty(count, dtype=np.int32)
-    numbers[np.lexsort(means[::-1])] = np.arange(1, count + 1)
-    return numbers[labels]
+        if not nearest.any():
+            break
+        drawn = int(random.choice(len(lab), p=nearest / nearest.sum()))
+    return labels

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.classical.regions import check_gray, connected_components, relabel
+from segkit.classical.regions import check_image, connected_components, relabel
 from segkit.classical.thresholding import otsu_threshold
 
 
@@ -26,7 +26,7 @@ def canny_edges(gray: NDArray[np.uint8], low: float | None = None, high: float |
     Raises:
         ValueError: Another shape or dtype.
     """
-    check_gray(gray)
+    check_image(gray, np.uint8, "gray")
     if not gray.size:
         return np.zeros(gray.shape, dtype=np.bool_)
     if high is None:
@@ -51,8 +51,7 @@ def enclosed_regions(edges: NDArray[np.bool_], min_area_px: int = 1) -> NDArray[
     Raises:
         ValueError: `edges` is not (H, W) bool.
     """
-    if edges.ndim != 2 or edges.dtype != np.bool_:
-        raise ValueError(f"edges must be (H, W) bool, got {edges.shape} {edges.dtype}")
+    check_image(edges, np.bool_, "edges")
     if not edges.size:
         return np.zeros(edges.shape, dtype=np.int32)
     faces = connected_components(~edges, connectivity=4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -72,10 +74,10 @@ def to_instances(label_map: NDArray[np.int32], class_id: int) -> InstanceMasks:
     """
     check_label_map(label_map, "label_map")
     extents = IdRuns.from_map(label_map.astype(np.int32)).extents()
-    boxes = {label: extent.bbox_xywh for label, extent in extents.items()}
-    corners = np.array([box[:2] for box in boxes.values()], dtype=np.int64).reshape(-1, 2)
-    sizes = np.array([box[2:] for box in boxes.values()], dtype=np.int64).reshape(-1, 2)
-    crops = tuple(label_map[y : y + h, x : x + w] == label for label, (x, y, w, h) in boxes.items())
+    boxes = np.array([extent.bbox_xywh for extent in extents.values()], dtype=np.int64).reshape(-1, 4)
+    corners, sizes = boxes[:, :2], boxes[:, 2:]
+    labelled_boxes = zip(extents, boxes.tolist(), strict=True)
+    crops = tuple(label_map[y : y + h, x : x + w] == label for label, (x, y, w, h) in labelled_boxes)
     return InstanceMasks(
         size_hw=(label_map.shape[0], label_map.shape[1]),
         boxes_xyxy=np.concatenate([corners, corners + sizes], axis=1).astype(np.float32),
@@ -94,7 +96,7 @@ def check_label_map(label_map: NDArray[np.bool_] | NDArray[np.int32], argument: 
         raise ValueError(f"{argument} must have no negative label, got {label_map.min()}")
 
 
-def check_gray(gray: NDArray[np.uint8]) -> None:
-    """Raise a ValueError if the image is not (H, W) uint8."""
-    if gray.ndim != 2 or gray.dtype != np.uint8:
-        raise ValueError(f"gray must be (H, W) uint8, got {gray.shape} {gray.dtype}")
+def check_image(image: NDArray[Any], dtype: type[np.generic], argument: str) -> None:
+    """Raise a ValueError that names the argument if it is not (H, W) of this dtype."""
+    if image.ndim != 2 or image.dtype != dtype:
+        raise ValueError(f"{argument} must be (H, W) {np.dtype(dtype)}, got {image.shape} {image.dtype}")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.classical.regions import check_gray, connected_components
+from segkit.classical.regions import check_image, connected_components
 
 LEVELS = 256
 TIE_TOLERANCE = 1e-12  # relative; a symmetric histogram has thresholds of exactly equal variance
@@ -44,7 +44,7 @@ def multi_otsu_thresholds(gray: NDArray[np.uint8], classes: int) -> tuple[int, .
     Raises:
         ValueError: Another shape or dtype, or fewer than two classes.
     """
-    check_gray(gray)
+    check_image(gray, np.uint8, "gray")
     if classes < 2:
         raise ValueError(f"classes must be at least 2, got {classes}")
     counts = np.bincount(gray.reshape(-1), minlength=LEVELS)
@@ -105,7 +105,7 @@ def local_mean_regions(
     Raises:
         ValueError: Another shape or dtype, or an even or non-positive window.
     """
-    check_gray(gray)
+    check_image(gray, np.uint8, "gray")
     if window_px < 1 or window_px % 2 == 0:
         raise ValueError(f"window_px must be odd and positive, got {window_px}")
     if not gray.size:
