@@ -208,8 +208,7 @@ def default_color(index: int) -> tuple[int, int, int]:
 
 
 def _category_from_coco(entry: Mapping[str, Any], where: object) -> Category:
-    missing = [key for key in ("id", "name") if not isinstance(entry, Mapping) or key not in entry]
-    if missing:
+    if not isinstance(entry, Mapping) or not entry.keys() >= {"id", "name"}:
         raise DatasetError(f"expected every category to have id and name, got {entry!r}", where=where)
     if type(entry["id"]) is not int:
         raise DatasetError(f"expected an integer category id, got {entry['id']!r}", where=where)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.structures.categories import NO_THING, THING_CHANNEL
-from segkit.structures.instances import InstanceMasks
+from segkit.structures.instances import InstanceMasks, has_nan
 from segkit.structures.panoptic import MAX_SEGMENT_ID
 
 
@@ -78,7 +78,7 @@ class SemanticScores:
             raise ValueError(f"logits and logit_channels must have the shape {expected}, got {got}")
         if channels is not None:
             _check_channels("logit_channels", channels, count)
-        if np.isnan(np.min(logits, initial=0)):
+        if has_nan(logits):
             raise ValueError("logits must be numbers, got NaN: did the training diverge?")
 
     @property
@@ -94,10 +94,8 @@ class SemanticScores:
         """
         if np.array_equal(self.stuff_ids, np.arange(len(self.stuff_ids))):
             return self.channels
-        narrow = self.stuff_ids.astype(
-            np.min_scalar_type(self.stuff_ids.max())
-        )  # int64 would write eight times the memory
-        return narrow.take(self.channels)
+        narrow = np.min_scalar_type(self.stuff_ids.max())  # int64 would write eight times the memory
+        return self.stuff_ids.astype(narrow).take(self.channels)
 
     def thing_channel(self, class_id: int) -> int:
         """Find the channel of a thing: its own, or the channel that all things share.
@@ -111,9 +109,8 @@ class SemanticScores:
         Raises:
             ValueError: There is neither.
         """
-        own = np.flatnonzero(self.thing_ids == class_id)
-        shared = np.flatnonzero((self.stuff_ids == THING_CHANNEL) & (self.thing_ids == NO_THING))
-        for channel in (*own, *shared):
+        is_shared = (self.stuff_ids == THING_CHANNEL) & (self.thing_ids == NO_THING)
+        for channel in (*np.flatnonzero(self.thing_ids == class_id), *np.flatnonzero(is_shared)):
             return int(channel)
         raise ValueError(f"the semantic map has no channel for the thing class {class_id}, nor one for all things")
 
@@ -160,7 +157,7 @@ class CenterOffsets:
         if self.heatmap.ndim != 2 or self.offsets_yx.shape != (2, *self.heatmap.shape):
             got = f"{self.heatmap.shape} and {self.offsets_yx.shape}"
             raise ValueError(f"heatmap must be (H, W) and offsets_yx (2, H, W), got {got}")
-        if np.isnan(np.min(self.heatmap, initial=0)) or np.isnan(np.min(self.offsets_yx, initial=0)):
+        if has_nan(self.heatmap) or has_nan(self.offsets_yx):
             raise ValueError("heatmap and offsets_yx must be numbers, got NaN: did the training diverge?")
 
 

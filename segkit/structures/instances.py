@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,7 +45,7 @@ class InstanceMasks:
         if len(lengths) != 1:
             names = "boxes, scores, class_ids, corners, crops and mask_probs"
             raise ValueError(f"{names} must have the same length, got {sorted(lengths)}")
-        if np.isnan(self.scores).any() or _has_nan(self.mask_probs):
+        if has_nan(self.scores) or has_nan(self.mask_probs):
             raise ValueError("scores and mask_probs must be numbers, got NaN: did the training diverge?")
         height, width = self.size_hw
         for (left, top), crop in zip(self.corners_xy.tolist(), self.crops, strict=True):
@@ -76,10 +76,11 @@ class InstanceMasks:
         Returns:
             The instances.
         """
-        cut = [_tight_crop(mask) for mask in masks]
-        corners = np.array([corner for corner, _ in cut], dtype=np.int64).reshape(-1, 2)
         size_hw = (int(masks.shape[1]), int(masks.shape[2]))
-        return cls(size_hw, boxes_xyxy, scores, class_ids, corners, tuple(crop for _, crop in cut))
+        boxes = [cv2.boundingRect(mask.view(np.uint8)) for mask in masks]
+        corners = np.array(boxes, dtype=np.int64).reshape(-1, 4)[:, :2]
+        crops = tuple(mask[y : y + h, x : x + w] for mask, (x, y, w, h) in zip(masks, boxes, strict=True))
+        return cls(size_hw, boxes_xyxy, scores, class_ids, corners, crops)
 
     def window(self, index: int) -> tuple[slice, slice]:
         """Get the part of the image that a crop covers.
@@ -114,13 +115,6 @@ class InstanceMasks:
         return [crop_to_rle(c, xy, self.size_hw) for c, xy in zip(self.crops, self.corners_xy.tolist(), strict=True)]
 
 
-def _has_nan(values: NDArray[np.float32] | None) -> bool:
-    return values is not None and bool(np.isnan(np.min(values, initial=0)))  # the minimum of values with a NaN is NaN
-
-
-def _tight_crop(mask: NDArray[np.bool_]) -> tuple[Sequence[int], NDArray[np.bool_]]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return (0, 0), np.zeros((0, 0), dtype=np.bool_)
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    return (int(left), int(top)), mask[top:bottom, left:right]
+def has_nan(values: NDArray[np.float32] | None) -> bool:
+    """Whether a value is NaN: only then the minimum is NaN."""
+    return values is not None and bool(np.isnan(np.min(values, initial=0)))
