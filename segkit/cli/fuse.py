@@ -109,7 +109,7 @@ def _run(args: argparse.Namespace) -> None:
     from rich.console import Console
 
     from segkit.formats import head_outputs
-    from segkit.report.dropped_segments import dropped_segments_tables, write_dropped_segments_page
+    from segkit.report.fusion_tables import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
     from segkit.scoring.fusion.options import build_setting
     from segkit.scoring.fusion.run import JSON, PAGE, check_needs, run_fusion

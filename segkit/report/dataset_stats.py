@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from rich.console import Group
 from rich.text import Text
 
-from segkit.report.metric_values import MISSING
 from segkit.report.pixels import render_figure
-from segkit.report.tables import build_table
+from segkit.report.tables import MISSING, build_table
 from segkit.structures import CategorySet
 
 SHOWN_SIZES = 5

@@ -122,12 +122,10 @@ def _check_grid(
 
 def _fit(image: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
-    factor = cell_px // max(height, width)
-    if factor >= 1:
-        return image.repeat(factor, axis=0).repeat(factor, axis=1)
-    scale = cell_px / max(height, width)
+    scale = cell_px // max(height, width) or cell_px / max(height, width)
     size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    interpolation = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size_wh, interpolation=interpolation), dtype=np.uint8)
 
 
 def _render_title(title: str, text_px: int, width_px: int) -> NDArray[np.uint8]:

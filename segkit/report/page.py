@@ -11,8 +11,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
-from segkit.report.metric_values import PER_CLASS, MetricGroup, as_number, format_value, list_columns, read_group
 from segkit.report.pixels import encode_data_uri
+from segkit.report.tables import PER_CLASS, MetricGroup, as_number, format_value, list_columns, read_group
 from segkit.structures import CategorySet
 from segkit.utils.files import replacing
 
@@ -55,7 +55,10 @@ def write_page(
         title=title,
         tiles=[group for group in groups if group.headline],
         sections=[(task, tables) for task, tables in sections if tables],
-        images=[_build_figure(caption, image) for caption, image in images],
+        images=[
+            {"caption": caption, "uri": encode_data_uri(image), "height": image.shape[0], "width": image.shape[1]}
+            for caption, image in images
+        ],
         notes=notes,
         **{"rows_in_view": ROWS_IN_VIEW, "wide_px": WIDE_PX, "small_px": SMALL_PX},
     )
@@ -90,35 +93,22 @@ def _build_tables(group: MetricGroup, categories: CategorySet | None) -> list[di
 def _build_table(name: str, rows: Mapping[str, Mapping[str, Any]], categories: CategorySet | None) -> dict[str, Any]:
     """The first column has bars. A table per class is sorted by that column."""
     columns = list_columns(rows.values())
-    caption, corner, ordered = name, name, list(rows.items())
+    leading = {key: row.get(column) for column in columns[:1] for key, row in rows.items()}
+    numbers = {key: as_number(value) for key, value in leading.items()}
+    counts = [value for value in leading.values() if type(value) is int]
+    full_bar = float(max([1, *counts])) if len(counts) == len(leading) else PERCENT
+    caption, corner, keys = name, name, list(rows)
     if name == PER_CLASS:
         corner = "class"
         if columns:
             caption = f"Per class, lowest {columns[0]} first"
-            ordered.sort(key=lambda item: _worst_first(item[1].get(columns[0])))
-    first_values = [row.get(column) for row in rows.values() for column in columns[:1]]
-    counts = [value for value in first_values if type(value) is int]
-    full_bar = float(max([1, *counts])) if len(counts) == len(first_values) else PERCENT
+            keys.sort(key=lambda key: (numbers[key] is None, numbers[key] or 0.0))
     known_categories = categories.categories if categories else ()
     by_key = {str(c.category_id): c for c in known_categories} | {c.name: c for c in known_categories}
     body = []
-    for key, row in ordered:
-        values = [row.get(column) for column in columns]
-        cells = [(value, _bar_share(value, full_bar) if index == 0 else None) for index, value in enumerate(values)]
+    for key in keys:
+        number = numbers.get(key)
+        share = None if number is None else min(max(number / full_bar, 0.0), 1.0)
+        cells = [(rows[key].get(column), share if column == columns[0] else None) for column in columns]
         body.append({"name": key, "category": by_key.get(key), "cells": cells})
     return {"caption": caption, "columns": [corner, *columns], "rows": body}
-
-
-def _worst_first(value: Any) -> tuple[bool, float]:
-    number = as_number(value)
-    return number is None, number or 0.0
-
-
-def _bar_share(value: Any, full_bar: float) -> float | None:
-    number = as_number(value)
-    return None if number is None else min(max(number / full_bar, 0.0), 1.0)
-
-
-def _build_figure(caption: str, image: NDArray[np.uint8]) -> dict[str, Any]:
-    uri = encode_data_uri(image)
-    return {"caption": caption, "uri": uri, "height": image.shape[0], "width": image.shape[1]}

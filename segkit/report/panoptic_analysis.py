@@ -10,20 +10,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from segkit.report.metric_values import MISSING, Rows, format_value
-from segkit.report.tables import build_table
+from segkit.report.tables import Rows, build_table, format_interval, format_value
 from segkit.structures import CategorySet
 
-ERROR_NAMES = {
-    "wrong_class": "wrong class",
-    "split": "split",
-    "merged": "merged",
-    "poor_mask": "poor mask",
-    "lost_to_void": "lost to void",
-    "missed": "missed",
-    "false_positive": "false positive",
-    "mask_quality": "mask quality of matches",
-}
 OVERALL = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")
 NOTHING = "nothing"
 CLEAR_CONCLUSIONS = ("better", "worse")  # any other conclusion of `compare` is printed as "unclear"
@@ -59,11 +48,8 @@ def analysis_tables(metrics: Mapping[str, Any], analysis: Mapping[str, Any], cat
 def intervals_table(intervals: Mapping[str, Any]) -> Table:
     """Build the table of the confidence intervals of the headline metrics."""
     title = f"{_format_percent(intervals['level'])} intervals, bootstrap over {_count_images(intervals['images'])}"
-    bounds = [
-        (name, {column: intervals[column][key] for column in OVERALL})
-        for name, key in (("from", "low"), ("to", "high"))
-    ]
-    return build_table(title, "", bounds)
+    low, high = ({name: intervals[name][bound] for name in OVERALL} for bound in ("low", "high"))
+    return build_table(title, "", [("from", low), ("to", high)])
 
 
 def build_budget_rows(budget: Mapping[str, Any]) -> Rows:
@@ -78,7 +64,7 @@ def build_budget_rows(budget: Mapping[str, Any]) -> Rows:
     by_cost = sorted(budget["error_types"].items(), key=lambda item: -(item[1]["cost"] or 0))
     columns = {"PQ points": "cost", "things": "cost_th", "stuff": "cost_st", "segments": "segments"}
     return {
-        ERROR_NAMES.get(error_type, error_type): {column: error[key] for column, key in columns.items()}
+        _format_error_type(error_type): {column: error[key] for column, key in columns.items()}
         for error_type, error in by_cost
     }
 
@@ -110,13 +96,10 @@ def confusion_table(confusion: Mapping[str, Any], categories: CategorySet | None
 
 def worst_images_table(worst_images: Sequence[Mapping[str, Any]], limit: int = 5) -> Table:
     """Build the table of the images whose errors cost most."""
-    rows = [
-        (
-            str(image["image_id"]),
-            {"PQ points": image["cost"], "PQ": image["PQ"], "errors": _summarize_errors(image["segments"])},
-        )
-        for image in worst_images[:limit]
-    ]
+    rows = []
+    for image in worst_images[:limit]:
+        row = {"PQ points": image["cost"], "PQ": image["PQ"], "errors": _summarize_errors(image["segments"])}
+        rows.append((str(image["image_id"]), row))
     return build_table("Images that cost most", "image", rows, decimals=2, left=("errors",))
 
 
@@ -165,7 +148,7 @@ def describe_comparison(compared: Mapping[str, Any]) -> str:
     pq = compared["PQ"]
     if pq["conclusion"] is None:
         return "PQ has no value in A or in B."
-    interval = f"({_format_percent(compared['level'])} interval {pq['low']:+.2f} to {pq['high']:+.2f})"
+    interval = f"({_format_percent(compared['level'])} interval {format_interval(pq)})"
     if pq["conclusion"] in CLEAR_CONCLUSIONS:
         return f"B is {pq['conclusion']} than A by {abs(pq['difference']):.2f} points of PQ {interval}."
     return f"No clear difference between A and B: {pq['difference']:+.2f} points of PQ {interval}."
@@ -173,15 +156,12 @@ def describe_comparison(compared: Mapping[str, Any]) -> str:
 
 def _comparison_row(result: Mapping[str, Any], images: int) -> dict[str, Any]:
     difference, conclusion = result["difference"], result["conclusion"]
-    if result["low"] is not None:
-        interval = f"{result['low']:+.2f} to {result['high']:+.2f}"
-    else:
-        interval = MISSING if difference is None else f"of {_count_images(images)}"
+    is_short = result["low"] is None and difference is not None
     return {
         "A": result["A"],
         "B": result["B"],
         "B - A": None if difference is None else f"{difference:+.2f}",
-        "interval": interval,
+        "interval": f"of {_count_images(images)}" if is_short else format_interval(result),
         "B is": conclusion if conclusion in (None, *CLEAR_CONCLUSIONS) else "unclear",
     }
 
@@ -200,6 +180,10 @@ def _get_name(category_id: int | None, categories: CategorySet | None) -> str:
     return categories[category_id].name if categories and category_id in categories else str(category_id)
 
 
+def _format_error_type(error_type: str) -> str:
+    return "mask quality of matches" if error_type == "mask_quality" else error_type.replace("_", " ")
+
+
 def _summarize_errors(segments: Sequence[Mapping[str, Any]]) -> str:
-    counts = Counter(ERROR_NAMES.get(segment["error_type"], segment["error_type"]) for segment in segments)
+    counts = Counter(_format_error_type(segment["error_type"]) for segment in segments)
     return ", ".join(f"{number} {name}" for name, number in counts.most_common())

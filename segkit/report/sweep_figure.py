@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from segkit.report.metric_values import as_number
 from segkit.report.pixels import render_figure
+from segkit.report.tables import as_number
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; more methods repeat them with other markers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from rich.console import Group
 from rich.text import Text
 
-from segkit.report.metric_values import MISSING, Rows, format_value
 from segkit.report.page import write_page
 from segkit.report.sweep_figure import HELD_OUT, STEP_NAMES, TUNING
-from segkit.report.tables import build_table
+from segkit.report.tables import MISSING, Rows, build_table, format_interval, format_value
 
 METRICS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 SHOWN_SETTINGS = 200  # rows on the page; sweep.json has all settings
@@ -64,7 +63,7 @@ def describe_best(result: Mapping[str, Any]) -> str:
     comparison = "not clearly different from" if undecided else f"{gain['conclusion']} than"
     return (
         f"{text} On the {result['images'][HELD_OUT]} held-out images PQ is {format_value(pq['value'])}: "
-        f"{gain['difference']:+.2f} points (95% interval {gain['low']:+.2f} to {gain['high']:+.2f}), "
+        f"{gain['difference']:+.2f} points (95% interval {format_interval(gain)}), "
         f"{comparison} the defaults of {method}."
     )
 
@@ -151,16 +150,12 @@ def _build_step_row(step: Mapping[str, Any]) -> dict[str, str]:
     return {
         "PQ when tuned": format_value(step[TUNING]["PQ"]),
         "PQ": format_value(metrics["PQ"]["value"]),
-        "interval": _format_interval(metrics["PQ"], ".1f"),
+        "interval": format_interval(metrics["PQ"], ".1f"),
         **{name: format_value(metrics[name]["value"]) for name in ("SQ", "RQ", "PQ_th", "PQ_st")},
         "gain": MISSING if difference is None else f"{difference:+.2f}",
-        "interval of the gain": _format_interval(gain, "+.2f"),
+        "interval of the gain": format_interval(gain),
         "it is": "unclear" if conclusion == UNDECIDED else conclusion,
     }
-
-
-def _format_interval(bounds: Mapping[str, Any], style: str) -> str:
-    return MISSING if bounds.get("low") is None else f"{bounds['low']:{style}} to {bounds['high']:{style}}"
 
 
 def _build_setting_rows(settings: Sequence[Mapping[str, Any]], merge: bool) -> Rows:

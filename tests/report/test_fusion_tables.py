@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from segkit.report.dropped_segments import (
+from segkit.report.fusion_tables import (
     count_rejections,
     dropped_segments_tables,
     list_costliest_segments,
