@@ -71,6 +71,20 @@ class LabelFilesWriter(DatasetWriter):
         return get_unique_stem(image, self._names, self.root)
 
 
+def check_folder(folder: Path, remedy: str) -> None:
+    """Check that a folder exists.
+
+    Args:
+        folder: any path.
+        remedy: for the message.
+
+    Raises:
+        DatasetError: it does not exist, or is a file.
+    """
+    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
+        raise DatasetError("no such folder", where=folder, remedy=remedy)
+
+
 def files_below(folder: Path, remedy: str) -> list[str]:
     """List the files in a folder and its sub-folders.
 
@@ -87,8 +101,7 @@ def files_below(folder: Path, remedy: str) -> list[str]:
     Raises:
         DatasetError: the folder does not exist, or a folder cannot be listed.
     """
-    if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
-        raise DatasetError("no such folder", where=folder, remedy=remedy)
+    check_folder(folder, remedy)
     paths = []
     for parent, folders, files in os.walk(folder, onerror=_raise_unlisted):
         folders[:] = [name for name in folders if not name.startswith(".")]
@@ -110,7 +123,7 @@ def find_by_suffix(folder: str | Path, suffix: str = ".png") -> dict[str, Path]:
         DatasetError: there is no such folder or no such file.
     """
     root = Path(folder)
-    if not os.path.isdir(root):  # Path.is_dir raises for a name that is too long
+    if not os.path.isdir(root):
         raise DatasetError("expected a folder of label PNGs, found none", where=root, remedy="check the path")
     names = [name for name in files_below(root, "") if name.endswith(suffix) and os.path.isfile(root / name)]
     if not names:

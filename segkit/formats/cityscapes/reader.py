@@ -15,7 +15,7 @@ from segkit.formats.cityscapes import label_pngs
 from segkit.formats.cityscapes.label_pngs import IMAGE_SUFFIX
 from segkit.formats.cityscapes.labels import CATEGORIES, LABEL_ID_BY_TRAIN_ID
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX, read_polygon_segmentation
-from segkit.formats.image_files import describe_unused_images, find_by_pattern, index_unique
+from segkit.formats.image_files import check_folder, describe_unused_images, find_by_pattern, index_unique
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
@@ -132,8 +132,7 @@ def find_annotations(root: Path, split: str, suffix: str, on_issue: IssueHandler
     tree = f"expected leftImg8bit/<split>/<city>/*{IMAGE_SUFFIX} and gtFine/<split>/<city>/*{suffix}"
     image_folder, gt_folder = (root / name / split for name in ("leftImg8bit", "gtFine"))
     for folder in (image_folder, gt_folder):
-        if not os.path.isdir(folder):  # Path.is_dir raises for a name that is too long
-            raise DatasetError("no such folder", where=folder, remedy=tree)
+        check_folder(folder, tree)
     images = _find_images(image_folder, tree)
     annotations = find_by_pattern(gt_folder, CITIES, suffix)
     pairs = {path: gt_folder / f"{name}{suffix}" for name, path in images.items()}

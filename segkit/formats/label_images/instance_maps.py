@@ -10,8 +10,7 @@ from segkit.formats import png
 from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
-from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, resolve_folders
-from segkit.formats.splits import Split
+from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, Split, resolve_folders
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, default_color
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue

@@ -12,8 +12,7 @@ from segkit.formats.base import DatasetImage, list_empty_segments
 from segkit.formats.coco import read_classes
 from segkit.formats.derive import build_semantic_map
 from segkit.formats.image_files import LabelFilesWriter
-from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader
-from segkit.formats.splits import Split
+from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, Split
 from segkit.structures import IGNORE_LABEL, VOID, Category, CategorySet, IdRuns, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json

@@ -1,7 +1,6 @@
 """Pascal VOC: two palette PNGs for each image, of classes and of objects, and lists of image ids."""
 
-from segkit.formats.voc.files import CLASS_NAMES, compute_color_map
-from segkit.formats.voc.reader import VOCReader
+from segkit.formats.voc.reader import CLASS_NAMES, VOCReader, compute_color_map
 from segkit.formats.voc.writer import VOCWriter
 
 __all__ = ["CLASS_NAMES", "VOCReader", "VOCWriter", "compute_color_map"]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
-from segkit.formats.voc import files
-from segkit.formats.voc.files import BACKGROUND, BACKGROUND_NAMES, MAX_LABEL, VOID_LABEL, Labels
+from segkit.formats.voc import reader
+from segkit.formats.voc.reader import BACKGROUND, BACKGROUND_NAMES, MAX_LABEL, VOID_LABEL, Labels
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
@@ -44,12 +45,12 @@ class VOCWriter(LabelFilesWriter):
     def __init__(self, root: str | Path, categories: CategorySet, *, split: str = "train", border_px: int = 0) -> None:
         if type(border_px) is not int or border_px < 0:
             raise ValueError(f"border_px must be an integer of at least 0, got {border_px!r}")
-        super().__init__(root, categories, files.IMAGES)
+        super().__init__(root, categories, reader.IMAGES)
         self.border_px = border_px
-        self._set_path = files.get_set_path(self.root, split)
-        classes = files.build_categories([c.name for c in categories.things], True, "categories")
+        self._set_path = reader.get_set_path(self.root, split)
+        classes = reader.build_categories([c.name for c in categories.things], True, "categories")
         self._class_names = tuple(c.name for c in classes.things)
-        if os.path.isdir(self.root / files.CLASS_MAPS) and files.read_names(self.root) != self._class_names:
+        if os.path.isdir(self.root / reader.CLASS_MAPS) and reader.read_names(self.root) != self._class_names:
             remedy = "write to another folder"
             raise DatasetError("the folder holds labels of other classes", where=self.root, remedy=remedy)
 
@@ -72,7 +73,7 @@ class VOCWriter(LabelFilesWriter):
                 class_label = self.categories.thing_contiguous_ids[segment.category_id] + 1
                 class_by_object[label_by_segment[segment.segment_id]] = class_label
         class_path, object_path = (
-            self.root / folder / f"{name}.png" for folder in (files.CLASS_MAPS, files.OBJECT_MAPS)
+            self.root / folder / f"{name}.png" for folder in (reader.CLASS_MAPS, reader.OBJECT_MAPS)
         )
         with replacing(class_path) as class_file, replacing(object_path) as object_file:
             _save(class_file, class_by_object.take(object_labels))
@@ -81,13 +82,13 @@ class VOCWriter(LabelFilesWriter):
 
     def finish(self) -> None:
         """Write class_names.txt and the image set."""
-        files.write_lines(self.root / files.NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
-        files.write_lines(self._set_path, [*self._names])
+        _write_lines(self.root / reader.NAMES_FILE, [BACKGROUND_NAMES[0], *self._class_names])
+        _write_lines(self._set_path, [*self._names])
 
     def _get_name(self, image: DatasetImage) -> str:
         """The image id, which must be a line of the image set."""
         image_id = super()._get_name(image)
-        if not files.is_line(image_id):
+        if not _is_line(image_id):
             problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
             raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
         return image_id
@@ -113,11 +114,8 @@ def _assign_labels(
     by_size = sorted(objects, key=lambda s: -areas_px[s.segment_id])  # of equal ones the earlier counts
     too_many = {s.segment_id for s in by_size[MAX_LABEL:]}
     object_ids = [s.segment_id for s in objects if s.segment_id not in too_many]
-    backgrounds = [
-        s.segment_id
-        for s in visible
-        if not categories.isthing_by_id[s.category_id] and categories[s.category_id].name in BACKGROUND_NAMES
-    ]
+    background_ids = {c.category_id for c in categories.stuff if c.name in BACKGROUND_NAMES}
+    backgrounds = [s.segment_id for s in visible if s.category_id in background_ids]
     losses = []
     for segment in segments:
         category, segment_id, loss = categories[segment.category_id], segment.segment_id, ""
@@ -137,15 +135,26 @@ def _assign_labels(
 
 def _find_border(labels: Labels, distance_px: int) -> NDArray[np.bool_]:
     """Pixels that have another label within distance_px rows and columns."""
-    distance_px = min(distance_px, max(labels.shape))
-    lowest = highest = np.pad(labels, distance_px, mode="edge")
-    for axis in (0, 1):
-        lowest = sliding_window_view(lowest, 2 * distance_px + 1, axis=axis).min(axis=-1)
-        highest = sliding_window_view(highest, 2 * distance_px + 1, axis=axis).max(axis=-1)
-    return np.not_equal(lowest, highest)
+    size = 2 * min(distance_px, max(labels.shape)) + 1
+    window = np.ones((size, size), dtype=np.uint8)
+    return np.not_equal(cv2.erode(labels, window), cv2.dilate(labels, window))
 
 
 def _save(path: Path, labels: Labels) -> None:
     image = Image.fromarray(labels)
-    image.putpalette(files.compute_color_map().tobytes())
+    image.putpalette(reader.compute_color_map().tobytes())
     image.save(path, "PNG")
+
+
+def _write_lines(path: Path, lines: Sequence[str]) -> None:
+    """Write the lines, whole or not at all, with names encoded as in the file system."""
+    with replacing(path) as temporary:
+        temporary.write_bytes("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def _is_line(text: str) -> bool:
+    """Whether `_write_lines` and `split_lines` give the text back as one line."""
+    try:
+        return bool(text.encode("utf-8", "surrogateescape")) and reader.split_lines(text) == [text]
+    except UnicodeEncodeError:
+        return False
