@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.structures import CenterOffsets, InstanceMasks
-from segkit.utils.compiled import COMPILED, compiled
 
 NO_OWNER = -1  # of a pixel that belongs to no center
+POINTS_PER_STEP = 2**16  # points whose distances are computed at once and fit in the cache
 
 
 def find_heat_peaks(heatmap: NDArray[np.float32], threshold: float, nms_kernel: int, top_k: int) -> NDArray[np.int64]:
@@ -109,35 +109,14 @@ def _find_nearest(
     """
     if not len(centers_yx):
         return np.full(len(points_y), NO_OWNER, dtype=np.int32)
-    centers_y, centers_x = (np.ascontiguousarray(axis) for axis in centers_yx.T)
-    if COMPILED:
-        return _nearest_compiled(points_y, points_x, centers_y, centers_x)
     nearest = np.zeros(len(points_y), dtype=np.int32)
-    least = np.full(len(points_y), np.inf, dtype=np.float32)
-    with np.errstate(over="ignore"):  # a huge offset is infinitely far from every center
-        for center in range(len(centers_yx)):
-            down, right = centers_y[center] - points_y, centers_x[center] - points_x
-            distance = np.sqrt(down * down + right * right)
-            nearest[distance < least] = center
-            np.minimum(least, distance, out=least)
-    return nearest
-
-
-@compiled  # 2 times as fast as numpy
-def _nearest_compiled(
-    points_y: NDArray[np.float32],
-    points_x: NDArray[np.float32],
-    centers_y: NDArray[np.float32],
-    centers_x: NDArray[np.float32],
-) -> NDArray[np.int32]:
-    nearest = np.zeros(points_y.size, dtype=np.int32)
-    for point in range(points_y.size):
-        least = least_square = np.float32(np.inf)
-        for center in range(centers_y.size):
-            down, right = centers_y[center] - points_y[point], centers_x[center] - points_x[point]
-            square = down * down + right * right
-            if square < least_square:  # otherwise the root cannot be smaller
-                distance = np.sqrt(square)
-                if distance < least:
-                    least, least_square, nearest[point] = distance, square, center
+    for start in range(0, len(points_y), POINTS_PER_STEP):
+        part = slice(start, start + POINTS_PER_STEP)
+        least = np.full(len(points_y[part]), np.inf, dtype=np.float32)
+        with np.errstate(over="ignore"):  # a huge offset is infinitely far from every center
+            for center, (center_y, center_x) in enumerate(centers_yx):
+                down, right = center_y - points_y[part], center_x - points_x[part]
+                distance = np.sqrt(down * down + right * right)
+                nearest[part][distance < least] = center
+                np.minimum(least, distance, out=least)
     return nearest

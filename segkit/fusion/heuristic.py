@@ -13,10 +13,8 @@ from segkit.fusion.candidates import select_candidates
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.method import FusionMethod
 from segkit.fusion.options import check_fraction, check_nms, check_numbers, check_thresholds
-from segkit.fusion.paste import flatten_crops
 from segkit.fusion.segments import build_thing_segment, fill_stuff
 from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
-from segkit.utils.compiled import COMPILED, compiled
 
 
 @dataclass(frozen=True)
@@ -58,77 +56,90 @@ class HeuristicFusion(FusionMethod):
 
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See base class."""
-        instances, order = outputs.instances, self._select_candidates(outputs.instances, rejections)
-        segment_ids = np.full(instances.size_hw, VOID, dtype=np.int32)
-        place = _place_compiled if COMPILED else _place
-        segments: list[Segment] = []
-        for row, (area_px, free_px, is_placed) in zip(
-            order, place(instances, order, self.overlap_threshold, segment_ids), strict=True
-        ):
-            if is_placed:
-                segments.append(build_thing_segment(len(segments) + 1, instances, row, free_px))
-            elif area_px and rejections is not None:
-                rejections.instances[row] = Rejection("overlap", (area_px - free_px) / area_px, self.overlap_threshold)
+        instances = outputs.instances
+        thresholds = self.instance_score_threshold, self.class_score_thresholds
+        canvas = Canvas(instances, self.overlap_threshold, rejections)
+        for row in select_candidates(instances, *thresholds, self.nms, self.nms_threshold, rejections):
+            self._place(canvas, row)
+        segment_ids, segments = canvas.build_segments()
         return fill_stuff(segment_ids, segments, outputs.semantic.stuff_map(), self.stuff_area_limit_px, rejections)
 
-    def _select_candidates(self, instances: InstanceMasks, rejections: RejectionLog | None) -> list[int]:
-        thresholds = self.instance_score_threshold, self.class_score_thresholds
-        return select_candidates(instances, *thresholds, self.nms, self.nms_threshold, rejections)
+    def _place(self, canvas: Canvas, row: int) -> None:
+        canvas.place(row, {})
 
 
-def _place(
-    instances: InstanceMasks, order: list[int], overlap_threshold: float, segment_ids: NDArray[np.int32]
-) -> list[list[int]]:
-    """Write ids 1.. of the placed rows; return (pixels of the mask, free ones among them, is placed) of each row."""
-    results, count = [], 0
-    for row in order:
-        mask, window = instances.crops[row], segment_ids[instances.window(row)]
-        free = mask & (window == VOID)
-        area_px, free_px = int(np.count_nonzero(mask)), int(np.count_nonzero(free))
-        is_placed = area_px > 0 and (area_px - free_px) / area_px <= overlap_threshold
-        if is_placed:
-            count += 1
-            window[free] = count
-        results.append([area_px, free_px, is_placed])
-    return results
+class Canvas:
+    """The placed instances. Each has a number from 1.
 
+    Args:
+        instances: The instances.
+        overlap_threshold: In [0, 1], largest share of a mask that others may hold.
+        rejections: Log for the instances that are left out or dropped, or None.
 
-def _place_compiled(
-    instances: InstanceMasks, order: list[int], overlap_threshold: float, segment_ids: NDArray[np.int32]
-) -> list[list[int]]:
-    pixels, begins = flatten_crops(instances)
-    sides_hw = np.array([crop.shape for crop in instances.crops], dtype=np.int64).reshape(-1, 2)
-    windows = np.column_stack([begins, instances.corners_xy, sides_hw])[order]
-    table = np.zeros((len(order), 3), dtype=np.int64)
-    _place_rows(pixels, windows, float(overlap_threshold), segment_ids, table)
-    results: list[list[int]] = table.tolist()
-    return results
+    Attributes:
+        numbers: (H, W) int32, the number of the instance that holds each pixel, VOID for none.
+        rows: Row of each number.
+        held_px: Pixels that each number holds. A dropped number is not in it.
+        areas_px: Pixels of the mask of each row.
+    """
 
+    def __init__(self, instances: InstanceMasks, overlap_threshold: float, rejections: RejectionLog | None) -> None:
+        self.instances, self.overlap_threshold, self.rejections = instances, overlap_threshold, rejections
+        self.numbers = np.full(instances.size_hw, VOID, dtype=np.int32)
+        self._is_free = np.ones(instances.size_hw, dtype=np.bool_)  # numbers == VOID
+        self.areas_px = [int(np.count_nonzero(crop)) for crop in instances.crops]
+        self.rows = [-1]  # the number VOID has no row
+        self.held_px: dict[int, int] = {}
 
-@compiled  # 2 times as fast as numpy
-def _place_rows(
-    pixels: NDArray[np.bool_],
-    windows: NDArray[np.int64],
-    overlap_threshold: float,
-    segment_ids: NDArray[np.int32],
-    table: NDArray[np.int64],
-) -> None:
-    """windows: (n, 5), the begin of each crop in `pixels`, left, top, height, width. table: results of `_place`."""
-    count = 0
-    for row in range(len(windows)):
-        begin, left, top, height, width = windows[row]
-        area_px = free_px = 0
-        for y in range(height):
-            mask, ids = pixels[begin + y * width :][:width], segment_ids[top + y, left : left + width]
-            for x in range(width):
-                area_px += mask[x]
-                free_px += mask[x] & (ids[x] == VOID)
-        table[row, 0], table[row, 1] = area_px, free_px
-        if area_px == 0 or (area_px - free_px) / area_px > overlap_threshold:
-            continue
-        table[row, 2] = 1
-        count += 1
-        for y in range(height):
-            mask, ids = pixels[begin + y * width :][:width], segment_ids[top + y, left : left + width]
-            for x in range(width):
-                ids[x] = count if mask[x] & (ids[x] == VOID) else ids[x]
+    def place(self, row: int, occluded_px: Mapping[int, int]) -> bool:
+        """Give a row the free pixels of its mask and the occluded ones, unless others hold too much of it.
+
+        Args:
+            row: Row of the instance.
+            occluded_px: How many pixels it takes from each number that it occludes.
+
+        Returns:
+            Whether it was placed. An instance without a pixel is not.
+        """
+        mask, window = self.instances.crops[row], self.instances.window(row)
+        gained = mask & self._is_free[window]
+        held_px = int(np.count_nonzero(gained)) + sum(occluded_px.values())
+        if self.areas_px[row] == 0 or self._is_overlapped(row, held_px):
+            return False
+        for number, pixels in occluded_px.items():
+            gained |= mask & (self.numbers[window] == number)
+            self.held_px[number] -= pixels
+        self.numbers[window][gained] = len(self.rows)
+        self._is_free[window] &= ~gained
+        self.held_px[len(self.rows)] = held_px
+        self.rows.append(row)
+        return True
+
+    def drop_if_overlapped(self, number: int) -> None:
+        """Free the pixels of a number if others hold too much of its mask."""
+        row = self.rows[number]
+        if self._is_overlapped(row, self.held_px[number]):
+            window = self.instances.window(row)
+            is_dropped = self.numbers[window] == number
+            self.numbers[window][is_dropped] = VOID
+            self._is_free[window] |= is_dropped
+            del self.held_px[number]
+
+    def _is_overlapped(self, row: int, held_px: int) -> bool:
+        share = (self.areas_px[row] - held_px) / self.areas_px[row]
+        if share > self.overlap_threshold and self.rejections is not None:
+            self.rejections.instances[row] = Rejection("overlap", share, self.overlap_threshold)
+        return share > self.overlap_threshold
+
+    def build_segments(self) -> tuple[NDArray[np.int32], list[Segment]]:
+        """The map and the segments of the numbers that were not dropped, with ids 1..N in order of placing."""
+        segments = [
+            build_thing_segment(segment_id, self.instances, self.rows[number], area_px)
+            for segment_id, (number, area_px) in enumerate(self.held_px.items(), 1)
+        ]
+        if len(segments) == len(self.rows) - 1:
+            return self.numbers, segments
+        segment_of_number = np.full(len(self.rows), VOID, dtype=np.int32)
+        segment_of_number[[*self.held_px]] = [s.segment_id for s in segments]
+        segment_ids: NDArray[np.int32] = segment_of_number[self.numbers]
+        return segment_ids, segments

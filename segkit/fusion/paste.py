@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,7 @@ def paste_masks(
     """Resample each mask onto the pixels of its box and apply the threshold.
 
     The masks equal those of `paste_masks_in_image` in detectron2/layers/mask_ops.py on a CPU, in the window that it
-    computes, except for pixels whose probability is within ROUNDING of the threshold. All crops are in one buffer, see
-    `flatten_crops`.
+    computes, except for pixels whose probability is within ROUNDING of the threshold.
 
     Args:
         mask_probs: (N, m, m') float32 in [0, 1], each spread over its box, 0 outside. Kept in the result.
@@ -52,15 +50,11 @@ def paste_masks(
     _check(mask_probs, boxes_xyxy)
     boxes_xyxy = boxes_xyxy.astype(np.float32, copy=False)
     lows, highs = _compute_windows(boxes_xyxy, size_hw)
-    rows = _build_axis(lows[:, 1], highs[:, 1], boxes_xyxy[:, 1::2], mask_probs.shape[1])
-    columns = _build_axis(lows[:, 0], highs[:, 0], boxes_xyxy[:, 0::2], mask_probs.shape[2])
-    sides_hw = highs[:, ::-1] - lows[:, ::-1]
-    ends = np.cumsum(sides_hw.prod(axis=1))
-    pixels = np.empty(ends[-1] if len(ends) else 0, dtype=np.bool_)
-    fill = _paste_compiled if COMPILED else _paste_numpy
-    fill(_normalize_layout(mask_probs), rows, columns, np.float32(threshold), pixels)
-    flat = np.split(pixels, ends[:-1]) if len(ends) else []
-    crops = tuple(part.reshape(side_hw) for part, side_hw in zip(flat, sides_hw.tolist(), strict=True))
+    if COMPILED:
+        crops = _paste_compiled(mask_probs, boxes_xyxy, lows, highs, threshold)
+    else:
+        rows = zip(mask_probs, boxes_xyxy, lows, highs, strict=True)
+        crops = tuple(_resample(*row) >= np.float32(threshold) for row in rows)
     return InstanceMasks(size_hw, boxes_xyxy, scores, class_ids, lows, crops, mask_probs)
 
 
@@ -79,28 +73,10 @@ def compute_crop_probs(instances: InstanceMasks, row: int) -> FloatArray:
     """
     if instances.mask_probs is None:
         raise ValueError("mask_probs are needed, but only the binary masks are known")
-    probs, box = _normalize_layout(instances.mask_probs[row]), instances.boxes_xyxy[row : row + 1].astype(np.float32)
-    window = [(np.array([side.start]), np.array([side.stop])) for side in instances.window(row)]
-    rows = _build_axis(*window[0], box[:, 1::2], probs.shape[0])
-    columns = _build_axis(*window[1], box[:, 0::2], probs.shape[1])
-    return _resample(probs, rows, columns)
-
-
-def flatten_crops(instances: InstanceMasks) -> tuple[BoolArray, IntArray]:
-    """Get the pixels of all crops in one array. The crops of `paste_masks` are not copied.
-
-    Args:
-        instances: The instances.
-
-    Returns:
-        (P,) bool pixels, and (N,) int64, where each crop begins.
-    """
-    crops = instances.crops
-    if (buffer := _find_shared_buffer(crops)) is not None:
-        addresses = [crop.__array_interface__["data"][0] for crop in crops]
-        return buffer, np.array(addresses) - buffer.__array_interface__["data"][0]
-    begins = np.cumsum([0, *(crop.size for crop in crops)])[:-1]
-    return np.concatenate([np.zeros(0, dtype=np.bool_), *(crop.ravel() for crop in crops)]), begins
+    low_xy = instances.corners_xy[row]
+    return _resample(
+        instances.mask_probs[row], instances.boxes_xyxy[row], low_xy, low_xy + instances.crops[row].shape[::-1]
+    )
 
 
 class Axis(NamedTuple):
@@ -119,13 +95,6 @@ class Axis(NamedTuple):
     second_weights: FloatArray
 
 
-def _find_shared_buffer(crops: Sequence[BoolArray]) -> BoolArray | None:
-    base = crops[0].base if crops else None
-    if not isinstance(base, np.ndarray) or base.ndim != 1 or base.dtype != np.bool_ or not base.flags.carray:
-        return None
-    return base if all(crop.base is base and crop.flags.c_contiguous for crop in crops) else None
-
-
 def _check(mask_probs: FloatArray, boxes_xyxy: FloatArray) -> None:
     if mask_probs.ndim != 3 or boxes_xyxy.shape != (len(mask_probs), 4):
         got = f"{mask_probs.shape} and {boxes_xyxy.shape}"
@@ -137,17 +106,22 @@ def _check(mask_probs: FloatArray, boxes_xyxy: FloatArray) -> None:
         raise ValueError("boxes_xyxy must be finite, got NaN or infinity: did the training diverge?")
 
 
-def _normalize_layout(values: NDArray[Any]) -> FloatArray:
-    """Convert to one memory layout and type, so that one variant is compiled."""
-    return np.require(values, np.float32, ["C", "A", "W"])
-
-
 def _compute_windows(boxes_xyxy: FloatArray, size_hw: tuple[int, int]) -> tuple[IntArray, IntArray]:
     """(N, 2) first pixel (x, y) of each crop and the pixel after its last, as in `_do_paste_mask` of Detectron2."""
     limits = size_hw[::-1]
     lows = np.clip(np.floor(boxes_xyxy[:, :2]) - 1, 0, limits).astype(np.int64)
     highs = np.clip(np.ceil(boxes_xyxy[:, 2:]) + 1, 0, limits).astype(np.int64)
     return lows, np.maximum(lows, highs)
+
+
+def _build_axes(
+    mask_hw: tuple[int, ...], boxes_xyxy: FloatArray, lows_xy: IntArray, highs_xy: IntArray
+) -> tuple[Axis, Axis]:
+    """The rows and columns of N windows from lows to highs, (N, 2) each, for masks of mask_hw values."""
+    columns, rows = (
+        _build_axis(lows_xy[:, axis], highs_xy[:, axis], boxes_xyxy[:, axis::2], mask_hw[1 - axis]) for axis in (0, 1)
+    )
+    return rows, columns
 
 
 def _build_axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) -> Axis:
@@ -170,33 +144,34 @@ def _build_axis(lows: IntArray, highs: IntArray, edges: FloatArray, count: int) 
     return Axis(begins, np.where(near, before, np.float32(-1)).astype(np.int32) + 1, first_weights, second_weights)
 
 
-def _paste_numpy(mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray) -> None:
-    end = 0
-    for index, probs in enumerate(mask_probs):
-        crop = _resample(probs, _select_window(rows, index), _select_window(columns, index)) >= threshold
-        end += crop.size
-        pixels[end - crop.size : end] = crop.ravel()
-
-
-def _select_window(axis: Axis, index: int) -> Axis:
-    begin, end = axis.begins[index : index + 2]
-    span = slice(begin, end)
-    return Axis(np.array([0, end - begin]), axis.cells[span], axis.first_weights[span], axis.second_weights[span])
-
-
-def _resample(probs: FloatArray, rows: Axis, columns: Axis) -> FloatArray:
-    padded = np.pad(probs, 1)
+def _resample(probs: FloatArray, box_xyxy: FloatArray, low_xy: IntArray, high_xy: IntArray) -> FloatArray:
+    """(h, w): the probabilities of one mask at the pixels of its crop, from low to high."""
+    rows, columns = _build_axes(probs.shape, box_xyxy[None].astype(np.float32), low_xy[None], high_xy[None])
+    padded = np.pad(probs.astype(np.float32, copy=False), 1)
     lines = padded[:, columns.cells] * columns.first_weights + padded[:, columns.cells + 1] * columns.second_weights
     crop: FloatArray = lines[rows.cells] * rows.first_weights[:, None]
     crop += lines[rows.cells + 1] * rows.second_weights[:, None]
     return crop
 
 
-@compiled  # 5 times as fast as numpy
 def _paste_compiled(
-    mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray
-) -> None:
-    """As `_paste_numpy`. Between four values that are all above or all below the threshold nothing is computed."""
+    mask_probs: FloatArray, boxes_xyxy: FloatArray, lows: IntArray, highs: IntArray, threshold: float
+) -> tuple[BoolArray, ...]:
+    probs = np.require(mask_probs, np.float32, ["C", "A", "W"])  # one memory layout, so that one variant is compiled
+    sides_hw = highs[:, ::-1] - lows[:, ::-1]
+    ends = np.cumsum(sides_hw.prod(axis=1))
+    pixels = np.empty(ends.max(initial=0), dtype=np.bool_)
+    _fill(probs, *_build_axes(probs.shape[1:], boxes_xyxy, lows, highs), np.float32(threshold), pixels)
+    flat_crops = np.split(pixels, ends)[:-1]
+    return tuple(crop.reshape(side_hw) for crop, side_hw in zip(flat_crops, sides_hw.tolist(), strict=True))
+
+
+@compiled  # 5 times as fast as numpy
+def _fill(mask_probs: FloatArray, rows: Axis, columns: Axis, threshold: np.float32, pixels: BoolArray) -> None:
+    """Write all crops one after another.
+
+    Between four values that are all above or all below the threshold nothing is computed.
+    """
     begin = 0
     for index in range(len(mask_probs)):
         padded = np.zeros((mask_probs.shape[1] + 2, mask_probs.shape[2] + 2), dtype=np.float32)

@@ -6,20 +6,18 @@ pairs, counted in annotations, replaces the learned head.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segkit.fusion.candidates import count_shared_px
-from segkit.fusion.explanations import Rejection, RejectionLog
-from segkit.fusion.heuristic import HeuristicFusion
+from segkit.fusion.explanations import RejectionLog
+from segkit.fusion.heuristic import Canvas, HeuristicFusion
 from segkit.fusion.occlusion_priors import MIN_OVERLAP, OcclusionPriors
 from segkit.fusion.options import check_fraction
-from segkit.fusion.segments import build_thing_segment, fill_stuff
-from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
+from segkit.structures import VOID, HeadOutputs, InstanceMasks, PanopticSegmentation
 from segkit.utils.errors import ConfigError
 
 
@@ -71,16 +69,14 @@ class PriorityFusion(HeuristicFusion):
 
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See base class. Raises ConfigError for a thing class that the priors do not list."""
-        instances = outputs.instances
-        self._check_classes(instances)
-        canvas = _Canvas(instances, self.overlap_threshold, rejections)
-        for row in self._select_candidates(instances, rejections):
-            occluded_px = self._count_occluded_px(canvas, row) if self._occluding_pairs else {}
-            if canvas.place(row, occluded_px):
-                for number in occluded_px:
-                    canvas.drop_if_overlapped(number)
-        segment_ids, segments = canvas.build_segments()
-        return fill_stuff(segment_ids, segments, outputs.semantic.stuff_map(), self.stuff_area_limit_px, rejections)
+        self._check_classes(outputs.instances)
+        return super().fuse(outputs, rejections)
+
+    def _place(self, canvas: Canvas, row: int) -> None:
+        occluded_px = self._count_occluded_px(canvas, row) if self._occluding_pairs else {}
+        if canvas.place(row, occluded_px):
+            for number in occluded_px:
+                canvas.drop_if_overlapped(number)
 
     def _check_classes(self, instances: InstanceMasks) -> None:
         if self._priors is None or not len(instances):
@@ -90,7 +86,7 @@ class PriorityFusion(HeuristicFusion):
             problem = f"these priors list {count} thing classes, but an instance has the contiguous id {largest}"
             raise ConfigError(problem, where=self.priors, remedy="count them on this dataset: segkit fuse priors")
 
-    def _count_occluded_px(self, canvas: _Canvas, row: int) -> dict[int, int]:
+    def _count_occluded_px(self, canvas: Canvas, row: int) -> dict[int, int]:
         """How many pixels the row takes from each placed number that it occludes."""
         instances, occluded_px = canvas.instances, {}
         numbers = canvas.numbers[instances.window(row)][instances.crops[row]]
@@ -103,63 +99,3 @@ class PriorityFusion(HeuristicFusion):
             if count_shared_px(instances, row, other) / smaller_px >= self.min_overlap:
                 occluded_px[number] = pixels
         return occluded_px
-
-
-class _Canvas:
-    """The placed instances.
-
-    Attributes:
-        numbers: (H, W) int32, the number of the instance that holds each pixel, VOID for none. Numbers start at 1.
-        rows: Row of each number.
-        held_px: Pixels that each number holds. A dropped number is not in it.
-        areas_px: Pixels of the mask of each row.
-    """
-
-    def __init__(self, instances: InstanceMasks, overlap_threshold: float, rejections: RejectionLog | None) -> None:
-        self.instances, self.overlap_threshold, self.rejections = instances, overlap_threshold, rejections
-        self.numbers = np.full(instances.size_hw, VOID, dtype=np.int32)
-        self.areas_px = [int(np.count_nonzero(crop)) for crop in instances.crops]
-        self.rows = [-1]  # the number VOID has no row
-        self.held_px: dict[int, int] = {}
-
-    def place(self, row: int, occluded_px: Mapping[int, int]) -> bool:
-        """Give the row the free pixels of its mask and the occluded ones, unless others hold too much of it."""
-        mask, window = self.instances.crops[row], self.numbers[self.instances.window(row)]
-        free = mask & (window == VOID)
-        held_px = int(np.count_nonzero(free)) + sum(occluded_px.values())
-        if self.areas_px[row] == 0 or self._is_overlapped(row, held_px):
-            return False
-        for number, pixels in occluded_px.items():
-            free |= mask & (window == number)
-            self.held_px[number] -= pixels
-        window[free] = len(self.rows)
-        self.held_px[len(self.rows)] = held_px
-        self.rows.append(row)
-        return True
-
-    def drop_if_overlapped(self, number: int) -> None:
-        """Free the pixels of a number if others hold too much of its mask."""
-        row = self.rows[number]
-        if self._is_overlapped(row, self.held_px[number]):
-            window = self.numbers[self.instances.window(row)]
-            window[window == number] = VOID
-            del self.held_px[number]
-
-    def _is_overlapped(self, row: int, held_px: int) -> bool:
-        share = (self.areas_px[row] - held_px) / self.areas_px[row]
-        if share > self.overlap_threshold and self.rejections is not None:
-            self.rejections.instances[row] = Rejection("overlap", share, self.overlap_threshold)
-        return share > self.overlap_threshold
-
-    def build_segments(self) -> tuple[NDArray[np.int32], list[Segment]]:
-        """The map and the segments of the numbers that were not dropped, with ids 1..N in order of placing."""
-        segments = [
-            build_thing_segment(segment_id, self.instances, self.rows[number], area_px)
-            for segment_id, (number, area_px) in enumerate(self.held_px.items(), 1)
-        ]
-        if len(segments) == len(self.rows) - 1:
-            return self.numbers, segments
-        segment_of_number = np.full(len(self.rows), VOID, dtype=np.int32)
-        segment_of_number[[*self.held_px]] = [s.segment_id for s in segments]
-        segment_ids: NDArray[np.int32] = segment_of_number[self.numbers]
-        return segment_ids, segments

@@ -10,14 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import grouping
 from segkit.fusion.grouping import NO_OWNER, find_heat_peaks, group_by_masks, group_by_offsets
 from segkit.structures import CenterOffsets, InstanceMasks
-from segkit.utils.compiled import COMPILED
-
-WAYS = pytest.mark.parametrize(
-    "way", [False, pytest.param(True, marks=pytest.mark.skipif(not COMPILED, reason="needs numba"))]
-)
 
 
 def import_detectron2() -> tuple[Any, Any]:
@@ -91,11 +85,9 @@ def test_peaks_are_detectron2s(centers: CenterOffsets, threshold: float, kernel:
     )
 
 
-@WAYS
-def test_groups_are_detectron2s(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_groups_are_detectron2s() -> None:
     """Of every pixel; the last scale is beyond what float32 can square, so that all centres are infinitely far."""
     torch, post_processing = import_detectron2()
-    monkeypatch.setattr(grouping, "COMPILED", way)
     rng = np.random.default_rng(0)
     for scale in (0.5, 20, 500, 1e30):
         heatmap, offsets = np.zeros((60, 90), np.float32), rng.normal(0, scale, (2, 60, 90)).astype(np.float32)
@@ -105,12 +97,10 @@ def test_groups_are_detectron2s(way: bool, monkeypatch: pytest.MonkeyPatch) -> N
         assert ours.tolist() == theirs.flatten().tolist()
 
 
-@WAYS
-def test_roots_that_round_to_the_same_are_a_tie(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_roots_that_round_to_the_same_are_a_tie() -> None:
     """From (0, 0) to (2114, 23) it is the root of 4469525, 2114.12511; to (2110, 132) of 4469524, 2114.12488. Float32
     has steps of 2^-12 = 0.00024 there: both are 2114.125, so that the first centre wins in either order. (2114, 25) is
     farther away: 2114.148."""
-    monkeypatch.setattr(grouping, "COMPILED", way)
     centers = CenterOffsets(np.zeros((1, 1), np.float32), np.zeros((2, 1, 1), np.float32))
     peaks = np.array([[2114, 23], [2110, 132]])
     assert group_by_offsets(centers, peaks, np.array([0])).tolist() == [0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import DroppedSegment, HeuristicFusion, build_fusion, heuristic, segments
+from segkit.fusion import DroppedSegment, HeuristicFusion, build_fusion, segments
 from segkit.structures import HeadOutputs, InstanceMasks, SemanticScores
 from segkit.utils.compiled import COMPILED
 from segkit.utils.errors import ConfigError
@@ -200,10 +201,9 @@ def test_both_ways_tell_the_same(scene: tuple[Any, ...], options: dict[str, Any]
     assert results[0] == results[1]
 
 
-def in_a_way(way: bool) -> Any:
+@contextlib.contextmanager
+def in_a_way(way: bool) -> Iterator[None]:
     """Compiled or numpy, while the context lasts."""
-    stack = contextlib.ExitStack()
-    for module in (heuristic, segments):
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
-        patch.setattr(module, "COMPILED", way)
-    return stack
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "COMPILED", way)
+        yield

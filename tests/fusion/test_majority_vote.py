@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segkit.fusion import DroppedSegment, grouping
+from segkit.fusion import DroppedSegment
 from segkit.fusion.majority_vote import MajorityVoteFusion
 from segkit.structures import CenterOffsets, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
-from segkit.utils.compiled import COMPILED
 from segkit.utils.errors import ConfigError
 
 # Five channels, as a network for Cityscapes has them, stuff and things mixed: s1, t0, s2, t1, t2.
@@ -202,15 +201,3 @@ def _same_partition(fused: PanopticSegmentation, reference: np.ndarray) -> None:
         assert segment.isthing == (channel in THING_CHANNELS)
         assert segment.category_id == (THING_IDS if segment.isthing else STUFF_IDS)[channel]
         assert segment.area_px == (reference == theirs).sum()
-
-
-@given(deeplab_outputs())
-@settings(max_examples=50, deadline=None)
-@pytest.mark.skipif(not COMPILED, reason="numba is not installed")
-def test_compiled_and_numpy_ways_are_one(outputs: HeadOutputs) -> None:
-    fast = FUSION(outputs)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grouping, "COMPILED", False)
-        slow = FUSION(outputs)
-    assert fast.segment_ids.tolist() == slow.segment_ids.tolist()
-    assert fast.segments == slow.segments

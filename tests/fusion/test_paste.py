@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from segkit.fusion import paste as module
-from segkit.fusion.paste import ROUNDING, compute_crop_probs, flatten_crops, paste_masks
+from segkit.fusion.paste import ROUNDING, compute_crop_probs, paste_masks
 from segkit.structures import InstanceMasks
 from segkit.utils.compiled import COMPILED
 
@@ -96,7 +96,6 @@ def test_no_instances_and_an_image_without_pixels(way: bool) -> None:
     assert len(none) == 0
     assert none.mask_probs is not None
     assert none.to_full().shape == (0, 4, 5)
-    assert flatten_crops(none)[0].size == flatten_crops(none)[1].size == 0
     assert pasted(way, np.ones((1, 2, 2)), [0, 0, 1, 1], (0, 0)).to_full().shape == (1, 0, 0)
 
 
@@ -209,23 +208,3 @@ def grid_sampled(probs: torch.Tensor, box: torch.Tensor, window: tuple[slice, sl
     y = (rows - box[1]) / (box[3] - box[1]) * 2 - 1
     grid = torch.stack([x[None].expand(len(y), -1), y[:, None].expand(-1, len(x))], dim=2)
     return torch.nn.functional.grid_sample(probs[None, None], grid[None], align_corners=False)[0, 0]
-
-
-def test_crops_of_paste_lie_in_one_buffer_and_others_are_copied() -> None:
-    instances = pasted(False, *many(5, 6), (31, 37))
-    pixels, begins = flatten_crops(instances)
-    assert pixels is instances.crops[0].base
-    others = InstanceMasks.from_full(instances.to_full(), instances.boxes_xyxy, instances.scores, instances.class_ids)
-    for given_instances, (row, starts) in ((instances, (pixels, begins)), (others, flatten_crops(others))):
-        for crop, start in zip(given_instances.crops, starts.tolist(), strict=True):
-            assert row[start : start + crop.size].tolist() == crop.ravel().tolist()
-
-
-def test_crops_of_one_buffer_in_another_order_are_found() -> None:
-    """Crop 0 is after crop 1 in the buffer; a crop that is not contiguous makes a copy of all."""
-    buffer = np.array([1, 0, 0, 1, 1, 1], dtype=bool)
-    zeros = np.zeros((2, 4), np.float32), np.ones(2, np.float32), np.zeros(2, int), np.zeros((2, 2), int)
-    ordered = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2), buffer[:2].reshape(1, 2)))
-    assert flatten_crops(ordered)[1].tolist() == [2, 0]
-    strided = InstanceMasks((3, 3), *zeros, (buffer[2:].reshape(2, 2).T, buffer[:2].reshape(1, 2)))
-    assert [part.tolist() for part in flatten_crops(strided)] == [[0, 1, 1, 1, 1, 0], [0, 4]]
