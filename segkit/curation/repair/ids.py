@@ -47,7 +47,7 @@ class IdTable:
 
     def correct(self, entry: Any, key: str) -> Any:
         """The entry with `entry[key]` as an id of the table, if it is one written as text, float or integer."""
-        value = entry.get(key) if type(entry) is dict else None
+        value = get_value(entry, key)
         number = parse_integer(value)
         if number is None or (type(value) is not float and value in self.ids):
             return entry
@@ -63,9 +63,14 @@ class IdTable:
         return {*map(type, self.ids)}
 
 
+def get_value(entry: Any, key: str) -> Any:
+    """`entry[key]`; None if the entry is not an object or lacks the key."""
+    return entry.get(key) if type(entry) is dict else None
+
+
 def get_id(entry: Any, key: str) -> int | str | None:
     """`entry[key]` if it has the type of an id."""
-    value = entry.get(key) if type(entry) is dict else None
+    value = get_value(entry, key)
     return value if type(value) in json_fields.IMAGE_ID else None
 
 
@@ -86,14 +91,12 @@ def parse_integer_fields(entry: Any, *keys: str) -> Any:
 
 def parse_integer_ids(entries: list[Any], types: tuple[type, ...]) -> list[Any]:
     """The entries; an `id` of another type becomes an integer if it is one and no other entry has it."""
-    numbers = [parse_integer(entry.get("id")) if type(entry) is dict else None for entry in entries]
-    times = Counter(numbers)
-    return [
-        {**entry, "id": number}
-        if number is not None and times[number] == 1 and type(entry["id"]) not in types
-        else entry
-        for entry, number in zip(entries, numbers, strict=True)
-    ]
+    numbers = [parse_integer(get_value(entry, "id")) for entry in entries]
+    times, corrected = Counter(numbers), []
+    for entry, number in zip(entries, numbers, strict=True):
+        is_mistyped = number is not None and times[number] == 1 and type(entry["id"]) not in types
+        corrected.append({**entry, "id": number} if is_mistyped else entry)
+    return corrected
 
 
 def drop_copies(entries: list[Any], key: str) -> list[Any]:

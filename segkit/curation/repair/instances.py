@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,15 @@ from segkit.curation.checks import instances as checks
 from segkit.curation.image_files import inspect_image
 from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id, parse_integer_ids
-from segkit.curation.repair.log import NO_CATEGORY, RepairLog
-from segkit.curation.repair.tables import SizeHW, correct_iscrowd, correct_size, get_file_name, load_tables
+from segkit.curation.repair.tables import (
+    NO_CATEGORY,
+    RepairLog,
+    SizeHW,
+    correct_iscrowd,
+    correct_sizes,
+    get_file_name,
+    load_tables,
+)
 from segkit.formats import coco
 from segkit.formats.image_io import read_image_size
 from segkit.structures import segmentation_to_rle
@@ -73,52 +80,40 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
     ids = IdTable.from_table(content["categories"], json_fields.INTEGER, annotations, "category_id")
     annotations = [ids.correct(annotation, "category_id") for annotation in annotations]
     annotations = [a for a in annotations if not log.must_drop(ids, a, "category_id", "annotations", NO_CATEGORY)]
-    repair = _InstancesRepair(images, collect_values(content["images"], ENTRY_KEYS))
-    groups = _group_by_image(annotations, repair.entries)
-    jobs = [(image_id, [annotations[index] for index in indices]) for image_id, indices in groups.items()]
+    entries = collect_values(content["images"], ENTRY_KEYS)
+    groups = _group_by_image(annotations, entries)
+    jobs = [(entries[image_id], [annotations[index] for index in indices]) for image_id, indices in groups.items()]
+    results = run_all(partial(_repair_image, images=images), jobs)
     sizes: dict[Any, SizeHW | None] = {}
-    for (image_id, indices), result in zip(groups.items(), run_all(repair.repair_image, jobs), strict=True):
-        log.update(result.log)
-        sizes[image_id] = result.size_hw
-        for index, annotation in zip(indices, result.annotations, strict=True):
+    for (image_id, indices), (repaired, image_log, size_hw) in zip(groups.items(), results, strict=True):
+        log.update(image_log)
+        sizes[image_id] = size_hw
+        for index, annotation in zip(indices, repaired, strict=True):
             annotations[index] = annotation
-    content["images"] = [correct_size(image, sizes.get(get_id(image, "id"))) for image in content["images"]]
+    content["images"] = correct_sizes(content["images"], sizes)
     content["annotations"] = _number([annotation for annotation in annotations if annotation is not None])
     with files.new_folder(output) as folder:
         files.dump_json(folder / json_path.name, content)
     return output / json_path.name, log.lines()
 
 
-@dataclass(frozen=True)
-class _RepairedImage:
-    """annotations: None for each that is dropped. size_hw: of the image file, if the entry has another size."""
+def _repair_image(job: tuple[tuple[Any, ...], list[Any]], images: Path) -> tuple[list[Any], RepairLog, SizeHW | None]:
+    """Repair one image, given as (values of `ENTRY_KEYS`, annotations).
 
-    annotations: list[Any]
-    log: RepairLog = field(default_factory=RepairLog)
-    size_hw: SizeHW | None = None
-
-
-@dataclass(frozen=True)
-class _InstancesRepair:
-    """images: the image folder. entries: image_id -> values of `ENTRY_KEYS`."""
-
-    images: Path
-    entries: Mapping[int | str, tuple[Any, ...]]
-
-    def repair_image(self, job: tuple[int | str, list[Any]]) -> _RepairedImage:
-        """Repair the annotations of one image, given as (image_id, annotations)."""
-        image_id, annotations = job
-        entry = dict(zip(ENTRY_KEYS, self.entries[image_id], strict=True))
-        segmentations = [annotation.get("segmentation") for annotation in annotations]
-        size_hw, is_certain = _choose_size(entry, segmentations, self.images)
-        log = RepairLog()
-        if size_hw is None:
-            log[UNKNOWN_SIZE] += any(map(_is_mask, segmentations))
-            return _RepairedImage(annotations, log)
-        is_resized = size_hw != (entry["height"], entry["width"])
-        log[RESIZED] += is_resized
-        repaired = [_repair_annotation(annotation, size_hw, is_certain, log) for annotation in annotations]
-        return _RepairedImage(repaired, log, size_hw if is_resized else None)
+    The result is (annotations, None for each that is dropped; log; size of the image file if the entry has another).
+    """
+    values, annotations = job
+    entry = dict(zip(ENTRY_KEYS, values, strict=True))
+    segmentations = [annotation.get("segmentation") for annotation in annotations]
+    size_hw, is_certain = _choose_size(entry, segmentations, images)
+    log = RepairLog()
+    if size_hw is None:
+        log[UNKNOWN_SIZE] += any(map(_is_mask, segmentations))
+        return annotations, log, None
+    is_resized = size_hw != (entry["height"], entry["width"])
+    log[RESIZED] += is_resized
+    repaired = [_repair_annotation(annotation, size_hw, is_certain, log) for annotation in annotations]
+    return repaired, log, size_hw if is_resized else None
 
 
 def _group_by_image(annotations: list[Any], image_ids: Iterable[int | str]) -> dict[int | str, list[int]]:
@@ -204,19 +199,10 @@ def _correct_measures(annotation: Entry, measured: checks.MaskMeasure, size_hw: 
     is_crowd_area = annotation["iscrowd"] == 1 and json_fields.all_finite([area]) and area >= 0
     if not is_crowd_area and not checks.is_near_area(area, measured):
         area = measured.areas[-1]
-    if not checks.is_near_box(box, measured) or not _is_box_inside(box, size_hw):
+    if not checks.is_near_box(box, measured) or not coco.is_box_inside(box, size_hw, checks.BOX_SLACK_PX):
         left, top, right, bottom = measured.boxes_xyxy[-1]
         box = [left, top, right - left, bottom - top]
     return {**annotation, "area": area, "bbox": box}
-
-
-def _is_box_inside(box: list[float], size_hw: SizeHW) -> bool:
-    right, bottom = box[0] + box[2], box[1] + box[3]
-    return (
-        min(box[:2]) >= -checks.BOX_SLACK_PX
-        and right <= size_hw[1] + checks.BOX_SLACK_PX
-        and bottom <= size_hw[0] + checks.BOX_SLACK_PX
-    )
 
 
 def _number(annotations: list[Any]) -> list[Any]:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,9 @@ import numpy as np
 from segkit.curation.checks.panoptic import PNG_SUFFIX
 from segkit.curation.image_files import find_orphans, inspect_image
 from segkit.curation.issues import RunAll
-from segkit.curation.repair.ids import IdTable, collect_values, get_id
-from segkit.curation.repair.log import RepairLog
+from segkit.curation.repair.ids import IdTable, collect_values, get_id, get_value
 from segkit.curation.repair.segments import SegmentRepair, correct_measures
-from segkit.curation.repair.tables import SizeHW, correct_size, get_file_name, load_tables
+from segkit.curation.repair.tables import RepairLog, SizeHW, correct_sizes, get_file_name, load_tables
 from segkit.formats import coco, png
 from segkit.structures import VOID, IdRuns
 from segkit.utils import files, json_fields
@@ -80,15 +79,15 @@ def repair_panoptic(
     with files.new_folder(output) as folder:
         copies = folder / folder_name
         copies.mkdir()
-        repair = _PanopticRepair.from_content(content, masks, copies, images)
+        repair = _PanopticRepair(content, masks, copies, images)
         annotations = []
         sizes: dict[Any, SizeHW | None] = {}
-        for result in run_all(repair.repair_annotation, content["annotations"]):
-            log.update(result.log)
-            annotations.append(result.annotation)
-            if result.size_hw:
-                sizes[get_id(result.annotation, "image_id")] = result.size_hw
-        content["images"] = [correct_size(image, sizes.get(get_id(image, "id"))) for image in content["images"]]
+        for annotation, annotation_log, size_hw in run_all(repair.repair_annotation, content["annotations"]):
+            log.update(annotation_log)
+            annotations.append(annotation)
+            if size_hw:
+                sizes[get_id(annotation, "image_id")] = size_hw
+        content["images"] = correct_sizes(content["images"], sizes)
         log[UNNAMED] += len(find_orphans(masks, [*repair.times_named], "png-orphan", PNG_SUFFIX))
         files.dump_json(folder / json_path.name, {**content, "annotations": annotations})
     return output / json_path.name, output / folder_name, log.lines()
@@ -100,64 +99,44 @@ def _drop_images_without_annotation(content: Entry, log: RepairLog) -> list[Any]
     return [image for image in content["images"] if not log.must_drop(annotated, image, "id", "images", NO_ANNOTATION)]
 
 
-@dataclass(frozen=True)
-class _RepairedAnnotation:
-    """size_hw: of PNG and image file, if they agree and the entry has another size."""
-
-    annotation: Any
-    log: RepairLog = field(default_factory=RepairLog)
-    size_hw: SizeHW | None = None
-
-
-@dataclass(frozen=True)
 class _PanopticRepair:
     """The repair of single images.
 
     masks: folder of the PNGs. copies: folder for the repaired PNGs. images: the image folder.
-    entries: image_id -> (height, width, file_name). times_named: PNG name -> number of annotations that name it.
     """
 
-    masks: Path
-    copies: Path
-    images: Path
-    entries: Mapping[Any, tuple[Any, ...]]
-    times_named: Mapping[str, int]
-    segments: SegmentRepair
-
-    @classmethod
-    def from_content(cls, content: Entry, masks: Path, copies: Path, images: Path) -> _PanopticRepair:
+    def __init__(self, content: Entry, masks: Path, copies: Path, images: Path) -> None:
+        self.masks, self.copies, self.images = masks, copies, images
         annotations, categories = content["annotations"], content["categories"]
-        tables = [annotation.get("segments_info") for annotation in annotations if type(annotation) is dict]
+        tables = [get_value(annotation, "segments_info") for annotation in annotations]
         infos = (info for table in tables if type(table) is list for info in table)
         isthing_by_id = collect_values(categories, ("isthing",))
         stuff = frozenset(category_id for category_id, (isthing,) in isthing_by_id.items() if isthing in (0, False))
         category_ids = IdTable.from_table(categories, json_fields.INTEGER, infos, "category_id")
-        return cls(
-            masks=masks,
-            copies=copies,
-            images=images,
-            entries=collect_values(content["images"], ("height", "width", "file_name")),
-            times_named=Counter(name for name in map(get_file_name, annotations) if name),
-            segments=SegmentRepair(category_ids, stuff),
-        )
+        self.segments = SegmentRepair(category_ids, stuff)
+        self.entries: Mapping[Any, tuple[Any, ...]] = collect_values(content["images"], ("height", "width", "file_name"))
+        self.times_named = Counter(name for name in map(get_file_name, annotations) if name)
 
-    def repair_annotation(self, annotation: Any) -> _RepairedAnnotation:
-        """Repair an annotation and write its PNG; if the PNG does not decode, both stay unchanged."""
-        name = get_file_name(annotation)
+    def repair_annotation(self, annotation: Any) -> tuple[Any, RepairLog, SizeHW | None]:
+        """Repair an annotation and write its PNG; if the PNG does not decode, both stay unchanged.
+
+        The result has the size of PNG and image file, if they agree and the entry has another size.
+        """
+        name, log = get_file_name(annotation), RepairLog()
         if name is None or not os.path.isfile(self.masks / name):
-            return _RepairedAnnotation(annotation)
+            return annotation, log, None
         source, target = self.masks / name, self.copies / name
         target.parent.mkdir(parents=True, exist_ok=True)
-        infos, log = annotation.get("segments_info"), RepairLog()
-        runs = _try_read_runs(source)
-        result = None
+        infos, result, runs = annotation.get("segments_info"), None, None
+        with suppress(DatasetError):
+            runs = png.read_id_runs(source)
         if runs is not None and type(infos) is list and self.times_named[name] == 1:  # a shared PNG stays unchanged
             fits, size_hw = self._compare_size(annotation, runs.size_hw)
             log[OTHER_SIZE] += not fits
             result = self.segments.repair(infos, runs.extents(), log) if fits else None
         if runs is None or result is None:
             shutil.copyfile(source, target)
-            return _RepairedAnnotation(annotation, log)
+            return annotation, log, None
         infos, new_ids = result
         repaired = _replace_ids(runs, new_ids)
         if png.read_header(source).kind == "RGB" and np.array_equal(repaired.ids, runs.ids):
@@ -166,7 +145,7 @@ class _PanopticRepair:
             png.write_ids(target, repaired.to_map())
         extents = repaired.extents()
         infos = [correct_measures(info, extents) for info in infos]
-        return _RepairedAnnotation({**annotation, "segments_info": infos}, log, size_hw)
+        return {**annotation, "segments_info": infos}, log, size_hw
 
     def _compare_size(self, annotation: Entry, size_hw: SizeHW) -> tuple[bool, SizeHW | None]:
         """Whether the image may have the size of its PNG, and the size if the entry is to be corrected."""
@@ -178,13 +157,6 @@ class _PanopticRepair:
         if actual is None:
             return not coco.is_size(height, width), None
         return actual == size_hw, size_hw
-
-
-def _try_read_runs(path: Path) -> IdRuns | None:
-    try:
-        return png.read_id_runs(path)
-    except DatasetError:
-        return None
 
 
 def _replace_ids(runs: IdRuns, new_ids: Mapping[int, int]) -> IdRuns:

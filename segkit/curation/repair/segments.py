@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segkit.curation.repair.ids import IdTable, drop_copies, get_id, parse_integer_fields
-from segkit.curation.repair.log import COPIES, NO_CATEGORY, RepairLog
-from segkit.curation.repair.tables import correct_iscrowd
+from segkit.curation.repair.ids import IdTable, drop_copies, get_id, get_value, parse_integer_fields
+from segkit.curation.repair.tables import COPIES, NO_CATEGORY, RepairLog, correct_iscrowd
 from segkit.structures import Extent
 from segkit.utils import json_fields
 from segkit.utils.json_fields import Entry
@@ -132,8 +131,7 @@ def _get_segment_id(info: Any) -> int | None:
 
 def _get_measures(info: Any) -> tuple[float, float, float, float, float] | None:
     """(area, x, y, width, height) if all are numbers that a segment with pixels can have."""
-    area: Any = info.get("area") if type(info) is dict else None
-    box = info.get("bbox") if type(info) is dict else None
+    area, box = get_value(info, "area"), get_value(info, "bbox")
     if type(box) is not list or len(box) != 4 or not json_fields.all_finite([area, *box]) or min(area, *box[2:]) <= 0:
         return None
     return area, box[0], box[1], box[2], box[3]

@@ -1,22 +1,61 @@
-"""The tables of a damaged COCO JSON, and fields that panoptic and instance repairs share."""
+"""What panoptic and instance repairs share: the log, the tables of a damaged COCO JSON, and fields of its entries."""
 
 from __future__ import annotations
 
 import math
 import os
+import reprlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from segkit.curation.checks.tables import read_tables
 from segkit.curation.issues import RULES, IssueList
-from segkit.curation.repair.ids import IdTable, drop_copies, parse_integer_fields, parse_integer_ids
-from segkit.curation.repair.log import COPIES, NO_IMAGE, RepairLog
+from segkit.curation.repair.ids import IdTable, drop_copies, get_id, get_value, parse_integer_fields, parse_integer_ids
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
 SizeHW = tuple[int, int]
 INTEGER_FIELDS = {"images": ("height", "width"), "categories": ("isthing",), "annotations": ("iscrowd",)}
+COPIES = "each is a copy of an earlier one"
+NO_IMAGE = "image_id {} is not in `images`"
+NO_CATEGORY = "category_id {} is not in `categories`"
+UNCERTAIN = ", but the table has a damaged, repeated or unused id, which may be the one that is meant"
+MAX_IDS = 5  # in a line
+
+
+class RepairLog(Counter[tuple[str, ...]]):
+    """Counts by (action, kind of item, reason), e.g. (`dropped`, `segments`, `they have no pixel`).
+
+    The key of an entry with an unknown id has the id as a fourth item; its reason has a placeholder for the ids.
+    """
+
+    def must_drop(self, ids: IdTable, entry: Any, key: str, kind: str, reason: str) -> bool:
+        """Log an entry whose `key` is an unknown id, and return whether it must be dropped.
+
+        It must be dropped only if it is certain that nothing has this id.
+        """
+        value = get_id(entry, key)
+        if value is None or value in ids.ids:
+            return False
+        is_certain = ids.certainly_lacks(value)
+        action, reason = ("dropped", reason) if is_certain else ("left unchanged", reason + UNCERTAIN)
+        self[action, kind, reason, reprlib.repr(value)] += 1
+        return is_certain
+
+    def lines(self) -> list[str]:
+        """One line for each action, kind and reason that occurred, with the first ids."""
+        numbers, ids = Counter[tuple[str, str, str]](), defaultdict[tuple[str, str, str], list[str]](list)
+        for (action, kind, reason, *unknown_ids), number in self.items():
+            numbers[action, kind, reason] += number
+            ids[action, kind, reason] += unknown_ids
+        return [
+            f"{action} {number} of the {kind}: {reason.format(_format_ids(ids[action, kind, reason]))}"
+            for (action, kind, reason), number in numbers.items()
+            if number
+        ]
 
 
 def load_tables(path: Path, panoptic: bool, log: RepairLog) -> Entry:
@@ -52,14 +91,15 @@ def correct_iscrowd(entry: Entry) -> Entry:
     return {**entry, "iscrowd": int(value) if type(value) is bool else value}
 
 
-def correct_size(entry: Any, size_hw: SizeHW | None) -> Any:
-    """The entry with this height and width; unchanged for None."""
-    return {**entry, "height": size_hw[0], "width": size_hw[1]} if size_hw else entry
+def correct_sizes(entries: list[Any], sizes: Mapping[Any, SizeHW | None]) -> list[Any]:
+    """The entries of images, with height and width of `sizes` if it has the size of their id."""
+    sized = [(entry, sizes.get(get_id(entry, "id"))) for entry in entries]
+    return [{**entry, "height": size_hw[0], "width": size_hw[1]} if size_hw else entry for entry, size_hw in sized]
 
 
 def get_file_name(entry: Any) -> str | None:
     """The `file_name` of the entry, normalized; None if it is not a name inside a folder."""
-    name = entry.get("file_name") if type(entry) is dict else None
+    name = get_value(entry, "file_name")
     if type(name) is not str:
         return None
     try:
@@ -84,3 +124,8 @@ def _replace_non_finite(content: Any, path: Path, depth: int = json_fields.MAX_D
     if isinstance(content, list):
         return [_replace_non_finite(value, path, depth - 1) for value in content]
     return {key: _replace_non_finite(value, path, depth - 1) for key, value in content.items()}
+
+
+def _format_ids(ids: list[str]) -> str:
+    more = f" and {len(ids) - MAX_IDS} more" if len(ids) > MAX_IDS else ""
+    return ", ".join(ids[:MAX_IDS]) + more
