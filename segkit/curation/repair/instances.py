@@ -13,6 +13,7 @@ from segkit.curation.image_files import inspect_image
 from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id, parse_integer_ids
 from segkit.curation.repair.tables import (
+    ENTRY_KEYS,
     NO_CATEGORY,
     RepairLog,
     SizeHW,
@@ -28,7 +29,6 @@ from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
-ENTRY_KEYS = "height", "width", "file_name"
 SHORT = "dropped", "polygons", "they have fewer than three points"
 NO_POLYGON = "dropped", "annotations", "none of their polygons has three points"
 NO_PIXEL = "dropped", "annotations", "their masks have no pixel in the image"

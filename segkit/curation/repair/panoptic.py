@@ -17,7 +17,7 @@ from segkit.curation.image_files import find_orphans, inspect_image
 from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id, get_value
 from segkit.curation.repair.segments import SegmentRepair, correct_measures
-from segkit.curation.repair.tables import RepairLog, SizeHW, correct_sizes, get_file_name, load_tables
+from segkit.curation.repair.tables import ENTRY_KEYS, RepairLog, SizeHW, correct_sizes, get_file_name, load_tables
 from segkit.formats import coco, png
 from segkit.structures import VOID, IdRuns
 from segkit.utils import files, json_fields
@@ -114,7 +114,7 @@ class _PanopticRepair:
         stuff = frozenset(category_id for category_id, (isthing,) in isthing_by_id.items() if isthing in (0, False))
         category_ids = IdTable.from_table(categories, json_fields.INTEGER, infos, "category_id")
         self.segments = SegmentRepair(category_ids, stuff)
-        self.entries: Mapping[Any, tuple[Any, ...]] = collect_values(content["images"], ("height", "width", "file_name"))
+        self.entries: Mapping[Any, tuple[Any, ...]] = collect_values(content["images"], ENTRY_KEYS)
         self.times_named = Counter(name for name in map(get_file_name, annotations) if name)
 
     def repair_annotation(self, annotation: Any) -> tuple[Any, RepairLog, SizeHW | None]:

@@ -18,6 +18,7 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
 SizeHW = tuple[int, int]
+ENTRY_KEYS = "height", "width", "file_name"
 INTEGER_FIELDS = {"images": ("height", "width"), "categories": ("isthing",), "annotations": ("iscrowd",)}
 COPIES = "each is a copy of an earlier one"
 NO_IMAGE = "image_id {} is not in `images`"
