@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segkit.formats.decathlon.labels import TABLE
 from segkit.formats.decathlon.nifti import NIFTI_SUFFIXES, Header, read_header
-from segkit.formats.image_files import index_unique
+from segkit.formats.image_files import check_folder, index_unique
 from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import check_file_size
@@ -23,6 +22,7 @@ from segkit.utils.issues import IssueHandler, describe_unused, report_missing, t
 from segkit.utils.json_fields import Entry
 from segkit.utils.text import abbreviate
 
+TABLE = "dataset.json"
 TREE = "expected imagesTr/<volume>.nii.gz and labelsTr/<volume>.nii.gz, and usually dataset.json"
 COMPLETE = "complete the download, or take the volume out"
 MAX_JSON_BYTES = 2**26
@@ -142,8 +142,7 @@ def check_volume(files: VolumeFiles, on_issue: IssueHandler) -> Volume | None:
 
 def _find_niftis_by_name(folder: Path, on_issue: IssueHandler) -> dict[str, Path]:
     """Name -> path of the NIfTI files, sorted by path."""
-    if not os.path.isdir(folder):
-        raise DatasetError("no such folder", where=folder, remedy=TREE)
+    check_folder(folder, TREE)
     named_paths = ((_get_stem(path), path) for path in _find_niftis(folder))
     paths = index_unique(named_paths, "image-id-twice", "remove one of them", on_issue)
     if not paths:

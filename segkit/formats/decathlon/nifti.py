@@ -112,11 +112,6 @@ def to_slices(voxels: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.rot90(np.moveaxis(voxels, axis, 0), axes=(1, 2))
 
 
-def from_slices(slices: NDArray[Any], axis: int) -> NDArray[Any]:
-    """(slices, H, W, ...) -> (X, Y, Z, ...), a view: the inverse of `to_slices`."""
-    return np.moveaxis(np.rot90(slices, -1, axes=(1, 2)), 0, axis)
-
-
 def write_prediction(
     path: str | Path, slices: Sequence[NDArray[np.integer[Any]]], like: str | Path, axis: int = 2
 ) -> None:
@@ -145,8 +140,8 @@ def write_prediction(
         raise ValueError(f"slices must be {expected[0]} maps of {expected[1:]} integers, got {got}")
     if stacked.min() < 0 or stacked.max() > MAX_LABEL:
         raise ValueError(f"labels must be in 0..{MAX_LABEL}, got {stacked.min()}..{stacked.max()}")
-    voxels = from_slices(stacked.astype(np.min_scalar_type(stacked.max()), copy=False), axis)
-    content = header.encode(voxels)
+    labels = stacked.astype(np.min_scalar_type(stacked.max()), copy=False)
+    content = header.encode(np.moveaxis(np.rot90(labels, -1, axes=(1, 2)), 0, axis))  # the inverse of `to_slices`
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
 
@@ -162,7 +157,7 @@ def _check_bytes(content_bytes: int, offset: int, path: Path) -> None:
     if not min(HEADERS) <= offset <= MAX_OFFSET:
         raise DatasetError(f"expected voxels from byte 352 to {MAX_OFFSET} on, got {offset}", where=path)
     with path.open("rb") as file:
-        is_zipped = _is_zipped(file)
+        is_zipped = file.peek(len(GZIP_START)).startswith(GZIP_START)
     file_bytes = path.stat().st_size
     if content_bytes > file_bytes * (DEFLATE_RATIO if is_zipped else 1):
         problem = f"the header speaks of {content_bytes} bytes, which a file of {file_bytes} bytes cannot hold"
@@ -185,22 +180,13 @@ def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """The file, decompressed as it is read; DatasetError if it is missing, damaged or cut off."""
     try:
         with path.open("rb") as file:
-            if not _is_zipped(file):
-                yield file
-                return
-            with gzip.GzipFile(fileobj=file) as unzipped:
-                yield unzipped
+            is_zipped = file.peek(len(GZIP_START)).startswith(GZIP_START)
+            yield gzip.GzipFile(fileobj=file) if is_zipped else file
     except FileNotFoundError:
         raise DatasetError("expected a NIfTI, found nothing", where=path, remedy="check the path") from None
     except (OSError, EOFError, ValueError, zlib.error) as error:
         problem = f"the file cannot be read: {error}"
         raise DatasetError(problem, where=path, remedy=DAMAGED_REMEDY) from None
-
-
-def _is_zipped(file: IO[bytes]) -> bool:
-    start = file.read(len(GZIP_START))
-    file.seek(0)
-    return start == GZIP_START
 
 
 @contextmanager

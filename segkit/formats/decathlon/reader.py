@@ -7,33 +7,36 @@ two axes runs right, the second upwards. `write_prediction` undoes both.
 
 from __future__ import annotations
 
+import re
 import reprlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.decathlon import files
-from segkit.formats.decathlon import labels as volume_labels
-from segkit.formats.decathlon.files import Volume, VolumeFiles, check_volume
-from segkit.formats.decathlon.labels import BACKGROUND, Labels
-from segkit.formats.decathlon.nifti import read_voxels, to_slices
+from segkit.formats.decathlon.files import TABLE, Volume, VolumeFiles, check_volume
+from segkit.formats.decathlon.nifti import MAX_LABEL, read_voxels, to_slices
 from segkit.formats.image_io import PERCENTILES, stretch_to_uint8
-from segkit.structures import ImageId, PanopticSegmentation
-from segkit.utils.errors import ConfigError, DatasetError
+from segkit.structures import CategorySet, ImageId, PanopticSegmentation, Segment
+from segkit.utils.errors import ConfigError, DatasetError, SegkitError
 from segkit.utils.issues import IssueHandler, raise_issue, try_read
-from segkit.utils.json_fields import INTEGER, NUMBER, TEXT
+from segkit.utils.json_fields import INTEGER, NUMBER, TEXT, Entry
 from segkit.utils.text import abbreviate
 
 SPLITS = ("train", "val", "all", "test")
 CACHE_BYTES = 2**27  # of slices in memory: all volumes of a small task
 MIN_CACHED = 2  # files in memory whatever their size: image and label of the last volume
 RGB = 3
+BACKGROUND = 0  # the label
+
+Labels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class DecathlonReader(DatasetReader):
@@ -103,10 +106,10 @@ class DecathlonReader(DatasetReader):
         needs_training = split != "test" or not (labels or table)
         listed = files.list_volumes(self.root, table, False, report) if needs_training else []
         training = files.drop_missing(listed, report)
-        names = volume_labels.read_label_names(labels, table, self.root)
+        names = _read_label_names(labels, table, self.root)
         if names is None:
             training, names = self._find_labels(training, report)
-        self.categories = volume_labels.build_categories(names, things, self.root)
+        self.categories = _build_categories(names, things, self.root)
         if split == "test":
             listed = files.list_volumes(self.root, table, True, report)
             selected = files.drop_missing(listed, report)
@@ -141,7 +144,7 @@ class DecathlonReader(DatasetReader):
         volume, index = self.locate_slice(image)
         if volume.label_path is None:
             return PanopticSegmentation(np.zeros(image.size_hw, dtype=np.int32), ())
-        return volume_labels.build_segmentation(self._get_labels(volume.label_path)[index], self.categories)
+        return _build_segmentation(self._get_labels(volume.label_path)[index], self.categories)
 
     def _find_labels(
         self, training: Sequence[VolumeFiles], on_issue: IssueHandler
@@ -181,12 +184,10 @@ class DecathlonReader(DatasetReader):
         return slices
 
     def _get_labels(self, path: Path) -> Labels:
-        return self._cache(
-            "labels", path, lambda path: volume_labels.check_labels(self._read_labels(path), self.categories, path)
-        )
+        return self._cache("labels", path, lambda path: _check_labels(self._read_labels(path), self.categories, path))
 
     def _read_labels(self, path: Path) -> Labels:
-        return np.ascontiguousarray(to_slices(volume_labels.to_labels(read_voxels(path)[..., 0], path), self.axis))
+        return np.ascontiguousarray(to_slices(to_labels(read_voxels(path)[..., 0], path), self.axis))
 
     def _read_channels(self, path: Path) -> NDArray[np.uint8]:
         """(slices, H, W, 1 to 3) uint8."""
@@ -240,3 +241,93 @@ def _check_options(
 
 def _is_list(value: Any, types: tuple[type, ...], kind: Any = Sequence) -> bool:
     return isinstance(value, kind) and not isinstance(value, str) and all(type(part) in types for part in value)
+
+
+def _read_label_names(labels: Mapping[int | str, str] | None, table: Entry | None, root: Path) -> dict[int, str] | None:
+    """The name of every label, from the option or else from dataset.json; None if neither is given.
+
+    ConfigError for the option, DatasetError for the table: labels are not distinct integers in 0..MAX_LABEL, or a name
+    is not text.
+    """
+    if labels is None and table is None:
+        return None
+    error: type[SegkitError] = DatasetError if labels is None else ConfigError
+    where = root / TABLE if labels is None else "`labels`"
+    given = table.get("labels") if labels is None and table is not None else labels
+    if not isinstance(given, Mapping) or not given:
+        raise error(f"expected `labels` to be {{label: name}}, got {reprlib.repr(given)}", where=where)
+    names: dict[int, str] = {}
+    for key, name in given.items():
+        label = int(key) if re.fullmatch("[0-9]{1,5}", str(key), re.ASCII) else -1
+        if not 0 <= label <= MAX_LABEL or label in names or not isinstance(name, str) or not name:
+            expected = f"a different integer in 0..{MAX_LABEL} and a name for each label"
+            raise error(f"expected {expected}, got {reprlib.repr({key: name})}", where=where)
+        names[label] = name
+    return names
+
+
+def _build_categories(names: Mapping[int, str], things: Collection[str], root: Path) -> CategorySet:
+    """One category per label, the background as stuff; ConfigError if `things` names anything but foreground labels."""
+    names = {BACKGROUND: "background", **names}
+    foreground = [name for label, name in names.items() if label != BACKGROUND]
+    if unexpected := sorted({*things} - {*foreground}):
+        expected = f"`things` to be among the labels {abbreviate(foreground)}"
+        raise ConfigError(f"expected {expected}, got {abbreviate(unexpected)}")
+    entries: list[Entry] = [
+        {"id": label, "name": name, "isthing": name in things and label != BACKGROUND}
+        for label, name in sorted(names.items())
+    ]
+    entries[0]["color"] = (0, 0, 0)  # of the background, which is first
+    return CategorySet.from_coco(entries, root)
+
+
+def to_labels(values: NDArray[Any], path: Path) -> Labels:
+    """The voxels of a label volume as integers; DatasetError if one is not a whole number in 0..MAX_LABEL."""
+    if values.dtype.kind == "f" and not (is_whole := values == np.rint(values)).all():
+        raise DatasetError(
+            f"expected whole numbers as labels, got {values[~is_whole][0]}",
+            where=f"{path}, {np.count_nonzero(~is_whole)} voxels",
+            remedy="is this the image, or a label that was resampled with interpolation?",
+        )
+    low, high = values.min(), values.max()
+    if low < 0 or high > MAX_LABEL:
+        raise DatasetError(f"expected labels in 0..{MAX_LABEL}, got {low}..{high}", where=path)
+    labels: Labels = values.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
+    return labels
+
+
+def _check_labels(labels: Labels, categories: CategorySet, path: Path) -> Labels:
+    """The labels; DatasetError if one is not a category."""
+    table = np.zeros(MAX_LABEL + 1, dtype=bool)
+    table[[*categories.isthing_by_id]] = True
+    is_category = table.take(labels)
+    if not is_category.all():
+        unexpected = np.unique(labels[~is_category]).tolist()
+        problem = f"expected labels among {abbreviate(categories.isthing_by_id)}, got {abbreviate(unexpected)} too"
+        raise DatasetError(problem, where=path, remedy="add them to `labels`, or repair the volume")
+    return labels
+
+
+def _build_segmentation(labels: Labels, categories: CategorySet) -> PanopticSegmentation:
+    """Turn (H, W) labels into segments: one per stuff label, one per connected piece of a thing label.
+
+    Segments are numbered from 1 by label, then by first pixel.
+    """
+    segment_ids = np.zeros(labels.shape, dtype=np.int32)
+    segments: list[Segment] = []
+    for category_id in np.unique(labels).tolist():
+        isthing = categories[category_id].isthing
+        mask = labels == category_id
+        for piece in _split_pieces(mask) if isthing else [mask]:
+            segments.append(Segment(len(segments) + 1, category_id, isthing, int(np.count_nonzero(piece))))
+            segment_ids[piece] = len(segments)
+    return PanopticSegmentation(segment_ids, tuple(segments))
+
+
+def _split_pieces(mask: NDArray[np.bool_]) -> Iterator[NDArray[np.bool_]]:
+    """The connected pieces of a mask, with 8 neighbours, in the order of their first pixel."""
+    _, piece_numbers = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8, ltype=cv2.CV_32S)
+    numbers, first_pixels = np.unique(piece_numbers, return_index=True)
+    for number in numbers[np.argsort(first_pixels)].tolist():
+        if number:
+            yield piece_numbers == number
