@@ -10,16 +10,11 @@ from pathlib import Path
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from segkit.structures.architecture_spec import Count
+from segkit.structures.architecture_spec import ALL_COUNTS
 from segkit.utils.errors import ConfigError
 
 FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
 FROM_DATASET = -1  # a class count that is taken from the training dataset
-COUNTS_FROM_DATASET: dict[str, Count] = {
-    "MODEL.ROI_HEADS.NUM_CLASSES": "things",
-    "MODEL.RETINANET.NUM_CLASSES": "things",
-    "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "semantic_channels",
-}
 
 
 def add_segkit_config(cfg: CfgNode) -> None:
@@ -54,7 +49,7 @@ def add_segkit_config(cfg: CfgNode) -> None:
     cfg.INPUT.COPY_PASTE.PROBABILITY = 0.0
 
     # Class counts are taken from the dataset. A number must agree with the dataset.
-    for key in COUNTS_FROM_DATASET:
+    for key in ALL_COUNTS:
         cfg.merge_from_list([key, FROM_DATASET])
     # Channels of the semantic head: "one": one for all things plus one per stuff class (Panoptic FPN); "per_class": one
     # per class; "auto": "per_class" for datasets with semantic IoU but no panoptic quality, otherwise "one".

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from segkit.config import COUNTS_FROM_DATASET, FROM_DATASET
+from segkit.config import FROM_DATASET
 from segkit.data.dataset import Dataset
 from segkit.structures import CategorySet
-from segkit.structures.architecture_spec import get_architecture_spec
+from segkit.structures.architecture_spec import ALL_COUNTS, get_architecture_spec
 from segkit.utils.errors import ConfigError
 
 
@@ -66,7 +66,7 @@ def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, nam
         "semantic_channels": (len(space.names), why_channels),
     }
     used = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts
-    for key, kind in {**COUNTS_FROM_DATASET, **used}.items():
+    for key, kind in {**ALL_COUNTS, **used}.items():
         expected, reason = counts[kind]
         *path, leaf = key.split(".")
         node = cfg

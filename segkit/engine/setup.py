@@ -89,14 +89,13 @@ def _check_architecture(cfg: CfgNode) -> None:
     if name not in META_ARCH_REGISTRY:
         known = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
         raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {known}")
-    get_architecture_spec(name)
 
 
 def _check_targets(spec: ArchitectureSpec, datasets: list[Dataset]) -> None:
     """Raise ConfigError if a training dataset lacks the semantic labels that the architecture needs."""
     for dataset in datasets:
         semantic = has_segmentation(dataset.records[0]) or "sem_seg_file_name" in dataset.records[0]
-        if "semantic" in spec.targets and not semantic:
+        if spec.needs_targets and "semantic" in spec.targets and not semantic:
             raise ConfigError(
                 f"dataset {dataset.name} has no semantic labels, which {spec.name} needs",
                 where="DATASETS.TRAIN",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
-
-from segkit.utils.errors import ConfigError
+from typing import Literal, get_args
 
 Target = Literal["instances", "semantic", "panoptic"]
 Count = Literal["things", "semantic_channels"]
 Output = Literal["instances", "sem_seg", "panoptic_seg", "head_outputs"]
+
+ROI_HEADS: dict[str, Count] = {"MODEL.ROI_HEADS.NUM_CLASSES": "things"}
+RETINANET: dict[str, Count] = {"MODEL.RETINANET.NUM_CLASSES": "things"}
+SEMANTIC_HEAD: dict[str, Count] = {"MODEL.SEM_SEG_HEAD.NUM_CLASSES": "semantic_channels"}
+ALL_COUNTS: dict[str, Count] = {**ROI_HEADS, **RETINANET, **SEMANTIC_HEAD}
+PANOPTIC: tuple[Output, ...] = ("instances", "sem_seg", "panoptic_seg")
 
 
 @dataclass(frozen=True)
@@ -23,9 +27,10 @@ class ArchitectureSpec:
             channels), "panoptic" (all segments of the panoptic map).
         outputs: the keys of the model's output dict.
         class_counts: config key -> what it counts: "things" (thing classes) or "semantic_channels" (channels of
-            CategorySet.build_semantic_space).
+            CategorySet.build_semantic_space). A number in the config must agree with the dataset.
         postprocessing: "fusion" for a method of segkit.fusion, chosen by MODEL.PANOPTIC.FUSION; "own" for a fixed
             step inside the model; "none" if the heads' outputs are the result.
+        needs_targets: False if the model also trains on datasets that lack some of the targets.
     """
 
     name: str
@@ -33,9 +38,23 @@ class ArchitectureSpec:
     outputs: tuple[Output, ...]
     class_counts: Mapping[str, Count] = field(default_factory=dict)
     postprocessing: Literal["fusion", "own", "none"] = "none"
+    needs_targets: bool = True
 
 
-_specs: dict[str, ArchitectureSpec] = {}
+# Built-in architectures, which mapper and evaluators know without an import of the networks.
+BUILTIN_SPECS = (
+    ArchitectureSpec("GeneralizedRCNN", ("instances",), ("instances",), ROI_HEADS),
+    ArchitectureSpec("ProposalNetwork", ("instances",), (), ROI_HEADS),
+    ArchitectureSpec("RetinaNet", ("instances",), ("instances",), ROI_HEADS | RETINANET),
+    ArchitectureSpec("PanopticFPN", ("instances", "semantic"), PANOPTIC, ROI_HEADS | SEMANTIC_HEAD, "own"),
+    ArchitectureSpec("SemanticSegmentor", ("semantic",), ("sem_seg",), SEMANTIC_HEAD),
+    # of Detectron2's project of this name
+    ArchitectureSpec("PanopticDeepLab", ("semantic", "panoptic"), PANOPTIC, ROI_HEADS | SEMANTIC_HEAD, "own"),
+    ArchitectureSpec(
+        "PanopticRCNN", ("instances", "semantic"), (*PANOPTIC, "head_outputs"), ROI_HEADS | SEMANTIC_HEAD, "fusion"
+    ),
+)
+_specs = {spec.name: spec for spec in BUILTIN_SPECS}
 
 
 def register_architecture(spec: ArchitectureSpec) -> None:
@@ -54,14 +73,9 @@ def get_architecture_spec(name: str) -> ArchitectureSpec:
         name: the value of MODEL.META_ARCHITECTURE.
 
     Returns:
-        The registered spec.
-
-    Raises:
-        ConfigError: no spec has this name.
+        The registered spec. An architecture without a spec gets all targets that its dataset has, all outputs are
+        evaluated if it gives them, and only MODEL.ROI_HEADS.NUM_CLASSES must agree with the dataset.
     """
-    if name not in _specs:
-        raise ConfigError(
-            f"MODEL.META_ARCHITECTURE {name!r} is unknown",
-            remedy=f"choose one of {', '.join(sorted(_specs))}, or register an ArchitectureSpec for yours",
-        )
-    return _specs[name]
+    return _specs.get(name) or ArchitectureSpec(
+        name, get_args(Target), get_args(Output), ROI_HEADS, needs_targets=False
+    )

@@ -193,9 +193,11 @@ def test_datasets_of_detectron2_are_loaded(toy_copy: Path, request: pytest.Fixtu
     assert separated.metrics == ("panoptic_quality", "mask_ap", "semantic_iou")
     assert separated.categories == toy.CATEGORIES
     assert not separated.uses_segkit_mapper
+    assert separated.records[0]["pan_seg_file_name"].endswith("panoptic/000000000001.png")
     expected = load_coco_panoptic("t", toy_folder / "panoptic.json", toy_folder / "panoptic", toy_folder / "images")
     for registered, record in zip(separated.records, expected.records, strict=True):
         segmentations = [read_segmentation(r, toy.CATEGORIES) for r in (registered, record)]
         assert np.array_equal(segmentations[0].segment_ids, segmentations[1].segment_ids)
         assert segmentations[0].segments == segmentations[1].segments
+        assert registered["segments_info"] == record["segments_info"]
     assert GroundTruth(plain).read_annotations(plain.records[0])

@@ -122,6 +122,7 @@ class CachedPanopticReader(_CachedReader):
 
     format = "coco-panoptic"
     metrics = PANOPTIC_METRICS
+    masks: Path
 
     def __init__(
         self,
@@ -144,8 +145,20 @@ class CachedPanopticReader(_CachedReader):
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""
         entries = _get_entries(image)
-        path = (self.masks or Path()) / entries.png_name
+        path = self.masks / entries.png_name
         return read_segmentation(path, entries.segments_info, self.categories, image.size_hw, image.image_id)
+
+    def get_panoptic_files(self, image: DatasetImage) -> dict[str, Any]:
+        """Get what Detectron2's records of a panoptic dataset hold, for its evaluators and for users' own mappers.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            pan_seg_file_name: path of the PNG; segments_info: the segments as in the JSON, with its category ids.
+        """
+        entries = _get_entries(image)
+        return {"pan_seg_file_name": str(self.masks / entries.png_name), "segments_info": entries.segments_info}
 
 
 def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
+from segkit.data.loaders.coco import CachedPanopticReader
 from segkit.data.loaders.readers import ReaderKey, encode_options, get_reader
 from segkit.formats import png
 from segkit.formats.cityscapes import CATEGORIES
@@ -53,9 +54,11 @@ def load_registered_dataset(name: str) -> Dataset:
         options |= {"json": meta.panoptic_json, "masks": meta.panoptic_root}
         key = ReaderKey("coco-panoptic", encode_options(options | _given(instances_json=instances_json)))
         reader, images = get_reader(key)
+        assert isinstance(reader, CachedPanopticReader)
         for record in records:
             if record["image_id"] not in images:
                 raise ConfigError(f"the image {record['image_id']!r} of {name!r} is not in {meta.panoptic_json}")
+            record.update(reader.get_panoptic_files(images[record["image_id"]]))
             height, width = images[record["image_id"]].size_hw
             record.setdefault("height", height)
             record.setdefault("width", width)

@@ -217,6 +217,8 @@ def _build_record(reader: DatasetReader, image: DatasetImage, key: ReaderKey) ->
         "width": image.size_hw[1],
         "reader": key,
     }
+    if isinstance(reader, CachedPanopticReader):
+        record |= reader.get_panoptic_files(image)
     if reader.has_overlapping_masks and reader.categories.things:
         record["annotations"] = ReaderAnnotations(key, image.image_id)
     return record

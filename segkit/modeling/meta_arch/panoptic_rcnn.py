@@ -26,21 +26,7 @@ from segkit.modeling.postprocessing.head_outputs import (
 from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
-from segkit.structures.architecture_spec import ArchitectureSpec, register_architecture
 from segkit.utils.errors import ConfigError
-
-register_architecture(
-    ArchitectureSpec(
-        "PanopticRCNN",
-        targets=("instances", "semantic"),
-        outputs=("instances", "sem_seg", "panoptic_seg", "head_outputs"),
-        class_counts={
-            "MODEL.ROI_HEADS.NUM_CLASSES": "things",
-            "MODEL.SEM_SEG_HEAD.NUM_CLASSES": "semantic_channels",
-        },
-        postprocessing="fusion",
-    )
-)
 
 
 @META_ARCH_REGISTRY.register()

@@ -72,8 +72,11 @@ def test_records_are_the_same_with_and_without_the_cache(
         assert lazy.metadata == plain.metadata
         assert all(type(record["annotations"]) is ReaderAnnotations for record in lazy.records)
         for lazy_record, record in zip(lazy.records, plain_records, strict=True):
-            assert repr(lazy_record) == repr(record)
             assert lazy_record == record
+            assert [*lazy_record.pop("segments_info", [])] == [*record.get("segments_info", [])]
+            expected = {key: value for key, value in record.items() if key != "segments_info"}
+            assert repr(lazy_record) == repr(expected)
+            assert lazy_record == expected
         assert [segments(lazy, record) for record in lazy.records] == plain_segments
     first = lazy.records[0]["annotations"]
     assert first[0]["segmentation"] == [[1, 1, 9.5, 1, 9, 9.25]]
@@ -81,6 +84,25 @@ def test_records_are_the_same_with_and_without_the_cache(
     assert [annotation["iscrowd"] for annotation in first[:3]] == [0, 0, 1]
     assert {annotation["bbox_mode"] for annotation in first} == {BoxMode.XYWH_ABS}
     assert (len(lazy.records[-1]["annotations"]), len(first)) == (0, len(plain_records[0]["annotations"]))
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("smallest", [0, annotation_cache.SMALLEST_BYTES])
+def test_panoptic_records_have_the_keys_of_detectron2(
+    mixed: Path, smallest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", smallest)
+    content = json.loads((mixed / "panoptic.json").read_text())
+    infos = {entry["image_id"]: entry["segments_info"] for entry in content["annotations"]}
+    records = panoptic(mixed).records
+    assert len(records) == len(infos)
+    for record in records:
+        assert Path(record["pan_seg_file_name"]) == mixed / "panoptic" / Path(record["file_name"]).name
+        assert Path(record["pan_seg_file_name"]).is_file()
+        assert [*record["segments_info"]] == infos[record["image_id"]]
+        assert pickle.loads(pickle.dumps(record)) == record
+    if not smallest:
+        assert len(pickle.dumps(records[0]["segments_info"])) < 500 + len(str(mixed))  # lazy
 
 
 @pytest.mark.usefixtures("cached")
