@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,8 @@ from segkit.utils.errors import DatasetError
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 PNG_KINDS, PNG_DEPTHS = {*png.KINDS.values()}, (1, 2, 4, 8, 16)
 DIGEST_BYTES = 16
+ImageDigest: TypeAlias = tuple[str, bytes | None]  # path of an image, and its digest if it has one
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -147,37 +149,61 @@ def find_orphans(folder: Path, known: Collection[str], code: str, suffixes: tupl
     return issues
 
 
-def find_duplicates(digests: Iterable[tuple[str, bytes | None]]) -> IssueList:
-    """Report images of one split with equal pixels.
+def find_equal_images(digests: Sequence[ImageDigest], others: Mapping[bytes, str]) -> IssueList:
+    """Report images of one split with equal pixels, then images whose pixels another split has too.
 
     Args:
         digests: (path, digest) in the order of the dataset.
+        others: Digest -> path of the other split, as `index_digests` returns them.
 
     Returns:
-        One issue per image that equals an earlier one.
+        One issue per image that equals an earlier one, and one per image that the other split has.
     """
-    issues, first_paths = IssueList(), dict[bytes, str]()
+    issues, first_paths = IssueList(), index_digests(digests)
     for path, digest in digests:
-        if digest is not None and (first := first_paths.setdefault(digest, path)) != path:
-            issues.add("image-twice", path, f"it shows the same pixels as {first}")
-    return issues
-
-
-def find_shared(digests: Iterable[tuple[str, bytes | None]], others: Mapping[bytes, str]) -> IssueList:
-    """Report images whose pixels another split has too.
-
-    Args:
-        digests: (path, digest) in the order of the dataset.
-        others: Digest -> path of the other split, as `digest_split` returns them.
-
-    Returns:
-        One issue per image.
-    """
-    issues = IssueList()
+        if digest is not None and first_paths[digest] != path:
+            issues.add("image-twice", path, f"it shows the same pixels as {first_paths[digest]}")
     for path, digest in digests:
         if digest is not None and digest in others:
             issues.add("image-shared", path, f"it shows the same pixels as {others[digest]} of the other split")
     return issues
+
+
+def index_digests(digests: Iterable[ImageDigest]) -> dict[bytes, str]:
+    """Map each digest to the first path with it.
+
+    Args:
+        digests: (path, digest or None).
+
+    Returns:
+        Digest -> path.
+    """
+    first_paths: dict[bytes, str] = {}
+    for path, digest in digests:
+        if digest is not None:
+            first_paths.setdefault(digest, path)
+    return first_paths
+
+
+def run_checks(
+    check: Callable[[Item], tuple[IssueList, ImageDigest]], items: Sequence[Item], run_all: RunAll, issues: IssueList
+) -> list[ImageDigest]:
+    """Check all items.
+
+    Args:
+        check: Gives the issues of an item, and path and digest of its image.
+        items: Images or annotations, in the order of the dataset.
+        run_all: `map`, or a parallel one.
+        issues: Gets the issues.
+
+    Returns:
+        Path and digest of each image.
+    """
+    digests = []
+    for item_issues, digest in run_all(check, items):
+        issues += item_issues
+        digests.append(digest)
+    return digests
 
 
 def digest_split(against: Path, images: Path, run_all: RunAll) -> dict[bytes, str]:
@@ -200,11 +226,7 @@ def digest_split(against: Path, images: Path, run_all: RunAll) -> dict[bytes, st
         paths = _list_images_outside(against, images)
     else:
         raise DatasetError("expected a folder of images or a JSON", where=against, remedy="check the path")
-    first_paths: dict[bytes, str] = {}
-    for path, digest in zip(paths, run_all(_digest_file, paths), strict=True):
-        if digest is not None:
-            first_paths.setdefault(digest, str(path))
-    return first_paths
+    return index_digests(zip(map(str, paths), run_all(_digest_file, paths), strict=True))
 
 
 def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:

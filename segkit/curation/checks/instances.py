@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +71,12 @@ def check_instances(
         return tables
     issues = tables.issues
     folder = image_files.check_folder(images, issues)
-    annotations = _group_by_image(tables)
-
-    def check(image: ImageEntry) -> tuple[IssueList, tuple[str, bytes | None]]:
-        return _check_image(image, annotations.get(image.image_id, ()), tables, folder)
-
-    digests = []
-    for image_issues, digest in run_all(check, [*tables.images.values()]):
-        issues += image_issues
-        digests.append(digest)
+    check = partial(_check_image, annotations=_group_by_image(tables), tables=tables, folder=folder)
+    digests = image_files.run_checks(check, [*tables.images.values()], run_all, issues)
     if folder:
         names = [image.file_name for image in tables.images.values() if image.file_name]
         issues += image_files.find_orphans(folder, names, "image-orphan")
-    issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
+    issues += image_files.find_equal_images(digests, others)
     return issues if issues.has_errors() else issues + check_readable(json_path, coco.read_instances)
 
 
@@ -176,15 +170,15 @@ def _group_by_image(tables: Tables) -> dict[ImageId, list[tuple[int, Entry]]]:
 
 
 def _check_image(
-    image: ImageEntry, annotations: Sequence[tuple[int, Entry]], tables: Tables, folder: Path | None
-) -> tuple[IssueList, tuple[str, bytes | None]]:
+    image: ImageEntry, annotations: Mapping[ImageId, list[tuple[int, Entry]]], tables: Tables, folder: Path | None
+) -> tuple[IssueList, image_files.ImageDigest]:
     issues, inspection, path = IssueList(), image_files.ImageInspection(), Path()
     if folder and image.file_name:
         path = folder / image.file_name
         inspection = image_files.inspect_image(path, Location(path, image.image_id))
         issues += inspection.issues
     earlier: set[str] = set()
-    for index, annotation in annotations:
+    for index, annotation in annotations.get(image.image_id, ()):
         fingerprint = _check_annotation(annotation, index, image, tables, issues)
         if fingerprint in earlier:
             place = Location(tables.path, image.image_id, "annotation at index", index)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from pathlib import PurePath
 
 from segkit.curation import image_files
@@ -39,14 +40,8 @@ def check_dataset(reader: DatasetReader, run_all: RunAll, others: Mapping[bytes,
         if number > 1:
             issues.add("file-name-twice", reader.image_root / file_name, f"{number} images have this file")
 
-    def check(image: DatasetImage) -> tuple[IssueList, tuple[str, bytes | None]]:
-        return _check_image(reader, image)
-
-    digests = []
-    for image_issues, digest in run_all(check, reader.images):
-        issues += image_issues
-        digests.append(digest)
-    issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
+    digests = image_files.run_checks(partial(_check_image, reader), reader.images, run_all, issues)
+    issues += image_files.find_equal_images(digests, others)
     return IssueList(dict.fromkeys(issues))  # every slice of a damaged volume reports the same
 
 
@@ -60,18 +55,10 @@ def compute_dataset_digests(reader: DatasetReader, run_all: RunAll) -> dict[byte
     Returns:
         The path of the first image by digest; images of one color have no digest.
     """
-
-    def digest(image: DatasetImage) -> tuple[str, bytes | None]:
-        return _inspect(reader, image, IssueList())
-
-    path_by_digest: dict[bytes, str] = {}
-    for path, content in run_all(digest, reader.images):
-        if content is not None:
-            path_by_digest.setdefault(content, path)
-    return path_by_digest
+    return image_files.index_digests(run_all(partial(_inspect, reader, issues=IssueList()), reader.images))
 
 
-def _check_image(reader: DatasetReader, image: DatasetImage) -> tuple[IssueList, tuple[str, bytes | None]]:
+def _check_image(reader: DatasetReader, image: DatasetImage) -> tuple[IssueList, image_files.ImageDigest]:
     issues = IssueList()
     digest = _inspect(reader, image, issues)
     place = Location(reader.root, image.image_id)
@@ -85,7 +72,7 @@ def _check_image(reader: DatasetReader, image: DatasetImage) -> tuple[IssueList,
     return issues, digest
 
 
-def _inspect(reader: DatasetReader, image: DatasetImage, issues: IssueList) -> tuple[str, bytes | None]:
+def _inspect(reader: DatasetReader, image: DatasetImage, issues: IssueList) -> image_files.ImageDigest:
     """Path and digest of the image, which some readers compute."""
     path = reader.image_root / image.file_name
     place = Location(path, image.image_id)

@@ -6,6 +6,7 @@ import os
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from segkit.curation import image_files
@@ -47,19 +48,6 @@ class Job:
     png_name: str | None = None
 
 
-@dataclass(frozen=True)
-class JobResult:
-    """What is wrong with one job.
-
-    Attributes:
-        issues: of the image, the annotation and the PNG.
-        digest: path and digest of the image.
-    """
-
-    issues: IssueList
-    digest: tuple[str, bytes | None]
-
-
 def check_panoptic(
     json_path: Path, masks: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS
 ) -> IssueList:
@@ -81,21 +69,15 @@ def check_panoptic(
     issues = tables.issues
     folders = [image_files.check_folder(folder, issues) for folder in (masks, images)]
     jobs = list(_pair(tables))
-
-    def check(job: Job) -> JobResult:
-        return _check_job(job, tables, *folders)
-
-    digests = []
-    for result in run_all(check, jobs):
-        issues += result.issues
-        digests.append(result.digest)
+    check = partial(_check_job, tables=tables, masks=folders[0], images=folders[1])
+    digests = image_files.run_checks(check, jobs, run_all, issues)
     if folders[0]:
         png_names = [job.png_name for job in jobs if job.png_name]
         issues += image_files.find_orphans(masks, png_names, "png-orphan", PNG_SUFFIX)
     if folders[1]:
         image_names = [image.file_name for image in tables.images.values() if image.file_name]
         issues += image_files.find_orphans(images, image_names, "image-orphan")
-    issues += image_files.find_duplicates(digests) + image_files.find_shared(digests, others)
+    issues += image_files.find_equal_images(digests, others)
     return issues if issues.has_errors() else issues + check_readable(json_path, coco.read_panoptic)
 
 
@@ -137,7 +119,10 @@ def _get_image_id(annotation: Entry) -> ImageId | None:
     return image_id if type(image_id) in json_fields.IMAGE_ID else None
 
 
-def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None) -> JobResult:
+def _check_job(
+    job: Job, tables: Tables, masks: Path | None, images: Path | None
+) -> tuple[IssueList, image_files.ImageDigest]:
+    """Issues of the image, the annotation and the PNG; path and digest of the image."""
     issues = IssueList()
     image, inspection, path = job.image, image_files.ImageInspection(), ""
     if images and image and image.file_name:
@@ -155,7 +140,7 @@ def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None
             sizes["the PNG"], extents = _check_png(png_path, Location(png_path, image_id), issues)
         _Segments(tables, image_id, png_path, size_hw or sizes["the PNG"], extents, issues).check(job.annotation)
     image_files.check_sizes(sizes, inspection.is_rotated, Location(tables.path, image_id), issues)
-    return JobResult(issues, (path, inspection.digest))
+    return issues, (path, inspection.digest)
 
 
 def _check_png(
