@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from segkit.utils.errors import ConfigError
 from segkit.utils.issues import DEFAULT_LIMIT
+from segkit.utils.progress import progress_bar
 
 MAX_DEFAULT_WORKERS = 8  # more processes rarely read files faster
 USAGE_ERROR = 2  # argparse's exit code
@@ -29,12 +32,12 @@ class Command(NamedTuple):
 
     Attributes:
         summary: one line for the help.
-        add_arguments: declares the arguments on the subcommand's parser.
+        add_arguments: declares the arguments on the subcommand's parser; None if it has none.
         run: gets the parsed arguments and returns the exit code, None for 0.
     """
 
     summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
+    add_arguments: Callable[[argparse.ArgumentParser], None] | None
     run: Callable[[argparse.Namespace], int | None]
 
 
@@ -44,7 +47,8 @@ def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Command
     for name, command in commands.items():
         description = f"{command.summary[0].upper()}{command.summary[1:]}."
         subparser = subparsers.add_parser(name, help=command.summary, description=description, allow_abbrev=False)
-        command.add_arguments(subparser)
+        if command.add_arguments is not None:
+            command.add_arguments(subparser)
         subparser.set_defaults(run_command=command.run)
 
 
@@ -55,27 +59,14 @@ def run_command(args: argparse.Namespace) -> int:
 
 def add_panoptic_rules(parser: argparse.ArgumentParser) -> None:
     """Declare how panoptic files are read and counted; `get_panoptic_rules` reads the values."""
-    parser.add_argument(
-        "--mode",
-        choices=("reference", "corrected"),
-        default="reference",
-        help="reference: panopticapi's rules to the bit (default); corrected: count all crowds and recount areas",
-    )
+    modes = "reference: panopticapi's rules to the bit (default); corrected: count all crowds and recount areas"
+    parser.add_argument("--mode", choices=("reference", "corrected"), default="reference", help=modes)
     areas = parser.add_mutually_exclusive_group()
-    areas.add_argument(
-        "--recount-areas",
-        dest="areas",
-        action="store_const",
-        const="recount",
-        help="count the ground truth's areas in its PNGs instead of refusing a JSON that contradicts them",
-    )
-    areas.add_argument(
-        "--trust-areas",
-        dest="areas",
-        action="store_const",
-        const="trust",
-        help="take the ground truth's areas from its JSON without a check, as panopticapi does",
-    )
+    for value, help in {
+        "recount": "count the ground truth's areas in its PNGs instead of refusing a JSON that contradicts them",
+        "trust": "take the ground truth's areas from its JSON without a check, as panopticapi does",
+    }.items():
+        areas.add_argument(f"--{value}-areas", dest="areas", action="store_const", const=value, help=help)
     parser.add_argument("--allow-missing", action="store_true", help="count images without prediction as all missed")
     parser.add_argument("--allow-extra", action="store_true", help="ignore predictions of other images")
 
@@ -86,43 +77,51 @@ def get_panoptic_rules(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def add_work_options(parser: argparse.ArgumentParser) -> None:
-    """Declare `--workers` and `--problems`; `get_work_options` reads the values."""
+    """Declare `--workers` and `--problems`; `show_progress` reads the values."""
     add_workers(parser)
-    parser.add_argument(
-        "--problems",
-        type=positive,
-        default=DEFAULT_LIMIT,
-        metavar="N",
-        help="stop after so many problems with the files, and report them together (default: %(default)s)",
-    )
+    problems = "stop after so many problems with the files, and report them together"
+    add_number(parser, "--problems", DEFAULT_LIMIT, problems)
 
 
-def get_work_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The values of `add_work_options` as keyword arguments of the scoring functions."""
-    return {"workers": args.workers, "limit": args.problems}
+@contextmanager
+def show_progress(title: str, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Show a progress bar while the block runs.
+
+    Args:
+        title: text before the bar.
+        args: with the values of `add_work_options`.
+
+    Yields:
+        The bar and these values as keyword arguments of the scoring functions: workers, limit, progress.
+    """
+    with progress_bar(title) as progress:
+        yield {"workers": args.workers, "limit": args.problems, "progress": progress}
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Declare `--workers`: by default one process per CPU, but not more than `MAX_DEFAULT_WORKERS`."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     default = min(cpus, MAX_DEFAULT_WORKERS)
-    parser.add_argument(
-        "--workers", type=positive, default=default, metavar="N", help="processes (default: %(default)s)"
-    )
+    add_number(parser, "--workers", default, "processes")
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where a dataset of any format is; `get_dataset_options` reads the values."""
     for name, help in DATASET_OPTIONS.items():
         parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=help)
-    others = "other options of the format; `segkit data formats` lists them"
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="option=value", help=others)
+    other_options = "other options of the format; `segkit data formats` lists them"
+    add_assignments(parser, "--set", other_options)
 
 
 def get_dataset_options(args: argparse.Namespace) -> Mapping[str, Any]:
     """The values of `add_dataset_arguments` as options of `open_reader`."""
     options = {name: getattr(args, name) for name in DATASET_OPTIONS if getattr(args, name) is not None}
     return {**options, **parse_assignments(args.set)}
+
+
+def add_assignments(parser: argparse.ArgumentParser, option: str, help: str, metavar: str = "option=value") -> None:
+    """Declare an option that takes assignments, and may be repeated; `parse_assignments` reads them."""
+    parser.add_argument(option, nargs="+", action="extend", default=[], metavar=metavar, help=help)
 
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
@@ -146,24 +145,13 @@ def is_within(path: Path, folder: object) -> bool:
     return "\0" not in str(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(folder)))
 
 
-def add_seed(parser: argparse.ArgumentParser, default: int, help: str) -> None:
-    """Declare `--seed`, a whole number from 0."""
-    parser.add_argument(
-        "--seed", type=non_negative, default=default, metavar="S", help=f"{help} (default: %(default)s)"
-    )
+def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str, minimum: int = 1) -> None:
+    """Declare an option with a whole number from `minimum`."""
+    number = partial(_parse_number, minimum=minimum)
+    parser.add_argument(option, type=number, default=default, metavar="N", help=f"{help} (default: %(default)s)")
 
 
-def positive(text: str) -> int:
-    """Parse a whole number from 1 (a `type` for argparse)."""
-    return _whole_number(text, minimum=1)
-
-
-def non_negative(text: str) -> int:
-    """Parse a whole number from 0 (a `type` for argparse)."""
-    return _whole_number(text, minimum=0)
-
-
-def _whole_number(text: str, minimum: int) -> int:
+def _parse_number(text: str, minimum: int) -> int:
     if not text.isdecimal() or int(text) < minimum:
         raise argparse.ArgumentTypeError(f"expected a whole number from {minimum}, got {text!r}")
     return int(text)

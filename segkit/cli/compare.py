@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
 
 from segkit.cli import arguments
-from segkit.cli.arguments import positive
-from segkit.metrics import PanopticQuality
-from segkit.metrics.panoptic.bootstrap import LEVEL, SAMPLES, SEED, compare
-from segkit.scoring import counts_file
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
-from segkit.utils.progress import progress_bar
+
+if TYPE_CHECKING:
+    from segkit.metrics import PanopticQuality
 
 MAX_CLASSES = 10  # printed without --per-class
+SAMPLES, SEED, LEVEL = 1000, 0, 0.95  # the defaults of `bootstrap.compare`, which the help does not import
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
     arguments.add_panoptic_rules(parser)
     arguments.add_work_options(parser)
-    samples = "resamples (default: %(default)s)"
-    parser.add_argument("--samples", type=positive, default=SAMPLES, metavar="N", help=samples)
-    level = "of the intervals (default: %(default)s)"
-    parser.add_argument("--level", type=_share, default=LEVEL, metavar="P", help=level)
-    arguments.add_seed(parser, SEED, "of the resampling")
+    arguments.add_number(parser, "--samples", SAMPLES, "resamples")
+    parser.add_argument("--level", type=_share, default=LEVEL, metavar="P", help=f"of the intervals (default: {LEVEL})")
+    arguments.add_number(parser, "--seed", SEED, "of the resampling", minimum=0)
     parser.add_argument("--per-class", action="store_true", help="print every class, not only the most different")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all metrics as JSON")
 
@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     import numpy as np
-    from rich.console import Console
 
+    from segkit.metrics.panoptic.bootstrap import compare
     from segkit.report.panoptic_analysis import comparison_table, describe_comparison
     from segkit.scoring.results import replace_nonfinite, save_results
 
@@ -60,14 +60,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _load_metric(path: Path, args: argparse.Namespace) -> PanopticQuality:
     """From saved counts, or from a JSON that is scored here."""
-    if path.suffix.lower() == ".json":
-        from segkit.scoring.panoptic import score_panoptic
+    from segkit.metrics import PanopticQuality
+    from segkit.scoring import counts_file
+    from segkit.scoring.panoptic import score_panoptic
 
+    if path.suffix.lower() == ".json":
         if args.gt is None:
             raise ConfigError("a JSON of predictions needs --gt, the ground truth's JSON", where=path)
-        with progress_bar(path.name) as progress:
-            options = {**arguments.get_panoptic_rules(args), **arguments.get_work_options(args), "progress": progress}
-            return score_panoptic(args.gt, path, args.gt_folder, **options).metric
+        with arguments.show_progress(path.name, args) as options:
+            rules = arguments.get_panoptic_rules(args)
+            return score_panoptic(args.gt, path, args.gt_folder, **rules, **options).metric
     counts = counts_file.load(path)
     if not isinstance(counts.metric, PanopticQuality):
         raise ConfigError(f"expected counts of panoptic quality, got counts of {counts.kind}", where=path)
@@ -81,15 +83,15 @@ def _load_metric(path: Path, args: argparse.Namespace) -> PanopticQuality:
 def _check_alike(first: PanopticQuality, second: PanopticQuality, args: argparse.Namespace) -> None:
     both = f"{args.a} and {args.b}"
     if first.mode != second.mode:
-        remedy = "score both with the same --mode"
-        raise ConfigError(f"expected one mode, got {first.mode} and {second.mode}", where=both, remedy=remedy)
+        problem = f"expected one mode, got {first.mode} and {second.mode}"
+        raise ConfigError(problem, where=both, remedy="score both with the same --mode")
     if (first.areas == "trust") != (second.areas == "trust"):
         trusting = args.a if first.areas == "trust" else args.b
-        remedy = "score both with --trust-areas, or neither"
-        raise ConfigError("only one of A and B trusts the ground truth's areas", where=trusting, remedy=remedy)
+        problem = "only one of A and B trusts the ground truth's areas"
+        raise ConfigError(problem, where=trusting, remedy="score both with --trust-areas, or neither")
     if first.categories != second.categories:
-        remedy = "score both against the same ground truth"
-        raise ConfigError("expected the same categories in A and B, but they differ", where=both, remedy=remedy)
+        problem = "expected the same categories in A and B, but they differ"
+        raise ConfigError(problem, where=both, remedy="score both against the same ground truth")
 
 
 def _share(text: str) -> float:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
+
 from segkit.cli import arguments, data_check
-from segkit.cli.arguments import Command, positive
+from segkit.cli.arguments import Command
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
@@ -24,16 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands and their arguments."""
     commands = {
         "toy": Command("generate toy scenes in COCO panoptic format", _add_toy, _toy),
-        "check": Command(
-            "find everything that is wrong with a dataset, and repair a copy",
-            data_check.add_arguments,
-            data_check.run,
-        ),
-        "rules": Command("list what `segkit data check` looks for", lambda parser: None, data_check.print_rules),
+        "check": Command(data_check.SUMMARY, data_check.add_arguments, data_check.run),
+        "rules": Command("list what `segkit data check` looks for", None, data_check.print_rules),
         "convert": Command(
             "convert a dataset into another format, and list what that format cannot hold", _add_convert, _convert
         ),
-        "formats": Command("list the formats and their options", lambda parser: None, _print_formats),
+        "formats": Command("list the formats and their options", None, _print_formats),
         "stats": Command("count images, segments, areas, crowds and void pixels of a dataset", _add_stats, _stats),
         "view": Command("draw a dataset's ground truth over its images, in a grid", _add_view, _view),
         "panoptic-stuff": Command(
@@ -47,9 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_toy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
-    images = "number of scenes (default: %(default)s)"
-    parser.add_argument("--images", type=positive, default=100, metavar="N", help=images)
-    arguments.add_seed(parser, 0, "the same seed gives the same bytes")
+    arguments.add_number(parser, "--images", 100, "number of scenes")
+    arguments.add_number(parser, "--seed", 0, "the same seed gives the same bytes", minimum=0)
     parser.add_argument("--overwrite", action="store_true", help="replace the content of DIR")
 
 
@@ -66,8 +63,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--to", required=True, metavar="FORMAT", help="to write")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
-    written = "options of the format to write"
-    parser.add_argument("--to-set", nargs="+", action="extend", default=[], metavar="option=value", help=written)
+    arguments.add_assignments(parser, "--to-set", "options of the format to write")
     parser.add_argument("--skip-images", action="store_true", help="do not copy the images")
     arguments.add_dataset_arguments(parser)
 
@@ -113,8 +109,6 @@ def _add_stats(parser: argparse.ArgumentParser) -> None:
 
 
 def _stats(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from segkit.curation.stats import count_dataset
     from segkit.formats import png
     from segkit.formats.registry import open_reader
@@ -136,7 +130,7 @@ def _stats(args: argparse.Namespace) -> None:
 def _add_view(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", required=True, metavar="FORMAT", help="of the dataset")
     parser.add_argument("--image", nargs="+", metavar="ID", help="image_ids (default: some, spread over the dataset)")
-    parser.add_argument("--count", type=positive, default=12, metavar="N", help="how many (default: %(default)s)")
+    arguments.add_number(parser, "--count", 12, "how many")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .png, or an .html page")
     arguments.add_dataset_arguments(parser)
 

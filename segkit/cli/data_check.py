@@ -5,19 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segkit.cli import arguments
+from segkit.curation.issues import RULES, IssueList, RunAll, is_issues_file, write_issues
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.process_pool import ordered_map
 from segkit.utils.progress import progress_bar
 
-if TYPE_CHECKING:
-    from segkit.curation.issues import IssueList, RunAll
-
+SUMMARY = "find everything that is wrong with a dataset, and repair a copy"
 MAX_SHOWN = 5  # issues of one code in the terminal; --output has all
 SEVERITIES = ("error", "warning", "note")
 ORPHANS = ("image-orphan", "png-orphan")
@@ -43,15 +44,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, write, repair; 1 if there is an issue of severity error, 2 for wrong usage."""
-    from segkit.curation.issues import write_issues
-
     try:
         options = arguments.get_dataset_options(args)
         _check_usage(args, options)
         if args.output is not None:
             files.check_writable(args.output)
         with progress_bar("check") as progress:
-            issues = _check(args.format, options, args.against, _build_runner(args.workers, progress))
+            run_all = partial(ordered_map, workers=args.workers, progress=progress)
+            issues = _check(args.format, options, args.against, run_all)
     except ConfigError as error:
         print(f"segkit data check: {error}", file=sys.stderr)
         return arguments.USAGE_ERROR
@@ -61,16 +61,15 @@ def run(args: argparse.Namespace) -> int:
         print(args.output)
     if args.fix is not None:
         with progress_bar("fix") as progress:
-            losses, remaining = _fix(args.format, options, args.fix, _build_runner(args.workers, progress))
-        print(f"{args.fix}: a repaired copy. Lost in the copy:", *(losses or ["nothing"]), sep="\n  ")
+            run_all = partial(ordered_map, workers=args.workers, progress=progress)
+            review, remaining = _fix(args.format, options, args.fix, run_all)
+        print(f"{args.fix}: a repaired copy. To review:", *(review or ["nothing"]), sep="\n  ")
         _print_issues(remaining, is_copy=True)
     return int(issues.has_errors())
 
 
 def print_rules(args: argparse.Namespace) -> None:
     """Print what is looked for, a line for each code."""
-    from segkit.curation.issues import RULES
-
     for code, rule in RULES.items():
         print(f"{code} ({rule.severity}): {rule.meaning}; {rule.remedy}")
 
@@ -109,8 +108,6 @@ def _check_paths(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
 
 def _check_output(output: Path, dataset_paths: Iterable[str]) -> None:
     """Only an earlier output and an empty file outside the dataset may be overwritten."""
-    from segkit.curation.issues import is_issues_file
-
     if not os.path.lexists(output) or os.path.isdir(output) or is_issues_file(output):
         return
     is_empty = os.path.isfile(output) and not os.path.getsize(output)
@@ -135,21 +132,9 @@ def _is_same(path: str | Path, other: str) -> bool:
     return "\0" not in other and os.path.realpath(path) == os.path.realpath(other)
 
 
-def _build_runner(workers: int, progress: Callable[[int, int], None]) -> RunAll:
-    from segkit.utils.process_pool import ordered_map
-
-    def run_all(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
-        for done, result in enumerate(ordered_map(work, items, workers), 1):
-            progress(done, len(items))
-            yield result
-
-    return run_all
-
-
 def _check(format: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
     from segkit.curation.checks.instances import check_instances
     from segkit.curation.checks.panoptic import check_panoptic
-    from segkit.curation.issues import IssueList
 
     if format not in REQUIRED_OPTIONS:
         return _check_other_format(format, options, against, run_all)
@@ -161,22 +146,21 @@ def _check(format: str, options: Mapping[str, Any], against: str | None, run_all
         issues = check_instances(json_path, images, run_all, digests)
     if against is None or not os.path.isfile(against):
         return issues
-    folders = [Path(options[name]) for name in ("images", "masks") if name in options]
-    paths = _list_named_files(Path(against), folders)
+    paths = _list_named_files(Path(against), options)
     return IssueList(issue for issue in issues if issue.code not in ORPHANS or issue.place not in paths)
 
 
-def _list_named_files(json_path: Path, folders: Sequence[Path]) -> set[str]:
-    """The files in the folders that the JSON of another split names: they are not orphans."""
+def _list_named_files(json_path: Path, options: Mapping[str, Any]) -> set[str]:
+    """The files in the dataset's folders that the JSON of another split names: they are not orphans."""
     content = files.load_json(json_path)
     entries = [entry for table in ("images", "annotations") for entry in content.get(table, [])]
     names = {entry.get("file_name") for entry in entries if isinstance(entry, dict)}
+    folders = [Path(options[name]) for name in ("images", "masks") if name in options]
     return {str(folder / name) for folder in folders for name in names if isinstance(name, str)}
 
 
 def _check_other_format(format: str, options: Mapping[str, Any], against: str | None, run_all: RunAll) -> IssueList:
     from segkit.curation.checks.other_formats import check_dataset
-    from segkit.curation.issues import IssueList
     from segkit.formats.registry import open_reader
 
     issues = IssueList()
@@ -215,14 +199,15 @@ def _digest_other_split(
 
 
 def _fix(format: str, options: Mapping[str, Any], output: Path, run_all: RunAll) -> tuple[list[str], IssueList]:
-    """Repair into `output`: lines on what was lost, and the issues of the copy."""
+    """Repair into `output`: lines on what was dropped, corrected or left unchanged, and the issues of the copy."""
     from segkit.curation.repair import repair_instances, repair_panoptic
 
     json_path, images = Path(options["json"]), Path(options["images"])
     if format == PANOPTIC:
         copy, masks, lines = repair_panoptic(json_path, Path(options["masks"]), images, output, run_all)
-        return lines, _check(format, {**options, "json": copy, "masks": masks}, None, run_all)
-    copy, lines = repair_instances(json_path, images, output, run_all)
+        options = {**options, "masks": masks}
+    else:
+        copy, lines = repair_instances(json_path, images, output, run_all)
     return lines, _check(format, {**options, "json": copy}, None, run_all)
 
 
@@ -231,12 +216,8 @@ def _print_issues(issues: IssueList, is_copy: bool = False) -> None:
 
     is_copy: of the copy that --fix wrote, so that --fix is not the remedy.
     """
-    from segkit.curation.issues import RULES
-
-    def order(issue: Any) -> tuple[int, str]:
-        return SEVERITIES.index(issue.severity), issue.code
-
-    for code, group in groupby(sorted(issues, key=order), key=lambda issue: issue.code):
+    by_code = sorted(issues, key=lambda issue: (SEVERITIES.index(issue.severity), issue.code))
+    for code, group in groupby(by_code, key=lambda issue: issue.code):
         same_code, rule = [*group], RULES[code]
         remedies = [part for part in rule.remedy.split("; ") if not is_copy or "--fix" not in part]
         remedy = "; ".join(remedies) or "repair it by hand"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from rich.console import Console
+
 from segkit.cli import arguments
-from segkit.cli.arguments import Command, positive
+from segkit.cli.arguments import Command
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
-from segkit.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     from segkit.scoring.counts_file import SavedCounts
@@ -21,27 +20,15 @@ if TYPE_CHECKING:
 Scored: TypeAlias = tuple[str, Any, Any]  # kind of the metric, metric, ids of the images in their order or None
 WORST_IMAGES = 50  # by default
 # Arguments that change what is printed or how the work is done, but not what is counted.
-NOT_COUNTED = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "run_command")
+NOT_COUNTED = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "run_command", "score")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands and their arguments."""
     commands = {
-        "panoptic": Command(
-            "panoptic quality of COCO panoptic JSON and PNGs",
-            _add_panoptic,
-            partial(_evaluate, "panoptic", _score_panoptic),
-        ),
-        "instances": Command(
-            "box, mask and boundary AP of COCO results; Cityscapes' AP",
-            _add_instances,
-            partial(_evaluate, "instances", _score_instances),
-        ),
-        "semantic": Command(
-            "semantic IoU, Dice and accuracy of label maps",
-            _add_semantic,
-            partial(_evaluate, "semantic", _score_semantic),
-        ),
+        "panoptic": Command("panoptic quality of COCO panoptic JSON and PNGs", _add_panoptic, _evaluate),
+        "instances": Command("box, mask and boundary AP of COCO results; Cityscapes' AP", _add_instances, _evaluate),
+        "semantic": Command("semantic IoU, Dice and accuracy of label maps", _add_semantic, _evaluate),
         "merge": Command("join the counts of shards: the result is that of one pass", _add_merge, _merge),
     }
     arguments.add_commands(parser, commands)
@@ -57,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_panoptic(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(score=_score_panoptic)
     _add_files(parser, gt="a panoptic JSON", pred="a panoptic JSON")
     folder = "PNGs of the predictions (default: X of X.json)"
     parser.add_argument("--pred-folder", "--pred_folder", type=Path, metavar="DIR", help=folder)
@@ -67,6 +55,7 @@ def _add_panoptic(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_instances(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(score=_score_instances)
     gt = "an instances JSON, or a panoptic JSON (with --gt-folder), or gtFine/<split> (cityscapes)"
     _add_files(parser, gt=gt, pred="a COCO results JSON, or a folder of Cityscapes results")
     iou_types = ("bbox", "segm", "boundary")
@@ -76,6 +65,7 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_semantic(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(score=_score_semantic)
     pngs = "a folder of label PNGs"
     _add_files(parser, gt=f"{pngs}, or a panoptic JSON", pred=f"{pngs}, or sem_seg_predictions.json")
     classes = parser.add_mutually_exclusive_group()
@@ -119,23 +109,14 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_worst(parser: argparse.ArgumentParser) -> None:
-    worst = "worst images in --output (default: %(default)s)"
-    parser.add_argument("--worst", type=positive, default=WORST_IMAGES, metavar="N", help=worst)
+    arguments.add_number(parser, "--worst", WORST_IMAGES, "worst images in --output")
 
 
 def _score_panoptic(args: argparse.Namespace, **options: Any) -> Scored:
     from segkit.scoring.panoptic import score_panoptic
 
-    scored = score_panoptic(
-        args.gt,
-        args.pred,
-        args.gt_folder,
-        args.pred_folder,
-        boundary=args.boundary,
-        dagger=args.dagger,
-        **arguments.get_panoptic_rules(args),
-        **options,
-    )
+    options |= {**arguments.get_panoptic_rules(args), "boundary": args.boundary, "dagger": args.dagger}
+    scored = score_panoptic(args.gt, args.pred, args.gt_folder, args.pred_folder, **options)
     return "panoptic", scored.metric, scored.image_order
 
 
@@ -157,61 +138,46 @@ def _score_semantic(args: argparse.Namespace, **options: Any) -> Scored:
     from segkit.formats.coco import read_classes
     from segkit.scoring.semantic import score_semantic
 
-    names = ("gt_folder", "ignore_label", "gt_suffix", "pred_suffix", "thing_channels", "png_values", "boundary")
-    metric = score_semantic(
-        args.gt,
-        args.pred,
-        classes=read_classes(args.categories) if args.categories else args.classes,
-        allow_extra=args.allow_extra,
-        **{name: getattr(args, name) for name in names},
-        **options,
-    )
-    return "semantic", metric, None
+    names = "gt_folder", "ignore_label", "gt_suffix", "pred_suffix", "thing_channels", "png_values", "boundary"
+    options |= {name: getattr(args, name) for name in (*names, "allow_extra")}
+    classes = read_classes(args.categories) if args.categories else args.classes
+    return "semantic", score_semantic(args.gt, args.pred, classes=classes, **options), None
 
 
-def _evaluate(kind: str, score: Callable[..., Scored], args: argparse.Namespace) -> None:
+def _evaluate(args: argparse.Namespace) -> None:
     from segkit.scoring import counts_file
 
-    is_whole = args.shard.count == 1
-    if not is_whole and not args.save_counts:
+    is_part = args.shard.count > 1
+    if is_part and not args.save_counts:
         raise ConfigError("--shard scores a part, which --save-counts FILE must keep", remedy="add --save-counts FILE")
-    if not is_whole and args.output:
+    if is_part and args.output:
         raise ConfigError("--shard gives counts, no metrics", remedy="give --output to `segkit evaluate merge`")
     options = {name: value for name, value in vars(args).items() if name not in NOT_COUNTED}
     inputs = counts_file.fingerprint(options) if args.save_counts else ""
-    with progress_bar(kind) as progress:
-        scored = score(args, shard=args.shard, progress=progress, **arguments.get_work_options(args))
-    counts = counts_file.SavedCounts(*scored, args.shard, inputs)
-    _save_counts(counts, args)
-    if is_whole:
-        _report(counts, args)
+    with arguments.show_progress(args.command, args) as work_options:
+        scored: Scored = args.score(args, shard=args.shard, **work_options)
+    _report(counts_file.SavedCounts(*scored, args.shard, inputs), args)
 
 
 def _merge(args: argparse.Namespace) -> None:
     from segkit.scoring import counts_file
 
-    counts = counts_file.merge(args.counts)
-    _save_counts(counts, args)
-    _report(counts, args)
+    _report(counts_file.merge(args.counts), args)
 
 
-def _save_counts(counts: SavedCounts, args: argparse.Namespace) -> None:
+def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
+    """Write counts and metrics, then print the metrics: in this order, since the reader of a pipe may leave."""
+    from segkit.report import metrics_table
+    from segkit.report.panoptic_analysis import analysis_tables
+    from segkit.report.tables import per_class_tables
     from segkit.scoring import counts_file
+    from segkit.scoring.results import build_results, save_results
 
     if args.save_counts:
         counts_file.save(args.save_counts, counts)
         print(args.save_counts)
-
-
-def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
-    """Write the metrics to --output, then print them: in this order, since the reader of a pipe may leave."""
-    from rich.console import Console
-
-    from segkit.report import metrics_table
-    from segkit.report.panoptic_analysis import analysis_tables
-    from segkit.report.tables import per_class_tables
-    from segkit.scoring.results import build_results, save_results
-
+    if counts.shard.count > 1:
+        return
     results = build_results(counts, getattr(args, "worst", WORST_IMAGES))
     if args.output:
         save_results(args.output, results)

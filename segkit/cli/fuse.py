@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rich.console import Console
+
 from segkit.cli import arguments
-from segkit.cli.arguments import Command, positive
+from segkit.cli.arguments import Command
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.progress import progress_bar
 
 SWEEP_FILES = ("sweep.json", "sweep.html", "sweep.png", "best.yaml")
 
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "sweep": Command("search methods and thresholds for the best panoptic quality", _add_sweep, _sweep),
         "draw": Command("the same image fused by each method, side by side", _add_draw, _draw),
         "priors": Command("count in annotations which class occludes which", _add_priors, _priors),
-        "methods": Command("list the methods, their options and what they need", lambda parser: None, _methods),
+        "methods": Command("list the methods, their options and what they need", None, _methods),
     }
     arguments.add_commands(parser, commands)
 
@@ -34,14 +35,14 @@ def _add_save(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="config that the weights were trained by")
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for inference/<dataset>/head_outputs")
-    parser.add_argument("--num-gpus", type=positive, default=1, metavar="N", help="processes, one for each GPU")
+    arguments.add_number(parser, "--num-gpus", 1, "processes, one for each GPU")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config KEY VALUE pairs, last: DATASETS.TEST, ...")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_predictions(parser)
     parser.add_argument("--method", required=True, metavar="NAME", help="`segkit fuse methods` lists them")
-    _add_set(parser, "option=value", "an option of the method, as YAML: overlap_threshold=0.6")
+    arguments.add_assignments(parser, "--set", "an option of the method, as YAML: overlap_threshold=0.6")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="for panoptic.json and panoptic/")
     parser.add_argument("--overwrite", action="store_true", help="replace the files of an earlier run")
     _add_ground_truth(parser, required=False)
@@ -54,13 +55,14 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
     _add_predictions(parser)
     _add_ground_truth(parser, required=True)
     parser.add_argument("--methods", required=True, nargs="+", metavar="NAME", help="`segkit fuse methods` lists them")
-    _add_set(parser, "option=v1,v2", "values to try instead of the usual ones; method.option=... for one method")
+    values = "values to try instead of the usual ones; method.option=... for one method"
+    arguments.add_assignments(parser, "--set", values, "option=v1,v2")
     base = "the setting used today, to compare with; options that are not searched keep its values"
-    parser.add_argument("--base", nargs="+", action="extend", default=[], metavar="option=value", help=base)
+    arguments.add_assignments(parser, "--base", base)
     per_class = "then search a score threshold for each class, and keep it if it is better"
     parser.add_argument("--per-class", action="store_true", help=per_class)
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help=f"for {', '.join(SWEEP_FILES)}")
-    arguments.add_seed(parser, 0, "of the tuning split and the held-out split")
+    arguments.add_number(parser, "--seed", 0, "of the tuning split and the held-out split", minimum=0)
     arguments.add_work_options(parser)
 
 
@@ -70,7 +72,8 @@ def _add_draw(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", required=True, nargs="+", metavar="ID", help="image_ids, a row each")
     methods = "default: all methods that the saved outputs allow"
     parser.add_argument("--methods", nargs="+", default=[], metavar="NAME", help=methods)
-    _add_set(parser, "option=value", "an option, of every method that has it; method.option=... for one method")
+    option = "an option, of every method that has it; method.option=... for one method"
+    arguments.add_assignments(parser, "--set", option)
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a PNG")
 
 
@@ -84,10 +87,6 @@ def _add_priors(parser: argparse.ArgumentParser) -> None:
 def _add_predictions(parser: argparse.ArgumentParser) -> None:
     saved = "head outputs that `segkit fuse save` wrote"
     parser.add_argument("--predictions", required=True, type=Path, metavar="DIR", help=saved)
-
-
-def _add_set(parser: argparse.ArgumentParser, metavar: str, help: str) -> None:
-    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar=metavar, help=help)
 
 
 def _add_ground_truth(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -106,8 +105,6 @@ def _save(args: argparse.Namespace) -> None:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from segkit.formats import head_outputs
     from segkit.report.fusion_tables import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
@@ -124,23 +121,19 @@ def _run(args: argparse.Namespace) -> None:
         SweepData.open(args.predictions, args.gt, args.gt_folder)
     setting = build_setting(args.method, args.set, saved.categories)
     check_needs(saved, [setting.fusion])
-    options = arguments.get_work_options(args)
-    with progress_bar(args.method) as progress:
-        dropped_segments = run_fusion(
-            saved, setting.fusion, args.output, explain=args.explain, progress=progress, **options
-        )
+    with arguments.show_progress(args.method, args) as options:
+        dropped_segments = run_fusion(saved, setting.fusion, args.output, explain=args.explain, **options)
     console, results = Console(), {}
     print(args.output / JSON)
     if args.gt:
-        scored = score_panoptic(args.gt, args.output / JSON, args.gt_folder, areas="recount", **options)
+        with arguments.show_progress("panoptic quality", args) as options:
+            scored = score_panoptic(args.gt, args.output / JSON, args.gt_folder, areas="recount", **options)
         results = {"panoptic_seg": scored.metric.compute(scored.image_order)}
         console.print(metrics_table(results))
     if args.explain:
-        page = args.output / PAGE
+        page, title = args.output / PAGE, f"segkit fuse run: {args.method}"
         with files.convert_write_errors(page):
-            write_dropped_segments_page(
-                page, f"segkit fuse run: {args.method}", results, dropped_segments, saved.categories
-            )
+            write_dropped_segments_page(page, title, results, dropped_segments, saved.categories)
         print(page)
         console.print(dropped_segments_tables(dropped_segments))
 
@@ -163,8 +156,6 @@ def _check_output(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from segkit.formats import png
     from segkit.report.sweep_figure import draw_sweep
     from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
@@ -180,8 +171,7 @@ def _sweep(args: argparse.Namespace) -> None:
     data = SweepData.open(args.predictions, args.gt, args.gt_folder)
     settings = build_grid(args.methods, args.set, data.categories, args.base)
     check_needs(data.saved, [method_settings[0].fusion for method_settings in settings.values()])
-    with progress_bar("sweep") as progress:
-        options = {**arguments.get_work_options(args), "progress": progress}
+    with arguments.show_progress("sweep", args) as options:
         results = search(data, settings, per_class=args.per_class, seed=args.seed, **options)
     plot = draw_sweep(results)
     save_results(json_path, results)
@@ -211,15 +201,12 @@ def _draw(args: argparse.Namespace) -> None:
 
 
 def _priors(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from segkit.report.fusion_tables import priors_table
     from segkit.scoring.fusion.priors import count_priors
     from segkit.scoring.results import save_results
 
     files.check_writable(args.output)
-    with progress_bar("priors") as progress:
-        options = {**arguments.get_work_options(args), "progress": progress}
+    with arguments.show_progress("priors", args) as options:
         priors = count_priors(args.gt, args.gt_folder, args.instances, **options)
     save_results(args.output, priors.to_json())
     print(args.output)
@@ -227,8 +214,6 @@ def _priors(args: argparse.Namespace) -> None:
 
 
 def _methods(args: argparse.Namespace) -> None:
-    from rich.console import Console
-
     from segkit.fusion import FUSION_METHODS
     from segkit.report.fusion_tables import method_table
     from segkit.scoring.fusion.options import get_defaults

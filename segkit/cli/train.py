@@ -16,26 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine (default: 1)")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="number of machines (default: 1)")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="rank of this machine, from 0")
-    parser.add_argument(
-        "--dist-url",
-        default=f"tcp://127.0.0.1:{port}",
-        metavar="URL",
-        help="where the processes of a distributed job meet, auto for a free port (default: %(default)s)",
-    )
+    url, where = f"tcp://127.0.0.1:{port}", "where the processes of a distributed job meet, auto for a free port"
+    parser.add_argument("--dist-url", default=url, metavar="URL", help=f"{where} (default: %(default)s)")
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="config KEY VALUE pairs, last")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Train or evaluate."""
+    """Train or evaluate: `run_job` has a parameter for each argument."""
     from segkit.engine.jobs import run_job
 
-    run_job(
-        args.config_file,
-        args.opts,
-        eval_only=args.eval_only,
-        resume=args.resume,
-        num_gpus=args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-    )
+    run_job(**vars(args))

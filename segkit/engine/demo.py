@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from segkit.utils.progress import progress_bar
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 GRID_SCENES, SCENES_PER_ROW = 8, 2
+# Files and folders that the demo leaves, the most interesting last.
+OUTPUTS = ["data", "model_final.pth"]
+OUTPUTS += [f"inference/demo_val/{name}" for name in ("coco_instances_results.json", "panoptic.json", "panoptic")]
+OUTPUTS += ["report.html", "grid.png", "metrics.json"]
 COLUMNS = ("input", "ground truth", "prediction")  # of one scene
 
 
@@ -38,15 +43,14 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     Returns:
         The results, which are also in `output`/metrics.json.
     """
-    custom = _write_scenes(output / "data")
-    cfg = prepare_config(
-        config_file,
-        [
-            *("OUTPUT_DIR", str(output), "DATASETS.CUSTOM", str(custom)),
-            *("DATASETS.TRAIN", "('demo_train',)", "DATASETS.TEST", "('demo_val',)"),
-            *opts,
-        ],
-    )
+    datasets = _write_scenes(output / "data")
+    options = {
+        "OUTPUT_DIR": str(output),
+        "DATASETS.CUSTOM": str(datasets),
+        "DATASETS.TRAIN": "('demo_train',)",
+        "DATASETS.TEST": "('demo_val',)",
+    }
+    cfg = prepare_config(config_file, [*chain(*options.items()), *opts])
     results = jobs.run_in_this_process(cfg) or {}
     dataset, exports = load_dataset("demo_val"), output / "inference" / "demo_val"
     grid = draw_image_grid(_draw_rows(dataset, exports), [*COLUMNS * SCENES_PER_ROW])
@@ -58,39 +62,20 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     console = Console()
     console.print(metrics_table(results))
     console.print(budget_table(budget))
-    for path in list_outputs(output):
-        console.print(str(path), soft_wrap=True)
+    for name in OUTPUTS:
+        console.print(str(output / name), soft_wrap=True)
     return results
-
-
-def list_outputs(output: Path) -> list[Path]:
-    """The files and folders that the demo leaves below `output`, the most interesting last."""
-    exports = output / "inference" / "demo_val"
-    return [
-        output / "data",
-        output / "model_final.pth",
-        exports / "coco_instances_results.json",
-        exports / "panoptic.json",
-        exports / "panoptic",
-        output / "report.html",
-        output / "grid.png",
-        output / "metrics.json",
-    ]
 
 
 def _write_scenes(folder: Path) -> list[dict[str, str]]:
     """Generate the scenes of all splits; their entries of DATASETS.CUSTOM."""
+    entries = []
     for split, (images, seed) in SPLITS.items():
         with progress_bar(f"{split} scenes") as progress:
             toy.write_dataset(folder / split, images, seed, overwrite=True, progress=progress)
-    return [
-        {
-            "name": f"demo_{split}",
-            "panoptic_json": str(folder / split / "panoptic.json"),
-            "panoptic_root": str(folder / split / "panoptic"),
-        }
-        for split in SPLITS
-    ]
+        root = str(folder / split / "panoptic")
+        entries.append({"name": f"demo_{split}", "panoptic_json": f"{root}.json", "panoptic_root": root})
+    return entries
 
 
 def _draw_rows(dataset: Dataset, exports: Path) -> list[list[np.ndarray]]:
@@ -100,9 +85,8 @@ def _draw_rows(dataset: Dataset, exports: Path) -> list[list[np.ndarray]]:
     for record in dataset.records[:GRID_SCENES]:
         image = read_image(record, "RGB")
         predicted = predictions[record["image_id"]]
-        prediction = coco.read_segmentation(
-            exports / "panoptic" / predicted.png_name, predicted.segments_info, dataset.categories
-        )
+        png_path = exports / "panoptic" / predicted.png_name
+        prediction = coco.read_segmentation(png_path, predicted.segments_info, dataset.categories)
         ground_truth = read_segmentation(record, dataset.categories)
         images += [image, *(draw_panoptic(image, s, dataset.categories) for s in (ground_truth, prediction))]
     width = len(COLUMNS) * SCENES_PER_ROW

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,7 @@ from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import convert_pixels
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
-from segkit.evaluation.predictions import (
-    build_coco_results,
-    get_instance_masks,
-    get_panoptic_prediction,
-    get_semantic_prediction,
-)
+from segkit.evaluation import predictions
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
 from segkit.formats.image_io import open_image
@@ -152,27 +148,27 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
         size_hw = image.shape[0], image.shape[1]
         entries.append({"id": image_id, "file_name": path.name, "height": size_hw[0], "width": size_hw[1]})
         if "instances" in result:
-            instances += build_coco_results(result, image_id, size_hw, categories)
+            instances += predictions.build_coco_results(result, image_id, size_hw, categories)
         if "panoptic_seg" in result:
-            segmentation = get_panoptic_prediction(result, categories)
+            segmentation = predictions.get_panoptic_prediction(result, categories)
             coco.write_png(output / "panoptic" / png_name, segmentation.segment_ids)
             panoptic.append(coco.build_panoptic_annotation(image_id, png_name, segmentation))
         if tasks == SEMANTICS_ONLY:
             png.write_labels(output / "labels" / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
-        image_rgb = _convert_to_rgb(image, predictor.cfg.INPUT.FORMAT)
+        image_rgb = np.ascontiguousarray(image[:, :, ::-1]) if predictor.cfg.INPUT.FORMAT == "BGR" else image
         png.write(output / "overlays" / png_name, draw_prediction(result, image_rgb, categories, predictor.space))
-    written = [output / "overlays"]
+    written = ["overlays"]
     if panoptic:
         coco.write_panoptic(output / "panoptic.json", entries, panoptic, categories)
-        written += [output / "panoptic.json", output / "panoptic"]
+        written += ["panoptic.json", "panoptic"]
     if "instances" in tasks:
         annotations = [{"iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r} for r in instances]
         coco.write_instances(output / "instances.json", entries, annotations, categories)
-        written.append(output / "instances.json")
+        written.append("instances.json")
     if tasks == SEMANTICS_ONLY:
         dump_json(output / "labels" / "classes.json", [*predictor.space.names])
-        written.append(output / "labels")
-    return written
+        written.append("labels")
+    return [output / name for name in written]
 
 
 def draw_prediction(
@@ -193,34 +189,25 @@ def draw_prediction(
         ConfigError: the output has none of these.
     """
     if "panoptic_seg" in output:
-        return draw_panoptic(image_rgb, get_panoptic_prediction(output, categories), categories)
-    masks = get_instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
+        return draw_panoptic(image_rgb, predictions.get_panoptic_prediction(output, categories), categories)
+    masks = predictions.get_instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
     if masks is not None:
         return draw_instances(image_rgb, masks, [c.name for c in categories.things])
     if "sem_seg" in output and space is not None:
-        return draw_panoptic(image_rgb, get_semantic_prediction(output, categories, space), categories)
+        return draw_panoptic(image_rgb, predictions.get_semantic_prediction(output, categories, space), categories)
     raise ConfigError("expected a model with a panoptic map, masks or semantic classes to draw, got none of them")
 
 
 def _get_dataset_name(cfg: CfgNode) -> str:
     names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
     if not names:
-        raise ConfigError(
-            "the weights do not hold their classes, and the config names no dataset",
-            where="DATASETS",
-            remedy="set DATASETS.TEST to the dataset that the weights were trained for",
-        )
+        problem = "the weights do not hold their classes, and the config names no dataset"
+        remedy = "set DATASETS.TEST to the dataset that the weights were trained for"
+        raise ConfigError(problem, where="DATASETS", remedy=remedy)
     return str(names[0])
-
-
-def _convert_to_rgb(image: np.ndarray, image_format: str) -> np.ndarray:
-    return np.ascontiguousarray(image[:, :, ::-1]) if image_format == "BGR" else image
 
 
 def _choose_output_names(images: Sequence[Path]) -> dict[Path, str]:
     """Name the output files of each image: its stem, with the image's number if two images have the same stem."""
-    stems = [path.stem for path in images]
-    return {
-        path: f"{path.stem}_{index}" if stems.count(path.stem) > 1 else path.stem
-        for index, path in enumerate(images, 1)
-    }
+    counts = Counter(path.stem for path in images)
+    return {path: f"{path.stem}_{i}" if counts[path.stem] > 1 else path.stem for i, path in enumerate(images, 1)}

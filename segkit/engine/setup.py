@@ -41,7 +41,10 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
     register_all()
     cfg = load_config(config_file, opts)
     register_custom(cfg.DATASETS.CUSTOM)
-    _check_architecture(cfg)
+    name = cfg.MODEL.META_ARCHITECTURE
+    if name not in META_ARCH_REGISTRY:
+        known = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
+        raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {known}")
     _resolve_device(cfg)
     return cfg
 
@@ -84,23 +87,14 @@ def prepare_config(
     return cfg
 
 
-def _check_architecture(cfg: CfgNode) -> None:
-    name = cfg.MODEL.META_ARCHITECTURE
-    if name not in META_ARCH_REGISTRY:
-        known = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
-        raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {known}")
-
-
 def _check_targets(spec: ArchitectureSpec, datasets: list[Dataset]) -> None:
     """Raise ConfigError if a training dataset lacks the semantic labels that the architecture needs."""
     for dataset in datasets:
         semantic = has_segmentation(dataset.records[0]) or "sem_seg_file_name" in dataset.records[0]
         if spec.needs_targets and "semantic" in spec.targets and not semantic:
-            raise ConfigError(
-                f"dataset {dataset.name} has no semantic labels, which {spec.name} needs",
-                where="DATASETS.TRAIN",
-                remedy="name a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN",
-            )
+            problem = f"dataset {dataset.name} has no semantic labels, which {spec.name} needs"
+            remedy = "name a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN"
+            raise ConfigError(problem, where="DATASETS.TRAIN", remedy=remedy)
 
 
 def _resolve_device(cfg: CfgNode) -> None:

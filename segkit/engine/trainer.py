@@ -76,14 +76,9 @@ class Trainer(DefaultTrainer):
         model = create_ddp_model(model, broadcast_buffers=False, **ids)
         self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = SafeCheckpointer(
-            model,
-            cfg.OUTPUT_DIR,
-            trainer=weakref.proxy(self),
-            segkit=CategoriesInCheckpoint(
-                load_dataset(cfg.DATASETS.TRAIN[0]).categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS
-            ),
-        )
+        categories = load_dataset(cfg.DATASETS.TRAIN[0]).categories
+        classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), segkit=classes)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg
@@ -103,11 +98,8 @@ class Trainer(DefaultTrainer):
         """Writers for the terminal, TensorBoard and `training.jsonl`. `metrics.json` is kept for the results."""
         output = Path(self.cfg.OUTPUT_DIR)
         output.mkdir(parents=True, exist_ok=True)
-        return [
-            CommonMetricPrinter(self.max_iter),
-            JSONWriter(str(output / "training.jsonl")),
-            TensorboardXWriter(str(output)),
-        ]
+        log = JSONWriter(str(output / "training.jsonl"))
+        return [CommonMetricPrinter(self.max_iter), log, TensorboardXWriter(str(output))]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -196,11 +188,8 @@ def select_numbers(results: Mapping[str, Any]) -> dict[str, Any]:
 def _build_mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:
     uses_segkit_mapper = {dataset.uses_segkit_mapper for dataset in datasets}
     if len(uses_segkit_mapper) > 1:
-        raise ConfigError(
-            f"segkit's and Detectron2's datasets cannot be mixed: {[dataset.name for dataset in datasets]}",
-            where="DATASETS.TRAIN",
-            remedy="use the names that start with segkit_",
-        )
+        problem = f"segkit's and Detectron2's datasets cannot be mixed: {[dataset.name for dataset in datasets]}"
+        raise ConfigError(problem, where="DATASETS.TRAIN", remedy="use the names that start with segkit_")
     if uses_segkit_mapper == {False} and is_train:
         return None  # the loader then uses Detectron2's DatasetMapper
     return SegkitMapper.from_config(cfg, datasets[0], is_train, *datasets[1:])

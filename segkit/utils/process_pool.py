@@ -59,7 +59,9 @@ class Shard:
         return items[self.index - 1 :: self.count]
 
 
-def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1) -> Iterator[Result]:
+def ordered_map(
+    work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, progress: Progress | None = None
+) -> Iterator[Result]:
     """`map` over processes; one worker is this process.
 
     Python's threads would wait for each other: the work of an image is many short steps. The processes are forked, so
@@ -70,6 +72,7 @@ def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: 
         work: Function of an item; its results can be pickled.
         items: The items.
         workers: Number of processes, at least 1.
+        progress: Called with (items done, items in all) after each item.
 
     Yields:
         The results in the order of the items. An exception of `work` is raised in place of its result.
@@ -80,31 +83,10 @@ def ordered_map(work: Callable[[Item], Result], items: Sequence[Item], workers: 
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
-    if workers == 1 or len(items) <= MAX_ITEMS_ALONE:
-        yield from map(work, items)
-        return
-    yield work(items[0])  # in this process, so that the others inherit compiled functions
-    items = items[1:]
-    size = max(1, min(MAX_CHUNK, len(items) // (AHEAD * workers)))
-    chunks = [items[start : start + size] for start in range(0, len(items), size)]
-    run: Callable[[Sequence[Any]], ChunkResult]
-    if sys.platform == "linux":
-        context = multiprocessing.get_context("fork")
-        initargs = work, os.getpid()
-        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initargs)
-        run = _run_in_worker
-    else:
-        pool = ThreadPoolExecutor(workers)
-        run = partial(_run, work)
-    try:
-        for results, error in _run_chunks(pool, run, chunks, AHEAD * workers):
-            yield from results
-            if error is not None:
-                raise error
-    except BrokenProcessPool:
-        raise SegkitError("a worker process was killed", remedy="is the memory full? Use fewer --workers") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    for done, result in enumerate(_map(work, items, workers), 1):
+        yield result
+        if progress is not None:
+            progress(done, len(items))
 
 
 def map_and_collect_errors(
@@ -138,15 +120,40 @@ def map_and_collect_errors(
         except DatasetError as error:
             return error
 
-    results = ordered_map(work_or_error, items, workers)
-    for done, (item, result) in enumerate(zip(items, results, strict=True), 1):
+    for item, result in zip(items, ordered_map(work_or_error, items, workers, progress), strict=True):
         if isinstance(result, DatasetError):
             errors.add(result)
         else:
             yield item, result
-        if progress is not None:
-            progress(done, len(items))
     errors.check()
+
+
+def _map(work: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
+    if workers == 1 or len(items) <= MAX_ITEMS_ALONE:
+        yield from map(work, items)
+        return
+    yield work(items[0])  # in this process, so that the others inherit compiled functions
+    items = items[1:]
+    size = max(1, min(MAX_CHUNK, len(items) // (AHEAD * workers)))
+    chunks = [items[start : start + size] for start in range(0, len(items), size)]
+    run: Callable[[Sequence[Any]], ChunkResult]
+    if sys.platform == "linux":
+        context = multiprocessing.get_context("fork")
+        initargs = work, os.getpid()
+        pool: Executor = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=initargs)
+        run = _run_in_worker
+    else:
+        pool = ThreadPoolExecutor(workers)
+        run = partial(_run, work)
+    try:
+        for results, error in _run_chunks(pool, run, chunks, AHEAD * workers):
+            yield from results
+            if error is not None:
+                raise error
+    except BrokenProcessPool:
+        raise SegkitError("a worker process was killed", remedy="is the memory full? Use fewer --workers") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run_chunks(

@@ -84,7 +84,7 @@ def test_a_repaired_copy(run, data, tmp_path):
     data.image_path(3).unlink()
     code, printed, _ = run(*dataset_arguments(data), "--fix", tmp_path / "copy")
     assert code == 1
-    first, second = printed.split(f"{tmp_path / 'copy'}: a repaired copy. Lost in the copy:\n")
+    first, second = printed.split(f"{tmp_path / 'copy'}: a repaired copy. To review:\n")
     assert first.endswith("7 errors\n")
     assert second.endswith("1 error\n")
     copy = Broken(tmp_path / "copy/panoptic.json", tmp_path / "copy/masks", data.images)
@@ -262,14 +262,14 @@ def test_another_split_by_its_name(run, tmp_path, monkeypatch):
     assert "--against" in error
 
 
-def test_what_a_repair_loses_is_printed(run, data, tmp_path):
+def test_what_a_repair_drops_is_printed(run, data, tmp_path):
     content = data.load()
     content["annotations"][0]["segments_info"].append({**content["annotations"][0]["segments_info"][0], "id": 8})
     data.store(content)
     _, printed, _ = run(*dataset_arguments(data), "--fix", tmp_path / "copy")
-    lost = printed.split("a repaired copy. Lost in the copy:\n  ")[1].splitlines()
-    assert "segment" in lost[0]
-    assert lost[-1] == "no issues"
+    review = printed.split("a repaired copy. To review:\n  ")[1].splitlines()
+    assert "segment" in review[0]
+    assert review[-1] == "no issues"
 
 
 def test_paths_that_are_too_long(run, data, tmp_path):

@@ -1,6 +1,7 @@
 """The command line itself: commands, help, exit codes, imports, and errors as one line."""
 
 import argparse
+import inspect
 import re
 import subprocess
 import sys
@@ -9,10 +10,11 @@ import types
 import pytest
 
 from segkit import __version__
+from segkit.cli import compare, train
 from segkit.cli import main as main_module
-from segkit.cli import train
 from segkit.cli.main import COMMANDS, TRAIN_PACKAGES, main
 from segkit.engine.environment import get_module_name, load_requirements
+from segkit.metrics.panoptic import bootstrap
 from segkit.utils.errors import ConfigError, DatasetError
 
 
@@ -221,9 +223,17 @@ def test_the_help_of_evaluate_is_cheap(kind):
     assert not imported_modules("evaluate", *kind, "--help") & {"torch", "detectron2", "numba", "cv2", "numpy"}
 
 
-@pytest.mark.parametrize("command", [["fuse"], ["fuse", "sweep"], ["data"], ["data", "check"], ["predict"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [["fuse"], ["fuse", "sweep"], ["data"], ["data", "check"], ["predict"], ["demo"], ["compare"]]
+)
 def test_the_help_of_other_commands_is_cheap(command):
     assert not imported_modules(*command, "--help") & {"torch", "detectron2", "numba", "cv2"}
+
+
+def test_the_help_of_compare_shows_the_defaults_of_the_bootstrap():
+    parameters = inspect.signature(bootstrap.compare).parameters
+    defaults = [parameters[name].default for name in ("samples", "seed", "level")]
+    assert defaults == [compare.SAMPLES, compare.SEED, compare.LEVEL]
 
 
 def test_the_help_of_train_imports_no_detectron2():

@@ -89,23 +89,18 @@ def _find_absent(match: WeightMatch, mismatched_keys: set[str]) -> list[str]:
 def _check_any_match(match: WeightMatch, mismatched_keys: set[str], where: object) -> None:
     unmatched = mismatched_keys | set(match.unexpected)
     if not any(key not in unmatched and not key.endswith(NOT_WEIGHTS) for key in match.file_shapes):
-        raise CheckpointError(
-            f"no tensor matches the model: the file has {abbreviate(match.file_shapes) or 'no tensors'}; "
-            f"the model has {abbreviate(match.model_shapes)}",
-            where=where,
-            remedy="take weights of this network; if only the prefixes differ, add ?matching_heuristics=True",
-        )
+        in_file, in_model = abbreviate(match.file_shapes) or "no tensors", abbreviate(match.model_shapes)
+        problem = f"no tensor matches the model: the file has {in_file}; the model has {in_model}"
+        remedy = "take weights of this network; if only the prefixes differ, add ?matching_heuristics=True"
+        raise CheckpointError(problem, where=where, remedy=remedy)
 
 
 def _check_complete(match: WeightMatch, absent: list[str], mismatches: list[_Mismatch], where: object) -> None:
     faults = [f"{len(absent)} missing: {abbreviate(absent)}"] if absent else []
     faults += [f"{len(mismatches)} of another shape: {abbreviate(mismatches)}"] if mismatches else []
     if faults:
-        raise CheckpointError(
-            f"of the model's {len(match.model_shapes)} tensors, {'; '.join(faults)}",
-            where=where,
-            remedy="use the config that the weights were trained with",
-        )
+        problem = f"of the model's {len(match.model_shapes)} tensors, {'; '.join(faults)}"
+        raise CheckpointError(problem, where=where, remedy="use the config that the weights were trained with")
 
 
 def _check_backbone_shapes(mismatches: list[_Mismatch], where: object) -> None:

@@ -120,9 +120,8 @@ class SafeCheckpointer(DetectionCheckpointer):
             remedy = "fetch it on a machine with a network, and give its path"
             raise CheckpointError(f"cannot be fetched ({_shorten(error)})", where=path, remedy=remedy) from error
         if not os.path.isfile(local):
-            raise CheckpointError(
-                "no such weight file", where=path, remedy="check MODEL.WEIGHTS, --weights or --resume"
-            )
+            remedy = "check MODEL.WEIGHTS, --weights or --resume"
+            raise CheckpointError("no such weight file", where=path, remedy=remedy)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """The checkpoint in Detectron2's form, by the rules of DetectionCheckpointer._load_file."""
@@ -200,11 +199,9 @@ def _require_weights(weights: Any, filename: str) -> None:
     invalid = [f"{k} ({type(v).__name__})" for k, v in entries if not isinstance(v, (np.ndarray, torch.Tensor))]
     invalid += [f"{k!r} (a key)" for k, _ in entries if not isinstance(k, str)]
     if invalid:
-        raise CheckpointError(
-            f"expected a dict of weight tensors by name, got {len(invalid)} other entries: {abbreviate(invalid)}",
-            where=filename,
-            remedy="save the state dict alone: torch.save(model.state_dict(), 'weights.pth')",
-        )
+        problem = f"expected a dict of weight tensors by name, got {len(invalid)} other entries: {abbreviate(invalid)}"
+        remedy = "save the state dict alone: torch.save(model.state_dict(), 'weights.pth')"
+        raise CheckpointError(problem, where=filename, remedy=remedy)
 
 
 def _write(target: Path, write: Callable[[BinaryIO], Any]) -> None:

@@ -20,6 +20,7 @@ import torch
 
 from segkit.engine.checkpoints.zoo_pickle import PickledArray, UnsafeDataError, ZooUnpickler
 from segkit.utils.errors import CheckpointError
+from segkit.utils.files import read_bytes
 
 RESAVE = (
     "no code of it was run: if you trust its source, load it with torch and save the bare weights, "
@@ -160,8 +161,7 @@ def _is_torchscript(path: Path) -> bool:
 
 
 def _is_zip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+    return read_bytes(path, 4) == b"PK\x03\x04"
 
 
 def _convert_torch_error(path: Path, error: Exception) -> CheckpointError:

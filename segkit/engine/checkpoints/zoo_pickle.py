@@ -34,17 +34,16 @@ class _Dtype:
     """The unchecked parts of a pickled numpy dtype: its short name, and the state with the byte order."""
 
     def __init__(self, spec: Any, *_align_copy: Any) -> None:
-        self.spec, self.state = spec, (3, "=", None, None, None, -1, -1, 0)
+        self.spec = spec
+        self.state: Any = (3, "=", None, None, None, -1, -1, 0)
 
     def resolve(self) -> np.dtype[Any]:
-        order: Any
-        order, subarray, names, fields = self.state[1:5]
+        _version, order, subarray, names, fields, *_sizes = self.state
         if not isinstance(self.spec, str) or not re.fullmatch(rf"[{ARRAY_KINDS}]\d+", self.spec):
             raise UnsafeDataError(f"holds an array of dtype {str(self.spec)[:40]!r}, not of numbers")
         if not (subarray is names is fields is None) or order not in ("<", ">", "=", "|"):
             raise UnsafeDataError("holds an array of records, not of numbers")
-        dtype: np.dtype[Any] = np.dtype(self.spec).newbyteorder(order)
-        return dtype
+        return np.dtype(self.spec).newbyteorder(order)
 
 
 def _array(dtype: Any, shape: Any, data: Any, fortran: Any = False) -> np.ndarray:
@@ -73,10 +72,6 @@ def _scalar(dtype: Any, data: Any) -> Any:
     return _array(dtype, (), data).item()
 
 
-def _ordered(items: Any = ()) -> dict[Any, Any]:
-    return dict(items)
-
-
 def _encode(text: Any, encoding: Any = None) -> bytes:
     """`_codecs.encode`, which protocols 0 to 2 use to write bytes; other codecs would import modules."""
     if type(text) is not str or encoding != "latin1":
@@ -89,41 +84,37 @@ def _empty_bytes() -> bytes:
 
 
 # Every constructor that a zoo file may name. `PickledArray` stands for the type and is never called by name.
-_NUMPY = {
-    ("multiarray", "_reconstruct"): _reconstruct,
-    ("multiarray", "scalar"): _scalar,
-    ("numeric", "_frombuffer"): _frombuffer,
-}
 _GLOBALS: dict[tuple[str, str], Any] = {
-    **{(f"numpy.{core}.{module}", name): call for core in ("core", "_core") for (module, name), call in _NUMPY.items()},
     ("numpy", "ndarray"): PickledArray,
     ("numpy", "dtype"): _Dtype,
-    ("collections", "OrderedDict"): _ordered,
+    ("collections", "OrderedDict"): dict,
     ("_codecs", "encode"): _encode,
     ("builtins", "bytes"): _empty_bytes,
     ("__builtin__", "bytes"): _empty_bytes,
 }
+for _core in ("numpy.core", "numpy._core"):  # of numpy 1 and 2
+    _GLOBALS[f"{_core}.multiarray", "_reconstruct"] = _reconstruct
+    _GLOBALS[f"{_core}.multiarray", "scalar"] = _scalar
+    _GLOBALS[f"{_core}.numeric", "_frombuffer"] = _frombuffer
 _CALLABLE = [call for call in _GLOBALS.values() if call is not PickledArray]
 
 # Instructions that make or move data, or look up a global. Left out: the extension registry, persistent ids,
 # out-of-band buffers, sets, and every way to make an instance except REDUCE and BUILD, which are checked below.
-_INSTRUCTIONS = re.findall(
-    r"\w+",
-    """PROTO FRAME STOP POP POP_MARK DUP MARK GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
+_INSTRUCTIONS = """
+    PROTO FRAME STOP POP POP_MARK DUP MARK GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
     NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8
     BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8 EMPTY_LIST LIST APPEND APPENDS
-    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL""",
-)
-_NAMES = {operation.code: operation.name for operation in pickletools.opcodes}
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_DICT DICT SETITEM SETITEMS GLOBAL STACK_GLOBAL"""
+_NAMES = {ord(operation.code): operation.name for operation in pickletools.opcodes}
 
 
 class _Instructions(dict[int, Any]):
     """Instruction byte -> method. Other instructions of pickle are refused by name; any other byte is damage."""
 
     def __missing__(self, code: int) -> Any:
-        if chr(code) in _NAMES:
-            raise UnsafeDataError(f"refused the pickle instruction {_NAMES[chr(code)]}")
+        if code in _NAMES:
+            raise UnsafeDataError(f"refused the pickle instruction {_NAMES[code]}")
         raise KeyError(f"byte {code:#x}")
 
 
@@ -136,15 +127,14 @@ class ZooUnpickler(pickle._Unpickler):
     stack: list[Any]
     append: Callable[[Any], None]
     dispatch = _Instructions(
-        (code, pickle._Unpickler.dispatch[code]) for code in (getattr(pickle, name)[0] for name in _INSTRUCTIONS)
+        (code, load) for code, load in pickle._Unpickler.dispatch.items() if _NAMES[code] in _INSTRUCTIONS.split()
     )
 
     def find_class(self, module: str, name: str) -> Any:
         """See base class."""
-        try:
-            return _GLOBALS[module, name]
-        except KeyError:
-            raise UnsafeDataError(f"refused the global {module}.{name}"[:200]) from None
+        if (module, name) not in _GLOBALS:
+            raise UnsafeDataError(f"refused the global {module}.{name}"[:200])
+        return _GLOBALS[module, name]
 
     def load_reduce(self) -> None:
         """Call a constructor of the table, and no other object."""
