@@ -132,8 +132,7 @@ class ADE20KReader(DatasetReader):
         return [path for name, path in images.items() if name not in unlabelled]
 
     def _build_image(self, path: Path) -> DatasetImage:
-        header = png.read_header(self._semantic / f"{path.stem}.png")
-        return DatasetImage(path.stem, path.name, (header.height, header.width))
+        return DatasetImage(path.stem, path.name, png.read_header(self._semantic / f"{path.stem}.png").size_hw)
 
     def _read_panoptic(self, record: PanopticRecord, image: DatasetImage) -> PanopticSegmentation:
         """Leave out stuff without pixels: Mask2Former's JSON lists stuff even if things cover it completely."""

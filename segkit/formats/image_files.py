@@ -9,14 +9,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from segkit.formats import png
-from segkit.formats.base import (
-    DatasetImage,
-    DatasetWriter,
-    compute_segment_areas,
-    list_lost_annotations,
-    list_lost_scores,
-)
+from segkit.formats import base, png
+from segkit.formats.base import DatasetImage, DatasetWriter
 from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image_size
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
@@ -48,10 +42,11 @@ class LabelFilesWriter(DatasetWriter):
     ) -> list[str]:
         """See base class. The image's name must be `check_plain_name`, and short enough for its label files."""
         name = self._get_name(image)
-        areas_px = compute_segment_areas(image, segmentation, self.categories)
+        areas_px = base.compute_segment_areas(image, segmentation, self.categories)
         losses = self._write(image, name, segmentation, areas_px)
         self._names[name] = None
-        return [*losses, *list_lost_scores(segmentation.segments), *list_lost_annotations(annotations, image.size_hw)]
+        losses += base.list_lost_scores(segmentation.segments)
+        return losses + base.list_lost_annotations(annotations, image.size_hw)
 
     def image_path(self, image: DatasetImage) -> Path:
         """See base class."""
@@ -232,7 +227,8 @@ def read_common_size(image: Path, labels: Sequence[Path], on_issue: IssueHandler
             if not os.path.isfile(path):
                 raise DatasetError("the label map is missing, or no file", where=path, remedy="check the path")
             code = "png-unreadable"
-            sizes[path] = _read_label_size(path)
+            is_tiff = path.suffix.lower() in TIFF_SUFFIXES
+            sizes[path] = read_image_size(path) if is_tiff else png.read_header(path).size_hw
         code = "size-differs"
         check_sizes(image, size_hw, sizes)
     except DatasetError as error:
@@ -352,10 +348,3 @@ def check_name_length(name: str, where: Location) -> None:
 
 def _raise_unlisted(error: OSError) -> None:
     raise DatasetError(f"the folder cannot be listed: {error.strerror}", where=error.filename) from None
-
-
-def _read_label_size(path: Path) -> tuple[int, int]:
-    if path.suffix.lower() in TIFF_SUFFIXES:
-        return read_image_size(path)
-    header = png.read_header(path)
-    return header.height, header.width

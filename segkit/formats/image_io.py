@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 
 from segkit.utils.errors import DatasetError
 
@@ -108,7 +108,7 @@ def open_image(path: Path) -> Image.Image:
         image.load()
         transpose = TRANSPOSES.get(_orientation(image))  # None for a TIFF: load() rotates it
         if has_deep_colors:
-            plain = _stretch_colors(_deep_colors(image, path), path)
+            plain = _stretch_colors(image, path)
         elif image.mode in DEEP_MODES:
             plain = _stretch_grey(image, path)
         elif image.mode in EIGHT_BIT_MODES:
@@ -253,19 +253,12 @@ def _convert_errors(path: Path, problem: str) -> Iterator[None]:
 
 
 def _check_pages(image: Image.Image, path: Path) -> None:
-    page = 0
-    while True:
-        try:
-            image.seek(page + 1)
-        except EOFError:
-            break
-        page += 1
-        if not _tag(image, SUBFILE, 0) & (REDUCED | MASK):
+    for page, _ in enumerate(ImageSequence.Iterator(image)):
+        if page and not _tag(image, SUBFILE, 0) & (REDUCED | MASK):
             problem = "expected one image, got a TIFF of several pages"
             remedy = "save the page (or the projection) that was annotated as a file of its own"
             raise DatasetError(problem, where=path, remedy=remedy)
-    if page:
-        image.seek(0)
+    image.seek(0)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -274,13 +267,6 @@ def _orientation(image: Image.Image) -> int:
         return int(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT))
     except DAMAGED:
         return UPRIGHT
-
-
-def _stretch_colors(colors: NDArray[np.uint16], path: Path) -> Image.Image:
-    """RGB as 8 bits; grey RGB becomes greyscale, whose percentiles are the same."""
-    is_grey = np.array_equal(colors[..., 0], colors[..., 1]) and np.array_equal(colors[..., 0], colors[..., 2])
-    values = np.ascontiguousarray(colors[..., 0]) if is_grey else colors
-    return Image.fromarray(stretch_to_uint8(values, where=path))
 
 
 def _stretch_grey(image: Image.Image, path: Path) -> Image.Image:
@@ -293,8 +279,11 @@ def _stretch_grey(image: Image.Image, path: Path) -> Image.Image:
     return plain
 
 
-def _deep_colors(image: Image.Image, path: Path) -> NDArray[np.uint16]:
-    """(H, W, 3) uint16 RGB by OpenCV; its high bytes must equal the 8-bit RGB that Pillow decodes."""
+def _stretch_colors(image: Image.Image, path: Path) -> Image.Image:
+    """RGB as 8 bits, by OpenCV; its high bytes must equal the 8-bit RGB that Pillow decodes.
+
+    Grey RGB becomes greyscale, whose percentiles are the same.
+    """
     try:
         decoded = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -303,7 +292,9 @@ def _deep_colors(image: Image.Image, path: Path) -> NDArray[np.uint16]:
     if decoded is not None and decoded.dtype == np.uint16 and decoded.ndim == high.ndim:
         colors: NDArray[np.uint16] = np.ascontiguousarray(decoded[..., 2::-1])
         if np.array_equal(colors >> BYTE_BITS, high):
-            return colors
+            is_grey = (colors == colors[..., :1]).all()
+            values = np.ascontiguousarray(colors[..., 0]) if is_grey else colors
+            return Image.fromarray(stretch_to_uint8(values, where=path))
     raise DatasetError("the order of its 16-bit channels is not supported", where=path, remedy=PLAIN_KINDS)
 
 
@@ -325,5 +316,4 @@ def _scale(values: NDArray[Any], low: np.float64, high: np.float64) -> NDArray[n
     wide[~np.isfinite(wide)] = low
     above, span = wide / 2 - low / 2, high / 2 - low / 2  # halves: the difference does not overflow
     share = np.clip(above, 0, span) / span if span > 0 else above > 0
-    stretched: NDArray[np.uint8] = np.rint(WHITE * share).astype(np.uint8)
-    return stretched
+    return np.rint(WHITE * share).astype(np.uint8)

@@ -25,8 +25,8 @@ KINDS = {0: "greyscale", 2: "RGB", 3: "palette", 4: "greyscale with alpha", 6: "
 CHANNEL = 256  # values of a channel: an id is R + CHANNEL * G + CHANNEL**2 * B
 LABEL_KINDS, LABEL_BITS = {"greyscale", "palette"}, (1, 2, 4, 8, 16)
 GREY_STEP = {2: 85, 4: 17}  # by bit depth: what Pillow multiplies grey values by, to fill 0..255
+DAMAGED_REMEDY = "write or fetch it again"
 WRITABLE = {((), "uint8"), ((), "uint16"), ((3,), "uint8")}  # channels, dtype
-
 
 Labels = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -46,6 +46,11 @@ class Header:
     width: int
     bit_depth: int
     kind: str
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.height, self.width
 
 
 def read_header(path: Path) -> Header:
@@ -83,7 +88,8 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     is_safe = Image.MAX_IMAGE_PIXELS is None or header.height * header.width <= 2 * Image.MAX_IMAGE_PIXELS
     runs = png_runs.decode(content) if png_runs.AVAILABLE and is_safe else None
     if runs is None:
-        return IdRuns.from_map(rgb_to_ids(_decode_rgb(content, size_hw, path)))
+        image = _decode(content, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8), path)
+        return IdRuns.from_map(rgb_to_ids(np.asarray(image.convert("RGB"))))
     _check_checksums(content, path)
     return runs
 
@@ -141,11 +147,9 @@ def read_labels(path: str | Path, size_hw: tuple[int, int] | None = None) -> Lab
     path = Path(path)
     header = read_header(path)
     if header.kind not in LABEL_KINDS:
-        raise DatasetError(
-            f"expected a greyscale or palette PNG whose values are labels, got {header.bit_depth}-bit {header.kind}",
-            where=path,
-            remedy="turn colours into labels; panoptic PNGs are read together with their JSON",
-        )
+        expected, got = "a greyscale or palette PNG whose values are labels", f"{header.bit_depth}-bit {header.kind}"
+        remedy = "turn colours into labels; panoptic PNGs are read together with their JSON"
+        raise DatasetError(f"expected {expected}, got {got}", where=path, remedy=remedy)
     labels = np.array(open_image(path, size_hw, LABEL_KINDS, LABEL_BITS))
     if labels.dtype.itemsize > 1:
         return labels.astype(np.uint16)
@@ -206,11 +210,6 @@ def write_labels(path: str | Path, labels: NDArray[np.integer[Any]]) -> None:
     write(Path(path), labels.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16))
 
 
-def _decode_rgb(content: bytes, size_hw: tuple[int, int] | None, path: Path) -> NDArray[np.uint8]:
-    image = _decode(content, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8), path)
-    return np.asarray(image.convert("RGB"), dtype=np.uint8)
-
-
 def _decode(
     content: bytes, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...], path: Path
 ) -> Image.Image:
@@ -224,33 +223,28 @@ def _decode(
         image = Image.open(BytesIO(content), formats=["PNG"])
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        raise DatasetError(
-            f"the PNG cannot be decoded: {error}", where=path, remedy="write or fetch it again"
-        ) from None
+        raise DatasetError(f"the PNG cannot be decoded: {error}", where=path, remedy=DAMAGED_REMEDY) from None
     return image
 
 
 def _check_size(header: Header, size_hw: tuple[int, int] | None, path: Path) -> None:
-    if size_hw is not None and (header.height, header.width) != tuple(size_hw):
+    if size_hw is not None and header.size_hw != tuple(size_hw):
         expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.height} x {header.width}"
         raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
 
 
 def _check_checksums(content: bytes, path: Path) -> None:
     """DatasetError if a chunk is cut off or its checksum is wrong: Pillow decodes damaged pixels silently."""
-    remedy = "write or fetch it again"
     view, start, name = memoryview(content), len(SIGNATURE), b""
     while name != b"IEND":
         (length,) = struct.unpack(">I", content[start : start + 4].rjust(4, b"\xff"))
         end = start + CHUNK_HEAD + length
         name = content[start + 4 : start + CHUNK_HEAD]
         if end + CHUNK_TAIL > len(content):
-            raise DatasetError("the PNG cannot be decoded: it is cut off", where=path, remedy=remedy)
+            raise DatasetError("the PNG cannot be decoded: it is cut off", where=path, remedy=DAMAGED_REMEDY)
         if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(view[start + 4 : end])):
-            part = name.decode("ascii", "replace")
-            raise DatasetError(
-                f"the PNG cannot be decoded: the checksum of its {part} is wrong", where=path, remedy=remedy
-            )
+            problem = f"the PNG cannot be decoded: the checksum of its {name.decode('ascii', 'replace')} is wrong"
+            raise DatasetError(problem, where=path, remedy=DAMAGED_REMEDY)
         start = end + CHUNK_TAIL
 
 

@@ -195,10 +195,9 @@ def load_json(path: Path) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
+        problem = f"expected JSON, got {len(content)} bytes that are not: {error}"
         remedy = "check that it is complete, and the right file"
-        raise DatasetError(
-            f"expected JSON, got {len(content)} bytes that are not: {error}", where=path, remedy=remedy
-        ) from None
+        raise DatasetError(problem, where=path, remedy=remedy) from None
 
 
 def dump_json(path: Path, content: Any) -> None:

@@ -236,14 +236,13 @@ def check_inside(name: object, key: str, where: object) -> str:
     Raises:
         DatasetError: the name is not a string, is empty or absolute, or leads out of its folder (code `name-outside`).
     """
-    expected = f"expected `{key}` to be a path inside its folder, got {reprlib.repr(name)}"
-    if not isinstance(name, str):
-        raise DatasetError(expected, where=where, code="name-outside")
-    parts = name.replace("\\", "/").split("/")
-    absolute = parts[0] == "" or name[1:2] == ":"  # a drive of Windows
-    if absolute or ".." in parts or parts[-1] in ("", ".") or "\0" in name:
-        raise DatasetError(expected, where=where, code="name-outside")
-    return name
+    if isinstance(name, str):
+        parts = name.replace("\\", "/").split("/")
+        is_absolute = parts[0] == "" or name[1:2] == ":"  # a drive of Windows
+        if not is_absolute and ".." not in parts and parts[-1] not in ("", ".") and "\0" not in name:
+            return name
+    problem = f"expected `{key}` to be a path inside its folder, got {reprlib.repr(name)}"
+    raise DatasetError(problem, where=where, code="name-outside")
 
 
 def _is_writable(value: Any, depth: int) -> bool:

@@ -124,8 +124,7 @@ def encode_instance_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint16
     """
     _check(segmentation)
     value_by_segment = compute_instance_values(segmentation.segments)
-    values: NDArray[np.uint16] = relabel(segmentation.segment_ids, value_by_segment, np.uint16)
-    return values
+    return relabel(segmentation.segment_ids, value_by_segment, np.uint16)
 
 
 def compute_instance_values(segments: Sequence[Segment]) -> dict[int, int]:
@@ -150,8 +149,7 @@ def encode_label_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:
     """(H, W) uint8 pixels of a *_labelIds.png, 0 for void; ValueError as `encode_instance_ids`."""
     _check(segmentation)
     values = {s.segment_id: s.category_id for s in segmentation.segments}
-    label_ids: NDArray[np.uint8] = relabel(segmentation.segment_ids, values, np.uint8)
-    return label_ids
+    return relabel(segmentation.segment_ids, values, np.uint8)
 
 
 def encode_train_ids(segmentation: PanopticSegmentation) -> NDArray[np.uint8]:

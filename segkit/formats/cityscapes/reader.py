@@ -119,8 +119,7 @@ class CityscapesReader(DatasetReader):
         return {image_id: path for image_id, path in images.items() if image_id in self._records}
 
     def _read_size(self, image_id: str, path: Path) -> DatasetImage:
-        header = png.read_header(path)
-        return DatasetImage(image_id, path.relative_to(self.image_root).as_posix(), (header.height, header.width))
+        return DatasetImage(image_id, path.relative_to(self.image_root).as_posix(), png.read_header(path).size_hw)
 
 
 def find_annotations(root: Path, split: str, suffix: str, on_issue: IssueHandler) -> dict[Path, Path]:

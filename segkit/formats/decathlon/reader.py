@@ -292,8 +292,7 @@ def to_labels(values: NDArray[Any], path: Path) -> Labels:
     low, high = values.min(), values.max()
     if low < 0 or high > MAX_LABEL:
         raise DatasetError(f"expected labels in 0..{MAX_LABEL}, got {low}..{high}", where=path)
-    labels: Labels = values.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
-    return labels
+    return values.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
 
 
 def _check_labels(labels: Labels, categories: CategorySet, path: Path) -> Labels:

@@ -150,11 +150,25 @@ def build_entries(
     if not crop.any():
         return []
     polygons = _find_outlines(crop)
-    if not _fill_exactly(polygons, crop):
-        box = np.array([[0, 0], [crop.shape[1] - 1, crop.shape[0] - 1]])
-        return [_build_entry(label, "mask", box + corner_xy, None, iscrowd, _encode(crop))]
-    group = group_id if len(polygons) > 1 else None
-    return [_build_entry(label, "polygon", points_xy + corner_xy, group, iscrowd, None) for points_xy in polygons]
+    outlines = [points_xy.ravel().astype(float).tolist() for points_xy in polygons]
+    kind, group, mask = "polygon", group_id if len(polygons) > 1 else None, None
+    if not np.array_equal(rle_to_mask(segmentation_to_rle(outlines, (crop.shape[0], crop.shape[1]))), crop):
+        polygons = [np.array([[0, 0], [crop.shape[1] - 1, crop.shape[0] - 1]])]
+        file = BytesIO()
+        Image.fromarray(crop.astype(np.uint8)).save(file, "PNG")
+        kind, group, mask = "mask", None, base64.b64encode(file.getvalue()).decode("ascii")
+    return [
+        {
+            "label": label,
+            "points": (points_xy + corner_xy).astype(float).tolist(),
+            "group_id": group,
+            "description": "",
+            "shape_type": kind,
+            "flags": {CROWD: True} if iscrowd else {},
+            "mask": mask,
+        }
+        for points_xy in polygons
+    ]
 
 
 def _read_points(entry: Entry, kind: str, where: str) -> NDArray[np.float64]:
@@ -191,29 +205,3 @@ def _find_outlines(crop: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
     contours, _ = cv2.findContours(enlarged, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     edges = [(contour[:, 0, :].astype(np.int64) + 1) // 2 for contour in contours]
     return [xy[(xy != np.roll(xy, 1, axis=0)).any(axis=1)] for xy in edges]
-
-
-def _fill_exactly(polygons: list[NDArray[np.int64]], crop: NDArray[np.bool_]) -> bool:
-    size_hw = (crop.shape[0], crop.shape[1])
-    rle = segmentation_to_rle([points_xy.ravel().astype(float).tolist() for points_xy in polygons], size_hw)
-    return np.array_equal(rle_to_mask(rle), crop)
-
-
-def _encode(crop: NDArray[np.bool_]) -> str:
-    file = BytesIO()
-    Image.fromarray(crop.astype(np.uint8)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _build_entry(
-    label: str, kind: str, points_xy: NDArray[Any], group_id: int | None, iscrowd: bool, mask: str | None
-) -> Entry:
-    return {
-        "label": label,
-        "points": points_xy.astype(float).tolist(),
-        "group_id": group_id,
-        "description": "",
-        "shape_type": kind,
-        "flags": {CROWD: True} if iscrowd else {},
-        "mask": mask,
-    }

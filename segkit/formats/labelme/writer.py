@@ -12,15 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats import image_files
-from segkit.formats.base import (
-    DatasetImage,
-    DatasetWriter,
-    compute_segment_areas,
-    list_empty_segments,
-    list_lost_keys,
-    list_lost_scores,
-)
+from segkit.formats import base, image_files
+from segkit.formats.base import DatasetImage, DatasetWriter
 from segkit.formats.labelme import shapes as labelme_shapes
 from segkit.formats.labelme.shapes import JSON_SUFFIX
 from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, PanopticSegmentation, segmentation_to_rle
@@ -70,8 +63,8 @@ class LabelmeWriter(DatasetWriter):
         they are painted in their order, or as `coco.paint_annotations` does, with the stuff on top.
         """
         name = image_files.get_unique_stem(image, self._names, self.root)
-        areas_px = compute_segment_areas(image, segmentation, self.categories)
-        losses = list_empty_segments(segmentation.segments, areas_px)
+        areas_px = base.compute_segment_areas(image, segmentation, self.categories)
+        losses = base.list_empty_segments(segmentation.segments, areas_px)
         layers = _build_visible_layers(segmentation)
         if annotations:
             whole = _build_whole_layers(segmentation, annotations)
@@ -81,7 +74,7 @@ class LabelmeWriter(DatasetWriter):
             layers = layers if whole is None else [*whole, *(layer for layer in layers if not layer.isthing)]
         dump_json(self.root / f"{name}{JSON_SUFFIX}", self._build_content(image, layers))
         self._names.add(name)
-        losses += [*list_lost_keys(annotations), *list_lost_scores(segmentation.segments)]
+        losses += [*base.list_lost_keys(annotations), *base.list_lost_scores(segmentation.segments)]
         return losses + self._list_lost_stuff(layers)
 
     def _list_lost_stuff(self, layers: Sequence[_Layer]) -> list[str]:
