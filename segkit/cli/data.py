@@ -180,7 +180,7 @@ def _add_panoptic_stuff(parser: argparse.ArgumentParser) -> None:
 
 
 def _panoptic_stuff(args: argparse.Namespace) -> None:
-    from segkit.curation.panoptic_stuff import write_panoptic_stuff
+    from segkit.curation.convert import write_panoptic_stuff
 
     with progress_bar("panoptic-stuff") as progress:
         count = write_panoptic_stuff(args.json, args.masks, args.output, args.workers, progress)

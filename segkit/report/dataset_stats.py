@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Group
 from rich.text import Text
 
-from segkit.report.pixels import render_figure
+from segkit.report.rendering import render_figure
 from segkit.report.tables import MISSING, build_table
 from segkit.structures import CategorySet
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from segkit.formats.image_io import read_image
 from segkit.report.overlay import draw_panoptic
-from segkit.report.pixels import check_rgb
-from segkit.report.text_rendering import draw_ink, render_text, shorten
+from segkit.report.rendering import check_rgb, draw_ink, render_text, shorten
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 

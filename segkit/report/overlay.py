@@ -10,8 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.report.pixels import check_rgb
-from segkit.report.text_rendering import draw_ink, find_largest_box, render_text
+from segkit.report.rendering import check_rgb, draw_ink, find_largest_box, render_text
 from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, Segment, default_color
 
 MIN_LABELLED_WIDTH_PX = 200  # in a smaller image, text would hide the segments

@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
-from segkit.report.pixels import encode_data_uri
+from segkit.report.rendering import encode_data_uri
 from segkit.report.tables import PER_CLASS, MetricGroup, as_number, format_value, list_columns, read_group
 from segkit.structures import CategorySet
 from segkit.utils.files import replacing

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from segkit.report.pixels import render_figure
+from segkit.report.rendering import render_figure
 from segkit.report.tables import as_number
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; more methods repeat them with other markers.

@@ -11,8 +11,14 @@ from segkit.structures.categories import (
 )
 from segkit.structures.head_outputs import CenterOffsets, HeadOutputs, SemanticScores
 from segkit.structures.id_runs import VOID, Extent, IdRuns
-from segkit.structures.instance_columns import InstanceColumns
-from segkit.structures.instances import InstanceMasks
+from segkit.structures.instances import (
+    InstanceColumns,
+    InstanceMasks,
+    crop_to_rle,
+    mask_to_rle,
+    rle_to_mask,
+    segmentation_to_rle,
+)
 from segkit.structures.panoptic import (
     MAX_SEGMENT_ID,
     ImageId,
@@ -21,7 +27,6 @@ from segkit.structures.panoptic import (
     ids_to_rgb,
     rgb_to_ids,
 )
-from segkit.structures.rle import crop_to_rle, mask_to_rle, rle_to_mask, segmentation_to_rle
 
 __all__ = [
     "IGNORE_LABEL",

@@ -1,20 +1,20 @@
-"""InstanceMasks: the instances of one image as box crops, so that algorithms visit only the pixels of the boxes."""
+"""Instances: of one image as box crops, of many images as columns; and masks as COCO run-length encoding (RLE)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from segkit.structures.rle import crop_to_rle
+from pycocotools import mask as coco_mask
 
 
 @dataclass(frozen=True)
 class InstanceMasks:
-    """N instances of one image; N may be 0.
+    """N instances of one image as box crops, so that algorithms visit only the pixels of the boxes; N may be 0.
 
     Attributes:
         size_hw: (height, width) of the image, pixels.
@@ -113,6 +113,127 @@ class InstanceMasks:
             Compressed COCO RLE `{"size": [H, W], "counts": str}` of each mask.
         """
         return [crop_to_rle(c, xy, self.size_hw) for c, xy in zip(self.crops, self.corners_xy.tolist(), strict=True)]
+
+
+class InstanceColumns(NamedTuple):
+    """Annotations or results of things, one row each, in the order of the file.
+
+    Attributes:
+        image: (N,) int64, index of the image.
+        thing: (N,) int64, contiguous id of the category among the things.
+        iscrowd: (N,) int64, 0 or 1.
+        number: (N,) float64, area of an annotation in pixels, or score of a result.
+        boxes: (N, 4) float64, [x, y, width, height] in pixels; (0, 4) if boxes are not compared.
+        box_area: (N,) float64, pixels that decide the size class of a box; empty if boxes are not compared.
+        masks: N compressed COCO RLEs, of annotations also polygons; empty if masks are not compared.
+        area_px: (N,) int64, pixels of each mask, 0 for polygons; empty if masks are not compared.
+    """
+
+    image: NDArray[np.int64]
+    thing: NDArray[np.int64]
+    iscrowd: NDArray[np.int64]
+    number: NDArray[np.float64]
+    boxes: NDArray[np.float64]
+    box_area: NDArray[np.float64]
+    masks: list[Any]
+    area_px: NDArray[np.int64]
+
+    def select(self, rows: NDArray[np.integer]) -> InstanceColumns:
+        """Select rows.
+
+        Args:
+            rows: (M,) integers, indices of rows.
+
+        Returns:
+            These rows, in this order.
+        """
+        selected = {name: column[rows] for name, column in self._arrays().items() if len(column)}
+        return self._replace(masks=[self.masks[row] for row in rows.tolist()] if self.masks else [], **selected)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[InstanceColumns]) -> InstanceColumns:
+        """Join the columns of single images.
+
+        Args:
+            parts: one or more columns, each of one image.
+
+        Returns:
+            The rows of all parts; `image` is the index of the part.
+        """
+        joined = {name: np.concatenate([part._arrays()[name] for part in parts]) for name in parts[0]._arrays()}
+        joined["image"] = np.repeat(np.arange(len(parts)), [len(part.image) for part in parts])
+        return cls(masks=[mask for part in parts for mask in part.masks], **joined)
+
+    def _arrays(self) -> dict[str, Any]:
+        return {name: column for name, column in self._asdict().items() if name != "masks"}
+
+
+def crop_to_rle(crop: NDArray[np.bool_], corner_xy: Sequence[int], size_hw: tuple[int, int]) -> dict[str, Any]:
+    """Encode a crop of a mask as the RLE of the whole mask.
+
+    Args:
+        crop: (h, w) bool.
+        corner_xy: (left, top) of the crop in the image, pixels.
+        size_hw: (height, width) of the image, pixels.
+
+    Returns:
+        Compressed COCO RLE `{"size": [H, W], "counts": str}`.
+    """
+    canvas = np.zeros(size_hw, dtype=np.uint8, order="F")
+    left, top = corner_xy
+    canvas[top : top + crop.shape[0], left : left + crop.shape[1]] = crop
+    rle: dict[str, Any] = coco_mask.encode(canvas)
+    return {"size": [*size_hw], "counts": rle["counts"].decode("ascii")}
+
+
+def mask_to_rle(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """Encode a mask.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        Compressed COCO RLE `{"size": [H, W], "counts": str}`.
+    """
+    return crop_to_rle(mask, (0, 0), (mask.shape[0], mask.shape[1]))
+
+
+def segmentation_to_rle(segmentation: Any, size_hw: tuple[int, int]) -> dict[str, Any]:
+    """Encode any COCO `segmentation` as compressed RLE.
+
+    Args:
+        segmentation: Polygons, or uncompressed or compressed RLE.
+        size_hw: (height, width) of the image, pixels; for polygons and uncompressed RLE.
+
+    Returns:
+        Compressed COCO RLE `{"size": [H, W], "counts": str}`.
+
+    Raises:
+        ValueError: The segmentation is neither polygons nor RLE.
+    """
+    if isinstance(segmentation, list) and segmentation:
+        rle: dict[str, Any] = coco_mask.merge(coco_mask.frPyObjects(segmentation, *size_hw))
+    elif isinstance(segmentation, Mapping) and isinstance(segmentation.get("counts"), list):
+        rle = coco_mask.frPyObjects(dict(segmentation), *size_hw)
+    elif isinstance(segmentation, Mapping) and "counts" in segmentation:
+        rle = dict(segmentation)
+    else:
+        raise ValueError(f"expected polygons or RLE, got {type(segmentation).__name__}")
+    counts = rle["counts"]
+    return {"size": [*rle["size"]], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+
+
+def rle_to_mask(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Decode a mask.
+
+    Args:
+        rle: Compressed COCO RLE.
+
+    Returns:
+        (H, W) bool.
+    """
+    mask: NDArray[np.uint8] = coco_mask.decode(dict(rle))
+    return mask.astype(np.bool_)
 
 
 def has_nan(values: NDArray[np.float32] | None) -> bool:

@@ -8,8 +8,7 @@ from typing import Any
 from segkit.formats import coco
 from segkit.formats.coco import PanopticFile, PanopticRecord
 from segkit.fusion.occlusion_priors import OcclusionCounter, OcclusionPriors
-from segkit.structures import ImageId
-from segkit.structures.rle import segmentation_to_rle
+from segkit.structures import ImageId, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import Progress, map_and_collect_errors
