@@ -26,6 +26,11 @@ def boundary_dilation_px(size_hw: tuple[int, int], ratio: float = DILATION_RATIO
     return max(1, round(float(ratio * np.sqrt(height**2 + width**2))))
 
 
+def boundary_options(ratio: float | None) -> dict[str, Any]:
+    """The arguments `boundary` and `boundary_ratio` of a metric; its ratio is None if it counts no boundaries."""
+    return {"boundary": False} if ratio is None else {"boundary": True, "boundary_ratio": ratio}
+
+
 def boundary_pixels(labels: IntArray, dilation_px: int) -> NDArray[np.bool_]:
     """Find the boundary pixels: those with another label, or the outside of the image, within a Chebyshev distance.
 

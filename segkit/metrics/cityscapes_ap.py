@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.label_pairs import IntArray, count_pairs
-from segkit.metrics.state import (
-    PerImage,
-    Table,
-    check_distinct_names,
-    concatenate_tables,
-    dump_categories,
-    pack_tables,
-    reading_saved_counts,
-    unpack_tables,
-)
+from segkit.metrics.state import ImageTablesMetric, Table, check_distinct_names, concatenate_tables
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
@@ -69,7 +60,7 @@ class InstanceTables(NamedTuple):
     shared: Table
 
 
-class CityscapesAP:
+class CityscapesAP(ImageTablesMetric[InstanceTables]):
     """AP of things over IoU 0.5, 0.55 ... 0.95, and AP50 (cityscapesscripts, evalInstanceLevelSemanticLabeling.py).
 
     A ground truth instance has a numbered id and at least 100 pixels. A prediction of its label matches it with an IoU
@@ -81,6 +72,10 @@ class CityscapesAP:
     The state is the categories and, per image, `InstanceTables`: a few numbers per instance, no maps. No order of
     images, predictions or merged shards moves a bit, also with equal scores. An instance of the class can be pickled.
     """
+
+    counts_name = "Cityscapes' AP"
+    image_type = InstanceTables
+    dtypes = DTYPES
 
     def __init__(self, categories: CategorySet) -> None:
         """Start without images.
@@ -96,12 +91,7 @@ class CityscapesAP:
         if invalid := [i for i in ids if not 0 <= i <= LAST_LABEL_ID or i in VOID_IDS]:
             raise ValueError(f"categories must have ids of labels that Cityscapes evaluates as things, got {invalid}")
         check_distinct_names([category.name for category in categories.things], "things")
-        self.categories = categories
-        self._images: PerImage[InstanceTables] = PerImage()
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._images)
+        super().__init__(categories)
 
     def update(self, image_id: ImageId, gt_ids: IntArray, predictions: Iterable[MaskPrediction]) -> None:
         """Count one image.
@@ -117,36 +107,25 @@ class CityscapesAP:
                 bool or leaves the image. Nothing is counted.
         """
         where = f"image {image_id!r}"
-        instance_ids, instance_px, labels = self._find_instances(gt_ids, where)
-        row_by_id = {instance_id: row for row, instance_id in enumerate(instance_ids)}
-        label_by_id = dict(zip(instance_ids, labels, strict=True))
+        ground_truth = self._find_instances(gt_ids, where)
+        row_by_id = {instance_id: row for row, instance_id in enumerate(ground_truth["instance_id"].tolist())}
+        labels = _get_label_ids(ground_truth["instance_id"]).tolist()
+        things = [*self.categories.thing_contiguous_ids]
         rows: list[tuple[int, float, int, int]] = []
         shared: list[tuple[int, int, int]] = []
         for index, (category_id, score, crop, corner_xy) in enumerate(predictions):
-            self._check_prediction(category_id, score, f"{where}, prediction {index}")
+            if category_id not in things:
+                problem = f"category_id must be of a thing, one of {things}, got {category_id!r}"
+                raise ValueError(f"{problem} ({where}, prediction {index})")
+            if not math.isfinite(score):
+                raise DatasetError(f"expected a finite score, got {score!r}", where=f"{where}, prediction {index}")
             px_by_id = _count_ids_under(gt_ids, crop, corner_xy)
             if px_by_id:
-                of_label = [(i, px) for i, px in px_by_id.items() if label_by_id.get(i) == category_id]
-                shared += [(row_by_id[i], len(rows), px) for i, px in of_label]
+                px_by_row = {row_by_id[i]: px for i, px in px_by_id.items() if i in row_by_id}
+                shared += [(row, len(rows), px) for row, px in px_by_row.items() if labels[row] == category_id]
                 void_px = sum(px for i, px in px_by_id.items() if i in VOID_IDS)
                 rows.append((category_id, float(score), sum(px_by_id.values()), void_px))
-        ground_truth = np.array([*zip(instance_ids, instance_px, strict=True)], GROUND_TRUTH)
-        tables = InstanceTables(ground_truth, np.array(rows, PREDICTION), np.array(shared, SHARED))
-        self._images.add(image_id, tables)
-
-    def merge(self, other: CityscapesAP) -> None:
-        """Add another shard's images.
-
-        Args:
-            other: A metric with the same categories.
-
-        Raises:
-            DatasetError: Both hold an image.
-            ValueError: The categories differ.
-        """
-        if self.categories != other.categories:
-            raise ValueError("other must have the same categories as this CityscapesAP, they differ")
-        self._images.merge(other._images)
+        self.add(image_id, InstanceTables(ground_truth, np.array(rows, PREDICTION), np.array(shared, SHARED)))
 
     def compute(self) -> dict[str, float | None]:
         """Compute the metrics over all images.
@@ -164,63 +143,21 @@ class CityscapesAP:
         results.update({f"AP50-{c.name}": _mean(row[:1]) for c, row in zip(things, ap, strict=True)})
         return results
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return what `from_state` needs to build the same metric.
-
-        Returns:
-            A header for JSON, and arrays without Python objects.
-        """
-        images = self._images.in_order()
-        header = {"categories": dump_categories(self.categories), "image_ids": [image_id for image_id, _ in images]}
-        return header, pack_tables([tables for _, tables in images], DTYPES)
-
-    @classmethod
-    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> CityscapesAP:
-        """Build the metric that `state` described.
-
-        Args:
-            header: The first result of `state`.
-            arrays: The second result of `state`.
-
-        Returns:
-            The metric.
-
-        Raises:
-            DatasetError: The arguments are not such a state.
-        """
-        with reading_saved_counts("Cityscapes' AP"):
-            metric = cls(CategorySet.from_coco(header["categories"], "categories"))
-            images = unpack_tables(arrays, DTYPES, len(header["image_ids"]))
-            for image_id, tables in zip(header["image_ids"], images, strict=True):
-                metric._check_tables(InstanceTables(*tables))
-                metric._images.add(image_id, InstanceTables(*tables))
-        return metric
-
-    def _find_instances(self, gt_ids: IntArray, where: str) -> tuple[list[int], list[int], list[int]]:
-        """Id, pixels and label id of every instance and group of a thing."""
+    def _find_instances(self, gt_ids: IntArray, where: str) -> Table:
+        """(G,) `GROUND_TRUTH`, every instance and group of a thing."""
         ids, _, pixels = count_pairs(gt_ids, gt_ids)
         labels = _get_label_ids(ids)
-        invalid = ids[(labels < 0) | (labels > LAST_LABEL_ID)].tolist()
-        if invalid:
-            raise DatasetError(
-                f"expected ids of labels, 0..{LAST_LABEL_ID}, or {FIRST_INSTANCE_ID} times these plus an instance, "
-                f"got {abbreviate(invalid)}",
-                where=f"{where}, ground truth",
-            )
+        if invalid := ids[(labels < 0) | (labels > LAST_LABEL_ID)].tolist():
+            expected = f"0..{LAST_LABEL_ID}, or {FIRST_INSTANCE_ID} times these plus an instance"
+            problem = f"expected ids of labels, {expected}, got {abbreviate(invalid)}"
+            raise DatasetError(problem, where=f"{where}, ground truth")
         is_thing = np.isin(labels, [*self.categories.thing_contiguous_ids])
-        return ids[is_thing].tolist(), pixels[is_thing].tolist(), labels[is_thing].tolist()
+        return np.array([*zip(ids[is_thing].tolist(), pixels[is_thing].tolist(), strict=True)], GROUND_TRUTH)
 
-    def _check_prediction(self, category_id: int, score: float, where: str) -> None:
-        things = [*self.categories.thing_contiguous_ids]
-        if category_id not in things:
-            raise ValueError(f"category_id must be of a thing, one of {things}, got {category_id!r} ({where})")
-        if not math.isfinite(score):
-            raise DatasetError(f"expected a finite score, got {score!r}", where=where)
-
-    def _check_tables(self, tables: InstanceTables) -> None:
-        ground_truth, prediction, shared = tables
+    def _check_image(self, image: InstanceTables) -> None:
+        ground_truth, prediction, shared = image
         for name in ("ground_truth", "prediction"):
-            if not np.isin(shared[name], np.arange(len(getattr(tables, name)))).all():
+            if not np.isin(shared[name], np.arange(len(getattr(image, name)))).all():
                 raise ValueError("`shared` points to missing rows")
         things = [*self.categories.thing_contiguous_ids]
         labels = _get_label_ids(ground_truth["instance_id"])
@@ -228,7 +165,7 @@ class CityscapesAP:
             raise ValueError("instances of other categories")
         if (labels[shared["ground_truth"]] != prediction["category_id"][shared["prediction"]]).any():
             raise ValueError("common pixels of two categories")
-        if any((table["pixels"] < 1).any() for table in tables) or not np.isfinite(prediction["score"]).all():
+        if any((table["pixels"] < 1).any() for table in image) or not np.isfinite(prediction["score"]).all():
             raise ValueError("instances without pixels or score")
 
 

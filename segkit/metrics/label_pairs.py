@@ -105,12 +105,9 @@ def check_map(name: str, labels: IntArray) -> None:
 
 def _check_same_size(gt_hw: tuple[int, ...], pred_hw: tuple[int, ...], where: object) -> None:
     if gt_hw != pred_hw:
-        sizes = [f"{height} x {width}" for height, width in (gt_hw, pred_hw)]
-        raise DatasetError(
-            f"expected ground truth and prediction of one size, got {sizes[0]} and {sizes[1]}",
-            where=where,
-            remedy="bring the prediction to the size of the annotated image",
-        )
+        gt_size, pred_size = (f"{height} x {width}" for height, width in (gt_hw, pred_hw))
+        problem = f"expected ground truth and prediction of one size, got {gt_size} and {pred_size}"
+        raise DatasetError(problem, where=where, remedy="bring the prediction to the size of the annotated image")
 
 
 def _find_run_starts(first: IntArray, second: IntArray) -> NDArray[np.int64]:

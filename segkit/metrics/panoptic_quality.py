@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from segkit.metrics.boundary import DILATION_RATIO
+from segkit.metrics.boundary import DILATION_RATIO, boundary_options
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.matching import MODES, FloatArray, Matching, find_same_category, match
+from segkit.metrics.panoptic.matching import MODES, Matching, find_same_category, match
 from segkit.metrics.panoptic.overlaps import (
     AREAS,
     ON_VOID,
@@ -20,7 +19,7 @@ from segkit.metrics.panoptic.overlaps import (
     compute_overlaps,
     join,
 )
-from segkit.metrics.state import PerImage, dump_categories, pack_tables, reading_saved_counts, unpack_tables
+from segkit.metrics.state import ImageTablesMetric
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation
 from segkit.utils.text import abbreviate
 
@@ -28,7 +27,7 @@ from segkit.utils.text import abbreviate
 SIZES = {"small": (0, 32**2), "medium": (32**2, 96**2), "large": (96**2, float("inf"))}
 
 
-class PanopticQuality:
+class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
     """PQ = SQ x RQ over images (Kirillov et al. 2019, equation 1), by the rules of panopticapi's evaluation.py.
 
     A pair matches if both segments have one category, the ground truth segment is no crowd, and
@@ -39,6 +38,10 @@ class PanopticQuality:
     The state is, per image, the segments and the pixels that they share (`ImageOverlaps`): no maps, a few numbers per
     segment. It is pickled, saved and sent between processes, and it is all that analyses of errors need.
     """
+
+    counts_name = "panoptic quality"
+    image_type = ImageOverlaps
+    dtypes = TABLES
 
     def __init__(
         self,
@@ -70,19 +73,12 @@ class PanopticQuality:
             raise ValueError(f"areas must be one of {AREAS}, got {areas!r}")
         if not 0 < boundary_ratio < 1:
             raise ValueError(f"boundary_ratio must be in (0, 1), got {boundary_ratio}")
-        self.categories = categories
+        super().__init__(categories)
         self.mode = mode
+        self._exact = mode == "corrected"
         self.areas = areas
         self.dagger = dagger
         self.boundary_ratio = boundary_ratio if boundary else None
-        self._images: PerImage[ImageOverlaps] = PerImage()
-
-    def __len__(self) -> int:
-        """The number of images."""
-        return len(self._images)
-
-    def __contains__(self, image_id: object) -> bool:
-        return image_id in self._images
 
     def update(self, image_id: ImageId, ground_truth: PanopticSegmentation, prediction: PanopticSegmentation) -> None:
         """Count one image.
@@ -105,32 +101,6 @@ class PanopticQuality:
             where=f"image {image_id!r}",
         )
         self.add(image_id, overlaps)
-
-    def add(self, image_id: ImageId, overlaps: ImageOverlaps) -> None:
-        """Add the overlaps of an image.
-
-        Args:
-            image_id: The image's id.
-            overlaps: Its segments and their shared pixels, from `compute_overlaps`.
-
-        Raises:
-            DatasetError: The image was counted before.
-        """
-        self._images.add(image_id, overlaps)
-
-    def merge(self, other: PanopticQuality) -> None:
-        """Add another shard's images.
-
-        Args:
-            other: A metric with the same categories and options.
-
-        Raises:
-            DatasetError: Both hold an image.
-            ValueError: The categories or the options differ.
-        """
-        if self.categories != other.categories or self._options() != other._options():
-            raise ValueError("other must have the same categories and options as this PanopticQuality, they differ")
-        self._images.merge(other._images)
 
     def compute(self, image_order: Sequence[ImageId] | None = None) -> dict[str, Any]:
         """Compute all metrics, in percent (float64).
@@ -202,48 +172,28 @@ class PanopticQuality:
         """
         return join(self._images.in_order(image_order))
 
-    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        """Return what `from_state` needs to build the same metric.
-
-        Returns:
-            A header for JSON, and arrays without Python objects.
-        """
-        images = self._images.in_order()
-        image_ids = [image_id for image_id, _ in images]
-        header = {"categories": dump_categories(self.categories), "options": self._options(), "image_ids": image_ids}
-        return header, pack_tables([overlaps for _, overlaps in images], TABLES)
-
-    @classmethod
-    def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> PanopticQuality:
-        """Build the metric that `state` described.
-
-        Args:
-            header: The first result of `state`.
-            arrays: The second result of `state`.
-
-        Returns:
-            The metric.
-
-        Raises:
-            DatasetError: The arguments are not such a state.
-        """
-        with reading_saved_counts("panoptic quality"):
-            metric = cls(CategorySet.from_coco(header["categories"], "categories"), **header["options"])
-            tables = unpack_tables(arrays, TABLES, len(header["image_ids"]))
-            for image_id, rows in zip(header["image_ids"], tables, strict=True):
-                overlaps = ImageOverlaps(*rows)
-                _check_overlaps(overlaps, metric.categories)
-                metric.add(image_id, overlaps)
-        return metric
-
     def _options(self) -> dict[str, Any]:
-        ratio = self.boundary_ratio
-        boundary = {"boundary": ratio is not None, **({} if ratio is None else {"boundary_ratio": ratio})}
-        return {"mode": self.mode, "areas": self.areas, "dagger": self.dagger, **boundary}
+        options = {"mode": self.mode, "areas": self.areas, "dagger": self.dagger}
+        return {**options, **boundary_options(self.boundary_ratio)}
 
-    @property
-    def _exact(self) -> bool:
-        return self.mode == "corrected"
+    def _check_image(self, image: ImageOverlaps) -> None:
+        ids = [category.category_id for category in self.categories.categories]
+        pairs = image.pairs
+        for name in ("ground_truth", "prediction"):
+            rows = getattr(image, name)
+            if not np.isin(rows["category_id"], ids).all():
+                raise ValueError("segments of unknown categories")
+            if (
+                not np.isfinite(rows["area_px"]).all()
+                or (rows["counted_px"] < 1).any()
+                or (rows["boundary_px"] < 0).any()
+            ):
+                raise ValueError("segments without pixels")
+            if not np.isin(pairs[name], np.arange(ON_VOID, len(rows))).all():
+                raise ValueError("pairs of missing segments")
+        on_void = (pairs["ground_truth"] == ON_VOID) & (pairs["prediction"] == ON_VOID)
+        if on_void.any() or (pairs["pixels"] < 1).any() or (pairs["boundary_px"] < 0).any():
+            raise ValueError("pairs without pixels")
 
     def _compute_quality(
         self, table: OverlapTable, matching: Matching
@@ -269,25 +219,20 @@ class PanopticQuality:
         self, table: OverlapTable, matching: Matching, results: dict[str, Any], per_class: dict[str, dict[str, Any]]
     ) -> None:
         """PQ-dagger: of stuff, the mean IoU of the ground truth segments, matched or not; of things, PQ."""
-        values, groups = self._compute_dagger(table, matching), counting.select_groups(self.categories)
+        number, ground_truth, groups = len(self.categories), table.ground_truth, counting.select_groups(self.categories)
+        pq = counting.count(table, matching, self.categories, exact=self._exact).quality()[0]
+        gt_rows = counting.get_category_rows(self.categories, ground_truth["category_id"])
+        pairs = find_same_category(table)
+        pair_rows = gt_rows[table.pairs["ground_truth"][pairs]]
+        iou = counting.compute_sums(matching.iou[pairs], pair_rows, number, self._exact)
+        segments = np.bincount(gt_rows[~ground_truth["iscrowd"]], minlength=number)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = np.where(groups["_st"], np.where(segments > 0, iou / segments, np.nan), pq)
         for suffix in ("", "_st"):
             average = counting.average([values], self.categories, groups[suffix], exact=self._exact)
             results[f"PQ_dagger{suffix}"] = average[0]
         for row, category in enumerate(self.categories.categories):
             per_class[str(category.category_id)]["PQ_dagger"] = counting.percent(values[row])
-
-    def _compute_dagger(self, table: OverlapTable, matching: Matching) -> FloatArray:
-        number, ground_truth = len(self.categories), table.ground_truth
-        pq = counting.count(table, matching, self.categories, exact=self._exact).quality()[0]
-        gt_rows = counting.get_category_rows(self.categories, ground_truth["category_id"])
-        pairs = find_same_category(table)
-        iou = counting.compute_sums(
-            matching.iou[pairs], gt_rows[table.pairs["ground_truth"][pairs]], number, self._exact
-        )
-        segments = np.bincount(gt_rows[~ground_truth["iscrowd"]], minlength=number)
-        stuff = counting.select_groups(self.categories)["_st"]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(stuff, np.where(segments > 0, iou / segments, np.nan), pq)
 
     def _compare_modes(self, table: OverlapTable, matching: Matching) -> dict[str, Any] | None:
         """The other mode's averages and the reasons; None if the modes agree except for rounding."""
@@ -316,20 +261,3 @@ def _find_reasons(table: OverlapTable) -> list[str]:
             images = "1 image has" if len(image_ids) == 1 else f"{len(image_ids)} images have"
             lines.append(f"{images} ({abbreviate(image_ids)}) {reason}")
     return lines
-
-
-def _check_overlaps(overlaps: ImageOverlaps, categories: CategorySet) -> None:
-    """ValueError if the tables point to missing categories or segments, or if a count is negative."""
-    ids = [category.category_id for category in categories.categories]
-    pairs = overlaps.pairs
-    for name in ("ground_truth", "prediction"):
-        rows = getattr(overlaps, name)
-        if not np.isin(rows["category_id"], ids).all():
-            raise ValueError("segments of unknown categories")
-        if not np.isfinite(rows["area_px"]).all() or (rows["counted_px"] < 1).any() or (rows["boundary_px"] < 0).any():
-            raise ValueError("segments without pixels")
-        if not np.isin(pairs[name], np.arange(ON_VOID, len(rows))).all():
-            raise ValueError("pairs of missing segments")
-    on_void = (pairs["ground_truth"] == ON_VOID) & (pairs["prediction"] == ON_VOID)
-    if on_void.any() or (pairs["pixels"] < 1).any() or (pairs["boundary_px"] < 0).any():
-        raise ValueError("pairs without pixels")

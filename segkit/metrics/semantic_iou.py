@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px, boundary_pixels
+from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px, boundary_options, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, count_pairs
 from segkit.metrics.state import check_distinct_names, reading_saved_counts
 from segkit.structures import IGNORE_LABEL
@@ -82,12 +82,9 @@ class SemanticIoU:
         scored = gt_labels != self.ignore_label
         invalid = gt_labels[scored & ((gt_labels < 0) | (gt_labels >= classes))]
         if invalid.size:
-            raise DatasetError(
-                f"expected ground truth labels 0..{classes - 1} or {self.ignore_label} (ignored), "
-                f"got {int(invalid[0])}",
-                where=where,
-                remedy="map the label to a class or to the ignored label",
-            )
+            expected = f"0..{classes - 1} or {self.ignore_label} (ignored)"
+            problem = f"expected ground truth labels {expected}, got {int(invalid[0])}"
+            raise DatasetError(problem, where=where, remedy="map the label to a class or to the ignored label")
         invalid = pred_labels[(pred_labels < 0) | (pred_labels >= classes)]
         if invalid.size:
             raise ValueError(f"prediction must hold labels 0..{classes - 1}, got {int(invalid[0])}")
@@ -191,9 +188,7 @@ class SemanticIoU:
         return metric
 
     def _options(self) -> dict[str, Any]:
-        ratio = self.boundary_ratio
-        boundary = {"boundary": ratio is not None, **({} if ratio is None else {"boundary_ratio": ratio})}
-        return {"ignore_label": self.ignore_label, **boundary}
+        return {"ignore_label": self.ignore_label, **boundary_options(self.boundary_ratio)}
 
     def _per_class(self, prefix: str, values: FloatArray) -> dict[str, float | None]:
         return {f"{prefix}-{name}": _percent(value) for name, value in zip(self.names, values.tolist(), strict=True)}

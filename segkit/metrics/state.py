@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
 
 T = TypeVar("T")
+Self = TypeVar("Self", bound="ImageTablesMetric[Any]")
 Table = NDArray[np.void]
 
 
@@ -35,11 +36,8 @@ class PerImage(Generic[T]):
         """Add an image; DatasetError if it was added before, ValueError if the id is neither int nor string."""
         image_id = _to_python_id(image_id)
         if image_id in self._values:
-            raise DatasetError(
-                "expected every image once, got it a second time",
-                where=f"image {image_id!r}",
-                remedy="score each image once",
-            )
+            problem, remedy = "expected every image once, got it a second time", "score each image once"
+            raise DatasetError(problem, where=f"image {image_id!r}", remedy=remedy)
         self._values[image_id] = value
 
     def merge(self, other: PerImage[T]) -> None:
@@ -65,22 +63,15 @@ class PerImage(Generic[T]):
             image_order = sort_image_ids(self._values)
         times = Counter(image_order)
         missing = [image_id for image_id in times if image_id not in self._values]
-        if missing:
-            raise DatasetError(
-                f"image_order names images that were not scored: {abbreviate(missing)}",
-                remedy="score these images or take them out of image_order",
-            )
         repeated = [image_id for image_id in times if times[image_id] > 1]
-        if repeated:
-            raise DatasetError(
-                f"image_order names images more than once: {abbreviate(repeated)}", remedy="name each image once"
-            )
         unlisted = [image_id for image_id in self._values if image_id not in times]
-        if unlisted:
-            raise DatasetError(
-                f"image_order lacks scored images: {abbreviate(unlisted)}",
-                remedy="add these images to image_order or do not score them",
-            )
+        for problem, image_ids, remedy in (
+            ("names images that were not scored", missing, "score these images or take them out of image_order"),
+            ("names images more than once", repeated, "name each image once"),
+            ("lacks scored images", unlisted, "add these images to image_order or do not score them"),
+        ):
+            if image_ids:
+                raise DatasetError(f"image_order {problem}: {abbreviate(image_ids)}", remedy=remedy)
         return [(image_id, self._values[image_id]) for image_id in image_order]
 
 
@@ -117,33 +108,6 @@ def dump_categories(categories: CategorySet) -> list[dict[str, Any]]:
     return [entries[category_id] for category_id in categories.ids_in_file_order]
 
 
-def pack_tables(images: Sequence[Any], dtypes: Mapping[str, np.dtype[Any]]) -> dict[str, NDArray[Any]]:
-    """Join the tables of all images: name -> rows of all, `<name>_per_image` -> rows of each.
-
-    images: objects with one structured array per key of `dtypes`.
-    """
-    arrays: dict[str, NDArray[Any]] = {}
-    for name, dtype in dtypes.items():
-        tables = [getattr(image, name) for image in images]
-        arrays[name] = concatenate_tables(tables, dtype)
-        arrays[f"{name}_per_image"] = np.array([len(table) for table in tables], dtype=np.int64)
-    return arrays
-
-
-def unpack_tables(
-    arrays: Mapping[str, NDArray[Any]], dtypes: Mapping[str, np.dtype[Any]], images: int
-) -> list[tuple[Table, ...]]:
-    """The tables of each image out of what `pack_tables` made; ValueError if the arrays are not of this form."""
-    columns = []
-    for name, dtype in dtypes.items():
-        rows, lengths = arrays[name], arrays[f"{name}_per_image"]
-        fits = lengths.dtype.kind in "iu" and lengths.shape == (images,) and rows.ndim == 1 and rows.dtype == dtype
-        if not fits or (lengths < 0).any() or lengths.sum() != len(rows):
-            raise ValueError(f"{name} has another dtype or shape")
-        columns.append(np.split(rows, np.cumsum(lengths))[:-1])
-    return list(zip(*columns, strict=True))
-
-
 def concatenate_tables(tables: Sequence[Table], dtype: np.dtype[Any]) -> Table:
     """Join tables of `dtype` byte by byte: numpy would compare the fields of each table with those of the next."""
     parts = [np.zeros(0, dtype=np.uint8), *(np.ascontiguousarray(table).view(np.uint8) for table in tables)]
@@ -157,6 +121,114 @@ def reading_saved_counts(metric_name: str) -> Iterator[None]:
         yield
     except (AttributeError, LookupError, TypeError, ValueError, DatasetError) as error:
         raise DatasetError(f"expected saved counts of {metric_name}, got others ({error})") from error
+
+
+class ImageTablesMetric(Generic[T]):
+    """A metric whose counts are tables of each image: how they are joined, saved and read again.
+
+    Attributes:
+        counts_name: Name of the counts for messages.
+        image_type: Type of an image's counts, built from its tables in the order of `dtypes`.
+        dtypes: Attribute of `image_type` that holds a table -> dtype of its rows.
+        categories: The categories.
+    """
+
+    counts_name: ClassVar[str]
+    image_type: ClassVar[Callable[..., Any]]
+    dtypes: ClassVar[Mapping[str, np.dtype[Any]]]
+
+    def __init__(self, categories: CategorySet) -> None:
+        """Start without images."""
+        self.categories = categories
+        self._images: PerImage[T] = PerImage()
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._images)
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._images
+
+    def add(self, image_id: ImageId, tables: T) -> None:
+        """Add the counts of an image.
+
+        Args:
+            image_id: The image's id.
+            tables: Its counts.
+
+        Raises:
+            DatasetError: The image was counted before.
+        """
+        self._images.add(image_id, tables)
+
+    def merge(self: Self, other: Self) -> None:
+        """Add another shard's images.
+
+        Args:
+            other: A metric with the same categories and options.
+
+        Raises:
+            DatasetError: Both hold an image.
+            ValueError: The categories or the options differ.
+        """
+        if self.categories != other.categories or self._options() != other._options():
+            same = f"the same categories{' and options' if self._options() else ''}"
+            raise ValueError(f"other must have {same} as this {type(self).__name__}, they differ")
+        self._images.merge(other._images)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Return what `from_state` needs to build the same metric.
+
+        Returns:
+            A header for JSON, and arrays without Python objects: name -> rows of all images, `<name>_per_image` ->
+            number of rows of each.
+        """
+        images = self._images.in_order()
+        image_ids = [image_id for image_id, _ in images]
+        header = {"categories": dump_categories(self.categories), "options": self._options(), "image_ids": image_ids}
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, dtype in self.dtypes.items():
+            tables = [getattr(image, name) for _, image in images]
+            arrays[name] = concatenate_tables(tables, dtype)
+            arrays[f"{name}_per_image"] = np.array([len(table) for table in tables], dtype=np.int64)
+        return header, arrays
+
+    @classmethod
+    def from_state(cls: type[Self], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:
+        """Build the metric that `state` described.
+
+        Args:
+            header: The first result of `state`.
+            arrays: The second result of `state`.
+
+        Returns:
+            The metric.
+
+        Raises:
+            DatasetError: The arguments are not such a state.
+        """
+        with reading_saved_counts(cls.counts_name):
+            metric = cls(CategorySet.from_coco(header["categories"], "categories"), **header["options"])
+            columns = []
+            for name, dtype in cls.dtypes.items():
+                rows, lengths = arrays[name], arrays[f"{name}_per_image"]
+                is_one_per_image = lengths.dtype.kind in "iu" and lengths.shape == (len(header["image_ids"]),)
+                fits = is_one_per_image and rows.ndim == 1 and rows.dtype == dtype
+                if not fits or (lengths < 0).any() or lengths.sum() != len(rows):
+                    raise ValueError(f"{name} has another dtype or shape")
+                columns.append(np.split(rows, np.cumsum(lengths))[:-1])
+            for image_id, *tables in zip(header["image_ids"], *columns, strict=True):
+                image = cls.image_type(*tables)
+                metric._check_image(image)
+                metric.add(image_id, image)
+        return metric
+
+    def _options(self) -> dict[str, Any]:
+        """Arguments of the constructor except the categories."""
+        return {}
+
+    def _check_image(self, image: T) -> None:
+        """ValueError if the tables of an image do not fit together or to the categories."""
 
 
 def _to_python_id(image_id: object) -> ImageId:

@@ -53,14 +53,8 @@ class Matches(NamedTuple):
     fp: NDArray[np.uint8]
 
 
-NO_MATCHES = Matches(
-    np.zeros(0, np.int32),
-    np.zeros(0, np.int32),
-    np.zeros(0, np.uint8),
-    np.zeros(0, np.float64),
-    np.zeros((0, SETTINGS // 8), np.uint8),
-    np.zeros((0, SETTINGS // 8), np.uint8),
-)
+NO_INDEX, NO_BITS = np.zeros(0, np.int32), np.zeros((0, SETTINGS // 8), np.uint8)
+NO_MATCHES = Matches(NO_INDEX, NO_INDEX, np.zeros(0, np.uint8), np.zeros(0), NO_BITS, NO_BITS)
 
 
 def get_library_name() -> str:
@@ -241,25 +235,22 @@ def _match_by_pycocotools(
             "segm" if iou_type == "boundary" else iou_type,
         )
         scorer.evaluate()
-    # evalImgs is class x area x image.
-    evaluated: list[tuple[int, int, list[Any]]] = []
-    for thing in range(things):
-        for image in range(len(sizes_hw)):
-            first = thing * len(AREAS_PX) * len(sizes_hw) + image
-            areas = scorer.evalImgs[first : first + len(AREAS_PX) * len(sizes_hw) : len(sizes_hw)]
-            if areas[0] and areas[0]["dtScores"]:
-                evaluated.append((image, thing, areas))
-    columns: dict[str, Any] = {
-        name: np.concatenate(
-            [np.zeros((SETTINGS, 0)), *(np.concatenate([area[name] for area in areas]) for _, _, areas in evaluated)],
-            axis=1,
-        ).T
-        for name in ("dtMatches", "dtIgnore")
-    }
-    scores = [areas[0]["dtScores"] for _, _, areas in evaluated]
-    matched, counted = columns["dtMatches"] > 0, columns["dtIgnore"] == 0
-    keys = np.array([(image, thing) for image, thing, _ in evaluated], dtype=np.int64).reshape(-1, 2)
-    image, thing = np.repeat(keys, [*map(len, scores)], axis=0).T
+    evaluated = np.array(scorer.evalImgs, dtype=object).reshape(things, len(AREAS_PX), len(sizes_hw))
+    pairs = [
+        (image, thing)
+        for thing, image in np.ndindex(things, len(sizes_hw))
+        if evaluated[thing, 0, image] and evaluated[thing, 0, image]["dtScores"]
+    ]
+
+    def join(name: str) -> NDArray[Any]:
+        """(N, 40) column of all results."""
+        tables = [np.concatenate([area[name] for area in evaluated[thing, :, image]]) for image, thing in pairs]
+        column: NDArray[Any] = np.concatenate([np.zeros((SETTINGS, 0)), *tables], axis=1).T
+        return column
+
+    scores = [evaluated[thing, 0, image]["dtScores"] for image, thing in pairs]
+    matched, counted = join("dtMatches") > 0, join("dtIgnore") == 0
+    image, thing = np.repeat(np.array(pairs, dtype=np.int64).reshape(-1, 2), [*map(len, scores)], axis=0).T
     return _build_matches(image, thing, np.array([*chain(*scores)]), matched & counted, ~matched & counted)
 
 

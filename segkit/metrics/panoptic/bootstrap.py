@@ -5,7 +5,7 @@ The bootstrap over images (Efron 1979) holds for any metric that is a function o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,14 +68,9 @@ def confidence_intervals(
     Raises:
         ValueError: `samples` is below 1, `level` is outside (0, 1) or the mode is unknown.
     """
-    counts = _count_per_image(table, categories, mode)
-    values = _compute_values(table, categories, mode)
-    images = _count_images(categories, counts)
-    low, high = percentile_interval(_draw(counts, categories, samples, seed), level)
-    rows = [
-        {"value": none_if_nan(value), "low": none_if_nan(low), "high": none_if_nan(high)}
-        for value, low, high in zip(values, *_hide(values, images, low, high), strict=True)
-    ]
+    images, [(values, drawn)] = _resample_tables([table], categories, mode, samples, seed)
+    low, high = _hide(values, images, *percentile_interval(drawn, level))
+    rows = _build_rows({"value": values, "low": low, "high": high})
     options = {"level": level, "samples": samples, "seed": seed, "images": len(table.image_ids)}
     return _build_result(rows, images, categories, options)
 
@@ -116,15 +111,17 @@ def compare(
     """
     _check_same_images(table_a, table_b)
     _check_same_ground_truth(table_a, table_b)
-    counts = [_count_per_image(table, categories, mode) for table in (table_a, table_b)]
-    a, b = (_compute_values(table, categories, mode) for table in (table_a, table_b))
-    images = _count_images(categories, *counts)
-    drawn_a, drawn_b = (_draw(each, categories, samples, seed) for each in counts)
+    images, [(a, drawn_a), (b, drawn_b)] = _resample_tables([table_a, table_b], categories, mode, samples, seed)
     change = drawn_b - drawn_a
     change[np.abs(change) < CERTAIN_POINTS] = 0
     better = (change > 0).sum(axis=0) / np.maximum((~np.isnan(change)).sum(axis=0), 1)
-    columns = _hide(b - a, images, *percentile_interval(change, level), better)
-    rows = [_build_difference(*map(none_if_nan, row)) for row in zip(a, b, b - a, *columns, strict=True)]
+    low, high, share_better = _hide(b - a, images, *percentile_interval(change, level), better)
+    columns = {"A": a, "B": b, "difference": b - a, "low": low, "high": high, "share_better": share_better}
+    rows = _build_rows(columns)
+    for row in rows:
+        row["conclusion"] = None
+        if row["low"] is not None and row["high"] is not None:
+            row["conclusion"] = "better" if row["low"] > 0 else "worse" if row["high"] < 0 else "no clear difference"
     options = {"level": level, "samples": samples, "seed": seed, "images": len(table_a.image_ids)}
     return _build_result(rows, images, categories, options)
 
@@ -170,43 +167,29 @@ def _draw_weights(images: int, samples: int, seed: int) -> Iterator[FloatArray]:
         yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
 
 
-def _build_difference(
-    a: float | None,
-    b: float | None,
-    difference: float | None,
-    low: float | None,
-    high: float | None,
-    share_better: float | None,
-) -> dict[str, Any]:
-    conclusion = None
-    if low is not None and high is not None:
-        conclusion = "better" if low > 0 else "worse" if high < 0 else "no clear difference"
-    interval = {"difference": difference, "low": low, "high": high, "share_better": share_better}
-    return {"A": a, "B": b, **interval, "conclusion": conclusion}
+def _resample_tables(
+    tables: Sequence[OverlapTable], categories: CategorySet, mode: str, samples: int, seed: int
+) -> tuple[IntArray, list[tuple[FloatArray, FloatArray]]]:
+    """`_count_images` of all tables; and of each table the (9 + 3 C,) values and (samples, 9 + 3 C) resampled values.
 
-
-def _count_per_image(table: OverlapTable, categories: CategorySet, mode: str) -> FloatArray:
-    """(I, 4, C) float64 sums of IoU, tp, fp, fn of every image, by ascending image_id."""
-    counts = counting.count_per_image(table, match(table, mode), categories)
-    order = argsort_image_ids(table.image_ids)
-    return np.stack([column[order] for column in (counts.iou, counts.tp, counts.fp, counts.fn)], axis=1, dtype=float)
-
-
-def _compute_values(table: OverlapTable, categories: CategorySet, mode: str) -> FloatArray:
-    """The values over all images in the order of `_compute_resampled`, bit for bit the metric's."""
+    The values are the metric's, bit for bit, in the order of `_compute_resampled`. Without images all are NaN.
+    """
     exact = mode == "corrected"
-    counts = counting.count(table, match(table, mode), categories, exact=exact)
-    averages = counting.averages(counts, categories, exact=exact)
-    means = np.array([averages[name] for name in NAMES], dtype=np.float64)  # None becomes NaN
-    return np.concatenate([means, *(100 * column for column in counts.quality())])
-
-
-def _draw(counts: FloatArray, categories: CategorySet, samples: int, seed: int) -> FloatArray:
-    """(samples, 9 + 3 C) resampled values; of no image, all undefined."""
-    flat = counts.reshape(len(counts), 4 * len(categories))
-    if not len(flat):
-        flat = np.zeros((1, 4 * len(categories)))
-    return resample(flat, lambda sums: _compute_resampled(sums, categories), samples, seed)
+    per_table, results = [], []
+    for table in tables:
+        matching = match(table, mode)
+        total = counting.count(table, matching, categories, exact=exact)
+        averages = counting.averages(total, categories, exact=exact)
+        means = np.array([averages[name] for name in NAMES], dtype=np.float64)  # None becomes NaN
+        values = np.concatenate([means, *(100 * column for column in total.quality())])
+        columns = vars(counting.count_per_image(table, matching, categories)).values()
+        order = argsort_image_ids(table.image_ids)
+        counts = np.stack([column[order] for column in columns], axis=1, dtype=float)  # (I, 4, C)
+        flat = counts.reshape(len(counts), 4 * len(categories)) if len(counts) else np.zeros((1, 4 * len(categories)))
+        drawn = resample(flat, lambda sums: _compute_resampled(sums, categories), samples, seed)
+        per_table.append(counts)
+        results.append((values, drawn))
+    return _count_images(categories, per_table), results
 
 
 def _compute_resampled(sums: FloatArray, categories: CategorySet) -> FloatArray:
@@ -217,7 +200,7 @@ def _compute_resampled(sums: FloatArray, categories: CategorySet) -> FloatArray:
     return 100 * np.concatenate([np.stack(means, axis=1), *columns], axis=1)
 
 
-def _count_images(categories: CategorySet, *counts: FloatArray) -> IntArray:
+def _count_images(categories: CategorySet, counts: Sequence[FloatArray]) -> IntArray:
     """(3 + C,) images with a counted segment of all, things, stuff and each class, in any of the (I, 4, C) counts."""
     present = np.any([each[:, 1:].sum(axis=1) > 0 for each in counts], axis=0)
     groups = counting.select_groups(categories).values()
@@ -231,16 +214,18 @@ def _hide(values: FloatArray, images: IntArray, *columns: FloatArray) -> list[Fl
     return [np.where(has_spread & ~np.isnan(values), column, np.nan) for column in columns]
 
 
+def _build_rows(columns: Mapping[str, FloatArray]) -> list[dict[str, Any]]:
+    """One dict per value, with None for NaN."""
+    return [dict(zip(columns, map(none_if_nan, row), strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def _build_result(
     rows: list[dict[str, Any]], images: IntArray, categories: CategorySet, options: dict[str, Any]
 ) -> dict[str, Any]:
     """The rows, in the order of `_compute_resampled`, under their names; images: from `_count_images`."""
-    classes, number = rows[len(NAMES) :], len(categories)
+    classes, number, class_images = rows[len(NAMES) :], len(categories), images[len(SUFFIXES) :].tolist()
     per_class = {
-        str(category.category_id): {
-            **dict(zip(METRICS, classes[row::number], strict=True)),
-            "images": int(images[len(SUFFIXES) + row]),
-        }
+        str(category.category_id): dict(zip(METRICS, classes[row::number], strict=True)) | {"images": class_images[row]}
         for row, category in enumerate(categories.categories)
     }
     few = f"images with segments: {images[0]}; an interval over images needs at least {MIN_IMAGES}"

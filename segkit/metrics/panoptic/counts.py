@@ -174,13 +174,8 @@ def _group(
 
 
 def _mean(values: FloatArray, exact: bool) -> float | None:
-    present = values[~np.isnan(values)].tolist()
-    if not present:
+    present = values[~np.isnan(values)]
+    if not present.size:
         return None
-    total = 0.0
-    if exact:
-        total = math.fsum(present)
-    else:
-        for value in present:  # one by one: `sum` compensates rounding from Python 3.12 on
-            total += value
+    total = math.fsum(present) if exact else float(np.cumsum(present)[-1])  # one by one, unlike np.sum
     return 100 * (total / len(present))

@@ -23,9 +23,7 @@ from segkit.metrics.panoptic.overlaps import ON_VOID, OverlapTable
 POOR_IOU = 0.1  # a poor mask is strictly above (Bolya et al. 2020, TIDE, section 2.2: t_b)
 # In order of precedence: a segment has the first type that applies.
 ERROR_TYPES = ("wrong_class", "split", "merged", "poor_mask", "lost_to_void", "missed", "false_positive")
-LOST_TO_VOID, MISSED, FALSE_POSITIVE = (
-    ERROR_TYPES.index(name) for name in ("lost_to_void", "missed", "false_positive")
-)
+LOST_TO_VOID, MISSED, FALSE_POSITIVE = map(ERROR_TYPES.index, ("lost_to_void", "missed", "false_positive"))
 NO_ERROR = -1
 NO_PAIR = -1
 
@@ -78,17 +76,25 @@ def classify_errors(table: OverlapTable, mode: str = "reference") -> SegmentErro
     table = replace(table, ground_truth=table.ground_truth.copy())
     table.ground_truth["area_px"] = table.ground_truth["counted_px"]
     matching = match(table, mode)
-    own = _compare_own_category(table, matching)
-    candidates = (_find_wrong_class(table, matching), own.rows[own.split], own.rows[own.merged], own.rows[own.poor])
+    rows = np.flatnonzero(find_same_category(table))
+    gt, prediction, pixels = (table.pairs[name][rows] for name in ("ground_truth", "prediction", "pixels"))
+    gt_px = table.ground_truth["counted_px"]
+    outside_void = table.prediction["counted_px"] - compute_void_px(table, "pixels")
+    is_part = (2 * pixels > outside_void[prediction]) & ~matching.ignored[prediction]
+    joined_iou = _compute_joined_iou(gt_px, gt[is_part], pixels[is_part], outside_void[prediction[is_part]])
+    covers = 2 * pixels > gt_px[gt]
+    is_merged = covers & (np.bincount(prediction[covers], minlength=len(table.prediction))[prediction] > 1)
+    is_poor = (matching.iou[rows] > POOR_IOU) & (matching.false_positive | matching.ignored)[prediction]
+    in_own_category = rows[is_part & (joined_iou[gt] > 0)], rows[is_merged], rows[is_poor]
+    candidates = (_find_wrong_class(table, matching), *in_own_category)
     gt_type, gt_pair = _assign(table.pairs["ground_truth"], candidates, matching, matching.missed, MISSED)
     pred_type, pred_pair = _assign(
         table.pairs["prediction"], candidates, matching, matching.false_positive, FALSE_POSITIVE
     )
     gt_type[(gt_type == MISSED) & _find_mostly_on_void(table)] = LOST_TO_VOID
-    merged = table.pairs[own.rows[own.merged]]
-    cut_iou = np.zeros(len(table.ground_truth))
-    cut_iou[merged["ground_truth"]] = merged["pixels"] / table.ground_truth["counted_px"][merged["ground_truth"]]
-    return SegmentErrors(table, matching, gt_type, pred_type, gt_pair, pred_pair, own.joined_iou, cut_iou)
+    cut_iou = np.zeros(len(gt_px))
+    cut_iou[gt[is_merged]] = pixels[is_merged] / gt_px[gt[is_merged]]
+    return SegmentErrors(table, matching, gt_type, pred_type, gt_pair, pred_pair, joined_iou, cut_iou)
 
 
 def find_best_pairs(segments: NDArray[np.int32], rows: IntArray, iou: FloatArray, number: int) -> IntArray:
@@ -100,36 +106,6 @@ def find_best_pairs(segments: NDArray[np.int32], rows: IntArray, iou: FloatArray
     best = np.full(number, NO_PAIR)
     best[segments[ascending]] = ascending  # of several values for an index the last one stays
     return best
-
-
-@dataclass(frozen=True)
-class _OwnCategory:
-    """rows: the pairs of one category, no crowds. split, merged, poor: masks of these pairs. joined_iou: (T,)."""
-
-    rows: IntArray
-    split: BoolArray
-    merged: BoolArray
-    poor: BoolArray
-    joined_iou: FloatArray
-
-
-def _compare_own_category(table: OverlapTable, matching: Matching) -> _OwnCategory:
-    rows = np.flatnonzero(find_same_category(table))
-    gt, prediction, pixels = (table.pairs[name][rows] for name in ("ground_truth", "prediction", "pixels"))
-    outside_void = table.prediction["counted_px"] - compute_void_px(table, "pixels")
-    gt_px = table.ground_truth["counted_px"]
-    is_part = (2 * pixels > outside_void[prediction]) & ~matching.ignored[prediction]
-    joined_iou = _compute_joined_iou(gt_px, gt[is_part], pixels[is_part], outside_void[prediction[is_part]])
-    covers = 2 * pixels > gt_px[gt]
-    covered = np.bincount(prediction[covers], minlength=len(table.prediction))
-    unmatched = matching.false_positive | matching.ignored
-    return _OwnCategory(
-        rows,
-        split=is_part & (joined_iou[gt] > 0),
-        merged=covers & (covered[prediction] > 1),
-        poor=(matching.iou[rows] > POOR_IOU) & unmatched[prediction],
-        joined_iou=joined_iou,
-    )
 
 
 def _compute_joined_iou(gt_px: IntArray, part_of: IntArray, pixels: IntArray, extent_px: IntArray) -> FloatArray:

@@ -94,15 +94,10 @@ def compute_overlaps(
     pairs["ground_truth"] = _find_rows(gt_ids, gt_rows)
     pairs["prediction"] = _find_rows(pred_ids, pred_rows)
     pairs["pixels"] = pixels
+    overlaps = ImageOverlaps(gt_rows, pred_rows, pairs)
     if boundary_ratio is not None and ground_truth.segment_ids.size:
-        gt_map, pred_map = ground_truth.segment_ids, prediction.segment_ids
-        distance_px = boundary_dilation_px((gt_map.shape[0], gt_map.shape[1]), boundary_ratio)
-        on_gt, on_pred = boundary_pixels(gt_map, distance_px), boundary_pixels(pred_map, distance_px)
-        for rows, segment_ids, on_boundary in ((gt_rows, gt_map, on_gt), (pred_rows, pred_map, on_pred)):
-            boundary_px = dict(zip(*_to_lists(np.unique(segment_ids[on_boundary], return_counts=True)), strict=True))
-            rows["boundary_px"] = [boundary_px.get(segment_id, 0) for segment_id in rows["segment_id"].tolist()]
-        pairs["boundary_px"] = _count_boundary_pairs(gt_map, pred_map, on_gt, on_pred, gt_ids, pred_ids)
-    return ImageOverlaps(gt_rows, pred_rows, pairs)
+        _count_boundaries(overlaps, ground_truth.segment_ids, prediction.segment_ids, boundary_ratio)
+    return overlaps
 
 
 def _count_pixels(ground_truth: PanopticSegmentation, prediction: PanopticSegmentation, where: str) -> Pairs:
@@ -188,27 +183,25 @@ def _find_rows(ids: IntArray, table: Table) -> list[int]:
     return [row_by_id.get(segment_id, ON_VOID) for segment_id in ids.tolist()]
 
 
-def _count_boundary_pairs(
-    gt_map: IntArray,
-    pred_map: IntArray,
-    on_gt: NDArray[np.bool_],
-    on_pred: NDArray[np.bool_],
-    gt_ids: IntArray,
-    pred_ids: IntArray,
-) -> list[int]:
-    """Boundary pixels of every pair (gt_ids, pred_ids): those on the boundaries of both segments.
+def _count_boundaries(overlaps: ImageOverlaps, gt_map: IntArray, pred_map: IntArray, ratio: float) -> None:
+    """Fill the columns boundary_px: of a pair, the pixels on the boundaries of both segments.
 
     The pixels of void and a predicted segment are those on the predicted segment's boundary, since all of void is its
     own boundary (boundary_iou/coco_panoptic_api/evaluation.py).
     """
+    distance_px = boundary_dilation_px((gt_map.shape[0], gt_map.shape[1]), ratio)
+    on_gt, on_pred = boundary_pixels(gt_map, distance_px), boundary_pixels(pred_map, distance_px)
+    pair_ids = []
+    for side, segment_ids, on_boundary in (("ground_truth", gt_map, on_gt), ("prediction", pred_map, on_pred)):
+        rows = getattr(overlaps, side)
+        ids, pixels = np.unique(segment_ids[on_boundary], return_counts=True)
+        px_by_id = dict(zip(ids.tolist(), pixels.tolist(), strict=True))
+        rows["boundary_px"] = [px_by_id.get(segment_id, 0) for segment_id in rows["segment_id"].tolist()]
+        pair_ids.append(np.append(rows["segment_id"], VOID)[overlaps.pairs[side]].tolist())  # ON_VOID is the last row
     on_both = on_pred & (on_gt | (gt_map == VOID))
     columns = count_pairs(np.where(on_both, gt_map, VOID), np.where(on_both, pred_map, VOID))
-    boundary_px = {(gt, pred): pixels for gt, pred, pixels in zip(*_to_lists(columns), strict=True)}
-    return [boundary_px.get(pair, 0) for pair in zip(*_to_lists((gt_ids, pred_ids)), strict=True)]
-
-
-def _to_lists(columns: Sequence[IntArray]) -> list[list[int]]:
-    return [column.tolist() for column in columns]
+    px_by_pair = {(gt, pred): px for gt, pred, px in zip(*(column.tolist() for column in columns), strict=True)}
+    overlaps.pairs["boundary_px"] = [px_by_pair.get(pair, 0) for pair in zip(*pair_ids, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import TALLIES, Counts, mean_over_present, none_if_nan
 from segkit.metrics.panoptic.error_types import ERROR_TYPES, NO_ERROR, NO_PAIR, SegmentErrors, classify_errors
-from segkit.metrics.panoptic.matching import BoolArray, FloatArray, IntArray
+from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
 from segkit.metrics.state import argsort_image_ids
 from segkit.structures import CategorySet
@@ -43,7 +43,7 @@ def worst_images(
     errors = classify_errors(table, mode)
     order = argsort_image_ids(table.image_ids)
     counts = counting.count_per_image(errors.table, errors.matching, categories)
-    counts = Counts(counts.iou[order], counts.tp[order], counts.fp[order], counts.fn[order])
+    counts = Counts(*(column[order] for column in vars(counts).values()))
     gt, none = counts.tp + counts.fn, np.zeros_like(counts.fp)
     cost = _compute_gain(counts, Counts(gt.astype(float), gt, none, none))
     mask_cost = _compute_gain(counts, Counts(counts.tp.astype(float), counts.tp, counts.fp, counts.fn))
@@ -65,35 +65,27 @@ def worst_images(
 
 def list_segment_errors(errors: SegmentErrors, image: int) -> list[dict[str, Any]]:
     """The `segments` of `worst_images` for the image with this index in `table.image_ids`."""
-    table = errors.table
-    missed = np.flatnonzero((table.gt_image == image) & (errors.gt_type != NO_ERROR))
-    false_positives = np.flatnonzero((table.pred_image == image) & (errors.pred_type != NO_ERROR))
-    return [
-        *_list_side(errors, missed, "ground_truth", "prediction", errors.gt_type, errors.gt_pair),
-        *_list_side(errors, false_positives, "prediction", "ground_truth", errors.pred_type, errors.pred_pair),
-    ]
-
-
-def _list_side(
-    errors: SegmentErrors, rows: IntArray, side: str, other_side: str, types: IntArray, pairs: IntArray
-) -> list[dict[str, Any]]:
-    segments, other_segments = getattr(errors.table, side), getattr(errors.table, other_side)
-    listed: list[dict[str, Any]] = []
-    for row in rows[np.argsort(segments["segment_id"][rows])].tolist():
-        pair = int(pairs[row])
-        has_pair = pair != NO_PAIR
-        other = other_segments["segment_id"][errors.table.pairs[other_side][pair]] if has_pair else None
-        listed.append(
-            {
-                "segment_id": int(segments["segment_id"][row]),
-                "category_id": int(segments["category_id"][row]),
-                "side": side,
-                "error_type": ERROR_TYPES[types[row]],
-                "iou": float(errors.matching.iou[pair]) if has_pair else None,
-                "area_px": int(segments["counted_px"][row]),
-                "other_segment_id": None if other is None else int(other),
-            }
-        )
+    table, listed = errors.table, []
+    for side, other_side, images, types, pairs in (
+        ("ground_truth", "prediction", table.gt_image, errors.gt_type, errors.gt_pair),
+        ("prediction", "ground_truth", table.pred_image, errors.pred_type, errors.pred_pair),
+    ):
+        segments, other_ids = getattr(table, side), getattr(table, other_side)["segment_id"]
+        rows = np.flatnonzero((images == image) & (types != NO_ERROR))
+        for row in rows[np.argsort(segments["segment_id"][rows])].tolist():
+            pair = int(pairs[row])
+            has_pair = pair != NO_PAIR
+            listed.append(
+                {
+                    "segment_id": int(segments["segment_id"][row]),
+                    "category_id": int(segments["category_id"][row]),
+                    "side": side,
+                    "error_type": ERROR_TYPES[types[row]],
+                    "iou": float(errors.matching.iou[pair]) if has_pair else None,
+                    "area_px": int(segments["counted_px"][row]),
+                    "other_segment_id": int(other_ids[table.pairs[other_side][pair]]) if has_pair else None,
+                }
+            )
     return listed
 
 
