@@ -18,9 +18,7 @@ from segkit.formats.cityscapes import (
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
-from segkit.utils.process_pool import Progress, Shard, map_and_collect_errors
-
-EVERYTHING = Shard()
+from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
 
 
 def score_cityscapes_instances(
@@ -67,19 +65,15 @@ def score_cityscapes_instances(
 
 def _find_gt_paths(folder: Path) -> list[Path]:
     """Sorted by name; DatasetError if there are none, or two have one name."""
-    paths = sorted(
-        [*folder.glob(f"*{INSTANCE_IDS_SUFFIX}"), *folder.glob(f"*/*{INSTANCE_IDS_SUFFIX}")], key=lambda path: path.name
-    )
+    patterns = f"*{INSTANCE_IDS_SUFFIX}", f"*/*{INSTANCE_IDS_SUFFIX}"
+    paths = sorted((path for pattern in patterns for path in folder.glob(pattern)), key=lambda path: path.name)
     if not paths:
-        remedy = "give gtFine/<split>, or a city's folder in it"
-        raise DatasetError(
-            f"expected *{INSTANCE_IDS_SUFFIX} here or in subfolders, found none", where=folder, remedy=remedy
-        )
+        problem = f"expected *{INSTANCE_IDS_SUFFIX} here or in subfolders, found none"
+        raise DatasetError(problem, where=folder, remedy="give gtFine/<split>, or a city's folder in it")
     for first, second in pairwise(paths):
         if first.name == second.name:
-            raise DatasetError(
-                "expected one ground truth of each name, got a second", where=second, remedy=f"the first is {first}"
-            )
+            problem, remedy = "expected one ground truth of each name, got a second", f"the first is {first}"
+            raise DatasetError(problem, where=second, remedy=remedy)
     return paths
 
 

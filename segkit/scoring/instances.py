@@ -19,10 +19,9 @@ from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.json_fields import Entry
-from segkit.utils.process_pool import Progress, Shard, ordered_map
+from segkit.utils.process_pool import EVERYTHING, Progress, Shard, ordered_map
 from segkit.utils.text import abbreviate
 
-EVERYTHING = Shard()
 IMAGES_AT_ONCE = 128
 log = logging.getLogger(__name__)
 
@@ -74,12 +73,25 @@ def score_instances(
     results_by_image = _group_by_image(results, ground_truth.sizes_hw, errors, Path(results_json))
     boxes_from_masks = "bbox" in iou_types and not any("bbox" in result for result in results)
     del results
-    reader = _Reader(ground_truth, results_by_image, metric.categories)
+    skipped = {c.category_id for c in ground_truth.categories.categories if c.category_id not in metric.categories}
+
+    def read_block(image_ids: Sequence[ImageId]) -> list[_ImagePair | DatasetError]:
+        return [_read_pair(image_id, ground_truth, results_by_image, skipped) for image_id in image_ids]
+
+    def update(images: Sequence[_ImagePair]) -> None:
+        gt_entries, result_entries = [image.ground_truth for image in images], [image.results for image in images]
+        metric.update_images(
+            [image.image_id for image in images],
+            [entries.size_hw for entries in gt_entries],
+            read_annotation_columns(gt_entries, metric.fields, metric.categories),
+            read_result_columns(result_entries, metric.fields, metric.categories, boxes_from_masks),
+        )
+
     image_ids = shard.select(sort_image_ids(ground_truth.sizes_hw))
     blocks = [image_ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(image_ids), IMAGES_AT_ONCE)]
     done = 0
-    for block, images in zip(blocks, ordered_map(reader.read_block, blocks, workers), strict=True):
-        _add(metric, images, boxes_from_masks, errors, f"{gt_json} with {results_json}")
+    for block, images in zip(blocks, ordered_map(read_block, blocks, workers), strict=True):
+        _update_and_collect_errors(update, images, errors, f"{gt_json} with {results_json}")
         done += len(block)
         if progress is not None:
             progress(done, len(image_ids))
@@ -125,33 +137,25 @@ def _open_panoptic(json_path: str | Path, folder: str | Path) -> _GroundTruth:
     return _GroundTruth(file.categories, sizes_hw, read)
 
 
-class _Reader:
-    """Reads ground truth and results of images, each once; skips categories of the ground truth that are not scored."""
+def _read_pair(
+    image_id: ImageId, ground_truth: _GroundTruth, results: dict[ImageId, list[Entry]], skipped: set[int]
+) -> _ImagePair | DatasetError:
+    """Read an image once, without the categories `skipped`, which are not scored."""
+    size_hw, where = ground_truth.sizes_hw[image_id], f"image {image_id!r}"
+    selected = _select(results.pop(image_id, []), skipped)
+    try:
+        annotations = _select(ground_truth.read(image_id), skipped)
+    except DatasetError as error:
+        return error
+    gt_entries = ImageEntries(annotations, size_hw, f"{where}, ground truth")
+    return _ImagePair(image_id, gt_entries, ImageEntries(selected, size_hw, f"{where}, results"))
 
-    def __init__(
-        self, ground_truth: _GroundTruth, results: dict[ImageId, list[Entry]], categories: CategorySet
-    ) -> None:
-        self.ground_truth = ground_truth
-        self.results = results
-        self.skipped = {c.category_id for c in ground_truth.categories.categories if c.category_id not in categories}
 
-    def read_block(self, image_ids: Sequence[ImageId]) -> list[_ImagePair | DatasetError]:
-        return [self._read(image_id) for image_id in image_ids]
-
-    def _read(self, image_id: ImageId) -> _ImagePair | DatasetError:
-        size_hw, where = self.ground_truth.sizes_hw[image_id], f"image {image_id!r}"
-        results = ImageEntries(self._select(self.results.pop(image_id, [])), size_hw, f"{where}, results")
-        try:
-            annotations = self._select(self.ground_truth.read(image_id))
-        except DatasetError as error:
-            return error
-        return _ImagePair(image_id, ImageEntries(annotations, size_hw, f"{where}, ground truth"), results)
-
-    def _select(self, entries: Sequence[Entry]) -> Sequence[Entry]:
-        if not self.skipped:
-            return entries
-        ids = [entry.get("category_id") for entry in entries]
-        return [entry for entry, i in zip(entries, ids, strict=True) if type(i) is not int or i not in self.skipped]
+def _select(entries: Sequence[Entry], skipped: set[int]) -> Sequence[Entry]:
+    if not skipped:
+        return entries
+    ids = [entry.get("category_id") for entry in entries]
+    return [entry for entry, i in zip(entries, ids, strict=True) if type(i) is not int or i not in skipped]
 
 
 def _select_iou_types(iou_types: tuple[str, ...], results: Sequence[Entry], path: str | Path) -> tuple[str, ...]:
@@ -173,7 +177,11 @@ def _group_by_image(
     if not {*map(type, image_ids)} <= {*json_fields.IMAGE_ID} or not {*image_ids} <= images.keys():
         for index, result in enumerate(results):
             with errors.guard():
-                _check_image(result, images, f"{path}, result {index}")
+                where = f"{path}, result {index}"
+                image_id = json_fields.get_field(result, "image_id", json_fields.IMAGE_ID, where)
+                if image_id not in images:
+                    problem = f"expected an image_id of the ground truth ({abbreviate(images)}), got {image_id!r}"
+                    raise DatasetError(problem, where=where, remedy="score the results of these images only")
         errors.check()
     by_image: dict[ImageId, list[Entry]] = defaultdict(list)
     for image_id, result in zip(image_ids, results, strict=True):
@@ -181,45 +189,22 @@ def _group_by_image(
     return by_image
 
 
-def _check_image(result: Entry, images: Mapping[ImageId, object], where: str) -> None:
-    image_id = json_fields.get_field(result, "image_id", json_fields.IMAGE_ID, where)
-    if image_id not in images:
-        raise DatasetError(
-            f"expected an image_id of the ground truth ({abbreviate(images)}), got {image_id!r}",
-            where=where,
-            remedy="score the results of these images only",
-        )
-
-
-def _add(
-    metric: AveragePrecision,
+def _update_and_collect_errors(
+    update: Callable[[Sequence[_ImagePair]], None],
     block: Sequence[_ImagePair | DatasetError],
-    boxes_from_masks: bool,
     errors: ErrorCollector,
     where: str,
 ) -> None:
     """Add the images of a block, all at once or, if one has an error, one by one."""
-    images = []
     for item in block:
         if isinstance(item, DatasetError):
             errors.add(item)
-        else:
-            images.append(item)
+    images = [item for item in block if not isinstance(item, DatasetError)]
     try:
-        _update(metric, images, boxes_from_masks)
+        update(images)
     except DatasetError:
         for image in images:
             try:
-                _update(metric, [image], boxes_from_masks)
+                update([image])
             except DatasetError as error:
                 errors.add(DatasetError(str(error), where=where))
-
-
-def _update(metric: AveragePrecision, images: Sequence[_ImagePair], boxes_from_masks: bool) -> None:
-    ground_truth, results = [image.ground_truth for image in images], [image.results for image in images]
-    metric.update_images(
-        [image.image_id for image in images],
-        [image.ground_truth.size_hw for image in images],
-        read_annotation_columns(ground_truth, metric.fields, metric.categories),
-        read_result_columns(results, metric.fields, metric.categories, boxes_from_masks),
-    )

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from segkit.formats import coco
-from segkit.formats.coco import PanopticPrediction, PanopticRecord
+from segkit.formats.coco import PanopticRecord
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps
 from segkit.structures import CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
-from segkit.utils.process_pool import Progress, Shard, map_and_collect_errors
+from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
 from segkit.utils.text import abbreviate
 
 DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
-EVERYTHING = Shard()
 
 
-@dataclass(frozen=True)
-class ScoredPanoptic:
+class ScoredPanoptic(NamedTuple):
     """The counts of a shard.
 
     Attributes:
@@ -100,9 +97,34 @@ def score_panoptic(
     errors.check()
     areas = areas or DEFAULT_AREAS.get(mode, "check")
     metric = PanopticQuality(ground_truth.categories, mode, areas=areas, boundary=boundary, dagger=dagger)
-    counter = _ImageCounter(metric, predictions, gt_root, pred_root, Path(gt_json), Path(pred_json))
-    records = shard.select(list(ground_truth.records))
-    for record, overlaps in map_and_collect_errors(counter.count, records, errors, workers, progress):
+
+    def count(record: PanopticRecord) -> ImageOverlaps:
+        categories, image_id, gt_png = metric.categories, record.image_id, gt_root / record.png_name
+        gt_runs = coco.read_id_runs(gt_png)
+        gt_segments = [_build_segment(info, categories, gt_runs) for info in record.segments_info]
+        where = f"{gt_png}, image {image_id!r}"
+        if image_id in predictions:
+            prediction = predictions[image_id]
+            pred_path = pred_root / prediction.png_name
+            pred_runs = coco.read_id_runs(pred_path)
+            pred_segments = [Segment(i, c, categories[c].isthing, 0) for i, c in prediction.category_ids.items()]
+            where = f"{where} (prediction {pred_path})"
+        else:
+            pred_path, pred_segments = Path(pred_json), []
+            pred_runs = IdRuns.from_map(np.zeros(gt_runs.size_hw, np.int32))
+        return compute_overlaps(
+            PanopticSegmentation.from_runs(gt_runs, tuple(gt_segments)),
+            PanopticSegmentation.from_runs(pred_runs, tuple(pred_segments)),
+            categories,
+            areas=metric.areas,
+            boundary_ratio=metric.boundary_ratio,
+            where=where,
+            gt_where=f"{gt_png} and {Path(gt_json)}, image {image_id!r}",
+            pred_where=f"{pred_path} and {Path(pred_json)}, image {image_id!r}",
+        )
+
+    records = shard.select([*ground_truth.records])
+    for record, overlaps in map_and_collect_errors(count, records, errors, workers, progress):
         metric.add(record.image_id, overlaps)
     return ScoredPanoptic(metric, tuple(image_ids))
 
@@ -132,44 +154,6 @@ def find_png_folder(json_path: str | Path, folder: str | Path | None, errors: Er
     if not path.is_dir():
         errors.add(DatasetError("no such folder of PNGs", where=path, remedy="name it"))
     return path
-
-
-@dataclass(frozen=True)
-class _ImageCounter:
-    """Counts one image at a time, in any process."""
-
-    metric: PanopticQuality
-    predictions: Mapping[ImageId, PanopticPrediction]
-    gt_root: Path
-    pred_root: Path
-    gt_json: Path
-    pred_json: Path
-
-    def count(self, record: PanopticRecord) -> ImageOverlaps:
-        categories, image_id = self.metric.categories, record.image_id
-        gt_png = self.gt_root / record.png_name
-        gt_runs = coco.read_id_runs(gt_png)
-        gt_segments = [_build_segment(info, categories, gt_runs) for info in record.segments_info]
-        where = f"{gt_png}, image {image_id!r}"
-        if image_id in self.predictions:
-            prediction = self.predictions[image_id]
-            pred_path = self.pred_root / prediction.png_name
-            pred_runs = coco.read_id_runs(pred_path)
-            pred_segments = [Segment(i, c, categories[c].isthing, 0) for i, c in prediction.category_ids.items()]
-            where = f"{where} (prediction {pred_path})"
-        else:
-            pred_path, pred_segments = self.pred_json, []
-            pred_runs = IdRuns.from_map(np.zeros(gt_runs.size_hw, np.int32))
-        return compute_overlaps(
-            PanopticSegmentation.from_runs(gt_runs, tuple(gt_segments)),
-            PanopticSegmentation.from_runs(pred_runs, tuple(pred_segments)),
-            categories,
-            areas=self.metric.areas,
-            boundary_ratio=self.metric.boundary_ratio,
-            where=where,
-            gt_where=f"{gt_png} and {self.gt_json}, image {image_id!r}",
-            pred_where=f"{pred_path} and {self.pred_json}, image {image_id!r}",
-        )
 
 
 def _build_segment(info: Mapping[str, Any], categories: CategorySet, runs: IdRuns) -> Segment:

@@ -19,9 +19,7 @@ from segkit.scoring.panoptic import report_unmatched
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
-from segkit.utils.process_pool import Progress, Shard, map_and_collect_errors
-
-EVERYTHING = Shard()
+from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
 
 
 def score_semantic(
@@ -78,14 +76,12 @@ def score_semantic(
     """
     errors = ErrorCollector(limit)
     gt_path, pred_path = Path(gt), Path(pred)
-    ground_truth: PanopticMaps | LabelFolder
-    ground_truth = (
+    ground_truth: PanopticMaps | LabelFolder = (
         PanopticMaps(gt_path, gt_folder, gt_suffix, errors)
         if gt_path.is_file()
         else LabelFolder(gt_path, gt_suffix, is_ground_truth=True)
     )
-    predictions: MaskResults | LabelFolder
-    predictions = (
+    predictions: MaskResults | LabelFolder = (
         MaskResults(pred_path, pred_suffix, errors)
         if pred_path.is_file()
         else LabelFolder(pred_path, pred_suffix, is_ground_truth=False)

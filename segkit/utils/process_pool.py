@@ -59,6 +59,9 @@ class Shard:
         return items[self.index - 1 :: self.count]
 
 
+EVERYTHING = Shard()
+
+
 def ordered_map(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, progress: Progress | None = None
 ) -> Iterator[Result]:
