@@ -15,20 +15,12 @@ from pycocotools import mask as coco_mask
 
 from segkit.formats.derive import build_coco_annotations
 from segkit.formats.image_io import read_image
-from segkit.structures import (
-    VOID,
-    CategorySet,
-    ImageId,
-    PanopticSegmentation,
-    Segment,
-    segmentation_to_rle,
-)
+from segkit.structures import VOID, CategorySet, ImageId, PanopticSegmentation, Segment, segmentation_to_rle
 from segkit.utils.files import FinishOnExit
 from segkit.utils.text import abbreviate
 
-ORIGINAL_SEGMENTATION = (
-    "segkit.segmentation"  # key of an annotation: its mask as in the COCO JSON, polygons for example
-)
+# Key of an annotation: its mask as in the COCO JSON, polygons for example.
+ORIGINAL_SEGMENTATION = "segkit.segmentation"
 
 
 @dataclass(frozen=True)
@@ -273,7 +265,11 @@ def list_lost_annotations(annotations: Sequence[Mapping[str, Any]] | None, size_
     Returns:
         Up to two lines.
     """
-    return [*list_lost_keys(annotations), *_list_lost_pixels(annotations, size_hw)]
+    masks = [segmentation_to_rle(annotation["segmentation"], size_hw) for annotation in annotations or ()]
+    visible_px = int(coco_mask.area(coco_mask.merge(masks))) if masks else 0
+    hidden_px = sum(map(int, coco_mask.area(masks))) - visible_px
+    pixels = [f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else []
+    return [*list_lost_keys(annotations), *pixels]
 
 
 def list_lost_keys(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]:
@@ -287,11 +283,3 @@ def list_lost_keys(annotations: Sequence[Mapping[str, Any]] | None) -> list[str]
     """
     extra_keys = sorted(set[str]().union(*annotations or ()) - ANNOTATION_KEYS)
     return [f"annotations: the keys {abbreviate(extra_keys)} cannot be held"] if extra_keys else []
-
-
-def _list_lost_pixels(annotations: Sequence[Mapping[str, Any]] | None, size_hw: tuple[int, int]) -> list[str]:
-    masks = [segmentation_to_rle(annotation["segmentation"], size_hw) for annotation in annotations or ()]
-    if len(masks) < 2:
-        return []
-    hidden_px = sum(map(int, coco_mask.area(masks))) - int(coco_mask.area(coco_mask.merge(masks)))
-    return [f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else []

@@ -8,13 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from segkit.structures import (
-    IGNORE_LABEL,
-    MAX_SEGMENT_ID,
-    PanopticSegmentation,
-    SemanticSpace,
-    crop_to_rle,
-)
+from segkit.structures import IGNORE_LABEL, MAX_SEGMENT_ID, PanopticSegmentation, SemanticSpace, crop_to_rle
 
 
 def relabel(segment_ids: NDArray[np.int32], values: Mapping[int, int], dtype: DTypeLike) -> NDArray[Any]:
@@ -82,26 +76,22 @@ def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentati
         Annotations in the order of the segments, without `id`: tight boxes (x, y, width, height), masks as compressed
         RLE, iscrowd = 1 for crowds.
     """
+    height, width = segmentation.segment_ids.shape
     extents = segmentation.runs.extents()
     annotations = []
     for segment in segmentation.segments:
         if not segment.isthing or segment.segment_id not in extents:
             continue
-        area_px, (left, top, width, height) = extents[segment.segment_id]
-        crop = segmentation.segment_ids[top : top + height, left : left + width] == segment.segment_id
+        area_px, (left, top, box_width, box_height) = extents[segment.segment_id]
+        crop = segmentation.segment_ids[top : top + box_height, left : left + box_width] == segment.segment_id
         annotations.append(
             {
                 "image_id": image_id,
                 "category_id": int(segment.category_id),
                 "iscrowd": int(segment.iscrowd),
                 "area": area_px,
-                "bbox": [left, top, width, height],
-                "segmentation": crop_to_rle(crop, (left, top), _size(segmentation)),
+                "bbox": [left, top, box_width, box_height],
+                "segmentation": crop_to_rle(crop, (left, top), (height, width)),
             }
         )
     return annotations
-
-
-def _size(segmentation: PanopticSegmentation) -> tuple[int, int]:
-    height, width = segmentation.segment_ids.shape
-    return height, width

@@ -7,23 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segkit.formats.ade20k import ADE20KReader, ADE20KWriter
+from segkit.formats import ade20k, cityscapes, coco, decathlon, label_images, labelme, voc
 from segkit.formats.base import DatasetReader, DatasetWriter
-from segkit.formats.cityscapes import CityscapesReader, CityscapesWriter
-from segkit.formats.coco import (
-    CocoInstancesReader,
-    CocoInstancesWriter,
-    CocoPanopticReader,
-    CocoPanopticWriter,
-    CocoResultsReader,
-    PanopticPredictionsReader,
-    TwoChannelReader,
-    TwoChannelWriter,
-)
-from segkit.formats.decathlon import DecathlonReader
-from segkit.formats.label_images import InstanceMapReader, InstanceMapWriter, SemanticMapReader, SemanticMapWriter
-from segkit.formats.labelme import LabelmeReader, LabelmeWriter
-from segkit.formats.voc import VOCReader, VOCWriter
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
@@ -31,30 +16,30 @@ from segkit.utils.issues import IssueHandler, raise_issue
 READERS: dict[str, type[DatasetReader]] = {
     reader.format: reader
     for reader in (
-        CocoPanopticReader,
-        CocoInstancesReader,
-        TwoChannelReader,
-        CityscapesReader,
-        ADE20KReader,
-        DecathlonReader,
-        VOCReader,
-        InstanceMapReader,
-        SemanticMapReader,
-        LabelmeReader,
-        CocoResultsReader,
-        PanopticPredictionsReader,
+        coco.CocoPanopticReader,
+        coco.CocoInstancesReader,
+        coco.TwoChannelReader,
+        cityscapes.CityscapesReader,
+        ade20k.ADE20KReader,
+        decathlon.DecathlonReader,
+        voc.VOCReader,
+        label_images.InstanceMapReader,
+        label_images.SemanticMapReader,
+        labelme.LabelmeReader,
+        coco.CocoResultsReader,
+        coco.PanopticPredictionsReader,
     )
 }
 WRITERS: dict[str, Callable[..., DatasetWriter]] = {
-    "coco-panoptic": CocoPanopticWriter,
-    "coco-instances": CocoInstancesWriter,
-    "two-channel-png": TwoChannelWriter,
-    "semantic-maps": SemanticMapWriter,
-    "voc": VOCWriter,
-    "instance-maps": InstanceMapWriter,
-    "labelme": LabelmeWriter,
-    "cityscapes": CityscapesWriter,
-    "ade20k": ADE20KWriter,
+    "coco-panoptic": coco.CocoPanopticWriter,
+    "coco-instances": coco.CocoInstancesWriter,
+    "two-channel-png": coco.TwoChannelWriter,
+    "semantic-maps": label_images.SemanticMapWriter,
+    "voc": voc.VOCWriter,
+    "instance-maps": label_images.InstanceMapWriter,
+    "labelme": labelme.LabelmeWriter,
+    "cityscapes": cityscapes.CityscapesWriter,
+    "ade20k": ade20k.ADE20KWriter,
 }
 
 REQUIRED = inspect.Parameter.empty  # the default of an option that has none

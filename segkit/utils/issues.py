@@ -36,7 +36,7 @@ def try_read(on_issue: IssueHandler, code: str, read: Callable[..., Result], *ar
 
     Args:
         on_issue: gets the error.
-        code: code of the issue.
+        code: code of the issue; "" for that of the error.
         read: the function.
         *arguments: its arguments.
 
@@ -46,7 +46,7 @@ def try_read(on_issue: IssueHandler, code: str, read: Callable[..., Result], *ar
     try:
         return read(*arguments)
     except DatasetError as error:
-        on_issue(code, error)
+        on_issue(code or error.code, error)
         return None
 
 
@@ -71,12 +71,7 @@ def report_missing(on_issue: IssueHandler, code: str, kind: str, paths: Sequence
 
 
 def report_unpaired(
-    on_issue: IssueHandler,
-    code: str,
-    problem: str,
-    files: Mapping[str, object],
-    partners: Container[str],
-    remedy: str,
+    on_issue: IssueHandler, code: str, problem: str, files: Mapping[str, object], partners: Container[str], remedy: str
 ) -> None:
     """Report each file that has no partner of the same name, and how many there are.
 

@@ -79,8 +79,9 @@ def list_volumes(root: Path, table: Entry | None, is_test: bool, on_issue: Issue
         return [_pair(name, images, labels, root, is_test) for name in sorted({*images, *labels})]
     volumes: dict[str, VolumeFiles] = {}
     for entry in _iterate_entries(table, part, root, on_issue):
-        keys = ("image",) if is_test else ("image", "label")
-        image_path, label_path = ([_read_path(entry, key, part, root, on_issue) for key in keys] + [None])[:2]
+        arguments = root, f"{root / TABLE}, {part}"
+        image_path = try_read(on_issue, "", _read_path, entry, "image", *arguments)
+        label_path = None if is_test else try_read(on_issue, "", _read_path, entry, "label", *arguments)
         if image_path is None or (label_path is None and not is_test):
             continue
         volume = VolumeFiles(_get_stem(image_path), image_path, label_path)
@@ -176,19 +177,13 @@ def _iterate_entries(table: Entry, part: str, root: Path, on_issue: IssueHandler
             on_issue("type-wrong", DatasetError(problem, where=f"{root / TABLE}, {part}, index {index}"))
 
 
-def _read_path(entry: Entry, key: str, part: str, root: Path, on_issue: IssueHandler) -> Path | None:
-    """The path under this key of a table's entry; None, once reported, if it is not a path of a NIfTI."""
-    where = f"{root / TABLE}, {part}"
-    code = "type-wrong" if key in entry else "key-missing"
-    name = try_read(on_issue, code, json_fields.get_field, entry, key, json_fields.TEXT, where)
-    if name is not None:
-        name = try_read(on_issue, "name-outside", json_fields.check_inside, name, "path of a volume", where)
-    if name is None:
-        return None
+def _read_path(entry: Entry, key: str, root: Path, where: str) -> Path:
+    """The path under this key of a table's entry; DatasetError if it is not a path of a NIfTI."""
+    name: str = json_fields.get_field(entry, key, json_fields.TEXT, where)
+    json_fields.check_inside(name, "path of a volume", where)
     if not name.endswith(NIFTI_SUFFIXES):
         problem = f"expected the path of a {NIFTI_SUFFIXES[0]}, got {reprlib.repr(name)}"
-        on_issue("type-wrong", DatasetError(problem, where=where))
-        return None
+        raise DatasetError(problem, where=where, code="type-wrong")
     return root / name
 
 

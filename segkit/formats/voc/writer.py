@@ -63,18 +63,16 @@ class VOCWriter(LabelFilesWriter):
         label_by_segment, losses = _assign_labels(segmentation.segments, areas_px, self.categories)
         object_labels = self._draw_objects(segmentation, label_by_segment)
         visible = np.unique(object_labels)
-        losses += [
-            f"segment {i}: the border covers it" for i, label in label_by_segment.items() if label not in visible
-        ]
+        covered = [i for i, label in label_by_segment.items() if label not in visible]
+        losses += [f"segment {i}: the border covers it" for i in covered]
         class_by_object = np.zeros(256, dtype=np.uint8)
         class_by_object[VOID_LABEL] = VOID_LABEL
         for segment in segmentation.segments:
             if segment.segment_id in label_by_segment:
                 class_label = self.categories.thing_contiguous_ids[segment.category_id] + 1
                 class_by_object[label_by_segment[segment.segment_id]] = class_label
-        class_path, object_path = (
-            self.root / folder / f"{name}.png" for folder in (reader.CLASS_MAPS, reader.OBJECT_MAPS)
-        )
+        class_path = self.root / reader.CLASS_MAPS / f"{name}.png"
+        object_path = self.root / reader.OBJECT_MAPS / f"{name}.png"
         with replacing(class_path) as class_file, replacing(object_path) as object_file:
             _save(class_file, class_by_object.take(object_labels))
             _save(object_file, object_labels)
