@@ -2,12 +2,12 @@
 
 A cache entry is a file in `$SEGKIT_CACHE/annotations`, by default `~/.cache/segkit/annotations`. Its lines are JSON:
 
-1. the label: which JSON was parsed, by path and SHA-256, and by which version of segkit,
-2. the table: categories, images, the number of annotations of each image,
-3. one line for each image: the list of its annotations. They are read when they are asked for.
-4. last, the SHA-256 of all lines before.
+1. the header: the SHA-256 of the JSON and the version of segkit that parsed it, then categories, images and the number
+   of annotations of each image,
+2. one line for each image: the list of its annotations. They are read when they are asked for.
+3. last, the SHA-256 of all lines before.
 
-Every start computes the SHA-256 of the JSON and of the entry. The entry is used only if both and the label agree;
+Every start computes the SHA-256 of the JSON and of the entry. The entry is used only if both and the version agree;
 otherwise the JSON is parsed and the entry replaced. Size and date of the files decide nothing. Nothing in an entry is
 executed. One flat file measures better than a database: rows need no index but their lengths, a checksum has to read
 the whole file anyway, and processes that fork or unpickle may share the open file.
@@ -17,16 +17,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
-from io import FileIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from threading import Lock
+from typing import Any, BinaryIO, NamedTuple
 
 try:
     import msgspec
@@ -40,15 +41,17 @@ from segkit.utils import files
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
-RULES = 3  # raise it with every change of what the readers accept, or of what is stored
+RULES = 4  # raise it with every change of what the readers accept, or of what is stored
 SMALLEST_BYTES = 1 << 20  # a smaller JSON is parsed in no time
 SUFFIX = ".segkit"
-UNUSED_DAYS, LEFT_OVER_DAYS = 7, 1  # entries whose JSON is gone; files of processes that died while writing
-LONGEST_LABEL = 1 << 16
+# An older file is removed: an entry that was not used for so long, or the file of a process that died while writing.
+MAX_AGE_DAYS = {SUFFIX: 30, ".tmp": 1}
 BLOCK = 1 << 20  # bytes read at once for a checksum
-INSTANCE_KEYS = ("id", "category_id", "bbox", "area", "iscrowd")
+IMAGE_KEYS = ("id", "file_name", "height", "width")
+INSTANCE_KEYS = ("id", "category_id", "bbox", "area", "iscrowd", "segmentation")
 
 log = logging.getLogger(__name__)
+_warned: set[Path] = set()
 
 
 @dataclass(frozen=True)
@@ -73,28 +76,6 @@ class AnnotatedImages:
 
 
 @dataclass(frozen=True)
-class _Key:
-    """What was parsed: kind of JSON, its real path, the SHA-256 of its bytes."""
-
-    kind: str
-    json_path: str
-    json_sha256: str
-
-    @property
-    def label(self) -> Entry:
-        return {**vars(self), "segkit": segkit.__version__, "rules": RULES}
-
-    @property
-    def prefix(self) -> str:
-        """How the names of all entries of this JSON begin, whatever its content."""
-        return f"{self.kind}-{sha256(os.fsencode(self.json_path)).hexdigest()[:16]}-"
-
-    @property
-    def entry(self) -> Path:
-        return (get_folder() or Path()) / f"{self.prefix}{self.json_sha256}{SUFFIX}"
-
-
-@dataclass(frozen=True)
 class _OpenEntry:
     """An entry that is held open: it stays readable if another file takes its name.
 
@@ -102,30 +83,35 @@ class _OpenEntry:
     begin.
     """
 
-    key: _Key
-    categories: CategorySet
+    path: Path
     file: BinaryIO
     decode: Callable[[bytes], Any]
     counts: Sequence[int]
     ends: Sequence[int]
+    lock: Lock = field(default_factory=Lock)
 
     def read_row(self, index: int) -> list[Entry]:
         """The annotations of one image; DatasetError if the open file was cut or changed."""
         start, end = self.ends[index : index + 2]
-        try:  # pread, since forked processes would share a position
-            row: list[Entry] = self.decode(os.pread(self.file.fileno(), end - start, start))
+        try:
+            row: list[Entry] = self.decode(self._read_bytes(start, end - start))
             if len(row) == self.counts[index]:
                 return row
         except Exception:  # of the system, or of the decoder if the file was cut
             pass
         problem = f"bytes {start} to {end} changed while the file was in use"
-        raise DatasetError(problem, where=self.key.entry, remedy="start again: the file is then replaced")
+        raise DatasetError(problem, where=self.path, remedy="start again: the file is then replaced")
+
+    def _read_bytes(self, start: int, count: int) -> bytes:
+        if hasattr(os, "pread"):  # needs no position, which forked processes would share
+            return os.pread(self.file.fileno(), count, start)
+        with self.lock:  # Windows has no pread, and no fork
+            os.lseek(self.file.fileno(), start, os.SEEK_SET)
+            return os.read(self.file.fileno(), count)
 
 
 class ImageRow(Sequence[Entry]):
-    """The annotations of one image, read from the cache at each use.
-
-    A pickled row holds only where to read them.
+    """The annotations of one image, read from the cache at each use. A pickled row becomes a list.
 
     Args:
         entry: the open cache entry.
@@ -137,11 +123,6 @@ class ImageRow(Sequence[Entry]):
     def __init__(self, entry: _OpenEntry, index: int) -> None:
         self._entry = entry
         self._index = index
-
-    @property
-    def categories(self) -> CategorySet:
-        """The categories of the JSON."""
-        return self._entry.categories
 
     def __len__(self) -> int:
         return self._entry.counts[self._index]
@@ -161,7 +142,7 @@ class ImageRow(Sequence[Entry]):
         return repr([*self])
 
     def __reduce__(self) -> Any:
-        return _restore_row, (*vars(self._entry.key).values(), self._index)
+        return list, ([*self],)
 
 
 def read_instances(json_path: str | Path) -> AnnotatedImages:
@@ -176,7 +157,7 @@ def read_instances(json_path: str | Path) -> AnnotatedImages:
     Raises:
         DatasetError: as `coco.read_instances`.
     """
-    return _read("instances", Path(json_path))
+    return _read(_INSTANCES, Path(json_path))
 
 
 def read_panoptic(json_path: str | Path) -> AnnotatedImages:
@@ -191,91 +172,84 @@ def read_panoptic(json_path: str | Path) -> AnnotatedImages:
     Raises:
         DatasetError: as `coco.read_panoptic`.
     """
-    return _read("panoptic", Path(json_path))
-
-
-def get_folder() -> Path | None:
-    """The folder of the entries: `annotations` in $SEGKIT_CACHE or ~/.cache/segkit; None without a home folder."""
-    try:
-        base = Path(os.environ.get("SEGKIT_CACHE") or "~/.cache/segkit").expanduser()
-    except RuntimeError:
-        return None
-    return Path(os.path.abspath(base)) / "annotations"
+    return _read(_PANOPTIC, Path(json_path))
 
 
 @files.no_garbage_collection()
-def _read(kind: str, path: Path) -> AnnotatedImages:
-    key, parse = _build_key(kind, path), _KINDS[kind].parse
-    if key is None:
-        return parse(path)
-    cached = _load(key, path)
+def _read(kind: _Kind, path: Path) -> AnnotatedImages:
+    entry = _describe_entry(kind, path)
+    if entry is None:
+        return kind.parse(path)
+    cached = _load(kind, path, *entry)
     if cached is not None:
         return cached
-    parsed = parse(path)
-    is_same = key == _build_key(kind, path)  # the file may have been replaced while it was read
-    return (is_same and _store(key, parsed) and _load(key, path)) or parsed
+    parsed = kind.parse(path)
+    is_same = entry == _describe_entry(kind, path)  # the file may have been replaced while it was read
+    return (is_same and _store(kind, parsed, *entry) and _load(kind, path, *entry)) or parsed
 
 
-def _build_key(kind: str, path: Path) -> _Key | None:
-    """None if the JSON is not to be cached: it is small, no regular file, or cannot be read."""
+def _describe_entry(kind: _Kind, path: Path) -> tuple[Path, Entry] | None:
+    """Path and label of the entry for a JSON; None if the JSON is small, no regular file, or cannot be read."""
     try:
-        if get_folder() is None or not path.is_file() or path.stat().st_size < SMALLEST_BYTES:
+        if not path.is_file() or path.stat().st_size < SMALLEST_BYTES:
             return None
-        digest, buffer = sha256(), memoryview(bytearray(BLOCK))
-        with FileIO(path) as file:
-            while n_bytes := file.readinto(buffer):
-                digest.update(buffer[:n_bytes])
-        return _Key(kind, os.path.realpath(path), digest.hexdigest())
-    except (OSError, ValueError):  # ValueError: a NUL in the name
+        digest = sha256()
+        with path.open("rb", buffering=0) as file:
+            while block := file.read(BLOCK):
+                digest.update(block)
+        path_digest = sha256(os.fsencode(os.path.realpath(path))).hexdigest()
+        entry_path = _get_folder() / f"{kind.name}-{path_digest[:32]}{SUFFIX}"
+    except (OSError, ValueError, RuntimeError):  # ValueError: a NUL in the name; RuntimeError: no home folder
         return None
+    label = {"kind": kind.name, "json_sha256": digest.hexdigest(), "segkit": segkit.__version__, "rules": RULES}
+    return entry_path, label
 
 
-def _load(key: _Key, path: Path) -> AnnotatedImages | None:
-    """What the entry holds; None if there is no entry, or it is damaged or of something else."""
+def _get_folder() -> Path:
+    base = Path(os.environ.get("SEGKIT_CACHE") or "~/.cache/segkit").expanduser()
+    return Path(os.path.abspath(base)) / "annotations"
+
+
+def _load(kind: _Kind, path: Path, entry_path: Path, label: Entry) -> AnnotatedImages | None:
+    """What the entry holds; None if there is no entry, or it is damaged or has another label."""
     try:
-        if not key.entry.is_file():  # opening a pipe would wait
+        if not entry_path.is_file():  # opening a pipe would wait
             return None
-        file = key.entry.open("rb", buffering=BLOCK)  # closed with the entry
-        label, table, ends = _read_lines(file)
-        if label != key.label:
+        file = entry_path.open("rb", buffering=BLOCK)  # closed with the entry
+        line = file.readline()
+        header, digest, ends = json.loads(line), sha256(line), [len(line)]
+        if header["label"] != label:
             return None
-        categories = CategorySet.from_coco(table["categories"], path)
-        entry = _OpenEntry(key, categories, file, _KINDS[key.kind].decode, table["counts"], ends)
-        used = frozenset(table["category_ids"])
+        for _ in header["counts"]:
+            line = file.readline()
+            digest.update(line)
+            ends.append(ends[-1] + len(line))
+        if file.read() != digest.hexdigest().encode():
+            return None
+        entry = _OpenEntry(entry_path, file, kind.decode, header["counts"], ends)
+        rows = [ImageRow(entry, index) for index in range(len(ends) - 1)]
+        categories = CategorySet.from_coco(header["categories"], path)
+        annotated = AnnotatedImages(path, categories, header["images"], rows, frozenset(header["category_ids"]))
     except (OSError, ValueError, KeyError, TypeError, RecursionError, DatasetError):
         return None
     with suppress(OSError):
-        os.utime(key.entry)  # the entry is in use: see `_remove_old`
-    _open_entries[key] = entry
-    rows = [ImageRow(entry, index) for index in range(len(ends) - 1)]
-    return AnnotatedImages(path, categories, table["images"], rows, used)
+        os.utime(entry_path)  # the entry is in use: see `_remove_old`
+    return annotated
 
 
-def _read_lines(file: BinaryIO) -> tuple[Entry, Entry, list[int]]:
-    """Label, table, and where the rows begin and end; ValueError if the checksum is wrong."""
-    label, table = file.readline(), file.readline()
-    digest, ends, content = sha256(label + table), [len(label + table)], json.loads(table)
-    for _ in content["counts"]:
-        row = file.readline()
-        digest.update(row)
-        ends.append(ends[-1] + len(row))
-    if file.read() != digest.hexdigest().encode():
-        raise ValueError("expected the checksum of the content, got another")
-    return json.loads(label), content, ends
-
-
-def _store(key: _Key, parsed: AnnotatedImages) -> bool:
+def _store(kind: _Kind, parsed: AnnotatedImages, entry_path: Path, label: Entry) -> bool:
     """Whether the entry was written; a full or read-only disk is logged once, and is no error."""
-    table = {
+    header = {
+        "label": label,
         "categories": parsed.categories.to_coco(),
         "images": parsed.images,
         "counts": [*map(len, parsed.annotations)],
         "category_ids": sorted(parsed.category_ids),
     }
-    digest, folder = sha256(), key.entry.parent
+    digest, folder = sha256(), entry_path.parent
     try:
-        with files.replacing(key.entry) as neighbour, neighbour.open("wb") as file:
-            for line in chain(map(_encode_any, (key.label, table)), map(_KINDS[key.kind].encode, parsed.annotations)):
+        with files.replacing(entry_path) as neighbour, neighbour.open("wb") as file:
+            for line in chain([_encode_any(header)], map(kind.encode, parsed.annotations)):
                 digest.update(line + b"\n")
                 file.write(line + b"\n")
             file.write(digest.hexdigest().encode())
@@ -285,55 +259,30 @@ def _store(key: _Key, parsed: AnnotatedImages) -> bool:
             log.warning("parsed annotations are not cached in %s (%s): %s", folder, remedy, error)
         _warned.add(folder)
         return False
-    _remove_old(key)
+    _remove_old(folder)
     return True
 
 
-def _remove_old(key: _Key) -> None:
-    """Remove what the entry replaces, and what nobody will use. Other processes may do the same at the same time."""
-    for path in key.entry.parent.iterdir():
-        with suppress(OSError, ValueError, KeyError, TypeError):
+def _remove_old(folder: Path) -> None:
+    """Remove the files that are older than `MAX_AGE_DAYS`. Other processes may do the same at the same time."""
+    for path in folder.iterdir():
+        with suppress(OSError):
             days = (time.time() - path.stat().st_mtime) / 86400
-            if path.suffix == ".tmp" and days > LEFT_OVER_DAYS:
+            if days > MAX_AGE_DAYS.get(path.suffix, math.inf):
                 path.unlink()
-            elif path.suffix == SUFFIX and path != key.entry:
-                is_unused = days > UNUSED_DAYS and not os.path.exists(_read_label(path)["json_path"])
-                if is_unused or path.name.startswith(key.prefix):
-                    path.unlink()
-
-
-def _read_label(path: Path) -> Any:
-    with path.open("rb") as file:
-        return json.loads(file.readline(LONGEST_LABEL))
-
-
-_warned: set[Path] = set()
-_open_entries: dict[_Key, _OpenEntry] = {}  # of this process, for rows that are unpickled
-
-
-def _restore_row(kind: str, json_path: str, json_sha256: str, index: int) -> ImageRow:
-    key, path = _Key(kind, json_path, json_sha256), Path(json_path)
-    if key not in _open_entries and _load(key, path) is None:  # the entry is gone, but the JSON may be as it was
-        _read(kind, path)
-    if key in _open_entries:
-        return ImageRow(_open_entries[key], index)
-    problem = "the parsed annotations are gone from the cache, and the JSON has changed"
-    raise DatasetError(problem, where=path, remedy="start again")
 
 
 def _parse_instances(path: Path) -> AnnotatedImages:
     file = coco.read_instances(path)
     by_image: dict[Any, list[Entry]] = {image["id"]: [] for image in file.images}
-    used = set()
     for annotation in file.annotations:
-        used.add(annotation["category_id"])
         stored = {key: annotation[key] for key in INSTANCE_KEYS}
-        segmentation = annotation["segmentation"]
-        if type(segmentation) is dict:
-            segmentation = {"size": segmentation["size"], "counts": segmentation["counts"]}
-        by_image[annotation["image_id"]].append({**stored, "segmentation": segmentation})
-    images = [{key: image[key] for key in ("id", "file_name", "height", "width")} for image in file.images]
-    return AnnotatedImages(path, file.categories, images, [*by_image.values()], frozenset(used))
+        if type(stored["segmentation"]) is dict:
+            stored["segmentation"] = {key: stored["segmentation"][key] for key in ("size", "counts")}
+        by_image[annotation["image_id"]].append(stored)
+    images = [{key: image[key] for key in IMAGE_KEYS} for image in file.images]
+    used = frozenset(annotation["category_id"] for annotation in file.annotations)
+    return AnnotatedImages(path, file.categories, images, [*by_image.values()], used)
 
 
 def _parse_panoptic(path: Path) -> AnnotatedImages:
@@ -351,10 +300,10 @@ def _encode_any(row: Any) -> bytes:
     return json.dumps(row, separators=(",", ":")).encode("ascii")
 
 
-@dataclass(frozen=True)
-class _Kind:
+class _Kind(NamedTuple):
     """How a kind of JSON is parsed, and how rows become one line of JSON and come back to the last bit."""
 
+    name: str
     parse: Callable[[Path], AnnotatedImages]
     encode: Callable[[Any], bytes] = _encode_any
     decode: Callable[[bytes], Any] = json.loads
@@ -363,4 +312,4 @@ class _Kind:
 # msgspec (the extra `fast`) is several times faster, but writes NaN as null and refuses half of a surrogate pair: both
 # may be in a panoptic JSON, whose keys are all kept.
 _FAST = () if msgspec is None else (msgspec.json.encode, msgspec.json.decode)
-_KINDS = {"instances": _Kind(_parse_instances, *_FAST), "panoptic": _Kind(_parse_panoptic)}
+_INSTANCES, _PANOPTIC = _Kind("instances", _parse_instances, *_FAST), _Kind("panoptic", _parse_panoptic)

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,6 @@ CONTENT: dict[str, Any] = {
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("SEGKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(cache, "SMALLEST_BYTES", 0)
-    monkeypatch.setattr(cache, "_open_entries", {})
     monkeypatch.setattr(cache, "_warned", set())
     return tmp_path / "cache" / "annotations"
 
@@ -143,12 +143,12 @@ def test_the_next_start_parses_nothing(
 
 def test_other_bytes_of_equal_size_and_date_are_noticed(json_path: Path, folder: Path) -> None:
     cache.read_instances(json_path)
-    stat, before, text = json_path.stat(), entry_of(folder), json_path.read_text()
+    stat, before, text = json_path.stat(), entry_of(folder).read_bytes(), json_path.read_text()
     json_path.write_text(text.replace("0.5", "0.7"))
     os.utime(json_path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (json_path.stat().st_size, json_path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     assert cache.read_instances(json_path).annotations[0][0]["bbox"] == [1, 0.7, 3, 2.25]
-    assert entry_of(folder) != before  # and the old one is gone
+    assert entry_of(folder).read_bytes() != before  # the old one is replaced
 
 
 @pytest.mark.parametrize("change", [("RULES", 99), ("segkit.__version__", "0.0")])
@@ -254,7 +254,7 @@ def test_a_full_disk_leaves_nothing_behind(
     if call == "replace":
         monkeypatch.setattr("segkit.utils.files.os.replace", full)
     else:
-        monkeypatch.setitem(cache._KINDS, "instances", cache._Kind(cache._parse_instances, encode=full))
+        monkeypatch.setattr(cache, "_INSTANCES", cache._INSTANCES._replace(encode=full))
     for _ in range(2):
         assert same(cache.read_instances(json_path), plain)
     assert files_below(folder) == set()
@@ -276,11 +276,11 @@ def test_without_a_home_nothing_is_cached(
 
 def test_the_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGKIT_CACHE")
-    assert cache.get_folder() == Path.home() / ".cache/segkit/annotations"
+    assert cache._get_folder() == Path.home() / ".cache/segkit/annotations"
     monkeypatch.setenv("SEGKIT_CACHE", "~/x")
-    assert cache.get_folder() == Path.home() / "x/annotations"
+    assert cache._get_folder() == Path.home() / "x/annotations"
     monkeypatch.setenv("SEGKIT_CACHE", "here")
-    assert cache.get_folder() == Path.cwd() / "here/annotations"
+    assert cache._get_folder() == Path.cwd() / "here/annotations"
 
 
 def read_in_process(json_path: Path, smallest: int, barrier: Any, answers: Any) -> None:
@@ -306,32 +306,28 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(
         entry_of(folder).unlink()  # one, and no neighbour
 
 
-def test_entries_that_nobody_will_use_are_removed(json_path: Path, tmp_path: Path, folder: Path) -> None:
+def test_files_that_nobody_uses_are_removed(json_path: Path, tmp_path: Path, folder: Path) -> None:
     def age(path: Path, days: float) -> Path:
         then = time.time() - days * 86400
         os.utime(path, (then, then))
         return path
 
-    other, gone = tmp_path / "other.json", tmp_path / "gone.json"
-    for path in (other, gone):
+    entries = {}
+    for name in ("used", "recent", "old"):
+        path = tmp_path / f"{name}.json"
         path.write_text(json_path.read_text())
         cache.read_instances(path)
-    gone.unlink()
-    of_other, of_gone = sorted(folder.iterdir(), key=lambda p: "gone" in p.read_text("utf-8", "replace"))
-    age(of_other, 100), age(of_gone, 6)
-    left_over, fresh = folder / ".ab.tmp", folder / ".cd.tmp"
-    left_over.touch(), fresh.touch(), (folder / "notes.txt").touch()
-    age(left_over, 2), age(folder / "notes.txt", 100)
+        (entries[name],) = {*folder.iterdir()} - {*entries.values()}
+    age(entries["used"], 31), age(entries["recent"], 29), age(entries["old"], 31)
+    left_over, fresh, notes = folder / ".ab.tmp", folder / ".cd.tmp", folder / "notes.txt"
+    left_over.touch(), fresh.touch(), notes.touch()
+    age(left_over, 2), age(notes, 100)
+    assert is_cached(cache.read_instances(tmp_path / "used.json"))
+    assert len({*folder.iterdir()}) == 6  # files are removed when an entry is written
     cache.read_instances(json_path)
-    present = {*folder.iterdir()}
-    assert {of_other, of_gone, fresh, folder / "notes.txt"} <= present
-    assert left_over not in present
-    age(of_gone, 8)
-    json_path.write_text(json_path.read_text() + " ")
-    cache.read_instances(json_path)
-    assert {of_other, fresh} <= (now := {*folder.iterdir()})
-    assert of_gone not in now
-    assert len(now) == 4  # other's, that of the changed JSON, the fresh neighbour, the notes
+    remaining = {*folder.iterdir()}
+    assert {entries["used"], entries["recent"], fresh, notes} < remaining
+    assert len(remaining) == 5  # and the entry of json_path
 
 
 def test_a_row_is_a_sequence(json_path: Path, plain: AnnotatedImages) -> None:
@@ -350,10 +346,10 @@ def row_in_process(pickled: bytes, answers: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_row_is_pickled_as_its_place(json_path: Path, plain: AnnotatedImages, method: str) -> None:
-    row = cache.read_instances(json_path).annotations[1]
-    pickled = pickle.dumps(row)
-    assert len(pickled) < 300 + len(str(json_path))
+def test_a_row_is_pickled_as_a_list(json_path: Path, plain: AnnotatedImages, folder: Path, method: str) -> None:
+    pickled = pickle.dumps(cache.read_instances(json_path).annotations[1])
+    entry_of(folder).unlink()
+    assert type(pickle.loads(pickled)) is list
     context = multiprocessing.get_context(method)
     answers = context.Queue()
     process = context.Process(target=row_in_process, args=(pickled, answers))
@@ -362,19 +358,22 @@ def test_a_row_is_pickled_as_its_place(json_path: Path, plain: AnnotatedImages, 
     process.join()
 
 
-def test_a_pickled_row_whose_entry_is_gone(
+def test_rows_are_read_without_pread(
     json_path: Path, plain: AnnotatedImages, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pickled = pickle.dumps(cache.read_instances(json_path).annotations[1])
-    entry_of(folder).unlink()
-    assert pickle.loads(pickled) == plain.annotations[1]  # of the open file
-    monkeypatch.setattr(cache, "_open_entries", {})
-    assert pickle.loads(pickled) == plain.annotations[1]  # made again
-    monkeypatch.setattr(cache, "_open_entries", {})
-    entry_of(folder).unlink()
-    json_path.write_text(json_path.read_text() + " ")
-    with pytest.raises(DatasetError, match=r"instances\.json: the parsed annotations are gone .*; start again"):
-        pickle.loads(pickled)
+    monkeypatch.delattr(os, "pread")
+    for _ in range(2):
+        cached = cache.read_instances(json_path)
+        assert is_cached(cached)
+        assert same(cached, plain)
+    rows = [cached.annotations[index] for index in (2, 0, 1)]
+    assert rows == [plain.annotations[index] for index in (2, 0, 1)]
+    with ThreadPoolExecutor(4) as threads:  # which share the position in the file
+        results = threads.map(lambda index: [*cached.annotations[index % 3]], range(3000))
+        assert all(row == plain.annotations[index % 3] for index, row in enumerate(results))
+    entry_of(folder).write_bytes(b"cut")
+    with pytest.raises(DatasetError, match="changed while the file was in use; start again"):
+        cached.annotations[1][0]
 
 
 def test_an_open_entry_outlives_its_name(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
@@ -388,7 +387,7 @@ def test_an_entry_that_is_cut_while_it_is_open_is_reported(
     json_path: Path, folder: Path, is_fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_fast:
-        monkeypatch.setitem(cache._KINDS, "instances", cache._Kind(cache._parse_instances))
+        monkeypatch.setattr(cache, "_INSTANCES", cache._Kind("instances", cache._parse_instances))
     row = cache.read_instances(json_path).annotations[1]
     entry = entry_of(folder)
     entry.write_bytes(entry.read_bytes()[:-200])
@@ -408,17 +407,23 @@ def test_folders_and_pipes_in_the_place_of_an_entry(json_path: Path, plain: Anno
             cache.read_instances(json_path)
 
 
-@pytest.mark.parametrize("position", range(2))
 @pytest.mark.parametrize(
-    "content", [b"[]", b"{}", b"7", b'{"counts": 7}', b'{"counts": [0]}', b"\x80\x04N.", b"[" * 9999]
+    "header",
+    [
+        *(b"[]", b"{}", b"7", b'{"counts": 7}', b'{"counts": [0]}', b"\x80\x04N.", b"[" * 9999),
+        *({"counts": 7}, {"counts": [0]}, {"categories": 7}, {"categories": [{"id": 1}]}, {"category_ids": [[]]}),
+        *({"label": 7}, {"label": {}}),
+    ],
 )
-def test_sound_checksums_of_other_content(
-    json_path: Path, plain: AnnotatedImages, folder: Path, position: int, content: bytes
+def test_valid_checksums_of_other_content(
+    json_path: Path, plain: AnnotatedImages, folder: Path, header: bytes | dict[str, Any]
 ) -> None:
     cache.read_instances(json_path)
     entry = entry_of(folder)
-    lines = entry.read_bytes().split(b"\n")[:-1]
-    lines[position] = content
+    whole = entry.read_bytes()
+    lines = whole.split(b"\n")[:-1]
+    lines[0] = header if isinstance(header, bytes) else json.dumps({**json.loads(lines[0]), **header}).encode()
     changed = b"".join(line + b"\n" for line in lines)
     entry.write_bytes(changed + hashlib.sha256(changed).hexdigest().encode())
     assert same(cache.read_instances(json_path), plain)
+    assert entry.read_bytes() == whole
