@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats import png_runs
-from segkit.formats.png_runs import CHUNK_HEAD, CHUNK_TAIL, SIGNATURE
 from segkit.structures import MAX_SEGMENT_ID, IdRuns, rgb_to_ids
+from segkit.utils.compiled import COMPILED
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes, replacing
 
@@ -86,7 +86,7 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     _check_size(header, size_hw, path)
     # Images that Pillow refuses as too large are refused by both decoders.
     is_safe = Image.MAX_IMAGE_PIXELS is None or header.height * header.width <= 2 * Image.MAX_IMAGE_PIXELS
-    runs = png_runs.decode(content) if png_runs.AVAILABLE and is_safe else None
+    runs = png_runs.decode(content) if COMPILED and is_safe else None
     if runs is None:
         image = _decode(content, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8), path)
         return IdRuns.from_map(rgb_to_ids(np.asarray(image.convert("RGB"))))
@@ -235,17 +235,15 @@ def _check_size(header: Header, size_hw: tuple[int, int] | None, path: Path) -> 
 
 def _check_checksums(content: bytes, path: Path) -> None:
     """DatasetError if a chunk is cut off or its checksum is wrong: Pillow decodes damaged pixels silently."""
-    view, start, name = memoryview(content), len(SIGNATURE), b""
-    while name != b"IEND":
-        (length,) = struct.unpack(">I", content[start : start + 4].rjust(4, b"\xff"))
-        end = start + CHUNK_HEAD + length
-        name = content[start + 4 : start + CHUNK_HEAD]
-        if end + CHUNK_TAIL > len(content):
-            raise DatasetError("the PNG cannot be decoded: it is cut off", where=path, remedy=DAMAGED_REMEDY)
-        if content[end : end + CHUNK_TAIL] != struct.pack(">I", zlib.crc32(view[start + 4 : end])):
-            problem = f"the PNG cannot be decoded: the checksum of its {name.decode('ascii', 'replace')} is wrong"
-            raise DatasetError(problem, where=path, remedy=DAMAGED_REMEDY)
-        start = end + CHUNK_TAIL
+    view = memoryview(content)
+    try:
+        for name, start, end in png_runs.iterate_chunks(content):
+            checksum = zlib.crc32(view[start - len(name) : end])
+            if content[end : end + png_runs.CHECKSUM_BYTES] != struct.pack(">I", checksum):
+                raise ValueError(f"the checksum of its {name.decode('ascii', 'replace')} is wrong")
+    except ValueError as error:
+        problem = f"the PNG cannot be decoded: {error}"
+        raise DatasetError(problem, where=path, remedy=DAMAGED_REMEDY) from None
 
 
 def _parse_header(content: bytes, path: Path) -> Header:

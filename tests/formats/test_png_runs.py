@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.formats import png
-from segkit.formats import png_runs as png_ids
+from segkit.formats import png, png_runs
 from segkit.structures import MAX_SEGMENT_ID, ids_to_rgb, rgb_to_ids
 from segkit.utils.compiled import COMPILED
 from segkit.utils.errors import DatasetError
@@ -29,13 +28,13 @@ SLOW_DRAWS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 @pytest.fixture(params=["zlib", "zlib_ng"])
 def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     library = zlib if request.param == "zlib" else pytest.importorskip("zlib_ng.zlib_ng")
-    monkeypatch.setattr(png_ids, "decompressobj", library.decompressobj)
-    monkeypatch.setattr(png_ids, "compress", library.compress)
+    monkeypatch.setattr(png_runs, "decompressobj", library.decompressobj)
+    monkeypatch.setattr(png_runs, "compress", library.compress)
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=needs_numba)])
 def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(png_ids, "AVAILABLE", request.param)
+    monkeypatch.setattr(png, "COMPILED", request.param)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
@@ -103,7 +102,7 @@ def test_every_filter_equals_pillow(inflater: None, filters: list[int], kind: st
         ids = some_map(height, height, width, kind)
         content = encode(ids, [filters[y % len(filters)] for y in range(height)])
         np.testing.assert_array_equal(pillow(content), ids)
-        runs = png_ids.decode(content)
+        runs = png_runs.decode(content)
         assert runs is not None
         assert (runs.starts.dtype, runs.ids.dtype) == (np.int32, np.int32)
         np.testing.assert_array_equal(runs.to_map(), ids)
@@ -140,8 +139,8 @@ def test_random_filters_and_chunks(
     runs = png.read_id_runs(path)
     np.testing.assert_array_equal(runs.to_map(), ids)
     assert {*range(0, ids.size, width)} <= {*runs.starts.tolist()}
-    if png_ids.AVAILABLE:
-        assert png_ids.decode(content) is not None  # the fast way was taken
+    if png.COMPILED:
+        assert png_runs.decode(content) is not None  # the fast way was taken
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=SLOW_DRAWS)
@@ -150,11 +149,11 @@ def test_encoded_ids_are_read_by_pillow(
     either_way: None, inflater: None, seed: int, height: int, width: int, kind: str
 ) -> None:
     ids = some_map(seed, height, width, kind)
-    content = png_ids.encode(ids)
+    content = png_runs.encode(ids)
     np.testing.assert_array_equal(pillow(content), ids)
-    assert content == png_ids.encode(np.asfortranarray(ids))
-    if png_ids.AVAILABLE:
-        runs = png_ids.decode(content)
+    assert content == png_runs.encode(np.asfortranarray(ids))
+    if png.COMPILED:
+        runs = png_runs.decode(content)
         assert runs is not None
         np.testing.assert_array_equal(runs.to_map(), ids)
 
@@ -200,7 +199,7 @@ OTHER_KINDS = other_kinds()
 @needs_numba
 @pytest.mark.parametrize("kind", OTHER_KINDS)
 def test_other_kinds_are_left_to_the_general_decoder(kind: str) -> None:
-    runs = png_ids.decode(OTHER_KINDS[kind])
+    runs = png_runs.decode(OTHER_KINDS[kind])
     if kind in ("tRNS", "animated"):  # plain RGB with a chunk that says nothing of the ids
         assert runs is not None
         np.testing.assert_array_equal(runs.to_map(), pillow(OTHER_KINDS[kind]))
@@ -235,7 +234,7 @@ def outcome(path: Path, content: bytes) -> list[list[int]] | str:
 def outcome_both_ways(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> list[list[int]] | str:
     result = []
     for available in (False, COMPILED):
-        monkeypatch.setattr(png_ids, "AVAILABLE", available)
+        monkeypatch.setattr(png, "COMPILED", available)
         result.append(outcome(path, content))
     assert result[0] == result[1]
     return result[0]
@@ -271,7 +270,7 @@ def test_what_is_not_sound_is_left_to_the_general_decoder(inflater: None) -> Non
     packed, end = zlib.compress(data), chunk(b"IEND", b"")
 
     def decode(packed: bytes, head: bytes = header(8, 6)) -> object:
-        return png_ids.decode(SIGNATURE + head + chunk(b"IDAT", packed) + end)
+        return png_runs.decode(SIGNATURE + head + chunk(b"IDAT", packed) + end)
 
     assert decode(packed) is not None
     assert decode(packed[:-1] + bytes([packed[-1] ^ 1])) is None
@@ -283,7 +282,7 @@ def test_what_is_not_sound_is_left_to_the_general_decoder(inflater: None) -> Non
     assert decode(zlib.compress(b"\5" + data[1:])) is None  # no such filter
     for size in ((8, 5), (8, 7), (7, 6), (0, 6), (8, 0), (2**31 - 1, 2**31 - 1), (2**32 - 1, 1), (60_000, 60_000)):
         assert decode(packed, header(*size)) is None
-    assert png_ids.decode(SIGNATURE + header(8, 6) + chunk(b"IDAT", packed)) is None  # no end
+    assert png_runs.decode(SIGNATURE + header(8, 6) + chunk(b"IDAT", packed)) is None  # no end
 
 
 def test_a_header_that_claims_too_many_pixels(either_way: None, tmp_path: Path) -> None:
