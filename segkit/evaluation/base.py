@@ -36,29 +36,35 @@ class EvaluatorOptions:
 class ImageEvaluator(DatasetEvaluator, ABC):
     """A metric that looks at one image at a time, and adds up over images and processes.
 
-    A subclass names the model output that it `needs` and writes `reset`, `process_image`, `shard` and `finish`. If the
-    model lacks this output, `evaluate` logs a warning and returns {}.
+    A subclass writes `reset` and `process_image`. If it adds up more than `metric`, it also writes `shard` and
+    `finish`. If the model lacks the output that it `needs`, `evaluate` logs a warning and returns {}.
 
     Args:
         ground_truth: the dataset and its ground truth; evaluators of one dataset share it.
         output_dir: folder of the exports.
         options: what is computed and written.
 
+    Attributes:
+        needs: key of the model's output that is evaluated.
+        task: key of the metrics in the results.
+        folder: folder of the files that are written for each image, named `folder_name`.
+        metric: the counts of this process, with the methods `merge` and `compute`; `reset` makes it.
+
     Raises:
         ConfigError: the metric does not suit the dataset.
     """
 
     needs: str
+    task: str
+    folder_name = ""
+    metric: Any
 
     def __init__(
-        self,
-        ground_truth: GroundTruth,
-        output_dir: Path,
-        options: EvaluatorOptions = EvaluatorOptions(),
+        self, ground_truth: GroundTruth, output_dir: Path, options: EvaluatorOptions = EvaluatorOptions()
     ) -> None:
         self.dataset = ground_truth.dataset
         self.ground_truth = ground_truth
-        self.output_dir = output_dir
+        self.output_dir, self.folder = output_dir, output_dir / self.folder_name
         self.options = options
         self._output_missing = False
         self._processed = 0
@@ -119,15 +125,14 @@ class ImageEvaluator(DatasetEvaluator, ABC):
             output: the model's output for the image.
         """
 
-    @abstractmethod
     def shard(self) -> Any:
         """Get the result of this process.
 
         Returns:
-            A picklable value.
+            A picklable value, by default `metric`.
         """
+        return self.metric
 
-    @abstractmethod
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """Merge all processes' shards on the main process, and write the export.
 
@@ -137,6 +142,7 @@ class ImageEvaluator(DatasetEvaluator, ABC):
         Returns:
             Detectron2's result dict.
         """
+        return {self.task: merge_metrics(shards).compute()}
 
 
 def merge_metrics(metrics: Sequence[Any]) -> Any:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from segkit.data.dataset import Record
 from segkit.data.loaders.readers import get_common_reader
-from segkit.evaluation.base import ImageEvaluator, merge_metrics
+from segkit.evaluation.base import ImageEvaluator
 from segkit.evaluation.predictions import get_instance_masks
 from segkit.formats import png
 from segkit.formats.cityscapes import INSTANCE_IDS_SUFFIX, CityscapesReader, write_results
@@ -21,7 +20,7 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
     A model without masks is not evaluated. Constructor and methods: see `ImageEvaluator`.
     """
 
-    needs = "instances"
+    needs, task, folder_name = "instances", "cityscapes_segm", "cityscapes_instances"
 
     def prepare(self) -> None:
         """See base class."""
@@ -35,12 +34,7 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
 
     def reset(self) -> None:
         """See base class."""
-        self._metric = CityscapesAP(self.dataset.categories)
-
-    @property
-    def results_folder(self) -> Path:
-        """The folder of the text files and the masks."""
-        return self.output_dir / "cityscapes_instances"
+        self.metric = CityscapesAP(self.dataset.categories)
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         """See base class."""
@@ -53,15 +47,7 @@ class CityscapesInstanceEvaluator(ImageEvaluator):
         category_ids = [self.dataset.categories.category_id(i, isthing=True) for i in masks.class_ids.tolist()]
         columns = category_ids, masks.scores.tolist(), masks.crops, masks.corners_xy.tolist()
         predictions = [MaskPrediction(*row) for row in zip(*columns, strict=True)]
-        self._metric.update(record["image_id"], png.read_grey16(gt_path, size_hw), predictions)
+        self.metric.update(record["image_id"], png.read_grey16(gt_path, size_hw), predictions)
         if self.options.export:
             name = gt_path.name.removesuffix(INSTANCE_IDS_SUFFIX)
-            write_results(self.results_folder, name, size_hw, predictions)
-
-    def shard(self) -> Any:
-        """See base class."""
-        return self._metric
-
-    def finish(self, shards: list[Any]) -> dict[str, Any]:
-        """See base class."""
-        return {"cityscapes_segm": merge_metrics(shards).compute()}
+            write_results(self.folder, name, size_hw, predictions)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import detectron2.utils.comm as comm
@@ -30,12 +29,7 @@ class HeadOutputsEvaluator(ImageEvaluator):
     `ImageEvaluator`.
     """
 
-    needs = "head_outputs"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the files."""
-        return self.output_dir / "head_outputs"
+    needs = folder_name = "head_outputs"
 
     def reset(self) -> None:
         """See base class."""
@@ -111,10 +105,8 @@ def fusing_saved_values(model: nn.Module, keep_logits: int) -> Iterator[None]:
         yield
         return
     before = inner.rounding, inner.with_logits
-    inner.rounding, inner.with_logits = (
-        partial(head_outputs.round_head_outputs, keep_logits=keep_logits),
-        keep_logits > 0,
-    )
+    inner.rounding = partial(head_outputs.round_head_outputs, keep_logits=keep_logits)
+    inner.with_logits = keep_logits > 0
     try:
         yield
     finally:

@@ -48,21 +48,16 @@ class InstanceEvaluator(ImageEvaluator):
         ground_truth = self.ground_truth.read_annotations(record)
         results = build_coco_results(output, image_id, size_hw, self.dataset.categories)
         self._has_masks = self._has_masks and all("segmentation" in result for result in results)
+        gt_entries = [ImageEntries(ground_truth, size_hw, f"image {image_id!r}, ground truth")]
+        result_entries = [ImageEntries(results, size_hw, f"image {image_id!r}, results")]
         for metric in (self._boxes, *([self._masks] if self._has_masks else ())):
-            columns = (
-                read([ImageEntries(entries, size_hw, f"image {image_id!r}, {name}")], metric.fields, metric.categories)
-                for read, entries, name in (
-                    (read_annotation_columns, ground_truth, "ground truth"),
-                    (read_result_columns, results, "results"),
-                )
-            )
-            metric.update(image_id, size_hw, *columns)
+            gt_columns = read_annotation_columns(gt_entries, metric.fields, metric.categories)
+            result_columns = read_result_columns(result_entries, metric.fields, metric.categories)
+            metric.update(image_id, size_hw, gt_columns, result_columns)
         if RESULTS in self._parts:
             self._parts[RESULTS].add(image_id, results)
         if GROUND_TRUTH in self._parts:
-            self._parts[GROUND_TRUTH].add(
-                image_id, [{**annotation, "image_id": image_id} for annotation in ground_truth]
-            )
+            self._parts[GROUND_TRUTH].add(image_id, [{**entry, "image_id": image_id} for entry in ground_truth])
 
     def evaluate(self) -> dict[str, Any] | None:
         """See base class."""
@@ -79,40 +74,35 @@ class InstanceEvaluator(ImageEvaluator):
         # Which files the main process sees, in the order of processes; what other processes see does not matter.
         seen = comm.all_gather([{name: is_visible(*file) for name, file in parts.items()} for parts in everyone])[0]
         mine = seen[comm.get_rank()]
-        parts = {name: part if mine[name] else part.with_content() for name, part in own.items()}
+        parts = {
+            name: part if mine[name] else part._replace(content=part.path.read_bytes()) for name, part in own.items()
+        }
         return self._boxes, self._masks if self._has_masks else None, parts
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """See base class."""
-        if RESULTS in self._parts:
-            with files.replacing(self.output_dir / RESULTS) as path, path.open("wb") as file:
-                file.writelines(_json_list(self._lines(shards, RESULTS)))
-        if GROUND_TRUTH in self._parts:
-            self._write_ground_truth(shards)
+        for name in self._parts:
+            self._write(name, [parts[name] for _, _, parts in shards])
         boxes, masks = zip(*((boxes, masks) for boxes, masks, _ in shards), strict=True)
         results: dict[str, Any] = merge_metrics(boxes).compute()  # ranks images by id, as pycocotools does
         return results if any(metric is None for metric in masks) else results | merge_metrics(masks).compute()
 
-    def _write_ground_truth(self, shards: list[Any]) -> None:
-        evaluated = {image_id for _, _, parts in shards for image_id in parts[GROUND_TRUTH].places}
-        images = [
-            self.dataset.build_image_entry(record) for record in self.dataset.records if record["image_id"] in evaluated
-        ]
-        things = [entry for entry in self.dataset.categories.to_coco() if entry["isthing"]]
-        # Ids start at 1: for pycocotools' matching, 0 means "no match".
-        lines = (b'{"id": %d, %s' % (i, line[1:]) for i, line in enumerate(self._lines(shards, GROUND_TRUTH), 1))
-        with files.replacing(self.output_dir / GROUND_TRUTH) as path, path.open("wb") as file:
-            file.write(b'{"images": %s, "annotations": ' % _encoded(images))
-            file.writelines(_json_list(lines))
-            file.write(b', "categories": %s}' % _encoded(things))
-
-    def _lines(self, shards: list[Any], name: str) -> Iterator[bytes]:
-        """The entries of all parts, in the order of the dataset; an image in two parts is taken from the last."""
-        parts = [parts[name] for _, _, parts in shards]
+    def _write(self, name: str, parts: list[_WrittenPart]) -> None:
+        """Join the parts in the order of the dataset; an image in two parts is taken from the last."""
         part_of = {image_id: part for part in parts for image_id in part.places}
-        for record in self.dataset.records:
-            if record["image_id"] in part_of:
-                yield from part_of[record["image_id"]].lines(record["image_id"])
+        records = [record for record in self.dataset.records if record["image_id"] in part_of]
+        lines = (line for record in records for line in part_of[record["image_id"]].lines(record["image_id"]))
+        with files.replacing(self.output_dir / name) as path, path.open("wb") as file:
+            if name == RESULTS:
+                file.writelines(_json_list(lines))
+                return
+            # Ids start at 1: for pycocotools' matching, 0 means "no match".
+            numbered = (b'{"id": %d, %s' % (i, line[1:]) for i, line in enumerate(lines, 1))
+            images = [self.dataset.build_image_entry(record) for record in records]
+            things = [entry for entry in self.dataset.categories.to_coco() if entry["isthing"]]
+            file.write(b'{"images": %s, "annotations": ' % _encoded(images))
+            file.writelines(_json_list(numbered))
+            file.write(b', "categories": %s}' % _encoded(things))
 
     def _drop_parts(self) -> None:
         for part in getattr(self, "_parts", {}).values():
@@ -133,9 +123,6 @@ class _WrittenPart(NamedTuple):
     def size(self) -> int:
         """Bytes of the file."""
         return sum(length for _, length in self.places.values())
-
-    def with_content(self) -> _WrittenPart:
-        return self._replace(content=self.path.read_bytes())
 
     def lines(self, image_id: Any) -> list[bytes]:
         """The entries of an image, a JSON object each."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from segkit.data.dataset import Record
@@ -24,34 +23,30 @@ class PanopticEvaluator(ImageEvaluator):
     `ImageEvaluator`.
     """
 
-    needs = "panoptic_seg"
+    needs = task = "panoptic_seg"
+    folder_name = "panoptic"
 
     def reset(self) -> None:
         """See base class."""
-        self._metric = PanopticQuality(self.dataset.categories, boundary=self.options.boundary)
+        self.metric = PanopticQuality(self.dataset.categories, boundary=self.options.boundary)
         self._annotations: list[dict[str, Any]] = []
         if self.options.export:
             self._png_names = coco.choose_png_names([(r["image_id"], r["file_name"]) for r in self.dataset.records])
-            self.png_folder.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def png_folder(self) -> Path:
-        """The folder of the PNGs."""
-        return self.output_dir / "panoptic"
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         """See base class."""
         prediction = get_panoptic_prediction(output, self.dataset.categories)
-        self._metric.update(record["image_id"], self.ground_truth.read_segmentation(record), prediction)
+        self.metric.update(record["image_id"], self.ground_truth.read_segmentation(record), prediction)
         if not self.options.export:
             return
         png_name = self._png_names[record["image_id"]]
-        coco.write_png(self.png_folder / png_name, prediction.segment_ids)
+        coco.write_png(self.folder / png_name, prediction.segment_ids)
         self._annotations.append(coco.build_panoptic_annotation(record["image_id"], png_name, prediction))
 
     def shard(self) -> Any:
         """See base class."""
-        return self._metric, self._annotations
+        return self.metric, self._annotations
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """See base class."""
@@ -59,7 +54,7 @@ class PanopticEvaluator(ImageEvaluator):
         order = tuple(image_id for image_id in self.image_order if image_id in metric)
         if self.options.export:
             self._export(metric, order, {a["image_id"]: a for _, annotations in shards for a in annotations})
-        return {"panoptic_seg": metric.compute(order)}
+        return {self.task: metric.compute(order)}
 
     def _export(self, metric: PanopticQuality, order: tuple[Any, ...], annotations: dict[Any, Any]) -> None:
         coco.write_panoptic(

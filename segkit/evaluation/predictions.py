@@ -123,14 +123,11 @@ def build_coco_results(
         boxes = instances.pred_boxes.tensor.double().numpy()
         class_ids, scores = instances.pred_classes.numpy(), instances.scores.numpy()
     boxes[:, 2:] -= boxes[:, :2]
+    category_ids = [categories.category_id(class_id, isthing=True) for class_id in class_ids.tolist()]
+    columns = zip(category_ids, boxes.tolist(), scores.tolist(), strict=True)
     results = [
-        {
-            "image_id": image_id,
-            "category_id": categories.category_id(class_id, isthing=True),
-            "bbox": box,
-            "score": score,
-        }
-        for class_id, box, score in zip(class_ids.tolist(), boxes.tolist(), scores.tolist(), strict=True)
+        {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+        for category_id, box, score in columns
     ]
     for result, rle in zip(results, masks.to_rle() if masks is not None else [], strict=False):
         result["segmentation"] = rle

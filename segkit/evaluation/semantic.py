@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from segkit.data.dataset import Record
-from segkit.evaluation.base import ImageEvaluator, merge_metrics
+from segkit.evaluation.base import ImageEvaluator
 from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px, mixed_windows
 from segkit.utils.compiled import COMPILED, compiled
@@ -23,29 +23,23 @@ class SemanticEvaluator(ImageEvaluator):
     Constructor and methods: see `ImageEvaluator`.
     """
 
-    needs = "sem_seg"
+    needs = task = "sem_seg"
 
     def reset(self) -> None:
         """See base class."""
-        self._metric = SemanticIoU(self.ground_truth.space.names, boundary=self.options.boundary)
+        self.metric = SemanticIoU(self.ground_truth.space.names, boundary=self.options.boundary)
 
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         """See base class."""
         where = f"image {record['image_id']!r}"
         ground_truth = self.ground_truth.read_semantic_map(record)
-        if "head_outputs" in output and not _on_accelerator(output):
-            # The channels are known already: no full-size logits are computed for them.
-            self._metric.update(ground_truth, output["head_outputs"].semantic.channels, where)
+        on_accelerator = "panoptic_seg" in output and output["panoptic_seg"][0].device.type != "cpu"
+        if "head_outputs" in output and not on_accelerator:
+            # The channels are known already: no full-size logits are computed for them. On an accelerator these cost
+            # little, but a transfer of head outputs costs much.
+            self.metric.update(ground_truth, output["head_outputs"].semantic.channels, where)
         else:
-            count_logits(self._metric, ground_truth, output["sem_seg"], where)
-
-    def shard(self) -> Any:
-        """See base class."""
-        return self._metric
-
-    def finish(self, shards: list[Any]) -> dict[str, Any]:
-        """See base class."""
-        return {"sem_seg": merge_metrics(shards).compute()}
+            count_logits(self.metric, ground_truth, output["sem_seg"], where)
 
 
 def count_logits(
@@ -125,11 +119,6 @@ def count_on_device(metric: SemanticIoU, ground_truth: NDArray[np.integer], labe
         boundary_px = _boundary_counts(gt, labels, classes, metric.boundary_ratio)
     metric.add_confusion(counts[: classes**2].reshape(classes, classes), boundary_px)
     return True
-
-
-def _on_accelerator(output: dict[str, Any]) -> bool:
-    """Tell if the output is on an accelerator: full-size logits cost little there, a transfer of head outputs much."""
-    return "panoptic_seg" in output and output["panoptic_seg"][0].device.type != "cpu"
 
 
 def _boundary_counts(gt: torch.Tensor, labels: torch.Tensor, classes: int, ratio: float) -> NDArray[np.int64]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import zlib
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class VolumeEvaluator(ImageEvaluator):
     Constructor and methods: see `ImageEvaluator`.
     """
 
-    needs = "sem_seg"
+    needs, task, folder_name = "sem_seg", "volumes", "volumes"
 
     def prepare(self) -> None:
         """See base class."""
@@ -64,15 +63,10 @@ class VolumeEvaluator(ImageEvaluator):
         self._row_of = {category_id: row for row, category_id in enumerate(category_ids)}
         self._category_ids = np.array(category_ids, dtype=np.min_scalar_type(category_ids[-1]))
 
-    @property
-    def folder(self) -> Path:
-        """The folder of the volumes."""
-        return self.output_dir / "volumes"
-
     def reset(self) -> None:
         """See base class."""
         names = [category.name for category in self.dataset.categories.categories]
-        self._metric = VolumeDice(names, BACKGROUND, VOID)
+        self.metric = VolumeDice(names, BACKGROUND, VOID)
         self._slices: dict[str, Slices] = {}  # of volumes of which this process lacks slices
         self._written: set[str] = set()
 
@@ -81,27 +75,31 @@ class VolumeEvaluator(ImageEvaluator):
         volume, index = self._reader.locate_slice(self._images[record["image_id"]])
         ground_truth = self._rows(self.ground_truth.read_segmentation(record), void=VOID)
         predicted = self._predicted(output)
-        self._metric.update(volume.name, index, ground_truth, predicted)
+        self.metric.update(volume.name, index, ground_truth, predicted)
         if self.options.export:
             packed = zlib.compress(self._category_ids.take(predicted).tobytes(), 1)
             self._add_slices(volume.name, {index: packed})
 
     def shard(self) -> Any:
         """See base class."""
-        return self._metric, self._slices, self._written
+        return self.metric, self._slices, self._written
 
     def finish(self, shards: list[Any]) -> dict[str, Any]:
         """See base class."""
         self.reset()
         for metric, slices, written in shards:
-            self._metric.merge(metric)
+            self.metric.merge(metric)
             self._written |= written
             for name in slices:
                 self._add_slices(name, slices[name])
         if self.options.export:
-            self._remove_unwritten()
-            dump_json(self.output_dir / "volume_dice.json", self._metric.per_volume())
-        return {"volumes": self._metric.compute()}
+            lacking = sorted(self._images_of.keys() - self._written)
+            for name in lacking:
+                (self.folder / f"{name}.nii.gz").unlink(missing_ok=True)
+            if lacking:
+                logger.warning("%d volumes lack slices and are not written: %s", len(lacking), abbreviate(lacking))
+            dump_json(self.output_dir / "volume_dice.json", self.metric.per_volume())
+        return {self.task: self.metric.compute()}
 
     def _predicted(self, output: dict[str, Any]) -> NDArray[np.integer]:
         """(H, W) rows of the categories."""
@@ -132,17 +130,9 @@ class VolumeEvaluator(ImageEvaluator):
             self._written.add(name)
 
     def _write(self, name: str, slices: Slices) -> None:
-        image = self._images_of[name][0]
+        image, axis = self._images_of[name][0], self._reader.axis
         volume, _ = self._reader.locate_slice(image)
-        axis = self._reader.axis
         category_ids = np.zeros((volume.size_xyz[axis], *image.size_hw), dtype=self._category_ids.dtype)
         for index, packed in slices.items():
             category_ids[index] = np.frombuffer(zlib.decompress(packed), category_ids.dtype).reshape(image.size_hw)
         write_prediction(self.folder / f"{name}.nii.gz", [*category_ids], like=volume.image_path, axis=axis)
-
-    def _remove_unwritten(self) -> None:
-        lacking = sorted(self._images_of.keys() - self._written)
-        for name in lacking:
-            (self.folder / f"{name}.nii.gz").unlink(missing_ok=True)
-        if lacking:
-            logger.warning("%d volumes lack slices and are not written: %s", len(lacking), abbreviate(lacking))
