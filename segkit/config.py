@@ -34,19 +34,11 @@ def add_segkit_config(cfg: CfgNode) -> None:
     # RANDOM_FLIP is "horizontal", "vertical", "both" (each by itself with probability 0.5) or "none".
     # Large-scale jitter (Ghiasi et al. 2021) replaces the resize in training: the image is fitted into a square of
     # SIZE pixels times a random scale in [MIN_SCALE, MAX_SCALE], then cropped or padded to SIZE x SIZE.
-    cfg.INPUT.LSJ = CfgNode()
-    cfg.INPUT.LSJ.ENABLED = False
-    cfg.INPUT.LSJ.SIZE = 1024
-    cfg.INPUT.LSJ.MIN_SCALE = 0.1
-    cfg.INPUT.LSJ.MAX_SCALE = 2.0
+    cfg.INPUT.LSJ = CfgNode({"ENABLED": False, "SIZE": 1024, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0})
     # Colour jitter in training: each factor is random in [1 - x, 1 + x], x in [0, 1]; 0: off.
-    cfg.INPUT.COLOR_JITTER = CfgNode()
-    cfg.INPUT.COLOR_JITTER.BRIGHTNESS = 0.0
-    cfg.INPUT.COLOR_JITTER.CONTRAST = 0.0
-    cfg.INPUT.COLOR_JITTER.SATURATION = 0.0
+    cfg.INPUT.COLOR_JITTER = CfgNode({"BRIGHTNESS": 0.0, "CONTRAST": 0.0, "SATURATION": 0.0})
     # Share of the training images, in [0, 1], onto which instances of a random one are pasted; 0: off.
-    cfg.INPUT.COPY_PASTE = CfgNode()
-    cfg.INPUT.COPY_PASTE.PROBABILITY = 0.0
+    cfg.INPUT.COPY_PASTE = CfgNode({"PROBABILITY": 0.0})
 
     # Class counts are taken from the dataset. A number must agree with the dataset.
     for key in ALL_COUNTS:
@@ -55,15 +47,11 @@ def add_segkit_config(cfg: CfgNode) -> None:
     # per class; "auto": "per_class" for datasets with semantic IoU but no panoptic quality, otherwise "one".
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "auto"
 
-    cfg.MODEL.PANOPTIC = CfgNode()
     # Of each semantic channel the stuff contiguous id (0 for things) and the thing contiguous id (-1 for none), and the
     # names of the things. They are set from the dataset, the ids only for "per_class".
-    cfg.MODEL.PANOPTIC.STUFF_IDS = []
-    cfg.MODEL.PANOPTIC.THING_IDS = []
-    cfg.MODEL.PANOPTIC.THING_NAMES = []
-    cfg.MODEL.PANOPTIC.FUSION = CfgNode()
+    cfg.MODEL.PANOPTIC = CfgNode({"STUFF_IDS": [], "THING_IDS": [], "THING_NAMES": []})
     # Method: `segkit fuse methods` lists them, docs/fusion.md explains them.
-    cfg.MODEL.PANOPTIC.FUSION.NAME = "heuristic"
+    cfg.MODEL.PANOPTIC.FUSION = CfgNode({"NAME": "heuristic"})
     # Its options by name, as {stuff_area_limit_px: 1024, class_score_thresholds: {person: 0.6}}; null takes back one
     # that _BASE_ sets. MODEL.PANOPTIC_FPN.COMBINE gives the defaults: its three thresholds to "heuristic" and
     # "priority", STUFF_AREA_LIMIT to every method, so that Detectron2's configs keep their meaning.
@@ -74,10 +62,8 @@ def add_segkit_config(cfg: CfgNode) -> None:
     cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT = 1.0
 
     # build_torchvision_fpn_backbone: any torchvision classification network with strides 4, 8, 16, 32.
-    cfg.MODEL.TORCHVISION = CfgNode()
-    cfg.MODEL.TORCHVISION.NAME = "mobilenet_v3_large"
-    # Name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
-    cfg.MODEL.TORCHVISION.WEIGHTS = ""
+    # WEIGHTS: name of torchvision weights ("DEFAULT", "IMAGENET1K_V2"), downloaded by torchvision; "": random.
+    cfg.MODEL.TORCHVISION = CfgNode({"NAME": "mobilenet_v3_large", "WEIGHTS": ""})
 
     # Write predictions, error analysis and counts to OUTPUT_DIR/inference at each evaluation; False: only metrics.
     cfg.TEST.EXPORT = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -12,6 +12,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from segkit.data.dataset import Dataset
 from segkit.data.loaders.detectron2_datasets import get_metadata_categories, load_registered_dataset
+from segkit.data.loaders.readers import load_reader_dataset
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 
@@ -49,6 +50,36 @@ def register_dataset(name: str, load: Callable[[], Dataset], categories: Categor
     if categories is not None:
         _known_categories[name] = categories
     DatasetCatalog.register(name, lambda: load_dataset(name).records)
+
+
+def register_files(
+    name: str,
+    format_name: str,
+    options: Mapping[str, Any] | Callable[[], Mapping[str, Any]],
+    metrics: tuple[str, ...] | None = None,
+    categories: CategorySet | None = None,
+    *,
+    checks_categories: bool = False,
+) -> None:
+    """Register a dataset in a format that segkit reads, see `register_dataset`.
+
+    Args:
+        name: letters, digits and _ . -.
+        format_name: key of segkit.data.loaders.readers.TRAINING_READERS.
+        options: the reader's options; a function gives them when the dataset is first used.
+        metrics: keys of segkit.evaluation.EVALUATORS; None: those of `choose_metrics`.
+        categories: the categories if they are known without reading.
+        checks_categories: files with other categories are an error.
+
+    Raises:
+        ConfigError: the name has other characters, or Detectron2 has a dataset of this name.
+    """
+
+    def load() -> Dataset:
+        given = options() if callable(options) else options
+        return load_reader_dataset(name, format_name, given, metrics, categories if checks_categories else None)
+
+    register_dataset(name, load, categories)
 
 
 def load_dataset(name: str) -> Dataset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from segkit.config import FROM_DATASET
@@ -56,11 +57,9 @@ def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, nam
     cfg.MODEL.PANOPTIC.STUFF_IDS = space.stuff_ids.tolist() if per_class else []
     cfg.MODEL.PANOPTIC.THING_IDS = space.thing_ids.tolist() if per_class else []
     cfg.MODEL.PANOPTIC.THING_NAMES = [category.name for category in categories.things]
-    why_channels = (
-        "one channel per class, as MODEL.SEM_SEG_HEAD.THING_CHANNELS says"
-        if per_class
-        else f'{len(categories.stuff)} stuff classes plus one "thing" channel'
-    )
+    why_channels = f'{len(categories.stuff)} stuff classes plus one "thing" channel'
+    if per_class:
+        why_channels = "one channel per class, as MODEL.SEM_SEG_HEAD.THING_CHANNELS says"
     counts = {
         "things": (len(categories.things), "its thing classes"),
         "semantic_channels": (len(space.names), why_channels),
@@ -68,10 +67,8 @@ def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, nam
     used = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts
     for key, kind in {**ALL_COUNTS, **used}.items():
         expected, reason = counts[kind]
-        *path, leaf = key.split(".")
-        node = cfg
-        for part in path:
-            node = node[part]
+        parent, _, leaf = key.rpartition(".")
+        node = attrgetter(parent)(cfg)
         if node[leaf] == FROM_DATASET:
             node[leaf] = expected
         elif key in used and node[leaf] != expected:

@@ -55,13 +55,11 @@ def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) ->
     if not is_train:
         return [T.ResizeShortestEdge(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, "choice")]
     augmentations: list[T.Augmentation] = [_crop(cfg, has_semantics)] if inputs.CROP.ENABLED else []
-    if inputs.LSJ.ENABLED:
-        augmentations.append(_large_scale_jitter(cfg))
-    else:
-        augmentations.append(_resize(cfg))
-    augmentations += _flips(inputs.RANDOM_FLIP)
-    color = inputs.COLOR_JITTER
-    spreads = {key: float(color[key]) for key in ("BRIGHTNESS", "CONTRAST", "SATURATION")}
+    augmentations.append(_large_scale_jitter(cfg) if inputs.LSJ.ENABLED else _resize(cfg))
+    _check(inputs.RANDOM_FLIP in FLIPS, "INPUT.RANDOM_FLIP", f"one of {', '.join(FLIPS)}", inputs.RANDOM_FLIP)
+    for way in FLIPS[inputs.RANDOM_FLIP]:
+        augmentations.append(T.RandomFlip(horizontal=way == "horizontal", vertical=way == "vertical"))
+    spreads = {key: float(inputs.COLOR_JITTER[key]) for key in ("BRIGHTNESS", "CONTRAST", "SATURATION")}
     for key, spread in spreads.items():
         _check(0 <= spread <= 1, f"INPUT.COLOR_JITTER.{key}", "a number in [0, 1]", spread)
     if any(spreads.values()):
@@ -121,8 +119,7 @@ def _is_crop_size(kind: str, size: Any) -> bool:
 
 
 def _resize(cfg: Any) -> T.Augmentation:
-    inputs = cfg.INPUT
-    sampling, sizes = inputs.MIN_SIZE_TRAIN_SAMPLING, inputs.MIN_SIZE_TRAIN
+    inputs, sampling, sizes = cfg.INPUT, cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING, cfg.INPUT.MIN_SIZE_TRAIN
     sizes = [*sizes] if isinstance(sizes, (list, tuple)) else [sizes]
     whole = bool(sizes) and all(type(size) is int and size >= 0 for size in sizes)
     _check(whole, "INPUT.MIN_SIZE_TRAIN", "one or more lengths in pixels, 0 for no resize", inputs.MIN_SIZE_TRAIN)
@@ -140,11 +137,6 @@ def _large_scale_jitter(cfg: Any) -> T.Augmentation:
     _check(0 < jitter.MIN_SCALE <= jitter.MAX_SCALE, "INPUT.LSJ", "0 < MIN_SCALE <= MAX_SCALE", scales)
     _check(cfg.INPUT.FORMAT != "YUV-BT.601", "INPUT.FORMAT", "whole numbers, as RGB has, with LSJ", cfg.INPUT.FORMAT)
     return LargeScaleJitter(jitter.SIZE, jitter.MIN_SCALE, jitter.MAX_SCALE)
-
-
-def _flips(kind: str) -> list[T.Augmentation]:
-    _check(kind in FLIPS, "INPUT.RANDOM_FLIP", f"one of {', '.join(FLIPS)}", kind)
-    return [T.RandomFlip(horizontal=way == "horizontal", vertical=way == "vertical") for way in FLIPS[kind]]
 
 
 def _check(holds: bool, key: str, expected: str, got: object) -> None:

@@ -30,10 +30,7 @@ class LargeScaleJitter(T.Augmentation):
         self, size_px: int, min_scale: float = 0.1, max_scale: float = 2.0, interp: int = Image.Resampling.BILINEAR
     ) -> None:
         super().__init__()
-        self.size_px = size_px
-        self.min_scale = min_scale
-        self.max_scale = max_scale
-        self.interp = interp
+        self._init(locals())
 
     def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
         """See base class."""
@@ -68,11 +65,7 @@ class WindowTransform(T.Transform):
         interp: int = Image.Resampling.BILINEAR,
     ) -> None:
         super().__init__()
-        self.size_hw = size_hw
-        self.resized_hw = resized_hw
-        self.corner_yx = corner_yx
-        self.size_px = size_px
-        self.interp = interp
+        self._set_attributes(locals())
 
     def apply_image(self, img: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """See base class."""
@@ -125,10 +118,7 @@ class ColorJitter(T.Augmentation):
         super().__init__()
         if image_format not in ("RGB", "BGR", "L"):
             raise ValueError(f"image_format must be RGB, BGR or L, got {image_format!r}")
-        self.brightness = brightness
-        self.contrast = contrast
-        self.saturation = saturation
-        self.image_format = image_format
+        self._init(locals())
 
     def get_transform(self, image: NDArray[np.uint8]) -> T.Transform:
         """See base class."""

@@ -7,11 +7,12 @@ If Mask2Former's ade20k_panoptic_{train,val}.json and their PNGs exist, panoptic
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from segkit.data.catalog import register_dataset
-from segkit.data.dataset import TASK_METRICS, Dataset
-from segkit.data.loaders.readers import load_reader_dataset
+from segkit.data.catalog import register_files
+from segkit.data.dataset import TASK_METRICS
 
 
 def register(root: Path) -> None:
@@ -20,14 +21,13 @@ def register(root: Path) -> None:
     Args:
         root: folder that holds ADEChallengeData2016/.
     """
-    for task in TASK_METRICS:
-        for split in ("train", "val"):
-            name = f"segkit_ade20k_{task}_{split}"
-            register_dataset(name, partial(_load, name, root / "ADEChallengeData2016", task, split))
+    folder = root / "ADEChallengeData2016"
+    for task, split in product(TASK_METRICS, ("train", "val")):
+        options = partial(_find_options, folder, task, split)
+        register_files(f"segkit_ade20k_{task}_{split}", "ade20k", options, TASK_METRICS[task])
 
 
-def _load(name: str, root: Path, task: str, split: str) -> Dataset:
+def _find_options(root: Path, task: str, split: str) -> dict[str, Any]:
     prepared = (root / f"ade20k_panoptic_{split}.json").is_file()
     annotations = "semantic" if task == "sem_seg" else "panoptic" if prepared else "instances"
-    options = {"root": str(root), "split": split, "annotations": annotations}
-    return load_reader_dataset(name, "ade20k", options, TASK_METRICS[task])
+    return {"root": str(root), "split": split, "annotations": annotations}

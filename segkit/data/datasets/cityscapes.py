@@ -6,12 +6,10 @@ they are downloaded.
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import register_dataset
+from segkit.data.catalog import register_files
 from segkit.data.dataset import TASK_METRICS
-from segkit.data.loaders.readers import load_reader_dataset
 from segkit.formats.cityscapes import CATEGORIES
 
 
@@ -24,5 +22,5 @@ def register(root: Path) -> None:
     for task, metrics in TASK_METRICS.items():
         metrics = metrics if task == "sem_seg" else (*metrics, "cityscapes_ap")
         for split in ("train", "val"):
-            name, options = f"segkit_cityscapes_fine_{task}_{split}", {"root": str(root / "cityscapes"), "split": split}
-            register_dataset(name, partial(load_reader_dataset, name, "cityscapes", options, metrics), CATEGORIES)
+            options = {"root": str(root / "cityscapes"), "split": split}
+            register_files(f"segkit_cityscapes_fine_{task}_{split}", "cityscapes", options, metrics, CATEGORIES)

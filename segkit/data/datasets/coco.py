@@ -12,9 +12,7 @@ from pathlib import Path
 
 from detectron2.data.datasets.builtin_meta import COCO_CATEGORIES
 
-from segkit.data.catalog import register_dataset
-from segkit.data.dataset import Dataset
-from segkit.data.loaders.readers import load_reader_dataset
+from segkit.data.catalog import register_files
 from segkit.structures import Category, CategorySet
 
 CATEGORIES = CategorySet(
@@ -31,15 +29,13 @@ def register(root: Path) -> None:
     """
     coco = root / "coco"
     for split in ("train", "val"):
-        name = f"segkit_coco_2017_{split}"
-        load = partial(_load_panoptic, f"{name}_panoptic", coco, split)
-        register_dataset(f"{name}_panoptic", load, CATEGORIES)
-        options = {"json": f"{coco}/annotations/instances_{split}2017.json", "images": f"{coco}/{split}2017"}
-        load = partial(load_reader_dataset, name, "coco-instances", options)
-        register_dataset(name, load, CategorySet(CATEGORIES.things))
+        name, options = f"segkit_coco_2017_{split}", partial(_find_panoptic_options, coco, split)
+        register_files(f"{name}_panoptic", "coco-panoptic", options, None, CATEGORIES, checks_categories=True)
+        paths = {"json": f"{coco}/annotations/instances_{split}2017.json", "images": f"{coco}/{split}2017"}
+        register_files(name, "coco-instances", paths, None, CategorySet(CATEGORIES.things))
 
 
-def _load_panoptic(name: str, root: Path, split: str) -> Dataset:
+def _find_panoptic_options(root: Path, split: str) -> dict[str, Path]:
     annotations, folder = root / "annotations", f"panoptic_{split}2017"
     pngs = annotations / folder
     if (root / folder).is_dir() or not pngs.is_dir():
@@ -54,4 +50,4 @@ def _load_panoptic(name: str, root: Path, split: str) -> Dataset:
             "not comparable with published numbers",
             instances_json,
         )
-    return load_reader_dataset(name, "coco-panoptic", options, categories=CATEGORIES)
+    return options

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import register_dataset
-from segkit.data.loaders.readers import TRAINING_READERS, load_reader_dataset
+from segkit.data.catalog import register_files
+from segkit.data.loaders.readers import TRAINING_READERS
 from segkit.formats.registry import check_options
 from segkit.utils.errors import ConfigError
 
@@ -73,8 +72,7 @@ def register_by_format(name: str, format_name: str, **options: Any) -> None:
     reader = TRAINING_READERS[format_name]
     check_options(format_name, options, reader)
     _check_paths({key: value for key, value in options.items() if key in PATHS})
-    load = partial(load_reader_dataset, name, format_name, options)
-    register_dataset(name, load, getattr(reader, "categories", None))
+    register_files(name, format_name, options, None, getattr(reader, "categories", None))
 
 
 def register_panoptic(

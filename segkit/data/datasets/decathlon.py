@@ -11,9 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import register_dataset
-from segkit.data.dataset import Dataset
-from segkit.data.loaders.readers import load_reader_dataset
+from segkit.data.catalog import register_files
 
 # Folder: names of the labels 1, 2, ..., as each dataset.json has them.
 TASKS = {
@@ -41,15 +39,15 @@ def register(root: Path) -> None:
     for folder in TASKS:
         for split in ("train", "val"):
             name = f"segkit_decathlon_{folder.split('_')[1].lower()}_{split}"
-            register_dataset(name, partial(_load, name, root / folder, split))
+            register_files(name, "decathlon", partial(_find_options, root / folder, split))
 
 
-def _load(name: str, root: Path, split: str) -> Dataset:
+def _find_options(root: Path, split: str) -> dict[str, Any]:
     labels = dict(enumerate(TASKS[root.name], 1))
     options: dict[str, Any] = {"root": str(root), "split": split, "labels": labels, "val_share": VAL_SHARE}
     if root.name == TWO_PER_PATIENT:
         options["held_out"] = _held_out_patients(root / "labelsTr")
-    return load_reader_dataset(name, "decathlon", options)
+    return options
 
 
 def _held_out_patients(folder: Path) -> tuple[str, ...]:

@@ -6,11 +6,9 @@ Below root/nuclei, or root/label_maps/<name>: images/ and labels/, files of equa
 from __future__ import annotations
 
 import logging
-from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import DATASET_NAME, register_dataset
-from segkit.data.loaders.readers import load_reader_dataset
+from segkit.data.catalog import DATASET_NAME, register_files
 
 logger = logging.getLogger(__name__)
 
@@ -35,4 +33,4 @@ def register(root: Path) -> None:
 def _register(stem: str, folder: Path, thing: str) -> None:
     for split in ("train", "val"):
         options = {"root": str(folder), "thing": thing, "split": split, "val_share": VAL_SHARE}
-        register_dataset(f"{stem}_{split}", partial(load_reader_dataset, f"{stem}_{split}", "instance-maps", options))
+        register_files(f"{stem}_{split}", "instance-maps", options)

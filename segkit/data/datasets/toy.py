@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from segkit.data.catalog import register_dataset
-from segkit.data.dataset import Dataset
-from segkit.data.loaders.readers import load_reader_dataset
+from segkit.data.catalog import register_files
 from segkit.data.toy import dataset as toy
 
 SPLITS = {"train": (1000, 1), "val": (100, 2)}  # split: (images, seed)
@@ -20,11 +18,12 @@ def register(root: Path) -> None:
         root: folder of segkit_toy/, which holds the scenes once they are written.
     """
     for split in SPLITS:
-        name = f"segkit_toy_{split}"
-        register_dataset(name, partial(_load, name, root / "segkit_toy" / split, split), toy.CATEGORIES)
+        options = partial(_write, root / "segkit_toy" / split, split)
+        register_files(f"segkit_toy_{split}", "coco-panoptic", options, None, toy.CATEGORIES, checks_categories=True)
 
 
-def _load(name: str, folder: Path, split: str) -> Dataset:
+def _write(folder: Path, split: str) -> dict[str, Path]:
+    """Write the scenes, unless they exist, and return the options of their reader."""
     if not folder.exists():
         images, seed = SPLITS[split]
         try:
@@ -32,5 +31,4 @@ def _load(name: str, folder: Path, split: str) -> Dataset:
         except OSError:  # another process has written the same files
             if not (folder / "panoptic.json").is_file():
                 raise
-    options = {"json": folder / "panoptic.json", "masks": folder / "panoptic", "images": folder / "images"}
-    return load_reader_dataset(name, "coco-panoptic", options, categories=toy.CATEGORIES)
+    return {"json": folder / "panoptic.json", "masks": folder / "panoptic", "images": folder / "images"}

@@ -7,13 +7,13 @@ ImageSets/Segmentation.
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from segkit.data.catalog import register_dataset
-from segkit.data.dataset import TASK_METRICS, Dataset
-from segkit.data.loaders.readers import load_reader_dataset
+from segkit.data.catalog import register_files
+from segkit.data.dataset import TASK_METRICS
 
-SPLITS = ("train", "val", "trainval")
 FOLDERS = ("VOC2012", "VOCdevkit/VOC2012")
 
 
@@ -25,16 +25,13 @@ def register(root: Path) -> None:
     Args:
         root: folder that holds VOC2012/ or VOCdevkit/VOC2012/.
     """
-    for task, metrics in TASK_METRICS.items():
-        for split in SPLITS:
-            name = f"segkit_voc_2012_{task}_{split}"
-            register_dataset(name, partial(_load, name, root, split, metrics))
+    for task, split in product(TASK_METRICS, ("train", "val", "trainval")):
+        options = partial(_find_options, root, task, split)
+        register_files(f"segkit_voc_2012_{task}_{split}", "voc", options, TASK_METRICS[task])
 
 
-def _load(name: str, root: Path, split: str, metrics: tuple[str, ...]) -> Dataset:
+def _find_options(root: Path, task: str, split: str) -> dict[str, Any]:
     folders = [root / folder for folder in FOLDERS]
     folder = next((folder for folder in folders if folder.is_dir()), folders[0])
-    options: dict[str, str | None] = {"root": str(folder), "split": split}
-    if metrics == TASK_METRICS["sem_seg"]:
-        options["objects"] = None
-    return load_reader_dataset(name, "voc", options, metrics)
+    options = {"root": str(folder), "split": split}
+    return options if task != "sem_seg" else {**options, "objects": None}
