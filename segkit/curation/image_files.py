@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias, TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,7 +253,10 @@ def _decode(path: Path, inspection: ImageInspection, place: object) -> None:
         deep = is_deep(image)
         decoded = open_image(path)
         # Pillow rotates a TIFF while decoding and drops the tag; in a PNG, EXIF may come after the pixels.
-        orientation = _orientation(image if deep or image.format == "TIFF" else decoded)
+        orientation = None
+        with contextlib.suppress(*DAMAGED):  # of the EXIF; the pixels may still be undamaged
+            exif = (image if deep or image.format == "TIFF" else decoded).getexif()
+            orientation = exif.get(ExifTags.Base.Orientation, UPRIGHT)
     inspection.size_hw = decoded.height, decoded.width
     inspection.is_rotated = orientation in TRANSPOSES
     if inspection.is_rotated:
@@ -260,13 +264,6 @@ def _decode(path: Path, inspection: ImageInspection, place: object) -> None:
     if deep:
         inspection.issues.add("image-deep", place, "its channels have more than 8 bits")
     inspection.digest = digest_pixels(np.asarray(decoded if decoded.mode == "RGB" else decoded.convert("RGB")))
-
-
-def _orientation(image: Image.Image) -> Any:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
-    except DAMAGED:  # the pixels may still be undamaged
-        return None
 
 
 def _digest_file(path: Path) -> bytes | None:
@@ -280,10 +277,9 @@ def _list_images_outside(folder: Path, excluded: Path) -> list[Path]:
     if excluded.is_relative_to(real):
         names = [name for name in names if not (real / name).is_relative_to(excluded)]
     if not names:
+        problem = "expected images of another split, got only those of this split"
         remedy = "if both splits are in one folder, give the JSON of the other split"
-        raise DatasetError(
-            "expected images of another split, got only those of this split", where=folder, remedy=remedy
-        )
+        raise DatasetError(problem, where=folder, remedy=remedy)
     return [folder / name for name in names]
 
 
@@ -292,13 +288,11 @@ def _list_images_of_json(path: Path, images: Path) -> list[Path]:
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DatasetError("expected a COCO JSON with `images`", where=path)
-    names = [
-        json_fields.get_field(entry, "file_name", json_fields.TEXT, path)
-        for entry in json_fields.check_objects(entries, "`images`", path)
-    ]
-    for name in names:
+    paths = []
+    for entry in json_fields.check_objects(entries, "`images`", path):
+        name = json_fields.get_field(entry, "file_name", json_fields.TEXT, path)
         json_fields.check_inside(name, "file_name", path)
-    paths = [images / name for name in names]
+        paths.append(images / name)
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         problem = f"{len(missing)} of its {len(paths)} images are not in {images}, e.g. {missing[0].name}"

@@ -30,103 +30,91 @@ class Rule(NamedTuple):
     """What a code of an issue means.
 
     Attributes:
-        severity: `ERROR`, training or scores are wrong or impossible; `WARNING`, probably a mistake; or `NOTE`.
         meaning: what is wrong.
         remedy: what the user can do.
+        severity: `ERROR`, training or scores are wrong or impossible; `WARNING`, probably a mistake; or `NOTE`.
     """
 
-    severity: str
     meaning: str
     remedy: str
+    severity: str = ERROR
 
 
 FETCH = "fetch or export the file again"
 FIX = "--fix (COCO) repairs it"
 RULES = {
     # The JSON
-    "json-unreadable": Rule(ERROR, "the JSON is missing, not JSON, or nested too deep", FETCH),
-    "json-kind": Rule(ERROR, "a JSON of another format", "give the right --format or file"),
-    "key-missing": Rule(ERROR, "a key that the format needs is missing", f"add it; areas, boxes, iscrowd: {FIX}"),
-    "key-missing-optional": Rule(WARNING, "a key that other tools need is missing", FIX),
-    "type-wrong": Rule(
-        ERROR, "a value is of another type than the format has", "correct the value; --fix reads '17' as 17"
-    ),
-    "number-not-finite": Rule(ERROR, "a number is NaN, infinite or too large", "correct it; --fix recounts areas"),
-    "name-outside": Rule(ERROR, "a file name is empty or leads out of its folder", "name a file inside the folder"),
-    "dataset-empty": Rule(ERROR, "the dataset has no images", "check the path and the split"),
-    "dataset-unreadable": Rule(ERROR, "the dataset cannot be read in this format", "correct what the message says"),
-    "folder-missing": Rule(ERROR, "a folder does not exist", "check the path"),
-    "not-read": Rule(NOTE, "a part of the dataset is not read", "check that this is intended"),
+    "json-unreadable": Rule("the JSON is missing, not JSON, or nested too deep", FETCH),
+    "json-kind": Rule("a JSON of another format", "give the right --format or file"),
+    "key-missing": Rule("a key that the format needs is missing", f"add it; areas, boxes, iscrowd: {FIX}"),
+    "key-missing-optional": Rule("a key that other tools need is missing", FIX, WARNING),
+    "type-wrong": Rule("a value is of another type than the format has", "correct the value; --fix reads '17' as 17"),
+    "number-not-finite": Rule("a number is NaN, infinite or too large", "correct it; --fix recounts areas"),
+    "name-outside": Rule("a file name is empty or leads out of its folder", "name a file inside the folder"),
+    "dataset-empty": Rule("the dataset has no images", "check the path and the split"),
+    "dataset-unreadable": Rule("the dataset cannot be read in this format", "correct what the message says"),
+    "folder-missing": Rule("a folder does not exist", "check the path"),
+    "not-read": Rule("a part of the dataset is not read", "check that this is intended", NOTE),
     # Categories
-    "categories-empty": Rule(ERROR, "the dataset has no categories", "list the categories"),
-    "category-id-twice": Rule(ERROR, "two categories have one id", "give each a distinct id"),
-    "category-name-twice": Rule(WARNING, "two categories have one name", "rename one, or join them"),
-    "isthing-invalid": Rule(ERROR, "isthing of a category is not 0 or 1", "write 1 for things, 0 for stuff"),
-    "category-unknown": Rule(
-        ERROR, "a category_id is not among the categories", f"add the category; {FIX} by dropping"
-    ),
+    "categories-empty": Rule("the dataset has no categories", "list the categories"),
+    "category-id-twice": Rule("two categories have one id", "give each a distinct id"),
+    "category-name-twice": Rule("two categories have one name", "rename one, or join them", WARNING),
+    "isthing-invalid": Rule("isthing of a category is not 0 or 1", "write 1 for things, 0 for stuff"),
+    "category-unknown": Rule("a category_id is not among the categories", f"add the category; {FIX} by dropping"),
     # Images
-    "image-id-twice": Rule(ERROR, "two entries have one image id", "give each a distinct id, or drop one"),
-    "file-name-twice": Rule(ERROR, "two entries have one image file", "drop one of the entries"),
-    "size-invalid": Rule(
-        ERROR, "height or width of an entry is below 1 pixel, or too large", "write the size of the image"
-    ),
-    "image-missing": Rule(ERROR, "an entry has no image file", "complete the download, or drop the entry"),
-    "image-orphan": Rule(WARNING, "an image file has no entry", "annotate it, or move it away"),
-    "image-unreadable": Rule(ERROR, "an image is damaged, truncated or of another kind", FETCH),
-    "image-bomb": Rule(ERROR, "an image claims more pixels than is safe to decode", "replace it; cut it into tiles"),
+    "image-id-twice": Rule("two entries have one image id", "give each a distinct id, or drop one"),
+    "file-name-twice": Rule("two entries have one image file", "drop one of the entries"),
+    "size-invalid": Rule("height or width of an entry is below 1 pixel, or too large", "write the size of the image"),
+    "image-missing": Rule("an entry has no image file", "complete the download, or drop the entry"),
+    "image-orphan": Rule("an image file has no entry", "annotate it, or move it away", WARNING),
+    "image-unreadable": Rule("an image is damaged, truncated or of another kind", FETCH),
+    "image-bomb": Rule("an image claims more pixels than is safe to decode", "replace it; cut it into tiles"),
     "image-turned": Rule(
-        WARNING,
-        "EXIF rotates the image: tools disagree on its pixels",
-        "save it rotated, if the mask then fits",
+        "EXIF rotates the image: tools disagree on its pixels", "save it rotated, if the mask then fits", WARNING
     ),
     "image-deep": Rule(
-        NOTE, "an image of more than 8 bits: other tools may clip it", "check that they scale the values"
+        "an image of more than 8 bits: other tools may clip it", "check that they scale the values", NOTE
     ),
-    "image-twice": Rule(WARNING, "two image files of the split show the same pixels", "drop one"),
-    "image-shared": Rule(ERROR, "another split has an image of the same pixels", "keep it in one split only"),
-    "size-differs": Rule(ERROR, "image, entry and mask differ in size", "correct the entry, or export the mask again"),
+    "image-twice": Rule("two image files of the split show the same pixels", "drop one", WARNING),
+    "image-shared": Rule("another split has an image of the same pixels", "keep it in one split only"),
+    "size-differs": Rule("image, entry and mask differ in size", "correct the entry, or export the mask again"),
     # Annotations
-    "annotations-empty": Rule(WARNING, "the dataset has images but no annotations", "check the path and the split"),
-    "image-without-annotation": Rule(ERROR, "an image has no annotation", f"annotate it; {FIX}"),
-    "annotation-without-image": Rule(ERROR, "an annotation has no image entry", f"add the entry; {FIX} by dropping"),
-    "annotation-twice": Rule(ERROR, "an image has two annotations", "keep one"),
-    "annotation-id-twice": Rule(ERROR, "two annotations have one id", "give each a distinct id"),
-    "annotation-unreadable": Rule(ERROR, "the annotation of an image is damaged or contradicts itself", "correct it"),
+    "annotations-empty": Rule("the dataset has images but no annotations", "check the path and the split", WARNING),
+    "image-without-annotation": Rule("an image has no annotation", f"annotate it; {FIX}"),
+    "annotation-without-image": Rule("an annotation has no image entry", f"add the entry; {FIX} by dropping"),
+    "annotation-twice": Rule("an image has two annotations", "keep one"),
+    "annotation-id-twice": Rule("two annotations have one id", "give each a distinct id"),
+    "annotation-unreadable": Rule("the annotation of an image is damaged or contradicts itself", "correct it"),
     # Panoptic PNGs
-    "png-missing": Rule(ERROR, "the PNG or file of an annotation is missing", "complete the download, or drop it"),
-    "png-orphan": Rule(WARNING, "a PNG has no annotation", "annotate it, or move it away"),
-    "png-name-twice": Rule(ERROR, "two annotations have one PNG", "give each its own PNG"),
-    "png-unreadable": Rule(ERROR, "a PNG is damaged, truncated or of another kind", FETCH),
-    "png-not-rgb": Rule(
-        ERROR, "a PNG is not 8-bit RGB", f"save as RGB, id = R + 256 G + 65536 B; {FIX} for palettes, RGBA"
-    ),
-    "png-id-unknown": Rule(
-        ERROR, "a PNG has a segment id that the JSON lacks", f"add the segment; {FIX}: it becomes void"
-    ),
+    "png-missing": Rule("the PNG or file of an annotation is missing", "complete the download, or drop it"),
+    "png-orphan": Rule("a PNG has no annotation", "annotate it, or move it away", WARNING),
+    "png-name-twice": Rule("two annotations have one PNG", "give each its own PNG"),
+    "png-unreadable": Rule("a PNG is damaged, truncated or of another kind", FETCH),
+    "png-not-rgb": Rule("a PNG is not 8-bit RGB", f"save as RGB, id = R + 256 G + 65536 B; {FIX} for palettes, RGBA"),
+    "png-id-unknown": Rule("a PNG has a segment id that the JSON lacks", f"add the segment; {FIX}: it becomes void"),
     # Segments
-    "segment-not-in-png": Rule(ERROR, "the JSON has a segment id that the PNG lacks", f"drop the segment; {FIX}"),
-    "segment-empty": Rule(ERROR, "a segment has no pixel", f"drop it; {FIX}"),
-    "segment-tiny": Rule(WARNING, "a segment of one pixel", "if it is a mistake of the annotator, drop it"),
-    "segment-id-void": Rule(ERROR, "a segment has the id 0, which is void", "give it its id of the PNG"),
-    "segment-id-range": Rule(ERROR, "a segment id is outside 1..16777215", "give it its id of the PNG"),
+    "segment-not-in-png": Rule("the JSON has a segment id that the PNG lacks", f"drop the segment; {FIX}"),
+    "segment-empty": Rule("a segment has no pixel", f"drop it; {FIX}"),
+    "segment-tiny": Rule("a segment of one pixel", "if it is a mistake of the annotator, drop it", WARNING),
+    "segment-id-void": Rule("a segment has the id 0, which is void", "give it its id of the PNG"),
+    "segment-id-range": Rule("a segment id is outside 1..16777215", "give it its id of the PNG"),
     "segment-id-twice": Rule(
-        ERROR, "two segments of an image have one id", f"give each a distinct id; {FIX} if area and box identify them"
+        "two segments of an image have one id", f"give each a distinct id; {FIX} if area and box identify them"
     ),
-    "iscrowd-invalid": Rule(ERROR, "iscrowd is not 0 or 1", "write 0 or 1"),
-    "crowd-of-stuff": Rule(ERROR, "stuff is marked as a crowd, so that metrics ignore it", "write iscrowd 0"),
-    "stuff-split": Rule(ERROR, "a stuff class has several segments in an image", f"merge them; {FIX}"),
-    "area-wrong": Rule(ERROR, "an area differs from the mask", f"recount it; {FIX}"),
-    "box-invalid": Rule(ERROR, "a bbox is not [x, y, width, height]", f"recount it; {FIX}"),
-    "box-wrong": Rule(ERROR, "a bbox is not the tight box of the mask", f"recount it; {FIX}"),
-    "box-outside": Rule(ERROR, "a bbox reaches beyond the image", f"recount it; {FIX}"),
-    "all-void": Rule(WARNING, "no pixel of the image has a label", "annotate the image, or drop it"),
+    "iscrowd-invalid": Rule("iscrowd is not 0 or 1", "write 0 or 1"),
+    "crowd-of-stuff": Rule("stuff is marked as a crowd, so that metrics ignore it", "write iscrowd 0"),
+    "stuff-split": Rule("a stuff class has several segments in an image", f"merge them; {FIX}"),
+    "area-wrong": Rule("an area differs from the mask", f"recount it; {FIX}"),
+    "box-invalid": Rule("a bbox is not [x, y, width, height]", f"recount it; {FIX}"),
+    "box-wrong": Rule("a bbox is not the tight box of the mask", f"recount it; {FIX}"),
+    "box-outside": Rule("a bbox reaches beyond the image", f"recount it; {FIX}"),
+    "all-void": Rule("no pixel of the image has a label", "annotate the image, or drop it", WARNING),
     # Masks of instances
-    "polygon-short": Rule(ERROR, "a polygon has fewer than three points", f"drop it; {FIX}"),
-    "mask-twice": Rule(WARNING, "two annotations of an image have the same category, box and mask", "drop one"),
-    "mask-outside": Rule(ERROR, "a polygon reaches beyond the image", f"cut it off at the border; {FIX}"),
-    "mask-invalid": Rule(ERROR, "a segmentation is neither polygons nor run lengths", "correct or drop it"),
-    "rle-size": Rule(ERROR, "run lengths have another size than the image", "encode the mask again"),
+    "polygon-short": Rule("a polygon has fewer than three points", f"drop it; {FIX}"),
+    "mask-twice": Rule("two annotations of an image have the same category, box and mask", "drop one", WARNING),
+    "mask-outside": Rule("a polygon reaches beyond the image", f"cut it off at the border; {FIX}"),
+    "mask-invalid": Rule("a segmentation is neither polygons nor run lengths", "correct or drop it"),
+    "rle-size": Rule("run lengths have another size than the image", "encode the mask again"),
 }
 
 

@@ -93,10 +93,12 @@ def check_readable(path: Path, read: Callable[[Path], object]) -> IssueList:
     Returns:
         What the reader refuses, or NaN and infinity, which are not JSON.
     """
-    issues = IssueList()
+    issues, constants = IssueList(), list[str]()
     try:
         read(path)
-        constants = _find_constants(path)
+        content = files.read_bytes(path)
+        if b"NaN" in content or b"Infinity" in content:  # which Python's parser accepts
+            json.loads(content, parse_constant=constants.append)
     except (DatasetError, MemoryError, RecursionError) as error:
         where = getattr(error, "where", "") or path
         issues.add("annotation-unreadable", where, _describe(error, where))
@@ -216,8 +218,11 @@ def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> No
         elif panoptic:
             isthing = None
             report_missing(entry, {"isthing": "key-missing"}, where, issues)
-        if len(issues) == issues_before:
-            _try_category(entry, where, issues)
+        if len(issues) == issues_before:  # what the readers refuse besides: colors, names and ids that cannot be stored
+            try:
+                coco.read_categories({"categories": [entry]}, Path(), all_things="isthing" not in entry)
+            except DatasetError as error:
+                issues.add("type-wrong", where, error.problem)
         if name is not None and name in names:
             issues.add("category-name-twice", where, f"category {names[name]!r} is called {name!r} too")
         elif name is not None:
@@ -226,14 +231,6 @@ def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> No
             issues.add("category-id-twice", where, "expected distinct category ids")
         elif category_id is not None:
             tables.isthing_by_id[category_id] = None if isthing is None else bool(isthing)
-
-
-def _try_category(entry: Entry, where: str, issues: IssueList) -> None:
-    """What the readers refuse besides: colors, names and ids that cannot be stored."""
-    try:
-        coco.read_categories({"categories": [entry]}, Path(), all_things="isthing" not in entry)
-    except DatasetError as error:
-        issues.add("type-wrong", where, error.problem)
 
 
 def _read_images(entries: list[Entry], tables: Tables) -> None:
@@ -252,14 +249,6 @@ def _read_images(entries: list[Entry], tables: Tables) -> None:
             issues.add("file-name-twice", place, f"image {id_by_name[name]!r} has the file {name} too")
         elif name is not None:
             id_by_name[name] = image.image_id
-
-
-def _find_constants(path: Path) -> list[str]:
-    """Every NaN and Infinity in the file, which Python's parser accepts."""
-    content, constants = files.read_bytes(path), list[str]()
-    if b"NaN" in content or b"Infinity" in content:
-        json.loads(content, parse_constant=constants.append)
-    return constants
 
 
 def _describe(error: Exception, path: object) -> str:

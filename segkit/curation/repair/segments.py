@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pycocotools import mask as coco_mask
+
 from segkit.curation.repair.ids import IdTable, drop_copies, get_id, get_value, parse_integer_fields
 from segkit.curation.repair.tables import COPIES, NO_CATEGORY, RepairLog, correct_iscrowd
 from segkit.structures import Extent
@@ -139,10 +141,6 @@ def _get_measures(info: Any) -> tuple[float, float, float, float, float] | None:
 
 def _is_near(info: Entry, extent: Extent) -> bool:
     """Whether area or box are close to those of the extent."""
-    (x, y, width, height), (left, top, extent_width, extent_height) = info["bbox"], extent.bbox_xywh
-    overlap_width = max(0, min(x + width, left + extent_width) - max(x, left))
-    overlap_height = max(0, min(y + height, top + extent_height) - max(y, top))
-    overlap = overlap_width * overlap_height
-    union = width * height + extent_width * extent_height - overlap
     is_near_area = abs(info["area"] - extent.area_px) <= MAX_AREA_ERROR * extent.area_px
-    return bool(is_near_area or overlap >= MIN_BOX_IOU * union)
+    iou: float = coco_mask.iou([info["bbox"]], [[*extent.bbox_xywh]], [False]).item()
+    return bool(is_near_area or iou >= MIN_BOX_IOU)
