@@ -8,14 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from segkit.utils.errors import ConfigError
 from segkit.utils.issues import DEFAULT_LIMIT
+from segkit.utils.process_pool import count_cpus
 from segkit.utils.progress import progress_bar
 
 MAX_DEFAULT_WORKERS = 8  # more processes rarely read files faster
 USAGE_ERROR = 2  # argparse's exit code
+AddArguments: TypeAlias = Callable[[argparse.ArgumentParser], None]
+Command: TypeAlias = tuple[str, AddArguments | None, Callable[[argparse.Namespace], int | None]]
 DATASET_OPTIONS = {  # the options of most formats
     "root": "folder of the dataset",
     "json": "JSON of the annotations",
@@ -27,29 +30,21 @@ DATASET_OPTIONS = {  # the options of most formats
 }
 
 
-class Command(NamedTuple):
-    """A subcommand.
-
-    Attributes:
-        summary: one line for the help.
-        add_arguments: declares the arguments on the subcommand's parser; None if it has none.
-        run: gets the parsed arguments and returns the exit code, None for 0.
-    """
-
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None] | None
-    run: Callable[[argparse.Namespace], int | None]
-
-
 def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:
-    """Declare subcommands; `run_command` runs the chosen one."""
+    """Declare subcommands; `run_command` runs the chosen one.
+
+    Args:
+        parser: the parser of the command.
+        commands: name -> (summary, a line for the help; what declares its arguments; what runs it and returns the exit
+            code, None for 0). A command without arguments has None in the second place.
+    """
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, command in commands.items():
-        description = f"{command.summary[0].upper()}{command.summary[1:]}."
-        subparser = subparsers.add_parser(name, help=command.summary, description=description, allow_abbrev=False)
-        if command.add_arguments is not None:
-            command.add_arguments(subparser)
-        subparser.set_defaults(run_command=command.run)
+    for name, (summary, add_arguments, run) in commands.items():
+        description = f"{summary[0].upper()}{summary[1:]}."
+        subparser = subparsers.add_parser(name, help=summary, description=description, allow_abbrev=False)
+        if add_arguments is not None:
+            add_arguments(subparser)
+        subparser.set_defaults(run_command=run)
 
 
 def run_command(args: argparse.Namespace) -> int:
@@ -100,17 +95,14 @@ def show_progress(title: str, args: argparse.Namespace) -> Iterator[dict[str, An
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Declare `--workers`: by default one process per CPU, but not more than `MAX_DEFAULT_WORKERS`."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    default = min(cpus, MAX_DEFAULT_WORKERS)
-    add_number(parser, "--workers", default, "processes")
+    add_number(parser, "--workers", min(count_cpus(), MAX_DEFAULT_WORKERS), "processes")
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where a dataset of any format is; `get_dataset_options` reads the values."""
     for name, help in DATASET_OPTIONS.items():
         parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=help)
-    other_options = "other options of the format; `segkit data formats` lists them"
-    add_assignments(parser, "--set", other_options)
+    add_assignments(parser, "--set", "other options of the format; `segkit data formats` lists them")
 
 
 def get_dataset_options(args: argparse.Namespace) -> Mapping[str, Any]:

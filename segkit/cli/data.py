@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from segkit.cli import arguments, data_check
-from segkit.cli.arguments import Command
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
@@ -24,17 +23,15 @@ run = arguments.run_command
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands and their arguments."""
-    commands = {
-        "toy": Command("generate toy scenes in COCO panoptic format", _add_toy, _toy),
-        "check": Command(data_check.SUMMARY, data_check.add_arguments, data_check.run),
-        "rules": Command("list what `segkit data check` looks for", None, data_check.print_rules),
-        "convert": Command(
-            "convert a dataset into another format, and list what that format cannot hold", _add_convert, _convert
-        ),
-        "formats": Command("list the formats and their options", None, _print_formats),
-        "stats": Command("count images, segments, areas, crowds and void pixels of a dataset", _add_stats, _stats),
-        "view": Command("draw a dataset's ground truth over its images, in a grid", _add_view, _view),
-        "panoptic-stuff": Command(
+    commands: dict[str, arguments.Command] = {
+        "toy": ("generate toy scenes in COCO panoptic format", _add_toy, _toy),
+        "check": (data_check.SUMMARY, data_check.add_arguments, data_check.run),
+        "rules": ("list what `segkit data check` looks for", None, data_check.print_rules),
+        "convert": ("convert a dataset into another format; list what that format cannot hold", _add_convert, _convert),
+        "formats": ("list the formats and their options", None, _print_formats),
+        "stats": ("count images, segments, areas, crowds and void pixels of a dataset", _add_stats, _stats),
+        "view": ("draw a dataset's ground truth over its images, in a grid", _add_view, _view),
+        "panoptic-stuff": (
             "write the semantic PNGs that Detectron2's own *_panoptic_separated datasets need",
             _add_panoptic_stuff,
             _panoptic_stuff,

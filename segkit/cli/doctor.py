@@ -38,16 +38,14 @@ def _print_table(checks: list[Check]) -> None:
     try:
         from rich import box
         from rich.console import Console
-        from rich.table import Table
+        from rich.table import Column, Table
         from rich.text import Text
     except ImportError:  # rich itself may be missing
         for check in checks:
             print(f"{check.name:<24} {check.version:<20} {_format_status(check):<18} {check.note}")
         return
-    table = Table(box=box.SIMPLE_HEAD)
-    for title in ("package", "version", "status"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("", overflow="fold")
+    columns = [Column(title, no_wrap=True) for title in ("package", "version", "status")]
+    table = Table(*columns, Column(overflow="fold"), box=box.SIMPLE_HEAD)
     for check in checks:
         color = COLORS[check.status] if check.needed else "dim"
         table.add_row(check.name, check.version, Text(_format_status(check), style=color), Text(check.note))

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from rich.console import Console
 
 from segkit.cli import arguments
-from segkit.cli.arguments import Command
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
@@ -25,11 +24,11 @@ NOT_COUNTED = ("workers", "shard", "save_counts", "problems", "output", "per_cla
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands and their arguments."""
-    commands = {
-        "panoptic": Command("panoptic quality of COCO panoptic JSON and PNGs", _add_panoptic, _evaluate),
-        "instances": Command("box, mask and boundary AP of COCO results; Cityscapes' AP", _add_instances, _evaluate),
-        "semantic": Command("semantic IoU, Dice and accuracy of label maps", _add_semantic, _evaluate),
-        "merge": Command("join the counts of shards: the result is that of one pass", _add_merge, _merge),
+    commands: dict[str, arguments.Command] = {
+        "panoptic": ("panoptic quality of COCO panoptic JSON and PNGs", _add_panoptic, _evaluate),
+        "instances": ("box, mask and boundary AP of COCO results; Cityscapes' AP", _add_instances, _evaluate),
+        "semantic": ("semantic IoU, Dice and accuracy of label maps", _add_semantic, _evaluate),
+        "merge": ("join the counts of shards: the result is that of one pass", _add_merge, _merge),
     }
     arguments.add_commands(parser, commands)
 
@@ -51,23 +50,22 @@ def _add_panoptic(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--boundary", action="store_true", help="boundary PQ too")
     parser.add_argument("--dagger", action="store_true", help="PQ-dagger too")
     arguments.add_panoptic_rules(parser)
-    _add_worst(parser)
+    arguments.add_number(parser, "--worst", WORST_IMAGES, "worst images in --output")
 
 
 def _add_instances(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(score=_score_instances)
     gt = "an instances JSON, or a panoptic JSON (with --gt-folder), or gtFine/<split> (cityscapes)"
     _add_files(parser, gt=gt, pred="a COCO results JSON, or a folder of Cityscapes results")
-    iou_types = ("bbox", "segm", "boundary")
-    parser.add_argument("--iou-types", nargs="+", choices=iou_types, help="default: bbox segm")
+    parser.add_argument("--iou-types", nargs="+", choices=("bbox", "segm", "boundary"), help="default: bbox segm")
     rules = "whose rules (default: %(default)s)"
     parser.add_argument("--protocol", choices=("coco", "cityscapes"), default="coco", help=rules)
 
 
 def _add_semantic(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(score=_score_semantic)
-    pngs = "a folder of label PNGs"
-    _add_files(parser, gt=f"{pngs}, or a panoptic JSON", pred=f"{pngs}, or sem_seg_predictions.json")
+    pngs = "a folder of label PNGs, or"
+    _add_files(parser, gt=f"{pngs} a panoptic JSON", pred=f"{pngs} sem_seg_predictions.json")
     classes = parser.add_mutually_exclusive_group()
     classes.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ...")
     classes.add_argument("--categories", type=Path, metavar="FILE", help="JSON with categories; labels are their ids")
@@ -87,7 +85,7 @@ def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("counts", nargs="+", type=Path, metavar="FILE", help="counts of --save-counts, one per shard")
     parser.add_argument("--save-counts", type=Path, metavar="FILE", help="write the joined counts, for `compare`")
     _add_output(parser)
-    _add_worst(parser)
+    arguments.add_number(parser, "--worst", WORST_IMAGES, "worst images in --output")
 
 
 def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str) -> None:
@@ -106,10 +104,6 @@ def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str) -> None:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all metrics as JSON")
     parser.add_argument("--per-class", action="store_true", help="print every class")
-
-
-def _add_worst(parser: argparse.ArgumentParser) -> None:
-    arguments.add_number(parser, "--worst", WORST_IMAGES, "worst images in --output")
 
 
 def _score_panoptic(args: argparse.Namespace, **options: Any) -> Scored:

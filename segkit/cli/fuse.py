@@ -8,7 +8,6 @@ from pathlib import Path
 from rich.console import Console
 
 from segkit.cli import arguments
-from segkit.cli.arguments import Command
 from segkit.utils import files
 from segkit.utils.errors import ConfigError, DatasetError
 
@@ -17,13 +16,13 @@ SWEEP_FILES = ("sweep.json", "sweep.html", "sweep.png", "best.yaml")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommands and their arguments."""
-    commands = {
-        "save": Command("run a network and save its heads' outputs, before fusion", _add_save, _save),
-        "run": Command("fuse saved head outputs with one method: COCO panoptic JSON and PNGs", _add_run, _run),
-        "sweep": Command("search methods and thresholds for the best panoptic quality", _add_sweep, _sweep),
-        "draw": Command("the same image fused by each method, side by side", _add_draw, _draw),
-        "priors": Command("count in annotations which class occludes which", _add_priors, _priors),
-        "methods": Command("list the methods, their options and what they need", None, _methods),
+    commands: dict[str, arguments.Command] = {
+        "save": ("run a network and save its heads' outputs, before fusion", _add_save, _save),
+        "run": ("fuse saved head outputs with one method: COCO panoptic JSON and PNGs", _add_run, _run),
+        "sweep": ("search methods and thresholds for the best panoptic quality", _add_sweep, _sweep),
+        "draw": ("the same image fused by each method, side by side", _add_draw, _draw),
+        "priors": ("count in annotations which class occludes which", _add_priors, _priors),
+        "methods": ("list the methods, their options and what they need", None, _methods),
     }
     arguments.add_commands(parser, commands)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import segkit
+from segkit.utils.process_pool import count_cpus
 
 ROOT = Path(segkit.__file__).resolve().parents[1]
 REQUIREMENTS = Path(segkit.__file__).parent / "requirements.json"
@@ -26,7 +27,6 @@ INSTALLER = ROOT / "tools" / "install_detectron2.py"
 MODULES = {
     "hydra-core": "hydra",
     "import-linter": "importlinter",
-    "jinja2": "jinja2",
     "opencv-python-headless": "cv2",
     "pillow": "PIL",
     "pyyaml": "yaml",
@@ -101,7 +101,7 @@ def describe_machine() -> dict[str, Any]:
     root = Path(os.environ.get("DETECTRON2_DATASETS") or "datasets").absolute()
     existing = next(path for path in (root, *root.parents) if path.is_dir())
     return {
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": count_cpus(),
         "datasets": str(root),
         "datasets_exists": root.is_dir(),
         "coco": (root / "coco").is_dir(),
@@ -116,8 +116,7 @@ def load_requirements() -> dict[str, Any]:
     Returns:
         python: range of Python versions; light: what the light half needs; extras: extra -> what it adds.
     """
-    content: dict[str, Any] = json.loads(REQUIREMENTS.read_text(encoding="utf-8"))
-    return content
+    return dict(json.loads(REQUIREMENTS.read_text(encoding="utf-8")))
 
 
 def check_package(requirement: str, extra: str = "") -> Check:
@@ -150,7 +149,8 @@ def check_package(requirement: str, extra: str = "") -> Check:
 
 def get_module_name(distribution: str) -> str:
     """The name under which the package of a distribution is imported."""
-    return MODULES.get(distribution.lower(), distribution.replace("-", "_"))
+    name = distribution.lower()
+    return MODULES.get(name, name.replace("-", "_"))
 
 
 def check_detectron2() -> list[Check]:
@@ -161,9 +161,9 @@ def check_detectron2() -> list[Check]:
     version = _get_version("detectron2") or str(getattr(module, "__version__", ""))
     if error:
         status = _get_import_status(error, "detectron2")
-        missing = _get_missing_distribution(error, "detectron2")
-        repair = _build_installer_command("--force" if status == "broken" else "")
-        fix = _build_install_command(missing) if missing else repair
+        fix = _build_installer_command("--force" if status == "broken" else "")
+        if missing := _get_missing_distribution(error, "detectron2"):
+            fix = _build_install_command(missing)
         return [Check("detectron2", version, status, note=_get_last_line(error), fix=fix)]
     check = Check("detectron2", version, note=f"from {Path(str(module.__file__)).parent}")
     _, ops_error = import_quietly("detectron2._C")
@@ -210,10 +210,7 @@ def _check_python(versions: str) -> Check:
 
 
 def _get_version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution) or ""
-    except metadata.PackageNotFoundError:
-        return ""
+    return next((found.version or "" for found in metadata.distributions(name=distribution)), "")
 
 
 def _get_import_status(error: BaseException | None, module_name: str) -> str:
@@ -227,7 +224,7 @@ def _get_range_status(specifier: Any, version: str) -> str:
     if not version or specifier.contains(version, prereleases=True):
         return "ok"
     lower = [part for part in specifier if part.operator in (">", ">=", "~=", "==")]
-    return "too old" if any(not part.contains(version, prereleases=True) for part in lower) else "too new"
+    return "too new" if all(part.contains(version, prereleases=True) for part in lower) else "too old"
 
 
 def _describe_cuda(torch: Any) -> str:
@@ -255,11 +252,10 @@ def _build_install_command(requirement: str, error: BaseException | None = None,
 
 
 def _build_installer_command(options: str) -> str:
-    if INSTALLER.is_file():
-        path = INSTALLER.relative_to(ROOT) if Path.cwd() == ROOT else INSTALLER
-        return f"{get_python_command()} {path} {options}".strip()
-    command = f"{get_python_command()} tools/install_detectron2.py {options}".strip()
-    return f"{command}   (in a checkout of segkit's repository)"
+    is_near = Path.cwd() == ROOT or not INSTALLER.is_file()
+    path = "tools/install_detectron2.py" if is_near else INSTALLER
+    command = f"{get_python_command()} {path} {options}".strip()
+    return command if INSTALLER.is_file() else f"{command}   (in a checkout of segkit's repository)"
 
 
 def _get_last_line(error: BaseException) -> str:

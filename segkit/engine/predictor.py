@@ -23,7 +23,6 @@ from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
 from segkit.formats.image_io import open_image
 from segkit.report import draw_instances, draw_panoptic
-from segkit.structures import CategorySet, SemanticSpace
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import track
@@ -135,6 +134,9 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
 
     Returns:
         The files and folders that were written.
+
+    Raises:
+        ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
     """
     names = _choose_output_names(images)
     entries: list[dict[str, Any]] = []
@@ -156,7 +158,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
         if tasks == SEMANTICS_ONLY:
             png.write_labels(output / "labels" / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
         image_rgb = np.ascontiguousarray(image[:, :, ::-1]) if predictor.cfg.INPUT.FORMAT == "BGR" else image
-        png.write(output / "overlays" / png_name, draw_prediction(result, image_rgb, categories, predictor.space))
+        png.write(output / "overlays" / png_name, _draw(result, image_rgb, predictor))
     written = ["overlays"]
     if panoptic:
         coco.write_panoptic(output / "panoptic.json", entries, panoptic, categories)
@@ -171,30 +173,17 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
     return [output / name for name in written]
 
 
-def draw_prediction(
-    output: dict[str, Any], image_rgb: np.ndarray, categories: CategorySet, space: SemanticSpace | None = None
-) -> np.ndarray:
-    """Draw a model's output over the image: the panoptic map, else instance masks, else the semantic map.
-
-    Args:
-        output: output of the model for one image.
-        image_rgb: (H, W, 3) uint8.
-        categories: categories of the model.
-        space: meaning of the semantic channels.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ConfigError: the output has none of these.
-    """
+def _draw(output: dict[str, Any], image_rgb: np.ndarray, predictor: Predictor) -> np.ndarray:
+    """Draw a model's output over the image: the panoptic map, else instance masks, else the semantic map."""
+    categories = predictor.categories
     if "panoptic_seg" in output:
         return draw_panoptic(image_rgb, predictions.get_panoptic_prediction(output, categories), categories)
     masks = predictions.get_instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
     if masks is not None:
         return draw_instances(image_rgb, masks, [c.name for c in categories.things])
-    if "sem_seg" in output and space is not None:
-        return draw_panoptic(image_rgb, predictions.get_semantic_prediction(output, categories, space), categories)
+    if "sem_seg" in output:
+        segmentation = predictions.get_semantic_prediction(output, categories, predictor.space)
+        return draw_panoptic(image_rgb, segmentation, categories)
     raise ConfigError("expected a model with a panoptic map, masks or semantic classes to draw, got none of them")
 
 

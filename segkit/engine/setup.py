@@ -43,8 +43,8 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
     register_custom(cfg.DATASETS.CUSTOM)
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
-        known = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
-        raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {known}")
+        names = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
+        raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {names}")
     _resolve_device(cfg)
     return cfg
 

@@ -109,13 +109,8 @@ class Trainer(DefaultTrainer):
             return build_sgd(cfg, model)
         if kind != "ADAMW":
             raise ConfigError(f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER!r} is unknown", remedy="choose SGD or ADAMW")
-        groups = get_default_optimizer_params(
-            model,
-            base_lr=cfg.SOLVER.BASE_LR,
-            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        )
+        names = "base_lr", "weight_decay_norm", "bias_lr_factor", "weight_decay_bias"
+        groups = get_default_optimizer_params(model, **{name: cfg.SOLVER[name.upper()] for name in names})
         adamw = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)
         return adamw(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY, fused=True)
 

@@ -196,8 +196,7 @@ def load_json(path: Path) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         problem = f"expected JSON, got {len(content)} bytes that are not: {error}"
-        remedy = "check that it is complete, and the right file"
-        raise DatasetError(problem, where=path, remedy=remedy) from None
+        raise DatasetError(problem, where=path, remedy="check that it is complete, and the right file") from None
 
 
 def dump_json(path: Path, content: Any) -> None:

@@ -62,6 +62,11 @@ class Shard:
 EVERYTHING = Shard()
 
 
+def count_cpus() -> int:
+    """The number of CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def ordered_map(
     work: Callable[[Item], Result], items: Sequence[Item], workers: int = 1, progress: Progress | None = None
 ) -> Iterator[Result]:

@@ -54,10 +54,14 @@ def check_architecture(match: WeightMatch, *, strict: bool, where: object) -> No
     mismatches = _find_mismatches(match)
     mismatched_keys = {mismatch.key for mismatch in mismatches}
     _check_any_match(match, mismatched_keys, where)
-    absent = _find_absent(match, mismatched_keys)
+    missing = set(match.missing) - mismatched_keys
+    absent = [key for key in match.model_shapes if key in missing and not key.endswith(NOT_WEIGHTS)]
     if strict:
         _check_complete(match, absent, mismatches, where)
-    _check_backbone_shapes([mismatch for mismatch in mismatches if mismatch.key.startswith("backbone.")], where)
+    in_backbone = [mismatch for mismatch in mismatches if mismatch.key.startswith("backbone.")]
+    if in_backbone:
+        problem = f"weights of another backbone: {len(in_backbone)} of another shape: {abbreviate(in_backbone)}"
+        raise CheckpointError(problem, where=where, remedy=SAME_NETWORK)
     _check_backbone_depth(match, set(absent), where)
 
 
@@ -81,11 +85,6 @@ def _find_mismatches(match: WeightMatch) -> list[_Mismatch]:
     return [_Mismatch(key, match.file_shapes[end], match.model_shapes[key]) for key, end in pairs]
 
 
-def _find_absent(match: WeightMatch, mismatched_keys: set[str]) -> list[str]:
-    missing = set(match.missing) - mismatched_keys
-    return [key for key in match.model_shapes if key in missing and not key.endswith(NOT_WEIGHTS)]
-
-
 def _check_any_match(match: WeightMatch, mismatched_keys: set[str], where: object) -> None:
     unmatched = mismatched_keys | set(match.unexpected)
     if not any(key not in unmatched and not key.endswith(NOT_WEIGHTS) for key in match.file_shapes):
@@ -103,33 +102,18 @@ def _check_complete(match: WeightMatch, absent: list[str], mismatches: list[_Mis
         raise CheckpointError(problem, where=where, remedy="use the config that the weights were trained with")
 
 
-def _check_backbone_shapes(mismatches: list[_Mismatch], where: object) -> None:
-    if mismatches:
-        problem = f"weights of another backbone: {len(mismatches)} of another shape: {abbreviate(mismatches)}"
-        raise CheckpointError(problem, where=where, remedy=SAME_NETWORK)
-
-
 def _check_backbone_depth(match: WeightMatch, absent: set[str], where: object) -> None:
     """A part of the backbone's weights, or weights beyond it, are refused; a file without a backbone passes."""
     has_fpn = any(key.startswith("backbone.bottom_up.") for key in match.model_shapes)
     prefix = "backbone.bottom_up." if has_fpn else "backbone."
     needed = [key for key in match.model_shapes if key.startswith(prefix) and key.endswith(".weight")]
-    stages = {_split_key(key, prefix)[0] for key in needed if key not in absent}
+    stages = {key.removeprefix(prefix).split(".")[0] for key in needed if key not in absent}
     gaps = [key for key in needed if key in absent and SCRATCH_LAYER not in key]
-    extra = [
-        key
-        for key in match.unexpected
-        if key.endswith(".weight")
-        and (match.by_suffix or key.startswith(prefix))
-        and _split_key(key, prefix)[0] in stages
-        and not CLASSIFIER_LAYERS & set(_split_key(key, prefix))
-    ]
+    unused = [key for key in match.unexpected if key.endswith(".weight")]
+    parts = {key: key.removeprefix(prefix).split(".") for key in unused if match.by_suffix or key.startswith(prefix)}
+    extra = [key for key, names in parts.items() if names[0] in stages and CLASSIFIER_LAYERS.isdisjoint(names)]
     if stages and (gaps or extra):
         faults = [f"{len(gaps)} of {len(needed)} weights not in the file: {abbreviate(gaps)}"] if gaps else []
         faults += [f"{len(extra)} in the file that it lacks: {abbreviate(extra)}"] if extra else []
         problem = f"weights of another backbone: of {prefix}*, {'; '.join(faults)}"
         raise CheckpointError(problem, where=where, remedy=SAME_NETWORK)
-
-
-def _split_key(key: str, prefix: str) -> list[str]:
-    return key.removeprefix(prefix).split(".")

@@ -48,12 +48,8 @@ def load_torch(path: str | Path) -> dict[str, Any]:
         with warnings.catch_warnings():  # torch warns of pickle protocols; unreadable files raise errors below
             warnings.simplefilter("ignore", UserWarning)
             return _as_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except pickle.UnpicklingError as error:
-        raise _convert_torch_error(path, error) from error
-    except UnsafeDataError as error:
-        raise CheckpointError(str(error), where=path, remedy=RESAVE) from error
     except Exception as error:
-        raise _describe_damage(path, error) from error
+        raise _convert_error(path, error) from error
 
 
 def load_pickle(path: str | Path) -> dict[str, Any]:
@@ -73,10 +69,8 @@ def load_pickle(path: str | Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return _as_dict(ZooUnpickler(file, encoding="latin1").load())
-    except UnsafeDataError as error:
-        raise CheckpointError(str(error), where=path, remedy=RESAVE) from error
     except Exception as error:
-        raise _describe_damage(path, error) from error
+        raise _convert_error(path, error) from error
 
 
 def to_plain_data(value: Any) -> Any:
@@ -164,18 +158,23 @@ def _is_zip(path: Path) -> bool:
     return read_bytes(path, 4) == b"PK\x03\x04"
 
 
-def _convert_torch_error(path: Path, error: Exception) -> CheckpointError:
-    """The global that torch's restricted unpickler refused, without torch's page of advice."""
-    refused = re.search(r"GLOBAL ([^\s,]+)", str(error))
-    if refused:
-        return CheckpointError(f"refused the global {refused[1]}", where=path, remedy=RESAVE)
-    if "Unsupported operand" in str(error) and not _is_zip(path):
-        # A plain pickle of protocol 4 or 5: our unpickler reads on, up to the global that it refuses.
-        try:
-            load_pickle(path)
-        except CheckpointError as refusal:
-            return refusal
-    return _describe_damage(path, error)
+def _convert_error(path: Path, error: Exception) -> CheckpointError:
+    """What was refused, or how the file is damaged; without torch's page of advice."""
+    if isinstance(error, UnsafeDataError):
+        return CheckpointError(str(error), where=path, remedy=RESAVE)
+    if isinstance(error, pickle.UnpicklingError):  # from torch's restricted unpickler, or a damaged file
+        if refused := re.search(r"GLOBAL ([^\s,]+)", str(error)):
+            return CheckpointError(f"refused the global {refused[1]}", where=path, remedy=RESAVE)
+        if "Unsupported operand" in str(error) and not _is_zip(path):
+            # A plain pickle of protocol 4 or 5: our unpickler reads on, up to the global that it refuses.
+            try:
+                load_pickle(path)
+            except CheckpointError as refusal:
+                return refusal
+    cause = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    cause = " ".join(f"{type(error).__name__}: {cause}".split())[:120]
+    remedy = "it is incomplete, damaged or of another format: fetch or copy it again"
+    return CheckpointError(f"not a readable weight file ({cause})", where=path, remedy=remedy)
 
 
 def _as_dict(loaded: Any) -> dict[str, Any]:
@@ -183,10 +182,3 @@ def _as_dict(loaded: Any) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UnsafeDataError(f"expected a dict of weights, got {type(tree).__name__}")
     return tree
-
-
-def _describe_damage(path: Path, error: BaseException) -> CheckpointError:
-    cause = str(error).partition("WeightsUnpickler error:")[2] or str(error)
-    cause = " ".join(f"{type(error).__name__}: {cause}".split())[:120]
-    remedy = "it is incomplete, damaged or of another format: fetch or copy it again"
-    return CheckpointError(f"not a readable weight file ({cause})", where=path, remedy=remedy)
