@@ -98,8 +98,9 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     add_number(parser, "--workers", min(count_cpus(), MAX_DEFAULT_WORKERS), "processes")
 
 
-def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare where a dataset of any format is; `get_dataset_options` reads the values."""
+def add_dataset_arguments(parser: argparse.ArgumentParser, format_option: str = "--format") -> None:
+    """Declare the format of a dataset, and where it is; `get_dataset_options` reads the values except `format`."""
+    parser.add_argument(format_option, dest="format", required=True, metavar="FORMAT", help="of the dataset")
     for name, help in DATASET_OPTIONS.items():
         parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=help)
     add_assignments(parser, "--set", "other options of the format; `segkit data formats` lists them")

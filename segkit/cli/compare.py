@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all metrics as JSON")
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> None:
     """Compare and print."""
     import numpy as np
 
@@ -55,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
         print(args.output)
     Console().print(comparison_table(compared, first.categories, None if args.per_class else MAX_CLASSES))
     print(describe_comparison(compared))
-    return 0
 
 
 def _load_metric(path: Path, args: argparse.Namespace) -> PanopticQuality:

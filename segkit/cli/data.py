@@ -57,12 +57,11 @@ def _toy(args: argparse.Namespace) -> None:
 
 
 def _add_convert(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="format", required=True, metavar="FORMAT", help="of the dataset")
+    arguments.add_dataset_arguments(parser, "--from")
     parser.add_argument("--to", required=True, metavar="FORMAT", help="to write")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
     arguments.add_assignments(parser, "--to-set", "options of the format to write")
     parser.add_argument("--skip-images", action="store_true", help="do not copy the images")
-    arguments.add_dataset_arguments(parser)
 
 
 def _convert(args: argparse.Namespace) -> None:
@@ -100,9 +99,8 @@ def _print_formats(args: argparse.Namespace) -> None:
 
 
 def _add_stats(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", required=True, metavar="FORMAT", help="of the dataset")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for stats.json and stats.png")
     arguments.add_dataset_arguments(parser)
+    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for stats.json and stats.png")
 
 
 def _stats(args: argparse.Namespace) -> None:
@@ -125,11 +123,10 @@ def _stats(args: argparse.Namespace) -> None:
 
 
 def _add_view(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--format", required=True, metavar="FORMAT", help="of the dataset")
+    arguments.add_dataset_arguments(parser)
     parser.add_argument("--image", nargs="+", metavar="ID", help="image_ids (default: some, spread over the dataset)")
     arguments.add_number(parser, "--count", 12, "how many")
     parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .png, or an .html page")
-    arguments.add_dataset_arguments(parser)
 
 
 def _view(args: argparse.Namespace) -> None:

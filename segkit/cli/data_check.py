@@ -33,13 +33,12 @@ Exit code: 0 without an issue of severity error (warnings and notes do not fail)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.epilog = EPILOG
-    parser.add_argument("--format", required=True, metavar="FORMAT", help="of the dataset")
+    arguments.add_dataset_arguments(parser)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all issues as JSON")
     against = "another split (a name, a COCO JSON or a folder of images): report images that are in both"
     parser.add_argument("--against", metavar="SPLIT", help=against)
     parser.add_argument("--fix", type=Path, metavar="DIR", help="write a repaired copy (COCO); an empty or new folder")
     arguments.add_workers(parser)
-    arguments.add_dataset_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

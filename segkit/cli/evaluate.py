@@ -38,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.save_counts, args.output):
         if path is not None:
             files.check_writable(path)
-    args.run_command(args)
-    return 0
+    return arguments.run_command(args)
 
 
 def _add_panoptic(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +82,6 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
 
 def _add_merge(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("counts", nargs="+", type=Path, metavar="FILE", help="counts of --save-counts, one per shard")
-    parser.add_argument("--save-counts", type=Path, metavar="FILE", help="write the joined counts, for `compare`")
     _add_output(parser)
     arguments.add_number(parser, "--worst", WORST_IMAGES, "worst images in --output")
 
@@ -97,11 +95,11 @@ def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str) -> None:
     parser.add_argument("--gt-folder", "--gt_folder", type=Path, metavar="DIR", help=folder)
     arguments.add_work_options(parser)
     parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N", help="score part I of N only")
-    parser.add_argument("--save-counts", type=Path, metavar="FILE", help="write the counts, for `merge` and `compare`")
     _add_output(parser)
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--save-counts", type=Path, metavar="FILE", help="write the counts, for `merge` and `compare`")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all metrics as JSON")
     parser.add_argument("--per-class", action="store_true", help="print every class")
 

@@ -84,8 +84,7 @@ def _add_priors(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_predictions(parser: argparse.ArgumentParser) -> None:
-    saved = "head outputs that `segkit fuse save` wrote"
-    parser.add_argument("--predictions", required=True, type=Path, metavar="DIR", help=saved)
+    parser.add_argument("--predictions", required=True, type=Path, metavar="DIR", help="written by `segkit fuse save`")
 
 
 def _add_ground_truth(parser: argparse.ArgumentParser, required: bool) -> None:

@@ -53,7 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f"segkit {__version__}")
         return 0
     if arguments[0] not in COMMANDS:
-        print(_describe_unknown(arguments[0]), file=sys.stderr)
+        matches = difflib.get_close_matches(arguments[0].lower(), COMMANDS, n=1)
+        suggestion = f"; did you mean `segkit {matches[0]}`?" if matches else ""
+        problem = f"unknown command {arguments[0]!r}{suggestion}"
+        print(f"segkit: {problem} (`segkit --help` lists the commands)", file=sys.stderr)
         return USAGE_ERROR
     return _run_guarded(arguments[0], arguments[1:])
 
@@ -67,12 +70,6 @@ def format_usage() -> str:
         f"{commands}\n\n`segkit COMMAND --help` explains a command; `segkit --version` prints the version; "
         f"{DEBUG}=1 shows where an error comes from."
     )
-
-
-def _describe_unknown(command: str) -> str:
-    matches = difflib.get_close_matches(command.lower(), COMMANDS, n=1)
-    suggestion = f"; did you mean `segkit {matches[0]}`?" if matches else ""
-    return f"segkit: unknown command {command!r}{suggestion} (`segkit --help` lists the commands)"
 
 
 def _run_guarded(command: str, arguments: list[str]) -> int:

@@ -104,8 +104,7 @@ def describe_machine() -> dict[str, Any]:
         "cpus": count_cpus(),
         "datasets": str(root),
         "datasets_exists": root.is_dir(),
-        "coco": (root / "coco").is_dir(),
-        "cityscapes": (root / "cityscapes").is_dir(),
+        **{name: (root / name).is_dir() for name in ("coco", "cityscapes")},
         "free_gb": round(shutil.disk_usage(existing).free / 1e9, 1),
     }
 

@@ -125,7 +125,8 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
 
     Written are overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
     panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
-    1..N in the order of `images`. The `images` tables of the JSONs map them to file names.
+    1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the stem of their
+    image, and its id if several images have the same stem.
 
     Args:
         predictor: the model.
@@ -138,13 +139,14 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
     Raises:
         ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
     """
-    names = _choose_output_names(images)
+    stem_counts = Counter(path.stem for path in images)
     entries: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     panoptic: list[dict[str, Any]] = []
     categories, tasks = predictor.categories, set[str]()
     for image_id, path in enumerate(track(images, "predicting"), 1):
-        image, png_name = predictor.read(path), f"{names[path]}.png"
+        image = predictor.read(path)
+        png_name = f"{path.stem}_{image_id}.png" if stem_counts[path.stem] > 1 else f"{path.stem}.png"
         result = predictor(image)
         tasks |= result.keys() & {"instances", "panoptic_seg", "sem_seg"}
         size_hw = image.shape[0], image.shape[1]
@@ -194,9 +196,3 @@ def _get_dataset_name(cfg: CfgNode) -> str:
         remedy = "set DATASETS.TEST to the dataset that the weights were trained for"
         raise ConfigError(problem, where="DATASETS", remedy=remedy)
     return str(names[0])
-
-
-def _choose_output_names(images: Sequence[Path]) -> dict[Path, str]:
-    """Name the output files of each image: its stem, with the image's number if two images have the same stem."""
-    counts = Counter(path.stem for path in images)
-    return {path: f"{path.stem}_{i}" if counts[path.stem] > 1 else path.stem for i, path in enumerate(images, 1)}

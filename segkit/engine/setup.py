@@ -45,7 +45,9 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
     if name not in META_ARCH_REGISTRY:
         names = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
         raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {names}")
-    _resolve_device(cfg)
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():  # cuda is Detectron2's default
+        logger.warning("MODEL.DEVICE is %s, but this machine has no CUDA device: running on the CPU", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"
     return cfg
 
 
@@ -95,10 +97,3 @@ def _check_targets(spec: ArchitectureSpec, datasets: list[Dataset]) -> None:
             problem = f"dataset {dataset.name} has no semantic labels, which {spec.name} needs"
             remedy = "name a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN"
             raise ConfigError(problem, where="DATASETS.TRAIN", remedy=remedy)
-
-
-def _resolve_device(cfg: CfgNode) -> None:
-    """Use the CPU, with a warning, if the config asks for CUDA (Detectron2's default) and the machine has none."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("MODEL.DEVICE is %s, but this machine has no CUDA device: running on the CPU", cfg.MODEL.DEVICE)
-        cfg.MODEL.DEVICE = "cpu"

@@ -29,6 +29,7 @@ PARENT_CHECK_SECONDS = 1.0  # between checks of a worker whether its parent is a
 
 Progress = Callable[[int, int], None]  # items done, items in all
 ChunkResult: TypeAlias = "tuple[list[Any], Exception | None]"
+RunChunk: TypeAlias = Callable[[Sequence[Any]], ChunkResult]
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,11 @@ EVERYTHING = Shard()
 
 
 def count_cpus() -> int:
-    """The number of CPUs that this process may use."""
+    """Count the CPUs that this process may use.
+
+    Returns:
+        Their number, at least 1.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -144,7 +149,7 @@ def _map(work: Callable[[Item], Result], items: Sequence[Item], workers: int) ->
     items = items[1:]
     size = max(1, min(MAX_CHUNK, len(items) // (AHEAD * workers)))
     chunks = [items[start : start + size] for start in range(0, len(items), size)]
-    run: Callable[[Sequence[Any]], ChunkResult]
+    run: RunChunk
     if sys.platform == "linux":
         context = multiprocessing.get_context("fork")
         initargs = work, os.getpid()
@@ -164,9 +169,7 @@ def _map(work: Callable[[Item], Result], items: Sequence[Item], workers: int) ->
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _run_chunks(
-    pool: Executor, run: Callable[[Sequence[Any]], ChunkResult], chunks: Sequence[Sequence[Any]], ahead: int
-) -> Iterator[ChunkResult]:
+def _run_chunks(pool: Executor, run: RunChunk, chunks: Sequence[Sequence[Any]], ahead: int) -> Iterator[ChunkResult]:
     under_way: deque[Future[ChunkResult]] = deque()
     for chunk in chunks:
         under_way.append(pool.submit(run, chunk))

@@ -53,7 +53,12 @@ def check_architecture(match: WeightMatch, *, strict: bool, where: object) -> No
     """
     mismatches = _find_mismatches(match)
     mismatched_keys = {mismatch.key for mismatch in mismatches}
-    _check_any_match(match, mismatched_keys, where)
+    unmatched = mismatched_keys | set(match.unexpected)
+    if not any(key not in unmatched and not key.endswith(NOT_WEIGHTS) for key in match.file_shapes):
+        in_file, in_model = abbreviate(match.file_shapes) or "no tensors", abbreviate(match.model_shapes)
+        problem = f"no tensor matches the model: the file has {in_file}; the model has {in_model}"
+        remedy = "take weights of this network; if only the prefixes differ, add ?matching_heuristics=True"
+        raise CheckpointError(problem, where=where, remedy=remedy)
     missing = set(match.missing) - mismatched_keys
     absent = [key for key in match.model_shapes if key in missing and not key.endswith(NOT_WEIGHTS)]
     if strict:
@@ -83,15 +88,6 @@ def _find_mismatches(match: WeightMatch) -> list[_Mismatch]:
     if match.by_suffix:
         pairs += [(key, end) for key in missing for end in match.unexpected if key.endswith(f".{end}")]
     return [_Mismatch(key, match.file_shapes[end], match.model_shapes[key]) for key, end in pairs]
-
-
-def _check_any_match(match: WeightMatch, mismatched_keys: set[str], where: object) -> None:
-    unmatched = mismatched_keys | set(match.unexpected)
-    if not any(key not in unmatched and not key.endswith(NOT_WEIGHTS) for key in match.file_shapes):
-        in_file, in_model = abbreviate(match.file_shapes) or "no tensors", abbreviate(match.model_shapes)
-        problem = f"no tensor matches the model: the file has {in_file}; the model has {in_model}"
-        remedy = "take weights of this network; if only the prefixes differ, add ?matching_heuristics=True"
-        raise CheckpointError(problem, where=where, remedy=remedy)
 
 
 def _check_complete(match: WeightMatch, absent: list[str], mismatches: list[_Mismatch], where: object) -> None:
