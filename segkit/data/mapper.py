@@ -74,15 +74,10 @@ class SegkitMapper:
     ) -> None:
         if len(space.names) > IGNORE_LABEL:
             raise ValueError(f"space must have at most {IGNORE_LABEL} channels, got {len(space.names)}")
-        self.categories = categories
-        self.space = space
-        self.augmentations = T.AugmentationList(augmentations)
-        self.image_format = image_format
-        self.is_train = is_train
-        self.copy_paste = copy_paste
-        self.most_skipped = most_skipped
-        self.targets = targets
-        self._skipped = 0
+        self.categories, self.space = categories, space
+        self.augmentations, self.copy_paste = T.AugmentationList(augmentations), copy_paste
+        self.image_format, self.is_train, self.targets = image_format, is_train, targets
+        self.most_skipped, self._skipped = most_skipped, 0
         self.cuts = copy_paste is not None or any(
             isinstance(a, LargeScaleJitter) or "Crop" in type(a).__name__ for a in augmentations
         )
@@ -142,8 +137,7 @@ class SegkitMapper:
         result["image"] = torch.from_numpy(sample.image.transpose(2, 0, 1).copy())
         if sample.segment_map is not None and "semantic" in self.targets:
             result["sem_seg"] = torch.from_numpy(sample.segment_map.channels(self.space)).long()
-        instances = sample.instances(self.categories) if "instances" in self.targets else None
-        if instances is not None:
+        if "instances" in self.targets and (instances := sample.instances(self.categories)) is not None:
             result["instances"] = instances
         return result
 

@@ -48,37 +48,31 @@ def load_registered_dataset(name: str) -> Dataset:
     records = DatasetCatalog.get(name)
     if METRICS[kind] == ("semantic_iou",):
         return _load_semantic(name, kind, records)
-    instances_json = meta.get("json_file") or None
+    instances_json, has_panoptic = meta.get("json_file") or None, "panoptic_json" in meta.as_dict()
     options = {"images": meta.get("image_root") or "."}
-    if "panoptic_json" in meta.as_dict():
+    if has_panoptic:
         options |= {"json": meta.panoptic_json, "masks": meta.panoptic_root}
-        key = ReaderKey("coco-panoptic", encode_options(options | _given(instances_json=instances_json)))
+        if instances_json:
+            options["instances_json"] = instances_json
+        key = ReaderKey("coco-panoptic", encode_options(options))
         reader, images = get_reader(key)
         assert isinstance(reader, CachedPanopticReader)
         for record in records:
             if record["image_id"] not in images:
                 raise ConfigError(f"the image {record['image_id']!r} of {name!r} is not in {meta.panoptic_json}")
             record.update(reader.get_panoptic_files(images[record["image_id"]]))
-            height, width = images[record["image_id"]].size_hw
-            record.setdefault("height", height)
-            record.setdefault("width", width)
+            _set_size(record, *images[record["image_id"]].size_hw)
         categories = reader.categories
     else:
         things = get_metadata_categories(name) if kind == "coco" else CATEGORIES
         categories = CategorySet(things.things, name)
-        key = ReaderKey("coco-instances", encode_options(options | _given(json=instances_json)), has_map=False)
-    if instances_json or "panoptic_json" in meta.as_dict():
+        key = ReaderKey("coco-instances", encode_options({**options, "json": instances_json}), has_map=False)
+    if instances_json or has_panoptic:
         for record in records:
             record["reader"] = key
-    uses_segkit_mapper = "panoptic_json" in meta.as_dict() and "annotations" not in records[0]
-    return Dataset(
-        name,
-        categories,
-        METRICS[kind],
-        records,
-        Path(instances_json) if instances_json else None,
-        uses_segkit_mapper=uses_segkit_mapper,
-    )
+    uses_segkit_mapper = has_panoptic and "annotations" not in records[0]
+    instances_path = Path(instances_json) if instances_json else None
+    return Dataset(name, categories, METRICS[kind], records, instances_path, uses_segkit_mapper)
 
 
 def get_metadata_categories(name: str) -> CategorySet:
@@ -110,10 +104,10 @@ def _load_semantic(name: str, kind: str, records: list[Record]) -> Dataset:
         path = Path(record["sem_seg_file_name"])
         header = png.read_header(path)
         record.setdefault("image_id", path.stem)
-        record.setdefault("height", header.height)
-        record.setdefault("width", header.width)
+        _set_size(record, header.height, header.width)
     return Dataset(name, categories, METRICS[kind], records, uses_segkit_mapper=False)
 
 
-def _given(**options: str | None) -> dict[str, str]:
-    return {key: value for key, value in options.items() if value}
+def _set_size(record: Record, height: int, width: int) -> None:
+    record.setdefault("height", height)
+    record.setdefault("width", width)

@@ -183,11 +183,9 @@ def choose_metrics(reader: DatasetReader) -> tuple[str, ...]:
         Keys of segkit.evaluation.EVALUATORS: panoptic quality, mask AP and semantic IoU; mask AP if there is no stuff;
         semantic IoU if there are no things; and the metrics that the format adds.
     """
-    usual: tuple[str, ...] = PANOPTIC_METRICS
+    usual = PANOPTIC_METRICS if reader.categories.stuff else ("mask_ap",)
     if not reader.categories.things:
         usual = ("semantic_iou",)
-    elif not reader.categories.stuff:
-        usual = ("mask_ap",)
     return tuple(dict.fromkeys((*usual, *reader.metrics)))
 
 
@@ -210,13 +208,9 @@ def encode_options(options: Mapping[str, Any]) -> str:
 
 
 def _build_record(reader: DatasetReader, image: DatasetImage, key: ReaderKey) -> Record:
-    record: Record = {
-        "file_name": os.path.join(reader.image_root, image.file_name),
-        "image_id": image.image_id,
-        "height": image.size_hw[0],
-        "width": image.size_hw[1],
-        "reader": key,
-    }
+    file_name, (height, width) = os.path.join(reader.image_root, image.file_name), image.size_hw
+    record: Record = {"file_name": file_name, "image_id": image.image_id, "height": height, "width": width}
+    record["reader"] = key
     if isinstance(reader, CachedPanopticReader):
         record |= reader.get_panoptic_files(image)
     if reader.has_overlapping_masks and reader.categories.things:
