@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from segkit.fusion import FUSION_METHODS, FusionMethod, build_fusion
+from segkit.fusion import FusionMethod, build_fusion
 from segkit.fusion.class_keys import PER_CLASS_OPTIONS, resolve_class_keys
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError
@@ -45,7 +45,7 @@ class Setting:
         Returns:
             Option -> value; classes are thing contiguous ids.
         """
-        return get_fusion_options(self.fusion)
+        return {field.name: getattr(self.fusion, field.name) for field in fields(self.fusion)}  # type: ignore[arg-type]
 
     def changed(self) -> dict[str, Any]:
         """List the options that differ from the defaults of the method.
@@ -55,18 +55,6 @@ class Setting:
         """
         defaults = get_defaults(self.name)
         return {option: value for option, value in self.options().items() if value != defaults[option]}
-
-
-def get_fusion_options(fusion: FusionMethod) -> dict[str, Any]:
-    """List the options of a method.
-
-    Args:
-        fusion: the method.
-
-    Returns:
-        Option -> value.
-    """
-    return {field.name: getattr(fusion, field.name) for field in fields(fusion)}  # type: ignore[arg-type]
 
 
 def get_defaults(name: str) -> dict[str, Any]:
@@ -81,12 +69,7 @@ def get_defaults(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: the method is unknown.
     """
-    if name not in FUSION_METHODS:
-        build_fusion(name)
-    defaults = {}
-    for field in fields(FUSION_METHODS[name]):  # type: ignore[arg-type]
-        defaults[field.name] = field.default_factory() if callable(field.default_factory) else field.default
-    return defaults
+    return Setting(name, build_fusion(name)).options()
 
 
 def build_setting(name: str, assignments: Sequence[str], categories: CategorySet) -> Setting:
@@ -142,13 +125,18 @@ def build_grid(
     if several := [text for text in base if len(_values(_parts(text)[2], text)) > 1]:
         raise ConfigError(f"expected one value of a base option, got {several[0]!r}")
     searched = _assign(defaults, assignments)
-    settings = {}
+    things, settings = get_thing_names(categories), {}
     for name, options in defaults.items():
         grids = {option: GRIDS[option] for option in options if option in GRIDS}
-        default = {option: values[0] for option, values in base_values[name].items()}
-        settings[name] = _build_settings(
-            name, base_values[name] | grids | searched[name], default, get_thing_names(categories)
-        )
+        values = base_values[name] | grids | searched[name]
+        fixed = {option: choices[0] for option, choices in values.items() if len(choices) == 1}
+        default = {option: choices[0] for option, choices in base_values[name].items()}
+        combinations = [dict(zip(values, choices, strict=True)) for choices in itertools.product(*values.values())]
+        of_method: dict[str, Setting] = {}
+        for chosen in [{**fixed, **default}, *combinations]:
+            setting = _setting(name, chosen, things)
+            of_method.setdefault(repr(setting.options()), setting)
+        settings[name] = [*of_method.values()]
     return settings
 
 
@@ -160,9 +148,8 @@ def _assign(
     for text in assignments:
         method, option, value = _parts(text)
         if not any(option in options and method in ("", name) for name, options in defaults.items()):
-            raise ConfigError(
-                f"{text!r}: none of the methods {[*defaults]} has this option", remedy=_list_options(defaults)
-            )
+            remedy = "; ".join(f"{name} has {sorted(options)}" for name, options in defaults.items())
+            raise ConfigError(f"{text!r}: none of the methods {[*defaults]} has this option", remedy=remedy)
         if (method, option) in given:
             raise ConfigError(f"expected option {option!r} once, got it twice")
         given[method, option] = _values(value, text)
@@ -207,18 +194,6 @@ def to_plain_options(options: Mapping[str, Any], categories: CategorySet) -> dic
     return plain
 
 
-def _build_settings(
-    name: str, values: Mapping[str, Sequence[Any]], default: Mapping[str, Any], things: Mapping[int, str]
-) -> list[Setting]:
-    fixed = {option: v[0] for option, v in values.items() if len(v) == 1}
-    combinations = [dict(zip(values, v, strict=True)) for v in itertools.product(*values.values())]
-    settings: dict[str, Setting] = {}
-    for options in [{**fixed, **default}, *combinations]:
-        setting = _setting(name, options, things)
-        settings.setdefault(repr(setting.options()), setting)
-    return [*settings.values()]
-
-
 def _setting(name: str, options: Mapping[str, Any], things: Mapping[int, str]) -> Setting:
     fusion = build_fusion(name, **resolve_class_keys(options, things))
     fusion.check_thing_names([*things.values()])
@@ -252,7 +227,3 @@ def _number(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _number(item) for key, item in value.items()}
     return float(value) if isinstance(value, str) and EXPONENT.fullmatch(value) else value
-
-
-def _list_options(defaults: Mapping[str, Mapping[str, Any]]) -> str:
-    return "; ".join(f"{name} has {sorted(options)}" for name, options in defaults.items())

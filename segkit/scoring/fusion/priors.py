@@ -48,14 +48,10 @@ def count_priors(
     def count(record: PanopticRecord) -> OcclusionCounter:
         size_hw, png = (record.height, record.width), folder / record.png_name
         segmentation = coco.read_segmentation(png, record.segments_info, categories, size_hw, record.image_id)
-        masks = (
-            None
-            if objects is None
-            else [
-                (annotation["category_id"], segmentation_to_rle(annotation["segmentation"], size_hw))
-                for annotation in objects.get(record.image_id, [])
-            ]
-        )
+        masks = None
+        if objects is not None:
+            annotations = objects.get(record.image_id, [])
+            masks = [(a["category_id"], segmentation_to_rle(a["segmentation"], size_hw)) for a in annotations]
         counter = OcclusionCounter(categories)
         counter.update(segmentation, masks)
         return counter

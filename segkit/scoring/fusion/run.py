@@ -74,25 +74,20 @@ def check_needs(saved: SavedHeadOutputs, fusions: Iterable[FusionMethod]) -> Non
     Raises:
         ConfigError: names every method that needs what was not saved.
     """
-    problems: dict[str, None] = {}
-    if saved.images:
-        outputs = _read_first_with_instances(saved)
-        for fusion in fusions:
-            try:
-                fusion(outputs)
-            except ConfigError as error:
-                problems[str(error)] = None
-    if problems:
-        raise ConfigError(". ".join(problems))
-
-
-def _read_first_with_instances(saved: SavedHeadOutputs) -> HeadOutputs:
-    """The last image if none has an instance: then nothing that instances need is missing."""
+    if not saved.images:
+        return
     for image in saved.images:
         outputs = saved.read(image)
         if len(outputs.instances):
-            break
-    return outputs
+            break  # else the last image: without an instance nothing that instances need is missing
+    problems: dict[str, None] = {}
+    for fusion in fusions:
+        try:
+            fusion(outputs)
+        except ConfigError as error:
+            problems[str(error)] = None
+    if problems:
+        raise ConfigError(". ".join(problems))
 
 
 def fuse_images(
@@ -213,12 +208,7 @@ def _replace_outputs(output: Path) -> Iterator[Path]:
     try:
         (stage / PNGS).mkdir()
         yield stage
-        for name in (
-            JSON,
-            PNGS,
-            DROPPED_SEGMENTS,
-            PAGE,
-        ):  # old files are removed first: a JSON must never describe other PNGs
+        for name in (JSON, PNGS, DROPPED_SEGMENTS, PAGE):  # the old JSON first: it must never describe other PNGs
             _remove(output / name)
         for name in (PNGS, DROPPED_SEGMENTS, JSON):
             if (stage / name).exists():

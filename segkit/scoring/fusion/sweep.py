@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import Counts
 from segkit.metrics.panoptic.matching import FloatArray, IntArray, match
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps, join
-from segkit.scoring.fusion.options import Setting, get_fusion_options
+from segkit.scoring.fusion.options import Setting
 from segkit.scoring.fusion.run import fuse_to_dataset
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
@@ -131,51 +132,42 @@ def count_settings(
     """
     keys = [(setting.name, repr(setting.options())) for setting in settings]
     distinct = dict(zip(keys, settings, strict=True))  # equal settings are counted once
-    plan = _Plan.from_settings([*distinct.values()])
+    fusions, setting_by_limit = _plan([*distinct.values()])
     image_ids = set().union(*groups.values())
     records = [record for record in sweep_data.ground_truth.records if record.image_id in image_ids]
-    totals = {name: _Totals.zeros(len(distinct), len(sweep_data.categories)) for name in groups}
+    totals = {name: _Totals(len(distinct), len(sweep_data.categories)) for name in groups}
 
     def count(record: PanopticRecord) -> _ImageCounts:
-        return _count_image(sweep_data.overlaps(record, plan.fusions), sweep_data.categories)
+        return _count_image(sweep_data.overlaps(record, fusions), sweep_data.categories)
 
     for record, counts in map_and_collect_errors(count, records, ErrorCollector(limit), workers, progress):
         for name, ids in groups.items():
             if record.image_id in ids:
-                totals[name].add(counts, plan)
+                totals[name].add(counts, setting_by_limit)
     by_key = {name: dict(zip(distinct, total.counts(), strict=True)) for name, total in totals.items()}
     return {name: [counts_by_key[key] for key in keys] for name, counts_by_key in by_key.items()}
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What to fuse for distinct settings.
+def _plan(settings: Sequence[Setting]) -> tuple[list[FusionMethod], dict[float, IntArray]]:
+    """What to fuse for distinct settings: F methods, each with the smallest area limit of its settings.
 
-    fusions: F methods, each with the smallest area limit of its settings. setting_of_fusion: area limit -> (F,) int64,
-    the index of the setting that is fusion f with this limit, -1 if there is none.
+    Also area limit -> (F,) int64, the index of the setting that is fusion f with this limit, -1 if there is none.
     """
-
-    fusions: tuple[FusionMethod, ...]
-    setting_of_fusion: Mapping[float, IntArray]
-
-    @classmethod
-    def from_settings(cls, settings: Sequence[Setting]) -> _Plan:
-        members: dict[tuple[str, str], list[tuple[float, int]]] = {}  # area limit and index of settings fused at once
-        for index, setting in enumerate(settings):
-            options = get_fusion_options(setting.fusion)
-            is_apart = setting.fusion.area_limit_is_last and AREA_LIMIT in options
-            area_limit = float(options.pop(AREA_LIMIT)) if is_apart else -np.inf
-            members.setdefault((setting.name, repr(options)), []).append((area_limit, index))
-        limits = sorted({area_limit for group in members.values() for area_limit, _ in group})
-        setting_of_fusion = {area_limit: np.full(len(members), -1, dtype=np.int64) for area_limit in limits}
-        for row, group in enumerate(members.values()):
-            for area_limit, index in group:
-                setting_of_fusion[area_limit][row] = index
-        return cls(tuple(settings[min(group)[1]].fusion for group in members.values()), setting_of_fusion)
+    members: dict[tuple[str, str], list[tuple[float, int]]] = {}  # area limit and index of settings fused at once
+    for index, setting in enumerate(settings):
+        options = setting.options()
+        is_apart = setting.fusion.area_limit_is_last and AREA_LIMIT in options
+        area_limit = float(options.pop(AREA_LIMIT)) if is_apart else -np.inf
+        members.setdefault((setting.name, repr(options)), []).append((area_limit, index))
+    limits = sorted({area_limit for group in members.values() for area_limit, _ in group})
+    setting_by_limit = {area_limit: np.full(len(members), -1, dtype=np.int64) for area_limit in limits}
+    for row, group in enumerate(members.values()):
+        for area_limit, index in group:
+            setting_by_limit[area_limit][row] = index
+    return [settings[min(group)[1]].fusion for group in members.values()], setting_by_limit
 
 
-@dataclass(frozen=True)
-class _ImageCounts:
+class _ImageCounts(NamedTuple):
     """Counts of one image for every fusion.
 
     ground_truth: (T,) class rows of the ground-truth segments without crowds. matched, false: for each match and each
@@ -206,25 +198,18 @@ def _count_image(overlaps: Sequence[ImageOverlaps], categories: CategorySet) -> 
     )
 
 
-@dataclass(frozen=True)
 class _Totals:
     """Sums over images: iou (S, C) float64, tp and fp (S, C) int64 of every setting; ground_truth: (C,) segments."""
 
-    iou: FloatArray
-    tp: IntArray
-    fp: IntArray
-    ground_truth: IntArray
+    def __init__(self, settings: int, categories: int) -> None:
+        self.iou = np.zeros((settings, categories))
+        self.tp, self.fp = np.zeros((2, settings, categories), dtype=np.int64)
+        self.ground_truth = np.zeros(categories, dtype=np.int64)
 
-    @classmethod
-    def zeros(cls, settings: int, categories: int) -> _Totals:
-        shape = settings, categories
-        tp, fp = np.zeros((2, *shape), dtype=np.int64)
-        return cls(np.zeros(shape), tp, fp, np.zeros(categories, dtype=np.int64))
-
-    def add(self, image: _ImageCounts, plan: _Plan) -> None:
+    def add(self, image: _ImageCounts, setting_by_limit: Mapping[float, IntArray]) -> None:
         """Add IoUs one by one, in the order of the pairs, so that the last bits are those of the metric."""
         np.add.at(self.ground_truth, image.ground_truth, 1)
-        for area_limit, setting_of_fusion in plan.setting_of_fusion.items():
+        for area_limit, setting_of_fusion in setting_by_limit.items():
             (settings, classes), is_staying = _select_staying(image.matched, setting_of_fusion, area_limit)
             np.add.at(self.iou, (settings, classes), image.iou[is_staying])
             np.add.at(self.tp, (settings, classes), 1)

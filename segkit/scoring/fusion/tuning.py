@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.bootstrap import SEED, compare, confidence_intervals
 from segkit.metrics.panoptic.counts import Counts
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
-from segkit.metrics.panoptic.overlaps import OverlapTable
+from segkit.metrics.panoptic.overlaps import OverlapTable, join
 from segkit.scoring.fusion.options import Setting, to_plain_options
 from segkit.scoring.fusion.sweep import SweepData, count_settings
 from segkit.structures import CategorySet, ImageId
@@ -294,13 +293,9 @@ def _build_tables(
     """The overlaps of each step on these images."""
     records = [record for record in sweep_data.ground_truth.records if record.image_id in image_ids]
     fusions = [setting.fusion for setting in steps.values()]
-    metrics = [PanopticQuality(sweep_data.categories) for _ in steps]
     results = ordered_map(lambda record: sweep_data.overlaps(record, fusions), records, workers)
-    for record, of_image in zip(records, results, strict=True):
-        for metric, overlaps in zip(metrics, of_image, strict=True):
-            metric.add(record.image_id, overlaps)
-    order = [record.image_id for record in records]
-    return {step: metric.table(order) for step, metric in zip(steps, metrics, strict=True)}
+    images = [(record.image_id, of_image) for record, of_image in zip(records, results, strict=True)]
+    return {step: join([(image_id, of_image[i]) for image_id, of_image in images]) for i, step in enumerate(steps)}
 
 
 def _select_numbers(result: Mapping[str, Any]) -> dict[str, Any]:
