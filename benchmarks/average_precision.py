@@ -25,8 +25,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segkit.metrics.instances.coco_curves import STATS
-from segkit.metrics.instances.coco_matching import get_library_name
+from segkit.metrics.average_precision import STATS
+from segkit.metrics.coco_matching import get_library_name
 from segkit.scoring.instances import score_instances
 
 HEIGHT, WIDTH = 480, 640

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.label_pairs import IntArray, count_pairs
-from segkit.metrics.state import ImageTablesMetric, Table, check_distinct_names, concatenate_tables
+from segkit.metrics.state import FloatArray, ImageTablesMetric, Table, check_distinct_names, join_tables
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
@@ -28,8 +28,6 @@ GROUND_TRUTH = np.dtype([("instance_id", "i4"), ("pixels", "i8")])
 PREDICTION = np.dtype([("category_id", "i4"), ("score", "f8"), ("pixels", "i8"), ("void_px", "i8")])
 SHARED = np.dtype([("ground_truth", "i4"), ("prediction", "i4"), ("pixels", "i8")])
 DTYPES = {"ground_truth": GROUND_TRUTH, "prediction": PREDICTION, "shared": SHARED}
-
-FloatArray = NDArray[np.float64]
 
 
 class MaskPrediction(NamedTuple):
@@ -187,11 +185,10 @@ def _count_ids_under(gt_ids: IntArray, crop: NDArray[np.bool_], corner_xy: Seque
 
 def _join(images: Sequence[InstanceTables]) -> InstanceTables:
     """One table of each kind over all images."""
-    columns = {name: [getattr(tables, name) for tables in images] for name in DTYPES}
-    joined = {name: concatenate_tables(columns[name], dtype) for name, dtype in DTYPES.items()}
+    joined, lengths = join_tables(images, DTYPES)
     for name in ("ground_truth", "prediction"):
-        first_rows = np.cumsum([0, *map(len, columns[name])])[:-1]
-        joined["shared"][name] += np.repeat(first_rows, [len(shared) for shared in columns["shared"]])
+        first_rows = np.cumsum(lengths[name]) - lengths[name]
+        joined["shared"][name] += np.repeat(first_rows, lengths["shared"])
     return InstanceTables(**joined)
 
 

@@ -10,16 +10,8 @@ import numpy as np
 from segkit.metrics.boundary import DILATION_RATIO, boundary_options
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.matching import MODES, Matching, find_same_category, match
-from segkit.metrics.panoptic.overlaps import (
-    AREAS,
-    ON_VOID,
-    TABLES,
-    ImageOverlaps,
-    OverlapTable,
-    compute_overlaps,
-    join,
-)
-from segkit.metrics.state import ImageTablesMetric
+from segkit.metrics.panoptic.overlaps import AREAS, ON_VOID, TABLES, ImageOverlaps, OverlapTable, compute_overlaps, join
+from segkit.metrics.state import ImageTablesMetric, percent
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation
 from segkit.utils.text import abbreviate
 
@@ -153,10 +145,9 @@ class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
         """
         table = self.table(image_order)
         counts = counting.count_per_image(table, match(table, self.mode), self.categories)
-        tallies = np.stack([column.sum(axis=1) for column in (counts.tp, counts.fp, counts.fn)], axis=1)
-        quality = np.stack([counting.mean_over_present(column) for column in counts.quality()], axis=1)
-        rows = zip(table.image_ids, quality, tallies, strict=True)
-        return {image_id: counting.build_row(rates, numbers) for image_id, rates, numbers in rows}
+        tallies = [column.sum(axis=1) for column in (counts.tp, counts.fp, counts.fn)]
+        rows = counting.build_rows([*map(counting.mean_over_present, counts.quality())], tallies)
+        return dict(zip(table.image_ids, rows, strict=True))
 
     def table(self, image_order: Sequence[ImageId] | None = None) -> OverlapTable:
         """Join all images.
@@ -200,9 +191,8 @@ class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
     ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """The averages, and the metrics of each class."""
         counts = counting.count(table, matching, self.categories, exact=self._exact)
-        quality, tallies = np.stack(counts.quality(), axis=1), np.stack([counts.tp, counts.fp, counts.fn], axis=1)
-        rows = zip(self.categories.categories, quality, tallies, strict=True)
-        per_class = {str(c.category_id): counting.build_row(rates, numbers) for c, rates, numbers in rows}
+        rows = counting.build_rows(counts.quality(), (counts.tp, counts.fp, counts.fn))
+        per_class = {str(c.category_id): row for c, row in zip(self.categories.categories, rows, strict=True)}
         return dict(counting.averages(counts, self.categories, exact=self._exact)), per_class
 
     def _compute_size(
@@ -232,7 +222,7 @@ class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
             average = counting.average([values], self.categories, groups[suffix], exact=self._exact)
             results[f"PQ_dagger{suffix}"] = average[0]
         for row, category in enumerate(self.categories.categories):
-            per_class[str(category.category_id)]["PQ_dagger"] = counting.percent(values[row])
+            per_class[str(category.category_id)]["PQ_dagger"] = percent(values[row])
 
     def _compare_modes(self, table: OverlapTable, matching: Matching) -> dict[str, Any] | None:
         """The other mode's averages and the reasons; None if the modes agree except for rounding."""

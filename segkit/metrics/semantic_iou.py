@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px, boundary_options, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, count_pairs
-from segkit.metrics.state import check_distinct_names, reading_saved_counts
+from segkit.metrics.state import FloatArray, check_distinct_names, percent, reading_saved_counts
 from segkit.structures import IGNORE_LABEL
 from segkit.utils.errors import DatasetError
 
 PixelCounts = NDArray[np.int64]
-FloatArray = NDArray[np.float64]
 
 
 class SemanticIoU:
@@ -153,8 +152,8 @@ class SemanticIoU:
         results |= {"mACC": _mean(acc), "pACC": None, **self._per_class("ACC", acc)}
         results |= {"mDice": _mean(dice), **self._per_class("Dice", dice)}
         if has_gt.any():
-            results["fwIoU"] = _percent(np.sum(iou[has_gt] * (gt_px / total)[has_gt]))
-            results["pACC"] = _percent(np.sum(correct) / total)
+            results["fwIoU"] = percent(np.sum(iou[has_gt] * (gt_px / total)[has_gt]))
+            results["pACC"] = percent(np.sum(correct) / total)
         return results
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -191,7 +190,7 @@ class SemanticIoU:
         return {"ignore_label": self.ignore_label, **boundary_options(self.boundary_ratio)}
 
     def _per_class(self, prefix: str, values: FloatArray) -> dict[str, float | None]:
-        return {f"{prefix}-{name}": _percent(value) for name, value in zip(self.names, values.tolist(), strict=True)}
+        return {f"{prefix}-{name}": percent(value) for name, value in zip(self.names, values.tolist(), strict=True)}
 
     def _count_boundaries(self, ground_truth: IntArray, prediction: IntArray, ratio: float) -> PixelCounts:
         """(2, C): pixels on both boundaries of a class, and on either, of one image."""
@@ -230,8 +229,4 @@ def _divide(parts: FloatArray, wholes: FloatArray, where: NDArray[np.bool_]) -> 
 
 def _mean(values: FloatArray) -> float | None:
     defined = ~np.isnan(values)
-    return _percent(np.sum(values[defined]) / np.sum(defined)) if defined.any() else None
-
-
-def _percent(value: float) -> float | None:
-    return None if math.isnan(value) else float(100 * value)
+    return percent(np.sum(values[defined]) / np.sum(defined)) if defined.any() else None

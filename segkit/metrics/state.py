@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from segkit.utils.text import abbreviate
 T = TypeVar("T")
 Self = TypeVar("Self", bound="ImageTablesMetric[Any]")
 Table = NDArray[np.void]
+FloatArray = NDArray[np.float64]
 
 
 class PerImage(Generic[T]):
@@ -44,10 +46,8 @@ class PerImage(Generic[T]):
         """Append another shard's images; DatasetError, with nothing appended, if both hold an image."""
         common = [image_id for image_id in other._values if image_id in self._values]
         if common:
-            raise DatasetError(
-                f"expected shards without common images, got {abbreviate(common)} in both",
-                remedy="score each image in one shard only",
-            )
+            problem = f"expected shards without common images, got {abbreviate(common)} in both"
+            raise DatasetError(problem, remedy="score each image in one shard only")
         self._values.update(other._values)
 
     def ids(self) -> list[ImageId]:
@@ -102,16 +102,32 @@ def check_distinct_names(names: Sequence[str], owners: str) -> None:
         raise DatasetError(f"expected distinct names of {owners}, got {repeated} twice", remedy="rename one of them")
 
 
+def percent(value: float) -> float | None:
+    """A share in percent; None for NaN."""
+    return None if math.isnan(value) else 100 * float(value)
+
+
 def dump_categories(categories: CategorySet) -> list[dict[str, Any]]:
     """The COCO `categories` in the order of their file, which moves the last bits of panopticapi's means."""
     entries = {category["id"]: category for category in categories.to_coco()}
     return [entries[category_id] for category_id in categories.ids_in_file_order]
 
 
-def concatenate_tables(tables: Sequence[Table], dtype: np.dtype[Any]) -> Table:
-    """Join tables of `dtype` byte by byte: numpy would compare the fields of each table with those of the next."""
-    parts = [np.zeros(0, dtype=np.uint8), *(np.ascontiguousarray(table).view(np.uint8) for table in tables)]
-    return np.concatenate(parts).view(dtype)
+def join_tables(
+    images: Iterable[Any], dtypes: Mapping[str, np.dtype[Any]]
+) -> tuple[dict[str, Table], dict[str, NDArray[np.int64]]]:
+    """Join the tables of all images: name -> rows of all images, and name -> number of rows of each.
+
+    images: objects with one structured array per key of `dtypes`.
+    """
+    rows, lengths = {}, {}
+    for name, dtype in dtypes.items():
+        tables = [getattr(image, name) for image in images]
+        # Byte by byte: numpy would compare the fields of each table with those of the next.
+        parts = [np.zeros(0, dtype=np.uint8), *(np.ascontiguousarray(table).view(np.uint8) for table in tables)]
+        rows[name] = np.concatenate(parts).view(dtype)
+        lengths[name] = np.array([len(table) for table in tables], dtype=np.int64)
+    return rows, lengths
 
 
 @contextmanager
@@ -186,12 +202,8 @@ class ImageTablesMetric(Generic[T]):
         images = self._images.in_order()
         image_ids = [image_id for image_id, _ in images]
         header = {"categories": dump_categories(self.categories), "options": self._options(), "image_ids": image_ids}
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, dtype in self.dtypes.items():
-            tables = [getattr(image, name) for _, image in images]
-            arrays[name] = concatenate_tables(tables, dtype)
-            arrays[f"{name}_per_image"] = np.array([len(table) for table in tables], dtype=np.int64)
-        return header, arrays
+        rows, lengths = join_tables([tables for _, tables in images], self.dtypes)
+        return header, {**rows, **{f"{name}_per_image": numbers for name, numbers in lengths.items()}}
 
     @classmethod
     def from_state(cls: type[Self], header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Self:

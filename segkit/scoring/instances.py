@@ -154,8 +154,7 @@ def _read_pair(
 def _select(entries: Sequence[Entry], skipped: set[int]) -> Sequence[Entry]:
     if not skipped:
         return entries
-    ids = [entry.get("category_id") for entry in entries]
-    return [entry for entry, i in zip(entries, ids, strict=True) if type(i) is not int or i not in skipped]
+    return [e for e in entries if type(i := e.get("category_id")) is not int or i not in skipped]
 
 
 def _select_iou_types(iou_types: tuple[str, ...], results: Sequence[Entry], path: str | Path) -> tuple[str, ...]:

@@ -68,10 +68,7 @@ def build_label_space(
 
 
 def scan_label_space(
-    sources: Iterable[LabelFolder | MaskResults],
-    ignored: Collection[int] | None,
-    workers: int,
-    errors: ErrorCollector,
+    sources: Iterable[LabelFolder | MaskResults], ignored: Collection[int] | None, workers: int, errors: ErrorCollector
 ) -> LabelSpace:
     """The space with a class for every label in the files, named by its number, except those ignored in ground truth.
 
@@ -159,13 +156,9 @@ class PanopticMaps:
     def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, void `IGNORED`; DatasetError if PNG and JSON disagree or a category has no class."""
         record = self.records[name]
-        ground_truth = coco.read_segmentation(
-            self.folder / record.png_name,
-            record.segments_info,
-            self.categories,
-            (record.height, record.width),
-            record.image_id,
-        )
+        png_path, size_hw = self.folder / record.png_name, (record.height, record.width)
+        infos, image_id = record.segments_info, record.image_id
+        ground_truth = coco.read_segmentation(png_path, infos, self.categories, size_hw, image_id)
         segments = [segment for segment in ground_truth.segments if segment.category_id not in space.ignored]
         unknown = {segment.category_id for segment in segments} - space.channel_of.keys()
         if unknown:

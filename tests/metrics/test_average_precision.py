@@ -14,9 +14,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from segkit.metrics import AveragePrecision, average_precision
+from segkit.metrics import AveragePrecision, average_precision, coco_matching
 from segkit.metrics.boundary import boundary_dilation_px
-from segkit.metrics.instances import coco_matching
 from segkit.structures import Category, CategorySet, mask_to_rle, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_columns import ScoredImage, update, update_images

@@ -5,7 +5,7 @@ The bootstrap over images (Efron 1979) holds for any metric that is a function o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.counts import METRICS, SUFFIXES, Counts, mean_over_present, none_if_nan
 from segkit.metrics.panoptic.matching import FloatArray, IntArray, match
 from segkit.metrics.panoptic.overlaps import OverlapTable
-from segkit.metrics.state import Table, argsort_image_ids
+from segkit.metrics.state import argsort_image_ids, sort_image_ids
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.text import abbreviate
@@ -27,9 +27,7 @@ BLOCK_CELLS = 2**21  # sample-image weights held at once: 16 MiB
 NAMES = tuple(name + suffix for suffix in SUFFIXES for name in METRICS)
 CERTAIN_POINTS = 1e-9  # a difference below is rounding
 # The columns in which two evaluations of one ground truth agree.
-GROUND_TRUTH = np.dtype(
-    [("image", "i8"), ("segment_id", "i4"), ("category_id", "i8"), ("iscrowd", "?"), ("counted_px", "i8")]
-)
+GROUND_TRUTH = ("segment_id", "category_id", "iscrowd", "counted_px")
 
 Statistic = Callable[[FloatArray], FloatArray]
 
@@ -138,7 +136,14 @@ def resample(counts: FloatArray, statistic: Statistic, samples: int = SAMPLES, s
         raise ValueError("counts must hold at least one image, got none")
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    return np.concatenate([statistic(weights @ counts) for weights in _draw_weights(images, samples, seed)])
+    generator, block = np.random.default_rng(seed), max(1, BLOCK_CELLS // images)
+    drawn = []
+    for start in range(0, samples, block):
+        rows = min(block, samples - start)
+        cells = generator.integers(images, size=(rows, images)) + np.arange(rows)[:, np.newaxis] * images
+        weights = np.bincount(cells.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
+        drawn.append(statistic(weights @ counts))
+    return np.concatenate(drawn)
 
 
 def percentile_interval(values: FloatArray, level: float = LEVEL) -> tuple[FloatArray, FloatArray]:
@@ -155,16 +160,6 @@ def percentile_interval(values: FloatArray, level: float = LEVEL) -> tuple[Float
         if len(defined):
             low[column], high[column] = np.quantile(defined, ends)
     return low, high
-
-
-def _draw_weights(images: int, samples: int, seed: int) -> Iterator[FloatArray]:
-    """(S, I) how often each resample draws each image, block by block."""
-    generator = np.random.default_rng(seed)
-    block = max(1, BLOCK_CELLS // images)
-    for start in range(0, samples, block):
-        rows = min(block, samples - start)
-        drawn = generator.integers(images, size=(rows, images)) + np.arange(rows)[:, np.newaxis] * images
-        yield np.bincount(drawn.ravel(), minlength=rows * images).reshape(rows, images).astype(np.float64)
 
 
 def _resample_tables(
@@ -235,35 +230,28 @@ def _build_result(
 
 def _check_same_images(table_a: OverlapTable, table_b: OverlapTable) -> None:
     for table, other, name in ((table_a, table_b, "B"), (table_b, table_a, "A")):
-        other_ids = set(other.image_ids)
-        ids = [table.image_ids[index] for index in argsort_image_ids(table.image_ids)]
-        missing = [image_id for image_id in ids if image_id not in other_ids]
+        other_ids = {*other.image_ids}
+        missing = [image_id for image_id in sort_image_ids(table.image_ids) if image_id not in other_ids]
         if missing:
-            raise DatasetError(
-                f"expected the same images in A and B, {name} lacks {abbreviate(missing)}",
-                remedy="score both on the same images",
-            )
+            problem = f"expected the same images in A and B, {name} lacks {abbreviate(missing)}"
+            raise DatasetError(problem, remedy="score both on the same images")
 
 
 def _check_same_ground_truth(table_a: OverlapTable, table_b: OverlapTable) -> None:
     a, b = _sort_ground_truth(table_a), _sort_ground_truth(table_b)
     shared = min(len(a), len(b))
-    first = np.append(np.flatnonzero(a[:shared] != b[:shared]), shared)[0]
-    images = [int(rows["image"][first]) for rows in (a, b) if first < len(rows)]
+    first = np.append(np.flatnonzero((a[:shared] != b[:shared]).any(axis=1)), shared)[0]
+    images = [int(rows[first, 0]) for rows in (a, b) if first < len(rows)]
     if images:
         image_id = table_a.image_ids[argsort_image_ids(table_a.image_ids)[min(images)]]
-        raise DatasetError(
-            "expected the same ground truth segments in A and B, they differ",
-            where=f"image {image_id!r}",
-            remedy="score both against the same ground truth",
-        )
+        problem = "expected the same ground truth segments in A and B, they differ"
+        remedy = "score both against the same ground truth"
+        raise DatasetError(problem, where=f"image {image_id!r}", remedy=remedy)
 
 
-def _sort_ground_truth(table: OverlapTable) -> Table:
-    """(T,) `GROUND_TRUTH` rows by image and segment_id, images in the order of their ids."""
-    rank = np.argsort(argsort_image_ids(table.image_ids))
-    rows = np.zeros(len(table.ground_truth), dtype=GROUND_TRUTH)
-    rows["image"] = rank[table.gt_image]
-    for name in GROUND_TRUTH.names[1:]:  # type: ignore[index]
-        rows[name] = table.ground_truth[name]
-    return np.sort(rows, order=["image", "segment_id"])
+def _sort_ground_truth(table: OverlapTable) -> IntArray:
+    """(T, 5) index of the image in the order of their ids, and `GROUND_TRUTH`; sorted by image and segment_id."""
+    image = np.argsort(argsort_image_ids(table.image_ids))[table.gt_image]
+    order = np.lexsort((table.ground_truth["segment_id"], image))
+    columns = [image, *(table.ground_truth[name] for name in GROUND_TRUTH)]
+    return np.stack([column[order] for column in columns], axis=1, dtype=np.int64)

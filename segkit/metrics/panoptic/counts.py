@@ -11,6 +11,7 @@ import numpy as np
 
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray, IntArray, Matching
 from segkit.metrics.panoptic.overlaps import OverlapTable
+from segkit.metrics.state import percent
 from segkit.structures import CategorySet
 
 METRICS, TALLIES = ("PQ", "SQ", "RQ"), ("tp", "fp", "fn")
@@ -146,15 +147,10 @@ def mean_over_present(values: FloatArray) -> FloatArray:
     return mean
 
 
-def build_row(quality: Sequence[float], tallies: Sequence[int]) -> dict[str, Any]:
-    """{PQ, SQ, RQ in percent (None for NaN), tp, fp, fn} of one class or image."""
-    rates = dict(zip(METRICS, map(percent, quality), strict=True))
-    return rates | {name: int(tally) for name, tally in zip(TALLIES, tallies, strict=True)}
-
-
-def percent(value: float) -> float | None:
-    """A share in percent; None for NaN."""
-    return None if math.isnan(value) else 100 * float(value)
+def build_rows(quality: Sequence[FloatArray], tallies: Sequence[IntArray]) -> list[dict[str, Any]]:
+    """{PQ, SQ, RQ in percent (None for NaN), tp, fp, fn} of every class or image, from the (N,) columns of each."""
+    columns = [[percent(value) for value in column] for column in quality] + [column.tolist() for column in tallies]
+    return [dict(zip((*METRICS, *TALLIES), row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def none_if_nan(value: float) -> float | None:

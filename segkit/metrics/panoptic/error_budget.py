@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.counts import Counts, get_category_rows
+from segkit.metrics.panoptic.counts import Counts, get_category_rows, none_if_nan
 from segkit.metrics.panoptic.error_types import ERROR_TYPES, SegmentErrors, classify_errors
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
@@ -52,11 +52,10 @@ def error_budget(table: OverlapTable, categories: CategorySet, mode: str = "refe
     before = repair(errors, categories, ())
     budget: dict[str, dict[str, Any]] = {}
     for error_type in REPAIRS:
-        after = repair(errors, categories, (error_type,))
-        costs = _compute_costs(before, after, categories)
-        per_class = _compute_costs_per_class(before, after, categories)
-        budget[error_type] = {**costs, **_count_segments(errors, error_type), "per_class": per_class}
+        costs = _compute_costs(before, repair(errors, categories, (error_type,)), categories)
+        budget[error_type] = {**costs, **_count_segments(errors, error_type)}
     everything = _compute_costs(before, repair(errors, categories, REPAIRS), categories)
+    del everything["per_class"]
     return {**{name: pq[name] for name in ("PQ", "PQ_th", "PQ_st")}, "error_types": budget, "all": everything}
 
 
@@ -108,21 +107,15 @@ def _count_segments(errors: SegmentErrors, error_type: str) -> dict[str, int]:
     return {"segments": gt + predicted, "gt_segments": gt, "pred_segments": predicted}
 
 
-def _compute_costs(before: Counts, after: Counts, categories: CategorySet) -> dict[str, float | None]:
+def _compute_costs(before: Counts, after: Counts, categories: CategorySet) -> dict[str, Any]:
+    """Points of PQ that a repair gains: of all categories, of things, of stuff and per class."""
     low, high = (counting.averages(counts, categories, exact=True) for counts in (before, after))
     has_gt = before.tp + before.fn > 0
-    costs: dict[str, float | None] = {}
+    costs: dict[str, Any] = {}
     for suffix, selected in counting.select_groups(categories).items():
         first, last = low[f"PQ{suffix}"], high[f"PQ{suffix}"]
         is_defined = has_gt[selected].any() and first is not None and last is not None
         costs[f"cost{suffix}"] = last - first if is_defined else None  # type: ignore[operator]
-    return costs
-
-
-def _compute_costs_per_class(before: Counts, after: Counts, categories: CategorySet) -> dict[str, float | None]:
-    gain = 100 * (after.quality()[0] - before.quality()[0])
-    has_gt = before.tp + before.fn > 0
-    return {
-        str(category.category_id): float(gain[row]) if has_gt[row] else None
-        for row, category in enumerate(categories.categories)
-    }
+    gain = np.where(has_gt, 100 * (after.quality()[0] - before.quality()[0]), np.nan)
+    category_ids = [str(category.category_id) for category in categories.categories]
+    return {**costs, "per_class": dict(zip(category_ids, map(none_if_nan, gain), strict=True))}

@@ -18,7 +18,7 @@ from segkit.metrics.panoptic.matching import (
     find_same_category,
     match,
 )
-from segkit.metrics.panoptic.overlaps import ON_VOID, OverlapTable
+from segkit.metrics.panoptic.overlaps import OverlapTable
 
 POOR_IOU = 0.1  # a poor mask is strictly above (Bolya et al. 2020, TIDE, section 2.2: t_b)
 # In order of precedence: a segment has the first type that applies.
@@ -91,7 +91,8 @@ def classify_errors(table: OverlapTable, mode: str = "reference") -> SegmentErro
     pred_type, pred_pair = _assign(
         table.pairs["prediction"], candidates, matching, matching.false_positive, FALSE_POSITIVE
     )
-    gt_type[(gt_type == MISSED) & _find_mostly_on_void(table)] = LOST_TO_VOID
+    is_on_void = 2 * compute_void_px(table, "pixels", "ground_truth") > gt_px
+    gt_type[(gt_type == MISSED) & is_on_void] = LOST_TO_VOID
     cut_iou = np.zeros(len(gt_px))
     cut_iou[gt[is_merged]] = pixels[is_merged] / gt_px[gt[is_merged]]
     return SegmentErrors(table, matching, gt_type, pred_type, gt_pair, pred_pair, joined_iou, cut_iou)
@@ -143,12 +144,3 @@ def _assign(
         decided = in_error & (best != NO_PAIR)
         types[decided], pairs[decided] = error_type, best[decided]
     return types, np.where(in_error, pairs, NO_PAIR)
-
-
-def _find_mostly_on_void(table: OverlapTable) -> BoolArray:
-    """(T,) ground truth segments with more than half of their pixels in no predicted segment."""
-    on_void = table.pairs[table.pairs["prediction"] == ON_VOID]
-    pixels = np.zeros(len(table.ground_truth), dtype=np.int64)
-    pixels[on_void["ground_truth"]] = on_void["pixels"]
-    mostly: BoolArray = 2 * pixels > table.ground_truth["counted_px"]
-    return mostly

@@ -83,19 +83,28 @@ def compute_ious(table: OverlapTable, area: str, shared: str) -> FloatArray:
     return iou
 
 
-def find_same_category(table: OverlapTable) -> BoolArray:
-    """(N,) pairs of a ground truth segment, no crowd, and a predicted segment of its category."""
-    same, pairs = _find_inside(table), table.pairs
-    gt, prediction = table.ground_truth[pairs["ground_truth"][same]], table.prediction[pairs["prediction"][same]]
-    same[same] = (gt["category_id"] == prediction["category_id"]) & ~gt["iscrowd"]
+def find_same_category(table: OverlapTable, gt_mask: BoolArray | None = None) -> BoolArray:
+    """(N,) pairs of a predicted segment and a ground truth segment of its category.
+
+    gt_mask: (T,) the ground truth segments to look at; None is all but crowds.
+    """
+    gt_mask = ~table.ground_truth["iscrowd"] if gt_mask is None else gt_mask
+    same = _find_inside(table)
+    gt, prediction = table.pairs["ground_truth"][same], table.pairs["prediction"][same]
+    in_one_category = table.ground_truth["category_id"][gt] == table.prediction["category_id"][prediction]
+    same[same] = in_one_category & gt_mask[gt]
     return same
 
 
-def compute_void_px(table: OverlapTable, shared: str) -> IntArray:
-    """(P,) pixels of every predicted segment on void."""
-    on_void = table.pairs[table.pairs["ground_truth"] == ON_VOID]
-    pixels = np.zeros(len(table.prediction), dtype=np.int64)
-    pixels[on_void["prediction"]] = on_void[shared]
+def compute_void_px(table: OverlapTable, shared: str, side: str = "prediction") -> IntArray:
+    """Pixels of every segment on void of the other side; (P,) of predicted, (T,) of ground truth segments.
+
+    shared: the column of pairs that holds the pixels. side: "prediction" or "ground_truth".
+    """
+    other_side = "ground_truth" if side == "prediction" else "prediction"
+    on_void = table.pairs[table.pairs[other_side] == ON_VOID]
+    pixels = np.zeros(len(getattr(table, side)), dtype=np.int64)
+    pixels[on_void[side]] = on_void[shared]
     return pixels
 
 
@@ -110,10 +119,7 @@ def _compute_crowd_px(table: OverlapTable, mode: str) -> IntArray:
     hides = table.ground_truth["iscrowd"].copy()
     if mode == "reference":
         hides &= _find_last_crowds(table)
-    pairs = table.pairs[_find_inside(table)]
-    pairs = pairs[hides[pairs["ground_truth"]]]
-    gt_category = table.ground_truth["category_id"][pairs["ground_truth"]]
-    pairs = pairs[gt_category == table.prediction["category_id"][pairs["prediction"]]]
+    pairs = table.pairs[find_same_category(table, hides)]
     pixels = np.zeros(len(table.prediction), dtype=np.int64)
     np.add.at(pixels, pairs["prediction"], pairs["pixels"])
     return pixels

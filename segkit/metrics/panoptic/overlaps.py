@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segkit.metrics.boundary import boundary_dilation_px, boundary_pixels
 from segkit.metrics.label_pairs import IntArray, Pairs, count_pairs, count_run_pairs
-from segkit.metrics.state import Table, concatenate_tables
+from segkit.metrics.state import Table, join_tables
 from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 
@@ -159,22 +159,17 @@ def _check_segments(segments: Sequence[Segment], counted: dict[int, int], catego
         seen.add(segment.segment_id)
     for segment_id, count in counted.items():
         if segment_id not in seen:
-            raise DatasetError(
-                f"expected a segment for every id of the map, got {count} pixels of an id without one",
-                where=f"{where}, segment {segment_id}",
-                remedy=f"add the segment or set its pixels to {VOID} (void)",
-            )
+            problem = f"expected a segment for every id of the map, got {count} pixels of an id without one"
+            remedy = f"add the segment or set its pixels to {VOID} (void)"
+            raise DatasetError(problem, where=f"{where}, segment {segment_id}", remedy=remedy)
 
 
 def _check_areas(segments: Sequence[Segment], counted: dict[int, int], where: str) -> None:
     wrong = [segment for segment in segments if segment.area_px != counted[segment.segment_id]]
     if wrong:
         first, more = wrong[0], f" (and {len(wrong) - 1} more segments of this image)" if len(wrong) > 1 else ""
-        raise DatasetError(
-            f"the declared area is {first.area_px}, the map has {counted[first.segment_id]} pixels{more}",
-            where=f"{where}, segment {first.segment_id}",
-            remedy=REMEDY_AREAS,
-        )
+        problem = f"the declared area is {first.area_px}, the map has {counted[first.segment_id]} pixels{more}"
+        raise DatasetError(problem, where=f"{where}, segment {first.segment_id}", remedy=REMEDY_AREAS)
 
 
 def _find_rows(ids: IntArray, table: Table) -> list[int]:
@@ -236,18 +231,11 @@ def join(images: Sequence[tuple[ImageId, ImageOverlaps]]) -> OverlapTable:
     Returns:
         The table; empty for no images.
     """
-    overlaps = [image_overlaps for _, image_overlaps in images]
-    tables = {
-        name: concatenate_tables([getattr(image, name) for image in overlaps], dtype) for name, dtype in TABLES.items()
-    }
-    gt_image, pred_image, pair_image = (
-        np.repeat(np.arange(len(overlaps)), [len(getattr(image, name)) for image in overlaps]) for name in TABLES
-    )
-    pairs = tables["pairs"]
+    tables, lengths = join_tables([overlaps for _, overlaps in images], TABLES)
+    gt_image, pred_image, pair_image = (np.repeat(np.arange(len(images)), lengths[name]) for name in TABLES)
+    gt_rows, pred_rows, pairs = tables.values()
     for side, segment_image in (("ground_truth", gt_image), ("prediction", pred_image)):
         first_row = np.searchsorted(segment_image, pair_image)  # of the pair's image
         pairs[side] = np.where(pairs[side] == ON_VOID, ON_VOID, pairs[side] + first_row)
     image_ids = tuple(image_id for image_id, _ in images)
-    return OverlapTable(
-        image_ids, tables["ground_truth"], tables["prediction"], pairs, gt_image, pred_image, pair_image
-    )
+    return OverlapTable(image_ids, gt_rows, pred_rows, pairs, gt_image, pred_image, pair_image)

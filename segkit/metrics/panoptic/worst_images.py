@@ -11,7 +11,7 @@ from segkit.metrics.panoptic.counts import TALLIES, Counts, mean_over_present, n
 from segkit.metrics.panoptic.error_types import ERROR_TYPES, NO_ERROR, NO_PAIR, SegmentErrors, classify_errors
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
-from segkit.metrics.state import argsort_image_ids
+from segkit.metrics.state import argsort_image_ids, percent
 from segkit.structures import CategorySet
 
 LIMIT = 50  # images
@@ -55,7 +55,7 @@ def worst_images(
             "image_id": table.image_ids[order[row]],
             "cost": none_if_nan(cost[row]),
             "mask_quality_cost": none_if_nan(mask_cost[row]),
-            "PQ": counting.percent(quality[row]),
+            "PQ": percent(quality[row]),
             **{name: int(getattr(counts, name)[row].sum()) for name in TALLIES},
             "segments": list_segment_errors(errors, int(order[row])),
         }
@@ -91,13 +91,12 @@ def list_segment_errors(errors: SegmentErrors, image: int) -> list[dict[str, Any
 
 def _compute_gain(counts: Counts, repaired: Counts) -> FloatArray:
     """(I,) points by which the dataset's PQ rises if an image has its repaired counts; NaN without ground truth."""
-    names = ("iou", *TALLIES)
-    totals = {name: getattr(counts, name).sum(axis=0) for name in names}
+    totals = {name: column.sum(axis=0) for name, column in vars(counts).items()}
     if not (totals["tp"] + totals["fn"]).any():
         return np.full(len(counts.tp), np.nan)
     # Changes are added to the totals, with a row of no change below: an image with nothing to repair gains exactly 0.
-    changes = {name: getattr(repaired, name) - getattr(counts, name) for name in names}
-    after = Counts(*(totals[name] + np.append(changes[name], [totals[name] * 0], axis=0) for name in names))
+    changes = {name: getattr(repaired, name) - column for name, column in vars(counts).items()}
+    after = Counts(**{name: total + np.append(changes[name], [total * 0], axis=0) for name, total in totals.items()})
     quality = mean_over_present(after.quality()[0])
     gain: FloatArray = 100 * (quality[:-1] - quality[-1])
     return gain

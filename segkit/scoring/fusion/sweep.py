@@ -240,11 +240,8 @@ def _check_same_categories(saved: CategorySet, ground_truth: CategorySet, where:
     )
     if ours != theirs:
         different = sorted({(category_id, name) for category_id, name, _ in ours ^ theirs})
-        raise DatasetError(
-            f"expected the same categories in both, {len(different)} differ: {abbreviate(different)}",
-            where=where,
-            remedy="give the ground truth of the dataset that was predicted",
-        )
+        problem = f"expected the same categories in both, {len(different)} differ: {abbreviate(different)}"
+        raise DatasetError(problem, where=where, remedy="give the ground truth of the dataset that was predicted")
 
 
 def _check_same_images(saved: Sequence[ImageId], ground_truth: PanopticFile, predictions: Path) -> None:

@@ -277,11 +277,8 @@ def _score_steps(
     scored: dict[str, Any] = {PER_CLASS: None}
     for step, (setting, metrics) in steps.items():
         intervals = confidence_intervals(tables[step], categories, seed=seed)
-        scored[step] = {
-            **_describe_options(setting, categories),
-            TUNING: metrics,
-            HELD_OUT: _select_numbers(intervals),
-        }
+        described = _describe_options(setting, categories)
+        scored[step] = {**described, TUNING: metrics, HELD_OUT: _select_numbers(intervals)}
         if step != DEFAULT:
             scored[step]["gain"] = _select_numbers(compare(tables[DEFAULT], tables[step], categories, seed=seed))
     return scored

@@ -7,16 +7,15 @@ import io
 import math
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval, Params
 
-from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px
+from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px, boundary_pixels
 from segkit.structures import InstanceColumns
 
 try:
@@ -34,6 +33,7 @@ BARELY = 1e-9  # lowers a boundary ratio so that halves of pixels are rounded do
 SETTINGS = len(AREAS_PX) * len(IOU_THRESHOLDS)
 # The private functions of ultrafast-pycocotools that are used here; another release may lack them.
 NEEDED = ("Evaluator", "load_compact_array", "OUTCOME_TRUE_POSITIVE", "OUTCOME_FALSE_POSITIVE")
+SizesHW: TypeAlias = Sequence[tuple[int, int]]  # (height, width) of each image in pixels
 ULTRAFAST = ultrafast is not None and all(hasattr(ultrafast, name) for name in NEEDED)
 
 
@@ -63,11 +63,7 @@ def get_library_name() -> str:
 
 
 def match(
-    ground_truth: InstanceColumns,
-    results: InstanceColumns,
-    sizes_hw: Sequence[tuple[int, int]],
-    things: int,
-    iou_type: str,
+    ground_truth: InstanceColumns, results: InstanceColumns, sizes_hw: SizesHW, things: int, iou_type: str
 ) -> tuple[Matches, NDArray[np.int64]]:
     """Match images of these sizes; also (things, 4) int64 numbers of ground truth instances per area range.
 
@@ -119,7 +115,7 @@ def _match_without_ground_truth(results: InstanceColumns, iou_type: str) -> Matc
 
 
 def _match_boundaries_by_ultrafast(
-    ground_truth: InstanceColumns, results: InstanceColumns, sizes_hw: Sequence[tuple[int, int]], things: int
+    ground_truth: InstanceColumns, results: InstanceColumns, sizes_hw: SizesHW, things: int
 ) -> list[Matches]:
     """Match the images apart in which the library rounds a boundary's width up and the reference does not.
 
@@ -146,7 +142,7 @@ def _rounded_up(size_hw: tuple[int, int]) -> bool:
 def _match_by_ultrafast(
     ground_truth: InstanceColumns,
     results: InstanceColumns,
-    sizes_hw: Sequence[tuple[int, int]],
+    sizes_hw: SizesHW,
     things: int,
     iou_type: str,
     boundary_ratio: float = DILATION_RATIO,
@@ -221,11 +217,7 @@ def _build_entries(columns: InstanceColumns, iou_type: str, *, scored: bool) -> 
 
 
 def _match_by_pycocotools(
-    ground_truth: InstanceColumns,
-    results: InstanceColumns,
-    sizes_hw: Sequence[tuple[int, int]],
-    things: int,
-    iou_type: str,
+    ground_truth: InstanceColumns, results: InstanceColumns, sizes_hw: SizesHW, things: int, iou_type: str
 ) -> Matches:
     images = [{"id": image, "height": height, "width": width} for image, (height, width) in enumerate(sizes_hw)]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -285,8 +277,6 @@ def _compute_boundary(rle: dict[str, Any]) -> dict[str, Any]:
     As boundary-iou-api, utils/boundary_utils.py, mask_to_boundary.
     """
     mask = coco_mask.decode(rle)
-    padded = cv2.copyMakeBorder(mask, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
-    dilation_px = boundary_dilation_px(mask.shape)
-    eroded = cv2.erode(padded, np.ones((3, 3), dtype=np.uint8), iterations=dilation_px)
-    boundary: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask - eroded[1:-1, 1:-1]))
+    on_boundary = boundary_pixels(mask, boundary_dilation_px(mask.shape))
+    boundary: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask & on_boundary))
     return boundary

@@ -1,1 +1,0 @@
-"""Parts of COCO's average precision: matching and curves."""
