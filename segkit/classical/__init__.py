@@ -4,17 +4,17 @@ Functions take numpy images and return label maps, (H, W) int32, 0 = background,
 a label map to InstanceMasks, which the other packages use.
 """
 
-from segkit.classical.clustering import kmeans_lab
-from segkit.classical.edges import canny_edges, edge_regions, enclosed_regions
-from segkit.classical.merging import merge_similar, split_touching, watershed
-from segkit.classical.regions import connected_components, relabel, to_instances
-from segkit.classical.thresholding import (
+from segkit.classical.clustering import (
+    kmeans_lab,
     local_mean_regions,
     multi_otsu_thresholds,
     otsu_levels,
     otsu_regions,
     otsu_threshold,
 )
+from segkit.classical.edges import canny_edges, edge_regions, enclosed_regions
+from segkit.classical.merging import merge_similar, split_touching, watershed
+from segkit.classical.regions import connected_components, relabel, to_instances
 
 __all__ = [
     "canny_edges",

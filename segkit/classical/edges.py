@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.classical.clustering import otsu_threshold
 from segkit.classical.regions import check_image, connected_components, relabel
-from segkit.classical.thresholding import otsu_threshold
 
 
 def canny_edges(gray: NDArray[np.uint8], low: float | None = None, high: float | None = None) -> NDArray[np.bool_]:

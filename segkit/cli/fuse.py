@@ -155,8 +155,7 @@ def _check_output(args: argparse.Namespace) -> None:
 
 def _sweep(args: argparse.Namespace) -> None:
     from segkit.formats import png
-    from segkit.report.sweep_figure import draw_sweep
-    from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
+    from segkit.report.sweep import describe_best, draw_sweep, format_best_as_yaml, sweep_table, write_sweep_page
     from segkit.scoring.fusion.options import build_grid
     from segkit.scoring.fusion.run import check_needs
     from segkit.scoring.fusion.sweep import SweepData

@@ -12,8 +12,14 @@ import yaml
 from rich.console import Console
 
 from segkit.formats import png
-from segkit.report.sweep_figure import draw_sweep, list_searched_options
-from segkit.report.sweep_page import describe_best, format_best_as_yaml, sweep_table, write_sweep_page
+from segkit.report.sweep import (
+    describe_best,
+    draw_sweep,
+    format_best_as_yaml,
+    list_searched_options,
+    sweep_table,
+    write_sweep_page,
+)
 
 METRICS = ("PQ", "PQ_th", "PQ_st", "SQ", "RQ")
 
