@@ -144,21 +144,30 @@ class CachedPanopticReader(_CachedReader):
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""
-        entries = _get_entries(image)
-        path = self.masks / entries.png_name
-        return read_segmentation(path, entries.segments_info, self.categories, image.size_hw, image.image_id)
+        infos = self.get_segments_info(image)
+        return read_segmentation(self.get_png_path(image), infos, self.categories, image.size_hw, image.image_id)
 
-    def get_panoptic_files(self, image: DatasetImage) -> dict[str, Any]:
-        """Get what Detectron2's records of a panoptic dataset hold, for its evaluators and for users' own mappers.
+    def get_png_path(self, image: DatasetImage) -> Path:
+        """Get the path of an image's PNG.
 
         Args:
             image: one of `images`.
 
         Returns:
-            pan_seg_file_name: path of the PNG; segments_info: the segments as in the JSON, with its category ids.
+            A path below `masks`.
         """
-        entries = _get_entries(image)
-        return {"pan_seg_file_name": str(self.masks / entries.png_name), "segments_info": entries.segments_info}
+        return self.masks / _get_entries(image).png_name
+
+    def get_segments_info(self, image: DatasetImage) -> Sequence[Entry]:
+        """Get the segments of an image.
+
+        Args:
+            image: one of `images`.
+
+        Returns:
+            The entries of the JSON's segments_info, with its category ids.
+        """
+        return _get_entries(image).segments_info
 
 
 def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:

@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
 from segkit.data.loaders.coco import CachedPanopticReader
-from segkit.data.loaders.readers import ReaderKey, encode_options, get_reader
+from segkit.data.loaders.readers import ReaderKey, build_panoptic_entries, encode_options, get_reader
 from segkit.formats import png
 from segkit.formats.cityscapes import CATEGORIES
 from segkit.structures import THING_CHANNEL, Category, CategorySet, default_color
@@ -60,7 +60,7 @@ def load_registered_dataset(name: str) -> Dataset:
         for record in records:
             if record["image_id"] not in images:
                 raise ConfigError(f"the image {record['image_id']!r} of {name!r} is not in {meta.panoptic_json}")
-            record.update(reader.get_panoptic_files(images[record["image_id"]]))
+            record.update(build_panoptic_entries(reader, images[record["image_id"]], key))
             _set_size(record, *images[record["image_id"]].size_hw)
         categories = reader.categories
     else:

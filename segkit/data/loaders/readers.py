@@ -173,6 +173,43 @@ class ReaderAnnotations(Sequence[Record]):
         return repr([*self])
 
 
+class ReaderSegments(ReaderAnnotations):
+    """One image's segments_info, as in its panoptic JSON, read at each use.
+
+    Args:
+        key: the image's reader, of the format coco-panoptic.
+        image_id: the image.
+    """
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._find_segments())
+
+    def __len__(self) -> int:
+        return len(self._find_segments())
+
+    def _find_segments(self) -> Sequence[Record]:
+        reader, image = find_image(self._key, self._image_id)
+        assert isinstance(reader, CachedPanopticReader)
+        return reader.get_segments_info(image)
+
+
+def build_panoptic_entries(reader: CachedPanopticReader, image: DatasetImage, key: ReaderKey) -> Record:
+    """Build what only Detectron2's records of panoptic datasets hold, for its evaluators and for users' own mappers.
+
+    Args:
+        reader: the image's reader.
+        image: one of its images.
+        key: the key of `reader`.
+
+    Returns:
+        pan_seg_file_name, the path of the PNG, and segments_info, with the category ids of the JSON.
+    """
+    segments_info = ReaderSegments(key, image.image_id)
+    return {"pan_seg_file_name": str(reader.get_png_path(image)), "segments_info": segments_info}
+
+
 def choose_metrics(reader: DatasetReader) -> tuple[str, ...]:
     """Choose the metrics that suit a dataset's categories.
 
@@ -212,7 +249,7 @@ def _build_record(reader: DatasetReader, image: DatasetImage, key: ReaderKey) ->
     record: Record = {"file_name": file_name, "image_id": image.image_id, "height": height, "width": width}
     record["reader"] = key
     if isinstance(reader, CachedPanopticReader):
-        record |= reader.get_panoptic_files(image)
+        record |= build_panoptic_entries(reader, image, key)
     if reader.has_overlapping_masks and reader.categories.things:
         record["annotations"] = ReaderAnnotations(key, image.image_id)
     return record
