@@ -35,6 +35,9 @@ PIECE_BYTES = 1 << 17  # inflated at a time
 MAX_RATIO = 1100  # deflate does not pack tighter: a header that claims more pixels is wrong
 MAX_BYTES = 2**31 - 2  # positions are int32
 
+ByteArray = NDArray[np.uint8]
+IntArray = NDArray[np.int32]
+
 
 def decode(content: bytes) -> IdRuns | None:
     """Decode a PNG of segment ids, R + 256 G + 65536 B.
@@ -109,7 +112,7 @@ def iterate_chunks(content: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield name, start, end
 
 
-def _inflate(packed: bytes, size: int, positions: NDArray[np.int32], values: NDArray[np.uint8]) -> int:
+def _inflate(packed: bytes, size: int, positions: IntArray, values: ByteArray) -> int:
     """Inflate `size` bytes, and write position and value of those that are not 0, then an end mark at `size`.
 
     The data is never held whole, so that its pieces stay in the processor's cache. Returns how many bytes are not 0; -1
@@ -135,12 +138,7 @@ def _inflate(packed: bytes, size: int, positions: NDArray[np.int32], values: NDA
 
 @compiled
 def _append_nonzero(
-    data: NDArray[np.uint8],
-    words: NDArray[np.uint64],
-    first: int,
-    positions: NDArray[np.int32],
-    values: NDArray[np.uint8],
-    count: int,
+    data: ByteArray, words: NDArray[np.uint64], first: int, positions: IntArray, values: ByteArray, count: int
 ) -> int:
     """Append position and value of the bytes that are not 0 to the first `count` ones; `first`: position of data[0]."""
     for index in range(words.size):
@@ -156,12 +154,7 @@ def _append_nonzero(
 
 @compiled
 def _undo_filters(
-    positions: NDArray[np.int32],
-    values: NDArray[np.uint8],
-    size: int,
-    width: int,
-    starts: NDArray[np.int32],
-    ids: NDArray[np.int32],
+    positions: IntArray, values: ByteArray, size: int, width: int, starts: IntArray, ids: IntArray
 ) -> int:
     """Write the runs of ids of `size` filtered bytes; those at `positions` are not 0. Every row begins a run.
 

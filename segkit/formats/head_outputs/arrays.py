@@ -10,7 +10,7 @@ import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,40 +93,34 @@ def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]
     """
     if keep_logits < 0:
         raise ValueError(f"keep_logits must be 0 or more, got {keep_logits}")
-    semantic, channel = outputs.semantic, _channel_dtype(len(outputs.semantic.stuff_ids))
-    arrays = {"channels": semantic.channels.astype(channel)}
-    arrays |= _masks_to_arrays(outputs.instances, "instances")
-    if outputs.stuff_masks is not None:
-        arrays |= _masks_to_arrays(outputs.stuff_masks, "stuff")
-    if semantic.logits is not None and keep_logits:
-        logits, channels = _select_highest(
-            semantic.logits, semantic.logit_channels, len(semantic.stuff_ids), keep_logits
-        )
-        arrays["logits"] = _half(logits)
-        if channels is not None:
-            arrays["logits_channels"] = channels.astype(channel)
-    if outputs.centers is not None:
-        arrays |= {
-            "centers_heatmap": _half(outputs.centers.heatmap),
-            "centers_offsets_yx": _half(outputs.centers.offsets_yx),
-        }
-    names = np.frombuffer(" ".join(arrays).encode(), dtype=np.uint8)
-    return {"names": names} | {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-
-
-def _masks_to_arrays(masks: InstanceMasks, prefix: str) -> dict[str, NDArray[Any]]:
-    pixels = np.concatenate([np.zeros(0, dtype=np.bool_), *(crop.ravel() for crop in masks.crops)])
-    arrays = {
-        "class_ids": masks.class_ids.astype("<i8"),
-        "scores": masks.scores.astype("<f4"),
-        "boxes_xyxy": masks.boxes_xyxy.astype("<f4"),
-        "corners_xy": masks.corners_xy.astype("<i8"),
-        "sizes_hw": np.array([crop.shape for crop in masks.crops], dtype="<i8").reshape(-1, 2),
-        "crops": np.packbits(pixels),
+    semantic, centers = outputs.semantic, outputs.centers
+    channel_count = len(semantic.stuff_ids)
+    logits, logits_channels = _select_highest(semantic.logits, semantic.logit_channels, channel_count, keep_logits)
+    values = {
+        "channels": semantic.channels,
+        **_masks_to_arrays(outputs.instances, "instances"),
+        **_masks_to_arrays(outputs.stuff_masks, "stuff"),
+        "logits": logits,
+        "logits_channels": logits_channels,
+        "centers_heatmap": centers.heatmap if centers else None,
+        "centers_offsets_yx": centers.offsets_yx if centers else None,
     }
-    if masks.mask_probs is not None:
-        arrays["mask_probs"] = _half(masks.mask_probs)
-    return {f"{prefix}_{name}": array for name, array in arrays.items()}
+    arrays = {}
+    for name in ARRAY_SPECS:
+        if (array := values.get(name)) is not None:
+            dtype = _get_dtype(name, channel_count)
+            is_half = dtype == np.float16
+            arrays[name] = np.ascontiguousarray(np.clip(array, -HALF_MAX, HALF_MAX) if is_half else array, dtype)
+    return {"names": np.frombuffer(" ".join(arrays).encode(), dtype=np.uint8), **arrays}
+
+
+def _masks_to_arrays(masks: InstanceMasks | None, group: str) -> dict[str, Any]:
+    if masks is None:
+        return {}
+    pixels = np.concatenate([np.zeros(0, dtype=np.bool_), *(crop.ravel() for crop in masks.crops)])
+    sizes_hw = np.array([crop.shape for crop in masks.crops]).reshape(-1, 2)
+    values = {**vars(masks), "sizes_hw": sizes_hw, "crops": np.packbits(pixels)}
+    return {f"{group}_{name}": value for name, value in values.items()}
 
 
 def from_arrays(
@@ -146,46 +140,30 @@ def from_arrays(
     Raises:
         ValueError: the arrays contradict each other.
     """
-    logits = arrays["logits"].astype(np.float32) if "logits" in arrays else None
-    logit_channels = np.array(arrays["logits_channels"]) if "logits_channels" in arrays else None
-    semantic = SemanticScores(np.array(arrays["channels"]), stuff_ids, thing_ids, logits, logit_channels)
-    instances = _masks_from_arrays(arrays, "instances", size_hw)
-    stuff_masks = _masks_from_arrays(arrays, "stuff", size_hw) if "stuff_class_ids" in arrays else None
-    centers = None
-    if "centers_heatmap" in arrays:
-        centers = CenterOffsets(
-            arrays["centers_heatmap"].astype(np.float32), arrays["centers_offsets_yx"].astype(np.float32)
-        )
+    values = {
+        name: array.astype(np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("="))
+        for name, array in arrays.items()
+    }
+    logits, logits_channels = values.get("logits"), values.get("logits_channels")
+    semantic = SemanticScores(values["channels"], stuff_ids, thing_ids, logits, logits_channels)
+    instances = _masks_from_arrays(values, "instances", size_hw)
+    stuff_masks = _masks_from_arrays(values, "stuff", size_hw) if "stuff_class_ids" in values else None
+    has_centers = "centers_heatmap" in values
+    centers = CenterOffsets(values["centers_heatmap"], values["centers_offsets_yx"]) if has_centers else None
     return HeadOutputs(instances, semantic, stuff_masks, centers)
 
 
-def _masks_from_arrays(arrays: Arrays, prefix: str, size_hw: tuple[int, int]) -> InstanceMasks:
-    sizes_hw = arrays[f"{prefix}_sizes_hw"].tolist()
+def _masks_from_arrays(arrays: Arrays, group: str, size_hw: tuple[int, int]) -> InstanceMasks:
+    values: dict[str, Any] = {n.removeprefix(f"{group}_"): a for n, a in arrays.items() if _get_group(n) == group}
+    sizes_hw, packed = values.pop("sizes_hw").tolist(), values.pop("crops")
     if any(not (0 <= h <= size_hw[0] and 0 <= w <= size_hw[1]) for h, w in sizes_hw):
-        raise ValueError(f"{prefix}_sizes_hw must be of crops inside the {size_hw[0]} x {size_hw[1]} image")
+        raise ValueError(f"{group}_sizes_hw must be of crops inside the {size_hw[0]} x {size_hw[1]} image")
     ends = np.cumsum([0, *(h * w for h, w in sizes_hw)]).tolist()
-    packed = arrays[f"{prefix}_crops"]
     if len(packed) != -(-ends[-1] // 8):
-        raise ValueError(f"{prefix}_crops must hold {ends[-1]} pixels, got {len(packed)} bytes")
+        raise ValueError(f"{group}_crops must hold {ends[-1]} pixels, got {len(packed)} bytes")
     pixels = np.unpackbits(packed, count=ends[-1]).view(np.bool_)
-    probs = arrays.get(f"{prefix}_mask_probs")
-    return InstanceMasks(
-        size_hw,
-        arrays[f"{prefix}_boxes_xyxy"].astype(np.float32),
-        arrays[f"{prefix}_scores"].astype(np.float32),
-        arrays[f"{prefix}_class_ids"].astype(np.int64),
-        arrays[f"{prefix}_corners_xy"].astype(np.int64),
-        tuple(pixels[start:end].reshape(hw) for start, end, hw in zip(ends, ends[1:], sizes_hw, strict=False)),
-        None if probs is None else probs.astype(np.float32),
-    )
-
-
-class _Member(NamedTuple):
-    """An array in an archive, of which only the header has been read."""
-
-    stream: IO[bytes]
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
+    crops = tuple(pixels[start:end].reshape(hw) for start, end, hw in zip(ends, ends[1:], sizes_hw, strict=False))
+    return InstanceMasks(size_hw=size_hw, crops=crops, **values)
 
 
 def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_count: int) -> dict[str, NDArray[Any]]:
@@ -208,18 +186,19 @@ def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_coun
     if unexpected := sorted(infos.keys() - ARRAY_SPECS.keys()):
         raise ValueError(f"head outputs have no arrays named {abbreviate(unexpected)}")
     members = {name: _open(archive, info) for name, info in infos.items()}
-    check_specs({name: (m.dtype, m.shape) for name, m in members.items()}, size_hw, channel_count)
+    check_specs({name: (dtype, shape) for name, (_, dtype, shape) in members.items()}, size_hw, channel_count)
     arrays = {}
-    for name, member in members.items():
-        with member.stream as stream:
-            content = stream.read(math.prod(member.shape) * member.dtype.itemsize)  # no more, whatever is packed
-        arrays[name] = np.ndarray(member.shape, member.dtype, content)
+    for name, (stream, dtype, shape) in members.items():
+        with stream:
+            content = stream.read(math.prod(shape) * dtype.itemsize)  # no more, whatever is packed
+        arrays[name] = np.ndarray(shape, dtype, content)
     if arrays["names"].tobytes().split() != [name.encode() for name in arrays if name != "names"]:
         raise ValueError(f"expected the arrays {arrays['names'].tobytes().decode()!r}, got {[*arrays]}")
     return arrays
 
 
-def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[IO[bytes], np.dtype[Any], tuple[int, ...]]:
+    """Stream, dtype and shape of an array, of which only the header has been read."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # other methods unpack without a limit
         raise ValueError(f"{info.filename} must be stored or deflated")
     stream = archive.open(info)
@@ -228,7 +207,7 @@ def _open(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(stream)
     if is_fortran or info.file_size != stream.tell() + math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{info.filename} must be row by row and as large as {shape} {dtype} is")
-    return _Member(stream, dtype, shape)
+    return stream, dtype, shape
 
 
 def check_specs(
@@ -244,17 +223,16 @@ def check_specs(
     Raises:
         ValueError: an array is missing, or has another dtype or shape.
     """
-    groups = {"names", "channels", "instances", *map(_group, specs)}
-    if missing := [n for n in ARRAY_SPECS if _group(n) in groups and n not in OPTIONAL and n not in specs]:
+    groups = {"names", "channels", "instances", *map(_get_group, specs)}
+    if missing := [n for n in ARRAY_SPECS if _get_group(n) in groups and n not in OPTIONAL and n not in specs]:
         raise ValueError(f"the arrays {abbreviate(missing)} are missing")
     lengths = {"H": size_hw[0], "W": size_hw[1], "2": 2, "4": 4}
     if "logits_channels" not in specs:
         lengths["K"] = channel_count
     for name in (name for name in ARRAY_SPECS if name in specs):  # the number of masks is known before their crops
-        (kind, axes), (dtype, shape) = ARRAY_SPECS[name], specs[name]
-        crops_bytes = -(-lengths.get(f"{_group(name)} N", 0) * size_hw[0] * size_hw[1] // 8)
+        axes, (dtype, shape), expected = ARRAY_SPECS[name][1], specs[name], _get_dtype(name, channel_count)
+        crops_bytes = -(-lengths.get(f"{_get_group(name)} N", 0) * size_hw[0] * size_hw[1] // 8)
         limits = {**LIMITS, "K": channel_count, "bytes": crops_bytes}
-        expected = _channel_dtype(channel_count) if kind == "channel" else np.dtype(kind)
         expected_shape = tuple(
             lengths.setdefault(axis, max(0, min(got, limits.get(axis.split()[-1], got))))
             for axis, got in zip(axes, (*shape, *[0] * len(axes)), strict=False)
@@ -263,31 +241,29 @@ def check_specs(
             raise ValueError(f"{name} must be {expected} of shape {expected_shape}, got {dtype} {shape}")
 
 
-def _group(name: str) -> str:
+def _get_group(name: str) -> str:
     return name.partition("_")[0]
 
 
-def _channel_dtype(channel_count: int) -> np.dtype[Any]:
+def _get_dtype(name: str, channel_count: int) -> np.dtype[Any]:
     if channel_count > MAX_CHANNELS:
         raise ValueError(f"semantic channels must be at most {MAX_CHANNELS}, got {channel_count}")
-    return np.dtype("|u1" if channel_count <= 2**8 else "<u2")
-
-
-def _half(values: NDArray[np.floating]) -> NDArray[np.float16]:
-    half: NDArray[np.float16] = np.clip(values, -HALF_MAX, HALF_MAX).astype("<f2")
-    return half
+    channel = "|u1" if channel_count <= 2**8 else "<u2"
+    return np.dtype(ARRAY_SPECS[name][0].replace("channel", channel))
 
 
 def _select_highest(
-    logits: NDArray[np.float32], channels: NDArray[np.integer] | None, channel_count: int, keep: int
-) -> tuple[NDArray[np.float32], NDArray[np.integer] | None]:
+    logits: NDArray[np.float32] | None, channels: NDArray[np.integer] | None, channel_count: int, keep: int
+) -> tuple[NDArray[np.float32] | None, NDArray[np.integer] | None]:
     """The `keep` highest logits of each pixel and their channels (None for all channels, in their order)."""
+    if logits is None or keep == 0:
+        return None, None
     if channels is not None:
         return logits[:keep], channels[:keep]
     if keep >= channel_count:
         return logits, None
     highest = np.empty((keep, *logits.shape[1:]), dtype=np.float32)
-    highest_channels = np.empty(highest.shape, dtype=_channel_dtype(channel_count))
+    highest_channels = np.empty(highest.shape, dtype=_get_dtype("logits_channels", channel_count))
     if COMPILED:
         _insert_highest(np.ascontiguousarray(logits, dtype=np.float32), highest, highest_channels)
         return highest, highest_channels

@@ -190,7 +190,11 @@ def write_index(
         "channel_names": [*space.names],
         "stuff_ids": space.stuff_ids.tolist(),
         "thing_ids": space.thing_ids.tolist(),
-        "images": [_build_entry(image) for image in images],
+        "images": [
+            {"id": image.image_id, "file_name": image.file_name, "outputs": image.outputs}
+            | dict(zip(("height", "width"), image.size_hw, strict=True))
+            for image in images
+        ],
     }
     _parse(content, path)
     files.dump_json(path, content)
@@ -237,13 +241,10 @@ def check_ids(
         expected = f"({len(stuff_ids)} channels: stuff_ids {abbreviate(stuff_ids.tolist())})"
         got = f"({len(semantic.stuff_ids)} channels: stuff_ids {abbreviate(semantic.stuff_ids.tolist())})"
         raise ValueError(f"the semantic channels must be those of the categories {expected}, got {got}")
-    groups = (
-        ("instances", outputs.instances, range(len(categories.things))),
-        ("stuff_masks", outputs.stuff_masks, range(THING_CHANNEL + 1, len(categories.stuff) + 1)),
-    )
+    groups = [("instances", outputs.instances, range(len(categories.things)))]
+    if outputs.stuff_masks is not None:
+        groups.append(("stuff_masks", outputs.stuff_masks, range(THING_CHANNEL + 1, len(categories.stuff) + 1)))
     for name, masks, class_ids in groups:
-        if masks is None:
-            continue
         if unknown := {*masks.class_ids.tolist()}.difference(class_ids):
             problem = f"must be in {class_ids.start}..{class_ids.stop - 1}, as the categories are, got"
             raise ValueError(f"class_ids of {name} {problem} {abbreviate(sorted(unknown))}")
@@ -254,12 +255,6 @@ def check_ids(
             raise ValueError(f"mask_probs of {name} must be in [0, 1], got {probs.min()}..{probs.max()}")
 
 
-def _build_entry(image: SavedImage) -> Entry:
-    height, width = image.size_hw
-    names = {"id": image.image_id, "file_name": image.file_name}
-    return {**names, "height": height, "width": width, "outputs": image.outputs}
-
-
 def _parse(content: Any, path: Path) -> SavedHeadOutputs:
     if type(content) is not dict:
         problem = f"expected the index of saved head outputs, got a {type(content).__name__}"
@@ -268,23 +263,21 @@ def _parse(content: Any, path: Path) -> SavedHeadOutputs:
         problem = f"expected saved head outputs of format {FORMAT}, got {got}"
         raise DatasetError(problem, where=path, remedy=f"{SAVE_AGAIN} with this version of segkit")
     categories = coco.read_categories(content, path)
-    names, stuff_ids, thing_ids = _channels(content, categories, path)
-    images = []
-    used: set[str] = set()
+    channels = _read_channels(content, categories, path)
+    images: dict[str, SavedImage] = {}  # by name of the .npz
     for image_id, entry in coco.read_images(content, path).items():
         where = Location(path, image_id)
         outputs = json_fields.get_field(entry, "outputs", json_fields.TEXT, where)
         json_fields.check_inside(outputs, "outputs", where)
-        if outputs in used or Path(outputs).name != outputs:
+        if outputs in images or Path(outputs).name != outputs:
             raise DatasetError(f"expected `outputs` to name a file of this image alone, got {outputs!r}", where=where)
-        used.add(outputs)
-        images.append(SavedImage(image_id, entry["file_name"], (entry["height"], entry["width"]), outputs))
-    return SavedHeadOutputs(path.parent, categories, names, stuff_ids, thing_ids, tuple(images))
+        images[outputs] = SavedImage(image_id, entry["file_name"], (entry["height"], entry["width"]), outputs)
+    names, stuff_ids, thing_ids = tuple(content["channel_names"]), channels.stuff_ids, channels.thing_ids
+    return SavedHeadOutputs(path.parent, categories, names, stuff_ids, thing_ids, tuple(images.values()))
 
 
-def _channels(
-    content: Entry, categories: CategorySet, path: Path
-) -> tuple[tuple[str, ...], NDArray[np.int64], NDArray[np.int64]]:
+def _read_channels(content: Entry, categories: CategorySet, path: Path) -> SemanticScores:
+    """The semantic channels, as scores without a pixel; DatasetError if the channels contradict each other."""
     names, stuff_ids, thing_ids = (json_fields.get_field(content, key, json_fields.LIST, path) for key in CHANNEL_KEYS)
     if not len(names) == len(stuff_ids) == len(thing_ids) or not 1 <= len(names) <= MAX_CHANNELS:
         lengths = f"{len(names)}, {len(stuff_ids)} and {len(thing_ids)}"
@@ -297,7 +290,6 @@ def _channels(
             problem = f"expected a name and contiguous ids of the categories, got {name!r}, {stuff_id!r}, {thing_id!r}"
             raise DatasetError(problem, where=f"{path}, channel {channel}")
     try:
-        empty = SemanticScores(np.zeros((0, 0), dtype=np.uint8), np.array(stuff_ids), np.array(thing_ids))
+        return SemanticScores(np.zeros((0, 0), dtype=np.uint8), np.array(stuff_ids), np.array(thing_ids))
     except ValueError as error:
         raise DatasetError(f"the channels contradict each other: {error}", where=path) from None
-    return tuple(names), empty.stuff_ids, empty.thing_ids
