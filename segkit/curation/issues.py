@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
@@ -15,15 +15,8 @@ NO_OTHERS: Mapping[bytes, str] = MappingProxyType({})  # images of another split
 ERROR, WARNING, NOTE = "error", "warning", "note"
 KEYS = {"code", "severity", "place", "message", "remedy"}  # of an issue in a file
 MAX_CHARACTERS = 1000  # of a place or a message: names in a file may be as long as the file
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class RunAll(Protocol):
-    """How all images are processed: `map`, or one over processes."""
-
-    def __call__(self, work: Callable[[Item], Result], items: Sequence[Item], /) -> Iterable[Result]:
-        """Give the results in the order of the items."""
+# How all images are processed, with the results in the order of the items: `map`, or one over processes.
+RunAll: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
 class Rule(NamedTuple):

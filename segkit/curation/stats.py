@@ -33,7 +33,7 @@ def count_dataset(reader: DatasetReader, progress: Progress | None = None) -> di
         DatasetError: The reader failed.
     """
     sizes, pixels, void = Counter[str](), 0, 0
-    areas, crowd_areas = defaultdict[int, list[int]](list), defaultdict[int, list[int]](list)
+    areas = defaultdict[tuple[int, bool], list[int]](list)  # by category_id and iscrowd
     image_ids = defaultdict[int, set[Any]](set)  # of the images that hold the category
     segments, instances = [], []
     for done, image in enumerate(reader.images, 1):
@@ -44,7 +44,7 @@ def count_dataset(reader: DatasetReader, progress: Progress | None = None) -> di
         void += ground_truth.runs.areas_px().get(VOID, 0)
         present = [segment for segment in ground_truth.segments if segment.area_px]
         for segment in present:
-            (crowd_areas if segment.iscrowd else areas)[segment.category_id].append(segment.area_px)
+            areas[segment.category_id, segment.iscrowd].append(segment.area_px)
             image_ids[segment.category_id].add(image.image_id)
         segments.append(sum(not segment.iscrowd for segment in present))
         instances.append(sum(segment.isthing and not segment.iscrowd for segment in present))
@@ -52,7 +52,7 @@ def count_dataset(reader: DatasetReader, progress: Progress | None = None) -> di
             progress(done, len(reader.images))
     classes = {}
     for category in reader.categories.categories:
-        class_areas, class_crowds = areas[category.category_id], crowd_areas[category.category_id]
+        class_areas, class_crowds = (areas[category.category_id, iscrowd] for iscrowd in (False, True))
         total = sum(class_areas) + sum(class_crowds)
         classes[category.name] = {
             "category_id": category.category_id,

@@ -83,17 +83,14 @@ def draw_fusion_grid(
     cells = []
     for _, path, segmentations in rows:
         image = read_image(path)
-        cells.append([image])
-        for title in titles:
-            segmentation = segmentations.get(title)
-            if segmentation is None:
-                cells[-1].append(np.full_like(image, 255))
-                continue
+        by_title = dict.fromkeys(titles, np.full_like(image, 255))
+        for title, segmentation in segmentations.items():
             expected, got = segmentation.segment_ids.shape, image.shape[:2]
             if got != expected:
                 problem = f"expected an image of {expected} pixels, the size of its segmentation, got {got}"
                 raise DatasetError(problem, where=path)
-            cells[-1].append(draw_panoptic(image, segmentation, categories))
+            by_title[title] = draw_panoptic(image, segmentation, categories)
+        cells.append([image, *by_title.values()])
     return draw_image_grid(cells, ["image", *titles], [title for title, _, _ in rows])
 
 

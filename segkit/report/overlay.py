@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 import cv2
 import numpy as np
@@ -119,14 +120,13 @@ def _build_panoptic_layers(segmentation: PanopticSegmentation, categories: Categ
         raise ValueError(f"category_id of every segment must be in categories, got {unknown}")
     if unlisted := sorted(set(boxes) - set(by_id)):
         raise ValueError(f"segments must have one Segment per id in the map, got none for {unlisted}")
-    layers, drawn = [], Counter[int]()
+    layers, ordinals = [], defaultdict[int, Iterator[int]](count)
     for segment_id, (left, top, width, height) in boxes.items():
         segment = by_id[segment_id]
         category = categories[segment.category_id]
         color = category.color
         if category.isthing and not segment.iscrowd:
-            color = _compute_instance_color(color, drawn[category.category_id])
-            drawn[category.category_id] += 1
+            color = _compute_instance_color(color, next(ordinals[category.category_id]))
         window = slice(top, top + height), slice(left, left + width)
         mask = segmentation.segment_ids[window] == segment_id
         layers.append(_Layer(window, mask, color, _list_labels(category.name, segment), segment.iscrowd))
@@ -144,12 +144,11 @@ def _build_instance_layers(masks: InstanceMasks, names: Sequence[str], min_score
         if not 0 <= class_id < len(names):
             raise ValueError(f"names must have one entry per class id, got {len(names)} for class id {class_id}")
     areas = np.array([np.count_nonzero(crop) for crop in masks.crops], dtype=np.int64)
-    layers, drawn = [], Counter[int]()
+    layers, ordinals = [], defaultdict[int, Iterator[int]](count)
     for index in np.argsort(-areas, kind="stable").tolist():
         score, class_id = float(masks.scores[index]), int(masks.class_ids[index])
         if areas[index] and score >= min_score:
-            color = _compute_instance_color(default_color(class_id), drawn[class_id])
-            drawn[class_id] += 1
+            color = _compute_instance_color(default_color(class_id), next(ordinals[class_id]))
             labels = (f"{names[class_id]} {score:.2f}", names[class_id])
             layers.append(_Layer(masks.window(index), masks.crops[index], color, labels))
     return layers
@@ -159,10 +158,8 @@ def _compute_instance_color(base: tuple[int, int, int], ordinal: int) -> tuple[i
     """The class's colour for its first instance, a similar one for each further instance, mirrored into 0..255."""
     if not ordinal:
         return base
-    shifts = ((2 * ((0.5 + ordinal * step) % 1.0) - 1) * SPREAD for step in R3_STEPS)
-    red, green, blue = (
-        255 - abs(255 - abs(round(channel + shift))) for channel, shift in zip(base, shifts, strict=True)
-    )
+    shifted = np.rint(base + (2 * ((0.5 + ordinal * np.array(R3_STEPS)) % 1.0) - 1) * SPREAD)
+    red, green, blue = (255 - np.abs(255 - np.abs(shifted))).astype(int).tolist()
     return red, green, blue
 
 

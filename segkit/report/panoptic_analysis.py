@@ -84,14 +84,12 @@ def budget_table(budget: Mapping[str, Any]) -> Table:
 
 def confusion_table(confusion: Mapping[str, Any], categories: CategorySet | None, limit: int = 5) -> Table:
     """Build the table of the most frequent confusions."""
-    rows = {
-        f"{_get_name(cell['ground_truth'], categories)} → {_get_name(cell['prediction'], categories)}": {
-            "segments": cell["segments"],
-            "% of the true class": None if cell["share"] is None else float(cell["share"]),
-        }
-        for cell in confusion["top"][:limit]
-    }
-    return build_table("Most frequent confusions of segments", "true → predicted", rows.items())
+    rows = []
+    for cell in confusion["top"][:limit]:
+        names = [_get_name(cell[key], categories) for key in ("ground_truth", "prediction")]
+        share = None if cell["share"] is None else float(cell["share"])
+        rows.append((" → ".join(names), {"segments": cell["segments"], "% of the true class": share}))
+    return build_table("Most frequent confusions of segments", "true → predicted", rows)
 
 
 def worst_images_table(worst_images: Sequence[Mapping[str, Any]], limit: int = 5) -> Table:

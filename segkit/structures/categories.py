@@ -146,12 +146,10 @@ class CategorySet:
         Raises:
             IndexError: No category has this contiguous id.
         """
-        group = self.things if isthing else self.stuff
-        index = contiguous_id if isthing else contiguous_id - THING_CHANNEL - 1
-        if not 0 <= index < len(group):
-            kind = "thing" if isthing else "stuff"
+        kind, group, first = ("thing", self.things, 0) if isthing else ("stuff", self.stuff, THING_CHANNEL + 1)
+        if not 0 <= contiguous_id - first < len(group):
             raise IndexError(f"no {kind} has the contiguous id {contiguous_id}: there are {len(group)}")
-        return group[index].category_id
+        return group[contiguous_id - first].category_id
 
     def build_semantic_space(self, thing_channels: str = "one") -> SemanticSpace:
         """Define the channels of the semantic head.
