@@ -84,13 +84,9 @@ class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
             DatasetError: The image was counted before, or as `compute_overlaps` raises. Nothing is counted then.
             ValueError: A map is not an (H, W) integer array.
         """
+        where, ratio = f"image {image_id!r}", self.boundary_ratio
         overlaps = compute_overlaps(
-            ground_truth,
-            prediction,
-            self.categories,
-            areas=self.areas,
-            boundary_ratio=self.boundary_ratio,
-            where=f"image {image_id!r}",
+            ground_truth, prediction, self.categories, areas=self.areas, boundary_ratio=ratio, where=where
         )
         self.add(image_id, overlaps)
 
@@ -174,11 +170,8 @@ class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
             rows = getattr(image, name)
             if not np.isin(rows["category_id"], ids).all():
                 raise ValueError("segments of unknown categories")
-            if (
-                not np.isfinite(rows["area_px"]).all()
-                or (rows["counted_px"] < 1).any()
-                or (rows["boundary_px"] < 0).any()
-            ):
+            has_pixels = np.isfinite(rows["area_px"]) & (rows["counted_px"] > 0) & (rows["boundary_px"] >= 0)
+            if not has_pixels.all():
                 raise ValueError("segments without pixels")
             if not np.isin(pairs[name], np.arange(ON_VOID, len(rows))).all():
                 raise ValueError("pairs of missing segments")

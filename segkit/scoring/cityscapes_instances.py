@@ -6,15 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from segkit.formats import png
-from segkit.formats.cityscapes import (
-    CATEGORIES,
-    INSTANCE_IDS_SUFFIX,
-    ResultFiles,
-    ResultLine,
-    read_result_lines,
-    read_result_mask,
-)
+from segkit.formats import cityscapes, png
 from segkit.metrics.cityscapes_ap import CityscapesAP, MaskPrediction
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -52,8 +44,8 @@ def score_cityscapes_instances(
         ValueError: `workers` or `limit` is below 1.
     """
     gt_paths = shard.select(_find_gt_paths(Path(gt_folder)))
-    results = ResultFiles(pred_folder)
-    metric, errors = CityscapesAP(CATEGORIES), ErrorCollector(limit)
+    results = cityscapes.ResultFiles(pred_folder)
+    metric, errors = CityscapesAP(cityscapes.CATEGORIES), ErrorCollector(limit)
     counted = map_and_collect_errors(lambda path: _score_image(path, results), gt_paths, errors, workers, progress)
     for _, (image_metric, image_errors) in counted:
         for error in image_errors:
@@ -65,10 +57,10 @@ def score_cityscapes_instances(
 
 def _find_gt_paths(folder: Path) -> list[Path]:
     """Sorted by name; DatasetError if there are none, or two have one name."""
-    patterns = f"*{INSTANCE_IDS_SUFFIX}", f"*/*{INSTANCE_IDS_SUFFIX}"
+    patterns = f"*{cityscapes.INSTANCE_IDS_SUFFIX}", f"*/*{cityscapes.INSTANCE_IDS_SUFFIX}"
     paths = sorted((path for pattern in patterns for path in folder.glob(pattern)), key=lambda path: path.name)
     if not paths:
-        problem = f"expected *{INSTANCE_IDS_SUFFIX} here or in subfolders, found none"
+        problem = f"expected *{cityscapes.INSTANCE_IDS_SUFFIX} here or in subfolders, found none"
         raise DatasetError(problem, where=folder, remedy="give gtFine/<split>, or a city's folder in it")
     for first, second in pairwise(paths):
         if first.name == second.name:
@@ -77,13 +69,13 @@ def _find_gt_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _score_image(gt_path: Path, results: ResultFiles) -> tuple[CityscapesAP, list[DatasetError]]:
+def _score_image(gt_path: Path, results: cityscapes.ResultFiles) -> tuple[CityscapesAP, list[DatasetError]]:
     """The metric of one image, and its errors."""
-    image_id = gt_path.name.removesuffix(INSTANCE_IDS_SUFFIX)
-    metric = CityscapesAP(CATEGORIES)
+    image_id = gt_path.name.removesuffix(cityscapes.INSTANCE_IDS_SUFFIX)
+    metric = CityscapesAP(cityscapes.CATEGORIES)
     errors: list[DatasetError] = []
     try:
-        lines = read_result_lines(results.find(image_id), results.folder, errors.append)
+        lines = cityscapes.read_result_lines(results.find(image_id), results.folder, errors.append)
         gt_ids = png.read_grey16(gt_path)
         size_hw = gt_ids.shape[0], gt_ids.shape[1]
         metric.update(image_id, gt_ids, _predictions(lines, size_hw, errors))
@@ -93,12 +85,12 @@ def _score_image(gt_path: Path, results: ResultFiles) -> tuple[CityscapesAP, lis
 
 
 def _predictions(
-    lines: list[ResultLine], size_hw: tuple[int, int], errors: list[DatasetError]
+    lines: list[cityscapes.ResultLine], size_hw: tuple[int, int], errors: list[DatasetError]
 ) -> Iterator[MaskPrediction]:
     """One mask at a time; an unreadable mask adds an error with its line."""
     for line in lines:
         try:
-            mask = read_result_mask(line.mask_path, size_hw)
+            mask = cityscapes.read_result_mask(line.mask_path, size_hw)
         except DatasetError as error:
             errors.append(DatasetError(str(error), where=line.where))
         else:

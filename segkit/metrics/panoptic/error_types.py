@@ -76,6 +76,7 @@ def classify_errors(table: OverlapTable, mode: str = "reference") -> SegmentErro
     table = replace(table, ground_truth=table.ground_truth.copy())
     table.ground_truth["area_px"] = table.ground_truth["counted_px"]
     matching = match(table, mode)
+    # Pairs of one category, without crowds: `rows` of the table, and their columns.
     rows = np.flatnonzero(find_same_category(table))
     gt, prediction, pixels = (table.pairs[name][rows] for name in ("ground_truth", "prediction", "pixels"))
     gt_px = table.ground_truth["counted_px"]
@@ -85,8 +86,9 @@ def classify_errors(table: OverlapTable, mode: str = "reference") -> SegmentErro
     covers = 2 * pixels > gt_px[gt]
     is_merged = covers & (np.bincount(prediction[covers], minlength=len(table.prediction))[prediction] > 1)
     is_poor = (matching.iou[rows] > POOR_IOU) & (matching.false_positive | matching.ignored)[prediction]
-    in_own_category = rows[is_part & (joined_iou[gt] > 0)], rows[is_merged], rows[is_poor]
-    candidates = (_find_wrong_class(table, matching), *in_own_category)
+    is_one_category = find_same_category(table, np.ones(len(gt_px), dtype=np.bool_))  # also of crowds
+    wrong_class = np.flatnonzero((matching.iou > MATCH_IOU) & ~is_one_category)
+    candidates = wrong_class, rows[is_part & (joined_iou[gt] > 0)], rows[is_merged], rows[is_poor]
     gt_type, gt_pair = _assign(table.pairs["ground_truth"], candidates, matching, matching.missed, MISSED)
     pred_type, pred_pair = _assign(
         table.pairs["prediction"], candidates, matching, matching.false_positive, FALSE_POSITIVE
@@ -118,15 +120,6 @@ def _compute_joined_iou(gt_px: IntArray, part_of: IntArray, pixels: IntArray, ex
     shared, extent = (np.bincount(part_of, weights=column, minlength=len(gt_px)) for column in (pixels, extent_px))
     iou = shared / (gt_px + extent - shared)
     return np.where((np.bincount(part_of, minlength=len(gt_px)) > 1) & (iou > MATCH_IOU), iou, 0.0)
-
-
-def _find_wrong_class(table: OverlapTable, matching: Matching) -> IntArray:
-    """Pairs of different categories, also with crowds, that would match in one category."""
-    rows = np.flatnonzero(matching.iou > MATCH_IOU)
-    gt_category = table.ground_truth["category_id"][table.pairs["ground_truth"][rows]]
-    pred_category = table.prediction["category_id"][table.pairs["prediction"][rows]]
-    wrong: IntArray = rows[gt_category != pred_category]
-    return wrong
 
 
 def _assign(

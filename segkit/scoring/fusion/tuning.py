@@ -94,7 +94,7 @@ def search(
         "seed": seed,
         "best": {"method": best, "step": last_steps[best]},
         "methods": methods,
-        "settings": _describe_settings(every, [s[0] for s in settings.values()], metrics, sweep_data.categories),
+        "settings": _describe_settings(settings, metrics, sweep_data.categories),
     }
 
 
@@ -235,21 +235,19 @@ def _compute_thing_quality(counts: Counts, categories: CategorySet) -> FloatArra
 
 
 def _describe_settings(
-    settings: Sequence[Setting],
-    default_settings: Sequence[Setting],
-    metrics: Mapping[str, Sequence[Metrics]],
-    categories: CategorySet,
+    settings: Mapping[str, Sequence[Setting]], metrics: Mapping[str, Sequence[Metrics]], categories: CategorySet
 ) -> list[dict[str, Any]]:
     front = find_pareto_front(np.array([[m["PQ_th"], m["PQ_st"]] for m in metrics[ALL]], dtype=np.float64))
+    every = [(setting, setting is candidates[0]) for candidates in settings.values() for setting in candidates]
     return [
         {
             "method": setting.name,
             **_describe_options(setting, categories),
-            "default": any(setting is default for default in default_settings),
+            "default": is_default,
             "pareto": bool(front[index]),
             **{split: of_split[index] for split, of_split in metrics.items()},
         }
-        for index, setting in enumerate(settings)
+        for index, (setting, is_default) in enumerate(every)
     ]
 
 
