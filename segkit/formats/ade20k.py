@@ -104,18 +104,17 @@ class ADE20KReader(DatasetReader):
 
     def _find_panoptic(self, on_issue: IssueHandler) -> None:
         content = coco.read_panoptic(self.root / f"{self._pngs.name}.json", partial(on_issue, "annotation-unreadable"))
-        images = {r.image_id: self.image_root / r.file_name for r in content.records}
-        pngs = {r.image_id: self._pngs / r.png_name for r in content.records}
-        missing = report_missing(on_issue, "image-missing", "image", [*images.values()], COMPLETE)
-        missing |= report_missing(on_issue, "png-missing", "annotation", [*pngs.values()], COMPLETE)
-        complete = [r for r in content.records if not missing & {images[r.image_id], pngs[r.image_id]}]
+        records = content.records
+        images = [self.image_root / r.file_name for r in records]
+        pngs = [self._pngs / r.png_name for r in records]
+        missing = report_missing(on_issue, "image-missing", "image", images, COMPLETE)
+        missing |= report_missing(on_issue, "png-missing", "annotation", pngs, COMPLETE)
+        complete = [r for r, *paths in zip(records, images, pngs, strict=True) if missing.isdisjoint(paths)]
         self.categories = content.categories
         self._records = {record.image_id: record for record in complete}
         self.images = tuple(DatasetImage(r.image_id, r.file_name, (r.height, r.width)) for r in complete)
-        self.skipped = (
-            *describe_unused_images(self.image_root, {r.file_name for r in content.records}, f"images {NOT_NAMED}"),
-            *describe_unused_images(self._pngs, {r.png_name for r in content.records}, f"PNGs {NOT_NAMED}"),
-        )
+        self.skipped = describe_unused_images(self.image_root, {r.file_name for r in records}, f"images {NOT_NAMED}")
+        self.skipped += describe_unused_images(self._pngs, {r.png_name for r in records}, f"PNGs {NOT_NAMED}")
 
     def _find(self, on_issue: IssueHandler) -> list[Path]:
         """The images that have their annotations, sorted."""

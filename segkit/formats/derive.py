@@ -11,11 +11,11 @@ from numpy.typing import DTypeLike, NDArray
 from segkit.structures import IGNORE_LABEL, MAX_SEGMENT_ID, PanopticSegmentation, SemanticSpace, crop_to_rle
 
 
-def relabel(segment_ids: NDArray[np.int32], values: Mapping[int, int], dtype: DTypeLike) -> NDArray[Any]:
+def relabel(segment_ids: NDArray[np.integer[Any]], values: Mapping[int, int], dtype: DTypeLike) -> NDArray[Any]:
     """Replace the ids of a map by values.
 
     Args:
-        segment_ids: (H, W) int32 in [0, MAX_SEGMENT_ID].
+        segment_ids: (H, W) integers in [0, MAX_SEGMENT_ID].
         values: segment_id -> value; other ids become 0.
         dtype: of the result.
 

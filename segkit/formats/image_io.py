@@ -220,7 +220,10 @@ def stretch_to_uint8(
         log.warning("%s: %d values are NaN or infinite and become 0", where, values.size - finite.size)
     if not finite.size:
         return stretched
-    low, high = _compute_limits(finite, percentiles)
+    with np.errstate(over="ignore", invalid="ignore"):
+        low, high = np.percentile(finite, percentiles).astype(np.float64)
+    if not np.isfinite([low, high]).all():  # numpy interpolates in the type of the values, which may overflow
+        low, high = np.percentile(finite, percentiles, method="nearest").astype(np.float64)
     if values.dtype == np.uint16 and values.size > LEVELS:
         table = _scale(np.arange(LEVELS), low, high)
         table.take(values, out=stretched, mode="clip")  # mode: the default makes a copy, and every value has a level
@@ -243,10 +246,10 @@ def _convert_errors(path: Path, problem: str) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{problem}: {error}", where=path, remedy="replace the file, or cut it into tiles") from None
     except UnidentifiedImageError:
+        kind, remedy = "unknown file format", "replace the file"
         if is_tiff(path):
-            kind = "a TIFF with channels, bits or a compression that are not read"
-            raise DatasetError(f"{problem}: {kind}", where=path, remedy=PLAIN_KINDS) from None
-        raise DatasetError(f"{problem}: unknown file format", where=path, remedy="replace the file") from None
+            kind, remedy = "a TIFF with channels, bits or a compression that are not read", PLAIN_KINDS
+        raise DatasetError(f"{problem}: {kind}", where=path, remedy=remedy) from None
     except DAMAGED as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise DatasetError(f"{problem}: {text}", where=path, remedy="replace the file") from None
@@ -301,14 +304,6 @@ def _stretch_colors(image: Image.Image, path: Path) -> Image.Image:
 def _tag(image: Image.Image, number: int, default: Any) -> Any:
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
     return tags.get(number, default)
-
-
-def _compute_limits(finite: NDArray[Any], percentiles: Sequence[float]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore", invalid="ignore"):
-        limits: NDArray[np.float64] = np.percentile(finite, percentiles).astype(np.float64)
-    if not np.isfinite(limits).all():  # numpy interpolates in the type of the values, which may overflow
-        limits = np.percentile(finite, percentiles, method="nearest").astype(np.float64)
-    return limits
 
 
 def _scale(values: NDArray[Any], low: np.float64, high: np.float64) -> NDArray[np.uint8]:

@@ -36,21 +36,14 @@ class Header:
     """Header of a PNG.
 
     Attributes:
-        height: in pixels.
-        width: in pixels.
+        size_hw: (height, width) in pixels.
         bit_depth: bits of a channel or of a palette index.
         kind: value of `KINDS`.
     """
 
-    height: int
-    width: int
+    size_hw: tuple[int, int]
     bit_depth: int
     kind: str
-
-    @property
-    def size_hw(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return self.height, self.width
 
 
 def read_header(path: Path) -> Header:
@@ -85,7 +78,7 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     header = _parse_header(content, path)
     _check_size(header, size_hw, path)
     # Images that Pillow refuses as too large are refused by both decoders.
-    is_safe = Image.MAX_IMAGE_PIXELS is None or header.height * header.width <= 2 * Image.MAX_IMAGE_PIXELS
+    is_safe = Image.MAX_IMAGE_PIXELS is None or np.prod(header.size_hw) <= 2 * Image.MAX_IMAGE_PIXELS
     runs = png_runs.decode(content) if COMPILED and is_safe else None
     if runs is None:
         image = _decode(content, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8), path)
@@ -229,7 +222,7 @@ def _decode(
 
 def _check_size(header: Header, size_hw: tuple[int, int] | None, path: Path) -> None:
     if size_hw is not None and header.size_hw != tuple(size_hw):
-        expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.height} x {header.width}"
+        expected, got = f"{size_hw[0]} x {size_hw[1]}", f"{header.size_hw[0]} x {header.size_hw[1]}"
         raise DatasetError(f"expected {expected} pixels (height x width), got {got}", where=path)
 
 
@@ -250,4 +243,4 @@ def _parse_header(content: bytes, path: Path) -> Header:
     if len(content) < HEADER_BYTES or not content.startswith(HEADER_START):
         raise DatasetError("expected a PNG, the file does not begin as one", where=path)
     width, height, bit_depth, color_type = struct.unpack(">IIBB", content[len(HEADER_START) : HEADER_BYTES])
-    return Header(height, width, bit_depth, KINDS.get(color_type, f"colour type {color_type}"))
+    return Header((height, width), bit_depth, KINDS.get(color_type, f"colour type {color_type}"))

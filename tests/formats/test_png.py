@@ -24,7 +24,7 @@ SIXTEEN_BIT_RGB = (  # 1 x 1, written by hand: Pillow reads it as 8 bits, and ca
 def test_grey16_round_trip(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
     path = tmp_path_factory.mktemp("png") / "x.png"
     png.write(path, values)
-    assert png.read_header(path) == png.Header(*values.shape, 16, "greyscale")
+    assert png.read_header(path) == png.Header(values.shape, 16, "greyscale")
     read = png.read_grey16(path, values.shape)
     assert read.dtype == np.int32
     np.testing.assert_array_equal(read, values)
@@ -114,7 +114,7 @@ def test_the_header_is_enough_for_the_size(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     png.write(path, RGB)
     path.write_bytes(path.read_bytes()[: png.HEADER_BYTES])
-    assert png.read_header(path) == png.Header(2, 4, 8, "RGB")
+    assert png.read_header(path) == png.Header((2, 4), 8, "RGB")
 
 
 def test_an_image_too_large_to_decode_safely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

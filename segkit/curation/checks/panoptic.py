@@ -155,7 +155,7 @@ def _check_png(
     size_hw = None
     try:
         header = png.read_header(path)
-        size_hw = header.height, header.width
+        size_hw = header.size_hw
         if (header.kind, header.bit_depth) != (RGB_KIND, RGB_DEPTH):
             issues.add("png-not-rgb", place, f"it is {header.bit_depth}-bit {header.kind}")
             if header.kind not in DECODABLE or header.bit_depth > RGB_DEPTH:

@@ -102,9 +102,8 @@ def _load_semantic(name: str, kind: str, records: list[Record]) -> Dataset:
     categories = CategorySet(Category(i, text, False, default_color(i)) for i, text in enumerate(classes))
     for record in records:
         path = Path(record["sem_seg_file_name"])
-        header = png.read_header(path)
         record.setdefault("image_id", path.stem)
-        _set_size(record, header.height, header.width)
+        _set_size(record, *png.read_header(path).size_hw)
     return Dataset(name, categories, METRICS[kind], records, uses_segkit_mapper=False)
 
 

@@ -1,7 +1,11 @@
 """Cityscapes: its labels, its tree of images and annotations, and its instance results."""
 
-from segkit.formats.cityscapes.label_pngs import INSTANCE_IDS_SUFFIX, encode_instance_ids, read_segmentation
-from segkit.formats.cityscapes.labels import CATEGORIES
+from segkit.formats.cityscapes.label_pngs import (
+    CATEGORIES,
+    INSTANCE_IDS_SUFFIX,
+    encode_instance_ids,
+    read_segmentation,
+)
 from segkit.formats.cityscapes.reader import CityscapesReader
 from segkit.formats.cityscapes.results import (
     ResultFiles,

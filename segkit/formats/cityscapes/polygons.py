@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from segkit.formats.cityscapes.label_pngs import INSTANCES_PER_LABEL, build_segmentation
-from segkit.formats.cityscapes.labels import LABELS, Label
+from segkit.formats.cityscapes.label_pngs import INSTANCES_PER_LABEL, LABELS, Label, build_segmentation
 from segkit.structures import PanopticSegmentation
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
@@ -90,13 +89,11 @@ def _read_size(content: Entry, expected_hw: tuple[int, int] | None, path: Path) 
 def _read_label(entry: Entry, where: str) -> tuple[Label, bool]:
     """The object's label, and whether it is a group of instances; polegroup is a label of its own."""
     name: str = json_fields.get_field(entry, "label", json_fields.TEXT, where)
-    if name in LABEL_BY_NAME:
-        return LABEL_BY_NAME[name], False
-    single = name.removesuffix(GROUP_SUFFIX)
+    single = name if name in LABEL_BY_NAME else name.removesuffix(GROUP_SUFFIX)
     if single not in LABEL_BY_NAME:
         problem = f"expected a label of Cityscapes, or one and {GROUP_SUFFIX!r}, got {reprlib.repr(name)}"
         raise DatasetError(problem, where=where, remedy="rename the label")
-    return LABEL_BY_NAME[single], True
+    return LABEL_BY_NAME[single], single != name
 
 
 def _read_points(entry: Entry, where: str) -> list[tuple[float, float]]:

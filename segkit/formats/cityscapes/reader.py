@@ -12,8 +12,7 @@ from typing import Literal
 from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.cityscapes import label_pngs
-from segkit.formats.cityscapes.label_pngs import IMAGE_SUFFIX
-from segkit.formats.cityscapes.labels import CATEGORIES, LABEL_ID_BY_TRAIN_ID
+from segkit.formats.cityscapes.label_pngs import CATEGORIES, IMAGE_SUFFIX, LABEL_ID_BY_TRAIN_ID
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX, read_polygon_segmentation
 from segkit.formats.image_files import check_folder, describe_unused_images, find_by_pattern, index_unique
 from segkit.structures import CategorySet, PanopticSegmentation

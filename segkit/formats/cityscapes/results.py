@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats import png
-from segkit.formats.cityscapes.labels import CATEGORIES, LABELS, LAST_LABEL_ID
+from segkit.formats.cityscapes.label_pngs import CATEGORIES, LABELS, LAST_LABEL_ID
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes, replacing
 from segkit.utils.text import abbreviate

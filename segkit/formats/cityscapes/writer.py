@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage
 from segkit.formats.cityscapes import label_pngs
-from segkit.formats.cityscapes.label_pngs import IMAGE_SUFFIX, INSTANCE_IDS_SUFFIX, LABEL_IDS_SUFFIX, TRAIN_IDS_SUFFIX
-from segkit.formats.cityscapes.labels import CATEGORIES
+from segkit.formats.cityscapes.label_pngs import CATEGORIES, IMAGE_SUFFIX
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
@@ -69,10 +68,10 @@ class CityscapesWriter(LabelFilesWriter):
             values = label_pngs.compute_instance_values(labelled.segments)
         except ValueError as error:
             raise DatasetError(str(error), where=Location(self.root, image.image_id)) from None
-        maps: dict[str, NDArray[Any]] = {INSTANCE_IDS_SUFFIX: label_pngs.encode_instance_ids(labelled)}
-        maps[LABEL_IDS_SUFFIX] = label_pngs.encode_label_ids(labelled)
+        maps: dict[str, NDArray[Any]] = {label_pngs.INSTANCE_IDS_SUFFIX: label_pngs.encode_instance_ids(labelled)}
+        maps[label_pngs.LABEL_IDS_SUFFIX] = label_pngs.encode_label_ids(labelled)
         if self.train_ids:
-            maps[TRAIN_IDS_SUFFIX] = label_pngs.encode_train_ids(labelled)
+            maps[label_pngs.TRAIN_IDS_SUFFIX] = label_pngs.encode_train_ids(labelled)
         for suffix, pixels in maps.items():
             png.write(self.root / "gtFine" / self.split / self._get_city(image, name) / f"{name}{suffix}", pixels)
         return losses + _list_merged_segments(labelled.segments, values, areas_px)
@@ -90,7 +89,7 @@ class CityscapesWriter(LabelFilesWriter):
         image_files.check_plain_name(image.file_name, where)
         path = PurePosixPath(image.file_name)
         name = path.name.removesuffix(IMAGE_SUFFIX) if path.name.endswith(IMAGE_SUFFIX) else path.stem
-        image_files.check_name_length(f"{name}{TRAIN_IDS_SUFFIX}", where)  # the longest
+        image_files.check_name_length(f"{name}{label_pngs.TRAIN_IDS_SUFFIX}", where)  # the longest
         return name
 
     def _get_city(self, image: DatasetImage, name: str) -> str:

@@ -72,7 +72,7 @@ class TwoChannelReader(DatasetReader):
             return None
         header = try_read(on_issue, "png-unreadable", png.read_header, path)
         file_name = image_paths[name].relative_to(self.image_root).as_posix()
-        return None if header is None else DatasetImage(name, file_name, (header.height, header.width))
+        return None if header is None else DatasetImage(name, file_name, header.size_hw)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""

@@ -8,7 +8,6 @@ import os
 import reprlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -95,10 +94,11 @@ def list_volumes(root: Path, table: Entry | None, is_test: bool, on_issue: Issue
 def describe_unlisted(volumes: Collection[VolumeFiles]) -> tuple[str, ...]:
     """Lines of `DatasetReader.skipped` on volumes in the same folders that are not in the list."""
     used = {path for files in volumes for path in (files.image_path, files.label_path) if path is not None}
-    folders = sorted({path.parent for path in used})
-    unused = {folder: [p.name for p in _find_niftis(folder) if p not in used] for folder in folders}
-    lines = (describe_unused(folder, "volumes are not listed", names) for folder, names in unused.items())
-    return tuple(chain.from_iterable(lines))
+    lines: tuple[str, ...] = ()
+    for folder in sorted({path.parent for path in used}):
+        unused = [path.name for path in _find_niftis(folder) if path not in used]
+        lines += describe_unused(folder, "volumes are not listed", unused)
+    return lines
 
 
 def select_split(

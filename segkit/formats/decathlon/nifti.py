@@ -62,13 +62,6 @@ class Header:
         sizes = dict(zip(self.orientation[:, 0].astype(int).tolist(), self.shape, strict=True))
         return sizes[0], sizes[1], sizes[2]
 
-    def encode(self, voxels: NDArray[Any]) -> bytes:
-        """The content of a file with this header that holds the (X, Y, Z) RAS+ voxels."""
-        stored = nib.orientations.apply_orientation(voxels, nib.orientations.ornt_transform(RAS, self.orientation))
-        image_type = nib.Nifti2Image if isinstance(self.nifti, nib.Nifti2Header) else nib.Nifti1Image
-        content: bytes = image_type(stored, self.affine, self.nifti, dtype=stored.dtype).to_bytes()
-        return content
-
 
 def read_voxels(path: Path) -> NDArray[Any]:
     """(X, Y, Z, modalities) in RAS+ orientation, scaled as the header says; DatasetError for a damaged file."""
@@ -89,7 +82,7 @@ def read_voxels(path: Path) -> NDArray[Any]:
 def read_header(path: Path) -> Header:
     """Read the header and compare its sizes with the file; no voxel is decompressed. DatasetError if they differ."""
     with _open(path) as file:
-        block = file.read(max(HEADERS))
+        block, is_zipped = file.read(max(HEADERS)), isinstance(file, gzip.GzipFile)
     with _raise_dataset_errors(path):
         nifti = _parse(block)
         shape, dtype, offset = nifti.get_data_shape(), nifti.get_data_dtype(), nifti.get_data_offset()
@@ -101,7 +94,7 @@ def read_header(path: Path) -> Header:
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise DatasetError(f"expected voxels that are one number of at most 64 bits, got {dtype}", where=path)
     content_bytes = offset + math.prod(shape) * dtype.itemsize
-    _check_bytes(content_bytes, offset, path)
+    _check_bytes(content_bytes, offset, is_zipped, path)
     affine, orientation = _read_grid(nifti, path)
     modalities = shape[3] if len(shape) == 4 else 1
     return Header(nifti, tuple(shape[:3]), modalities, content_bytes, affine, orientation)
@@ -141,7 +134,10 @@ def write_prediction(
     if stacked.min() < 0 or stacked.max() > MAX_LABEL:
         raise ValueError(f"labels must be in 0..{MAX_LABEL}, got {stacked.min()}..{stacked.max()}")
     labels = stacked.astype(np.min_scalar_type(stacked.max()), copy=False)
-    content = header.encode(np.moveaxis(np.rot90(labels, -1, axes=(1, 2)), 0, axis))  # the inverse of `to_slices`
+    voxels = np.moveaxis(np.rot90(labels, -1, axes=(1, 2)), 0, axis)  # the inverse of `to_slices`
+    stored = nib.orientations.apply_orientation(voxels, nib.orientations.ornt_transform(RAS, header.orientation))
+    image_type = nib.Nifti2Image if isinstance(header.nifti, nib.Nifti2Header) else nib.Nifti1Image
+    content = image_type(stored, header.affine, header.nifti, dtype=stored.dtype).to_bytes()
     with replacing(path) as temporary:
         temporary.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
 
@@ -153,11 +149,9 @@ def _parse(block: bytes) -> Any:
     raise ValueError("expected a NIfTI in one file (n+1 or n+2), the file does not begin as one")
 
 
-def _check_bytes(content_bytes: int, offset: int, path: Path) -> None:
+def _check_bytes(content_bytes: int, offset: int, is_zipped: bool, path: Path) -> None:
     if not min(HEADERS) <= offset <= MAX_OFFSET:
         raise DatasetError(f"expected voxels from byte 352 to {MAX_OFFSET} on, got {offset}", where=path)
-    with path.open("rb") as file:
-        is_zipped = file.peek(len(GZIP_START)).startswith(GZIP_START)
     file_bytes = path.stat().st_size
     if content_bytes > file_bytes * (DEFLATE_RATIO if is_zipped else 1):
         problem = f"the header speaks of {content_bytes} bytes, which a file of {file_bytes} bytes cannot hold"

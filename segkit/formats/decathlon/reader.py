@@ -184,7 +184,19 @@ class DecathlonReader(DatasetReader):
         return slices
 
     def _get_labels(self, path: Path) -> Labels:
-        return self._cache("labels", path, lambda path: _check_labels(self._read_labels(path), self.categories, path))
+        return self._cache("labels", path, self._read_known_labels)
+
+    def _read_known_labels(self, path: Path) -> Labels:
+        """The labels of a volume by slices; DatasetError if one is not a category."""
+        labels = self._read_labels(path)
+        table = np.zeros(MAX_LABEL + 1, dtype=bool)
+        table[[*self.categories.isthing_by_id]] = True
+        is_known = table.take(labels)
+        if not is_known.all():
+            expected, got = self.categories.isthing_by_id, np.unique(labels[~is_known]).tolist()
+            problem = f"expected labels among {abbreviate(expected)}, got {abbreviate(got)} too"
+            raise DatasetError(problem, where=path, remedy="add them to `labels`, or repair the volume")
+        return labels
 
     def _read_labels(self, path: Path) -> Labels:
         return np.ascontiguousarray(to_slices(to_labels(read_voxels(path)[..., 0], path), self.axis))
@@ -293,18 +305,6 @@ def to_labels(values: NDArray[Any], path: Path) -> Labels:
     if low < 0 or high > MAX_LABEL:
         raise DatasetError(f"expected labels in 0..{MAX_LABEL}, got {low}..{high}", where=path)
     return values.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
-
-
-def _check_labels(labels: Labels, categories: CategorySet, path: Path) -> Labels:
-    """The labels; DatasetError if one is not a category."""
-    table = np.zeros(MAX_LABEL + 1, dtype=bool)
-    table[[*categories.isthing_by_id]] = True
-    is_category = table.take(labels)
-    if not is_category.all():
-        unexpected = np.unique(labels[~is_category]).tolist()
-        problem = f"expected labels among {abbreviate(categories.isthing_by_id)}, got {abbreviate(unexpected)} too"
-        raise DatasetError(problem, where=path, remedy="add them to `labels`, or repair the volume")
-    return labels
 
 
 def _build_segmentation(labels: Labels, categories: CategorySet) -> PanopticSegmentation:

@@ -11,7 +11,7 @@ from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, Split, resolve_folders
-from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, default_color
+from segkit.structures import Category, CategorySet, IdRuns, PanopticSegmentation, Segment, default_color
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
 from segkit.utils.json_fields import Location
@@ -67,8 +67,7 @@ class InstanceMapReader(LabelMapReader):
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class. Objects come by ascending value, then the background with the id after the last."""
         values = self._read_map(image)
-        unique = np.unique(values, return_counts=True)
-        areas_px = dict(zip(*(column.tolist() for column in unique), strict=True))
+        areas_px = IdRuns.from_map(values).areas_px()
         background_px = areas_px.pop(0, 0)
         segments = [Segment(value, THING_ID, True, area_px) for value, area_px in areas_px.items()]
         if background_px and BACKGROUND_ID in self.categories:

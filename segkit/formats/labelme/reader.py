@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import reprlib
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,19 +98,17 @@ class LabelmeReader(DatasetReader):
         """
         segment_ids = np.zeros(image.size_hw, dtype=np.int32)
         ids: dict[Key, int] = {IGNORED: VOID}
-        labels: dict[int, str] = {}
-        crowds: set[int] = set()
+        groups: dict[int, list[Shape]] = defaultdict(list)
         for key, shape, rle in self._rasterise(image):
             segment_id = ids.setdefault(key, len(ids))
             crop, (left, top) = labelme_shapes.decode_crop(rle)
             segment_ids[top : top + crop.shape[0], left : left + crop.shape[1]][crop] = segment_id
-            labels[segment_id] = shape.label
-            crowds |= {segment_id} if shape.iscrowd else set()
+            groups[segment_id].append(shape)
         areas_px = np.bincount(segment_ids.ravel(), minlength=len(ids)).tolist()
         segments = []
         for segment_id in (i for i in ids.values() if i != VOID and areas_px[i]):
-            category = self._category_by_label[labels[segment_id]]
-            iscrowd = category.isthing and segment_id in crowds
+            category = self._category_by_label[groups[segment_id][0].label]
+            iscrowd = category.isthing and any(shape.iscrowd for shape in groups[segment_id])
             segments.append(Segment(segment_id, category.category_id, category.isthing, areas_px[segment_id], iscrowd))
         return PanopticSegmentation(segment_ids, tuple(segments))
 

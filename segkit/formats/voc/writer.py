@@ -65,16 +65,13 @@ class VOCWriter(LabelFilesWriter):
         visible = np.unique(object_labels)
         covered = [i for i, label in label_by_segment.items() if label not in visible]
         losses += [f"segment {i}: the border covers it" for i in covered]
-        class_by_object = np.zeros(256, dtype=np.uint8)
-        class_by_object[VOID_LABEL] = VOID_LABEL
-        for segment in segmentation.segments:
-            if segment.segment_id in label_by_segment:
-                class_label = self.categories.thing_contiguous_ids[segment.category_id] + 1
-                class_by_object[label_by_segment[segment.segment_id]] = class_label
+        things = self.categories.thing_contiguous_ids
+        objects = [s for s in segmentation.segments if s.segment_id in label_by_segment]
+        class_by_object = {label_by_segment[s.segment_id]: things[s.category_id] + 1 for s in objects}
         class_path = self.root / reader.CLASS_MAPS / f"{name}.png"
         object_path = self.root / reader.OBJECT_MAPS / f"{name}.png"
         with replacing(class_path) as class_file, replacing(object_path) as object_file:
-            _save(class_file, class_by_object.take(object_labels))
+            _save(class_file, relabel(object_labels, {**class_by_object, VOID_LABEL: VOID_LABEL}, np.uint8))
             _save(object_file, object_labels)
         return losses
 

@@ -11,7 +11,7 @@ import pytest
 
 from segkit.formats import cityscapes
 from segkit.formats.cityscapes import CityscapesReader
-from segkit.formats.cityscapes.labels import LABELS
+from segkit.formats.cityscapes.label_pngs import LABELS
 from segkit.formats.coco import CocoPanopticReader
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare

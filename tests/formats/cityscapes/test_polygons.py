@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segkit.formats.cityscapes import polygons
-from segkit.formats.cityscapes.labels import LABELS
+from segkit.formats.cityscapes.label_pngs import LABELS
 from segkit.structures import Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import box, reference_ids

@@ -16,7 +16,7 @@ from segkit.curation.issues import RULES
 from segkit.formats import png
 from segkit.formats.base import DatasetImage
 from segkit.formats.cityscapes import CityscapesReader, label_pngs
-from segkit.formats.cityscapes.labels import LABELS
+from segkit.formats.cityscapes.label_pngs import LABELS
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.cityscapes_tree import CITIES, make, prepare
