@@ -133,14 +133,6 @@ class ImageRow(Sequence[Entry]):
     def __getitem__(self, index: Any) -> Any:
         return self._entry.read_row(self._index)[index]
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and [*self] == [*other]
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr([*self])
-
     def __reduce__(self) -> Any:
         return list, ([*self],)
 
