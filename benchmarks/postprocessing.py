@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from segkit.fusion import HeuristicFusion
 from segkit.fusion.semantic_argmax import TOLERANCE
 from segkit.modeling.postprocessing.head_outputs import SemanticLogits, build_semantic_scores, scale_instances
+from segkit.modeling.postprocessing.resampling import Sizes
 from segkit.structures import HeadOutputs
 
 CHANNELS, STRIDE = 54, 4
@@ -65,7 +66,8 @@ def detectron2(given: Instances, coarse: torch.Tensor, image_size: Any, size_hw:
 def ours(given: Instances, coarse: torch.Tensor, image_size: Any, size_hw: Any) -> Any:
     """Run the post-processing of PanopticRCNN."""
     masks = scale_instances(given, size_hw).masks
-    scores = build_semantic_scores(SemanticLogits(coarse, STRIDE, image_size, size_hw), None, None, with_logits=False)
+    logits = SemanticLogits(coarse, Sizes(image_size, size_hw, STRIDE))
+    scores = build_semantic_scores(logits, None, None, with_logits=False)
     return HeuristicFusion(
         overlap_threshold=OVERLAP, stuff_area_limit_px=STUFF_AREA_PX, instance_score_threshold=SCORE
     )(HeadOutputs(masks, scores))
@@ -85,7 +87,7 @@ def main() -> None:
         memory = [peak_mib(run, inputs, make_head_outputs(TINY)) for run in (detectron2, ours)]
         (ids, info), fused = detectron2(*inputs), ours(*inputs)
         instances, coarse, *_ = inputs
-        highest = SemanticLogits(coarse, STRIDE, image_size, size_hw).resize().topk(2, dim=0).values.numpy()
+        highest = SemanticLogits(coarse, Sizes(image_size, size_hw, STRIDE)).resize().topk(2, dim=0).values.numpy()
         unsure = highest[0] - highest[1] <= TOLERANCE * float(coarse.abs().max())
         check_equal(fused, ids, info, unsure | find_unsure_pixels(scale_instances(instances, size_hw).masks))
         pairs = [(seconds(lambda i=inputs: detectron2(*i)), seconds(lambda i=inputs: ours(*i))) for _ in range(rounds)]

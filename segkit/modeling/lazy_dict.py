@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
+from collections import UserDict
+from collections.abc import Callable
 from typing import Any
 
 
@@ -17,7 +18,7 @@ class LazyValue:
         self.compute = compute
 
 
-class LazyDict(MutableMapping[str, Any]):
+class LazyDict(UserDict[str, Any]):
     """A mapping that computes its `LazyValue`s when they are read, and keeps the results.
 
     Detectron2's evaluators and visualizers only read by key, so that they need no dict. `dict(d)`, `{**d}`, a copy and
@@ -27,36 +28,21 @@ class LazyDict(MutableMapping[str, Any]):
         **values: Values by key, some of them LazyValue.
     """
 
-    def __init__(self, **values: Any) -> None:
-        self._values = values
-
     def __getitem__(self, key: str) -> Any:
-        value = self._values[key]
+        value = self.data[key]
         if isinstance(value, LazyValue):
             try:
                 value = value.compute()
             except KeyError as error:  # get() and pop() would take it for a missing key
                 raise RuntimeError(f"the value of {key!r} cannot be computed: {error!r}") from error
-            self._values[key] = value
+            self.data[key] = value
         return value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._values[key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._values[key]
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._values
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+    def __copy__(self) -> Any:
+        return dict(self)
 
     def __reduce__(self) -> Any:
         return dict, (dict(self),)

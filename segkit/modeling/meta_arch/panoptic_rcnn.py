@@ -23,8 +23,9 @@ from segkit.modeling.postprocessing.head_outputs import (
     fuses_on_device,
     scale_instances,
 )
-from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes
+from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
+from segkit.modeling.postprocessing.resampling import Sizes
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
 from segkit.utils.errors import ConfigError
 
@@ -132,10 +133,10 @@ class PanopticRCNN(GeneralizedRCNN):
         if not do_postprocess:
             return instances, self.sem_seg_head(features, None)[0]
         coarse, scale = self._compute_coarse_logits(features)
-        semantics = [
-            SemanticLogits(logits, scale, size, (int(x.get("height") or size[0]), int(x.get("width") or size[1])))
-            for logits, size, x in zip(coarse, images.image_sizes, batched_inputs, strict=True)
-        ]
+        semantics = []
+        for logits, size, x in zip(coarse, images.image_sizes, batched_inputs, strict=True):
+            size_hw = int(x.get("height") or size[0]), int(x.get("width") or size[1])
+            semantics.append(SemanticLogits(logits, Sizes(size, size_hw, scale)))
         fused = self._fuse_on_device(instances, semantics)
         return [self._build_output(*image) for image in zip(instances, semantics, fused, strict=True)]
 
@@ -176,9 +177,8 @@ class PanopticRCNN(GeneralizedRCNN):
         """The map, which stays on the device, and the segments of each image; None each if the CPU has to fuse."""
         if not semantics or not fuses_on_device(self.fusion, semantics[0].coarse) or self.rounding is not None:
             return [None] * len(semantics)
-        sizes = [Sizes(semantic.image_size, semantic.size_hw, semantic.scale) for semantic in semantics]
-        coarse = [semantic.coarse for semantic in semantics]
         detections = [detections_from_instances(image) for image in instances]
+        coarse, sizes = [semantic.coarse for semantic in semantics], [semantic.sizes for semantic in semantics]
         fused = self._get_post_processor(len(coarse[0])).process_images(detections, coarse, sizes)
         return [(image.ids, segments) for image, segments in zip(fused, to_segments(fused), strict=True)]
 
@@ -195,7 +195,7 @@ class PanopticRCNN(GeneralizedRCNN):
     def _build_output(
         self, instances: Instances, semantic: SemanticLogits, fused: tuple[torch.Tensor, Sequence[Segment]] | None
     ) -> LazyDict:
-        scaled = cache(lambda: scale_instances(instances, semantic.size_hw))
+        scaled = cache(lambda: scale_instances(instances, semantic.sizes.size_hw))
         head_outputs = cache(lambda: self._build_head_outputs(scaled().masks, semantic))
         if fused is None:
             panoptic = self.fusion(head_outputs())

@@ -95,14 +95,13 @@ def scale_boxes(
     return boxes, ((x1 > x0) & (y1 > y0)) | ~finite
 
 
-def find_input_errors(detections: Detections, has_nan_logits: torch.Tensor | None) -> torch.Tensor:
-    """(B,) int64: sums of the keys of `INPUT_ERRORS` that apply. has_nan_logits: (B,) bool, or None."""
+def find_input_errors(detections: Detections) -> torch.Tensor:
+    """(B,) int64: sums of the keys of `INPUT_ERRORS` that apply to detections."""
     finite = detections.boxes_xyxy.isfinite().all(2) & detections.scores.isfinite()
     in_range = (detections.mask_probs >= 0) & (detections.mask_probs <= 1)  # NaN is not
     correct = finite & in_range.flatten(2).all(2)
     errors = (~correct & detections.valid).any(1) * NAN_INSTANCES
-    errors = errors + ((detections.class_ids < 0) & detections.valid).any(1) * NEGATIVE_CLASS
-    return errors if has_nan_logits is None else errors + has_nan_logits * NAN_LOGITS
+    return errors + ((detections.class_ids < 0) & detections.valid).any(1) * NEGATIVE_CLASS
 
 
 def sort_by_score(detections: Detections) -> tuple[Detections, torch.Tensor]:

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 import torch
 from detectron2.layers import paste_masks_in_image
 from detectron2.modeling import detector_postprocess
-from detectron2.modeling.postprocessing import sem_seg_postprocess
 from detectron2.structures import Instances
-from torch.nn import functional as F
 
 from segkit.fusion import FusionMethod
 from segkit.fusion.semantic_argmax import argmax_upsampled
 from segkit.modeling.postprocessing.detections import INPUT_ERRORS, NAN_INSTANCES, NAN_LOGITS
 from segkit.modeling.postprocessing.panoptic import runs_on_tensors
 from segkit.modeling.postprocessing.paste import paste_crops
-from segkit.modeling.postprocessing.resampling import find_nan_logits
+from segkit.modeling.postprocessing.resampling import Sizes, find_nan_logits, resize_logits
 from segkit.structures import InstanceMasks, SemanticScores
 from segkit.utils.compiled import COMPILED
 
@@ -27,36 +25,30 @@ class SemanticLogits:
 
     Attributes:
         coarse: (C, h, w) logits, padded as the batch was.
-        scale: Pixels of the network's image per logit.
-        image_size: (height, width) of the network's image without padding.
-        size_hw: (height, width) of the output.
+        sizes: Sizes of the image.
     """
 
     coarse: torch.Tensor
-    scale: int
-    image_size: tuple[int, int]
-    size_hw: tuple[int, int]
+    sizes: Sizes
 
     def resize(self) -> torch.Tensor:
         """(C, H, W) logits at the output's size, as Detectron2's PanopticFPN computes them."""
-        logits = self.coarse
-        if self.scale != 1:
-            logits = F.interpolate(logits[None], scale_factor=self.scale, mode="bilinear", align_corners=False)[0]
-        return sem_seg_postprocess(logits, self.image_size, *self.size_hw)
+        return resize_logits(self.coarse[None], self.sizes)[0]
 
     def argmax_channels(self) -> torch.Tensor:
         """(H, W) integers: the channel of the highest logit, the first of equal ones. Raises ValueError as `check`."""
         on_cpu = self.coarse.device.type == "cpu" and self.coarse.dtype == torch.float32
         if on_cpu and COMPILED:
             coarse = self.coarse.detach().contiguous().numpy()
-            return torch.from_numpy(argmax_upsampled(coarse, self.scale, self.image_size, self.size_hw))
+            image_size, size_hw, scale = self.sizes
+            return torch.from_numpy(argmax_upsampled(coarse, scale, image_size, size_hw))
         self.check()
         full = self.resize()
         return full.max(dim=0).indices if on_cpu else full.argmax(dim=0)
 
     def check(self) -> None:
         """Raise ValueError if a logit of the image is NaN or infinite."""
-        if find_nan_logits(self.coarse[None], self.image_size, self.scale).item():
+        if find_nan_logits(self.coarse[None], self.sizes).item():
             raise ValueError(INPUT_ERRORS[NAN_LOGITS])
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 
 from segkit.fusion import HeuristicFusion
-from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.modeling.postprocessing.detections import (
     STUFF_RANGE,
     Detections,
@@ -17,7 +16,7 @@ from segkit.modeling.postprocessing.detections import (
     sort_by_score,
 )
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors, count_labels
-from segkit.modeling.postprocessing.paste import ROWS_PER_STEP, compute_sampling_axes, paste_probs
+from segkit.modeling.postprocessing.paste import paste_each
 from segkit.utils.errors import ConfigError
 
 NMS_ON_TENSORS = ("none", "box")
@@ -29,7 +28,7 @@ def fuse_heuristic(
     stuff_count: int,
     fusion: HeuristicFusion,
     class_thresholds: torch.Tensor,
-    has_nan_logits: torch.Tensor | None = None,
+    errors: torch.Tensor | int = 0,
 ) -> FusedTensors:
     """Paste and fuse B images of one size, with the ids and segments of HeuristicFusion.
 
@@ -41,7 +40,7 @@ def fuse_heuristic(
         stuff_count: The highest stuff contiguous id.
         fusion: The options.
         class_thresholds: `build_class_thresholds(fusion)` on the device.
-        has_nan_logits: (B,) bool, reported in the table; None: none.
+        errors: (B,) int64, keys of `INPUT_ERRORS` for other inputs, reported in the table too; 0: none.
 
     Returns:
         The fused batch.
@@ -53,7 +52,7 @@ def fuse_heuristic(
         problem = f"nms must be one of {NMS_ON_TENSORS} on tensors, got {fusion.nms!r}"
         raise ConfigError(problem, remedy="fuse on the CPU")
     outside = (stuff_map < 0) | (stuff_map > stuff_count)
-    errors = find_input_errors(detections, has_nan_logits) + outside.flatten(1).any(1) * STUFF_RANGE
+    all_errors = find_input_errors(detections) + errors + outside.flatten(1).any(1) * STUFF_RANGE
     stuff_map = stuff_map.clamp(0, stuff_count)
     ranked, instance_ids = sort_by_score(detections)
     nms_threshold = fusion.nms_threshold if fusion.nms == "box" else None
@@ -63,7 +62,7 @@ def fuse_heuristic(
     # With a limit of 0 a class that is fully covered makes a segment too, if it is in the map.
     limit = fusion.stuff_area_limit_px
     stuff = count_labels(stuff_map, stuff_count + 1)[:, 1:] > 0 if limit <= 0 else stuff_count
-    return build_fused_tensors(ranked, instance_ids, owners, placed, stuff, limit, errors)
+    return build_fused_tensors(ranked, instance_ids, owners, placed, stuff, limit, all_errors)
 
 
 def _place(
@@ -71,16 +70,10 @@ def _place(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Give each candidate by rank its free pixels, unless too many are taken; return (B, N) bool and the owners."""
     total = candidates.shape[1]
-    xs, ys = compute_sampling_axes(ranked.boxes_xyxy, (owners.shape[1], owners.shape[2]))
     placed = []
-    for start in range(0, total, ROWS_PER_STEP):
-        rows = slice(start, min(start + ROWS_PER_STEP, total))
-        masks = paste_probs(ranked.mask_probs[:, rows], xs[:, rows], ys[:, rows]) >= MASK_THRESHOLD
-        areas_px = masks.sum((2, 3))
-        possible = candidates[:, rows] & (areas_px > 0)
-        for step, rank in enumerate(range(rows.start, rows.stop)):
-            free = masks[:, step] & (owners >= total)
-            share = (areas_px[:, step] - free.sum((1, 2))).double() / areas_px[:, step].double()
-            placed.append(possible[:, step] & (share <= overlap_threshold))
-            owners = owners.masked_fill(free & placed[-1][:, None, None], rank)
+    for rank, _, mask, area_px in paste_each(ranked, (owners.shape[1], owners.shape[2])):
+        free = mask & (owners >= total)
+        share = (area_px - free.sum((1, 2))).double() / area_px.double()
+        placed.append(candidates[:, rank] & (area_px > 0) & (share <= overlap_threshold))
+        owners = owners.masked_fill(free & placed[-1][:, None, None], rank)
     return (torch.stack(placed, dim=1) if placed else candidates), owners

@@ -7,12 +7,11 @@ needed. Results equal the CPU's, except for pixels where two values are within r
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from segkit.fusion.efficientps import EfficientPSFusion
-from segkit.fusion.paste import MASK_THRESHOLD
 from segkit.fusion.pixel_argmax import MIN_PROB
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.postprocessing.detections import NO_CHANNEL, Detections, select_candidate_rows
@@ -26,28 +25,41 @@ WORD_BITS = 63  # bits of an int64 that are used
 ComputeValue = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-class SemanticChannels(NamedTuple):
+class SemanticChannels(nn.Module):
     """The classes of the C channels of the logits, on the device.
 
+    Args:
+        channels: C.
+        stuff_ids: (C,) int64, stuff contiguous id of each channel, 0 for things; None: the channel itself.
+        thing_ids: (C,) int64, thing contiguous id of each channel, -1 for none; None: all -1.
+
     Attributes:
-        stuff_ids: (C,) int64, see SemanticScores.
-        thing_ids: (C,) int64, see SemanticScores.
         stuff_channels: int64, the channels whose stuff id is not 0.
         thing_channels: int64, the other channels.
         stuff_count: The highest stuff id.
+
+    Raises:
+        ValueError: stuff_ids or thing_ids do not have one id per channel.
     """
 
     stuff_ids: torch.Tensor
     thing_ids: torch.Tensor
     stuff_channels: torch.Tensor
     thing_channels: torch.Tensor
-    stuff_count: int
 
-    @classmethod
-    def from_ids(cls, stuff_ids: torch.Tensor, thing_ids: torch.Tensor) -> SemanticChannels:
-        """Build it once: reading the ids is a synchronisation."""
+    def __init__(self, channels: int, stuff_ids: torch.Tensor | None, thing_ids: torch.Tensor | None) -> None:
+        super().__init__()
+        stuff_ids = torch.arange(channels) if stuff_ids is None else stuff_ids.long()
+        thing_ids = torch.full((channels,), NO_THING) if thing_ids is None else thing_ids.long()
+        if not stuff_ids.shape == thing_ids.shape == (channels,):
+            got = f"{tuple(stuff_ids.shape)} and {tuple(thing_ids.shape)}"
+            raise ValueError(f"stuff_ids and thing_ids must be one per channel, ({channels},), got {got}")
         is_stuff = stuff_ids != THING_CHANNEL
-        return cls(stuff_ids, thing_ids, is_stuff.nonzero()[:, 0], (~is_stuff).nonzero()[:, 0], int(stuff_ids.max()))
+        self.stuff_count = int(stuff_ids.max())
+        self.register_buffer("stuff_ids", stuff_ids, persistent=False)
+        self.register_buffer("thing_ids", thing_ids, persistent=False)
+        self.register_buffer("stuff_channels", is_stuff.nonzero()[:, 0], persistent=False)
+        self.register_buffer("thing_channels", (~is_stuff).nonzero()[:, 0], persistent=False)
 
 
 def fuse_upsnet(
@@ -137,14 +149,19 @@ class _PixelArgmax:
         """
         covers = _MaskBits(pairs, self.owners)
         selected = []
-        for rank, probs in paste_each(self.ranked, (self.owners.shape[1], self.owners.shape[2])):
-            mask = probs >= MASK_THRESHOLD
-            area_px = mask.sum((1, 2))
+        for rank, probs, mask, area_px in paste_each(self.ranked, (self.owners.shape[1], self.owners.shape[2])):
             share = (mask & covers.find_covered(rank)).sum((1, 2)).double() / area_px.double()
             is_selected = candidates[:, rank] & (area_px > 0) & (share <= overlap_threshold)
             covers.add(rank, mask & is_selected[:, None, None])
-            self._update_where_higher(rank, is_selected, probs, compute_value)
             selected.append(is_selected)
+            inside = self.in_rows[:, rank, :, None] & self.in_columns[:, rank, None, :] & is_selected[:, None, None]
+            class_logits = self.logits[torch.arange(len(probs), device=probs.device), self.channel[:, rank]]
+            probs = probs.clamp(float(MIN_PROB), float(1 - MIN_PROB))
+            values = compute_value(class_logits, (probs / (1 - probs)).log(), probs)
+            higher = inside & (values > self.values)
+            self.values = torch.where(higher, values, self.values)
+            self.owners = self.owners.masked_fill(higher, rank)
+            self.class_logits = torch.where(inside, torch.maximum(self.class_logits, class_logits), self.class_logits)
         return torch.stack(selected, dim=1) if selected else candidates
 
     def zeros_outside_boxes(self, selected: torch.Tensor) -> torch.Tensor:
@@ -157,18 +174,6 @@ class _PixelArgmax:
     def find_missing_channels(self, selected: torch.Tensor) -> torch.Tensor:
         """(B,) int64: NO_CHANNEL if the class of a selected instance has no semantic channel, else 0."""
         return (selected & ~self.has_channel).any(1) * NO_CHANNEL
-
-    def _update_where_higher(
-        self, rank: int, is_selected: torch.Tensor, probs: torch.Tensor, compute_value: ComputeValue
-    ) -> None:
-        inside = self.in_rows[:, rank, :, None] & self.in_columns[:, rank, None, :] & is_selected[:, None, None]
-        class_logits = self.logits[torch.arange(len(probs), device=probs.device), self.channel[:, rank]]
-        probs = probs.clamp(float(MIN_PROB), float(1 - MIN_PROB))
-        values = compute_value(class_logits, (probs / (1 - probs)).log(), probs)
-        higher = inside & (values > self.values)
-        self.values = torch.where(higher, values, self.values)
-        self.owners = self.owners.masked_fill(higher, rank)
-        self.class_logits = torch.where(inside, torch.maximum(self.class_logits, class_logits), self.class_logits)
 
 
 class _MaskBits:

@@ -29,14 +29,13 @@ def fuse_mask_argmax(
     owners = channels.stuff_ids[best_stuff].int() + total
     is_own = channels.stuff_ids[best_channels] != THING_CHANNEL
     own_px = []
-    for rank, probs in paste_each(ranked, (owners.shape[1], owners.shape[2])):
-        own = probs >= float(OWN_PROB)
+    for rank, probs, own, area_px in paste_each(ranked, (owners.shape[1], owners.shape[2]), float(OWN_PROB)):
         value = ranked.scores[:, rank, None, None].float() * probs
         won = candidates[:, rank, None, None] & (value > values)
         values = torch.where(won, value, values)
         owners = owners.masked_fill(won, rank)
         is_own = (won & own) | (~won & is_own)  # ONNX runtimes have no Where of booleans
-        own_px.append(own.sum((1, 2)))
+        own_px.append(area_px)
     if own_px:
         px = torch.stack(own_px, dim=1)
         is_own = is_own & ~_find_dropped(owners, px, channels.stuff_count, fusion.overlap_threshold)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from segkit.fusion.efficientps import EfficientPSFusion
 from segkit.fusion.mask_argmax import MaskArgmaxFusion
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.postprocessing.detections import (
+    NAN_LOGITS,
     NO_THINGS,
     Detections,
     build_class_thresholds,
@@ -25,8 +26,7 @@ from segkit.modeling.postprocessing.heuristic import NMS_ON_TENSORS, fuse_heuris
 from segkit.modeling.postprocessing.logit_fusion import SemanticChannels, fuse_efficientps, fuse_upsnet
 from segkit.modeling.postprocessing.mask_argmax import fuse_mask_argmax
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, build_fused_tensors
-from segkit.modeling.postprocessing.resampling import argmax_resized, find_nan_logits, resize_logits
-from segkit.structures import NO_THING
+from segkit.modeling.postprocessing.resampling import Sizes, argmax_resized, find_nan_logits, resize_logits
 from segkit.utils.errors import ConfigError
 
 LOGIT_FUSIONS: dict[type[FusionMethod], Callable[..., tuple[torch.Tensor, torch.Tensor | int]]] = {
@@ -34,20 +34,6 @@ LOGIT_FUSIONS: dict[type[FusionMethod], Callable[..., tuple[torch.Tensor, torch.
     EfficientPSFusion: fuse_efficientps,
     MaskArgmaxFusion: fuse_mask_argmax,
 }
-
-
-class Sizes(NamedTuple):
-    """The sizes of an image.
-
-    Attributes:
-        image_size: (height, width) of the network's image without padding.
-        size_hw: (height, width) of the output.
-        scale: Pixels of the network's image per logit: above 1 for logits before the head's own interpolation.
-    """
-
-    image_size: tuple[int, int]
-    size_hw: tuple[int, int]
-    scale: int = 1
 
 
 class PanopticPostProcessor(nn.Module):
@@ -69,10 +55,6 @@ class PanopticPostProcessor(nn.Module):
         ValueError: stuff_ids or thing_ids do not have one id per channel.
     """
 
-    stuff_ids: torch.Tensor
-    thing_ids: torch.Tensor
-    stuff_channels: torch.Tensor
-    thing_channels: torch.Tensor
     class_thresholds: torch.Tensor
 
     def __init__(
@@ -85,15 +67,8 @@ class PanopticPostProcessor(nn.Module):
         super().__init__()
         if not runs_on_tensors(fusion):
             raise ConfigError(f"{fusion} does not run on tensors", remedy="choose another method, or fuse on the CPU")
-        stuff_ids = torch.arange(channels) if stuff_ids is None else stuff_ids.long()
-        thing_ids = torch.full((channels,), NO_THING) if thing_ids is None else thing_ids.long()
-        if not stuff_ids.shape == thing_ids.shape == (channels,):
-            got = f"{tuple(stuff_ids.shape)} and {tuple(thing_ids.shape)}"
-            raise ValueError(f"stuff_ids and thing_ids must be one per channel, ({channels},), got {got}")
         self.fusion = fusion
-        *buffers, self.stuff_count = SemanticChannels.from_ids(stuff_ids, thing_ids)
-        for name, buffer in zip(SemanticChannels._fields, buffers, strict=False):
-            self.register_buffer(name, buffer, persistent=False)
+        self.channels = SemanticChannels(channels, stuff_ids, thing_ids)
         if isinstance(fusion, HeuristicFusion):
             self.register_buffer("class_thresholds", build_class_thresholds(fusion), persistent=False)
 
@@ -113,10 +88,19 @@ class PanopticPostProcessor(nn.Module):
         """
         boxes, has_area = scale_boxes(detections.boxes_xyxy, sizes.image_size, sizes.size_hw)
         detections = detections._replace(boxes_xyxy=boxes, valid=detections.valid & has_area)
-        fused = self._fuse(detections, logits, sizes)
-        if self.thing_channels.shape[0]:
-            return fused
-        return fused.with_input_errors(detections.valid.any(1) * NO_THINGS)
+        errors = find_nan_logits(logits, sizes) * NAN_LOGITS
+        if not self.channels.thing_channels.shape[0]:
+            errors = errors + detections.valid.any(1) * NO_THINGS
+        stuff_count = self.channels.stuff_count
+        if isinstance(self.fusion, HeuristicFusion):
+            stuff_map = self.channels.stuff_ids[argmax_resized(logits, sizes)]
+            return fuse_heuristic(detections, stuff_map, stuff_count, self.fusion, self.class_thresholds, errors)
+        ranked, instance_ids = sort_by_score(detections)
+        full = resize_logits(logits, sizes).float()
+        owners, channel_errors = LOGIT_FUSIONS[type(self.fusion)](ranked, full, self.channels, self.fusion)
+        errors = errors + channel_errors + find_input_errors(detections)
+        limit = max(self.fusion.stuff_area_limit_px, 1)
+        return build_fused_tensors(ranked, instance_ids, owners, None, stuff_count, limit, errors)
 
     def process_images(
         self, detections: Sequence[Detections], logits: Sequence[torch.Tensor], sizes: Sequence[Sizes]
@@ -140,22 +124,6 @@ class PanopticPostProcessor(nn.Module):
             batch = self(rows, torch.stack([logits[i] for i in indices]), size)
             fused.update(zip(indices, batch.unbatched(), strict=True))
         return [fused[index] for index in range(len(detections))]
-
-    def _fuse(self, detections: Detections, logits: torch.Tensor, sizes: Sizes) -> FusedTensors:
-        has_nan_logits = find_nan_logits(logits, sizes.image_size, sizes.scale)
-        if isinstance(self.fusion, HeuristicFusion):
-            stuff_map = self.stuff_ids[argmax_resized(logits, *sizes)]
-            thresholds = self.class_thresholds
-            return fuse_heuristic(detections, stuff_map, self.stuff_count, self.fusion, thresholds, has_nan_logits)
-        channels = SemanticChannels(
-            self.stuff_ids, self.thing_ids, self.stuff_channels, self.thing_channels, self.stuff_count
-        )
-        ranked, instance_ids = sort_by_score(detections)
-        full = resize_logits(logits, *sizes).float()
-        owners, errors = LOGIT_FUSIONS[type(self.fusion)](ranked, full, channels, self.fusion)
-        errors = errors + find_input_errors(detections, has_nan_logits)
-        limit = max(self.fusion.stuff_area_limit_px, 1)
-        return build_fused_tensors(ranked, instance_ids, owners, None, self.stuff_count, limit, errors)
 
 
 def runs_on_tensors(fusion: FusionMethod) -> bool:

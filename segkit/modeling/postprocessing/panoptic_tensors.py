@@ -27,11 +27,6 @@ class FusedTensors(NamedTuple):
     ids: torch.Tensor
     table: torch.Tensor
 
-    def with_input_errors(self, errors: torch.Tensor) -> FusedTensors:
-        """Add errors to a batch: (B,) int64, keys of `INPUT_ERRORS` that its tables do not have yet, or 0."""
-        *_, rows, columns = self.table.shape
-        return self._replace(table=self.table + F.pad(errors[:, None, None].double(), (0, columns - 1, rows - 1, 0)))
-
     def unbatched(self) -> list[FusedTensors]:
         """The images of a batch, as views."""
         return [FusedTensors(ids, table) for ids, table in zip(self.ids, self.table, strict=True)]
@@ -71,9 +66,18 @@ def build_fused_tensors(
     is_segment = torch.cat([placed, placed.new_zeros((len(placed), 1)), placed_stuff], dim=1)  # no owner is between
     segment_ids = is_segment.long().cumsum(1) * is_segment
     ids = segment_ids.gather(1, owners.flatten(1).long()).reshape(owners.shape).int()
-    table_ids = torch.cat([segment_ids[:, :total], segment_ids[:, total + 1 :]], dim=1)
-    table_px = torch.cat([areas_px[:, :total], stuff_px], dim=1)
-    return FusedTensors(ids, _build_table(ranked, instance_ids, table_ids, table_px, errors))
+    stuff_ids = torch.arange(1, count + 1, device=errors.device).expand_as(stuff_px)
+    columns = [  # in the order of COLUMNS
+        torch.cat([segment_ids[:, :total], segment_ids[:, total + 1 :]], dim=1),
+        torch.cat([torch.ones_like(ranked.class_ids), torch.zeros_like(stuff_ids)], dim=1),
+        torch.cat([ranked.class_ids, stuff_ids], dim=1),
+        torch.cat([ranked.scores.double(), torch.zeros_like(stuff_ids, dtype=torch.float64)], dim=1),
+        torch.cat([instance_ids, torch.full_like(stuff_ids, -1)], dim=1),
+        torch.cat([areas_px[:, :total], stuff_px], dim=1),
+    ]
+    rows = torch.stack([column.double() for column in columns], dim=2)
+    status = F.pad(errors[:, None, None].double(), (0, len(columns) - 1))
+    return FusedTensors(ids, torch.cat([rows, status], dim=1))
 
 
 def count_labels(labels: torch.Tensor, bins: int) -> torch.Tensor:
@@ -112,40 +116,14 @@ def to_segments(fused: Sequence[FusedTensors]) -> list[tuple[Segment, ...]]:
     return [_read_segments(table) for table in torch.cat([image.table for image in fused]).cpu().split(rows)]
 
 
-def _build_table(
-    ranked: Detections,
-    instance_ids: torch.Tensor,
-    segment_ids: torch.Tensor,
-    areas_px: torch.Tensor,
-    errors: torch.Tensor,
-) -> torch.Tensor:
-    """(B, N + S + 1, 6) float64, see `FusedTensors`."""
-    batch, total = ranked.scores.shape
-    stuff = segment_ids.shape[1] - total
-    stuff_ids = torch.arange(1, stuff + 1, device=errors.device).expand(batch, stuff)
-    columns = [
-        segment_ids,
-        torch.cat([torch.ones_like(ranked.class_ids), torch.zeros_like(stuff_ids)], dim=1),
-        torch.cat([ranked.class_ids, stuff_ids], dim=1),
-        torch.cat([ranked.scores.double(), torch.zeros_like(stuff_ids, dtype=torch.float64)], dim=1),
-        torch.cat([instance_ids, torch.full_like(stuff_ids, -1)], dim=1),
-        areas_px,
-    ]
-    rows = torch.stack([column.double() for column in columns], dim=2)
-    status = F.pad(errors[:, None, None].double(), (0, len(columns) - 1))
-    return torch.cat([rows, status], dim=1)
-
-
 def _read_segments(table: torch.Tensor) -> tuple[Segment, ...]:
     *rows, (errors, *_) = table.tolist()
     for bit, message in INPUT_ERRORS.items():
         if int(errors) & bit:
             raise ValueError(message)
-    return tuple(_read_segment(row) for row in rows if row[0] != VOID)
-
-
-def _read_segment(row: list[float]) -> Segment:
-    segment_id, isthing, category_id, score, instance_id, area_px = row
-    if not isthing:
-        return Segment(int(segment_id), int(category_id), False, int(area_px))
-    return Segment(int(segment_id), int(category_id), True, int(area_px), score=score, instance_id=int(instance_id))
+    segments = []
+    for segment_id, isthing, category_id, score, instance_id, area_px in rows:
+        thing_fields = {"score": score, "instance_id": int(instance_id)} if isthing else {}
+        if segment_id != VOID:
+            segments.append(Segment(int(segment_id), int(category_id), bool(isthing), int(area_px), **thing_fields))
+    return tuple(segments)

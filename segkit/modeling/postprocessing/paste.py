@@ -40,15 +40,28 @@ def paste_crops(
     return paste_masks(probs, boxes, floats, class_ids.detach().long().cpu().numpy(), size_hw, threshold)
 
 
-def paste_each(detections: Detections, size_hw: tuple[int, int]) -> Iterator[tuple[int, torch.Tensor]]:
-    """Each row and its mask probabilities, (B, H, W) float32."""
+def paste_each(
+    detections: Detections, size_hw: tuple[int, int], threshold: float = MASK_THRESHOLD
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Paste masks onto whole images, a few rows at a time.
+
+    Args:
+        detections: The masks and their boxes in pixels of the images.
+        size_hw: (height, width) of the images.
+        threshold: Pixels with at least this probability belong to a mask.
+
+    Yields:
+        Each row; its probabilities, (B, H, W) float32; its mask, (B, H, W) bool; the pixels of the mask, (B,) int64.
+    """
     xs, ys = compute_sampling_axes(detections.boxes_xyxy, size_hw)
     total = xs.shape[1]
     for start in range(0, total, ROWS_PER_STEP):
         rows = slice(start, min(start + ROWS_PER_STEP, total))
         probs = paste_probs(detections.mask_probs[:, rows], xs[:, rows], ys[:, rows])
-        for row in range(rows.start, rows.stop):
-            yield row, probs[:, row - start]
+        masks = probs >= threshold
+        areas_px = masks.sum((2, 3))
+        for step, row in enumerate(range(rows.start, rows.stop)):
+            yield row, probs[:, step], masks[:, step], areas_px[:, step]
 
 
 def compute_sampling_axes(boxes_xyxy: torch.Tensor, size_hw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -36,10 +36,10 @@ from segkit.modeling.postprocessing.detections import (
     stack_detections,
 )
 from segkit.modeling.postprocessing.heuristic import fuse_heuristic
-from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, Sizes, runs_on_tensors
+from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor, runs_on_tensors
 from segkit.modeling.postprocessing.panoptic_tensors import FusedTensors, to_panoptic, to_segments
 from segkit.modeling.postprocessing.paste import ROWS_PER_STEP
-from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP, argmax_resized, find_nan_logits
+from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP, Sizes, argmax_resized, find_nan_logits
 from segkit.structures import HeadOutputs, PanopticSegmentation, Segment, SemanticScores
 from segkit.utils.errors import ConfigError
 
@@ -324,10 +324,10 @@ def test_stuff_ids_of_channels() -> None:
 def test_argmax_resized_is_detectron2s_first_of_equal_ones_included() -> None:
     channels = CHANNELS_PER_STEP + 5
     ties = torch.randint(0, 3, (2, channels, 7, 9), generator=torch.Generator().manual_seed(0)).float()
-    assert torch.equal(argmax_resized(ties, (7, 9), (7, 9)), ties.argmax(1))
+    assert torch.equal(argmax_resized(ties, Sizes((7, 9), (7, 9))), ties.argmax(1))
     logits = torch.randn((1, channels, 7, 9), generator=torch.Generator().manual_seed(1))
     assert torch.equal(
-        argmax_resized(logits, (6, 8), (11, 5))[0], sem_seg_postprocess(logits[0], (6, 8), 11, 5).argmax(0)
+        argmax_resized(logits, Sizes((6, 8), (11, 5)))[0], sem_seg_postprocess(logits[0], (6, 8), 11, 5).argmax(0)
     )
 
 
@@ -388,8 +388,8 @@ def test_nan_is_looked_for_in_just_the_logits_that_the_image_is_made_of(length: 
         logits = torch.zeros(1, 1, 6, 8)
         logits[0, 0, row] = torch.nan
         full = F.interpolate(logits, scale_factor=4.0, mode="bilinear", align_corners=False)
-        assert find_nan_logits(logits, (length, 32), 4).item() == full[:, :, :length].isnan().any()
-        assert find_nan_logits(full, (length, 32)).item() == full[:, :, :length].isnan().any()
+        assert find_nan_logits(logits, Sizes((length, 32), (9, 9), 4)).item() == full[:, :, :length].isnan().any()
+        assert find_nan_logits(full, Sizes((length, 32), (9, 9))).item() == full[:, :, :length].isnan().any()
 
 
 def test_ids_out_of_range_are_errors() -> None:
