@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,8 @@ from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.structures import InstanceMasks
 
 FloatArray = NDArray[np.float64]
+Scalar = TypeVar("Scalar", bound=np.generic)
+Window = tuple[slice, slice]  # rows and columns of an image
 
 NMS_KINDS = ("none", "box", "mask")
 
@@ -53,26 +56,39 @@ def select_candidates(
 
 def count_shared_px(instances: InstanceMasks, row_a: int, row_b: int) -> int:
     """Pixels that the masks of two rows share."""
-    windows = instances.window(row_a), instances.window(row_b)
-    lows = [max(axis.start for axis in axes) for axes in zip(*windows, strict=True)]
-    highs = [min(axis.stop for axis in axes) for axes in zip(*windows, strict=True)]
-    if lows[0] >= highs[0] or lows[1] >= highs[1]:
-        return 0
-    a, b = (
-        instances.crops[row][
-            lows[0] - rows.start : highs[0] - rows.start, lows[1] - columns.start : highs[1] - columns.start
-        ]
-        for row, (rows, columns) in zip((row_a, row_b), windows, strict=True)
+    window_a, window_b = instances.window(row_a), instances.window(row_b)
+    part_a = cut_to_window(instances.crops[row_a], window_a, window_b)
+    return int(np.count_nonzero(part_a & cut_to_window(instances.crops[row_b], window_b, window_a)))
+
+
+def cut_to_window(values: NDArray[Scalar], window: Window, other_window: Window) -> NDArray[Scalar]:
+    """Cut the values of a window of the image to the part that another window shares.
+
+    Args:
+        values: (h, w), the values at the rows and columns of `window`.
+        window: (rows, columns) of the image.
+        other_window: (rows, columns) of the image.
+
+    Returns:
+        A view of the values in both windows, empty if the windows are apart.
+    """
+    rows, columns = (
+        slice(max(0, other.start - axis.start), max(0, other.stop - axis.start))
+        for axis, other in zip(window, other_window, strict=True)
     )
-    return int(np.count_nonzero(a & b))
+    return values[rows, columns]
 
 
 def _suppress(
     instances: InstanceMasks, rows: list[int], nms: str, threshold: float, rejections: RejectionLog | None
 ) -> list[int]:
-    rects = instances.boxes_xyxy.astype(np.float64) if nms == "box" else _get_windows_xyxy(instances)
-    lows, highs = rects[:, :2], rects[:, 2:]
-    areas = _compute_areas(lows, highs) if nms == "box" else _count_mask_areas(instances)
+    if nms == "box":
+        lows, highs = np.hsplit(instances.boxes_xyxy.astype(np.float64), 2)
+        areas = _compute_areas(lows, highs)
+    else:
+        lows = instances.corners_xy.astype(np.float64)
+        highs = lows + np.reshape([crop.shape[::-1] for crop in instances.crops], (-1, 2))
+        areas = np.array([np.count_nonzero(crop) for crop in instances.crops], dtype=np.float64)
     selected: list[int] = []
     for row in rows:
         shared = _compute_areas(np.maximum(lows[row], lows[selected]), np.minimum(highs[row], highs[selected]))
@@ -84,16 +100,6 @@ def _suppress(
         elif rejections is not None:
             rejections.instances[row] = Rejection("nms", highest, threshold)
     return selected
-
-
-def _get_windows_xyxy(instances: InstanceMasks) -> FloatArray:
-    sides = np.array([crop.shape[::-1] for crop in instances.crops], dtype=np.int64).reshape(-1, 2)
-    windows: FloatArray = np.hstack([instances.corners_xy, instances.corners_xy + sides]).astype(np.float64)
-    return windows
-
-
-def _count_mask_areas(instances: InstanceMasks) -> FloatArray:
-    return np.array([np.count_nonzero(crop) for crop in instances.crops], dtype=np.float64)
 
 
 def _compute_areas(lows_xy: FloatArray, highs_xy: FloatArray) -> FloatArray:

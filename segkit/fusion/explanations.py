@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import THING_CHANNEL, VOID, HeadOutputs, InstanceMasks, PanopticSegmentation, Segment
+from segkit.structures import THING_CHANNEL, VOID, HeadOutputs, PanopticSegmentation, Segment
 
 REASONS = ("score", "nms", "overlap", "area", "occluded", "void", "empty")
 
@@ -105,21 +105,17 @@ def explain_segments(
 
 def _iterate_stuff(outputs: HeadOutputs) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     """Stuff contiguous ids and their (H, W) masks."""
-    if outputs.stuff_masks is not None:
-        yield from _unite_by_class(outputs.stuff_masks).items()
+    if (masks := outputs.stuff_masks) is not None:
+        unions: dict[int, NDArray[np.bool_]] = {}
+        for row in np.argsort(masks.class_ids, kind="stable").tolist():
+            union = unions.setdefault(int(masks.class_ids[row]), np.zeros(masks.size_hw, dtype=np.bool_))
+            union[masks.window(row)] |= masks.crops[row]
+        yield from unions.items()
         return
     stuff_map = outputs.semantic.stuff_map()
     for class_id in np.flatnonzero(np.bincount(stuff_map.ravel())).tolist():
         if class_id != THING_CHANNEL:
             yield class_id, stuff_map == class_id
-
-
-def _unite_by_class(masks: InstanceMasks) -> dict[int, NDArray[np.bool_]]:
-    unions: dict[int, NDArray[np.bool_]] = {}
-    for row in np.argsort(masks.class_ids, kind="stable").tolist():
-        union = unions.setdefault(int(masks.class_ids[row]), np.zeros(masks.size_hw, dtype=np.bool_))
-        union[masks.window(row)] |= masks.crops[row]
-    return unions
 
 
 def _explain(

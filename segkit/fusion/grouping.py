@@ -56,7 +56,7 @@ def group_by_offsets(
         (P,) int32 rows of peaks_yx, of equally near peaks the first; NO_OWNER without peaks.
     """
     offsets_y, offsets_x = centers.offsets_yx.reshape(2, -1)[:, pixels]
-    rows, columns = _get_coordinates(pixels, centers.heatmap.shape[1])
+    rows, columns = (axis.astype(np.float32) for axis in np.divmod(pixels, centers.heatmap.shape[1]))
     return _find_nearest(rows + offsets_y, columns + offsets_x, peaks_yx.astype(np.float32))
 
 
@@ -81,7 +81,7 @@ def group_by_masks(instances: InstanceMasks, order: Sequence[int], pixels: NDArr
     uncovered = np.flatnonzero(groups == NO_OWNER)
     nonempty = [rank for rank, row in enumerate(order) if instances.crops[row].any()]
     if len(uncovered) and nonempty:
-        rows, columns = _get_coordinates(pixels[uncovered], instances.size_hw[1])
+        rows, columns = (axis.astype(np.float32) for axis in np.divmod(pixels[uncovered], instances.size_hw[1]))
         centers = np.array([_compute_center_of_mass(instances, order[rank]) for rank in nonempty], dtype=np.float32)
         groups[uncovered] = np.array(nonempty, dtype=np.int32)[_find_nearest(rows, columns, centers)]
     return groups
@@ -93,11 +93,6 @@ def _compute_center_of_mass(instances: InstanceMasks, row: int) -> tuple[float, 
     area_px = int(row_px.sum())
     center_y, center_x = (float(counts @ np.arange(len(counts))) / area_px for counts in (row_px, column_px))
     return center_y + top, center_x + left
-
-
-def _get_coordinates(pixels: NDArray[np.int64], width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    rows, columns = np.divmod(pixels, width)
-    return rows.astype(np.float32), columns.astype(np.float32)
 
 
 def _find_nearest(

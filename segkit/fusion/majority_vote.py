@@ -53,18 +53,21 @@ class MajorityVoteFusion(FusionMethod):
         check_fraction(self, "center_threshold")
         check_numbers(self, "stuff_area_limit_px", least=0)
         check_numbers(self, "instance_score_threshold")
+        where = type(self).__name__
         if self.nms_kernel < 1 or self.nms_kernel % 2 == 0:
-            raise ConfigError(
-                f"nms_kernel must be odd and at least 1, got {self.nms_kernel}", where=type(self).__name__
-            )
+            raise ConfigError(f"nms_kernel must be odd and at least 1, got {self.nms_kernel}", where=where)
         if self.top_k < 1:
-            raise ConfigError(f"top_k must be at least 1, got {self.top_k}", where=type(self).__name__)
+            raise ConfigError(f"top_k must be at least 1, got {self.top_k}", where=where)
 
     def fuse(self, outputs: HeadOutputs, rejections: RejectionLog | None) -> PanopticSegmentation:
         """See base class. Raises ConfigError if a thing class has no semantic channel of its own."""
         semantic = outputs.semantic
         isthing = semantic.stuff_ids == THING_CHANNEL
-        _check_thing_channels(semantic, isthing)
+        if (semantic.thing_ids[isthing] == NO_THING).any():
+            raise ConfigError(
+                "MajorityVoteFusion needs a semantic channel for each thing class, but here things share one channel",
+                remedy="train the semantic head with a channel per class, or choose another fusion method",
+            )
         pixels = np.flatnonzero(isthing[semantic.channels])
         if outputs.centers is not None:
             peaks = find_heat_peaks(outputs.centers.heatmap, self.center_threshold, self.nms_kernel, self.top_k)
@@ -76,14 +79,6 @@ class MajorityVoteFusion(FusionMethod):
             groups, scores = group_by_masks(outputs.instances, rows, pixels), outputs.instances.scores[rows]
         segment_ids, segments = _vote(semantic, pixels, groups, scores, rows)
         return fill_stuff(segment_ids, segments, semantic.stuff_map(), self.stuff_area_limit_px, rejections)
-
-
-def _check_thing_channels(semantic: SemanticScores, isthing: NDArray[np.bool_]) -> None:
-    if (semantic.thing_ids[isthing] == NO_THING).any():
-        raise ConfigError(
-            "MajorityVoteFusion needs a semantic channel for each thing class, but here things share one channel",
-            remedy="train the semantic head with a channel per class, or choose another fusion method",
-        )
 
 
 def _vote(

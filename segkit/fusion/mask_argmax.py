@@ -18,7 +18,6 @@ from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.paste import compute_crop_probs
 from segkit.fusion.pixel_argmax import NO_OWNER, PixelArgmax, require_logits
 from segkit.structures import THING_CHANNEL, HeadOutputs, InstanceMasks, PanopticSegmentation, SemanticScores
-from segkit.utils.errors import ConfigError
 
 OWN_PROB = np.float32(0.5)  # lowest probability of the pixels of a mask, as in the reference
 BLOCK_ROWS = 4  # rows of an image whose logits are in the cache together
@@ -75,17 +74,14 @@ class MaskArgmaxFusion(FusionMethod):
                 _log_stuff(masks.rejections, stuff_masks, fused, rejections)
         return fused
 
-    def _check(self, outputs: HeadOutputs) -> None:
+    def _find_missing(self, outputs: HeadOutputs) -> str:
         """See base class. With stuff_masks, no logits are needed, but these masks need mask_probs."""
         if outputs.stuff_masks is None:
-            super()._check(outputs)
-            return
+            return super()._find_missing(outputs)
         for name, masks in (("instances", outputs.instances), ("stuff_masks", outputs.stuff_masks)):
             if len(masks) and masks.mask_probs is None:
-                raise ConfigError(
-                    f"{type(self).__name__} needs {MASK_PROBS} of {name}, which these predictions do not hold",
-                    remedy="choose another method, or save predictions that hold them",
-                )
+                return f"{MASK_PROBS} of {name}"
+        return ""
 
 
 @dataclass

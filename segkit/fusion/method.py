@@ -49,8 +49,11 @@ class FusionMethod(ABC):
             ConfigError: The outputs lack something that the method needs.
             ValueError: There are more segments than ids in a PNG.
         """
-        if self.needs:
-            self._check(outputs)
+        if missing := self._find_missing(outputs):
+            raise ConfigError(
+                f"{type(self).__name__} needs {missing}, which these predictions do not hold",
+                remedy="choose another method, or save predictions that hold them",
+            )
         rejections = None if dropped_segments is None else RejectionLog()
         fused = self.fuse(outputs, rejections)
         if len(fused.segments) > MAX_SEGMENT_ID:
@@ -81,14 +84,12 @@ class FusionMethod(ABC):
             The panoptic segmentation, with contiguous category ids.
         """
 
-    def _check(self, outputs: HeadOutputs) -> None:
+    def _find_missing(self, outputs: HeadOutputs) -> str:
+        """What the method needs but the outputs lack, for an error message; "" for nothing."""
         has = {
             MASK_PROBS: outputs.instances.mask_probs is not None or not len(outputs.instances),
             LOGITS: outputs.semantic.logits is not None,
             CENTERS: outputs.centers is not None,
         }
-        if missing := sorted(need for need in self.needs if not has[need]):
-            raise ConfigError(
-                f"{type(self).__name__} needs {missing}, which these predictions do not hold",
-                remedy="choose another method, or save predictions that hold them",
-            )
+        missing = sorted(need for need in self.needs if not has[need])
+        return str(missing) if missing else ""

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.fusion.candidates import Window, cut_to_window
 from segkit.structures import CategorySet, PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import load_json
@@ -236,7 +237,7 @@ class _Shape(NamedTuple):
 
     category_id: int
     segment_id: int
-    window: tuple[slice, slice]
+    window: Window
     mask: NDArray[np.bool_]
 
 
@@ -261,22 +262,12 @@ def _fill_hull(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _count_owned_px(segment_ids: NDArray[np.int32], a: _Shape, b: _Shape, min_overlap: float) -> tuple[int, int]:
     """How many of the shared pixels a and b own; (0, 0) if they share too few."""
-    axes = [(max(x.start, y.start), min(x.stop, y.stop)) for x, y in zip(a.window, b.window, strict=True)]
-    if any(start >= stop for start, stop in axes):
+    shared = cut_to_window(a.mask, a.window, b.window) & cut_to_window(b.mask, b.window, a.window)
+    shared_px = np.count_nonzero(shared)
+    if not shared_px or shared_px < min_overlap * min(np.count_nonzero(shape.mask) for shape in (a, b)):
         return 0, 0
-    shared = np.logical_and(*(_cut(shape, axes) for shape in (a, b)))
-    smaller_px = min(np.count_nonzero(shape.mask) for shape in (a, b))
-    if np.count_nonzero(shared) < min_overlap * smaller_px:
-        return 0, 0
-    ids = segment_ids[tuple(slice(*axis) for axis in axes)][shared]
+    ids = cut_to_window(segment_ids[a.window], a.window, b.window)[shared]
     return int(np.count_nonzero(ids == a.segment_id)), int(np.count_nonzero(ids == b.segment_id))
-
-
-def _cut(shape: _Shape, axes: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-    rows, columns = (
-        slice(start - axis.start, stop - axis.start) for (start, stop), axis in zip(axes, shape.window, strict=True)
-    )
-    return shape.mask[rows, columns]
 
 
 def _parse_pair(entry: Mapping[str, Any], category_ids: Set[int], where: object) -> tuple[int, int, int, int]:

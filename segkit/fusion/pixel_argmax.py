@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segkit.fusion.candidates import Window, cut_to_window
 from segkit.fusion.explanations import Rejection, RejectionLog
 from segkit.fusion.paste import compute_crop_probs
 from segkit.fusion.segments import build_segments_from_owners, fill_stuff
@@ -20,8 +21,6 @@ from segkit.utils.compiled import COMPILED, compiled
 
 NO_OWNER = -1  # of a pixel that no competitor owns
 MIN_PROB = np.float32(1e-4)  # mask probabilities are clipped this far from 0 and 1, so that their logits are finite
-
-Window = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
@@ -111,14 +110,16 @@ def argmax_selected_channels(
     logits = require_logits(semantic)
     values = np.full(semantic.size_hw, -np.inf, dtype=np.float32)
     channels = np.full(semantic.size_hw, NO_OWNER, dtype=np.int32)
-    if is_selected.any():
-        if semantic.logit_channels is None:
-            search_dense = _search_dense if COMPILED else _search_dense_numpy
-            search_dense(logits, np.flatnonzero(is_selected), values, channels)
-        else:
-            search_listed = _search_listed if COMPILED else _search_listed_numpy
-            search_listed(logits, semantic.logit_channels, is_selected, values, channels)
-            np.copyto(values, logits[-1], where=channels == NO_OWNER)
+    listed = semantic.logit_channels
+    if not is_selected.any():
+        return values, channels
+    if COMPILED and listed is None:
+        _search_dense(logits, np.flatnonzero(is_selected), values, channels)
+        return values, channels
+    if listed is None:
+        listed = np.broadcast_to(np.arange(len(logits))[:, None, None], logits.shape)
+    (_search_listed if COMPILED else _search_listed_numpy)(logits, listed, is_selected, values, channels)
+    np.copyto(values, logits[-1], where=channels == NO_OWNER)
     return values, channels
 
 
@@ -186,9 +187,8 @@ def instance_logits(
         ValueError: There are no logits or no mask_probs.
     """
     instances, semantic = outputs.instances, outputs.semantic
-    crop_window = instances.window(row)
-    part = tuple(slice(w.start - c.start, w.stop - c.start) for w, c in zip(window, crop_window, strict=True))
-    probs = np.clip(compute_crop_probs(instances, row)[part], MIN_PROB, 1 - MIN_PROB)
+    probs = cut_to_window(compute_crop_probs(instances, row), instances.window(row), window)
+    probs = np.clip(probs, MIN_PROB, 1 - MIN_PROB)
     class_logits = semantic.logit(semantic.thing_channel(int(instances.class_ids[row])), window)
     return class_logits, np.log(probs / (1 - probs)), probs
 
@@ -218,20 +218,6 @@ def _search_dense(
                 higher = row[x] > best[x]
                 best[x] = row[x] if higher else best[x]
                 owner[x] = channel if higher else owner[x]
-
-
-def _search_dense_numpy(
-    logits: NDArray[np.float32],
-    selected: NDArray[np.int64],
-    values: NDArray[np.float32],
-    channels: NDArray[np.int32],
-) -> None:
-    values[:] = logits[selected[0]]
-    channels[:] = selected[0]
-    for channel in selected[1:].tolist():
-        higher = logits[channel] > values
-        np.copyto(values, logits[channel], where=higher)
-        np.copyto(channels, np.int32(channel), where=higher)
 
 
 @compiled  # 3 times as fast as numpy

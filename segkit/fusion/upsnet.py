@@ -12,14 +12,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.fusion.candidates import select_candidates
+from segkit.fusion.candidates import Window, select_candidates
 from segkit.fusion.explanations import RejectionLog
 from segkit.fusion.method import LOGITS, MASK_PROBS, FusionMethod
 from segkit.fusion.options import check_fraction, check_numbers
 from segkit.fusion.pixel_argmax import (
     NO_OWNER,
     PixelArgmax,
-    Window,
     argmax_selected_channels,
     drop_occluded,
     instance_logits,

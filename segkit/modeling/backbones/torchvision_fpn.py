@@ -80,12 +80,11 @@ def _build_network(name: str, weights: str) -> torch.nn.Module:
 
 def _find_last_nodes(network: torch.nn.Module, name: str) -> dict[str, tuple[str, int]]:
     """{level: (node, channels)} of the last node of each stride. Runs a small image once."""
-    was_training = network.training
     network.eval()
     nodes = get_graph_node_names(network)[1]
     with torch.no_grad():
         outputs = create_feature_extractor(network, nodes)(torch.zeros(1, 3, PROBE_PX, PROBE_PX))
-    network.train(was_training)
+    network.train()  # as it was built
     last_nodes = {}
     for level, stride in STRIDES.items():
         side = PROBE_PX // stride

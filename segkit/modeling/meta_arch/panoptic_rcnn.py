@@ -217,18 +217,14 @@ class PanopticRCNN(GeneralizedRCNN):
 
 def detectron2_segments_info(segments: Sequence[Segment]) -> list[dict[str, Any]]:
     """Convert to Detectron2's segments_info: things with score and instance_id, stuff with its area."""
-    return [
-        {
-            "id": s.segment_id,
-            "isthing": True,
-            "score": s.score,
-            "category_id": s.category_id,
-            "instance_id": s.instance_id,
-        }
-        if s.isthing
-        else {"id": s.segment_id, "isthing": False, "category_id": s.category_id, "area": s.area_px}
-        for s in segments
-    ]
+    infos: list[dict[str, Any]] = []
+    for s in segments:
+        if s.isthing:
+            fields = {"score": s.score, "category_id": s.category_id, "instance_id": s.instance_id}
+        else:
+            fields = {"category_id": s.category_id, "area": s.area_px}
+        infos.append({"id": s.segment_id, "isthing": s.isthing, **fields})
+    return infos
 
 
 def _scale_instance_losses(roi_heads: nn.Module, weight: float) -> None:

@@ -42,13 +42,8 @@ class Detections(NamedTuple):
 
 def detections_from_instances(instances: Any) -> Detections:
     """The rows of Detectron2's Instances of one image, with pred_masks (N, 1, m, m) from the ROI heads."""
-    return Detections(
-        instances.pred_masks[:, 0],
-        instances.pred_boxes.tensor,
-        instances.scores,
-        instances.pred_classes,
-        torch.ones_like(instances.scores, dtype=torch.bool),
-    )
+    boxes, valid = instances.pred_boxes.tensor, torch.ones_like(instances.scores, dtype=torch.bool)
+    return Detections(instances.pred_masks[:, 0], boxes, instances.scores, instances.pred_classes, valid)
 
 
 def stack_detections(images: Sequence[Detections]) -> Detections:

@@ -57,23 +57,16 @@ def fuse_heuristic(
     ranked, instance_ids = sort_by_score(detections)
     nms_threshold = fusion.nms_threshold if fusion.nms == "box" else None
     candidates = select_candidate_rows(ranked, fusion.instance_score_threshold, class_thresholds, nms_threshold)
-    owners = stuff_map.int() + candidates.shape[1]
-    placed, owners = _place(ranked, candidates, owners, fusion.overlap_threshold)
+    total = candidates.shape[1]
+    owners = stuff_map.int() + total
+    is_placed = []
+    for rank, _, mask, area_px in paste_each(ranked, (owners.shape[1], owners.shape[2])):
+        free = mask & (owners >= total)
+        share = (area_px - free.sum((1, 2))).double() / area_px.double()
+        is_placed.append(candidates[:, rank] & (area_px > 0) & (share <= fusion.overlap_threshold))
+        owners = owners.masked_fill(free & is_placed[-1][:, None, None], rank)
+    placed = torch.stack(is_placed, dim=1) if is_placed else candidates
     # With a limit of 0 a class that is fully covered makes a segment too, if it is in the map.
     limit = fusion.stuff_area_limit_px
     stuff = count_labels(stuff_map, stuff_count + 1)[:, 1:] > 0 if limit <= 0 else stuff_count
     return build_fused_tensors(ranked, instance_ids, owners, placed, stuff, limit, all_errors)
-
-
-def _place(
-    ranked: Detections, candidates: torch.Tensor, owners: torch.Tensor, overlap_threshold: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give each candidate by rank its free pixels, unless too many are taken; return (B, N) bool and the owners."""
-    total = candidates.shape[1]
-    placed = []
-    for rank, _, mask, area_px in paste_each(ranked, (owners.shape[1], owners.shape[2])):
-        free = mask & (owners >= total)
-        share = (area_px - free.sum((1, 2))).double() / area_px.double()
-        placed.append(candidates[:, rank] & (area_px > 0) & (share <= overlap_threshold))
-        owners = owners.masked_fill(free & placed[-1][:, None, None], rank)
-    return (torch.stack(placed, dim=1) if placed else candidates), owners

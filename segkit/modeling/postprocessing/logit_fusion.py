@@ -16,7 +16,7 @@ from segkit.fusion.pixel_argmax import MIN_PROB
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.modeling.postprocessing.detections import NO_CHANNEL, Detections, select_candidate_rows
 from segkit.modeling.postprocessing.paste import paste_each
-from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP
+from segkit.modeling.postprocessing.resampling import argmax_selected
 from segkit.structures import NO_THING, THING_CHANNEL
 
 WORD_BITS = 63  # bits of an int64 that are used
@@ -196,26 +196,6 @@ class _MaskBits:
     def add(self, rank: int, mask: torch.Tensor) -> None:
         """Add the mask of the rank, (B, H, W) bool."""
         self.words[rank // WORD_BITS] = self.words[rank // WORD_BITS] | mask.long() * 2 ** (rank % WORD_BITS)
-
-
-def argmax_selected(logits: torch.Tensor, selected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the highest logit of each pixel among some channels.
-
-    Args:
-        logits: (B, C, H, W).
-        selected: int64, the channels.
-
-    Returns:
-        (B, H, W) values and (B, H, W) int64 channels, the first of equal ones; -infinity and 0 without channels.
-    """
-    values = torch.full_like(logits[:, 0], -torch.inf)
-    channels = torch.zeros_like(values, dtype=torch.int64)
-    for start in range(0, selected.shape[0], CHANNELS_PER_STEP):
-        part = selected[start : start + CHANNELS_PER_STEP]
-        highest, index = logits.index_select(1, part).max(1)
-        higher = (highest > values) if start else torch.ones_like(highest, dtype=torch.bool)
-        values, channels = torch.where(higher, highest, values), torch.where(higher, part[index], channels)
-    return values, channels
 
 
 def _compute_fused_logits(class_logits: torch.Tensor, mask_logits: torch.Tensor, probs: torch.Tensor) -> torch.Tensor:

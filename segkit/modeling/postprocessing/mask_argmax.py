@@ -10,10 +10,10 @@ import torch
 
 from segkit.fusion.mask_argmax import FIXED_POINT, OWN_PROB, MaskArgmaxFusion
 from segkit.modeling.postprocessing.detections import Detections
-from segkit.modeling.postprocessing.logit_fusion import SemanticChannels, argmax_selected
+from segkit.modeling.postprocessing.logit_fusion import SemanticChannels
 from segkit.modeling.postprocessing.panoptic_tensors import count_labels
 from segkit.modeling.postprocessing.paste import paste_each
-from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP
+from segkit.modeling.postprocessing.resampling import CHANNELS_PER_STEP, argmax_selected
 from segkit.structures import THING_CHANNEL
 
 

@@ -53,43 +53,23 @@ def paste_each(
     Yields:
         Each row; its probabilities, (B, H, W) float32; its mask, (B, H, W) bool; the pixels of the mask, (B,) int64.
     """
-    xs, ys = compute_sampling_axes(detections.boxes_xyxy, size_hw)
+    x0, y0, x1, y1 = detections.boxes_xyxy.float().unbind(2)
+    xs, ys = _compute_sampling_axis(x0, x1, size_hw[1]), _compute_sampling_axis(y0, y1, size_hw[0])
     total = xs.shape[1]
     for start in range(0, total, ROWS_PER_STEP):
         rows = slice(start, min(start + ROWS_PER_STEP, total))
-        probs = paste_probs(detections.mask_probs[:, rows], xs[:, rows], ys[:, rows])
+        probs = _paste_probs(detections.mask_probs[:, rows], xs[:, rows], ys[:, rows])
         masks = probs >= threshold
         areas_px = masks.sum((2, 3))
         for step, row in enumerate(range(rows.start, rows.stop)):
             yield row, probs[:, step], masks[:, step], areas_px[:, step]
 
 
-def compute_sampling_axes(boxes_xyxy: torch.Tensor, size_hw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compute the grid_sample coordinates of each pixel column and row in each box: -1 and 1 are the box's edges.
-
-    Args:
-        boxes_xyxy: (B, N, 4) float, pixels.
-        size_hw: (height, width) of the image.
-
-    Returns:
-        xs (B, N, W) and ys (B, N, H) float32. `OUTSIDE` for every pixel of a box without width or height, and for
-        pixels outside the window that `paste_masks_in_image` (detectron2/layers/mask_ops.py) fills on the CPU, which is
-        a pixel wider than the box.
-    """
-    x0, y0, x1, y1 = boxes_xyxy.float().unbind(2)
-    return _compute_axis(x0, x1, size_hw[1]), _compute_axis(y0, y1, size_hw[0])
-
-
-def paste_probs(mask_probs: torch.Tensor, xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
+def _paste_probs(mask_probs: torch.Tensor, xs: torch.Tensor, ys: torch.Tensor) -> torch.Tensor:
     """Spread masks over their boxes with F.grid_sample(align_corners=False), as `paste_masks_in_image` does.
 
-    Args:
-        mask_probs: (B, k, m, m') float.
-        xs: (B, k, W), from `compute_sampling_axes`.
-        ys: (B, k, H), from `compute_sampling_axes`.
-
-    Returns:
-        (B, k, H, W) float32 probabilities, 0 outside the boxes.
+    mask_probs: (B, k, m, m') float. xs: (B, k, W), ys: (B, k, H), from `_compute_sampling_axis`.
+    Returns (B, k, H, W) float32 probabilities, 0 outside the boxes.
     """
     batch, count, height, width = *ys.shape, xs.shape[2]
     shape = (batch, count, height, width)
@@ -98,7 +78,12 @@ def paste_probs(mask_probs: torch.Tensor, xs: torch.Tensor, ys: torch.Tensor) ->
     return F.grid_sample(masks, grid, align_corners=False).reshape(shape)
 
 
-def _compute_axis(low: torch.Tensor, high: torch.Tensor, length: int) -> torch.Tensor:
+def _compute_sampling_axis(low: torch.Tensor, high: torch.Tensor, length: int) -> torch.Tensor:
+    """(B, N, length) float32: the grid_sample coordinate of each pixel; -1 and 1 are the box's edges, (B, N) float32.
+
+    `OUTSIDE` for every pixel of a box whose edges are equal, and for pixels outside the window that
+    `paste_masks_in_image` (detectron2/layers/mask_ops.py) fills on the CPU, which is a pixel wider than the box.
+    """
     low, high = low[..., None], high[..., None]
     pixels = torch.arange(length, dtype=torch.float32, device=low.device)
     positions = (pixels + 0.5 - low) / (high - low) * 2 - 1

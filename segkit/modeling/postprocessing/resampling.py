@@ -41,18 +41,34 @@ def argmax_resized(logits: torch.Tensor, sizes: Sizes) -> torch.Tensor:
     Raises:
         ValueError: There are no channels.
     """
-    best: tuple[torch.Tensor, torch.Tensor] | None = None
-    for start in range(0, logits.shape[1], CHANNELS_PER_STEP):
-        part = resize_logits(logits[:, start : start + CHANNELS_PER_STEP], sizes)
-        values, channels = part.max(1)
-        channels = channels + start
-        if best is not None:
-            higher = values > best[0]
-            values, channels = torch.where(higher, values, best[0]), torch.where(higher, channels, best[1])
-        best = values, channels
-    if best is None:
+    if not logits.shape[1]:
         raise ValueError(f"logits must have at least one channel, got {tuple(logits.shape)}")
-    return best[1]
+    return argmax_selected(logits, torch.arange(logits.shape[1], device=logits.device), sizes)[1]
+
+
+def argmax_selected(
+    logits: torch.Tensor, selected: torch.Tensor, sizes: Sizes | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compute the highest logit of each pixel among some channels.
+
+    Args:
+        logits: (B, C, h, w).
+        selected: int64, the channels.
+        sizes: Logits are resized to sizes.size_hw; None: not resized.
+
+    Returns:
+        (B, H, W) values and (B, H, W) int64 channels, the first of equal ones; -infinity and 0 without channels.
+    """
+    height, width = logits.shape[2:] if sizes is None else sizes.size_hw
+    values = logits.new_full((len(logits), height, width), -torch.inf)
+    channels = torch.zeros_like(values, dtype=torch.int64)
+    for start in range(0, selected.shape[0], CHANNELS_PER_STEP):
+        part = selected[start : start + CHANNELS_PER_STEP]
+        part_logits = logits.index_select(1, part)
+        highest, index = (part_logits if sizes is None else resize_logits(part_logits, sizes)).max(1)
+        higher = (highest > values) if start else torch.ones_like(highest, dtype=torch.bool)
+        values, channels = torch.where(higher, highest, values), torch.where(higher, part[index], channels)
+    return values, channels
 
 
 def find_nan_logits(logits: torch.Tensor, sizes: Sizes) -> torch.Tensor:
