@@ -183,8 +183,7 @@ def write_issues(path: Path, issues: Iterable[Issue]) -> None:
         path: the JSON.
         issues: the issues.
     """
-    content: list[dict[str, Any]] = [issue.to_json() for issue in issues]
-    files.dump_json(path, content)
+    files.dump_json(path, [issue.to_json() for issue in issues])
 
 
 def is_issues_file(path: Path) -> bool:

@@ -43,7 +43,13 @@ def draw_image_grid(
         ValueError: There are no columns, an image is empty or has another shape, or the numbers of titles and images
             differ.
     """
-    _check_grid(rows, column_titles, row_titles, cell_px)
+    if not column_titles:
+        raise ValueError("column_titles must have at least one entry, got none")
+    if cell_px < 1:
+        raise ValueError(f"cell_px must be at least 1, got {cell_px}")
+    if row_titles is not None and len(row_titles) != len(rows):
+        raise ValueError(f"row_titles must have one entry per row, got {len(row_titles)} for {len(rows)} rows")
+    _check_rows(rows, len(column_titles))
     text_px, gap = max(10, round(cell_px * 0.055)), max(4, cell_px // 32)
     cells = [[_fit(image, cell_px) for image in row] for row in rows]
     row_inks = [_render_title(title, text_px, int(cell_px * MAX_ROW_TITLE)) for title in row_titles or [""] * len(rows)]
@@ -94,22 +100,11 @@ def draw_fusion_grid(
     return draw_image_grid(cells, ["image", *titles], [title for title, _, _ in rows])
 
 
-def _check_grid(
-    rows: Sequence[Sequence[NDArray[np.uint8]]],
-    column_titles: Sequence[str],
-    row_titles: Sequence[str] | None,
-    cell_px: int,
-) -> None:
-    if not column_titles:
-        raise ValueError("column_titles must have at least one entry, got none")
-    if cell_px < 1:
-        raise ValueError(f"cell_px must be at least 1, got {cell_px}")
-    if row_titles is not None and len(row_titles) != len(rows):
-        raise ValueError(f"row_titles must have one entry per row, got {len(row_titles)} for {len(rows)} rows")
+def _check_rows(rows: Sequence[Sequence[NDArray[np.uint8]]], columns: int) -> None:
     for number, row in enumerate(rows):
-        if len(row) != len(column_titles):
+        if len(row) != columns:
             rule = "every row must have one image per column title"
-            raise ValueError(f"{rule}, got {len(row)} for {len(column_titles)} in row {number}")
+            raise ValueError(f"{rule}, got {len(row)} for {columns} in row {number}")
         for image in row:
             check_rgb(image, f"images of row {number}")
             if not image.size:

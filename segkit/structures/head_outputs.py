@@ -160,6 +160,11 @@ class CenterOffsets:
         if has_nan(self.heatmap) or has_nan(self.offsets_yx):
             raise ValueError("heatmap and offsets_yx must be numbers, got NaN: did the training diverge?")
 
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.heatmap.shape[0], self.heatmap.shape[1]
+
 
 @dataclass(frozen=True)
 class HeadOutputs:
@@ -182,14 +187,10 @@ class HeadOutputs:
 
     def __post_init__(self) -> None:
         expected = self.semantic.size_hw
-        sizes = {"instances": self.instances.size_hw}
-        if self.stuff_masks is not None:
-            sizes["stuff_masks"] = self.stuff_masks.size_hw
-        if self.centers is not None:
-            sizes["centers"] = self.centers.heatmap.shape
-        for name, size_hw in sizes.items():
-            if size_hw != expected:
-                raise ValueError(f"{name} must have the semantic map's size {expected}, got {size_hw}")
+        parts = {"instances": self.instances, "stuff_masks": self.stuff_masks, "centers": self.centers}
+        for name, part in parts.items():
+            if part is not None and part.size_hw != expected:
+                raise ValueError(f"{name} must have the semantic map's size {expected}, got {part.size_hw}")
         if len(self.instances) and self.instances.class_ids.min() < 0:
             raise ValueError(f"class_ids of instances must not be negative, got {self.instances.class_ids.min()}")
         if self.stuff_masks is not None and len(self.stuff_masks) and self.stuff_masks.class_ids.min() <= THING_CHANNEL:
