@@ -95,7 +95,12 @@ class ADE20KReader(DatasetReader):
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class. segment_id is of the JSON; or the class of stuff, or CHANNEL + number of an instance."""
         if self._annotations == "panoptic":
-            return self._read_panoptic(self._records[image.image_id], image)
+            record = self._records[image.image_id]
+            path = self._pngs / record.png_name
+            areas_px, isthing = coco.read_id_runs(path, image.size_hw).areas_px(), self.categories.isthing_by_id
+            # Mask2Former's JSON lists stuff even if things cover it completely.
+            infos = [i for i in record.segments_info if i["id"] in areas_px or isthing[i["category_id"]]]
+            return coco.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
         name = f"{image.image_id}.png"
         classes = _read_classes(self._semantic / name, image.size_hw)
         if self._annotations == "semantic":
@@ -132,13 +137,6 @@ class ADE20KReader(DatasetReader):
 
     def _build_image(self, path: Path) -> DatasetImage:
         return DatasetImage(path.stem, path.name, png.read_header(self._semantic / f"{path.stem}.png").size_hw)
-
-    def _read_panoptic(self, record: PanopticRecord, image: DatasetImage) -> PanopticSegmentation:
-        """Leave out stuff without pixels: Mask2Former's JSON lists stuff even if things cover it completely."""
-        path = self._pngs / record.png_name
-        areas_px = coco.read_id_runs(path, image.size_hw).areas_px()
-        infos = [i for i in record.segments_info if i["id"] in areas_px or self.categories[i["category_id"]].isthing]
-        return coco.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
 
 
 class ADE20KWriter(PanopticFilesWriter):

@@ -25,8 +25,7 @@ def relabel(segment_ids: NDArray[np.integer[Any]], values: Mapping[int, int], dt
     Raises:
         ValueError: an id of the map or of `values` is outside [0, MAX_SEGMENT_ID].
     """
-    low = min(values, default=0)
-    high = max(values, default=0)
+    low, high = min(values, default=0), max(values, default=0)
     if segment_ids.size:
         low, high = min(low, int(segment_ids.min())), max(high, int(segment_ids.max()))
     if low < 0 or high > MAX_SEGMENT_ID:
@@ -84,14 +83,13 @@ def build_coco_annotations(image_id: int | str, segmentation: PanopticSegmentati
             continue
         area_px, (left, top, box_width, box_height) = extents[segment.segment_id]
         crop = segmentation.segment_ids[top : top + box_height, left : left + box_width] == segment.segment_id
-        annotations.append(
-            {
-                "image_id": image_id,
-                "category_id": int(segment.category_id),
-                "iscrowd": int(segment.iscrowd),
-                "area": area_px,
-                "bbox": [left, top, box_width, box_height],
-                "segmentation": crop_to_rle(crop, (left, top), (height, width)),
-            }
-        )
+        annotation = {
+            "image_id": image_id,
+            "category_id": int(segment.category_id),
+            "iscrowd": int(segment.iscrowd),
+            "area": area_px,
+            "bbox": [left, top, box_width, box_height],
+            "segmentation": crop_to_rle(crop, (left, top), (height, width)),
+        }
+        annotations.append(annotation)
     return annotations

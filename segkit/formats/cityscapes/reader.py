@@ -15,7 +15,7 @@ from segkit.formats.cityscapes import label_pngs
 from segkit.formats.cityscapes.label_pngs import CATEGORIES, IMAGE_SUFFIX, LABEL_ID_BY_TRAIN_ID
 from segkit.formats.cityscapes.polygons import POLYGONS_SUFFIX, read_polygon_segmentation
 from segkit.formats.image_files import check_folder, describe_unused_images, find_by_pattern, index_unique
-from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
 from segkit.utils.json_fields import Location, check_inside
@@ -161,21 +161,16 @@ def _read_panoptic_records(path: Path, on_issue: IssueHandler) -> dict[str, coco
     Cityscapes', by label id or by train id.
     """
     content = coco.read_panoptic(path, partial(on_issue, "annotation-unreadable"))
-    label_ids = _map_to_label_ids(content.categories, path)
+    names = {c.category_id: (c.name, c.isthing) for c in CATEGORIES.categories}
+    got = {c.category_id: (c.name, c.isthing) for c in content.categories.categories}
+    by_train_id = {train_id: names[label_id] for train_id, label_id in LABEL_ID_BY_TRAIN_ID.items()}
+    if got not in (names, by_train_id):
+        expected = f"the {len(CATEGORIES)} categories of Cityscapes by label id or by train id"
+        different = abbreviate(sorted({*got.items()} ^ {*names.items()}))
+        raise DatasetError(f"expected {expected}, got others: {different}", where=path, remedy=PANOPTIC_REMEDY)
+    label_ids = LABEL_ID_BY_TRAIN_ID if got == by_train_id else {label_id: label_id for label_id in names}
     records = {}
     for record in content.records:
         infos = tuple({**info, "category_id": label_ids[info["category_id"]]} for info in record.segments_info)
         records[str(record.image_id)] = replace(record, segments_info=infos)
     return records
-
-
-def _map_to_label_ids(categories: CategorySet, path: Path) -> dict[int, int]:
-    """category_id of the JSON -> label id."""
-    names = {c.category_id: (c.name, c.isthing) for c in CATEGORIES.categories}
-    got = {c.category_id: (c.name, c.isthing) for c in categories.categories}
-    for label_ids in ({label_id: label_id for label_id in names}, LABEL_ID_BY_TRAIN_ID):
-        if got == {category_id: names[label_id] for category_id, label_id in label_ids.items()}:
-            return label_ids
-    expected = f"the {len(CATEGORIES)} categories of Cityscapes by label id or by train id"
-    different = abbreviate(sorted({*got.items()} ^ {*names.items()}))
-    raise DatasetError(f"expected {expected}, got others: {different}", where=path, remedy=PANOPTIC_REMEDY)

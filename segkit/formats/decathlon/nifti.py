@@ -95,7 +95,12 @@ def read_header(path: Path) -> Header:
         raise DatasetError(f"expected voxels that are one number of at most 64 bits, got {dtype}", where=path)
     content_bytes = offset + math.prod(shape) * dtype.itemsize
     _check_bytes(content_bytes, offset, is_zipped, path)
-    affine, orientation = _read_grid(nifti, path)
+    with np.errstate(all="ignore"), _raise_dataset_errors(path):
+        affine = np.asarray(nifti.get_best_affine(), dtype=np.float64)
+        orientation = nib.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
+    if not np.isfinite(orientation).all():
+        remedy = "repair its sform or qform"
+        raise DatasetError("expected an affine that spans three axes", where=path, remedy=remedy)
     modalities = shape[3] if len(shape) == 4 else 1
     return Header(nifti, tuple(shape[:3]), modalities, content_bytes, affine, orientation)
 
@@ -156,17 +161,6 @@ def _check_bytes(content_bytes: int, offset: int, is_zipped: bool, path: Path) -
     if content_bytes > file_bytes * (DEFLATE_RATIO if is_zipped else 1):
         problem = f"the header speaks of {content_bytes} bytes, which a file of {file_bytes} bytes cannot hold"
         raise DatasetError(problem, where=path, remedy=DAMAGED_REMEDY)
-
-
-def _read_grid(nifti: Any, path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The affine and the orientation of the stored axes."""
-    with np.errstate(all="ignore"), _raise_dataset_errors(path):
-        affine = np.asarray(nifti.get_best_affine(), dtype=np.float64)
-        orientation = nib.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
-    if not np.isfinite(orientation).all():
-        remedy = "repair its sform or qform"
-        raise DatasetError("expected an affine that spans three axes", where=path, remedy=remedy)
-    return affine, orientation
 
 
 @contextmanager

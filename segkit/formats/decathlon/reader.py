@@ -164,9 +164,7 @@ class DecathlonReader(DatasetReader):
         self._slices: dict[ImageId, tuple[Volume, int]] = {}
         volumes: list[Volume] = []
         images: list[DatasetImage] = []
-        for volume in (check_volume(volume_files, on_issue) for volume_files in selected):
-            if volume is None:
-                continue
+        for volume in filter(None, (check_volume(volume_files, on_issue) for volume_files in selected)):
             slices = try_read(on_issue, "annotation-unreadable", self._list_slices, volume, keep_empty)
             if slices is not None:
                 volumes.append(volume)

@@ -80,7 +80,9 @@ class LabelmeReader(DatasetReader):
         images = {name: self._read_size(name, content, on_issue) for name, content in contents.items()}
         labels = {shape.label for content in contents.values() for shape in content.shapes}
         self._ignored = {*ignore}
-        self.categories = _build_categories(labels - {*stuff, *ignore} if things is None else things, stuff, self.root)
+        class_names = sorted({*stuff, *(labels - {*ignore} if things is None else things)})
+        entries = [{"id": i, "name": name, "isthing": name not in stuff} for i, name in enumerate(class_names, 1)]
+        self.categories = CategorySet.from_coco(entries, self.root)
         self._category_by_label = {c.name: c for c in self.categories.categories}
         self._shapes: dict[str, tuple[Shape, ...]] = {}
         valid_images = []
@@ -271,9 +273,3 @@ def _describe_images_without_json(
     images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
     unused = [name for name in images if name not in used and image_files.strip_suffix(name) not in unread]
     return describe_unused(root, "images have no JSON", unused)
-
-
-def _build_categories(things: Collection[str], stuff: Collection[str], root: Path) -> CategorySet:
-    names = sorted({*things, *stuff})
-    entries = [{"id": i, "name": name, "isthing": name not in stuff} for i, name in enumerate(names, 1)]
-    return CategorySet.from_coco(entries, root)

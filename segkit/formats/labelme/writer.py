@@ -75,15 +75,12 @@ class LabelmeWriter(DatasetWriter):
         dump_json(self.root / f"{name}{JSON_SUFFIX}", self._build_content(image, layers))
         self._names.add(name)
         losses += [*base.list_lost_keys(annotations), *base.list_lost_scores(segmentation.segments)]
-        return losses + self._list_lost_stuff(layers)
-
-    def _list_lost_stuff(self, layers: Sequence[_Layer]) -> list[str]:
-        """The line on the stuff, for the first image that has some."""
-        if self._stuff_is_reported or all(layer.isthing for layer in layers):
-            return []
-        self._stuff_is_reported = True
-        names = json.dumps([c.name for c in self.categories.stuff], ensure_ascii=False)
-        return [f"which labels are stuff cannot be held; read it with --set {shlex.quote(f'stuff={names}')}"]
+        if not self._stuff_is_reported and not all(layer.isthing for layer in layers):
+            self._stuff_is_reported = True
+            names = json.dumps([c.name for c in self.categories.stuff], ensure_ascii=False)
+            option = shlex.quote(f"stuff={names}")
+            losses.append(f"which labels are stuff cannot be held; read it with --set {option}")
+        return losses
 
     def _build_content(self, image: DatasetImage, layers: Sequence[_Layer]) -> Entry:
         shapes = []
