@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from segkit.formats.image_io import open_image
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
 from segkit.structures.architecture_spec import Target, get_architecture_spec
 from segkit.utils.errors import ConfigError, DatasetError
+
+THREADS = 4  # that check files: decoding releases the GIL; more threads do not help a network file system
 
 
 class SegkitMapper:
@@ -222,3 +225,27 @@ def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
         problem = f"expected RGB, BGR, YUV-BT.601 or a mode of Pillow, got {image_format!r}: {error}"
         raise ConfigError(problem, where="INPUT.FORMAT") from error
     return pixels
+
+
+def check_files(dataset: Dataset, limit: int) -> tuple[int, int]:
+    """Decode images and labels of some records, spread evenly over the dataset.
+
+    Args:
+        dataset: any loaded dataset.
+        limit: how many records are checked, -1 for all.
+
+    Returns:
+        The number of checked records, and how many of them have a label; a record without a map counts as labelled.
+
+    Raises:
+        DatasetError: a file is missing, damaged or contradicts its record; of the first such record.
+    """
+    count = len(dataset.records) if limit < 0 else min(limit, len(dataset.records))
+    rows = np.unique(np.linspace(0, len(dataset.records) - 1, count).round().astype(int)).tolist()
+
+    def has_label(record: Record) -> bool:
+        read_image(record, "BGR")
+        return not has_segmentation(record) or bool(read_segmentation(record, dataset.categories).segments)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        return len(rows), sum(pool.map(has_label, [dataset.records[row] for row in rows]))

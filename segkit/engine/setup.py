@@ -12,11 +12,11 @@ from detectron2.modeling.meta_arch.build import META_ARCH_REGISTRY
 
 from segkit.config import load_config
 from segkit.data.catalog import load_datasets
-from segkit.data.checks import check_files
 from segkit.data.class_counts import resolve_class_counts
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.data.ground_truth import has_segmentation
+from segkit.data.mapper import check_files
 from segkit.engine import register_all
 from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec

@@ -15,12 +15,11 @@ from PIL import Image
 
 from segkit.config import load_config
 from segkit.data.catalog import load_dataset, register_dataset
-from segkit.data.checks import check_files
 from segkit.data.dataset import Dataset
 from segkit.data.datasets import cityscapes as cityscapes_names
 from segkit.data.ground_truth import GroundTruth, read_segmentation
 from segkit.data.loaders.readers import load_reader_dataset
-from segkit.data.mapper import SegkitMapper
+from segkit.data.mapper import SegkitMapper, check_files
 from segkit.formats import png
 from segkit.formats.derive import build_semantic_map
 from segkit.utils.errors import DatasetError

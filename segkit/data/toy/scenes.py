@@ -92,7 +92,7 @@ def draw_scene(
         _add_crowd(rng, draft)
     _add_things(rng, draft)
     if rng.random() < UNKNOWN_CHANCE:
-        _add_unknown(rng, draft)
+        _stamp(draft, _random_thing(rng, draft, UNKNOWN_SHAPE), -1)
     if rng.random() < SMUDGE_CHANCE:
         _add_smudge(rng, draft)
     return _photograph(rng, draft.canvas), _ground_truth(rng, draft)
@@ -142,17 +142,14 @@ def _add_things(rng: np.random.Generator, draft: _Draft) -> None:
     earlier: list[Thing] = []
     for _ in range(int(rng.choice(MAX_THINGS, p=THINGS_SHARES)) + 1):
         for _ in range(PLACING_TRIES):
-            thing = _next_thing(rng, draft, earlier)
+            if earlier and rng.random() < COMPANION_CHANCE:
+                thing = _beside(rng, draft, earlier[int(rng.integers(len(earlier)))])
+            else:
+                thing = _random_thing(rng, draft, CATEGORIES.things[int(rng.integers(len(CATEGORIES.things)))].name)
             if not any(_hides(thing, other) for other in earlier):
                 break
         earlier.append(thing)
         _stamp(draft, thing, _open_segment(draft, thing.shape))
-
-
-def _next_thing(rng: np.random.Generator, draft: _Draft, earlier: list[Thing]) -> Thing:
-    if earlier and rng.random() < COMPANION_CHANCE:
-        return _beside(rng, draft, earlier[int(rng.integers(len(earlier)))])
-    return _random_thing(rng, draft, CATEGORIES.things[int(rng.integers(len(CATEGORIES.things)))].name)
 
 
 def _hides(thing: Thing, other: Thing) -> bool:
@@ -201,10 +198,6 @@ def _add_crowd(rng: np.random.Generator, draft: _Draft) -> None:
         center = (x + 1.5 * away * math.cos(turn), y + away * math.sin(turn))
         member = replace(_random_thing(rng, draft, category.name), center_xy=center, radius_px=rng.uniform(2.5, 4.2))
         _stamp(draft, member, index)
-
-
-def _add_unknown(rng: np.random.Generator, draft: _Draft) -> None:
-    _stamp(draft, _random_thing(rng, draft, UNKNOWN_SHAPE), -1)
 
 
 def _add_smudge(rng: np.random.Generator, draft: _Draft) -> None:
