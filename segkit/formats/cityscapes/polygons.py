@@ -98,9 +98,7 @@ def _read_label(entry: Entry, where: str) -> tuple[Label, bool]:
 
 def _read_points(entry: Entry, where: str) -> list[tuple[float, float]]:
     polygon = json_fields.get_field(entry, "polygon", json_fields.LIST, where)
-    are_points = all(
-        type(point) is list and len(point) == 2 and json_fields.all_finite(point, MAX_COORDINATE) for point in polygon
-    )
+    are_points = all(type(p) is list and len(p) == 2 and json_fields.all_finite(p, MAX_COORDINATE) for p in polygon)
     if len(polygon) < MIN_POINTS or not are_points:
         expected = f"`polygon` to be at least {MIN_POINTS} points [x, y] within {MAX_COORDINATE} pixels"
         raise DatasetError(f"expected {expected}, got {reprlib.repr(polygon)}", where=where)
