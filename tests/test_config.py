@@ -11,7 +11,7 @@ from segkit.config import add_segkit_config, load_config
 from segkit.utils.errors import ConfigError
 
 
-def test_detectron2s_defaults_stay_but_for_the_class_counts() -> None:
+def test_detectron2s_defaults_are_kept_except_for_class_counts() -> None:
     theirs, ours = get_cfg(), get_cfg()
     add_segkit_config(ours)
     changed = {
@@ -40,7 +40,7 @@ def test_detectron2s_defaults_stay_but_for_the_class_counts() -> None:
         ("MODEL: !!python/object/apply:os.system ['touch canary']\n", r"c\.yaml: expected YAML of plain values"),
     ],
 )
-def test_bad_files_are_named(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_the_config_file(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "c.yaml"
     path.write_text(text)
@@ -52,7 +52,7 @@ def test_bad_files_are_named(text: str, message: str, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("path", "message"), [("nowhere.yaml", "no such config file"), (__file__, "Python configs would run code")]
 )
-def test_other_files_are_refused(path: str, message: str) -> None:
+def test_other_files_are_rejected(path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(path)
 
@@ -65,6 +65,6 @@ def test_other_files_are_refused(path: str, message: str) -> None:
         (["SOLVER.MAX_ITER", "many"], "command line: Type mismatch"),
     ],
 )
-def test_bad_options_are_named(opts: list[str], message: str) -> None:
+def test_errors_name_the_option(opts: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_config(opts=opts)

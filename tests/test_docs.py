@@ -23,7 +23,7 @@ def headings(page: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_files_that_a_page_names_exist(page: Path) -> None:
+def test_files_named_in_pages_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     paths = [path for path in PATH.findall(text) if path.split("/")[0] in FOLDERS]
     missing = [
@@ -33,7 +33,7 @@ def test_files_that_a_page_names_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_modules_that_a_page_names_exist(page: Path) -> None:
+def test_modules_named_in_pages_exist(page: Path) -> None:
     missing = []
     for name in MODULE.findall(page.read_text(encoding="utf-8")):
         path = ROOT / name.replace(".", "/")
@@ -47,7 +47,7 @@ def test_modules_that_a_page_names_exist(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target, anchor in LINK.findall(page.read_text(encoding="utf-8")):
         linked = (page.parent / target).resolve() if target else page
         assert linked.exists(), target

@@ -160,7 +160,7 @@ def test_public_names_describe_their_parameters(module: str) -> None:
     assert not faults, "\n".join(faults)
 
 
-def test_a_missing_parameter_is_noticed() -> None:
+def test_a_missing_parameter_is_reported() -> None:
     function = ast.parse('def f(a, b) -> int:\n    """Add.\n\n    Args:\n        a: One.\n    """').body[0]
     assert isinstance(function, ast.FunctionDef)
     assert function_faults(function, "f") == ["f: Args lacks b", "f: no Returns, though it returns int"]

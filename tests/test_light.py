@@ -31,7 +31,7 @@ def test_heavy_packages_are_not_installed(name: str) -> None:
     assert importlib.util.find_spec(name) is None
 
 
-def test_every_light_module_is_imported_without_them() -> None:
+def test_every_light_module_is_imported_without_heavy_packages() -> None:
     root = Path(segkit.__file__).parent
     paths = [path.relative_to(root.parent) for name in LIGHT for path in (root / name).rglob("*.py")]
     light = [".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths]

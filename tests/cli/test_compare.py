@@ -46,7 +46,7 @@ def counts(run, files, tmp_path):
     return paths
 
 
-def test_by_how_much_b_is_better(run, counts, tmp_path):
+def test_metrics_and_differences_of_two_predictions(run, counts, tmp_path):
     """Of A: car 4 found, 4 missed: 66.7; dog 4 false: 0; sky 100: PQ 55.6. Of B: car and sky 100, no dog: PQ 100."""
     out = tmp_path / "deep/compared.json"
     code, printed, error = run("compare", *counts, "--output", out, "--samples", 200, "--per-class")
@@ -67,7 +67,7 @@ def test_by_how_much_b_is_better(run, counts, tmp_path):
     assert run("compare", *reversed(counts))[1].splitlines()[-1].startswith("B is worse than A by 44.44 points of PQ")
 
 
-def test_nothing_is_better_than_itself(run, counts, tmp_path):
+def test_equal_predictions_have_no_difference(run, counts, tmp_path):
     out = tmp_path / "compared.json"
     code, printed, _ = run("compare", counts[0], counts[0], "--output", out)
     assert code == 0
@@ -79,7 +79,7 @@ def test_nothing_is_better_than_itself(run, counts, tmp_path):
     assert quality["conclusion"] == "no clear difference"
 
 
-def test_json_of_predictions(run, files, counts):
+def test_predictions_are_read_from_json_files(run, files, counts):
     ground_truth, bad, good = files
     whole = run("compare", *counts)
     assert run("compare", bad, good, "--gt", ground_truth, "--workers", 2)[1] == whole[1]
@@ -90,7 +90,7 @@ def test_json_of_predictions(run, files, counts):
     assert "a JSON of predictions needs --gt, the ground truth's JSON" in error_line(run("compare", counts[0], good))
 
 
-def test_what_a_user_may_choose(run, files, tmp_path):
+def test_options_are_applied(run, files, tmp_path):
     _truth, bad, good = files
     wrong = write_panoptic(tmp_path, "wrong", dict.fromkeys(range(9), (ROWS, RIGHT)), areas=5)
     line = error_line(run("compare", bad, good, "--gt", wrong, "--problems", 3))
@@ -110,7 +110,7 @@ def test_one_image_gives_no_interval(run, tmp_path):
     assert "│ +66.67 │ of 1 image │ –" in " ".join(printed.split()), "A: car and dog 0, sky 100"
 
 
-def test_what_cannot_be_compared(run, files, counts, tmp_path):
+def test_invalid_inputs_are_reported(run, files, counts, tmp_path):
     ground_truth, _bad, good = files
     fewer = write_panoptic(tmp_path, "fewer", dict.fromkeys(range(7), (ROWS, RIGHT)))
     saved = tmp_path / "fewer.npz"
@@ -130,7 +130,7 @@ def test_what_cannot_be_compared(run, files, counts, tmp_path):
     assert "expected the same categories" in error_line(run("compare", counts[0], good, "--gt", tmp_path / "more.json"))
 
 
-def test_counts_of_another_metric_or_of_a_shard_are_refused(run, files, counts, tmp_path):
+def test_counts_of_another_metric_or_of_a_shard_are_rejected(run, files, counts, tmp_path):
     ground_truth, bad, _good = files
     part = tmp_path / "part.npz"
     assert (

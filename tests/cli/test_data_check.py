@@ -166,14 +166,14 @@ def test_wrong_usage(run, arguments, message):
     assert error.count("\n") == 1
 
 
-def test_folders_that_a_repair_must_not_touch(run, data, tmp_path):
+def test_a_repair_never_writes_into_protected_folders(run, data, tmp_path):
     assert run(*dataset_arguments(data), "--fix", data.images / "copy")[0] == 2
     assert run(*dataset_arguments(data), "--fix", data.masks)[0] == 2
     assert run(*dataset_arguments(data), "--fix", tmp_path / "copy", "--output", tmp_path / "copy/issues.json")[0] == 2
     assert not (tmp_path / "copy").exists()
 
 
-def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
+def test_dataset_files_are_not_overwritten_by_the_issues_file(run, data, tmp_path):
     """Other files neither, except an earlier issues file, and an empty file outside the dataset."""
     empty = data.masks / "empty.png"
     empty.touch()
@@ -204,7 +204,7 @@ def test_no_file_of_a_dataset_is_overwritten(run, data, tmp_path):
     assert len(json.loads((tmp_path / "new").read_text())) == 6
 
 
-def test_an_empty_list_of_results_is_no_issues_file(run, data, tmp_path):
+def test_an_empty_list_of_results_is_not_an_issues_file(run, data, tmp_path):
     (tmp_path / "r.json").write_text("[]")
     where = "--format", "coco-results", "--json", tmp_path / "r.json", "--images", data.images
     assert run(*where, "--dataset", data.json_path, "--output", tmp_path / "r.json")[0] == 2
@@ -262,7 +262,7 @@ def test_another_split_by_its_name(run, tmp_path, monkeypatch):
     assert "--against" in error
 
 
-def test_what_a_repair_drops_is_printed(run, data, tmp_path):
+def test_images_dropped_by_a_repair_are_printed(run, data, tmp_path):
     content = data.load()
     content["annotations"][0]["segments_info"].append({**content["annotations"][0]["segments_info"][0], "id": 8})
     data.store(content)

@@ -76,7 +76,7 @@ def test_json_is_one_object_with_the_same_result(capsys):
     assert content["machine"]["cpus"] >= 1
 
 
-def test_the_ranges_are_those_of_the_installed_package():
+def test_the_version_ranges_equal_those_of_the_installed_package():
     distribution = find_distribution_of_this_checkout()
     if distribution is None:
         pytest.skip("no metadata of this checkout is installed that is as recent as its requirements")
@@ -230,7 +230,7 @@ def test_nothing_heavy_is_imported_at_module_level():
     assert ran.stdout == "[]\n", ran.stderr
 
 
-def test_it_runs_on_a_bare_interpreter():
+def test_doctor_runs_on_a_bare_interpreter():
     """-S: no site-packages at all, so everything is missing, even rich and numpy."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); from segkit.cli.main import main; sys.exit(main(['doctor']))"
     environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}

@@ -43,7 +43,7 @@ def run(capsys, monkeypatch):
     return evaluate
 
 
-def test_the_numbers_by_hand(run, tmp_path):
+def test_metrics_equal_those_computed_by_hand(run, tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     out = tmp_path / "deep/folder/metrics.json"
     code, printed, error = run("panoptic", "--gt", ground_truth, "--pred", predictions, "--per-class", "--output", out)
@@ -61,7 +61,7 @@ def test_the_numbers_by_hand(run, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_json_is_what_the_metric_computes(run, tmp_path, kind):
+def test_the_json_holds_the_metrics(run, tmp_path, kind):
     _, gt, pred = WRITE_FILES[kind](tmp_path)
     out = tmp_path / "metrics.json"
     assert run(*ARGUMENTS[kind], "--gt", gt, "--pred", pred, "--output", out, "--workers", 2, "--per-class")[0] == 0
@@ -83,7 +83,7 @@ def test_the_json_is_what_the_metric_computes(run, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_merged_shards_are_one_pass_to_the_byte(run, tmp_path, kind):
+def test_merged_shards_give_the_same_bytes_as_one_run(run, tmp_path, kind):
     """In every order of the files, and shards of which some have no image."""
     _, gt, pred = WRITE_FILES[kind](tmp_path)
     files = [*ARGUMENTS[kind], "--gt", gt, "--pred", pred]
@@ -110,7 +110,7 @@ def shard(run, tmp_path, name, *arguments, of=(1, 2), kind="semantic"):
     return tmp_path / name
 
 
-def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
+def test_inconsistent_shards_are_rejected(run, tmp_path):
     first, second = (shard(run, tmp_path, f"{i}.npz", of=(i, 2)) for i in (1, 2))
     assert "1 shards are missing: 2/2; evaluate them, or name their files" in error_line(run("merge", first))
     assert "name each file once" in error_line(run("merge", first, first))
@@ -132,7 +132,7 @@ def test_shards_that_do_not_belong_together_are_refused(run, tmp_path):
     assert run("merge", second, first)[0] == 0
 
 
-def test_shards_of_another_prediction_are_refused(run, tmp_path):
+def test_shards_of_another_prediction_are_rejected(run, tmp_path):
     """Another JSON of the same images, scored with the same command but for its path; a moved copy is no other."""
     ground_truth, predictions = two_images(tmp_path / "a")
     _, predictions_b = two_images(tmp_path / "b")
@@ -146,7 +146,7 @@ def test_shards_of_another_prediction_are_refused(run, tmp_path):
     assert "got one of other files or options" in error_line(run("merge", parts[0], parts[2]))
 
 
-def test_a_shard_is_no_result(run, tmp_path):
+def test_a_shard_is_not_accepted_as_a_result(run, tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     files = ("panoptic", "--gt", ground_truth, "--pred", predictions, "--shard", "1/2")
     assert "add --save-counts FILE" in error_line(run(*files))
@@ -156,7 +156,7 @@ def test_a_shard_is_no_result(run, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "a/b", "-1/2", "²/2", "1/0"])
-def test_shards_are_i_of_n(run, text):
+def test_invalid_shard_options_are_rejected(run, text):
     code, _, error = run("panoptic", "--gt", "x", "--pred", "y", f"--shard={text}")
     assert code == 2
     assert "expected I/N with 1 <= I <= N, as in 1/4" in error
@@ -164,7 +164,7 @@ def test_shards_are_i_of_n(run, text):
 
 @pytest.mark.parametrize("option", ["--workers", "--problems", "--worst"])
 @pytest.mark.parametrize("value", ["0", "-1", "two", "²", "1.5", ""])
-def test_numbers_are_whole_and_positive(run, option, value):
+def test_number_options_must_be_positive_integers(run, option, value):
     code, _, error = run("panoptic", "--gt", "x", "--pred", "y", f"{option}={value}")
     assert code == 2
     assert f"expected a whole number from 1, got {value!r}" in error
@@ -180,7 +180,7 @@ def test_wrong_usage(run):
     )
 
 
-def test_panopticapi_s_names_of_the_files(run, tmp_path):
+def test_panopticapis_file_names_are_accepted(run, tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     (tmp_path / "ground_truth").rename(tmp_path / "x")
     (tmp_path / "predictions").rename(tmp_path / "y")
@@ -202,7 +202,7 @@ def test_all_problems_are_reported_up_to_a_limit(run, tmp_path):
     assert str(pngs[1]) not in line
 
 
-def test_wrong_areas_and_what_a_user_may_choose(run, tmp_path):
+def test_wrong_areas_follow_the_areas_option(run, tmp_path):
     """Declared are 0 pixels; the car's union is 4 + 0 - 4 = 0, so that panopticapi's IoU is infinite."""
     rows, category_of = [[1, 1, 2, 2], [1, 1, 2, 2]], {1: CAR, 2: SKY}
     ground_truth = write_panoptic(tmp_path, "ground_truth", {1: (rows, category_of), 2: (rows, category_of)}, areas=0)
@@ -237,7 +237,7 @@ def test_the_report_says_when_the_modes_differ(run, tmp_path):
     assert expected in " ".join(out.split())
 
 
-def test_nothing_to_score(run, tmp_path):
+def test_empty_datasets_are_rejected(run, tmp_path):
     ground_truth = write_panoptic(tmp_path, "ground_truth", {})
     predictions = write_panoptic(tmp_path, "predictions", {})
     counts, out = tmp_path / "c.npz", tmp_path / "o.json"
@@ -253,7 +253,7 @@ def test_nothing_to_score(run, tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"annotations": []}', "", "[1", "null", '{"images": 3}'])
-def test_json_of_another_kind(run, tmp_path, content):
+def test_json_files_of_another_kind_are_rejected(run, tmp_path, content):
     ground_truth, predictions = two_images(tmp_path)
     other = tmp_path / "other.json"
     other.write_text(content)
@@ -265,7 +265,7 @@ def test_json_of_another_kind(run, tmp_path, content):
     assert str(other) in error_line(run("instances", "--gt", other, "--pred", instances_files(tmp_path / "i")[2]))
 
 
-def test_scores_that_are_no_numbers(run, tmp_path):
+def test_non_numeric_scores_are_rejected(run, tmp_path):
     _, ground_truth, results = instances_files(tmp_path)
     results.write_text(results.read_text().replace("0.5", "NaN"))
     line = error_line(run(*ARGUMENTS["instances"], "--gt", ground_truth, "--pred", results))
@@ -281,7 +281,7 @@ def test_an_empty_list_of_results_scores_0(run, tmp_path):
 
 
 @pytest.mark.parametrize("option", ["--output", "--save-counts"])
-def test_paths_that_cannot_be_written_are_reported_before_the_work(run, tmp_path, option):
+def test_unwritable_output_paths_are_reported_before_evaluation(run, tmp_path, option):
     (tmp_path / "file").write_text("")
     for path, problem in ((tmp_path, "this is a folder"), (tmp_path / "file/x.json", "cannot be written")):
         line = error_line(run("panoptic", "--gt", "absent.json", "--pred", "absent.json", option, path))
@@ -290,7 +290,7 @@ def test_paths_that_cannot_be_written_are_reported_before_the_work(run, tmp_path
     assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
 
-def test_a_disk_that_is_full_leaves_nothing(run, tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_partial_file(run, tmp_path, monkeypatch):
     ground_truth, predictions = two_images(tmp_path)
 
     def full(*args, **options):
@@ -363,7 +363,7 @@ def test_no_worker_is_left_behind(tmp_path):
     assert ran.stderr.count("\n") == 1
 
 
-def test_the_results_are_written_even_if_the_reader_leaves(tmp_path):
+def test_results_are_written_even_if_stdout_is_closed(tmp_path):
     ground_truth, predictions = two_images(tmp_path)
     out = tmp_path / "o.json"
     command = (

@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
     return write(tmp_path, 6)
 
 
-def test_run_writes_what_evaluate_reads(run: Any, files: Any, tmp_path: Path) -> None:
+def test_run_writes_files_that_evaluate_reads(run: Any, files: Any, tmp_path: Path) -> None:
     saved, ground_truth = files
     out = tmp_path / "new/out"
     texts = ["stuff_area_limit_px=9", "class_score_thresholds={cow: 0.8}", "nms=box"]
@@ -77,7 +77,7 @@ def test_run_writes_what_evaluate_reads(run: Any, files: Any, tmp_path: Path) ->
     assert run(*first, "--overwrite")[0] == 0
 
 
-def test_run_explains(run: Any, files: Any, tmp_path: Path) -> None:
+def test_run_writes_explanations(run: Any, files: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     code, printed, error = run(
         "run", "--predictions", files[0], "--method", "heuristic", "--output", out, "--explain", "--gt", files[1]
@@ -97,7 +97,7 @@ def test_run_explains(run: Any, files: Any, tmp_path: Path) -> None:
     assert "panoptic_seg" in page
 
 
-def test_no_page_of_an_earlier_run_stays(run: Any, files: Any, tmp_path: Path) -> None:
+def test_the_page_of_an_earlier_run_is_removed(run: Any, files: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = ["run", "--predictions", files[0], "--method", "heuristic", "--output", out, "--workers", 1]
     assert run(*first, "--explain")[0] == 0
@@ -110,14 +110,14 @@ def test_no_page_of_an_earlier_run_stays(run: Any, files: Any, tmp_path: Path) -
     assert "the output exists already: report.html" in error
 
 
-def test_a_folder_of_ground_truth_without_its_json_is_refused(run: Any, files: Any, tmp_path: Path) -> None:
+def test_a_folder_of_ground_truth_without_its_json_is_rejected(run: Any, files: Any, tmp_path: Path) -> None:
     arguments = ["run", "--predictions", files[0], "--method", "heuristic", "--output", tmp_path / "out"]
     code, _, error = run(*arguments, "--gt-folder", tmp_path / "ground_truth")
     assert code == 1
     assert "add --gt FILE" in error
 
 
-def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_path: Path) -> None:
+def test_sweep_writes_all_files_and_a_usable_best_config(run: Any, files: Any, tmp_path: Path) -> None:
     out = tmp_path / "sweep"
     texts = ["heuristic.stuff_area_limit_px=1,50", "overlap_threshold=0.5,0.8", "nms=none"]
     arguments = ["sweep", "--predictions", files[0], "--gt", files[1], "--methods", "heuristic", "--per-class"]
@@ -138,7 +138,7 @@ def test_sweep_writes_all_and_the_best_can_be_built(run: Any, files: Any, tmp_pa
     assert (again / "sweep.json").read_bytes() == (out / "sweep.json").read_bytes()
 
 
-def test_a_setting_of_the_sweep_is_what_run_gives(run: Any, files: Any, tmp_path: Path) -> None:
+def test_sweep_settings_score_the_same_as_run(run: Any, files: Any, tmp_path: Path) -> None:
     """`run` with each setting of sweep.json gives the same PQ, to the last bit."""
     texts = ["stuff_area_limit_px=1,50,300", "overlap_threshold=0.8", "nms=mask", "instance_score_threshold=0.3"]
     first = ["--predictions", files[0], "--gt", files[1]]
@@ -161,7 +161,7 @@ def test_methods_are_listed_with_options_and_needs(run: Any) -> None:
     assert all(text in printed for text in ("overlap_threshold", "float", "0.5", "'none'", "Needs crops"))
 
 
-def test_priors_are_written_and_the_surest_named(run: Any, files: Any, tmp_path: Path) -> None:
+def test_priors_are_written_and_the_most_certain_are_printed(run: Any, files: Any, tmp_path: Path) -> None:
     out = tmp_path / "deep/priors.json"
     code, printed, error = run("priors", "--gt", files[1], "--output", out)
     assert (code, error) == (0, "")
@@ -238,7 +238,7 @@ def test_priors_of_whole_masks(run: Any, tmp_path: Path) -> None:
         (["sweep", "--methods", "heuristic", "--set", "nms=some"], "nms must be one of"),
     ],
 )
-def test_wrong_options_are_reported_before_the_work(
+def test_invalid_options_are_reported_before_fusion(
     run: Any, files: Any, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     out = tmp_path / "out"
@@ -250,7 +250,7 @@ def test_wrong_options_are_reported_before_the_work(
     assert not out.exists() or not list(out.iterdir())
 
 
-def test_files_that_are_refused(run: Any, files: Any, tmp_path: Path) -> None:
+def test_invalid_files_are_rejected(run: Any, files: Any, tmp_path: Path) -> None:
     other = write(tmp_path / "other", 3, seed=5, image_ids=[1, 2, 3])
     (tmp_path / "file").touch()
     single = write(tmp_path / "single", 1)
@@ -293,7 +293,7 @@ def test_the_ground_truth_is_never_overwritten(run: Any, files: Any, tmp_path: P
     assert {path: path.read_bytes() for path in (tmp_path / "panoptic").iterdir()} == before
 
 
-def test_methods_that_cannot_work_are_named_before_the_sweep(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_methods_with_missing_inputs_are_named_before_the_sweep(run: Any, tmp_path: Path, monkeypatch: Any) -> None:
     class Greedy(HeuristicFusion):
         needs = frozenset({LOGITS})
 

@@ -98,7 +98,7 @@ def test_debug_adds_the_traceback(monkeypatch, capsys, value, shown):
     assert error.endswith("segkit fake: no such key\n")
 
 
-def test_faults_of_the_program_keep_their_traceback(monkeypatch):
+def test_program_errors_keep_their_traceback(monkeypatch):
     for fault in (ZeroDivisionError("x"), ImportError("cannot import name 'x'", name="segkit.data")):
         fake_command(monkeypatch, raising(fault))
         with pytest.raises(type(fault)):
@@ -115,7 +115,7 @@ def test_a_missing_extra_is_one_line_that_names_it(monkeypatch, capsys, module):
     assert capsys.readouterr().err == expected
 
 
-def test_every_package_of_the_extra_is_known():
+def test_every_package_of_an_extra_maps_to_the_extra():
     """By the name of its import. setuptools and packaging are part of most environments anyway."""
     names = {re.split(r"[<>=]", line)[0] for line in load_requirements()["extras"]["train"]}
     modules = {get_module_name(name) for name in names - {"packaging", "setuptools"}}
@@ -190,7 +190,7 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "segkit fake: interrupted\n"
 
 
-def test_a_reader_who_leaves_is_no_error(tmp_path):
+def test_a_closed_stdout_is_not_an_error(tmp_path):
     (tmp_path / "loud.py").write_text(
         "from segkit.cli import main as m\nimport sys\n"
         "def add_arguments(parser): pass\n"
@@ -270,7 +270,7 @@ def test_the_package_runs_as_a_module():
 
 
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_every_command_explains_itself(capsys, command):
+def test_every_command_has_a_description(capsys, command):
     assert main([command, "--help"]) == 0
     assert f"usage: segkit {command}" in capsys.readouterr().out
 

@@ -22,7 +22,7 @@ from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.coco_datasets import load_coco_panoptic
 
 
-def test_a_json_and_its_pngs_are_enough(toy_folder: Path) -> None:
+def test_a_panoptic_json_and_its_pngs_define_a_dataset(toy_folder: Path) -> None:
     register_panoptic("t_enough", toy_folder / "panoptic.json", toy_folder / "panoptic")
     dataset = load_dataset("t_enough")
     assert dataset.categories == toy.CATEGORIES
@@ -36,7 +36,7 @@ def test_a_json_and_its_pngs_are_enough(toy_folder: Path) -> None:
     assert meta.stuff_dataset_id_to_contiguous_id[toy.CATEGORIES.stuff[0].category_id] == 1
 
 
-def test_one_line_of_yaml_is_enough(toy_folder: Path, tmp_path: Path) -> None:
+def test_a_custom_dataset_is_defined_by_one_yaml_line(toy_folder: Path, tmp_path: Path) -> None:
     config = tmp_path / "c.yaml"
     config.write_text(
         "DATASETS:\n  CUSTOM: [{name: t_yaml, "
@@ -51,7 +51,7 @@ def test_one_line_of_yaml_is_enough(toy_folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("entry", [{"name": "x"}, {"name": "x", "panoptic_json": "a", "panoptic_root": "b", "z": 1}, 7])
-def test_custom_entries_with_other_keys_are_refused(entry: Any) -> None:
+def test_custom_entries_with_other_keys_are_rejected(entry: Any) -> None:
     with pytest.raises(ConfigError, match=r"DATASETS\.CUSTOM: expected name, format and its options"):
         register_custom([entry])
 
@@ -67,7 +67,7 @@ def test_custom_entries_with_other_keys_are_refused(entry: Any) -> None:
         ),
     ],
 )
-def test_class_counts_that_contradict_the_dataset_are_refused(
+def test_class_counts_that_contradict_the_dataset_are_rejected(
     toy_folder: Path, key: str, value: int, expected: str
 ) -> None:
     register_panoptic("t_counts", toy_folder / "panoptic.json", toy_folder / "panoptic")
@@ -78,7 +78,7 @@ def test_class_counts_that_contradict_the_dataset_are_refused(
     assert expected in str(error.value)
 
 
-def test_a_channel_per_class_if_the_config_says_so(toy_folder: Path) -> None:
+def test_the_config_selects_one_channel_per_class(toy_folder: Path) -> None:
     register_panoptic("t_channels", toy_folder / "panoptic.json", toy_folder / "panoptic")
     opts = ["MODEL.META_ARCHITECTURE", "PanopticRCNN", "MODEL.SEM_SEG_HEAD.THING_CHANNELS", "per_class"]
     cfg = load_config(opts=opts)
@@ -89,7 +89,7 @@ def test_a_channel_per_class_if_the_config_says_so(toy_folder: Path) -> None:
     assert stuff == [*range(1, len(toy.CATEGORIES.stuff) + 1)]
 
 
-def test_names_are_lazy_and_their_categories_known(tmp_path: Path) -> None:
+def test_dataset_names_are_lazy_and_have_categories(tmp_path: Path) -> None:
     register_datasets(tmp_path)
     assert len(get_categories("segkit_coco_2017_val_panoptic")) == 133
     assert len(get_categories("segkit_cityscapes_fine_panoptic_val")) == 19
@@ -98,7 +98,7 @@ def test_names_are_lazy_and_their_categories_known(tmp_path: Path) -> None:
         load_dataset("segkit_coco_2017_val_panoptic")
 
 
-def test_toy_scenes_are_made_when_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_toy_scenes_are_generated_on_demand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from segkit.data.datasets import toy as names
 
     monkeypatch.setattr(names, "SPLITS", {"train": (2, 1)})
@@ -108,7 +108,7 @@ def test_toy_scenes_are_made_when_they_are_asked_for(tmp_path: Path, monkeypatch
     assert (tmp_path / "segkit_toy/train/panoptic.json").is_file()
 
 
-def test_unknown_and_foreign_names_are_refused() -> None:
+def test_unknown_dataset_names_are_rejected() -> None:
     register_datasets(Path("nowhere"))
     with pytest.raises(ConfigError, match=r"'nope' is not registered; use the names of datasets/README"):
         load_dataset("nope")
@@ -145,13 +145,13 @@ def test_missing_files_are_named_before_anything_is_read(toy_copy: Path, broken:
         load_dataset("t_missing")
 
 
-def test_an_instances_json_is_no_panoptic_json(toy_folder: Path) -> None:
+def test_an_instances_json_is_rejected_as_a_panoptic_json(toy_folder: Path) -> None:
     register_panoptic("t_wrong", toy_folder / "instances.json", toy_folder / "panoptic")
     with pytest.raises(DatasetError, match="this is an instances JSON"):
         load_dataset("t_wrong")
 
 
-def test_a_dataset_without_images_is_refused(toy_copy: Path) -> None:
+def test_a_dataset_without_images_is_rejected(toy_copy: Path) -> None:
     content = json.loads((toy_copy / "panoptic.json").read_text())
     content["images"] = content["annotations"] = []
     (toy_copy / "panoptic.json").write_text(json.dumps(content))
@@ -160,7 +160,7 @@ def test_a_dataset_without_images_is_refused(toy_copy: Path) -> None:
         load_dataset("t_empty")
 
 
-def test_images_that_lie_elsewhere_are_asked_for(toy_copy: Path, tmp_path: Path) -> None:
+def test_the_image_folder_is_required_if_images_are_elsewhere(toy_copy: Path, tmp_path: Path) -> None:
     (toy_copy / "images").rename(tmp_path / "elsewhere")
     register_panoptic("t_lost", toy_copy / "panoptic.json", toy_copy / "panoptic")
     with pytest.raises(DatasetError, match="give the folder of the images as image_root"):

@@ -26,6 +26,6 @@ def test_semantic_labels_are_segments_and_255_is_void(tmp_path: Path) -> None:
     assert [(s.segment_id, s.category_id, s.area_px) for s in ground_truth.segments] == [(1, 0, 1), (2, 1, 1)]
 
 
-def test_semantic_labels_of_16_bits_are_refused_not_clipped(tmp_path: Path) -> None:
+def test_semantic_labels_of_16_bits_are_rejected_instead_of_clipped(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"a\.png: expected an 8-bit label map.*docs/datasets"):
         read_segmentation(record_of(tmp_path / "a.png", np.array([[0, 1, 300]], np.uint16)), CATEGORIES)

@@ -170,7 +170,7 @@ def broken(folder: Path, name: str, content: bytes | None) -> Dataset:
         ("panoptic/000000000001.png", b"\x89PNG\r\n\x1a\n", r"panoptic/000000000001\.png"),
     ],
 )
-def test_files_that_broke_are_named(toy_copy: Path, name: str, content: bytes | None, message: str) -> None:
+def test_unreadable_files_are_named(toy_copy: Path, name: str, content: bytes | None, message: str) -> None:
     dataset = broken(toy_copy, name, content)
     with pytest.raises(DatasetError, match=message):
         mapper(dataset, [])(dataset.records[0])

@@ -39,9 +39,7 @@ def draw_image(mode: str) -> Image.Image:
 
 @pytest.mark.parametrize(("mode", "suffix"), files())
 @pytest.mark.parametrize("image_format", FORMATS)
-def test_8_bit_pictures_are_read_as_detectron2_reads_them(
-    tmp_path: Path, mode: str, suffix: str, image_format: str
-) -> None:
+def test_8_bit_images_are_read_as_in_detectron2(tmp_path: Path, mode: str, suffix: str, image_format: str) -> None:
     path = tmp_path / f"a.{suffix}"
     draw_image(mode).save(path)
     expected = detection_utils.read_image(str(path), image_format)
@@ -60,7 +58,7 @@ def test_palettes_with_transparency(tmp_path: Path, transparency: int | bytes) -
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(("mode", "suffix"), [("RGB", "jpg"), ("L", "jpg"), ("P", "png"), ("RGBA", "png")])
-def test_turned_8_bit_pictures(tmp_path: Path, mode: str, suffix: str, orientation: int) -> None:
+def test_rotated_8_bit_images(tmp_path: Path, mode: str, suffix: str, orientation: int) -> None:
     path, exif = tmp_path / f"a.{suffix}", Image.Exif()
     exif[274] = orientation
     draw_image(mode).save(path, exif=exif)
@@ -70,7 +68,7 @@ def test_turned_8_bit_pictures(tmp_path: Path, mode: str, suffix: str, orientati
 
 
 @pytest.mark.parametrize("dtype", ["u2", "f4", "i4"])
-def test_deep_pictures_are_the_same_everywhere(tmp_path: Path, dtype: str) -> None:
+def test_16_bit_images_are_the_same_everywhere(tmp_path: Path, dtype: str) -> None:
     """12 bits, which Pillow's conversion would clip to white."""
     path = write_tiff(tmp_path / "a.tif", np.linspace(300, 4095, 600).reshape(20, 30).astype(dtype))
     rgb = image_io.read_image(path)
@@ -81,7 +79,7 @@ def test_deep_pictures_are_the_same_everywhere(tmp_path: Path, dtype: str) -> No
     np.testing.assert_array_equal(read_image(record(path), "L"), rgb[..., :1])
 
 
-def test_bgr_lies_forwards_in_memory(tmp_path: Path) -> None:
+def test_bgr_images_have_positive_strides(tmp_path: Path) -> None:
     """Each later step would copy what does not."""
     NOISE.convert("RGB").save(tmp_path / "a.png")
     assert read_image(record(tmp_path / "a.png"), "BGR").flags.c_contiguous

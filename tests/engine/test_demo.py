@@ -12,7 +12,7 @@ from segkit.cli.main import main
 from segkit.engine import demo
 
 
-def test_demo_leaves_all_paths_that_it_prints(
+def test_demo_writes_all_paths_that_it_prints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(demo, "SPLITS", {"train": (4, 1), "val": (4, 2)})

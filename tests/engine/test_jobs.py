@@ -274,6 +274,6 @@ def test_configs_in_the_repository_are_valid() -> None:
         assert cfg.MODEL.META_ARCHITECTURE in META_ARCH_REGISTRY, path
 
 
-def test_no_dataset_is_refused() -> None:
+def test_a_config_without_datasets_is_rejected() -> None:
     with pytest.raises(ConfigError, match="name no dataset; pass --config-file"):
         prepare_config()

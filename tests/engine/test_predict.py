@@ -42,7 +42,7 @@ def predict(weights: Path, output: Path, *inputs: Path) -> int:
     return main([str(word) for word in words])
 
 
-def test_folder_in_overlays_and_json_out(
+def test_predict_writes_overlays_and_json_for_a_folder(
     weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert predict(weights, tmp_path / "out", toy_folder / "images") == 0
@@ -69,7 +69,7 @@ def test_images_of_the_same_name_get_different_outputs(weights: Path, toy_folder
 
 
 @pytest.mark.parametrize(("content", "message"), [(None, "no images found"), (b"x", "does not decode")])
-def test_bad_inputs_are_one_line_and_leave_nothing(
+def test_bad_inputs_are_one_line_errors_and_write_nothing(
     content: bytes | None, message: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if content is not None:
@@ -81,7 +81,7 @@ def test_bad_inputs_are_one_line_and_leave_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_of_another_network_are_refused(
+def test_weights_of_another_network_are_rejected(
     toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pth")

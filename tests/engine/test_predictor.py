@@ -24,7 +24,7 @@ def build_reader(image_format: str) -> Predictor:
 
 
 @pytest.mark.parametrize("image_format", ["BGR", "RGB"])
-def test_it_reads_the_pixels_of_training(tmp_path: Path, image_format: str) -> None:
+def test_the_predictor_reads_the_same_pixels_as_training(tmp_path: Path, image_format: str) -> None:
     rng = np.random.default_rng(3)
     deep = write_tiff(tmp_path / "deep.tif", rng.integers(0, 4096, (20, 30)).astype(np.uint16))
     exif = Image.Exif()
@@ -55,7 +55,7 @@ def test_folders_files_and_patterns_name_each_image_once(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["text", "cut off", "bomb", "pages", "pipe", "dangling link"])
-def test_unreadable_files_are_refused_before_the_first_prediction(tmp_path: Path, kind: str) -> None:
+def test_unreadable_files_are_rejected_before_the_first_prediction(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "b.png"
     Image.fromarray(np.random.default_rng(4).integers(0, 256, (30, 20)).astype(np.uint8)).save(path)
     content = bytearray(path.read_bytes())

@@ -101,7 +101,7 @@ def test_a_model_without_detections_scores_0_and_exports_empty_files(dataset: Da
     assert [path.read_text() for path in (tmp_path / "out/cityscapes_instances").iterdir()] == ["", ""]
 
 
-def test_datasets_of_other_files_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+def test_datasets_of_other_files_are_rejected(dataset: Dataset, tmp_path: Path) -> None:
     other_key = dataset.records[0]["reader"]._replace(format_name="voc")
     for records in (
         [{key: value for key, value in record.items() if key != "reader"} for record in dataset.records],

@@ -67,7 +67,7 @@ class Lazily(GroundTruthModel):
         )
 
 
-def test_nothing_of_full_size_is_made_and_the_numbers_are_the_same(dataset: Dataset, tmp_path: Path) -> None:
+def test_evaluation_uses_no_full_size_output_and_scores_the_same(dataset: Dataset, tmp_path: Path) -> None:
     opts = ["TEST.BOUNDARY", "True", "TEST.SAVE_HEADS", "True", "TEST.KEEP_LOGITS", "0"]
     lazily = evaluate(dataset, tmp_path / "a", shift_px=2, opts=opts, model_class=Lazily)
     assert lazily == evaluate(dataset, tmp_path / "b", shift_px=2, opts=opts[:2])
@@ -129,7 +129,7 @@ def test_the_exports_score_the_same_under_panopticapi(dataset: Dataset, toy_fold
             }.items()
 
 
-def test_files_and_training_give_the_same_numbers(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
+def test_evaluation_of_files_and_in_training_score_the_same(dataset: Dataset, toy_folder: Path, tmp_path: Path) -> None:
     results = evaluate(dataset, tmp_path, shift_px=2, opts=["TEST.BOUNDARY", "True"])
     panoptic = score_panoptic(toy_folder / "panoptic.json", tmp_path / "panoptic.json", boundary=True)
     assert panoptic.metric.compute(panoptic.image_order) == results["panoptic_seg"]
@@ -140,7 +140,7 @@ def test_files_and_training_give_the_same_numbers(dataset: Dataset, toy_folder: 
     assert results["sem_seg"]["mBoundaryIoU"] < results["sem_seg"]["mIoU"]
 
 
-def test_an_evaluation_leaves_its_counts_and_why(dataset: Dataset, tmp_path: Path) -> None:
+def test_an_evaluation_writes_its_counts(dataset: Dataset, tmp_path: Path) -> None:
     results = evaluate(dataset, tmp_path, shift_px=2)
     counts = counts_file.load(tmp_path / "panoptic_counts.npz")
     assert isinstance(counts.metric, PanopticQuality)
@@ -162,7 +162,7 @@ def test_a_model_is_evaluated_by_its_outputs(dataset: Dataset, tmp_path: Path) -
     assert set(evaluate(dataset, tmp_path / "b", outputs=("sem_seg",))) == {"sem_seg"}
 
 
-def test_nothing_found_scores_0_and_is_exported(dataset: Dataset, tmp_path: Path) -> None:
+def test_empty_predictions_score_0_and_are_exported(dataset: Dataset, tmp_path: Path) -> None:
     class Blind(GroundTruthModel):
         def predict(self, record: dict[str, Any]) -> dict[str, Any]:
             empty = super().predict(record)
@@ -187,7 +187,7 @@ def test_segments_without_a_pixel_are_left_out(dataset: Dataset) -> None:
         get_panoptic_prediction({"panoptic_seg": (torch.ones(2, 2), None)}, dataset.categories)
 
 
-def test_an_unknown_metric_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+def test_an_unknown_metric_is_rejected(dataset: Dataset, tmp_path: Path) -> None:
     other = Dataset("toy", dataset.categories, ("beauty",), dataset.records)
     with pytest.raises(ConfigError, match=f"unknown metric 'beauty'; known: .*{next(iter(EVALUATORS))}"):
         build_evaluators(load_config(opts=PANOPTIC_RCNN), other, tmp_path)

@@ -96,7 +96,7 @@ def test_processes_write_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("stale", [False, True])
-def test_machines_that_share_no_folder_are_noticed(
+def test_machines_without_a_shared_folder_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: bool
 ) -> None:
     here = process(build_evaluator(tmp_path / "here"), ["e", "a"])
@@ -110,7 +110,7 @@ def test_machines_that_share_no_folder_are_noticed(
     assert not (here.folder / "index.json").exists()
 
 
-def test_a_run_that_is_cut_short_leaves_no_index(tmp_path: Path) -> None:
+def test_an_interrupted_run_writes_no_index(tmp_path: Path) -> None:
     process(build_evaluator(tmp_path), IMAGES).evaluate()
     process(build_evaluator(tmp_path), IMAGES[:2])
     with pytest.raises(DatasetError, match="cut short"):
@@ -120,7 +120,7 @@ def test_a_run_that_is_cut_short_leaves_no_index(tmp_path: Path) -> None:
     assert [saved.read(image).semantic.logits for image in saved.images] == [None] * 4
 
 
-def test_another_process_leaves_the_index_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_main_process_writes_the_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     process(build_evaluator(tmp_path), IMAGES).evaluate()
     monkeypatch.setattr(module.comm, "is_main_process", lambda: False)
     build_evaluator(tmp_path)
@@ -143,7 +143,7 @@ def test_a_model_without_head_outputs(tmp_path: Path, caplog: pytest.LogCaptureF
     assert not heads_evaluator.folder.exists()
 
 
-def test_outputs_of_another_image_or_model_are_refused(tmp_path: Path) -> None:
+def test_outputs_of_another_image_or_model_are_rejected(tmp_path: Path) -> None:
     heads_evaluator = build_evaluator(tmp_path)
     with pytest.raises(ValueError, match=r"head_outputs must be of the image's size \(6, 8\), got \(8, 6\) of image 5"):
         heads_evaluator.process([{"image_id": 5}], [{"head_outputs": draw_outputs(1, (8, 6))}])
@@ -157,7 +157,7 @@ def test_outputs_of_another_image_or_model_are_refused(tmp_path: Path) -> None:
     assert not heads_evaluator.folder.exists()
 
 
-def test_the_kept_logits_are_checked_if_heads_are_saved() -> None:
+def test_the_option_for_saved_logits_is_checked() -> None:
     def check(*opts: str) -> None:
         check_saved_logits(load_config("", opts))
 

@@ -90,7 +90,9 @@ def files_in(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("hidden", [(), (1,), (0, 2)])
-def test_processes_equal_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: tuple[int, ...]) -> None:
+def test_several_processes_export_the_same_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: tuple[int, ...]
+) -> None:
     alone = run(tmp_path / "one", IMAGES)
     expected = alone.evaluate()
     evaluators = [run(tmp_path / "three", part) for part in (["c", 5], [], [9, "a", "e", 1])]
@@ -114,7 +116,7 @@ def test_the_export_is_in_the_order_of_the_dataset_and_valid(tmp_path: Path) -> 
         assert len(coco.loadRes(str(tmp_path / RESULTS)).anns) == 12
 
 
-def test_nothing_seen_is_a_valid_export(tmp_path: Path) -> None:
+def test_an_evaluation_without_images_exports_an_empty_file(tmp_path: Path) -> None:
     numbers = run(tmp_path, []).evaluate()
     assert numbers is not None
     assert numbers["bbox"]["AP"] is None
@@ -123,12 +125,12 @@ def test_nothing_seen_is_a_valid_export(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("without", [0, 1])
-def test_one_image_without_masks_leaves_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: int) -> None:
+def test_an_image_without_masks_exports_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: int) -> None:
     evaluators = [run(tmp_path, IMAGES[:3], masks=without != 0), run(tmp_path, IMAGES[3:], masks=without != 1)]
     assert set(in_processes(evaluators, monkeypatch)) == {"bbox"}
 
 
-def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / RESULTS).write_text("what was there")
     evaluator = run(tmp_path, IMAGES[:2])
     assert len(files_in(tmp_path)) == 3
@@ -148,7 +150,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (tmp_path / RESULTS).read_text() == "what was there"
 
 
-def test_a_model_without_instances_leaves_nothing(tmp_path: Path) -> None:
+def test_a_model_without_instances_leaves_no_files(tmp_path: Path) -> None:
     evaluator = run(tmp_path, IMAGES[:1])
     evaluator.process([{"image_id": 5}], [{}])
     assert evaluator.evaluate() == {}
@@ -168,7 +170,7 @@ def test_a_forked_process_does_not_remove_its_parent_s_part(tmp_path: Path) -> N
     assert files_in(tmp_path) == {RESULTS, GROUND_TRUTH}
 
 
-def test_what_is_kept_does_not_hold_results(tmp_path: Path) -> None:
+def test_results_are_not_held_in_memory(tmp_path: Path) -> None:
     data = dataset()
     evaluator = InstanceEvaluator(GroundTruth(data, "one"), tmp_path)
     evaluator.reset()

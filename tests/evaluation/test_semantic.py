@@ -53,7 +53,7 @@ def test_channels_are_those_of_argmax(either_way: None, dtype: torch.dtype, devi
     assert torch.equal(argmax_channels(torch.ones(2, 3, 3, requires_grad=True)).long(), torch.zeros(3, 3).long())
 
 
-def test_other_shapes_are_refused() -> None:
+def test_other_shapes_are_rejected() -> None:
     for shape in ((3, 4), (0, 3, 4), (1, 2, 3, 4)):
         with pytest.raises(ValueError, match=r"logits must have the shape \(C, H, W\), C at least 1, got"):
             argmax_channels(torch.zeros(shape))
@@ -74,7 +74,7 @@ def test_a_device_counts_what_numpy_counts(boundary: bool, device: str) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_what_is_wrong_is_not_counted_on_a_device_and_said_by_the_metric(device: str) -> None:
+def test_invalid_labels_on_a_device_are_reported_and_not_counted(device: str) -> None:
     metric = SemanticIoU(NAMES, ignore_label=-1)
     labels = torch.tensor([[0, 1]], device=device)
     assert not count_on_device(metric, np.array([[0, 5]]), labels)

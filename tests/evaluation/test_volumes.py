@@ -113,7 +113,7 @@ def test_the_ground_truth_scores_100_and_is_exported_unchanged(root: Path, tmp_p
         np.testing.assert_array_equal(nib.load(tmp_path / "out/volumes" / f"{name}.nii.gz").affine, image.affine)
 
 
-def test_known_mistakes(root: Path, tmp_path: Path) -> None:
+def test_drawn_mistakes_score_as_computed_by_hand(root: Path, tmp_path: Path) -> None:
     volume_evaluator = build_evaluator(load_volumes(root), tmp_path)
     process_volume(volume_evaluator, draw_mistakes())
     results = volume_evaluator.evaluate()
@@ -130,7 +130,7 @@ def test_known_mistakes(root: Path, tmp_path: Path) -> None:
         np.testing.assert_array_equal(written(tmp_path, name), label)
 
 
-def test_numbers_without_files(root: Path, tmp_path: Path) -> None:
+def test_metrics_without_an_export(root: Path, tmp_path: Path) -> None:
     volume_evaluator = build_evaluator(load_volumes(root), tmp_path / "out", export=False)
     process_volume(volume_evaluator, draw_mistakes())
     assert volume_evaluator.evaluate() is not None
@@ -147,7 +147,7 @@ def test_numbers_without_files(root: Path, tmp_path: Path) -> None:
         (5, [{"b": [0]}, {"b": [1]}]),
     ],
 )
-def test_slices_of_a_volume_may_lie_on_two_processes(
+def test_slices_of_a_volume_on_two_processes_are_joined(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: int, travel: list[dict[str, list[int]]]
 ) -> None:
     dataset = load_volumes(root)
@@ -200,7 +200,7 @@ def test_missing_slices_are_reported_and_no_part_of_a_volume_is_left(
     assert results["volumes"]["per_class"]["anterior"]["volumes"] == 2
 
 
-def test_a_slice_on_two_processes_is_refused(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slice_on_two_processes_is_rejected(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     both = [build_evaluator(load_volumes(root), tmp_path) for _ in range(2)]
     for single in both:
         process_volume(single, GROUND_TRUTH, ["a_002"])
@@ -219,7 +219,7 @@ def test_a_model_without_semantic_logits(root: Path, tmp_path: Path, caplog: pyt
     assert not (tmp_path / "volumes").exists()
 
 
-def test_logits_of_another_model_are_refused(root: Path, tmp_path: Path) -> None:
+def test_logits_of_another_model_are_rejected(root: Path, tmp_path: Path) -> None:
     volume_evaluator = build_evaluator(load_volumes(root), tmp_path)
     names = "'background', 'anterior', 'posterior'"
     with pytest.raises(ValueError, match=f"sem_seg must have 3 channels, {names}, got 4"):
@@ -228,7 +228,7 @@ def test_logits_of_another_model_are_refused(root: Path, tmp_path: Path) -> None
         volume_evaluator.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(3, 2, 3)}])
 
 
-def test_a_channel_for_things_that_there_are_none_of(root: Path, tmp_path: Path) -> None:
+def test_a_shared_things_channel_without_thing_classes_is_ignored(root: Path, tmp_path: Path) -> None:
     dataset = load_volumes(root)
     volume_evaluator = VolumeEvaluator(GroundTruth(dataset, "one"), tmp_path)
     volume_evaluator.reset()
@@ -293,7 +293,7 @@ def test_the_metrics_of_a_dataset_without_things(root: Path, tmp_path: Path) -> 
     assert [type(single).__name__ for single in evaluators._evaluators] == ["SemanticEvaluator", "VolumeEvaluator"]
 
 
-def test_images_are_no_volumes(root: Path, tmp_path: Path) -> None:
+def test_datasets_of_images_are_rejected(root: Path, tmp_path: Path) -> None:
     dataset = load_volumes(root)
     records = [{key: value for key, value in record.items() if key != "reader"} for record in dataset.records]
     images = Dataset("pictures", dataset.categories, ("volume_dice",), records)

@@ -30,7 +30,7 @@ def select(
 DOT = [[1, 0, 0, 0]]
 
 
-def test_falling_scores_and_of_equal_ones_the_earlier_row() -> None:
+def test_candidates_are_sorted_by_falling_score_then_row() -> None:
     assert select(instances([DOT] * 5, [0.5, 0.9, 0.5, 0.95, 0.9])) == [3, 1, 4, 0, 2]
 
 
@@ -55,7 +55,7 @@ def test_a_class_has_its_own_threshold() -> None:
 BOXES = [[0, 0, 4, 2], [1, 0, 5, 2], [2, 0, 6, 2]]
 
 
-def test_a_worse_box_goes_where_a_better_one_that_stays_overlaps_it() -> None:
+def test_a_box_is_suppressed_only_by_better_boxes_that_remain() -> None:
     """The second goes (0.6 > 0.5). The third overlaps only the second that much, which is gone: it stays."""
     three = instances([DOT] * 3, [0.9, 0.8, 0.7], BOXES)
     rejections = RejectionLog()
@@ -76,7 +76,7 @@ def test_the_rejection_names_the_largest_overlap() -> None:
 ROWS = [[[1, 1, 1, 1, 0, 0]], [[0, 1, 1, 1, 1, 0]], [[0, 0, 0, 0, 1, 1]]]  # IoU 3/5, then 1/5 and 0
 
 
-def test_a_worse_mask_goes_whatever_its_class() -> None:
+def test_masks_suppress_each_other_across_classes() -> None:
     three = instances(ROWS, [0.9, 0.8, 0.7], class_ids=[0, 1, 2])
     rejections = RejectionLog()
     assert select(three, "mask", 0.5, rejections) == [0, 2]
@@ -86,7 +86,7 @@ def test_a_worse_mask_goes_whatever_its_class() -> None:
 
 
 @pytest.mark.parametrize("nms", NMS_KINDS)
-def test_nothing_and_empty_ones(nms: str) -> None:
+def test_no_instances_and_empty_instances(nms: str) -> None:
     """What has no area overlaps nothing, at a threshold of 0 neither."""
     assert select(instances(np.zeros((0, 2, 3)), []), nms, 0) == []
     assert select(instances(np.zeros((2, 2, 3)), [0.5, 0.6]), nms, 0) == [1, 0]
@@ -94,7 +94,7 @@ def test_nothing_and_empty_ones(nms: str) -> None:
     assert select(instances(np.zeros((2, 2, 3)), [0.5, 0.6], wrong_order), nms, 0) == [1, 0]
 
 
-def test_what_is_below_its_threshold_suppresses_nothing() -> None:
+def test_instances_below_the_threshold_suppress_nothing() -> None:
     pair = instances(ROWS[:2], [0.4, 0.3], class_ids=[1, 2])
     assert select_candidates(pair, 0.5, {2: 0.1}, "mask", 0.1, None) == [1]
 
@@ -115,7 +115,7 @@ def scenes(draw: st.DrawFn) -> InstanceMasks:
 @given(of=scenes(), threshold=st.sampled_from([0, 0.2, 1 / 3, 0.5, 0.8, 1]))
 @settings(max_examples=200, deadline=None)
 @pytest.mark.parametrize("nms", ["box", "mask"])
-def test_equal_to_the_obvious_way(nms: str, of: InstanceMasks, threshold: float) -> None:
+def test_equals_a_slow_simple_version(nms: str, of: InstanceMasks, threshold: float) -> None:
     """Boxes of whole pixels are masks too: each kind is the IoU of sets of pixels, here on a wide enough canvas."""
     if nms == "mask":
         sets = [{*zip(*np.nonzero(mask), strict=True)} for mask in of.to_full()]

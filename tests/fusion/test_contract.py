@@ -86,7 +86,7 @@ def test_of_equal_scores_the_earlier_instance_comes_first(name: str, seed: int) 
 
 @seeds
 @some
-def test_inputs_stay_as_they_were_and_reasons_change_nothing(name: str, seed: int) -> None:
+def test_inputs_are_not_modified_and_explaining_changes_no_result(name: str, seed: int) -> None:
     outputs, dropped_segments = scene(seed), []
     before = copy.deepcopy(outputs)
     silent = fusion(name)(outputs)
@@ -127,12 +127,12 @@ def test_every_dropped_or_shrunk_instance_has_its_reason(name: str, seed: int) -
 
 @seeds
 @settings(max_examples=20, deadline=None)
-def test_no_instances_leaves_stuff_alone(name: str, seed: int) -> None:
+def test_without_instances_only_stuff_remains(name: str, seed: int) -> None:
     fused = fusion(name)(scene(seed, count=0))
     assert not any(s.isthing and s.instance_id is not None for s in fused.segments)
 
 
-def test_no_instances_and_things_everywhere_is_void_or_things(name: str) -> None:
+def test_thing_pixels_without_instances_are_void_or_things(name: str) -> None:
     """The semantic head sees thing 0 everywhere, and nothing was detected: no stuff may appear where none is."""
     outputs = scene(1, count=0, size_hw=(4, 5))
     logits = np.zeros((5, 4, 5), dtype=np.float32)
@@ -173,7 +173,7 @@ def test_an_image_without_pixels(name: str) -> None:
     assert fused.segments == ()
 
 
-def test_all_scores_too_low_is_as_no_instances(name: str) -> None:
+def test_low_scores_equal_no_instances(name: str) -> None:
     outputs = scene(5, count=4, size_hw=(9, 9))
     low = fusion(name)(with_scores(outputs, 0.0))
     none = fusion(name)(reordered(outputs, np.zeros(0, dtype=int)))
@@ -181,7 +181,7 @@ def test_all_scores_too_low_is_as_no_instances(name: str) -> None:
     assert summarize(low) == summarize(none)
 
 
-def test_what_a_method_needs_is_asked_for_by_name(name: str) -> None:
+def test_missing_inputs_of_a_method_are_named(name: str) -> None:
     """Without logits and probabilities a method runs, or says what is missing; it never fails in another way."""
     outputs = scene(2, count=3, size_hw=(8, 8))
     bare = HeadOutputs(
@@ -196,7 +196,7 @@ def test_what_a_method_needs_is_asked_for_by_name(name: str) -> None:
         assert fusion(name)(bare).segment_ids.shape == (8, 8)
 
 
-def test_all_channels_sorted_by_logit_are_as_good_as_dense_ones(name: str) -> None:
+def test_sorted_logits_of_all_channels_equal_dense_logits(name: str) -> None:
     outputs = scene(11, count=5, size_hw=(10, 12))
     logits = outputs.semantic.logits
     assert logits is not None
@@ -213,7 +213,7 @@ def test_all_channels_sorted_by_logit_are_as_good_as_dense_ones(name: str) -> No
     assert summarize(dense) == summarize(sparse)
 
 
-def test_too_many_segments_for_a_png_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_segments_for_a_png_are_rejected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(method, "MAX_SEGMENT_ID", 0)
     outputs = scene(11, count=5, size_hw=(10, 12))
     with pytest.raises(ValueError, match="segments"):
@@ -231,5 +231,5 @@ def test_options_are_checked(name: str) -> None:
                 build_fusion(name, **{option: "a lot"})
 
 
-def test_logits_are_named_where_they_are_needed(name: str) -> None:
+def test_missing_logits_are_named(name: str) -> None:
     assert FUSION_METHODS[name].needs <= {"mask_probs", LOGITS, CENTERS}

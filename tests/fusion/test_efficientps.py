@@ -51,7 +51,7 @@ def test_the_fused_logit() -> None:
     ]
 
 
-def test_agreement_beats_a_better_score() -> None:
+def test_agreement_of_the_heads_beats_a_higher_score() -> None:
     """Both have p = 0.9. The semantic head has 3 for class 1 (row 1) and 0 for class 0 (row 0): row 1 wins.
 
     Where both classes have 3, FL is equal: the better score, row 0, wins.
@@ -114,7 +114,7 @@ def test_small_stuff_is_void() -> None:
     assert [s.isthing for s in EfficientPSFusion()(outputs).segments] == [True]
 
 
-def test_stuff_that_instances_take_whole_makes_no_empty_segment() -> None:
+def test_fully_occluded_stuff_makes_no_segment() -> None:
     """Stuff 1 is the best channel in column 0 alone, which the instance wins: FL = 7.47 > 3 (see above)."""
     masks = drawn([[[0.9, 0, 0, 0]]], [0.9], [0], [[0, 0, 1, 1]])
     scores = semantic([[[3, 0, 0, 0]], [[0, 3, 3, 3]], [[2, 0, 0, 0]]], [1, 2, 0], [-1, -1, 0])
@@ -130,7 +130,7 @@ def test_one_channel_may_stand_for_all_things() -> None:
     assert ids(ANY_AREA, HeadOutputs(masks, scores)) == [1, 2, 0, 2]
 
 
-def test_stuff_that_is_not_known_wins_nothing() -> None:
+def test_unknown_stuff_channels_own_no_pixels() -> None:
     """Only the highest logit is kept: in columns 0 and 1 the thing's, 2; stuff counts as 2 too, and has no owner.
 
     p = 0.9: FL = 7.47 > 2. p = 0.1: FL = -0.19 < 2, and the semantic head's best is a thing: void.
@@ -141,7 +141,7 @@ def test_stuff_that_is_not_known_wins_nothing() -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_logits_beyond_all_bounds() -> None:
+def test_very_large_and_infinite_logits() -> None:
     """B = -200: sigmoid(B) = 0, FL = 0.9 (2.2 - 200) = -178 > -1000. B = -infinity loses, B = infinity wins."""
     masks = drawn([[[0.9] * 4]], [0.9], [0])
     outputs = heads([-1000, 0, 0, 0], [-200, -np.inf, np.inf, -1], masks)

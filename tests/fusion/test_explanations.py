@@ -33,7 +33,7 @@ def fused_and_told(given: HeadOutputs, **options: Any) -> tuple[list[list[int]],
     return fused.segment_ids.tolist(), dropped_segments
 
 
-def test_who_keeps_every_pixel_is_not_told() -> None:
+def test_instances_that_keep_all_pixels_are_not_listed() -> None:
     assert fused_and_told(outputs([A], [0.75], [0, 0, 0, 0, 2, 2])) == ([[1, 1, 1, 1, 2, 2]], [])
 
 
@@ -80,7 +80,7 @@ def test_nms() -> None:
     ]
 
 
-def test_overlap_of_a_dropped_one() -> None:
+def test_overlap_of_a_dropped_instance() -> None:
     """2 of B's 3 pixels are taken, 2/3 > 0.5; the third is void."""
     ids, dropped_segments = fused_and_told(outputs([A, B], [0.875, 0.75]))
     assert ids == [[1, 1, 1, 1, 0, 0]]
@@ -101,7 +101,7 @@ def test_overlap_of_a_dropped_one() -> None:
     ]
 
 
-def test_overlap_of_a_kept_one() -> None:
+def test_overlap_of_a_kept_instance() -> None:
     """At 0.75 B stays with its third pixel: it is shrunk, and no threshold decided."""
     ids, dropped_segments = fused_and_told(outputs([A, B], [0.875, 0.75]), overlap_threshold=0.75)
     assert ids == [[1, 1, 1, 1, 2, 0]]
@@ -120,7 +120,7 @@ def test_overlap_of_a_kept_one() -> None:
     ]
 
 
-def test_overlap_of_a_kept_one_that_has_nothing_left() -> None:
+def test_overlap_of_a_kept_instance_without_pixels() -> None:
     """At 1 a second A is kept with no pixel, as Detectron2 does, and at 0 stuff 1: no file can hold such segments."""
     given = outputs([A, A], [0.875, 0.75], [1, 0, 0, 0, 0, 0])
     ids, dropped_segments = fused_and_told(given, overlap_threshold=1, stuff_area_limit_px=0)
@@ -152,7 +152,7 @@ def test_overlap_of_a_kept_one_that_has_nothing_left() -> None:
     ]
 
 
-def test_stuff_that_is_shrunk_swallowed_or_too_small() -> None:
+def test_stuff_that_is_shrunk_fully_occluded_or_too_small() -> None:
     """A takes the one pixel of stuff 1 and one of the three of stuff 2; of stuff 3 it leaves one, fewer than 2."""
     ids, dropped_segments = fused_and_told(outputs([A], [0.75], [0, 0, 1, 2, 2, 2]), stuff_area_limit_px=2)
     assert ids == [[1, 1, 1, 1, 2, 2]]
@@ -243,7 +243,7 @@ def test_occluded_instances_name_the_segments_that_overlap_them() -> None:
     ]
 
 
-def test_void_of_a_kept_and_of_a_dropped_one() -> None:
+def test_void_of_a_kept_and_of_a_dropped_instance() -> None:
     """A keeps two pixels and leaves two void; C, of the last two pixels, is dropped and leaves both."""
     given = outputs([A, [0, 0, 0, 0, 1, 1]], [0.875, 0.75])
     assert by_hand(given, [1, 1, 0, 0, 0, 0], Segment(1, 5, True, 2, score=0.875, instance_id=0)) == [
@@ -315,7 +315,7 @@ def test_masks_of_stuff_claim_together() -> None:
     ]
 
 
-def test_without_a_list_nothing_of_it_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_rejection_log_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     def raise_issue(*args: Any) -> Any:
         raise RuntimeError("called")
 

@@ -37,7 +37,7 @@ def test_a_peak_is_above_the_threshold_and_the_highest_around() -> None:
     assert peaks.tolist() == [[0, 0], [0, 3]]
 
 
-def test_a_window_beyond_the_image_is_the_image() -> None:
+def test_windows_larger_than_the_image() -> None:
     """Its pixels could not be counted, let alone stored."""
     peaks = find_heat_peaks(heat([[0.9, 0.0, 0.8], [0.0, 0.0, 0.9]]), 0.2, 10**11 + 1, 10)
     assert peaks.tolist() == [[0, 0], [1, 2]]
@@ -56,7 +56,7 @@ def test_top_k_keeps_what_is_above_the_kth() -> None:
 
 
 @pytest.mark.parametrize("size_hw", [(0, 0), (0, 3), (3, 0)])
-def test_no_pixels_no_peaks(size_hw: tuple[int, int]) -> None:
+def test_empty_heatmaps_have_no_peaks(size_hw: tuple[int, int]) -> None:
     assert find_heat_peaks(np.zeros(size_hw, np.float32), 0.1, 7, 200).shape == (0, 2)
 
 
@@ -76,7 +76,7 @@ def heads(draw: st.DrawFn) -> CenterOffsets:
 
 @given(heads(), st.sampled_from([0.0, 0.1, 0.3]), st.sampled_from([1, 3, 5, 7]), st.integers(1, 4))
 @settings(max_examples=200, deadline=None)
-def test_peaks_are_detectron2s(centers: CenterOffsets, threshold: float, kernel: int, top_k: int) -> None:
+def test_peaks_equal_detectron2s(centers: CenterOffsets, threshold: float, kernel: int, top_k: int) -> None:
     torch, post_processing = import_detectron2()
     heatmap = torch.from_numpy(centers.heatmap)[None]
     assert (
@@ -85,7 +85,7 @@ def test_peaks_are_detectron2s(centers: CenterOffsets, threshold: float, kernel:
     )
 
 
-def test_groups_are_detectron2s() -> None:
+def test_groups_equal_detectron2s() -> None:
     """Of every pixel; the last scale is beyond what float32 can square, so that all centres are infinitely far."""
     torch, post_processing = import_detectron2()
     rng = np.random.default_rng(0)
@@ -97,7 +97,7 @@ def test_groups_are_detectron2s() -> None:
         assert ours.tolist() == theirs.flatten().tolist()
 
 
-def test_roots_that_round_to_the_same_are_a_tie() -> None:
+def test_distances_equal_after_rounding_are_a_tie() -> None:
     """From (0, 0) to (2114, 23) it is the root of 4469525, 2114.12511; to (2110, 132) of 4469524, 2114.12488. Float32
     has steps of 2^-12 = 0.00024 there: both are 2114.125, so that the first centre wins in either order. (2114, 25) is
     farther away: 2114.148."""
@@ -125,7 +125,7 @@ def mask_scenes(draw: st.DrawFn) -> tuple[InstanceMasks, np.ndarray]:
 
 @given(mask_scenes())
 @settings(max_examples=200, deadline=None)
-def test_masks_against_the_obvious_way(scene: tuple[InstanceMasks, np.ndarray]) -> None:
+def test_masks_equal_a_slow_simple_version(scene: tuple[InstanceMasks, np.ndarray]) -> None:
     instances, pixels = scene
     order = np.argsort(-instances.scores, kind="stable").tolist()
     full = instances.to_full()

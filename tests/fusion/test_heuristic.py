@@ -47,7 +47,7 @@ def test_better_instances_occlude_others_and_stuff_fills_the_rest() -> None:
     ]
 
 
-def test_an_instance_that_is_mostly_taken_is_left_out() -> None:
+def test_mostly_occluded_instances_are_dropped() -> None:
     """LEFT is better and takes 2 of RIGHT's 4 pixels: 0.5 is not > 0.5, so RIGHT stays; at 0.4 it goes.
 
     Then column 3 is free: row 0 is void (a thing to the semantic head), row 1 is stuff 2 with one pixel.
@@ -75,7 +75,7 @@ def test_equal_scores_keep_the_order_of_the_instances() -> None:
     assert [s.instance_id for s in fused.segments] == [0, 1]
 
 
-def test_nothing_gives_void_and_inputs_stay_as_they_were() -> None:
+def test_empty_inputs_give_void_and_are_not_modified() -> None:
     none = InstanceMasks.from_full(np.zeros((0, 2, 4), bool), *np.zeros((3, 0)))  # type: ignore[arg-type]
     assert HeuristicFusion()(outputs(none, np.zeros((2, 4), dtype=int))).segments == ()
     pair, stuff = instances([LEFT, RIGHT], [0.6, 0.9], [5, 7]), STUFF.copy()
@@ -84,21 +84,21 @@ def test_nothing_gives_void_and_inputs_stay_as_they_were() -> None:
     assert stuff.tolist() == STUFF.tolist()
 
 
-def test_sizes_that_differ_are_refused() -> None:
+def test_sizes_that_differ_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"size \(3, 4\), got \(2, 4\)"):
         HeuristicFusion()(outputs(instances([LEFT], [0.9], [0]), np.zeros((3, 4), dtype=int)))
     with pytest.raises(ValueError, match=r"must be in 0..16777215, got -1..1"):
         HeuristicFusion()(outputs(instances([LEFT], [0.9], [0]), STUFF - 1))
 
 
-def test_unknown_methods_and_options_are_refused() -> None:
+def test_unknown_methods_and_options_are_rejected() -> None:
     with pytest.raises(ConfigError, match="unknown fusion method 'magic'"):
         build_fusion("magic")
     with pytest.raises(ConfigError, match=r"no option \['overlap'\]"):
         build_fusion("heuristic", overlap=0.5)
 
 
-def test_options_out_of_range_are_refused() -> None:
+def test_options_out_of_range_are_rejected() -> None:
     for options, message in (
         ({"overlap_threshold": 1.5}, r"overlap_threshold must be a number in \[0, 1\], got 1.5"),
         ({"nms_threshold": -0.1}, r"nms_threshold must be a number in \[0, 1\]"),
@@ -124,7 +124,7 @@ def test_thresholds_of_classes_and_suppression_come_before_the_fusion() -> None:
         assert [s.category_id for s in fused.segments] == [7, 1, 2]
 
 
-def test_an_instance_that_is_all_taken_is_an_empty_segment_at_overlap_1() -> None:
+def test_a_fully_occluded_instance_is_an_empty_segment_at_overlap_1() -> None:
     """RIGHT holds columns 2 and 3; the second RIGHT finds all 4 of 4 pixels taken: 1 is not > 1."""
     pair = instances([RIGHT, RIGHT], [0.9, 0.8], [7, 5])
     fused = HeuristicFusion(overlap_threshold=1, stuff_area_limit_px=9)(outputs(pair, STUFF))
@@ -132,7 +132,7 @@ def test_an_instance_that_is_all_taken_is_an_empty_segment_at_overlap_1() -> Non
     assert fused.segment_ids.tolist() == [[0, 0, 1, 1], [0, 0, 1, 1]]
 
 
-def test_float32_scores_are_compared_with_the_python_number() -> None:
+def test_float32_scores_are_compared_with_float64_thresholds() -> None:
     """float32(0.7) is 0.699999988, below 0.7; float32(0.3) is 0.300000012, not below 0.3."""
     pair = outputs(instances([LEFT], [0.7], [5]), STUFF)
     assert HeuristicFusion(instance_score_threshold=0.7, stuff_area_limit_px=9)(pair).segments == ()
@@ -185,7 +185,7 @@ def test_identical_to_detectron2(way: bool, scene: tuple[Any, ...], dtype: str) 
 @pytest.mark.skipif(not COMPILED, reason="needs numba")
 @given(scene=scenes(), options=st.sampled_from([{}, {"nms": "mask", "nms_threshold": 0.1}]))
 @settings(max_examples=100, deadline=None)
-def test_both_ways_tell_the_same(scene: tuple[Any, ...], options: dict[str, Any]) -> None:
+def test_compiled_and_numpy_report_the_same_rejections(scene: tuple[Any, ...], options: dict[str, Any]) -> None:
     masks, scores, class_ids, stuff, (overlap, limit, score) = scene
     given_outputs = outputs(
         InstanceMasks.from_full(masks, np.zeros((len(scores), 4), np.float32), scores, class_ids), stuff

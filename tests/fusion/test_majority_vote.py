@@ -71,7 +71,7 @@ def test_offsets_point_to_centres() -> None:
     assert [s.category_id for s in fused.segments if s.isthing] == [0, 0]
 
 
-def test_things_without_a_centre_are_void_and_a_centre_without_things_is_nothing() -> None:
+def test_things_without_a_centre_are_void_and_centres_without_things_make_no_segment() -> None:
     """At 0.1 a heat of 0.1 is not above it: no centre, columns 1 and 2 are void. At 0.05 it is a centre, but the whole
     map being stuff it has no pixel."""
     none = FUSION(with_centers([[0, 1, 3, 2]], [[0, 0, 0.1, 0]]))
@@ -98,7 +98,7 @@ def test_small_stuff_is_left_out() -> None:
 MASKS = [[[1, 1, 1, 0, 0, 0, 0, 0]], [[0, 0, 1, 1, 0, 0, 0, 0]]]  # centres of mass at columns 1 and 2.5
 
 
-def test_masks_are_groups_where_there_are_no_centres() -> None:
+def test_masks_are_groups_if_there_are_no_centres() -> None:
     """Row 1 is better (0.9): columns 2 and 3 are its own. Row 0 has columns 0 and 1. Column 5 is no mask's: 2.5 from
     row 1's centre, 4 from row 0's: row 1. Columns 4, 6 and 7 are stuff.
 
@@ -116,7 +116,7 @@ def test_rings_around_one_centre_stay_apart() -> None:
     assert FUSION(with_masks([[1] * 5], masks, [0.6, 0.9], [0, 0])).segment_ids.tolist() == [[2, 2, 1, 2, 2]]
 
 
-def test_weak_and_empty_instances_are_no_groups_and_fates_say_so() -> None:
+def test_weak_and_empty_instances_are_rejected_and_logged() -> None:
     """Row 0 is below 0.5, row 1 is empty: only row 2 (0.7) is left, at equal distance or not. Row 0's pixels are all
     in the hands of row 2's segment."""
     masks = [*MASKS[:1], np.zeros((1, 8)), *MASKS[1:]]
@@ -129,7 +129,7 @@ def test_weak_and_empty_instances_are_no_groups_and_fates_say_so() -> None:
     ]
 
 
-def test_one_channel_for_all_things_is_refused() -> None:
+def test_one_channel_for_all_things_is_rejected() -> None:
     shared = SemanticScores.from_stuff_ids(np.array([[0, 1]]))
     with pytest.raises(ConfigError, match="a semantic channel for each thing class, but here things share one"):
         FUSION(HeadOutputs(no_instances((1, 2)), shared))
@@ -146,7 +146,7 @@ def test_one_channel_for_all_things_is_refused() -> None:
         {"instance_score_threshold": float("nan")},
     ],
 )
-def test_wrong_options_are_refused(options: dict[str, Any]) -> None:
+def test_wrong_options_are_rejected(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options))):
         MajorityVoteFusion(**options)
 

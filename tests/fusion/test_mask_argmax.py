@@ -54,7 +54,7 @@ def test_score_times_probability_decides() -> None:
     assert [(f.instance_id, f.reason, f.value, f.limit) for f in dropped_segments] == [(0, "overlap", 2 / 3, 0.8)]
 
 
-def test_a_pixel_of_less_than_a_half_is_void_but_counts_as_won() -> None:
+def test_pixels_below_one_half_are_void_but_count_as_owned() -> None:
     """Row 0 wins all 4 pixels, 2 of them with a probability below 0.5: 4 / 2 >= 0.8, and it keeps the other 2."""
     assert ids(MaskArgmaxFusion(), queries(drawn([[[0.9, 0.5, 0.4, 0.1]]], [0.9], [3]), None)) == [1, 1, 0, 0]
 
@@ -94,7 +94,7 @@ def test_stuff_masks_of_a_class_make_one_segment() -> None:
     assert [(f.category_id, f.reason) for f in dropped_segments] == [(5, "occluded"), (6, "score")]
 
 
-def test_a_stuff_class_is_told_why_its_best_mask_went() -> None:
+def test_a_dropped_stuff_class_has_the_reason_of_its_best_mask() -> None:
     """Row 1 wins 1 of its 4 pixels (0.95 x 1 beats 0.9 x 1 in the others): 1/4 < 0.8. Row 2, same class, has 0.5."""
     stuff = drawn([[[1, 1, 1, 0]], [[1, 1, 1, 1]], [[1, 1, 1, 1]]], [0.95, 0.9, 0.5], [2, 3, 3])
     dropped_segments: list[DroppedSegment] = []
@@ -118,7 +118,7 @@ def test_channels_of_the_semantic_head_are_masks_of_score_1() -> None:
     assert [(s.category_id, s.area_px) for s in fused.segments] == [(0, 1), (1, 1), (2, 1)]
 
 
-def test_channels_that_are_not_known_share_what_is_left() -> None:
+def test_unknown_channels_share_the_remaining_probability() -> None:
     """The highest of 3 logits is known, 1, the others count as 1 too: stuff 1 has 1/3 < 0.9 x 0.5 = 0.45 of row 0.
 
     By all three logits (1, -9, -9) stuff 1 has nearly 1.
@@ -145,7 +145,7 @@ def test_small_stuff_can_be_made_void() -> None:
     assert ids(MaskArgmaxFusion(stuff_area_limit_px=2), outputs) == [0, 1, 1, 1]
 
 
-def test_it_needs_logits_only_without_stuff_masks() -> None:
+def test_logits_are_required_only_without_stuff_masks() -> None:
     masks = drawn([[[1.0] * 4]], [0.9], [3])
     bare = replace(masks, mask_probs=None)
     with pytest.raises(ConfigError, match=r"needs \['logits'\]"):
@@ -157,7 +157,7 @@ def test_it_needs_logits_only_without_stuff_masks() -> None:
     assert ids(MaskArgmaxFusion(), queries(masks, None)) == [1] * 4
 
 
-def test_nothing_gives_void() -> None:
+def test_empty_inputs_give_void() -> None:
     fused = MaskArgmaxFusion()(queries(drawn(NONE, [], []), None))
     assert fused.segment_ids.tolist() == [[0] * 4]
     assert fused.segments == ()

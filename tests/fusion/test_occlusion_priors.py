@@ -55,7 +55,7 @@ def test_the_owner_of_the_common_pixels_wins() -> None:
     assert counted((WORN, drawn((PERSON, BODY), (TIE, CHEST)))) == {(TIE, PERSON): 1}
 
 
-def test_the_majority_of_the_common_pixels_decides_and_a_draw_counts_nothing() -> None:
+def test_the_majority_of_common_pixels_decides_and_ties_do_not_count() -> None:
     """Common: columns 1 to 4. Person 5 owns 2 of them and the tie 1, column 4 is void: the person wins. With column 4
     the tie's it is 2 and 2."""
     masks = drawn((PERSON, [[1, 1, 1, 1, 1]]), (TIE, [[0, 1, 1, 1, 1]]))
@@ -63,7 +63,7 @@ def test_the_majority_of_the_common_pixels_decides_and_a_draw_counts_nothing() -
     assert counted((ground_truth([[5, 5, 5, 9, 9]], {5: PERSON, 9: TIE}), masks)) == {}
 
 
-def test_pairs_that_share_little_are_left_out() -> None:
+def test_pairs_below_the_minimum_overlap_are_ignored() -> None:
     """They share 1 pixel, the smaller mask has 5: 0.2 is enough, at 0.21 it is not."""
     masks = drawn((PERSON, [[1] * 6 + [0] * 4]), (TIE, [[0] * 5 + [1] * 5]))
     image = ground_truth([[5] * 5 + [9] * 5], {5: PERSON, 9: TIE})
@@ -71,7 +71,7 @@ def test_pairs_that_share_little_are_left_out() -> None:
     assert counted((image, masks), min_overlap=0.21) == {}
 
 
-def test_an_instance_stands_for_the_segment_it_shares_most_with() -> None:
+def test_an_instance_is_assigned_to_the_segment_with_the_largest_overlap() -> None:
     """The mask over columns 1 to 4 shares one pixel with person 5 and two with 6. Of columns 2 and 3, which the tie's
     mask shares with it, 6 owns one and the tie the other: a draw. If it stood for 5, the tie would win. The mask over
     columns 0 and 1 shares nothing with the tie's."""
@@ -80,7 +80,7 @@ def test_an_instance_stands_for_the_segment_it_shares_most_with() -> None:
     assert counted((image, masks)) == {}
 
 
-def test_crowds_stuff_and_pairs_of_one_class_are_left_out() -> None:
+def test_crowds_stuff_and_pairs_of_one_class_are_ignored() -> None:
     both = drawn((PERSON, BODY), (TIE, CHEST))
     assert counted((ground_truth([[5, 5, 9, 5, 5, 0]], {5: PERSON, 9: TIE}, crowds=(5,)), both)) == {}
     assert (
@@ -90,13 +90,13 @@ def test_crowds_stuff_and_pairs_of_one_class_are_left_out() -> None:
     assert counted((ground_truth([[5, 5, 9, 5, 5, 0]], {5: WALL, 9: TIE}),)) == {}  # hulls
 
 
-def test_instances_that_the_map_does_not_hold_are_left_out() -> None:
+def test_instances_without_a_segment_are_ignored() -> None:
     """No segment of a tie; and no instances at all is not the same as unknown ones."""
     assert counted((ground_truth([[5] * 6], {5: PERSON}), drawn((PERSON, BODY), (TIE, CHEST)))) == {}
     assert counted((WORN, [])) == {}
 
 
-def test_without_instances_hulls_stand_for_them() -> None:
+def test_without_instances_convex_hulls_are_used() -> None:
     """The person's hull is columns 0 to 4: the tie is in it and owns column 2. A person that cuts a table in two owns
     all pixels in the hull of the table that the table does not own, and so occludes it."""
     assert counted((WORN,)) == {(TIE, PERSON): 1}
@@ -114,7 +114,7 @@ def test_the_hull_of_a_corner_is_a_triangle() -> None:
     assert counted((ground_truth(ids, {8: TABLE, 9: TIE, 5: PERSON}),), min_overlap=0.5) == {(PERSON, TABLE): 1}
 
 
-def test_the_hull_spans_what_a_segment_bends_around() -> None:
+def test_the_hull_of_a_concave_segment_contains_its_cavity() -> None:
     """The table is a C around the person's (1, 1) to (1, 3) and (2, 1) to (2, 3); its hull is the whole map. With the
     C's lower arm one pixel long the hull's edge goes from (0, 3) to (3, 0): of the person's six pixels it holds the
     three with row + column <= 3, half of the six."""
@@ -137,7 +137,9 @@ def annotated(draw: st.DrawFn) -> tuple[PanopticSegmentation, list[tuple[int, An
 
 @given(annotated(), st.sampled_from([0.0, 0.2, 0.7]))
 @settings(max_examples=200, deadline=None)
-def test_against_the_obvious_way(scene: tuple[PanopticSegmentation, list[tuple[int, Any]]], min_overlap: float) -> None:
+def test_equals_a_slow_simple_version(
+    scene: tuple[PanopticSegmentation, list[tuple[int, Any]]], min_overlap: float
+) -> None:
     image, masks = scene
     expected: dict[tuple[int, int], int] = {}
     objects = []
@@ -162,7 +164,7 @@ def test_against_the_obvious_way(scene: tuple[PanopticSegmentation, list[tuple[i
 
 @given(st.lists(annotated(), max_size=6), st.integers(0, 6))
 @settings(max_examples=30, deadline=None)
-def test_merged_shards_are_one_pass(scenes: list[Any], cut: int) -> None:
+def test_merged_shards_equal_one_pass(scenes: list[Any], cut: int) -> None:
     images = [(image, drawn(*masks) if i % 2 else None) for i, (image, masks) in enumerate(scenes)]
     first, second = OcclusionCounter(CATEGORIES), OcclusionCounter(CATEGORIES)
     for i, image in enumerate(images):
@@ -171,7 +173,7 @@ def test_merged_shards_are_one_pass(scenes: list[Any], cut: int) -> None:
     assert first.compute() == OcclusionPriors(THINGS, counted(*images))
 
 
-def test_shards_of_another_kind_are_refused() -> None:
+def test_shards_of_another_kind_are_rejected() -> None:
     priors = OcclusionCounter(CATEGORIES)
     with pytest.raises(ValueError, match="same categories"):
         priors.merge(OcclusionCounter(CategorySet([CATEGORIES[PERSON]])))
@@ -179,7 +181,7 @@ def test_shards_of_another_kind_are_refused() -> None:
         priors.merge(OcclusionCounter(CATEGORIES, 0.3))
 
 
-def test_instances_that_contradict_the_map_are_refused() -> None:
+def test_instances_that_contradict_the_map_are_rejected() -> None:
     with pytest.raises(DatasetError, match=r"map's size \(1, 6\), got \(6, 1\)"):
         counted((WORN, drawn((PERSON, np.ones((6, 1))))))
     for category_id in (WALL, 99):
@@ -214,7 +216,7 @@ def test_occluding_pairs_have_contiguous_ids(margin: float, min_count: int, expe
     assert TABLE_OF_PAIRS.occluding_pairs(margin, min_count) == expected
 
 
-def test_the_file_holds_each_pair_once_the_winner_first_and_comes_back() -> None:
+def test_the_file_lists_each_pair_once_occluder_first_and_is_read_back() -> None:
     content = TABLE_OF_PAIRS.to_json()
     assert content == {
         "format": 1,
@@ -263,12 +265,12 @@ PAIR = {"occluder": 32, "occluded": 1, "count": 6, "reverse_count": 1}
         (changed(pairs=[PAIR, {**PAIR, "occluder": 1, "occluded": 32}]), "every pair once"),
     ],
 )
-def test_broken_content_is_refused(content: Any, message: str) -> None:
+def test_broken_content_is_rejected(content: Any, message: str) -> None:
     with pytest.raises(DatasetError, match=f"^here: .*{message}"):
         OcclusionPriors.from_json(content, Path("here"))
 
 
-def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "priors.json"
     with pytest.raises(DatasetError, match=r"cannot be read: .*priors\.json: .*; write them"):
         OcclusionPriors.read(path)

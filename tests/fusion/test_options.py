@@ -39,7 +39,7 @@ def test_the_mapping_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize("unknown", ["shares", "made", ""])
-def test_unknown_options_are_refused_and_the_known_ones_told(unknown: str) -> None:
+def test_unknown_options_are_rejected_and_valid_options_listed(unknown: str) -> None:
     with pytest.raises(ConfigError, match=rf"method 'toy' has no option \['{unknown}'\]") as caught:
         convert_options("toy", Method, {unknown: 1, "share": 0.5})
     assert "its options are ['count', 'limit_of', 'name', 'share', 'strict']" in str(caught.value)
@@ -60,12 +60,12 @@ def test_unknown_options_are_refused_and_the_known_ones_told(unknown: str) -> No
         ("limit_of", 0.5, "dict"),
     ],
 )
-def test_another_type_is_refused(option: str, value: Any, expected: str) -> None:
+def test_another_type_is_rejected(option: str, value: Any, expected: str) -> None:
     with pytest.raises(ConfigError, match=f"fusion method 'toy': option '{option}' must be of type {expected}, got "):
         convert_options("toy", Method, {option: value})
 
 
-def test_what_is_no_number_is_refused() -> None:
+def test_non_numbers_are_rejected() -> None:
     for value in (math.nan, math.inf, -math.inf):
         with pytest.raises(ConfigError, match=f"method 'toy': option 'share' must be a finite number, got {value}"):
             convert_options("toy", Method, {"share": value})
@@ -82,13 +82,13 @@ def test_a_fraction_is_from_0_to_1(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, False, "3", None])
-def test_a_number_is_a_number(value: Any) -> None:
+def test_nan_and_infinity_are_not_valid_numbers(value: Any) -> None:
     with pytest.raises(ConfigError, match="Method: share must be a number, got "):
         check_numbers(Method(share=value), "share")
     check_numbers(Method(share=-1e300), "count", "share")
 
 
-def test_a_number_below_the_least_is_refused() -> None:
+def test_a_number_below_the_least_is_rejected() -> None:
     for value in (-1, -1e-9, math.nan):
         with pytest.raises(ConfigError, match="Method: share must be a number from 0, got "):
             check_numbers(Method(share=value), "count", "share", least=0)
@@ -115,7 +115,7 @@ def test_thresholds_are_a_mapping(value: Any) -> None:
         check_thresholds(Method(limit_of=value), "limit_of")
 
 
-def test_thresholds_that_are_right_pass() -> None:
+def test_valid_thresholds_are_accepted() -> None:
     check_thresholds(Method(), "limit_of")
     check_thresholds(Method(limit_of={0: 0, 80: 0.5}), "limit_of")
 

@@ -99,7 +99,7 @@ def test_no_instances_and_an_image_without_pixels(way: bool) -> None:
     assert pasted(way, np.ones((1, 2, 2)), [0, 0, 1, 1], (0, 0)).to_full().shape == (1, 0, 0)
 
 
-def test_what_is_no_probability_or_no_box_is_refused() -> None:
+def test_invalid_probabilities_and_boxes_are_rejected() -> None:
     ones, box = np.ones((1, 2, 2)), [0, 0, 1, 1]
     for value, got in ((np.nan, "nan"), (1.5, "1.5"), (-0.5, "-0.5"), (np.inf, "inf")):
         with pytest.raises(ValueError, match=rf"mask_probs must be in \[0, 1\], got .*{got}"):
@@ -125,7 +125,7 @@ def test_soft_crops_need_probabilities() -> None:
 
 
 @both_ways
-def test_inputs_of_any_layout_give_the_same(way: bool) -> None:
+def test_results_do_not_depend_on_memory_order(way: bool) -> None:
     probs, boxes = many(3, 20)
     plain = pasted(way, probs, boxes, (31, 37))
     probs = np.asfortranarray(probs)
@@ -165,7 +165,7 @@ def assert_equal_up_to_rounding(instances: InstanceMasks, expected: np.ndarray, 
 
 
 @both_ways
-def test_ten_thousand_masks_are_detectron2s_up_to_rounding(way: bool) -> None:
+def test_ten_thousand_masks_equal_detectron2s_up_to_rounding(way: bool) -> None:
     for seed in range(105):
         probs, boxes = many(seed, 100)
         theirs = paste_masks_in_image(torch.from_numpy(probs), torch.from_numpy(boxes), (31, 37)).numpy()
@@ -176,7 +176,7 @@ def test_ten_thousand_masks_are_detectron2s_up_to_rounding(way: bool) -> None:
 @both_ways
 @given(seed=st.integers(0, 10**6), threshold=st.sampled_from([0.0, 0.3, 0.5, 0.999, 1.0]))
 @settings(max_examples=25, deadline=None)
-def test_other_thresholds_are_detectron2s_too(way: bool, seed: int, threshold: float) -> None:
+def test_masks_at_other_thresholds_equal_detectron2s(way: bool, seed: int, threshold: float) -> None:
     probs, boxes = many(seed, 5)
     boxes[:, 2:] += 0.25  # no box without a side: at threshold 0 Detectron2 compares NaN there
     theirs = paste_masks_in_image(torch.from_numpy(probs), torch.from_numpy(boxes), (31, 37), threshold)
@@ -185,13 +185,13 @@ def test_other_thresholds_are_detectron2s_too(way: bool, seed: int, threshold: f
 
 @both_ways
 @pytest.mark.parametrize("seed", range(10))
-def test_both_ways_are_the_same(way: bool, seed: int) -> None:
+def test_compiled_and_numpy_pasting_are_equal(way: bool, seed: int) -> None:
     probs, boxes = many(seed, 50)
     for row, crop in enumerate((instances := pasted(way, probs, boxes, (31, 37))).crops):
         assert np.array_equal(crop, compute_crop_probs(instances, row) >= np.float32(0.5))
 
 
-def test_crop_probabilities_are_those_of_grid_sample() -> None:
+def test_crop_probabilities_equal_grid_sample() -> None:
     for seed in range(40):
         probs, boxes = many(seed, 5)
         instances = pasted(False, probs, boxes, (31, 37))

@@ -84,7 +84,7 @@ def test_compiled_and_numpy_search_are_equal(seed: int, count: int, ties: bool) 
     assert np.array_equal(full[1], listed[1])
 
 
-def test_logits_are_asked_for() -> None:
+def test_missing_logits_are_an_error() -> None:
     with pytest.raises(ValueError, match="logits are needed"):
         PixelArgmax.from_stuff_channels(SemanticScores.from_stuff_ids(np.ones((2, 2), dtype=int)))
 

@@ -58,7 +58,7 @@ def test_a_tie_takes_its_pixels_from_the_person(priors: str) -> None:
     assert [(s.category_id, s.area_px, s.instance_id) for s in fused.segments] == [(PERSON, 6, 0), (TIE, 2, 1)]
 
 
-def test_the_class_that_lies_below_takes_nothing(priors: str) -> None:
+def test_the_occluded_class_takes_no_pixels(priors: str) -> None:
     """The tie is better: it has its pixels already, and a person does not occlude it."""
     swapped = replace(TWO, instances=replace(TWO.instances, scores=np.array([0.6, 0.9], np.float32)))
     fused = PriorityFusion(priors=priors)(swapped)
@@ -66,14 +66,14 @@ def test_the_class_that_lies_below_takes_nothing(priors: str) -> None:
 
 
 @pytest.mark.parametrize("options", [{"margin": 0.42}, {"min_count": 10}, {"priors": ""}])
-def test_an_unsure_table_says_nothing(priors: str, options: dict[str, Any]) -> None:
+def test_uncertain_priors_are_not_applied(priors: str, options: dict[str, Any]) -> None:
     """10 / 11 = 0.909 is above 0.5 + 0.4 but not above 0.5 + 0.42; 9 pairs are fewer than 10."""
     assert PriorityFusion(**{"priors": priors, **options})(TWO).segment_ids.tolist() == [[1] * 8]
     sure = PriorityFusion(priors=priors, margin=0.4, min_count=9)(TWO)
     assert sure.segment_ids.tolist() == [[1, 1, 1, 2, 2, 1, 1, 1]]
 
 
-def test_a_slight_overlap_is_not_looked_at(priors: str) -> None:
+def test_small_overlaps_do_not_apply_priors(priors: str) -> None:
     """The masks share column 4: 1 of the tie's 4 pixels, the smaller mask: 0.25. At a min_overlap of 0.3 the person
     keeps it; at 0.25 the tie takes it."""
     masks = [[[1, 1, 1, 1, 1, 0, 0, 0]], [[0, 0, 0, 0, 1, 1, 1, 1]]]
@@ -82,7 +82,7 @@ def test_a_slight_overlap_is_not_looked_at(priors: str) -> None:
     assert PriorityFusion(priors=priors, min_overlap=0.25)(beside).segment_ids.tolist() == [[1] * 4 + [2] * 4]
 
 
-def test_pixels_that_it_wins_do_not_count_as_taken(priors: str) -> None:
+def test_pixels_taken_by_a_prior_do_not_count_as_occluded(priors: str) -> None:
     """The tie, columns 2 to 5, shares 2 pixels with the better person (columns 0 to 3) and 1 with the better tie of row
     1 (column 5). It wins the person's two, so that 1 of 4 is taken: 0.25 is not > 0.25. The heuristic has 3 of 4."""
     masks = [[[1, 1, 1, 1, 0, 0, 0, 0]], [[0, 0, 0, 0, 0, 1, 1, 1]], [[0, 0, 1, 1, 1, 1, 0, 0]]]
@@ -92,7 +92,7 @@ def test_pixels_that_it_wins_do_not_count_as_taken(priors: str) -> None:
     assert [s.instance_id for s in HeuristicFusion(overlap_threshold=0.5)(three).segments] == [0, 1]
 
 
-def test_who_is_left_out_takes_nothing(priors: str) -> None:
+def test_a_dropped_instance_takes_no_pixels(priors: str) -> None:
     """As above, but the better tie covers columns 4 to 7: 2 of 4 pixels are taken, more than 0.4: it is left out, and
     the person keeps all 4."""
     masks = [[[1, 1, 1, 1, 0, 0, 0, 0]], [[0, 0, 0, 0, 1, 1, 1, 1]], [[0, 0, 1, 1, 1, 1, 0, 0]]]
@@ -105,7 +105,7 @@ def test_who_is_left_out_takes_nothing(priors: str) -> None:
     ]
 
 
-def test_who_loses_too_much_goes_and_its_rest_is_free(priors: str) -> None:
+def test_an_instance_that_loses_too_many_pixels_is_dropped_and_frees_the_rest(priors: str) -> None:
     """The table has columns 0 to 4, the person 2 to 4: 3 of the table's 5 pixels, 0.6 > 0.5: the table goes. Of its
     columns 0 and 1 the later tie takes column 1, and stuff 1 fills column 0. Ids: person 1, tie 2, stuff 3."""
     masks = [[[1, 1, 1, 1, 1]], [[0, 0, 1, 1, 1]], [[0, 1, 0, 0, 0]]]
@@ -123,7 +123,7 @@ def test_who_loses_too_much_goes_and_its_rest_is_free(priors: str) -> None:
     assert table.overlapped_by == ((1, 3), (2, 1), (3, 1))
 
 
-def test_what_another_took_before_is_not_given_away(priors: str) -> None:
+def test_pixels_of_a_third_instance_are_not_transferred(priors: str) -> None:
     """Table columns 0 to 5 (0.9); person 2 to 5 takes 4 of its 6 at a threshold of 0.7 (0.67): the table stays with 0
     and 1. The second table, 1 to 3 (0.7), occludes nothing: 3 of 3 are taken, it is dropped."""
     masks = [[[1, 1, 1, 1, 1, 1]], [[0, 0, 1, 1, 1, 1]], [[0, 1, 1, 1, 0, 0]]]
@@ -143,14 +143,14 @@ def test_objects_with_equal_options_are_equal(priors: str) -> None:
     assert sent(TWO).segment_ids.tolist() == fusion(TWO).segment_ids.tolist()
 
 
-def test_a_class_beyond_the_priors_is_refused(priors: str) -> None:
+def test_a_class_beyond_the_priors_is_rejected(priors: str) -> None:
     strange = outputs([BODY], [0.9], [3])
     with pytest.raises(ConfigError, match="list 3 thing classes, but an instance has the contiguous id 3"):
         PriorityFusion(priors=priors)(strange)
     assert PriorityFusion()(strange).segment_ids.tolist() == [[1] * 8]
 
 
-def test_broken_files_are_told_when_the_method_is_made(tmp_path: Path) -> None:
+def test_invalid_prior_files_are_reported_at_construction(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="cannot be read"):
         PriorityFusion(priors=str(tmp_path / "none.json"))
     (tmp_path / "cut.json").write_text(json.dumps(OcclusionPriors(THINGS, OVER).to_json())[:-9])
@@ -159,7 +159,7 @@ def test_broken_files_are_told_when_the_method_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["min_overlap", "margin", "overlap_threshold"])
-def test_wrong_options_are_refused(option: str) -> None:
+def test_wrong_options_are_rejected(option: str) -> None:
     with pytest.raises(ConfigError, match=option):
         PriorityFusion(**{option: 1.5})
 
@@ -181,7 +181,7 @@ def scenes(draw: st.DrawFn) -> tuple[HeadOutputs, dict[str, Any]]:
 
 @given(scenes(), st.sampled_from(["none", "box", "mask"]))
 @settings(max_examples=200, deadline=None)
-def test_without_a_table_it_is_the_heuristic(scene: tuple[HeadOutputs, dict[str, Any]], nms: str) -> None:
+def test_without_priors_the_result_equals_the_heuristic(scene: tuple[HeadOutputs, dict[str, Any]], nms: str) -> None:
     head_outputs, options = scene
     plain = {key: value for key, value in options.items() if key != "min_overlap"}
     ours, theirs = PriorityFusion(nms=nms, **options)(head_outputs), HeuristicFusion(nms=nms, **plain)(head_outputs)
@@ -191,7 +191,7 @@ def test_without_a_table_it_is_the_heuristic(scene: tuple[HeadOutputs, dict[str,
 
 @given(scenes())
 @settings(max_examples=300, deadline=None)
-def test_against_the_obvious_way(priors: str, scene: tuple[HeadOutputs, dict[str, Any]]) -> None:
+def test_equals_a_slow_simple_version(priors: str, scene: tuple[HeadOutputs, dict[str, Any]]) -> None:
     head_outputs, options = scene
     fused = PriorityFusion(priors=priors, **options)(head_outputs)
     expected = _obvious(head_outputs.instances, options["overlap_threshold"], options["min_overlap"])

@@ -33,7 +33,7 @@ def filled(
 
 
 @both_ways
-def test_stuff_goes_where_the_map_is_void_by_rising_id(way: bool) -> None:
+def test_stuff_fills_void_pixels_by_rising_id(way: bool) -> None:
     """Free pixels: 2 of class 3, 2 of class 7, 1 of class 9; the thing channel 0 stays void."""
     fused = filled(way, IDS, STUFF, 1)
     assert fused.segment_ids.tolist() == [[1, 1, 3, 0], [2, 2, 3, 4]]
@@ -51,7 +51,7 @@ def test_classes_below_the_limit_stay_void_and_their_ids_go_to_the_next(way: boo
 
 
 @both_ways
-def test_a_class_that_is_all_taken_makes_an_empty_segment_only_at_limit_0(way: bool) -> None:
+def test_a_fully_occluded_class_makes_an_empty_segment_only_at_limit_0(way: bool) -> None:
     """Class 7 has no free pixel; classes 1 to 6 are not on the map at all, and make none."""
     rejections = RejectionLog()
     assert filled(way, [[1, 1, 1]], [[7, 7, 0]], 0, rejections).segments == (THING, Segment(2, 7, False, 0))
@@ -108,7 +108,7 @@ def test_owners_become_segments_in_the_given_order() -> None:
     ]
 
 
-def test_rows_outside_the_order_own_nothing() -> None:
+def test_rows_outside_the_order_own_no_pixels() -> None:
     ids, segments = build_segments_from_owners(np.array([[0, 1]], dtype=np.int32), [1], of_classes([0.5, 0.5], [1, 2]))
     assert ids.tolist() == [[0, 1]]
     assert [s.instance_id for s in segments] == [1]

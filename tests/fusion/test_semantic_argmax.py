@@ -105,7 +105,7 @@ def test_a_weight_that_is_almost_zero(is_column: bool) -> None:
         ((6, 1, 1), 4, (4, 4), (100, 100)),
     ],
 )
-def test_as_torch(
+def test_equals_torch(
     kind: str,
     shape: tuple[int, int, int],
     scale: int,
@@ -144,11 +144,11 @@ def problems(draw: st.DrawFn) -> tuple[FloatArray, int, tuple[int, int], tuple[i
 
 @settings(max_examples=300, deadline=None)
 @given(problem=problems())
-def test_any_size(problem: tuple[FloatArray, int, tuple[int, int], tuple[int, int]]) -> None:
+def test_equals_torch_at_any_size(problem: tuple[FloatArray, int, tuple[int, int], tuple[int, int]]) -> None:
     assert_equal_up_to_rounding(argmax_upsampled(*problem), detectron2(*problem))
 
 
-def test_logits_in_any_memory_layout_and_unchanged() -> None:
+def test_logits_in_any_memory_order_are_accepted_and_not_modified() -> None:
     logits = smooth(9, 20, 22, seed=3)
     expected = argmax_upsampled(logits, 4, (75, 88), (75, 88))
     side_by_side = np.ascontiguousarray(logits.transpose(1, 2, 0)).transpose(2, 0, 1)
@@ -180,7 +180,7 @@ def test_logits_that_are_no_numbers(bad: float) -> None:
         (np.zeros((2, 3, 3), dtype=np.float32), 4, (12, 12), (0, 1), "size_hw"),
     ],
 )
-def test_misuse(
+def test_invalid_arguments_are_rejected(
     logits: FloatArray, scale: int, image_size_hw: tuple[int, int], size_hw: tuple[int, int], words: str
 ) -> None:
     with pytest.raises(ValueError, match=words):

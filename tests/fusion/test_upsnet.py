@@ -63,7 +63,7 @@ def test_of_equal_values_stuff_comes_first_then_the_better_instance_then_unknown
     assert [s.instance_id for s in fused.segments] == [1, None]
 
 
-def test_outside_its_box_an_instance_wins_nothing() -> None:
+def test_instances_own_no_pixels_outside_their_box() -> None:
     """The box covers columns 0 and 1. In columns 2 and 3 stuff has -5, X_thing -9, so Z_unknown = -9 - 0: stuff.
 
     By the letter of the formula the instance would have 0 there, more than -5.
@@ -72,7 +72,7 @@ def test_outside_its_box_an_instance_wins_nothing() -> None:
     assert ids(ANY_AREA, heads([0, 0, -5, -5], [3, 3, -9, -9], masks)) == [1, 1, 2, 2]
 
 
-def test_where_things_are_seen_and_no_instance_is_pixels_are_unknown() -> None:
+def test_thing_pixels_without_an_instance_are_unknown() -> None:
     """The box covers columns 0 and 1. Column 2: Z_unknown = 4 - 0 > 1, void; column 3: 4 - 0 = 4, stuff has 4 first."""
     masks = drawn([[[0.9, 0.9, 0, 0]]], [0.9], [0], [[0, 0, 2, 1]])
     outputs = heads([0, 0, 1, 4], [3, 3, 4, 4], masks)
@@ -82,7 +82,7 @@ def test_where_things_are_seen_and_no_instance_is_pixels_are_unknown() -> None:
     assert ids(ANY_AREA, alone) == [0, 0, 0, 1]
 
 
-def test_another_thing_than_the_instance_is_unknown() -> None:
+def test_pixels_of_another_thing_class_are_unknown() -> None:
     """Channels: stuff 1, things 0 and 1. The instance is of class 0: X_mask = -1, 1, 1, 1; X_thing = 6 everywhere, of
     class 1; Y = log 9 = 2.197. Z_i = 1.197, 3.197, ...
 
@@ -148,7 +148,7 @@ def test_one_channel_may_stand_for_all_things() -> None:
     assert ids(ANY_AREA, HeadOutputs(masks, scores)) == [1, 1, 0, 2]
 
 
-def test_stuff_that_is_not_known_wins_nothing() -> None:
+def test_unknown_stuff_channels_own_no_pixels() -> None:
     """Only the highest logit is kept. Columns 0 and 1: thing, 5; stuff counts as 5 too, and has no owner.
 
     Column 0: Z_i = 5 + 2.197 > 5. Column 1: Z_i = 5 - 2.197 < 5: void. Columns 2 and 3: stuff, 4; X_mask counts as 4;

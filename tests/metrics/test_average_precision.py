@@ -84,7 +84,7 @@ def test_a_crowd_takes_any_number_of_results_and_is_never_missed():
     assert score(ground_truth, [*inside, annotation(0, 0, 20, 20, score=0.1)])["segm"]["AP"] == pytest.approx(100)
 
 
-def test_ignore_is_not_read():
+def test_the_ignore_field_is_not_read():
     assert score([annotation(0, 0, 10, 10, ignore=1)], [])["bbox"]["AP"] == 0.0
 
 
@@ -111,7 +111,7 @@ def test_no_results_give_zero_and_no_ground_truth_none():
         assert set(no_truth[iou_type].values()) == {None}
 
 
-def test_nothing_at_all_gives_none():
+def test_no_ground_truth_and_no_results_give_none():
     stuff = CategorySet([CATEGORIES[SKY]])
     for results in (score([], []), AveragePrecision(CATEGORIES).compute(), score([], [], categories=stuff)):
         assert {value for one in results.values() for value in one.values()} == {None}
@@ -177,7 +177,7 @@ def test_prints_nothing(capsys):
         ({"segmentation": {"size": [*SIZE], "counts": [3, -1]}}, "expected RLE counts to be run lengths"),
     ],
 )
-def test_bad_results_are_refused_with_their_place_and_not_kept(change, message):
+def test_bad_results_are_rejected_with_their_position_and_not_added(change, message):
     good, bad = annotation(0, 0, 5, 5, score=0.5), annotation(0, 0, 5, 5, score=0.5) | change
     metric = AveragePrecision(CATEGORIES)
     with pytest.raises(DatasetError, match=f"^image 'x', results\\[1\\]: .*{message}"):
@@ -186,7 +186,7 @@ def test_bad_results_are_refused_with_their_place_and_not_kept(change, message):
     assert metric.compute()["segm"]["AP"] == pytest.approx(100)
 
 
-def test_bad_ground_truth_is_refused():
+def test_bad_ground_truth_is_rejected():
     metric = AveragePrecision(CATEGORIES)
     with pytest.raises(
         DatasetError, match=r"^image 5, ground truth\[0\]: expected `area` to be an integer or a number, got None"
@@ -219,12 +219,12 @@ def test_uncompressed_rle_and_bytes_and_numpy_are_read():
 
 
 @pytest.mark.parametrize("iou_types", [(), ("keypoints",), "bbox"])
-def test_other_iou_types_are_refused(iou_types):
+def test_other_iou_types_are_rejected(iou_types):
     with pytest.raises(ValueError, match="iou_types must be"):
         AveragePrecision(CATEGORIES, iou_types)
 
 
-def test_two_things_of_one_name_are_refused():
+def test_two_things_of_one_name_are_rejected():
     with pytest.raises(DatasetError, match="distinct names of things, got \\['car'\\]"):
         AveragePrecision(CategorySet([Category(i, "car", True, (0, 0, 0)) for i in (1, 2)]))
 
@@ -323,7 +323,7 @@ def test_string_image_ids_and_pickling():
     assert mixed.compute()["bbox"]["AP"] is not None
 
 
-def test_entries_of_the_caller_stay_as_they_are():
+def test_entries_of_the_caller_are_not_modified():
     images = scenes(seed=6, images=4)
     before = json.dumps(list(images.values()))
     metric = metric_of(images)
@@ -443,7 +443,7 @@ def test_equals_pycocotools_on_random_scenes(scene):
 
 @settings(max_examples=30, deadline=None)
 @given(small_scenes(), st.randoms(use_true_random=False))
-def test_neither_the_order_of_images_nor_ids_nor_shards_move_a_bit(scene, random):
+def test_order_ids_and_shards_change_no_bit(scene, random):
     """Exact: the order in which images come, how they are split and merged, and ids renamed in the same order (image
     ids settle ties between images; category ids the order in which classes are added up)."""
     categories, images = scene
@@ -531,7 +531,7 @@ def test_the_libraries_agree_on_boundaries_of_all_widths(size_hw):
     assert scored_by(True, images, ["boundary"]) == scored_by(False, images, ["boundary"])
 
 
-def test_says_which_library_matches(monkeypatch):
+def test_the_matching_library_is_reported(monkeypatch):
     monkeypatch.setattr(coco_matching, "ULTRAFAST", True)
     assert coco_matching.get_library_name() == "ultrafast_pycocotools"
     monkeypatch.setattr(coco_matching, "ULTRAFAST", False)
@@ -604,7 +604,7 @@ def test_boxes_from_masks():
         ({"area": 10**400}, "expected `area` to be a finite number"),
     ],
 )
-def test_bad_ground_truth_is_worded(change, message):
+def test_bad_ground_truth_gives_clear_messages(change, message):
     with pytest.raises(DatasetError, match=f"^image 1, ground truth\\[1\\]: .*{message}"):
         score([annotation(0, 0, 5, 5), annotation(0, 0, 5, 5) | change], [])
 
@@ -623,7 +623,7 @@ def test_bad_ground_truth_is_worded(change, message):
         lambda h, a: a.update(bbox_fp=a["bbox_fp"].astype(np.int64)),
     ],
 )
-def test_foreign_state_is_refused(spoil):
+def test_states_of_other_metrics_are_rejected(spoil):
     header, arrays = metric_of(scenes(seed=3)).state()
     spoil(header, arrays)
     with pytest.raises(DatasetError, match="expected saved counts of average precision"):
@@ -659,7 +659,7 @@ def _eroded(mask, distance_px):
 @pytest.mark.parametrize(
     "wrong", [{"score": True}, {"category_id": True}, {"bbox": [True, 1, 2, 3]}, {"bbox": [1e308] * 4}]
 )
-def test_truth_values_and_endless_boxes_are_no_numbers(wrong):
+def test_booleans_and_infinite_boxes_are_rejected(wrong):
     metric = AveragePrecision(CategorySet([Category(1, "thing", True, (0, 0, 0))]), ("bbox",))
     with pytest.raises(DatasetError, match=r"image 1, results\[0\]: expected "):
         update(metric, 1, (9, 9), [], [{"category_id": 1, "score": 0.5, "bbox": [0, 0, 3, 3], **wrong}])

@@ -77,7 +77,7 @@ def test_dilation_is_a_share_of_the_diagonal():
     assert boundary_dilation_px((30, 40), ratio=0.05) == 2  # 2.5 is rounded to even, as Python does
 
 
-def test_misuse_is_named():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(ValueError, match="dilation_px must be at least 1, got 0"):
         boundary_pixels(np.zeros((2, 2), int), 0)
     with pytest.raises(ValueError, match="labels must be an \\(H, W\\) integer numpy array"):

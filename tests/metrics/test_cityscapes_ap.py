@@ -74,7 +74,7 @@ def test_a_better_false_prediction_costs_precision() -> None:
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 1, 0)])
-def test_of_two_matches_the_better_counts_and_the_other_is_a_false_positive(order: tuple[int, ...]) -> None:
+def test_the_better_of_two_matches_counts_and_the_other_is_a_false_positive(order: tuple[int, ...]) -> None:
     # A is found with 0.9 and 0.7, B with 0.5. By score: 0.5 true, 0.7 false, 0.9 true.
     # (precision, recall): (2/3, 1), (1/2, 1/2), (1, 1/2), (1, 0); each step is 1/4: (2/3 + 1/2 + 1 + 1) / 4 = 19/24.
     ids = ground_truth((26000, FOUND), (26001, APART))
@@ -103,13 +103,13 @@ def test_single_caravans_groups_of_others_and_stuff_are_not_void(instance_id: in
     assert metric.compute()["AP-car"] == 25
 
 
-def test_a_group_is_never_missed_and_hides_its_label() -> None:
+def test_a_group_is_never_missed_and_ignores_predictions_of_its_label() -> None:
     ids = ground_truth((26000, FOUND), (26, APART))
     assert compute_ap(ids, predicted(0.3, FOUND), predicted(0.9, APART)) == (100, 100)
     assert compute_ap(ground_truth((26, APART)), predicted(0.9, APART)) == (None, None)
 
 
-def test_an_instance_below_100_pixels_is_as_a_group() -> None:
+def test_an_instance_below_100_pixels_is_treated_as_a_group() -> None:
     small = (10, 29, 9, 11)
     ids = ground_truth((26000, FOUND), (26001, small))
     assert compute_ap(ids, predicted(0.3, FOUND), predicted(0.9, small)) == (100, 100)
@@ -141,7 +141,7 @@ def test_only_left_out_predictions_give_0() -> None:
     assert compute_ap(ground_truth((26000, FOUND), (0, APART)), predicted(0.9, APART)) == (0, 0)
 
 
-def test_a_label_finds_its_own_only() -> None:
+def test_predictions_match_their_own_label_only() -> None:
     metric = CityscapesAP(CATEGORIES)
     metric.update(1, ground_truth((26000, FOUND), (24000, APART)), [predicted(0.9, FOUND), predicted(0.9, FOUND, 24)])
     results = metric.compute()
@@ -178,7 +178,7 @@ def scored(parts: Iterable[tuple[int, Any]]) -> CityscapesAP:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(images, max_size=4), st.randoms())
-def test_no_order_and_no_sharding_moves_a_bit(images: list[Any], random: Any) -> None:
+def test_order_and_sharding_change_no_bit(images: list[Any], random: Any) -> None:
     expected = scored(enumerate(images)).compute()
     shuffled = [
         (number, (ids, random.sample(predictions, len(predictions))))
@@ -239,12 +239,12 @@ def spoiled(name: str, value: Any, row: int = 0) -> tuple[Any, Any]:
         ("prediction.pixels", 0),
     ],
 )
-def test_another_state_is_refused(name: str, value: Any) -> None:
+def test_another_state_is_rejected(name: str, value: Any) -> None:
     with pytest.raises(DatasetError):
         CityscapesAP.from_state(*spoiled(name, value))
 
 
-def test_a_state_without_a_table_is_refused() -> None:
+def test_a_state_without_a_table_is_rejected() -> None:
     header, arrays = spoiled("image_ids", [1])
     with pytest.raises(DatasetError, match="saved counts of Cityscapes' AP"):
         CityscapesAP.from_state(header, {name: array for name, array in arrays.items() if name != "shared"})
@@ -276,7 +276,7 @@ def test_a_state_without_a_table_is_refused() -> None:
         (ground_truth()[None], predicted(1, FOUND), ValueError, r"\(H, W\)"),
     ],
 )
-def test_bad_input_is_refused_and_not_counted(
+def test_bad_input_is_rejected_and_not_counted(
     ids: NDArray[Any], prediction: MaskPrediction, error: type[Exception], message: str
 ) -> None:
     metric = CityscapesAP(CATEGORIES)

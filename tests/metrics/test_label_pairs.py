@@ -55,7 +55,7 @@ def test_memory_order_does_not_matter():
     assert [column.tolist() for column in count_pairs(np.asfortranarray(ground_truth), ground_truth * 2)] == expected
 
 
-def test_extreme_ids_stay_apart():
+def test_extreme_ids_are_distinguished():
     ground_truth = np.array([[-(2**31), 2**31 - 1, 0]], dtype=np.int64)
     prediction = np.array([[2**63, 1, 2**64 - 1]], dtype=np.uint64)
     gt_labels, pred_labels, _ = count_pairs(ground_truth, prediction)
@@ -64,7 +64,7 @@ def test_extreme_ids_stay_apart():
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((2, 2)), np.zeros(4, int), np.zeros((2, 2), bool), [[0, 0], [0, 0]]])
-def test_other_than_integer_maps_raise_value_error(wrong):
+def test_non_integer_maps_raise_value_error(wrong):
     right = np.zeros((2, 2), dtype=np.int32)
     with pytest.raises(ValueError, match="ground_truth must be an \\(H, W\\) integer numpy array"):
         count_pairs(wrong, right)
@@ -72,7 +72,7 @@ def test_other_than_integer_maps_raise_value_error(wrong):
         count_pairs(right, wrong)
 
 
-def test_sizes_that_differ_name_both_and_the_place():
+def test_different_sizes_are_named_with_the_image():
     with pytest.raises(DatasetError, match=r"^image 7: expected .* one size, got 2 x 3 and 3 x 2;"):
         count_pairs(np.zeros((2, 3), int), np.zeros((3, 2), int), "image 7")
 
@@ -165,7 +165,7 @@ def test_neighbouring_runs_of_one_id_are_one(with_and_without_numba):
 
 
 @pytest.mark.parametrize(("first", "second"), [((2, 3), (3, 2)), ((1, 6), (2, 3)), ((0, 3), (0, 4))])
-def test_sizes_of_runs_that_differ_name_both_and_the_place(with_and_without_numba, first, second):
+def test_different_sizes_of_runs_are_named_with_the_image(with_and_without_numba, first, second):
     maps = [IdRuns.from_map(np.zeros(shape, np.int32)) for shape in (first, second)]
     sizes = "got {} x {} and {} x {}".format(*first, *second)
     with pytest.raises(

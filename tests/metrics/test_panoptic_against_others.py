@@ -134,13 +134,13 @@ def assert_equals_obvious(per_class, expected, prefix=""):
 
 @settings(max_examples=100, deadline=None)
 @given(scored_images(), st.sampled_from(["reference", "corrected"]))
-def test_equals_the_obvious_version_on_random_maps(images, mode):
+def test_equals_a_slow_simple_version_on_random_maps(images, mode):
     results = computed(enumerate(images), mode=mode, boundary=True).compute()
     assert_equals_obvious(results["per_class"], obvious(images, mode))
     assert_equals_obvious(results["per_class"], obvious(images, mode, boundary=True), "Boundary")
 
 
-def test_boundary_pq_equals_the_obvious_version_on_large_maps():
+def test_boundary_pq_equals_a_slow_simple_version_on_large_maps():
     # 64 x 64: two pixels wide; most segments have an inside.
     images = [pair for seed in range(3) for pair in blobs(seed, images=4)]
     for mode in ("reference", "corrected"):
@@ -194,7 +194,7 @@ def relabelled(pair, rng):
     return tuple(sides)
 
 
-def test_corrected_hides_on_all_crowds_and_reports_if_the_modes_differ():
+def test_corrected_ignores_predictions_on_all_crowds_and_reports_different_modes():
     ground_truth = panoptic([[1, 1, 2, 2, 7, 7]], crowds=[1, 2], s1=CAR, s2=CAR, s7=SKY)
     prediction = panoptic([[3, 3, 4, 4, 7, 7]], s3=CAR, s4=CAR, s7=SKY)
     images = [("b", (ground_truth, prediction)), ("a", (ONE, ONE))]
@@ -245,7 +245,7 @@ def test_pq_of_sizes_by_hand():
     assert (large["PQ"], results["PQl"]) == (100.0, 100.0)
 
 
-def test_numbers_of_each_image_by_hand():
+def test_metrics_of_each_image_by_hand():
     empty = panoptic([[0, 0]])
     images = [("b", (GROUND_TRUTH, PREDICTION)), (7, (ONE, empty)), (3, (empty, empty))]
     metric = computed(images)

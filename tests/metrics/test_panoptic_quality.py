@@ -82,7 +82,7 @@ def test_an_unmatched_prediction_is_ignored_with_more_than_half_on_void(void_px,
     assert counts(score(ground_truth, panoptic([[2, 2, 2, 2]], s2=CAR)), CAR) == (0, fp, 0)
 
 
-def test_a_crowd_is_no_match_and_hides_its_own_category_only():
+def test_a_crowd_never_matches_and_ignores_predictions_of_its_category_only():
     ground_truth = panoptic([[1, 1, 1, 1, 2, 2, 2, 2]], crowds=[1], s1=CAR, s2=SKY)
     results = score(ground_truth, panoptic([[3, 3, 4, 4, 4, 5, 5, 5]], s3=CAR, s4=DOG, s5=SKY))
     # 3 is a car on a crowd of cars: dropped. 4 is a dog, 2 of 3 pixels on that crowd: fp. 5: 3 / (3 + 4 - 3), a match.
@@ -97,7 +97,7 @@ def test_void_and_crowd_add_up():
 
 
 @pytest.mark.parametrize(("order", "fp"), [("s1 s2", 1), ("s2 s1", 0)])
-def test_of_two_crowds_the_last_in_order_counts(order, fp):
+def test_the_last_of_two_crowds_in_order_counts(order, fp):
     category_of = dict.fromkeys(order.split(), CAR)
     ground_truth = panoptic([[1, 1, 2, 2]], crowds=[1, 2], **category_of)
     assert counts(score(ground_truth, panoptic([[3, 3, 0, 0]], s3=CAR)), CAR) == (0, fp, 0)
@@ -119,7 +119,7 @@ def test_all_void_and_empty_maps_give_none(rows):
     assert set(single.values()) == {None}
 
 
-def test_nothing_scored_gives_none():
+def test_no_images_give_none():
     assert PanopticQuality(CATEGORIES).compute()["PQ"] is None
     assert PanopticQuality(CATEGORIES).compute([])["PQ"] is None
 
@@ -143,7 +143,7 @@ def test_a_dataset_without_stuff_has_none_for_stuff():
         (replace(ONE, segments=ONE.segments * 2), "{role}, segment 1: expected every segment once"),
     ],
 )
-def test_contradictory_maps_are_refused_and_not_counted(prediction, message):
+def test_inconsistent_maps_are_rejected_and_not_counted(prediction, message):
     metric = PanopticQuality(CATEGORIES)
     with pytest.raises(DatasetError, match=message.format(role="image 'x', prediction")):
         metric.update("x", ONE, prediction)
@@ -153,7 +153,7 @@ def test_contradictory_maps_are_refused_and_not_counted(prediction, message):
     assert metric.compute()["PQ"] == 100.0
 
 
-def test_the_same_image_twice_is_refused():
+def test_the_same_image_twice_is_rejected():
     metric = PanopticQuality(CATEGORIES)
     metric.update(4, ONE, ONE)
     with pytest.raises(DatasetError, match=r"^image 4: expected every image once"):
@@ -252,7 +252,7 @@ def test_the_order_of_the_categories_is_saved():
         lambda header, arrays: arrays.update(ground_truth=arrays["ground_truth"][:-1]),
     ],
 )
-def test_other_counts_are_refused(spoil):
+def test_other_counts_are_rejected(spoil):
     header, arrays = computed([(1, (GROUND_TRUTH, PREDICTION)), (2, (ONE, ONE))]).state()
     spoil(header, arrays)
     with pytest.raises(DatasetError):
@@ -268,7 +268,7 @@ def test_other_options_are_not_merged(options):
 @pytest.mark.parametrize(
     "option", [{"mode": "strict"}, {"areas": "guess"}, {"boundary_ratio": 0}, {"boundary_ratio": 1}]
 )
-def test_options_that_are_none(option):
+def test_invalid_options_are_rejected(option):
     (name,) = option
     with pytest.raises(ValueError, match=f"^{name} must be"):
         PanopticQuality(CATEGORIES, **option)

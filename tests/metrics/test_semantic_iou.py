@@ -172,7 +172,7 @@ def test_boundary_equals_one_erosion_per_mask(data, shapes):
     assert [results[f"BoundaryIoU-{c}"] for c in range(classes)] == boundary_ious(images, classes, ignore_label, ratio)
 
 
-def test_counts_may_come_from_elsewhere():
+def test_counts_can_be_added_directly():
     ground_truth, prediction = np.array([[0, 1, 1, 255]]), np.array([[0, 1, 2, 2]])
     for boundary in (False, True):
         counted, added = SemanticIoU(NAMES, boundary=boundary), SemanticIoU(NAMES, boundary=boundary)
@@ -192,7 +192,7 @@ def test_counts_may_come_from_elsewhere():
 
 
 @pytest.mark.parametrize("boundary", [False, True])
-def test_saved_counts_come_back(boundary):
+def test_saved_counts_are_read_back(boundary):
     metric = SemanticIoU(NAMES, ignore_label=-1, boundary=boundary, boundary_ratio=0.1)
     metric.update(np.array([[0, 1, 1, -1]]), np.array([[0, 1, 2, 2]]))
     header, arrays = metric.state()
@@ -216,7 +216,7 @@ def test_saved_counts_come_back(boundary):
         lambda header, arrays: arrays.update(boundary_px=np.zeros((3, 3), int)),
     ],
 )
-def test_other_saved_counts_are_refused(change):
+def test_other_saved_counts_are_rejected(change):
     header, arrays = SemanticIoU(NAMES).state()
     change(header, arrays)
     with pytest.raises(DatasetError, match="expected saved counts of semantic IoU, got others"):

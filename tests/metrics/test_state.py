@@ -26,7 +26,7 @@ def test_the_same_image_twice():
         of("a", "a")
 
 
-def test_overlapping_shards_append_nothing():
+def test_merging_overlapping_shards_changes_nothing():
     images = of(1, 2)
     with pytest.raises(DatasetError, match="got 2 in both"):
         images.merge(of(5, 2))
@@ -55,12 +55,12 @@ def test_numbers_come_before_strings_each_ascending():
     assert argsort_image_ids([]).tolist() == []
 
 
-def test_an_image_twice_is_refused():
+def test_an_image_twice_is_rejected():
     with pytest.raises(DatasetError, match="image 3: expected every image once"):
         argsort_image_ids([3, 3])
 
 
-def test_ids_are_kept_as_pythons_own():
+def test_numpy_ids_become_python_types():
     images = of(np.int64(3), np.str_("a"))
     assert [type(image_id) for image_id in images.ids()] == [int, str]
     assert np.int64(3) in images
@@ -69,6 +69,6 @@ def test_ids_are_kept_as_pythons_own():
 
 
 @pytest.mark.parametrize("image_id", [None, float("nan"), 1.0, True, [1], b"a"])
-def test_other_ids_are_refused(image_id):
+def test_other_ids_are_rejected(image_id):
     with pytest.raises(ValueError, match="image_id must be an int or a string, got "):
         PerImage().add(image_id, "value")

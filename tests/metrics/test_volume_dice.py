@@ -103,7 +103,7 @@ def test_another_label_may_be_ignored():
         metric.update("a", 1, np.array([[255]]), np.array([[0]]))
 
 
-def test_merged_shards_are_one_pass_in_any_order():
+def test_merged_shards_in_any_order_equal_one_pass():
     whole = counted(*TWO_VOLUMES)
     for order in itertools.permutations(TWO_VOLUMES):
         shards = [pickle.loads(pickle.dumps(counted(one))) for one in order]
@@ -113,7 +113,7 @@ def test_merged_shards_are_one_pass_in_any_order():
         assert list(shards[0].per_volume()) == ["a", "b"]
 
 
-def test_merging_leaves_the_other_as_it_was():
+def test_merging_does_not_change_the_other_metric():
     first, second = counted(), counted(TWO_VOLUMES[0])
     before = second.per_volume()
     first.merge(second)
@@ -134,7 +134,7 @@ def test_a_slice_is_counted_once():
     assert metric.compute() == before
 
 
-def test_errors_are_reported_and_not_counted():
+def test_invalid_slices_are_reported_and_not_counted():
     metric = counted(*TWO_VOLUMES)
     before = metric.compute()
     ground_truth = np.array([[0, 1]])
@@ -153,7 +153,7 @@ def test_errors_are_reported_and_not_counted():
     assert len(metric) == 3
 
 
-def test_other_options_do_not_merge_and_bad_names_are_refused():
+def test_other_options_do_not_merge_and_bad_names_are_rejected():
     for other in (VolumeDice(NAMES[:2]), VolumeDice(NAMES, None), VolumeDice(NAMES, ignore_label=-1)):
         with pytest.raises(ValueError, match="other must have the names, background and ignore_label of this"):
             VolumeDice(NAMES).merge(other)

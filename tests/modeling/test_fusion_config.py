@@ -19,7 +19,7 @@ def config(*opts: str) -> Any:
     return cfg
 
 
-def test_detectron2s_keys_are_the_defaults_and_options_come_first() -> None:
+def test_detectron2s_keys_are_defaults_and_options_override_them() -> None:
     cfg = config("MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH", "0.4", "MODEL.PANOPTIC_FPN.COMBINE.STUFF_AREA_LIMIT", "7")
     assert build_fusion_from_config(cfg) == HeuristicFusion(
         overlap_threshold=0.4, stuff_area_limit_px=7, instance_score_threshold=0.5
@@ -50,7 +50,7 @@ def test_every_method_takes_the_stuff_area_limit(name: str) -> None:
     assert build_fusion_from_config(cfg).stuff_area_limit_px == 9
 
 
-def test_unknown_methods_options_and_classes_are_refused() -> None:
+def test_unknown_methods_options_and_classes_are_rejected() -> None:
     with pytest.raises(ConfigError, match=r"FUSION: unknown fusion method 'magic'; choose one of"):
         build_fusion_from_config(config("MODEL.PANOPTIC.FUSION.NAME", "magic"))
     with pytest.raises(ConfigError, match="no option"):
@@ -64,7 +64,7 @@ def test_unknown_methods_options_and_classes_are_refused() -> None:
         )
 
 
-def test_ids_as_keys_are_written_and_read_back_and_null_takes_an_option_back(tmp_path: Path) -> None:
+def test_ids_as_keys_are_read_back_and_null_removes_an_option(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
         "MODEL: {PANOPTIC: {FUSION: {OPTIONS: {nms: mask, class_score_thresholds: {1: 0.3}}}}}\n"
     )

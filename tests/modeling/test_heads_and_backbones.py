@@ -20,7 +20,7 @@ def test_dice_of_half_a_mask() -> None:
     assert dice_loss(ground_truth, ground_truth).item() == 0
 
 
-def test_dice_leaves_absent_rows_out_and_survives_none() -> None:
+def test_dice_ignores_absent_classes_and_accepts_no_class() -> None:
     rows = torch.tensor([[1.0, 0], [1.0, 0]])
     ground_truth = torch.tensor([[1.0, 0], [0.0, 1]])
     assert dice_loss(rows, ground_truth, torch.tensor([True, False])).item() == 0
@@ -50,7 +50,7 @@ def test_dice_heads_add_their_losses_and_keep_parameter_names() -> None:
     assert torch.equal(model.eval()(images(1))[0]["sem_seg"], plain.eval()(images(1))[0]["sem_seg"])
 
 
-def test_an_all_void_map_costs_no_dice() -> None:
+def test_an_all_void_map_has_zero_dice_loss() -> None:
     register_models()
     cfg = small_config("PanopticRCNN")
     cfg.MODEL.SEM_SEG_HEAD.NAME = "DiceSemSegFPNHead"
@@ -60,7 +60,7 @@ def test_an_all_void_map_costs_no_dice() -> None:
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnet18"])
-def test_torchvision_backbone_under_a_pyramid(name: str) -> None:
+def test_a_torchvision_backbone_feeds_an_fpn(name: str) -> None:
     register_models()
     cfg = small_config("PanopticRCNN")
     cfg.MODEL.BACKBONE.NAME = "build_torchvision_fpn_backbone"
@@ -78,7 +78,7 @@ def test_torchvision_backbone_under_a_pyramid(name: str) -> None:
 
 
 @pytest.mark.parametrize(("name", "weights", "message"), [("resnet17", "", "is unknown"), ("resnet18", "X", "choose")])
-def test_unknown_networks_and_weights_are_refused(name: str, weights: str, message: str) -> None:
+def test_unknown_networks_and_weights_are_rejected(name: str, weights: str, message: str) -> None:
     register_models()
     cfg = small_config("PanopticRCNN")
     cfg.MODEL.BACKBONE.NAME = "build_torchvision_fpn_backbone"

@@ -44,7 +44,7 @@ def test_every_way_of_reading_gives_the_value(read: Any) -> None:
     assert len(calls) == 1
 
 
-def test_nothing_is_computed_before_and_keys_are_known() -> None:
+def test_nothing_is_computed_early_and_keys_are_listed() -> None:
     lazy, calls = build()
     assert "b" in lazy
     assert "c" not in lazy
@@ -59,7 +59,7 @@ def test_nothing_is_computed_before_and_keys_are_known() -> None:
     assert lazy != {"a": 1}
 
 
-def test_a_missing_key_is_as_in_any_dict() -> None:
+def test_a_missing_key_is_a_key_error() -> None:
     lazy, calls = build()
     assert lazy.pop("c", 3) == lazy.get("c", 3) == 3
     assert lazy.get("c") is None
@@ -76,7 +76,7 @@ def test_a_missing_key_is_as_in_any_dict() -> None:
 
 
 @pytest.mark.parametrize("read", [lambda d: d.get("b"), lambda d: d.pop("b", 1), lambda d: d.setdefault("b", 1)])
-def test_an_error_of_the_computation_is_not_taken_for_a_missing_key(read: Any) -> None:
+def test_a_key_error_of_the_computation_is_not_hidden(read: Any) -> None:
     lazy = LazyDict(b=LazyValue(lambda: {}["inside"]))
     with pytest.raises(RuntimeError, match=r"the value of 'b' cannot be computed: KeyError.*inside"):
         read(lazy)

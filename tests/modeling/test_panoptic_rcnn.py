@@ -64,7 +64,7 @@ def test_heads_outputs_without_postprocessing() -> None:
     assert torch.equal(expected[0][0].pred_masks, got[0][0].pred_masks)
 
 
-def test_nothing_detected_leaves_stuff() -> None:
+def test_without_detections_only_stuff_remains() -> None:
     _, ours = twins()
     ours.eval().roi_heads.box_predictor.test_score_thresh = 2.0
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_built_from_parts_without_a_config() -> None:
     assert torch.equal(expected["panoptic_seg"][0], got["panoptic_seg"][0])
 
 
-def test_a_batch_of_void_alone_teaches_the_semantic_head_nothing() -> None:
+def test_an_all_void_batch_gives_no_semantic_gradient() -> None:
     _, ours = twins()
     batch = targets(images())
     for item in batch:
@@ -118,7 +118,7 @@ def test_a_batch_of_void_alone_teaches_the_semantic_head_nothing() -> None:
     assert all(gradient is not None and not gradient.any() for gradient in gradients)
 
 
-def test_an_image_without_semantic_truth_is_refused_by_name() -> None:
+def test_an_image_without_semantic_ground_truth_is_named_in_the_error() -> None:
     _, ours = twins()
     batch = targets(images())
     del batch[1]["sem_seg"]
@@ -127,7 +127,7 @@ def test_an_image_without_semantic_truth_is_refused_by_name() -> None:
         ours.train()(batch)
 
 
-def test_masks_off_is_refused() -> None:
+def test_a_config_without_masks_is_rejected() -> None:
     register_models()
     cfg = small_config("PanopticRCNN")
     cfg.MODEL.MASK_ON = False

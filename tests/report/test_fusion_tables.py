@@ -108,7 +108,7 @@ def print_tables(images: Any) -> str:
     return captured.get()
 
 
-def test_the_terminal_shows_names_as_they_are() -> None:
+def test_the_terminal_shows_names_without_markup() -> None:
     text = print_tables(IMAGES)
     assert "[red]<b>dog" in text
     assert "sky 60, void 40" in text

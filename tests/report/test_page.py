@@ -125,7 +125,7 @@ def test_all_text_is_escaped(page):
     assert read.texts("h1") == read.texts("title") == read.texts("figcaption") == read.texts("p") == [evil]
 
 
-def test_nothing_is_fetched(page, tmp_path):
+def test_the_page_loads_no_external_resources(page, tmp_path):
     page("Run", {"bbox": {"AP": 1.0}}, [("small", image()), ("large", image(300, 1000))])
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?:|href|@import|url\(|<link|<script", source)
@@ -133,7 +133,7 @@ def test_nothing_is_fetched(page, tmp_path):
     assert [uri[:15] for uri in sources] == ["data:image/png;", "data:image/jpeg"]
 
 
-def test_images_carry_their_size_and_place(page):
+def test_images_have_their_size_and_position(page):
     read = page("Run", {}, [("small", image(4, 256)), ("middle", image(300, 257)), ("wide", image(2, 900))])
     figures = [attrs.get("class") for tag, attrs in read.elements if tag == "figure"]
     images = [attrs for tag, attrs in read.elements if tag == "img"]
@@ -156,7 +156,7 @@ def test_invalid_unicode_does_not_break_the_page(page):
     assert page("Run \udcff", {}).texts("h1") == ["Run ?"]
 
 
-def test_a_failure_keeps_the_old_page_and_leaves_no_other_file(tmp_path):
+def test_a_failure_keeps_the_old_page_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
     with pytest.raises(ValueError, match="image must be"):

@@ -100,7 +100,7 @@ def test_the_table_fits_a_terminal_and_shows_the_gain() -> None:
     assert "two, default: defaults" in text
 
 
-def test_the_best_in_words_and_as_config() -> None:
+def test_the_best_setting_is_printed_as_text_and_config() -> None:
     text = describe_best(RESULT)
     assert text.startswith("Best on the tuning split: [b]one, tuned (overlap_threshold 0.6, nms mask).")
     assert text.endswith("+5.00 points (95% interval +1.25 to +8.50), better than the defaults of [b]one.")
@@ -127,7 +127,7 @@ def test_thresholds_by_class_are_in_the_config() -> None:
     assert "{a: b: 0.3, 7: 0.5}" in describe_best(result)
 
 
-def test_no_class_name_breaks_the_config_or_the_picture() -> None:
+def test_special_characters_in_class_names_are_escaped() -> None:
     """A line break would end the comment, a control character is no YAML, and $ begins a formula in matplotlib."""
     result = copy.deepcopy(RESULT)
     own, hostile = result["methods"]["two"]["tuned"], {"a\nMODEL: {b: 1}\x07\u2028c": 0.3, "$\\frac{$": 0.5}

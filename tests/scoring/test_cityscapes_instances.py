@@ -74,7 +74,7 @@ def test_its_own_ground_truth_scores_100(tmp_path: Path) -> None:
     }
 
 
-def test_workers_shards_and_one_city_give_the_same(tmp_path: Path) -> None:
+def test_workers_and_shards_and_one_city_give_the_same_results(tmp_path: Path) -> None:
     write_tree(tmp_path, 1)
     whole = score_cityscapes_instances(tmp_path / "gt", tmp_path / "pred")
     steps: list[tuple[int, int]] = []

@@ -82,7 +82,7 @@ def test_other_shards_are_not_merged(tmp_path, other, said):
     assert str(second) in str(raised.value)
 
 
-def test_missing_shards_and_none(tmp_path):
+def test_missing_shards_and_empty_shards(tmp_path):
     path = saved(tmp_path / "1", (3,), Shard(2, 4))
     with pytest.raises(DatasetError, match="3 shards are missing: 1/4, 3/4, 4/4; evaluate them"):
         merge([path])
@@ -170,13 +170,13 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_counts_are_one_clear_error(tmp_path, change):
+def test_invalid_counts_are_a_clear_error(tmp_path, change):
     path = rewritten(saved(tmp_path / "counts.npz"), change)
     with pytest.raises(DatasetError, match=re.escape(f"{path}: expected ")):
         load(path)
 
 
-def test_a_file_that_is_only_rewritten_is_still_good(tmp_path):
+def test_a_rewritten_file_is_still_valid(tmp_path):
     path = rewritten(saved(tmp_path / "counts.npz"), lambda header, arrays: None)
     assert load(path).metric.compute() == panoptic().compute()
 
@@ -222,7 +222,7 @@ def test_every_cut_and_every_damaged_byte_is_reported(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"{}", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
-def test_files_of_another_kind(tmp_path, content):
+def test_files_of_another_kind_are_rejected(tmp_path, content):
     path = tmp_path / "counts"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="give a file that --save-counts wrote"):
@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
-def test_fingerprints_are_of_contents_not_of_places(tmp_path):
+def test_fingerprints_depend_on_contents_not_paths(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder / "inner").mkdir(parents=True)
         (tmp_path / folder / "x.json").write_text("{}")
@@ -263,7 +263,7 @@ def test_fingerprints_are_of_contents_not_of_places(tmp_path):
         fingerprint({"gt": tmp_path / "absent"})
 
 
-def test_no_damaged_byte_escapes_as_another_error(tmp_path):
+def test_damaged_bytes_give_only_dataset_errors(tmp_path):
     metric = PanopticQuality(CategorySet([Category(1, "thing", True, (0, 0, 0))]))
     path = tmp_path / "a.npz"
     counts_file.save(path, counts_file.SavedCounts("panoptic", metric, (), Shard()))

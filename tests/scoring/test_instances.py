@@ -114,7 +114,7 @@ def test_an_empty_list_scores_zero(tmp_path):
     assert numbers["bbox"]["AP"] == numbers["segm"]["AP"] == numbers["segm"]["AR-car"] == 0
 
 
-def test_boxes_alone(tmp_path, caplog):
+def test_results_with_boxes_only(tmp_path, caplog):
     ground_truth, results = make(tmp_path)
     expected = stats(tmp_path, "bbox")
     write(tmp_path / "results.json", [{k: v for k, v in one.items() if k != "segmentation"} for one in results])
@@ -131,7 +131,7 @@ def test_boxes_alone(tmp_path, caplog):
     assert stats(tmp_path, "bbox") == expected
 
 
-def test_some_categories(tmp_path):
+def test_results_of_some_categories(tmp_path):
     make(tmp_path)
     whole = score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json").compute()
     dogs = CategorySet([Category(7, "hound", True, (0, 0, 0)), Category(9, "ox", True, (0, 0, 0))])
@@ -181,7 +181,7 @@ def test_all_problems_are_reported(tmp_path):
 
 
 @pytest.mark.parametrize("iou_types", [(), "bbox", ("keypoints",)])
-def test_other_iou_types_are_refused(tmp_path, iou_types):
+def test_other_iou_types_are_rejected(tmp_path, iou_types):
     make(tmp_path)
     with pytest.raises(ValueError, match="iou_types must be"):
         score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json", iou_types=iou_types)

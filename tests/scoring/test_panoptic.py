@@ -110,7 +110,7 @@ def test_every_rule_has_its_fixture(rule, mode):
 
 @needs_panopticapi
 @pytest.mark.parametrize("rule", RULES)
-def test_statements_on_panopticapi_hold(rule):
+def test_panopticapi_behaves_as_the_fixtures_state(rule):
     _, expected = expected_of(rule, "panopticapi")
     if "raises" not in expected:
         assert reference(FIXTURES / rule) == expected
@@ -120,7 +120,7 @@ def test_statements_on_panopticapi_hold(rule):
     assert (type(caught.value).__name__, str(caught.value.args[0])) == (expected["raises"], expected["says"])
 
 
-def test_every_fixture_is_whole():
+def test_every_fixture_is_complete():
     parts = {"expected.json", "note.md", "predictions", "predictions.json", "ground_truth", "ground_truth.json"}
     assert len(RULES) > 50
     for rule in RULES:
@@ -263,7 +263,7 @@ OTHER_FILES = {
 
 @pytest.mark.parametrize("name", ["ground_truth", "predictions"])
 @pytest.mark.parametrize("kind", OTHER_FILES)
-def test_a_json_of_another_kind(folder, name, kind):
+def test_a_json_of_another_kind_is_rejected(folder, name, kind):
     content, expected = OTHER_FILES[kind]
     path = folder / f"{name}.json"
     path.write_text(content)
@@ -329,7 +329,7 @@ def test_errors_of_many_segments_are_reported_at_once(folder, name, order):
     assert "segment 16777216" not in message(folder, limit=2)
 
 
-def test_the_limit_also_ends_the_search_among_pngs(folder):
+def test_the_error_limit_also_stops_the_check_of_pngs(folder):
     for index in range(4):
         (folder / "predictions" / f"{index}.png").unlink()
     for workers in (1, 2):
@@ -339,7 +339,7 @@ def test_the_limit_also_ends_the_search_among_pngs(folder):
         assert "3.png" not in text
 
 
-def test_a_refused_annotation_is_neither_missing_nor_extra(folder):
+def test_a_rejected_annotation_is_neither_missing_nor_extra(folder):
     for name in ("ground_truth", "predictions"):
         edit(
             folder / f"{name}.json", lambda content: content["annotations"][0]["segments_info"][0].update(category_id=5)
@@ -350,7 +350,7 @@ def test_a_refused_annotation_is_neither_missing_nor_extra(folder):
     assert "that the ground truth lacks" not in text
 
 
-def test_missing_twice_and_extra_predictions(folder):
+def test_missing_repeated_and_extra_predictions(folder):
     def change(content):
         predictions = content["annotations"]
         predictions[:] = [{**predictions[0], "image_id": 40}, {**predictions[0], "image_id": "4"}, *predictions[2:]]
@@ -373,7 +373,7 @@ def test_images_of_the_ground_truth_without_annotation(folder):
     assert f"{folder / 'ground_truth.json'}: 1 images have no annotation: 2" in message(folder)
 
 
-def test_areas_that_disagree_are_refused_recounted_or_trusted(folder):
+def test_areas_that_disagree_are_rejected_recounted_or_trusted(folder):
     edit(folder / "ground_truth.json", lambda content: content["annotations"][2]["segments_info"][0].update(area=4))
     text = message(folder)
     assert text.startswith(
@@ -394,7 +394,7 @@ def test_areas_that_disagree_are_refused_recounted_or_trusted(folder):
 
 
 @pytest.mark.parametrize("option", [{"mode": "strict"}, {"areas": "guess"}, {"workers": 0}, {"limit": 0}])
-def test_options_that_are_none(folder, option):
+def test_invalid_options_are_rejected(folder, option):
     (name,) = option
     with pytest.raises(ValueError, match=f"^{name} must be"):
         score(folder, **option)

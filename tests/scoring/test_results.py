@@ -31,14 +31,14 @@ def results(kind, metric, order=None, **options):
     return build_results(SavedCounts(kind, metric, order, Shard()), **options)
 
 
-def test_tasks_have_detectron2_s_names():
+def test_tasks_have_detectron2s_names():
     assert [*results("panoptic", panoptic())] == ["panoptic_seg", "analysis"]
     assert [*results("instances", AveragePrecision(CATEGORIES, ["bbox", "segm"]))] == ["bbox", "segm"]
     assert [*results("semantic", SemanticIoU(["sky"]))] == ["sem_seg"]
     assert [*results("cityscapes", CityscapesAP(CATEGORIES))] == ["cityscapes_segm"]
 
 
-def test_the_numbers_are_the_metric_s():
+def test_results_equal_those_of_the_metric():
     metric = panoptic()
     built = results("panoptic", metric, ("b", 3))
     assert built["panoptic_seg"] == metric.compute(("b", 3))
@@ -48,7 +48,7 @@ def test_the_numbers_are_the_metric_s():
     assert built["analysis"]["intervals"]["PQ"] == {"value": 100, "low": 100, "high": 100}
 
 
-def test_the_worst_images_are_as_many_as_asked_for():
+def test_the_requested_number_of_worst_images_is_listed():
     metric = PanopticQuality(CATEGORIES)
     empty = PanopticSegmentation(np.zeros((2, 4), np.int32), ())
     for image_id in range(4):
@@ -71,7 +71,7 @@ def test_an_infinite_iou_of_trusted_areas_is_none(images):
     "metric",
     [PanopticQuality(CATEGORIES), AveragePrecision(CATEGORIES), SemanticIoU(["sky"]), CityscapesAP(CATEGORIES)],
 )
-def test_of_no_image_all_is_none(metric):
+def test_without_images_all_metrics_are_none(metric):
     kinds = {PanopticQuality: "panoptic", AveragePrecision: "instances", SemanticIoU: "semantic"}
     built = results(kinds.get(type(metric), "cityscapes"), metric)
     built.pop("analysis", None)
@@ -79,12 +79,12 @@ def test_of_no_image_all_is_none(metric):
         assert {value for value in numbers.values() if not isinstance(value, dict)} == {None}
 
 
-def test_finite_keeps_all_but_infinities():
+def test_finite_replaces_only_infinities():
     content = {"a": [1, float("inf"), "x", None, True, {"b": float("nan"), "c": -0.5}], 3: float("-inf")}
     assert replace_nonfinite(content) == {"a": [1, None, "x", None, True, {"b": None, "c": -0.5}], 3: None}
 
 
-def test_results_are_written_whole_or_not_at_all(tmp_path):
+def test_results_are_written_completely_or_not_at_all(tmp_path):
     save_results(tmp_path / "deep/metrics.json", {"bbox": {"AP": 0.1 + 0.2}})
     assert json.loads((tmp_path / "deep/metrics.json").read_text()) == {"bbox": {"AP": 0.1 + 0.2}}
     (tmp_path / "file").write_text("")

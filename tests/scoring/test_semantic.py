@@ -84,7 +84,7 @@ def test_without_names_the_labels_in_the_files_are_the_classes(folders):
     assert score_semantic(gt, pred).compute()["IoU-9"] is None
 
 
-def test_two_classes_and_a_background(tmp_path):
+def test_two_classes_and_an_ignored_background(tmp_path):
     ground_truth = np.zeros((8, 8), int)
     ground_truth[2:6, 2:6] = 1
     png.write_labels(tmp_path / "gt/case.png", ground_truth)
@@ -249,7 +249,7 @@ def test_all_problems_of_the_files_are_reported(folders):
     assert "[2]" in collect_errors(gt, pred, classes=None)  # what cannot be read, before there is any class
 
 
-def test_files_of_another_kind(tmp_path, folders, panoptic):
+def test_files_of_another_kind_are_rejected(tmp_path, folders, panoptic):
     gt, pred = folders
     assert "expected a folder of label PNGs, found none" in collect_errors(tmp_path / "nowhere", pred)
     assert "expected a folder of label PNGs, found none" in collect_errors(gt, tmp_path / "nowhere")
@@ -265,7 +265,7 @@ def test_files_of_another_kind(tmp_path, folders, panoptic):
     assert "expected categories that are among the classes, got 7, 23, 26" in collect_errors(panoptic, pred, **moved)
 
 
-def test_maps_without_classes_must_not_be_photographs(tmp_path, monkeypatch):
+def test_photographs_are_rejected_as_label_maps(tmp_path, monkeypatch):
     monkeypatch.setattr(label_sources, "MAX_LABELS", 50)
     noise = np.random.default_rng(0).integers(0, 200, (40, 40))
     png.write_labels(tmp_path / "gt/a.png", noise)

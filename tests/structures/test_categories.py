@@ -30,7 +30,7 @@ def test_contiguous_ids_are_detectron2s() -> None:
     assert names == meta["stuff_classes"]
 
 
-def test_ids_there_and_back() -> None:
+def test_ids_are_converted_in_both_directions() -> None:
     assert [SMALL.category_id(0, True), SMALL.category_id(1, False), SMALL.category_id(2, False)] == [3, 5, 9]
     for bad in ((1, True), (0, False), (3, False), (-1, True)):
         with pytest.raises(IndexError, match="contiguous id"):

@@ -117,7 +117,7 @@ def test_logits_of_the_best_channels() -> None:
         ),
     ],
 )
-def test_semantic_scores_that_contradict_themselves(wrong: dict[str, Any], message: str) -> None:
+def test_inconsistent_semantic_scores_are_rejected(wrong: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         semantic(**wrong)
 
@@ -131,7 +131,7 @@ def test_semantic_scores_that_contradict_themselves(wrong: dict[str, Any], messa
         ([3], r"stuff_ids must be \(H, W\) integers, got \(1,\) int64"),
     ],
 )
-def test_maps_that_are_no_stuff_ids(stuff_ids: Any, message: str) -> None:
+def test_invalid_stuff_id_maps_are_rejected(stuff_ids: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SemanticScores.from_stuff_ids(np.array(stuff_ids))
 

@@ -121,7 +121,7 @@ def test_pip_installs_the_repacked_wheel(installer, monkeypatch, tmp_path):
     assert (target / "detectron2/model_zoo/configs/a.yaml").read_bytes() == b"MODEL: {}\n"
 
 
-def test_it_downloads_checks_and_installs(installer, monkeypatch, capsys):
+def test_the_installer_downloads_checks_and_installs(installer, monkeypatch, capsys):
     absent(installer, monkeypatch)
     calls = fake_pip(installer, monkeypatch)
     assert installer.main([]) == 0
@@ -133,7 +133,7 @@ def test_it_downloads_checks_and_installs(installer, monkeypatch, capsys):
     assert "is installed" in capsys.readouterr().out
 
 
-def test_a_changed_file_is_refused(installer, monkeypatch, capsys, tmp_path):
+def test_a_changed_file_is_rejected(installer, monkeypatch, capsys, tmp_path):
     absent(installer, monkeypatch)
     calls = fake_pip(installer, monkeypatch, trusted=False)
     assert installer.main([]) == 1
@@ -144,7 +144,7 @@ def test_a_changed_file_is_refused(installer, monkeypatch, capsys, tmp_path):
 
 
 @pytest.mark.parametrize("files", [0, 2])
-def test_another_number_of_files_is_refused(installer, monkeypatch, capsys, files):
+def test_another_number_of_files_is_rejected(installer, monkeypatch, capsys, files):
     absent(installer, monkeypatch)
     fake_pip(installer, monkeypatch, files=files)
     assert installer.main([]) == 1
@@ -192,7 +192,7 @@ def test_the_official_source_needs_torch(installer, monkeypatch, capsys):
         ),
     ],
 )
-def test_what_counts_as_installed(tmp_path, files, outcome, message):
+def test_installed_versions_are_detected(tmp_path, files, outcome, message):
     """In an interpreter of its own, which sees only `files` and the standard library."""
     for name, source in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

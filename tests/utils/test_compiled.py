@@ -21,26 +21,26 @@ def add_up(values: np.ndarray) -> int:
     return total
 
 
-def test_the_function_gives_the_same() -> None:
+def test_compiled_and_plain_functions_are_equal() -> None:
     values = np.arange(5)
     assert compiled(add_up)(values) == add_up(values) == 10
     assert compiled(add_up).__doc__ == "Sum."
 
 
-def test_where_it_is_off_the_function_is_returned_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_compilation_the_function_is_returned_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COMPILED", False)
     assert compiled(add_up) is add_up
 
 
 @pytest.mark.skipif(not module.COMPILED, reason="needs numba")
-def test_where_it_is_on_it_is_machine_code() -> None:
+def test_with_compilation_the_function_is_machine_code() -> None:
     function = compiled(add_up)
     assert function is not add_up
     assert function.py_func is add_up  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("setting", "expected"), [("0", False), ("1", module.INSTALLED), ("", module.INSTALLED)])
-def test_the_environment_decides(setting: str, expected: bool) -> None:
+def test_the_environment_variable_switches_compilation(setting: str, expected: bool) -> None:
     code = "from segkit.utils.compiled import COMPILED; print(COMPILED)"
     environment = {**os.environ, "SEGKIT_COMPILED": setting}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -12,7 +12,7 @@ from segkit.utils.files import check_writable, dump_json, load_json, no_garbage_
 from tests.helpers.coco_samples import files_below
 
 
-def test_replacing_makes_the_folder_and_leaves_only_the_file(tmp_path: Path) -> None:
+def test_replacing_creates_the_folder_and_leaves_only_the_file(tmp_path: Path) -> None:
     with replacing(tmp_path / "a" / "b" / "file.txt") as neighbour:
         neighbour.write_text("whole")
         assert neighbour.parent == tmp_path / "a" / "b"
@@ -42,14 +42,14 @@ def test_json_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [{"score": float("nan")}, [object()], float("inf")])
-def test_what_json_cannot_hold_leaves_no_file(tmp_path: Path, content: object) -> None:
+def test_values_that_json_cannot_hold_leave_no_file(tmp_path: Path, content: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         dump_json(tmp_path / "x.json", content)
     assert files_below(tmp_path) == set()
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\xfa", b"[" * 200_000, b"{'a': 1}", b"9" * 5000])
-def test_not_json(tmp_path: Path, content: bytes) -> None:
+def test_invalid_json_is_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.json"
     path.write_bytes(content)
     with pytest.raises(DatasetError, match=rf"x\.json: expected JSON, got {len(content)} bytes"):
@@ -73,7 +73,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
             read(tmp_path / "x.json")
 
 
-def test_garbage_collection_is_as_it_was() -> None:
+def test_the_garbage_collector_is_restored() -> None:
     assert gc.isenabled()
     with no_garbage_collection(), no_garbage_collection():
         assert not gc.isenabled()
@@ -83,7 +83,7 @@ def test_garbage_collection_is_as_it_was() -> None:
     assert gc.isenabled()
 
 
-def test_paths_are_checked_before_the_work(tmp_path: Path) -> None:
+def test_output_paths_are_checked_in_advance(tmp_path: Path) -> None:
     check_writable(tmp_path / "deep/counts")
     assert [*tmp_path.rglob("*")] == [tmp_path / "deep"]
     with pytest.raises(DatasetError, match="this is a folder"):

@@ -15,7 +15,7 @@ def fail(text: str) -> str:
     raise DatasetError(text)
 
 
-def test_attempt() -> None:
+def test_try_read_reports_dataset_errors_only() -> None:
     messages: list[tuple[str, str]] = []
 
     def on_issue(code: str, error: DatasetError) -> None:
@@ -30,7 +30,7 @@ def test_attempt() -> None:
         try_read(on_issue, "code", lambda: 1 // 0)
 
 
-def test_missing(tmp_path: Path) -> None:
+def test_missing_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "there").touch()
     (tmp_path / "folder").mkdir()
     os.symlink(tmp_path / "loop", tmp_path / "loop")
@@ -58,7 +58,7 @@ def test_files_without_partner(tmp_path: Path) -> None:
         report_unpaired(raise_issue, "code", "no image", result, (), "fix")
 
 
-def test_unused_files_are_one_line() -> None:
+def test_unused_files_are_reported_in_one_line() -> None:
     assert describe_unused("here", "files are left", [*"abcdefg"]) == (
         "here: 7 files are left: 'a', 'b', 'c', 'd', 'e' and 2 more",
     )

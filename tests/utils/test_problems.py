@@ -6,7 +6,7 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 
 
-def test_no_problem_passes():
+def test_no_error_raises_nothing():
     problems = ErrorCollector()
     with problems.guard():
         pass
@@ -14,7 +14,7 @@ def test_no_problem_passes():
     assert len(problems) == 0
 
 
-def test_one_problem_is_reported_as_it_was_raised():
+def test_a_single_error_is_raised_unchanged():
     problems = ErrorCollector()
     with problems.guard():
         raise DatasetError("expected a, got b", where="x.png", remedy="write it again")
@@ -23,7 +23,7 @@ def test_one_problem_is_reported_as_it_was_raised():
     assert str(caught.value) == "x.png: expected a, got b; write it again"
 
 
-def test_many_problems_are_numbered_in_their_order():
+def test_several_errors_are_numbered_in_order():
     problems = ErrorCollector()
     for name in "cab":
         with problems.guard():
@@ -33,7 +33,7 @@ def test_many_problems_are_numbered_in_their_order():
         problems.check()
 
 
-def test_the_search_stops_at_the_limit():
+def test_collecting_stops_at_the_limit():
     problems = ErrorCollector(limit=2)
     problems.add(DatasetError("first"))
     with pytest.raises(DatasetError, match=r"^2 problems found, the search stopped here: \[1\] first \[2\] second$"):
@@ -43,7 +43,7 @@ def test_the_search_stops_at_the_limit():
         raise DatasetError("first")
 
 
-def test_the_limit_is_there_by_default():
+def test_there_is_a_default_limit():
     problems = ErrorCollector()
     for _ in range(DEFAULT_LIMIT - 1):
         problems.add(DatasetError("wrong"))

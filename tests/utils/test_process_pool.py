@@ -34,14 +34,14 @@ def test_processes_work_at_once():
     assert len(list(ordered_map(lambda item: item and meeting.wait(), range(10), workers=3))) == 10
 
 
-def test_one_worker_is_this_process():
+def test_a_single_worker_is_the_current_process():
     assert set(ordered_map(lambda _: os.getpid(), range(30))) == {os.getpid()}
     assert len(set(ordered_map(lambda _: os.getpid(), range(300), workers=2))) > 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("fork", [True, False])
-def test_an_exception_is_raised_where_its_result_is_due(workers, fork, monkeypatch):
+def test_an_exception_is_raised_in_place_of_its_result(workers, fork, monkeypatch):
     if not fork:
         monkeypatch.setattr(sys, "platform", "darwin")
     results = ordered_map(lambda item: 1 // (item - 2), range(100), workers)
@@ -73,7 +73,7 @@ def test_at_least_one_worker(workers):
 
 
 @given(st.integers(0, 30), st.integers(1, 8))
-def test_shards_part_the_items_evenly(number, parts):
+def test_shards_divide_the_items_evenly(number, parts):
     items = list(range(number))
     shards = [Shard(index, parts).select(items) for index in range(1, parts + 1)]
     assert sorted(item for shard in shards for item in shard) == items

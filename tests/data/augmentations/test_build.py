@@ -153,7 +153,7 @@ def test_a_single_column_and_a_single_row_are_flipped_twice(tmp_path: Path) -> N
 @pytest.mark.parametrize("kind", ["absolute", "relative", "relative_range", "absolute_range"])
 @settings(max_examples=30, deadline=None)
 @given(ground_truth=segmentations(), seed=st.integers(0, 2**32 - 1))
-def test_crops_never_invent_ids(kind: str, ground_truth: PanopticSegmentation, seed: int) -> None:
+def test_crops_contain_only_ids_of_the_map(kind: str, ground_truth: PanopticSegmentation, seed: int) -> None:
     height, width = ground_truth.segment_ids.shape
     size: Any = {"absolute": (5, 7), "absolute_range": (2, 9)}.get(kind, (0.5, 0.5))
     scene = scene_of(ground_truth)
@@ -169,7 +169,7 @@ def test_crops_never_invent_ids(kind: str, ground_truth: PanopticSegmentation, s
     assert len(expected_instances) == len(things & set(np.unique(expected)))
 
 
-def test_the_pixel_is_that_of_the_same_map_without_packing() -> None:
+def test_packed_and_unpacked_maps_select_the_same_pixels() -> None:
     """300 segments do not fit into a byte, 254 do: both go the same ways."""
     for count in (MOST_NUMBERS, MOST_NUMBERS + 1, 300):
         ids = (1 + np.arange(20 * 20, dtype=np.int32).reshape(20, 20)) * (np.arange(400).reshape(20, 20) < count)
@@ -194,9 +194,7 @@ def test_the_pixel_is_that_of_the_same_map_without_packing() -> None:
 
 
 @pytest.mark.parametrize(("resized_hw", "corner_yx"), [((97, 61), (13, 0)), ((33, 21), (0, 0)), ((200, 130), (9, 70))])
-def test_the_window_is_what_resizing_all_and_then_cropping_shows(
-    resized_hw: tuple[int, int], corner_yx: tuple[int, int]
-) -> None:
+def test_the_window_equals_resizing_then_cropping(resized_hw: tuple[int, int], corner_yx: tuple[int, int]) -> None:
     """Pillow rounds between its two passes: what it sums may differ by one level."""
     image = np.random.default_rng(0).integers(0, 256, (57, 37, 3), dtype=np.uint8)
     (top, left), size = corner_yx, 60
@@ -284,7 +282,7 @@ def sample_of(ground_truth: PanopticSegmentation, shade: int) -> Sample:
 
 @settings(max_examples=150, deadline=None)
 @given(below=segmentations(), above=segmentations(), data=st.data())
-def test_what_is_pasted_is_what_pixel_by_pixel_pasting_gives(
+def test_pasting_equals_pixel_by_pixel_pasting(
     below: PanopticSegmentation, above: PanopticSegmentation, data: st.DataObject
 ) -> None:
     onto, source = sample_of(below, 1), sample_of(above, 2)
@@ -343,7 +341,7 @@ def test_crowds_and_stuff_are_never_pasted() -> None:
     assert always(onto, lambda record: sample_of(ground_truth, 2)) is onto
 
 
-def test_pasting_keeps_void_void_where_numbers_outgrow_a_byte() -> None:
+def test_pasting_keeps_void_when_segment_numbers_exceed_a_byte() -> None:
     """Pads are 255 in a byte; the 255th segment, a pasted one, must not take them over."""
     ids = np.arange(1, 255, dtype=np.int32).reshape(1, 254)
     ground_truth = PanopticSegmentation(ids, tuple(Segment(i, 13, False, 1) for i in range(1, 255)))
@@ -358,7 +356,7 @@ def test_pasting_keeps_void_void_where_numbers_outgrow_a_byte() -> None:
     assert got.instances(CATEGORIES).gt_masks.tensor.sum() == 1
 
 
-def test_annotated_instances_shrink_and_vanish_under_what_is_pasted() -> None:
+def test_annotated_instances_shrink_or_vanish_under_pasted_instances() -> None:
     """Below: A [0, 4) and B [3, 5), which overlap; pasted: [3, 6). A keeps [0, 3), B nothing."""
 
     def row(begin: int, end: int) -> np.ndarray:
@@ -444,7 +442,7 @@ def config(**values: Any) -> Any:
 
 @pytest.mark.parametrize("flip", ["horizontal", "vertical", "none"])
 @pytest.mark.parametrize("is_train", [True, False])
-def test_without_our_keys_they_are_detectron2s(flip: str, is_train: bool) -> None:
+def test_default_augmentations_equal_detectron2s(flip: str, is_train: bool) -> None:
     cfg = config(RANDOM_FLIP=flip)
     assert [repr(a) for a in build_augmentations(cfg, is_train)] == [
         repr(a) for a in utils.build_augmentation(cfg, is_train)
@@ -486,7 +484,7 @@ def test_our_keys_add_jitter_and_both_flips() -> None:
         ({"MAX_SIZE_TRAIN": 0}, "INPUT.MAX_SIZE_TRAIN"),
     ],
 )
-def test_values_out_of_range_are_refused(values: dict[str, Any], message: str) -> None:
+def test_values_out_of_range_are_rejected(values: dict[str, Any], message: str) -> None:
     cfg = config()
     for key, value in values.items():
         node = cfg.INPUT

@@ -79,7 +79,7 @@ def test_cityscapes_is_also_evaluated_by_its_own_ap(tmp_path: Path) -> None:
         ("voc", {"root": "r", "on_issue": 1}, r"takes \['root', 'split', 'classes'.*got \['on_issue', 'root'\]"),
     ],
 )
-def test_other_options_are_refused_at_once(format_name: str, options: dict[str, Any], expected: str) -> None:
+def test_other_options_are_rejected_at_once(format_name: str, options: dict[str, Any], expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         register_by_format("t_wrong", format_name, **options)
 
@@ -104,12 +104,12 @@ def test_problems_of_files_are_reported_when_they_are_read(tmp_path: Path) -> No
         ([{"name": "segkit_nuclei_val", "format": "voc", "root": "r"}], "begins with segkit_, as built-in names do"),
     ],
 )
-def test_invalid_entries_are_refused(entries: Any, message: str) -> None:
+def test_invalid_entries_are_rejected(entries: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         register_custom(entries)
 
 
-def test_registered_again_the_files_are_read_again(tmp_path: Path) -> None:
+def test_registering_again_rereads_the_files(tmp_path: Path) -> None:
     for name in ("a", "b"):
         for folder in ("images", "labels"):
             (tmp_path / folder).mkdir(exist_ok=True)

@@ -73,7 +73,7 @@ def test_voc(root: Path, place: str) -> None:
     assert load_dataset("segkit_voc_2012_instance_seg_val").metrics == ("mask_ap",)
 
 
-def test_ade20k_as_it_is_downloaded(root: Path) -> None:
+def test_ade20k_is_read_as_downloaded(root: Path) -> None:
     folder = root / "ADEChallengeData2016"
     save(folder / "images" / "validation" / "ADE_val_00000001.jpg", np.full((H, W, 3), 90))
     save(folder / "annotations" / "validation" / "ADE_val_00000001.png", two_objects(1, 8))  # wall, bed
@@ -138,7 +138,7 @@ def test_folders_of_label_maps(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         assert len(samples(halves[1])[0]["instances"]) == 2
 
 
-def test_ade20k_prepared_for_mask2former_is_taken_as_it_is(root: Path) -> None:
+def test_ade20k_prepared_for_mask2former_is_read_unchanged(root: Path) -> None:
     folder = root / "ADEChallengeData2016"
     save(folder / "images" / "training" / "a.jpg", np.full((H, W, 3), 90))
     save(folder / "ade20k_panoptic_train" / "a.png", np.stack([two_objects(5, 5, 5)] + [two_objects(0, 0)] * 2, -1))

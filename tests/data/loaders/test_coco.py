@@ -103,7 +103,7 @@ def test_panoptic_records_have_the_keys_of_detectron2(
 
 
 @pytest.mark.usefixtures("cached")
-def test_detectron2_takes_the_records(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_detectron2_accepts_the_records(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = instances(mixed)
     monkeypatch.setattr(annotation_cache, "SMALLEST_BYTES", 0)
     lazy = instances(mixed)

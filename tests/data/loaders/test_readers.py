@@ -40,7 +40,9 @@ def test_records_ground_truth_and_metrics(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("group", "metrics"), [("things", ("mask_ap",)), ("stuff", ("semantic_iou",))])
-def test_metrics_of_things_or_stuff_alone(tmp_path: Path, group: str, metrics: tuple[str, ...]) -> None:
+def test_metrics_of_datasets_with_only_things_or_only_stuff(
+    tmp_path: Path, group: str, metrics: tuple[str, ...]
+) -> None:
     categories = CategorySet(getattr(CATEGORIES, group))
     with PanopticWriter(tmp_path / "p.json", tmp_path / "p", categories) as writer:
         writer.add("x", "x.png", PanopticSegmentation(np.zeros((2, 3), np.int32), ()))
@@ -81,7 +83,7 @@ def test_a_missing_image_is_an_error(tmp_path: Path) -> None:
         read_image(dataset.records[0], "BGR")
 
 
-def test_an_image_that_the_files_do_not_hold_any_more_is_an_error(tmp_path: Path) -> None:
+def test_an_image_removed_from_the_files_is_an_error(tmp_path: Path) -> None:
     write_panoptic(tmp_path)
     dataset = load_reader_dataset("changed", "coco-panoptic", reader_options(tmp_path))
     record = {**dataset.records[0], "image_id": "y"}

@@ -48,7 +48,7 @@ def share_of(scenes: list[Scene], holds: object) -> float:
     index=st.integers(0, 10**9),
     size_hw=st.tuples(st.integers(32, 160), st.integers(32, 160)),
 )
-def test_ground_truth_is_sound(seed: int, index: int, size_hw: tuple[int, int]) -> None:
+def test_ground_truth_is_valid(seed: int, index: int, size_hw: tuple[int, int]) -> None:
     image, ground_truth = toy.draw_scene(seed, index, size_hw)
     assert image.shape == (*size_hw, 3)
     assert image.dtype == np.uint8
@@ -80,12 +80,12 @@ def test_a_scene_does_not_depend_on_what_was_drawn_before() -> None:
 
 
 @pytest.mark.parametrize("other", [(5, 7), (4, 8), (7, 4)])
-def test_seed_and_index_both_count(other: tuple[int, int]) -> None:
+def test_scenes_depend_on_seed_and_index(other: tuple[int, int]) -> None:
     assert not np.array_equal(toy.draw_scene(4, 7)[0], toy.draw_scene(*other)[0])
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0), (0, -1), (0, 0, (31, 128)), (0, 0, (128, 31))])
-def test_invalid_arguments_are_refused(arguments: tuple[int, ...]) -> None:
+def test_invalid_arguments_are_rejected(arguments: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"negative|size_hw must be at least 32"):
         toy.draw_scene(*arguments)  # type: ignore[arg-type]
 
@@ -101,7 +101,7 @@ def test_category_ids_are_not_contiguous_ids() -> None:
     assert ids != [*range(1, len(ids) + 1)]
 
 
-def test_every_category_is_common_and_segment_ids_are_scattered(scenes: list[Scene]) -> None:
+def test_every_category_is_frequent_and_segment_ids_are_not_consecutive(scenes: list[Scene]) -> None:
     counts = Counter(s.category_id for _, ground_truth in scenes for s in ground_truth.segments)
     assert set(counts) == {category.category_id for category in toy.CATEGORIES.categories}
     assert min(counts.values()) > SCENES / 3
@@ -242,7 +242,7 @@ def test_bytes_depend_on_nothing_but_seed_index_and_size(tmp_path: Path) -> None
     assert not images.items() & other.items()
 
 
-def test_what_is_written_reads_back(tmp_path: Path) -> None:
+def test_written_files_are_read_back_unchanged(tmp_path: Path) -> None:
     folder = toy.write_dataset(tmp_path / "scenes", 20, 3)
     assert sorted(path.name for path in folder.iterdir()) == ["images", "instances.json", "panoptic", "panoptic.json"]
     file = coco.read_panoptic(folder / "panoptic.json")
@@ -282,14 +282,14 @@ def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_folder_that_holds_files_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DatasetError, match=r"expected an empty or missing folder.*--overwrite"):
         toy.write_dataset(tmp_path, 1, 0)
     assert contents(tmp_path) == {"mine.txt": b"mine"}
 
 
-def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_at_the_output_path_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "scenes").write_text("mine")
     with pytest.raises(DatasetError, match="this is a file"):
         toy.write_dataset(tmp_path / "scenes", 1, 0, overwrite=True)
@@ -311,7 +311,7 @@ def test_overwriting_replaces_the_dataset_and_nothing_else(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_an_interrupted_run_leaves_everything_as_it_was(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_interrupted_run_changes_nothing(tmp_path: Path, error: type[BaseException]) -> None:
     def interrupt(done: int, total: int) -> None:
         if done == 2:
             raise error
@@ -327,7 +327,7 @@ def test_an_interrupted_run_leaves_everything_as_it_was(tmp_path: Path, error: t
 
 
 @pytest.mark.parametrize(("images", "seed"), [(0, 0), (-3, 0), (1, -1)])
-def test_senseless_numbers_write_nothing(tmp_path: Path, images: int, seed: int) -> None:
+def test_invalid_counts_write_nothing(tmp_path: Path, images: int, seed: int) -> None:
     with pytest.raises(ValueError, match=r"images must be at least 1, got|seed and index must not be negative"):
         toy.write_dataset(tmp_path / "scenes", images, seed)
     assert [*tmp_path.iterdir()] == []

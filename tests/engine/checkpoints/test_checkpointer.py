@@ -106,7 +106,7 @@ def refused(checkpointer, load, path):
 
 @pytest.mark.parametrize("write", [msra_file, torchvision_file])
 @pytest.mark.parametrize("norm", ["FrozenBN", "BN"])
-def test_imagenet_backbones_start_a_training(tmp_path, write, norm):
+def test_imagenet_backbones_are_loaded_for_training(tmp_path, write, norm):
     model = mask_rcnn(norm=norm)
     backbone = write(tmp_path / "R-50.pkl", model)
     SafeCheckpointer(model).load(str(tmp_path / "R-50.pkl"), checkpointables=[])
@@ -129,7 +129,7 @@ def test_deformable_offsets_may_start_from_scratch(tmp_path):
 
 @pytest.mark.parametrize("write", [msra_file, torchvision_file, full_file])
 @pytest.mark.parametrize(("of", "into"), [(50, 101), (101, 50)])
-def test_a_backbone_of_another_depth_is_refused(tmp_path, write, of, into):
+def test_a_backbone_of_another_depth_is_rejected(tmp_path, write, of, into):
     path = tmp_path / ("w.pth" if write is full_file else "w.pkl")
     write(path, mask_rcnn(of))
     message = refused(SafeCheckpointer(mask_rcnn(into)), "load", path)
@@ -141,7 +141,7 @@ def test_a_backbone_of_another_depth_is_refused(tmp_path, write, of, into):
 
 
 @pytest.mark.parametrize("write", [msra_file, torchvision_file, full_file])
-def test_a_backbone_of_other_shapes_is_refused(tmp_path, write):
+def test_a_backbone_of_other_shapes_is_rejected(tmp_path, write):
     path = tmp_path / ("w.pth" if write is full_file else "w.pkl")
     wide = mask_rcnn()
     wide.backbone.bottom_up.stem.conv1.weight = nn.Parameter(torch.zeros(8, 4, 7, 7))
@@ -150,12 +150,12 @@ def test_a_backbone_of_other_shapes_is_refused(tmp_path, write):
     assert "1 of another shape: 'backbone.bottom_up.stem.conv1.weight' (file (8, 4, 7, 7), model (8," in message
 
 
-def test_another_fpn_width_is_refused(tmp_path):
+def test_another_fpn_width_is_rejected(tmp_path):
     full_file(tmp_path / "w.pth", mask_rcnn(fpn_channels=16))
     assert "backbone.fpn_" in refused(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "w.pth")
 
 
-def test_one_missing_backbone_tensor_is_refused(tmp_path):
+def test_one_missing_backbone_tensor_is_rejected(tmp_path):
     name = BOTTOM_UP + "res3.1.conv2.weight"
     full_file(tmp_path / "w.pth", mask_rcnn(), **{name: None})
     message = refused(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "w.pth")
@@ -186,7 +186,7 @@ def test_inference_needs_every_weight_and_only_logs_extra_ones(tmp_path):
     assert "1 missing: 'roi_heads.box_head.fc1.bias'" in message
 
 
-def test_files_of_which_nothing_matches(tmp_path):
+def test_files_without_matching_weights_are_rejected(tmp_path):
     torch.save({"layer1.0.conv1.weight": torch.ones(2), "num_batches_tracked": torch.ones(1)}, tmp_path / "w.pth")
     for load in ("load", "load_for_inference"):
         message = refused(SafeCheckpointer(mask_rcnn()), load, tmp_path / "w.pth")
@@ -196,7 +196,7 @@ def test_files_of_which_nothing_matches(tmp_path):
     assert "the file has no tensors" in refused(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "empty.pth")
 
 
-def test_the_heuristics_query_reaches_files_without_prefixes(tmp_path):
+def test_the_matching_heuristics_query_works_without_prefixes(tmp_path):
     trained, model = mask_rcnn(), mask_rcnn()
     torch.save({k.removeprefix(BOTTOM_UP): v for k, v in trained.state_dict().items()}, tmp_path / "w.pth")
     SafeCheckpointer(model).load_for_inference(f"{tmp_path}/w.pth?matching_heuristics=True")
@@ -225,7 +225,7 @@ def test_detectron2_pickles_of_whole_models_load(tmp_path):
     assert same_weights(trained, model)
 
 
-def test_files_that_are_no_dict_of_tensors_are_refused(tmp_path):
+def test_files_without_a_dict_of_tensors_are_rejected(tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": 3}, tmp_path / "w.pth")
     message = refused(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pth")
     assert "got 2 other entries: 'state_dict (dict)', 'epoch (int)'" in message
@@ -254,7 +254,7 @@ def test_missing_files_and_unknown_hosts(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.pkl", "w.pth", "w.pyth", "w.pth?matching_heuristics=True"])
-def test_no_way_of_loading_runs_code(tmp_path, name):
+def test_loading_never_runs_code_of_the_file(tmp_path, name):
     canary = tmp_path / "canary"
 
     class Evil:
@@ -336,7 +336,7 @@ def test_training_resumes_where_it_stopped(tmp_path):
     assert (tmp_path / "parts" / "last_checkpoint").read_text() == "model_final.pth"
 
 
-def test_resuming_another_network_is_refused(tmp_path):
+def test_resuming_another_network_is_rejected(tmp_path):
     SafeCheckpointer(nn.Linear(2, 2), str(tmp_path)).save("model_final")
     model = nn.Linear(2, 2)
     model.extra = nn.Parameter(torch.ones(1))
@@ -344,7 +344,7 @@ def test_resuming_another_network_is_refused(tmp_path):
         SafeCheckpointer(model, str(tmp_path)).resume_or_load("", resume=True)
 
 
-def test_an_optimizer_that_does_not_match_is_refused(tmp_path):
+def test_an_optimizer_that_does_not_match_is_rejected(tmp_path):
     model = nn.Linear(2, 2)
     SafeCheckpointer(model, str(tmp_path), optimizer=torch.optim.SGD([model.weight], 0.1)).save("w")
     other = SafeCheckpointer(model, str(tmp_path), optimizer=torch.optim.SGD(model.parameters(), 0.1))
@@ -383,7 +383,7 @@ def test_the_last_checkpoint_is_recorded_after_it_is_complete(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("state", [{"classes": {1, 2}}, {"array": np.ones(2)}, {"path": json}])
-def test_states_that_could_not_be_read_back_are_not_written(tmp_path, state):
+def test_unreadable_states_are_not_written(tmp_path, state):
     with pytest.raises(CheckpointError, match=r"not saved, because it could not be read back: refused .* at "):
         SafeCheckpointer(nn.Linear(1, 1), str(tmp_path)).save("w", **state)
     assert list(tmp_path.iterdir()) == []

@@ -154,7 +154,7 @@ def test_any_tree_of_plain_data_comes_back_equal(tmp_path_factory, tree, protoco
 
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize(("load", "suffix"), [(load_pickle, "pkl"), (load_torch, "pth")])
-def test_hostile_pickles_are_refused_and_nothing_runs(tmp_path, name, load, suffix):
+def test_hostile_pickles_are_rejected_and_run_no_code(tmp_path, name, load, suffix):
     named, content = HOSTILE[name]
     canary = tmp_path / "canary"
     path = written(tmp_path / f"w.{suffix}", content(canary))
@@ -168,14 +168,14 @@ def test_hostile_pickles_are_refused_and_nothing_runs(tmp_path, name, load, suff
         assert "no code of it was run" in str(caught.value)
 
 
-def test_the_payloads_do_run_without_protection(tmp_path):
+def test_the_payloads_run_under_plain_pickle(tmp_path):
     for name in ("system", "eval", "exec_protocol_0", "late", "inst", "obj"):
         canary = tmp_path / name
         pickle.loads(HOSTILE[name][1](canary))
         assert canary.exists(), name
 
 
-def test_a_cached_extension_code_is_refused(tmp_path):
+def test_a_cached_extension_code_is_rejected(tmp_path):
     """The unpickler in C resolves such a code from its cache, without `find_class`."""
     canary = tmp_path / "canary"
     copyreg.add_extension("builtins", "eval", 0x77)
@@ -203,7 +203,7 @@ def test_shared_branches_are_copied_once(tmp_path):
     assert loaded == [7]
 
 
-def test_nesting_that_is_too_deep_is_an_error_not_a_crash(tmp_path):
+def test_deep_nesting_is_an_error_not_a_crash(tmp_path):
     path = written(tmp_path / "w.pkl", b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
     with pytest.raises(CheckpointError, match="not a readable weight file"):
         load_pickle(path)
@@ -227,7 +227,7 @@ def test_missing_empty_and_garbage_files(tmp_path, load):
             load(written(tmp_path / "w.pkl", content))
 
 
-def test_every_truncation_is_refused(tmp_path):
+def test_every_truncation_is_rejected(tmp_path):
     whole = pickle.dumps({"a": np.arange(6.0), "b": OrderedDict(c=1)}, 2)
     for length in range(len(whole)):
         with pytest.raises(CheckpointError, match=r"w\.pkl: "):
@@ -253,7 +253,7 @@ def test_torch_files_of_both_formats_load(tmp_path, zipped):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("force", ["", "1"])
-def test_torch_files_with_code_are_refused(tmp_path, monkeypatch, zipped, force):
+def test_torch_files_with_code_are_rejected(tmp_path, monkeypatch, zipped, force):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", force)
     canary = tmp_path / "canary"
     payload = {"model": {"w": torch.ones(2)}, "x": Call(eval, script(canary))}
@@ -263,7 +263,7 @@ def test_torch_files_with_code_are_refused(tmp_path, monkeypatch, zipped, force)
     assert not canary.exists()
 
 
-def test_whole_models_tar_files_and_torchscript_are_refused(tmp_path):
+def test_whole_models_tar_files_and_torchscript_are_rejected(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pth")
     with pytest.raises(CheckpointError, match=r"refused the global torch\.nn\.modules\.linear\.Linear"):
         load_torch(tmp_path / "model.pth")
@@ -278,7 +278,7 @@ def test_whole_models_tar_files_and_torchscript_are_refused(tmp_path):
         load_torch(tmp_path / "script.pth")
 
 
-def test_tensors_that_are_not_dense_numbers_are_refused(tmp_path):
+def test_tensors_that_are_not_dense_numbers_are_rejected(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tensors = {"sparse": torch.eye(2).to_sparse(), "meta": torch.ones(1, device="meta")}
@@ -288,7 +288,7 @@ def test_tensors_that_are_not_dense_numbers_are_refused(tmp_path):
                 load_torch(tmp_path / f"{name}.pth")
 
 
-def test_plain_data_keeps_storages_and_names_what_is_not_data():
+def test_plain_data_keeps_storages_and_rejects_other_objects():
     weight = torch.nn.Parameter(torch.ones(3))
     tree = to_plain_data({"a": weight, "b": [weight.data[1:]], "n": np.int64(3)})
     assert type(tree["a"]) is torch.Tensor

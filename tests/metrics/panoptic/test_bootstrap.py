@@ -40,7 +40,7 @@ def test_two_images_by_hand():
     assert (inner["PQ_th"]["low"], inner["PQ_th"]["high"]) == (pytest.approx(60), pytest.approx(60))
 
 
-def test_a_class_that_a_resample_lacks_leaves_its_mean():
+def test_classes_absent_from_a_resample_are_left_out_of_its_mean():
     # The dog is in one image of two, and missed: resamples without it have PQ 100, those with it (100 + 100 + 0) / 3
     # and, of nothing but it, 0.
     images = {1: (GROUND_TRUTH, GROUND_TRUTH), 2: (row((DOG, 1, 4)), row((0, 0, 4)))}
@@ -113,7 +113,7 @@ def test_pairing_is_narrower_than_two_intervals():
     assert result["conclusion"] == "better"
 
 
-def test_other_images_are_refused():
+def test_other_images_are_rejected():
     a = build_table({1: (GROUND_TRUTH, GOOD), "x": (GROUND_TRUTH, GOOD)})
     with pytest.raises(DatasetError, match="same images in A and B, B lacks 'x'; score both on the same"):
         compare(a, build_table({1: (GROUND_TRUTH, GOOD)}), CATEGORIES)
@@ -129,7 +129,7 @@ def test_other_images_are_refused():
     "other",
     [row((CAR, 1, 10), (DOG, 2, 10)), row((CAR, 1, 9), (SKY, 2, 11)), row((CAR, 1, 10), (0, 0, 10)), row((0, 0, 20))],
 )
-def test_another_ground_truth_is_refused(other):
+def test_another_ground_truth_is_rejected(other):
     a = build_table({1: (GROUND_TRUTH, GOOD), 7: (GROUND_TRUTH, GOOD), 9: (GROUND_TRUTH, GOOD)})
     for pair in ((GROUND_TRUTH, GOOD), (other, GOOD)):
         b = build_table({9: (GROUND_TRUTH, GOOD), 7: pair, 1: (GROUND_TRUTH, GOOD)})
@@ -142,7 +142,7 @@ def test_another_ground_truth_is_refused(other):
                 compare(b, a, CATEGORIES, **FEW)
 
 
-def test_arguments_out_of_range_are_refused():
+def test_arguments_out_of_range_are_rejected():
     table = build_table({1: (GROUND_TRUTH, GOOD)})
     with pytest.raises(ValueError, match="samples must be at least 1"):
         confidence_intervals(table, CATEGORIES, samples=0)

@@ -46,7 +46,7 @@ def test_the_limit_is_excluded_and_a_lower_one_adds_poor_masks():
     assert build_cells(ground_truth, prediction, limit=0.4) == [[CAR, None, 1], [None, CAR, 1], [None, DOG, 1]]
 
 
-def test_a_match_stands_for_its_own_segment_only():
+def test_a_match_counts_for_its_own_segment_only():
     # 5 matches 1 with 6 / 8; it has 2 / 8 with the dog 2, which has nothing else.
     assert build_cells(row((CAR, 1, 6), (DOG, 2, 2)), row((CAR, 5, 8)), limit=0.1) == [[CAR, CAR, 1], [DOG, None, 1]]
 
@@ -58,7 +58,7 @@ def test_crowds_and_ignored_predictions_are_in_no_cell():
     assert build_cells(row((CAR, 1, 4), (0, 0, 6)), row((DOG, 5, 10))) == [[CAR, DOG, 1]]
 
 
-def test_the_top_is_the_most_frequent_two_categories():
+def test_the_top_lists_the_most_frequent_pairs_of_categories():
     wrong = row((CAR, 1, 4), (SKY, 2, 4)), row((DOG, 5, 4), (SEA, 6, 4))
     images = {1: wrong, 2: wrong, 3: (row((SKY, 1, 4)), row((SEA, 6, 4))), 4: (row((SKY, 1, 4)), row((CAR, 5, 4)))}
     table = build_table(images)
@@ -70,7 +70,7 @@ def test_the_top_is_the_most_frequent_two_categories():
 
 
 @pytest.mark.parametrize("limit", [-0.1, 1.0])
-def test_a_limit_outside_0_to_1_is_refused(limit):
+def test_a_limit_outside_0_to_1_is_rejected(limit):
     with pytest.raises(ValueError, match=r"limit must be in \[0, 1\)"):
         segment_confusion(build_table({}), CATEGORIES, limit=limit)
 

@@ -57,7 +57,7 @@ def test_a_poor_mask_repaired_is_a_perfect_match():
     assert costs(budget(row((CAR, 1, 10)), row((CAR, 5, 4), (0, 0, 6)))) == {"poor_mask": 100.0}
 
 
-def test_a_poor_mask_of_a_matched_segment_goes():
+def test_a_poor_mask_of_a_matched_segment_is_removed():
     ground_truth, prediction = row((CAR, 1, 10), (SKY, 2, 12)), row((CAR, 5, 6), (CAR, 6, 8), (SKY, 7, 8))
     # car: 0.6 / (1 + 0.5) = 0.4 -> 0.6. Masks: 1 / 1.5, and sky 8 / 12 -> 1; over two classes.
     result = costs(budget(ground_truth, prediction))
@@ -87,7 +87,7 @@ def test_split_parts_become_one_segment():
     assert result["error_types"]["mask_quality"]["segments"] == 1
 
 
-def test_missed_and_lost_segments_are_found_and_false_positives_go():
+def test_missed_and_lost_segments_are_added_and_false_positives_removed():
     ground_truth = row((CAR, 1, 6), (CAR, 2, 6), (SKY, 3, 12))
     prediction = row((0, 0, 6), (SKY, 5, 6), (SKY, 5, 8), (DOG, 6, 4))
     # sky: 8 / (14 + 12 - 8) = 4 / 9 is poor: a miss and a false one. car: 1 is lost to void, 2 is missed. dog: false.
@@ -103,7 +103,7 @@ def test_missed_and_lost_segments_are_found_and_false_positives_go():
     }
 
 
-def test_a_class_of_false_predictions_alone_leaves_the_mean():
+def test_a_class_of_false_predictions_only_is_left_out_of_the_mean():
     ground_truth, prediction = row((CAR, 1, 10), (SKY, 2, 10)), row((CAR, 5, 10), (SKY, 6, 9), (SEA, 7, 1))
     # PQ: (1 + 0.9 + 0) / 3 -> (1 + 0.9) / 2; of stuff 0.9 / 2 -> 0.9. The sea itself has no true segment to gain by.
     entry = budget(ground_truth, prediction)["error_types"]["false_positive"]

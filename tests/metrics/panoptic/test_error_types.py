@@ -132,7 +132,7 @@ def test_lost_to_void_is_more_than_half_without_a_prediction(void_px, error_type
     assert classify(row((CAR, 1, 6), (DOG, 2, 6)), prediction) == ({1: error_type}, {})
 
 
-def test_missed_and_false_positive_overlap_nothing_of_theirs():
+def test_missed_and_false_positive_segments_have_no_overlap_of_their_category():
     ground_truth, prediction = row((SKY, 1, 20), (DOG, 2, 1)), row((SKY, 5, 18), (CAR, 6, 2), (SKY, 5, 1))
     assert classify(ground_truth, prediction) == ({2: "missed"}, {6: "false_positive"})
 
@@ -155,12 +155,12 @@ def test_the_pair_is_the_one_that_makes_the_type():
 
 
 @pytest.mark.parametrize("rows", [[], [(0, 0, 5)]])
-def test_nothing_to_diagnose(rows):
+def test_maps_without_segments_have_no_errors(rows):
     errors = classify_errors(build_table({1: (row(*rows), row(*rows))} if rows else {}))
     assert (len(errors.gt_type), len(errors.pred_type)) == (0, 0)
 
 
-def test_another_mode_is_refused():
+def test_another_mode_is_rejected():
     with pytest.raises(ValueError, match="mode must be one of"):
         classify_errors(build_table({}), "strict")
 
@@ -186,7 +186,7 @@ def test_every_segment_that_counts_against_pq_has_one_type(images, mode):
 
 @settings(max_examples=200, deadline=None)
 @given(scored_images(), st.permutations(range(1, 7)), st.permutations(range(1, 7)), st.randoms(use_true_random=False))
-def test_neither_ids_nor_order_decide(images, gt_ids, pred_ids, random):
+def test_error_types_do_not_depend_on_ids_or_order(images, gt_ids, pred_ids, random):
     errors = classify_errors(build_table(images, "corrected"), "corrected")
     renamed = {
         image_id: (rename(ground_truth, gt_ids, random), rename(prediction, pred_ids, random))

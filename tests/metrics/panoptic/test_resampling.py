@@ -29,7 +29,7 @@ def test_draws_are_uniform():
     assert np.abs(drawn - 20_000).max() < 5 * np.sqrt(4 * 20_000 * 0.25 * 0.75)
 
 
-def test_blocks_and_other_counts_change_no_draw(monkeypatch):
+def test_draws_do_not_depend_on_block_size_or_counts(monkeypatch):
     whole = resample(np.eye(9), lambda sums: sums, samples=40, seed=3)
     monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 9 * 7)
     assert (resample(np.eye(9), lambda sums: sums, samples=40, seed=3) == whole).all()
@@ -37,7 +37,7 @@ def test_blocks_and_other_counts_change_no_draw(monkeypatch):
     assert (resample(np.eye(9), lambda sums: sums, samples=40, seed=4) != whole).any()
 
 
-def test_one_image_is_itself_and_none_is_refused():
+def test_one_image_always_draws_itself_and_no_image_is_rejected():
     assert resample(np.array([[1.0, 4.0]]), ratio, samples=3).tolist() == [[0.25]] * 3
     with pytest.raises(ValueError, match="at least one image"):
         resample(np.zeros((0, 2)), ratio)

@@ -58,7 +58,7 @@ def test_the_segments_in_error_are_listed():
     assert columns == [("lost_to_void", None, None)]
 
 
-def test_the_limit_and_nothing_wrong():
+def test_the_limit_is_applied_and_perfect_images_have_no_cost():
     assert len(worst_images(build_table(IMAGES), CATEGORIES, limit=1)) == 1
     assert worst_images(build_table(IMAGES), CATEGORIES, limit=0) == []
     assert worst_images(build_table({1: (RIGHT, RIGHT)}), CATEGORIES) == []

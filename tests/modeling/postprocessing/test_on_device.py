@@ -117,7 +117,7 @@ def test_the_whole_output_equals_that_of_the_cpu(fusion: FusionMethod, space: st
 
 
 @every_fusion
-def test_nothing_detected_in_any_image(fusion: FusionMethod, ours: Any, run: Any, monkeypatch: Any) -> None:
+def test_images_without_detections(fusion: FusionMethod, ours: Any, run: Any, monkeypatch: Any) -> None:
     ours.fusion = fusion
     monkeypatch.setattr(ours.roi_heads.box_predictor, "test_score_thresh", 2.0)
     for first, second in zip(run(images(), on_device=False), run(images(), on_device=True), strict=True):

@@ -230,7 +230,7 @@ def test_logit_fusions_equal_those_on_the_cpu(
         assert_equal(fused, fusion(outputs))
 
 
-def test_rivals_beyond_one_word_of_bits() -> None:
+def test_more_competing_instances_than_bits_of_a_word() -> None:
     # 70 rows of one mask: only the first is not covered by a better one. UPSNet looks at each class alone: of the two
     # classes that take turns two rows are kept; the second, with an equal value everywhere, wins no pixel.
     rows = [LEFT._replace(scores=torch.tensor([0.99 - i / 500]), class_ids=torch.tensor([i % 2])) for i in range(70)]
@@ -383,7 +383,7 @@ def test_infinite_logits_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 14, 15, 16, 17, 18, 19, 23, 24])
-def test_nan_is_looked_for_in_just_the_logits_that_the_image_is_made_of(length: int) -> None:
+def test_only_logits_used_for_the_image_are_checked_for_nan(length: int) -> None:
     for row in range(6):
         logits = torch.zeros(1, 1, 6, 8)
         logits[0, 0, row] = torch.nan
@@ -400,7 +400,7 @@ def test_ids_out_of_range_are_errors() -> None:
         fuse_one(LEFT._replace(class_ids=torch.tensor([-1])), STUFF, 2, FUSION)
 
 
-def test_what_is_done_on_the_cpu_alone_is_refused() -> None:
+def test_cpu_only_options_are_rejected() -> None:
     by_masks = replace(FUSION, nms="mask")
     for fusion in (by_masks, MajorityVoteFusion()):
         assert not runs_on_tensors(fusion)
@@ -443,7 +443,7 @@ def test_no_tensor_grows_with_instances_times_pixels(fusion: FusionMethod) -> No
 
 
 @every_fusion
-def test_nothing_is_read_back(fusion: FusionMethod) -> None:
+def test_no_value_is_read_back_from_the_device(fusion: FusionMethod) -> None:
     detected, logits = inputs([5, 3])
     post_processor = PanopticPostProcessor(fusion, CHANNELS)
     batch = stack_detections(detected)
@@ -487,7 +487,7 @@ class ForOnnx(torch.nn.Module):
 
 
 @every_fusion_but_some_slow
-def test_onnx_runs_to_the_same_result(fusion: FusionMethod, tmp_path: Path) -> None:
+def test_onnx_gives_the_same_result(fusion: FusionMethod, tmp_path: Path) -> None:
     reason = "pip install onnx onnxscript onnxruntime to export and run"
     for package in ("onnx", "onnxscript"):
         pytest.importorskip(package, reason=reason)
@@ -514,7 +514,7 @@ def test_onnx_runs_to_the_same_result(fusion: FusionMethod, tmp_path: Path) -> N
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @every_fusion
-def test_cuda_waits_for_nothing_and_equals_the_cpu(fusion: FusionMethod) -> None:
+def test_cuda_needs_no_synchronization_and_equals_the_cpu(fusion: FusionMethod) -> None:
     detected, logits = inputs([9, 5])
     post_processor = PanopticPostProcessor(fusion, CHANNELS)
     expected = to_panoptic(post_processor(stack_detections(detected), logits, SIZES).unbatched())
@@ -534,7 +534,7 @@ def test_cuda_waits_for_nothing_and_equals_the_cpu(fusion: FusionMethod) -> None
 
 
 @pytest.mark.parametrize("count", [1, ROWS_PER_STEP, ROWS_PER_STEP + 1])
-def test_pasted_pixels_are_detectron2s(count: int) -> None:
+def test_pasted_pixels_equal_detectron2s(count: int) -> None:
     detected, size_hw = detections(count, count, (40, 50), cells=14), (40, 50)
     masks = paste_masks_in_image(detected.mask_probs, Boxes(detected.boxes_xyxy), size_hw)
     order = torch.argsort(-detected.scores, stable=True)

@@ -24,7 +24,7 @@ def test_tensors_become_crops(dtype: torch.dtype) -> None:
     assert masks.mask_probs.tolist() == [[[1.0]]]
 
 
-def test_the_threshold_is_the_callers() -> None:
+def test_the_given_threshold_is_used() -> None:
     inputs = torch.full((1, 2, 2), 0.75), torch.tensor([[0.0, 0.0, 2.0, 2.0]]), torch.ones(1), torch.zeros(1)
     assert paste_crops(*inputs, (2, 2), threshold=0.75).to_full().all()
     assert not paste_crops(*inputs, (2, 2), threshold=0.76).to_full().any()
@@ -35,7 +35,7 @@ def test_no_instances() -> None:
     assert none.to_full().shape == (0, 4, 5)
 
 
-def test_nan_is_refused() -> None:
+def test_nan_is_rejected() -> None:
     boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0]])
     with pytest.raises(ValueError, match=r"mask_probs must be in \[0, 1\], got nan"):
         paste_crops(torch.full((1, 2, 2), torch.nan), boxes, torch.ones(1), torch.zeros(1), (2, 2))

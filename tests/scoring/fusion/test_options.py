@@ -44,7 +44,7 @@ def test_values_are_yaml_and_classes_are_names_or_contiguous_ids() -> None:
         (["class_score_thresholds={sky: 0.5}"], "no thing class 'sky'"),
     ],
 )
-def test_wrong_options_are_refused(texts: list[str], message: str) -> None:
+def test_wrong_options_are_rejected(texts: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_setting("heuristic", texts, CATEGORIES)
 
@@ -63,7 +63,7 @@ def test_the_grid_is_the_product_with_the_default_first() -> None:
     ]
 
 
-def test_what_is_for_one_method_goes_before_what_is_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_of_one_method_override_common_options(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FUSION_METHODS, "twin", FUSION_METHODS["heuristic"])
     texts = ["twin.nms=box", "nms=none", "overlap_threshold=0.5", "stuff_area_limit_px=1", "instance_score_threshold=0"]
     settings = build_grid(["heuristic", "twin"], texts, CATEGORIES)
@@ -102,7 +102,7 @@ def test_values_of_a_mapping_keep_their_commas() -> None:
         (["heuristic"], ["nms=box,boxes"], "nms must be one of"),
     ],
 )
-def test_wrong_grids_are_refused(names: list[str], texts: list[str], message: str) -> None:
+def test_wrong_grids_are_rejected(names: list[str], texts: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_grid(names, texts, CATEGORIES)
 

@@ -18,7 +18,7 @@ def ground_truth(tmp_path: Path) -> Path:
     return write(tmp_path, 7)[1]
 
 
-def test_images_add_up(ground_truth: Path) -> None:
+def test_counts_of_images_are_added(ground_truth: Path) -> None:
     read = coco.read_panoptic(ground_truth)
     priors = OcclusionCounter(read.categories)
     for record in read.records:
@@ -31,7 +31,7 @@ def test_images_add_up(ground_truth: Path) -> None:
     assert count_priors(ground_truth, ground_truth.with_suffix(""), workers=2) == priors.compute()
 
 
-def test_all_that_is_wrong_is_reported(ground_truth: Path) -> None:
+def test_all_errors_are_reported(ground_truth: Path) -> None:
     for name in ("1.png", "4.png"):
         (ground_truth.with_suffix("") / name).write_bytes(b"no PNG")
     with pytest.raises(DatasetError, match=r"2 problems: (?=.*1\.png)(?=.*4\.png)"):

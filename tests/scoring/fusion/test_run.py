@@ -119,7 +119,7 @@ def test_segments_without_pixels_are_left_out() -> None:
     ] == [2]
 
 
-def test_a_class_that_the_categories_lack_is_a_fault_of_the_data() -> None:
+def test_a_class_outside_the_categories_is_a_dataset_error() -> None:
     one = drawn()
     one.instances.class_ids[0] = 3
     with pytest.raises(DatasetError, match="no thing has the contiguous id 3"):
@@ -138,7 +138,7 @@ def listed(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-def test_an_error_leaves_what_was_there(saved: SavedHeadOutputs, tmp_path: Path) -> None:
+def test_an_error_keeps_the_earlier_files(saved: SavedHeadOutputs, tmp_path: Path) -> None:
     """Two broken images are told at once; the earlier run's files stay as they were, and no other."""
     out = tmp_path / "out"
     run_fusion(saved, HeuristicFusion(), out)
@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_written_is_reported(saved: SavedHeadOutputs, tm
         run_fusion(saved, HeuristicFusion(), tmp_path / "file")
 
 
-def test_methods_that_need_more_than_is_saved_are_named_together(tmp_path: Path, monkeypatch: Any) -> None:
+def test_methods_with_missing_inputs_are_all_named(tmp_path: Path, monkeypatch: Any) -> None:
     class Greedy(HeuristicFusion):
         needs = frozenset({LOGITS})
 
@@ -190,7 +190,7 @@ def test_methods_that_need_more_than_is_saved_are_named_together(tmp_path: Path,
         check_needs(drawn_only, [Greedy(), Probing(), Greedy()])
 
 
-def test_the_needs_are_looked_for_where_there_are_instances(tmp_path: Path) -> None:
+def test_required_inputs_are_checked_on_images_with_instances(tmp_path: Path) -> None:
     class Probing(HeuristicFusion):
         needs = frozenset({MASK_PROBS})
 
@@ -204,7 +204,7 @@ def test_the_needs_are_looked_for_where_there_are_instances(tmp_path: Path) -> N
     check_needs(head_outputs.load(tmp_path), [Probing()])
 
 
-def test_no_images_make_an_empty_file(tmp_path: Path) -> None:
+def test_no_images_give_an_empty_file(tmp_path: Path) -> None:
     head_outputs.write_index(tmp_path / "saved", [], CATEGORIES, SPACE)
     saved = head_outputs.load(tmp_path / "saved")
     check_needs(saved, [HeuristicFusion()])

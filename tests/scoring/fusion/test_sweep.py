@@ -47,7 +47,7 @@ def sweep_data(files: tuple[Path, Path]) -> SweepData:
 
 
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))
-def test_the_numbers_are_those_of_run_and_evaluate(
+def test_a_sweep_scores_the_same_as_run_and_evaluate(
     name: str, files: Any, sweep_data: SweepData, tmp_path: Path
 ) -> None:
     tried = small_grid(name)
@@ -72,7 +72,7 @@ def test_the_numbers_are_those_of_run_and_evaluate(
 @pytest.mark.parametrize("name", sorted(FUSION_METHODS))
 @given(seed=st.integers(0, 10**6), limit=st.integers(0, 400), smaller=st.integers(0, 400))
 @settings(max_examples=25, deadline=None)
-def test_the_area_limit_is_looked_at_last(name: str, seed: int, limit: int, smaller: int) -> None:
+def test_the_area_limit_is_applied_last(name: str, seed: int, limit: int, smaller: int) -> None:
     """Fused with the smaller limit, small stuff then made void: as fused with the limit, for all who do not opt out."""
     method = FUSION_METHODS[name]
     if AREA not in {field.name for field in fields(method)} or not getattr(method, "area_limit_is_last", True):
@@ -90,7 +90,7 @@ def test_the_area_limit_is_looked_at_last(name: str, seed: int, limit: int, smal
     assert renumbered == strict.segments
 
 
-def test_a_method_that_looks_at_the_limit_earlier_can_say_so(
+def test_a_method_can_declare_that_it_applies_the_limit_earlier(
     sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One fusion serves both limits, unless the method says that it does not look at the limit last."""
@@ -117,7 +117,7 @@ def test_a_method_that_looks_at_the_limit_earlier_can_say_so(
         assert all(np.array_equal(getattr(one, key), getattr(other, key)) for key in ("iou", "tp", "fp", "fn"))
 
 
-def test_groups_count_their_images_alone_and_the_same_setting_twice(sweep_data: SweepData) -> None:
+def test_groups_count_only_their_images_and_equal_settings_twice(sweep_data: SweepData) -> None:
     tried = [*small_grid("heuristic")[:3], small_grid("heuristic")[0]]
     ids = [record.image_id for record in sweep_data.ground_truth.records]
     groups = {"all": {*ids}, "first": {*ids[:3]}, "rest": {*ids[3:]}, "none": set()}
@@ -134,7 +134,7 @@ def test_groups_count_their_images_alone_and_the_same_setting_twice(sweep_data: 
         assert not any(getattr(result["none"][place], k).any() for k in ("iou", "tp", "fp", "fn"))
 
 
-def test_workers_change_nothing(sweep_data: SweepData) -> None:
+def test_the_number_of_workers_changes_no_result(sweep_data: SweepData) -> None:
     ids = {record.image_id for record in sweep_data.ground_truth.records}
     one, two = (count_settings(sweep_data, small_grid("heuristic"), {"all": ids}, workers=n)["all"] for n in (1, 2))
     for first, second in zip(one, two, strict=True):
@@ -191,7 +191,7 @@ def _rename(content: Any, old: str, new: str) -> None:
             entry[key] = new if entry[key] == old else entry[key]
 
 
-def test_other_colours_are_no_other_categories(broken: Any) -> None:
+def test_categories_with_other_colours_are_equal(broken: Any) -> None:
     change(broken[1], lambda content: [category.update(color=[1, 2, 3]) for category in content["categories"]])
     assert len(SweepData.open(*broken).ground_truth.records) == 4
 
@@ -219,7 +219,7 @@ def test_a_map_of_another_size_is_reported(broken: Any) -> None:
         count_settings(sweep_data, small_grid("heuristic"), {"all": {"image 0"}})
 
 
-def test_a_method_without_what_it_needs_is_no_dataset_error(
+def test_missing_inputs_of_a_method_are_not_dataset_errors(
     sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def raise_issue(self: FusionMethod, one: Any, rejections: Any) -> Any:

@@ -60,7 +60,7 @@ def test_one_image_cannot_be_halved(ids: list[int]) -> None:
         choose_tuning_split(ids)
 
 
-def test_the_best_has_the_highest_pq_then_the_fewest_changes_then_is_the_first() -> None:
+def test_the_best_setting_has_the_highest_pq_then_fewest_changes_then_comes_first() -> None:
     usual, one = Setting("heuristic", HeuristicFusion()), Setting("heuristic", HeuristicFusion(0.3))
     two = Setting("heuristic", HeuristicFusion(0.3, nms="box"))
     pq = [{"PQ": 40.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": None}]
@@ -70,7 +70,7 @@ def test_the_best_has_the_highest_pq_then_the_fewest_changes_then_is_the_first()
     assert find_best_setting([two, usual], none) == 0  # the first is what is used today, whatever the method's defaults
 
 
-def test_the_front_is_of_those_that_no_other_beats() -> None:
+def test_the_pareto_front_holds_undominated_settings() -> None:
     """(2, 2) is beaten by (3, 2); the twins (1, 5) stay both; NaN counts as below all, and (NaN, 6) leads in one."""
     points = np.array([[1, 5], [2, 2], [3, 2], [1, 5], [0, 0], [np.nan, 6], [np.nan, 5]])
     assert find_pareto_front(points).tolist() == [True, False, True, True, False, True, False]
@@ -79,7 +79,7 @@ def test_the_front_is_of_those_that_no_other_beats() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=12))
-def test_the_front_against_the_definition(points: list[tuple[int, int]]) -> None:
+def test_the_pareto_front_equals_the_definition(points: list[tuple[int, int]]) -> None:
     beaten = [any(o != p and o[0] >= p[0] and o[1] >= p[1] for o in points) for p in points]
     assert find_pareto_front(np.array(points, dtype=float).reshape(-1, 2)).tolist() == [not one for one in beaten]
 
@@ -92,7 +92,7 @@ def metric_of(sweep_data: SweepData, fusion: Any, ids: set[Any]) -> PanopticQual
     return metric
 
 
-def test_the_search_by_doing_each_step_alone(sweep_data: SweepData) -> None:
+def test_the_search_equals_its_steps_done_one_by_one(sweep_data: SweepData) -> None:
     tried = build_grid(["heuristic"], TEXTS, CATEGORIES)
     result = search(sweep_data, tried, seed=3)
     every = {record.image_id for record in sweep_data.ground_truth.records}
@@ -126,7 +126,9 @@ def test_the_search_by_doing_each_step_alone(sweep_data: SweepData) -> None:
     assert "gain" not in steps["default"]
 
 
-def test_the_held_out_split_has_no_say(sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_held_out_split_does_not_influence_the_choice(
+    sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With a truth of nothing but void in the held-out split the same is chosen."""
     tried = build_grid(["heuristic"], TEXTS, CATEGORIES)
     chosen = choose_tuning_split([record.image_id for record in sweep_data.ground_truth.records], 0)
@@ -166,7 +168,7 @@ def test_thresholds_by_class_raise_each_class_and_the_whole(sweep_data: SweepDat
         assert other > one or class_id not in scores
 
 
-def test_thresholds_by_class_that_do_not_help_are_not_taken(sweep_data: SweepData) -> None:
+def test_thresholds_by_class_without_gain_are_not_used(sweep_data: SweepData) -> None:
     """Nothing gets better for a method without such an option, nor where every threshold gives the same."""
 
     @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def test_thresholds_by_class_that_do_not_help_are_not_taken(sweep_data: SweepDat
     assert result["best"]["step"] == "tuned"
 
 
-def test_of_equal_thresholds_the_nearest_is_taken() -> None:
+def test_the_nearest_of_equal_thresholds_is_chosen() -> None:
     """Class 0: 0.6 and 0.8 are best, 0.6 is nearer to 0.5. Class 1: none beats the common one. Columns: common, then
     0.1 to 0.9."""
     quality = np.array([[0.5, 0, 0, 0, 0.5, 0.5, 0.7, 0.6, 0.7, 0], [0.9, 0, 0, 0, 0, 0.9, 0.9, 0, 0, 0]]).T
