@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -108,7 +107,7 @@ class ADE20KReader(DatasetReader):
         return _add_instances(classes, self._instances / name, self.categories)
 
     def _find_panoptic(self, on_issue: IssueHandler) -> None:
-        content = coco.read_panoptic(self.root / f"{self._pngs.name}.json", partial(on_issue, "annotation-unreadable"))
+        content = coco.read_panoptic(self.root / f"{self._pngs.name}.json", on_issue)
         records = content.records
         images = [self.image_root / r.file_name for r in records]
         pngs = [self._pngs / r.png_name for r in records]

@@ -143,7 +143,7 @@ class PanopticMaps:
     is_ground_truth = True
 
     def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, errors: ErrorCollector) -> None:
-        content = coco.read_panoptic(json_path, on_issue=errors.add)
+        content = coco.read_panoptic(json_path, on_issue=errors.add_issue)
         self.categories = content.categories
         self.folder = find_png_folder(content.path, folder, errors)
         self.records = _index_by_name(((record.file_name, record) for record in content.records), suffix, content.path)

@@ -77,9 +77,9 @@ def score_panoptic(
         ValueError: `mode` or `areas` is unknown, or `workers` or `limit` is below 1.
     """
     errors = ErrorCollector(limit)
-    ground_truth = coco.read_panoptic(gt_json, on_issue=errors.add)
+    ground_truth = coco.read_panoptic(gt_json, on_issue=errors.add_issue)
     gt_errors = len(errors)
-    predictions = coco.read_panoptic_predictions(pred_json, ground_truth.categories, on_issue=errors.add)
+    predictions = coco.read_panoptic_predictions(pred_json, ground_truth.categories, on_issue=errors.add_issue)
     image_ids = dict.fromkeys(record.image_id for record in ground_truth.records)
     # Entries with errors are neither missing nor extra.
     missing = () if allow_missing or len(errors) > gt_errors else [i for i in image_ids if i not in predictions]

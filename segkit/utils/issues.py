@@ -147,6 +147,18 @@ class ErrorCollector:
         if len(self) >= self.limit:
             raise self._join(f"{len(self)} problems found, the search stopped here") from None
 
+    def add_issue(self, code: str, error: DatasetError) -> None:
+        """Collect an error, as `on_issue` of a reader.
+
+        Args:
+            code: code of the issue, unused.
+            error: the error.
+
+        Raises:
+            DatasetError: the limit is reached; the error lists all.
+        """
+        self.add(error)
+
     def check(self) -> None:
         """Raise what was collected.
 

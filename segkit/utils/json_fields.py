@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import load_json
+from segkit.utils.issues import IssueHandler, raise_issue, try_read
 
 Entry: TypeAlias = dict[str, Any]
 
@@ -145,42 +146,46 @@ def all_finite(values: Collection[Any], largest: float = LARGEST) -> bool:
     return bool(total == total)
 
 
-def get_table(content: Entry, key: str, path: Path) -> list[Entry]:
+def get_table(content: Entry, key: str, where: object, on_issue: IssueHandler = raise_issue) -> list[Entry]:
     """Get a list of objects.
 
     Args:
-        content: the content of the file.
+        content: the content of the file, or one of its objects.
         key: the name of the list.
-        path: the file, for the message.
+        where: location of `content`, for the message.
+        on_issue: takes the code and the error if the field is missing or of another type, or of an entry that is not an
+            object.
 
     Returns:
-        `content[key]`.
+        The objects of `content[key]`.
 
     Raises:
-        DatasetError: the field is missing or is not a list of objects.
+        DatasetError: by default, for each of these issues.
     """
-    return check_objects(get_field(content, key, LIST, path), f"`{key}`", path)
+    entries = try_read(on_issue, "", get_field, content, key, LIST, where)
+    return check_objects(entries or [], f"`{key}`", where, on_issue)
 
 
-def check_objects(entries: list[Any], name: str, where: object) -> list[Entry]:
+def check_objects(entries: list[Any], name: str, where: object, on_issue: IssueHandler = raise_issue) -> list[Entry]:
     """Check that a list holds objects only.
 
     Args:
         entries: the list.
         name: of the list, for the message.
         where: location of the list, for the message.
+        on_issue: takes the code `type-wrong` and the error of each other entry.
 
     Returns:
-        The list.
+        The objects of the list.
 
     Raises:
-        DatasetError: an entry is not an object (code `type-wrong`).
+        DatasetError: by default, if an entry is not an object.
     """
     for index, entry in enumerate(entries):
         if type(entry) is not dict:
             problem = f"expected {name} to hold objects, got {reprlib.repr(entry)} at index {index}"
-            raise DatasetError(problem, where=where, code="type-wrong")
-    return entries
+            on_issue("type-wrong", DatasetError(problem, where=where, code="type-wrong"))
+    return [entry for entry in entries if type(entry) is dict]
 
 
 def unexpected_keys(entries: Iterable[Mapping[str, Any]], known: Collection[str]) -> list[str]:

@@ -16,17 +16,20 @@ from pycocotools import mask as coco_mask
 from segkit.curation import image_files
 from segkit.curation.checks.tables import (
     Tables,
-    check_readable,
+    check_images,
+    inspect_image,
     name_entry,
     read_tables,
     report_box_outside,
     report_missing,
 )
+from segkit.curation.image_files import ImageDigest
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats import coco
-from segkit.formats.coco import ImageEntry, try_field
+from segkit.formats.coco import ImageEntry, validation
 from segkit.structures import ImageId, segmentation_to_rle
 from segkit.utils import json_fields
+from segkit.utils.issues import try_read
 from segkit.utils.json_fields import Entry, Location, get_field
 
 # COCO's own files: a polygon's area is that of its outline, not of its pixels; boxes are of the outline, and of crowds
@@ -69,15 +72,9 @@ def check_instances(
     tables = read_tables(json_path, panoptic=False)
     if isinstance(tables, IssueList):
         return tables
-    issues = tables.issues
-    folder = image_files.check_folder(images, issues)
+    folder = image_files.check_folder(images, tables.issues)
     check = partial(_check_image, annotations=_group_by_image(tables), tables=tables, folder=folder)
-    digests = image_files.run_checks(check, [*tables.images.values()], run_all, issues)
-    if folder:
-        names = [image.file_name for image in tables.images.values() if image.file_name]
-        issues += image_files.find_orphans(folder, names, "image-orphan")
-    issues += image_files.find_equal_images(digests, others)
-    return issues if issues.has_errors() else issues + check_readable(json_path, coco.read_instances)
+    return check_images(check, [*tables.images.values()], tables, folder, run_all, others, coco.read_instances)
 
 
 def measure_mask(segmentation: Any, size_hw: tuple[int, int]) -> MaskMeasure:
@@ -127,7 +124,7 @@ def is_near_box(box_xywh: Any, measure: MaskMeasure) -> bool:
     Returns:
         Whether it is a box within a pixel of one of the mask's boxes.
     """
-    if type(box_xywh) is not list or len(box_xywh) != coco.BOX_NUMBERS or not json_fields.all_finite(box_xywh):
+    if type(box_xywh) is not list or len(box_xywh) != validation.BOX_NUMBERS or not json_fields.all_finite(box_xywh):
         return False
     left, top, width, height = box_xywh
     corners = (left, top, left + width, top + height)
@@ -158,8 +155,8 @@ def _group_by_image(tables: Tables) -> dict[ImageId, list[tuple[int, Entry]]]:
     for index, annotation in enumerate(tables.annotations):
         image = tables.get_image(annotation, index)
         place = Location(tables.path, image.image_id if image else None, "annotation at index", index)
-        get = tables.issues.add_error, get_field, annotation, "id", json_fields.INTEGER, place
-        annotation_id: int | None = try_field(*get)
+        get = partial(get_field, annotation, "id", json_fields.INTEGER, place)
+        annotation_id: int | None = try_read(tables.issues.add_error, "", get)
         if annotation_id is not None and annotation_id in ids:
             tables.issues.add("annotation-id-twice", place, f"the id {annotation_id} is taken")
         elif annotation_id is not None:
@@ -171,12 +168,9 @@ def _group_by_image(tables: Tables) -> dict[ImageId, list[tuple[int, Entry]]]:
 
 def _check_image(
     image: ImageEntry, annotations: Mapping[ImageId, list[tuple[int, Entry]]], tables: Tables, folder: Path | None
-) -> tuple[IssueList, image_files.ImageDigest]:
-    issues, inspection, path = IssueList(), image_files.ImageInspection(), Path()
-    if folder and image.file_name:
-        path = folder / image.file_name
-        inspection = image_files.inspect_image(path, Location(path, image.image_id))
-        issues += inspection.issues
+) -> tuple[IssueList, ImageDigest]:
+    issues = IssueList()
+    path, inspection = inspect_image(image, folder, issues)
     earlier: set[str] = set()
     for index, annotation in annotations.get(image.image_id, ()):
         fingerprint = _check_annotation(annotation, index, image, tables, issues)
@@ -187,7 +181,7 @@ def _check_image(
             earlier.add(fingerprint)
     sizes = {"the JSON": image.size_hw, "the image": inspection.size_hw}
     image_files.check_sizes(sizes, inspection.is_rotated, Location(tables.path, image.image_id), issues)
-    return issues, (str(path), inspection.digest)
+    return issues, (path, inspection.digest)
 
 
 def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: Tables, issues: IssueList) -> str:
@@ -199,12 +193,12 @@ def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: 
     if slivers := len(given) - len(polygons) if isinstance(given, list) else 0:
         issues.add("polygon-short", place, f"{slivers} of {len(given)} polygons have fewer than three points")
     has_mask = size_hw is not None and not (slivers and not polygons)
-    fields = ("bbox", "segmentation") if has_mask else ("bbox",)
-    valid = coco.validate_annotation(annotation, tables.isthing_by_id, size_hw, place, issues.add_error, fields)
+    keys = ("category_id", "iscrowd", "area", "bbox", *(("segmentation",) if has_mask else ()))
+    valid = validation.validate_entry(annotation, keys, tables.isthing_by_id, size_hw, place, issues.add_error)
     report_missing(annotation, {"iscrowd": "key-missing-optional"}, place, issues)
     box = report_box_outside(valid["bbox"], size_hw, place, issues, BOX_SLACK_PX)
     if size_hw is None:
-        try_field(issues.add_error, get_field, annotation, "segmentation", (list, dict), place)
+        try_read(issues.add_error, "", get_field, annotation, "segmentation", (list, dict), place)
     mask = valid.get("segmentation")
     if mask is None or size_hw is None:
         return ""

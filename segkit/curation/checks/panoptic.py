@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -12,20 +11,23 @@ from pathlib import Path
 from segkit.curation import image_files
 from segkit.curation.checks.tables import (
     Tables,
-    check_readable,
+    check_images,
+    inspect_image,
     name_entry,
     normalize_name,
     read_tables,
     report_box_outside,
     report_missing,
 )
+from segkit.curation.image_files import ImageDigest
 from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
 from segkit.formats import coco, png
-from segkit.formats.coco import ImageEntry, try_field
+from segkit.formats.coco import ImageEntry, validation
 from segkit.structures import Extent, ImageId
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.json_fields import Entry, Location, get_field
+from segkit.utils.issues import try_read
+from segkit.utils.json_fields import Entry, Location
 
 PNG_SUFFIX = (".png",)
 RGB_KIND, RGB_DEPTH = "RGB", 8
@@ -66,19 +68,14 @@ def check_panoptic(
     tables = read_tables(json_path, panoptic=True)
     if isinstance(tables, IssueList):
         return tables
-    issues = tables.issues
-    folders = [image_files.check_folder(folder, issues) for folder in (masks, images)]
+    png_folder, image_folder = (image_files.check_folder(folder, tables.issues) for folder in (masks, images))
     jobs = list(_pair(tables))
-    check = partial(_check_job, tables=tables, masks=folders[0], images=folders[1])
-    digests = image_files.run_checks(check, jobs, run_all, issues)
-    if folders[0]:
+    if png_folder:
         png_names = [job.png_name for job in jobs if job.png_name]
-        issues += image_files.find_orphans(masks, png_names, "png-orphan", PNG_SUFFIX)
-    if folders[1]:
-        image_names = [image.file_name for image in tables.images.values() if image.file_name]
-        issues += image_files.find_orphans(images, image_names, "image-orphan")
-    issues += image_files.find_equal_images(digests, others)
-    return issues if issues.has_errors() else issues + check_readable(json_path, coco.read_panoptic)
+        tables.issues += image_files.find_orphans(masks, png_names, "png-orphan", PNG_SUFFIX)
+
+    check = partial(_check_job, tables=tables, masks=png_folder, images=image_folder)
+    return check_images(check, jobs, tables, image_folder, run_all, others, coco.read_panoptic)
 
 
 def _pair(tables: Tables) -> Iterator[Job]:
@@ -99,7 +96,7 @@ def _pair(tables: Tables) -> Iterator[Job]:
             image = None
         elif image is not None:
             annotated.add(image.image_id)
-        png_name = try_field(issues.add_error, coco.get_file_name, annotation, place)
+        png_name = try_read(issues.add_error, "", validation.get_file_name, annotation, place)
         png_name = normalize_name(png_name, place, issues)
         if png_name is not None and png_name in owners and image is None and owners[png_name] == image_id:
             png_name = None
@@ -119,26 +116,19 @@ def _get_image_id(annotation: Entry) -> ImageId | None:
     return image_id if type(image_id) in json_fields.IMAGE_ID else None
 
 
-def _check_job(
-    job: Job, tables: Tables, masks: Path | None, images: Path | None
-) -> tuple[IssueList, image_files.ImageDigest]:
-    """Issues of the image, the annotation and the PNG; path and digest of the image."""
+def _check_job(job: Job, tables: Tables, masks: Path | None, images: Path | None) -> tuple[IssueList, ImageDigest]:
     issues = IssueList()
-    image, inspection, path = job.image, image_files.ImageInspection(), ""
-    if images and image and image.file_name:
-        path = str(images / image.file_name)
-        inspection = image_files.inspect_image(Path(path), Location(Path(path), image.image_id))
-        issues += inspection.issues
-    image_id = image.image_id if image else _get_image_id(job.annotation or {})
+    path, inspection = inspect_image(job.image, images, issues)
+    image_id = job.image.image_id if job.image else _get_image_id(job.annotation or {})
     entry = None if image_id is None else tables.images.get(image_id)
-    size_hw = entry.size_hw if entry else None
-    sizes = {"the JSON": size_hw, "the image": inspection.size_hw, "the PNG": None}
+    sizes = {"the JSON": entry.size_hw if entry else None, "the image": inspection.size_hw, "the PNG": None}
     if job.annotation is not None:
         png_path, extents = tables.path, None
         if masks and job.png_name is not None:
             png_path = masks / job.png_name
             sizes["the PNG"], extents = _check_png(png_path, Location(png_path, image_id), issues)
-        _Segments(tables, image_id, png_path, size_hw or sizes["the PNG"], extents, issues).check(job.annotation)
+        size_hw = sizes["the JSON"] or sizes["the PNG"]
+        _Segments(tables, image_id, png_path, size_hw, extents, issues).check(job.annotation)
     image_files.check_sizes(sizes, inspection.is_rotated, Location(tables.path, image_id), issues)
     return issues, (path, inspection.digest)
 
@@ -183,18 +173,12 @@ class _Segments:
     def check(self, annotation: Entry) -> None:
         """Report all issues."""
         place = Location(self.tables.path, self.image_id)
-        infos = try_field(self.issues.add_error, get_field, annotation, "segments_info", json_fields.LIST, place)
-        if infos is None:
-            return
+        infos = json_fields.get_table(annotation, "segments_info", place, self.issues.add_error)
         segment_ids: set[int] = set()
         stuff: dict[int, int] = {}  # first segment_id by category_id
         for index, info in enumerate(infos):
-            if type(info) is dict:
-                self._check_info(info, index, segment_ids, stuff)
-            else:
-                message = f"expected an object, got {reprlib.repr(info)}"
-                self.issues.add("type-wrong", f"{place}, segment at index {index}", message)
-        extents = self.extents or {}
+            self._check_info(info, index, segment_ids, stuff)
+        extents = (self.extents or {}) if type(annotation.get("segments_info")) is list else {}
         for segment_id in sorted(extents.keys() - segment_ids):
             where = Location(self.png_path, self.image_id, "segment", segment_id)
             message = f"{extents[segment_id].area_px} pixels have this id, segments_info lacks it"
@@ -203,8 +187,8 @@ class _Segments:
     def _check_info(self, info: Entry, index: int, segment_ids: set[int], stuff: dict[int, int]) -> None:
         place = f"{Location(self.tables.path, self.image_id)}, segment {name_entry(info, index)}"
         isthing_by_id, on_issue = self.tables.isthing_by_id, self.issues.add_error
-        segment_id = try_field(on_issue, coco.get_segment_id, info, segment_ids, place)
-        valid = coco.validate_segment(info, isthing_by_id, place, on_issue)
+        segment_id = try_read(on_issue, "", validation.get_segment_id, info, segment_ids, place)
+        valid = validation.validate_segment(info, isthing_by_id, place, on_issue)
         report_missing(info, NEEDED_KEYS, place, self.issues)
         category_id, iscrowd = valid["category_id"], valid["iscrowd"]
         is_stuff = category_id is not None and isthing_by_id[category_id] is False

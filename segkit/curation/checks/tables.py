@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
 
-from segkit.curation.issues import IssueList
+from segkit.curation import image_files
+from segkit.curation.image_files import ImageDigest, ImageInspection
+from segkit.curation.issues import IssueList, RunAll
 from segkit.formats import coco
-from segkit.formats.coco import ImageEntry, try_field
+from segkit.formats.coco import ImageEntry, validation
 from segkit.structures import ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import try_read
 from segkit.utils.json_fields import Entry, Location, get_field, get_flag
+
+EMPTY = {"categories": "categories-empty", "images": "dataset-empty", "annotations": "annotations-empty"}
+Item = TypeVar("Item")
 
 
 @dataclass
@@ -46,7 +53,8 @@ class Tables:
         Returns:
             The image; None, with an issue, if `image_id` is invalid or unknown.
         """
-        image_id = try_field(self.issues.add_error, coco.get_image_id, annotation, index, self.images, self.path)
+        get = validation.get_image_id
+        image_id = try_read(self.issues.add_error, "", get, annotation, index, self.images, self.path)
         return None if image_id is None else self.images[image_id]
 
 
@@ -74,40 +82,67 @@ def read_tables(path: Path, panoptic: bool) -> Tables | IssueList:
     if type(content) is not dict:
         issues.add("type-wrong", path, f"expected an object, got a {type(content).__name__}")
         return issues
-    tables = Tables(path)
-    _read_categories(_get_table(content, "categories", tables), tables, panoptic)
-    _read_images(_get_table(content, "images", tables), tables)
-    tables.annotations = _get_table(content, "annotations", tables)
-    if tables.images and content.get("annotations") == []:
-        tables.issues.add("annotations-empty", path, f"`annotations` is empty, `images` has {len(tables.images)}")
+    categories, images, annotations = (
+        json_fields.get_table(content, key, path, issues.add_error) for key in ("categories", "images", "annotations")
+    )
+    tables = Tables(path, annotations=annotations, issues=issues)
+    _read_categories(categories, tables, panoptic)
+    _read_images(images, tables)
+    for key, code in EMPTY.items():
+        if content.get(key) == [] and (tables.images or key != "annotations"):
+            issues.add(code, path, f"`{key}` is empty, `images` has {len(tables.images)}")
     return tables
 
 
-def check_readable(path: Path, read: Callable[[Path], object]) -> IssueList:
-    """Find what else keeps a JSON without errors from being used.
+def check_images(
+    check: Callable[[Item], tuple[IssueList, ImageDigest]],
+    items: Sequence[Item],
+    tables: Tables,
+    images: Path | None,
+    run_all: RunAll,
+    others: Mapping[bytes, str],
+    read: Callable[[Path], object],
+) -> IssueList:
+    """Check all images, what they have in common, and finally whether the reader accepts the JSON.
 
     Args:
-        path: the JSON.
-        read: its reader.
+        check: check of one item.
+        items: the images with their annotations.
+        tables: of the JSON.
+        images: the image folder, None if it does not exist.
+        run_all: `map`, or one over processes.
+        others: digests of another split's images.
+        read: the reader of the JSON.
 
     Returns:
-        What the reader refuses, or NaN and infinity, which are not JSON.
+        The issues of the tables, and all others.
     """
-    issues, constants = IssueList(), list[str]()
-    try:
-        read(path)
-        content = files.read_bytes(path)
-        if b"NaN" in content or b"Infinity" in content:  # which Python's parser accepts
-            json.loads(content, parse_constant=constants.append)
-    except (DatasetError, MemoryError, RecursionError) as error:
-        where = getattr(error, "where", "") or path
-        issues.add("annotation-unreadable", where, _describe(error, where))
-        return issues
-    if constants:
-        names = " and no ".join(sorted({*constants}))
-        message = f"JSON has no {names}, found {len(constants)} times: other tools refuse it"
-        issues.add("number-not-finite", path, message)
-    return issues
+    issues = tables.issues
+    digests = image_files.run_checks(check, items, run_all, issues)
+    if images:
+        names = [image.file_name for image in tables.images.values() if image.file_name]
+        issues += image_files.find_orphans(images, names, "image-orphan")
+    issues += image_files.find_equal_images(digests, others)
+    return issues if issues.has_errors() else issues + _check_readable(tables.path, read)
+
+
+def inspect_image(image: ImageEntry | None, images: Path | None, issues: IssueList) -> tuple[str, ImageInspection]:
+    """Inspect the image file of an entry.
+
+    Args:
+        image: the entry, if there is one.
+        images: the image folder, None if it does not exist.
+        issues: gets the issues.
+
+    Returns:
+        The path of the image, and the result; both are empty without a file name.
+    """
+    if images is None or image is None or not image.file_name:
+        return "", ImageInspection()
+    path = images / image.file_name
+    inspection = image_files.inspect_image(path, Location(path, image.image_id))
+    issues += inspection.issues
+    return str(path), inspection
 
 
 def name_entry(entry: Entry, index: int) -> str:
@@ -152,7 +187,7 @@ def report_box_outside(
     Returns:
         The box; None if it is invalid or outside.
     """
-    if box is None or size_hw is None or coco.is_box_inside(box, size_hw, slack_px):
+    if box is None or size_hw is None or validation.is_box_inside(box, size_hw, slack_px):
         return box
     issues.add("box-outside", place, f"{box} in an image of {size_hw[0]} x {size_hw[1]} (height x width)")
     return None
@@ -177,21 +212,6 @@ def normalize_name(name: str | None, place: object, issues: IssueList) -> str | 
     return None if name is None else PurePath(name).as_posix()
 
 
-def _get_table(content: Entry, key: str, tables: Tables) -> list[Entry]:
-    entries = try_field(tables.issues.add_error, get_field, content, key, json_fields.LIST, tables.path) or []
-    objects = []
-    for index, entry in enumerate(entries):
-        if type(entry) is dict:
-            objects.append(entry)
-        else:
-            place = f"{tables.path}, {key} at index {index}"
-            tables.issues.add("type-wrong", place, f"expected an object, got {reprlib.repr(entry)}")
-    if not entries and type(content.get(key)) is list and key in ("images", "categories"):
-        code = "dataset-empty" if key == "images" else "categories-empty"
-        tables.issues.add(code, tables.path, f"`{key}` is empty")
-    return objects
-
-
 def _detect_kind(content: Any) -> str:
     """panoptic, instances, a list of results; "" if nothing tells."""
     if type(content) is list:
@@ -206,27 +226,24 @@ def _detect_kind(content: Any) -> str:
 
 
 def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> None:
-    issues, names = tables.issues, dict[str, int]()
+    issues, id_by_name = tables.issues, dict[str, int]()
+    get = partial(try_read, issues.add_error, "")
     for index, entry in enumerate(entries):
         where = f"{tables.path}, category {name_entry(entry, index)}"
         issues_before = len(issues)
-        category_id: int | None = try_field(issues.add_error, get_field, entry, "id", json_fields.INTEGER, where)
-        name: str | None = try_field(issues.add_error, get_field, entry, "name", json_fields.TEXT, where)
-        isthing: int | None = 1
-        if "isthing" in entry:
-            isthing = try_field(issues.add_error, get_flag, entry, "isthing", where)
-        elif panoptic:
-            isthing = None
-            report_missing(entry, {"isthing": "key-missing"}, where, issues)
-        if len(issues) == issues_before:  # what the readers refuse besides: colors, names and ids that cannot be stored
-            try:
-                coco.read_categories({"categories": [entry]}, Path(), all_things="isthing" not in entry)
-            except DatasetError as error:
-                issues.add("type-wrong", where, error.problem)
-        if name is not None and name in names:
-            issues.add("category-name-twice", where, f"category {names[name]!r} is called {name!r} too")
+        category_id: int | None = get(get_field, entry, "id", json_fields.INTEGER, where)
+        name: str | None = get(get_field, entry, "name", json_fields.TEXT, where)
+        isthing: int | None = get(get_flag, entry, "isthing", where)
+        if "isthing" not in entry:
+            isthing = None if panoptic else 1
+            report_missing(entry, {"isthing": "key-missing"} if panoptic else {}, where, issues)
+        if len(issues) == issues_before:  # colors, names and ids that cannot be stored
+            alone = {"categories": [entry]}
+            try_read(issues.add_error, "type-wrong", coco.read_categories, alone, tables.path, not panoptic)
+        if name is not None and name in id_by_name:
+            issues.add("category-name-twice", where, f"category {id_by_name[name]!r} is called {name!r} too")
         elif name is not None:
-            names[name] = entry.get("id", index)
+            id_by_name[name] = entry.get("id", index)
         if category_id in tables.isthing_by_id:
             issues.add("category-id-twice", where, "expected distinct category ids")
         elif category_id is not None:
@@ -235,20 +252,33 @@ def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> No
 
 def _read_images(entries: list[Entry], tables: Tables) -> None:
     issues, id_by_name = tables.issues, dict[str, ImageId]()
-    for index, entry in enumerate(entries):
-        image = coco.validate_image(entry, index, tables.path, issues.add_error)
-        if image is None:
-            continue
-        place = Location(tables.path, image.image_id)
+    for image_id, image in validation.validate_images(entries, tables.path, issues.add_error).items():
+        place = Location(tables.path, image_id)
         name = normalize_name(image.file_name, place, issues)
-        if image.image_id in tables.images:
-            issues.add("image-id-twice", place, f"expected distinct image ids; the second names {name}")
-            continue
-        tables.images[image.image_id] = image._replace(file_name=name)
+        tables.images[image_id] = image._replace(file_name=name)
         if name is not None and name in id_by_name:
             issues.add("file-name-twice", place, f"image {id_by_name[name]!r} has the file {name} too")
         elif name is not None:
-            id_by_name[name] = image.image_id
+            id_by_name[name] = image_id
+
+
+def _check_readable(path: Path, read: Callable[[Path], object]) -> IssueList:
+    """What else keeps a JSON without errors from being used: an error of its reader; NaN and infinity are no JSON."""
+    issues, constants = IssueList(), list[str]()
+    try:
+        read(path)
+        content = files.read_bytes(path)
+        if b"NaN" in content or b"Infinity" in content:  # which Python's parser accepts
+            json.loads(content, parse_constant=constants.append)
+    except (DatasetError, MemoryError, RecursionError) as error:
+        where = getattr(error, "where", "") or path
+        issues.add("annotation-unreadable", where, _describe(error, where))
+        return issues
+    if constants:
+        names = " and no ".join(sorted({*constants}))
+        message = f"JSON has no {names}, found {len(constants)} times: other tools refuse it"
+        issues.add("number-not-finite", path, message)
+    return issues
 
 
 def _describe(error: Exception, path: object) -> str:

@@ -23,6 +23,7 @@ from segkit.curation.repair.tables import (
     load_tables,
 )
 from segkit.formats import coco
+from segkit.formats.coco import validation
 from segkit.formats.image_io import read_image_size
 from segkit.structures import segmentation_to_rle
 from segkit.utils import files, json_fields
@@ -134,7 +135,7 @@ def _choose_size(entry: Any, segmentations: list[Any], images: Path) -> tuple[Si
 
     entry: `height`, `width` and `file_name`, of any type. segmentations: of all annotations of the image.
     """
-    stated = (entry["height"], entry["width"]) if coco.is_size(entry["height"], entry["width"]) else None
+    stated = (entry["height"], entry["width"]) if validation.is_size(entry["height"], entry["width"]) else None
     name = get_file_name(entry)
     actual = _read_size(images / name, stated) if name else None
     if actual and (actual == stated or _fit(segmentations, actual)):
@@ -199,7 +200,7 @@ def _correct_measures(annotation: Entry, measured: checks.MaskMeasure, size_hw: 
     is_crowd_area = annotation["iscrowd"] == 1 and json_fields.all_finite([area]) and area >= 0
     if not is_crowd_area and not checks.is_near_area(area, measured):
         area = measured.areas[-1]
-    if not checks.is_near_box(box, measured) or not coco.is_box_inside(box, size_hw, checks.BOX_SLACK_PX):
+    if not checks.is_near_box(box, measured) or not validation.is_box_inside(box, size_hw, checks.BOX_SLACK_PX):
         left, top, right, bottom = measured.boxes_xyxy[-1]
         box = [left, top, right - left, bottom - top]
     return {**annotation, "area": area, "bbox": box}

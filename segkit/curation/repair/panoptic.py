@@ -18,7 +18,8 @@ from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id, get_value
 from segkit.curation.repair.segments import SegmentRepair, correct_measures
 from segkit.curation.repair.tables import ENTRY_KEYS, RepairLog, SizeHW, correct_sizes, get_file_name, load_tables
-from segkit.formats import coco, png
+from segkit.formats import png
+from segkit.formats.coco import validation
 from segkit.structures import VOID, IdRuns
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -155,7 +156,7 @@ class _PanopticRepair:
         name = get_file_name({"file_name": name})
         actual = inspect_image(self.images / name, "").size_hw if name else None
         if actual is None:
-            return not coco.is_size(height, width), None
+            return not validation.is_size(height, width), None
         return actual == size_hw, size_hw
 
 

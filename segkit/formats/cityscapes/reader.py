@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -160,7 +159,7 @@ def _read_panoptic_records(path: Path, on_issue: IssueHandler) -> dict[str, coco
     Detectron2 finds them. Invalid annotations are reported and left out. DatasetError if the categories are not
     Cityscapes', by label id or by train id.
     """
-    content = coco.read_panoptic(path, partial(on_issue, "annotation-unreadable"))
+    content = coco.read_panoptic(path, on_issue)
     names = {c.category_id: (c.name, c.isthing) for c in CATEGORIES.categories}
     got = {c.category_id: (c.name, c.isthing) for c in content.categories.categories}
     by_train_id = {train_id: names[label_id] for train_id, label_id in LABEL_ID_BY_TRAIN_ID.items()}

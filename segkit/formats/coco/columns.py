@@ -157,17 +157,11 @@ def _validate(
         got = type(entry).__name__
         raise DatasetError(f"expected an object with category_id, got {got}", where=where, code="type-wrong")
     plain = {key: _to_json_type(value) for key, value in entry.items()}
-    ids = categories.isthing_by_id
-    if number == AREA:
-        valid = validation.validate_annotation(plain, ids, size_hw, where, raise_issue, fields)
-    else:
-        valid = validation.validate_result(plain, ids, where, raise_issue, fields)
-        if MASK in fields:
-            if isinstance(plain.get(MASK), list):
-                problem = "expected a segmentation in run lengths (RLE), got polygons"
-                raise DatasetError(problem, where=where, remedy=COMPRESS, code="mask-invalid")
-            valid[MASK] = validation.get_segmentation(plain, size_hw, where, remedy="is it a result of this image?")
-    return valid
+    if number == SCORE and MASK in fields and isinstance(plain.get(MASK), list):
+        problem = "expected a segmentation in run lengths (RLE), got polygons"
+        raise DatasetError(problem, where=where, remedy=COMPRESS, code="mask-invalid")
+    keys = ("category_id", "iscrowd", number, *sorted(fields))
+    return validation.validate_entry(plain, keys, categories.isthing_by_id, size_hw, where, raise_issue)
 
 
 def _to_json_type(value: Any) -> Any:

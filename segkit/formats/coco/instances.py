@@ -16,8 +16,8 @@ except ImportError:
     msgspec = None  # type: ignore[assignment]
 
 from segkit.formats.coco.columns import AREA, BOX, MASK, read_plain_columns
-from segkit.formats.coco.tables import CATEGORY_KEYS, TABLES, read_categories, read_images
-from segkit.formats.coco.validation import get_image_id, validate_annotation
+from segkit.formats.coco.tables import CATEGORY_KEYS, TABLES, read_annotations, read_categories, read_images
+from segkit.formats.coco.validation import get_image_id, validate_entry
 from segkit.structures import CategorySet, ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -69,14 +69,14 @@ def read_instances(json_path: str | Path, masks: bool = True) -> InstancesFile:
     content = _load_json(path)
     if type(content) is not dict:
         content = json_fields.load_object(path)  # raises the error
-    entries = json_fields.get_table(content, "annotations", path)
-    _refuse_panoptic(entries, path)
+    entries = read_annotations(content, path, panoptic=False)
     images = read_images(content, path)
     categories = read_categories(content, path, all_things=True)
-    if _are_all_valid(entries, images, categories, masks):
+    fields = (BOX, MASK) if masks else (BOX,)
+    if _are_all_valid(entries, images, categories, fields):
         annotations = [entry if "iscrowd" in entry else {**entry, "iscrowd": 0} for entry in entries]
     else:
-        annotations = _read_annotations(entries, images, categories, masks, path)
+        annotations = _read_annotations(entries, images, categories, fields, path)
     info = json_fields.other_keys(content, TABLES)
     unread = tuple(json_fields.unexpected_keys(content["categories"], CATEGORY_KEYS))
     return InstancesFile(path, categories, tuple(images.values()), tuple(annotations), info, unread)
@@ -141,17 +141,8 @@ def _load_json(path: Path) -> Any:
     return files.load_json(path)
 
 
-def _refuse_panoptic(annotations: Sequence[Entry], path: Path) -> None:
-    if any("segments_info" in annotation for annotation in annotations):
-        raise DatasetError(
-            "this is a panoptic JSON (an annotation has segments_info), an instances JSON is expected: "
-            "its annotations have bbox and segmentation",
-            where=path,
-        )
-
-
 def _are_all_valid(
-    entries: Sequence[Entry], images: Mapping[ImageId, Entry], categories: CategorySet, masks: bool
+    entries: Sequence[Entry], images: Mapping[ImageId, Entry], categories: CategorySet, fields: tuple[str, ...]
 ) -> bool:
     """Whether `_read_annotations` would return every entry as it is."""
     ids: list[Any] = [entry.get("id") for entry in entries]
@@ -160,16 +151,19 @@ def _are_all_valid(
         return False
     if not {*map(type, image_ids)} <= {*json_fields.IMAGE_ID} or not {*image_ids} <= images.keys():
         return False
-    sizes_hw = {image_id: (image["height"], image["width"]) for image_id, image in images.items()}
-    sizes = [sizes_hw[image_id] for image_id in image_ids]
-    fields = (BOX, MASK) if masks else (BOX,)
-    return read_plain_columns(entries, sizes, AREA, fields, categories.thing_contiguous_ids) is not None
+    sizes_by_image = {image_id: (image["height"], image["width"]) for image_id, image in images.items()}
+    sizes_hw = [sizes_by_image[image_id] for image_id in image_ids]
+    return read_plain_columns(entries, sizes_hw, AREA, fields, categories.thing_contiguous_ids) is not None
 
 
 def _read_annotations(
-    entries: Sequence[Entry], images: Mapping[ImageId, Entry], categories: CategorySet, masks: bool, path: Path
+    entries: Sequence[Entry],
+    images: Mapping[ImageId, Entry],
+    categories: CategorySet,
+    fields: tuple[str, ...],
+    path: Path,
 ) -> list[Entry]:
-    fields = (BOX, MASK) if masks else (BOX,)
+    keys = ("category_id", "iscrowd", AREA, *fields)
     annotations: dict[int, Entry] = {}
     for index, entry in enumerate(entries):
         image = images[get_image_id(entry, index, images, path)]
@@ -179,6 +173,6 @@ def _read_annotations(
         where = Location(path, image["id"], "annotation", annotation_id)
         if annotation_id in annotations:
             raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
-        valid = validate_annotation(entry, categories.isthing_by_id, size_hw, where, raise_issue, fields)
+        valid = validate_entry(entry, keys, categories.isthing_by_id, size_hw, where, raise_issue)
         annotations[annotation_id] = {**entry, **valid}
     return [*annotations.values()]

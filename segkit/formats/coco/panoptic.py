@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from segkit.formats import png
-from segkit.formats.coco.tables import CATEGORY_KEYS, TABLES, read_categories, read_images
+from segkit.formats.coco.tables import CATEGORY_KEYS, TABLES, read_annotations, read_categories, read_images
 from segkit.formats.coco.validation import (
     LARGEST_IN_BOX,
     get_category_id,
@@ -20,13 +20,14 @@ from segkit.formats.coco.validation import (
 from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import raise_issue
+from segkit.utils.issues import IssueHandler, raise_issue, try_read
 from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
 ANNOTATION_KEYS = ("id", "image_id", "file_name", "segments_info")
 INTEGER_BOX = [int, int, int, int]
 SEGMENT_KEYS = ("id", "category_id", "isthing", "iscrowd", "area", "bbox", "score")
+UNREADABLE = "annotation-unreadable"
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,15 @@ class PanopticPrediction:
     category_ids: Mapping[int, int]
 
 
-def _raise_error(error: DatasetError) -> None:
-    raise error
-
-
 @files.no_garbage_collection()
-def read_panoptic(json_path: str | Path, on_issue: Callable[[DatasetError], None] = _raise_error) -> PanopticFile:
+def read_panoptic(json_path: str | Path, on_issue: IssueHandler = raise_issue) -> PanopticFile:
     """Read and validate a panoptic JSON without opening any PNG.
 
     Every image needs one annotation; every segment needs a distinct id in 1..MAX_SEGMENT_ID and a category of the file.
 
     Args:
         json_path: the JSON.
-        on_issue: takes the error of an invalid annotation, which is then left out; by default it is raised.
+        on_issue: takes the code `annotation-unreadable` and the error of an invalid annotation, which is then left out.
 
     Returns:
         The content of the file.
@@ -106,25 +103,22 @@ def read_panoptic(json_path: str | Path, on_issue: Callable[[DatasetError], None
     """
     path = Path(json_path)
     content = json_fields.load_object(path)
-    annotations = json_fields.get_table(content, "annotations", path)
-    _refuse_instances(annotations, path)
+    annotations = read_annotations(content, path, panoptic=True)
     categories = read_categories(content, path)
     images = read_images(content, path)
     records: dict[ImageId, PanopticRecord] = {}
     invalid: list[object] = []  # image ids of any type
     for index, annotation in enumerate(annotations):
-        try:
-            record = _read_record(annotation, index, images, categories, path)
-            if record.image_id in records:
-                raise DatasetError("expected one annotation, got two", where=Location(path, record.image_id))
-            records[record.image_id] = record
-        except DatasetError as error:
-            on_issue(error)
+        record = try_read(on_issue, UNREADABLE, _read_record, annotation, index, images, records, categories, path)
+        if record is None:
             invalid.append(annotation.get("image_id"))
+        else:
+            records[record.image_id] = record
     bare = [image_id for image_id in images if image_id not in records and image_id not in invalid]
     if bare:
+        problem = f"{len(bare)} images have no annotation: {abbreviate(bare)}"
         remedy = "annotate them or drop them from `images`"
-        on_issue(DatasetError(f"{len(bare)} images have no annotation: {abbreviate(bare)}", where=path, remedy=remedy))
+        on_issue(UNREADABLE, DatasetError(problem, where=path, remedy=remedy))
     infos = (info for record in records.values() for info in record.segments_info)
     unread = (
         *json_fields.unexpected_keys(annotations, ANNOTATION_KEYS),
@@ -137,15 +131,15 @@ def read_panoptic(json_path: str | Path, on_issue: Callable[[DatasetError], None
 
 @files.no_garbage_collection()
 def read_panoptic_predictions(
-    json_path: str | Path, categories: CategorySet, on_issue: Callable[[DatasetError], None] = _raise_error
+    json_path: str | Path, categories: CategorySet, on_issue: IssueHandler = raise_issue
 ) -> dict[ImageId, PanopticPrediction]:
     """Read predictions in a panoptic JSON; only its `annotations` are read.
 
     Args:
         json_path: the JSON.
         categories: of the dataset.
-        on_issue: takes the error of an invalid annotation, which is then left out; by default it is raised. Of two
-            annotations of one image the second is invalid.
+        on_issue: takes the code `annotation-unreadable` and the error of an invalid annotation, which is then left out.
+            Of two annotations of one image the second is invalid.
 
     Returns:
         The predictions by image_id, in the file's order.
@@ -154,23 +148,18 @@ def read_panoptic_predictions(
         DatasetError: the file is missing, is not JSON, or is an instances JSON.
     """
     path = Path(json_path)
-    annotations = json_fields.get_table(json_fields.load_object(path), "annotations", path)
-    _refuse_instances(annotations, path)
     predictions: dict[ImageId, PanopticPrediction] = {}
-    for index, annotation in enumerate(annotations):
-        try:
-            where = f"{path}, annotation at index {index}"
-            image_id: ImageId = json_fields.get_field(annotation, "image_id", json_fields.IMAGE_ID, where)
-            if image_id in predictions:
-                raise DatasetError("expected one prediction, got two", where=Location(path, image_id))
-            png_name, infos = _read_png_and_infos(annotation, image_id, path)
-            category_ids = {
-                info["id"]: get_category_id(info, categories.isthing_by_id, where)
-                for info, where in _locate_segments(infos, image_id, path)
-            }
-            predictions[image_id] = PanopticPrediction(png_name, category_ids)
-        except DatasetError as error:
-            on_issue(error)
+
+    def add(annotation: Entry, where: str) -> None:
+        image_id: ImageId = json_fields.get_field(annotation, "image_id", json_fields.IMAGE_ID, where)
+        if image_id in predictions:
+            raise DatasetError("expected one prediction, got two", where=Location(path, image_id))
+        png_name, infos = _read_segments(annotation, image_id, path, categories.isthing_by_id, only_categories=True)
+        category_ids = {segment_id: info["category_id"] for segment_id, info in infos.items()}
+        predictions[image_id] = PanopticPrediction(png_name, category_ids)
+
+    for index, annotation in enumerate(read_annotations(json_fields.load_object(path), path, panoptic=True)):
+        try_read(on_issue, UNREADABLE, add, annotation, f"{path}, annotation at index {index}")
     return predictions
 
 
@@ -230,40 +219,47 @@ def read_id_runs(png_path: str | Path, size_hw: tuple[int, int] | None = None) -
     return png.read_id_runs(Path(png_path), size_hw)
 
 
-def _refuse_instances(annotations: list[Entry], path: Path) -> None:
-    for annotation in annotations:
-        keys = sorted(annotation.keys() & {"segmentation", "bbox", "category_id"})
-        if keys and "segments_info" not in annotation:
-            expected = "a panoptic JSON is expected: its annotations have segments_info"
-            raise DatasetError(
-                f"this is an instances JSON (an annotation has {', '.join(keys)}), {expected}", where=path
-            )
-
-
 def _read_record(
-    annotation: Entry, index: int, images: Mapping[ImageId, Entry], categories: CategorySet, path: Path
+    annotation: Entry,
+    index: int,
+    images: Mapping[ImageId, Entry],
+    annotated: Container[ImageId],
+    categories: CategorySet,
+    path: Path,
 ) -> PanopticRecord:
     image_id = get_image_id(annotation, index, images, path)
-    png_name, infos = _read_png_and_infos(annotation, image_id, path)
-    segments = infos
-    if not all(_is_plain_segment(info, categories.isthing_by_id) for info in infos) or _have_equal_ids(infos):
-        segments = []
-        for info, where in _locate_segments(infos, image_id, path):
-            iscrowd = validate_segment(info, categories.isthing_by_id, where, raise_issue)["iscrowd"]
-            segments.append({**info, "iscrowd": iscrowd})
+    if image_id in annotated:
+        raise DatasetError("expected one annotation, got two", where=Location(path, image_id))
+    png_name, infos = _read_segments(annotation, image_id, path, categories.isthing_by_id)
     image = images[image_id]
-    return PanopticRecord(image_id, image["file_name"], image["height"], image["width"], png_name, tuple(segments))
+    return PanopticRecord(
+        image_id, image["file_name"], image["height"], image["width"], png_name, tuple(infos.values())
+    )
 
 
-def _read_png_and_infos(annotation: Entry, image_id: ImageId, path: Path) -> tuple[str, list[Entry]]:
+def _read_segments(
+    annotation: Entry, image_id: ImageId, path: Path, category_ids: Collection[int], only_categories: bool = False
+) -> tuple[str, dict[int, Entry]]:
+    """Name of the PNG, and the valid segments by segment_id; `only_categories` validates no more than ids."""
     where = Location(path, image_id)
     png_name = get_file_name(annotation, where)
-    infos = json_fields.get_field(annotation, "segments_info", json_fields.LIST, where)
-    return png_name, json_fields.check_objects(infos, "`segments_info`", where)
+    segments: dict[int, Entry] = {}
+    for info in json_fields.get_table(annotation, "segments_info", where):
+        if not only_categories and _is_plain(info, category_ids) and info["id"] not in segments:
+            segments[info["id"]] = info
+            continue
+        where = Location(path, image_id, "segment", info.get("id"))
+        segment_id = get_segment_id(info, segments, where)
+        if only_categories:
+            segments[segment_id] = {"category_id": get_category_id(info, where, category_ids)}
+        else:
+            iscrowd = validate_segment(info, category_ids, where, raise_issue)["iscrowd"]
+            segments[segment_id] = {**info, "iscrowd": iscrowd}
+    return png_name, segments
 
 
-def _is_plain_segment(info: Entry, category_ids: Collection[int]) -> bool:
-    """Whether an entry of `segments_info` is valid and has integers only: half the time of one field at a time."""
+def _is_plain(info: Entry, category_ids: Collection[int]) -> bool:
+    """Whether a segment is valid and has integers only: half the time of one field at a time."""
     segment_id, category_id, iscrowd, area = map(info.get, ("id", "category_id", "iscrowd", "area"))
     box = info.get("bbox")
     return (
@@ -278,19 +274,6 @@ def _is_plain_segment(info: Entry, category_ids: Collection[int]) -> bool:
         and max(box) <= LARGEST_IN_BOX
         and "score" not in info
     )
-
-
-def _have_equal_ids(infos: Collection[Entry]) -> bool:
-    return len({info["id"] for info in infos}) < len(infos)
-
-
-def _locate_segments(infos: Collection[Entry], image_id: ImageId, path: Path) -> Iterator[tuple[Entry, Location]]:
-    """Each segment and its location; DatasetError if its id is invalid."""
-    taken: set[int] = set()
-    for info in infos:
-        where = Location(path, image_id, "segment", info.get("id"))
-        taken.add(get_segment_id(info, taken, where))
-        yield info, where
 
 
 def _check_same_ids(in_png: set[int], in_json: set[int], where: Location) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,22 +12,16 @@ from pycocotools import mask as coco_mask
 
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco.instances import read_results
-from segkit.formats.coco.panoptic import read_segmentation
-from segkit.formats.coco.prediction_rows import (
-    DatasetTables,
-    check_min_score,
-    read_predicted_annotations,
-    read_result,
-)
+from segkit.formats.coco.panoptic import read_panoptic_predictions, read_segmentation
 from segkit.formats.coco.readers import OVERLAPS, paint_annotations
-from segkit.formats.coco.tables import read_categories
-from segkit.formats.coco.validation import try_field
+from segkit.formats.coco.tables import read_annotations, read_categories, read_images
+from segkit.formats.coco.validation import get_segmentation, validate_entry, validate_segment
 from segkit.formats.derive import build_coco_annotations, relabel
-from segkit.structures import ImageId, PanopticSegmentation, Segment, rle_to_mask
+from segkit.structures import CategorySet, ImageId, PanopticSegmentation, Segment, rle_to_mask, segmentation_to_rle
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, raise_issue, report_missing
-from segkit.utils.json_fields import Entry
+from segkit.utils.issues import IssueHandler, raise_issue, report_missing, try_read
+from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
 
 MIN_SCORE = 0.5  # of a prediction that becomes ground truth
@@ -71,17 +66,19 @@ class CocoResultsReader(DatasetReader):
     ) -> None:
         if overlap not in RESULT_OVERLAPS:
             raise ValueError(f"overlap must be one of {RESULT_OVERLAPS}, got {overlap!r}")
-        check_min_score(min_score)
+        _check_min_score(min_score)
         path, has_tables = Path(json), dataset is None
-        tables = DatasetTables.read(path if dataset is None else dataset, has_predictions=has_tables)
+        tables = _DatasetTables(path if dataset is None else dataset, has_predictions=has_tables)
         self.root, self.image_root, self.overlap = path.parent, Path(images), overlap
-        self.categories, self.images = tables.read_thing_categories(), tuple(tables.images.values())
+        all_things = all("isthing" not in c for c in json_fields.get_table(tables.content, "categories", tables.path))
+        self.categories = read_categories(tables.content, tables.path, all_things)
+        self.images = tuple(tables.images.values())
         entries = json_fields.get_table(tables.content, "annotations", path) if has_tables else read_results(path)
         if any("segments_info" in entry for entry in entries):
             remedy = "use the format panoptic-predictions"
             raise DatasetError("expected results with a mask each, got a panoptic JSON", where=path, remedy=remedy)
         read = (
-            try_field(on_issue, read_result, entry, index, path, tables, self.categories, min_score)
+            try_read(on_issue, "", _read_result, entry, index, path, tables, self.categories, min_score)
             for index, entry in enumerate(entries)
         )
         results = [result for result in read if result is not None]
@@ -152,11 +149,11 @@ class PanopticPredictionsReader(DatasetReader):
         min_score: float = MIN_SCORE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
-        check_min_score(min_score)
-        path, tables = Path(json), DatasetTables.read(json if dataset is None else dataset, dataset is None)
+        _check_min_score(min_score)
+        path, tables = Path(json), _DatasetTables(json if dataset is None else dataset, dataset is None)
         self.root, self.image_root, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
         self.categories = read_categories(tables.content, tables.path)
-        annotations = read_predicted_annotations(path, tables, self.categories, on_issue)
+        annotations = _read_predicted_annotations(path, tables, self.categories, on_issue)
         pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in annotations.items()}
         missing = report_missing(
             on_issue, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`"
@@ -208,3 +205,94 @@ def _paint_one(result: Entry) -> PanopticSegmentation:
 
 def _is_below(score: float | None, min_score: float) -> bool:
     return score is not None and score < min_score
+
+
+class _DatasetTables:
+    """The images and categories that predictions are of, in a JSON with the given `content`."""
+
+    def __init__(self, json_path: str | Path, has_predictions: bool) -> None:
+        """DatasetError, with a remedy that depends on `has_predictions`, if a table is missing or invalid."""
+        self.path = Path(json_path)
+        self.content = json_fields.load_object(self.path)
+        missing = [f"`{key}`" for key in ("images", "categories") if key not in self.content]
+        if missing:
+            problem = f"expected a JSON that names images and categories, got one without {' and '.join(missing)}"
+            remedy = "give one that has both as `dataset`" + (", beside this one" if has_predictions else "")
+            raise DatasetError(problem, where=self.path, remedy=remedy)
+        self.images = {
+            image_id: DatasetImage(image_id, entry["file_name"], (entry["height"], entry["width"]))
+            for image_id, entry in read_images(self.content, self.path).items()
+        }
+
+    def get_image(self, image_id: ImageId, where: Location) -> DatasetImage:
+        """The image; DatasetError if `images` lacks it."""
+        if image_id not in self.images:
+            problem = f"expected an image_id of {self.path} ({abbreviate(self.images)}), got {reprlib.repr(image_id)}"
+            remedy = "give the JSON of the images that were predicted"
+            raise DatasetError(problem, where=where, remedy=remedy, code="annotation-without-image")
+        return self.images[image_id]
+
+
+def _read_result(
+    entry: Entry, index: int, path: Path, tables: _DatasetTables, categories: CategorySet, min_score: float
+) -> Entry:
+    """image_id, category_id, iscrowd, score and, unless the score is low, the mask as compressed RLE."""
+    image_id: ImageId = json_fields.get_field(entry, "image_id", json_fields.IMAGE_ID, f"{path}, result {index}")
+    where = Location(path, image_id, "result", index)
+    size_hw = tables.get_image(image_id, where).size_hw
+    keys = ("category_id", "score", "iscrowd")
+    valid = validate_entry(entry, keys, categories.isthing_by_id, size_hw, where, raise_issue)
+    category_id = valid["category_id"]
+    if not categories[category_id].isthing:
+        problem = f"expected the category_id of a thing, got {category_id}, which is stuff"
+        raise DatasetError(problem, where=where, code="category-unknown")
+    if "segmentation" not in entry:
+        remedy = "export masks: boxes alone make no dataset of masks"
+        problem = "expected a mask in `segmentation`, got none"
+        raise DatasetError(problem, where=where, remedy=remedy, code="key-missing")
+    valid["image_id"] = image_id
+    if valid["score"] >= min_score:
+        valid["segmentation"] = segmentation_to_rle(get_segmentation(entry, size_hw, where), size_hw)
+    return valid
+
+
+def _read_predicted_annotations(
+    path: Path, tables: _DatasetTables, categories: CategorySet, on_issue: IssueHandler
+) -> dict[ImageId, Entry]:
+    """The valid annotations by image_id, in the file's order; images with two annotations are left out."""
+    predictions = read_panoptic_predictions(path, categories, on_issue)
+    content = tables.content if tables.path == path else json_fields.load_object(path)
+    by_image: dict[ImageId, list[Entry]] = {image_id: [] for image_id in predictions}
+    for annotation in read_annotations(content, path, panoptic=True):
+        if type(annotation.get("image_id")) in json_fields.IMAGE_ID and annotation["image_id"] in predictions:
+            by_image[annotation["image_id"]].append(annotation)
+    valid = {}
+    for image_id, (annotation, *repeated) in by_image.items():
+        errors = _find_errors(annotation, image_id, path, tables, categories) if not repeated else []
+        for error in errors:
+            on_issue(error.code, error)
+        if not errors and not repeated:
+            valid[image_id] = annotation
+    return valid
+
+
+def _find_errors(
+    annotation: Entry, image_id: ImageId, path: Path, tables: _DatasetTables, categories: CategorySet
+) -> list[DatasetError]:
+    """Errors of the image and of `iscrowd` and `score` of the segments."""
+    errors: list[DatasetError] = []
+
+    def collect(code: str, error: DatasetError) -> None:
+        errors.append(error)
+
+    try_read(collect, "", tables.get_image, image_id, Location(path, image_id))
+    for info in annotation["segments_info"]:
+        where = Location(path, image_id, "segment", info["id"])
+        needed = {key: info[key] for key in ("category_id", "iscrowd", "score") if key in info}
+        validate_segment(needed, categories.isthing_by_id, where, collect)
+    return errors
+
+
+def _check_min_score(min_score: object) -> None:
+    if not json_fields.all_finite([min_score]):
+        raise ValueError(f"min_score must be a finite number, got {min_score!r}")

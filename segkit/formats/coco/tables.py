@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from segkit.formats.coco.validation import validate_image
+from segkit.formats.coco.validation import MAX_PIXELS, validate_images
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import load_json
@@ -33,15 +33,40 @@ def read_images(content: Entry, path: Path) -> dict[ImageId, Entry]:
         DatasetError: an image has no valid id, file_name or size, two images have one id, or an image has more pixels
             than Pillow opens.
     """
-    images: dict[ImageId, Entry] = {}
-    for index, entry in enumerate(get_table(content, "images", path)):
-        validate_image(entry, index, path, raise_issue)
-        where = Location(path, entry["id"])
-        if entry["id"] in images:
-            raise DatasetError("expected distinct image ids, got this one twice", where=where)
-        _check_pixels(entry["height"], entry["width"], where)
-        images[entry["id"]] = entry
-    return images
+    entries = get_table(content, "images", path)
+    validate_images(entries, path, raise_issue)
+    most = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)  # Pillow opens no more, and masks would fill the memory
+    for entry in entries:
+        if entry["height"] * entry["width"] > most:
+            problem = f"expected at most {most} pixels, got {entry['height']} x {entry['width']}"
+            raise DatasetError(problem, where=Location(path, entry["id"]), remedy="cut the image into tiles")
+    return {entry["id"]: entry for entry in entries}
+
+
+def read_annotations(content: Entry, path: Path, panoptic: bool) -> list[Entry]:
+    """Read the table `annotations`; its entries are not validated.
+
+    Args:
+        content: the content of the JSON.
+        path: the JSON, for messages.
+        panoptic: whether a panoptic JSON is expected, or an instances JSON.
+
+    Returns:
+        The file's objects.
+
+    Raises:
+        DatasetError: the table is missing or invalid, or the JSON is of the other kind.
+    """
+    annotations = get_table(content, "annotations", path)
+    for annotation in annotations:
+        keys = ", ".join(sorted(annotation.keys() & {"segmentation", "bbox", "category_id"}))
+        if panoptic and keys and "segments_info" not in annotation:
+            expected = "a panoptic JSON is expected: its annotations have segments_info"
+            raise DatasetError(f"this is an instances JSON (an annotation has {keys}), {expected}", where=path)
+        if not panoptic and "segments_info" in annotation:
+            expected = "an instances JSON is expected: its annotations have bbox and segmentation"
+            raise DatasetError(f"this is a panoptic JSON (an annotation has segments_info), {expected}", where=path)
+    return annotations
 
 
 def read_categories(content: Entry, path: Path, all_things: bool = False) -> CategorySet:
@@ -94,13 +119,6 @@ def read_classes(path: str | Path) -> CategorySet | tuple[str, ...]:
         return tuple(entries)
     table = check_objects(entries, "`categories`", path)
     return read_categories({"categories": table}, path, all_things=any("isthing" not in entry for entry in table))
-
-
-def _check_pixels(height: int, width: int, where: object) -> None:
-    """DatasetError for an image of more pixels than Pillow opens: masks of that size would fill the memory."""
-    if Image.MAX_IMAGE_PIXELS and height * width > 2 * Image.MAX_IMAGE_PIXELS:
-        most = f"at most {2 * Image.MAX_IMAGE_PIXELS} pixels"
-        raise DatasetError(f"expected {most}, got {height} x {width}", where=where, remedy="cut the image into tiles")
 
 
 def _is_color(color: object) -> bool:

@@ -7,15 +7,15 @@ Every `get_<field>` raises a DatasetError with the code of its issue (`segkit.cu
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from segkit.formats.coco.masks import drop_slivers, find_mask_fault
 from segkit.structures import MAX_SEGMENT_ID, VOID, ImageId
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler
+from segkit.utils.issues import IssueHandler, try_read
 from segkit.utils.json_fields import (
     IMAGE_ID,
     INTEGER,
@@ -36,7 +36,6 @@ from segkit.utils.text import abbreviate
 BOX_NUMBERS = 4
 LARGEST_IN_BOX = 1e150  # the area of a box is a finite number, too
 MAX_PIXELS = 2**32 - 1  # of an image: pycocotools counts in 32 bits
-Result = TypeVar("Result")
 
 
 class ImageEntry(NamedTuple):
@@ -51,24 +50,6 @@ class ImageEntry(NamedTuple):
     image_id: ImageId
     file_name: str | None
     size_hw: tuple[int, int] | None
-
-
-def try_field(on_issue: IssueHandler, get: Callable[..., Result], *arguments: Any) -> Result | None:
-    """Get a field, or report what is wrong with it.
-
-    Args:
-        on_issue: takes the code and the error.
-        get: a function that raises a DatasetError with a code.
-        arguments: of that function.
-
-    Returns:
-        Its result, or None if it raised and `on_issue` did not.
-    """
-    try:
-        return get(*arguments)
-    except DatasetError as error:
-        on_issue(error.code, error)
-        return None
 
 
 def get_box(entry: Entry, where: object) -> list[float]:
@@ -114,13 +95,13 @@ def get_area(entry: Entry, where: object) -> float:
     return area
 
 
-def get_category_id(entry: Entry, category_ids: Collection[int], where: object) -> int:
+def get_category_id(entry: Entry, where: object, category_ids: Collection[int]) -> int:
     """Get `category_id`.
 
     Args:
         entry: an annotation, a segment or a result.
-        category_ids: ids of the dataset.
         where: its location, for the message.
+        category_ids: ids of the dataset.
 
     Returns:
         The category_id of the dataset.
@@ -208,16 +189,13 @@ def is_box_inside(box: list[float], size_hw: tuple[int, int], slack_px: float = 
     return min(box[:2]) >= -slack_px and right <= size_hw[1] + slack_px and bottom <= size_hw[0] + slack_px
 
 
-def get_segmentation(
-    entry: Entry, size_hw: tuple[int, int] | None, where: object, remedy: str = "correct or drop it"
-) -> Any:
+def get_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: object) -> Any:
     """Get `segmentation`.
 
     Args:
         entry: an annotation or a result.
         size_hw: (height, width) of the image in pixels; None takes the `size` of the RLE.
         where: its location, for the message.
-        remedy: for the message.
 
     Returns:
         RLE, or polygons of three or more points: shorter ones are dropped, as Detectron2 does.
@@ -231,6 +209,7 @@ def get_segmentation(
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
         is_other = type(size) is list and [*map(type, size)] == [int, int] and size != [*(size_hw or size)]
         code = "rle-size" if is_other else "mask-invalid"
+        remedy = "is it a result of this image?" if "score" in entry else "correct or drop it"
         raise DatasetError(f"bad segmentation: {fault}", where=where, remedy=remedy, code=code)
     return segmentation
 
@@ -260,67 +239,65 @@ def get_segment_id(info: Entry, taken: Collection[int], where: object) -> int:
     return segment_id
 
 
-def validate_image(entry: Entry, index: int, path: Path, on_issue: IssueHandler) -> ImageEntry | None:
-    """Validate an entry of `images`.
+def validate_images(entries: Iterable[Entry], path: Path, on_issue: IssueHandler) -> dict[ImageId, ImageEntry]:
+    """Validate the table `images`.
 
     Args:
-        entry: the JSON object.
-        index: its index in the table.
+        entries: the JSON objects.
         path: the file, for messages.
-        on_issue: takes the code and the error of each field.
+        on_issue: takes the code and the error of each field, and of an id that is taken.
 
     Returns:
-        Its valid fields; None if its id is missing or invalid.
+        The first entry of each valid id, in the file's order.
     """
-    where = f"{path}, image at index {index}"
-    image_id: ImageId | None = try_field(on_issue, get_field, entry, "id", IMAGE_ID, where)
-    if image_id is None:
-        return None
-    location = Location(path, image_id)
-    file_name = try_field(on_issue, get_file_name, entry, location)
-    height, width = (try_field(on_issue, get_field, entry, key, INTEGER, location) for key in ("height", "width"))
-    if height is None or width is None:
-        return ImageEntry(image_id, file_name, None)
-    if is_size(height, width):
-        return ImageEntry(image_id, file_name, (height, width))
-    got = f"{reprlib.repr(height)} x {reprlib.repr(width)}"
-    problem = f"expected height and width of at least 1 pixel and {MAX_PIXELS} pixels in all, got {got}"
-    on_issue("size-invalid", DatasetError(problem, where=location, code="size-invalid"))
-    return ImageEntry(image_id, file_name, None)
+    get = partial(try_read, on_issue, "")
+    images: dict[ImageId, ImageEntry] = {}
+    for index, entry in enumerate(entries):
+        image_id: ImageId | None = get(get_field, entry, "id", IMAGE_ID, f"{path}, image at index {index}")
+        if image_id is None:
+            continue
+        where = Location(path, image_id)
+        file_name = get(get_file_name, entry, where)
+        height, width = (get(get_field, entry, key, INTEGER, where) for key in ("height", "width"))
+        size_hw = None if height is None or width is None else get(_check_size, height, width, where)
+        if image_id in images:
+            problem = f"expected distinct image ids, got this one twice, the second of {file_name}"
+            on_issue("image-id-twice", DatasetError(problem, where=where))
+        else:
+            images[image_id] = ImageEntry(image_id, file_name, size_hw)
+    return images
 
 
-def validate_annotation(
+def validate_entry(
     entry: Entry,
+    fields: Iterable[str],
     category_ids: Collection[int],
     size_hw: tuple[int, int] | None,
     where: object,
     on_issue: IssueHandler,
-    fields: Collection[str] = ("bbox", "segmentation"),
 ) -> Entry:
-    """Validate an annotation of an instances file.
+    """Validate an annotation of an instances file, or an entry of a results list.
 
     Args:
         entry: the JSON object.
+        fields: which of category_id, iscrowd, area, score, bbox and segmentation to validate, in this order.
         category_ids: ids of the dataset.
-        size_hw: (height, width) of the image in pixels.
+        size_hw: (height, width) of the image in pixels, see `get_segmentation`.
         where: its location, for messages.
         on_issue: takes the code and the error of each field.
-        fields: which of `bbox` and `segmentation` to validate.
 
     Returns:
-        category_id, iscrowd, area and `fields`, None for each that is invalid; iscrowd is 0 if it is missing.
+        The fields, None for each that is missing or invalid; iscrowd is 0 if it is missing.
     """
-    get = partial(try_field, on_issue)
-    valid: Entry = {
-        "category_id": get(get_category_id, entry, category_ids, where),
-        "iscrowd": get(get_flag, entry, "iscrowd", where),
-        "area": get(get_area, entry, where),
+    getters: dict[str, Callable[[], Any]] = {
+        "category_id": partial(get_category_id, entry, where, category_ids),
+        "iscrowd": partial(get_flag, entry, "iscrowd", where),
+        "area": partial(get_area, entry, where),
+        "score": partial(get_finite, entry, "score", where),
+        "bbox": partial(get_box, entry, where),
+        "segmentation": partial(get_segmentation, entry, size_hw, where),
     }
-    if "bbox" in fields:
-        valid["bbox"] = get(get_box, entry, where)
-    if "segmentation" in fields:
-        valid["segmentation"] = get(get_segmentation, entry, size_hw, where)
-    return valid
+    return {key: try_read(on_issue, "", getters[key]) for key in fields}
 
 
 def validate_segment(info: Entry, category_ids: Collection[int], where: object, on_issue: IssueHandler) -> Entry:
@@ -336,9 +313,9 @@ def validate_segment(info: Entry, category_ids: Collection[int], where: object, 
         category_id, iscrowd, area, bbox and score, None for each that is missing or invalid; iscrowd is 0 if it is
         missing.
     """
-    get = partial(try_field, on_issue)
+    get = partial(try_read, on_issue, "")
     return {
-        "category_id": get(get_category_id, info, category_ids, where),
+        "category_id": get(get_category_id, info, where, category_ids),
         "iscrowd": get(get_flag, info, "iscrowd", where),
         "area": get(get_finite, info, "area", where) if "area" in info else None,
         "bbox": get(get_box, info, where) if "bbox" in info else None,
@@ -346,25 +323,9 @@ def validate_segment(info: Entry, category_ids: Collection[int], where: object, 
     }
 
 
-def validate_result(
-    entry: Entry, category_ids: Collection[int], where: object, on_issue: IssueHandler, fields: Collection[str] = ()
-) -> Entry:
-    """Validate an entry of a results list but for its `segmentation`, see `get_segmentation`.
-
-    Args:
-        entry: the JSON object.
-        category_ids: ids of the dataset.
-        where: its location, for messages.
-        on_issue: takes the code and the error of each field.
-        fields: ("bbox",) validates the box too.
-
-    Returns:
-        category_id, score, iscrowd and `fields`, None for each that is invalid; iscrowd is 0 if it is missing.
-    """
-    get = partial(try_field, on_issue)
-    valid: Entry = {
-        "category_id": get(get_category_id, entry, category_ids, where),
-        "score": get(get_finite, entry, "score", where),
-        "iscrowd": get(get_flag, entry, "iscrowd", where),
-    }
-    return {**valid, "bbox": get(get_box, entry, where)} if "bbox" in fields else valid
+def _check_size(height: int, width: int, where: object) -> tuple[int, int]:
+    if not is_size(height, width):
+        got = f"{reprlib.repr(height)} x {reprlib.repr(width)}"
+        problem = f"expected height and width of at least 1 pixel and {MAX_PIXELS} pixels in all, got {got}"
+        raise DatasetError(problem, where=where, code="size-invalid")
+    return height, width

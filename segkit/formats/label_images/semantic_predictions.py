@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.formats.coco import find_mask_fault
+from segkit.formats.coco.masks import find_mask_fault
 from segkit.structures import rle_to_mask, segmentation_to_rle
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from segkit.formats.coco import MAX_COORDINATE, MAX_OUTLINE_PX, is_too_long
+from segkit.formats.coco.masks import MAX_COORDINATE, MAX_OUTLINE_PX, is_too_long
 from segkit.structures import crop_to_rle, rle_to_mask, segmentation_to_rle
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco_mask
 
-from segkit.formats.coco import MAX_OUTLINE_PX, drop_slivers, find_mask_fault, is_too_long
+from segkit.formats.coco.masks import MAX_OUTLINE_PX, drop_slivers, find_mask_fault, is_too_long
 from segkit.structures import mask_to_rle
 
 TRIANGLE = [0, 0, 4.5, 0, 0, 3]
