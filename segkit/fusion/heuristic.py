@@ -102,7 +102,8 @@ class Canvas:
             Whether it was placed. An instance without a pixel is not.
         """
         mask, window = self.instances.crops[row], self.instances.window(row)
-        gained = mask & self._is_free[window]
+        is_free = self._is_free[window]
+        gained = mask & is_free
         held_px = int(np.count_nonzero(gained)) + sum(occluded_px.values())
         if self.areas_px[row] == 0 or self._is_overlapped(row, held_px):
             return False
@@ -110,7 +111,7 @@ class Canvas:
             gained |= mask & (self.numbers[window] == number)
             self.held_px[number] -= pixels
         self.numbers[window][gained] = len(self.rows)
-        self._is_free[window] &= ~gained
+        np.greater(is_free, gained, out=is_free)  # and not gained
         self.held_px[len(self.rows)] = held_px
         self.rows.append(row)
         return True
