@@ -41,20 +41,7 @@ class ArchitectureSpec:
     needs_targets: bool = True
 
 
-# Built-in architectures, which mapper and evaluators know without an import of the networks.
-BUILTIN_SPECS = (
-    ArchitectureSpec("GeneralizedRCNN", ("instances",), ("instances",), ROI_HEADS),
-    ArchitectureSpec("ProposalNetwork", ("instances",), (), ROI_HEADS),
-    ArchitectureSpec("RetinaNet", ("instances",), ("instances",), ROI_HEADS | RETINANET),
-    ArchitectureSpec("PanopticFPN", ("instances", "semantic"), PANOPTIC, ROI_HEADS | SEMANTIC_HEAD, "own"),
-    ArchitectureSpec("SemanticSegmentor", ("semantic",), ("sem_seg",), SEMANTIC_HEAD),
-    # of Detectron2's project of this name
-    ArchitectureSpec("PanopticDeepLab", ("semantic", "panoptic"), PANOPTIC, ROI_HEADS | SEMANTIC_HEAD, "own"),
-    ArchitectureSpec(
-        "PanopticRCNN", ("instances", "semantic"), (*PANOPTIC, "head_outputs"), ROI_HEADS | SEMANTIC_HEAD, "fusion"
-    ),
-)
-_specs = {spec.name: spec for spec in BUILTIN_SPECS}
+_specs: dict[str, ArchitectureSpec] = {}
 
 
 def register_architecture(spec: ArchitectureSpec) -> None:

@@ -24,8 +24,8 @@ from segkit.evaluation import (
     build_evaluators,
 )
 from segkit.modeling import register_models
+from segkit.modeling.meta_arch.detectron2 import SPECS
 from segkit.structures.architecture_spec import (
-    BUILTIN_SPECS,
     ArchitectureSpec,
     get_architecture_spec,
     register_architecture,
@@ -40,7 +40,7 @@ def test_every_architecture_of_the_registry_has_a_spec_whose_config_keys_exist()
         spec = get_architecture_spec(name)
         assert spec.name == name
         assert all(key.rsplit(".", 2)[1] in keys for key in spec.class_counts)
-    assert {spec.name for spec in BUILTIN_SPECS} - {name for name, _ in META_ARCH_REGISTRY} == {"PanopticDeepLab"}
+    assert {spec.name for spec in SPECS} - {name for name, _ in META_ARCH_REGISTRY} == {"PanopticDeepLab"}
 
 
 def test_panoptic_rcnn_needs_semantic_labels_and_is_fused() -> None:

@@ -1,5 +1,6 @@
-"""Meta-architectures, one file each; importing this package registers them."""
+"""Meta-architectures, one file each; importing this package registers them and their specs."""
 
+from segkit.modeling.meta_arch import detectron2
 from segkit.modeling.meta_arch.panoptic_rcnn import PanopticRCNN
 
-__all__ = ["PanopticRCNN"]
+__all__ = ["PanopticRCNN", "detectron2"]

@@ -27,7 +27,24 @@ from segkit.modeling.postprocessing.panoptic import PanopticPostProcessor
 from segkit.modeling.postprocessing.panoptic_tensors import to_segments
 from segkit.modeling.postprocessing.resampling import Sizes
 from segkit.structures import HeadOutputs, InstanceMasks, Segment
+from segkit.structures.architecture_spec import (
+    PANOPTIC,
+    ROI_HEADS,
+    SEMANTIC_HEAD,
+    ArchitectureSpec,
+    register_architecture,
+)
 from segkit.utils.errors import ConfigError
+
+register_architecture(
+    ArchitectureSpec(
+        "PanopticRCNN",
+        targets=("instances", "semantic"),
+        outputs=(*PANOPTIC, "head_outputs"),
+        class_counts=ROI_HEADS | SEMANTIC_HEAD,
+        postprocessing="fusion",
+    )
+)
 
 
 @META_ARCH_REGISTRY.register()
