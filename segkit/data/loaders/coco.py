@@ -66,14 +66,14 @@ class _CachedReader(DatasetReader):
             return super().read_annotations(image)
         return [
             {**entry, "segmentation": segmentation_to_rle(entry["segmentation"], image.size_hw)}
-            for entry in _get_entries(image).annotations
+            for entry in get_entries(image).annotations
         ]
 
     def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
         """See base class."""
         if self.instances_json is None:
             return super().read_stored_annotations(image)
-        return _get_entries(image).annotations
+        return get_entries(image).annotations
 
 
 class CachedInstancesReader(_CachedReader):
@@ -144,30 +144,22 @@ class CachedPanopticReader(_CachedReader):
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""
-        infos = self.get_segments_info(image)
-        return read_segmentation(self.get_png_path(image), infos, self.categories, image.size_hw, image.image_id)
+        entries = get_entries(image)
+        path = self.masks / entries.png_name
+        return read_segmentation(path, entries.segments_info, self.categories, image.size_hw, image.image_id)
 
-    def get_png_path(self, image: DatasetImage) -> Path:
-        """Get the path of an image's PNG.
 
-        Args:
-            image: one of `images`.
+def get_entries(image: DatasetImage) -> CocoImage:
+    """Get the entries of an image of one of these readers.
 
-        Returns:
-            A path below `masks`.
-        """
-        return self.masks / _get_entries(image).png_name
+    Args:
+        image: one of the reader's `images`.
 
-    def get_segments_info(self, image: DatasetImage) -> Sequence[Entry]:
-        """Get the segments of an image.
-
-        Args:
-            image: one of `images`.
-
-        Returns:
-            The entries of the JSON's segments_info, with its category ids.
-        """
-        return _get_entries(image).segments_info
+    Returns:
+        The image itself.
+    """
+    assert isinstance(image, CocoImage)
+    return image
 
 
 def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:
@@ -200,11 +192,6 @@ def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[s
         where=panoptic_json,
         remedy="give the folder of the images as image_root",
     )
-
-
-def _get_entries(image: DatasetImage) -> CocoImage:
-    assert isinstance(image, CocoImage)  # of this reader's `images`
-    return image
 
 
 def _read_instances(path: Path, categories: CategorySet) -> dict[Any, Sequence[Entry]]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from detectron2.structures import BoxMode
 
 from segkit.data.dataset import PANOPTIC_METRICS, Dataset, Record
-from segkit.data.loaders.coco import LISTED, CachedInstancesReader, CachedPanopticReader
+from segkit.data.loaders.coco import LISTED, CachedInstancesReader, CachedPanopticReader, get_entries
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.registry import READERS, open_reader
 from segkit.structures import CategorySet, segmentation_to_rle
@@ -184,15 +184,12 @@ class ReaderSegments(ReaderAnnotations):
     __slots__ = ()
 
     def __iter__(self) -> Iterator[Record]:
-        return iter(self._find_segments())
+        _, image = find_image(self._key, self._image_id)
+        return ({**entry} for entry in get_entries(image).segments_info)  # copies: users' mappers may change them
 
     def __len__(self) -> int:
-        return len(self._find_segments())
-
-    def _find_segments(self) -> Sequence[Record]:
-        reader, image = find_image(self._key, self._image_id)
-        assert isinstance(reader, CachedPanopticReader)
-        return reader.get_segments_info(image)
+        _, image = find_image(self._key, self._image_id)
+        return len(get_entries(image).segments_info)
 
 
 def build_panoptic_entries(reader: CachedPanopticReader, image: DatasetImage, key: ReaderKey) -> Record:
@@ -206,8 +203,8 @@ def build_panoptic_entries(reader: CachedPanopticReader, image: DatasetImage, ke
     Returns:
         pan_seg_file_name, the path of the PNG, and segments_info, with the category ids of the JSON.
     """
-    segments_info = ReaderSegments(key, image.image_id)
-    return {"pan_seg_file_name": str(reader.get_png_path(image)), "segments_info": segments_info}
+    png_path = os.path.join(reader.masks, get_entries(image).png_name)
+    return {"pan_seg_file_name": png_path, "segments_info": ReaderSegments(key, image.image_id)}
 
 
 def choose_metrics(reader: DatasetReader) -> tuple[str, ...]:

@@ -99,6 +99,9 @@ def test_panoptic_records_have_the_keys_of_detectron2(
         assert Path(record["pan_seg_file_name"]).is_file()
         assert [*record["segments_info"]] == infos[record["image_id"]]
         assert pickle.loads(pickle.dumps(record)) == record
+        for segment in copy.deepcopy(record)["segments_info"]:
+            segment["category_id"] = -1  # a user's mapper changes its copy
+        assert [*record["segments_info"]] == infos[record["image_id"]]
         assert len(pickle.dumps(record["segments_info"])) < 500 + 3 * len(str(mixed))  # read when it is used
 
 
