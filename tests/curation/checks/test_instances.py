@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -13,52 +11,12 @@ from segkit.curation.checks.instances import check_instances, measure_mask
 from segkit.curation.issues import IssueList
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
+from tests.helpers.coco_faults import INSTANCES_FAULTS, Change
 from tests.helpers.damaged_datasets import Broken, instances, junk, noise, panoptic
-
-Change = Callable[[dict[str, Any], dict[str, Any], dict[str, Any]], object]
 
 
 def check(data: Broken) -> IssueList:
     return check_instances(data.json_path, data.images, map)
-
-
-# Of the content of the JSON, the person's annotation in image 0 (a polygon) and the crowd's (run lengths).
-FAULTS: list[tuple[str, Change]] = [
-    ("annotation-id-twice", lambda c, p, q: p.update(id=q["id"])),
-    ("annotation-without-image", lambda c, p, q: p.update(image_id=77)),
-    ("key-missing", lambda c, p, q: p.pop("id")),
-    ("key-missing", lambda c, p, q: p.pop("segmentation")),
-    ("key-missing", lambda c, p, q: p.pop("area")),
-    ("key-missing", lambda c, p, q: p.pop("bbox")),
-    ("key-missing-optional", lambda c, p, q: p.pop("iscrowd")),
-    ("type-wrong", lambda c, p, q: c["categories"][0].update(color="red")),
-    ("number-not-finite", lambda c, p, q: p.update(foo=float("-inf"))),
-    ("type-wrong", lambda c, p, q: c["annotations"].append(3)),
-    ("type-wrong", lambda c, p, q: p.update(segmentation="none")),
-    ("category-unknown", lambda c, p, q: p.update(category_id=2)),
-    ("category-id-twice", lambda c, p, q: c["categories"].append({"id": 1, "name": "more"})),
-    ("iscrowd-invalid", lambda c, p, q: p.update(iscrowd="1")),
-    ("area-wrong", lambda c, p, q: p.update(area=18)),
-    ("area-wrong", lambda c, p, q: p.update(area=-9)),
-    ("number-not-finite", lambda c, p, q: p.update(area=float("nan"))),
-    ("box-wrong", lambda c, p, q: p.update(bbox=[1, 1, 3, 5])),
-    ("box-outside", lambda c, p, q: p.update(bbox=[1, 1, 30, 3])),
-    ("box-invalid", lambda c, p, q: p.update(bbox=[1, 1, 3])),
-    ("box-invalid", lambda c, p, q: p.update(bbox=[1, 1, -3, 3])),
-    ("polygon-short", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2])),
-    ("polygon-short", lambda c, p, q: p.update(segmentation=[[1, 1, 2, 2]])),
-    ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3, 3, 4])),
-    ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3, float("inf")])),
-    ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3])),
-    ("mask-invalid", lambda c, p, q: p["segmentation"].append([1, 1, 2, 2, 3, 1e9])),
-    ("mask-invalid", lambda c, p, q: p.update(segmentation=[])),
-    ("mask-invalid", lambda c, p, q: q["segmentation"].update(counts=[1, 2])),
-    ("rle-size", lambda c, p, q: q["segmentation"].update(size=[8, 6])),
-    ("mask-twice", lambda c, p, q: c["annotations"].append({**p, "id": 99})),
-    ("segment-empty", lambda c, p, q: q.update(segmentation={"size": [6, 8], "counts": [48]})),
-    ("size-differs", lambda c, p, q: c["images"].append({**c["images"].pop(5), "height": 7})),
-    ("image-orphan", lambda c, p, q: (c["images"].pop(5), c["annotations"].pop(), c["annotations"].pop())),
-]
 
 
 BEYOND_REPAIR: list[tuple[str, Change]] = [
@@ -68,7 +26,7 @@ BEYOND_REPAIR: list[tuple[str, Change]] = [
 ]
 
 
-@pytest.mark.parametrize(("expected", "change"), FAULTS + BEYOND_REPAIR)
+@pytest.mark.parametrize(("expected", "change"), INSTANCES_FAULTS + BEYOND_REPAIR)
 def test_a_planted_fault_is_found_and_nothing_else(tmp_path: Path, expected: str, change: Change) -> None:
     data = instances(tmp_path)
     content = data.load()

@@ -14,8 +14,7 @@ from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.repair import repair_instances, repair_panoptic
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
-from tests.curation.checks import test_instances as test_check_instances
-from tests.curation.checks import test_panoptic as test_check_panoptic
+from tests.helpers.coco_faults import INSTANCES_FAULTS, PANOPTIC_FAULTS
 from tests.helpers.damaged_datasets import CROWD, GRASS, PERSON, SKY, Broken, instances, panoptic, scene
 
 REPAIRED = {
@@ -43,7 +42,7 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("fault", test_check_panoptic.FAULTS, ids=[f[0] for f in test_check_panoptic.FAULTS])
+@pytest.mark.parametrize("fault", PANOPTIC_FAULTS, ids=[f[0] for f in PANOPTIC_FAULTS])
 def test_faults_are_repaired_and_nothing_gets_worse(tmp_path: Path, fault) -> None:
     name, expected, plant = fault
     data = panoptic(tmp_path / "data")
@@ -166,7 +165,7 @@ INSTANCES_LEFT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", test_check_instances.FAULTS)
+@pytest.mark.parametrize("fault", INSTANCES_FAULTS)
 def test_instances(tmp_path: Path, fault) -> None:
     expected, change = fault
     data = instances(tmp_path / "data")

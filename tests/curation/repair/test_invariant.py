@@ -19,13 +19,12 @@ from segkit.curation.issues import IssueList
 from segkit.curation.repair import repair_instances, repair_panoptic
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
-from tests.curation.checks import test_instances as test_check_instances
-from tests.curation.checks import test_panoptic as test_check_panoptic
-from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, instances, panoptic, scene
+from tests.helpers.coco_faults import INSTANCES_FAULTS, PANOPTIC_FAULTS
+from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, instances, junk, panoptic, scene
 from tests.helpers.wrong_ids import WRONG_IDS
 
-PLANTS = [(name, plant) for name, _expected, plant in test_check_panoptic.FAULTS]
-CHANGES = [change for _expected, change in test_check_instances.FAULTS]
+PLANTS = [(name, plant) for name, _expected, plant in PANOPTIC_FAULTS]
+CHANGES = [change for _expected, change in INSTANCES_FAULTS]
 WHOLE_IMAGE = ("annotation-without-image", "annotation-twice", "png-name-twice", "type-wrong", "name-outside")
 KINDS = st.sampled_from(
     [str, float, lambda _: None, lambda value: [value], lambda value: -value, lambda value: value + 1]
@@ -212,7 +211,7 @@ def test_junk_anywhere_is_repaired_or_rejected_with_a_clear_error(tmp_path: Path
         content = data.load()
         for table in ("images", "annotations", "categories"):
             content[table] = content[table][:1]
-        for index, broken in enumerate(test_check_panoptic.junk(content)):
+        for index, broken in enumerate(junk(content)):
             data.store(broken)
             output = tmp_path / f"{number} {index}"
             try:
