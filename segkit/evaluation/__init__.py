@@ -18,6 +18,7 @@ from segkit.evaluation.instances import InstanceEvaluator
 from segkit.evaluation.panoptic import PanopticEvaluator
 from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.evaluation.volumes import VolumeEvaluator
+from segkit.modeling import register_models
 from segkit.structures.architecture_spec import get_architecture_spec
 from segkit.utils.errors import ConfigError
 
@@ -50,6 +51,7 @@ def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEva
     """
     ground_truth = GroundTruth(dataset, get_thing_channels(cfg, dataset))
     options = EvaluatorOptions(cfg.TEST.EXPORT, cfg.TEST.BOUNDARY, cfg.TEST.KEEP_LOGITS)
+    register_models()  # and the specs of their architectures
     spec = get_architecture_spec(cfg.MODEL.META_ARCHITECTURE)
     for metric in dataset.metrics:
         if metric not in EVALUATORS:
