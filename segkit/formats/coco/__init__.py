@@ -7,7 +7,6 @@ from segkit.formats.coco.panoptic import (
     PanopticFile,
     PanopticPrediction,
     PanopticRecord,
-    read_id_runs,
     read_panoptic,
     read_panoptic_predictions,
     read_segmentation,
@@ -17,7 +16,6 @@ from segkit.formats.coco.panoptic_writer import (
     build_panoptic_annotation,
     choose_png_names,
     write_panoptic,
-    write_png,
 )
 from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
 from segkit.formats.coco.readers import OVERLAPS, CocoInstancesReader, CocoPanopticReader, paint_annotations
@@ -25,6 +23,8 @@ from segkit.formats.coco.tables import read_categories, read_classes, read_image
 from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
 from segkit.formats.coco.validation import ImageEntry
 from segkit.formats.coco.writers import CocoInstancesWriter, CocoPanopticWriter, PanopticFilesWriter
+from segkit.formats.png import read_id_runs
+from segkit.formats.png import write_ids as write_png
 
 __all__ = [
     "OVERLAPS",

@@ -17,7 +17,7 @@ from segkit.formats.coco.validation import (
     get_segment_id,
     validate_segment,
 )
-from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, ImageId, PanopticSegmentation, Segment
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, try_read
@@ -201,22 +201,6 @@ def read_segmentation(
         segments.append(Segment(segment_id, category_id, isthing, areas.get(segment_id, 0), iscrowd, score))
     _check_same_ids(set(areas), {segment.segment_id for segment in segments}, Location(path, image_id))
     return PanopticSegmentation.from_runs(runs, tuple(segments))
-
-
-def read_id_runs(png_path: str | Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
-    """Read the segment ids of a PNG as runs.
-
-    Args:
-        png_path: 8-bit RGB(A) or palette PNG of segment ids, 0 = void.
-        size_hw: (height, width) of the image in pixels; None accepts any.
-
-    Returns:
-        The runs of equal ids.
-
-    Raises:
-        DatasetError: the PNG is missing, truncated, of another kind or of another size.
-    """
-    return png.read_id_runs(Path(png_path), size_hw)
 
 
 def _read_record(

@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from segkit.formats import png
 from segkit.structures import CategorySet, Extent, ImageId, PanopticSegmentation, Segment
@@ -69,7 +68,7 @@ class PanopticWriter(FinishOnExit):
             raise DatasetError("an image with this id was added before", where=where)
         png_name = choose_png_name(file_name, self._annotations)
         annotation = build_panoptic_annotation(image_id, png_name, segmentation)
-        write_png(self.png_folder / png_name, segmentation.segment_ids)
+        png.write_ids(self.png_folder / png_name, segmentation.segment_ids)
         height, width = segmentation.segment_ids.shape
         own = {"id": image_id, "file_name": file_name, "height": height, "width": width}
         self._images[image_id] = {**(extra or {}), **own}
@@ -79,19 +78,6 @@ class PanopticWriter(FinishOnExit):
         """See base class."""
         images, annotations = [*self._images.values()], [*self._annotations.values()]
         write_panoptic(self.json_path, images, annotations, self.categories, self.info)
-
-
-def write_png(path: str | Path, segment_ids: NDArray[np.integer]) -> None:
-    """Write segment ids as an RGB PNG, atomically.
-
-    Args:
-        path: the PNG.
-        segment_ids: (H, W) integers, 0 = void.
-
-    Raises:
-        ValueError: an id is outside [0, MAX_SEGMENT_ID], or the map has no pixels.
-    """
-    png.write_ids(Path(path), segment_ids)
 
 
 def choose_png_names(images: Iterable[tuple[ImageId, str]]) -> dict[ImageId, str]:
