@@ -30,25 +30,25 @@ from tests.helpers.one_image import CATEGORIES, GROUND_TRUTH, compare_key, write
 
 
 def test_panoptic_to_panoptic_changes_nothing_and_copies_images(tmp_path: Path) -> None:
-    source, calls = write_panoptic(tmp_path), []
+    reader, calls = write_panoptic(tmp_path), []
     output = tmp_path / "out"
     writer = CocoPanopticWriter(output, CATEGORIES)
-    losses = convert(source, writer, copy_images=True, progress=lambda done, total: calls.append((done, total)))
+    losses = convert(reader, writer, copy_images=True, progress=lambda done, total: calls.append((done, total)))
     assert losses == []
     assert calls == [(1, 1)]
-    again = CocoPanopticReader(output / "panoptic.json", output / "panoptic", output / "images")
-    (image,) = again.images
-    assert image == source.images[0]
-    assert compare_key(again.read_segmentation(image)) == compare_key(GROUND_TRUTH)
-    assert np.array_equal(again.read_image(image), source.read_image(image))
+    written = CocoPanopticReader(output / "panoptic.json", output / "panoptic", output / "images")
+    (image,) = written.images
+    assert image == reader.images[0]
+    assert compare_key(written.read_segmentation(image)) == compare_key(GROUND_TRUTH)
+    assert np.array_equal(written.read_image(image), reader.read_image(image))
 
 
 def test_to_instances_and_back_keeps_things_and_crowds_and_reports_stuff(tmp_path: Path) -> None:
     losses = convert(write_panoptic(tmp_path), CocoInstancesWriter(tmp_path / "out", CATEGORIES))
     assert losses == [ConversionLoss("x", "1 segments of stuff cannot be held")]
-    again = CocoInstancesReader(tmp_path / "out" / "instances.json", tmp_path / "images")
+    written = CocoInstancesReader(tmp_path / "out" / "instances.json", tmp_path / "images")
     things = {part for part in compare_key(GROUND_TRUTH) if part[0] == 3}
-    assert compare_key(again.read_segmentation(again.images[0])) == things
+    assert compare_key(written.read_segmentation(written.images[0])) == things
 
 
 def test_to_semantic_maps(tmp_path: Path) -> None:
@@ -90,22 +90,22 @@ def test_things_survive_a_round_trip(
     instances = CocoInstancesReader(folder / "i" / "instances.json", folder / "images")
     things = CategorySet(CATEGORIES.things)
     assert convert(instances, CocoPanopticWriter(folder / "q", things)) == []
-    again = CocoPanopticReader(folder / "q" / "panoptic.json", folder / "q" / "panoptic", folder / "images")
-    assert compare_key(again.read_segmentation(again.images[0])) == compare_key(ground_truth)
+    written = CocoPanopticReader(folder / "q" / "panoptic.json", folder / "q" / "panoptic", folder / "images")
+    assert compare_key(written.read_segmentation(written.images[0])) == compare_key(ground_truth)
 
 
 def test_a_damaged_image_leaves_no_index(tmp_path: Path) -> None:
-    source = write_panoptic(tmp_path)
+    reader = write_panoptic(tmp_path)
     (tmp_path / "p" / "x.png").write_bytes(b"no PNG")
     with pytest.raises(DatasetError, match=r"x\.png"):
-        convert(source, CocoPanopticWriter(tmp_path / "out", CATEGORIES))
+        convert(reader, CocoPanopticWriter(tmp_path / "out", CATEGORIES))
     assert not (tmp_path / "out" / "panoptic.json").exists()
 
 
 def test_the_dataset_is_never_overwritten(tmp_path: Path) -> None:
-    source = write_panoptic(tmp_path)
+    reader = write_panoptic(tmp_path)
     with pytest.raises(DatasetError, match="would overwrite an image of the dataset"):
-        convert(source, CocoPanopticWriter(tmp_path, CATEGORIES), copy_images=True)
+        convert(reader, CocoPanopticWriter(tmp_path, CATEGORIES), copy_images=True)
 
 
 def test_the_summary_counts_the_remaining_losses() -> None:
@@ -114,16 +114,16 @@ def test_the_summary_counts_the_remaining_losses() -> None:
     assert summarize_losses(losses) == [f"image {i}: gone" for i in range(4)]
 
 
-def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_panoptic(tmp_path)
-    places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
-    command = ["data", "convert", "--from", "coco-panoptic", "--to", "coco-instances", *places]
+    path_options = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
+    command = ["data", "convert", "--from", "coco-panoptic", "--to", "coco-instances", *path_options]
     assert main([*command, "--output", f"{tmp_path}/out"]) == 0
     assert "1 segments of stuff" in capsys.readouterr().out
     assert (tmp_path / "out" / "images" / "a" / "x.png").is_file()
     assert main([*command, "--output", f"{tmp_path}/out"]) == 1
     assert "an empty or new folder" in capsys.readouterr().err
-    assert main([*command[:5], "unknown", *places, "--output", f"{tmp_path}/b"]) == 1
+    assert main([*command[:5], "unknown", *path_options, "--output", f"{tmp_path}/b"]) == 1
     assert "no writer for the format 'unknown'" in capsys.readouterr().err
 
 
@@ -138,11 +138,11 @@ def test_invalid_formats_and_options_are_reported() -> None:
 
 def test_images_are_copied_to_where_the_format_expects_them(tmp_path: Path) -> None:
     """Write as ADE20K and read back, with the image."""
-    source = write_panoptic(tmp_path)
-    convert(source, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), copy_images=True)
-    again = open_reader("ade20k", {"root": tmp_path / "out"})
-    assert np.array_equal(again.read_image(again.images[0]), source.read_image(source.images[0]))
-    assert compare_key(again.read_segmentation(again.images[0])) == compare_key(GROUND_TRUTH)
+    reader = write_panoptic(tmp_path)
+    convert(reader, WRITERS["ade20k"](tmp_path / "out", CATEGORIES), copy_images=True)
+    written = open_reader("ade20k", {"root": tmp_path / "out"})
+    assert np.array_equal(written.read_image(written.images[0]), reader.read_image(reader.images[0]))
+    assert compare_key(written.read_segmentation(written.images[0])) == compare_key(GROUND_TRUTH)
 
 
 def test_the_formats_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,8 +155,18 @@ def test_the_formats_are_listed_with_their_options(capsys: pytest.CaptureFixture
 
 def test_options_of_the_written_format(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_panoptic(tmp_path)
-    places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
-    arguments = ["data", "convert", "--from", "coco-panoptic", *places, "--to", "voc", "--output", f"{tmp_path}/out"]
+    path_options = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
+    arguments = [
+        "data",
+        "convert",
+        "--from",
+        "coco-panoptic",
+        *path_options,
+        "--to",
+        "voc",
+        "--output",
+        f"{tmp_path}/out",
+    ]
     assert main([*arguments, "--to-set", "split=val", "border=2"]) == 1
     assert "takes ['split', 'border_px']" in capsys.readouterr().err
     assert main([*arguments, "--to-set", "split=val"]) == 0
@@ -171,8 +181,8 @@ def test_the_output_is_complete_or_absent(tmp_path: Path, capsys: pytest.Capture
             writer.add(name, f"{name}.png", GROUND_TRUTH)
             (data / "images").mkdir(exist_ok=True)
             Image.fromarray(np.full((2, 3, 3), 80, np.uint8)).save(data / "images" / f"{name}.png")
-    places = ["--json", f"{data}/p.json", "--masks", f"{data}/p", "--images", f"{data}/images"]
-    arguments = ["data", "convert", "--from", "coco-panoptic", *places, "--to", "labelme", "--output"]
+    path_options = ["--json", f"{data}/p.json", "--masks", f"{data}/p", "--images", f"{data}/images"]
+    arguments = ["data", "convert", "--from", "coco-panoptic", *path_options, "--to", "labelme", "--output"]
     (data / "p" / "b.png").write_bytes(b"cut off")
     assert main([*arguments, f"{tmp_path}/out"]) == 1
     assert "b.png: expected a PNG" in capsys.readouterr().err
@@ -197,8 +207,8 @@ def test_licences_are_kept_between_coco_formats_and_reported_elsewhere(
     content["images"][0]["license"] = 4
     (tmp_path / "data" / "p.json").write_text(json.dumps(content))
     data = tmp_path / "data"
-    places = ["--json", f"{data}/p.json", "--masks", f"{data}/p", "--images", f"{data}/images"]
-    arguments = ["data", "convert", "--from", "coco-panoptic", *places]
+    path_options = ["--json", f"{data}/p.json", "--masks", f"{data}/p", "--images", f"{data}/images"]
+    arguments = ["data", "convert", "--from", "coco-panoptic", *path_options]
     assert main([*arguments, "--to", "coco-panoptic", "--output", f"{tmp_path}/p"]) == 0
     assert "license" not in capsys.readouterr().out
     written = json.loads((tmp_path / "p" / "panoptic.json").read_text())
@@ -209,14 +219,16 @@ def test_licences_are_kept_between_coco_formats_and_reported_elsewhere(
 
 @pytest.mark.parametrize("to", ["coco-panoptic", "voc", "labelme", "two-channel-png", "instance-maps", "semantic-maps"])
 def test_lost_keys_of_annotations_are_reported(tmp_path: Path, to: str) -> None:
-    source = write_panoptic(tmp_path)
+    reader = write_panoptic(tmp_path)
     with CocoInstancesWriter(tmp_path, CATEGORIES) as writer:
-        writer.add(source.images[0], GROUND_TRUTH)
+        writer.add(reader.images[0], GROUND_TRUTH)
     content = json.loads((tmp_path / "instances.json").read_text())
     content["annotations"][0]["caption"] = "a cat"
     content["categories"][0]["skeleton"] = [[1, 2]]
     (tmp_path / "instances.json").write_text(json.dumps(content))
-    found = CocoInstancesReader(tmp_path / "instances.json", tmp_path / "images")
-    losses = convert(found, open_writer(to, tmp_path / "out", found.categories, {}))
+    reader_of_instances = CocoInstancesReader(tmp_path / "instances.json", tmp_path / "images")
+    losses = convert(reader_of_instances, open_writer(to, tmp_path / "out", reader_of_instances.categories, {}))
     assert "annotations: the keys 'caption' cannot be held" in [loss.description for loss in losses]
-    assert found.skipped[-1].endswith("1 keys of annotations and categories that are not read: 'skeleton'")
+    assert reader_of_instances.skipped[-1].endswith(
+        "1 keys of annotations and categories that are not read: 'skeleton'"
+    )

@@ -84,17 +84,17 @@ def test_the_digest_depends_on_pixels_not_on_the_file(tmp_path: Path) -> None:
 
 def test_an_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(NOISE.astype(np.uint8)).save(tmp_path / "a.jpg")
-    loaded = []
+    decoded = []
     load = JpegImageFile.load
 
-    def counted(image: JpegImageFile) -> object:
+    def load_and_count(image: JpegImageFile) -> object:
         if image.tile:  # not decoded yet
-            loaded.append(image)
+            decoded.append(image)
         return load(image)
 
-    monkeypatch.setattr(JpegImageFile, "load", counted)
+    monkeypatch.setattr(JpegImageFile, "load", load_and_count)
     assert inspect_image(tmp_path / "a.jpg", "here").digest is not None
-    assert len(loaded) == 1
+    assert len(decoded) == 1
 
 
 def test_damaged_exif_does_not_hide_the_pixels(tmp_path: Path) -> None:

@@ -38,18 +38,18 @@ def test_an_image_without_a_label(tmp_path: Path) -> None:
     assert draw_dataset_stats(stats, CATEGORIES).ndim == 3
 
 
-def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_stats_and_view_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_panoptic(tmp_path)
-    places = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
-    where = ["--format", "coco-panoptic", *places]
-    assert main(["data", "stats", *where, "--output", f"{tmp_path}/stats"]) == 0
+    path_options = ["--json", f"{tmp_path}/p.json", "--masks", f"{tmp_path}/p", "--images", f"{tmp_path}/images"]
+    dataset_options = ["--format", "coco-panoptic", *path_options]
+    assert main(["data", "stats", *dataset_options, "--output", f"{tmp_path}/stats"]) == 0
     assert "16.7 % of the pixels are void" in capsys.readouterr().out
     assert json.loads((tmp_path / "stats" / "stats.json").read_text())["images"] == 1
-    assert main(["data", "view", *where, "--output", f"{tmp_path}/view.png"]) == 0
+    assert main(["data", "view", *dataset_options, "--output", f"{tmp_path}/view.png"]) == 0
     with Image.open(tmp_path / "view.png") as image:
         assert image.mode == "RGB"
-    assert main(["data", "view", *where, "--image", "x", "--output", f"{tmp_path}/view.html"]) == 0
+    assert main(["data", "view", *dataset_options, "--image", "x", "--output", f"{tmp_path}/view.html"]) == 0
     assert "x: ground truth" in (tmp_path / "view.html").read_text()
-    assert main(["data", "view", *where, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1
+    assert main(["data", "view", *dataset_options, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1
     assert "the dataset has no image 'y'" in capsys.readouterr().err
-    assert main(["data", "view", *where, "--output", f"{tmp_path}/view.gif"]) == 1
+    assert main(["data", "view", *dataset_options, "--output", f"{tmp_path}/view.gif"]) == 1

@@ -16,8 +16,8 @@ def categories() -> CategorySet:
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    made = Dataset(tmp_path / "panoptic.json", tmp_path / "panoptic")
-    with PanopticWriter(*made, CATEGORIES) as writer:
+    paths = Dataset(tmp_path / "panoptic.json", tmp_path / "panoptic")
+    with PanopticWriter(*paths, CATEGORIES) as writer:
         writer.add(11, "eleven.jpg", first_image())
         writer.add("twelve", "sub/twelve.jpg", second_image())
-    return made
+    return paths

@@ -24,7 +24,7 @@ from tests.helpers.coco_samples import CATEGORIES, files_below, first_image, sec
 
 # Classes: 1 wall and 3 sky are stuff, 8 bed and 13 person are things; 0 is something else.
 CLASSES = np.array([[1, 1, 3, 0], [8, 8, 13, 13], [1, 8, 13, 150]], dtype=np.uint8)
-# Instance classes: 1 is the bed, 8; 4 the person, 13. Instance 2 of them covers the sky; blue says nothing.
+# Instance classes: 1 is the bed (class 8), 4 the person (class 13). Instance 2 occludes the sky. Blue has no meaning.
 RED = [[0, 0, 4, 0], [1, 1, 4, 4], [0, 1, 4, 0]]
 GREEN = [[0, 0, 2, 0], [1, 1, 2, 9], [0, 1, 0, 0]]
 IMAGE = DatasetImage("ADE_val_00000001", "ADE_val_00000001.jpg", (3, 4))
@@ -34,7 +34,7 @@ def _rgb(red: object, green: object, blue: int = 7) -> NDArray[np.uint8]:
     return np.stack(np.broadcast_arrays(red, green, blue), axis=-1).astype(np.uint8)
 
 
-def _make(root: Path, name: str = "ADE_val_00000001", split: str = "validation") -> Path:
+def _write_tree(root: Path, name: str = "ADE_val_00000001", split: str = "validation") -> Path:
     image = root / f"images/{split}/{name}.jpg"
     png.write(image, np.zeros((3, 4, 3), dtype=np.uint8))
     png.write(root / f"annotations/{split}/{name}.png", CLASSES)
@@ -42,26 +42,26 @@ def _make(root: Path, name: str = "ADE_val_00000001", split: str = "validation")
     return root
 
 
-def test_semantic(tmp_path: Path) -> None:
-    _make(_make(tmp_path), "ADE_val_00000000")
+def test_semantic_maps_are_read(tmp_path: Path) -> None:
+    _write_tree(_write_tree(tmp_path), "ADE_val_00000000")
     reader = ADE20KReader(tmp_path, annotations="semantic")
     assert reader.images == (DatasetImage("ADE_val_00000000", "ADE_val_00000000.jpg", (3, 4)), IMAGE)
     assert len(reader.categories) == N_CLASSES
     assert not reader.categories.things
     assert reader.categories[150].name == "class 150"
-    got = reader.read_segmentation(IMAGE)
-    np.testing.assert_array_equal(got.segment_ids, CLASSES)
-    areas = [(s.segment_id, s.category_id, s.isthing, s.area_px) for s in got.segments]
+    segmentation = reader.read_segmentation(IMAGE)
+    np.testing.assert_array_equal(segmentation.segment_ids, CLASSES)
+    areas = [(s.segment_id, s.category_id, s.isthing, s.area_px) for s in segmentation.segments]
     assert areas == [(1, 1, False, 3), (3, 3, False, 1), (8, 8, False, 3), (13, 13, False, 3), (150, 150, False, 1)]
 
 
-def test_instances_by_hand(tmp_path: Path) -> None:
-    reader = ADE20KReader(_make(tmp_path), annotations="instances")
+def test_instances_are_read(tmp_path: Path) -> None:
+    reader = ADE20KReader(_write_tree(tmp_path), annotations="instances")
     assert [c.category_id for c in reader.categories.things] == [*THING_IDS]
-    got = reader.read_segmentation(IMAGE)
+    segmentation = reader.read_segmentation(IMAGE)
     # 256 + green. The sky is covered; the person without a number and class 150, a thing, are void.
-    assert got.segment_ids.tolist() == [[1, 1, 258, 0], [257, 257, 258, 265], [1, 257, 0, 0]]
-    assert got.segments == (
+    assert segmentation.segment_ids.tolist() == [[1, 1, 258, 0], [257, 257, 258, 265], [1, 257, 0, 0]]
+    assert segmentation.segments == (
         Segment(1, 1, False, 3),
         Segment(257, 8, True, 3),
         Segment(258, 13, True, 2),
@@ -72,31 +72,36 @@ def test_instances_by_hand(tmp_path: Path) -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_instances_are_mask2formers(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_instances_equal_mask2former(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     root = tmp_path_factory.mktemp("ade")
     size_hw = (3, 4)
     classes = data.draw(hnp.arrays(np.uint8, size_hw, elements=st.sampled_from([0, 1, 3, 8, 13, 149, 150])))
     green = data.draw(hnp.arrays(np.uint8, size_hw, elements=st.sampled_from([0, 1, 2, 255])))
-    class_of = np.array([*data.draw(st.lists(st.integers(1, 100), min_size=256, max_size=256))])
-    _make(root)
+    class_by_instance = np.array([*data.draw(st.lists(st.integers(1, 100), min_size=256, max_size=256))])
+    _write_tree(root)
     png.write(root / "annotations/validation/ADE_val_00000001.png", classes)
-    png.write(root / "annotations_instance/validation/ADE_val_00000001.png", _rgb(class_of[green] * (green > 0), green))
-    got = ADE20KReader(root, annotations="instances").read_segmentation(IMAGE)
-    # prepare_ade20k_pan_seg.py, pixel by pixel: the instance where there is one, else stuff, else void.
+    png.write(
+        root / "annotations_instance/validation/ADE_val_00000001.png",
+        _rgb(class_by_instance[green] * (green > 0), green),
+    )
+    segmentation = ADE20KReader(root, annotations="instances").read_segmentation(IMAGE)
+    # prepare_ade20k_pan_seg.py, pixel by pixel: the instance if there is one, else stuff, else void.
     for y, x in np.ndindex(size_hw):
-        segment_id = got.segment_ids[y, x]
-        category_id = {s.segment_id: s.category_id for s in got.segments}.get(int(segment_id), 0)
+        segment_id = segmentation.segment_ids[y, x]
+        category_id = {s.segment_id: s.category_id for s in segmentation.segments}.get(int(segment_id), 0)
         if green[y, x]:
-            assert category_id == THING_IDS[class_of[green[y, x]] - 1]
-            assert np.array_equal(got.segment_ids == segment_id, green == green[y, x])
+            assert category_id == THING_IDS[class_by_instance[green[y, x]] - 1]
+            assert np.array_equal(segmentation.segment_ids == segment_id, green == green[y, x])
         else:
             assert category_id == (0 if classes[y, x] in THING_IDS else classes[y, x])
-    assert sorted(s.segment_id for s in got.segments) == sorted({*got.segment_ids.ravel().tolist()} - {0})
-    assert all(s.area_px == np.count_nonzero(got.segment_ids == s.segment_id) for s in got.segments)
+    assert sorted(s.segment_id for s in segmentation.segments) == sorted(
+        {*segmentation.segment_ids.ravel().tolist()} - {0}
+    )
+    assert all(s.area_px == np.count_nonzero(segmentation.segment_ids == s.segment_id) for s in segmentation.segments)
 
 
-def test_names_of_the_table(tmp_path: Path) -> None:
-    _make(tmp_path)
+def test_class_names_are_read_from_the_table(tmp_path: Path) -> None:
+    _write_tree(tmp_path)
     head = "Idx\tRatio\tTrain\tVal\tName\n"
     rows = [f"{i}\t0.1576\t11664\t1172\tname {i}, other" for i in range(1, N_CLASSES + 1)]
     table = tmp_path / "objectInfo150.txt"
@@ -117,15 +122,15 @@ def test_names_of_the_table(tmp_path: Path) -> None:
         ([[4, 5]], [[1, 1]], r"expected 3 x 4 pixels"),
     ],
 )
-def test_broken_instances(tmp_path: Path, red: object, green: object, message: str) -> None:
-    _make(tmp_path)
+def test_invalid_instance_maps_raise_a_dataset_error(tmp_path: Path, red: object, green: object, message: str) -> None:
+    _write_tree(tmp_path)
     png.write(tmp_path / "annotations_instance/validation/ADE_val_00000001.png", _rgb(red, green))
     with pytest.raises(DatasetError, match=rf"annotations_instance.*png: .*{message}"):
         ADE20KReader(tmp_path, annotations="instances").read_segmentation(IMAGE)
 
 
-def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
-    reader = ADE20KReader(_make(tmp_path), annotations="semantic")
+def test_invalid_class_maps_and_missing_files_raise_a_dataset_error(tmp_path: Path) -> None:
+    reader = ADE20KReader(_write_tree(tmp_path), annotations="semantic")
     path = tmp_path / "annotations/validation/ADE_val_00000001.png"
     png.write(path, np.full((3, 4), 151, dtype=np.uint8))
     with pytest.raises(DatasetError, match=r"expected 3 x 4 classes in 0..150, got .* up to 151"):
@@ -143,8 +148,8 @@ def test_broken_classes_and_missing_files(tmp_path: Path) -> None:
             ADE20KReader(tmp_path, **options)  # type: ignore[arg-type]
 
 
-def _told(root: Path, **options: Any) -> tuple[ADE20KReader, list[tuple[str, str]]]:
-    """The source, every image of it readable, and (code, file) of what it tells."""
+def _read_with_issues(root: Path, **options: Any) -> tuple[ADE20KReader, list[tuple[str, str]]]:
+    """Returns the reader, whose images are all readable, and (code, file) of the reported issues."""
     messages: list[tuple[str, str]] = []
     reader = ADE20KReader(root, on_issue=lambda code, error: messages.append((code, Path(error.where).name)), **options)
     assert {code for code, _ in messages} <= {*RULES}
@@ -153,14 +158,14 @@ def _told(root: Path, **options: Any) -> tuple[ADE20KReader, list[tuple[str, str
     return reader, messages
 
 
-def test_all_faults_of_the_maps_are_reported(tmp_path: Path) -> None:
+def test_all_issues_of_the_maps_are_reported(tmp_path: Path) -> None:
     for name in "abcde":
-        _make(tmp_path, name)
+        _write_tree(tmp_path, name)
     (tmp_path / "annotations/validation/b.png").unlink()
     (tmp_path / "annotations/validation/c.png").write_bytes(b"torn")
     (tmp_path / "annotations_instance/validation/d.png").unlink()
     (tmp_path / "annotations_instance/validation/b.png").unlink()
-    reader, messages = _told(tmp_path, annotations="instances")
+    reader, messages = _read_with_issues(tmp_path, annotations="instances")
     assert messages == [
         ("png-missing", "b.png"),
         ("png-missing", "b.png"),
@@ -168,11 +173,11 @@ def test_all_faults_of_the_maps_are_reported(tmp_path: Path) -> None:
         ("png-unreadable", "c.png"),
     ]
     assert [image.image_id for image in reader.images] == ["a", "e"]
-    reader, messages = _told(tmp_path, annotations="semantic")
+    reader, messages = _read_with_issues(tmp_path, annotations="semantic")
     assert messages == [("png-missing", "b.png"), ("png-unreadable", "c.png")]
     assert [image.image_id for image in reader.images] == ["a", "d", "e"]
     (tmp_path / "images/validation/a.jpg").unlink()
-    reader, messages = _told(tmp_path, annotations="instances")
+    reader, messages = _read_with_issues(tmp_path, annotations="instances")
     assert messages == [
         ("png-missing", "b.png"),
         ("image-missing", "a.png"),
@@ -186,7 +191,7 @@ def test_all_faults_of_the_maps_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"a\.png: the annotation has no image \(1 of 5 files\); complete"):
         ADE20KReader(tmp_path, annotations="semantic")
     shutil.rmtree(tmp_path / "annotations")
-    reader, messages = _told(tmp_path, annotations="semantic")
+    reader, messages = _read_with_issues(tmp_path, annotations="semantic")
     assert (reader.images, len(messages)) == ((), 4)
     with pytest.raises(DatasetError, match=r"expected images \*\.jpg, found none"):
         ADE20KReader(tmp_path / ("x" * 5000), annotations="semantic")
@@ -200,7 +205,7 @@ def _samples() -> Iterator[tuple[DatasetImage, PanopticSegmentation]]:
         yield DatasetImage(name, f"{name}.jpg", segmentation.segment_ids.shape), segmentation
 
 
-def _written(root: Path) -> ADE20KReader:
+def _write_and_open(root: Path) -> ADE20KReader:
     with ADE20KWriter(root, CATEGORIES) as writer:
         for image, segmentation in _samples():
             assert writer.add(image, segmentation) == []
@@ -208,19 +213,19 @@ def _written(root: Path) -> ADE20KReader:
     return ADE20KReader(root)
 
 
-def test_panoptic_write_and_read(tmp_path: Path) -> None:
-    reader = _written(tmp_path)
+def test_written_panoptic_files_are_read_back(tmp_path: Path) -> None:
+    reader = _write_and_open(tmp_path)
     assert reader.categories == CATEGORIES
     assert reader.images == tuple(image for image, _ in _samples())
     for image, expected in _samples():
-        got = reader.read_segmentation(image)
-        np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
-        assert got.segments == expected.segments
+        segmentation = reader.read_segmentation(image)
+        np.testing.assert_array_equal(segmentation.segment_ids, expected.segment_ids)
+        assert segmentation.segments == expected.segments
         assert reader.read_image(image).shape == (*image.size_hw, 3)
 
 
-def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
-    _written(tmp_path)
+def test_occluded_stuff_is_left_out_and_occluded_things_raise_a_dataset_error(tmp_path: Path) -> None:
+    _write_and_open(tmp_path)
     path = tmp_path / "ade20k_panoptic_val.json"
     content = json.loads(path.read_text())
     infos = content["annotations"][1]["segments_info"]
@@ -228,14 +233,16 @@ def test_stuff_that_things_cover_is_left_out(tmp_path: Path) -> None:
     path.write_text(json.dumps(content))
     _, (image, expected) = _samples()
     assert ADE20KReader(tmp_path).read_segmentation(image).segments == expected.segments
-    infos[-1]["category_id"] = 1  # a person: Mask2Former's things lie on top, one without a pixel is a fault
+    infos[-1]["category_id"] = (
+        1  # a person: things occlude stuff in Mask2Former, so that a thing without a pixel is an error
+    )
     path.write_text(json.dumps(content))
     with pytest.raises(DatasetError, match="the JSON has segment ids that the PNG lacks: 99"):
         ADE20KReader(tmp_path).read_segmentation(image)
 
 
-def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
-    _written(tmp_path)
+def test_missing_panoptic_files_and_paths_outside_the_folder_raise_a_dataset_error(tmp_path: Path) -> None:
+    _write_and_open(tmp_path)
     (tmp_path / "ade20k_panoptic_val/two.png").unlink()
     with pytest.raises(DatasetError, match=r"ade20k_panoptic_val/two\.png: the annotation is missing \(1 of 2 are\)"):
         ADE20KReader(tmp_path)
@@ -253,7 +260,7 @@ def test_panoptic_files_that_are_missing_or_elsewhere(tmp_path: Path) -> None:
         ADE20KReader(tmp_path, "train")
 
 
-def test_all_faults_of_the_panoptic_files_are_reported(tmp_path: Path) -> None:
+def test_all_issues_of_the_panoptic_files_are_reported(tmp_path: Path) -> None:
     with ADE20KWriter(tmp_path, CATEGORIES) as writer:
         for name in "abcde":
             image = DatasetImage(name, f"{name}.jpg", (3, 4))
@@ -267,7 +274,7 @@ def test_all_faults_of_the_panoptic_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "ade20k_panoptic_val/d.png").unlink()
     for name in "de":
         (tmp_path / f"images/validation/{name}.jpg").unlink()
-    reader, messages = _told(tmp_path)
+    reader, messages = _read_with_issues(tmp_path)
     assert messages == [
         ("annotation-unreadable", "ade20k_panoptic_val.json, image 'b', segment 300"),
         ("annotation-unreadable", "ade20k_panoptic_val.json"),  # c has none
@@ -278,13 +285,13 @@ def test_all_faults_of_the_panoptic_files_are_reported(tmp_path: Path) -> None:
     assert [image.image_id for image in reader.images] == ["a"]
 
 
-def test_files_of_no_annotation_are_counted(tmp_path: Path) -> None:
+def test_files_without_annotation_are_counted(tmp_path: Path) -> None:
     """One line for the images, one for the PNGs; the reader can be used."""
-    _written(tmp_path)
+    _write_and_open(tmp_path)
     assert ADE20KReader(tmp_path).skipped == ()
     for name in ("images/validation/lone.jpg", "images/validation/lone2.jpg", "ade20k_panoptic_val/lone.png"):
         (tmp_path / name).touch()
-    reader, messages = _told(tmp_path)
+    reader, messages = _read_with_issues(tmp_path)
     assert (len(reader.images), messages) == (2, [])
     assert reader.skipped == (
         f"{tmp_path}/images/validation: 2 images have no annotation that is read: 'lone.jpg', 'lone2.jpg'",
@@ -292,24 +299,26 @@ def test_files_of_no_annotation_are_counted(tmp_path: Path) -> None:
     )
 
 
-def test_no_json_after_an_error(tmp_path: Path) -> None:
+def test_errors_of_the_writer_write_no_json(tmp_path: Path) -> None:
     image, segmentation = next(_samples())
-    more = PanopticSegmentation(segmentation.segment_ids, (*segmentation.segments, Segment(8, 1, True, 0)))
+    with_empty_segment = PanopticSegmentation(
+        segmentation.segment_ids, (*segmentation.segments, Segment(8, 1, True, 0))
+    )
     writer = ADE20KWriter(tmp_path, CATEGORIES, split="train")
 
     def write_twice() -> None:
         with writer:
-            assert writer.add(image, more) == ["segment 8: it has no pixel"]
-            writer.add(image, more)
+            assert writer.add(image, with_empty_segment) == ["segment 8: it has no pixel"]
+            writer.add(image, with_empty_segment)
 
     with pytest.raises(DatasetError, match="image 'one': an image with this id was added before"):
         write_twice()
     assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}
     assert Image.open(tmp_path / "ade20k_panoptic_train/one.png").size == (4, 3)
     for file_name in ("../one.jpg", "/one.jpg"):
-        for act in (writer.image_path, lambda image: writer.add(image, segmentation)):
+        for work in (writer.image_path, lambda image: writer.add(image, segmentation)):
             with pytest.raises(DatasetError, match="expected `file_name` to be a path inside its folder"):
-                act(DatasetImage("other", file_name, image.size_hw))
+                work(DatasetImage("other", file_name, image.size_hw))
     with pytest.raises(ValueError, match="of the image's size"):
         writer.add(DatasetImage("other", "other.jpg", (4, 3)), segmentation)
     assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}

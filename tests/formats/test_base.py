@@ -1,4 +1,4 @@
-"""What all writers tell alike."""
+"""Losses that all writers report."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ def test_overlaps_are_the_pixels_of_every_mask_but_one(masks: np.ndarray) -> Non
     assert messages == ([f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else [])
 
 
-def test_no_annotations_have_no_overlaps() -> None:
+def test_equal_polygons_have_losses_and_missing_annotations_have_none() -> None:
     assert list_lost_annotations(None, (2, 2)) == []
     assert list_lost_annotations([{"segmentation": [[0, 0, 2, 0, 2, 2]]}] * 2, (2, 2)) != []

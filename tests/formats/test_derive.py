@@ -29,13 +29,13 @@ MAPS = hnp.arrays(
 def test_relabel_is_a_lookup(segment_ids: np.ndarray) -> None:
     values = {1: 9, 300: 200, MAX_SEGMENT_ID: 65535}
     expected = np.vectorize(lambda i: values.get(int(i), 0), otypes=[np.uint16])(segment_ids)
-    got = relabel(segment_ids, values, np.uint16)
-    assert got.dtype == np.uint16
-    np.testing.assert_array_equal(got, expected)
+    labels = relabel(segment_ids, values, np.uint16)
+    assert labels.dtype == np.uint16
+    np.testing.assert_array_equal(labels, expected)
 
 
 @pytest.mark.parametrize(("in_map", "in_values"), [(-1, 1), (MAX_SEGMENT_ID + 1, 1), (1, -1), (1, MAX_SEGMENT_ID + 1)])
-def test_relabel_refuses_ids_out_of_range(in_map: int, in_values: int) -> None:
+def test_relabel_raises_an_error_for_ids_out_of_range(in_map: int, in_values: int) -> None:
     with pytest.raises(ValueError, match="segment ids must be in"):
         relabel(np.array([[in_map]], dtype=np.int32), {in_values: 1}, np.uint8)
 
@@ -43,9 +43,9 @@ def test_relabel_refuses_ids_out_of_range(in_map: int, in_values: int) -> None:
 def test_semantic_map_with_one_channel_for_things(categories: CategorySet) -> None:
     # things (person, cat crowd) 0; sky is the first stuff, 1; void 255.
     expected = [[1, 1, 1, 255], [0, 0, 1, 255], [0, 0, 0, 0]]
-    got = build_semantic_map(first_image(), categories.build_semantic_space())
-    assert got.dtype == np.uint8
-    np.testing.assert_array_equal(got, expected)
+    labels = build_semantic_map(first_image(), categories.build_semantic_space())
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, expected)
 
 
 def test_semantic_map_with_a_channel_per_class(categories: CategorySet) -> None:
@@ -63,14 +63,14 @@ def test_semantic_map_of_void_is_void(categories: CategorySet) -> None:
     )
 
 
-def test_semantic_map_refuses_what_a_byte_cannot_name(categories: CategorySet) -> None:
-    def stuff(count: int) -> CategorySet:
+def test_more_than_255_channels_and_unknown_categories_raise_an_error(categories: CategorySet) -> None:
+    def build_stuff_categories(count: int) -> CategorySet:
         return CategorySet(Category(i + 1, str(i), False, (0, 0, 0)) for i in range(count))
 
     last = PanopticSegmentation(np.array([[9]], dtype=np.int32), (Segment(9, 254, False, 1),))
-    assert build_semantic_map(last, stuff(254).build_semantic_space()).tolist() == [[254]]
+    assert build_semantic_map(last, build_stuff_categories(254).build_semantic_space()).tolist() == [[254]]
     with pytest.raises(ValueError, match="at most 255 channels, got 256"):
-        build_semantic_map(last, stuff(255).build_semantic_space())
+        build_semantic_map(last, build_stuff_categories(255).build_semantic_space())
     with pytest.raises(ValueError, match=r"category ids of the space, got \[254\]"):
         build_semantic_map(last, categories.build_semantic_space())
 
@@ -90,5 +90,5 @@ def test_coco_annotations_are_the_things() -> None:
 
 
 def test_coco_annotations_leave_out_segments_without_a_pixel() -> None:
-    lost = PanopticSegmentation(np.zeros((2, 2), dtype=np.int32), (Segment(4, 1, True, 0),))
-    assert build_coco_annotations(1, lost) == []
+    empty_segment = PanopticSegmentation(np.zeros((2, 2), dtype=np.int32), (Segment(4, 1, True, 0),))
+    assert build_coco_annotations(1, empty_segment) == []

@@ -1,4 +1,4 @@
-"""Reading images: what 8-bit ones keep, how deep ones are stretched, and what is refused."""
+"""Tests of reading images: 8-bit values, stretching of deeper values, orientation and errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from segkit.formats.image_io import is_deep, open_image, read_image, read_image_
 from segkit.utils.errors import DatasetError
 from tests.helpers.deep_files import GREY_ALPHA, RAMP, RGB, RGBA, STRETCHED_RAMP, png_chunk, write_png16, write_tiff
 
-SHOWN = np.repeat(STRETCHED_RAMP[..., None], 3, axis=2)
+STRETCHED_RGB = np.repeat(STRETCHED_RAMP[..., None], 3, axis=2)
 DEEP = RAMP.astype(np.uint16)
 NOISE = np.random.default_rng(0).integers(0, 2**16, (5, 7, 3)).astype(np.uint16)
-TURNED = {  # by EXIF orientation, of an array
+ORIENT = {  # by EXIF orientation, of an array
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
     3: lambda a: a[::-1, ::-1],
@@ -38,24 +38,24 @@ TURNED = {  # by EXIF orientation, of an array
 @pytest.mark.parametrize("dtype", ["u2", "i2", "i4", "u4", "f4"])
 @pytest.mark.parametrize("big_endian", [False, True])
 def test_deep_grey_tiffs_are_stretched(tmp_path: Path, dtype: str, big_endian: bool) -> None:
-    big_endian = big_endian and dtype != "u4"  # which Pillow reads of little-endian files only
+    big_endian = big_endian and dtype != "u4"  # Pillow reads uint32 from little-endian files only
     path = write_tiff(tmp_path / "a.tif", RAMP.astype(dtype), big_endian=big_endian)
     with Image.open(path) as image:
         assert is_deep(image)
-    np.testing.assert_array_equal(read_image(path, (3, 67)), SHOWN)
+    np.testing.assert_array_equal(read_image(path, (3, 67)), STRETCHED_RGB)
 
 
-def test_unsigned_32_bits_reach_beyond_the_signed(tmp_path: Path) -> None:
-    values = RAMP.astype(np.uint32) + np.uint32(2**31 - 1000)  # half of them negative, were they signed
-    np.testing.assert_array_equal(read_image(write_tiff(tmp_path / "a.tif", values)), SHOWN)
+def test_uint32_values_above_the_int32_range_are_stretched(tmp_path: Path) -> None:
+    values = RAMP.astype(np.uint32) + np.uint32(2**31 - 1000)  # half of them would be negative as int32
+    np.testing.assert_array_equal(read_image(write_tiff(tmp_path / "a.tif", values)), STRETCHED_RGB)
 
 
-def test_a_tiff_whose_white_is_zero_is_inverted(tmp_path: Path) -> None:
-    """As Pillow inverts 8-bit ones."""
+def test_a_white_is_zero_tiff_is_inverted(tmp_path: Path) -> None:
+    """Pillow inverts 8-bit TIFFs; deeper TIFFs are inverted in the same way."""
     assert read_image(write_tiff(tmp_path / "a.tif", np.uint8([[0, 255]]), t262=0))[..., 0].tolist() == [[255, 0]]
     for dtype in ("u2", "f4"):
         result = read_image(write_tiff(tmp_path / "a.tif", RAMP.astype(dtype), t262=0))
-        np.testing.assert_array_equal(result, 255 - SHOWN)
+        np.testing.assert_array_equal(result, 255 - STRETCHED_RGB)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2", "a.pgm"])
@@ -67,31 +67,34 @@ def test_deep_grey_images_of_other_formats(tmp_path: Path, name: str) -> None:
         pytest.skip("this Pillow cannot write it")
     with Image.open(tmp_path / name) as image:
         assert is_deep(image)
-    np.testing.assert_array_equal(read_image(tmp_path / name), SHOWN)
+    np.testing.assert_array_equal(read_image(tmp_path / name), STRETCHED_RGB)
 
 
 @pytest.mark.parametrize(("color", "channels"), [(GREY_ALPHA, 1), (RGB, 3), (RGBA, 3)])
-def test_grey_as_16_bit_colours_is_the_same_image(tmp_path: Path, color: int, channels: int) -> None:
-    """Transparency is left out: here it would change the percentiles."""
+def test_16_bit_grey_stored_as_colour_is_read_as_grey(tmp_path: Path, color: int, channels: int) -> None:
+    """The alpha channel is ignored: it would change the percentiles here."""
     alpha = [np.full_like(DEEP, 9)] if color != RGB else []
     path = write_png16(tmp_path / "a.png", np.dstack([DEEP] * channels + alpha), color)
     with Image.open(path) as image:
         assert is_deep(image)
-    np.testing.assert_array_equal(read_image(path), SHOWN)
+    np.testing.assert_array_equal(read_image(path), STRETCHED_RGB)
 
 
-def test_the_percentiles_of_few_values_are_those_of_one_channel(tmp_path: Path) -> None:
-    """Of four values they lie at 0.015 and 2.985: 1.5 and 989.5. Of the same three times over, at 0 and 1000."""
-    few = np.uint16([[0, 100, 300, 1000]])
+def test_percentiles_of_grey_stored_as_colour_are_computed_from_one_channel(tmp_path: Path) -> None:
+    """The percentiles of four values are 1.5 and 989.5 (positions 0.015 and 2.985); of three copies, 0 and 1000."""
+    four_values = np.uint16([[0, 100, 300, 1000]])
     expected = [[0, 25, 77, 255]]  # 255 * 98.5 / 988 = 25.4 and 255 * 298.5 / 988 = 77.04; else 26 and 76
-    assert read_image(write_tiff(tmp_path / "a.tif", few))[..., 0].tolist() == expected
-    assert read_image(write_png16(tmp_path / "a.png", np.dstack([few] * 3), RGB))[..., 1].tolist() == expected
-    assert read_image(write_png16(tmp_path / "a.png", np.dstack([few] * 2), GREY_ALPHA))[..., 2].tolist() == expected
+    assert read_image(write_tiff(tmp_path / "a.tif", four_values))[..., 0].tolist() == expected
+    assert read_image(write_png16(tmp_path / "a.png", np.dstack([four_values] * 3), RGB))[..., 1].tolist() == expected
+    assert (
+        read_image(write_png16(tmp_path / "a.png", np.dstack([four_values] * 2), GREY_ALPHA))[..., 2].tolist()
+        == expected
+    )
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "big-endian tif", "tif of four channels"])
 def test_16_bit_colours_share_one_scale(tmp_path: Path, kind: str) -> None:
-    """The ramp, dealt to the channels: 12-bit colours, of which Pillow's high bytes have eight levels."""
+    """The ramp is spread over the channels: 12-bit colours, whose high bytes (Pillow's result) have eight levels."""
     colors = DEEP.reshape(67, 1, 3)
     if kind == "png":
         path = write_png16(tmp_path / "a.png", colors, RGB)
@@ -102,7 +105,7 @@ def test_16_bit_colours_share_one_scale(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(read_image(path), STRETCHED_RAMP.reshape(67, 1, 3))
 
 
-def test_16_bit_colours_that_two_decoders_read_differently_are_refused(
+def test_16_bit_colours_that_two_decoders_read_differently_raise_a_dataset_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_png16(tmp_path / "a.png", NOISE, RGB)
@@ -115,59 +118,59 @@ def test_16_bit_colours_that_two_decoders_read_differently_are_refused(
         read_image(path)
 
 
-def test_not_finite_and_constant_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_non_finite_values_and_constant_images_become_0(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     values = RAMP.astype(np.float32)
     with_gaps = np.vstack([values, np.float32([[np.nan, np.inf, -np.inf] + [np.nan] * 64])])
     path = write_tiff(tmp_path / "a.tif", with_gaps)
     result = read_image(path)
-    np.testing.assert_array_equal(result[:3], SHOWN)
+    np.testing.assert_array_equal(result[:3], STRETCHED_RGB)
     assert not result[3].any()
     assert [record.getMessage() for record in caplog.records] == [f"{path}: 67 values are NaN or infinite and become 0"]
     assert not read_image(write_tiff(path, np.full((2, 3), np.nan, np.float32))).any()
     assert not read_image(write_tiff(path, np.full((2, 3), 4000, np.uint16))).any()
 
 
-def turned_image(path: Path, kind: str, orientation: int) -> NDArray[Any]:
-    """Writes a image that lies as EXIF does not say; returns it as it lies, (H, W) or (H, W, 3)."""
-    eight = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
+def write_image_with_orientation(path: Path, kind: str, orientation: int) -> NDArray[Any]:
+    """Writes an image with an EXIF orientation; returns its stored pixels, (H, W) or (H, W, 3)."""
+    pixels_8_bit = np.arange(24, dtype=np.uint8).reshape(4, 6) * 10
     exif = Image.Exif()
     exif[274] = orientation
     if kind == "png":
-        Image.fromarray(eight).save(path, exif=exif)
-        return eight
+        Image.fromarray(pixels_8_bit).save(path, exif=exif)
+        return pixels_8_bit
     if kind == "deep png":
-        Image.fromarray(eight.astype(np.uint16)).save(path, exif=exif)
-        return open_pixels(eight.astype(np.uint16))
+        Image.fromarray(pixels_8_bit.astype(np.uint16)).save(path, exif=exif)
+        return stretch_to_uint8(pixels_8_bit.astype(np.uint16))
     if kind == "deep colour png":
         write_png16(path, NOISE, RGB)
         content, chunk = path.read_bytes(), png_chunk(b"eXIf", exif.tobytes()[6:])
         path.write_bytes(content[:33] + chunk + content[33:])  # after the header
-        return open_pixels(NOISE)
+        return stretch_to_uint8(NOISE)
     if kind == "compressed tif":
-        Image.fromarray(eight).save(path, compression="tiff_lzw", tiffinfo={274: orientation})
-        return eight
-    pixels = {"tif": eight, "deep tif": eight.astype(np.uint16), "colour tif": np.dstack([eight] * 3)}[kind]
+        Image.fromarray(pixels_8_bit).save(path, compression="tiff_lzw", tiffinfo={274: orientation})
+        return pixels_8_bit
+    pixels = {
+        "tif": pixels_8_bit,
+        "deep tif": pixels_8_bit.astype(np.uint16),
+        "colour tif": np.dstack([pixels_8_bit] * 3),
+    }[kind]
     write_tiff(path, pixels, t274=orientation)
-    return open_pixels(pixels) if kind == "deep tif" else pixels
-
-
-def open_pixels(values: NDArray[Any]) -> NDArray[Any]:
-    return stretch_to_uint8(values)
+    return stretch_to_uint8(pixels) if kind == "deep tif" else pixels
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize(
     "kind", ["png", "deep png", "deep colour png", "tif", "compressed tif", "deep tif", "colour tif"]
 )
-def test_turned_images(tmp_path: Path, kind: str, orientation: int) -> None:
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int) -> None:
     path = tmp_path / f"a.{kind[-3:]}"
-    lying = turned_image(path, kind, orientation)
-    expected = TURNED[orientation](lying if lying.ndim == 3 else np.repeat(lying[..., None], 3, axis=2))
+    stored = write_image_with_orientation(path, kind, orientation)
+    expected = ORIENT[orientation](stored if stored.ndim == 3 else np.repeat(stored[..., None], 3, axis=2))
     np.testing.assert_array_equal(read_image(path), expected)
     assert read_image_size(path) == expected.shape[:2]
 
 
-def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
+def test_damaged_exif_data_is_ignored(tmp_path: Path) -> None:
     Image.new("L", (4, 2), 9).save(tmp_path / "a.png", exif=b"Exif\0\0no TIFF")
     with pytest.raises(SyntaxError), Image.open(tmp_path / "a.png") as image:
         image.getexif()
@@ -175,8 +178,8 @@ def test_damaged_exif_turns_nothing(tmp_path: Path) -> None:
     assert read_image_size(tmp_path / "a.png") == (2, 4)
 
 
-def test_pages(tmp_path: Path) -> None:
-    """Several pages are refused, as nothing says which was annotated; smaller copies and masks do not count."""
+def test_several_pages_raise_an_error_but_smaller_copies_and_masks_do_not(tmp_path: Path) -> None:
+    """The annotated page is unknown. Smaller copies and masks do not count as pages."""
     first, second = np.uint8([[1, 2, 3]]), np.uint8([[4, 5, 6]])
     with pytest.raises(DatasetError, match=r"a\.tif: expected one image, got a TIFF of several pages; save the page"):
         read_image(write_tiff(tmp_path / "a.tif", first, second))
@@ -186,7 +189,7 @@ def test_pages(tmp_path: Path) -> None:
     assert result[..., 0].tolist() == first.tolist()
 
 
-def test_the_first_frame_of_a_moving_image(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animated_gif_is_read(tmp_path: Path) -> None:
     frames = [Image.new("L", (3, 2), level) for level in (10, 200)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert (read_image(tmp_path / "a.gif") == 10).all()
@@ -203,7 +206,7 @@ def test_the_first_frame_of_a_moving_image(tmp_path: Path) -> None:
         (np.zeros((2, 3, 3), np.uint8), {"t262": 8}),  # CIELab
     ],
 )
-def test_tiffs_of_other_kinds_are_refused_with_a_remedy(
+def test_unsupported_tiffs_raise_an_error_with_a_remedy(
     tmp_path: Path, pixels: NDArray[Any], options: dict[str, Any]
 ) -> None:
     path = write_tiff(tmp_path / "a.tif", pixels, **options)
@@ -213,7 +216,7 @@ def test_tiffs_of_other_kinds_are_refused_with_a_remedy(
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.bmp", "a.webp", "a.gif", "deep.png", "deep.tif"])
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.9])
-def test_cut_off_files_are_refused(tmp_path: Path, name: str, share: float) -> None:
+def test_truncated_files_raise_a_dataset_error(tmp_path: Path, name: str, share: float) -> None:
     path = tmp_path / name
     noise = np.random.default_rng(1).integers(0, 255, (40, 50, 3)).astype(np.uint8)
     Image.fromarray(noise[..., 0].astype(np.uint16) * 9 if "deep" in name else noise).save(path)
@@ -224,7 +227,7 @@ def test_cut_off_files_are_refused(tmp_path: Path, name: str, share: float) -> N
         read_image(path)
 
 
-def test_bombs_are_refused_with_the_limit(tmp_path: Path) -> None:
+def test_decompression_bombs_raise_an_error_that_names_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"x"))
@@ -234,8 +237,8 @@ def test_bombs_are_refused_with_the_limit(tmp_path: Path) -> None:
             read(path)
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe.png")  # opening it would wait for ever
+def test_paths_that_are_not_image_files_raise_a_dataset_error(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")  # opening it would never return
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     (tmp_path / "text.png").write_text("no image")
@@ -252,13 +255,13 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
             read(tmp_path / "text.png")
 
 
-def test_another_size_is_refused(tmp_path: Path) -> None:
+def test_an_unexpected_size_raises_a_dataset_error(tmp_path: Path) -> None:
     Image.new("L", (3, 2)).save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match=r"expected 3 x 2 pixels, got \(2, 3\)"):
         read_image(tmp_path / "a.png", (3, 2))
 
 
-def test_images_may_be_drawn_into_and_the_file_moved(tmp_path: Path) -> None:
+def test_pixels_are_writable_and_independent_of_the_file(tmp_path: Path) -> None:
     Image.new("L", (3, 2), 7).save(tmp_path / "a.tif")
     image, pixels = open_image(tmp_path / "a.tif"), read_image(tmp_path / "a.tif")
     (tmp_path / "a.tif").write_bytes(b"")
@@ -267,15 +270,15 @@ def test_images_may_be_drawn_into_and_the_file_moved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["u2", ">u2", "i2", "i4", "u4", "i8", "f4", ">f4", "f8"])
-def test_a_ramp_is_stretched(dtype: str) -> None:
+def test_a_ramp_of_any_dtype_is_stretched(dtype: str) -> None:
     stretched = stretch_to_uint8(RAMP.astype(dtype))
     assert stretched.dtype == np.uint8
     np.testing.assert_array_equal(stretched, STRETCHED_RAMP)
 
 
 @pytest.mark.parametrize("dtype", ["u2", ">u2", "f4", "i4"])
-def test_large_arrays_are_stretched_alike(dtype: str) -> None:
-    """Beyond a block, and of 16 bits beyond the number of levels; percentiles stay those of the ramp, repeated."""
+def test_arrays_larger_than_a_block_are_stretched_the_same_way(dtype: str) -> None:
+    """The array exceeds a block and the number of 16-bit levels. A repeated ramp keeps its percentiles."""
     copies = image_io.BLOCK // RAMP.size + 2
     stretched = stretch_to_uint8(np.tile(RAMP, (copies, 1)).astype(dtype))
     np.testing.assert_array_equal(stretched[:3], stretch_to_uint8(np.tile(RAMP, (copies, 1)))[:3])
@@ -304,8 +307,8 @@ def test_nan_infinite_and_constant_values(
     assert [record.getMessage() for record in caplog.records] == messages
 
 
-def test_percentiles_that_are_equal_make_a_step() -> None:
-    # Both percentiles are among the many zeros: what is brighter is white.
+def test_equal_percentiles_give_a_step_and_large_percentiles_do_not_overflow() -> None:
+    # Both percentiles are among the many zeros: brighter values are white.
     np.testing.assert_array_equal(stretch_to_uint8(np.eye(100), (0.5, 50)), np.eye(100) * 255)
     # Percentiles that interpolate between extremes of opposite sign overflow the type of the values.
     assert stretch_to_uint8(np.float32([[-3e38, 3e38]]), (30, 60)).tolist() == [[0, 255]]

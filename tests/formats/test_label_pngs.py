@@ -20,7 +20,7 @@ def palette_image(labels, bits=8):
     return palette, {"bits": bits}
 
 
-def test_kinds_of_label_pngs(tmp_path):
+def test_all_kinds_of_label_pngs_are_read(tmp_path):
     path = tmp_path / "map.png"
     Image.fromarray(LABELS).save(path)
     assert png.read_labels(path).dtype == np.uint8
@@ -37,7 +37,7 @@ def test_kinds_of_label_pngs(tmp_path):
 
 
 @pytest.mark.parametrize(("bit_depth", "packed"), [(2, [0b00010100, 0b11100000]), (4, [0x01, 0x10, 0x32, 0x00])])
-def test_values_of_few_bits_are_not_stretched(tmp_path, bit_depth, packed):
+def test_values_of_2_and_4_bits_are_not_scaled(tmp_path, bit_depth, packed):
     row_bytes = len(packed) // 2
     rows = b"".join(b"\0" + bytes(packed[row * row_bytes : (row + 1) * row_bytes]) for row in range(2))
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 3, 2, bit_depth, 0, 0, 0, 0)), (b"IDAT", zlib.compress(rows))]
@@ -48,24 +48,24 @@ def test_values_of_few_bits_are_not_stretched(tmp_path, bit_depth, packed):
     np.testing.assert_array_equal(png.read_labels(tmp_path / "map.png"), LABELS)
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_written_labels_are_read_back(tmp_path):
     for labels in (LABELS, LABELS.astype(np.int64) * 1000):
         png.write_labels(tmp_path / "a/map.png", labels)
         np.testing.assert_array_equal(png.read_labels(tmp_path / "a/map.png"), labels)
-    for wrong in (-1, 65536):
-        with pytest.raises(ValueError, match=f"labels must be in 0..65535, got .*{wrong}"):
-            png.write_labels(tmp_path / "b.png", np.array([[0, wrong]]))
+    for label_out_of_range in (-1, 65536):
+        with pytest.raises(ValueError, match=f"labels must be in 0..65535, got .*{label_out_of_range}"):
+            png.write_labels(tmp_path / "b.png", np.array([[0, label_out_of_range]]))
     assert not (tmp_path / "b.png").exists()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_colours_are_no_labels(tmp_path, mode):
+def test_colour_pngs_raise_a_dataset_error(tmp_path, mode):
     Image.fromarray(LABELS).convert(mode).save(tmp_path / "map.png")
     with pytest.raises(DatasetError, match=r"map\.png: expected a greyscale or palette PNG .*, got 8-bit .*colours"):
         png.read_labels(tmp_path / "map.png")
 
 
-def test_broken_files_are_named(tmp_path):
+def test_the_error_names_an_invalid_file(tmp_path):
     path = tmp_path / "map.png"
     with pytest.raises(DatasetError, match=r"map\.png: expected a file, found nothing"):
         png.read_labels(path)

@@ -37,12 +37,12 @@ def test_rgb_round_trip(tmp_path: Path) -> None:
     np.testing.assert_array_equal(png.read_id_runs(tmp_path / "y.png").to_map(), rgb_to_ids(RGB[::-1, ::-1]))
 
 
-def test_grey8_is_written_as_it_is(tmp_path: Path) -> None:
+def test_8_bit_grey_is_written_unchanged(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", RGB[..., 0])
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "x.png")), RGB[..., 0])
 
 
-def test_a_palette_is_looked_up_and_alpha_dropped(tmp_path: Path) -> None:
+def test_palettes_are_converted_to_rgb_and_alpha_is_dropped(tmp_path: Path) -> None:
     Image.fromarray(RGB).quantize(8).save(tmp_path / "palette.png")
     assert png.read_header(tmp_path / "palette.png").kind == "palette"
     np.testing.assert_array_equal(png.read_id_runs(tmp_path / "palette.png").to_map(), rgb_to_ids(RGB))
@@ -55,7 +55,7 @@ def test_a_palette_is_looked_up_and_alpha_dropped(tmp_path: Path) -> None:
     "pixels",
     [RGB.astype(np.int32), RGB[..., :2], RGB[0, 0], np.zeros((0, 4), np.uint8), RGB[None], RGB.astype(np.uint16)],
 )
-def test_write_refuses_what_a_png_of_ours_is_not(tmp_path: Path, pixels: np.ndarray) -> None:
+def test_unsupported_pixels_raise_an_error_and_write_nothing(tmp_path: Path, pixels: np.ndarray) -> None:
     with pytest.raises(ValueError, match="pixels must be"):
         png.write(tmp_path / "x.png", pixels)
     assert files_below(tmp_path) == set()
@@ -73,7 +73,7 @@ def _corrupt(path: Path) -> None:
     path.write_bytes(content)
 
 
-READ_FAULTS = {
+READ_ERRORS = {
     "missing": (lambda path: None, "found nothing"),
     "empty": (lambda path: path.write_bytes(b""), "expected a PNG"),
     "text": (lambda path: path.write_text("no image, but long enough for a header"), "expected a PNG"),
@@ -89,35 +89,35 @@ READ_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", READ_FAULTS)
-def test_read_id_runs_faults(tmp_path: Path, fault: str) -> None:
-    spoil, message = READ_FAULTS[fault]
-    spoil(tmp_path / "x.png")
+@pytest.mark.parametrize("error_name", READ_ERRORS)
+def test_read_id_runs_raises_a_dataset_error_for_invalid_files(tmp_path: Path, error_name: str) -> None:
+    write_file, message = READ_ERRORS[error_name]
+    write_file(tmp_path / "x.png")
     with pytest.raises(DatasetError, match=rf"x\.png: .*{message}"):
         png.read_id_runs(tmp_path / "x.png")
 
 
-def test_read_grey16_refuses_eight_bits_and_colour(tmp_path: Path) -> None:
+def test_read_grey16_raises_a_dataset_error_for_8_bits_and_colour(tmp_path: Path) -> None:
     for name, pixels in (("grey", RGB[..., 0]), ("rgb", RGB)):
         png.write(tmp_path / name, pixels)
         with pytest.raises(DatasetError, match="expected a PNG of 16-bit greyscale, got 8-bit"):
             png.read_grey16(tmp_path / name)
 
 
-def test_another_size(tmp_path: Path) -> None:
+def test_an_unexpected_size_raises_a_dataset_error(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", RGB)
     with pytest.raises(DatasetError, match=r"x\.png: expected 4 x 2 pixels \(height x width\), got 2 x 4"):
         png.read_id_runs(tmp_path / "x.png", (4, 2))
 
 
-def test_the_header_is_enough_for_the_size(tmp_path: Path) -> None:
+def test_the_header_is_read_without_the_pixels(tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     png.write(path, RGB)
     path.write_bytes(path.read_bytes()[: png.HEADER_BYTES])
     assert png.read_header(path) == png.Header((2, 4), 8, "RGB")
 
 
-def test_an_image_too_large_to_decode_safely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_above_the_pixel_limit_raises_a_dataset_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     png.write(tmp_path / "x.png", RGB)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 3)
     with pytest.raises(DatasetError, match="cannot be decoded"):
@@ -125,7 +125,7 @@ def test_an_image_too_large_to_decode_safely(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("kind", ["label", "ids", "grey16"])
-def test_no_damaged_bit_goes_unnoticed(kind: str, tmp_path: Path) -> None:
+def test_every_damaged_bit_raises_a_dataset_error(kind: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     pixels = np.kron(rng.integers(0, 200, (6, 7)), np.ones((5, 4), dtype=np.int64))
     path = tmp_path / "a.png"
@@ -133,7 +133,7 @@ def test_no_damaged_bit_goes_unnoticed(kind: str, tmp_path: Path) -> None:
         png.write_ids(path, pixels.astype(np.int32) * 1000)
     else:
         png.write(path, pixels.astype(np.uint8 if kind == "label" else np.uint16))
-    sound = path.read_bytes()
+    content = path.read_bytes()
 
     def read() -> np.ndarray:
         if kind == "ids":
@@ -142,15 +142,15 @@ def test_no_damaged_bit_goes_unnoticed(kind: str, tmp_path: Path) -> None:
 
     expected = read()
     assert expected.shape == (30, 28)
-    for place in range(8, len(sound)):
-        damaged = bytearray(sound)
-        damaged[place] ^= 1 << place % 8
+    for position in range(8, len(content)):
+        damaged = bytearray(content)
+        damaged[position] ^= 1 << position % 8
         path.write_bytes(damaged)
         with pytest.raises(DatasetError, match=r"a\.png"):
             read()
 
 
-def test_a_png_without_its_end_is_cut_off(tmp_path: Path) -> None:
+def test_a_png_without_its_last_chunk_raises_a_dataset_error(tmp_path: Path) -> None:
     png.write(tmp_path / "a.png", np.ones((3, 4), dtype=np.uint8))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-12])
     with pytest.raises(DatasetError, match="it is cut off; write or fetch it again"):

@@ -1,4 +1,4 @@
-"""PNGs of ids against Pillow: every filter, every way to cut a file into chunks, and every way to break it."""
+"""PNGs of segment ids, compared with Pillow: all filters, random chunks, and damaged files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SLOW_DRAWS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @pytest.fixture(params=["zlib", "zlib_ng"])
-def inflater(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def zlib_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     library = zlib if request.param == "zlib" else pytest.importorskip("zlib_ng.zlib_ng")
     monkeypatch.setattr(png_runs, "decompressobj", library.decompressobj)
     monkeypatch.setattr(png_runs, "compress", library.compress)
 
 
 @pytest.fixture(params=[False, pytest.param(True, marks=needs_numba)])
-def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def with_and_without_numba(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(png, "COMPILED", request.param)
 
 
@@ -47,11 +47,11 @@ def header(width: int, height: int, *kind: int) -> bytes:
 
 def paeth(left: int, above: int, upper_left: int) -> int:
     estimate = left + above - upper_left
-    return min((left, above, upper_left), key=lambda value: abs(estimate - value))  # the first of equals
+    return min((left, above, upper_left), key=lambda value: abs(estimate - value))  # the first of equal values
 
 
-def filtered(rgb: NDArray[np.uint8], filters: Sequence[int]) -> bytes:
-    """The rows with the filter of each in front, byte by byte as the PNG specification has it (section 9)."""
+def filter_rows(rgb: NDArray[np.uint8], filters: Sequence[int]) -> bytes:
+    """Returns the filtered rows, each after its filter type, as in section 9 of the PNG specification."""
     height, width, _ = rgb.shape
     rows = rgb.reshape(height, 3 * width).astype(int).tolist()
     data = bytearray()
@@ -67,19 +67,19 @@ def filtered(rgb: NDArray[np.uint8], filters: Sequence[int]) -> bytes:
 
 
 def encode(ids: NDArray[np.int32], filters: Sequence[int], cuts: Sequence[int] = (), level: int = 6) -> bytes:
-    """A PNG of (H, W) ids; cuts: where the compressed data is cut into IDAT chunks, which may be empty."""
-    packed = zlib.compress(filtered(ids_to_rgb(ids), filters), level)
+    """Returns a PNG of (H, W) ids; `cuts` split the compressed data into IDAT chunks, which may be empty."""
+    packed = zlib.compress(filter_rows(ids_to_rgb(ids), filters), level)
     ends = [*sorted(cut % (len(packed) + 1) for cut in cuts), len(packed)]
     data = b"".join(chunk(b"IDAT", packed[a:b]) for a, b in zip([0, *ends], ends, strict=False))
     text = chunk(b"tEXt", b"note\0ids")
     return SIGNATURE + header(*ids.shape[::-1]) + text + data + text + chunk(b"IEND", b"")
 
 
-def pillow(content: bytes) -> NDArray[np.int32]:
+def decode_with_pillow(content: bytes) -> NDArray[np.int32]:
     return rgb_to_ids(np.asarray(Image.open(io.BytesIO(content)).convert("RGB")))
 
 
-def some_map(seed: int, height: int, width: int, kind: str) -> NDArray[np.int32]:
+def build_map(seed: int, height: int, width: int, kind: str) -> NDArray[np.int32]:
     rng = np.random.default_rng(seed)
     ids = rng.choice([0, 1, 255, 256, 65536, MAX_SEGMENT_ID, 127 + (128 << 8), rng.integers(2**24)], (height, width))
     if kind == "flat":
@@ -97,11 +97,11 @@ KINDS = ["few", "flat", "noise", "one"]
 @needs_numba
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("filters", [[0], [1], [2], [3], [4], [4, 1, 3, 0, 2]])
-def test_every_filter_equals_pillow(inflater: None, filters: list[int], kind: str) -> None:
+def test_every_filter_equals_pillow(zlib_library: None, filters: list[int], kind: str) -> None:
     for height, width in ((1, 1), (1, 9), (9, 1), (2, 2), (23, 31)):
-        ids = some_map(height, height, width, kind)
+        ids = build_map(height, height, width, kind)
         content = encode(ids, [filters[y % len(filters)] for y in range(height)])
-        np.testing.assert_array_equal(pillow(content), ids)
+        np.testing.assert_array_equal(decode_with_pillow(content), ids)
         runs = png_runs.decode(content)
         assert runs is not None
         assert (runs.starts.dtype, runs.ids.dtype) == (np.int32, np.int32)
@@ -118,10 +118,10 @@ def test_every_filter_equals_pillow(inflater: None, filters: list[int], kind: st
     st.lists(st.integers(0, 2**20), max_size=4),
     st.sampled_from([0, 1, 9]),
 )
-def test_random_filters_and_chunks(
+def test_random_filters_and_chunks_are_read(
     tmp_path_factory: pytest.TempPathFactory,
-    either_way: None,
-    inflater: None,
+    with_and_without_numba: None,
+    zlib_library: None,
     data: st.DataObject,
     seed: int,
     height: int,
@@ -130,7 +130,7 @@ def test_random_filters_and_chunks(
     cuts: list[int],
     level: int,
 ) -> None:
-    ids = some_map(seed, height, width, kind)
+    ids = build_map(seed, height, width, kind)
     filters = data.draw(st.lists(st.integers(0, 4), min_size=height, max_size=height))
     content = encode(ids, filters, cuts, level)
     path = tmp_path_factory.mktemp("png") / "x.png"
@@ -140,17 +140,17 @@ def test_random_filters_and_chunks(
     np.testing.assert_array_equal(runs.to_map(), ids)
     assert {*range(0, ids.size, width)} <= {*runs.starts.tolist()}
     if png.COMPILED:
-        assert png_runs.decode(content) is not None  # the fast way was taken
+        assert png_runs.decode(content) is not None  # the fast decoder was used
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=SLOW_DRAWS)
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 40), st.sampled_from(KINDS))
 def test_encoded_ids_are_read_by_pillow(
-    either_way: None, inflater: None, seed: int, height: int, width: int, kind: str
+    with_and_without_numba: None, zlib_library: None, seed: int, height: int, width: int, kind: str
 ) -> None:
-    ids = some_map(seed, height, width, kind)
+    ids = build_map(seed, height, width, kind)
     content = png_runs.encode(ids)
-    np.testing.assert_array_equal(pillow(content), ids)
+    np.testing.assert_array_equal(decode_with_pillow(content), ids)
     assert content == png_runs.encode(np.asfortranarray(ids))
     if png.COMPILED:
         runs = png_runs.decode(content)
@@ -158,16 +158,16 @@ def test_encoded_ids_are_read_by_pillow(
         np.testing.assert_array_equal(runs.to_map(), ids)
 
 
-def test_large_files_are_inflated_in_pieces(either_way: None, inflater: None, tmp_path: Path) -> None:
+def test_large_files_are_inflated_in_pieces(with_and_without_numba: None, zlib_library: None, tmp_path: Path) -> None:
     # 401 x 337 pixels: four pieces of 128 KiB that end within words, pixels and rows.
-    ids = some_map(1, 401, 337, "flat")
-    for name, array in (("flat", ids), ("noise", some_map(2, 401, 337, "noise"))):
+    ids = build_map(1, 401, 337, "flat")
+    for name, array in (("flat", ids), ("noise", build_map(2, 401, 337, "noise"))):
         Image.fromarray(ids_to_rgb(array)).save(tmp_path / f"{name}.png")
         np.testing.assert_array_equal(png.read_id_runs(tmp_path / f"{name}.png").to_map(), array)
 
 
-def other_kinds() -> dict[str, bytes]:
-    ids = some_map(3, 7, 9, "flat")
+def build_other_kinds() -> dict[str, bytes]:
+    ids = build_map(3, 7, 9, "flat")
     rgb = Image.fromarray(ids_to_rgb(ids))
     kinds: dict[str, Callable[[io.BytesIO], None]] = {
         "palette": lambda file: rgb.quantize(16).save(file, "PNG"),
@@ -193,80 +193,85 @@ def other_kinds() -> dict[str, bytes]:
     return contents
 
 
-OTHER_KINDS = other_kinds()
+OTHER_KINDS = build_other_kinds()
 
 
 @needs_numba
 @pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_other_kinds_are_left_to_the_general_decoder(kind: str) -> None:
+def test_the_fast_decoder_returns_none_for_other_kinds(kind: str) -> None:
     runs = png_runs.decode(OTHER_KINDS[kind])
-    if kind in ("tRNS", "animated"):  # plain RGB with a chunk that says nothing of the ids
+    if kind in ("tRNS", "animated"):  # plain RGB with a chunk that does not change the ids
         assert runs is not None
-        np.testing.assert_array_equal(runs.to_map(), pillow(OTHER_KINDS[kind]))
+        np.testing.assert_array_equal(runs.to_map(), decode_with_pillow(OTHER_KINDS[kind]))
     else:
         assert runs is None
 
 
 @pytest.mark.parametrize("kind", OTHER_KINDS)
-def test_other_kinds_are_read_or_refused(either_way: None, tmp_path: Path, kind: str) -> None:
+def test_other_kinds_are_read_or_raise_a_dataset_error(with_and_without_numba: None, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(OTHER_KINDS[kind])
     if kind in ("grey", "one bit", "grey 16", "RGB 16"):
         with pytest.raises(DatasetError, match=r"x\.png: expected a PNG of 8-bit RGB or RGBA or palette, got"):
             png.read_id_runs(path).to_map()
     else:
-        np.testing.assert_array_equal(png.read_id_runs(path).to_map(), pillow(OTHER_KINDS[kind]))
+        np.testing.assert_array_equal(png.read_id_runs(path).to_map(), decode_with_pillow(OTHER_KINDS[kind]))
 
 
-REFUSED = "refused"
+REJECTED = "rejected"
 
 
-def outcome(path: Path, content: bytes) -> list[list[int]] | str:
-    """The ids, or that they were refused with the file's name."""
+def read_or_reject(path: Path, content: bytes) -> list[list[int]] | str:
+    """Returns the ids, or REJECTED for a DatasetError that names the file."""
     path.write_bytes(content)
     try:
         ids: list[list[int]] = png.read_id_runs(path).to_map().tolist()
     except DatasetError as error:
-        return REFUSED if str(error).startswith(str(path)) else str(error)
+        return REJECTED if str(error).startswith(str(path)) else str(error)
     return ids
 
 
-def outcome_both_ways(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> list[list[int]] | str:
+def read_or_reject_both_ways(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> list[list[int]] | str:
     result = []
-    for available in (False, COMPILED):
-        monkeypatch.setattr(png, "COMPILED", available)
-        result.append(outcome(path, content))
+    for compiled in (False, COMPILED):
+        monkeypatch.setattr(png, "COMPILED", compiled)
+        result.append(read_or_reject(path, content))
     assert result[0] == result[1]
     return result[0]
 
 
-DAMAGED = some_map(5, 6, 8, "flat")
-SOUND = encode(DAMAGED, [0, 1, 2, 3, 4, 2], cuts=[20])
+VALID_IDS = build_map(5, 6, 8, "flat")
+VALID = encode(VALID_IDS, [0, 1, 2, 3, 4, 2], cuts=[20])
 
 
-def test_a_file_cut_at_any_byte(inflater: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for length in range(len(SOUND)):
-        assert outcome_both_ways(tmp_path / "x.png", SOUND[:length], monkeypatch) in (REFUSED, DAMAGED.tolist())
-    inside_data = SOUND.index(b"IDAT") + 12
-    assert outcome(tmp_path / "x.png", SOUND[:inside_data]) == REFUSED
-    assert outcome(tmp_path / "x.png", SOUND) == DAMAGED.tolist()
+def test_files_truncated_at_any_byte_are_rejected_or_complete(
+    zlib_library: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for length in range(len(VALID)):
+        assert read_or_reject_both_ways(tmp_path / "x.png", VALID[:length], monkeypatch) in (
+            REJECTED,
+            VALID_IDS.tolist(),
+        )
+    inside_data = VALID.index(b"IDAT") + 12
+    assert read_or_reject(tmp_path / "x.png", VALID[:inside_data]) == REJECTED
+    assert read_or_reject(tmp_path / "x.png", VALID) == VALID_IDS.tolist()
 
 
 @pytest.mark.parametrize("mask", [1, 0x20, 0xFF])
-def test_a_file_with_any_byte_changed(
-    inflater: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int
+def test_both_decoders_agree_on_files_with_a_changed_byte(
+    zlib_library: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mask: int
 ) -> None:
-    for place in range(len(SOUND)):
-        content = bytearray(SOUND)
-        content[place] ^= mask
-        result = outcome_both_ways(tmp_path / "x.png", bytes(content), monkeypatch)
-        assert result == REFUSED or type(result) is list
+    for position in range(len(VALID)):
+        content = bytearray(VALID)
+        content[position] ^= mask
+        result = read_or_reject_both_ways(tmp_path / "x.png", bytes(content), monkeypatch)
+        assert result == REJECTED or type(result) is list
 
 
 @needs_numba
-def test_what_is_not_sound_is_left_to_the_general_decoder(inflater: None) -> None:
-    ids = some_map(5, 6, 8, "flat")
-    data = filtered(ids_to_rgb(ids), [2] * 6)
+def test_the_fast_decoder_returns_none_for_invalid_files(zlib_library: None) -> None:
+    ids = build_map(5, 6, 8, "flat")
+    data = filter_rows(ids_to_rgb(ids), [2] * 6)
     packed, end = zlib.compress(data), chunk(b"IEND", b"")
 
     def decode(packed: bytes, head: bytes = header(8, 6)) -> object:
@@ -285,7 +290,7 @@ def test_what_is_not_sound_is_left_to_the_general_decoder(inflater: None) -> Non
     assert png_runs.decode(SIGNATURE + header(8, 6) + chunk(b"IDAT", packed)) is None  # no end
 
 
-def test_a_header_that_claims_too_many_pixels(either_way: None, tmp_path: Path) -> None:
+def test_a_header_with_too_many_pixels_raises_a_dataset_error(with_and_without_numba: None, tmp_path: Path) -> None:
     path = tmp_path / "x.png"
     bomb = zlib.compress(bytes(10**6), 9)
     for size in ((60_000, 60_000), (2**31 - 1, 2**31 - 1), (70_000, 20)):
@@ -294,12 +299,12 @@ def test_a_header_that_claims_too_many_pixels(either_way: None, tmp_path: Path) 
             png.read_id_runs(path)
 
 
-def test_another_size(either_way: None, tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(SOUND)
+def test_an_unexpected_size_raises_a_dataset_error(with_and_without_numba: None, tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(VALID)
     with pytest.raises(DatasetError, match=r"x\.png: expected 8 x 6 pixels \(height x width\), got 6 x 8"):
         png.read_id_runs(tmp_path / "x.png", (8, 6))
 
 
-def test_missing_files_are_named(either_way: None, tmp_path: Path) -> None:
+def test_the_error_names_a_missing_file(with_and_without_numba: None, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"x\.png: expected a file, found nothing"):
         png.read_id_runs(tmp_path / "x.png")

@@ -1,4 +1,4 @@
-"""Made-up Cityscapes trees, and what cityscapesscripts says of them."""
+"""Small Cityscapes trees, and their scores by cityscapesscripts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SIZE_HW = (48, 64)
 
 
 def import_reference(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """cityscapesscripts' evaluation, without what only its three-dimensional half needs; skips where it is absent."""
+    """Imports the evaluation of cityscapesscripts without its 3D dependencies; skips the test if it is missing."""
     if importlib.util.find_spec("cityscapesscripts") is None:
         pytest.skip("cityscapesscripts is not installed: pip install --no-deps cityscapesscripts")
     try:
@@ -32,14 +32,14 @@ def import_reference(monkeypatch: pytest.MonkeyPatch) -> Any:
         stub = types.ModuleType("pyquaternion")
         stub.Quaternion = None  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "pyquaternion", stub)
-    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # gone from numpy 2.4
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # removed in numpy 2.4
     return importlib.import_module(EVALUATION)
 
 
 def reference(
     monkeypatch: pytest.MonkeyPatch, gt_paths: list[Path], results: Path, scratch: Path
 ) -> dict[str, float | None]:
-    """Its averages under segkit's keys, in percent, as Detectron2's CityscapesInstanceEvaluator asks for them."""
+    """Returns its averages in percent, with the keys of segkit, computed as in CityscapesInstanceEvaluator."""
     scripts = import_reference(monkeypatch)
     scripts.args.predictionPath, scripts.args.predictionWalk = str(results.absolute()), None
     scripts.args.JSONOutput, scripts.args.quiet = False, True
@@ -65,7 +65,7 @@ def write_ground_truth(folder: Path, image_id: str, ids: NDArray[Any]) -> Path:
 
 
 def write_results(folder: Path, image_id: str, masks: list[tuple[int, Any, NDArray[np.bool_]]]) -> Path:
-    """masks: (label id, confidence as it is to be written, (H, W) bool)."""
+    """Writes results; masks: (label id, confidence to be written, (H, W) bool)."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = []
     for number, (label_id, confidence, mask) in enumerate(masks):
@@ -83,7 +83,7 @@ def random_box(rng: np.random.Generator, largest_px: int) -> tuple[slice, slice]
 
 
 def random_image(rng: np.random.Generator) -> tuple[NDArray[Any], list[tuple[int, Any, NDArray[np.bool_]]]]:
-    """Boxes over each other as ground truth; predictions are true instances a bit off, anything, and empty ones."""
+    """Draws overlapping boxes as ground truth, and shifted, random and empty predictions."""
     ids = np.full(SIZE_HW, rng.choice([0, 7, 11]))
     for _ in range(rng.integers(0, 12)):
         ids[random_box(rng, 30)] = rng.choice(TRUE_IDS)

@@ -1,4 +1,4 @@
-"""A made-up Cityscapes tree, and cityscapesscripts' preparation of it."""
+"""A small Cityscapes tree, and its preparation by cityscapesscripts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OBJECTS = [
 
 
 def make(root: Path, split: str = "val") -> Path:
-    """Pictures and polygons; OBJECTS are in every image."""
+    """Writes images and polygons; OBJECTS are in every image."""
     for name, (height, width) in CITIES.items():
         city = name.split("_")[0]
         rgb = np.full((height, width, 3), len(city), dtype=np.uint8)
@@ -52,13 +52,13 @@ def make(root: Path, split: str = "val") -> Path:
 
 
 def preparation(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
-    """A module of cityscapesscripts.preparation; skips where it is absent."""
+    """Imports a module of cityscapesscripts.preparation; skips the test if it is missing."""
     import_reference(monkeypatch)
     return importlib.import_module(f"cityscapesscripts.preparation.{name}")
 
 
 def reference_ids(monkeypatch: pytest.MonkeyPatch, polygons_path: Path) -> NDArray[np.int32]:
-    """The instance ids that cityscapesscripts draws; its own PNG of them no longer writes with today's Pillow."""
+    """Returns the instance ids drawn by cityscapesscripts, whose PNG writer fails with recent versions of Pillow."""
     create = preparation(monkeypatch, "json2instanceImg")
     annotation = create.Annotation()
     annotation.fromJsonFile(str(polygons_path))
@@ -66,7 +66,7 @@ def reference_ids(monkeypatch: pytest.MonkeyPatch, polygons_path: Path) -> NDArr
 
 
 def prepare(monkeypatch: pytest.MonkeyPatch, root: Path, **options: object) -> None:
-    """Instance ids, label ids, train ids and panoptic files of the tree, all by cityscapesscripts."""
+    """Writes instance ids, label ids, train ids and panoptic files of the tree with cityscapesscripts."""
     to_labels = preparation(monkeypatch, "json2labelImg").json2labelImg
     for path in sorted(root.glob("gtFine/*/*/*_polygons.json")):
         stem = str(path).removesuffix("_polygons.json")

@@ -92,7 +92,7 @@ JUNK = [
 
 
 def count_accepted(read: Callable[[Path], object], content: object, path: Path, trials: int = 300) -> int:
-    """How many spoiled copies of `content`, always the same, `read` accepts; the others are DatasetErrors."""
+    """Returns how many of the (always equal) spoiled copies `read` accepts; others must raise a DatasetError."""
     accepted = 0
     for seed in range(trials):
         random = Random(seed)
@@ -104,7 +104,7 @@ def count_accepted(read: Callable[[Path], object], content: object, path: Path, 
 
 
 def rectangles(folder: Path, corners: list[tuple[float, float, float, float]]) -> None:
-    """A labelme picture of 4 x 4 pixels with a rectangle, left, top, right, bottom, for each."""
+    """Writes a labelme image of 4 x 4 pixels with rectangles; corners: (left, top, right, bottom) of each."""
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "a.png")
     shapes = [
         {"label": "box", "shape_type": "rectangle", "points": [[x0, y0], [x1, y1]], "group_id": None, "flags": {}}

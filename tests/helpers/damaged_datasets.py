@@ -1,4 +1,4 @@
-"""Small clean datasets, and how to break them."""
+"""Small clean datasets, and changes that damage them."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ CATEGORIES = CategorySet(
 SIZE_HW = (6, 8)
 IMAGES = 6
 # In every image: 7 = a person, rows 1 to 3, columns 1 to 3 (9 px); 300 = a crowd of cats, rows 4 and 5, columns 4 to 7
-# (8 px); 70000 = sky, row 0 (8 px); 5 = grass, rows 1 to 3, columns 0 to 6 but the person (12 px); else void.
+# (8 px); 70000 = sky, row 0 (8 px); 5 = grass, rows 1 to 3, columns 0 to 6 without the person (12 px); else void.
 PERSON, CROWD, SKY, GRASS = 7, 300, 70000, 5
 
 
 class Broken(NamedTuple):
-    """A dataset that a test may break: its paths, and changes of its JSON."""
+    """The paths of a dataset that a test may damage; loads and stores its JSON."""
 
     json_path: Path
     masks: Path
@@ -76,35 +76,35 @@ def write_images(folder: Path) -> None:
 
 
 def panoptic(folder: Path) -> Broken:
-    made = Broken(folder / "panoptic.json", folder / "masks", folder / "images")
-    write_images(made.images)
-    with PanopticWriter(made.json_path, made.masks, CATEGORIES) as writer:
+    dataset = Broken(folder / "panoptic.json", folder / "masks", folder / "images")
+    write_images(dataset.images)
+    with PanopticWriter(dataset.json_path, dataset.masks, CATEGORIES) as writer:
         for index in range(IMAGES):
             writer.add(index, f"{index}.png", scene())
-    return made
+    return dataset
 
 
 def instances(folder: Path) -> Broken:
-    """Of every image: a person as a polygon, a crowd as run lengths."""
-    made = Broken(folder / "instances.json", folder / "masks", folder / "images")
-    write_images(made.images)
+    """Writes a dataset whose images have a person as a polygon and a crowd as run lengths."""
+    dataset = Broken(folder / "instances.json", folder / "masks", folder / "images")
+    write_images(dataset.images)
     entries, annotations = [], []
     for index in range(IMAGES):
         entries.append({"id": index, "file_name": f"{index}.png", "height": SIZE_HW[0], "width": SIZE_HW[1]})
         person, crowd = build_coco_annotations(index, scene())
         person["segmentation"] = [[1, 1, 4, 1, 4, 4, 1, 4]]
         annotations += [person, crowd]
-    coco.write_instances(made.json_path, entries, annotations, CATEGORIES)
-    return made
+    coco.write_instances(dataset.json_path, entries, annotations, CATEGORIES)
+    return dataset
 
 
 def junk(content: object) -> Iterator[object]:
-    """The content with each of its nodes in turn replaced by each kind of junk."""
+    """Yields copies of the content, each with one node replaced by a junk value."""
     values = [None, True, -1, 10**400, float("nan"), "", "\ud800", [], [[1]], {}, {"id": 1}]
     yield from values
     keys = content if isinstance(content, dict) else range(len(content)) if isinstance(content, list) else ()
     for key in keys:
-        for replaced in junk(content[key]):
+        for replacement in junk(content[key]):
             copy = content.copy()
-            copy[key] = replaced
+            copy[key] = replacement
             yield copy

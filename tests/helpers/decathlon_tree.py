@@ -33,7 +33,7 @@ def write_table(root, names, **changes):
 
 
 def build_header(shape, datatype=2, bitpix=8, **fields):
-    """A NIfTI-1 header by the byte (nifti1.h), uint8 voxels, spacing 1 mm."""
+    """Returns the bytes of a NIfTI-1 header (nifti1.h): by default uint8 voxels, spacing 1 mm."""
     block = bytearray(352)
     struct.pack_into("<i", block, 0, 348)
     struct.pack_into("<8h", block, 40, len(shape), *shape, *[1] * (7 - len(shape)))
@@ -54,7 +54,7 @@ def read_all(reader):
 
 
 def get_error(action):
-    """The DatasetError that the action ends in, or None."""
+    """Returns the message of the DatasetError that the action raises, or None."""
     try:
         action()
     except DatasetError as error:

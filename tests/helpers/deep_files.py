@@ -23,7 +23,7 @@ STRETCHED_RAMP = np.array([round(255 * min(max(value - 10, 0), 1980) / 1980) for
 def write_tiff(
     path: Path, *pages: NDArray[Any], big_endian: bool = False, planar: bool = False, **tags: int | list[int]
 ) -> Path:
-    """Uncompressed pages of one strip (or plane) each. tags: t<number>=value, of all pages; a list has one per page."""
+    """Writes uncompressed pages of one strip (or plane) each; tags: t<number>=value, or a list of a value per page."""
     order = ">" if big_endian else "<"
     content = bytearray((b"MM\0*" if big_endian else b"II*\0") + bytes(4))
     link = 4
@@ -58,9 +58,9 @@ def write_tiff(
             body = struct.pack(order + ("H" if kind == SHORT else "I") * len(values), *values)
             if len(body) > 4:
                 content += bytes(len(content) % 2)
-                place = struct.pack(order + "I", len(content))
+                offset = struct.pack(order + "I", len(content))
                 content += body
-                body = place
+                body = offset
             table += struct.pack(order + "HHI", number, kind, len(values)) + body.ljust(4, b"\0")
         content += bytes(len(content) % 2)
         struct.pack_into(order + "I", content, link, len(content))

@@ -13,7 +13,7 @@ WIDTH = 24
 
 
 def row(*runs, crowds=()):
-    """A map of one row out of (category_id, segment_id, pixels), (0, 0, pixels) for void; a segment may come twice."""
+    """Returns a one-row map of runs (category_id, segment_id, pixels); (0, 0, pixels) is void; segments may repeat."""
     ids = np.repeat([segment_id for _, segment_id, _ in runs], [pixels for _, _, pixels in runs])
     return build_from_ids(ids.astype(np.int32), {i: category_id for category_id, i, _ in runs if i}, crowds)
 
@@ -27,7 +27,7 @@ def build_from_ids(ids, category_of, crowds=()):
 
 
 def build_table(images, mode="reference"):
-    """images: image_id -> (ground truth, prediction), or one such pair."""
+    """Returns the table of images: image_id -> (ground truth, prediction), or a single pair."""
     metric = build_metric(images, mode)
     return metric.table(list(images) if isinstance(images, dict) else [1])
 
@@ -41,17 +41,17 @@ def build_metric(images, mode="reference"):
 
 @st.composite
 def segmentations(draw, near=None):
-    """Runs of up to six segments; `near`: an earlier map whose categories are kept, with some runs overwritten."""
+    """Draws runs of up to six segments; with `near`, a copy of it with its categories and some runs overwritten."""
     runs = draw(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 8)), min_size=4, max_size=12))
     ids = np.resize(np.repeat(*np.array(runs).T), WIDTH).astype(np.int32)
-    known = {}
+    near_categories = {}
     if near is not None:
         start, stop = sorted(draw(st.tuples(*[st.integers(0, WIDTH)] * 2)))
-        kept = (np.arange(WIDTH) < start) | (np.arange(WIDTH) >= stop)
-        ids = np.where(kept, near.segment_ids[0], ids).astype(np.int32)
-        known = {s.segment_id: s.category_id for s in near.segments}
+        unchanged = (np.arange(WIDTH) < start) | (np.arange(WIDTH) >= stop)
+        ids = np.where(unchanged, near.segment_ids[0], ids).astype(np.int32)
+        near_categories = {s.segment_id: s.category_id for s in near.segments}
     categories = st.sampled_from([CAR, CAR, DOG, SKY])
-    category_of = {i: known.get(i) or draw(categories) for i in np.unique(ids).tolist() if i}
+    category_of = {i: near_categories.get(i) or draw(categories) for i in np.unique(ids).tolist() if i}
     return build_from_ids(ids, category_of, [i for i in category_of if draw(st.integers(0, 7)) == 0])
 
 

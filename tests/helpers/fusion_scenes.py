@@ -15,7 +15,7 @@ STUFF_IDS, THING_IDS = np.array([1, 0, 0, 2, 0]), np.array([-1, 0, 1, -1, 2])
 
 
 def scene(seed: int, *, count: int | None = None, size_hw: tuple[int, int] | None = None) -> HeadOutputs:
-    """Up to 6 instances of distinct scores, boxes that reach out of the image, logits of every channel; no centres."""
+    """Returns up to 6 instances with distinct scores and boxes partly outside the image, all logits, no centres."""
     rng = np.random.default_rng(seed)
     height, width = size_hw or (int(rng.integers(1, 14)), int(rng.integers(1, 14)))
     count = int(rng.integers(0, 7)) if count is None else count
@@ -26,7 +26,7 @@ def scene(seed: int, *, count: int | None = None, size_hw: tuple[int, int] | Non
 
 
 def instances(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) -> InstanceMasks:
-    """`count` instances with probabilities that lean to 0 or 1."""
+    """Returns `count` instances with most probabilities close to 0 or 1."""
     height, width = size_hw
     corners = rng.uniform(-2, [width, height], (count, 2))
     sides = rng.uniform(1, [width + 2, height + 2], (count, 2))
@@ -37,7 +37,7 @@ def instances(rng: np.random.Generator, count: int, size_hw: tuple[int, int]) ->
 
 
 def reordered(outputs: HeadOutputs, order: np.ndarray) -> HeadOutputs:
-    """The same with its instances in another order."""
+    """Returns the outputs with the instances in another order."""
     old = outputs.instances
     assert old.mask_probs is not None
     moved = InstanceMasks(
@@ -53,6 +53,6 @@ def reordered(outputs: HeadOutputs, order: np.ndarray) -> HeadOutputs:
 
 
 def with_scores(outputs: HeadOutputs, score: float) -> HeadOutputs:
-    """The same with one score for all instances."""
+    """Returns the outputs with one score for all instances."""
     scores = np.full(len(outputs.instances), score, dtype=np.float32)
     return replace(outputs, instances=replace(outputs.instances, scores=scores))

@@ -18,7 +18,7 @@ GROUND_TRUTH = PanopticSegmentation(
 
 
 def write_panoptic(folder: Path, ground_truth: PanopticSegmentation = GROUND_TRUTH) -> CocoPanopticReader:
-    """Write a COCO panoptic dataset of one image, `a/x.png`."""
+    """Writes a COCO panoptic dataset of one image, `a/x.png`, and opens it."""
     with PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
         writer.add("x", "a/x.png", ground_truth)
     (folder / "images" / "a").mkdir(parents=True, exist_ok=True)
@@ -28,6 +28,6 @@ def write_panoptic(folder: Path, ground_truth: PanopticSegmentation = GROUND_TRU
 
 
 def compare_key(ground_truth: PanopticSegmentation) -> set[tuple[int, bool, tuple[int, ...]]]:
-    """The segments without their ids: {(category_id, iscrowd, indices of the pixels)}."""
+    """Returns the segments without their ids: {(category_id, iscrowd, indices of the pixels)}."""
     ids = ground_truth.segment_ids.ravel()
     return {(s.category_id, s.iscrowd, tuple(np.flatnonzero(ids == s.segment_id))) for s in ground_truth.segments}

@@ -1,4 +1,4 @@
-"""Panoptic scenes of the tests: literal, random, and what panopticapi says of them."""
+"""Literal and random panoptic scenes, and their scores by panopticapi."""
 
 import contextlib
 import io
@@ -55,7 +55,7 @@ ONE = panoptic([[1, 1]], s1=CAR)
 
 
 def reference(images, categories=CATEGORIES):
-    """panopticapi's PQStat of (ground truth, prediction) pairs, by PNG files, with true areas counted from the maps."""
+    """Returns panopticapi's PQStat of (ground truth, prediction) pairs, from PNGs, with areas counted in the maps."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         pairs = []
         for index, pair in enumerate(images):
@@ -93,14 +93,14 @@ SEGMENT_IDS = st.sampled_from([1, 2, 3, 255, 256, 65536, MAX_SEGMENT_ID])
 
 @st.composite
 def segmentations(draw, shape, near=None):
-    """A random map of up to 5 ids; `near`: an earlier one with some pixels changed."""
+    """Draws a map of up to 5 ids; with `near`, perhaps a copy of it with some pixels changed."""
     palette = [0, *draw(st.lists(SEGMENT_IDS, min_size=1, max_size=5, unique=True))]
     ids = draw(hnp.arrays(np.int32, shape, elements=st.sampled_from(palette)))
     categories = st.sampled_from([CAR, DOG, SKY])
     known_ids = {}
     if near is not None and draw(st.booleans()):
-        kept = draw(hnp.arrays(np.bool_, shape, elements=st.sampled_from([True, True, True, False])))
-        ids = np.where(kept, near.segment_ids, ids)
+        unchanged = draw(hnp.arrays(np.bool_, shape, elements=st.sampled_from([True, True, True, False])))
+        ids = np.where(unchanged, near.segment_ids, ids)
         known_ids = {s.segment_id: s.category_id for s in near.segments}
     present = draw(st.permutations([i for i in np.unique(ids).tolist() if i]))
     segments = [

@@ -139,7 +139,7 @@ ARGUMENTS = {
 
 
 def error_line(result):
-    """The line of an error that the user caused."""
+    """Returns the single error line of a failed command."""
     code, out, error = result
     assert (code, out) == (1, ""), result
     assert error.count("\n") == 1

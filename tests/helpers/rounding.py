@@ -13,7 +13,7 @@ from segkit.structures import InstanceMasks
 
 
 def find_unsure_channels(sem_seg: Any) -> NDArray[np.bool_]:
-    """(H, W) bool: the pixels where the two best of the (C, H, W) logits are within rounding of each other."""
+    """(H, W) bool: pixels whose two highest (C, H, W) logits are within rounding of each other."""
     logits = sem_seg.detach().float()
     best, second = logits.topk(2, dim=0).values.cpu().numpy()
     return np.asarray(best - second <= TOLERANCE * float(logits.abs().max()))
@@ -36,4 +36,6 @@ def assert_equal_panoptic(first: dict[str, Any], second: dict[str, Any], ours: d
     assert not (differs & ~unsure).any()
     if differs.any():  # areas of stuff may differ too
         first_info, second_info = ([{**s, "area": None} for s in info] for info in (first_info, second_info))
-    assert repr(first_info) == repr(second_info)  # the types too: it may go into JSON
+    assert repr(first_info) == repr(
+        second_info
+    )  # the types must be equal too, because the infos may be written as JSON

@@ -20,9 +20,9 @@ Label = tuple[str, int] | None
 
 
 def drawn(probs: Any, scores: Any, class_ids: Any, boxes: Any = None) -> InstanceMasks:
-    """Instances whose probability at each pixel of their box is as drawn; without boxes they fill the image.
+    """Returns instances with the given probability at each pixel of their boxes; by default boxes fill the image.
 
-    Boxes are whole pixels, and each of them is a block of equal cells.
+    Boxes have integer corners, so that each pixel is a block of equal cells of the mask.
     """
     drawn_probs = np.array(probs, dtype=np.float32)
     size_hw = (drawn_probs.shape[1], drawn_probs.shape[2])
@@ -31,9 +31,9 @@ def drawn(probs: Any, scores: Any, class_ids: Any, boxes: Any = None) -> Instanc
     boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
     cells_hw = [math.lcm(*(int(b[axis + 2] - b[axis]) for b in boxes)) for axis in (1, 0)]
     mask_probs = np.zeros((len(boxes), *cells_hw), dtype=np.float32)
-    for probs_of_one, (x0, y0, x1, y1), cells in zip(drawn_probs, boxes.astype(int), mask_probs, strict=True):
+    for instance_probs, (x0, y0, x1, y1), cells in zip(drawn_probs, boxes.astype(int), mask_probs, strict=True):
         times = cells_hw[0] // (y1 - y0), cells_hw[1] // (x1 - x0)
-        cells[:] = probs_of_one[y0:y1, x0:x1].repeat(times[0], axis=0).repeat(times[1], axis=1)
+        cells[:] = instance_probs[y0:y1, x0:x1].repeat(times[0], axis=0).repeat(times[1], axis=1)
     return paste_masks(mask_probs, boxes, np.array(scores, np.float32), np.array(class_ids, np.int64), size_hw)
 
 
@@ -45,17 +45,17 @@ def semantic(logits: Any, stuff_ids: Any, thing_ids: Any) -> SemanticScores:
     )
 
 
-def highest(given: SemanticScores, count: int) -> SemanticScores:
-    """The same with the `count` highest logits of each pixel alone; equal ones are listed the last channel first."""
-    assert given.logits is not None
-    backwards = np.argsort(-given.logits[::-1], axis=0, kind="stable")[:count]
-    order = len(given.logits) - 1 - backwards
-    listed = np.take_along_axis(given.logits, order, axis=0)
+def highest(scores_of_head: SemanticScores, count: int) -> SemanticScores:
+    """Returns scores with only the `count` highest logits of each pixel; of equal logits the last channel is first."""
+    assert scores_of_head.logits is not None
+    backwards = np.argsort(-scores_of_head.logits[::-1], axis=0, kind="stable")[:count]
+    order = len(scores_of_head.logits) - 1 - backwards
+    highest_logits = np.take_along_axis(scores_of_head.logits, order, axis=0)
     return SemanticScores(
-        channels=given.channels,
-        stuff_ids=given.stuff_ids,
-        thing_ids=given.thing_ids,
-        logits=listed,
+        channels=scores_of_head.channels,
+        stuff_ids=scores_of_head.stuff_ids,
+        thing_ids=scores_of_head.thing_ids,
+        logits=highest_logits,
         logit_channels=order.astype(np.uint8),
     )
 
@@ -90,14 +90,15 @@ def _masks(rng: np.random.Generator, size_hw: tuple[int, int], ties: bool, class
 def upsnet(method: Any, outputs: HeadOutputs) -> list[Any]:
     instances = outputs.instances
     rows = [row for row in sort_by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
-    apart: list[int] = []
+    remaining_rows: list[int] = []
     for row in rows:
         if all(
-            box_iou(instances.boxes_xyxy[row], instances.boxes_xyxy[other]) <= method.nms_threshold for other in apart
+            box_iou(instances.boxes_xyxy[row], instances.boxes_xyxy[other]) <= method.nms_threshold
+            for other in remaining_rows
         ):
-            apart.append(row)
-    selected = pruned(instances, apart, method.overlap_threshold, lambda row: instances.class_ids[row])
-    boxed, mask_logits = in_boxes(instances), logits_of(instances)
+            remaining_rows.append(row)
+    selected = pruned(instances, remaining_rows, method.overlap_threshold, lambda row: instances.class_ids[row])
+    boxed, mask_logits = in_boxes(instances), compute_mask_logits(instances)
 
     def owner(y: int, x: int) -> Label:
         by_channel, lowest = channels_at(outputs.semantic, y, x)
@@ -108,9 +109,9 @@ def upsnet(method: Any, outputs: HeadOutputs) -> list[Any]:
             x_mask.append(value if boxed[row][y, x] else np.float32(0))
             if boxed[row][y, x]:
                 line.append((value + mask_logits[row][y, x], ("thing", row)))
-        of_things = {c: v for c, v in by_channel.items() if outputs.semantic.stuff_ids[c] == 0}
+        thing_logits = {c: v for c, v in by_channel.items() if outputs.semantic.stuff_ids[c] == 0}
         if method.unknown_class and (outputs.semantic.stuff_ids == 0).any():
-            line.append((max(of_things.values(), default=lowest) - max(x_mask, default=np.float32(0)), NO_OWNER))
+            line.append((max(thing_logits.values(), default=lowest) - max(x_mask, default=np.float32(0)), NO_OWNER))
         return first_of_highest(line)
 
     return summarize_owners(outputs, owner, selected, method.stuff_area_limit_px)
@@ -120,7 +121,7 @@ def efficientps(method: Any, outputs: HeadOutputs) -> list[Any]:
     instances = outputs.instances
     rows = [row for row in sort_by_score(instances) if instances.scores[row] >= method.instance_score_threshold]
     selected = pruned(instances, rows, method.overlap_threshold, lambda row: 0)
-    boxed, ml_a, probs = in_boxes(instances), logits_of(instances), clipped(instances)
+    boxed, ml_a, probs = in_boxes(instances), compute_mask_logits(instances), clipped(instances)
 
     def owner(y: int, x: int) -> Label:
         by_channel, lowest = channels_at(outputs.semantic, y, x)
@@ -138,7 +139,7 @@ def efficientps(method: Any, outputs: HeadOutputs) -> list[Any]:
 
 
 def mask_argmax(method: Any, outputs: HeadOutputs) -> list[Any]:
-    """Competitors are (kind, row): "stuff" of stuff_masks, "channel" of the semantic head, "thing"."""
+    """Candidates are (kind, row): "stuff" of stuff_masks, "channel" of the semantic head, "thing"."""
     instances, stuff = outputs.instances, outputs.stuff_masks
     groups = [("stuff", stuff)] if stuff is not None else []
     masks = {
@@ -168,15 +169,17 @@ def mask_argmax(method: Any, outputs: HeadOutputs) -> list[Any]:
     return summarize_owners(outputs, lambda y, x: labels.get((y, x)), rows, method.stuff_area_limit_px)
 
 
-def softmax_entry(given: SemanticScores, y: int, x: int) -> tuple[Any, Any]:
-    """Probabilities are of exponentials in steps of 2^-24, so that their sum is exact."""
-    by_channel, lowest = channels_at(given, y, x)
+def softmax_entry(scores_of_head: SemanticScores, y: int, x: int) -> tuple[Any, Any]:
+    """Rounds exponentials to steps of 2^-24, so that their sum is exact."""
+    by_channel, lowest = channels_at(scores_of_head, y, x)
     top = max(by_channel.values())
     power = {c: int(np.rint(np.exp(v - top) * np.float32(2**24))) for c, v in by_channel.items()}
-    unknown = len(given.stuff_ids) - len(by_channel)
+    unknown = len(scores_of_head.stuff_ids) - len(by_channel)
     total = sum(power.values()) + unknown * int(np.rint(np.exp(lowest - top) * np.float32(2**24)))
-    value, name = max(stuff_line(given, by_channel, lowest), key=lambda entry: entry[0])
-    channel = next((c for c in sorted(by_channel) if name and by_channel[c] == value and given.stuff_ids[c]), None)
+    value, name = max(stuff_line(scores_of_head, by_channel, lowest), key=lambda entry: entry[0])
+    channel = next(
+        (c for c in sorted(by_channel) if name and by_channel[c] == value and scores_of_head.stuff_ids[c]), None
+    )
     prob = np.float32(np.rint(np.exp(value - top) * np.float32(2**24)) / np.float64(total))
     return prob, NO_OWNER if channel is None else ("channel", channel)
 
@@ -192,11 +195,13 @@ def box_iou(first: Any, second: Any) -> float:
     return shared / either if either > 0 else 0.0
 
 
-def pruned(instances: InstanceMasks, rows: list[int], threshold: float, canvas_of: Callable[[int], Any]) -> list[int]:
+def pruned(
+    instances: InstanceMasks, rows: list[int], threshold: float, get_canvas_key: Callable[[int], Any]
+) -> list[int]:
     full, canvases, selected = instances.to_full(), {}, []
     for row in rows:
         own = {tuple(pixel) for pixel in np.argwhere(full[row]).tolist()}
-        canvas: set[Any] = canvases.setdefault(canvas_of(row), set())
+        canvas: set[Any] = canvases.setdefault(get_canvas_key(row), set())
         if own and len(own & canvas) / len(own) <= threshold:
             canvas |= own
             selected.append(row)
@@ -229,32 +234,34 @@ def clipped(masks: InstanceMasks) -> NDArray[np.float32]:
     return np.clip(spread(masks), np.float32(1e-4), 1 - np.float32(1e-4))
 
 
-def logits_of(masks: InstanceMasks) -> NDArray[np.float32]:
+def compute_mask_logits(masks: InstanceMasks) -> NDArray[np.float32]:
     probs = clipped(masks)
     logits: NDArray[np.float32] = np.log(probs / (1 - probs))
     return logits
 
 
-def channels_at(given: SemanticScores, y: int, x: int) -> tuple[dict[int, Any], Any]:
-    """The known logits by channel, and the value of the other channels."""
-    assert given.logits is not None
-    if given.logit_channels is None:
-        return {c: given.logits[c, y, x] for c in range(len(given.logits))}, np.float32(-np.inf)
-    won_pixels = zip(given.logit_channels[:, y, x].tolist(), given.logits[:, y, x], strict=True)
-    return dict(won_pixels), given.logits[-1, y, x]
+def channels_at(scores_of_head: SemanticScores, y: int, x: int) -> tuple[dict[int, Any], Any]:
+    """Returns the stored logits by channel, and the logit of all other channels."""
+    assert scores_of_head.logits is not None
+    if scores_of_head.logit_channels is None:
+        return {c: scores_of_head.logits[c, y, x] for c in range(len(scores_of_head.logits))}, np.float32(-np.inf)
+    won_pixels = zip(scores_of_head.logit_channels[:, y, x].tolist(), scores_of_head.logits[:, y, x], strict=True)
+    return dict(won_pixels), scores_of_head.logits[-1, y, x]
 
 
-def stuff_line(given: SemanticScores, by_channel: dict[int, Any], lowest: Any) -> list[tuple[Any, Label]]:
-    of_stuff = {c: int(i) for c, i in enumerate(given.stuff_ids) if i}
-    line: list[tuple[Any, Label]] = [(by_channel[c], ("stuff", i)) for c, i in of_stuff.items() if c in by_channel]
-    return line or [(lowest if of_stuff else np.float32(-np.inf), NO_OWNER)]
+def stuff_line(scores_of_head: SemanticScores, by_channel: dict[int, Any], lowest: Any) -> list[tuple[Any, Label]]:
+    stuff_id_by_channel = {c: int(i) for c, i in enumerate(scores_of_head.stuff_ids) if i}
+    line: list[tuple[Any, Label]] = [
+        (by_channel[c], ("stuff", i)) for c, i in stuff_id_by_channel.items() if c in by_channel
+    ]
+    return line or [(lowest if stuff_id_by_channel else np.float32(-np.inf), NO_OWNER)]
 
 
 def class_logit(
-    given: SemanticScores, instances: InstanceMasks, row: int, by_channel: dict[int, Any], lowest: Any
+    scores_of_head: SemanticScores, instances: InstanceMasks, row: int, by_channel: dict[int, Any], lowest: Any
 ) -> Any:
-    own = [c for c, i in enumerate(given.thing_ids) if i == instances.class_ids[row]]
-    shared = [c for c, i in enumerate(given.stuff_ids) if i == 0 and given.thing_ids[c] == -1]
+    own = [c for c, i in enumerate(scores_of_head.thing_ids) if i == instances.class_ids[row]]
+    shared = [c for c, i in enumerate(scores_of_head.stuff_ids) if i == 0 and scores_of_head.thing_ids[c] == -1]
     return by_channel.get((own or shared)[0], lowest)
 
 
@@ -274,7 +281,7 @@ def pixels(outputs: HeadOutputs) -> list[tuple[int, int]]:
 def summarize_owners(
     outputs: HeadOutputs, owner: Callable[[int, int], Label], rows: list[int], area_limit_px: float
 ) -> list[Any]:
-    """The map, and of each segment (class, score, row, pixels): things in the order of `rows`, then stuff by id."""
+    """Returns the map, and (class, score, row, pixels) of each segment: things in the order of `rows`, then stuff."""
     owners = {pixel: owner(*pixel) for pixel in pixels(outputs)}
     area = {label: sum(second == label for second in owners.values()) for label in owners.values() if label}
     stuff = sorted(i for kind, i in area if kind == "stuff" and area[kind, i] >= area_limit_px)
@@ -293,7 +300,7 @@ def summarize_owners(
 
 
 def summarize(fused: PanopticSegmentation) -> list[Any]:
-    """A result in the form of `summarize_owners`."""
+    """Returns a segmentation in the form of `summarize_owners`."""
     assert [s.segment_id for s in fused.segments] == [*range(1, len(fused.segments) + 1)]
     return [
         fused.segment_ids.tolist(),

@@ -37,7 +37,7 @@ def small_config(arch: str, roi_heads: str = STANDARD) -> Any:
 
 
 def twins(roi_heads: str = STANDARD) -> tuple[Any, Any]:
-    """Detectron2's model and ours with the same random weights, loud enough that there are many instances."""
+    """Returns the model of Detectron2 and ours with equal random weights, large enough for many instances."""
     register_models()
     torch.manual_seed(3)
     theirs = build_model(small_config("PanopticFPN", roi_heads))

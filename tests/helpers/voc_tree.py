@@ -1,4 +1,4 @@
-"""A small VOC tree, its files made by Pillow alone."""
+"""Writes a small VOC tree with Pillow only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ VOC_CATEGORIES = CategorySet(
 
 
 def store_labels(path: Path, labels: object) -> None:
-    """A palette PNG as Pillow makes it, without the code under test."""
+    """Writes a palette PNG with Pillow, without the code under test."""
     image = Image.fromarray(np.array(labels, dtype=np.uint8))
     image.putpalette([(i * 7) % 256 for i in range(768)])
     path.parent.mkdir(parents=True, exist_ok=True)

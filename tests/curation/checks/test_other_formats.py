@@ -1,4 +1,4 @@
-"""A layout of any kind: whatever its reading refuses is a finding of the image, and hides no other."""
+"""Checks of any format: an error of the reader becomes an issue of the image and hides no other issue."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from segkit.utils.errors import DatasetError
 from tests.helpers.damaged_datasets import CATEGORIES, PERSON, SIZE_HW, Broken, noise, panoptic, scene
 
 
-class Drawn(DatasetReader):
-    """One segmentation for each image; None is refused. Pictures are made, not read."""
+class ReaderInMemory(DatasetReader):
+    """Reads segmentations from memory (None raises a DatasetError) and generates the images."""
 
     format = "drawn"
 
@@ -30,10 +30,10 @@ class Drawn(DatasetReader):
         self.images = tuple(DatasetImage(i, f"{i}.png", SIZE_HW) for i in range(len(segmentations)))
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
-        found = self.ground_truth[int(image.image_id)]
-        if found is None:
+        segmentation = self.ground_truth[int(image.image_id)]
+        if segmentation is None:
             raise DatasetError("damaged")
-        return found
+        return segmentation
 
     def read_image(self, image: DatasetImage) -> np.ndarray:
         if image.image_id == 99:
@@ -46,31 +46,31 @@ def data(tmp_path: Path) -> Broken:
     return panoptic(tmp_path)
 
 
-def source_of(data: Broken) -> DatasetReader:
+def open_panoptic(data: Broken) -> DatasetReader:
     return CocoPanopticReader(data.json_path, data.masks, data.images)
 
 
-def codes(source: DatasetReader) -> list[str]:
-    return [issue.code for issue in check_dataset(source, map)]
+def get_codes(reader: DatasetReader) -> list[str]:
+    return [issue.code for issue in check_dataset(reader, map)]
 
 
-def changed(**of_person: object) -> PanopticSegmentation:
-    segments = [replace(s, **of_person) if s.segment_id == PERSON else s for s in scene().segments]
+def change_person(**fields: object) -> PanopticSegmentation:
+    segments = [replace(s, **fields) if s.segment_id == PERSON else s for s in scene().segments]
     return PanopticSegmentation(scene().segment_ids, tuple(segments))
 
 
-def test_nothing_is_wrong(data: Broken, tmp_path: Path) -> None:
-    assert check_dataset(source_of(data), map) == []
-    assert codes(Drawn(tmp_path, scene(), scene())) == []
+def test_clean_datasets_have_no_issue(data: Broken, tmp_path: Path) -> None:
+    assert check_dataset(open_panoptic(data), map) == []
+    assert get_codes(ReaderInMemory(tmp_path, scene(), scene())) == []
 
 
-def test_every_image_that_cannot_be_read_is_told(data: Broken) -> None:
+def test_all_unreadable_files_are_reported(data: Broken) -> None:
     data.png(1).unlink()
     data.png(3).write_bytes(b"")
     data.image_path(4).write_bytes(b"no image")
     data.image_path(5).unlink()
-    told = [(issue.code, issue.place) for issue in check_dataset(source_of(data), map)]
-    assert told == [
+    reported = [(issue.code, issue.place) for issue in check_dataset(open_panoptic(data), map)]
+    assert reported == [
         ("annotation-unreadable", str(data.png(1))),
         ("annotation-unreadable", str(data.png(3))),
         ("image-unreadable", f"{data.image_path(4)}, image 4"),
@@ -78,31 +78,31 @@ def test_every_image_that_cannot_be_read_is_told(data: Broken) -> None:
     ]
 
 
-def test_pictures(data: Broken) -> None:
+def test_image_files_of_another_size_and_duplicates_are_reported(data: Broken) -> None:
     Image.fromarray(noise(0)[:-1]).save(data.image_path(0))
     Image.fromarray(noise(1)).save(data.image_path(2))
-    assert codes(source_of(data)) == ["size-differs", "image-twice"]
+    assert get_codes(open_panoptic(data)) == ["size-differs", "image-twice"]
 
 
-def test_segments(tmp_path: Path) -> None:
-    one_pixel = scene().segment_ids.copy()
-    one_pixel[one_pixel == PERSON] = 0
-    empty = one_pixel.copy()
-    one_pixel[1, 1] = PERSON
-    source = Drawn(
+def test_each_error_of_segments_is_reported(tmp_path: Path) -> None:
+    one_pixel_ids = scene().segment_ids.copy()
+    one_pixel_ids[one_pixel_ids == PERSON] = 0
+    empty_ids = one_pixel_ids.copy()
+    one_pixel_ids[1, 1] = PERSON
+    reader = ReaderInMemory(
         tmp_path,
         None,
-        PanopticSegmentation(one_pixel, scene().segments),
-        PanopticSegmentation(empty, scene().segments),
+        PanopticSegmentation(one_pixel_ids, scene().segments),
+        PanopticSegmentation(empty_ids, scene().segments),
         PanopticSegmentation(np.zeros(SIZE_HW, dtype=np.int32), ()),
         PanopticSegmentation(scene().segment_ids, scene().segments[1:]),
         PanopticSegmentation(scene().segment_ids[:-1], scene().segments),
-        changed(category_id=10, isthing=False),
-        changed(category_id=20, isthing=False, iscrowd=True),
-        changed(category_id=99, isthing=False),
+        change_person(category_id=10, isthing=False),
+        change_person(category_id=20, isthing=False, iscrowd=True),
+        change_person(category_id=99, isthing=False),
     )
-    told = [(issue.code, issue.place.split("image ")[1]) for issue in check_dataset(source, map)]
-    assert told == [
+    reported = [(issue.code, issue.place.split("image ")[1]) for issue in check_dataset(reader, map)]
+    assert reported == [
         ("annotation-unreadable", "0"),
         ("segment-tiny", "1, segment 7"),
         ("segment-empty", "2, segment 7"),
@@ -116,74 +116,78 @@ def test_segments(tmp_path: Path) -> None:
     ]
 
 
-def test_pictures_that_are_made_and_index_faults(tmp_path: Path) -> None:
-    source = Drawn(tmp_path, *[scene()] * 3)
-    source.images = (DatasetImage(99, "99.png", SIZE_HW), source.images[1], replace(source.images[2], image_id=1))
-    source.ground_truth = (scene(),) * 100
-    assert codes(source) == ["image-id-twice", "image-unreadable", "image-twice"]
-    assert codes(Drawn(tmp_path)) == ["dataset-empty"]
-    source = Drawn(tmp_path, scene(), scene())
-    source.images = (source.images[0], replace(source.images[1], file_name="./0.png"))
-    assert codes(source) == ["file-name-twice"]
+def test_generated_images_and_errors_of_the_index_are_reported(tmp_path: Path) -> None:
+    reader = ReaderInMemory(tmp_path, *[scene()] * 3)
+    reader.images = (DatasetImage(99, "99.png", SIZE_HW), reader.images[1], replace(reader.images[2], image_id=1))
+    reader.ground_truth = (scene(),) * 100
+    assert get_codes(reader) == ["image-id-twice", "image-unreadable", "image-twice"]
+    assert get_codes(ReaderInMemory(tmp_path)) == ["dataset-empty"]
+    reader = ReaderInMemory(tmp_path, scene(), scene())
+    reader.images = (reader.images[0], replace(reader.images[1], file_name="./0.png"))
+    assert get_codes(reader) == ["file-name-twice"]
 
 
-def test_a_fault_of_a_volume_is_told_once(tmp_path: Path) -> None:
-    class Sliced(Drawn):
+def test_an_error_of_a_volume_is_reported_once(tmp_path: Path) -> None:
+    class VolumeReader(ReaderInMemory):
         def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
             raise DatasetError("cut off", where=tmp_path / "labels.nii", remedy="fetch it")
 
         def read_image(self, image: DatasetImage) -> np.ndarray:
             raise DatasetError("cut off", where=tmp_path / "volume.nii", remedy="fetch it")
 
-    told = [(f.code, f.place, f.message) for f in check_dataset(Sliced(tmp_path, *[scene()] * 9), map)]
-    assert told == [
+    reported = [
+        (issue.code, issue.place, issue.message) for issue in check_dataset(VolumeReader(tmp_path, *[scene()] * 9), map)
+    ]
+    assert reported == [
         ("image-unreadable", str(tmp_path / "volume.nii"), "cut off; fetch it"),
         ("annotation-unreadable", str(tmp_path / "labels.nii"), "cut off; fetch it"),
     ]
 
 
-def test_what_is_not_read_is_noted(tmp_path: Path) -> None:
-    source = Drawn(tmp_path, scene())
-    source.skipped = ("a.json: a point has no area", "b.png: no JSON")
-    told = [(f.code, f.severity, f.place, f.message) for f in check_dataset(source, map)]
-    assert told == [("not-read", "note", str(tmp_path), line) for line in source.skipped]
+def test_skipped_files_are_reported_as_notes(tmp_path: Path) -> None:
+    reader = ReaderInMemory(tmp_path, scene())
+    reader.skipped = ("a.json: a point has no area", "b.png: no JSON")
+    reported = [(issue.code, issue.severity, issue.place, issue.message) for issue in check_dataset(reader, map)]
+    assert reported == [("not-read", "note", str(tmp_path), line) for line in reader.skipped]
 
 
-def test_splits_that_share_images(data: Broken, tmp_path: Path) -> None:
+def test_an_image_shared_with_another_split_is_reported(data: Broken, tmp_path: Path) -> None:
     other = panoptic(tmp_path / "other")
     for index in range(1, 6):
         Image.fromarray(noise(100 + index)).save(other.image_path(index))
-    found: IssueList = check_dataset(source_of(data), map, compute_dataset_digests(source_of(other), map))
-    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.image_path(0)))]
+    issues: IssueList = check_dataset(open_panoptic(data), map, compute_dataset_digests(open_panoptic(other), map))
+    assert [(issue.code, issue.place) for issue in issues] == [("image-shared", str(data.image_path(0)))]
 
 
-def test_splits_that_share_pictures_that_are_made(tmp_path: Path) -> None:
-    others = compute_dataset_digests(Drawn(tmp_path, scene()), map)
-    assert len(others) == 1
-    found = check_dataset(Drawn(tmp_path, scene(), scene()), map, others)
-    assert [(f.code, f.place) for f in found] == [("image-shared", str(tmp_path / "0.png"))]
+def test_a_generated_image_shared_with_another_split_is_reported(tmp_path: Path) -> None:
+    digests = compute_dataset_digests(ReaderInMemory(tmp_path, scene()), map)
+    assert len(digests) == 1
+    issues = check_dataset(ReaderInMemory(tmp_path, scene(), scene()), map, digests)
+    assert [(issue.code, issue.place) for issue in issues] == [("image-shared", str(tmp_path / "0.png"))]
 
 
-def test_a_segment_of_an_overlapping_layout_without_pixel(tmp_path: Path) -> None:
-    class Overlapping(Drawn):
+def test_an_empty_mask_of_a_format_with_overlaps_is_reported(tmp_path: Path) -> None:
+    class OverlappingReader(ReaderInMemory):
         has_overlapping_masks = True
 
         def read_annotations(self, image: DatasetImage) -> list[dict]:
             return [{"area": 3}, {"area": 0}]
 
-    assert codes(Overlapping(tmp_path, scene())) == ["segment-empty"]
+    assert get_codes(OverlappingReader(tmp_path, scene())) == ["segment-empty"]
 
 
-def test_what_others_hide_is_not_small_and_a_picture_without_things_is_not_unlabelled(tmp_path: Path) -> None:
-    class Overlapping(Drawn):
+def test_occluded_masks_are_not_tiny_and_images_without_things_are_not_unlabelled(tmp_path: Path) -> None:
+    class OverlappingReader(ReaderInMemory):
         has_overlapping_masks = True
 
         def read_annotations(self, image: DatasetImage) -> list[dict]:
             return [{"area": 25}, {"area": 1}]
 
-    one_pixel = np.where(scene().segment_ids == PERSON, 70000, scene().segment_ids)
-    one_pixel[0, 0] = PERSON
-    assert codes(Overlapping(tmp_path, PanopticSegmentation(one_pixel, scene().segments))) == ["segment-tiny"]
-    things = Drawn(tmp_path, PanopticSegmentation(np.zeros(SIZE_HW, dtype=np.int32), ()))
-    things.categories = CategorySet(CATEGORIES.things)
-    assert codes(things) == []
+    one_pixel_ids = np.where(scene().segment_ids == PERSON, 70000, scene().segment_ids)
+    one_pixel_ids[0, 0] = PERSON
+    assert get_codes(OverlappingReader(tmp_path, PanopticSegmentation(one_pixel_ids, scene().segments))) == [
+        "segment-tiny"
+    ]
+    things_reader = ReaderInMemory(tmp_path, PanopticSegmentation(np.zeros(SIZE_HW, dtype=np.int32), ()))
+    things_reader.categories = CategorySet(CATEGORIES.things)
+    assert get_codes(things_reader) == []

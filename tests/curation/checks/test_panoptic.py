@@ -1,4 +1,4 @@
-"""Every kind of fault, planted into a clean dataset, is found, and nothing else."""
+"""Each kind of error, planted in a clean panoptic dataset, is reported, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,42 +17,46 @@ from segkit.curation.issues import RULES, IssueList
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
 from segkit.utils.process_pool import ordered_map
-from tests.helpers.coco_faults import PANOPTIC_FAULTS
 from tests.helpers.damaged_datasets import CROWD, IMAGES, PERSON, Broken, junk, noise, panoptic
+from tests.helpers.planted_panoptic_errors import PANOPTIC_ERRORS
 
 
-def check(data: Broken, others: dict[bytes, str] | None = None) -> IssueList:
-    return check_panoptic(data.json_path, data.masks, data.images, map, others or {})
+def check(data: Broken, digests: dict[bytes, str] | None = None) -> IssueList:
+    return check_panoptic(data.json_path, data.masks, data.images, map, digests or {})
 
 
-def codes(data: Broken) -> set[str]:
+def get_codes(data: Broken) -> set[str]:
     return {issue.code for issue in check(data)}
 
 
-@pytest.mark.parametrize(("expected", "plant"), [pytest.param(f[1], f[2], id=f[0]) for f in PANOPTIC_FAULTS])
-def test_a_planted_fault_is_found_and_nothing_else(
+@pytest.mark.parametrize(
+    ("expected", "plant"), [pytest.param(error[1], error[2], id=error[0]) for error in PANOPTIC_ERRORS]
+)
+def test_each_planted_error_is_reported_and_nothing_else(
     tmp_path: Path, expected: str, plant: Callable[[Broken], None]
 ) -> None:
     data = panoptic(tmp_path)
     plant(data)
-    assert " ".join(sorted(codes(data))) == expected
+    assert " ".join(sorted(get_codes(data))) == expected
 
 
-def test_what_the_reader_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nothing else is wrong: training would begin with it."""
+def test_an_error_of_the_reader_is_reported_if_no_other_error_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise training would begin with an unreadable dataset."""
 
     def raise_issue(path: Path) -> None:
         raise DatasetError("expected rain", where=f"{path}, image 3")
 
     data = panoptic(tmp_path)
     monkeypatch.setattr(coco, "read_panoptic", raise_issue)
-    told = [(f.code, f.place, f.message) for f in check(data)]
-    assert told == [("annotation-unreadable", f"{data.json_path}, image 3", "expected rain")]
+    reported = [(issue.code, issue.place, issue.message) for issue in check(data)]
+    assert reported == [("annotation-unreadable", f"{data.json_path}, image 3", "expected rain")]
     data.image_path().unlink()
-    assert codes(data) == {"image-missing"}
+    assert get_codes(data) == {"image-missing"}
 
 
-def test_messages_say_what_is_wrong(tmp_path: Path) -> None:
+def test_messages_of_invalid_names_and_of_folders_in_place_of_pngs(tmp_path: Path) -> None:
     data = panoptic(tmp_path)
     content = data.load()
     content["images"][0]["file_name"] = "\ud800.png"
@@ -60,17 +64,17 @@ def test_messages_say_what_is_wrong(tmp_path: Path) -> None:
     for index, make in enumerate((os.mkdir, os.mkfifo)):
         data.png(index).unlink()
         make(data.png(index))
-    told = {issue.code: issue.message for issue in check(data)}
-    assert told["name-outside"] == r"expected `file_name` to be Unicode, got '\ud800.png'"
-    assert told["png-unreadable"] == "this is a folder or a device, no file"
+    reported = {issue.code: issue.message for issue in check(data)}
+    assert reported["name-outside"] == r"expected `file_name` to be Unicode, got '\ud800.png'"
+    assert reported["png-unreadable"] == "this is a folder or a device, no file"
 
 
-def test_a_clean_dataset_has_no_finding(tmp_path: Path) -> None:
+def test_a_clean_dataset_has_no_issue(tmp_path: Path) -> None:
     assert check(panoptic(tmp_path)) == []
 
 
-def test_many_faults_are_all_told_with_their_places(tmp_path: Path) -> None:
-    """Area wrong in image 0, PNG of image 1 cut off, picture of 2 missing, box wrong in 3: four findings, in order."""
+def test_all_issues_are_reported_with_their_places_in_order(tmp_path: Path) -> None:
+    """Area wrong in image 0, PNG of image 1 cut off, image of 2 missing, box wrong in 3: four issues, in order."""
     data = panoptic(tmp_path)
     content = data.load()
     content["annotations"][0]["segments_info"][0]["area"] = 1e6
@@ -78,34 +82,36 @@ def test_many_faults_are_all_told_with_their_places(tmp_path: Path) -> None:
     data.store(content)
     data.png(1).write_bytes(data.png(1).read_bytes()[:50])
     data.image_path(2).unlink()
-    told = [(issue.code, issue.place) for issue in check(data)]
-    assert told == [
+    reported = [(issue.code, issue.place) for issue in check(data)]
+    assert reported == [
         ("area-wrong", f"{data.json_path}, image 0, segment {PERSON}"),
         ("png-unreadable", f"{data.png(1)}, image 1"),
         ("image-missing", f"{data.image_path(2)}, image 2"),
         ("box-wrong", f"{data.json_path}, image 3, segment {CROWD}"),
     ]
-    parallel = check_panoptic(data.json_path, data.masks, data.images, lambda work, items: ordered_map(work, items, 2))
-    assert parallel == check(data)
+    parallel_issues = check_panoptic(
+        data.json_path, data.masks, data.images, lambda work, items: ordered_map(work, items, 2)
+    )
+    assert parallel_issues == check(data)
 
 
-def test_images_shared_with_another_split(tmp_path: Path) -> None:
-    """Pixels count, not bytes; a picture of one colour says nothing."""
+def test_images_shared_with_another_split_are_reported(tmp_path: Path) -> None:
+    """Images are compared by pixels, not by bytes. Images of one colour are not compared."""
     data, other = panoptic(tmp_path / "a"), tmp_path / "other"
     other.mkdir()
     Image.fromarray(noise(2)).save(other / "again.png", compress_level=1)
     Image.fromarray(noise(50)).save(other / "its own.png")
     for folder in (other, data.images):
         Image.fromarray(np.full((6, 8, 3), 7, dtype=np.uint8)).save(folder / "0.png")
-    found = check(data, image_files.digest_split(other, data.images, map))
-    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.image_path(2)))]
-    assert "again.png" in found[0].message
+    issues = check(data, image_files.digest_split(other, data.images, map))
+    assert [(issue.code, issue.place) for issue in issues] == [("image-shared", str(data.image_path(2)))]
+    assert "again.png" in issues[0].message
     (tmp_path / "other.json").write_text(json.dumps({"images": [{"file_name": "3.png"}]}))
-    found = check(data, image_files.digest_split(tmp_path / "other.json", data.images, map))
-    assert [(f.code, f.place) for f in found] == [("image-shared", str(data.image_path(3)))]
+    issues = check(data, image_files.digest_split(tmp_path / "other.json", data.images, map))
+    assert [(issue.code, issue.place) for issue in issues] == [("image-shared", str(data.image_path(3)))]
 
 
-def test_junk_anywhere_is_told_and_raises_nothing(tmp_path: Path) -> None:
+def test_junk_values_are_reported_and_raise_nothing(tmp_path: Path) -> None:
     data = panoptic(tmp_path)
     content = data.load()
     content["annotations"] = content["annotations"][:1]
@@ -114,15 +120,15 @@ def test_junk_anywhere_is_told_and_raises_nothing(tmp_path: Path) -> None:
     for image in range(1, IMAGES):
         data.png(image).unlink()
         data.image_path(image).unlink()
-    for broken in junk(content):
-        data.store(broken)
+    for damaged in junk(content):
+        data.store(damaged)
         for issue in check(data):
             json.dumps(issue.to_json()).encode()
             assert issue.place.isprintable()
 
 
-def test_rules_are_whole() -> None:
-    planted = {code for _name, expected, _plant in PANOPTIC_FAULTS for code in expected.split()}
+def test_rules_are_complete_and_most_are_planted_here() -> None:
+    planted = {code for _name, expected, _plant in PANOPTIC_ERRORS for code in expected.split()}
     assert len(planted) >= 40
     assert all(rule.severity in ("error", "warning", "note") for rule in RULES.values())
     assert all(rule.meaning and rule.remedy for rule in RULES.values())

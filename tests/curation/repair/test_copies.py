@@ -1,8 +1,9 @@
-"""Repaired copies: faults are repaired, the original is not changed, and remaining faults are still found."""
+"""Repaired copies: errors are repaired, the original is not changed, and remaining errors are still reported."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,26 @@ from segkit.curation.checks.panoptic import check_panoptic
 from segkit.curation.repair import repair_instances, repair_panoptic
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
-from tests.helpers.coco_faults import INSTANCES_FAULTS, PANOPTIC_FAULTS
 from tests.helpers.damaged_datasets import CROWD, GRASS, PERSON, SKY, Broken, instances, panoptic, scene
+from tests.helpers.planted_instances_errors import INSTANCES_ERRORS, Change
+from tests.helpers.planted_panoptic_errors import PANOPTIC_ERRORS
 
 REPAIRED = {
     "no_area", "no_box", "no_iscrowd", "area_is_text", "area_is_nan", "box_is_infinite",
     "category_unknown", "a_segment_is_null", "an_image_id_twice", "size_in_json_differs",
     "an_image_without_annotation", "an_annotation_twice", "png_without_entry", "png_has_alpha", "png_has_a_palette",
-    "id_of_the_png_alone", "id_of_the_json_alone", "an_empty_segment", "id_is_void",
+    "segment_id_in_the_png_only", "segment_id_in_the_json_only", "an_empty_segment", "id_is_void",
     "id_is_too_large", "id_is_negative", "a_segment_id_twice", "stuff_in_two_segments", "area_is_off_by_one",
     "box_is_off_by_one", "box_beyond_the_image", "box_of_three_numbers", "box_of_negative_width",
 }  # fmt: skip
-ADDED = {  # new issues of the copy: infinity becomes null, folders and pipes are not copied
+ADDED = {  # new issues of the copy: infinity becomes null
     "another_annotation_of_the_same_png": {"type-wrong"},
-    "png_is_a_folder": {"png-missing"},
-    "png_is_a_pipe": {"png-missing"},
 }
 ADDED_BY_DROPPING = {"an_image_without_annotation": {"image-orphan"}}
+
+
+def test_all_names_of_errors_exist() -> None:
+    assert {*REPAIRED, *ADDED, *ADDED_BY_DROPPING} <= {name for name, *_ in PANOPTIC_ERRORS}
 
 
 def repair(data: Broken, folder: Path) -> Broken:
@@ -42,9 +46,10 @@ def read_files(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.parametrize("fault", PANOPTIC_FAULTS, ids=[f[0] for f in PANOPTIC_FAULTS])
-def test_faults_are_repaired_and_nothing_gets_worse(tmp_path: Path, fault) -> None:
-    name, expected, plant = fault
+@pytest.mark.parametrize(("name", "expected", "plant"), PANOPTIC_ERRORS, ids=[name for name, *_ in PANOPTIC_ERRORS])
+def test_planted_errors_are_repaired_and_no_error_is_added(
+    tmp_path: Path, name: str, expected: str, plant: Callable[[Broken], None]
+) -> None:
     data = panoptic(tmp_path / "data")
     plant(data)
     before = read_files(tmp_path / "data")
@@ -54,7 +59,7 @@ def test_faults_are_repaired_and_nothing_gets_worse(tmp_path: Path, fault) -> No
         assert name.startswith("json_") or name in ("no_tables", "no_masks")
         assert not (tmp_path / "copy").exists()
         return
-    codes = {f.code for f in check_panoptic(*copy, map)}
+    codes = {issue.code for issue in check_panoptic(*copy, map)}
     assert read_files(tmp_path / "data") == before
     allowed = {*expected.split(), "image-orphan", "all-void", *ADDED.get(name, ())}
     assert codes <= (ADDED_BY_DROPPING.get(name, set()) if name in REPAIRED else allowed)
@@ -82,9 +87,7 @@ def test_a_segment_without_id_gets_the_id_of_its_area_and_box(tmp_path: Path) ->
     data = panoptic(tmp_path / "data")
     content = data.load()
     del content["annotations"][0]["segments_info"][0]["id"]
-    content["annotations"][1]["segments_info"][0].update(
-        id=0, area=8
-    )  # its area is wrong: which id it had would be a guess
+    content["annotations"][1]["segments_info"][0].update(id=0, area=8)  # its area is wrong: its id cannot be inferred
     data.store(content)
     copy = repair(data, tmp_path / "copy")
     first, second = copy.load()["annotations"][:2]
@@ -135,7 +138,7 @@ def test_errors_on_another_kind_or_deep_nesting_name_the_file(tmp_path: Path) ->
     assert not (tmp_path / "copy").exists()
 
 
-def test_many_annotations_of_one_id(tmp_path: Path) -> None:
+def test_copies_are_dropped_among_many_annotations_with_the_same_id(tmp_path: Path) -> None:
     """Copies are dropped, other annotations stay. benchmarks/curation_scaling.py measures the time."""
     data = instances(tmp_path / "data")
     content = data.load()
@@ -165,9 +168,8 @@ INSTANCES_LEFT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("fault", INSTANCES_FAULTS)
-def test_instances(tmp_path: Path, fault) -> None:
-    expected, change = fault
+@pytest.mark.parametrize(("expected", "change"), INSTANCES_ERRORS)
+def test_planted_errors_of_instances_are_repaired_or_stay(tmp_path: Path, expected: str, change: Change) -> None:
     data = instances(tmp_path / "data")
     content = data.load()
     change(content, content["annotations"][0], content["annotations"][1])
@@ -175,7 +177,7 @@ def test_instances(tmp_path: Path, fault) -> None:
     before = read_files(tmp_path / "data")
     copy, _lines = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
     assert read_files(tmp_path / "data") == before
-    codes = {f.code for f in check_instances(copy, data.images, map)}
+    codes = {issue.code for issue in check_instances(copy, data.images, map)}
     assert codes - {"rle-size"} <= ({expected} & INSTANCES_LEFT)
 
 
@@ -193,7 +195,7 @@ def test_masks_of_instances_are_cut_off_and_missing_ids_filled_in(tmp_path: Path
     assert first["segmentation"]["size"] == [6, 8]
 
 
-def test_a_dataset_without_faults_is_copied_unchanged(tmp_path: Path) -> None:
+def test_a_clean_dataset_is_copied_unchanged(tmp_path: Path) -> None:
     data = panoptic(tmp_path / "data")
     Image.fromarray(np.zeros((6, 8, 3), dtype=np.uint8)).save(data.images / "more.png")
     copy = repair(data, tmp_path / "copy")

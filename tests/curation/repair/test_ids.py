@@ -13,28 +13,28 @@ from tests.helpers.damaged_datasets import IMAGES, PERSON, Broken, instances, pa
 from tests.helpers.wrong_ids import WRONG_IDS
 
 
-@pytest.mark.parametrize("fault", WRONG_IDS)
-def test_a_wrong_id_in_a_table_changes_no_pixel_of_a_panoptic_dataset(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("error_name", WRONG_IDS)
+def test_a_wrong_id_in_a_table_changes_no_pixel_of_a_panoptic_dataset(tmp_path: Path, error_name: str) -> None:
     data = panoptic(tmp_path / "data")
     content = data.load()
-    WRONG_IDS[fault][0](content)
+    WRONG_IDS[error_name][0](content)
     data.store(content)
     copy, masks, lines = repair_panoptic(*data, tmp_path / "copy", map)
     copied = Broken(copy, masks, data.images)
     assert copied.load() == content
     assert [copied.png(i).read_bytes() for i in range(IMAGES)] == [data.png(i).read_bytes() for i in range(IMAGES)]
-    assert lines == WRONG_IDS[fault][1]
+    assert lines == WRONG_IDS[error_name][1]
 
 
-@pytest.mark.parametrize("fault", WRONG_IDS)
-def test_a_wrong_id_in_a_table_changes_no_annotation_of_instances(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("error_name", WRONG_IDS)
+def test_a_wrong_id_in_a_table_changes_no_annotation_of_instances(tmp_path: Path, error_name: str) -> None:
     data = instances(tmp_path / "data")
     content = data.load()
-    WRONG_IDS[fault][0](content)
+    WRONG_IDS[error_name][0](content)
     data.store(content)
     copy, lines = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
     assert Broken(copy, data.masks, data.images).load() == content
-    assert lines == WRONG_IDS[fault][2]
+    assert lines == WRONG_IDS[error_name][2]
 
 
 def test_images_without_annotation_are_dropped_if_all_others_have_one(tmp_path: Path) -> None:

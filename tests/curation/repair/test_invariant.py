@@ -1,10 +1,11 @@
-"""Whatever is wrong, a repair neither drops nor changes valid entries: none of their pixels, no category."""
+"""A repair neither drops nor changes valid entries, their pixels or categories, whatever else is wrong."""
 
 from __future__ import annotations
 
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from segkit.curation.issues import IssueList
 from segkit.curation.repair import repair_instances, repair_panoptic
 from segkit.formats import coco
 from segkit.utils.errors import DatasetError
-from tests.helpers.coco_faults import INSTANCES_FAULTS, PANOPTIC_FAULTS
 from tests.helpers.damaged_datasets import CROWD, GRASS, IMAGES, PERSON, SKY, Broken, instances, junk, panoptic, scene
+from tests.helpers.planted_instances_errors import INSTANCES_ERRORS
+from tests.helpers.planted_panoptic_errors import PANOPTIC_ERRORS
 from tests.helpers.wrong_ids import WRONG_IDS
 
-PLANTS = [(name, plant) for name, _expected, plant in PANOPTIC_FAULTS]
-CHANGES = [change for _expected, change in INSTANCES_FAULTS]
+CHANGES = [change for _expected, change in INSTANCES_ERRORS]
 WHOLE_IMAGE = ("annotation-without-image", "annotation-twice", "png-name-twice", "type-wrong", "name-outside")
 KINDS = st.sampled_from(
     [str, float, lambda _: None, lambda value: [value], lambda value: -value, lambda value: value + 1]
@@ -88,10 +89,10 @@ def change_values(data: Broken, changes: list[tuple[int, int, str, Any]]) -> Non
     data.store(content)
 
 
-@pytest.mark.parametrize("fault", PLANTS, ids=[name for name, _plant in PLANTS])
-def test_every_planted_fault_of_a_panoptic_dataset(tmp_path: Path, fault) -> None:
+@pytest.mark.parametrize("plant", [pytest.param(plant, id=name) for name, _expected, plant in PANOPTIC_ERRORS])
+def test_each_planted_error_changes_no_other_segment(tmp_path: Path, plant: Callable[[Broken], None]) -> None:
     data = panoptic(tmp_path / "data")
-    fault[1](data)
+    plant(data)
     run_panoptic(data, tmp_path)
 
 
@@ -101,7 +102,7 @@ def test_every_planted_fault_of_a_panoptic_dataset(tmp_path: Path, fault) -> Non
     copied_ids=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 3)), max_size=2),
     repainted=st.lists(st.tuples(st.integers(0, 2), st.sampled_from([PERSON, CROWD, SKY, GRASS, 0])), max_size=2),
 )
-def test_many_faults_at_once(changes, copied_ids, repainted) -> None:
+def test_several_errors_change_no_other_segment(changes, copied_ids, repainted) -> None:
     """Values of other types, ids copied from another segment of the image, changed PNG ids."""
     with tempfile.TemporaryDirectory() as name:
         data = panoptic(Path(name) / "data")
@@ -132,7 +133,7 @@ def run_panoptic(data: Broken, folder: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(picked=st.lists(st.sampled_from(range(len(CHANGES))), min_size=1, max_size=3, unique=True))
-def test_faults_of_instances(picked: list[int]) -> None:
+def test_several_errors_of_instances_change_no_other_annotation(picked: list[int]) -> None:
     """No annotation is lost or changed if no issue names it."""
     with tempfile.TemporaryDirectory() as name:
         data = instances(Path(name) / "data")
@@ -205,14 +206,14 @@ def test_all_segments_of_the_sample_are_clean() -> None:
     )
 
 
-def test_junk_anywhere_is_repaired_or_rejected_with_a_clear_error(tmp_path: Path) -> None:
+def test_junk_values_are_repaired_or_raise_a_dataset_error(tmp_path: Path) -> None:
     outcomes = Counter[str]()
     for number, data in enumerate((panoptic(tmp_path / "a"), instances(tmp_path / "b"))):
         content = data.load()
         for table in ("images", "annotations", "categories"):
             content[table] = content[table][:1]
-        for index, broken in enumerate(junk(content)):
-            data.store(broken)
+        for index, damaged in enumerate(junk(content)):
+            data.store(damaged)
             output = tmp_path / f"{number} {index}"
             try:
                 if number:

@@ -18,8 +18,8 @@ def test_remaining_issues_of_a_copy_do_not_suggest_fix(tmp_path: Path, capsys: p
     content["categories"][0]["id"] = -1
     content["annotations"][0]["segments_info"][1]["iscrowd"] = 2
     data.store(content)
-    places = "--json", data.json_path, "--masks", data.masks, "--images", data.images, "--fix", tmp_path / "copy"
-    assert main(["data", "check", "--format", "coco-panoptic", *map(str, places)]) == 1
+    path_options = "--json", data.json_path, "--masks", data.masks, "--images", data.images, "--fix", tmp_path / "copy"
+    assert main(["data", "check", "--format", "coco-panoptic", *map(str, path_options)]) == 1
     before, after = capsys.readouterr().out.split("a repaired copy")
     head = "error category-unknown (6): a category_id is not among the categories; add the category"
     assert f"{head}; {FIX} by dropping\n" in before

@@ -58,8 +58,8 @@ def json_path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def plain(json_path: Path) -> AnnotatedImages:
-    """What is read where nothing is cached."""
+def uncached(json_path: Path) -> AnnotatedImages:
+    """The annotations as read without a cache."""
     return cache._parse_instances(json_path)
 
 
@@ -67,128 +67,130 @@ def is_cached(result: AnnotatedImages) -> bool:
     return all(isinstance(row, ImageRow) for row in result.annotations)
 
 
-def same(one: AnnotatedImages, other: AnnotatedImages) -> bool:
-    """By their texts, in which 1 and 1.0 differ; infos of a panoptic JSON come as tuples or lists."""
+def are_equal(first_read: AnnotatedImages, second_read: AnnotatedImages) -> bool:
+    """Compares the texts, in which 1 and 1.0 differ. Segment infos of a panoptic JSON may be tuples or lists."""
     texts = [
         repr(([*map(dict, f.images)], [[*r] for r in f.annotations], f.category_ids, f.categories.categories, f.path))
-        for f in (one, other)
+        for f in (first_read, second_read)
     ]
     return texts[0] == texts[1]
 
 
-def entry_of(folder: Path) -> Path:
+def get_entry(folder: Path) -> Path:
     (path,) = folder.iterdir()
     return path
 
 
-def refuse_to_parse(path: Path, *_: Any) -> None:
+def fail_to_parse(path: Path, *_: Any) -> None:
     raise AssertionError(f"{path} was parsed")
 
 
-def test_the_same_values_with_and_without_a_cache(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
+def test_values_are_equal_with_and_without_a_cache(json_path: Path, uncached: AnnotatedImages, folder: Path) -> None:
     first, second = cache.read_instances(json_path), cache.read_instances(str(json_path))
     assert is_cached(first)
     assert is_cached(second)
-    assert same(first, plain)
-    assert same(second, plain)
+    assert are_equal(first, uncached)
+    assert are_equal(second, uncached)
     assert [*map(len, second.annotations)] == [1, 3, 0]
-    file = coco.read_instances(json_path)  # values are those of the reader itself
+    file = coco.read_instances(json_path)  # the values of the reader itself
     assert {**second.annotations[1][0], "image_id": 7} == file.annotations[0]
     assert second.annotations[1][-1]["segmentation"] == POLYGONS  # without the sliver
-    assert files_below(folder.parent.parent) == {"instances.json", f"cache/annotations/{entry_of(folder).name}"}
+    assert files_below(folder.parent.parent) == {"instances.json", f"cache/annotations/{get_entry(folder).name}"}
 
 
-def test_a_panoptic_json_keeps_all_of_segments_info(dataset: Dataset) -> None:
+def test_segments_info_of_a_panoptic_json_is_cached_unchanged(dataset: Dataset) -> None:
     content = dataset.load()
     content["annotations"][0]["segments_info"][0].update(extra={"a": [float("inf"), "\ud800"]}, area=2.0)
     dataset.store(content)
-    plain = cache._parse_panoptic(dataset.json_path)
+    uncached = cache._parse_panoptic(dataset.json_path)
     for _ in range(2):
         result = cache.read_panoptic(dataset.json_path)
         assert is_cached(result)
-        assert same(result, plain)
+        assert are_equal(result, uncached)
     records = coco.read_panoptic(dataset.json_path).records
     assert [i["png_name"] for i in result.images] == [r.png_name for r in records]
     assert [[*row] for row in result.annotations] == [[*r.segments_info] for r in records]
 
 
-NUMBER = st.integers(-(3 * 10**5), 3 * 10**5) | st.floats(-3e5, 3e5)  # of six points: no outline too long
+NUMBER = st.integers(-(3 * 10**5), 3 * 10**5) | st.floats(-3e5, 3e5)  # so that no outline of six points is too long
 POLYGON = st.lists(st.tuples(NUMBER, NUMBER), min_size=1, max_size=6).map(lambda points: [v for p in points for v in p])
 
 
 @settings(deadline=None, max_examples=60)
 @given(outlines=st.lists(st.lists(POLYGON, min_size=1, max_size=3), max_size=5), area=st.floats(0, 1e300))
-def test_numbers_come_back_to_the_last_bit(
+def test_cached_numbers_are_bitwise_equal(
     outlines: list[Any], area: float, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = tmp_path_factory.mktemp("numbers") / "instances.json"
-    kept = [outline for outline in outlines if any(len(polygon) >= 6 for polygon in outline)]
+    valid_outlines = [outline for outline in outlines if any(len(polygon) >= 6 for polygon in outline)]
     annotations = [
-        {**CONTENT["annotations"][0], "area": area, "id": i, "segmentation": o} for i, o in enumerate(kept, 1)
+        {**CONTENT["annotations"][0], "area": area, "id": i, "segmentation": o} for i, o in enumerate(valid_outlines, 1)
     ]
     path.write_text(json.dumps({**CONTENT, "annotations": annotations}))
     cache.read_instances(path)
     result = cache.read_instances(path)
     assert is_cached(result)
-    assert same(result, cache._parse_instances(path))
+    assert are_equal(result, cache._parse_instances(path))
 
 
-def test_the_next_start_parses_nothing(
-    json_path: Path, plain: AnnotatedImages, monkeypatch: pytest.MonkeyPatch
+def test_a_cached_json_is_not_parsed_again(
+    json_path: Path, uncached: AnnotatedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.read_instances(json_path)
-    monkeypatch.setattr(coco, "read_instances", refuse_to_parse)
-    assert same(cache.read_instances(json_path), plain)
+    monkeypatch.setattr(coco, "read_instances", fail_to_parse)
+    assert are_equal(cache.read_instances(json_path), uncached)
 
 
-def test_other_bytes_of_equal_size_and_date_are_noticed(json_path: Path, folder: Path) -> None:
+def test_changed_bytes_are_noticed_if_size_and_date_are_equal(json_path: Path, folder: Path) -> None:
     cache.read_instances(json_path)
-    stat, before, text = json_path.stat(), entry_of(folder).read_bytes(), json_path.read_text()
+    stat, before, text = json_path.stat(), get_entry(folder).read_bytes(), json_path.read_text()
     json_path.write_text(text.replace("0.5", "0.7"))
     os.utime(json_path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (json_path.stat().st_size, json_path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
     assert cache.read_instances(json_path).annotations[0][0]["bbox"] == [1, 0.7, 3, 2.25]
-    assert entry_of(folder).read_bytes() != before  # the old one is replaced
+    assert get_entry(folder).read_bytes() != before  # the old one is replaced
 
 
 @pytest.mark.parametrize("change", [("RULES", 99), ("segkit.__version__", "0.0")])
-def test_what_other_rules_made_is_made_again(
+def test_entries_of_other_versions_are_replaced(
     json_path: Path, folder: Path, change: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache.read_instances(json_path)
-    before = entry_of(folder).read_bytes()
+    before = get_entry(folder).read_bytes()
     monkeypatch.setattr(f"segkit.formats.cache.annotations.{change[0]}", change[1])
     assert is_cached(cache.read_instances(json_path))
-    assert entry_of(folder).read_bytes() != before
+    assert get_entry(folder).read_bytes() != before
 
 
-def test_a_broken_entry_is_made_again_wherever_it_is_broken(
-    json_path: Path, plain: AnnotatedImages, folder: Path
-) -> None:
+def test_damaged_entries_are_replaced(json_path: Path, uncached: AnnotatedImages, folder: Path) -> None:
     cache.read_instances(json_path)
-    entry = entry_of(folder)
-    whole = entry.read_bytes()
-    places = [*range(0, len(whole), 7), *range(len(whole) - 70, len(whole))]
-    broken = [whole[:i] for i in places] + [whole[:i] + bytes([whole[i] ^ 255]) + whole[i + 1 :] for i in places]
-    for content in [*broken, whole + b"x", b"\x80\x04N."]:
+    entry = get_entry(folder)
+    content_before = entry.read_bytes()
+    positions = [*range(0, len(content_before), 7), *range(len(content_before) - 70, len(content_before))]
+    damaged = [content_before[:i] for i in positions] + [
+        content_before[:i] + bytes([content_before[i] ^ 255]) + content_before[i + 1 :] for i in positions
+    ]
+    for content in [*damaged, content_before + b"x", b"\x80\x04N."]:
         entry.write_bytes(content)
-        assert same(cache.read_instances(json_path), plain)
-        assert entry.read_bytes() == whole
+        assert are_equal(cache.read_instances(json_path), uncached)
+        assert entry.read_bytes() == content_before
 
 
-def test_a_sound_entry_of_another_json_is_not_taken(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
-    other = json_path.with_name("other.json")
-    other.write_text(json.dumps({**CONTENT, "annotations": []}))
-    cache.read_instances(other)
-    foreign = entry_of(folder)
+def test_an_entry_of_another_json_is_not_used(json_path: Path, uncached: AnnotatedImages, folder: Path) -> None:
+    other_json = json_path.with_name("other.json")
+    other_json.write_text(json.dumps({**CONTENT, "annotations": []}))
+    cache.read_instances(other_json)
+    entry_of_other = get_entry(folder)
     cache.read_instances(json_path)
-    (own,) = set(folder.iterdir()) - {foreign}
-    own.write_bytes(foreign.read_bytes())
-    assert same(cache.read_instances(json_path), plain)
+    (entry_of_json,) = set(folder.iterdir()) - {entry_of_other}
+    entry_of_json.write_bytes(entry_of_other.read_bytes())
+    assert are_equal(cache.read_instances(json_path), uncached)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"images": []}'])
-def test_what_cannot_be_read_is_said_each_time_and_not_kept(json_path: Path, folder: Path, content: bytes) -> None:
+def test_an_invalid_json_raises_an_error_each_time_and_is_not_cached(
+    json_path: Path, folder: Path, content: bytes
+) -> None:
     json_path.write_bytes(content)
     with pytest.raises(DatasetError) as expected:
         coco.read_instances(json_path)
@@ -200,13 +202,13 @@ def test_what_cannot_be_read_is_said_each_time_and_not_kept(json_path: Path, fol
 
 
 @pytest.mark.parametrize("name", ["missing.json", ".", "nul\0.json"])
-def test_what_is_no_file_is_said_as_by_the_reader(tmp_path: Path, name: str) -> None:
+def test_paths_that_are_no_file_raise_a_dataset_error_as_without_a_cache(tmp_path: Path, name: str) -> None:
     for read in (coco.read_instances, cache.read_instances):
         with pytest.raises(DatasetError, match=r"expected a file|cannot be read"):
             read(tmp_path / name)
 
 
-def test_a_json_that_is_replaced_while_it_is_read_is_not_kept(
+def test_a_json_that_is_replaced_while_it_is_read_is_not_cached(
     json_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = coco.read_instances
@@ -227,54 +229,54 @@ def test_a_small_json_is_not_cached(json_path: Path, folder: Path, monkeypatch: 
     assert not folder.exists()
 
 
-def test_without_a_folder_to_write_to_it_goes_on_and_says_so_once(
-    json_path: Path, plain: AnnotatedImages, folder: Path, caplog: pytest.LogCaptureFixture
+def test_an_unwritable_folder_gives_one_warning(
+    json_path: Path, uncached: AnnotatedImages, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder.parent.write_text("a file stands here")
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            assert same(cache.read_instances(json_path), plain)
+            assert are_equal(cache.read_instances(json_path), uncached)
     (message,) = caplog.messages
     assert "parsed annotations are not cached in" in message
     assert "SEGKIT_CACHE" in message
 
 
 @pytest.mark.parametrize("call", ["write", "replace"])
-def test_a_full_disk_leaves_nothing_behind(
+def test_a_full_disk_gives_one_warning_and_leaves_no_file(
     json_path: Path,
-    plain: AnnotatedImages,
+    uncached: AnnotatedImages,
     folder: Path,
     call: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def full(*_: Any) -> None:
+    def raise_disk_full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if call == "replace":
-        monkeypatch.setattr("segkit.utils.files.os.replace", full)
+        monkeypatch.setattr("segkit.utils.files.os.replace", raise_disk_full)
     else:
-        monkeypatch.setattr(cache, "_INSTANCES", cache._INSTANCES._replace(encode=full))
+        monkeypatch.setattr(cache, "_INSTANCES", cache._INSTANCES._replace(encode=raise_disk_full))
     for _ in range(2):
-        assert same(cache.read_instances(json_path), plain)
+        assert are_equal(cache.read_instances(json_path), uncached)
     assert files_below(folder) == set()
     (message,) = caplog.messages
     assert message.endswith("No space left on device")
 
 
-def test_without_a_home_nothing_is_cached(
-    json_path: Path, plain: AnnotatedImages, monkeypatch: pytest.MonkeyPatch
+def test_nothing_is_cached_without_a_home_folder(
+    json_path: Path, uncached: AnnotatedImages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def homeless(path: Path) -> Path:
+    def raise_no_home(path: Path) -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(Path, "expanduser", homeless)
+    monkeypatch.setattr(Path, "expanduser", raise_no_home)
     result = cache.read_instances(json_path)
     assert not is_cached(result)
-    assert same(result, plain)
+    assert are_equal(result, uncached)
 
 
-def test_the_folder_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_and_the_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGKIT_CACHE")
     assert cache._get_folder() == Path.home() / ".cache/segkit/annotations"
     monkeypatch.setenv("SEGKIT_CACHE", "~/x")
@@ -290,9 +292,7 @@ def read_in_process(json_path: Path, smallest: int, barrier: Any, answers: Any) 
     answers.put((is_cached(result), repr([[*row] for row in result.annotations])))
 
 
-def test_processes_that_build_at_once_do_not_disturb_each_other(
-    json_path: Path, plain: AnnotatedImages, folder: Path
-) -> None:
+def test_concurrent_processes_write_one_valid_entry(json_path: Path, uncached: AnnotatedImages, folder: Path) -> None:
     fork = multiprocessing.get_context("fork")
     for _ in range(5):
         barrier, answers = fork.Barrier(4), fork.Queue()
@@ -302,11 +302,11 @@ def test_processes_that_build_at_once_do_not_disturb_each_other(
         result = {answers.get(timeout=60) for _ in processes}
         for process in processes:
             process.join()
-        assert result == {(True, repr(plain.annotations))}
-        entry_of(folder).unlink()  # one, and no neighbour
+        assert result == {(True, repr(uncached.annotations))}
+        get_entry(folder).unlink()  # there is one entry and no other file
 
 
-def test_files_that_nobody_uses_are_removed(json_path: Path, tmp_path: Path, folder: Path) -> None:
+def test_unused_entries_and_temporary_files_are_removed(json_path: Path, tmp_path: Path, folder: Path) -> None:
     def age(path: Path, days: float) -> Path:
         then = time.time() - days * 86400
         os.utime(path, (then, then))
@@ -330,12 +330,12 @@ def test_files_that_nobody_uses_are_removed(json_path: Path, tmp_path: Path, fol
     assert len(remaining) == 5  # and the entry of json_path
 
 
-def test_a_row_is_a_sequence(json_path: Path, plain: AnnotatedImages) -> None:
-    row, expected = cache.read_instances(json_path).annotations[1], plain.annotations[1]
+def test_a_row_is_a_sequence(json_path: Path, uncached: AnnotatedImages) -> None:
+    row, expected = cache.read_instances(json_path).annotations[1], uncached.annotations[1]
     assert [*row] == expected
     assert (row[0], row[-1], row[1:]) == (expected[0], expected[-1], expected[1:])
     assert [*reversed(row)] == [*reversed(expected)]
-    assert row[0] is not row[0]  # made at each use: who changes one changes nobody else's
+    assert row[0] is not row[0]  # built at each use, so that a change does not affect other users
 
 
 def row_in_process(pickled: bytes, answers: Any) -> None:
@@ -343,62 +343,66 @@ def row_in_process(pickled: bytes, answers: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_row_is_pickled_as_a_list(json_path: Path, plain: AnnotatedImages, folder: Path, method: str) -> None:
+def test_a_row_is_pickled_as_a_list(json_path: Path, uncached: AnnotatedImages, folder: Path, method: str) -> None:
     pickled = pickle.dumps(cache.read_instances(json_path).annotations[1])
-    entry_of(folder).unlink()
+    get_entry(folder).unlink()
     assert type(pickle.loads(pickled)) is list
     context = multiprocessing.get_context(method)
     answers = context.Queue()
     process = context.Process(target=row_in_process, args=(pickled, answers))
     process.start()
-    assert answers.get(timeout=60) == plain.annotations[1]
+    assert answers.get(timeout=60) == uncached.annotations[1]
     process.join()
 
 
 def test_rows_are_read_without_pread(
-    json_path: Path, plain: AnnotatedImages, folder: Path, monkeypatch: pytest.MonkeyPatch
+    json_path: Path, uncached: AnnotatedImages, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "pread")
     for _ in range(2):
         cached = cache.read_instances(json_path)
         assert is_cached(cached)
-        assert same(cached, plain)
+        assert are_equal(cached, uncached)
     rows = [[*cached.annotations[index]] for index in (2, 0, 1)]
-    assert rows == [plain.annotations[index] for index in (2, 0, 1)]
-    with ThreadPoolExecutor(4) as threads:  # which share the position in the file
+    assert rows == [uncached.annotations[index] for index in (2, 0, 1)]
+    with ThreadPoolExecutor(4) as threads:  # the threads share the position in the file
         results = threads.map(lambda index: [*cached.annotations[index % 3]], range(3000))
-        assert all(row == plain.annotations[index % 3] for index, row in enumerate(results))
-    entry_of(folder).write_bytes(b"cut")
+        assert all(row == uncached.annotations[index % 3] for index, row in enumerate(results))
+    get_entry(folder).write_bytes(b"cut")
     with pytest.raises(DatasetError, match="changed while the file was in use; start again"):
         cached.annotations[1][0]
 
 
-def test_an_open_entry_outlives_its_name(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
+def test_an_open_entry_can_be_read_after_it_is_deleted(
+    json_path: Path, uncached: AnnotatedImages, folder: Path
+) -> None:
     cached = cache.read_instances(json_path)
-    entry_of(folder).unlink()
-    assert same(cached, plain)
+    get_entry(folder).unlink()
+    assert are_equal(cached, uncached)
 
 
 @pytest.mark.parametrize("is_fast", [True, False])
-def test_an_entry_that_is_cut_while_it_is_open_is_reported(
+def test_an_entry_that_is_truncated_while_it_is_open_raises_a_dataset_error(
     json_path: Path, folder: Path, is_fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not is_fast:
         monkeypatch.setattr(cache, "_INSTANCES", cache._Kind("instances", cache._parse_instances))
     row = cache.read_instances(json_path).annotations[1]
-    entry = entry_of(folder)
+    entry = get_entry(folder)
     entry.write_bytes(entry.read_bytes()[:-200])
     with pytest.raises(DatasetError, match="changed while the file was in use; start again"):
         row[0]
 
 
-def test_folders_and_pipes_in_the_place_of_an_entry(json_path: Path, plain: AnnotatedImages, folder: Path) -> None:
+def test_folders_and_pipes_with_the_name_of_an_entry_do_not_matter(
+    json_path: Path, uncached: AnnotatedImages, folder: Path
+) -> None:
     cache.read_instances(json_path)
-    entry = entry_of(folder)
+    entry = get_entry(folder)
     for replace in (os.mkdir, os.mkfifo):
         entry.unlink()
         replace(entry)
-        assert same(cache.read_instances(json_path), plain)
+        assert are_equal(cache.read_instances(json_path), uncached)
         if entry.is_dir():
             entry.rmdir()
             cache.read_instances(json_path)
@@ -412,15 +416,15 @@ def test_folders_and_pipes_in_the_place_of_an_entry(json_path: Path, plain: Anno
         *({"label": 7}, {"label": {}}),
     ],
 )
-def test_valid_checksums_of_other_content(
-    json_path: Path, plain: AnnotatedImages, folder: Path, header: bytes | dict[str, Any]
+def test_entries_with_a_valid_checksum_but_invalid_content_are_replaced(
+    json_path: Path, uncached: AnnotatedImages, folder: Path, header: bytes | dict[str, Any]
 ) -> None:
     cache.read_instances(json_path)
-    entry = entry_of(folder)
-    whole = entry.read_bytes()
-    lines = whole.split(b"\n")[:-1]
+    entry = get_entry(folder)
+    content_before = entry.read_bytes()
+    lines = content_before.split(b"\n")[:-1]
     lines[0] = header if isinstance(header, bytes) else json.dumps({**json.loads(lines[0]), **header}).encode()
     changed = b"".join(line + b"\n" for line in lines)
     entry.write_bytes(changed + hashlib.sha256(changed).hexdigest().encode())
-    assert same(cache.read_instances(json_path), plain)
-    assert entry.read_bytes() == whole
+    assert are_equal(cache.read_instances(json_path), uncached)
+    assert entry.read_bytes() == content_before

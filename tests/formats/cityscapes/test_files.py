@@ -32,7 +32,7 @@ def test_images_and_annotations_are_sorted(tmp_path: Path) -> None:
     assert pairs[first] == tmp_path / "gtFine/val/aachen/aachen_000000_000002_gtFine_instanceIds.png"
 
 
-def test_missing_folders_and_files(tmp_path: Path) -> None:
+def test_missing_folders_and_files_raise_a_dataset_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
         find_annotations(tmp_path, "x" * 5000, INSTANCE_IDS_SUFFIX, raise_issue)
     with pytest.raises(DatasetError, match=r"leftImg8bit.val: no such folder; expected leftImg8bit/<split>"):

@@ -30,23 +30,23 @@ SEGMENTS = (
 VALID = [0, 4, 7, 8, 21, 24, 26, 29, 9000, 7000, 24000, 24999, 33001, 29003]
 
 
-def test_categories_are_detectron2s() -> None:
+def test_categories_equal_detectron2() -> None:
     meta = pytest.importorskip("detectron2.data.datasets.builtin_meta", reason="Detectron2 is not installed")
     ours = [(c.category_id, c.name, int(c.isthing), c.color) for c in cityscapes.CATEGORIES.categories]
     assert ours == [(c["id"], c["name"], c["isthing"], c["color"]) for c in meta.CITYSCAPES_CATEGORIES]
 
 
-def test_read_follows_the_rule(tmp_path: Path) -> None:
+def test_instance_ids_are_read(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", VALUES)
-    got = cityscapes.read_segmentation(tmp_path / "x.png", (3, 4))
-    assert got.segment_ids.tolist() == IDS
-    assert got.segment_ids.dtype == np.int32
-    assert got.segments == SEGMENTS
+    segmentation = cityscapes.read_segmentation(tmp_path / "x.png", (3, 4))
+    assert segmentation.segment_ids.tolist() == IDS
+    assert segmentation.segment_ids.dtype == np.int32
+    assert segmentation.segments == SEGMENTS
 
 
 @settings(deadline=None)
 @given(hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.sampled_from(VALID)))
-def test_writing_and_reading_undo_each_other(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
+def test_written_instance_ids_are_read_back(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
     folder = tmp_path_factory.mktemp("ids")
     png.write(folder / "x.png", values)
     first = cityscapes.read_segmentation(folder / "x.png")
@@ -70,7 +70,7 @@ def test_other_ids_are_numbered() -> None:
     assert written.tolist() == [[26001, 26, 7, 24000, 26000, 0]]
 
 
-def test_segmentations_that_are_not_cityscapes() -> None:
+def test_invalid_segmentations_raise_an_error() -> None:
     segment_ids = np.array([[1]], dtype=np.int32)
     many = tuple(Segment(i, 24, True, 1) for i in range(1, 1002))
     for segmentation, message in (
@@ -82,7 +82,7 @@ def test_segmentations_that_are_not_cityscapes() -> None:
             cityscapes.encode_instance_ids(segmentation)
 
 
-def test_values_of_no_label(tmp_path: Path) -> None:
+def test_values_without_label_raise_a_dataset_error(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", np.array([[7, 34, 999, 34000, 65535]], dtype=np.uint16))
     with pytest.raises(
         DatasetError, match=r"x\.png: expected label ids in 0..33, got the values 34, 999, 34000, 65535"
@@ -90,13 +90,13 @@ def test_values_of_no_label(tmp_path: Path) -> None:
         cityscapes.read_segmentation(tmp_path / "x.png")
 
 
-def test_label_ids_of_eight_bits_are_refused(tmp_path: Path) -> None:
+def test_8_bit_instance_ids_raise_a_dataset_error(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", VALUES.astype(np.uint8))
     with pytest.raises(DatasetError, match="expected a PNG of 16-bit greyscale, got 8-bit greyscale"):
         cityscapes.read_segmentation(tmp_path / "x.png")
 
 
-def test_another_size(tmp_path: Path) -> None:
+def test_an_unexpected_size_raises_a_dataset_error(tmp_path: Path) -> None:
     png.write(tmp_path / "x.png", VALUES)
     with pytest.raises(DatasetError, match="expected 4 x 3 pixels"):
         cityscapes.read_segmentation(tmp_path / "x.png", (4, 3))
@@ -109,7 +109,7 @@ GROUND_TRUTH = PanopticSegmentation(
 )
 
 
-def tree(root: Path) -> None:
+def write_tree(root: Path) -> None:
     image = DatasetImage("x", "aachen/aachen_000000_000001_leftImg8bit.png", (2, 3))
     with CityscapesWriter(root, cityscapes.CATEGORIES, train_ids=True) as writer:
         writer.add(image, GROUND_TRUTH)
@@ -119,7 +119,7 @@ def tree(root: Path) -> None:
 
 @pytest.mark.parametrize("annotations", ["labelIds", "trainIds"])
 def test_classes_are_read_and_things_are_crowds(tmp_path: Path, annotations: str) -> None:
-    tree(tmp_path)
+    write_tree(tmp_path)
     reader = CityscapesReader(tmp_path, annotations=annotations)
     segmentation = reader.read_segmentation(reader.images[0])
     assert segmentation.segment_ids.tolist() == [[CAR, CAR, 0], [ROAD, ROAD, ROAD]]
@@ -136,7 +136,9 @@ def test_classes_are_read_and_things_are_crowds(tmp_path: Path, annotations: str
         (read_train_id_segmentation, 19, r"expected train ids in 0\.\.18 or 255, got 19"),
     ],
 )
-def test_other_values_and_sizes_are_refused(tmp_path: Path, read: object, value: int, message: str) -> None:
+def test_unknown_values_and_unexpected_sizes_raise_a_dataset_error(
+    tmp_path: Path, read: object, value: int, message: str
+) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(np.array([[value, 0]], np.uint8)).save(path)
     with pytest.raises(DatasetError, match=message):

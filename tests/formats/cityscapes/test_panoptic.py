@@ -1,4 +1,4 @@
-"""The panoptic files that cityscapesscripts makes, of label ids and of train ids."""
+"""Panoptic files of label ids and of train ids, written by cityscapesscripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root_folder
 
 
-def test_panoptic_and_images_disagree(root: Path) -> None:
+def test_images_without_annotation_and_annotations_without_image_raise_a_dataset_error(root: Path) -> None:
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "images": content["images"][:1], "annotations": content["annotations"][:1]}))
@@ -45,8 +45,10 @@ def test_panoptic_and_images_disagree(root: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cityscapes_panoptic_val", "cityscapes_panoptic_val_trainId"])
-def test_panoptic_of_train_ids(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """As cityscapesscripts name them today, and as older versions did and Detectron2 expects them."""
+def test_panoptic_files_of_train_ids_are_read(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Names of recent cityscapesscripts, and names of older versions, which Detectron2 expects."""
     expected = CityscapesReader(root)
     prepare(monkeypatch, make(tmp_path / "train"), useTrainId=True)
     folder = tmp_path / "train/gtFine"
@@ -55,9 +57,9 @@ def test_panoptic_of_train_ids(root: Path, tmp_path: Path, monkeypatch: pytest.M
     reader = CityscapesReader(tmp_path / "train", annotations="panoptic")
     assert reader.images == expected.images
     for image in reader.images:
-        got, wanted = reader.read_segmentation(image), expected.read_segmentation(image)
-        assert got.segments == wanted.segments
-        np.testing.assert_array_equal(got.segment_ids, wanted.segment_ids)
+        segmentation, expected_segmentation = reader.read_segmentation(image), expected.read_segmentation(image)
+        assert segmentation.segments == expected_segmentation.segments
+        np.testing.assert_array_equal(segmentation.segment_ids, expected_segmentation.segment_ids)
 
 
 def test_label_ids_are_preferred_to_train_ids(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,23 +69,25 @@ def test_label_ids_are_preferred_to_train_ids(root: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("train_ids", [False, True])
-def test_panoptic_files_are_coco_panoptic_too(root: Path, monkeypatch: pytest.MonkeyPatch, train_ids: bool) -> None:
-    """All but the images, whose names in the JSON are names of no file."""
+def test_the_coco_reader_reads_panoptic_files_of_cityscapes(
+    root: Path, monkeypatch: pytest.MonkeyPatch, train_ids: bool
+) -> None:
+    """All except the images: the JSON has no valid file names of images."""
     prepare(monkeypatch, root, useTrainId=train_ids)
     base = root / f"gtFine/cityscapes_panoptic_val{'_trainId' if train_ids else ''}"
     coco = CocoPanopticReader(f"{base}.json", base, root / "leftImg8bit/val")
     ids = {x.name: x.train_id if train_ids else x.label_id for x in LABELS if not x.ignored}
     assert {c.name: c.category_id for c in coco.categories.categories} == ids
-    for theirs, ours in zip(coco.images, CityscapesReader(root).images, strict=True):
-        assert (theirs.image_id, theirs.size_hw) == (ours.image_id, ours.size_hw)
-        got = coco.read_segmentation(theirs)
-        wanted = CityscapesReader(root).read_segmentation(ours)
-        np.testing.assert_array_equal(got.segment_ids, wanted.segment_ids)
-        names = [coco.categories[s.category_id].name for s in got.segments]
-        assert names == [cityscapes.CATEGORIES[s.category_id].name for s in wanted.segments]
+    for coco_image, cityscapes_image in zip(coco.images, CityscapesReader(root).images, strict=True):
+        assert (coco_image.image_id, coco_image.size_hw) == (cityscapes_image.image_id, cityscapes_image.size_hw)
+        segmentation = coco.read_segmentation(coco_image)
+        expected_segmentation = CityscapesReader(root).read_segmentation(cityscapes_image)
+        np.testing.assert_array_equal(segmentation.segment_ids, expected_segmentation.segment_ids)
+        names = [coco.categories[s.category_id].name for s in segmentation.segments]
+        assert names == [cityscapes.CATEGORIES[s.category_id].name for s in expected_segmentation.segments]
 
 
-def test_other_categories_are_refused(root: Path) -> None:
+def test_other_categories_raise_a_dataset_error(root: Path) -> None:
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
     content["categories"][0]["name"] = "street"
@@ -92,7 +96,7 @@ def test_other_categories_are_refused(root: Path) -> None:
         CityscapesReader(root, annotations="panoptic")
 
 
-def test_panoptic_names_that_leave_the_folder(root: Path) -> None:
+def test_png_names_outside_the_folder_raise_a_dataset_error(root: Path) -> None:
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
     content["annotations"][0]["file_name"] = "../../secret.png"

@@ -34,35 +34,35 @@ OBJECTS = st.builds(
 )
 
 
-def _write(folder: Path, objects: object, **more: object) -> Path:
+def _write(folder: Path, objects: object, **fields: object) -> Path:
     path = folder / "x_gtFine_polygons.json"
-    path.write_text(json.dumps({"imgHeight": 3, "imgWidth": 4, "objects": objects, **more}))
+    path.write_text(json.dumps({"imgHeight": 3, "imgWidth": 4, "objects": objects, **fields}))
     return path
 
 
 def test_later_objects_occlude_earlier_ones(tmp_path: Path) -> None:
-    # Corners belong to a polygon. The first car is hidden, and still counts: the second is 26001.
+    # Corners belong to a polygon. The first car is hidden but has a number: the second is 26001.
     objects = [box("road", 0, 1, 3, 2), box("car", 0, 0, 1, 0), box("car", 0, 0, 1, 1), box("cargroup", 3, 0, 3, 0)]
     path = _write(tmp_path, [*objects, box("static", 3, 2, 3, 2), box("bus", 0, 0, 3, 2, deleted=True)])
-    got = polygons.read_polygon_segmentation(path, (3, 4))
-    assert got.segment_ids.tolist() == [[26001, 26001, 0, 26], [26001, 26001, 7, 7], [7, 7, 7, 0]]
-    assert got.segments == (
+    segmentation = polygons.read_polygon_segmentation(path, (3, 4))
+    assert segmentation.segment_ids.tolist() == [[26001, 26001, 0, 26], [26001, 26001, 7, 7], [7, 7, 7, 0]]
+    assert segmentation.segments == (
         Segment(7, 7, False, 5),
         Segment(26, 26, True, 1, iscrowd=True),
         Segment(26001, 26, True, 4),
     )
 
 
-def test_no_objects(tmp_path: Path) -> None:
-    got = polygons.read_polygon_segmentation(_write(tmp_path, []))
-    assert got.segments == ()
-    assert not got.segment_ids.any()
-    assert got.segment_ids.shape == (3, 4)
+def test_a_file_without_objects_is_void(tmp_path: Path) -> None:
+    segmentation = polygons.read_polygon_segmentation(_write(tmp_path, []))
+    assert segmentation.segments == ()
+    assert not segmentation.segment_ids.any()
+    assert segmentation.segment_ids.shape == (3, 4)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(OBJECTS, max_size=8), st.integers(1, 12), st.integers(1, 12))
-def test_equals_cityscapesscripts(
+def test_polygons_equal_cityscapesscripts(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     objects: list[dict[str, Any]],
@@ -91,13 +91,13 @@ def test_equals_cityscapesscripts(
         ([7], "expected `objects` to hold objects, got 7 at index 0"),
     ],
 )
-def test_broken_objects(tmp_path: Path, objects: list[Any], message: str) -> None:
+def test_invalid_objects_raise_a_dataset_error(tmp_path: Path, objects: list[Any], message: str) -> None:
     with pytest.raises(DatasetError, match=message) as caught:
         polygons.read_polygon_segmentation(_write(tmp_path, objects))
     assert "x_gtFine_polygons.json" in str(caught.value)
 
 
-def test_sizes(tmp_path: Path) -> None:
+def test_unexpected_and_invalid_sizes_raise_a_dataset_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"expected 4 x 3 pixels .* got imgHeight 3 and imgWidth 4"):
         polygons.read_polygon_segmentation(_write(tmp_path, []), (4, 3))
     for height, width in ((0, 4), (-3, -4), (10**6, 10**6)):
@@ -105,7 +105,7 @@ def test_sizes(tmp_path: Path) -> None:
             polygons.read_polygon_segmentation(_write(tmp_path, [], imgHeight=height, imgWidth=width))
 
 
-def test_deep_large_and_looping_files(tmp_path: Path) -> None:
+def test_deep_large_and_looping_files_raise_a_dataset_error(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text("[" * 10**6)
     with pytest.raises(DatasetError, match=r"x\.json: expected JSON"):
@@ -121,7 +121,7 @@ def test_deep_large_and_looping_files(tmp_path: Path) -> None:
 
 
 def read_spoiled(path: Path, seed: int, junk: object) -> bool:
-    """Whether a file with one part replaced by junk is read; if not, the error names the file."""
+    """Returns whether a file with one junk value is read; an error must name the file."""
     content = {"imgHeight": 3, "imgWidth": 4, "objects": [box("car", 0, 0, 1, 1), box("road", 1, 1, 2, 2, deleted=0)]}
     path.write_text(json.dumps(spoil(content, random.Random(seed).randrange, junk)))
     message = None
@@ -135,10 +135,12 @@ def read_spoiled(path: Path, seed: int, junk: object) -> bool:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32), junk=st.sampled_from(JUNK))
-def test_a_spoiled_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, seed: int, junk: object) -> None:
+def test_junk_values_raise_only_dataset_errors(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, junk: object
+) -> None:
     read_spoiled(tmp_path_factory.mktemp("spoiled") / "x.json", seed, junk)
 
 
-def test_some_spoiled_files_are_read(tmp_path: Path) -> None:
+def test_a_known_share_of_spoiled_files_is_accepted(tmp_path: Path) -> None:
     accepted = [read_spoiled(tmp_path / "x.json", seed, junk) for seed in range(20) for junk in JUNK]
     assert 0.02 < sum(accepted) / len(accepted) < 0.5

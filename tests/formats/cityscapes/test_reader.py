@@ -24,9 +24,11 @@ from tests.helpers.cityscapes_tree import CITIES, make, prepare
 AACHEN, ZURICH = CITIES
 
 
-def test_labels_are_cityscapesscripts() -> None:
-    theirs = pytest.importorskip("cityscapesscripts.helpers.labels", reason="cityscapesscripts is not installed").labels
-    rows = [(x.id, x.name, x.trainId, x.hasInstances, x.ignoreInEval, x.color) for x in theirs]
+def test_labels_equal_cityscapesscripts() -> None:
+    reference_labels = pytest.importorskip(
+        "cityscapesscripts.helpers.labels", reason="cityscapesscripts is not installed"
+    ).labels
+    rows = [(x.id, x.name, x.trainId, x.hasInstances, x.ignoreInEval, x.color) for x in reference_labels]
     assert [tuple(label) for label in LABELS] == rows
     assert len(rows) == 35
 
@@ -38,14 +40,14 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root_folder
 
 
-def test_polygons_by_hand(tmp_path: Path) -> None:
+def test_polygons_are_read(tmp_path: Path) -> None:
     reader = CityscapesReader(make(tmp_path), annotations="polygons")
     first = DatasetImage(AACHEN, f"aachen/{AACHEN}_leftImg8bit.png", (6, 8))
     assert reader.images == (first, DatasetImage(ZURICH, f"zurich/{ZURICH}_leftImg8bit.png", (5, 9)))
-    got = reader.read_segmentation(first)
-    # The second car lies on the first; out of roi (row 2), polegroup (column 7) and the caravan (row 4) are void, the
+    segmentation = reader.read_segmentation(first)
+    # The second car occludes the first; out of roi (row 2), polegroup (column 7) and the caravan (row 4) are void, the
     # license plate is not drawn, the person is deleted. The sky ends at 1.5, between two rows.
-    assert got.segment_ids.tolist() == [
+    assert segmentation.segment_ids.tolist() == [
         [23, 23, 23, 23, 23, 23, 23, 0],
         [23, 23, 23, 23, 23, 23, 23, 0],
         [0, 26001, 26001, 26000, 0, 26, 26, 0],
@@ -58,7 +60,7 @@ def test_polygons_by_hand(tmp_path: Path) -> None:
     assert crowds == [(26, 1, 4), (26, 0, 3), (26, 0, 6)]
 
 
-def test_three_ways_give_one_segmentation(root: Path) -> None:
+def test_all_kinds_of_annotations_give_equal_segmentations(root: Path) -> None:
     ids, polygons, panoptic = (
         CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
         for kind in ("instanceIds", "polygons", "panoptic")
@@ -69,27 +71,27 @@ def test_three_ways_give_one_segmentation(root: Path) -> None:
         expected = ids.read_segmentation(image)
         assert expected.segments
         for other in (polygons, panoptic):
-            got = other.read_segmentation(image)
-            np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
-            assert got.segments == expected.segments
+            segmentation = other.read_segmentation(image)
+            np.testing.assert_array_equal(segmentation.segment_ids, expected.segment_ids)
+            assert segmentation.segments == expected.segments
 
 
-def test_label_maps_are_cityscapesscripts_where_not_void(root: Path) -> None:
+def test_label_maps_equal_cityscapesscripts_outside_void(root: Path) -> None:
     reader = CityscapesReader(root)
     for image in reader.images:
-        got = reader.read_segmentation(image)
+        segmentation = reader.read_segmentation(image)
         stem = root / f"gtFine/val/{str(image.image_id).split('_')[0]}/{image.image_id}_gtFine"
         expected = np.asarray(Image.open(f"{stem}_labelIds.png"))
         ignored = [x.label_id for x in LABELS if x.ignored]
         np.testing.assert_array_equal(
-            label_pngs.encode_label_ids(got), np.where(np.isin(expected, ignored), 0, expected), strict=True
+            label_pngs.encode_label_ids(segmentation), np.where(np.isin(expected, ignored), 0, expected), strict=True
         )
         np.testing.assert_array_equal(
-            label_pngs.encode_train_ids(got), np.asarray(Image.open(f"{stem}_labelTrainIds.png")), strict=True
+            label_pngs.encode_train_ids(segmentation), np.asarray(Image.open(f"{stem}_labelTrainIds.png")), strict=True
         )
 
 
-def test_label_maps_refuse_what_is_not_cityscapes() -> None:
+def test_label_maps_of_other_categories_raise_an_error() -> None:
     segment_ids = np.array([[1]], dtype=np.int32)
     for write in (label_pngs.encode_label_ids, label_pngs.encode_train_ids):
         with pytest.raises(ValueError, match=r"Cityscapes label ids, got \[9\]"):
@@ -98,7 +100,7 @@ def test_label_maps_refuse_what_is_not_cityscapes() -> None:
             write(PanopticSegmentation(segment_ids, ()))
 
 
-def test_misuse(tmp_path: Path) -> None:
+def test_invalid_arguments_raise_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"annotations must be one of .*'panoptic'.*, got 'color'"):
         CityscapesReader(tmp_path, annotations="color")  # type: ignore[arg-type]
     for split in ("../val", 3):
@@ -106,7 +108,7 @@ def test_misuse(tmp_path: Path) -> None:
             CityscapesReader(tmp_path, split)  # type: ignore[arg-type]
 
 
-def test_missing_annotations(tmp_path: Path) -> None:
+def test_missing_annotations_raise_a_dataset_error(tmp_path: Path) -> None:
     make(tmp_path)
     with pytest.raises(DatasetError, match=r"the ground truth is missing \(2 of 2 are\).*\*_gtFine_instanceIds\.png"):
         CityscapesReader(tmp_path)
@@ -121,7 +123,7 @@ def test_missing_annotations(tmp_path: Path) -> None:
         CityscapesReader(tmp_path, annotations="panoptic")
 
 
-def test_one_name_in_two_cities(tmp_path: Path) -> None:
+def test_equal_image_names_in_two_cities_raise_a_dataset_error(tmp_path: Path) -> None:
     make(tmp_path)
     for tree in ("leftImg8bit", "gtFine"):
         shutil.copytree(tmp_path / tree / "val/aachen", tmp_path / tree / "val/bochum")
@@ -135,7 +137,7 @@ def test_hidden_files_are_left_out(tmp_path: Path) -> None:
     assert len(CityscapesReader(tmp_path, annotations="polygons").images) == 2
 
 
-def test_sizes_that_disagree(root: Path) -> None:
+def test_different_sizes_of_image_and_annotation_raise_a_dataset_error(root: Path) -> None:
     png.write(root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png", np.zeros((6, 7, 3), dtype=np.uint8))
     for kind in ("instanceIds", "polygons", "panoptic"):
         reader = CityscapesReader(root, annotations=kind)  # type: ignore[arg-type]
@@ -144,7 +146,7 @@ def test_sizes_that_disagree(root: Path) -> None:
 
 
 def _read_with_issues(root: Path, kind: Any) -> tuple[CityscapesReader, list[tuple[str, str]]]:
-    """The source, every image of it readable, and (code, file) of what it tells."""
+    """Returns the reader, whose images are all readable, and (code, file) of the reported issues."""
     issues: list[tuple[str, str]] = []
     reader = CityscapesReader(
         root, annotations=kind, on_issue=lambda code, error: issues.append((code, Path(error.where).name))
@@ -155,8 +157,8 @@ def _read_with_issues(root: Path, kind: Any) -> tuple[CityscapesReader, list[tup
     return reader, issues
 
 
-def _spoil_images(root: Path) -> None:
-    """Besides the two valid images: bonn has another of the same name, ulm has no ground truth, weimar's is cut off."""
+def _add_damaged_images(root: Path) -> None:
+    """Adds three images: bonn has the name of aachen, ulm has no ground truth, and weimar is truncated."""
     for tree in ("leftImg8bit", "gtFine"):
         shutil.copytree(root / tree / "val/aachen", root / tree / "val/bonn")
     image = (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").read_bytes()
@@ -167,7 +169,7 @@ def _spoil_images(root: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["instanceIds", "polygons"])
 def test_all_issues_of_the_tree_are_reported(root: Path, kind: str) -> None:
-    _spoil_images(root)
+    _add_damaged_images(root)
     for suffix in ("instanceIds.png", "polygons.json"):
         ground_truth = root / f"gtFine/val/weimar/weimar_gtFine_{suffix}"
         ground_truth.parent.mkdir(exist_ok=True)
@@ -186,7 +188,7 @@ def test_all_issues_of_the_tree_are_reported(root: Path, kind: str) -> None:
 
 
 def test_all_issues_of_the_panoptic_files_are_reported(root: Path) -> None:
-    _spoil_images(root)
+    _add_damaged_images(root)
     path = root / "gtFine/cityscapes_panoptic_val.json"
     content = json.loads(path.read_text())
     for name in ("absent", "bad", "weimar"):
@@ -205,7 +207,7 @@ def test_all_issues_of_the_panoptic_files_are_reported(root: Path) -> None:
     assert [image.file_name.split("/")[0] for image in reader.images] == ["aachen", "zurich"]
 
 
-def test_a_lost_image_is_an_error(root: Path) -> None:
+def test_an_annotation_without_image_raises_a_dataset_error(root: Path) -> None:
     (root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png").unlink()
     for kind, message in (
         ("instanceIds", rf"{AACHEN}_gtFine_instanceIds\.png: the ground truth has no image \(1 of 2 files\)"),
@@ -225,7 +227,7 @@ def test_pngs_that_the_panoptic_json_does_not_name_are_counted(root: Path) -> No
     assert reader.skipped == (f"{folder}: 1 PNGs are of no annotation that is read: 'lone.png'",)
 
 
-def test_image_of_a_false_size(root: Path) -> None:
+def test_an_image_whose_header_has_a_wrong_size_raises_a_dataset_error(root: Path) -> None:
     path = root / f"leftImg8bit/val/aachen/{AACHEN}_leftImg8bit.png"
     content = bytearray(path.read_bytes())
     content[16:24] = (60000).to_bytes(4, "big") * 2
@@ -238,7 +240,7 @@ def test_image_of_a_false_size(root: Path) -> None:
         reader.read_image(reader.images[0])
 
 
-def test_loops_of_symlinks(tmp_path: Path) -> None:
+def test_loops_of_symlinks_are_skipped_or_raise_a_dataset_error(tmp_path: Path) -> None:
     make(tmp_path)
     for folder in ("leftImg8bit/val", "gtFine/val"):
         os.symlink(tmp_path / folder, tmp_path / folder / "ulm")

@@ -21,7 +21,7 @@ IMAGE_ID = "ulm_000000_000001"
 
 
 def read(path: Path, root: Path | None = None) -> tuple[list[tuple[str, int, float]], list[str]]:
-    """(mask, category_id, score) of the instances, and the problems."""
+    """Returns (mask name, category_id, score) of the instances, and the error messages."""
     errors: list[DatasetError] = []
     lines = read_result_lines(path, root or path.parent, errors.append)
     return [(line.mask_path.name, line.category_id, line.score) for line in lines], [str(error) for error in errors]
@@ -29,7 +29,7 @@ def read(path: Path, root: Path | None = None) -> tuple[list[tuple[str, int, flo
 
 @given(st.lists(st.tuples(st.sampled_from([24, 26, 33]), st.floats(allow_nan=False, allow_infinity=False)), max_size=4))
 @settings(deadline=None, max_examples=20)
-def test_what_is_written_reads_back(
+def test_written_results_are_read_back(
     tmp_path_factory: pytest.TempPathFactory, instances: list[tuple[int, float]]
 ) -> None:
     folder = tmp_path_factory.mktemp("results")
@@ -44,8 +44,8 @@ def test_what_is_written_reads_back(
         assert (crop == CROP).all()
 
 
-def test_the_format_is_the_benchmarks(tmp_path: Path) -> None:
-    """Lines of path, label and confidence; masks of one channel, whose pixels the reference reads by Pillow, as L."""
+def test_files_have_the_format_of_the_benchmark(tmp_path: Path) -> None:
+    """Lines have path, label and confidence. The reference reads the masks with Pillow in mode L."""
     empty = np.zeros((2, 2), dtype=np.bool_)
     masks = [(24, 0.1, CROP, (6, 4)), (26, 0.9, empty, (0, 0)), (33, np.float32(0.1), CROP, (0, 0))]
     path = write_results(tmp_path, IMAGE_ID, SIZE_HW, masks)
@@ -68,13 +68,15 @@ def test_the_format_is_the_benchmarks(tmp_path: Path) -> None:
         ("a", 24, float("inf"), "finite score"),
     ],
 )
-def test_misuse_writes_nothing(tmp_path: Path, image_id: str, category_id: int, score: float, message: str) -> None:
+def test_invalid_arguments_raise_an_error_and_write_nothing(
+    tmp_path: Path, image_id: str, category_id: int, score: float, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         write_results(tmp_path, image_id, SIZE_HW, [(category_id, score, CROP, (0, 0))])
     assert not list(tmp_path.rglob("*"))
 
 
-def test_files_are_found_by_the_names_beginning(tmp_path: Path) -> None:
+def test_result_files_are_found_by_the_start_of_their_names(tmp_path: Path) -> None:
     for name in ("a_1_10.txt", "x/a_1_2_pred.txt", "x/y/a_1_3.txt", "a_1_2_pred.png", "b_1_2.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -114,7 +116,7 @@ def test_files_are_found_by_the_names_beginning(tmp_path: Path) -> None:
         ("./inner/../good.png 26 1", "expected a mask for each line, got the mask of line 1 again"),
     ],
 )
-def test_a_bad_line_is_reported_and_the_others_are_read(tmp_path: Path, line: str, problem: str) -> None:
+def test_an_invalid_line_is_reported_and_valid_lines_are_read(tmp_path: Path, line: str, problem: str) -> None:
     path = tmp_path / "results" / "a.txt"
     path.parent.mkdir()
     path.write_text(f"good.png 24 0.5\n{line}\r\nfine.png 26.0 -1e-3\n")
@@ -125,7 +127,7 @@ def test_a_bad_line_is_reported_and_the_others_are_read(tmp_path: Path, line: st
     assert problem in message
 
 
-def test_a_relative_results_folder_has_an_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masks_outside_a_relative_results_folder_are_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "inner").mkdir()
     monkeypatch.chdir(tmp_path / "inner")
     Path("a.txt").write_text("../b.png 24 1\n")
@@ -133,13 +135,13 @@ def test_a_relative_results_folder_has_an_outside(tmp_path: Path, monkeypatch: p
     assert read(Path("../inner/a.txt"), Path(".."))[0] == [("b.png", 24, 1)]
 
 
-def test_caravans_and_trailers_are_left_out_as_the_reference_does(tmp_path: Path) -> None:
+def test_caravans_and_trailers_are_left_out_as_in_the_reference(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("a.png 29 0.5\nb.png 24 0.5\nc.png 30 0.5")
     assert read(path) == ([("b.png", 24, 0.5)], [])
 
 
-def test_files_that_are_no_text(tmp_path: Path) -> None:
+def test_files_that_are_no_text_are_reported(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe 24 1")
     with pytest.raises(DatasetError, match=r"a.txt: expected text in UTF-8"):
         read(tmp_path / "a.txt")
@@ -148,8 +150,8 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P"])
-def test_masks_of_any_single_channel(mode: str, tmp_path: Path) -> None:
-    """Of a palette the colours count, as Pillow turns them into grey: index 2 is black here."""
+def test_masks_of_any_single_channel_mode_are_read(mode: str, tmp_path: Path) -> None:
+    """Palettes are converted to grey by Pillow: index 2 is black here."""
     pixels = np.zeros(SIZE_HW, dtype=np.uint8)
     pixels[1:3, 4:6] = 1
     pixels[2, 5] = 0
@@ -182,7 +184,9 @@ def test_an_empty_mask_has_no_pixels(tmp_path: Path) -> None:
         ("L", (6, 9), r"expected 6 x 9 pixels \(height x width\), got 9 x 6"),
     ],
 )
-def test_other_images_are_refused(mode: str, size: tuple[int, int], message: str, tmp_path: Path) -> None:
+def test_masks_of_another_mode_or_size_raise_a_dataset_error(
+    mode: str, size: tuple[int, int], message: str, tmp_path: Path
+) -> None:
     Image.new(mode, size).save(tmp_path / "a.png")
     with pytest.raises(DatasetError, match=f"a.png: .*{message}"):
         read_result_mask(tmp_path / "a.png", SIZE_HW)
@@ -190,7 +194,7 @@ def test_other_images_are_refused(mode: str, size: tuple[int, int], message: str
 
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
-def test_broken_pngs_are_refused_or_read(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
+def test_damaged_pngs_raise_only_dataset_errors(tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     path = tmp_path_factory.getbasetemp() / "broken.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 2, SIZE_HW).astype(np.uint8)).save(path)
     content = bytearray(path.read_bytes())

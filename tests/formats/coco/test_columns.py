@@ -41,7 +41,7 @@ def test_long_runs_are_accepted(size_hw):
 
 
 @given(st.data(), hnp.arrays(np.bool_, st.just((9, 31))))
-def test_counts_cut_off_anywhere_are_refused(data, mask):
+def test_truncated_counts_raise_a_dataset_error(data, mask):
     rle = mask_to_rle(mask)
     rle["counts"] = rle["counts"][: data.draw(st.integers(0, len(rle["counts"]) - 1))]
     expected = r"^here\[0\]: bad segmentation: expected RLE counts to (be run lengths|add up to 279 pixels)"
@@ -49,7 +49,7 @@ def test_counts_cut_off_anywhere_are_refused(data, mask):
         read(rle, mask.shape)
 
 
-GOOD = {
+VALID = {
     "category_id": 1,
     "iscrowd": 0,
     "score": 0.5,
@@ -64,7 +64,7 @@ JUNK += [{"size": size, "counts": "15"} for size in ([3, 2], (2, 3), [2.0, 3], [
 
 
 def read_spoiled(spoiled, number, fields):
-    entries = [dict(GOOD) for _ in range(4)]
+    entries = [dict(VALID) for _ in range(4)]
     for index, key, value in spoiled:
         entries[index][key] = value
     images = [
@@ -75,13 +75,13 @@ def read_spoiled(spoiled, number, fields):
     return READERS[number](images, fields, CATEGORIES)
 
 
-SPOILED = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*GOOD, "other"]), st.sampled_from(JUNK)), max_size=3)
+SPOILED = st.lists(st.tuples(st.integers(0, 3), st.sampled_from([*VALID, "other"]), st.sampled_from(JUNK)), max_size=3)
 FIELDS = st.sampled_from([[], ["bbox"], ["segmentation"], ["bbox", "segmentation"]])
 
 
 @given(SPOILED, st.sampled_from(["area", "score"]), FIELDS)
-def test_all_entries_at_once_equal_one_by_one(spoiled, number, fields):
-    """What the look at all entries accepts, the look at each reads alike; all else is refused or read one by one."""
+def test_reading_all_entries_at_once_equals_reading_one_by_one(spoiled, number, fields):
+    """Valid entries give equal columns either way; the other entries are always read one by one."""
     at_once, outcomes = columns.read_plain_columns, []
     for validated_first in (False, True):
         calls = []
@@ -103,12 +103,12 @@ def test_all_entries_at_once_equal_one_by_one(spoiled, number, fields):
     assert outcomes[0].image.tolist() == [0, 2, 2, 2]
     assert outcomes[0].thing.tolist() == [0] * 4
     assert (len(outcomes[0].boxes), len(outcomes[0].masks)) == (4 * ("bbox" in fields), 4 * ("segmentation" in fields))
-    for one, other in zip(*outcomes, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for column, other_column in zip(*outcomes, strict=True):
+        np.testing.assert_array_equal(column, other_column)
 
 
 def test_a_known_share_of_junk_is_accepted():
-    """Of the junk, these values are of NumPy's or Python's types that stand for JSON's, or are not read."""
+    """The accepted values have NumPy or Python types that correspond to JSON, or are not read."""
     accepted = {"category_id": 0, "iscrowd": 0, "score": 0, "area": 0, "bbox": 0, "segmentation": 0, "other": 0}
     for key in accepted:
         for value in JUNK:
@@ -128,9 +128,9 @@ def test_a_known_share_of_junk_is_accepted():
     }
 
 
-def test_stuff_is_checked_and_left_out():
+def test_entries_of_stuff_are_checked_and_left_out():
     categories = CategorySet([Category(1, "car", True, (0, 0, 0)), Category(2, "sky", False, (0, 0, 0))])
-    entries = [GOOD | {"category_id": 2, "score": 0.25}, GOOD]
+    entries = [VALID | {"category_id": 2, "score": 0.25}, VALID]
     things = read_result_columns([ImageEntries(entries, (2, 3), "a")], ["bbox", "segmentation"], categories)
     assert (things.number.tolist(), things.boxes.tolist(), len(things.masks)) == ([0.5], [[0, 1, 2.5, 3]], 1)
     assert things.area_px.tolist() == [5]
@@ -139,6 +139,6 @@ def test_stuff_is_checked_and_left_out():
         read_result_columns([ImageEntries(entries, (2, 3), "a")], [], categories)
 
 
-def test_sizes_are_checked():
+def test_an_invalid_size_raises_an_error():
     with pytest.raises(ValueError, match="size_hw must be two numbers of pixels from 1 on"):
         read_result_columns([ImageEntries([], (0, 4), "a")], [], CATEGORIES)

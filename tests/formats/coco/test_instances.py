@@ -49,12 +49,14 @@ def json_path(tmp_path: Path, things: CategorySet) -> Path:
     return path
 
 
-def test_what_is_written_is_read(json_path: Path, things: CategorySet) -> None:
+def test_a_written_file_is_read_back(json_path: Path, things: CategorySet) -> None:
     file = coco.read_instances(json_path)
     assert file == coco.InstancesFile(json_path, things, tuple(IMAGES), (POLYGON,))
 
 
-def test_pycocotools_takes_it(tmp_path: Path, things: CategorySet, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pycocotools_reads_written_files(
+    tmp_path: Path, things: CategorySet, capsys: pytest.CaptureFixture[str]
+) -> None:
     annotations = build_coco_annotations(11, first_image())
     coco.write_instances(tmp_path / "i.json", IMAGES, annotations, things)
     file = coco.read_instances(tmp_path / "i.json")
@@ -69,15 +71,15 @@ def test_pycocotools_takes_it(tmp_path: Path, things: CategorySet, capsys: pytes
     capsys.readouterr()  # pycocotools prints
 
 
-def test_defaults_and_empty_tables(tmp_path: Path, things: CategorySet) -> None:
-    bare = {key: value for key, value in POLYGON.items() if key != "iscrowd"}
-    coco.write_instances(tmp_path / "a.json", IMAGES, [bare], things)
+def test_iscrowd_defaults_to_0_and_tables_may_be_empty(tmp_path: Path, things: CategorySet) -> None:
+    without_iscrowd = {key: value for key, value in POLYGON.items() if key != "iscrowd"}
+    coco.write_instances(tmp_path / "a.json", IMAGES, [without_iscrowd], things)
     assert coco.read_instances(tmp_path / "a.json").annotations[0]["iscrowd"] == 0
     coco.write_instances(tmp_path / "b.json", [], [], things)
     assert coco.read_instances(tmp_path / "b.json").annotations == ()
 
 
-def test_every_category_is_a_thing(json_path: Path) -> None:
+def test_all_categories_become_things(json_path: Path) -> None:
     content = json.loads(json_path.read_text())
     content["categories"] = [{"id": 1, "name": "sky", "isthing": 0}, {"id": 2, "name": "cat"}]
     json_path.write_text(json.dumps(content))
@@ -91,46 +93,49 @@ def test_polygons_without_area_are_left_out(json_path: Path) -> None:
     assert coco.read_instances(json_path).annotations[0]["segmentation"] == POLYGON["segmentation"]
 
 
-def _with(**changes: object) -> Callable[[dict], None]:
+def _update(**changes: object) -> Callable[[dict], None]:
     return lambda content: content["annotations"][0].update(changes)
 
 
-def _without(key: str) -> Callable[[dict], None]:
+def _remove(key: str) -> Callable[[dict], None]:
     return lambda content: content["annotations"][0].pop(key)
 
 
-FAULTS = {
-    "unknown image": (_with(image_id=13), "image 13: expected an image_id of `images` \\(11, 12\\), got 13"),
-    "unknown category": (_with(category_id=10), r"image 12, annotation 5: expected a category_id .* got 10"),
-    "no id": (_without("id"), "image 12, annotation.*: expected `id` to be an integer, got none"),
-    "id of text": (_with(id="5"), "expected `id` to be an integer, got '5'"),
+ERRORS = {
+    "unknown image": (_update(image_id=13), "image 13: expected an image_id of `images` \\(11, 12\\), got 13"),
+    "unknown category": (_update(category_id=10), r"image 12, annotation 5: expected a category_id .* got 10"),
+    "no id": (_remove("id"), "image 12, annotation.*: expected `id` to be an integer, got none"),
+    "id of text": (_update(id="5"), "expected `id` to be an integer, got '5'"),
     "same id": (
         lambda c: c["annotations"].append(c["annotations"][0]),
         "annotation 5: expected distinct annotation ids",
     ),
-    "no bbox": (_without("bbox"), "annotation 5: expected `bbox` to be a list, got none"),
-    "bbox of three": (_with(bbox=[1, 2, 3]), r"annotation 5: expected `bbox` to be \[x, y, width, height\]"),
-    "bbox of text": (_with(bbox=[1, 2, 3, "4"]), "annotation 5: expected `bbox`"),
-    "bbox NaN": (_with(bbox=[1, float("nan"), 3, 4]), "annotation 5: expected `bbox`"),
-    "bbox xyxy turned": (_with(bbox=[1, 2, -3, 4]), "annotation 5: expected `bbox`"),
-    "no area": (_without("area"), "annotation 5: expected `area` to be an integer or a number, got none"),
-    "negative area": (_with(area=-1), "annotation 5: expected `area` to be 0 or more"),
-    "iscrowd null": (_with(iscrowd=None), "annotation 5: expected `iscrowd` to be 0 or 1"),
-    "no segmentation": (_without("segmentation"), "annotation 5: expected `segmentation` to be a list or an object"),
-    "no polygon": (_with(segmentation=[]), "annotation 5: bad segmentation: expected RLE or polygons"),
-    "only slivers": (_with(segmentation=[[1, 1, 2, 2]]), "annotation 5: bad segmentation: expected RLE or polygons"),
-    "odd polygon": (_with(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 5: bad segmentation: .* got 7 numbers"),
-    "RLE of another image": (_with(segmentation={"size": [3, 4], "counts": [12]}), r"a size of \[6, 6\], got \[3, 4\]"),
-    "RLE too short": (_with(segmentation={"size": [6, 6], "counts": [12]}), "add up to 36 pixels, got 12"),
+    "no bbox": (_remove("bbox"), "annotation 5: expected `bbox` to be a list, got none"),
+    "bbox of three": (_update(bbox=[1, 2, 3]), r"annotation 5: expected `bbox` to be \[x, y, width, height\]"),
+    "bbox of text": (_update(bbox=[1, 2, 3, "4"]), "annotation 5: expected `bbox`"),
+    "bbox NaN": (_update(bbox=[1, float("nan"), 3, 4]), "annotation 5: expected `bbox`"),
+    "bbox xyxy turned": (_update(bbox=[1, 2, -3, 4]), "annotation 5: expected `bbox`"),
+    "no area": (_remove("area"), "annotation 5: expected `area` to be an integer or a number, got none"),
+    "negative area": (_update(area=-1), "annotation 5: expected `area` to be 0 or more"),
+    "iscrowd null": (_update(iscrowd=None), "annotation 5: expected `iscrowd` to be 0 or 1"),
+    "no segmentation": (_remove("segmentation"), "annotation 5: expected `segmentation` to be a list or an object"),
+    "no polygon": (_update(segmentation=[]), "annotation 5: bad segmentation: expected RLE or polygons"),
+    "only slivers": (_update(segmentation=[[1, 1, 2, 2]]), "annotation 5: bad segmentation: expected RLE or polygons"),
+    "odd polygon": (_update(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 5: bad segmentation: .* got 7 numbers"),
+    "RLE of another image": (
+        _update(segmentation={"size": [3, 4], "counts": [12]}),
+        r"a size of \[6, 6\], got \[3, 4\]",
+    ),
+    "RLE too short": (_update(segmentation={"size": [6, 6], "counts": [12]}), "add up to 36 pixels, got 12"),
     "no file name": (lambda c: c["images"][0].pop("file_name"), "image 11: expected `file_name`"),
     "image twice": (lambda c: c["images"].append(c["images"][0]), "image 11: expected distinct image ids"),
     "no categories": (lambda c: c.pop("categories"), "expected `categories` to be a list"),
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_faults(json_path: Path, fault: str) -> None:
-    change, message = FAULTS[fault]
+@pytest.mark.parametrize("error_name", ERRORS)
+def test_each_error_raises_a_dataset_error_that_names_the_file(json_path: Path, error_name: str) -> None:
+    change, message = ERRORS[error_name]
     content = json.loads(json_path.read_text())
     change(content)
     json_path.write_text(json.dumps(content))
@@ -139,12 +144,12 @@ def test_faults(json_path: Path, fault: str) -> None:
     assert str(caught.value).startswith(str(json_path))
 
 
-def test_a_panoptic_json_is_named_as_such(dataset: Dataset) -> None:
+def test_the_error_message_names_a_panoptic_json(dataset: Dataset) -> None:
     with pytest.raises(DatasetError, match=r"this is a panoptic JSON .* an instances JSON is expected"):
         coco.read_instances(dataset.json_path)
 
 
-def test_a_results_list_is_named_as_such(tmp_path: Path, json_path: Path) -> None:
+def test_the_error_message_names_a_results_list(tmp_path: Path, json_path: Path) -> None:
     (tmp_path / "r.json").write_text("[]")
     assert coco.read_results(tmp_path / "r.json") == []
     with pytest.raises(DatasetError, match="got a list; a results list has no images"):
@@ -153,31 +158,32 @@ def test_a_results_list_is_named_as_such(tmp_path: Path, json_path: Path) -> Non
         coco.read_results(json_path)
 
 
-def test_what_else_the_file_holds(tmp_path: Path, things: CategorySet) -> None:
+def test_other_tables_of_the_file_are_kept(tmp_path: Path, things: CategorySet) -> None:
     info = {"licenses": [{"id": 1}], "info": {"year": 2017}}
-    coco.write_instances(tmp_path / "a.json", IMAGES, [POLYGON], things, {**info, "images": "never these"})
+    coco.write_instances(tmp_path / "a.json", IMAGES, [POLYGON], things, {**info, "images": "ignored"})
     file = coco.read_instances(tmp_path / "a.json")
     assert (file.info, file.images) == (info, tuple(IMAGES))
 
 
-@pytest.mark.parametrize(("outline", "sound"), [([0, 0, 1e6, 0, 1e6, 1], True), ([0, 0, 1e6, 0] * 3, False)])
-def test_long_outlines_at_once_and_one_by_one(json_path: Path, outline: list[float], sound: bool) -> None:
-    """Of the first, 2 000 001 pixels long, the size of the coordinates alone does not tell that it is sound."""
+@pytest.mark.parametrize(("outline", "is_valid"), [([0, 0, 1e6, 0, 1e6, 1], True), ([0, 0, 1e6, 0] * 3, False)])
+def test_outlines_up_to_the_maximum_length_are_accepted(json_path: Path, outline: list[float], is_valid: bool) -> None:
+    """The valid outline is 2 000 001 pixels long: its coordinates alone do not show that it is short enough."""
     content = json.loads(json_path.read_text())
     content["annotations"][0]["segmentation"] = [outline]
     images = {image["id"]: image for image in IMAGES}
     assert (
-        instances._are_all_valid(content["annotations"], images, CATEGORIES, fields=("bbox", "segmentation")) == sound
+        instances._are_all_valid(content["annotations"], images, CATEGORIES, fields=("bbox", "segmentation"))
+        == is_valid
     )
     json_path.write_text(json.dumps(content))
-    if sound:
+    if is_valid:
         assert coco.read_instances(json_path).annotations[0]["segmentation"] == [outline]
         return
     with pytest.raises(DatasetError, match=r"annotation 5: bad segmentation: expected an outline of at most 4e\+06"):
         coco.read_instances(json_path)
 
 
-def test_write_refuses_equal_ids(tmp_path: Path, things: CategorySet) -> None:
+def test_equal_annotation_ids_are_not_written(tmp_path: Path, things: CategorySet) -> None:
     unnumbered = {key: value for key, value in POLYGON.items() if key != "id"}
     with pytest.raises(ValueError, match="distinct ids"):
         coco.write_instances(tmp_path / "a.json", IMAGES, [{**POLYGON, "id": 2}, unnumbered], things)
@@ -209,7 +215,7 @@ RLE_OF_4 = {"size": [2, 2], "counts": "4"}
         ({k: v for k, v in RESULT.items() if k != "bbox"}, "r.json[1]: expected `bbox` to be a list, got none"),
     ],
 )
-def test_result_faults(tmp_path: Path, result: Any, message: str) -> None:
+def test_each_error_of_results_raises_a_dataset_error(tmp_path: Path, result: Any, message: str) -> None:
     path = tmp_path / "r.json"
     entries = [{**RESULT, "segmentation": RLE_OF_4}, result]
     path.write_text(json.dumps(entries))
@@ -236,7 +242,7 @@ def test_result_faults(tmp_path: Path, result: Any, message: str) -> None:
         "{}",
     ],
 )
-def test_results_are_read_alike_with_and_without_msgspec(
+def test_results_are_equal_with_and_without_msgspec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool, text: str
 ) -> None:
     monkeypatch.setattr(instances, "FAST_JSON", fast and instances.FAST_JSON)
@@ -251,11 +257,11 @@ def test_results_are_read_alike_with_and_without_msgspec(
         with pytest.raises(DatasetError, match="expected a list of results, got a dict"):
             coco.read_results(tmp_path / "r.json")
         return
-    found = coco.read_results(tmp_path / "r.json")
-    assert repr(found) == repr(expected)  # tells 1 from 1.0, and NaN is itself
+    results = coco.read_results(tmp_path / "r.json")
+    assert repr(results) == repr(expected)  # repr distinguishes 1 from 1.0, and equals for NaN
 
 
-def test_masks_may_be_left_unread(tmp_path: Path, json_path: Path) -> None:
+def test_masks_are_not_checked_if_they_are_not_read(tmp_path: Path, json_path: Path) -> None:
     content = json.loads(json_path.read_text())
     content["annotations"][0]["segmentation"] = "nonsense"
     content["annotations"].append(
@@ -271,16 +277,16 @@ def test_masks_may_be_left_unread(tmp_path: Path, json_path: Path) -> None:
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from(JUNK), st.booleans())
-def test_a_look_at_all_annotations_equals_one_at_each(
+def test_checks_of_all_annotations_at_once_equal_checks_of_each(
     tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object, masks: bool
 ) -> None:
     path = tmp_path_factory.mktemp("spoiled") / "a.json"
     content = {"images": IMAGES, "annotations": [POLYGON, RLE], "categories": CATEGORIES.to_coco()}
     path.write_text(json.dumps(spoil(content, random.randrange, junk)))
     outcomes = []
-    for way in (instances._are_all_valid, lambda *_: False):
+    for check in (instances._are_all_valid, lambda *_: False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(instances, "_are_all_valid", way)
+            patch.setattr(instances, "_are_all_valid", check)
             try:
                 file = coco.read_instances(path, masks)
                 outcomes.append((file.categories.to_coco(), file.images, file.annotations))
@@ -290,7 +296,7 @@ def test_a_look_at_all_annotations_equals_one_at_each(
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from(JUNK))
-def test_whatever_is_wrong_is_a_dataset_error(
+def test_junk_values_raise_only_dataset_errors(
     tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object
 ) -> None:
     path = tmp_path_factory.mktemp("spoiled") / "a.json"

@@ -14,14 +14,14 @@ TRIANGLE = [0, 0, 4.5, 0, 0, 3]
 
 
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)))
-def test_every_encoded_mask_is_sound(mask: np.ndarray) -> None:
+def test_every_encoded_mask_is_valid(mask: np.ndarray) -> None:
     rle = mask_to_rle(mask)
     assert find_mask_fault(rle, mask.shape) == ""
     assert find_mask_fault(rle, None) == ""
 
 
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=12))
-def test_long_runs_are_added_up_as_pycocotools_does(runs: list[int]) -> None:
+def test_sums_of_long_runs_equal_pycocotools(runs: list[int]) -> None:
     total = sum(runs)
     if total == 0:
         return
@@ -34,8 +34,8 @@ def test_long_runs_are_added_up_as_pycocotools_does(runs: list[int]) -> None:
 
 
 @given(st.text(st.characters(min_codepoint=40, max_codepoint=120), max_size=20))
-def test_any_text_is_sound_or_told(text: str) -> None:
-    # 600 pixels: what passes has runs that pycocotools decodes to 0 and 1 and nothing else.
+def test_accepted_texts_are_decoded_by_pycocotools(text: str) -> None:
+    # 600 pixels: pycocotools decodes accepted texts to 0 and 1 only.
     rle = {"size": [20, 30], "counts": text}
     if not find_mask_fault(rle, (20, 30)):
         assert set(np.unique(coco_mask.decode(rle))) <= {0, 1}
@@ -73,22 +73,22 @@ def test_any_text_is_sound_or_told(text: str) -> None:
         ({"counts": [], "size": [3, 4]}, "add up to 12 pixels, got 0"),
     ],
 )
-def test_faults(segmentation: object, message: str) -> None:
+def test_each_error_has_its_message(segmentation: object, message: str) -> None:
     assert message in find_mask_fault(segmentation, (3, 4))
 
 
-def test_sound_polygons() -> None:
+def test_polygons_are_valid() -> None:
     assert find_mask_fault([TRIANGLE, TRIANGLE], (3, 4)) == ""
 
 
 @given(st.lists(st.tuples(st.integers(-(10**6), 10**6), st.floats(-1e6, 1e6)), min_size=3, max_size=8))
-def test_the_length_of_an_outline(points: list[tuple[float, float]]) -> None:
+def test_outlines_are_too_long_above_the_maximum(points: list[tuple[float, float]]) -> None:
     steps = [max(abs(x - a), abs(y - b)) for (x, y), (a, b) in zip(points, [points[-1], *points[:-1]], strict=True)]
     polygon = [number for point in points for number in point]
     assert is_too_long(polygon) == (sum(steps) > MAX_OUTLINE_PX)
 
 
-def test_slivers_are_left_out_and_nothing_else() -> None:
+def test_only_slivers_are_dropped() -> None:
     assert drop_slivers([[], [1, 2], [1, 2, 3, 4], TRIANGLE, [1, 2, 3]]) == [TRIANGLE, [1, 2, 3]]
     rle = {"size": [1, 1], "counts": [1]}
     assert drop_slivers(rle) is rle

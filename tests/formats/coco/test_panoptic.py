@@ -32,7 +32,7 @@ from tests.helpers.coco_samples import (
 )
 
 
-def test_what_is_written_is_read(dataset: Dataset, categories: CategorySet) -> None:
+def test_a_written_dataset_is_read_back(dataset: Dataset, categories: CategorySet) -> None:
     file = coco.read_panoptic(dataset.json_path)
     assert file.path == dataset.json_path
     assert file.categories == categories
@@ -43,13 +43,13 @@ def test_what_is_written_is_read(dataset: Dataset, categories: CategorySet) -> N
     ]
     for record, expected in zip(file.records, (first_image(), second_image()), strict=True):
         png_path, size_hw = dataset.png_folder / record.png_name, (record.height, record.width)
-        got = coco.read_segmentation(png_path, record.segments_info, file.categories, size_hw, record.image_id)
-        np.testing.assert_array_equal(got.segment_ids, expected.segment_ids)
-        assert got.segment_ids.dtype == np.int32
-        assert got.segments == expected.segments
+        segmentation = coco.read_segmentation(png_path, record.segments_info, file.categories, size_hw, record.image_id)
+        np.testing.assert_array_equal(segmentation.segment_ids, expected.segment_ids)
+        assert segmentation.segment_ids.dtype == np.int32
+        assert segmentation.segments == expected.segments
 
 
-def test_the_json_is_coco(dataset: Dataset) -> None:
+def test_the_json_has_the_entries_of_coco(dataset: Dataset) -> None:
     content = dataset.load()
     assert content["images"][0] == {"id": 11, "file_name": "eleven.jpg", "height": 3, "width": 4}
     person = {"id": 7, "category_id": 1, "isthing": 1, "iscrowd": 0, "area": 4, "bbox": [0, 1, 2, 2], "score": 0.5}
@@ -62,7 +62,7 @@ def test_the_json_is_coco(dataset: Dataset) -> None:
     }
 
 
-def test_the_reference_scorer_takes_it(dataset: Dataset) -> None:
+def test_panopticapi_reads_written_files(dataset: Dataset) -> None:
     evaluation = pytest.importorskip("panopticapi.evaluation", reason="panopticapi-lite is not installed")
     utils = pytest.importorskip("panopticapi.utils", reason="panopticapi-lite is not installed")
     ids = utils.rgb2id(np.asarray(Image.open(dataset.png_folder / "eleven.png")))
@@ -83,7 +83,7 @@ def test_the_reference_scorer_takes_it(dataset: Dataset) -> None:
         elements=st.sampled_from([0, 1, 255, 256, 65536, MAX_SEGMENT_ID]),
     )
 )
-def test_any_map_comes_back(tmp_path_factory: pytest.TempPathFactory, segment_ids: np.ndarray) -> None:
+def test_any_map_is_read_back(tmp_path_factory: pytest.TempPathFactory, segment_ids: np.ndarray) -> None:
     folder = tmp_path_factory.mktemp("maps")
     present = [i for i in np.unique(segment_ids).tolist() if i]
     categories = CategorySet.from_coco([{"id": 1, "name": "thing", "isthing": 1}], "here")
@@ -91,18 +91,18 @@ def test_any_map_comes_back(tmp_path_factory: pytest.TempPathFactory, segment_id
     with PanopticWriter(folder / "a.json", folder / "png", categories) as writer:
         writer.add(1, "a.jpg", PanopticSegmentation(segment_ids, segments))
     (record,) = coco.read_panoptic(folder / "a.json").records
-    got = coco.read_segmentation(folder / "png" / record.png_name, record.segments_info, categories)
-    np.testing.assert_array_equal(got.segment_ids, segment_ids)
-    assert got.segments == segments
+    segmentation = coco.read_segmentation(folder / "png" / record.png_name, record.segments_info, categories)
+    np.testing.assert_array_equal(segmentation.segment_ids, segment_ids)
+    assert segmentation.segments == segments
 
 
-def test_a_dataset_without_images(tmp_path: Path, categories: CategorySet) -> None:
+def test_a_dataset_without_images_is_read_back(tmp_path: Path, categories: CategorySet) -> None:
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories):
         pass
     assert coco.read_panoptic(tmp_path / "a.json").records == ()
 
 
-def test_iscrowd_is_zero_where_the_file_lacks_it(dataset: Dataset) -> None:
+def test_iscrowd_defaults_to_0(dataset: Dataset) -> None:
     content = dataset.load()
     for info in content["annotations"][0]["segments_info"]:
         del info["iscrowd"], info["area"], info["bbox"], info["isthing"]
@@ -140,7 +140,7 @@ def _repeat(*keys: object) -> Callable[[dict], None]:
 
 
 SEGMENT = ("annotations", 0, "segments_info", 0)
-JSON_FAULTS = {
+JSON_ERRORS = {
     "no annotations": (_drop("annotations"), "expected `annotations` to be a list, got none"),
     "annotations an object": (_set("annotations", {}), "expected `annotations` to be a list"),
     "an annotation a list": (_set("annotations", 1, []), "`annotations` to hold objects, got .* at index 1"),
@@ -199,9 +199,9 @@ JSON_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", JSON_FAULTS)
-def test_json_faults(dataset: Dataset, fault: str) -> None:
-    change, message = JSON_FAULTS[fault]
+@pytest.mark.parametrize("error_name", JSON_ERRORS)
+def test_each_error_raises_a_dataset_error_that_names_the_file(dataset: Dataset, error_name: str) -> None:
+    change, message = JSON_ERRORS[error_name]
     content = dataset.load()
     change(content)
     with pytest.raises(DatasetError, match=message) as caught:
@@ -210,7 +210,7 @@ def test_json_faults(dataset: Dataset, fault: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_an_instances_json_is_named_as_such(dataset: Dataset) -> None:
+def test_the_error_message_names_an_instances_json(dataset: Dataset) -> None:
     content = dataset.load()
     content["annotations"] = [{"id": 1, "image_id": 11, "category_id": 1, "bbox": [0, 0, 1, 1], "segmentation": []}]
     del content["categories"][0]["isthing"]
@@ -221,7 +221,7 @@ def test_an_instances_json_is_named_as_such(dataset: Dataset) -> None:
 
 
 @pytest.mark.parametrize("content", [[], [{"image_id": 1}], "text", 5, None])
-def test_not_an_object(dataset: Dataset, content: object) -> None:
+def test_a_json_that_is_no_object_raises_a_dataset_error(dataset: Dataset, content: object) -> None:
     with pytest.raises(DatasetError, match="expected an object with images, annotations and categories, got a"):
         coco.read_panoptic(dataset.store(content))
 
@@ -236,14 +236,14 @@ def test_png_and_json_must_hold_the_same_ids(dataset: Dataset, categories: Categ
         coco.read_segmentation(png_path, [*infos, *more], categories)
 
 
-def test_a_category_of_another_dataset(dataset: Dataset, categories: CategorySet) -> None:
+def test_an_unknown_category_raises_a_dataset_error(dataset: Dataset, categories: CategorySet) -> None:
     infos = coco.read_panoptic(dataset.json_path).records[0].segments_info
     things = CategorySet(categories.things)
     with pytest.raises(DatasetError, match=r"eleven\.png, image 11, segment 70000: .* got 10"):
         coco.read_segmentation(dataset.png_folder / "eleven.png", infos, things, image_id=11)
 
 
-def test_png_faults_reach_the_reader(dataset: Dataset, categories: CategorySet) -> None:
+def test_errors_of_the_png_are_raised(dataset: Dataset, categories: CategorySet) -> None:
     with pytest.raises(DatasetError, match="expected 4 x 3 pixels"):
         coco.read_segmentation(dataset.png_folder / "eleven.png", [], categories, (4, 3))
     with pytest.raises(DatasetError, match="found nothing"):
@@ -251,14 +251,14 @@ def test_png_faults_reach_the_reader(dataset: Dataset, categories: CategorySet) 
 
 
 def test_segments_without_a_pixel_are_dropped() -> None:
-    lost = replace(second_image(), segments=(*second_image().segments, Segment(6, 1, True, 0)))
-    annotation = coco.build_panoptic_annotation(1, "a.png", lost)
+    with_empty_segment = replace(second_image(), segments=(*second_image().segments, Segment(6, 1, True, 0)))
+    annotation = coco.build_panoptic_annotation(1, "a.png", with_empty_segment)
     assert [info["id"] for info in annotation["segments_info"]] == [5]
 
 
-def test_areas_are_those_of_the_map() -> None:
-    boasting = replace(second_image(), segments=(Segment(5, 20, False, area_px=99999),))
-    assert coco.build_panoptic_annotation(1, "a.png", boasting)["segments_info"][0]["area"] == 10
+def test_areas_are_counted_in_the_map() -> None:
+    with_wrong_area = replace(second_image(), segments=(Segment(5, 20, False, area_px=99999),))
+    assert coco.build_panoptic_annotation(1, "a.png", with_wrong_area)["segments_info"][0]["area"] == 10
 
 
 def test_numpy_numbers_become_json(tmp_path: Path, categories: CategorySet) -> None:
@@ -289,7 +289,7 @@ def test_misuse_of_the_writer_writes_nothing(
     assert files_below(tmp_path) == set()
 
 
-def test_an_exception_leaves_the_earlier_json(dataset: Dataset, categories: CategorySet) -> None:
+def test_an_exception_keeps_the_earlier_json(dataset: Dataset, categories: CategorySet) -> None:
     before = dataset.json_path.read_bytes()
     writer = PanopticWriter(*dataset, categories)
     writer.add(1, "other.jpg", second_image())
@@ -304,14 +304,14 @@ def test_an_exception_leaves_the_earlier_json(dataset: Dataset, categories: Cate
     }
 
 
-def test_write_png_refuses_ids_beyond_three_bytes(tmp_path: Path) -> None:
+def test_write_png_raises_an_error_for_ids_above_three_bytes(tmp_path: Path) -> None:
     for value in (-1, MAX_SEGMENT_ID + 1):
         with pytest.raises(ValueError, match="segment ids must be in"):
             coco.write_png(tmp_path / "a.png", np.array([[value]]))
     assert files_below(tmp_path) == set()
 
 
-def test_one_stem_in_two_folders(tmp_path: Path, categories: CategorySet) -> None:
+def test_pngs_of_equal_stems_get_the_names_of_their_folders(tmp_path: Path, categories: CategorySet) -> None:
     names = ["a/1.jpg", "b/1.jpg", "c/d/1.jpg"]
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
         for image_id, name in enumerate(names):
@@ -330,11 +330,13 @@ def test_png_names_of_absolute_images() -> None:
     [
         (["a.jpg", "a.png"], ["a.png", "a.png.png"]),
         (["masks/a.png", "labels/a.png", "a.png"], ["a.png", "labels_a.png", "a.png.png"]),
-        # "a.b.png" is the stem of the first, and the whole name of the third: it gets the number of PNGs before it.
+        # "a.b.png" would be the PNG of the first and of the third image: the third gets the number of PNGs before it.
         (["a.b.png", "a.png", "a.b", "a.b"], ["a.b.png", "a.png", "a.b_2.png", "a.b_3.png"]),
     ],
 )
-def test_images_of_one_stem(tmp_path: Path, categories: CategorySet, images: list[str], pngs: list[str]) -> None:
+def test_images_of_equal_stems_get_different_pngs(
+    tmp_path: Path, categories: CategorySet, images: list[str], pngs: list[str]
+) -> None:
     assert [*coco.choose_png_names(enumerate(images)).values()] == pngs
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
         for image_id, name in enumerate(images):
@@ -342,9 +344,9 @@ def test_images_of_one_stem(tmp_path: Path, categories: CategorySet, images: lis
     assert files_below(tmp_path / "png") == {*pngs}
 
 
-def test_what_else_the_file_holds(tmp_path: Path, categories: CategorySet) -> None:
+def test_other_tables_and_keys_of_images_are_kept(tmp_path: Path, categories: CategorySet) -> None:
     with PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories) as writer:
-        writer.add(1, "a.jpg", second_image(), {"license": 4, "height": "never this"})
+        writer.add(1, "a.jpg", second_image(), {"license": 4, "height": "ignored"})
         writer.info = {"licenses": [{"id": 4}]}
     file = coco.read_panoptic(tmp_path / "a.json")
     assert file.info == {"licenses": [{"id": 4}]}
@@ -352,7 +354,7 @@ def test_what_else_the_file_holds(tmp_path: Path, categories: CategorySet) -> No
 
 
 @pytest.mark.parametrize(("image_id", "name", "message"), [(1, "b.jpg", "added before"), (2, "../b.jpg", "inside its")])
-def test_images_that_the_writer_refuses(
+def test_repeated_image_ids_and_paths_outside_the_folder_raise_a_dataset_error(
     tmp_path: Path, categories: CategorySet, image_id: int, name: str, message: str
 ) -> None:
     writer = PanopticWriter(tmp_path / "a.json", tmp_path / "png", categories)
@@ -362,13 +364,13 @@ def test_images_that_the_writer_refuses(
     assert files_below(tmp_path) == {"png/a.png"}
 
 
-def test_records_travel_between_processes(dataset: Dataset) -> None:
+def test_a_panoptic_file_can_be_pickled(dataset: Dataset) -> None:
     file = coco.read_panoptic(dataset.json_path)
     assert pickle.loads(pickle.dumps(file)) == file
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from(JUNK))
-def test_whatever_is_wrong_is_a_dataset_error(
+def test_junk_values_raise_only_dataset_errors(
     tmp_path_factory: pytest.TempPathFactory, random: Random, junk: object
 ) -> None:
     path = tmp_path_factory.mktemp("spoiled") / "a.json"

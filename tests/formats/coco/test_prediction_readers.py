@@ -1,4 +1,4 @@
-"""Predictions as truth: results lists and panoptic predictions of tiny images, by literal maps."""
+"""Tests of the readers that use predictions as ground truth: results lists and panoptic predictions."""
 
 from __future__ import annotations
 
@@ -31,38 +31,40 @@ DATASET = {"images": IMAGES, "categories": CATEGORIES.to_coco()}
 PERSON, CAT, SKY = 1, 3, 10
 
 
-def result(mask: list[int], score: object = 0.9, category_id: int = PERSON, image_id: object = 1) -> dict[str, Any]:
-    """A result of a 1 x 4 image; its box is of no mask."""
+def build_result(
+    mask: list[int], score: object = 0.9, category_id: int = PERSON, image_id: object = 1
+) -> dict[str, Any]:
+    """Returns a result of a 1 x 4 image, with a box that does not belong to the mask."""
     rle = mask_to_rle(np.array([mask], dtype=np.bool_))
     return {"image_id": image_id, "category_id": category_id, "bbox": [0.25, 0, 9.5, 1], "score": score} | {
         "segmentation": rle
     }
 
 
-def results(folder: Path, entries: object, dataset: object = DATASET, **options: Any) -> CocoResultsReader:
+def write_results(folder: Path, entries: object, dataset: object = DATASET, **options: Any) -> CocoResultsReader:
     (folder / "results.json").write_text(json.dumps(entries))
     (folder / "dataset.json").write_text(json.dumps(dataset))
     return CocoResultsReader(folder / "results.json", folder / "images", folder / "dataset.json", **options)
 
 
-def drawn(source: CocoResultsReader) -> tuple[list[list[int]], dict[int, tuple[int, int]]]:
-    """The map of the first image, and class and area of each of its segments."""
-    found = source.read_segmentation(source.images[0])
-    return found.segment_ids.tolist(), {s.segment_id: (s.category_id, s.area_px) for s in found.segments}
+def read_first_map(reader: CocoResultsReader) -> tuple[list[list[int]], dict[int, tuple[int, int]]]:
+    """Returns the map of the first image, and the category and area of each segment."""
+    segmentation = reader.read_segmentation(reader.images[0])
+    return segmentation.segment_ids.tolist(), {s.segment_id: (s.category_id, s.area_px) for s in segmentation.segments}
 
 
-def test_results_become_things_without_scores(tmp_path: Path) -> None:
-    """The image without results is void. Boxes are those of the masks: columns 1 and 2, column 3."""
-    source = results(tmp_path, [result([0, 1, 1, 0], 0.9), result([0, 0, 0, 1], 0.8, CAT)])
-    assert [(i.image_id, i.file_name, i.size_hw) for i in source.images] == [
+def test_results_are_read_as_things_without_scores(tmp_path: Path) -> None:
+    """An image without results is void. Boxes are computed from the masks: columns 1 and 2, column 3."""
+    reader = write_results(tmp_path, [build_result([0, 1, 1, 0], 0.9), build_result([0, 0, 0, 1], 0.8, CAT)])
+    assert [(i.image_id, i.file_name, i.size_hw) for i in reader.images] == [
         (1, "one.png", (1, 4)),
         ("two", "sub/two.png", (1, 4)),
     ]
-    assert source.categories == CATEGORIES
-    assert (source.root, source.image_root) == (tmp_path, tmp_path / "images")
-    assert drawn(source) == ([[0, 2, 2, 1]], {1: (CAT, 1), 2: (PERSON, 2)})
-    assert [s.score for s in source.read_segmentation(source.images[0]).segments] == [None, None]
-    cat, person = source.read_annotations(source.images[0])
+    assert reader.categories == CATEGORIES
+    assert (reader.root, reader.image_root) == (tmp_path, tmp_path / "images")
+    assert read_first_map(reader) == ([[0, 2, 2, 1]], {1: (CAT, 1), 2: (PERSON, 2)})
+    assert [s.score for s in reader.read_segmentation(reader.images[0]).segments] == [None, None]
+    cat, person = reader.read_annotations(reader.images[0])
     assert cat == {
         "image_id": 1,
         "category_id": CAT,
@@ -72,104 +74,110 @@ def test_results_become_things_without_scores(tmp_path: Path) -> None:
         "segmentation": mask_to_rle(np.array([[0, 0, 0, 1]], dtype=np.bool_)),
     }
     assert (person["area"], person["bbox"]) == (2, [1, 0, 2, 1])
-    assert source.read_segmentation(source.images[1]).segment_ids.tolist() == [[0, 0, 0, 0]]
-    assert source.read_annotations(source.images[1]) == []
-    assert source.skipped == (f"{tmp_path}/results.json: 1 of 2 images have no result left: 'two'",)
+    assert reader.read_segmentation(reader.images[1]).segment_ids.tolist() == [[0, 0, 0, 0]]
+    assert reader.read_annotations(reader.images[1]) == []
+    assert reader.skipped == (f"{tmp_path}/results.json: 1 of 2 images have no result left: 'two'",)
 
 
-def test_a_score_of_just_min_score_is_kept_and_the_rest_is_counted(tmp_path: Path) -> None:
+def test_a_score_equal_to_min_score_is_kept_and_dropped_results_are_counted(tmp_path: Path) -> None:
     entries = [
-        result([1, 0, 0, 0], 0.5),
-        result([0, 1, 0, 0], 0.4999),
-        result([0, 0, 0, 0], 1),
-        result([0, 0, 1, 0], 0),
+        build_result([1, 0, 0, 0], 0.5),
+        build_result([0, 1, 0, 0], 0.4999),
+        build_result([0, 0, 0, 0], 1),
+        build_result([0, 0, 1, 0], 0),
     ]
-    source = results(tmp_path, [*entries, result([1, 1, 1, 1], 1, image_id="two")])
-    assert drawn(source)[0] == [[1, 0, 0, 0]]
-    assert source.skipped == (
+    reader = write_results(tmp_path, [*entries, build_result([1, 1, 1, 1], 1, image_id="two")])
+    assert read_first_map(reader)[0] == [[1, 0, 0, 0]]
+    assert reader.skipped == (
         f"{tmp_path}/results.json: 2 of 5 results have a score below 0.5",
         f"{tmp_path}/results.json: 1 of 5 results have a mask without a pixel",
     )
-    assert drawn(results(tmp_path, entries, min_score=0.4999))[0] == [[2, 1, 0, 0]]
-    assert drawn(results(tmp_path, entries, min_score=0))[0] == [[3, 2, 1, 0]]
-    everything_low = results(tmp_path, entries, min_score=2)
-    assert drawn(everything_low) == ([[0, 0, 0, 0]], {})
-    assert everything_low.skipped[1].endswith("2 of 2 images have no result left: 1, 'two'")
+    assert read_first_map(write_results(tmp_path, entries, min_score=0.4999))[0] == [[2, 1, 0, 0]]
+    assert read_first_map(write_results(tmp_path, entries, min_score=0))[0] == [[3, 2, 1, 0]]
+    all_dropped = write_results(tmp_path, entries, min_score=2)
+    assert read_first_map(all_dropped) == ([[0, 0, 0, 0]], {})
+    assert all_dropped.skipped[1].endswith("2 of 2 images have no result left: 1, 'two'")
 
 
-def test_the_highest_score_is_on_top_whatever_the_order(tmp_path: Path) -> None:
-    """Cat (0.8) and person (0.9) share pixel 1; the person has it. In the annotations, the person comes last."""
-    person, cat = result([0, 1, 1, 0], 0.9), result([1, 1, 0, 0], 0.8, CAT)
+def test_the_highest_score_occludes_in_any_order_of_the_results(tmp_path: Path) -> None:
+    """Cat (0.8) and person (0.9) share pixel 1, which becomes person. The person is the last annotation."""
+    person, cat = build_result([0, 1, 1, 0], 0.9), build_result([1, 1, 0, 0], 0.8, CAT)
     for entries in ([person, cat], [cat, person]):
-        source = results(tmp_path, entries)
-        assert drawn(source) == ([[1, 2, 2, 0]], {1: (CAT, 1), 2: (PERSON, 2)})
-        assert [a["area"] for a in source.read_annotations(source.images[0])] == [2, 2]
+        reader = write_results(tmp_path, entries)
+        assert read_first_map(reader) == ([[1, 2, 2, 0]], {1: (CAT, 1), 2: (PERSON, 2)})
+        assert [a["area"] for a in reader.read_annotations(reader.images[0])] == [2, 2]
 
 
-def test_of_equal_scores_the_earlier_is_on_top(tmp_path: Path) -> None:
-    """All have pixel 1, the first keeps it; of the same mask as another's, the cat is hidden."""
-    entries = [result([0, 1, 1, 0], 0.7), result([1, 1, 0, 0], 0.7), result([0, 1, 1, 0], 0.7, CAT)]
-    source = results(tmp_path, entries)
-    assert drawn(source) == ([[2, 3, 3, 0]], {2: (PERSON, 1), 3: (PERSON, 2)})
-    assert [a["category_id"] for a in source.read_annotations(source.images[0])] == [CAT, PERSON, PERSON]
+def test_the_first_of_equal_scores_occludes(tmp_path: Path) -> None:
+    """All masks have pixel 1, which the first result gets. The cat has the mask of the first person and is hidden."""
+    entries = [build_result([0, 1, 1, 0], 0.7), build_result([1, 1, 0, 0], 0.7), build_result([0, 1, 1, 0], 0.7, CAT)]
+    reader = write_results(tmp_path, entries)
+    assert read_first_map(reader) == ([[2, 3, 3, 0]], {2: (PERSON, 1), 3: (PERSON, 2)})
+    assert [a["category_id"] for a in reader.read_annotations(reader.images[0])] == [CAT, PERSON, PERSON]
 
 
-def test_other_overlaps(tmp_path: Path) -> None:
+def test_overlap_options(tmp_path: Path) -> None:
     """The first has 3 pixels and the higher score, the second 2 pixels; they share pixel 2."""
-    entries = [result([1, 1, 1, 0], 0.9), result([0, 0, 1, 1], 0.6)]
-    assert drawn(results(tmp_path, entries))[0] == [[2, 2, 2, 1]]
-    assert drawn(results(tmp_path, entries, overlap="small_on_top"))[0] == [[1, 1, 2, 2]]
-    assert drawn(results(tmp_path, entries[::-1], overlap="later_on_top"))[0] == [[2, 2, 2, 1]]
+    entries = [build_result([1, 1, 1, 0], 0.9), build_result([0, 0, 1, 1], 0.6)]
+    assert read_first_map(write_results(tmp_path, entries))[0] == [[2, 2, 2, 1]]
+    assert read_first_map(write_results(tmp_path, entries, overlap="small_on_top"))[0] == [[1, 1, 2, 2]]
+    assert read_first_map(write_results(tmp_path, entries[::-1], overlap="later_on_top"))[0] == [[2, 2, 2, 1]]
     with pytest.raises(ValueError, match=r"overlap must be one of \('score_on_top', 'small_on_top', 'later_on_top'\)"):
-        results(tmp_path, entries, overlap="random")
+        write_results(tmp_path, entries, overlap="random")
 
 
-def test_crowds_stay_crowds_below_all_others(tmp_path: Path) -> None:
-    source = results(tmp_path, [{**result([1, 1, 0, 0], 1), "iscrowd": 1}, result([0, 1, 1, 0], 0.5)])
-    found = source.read_segmentation(source.images[0])
-    assert found.segment_ids.tolist() == [[2, 1, 1, 0]]
-    assert [s.iscrowd for s in found.segments] == [False, True]
-    assert [a["iscrowd"] for a in source.read_annotations(source.images[0])] == [0, 1]
+def test_crowds_stay_crowds_and_are_occluded_by_all_other_results(tmp_path: Path) -> None:
+    reader = write_results(tmp_path, [{**build_result([1, 1, 0, 0], 1), "iscrowd": 1}, build_result([0, 1, 1, 0], 0.5)])
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == [[2, 1, 1, 0]]
+    assert [s.iscrowd for s in segmentation.segments] == [False, True]
+    assert [a["iscrowd"] for a in reader.read_annotations(reader.images[0])] == [0, 1]
 
 
-def test_masks_of_any_coding(tmp_path: Path) -> None:
-    """Run lengths that are not compressed, one with a run of nothing; a polygon around pixels 1 and 2."""
-    runs = {**result([], CAT), "segmentation": {"size": [1, 4], "counts": [1, 1, 2]}}
-    strange = {**runs, "segmentation": {"size": [1, 4], "counts": [0, 0, 3, 1]}}
+def test_uncompressed_rle_and_polygons_are_read(tmp_path: Path) -> None:
+    """Uncompressed run lengths, also with an empty run, and a polygon around pixels 1 and 2."""
+    runs = {**build_result([], CAT), "segmentation": {"size": [1, 4], "counts": [1, 1, 2]}}
+    rle_with_empty_run = {**runs, "segmentation": {"size": [1, 4], "counts": [0, 0, 3, 1]}}
     polygon = {**runs, "segmentation": [[1, 0, 3, 0, 3, 1, 1, 1], [0, 0]]}
     for entry, mask, box in (
         (runs, [[0, 1, 0, 0]], [1, 0, 1, 1]),
-        (strange, [[0, 0, 0, 1]], [3, 0, 1, 1]),
+        (rle_with_empty_run, [[0, 0, 0, 1]], [3, 0, 1, 1]),
         (polygon, [[0, 1, 1, 0]], [1, 0, 2, 1]),
     ):
-        source = results(tmp_path, [{**entry, "score": 1}])
-        assert drawn(source)[0] == mask
-        (annotation,) = source.read_annotations(source.images[0])
+        reader = write_results(tmp_path, [{**entry, "score": 1}])
+        assert read_first_map(reader)[0] == mask
+        (annotation,) = reader.read_annotations(reader.images[0])
         assert annotation["bbox"] == box
         assert annotation["segmentation"] == mask_to_rle(np.array(mask, dtype=np.bool_))
 
 
-def test_no_results_at_all(tmp_path: Path) -> None:
-    source = results(tmp_path, [])
-    assert drawn(source) == ([[0, 0, 0, 0]], {})
-    assert len(source.skipped) == 1
+def test_an_empty_results_list_gives_void_maps(tmp_path: Path) -> None:
+    reader = write_results(tmp_path, [])
+    assert read_first_map(reader) == ([[0, 0, 0, 0]], {})
+    assert len(reader.skipped) == 1
 
 
-def test_categories_that_do_not_say_isthing_are_things(tmp_path: Path) -> None:
-    bare = {**DATASET, "categories": [{"id": 1, "name": "nucleus"}]}
-    assert results(tmp_path, [result([1, 0, 0, 0])], bare).categories[1].isthing
-    half = {**DATASET, "categories": [{"id": 1, "name": "nucleus"}, {"id": 2, "name": "sky", "isthing": 0}]}
+def test_categories_without_isthing_are_things(tmp_path: Path) -> None:
+    without_isthing = {**DATASET, "categories": [{"id": 1, "name": "nucleus"}]}
+    assert write_results(tmp_path, [build_result([1, 0, 0, 0])], without_isthing).categories[1].isthing
+    partly_with_isthing = {
+        **DATASET,
+        "categories": [{"id": 1, "name": "nucleus"}, {"id": 2, "name": "sky", "isthing": 0}],
+    }
     with pytest.raises(DatasetError, match=r"dataset\.json, category 1: expected `isthing`"):
-        results(tmp_path, [], half)
+        write_results(tmp_path, [], partly_with_isthing)
 
 
 def test_an_instances_json_with_scores_needs_no_dataset(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
-    entries = [{"id": 1, "area": 3.5, **result([1, 1, 0, 0], 0.6)}, {"id": 2, "area": 1, **result([0, 1, 1, 0], 0.4)}]
+    entries = [
+        {"id": 1, "area": 3.5, **build_result([1, 1, 0, 0], 0.6)},
+        {"id": 2, "area": 1, **build_result([0, 1, 1, 0], 0.4)},
+    ]
     path.write_text(json.dumps({**DATASET, "annotations": entries}))
-    source = CocoResultsReader(path, tmp_path)
-    assert drawn(source) == ([[1, 1, 0, 0]], {1: (PERSON, 2)})
-    assert source.read_annotations(source.images[0])[0]["area"] == 2
+    reader = CocoResultsReader(path, tmp_path)
+    assert read_first_map(reader) == ([[1, 1, 0, 0]], {1: (PERSON, 2)})
+    assert reader.read_annotations(reader.images[0])[0]["area"] == 2
     entries[0].pop("score")
     path.write_text(json.dumps({**DATASET, "annotations": entries}))
     with pytest.raises(
@@ -230,37 +238,39 @@ BAD_RESULTS: list[tuple[Callable[[dict[str, Any]], Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil_it", "code", "message"), BAD_RESULTS)
-def test_bad_results_are_told_and_left_out(
-    tmp_path: Path, spoil_it: Callable[[dict[str, Any]], Any], code: str, message: str
+@pytest.mark.parametrize(("damage", "code", "message"), BAD_RESULTS)
+def test_each_kind_of_invalid_result_is_reported_and_left_out(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], Any], code: str, message: str
 ) -> None:
-    """It lies between two sound ones, which stay."""
-    entry = result([1, 0, 0, 0])
-    spoil_it(entry)
-    entries = [result([0, 1, 0, 0]), entry, result([0, 0, 1, 0])]
+    """The invalid result stands between two valid results, which are read."""
+    entry = build_result([1, 0, 0, 0])
+    damage(entry)
+    entries = [build_result([0, 1, 0, 0]), entry, build_result([0, 0, 1, 0])]
     with pytest.raises(DatasetError, match=message):
-        results(tmp_path, entries)
-    told: list[tuple[str, DatasetError]] = []
-    source = results(tmp_path, entries, on_issue=lambda code, error: told.append((code, error)))
-    assert [code for code, _ in told] == [code]
+        write_results(tmp_path, entries)
+    reported: list[tuple[str, DatasetError]] = []
+    reader = write_results(tmp_path, entries, on_issue=lambda code, error: reported.append((code, error)))
+    assert [code for code, _ in reported] == [code]
     assert code in RULES
-    assert re.search(message, str(told[0][1]))
-    assert drawn(source)[0] == [[0, 2, 1, 0]]
-    assert source.skipped == (f"{tmp_path}/results.json: 1 of 2 images have no result left: 'two'",)
+    assert re.search(message, str(reported[0][1]))
+    assert read_first_map(reader)[0] == [[0, 2, 1, 0]]
+    assert reader.skipped == (f"{tmp_path}/results.json: 1 of 2 images have no result left: 'two'",)
 
 
-def test_all_bad_results_are_told(tmp_path: Path) -> None:
-    entries = [result([1, 0, 0, 0]) for _ in BAD_RESULTS]
-    for entry, (spoil_it, *_) in zip(entries, BAD_RESULTS, strict=True):
-        spoil_it(entry)
-    told: list[str] = []
-    results(tmp_path, [*entries, result([1, 0, 0, 0], 0.1)], on_issue=lambda code, error: told.append(code))
-    assert sorted(told) == sorted(code for _, code, _ in BAD_RESULTS)
+def test_all_invalid_results_are_reported(tmp_path: Path) -> None:
+    entries = [build_result([1, 0, 0, 0]) for _ in BAD_RESULTS]
+    for entry, (damage, *_) in zip(entries, BAD_RESULTS, strict=True):
+        damage(entry)
+    reported: list[str] = []
+    write_results(
+        tmp_path, [*entries, build_result([1, 0, 0, 0], 0.1)], on_issue=lambda code, error: reported.append(code)
+    )
+    assert sorted(reported) == sorted(code for _, code, _ in BAD_RESULTS)
 
 
-def test_a_panoptic_json_is_no_list_of_results(tmp_path: Path) -> None:
+def test_the_results_reader_rejects_a_panoptic_json(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"got a panoptic JSON; use the format panoptic-predictions"):
-        results(tmp_path, [{"segments_info": []}], on_issue=lambda code, error: None)
+        write_results(tmp_path, [{"segments_info": []}], on_issue=lambda code, error: None)
 
 
 @pytest.mark.parametrize(
@@ -278,78 +288,78 @@ def test_a_panoptic_json_is_no_list_of_results(tmp_path: Path) -> None:
         ([], {**DATASET, "categories": []}, "expected at least one category"),
     ],
 )
-def test_bad_files_are_told(tmp_path: Path, entries: object, dataset: object, message: str) -> None:
+def test_invalid_files_raise_a_dataset_error(tmp_path: Path, entries: object, dataset: object, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
-        results(tmp_path, entries, dataset)
+        write_results(tmp_path, entries, dataset)
 
 
-def test_files_that_are_missing_cut_off_nested_or_in_need_of_a_dataset(tmp_path: Path) -> None:
-    results(tmp_path, [])
-    places = tmp_path / "images", tmp_path / "dataset.json"
+def test_missing_truncated_or_nested_files_and_a_missing_dataset_raise_a_dataset_error(tmp_path: Path) -> None:
+    write_results(tmp_path, [])
+    paths = tmp_path / "images", tmp_path / "dataset.json"
     with pytest.raises(DatasetError, match=r"none\.json: expected a file"):
-        CocoResultsReader(tmp_path / "none.json", *places)
+        CocoResultsReader(tmp_path / "none.json", *paths)
     with pytest.raises(DatasetError, match=r"results\.json: .*a results list has no images and categories"):
-        CocoResultsReader(tmp_path / "results.json", places[0])
+        CocoResultsReader(tmp_path / "results.json", paths[0])
     for text in ('[{"image_id": 1', "[" * 10**6):
         (tmp_path / "results.json").write_text(text)
         with pytest.raises(DatasetError, match=r"results\.json: expected JSON"):
-            CocoResultsReader(tmp_path / "results.json", *places)
+            CocoResultsReader(tmp_path / "results.json", *paths)
 
 
 @pytest.mark.parametrize("min_score", [float("nan"), float("inf"), "0.5", True, None, 10**400])
-def test_a_min_score_that_is_no_number(tmp_path: Path, min_score: Any) -> None:
+def test_min_score_must_be_a_finite_number(tmp_path: Path, min_score: Any) -> None:
     with pytest.raises(ValueError, match="min_score must be a finite number"):
-        results(tmp_path, [], min_score=min_score)
+        write_results(tmp_path, [], min_score=min_score)
     with pytest.raises(ValueError, match="min_score must be a finite number"):
-        panoptic(tmp_path, first_image(), min_score=min_score)
+        write_predictions(tmp_path, first_image(), min_score=min_score)
 
 
-def panoptic(folder: Path, *predicted: PanopticSegmentation, **options: Any) -> PanopticPredictionsReader:
-    """Images 0.png, 1.png, ... with these predictions."""
+def write_predictions(folder: Path, *predicted: PanopticSegmentation, **options: Any) -> PanopticPredictionsReader:
+    """Writes the predictions of the images 0.png, 1.png, ... and opens them."""
     with PanopticWriter(folder / "p.json", folder / "p", CATEGORIES) as writer:
         for image_id, segmentation in enumerate(predicted):
             writer.add(image_id, f"sub/{image_id}.png", segmentation)
     return PanopticPredictionsReader(folder / "p.json", folder / "p", folder / "images", **options)
 
 
-def scored(*scores: float | None) -> PanopticSegmentation:
-    """Things 1, 2, ... of these scores, a pixel each, and a last pixel of sky whose score is 0.1."""
+def build_prediction(*scores: float | None) -> PanopticSegmentation:
+    """Returns one-pixel things 1, 2, ... with these scores, and a last pixel of sky with a score of 0.1."""
     ids = np.arange(1, len(scores) + 2, dtype=np.int32)[np.newaxis]
     things = [Segment(i, PERSON, True, 1, score=score) for i, score in enumerate(scores, 1)]
     return PanopticSegmentation(ids, (*things, Segment(len(scores) + 1, SKY, False, 1, score=0.1)))
 
 
-def test_things_of_low_scores_become_void_and_all_else_stays(tmp_path: Path) -> None:
-    source = panoptic(tmp_path, scored(0.9, 0.4999, 0.5, None))
-    (image,) = source.images
+def test_things_with_low_scores_become_void_and_other_segments_stay(tmp_path: Path) -> None:
+    reader = write_predictions(tmp_path, build_prediction(0.9, 0.4999, 0.5, None))
+    (image,) = reader.images
     assert (image.image_id, image.file_name, image.size_hw) == (0, "sub/0.png", (1, 5))
-    assert (source.categories, source.root, source.image_root) == (CATEGORIES, tmp_path, tmp_path / "images")
-    found = source.read_segmentation(image)
-    assert found.segment_ids.tolist() == [[1, 0, 3, 4, 5]]
-    assert found.segments == (
+    assert (reader.categories, reader.root, reader.image_root) == (CATEGORIES, tmp_path, tmp_path / "images")
+    segmentation = reader.read_segmentation(image)
+    assert segmentation.segment_ids.tolist() == [[1, 0, 3, 4, 5]]
+    assert segmentation.segments == (
         Segment(1, PERSON, True, 1),
         Segment(3, PERSON, True, 1),
         Segment(4, PERSON, True, 1),
         Segment(5, SKY, False, 1),
     )
-    assert source.skipped == (
+    assert reader.skipped == (
         f"{tmp_path}/p.json: 1 of 4 things have a score below 0.5 and are void",
         f"{tmp_path}/p.json: 1 of 4 things have no score and are kept",
     )
-    assert [a["bbox"] for a in source.read_annotations(image)] == [[0, 0, 1, 1], [2, 0, 1, 1], [3, 0, 1, 1]]
+    assert [a["bbox"] for a in reader.read_annotations(image)] == [[0, 0, 1, 1], [2, 0, 1, 1], [3, 0, 1, 1]]
 
 
-def test_all_and_none_of_the_things(tmp_path: Path) -> None:
-    everything = panoptic(tmp_path, scored(0.9, 0.1), min_score=0)
-    assert everything.read_segmentation(everything.images[0]).segment_ids.tolist() == [[1, 2, 3]]
-    assert everything.skipped == ()
-    nothing = panoptic(tmp_path, scored(0.9, 0.1), scored(), min_score=0.91)
-    assert nothing.read_segmentation(nothing.images[0]).segment_ids.tolist() == [[0, 0, 3]]
-    assert nothing.read_segmentation(nothing.images[1]).segments == (Segment(1, SKY, False, 1),)
+def test_min_score_may_keep_all_or_none_of_the_things(tmp_path: Path) -> None:
+    unfiltered = write_predictions(tmp_path, build_prediction(0.9, 0.1), min_score=0)
+    assert unfiltered.read_segmentation(unfiltered.images[0]).segment_ids.tolist() == [[1, 2, 3]]
+    assert unfiltered.skipped == ()
+    filtered = write_predictions(tmp_path, build_prediction(0.9, 0.1), build_prediction(), min_score=0.91)
+    assert filtered.read_segmentation(filtered.images[0]).segment_ids.tolist() == [[0, 0, 3]]
+    assert filtered.read_segmentation(filtered.images[1]).segments == (Segment(1, SKY, False, 1),)
 
 
-def test_stuff_of_one_class_is_one_segment_and_no_crowd(tmp_path: Path) -> None:
-    """Sky has the ids 9 and 4, of which 9 is listed first; grass keeps its own, the crowd of things its flag."""
+def test_stuff_segments_of_one_class_are_joined_and_are_no_crowd(tmp_path: Path) -> None:
+    """Sky has the ids 9 and 4 and gets id 9, which is listed first. Grass and the crowd of cats do not change."""
     ids = np.array([[9, 4, 4, 7, 5]], dtype=np.int32)
     segments = (
         Segment(9, SKY, False, 1, iscrowd=True),
@@ -357,30 +367,34 @@ def test_stuff_of_one_class_is_one_segment_and_no_crowd(tmp_path: Path) -> None:
         Segment(4, SKY, False, 2),
         Segment(5, CAT, True, 1, iscrowd=True, score=1),
     )
-    source = panoptic(tmp_path, PanopticSegmentation(ids, segments))
-    found = source.read_segmentation(source.images[0])
-    assert found.segment_ids.tolist() == [[9, 9, 9, 7, 5]]
-    assert found.segments == (Segment(9, SKY, False, 3), Segment(7, 20, False, 1), Segment(5, CAT, True, 1, True))
+    reader = write_predictions(tmp_path, PanopticSegmentation(ids, segments))
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == [[9, 9, 9, 7, 5]]
+    assert segmentation.segments == (
+        Segment(9, SKY, False, 3),
+        Segment(7, 20, False, 1),
+        Segment(5, CAT, True, 1, True),
+    )
 
 
-def test_a_submission_takes_images_and_categories_from_a_dataset(tmp_path: Path) -> None:
-    panoptic(tmp_path, scored(0.9), scored(0.3))
+def test_predictions_without_images_and_categories_take_them_from_a_dataset(tmp_path: Path) -> None:
+    write_predictions(tmp_path, build_prediction(0.9), build_prediction(0.3))
     content = json.loads((tmp_path / "p.json").read_text())
     first, second = content["annotations"]
     images = [*content["images"], {"id": "c", "file_name": "c.png", "height": 1, "width": 1}]
     (tmp_path / "dataset.json").write_text(json.dumps({"images": images, "categories": content["categories"]}))
     (tmp_path / "p.json").write_text(json.dumps({"annotations": [second, first]}))
-    places = tmp_path / "p.json", tmp_path / "p", tmp_path / "images"
+    paths = tmp_path / "p.json", tmp_path / "p", tmp_path / "images"
     with pytest.raises(DatasetError, match=r"p\.json: .* without `images` and `categories`; .*`dataset`, beside this"):
-        PanopticPredictionsReader(*places)
-    source = PanopticPredictionsReader(*places, tmp_path / "dataset.json")
-    assert [image.image_id for image in source.images] == [1, 0]
-    assert [source.read_segmentation(image).segment_ids.tolist() for image in source.images] == [[[0, 2]], [[1, 2]]]
-    assert source.skipped[-1] == f"{tmp_path}/p.json: 1 images have no prediction: 'c'"
+        PanopticPredictionsReader(*paths)
+    reader = PanopticPredictionsReader(*paths, tmp_path / "dataset.json")
+    assert [image.image_id for image in reader.images] == [1, 0]
+    assert [reader.read_segmentation(image).segment_ids.tolist() for image in reader.images] == [[[0, 2]], [[1, 2]]]
+    assert reader.skipped[-1] == f"{tmp_path}/p.json: 1 images have no prediction: 'c'"
 
 
-def test_no_predictions_at_all(tmp_path: Path) -> None:
-    assert panoptic(tmp_path).images == ()
+def test_an_empty_panoptic_json_has_no_images(tmp_path: Path) -> None:
+    assert write_predictions(tmp_path).images == ()
 
 
 BAD_PREDICTIONS: list[tuple[Callable[[dict[str, Any]], Any], str, str]] = [
@@ -418,40 +432,43 @@ BAD_PREDICTIONS: list[tuple[Callable[[dict[str, Any]], Any], str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("spoil_it", "code", "message"), BAD_PREDICTIONS)
-def test_bad_predictions_are_told_and_left_out(
-    tmp_path: Path, spoil_it: Callable[[dict[str, Any]], Any], code: str, message: str
+@pytest.mark.parametrize(("damage", "code", "message"), BAD_PREDICTIONS)
+def test_each_kind_of_invalid_prediction_is_reported_and_left_out(
+    tmp_path: Path, damage: Callable[[dict[str, Any]], Any], code: str, message: str
 ) -> None:
-    """It lies between two sound ones, which stay; but of two of one image, neither is taken."""
-    panoptic(tmp_path, scored(0.9), scored(0.9), scored(0.9))
+    """The valid predictions before and after it are read. Two predictions of one image are both dropped."""
+    write_predictions(tmp_path, build_prediction(0.9), build_prediction(0.9), build_prediction(0.9))
     content = json.loads((tmp_path / "p.json").read_text())
-    spoil_it(content["annotations"][1])
+    damage(content["annotations"][1])
     (tmp_path / "p.json").write_text(json.dumps(content))
-    places = tmp_path / "p.json", tmp_path / "p", tmp_path / "images"
+    paths = tmp_path / "p.json", tmp_path / "p", tmp_path / "images"
     with pytest.raises(DatasetError, match=message):
-        PanopticPredictionsReader(*places)
-    told: list[tuple[str, DatasetError]] = []
-    source = PanopticPredictionsReader(*places, on_issue=lambda code, error: told.append((code, error)))
-    assert [code for code, _ in told] == [code]
+        PanopticPredictionsReader(*paths)
+    reported: list[tuple[str, DatasetError]] = []
+    reader = PanopticPredictionsReader(*paths, on_issue=lambda code, error: reported.append((code, error)))
+    assert [code for code, _ in reported] == [code]
     assert code in RULES
-    assert re.search(message, str(told[0][1]))
-    assert [image.image_id for image in source.images] == ([2] if "got two" in message else [0, 2])
-    for image in source.images:
-        assert source.read_segmentation(image).segment_ids.tolist() == [[1, 2]]
+    assert re.search(message, str(reported[0][1]))
+    assert [image.image_id for image in reader.images] == ([2] if "got two" in message else [0, 2])
+    for image in reader.images:
+        assert reader.read_segmentation(image).segment_ids.tolist() == [[1, 2]]
 
 
-def test_all_bad_segments_are_told(tmp_path: Path) -> None:
-    panoptic(tmp_path, scored(0.9, 0.8))
+def test_all_invalid_segments_are_reported(tmp_path: Path) -> None:
+    write_predictions(tmp_path, build_prediction(0.9, 0.8))
     content = json.loads((tmp_path / "p.json").read_text())
     content["annotations"][0]["segments_info"][0] |= {"iscrowd": 3, "score": "high"}
     content["annotations"][0]["segments_info"][1] |= {"score": float("nan")}
     content["annotations"][0] |= {"image_id": 5}
     (tmp_path / "p.json").write_text(json.dumps(content))
-    told: list[str] = []
+    reported: list[str] = []
     PanopticPredictionsReader(
-        tmp_path / "p.json", tmp_path / "p", tmp_path, on_issue=lambda code, error: told.append(f"{code} {error.where}")
+        tmp_path / "p.json",
+        tmp_path / "p",
+        tmp_path,
+        on_issue=lambda code, error: reported.append(f"{code} {error.where}"),
     )
-    assert [line.replace(f"{tmp_path}/", "") for line in told] == [
+    assert [line.replace(f"{tmp_path}/", "") for line in reported] == [
         "annotation-without-image p.json, image 5",
         "iscrowd-invalid p.json, image 5, segment 1",
         "type-wrong p.json, image 5, segment 1",
@@ -459,8 +476,8 @@ def test_all_bad_segments_are_told(tmp_path: Path) -> None:
     ]
 
 
-def test_an_instances_json_is_no_panoptic_one(tmp_path: Path) -> None:
-    panoptic(tmp_path, scored(0.9))
+def test_the_panoptic_reader_rejects_an_instances_json(tmp_path: Path) -> None:
+    write_predictions(tmp_path, build_prediction(0.9))
     content = json.loads((tmp_path / "p.json").read_text())
     del content["annotations"][0]["segments_info"]
     content["annotations"][0]["bbox"] = [0, 0, 1, 1]
@@ -469,63 +486,66 @@ def test_an_instances_json_is_no_panoptic_one(tmp_path: Path) -> None:
         PanopticPredictionsReader(tmp_path / "p.json", tmp_path / "p", tmp_path, on_issue=lambda code, error: None)
 
 
-def test_pngs_that_are_missing_or_of_something_else(tmp_path: Path) -> None:
-    source = panoptic(tmp_path, scored(0.9))
-    (image,) = source.images
+def test_missing_or_invalid_pngs_raise_a_dataset_error(tmp_path: Path) -> None:
+    reader = write_predictions(tmp_path, build_prediction(0.9))
+    (image,) = reader.images
     path = tmp_path / "p" / "0.png"
     coco.write_png(path, np.array([[1, 7]], dtype=np.int32))
     with pytest.raises(DatasetError, match=r"0\.png, image 0: the PNG has segment ids that the JSON lacks: 7"):
-        source.read_segmentation(image)
+        reader.read_segmentation(image)
     coco.write_png(path, np.array([[1], [2]], dtype=np.int32))
     with pytest.raises(DatasetError, match=r"0\.png"):
-        source.read_segmentation(image)
+        reader.read_segmentation(image)
     Image.fromarray(np.ones((1, 2), dtype=np.uint8)).save(path)
     with pytest.raises(DatasetError, match="greyscale"):
-        source.read_segmentation(image)
+        reader.read_segmentation(image)
     path.unlink()
     with pytest.raises(DatasetError, match=r"0\.png: expected a file"):
-        source.read_segmentation(image)
+        reader.read_segmentation(image)
 
 
-def test_a_results_list_is_no_panoptic_json(tmp_path: Path) -> None:
-    source = results(tmp_path, [result([1, 0, 0, 0])])
+def test_the_panoptic_reader_rejects_a_results_list(tmp_path: Path) -> None:
+    reader = write_results(tmp_path, [build_result([1, 0, 0, 0])])
     with pytest.raises(DatasetError, match="expected an object"):
-        PanopticPredictionsReader(source.root / "results.json", tmp_path, tmp_path, tmp_path / "dataset.json")
+        PanopticPredictionsReader(reader.root / "results.json", tmp_path, tmp_path, tmp_path / "dataset.json")
 
 
-@given(seed=st.integers(0, 2**32), what=st.sampled_from(["results", "dataset", "panoptic"]))
+@given(seed=st.integers(0, 2**32), damaged_name=st.sampled_from(["results", "dataset", "panoptic"]))
 @settings(max_examples=200, deadline=None)
-def test_whatever_is_in_a_file_it_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, seed: int, what: str
+def test_files_with_junk_values_are_read_or_raise_a_dataset_error(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, damaged_name: str
 ) -> None:
     random, folder = Random(seed), tmp_path_factory.getbasetemp() / "spoilt"
     folder.mkdir(exist_ok=True)
     junk = random.choice(JUNK)
-    contents: dict[str, Any] = {"results": [result([1, 1, 0, 0], 0.9), result([0, 1, 1, 0])], "dataset": DATASET}
-    if not (folder / "p.json.kept").exists():
-        panoptic(folder, scored(0.9, 0.3))
-        (folder / "p.json").rename(folder / "p.json.kept")
-    contents["panoptic"] = json.loads((folder / "p.json.kept").read_text())
-    contents[what] = spoil(contents[what], random.randrange, junk)
+    contents: dict[str, Any] = {
+        "results": [build_result([1, 1, 0, 0], 0.9), build_result([0, 1, 1, 0])],
+        "dataset": DATASET,
+    }
+    if not (folder / "valid.json").exists():
+        write_predictions(folder, build_prediction(0.9, 0.3))
+        (folder / "p.json").rename(folder / "valid.json")
+    contents["panoptic"] = json.loads((folder / "valid.json").read_text())
+    contents[damaged_name] = spoil(contents[damaged_name], random.randrange, junk)
     for name, content in contents.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
-    places = folder / "panoptic.json", folder / "p", folder
+    paths = folder / "panoptic.json", folder / "p", folder
     dataset = folder / "dataset.json"
-    for make in (
+    for open_reader in (
         lambda: CocoResultsReader(folder / "results.json", folder, dataset),
-        lambda: PanopticPredictionsReader(*places),
-        lambda: PanopticPredictionsReader(*places, dataset),
+        lambda: PanopticPredictionsReader(*paths),
+        lambda: PanopticPredictionsReader(*paths, dataset),
     ):
         with contextlib.suppress(DatasetError):
-            source = make()
-            for image in source.images:
-                found = source.read_segmentation(image)
-                assert found.runs.areas_px().keys() - {0} == {s.segment_id for s in found.segments}
-                source.read_annotations(image)
+            reader = open_reader()
+            for image in reader.images:
+                segmentation = reader.read_segmentation(image)
+                assert segmentation.runs.areas_px().keys() - {0} == {s.segment_id for s in segmentation.segments}
+                reader.read_annotations(image)
 
 
-def test_the_slow_json_reads_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = [result([1, 1, 0, 0], 0.5), result([0, 1, 1, 0], 0.75, CAT)]
-    fast = drawn(results(tmp_path, entries))
+def test_results_are_equal_without_the_fast_json_parser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [build_result([1, 1, 0, 0], 0.5), build_result([0, 1, 1, 0], 0.75, CAT)]
+    fast = read_first_map(write_results(tmp_path, entries))
     monkeypatch.setattr("segkit.formats.coco.instances.FAST_JSON", False)
-    assert drawn(results(tmp_path, entries)) == fast
+    assert read_first_map(write_results(tmp_path, entries)) == fast

@@ -13,7 +13,7 @@ from segkit.utils.json_fields import MAX_DEPTH, Location, all_finite, check_insi
 from segkit.utils.text import abbreviate
 
 
-def test_place_in_words() -> None:
+def test_text_of_locations() -> None:
     assert str(Location(Path("a.json"))) == "a.json"
     assert str(Location(Path("a.json"), "x")) == "a.json, image 'x'"
     assert f"{Location(Path('a.json'), 0, 'segment', 7)}" == "a.json, image 0, segment 7"
@@ -25,34 +25,33 @@ def test_all_finite_finds_every_nan_and_infinity(values: list[float]) -> None:
 
 
 @pytest.mark.parametrize("values", [[True], ["1"], [None], [[1]], [10**400], [1, -(10**400)], [2, 1e301]])
-def test_all_finite_refuses_other_types_and_sizes(values: list[object]) -> None:
+def test_all_finite_is_false_for_other_types_and_large_numbers(values: list[object]) -> None:
     assert not all_finite(values)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a/b.png", "./a.png", "a//b.png", "..a.png", "a..b/c.png", "ü b.png"])
-def test_names_inside(tmp_path: Path, name: str) -> None:
-    """They lead to a file below the folder."""
+def test_names_inside_the_folder_are_accepted(tmp_path: Path, name: str) -> None:
     check_inside(name, "file_name", "here")
     path = tmp_path / "folder" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(name)
-    (found,) = (p for p in (tmp_path / "folder").rglob("*") if p.is_file())
-    assert found.read_text() == name
+    (file_path,) = (p for p in (tmp_path / "folder").rglob("*") if p.is_file())
+    assert file_path.read_text() == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "/a", "a/..", "a/../b", "..\\a", "\\a", "c:a", "C:/a", "a/", "a\0"])
-def test_names_outside(name: str) -> None:
+def test_names_outside_the_folder_raise_a_dataset_error(name: str) -> None:
     with pytest.raises(DatasetError, match="here: expected `file_name` to be a path inside its folder"):
         check_inside(name, "file_name", "here")
 
 
 @pytest.mark.parametrize("name", [3, None, True, ["a"], Path("a")])
-def test_names_that_are_none(name: object) -> None:
+def test_names_that_are_no_text_raise_a_dataset_error(name: object) -> None:
     with pytest.raises(DatasetError, match="here: expected `split` to be a path inside its folder, got"):
         check_inside(name, "split", "here")
 
 
-def test_images_that_pillow_would_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_larger_than_pillow_opens_raise_a_dataset_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     entry = {"id": 1, "file_name": "a.png", "height": 10, "width": 10}
     assert read_images({"images": [entry]}, Path("a.json")) == {1: entry}
@@ -62,17 +61,17 @@ def test_images_that_pillow_would_not_open(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_images({"images": [{**entry, "width": 11}]}, Path("a.json"))
 
 
-def test_what_can_be_written_again() -> None:
+def test_values_that_json_cannot_hold_are_split_off() -> None:
     nested: object = 1
     for _ in range(MAX_DEPTH):
         nested = [nested]
-    sound = {"a": 1, "b": [1.5, {"c": None}], "nested": nested, "text": "NaN"}
-    unsound = {"nan": float("nan"), "inf": {"x": [float("-inf")]}, "deep": {"x": nested}}
-    assert split_writable_keys({**unsound, **sound}) == (sound, ["nan", "inf", "deep"])
+    writable = {"a": 1, "b": [1.5, {"c": None}], "nested": nested, "text": "NaN"}
+    not_writable = {"nan": float("nan"), "inf": {"x": [float("-inf")]}, "deep": {"x": nested}}
+    assert split_writable_keys({**not_writable, **writable}) == (writable, ["nan", "inf", "deep"])
     assert other_keys({"a": 1, "b": 2, "c": 3}, ("b",)) == {"a": 1, "c": 3}
 
 
-def test_listed() -> None:
+def test_abbreviate() -> None:
     assert abbreviate([]) == ""
     assert abbreviate([1, "a"]) == "1, 'a'"
     assert abbreviate(range(7)) == "0, 1, 2, 3, 4 and 2 more"

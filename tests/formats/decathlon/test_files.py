@@ -57,28 +57,30 @@ def test_splits_share_no_volume(nib, tmp_path):
         volumes(held_out=["w"])
 
 
-def test_label_and_image_must_fit(nib, tmp_path):
+def test_a_label_must_have_the_size_and_grid_of_its_image(nib, tmp_path):
     image = np.zeros((2, 3, 4), np.float32)
 
-    def refused(problem, label, affine):
+    def check_error(problem, label, affine):
         save(nib, tmp_path / "imagesTr/v.nii.gz", image)
         save(nib, tmp_path / "labelsTr/v.nii.gz", label, affine)
         with pytest.raises(DatasetError, match=rf"labelsTr/v\.nii\.gz: {problem}"):
             DecathlonReader(tmp_path, labels=LABELS)
 
     label = image.astype(np.uint8)
-    refused("expected a label of the size of its image, 2 x 3 x 4 x 1, got 2 x 4 x 3 x 1", label.swapaxes(1, 2), AFFINE)
-    refused(".* got 2 x 3 x 4 x 2", np.stack([label] * 2, -1), AFFINE)
+    check_error(
+        "expected a label of the size of its image, 2 x 3 x 4 x 1, got 2 x 4 x 3 x 1", label.swapaxes(1, 2), AFFINE
+    )
+    check_error(".* got 2 x 3 x 4 x 2", np.stack([label] * 2, -1), AFFINE)
     shifted = AFFINE.copy()
     shifted[0, 3] = 0.5  # half a voxel of 1 mm
-    refused("expected a label on the grid .* puts a corner 0.5 voxels off; resample", label, shifted)
-    refused("expected a label on the grid", label, AFFINE @ np.diag([-1, 1, 1, 1]))
-    nearly = AFFINE + np.full((4, 4), 1e-5) * [[1], [1], [1], [0]]  # rounding of the tool that wrote it
-    save(nib, tmp_path / "labelsTr/v.nii.gz", label, nearly)
+    check_error("expected a label on the grid .* puts a corner 0.5 voxels off; resample", label, shifted)
+    check_error("expected a label on the grid", label, AFFINE @ np.diag([-1, 1, 1, 1]))
+    rounded_affine = AFFINE + np.full((4, 4), 1e-5) * [[1], [1], [1], [0]]  # rounding of the tool that wrote it
+    save(nib, tmp_path / "labelsTr/v.nii.gz", label, rounded_affine)
     assert len(DecathlonReader(tmp_path, labels=LABELS).images) == 4
 
 
-def test_files_that_are_missing_or_litter(nib, tmp_path):
+def test_missing_files_raise_a_dataset_error_and_hidden_files_are_skipped(nib, tmp_path):
     with pytest.raises(DatasetError, match=r"expected the folder of a task, found none"):
         DecathlonReader(tmp_path / ("x" * 5000))
     with pytest.raises(DatasetError, match=r"nowhere: expected the folder of a task, found none"):
@@ -133,14 +135,14 @@ def test_files_that_are_missing_or_litter(nib, tmp_path):
         ({"labels": {"1": "\ud800"}}, "valid Unicode"),
     ],
 )
-def test_tables_that_are_wrong(nib, tmp_path, changes, problem):
+def test_invalid_tables_raise_an_error(nib, tmp_path, changes, problem):
     add_volume(nib, tmp_path)
     write_table(tmp_path, ["v"], **changes)
     with pytest.raises(DatasetError, match=problem):
         DecathlonReader(tmp_path)
 
 
-def test_two_files_of_one_name(nib, tmp_path):
+def test_two_files_of_equal_names_raise_a_dataset_error(nib, tmp_path):
     add_volume(nib, tmp_path)
     save(nib, tmp_path / "labelsTr/v.nii", np.zeros((2, 3, 4), np.uint8))
     problem = r"labelsTr/v\.nii\.gz: expected one file of a name, got v\.nii and v\.nii\.gz; remove one"
@@ -155,7 +157,7 @@ def test_a_single_volume_is_for_training(nib, tmp_path):
         DecathlonReader(tmp_path, labels=LABELS, split="val")
 
 
-def test_tables_too_large_or_too_deep(tmp_path, monkeypatch):
+def test_tables_that_are_too_large_or_too_deep_raise_a_dataset_error(tmp_path, monkeypatch):
     (tmp_path / "dataset.json").write_text("[" * 100_000)
     with pytest.raises(DatasetError, match=r"dataset\.json: expected JSON"):
         DecathlonReader(tmp_path)
@@ -165,7 +167,7 @@ def test_tables_too_large_or_too_deep(tmp_path, monkeypatch):
 
 
 def read_spoiled(root, seed, junk):
-    """For both splits, whether a task whose table has one part replaced by junk is read; else the error names it."""
+    """Returns, for two splits, whether a task with one junk value in its table is read; errors must name the task."""
     write_table(root, ["v"])
     table = json.loads((root / "dataset.json").read_text())
     (root / "dataset.json").write_text(json.dumps(spoil(table, Random(seed).randrange, junk)))
@@ -176,7 +178,7 @@ def read_spoiled(root, seed, junk):
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32), st.sampled_from(JUNK))
-def test_any_part_of_the_table_may_be_junk(nib, tmp_path, seed, junk):
+def test_junk_in_the_table_raises_only_dataset_errors(nib, tmp_path, seed, junk):
     if not (tmp_path / "imagesTr").exists():
         add_volume(nib, tmp_path)
     read_spoiled(tmp_path, seed, junk)
@@ -188,7 +190,7 @@ def test_some_spoiled_tables_are_read(nib, tmp_path):
     assert 0.1 < sum(accepted) / len(accepted) < 0.5
 
 
-def fill(nib, root):
+def write_invalid_tree(nib, root):
     """Two valid volumes, and one volume for each issue of a tree without dataset.json."""
     zeros = np.zeros((2, 3, 4), np.uint8)
     valid = zeros.copy()
@@ -207,7 +209,7 @@ def fill(nib, root):
 
 
 def read_with_issues(root, **options):
-    """The source, and (code, file) of what it tells; a second run tells the same."""
+    """Returns the reader, and (code, file) of the issues, which a second run must report again."""
     runs = []
     for _ in range(2):
         issues = []
@@ -221,34 +223,39 @@ def read_with_issues(root, **options):
 
 
 def test_all_issues_are_reported_and_the_valid_volumes_stay(nib, tmp_path):
-    fill(nib, tmp_path)
-    files_issues = [
+    write_invalid_tree(nib, tmp_path)
+    issues_of_files = [
         ("image-id-twice", "z.nii.gz"),
         ("image-missing", "lone.nii.gz"),
         ("png-missing", "bare.nii.gz"),
-        ("annotation-unreadable", "half.nii.gz, 12 voxels"),  # where labels are read to find or to count them
+        ("annotation-unreadable", "half.nii.gz, 12 voxels"),  # labels are read if they are listed or counted
         ("annotation-unreadable", "odd.nii.gz"),
     ]
-    headers = [
+    issues_of_headers = [
         ("annotation-unreadable", "far.nii.gz"),
         ("size-differs", "size.nii.gz"),
         ("image-unreadable", "torn.nii.gz"),
     ]
     reader, issues = read_with_issues(tmp_path)
-    assert issues == files_issues + headers
+    assert issues == issues_of_files + issues_of_headers
     assert [volume.name for volume in reader.volumes] == ["a", "z"]
     assert [(c.category_id, c.name) for c in reader.categories.categories] == [(0, "background"), (1, "label 1")]
     read_all(reader)
     with pytest.raises(DatasetError, match=r"labelsTr/|imagesTr/"):
         DecathlonReader(tmp_path)
 
-    named, issues = read_with_issues(tmp_path, labels=LABELS, keep_empty=False)
-    assert issues == [*files_issues[:3], headers[0], *files_issues[3:], *headers[1:]]  # by volume
-    assert [volume.name for volume in named.volumes] == ["a", "z"]
-    read_all(named)
+    reader_with_labels, issues = read_with_issues(tmp_path, labels=LABELS, keep_empty=False)
+    assert issues == [
+        *issues_of_files[:3],
+        issues_of_headers[0],
+        *issues_of_files[3:],
+        *issues_of_headers[1:],
+    ]  # by volume
+    assert [volume.name for volume in reader_with_labels.volumes] == ["a", "z"]
+    read_all(reader_with_labels)
 
     all_slices, issues = read_with_issues(tmp_path, labels=LABELS)  # the header of half is valid
-    assert issues == [*files_issues[:3], headers[0], files_issues[4], *headers[1:]]
+    assert issues == [*issues_of_files[:3], issues_of_headers[0], issues_of_files[4], *issues_of_headers[1:]]
     assert [volume.name for volume in all_slices.volumes] == ["a", "half", "z"]
 
 
@@ -261,7 +268,7 @@ def test_labels_without_name_are_reported_if_empty_slices_are_left_out(nib, tmp_
 
 
 def test_issues_of_a_split_and_of_its_held_out_volumes(nib, tmp_path):
-    """A reported held-out volume is no unknown name; if all are reported, no split is empty by choice."""
+    """A reported held-out volume is not an unknown name. A split is empty if all its volumes are reported."""
     add_volume(nib, tmp_path, "a")
     add_volume(nib, tmp_path, "b")
     (tmp_path / "labelsTr/b.nii.gz").unlink()

@@ -47,7 +47,7 @@ def nib():
         (build_header((2, 3, 4), slope=1e6) + bytes([1]) * 24, r"expected labels in 0\.\.65535"),
     ],
 )
-def test_damaged_volumes(nib, tmp_path, content, problem):
+def test_damaged_volumes_raise_a_dataset_error(nib, tmp_path, content, problem):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "v.nii.gz").write_bytes(content)
@@ -58,7 +58,7 @@ def test_damaged_volumes(nib, tmp_path, content, problem):
     assert "v.nii.gz" in message
 
 
-def test_a_cut_off_gzip_and_a_wrong_checksum(nib, tmp_path):
+def test_a_truncated_gzip_and_a_wrong_checksum_raise_a_dataset_error(nib, tmp_path):
     rng = np.random.default_rng(0)
     add_volume(nib, tmp_path, label=np.zeros((9, 9, 9), np.uint8), image=rng.random((9, 9, 9)))
     path = tmp_path / "imagesTr/v.nii.gz"
@@ -75,7 +75,7 @@ def test_a_cut_off_gzip_and_a_wrong_checksum(nib, tmp_path):
 
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 375), st.integers(0, 255)), min_size=1, max_size=4), st.booleans())
-def test_any_byte_may_be_wrong(nib, tmp_path, changes, zipped):
+def test_changed_bytes_raise_only_dataset_errors(nib, tmp_path, changes, zipped):
     content = bytearray(build_header((2, 3, 4)) + bytes(range(24)))
     for offset, value in changes:
         content[offset] = value
@@ -88,7 +88,7 @@ def test_any_byte_may_be_wrong(nib, tmp_path, changes, zipped):
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.integers(0, 567), st.integers(0, 255)), min_size=1, max_size=4))
-def test_any_byte_of_a_nifti_2_may_be_wrong(nib, tmp_path, changes):
+def test_changed_bytes_of_a_nifti_2_raise_only_dataset_errors(nib, tmp_path, changes):
     content = bytearray(nib.Nifti2Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), AFFINE).to_bytes())
     for offset, value in changes:
         content[offset] = value
@@ -99,7 +99,7 @@ def test_any_byte_of_a_nifti_2_may_be_wrong(nib, tmp_path, changes):
     assert message is None or "v.nii" in message
 
 
-def test_sizes_beyond_64_bits_do_not_wrap(nib, tmp_path):
+def test_sizes_above_64_bits_do_not_overflow(nib, tmp_path):
     header = nib.Nifti2Header()
     header["dim"] = [3, 2**32, 2**32, 2**32, 1, 1, 1, 1]  # the product is 2^96, 0 in 64 bits
     for folder in ("imagesTr", "labelsTr"):
@@ -109,7 +109,7 @@ def test_sizes_beyond_64_bits_do_not_wrap(nib, tmp_path):
         DecathlonReader(tmp_path)
 
 
-def test_big_endian_volumes(nib, tmp_path):
+def test_big_endian_volumes_are_read(nib, tmp_path):
     label = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()

@@ -24,7 +24,7 @@ def nib():
     order=st.permutations(range(3)),
     kind=st.sampled_from(["Nifti1Image", "Nifti2Image"]),
 )
-def test_predictions_come_back(nib, tmp_path, labels, axis, flips, order, kind):
+def test_written_predictions_are_read_back(nib, tmp_path, labels, axis, flips, order, kind):
     rotation = np.zeros((4, 4))
     rotation[[*order], range(3)] = np.array(flips) * 1.5
     rotation[:, 3] = 4, -5, 6, 1
@@ -50,7 +50,7 @@ def test_predictions_come_back(nib, tmp_path, labels, axis, flips, order, kind):
             assert np.count_nonzero(mask) == segment.area_px > 0
 
 
-def test_the_header_is_kept(nib, tmp_path):
+def test_the_header_of_the_image_is_kept(nib, tmp_path):
     image = nib.Nifti1Image(np.zeros((2, 3, 4, 2), np.float32), AFFINE)
     image.header.set_xyzt_units("mm")
     image.header["descrip"] = b"from a scanner"
@@ -79,7 +79,7 @@ def test_the_header_is_kept(nib, tmp_path):
         (np.zeros((4, 3, 2), int), "p.png", r"path must end in \.nii\.gz or \.nii, got 'p\.png'"),
     ],
 )
-def test_wrong_predictions(nib, tmp_path, slices, name, problem):
+def test_invalid_predictions_raise_an_error(nib, tmp_path, slices, name, problem):
     save(nib, tmp_path / "image.nii.gz", np.zeros((2, 3, 4), np.float32))
     with pytest.raises(ValueError, match=problem):
         write_prediction(tmp_path / "out" / name, slices, like=tmp_path / "image.nii.gz")

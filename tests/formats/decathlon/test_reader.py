@@ -15,7 +15,7 @@ def nib():
     return pytest.importorskip("nibabel")
 
 
-def test_slices_by_hand(nib, tmp_path):
+def test_slices_are_read(nib, tmp_path):
     # x to the right (2 voxels), y to the front (3), z to the head (1). label[x, y]: column 0 is x = 0, the top row is
     # the last y. Axial slice 0: rows y = 2, 1, 0.
     label = np.array([[0, 1, 2], [0, 1, 1]], dtype=np.uint8)[..., None]
@@ -47,7 +47,7 @@ def test_slices_by_hand(nib, tmp_path):
 
 
 @pytest.mark.parametrize(("axis", "count", "size_hw"), [(0, 2, (4, 3)), (1, 3, (4, 2)), (2, 4, (3, 2))])
-def test_axes(nib, tmp_path, axis, count, size_hw):
+def test_slices_along_each_axis(nib, tmp_path, axis, count, size_hw):
     label = np.zeros((2, 3, 4), dtype=np.uint8)
     label[1, 2, 3] = 1  # right, front, head
     add_volume(nib, tmp_path, label=label)
@@ -58,7 +58,7 @@ def test_axes(nib, tmp_path, axis, count, size_hw):
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "SRA", "ILA", "PIR"])
-def test_stored_orientation_changes_nothing(nib, tmp_path, codes):
+def test_slices_do_not_depend_on_the_stored_orientation(nib, tmp_path, codes):
     label = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
     image = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     turn = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(codes))
@@ -99,7 +99,7 @@ def test_things_are_connected_pieces(nib, tmp_path):
     assert [a["area"] for a in reader.read_annotations(reader.images[0])] == [1, 3]
 
 
-def test_labels_are_found_named_and_given(nib, tmp_path):
+def test_labels_are_counted_given_or_read_from_the_table(nib, tmp_path):
     add_volume(nib, tmp_path, "a", label=np.full((2, 2, 1), 7, np.uint8))
     add_volume(nib, tmp_path, "b", label=np.array([[[0], [300]]], np.int16))
     for split in ("all", "train", "val"):  # the categories of a split are those of the task
@@ -109,8 +109,8 @@ def test_labels_are_found_named_and_given(nib, tmp_path):
             (7, "label 7"),
             (300, "label 300"),
         ]
-    given = DecathlonReader(tmp_path, labels={"7": "x", 300: "y"}).categories
-    assert [(c.category_id, c.name) for c in given.categories] == [(0, "background"), (7, "x"), (300, "y")]
+    given_categories = DecathlonReader(tmp_path, labels={"7": "x", 300: "y"}).categories
+    assert [(c.category_id, c.name) for c in given_categories.categories] == [(0, "background"), (7, "x"), (300, "y")]
     write_table(tmp_path, ["a"])
     assert [v.name for v in DecathlonReader(tmp_path).volumes] == ["a"]  # dataset.json decides
     reader = DecathlonReader(tmp_path)
@@ -121,7 +121,7 @@ def test_labels_are_found_named_and_given(nib, tmp_path):
         DecathlonReader(tmp_path, keep_empty=False)
 
 
-def test_empty_slices(nib, tmp_path):
+def test_empty_slices_can_be_left_out(nib, tmp_path):
     label = np.zeros((2, 3, 4), dtype=np.uint8)
     label[0, 0, 2] = 1
     add_volume(nib, tmp_path, label=label)
@@ -132,46 +132,46 @@ def test_empty_slices(nib, tmp_path):
         DecathlonReader(tmp_path, labels=LABELS, keep_empty=False)
 
 
-@pytest.mark.parametrize("listed", [None, "./imagesTs/t.nii.gz", {"image": "imagesTs/t.nii.gz"}])
-def test_volumes_without_labels(nib, tmp_path, listed):
+@pytest.mark.parametrize("entry", [None, "./imagesTs/t.nii.gz", {"image": "imagesTs/t.nii.gz"}])
+def test_volumes_without_labels_are_void(nib, tmp_path, entry):
     save(nib, tmp_path / "imagesTs/t.nii.gz", np.arange(6, dtype=np.float32).reshape(1, 2, 3))
-    if listed:
-        write_table(tmp_path, [], test=[listed])
-    reader = DecathlonReader(tmp_path, split="test", labels=None if listed else LABELS, keep_empty=False)
+    if entry:
+        write_table(tmp_path, [], test=[entry])
+    reader = DecathlonReader(tmp_path, split="test", labels=None if entry else LABELS, keep_empty=False)
     assert [image.image_id for image in reader.images] == ["t_000", "t_001", "t_002"]
     assert reader.read_segmentation(reader.images[0]).segments == ()
     assert not reader.read_segmentation(reader.images[0]).segment_ids.any()
     assert reader.read_image(reader.images[2]).max() == 255
 
 
-def test_modalities_are_colours(nib, tmp_path):
+def test_modalities_become_colour_channels(nib, tmp_path):
     image = np.zeros((1, 2, 1, 4), dtype=np.float32)
     image[0, 1, 0] = [1, 20, 300, 4000]  # every modality has its own range
     image[0, 0, 0] = [0, 10, 300, 2000]  # the third is constant
     add_volume(nib, tmp_path, image=image, label=np.zeros((1, 2, 1), np.uint8))
 
-    def top(**options):
+    def read_top_pixel(**options):
         reader = DecathlonReader(tmp_path, labels=LABELS, percentiles=(0, 100), **options)
         assert reader.volumes[0].modalities == 4
         return reader.read_image(reader.images[0])[0, 0].tolist()
 
-    assert top() == [255, 255, 0]
-    assert top(modalities=[2]) == [0, 0, 0]
-    assert top(modalities=[3, 2]) == [255, 0, 0]
-    assert top(modalities=(2, 0, 3)) == [0, 255, 255]
+    assert read_top_pixel() == [255, 255, 0]
+    assert read_top_pixel(modalities=[2]) == [0, 0, 0]
+    assert read_top_pixel(modalities=[3, 2]) == [255, 0, 0]
+    assert read_top_pixel(modalities=(2, 0, 3)) == [0, 255, 255]
     with pytest.raises(ConfigError, match=r"v\.nii\.gz: expected modalities below 4, the number of the volume, got 4"):
-        top(modalities=[4])
+        read_top_pixel(modalities=[4])
 
 
-def test_percentiles_are_of_the_whole_volume(nib, tmp_path):
+def test_percentiles_are_computed_over_the_whole_volume(nib, tmp_path):
     image = np.arange(200, dtype=np.float32).reshape(2, 10, 10)
     add_volume(nib, tmp_path, image=image, label=np.zeros(image.shape, np.uint8))
     reader = DecathlonReader(tmp_path, labels=LABELS, percentiles=(10, 90))
     low, high = np.percentile(image, (10, 90))
     expected = np.rint(255 * (np.clip(image, low, high) - low) / (high - low))
     for slice_ in reader.images:
-        seen = reader.read_image(slice_)[..., 0]
-        np.testing.assert_array_equal(seen, np.rot90(expected[..., reader.locate_slice(slice_)[1]]))
+        pixels_read = reader.read_image(slice_)[..., 0]
+        np.testing.assert_array_equal(pixels_read, np.rot90(expected[..., reader.locate_slice(slice_)[1]]))
 
 
 def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
@@ -192,16 +192,16 @@ def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
     assert len(reader._cached) == 2
 
 
-def test_one_file_may_be_image_and_label(nib, tmp_path):
+def test_a_file_may_be_both_image_and_label(nib, tmp_path):
     add_volume(nib, tmp_path, label=np.ones((2, 3, 1), np.uint8))
-    both = {"image": "labelsTr/v.nii.gz", "label": "labelsTr/v.nii.gz"}
-    write_table(tmp_path, [], training=[both])
+    table_entry = {"image": "labelsTr/v.nii.gz", "label": "labelsTr/v.nii.gz"}
+    write_table(tmp_path, [], training=[table_entry])
     reader = DecathlonReader(tmp_path)
     (slice_,) = reader.images
     assert (
         reader.locate_slice(slice_)[0].image_path
         == reader.locate_slice(slice_)[0].label_path
-        == tmp_path / both["label"]
+        == tmp_path / table_entry["label"]
     )
     # Two columns of three voxels, all of label 1, and of one intensity.
     assert not reader.read_image(slice_).any()
@@ -235,7 +235,7 @@ def test_one_file_may_be_image_and_label(nib, tmp_path):
         ({"labels": {True: "a"}}, "`labels`: expected a different integer"),
     ],
 )
-def test_options_that_make_no_sense(tmp_path, options, problem):
+def test_invalid_options_raise_a_config_error(tmp_path, options, problem):
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "v.nii.gz").write_bytes(b"")
@@ -244,8 +244,8 @@ def test_options_that_make_no_sense(tmp_path, options, problem):
 
 
 def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
-    """Each slice of it ends in the same error; the other volume is not touched by it."""
-    for name in ("sound", "torn"):
+    """Each slice of it raises the same error. The other volume can be read."""
+    for name in ("intact", "torn"):
         add_volume(nib, tmp_path, name)
     reader = DecathlonReader(tmp_path, labels=LABELS)
     for folder in ("imagesTr", "labelsTr"):
@@ -260,11 +260,11 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
     monkeypatch.setattr(decathlon, "read_voxels", read)
     slices = [image for image in reader.images if reader.locate_slice(image)[0].name == "torn"]
     assert len(slices) == 4
-    for ask in (reader.read_image, reader.read_segmentation):
+    for read_slice in (reader.read_image, reader.read_segmentation):
         messages = set()
         for image in slices:
             with pytest.raises(DatasetError) as raised:
-                ask(image)
+                read_slice(image)
             messages.add((str(raised.value), raised.value.where, raised.value.problem))
         assert len(messages) == 1
         assert "torn.nii.gz" in messages.pop()[0]

@@ -1,4 +1,4 @@
-"""Label maps of cells: pairs of files made by Pillow."""
+"""The reader of instance label maps, on pairs of files written by Pillow."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from tests.helpers.deep_files import write_tiff
 MAP = np.array([[900, 0, 2], [0, 900, 2]], dtype=np.uint16)
 
 
-def store(root: Path, name: str = "cell", labels: np.ndarray = MAP, suffix: str = ".png") -> Path:
-    """A pair of files; the path of the labels."""
+def write_pair(root: Path, name: str = "cell", labels: np.ndarray = MAP, suffix: str = ".png") -> Path:
+    """Writes an image and its label map; returns the path of the label map."""
     for folder, pixels in (("images", np.zeros((*labels.shape, 3), dtype=np.uint8)), ("labels", labels)):
         path = root / folder / f"{name}{suffix if folder == 'labels' else '.png'}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,25 +33,25 @@ def store(root: Path, name: str = "cell", labels: np.ndarray = MAP, suffix: str 
 
 
 def test_objects_keep_their_values_and_background_is_stuff(tmp_path: Path) -> None:
-    store(tmp_path)
+    write_pair(tmp_path)
     reader = InstanceMapReader(tmp_path, thing="nucleus")
     assert [(c.category_id, c.name, c.isthing) for c in reader.categories.categories] == [
         (1, "nucleus", True),
         (2, "background", False),
     ]
     assert reader.images == (DatasetImage("cell", "cell.png", (2, 3)),)
-    got = reader.read_segmentation(reader.images[0])
+    segmentation = reader.read_segmentation(reader.images[0])
     # The background gets the id after the last.
-    np.testing.assert_array_equal(got.segment_ids, [[900, 901, 2], [901, 900, 2]])
-    assert got.segment_ids.dtype == np.int32
-    assert got.segments == (Segment(2, 1, True, 2), Segment(900, 1, True, 2), Segment(901, 2, False, 2))
+    np.testing.assert_array_equal(segmentation.segment_ids, [[900, 901, 2], [901, 900, 2]])
+    assert segmentation.segment_ids.dtype == np.int32
+    assert segmentation.segments == (Segment(2, 1, True, 2), Segment(900, 1, True, 2), Segment(901, 2, False, 2))
     assert [a["area"] for a in reader.read_annotations(reader.images[0])] == [2, 2]
     assert reader.read_image(reader.images[0]).shape == (2, 3, 3)
 
 
-def test_background_of_none_is_void(tmp_path: Path) -> None:
-    store(tmp_path)
-    store(tmp_path, "empty", np.zeros((1, 2), dtype=np.uint8))
+def test_without_a_background_class_the_background_is_void(tmp_path: Path) -> None:
+    write_pair(tmp_path)
+    write_pair(tmp_path, "empty", np.zeros((1, 2), dtype=np.uint8))
     reader = InstanceMapReader(tmp_path, background=None)
     assert [c.name for c in reader.categories.categories] == ["object"]
     cell, empty = (reader.read_segmentation(image) for image in reader.images)
@@ -64,16 +64,16 @@ def test_background_of_none_is_void(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".TIFF"])
-def test_kinds_of_maps(tmp_path: Path, suffix: str) -> None:
+def test_all_kinds_of_label_maps_are_read(tmp_path: Path, suffix: str) -> None:
     small = np.where(MAP == 900, 7, MAP).astype(np.uint8)
-    palette = Image.fromarray(small).convert("L")
-    indexed = Image.frombytes("P", palette.size, palette.tobytes())
-    indexed.putpalette([255, 255, 255] * 8)  # one colour for all: the indices count
-    kinds = {"small": Image.fromarray(small), "wide": Image.fromarray(MAP), "palette": indexed}
+    grey = Image.fromarray(small).convert("L")
+    palette_image = Image.frombytes("P", grey.size, grey.tobytes())
+    palette_image.putpalette([255, 255, 255] * 8)  # all colours are equal: the indices are the labels
+    kinds = {"small": Image.fromarray(small), "wide": Image.fromarray(MAP), "palette": palette_image}
     if suffix != ".png":
         kinds["int32"] = Image.fromarray(MAP.astype(np.int32))
     for name, image in kinds.items():
-        image.save(store(tmp_path, name, suffix=suffix))
+        image.save(write_pair(tmp_path, name, suffix=suffix))
     reader = InstanceMapReader(tmp_path, background=None)
     assert len(reader.images) == len(kinds)
     for image in reader.images:
@@ -81,9 +81,9 @@ def test_kinds_of_maps(tmp_path: Path, suffix: str) -> None:
         np.testing.assert_array_equal(reader.read_segmentation(image).segment_ids, expected)
 
 
-def test_pairs_in_sub_folders_by_any_suffix(tmp_path: Path) -> None:
-    store(tmp_path, "b/cell.1")
-    store(tmp_path, "a/cell")
+def test_pairs_in_sub_folders_with_any_image_suffix_are_found(tmp_path: Path) -> None:
+    write_pair(tmp_path, "b/cell.1")
+    write_pair(tmp_path, "a/cell")
     (tmp_path / "images/a/cell.png").rename(tmp_path / "images/a/cell.bmp")
     (tmp_path / "images/.hidden").mkdir()
     for junk in ("images/.hidden/c.png", "images/._a.png", "images/Thumbs.db", "labels/notes.txt"):
@@ -96,46 +96,46 @@ def test_pairs_in_sub_folders_by_any_suffix(tmp_path: Path) -> None:
 
 def test_a_split_does_not_depend_on_other_files(tmp_path: Path) -> None:
     for number in range(20):
-        store(tmp_path, f"cell{number}")
+        write_pair(tmp_path, f"cell{number}")
     halves = {
         split: {i.image_id for i in InstanceMapReader(tmp_path, split=split).images} for split in ("train", "val")
     }
     assert len(halves["train"]) + len(halves["val"]) == 20
     assert not halves["train"] & halves["val"]
     for number in range(20, 40):
-        store(tmp_path, f"cell{number}")
+        write_pair(tmp_path, f"cell{number}")
     for split, before in halves.items():
         assert before < {i.image_id for i in InstanceMapReader(tmp_path, split=split).images}
     with pytest.raises(DatasetError, match="expected images in the split val, got none of 40; change val_share"):
         InstanceMapReader(tmp_path, split="val", val_share=0)
 
 
-def test_pairs_that_are_invalid(tmp_path: Path) -> None:
+def test_incomplete_and_ambiguous_pairs_raise_a_dataset_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"images: no such folder; expected images/NAME"):
         InstanceMapReader(tmp_path)
-    path = store(tmp_path)
+    path = write_pair(tmp_path)
     path.unlink()
     with pytest.raises(DatasetError, match=r"labels: expected files named .*\.tiff, found none"):
         InstanceMapReader(tmp_path)
-    store(tmp_path, "other")
+    write_pair(tmp_path, "other")
     (tmp_path / "images/other.png").unlink()
     with pytest.raises(DatasetError, match=r"cell\.png: no label map has the image's name \(1 of 1 files\); expected"):
         InstanceMapReader(tmp_path)
-    store(tmp_path)
+    write_pair(tmp_path)
     with pytest.raises(DatasetError, match=r"labels.other\.png: no image has the label map's name \(1 of 2 files\)"):
         InstanceMapReader(tmp_path)
-    store(tmp_path, "other")
+    write_pair(tmp_path, "other")
     Image.fromarray(MAP).save(tmp_path / "labels/other.tif")
     with pytest.raises(DatasetError, match=r"expected one file of a name, got other\.\w+ and other\.\w+"):
         InstanceMapReader(tmp_path)
 
 
-def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
-    path = store(tmp_path)
+def test_different_sizes_raise_a_dataset_error_when_opened(tmp_path: Path) -> None:
+    path = write_pair(tmp_path)
     Image.fromarray(MAP.T).save(path)
     with pytest.raises(DatasetError, match=r"cell\.png: expected 2 x 3 pixels .*, got 3 x 2"):
         InstanceMapReader(tmp_path)
-    # Turned by its EXIF, the image is of the map's size.
+    # Rotated by its EXIF orientation, the image has the size of the map.
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((2, 3, 3), dtype=np.uint8)).save(tmp_path / "images/cell.png", exif=exif)
@@ -157,25 +157,27 @@ def test_sizes_are_compared_before_a_pixel_is_read(tmp_path: Path) -> None:
         ("cell.tif", Image.new("I", (3, 2), 2**24 - 1), r"expected values in 0\.\.16777214, got 16777215"),
     ],
 )
-def test_maps_of_no_labels(tmp_path: Path, name: str, image: Image.Image, message: str) -> None:
-    store(tmp_path).unlink()
+def test_images_that_are_no_label_maps_raise_a_dataset_error(
+    tmp_path: Path, name: str, image: Image.Image, message: str
+) -> None:
+    write_pair(tmp_path).unlink()
     image.save(tmp_path / "labels" / name)
     reader = InstanceMapReader(tmp_path)
     with pytest.raises(DatasetError, match=f"{name}: {message}"):
         reader.read_segmentation(reader.images[0])
 
 
-def test_a_tiff_is_turned_as_its_orientation_says(tmp_path: Path) -> None:
-    store(tmp_path, labels=np.rot90(MAP, -1)).unlink()
+def test_the_orientation_of_a_tiff_is_applied(tmp_path: Path) -> None:
+    write_pair(tmp_path, labels=np.rot90(MAP, -1)).unlink()
     stored = Image.fromarray(MAP)
-    stored.save(tmp_path / "labels/cell.tif", tiffinfo={274: 6})  # turn it clockwise to look at it
+    stored.save(tmp_path / "labels/cell.tif", tiffinfo={274: 6})  # a viewer rotates it clockwise
     reader = InstanceMapReader(tmp_path, background=None)
     assert reader.images[0].size_hw == (3, 2)
     np.testing.assert_array_equal(reader.read_segmentation(reader.images[0]).segment_ids, np.rot90(MAP, -1))
 
 
-def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> None:
-    store(tmp_path).unlink()
+def test_tiffs_of_many_pages_or_with_white_zero_raise_a_dataset_error(tmp_path: Path) -> None:
+    write_pair(tmp_path).unlink()
     path = tmp_path / "labels/cell.tif"
     page = Image.fromarray(MAP)
     page.save(path, save_all=True, append_images=[page])
@@ -187,36 +189,36 @@ def test_tiffs_of_many_pages_or_of_white_zero_are_refused(tmp_path: Path) -> Non
         reader.read_segmentation(reader.images[0])
 
 
-def test_of_a_tiff_smaller_copies_do_not_count(tmp_path: Path) -> None:
+def test_reduced_copies_in_a_tiff_are_ignored(tmp_path: Path) -> None:
     """A pyramid's second page is the first one's left column, marked as a reduced copy of it."""
-    store(tmp_path).unlink()
+    write_pair(tmp_path).unlink()
     write_tiff(tmp_path / "labels/cell.tif", MAP, MAP[:, :1], t254=[0, 1])
     reader = InstanceMapReader(tmp_path, background=None)
     np.testing.assert_array_equal(reader.read_segmentation(reader.images[0]).segment_ids, MAP)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_damaged_maps_are_named(tmp_path: Path, suffix: str) -> None:
-    store(tmp_path).unlink()
-    path = store(tmp_path, labels=np.arange(6000, dtype=np.uint16).reshape(60, 100), suffix=suffix)
+def test_the_error_names_a_damaged_map(tmp_path: Path, suffix: str) -> None:
+    write_pair(tmp_path).unlink()
+    path = write_pair(tmp_path, labels=np.arange(6000, dtype=np.uint16).reshape(60, 100), suffix=suffix)
     reader = InstanceMapReader(tmp_path)
-    whole = path.read_bytes()
-    for size in (0, 30, len(whole) // 2):
-        path.write_bytes(whole[:size])
+    content_before = path.read_bytes()
+    for size in (0, 30, len(content_before) // 2):
+        path.write_bytes(content_before[:size])
         with pytest.raises(DatasetError, match=f"cell\\{suffix}: "):
             reader.read_segmentation(reader.images[0])
     path.unlink()
     with pytest.raises(DatasetError, match=f"cell\\{suffix}: (expected a file, found nothing|the image is missing)"):
         reader.read_segmentation(reader.images[0])
-    store(tmp_path, labels=MAP.T, suffix=suffix)
+    write_pair(tmp_path, labels=MAP.T, suffix=suffix)
     with pytest.raises(DatasetError, match=f"cell\\{suffix}: expected 60 x 100 pixels .*, got 3 x 2"):
         reader.read_segmentation(reader.images[0])
 
 
-def test_bombs_and_loops_are_refused(tmp_path: Path) -> None:
-    path = store(tmp_path)
+def test_decompression_bombs_and_loops_of_symlinks_raise_a_dataset_error(tmp_path: Path) -> None:
+    path = write_pair(tmp_path)
     image = tmp_path / "images/cell.png"
-    good = image.read_bytes()
+    valid_bytes = image.read_bytes()
     bomb = b"\x89PNG\r\n\x1a\n"
     for name, data in ((b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)), (b"IDAT", b"")):
         bomb += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -226,7 +228,7 @@ def test_bombs_and_loops_are_refused(tmp_path: Path) -> None:
     image.write_bytes(b"text")
     with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none"):
         InstanceMapReader(tmp_path)
-    image.write_bytes(good)
+    image.write_bytes(valid_bytes)
     for loop in (image, path):
         content = loop.read_bytes()
         loop.unlink()
@@ -239,8 +241,8 @@ def test_bombs_and_loops_are_refused(tmp_path: Path) -> None:
     assert len(InstanceMapReader(tmp_path).images) == 1
 
 
-def test_options_that_contradict_each_other(tmp_path: Path) -> None:
-    store(tmp_path)
+def test_inconsistent_options_raise_a_config_error(tmp_path: Path) -> None:
+    write_pair(tmp_path)
     for options, message in (
         ({"thing": "a", "background": "a"}, "expected two names for thing and background"),
         ({"thing": ""}, "expected two names"),
@@ -253,8 +255,8 @@ def test_options_that_contradict_each_other(tmp_path: Path) -> None:
             InstanceMapReader(tmp_path, **options)
 
 
-def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
-    store(tmp_path)
+def test_segmentations_are_converted_to_coco_panoptic(tmp_path: Path) -> None:
+    write_pair(tmp_path)
     reader = InstanceMapReader(tmp_path)
     entry = build_panoptic_annotation("cell", "cell.png", reader.read_segmentation(reader.images[0]))
     assert [(i["id"], i["category_id"], i["bbox"]) for i in entry["segments_info"]] == [
@@ -266,7 +268,7 @@ def test_it_converts_to_coco_panoptic(tmp_path: Path) -> None:
 
 def test_all_issues_are_reported_and_valid_images_stay(tmp_path: Path) -> None:
     for name in ("z/last", "bare", "alone", "twice", "both", "small", "torn", "torn_map", "first"):
-        store(tmp_path, name)
+        write_pair(tmp_path, name)
     (tmp_path / "labels/bare.png").unlink()
     (tmp_path / "images/alone.png").unlink()
     Image.fromarray(MAP.T).save(tmp_path / "labels/twice.tif")
@@ -298,14 +300,14 @@ def test_all_issues_are_reported_and_valid_images_stay(tmp_path: Path) -> None:
     for image in reader.images:
         assert len(reader.read_segmentation(image).segments) == 3
         assert reader.read_image(image).shape == (2, 3, 3)
-    first, issues = issues, []
+    first_issues, issues = issues, []
     InstanceMapReader(tmp_path, on_issue=on_issue)
-    assert issues == first
+    assert issues == first_issues
 
 
-def test_issues_alone_leave_no_image(tmp_path: Path) -> None:
-    store(tmp_path).unlink()
-    store(tmp_path, "other")
+def test_a_dataset_without_valid_pairs_is_empty(tmp_path: Path) -> None:
+    write_pair(tmp_path).unlink()
+    write_pair(tmp_path, "other")
     (tmp_path / "images/other.png").unlink()
     codes: list[str] = []
     reader = InstanceMapReader(tmp_path, on_issue=lambda code, error: codes.append(code))
@@ -315,8 +317,8 @@ def test_issues_alone_leave_no_image(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("folder", ["images", "labels"])
-def test_pipes_are_not_waited_for(tmp_path: Path, folder: str) -> None:
-    store(tmp_path)
+def test_pipes_raise_an_error_at_once(tmp_path: Path, folder: str) -> None:
+    write_pair(tmp_path)
     (tmp_path / folder / "cell.png").unlink()
     os.mkfifo(tmp_path / folder / "cell.png")
     with pytest.raises(DatasetError, match=rf"{folder}.cell\.png: "):
@@ -324,8 +326,8 @@ def test_pipes_are_not_waited_for(tmp_path: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
-def test_folders_that_leave_the_folder(tmp_path: Path, folder: Any) -> None:
-    store(tmp_path)
+def test_folders_outside_the_root_raise_a_dataset_error(tmp_path: Path, folder: Any) -> None:
+    write_pair(tmp_path)
     for key in ("images", "labels"):
         with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
             InstanceMapReader(tmp_path, **{key: folder})
@@ -333,7 +335,7 @@ def test_folders_that_leave_the_folder(tmp_path: Path, folder: Any) -> None:
 
 @pytest.mark.parametrize("names", [{"thing": [1]}, {"thing": None}, {"background": 3}, {"background": ["a"]}])
 def test_names_that_are_no_text(tmp_path: Path, names: dict[str, Any]) -> None:
-    store(tmp_path)
+    write_pair(tmp_path)
     with pytest.raises(ConfigError, match="expected two names for thing and background"):
         InstanceMapReader(tmp_path, **names)
     with pytest.raises(ConfigError, match="expected val_share to be a number in"):

@@ -28,8 +28,8 @@ def read_back(root: Path, image: DatasetImage, **options: object) -> PanopticSeg
 
 @settings(deadline=None, max_examples=50)
 @given(values=hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.integers(0, 4)))
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
-    # 0 is the background's segment 77; objects have ids that are neither dense nor sorted.
+def test_written_segmentations_are_read_back(tmp_path_factory: pytest.TempPathFactory, values: np.ndarray) -> None:
+    # 0 is the background, segment 77; objects have ids that are neither dense nor sorted.
     ids = np.array([77, 9, 1000, 3, 70000], dtype=np.int32)[values]
     kinds = {70000: 1, 9: 1, 77: 2, 1000: 1, 3: 1}
     segments = tuple(Segment(i, kinds[i], kinds[i] == 1, int((ids == i).sum())) for i in kinds if (ids == i).any())
@@ -39,15 +39,17 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, value
     with InstanceMapWriter(root, CELLS) as writer:
         assert writer.add(image, segmentation) == []
         assert writer.image_path(image) == root / "images/sub/x.png"
-    got = read_back(root, image)
+    segmentation = read_back(root, image)
     expected = [s for s in segments if s.isthing] + [s for s in segments if not s.isthing]
-    assert [(s.category_id, s.area_px) for s in got.segments] == [(s.category_id, s.area_px) for s in expected]
-    for mine, theirs in zip(got.segments, expected, strict=True):
-        np.testing.assert_array_equal(got.segment_ids == mine.segment_id, ids == theirs.segment_id)
-    assert [s.segment_id for s in got.segments if s.isthing] == list(range(1, sum(s.isthing for s in segments) + 1))
+    assert [(s.category_id, s.area_px) for s in segmentation.segments] == [(s.category_id, s.area_px) for s in expected]
+    for mine, theirs in zip(segmentation.segments, expected, strict=True):
+        np.testing.assert_array_equal(segmentation.segment_ids == mine.segment_id, ids == theirs.segment_id)
+    assert [s.segment_id for s in segmentation.segments if s.isthing] == list(
+        range(1, sum(s.isthing for s in segments) + 1)
+    )
 
 
-def test_what_cannot_be_held_is_reported(tmp_path: Path) -> None:
+def test_losses_are_reported(tmp_path: Path) -> None:
     image, segmentation = DatasetImage(11, "eleven.jpg", (3, 4)), first_image()
     cat = Segment(8, 3, True, 0)
     with InstanceMapWriter(tmp_path, CATEGORIES) as writer:
@@ -83,7 +85,7 @@ def test_overlaps_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("count", "mode"), [(255, "L"), (256, "I;16"), (65535, "I;16")])
-def test_depth_follows_the_number_of_objects(tmp_path: Path, count: int, mode: str) -> None:
+def test_bit_depth_depends_on_the_number_of_objects(tmp_path: Path, count: int, mode: str) -> None:
     ids = np.arange(1, count + 1, dtype=np.int32)[None]
     segmentation = PanopticSegmentation(ids, tuple(Segment(i, 1, True, 1) for i in range(1, count + 1)))
     InstanceMapWriter(tmp_path, CELLS).add(DatasetImage(1, "x.png", ids.shape), segmentation)
@@ -92,7 +94,7 @@ def test_depth_follows_the_number_of_objects(tmp_path: Path, count: int, mode: s
         np.testing.assert_array_equal(np.asarray(image), ids)
 
 
-def test_what_cannot_be_written(tmp_path: Path) -> None:
+def test_invalid_arguments_raise_an_error(tmp_path: Path) -> None:
     writer = InstanceMapWriter(tmp_path / "out", CATEGORIES)
     segmentation, size_hw = first_image(), (3, 4)
     for name in ("../x.png", "/x.png", "a/../../x.png", "", "a\0.png"):

@@ -28,8 +28,8 @@ NAMES = ["road", "car", "sky"]
 MAP = np.array([[0, 0, 255], [1, 2, 1]], dtype=np.uint8)
 
 
-def store(root: Path, name: str = "a", labels: np.ndarray = MAP, classes: object = NAMES) -> Path:
-    """An image, its map and the classes; the path of the map."""
+def write_pair(root: Path, name: str = "a", labels: np.ndarray = MAP, classes: object = NAMES) -> Path:
+    """Writes an image, its map and the classes; returns the path of the map."""
     for folder, pixels in (("images", np.zeros((*labels.shape, 3), dtype=np.uint8)), ("labels", labels)):
         path = root / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def store(root: Path, name: str = "a", labels: np.ndarray = MAP, classes: object
 
 
 def test_every_class_is_stuff_and_one_segment(tmp_path: Path) -> None:
-    store(tmp_path, "sub/a")
+    write_pair(tmp_path, "sub/a")
     reader = open_reader("semantic-maps", {"root": str(tmp_path)})
     (image,) = reader.images
     assert image == DatasetImage("sub/a", "sub/a.png", (2, 3))
@@ -48,37 +48,37 @@ def test_every_class_is_stuff_and_one_segment(tmp_path: Path) -> None:
         (1, "car", False),
         (2, "sky", False),
     ]
-    got = reader.read_segmentation(image)
+    segmentation = reader.read_segmentation(image)
     # segment_id is the label + 1, void 0.
-    assert got.segment_ids.tolist() == [[1, 1, 0], [2, 3, 2]]
-    assert got.segments == (Segment(1, 0, False, 2), Segment(2, 1, False, 2), Segment(3, 2, False, 1))
+    assert segmentation.segment_ids.tolist() == [[1, 1, 0], [2, 3, 2]]
+    assert segmentation.segments == (Segment(1, 0, False, 2), Segment(2, 1, False, 2), Segment(3, 2, False, 1))
     assert reader.read_annotations(image) == []
     assert reader.read_image(image).shape == (2, 3, 3)
 
 
-def test_classes_and_void_are_what_is_said(tmp_path: Path) -> None:
-    store(tmp_path, classes=["a class", "too few"])
+def test_classes_and_the_void_label_can_be_given(tmp_path: Path) -> None:
+    write_pair(tmp_path, classes=["a class", "too few"])
     reader = SemanticMapReader(tmp_path, classes=[*NAMES, "void"], ignore=0)
     with pytest.raises(DatasetError, match=r"a\.png, image 'a': expected labels among 1, 2, 3, or 0 .*, got 255; name"):
         reader.read_segmentation(reader.images[0])
     reader = SemanticMapReader(tmp_path, classes=str(tmp_path / "classes.json"))
     with pytest.raises(DatasetError, match="expected labels among 0, 1, or 255 for void, got 2; name"):
         reader.read_segmentation(reader.images[0])
-    # Cityscapes' ids, say, whose isthing a map cannot hold: it parts no objects.
+    # Ids as in Cityscapes. Things are read as stuff: a map does not separate objects.
     entries = [{"id": 7, "name": "road", "isthing": 0}, {"id": 26, "name": "car", "isthing": 1}]
-    store(tmp_path, labels=np.array([[7, 26, 3]], dtype=np.uint16), classes=entries)
+    write_pair(tmp_path, labels=np.array([[7, 26, 3]], dtype=np.uint16), classes=entries)
     reader = SemanticMapReader(tmp_path, ignore=3)
-    got = reader.read_segmentation(reader.images[0])
-    assert got.segment_ids.tolist() == [[8, 27, 0]]
-    assert got.segments == (Segment(8, 7, False, 1), Segment(27, 26, False, 1))
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == [[8, 27, 0]]
+    assert segmentation.segments == (Segment(8, 7, False, 1), Segment(27, 26, False, 1))
 
 
 def test_a_map_of_void_has_no_segment(tmp_path: Path) -> None:
-    store(tmp_path, labels=np.full((2, 2), 255, dtype=np.uint8))
+    write_pair(tmp_path, labels=np.full((2, 2), 255, dtype=np.uint8))
     reader = SemanticMapReader(tmp_path)
-    got = reader.read_segmentation(reader.images[0])
-    assert not got.segment_ids.any()
-    assert got.segments == ()
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert not segmentation.segment_ids.any()
+    assert segmentation.segments == ()
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,17 @@ def test_a_map_of_void_has_no_segment(tmp_path: Path) -> None:
         ({"split": "val", "val_share": 0}, DatasetError, "expected images in the split val, got none of 1"),
     ],
 )
-def test_options_that_are_wrong(tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str) -> None:
-    store(tmp_path)
+def test_invalid_options_raise_an_error(
+    tmp_path: Path, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    write_pair(tmp_path)
     with pytest.raises(error, match=message):
         SemanticMapReader(tmp_path, **options)
 
 
-def test_more_classes_than_8_bits_name_need_another_void(tmp_path: Path) -> None:
+def test_more_than_255_classes_need_another_void_label(tmp_path: Path) -> None:
     names = [f"class {i}" for i in range(300)]
-    store(tmp_path, labels=np.array([[255, 299, 65535]], dtype=np.uint16), classes=names)
+    write_pair(tmp_path, labels=np.array([[255, 299, 65535]], dtype=np.uint16), classes=names)
     assert SemanticMapReader(tmp_path).skipped == ("classes: 1 have the label 255, which is void: 'class 255'",)
     reader = SemanticMapReader(tmp_path, ignore=65535)
     assert (len(reader.categories), reader.skipped) == (300, ())
@@ -116,7 +118,7 @@ def test_more_classes_than_8_bits_name_need_another_void(tmp_path: Path) -> None
 
 def test_issues_are_reported_and_splits_divide_the_images(tmp_path: Path) -> None:
     for number in range(20):
-        store(tmp_path, f"{number}")
+        write_pair(tmp_path, f"{number}")
     (tmp_path / "labels/3.png").unlink()
     Image.fromarray(MAP.T).save(tmp_path / "labels/4.png")
     issues: list[tuple[str, str]] = []
@@ -128,8 +130,8 @@ def test_issues_are_reported_and_splits_divide_the_images(tmp_path: Path) -> Non
     names = [{str(image.image_id) for image in half.images} for half in halves.values()]
     assert not names[0] & names[1]
     assert names[0] | names[1] == {str(i) for i in range(20)} - {"3", "4"}
-    bare = ("image-without-annotation", "images/3.png")
-    assert sorted(issues) == [bare, bare, ("size-differs", "labels/4.png")]
+    missing_map = ("image-without-annotation", "images/3.png")
+    assert sorted(issues) == [missing_map, missing_map, ("size-differs", "labels/4.png")]
     with pytest.raises(DatasetError, match="no label map has the image's name"):
         SemanticMapReader(tmp_path)
 
@@ -149,14 +151,14 @@ def test_objects_crowds_empty_segments_and_scores_are_reported(tmp_path: Path) -
         SemanticMapWriter(tmp_path, CategorySet([Category(i, f"{i}", True, (0, 0, 0)) for i in range(256)]))
 
 
-def test_only_names_that_are_read_back_are_written(tmp_path: Path) -> None:
+def test_names_that_readers_skip_raise_a_dataset_error(tmp_path: Path) -> None:
     writer = SemanticMapWriter(tmp_path, writer_samples.CATEGORIES)
     assert writer.image_path(replace(IMAGE, file_name="x.gif")) == tmp_path / "images/x.png"
     with pytest.raises(DatasetError, match="without hidden parts"):
         writer.add(replace(IMAGE, file_name=".h/x.png"), GROUND_TRUTH)
 
 
-def test_things_become_the_stuff_of_their_class(tmp_path: Path) -> None:
+def test_things_are_written_as_stuff_of_their_class(tmp_path: Path) -> None:
     """person, cat, sky, grass are 0 to 3; the crowd of cats is cat."""
     image = DatasetImage(11, "d/x.png", (3, 4))
     with SemanticMapWriter(tmp_path, CATEGORIES) as writer:
@@ -166,18 +168,18 @@ def test_things_become_the_stuff_of_their_class(tmp_path: Path) -> None:
     Image.new("RGB", (4, 3)).save(path)
     reader = SemanticMapReader(tmp_path)
     assert [c.name for c in reader.categories.categories] == ["person", "cat", "sky", "grass"]
-    got = reader.read_segmentation(reader.images[0])
-    assert got.segment_ids.tolist() == [[3, 3, 3, 0], [1, 1, 3, 0], [1, 1, 2, 2]]
-    assert got.segments == (Segment(1, 0, False, 4), Segment(2, 1, False, 2), Segment(3, 2, False, 4))
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == [[3, 3, 3, 0], [1, 1, 3, 0], [1, 1, 2, 2]]
+    assert segmentation.segments == (Segment(1, 0, False, 4), Segment(2, 1, False, 2), Segment(3, 2, False, 4))
 
 
 @settings(deadline=None, max_examples=30)
 @given(
     hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.sampled_from([0, 1, 2, 255]))
 )
-def test_reading_and_writing_undo_each_other(tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray) -> None:
+def test_read_maps_are_written_back_unchanged(tmp_path_factory: pytest.TempPathFactory, labels: np.ndarray) -> None:
     root = tmp_path_factory.mktemp("maps")
-    path = store(root, labels=labels)
+    path = write_pair(root, labels=labels)
     reader = SemanticMapReader(root)
     (image,) = reader.images
     first: PanopticSegmentation = reader.read_segmentation(image)

@@ -20,7 +20,7 @@ def raise_issue(error):
     raise error
 
 
-def test_result_list_becomes_maps(tmp_path):
+def test_a_list_of_results_is_merged_into_maps(tmp_path):
     path = tmp_path / "sem_seg_predictions.json"
     masks = {label: label == LABELS for label in range(4)}
     path.write_text(json.dumps([entry(mask, 10 + label) for label, mask in masks.items()] + [entry([[1]], 1, "b.jpg")]))
@@ -30,9 +30,9 @@ def test_result_list_becomes_maps(tmp_path):
     np.testing.assert_array_equal(channels, LABELS)
 
 
-def test_masks_that_are_no_map_are_reported(tmp_path):
+def test_masks_that_do_not_form_a_map_raise_a_dataset_error(tmp_path):
     full, half = entry([[1, 1]])["segmentation"], entry([[1, 0]])["segmentation"]
-    channel_of = {1: 0, 2: 1}
+    channel_by_category = {1: 0, 2: 1}
     for masks, problem in (
         ({1: half}, "expected every pixel in one class's mask, 1 pixels are in none"),
         ({1: half, 2: full}, "1 pixels are in a second one"),
@@ -41,10 +41,10 @@ def test_masks_that_are_no_map_are_reported(tmp_path):
         ({1: {"size": [1, 2], "counts": "~~"}}, "run lengths"),
     ):
         with pytest.raises(DatasetError, match=f"^place.*{problem}"):
-            label_images.merge_class_masks(masks, channel_of, (1, 2), "place")
+            label_images.merge_class_masks(masks, channel_by_category, (1, 2), "place")
 
 
-def test_other_result_lists_are_refused(tmp_path):
+def test_invalid_results_raise_a_dataset_error_or_are_reported(tmp_path):
     path = tmp_path / "results.json"
     for content, problem in (
         ({"annotations": []}, "expected Detectron2's list .*, got a dict"),

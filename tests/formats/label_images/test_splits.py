@@ -6,7 +6,7 @@ from segkit.formats.label_images.label_maps import check_split, is_validation, s
 from segkit.utils.errors import ConfigError, DatasetError
 
 
-def test_splits_by_the_hash_of_the_name() -> None:
+def test_images_are_split_by_the_hash_of_their_names() -> None:
     # sha256sum of "cell" begins with 39d0, and 0x39d0 / 0x10000 = 0.2258.
     assert [is_validation("cell", share) for share in (0, 0.225, 0.226, 1)] == [False, False, True, True]
     assert is_validation("e\u0301", 0.5) == is_validation("\u00e9", 0.5)
@@ -17,7 +17,7 @@ def test_splits_by_the_hash_of_the_name() -> None:
     assert splits[1] == sorted(splits[1], key=int)
 
 
-def test_splits_that_are_none() -> None:
+def test_invalid_and_empty_splits_raise_an_error() -> None:
     check_split(None, 0)
     with pytest.raises(ConfigError, match="expected split to be 'train', 'val' or nothing, got 'test'"):
         check_split("test", 0.5)

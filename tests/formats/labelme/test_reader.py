@@ -1,4 +1,4 @@
-"""labelme's JSON files, drawn by hand."""
+"""The labelme reader, on JSON files written by hand."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.helpers.coco_samples import JUNK, spoil
 SIZE_HW = (4, 6)
 
 
-def box(label: str, left: float, top: float, right: float, bottom: float, **more: object) -> dict:
-    return {"label": label, "points": [[left, top], [right, bottom]], "shape_type": "rectangle", **more}
+def box(label: str, left: float, top: float, right: float, bottom: float, **fields: object) -> dict:
+    return {"label": label, "points": [[left, top], [right, bottom]], "shape_type": "rectangle", **fields}
 
 
-def store(root: Path, shapes: object, name: str = "a", **more: object) -> Path:
+def store(root: Path, shapes: object, name: str = "a", **fields: object) -> Path:
     content = {
         "version": "5.5.0",
         "flags": {},
@@ -38,7 +38,7 @@ def store(root: Path, shapes: object, name: str = "a", **more: object) -> Path:
         "imageData": None,
         "imageHeight": SIZE_HW[0],
         "imageWidth": SIZE_HW[1],
-        **more,
+        **fields,
     }
     path = root / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def encode_png(mask: list[list[int]] | np.ndarray, mode: str = "L") -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def only(reader: LabelmeReader) -> PanopticSegmentation:
+def read_only_image(reader: LabelmeReader) -> PanopticSegmentation:
     assert len(reader.images) == 1
     return reader.read_segmentation(reader.images[0])
 
@@ -66,10 +66,10 @@ def test_later_shapes_occlude_earlier_ones_and_annotations_are_whole(tmp_path: P
         (2, "dog", True),
     ]
     assert reader.images == (DatasetImage("a", "a.png", SIZE_HW),)
-    got = only(reader)
+    segmentation = read_only_image(reader)
     expected = [[1, 1, 1, 1, 0, 3], [1, 1, 2, 2, 2, 3], [0, 0, 2, 2, 2, 3], [0, 0, 0, 0, 0, 3]]
-    np.testing.assert_array_equal(got.segment_ids, expected)
-    assert got.segments == (Segment(1, 2, True, 6), Segment(2, 1, True, 6), Segment(3, 2, True, 4))
+    np.testing.assert_array_equal(segmentation.segment_ids, expected)
+    assert segmentation.segments == (Segment(1, 2, True, 6), Segment(2, 1, True, 6), Segment(3, 2, True, 4))
     whole = reader.read_annotations(reader.images[0])
     assert [(a["category_id"], a["area"], a["bbox"]) for a in whole] == [
         (2, 8, [0, 0, 4, 2]),
@@ -81,10 +81,10 @@ def test_later_shapes_occlude_earlier_ones_and_annotations_are_whole(tmp_path: P
     assert {a["iscrowd"] for a in whole} == {0}
 
 
-def test_a_hidden_object_is_in_the_annotations_alone(tmp_path: Path) -> None:
+def test_a_hidden_object_is_in_the_annotations_only(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 2, 2), box("cat", 0, 0, 3, 3)])
     reader = LabelmeReader(tmp_path)
-    assert only(reader).segments == (Segment(2, 1, True, 9),)
+    assert read_only_image(reader).segments == (Segment(2, 1, True, 9),)
     assert [a["area"] for a in reader.read_annotations(reader.images[0])] == [4, 9]
 
 
@@ -100,7 +100,7 @@ def test_groups_join_shapes_of_one_label(tmp_path: Path) -> None:
         ],
     )
     reader = LabelmeReader(tmp_path)
-    np.testing.assert_array_equal(only(reader).segment_ids[0], [1, 2, 1, 1, 3, 4])
+    np.testing.assert_array_equal(read_only_image(reader).segment_ids[0], [1, 2, 1, 1, 3, 4])
     assert [a["area"] for a in reader.read_annotations(reader.images[0])] == [3, 1, 1, 1]
 
 
@@ -118,65 +118,72 @@ def test_stuff_ignored_labels_and_crowds(tmp_path: Path) -> None:
         ("sky", False),
         ("water", False),
     ]
-    got = only(reader)
-    # The ignored shape lies on the dog: void. The two shapes of sky are one segment, and lie under and beside it.
-    np.testing.assert_array_equal(got.segment_ids[0], [1, 2, 0, 2, 0, 1])
-    assert got.segments == (Segment(1, 2, False, 2), Segment(2, 1, True, 2, iscrowd=True))
+    segmentation = read_only_image(reader)
+    # The ignored shape covers the dog: void. The two shapes of sky are one segment.
+    np.testing.assert_array_equal(segmentation.segment_ids[0], [1, 2, 0, 2, 0, 1])
+    assert segmentation.segments == (Segment(1, 2, False, 2), Segment(2, 1, True, 2, iscrowd=True))
     assert [(a["area"], a["iscrowd"]) for a in reader.read_annotations(reader.images[0])] == [(3, 1)]
-    named = LabelmeReader(tmp_path, things=["dog", "zebra"], stuff=["sky"], ignore=["dirt"])
-    assert [c.name for c in named.categories.categories] == ["dog", "sky", "zebra"]
+    reader_of_named_labels = LabelmeReader(tmp_path, things=["dog", "zebra"], stuff=["sky"], ignore=["dirt"])
+    assert [c.name for c in reader_of_named_labels.categories.categories] == ["dog", "sky", "zebra"]
     with pytest.raises(DatasetError, match=r"a\.json, shape 2: expected a label among 'dog', 'sky', got 'dirt'; name"):
         LabelmeReader(tmp_path, things=["dog"], stuff=["sky"])
 
 
 @pytest.mark.parametrize("shape_type", ["polygon", None, "absent"])
-def test_polygons_are_rasterised_as_cocos(tmp_path: Path, shape_type: str | None) -> None:
+def test_polygons_are_rasterised_as_in_pycocotools(tmp_path: Path, shape_type: str | None) -> None:
     points = [[0.3, 0.2], [5.6, 1.1], [7.5, 3.9], [1.2, 3.4]]  # one of them outside
     entry = {"label": "dog", "points": points, "shape_type": shape_type}
     store(tmp_path, [{key: value for key, value in entry.items() if value != "absent"}])
     expected = coco_mask.decode(coco_mask.frPyObjects([np.ravel(points).tolist()], *SIZE_HW))[..., 0]
     assert 0 < expected.sum() < expected.size
-    np.testing.assert_array_equal(only(LabelmeReader(tmp_path)).segment_ids, expected)
+    np.testing.assert_array_equal(read_only_image(LabelmeReader(tmp_path)).segment_ids, expected)
 
 
-def test_circles_rectangles_and_masks(tmp_path: Path) -> None:
-    def drawn(entry: dict) -> list[list[int]]:
+def test_circles_rectangles_and_masks_are_rasterised(tmp_path: Path) -> None:
+    def read_shape(entry: dict) -> list[list[int]]:
         store(tmp_path, [{"label": "dog", **entry}])
-        return only(LabelmeReader(tmp_path)).segment_ids.tolist()
+        return read_only_image(LabelmeReader(tmp_path)).segment_ids.tolist()
 
     # Centres within 1.5 of (2, 2): those whose distances in x and y are 0.5 or 1.5, but not both 1.5 (2.1 away);
     # 0.5 and 1.5 are 1.58 away. Of radius 1.6 they are in.
     ring = [[0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0]]
-    assert drawn({"shape_type": "circle", "points": [[2, 2], [3.6, 2]]}) == ring
+    assert read_shape({"shape_type": "circle", "points": [[2, 2], [3.6, 2]]}) == ring
     core = [[0] * 6, [0, 1, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0] * 6]
-    assert drawn({"shape_type": "circle", "points": [[2, 2], [2, 3.5]]}) == core
+    assert read_shape({"shape_type": "circle", "points": [[2, 2], [2, 3.5]]}) == core
     # Half outside on the left, and far larger than the image.
-    assert drawn({"shape_type": "circle", "points": [[-1, 2], [0.6, 2]]})[1] == [1, 0, 0, 0, 0, 0]
-    assert drawn({"shape_type": "circle", "points": [[3, 2], [9e5, 2]]}) == [[1] * 6] * 4
-    assert drawn({"shape_type": "circle", "points": [[90, 90], [91, 90]]}) == [[0] * 6] * 4
+    assert read_shape({"shape_type": "circle", "points": [[-1, 2], [0.6, 2]]})[1] == [1, 0, 0, 0, 0, 0]
+    assert read_shape({"shape_type": "circle", "points": [[3, 2], [9e5, 2]]}) == [[1] * 6] * 4
+    assert read_shape({"shape_type": "circle", "points": [[90, 90], [91, 90]]}) == [[0] * 6] * 4
     # Corners in any order; four of them.
-    assert drawn({"shape_type": "rectangle", "points": [[3, 3], [1, 1]]}) == core
+    assert read_shape({"shape_type": "rectangle", "points": [[3, 3], [1, 1]]}) == core
     for kind in ("rectangle", "oriented_rectangle", "rotation"):
-        assert drawn({"shape_type": kind, "points": [[1, 1], [3, 1], [3, 3], [1, 3]]}) == core
+        assert read_shape({"shape_type": kind, "points": [[1, 1], [3, 1], [3, 3], [1, 3]]}) == core
     # A mask's corners are pixels, both inside: 3 x 2 pixels.
     mask = [[1, 0, 1], [0, 1, 0]]
     expected = [[0] * 6, [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0], [0] * 6]
     for mode, value in (("L", 1), ("1", 255), ("P", 255)):
         content = encode_png(np.array(mask) * value, mode)
-        assert drawn({"shape_type": "mask", "points": [[2.0, 1.0], [4.0, 2.0]], "mask": content}) == expected
-    # What lies outside is cut off.
+        assert read_shape({"shape_type": "mask", "points": [[2.0, 1.0], [4.0, 2.0]], "mask": content}) == expected
+    # Pixels outside the image are cut off.
     for corner, seen in (((-1, -1), [[1, 0], [0, 0]]), ((5, 3), [[0, 0], [0, 1]])):
         entry = {"points": [[*corner], [corner[0] + 2, corner[1] + 1]], "mask": encode_png(mask), "shape_type": "mask"}
-        got = np.array(drawn(entry))
-        assert (got[:2, :2] if corner[0] < 0 else got[2:, 4:]).tolist() == seen
-        assert got.sum() == 1
-    assert not np.any(drawn({"points": [[50, 50], [52, 51]], "mask": encode_png(mask), "shape_type": "mask"}))
+        pixels = np.array(read_shape(entry))
+        assert (pixels[:2, :2] if corner[0] < 0 else pixels[2:, 4:]).tolist() == seen
+        assert pixels.sum() == 1
+    assert not np.any(read_shape({"points": [[50, 50], [52, 51]], "mask": encode_png(mask), "shape_type": "mask"}))
 
 
-def test_what_has_no_area_is_skipped_and_reported(tmp_path: Path) -> None:
-    kinds = {"point": [[1, 1]], "line": [[0, 0], [1, 1]], "linestrip": [[0, 0], [1, 1], [2, 0]], "points": [[1, 1]]}
-    marks = [{"label": f"the {kind}", "points": points, "shape_type": kind} for kind, points in kinds.items()]
-    path = store(tmp_path, [box("dog", 0, 0, 1, 1), *marks])
+def test_shapes_without_area_are_skipped_and_reported(tmp_path: Path) -> None:
+    points_by_type = {
+        "point": [[1, 1]],
+        "line": [[0, 0], [1, 1]],
+        "linestrip": [[0, 0], [1, 1], [2, 0]],
+        "points": [[1, 1]],
+    }
+    shapes_without_area = [
+        {"label": f"the {kind}", "points": points, "shape_type": kind} for kind, points in points_by_type.items()
+    ]
+    path = store(tmp_path, [box("dog", 0, 0, 1, 1), *shapes_without_area])
     Image.new("L", (2, 2)).save(tmp_path / "undrawn.jpg")
     reader = LabelmeReader(tmp_path)
     assert reader.skipped == (
@@ -189,24 +196,24 @@ def test_what_has_no_area_is_skipped_and_reported(tmp_path: Path) -> None:
     assert [c.name for c in reader.categories.categories] == ["dog"]
 
 
-def test_images_are_found_as_labelme_finds_them(tmp_path: Path) -> None:
-    store(tmp_path, [box("dog", 0, 0, 1, 1)], "pictures/a", imageHeight="absent", imageWidth=None)
-    json_path = tmp_path / "drawn/b.json"
+def test_image_paths_are_relative_to_the_json(tmp_path: Path) -> None:
+    store(tmp_path, [box("dog", 0, 0, 1, 1)], "images/a", imageHeight="absent", imageWidth=None)
+    json_path = tmp_path / "annotated/b.json"
     json_path.parent.mkdir()
-    for image_path in ("../pictures/a.png", "..\\pictures\\a.png", "./../drawn/../pictures/a.png"):
-        content = json.loads((tmp_path / "pictures/a.json").read_text())
+    for image_path in ("../images/a.png", "..\\images\\a.png", "./../annotated/../images/a.png"):
+        content = json.loads((tmp_path / "images/a.json").read_text())
         json_path.write_text(json.dumps({**content, "imagePath": image_path, "imageData": "A" * 1000000}))
         with pytest.raises(
-            DatasetError, match=r"got drawn/b\.json and pictures/a\.json of pictures/a\.png; remove one"
+            DatasetError, match=r"got annotated/b\.json and images/a\.json of images/a\.png; remove one"
         ):
             LabelmeReader(tmp_path)
-    (tmp_path / "pictures/a.json").rename(tmp_path / "pictures/.a.json")
+    (tmp_path / "images/a.json").rename(tmp_path / "images/.a.json")
     reader = LabelmeReader(tmp_path)
-    assert reader.images == (DatasetImage("drawn/b", "pictures/a.png", SIZE_HW),)
+    assert reader.images == (DatasetImage("annotated/b", "images/a.png", SIZE_HW),)
     assert reader.read_image(reader.images[0]).shape == (*SIZE_HW, 3)
 
 
-def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
+def test_image_paths_outside_the_folder_raise_a_dataset_error(tmp_path: Path) -> None:
     root = tmp_path / "root"
     Image.new("L", SIZE_HW[::-1]).save(tmp_path / "a.png")
     for name in ("../a.png", "..\\a.png", str(tmp_path / "a.png"), "x/../../a.png", "C:\\a.png", "", ".", "a\0.png"):
@@ -215,7 +222,7 @@ def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
             LabelmeReader(root)
 
 
-def test_links_in_circles_are_survived(tmp_path: Path) -> None:
+def test_loops_of_symlinks_are_skipped_or_raise_a_dataset_error(tmp_path: Path) -> None:
     path = store(tmp_path, [box("dog", 0, 0, 1, 1)])
     (tmp_path / "round").symlink_to(tmp_path, target_is_directory=True)
     assert len(LabelmeReader(tmp_path).images) == 1
@@ -249,7 +256,7 @@ def test_links_in_circles_are_survived(tmp_path: Path) -> None:
         ({"shape_type": "mask"}, "expected `mask` to be a string, got none"),
     ],
 )
-def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) -> None:
+def test_the_error_names_the_invalid_shape(tmp_path: Path, entry: dict, message: str) -> None:
     store(tmp_path, [box("dog", 0, 0, 1, 1), {**box("dog", 0, 0, 1, 1), **entry}])
     with pytest.raises(DatasetError, match=rf"a\.json, shape 1: {message}"):
         LabelmeReader(tmp_path)
@@ -268,7 +275,7 @@ def test_malformed_shapes_are_placed(tmp_path: Path, entry: dict, message: str) 
         ),
     ],
 )
-def test_damaged_masks_are_placed(tmp_path: Path, mask: str, message: str) -> None:
+def test_the_error_names_the_shape_of_an_invalid_mask(tmp_path: Path, mask: str, message: str) -> None:
     store(tmp_path, [{"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": mask}])
     reader = LabelmeReader(tmp_path)
     for read in (reader.read_segmentation, reader.read_annotations):
@@ -276,7 +283,7 @@ def test_damaged_masks_are_placed(tmp_path: Path, mask: str, message: str) -> No
             read(reader.images[0])
 
 
-def test_files_that_are_no_labelme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_files_raise_a_dataset_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DatasetError, match="nowhere: no such folder"):
         LabelmeReader(tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="expected labelme's JSON files, found none"):
@@ -328,16 +335,18 @@ def read_spoiled(root: Path, seed: int, junk: object) -> bool:
 
 @settings(deadline=None)
 @given(seed=st.integers(0, 2**32), junk=st.sampled_from(JUNK))
-def test_any_junk_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, seed: int, junk: object) -> None:
+def test_junk_values_raise_only_dataset_errors(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, junk: object
+) -> None:
     read_spoiled(tmp_path_factory.mktemp("junk"), seed, junk)
 
 
-def test_some_junk_is_read(tmp_path: Path) -> None:
+def test_a_known_share_of_junk_is_accepted(tmp_path: Path) -> None:
     accepted = [read_spoiled(tmp_path, seed, junk) for seed in range(20) for junk in JUNK]
     assert 0.1 < sum(accepted) / len(accepted) < 0.5
 
 
-def test_options_that_contradict_each_other(tmp_path: Path) -> None:
+def test_inconsistent_options_raise_a_config_error(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 1, 1)])
     for options, message in (
         ({"things": "dog"}, "expected things to be a list of labels, got 'dog'"),
@@ -389,9 +398,9 @@ def test_all_issues_are_reported_and_valid_images_stay(tmp_path: Path) -> None:
         assert reader.read_image(image).shape == (*SIZE_HW, 3)
     # Images of JSONs that cannot be read are not reported as images without JSON.
     assert reader.skipped == ()
-    first, issues = issues, []
+    first_issues, issues = issues, []
     LabelmeReader(tmp_path, things=["dog"], ignore=["sky"], on_issue=on_issue)
-    assert issues == first
+    assert issues == first_issues
 
 
 def test_labels_of_images_that_are_left_out_are_categories(tmp_path: Path) -> None:
@@ -402,16 +411,16 @@ def test_labels_of_images_that_are_left_out_are_categories(tmp_path: Path) -> No
     assert [image.image_id for image in reader.images] == ["a"]
 
 
-def test_masks_whose_base64_has_lines_are_read(tmp_path: Path) -> None:
+def test_masks_in_base64_with_line_breaks_are_read(tmp_path: Path) -> None:
     # base64.encodebytes, which labelme's own helper used to call, breaks a line after 76 characters.
     mask = np.eye(4, 6, dtype=np.uint8)
-    broken = base64.encodebytes(base64.b64decode(encode_png(mask))).decode()
-    assert "\n" in broken.strip()
-    store(tmp_path, [{"label": "dog", "points": [[0, 0], [5, 3]], "shape_type": "mask", "mask": broken}])
-    np.testing.assert_array_equal(only(LabelmeReader(tmp_path)).segment_ids, mask)
+    base64_with_lines = base64.encodebytes(base64.b64decode(encode_png(mask))).decode()
+    assert "\n" in base64_with_lines.strip()
+    store(tmp_path, [{"label": "dog", "points": [[0, 0], [5, 3]], "shape_type": "mask", "mask": base64_with_lines}])
+    np.testing.assert_array_equal(read_only_image(LabelmeReader(tmp_path)).segment_ids, mask)
 
 
-def test_files_of_version_3(tmp_path: Path) -> None:
+def test_files_of_labelme_version_3_are_read(tmp_path: Path) -> None:
     # No shape_type, no group_id, no flags, no size of the image; colours in their place.
     shape = {"label": "dog", "line_color": None, "fill_color": None, "points": [[0, 0], [2, 0], [2, 2], [0, 2]]}
     content = {
@@ -424,7 +433,7 @@ def test_files_of_version_3(tmp_path: Path) -> None:
         "imageData": "AAAA",
     }
     store(tmp_path, []).write_text(json.dumps(content))
-    assert only(LabelmeReader(tmp_path)).segments == (Segment(1, 1, True, 4),)
+    assert read_only_image(LabelmeReader(tmp_path)).segments == (Segment(1, 1, True, 4),)
 
 
 def test_links_to_nothing_and_pipes_are_reported(tmp_path: Path) -> None:
@@ -441,7 +450,7 @@ def test_links_to_nothing_and_pipes_are_reported(tmp_path: Path) -> None:
 
 
 def test_all_issues_of_a_file_are_reported(tmp_path: Path) -> None:
-    """Of shape 3 the mask alone is damaged: it is looked at because the image is left out."""
+    """The mask of shape 3 is damaged. It is checked because the image is left out for other issues."""
     mask = {"label": "dog", "points": [[0, 0], [1, 1]], "shape_type": "mask", "mask": "?"}
     store(tmp_path, [box("dog", 0, 0, 1, 1), 7, box("", 0, 0, 1, 1), mask], imagePath="../a.png")
     store(tmp_path, [box("dog", 0, 0, 1, 1)], "b")
@@ -456,7 +465,7 @@ def test_all_issues_of_a_file_are_reported(tmp_path: Path) -> None:
     assert [image.image_id for image in reader.images] == ["b"]
 
 
-def test_options_of_another_type(tmp_path: Path) -> None:
+def test_options_of_another_type_raise_a_config_error(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 1, 1)])
     for key in ("things", "stuff", "ignore"):
         for value in (3, "dog", [3], 0):

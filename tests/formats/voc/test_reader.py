@@ -39,7 +39,7 @@ def _read_first(root: Path) -> PanopticSegmentation:
     return reader.read_segmentation(reader.images[0])
 
 
-def test_read(root: Path) -> None:
+def test_a_dataset_is_read(root: Path) -> None:
     reader = VOCReader(root)
     assert reader.images == (
         DatasetImage("2007_000032", "2007_000032.jpg", (3, 5)),
@@ -51,10 +51,10 @@ def test_read(root: Path) -> None:
     ]
     assert len(reader.categories) == 21
     assert reader.categories[15].color == (192, 128, 128)
-    got = reader.read_segmentation(reader.images[0])
-    assert got.segment_ids.tolist() == IDS
-    assert got.segment_ids.dtype == np.int32
-    assert got.segments == SEGMENTS
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == IDS
+    assert segmentation.segment_ids.dtype == np.int32
+    assert segmentation.segments == SEGMENTS
     assert reader.read_segmentation(reader.images[1]).segments == (
         Segment(1, 15, True, 2),
     )  # no background, no segment
@@ -72,7 +72,7 @@ def test_image_sets_may_have_blank_lines_other_line_ends_and_trailing_spaces(roo
     assert [image.image_id for image in VOCReader(root, "val").images] == ["2007_000039", "2007_000032"]
 
 
-def test_images_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None:
+def test_images_may_be_in_folders_and_have_other_suffixes(root: Path) -> None:
     add_image(root, "2007_000032")
     add_image(root, "zurich/a.b")
     store_image(root / "JPEGImages/zurich/a.b.png", (3, 5))
@@ -81,7 +81,7 @@ def test_images_may_lie_in_folders_and_have_other_suffixes(root: Path) -> None:
     assert VOCReader(root).images == (DatasetImage("zurich/a.b", "zurich/a.b.png", (3, 5)),)
 
 
-def test_a_image_that_exif_turns_is_measured_turned(root: Path) -> None:
+def test_the_size_of_an_image_follows_its_exif_orientation(root: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn: 2 high and 1 wide in the file
     Image.new("RGB", (1, 2)).save(root / "JPEGImages/2007_000039.jpg", exif=exif)
@@ -99,9 +99,9 @@ def test_a_greyscale_png_holds_the_same_labels(root: Path) -> None:
 def test_void_of_either_png_is_void(root: Path) -> None:
     # labelme2voc writes void as class 255 of object 0; the third pixel is a void object of a class.
     add_image(root, "2007_000032", [[255, 255, 8, 8, 0]], [[0, 5, 255, 5, 255]])
-    got = _read_first(root)
-    assert got.segment_ids.tolist() == [[0, 0, 0, 5, 0]]
-    assert got.segments == (Segment(5, 8, True, 1),)
+    segmentation = _read_first(root)
+    assert segmentation.segment_ids.tolist() == [[0, 0, 0, 5, 0]]
+    assert segmentation.segments == (Segment(5, 8, True, 1),)
 
 
 @pytest.mark.parametrize(
@@ -114,37 +114,40 @@ def test_void_of_either_png_is_void(root: Path) -> None:
         ([[21, 254]], [[1, 255]], r"expected class labels in 0\.\.20 or 255, got 21, 254; give the dataset's own"),
     ],
 )
-def test_pngs_that_contradict_each_other(root: Path, class_labels: list, object_labels: list, message: str) -> None:
+def test_inconsistent_pngs_raise_a_dataset_error(
+    root: Path, class_labels: list, object_labels: list, message: str
+) -> None:
     add_image(root, "2007_000032", class_labels, object_labels)
-    both = r"SegmentationClass.2007_000032\.png and .*SegmentationObject.2007_000032\.png: .*"
-    with pytest.raises(DatasetError, match=both + message):
+    both_pngs = r"SegmentationClass.2007_000032\.png and .*SegmentationObject.2007_000032\.png: .*"
+    with pytest.raises(DatasetError, match=both_pngs + message):
         _read_first(root)
 
 
 @pytest.mark.parametrize("folder", ["SegmentationClass", "SegmentationObject"])
-def test_sizes_that_differ(root: Path, folder: str) -> None:
+def test_pngs_of_different_sizes_raise_a_dataset_error(root: Path, folder: str) -> None:
     store_labels(root / folder / "2007_000032.png", [[0, 0]])
-    both = r"SegmentationClass.2007_000032\.png and .*SegmentationObject.2007_000032\.png: .*"
+    both_pngs = r"SegmentationClass.2007_000032\.png and .*SegmentationObject.2007_000032\.png: .*"
     with pytest.raises(
-        DatasetError, match=both + r"expected 3 x 5 .* as .*2007_000032\.jpg has, got (1 x 2 and 3 x 5|3 x 5 and 1 x 2)"
+        DatasetError,
+        match=both_pngs + r"expected 3 x 5 .* as .*2007_000032\.jpg has, got (1 x 2 and 3 x 5|3 x 5 and 1 x 2)",
     ):
         VOCReader(root)
 
 
-def test_a_image_of_another_size(root: Path) -> None:
+def test_an_image_of_another_size_raises_a_dataset_error(root: Path) -> None:
     store_image(root / "JPEGImages/2007_000039.jpg", (2, 1))
     with pytest.raises(DatasetError, match=r"expected 2 x 1 pixels .* as .*2007_000039\.jpg has, got 1 x 2 and 1 x 2"):
         VOCReader(root)
 
 
-def test_a_png_that_changes_later(root: Path) -> None:
+def test_a_png_whose_size_changes_later_raises_a_dataset_error(root: Path) -> None:
     reader = VOCReader(root)
     store_labels(root / "SegmentationObject/2007_000032.png", [[0, 0]])
     with pytest.raises(DatasetError, match=r"SegmentationObject.2007_000032\.png: expected 3 x 5 pixels"):
         reader.read_segmentation(reader.images[0])
 
 
-def test_pngs_that_are_no_label_maps(root: Path) -> None:
+def test_pngs_that_are_no_label_maps_raise_a_dataset_error(root: Path) -> None:
     path = root / "SegmentationObject/2007_000032.png"
     png.write(path, np.array(OBJECT_LABELS, dtype=np.uint16) + np.uint16(256))
     with pytest.raises(DatasetError, match=r"SegmentationObject.*expected labels in 0\.\.255, got 511"):
@@ -160,8 +163,8 @@ def test_pngs_that_are_no_label_maps(root: Path) -> None:
         _read_first(root)
 
 
-def test_a_decompression_bomb(root: Path) -> None:
-    # Headers that claim 100000 x 100000 pixels; the rest is the small file's.
+def test_a_decompression_bomb_raises_a_dataset_error(root: Path) -> None:
+    # Headers that claim 100000 x 100000 pixels; the rest is the small file.
     header = (100_000).to_bytes(4, "big") * 2
     for folder in ("SegmentationClass", "SegmentationObject"):
         path = root / folder / "2007_000039.png"
@@ -181,7 +184,7 @@ def test_a_decompression_bomb(root: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "suffix"), [("JPEGImages", "jpg"), ("SegmentationClass", "png"), ("SegmentationObject", "png")]
 )
-def test_files_that_are_missing(root: Path, folder: str, suffix: str) -> None:
+def test_missing_files_raise_a_dataset_error(root: Path, folder: str, suffix: str) -> None:
     path = root / folder / f"2007_000039.{suffix}"
     path.unlink()
     remedy = r"add the files, or drop the ids from .*train\.txt"
@@ -194,7 +197,7 @@ def test_files_that_are_missing(root: Path, folder: str, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["JPEGImages", "SegmentationClass", "SegmentationObject"])
-def test_folders_that_are_missing(root: Path, folder: str) -> None:
+def test_missing_folders_raise_a_dataset_error(root: Path, folder: str) -> None:
     os.rename(root / folder, root / "elsewhere")
     remedy = "if there are no objects, say `objects: null`" if folder == "SegmentationObject" else "give the folder"
     with pytest.raises(DatasetError, match=f"{folder}: no such folder; {remedy}"):
@@ -202,7 +205,7 @@ def test_folders_that_are_missing(root: Path, folder: str) -> None:
 
 
 @pytest.mark.parametrize("image_id", ["../2007_000032", "/etc/passwd", "a/../../b", "..\\x", "C:x", "x\0"])
-def test_ids_that_leave_the_folder(root: Path, image_id: str) -> None:
+def test_image_ids_and_splits_outside_the_folder_raise_a_dataset_error(root: Path, image_id: str) -> None:
     store_set(root, f"2007_000032\n{image_id}\n")
     with pytest.raises(DatasetError, match=r"train\.txt: expected `image id` to be a path inside its folder"):
         VOCReader(root)
@@ -222,13 +225,13 @@ def test_ids_that_leave_the_folder(root: Path, image_id: str) -> None:
         ("x" * 5000, r"JPEGImages.*: the image is missing \(1 of 1 are\)"),
     ],
 )
-def test_image_sets_that_are_invalid(root: Path, content: str | bytes, message: str) -> None:
+def test_invalid_image_sets_raise_a_dataset_error(root: Path, content: str | bytes, message: str) -> None:
     store_set(root, content)
     with pytest.raises(DatasetError, match=message):
         VOCReader(root)
 
 
-def test_a_set_that_does_not_exist(root: Path) -> None:
+def test_a_missing_image_set_raises_a_dataset_error(root: Path) -> None:
     store_set(root, "x", "val")
     with pytest.raises(DatasetError, match=r"2012\.txt: no such image set"):
         VOCReader(root, 2012)
@@ -271,12 +274,12 @@ def test_classes_by_option_and_by_file(root: Path) -> None:
         (7, "expected a list of class names"),
     ],
 )
-def test_classes_that_are_invalid(root: Path, classes: object, message: str) -> None:
+def test_invalid_classes_raise_a_dataset_error(root: Path, classes: object, message: str) -> None:
     with pytest.raises(DatasetError, match=message):
         VOCReader(root, classes=classes)
 
 
-def test_classes_alone_are_stuff(root: Path) -> None:
+def test_classes_without_objects_are_stuff(root: Path) -> None:
     # As the set that the Semantic Boundaries Dataset extends: no SegmentationObject, another folder of classes.
     os.rename(root / "SegmentationClass", root / "SegmentationClassAug")
     (root / "SegmentationObject/2007_000039.png").unlink()
@@ -288,9 +291,9 @@ def test_classes_alone_are_stuff(root: Path) -> None:
     reader = VOCReader(root, labels="SegmentationClassAug", objects=None)
     assert not reader.categories.things
     assert reader.categories.isthing_by_id.keys() == {*range(21)}
-    got = reader.read_segmentation(reader.images[0])
-    assert got.segment_ids.tolist() == [[255, 0, 0, 0, 255], [255, 0, 8, 0, 15], [15, 0, 0, 0, 15]]
-    assert got.segments == (Segment(8, 8, False, 1), Segment(15, 15, False, 3), Segment(255, 0, False, 3))
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == [[255, 0, 0, 0, 255], [255, 0, 8, 0, 15], [15, 0, 0, 0, 15]]
+    assert segmentation.segments == (Segment(8, 8, False, 1), Segment(15, 15, False, 3), Segment(255, 0, False, 3))
     assert reader.read_annotations(reader.images[0]) == []
     store_labels(root / "SegmentationClassAug/2007_000032.png", np.full((3, 5), 21))
     with pytest.raises(DatasetError, match=r"SegmentationClassAug.2007_000032\.png: expected class labels in 0\.\.20"):
@@ -333,24 +336,24 @@ def test_all_issues_are_reported_and_valid_images_stay(root: Path) -> None:
     for image in reader.images:
         assert reader.read_segmentation(image).segments == SEGMENTS
         assert reader.read_image(image).shape == (3, 5, 3)
-    first, issues = issues, []
+    first_issues, issues = issues, []
     VOCReader(root, on_issue=on_issue)
-    assert issues == first
+    assert issues == first_issues
 
 
-def test_a_set_of_faults_alone_has_no_image(root: Path) -> None:
+def test_an_image_set_without_valid_images_is_empty(root: Path) -> None:
     store_set(root, "nothing\nnone")
     assert VOCReader(root, on_issue=lambda code, error: None).images == ()
 
 
 @pytest.mark.parametrize("folder", ["../..", "/tmp", "", 3])
-def test_folders_that_leave_the_folder(root: Path, folder: Any) -> None:
+def test_label_folders_outside_the_root_raise_a_dataset_error(root: Path, folder: Any) -> None:
     for key in ("labels", "objects"):
         with pytest.raises(DatasetError, match=f"expected `{key}` to be a path inside its folder"):
             VOCReader(root, **{key: folder})
 
 
-def test_folders_of_names_that_are_too_long(root: Path) -> None:
+def test_folder_names_that_are_too_long_raise_a_dataset_error(root: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
         VOCReader(root, labels="x" * 5000)
     with pytest.raises(DatasetError, match="no such folder"):
