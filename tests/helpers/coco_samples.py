@@ -92,7 +92,7 @@ JUNK = [
 
 
 def count_accepted(read: Callable[[Path], object], content: object, path: Path, trials: int = 300) -> int:
-    """Returns how many of the (always equal) spoiled copies `read` accepts; others must raise a DatasetError."""
+    """Returns how many of `trials` fixed spoiled copies `read` accepts; other copies must raise a DatasetError."""
     accepted = 0
     for seed in range(trials):
         random = Random(seed)

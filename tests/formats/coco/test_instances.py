@@ -167,7 +167,7 @@ def test_other_tables_of_the_file_are_kept(tmp_path: Path, things: CategorySet) 
 
 @pytest.mark.parametrize(("outline", "is_valid"), [([0, 0, 1e6, 0, 1e6, 1], True), ([0, 0, 1e6, 0] * 3, False)])
 def test_outlines_up_to_the_maximum_length_are_accepted(json_path: Path, outline: list[float], is_valid: bool) -> None:
-    """The valid outline is 2 000 001 pixels long: its coordinates alone do not show that it is short enough."""
+    """The valid outline is 2 000 001 pixels long: a check of its coordinates cannot show that it is short enough."""
     content = json.loads(json_path.read_text())
     content["annotations"][0]["segmentation"] = [outline]
     images = {image["id"]: image for image in IMAGES}

@@ -1,4 +1,4 @@
-"""Labels of slices written as a volume come back, on the grid of the image."""
+"""Labels of slices are written as a volume on the grid of the image and read back."""
 
 import numpy as np
 import pytest

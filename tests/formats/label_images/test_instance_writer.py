@@ -39,14 +39,12 @@ def test_written_segmentations_are_read_back(tmp_path_factory: pytest.TempPathFa
     with InstanceMapWriter(root, CELLS) as writer:
         assert writer.add(image, segmentation) == []
         assert writer.image_path(image) == root / "images/sub/x.png"
-    segmentation = read_back(root, image)
+    written = read_back(root, image)
     expected = [s for s in segments if s.isthing] + [s for s in segments if not s.isthing]
-    assert [(s.category_id, s.area_px) for s in segmentation.segments] == [(s.category_id, s.area_px) for s in expected]
-    for mine, theirs in zip(segmentation.segments, expected, strict=True):
-        np.testing.assert_array_equal(segmentation.segment_ids == mine.segment_id, ids == theirs.segment_id)
-    assert [s.segment_id for s in segmentation.segments if s.isthing] == list(
-        range(1, sum(s.isthing for s in segments) + 1)
-    )
+    assert [(s.category_id, s.area_px) for s in written.segments] == [(s.category_id, s.area_px) for s in expected]
+    for segment, expected_segment in zip(written.segments, expected, strict=True):
+        np.testing.assert_array_equal(written.segment_ids == segment.segment_id, ids == expected_segment.segment_id)
+    assert [s.segment_id for s in written.segments if s.isthing] == list(range(1, sum(s.isthing for s in segments) + 1))
 
 
 def test_losses_are_reported(tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_circles_rectangles_and_masks_are_rasterised(tmp_path: Path) -> None:
         store(tmp_path, [{"label": "dog", **entry}])
         return read_only_image(LabelmeReader(tmp_path)).segment_ids.tolist()
 
-    # Centres within 1.5 of (2, 2): those whose distances in x and y are 0.5 or 1.5, but not both 1.5 (2.1 away);
+    # Pixel centres near (2, 2) are 0.5 or 1.5 away in x and y. Centres with 1.5 in both are 2.1 away: outside;
     # 0.5 and 1.5 are 1.58 away. Of radius 1.6 they are in.
     ring = [[0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0]]
     assert read_shape({"shape_type": "circle", "points": [[2, 2], [3.6, 2]]}) == ring
@@ -320,7 +320,7 @@ def test_invalid_files_raise_a_dataset_error(tmp_path: Path, monkeypatch: pytest
 
 
 def read_spoiled(root: Path, seed: int, junk: object) -> bool:
-    """Whether a JSON with one part replaced by junk is read."""
+    """Returns whether a JSON with one junk value is read; errors must be a DatasetError."""
     mask = {"label": "cat", "points": [[0, 0], [1, 0]], "shape_type": "mask", "mask": encode_png([[1, 1]])}
     path = store(root, [box("dog", 0, 0, 1, 1, group_id=1, flags={"iscrowd": 1}), mask])
     path.write_text(json.dumps(spoil(json.loads(path.read_text()), Random(seed).randrange, junk)))

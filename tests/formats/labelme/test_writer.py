@@ -146,7 +146,7 @@ def test_masks_that_contradict_the_segmentation_are_reported(tmp_path: Path, cha
         == list_segments(segmentation, CATEGORIES)
         or change == "twice"
     )
-    if change == "twice":  # the second cat hides what the first one shows: the same map
+    if change == "twice":  # the second cat occludes the visible part of the first: the map is the same
         assert lines == [STUFF]
         assert len(reader.read_annotations(reader.images[0])) == 3
     else:

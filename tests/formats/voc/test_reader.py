@@ -83,7 +83,7 @@ def test_images_may_be_in_folders_and_have_other_suffixes(root: Path) -> None:
 
 def test_the_size_of_an_image_follows_its_exif_orientation(root: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn: 2 high and 1 wide in the file
+    exif[0x0112] = 6  # a rotation by 90 degrees: the file is 2 pixels high and 1 wide
     Image.new("RGB", (1, 2)).save(root / "JPEGImages/2007_000039.jpg", exif=exif)
     reader = VOCReader(root)
     assert reader.images[1].size_hw == (1, 2)
