@@ -53,3 +53,9 @@ def test_links_have_targets(page: Path) -> None:
         assert linked.exists(), target
         if anchor:
             assert anchor in headings(linked), f"{target}#{anchor}"
+
+
+def test_tests_that_the_pages_name_exist() -> None:
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+)`", page.read_text(encoding="utf-8"))}
+    assert [name for name in sorted(named) if f"def {name}(" not in sources] == []

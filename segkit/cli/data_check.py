@@ -1,4 +1,4 @@
-"""`segkit data check`: everything that is wrong with a dataset, before it costs a night of training."""
+"""`segkit data check`: everything that is wrong with a dataset, before training."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _print_machine(machine: dict[str, Any]) -> None:
 
 
 def _print_fixes(title: str, checks: list[Check]) -> None:
-    """The commands; plain installations are joined to one."""
+    """The commands; plain installations are joined into one command."""
     commands = list(dict.fromkeys(check.fix for check in checks if check.fix))
     install = f'{get_python_command()} -m pip install "'
     requirements = [command.removeprefix(install) for command in commands if command.startswith(install)]

@@ -158,7 +158,7 @@ def _merge(args: argparse.Namespace) -> None:
 
 
 def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
-    """Write counts and metrics, then print the metrics: in this order, since the reader of a pipe may leave."""
+    """Write counts and metrics, then print the metrics: in this order, since a closed pipe ends the command."""
     from segkit.report import metrics_table
     from segkit.report.panoptic_analysis import analysis_tables
     from segkit.report.tables import per_class_tables

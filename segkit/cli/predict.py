@@ -8,7 +8,9 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("--config-file", required=True, metavar="FILE", help="config that the weights were trained by")
+    parser.add_argument(
+        "--config-file", required=True, metavar="FILE", help="config that the weights were trained with"
+    )
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument("--input", nargs="+", required=True, help="images, folders or patterns")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")

@@ -67,7 +67,7 @@ def inspect_image(path: Path, place: object) -> ImageInspection:
     except FileNotFoundError:
         inspection.issues.add("image-missing", place, "the file does not exist")
     except Image.DecompressionBombError as error:
-        inspection.issues.add("image-bomb", place, str(error))
+        inspection.issues.add("image-too-large", place, str(error))
     except UnidentifiedImageError:
         kind = "a TIFF of an unsupported kind" if is_tiff(path) else "unknown file format"
         inspection.issues.add("image-unreadable", place, f"the image does not decode: {kind}")
@@ -260,7 +260,7 @@ def _decode(path: Path, inspection: ImageInspection, place: object) -> None:
     inspection.size_hw = decoded.height, decoded.width
     inspection.is_rotated = orientation in TRANSPOSES
     if inspection.is_rotated:
-        inspection.issues.add("image-turned", place, f"its EXIF orientation is {orientation}")
+        inspection.issues.add("image-rotated", place, f"its EXIF orientation is {orientation}")
     if deep:
         inspection.issues.add("image-deep", place, "its channels have more than 8 bits")
     inspection.digest = digest_pixels(np.asarray(decoded if decoded.mode == "RGB" else decoded.convert("RGB")))

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, TypeAlias
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
 
-NO_OTHERS: Mapping[bytes, str] = MappingProxyType({})  # images of another split, by digest
+NO_DIGESTS: Mapping[bytes, str] = MappingProxyType({})  # images of another split, by digest
 ERROR, WARNING, NOTE = "error", "warning", "note"
 KEYS = {"code", "severity", "place", "message", "remedy"}  # of an issue in a file
 MAX_CHARACTERS = 1000  # of a place or a message: names in a file may be as long as the file
-# How all images are processed, with the results in the order of the items: `map`, or one over processes.
+# How all images are processed, with the results in the order of the items: `map`, or a map over processes.
 RunAll: TypeAlias = Callable[[Callable[[Any], Any], Sequence[Any]], Iterable[Any]]
 
 
@@ -61,9 +61,11 @@ RULES = {
     "image-missing": Rule("an entry has no image file", "complete the download, or drop the entry"),
     "image-orphan": Rule("an image file has no entry", "annotate it, or move it away", WARNING),
     "image-unreadable": Rule("an image is damaged, truncated or of another kind", FETCH),
-    "image-bomb": Rule("an image claims more pixels than is safe to decode", "replace it; cut it into tiles"),
-    "image-turned": Rule(
-        "EXIF rotates the image: tools disagree on its pixels", "save it rotated, if the mask then fits", WARNING
+    "image-too-large": Rule("an image claims more pixels than is safe to decode", "replace it; cut it into tiles"),
+    "image-rotated": Rule(
+        "EXIF rotates the image: tools disagree on its pixels",
+        "save it rotated, if the mask fits the rotated image",
+        WARNING,
     ),
     "image-deep": Rule(
         "an image of more than 8 bits: other tools may clip it", "check that they scale the values", NOTE

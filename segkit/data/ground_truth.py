@@ -96,7 +96,7 @@ class GroundTruth:
 
 
 def has_segmentation(record: Record) -> bool:
-    """Tell if a record has a panoptic or semantic map.
+    """Check if a record has a panoptic or semantic map.
 
     Args:
         record: a Detectron2 dataset dict.

@@ -13,6 +13,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
+from pycocotools import mask as coco_mask
 
 from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
@@ -123,7 +124,7 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
 def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[Path]:
     """Predict images and write the results below `output`.
 
-    Written are overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
+    Writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
     panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
     1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the stem of their
     image, and its id if several images have the same stem.
@@ -166,13 +167,20 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
         coco.write_panoptic(output / "panoptic.json", entries, panoptic, categories)
         written += ["panoptic.json", "panoptic"]
     if "instances" in tasks:
-        annotations = [{"iscrowd": 0, "area": round(r["bbox"][2] * r["bbox"][3], 2), **r} for r in instances]
+        annotations = [{"iscrowd": 0, "area": _get_area(result), **result} for result in instances]
         coco.write_instances(output / "instances.json", entries, annotations, categories)
         written.append("instances.json")
     if tasks == SEMANTICS_ONLY:
         dump_json(output / "labels" / "classes.json", [*predictor.space.names])
         written.append("labels")
     return [output / name for name in written]
+
+
+def _get_area(result: dict[str, Any]) -> float:
+    """Pixels of the mask, or of the box if the model gives no masks."""
+    if "segmentation" in result:
+        return float(coco_mask.area(result["segmentation"]))
+    return round(result["bbox"][2] * result["bbox"][3], 2)
 
 
 def _draw(output: dict[str, Any], image_rgb: np.ndarray, predictor: Predictor) -> np.ndarray:

@@ -160,7 +160,7 @@ def merge_metrics(metrics: Sequence[Any]) -> Any:
 
 
 def is_visible(path: Path, size: int) -> bool:
-    """Tell if this process sees a file that another process, maybe on another machine, has written.
+    """Check if this process sees a file that another process, maybe on another machine, has written.
 
     Args:
         path: the file.

@@ -23,10 +23,10 @@ RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"
 
 
 class InstanceEvaluator(ImageEvaluator):
-    """Box and mask AP; writes `coco_instances_results.json`, and `instances_gt.json` if the dataset has no such file.
+    """Box and mask AP; writes `coco_instances_results.json`, and `instances_gt.json` for datasets without such a JSON.
 
-    Neither is kept in memory: each process writes its part to a temporary file beside, and the main process joins the
-    parts in the order of the dataset. If it does not see a file (no shared file system), the part is sent to it.
+    Neither is kept in memory: each process writes its part to a temporary file in output_dir, and the main process
+    joins the parts in the order of the dataset. Without a shared file system, the parts are sent to it.
     Constructor and methods: see `ImageEvaluator`.
     """
 

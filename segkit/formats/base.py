@@ -45,9 +45,9 @@ class DatasetReader(ABC):
 
     A reader never writes. It raises DatasetError if files are missing, damaged or contradict each other, and names the
     file. A reader whose constructor has the keyword `on_issue` passes errors of single images to it instead, with a
-    code of `segkit.curation.issues.RULES`; if `on_issue` returns, the image is left out. It is an error if one file of
-    an image is missing: a list names it, or the label or the image is in the format's folders without the other. Files
-    that may belong to another split, and content that is not read on purpose, are no errors: `skipped` names them.
+    code of `segkit.curation.issues.RULES`; if `on_issue` returns, the image is left out. These are errors:
+    a label without its image, an image without its label, a listed file that is missing. Files that may belong to
+    another split, and content that is not read on purpose, are no errors: `skipped` names them.
 
     Attributes:
         format: key of the reader in `segkit.formats.registry.READERS`.

@@ -46,15 +46,15 @@ class DroppedSegment:
     """An instance, or a stuff class of the semantic map, that was dropped or lost pixels.
 
     Attributes:
-        reason: One of REASONS. "score": too low. "nms": suppressed by a better instance. "overlap": a dropped one had
-            too many pixels overlapped, a kept one lost some. "area": too few pixels were left. "occluded": other
+        reason: One of REASONS. "score": too low. "nms": suppressed by a better instance. "overlap": too many pixels
+            of a dropped segment were taken, or some of a kept one. "area": too few pixels were left. "occluded": other
             segments hold all its pixels. "void": no other segment holds its pixels. "empty": its mask has no pixel.
         isthing: Whether it is an instance.
         category_id: Contiguous id.
         instance_id: Row of the instances, None for stuff.
         score: Score of the instance, None for stuff.
         area_px: Pixels of its binary mask, or of its class in the semantic map.
-        kept_px: Those of these pixels that its segment holds.
+        kept_px: Number of these pixels in its segment.
         segment_id: Id of its segment, VOID (0) if it was dropped.
         overlapped_by: (segment_id, pixels) of the holders of its other pixels, VOID for none, most pixels first.
         value: The value that broke a limit, None without a limit.

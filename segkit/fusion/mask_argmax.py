@@ -34,8 +34,8 @@ class MaskArgmaxFusion(FusionMethod):
 
     A mask takes part only in the window of its crop. In the reference masks fill the image. If outputs.stuff_masks is
     None (Mask R-CNN), each stuff channel is a mask of score 1 whose probability is the softmax over all channels. Its
-    own pixels are those where it is the best channel. Neither threshold applies to it, since each class has only one
-    such mask.
+    own pixels are those where it is the best channel. Neither threshold applies to stuff channels, since each
+    class has only one such mask.
 
     Attributes:
         object_mask_threshold: In [0, 1]. Only masks with a higher score take part.
@@ -60,7 +60,7 @@ class MaskArgmaxFusion(FusionMethod):
         if stuff_masks is None:
             masks = _Masks.from_channels(outputs.semantic)
         else:
-            masks = _Masks.from_nothing(stuff_masks)
+            masks = _Masks.without_owners(stuff_masks)
             masks.add(stuff_masks, 0, self.object_mask_threshold)
         argmax = masks.argmax
         order = masks.add(instances, argmax.first_instance, self.object_mask_threshold)
@@ -101,7 +101,7 @@ class _Masks:
     rejections: dict[int, Rejection] = field(default_factory=dict)
 
     @classmethod
-    def from_nothing(cls, stuff_masks: InstanceMasks) -> _Masks:
+    def without_owners(cls, stuff_masks: InstanceMasks) -> _Masks:
         values = np.full(stuff_masks.size_hw, -np.inf, dtype=np.float32)
         owners = np.full(stuff_masks.size_hw, NO_OWNER, dtype=np.int32)
         return cls(PixelArgmax(values, owners, stuff_masks.class_ids), np.zeros(stuff_masks.size_hw, dtype=np.bool_))

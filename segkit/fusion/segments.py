@@ -29,7 +29,7 @@ def fill_stuff(
 ) -> PanopticSegmentation:
     """Fill the void pixels of a map with stuff, one segment per class by rising id.
 
-    A class with too few void pixels is left out, and they stay void. With a limit of 0 or less, a class without void
+    A class with too few void pixels is left out; they stay void. With a limit of 0 or less, a class without void
     pixels makes an empty segment, as in Detectron2.
 
     Args:

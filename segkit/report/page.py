@@ -42,7 +42,7 @@ def write_page(
         metrics: Task -> result of its evaluator, in percent, as `metrics_table` takes it. A table `per_class` (row ->
             column -> value) and Detectron2's `AP-<name>` keys become the table per class, lowest first column first.
         images: (caption, (h, w, 3) uint8 RGB) of each image in the gallery.
-        categories: Names and colours for the rows that are a category_id or a class name.
+        categories: Names and colours for the rows whose key is a category_id or a class name.
         notes: Text of a paragraph each, at the end of the page.
 
     Raises:

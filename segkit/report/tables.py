@@ -133,7 +133,7 @@ def per_class_tables(metrics: Mapping[str, Mapping[str, Any]], categories: Categ
 
     Args:
         metrics: Task -> result of its evaluator, as `metrics_table` takes it.
-        categories: Names for the rows that are a category_id; None leaves the ids.
+        categories: Names for the rows whose key is a category_id; None leaves the ids.
 
     Returns:
         The tables, for `rich.console.Console().print`; empty if no task has values per class.

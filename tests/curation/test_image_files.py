@@ -47,7 +47,7 @@ def test_deep_colours_are_reported(tmp_path: Path) -> None:
 def test_rotated_tiffs_are_reported(tmp_path: Path, orientation: int) -> None:
     path = write_tiff(tmp_path / "a.tif", NOISE[..., 0].astype(np.uint8), t274=orientation)
     inspection = inspect_image(path, "here")
-    assert (inspection.is_rotated, [issue.code for issue in inspection.issues]) == (True, ["image-turned"])
+    assert (inspection.is_rotated, [issue.code for issue in inspection.issues]) == (True, ["image-rotated"])
     assert inspection.size_hw == ((6, 4) if orientation == 6 else (4, 6))
 
 

@@ -309,7 +309,7 @@ def image_with_a_wrong_byte(data: Broken) -> None:
     data.image_path().write_bytes(content)
 
 
-@plants("image-bomb")
+@plants("image-too-large")
 def image_is_a_bomb(data: Broken) -> None:
     data.image_path().write_bytes(build_bomb())
 
@@ -332,12 +332,12 @@ def save_with_orientation(data: Broken, orientation: int) -> None:
     Image.fromarray(noise(0)).save(data.image_path(), exif=exif)
 
 
-@plants("image-turned")
+@plants("image-rotated")
 def image_upside_down(data: Broken) -> None:
     save_with_orientation(data, 3)
 
 
-@plants("image-turned", "size-differs")
+@plants("image-rotated", "size-differs")
 def image_rotated_by_90_degrees(data: Broken) -> None:
     save_with_orientation(data, 6)
 

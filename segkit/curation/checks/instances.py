@@ -24,7 +24,7 @@ from segkit.curation.checks.tables import (
     report_missing,
 )
 from segkit.curation.image_files import ImageDigest
-from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
+from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
 from segkit.formats import coco
 from segkit.formats.coco import ImageEntry, validation
 from segkit.structures import ImageId, segmentation_to_rle
@@ -54,7 +54,7 @@ class MaskMeasure:
 
 
 def check_instances(
-    json_path: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS
+    json_path: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS
 ) -> IssueList:
     """Check a dataset in COCO's instances format.
 
@@ -63,7 +63,7 @@ def check_instances(
     Args:
         json_path: the instances JSON.
         images: the image folder.
-        run_all: `map`, or one over processes.
+        run_all: `map`, or a map over processes.
         others: digests of another split's images, see `image_files.digest_split`.
 
     Returns:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import PurePath
 
 from segkit.curation import image_files
-from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
+from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
@@ -17,12 +17,12 @@ from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
 
-def check_dataset(reader: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS) -> IssueList:
+def check_dataset(reader: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS) -> IssueList:
     """Check the images and annotations of a dataset that its reader has opened.
 
     Args:
         reader: of the dataset.
-        run_all: `map`, or one over processes.
+        run_all: `map`, or a map over processes.
         others: digests of another split's images, see `compute_dataset_digests`.
 
     Returns:
@@ -50,7 +50,7 @@ def compute_dataset_digests(reader: DatasetReader, run_all: RunAll) -> dict[byte
 
     Args:
         reader: of the dataset.
-        run_all: `map`, or one over processes.
+        run_all: `map`, or a map over processes.
 
     Returns:
         The path of the first image by digest; images of one color have no digest.

@@ -20,7 +20,7 @@ from segkit.curation.checks.tables import (
     report_missing,
 )
 from segkit.curation.image_files import ImageDigest
-from segkit.curation.issues import NO_OTHERS, IssueList, RunAll
+from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
 from segkit.formats import coco, png
 from segkit.formats.coco import ImageEntry, validation
 from segkit.structures import Extent, ImageId
@@ -51,7 +51,7 @@ class Job:
 
 
 def check_panoptic(
-    json_path: Path, masks: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_OTHERS
+    json_path: Path, masks: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS
 ) -> IssueList:
     """Check a dataset in COCO's panoptic format.
 
@@ -59,7 +59,7 @@ def check_panoptic(
         json_path: the panoptic JSON.
         masks: the folder of PNGs.
         images: the image folder.
-        run_all: `map`, or one over processes.
+        run_all: `map`, or a map over processes.
         others: digests of another split's images, see `image_files.digest_split`.
 
     Returns:

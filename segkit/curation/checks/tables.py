@@ -110,7 +110,7 @@ def check_images(
         items: the images with their annotations.
         tables: of the JSON.
         images: the image folder, None if it does not exist.
-        run_all: `map`, or one over processes.
+        run_all: `map`, or a map over processes.
         others: digests of another split's images.
         read: the reader of the JSON.
 

@@ -153,7 +153,7 @@ def _add_things(rng: np.random.Generator, draft: _Draft) -> None:
 
 
 def _hides(thing: Thing, other: Thing) -> bool:
-    """Tell if `thing`, drawn over `other`, would hide too much of it to recognise it."""
+    """Check if `thing`, drawn over `other`, would hide too much of it to recognise it."""
     return math.dist(thing.center_xy, other.center_xy) < MOST_OVERLAP * (thing.radius_px + other.radius_px)
 
 

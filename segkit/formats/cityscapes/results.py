@@ -95,8 +95,8 @@ def read_result_lines(path: Path, root: Path, on_issue: Callable[[DatasetError],
     Args:
         path: Text file of one image.
         root: Folder of the results, which must hold all masks.
-        on_issue: Gets the error of each line that has another form or is empty, has an absolute path, one outside
-            `root` or one of an earlier line, a label id without instances, or a confidence that is not finite.
+        on_issue: Gets the error of each invalid line. Invalid are another form; a path that is absolute, outside
+            `root` or repeated; a label id without instances; a confidence that is not finite.
 
     Returns:
         The valid lines in their order, without labels that the evaluation ignores, as in the reference.

@@ -28,7 +28,7 @@ PAIRING = "expected images/NAME.* and labels/NAME.png (or .tif), one label map p
 
 
 class LabelMapReader(DatasetReader, ABC):
-    """Images and label maps in two folders, paired by their paths without suffix, which is the image_id.
+    """Images and label maps in two folders. The path without suffix is the image_id and pairs them.
 
     Subfolders are searched, hidden files passed over. A map is a greyscale or palette PNG, or a TIFF, of whole numbers;
     of a palette the indices count.

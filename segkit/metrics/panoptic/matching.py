@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from segkit.metrics.panoptic.overlaps import ON_VOID, OverlapTable
 
 MATCH_IOU = 0.5  # a match is strictly above (Kirillov et al. 2019, Panoptic Segmentation, section 4.1)
-IGNORED_SHARE = 0.5  # an unmatched prediction is ignored with strictly more of it on void and crowd (panopticapi)
+IGNORED_SHARE = 0.5  # a larger share on void and crowds makes an unmatched prediction ignored (panopticapi)
 MODES = ("reference", "corrected")
 
 BoolArray = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""From the tensors of the heads for one image to HeadOutputs, by the fastest way on their device."""
+"""From the tensors of the heads for one image to the parts of HeadOutputs, by the fastest way on their device."""
 
 from __future__ import annotations
 

@@ -127,5 +127,5 @@ class PanopticPostProcessor(nn.Module):
 
 
 def runs_on_tensors(fusion: FusionMethod) -> bool:
-    """Whether `PanopticPostProcessor` supports the method and its options; MaskArgmaxFusion without stuff masks."""
+    """Whether `PanopticPostProcessor` supports the method and its options (no stuff masks)."""
     return type(fusion) in LOGIT_FUSIONS or (type(fusion) is HeuristicFusion and fusion.nms in NMS_ON_TENSORS)
