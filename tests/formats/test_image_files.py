@@ -24,6 +24,14 @@ from segkit.utils.errors import DatasetError
 MODULES = [ast.parse(path.read_text()) for path in Path(segkit.formats.__file__).parent.rglob("*.py")]
 NODES = [node for module in MODULES for node in ast.walk(module)]
 FUNCTIONS = [node for node in NODES if isinstance(node, ast.FunctionDef)]
+STRING_CONSTANTS = {
+    target.id: node.value.value
+    for module in MODULES
+    for node in module.body
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+    for target in node.targets
+    if isinstance(target, ast.Name)
+}
 
 
 def get_name(node: ast.AST) -> str:
@@ -37,8 +45,8 @@ def is_code_name(name: str) -> bool:
 def find_codes_passed_to_on_issue() -> Iterator[ast.expr]:
     """Yields the expressions that are passed to `on_issue` as a code.
 
-    They are arguments of `on_issue`, of a partial of it, or of a function of these modules with such a parameter;
-    values assigned to a name of a code; and return values of functions that compute a code.
+    They are arguments of `on_issue`, of a partial of it, or of a function of these modules with such a parameter,
+    and values assigned to a name of a code.
     """
     code_positions = {f.name: i for f in FUNCTIONS for i, a in enumerate(f.args.args) if is_code_name(a.arg)}
     for node in NODES:
@@ -56,20 +64,17 @@ def find_codes_passed_to_on_issue() -> Iterator[ast.expr]:
                 names = target.elts if isinstance(target, ast.Tuple) else [target]
                 values = node.value.elts if isinstance(node.value, ast.Tuple) else [node.value]
                 yield from (value for name, value in zip(names, values, strict=False) if is_code_name(get_name(name)))
-        elif isinstance(node, ast.FunctionDef) and node.name.startswith("_code_of"):
-            yield from (part.value for part in ast.walk(node) if isinstance(part, ast.Return) and part.value)
 
 
 def get_codes(expression: ast.expr) -> set[str]:
-    """Returns the codes that an expression may be; none for a name or call that was examined elsewhere."""
+    """Returns the codes that an expression may be; none for a variable whose values are examined elsewhere."""
     if isinstance(expression, ast.Constant):
         return {expression.value}
+    if isinstance(expression, ast.Name) and expression.id in STRING_CONSTANTS:
+        return {STRING_CONSTANTS[expression.id]}
     if isinstance(expression, ast.IfExp):
         return get_codes(expression.body) | get_codes(expression.orelse)
-    is_code = is_code_name(get_name(expression)) or (
-        isinstance(expression, ast.Call) and get_name(expression.func).startswith("_code_of")
-    )
-    assert is_code, f"what code is {ast.unparse(expression)!r}?"
+    assert is_code_name(get_name(expression)), f"unknown issue code {ast.unparse(expression)!r}"
     return set()
 
 
