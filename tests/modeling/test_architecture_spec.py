@@ -40,7 +40,8 @@ def test_every_architecture_of_the_registry_has_a_spec_whose_config_keys_exist()
         spec = get_architecture_spec(name)
         assert spec.name == name
         assert all(key.rsplit(".", 2)[1] in keys for key in spec.class_counts)
-    assert {spec.name for spec in SPECS} - {name for name, _ in META_ARCH_REGISTRY} == {"PanopticDeepLab"}
+    # Panoptic-DeepLab is a project of Detectron2: registered only where the project is imported.
+    assert {spec.name for spec in SPECS} - {name for name, _ in META_ARCH_REGISTRY} <= {"PanopticDeepLab"}
 
 
 def test_panoptic_rcnn_needs_semantic_labels_and_is_fused() -> None:
