@@ -81,10 +81,10 @@ def infos(
     segment_ids: NDArray[np.int32], ids: NDArray[np.int64], categories: NDArray[np.int64], crowds: set[int]
 ) -> list[Entry]:
     """segments_info of the visible segments."""
-    category_of = dict(zip(ids.tolist(), categories.tolist(), strict=True))
+    category_ids = dict(zip(ids.tolist(), categories.tolist(), strict=True))
     visible = zip(*(column.tolist() for column in np.unique(segment_ids, return_counts=True)), strict=True)
     return [
-        {"id": i, "category_id": category_of[i], "area": area, "iscrowd": int(i in crowds)} for i, area in visible if i
+        {"id": i, "category_id": category_ids[i], "area": area, "iscrowd": int(i in crowds)} for i, area in visible if i
     ]
 
 

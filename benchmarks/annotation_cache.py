@@ -63,9 +63,9 @@ def main() -> None:
             "  and its DatasetFromList": load_and_serialize,
             "  and every annotation read": load_and_read_all,
         }
-        found = {title: measure(work, large, tiny, options.repeats) for title, work in works.items()}
-        second = found["segkit, next start"]
-        for title, (seconds, peak) in found.items():
+        measurements = {title: measure(work, large, tiny, options.repeats) for title, work in works.items()}
+        second = measurements["segkit, next start"]
+        for title, (seconds, peak) in measurements.items():
             print(
                 f"{title:30} {seconds:7.2f} s = {seconds / second[0]:5.1f}x  {peak:7.0f} MiB = {peak / second[1]:5.1f}x"
             )

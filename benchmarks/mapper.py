@@ -107,8 +107,8 @@ def make_peer_records(folder: Path, dataset: Dataset) -> list[dict[str, Any]]:
             }
             for annotation in build_coco_annotations(record["image_id"], ground_truth)
         ]
-        kept = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
-        records.append({**kept, "sem_seg_file_name": str(path), "annotations": annotations})
+        image_fields = {key: record[key] for key in ("file_name", "image_id", "height", "width")}
+        records.append({**image_fields, "sem_seg_file_name": str(path), "annotations": annotations})
     return records
 
 

@@ -1,4 +1,4 @@
-"""What every test can ask for: toy data, made once per run. Imports neither torch nor Detectron2."""
+"""Fixtures of all tests: toy data, generated once per run. This module does not import torch or Detectron2."""
 
 from __future__ import annotations
 

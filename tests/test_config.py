@@ -1,4 +1,4 @@
-"""Reading configs: what is refused, and how it is told."""
+"""Reading configs: invalid configs and their error messages."""
 
 from __future__ import annotations
 

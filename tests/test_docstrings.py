@@ -1,4 +1,4 @@
-"""Public functions and classes say what goes in and what comes out: `Args` and `Returns` name every parameter.
+"""Public functions and classes document their parameters and results: `Args` and `Returns` name every parameter.
 
 Public is what another package of segkit imports, and the methods of such classes. Methods that override one of a base
 class may say "See base class." and no more.
@@ -65,13 +65,13 @@ def definition(module: str, name: str) -> tuple[str, str] | None:
 @cache
 def public_names() -> dict[str, frozenset[str]]:
     """Module -> names defined in it that another package uses."""
-    found: dict[str, set[str]] = {}
+    names_by_module: dict[str, set[str]] = {}
     for module, tree in modules().items():
         for source, name in imported_names(module, tree):
             where = definition(source, name)
             if where is not None and package(where[0]) != package(module) and not name.startswith("_"):
-                found.setdefault(where[0], set()).add(where[1])
-    return {module: frozenset(names) for module, names in found.items()}
+                names_by_module.setdefault(where[0], set()).add(where[1])
+    return {module: frozenset(names) for module, names in names_by_module.items()}
 
 
 def parameters(function: Function, is_method: bool) -> list[str]:
@@ -104,7 +104,7 @@ def undescribed(names: list[str], docstring: str, *titles: str) -> list[str]:
     return [name for name in names if name not in described]
 
 
-def function_faults(function: Function, where: str, is_method: bool = False) -> list[str]:
+def find_function_problems(function: Function, where: str, is_method: bool = False) -> list[str]:
     """What the docstring of a function lacks."""
     docstring = ast.get_docstring(function) or ""
     if not docstring:
@@ -114,11 +114,11 @@ def function_faults(function: Function, where: str, is_method: bool = False) -> 
     if decorators(function) & {"property", "cached_property", "setter", "abstractproperty", "overload"}:
         return []
     missing = undescribed(parameters(function, is_method), docstring, "Args")
-    faults = [f"{where}: Args lacks {', '.join(missing)}"] if missing else []
+    problems = [f"{where}: Args lacks {', '.join(missing)}"] if missing else []
     returns = ast.unparse(function.returns) if function.returns else "None"
     if returns not in ("None", "NoReturn", "Never") and not section(docstring, "Returns", "Yields"):
-        faults.append(f"{where}: no Returns, though it returns {returns}")
-    return faults
+        problems.append(f"{where}: no Returns, though it returns {returns}")
+    return problems
 
 
 def fields(node: ast.ClassDef) -> list[str]:
@@ -134,33 +134,33 @@ def fields(node: ast.ClassDef) -> list[str]:
     return [name for name in names if not name.startswith("_")]
 
 
-def class_faults(node: ast.ClassDef, where: str) -> list[str]:
+def find_class_problems(node: ast.ClassDef, where: str) -> list[str]:
     """What the docstrings of a class, its constructor and its public methods lack."""
     docstring = ast.get_docstring(node) or ""
     if not docstring:
         return [f"{where}: no docstring"]
     init = next((s for s in node.body if isinstance(s, ast.FunctionDef) and s.name == "__init__"), None)
-    of_init = (ast.get_docstring(init) or "") if init else ""
+    init_docstring = (ast.get_docstring(init) or "") if init else ""
     missing = undescribed(fields(node), docstring, "Args", "Attributes")
-    missing = [name for name in missing if name in undescribed(missing, of_init, "Args")]
-    faults = [f"{where}: Args or Attributes lack {', '.join(missing)}"] if missing else []
+    missing = [name for name in missing if name in undescribed(missing, init_docstring, "Args")]
+    problems = [f"{where}: Args or Attributes lack {', '.join(missing)}"] if missing else []
     for statement in node.body:
         if isinstance(statement, Function) and not statement.name.startswith("_"):
-            faults += function_faults(statement, f"{where}.{statement.name}", is_method=True)
-    return faults
+            problems += find_function_problems(statement, f"{where}.{statement.name}", is_method=True)
+    return problems
 
 
 @pytest.mark.parametrize("module", sorted(public_names()))
 def test_public_names_describe_their_parameters(module: str) -> None:
-    faults: list[str] = []
+    problems: list[str] = []
     for node in modules()[module].body:
         if isinstance(node, Function | ast.ClassDef) and node.name in public_names()[module]:
-            check = class_faults if isinstance(node, ast.ClassDef) else function_faults
-            faults += check(node, node.name)
-    assert not faults, "\n".join(faults)
+            check = find_class_problems if isinstance(node, ast.ClassDef) else find_function_problems
+            problems += check(node, node.name)
+    assert not problems, "\n".join(problems)
 
 
 def test_a_missing_parameter_is_reported() -> None:
     function = ast.parse('def f(a, b) -> int:\n    """Add.\n\n    Args:\n        a: One.\n    """').body[0]
     assert isinstance(function, ast.FunctionDef)
-    assert function_faults(function, "f") == ["f: Args lacks b", "f: no Returns, though it returns int"]
+    assert find_function_problems(function, "f") == ["f: Args lacks b", "f: no Returns, though it returns int"]

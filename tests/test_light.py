@@ -1,4 +1,4 @@
-"""The light half (everything below `segkit.config`) works where neither torch nor Detectron2 is installed.
+"""The light half (everything below `segkit.config`) works without torch and Detectron2.
 
 `make test-light` runs this file, and the tests of the light half, in an environment without them (SEGKIT_LIGHT=1).
 """

@@ -37,13 +37,13 @@ def test_the_root_of_a_set_is_its_own_parent():
 
 def test_touching_regions_of_similar_colour_are_merged():
     image = np.array([[10.0, 12.0, 50.0, 11.0]])
-    # 10 and 12 touch and are similar; 11 is similar too, but 50 lies between
+    # 10 and 12 touch and are similar; 11 is similar too, but 50 is between them
     assert merge_similar(labels([[1, 2, 3, 4]]), image, 2.0).tolist() == [[1, 1, 2, 3]]
     assert merge_similar(labels([[1, 2, 3, 4]]), image, 1.9).tolist() == [[1, 2, 3, 4]]
 
 
 def test_the_mean_moves_as_regions_merge():
-    # 0 and 2 merge to the mean 1; 4 lies 3 from it, though 2 from its neighbour
+    # 0 and 2 merge to the mean 1; 4 differs from it by 3, though by 2 from its neighbour
     assert merge_similar(labels([[1, 2, 3]]), np.array([[0.0, 2.0, 4.0]]), 2.0).tolist() == [[1, 1, 2]]
     # the most similar first: 3 and 4 to 3.5, then 0 is 3.5 away
     assert merge_similar(labels([[1, 2, 3]]), np.array([[0.0, 3.0, 4.0]]), 3.0).tolist() == [[1, 2, 2]]

@@ -1,4 +1,4 @@
-"""`segkit compare`: its statements about A and B, and the A and B that it refuses."""
+"""`segkit compare`: comparisons of two predictions, and errors for invalid input."""
 
 import json
 
@@ -47,7 +47,7 @@ def counts(run, files, tmp_path):
 
 
 def test_metrics_and_differences_of_two_predictions(run, counts, tmp_path):
-    """Of A: car 4 found, 4 missed: 66.7; dog 4 false: 0; sky 100: PQ 55.6. Of B: car and sky 100, no dog: PQ 100."""
+    """A: car 4 matched, 4 missed: 66.7; dog 4 false: 0; sky 100: PQ 55.6. B: car and sky 100, no dog: PQ 100."""
     out = tmp_path / "deep/compared.json"
     code, printed, error = run("compare", *counts, "--output", out, "--samples", 200, "--per-class")
     assert (code, error) == (0, "")
@@ -91,7 +91,7 @@ def test_predictions_are_read_from_json_files(run, files, counts):
 
 
 def test_options_are_applied(run, files, tmp_path):
-    _truth, bad, good = files
+    _ground_truth, bad, good = files
     wrong = write_panoptic(tmp_path, "wrong", dict.fromkeys(range(9), (ROWS, RIGHT)), areas=5)
     line = error_line(run("compare", bad, good, "--gt", wrong, "--problems", 3))
     assert "--allow-missing" in line

@@ -79,7 +79,7 @@ def test_a_warning_does_not_fail(run, data):
 
 
 def test_a_repaired_copy(run, data, tmp_path):
-    """The areas are repaired, the missing image is not. The exit code 1 is about the original."""
+    """The areas are repaired, the missing image is not. The exit code 1 refers to the original dataset."""
     damage_areas(data)
     data.image_path(3).unlink()
     code, printed, _ = run(*dataset_arguments(data), "--fix", tmp_path / "copy")
@@ -121,7 +121,7 @@ def test_any_other_format(run, data, tmp_path, monkeypatch):
     data.png(0).write_bytes(b"")
     code, printed, _ = run(*places, "--categories", data.json_path)
     assert code == 1
-    assert "error png-unreadable (1)" in printed  # it does not hide the others
+    assert "error png-unreadable (1)" in printed  # it does not hide the other issues
     assert "error annotation-unreadable (5)" in printed
     code, printed, _ = run(*places, "--categories", tmp_path / "none.json")
     assert (code, "error dataset-unreadable (1)" in printed) == (1, True)
@@ -174,7 +174,7 @@ def test_a_repair_never_writes_into_protected_folders(run, data, tmp_path):
 
 
 def test_dataset_files_are_not_overwritten_by_the_issues_file(run, data, tmp_path):
-    """Other files neither, except an earlier issues file, and an empty file outside the dataset."""
+    """Other files are not overwritten either, except an earlier issues file and an empty file outside the dataset."""
     empty = data.masks / "empty.png"
     empty.touch()
     other = tmp_path / "notes.txt"
@@ -215,7 +215,7 @@ def test_an_empty_list_of_results_is_not_an_issues_file(run, data, tmp_path):
 
 
 def test_another_split_that_does_not_exist(run, data, tmp_path):
-    """The error comes before the work."""
+    """The error is raised before the check starts."""
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "junk.json").write_text('{"images": [{"file_name": 3}]}')
     (tmp_path / "bare.json").write_text('{"images": []}')
@@ -262,7 +262,7 @@ def test_another_split_by_its_name(run, tmp_path, monkeypatch):
     assert "--against" in error
 
 
-def test_images_dropped_by_a_repair_are_printed(run, data, tmp_path):
+def test_segments_dropped_by_a_repair_are_printed(run, data, tmp_path):
     content = data.load()
     content["annotations"][0]["segments_info"].append({**content["annotations"][0]["segments_info"][0], "id": 8})
     data.store(content)

@@ -1,4 +1,4 @@
-"""The doctor: what it finds in complete and in broken environments, its exit code, and the commands it prints."""
+"""`segkit doctor`: its checks of complete and broken environments, its exit code, and the commands it prints."""
 
 import dataclasses
 import importlib.util
@@ -104,7 +104,7 @@ def find_distribution_of_this_checkout():
 
 
 def without(*hidden, then):
-    """Run `then` in an interpreter that cannot import `hidden`: half-imported packages must not stay in this one."""
+    """Run `then` in a new interpreter that cannot import `hidden`; this process keeps no half-imported package."""
     code = f"import sys; sys.modules.update(dict.fromkeys({hidden!r})); from segkit.cli.main import main; {then}"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 

@@ -84,7 +84,7 @@ def test_the_json_holds_the_metrics(run, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_shards_give_the_same_bytes_as_one_run(run, tmp_path, kind):
-    """In every order of the files, and shards of which some have no image."""
+    """In every order of the files. Some shards have no image."""
     _, gt, pred = WRITE_FILES[kind](tmp_path)
     files = [*ARGUMENTS[kind], "--gt", gt, "--pred", pred]
     whole = tmp_path / "whole.json"
@@ -133,7 +133,7 @@ def test_inconsistent_shards_are_rejected(run, tmp_path):
 
 
 def test_shards_of_another_prediction_are_rejected(run, tmp_path):
-    """Another JSON of the same images, scored with the same command but for its path; a moved copy is no other."""
+    """A changed JSON of the same images is rejected; an unchanged copy at another path is accepted."""
     ground_truth, predictions = two_images(tmp_path / "a")
     _, predictions_b = two_images(tmp_path / "b")
     parts = [tmp_path / f"{i}.npz" for i in range(3)]
@@ -203,10 +203,10 @@ def test_all_problems_are_reported_up_to_a_limit(run, tmp_path):
 
 
 def test_wrong_areas_follow_the_areas_option(run, tmp_path):
-    """Declared are 0 pixels; the car's union is 4 + 0 - 4 = 0, so that panopticapi's IoU is infinite."""
-    rows, category_of = [[1, 1, 2, 2], [1, 1, 2, 2]], {1: CAR, 2: SKY}
-    ground_truth = write_panoptic(tmp_path, "ground_truth", {1: (rows, category_of), 2: (rows, category_of)}, areas=0)
-    predictions = write_panoptic(tmp_path, "predictions", {1: (rows, category_of), 2: (rows, category_of)})
+    """The JSON declares 0 pixels. The car's union is 4 + 0 - 4 = 0, so panopticapi's IoU is infinite."""
+    rows, category_ids = [[1, 1, 2, 2], [1, 1, 2, 2]], {1: CAR, 2: SKY}
+    ground_truth = write_panoptic(tmp_path, "ground_truth", {1: (rows, category_ids), 2: (rows, category_ids)}, areas=0)
+    predictions = write_panoptic(tmp_path, "predictions", {1: (rows, category_ids), 2: (rows, category_ids)})
     files = ("panoptic", "--gt", ground_truth, "--pred", predictions, "--output", tmp_path / "o.json")
     line = error_line(run(*files))
     assert "image 1, segment 1: the declared area is 0, the map has 4 pixels" in line
@@ -221,7 +221,7 @@ def test_wrong_areas_follow_the_areas_option(run, tmp_path):
 
 
 def test_the_report_says_when_the_modes_differ(run, tmp_path):
-    """Two crowds of a category: the reference counts the last alone, and the prediction on the first is false."""
+    """Two crowds of a category: the reference uses only the last, and the prediction on the first is false."""
     rows = [[1, 1, 1, 1, 2, 2, 3, 3]]
     ground_truth = write_panoptic(tmp_path, "ground_truth", {"[red]x": (rows, {1: CAR, 2: CAR, 3: SKY})})
     content = json.loads(ground_truth.read_text())
@@ -237,7 +237,7 @@ def test_the_report_says_when_the_modes_differ(run, tmp_path):
     assert expected in " ".join(out.split())
 
 
-def test_empty_datasets_are_rejected(run, tmp_path):
+def test_empty_datasets_give_no_metrics(run, tmp_path):
     ground_truth = write_panoptic(tmp_path, "ground_truth", {})
     predictions = write_panoptic(tmp_path, "predictions", {})
     counts, out = tmp_path / "c.npz", tmp_path / "o.json"

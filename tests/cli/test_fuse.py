@@ -71,9 +71,11 @@ def test_run_writes_files_that_evaluate_reads(run: Any, files: Any, tmp_path: Pa
     ]
     assert cows
     assert min(cows) >= 0.8
-    refused = run(*first)
-    assert refused[0] == 1
-    assert "the output exists already: panoptic.json, panoptic; name another folder, or add --overwrite" in refused[2]
+    rejected_run = run(*first)
+    assert rejected_run[0] == 1
+    assert (
+        "the output exists already: panoptic.json, panoptic; name another folder, or add --overwrite" in rejected_run[2]
+    )
     assert run(*first, "--overwrite")[0] == 0
 
 

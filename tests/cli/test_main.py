@@ -99,9 +99,9 @@ def test_debug_adds_the_traceback(monkeypatch, capsys, value, shown):
 
 
 def test_program_errors_keep_their_traceback(monkeypatch):
-    for fault in (ZeroDivisionError("x"), ImportError("cannot import name 'x'", name="segkit.data")):
-        fake_command(monkeypatch, raising(fault))
-        with pytest.raises(type(fault)):
+    for program_error in (ZeroDivisionError("x"), ImportError("cannot import name 'x'", name="segkit.data")):
+        fake_command(monkeypatch, raising(program_error))
+        with pytest.raises(type(program_error)):
             main(["fake"])
 
 
@@ -116,7 +116,7 @@ def test_a_missing_extra_is_one_line_that_names_it(monkeypatch, capsys, module):
 
 
 def test_every_package_of_an_extra_maps_to_the_extra():
-    """By the name of its import. setuptools and packaging are part of most environments anyway."""
+    """The mapping uses import names. setuptools and packaging are left out: most environments have them."""
     names = {re.split(r"[<>=]", line)[0] for line in load_requirements()["extras"]["train"]}
     modules = {get_module_name(name) for name in names - {"packaging", "setuptools"}}
     assert modules <= TRAIN_PACKAGES
@@ -205,7 +205,7 @@ def test_a_closed_stdout_is_not_an_error(tmp_path):
 
 
 def imported_modules(*arguments):
-    """The modules that `segkit ARGUMENTS` imports, in an interpreter of its own."""
+    """The modules that `segkit ARGUMENTS` imports, measured in a new interpreter."""
     code = f"import sys; from segkit.cli.main import main; main({[*arguments]!r}); print(*sys.modules)"
     return set(python("-c", code).stdout.splitlines()[-1].split())
 

@@ -1,4 +1,4 @@
-"""The mapper: tensors agree with the files, errors name the files."""
+"""The dataset mapper: tensors equal the files, errors name the files."""
 
 from __future__ import annotations
 

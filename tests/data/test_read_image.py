@@ -1,4 +1,4 @@
-"""The pixels that training, evaluation and prediction see: Detectron2's of 8-bit pictures, one reading of deep ones."""
+"""Images are read the same way in training, evaluation and prediction; 8-bit images as in Detectron2."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_rotated_8_bit_images(tmp_path: Path, mode: str, suffix: str, orientatio
 
 @pytest.mark.parametrize("dtype", ["u2", "f4", "i4"])
 def test_16_bit_images_are_the_same_everywhere(tmp_path: Path, dtype: str) -> None:
-    """12 bits, which Pillow's conversion would clip to white."""
+    """12-bit values, which Pillow's conversion would clip to white."""
     path = write_tiff(tmp_path / "a.tif", np.linspace(300, 4095, 600).reshape(20, 30).astype(dtype))
     rgb = image_io.read_image(path)
     assert (rgb.min(), rgb.max()) == (0, 255)
@@ -80,7 +80,7 @@ def test_16_bit_images_are_the_same_everywhere(tmp_path: Path, dtype: str) -> No
 
 
 def test_bgr_images_have_positive_strides(tmp_path: Path) -> None:
-    """Each later step would copy what does not."""
+    """Arrays with negative strides would be copied by each later step."""
     NOISE.convert("RGB").save(tmp_path / "a.png")
     assert read_image(record(tmp_path / "a.png"), "BGR").flags.c_contiguous
 

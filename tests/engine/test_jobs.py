@@ -216,7 +216,7 @@ def test_a_split_without_labels_is_no_training_data(
 def test_weights_of_other_classes(
     toy_copy: Path, toy_names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Exchanged names would silently give other metrics, so they are refused; other names are a warning."""
+    """Exchanged class names would silently change the metrics, so they are rejected; unknown names are a warning."""
     run = ["SOLVER.MAX_ITER", 1, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", tmp_path / "run"]
     assert segkit("train", "--config-file", CONFIG, *toy_names, *run) == 0
     capsys.readouterr()

@@ -121,7 +121,7 @@ def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_model_with_a_semantic_output_only(toy_folder: Path, tmp_path: Path) -> None:
-    """The weights say that each class has a channel; the outputs are label maps and overlays."""
+    """The weights have a channel per class; the outputs are label maps and overlays."""
     torch.manual_seed(0)
     semantic = ["MODEL.META_ARCHITECTURE", "SemanticSegmentor"]
     cfg = read_config(CONFIG, semantic)

@@ -1,4 +1,4 @@
-"""What `segkit predict` reads: the pixels as in training, and the files, folders and patterns that are named."""
+"""Input of `segkit predict`: pixels as in training, from files, folders and patterns."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ IMAGES = ("aachen_000000_000019", "aachen_000001_000019")
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Dataset:
-    """Two images of 20 x 40 pixels: two cars of 150 and 100 pixels, a group and a bus; and nothing but road."""
+    """Two images of 20 x 40 pixels: one has cars of 150 and 100 pixels, a group and a bus, the other only road."""
     ids = np.full((20, 40), 7)
     ids[:10, :15], ids[:10, 25:35], ids[15:, :15], ids[12:, 20:] = 26000, 26001, 26, 28000
     for image_id, values in zip(IMAGES, (ids, np.full((20, 40), 7)), strict=True):
@@ -41,8 +41,8 @@ def dataset(tmp_path: Path) -> Dataset:
 def test_the_ground_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
     results = evaluate(dataset, tmp_path / "out")
     assert set(results) == {"bbox", "segm", "cityscapes_segm"}
-    found = {name: value for name, value in results["cityscapes_segm"].items() if value is not None}
-    assert found == dict.fromkeys(["AP", "AP50", "AP-car", "AP-bus", "AP50-car", "AP50-bus"], 100)
+    metrics = {name: value for name, value in results["cityscapes_segm"].items() if value is not None}
+    assert metrics == dict.fromkeys(["AP", "AP50", "AP-car", "AP-bus", "AP50-car", "AP50-bus"], 100)
 
 
 def test_the_export_scores_the_same(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,14 +50,14 @@ def test_the_export_scores_the_same(dataset: Dataset, tmp_path: Path, monkeypatc
 
     One car is found at 0.5 to 0.65, the other at 0.5 only: AP50 of cars is 100, AP is not.
     """
-    found = evaluate(dataset, tmp_path / "out", shift_px=3)["cityscapes_segm"]
-    assert found["AP50"] == 100
-    assert 0 < found["AP"] < 50
+    metrics = evaluate(dataset, tmp_path / "out", shift_px=3)["cityscapes_segm"]
+    assert metrics["AP50"] == 100
+    assert 0 < metrics["AP"] < 50
     export = tmp_path / "out/cityscapes_instances"
     assert sorted(path.name for path in export.glob("*.txt")) == [f"{image_id}_pred.txt" for image_id in IMAGES]
     ground_truth = tmp_path / "cityscapes/gtFine/val"
-    assert score_cityscapes_instances(ground_truth, export).compute() == found
-    assert reference(monkeypatch, sorted(ground_truth.rglob("*.png")), export, tmp_path) == found
+    assert score_cityscapes_instances(ground_truth, export).compute() == metrics
+    assert reference(monkeypatch, sorted(ground_truth.rglob("*.png")), export, tmp_path) == metrics
 
 
 def test_crops_are_taken_where_the_model_gives_them(dataset: Dataset, tmp_path: Path) -> None:

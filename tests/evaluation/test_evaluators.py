@@ -49,7 +49,7 @@ def test_the_ground_truth_scores_100(dataset: Dataset, tmp_path: Path) -> None:
 
 
 class Lazily(GroundTruthModel):
-    """Gives the same outputs as PanopticRCNN: crops and head outputs; costly outputs must not be used."""
+    """Gives the same outputs as PanopticRCNN: crops and head outputs; reading an expensive full-size output fails."""
 
     def predict(self, record: dict[str, Any]) -> LazyDict:
         output = super().predict(record)
@@ -113,9 +113,9 @@ def test_the_exports_score_the_same_under_panopticapi(dataset: Dataset, toy_fold
     results = evaluate(dataset, tmp_path, shift_px=2)
     ground_truth = json.loads((toy_folder / "panoptic.json").read_text())
     prediction = json.loads((tmp_path / "panoptic.json").read_text())
-    found = {a["image_id"]: a for a in prediction["annotations"]}
+    predicted_annotations = {a["image_id"]: a for a in prediction["annotations"]}
     categories = {c["id"]: c for c in ground_truth["categories"]}
-    pairs = [(a, found[a["image_id"]]) for a in ground_truth["annotations"]]
+    pairs = [(a, predicted_annotations[a["image_id"]]) for a in ground_truth["annotations"]]
     with contextlib.redirect_stdout(io.StringIO()):
         stat = evaluation.pq_compute_single_core(
             0, pairs, str(toy_folder / "panoptic"), str(tmp_path / "panoptic"), categories
@@ -134,8 +134,8 @@ def test_evaluation_of_files_and_in_training_score_the_same(dataset: Dataset, to
     panoptic = score_panoptic(toy_folder / "panoptic.json", tmp_path / "panoptic.json", boundary=True)
     assert panoptic.metric.compute(panoptic.image_order) == results["panoptic_seg"]
     assert results["panoptic_seg"]["BoundaryPQ"] < results["panoptic_seg"]["PQ"]
-    found = tmp_path / "coco_instances_results.json"
-    instances = score_instances(toy_folder / "instances.json", found, iou_types=("bbox", "segm", "boundary"))
+    results_path = tmp_path / "coco_instances_results.json"
+    instances = score_instances(toy_folder / "instances.json", results_path, iou_types=("bbox", "segm", "boundary"))
     assert instances.compute() == {task: results[task] for task in ("bbox", "segm", "boundary")}
     assert results["sem_seg"]["mBoundaryIoU"] < results["sem_seg"]["mIoU"]
 
@@ -196,8 +196,8 @@ def test_an_unknown_metric_is_rejected(dataset: Dataset, tmp_path: Path) -> None
 def test_cityscapes_and_its_string_ids(tmp_path: Path) -> None:
     write_instance_ids(tmp_path)
     cityscapes_names.register(tmp_path)
-    found = load_dataset("segkit_cityscapes_fine_panoptic_train")
-    results = evaluate(found, tmp_path / "out")
+    dataset = load_dataset("segkit_cityscapes_fine_panoptic_train")
+    results = evaluate(dataset, tmp_path / "out")
     assert results["panoptic_seg"]["PQ"] == results["segm"]["AP"] == results["sem_seg"]["mIoU"] == 100
     exported = coco.read_panoptic(tmp_path / "out/panoptic.json")
     assert [r.image_id for r in exported.records] == ["aachen_000000_000019", "aachen_000001_000019"]

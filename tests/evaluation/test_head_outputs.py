@@ -29,7 +29,7 @@ ROOT = Path("/images")
 
 
 def dataset() -> Dataset:
-    """Images in no order of ids; two have one name in different folders."""
+    """Images whose ids are not sorted; two images have the same name in different folders."""
     names = ["x/1.jpg", "2.jpg", "y/1.jpg", "3.jpg"]
     size = {"height": SIZE[0], "width": SIZE[1]}
     records = [{"image_id": i, "file_name": f"{ROOT}/{name}", **size} for i, name in zip(IMAGES, names, strict=True)]

@@ -1,4 +1,4 @@
-"""The parts of an export: written by each process, joined by the main one, gone afterwards."""
+"""Partial exports: each process writes one, the main process joins and removes them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ IMAGES = ["e", 5, "a", 1, "c", 9]
 
 
 def dataset() -> Dataset:
-    """Images in no order of ids, with one or two true boxes each."""
+    """Images whose ids are not sorted, with one or two ground truth boxes each."""
     records = []
     for number, image_id in enumerate(IMAGES):
         outline = [2.0, 2.0, 12.0 + number, 2.0, 12.0 + number, 22.0, 2.0, 22.0]
@@ -41,15 +41,15 @@ def dataset() -> Dataset:
 
 def output(number: int, masks: bool = True, score: float = 0.5) -> dict[str, Any]:
     """A result near the ground truth of image `number`, and a false positive."""
-    found = Instances(SIZE)
-    found.pred_boxes = Boxes(torch.tensor([[2.0, 2.0, 13.0, 22.0], [20.0, 0.0, 30.0, 10.0]]))
-    found.scores = torch.tensor([score, 0.75])
-    found.pred_classes = torch.tensor([number % 2, 0])
+    instances = Instances(SIZE)
+    instances.pred_boxes = Boxes(torch.tensor([[2.0, 2.0, 13.0, 22.0], [20.0, 0.0, 30.0, 10.0]]))
+    instances.scores = torch.tensor([score, 0.75])
+    instances.pred_classes = torch.tensor([number % 2, 0])
     if masks:
-        found.pred_masks = torch.zeros(2, *SIZE, dtype=torch.bool)
-        found.pred_masks[0, 2:22, 2:13] = True
-        found.pred_masks[1, :10, 20:30] = True
-    return {"instances": found}
+        instances.pred_masks = torch.zeros(2, *SIZE, dtype=torch.bool)
+        instances.pred_masks[0, 2:22, 2:13] = True
+        instances.pred_masks[1, :10, 20:30] = True
+    return {"instances": instances}
 
 
 def run(folder: Path, images: list[Any], **options: Any) -> InstanceEvaluator:
@@ -63,7 +63,7 @@ def run(folder: Path, images: list[Any], **options: Any) -> InstanceEvaluator:
 
 
 def in_processes(evaluators: list[InstanceEvaluator], monkeypatch: pytest.MonkeyPatch, hidden: tuple[int, ...] = ()):
-    """Run `evaluate` as each process in turn; the main process does not see the files of the `hidden` ranks."""
+    """Run `evaluate` once per process; the files of the `hidden` ranks are invisible to the main process."""
     owns = [{name: (p.path, p.closed().size) for name, p in e._parts.items()} for e in evaluators]
     lost = [path for rank in hidden for path, _ in owns[rank].values()]
     visible = module.is_visible
@@ -174,11 +174,11 @@ def test_results_are_not_held_in_memory(tmp_path: Path) -> None:
     data = dataset()
     evaluator = InstanceEvaluator(GroundTruth(data, "one"), tmp_path)
     evaluator.reset()
-    found = output(0)
-    found["instances"].scores = torch.from_numpy(np.array([0.5, 0.75], dtype=np.float32))
+    prediction = output(0)
+    prediction["instances"].scores = torch.from_numpy(np.array([0.5, 0.75], dtype=np.float32))
     for image_id in IMAGES:
-        evaluator.process([{"image_id": image_id}], [found])
+        evaluator.process([{"image_id": image_id}], [prediction])
     written = evaluator._parts[RESULTS]
     assert set(written._places) == set(IMAGES)
-    assert all(isinstance(number, int) for place in written._places.values() for number in place)
+    assert all(isinstance(number, int) for position in written._places.values() for number in position)
     evaluator._drop_parts()

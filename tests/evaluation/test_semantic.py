@@ -1,4 +1,4 @@
-"""Semantic IoU from logits: the same channels as argmax, the same counts on every device and in Detectron2."""
+"""Semantic IoU from logits: channels equal argmax, counts equal on every device and in Detectron2."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def load_volumes(root: Path, **options: Any) -> Dataset:
     return load_reader_dataset("volumes", "decathlon", {"root": str(root), "labels": labels, **options})
 
 
-def slices_of(volume: np.ndarray, axis: int = 2) -> np.ndarray:
+def extract_slices(volume: np.ndarray, axis: int = 2) -> np.ndarray:
     """(slices, H, W) of a volume as stored: x is flipped to run to the right, then turned to be seen from above."""
     return np.rot90(np.moveaxis(volume[::-1], axis, 0), axes=(1, 2))
 
@@ -67,11 +67,11 @@ def build_evaluator(dataset: Dataset, folder: Path, **options: Any) -> VolumeEva
 def process_volume(
     volume_evaluator: VolumeEvaluator, output: dict[str, np.ndarray], image_ids: list[str] | None = None, axis: int = 2
 ) -> None:
-    """Process images (all by default), of each the slice of a volume of category ids."""
+    """Process images (all by default): each gets its slice of a volume of category ids."""
     channels = [*LABELS]
     for image_id in volume_evaluator.ground_truth.records if image_ids is None else image_ids:
         name, index = image_id.rsplit("_", 1)
-        labels = slices_of(output[name], axis)[int(index)]
+        labels = extract_slices(output[name], axis)[int(index)]
         logits = np.stack([labels == channel for channel in channels]).astype(np.float32)
         volume_evaluator.process([{"image_id": image_id}], [{"sem_seg": torch.from_numpy(logits)}])
 
@@ -138,7 +138,7 @@ def test_metrics_without_an_export(root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cut", "travel"),  # images of the first process, and the slices that each has of a volume that it lacks others of
+    ("cut", "travel"),  # images of the first process, and the slices of volumes that are split between processes
     [
         (0, [{}, {}]),
         (1, [{"a": [0]}, {"a": [1, 2, 3]}]),
@@ -228,7 +228,7 @@ def test_logits_of_another_model_are_rejected(root: Path, tmp_path: Path) -> Non
         volume_evaluator.process([{"image_id": "a_000"}], [{"sem_seg": torch.zeros(3, 2, 3)}])
 
 
-def test_a_shared_things_channel_without_thing_classes_is_ignored(root: Path, tmp_path: Path) -> None:
+def test_pixels_of_an_unused_things_channel_are_background(root: Path, tmp_path: Path) -> None:
     dataset = load_volumes(root)
     volume_evaluator = VolumeEvaluator(GroundTruth(dataset, "one"), tmp_path)
     volume_evaluator.reset()
@@ -239,7 +239,7 @@ def test_a_shared_things_channel_without_thing_classes_is_ignored(root: Path, tm
         volume_evaluator.process([{"image_id": f"a_{index:03d}"}], [{"sem_seg": logits}])
     volume_evaluator.evaluate()
     expected = np.array([[0, 0], [1, 300], [300, 300]])
-    np.testing.assert_array_equal(slices_of(written(tmp_path, "a")), [expected] * 4)
+    np.testing.assert_array_equal(extract_slices(written(tmp_path, "a")), [expected] * 4)
 
 
 def test_test_volumes_without_labels_are_written(root: Path, tmp_path: Path) -> None:
@@ -296,8 +296,8 @@ def test_the_metrics_of_a_dataset_without_things(root: Path, tmp_path: Path) -> 
 def test_datasets_of_images_are_rejected(root: Path, tmp_path: Path) -> None:
     dataset = load_volumes(root)
     records = [{key: value for key, value in record.items() if key != "reader"} for record in dataset.records]
-    images = Dataset("pictures", dataset.categories, ("volume_dice",), records)
+    images = Dataset("photos", dataset.categories, ("volume_dice",), records)
     with pytest.raises(
-        ConfigError, match="the images of pictures are no slices of volumes, which the metric volume_dice needs"
+        ConfigError, match="the images of photos are no slices of volumes, which the metric volume_dice needs"
     ):
         build_evaluators(load_config(opts=PANOPTIC_RCNN), images, tmp_path)

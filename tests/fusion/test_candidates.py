@@ -1,4 +1,4 @@
-"""Thresholds and suppression by hand-drawn boxes and masks, and against the obvious way."""
+"""Thresholds and suppression: hand-drawn boxes and masks, and comparison with a slow simple version."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def instances(masks: Any, scores: Any, boxes: Any = None, class_ids: Any = None)
 
 
 def select(
-    of: InstanceMasks, nms: str = "none", threshold: float = 0.5, rejections: RejectionLog | None = None
+    candidates: InstanceMasks, nms: str = "none", threshold: float = 0.5, rejections: RejectionLog | None = None
 ) -> list[int]:
-    return select_candidates(of, 0, {}, nms, threshold, rejections)
+    return select_candidates(candidates, 0, {}, nms, threshold, rejections)
 
 
 DOT = [[1, 0, 0, 0]]
@@ -56,7 +56,7 @@ BOXES = [[0, 0, 4, 2], [1, 0, 5, 2], [2, 0, 6, 2]]
 
 
 def test_a_box_is_suppressed_only_by_better_boxes_that_remain() -> None:
-    """The second goes (0.6 > 0.5). The third overlaps only the second that much, which is gone: it stays."""
+    """The second is suppressed (0.6 > 0.5). Only it overlaps the third by more than 0.5: the third is kept."""
     three = instances([DOT] * 3, [0.9, 0.8, 0.7], BOXES)
     rejections = RejectionLog()
     assert select(three, "box", 0.5, rejections) == [0, 2]
@@ -87,7 +87,7 @@ def test_masks_suppress_each_other_across_classes() -> None:
 
 @pytest.mark.parametrize("nms", NMS_KINDS)
 def test_no_instances_and_empty_instances(nms: str) -> None:
-    """What has no area overlaps nothing, at a threshold of 0 neither."""
+    """Boxes and masks without area overlap nothing, even at a threshold of 0."""
     assert select(instances(np.zeros((0, 2, 3)), []), nms, 0) == []
     assert select(instances(np.zeros((2, 2, 3)), [0.5, 0.6]), nms, 0) == [1, 0]
     wrong_order = [[4, 2, 0, 0], [3, 0, 1, 2]]
@@ -112,32 +112,32 @@ def scenes(draw: st.DrawFn) -> InstanceMasks:
     return instances(masks, rng.choice([0.25, 0.5, 0.75], count), boxes)
 
 
-@given(of=scenes(), threshold=st.sampled_from([0, 0.2, 1 / 3, 0.5, 0.8, 1]))
+@given(candidates=scenes(), threshold=st.sampled_from([0, 0.2, 1 / 3, 0.5, 0.8, 1]))
 @settings(max_examples=200, deadline=None)
 @pytest.mark.parametrize("nms", ["box", "mask"])
-def test_equals_a_slow_simple_version(nms: str, of: InstanceMasks, threshold: float) -> None:
-    """Boxes of whole pixels are masks too: each kind is the IoU of sets of pixels, here on a wide enough canvas."""
+def test_equals_a_slow_simple_version(nms: str, candidates: InstanceMasks, threshold: float) -> None:
+    """Boxes of whole pixels are masks too, so both IoUs are computed from sets of pixels."""
     if nms == "mask":
-        sets = [{*zip(*np.nonzero(mask), strict=True)} for mask in of.to_full()]
+        sets = [{*zip(*np.nonzero(mask), strict=True)} for mask in candidates.to_full()]
     else:
-        sets = [{(x, y) for x in range(a, c) for y in range(b, d)} for a, b, c, d in of.boxes_xyxy.astype(int)]
+        sets = [{(x, y) for x in range(a, c) for y in range(b, d)} for a, b, c, d in candidates.boxes_xyxy.astype(int)]
     expected: list[int] = []
     expected_rejections = {}
-    for row in sorted(range(len(of)), key=lambda row: (-of.scores[row], row)):
+    for row in sorted(range(len(candidates)), key=lambda row: (-candidates.scores[row], row)):
         ious = [len(sets[row] & sets[o]) / len(sets[row] | sets[o]) for o in expected if sets[row] | sets[o]]
         if max(ious, default=0) > threshold:
             expected_rejections[row] = Rejection("nms", max(ious), threshold)
         else:
             expected.append(row)
     rejections = RejectionLog()
-    assert select(of, nms, threshold, rejections) == expected
+    assert select(candidates, nms, threshold, rejections) == expected
     assert rejections.instances == expected_rejections
 
 
 @given(scenes())
 @settings(max_examples=100, deadline=None)
-def test_shared_pixels_are_counted(of: InstanceMasks) -> None:
-    full = of.to_full()
-    for first in range(len(of)):
-        for second in range(len(of)):
-            assert count_shared_px(of, first, second) == (full[first] & full[second]).sum()
+def test_shared_pixels_are_counted(candidates: InstanceMasks) -> None:
+    full = candidates.to_full()
+    for first in range(len(candidates)):
+        for second in range(len(candidates)):
+            assert count_shared_px(candidates, first, second) == (full[first] & full[second]).sum()

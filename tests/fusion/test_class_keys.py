@@ -1,4 +1,4 @@
-"""Names of classes in options become contiguous ids."""
+"""Class names in options are converted to contiguous ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of every fusion method, whatever its rule."""
+"""Properties that every fusion method has."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ some = settings(max_examples=60, deadline=None)
 
 
 def fusion(name: str, **options: Any) -> Any:
-    known = FUSION_METHODS[name].__dataclass_fields__  # type: ignore[attr-defined]
-    return build_fusion(name, **{k: v for k, v in LOOSE.items() if k in known} | options)
+    option_names = FUSION_METHODS[name].__dataclass_fields__  # type: ignore[attr-defined]
+    return build_fusion(name, **{k: v for k, v in LOOSE.items() if k in option_names} | options)
 
 
 def summarize(fused: PanopticSegmentation, rows: Any = None) -> list[Any]:
@@ -133,7 +133,7 @@ def test_without_instances_only_stuff_remains(name: str, seed: int) -> None:
 
 
 def test_thing_pixels_without_instances_are_void_or_things(name: str) -> None:
-    """The semantic head sees thing 0 everywhere, and nothing was detected: no stuff may appear where none is."""
+    """The semantic head predicts thing 0 everywhere, without detections: no stuff may appear."""
     outputs = scene(1, count=0, size_hw=(4, 5))
     logits = np.zeros((5, 4, 5), dtype=np.float32)
     logits[1] = 9
@@ -149,7 +149,7 @@ def test_thing_pixels_without_instances_are_void_or_things(name: str) -> None:
 
 
 def test_no_stuff_keeps_the_instances(name: str) -> None:
-    """Two instances side by side of which both heads are sure; everything else is a thing to the semantic head."""
+    """Two adjacent instances on which both heads agree; the semantic head predicts things everywhere else."""
     rng_free = scene(3, count=2, size_hw=(6, 8))
     boxes = np.array([[0, 0, 4, 6], [4, 0, 8, 6]], dtype=np.float32)
     masks = paste_masks(
@@ -182,7 +182,7 @@ def test_low_scores_equal_no_instances(name: str) -> None:
 
 
 def test_missing_inputs_of_a_method_are_named(name: str) -> None:
-    """Without logits and probabilities a method runs, or says what is missing; it never fails in another way."""
+    """Without logits and probabilities a method runs or names the missing inputs; no other error occurs."""
     outputs = scene(2, count=3, size_hw=(8, 8))
     bare = HeadOutputs(
         replace(outputs.instances, mask_probs=None),

@@ -1,4 +1,4 @@
-"""EfficientPS's fusion by hand-drawn maps, one for each rule, and against the paper's formula pixel by pixel.
+"""EfficientPS's fusion: a hand-drawn map for each rule, and comparison with the paper's formula pixel by pixel.
 
 Unless a test says otherwise: channel 0 is stuff 1, channel 1 is thing 0, and boxes fill the image.
 """
@@ -52,9 +52,9 @@ def test_the_fused_logit() -> None:
 
 
 def test_agreement_of_the_heads_beats_a_higher_score() -> None:
-    """Both have p = 0.9. The semantic head has 3 for class 1 (row 1) and 0 for class 0 (row 0): row 1 wins.
+    """Both have p = 0.9. The semantic head has 3 for class 1 (row 1) and 0 for class 0 (row 0): row 1 gets the pixels.
 
-    Where both classes have 3, FL is equal: the better score, row 0, wins.
+    If both classes have 3, FL is equal and the better score, row 0, gets the pixels.
     """
     masks = drawn([[[0.9] * 4], [[0.9] * 4]], [0.9, 0.8], [0, 1])
     scores = semantic([[[-9] * 4], [[0, 0, 3, 3]], [[3, 3, 3, 3]]], [1, 0, 0], [-1, 0, 1])
@@ -115,7 +115,7 @@ def test_small_stuff_is_void() -> None:
 
 
 def test_fully_occluded_stuff_makes_no_segment() -> None:
-    """Stuff 1 is the best channel in column 0 alone, which the instance wins: FL = 7.47 > 3 (see above)."""
+    """Stuff 1 is the best channel only in column 0, which the instance gets: FL = 7.47 > 3 (see above)."""
     masks = drawn([[[0.9, 0, 0, 0]]], [0.9], [0], [[0, 0, 1, 1]])
     scores = semantic([[[3, 0, 0, 0]], [[0, 3, 3, 3]], [[2, 0, 0, 0]]], [1, 2, 0], [-1, -1, 0])
     fused = ANY_AREA(HeadOutputs(masks, scores))
@@ -142,7 +142,7 @@ def test_unknown_stuff_channels_own_no_pixels() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_very_large_and_infinite_logits() -> None:
-    """B = -200: sigmoid(B) = 0, FL = 0.9 (2.2 - 200) = -178 > -1000. B = -infinity loses, B = infinity wins."""
+    """B = -200: sigmoid(B) = 0, FL = 0.9 (2.2 - 200) = -178 > -1000. B = -infinity: lowest FL; infinity: highest."""
     masks = drawn([[[0.9] * 4]], [0.9], [0])
     outputs = heads([-1000, 0, 0, 0], [-200, -np.inf, np.inf, -1], masks)
     assert ids(ANY_AREA, outputs) == [1, 2, 1, 1]

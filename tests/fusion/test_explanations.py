@@ -1,4 +1,4 @@
-"""Every reason by a hand-drawn map of one row: who claimed which pixels, who holds them, and why."""
+"""Explanations on one-row maps: which instance claimed which pixels, which segment has them, and the reason."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def by_hand(
 
 
 def test_occluded_instances_name_the_segments_that_overlap_them() -> None:
-    """B lost two pixels to A and one to stuff, without a threshold: the one who took the most comes first."""
+    """B lost two pixels to A and one to stuff, without a threshold: the occluder with the most pixels comes first."""
     given = outputs([A, B], [0.875, 0.75], [0, 0, 0, 0, 2, 2])
     segments = Segment(1, 5, True, 4, score=0.875, instance_id=0), Segment(2, 2, False, 2)
     assert by_hand(given, [1, 1, 1, 1, 2, 2], *segments) == [

@@ -1,4 +1,4 @@
-"""Centers and groups by hand-drawn maps, and against torch and slow simple versions."""
+"""Centres and groups: hand-drawn maps, and comparison with torch and slow simple versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def heat(rows: list[list[float]]) -> np.ndarray:
     return np.array(rows, dtype=np.float32)
 
 
-def masks_of(masks: np.ndarray, scores: list[float]) -> InstanceMasks:
+def build_masks(masks: np.ndarray, scores: list[float]) -> InstanceMasks:
     count = len(masks)
     boxes, classes = np.zeros((count, 4), dtype=np.float32), np.zeros(count, dtype=np.int64)
     return InstanceMasks.from_full(masks, boxes, np.array(scores, dtype=np.float32), classes)
@@ -38,7 +38,7 @@ def test_a_peak_is_above_the_threshold_and_the_highest_around() -> None:
 
 
 def test_windows_larger_than_the_image() -> None:
-    """Its pixels could not be counted, let alone stored."""
+    """A window too large for its pixels to be counted or stored."""
     peaks = find_heat_peaks(heat([[0.9, 0.0, 0.8], [0.0, 0.0, 0.9]]), 0.2, 10**11 + 1, 10)
     assert peaks.tolist() == [[0, 0], [1, 2]]
 
@@ -86,7 +86,7 @@ def test_peaks_equal_detectron2s(centers: CenterOffsets, threshold: float, kerne
 
 
 def test_groups_equal_detectron2s() -> None:
-    """Of every pixel; the last scale is beyond what float32 can square, so that all centres are infinitely far."""
+    """Groups of every pixel. The last scale overflows float32 when squared, so all centres are infinitely far."""
     torch, post_processing = import_detectron2()
     rng = np.random.default_rng(0)
     for scale in (0.5, 20, 500, 1e30):
@@ -99,7 +99,7 @@ def test_groups_equal_detectron2s() -> None:
 
 def test_distances_equal_after_rounding_are_a_tie() -> None:
     """From (0, 0) to (2114, 23) it is the root of 4469525, 2114.12511; to (2110, 132) of 4469524, 2114.12488. Float32
-    has steps of 2^-12 = 0.00024 there: both are 2114.125, so that the first centre wins in either order. (2114, 25) is
+    has steps of 2^-12 = 0.00024 there: both are 2114.125, so the first centre is chosen in either order. (2114, 25) is
     farther away: 2114.148."""
     centers = CenterOffsets(np.zeros((1, 1), np.float32), np.zeros((2, 1, 1), np.float32))
     peaks = np.array([[2114, 23], [2110, 132]])
@@ -111,7 +111,7 @@ def test_distances_equal_after_rounding_are_a_tie() -> None:
 def test_without_a_center_pixels_have_no_owner() -> None:
     centers = CenterOffsets(np.zeros((1, 2), np.float32), np.zeros((2, 1, 2), np.float32))
     assert group_by_offsets(centers, np.zeros((0, 2), np.int64), np.array([0, 1])).tolist() == [NO_OWNER, NO_OWNER]
-    empty = masks_of(np.zeros((1, 1, 2), bool), [0.9])
+    empty = build_masks(np.zeros((1, 1, 2), bool), [0.9])
     assert group_by_masks(empty, [0], np.array([0, 1])).tolist() == [NO_OWNER, NO_OWNER]
 
 
@@ -120,7 +120,7 @@ def mask_scenes(draw: st.DrawFn) -> tuple[InstanceMasks, np.ndarray]:
     height, width, count = draw(st.integers(1, 8)), draw(st.integers(1, 8)), draw(st.integers(0, 5))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     masks = rng.random((count, height, width)) < draw(st.floats(0, 0.6))
-    return masks_of(masks, rng.random(count).tolist()), np.flatnonzero(rng.random(height * width) < 0.7)
+    return build_masks(masks, rng.random(count).tolist()), np.flatnonzero(rng.random(height * width) < 0.7)
 
 
 @given(mask_scenes())

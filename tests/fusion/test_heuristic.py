@@ -1,4 +1,4 @@
-"""The heuristic fusion by hand-drawn maps, and against Detectron2's function on random ones."""
+"""The heuristic fusion: hand-drawn maps, and comparison with Detectron2's function on random maps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ STUFF = np.array([[0, 0, 0, 0], [1, 2, 2, 2]])
 def test_better_instances_occlude_others_and_stuff_fills_the_rest() -> None:
     """RIGHT is better: it keeps its 4 pixels. LEFT has 2 of 6 taken (1/3 <= 0.5) and keeps columns 0 and 1.
 
-    Of the stuff nothing is left, so that neither 1 nor 2 becomes a segment.
+    No stuff pixel remains, so stuff 1 and 2 make no segment.
     """
     fused = HeuristicFusion(stuff_area_limit_px=1)(outputs(instances([LEFT, RIGHT], [0.6, 0.9], [5, 7]), STUFF))
     assert fused.segment_ids.tolist() == [[2, 2, 1, 1], [2, 2, 1, 1]]
@@ -203,7 +203,7 @@ def test_compiled_and_numpy_report_the_same_rejections(scene: tuple[Any, ...], o
 
 @contextlib.contextmanager
 def in_a_way(way: bool) -> Iterator[None]:
-    """Compiled or numpy, while the context lasts."""
+    """Select the compiled or the numpy version within the context."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segments, "COMPILED", way)
         yield

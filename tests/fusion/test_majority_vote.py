@@ -1,4 +1,4 @@
-"""The majority vote by hand-drawn maps, and against Detectron2's functions on random ones."""
+"""The majority vote: hand-drawn maps, and comparison with Detectron2's functions on random maps."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_masks_are_groups_if_there_are_no_centres() -> None:
 
 
 def test_rings_around_one_centre_stay_apart() -> None:
-    """Both masks have their centre of mass at column 2: pixels of a mask are its own, whatever the centre."""
+    """Both masks have their centre of mass at column 2; pixels of a mask still belong to that mask."""
     masks = [[[1, 1, 0, 1, 1]], [[0, 0, 1, 0, 0]]]
     assert FUSION(with_masks([[1] * 5], masks, [0.6, 0.9], [0, 0])).segment_ids.tolist() == [[2, 2, 1, 2, 2]]
 
@@ -189,15 +189,15 @@ def test_identical_to_detectron2(outputs: HeadOutputs, kernel: int, top_k: int, 
 
 
 def _same_partition(fused: PanopticSegmentation, reference: np.ndarray) -> None:
-    """Each id of ours goes with one of theirs and back, and both say the same class."""
+    """Segment ids correspond one to one, and corresponding segments have the same class."""
     pairs = {*zip(fused.segment_ids.ravel().tolist(), reference.ravel().tolist(), strict=True)}
     assert len(pairs) == len({ours for ours, _ in pairs}) == len({theirs for _, theirs in pairs})
-    segment_of = {s.segment_id: s for s in fused.segments}
+    segments_by_id = {s.segment_id: s for s in fused.segments}
     for ours, theirs in pairs:
         if ours == 0:
             assert theirs == VOID_LABEL
             continue
-        channel, segment = theirs // DIVISOR, segment_of[ours]
+        channel, segment = theirs // DIVISOR, segments_by_id[ours]
         assert segment.isthing == (channel in THING_CHANNELS)
         assert segment.category_id == (THING_IDS if segment.isthing else STUFF_IDS)[channel]
         assert segment.area_px == (reference == theirs).sum()

@@ -1,4 +1,4 @@
-"""MaskFormer's fusion by hand-drawn maps, one for each rule, and against the reference's rule pixel by pixel.
+"""MaskFormer's fusion: a hand-drawn map for each rule, and comparison with the reference's rule pixel by pixel.
 
 Boxes fill the image, so that every mask competes everywhere; THINGS is a semantic map without stuff.
 """
@@ -39,7 +39,7 @@ def ids(fusion: MaskArgmaxFusion, outputs: HeadOutputs) -> list[int]:
 def test_score_times_probability_decides() -> None:
     """Row 0: 0.9 x (0.9, 0.9, 0.6, 0.4) = 0.81, 0.81, 0.54, 0.36; stuff: 0.85 x (0.3, 0.4, 0.9, 1) = ..., 0.77, 0.85.
 
-    Row 0 wins 2 pixels, its own are 3: 2/3 < 0.8, it would go; at 0.5 it stays. Stuff wins 2 of its own 2.
+    Row 0 has the argmax in 2 of its 3 pixels: 2/3 < 0.8 drops it, 0.5 keeps it. Stuff has 2 of its 2.
     """
     things = drawn([[[0.9, 0.9, 0.6, 0.4]]], [0.9], [3])
     stuff = drawn([[[0.3, 0.4, 0.9, 1]]], [0.85], [2])
@@ -55,12 +55,12 @@ def test_score_times_probability_decides() -> None:
 
 
 def test_pixels_below_one_half_are_void_but_count_as_owned() -> None:
-    """Row 0 wins all 4 pixels, 2 of them with a probability below 0.5: 4 / 2 >= 0.8, and it keeps the other 2."""
+    """Row 0 has the argmax in all 4 pixels, in 2 of them below 0.5: 4 / 2 >= 0.8, and it keeps the other 2."""
     assert ids(MaskArgmaxFusion(), queries(drawn([[[0.9, 0.5, 0.4, 0.1]]], [0.9], [3]), None)) == [1, 1, 0, 0]
 
 
 def test_masks_need_a_score_above_the_threshold() -> None:
-    """0.5 is not above 0.5. Row 1 is: it has the image, which row 0 would have had."""
+    """Row 0's score 0.5 is not above 0.5, row 1's is: row 1 gets the image instead of row 0."""
     things = drawn([[[1.0] * 4], [[0.9] * 4]], [0.5, 0.625], [3, 4])
     dropped_segments: list[DroppedSegment] = []
     fused = MaskArgmaxFusion(object_mask_threshold=0.5)(queries(things, None), dropped_segments)
@@ -81,9 +81,9 @@ def test_of_equal_values_stuff_comes_first_then_the_better_then_the_earlier() ->
 
 
 def test_stuff_masks_of_a_class_make_one_segment() -> None:
-    """Rows 0 and 2 are stuff 4, row 1 is stuff 2; row 3, of stuff 5, wins nothing; row 4 has a low score.
+    """Rows 0 and 2 are stuff 4, row 1 is stuff 2; row 3, of stuff 5, has no pixel; row 4 has a low score.
 
-    So has row 5, of stuff 5, but what counts is that the better mask of its class, row 3, won nothing.
+    Row 5, of stuff 5, has a low score too, but the reason is that of row 3, the better mask of its class.
     """
     probs = [[[1, 0, 0, 0]], [[0, 1, 1, 0]], [[0, 0, 0, 1]], [[0, 0.9, 0.9, 0]], [[1.0] * 4], [[0, 1, 0, 0]]]
     stuff = drawn(probs, [0.9, 0.9, 0.9, 0.9, 0.5, 0.5], [4, 2, 4, 5, 6, 5])
@@ -95,7 +95,7 @@ def test_stuff_masks_of_a_class_make_one_segment() -> None:
 
 
 def test_a_dropped_stuff_class_has_the_reason_of_its_best_mask() -> None:
-    """Row 1 wins 1 of its 4 pixels (0.95 x 1 beats 0.9 x 1 in the others): 1/4 < 0.8. Row 2, same class, has 0.5."""
+    """Row 1 has 1 of its 4 pixels (0.95 x 1 beats 0.9 x 1 in the others): 1/4 < 0.8. Row 2, same class, has 0.5."""
     stuff = drawn([[[1, 1, 1, 0]], [[1, 1, 1, 1]], [[1, 1, 1, 1]]], [0.95, 0.9, 0.5], [2, 3, 3])
     dropped_segments: list[DroppedSegment] = []
     fused = MaskArgmaxFusion()(queries(drawn(NONE, [], []), stuff), dropped_segments)
@@ -108,7 +108,7 @@ def test_channels_of_the_semantic_head_are_masks_of_score_1() -> None:
 
     Column 0: stuff 1 has 0.6, row 0 has 0.9 x 0.6 = 0.54: stuff. Column 1: 0.9 x 0.9 = 0.81: row 0.
     Column 2: stuff 2 has 0.45 and is the best channel (of 0.15, 0.45, 0.4): its own, though less than a half.
-    Column 3: the best channel is the thing's (0.1, 0.4, 0.5), row 0 has 0.9 x 0.25: stuff 2 wins and does not keep it.
+    Column 3: the best channel is the thing's (0.1, 0.4, 0.5), row 0 has 0.9 x 0.25: stuff 2 loses its pixel.
     """
     softmax = np.array([[0.6, 0.6, 0.15, 0.1], [0.3, 0.3, 0.45, 0.4], [0.1, 0.1, 0.4, 0.5]])
     scores = semantic(np.log(softmax)[:, None], [1, 2, 0], [-1, -1, 0])
@@ -130,7 +130,7 @@ def test_unknown_channels_share_the_remaining_probability() -> None:
 
 
 def test_probabilities_are_sums_of_whole_numbers() -> None:
-    """So that they do not depend on the order in which logits are listed: all sums below 2^53 are exact."""
+    """Sums of integers below 2^53 are exact, so they do not depend on the order of the logits."""
     logits = np.random.default_rng(0).normal(0, 4, (20, 3, 5)).astype(np.float32)
     powers = mask_argmax._exp_fixed_point(logits, logits.max(axis=0))
     assert np.array_equal(powers, np.rint(powers))
@@ -176,7 +176,7 @@ def test_infinite_logits_count_as_equal_to_themselves() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_without_stuff_channels_minus_infinity_has_no_owner() -> None:
-    """The one channel is of things: row 0 wins all pixels, whatever its logit is."""
+    """The only channel is for things: row 0 gets all pixels, whatever its logit is."""
     outputs = HeadOutputs(drawn([[[0.9] * 4]], [0.9], [0]), semantic([[[-np.inf, 0, np.inf, 1]]], [0], [-1]))
     assert ids(MaskArgmaxFusion(), outputs) == [1, 1, 1, 1]
 

@@ -1,4 +1,4 @@
-"""Class-pair priors by hand-drawn maps, against a slow obvious version, and the file's errors."""
+"""Occlusion priors: hand-drawn maps, comparison with a slow simple version, and errors of the file."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ CATEGORIES = CategorySet(
 THINGS = ((PERSON, "person"), (TIE, "tie"), (TABLE, "dining table"))
 
 
-def ground_truth(segment_ids: Any, category_of: dict[int, int], crowds: tuple[int, ...] = ()) -> PanopticSegmentation:
+def ground_truth(segment_ids: Any, category_ids: dict[int, int], crowds: tuple[int, ...] = ()) -> PanopticSegmentation:
     ids = np.array(segment_ids, dtype=np.int32)
     return PanopticSegmentation(
         ids,
         tuple(
             Segment(segment_id, category_id, category_id != WALL, int((ids == segment_id).sum()), segment_id in crowds)
-            for segment_id, category_id in category_of.items()
+            for segment_id, category_id in category_ids.items()
         ),
     )
 
@@ -56,8 +56,8 @@ def test_the_owner_of_the_common_pixels_wins() -> None:
 
 
 def test_the_majority_of_common_pixels_decides_and_ties_do_not_count() -> None:
-    """Common: columns 1 to 4. Person 5 owns 2 of them and the tie 1, column 4 is void: the person wins. With column 4
-    the tie's it is 2 and 2."""
+    """Common: columns 1 to 4. Person 5 owns 2 of them and the tie 1, column 4 is void: the person occludes the
+    tie. If column 4 is the tie's, it is 2 and 2."""
     masks = drawn((PERSON, [[1, 1, 1, 1, 1]]), (TIE, [[0, 1, 1, 1, 1]]))
     assert counted((ground_truth([[5, 5, 5, 9, 0]], {5: PERSON, 9: TIE}), masks)) == {(PERSON, TIE): 1}
     assert counted((ground_truth([[5, 5, 5, 9, 9]], {5: PERSON, 9: TIE}), masks)) == {}
@@ -74,7 +74,7 @@ def test_pairs_below_the_minimum_overlap_are_ignored() -> None:
 def test_an_instance_is_assigned_to_the_segment_with_the_largest_overlap() -> None:
     """The mask over columns 1 to 4 shares one pixel with person 5 and two with 6. Of columns 2 and 3, which the tie's
     mask shares with it, 6 owns one and the tie the other: a draw. If it stood for 5, the tie would win. The mask over
-    columns 0 and 1 shares nothing with the tie's."""
+    columns 0 and 1 does not overlap the tie's."""
     image = ground_truth([[5, 5, 6, 9, 6]], {5: PERSON, 6: PERSON, 9: TIE})
     masks = drawn((PERSON, [[0, 1, 1, 1, 1]]), (PERSON, [[1, 1, 0, 0, 0]]), (TIE, [[0, 0, 1, 1, 0]]))
     assert counted((image, masks)) == {}
@@ -91,7 +91,7 @@ def test_crowds_stuff_and_pairs_of_one_class_are_ignored() -> None:
 
 
 def test_instances_without_a_segment_are_ignored() -> None:
-    """No segment of a tie; and no instances at all is not the same as unknown ones."""
+    """No segment of a tie. An empty list of instances differs from unknown instances."""
     assert counted((ground_truth([[5] * 6], {5: PERSON}), drawn((PERSON, BODY), (TIE, CHEST)))) == {}
     assert counted((WORN, [])) == {}
 
@@ -109,7 +109,7 @@ def test_without_instances_convex_hulls_are_used() -> None:
 def test_the_hull_of_a_corner_is_a_triangle() -> None:
     """The table is an L of a column and a row; its hull is the triangle below the diagonal, the diagonal too. Of the
     tie's 6 pixels above (columns 1 to 3 of row 0, 2 and 3 of row 1, 3 of row 2) none is in it; of the person's (1, 1)
-    and (2, 1), (2, 2) all are: the person wins."""
+    and (2, 1), (2, 2) all are: the person is the occluder."""
     ids = [[8, 9, 9, 9], [8, 5, 9, 9], [8, 5, 5, 9], [8, 8, 8, 8]]
     assert counted((ground_truth(ids, {8: TABLE, 9: TIE, 5: PERSON}),), min_overlap=0.5) == {(PERSON, TABLE): 1}
 
@@ -129,8 +129,8 @@ def test_the_hull_of_a_concave_segment_contains_its_cavity() -> None:
 def annotated(draw: st.DrawFn) -> tuple[PanopticSegmentation, list[tuple[int, Any]]]:
     height, width = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    category_of = {i: int(rng.choice([PERSON, TIE, TABLE, WALL])) for i in range(1, 6)}
-    image = ground_truth(rng.integers(0, 6, (height, width)), category_of, crowds=(3,))
+    category_ids = {i: int(rng.choice([PERSON, TIE, TABLE, WALL])) for i in range(1, 6)}
+    image = ground_truth(rng.integers(0, 6, (height, width)), category_ids, crowds=(3,))
     masks = [(int(rng.choice([PERSON, TIE, TABLE])), rng.random((height, width)) < 0.6) for _ in range(5)]
     return image, masks
 

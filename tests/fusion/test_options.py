@@ -1,4 +1,4 @@
-"""Options of fusion methods: unknown, of another type, out of range."""
+"""Options of fusion methods: unknown options, wrong types, values out of range."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_fraction_is_from_0_to_1(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, False, "3", None])
-def test_nan_and_infinity_are_not_valid_numbers(value: Any) -> None:
+def test_invalid_numbers_are_rejected(value: Any) -> None:
     with pytest.raises(ConfigError, match="Method: share must be a number, got "):
         check_numbers(Method(share=value), "share")
     check_numbers(Method(share=-1e300), "count", "share")

@@ -1,4 +1,4 @@
-"""Pasting by hand and against Detectron2's function, compiled and in numpy.
+"""Pasting, compiled and in numpy: by hand and against Detectron2's function.
 
 The masks are equal to Detectron2's, except for pixels whose probability is within ROUNDING of the threshold.
 """
@@ -86,7 +86,7 @@ def test_a_box_without_a_side_or_outside_gives_an_empty_mask(way: bool, box: lis
 
 @both_ways
 def test_a_box_of_ends_in_the_wrong_order_is_a_mirrored_mask(way: bool) -> None:
-    """From x = 4 to x = 0 the left value comes last; the window of such a box runs from 3 to 1, so that nothing is."""
+    """The box goes from x = 4 to x = 0, so the mask is mirrored; its window goes from 3 to 1 and is empty."""
     assert not pasted(way, [[[1, 0]]], [4, 0, 0, 2], (2, 4)).to_full().any()
 
 
@@ -119,9 +119,9 @@ def test_invalid_probabilities_and_boxes_are_rejected() -> None:
 
 def test_soft_crops_need_probabilities() -> None:
     masks = np.ones((1, 2, 2), dtype=bool)
-    known = InstanceMasks.from_full(masks, np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, int))
+    hard_masks = InstanceMasks.from_full(masks, np.zeros((1, 4), np.float32), np.ones(1, np.float32), np.zeros(1, int))
     with pytest.raises(ValueError, match="mask_probs are needed"):
-        compute_crop_probs(known, 0)
+        compute_crop_probs(hard_masks, 0)
 
 
 @both_ways

@@ -42,7 +42,7 @@ def test_the_first_of_the_highest_wanted_channels(way: bool, monkeypatch: pytest
 def test_unknown_channels_have_no_owner(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the two highest logits: pixel 0 knows channels 2 (9) and 0 (5); channel 1 counts as 5, and has no owner.
 
-    Pixel 1 knows 1 and 2; pixel 2 knows 0 and 1. With no wanted channel nothing is above -infinity.
+    Pixel 1 knows 1 and 2; pixel 2 knows 0 and 1. Without a wanted channel no logit is above -infinity.
     """
     monkeypatch.setattr(pixel_argmax, "COMPILED", way)
     scores = highest(semantic(LOGITS, [1, 2, 0], [-1, -1, 0]), 2)
@@ -56,7 +56,7 @@ def test_unknown_channels_have_no_owner(way: bool, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("way", WAYS)
 def test_minus_infinity_is_a_logit(way: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Channel 2 alone is wanted: at pixel 2 its logit is -infinity, and the pixel is its all the same."""
+    """Only channel 2 is wanted: at pixel 2 its logit is -infinity, and it still owns the pixel."""
     monkeypatch.setattr(pixel_argmax, "COMPILED", way)
     scores = semantic(LOGITS, [1, 2, 3], [-1, -1, -1])
     for given_scores in (scores, highest(scores, 3)):
@@ -102,7 +102,7 @@ def test_an_update_takes_pixels_with_a_higher_value_but_no_ties() -> None:
 
 def test_occluded_masks_are_dropped() -> None:
     """Row 1 has 2 of its 4 pixels under row 0, a share of 0.5, and stays at 0.5. Row 2 has 2 of 4 under row 0 and the
-    others under row 1, a share of 1. Row 3 has no pixel. At 0.49 row 1 goes, and row 2 too: half is under row 0.
+    others under row 1, a share of 1. Row 3 has no pixel. At 0.49 row 1 is dropped, and row 2 too: half is under row 0.
     """
     full = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 1, 1, 1, 1], [1, 0, 0, 1, 1, 1], [0] * 6], dtype=bool)[:, None]
     masks = InstanceMasks.from_full(full, np.zeros((4, 4), np.float32), np.ones(4, np.float32), np.arange(4))

@@ -1,4 +1,4 @@
-"""The priority fusion by hand-drawn maps, against a slow obvious version and against the heuristic."""
+"""The priority fusion: hand-drawn maps, and comparison with a slow simple version and with the heuristic."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ TWO = outputs([BODY, CHEST], [0.9, 0.6], [PERSON, TIE])
 
 
 def test_a_tie_takes_its_pixels_from_the_person(priors: str) -> None:
-    """The tie is all inside the better person: the heuristic leaves it out. Here it takes its 2 pixels, and the person,
-    with 2 of 8 lost (0.25 is not > 0.25), keeps 6: shrunk, but no threshold was broken."""
+    """The tie is completely inside the better person: the heuristic drops it. Here it takes its 2 pixels, and the
+    person, with 2 of 8 lost (0.25 is not > 0.25), keeps 6: shrunk, but no threshold was broken."""
     assert HeuristicFusion()(TWO).segment_ids.tolist() == [[1] * 8]
     dropped_segments: list[DroppedSegment] = []
     fused = PriorityFusion(priors=priors, overlap_threshold=0.25)(TWO, dropped_segments)
@@ -84,7 +84,7 @@ def test_small_overlaps_do_not_apply_priors(priors: str) -> None:
 
 def test_pixels_taken_by_a_prior_do_not_count_as_occluded(priors: str) -> None:
     """The tie, columns 2 to 5, shares 2 pixels with the better person (columns 0 to 3) and 1 with the better tie of row
-    1 (column 5). It wins the person's two, so that 1 of 4 is taken: 0.25 is not > 0.25. The heuristic has 3 of 4."""
+    1 (column 5). It takes the person's two, so 1 of 4 is occluded: 0.25 is not > 0.25. The heuristic has 3 of 4."""
     masks = [[[1, 1, 1, 1, 0, 0, 0, 0]], [[0, 0, 0, 0, 0, 1, 1, 1]], [[0, 0, 1, 1, 1, 1, 0, 0]]]
     three = outputs(masks, [0.9, 0.8, 0.6], [PERSON, TIE, TIE])
     fused = PriorityFusion(priors=priors, overlap_threshold=0.5)(three)
@@ -144,10 +144,10 @@ def test_objects_with_equal_options_are_equal(priors: str) -> None:
 
 
 def test_a_class_beyond_the_priors_is_rejected(priors: str) -> None:
-    strange = outputs([BODY], [0.9], [3])
+    unknown_class = outputs([BODY], [0.9], [3])
     with pytest.raises(ConfigError, match="list 3 thing classes, but an instance has the contiguous id 3"):
-        PriorityFusion(priors=priors)(strange)
-    assert PriorityFusion()(strange).segment_ids.tolist() == [[1] * 8]
+        PriorityFusion(priors=priors)(unknown_class)
+    assert PriorityFusion()(unknown_class).segment_ids.tolist() == [[1] * 8]
 
 
 def test_invalid_prior_files_are_reported_at_construction(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Stuff in what is left, and segments of owners, by hand-drawn maps; compiled and in numpy."""
+"""Stuff in void pixels and segments from pixel owners on hand-drawn maps, compiled and in numpy."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_an_image_without_pixels(way: bool) -> None:
 )
 @settings(max_examples=150, deadline=None)
 def test_equal_to_one_class_after_another(way: bool, ids: Any, stuff: Any, limit: float) -> None:
-    """Transposed, big-endian or read-only, the map says the same."""
+    """Transposed, big-endian and read-only maps give the same result."""
     expected, listed = ids.copy(), [THING]
     for stuff_id in sorted({*stuff.ravel().tolist()} - {0}):
         free = (ids == 0) & (stuff_id == stuff.T)
@@ -87,7 +87,7 @@ def test_equal_to_one_class_after_another(way: bool, ids: Any, stuff: Any, limit
         assert fused.segments == tuple(listed)
 
 
-def of_classes(scores: list[float], class_ids: list[int]) -> InstanceMasks:
+def build_instances(scores: list[float], class_ids: list[int]) -> InstanceMasks:
     count = len(scores)
     masks = np.zeros((count, 2, 3), dtype=bool)
     return InstanceMasks.from_full(
@@ -97,7 +97,7 @@ def of_classes(scores: list[float], class_ids: list[int]) -> InstanceMasks:
 
 def test_owners_become_segments_in_the_given_order() -> None:
     """Row 2 owns 3 pixels, row 0 owns 1, row 1 none, 2 have no owner: ids 1 and 2, and void."""
-    instances = of_classes([0.5, 0.75, 0.875], [4, 5, 6])
+    instances = build_instances([0.5, 0.75, 0.875], [4, 5, 6])
     owners = np.array([[2, 2, -1], [0, 2, -1]], dtype=np.int32)
     ids, segments = build_segments_from_owners(owners, [2, 1, 0], instances)
     assert ids.tolist() == [[1, 1, 0], [2, 1, 0]]
@@ -109,17 +109,19 @@ def test_owners_become_segments_in_the_given_order() -> None:
 
 
 def test_rows_outside_the_order_own_no_pixels() -> None:
-    ids, segments = build_segments_from_owners(np.array([[0, 1]], dtype=np.int32), [1], of_classes([0.5, 0.5], [1, 2]))
+    ids, segments = build_segments_from_owners(
+        np.array([[0, 1]], dtype=np.int32), [1], build_instances([0.5, 0.5], [1, 2])
+    )
     assert ids.tolist() == [[0, 1]]
     assert [s.instance_id for s in segments] == [1]
 
 
 def test_no_pixel_has_an_owner() -> None:
-    ids, segments = build_segments_from_owners(np.full((2, 3), -1, dtype=np.int32), [], of_classes([], []))
+    ids, segments = build_segments_from_owners(np.full((2, 3), -1, dtype=np.int32), [], build_instances([], []))
     assert (ids.tolist(), segments) == ([[0, 0, 0], [0, 0, 0]], [])
 
 
 def test_a_thing_segment_names_its_instance() -> None:
-    assert build_thing_segment(3, of_classes([0.5, 0.25], [4, 5]), 1, 9) == Segment(
+    assert build_thing_segment(3, build_instances([0.5, 0.25], [4, 5]), 1, 9) == Segment(
         3, 5, True, 9, score=0.25, instance_id=1
     )

@@ -66,7 +66,7 @@ def test_equal_logits_go_to_the_first_channel() -> None:
 
 
 def test_a_channel_that_is_best_everywhere_by_the_last_bit_wins() -> None:
-    # In torch both channels can be equal after rounding, and channel 0 wins then.
+    # In torch both channels can be equal after rounding, and then channel 0 is chosen.
     first = np.random.default_rng(0).uniform(1, 2, size=(40, 50)).astype(np.float32)
     logits = np.stack([first, np.nextafter(first, np.float32(2))])
     channels = argmax_upsampled(logits, 4, (157, 200), (231, 190))

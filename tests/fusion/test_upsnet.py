@@ -1,4 +1,4 @@
-"""UPSNet's fusion by hand-drawn maps, one for each rule, and against the paper's formula pixel by pixel.
+"""UPSNet's fusion: a hand-drawn map for each rule, and comparison with the paper's formula pixel by pixel.
 
 Unless a test says otherwise: channel 0 is stuff 1, channel 1 is thing 0, and boxes fill the image.
 """
@@ -98,7 +98,7 @@ def test_in_max_of_x_mask_an_instance_counts_as_0_outside_its_box(second_box: li
     """X is -3 for class 0, -4 for class 1, -9 for stuff. Row 0, class 0, fills the image: Z_0 = -3 + 2.197 = -0.803.
 
     Row 1, class 1: Z_1 is at most -4 + 2.197. Where both boxes are, max(X_mask) = -3 and Z_unknown = -3 + 3 = 0 is the
-    highest. Where row 1's box is not, max(X_mask) = 0 and Z_unknown = -3 - 0: row 0 wins.
+    highest. Outside row 1's box max(X_mask) = 0 and Z_unknown = -3 - 0: row 0 has the highest.
     """
     masks = drawn([[[0.9] * 4], [[0.1, 0.1, 0.1, 0.9]]], [0.9, 0.8], [0, 1], [[0, 0, 4, 1], second_box])
     scores = semantic([[[-9] * 4], [[-3] * 4], [[-4] * 4]], [1, 0, 0], [-1, 0, 1])
@@ -133,7 +133,7 @@ def test_boxes_suppress_each_other_whatever_their_class() -> None:
 
 
 def test_small_stuff_is_void() -> None:
-    """Stuff 1 wins 1 pixel, stuff 2 three: a limit of 2 leaves stuff 2. The default limit leaves nothing."""
+    """Stuff 1 has 1 pixel, stuff 2 three: a limit of 2 keeps stuff 2. The default limit keeps none."""
     scores = semantic([[[3, 0, 0, 0]], [[0, 3, 3, 3]], [[-9] * 4]], [1, 2, 0], [-1, -1, 0])
     outputs, dropped_segments = HeadOutputs(drawn(NONE, [], []), scores), []
     assert UPSNetFusion(stuff_area_limit_px=2)(outputs, dropped_segments).segment_ids.tolist() == [[0, 1, 1, 1]]

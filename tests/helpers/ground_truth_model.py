@@ -20,7 +20,7 @@ PANOPTIC_RCNN = ["MODEL.META_ARCHITECTURE", "PanopticRCNN"]
 
 
 class GroundTruthModel(torch.nn.Module):
-    """Predicts the ground truth, shifted to the right by `shift_px`, in Detectron2's output format."""
+    """A model that predicts the ground truth, shifted to the right by `shift_px`, in Detectron2's output format."""
 
     def __init__(self, dataset: Dataset, shift_px: int = 0, outputs: tuple[str, ...] = ()) -> None:
         super().__init__()

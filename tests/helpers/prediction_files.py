@@ -24,7 +24,7 @@ def write_panoptic(root, name, maps, areas=None):
     """
     (root / name).mkdir(parents=True)
     annotations, images = [], []
-    for number, (image_id, (rows, category_of)) in enumerate(maps.items()):
+    for number, (image_id, (rows, category_ids)) in enumerate(maps.items()):
         ids = np.array(rows, dtype=np.int32)
         Image.fromarray(ids_to_rgb(ids)).save(root / name / f"{number}.png")
         infos = [
@@ -35,7 +35,7 @@ def write_panoptic(root, name, maps, areas=None):
                 "area": int((ids == segment_id).sum()) if areas is None else areas,
                 "bbox": [0, 0, 1, 1],
             }
-            for segment_id, category_id in category_of.items()
+            for segment_id, category_id in category_ids.items()
         ]
         annotations.append({"image_id": image_id, "file_name": f"{number}.png", "segments_info": infos})
         images.append({"id": image_id, "file_name": f"{number}.jpg", "height": len(rows), "width": len(rows[0])})
@@ -58,9 +58,9 @@ def panoptic_files(root):
     for image_id in (7, 3, "b", 12, "a", 1):
         rows = np.kron([[1, 2, 3], [4, 3, 3]], np.ones((6, 6), int))
         moved = np.where(rng.random(rows.shape) < 0.15, 3, rows)
-        category_of = {1: CAR, 2: int(rng.choice([CAR, DOG])), 3: SKY, 4: DOG}
-        ground_truth[image_id] = rows.tolist(), category_of
-        predictions[image_id] = moved.tolist(), {**category_of, 4: int(rng.choice([CAR, DOG]))}
+        category_ids = {1: CAR, 2: int(rng.choice([CAR, DOG])), 3: SKY, 4: DOG}
+        ground_truth[image_id] = rows.tolist(), category_ids
+        predictions[image_id] = moved.tolist(), {**category_ids, 4: int(rng.choice([CAR, DOG]))}
     # The images are not in the order of their ids: the last bits of the sums depend on the order.
     return (
         "panoptic",

@@ -1,4 +1,4 @@
-"""An image with objects, a crowd, stuff and void, for the writers that cannot hold all of it."""
+"""An image with things, a crowd, stuff and void, for formats that cannot hold all of them."""
 
 from __future__ import annotations
 

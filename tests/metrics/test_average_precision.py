@@ -236,7 +236,7 @@ def scenes(seed, images=14):
     """image_id -> (ground truth, results) with crowds, ties, missed and false results, all three sizes; ids not
     ascending."""
     rng = np.random.default_rng(seed)
-    made = {}
+    scored = {}
     for image_id in rng.permutation(1000)[:images].tolist():
         ground_truth, results = [], []
         for _ in range(rng.integers(0, 7)):
@@ -246,13 +246,13 @@ def scenes(seed, images=14):
             ground_truth.append(annotation(x, y, w, h, category_id, iscrowd=int(rng.random() < 0.15)))
             for _ in range(rng.integers(0, 3)):
                 dx, dy = rng.integers(0, 3, size=2).tolist()
-                found = annotation(x + dx, y + dy, w, h, category_id, score=float(rng.integers(1, 9)) / 8)
-                results.append(found | {"bbox": [x + dx + float(rng.normal()), y + dy, w + 0.3, h]})
-        made[image_id] = (ground_truth, results)
-    return made
+                result = annotation(x + dx, y + dy, w, h, category_id, score=float(rng.integers(1, 9)) / 8)
+                results.append(result | {"bbox": [x + dx + float(rng.normal()), y + dy, w + 0.3, h]})
+        scored[image_id] = (ground_truth, results)
+    return scored
 
 
-def metric_of(images, iou_types=("bbox", "segm")):
+def build_metric(images, iou_types=("bbox", "segm")):
     metric = AveragePrecision(CATEGORIES, iou_types)
     for image_id, (ground_truth, results) in images.items():
         update(metric, image_id, SIZE, ground_truth, results)
@@ -265,16 +265,16 @@ def reference(images, iou_type, folder):
         "images": [{"id": image_id, "height": SIZE[0], "width": SIZE[1]} for image_id in images],
         "categories": [{"id": c.category_id, "name": c.name} for c in CATEGORIES.things],
         "annotations": [
-            one | {"image_id": image_id} for image_id, (ground_truth, _) in images.items() for one in ground_truth
+            entry | {"image_id": image_id} for image_id, (ground_truth, _) in images.items() for entry in ground_truth
         ],
     }
-    for annotation_id, one in enumerate(dataset["annotations"], 1):
-        one["id"] = annotation_id
-    found = [one | {"image_id": image_id} for image_id, (_, results) in images.items() for one in results]
+    for annotation_id, entry in enumerate(dataset["annotations"], 1):
+        entry["id"] = annotation_id
+    detections = [entry | {"image_id": image_id} for image_id, (_, results) in images.items() for entry in results]
     if iou_type == "segm":
-        found = [{key: value for key, value in one.items() if key != "bbox"} for one in found]
+        detections = [{key: value for key, value in entry.items() if key != "bbox"} for entry in detections]
     (folder / "ground_truth.json").write_text(json.dumps(dataset))
-    (folder / "results.json").write_text(json.dumps(found))
+    (folder / "results.json").write_text(json.dumps(detections))
     with contextlib.redirect_stdout(io.StringIO()):
         ground_truth = COCO(str(folder / "ground_truth.json"))
         scorer = COCOeval(ground_truth, ground_truth.loadRes(str(folder / "results.json")), iou_type)
@@ -292,19 +292,19 @@ def reference(images, iou_type, folder):
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_equals_pycocotools_on_files(seed, iou_type, tmp_path):
     images = scenes(seed)
-    results = metric_of(images).compute()[iou_type]
+    results = build_metric(images).compute()[iou_type]
     assert results == reference(images, iou_type, tmp_path)
     assert 0 < results["AP"] < 100
 
 
 def test_merged_shards_in_any_order_equal_one_pass():
     images = scenes(seed=11)
-    one_pass = metric_of(images)
+    one_pass = build_metric(images)
     rng = np.random.default_rng(0)
     for _ in range(5):
         order = rng.permutation(list(images)).tolist()
-        merged = metric_of({i: images[i] for i in order[:5]})
-        merged.merge(metric_of({i: images[i] for i in order[5:]}))
+        merged = build_metric({i: images[i] for i in order[:5]})
+        merged.merge(build_metric({i: images[i] for i in order[5:]}))
         assert merged.compute() == one_pass.compute()
         assert merged.compute([*images]) == one_pass.compute([*images])
     with pytest.raises(DatasetError, match="in both"):
@@ -316,17 +316,17 @@ def test_merged_shards_in_any_order_equal_one_pass():
 def test_string_image_ids_and_pickling():
     images = scenes(seed=5)
     named = {f"city_{image_id:04}": pair for image_id, pair in images.items()}
-    metric = pickle.loads(pickle.dumps(metric_of(named)))
-    assert metric.compute() == metric_of(images).compute()
-    mixed = metric_of({image_id if image_id % 2 else str(image_id): pair for image_id, pair in images.items()})
-    assert mixed.compute([i if i % 2 else str(i) for i in sorted(images)]) == metric_of(images).compute()
+    metric = pickle.loads(pickle.dumps(build_metric(named)))
+    assert metric.compute() == build_metric(images).compute()
+    mixed = build_metric({image_id if image_id % 2 else str(image_id): pair for image_id, pair in images.items()})
+    assert mixed.compute([i if i % 2 else str(i) for i in sorted(images)]) == build_metric(images).compute()
     assert mixed.compute()["bbox"]["AP"] is not None
 
 
 def test_entries_of_the_caller_are_not_modified():
     images = scenes(seed=6, images=4)
     before = json.dumps(list(images.values()))
-    metric = metric_of(images)
+    metric = build_metric(images)
     assert metric.compute() == metric.compute()
     assert json.dumps(list(images.values())) == before
 
@@ -338,7 +338,7 @@ ALL_IOU_TYPES = ("bbox", "segm", "boundary")
 
 
 @pytest.fixture
-def chosen(monkeypatch):
+def choose_library(monkeypatch):
     """Sets the library of a test: `chosen(True)` is the fast one."""
 
     def choose(fast):
@@ -349,8 +349,8 @@ def chosen(monkeypatch):
     return choose
 
 
-def scored_by(fast, images, iou_types=ALL_IOU_TYPES, categories=CATEGORIES, order=None):
-    """The numbers with this library; `images`: image_id -> (size_hw, ground truth, results)."""
+def compute_with(fast, images, iou_types=ALL_IOU_TYPES, categories=CATEGORIES, order=None):
+    """The metrics computed with this library; `images`: image_id -> (size_hw, ground truth, results)."""
     before, coco_matching.ULTRAFAST = coco_matching.ULTRAFAST, fast and coco_matching.ultrafast is not None
     try:
         metric = AveragePrecision(categories, iou_types)
@@ -362,8 +362,8 @@ def scored_by(fast, images, iou_types=ALL_IOU_TYPES, categories=CATEGORIES, orde
 
 @st.composite
 def small_scenes(draw):
-    """(categories, image_id -> (size_hw, ground truth, results)): crowds, equal scores, strange ids, images without
-    anything, boxes and declared areas that are not the masks', polygons that leave the image."""
+    """(categories, image_id -> (size_hw, ground truth, results)): crowds, equal scores, negative and large ids, empty
+    images, boxes and declared areas that are not the masks', polygons that leave the image."""
     ids = draw(st.lists(st.integers(-5, 10**12), min_size=1, max_size=4, unique=True))
     categories = CategorySet(Category(i, f"c{i}", True, (0, 0, 0)) for i in ids)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -372,14 +372,16 @@ def small_scenes(draw):
     for image_id in image_ids:
         size_hw = tuple(rng.integers(1, [150, 120]).tolist())
         ground_truth = [entry(rng, size_hw, ids) for _ in range(rng.integers(0, 5))]
-        near = [one | {"category_id": int(rng.choice(ids))} if rng.random() < 0.1 else one for one in ground_truth]
-        results = [entry(rng, size_hw, ids, near) for _ in range(rng.integers(0, 9))]
+        changed_ground_truth = [
+            entry_ | {"category_id": int(rng.choice(ids))} if rng.random() < 0.1 else entry_ for entry_ in ground_truth
+        ]
+        results = [entry(rng, size_hw, ids, changed_ground_truth) for _ in range(rng.integers(0, 9))]
         images[image_id] = size_hw, ground_truth, results
     return categories, images
 
 
-def entry(rng, size_hw, ids, near=None):
-    """An annotation; where `near` is given a result, half of them on one of these."""
+def entry(rng, size_hw, ids, ground_truth=None):
+    """An annotation; with `ground_truth` a result, half of which overlap a ground truth annotation."""
     mask = np.zeros(size_hw, dtype=bool)
     y, x = (int(rng.integers(0, length)) for length in size_hw)
     h, w = (int(rng.integers(0, length + 1)) for length in size_hw)
@@ -388,27 +390,32 @@ def entry(rng, size_hw, ids, near=None):
         mask &= rng.random(size_hw) < 0.7
     box = [float(x), float(y), float(w), float(h)]
     shape = {"bbox": box, "segmentation": mask_to_rle(mask)}
-    if near is None:
+    if ground_truth is None:
         if rng.random() < 0.3:
             shape["segmentation"] = [rng.uniform(-9, max(size_hw) + 9, 2 * rng.integers(3, 7)).round(2).tolist()]
         area = float(rng.choice([w * h, rng.integers(0, 12000)]))
         return {"category_id": int(rng.choice(ids)), "iscrowd": int(rng.random() < 0.2), "area": area, **shape}
-    if near and rng.random() < 0.5:
-        one = near[rng.integers(len(near))]
-        moved = np.add(one["bbox"], rng.choice([0, 0, 1, 2.5], 4)).tolist()
-        rle = segmentation_to_rle(one["segmentation"], size_hw)
+    if ground_truth and rng.random() < 0.5:
+        annotation = ground_truth[rng.integers(len(ground_truth))]
+        moved = np.add(annotation["bbox"], rng.choice([0, 0, 1, 2.5], 4)).tolist()
+        rle = segmentation_to_rle(annotation["segmentation"], size_hw)
         shape = {"bbox": moved, "segmentation": rle}
-        return {"category_id": one["category_id"], "score": float(rng.choice([0.25, 0.5, 0.75])), **shape}
+        return {"category_id": annotation["category_id"], "score": float(rng.choice([0.25, 0.5, 0.75])), **shape}
     return {"category_id": int(rng.choice(ids)), "score": float(rng.choice([0.0, 0.5, 1.0, rng.random()])), **shape}
 
 
-def peer(categories, images, iou_type):
-    """pycocotools alone, in memory; masks without boxes, as Detectron2 gives them."""
-    kept = {"bbox": "bbox", "segm": "segmentation"}[iou_type]
+def reference_in_memory(categories, images, iou_type):
+    """pycocotools in memory; mask results have no boxes, as in Detectron2."""
+    segmentation_key = {"bbox": "bbox", "segm": "segmentation"}[iou_type]
     sizes = [{"id": i, "height": size[0], "width": size[1]} for i, (size, _, _) in images.items()]
     ground_truths = [one | {"image_id": i} for i, (_, ground_truth, _) in images.items() for one in ground_truth]
-    found = [
-        {"image_id": i, "category_id": one["category_id"], "score": one["score"], kept: one[kept]}
+    detections = [
+        {
+            "image_id": i,
+            "category_id": one["category_id"],
+            "score": one["score"],
+            segmentation_key: one[segmentation_key],
+        }
         for i, (_, _, results) in images.items()
         for one in results
     ]
@@ -418,7 +425,7 @@ def peer(categories, images, iou_type):
         annotations = [one | {"id": number} for number, one in enumerate(ground_truths, 1)]
         coco.dataset = {"info": {}, "images": sizes, "annotations": annotations, "categories": names}
         coco.createIndex()
-        scorer = COCOeval(coco, coco.loadRes(json.loads(json.dumps(found))), iou_type)
+        scorer = COCOeval(coco, coco.loadRes(json.loads(json.dumps(detections))), iou_type)
         scorer.evaluate()
         scorer.accumulate()
         scorer.summarize()
@@ -434,24 +441,24 @@ def peer(categories, images, iou_type):
 @given(small_scenes())
 def test_equals_pycocotools_on_random_scenes(scene):
     categories, images = scene
-    fast = scored_by(True, images, categories=categories)
-    assert fast == scored_by(False, images, categories=categories)
+    fast = compute_with(True, images, categories=categories)
+    assert fast == compute_with(False, images, categories=categories)
     if any(results for _, _, results in images.values()):
         for iou_type in ("bbox", "segm"):
-            assert fast[iou_type] == peer(categories, images, iou_type)
+            assert fast[iou_type] == reference_in_memory(categories, images, iou_type)
 
 
 @settings(max_examples=30, deadline=None)
 @given(small_scenes(), st.randoms(use_true_random=False))
 def test_order_ids_and_shards_change_no_bit(scene, random):
-    """Exact: the order in which images come, how they are split and merged, and ids renamed in the same order (image
+    """Bit-equal for any order of images, split and merge, and for ids renamed in the same order (image
     ids settle ties between images; category ids the order in which classes are added up)."""
     categories, images = scene
-    expected = scored_by(True, images, categories=categories)
+    expected = compute_with(True, images, categories=categories)
     shuffled = random.sample(list(images), len(images))
-    assert scored_by(True, {i: images[i] for i in shuffled}, categories=categories) == expected
+    assert compute_with(True, {i: images[i] for i in shuffled}, categories=categories) == expected
     rank = {image_id: f"{place:03}" for place, image_id in enumerate(sorted(images))}
-    assert scored_by(True, {rank[i]: images[i] for i in shuffled}, categories=categories) == expected
+    assert compute_with(True, {rank[i]: images[i] for i in shuffled}, categories=categories) == expected
     cut = random.randrange(len(images) + 1)
     shards = [AveragePrecision(categories, ALL_IOU_TYPES) for _ in range(3)]
     for number, image_id in enumerate(shuffled):
@@ -480,15 +487,15 @@ def test_more_results_than_count(scene):
     """The hundred best per class and image: with and without ground truth of the class."""
     categories, images = scene
     many = {i: (size, ground_truth, results * 40) for i, (size, ground_truth, results) in images.items()}
-    fast = scored_by(True, many, ("bbox",), categories)
-    assert fast == scored_by(False, many, ("bbox",), categories)
+    fast = compute_with(True, many, ("bbox",), categories)
+    assert fast == compute_with(False, many, ("bbox",), categories)
     if any(results for _, _, results in many.values()):
-        assert fast["bbox"] == peer(categories, many, "bbox")
+        assert fast["bbox"] == reference_in_memory(categories, many, "bbox")
 
 
 @BOTH
-def test_boundary_iou_by_hand(fast, chosen):
-    chosen(fast)
+def test_boundary_iou_by_hand(fast, choose_library):
+    choose_library(fast)
     # 100 x 100 pixels: boundaries are round(0.02 * 141.4) = 3 px wide. True: 40 x 40, boundary 1600 - 34^2 = 444 px.
     # The result lacks the inner 20 x 20 (at distance 10 from the edge): mask IoU 1200 / 1600 = 0.75. Its boundary is
     # the same ring and 3 px around the hole, 26^2 - 20^2 = 276: boundary IoU 444 / 720 = 0.617 and so is the smaller.
@@ -506,9 +513,9 @@ def test_boundary_iou_by_hand(fast, chosen):
 
 
 @BOTH
-def test_a_crowd_is_compared_by_its_mask_alone(fast, chosen):
-    chosen(fast)
-    # The result lies deep inside the crowd: their boundaries do not meet, yet it counts neither way.
+def test_a_crowd_is_compared_by_its_mask_alone(fast, choose_library):
+    choose_library(fast)
+    # The result is far inside the crowd: their boundaries do not meet, but it is still ignored.
     crowd, inside = annotation(0, 0, 100, 100, iscrowd=1), annotation(40, 40, 20, 20, score=0.9)
     found = [annotation(110, 0, 20, 20), annotation(110, 0, 20, 20, score=0.5)]
     assert score([crowd, found[0]], [inside, found[1]], ["boundary"])["boundary"]["AP"] == pytest.approx(100)
@@ -528,7 +535,7 @@ def test_the_libraries_agree_on_boundaries_of_all_widths(size_hw):
             ground_truth,
             [{"category_id": CAR, "score": 0.5, "segmentation": mask_to_rle(other)}],
         )
-    assert scored_by(True, images, ["boundary"]) == scored_by(False, images, ["boundary"])
+    assert compute_with(True, images, ["boundary"]) == compute_with(False, images, ["boundary"])
 
 
 def test_the_matching_library_is_reported(monkeypatch):
@@ -624,7 +631,7 @@ def test_bad_ground_truth_gives_clear_messages(change, message):
     ],
 )
 def test_states_of_other_metrics_are_rejected(spoil):
-    header, arrays = metric_of(scenes(seed=3)).state()
+    header, arrays = build_metric(scenes(seed=3)).state()
     spoil(header, arrays)
     with pytest.raises(DatasetError, match="expected saved counts of average precision"):
         AveragePrecision.from_state(header, arrays)
@@ -635,18 +642,23 @@ def test_states_of_other_metrics_are_rejected(spoil):
 def test_half_a_pixel_of_boundary_is_rounded_to_even(size_hw, width_px, ultrafast, monkeypatch):
     """Diagonals of 625 and 675 pixels make boundaries of 12.5 and 13.5: Python, hence the reference, has 12 and 14."""
     if ultrafast and not coco_matching.ULTRAFAST:
-        pytest.skip("ultrafast-pycocotools is not installed: the fallback alone is tested")
+        pytest.skip("ultrafast-pycocotools is not installed: only the fallback is tested")
     monkeypatch.setattr(coco_matching, "ULTRAFAST", ultrafast)
     assert boundary_dilation_px(size_hw) == width_px
     mask = np.zeros(size_hw, dtype=np.bool_)
     mask[50:250, 50:250] = True
-    found = mask.copy()
-    found[50:57] = False
-    inner = [one & ~_eroded(one, width_px) for one in (mask, found)]
-    iou = min((mask & found).sum() / (mask | found).sum(), (inner[0] & inner[1]).sum() / (inner[0] | inner[1]).sum())
+    result_mask = mask.copy()
+    result_mask[50:57] = False
+    inner = [one & ~_eroded(one, width_px) for one in (mask, result_mask)]
+    iou = min(
+        (mask & result_mask).sum() / (mask | result_mask).sum(),
+        (inner[0] & inner[1]).sum() / (inner[0] | inner[1]).sum(),
+    )
     metric = AveragePrecision(CategorySet([Category(1, "thing", True, (0, 0, 0))]), ("boundary",))
     ground_truth = [{"category_id": 1, "area": int(mask.sum()), "iscrowd": 0, "segmentation": mask_to_rle(mask)}]
-    update(metric, 1, size_hw, ground_truth, [{"category_id": 1, "score": 1.0, "segmentation": mask_to_rle(found)}])
+    update(
+        metric, 1, size_hw, ground_truth, [{"category_id": 1, "score": 1.0, "segmentation": mask_to_rle(result_mask)}]
+    )
     thresholds = np.linspace(0.5, 0.95, 10)
     assert metric.compute()["boundary"]["AP"] == pytest.approx(100 * (thresholds <= iou).mean())
 

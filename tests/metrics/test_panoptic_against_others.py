@@ -1,4 +1,4 @@
-"""Panoptic quality on random maps: against panopticapi, and against a slow, obvious version."""
+"""Panoptic quality on random maps: comparison with panopticapi and with a slow simple version."""
 
 from collections import Counter, defaultdict
 from dataclasses import replace
@@ -70,22 +70,22 @@ def test_merged_shards_in_any_order_equal_one_pass(order, cut, swap):
     assert merged.compute(image_order=order) == one_pass.compute(image_order=order)
 
 
-# The corrected mode, boundaries, PQ-dagger, sizes and images against a slow, obvious version
+# The corrected mode, boundaries, PQ-dagger, sizes and images against a slow simple version
 
 
-def boundary_of(mask, distance_px):
-    """Of mask_to_boundary in boundary-iou-api: what an erosion of the mask, padded by background, takes away."""
+def compute_boundary(mask, distance_px):
+    """The pixels that an erosion of the background-padded mask removes, as mask_to_boundary in boundary-iou-api."""
     padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     eroded = cv2.erode(padded, np.ones((3, 3), dtype=np.uint8), iterations=distance_px)
     return mask & (eroded[1:-1, 1:-1] == 0)
 
 
-def iou_of(true_mask, predicted_mask, void):
-    union = ((true_mask | predicted_mask) & ~(predicted_mask & void)).sum()
-    return (true_mask & predicted_mask).sum() / union if union else 0.0
+def compute_iou(gt_mask, predicted_mask, void):
+    union = ((gt_mask | predicted_mask) & ~(predicted_mask & void)).sum()
+    return (gt_mask & predicted_mask).sum() / union if union else 0.0
 
 
-def obvious(images, mode="corrected", boundary=False):
+def slow_panoptic_quality(images, mode="corrected", boundary=False):
     """{category_id: (sorted IoUs of matches, fp, fn)}, from masks of single segments."""
     ious, fp, fn = defaultdict(list), Counter(), Counter()
     for ground_truth, prediction in images:
@@ -105,10 +105,10 @@ def obvious(images, mode="corrected", boundary=False):
                 predicted = pred_ids == other.segment_id
                 if row.iscrowd or row.category_id != other.category_id or not (mask & predicted).any():
                     continue
-                iou = iou_of(mask, predicted, void)
+                iou = compute_iou(mask, predicted, void)
                 if boundary:
-                    bands = boundary_of(mask, distance_px), boundary_of(predicted, distance_px)
-                    iou = min(iou, iou_of(*bands, void))
+                    bands = compute_boundary(mask, distance_px), compute_boundary(predicted, distance_px)
+                    iou = min(iou, compute_iou(*bands, void))
                 if iou > 0.5:
                     ious[row.category_id].append(iou)
                     matched |= {(0, row.segment_id), (1, other.segment_id)}
@@ -121,7 +121,7 @@ def obvious(images, mode="corrected", boundary=False):
     return {i: (sorted(ious[i]), fp[i], fn[i]) for i in NAMES}
 
 
-def assert_equals_obvious(per_class, expected, prefix=""):
+def assert_equals_slow_version(per_class, expected, prefix=""):
     for category_id, (ious, fp, fn) in expected.items():
         row = {name: per_class[str(category_id)][prefix + name] for name in ("PQ", "SQ", "RQ", "tp", "fp", "fn")}
         assert (row["tp"], row["fp"], row["fn"]) == (len(ious), fp, fn)
@@ -136,8 +136,8 @@ def assert_equals_obvious(per_class, expected, prefix=""):
 @given(scored_images(), st.sampled_from(["reference", "corrected"]))
 def test_equals_a_slow_simple_version_on_random_maps(images, mode):
     results = computed(enumerate(images), mode=mode, boundary=True).compute()
-    assert_equals_obvious(results["per_class"], obvious(images, mode))
-    assert_equals_obvious(results["per_class"], obvious(images, mode, boundary=True), "Boundary")
+    assert_equals_slow_version(results["per_class"], slow_panoptic_quality(images, mode))
+    assert_equals_slow_version(results["per_class"], slow_panoptic_quality(images, mode, boundary=True), "Boundary")
 
 
 def test_boundary_pq_equals_a_slow_simple_version_on_large_maps():
@@ -145,8 +145,8 @@ def test_boundary_pq_equals_a_slow_simple_version_on_large_maps():
     images = [pair for seed in range(3) for pair in blobs(seed, images=4)]
     for mode in ("reference", "corrected"):
         results = computed(enumerate(images), mode=mode, boundary=True).compute()
-        expected = obvious(images, mode, boundary=True)
-        assert_equals_obvious(results["per_class"], expected, "Boundary")
+        expected = slow_panoptic_quality(images, mode, boundary=True)
+        assert_equals_slow_version(results["per_class"], expected, "Boundary")
         assert sum(len(ious) for ious, _, _ in expected.values()) > 20
         assert results["BoundaryPQ"] < results["PQ"]
         present = [results["per_class"][str(i)]["BoundaryPQ"] for i in (CAR, DOG)]
@@ -156,7 +156,7 @@ def test_boundary_pq_equals_a_slow_simple_version_on_large_maps():
 @settings(max_examples=40, deadline=None)
 @given(scored_images(), st.randoms(use_true_random=False))
 def test_no_order_changes_anything(images, rng):
-    """Images, segments and categories permuted, ids renamed: corrected to the last bit, reference but for rounding."""
+    """Images, segments and categories permuted, ids renamed: corrected is bit-equal, reference equal up to rounding."""
     shuffled = [(image_id, relabelled(pair, rng)) for image_id, pair in enumerate(images)]
     rng.shuffle(shuffled)
     for image_order in (None, [image_id for image_id, _ in shuffled]):
@@ -172,7 +172,7 @@ def test_no_order_changes_anything(images, rng):
 
 
 def without_other_mode(results):
-    """All but the reference's averages, whose last bits orders may move."""
+    """All results except the reference mode's averages, whose last bits depend on the order."""
     return {name: value for name, value in results.items() if name != "other_mode"}
 
 
@@ -199,7 +199,7 @@ def test_corrected_ignores_predictions_on_all_crowds_and_reports_different_modes
     prediction = panoptic([[3, 3, 4, 4, 7, 7]], s3=CAR, s4=CAR, s7=SKY)
     images = [("b", (ground_truth, prediction)), ("a", (ONE, ONE))]
     reference_, corrected = (computed(images, mode=mode).compute() for mode in ("reference", "corrected"))
-    # 3 lies on the crowd listed first: fp in the reference, dropped when corrected. PQ of car: 1 / 1.5 and 1.
+    # 3 is on the crowd listed first: fp in the reference, dropped when corrected. PQ of car: 1 / 1.5 and 1.
     assert counts(reference_, CAR) == (1, 1, 0)
     assert counts(corrected, CAR) == (1, 0, 0)
     reasons = ["1 image has ('b') several crowds of one category"]

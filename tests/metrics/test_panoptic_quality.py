@@ -1,4 +1,4 @@
-"""Panoptic quality on hand-drawn maps: the rules, bad input, what is saved."""
+"""Panoptic quality on hand-drawn maps: rules, invalid input, saved counts."""
 
 import json
 import pickle
@@ -33,7 +33,7 @@ def test_drawn_scene():
     # car: 5 on 1: 4 / (6 + 4 - 4 - 2 on void) = 1; 6 on 2: 3 / (3 + 4 - 3) = 0.75; 9 meets 2 in 1 of 5 pixels: fp.
     # PQ = 1.75 / (2 + 0.5) = 0.7, SQ = 1.75 / 2, RQ = 2 / 2.5.
     car = {"PQ": pytest.approx(70), "SQ": pytest.approx(87.5), "RQ": pytest.approx(80), "tp": 2, "fp": 1, "fn": 0}
-    # sky: 8 on 3: 5 / (5 + 6 - 5) = 5 / 6, and nothing else.
+    # sky: 8 on 3: 5 / (5 + 6 - 5) = 5 / 6, and no other segment.
     sky = {"PQ": pytest.approx(500 / 6), "SQ": pytest.approx(500 / 6), "RQ": pytest.approx(100)}
     nothing = {"PQ": None, "SQ": None, "RQ": None, "tp": 0, "fp": 0, "fn": 0}
     by_size = results.pop("by_size")
@@ -98,8 +98,8 @@ def test_void_and_crowd_add_up():
 
 @pytest.mark.parametrize(("order", "fp"), [("s1 s2", 1), ("s2 s1", 0)])
 def test_the_last_of_two_crowds_in_order_counts(order, fp):
-    category_of = dict.fromkeys(order.split(), CAR)
-    ground_truth = panoptic([[1, 1, 2, 2]], crowds=[1, 2], **category_of)
+    category_ids = dict.fromkeys(order.split(), CAR)
+    ground_truth = panoptic([[1, 1, 2, 2]], crowds=[1, 2], **category_ids)
     assert counts(score(ground_truth, panoptic([[3, 3, 0, 0]], s3=CAR)), CAR) == (0, fp, 0)
 
 
@@ -241,7 +241,7 @@ def test_the_order_of_the_categories_is_saved():
     "spoil",
     [
         lambda header, arrays: header.pop("options"),
-        lambda header, arrays: header["options"].update(strange=1),
+        lambda header, arrays: header["options"].update(unknown=1),
         lambda header, arrays: header["options"].update(mode="strict"),
         lambda header, arrays: header.update(categories=[{"name": "x"}]),
         lambda header, arrays: header["image_ids"].append(9),

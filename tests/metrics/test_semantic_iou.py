@@ -1,4 +1,4 @@
-"""Semantic IoU on drawn maps, and against Detectron2's definitions written out slowly."""
+"""Semantic IoU on drawn maps, and comparison with a slow version of Detectron2's definitions."""
 
 import json
 import math

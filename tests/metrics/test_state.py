@@ -1,4 +1,4 @@
-"""What metrics keep per image: once each, in order."""
+"""Per-image state of metrics: each image once, in order."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from segkit.metrics.state import PerImage, argsort_image_ids
 from segkit.utils.errors import DatasetError
 
 
-def of(*image_ids):
+def build_images(*image_ids):
     images = PerImage()
     for image_id in image_ids:
         images.add(image_id, f"value of {image_id}")
@@ -15,21 +15,21 @@ def of(*image_ids):
 
 
 def test_order_of_adding_and_a_stated_order():
-    images = of(3, "3", 1)
-    images.merge(of(2))
+    images = build_images(3, "3", 1)
+    images.merge(build_images(2))
     assert images.ids() == [3, "3", 1, 2]
     assert images.in_order([1, 2, "3", 3])[:2] == [(1, "value of 1"), (2, "value of 2")]
 
 
 def test_the_same_image_twice():
     with pytest.raises(DatasetError, match=r"^image 'a': expected every image once"):
-        of("a", "a")
+        build_images("a", "a")
 
 
 def test_merging_overlapping_shards_changes_nothing():
-    images = of(1, 2)
+    images = build_images(1, 2)
     with pytest.raises(DatasetError, match="got 2 in both"):
-        images.merge(of(5, 2))
+        images.merge(build_images(5, 2))
     assert images.ids() == [1, 2]
 
 
@@ -46,12 +46,12 @@ def test_merging_overlapping_shards_changes_nothing():
 )
 def test_an_order_must_name_every_image_once(image_order, message):
     with pytest.raises(DatasetError, match=message):
-        of(1, 2).in_order(image_order)
+        build_images(1, 2).in_order(image_order)
 
 
 def test_numbers_come_before_strings_each_ascending():
     ids = ["b", 10, "a", 9, "10"]
-    assert [ids[place] for place in argsort_image_ids(ids)] == [9, 10, "10", "a", "b"]
+    assert [ids[index] for index in argsort_image_ids(ids)] == [9, 10, "10", "a", "b"]
     assert argsort_image_ids([]).tolist() == []
 
 
@@ -61,7 +61,7 @@ def test_an_image_twice_is_rejected():
 
 
 def test_numpy_ids_become_python_types():
-    images = of(np.int64(3), np.str_("a"))
+    images = build_images(np.int64(3), np.str_("a"))
     assert [type(image_id) for image_id in images.ids()] == [int, str]
     assert np.int64(3) in images
     with pytest.raises(DatasetError, match=r"^image 3: expected every image once"):

@@ -106,7 +106,7 @@ def test_another_label_may_be_ignored():
 def test_merged_shards_in_any_order_equal_one_pass():
     whole = counted(*TWO_VOLUMES)
     for order in itertools.permutations(TWO_VOLUMES):
-        shards = [pickle.loads(pickle.dumps(counted(one))) for one in order]
+        shards = [pickle.loads(pickle.dumps(counted(slices))) for slices in order]
         for shard in shards[1:]:
             shards[0].merge(shard)
         assert shards[0].compute() == whole.compute()

@@ -1,4 +1,4 @@
-"""From config keys to a fusion method."""
+"""Config keys are converted to a fusion method."""
 
 from __future__ import annotations
 

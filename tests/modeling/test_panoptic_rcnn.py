@@ -75,7 +75,7 @@ def test_without_detections_only_stuff_remains() -> None:
 
 
 def test_a_channel_per_class_gives_the_same_panoptic_map_as_its_stuff() -> None:
-    """Channels 0..5 in another order, told by stuff_ids: the fused map does not change."""
+    """Channels 0..5 in another order given by stuff_ids: the fused map does not change."""
     _, ours = twins()
     with torch.no_grad():
         before = ours.eval()(images(1))[0]["panoptic_seg"]

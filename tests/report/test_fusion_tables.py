@@ -76,7 +76,7 @@ def test_reasons_are_counted_and_the_most_frequent_comes_first() -> None:
 
 def test_the_costliest_segments_come_first_without_stuff_that_is_still_in_the_map() -> None:
     """Costs: 100 x 0.25 = 25; 60 x 0.5 = 30; area 30 x 1; 30 x 1; 5000 x 0. Equal ones in their order. The empty mask
-    lost nothing."""
+    lost no pixels."""
     rows = list_costliest_segments(IMAGES)
     assert list(rows) == ["3, instance 2", "b, stuff 7", "9, instance 1", "3, instance 0", "9, instance 2"]
     assert rows["3, instance 2"] == {

@@ -124,7 +124,7 @@ def test_the_report_says_when_the_modes_differ():
 
 
 def test_comparison():
-    """Classes by how much they differ, those without a difference only where all are asked for."""
+    """Classes are sorted by difference; classes without a difference are listed only on request."""
     content = compared(
         [
             ("1", difference(50.0, 50.5, -1.0, 2.0, "no clear difference"), 12),

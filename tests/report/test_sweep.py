@@ -55,8 +55,8 @@ def step(
     return values if gain is None else {**values, "gain": {"PQ": gain, "reason": None}}
 
 
-def gain(difference: float, low: float, high: float, verdict: str) -> dict[str, Any]:
-    return {"difference": difference, "low": low, "high": high, "conclusion": verdict}
+def gain(difference: float, low: float, high: float, conclusion: str) -> dict[str, Any]:
+    return {"difference": difference, "low": low, "high": high, "conclusion": conclusion}
 
 
 SETTINGS = [
@@ -176,7 +176,7 @@ def test_the_page_is_whole_and_escaped(tmp_path: Path) -> None:
 
 
 def test_equal_settings_share_a_row_on_the_pareto_front(tmp_path: Path) -> None:
-    """0.6 and 0.7 give the same numbers: one row with one alike on the front, two rows among all settings."""
+    """0.6 and 0.7 give the same numbers: one row (with one equal setting) on the front, two rows among all settings."""
     write_sweep_page(tmp_path / "sweep.html", RESULT, np.zeros((4, 4, 3), dtype=np.uint8))
     page = (tmp_path / "sweep.html").read_text()
     assert page.count("★ [b]one: overlap_threshold 0.6") == 2

@@ -17,7 +17,7 @@ def printed(metrics: dict) -> list[list[str]]:
 
 
 def lines(tables: Group) -> list[list[str]]:
-    """The cells of every line that has some."""
+    """The cells of every line that has cells."""
     out = io.StringIO()
     Console(file=out, width=120).print(tables)
     rows = [re.split(r"\s*[│┃|]\s*", line)[1:-1] for line in out.getvalue().splitlines()]
@@ -63,7 +63,7 @@ def test_metrics_on_demand_are_shown_if_present():
 
 
 def test_per_class_tables():
-    """Categories by name, others by what the result calls them; columns that a row lacks are empty."""
+    """Categories have their names, other rows their keys in the result; missing columns are empty."""
     categories = CategorySet([Category(7, "[red]road", False, (0, 0, 0))])
     metrics = {
         "panoptic_seg": {"PQ": 1.0, "per_class": {"7": {"PQ": 3.25, "tp": 2}, "8": {"PQ": None}}},

@@ -1,4 +1,4 @@
-"""Counts in files: what is written is read back, joined in any order, and nothing else is taken for counts."""
+"""Files of counts: they are read back, joined in any order, and other files are rejected."""
 
 import contextlib
 import json
@@ -82,7 +82,7 @@ def test_other_shards_are_not_merged(tmp_path, other, said):
     assert str(second) in str(raised.value)
 
 
-def test_missing_shards_and_empty_shards(tmp_path):
+def test_missing_and_repeated_shards_and_an_empty_list_are_rejected(tmp_path):
     path = saved(tmp_path / "1", (3,), Shard(2, 4))
     with pytest.raises(DatasetError, match="3 shards are missing: 1/4, 3/4, 4/4; evaluate them"):
         merge([path])
@@ -136,9 +136,9 @@ HOSTILE = {
     "Cityscapes": setting("kind", value="cityscapes"),
     "no state": setting("state", value=None),
     "state of a list": setting("state", value=[1]),
-    "strange options": setting("state", "options", value={"names": 3}),
+    "unknown options": setting("state", "options", value={"names": 3}),
     "options of another type": setting("state", "options", "mode", value=[]),
-    "a mode that is none": setting("state", "options", "mode", value="best"),
+    "an unknown mode": setting("state", "options", "mode", value="best"),
     "no categories": setting("state", "categories", value=[]),
     "other categories": setting("state", "categories", value=[{"id": 3, "name": "x", "isthing": 1}]),
     "fewer images": setting("state", "image_ids", value=[7, "b", 3]),
@@ -164,7 +164,7 @@ HOSTILE = {
     "pixels below 0": field("pairs", "pixels", -1),
     "a segment of another category": field("ground_truth", "category_id", 3),
     "a prediction of another category": field("prediction", "category_id", -(2**60)),
-    "an area that is none": field("ground_truth", "area_px", np.nan),
+    "an area that is NaN": field("ground_truth", "area_px", np.nan),
     "a segment without pixels": field("prediction", "counted_px", 0),
 }
 
@@ -215,10 +215,10 @@ def test_every_cut_and_every_damaged_byte_is_reported(tmp_path):
         path.write_bytes(content[:length])
         with pytest.raises(DatasetError, match=re.escape(f"{path}: expected ")):
             load(path)
-    for place in range(0, len(content), 53):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :])
+    for offset in range(0, len(content), 53):
+        path.write_bytes(content[:offset] + bytes([content[offset] ^ 0x55]) + content[offset + 1 :])
         with contextlib.suppress(DatasetError):
-            assert load(path).metric.compute() == whole, "a byte that says nothing, as a date"
+            assert load(path).metric.compute() == whole, "a byte without effect, such as a date"
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"{}", b"\x93NUMPY\x01\x00", b"\x80\x04N."])
@@ -250,15 +250,15 @@ def test_fingerprints_depend_on_contents_not_paths(tmp_path):
         (tmp_path / folder / "inner/1.png").write_bytes(b"png")
         (tmp_path / folder / f"{folder}.npz").write_bytes(b"the counts may lie there")
 
-    def of(folder, **more):
+    def compute_fingerprint(folder, **more):
         return fingerprint({"gt": tmp_path / folder, "pred": tmp_path / folder / "x.json", "mode": None, **more})
 
-    assert of("a") == of("b") != of("a", mode="x")
+    assert compute_fingerprint("a") == compute_fingerprint("b") != compute_fingerprint("a", mode="x")
     (tmp_path / "b/x.json").write_text("[]")
-    assert of("a") != of("b")
+    assert compute_fingerprint("a") != compute_fingerprint("b")
     (tmp_path / "b/x.json").write_text("{}")
     (tmp_path / "b/inner/2.png").write_bytes(b"png")
-    assert of("a") != of("b")
+    assert compute_fingerprint("a") != compute_fingerprint("b")
     with pytest.raises(DatasetError, match="absent: cannot be read"):
         fingerprint({"gt": tmp_path / "absent"})
 
@@ -272,5 +272,5 @@ def test_damaged_bytes_give_only_dataset_errors(tmp_path):
         damaged = bytearray(sound)
         damaged[rng.integers(len(sound))] = rng.integers(256)
         path.write_bytes(damaged)
-        with contextlib.suppress(DatasetError):  # some bytes of a zip file tell nothing
+        with contextlib.suppress(DatasetError):  # some bytes of a zip file have no effect
             counts_file.load(path)

@@ -148,20 +148,20 @@ def test_all_problems_are_reported(tmp_path):
         DatasetError, match=r"results.json, result 3: expected an image_id of the ground truth .* got 999"
     ):
         stats(tmp_path, "bbox")
-    for strange in ([1], None, 1.5, True):
-        write(tmp_path / "results.json", [results[0] | {"image_id": strange}])
+    for invalid_id in ([1], None, 1.5, True):
+        write(tmp_path / "results.json", [results[0] | {"image_id": invalid_id}])
         with pytest.raises(DatasetError, match="result 0: expected `image_id` to be an integer or a string"):
             stats(tmp_path, "bbox")
     ids = sorted({one["image_id"] for one in results})
     first = {image_id: next(i for i, one in enumerate(results) if one["image_id"] == image_id) for image_id in ids}
     errors = [{"score": float("nan")}, {"category_id": 3}, {"bbox": [0, 0, 5]}, {"bbox": [0, 0, -5, 5]}]
     errors += [{"segmentation": {"size": [*SIZE], "counts": "1"}}, {"segmentation": None}]
-    for image_id, fault in zip(ids, errors, strict=False):
-        results[first[image_id]] |= fault
+    for image_id, invalid_fields in zip(ids, errors, strict=False):
+        results[first[image_id]] |= invalid_fields
     write(tmp_path / "results.json", results)
-    with pytest.raises(DatasetError) as told:
+    with pytest.raises(DatasetError) as raised:
         score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json")
-    message = str(told.value)
+    message = str(raised.value)
     assert message.startswith("6 problems: [1] ")
     expected = ["`score` to be a finite number, got nan", "a category_id of `categories`", "`bbox` to be", "is it [x0"]
     expected += [
@@ -188,7 +188,7 @@ def test_other_iou_types_are_rejected(tmp_path, iou_types):
 
 
 def panoptic(folder, images=3):
-    """A panoptic JSON with PNGs of two things and a stuff; the instances that its things are, and results."""
+    """A panoptic JSON with PNGs of two things and one stuff; the instances of its things; results."""
     categories = CategorySet(Category(i, n, i != 9, (0, 0, 0)) for i, n in ((2, "car"), (7, "dog"), (9, "sky")))
     annotations, entries, instances, results = [], [], [], []
     for image_id in range(1, images + 1):

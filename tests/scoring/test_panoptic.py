@@ -2,7 +2,8 @@
 
 A fixture folder holds ground_truth.json, ground_truth/, predictions.json, predictions/, a note.md with the arithmetic,
 and an expected.json: `options` of `score_panoptic`; what the modes `reference` and `corrected` give, numbers or parts
-of an error; what `panopticapi` gives, null where an average ends in a ZeroDivisionError. "reference": as told there.
+of an error; what `panopticapi` gives, null where an average ends in a ZeroDivisionError. "reference":
+as documented there.
 """
 
 import contextlib
@@ -89,7 +90,7 @@ def average(stat, categories, isthing):
     return {name: 100 * values[name.lower()] for name in ("PQ", "SQ", "RQ")}
 
 
-def expected_of(rule, side):
+def read_expected(rule, side):
     expected = json.loads((FIXTURES / rule / "expected.json").read_text())
     wanted = expected[side]
     return expected["options"], expected["reference"] if wanted == "reference" else wanted
@@ -98,7 +99,7 @@ def expected_of(rule, side):
 @pytest.mark.parametrize("mode", ["reference", "corrected"])
 @pytest.mark.parametrize("rule", RULES)
 def test_every_rule_has_its_fixture(rule, mode):
-    options, expected = expected_of(rule, mode)
+    options, expected = read_expected(rule, mode)
     if "error" not in expected:
         assert score(FIXTURES / rule, mode=mode, **options) == expected
         return
@@ -111,7 +112,7 @@ def test_every_rule_has_its_fixture(rule, mode):
 @needs_panopticapi
 @pytest.mark.parametrize("rule", RULES)
 def test_panopticapi_behaves_as_the_fixtures_state(rule):
-    _, expected = expected_of(rule, "panopticapi")
+    _, expected = read_expected(rule, "panopticapi")
     if "raises" not in expected:
         assert reference(FIXTURES / rule) == expected
         return
@@ -159,18 +160,22 @@ CATEGORY_IDS = st.sampled_from([1, 1, 17, 90])
 
 
 @st.composite
-def segment_maps(draw, shape, near=None):
+def segment_maps(draw, shape, similar=None):
     """A map of up to 6 ids and its segments_info; `near`: another one that it mostly agrees with."""
     palette = [0, *draw(st.lists(SEGMENT_IDS, min_size=1, max_size=6, unique=True))]
     ids = draw(hnp.arrays(np.int32, shape, elements=st.sampled_from(palette)))
-    known = {}
-    if near is not None:
-        kept = draw(hnp.arrays(np.bool_, shape, elements=st.sampled_from([True, True, True, False])))
-        ids = np.where(kept, near[0], ids)
-        known = {info["id"]: info["category_id"] for info in near[1]}
+    known_categories = {}
+    if similar is not None:
+        unchanged = draw(hnp.arrays(np.bool_, shape, elements=st.sampled_from([True, True, True, False])))
+        ids = np.where(unchanged, similar[0], ids)
+        known_categories = {info["id"]: info["category_id"] for info in similar[1]}
     present = draw(st.permutations([i for i in np.unique(ids).tolist() if i]))
     return ids, [
-        {"id": i, "category_id": known.get(i) or draw(CATEGORY_IDS), "iscrowd": int(draw(st.integers(0, 2)) == 0)}
+        {
+            "id": i,
+            "category_id": known_categories.get(i) or draw(CATEGORY_IDS),
+            "iscrowd": int(draw(st.integers(0, 2)) == 0),
+        }
         for i in present
     ]
 
@@ -183,7 +188,10 @@ def datasets(draw):
     ):
         shape = draw(hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7))
         ground_truth = draw(segment_maps(shape))
-        images[image_id] = ground_truth, draw(segment_maps(shape, near=ground_truth if draw(st.booleans()) else None))
+        images[image_id] = (
+            ground_truth,
+            draw(segment_maps(shape, similar=ground_truth if draw(st.booleans()) else None)),
+        )
     return images, draw(st.permutations(CATEGORIES))
 
 
@@ -300,7 +308,7 @@ def test_all_bad_pngs_are_reported_with_their_image(folder):
         assert "got 2 x 3 and 3 x 2" in text
 
 
-SEGMENT_FAULTS = [  # of one image each: the segment as the message has it, and what is said of it
+SEGMENT_ERRORS = [  # of one image each: the segment as the message has it, and what is said of it
     ("1", "expected a category_id of `categories` (1, 17, 90), got 5"),
     ("1", "expected distinct segment ids"),
     ("16777216", "expected a segment id in 1..16777215"),
@@ -309,7 +317,7 @@ SEGMENT_FAULTS = [  # of one image each: the segment as the message has it, and 
 
 
 def spoil_segments(content):
-    """One fault in each image, in the order of the file."""
+    """Insert one error into each image, in the order of the file."""
     infos = [annotation["segments_info"] for annotation in content["annotations"]]
     infos[0][0]["category_id"] = 5
     infos[1][1]["id"] = 1
@@ -323,8 +331,8 @@ def test_errors_of_many_segments_are_reported_at_once(folder, name, order):
     edit(path, spoil_segments)
     text = message(folder)
     assert text.startswith("4 problems: ")
-    for number, (image_id, fault) in enumerate(zip(order, SEGMENT_FAULTS, strict=True), 1):
-        assert "[{}] {}, image {!r}, segment {}: {}".format(number, path, image_id, *fault) in text
+    for number, (image_id, error) in enumerate(zip(order, SEGMENT_ERRORS, strict=True), 1):
+        assert "[{}] {}, image {!r}, segment {}: {}".format(number, path, image_id, *error) in text
     assert message(folder, limit=2).startswith("2 problems found, the search stopped here: [1] ")
     assert "segment 16777216" not in message(folder, limit=2)
 

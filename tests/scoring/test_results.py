@@ -1,4 +1,4 @@
-"""All numbers of counts in one dict that JSON can hold."""
+"""All metrics computed from counts, as one JSON-compatible dict."""
 
 import json
 
@@ -43,7 +43,7 @@ def test_results_equal_those_of_the_metric():
     built = results("panoptic", metric, ("b", 3))
     assert built["panoptic_seg"] == metric.compute(("b", 3))
     assert built["analysis"] == analyse(metric, ("b", 3))
-    assert [one["image_id"] for one in built["analysis"]["per_image"]] == ["b", 3]
+    assert [entry["image_id"] for entry in built["analysis"]["per_image"]] == ["b", 3]
     assert built["analysis"]["worst_images"] == []
     assert built["analysis"]["intervals"]["PQ"] == {"value": 100, "low": 100, "high": 100}
 
@@ -59,7 +59,7 @@ def test_the_requested_number_of_worst_images_is_listed():
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("images", [(1,), (1, 2, 3)])
 def test_an_infinite_iou_of_trusted_areas_is_none(images):
-    """A declared area of 0: the union is 4 + 0 - 4 = 0. Nothing is warned of, and the reason is told."""
+    """A declared area of 0: the union is 4 + 0 - 4 = 0. No warning is raised, and the result has the reason."""
     built = results("panoptic", panoptic("trust", 0, images))
     assert built["panoptic_seg"]["PQ"] is None
     assert built["panoptic_seg"]["RQ"] == 100

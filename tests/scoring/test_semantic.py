@@ -1,4 +1,4 @@
-"""Scores of label files against counting the same maps in memory, and what is said of files that cannot be scored."""
+"""Scores of label files equal those of the same maps in memory; errors of files that cannot be scored."""
 
 import json
 
@@ -92,7 +92,7 @@ def test_two_classes_and_an_ignored_background(tmp_path):
     results = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=("background", "tumour")).compute()
     assert results["Dice-tumour"] == 75  # 12 of 16 and 16 pixels
     left_out = score_semantic(tmp_path / "gt", tmp_path / "pred", classes=("background", "tumour"), ignore_label=0)
-    # Of the tumour's 16 pixels the upper 4 are predicted background; nothing else is looked at.
+    # Of the tumour's 16 pixels the upper 4 are predicted background; no other pixel is counted.
     assert left_out.compute()["IoU-tumour"] == left_out.compute()["mIoU"] == 75
     assert left_out.compute()["IoU-background"] is None
 

@@ -1,4 +1,4 @@
-"""The Detectron2 installer: what it repacks, keeps and refuses. Files replace pip's network."""
+"""The Detectron2 installer: what it repacks, keeps and rejects. Local files replace pip's downloads."""
 
 import base64
 import hashlib

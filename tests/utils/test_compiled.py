@@ -1,4 +1,4 @@
-"""Compiled or not, a function gives the same; the environment can switch compiling off."""
+"""Compiled and plain functions give equal results; an environment variable switches compilation off."""
 
 from __future__ import annotations
 

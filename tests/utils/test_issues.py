@@ -1,4 +1,4 @@
-"""Faults are told one by one, or end the work, as `on_issue` decides."""
+"""`on_issue` decides whether errors are reported one by one or raised."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_try_read_reports_dataset_errors_only() -> None:
     assert messages == [("code", "b")]
     with pytest.raises(DatasetError, match=r"^b$"):
         try_read(raise_issue, "code", fail, "b")
-    with pytest.raises(ZeroDivisionError):  # what is no fault of the data is no finding
+    with pytest.raises(ZeroDivisionError):  # other errors than DatasetError are not issues
         try_read(on_issue, "code", lambda: 1 // 0)
 
 

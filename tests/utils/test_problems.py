@@ -1,4 +1,4 @@
-"""What is wrong with a run's files is told at once, up to a limit."""
+"""All errors of a run's files are reported at once, up to a limit."""
 
 import pytest
 

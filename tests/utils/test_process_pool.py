@@ -1,4 +1,4 @@
-"""Work in processes gives what `map` gives, in its order; shards part the work."""
+"""A process pool gives the results of `map` in order; shards divide the items."""
 
 import multiprocessing
 import os
@@ -30,7 +30,7 @@ def test_results_come_in_the_order_of_the_items(workers, number):
 
 def test_processes_work_at_once():
     meeting = multiprocessing.get_context("fork").Barrier(3, timeout=30)
-    # The first is done here, alone; of the others three must be under way at once.
+    # The first is computed alone in this process; three of the other items must run at once.
     assert len(list(ordered_map(lambda item: item and meeting.wait(), range(10), workers=3))) == 10
 
 
@@ -97,7 +97,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are processes on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are processes only on Linux")
 def test_workers_do_not_outlive_a_killed_parent():
     ran = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=60)
     workers = [int(pid) for pid in ran.stdout.split()]

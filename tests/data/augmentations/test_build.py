@@ -1,4 +1,4 @@
-"""Augmentations: image and ground truth move and are pasted together, to the pixel, reproducibly by a seed."""
+"""Augmentations: image and ground truth stay aligned to the pixel, and a seed makes the result reproducible."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PADDED = 128 * (1 + 256 + 65536)  # the id that the colour of padded pixels woul
 
 @st.composite
 def segmentations(draw: st.DrawFn, most: int = 6) -> PanopticSegmentation:
-    """Ids anywhere in three bytes, scattered over up to 12 x 12 pixels with void; some segments have no pixel."""
+    """Random maps of up to 12 x 12 pixels with 24-bit ids and void; some segments have no pixel."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     size_hw = draw(st.integers(1, 12)), draw(st.integers(1, 12))
     ids = rng.choice(2**24 - 1, draw(st.integers(0, most)), replace=False) + 1
@@ -53,17 +53,19 @@ def segmentations(draw: st.DrawFn, most: int = 6) -> PanopticSegmentation:
     return PanopticSegmentation(image, tuple(segments))
 
 
-def scene_of(ground_truth: PanopticSegmentation) -> Scene:
-    """Its image has the ids as colours."""
+def build_scene(ground_truth: PanopticSegmentation) -> Scene:
+    """A scene whose image shows the ids as colours."""
     return Scene(ids_to_rgb(ground_truth.segment_ids), SegmentMap.from_segmentation(ground_truth), SPACE)
 
 
-def ids_of(segment_map: SegmentMap | None) -> np.ndarray:
+def extract_ids(segment_map: SegmentMap | None) -> np.ndarray:
     """(H, W) segment ids, 0 for void, taken pixel by pixel."""
     assert segment_map is not None
-    segment_id_of = {number: segment.segment_id for number, segment in enumerate(segment_map.segments, 1)}
+    segment_id_by_number = {number: segment.segment_id for number, segment in enumerate(segment_map.segments, 1)}
     numbers = segment_map.numbers()
-    return np.array([segment_id_of.get(n, 0) for n in numbers.ravel().tolist()], dtype=np.int32).reshape(numbers.shape)
+    return np.array([segment_id_by_number.get(n, 0) for n in numbers.ravel().tolist()], dtype=np.int32).reshape(
+        numbers.shape
+    )
 
 
 def geometric(height: int, width: int) -> st.SearchStrategy[T.Transform]:
@@ -82,11 +84,11 @@ def geometric(height: int, width: int) -> st.SearchStrategy[T.Transform]:
 @settings(max_examples=150, deadline=None)
 @given(ground_truth=segmentations(), data=st.data())
 def test_image_and_map_stay_aligned_to_the_pixel(ground_truth: PanopticSegmentation, data: st.DataObject) -> None:
-    scene = scene_of(ground_truth)
+    scene = build_scene(ground_truth)
     for _ in range(data.draw(st.integers(1, 3))):
         scene.transform(data.draw(geometric(*scene.image.shape[:2])))
     shown = rgb_to_ids(np.ascontiguousarray(scene.image))
-    assert np.array_equal(ids_of(scene.segment_map), np.where(shown == PADDED, 0, shown))
+    assert np.array_equal(extract_ids(scene.segment_map), np.where(shown == PADDED, 0, shown))
     assert set(np.unique(shown)) <= {0, PADDED, *(s.segment_id for s in ground_truth.segments)}
 
 
@@ -95,12 +97,12 @@ def test_image_and_map_stay_aligned_to_the_pixel(ground_truth: PanopticSegmentat
 def test_large_scale_jitter_keeps_them_aligned_and_pads_with_void(
     ground_truth: PanopticSegmentation, size: int, seed: int
 ) -> None:
-    scene = scene_of(ground_truth)
+    scene = build_scene(ground_truth)
     np.random.seed(seed)  # noqa: NPY002
     transform = LargeScaleJitter(size, interp=NEAREST)(scene)
     assert scene.image.shape[:2] == (size, size)
     shown = rgb_to_ids(scene.image)
-    assert np.array_equal(ids_of(scene.segment_map), np.where(shown == PADDED, 0, shown))
+    assert np.array_equal(extract_ids(scene.segment_map), np.where(shown == PADDED, 0, shown))
     (height, width), (top, left) = transform.resized_hw, transform.corner_yx
     assert 0 <= top <= max(height - size, 0)
     assert 0 <= left <= max(width - size, 0)
@@ -114,19 +116,19 @@ def test_large_scale_jitter_keeps_them_aligned_and_pads_with_void(
 @settings(max_examples=60, deadline=None)
 @given(ground_truth=segmentations(), vertical=st.booleans())
 def test_flips_keep_ids_areas_and_boxes(ground_truth: PanopticSegmentation, vertical: bool) -> None:
-    before, scene = scene_of(ground_truth), scene_of(ground_truth)
+    before, scene = build_scene(ground_truth), build_scene(ground_truth)
     flip = T.RandomFlip(1.0, horizontal=not vertical, vertical=vertical)
     flip(scene)
     assert scene.segment_map is not None
     assert before.segment_map is not None
-    assert np.array_equal(ids_of(scene.segment_map), np.flip(ground_truth.segment_ids, axis=0 if vertical else 1))
+    assert np.array_equal(extract_ids(scene.segment_map), np.flip(ground_truth.segment_ids, axis=0 if vertical else 1))
     first, second = before.segment_map.instances(CATEGORIES), scene.segment_map.instances(CATEGORIES)
     assert second.gt_classes.tolist() == first.gt_classes.tolist()
     assert second.gt_masks.tensor.sum((1, 2)).tolist() == first.gt_masks.tensor.sum((1, 2)).tolist()
     expected = [flipped(box, ground_truth.segment_ids.shape, vertical) for box in first.gt_boxes.tensor.tolist()]
     assert second.gt_boxes.tensor.tolist() == expected
     flip(scene)
-    assert np.array_equal(ids_of(scene.segment_map), ground_truth.segment_ids)
+    assert np.array_equal(extract_ids(scene.segment_map), ground_truth.segment_ids)
 
 
 def flipped(box: list[float], size_hw: tuple[int, ...], vertical: bool) -> list[float]:
@@ -137,7 +139,7 @@ def flipped(box: list[float], size_hw: tuple[int, ...], vertical: bool) -> list[
 
 
 def test_a_single_column_and_a_single_row_are_flipped_twice(tmp_path: Path) -> None:
-    """numpy takes them for contiguous whatever their strides, which torch refuses."""
+    """numpy calls such arrays contiguous whatever their strides; torch rejects them."""
     flips = [T.RandomFlip(1.0), T.RandomFlip(1.0, horizontal=False, vertical=True)]
     for shape in ((3, 1), (1, 3), (1, 1)):
         path = tmp_path / f"{shape}.png"
@@ -156,13 +158,13 @@ def test_a_single_column_and_a_single_row_are_flipped_twice(tmp_path: Path) -> N
 def test_crops_contain_only_ids_of_the_map(kind: str, ground_truth: PanopticSegmentation, seed: int) -> None:
     height, width = ground_truth.segment_ids.shape
     size: Any = {"absolute": (5, 7), "absolute_range": (2, 9)}.get(kind, (0.5, 0.5))
-    scene = scene_of(ground_truth)
+    scene = build_scene(ground_truth)
     np.random.seed(seed)  # noqa: NPY002
     if min(height, width) == 1 and kind != "absolute":
         return  # Detectron2's crop of half a pixel may be empty
     crop = T.RandomCrop(kind, size)(scene)
     expected = ground_truth.segment_ids[crop.y0 : crop.y0 + crop.h, crop.x0 : crop.x0 + crop.w]
-    assert np.array_equal(ids_of(scene.segment_map), expected)
+    assert np.array_equal(extract_ids(scene.segment_map), expected)
     assert scene.segment_map is not None
     expected_instances = scene.segment_map.instances(CATEGORIES)
     things = {s.segment_id for s in ground_truth.segments if s.isthing and not s.iscrowd}
@@ -170,13 +172,13 @@ def test_crops_contain_only_ids_of_the_map(kind: str, ground_truth: PanopticSegm
 
 
 def test_packed_and_unpacked_maps_select_the_same_pixels() -> None:
-    """300 segments do not fit into a byte, 254 do: both go the same ways."""
+    """254 segments fit into a byte, 300 do not: both give the expected map."""
     for count in (MOST_NUMBERS, MOST_NUMBERS + 1, 300):
         ids = (1 + np.arange(20 * 20, dtype=np.int32).reshape(20, 20)) * (np.arange(400).reshape(20, 20) < count)
         ground_truth = PanopticSegmentation(
             ids, tuple(Segment(i, 10 + i % 5, i % 5 < 3, 1) for i in range(1, count + 1))
         )
-        scene = scene_of(ground_truth)
+        scene = build_scene(ground_truth)
         assert scene.segment_map is not None
         assert scene.segment_map.packed.ndim == (2 if count <= MOST_NUMBERS else 3)
         scene.transform(T.VFlipTransform(20))
@@ -184,9 +186,9 @@ def test_packed_and_unpacked_maps_select_the_same_pixels() -> None:
         # rows 10..44 of 40 are rows 10..39, at twice the size; the rest is padded
         expected = np.zeros((35, 35), dtype=np.int32)
         expected[:30, :30] = np.flip(ids, 0).repeat(2, 0).repeat(2, 1)[10:, 10:]
-        assert np.array_equal(ids_of(scene.segment_map), expected)
-        channel_of = {0: IGNORE_LABEL, **{i: i % 5 for i in range(1, count + 1)}}
-        assert np.array_equal(scene.sem_seg, np.vectorize(channel_of.get)(expected))
+        assert np.array_equal(extract_ids(scene.segment_map), expected)
+        channel_by_id = {0: IGNORE_LABEL, **{i: i % 5 for i in range(1, count + 1)}}
+        assert np.array_equal(scene.sem_seg, np.vectorize(channel_by_id.get)(expected))
         instances = scene.segment_map.instances(CATEGORIES)
         shown = [i for i in range(1, count + 1) if i % 5 < 3 and (expected == i).any()]
         assert instances.gt_classes.tolist() == [i % 5 for i in shown]
@@ -195,7 +197,7 @@ def test_packed_and_unpacked_maps_select_the_same_pixels() -> None:
 
 @pytest.mark.parametrize(("resized_hw", "corner_yx"), [((97, 61), (13, 0)), ((33, 21), (0, 0)), ((200, 130), (9, 70))])
 def test_the_window_equals_resizing_then_cropping(resized_hw: tuple[int, int], corner_yx: tuple[int, int]) -> None:
-    """Pillow rounds between its two passes: what it sums may differ by one level."""
+    """Pillow rounds between its two passes, so its sums may differ by one level."""
     image = np.random.default_rng(0).integers(0, 256, (57, 37, 3), dtype=np.uint8)
     (top, left), size = corner_yx, 60
     window = WindowTransform((57, 37), resized_hw, corner_yx, size)
@@ -214,7 +216,7 @@ def test_the_window_equals_resizing_then_cropping(resized_hw: tuple[int, int], c
     assert corner.tolist() == [[pytest.approx(resized_hw[1] - left), pytest.approx(resized_hw[0] - top)]]
 
 
-def annotations_of(ground_truth: PanopticSegmentation) -> list[dict[str, Any]]:
+def build_annotations(ground_truth: PanopticSegmentation) -> list[dict[str, Any]]:
     return [
         {**a, "bbox_mode": BoxMode.XYWH_ABS, "category_id": CATEGORIES.thing_contiguous_ids[a["category_id"]]}
         for a in build_coco_annotations(1, ground_truth)
@@ -224,12 +226,12 @@ def annotations_of(ground_truth: PanopticSegmentation) -> list[dict[str, Any]]:
 @settings(max_examples=60, deadline=None)
 @given(ground_truth=segmentations(), seed=st.integers(0, 2**32 - 1))
 def test_annotations_move_as_the_map_does(ground_truth: PanopticSegmentation, seed: int) -> None:
-    scene = scene_of(ground_truth)
+    scene = build_scene(ground_truth)
     np.random.seed(seed)  # noqa: NPY002
     transforms = T.AugmentationList([LargeScaleJitter(9), T.RandomFlip()])(scene)
     assert scene.segment_map is not None
     expected = scene.segment_map.instances(CATEGORIES)
-    got = build_annotated_instances(annotations_of(ground_truth), transforms, (9, 9), as_masks=True)
+    got = build_annotated_instances(build_annotations(ground_truth), transforms, (9, 9), as_masks=True)
     assert torch.equal(got.gt_masks.tensor, expected.gt_masks.tensor)
     assert torch.equal(got.gt_boxes.tensor, expected.gt_boxes.tensor)
     assert got.gt_classes.tolist() == expected.gt_classes.tolist()
@@ -255,7 +257,7 @@ def test_polygons_are_cut_at_the_window_and_stay_polygons_without_one() -> None:
     expected = np.zeros((10, 10), dtype=bool)
     expected[0:7, 0:7] = True
     assert np.array_equal(got.gt_masks.tensor[0], expected)
-    assert got.gt_boxes.tensor.tolist() == [[0, 0, 7, 7]]  # the other one lies outside
+    assert got.gt_boxes.tensor.tolist() == [[0, 0, 7, 7]]  # the other box is outside
     whole = T.TransformList([T.ResizeTransform(8, 8, 16, 16)])
     got = build_annotated_instances([square(2, 1, 6, 5)], whole, (16, 16), as_masks=False)
     assert got.gt_masks.polygons[0][0].tolist() == [4, 2, 12, 2, 12, 10, 4, 10]
@@ -271,8 +273,8 @@ def test_crowds_of_annotations_are_left_out() -> None:
         assert got.gt_boxes.tensor.shape == (0, 4)
 
 
-def sample_of(ground_truth: PanopticSegmentation, shade: int) -> Sample:
-    """All pixels of an image have one colour, which identifies the image."""
+def build_sample(ground_truth: PanopticSegmentation, shade: int) -> Sample:
+    """A sample whose image has one colour, which identifies it."""
     return Sample(
         np.full((*ground_truth.segment_ids.shape, 3), shade, dtype=np.uint8),
         SegmentMap.from_segmentation(ground_truth),
@@ -285,7 +287,7 @@ def sample_of(ground_truth: PanopticSegmentation, shade: int) -> Sample:
 def test_pasting_equals_pixel_by_pixel_pasting(
     below: PanopticSegmentation, above: PanopticSegmentation, data: st.DataObject
 ) -> None:
-    onto, source = sample_of(below, 1), sample_of(above, 2)
+    onto, source = build_sample(below, 1), build_sample(above, 2)
     instances = source.instances(CATEGORIES)
     assert instances is not None
     rows = sorted(data.draw(st.sets(st.sampled_from(range(len(instances)))))) if len(instances) else []
@@ -309,13 +311,13 @@ def test_pasting_equals_pixel_by_pixel_pasting(
     check_partition(
         got, [owners == owner for owner, _ in expected_instances], [class_id for _, class_id in expected_instances]
     )
-    assert np.array_equal(onto.image, sample_of(below, 1).image)  # nothing is changed in place
-    assert np.array_equal(ids_of(onto.segment_map), below.segment_ids)
+    assert np.array_equal(onto.image, build_sample(below, 1).image)  # the input is not modified
+    assert np.array_equal(extract_ids(onto.segment_map), below.segment_ids)
 
 
 def onto_channels(ground_truth: PanopticSegmentation) -> np.ndarray:
-    channel_of = {0: IGNORE_LABEL, **{s.segment_id: s.category_id - 10 for s in ground_truth.segments}}
-    return np.array([channel_of[i] for i in ground_truth.segment_ids.ravel().tolist()]).reshape(
+    channel_by_id = {0: IGNORE_LABEL, **{s.segment_id: s.category_id - 10 for s in ground_truth.segments}}
+    return np.array([channel_by_id[i] for i in ground_truth.segment_ids.ravel().tolist()]).reshape(
         ground_truth.segment_ids.shape
     )
 
@@ -336,16 +338,16 @@ def check_partition(sample: Sample, masks: list[np.ndarray], classes: list[int])
 def test_crowds_and_stuff_are_never_pasted() -> None:
     ids = np.array([[1, 1, 2, 2]], dtype=np.int32)
     ground_truth = PanopticSegmentation(ids, (Segment(1, 10, True, 2, iscrowd=True), Segment(2, 13, False, 2)))
-    onto = sample_of(PanopticSegmentation(np.zeros((1, 4), np.int32), ()), 1)
+    onto = build_sample(PanopticSegmentation(np.zeros((1, 4), np.int32), ()), 1)
     always = CopyPaste(1.0, [{}], CATEGORIES)
-    assert always(onto, lambda record: sample_of(ground_truth, 2)) is onto
+    assert always(onto, lambda record: build_sample(ground_truth, 2)) is onto
 
 
 def test_pasting_keeps_void_when_segment_numbers_exceed_a_byte() -> None:
-    """Pads are 255 in a byte; the 255th segment, a pasted one, must not take them over."""
+    """Padding is 255 in a byte; the 255th segment, which is pasted, must not include the padding."""
     ids = np.arange(1, 255, dtype=np.int32).reshape(1, 254)
     ground_truth = PanopticSegmentation(ids, tuple(Segment(i, 13, False, 1) for i in range(1, 255)))
-    scene = scene_of(ground_truth)
+    scene = build_scene(ground_truth)
     scene.transform(T.PadTransform(0, 0, 3, 0, pad_value=128, seg_pad_value=255))
     mask = torch.zeros((1, 1, 257), dtype=torch.bool)
     mask[0, 0, 0] = True
@@ -383,11 +385,11 @@ def given_instances(masks: list[np.ndarray], classes: list[int]) -> Instances:
 def test_every_number_of_instances_is_pasted_and_the_probability_is_kept() -> None:
     ids = np.array([[1, 2, 3]], dtype=np.int32)
     ground_truth = PanopticSegmentation(ids, tuple(Segment(i, 10, True, 1) for i in (1, 2, 3)))
-    onto = sample_of(PanopticSegmentation(np.zeros((1, 3), np.int32), ()), 1)
+    onto = build_sample(PanopticSegmentation(np.zeros((1, 3), np.int32), ()), 1)
     half, seen = CopyPaste(0.5, [{}], CATEGORIES), [0, 0, 0, 0]
     np.random.seed(0)  # noqa: NPY002
     for _ in range(600):
-        seen[int((half(onto, lambda record: sample_of(ground_truth, 2)).image[..., 0] == 2).sum())] += 1
+        seen[int((half(onto, lambda record: build_sample(ground_truth, 2)).image[..., 0] == 2).sum())] += 1
     assert 250 < seen[0] < 350  # half of them, within four standard deviations (12)
     assert min(seen[1:]) > 60  # a sixth each: 100, of deviation 9
 
@@ -418,7 +420,7 @@ def test_color_jitter_moves_no_pixel_and_knows_the_order_of_the_channels() -> No
         scene = Scene(image, SegmentMap.from_segmentation(ground_truth), SPACE)
         np.random.seed(3)  # noqa: NPY002
         ColorJitter(image_format, *spread)(scene)
-        assert np.array_equal(ids_of(scene.segment_map), ground_truth.segment_ids)
+        assert np.array_equal(extract_ids(scene.segment_map), ground_truth.segment_ids)
         assert scene.image.shape == image.shape
         assert scene.image.dtype == np.uint8
         return scene.image
@@ -560,7 +562,7 @@ def test_everything_at_once_on_every_kind_of_dataset(load: Callable[[Path], Data
 
 
 def test_annotations_and_map_agree_through_pasting(toy_folder: Path) -> None:
-    """The toy instances are those of the map: each way of pasting gives the same sample."""
+    """The toy instances equal those of the map, so both ways of pasting give the same sample."""
     cfg, samples = everything(), []
     for load in (panoptic, panoptic_with_instances):
         dataset = load(toy_folder)

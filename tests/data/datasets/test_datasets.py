@@ -1,4 +1,4 @@
-"""The built-in names: trees as they are downloaded, through the mapper."""
+"""Built-in dataset names: downloaded folder trees are read by the mapper."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def save(path: Path, pixels: Any) -> None:
 
 
 def two_objects(first: int, second: int, between: int = 0) -> np.ndarray:
-    """Columns 0 and 1, columns 4 and 5."""
+    """Masks of columns 0 and 1, and of columns 4 and 5."""
     labels = np.full((H, W), between, np.uint8)
     labels[:, :2], labels[:, 4:] = first, second
     return labels
@@ -49,9 +49,9 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("place", ["VOC2012", "VOCdevkit/VOC2012"])
-def test_voc(root: Path, place: str) -> None:
-    folder = root / place
+@pytest.mark.parametrize("location", ["VOC2012", "VOCdevkit/VOC2012"])
+def test_voc(root: Path, location: str) -> None:
+    folder = root / location
     for name, split in (("2007_000001", "train"), ("2007_000002", "val")):
         save(folder / "JPEGImages" / f"{name}.jpg", np.full((H, W, 3), 90))
         save(folder / "SegmentationClass" / f"{name}.png", two_objects(PERSON, PERSON, 255))

@@ -1,4 +1,4 @@
-"""Detectron2's records of large JSON files come from the cache, with the same values."""
+"""Detectron2's records of large JSON files are read from the cache with equal values."""
 
 from __future__ import annotations
 
@@ -116,8 +116,10 @@ def test_detectron2_accepts_the_records(mixed: Path, monkeypatch: pytest.MonkeyP
     assert [*map(repr, serialized)] == [*map(repr, plain.records)]
     assert copy.deepcopy(lazy.records[0]) == plain.records[0]
     assert len(pickle.dumps(lazy.records[0]["annotations"])) < 500 + len(str(mixed))
-    of = [GroundTruth(Dataset("t", d.categories, (), d.records)).read_annotations(d.records[0]) for d in (plain, lazy)]  # type: ignore[arg-type]
-    assert of[0] == of[1]
+    annotations_by_dataset = [
+        GroundTruth(Dataset("t", d.categories, (), d.records)).read_annotations(d.records[0]) for d in (plain, lazy)
+    ]  # type: ignore[arg-type]
+    assert annotations_by_dataset[0] == annotations_by_dataset[1]
 
 
 @pytest.mark.usefixtures("cached")

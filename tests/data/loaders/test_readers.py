@@ -36,7 +36,7 @@ def test_records_ground_truth_and_metrics(tmp_path: Path) -> None:
     assert compare_key(read_segmentation(record, dataset.categories)) == compare_key(GROUND_TRUTH)
     reader, image = find_image(record["reader"], record["image_id"])
     assert np.all(reader.read_image(image) == 80)
-    assert "annotations" not in record  # nothing overlaps: the map says all
+    assert "annotations" not in record  # without overlaps the map has all information
 
 
 @pytest.mark.parametrize(("group", "metrics"), [("things", ("mask_ap",)), ("stuff", ("semantic_iou",))])
@@ -55,7 +55,7 @@ def test_metrics_of_datasets_with_only_things_or_only_stuff(
 
 
 def test_overlapping_masks_stay_complete_in_training_and_evaluation(tmp_path: Path) -> None:
-    """Two rectangles of 2 x 2 pixels share a column: the map gives it to one, the annotations to both."""
+    """Two rectangles of 2 x 2 pixels share a column: it has one owner in the map, two in the annotations."""
     rectangles(tmp_path, [(0, 0, 2, 2), (1, 0, 3, 2)])
     dataset = load_reader_dataset("overlaps", "labelme", {"root": str(tmp_path)})
     (record,) = pickle.loads(pickle.dumps(dataset.records))
@@ -76,7 +76,7 @@ def test_options_with_names_by_number_travel_to_other_processes(tmp_path: Path) 
 def test_a_missing_image_is_an_error(tmp_path: Path) -> None:
     """A reader whose images have no files gives the pixels; COCO's reader reports a missing file."""
     write_panoptic(tmp_path)
-    dataset = load_reader_dataset("pictures", "coco-panoptic", reader_options(tmp_path))
+    dataset = load_reader_dataset("photos", "coco-panoptic", reader_options(tmp_path))
     assert read_image(dataset.records[0], "BGR").shape == (2, 3, 3)
     (tmp_path / "images" / "a" / "x.png").unlink()
     with pytest.raises(DatasetError, match="the image is missing"):

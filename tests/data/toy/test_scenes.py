@@ -1,4 +1,4 @@
-"""The toy scenes: the same for ever, sound ground truth, neither trivial nor hopeless, and never half-written."""
+"""Toy scenes: reproducible, valid ground truth, of medium difficulty, and never written partially."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def share_of(scenes: list[Scene], holds: object) -> float:
+def compute_share(scenes: list[Scene], holds: object) -> float:
     return sum(bool(holds(segmentation)) for _, segmentation in scenes) / len(scenes)  # type: ignore[operator]
 
 
@@ -110,9 +110,9 @@ def test_every_category_is_frequent_and_segment_ids_are_not_consecutive(scenes: 
 
 
 def test_crowds_void_and_numbers_of_things(scenes: list[Scene]) -> None:
-    assert 0.08 < share_of(scenes, lambda ground_truth: any(s.iscrowd for s in ground_truth.segments)) < 0.25
-    assert 0.15 < share_of(scenes, lambda ground_truth: (ground_truth.segment_ids == VOID).any()) < 0.4
-    assert share_of(scenes, lambda ground_truth: (ground_truth.segment_ids == VOID).mean() > 0.5) == 0
+    assert 0.08 < compute_share(scenes, lambda ground_truth: any(s.iscrowd for s in ground_truth.segments)) < 0.25
+    assert 0.15 < compute_share(scenes, lambda ground_truth: (ground_truth.segment_ids == VOID).any()) < 0.4
+    assert compute_share(scenes, lambda ground_truth: (ground_truth.segment_ids == VOID).mean() > 0.5) == 0
     numbers = [sum(s.isthing and not s.iscrowd for s in ground_truth.segments) for _, ground_truth in scenes]
     assert {1, 2, 3, 4, 5, 6, 7, 8} <= set(numbers)
     areas = [s.area_px for _, ground_truth in scenes for s in ground_truth.segments if s.isthing and not s.iscrowd]
@@ -120,7 +120,7 @@ def test_crowds_void_and_numbers_of_things(scenes: list[Scene]) -> None:
 
 
 def test_things_cover_each_other(scenes: list[Scene]) -> None:
-    """A star apart, the shapes are convex: one that fills its convex hull badly is covered. Neighbours may be alike."""
+    """Except the star, all shapes are convex, so a shape that fills its convex hull badly is occluded."""
     convex = {category.category_id for category in toy.CATEGORIES.things if category.name != "star"}
     covered = touching = 0
     for _, ground_truth in scenes:

@@ -1,4 +1,4 @@
-"""Checkpoints of networks with Detectron2's names but a few channels: matching ones load, others are refused."""
+"""Checkpoints of networks with Detectron2's names but a few channels: matching weights load, others are rejected."""
 
 import json
 import pickle
@@ -96,7 +96,7 @@ def same_weights(first, second):
     )
 
 
-def refused(checkpointer, load, path):
+def get_load_error(checkpointer, load, path):
     with pytest.raises(CheckpointError) as caught:
         getattr(checkpointer, load)(str(path))
     assert str(caught.value).startswith(f"{path}: ")
@@ -113,7 +113,7 @@ def test_imagenet_backbones_are_loaded_for_training(tmp_path, write, norm):
     state = model.state_dict()
     for name, value in backbone.items():
         np.testing.assert_array_equal(state[BOTTOM_UP + name].numpy(), value)
-    message = refused(SafeCheckpointer(model), "load_for_inference", tmp_path / "R-50.pkl")
+    message = get_load_error(SafeCheckpointer(model), "load_for_inference", tmp_path / "R-50.pkl")
     assert "missing: " in message
     assert "use the config" in message
 
@@ -132,7 +132,7 @@ def test_deformable_offsets_may_start_from_scratch(tmp_path):
 def test_a_backbone_of_another_depth_is_rejected(tmp_path, write, of, into):
     path = tmp_path / ("w.pth" if write is full_file else "w.pkl")
     write(path, mask_rcnn(of))
-    message = refused(SafeCheckpointer(mask_rcnn(into)), "load", path)
+    message = get_load_error(SafeCheckpointer(mask_rcnn(into)), "load", path)
     # R-101: 1 + 33 * 3 + 4 convolutions, each with a norm: 208 weights. 17 blocks more than R-50: 17 * 3 * 2 = 102.
     assert "weights of another backbone" in message
     assert ("102 of 208 weights not in the file" if into == 101 else "102 in the file that it lacks") in message
@@ -146,19 +146,19 @@ def test_a_backbone_of_other_shapes_is_rejected(tmp_path, write):
     wide = mask_rcnn()
     wide.backbone.bottom_up.stem.conv1.weight = nn.Parameter(torch.zeros(8, 4, 7, 7))
     write(path, wide)
-    message = refused(SafeCheckpointer(mask_rcnn()), "load", path)
+    message = get_load_error(SafeCheckpointer(mask_rcnn()), "load", path)
     assert "1 of another shape: 'backbone.bottom_up.stem.conv1.weight' (file (8, 4, 7, 7), model (8," in message
 
 
 def test_another_fpn_width_is_rejected(tmp_path):
     full_file(tmp_path / "w.pth", mask_rcnn(fpn_channels=16))
-    assert "backbone.fpn_" in refused(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "w.pth")
+    assert "backbone.fpn_" in get_load_error(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "w.pth")
 
 
 def test_one_missing_backbone_tensor_is_rejected(tmp_path):
     name = BOTTOM_UP + "res3.1.conv2.weight"
     full_file(tmp_path / "w.pth", mask_rcnn(), **{name: None})
-    message = refused(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "w.pth")
+    message = get_load_error(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "w.pth")
     assert f"1 of 106 weights not in the file: {name!r};" in message
 
 
@@ -168,7 +168,7 @@ def test_heads_of_another_class_count_train_but_do_not_infer(tmp_path, caplog):
     SafeCheckpointer(model).load(str(tmp_path / "w.pth"), checkpointables=[])
     assert torch.equal(model.roi_heads.box_head.fc1.weight, trained.roi_heads.box_head.fc1.weight)
     assert "roi_heads.box_predictor.cls_score.weight" in caplog.text
-    message = refused(SafeCheckpointer(model), "load_for_inference", tmp_path / "w.pth")
+    message = get_load_error(SafeCheckpointer(model), "load_for_inference", tmp_path / "w.pth")
     # cls_score (C+1), bbox_pred (4C) and mask predictor (C), each weight and bias
     assert "6 of another shape" in message
     assert "'roi_heads.box_predictor.cls_score.weight' (file (4, 8), model (6, 8))" in message
@@ -182,18 +182,18 @@ def test_inference_needs_every_weight_and_only_logs_extra_ones(tmp_path):
     SafeCheckpointer(model).load_for_inference(str(tmp_path / "w.pth"))
     assert same_weights(trained, model)
     full_file(tmp_path / "w.pth", trained, **{"roi_heads.box_head.fc1.bias": None})
-    message = refused(SafeCheckpointer(model), "load_for_inference", tmp_path / "w.pth")
+    message = get_load_error(SafeCheckpointer(model), "load_for_inference", tmp_path / "w.pth")
     assert "1 missing: 'roi_heads.box_head.fc1.bias'" in message
 
 
 def test_files_without_matching_weights_are_rejected(tmp_path):
     torch.save({"layer1.0.conv1.weight": torch.ones(2), "num_batches_tracked": torch.ones(1)}, tmp_path / "w.pth")
     for load in ("load", "load_for_inference"):
-        message = refused(SafeCheckpointer(mask_rcnn()), load, tmp_path / "w.pth")
+        message = get_load_error(SafeCheckpointer(mask_rcnn()), load, tmp_path / "w.pth")
         assert "no tensor matches the model: the file has 'layer1.0.conv1.weight'" in message
         assert "?matching_heuristics=True" in message
     torch.save({"model": {}}, tmp_path / "empty.pth")
-    assert "the file has no tensors" in refused(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "empty.pth")
+    assert "the file has no tensors" in get_load_error(SafeCheckpointer(mask_rcnn()), "load", tmp_path / "empty.pth")
 
 
 def test_the_matching_heuristics_query_works_without_prefixes(tmp_path):
@@ -205,7 +205,7 @@ def test_the_matching_heuristics_query_works_without_prefixes(tmp_path):
     with pytest.raises(CheckpointError, match="Unsupported query"):
         checkpointer.load(f"{tmp_path}/w.pth?other=1")
     torch.save(trained.state_dict(), tmp_path / "w.pth")
-    checkpointer.load(f"{tmp_path}/w.pth")  # the failure before left nothing behind in the checkpointer
+    checkpointer.load(f"{tmp_path}/w.pth")  # the failure before left no state in the checkpointer
 
 
 def test_pycls_files_load(tmp_path):
@@ -214,7 +214,7 @@ def test_pycls_files_load(tmp_path):
     SafeCheckpointer(model).load_for_inference(str(tmp_path / "w.pyth"))
     assert same_weights(trained, model)
     torch.save({"state": {}}, tmp_path / "w.pyth")
-    assert "'model_state'" in refused(SafeCheckpointer(model), "load", tmp_path / "w.pyth")
+    assert "'model_state'" in get_load_error(SafeCheckpointer(model), "load", tmp_path / "w.pyth")
 
 
 def test_detectron2_pickles_of_whole_models_load(tmp_path):
@@ -227,12 +227,12 @@ def test_detectron2_pickles_of_whole_models_load(tmp_path):
 
 def test_files_without_a_dict_of_tensors_are_rejected(tmp_path):
     torch.save({"state_dict": {"w": torch.ones(1)}, "epoch": 3}, tmp_path / "w.pth")
-    message = refused(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pth")
+    message = get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pth")
     assert "got 2 other entries: 'state_dict (dict)', 'epoch (int)'" in message
     torch.save({"model": {3: torch.ones(1)}}, tmp_path / "w.pth")
-    assert "3 (a key)" in refused(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pth")
+    assert "3 (a key)" in get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pth")
     (tmp_path / "w.pkl").write_bytes(pickle.dumps({"blobs": 3}))
-    refused(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pkl")
+    get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "w.pkl")
 
 
 def test_an_empty_path_trains_from_scratch_and_infers_nothing(tmp_path):
@@ -246,8 +246,8 @@ def test_an_empty_path_trains_from_scratch_and_infers_nothing(tmp_path):
 
 
 def test_missing_files_and_unknown_hosts(tmp_path):
-    assert "no such weight file" in refused(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "absent.pth")
-    assert "no such weight file" in refused(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path)
+    assert "no such weight file" in get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "absent.pth")
+    assert "no such weight file" in get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path)
     (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
     with pytest.raises(CheckpointError, match=r"model_0000009\.pth: no such weight file"):
         SafeCheckpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("", resume=True)
@@ -313,7 +313,7 @@ class Trainer(AMPTrainer):
 
 
 def test_training_resumes_where_it_stopped(tmp_path):
-    """Six steps in one go and 3 + 3 with a resume between end in the same weights and optimizer state."""
+    """Six steps at once, and 3 + 3 steps with a resume between, give the same weights and optimizer state."""
     whole = Trainer(tmp_path / "whole", 6).go()
     Trainer(tmp_path / "parts", 6).iterations = 3
     first = Trainer(tmp_path / "parts", 6)

@@ -1,4 +1,4 @@
-"""Good weight files load, hostile ones are refused, and a canary file proves that no code of them ran."""
+"""Valid weight files are loaded, hostile files are rejected; a canary file shows that none of their code ran."""
 
 import copyreg
 import gzip
@@ -41,7 +41,7 @@ PYTHON_2 = (
 
 
 class Call:
-    """Pickles to a call of `function(*arguments)`."""
+    """An object whose unpickling calls `function(*arguments)`."""
 
     def __init__(self, function, *arguments, state=None):
         self.reduced = (function, arguments) if state is None else (function, arguments, state)
@@ -135,7 +135,7 @@ def test_zoo_pickles_of_every_protocol_load(tmp_path, protocol):
     for name, array in loaded["blobs"].items():
         np.testing.assert_array_equal(array, ARRAYS[name], strict=name != "big_endian")
         assert array.flags.writeable
-        torch.from_numpy(array)  # refuses foreign byte orders and negative strides
+        torch.from_numpy(array)  # rejects foreign byte orders and negative strides
 
 
 def test_a_pickle_of_python_2_loads(tmp_path):
@@ -300,7 +300,7 @@ def test_plain_data_keeps_storages_and_rejects_other_objects():
 
 
 def test_reading_imports_nothing(tmp_path):
-    """A refused global's module is not even imported: its import could run code as well."""
+    """The module of a rejected global is not imported, since the import could run code."""
     (tmp_path / "trap.py").write_text("raise SystemExit('imported')")
     path = written(tmp_path / "w.pkl", b"\x80\x02ctrap\nx\n)R.")
     code = f"from segkit.engine.checkpoints.safe_load import load_pickle as l; l({str(path)!r})"

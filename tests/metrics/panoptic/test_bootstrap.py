@@ -1,4 +1,4 @@
-"""Intervals of panoptic quality, and two models on the same images."""
+"""Confidence intervals of panoptic quality, for one model and for two models on the same images."""
 
 import json
 
@@ -46,7 +46,7 @@ def test_classes_absent_from_a_resample_are_left_out_of_its_mean():
     images = {1: (GROUND_TRUTH, GROUND_TRUTH), 2: (row((DOG, 1, 4)), row((0, 0, 4)))}
     result = confidence_intervals(build_table(images), CATEGORIES)
     assert result["PQ"] == {"value": pytest.approx(200 / 3), "low": 0.0, "high": 100.0}
-    # One image tells nothing of a class's spread.
+    # One image gives no spread of a class.
     assert result["per_class"]["17"]["PQ"] == {"value": 0.0, "low": None, "high": None}
     assert result["per_class"]["17"]["images"] == 1
     assert result["PQ_st"] == {"value": 100.0, "low": None, "high": None}
@@ -176,7 +176,7 @@ def test_values_are_the_metrics_and_no_order_of_images_changes_anything(images, 
 
 
 def rounded(result):
-    """The reference adds IoUs in the order of the images: the value's last bits."""
+    """The reference mode adds IoUs in the order of the images, which changes the value's last bits."""
     if isinstance(result, dict):
         return {name: rounded(row) for name, row in result.items()}
     return round(result, 9) + 0.0 if isinstance(result, float) else result

@@ -1,4 +1,4 @@
-"""Which predicted category stands in the place of which true one."""
+"""The confusion matrix of predicted and ground truth categories."""
 
 import json
 
@@ -40,14 +40,14 @@ def test_a_drawn_matrix():
 
 def test_the_limit_is_excluded_and_a_lower_one_adds_poor_masks():
     ground_truth, prediction = row((CAR, 1, 10)), row((DOG, 5, 4), (CAR, 6, 3), (0, 0, 3))
-    # IoUs 0.4 and 0.3: at 0.5 nothing stands for 1; at 0.3 the dog does, and the car 6 for nothing.
+    # IoUs 0.4 and 0.3: at 0.5 no prediction is assigned to 1; at 0.3 the dog is, and car 6 has no ground truth.
     assert build_cells(ground_truth, prediction) == [[CAR, None, 1], [None, CAR, 1], [None, DOG, 1]]
     assert build_cells(ground_truth, prediction, limit=0.3) == [[CAR, DOG, 1], [None, CAR, 1]]
     assert build_cells(ground_truth, prediction, limit=0.4) == [[CAR, None, 1], [None, CAR, 1], [None, DOG, 1]]
 
 
 def test_a_match_counts_for_its_own_segment_only():
-    # 5 matches 1 with 6 / 8; it has 2 / 8 with the dog 2, which has nothing else.
+    # 5 matches 1 with 6 / 8; it has 2 / 8 with the dog 2, which has no other overlap.
     assert build_cells(row((CAR, 1, 6), (DOG, 2, 2)), row((CAR, 5, 8)), limit=0.1) == [[CAR, CAR, 1], [DOG, None, 1]]
 
 

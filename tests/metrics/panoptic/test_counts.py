@@ -1,4 +1,4 @@
-"""Counts of matches added up per category and per image, and the numbers they give, by hand."""
+"""Counts of matches per category and per image, and the metrics computed from them by hand."""
 
 import math
 
@@ -56,8 +56,8 @@ def test_the_order_listed_moves_the_last_bits_unless_exact():
     assert exact == 100 * (math.fsum(values.tolist()) / 4)
     orders = [LISTED, LISTED[::-1], sorted(LISTED)]
     sets = [CategorySet(Category(i, "c", thing, (0, 0, 0)) for i, thing in order) for order in orders]
-    assert len({average([values], one, select_groups(one)[""])[0] for one in sets}) > 1
-    assert {average([values], one, select_groups(one)[""], exact=True)[0] for one in sets} == {exact}
+    assert len({average([values], ordered, select_groups(ordered)[""])[0] for ordered in sets}) > 1
+    assert {average([values], ordered, select_groups(ordered)[""], exact=True)[0] for ordered in sets} == {exact}
 
 
 def test_rows_are_by_ascending_category_id():

@@ -1,4 +1,4 @@
-"""What each kind of error costs, derived by hand, and what holds of every budget."""
+"""The cost of each error type, computed by hand, and properties of every error budget."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ def budget(ground_truth, prediction, mode="reference"):
 
 
 def costs(result):
-    """Of the kinds that cost anything."""
+    """The error types with a cost above 0."""
     return {kind: entry["cost"] for kind, entry in result["error_types"].items() if entry["cost"]}
 
 

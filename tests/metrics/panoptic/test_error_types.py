@@ -1,4 +1,4 @@
-"""The kind of every segment at fault, on rows drawn by hand and at random."""
+"""The error type of every wrong segment, on one-row maps drawn by hand and at random."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.helpers.drawn_overlaps import CAR, DOG, SEA, SKY, build_from_ids, bui
 
 
 def classify(ground_truth, prediction, mode="reference"):
-    """({true segment_id: kind}, {predicted segment_id: kind}) of one image; both maps use distinct ids."""
+    """({ground truth segment_id: error type}, {predicted segment_id: error type}) of an image; ids are distinct."""
     errors = classify_errors(build_table((ground_truth, prediction), mode), mode)
     return name_types(errors.table.ground_truth, errors.gt_type), name_types(errors.table.prediction, errors.pred_type)
 
@@ -200,17 +200,17 @@ def test_error_types_do_not_depend_on_ids_or_order(images, gt_ids, pred_ids, ran
 
 
 def rename(segmentation, new_ids, random):
-    """Every segment another id, and listed in another order."""
+    """The same map with other segment ids in another order."""
     ids = np.array([0, *new_ids], dtype=np.int32)[segmentation.segment_ids]
-    category_of = {new_ids[s.segment_id - 1]: s.category_id for s in segmentation.segments}
+    category_ids = {new_ids[s.segment_id - 1]: s.category_id for s in segmentation.segments}
     crowds = [new_ids[s.segment_id - 1] for s in segmentation.segments if s.iscrowd]
-    listed = random.sample(sorted(category_of), len(category_of))
-    types_by_id = build_from_ids(ids[0], {i: category_of[i] for i in listed}, crowds)
+    listed = random.sample(sorted(category_ids), len(category_ids))
+    types_by_id = build_from_ids(ids[0], {i: category_ids[i] for i in listed}, crowds)
     return PanopticSegmentation(ids, types_by_id.segments)
 
 
 def by_segment(errors, side):
-    """(image_id, segment_id) -> kind."""
+    """(image_id, segment_id) -> error type."""
     segments = getattr(errors.table, side)
     images, types = {
         "ground_truth": (errors.table.gt_image, errors.gt_type),

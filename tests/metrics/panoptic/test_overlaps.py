@@ -1,4 +1,4 @@
-"""Tables of segments and shared pixels against literal maps and counting pixel by pixel."""
+"""Tables of segments and overlaps: literal maps, and comparison with counting pixel by pixel."""
 
 from collections import Counter
 from dataclasses import replace
@@ -18,7 +18,7 @@ CATEGORIES = CategorySet([Category(CAR, "car", True, (0, 0, 0)), Category(SKY, "
 
 
 def panoptic(rows, *segments):
-    """segments: (segment_id, category_id) or Segment."""
+    """segments: pairs (segment_id, category_id) or objects of type Segment."""
     built = [segment if isinstance(segment, Segment) else Segment(*segment, True, 0) for segment in segments]
     return PanopticSegmentation(np.array(rows, dtype=np.int32), tuple(built))
 
@@ -98,7 +98,7 @@ def test_declared_areas():
         compute_overlaps(GROUND_TRUTH, PREDICTION, CATEGORIES, areas="guess")
 
 
-FAULTS = [
+INVALID_MAPS = [
     (panoptic([[1, 1, 1]] * 2, (1, CAR), (1, CAR)), "segment 1: expected every segment once"),
     (panoptic([[1, 1, 0]] * 2, (1, CAR), (0, CAR)), r"segment 0: expected a segment id in \[1, 16777215\]"),
     (panoptic([[1, 1, 2**24]] * 2, (1, CAR), (2**24, CAR)), "segment 16777216: expected a segment id in"),
@@ -109,7 +109,7 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize(("wrong", "message"), FAULTS)
+@pytest.mark.parametrize(("wrong", "message"), INVALID_MAPS)
 def test_contradictions_name_the_side_and_the_segment(wrong, message):
     places = {"where": "image 4", "gt_where": "t.png", "pred_where": "p.png"}
     for spoiled in (wrong, as_runs(wrong)):

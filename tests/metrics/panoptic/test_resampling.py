@@ -1,4 +1,4 @@
-"""The bootstrap itself, on counts with a known answer."""
+"""Bootstrap resampling of counts whose results are known."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from segkit.metrics.panoptic.counts import mean_over_present
 
 
 def ratio(sums):
-    """Any metric of summed counts: here IoU, intersection over union."""
+    """An example of a metric of summed counts: intersection over union."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return sums[:, :1] / sums[:, 1:]
 
@@ -47,7 +47,7 @@ def test_one_image_always_draws_itself_and_no_image_is_rejected():
 
 def test_intervals_leave_out_undefined_values():
     values = np.array([[0.0, np.nan, np.nan], [1.0, 5.0, np.nan], [2.0, np.nan, np.nan], [3.0, 7.0, np.nan]])
-    # Quartiles of 0..3 by linear interpolation; of 5 and 7; of nothing.
+    # Quartiles of 0..3 by linear interpolation; of 5 and 7; of an empty list.
     low, high = percentile_interval(values, level=0.5)
     np.testing.assert_array_equal(low, [0.75, 5.5, np.nan])
     np.testing.assert_array_equal(high, [2.25, 6.5, np.nan])

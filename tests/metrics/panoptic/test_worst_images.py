@@ -1,4 +1,4 @@
-"""Images by the PQ that they cost, and their segments at fault."""
+"""Images ranked by the PQ that their errors cost, and their wrong segments."""
 
 import json
 
@@ -24,7 +24,7 @@ IMAGES = {
     # car: 8 / 10. The sky 2 is missed, 13 of its 20 pixels being nowhere; the dog 6 in it has 5 / 20.
     "poor": (row((CAR, 1, 10), (SKY, 2, 20)), row((CAR, 5, 8), (0, 0, 2), (DOG, 6, 5), (0, 0, 13), (SEA, 7, 2))),
     "right": (RIGHT, RIGHT),
-    # 9 / 10, and nothing else.
+    # 9 / 10, and no other segment.
     "loose": (row((CAR, 1, 10), (0, 0, 1)), row((CAR, 1, 9), (0, 0, 2))),
 }
 

@@ -1,4 +1,4 @@
-"""PanopticRCNN's path for a GPU, run on the CPU: the same output as that of the path for the CPU.
+"""PanopticRCNN's path for a GPU, run on the CPU: its output equals the CPU path's.
 
 Maps may differ only at pixels where a mask probability is within rounding of the threshold, or two logits are within
 rounding of each other.
@@ -41,7 +41,7 @@ FUSIONS = [
     EfficientPSFusion(instance_score_threshold=0.05, overlap_threshold=0.5, stuff_area_limit_px=100),
     MaskArgmaxFusion(object_mask_threshold=0.05, overlap_threshold=0.2),
 ]
-# Classes of the semantic channels: as in Detectron2, or one each for the things 0..2, and the last for the others.
+# Classes of the semantic channels: as in Detectron2, or one each for the things 0..2, the last for all others.
 SPACES = {
     "one": (None, None),
     "per_class": (torch.tensor([1, 0, 0, 2, 0, 0]), torch.tensor([-1, 0, 1, -1, 2, -1])),
@@ -51,7 +51,7 @@ every_fusion = pytest.mark.parametrize("fusion", FUSIONS, ids=lambda fusion: typ
 
 @pytest.fixture(scope="module")
 def both() -> tuple[Any, Any]:
-    """Detectron2's model and ours, of the same weights."""
+    """Detectron2's model and ours with the same weights."""
     theirs, ours = twins()
     return theirs.eval(), ours.eval()
 
@@ -66,13 +66,13 @@ def ours(both: tuple[Any, Any]) -> Any:
 
 @pytest.fixture
 def run(ours: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
-    def of(batch: list[dict[str, Any]], on_device: bool) -> list[dict[str, Any]]:
+    def run_model(batch: list[dict[str, Any]], on_device: bool) -> list[dict[str, Any]]:
         monkeypatch.setattr(panoptic_rcnn, "fuses_on_device", lambda fusion, _: on_device and runs_on_tensors(fusion))
         with torch.no_grad():
             outputs: list[dict[str, Any]] = ours(batch)
         return outputs
 
-    return of
+    return run_model
 
 
 def batch_of_four() -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Post-processing on tensors, against the fusion on the CPU and Detectron2's. No value may be read back."""
+"""Post-processing on tensors, compared with the CPU fusion and Detectron2's. No value is read back."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def detections(seed: int, count: int, size_hw: tuple[int, int], cells: int = 6) 
     )
 
 
-def stuff_of(seed: int, size_hw: tuple[int, int], count: int) -> torch.Tensor:
+def build_stuff_map(seed: int, size_hw: tuple[int, int], count: int) -> torch.Tensor:
     blobs = torch.randint(0, count + 1, (1, 1, 2, 3), generator=torch.Generator().manual_seed(seed)).float()
     return F.interpolate(blobs, size=size_hw)[0, 0].long()
 
@@ -136,7 +136,7 @@ def test_of_equal_scores_the_earlier_row_is_better() -> None:
 
 def test_segments_without_a_pixel_as_in_detectron2() -> None:
     # At overlap_threshold 1 the second LEFT, all taken, is kept with 0 pixels; at a limit of 0 so is stuff 1, which
-    # lies under LEFT alone; not stuff 2, which the map does not hold.
+    # is only under LEFT; stuff 2 is not in the map.
     fusion = HeuristicFusion(overlap_threshold=1.0, stuff_area_limit_px=0, instance_score_threshold=0.5)
     fused = fuse_one(joined(LEFT, LEFT), torch.tensor([[1, 1, 0, 0]] * 4), 2, fusion)
     assert [(s.segment_id, s.isthing, s.area_px) for s in fused.segments] == [(1, True, 8), (2, True, 0), (3, False, 0)]
@@ -172,7 +172,7 @@ def test_equals_the_fusion_on_the_cpu(
         nms_threshold=0.4,
     )
     detected = detections(seed, len(valid), size_hw)._replace(valid=torch.tensor(valid, dtype=torch.bool))
-    stuff_map = stuff_of(seed, size_hw, stuff)
+    stuff_map = build_stuff_map(seed, size_hw, stuff)
     expected = on_cpu(detected, stuff_map, fusion)
     for row in [i for i, ok in enumerate(valid) if not ok]:  # padding may hold anything
         detected.mask_probs[row], detected.boxes_xyxy[row], detected.scores[row] = torch.nan, torch.inf, torch.nan
@@ -231,8 +231,8 @@ def test_logit_fusions_equal_those_on_the_cpu(
 
 
 def test_more_competing_instances_than_bits_of_a_word() -> None:
-    # 70 rows of one mask: only the first is not covered by a better one. UPSNet looks at each class alone: of the two
-    # classes that take turns two rows are kept; the second, with an equal value everywhere, wins no pixel.
+    # 70 rows of one mask: only the first is not covered by a better one. In UPSNet only instances of one class suppress
+    # each other: of the two alternating classes two rows are kept; the second, with equal values, gets no pixel.
     rows = [LEFT._replace(scores=torch.tensor([0.99 - i / 500]), class_ids=torch.tensor([i % 2])) for i in range(70)]
     detected, logits = stack_detections([joined(*rows)]), torch.zeros(1, 2, 4, 4)
     for fusion in (
@@ -257,7 +257,7 @@ def test_a_class_without_a_channel_is_an_error() -> None:
 
 
 def detectron2(detected: Detections, logits: torch.Tensor, sizes: Sizes, fusion: HeuristicFusion) -> Any:
-    """Detectron2's own path, on logits of before its head's interpolation."""
+    """Detectron2's own path, on logits before its head's interpolation."""
     instances = Instances(sizes.image_size, scores=detected.scores, pred_classes=detected.class_ids)
     instances.pred_boxes, instances.pred_masks = Boxes(detected.boxes_xyxy.clone()), detected.mask_probs[:, None]
     full = F.interpolate(logits[None], scale_factor=sizes.scale, mode="bilinear", align_corners=False)[0]
@@ -419,7 +419,7 @@ every_fusion_but_some_slow = pytest.mark.parametrize(
 
 
 class LargestTensor(TorchDispatchMode):
-    """The most elements that any operation returned."""
+    """Records the largest number of elements that any operation returned."""
 
     elements = 0
 
@@ -438,7 +438,7 @@ def test_no_tensor_grows_with_instances_times_pixels(fusion: FusionMethod) -> No
     post_processor = PanopticPostProcessor(fusion, channels)
     with LargestTensor() as largest:
         post_processor(stack_detections([detected]), logits, Sizes(size_hw, (60, 80)))
-    at_once = CHANNELS_PER_STEP if isinstance(fusion, HeuristicFusion) else channels  # the others compare logits
+    at_once = CHANNELS_PER_STEP if isinstance(fusion, HeuristicFusion) else channels  # all other methods compare logits
     assert largest.elements == max(2 * ROWS_PER_STEP, at_once) * 60 * 80  # 2: x and y of where to sample
 
 

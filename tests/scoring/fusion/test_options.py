@@ -1,4 +1,4 @@
-"""Options as people write them: values, grids, names of classes, and what is refused."""
+"""Options as text: values, grids, class names, and errors for invalid input."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_wrong_options_are_rejected(texts: list[str], message: str) -> None:
 
 
 def test_the_grid_is_the_product_with_the_default_first() -> None:
-    """2 x 2 values; the default (0.5, 4096) is none of them: 5 settings. stuff_area_limit_px has one value: the
+    """2 x 2 values; the default (0.5, 4096) is not among them: 5 settings. stuff_area_limit_px has one value: the
     default has it too."""
     texts = ["overlap_threshold=0.3,0.4", "instance_score_threshold=0.6,0.7", "stuff_area_limit_px=8", "nms=none"]
     settings = build_grid(["heuristic"], texts, CATEGORIES)["heuristic"]
@@ -67,7 +67,9 @@ def test_options_of_one_method_override_common_options(monkeypatch: pytest.Monke
     monkeypatch.setitem(FUSION_METHODS, "twin", FUSION_METHODS["heuristic"])
     texts = ["twin.nms=box", "nms=none", "overlap_threshold=0.5", "stuff_area_limit_px=1", "instance_score_threshold=0"]
     settings = build_grid(["heuristic", "twin"], texts, CATEGORIES)
-    assert [[one.options()["nms"] for one in settings[name]] for name in ("heuristic", "twin")] == [["none"], ["box"]]
+    assert [
+        [option_setting.options()["nms"] for option_setting in settings[name]] for name in ("heuristic", "twin")
+    ] == [["none"], ["box"]]
 
 
 def test_every_method_has_a_grid_with_its_default() -> None:
@@ -84,8 +86,8 @@ def test_every_method_has_a_grid_with_its_default() -> None:
 def test_values_of_a_mapping_keep_their_commas() -> None:
     texts = ["class_score_thresholds={cow: 0.5, dog: 0.6},{}"]
     values = {
-        str(one.options()["class_score_thresholds"])
-        for one in build_grid(["heuristic"], texts, CATEGORIES)["heuristic"]
+        str(option_setting.options()["class_score_thresholds"])
+        for option_setting in build_grid(["heuristic"], texts, CATEGORIES)["heuristic"]
     }
     assert values == {"{2: 0.5, 1: 0.6}", "{}"}
 
@@ -108,7 +110,7 @@ def test_wrong_grids_are_rejected(names: list[str], texts: list[str], message: s
 
 
 def test_options_are_reported_with_names_that_read_back() -> None:
-    """Two things of one name are told apart by their contiguous ids."""
+    """Two thing classes with the same name are distinguished by their contiguous ids."""
     color = (0, 0, 0)
     twins = CategorySet(
         [Category(3, "cup", True, color), Category(4, "bowl", True, color), Category(9, "cup", True, color)]

@@ -1,4 +1,4 @@
-"""Class-pair priors counted over files: as image by image, whatever the workers; and all problems at once."""
+"""Occlusion priors counted over files, with any number of workers; all errors are reported at once."""
 
 from __future__ import annotations
 

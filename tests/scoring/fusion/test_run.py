@@ -1,4 +1,4 @@
-"""Fused predictions as files: what is in them, what is told of each segment, and that nothing half-written stays."""
+"""Fused predictions as files: their content, the explanation of each segment, and no partial files after an error."""
 
 from __future__ import annotations
 
@@ -109,21 +109,22 @@ def test_pixels_of_void_are_reported_as_such(tmp_path: Path) -> None:
 
 
 def test_segments_without_pixels_are_left_out() -> None:
-    """At overlap_threshold 1 a swallowed instance makes an empty segment, as in Detectron2; no file can hold it."""
+    """At overlap_threshold 1 a fully occluded instance is an empty segment, as in Detectron2; it is not written."""
     mask = np.ones((2, 1, 1), dtype=bool)
     twice = InstanceMasks.from_full(mask, np.zeros((2, 4), np.float32), np.array([0.9, 0.8], np.float32), np.arange(2))
-    one = HeadOutputs(twice, SemanticScores(np.zeros((1, 1), int), SPACE.stuff_ids, SPACE.thing_ids))
-    assert len(HeuristicFusion(overlap_threshold=1.0)(one).segments) == 2
+    saved_outputs = HeadOutputs(twice, SemanticScores(np.zeros((1, 1), int), SPACE.stuff_ids, SPACE.thing_ids))
+    assert len(HeuristicFusion(overlap_threshold=1.0)(saved_outputs).segments) == 2
     assert [
-        s.category_id for s in fuse_to_dataset(HeuristicFusion(overlap_threshold=1.0), one, CATEGORIES).segments
+        s.category_id
+        for s in fuse_to_dataset(HeuristicFusion(overlap_threshold=1.0), saved_outputs, CATEGORIES).segments
     ] == [2]
 
 
 def test_a_class_outside_the_categories_is_a_dataset_error() -> None:
-    one = drawn()
-    one.instances.class_ids[0] = 3
+    saved_outputs = drawn()
+    saved_outputs.instances.class_ids[0] = 3
     with pytest.raises(DatasetError, match="no thing has the contiguous id 3"):
-        fuse_to_dataset(HeuristicFusion(), one, CATEGORIES)
+        fuse_to_dataset(HeuristicFusion(), saved_outputs, CATEGORIES)
 
 
 def test_workers_write_the_same_bytes(saved: SavedHeadOutputs, tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def listed(folder: Path) -> list[str]:
 
 
 def test_an_error_keeps_the_earlier_files(saved: SavedHeadOutputs, tmp_path: Path) -> None:
-    """Two broken images are told at once; the earlier run's files stay as they were, and no other."""
+    """Two invalid images are reported at once; only the earlier run's files remain, unchanged."""
     out = tmp_path / "out"
     run_fusion(saved, HeuristicFusion(), out)
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
@@ -217,4 +218,6 @@ def test_every_method_can_be_explained(name: str, saved: SavedHeadOutputs, tmp_p
     dropped_segments: list[DroppedSegment] = []
     fuse_to_dataset(FUSION_METHODS[name](), saved.read(saved.images[0]), CATEGORIES, dropped_segments)
     messages = run_fusion(saved, FUSION_METHODS[name](), tmp_path / "out", explain=True)
-    assert [fate["reason"] for fate in messages[0]["dropped_segments"]] == [fate.reason for fate in dropped_segments]
+    assert [segment["reason"] for segment in messages[0]["dropped_segments"]] == [
+        segment.reason for segment in dropped_segments
+    ]

@@ -1,4 +1,4 @@
-"""The counts of a sweep equal those of fusing, writing and evaluating each setting alone, to the last bit."""
+"""The counts of a sweep are bit-equal to fusing, writing and evaluating each setting separately."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ VALUES = ("instance_score_threshold=0.3,0.5", "object_mask_threshold=0.3,0.6", "
 
 
 def small_grid(name: str) -> list[Setting]:
-    known = {field.name for field in fields(FUSION_METHODS[name])}  # type: ignore[arg-type]
-    texts = [text for text in VALUES if text.partition("=")[0] in known]
-    return build_grid([name], [*texts, *([f"{AREA}=0,30,150,350"] if AREA in known else [])], CATEGORIES)[name]
+    option_names = {field.name for field in fields(FUSION_METHODS[name])}  # type: ignore[arg-type]
+    texts = [text for text in VALUES if text.partition("=")[0] in option_names]
+    return build_grid([name], [*texts, *([f"{AREA}=0,30,150,350"] if AREA in option_names else [])], CATEGORIES)[name]
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,10 @@ def test_a_sweep_scores_the_same_as_run_and_evaluate(
 @given(seed=st.integers(0, 10**6), limit=st.integers(0, 400), smaller=st.integers(0, 400))
 @settings(max_examples=25, deadline=None)
 def test_the_area_limit_is_applied_last(name: str, seed: int, limit: int, smaller: int) -> None:
-    """Fused with the smaller limit, small stuff then made void: as fused with the limit, for all who do not opt out."""
+    """Fusion with the smaller limit, after which small stuff is made void, equals fusion with the larger limit.
+
+    This holds for every method that does not opt out.
+    """
     method = FUSION_METHODS[name]
     if AREA not in {field.name for field in fields(method)} or not getattr(method, "area_limit_is_last", True):
         pytest.skip("has no such limit, or says so")
@@ -82,18 +85,22 @@ def test_the_area_limit_is_applied_last(name: str, seed: int, limit: int, smalle
     loose, strict = (
         fuse_to_dataset(build_fusion(name, **{AREA: float(value)}), one, CATEGORIES) for value in (low, high)
     )
-    kept = [s for s in loose.segments if s.isthing or s.area_px >= high]
+    remaining = [s for s in loose.segments if s.isthing or s.area_px >= high]
     ids = loose.segment_ids
-    derived = np.select([ids == s.segment_id for s in kept], range(1, len(kept) + 1), VOID) if kept else ids * 0
+    derived = (
+        np.select([ids == s.segment_id for s in remaining], range(1, len(remaining) + 1), VOID)
+        if remaining
+        else ids * 0
+    )
     assert np.array_equal(derived, strict.segment_ids)
-    renumbered = tuple(replace(s, segment_id=i) for i, s in enumerate(kept, 1))
+    renumbered = tuple(replace(s, segment_id=i) for i, s in enumerate(remaining, 1))
     assert renumbered == strict.segments
 
 
 def test_a_method_can_declare_that_it_applies_the_limit_earlier(
     sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One fusion serves both limits, unless the method says that it does not look at the limit last."""
+    """One fusion is used for both limits, unless the method declares that it does not apply the limit last."""
     tried = build_grid(
         ["heuristic"],
         [f"{AREA}=5,200", "nms=none", "overlap_threshold=0.5", "instance_score_threshold=0.4"],

@@ -1,4 +1,4 @@
-"""The search: halves, the best, thresholds by class, the Pareto front, and that the held-out split had no say."""
+"""Tuning: splits, best setting, class thresholds, Pareto front; the held-out split is not used for the choice."""
 
 from __future__ import annotations
 
@@ -61,13 +61,15 @@ def test_one_image_cannot_be_halved(ids: list[int]) -> None:
 
 
 def test_the_best_setting_has_the_highest_pq_then_fewest_changes_then_comes_first() -> None:
-    usual, one = Setting("heuristic", HeuristicFusion()), Setting("heuristic", HeuristicFusion(0.3))
+    default, changed = Setting("heuristic", HeuristicFusion()), Setting("heuristic", HeuristicFusion(0.3))
     two = Setting("heuristic", HeuristicFusion(0.3, nms="box"))
     pq = [{"PQ": 40.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": 50.0}, {"PQ": None}]
-    assert find_best_setting([usual, two, one, one, usual], pq) == 2
+    assert find_best_setting([default, two, changed, changed, default], pq) == 2
     none = [{"PQ": None}, {"PQ": None}]
-    assert find_best_setting([usual, two], none) == 0
-    assert find_best_setting([two, usual], none) == 0  # the first is what is used today, whatever the method's defaults
+    assert find_best_setting([default, two], none) == 0
+    assert (
+        find_best_setting([two, default], none) == 0
+    )  # the first is what is used today, whatever the method's defaults
 
 
 def test_the_pareto_front_holds_undominated_settings() -> None:
@@ -84,7 +86,7 @@ def test_the_pareto_front_equals_the_definition(points: list[tuple[int, int]]) -
     assert find_pareto_front(np.array(points, dtype=float).reshape(-1, 2)).tolist() == [not one for one in beaten]
 
 
-def metric_of(sweep_data: SweepData, fusion: Any, ids: set[Any]) -> PanopticQuality:
+def build_metric(sweep_data: SweepData, fusion: Any, ids: set[Any]) -> PanopticQuality:
     metric = PanopticQuality(sweep_data.categories)
     for record in sweep_data.ground_truth.records:
         if record.image_id in ids:
@@ -103,7 +105,7 @@ def test_the_search_equals_its_steps_done_one_by_one(sweep_data: SweepData) -> N
     for setting, messages in zip(tried["heuristic"], result["settings"], strict=True):
         assert messages["options"] == setting.options()
         for name, ids in (("all", every), ("tuning", chosen), ("held_out", every - chosen)):
-            expected = metric_of(sweep_data, setting.fusion, ids).compute([i for i in order if i in ids])
+            expected = build_metric(sweep_data, setting.fusion, ids).compute([i for i in order if i in ids])
             assert messages[name] == {key: expected[key] for key in NUMBERS}
     assert [one["default"] for one in result["settings"]] == [True] + [False] * 12
     best = max(one["tuning"]["PQ"] for one in result["settings"])
@@ -113,7 +115,7 @@ def test_the_search_equals_its_steps_done_one_by_one(sweep_data: SweepData) -> N
     assert result["best"] == {"method": "heuristic", "step": "tuned"}
     tuned = next(s for s in tried["heuristic"] if s.options() == steps["tuned"]["options"])
     tables = [
-        metric_of(sweep_data, s.fusion, every - chosen).table([i for i in order if i in every - chosen])
+        build_metric(sweep_data, s.fusion, every - chosen).table([i for i in order if i in every - chosen])
         for s in (tried["heuristic"][0], tuned)
     ]
     for table, step in zip(tables, ("default", "tuned"), strict=True):
@@ -129,7 +131,7 @@ def test_the_search_equals_its_steps_done_one_by_one(sweep_data: SweepData) -> N
 def test_the_held_out_split_does_not_influence_the_choice(
     sweep_data: SweepData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a truth of nothing but void in the held-out split the same is chosen."""
+    """If the held-out ground truth is all void, the same setting is chosen."""
     tried = build_grid(["heuristic"], TEXTS, CATEGORIES)
     chosen = choose_tuning_split([record.image_id for record in sweep_data.ground_truth.records], 0)
     before = search(sweep_data, tried, per_class=True)
@@ -154,13 +156,13 @@ def test_the_held_out_split_does_not_influence_the_choice(
 def test_thresholds_by_class_raise_each_class_and_the_whole(sweep_data: SweepData) -> None:
     every = {record.image_id for record in sweep_data.ground_truth.records}
     poor = Setting("heuristic", HeuristicFusion(stuff_area_limit_px=1, instance_score_threshold=0.7))
-    made = tune_class_thresholds(sweep_data, poor, every)
-    assert made is not None
-    setting, numbers = made
+    setting_with_thresholds = tune_class_thresholds(sweep_data, poor, every)
+    assert setting_with_thresholds is not None
+    setting, numbers = setting_with_thresholds
     scores = setting.options()["class_score_thresholds"]
     assert scores
     assert setting.options() == {**poor.options(), "class_score_thresholds": scores}
-    before, after = (metric_of(sweep_data, s.fusion, every).compute([*every]) for s in (poor, setting))
+    before, after = (build_metric(sweep_data, s.fusion, every).compute([*every]) for s in (poor, setting))
     assert numbers["PQ"] == pytest.approx(after["PQ"])
     assert after["PQ"] > before["PQ"]
     for class_id, thing in enumerate(CATEGORIES.things):
