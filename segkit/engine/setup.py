@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
-    """Register everything, read the config and register its DATASETS.CUSTOM.
+    """Register everything, read the config and register its DATASETS.CUSTOM; without a GPU, MODEL.DEVICE becomes cpu.
 
     Args:
         config_file: YAML file; "": none.

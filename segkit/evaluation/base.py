@@ -126,7 +126,7 @@ class ImageEvaluator(DatasetEvaluator, ABC):
         """
 
     def shard(self) -> Any:
-        """Get the result of this process.
+        """Get the result of this process; every process must call it, since it may exchange data.
 
         Returns:
             A picklable value, by default `metric`.

@@ -89,9 +89,9 @@ class InstanceEvaluator(ImageEvaluator):
 
     def _write(self, name: str, parts: list[_WrittenPart]) -> None:
         """Join the parts in the order of the dataset; an image in two parts is taken from the last."""
-        part_of = {image_id: part for part in parts for image_id in part.places}
-        records = [record for record in self.dataset.records if record["image_id"] in part_of]
-        lines = (line for record in records for line in part_of[record["image_id"]].lines(record["image_id"]))
+        part_by_image = {image_id: part for part in parts for image_id in part.places}
+        records = [record for record in self.dataset.records if record["image_id"] in part_by_image]
+        lines = (line for record in records for line in part_by_image[record["image_id"]].lines(record["image_id"]))
         with files.replacing(self.output_dir / name) as path, path.open("wb") as file:
             if name == RESULTS:
                 file.writelines(_json_list(lines))

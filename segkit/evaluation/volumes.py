@@ -55,12 +55,12 @@ class VolumeEvaluator(ImageEvaluator):
             problem = f"the images of {dataset.name} are no slices of volumes, which the metric volume_dice needs"
             raise ConfigError(problem, remedy="register its volumes with the format `decathlon`")
         self._reader = reader
-        self._images_of: dict[str, list[DatasetImage]] = {}
+        self._images_by_volume: dict[str, list[DatasetImage]] = {}
         for image_id in self.ground_truth.records:
             volume, _ = self._reader.locate_slice(self._images[image_id])
-            self._images_of.setdefault(volume.name, []).append(self._images[image_id])
+            self._images_by_volume.setdefault(volume.name, []).append(self._images[image_id])
         category_ids = [category.category_id for category in dataset.categories.categories]  # ascending
-        self._row_of = {category_id: row for row, category_id in enumerate(category_ids)}
+        self._row_by_category = {category_id: row for row, category_id in enumerate(category_ids)}
         self._category_ids = np.array(category_ids, dtype=np.min_scalar_type(category_ids[-1]))
 
     def reset(self) -> None:
@@ -93,7 +93,7 @@ class VolumeEvaluator(ImageEvaluator):
             for name in slices:
                 self._add_slices(name, slices[name])
         if self.options.export:
-            lacking = sorted(self._images_of.keys() - self._written)
+            lacking = sorted(self._images_by_volume.keys() - self._written)
             for name in lacking:
                 (self.folder / f"{name}.nii.gz").unlink(missing_ok=True)
             if lacking:
@@ -110,14 +110,14 @@ class VolumeEvaluator(ImageEvaluator):
             raise ValueError(
                 f"sem_seg must have {len(space.names)} channels, {abbreviate(space.names)}, got {len(logits)}"
             )
-        row_of = np.full(len(space.names), BACKGROUND)  # also of the channel of things, which no pixel has
-        for category_id, channel in space.channel_of.items():
-            row_of[channel] = self._row_of[category_id]
-        return row_of.take(argmax_channels(logits).cpu().numpy())
+        rows = np.full(len(space.names), BACKGROUND)  # also of the channel of things, which no pixel has
+        for category_id, channel in space.channel_by_category.items():
+            rows[channel] = self._row_by_category[category_id]
+        return rows.take(argmax_channels(logits).cpu().numpy())
 
     def _rows(self, segmentation: PanopticSegmentation, void: int) -> NDArray[np.int32]:
         """(H, W) rows of the categories, `void` where the map is void."""
-        rows = {s.segment_id: self._row_of[s.category_id] - void for s in segmentation.segments}
+        rows = {s.segment_id: self._row_by_category[s.category_id] - void for s in segmentation.segments}
         row_map: NDArray[np.int32] = relabel(segmentation.segment_ids, rows, np.int32)
         return row_map + void
 
@@ -125,12 +125,12 @@ class VolumeEvaluator(ImageEvaluator):
         """Keep the slices, or write the volume if it is complete now."""
         gathered = self._slices.setdefault(name, {})
         gathered.update(slices)
-        if len(gathered) == len(self._images_of[name]):
+        if len(gathered) == len(self._images_by_volume[name]):
             self._write(name, self._slices.pop(name))
             self._written.add(name)
 
     def _write(self, name: str, slices: Slices) -> None:
-        image, axis = self._images_of[name][0], self._reader.axis
+        image, axis = self._images_by_volume[name][0], self._reader.axis
         volume, _ = self._reader.locate_slice(image)
         category_ids = np.zeros((volume.size_xyz[axis], *image.size_hw), dtype=self._category_ids.dtype)
         for index, packed in slices.items():

@@ -53,11 +53,11 @@ def build_semantic_map(segmentation: PanopticSegmentation, space: SemanticSpace)
     """
     if len(space.names) > IGNORE_LABEL:
         raise ValueError(f"space must have at most {IGNORE_LABEL} channels, got {len(space.names)}")
-    unknown = {s.category_id for s in segmentation.segments} - space.channel_of.keys()
+    unknown = {s.category_id for s in segmentation.segments} - space.channel_by_category.keys()
     if unknown:
         raise ValueError(f"segments must have category ids of the space, got {sorted(unknown)}")
     # The table holds channel + 1: void stays 0, which wraps around to IGNORE_LABEL below.
-    values = {s.segment_id: space.channel_of[s.category_id] + 1 for s in segmentation.segments}
+    values = {s.segment_id: space.channel_by_category[s.category_id] + 1 for s in segmentation.segments}
     channels: NDArray[np.uint8] = relabel(segmentation.segment_ids, values, np.uint8)
     return np.subtract(channels, 1, out=channels)
 

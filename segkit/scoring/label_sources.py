@@ -37,14 +37,14 @@ class LabelSpace:
 
     Attributes:
         names: Of the channels 0..C-1.
-        channel_of: Channel by category_id, as in a JSON.
+        channel_by_category: Channel by category_id, as in a JSON.
         ignored: Category ids of a JSON that are left out.
         gt_channels: (65536,) int16 or int32 channel by the value of a ground truth PNG.
         pred_channels: (65536,) int16 or int32 channel by the value of a predicted PNG.
     """
 
     names: tuple[str, ...]
-    channel_of: Mapping[int, int]
+    channel_by_category: Mapping[int, int]
     ignored: frozenset[int]
     gt_channels: Channels
     pred_channels: Channels
@@ -60,11 +60,13 @@ def build_label_space(
         identity = {channel: channel for channel in range(len(classes))}
         return _build_space(tuple(classes), identity, ignored, identity)
     space = classes.build_semantic_space(thing_channels)
-    channel_of = dict(space.channel_of)
+    channel_by_category = dict(space.channel_by_category)
     if thing_channels == "one":
-        channel_of.setdefault(THING_CHANNEL, THING_CHANNEL)  # as Detectron2 writes all things
-    values = {channel: channel for channel in range(len(space.names))} if png_values == "channel" else channel_of
-    return _build_space(space.names, channel_of, ignored, values)
+        channel_by_category.setdefault(THING_CHANNEL, THING_CHANNEL)  # as Detectron2 writes all things
+    values = (
+        {channel: channel for channel in range(len(space.names))} if png_values == "channel" else channel_by_category
+    )
+    return _build_space(space.names, channel_by_category, ignored, values)
 
 
 def scan_label_space(
@@ -83,12 +85,15 @@ def scan_label_space(
         if len(labels) > MAX_LABELS:
             problem = f"expected at most {MAX_LABELS} labels in all files, got more"
             raise DatasetError(problem, where=source.locate(name), remedy="are these label maps? Name the classes")
-    channel_of = {label: channel for channel, label in enumerate(sorted(labels))}
-    return _build_space(tuple(map(str, channel_of)), channel_of, ignored, channel_of)
+    channel_by_category = {label: channel for channel, label in enumerate(sorted(labels))}
+    return _build_space(tuple(map(str, channel_by_category)), channel_by_category, ignored, channel_by_category)
 
 
 def _build_space(
-    names: tuple[str, ...], channel_of: Mapping[int, int], ignored: Collection[int] | None, values: Mapping[int, int]
+    names: tuple[str, ...],
+    channel_by_category: Mapping[int, int],
+    ignored: Collection[int] | None,
+    values: Mapping[int, int],
 ) -> LabelSpace:
     """values: the channel by the value of a PNG."""
     pred_channels = np.full(VALUES, UNKNOWN, dtype=np.int16 if len(names) <= np.iinfo(np.int16).max else np.int32)
@@ -98,7 +103,7 @@ def _build_space(
     gt_channels = pred_channels.copy()
     left_out = {IGNORE_LABEL} - values.keys() if ignored is None else {*ignored}
     gt_channels[[value for value in left_out if 0 <= value < VALUES]] = IGNORED
-    return LabelSpace(names, channel_of, frozenset(ignored or ()), gt_channels, pred_channels)
+    return LabelSpace(names, channel_by_category, frozenset(ignored or ()), gt_channels, pred_channels)
 
 
 class LabelFolder:
@@ -122,15 +127,15 @@ class LabelFolder:
     def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, of its PNG's own size; DatasetError if it cannot be read or a value has no class."""
         labels = png.read_labels(self.paths[name])
-        channel_of = space.gt_channels if self.is_ground_truth else space.pred_channels
+        channel_by_category = space.gt_channels if self.is_ground_truth else space.pred_channels
         if labels.dtype == np.uint8:
-            channels: NDArray[Any] = cv2.LUT(labels, channel_of[:256].reshape(1, 256))
+            channels: NDArray[Any] = cv2.LUT(labels, channel_by_category[:256].reshape(1, 256))
         else:
-            channels = channel_of.take(labels)
+            channels = channel_by_category.take(labels)
         if channels.min() == UNKNOWN:
             pixels = np.bincount(labels.ravel())
-            unknown = [value for value in np.flatnonzero(pixels).tolist() if channel_of[value] == UNKNOWN]
-            known = abbreviate(np.flatnonzero(channel_of != UNKNOWN).tolist())
+            unknown = [value for value in np.flatnonzero(pixels).tolist() if channel_by_category[value] == UNKNOWN]
+            known = abbreviate(np.flatnonzero(channel_by_category != UNKNOWN).tolist())
             problem = f"expected the labels {known}, got {abbreviate(unknown)} in {pixels[unknown].sum()} pixels"
             remedies = "predict a class for every pixel", "ignore these labels, or name their classes"
             raise DatasetError(problem, where=self.paths[name], remedy=remedies[self.is_ground_truth])
@@ -160,13 +165,13 @@ class PanopticMaps:
         infos, image_id = record.segments_info, record.image_id
         ground_truth = coco.read_segmentation(png_path, infos, self.categories, size_hw, image_id)
         segments = [segment for segment in ground_truth.segments if segment.category_id not in space.ignored]
-        unknown = {segment.category_id for segment in segments} - space.channel_of.keys()
+        unknown = {segment.category_id for segment in segments} - space.channel_by_category.keys()
         if unknown:
             problem = f"expected categories that are among the classes, got {abbreviate(sorted(unknown))}"
             raise DatasetError(problem, where=self.locate(name), remedy="leave the classes to the panoptic JSON")
         # Channels are one up, so that 0, which all other pixels get, becomes IGNORED.
-        channel_of = {s.segment_id: space.channel_of[s.category_id] - IGNORED for s in segments}
-        channels: Channels = relabel(ground_truth.segment_ids, channel_of, np.int32)
+        channel_by_category = {s.segment_id: space.channel_by_category[s.category_id] - IGNORED for s in segments}
+        channels: Channels = relabel(ground_truth.segment_ids, channel_by_category, np.int32)
         channels += IGNORED
         return channels
 
@@ -191,7 +196,7 @@ class MaskResults:
 
     def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int]) -> Channels:
         """The image's map, see `label_images.merge_class_masks`."""
-        return label_images.merge_class_masks(self.masks[name], space.channel_of, size_hw, self.locate(name))
+        return label_images.merge_class_masks(self.masks[name], space.channel_by_category, size_hw, self.locate(name))
 
 
 def _index_by_name(items: Iterable[tuple[str, Item]], suffix: str, path: Path) -> dict[str, Item]:

@@ -45,14 +45,14 @@ class SemanticSpace:
 
     Attributes:
         names: Name of each channel.
-        channel_of: category_id -> channel.
+        channel_by_category: category_id -> channel.
         stuff_ids: (C,) int64, stuff contiguous id of each channel, `THING_CHANNEL` for a channel of things.
         thing_ids: (C,) int64, thing contiguous id of each channel, `NO_THING` for stuff and for a channel that all
             things share.
     """
 
     names: tuple[str, ...]
-    channel_of: Mapping[int, int]
+    channel_by_category: Mapping[int, int]
     stuff_ids: NDArray[np.int64]
     thing_ids: NDArray[np.int64]
 
@@ -165,18 +165,20 @@ class CategorySet:
             ValueError: Any other text.
         """
         if thing_channels == "per_class":
-            channel_of = {c.category_id: i for i, c in enumerate(self.categories)}
+            channel_by_category = {c.category_id: i for i, c in enumerate(self.categories)}
             names = tuple(c.name for c in self.categories)
             stuff = [self.stuff_contiguous_ids.get(c.category_id, THING_CHANNEL) for c in self.categories]
             things = [self.thing_contiguous_ids.get(c.category_id, NO_THING) for c in self.categories]
         elif thing_channels == "one":
-            channel_of = {c.category_id: self.stuff_contiguous_ids.get(c.category_id, 0) for c in self.categories}
+            channel_by_category = {
+                c.category_id: self.stuff_contiguous_ids.get(c.category_id, 0) for c in self.categories
+            }
             names = ("things", *(c.name for c in self.stuff))
             stuff = list(range(len(names)))
             things = [NO_THING] * len(names)
         else:
             raise ValueError(f"thing_channels must be 'one' or 'per_class', got {thing_channels!r}")
-        return SemanticSpace(names, channel_of, np.array(stuff, dtype=np.int64), np.array(things))
+        return SemanticSpace(names, channel_by_category, np.array(stuff, dtype=np.int64), np.array(things))
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Build the `categories` of a COCO panoptic file.

@@ -39,8 +39,8 @@ def test_ids_are_converted_in_both_directions() -> None:
 
 def test_semantic_spaces() -> None:
     shared, per_class = SMALL.build_semantic_space("one"), SMALL.build_semantic_space("per_class")
-    assert (shared.names, shared.channel_of) == (("things", "sea", "sky"), {3: 0, 5: 1, 9: 2})
-    assert (per_class.names, per_class.channel_of) == (("cat", "sea", "sky"), {3: 0, 5: 1, 9: 2})
+    assert (shared.names, shared.channel_by_category) == (("things", "sea", "sky"), {3: 0, 5: 1, 9: 2})
+    assert (per_class.names, per_class.channel_by_category) == (("cat", "sea", "sky"), {3: 0, 5: 1, 9: 2})
     assert (shared.stuff_ids.tolist(), per_class.stuff_ids.tolist()) == ([0, 1, 2], [0, 1, 2])
     with pytest.raises(ValueError, match="'one' or 'per_class'"):
         SMALL.build_semantic_space("both")

@@ -96,13 +96,13 @@ class SegmentMap:
         Returns:
             (H, W) uint8 channels, `IGNORE_LABEL` for void; crowds have their category's channel.
         """
-        channel_of = np.full(max(PAD, len(self.segments) + 1) + 1, IGNORE_LABEL, dtype=np.uint8)
-        channel_of[1 : len(self.segments) + 1] = [space.channel_of[s.category_id] for s in self.segments]
+        channels = np.full(max(PAD, len(self.segments) + 1) + 1, IGNORE_LABEL, dtype=np.uint8)
+        channels[1 : len(self.segments) + 1] = [space.channel_by_category[s.category_id] for s in self.segments]
         numbers = self.numbers()
         if numbers.dtype == np.uint8:
-            return np.asarray(cv2.LUT(numbers, channel_of), dtype=np.uint8)  # numpy would make indices of eight bytes
-        channels: NDArray[np.uint8] = channel_of.take(np.minimum(numbers, len(channel_of) - 1))
-        return channels
+            return np.asarray(cv2.LUT(numbers, channels), dtype=np.uint8)  # numpy would make indices of eight bytes
+        pixels: NDArray[np.uint8] = channels.take(np.minimum(numbers, len(channels) - 1))
+        return pixels
 
     def instances(self, categories: CategorySet) -> Instances:
         """Derive the instances with tight boxes.

@@ -58,13 +58,13 @@ def read_semantic_predictions(path: str | Path, on_issue: Callable[[DatasetError
 
 
 def merge_class_masks(
-    masks: Masks, channel_of: Mapping[int, int], size_hw: tuple[int, int], where: object
+    masks: Masks, channel_by_category: Mapping[int, int], size_hw: tuple[int, int], where: object
 ) -> NDArray[np.int32]:
     """Merge the masks of an image's classes into one map.
 
     Args:
         masks: category_id -> COCO segmentation.
-        channel_of: category_id -> channel.
+        channel_by_category: category_id -> channel.
         size_hw: Height and width of the image in pixels.
         where: File and image, for messages.
 
@@ -78,14 +78,14 @@ def merge_class_masks(
     labels = np.full(size_hw, NO_LABEL, dtype=np.int32, order="F")
     covered_px = 0
     for category_id, segmentation in masks.items():
-        if category_id not in channel_of:
-            known = abbreviate(sorted(channel_of))
+        if category_id not in channel_by_category:
+            known = abbreviate(sorted(channel_by_category))
             raise DatasetError(f"expected a category_id among {known}, got {category_id}", where=where)
         if fault := find_mask_fault(segmentation, size_hw):
             raise DatasetError(fault, where=f"{where}, category {category_id}")
         mask = rle_to_mask(segmentation_to_rle(segmentation, size_hw))
         covered_px += np.count_nonzero(mask)
-        labels[mask] = channel_of[category_id]
+        labels[mask] = channel_by_category[category_id]
     uncovered_px = np.count_nonzero(labels == NO_LABEL)
     if uncovered_px or covered_px > labels.size:
         surplus_px = covered_px - labels.size

@@ -111,15 +111,15 @@ def find_best_pairs(segments: NDArray[np.int32], rows: IntArray, iou: FloatArray
     return best
 
 
-def _compute_joined_iou(gt_px: IntArray, part_of: IntArray, pixels: IntArray, extent_px: IntArray) -> FloatArray:
+def _compute_joined_iou(gt_px: IntArray, gt_rows: IntArray, pixels: IntArray, extent_px: IntArray) -> FloatArray:
     """(T,) IoU of the parts of every ground truth segment together; 0 with fewer than two parts or without a match.
 
-    part_of, pixels, extent_px: of every part the ground truth segment, the shared pixels and the pixels outside void.
+    gt_rows, pixels, extent_px: of every part the ground truth segment, the shared pixels and the pixels outside void.
     A part has more of its pixels on the segment than off it, so each raises the IoU: a matched segment's never falls.
     """
-    shared, extent = (np.bincount(part_of, weights=column, minlength=len(gt_px)) for column in (pixels, extent_px))
+    shared, extent = (np.bincount(gt_rows, weights=column, minlength=len(gt_px)) for column in (pixels, extent_px))
     iou = shared / (gt_px + extent - shared)
-    return np.where((np.bincount(part_of, minlength=len(gt_px)) > 1) & (iou > MATCH_IOU), iou, 0.0)
+    return np.where((np.bincount(gt_rows, minlength=len(gt_px)) > 1) & (iou > MATCH_IOU), iou, 0.0)
 
 
 def _assign(

@@ -546,7 +546,7 @@ def test_an_invalid_index_is_not_written(tmp_path: Path) -> None:
     saved = save(tmp_path, build_outputs())
     other = CATEGORIES.build_semantic_space("one")
     space_with_unknown_ids = folder_module.SemanticSpace(
-        other.names, other.channel_of, other.stuff_ids + 5, other.thing_ids
+        other.names, other.channel_by_category, other.stuff_ids + 5, other.thing_ids
     )
     for images, space in (
         ([IMAGE, IMAGE], SPACE),
