@@ -5,24 +5,82 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
 
-from segkit.structures.architecture_spec import ALL_COUNTS
+import segkit
+from segkit.structures.architecture_spec import ALL_COUNTS, get_architecture_spec
 from segkit.utils.errors import ConfigError
+from segkit.utils.plugins import add_plugin_keys, get_plugin_names, require_plugins
 
 FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
+PLUGINS = "PLUGINS"
 FROM_DATASET = -1  # a class count that is taken from the training dataset
 
 
 def add_segkit_config(cfg: CfgNode) -> None:
-    """Add segkit's keys to a Detectron2 config, in place.
+    """Prepare a config of Detectron2 for segkit, in place: all that a script needs.
+
+    segkit's models and datasets are registered. segkit's keys are added, and those of the plugins in SEGKIT_PLUGINS.
+    Detectron2's keys keep their values; a second call changes nothing.
 
     Args:
-        cfg: Detectron2's defaults.
+        cfg: Detectron2's config, as `get_cfg()` gives it.
+
+    Raises:
+        ConfigError: a plugin is not found or fails.
     """
+    segkit.register()
+    if PLUGINS in cfg:
+        return
+    _add_keys(cfg)
+    add_plugin_keys(cfg)
+
+
+def with_segkit_keys(cfg: CfgNode) -> CfgNode:
+    """Get a config that has segkit's keys.
+
+    Args:
+        cfg: any config of Detectron2.
+
+    Returns:
+        The config itself if it has the keys, otherwise a copy with their defaults.
+    """
+    if PLUGINS in cfg:
+        return cfg
+    cfg = cfg.clone()
+    cfg.defrost()
+    _add_keys(cfg)
+    return cfg
+
+
+def check_class_counts(cfg: CfgNode) -> None:
+    """Check, before a model is built, that every class count of its architecture is known.
+
+    Args:
+        cfg: a config with MODEL.META_ARCHITECTURE.
+
+    Raises:
+        ConfigError: a count is still to be taken from a dataset.
+    """
+    for key in get_architecture_spec(cfg.MODEL.META_ARCHITECTURE).class_counts:
+        parent, _, leaf = key.rpartition(".")
+        if attrgetter(parent)(cfg).get(leaf) == FROM_DATASET:
+            raise ConfigError(
+                f"{key} is {FROM_DATASET}, to be taken from a dataset, but no dataset has set it",
+                remedy="read the config by segkit.prepare_config, which sets it, or give the number",
+            )
+
+
+def _add_keys(cfg: CfgNode) -> None:
+    """Add every key of segkit with its default."""
+    # The plugins that were imported when the config was read: names of modules. They are only recorded; `--plugin` and
+    # SEGKIT_PLUGINS import them.
+    cfg.PLUGINS = get_plugin_names()
+
     # The user's own datasets, registered before training: a list of
     # {name, format, the options of the format: root, split, ...}, or
     # {name, panoptic_json, panoptic_root, image_root (optional: found beside the PNGs), instances_json (optional)}.
@@ -40,9 +98,6 @@ def add_segkit_config(cfg: CfgNode) -> None:
     # Share of the training images, in [0, 1], onto which instances of a random one are pasted; 0: off.
     cfg.INPUT.COPY_PASTE = CfgNode({"PROBABILITY": 0.0})
 
-    # Class counts are taken from the dataset. A number must agree with the dataset.
-    for key in ALL_COUNTS:
-        cfg.merge_from_list([key, FROM_DATASET])
     # Channels of the semantic head: "one": one for all things plus one per stuff class (Panoptic FPN); "per_class": one
     # per class; "auto": "per_class" for datasets with semantic IoU but no panoptic quality, otherwise "one".
     cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS = "auto"
@@ -76,13 +131,14 @@ def add_segkit_config(cfg: CfgNode) -> None:
     cfg.TEST.KEEP_LOGITS = 8
 
     # "SGD" (Detectron2's, with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
-    cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
 
 
 def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
     """Read a config: Detectron2's defaults, segkit's keys, the YAML file and its _BASE_, then KEY VALUE pairs.
 
-    YAML that would run code is refused.
+    Class counts that neither the file nor the pairs give are -1: taken from the dataset by `prepare_config`. YAML that
+    would run code is refused.
 
     Args:
         path: YAML file; "": none.
@@ -92,19 +148,26 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
         The config.
 
     Raises:
-        ConfigError: the file is missing or unreadable, a key is unknown (the message names the nearest key), or a value
-            has another type.
+        ConfigError: the file is missing or unreadable, a key is unknown (the message names the nearest key), a value
+            has another type, or the run needs a plugin that was not given.
     """
     cfg = get_cfg()
     add_segkit_config(cfg)
+    for key in ALL_COUNTS:  # taken from the dataset; a number must agree with the dataset
+        cfg.merge_from_list([key, FROM_DATASET])
     if path:
         _merge_file(cfg, Path(path))
+    if misplaced := [word for word in opts if str(word).startswith("--")]:
+        problem = f"the option {misplaced[0]} stands after the KEY VALUE pairs"
+        raise ConfigError(problem, where="command line", remedy="give options first, the pairs last")
     if len(opts) % 2:
         raise ConfigError(f"expected KEY VALUE pairs, got {len(opts)} words: {list(opts)}")
     try:
         cfg.merge_from_list(_without_fusion_options(cfg, opts))
     except (KeyError, ValueError, AssertionError) as error:
         raise _explained(cfg, error, "command line") from error
+    require_plugins(cfg.PLUGINS, path or "command line")
+    cfg.PLUGINS = get_plugin_names()
     cfg.MODEL.PANOPTIC.FUSION.OPTIONS = _with_text_keys(cfg.MODEL.PANOPTIC.FUSION.OPTIONS)
     return cfg
 
@@ -145,6 +208,8 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
     if path.suffix not in (".yaml", ".yml"):
         raise ConfigError("expected a YAML config", where=path, remedy="Python configs would run code and are not read")
     try:
+        # First the plugins: without them, the first key that a plugin adds would be reported as unknown.
+        require_plugins(cfg.load_yaml_with_base(str(path)).get(PLUGINS, []), path)
         cfg.merge_from_file(str(path), allow_unsafe=False)
     except (KeyError, ValueError, AssertionError) as error:
         raise _explained(cfg, error, path) from error

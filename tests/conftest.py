@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings
 
 from segkit.data.toy import dataset as toy
+from segkit.utils import plugins
 
 # The same examples in every run, however slow the machine: a failure on CI can be repeated anywhere by CI=1.
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
@@ -32,6 +33,13 @@ def toy_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_copy(toy_folder: Path, tmp_path: Path) -> Path:
     """A copy of the same scenes, which the test may change."""
     return Path(shutil.copytree(toy_folder, tmp_path / "scenes"))
+
+
+@pytest.fixture
+def no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget plugins before and after a test."""
+    monkeypatch.setattr(plugins, "_plugins", {})
+    monkeypatch.delenv(plugins.ENVIRONMENT, raising=False)
 
 
 @pytest.fixture(autouse=True)

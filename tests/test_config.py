@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 
 from segkit.config import add_segkit_config, load_config
 from segkit.utils.errors import ConfigError
 
 
-def test_detectron2s_defaults_are_kept_except_for_class_counts() -> None:
-    theirs, ours = get_cfg(), get_cfg()
-    add_segkit_config(ours)
-    changed = {
+def changed_keys(theirs: Any, ours: Any, path: str = "") -> set[tuple[str, Any, Any]]:
+    """(key, their value, our value) of each of Detectron2's keys that differs."""
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        return set().union(*(changed_keys(theirs[k], ours[k], f"{path}.{k}".strip(".")) for k in theirs))
+    return set() if theirs == ours else {(path, theirs, ours)}
+
+
+def test_detectron2s_defaults_are_kept_for_scripts() -> None:
+    cfg = get_cfg()
+    add_segkit_config(cfg)
+    assert changed_keys(get_cfg(), cfg) == set()
+
+
+def test_class_counts_are_open_in_configs_that_segkit_reads() -> None:
+    assert changed_keys(get_cfg(), load_config()) == {
         ("MODEL.ROI_HEADS.NUM_CLASSES", 80, -1),
         ("MODEL.RETINANET.NUM_CLASSES", 80, -1),
         ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54, -1),
     }
 
-    def walk(a: object, b: object, path: str = "") -> set[tuple[str, object, object]]:
-        if isinstance(a, dict) and isinstance(b, dict):
-            return set().union(*(walk(a[k], b[k], f"{path}.{k}".strip(".")) for k in a))
-        return set() if a == b else {(path, a, b)}  # type: ignore[arg-type]
 
-    assert walk(theirs, ours) == changed
+def test_a_second_call_keeps_what_was_set() -> None:
+    cfg = get_cfg()
+    cfg.SOLVER.OPTIMIZER = "ADAMW"  # of another package that has this key
+    add_segkit_config(cfg)
+    cfg.TEST.BOUNDARY = True
+    add_segkit_config(cfg)
+    assert cfg.TEST.BOUNDARY
+    assert cfg.SOLVER.OPTIMIZER == "ADAMW"
+
+
+@pytest.mark.parametrize("name", ["PanopticRCNN", "GeneralizedRCNN", "RetinaNet", "SemanticSegmentor", "PanopticFPN"])
+def test_an_open_class_count_is_one_clear_error_when_the_model_is_built(name: str) -> None:
+    cfg = load_config(opts=["MODEL.META_ARCHITECTURE", name, "MODEL.DEVICE", "cpu", "MODEL.MASK_ON", "True"])
+    with pytest.raises(ConfigError, match=r"NUM_CLASSES is -1, to be taken from a dataset.*segkit\.prepare_config"):
+        build_model(cfg)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +86,7 @@ def test_other_files_are_rejected(path: str, message: str) -> None:
         (["MODEL.DEVICE"], "KEY VALUE pairs"),
         (["MODEL.NOPE", "1"], r"command line: the config key .*NOPE does not exist"),
         (["SOLVER.MAX_ITER", "many"], "command line: Type mismatch"),
+        (["SOLVER.MAX_ITER", "3", "--eval-only"], "the option --eval-only stands after the KEY VALUE pairs"),
     ],
 )
 def test_errors_name_the_option(opts: list[str], message: str) -> None:

@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from segkit.utils import plugins
 from segkit.utils.errors import ConfigError
 from segkit.utils.issues import DEFAULT_LIMIT
+from segkit.utils.plugins import ENVIRONMENT
 from segkit.utils.process_pool import count_cpus
 from segkit.utils.progress import progress_bar
 
@@ -91,6 +93,17 @@ def show_progress(title: str, args: argparse.Namespace) -> Iterator[dict[str, An
     """
     with progress_bar(title) as progress:
         yield {"workers": args.workers, "limit": args.problems, "progress": progress}
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Declare `--plugin`, of every command that reads a config; `load_plugins` imports the plugins."""
+    help = f"import your module or .py file first (may be repeated; also: the variable {ENVIRONMENT})"
+    parser.add_argument("--plugin", action="append", dest="plugins", default=[], metavar="MODULE", help=help)
+
+
+def load_plugins(args: argparse.Namespace) -> None:
+    """Import the plugins of SEGKIT_PLUGINS and `--plugin`."""
+    plugins.load_plugins([*plugins.get_environment_plugins(), *args.plugins])
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

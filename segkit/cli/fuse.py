@@ -37,6 +37,7 @@ def _add_save(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for inference/<dataset>/head_outputs")
     arguments.add_number(parser, "--num-gpus", 1, "processes, one for each GPU")
+    arguments.add_plugins(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config KEY VALUE pairs, last: DATASETS.TEST, ...")
 
 
@@ -95,6 +96,7 @@ def _add_ground_truth(parser: argparse.ArgumentParser, required: bool) -> None:
 
 
 def _save(args: argparse.Namespace) -> None:
+    arguments.load_plugins(args)
     from segkit.engine.jobs import run_job
 
     weights = ["MODEL.WEIGHTS", args.weights] if args.weights else []

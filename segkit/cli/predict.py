@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from segkit.cli import arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
@@ -14,11 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument("--input", nargs="+", required=True, help="images, folders or patterns")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
+    arguments.add_plugins(parser)
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
 
 
 def run(args: argparse.Namespace) -> None:
     """Predict and print the written paths."""
+    arguments.load_plugins(args)
     from segkit.engine.predictor import Predictor, find_images, predict
     from segkit.engine.setup import read_config
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from segkit.cli import arguments
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `detectron2.engine.default_argument_parser`, which is not imported here."""
@@ -18,11 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="rank of this machine, from 0")
     url, where = f"tcp://127.0.0.1:{port}", "where the processes of a distributed job meet, auto for a free port"
     parser.add_argument("--dist-url", default=url, metavar="URL", help=f"{where} (default: %(default)s)")
+    arguments.add_plugins(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=None, help="config KEY VALUE pairs, last")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train or evaluate: `run_job` has a parameter for each argument."""
+    arguments.load_plugins(args)
     from segkit.engine.jobs import run_job
 
-    run_job(**vars(args))
+    run_job(**{name: value for name, value in vars(args).items() if name != "plugins"})

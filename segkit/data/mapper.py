@@ -25,6 +25,7 @@ from segkit.formats.image_io import open_image
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
 from segkit.structures.architecture_spec import Target, get_architecture_spec
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.plugins import get_plugin_sources, load_plugins
 
 THREADS = 4  # that check files: decoding releases the GIL; more threads do not help a network file system
 
@@ -117,6 +118,13 @@ class SegkitMapper:
             most_skipped=sum(len(d.records) for d in datasets) if skips else 0,
             targets=targets,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "plugins": get_plugin_sources()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        load_plugins(state.pop("plugins"))  # a data loader's process may have been spawned: its registries are empty
+        self.__dict__.update(state)
 
     def __call__(self, record: Record) -> dict[str, Any] | None:
         """Map one record.

@@ -17,11 +17,12 @@ from detectron2.utils.logger import setup_logger
 
 from segkit.data.catalog import describe_difference, load_dataset
 from segkit.data.datasets.custom import register_custom
-from segkit.engine import register_all
+from segkit.engine import register
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.setup import prepare_config
 from segkit.engine.trainer import Trainer, select_numbers
 from segkit.utils.errors import ConfigError
+from segkit.utils.plugins import get_plugin_sources, load_plugins
 
 logger = logging.getLogger(__name__)
 
@@ -66,13 +67,17 @@ def run_job(
         num_machines=num_machines,
         machine_rank=machine_rank,
         dist_url=dist_url,
-        args=(cfg, eval_only, resume, config_file),
+        args=(cfg, eval_only, resume, config_file, get_plugin_sources()),
         timeout=TIMEOUT,
     )
 
 
 def run_in_this_process(
-    cfg: CfgNode, eval_only: bool = False, resume: bool = False, config_file: str = ""
+    cfg: CfgNode,
+    eval_only: bool = False,
+    resume: bool = False,
+    config_file: str = "",
+    plugins: Sequence[str] = (),
 ) -> dict[str, Any] | None:
     """Train or evaluate with a config of `prepare_config`, as one process of the job.
 
@@ -81,13 +86,15 @@ def run_in_this_process(
         eval_only: evaluate MODEL.WEIGHTS instead of training.
         resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
         config_file: path of the file, for Detectron2's log.
+        plugins: plugins that a spawned process imports, see `load_plugins`.
 
     Returns:
         The results of the last evaluation, None if there was none.
     """
     is_distributed = comm.get_world_size() > 1
     if is_distributed:  # a spawned process starts with an empty catalog
-        register_all()
+        register()
+        load_plugins(plugins)
         register_custom(cfg.DATASETS.CUSTOM)
     default_setup(cfg, SimpleNamespace(config_file=config_file, eval_only=eval_only, resume=resume))
     # In a job of one process, `run_job` has sent segkit's log to the terminal already.

@@ -17,7 +17,7 @@ from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.data.ground_truth import has_segmentation
 from segkit.data.mapper import check_files
-from segkit.engine import register_all
+from segkit.engine import register
 from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec
 from segkit.utils.errors import ConfigError
@@ -38,7 +38,7 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
     Raises:
         ConfigError: the config cannot be read, or names an unknown architecture, or a dataset is wrong.
     """
-    register_all()
+    register()
     cfg = load_config(config_file, opts)
     register_custom(cfg.DATASETS.CUSTOM)
     name = cfg.MODEL.META_ARCHITECTURE

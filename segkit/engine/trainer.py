@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
 from segkit.data.catalog import load_dataset, load_datasets
+from segkit.data.class_counts import resolve_class_counts
 from segkit.data.dataset import Dataset
 from segkit.data.mapper import SegkitMapper
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
@@ -40,15 +41,18 @@ class CategoriesInCheckpoint:
     Args:
         categories: categories of the dataset.
         thing_channels: meaning of the semantic head's channels, see CategorySet.build_semantic_space.
+        plugins: names of the plugins that the run needs.
     """
 
-    def __init__(self, categories: CategorySet, thing_channels: str) -> None:
+    def __init__(self, categories: CategorySet, thing_channels: str, plugins: Sequence[str] = ()) -> None:
         self.categories = categories
         self.thing_channels = thing_channels
+        self.plugins = [*plugins]
 
     def state_dict(self) -> dict[str, Any]:
         """The state to write."""
-        return {"categories": self.categories.to_coco(), "thing_channels": self.thing_channels}
+        state = {"categories": self.categories.to_coco(), "thing_channels": self.thing_channels}
+        return {**state, "plugins": self.plugins}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Compare a saved state with the dataset; ConfigError if the categories differ."""
@@ -62,11 +66,15 @@ class Trainer(DefaultTrainer):
     """DefaultTrainer with segkit's loaders, evaluators and checkpoints.
 
     Args:
-        cfg: config of `prepare_config`.
+        cfg: config of `prepare_config`, or of `add_segkit_config` with DATASETS.TRAIN.
+
+    Raises:
+        ConfigError: a class count contradicts the dataset, or the datasets contradict each other.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
         TrainerBase.__init__(self)
+        cfg = _with_class_counts(cfg)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
@@ -77,7 +85,7 @@ class Trainer(DefaultTrainer):
         self._trainer = (AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer)(model, loader, optimizer)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         categories = load_dataset(cfg.DATASETS.TRAIN[0]).categories
-        classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS)
+        classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS, cfg.PLUGINS)
         self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), segkit=classes)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
@@ -178,6 +186,15 @@ def select_numbers(results: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, (int, float)):
             numbers[key] = float(value)
     return numbers
+
+
+def _with_class_counts(cfg: CfgNode) -> CfgNode:
+    """A copy whose class counts are those of the training dataset, as `prepare_config` sets them."""
+    cfg = cfg.clone()
+    cfg.defrost()
+    resolve_class_counts(cfg, load_datasets(cfg.DATASETS.TRAIN)[0])
+    cfg.freeze()
+    return cfg
 
 
 def _build_mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:

@@ -22,7 +22,7 @@ from segkit.cli.main import main
 from segkit.data.catalog import register_dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.toy import dataset as toy
-from segkit.engine import register_all, trainer
+from segkit.engine import register, trainer
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
 from segkit.formats.derive import build_semantic_map
@@ -263,7 +263,7 @@ def test_train_net_is_the_same_command() -> None:
 
 
 def test_configs_in_the_repository_are_valid() -> None:
-    register_all()
+    register()
     from segkit.config import load_config
 
     files = [p for p in Path("configs").rglob("*.yaml") if not p.name.startswith("Base-")]

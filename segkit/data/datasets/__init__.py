@@ -7,6 +7,8 @@ from pathlib import Path
 
 from segkit.data.datasets import ade20k, cityscapes, coco, decathlon, label_maps, toy, voc
 
+_default_root: Path | None = None  # `dataset_root()` at the last call of `register_datasets`
+
 
 def dataset_root() -> Path:
     """Get the folder of datasets, as Detectron2 does.
@@ -18,10 +20,15 @@ def dataset_root() -> Path:
 
 
 def register_datasets(root: Path | None = None) -> None:
-    """Register every dataset by name; none is read, and a second call changes nothing.
+    """Register every dataset by name; none is read.
 
     Args:
-        root: folder of datasets; None: `dataset_root()`.
+        root: folder of datasets; None: `dataset_root()`. The names then stay as they are if an earlier call has
+            registered them and $DETECTRON2_DATASETS is the same.
     """
+    global _default_root
+    is_registered, _default_root = _default_root == dataset_root(), dataset_root()
+    if root is None and is_registered:
+        return
     for module in (coco, cityscapes, voc, ade20k, decathlon, label_maps, toy):
         module.register(root or dataset_root())

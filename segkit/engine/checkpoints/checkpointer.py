@@ -20,6 +20,7 @@ from segkit.engine.checkpoints.safe_load import load_pickle, load_torch, to_plai
 from segkit.structures import CategorySet
 from segkit.utils.errors import CheckpointError
 from segkit.utils.files import replacing
+from segkit.utils.plugins import require_plugins
 from segkit.utils.text import abbreviate
 
 
@@ -138,6 +139,8 @@ class SafeCheckpointer(DetectionCheckpointer):
         return load_torch(filename)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        if self._loading[1]:  # strict: the whole run is loaded, not only weights to start from
+            _require_plugins(checkpoint.get("segkit"), self._loading[0])
         weights = checkpoint.pop("model")
         by_suffix = bool(checkpoint.get("matching_heuristics", False))
         if by_suffix:
@@ -169,12 +172,20 @@ def load_saved_classes(weights: str) -> tuple[CategorySet | None, str]:
         (categories, meaning of the semantic head's channels: "one" or "per_class", see
         CategorySet.build_semantic_space). Other weights give (None, "one"). If the checkpoint does not say what the
         channels mean, they are "one", or "per_class" if no category is a thing.
+
+    Raises:
+        ConfigError: the training used a plugin that was not given.
     """
     state = load_torch(PathManager.get_local_path(weights)).get("segkit") if weights.endswith(".pth") else None
     if not isinstance(state, dict):
         return None, "one"
+    _require_plugins(state, weights)
     categories = CategorySet.from_coco(state["categories"], weights)
     return categories, state.get("thing_channels", "one" if categories.things else "per_class")
+
+
+def _require_plugins(state: Any, where: str) -> None:
+    require_plugins(state.get("plugins", []) if isinstance(state, dict) else [], where)
 
 
 def _convert_zoo_file(data: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
+from segkit.config import with_segkit_keys
 from segkit.utils.errors import ConfigError
 
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}  # Detectron2's names of the four stages
@@ -54,6 +55,7 @@ class TorchvisionBackbone(Backbone):
 @BACKBONE_REGISTRY.register()
 def build_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build the network of MODEL.TORCHVISION under Detectron2's FPN, with p2 to p6."""
+    cfg = with_segkit_keys(cfg)
     return FPN(
         bottom_up=TorchvisionBackbone(cfg.MODEL.TORCHVISION.NAME, cfg.MODEL.TORCHVISION.WEIGHTS),
         in_features=list(STRIDES),

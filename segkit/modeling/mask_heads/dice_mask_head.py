@@ -10,6 +10,7 @@ from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY, MaskRCNNConvUp
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference, mask_rcnn_loss
 from detectron2.structures import Instances
 
+from segkit.config import with_segkit_keys
 from segkit.modeling.losses import dice_loss
 
 
@@ -31,7 +32,10 @@ class DiceMaskHead(MaskRCNNConvUpsampleHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         """The arguments of the constructor for a config."""
-        return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT}
+        return {
+            **super().from_config(cfg, input_shape),
+            "dice_weight": with_segkit_keys(cfg).MODEL.ROI_MASK_HEAD.DICE_WEIGHT,
+        }
 
     def forward(self, x: torch.Tensor, instances: list[Instances]) -> Any:
         """Compute losses in training, otherwise add pred_masks to the instances.

@@ -1,7 +1,12 @@
-"""The specs of Detectron2's own meta-architectures."""
+"""The specs of Detectron2's own meta-architectures, and a clear error for class counts that are still open."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from detectron2.modeling import GeneralizedRCNN, RetinaNet, SemanticSegmentor
+
+from segkit.config import check_class_counts
 from segkit.structures.architecture_spec import (
     PANOPTIC,
     RETINANET,
@@ -23,3 +28,18 @@ SPECS = (
 
 for spec in SPECS:
     register_architecture(spec)
+
+
+def _check_counts_first(architecture: Any) -> None:
+    """Let `from_config` check the class counts: torch would say "negative dimension -4"."""
+    build_arguments = architecture.from_config.__func__
+
+    def from_config(cls: Any, cfg: Any) -> Any:
+        check_class_counts(cfg)
+        return build_arguments(cls, cfg)
+
+    architecture.from_config = classmethod(from_config)
+
+
+for architecture in (GeneralizedRCNN, RetinaNet, SemanticSegmentor):  # PanopticFPN and PanopticRCNN call the first
+    _check_counts_first(architecture)

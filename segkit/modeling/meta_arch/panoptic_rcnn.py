@@ -13,7 +13,8 @@ from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from detectron2.structures import ImageList, Instances
 from torch import nn
 
-from segkit.fusion import LOGITS, FusionMethod
+from segkit.config import with_segkit_keys
+from segkit.fusion import LOGITS, FusionMethod, build_fusion
 from segkit.modeling.fusion_config import build_fusion_from_config
 from segkit.modeling.lazy_dict import LazyDict, LazyValue
 from segkit.modeling.postprocessing.detections import detections_from_instances
@@ -36,6 +37,8 @@ from segkit.structures.architecture_spec import (
 )
 from segkit.utils.errors import ConfigError
 
+TARGETS = {"sem_seg": "semantic labels (`sem_seg`)", "instances": "instances (`instances`)"}  # key of a sample -> text
+
 register_architecture(
     ArchitectureSpec(
         "PanopticRCNN",
@@ -56,9 +59,9 @@ class PanopticRCNN(GeneralizedRCNN):
 
     Args:
         sem_seg_head: Called with (features, targets), returns (logits (B, C, H, W), losses).
-        fusion: HeadOutputs -> PanopticSegmentation, see segkit.fusion.
-        stuff_ids: (C,) int64, stuff contiguous id of each semantic channel, 0 for things; None: the channel itself.
-        thing_ids: (C,) int64, thing contiguous id of each semantic channel, -1 for none; None: all -1.
+        fusion: HeadOutputs -> PanopticSegmentation, see segkit.fusion; None: Detectron2's method and thresholds.
+        stuff_ids: C integers, stuff contiguous id of each semantic channel, 0 for things; None: the channel itself.
+        thing_ids: C integers, thing contiguous id of each semantic channel, -1 for none; None: all -1.
         **rcnn: backbone, proposal_generator, roi_heads, pixel_mean, pixel_std, ..., as in GeneralizedRCNN.
 
     Attributes:
@@ -71,32 +74,36 @@ class PanopticRCNN(GeneralizedRCNN):
         self,
         *,
         sem_seg_head: nn.Module,
-        fusion: FusionMethod,
-        stuff_ids: torch.Tensor | None = None,
-        thing_ids: torch.Tensor | None = None,
+        fusion: FusionMethod | None = None,
+        stuff_ids: Sequence[int] | torch.Tensor | None = None,
+        thing_ids: Sequence[int] | torch.Tensor | None = None,
         **rcnn: Any,
     ) -> None:
         super().__init__(**rcnn)
         self.sem_seg_head = sem_seg_head
-        self.fusion = fusion
+        self.fusion = fusion or build_fusion("heuristic")
         self.rounding: Callable[[HeadOutputs], HeadOutputs] | None = None
         self.with_logits = False
         self.post_processor: PanopticPostProcessor | None = None  # see _get_post_processor
         self._post_processor_inputs: tuple[Any, ...] = (None, None, None)
-        self.register_buffer("stuff_ids", stuff_ids, persistent=False)
-        self.register_buffer("thing_ids", thing_ids, persistent=False)
+        for name, ids in (("stuff_ids", stuff_ids), ("thing_ids", thing_ids)):
+            self.register_buffer(name, None if ids is None else torch.as_tensor([*ids]), persistent=False)
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
-        """The arguments of the constructor for a config. Raises ConfigError if masks are off."""
+        """The arguments of the constructor for a config; segkit's keys may be missing.
+
+        Raises ConfigError if masks are off, or a class count is open.
+        """
+        cfg = with_segkit_keys(cfg)
         if not cfg.MODEL.MASK_ON:
             raise ConfigError("MODEL.MASK_ON is False, but PanopticRCNN needs masks", remedy="set MODEL.MASK_ON True")
         arguments = super().from_config(cfg)
         arguments["sem_seg_head"] = build_sem_seg_head(cfg, arguments["backbone"].output_shape())
         arguments["fusion"] = build_fusion_from_config(cfg)
         if cfg.MODEL.PANOPTIC.STUFF_IDS:
-            arguments["stuff_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.STUFF_IDS)
-            arguments["thing_ids"] = torch.tensor(cfg.MODEL.PANOPTIC.THING_IDS)
+            arguments["stuff_ids"] = cfg.MODEL.PANOPTIC.STUFF_IDS
+            arguments["thing_ids"] = cfg.MODEL.PANOPTIC.THING_IDS
         _scale_instance_losses(arguments["roi_heads"], cfg.MODEL.PANOPTIC_FPN.INSTANCE_LOSS_WEIGHT)
         return arguments
 
@@ -112,6 +119,7 @@ class PanopticRCNN(GeneralizedRCNN):
         """
         if not self.training:
             return self.inference(batched_inputs)
+        _check_targets(batched_inputs)
         images = self.preprocess_image(batched_inputs)
         features = self.backbone(images.tensor)
         sem_seg_losses = self._compute_sem_seg_losses(features, self._stack_sem_seg_targets(batched_inputs))
@@ -167,12 +175,6 @@ class PanopticRCNN(GeneralizedRCNN):
         return {name: loss * labelled for name, loss in losses.items()}
 
     def _stack_sem_seg_targets(self, batched_inputs: list[dict[str, Any]]) -> torch.Tensor:
-        missing = [x.get("file_name", i) for i, x in enumerate(batched_inputs) if "sem_seg" not in x]
-        if missing:
-            raise ConfigError(
-                f"{missing[0]} has no semantic labels (`sem_seg`), which PanopticRCNN needs",
-                remedy="train on a panoptic dataset, or set MODEL.META_ARCHITECTURE to GeneralizedRCNN",
-            )
         targets = [x["sem_seg"].to(self.device) for x in batched_inputs]
         return ImageList.from_tensors(
             targets,
@@ -242,6 +244,18 @@ def detectron2_segments_info(segments: Sequence[Segment]) -> list[dict[str, Any]
             fields = {"category_id": s.category_id, "area": s.area_px}
         infos.append({"id": s.segment_id, "isthing": s.isthing, **fields})
     return infos
+
+
+def _check_targets(batched_inputs: Sequence[dict[str, Any]]) -> None:
+    """Raise ConfigError if a training sample lacks a target."""
+    for number, sample in enumerate(batched_inputs):
+        missing = [text for key, text in TARGETS.items() if key not in sample]
+        if missing:
+            raise ConfigError(
+                f"{sample.get('file_name', number)} has no {' and no '.join(missing)}, which PanopticRCNN needs",
+                remedy="train on a panoptic dataset, by segkit.Trainer, whose mapper gives both; or set "
+                "MODEL.META_ARCHITECTURE to GeneralizedRCNN",
+            )
 
 
 def _scale_instance_losses(roi_heads: nn.Module, weight: float) -> None:

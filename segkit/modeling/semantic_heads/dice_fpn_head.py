@@ -10,6 +10,7 @@ from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
 from torch.nn import functional as F
 
+from segkit.config import with_segkit_keys
 from segkit.modeling.losses import dice_loss
 
 
@@ -31,7 +32,10 @@ class DiceSemSegFPNHead(SemSegFPNHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         """The arguments of the constructor for a config."""
-        return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT}
+        return {
+            **super().from_config(cfg, input_shape),
+            "dice_weight": with_segkit_keys(cfg).MODEL.SEM_SEG_HEAD.DICE_WEIGHT,
+        }
 
     def losses(self, predictions: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the losses.
