@@ -43,7 +43,7 @@ def load_plugins(sources: Iterable[str]) -> None:
         if name in _plugins and not is_file:
             continue
         _add_to_path(Path.cwd())
-        module = _run(name, lambda: (_import_file if is_file else _import_module)(source))
+        module = _run(name, _import_file if is_file else _import_module, source)
         _plugins[name] = (os.path.abspath(source) if is_file else source, module)
 
 
@@ -87,7 +87,7 @@ def add_plugin_keys(cfg: Any) -> None:
     for name, (_, module) in _plugins.items():
         add_config = getattr(module, CONFIG_HOOK, None)
         if callable(add_config):
-            _run(name, lambda add_config=add_config: add_config(cfg))  # type: ignore[misc]
+            _run(name, add_config, cfg)
 
 
 def require_plugins(names: Any, where: object) -> None:
@@ -150,10 +150,10 @@ def _add_to_path(folder: Path) -> None:
         importlib.invalidate_caches()
 
 
-def _run(name: str, call: Callable[[], Any]) -> Any:
+def _run(name: str, call: Callable[[Any], Any], argument: Any) -> Any:
     """Call a plugin's code; whatever it raises becomes a ConfigError of one line."""
     try:
-        return call()
+        return call(argument)
     except SegkitError:
         raise
     except (Exception, SystemExit) as error:

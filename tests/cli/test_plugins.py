@@ -29,7 +29,7 @@ def add_config(cfg):
 """
 OPTIONS = """DATASETS.TRAIN ('t_plugin_data',) DATASETS.TEST () SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 1
     DATALOADER.NUM_WORKERS 0 MODEL.FPN.OUT_CHANNELS 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16
-    MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.ROI_MASK_HEAD.NAME PluginHead MODEL.MINE.FACTOR 2.0 MODEL.DEVICE cpu""".split()
+    MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.ROI_MASK_HEAD.NAME PluginHead MODEL.MINE.FACTOR 2.0 MODEL.DEVICE cpu"""
 
 
 def segkit(folder: Path, *arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -48,7 +48,9 @@ def segkit(folder: Path, *arguments: Any, **environment: str) -> subprocess.Comp
 def test_a_plugin_brings_a_dataset_a_head_and_a_key(toy_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "t_mine.py").write_text(PLUGIN.format(folder=str(toy_folder)))
     run = tmp_path / "run"
-    trained = segkit(tmp_path, "train", "--config-file", CONFIG, "--plugin", "t_mine", *OPTIONS, "OUTPUT_DIR", run)
+    trained = segkit(
+        tmp_path, "train", "--config-file", CONFIG, "--plugin", "t_mine", *OPTIONS.split(), "OUTPUT_DIR", run
+    )
     assert trained.returncode == 0, trained.stderr
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["PLUGINS"] == ["t_mine"]
@@ -57,7 +59,7 @@ def test_a_plugin_brings_a_dataset_a_head_and_a_key(toy_folder: Path, tmp_path: 
     assert torch.load(weights, weights_only=True)["segkit"]["plugins"] == ["t_mine"]
 
     # Two spawned processes, with the plugin from the variable.
-    options = [*OPTIONS, "OUTPUT_DIR", tmp_path / "two", "DATASETS.TEST", "('t_plugin_data',)"]
+    options = [*OPTIONS.split(), "OUTPUT_DIR", tmp_path / "two", "DATASETS.TEST", "('t_plugin_data',)"]
     options = ["--eval-only", "--num-gpus", 2, "--dist-url", "auto", *options, "MODEL.WEIGHTS", weights]
     evaluated = segkit(tmp_path, "train", "--config-file", CONFIG, *options, SEGKIT_PLUGINS="t_mine.py")
     assert evaluated.returncode == 0, evaluated.stderr

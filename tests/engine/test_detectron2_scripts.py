@@ -25,7 +25,7 @@ def zoo_config(name: str) -> CfgNode:
     cfg = get_cfg()
     segkit.add_segkit_config(cfg)
     cfg.merge_from_file(model_zoo.get_config_file(name))
-    cfg.merge_from_list([*detectron2_script.SMALL, "MODEL.WEIGHTS", ""])
+    cfg.merge_from_list([*detectron2_script.SMALL.split(), "MODEL.WEIGHTS", ""])
     return cfg
 
 
@@ -55,7 +55,7 @@ def test_panoptic_rcnn_is_built_from_a_config_without_segkits_keys() -> None:
     segkit.register()
     cfg = get_cfg()
     cfg.merge_from_file(model_zoo.get_config_file(detectron2_script.ZOO_CONFIG))
-    cfg.merge_from_list([*detectron2_script.SMALL, "MODEL.META_ARCHITECTURE", "PanopticRCNN"])
+    cfg.merge_from_list([*detectron2_script.SMALL.split(), "MODEL.META_ARCHITECTURE", "PanopticRCNN"])
     cfg.MODEL.PANOPTIC_FPN.COMBINE.OVERLAP_THRESH = 0.25
     cfg.MODEL.ROI_MASK_HEAD.NAME, cfg.MODEL.SEM_SEG_HEAD.NAME = "DiceMaskHead", "DiceSemSegFPNHead"
     cfg.freeze()

@@ -1,6 +1,6 @@
 """A user's script for Detectron2, with one import and one call of segkit: `python detectron2_script.py SCENES OUTPUT`.
 
-SCENES is a folder of `segkit data toy`. Nothing else of the tests is imported, so that it runs with an installed package.
+SCENES is a folder of `segkit data toy`. Nothing else of the tests is imported: it runs with an installed package.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ZOO_CONFIG = "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
 SMALL = """MODEL.DEVICE cpu MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.FPN.OUT_CHANNELS 16
     MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.SEM_SEG_HEAD.CONVS_DIM 32
     INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 2 SOLVER.BASE_LR 0.001
-    DATALOADER.NUM_WORKERS 0""".split()
+    DATALOADER.NUM_WORKERS 0"""
 
 
 def main(scenes: Path, output: Path) -> None:
@@ -35,7 +35,7 @@ def main(scenes: Path, output: Path) -> None:
     cfg.merge_from_file(model_zoo.get_config_file(ZOO_CONFIG))
     cfg.MODEL.META_ARCHITECTURE = "PanopticRCNN"
     cfg.MODEL.WEIGHTS = ""
-    cfg.merge_from_list(SMALL)
+    cfg.merge_from_list(SMALL.split())
     model = build_model(cfg)
     print(type(model).__name__, *model.sem_seg_head.predictor.weight.shape)
 

@@ -68,7 +68,7 @@ def test_the_environment_variable_lists_plugins(separator: str, monkeypatch: pyt
         (
             "t_bad.py",
             "x = 1\nimport t_absent\n",
-            r"'t_bad' fails: ModuleNotFoundError: No module named 't_absent' .*line 2",
+            r"'t_bad' fails: ModuleNotFoundError: .*'t_absent' .*line 2",
         ),
         ("t_bad", "x = 1\n\n1 / 0\n", r"'t_bad' fails: ZeroDivisionError: division by zero \(.*t_bad\.py, line 3\)"),
         ("t_bad", "def f(:\n", r"'t_bad' fails: SyntaxError: .*t_bad\.py, line 1"),

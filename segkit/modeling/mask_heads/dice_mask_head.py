@@ -32,10 +32,8 @@ class DiceMaskHead(MaskRCNNConvUpsampleHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         """The arguments of the constructor for a config."""
-        return {
-            **super().from_config(cfg, input_shape),
-            "dice_weight": with_segkit_keys(cfg).MODEL.ROI_MASK_HEAD.DICE_WEIGHT,
-        }
+        cfg = with_segkit_keys(cfg)
+        return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.ROI_MASK_HEAD.DICE_WEIGHT}
 
     def forward(self, x: torch.Tensor, instances: list[Instances]) -> Any:
         """Compute losses in training, otherwise add pred_masks to the instances.

@@ -32,10 +32,8 @@ class DiceSemSegFPNHead(SemSegFPNHead):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: Any) -> dict[str, Any]:
         """The arguments of the constructor for a config."""
-        return {
-            **super().from_config(cfg, input_shape),
-            "dice_weight": with_segkit_keys(cfg).MODEL.SEM_SEG_HEAD.DICE_WEIGHT,
-        }
+        cfg = with_segkit_keys(cfg)
+        return {**super().from_config(cfg, input_shape), "dice_weight": cfg.MODEL.SEM_SEG_HEAD.DICE_WEIGHT}
 
     def losses(self, predictions: torch.Tensor, targets: torch.Tensor) -> dict[str, torch.Tensor]:
         """Compute the losses.
