@@ -20,7 +20,7 @@ DATASET_NAME = re.compile(r"\w[\w.-]*")  # results are written to a folder of th
 
 _loaders: dict[str, Callable[[], Dataset]] = {}
 _known_categories: dict[str, CategorySet] = {}
-_loaded: dict[str, Dataset] = {}
+_loaded: dict[str, tuple[Callable[[], Any], Dataset]] = {}  # name -> (its function in DatasetCatalog, what it gave)
 
 
 def register_dataset(name: str, load: Callable[[], Dataset], categories: CategorySet | None = None) -> None:
@@ -95,23 +95,19 @@ def load_dataset(name: str) -> Dataset:
         ConfigError: the name is unknown.
         DatasetError: the dataset has no image, or files are missing or contradict each other.
     """
-    if name not in _loaded:
+    if name not in DatasetCatalog:
+        raise ConfigError(f"the dataset {name!r} is not registered", where="DATASETS", remedy=_suggest_names(name))
+    function = DatasetCatalog[name]
+    if name not in _loaded or _loaded[name][0] is not function:  # a notebook may register a name again
         if name in _loaders:
             dataset = _loaders[name]()
             MetadataCatalog.get(name).set(**_build_metadata(dataset))
-        elif name in DatasetCatalog:
-            dataset = load_registered_dataset(name)
         else:
-            near = difflib.get_close_matches(str(name), sorted(_loaders), n=3) or ["the names of datasets/README.md"]
-            raise ConfigError(
-                f"the dataset {name!r} is not registered",
-                where="DATASETS",
-                remedy=f"use {', '.join(near)}, or add yours to DATASETS.CUSTOM",
-            )
+            dataset = load_registered_dataset(name)
         if not dataset.records:
             raise DatasetError(f"the dataset {name!r} has no image", remedy="check its annotation file")
-        _loaded[name] = dataset
-    return _loaded[name]
+        _loaded[name] = function, dataset
+    return _loaded[name][1]
 
 
 def get_categories(name: str) -> CategorySet:
@@ -172,6 +168,15 @@ def describe_difference(first: CategorySet, second: CategorySet) -> str:
     """
     rows = ([(c.category_id, c.name, c.isthing) for c in categories.categories] for categories in (first, second))
     return next((f"(id, name, isthing) {a} against {b}" for a, b in zip_longest(*rows) if a != b), "")
+
+
+def _suggest_names(name: object) -> str:
+    """Names that are like an unknown one, in whatever case."""
+    by_lower_case = {known.lower(): known for known in sorted(DatasetCatalog.list())}
+    near = difflib.get_close_matches(str(name).lower(), by_lower_case, n=3)
+    if not near:
+        return "use the names of datasets/README.md, add yours to DATASETS.CUSTOM, or name its module by --plugin"
+    return f"did you mean {' or '.join(by_lower_case[match] for match in near)}?"
 
 
 def _build_metadata(dataset: Dataset) -> dict[str, Any]:

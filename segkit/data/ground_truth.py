@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,22 @@ from pycocotools import mask as coco_mask
 
 from segkit.data.dataset import Dataset, Record
 from segkit.data.loaders.readers import find_image
+from segkit.formats.coco import paint_annotations
+from segkit.formats.coco import read_segmentation as read_panoptic_png
 from segkit.formats.derive import build_coco_annotations, build_semantic_map
 from segkit.formats.image_io import is_deep
-from segkit.structures import IGNORE_LABEL, VOID, CategorySet, PanopticSegmentation, Segment, segmentation_to_rle
+from segkit.structures import (
+    IGNORE_LABEL,
+    THING_CHANNEL,
+    VOID,
+    CategorySet,
+    PanopticSegmentation,
+    Segment,
+    segmentation_to_rle,
+)
 from segkit.utils.errors import DatasetError
 
+MAP_KEYS = {"sem_seg_file_name", "pan_seg_file_name"}  # of records that name their maps themselves
 DEEP_REMEDY = "Detectron2 reads 8-bit label maps alone: use one of segkit's formats (docs/datasets.md)"
 
 
@@ -104,7 +117,7 @@ def has_segmentation(record: Record) -> bool:
     Returns:
         False if it has annotations only, or no ground truth.
     """
-    return record["reader"].has_map if "reader" in record else "sem_seg_file_name" in record
+    return record["reader"].has_map if "reader" in record else bool({*record} & MAP_KEYS)
 
 
 def read_segmentation(record: Record, categories: CategorySet) -> PanopticSegmentation:
@@ -121,13 +134,39 @@ def read_segmentation(record: Record, categories: CategorySet) -> PanopticSegmen
         DatasetError: the files are missing or contradict each other.
     """
     if "reader" not in record:
-        return _read_label_map(record, categories)
+        return _read_own_maps(record, categories)
     reader, image = find_image(record["reader"], record["image_id"])
     return reader.read_segmentation(image)
 
 
-def _read_label_map(record: Record, categories: CategorySet) -> PanopticSegmentation:
-    """Read a label map as Detectron2 does: each label is a category_id, and one segment with segment_id = label + 1."""
+def _read_own_maps(record: Record, categories: CategorySet) -> PanopticSegmentation:
+    """Read the maps that a Detectron2 record names itself."""
+    size_hw = record["height"], record["width"]
+    if "pan_seg_file_name" in record:
+        path, segments = record["pan_seg_file_name"], record["segments_info"]
+        return read_panoptic_png(path, segments, categories, size_hw, record["image_id"])
+    labels = _read_label_map(record)
+    if "annotations" not in record:
+        return _build_segments(labels, {label: label for label in categories.isthing_by_id}, record)
+    # Labels of stuff, with the instances painted over them. Pixels of the label of all things stay void without one.
+    offset = record["sem_seg_offset"]
+    stuff = {
+        contiguous_id - offset: category_id for category_id, contiguous_id in categories.stuff_contiguous_ids.items()
+    }
+    if offset == 0:
+        labels[labels == THING_CHANNEL] = IGNORE_LABEL
+    annotations = [_from_detectron2(annotation, size_hw, categories) for annotation in record["annotations"]]
+    instances = paint_annotations(annotations, size_hw)
+    labels[instances.segment_ids != VOID] = IGNORE_LABEL
+    background = _build_segments(labels, stuff, record)
+    first = len(annotations)
+    moved = np.where(background.segment_ids == VOID, instances.segment_ids, background.segment_ids + first)
+    segments = tuple(replace(s, segment_id=s.segment_id + first) for s in background.segments)
+    return PanopticSegmentation(moved.astype(np.int32), instances.segments + segments)
+
+
+def _read_label_map(record: Record) -> NDArray[np.int32]:
+    """Read a label map as Detectron2 does."""
     path = record["sem_seg_file_name"]
     try:
         with Image.open(path) as image:
@@ -139,20 +178,31 @@ def _read_label_map(record: Record, categories: CategorySet) -> PanopticSegmenta
         raise DatasetError(f"the label map cannot be read: {' '.join(str(error).split())}", where=path) from error
     if labels.shape != (record["height"], record["width"]):
         raise DatasetError(f"expected {record['height']} x {record['width']} pixels, got {labels.shape}", where=path)
+    return labels
+
+
+def _build_segments(labels: NDArray[np.int32], category_ids: Mapping[int, int], record: Record) -> PanopticSegmentation:
+    """One segment for each label, with segment_id = label + 1."""
+    path = record["sem_seg_file_name"]
     values, areas_px = np.unique(labels[labels != IGNORE_LABEL], return_counts=True)
-    if unknown := [label for label in values.tolist() if label not in categories]:
-        raise DatasetError(f"expected labels below {len(categories)} or {IGNORE_LABEL}, got {unknown[:5]}", where=path)
+    if unknown := [label for label in values.tolist() if label not in category_ids]:
+        first_invalid = max(category_ids) + 1
+        problem = f"expected labels below {first_invalid} or {IGNORE_LABEL}, got {unknown[:5]}"
+        raise DatasetError(problem, where=path)
     areas = zip(values.tolist(), areas_px.tolist(), strict=True)
-    segments = tuple(Segment(label + 1, label, False, area_px) for label, area_px in areas)
+    segments = tuple(Segment(label + 1, category_ids[label], False, area_px) for label, area_px in areas)
     return PanopticSegmentation(np.where(labels == IGNORE_LABEL, VOID, labels + 1).astype(np.int32), segments)
 
 
 def _from_detectron2(annotation: Record, size_hw: tuple[int, int], categories: CategorySet) -> dict[str, Any]:
-    rle = segmentation_to_rle(annotation["segmentation"], size_hw)
-    return {
+    box = list(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS))
+    entry = {
         "category_id": categories.category_id(annotation["category_id"], isthing=True),
-        "bbox": list(BoxMode.convert(annotation["bbox"], annotation["bbox_mode"], BoxMode.XYWH_ABS)),
-        "area": float(coco_mask.area(rle)),
+        "bbox": box,
+        "area": float(box[2] * box[3]),
         "iscrowd": int(annotation.get("iscrowd", 0)),
-        "segmentation": rle,
     }
+    if "segmentation" not in annotation:
+        return entry
+    rle = segmentation_to_rle(annotation["segmentation"], size_hw)
+    return {**entry, "area": float(coco_mask.area(rle)), "segmentation": rle}

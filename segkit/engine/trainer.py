@@ -14,6 +14,7 @@ import detectron2.utils.comm as comm
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.evaluation import inference_on_dataset
@@ -131,9 +132,12 @@ class Trainer(DefaultTrainer):
         """
         datasets = load_datasets(cfg.DATASETS.TRAIN)
         mapper = _build_mapper(cfg, datasets, is_train=True)
-        if mapper is None or all("annotations" in dataset.records[0] for dataset in datasets):
+        if cfg.MODEL.KEYPOINT_ON or cfg.MODEL.LOAD_PROPOSALS:  # Detectron2 filters and completes these records
             return build_detection_train_loader(cfg, mapper=mapper)
         records = [record for dataset in datasets for record in dataset.records]
+        is_annotated = all("annotations" in dataset.records[0] for dataset in datasets)
+        if is_annotated and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+            records = filter_images_with_only_crowd_annotations(records)
         return build_detection_train_loader(cfg, mapper=mapper, dataset=records)
 
     @classmethod

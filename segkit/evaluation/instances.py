@@ -47,7 +47,7 @@ class InstanceEvaluator(ImageEvaluator):
         image_id, size_hw = record["image_id"], (record["height"], record["width"])
         ground_truth = self.ground_truth.read_annotations(record)
         results = build_coco_results(output, image_id, size_hw, self.dataset.categories)
-        self._has_masks = self._has_masks and all("segmentation" in result for result in results)
+        self._has_masks = self._has_masks and all("segmentation" in entry for entry in [*results, *ground_truth])
         gt_entries = [ImageEntries(ground_truth, size_hw, f"image {image_id!r}, ground truth")]
         result_entries = [ImageEntries(results, size_hw, f"image {image_id!r}, results")]
         for metric in (self._boxes, *([self._masks] if self._has_masks else ())):

@@ -43,7 +43,7 @@ def load_plugins(sources: Iterable[str]) -> None:
         if name in _plugins and not is_file:
             continue
         _add_to_path(Path.cwd())
-        module = _run(name, _import_file if is_file else _import_module, source)
+        module = run_user_code(f"the plugin {name!r}", _import_file if is_file else _import_module, source)
         _plugins[name] = (os.path.abspath(source) if is_file else source, module)
 
 
@@ -87,7 +87,7 @@ def add_plugin_keys(cfg: Any) -> None:
     for name, (_, module) in _plugins.items():
         add_config = getattr(module, CONFIG_HOOK, None)
         if callable(add_config):
-            _run(name, add_config, cfg)
+            run_user_code(f"the plugin {name!r}", add_config, cfg)
 
 
 def require_plugins(names: Any, where: object) -> None:
@@ -108,6 +108,31 @@ def require_plugins(names: Any, where: object) -> None:
         problem = f"needs the plugin {' and '.join(missing)}, which was not given"
         remedy = f"add {flags} (a module or the path of its file), or set {ENVIRONMENT}={','.join(missing)}"
         raise ConfigError(problem, where=where, remedy=remedy)
+
+
+def run_user_code(what: str, call: Callable[[Any], Any], argument: Any) -> Any:
+    """Call code of the user; whatever it raises becomes an error of one line.
+
+    Args:
+        what: text for what the code is.
+        call: the function.
+        argument: its argument.
+
+    Returns:
+        The result of the function.
+
+    Raises:
+        ConfigError: the code fails; the message has its file and line.
+    """
+    try:
+        return call(argument)
+    except SegkitError:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"{what} fails: {text}{place}", remedy="repair it") from error
 
 
 def _import_module(name: str) -> ModuleType:
@@ -148,16 +173,3 @@ def _add_to_path(folder: Path) -> None:
     if str(folder) not in sys.path:
         sys.path.append(str(folder))  # last: files of the folder never replace installed modules
         importlib.invalidate_caches()
-
-
-def _run(name: str, call: Callable[[Any], Any], argument: Any) -> Any:
-    """Call a plugin's code; whatever it raises becomes a ConfigError of one line."""
-    try:
-        return call(argument)
-    except SegkitError:
-        raise
-    except (Exception, SystemExit) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"the plugin {name!r} fails: {text}{place}", remedy="repair it") from error

@@ -112,8 +112,12 @@ def test_unknown_dataset_names_are_rejected() -> None:
     register_datasets(Path("nowhere"))
     with pytest.raises(ConfigError, match=r"'nope' is not registered; use the names of datasets/README"):
         load_dataset("nope")
-    with pytest.raises(ConfigError, match=r"'segkit_voc_2012_train' is not.* use .*segkit_voc_2012_sem_seg_train"):
+    with pytest.raises(
+        ConfigError, match=r"'segkit_voc_2012_train' is not.* did you mean .*segkit_voc_2012_sem_seg_train"
+    ):
         load_dataset("segkit_voc_2012_train")
+    with pytest.raises(ConfigError, match=r"did you mean segkit_coco_2017_val_panoptic"):
+        load_dataset("segkit_COCO_2017_val_panoptc")
     with pytest.raises(ConfigError, match="taken by Detectron2"):
         register_dataset("coco_2017_val", lambda: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(ConfigError, match="evaluator_type 'lvis'"):
