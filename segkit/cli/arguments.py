@@ -157,6 +157,28 @@ def add_number(parser: argparse.ArgumentParser, option: str, default: int, help:
     parser.add_argument(option, type=number, default=default, metavar="N", help=f"{help} (default: %(default)s)")
 
 
+def add_drawing_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how overlays are drawn; `get_drawing_options` reads the values."""
+    weight = "weight of the colours in overlays, from 0, the image alone, to 1 (default: %(default)s)"
+    parser.add_argument("--alpha", type=_parse_share, default=0.55, metavar="SHARE", help=weight)
+    parser.add_argument("--no-names", dest="names", action="store_false", help="write no class names into overlays")
+
+
+def get_drawing_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of `add_drawing_options` as keyword arguments of the functions that draw."""
+    return {"alpha": args.alpha, "names": args.names}
+
+
+def _parse_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = float("nan")
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return share
+
+
 def _parse_number(text: str, minimum: int) -> int:
     if not text.isdecimal() or int(text) < minimum:
         raise argparse.ArgumentTypeError(f"expected a whole number from {minimum}, got {text!r}")

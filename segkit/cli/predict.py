@@ -17,6 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", nargs="+", required=True, help="images, folders or patterns")
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
     arguments.add_plugins(parser)
+    arguments.add_drawing_options(parser)
+    parser.add_argument("--no-scores", dest="scores", action="store_false", help="write no scores into overlays")
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs, last")
 
 
@@ -29,5 +31,6 @@ def run(args: argparse.Namespace) -> None:
     images = find_images(args.input)
     cfg = read_config(args.config_file, args.opts)
     cfg.MODEL.WEIGHTS = args.weights or cfg.MODEL.WEIGHTS
-    for path in predict(Predictor(cfg), images, args.output):
+    drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
+    for path in predict(Predictor(cfg), images, args.output, drawing):
         print(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
 from segkit.formats.image_io import open_image
 from segkit.report import draw_instances, draw_panoptic
+from segkit.report.palette import list_drawn_colors
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import track
@@ -121,7 +122,9 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     return paths
 
 
-def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[Path]:
+def predict(
+    predictor: Predictor, images: Sequence[Path], output: Path, drawing: Mapping[str, Any] | None = None
+) -> list[Path]:
     """Predict images and write the results below `output`.
 
     Writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
@@ -133,6 +136,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
         predictor: the model.
         images: image files.
         output: folder to write to.
+        drawing: keyword arguments of `draw_panoptic` and `draw_instances`: alpha, names, scores.
 
     Returns:
         The files and folders that were written.
@@ -161,7 +165,7 @@ def predict(predictor: Predictor, images: Sequence[Path], output: Path) -> list[
         if tasks == SEMANTICS_ONLY:
             png.write_labels(output / "labels" / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
         image_rgb = np.ascontiguousarray(image[:, :, ::-1]) if predictor.cfg.INPUT.FORMAT == "BGR" else image
-        png.write(output / "overlays" / png_name, _draw(result, image_rgb, predictor))
+        png.write(output / "overlays" / png_name, _draw(result, image_rgb, predictor, drawing or {}))
     written = ["overlays"]
     if panoptic:
         coco.write_panoptic(output / "panoptic.json", entries, panoptic, categories)
@@ -183,17 +187,22 @@ def _get_area(result: dict[str, Any]) -> float:
     return round(result["bbox"][2] * result["bbox"][3], 2)
 
 
-def _draw(output: dict[str, Any], image_rgb: np.ndarray, predictor: Predictor) -> np.ndarray:
+def _draw(
+    output: dict[str, Any], image_rgb: np.ndarray, predictor: Predictor, drawing: Mapping[str, Any]
+) -> np.ndarray:
     """Draw a model's output over the image: the panoptic map, else instance masks, else the semantic map."""
     categories = predictor.categories
     if "panoptic_seg" in output:
-        return draw_panoptic(image_rgb, predictions.get_panoptic_prediction(output, categories), categories)
+        segmentation = predictions.get_panoptic_prediction(output, categories)
+        return draw_panoptic(image_rgb, segmentation, categories, **drawing)
     masks = predictions.get_instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
     if masks is not None:
-        return draw_instances(image_rgb, masks, [c.name for c in categories.things])
+        names, colors = [c.name for c in categories.things], list_drawn_colors(categories)
+        thing_colors = [colors[c.category_id] for c in categories.things]
+        return draw_instances(image_rgb, masks, names, colors=thing_colors, **drawing)
     if "sem_seg" in output:
         segmentation = predictions.get_semantic_prediction(output, categories, predictor.space)
-        return draw_panoptic(image_rgb, segmentation, categories)
+        return draw_panoptic(image_rgb, segmentation, categories, **drawing)
     raise ConfigError("expected a model with a panoptic map, masks or semantic classes to draw, got none of them")
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats.image_io import read_image
 from segkit.report.overlay import draw_panoptic
-from segkit.report.rendering import check_rgb, draw_ink, render_text, shorten
+from segkit.report.palette import list_drawn_colors
+from segkit.report.rendering import INK, check_rgb, draw_ink, render_text, scale_image, shorten
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 
-INK = (32, 36, 42)
 MAX_ROW_TITLE = 0.5  # of a cell's side
 
 
@@ -51,7 +50,7 @@ def draw_image_grid(
         raise ValueError(f"row_titles must have one entry per row, got {len(row_titles)} for {len(rows)} rows")
     _check_rows(rows, len(column_titles))
     text_px, gap = max(10, round(cell_px * 0.055)), max(4, cell_px // 32)
-    cells = [[_fit(image, cell_px) for image in row] for row in rows]
+    cells = [[scale_image(image, cell_px) for image in row] for row in rows]
     row_inks = [_render_title(title, text_px, int(cell_px * MAX_ROW_TITLE)) for title in row_titles or [""] * len(rows)]
     widths = [max((row[i].shape[1] for row in cells), default=cell_px) for i in range(len(column_titles))]
     column_inks = [_render_title(title, text_px, width) for title, width in zip(column_titles, widths, strict=True)]
@@ -87,6 +86,8 @@ def draw_fusion_grid(
     """
     titles = [*dict.fromkeys(title for _, _, segmentations in rows for title in segmentations)]
     cells = []
+    used = {s.category_id for _, _, row in rows for segmentation in row.values() for s in segmentation.segments}
+    colors = list_drawn_colors(categories, used)
     for _, path, segmentations in rows:
         image = read_image(path)
         by_title = dict.fromkeys(titles, np.full_like(image, 255))
@@ -95,7 +96,7 @@ def draw_fusion_grid(
             if got != expected:
                 problem = f"expected an image of {expected} pixels, the size of its segmentation, got {got}"
                 raise DatasetError(problem, where=path)
-            by_title[title] = draw_panoptic(image, segmentation, categories)
+            by_title[title] = draw_panoptic(image, segmentation, categories, colors=colors)
         cells.append([image, *by_title.values()])
     return draw_image_grid(cells, ["image", *titles], [title for title, _, _ in rows])
 
@@ -109,14 +110,6 @@ def _check_rows(rows: Sequence[Sequence[NDArray[np.uint8]]], columns: int) -> No
             check_rgb(image, f"images of row {number}")
             if not image.size:
                 raise ValueError(f"images of row {number} must not be empty, got {image.shape}")
-
-
-def _fit(image: NDArray[np.uint8], cell_px: int) -> NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    scale = cell_px // max(height, width) or cell_px / max(height, width)
-    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
-    interpolation = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
-    return np.asarray(cv2.resize(image, size_wh, interpolation=interpolation), dtype=np.uint8)
 
 
 def _render_title(title: str, text_px: int, width_px: int) -> NDArray[np.uint8]:

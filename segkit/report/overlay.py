@@ -3,36 +3,40 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.report.rendering import check_rgb, draw_ink, find_largest_box, render_text
-from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, Segment, default_color
+from segkit.report.labels import Label, Window, draw_labels
+from segkit.report.palette import Color, choose_instance_colors, is_background, list_drawn_colors, list_shown_names
+from segkit.report.rendering import check_rgb
+from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, default_color
 
+ALPHA = 0.55  # default weight of the colours
 MIN_LABELLED_WIDTH_PX = 200  # in a smaller image, text would hide the segments
-MIN_TEXT_PX = 10
-SPREAD = 64  # largest distance of a channel from the colour of its class (panopticapi's IdGenerator: 30)
-R3_STEPS = (0.8191725134, 0.6710436067, 0.5497004779)  # of Roberts' R3 sequence: neighbours differ most
-VOID_BRIGHTNESS = 0.35
-LABEL_DARKENING = 0.28
+VOID_BRIGHTNESS, VOID_STRIPES = 0.6, 0.4  # of the grey that void becomes
+CROWD_WEIGHT = 0.35  # of the colour between the stripes
 OUTLINE_WHITE = 0.6
-WHITE = (255, 255, 255)
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """One segment to draw; `mask` (h, w) says which pixels of the window (rows, columns) it covers."""
+class _Layers:
+    """The segments to draw, numbered from 1; 0 stands for none.
 
-    window: tuple[slice, slice]
-    mask: NDArray[np.bool_]
-    color: tuple[int, int, int]
-    labels: tuple[str, ...]  # the longest first; the first one that fits is written
-    iscrowd: bool = False
+    Attributes:
+        numbers: (H, W) int32, the segment that each pixel shows.
+        edges: (H, W) int32, the segment whose outline each pixel shows.
+        labels: Labels of the segments 1, 2, ...
+        crowds: Numbers of the crowds.
+    """
+
+    numbers: NDArray[np.int32]
+    edges: NDArray[np.int32]
+    labels: list[Label]
+    crowds: tuple[int, ...] = ()
 
 
 def draw_panoptic(
@@ -40,20 +44,26 @@ def draw_panoptic(
     segmentation: PanopticSegmentation,
     categories: CategorySet,
     *,
+    colors: Mapping[int, Color] | None = None,
     names: bool = True,
-    alpha: float = 0.55,
+    scores: bool = True,
+    alpha: float = ALPHA,
+    hatch_void: bool = False,
 ) -> NDArray[np.uint8]:
     """Colour every segment over its image.
 
-    Stuff and the first instance of a class have the colour of the category, further instances have similar colours.
-    Void is darkened and hatched, crowds are hatched.
+    Further instances of a class have similar ones, or any hue if the
+    dataset has only one class. Crowds are hatched. A class that means background leaves the image as it is.
 
     Args:
         image: (H, W, 3) uint8 RGB, not modified; may be empty.
         segmentation: Segmentation of (H, W) pixels; its segments have the dataset's category ids.
         categories: Names and colours of the classes.
-        names: Whether to write class and score into each segment that has room, on images of at least 200 pixels width.
+        colors: category_id -> RGB; by default `list_drawn_colors` of the classes in the segmentation.
+        names: Whether to write the classes where `place_labels` says, on images of at least 200 pixels width.
+        scores: Whether to write the scores of predicted things after their classes.
         alpha: Weight of the colours, 0..1.
+        hatch_void: Whether void is darkened and hatched; otherwise it stays as it is.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -65,28 +75,35 @@ def draw_panoptic(
     _check(image, alpha)
     if ids.shape != image.shape[:2]:
         raise ValueError(f"segment_ids must have the image's shape {image.shape[:2]}, got {ids.shape}")
-    layers = _build_panoptic_layers(segmentation, categories)
+    layers = _build_panoptic_layers(segmentation, categories, colors, scores)
     canvas = image.copy()
-    _darken(canvas, ids == VOID)
-    return _draw(canvas, layers, [layer.mask for layer in layers], names, alpha)
+    if hatch_void:
+        _darken(canvas, ids == VOID)
+    return _draw(canvas, layers, names, alpha)
 
 
 def draw_instances(
     image: NDArray[np.uint8],
     masks: InstanceMasks,
-    names: Sequence[str],
+    class_names: Sequence[str],
     *,
+    colors: Sequence[Color] | None = None,
+    names: bool = True,
+    scores: bool = True,
     min_score: float = 0.5,
-    alpha: float = 0.55,
+    alpha: float = ALPHA,
 ) -> NDArray[np.uint8]:
-    """Colour the instances over their image; no pixel outside their masks changes.
+    """Colour the instances over their image.
 
     Small instances are drawn over large ones, equally large ones in their order. Every outline is complete.
 
     Args:
         image: (H, W, 3) uint8 RGB, not modified.
         masks: Instances of an image of (H, W) pixels.
-        names: Class names, indexed by masks.class_ids.
+        class_names: Names, indexed by masks.class_ids.
+        colors: RGB of the classes, indexed in the same way; by default `default_color`.
+        names: As `draw_panoptic` takes it.
+        scores: As `draw_panoptic` takes it.
         min_score: Instances with a lower score are not drawn.
         alpha: Weight of the colours, 0..1.
 
@@ -99,12 +116,23 @@ def draw_instances(
     _check(image, alpha)
     if tuple(masks.size_hw) != image.shape[:2]:
         raise ValueError(f"masks must have the image's size {image.shape[:2]}, got {tuple(masks.size_hw)}")
-    layers = _build_instance_layers(masks, names, min_score)
-    owner = np.zeros(masks.size_hw, dtype=np.int32)
-    for number, layer in enumerate(layers, 1):
-        owner[layer.window][layer.mask] = number
-    visible = [owner[layer.window] == number for number, layer in enumerate(layers, 1)]
-    return _draw(image.copy(), layers, visible, True, alpha)
+    for class_id in masks.class_ids.tolist():
+        if not 0 <= class_id < len(class_names):
+            problem = f"class_names must have one entry per class id, got {len(class_names)} for class id {class_id}"
+            raise ValueError(problem)
+    areas_px = np.array([np.count_nonzero(crop) for crop in masks.crops], dtype=np.int64)
+    is_drawn = (areas_px > 0) & (masks.scores >= min_score)
+    order = [index for index in np.argsort(-areas_px, kind="stable").tolist() if is_drawn[index]]
+    class_ids, windows = masks.class_ids[order].tolist(), [masks.window(index) for index in order]
+    class_colors = dict(enumerate(colors or map(default_color, range(len(class_names)))))
+    instances = dict(enumerate(class_ids))
+    instance_colors = _color_instances(instances, windows, class_colors, all_hues=len(class_names) == 1)
+    labels = []
+    for row, (index, window) in enumerate(zip(order, windows, strict=True)):
+        texts = _list_texts(class_names[class_ids[row]], float(masks.scores[index]) if scores else None)
+        labels.append(Label(texts, instance_colors[row], True, window))
+    layers = _paint([masks.crops[index] for index in order], labels, image.shape[:2])
+    return _draw(image.copy(), layers, names, alpha)
 
 
 def _check(image: NDArray[np.uint8], alpha: float) -> None:
@@ -113,133 +141,118 @@ def _check(image: NDArray[np.uint8], alpha: float) -> None:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
 
 
-def _build_panoptic_layers(segmentation: PanopticSegmentation, categories: CategorySet) -> list[_Layer]:
-    boxes = {segment_id: extent.bbox_xywh for segment_id, extent in segmentation.runs.extents().items()}
+def _build_panoptic_layers(
+    segmentation: PanopticSegmentation, categories: CategorySet, colors: Mapping[int, Color] | None, scores: bool
+) -> _Layers:
+    extents = segmentation.runs.extents()
+    boxes = {segment_id: extent.bbox_xywh for segment_id, extent in extents.items()}
     by_id = {segment.segment_id: segment for segment in segmentation.segments}
     if unknown := sorted({s.category_id for s in by_id.values()} - {c.category_id for c in categories.categories}):
         raise ValueError(f"category_id of every segment must be in categories, got {unknown}")
     if unlisted := sorted(set(boxes) - set(by_id)):
         raise ValueError(f"segments must have one Segment per id in the map, got none for {unlisted}")
-    layers, ordinals = [], defaultdict[int, Iterator[int]](count)
-    for segment_id, (left, top, width, height) in boxes.items():
-        segment = by_id[segment_id]
-        category = categories[segment.category_id]
-        color = category.color
-        if category.isthing and not segment.iscrowd:
-            color = _compute_instance_color(color, next(ordinals[category.category_id]))
-        window = slice(top, top + height), slice(left, left + width)
-        mask = segmentation.segment_ids[window] == segment_id
-        layers.append(_Layer(window, mask, color, _list_labels(category.name, segment), segment.iscrowd))
-    return layers
+    drawn_classes = {c.category_id for c in categories.categories if not is_background(c)}
+    segments = [by_id[segment_id] for segment_id in boxes if by_id[segment_id].category_id in drawn_classes]
+    segments.sort(key=lambda s: (s.isthing, -extents[s.segment_id].area_px))  # an outline is drawn in the later segment
+    places = [boxes[s.segment_id] for s in segments]
+    windows = [(slice(top, top + height), slice(left, left + width)) for left, top, width, height in places]
+    class_colors = colors or list_drawn_colors(categories, {s.category_id for s in segments})
+    shown_names = list_shown_names(categories)
+    instances = {i: s.category_id for i, s in enumerate(segments) if s.isthing and not s.iscrowd}
+    instance_colors = _color_instances(instances, windows, class_colors, all_hues=len(drawn_classes) == 1)
+    labels = []
+    for index, (segment, window) in enumerate(zip(segments, windows, strict=True)):
+        name = shown_names[segment.category_id]
+        texts = (f"{name} (crowd)", name) if segment.iscrowd else _list_texts(name, segment.score if scores else None)
+        color = instance_colors.get(index, class_colors[segment.category_id])
+        labels.append(Label(texts, color, segment.isthing, window))
+    number_of = {s.segment_id: number for number, s in enumerate(segments, 1)}
+    run_numbers = np.array([number_of.get(i, 0) for i in boxes], dtype=np.int32)
+    runs = segmentation.runs
+    positions = np.searchsorted(np.array([*boxes], dtype=np.int32), runs.ids)
+    numbers = np.append(run_numbers, np.int32(0)).take(positions)
+    numbers = np.repeat(np.where(runs.ids == VOID, 0, numbers), runs.lengths()).reshape(runs.size_hw)
+    crowds = tuple(number for number, s in enumerate(segments, 1) if s.iscrowd)
+    return _Layers(numbers, _find_edges(numbers, _get_line_px(runs.size_hw)), labels, crowds)
 
 
-def _list_labels(name: str, segment: Segment) -> tuple[str, ...]:
-    if segment.iscrowd:
-        return f"{name} (crowd)", name
-    return (name,) if segment.score is None else (f"{name} {segment.score:.2f}", name)
+def _list_texts(name: str, score: float | None) -> tuple[str, ...]:
+    return (name,) if score is None else (f"{name} {score:.2f}", name)
 
 
-def _build_instance_layers(masks: InstanceMasks, names: Sequence[str], min_score: float) -> list[_Layer]:
-    for class_id in masks.class_ids.tolist():
-        if not 0 <= class_id < len(names):
-            raise ValueError(f"names must have one entry per class id, got {len(names)} for class id {class_id}")
-    areas = np.array([np.count_nonzero(crop) for crop in masks.crops], dtype=np.int64)
-    layers, ordinals = [], defaultdict[int, Iterator[int]](count)
-    for index in np.argsort(-areas, kind="stable").tolist():
-        score, class_id = float(masks.scores[index]), int(masks.class_ids[index])
-        if areas[index] and score >= min_score:
-            color = _compute_instance_color(default_color(class_id), next(ordinals[class_id]))
-            labels = (f"{names[class_id]} {score:.2f}", names[class_id])
-            layers.append(_Layer(masks.window(index), masks.crops[index], color, labels))
-    return layers
+def _color_instances(
+    class_ids: Mapping[int, int], windows: Sequence[Window], class_colors: Mapping[int, Color], all_hues: bool
+) -> dict[int, Color]:
+    """The colour of each instance, by its index in `windows`; `class_ids` names the class of each index."""
+    by_class = defaultdict[int, list[int]](list)
+    for index, class_id in class_ids.items():
+        by_class[class_id].append(index)
+    colors: dict[int, Color] = {}
+    for class_id, indices in by_class.items():
+        chosen = choose_instance_colors(class_colors[class_id], [windows[index] for index in indices], all_hues)
+        colors.update(zip(indices, chosen, strict=True))
+    return colors
 
 
-def _compute_instance_color(base: tuple[int, int, int], ordinal: int) -> tuple[int, int, int]:
-    """The class's colour for its first instance, a similar one for each further instance, mirrored into 0..255."""
-    if not ordinal:
-        return base
-    shifted = np.rint(base + (2 * ((0.5 + ordinal * np.array(R3_STEPS)) % 1.0) - 1) * SPREAD)
-    red, green, blue = (255 - np.abs(255 - np.abs(shifted))).astype(int).tolist()
-    return red, green, blue
+def _paint(crops: Sequence[NDArray[np.bool_]], labels: list[Label], size_hw: tuple[int, int]) -> _Layers:
+    """Paint masks in their order; the outline of a mask is complete even if another one hides a part of it."""
+    numbers = np.zeros(size_hw, dtype=np.int32)
+    for number, (crop, label) in enumerate(zip(crops, labels, strict=True), 1):
+        numbers[label.window][crop] = number
+    line_px = _get_line_px(size_hw)
+    edges = _find_edges(numbers, line_px)
+    for number, (crop, label) in enumerate(zip(crops, labels, strict=True), 1):
+        if (numbers[label.window][crop] != number).any():
+            window = tuple(slice(max(0, part.start - line_px), part.stop + line_px) for part in label.window)
+            whole = np.zeros_like(edges[window])
+            offsets = [part.start - outer.start for part, outer in zip(label.window, window, strict=True)]
+            whole[offsets[0] : offsets[0] + crop.shape[0], offsets[1] : offsets[1] + crop.shape[1]] = crop
+            edges[window][_find_edges(whole, line_px) > 0] = number
+    return _Layers(numbers, edges, labels)
 
 
-def _draw(
-    canvas: NDArray[np.uint8], layers: list[_Layer], visible: list[NDArray[np.bool_]], labelled: bool, alpha: float
-) -> NDArray[np.uint8]:
-    """Fill the visible masks of the layers, then draw outlines and labels, in place."""
-    if not canvas.size:
+def _get_line_px(size_hw: tuple[int, int]) -> int:
+    return max(1, round(min(size_hw) / 500))
+
+
+def _find_edges(numbers: NDArray[np.int32], line_px: int) -> NDArray[np.int32]:
+    """The numbers of the pixels near a smaller number, 0 elsewhere; the border of the image is no edge."""
+    if not numbers.size:
+        return numbers
+    values = numbers.astype(np.uint16 if numbers.max() < 2**16 else np.float32)
+    kernel = np.ones((2 * line_px + 1, 2 * line_px + 1), dtype=np.uint8)
+    return np.where(cv2.erode(values, kernel) < values, numbers, 0)
+
+
+def _draw(canvas: NDArray[np.uint8], layers: _Layers, named: bool, alpha: float) -> NDArray[np.uint8]:
+    """Fill the segments, then draw outlines and names, in place."""
+    if not layers.labels:
         return canvas
-    for layer, mask in zip(layers, visible, strict=True):
-        _fill(canvas, layer, mask, alpha)
-    line_px = max(1, round(min(canvas.shape[:2]) / 500))
-    for layer in layers:
-        _outline(canvas, layer, line_px)
-    if labelled and canvas.shape[1] >= MIN_LABELLED_WIDTH_PX:
-        for layer, mask in zip(layers, visible, strict=True):
-            _label(canvas, layer, mask)
+    colors = np.array([(0, 0, 0), *(label.color for label in layers.labels)], dtype=np.float32)
+    weights = np.full(len(colors), alpha, dtype=np.float32)
+    weights[0] = 0
+    weight = weights.take(layers.numbers)
+    if layers.crowds:
+        weight[np.isin(layers.numbers, layers.crowds) & ~_stripes(canvas.shape)] *= CROWD_WEIGHT
+    weight = weight[..., None]
+    blended = canvas * (1 - weight) + colors.take(layers.numbers, axis=0) * weight
+    canvas[:] = np.rint(blended).astype(np.uint8)
+    is_edge = layers.edges > 0
+    outlines = np.rint(colors * (1 - OUTLINE_WHITE) + 255 * OUTLINE_WHITE).astype(np.uint8)
+    canvas[is_edge] = outlines[layers.edges[is_edge]]
+    if named and canvas.shape[1] >= MIN_LABELLED_WIDTH_PX:
+        draw_labels(canvas, layers.numbers, layers.labels)
     return canvas
 
 
 def _darken(canvas: NDArray[np.uint8], mask: NDArray[np.bool_]) -> None:
-    window = slice(0, mask.shape[0]), slice(0, mask.shape[1])
-    brightness = np.where(_stripes(window, canvas.shape), VOID_BRIGHTNESS * 0.6, VOID_BRIGHTNESS)[mask]
+    brightness = np.where(_stripes(canvas.shape), VOID_STRIPES, VOID_BRIGHTNESS)[mask]
     grey = canvas[mask].mean(axis=1) * brightness
     canvas[mask] = np.rint(grey).astype(np.uint8)[:, None]
 
 
-def _fill(canvas: NDArray[np.uint8], layer: _Layer, mask: NDArray[np.bool_], alpha: float) -> None:
-    region = canvas[layer.window]
-    color = np.array(layer.color, dtype=np.float32)
-    weight = np.float32(alpha)
-    if layer.iscrowd:
-        striped = _stripes(layer.window, canvas.shape)[mask]
-        weight = np.where(striped, alpha, alpha * 0.35).astype(np.float32)[:, None]
-    region[mask] = np.rint(region[mask] * (1 - weight) + color * weight).astype(np.uint8)
-
-
-def _stripes(window: tuple[slice, slice], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Diagonal stripes over the window, continuous over the whole image."""
+def _stripes(shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Diagonal stripes over an image."""
     period = max(4, min(shape[:2]) // 40)
-    ys, xs = np.arange(window[0].start, window[0].stop), np.arange(window[1].start, window[1].stop)
-    striped: NDArray[np.bool_] = (ys[:, None] + xs) % period < period // 2
+    striped: NDArray[np.bool_] = np.add.outer(np.arange(shape[0]), np.arange(shape[1])) % period < period // 2
     return striped
-
-
-def _outline(canvas: NDArray[np.uint8], layer: _Layer, line_px: int) -> None:
-    """Draw a bright line along the inside of the layer's border, but not along the border of the image."""
-    rows, columns = layer.window
-    height, width = canvas.shape[:2]
-    pad_y = line_px * (rows.start > 0), line_px * (rows.stop < height)
-    pad_x = line_px * (columns.start > 0), line_px * (columns.stop < width)
-    outside = np.pad(~layer.mask, (pad_y, pad_x), constant_values=True).astype(np.uint8)
-    near = cv2.dilate(outside, np.ones((2 * line_px + 1, 2 * line_px + 1), dtype=np.uint8))
-    near = near[pad_y[0] : len(near) - pad_y[1], pad_x[0] : near.shape[1] - pad_x[1]]
-    color = np.rint(np.array(layer.color) * (1 - OUTLINE_WHITE) + 255 * OUTLINE_WHITE).astype(np.uint8)
-    canvas[layer.window][layer.mask & (near > 0)] = color
-
-
-def _label(canvas: NDArray[np.uint8], layer: _Layer, mask: NDArray[np.bool_]) -> None:
-    """Write the longest label that fits into the mask at a readable size, on a darkened box."""
-    shorter = min(canvas.shape[:2])
-    smallest, largest = max(MIN_TEXT_PX, round(0.022 * shorter)), max(MIN_TEXT_PX + 2, round(0.036 * shorter))
-    for label in layer.labels:
-        ink = render_text(label, largest)
-        needed = _padded(ink)
-        left, top, width, height = find_largest_box(mask, needed[1] / needed[0])
-        for size in range(min(largest, height), smallest - 1, -1):
-            ink = render_text(label, size)
-            box_height, box_width = _padded(ink)
-            if ink.shape[1] and box_height <= height and box_width <= width:
-                left += (width - box_width) // 2 + layer.window[1].start
-                top += (height - box_height) // 2 + layer.window[0].start
-                box = canvas[top : top + box_height, left : left + box_width]
-                box[:] = np.rint(box * LABEL_DARKENING).astype(np.uint8)
-                pad_y, pad_x = (box_height - ink.shape[0]) // 2, (box_width - ink.shape[1]) // 2
-                draw_ink(canvas, ink, left + pad_x, top + pad_y, WHITE)
-                return
-
-
-def _padded(ink: NDArray[np.uint8]) -> tuple[int, int]:
-    """Height and width of the box around the ink."""
-    pad = max(1, ink.shape[0] // 5)
-    return ink.shape[0] + 2 * pad, ink.shape[1] + 4 * pad

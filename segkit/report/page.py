@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from segkit.report.rendering import encode_data_uri
 from segkit.report.tables import PER_CLASS, MetricGroup, as_number, format_value, list_columns, read_group
+from segkit.report.views import View
 from segkit.structures import CategorySet
 from segkit.utils.files import replacing
 
@@ -28,6 +29,7 @@ def write_page(
     metrics: Mapping[str, Mapping[str, Any]],
     images: Sequence[tuple[str, NDArray[np.uint8]]] = (),
     *,
+    views: Sequence[View] = (),
     categories: CategorySet | None = None,
     notes: Sequence[str] = (),
 ) -> None:
@@ -42,6 +44,7 @@ def write_page(
         metrics: Task -> result of its evaluator, in percent, as `metrics_table` takes it. A table `per_class` (row ->
             column -> value) and Detectron2's `AP-<name>` keys become the table per class, lowest first column first.
         images: (caption, (h, w, 3) uint8 RGB) of each image in the gallery.
+        views: Each shows its image, its overlay beside it, and its legend.
         categories: Names and colours for the rows whose key is a category_id or a class name.
         notes: Text of a paragraph each, at the end of the page.
 
@@ -55,15 +58,19 @@ def write_page(
         title=title,
         tiles=[group for group in groups if group.headline],
         sections=[(task, tables) for task, tables in sections if tables],
-        images=[
-            {"caption": caption, "uri": encode_data_uri(image), "height": image.shape[0], "width": image.shape[1]}
-            for caption, image in images
+        images=[{"caption": caption, **_describe_image(image)} for caption, image in images],
+        views=[
+            {"view": view, "images": [_describe_image(view.image), _describe_image(view.overlay)]} for view in views
         ],
         notes=notes,
         **{"rows_in_view": ROWS_IN_VIEW, "wide_px": WIDE_PX, "small_px": SMALL_PX},
     )
     with replacing(Path(path)) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="replace")
+
+
+def _describe_image(image: NDArray[np.uint8]) -> dict[str, Any]:
+    return {"uri": encode_data_uri(image), "height": image.shape[0], "width": image.shape[1]}
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Images of reports: checks, text, matplotlib figures and data URIs; and the largest box for a label in a mask."""
+"""Images of reports: checks, scaling, text, matplotlib figures, data URIs, and the largest box in a mask."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DEJAVU_SANS = "mpl-data/fonts/ttf/DejaVuSans.ttf"  # part of matplotlib; has Latin, Greek and Cyrillic letters
+INK = (32, 36, 42)  # RGB of text on white
 ELLIPSIS = "…"
 MAX_LOSSLESS_PX = 256 * 256  # JPEG would blur small images, whose single pixels matter
 JPEG_QUALITY = 90
@@ -49,6 +50,23 @@ def encode_data_uri(image: NDArray[np.uint8]) -> str:
     kind, options = ("png", []) if is_small else ("jpeg", [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     _, encoded = cv2.imencode(f".{kind}", np.ascontiguousarray(image[..., ::-1]), options)
     return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode('ascii')}"
+
+
+def scale_image(image: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
+    """Scale an image so that it fits into a square.
+
+    Args:
+        image: (H, W, 3) uint8, not empty.
+        side_px: Pixels of the square's side, at least 1.
+
+    Returns:
+        The image, enlarged by the largest whole factor, so that pixels stay sharp squares, or reduced by averaging.
+    """
+    height, width = image.shape[:2]
+    scale = side_px // max(height, width) or side_px / max(height, width)
+    size_wh = max(1, round(width * scale)), max(1, round(height * scale))
+    interpolation = cv2.INTER_NEAREST if scale >= 1 else cv2.INTER_AREA
+    return np.asarray(cv2.resize(image, size_wh, interpolation=interpolation), dtype=np.uint8)
 
 
 def render_text(text: str, size_px: int) -> NDArray[np.uint8]:

@@ -68,6 +68,18 @@ def test_images_of_the_same_name_get_different_outputs(weights: Path, toy_folder
     assert {p.name for p in (tmp_path / "out/overlays").iterdir()} == {"x_1.png", "x_2.png"}
 
 
+def test_overlays_are_drawn_as_the_options_say(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
+    drawings = {}
+    for number, options in enumerate(([], ["--alpha", "0.9"], ["--no-names", "--no-scores"])):
+        output, image = tmp_path / str(number), tmp_path / "x.png"
+        Image.open(toy_folder / "images/000000000001.png").resize((256, 256)).save(image)
+        words = ["predict", "--config-file", CONFIG, "--weights", weights, "--output", output, "--input", image]
+        assert main([*map(str, words), *options]) == 0
+        drawings[number] = np.asarray(Image.open(output / "overlays/x.png"))
+    assert (drawings[0] != drawings[1]).mean() > 0.1
+    assert 0 < (drawings[0] != drawings[2]).mean() < 0.3
+
+
 @pytest.mark.parametrize(("content", "message"), [(None, "no images found"), (b"x", "does not decode")])
 def test_bad_inputs_are_one_line_errors_and_write_nothing(
     content: bytes | None, message: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from segkit.report import write_page
+from segkit.report.views import LegendEntry, View
 from segkit.structures import Category, CategorySet
 
 CATEGORIES = CategorySet([Category(1, "cat", True, (255, 0, 16)), Category(7, "sky", False, (0, 0, 0))])
@@ -144,6 +145,16 @@ def test_images_have_their_size_and_position(page):
         ("257", "300", "middle"),
         ("900", "2", "wide"),
     ]
+
+
+def test_views_are_pairs_with_a_legend(page):
+    view = View("<a>", image(), image(300, 300), (LegendEntry("<cat>", (255, 0, 16), "2"),))
+    read = page("Run", {}, views=[view])
+    assert [attrs["alt"] for tag, attrs in read.elements if tag == "img"] == ["<a>", "ground truth of <a>"]
+    assert read.texts("figcaption") == ["<a>"]
+    assert read.texts("li") == ["<cat>"]
+    assert read.texts("span") == ["2"]
+    assert [attrs["style"] for _, attrs in read.elements if attrs.get("class") == "chip"] == ["background:#ff0010"]
 
 
 def test_an_empty_report_is_a_page(page):
