@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
-from segkit.cli import arguments, data_check
+from segkit.cli import arguments, data_check, data_view
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
 
-if TYPE_CHECKING:
-    from segkit.formats.base import DatasetImage
-
-PAGE_SUFFIXES = (".html", ".htm")
 run = arguments.run_command
 
 
@@ -30,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "convert": ("convert a dataset into another format; list what that format cannot hold", _add_convert, _convert),
         "formats": ("list the formats and their options", None, _print_formats),
         "stats": ("count images, segments, areas, crowds and void pixels of a dataset", _add_stats, _stats),
-        "view": ("draw a dataset's ground truth over its images, in a grid", _add_view, _view),
+        "view": (data_view.SUMMARY, data_view.add_arguments, data_view.run),
         "panoptic-stuff": (
             "write the semantic PNGs that Detectron2's own *_panoptic_separated datasets need",
             _add_panoptic_stuff,
@@ -120,50 +116,6 @@ def _stats(args: argparse.Namespace) -> None:
             png.write(args.output / "stats.png", draw_dataset_stats(stats, reader.categories))
         print(args.output / "stats.json", args.output / "stats.png", sep="\n")
     Console().print(stats_tables(stats))
-
-
-def _add_view(parser: argparse.ArgumentParser) -> None:
-    arguments.add_dataset_arguments(parser)
-    parser.add_argument("--image", nargs="+", metavar="ID", help="image_ids (default: some, spread over the dataset)")
-    arguments.add_number(parser, "--count", 12, "how many")
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE", help="a .png, or an .html page")
-
-
-def _view(args: argparse.Namespace) -> None:
-    from segkit.formats import png
-    from segkit.formats.registry import open_reader
-    from segkit.report.grids import draw_image_grid
-    from segkit.report.overlay import draw_panoptic
-    from segkit.report.page import write_page
-
-    suffix = args.output.suffix.lower()
-    if suffix not in (*PAGE_SUFFIXES, ".png"):
-        raise ConfigError(f"expected --output to end in .png or .html, got {args.output.name!r}")
-    files.check_writable(args.output)
-    reader = open_reader(args.format, arguments.get_dataset_options(args))
-    names, rows = [], []
-    for image in _choose_images(reader.images, args.image, args.count):
-        pixels = reader.read_image(image)
-        names.append(str(image.image_id))
-        rows.append([pixels, draw_panoptic(pixels, reader.read_segmentation(image), reader.categories)])
-    with files.convert_write_errors(args.output):
-        if suffix in PAGE_SUFFIXES:
-            titles = [title for name in names for title in (name, f"{name}: ground truth")]
-            images = list(zip(titles, (image for row in rows for image in row), strict=True))
-            write_page(args.output, f"{args.format}: {reader.root.name}", {}, images, categories=reader.categories)
-        else:
-            png.write(args.output, draw_image_grid(rows, ["image", "ground truth"], names))
-    print(args.output)
-
-
-def _choose_images(images: Sequence[DatasetImage], image_ids: list[str] | None, count: int) -> list[DatasetImage]:
-    """The images with these ids; without ids, `count` images at equal steps."""
-    if image_ids is None:
-        return list(images[:: max(1, len(images) // count)][:count])
-    by_id = {str(image.image_id): image for image in images}
-    if unknown := [image_id for image_id in image_ids if image_id not in by_id]:
-        raise ConfigError(f"the dataset has no image {unknown[0]!r}", remedy=f"its ids are {[*by_id][:5]}, ...")
-    return [by_id[image_id] for image_id in image_ids]
 
 
 def _add_panoptic_stuff(parser: argparse.ArgumentParser) -> None:

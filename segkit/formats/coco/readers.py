@@ -79,6 +79,7 @@ class CocoInstancesReader(DatasetReader):
 
     format = "coco-instances"
     has_overlapping_masks = True
+    marks_void = False
 
     def __init__(self, json: str | Path, images: str | Path, overlap: str = "small_on_top") -> None:
         if overlap not in OVERLAPS:

@@ -73,6 +73,7 @@ class DecathlonReader(DatasetReader):
 
     format = "decathlon"
     metrics = ("volume_dice",)
+    marks_void = False
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class InstanceMapReader(LabelMapReader):
     """
 
     format = "instance-maps"
+    marks_void = False
 
     def __init__(
         self,
