@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segkit.cli import arguments
 from segkit.utils import files
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         images = _find_images(reader.images, args.image)
         selection = Selection([(image, reader.read_segmentation(image)) for image in images], 0)
     is_page = suffix in PAGE_SUFFIXES
-    options = {"side_px": PAGE_VIEW_PX if is_page else GRID_VIEW_PX, "hatch_void": reader.marks_void}
+    options: dict[str, Any] = {"side_px": PAGE_VIEW_PX if is_page else GRID_VIEW_PX, "hatch_void": reader.marks_void}
     options |= arguments.get_drawing_options(args)
     segmentations = [segmentation for _, segmentation in selection.images]
     colors = choose_colors(segmentations, reader.categories)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -219,7 +220,8 @@ def _find_edges(numbers: NDArray[np.int32], line_px: int) -> NDArray[np.int32]:
     """The numbers of the pixels near a smaller number, 0 elsewhere; the border of the image is no edge."""
     if not numbers.size:
         return numbers
-    values = numbers.astype(np.uint16 if numbers.max() < 2**16 else np.float32)
+    fits = numbers.max() < 2**16
+    values: NDArray[Any] = numbers.astype(np.uint16 if fits else np.float32)  # cv2 has no int32
     kernel = np.ones((2 * line_px + 1, 2 * line_px + 1), dtype=np.uint8)
     return np.where(cv2.erode(values, kernel) < values, numbers, 0)
 

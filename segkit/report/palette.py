@@ -193,5 +193,4 @@ def _find_touching(windows: Sequence[tuple[slice, slice]]) -> NDArray[np.bool_]:
     """(N, N): whether two boxes overlap or are next to each other."""
     edges = [(rows.start, columns.start, rows.stop + 1, columns.stop + 1) for rows, columns in windows]
     starts, stops = np.hsplit(np.array(edges, dtype=np.int64).reshape(-1, 4), 2)
-    touching: NDArray[np.bool_] = ((starts[:, None] < stops) & (starts < stops[:, None])).all(axis=2)
-    return touching
+    return np.asarray(np.logical_and(starts[:, None] < stops, starts < stops[:, None]).all(axis=2))

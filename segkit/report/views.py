@@ -145,8 +145,7 @@ def draw_view(
     (height, width), (new_height, new_width) = image.shape[:2], scaled.shape[:2]
     rows, columns = np.arange(new_height) * height // new_height, np.arange(new_width) * width // new_width
     shown = PanopticSegmentation(segmentation.segment_ids[rows[:, None], columns], segmentation.segments)
-    options = {"names": names, "alpha": alpha, "hatch_void": hatch_void}
-    overlay = draw_panoptic(scaled, shown, categories, colors=colors, **options)
+    overlay = draw_panoptic(scaled, shown, categories, colors=colors, names=names, alpha=alpha, hatch_void=hatch_void)
     return View(title, scaled, overlay, build_legend([segmentation], categories, colors))
 
 
