@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from segkit.data.augmentations.scene import Scene, SegmentMap, build_annotated_i
 from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset, Record
 from segkit.data.ground_truth import has_segmentation, read_segmentation
+from segkit.data.label_counts import LabelCounts, count_record
 from segkit.data.loaders.readers import find_image
 from segkit.formats.image_io import open_image
 from segkit.structures import IGNORE_LABEL, CategorySet, SemanticSpace
@@ -235,7 +236,21 @@ def convert_pixels(image: Image.Image, image_format: str) -> np.ndarray:
     return pixels
 
 
-def check_files(dataset: Dataset, limit: int) -> tuple[int, int]:
+class CheckedFiles(NamedTuple):
+    """What `check_files` has seen.
+
+    Attributes:
+        checked: the number of checked records.
+        labelled: how many of them have a label; a record without a map counts as labelled.
+        labels: the labels of the checked records.
+    """
+
+    checked: int
+    labelled: int
+    labels: LabelCounts
+
+
+def check_files(dataset: Dataset, limit: int) -> CheckedFiles:
     """Decode images and labels of some records, spread evenly over the dataset.
 
     Args:
@@ -243,7 +258,7 @@ def check_files(dataset: Dataset, limit: int) -> tuple[int, int]:
         limit: how many records are checked, -1 for all.
 
     Returns:
-        The number of checked records, and how many of them have a label; a record without a map counts as labelled.
+        The counts.
 
     Raises:
         DatasetError: a file is missing, damaged or contradicts its record; of the first such record.
@@ -251,9 +266,15 @@ def check_files(dataset: Dataset, limit: int) -> tuple[int, int]:
     count = len(dataset.records) if limit < 0 else min(limit, len(dataset.records))
     rows = np.unique(np.linspace(0, len(dataset.records) - 1, count).round().astype(int)).tolist()
 
-    def has_label(record: Record) -> bool:
+    def check_record(record: Record) -> tuple[bool, LabelCounts]:
         read_image(record, "BGR")
-        return not has_segmentation(record) or bool(read_segmentation(record, dataset.categories).segments)
+        segmentation = read_segmentation(record, dataset.categories) if has_segmentation(record) else None
+        is_labelled = segmentation is None or bool(segmentation.segments)
+        return is_labelled, count_record(record, dataset.categories, segmentation)
 
+    labelled, labels = 0, LabelCounts(is_complete=len(rows) == len(dataset.records))
     with ThreadPoolExecutor(THREADS) as pool:
-        return len(rows), sum(pool.map(has_label, [dataset.records[row] for row in rows]))
+        for is_labelled, counts in pool.map(check_record, [dataset.records[row] for row in rows]):
+            labelled += is_labelled
+            labels += counts
+    return CheckedFiles(len(rows), labelled, labels)

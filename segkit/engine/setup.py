@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -16,6 +17,13 @@ from segkit.data.class_counts import resolve_class_counts
 from segkit.data.dataset import Dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.data.ground_truth import has_segmentation
+from segkit.data.label_counts import (
+    LabelCounts,
+    check_labels,
+    count_labels,
+    warn_of_absent_classes,
+    warn_of_shared_images,
+)
 from segkit.data.mapper import check_files
 from segkit.engine import register
 from segkit.evaluation.head_outputs import check_saved_logits
@@ -77,21 +85,47 @@ def prepare_config(
     if cfg.TEST.SAVE_HEADS and spec.postprocessing == "fusion":
         check_saved_logits(cfg)
     if train:
-        _check_targets(spec, datasets[: len(cfg.DATASETS.TRAIN)])
+        _check_targets(cfg, spec, datasets[: len(cfg.DATASETS.TRAIN)])
     if check:
-        for dataset in {d.name: d for d in datasets}.values():
-            checked, labelled = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
-            logger.info("%s: %d images, %d of them decoded and checked", dataset.name, len(dataset.records), checked)
-            if train and dataset.name in cfg.DATASETS.TRAIN and checked and not labelled:
-                problem = f"expected images with labels to train on, got {checked} of {dataset.name} without any"
-                raise ConfigError(problem, where="DATASETS.TRAIN", remedy="name a split that is labelled")
+        first_test = len(cfg.DATASETS.TRAIN) if train else 0
+        _check_datasets(cfg, spec, datasets[:first_test], datasets[first_test:])
     cfg.freeze()
     return cfg
 
 
-def _check_targets(spec: ArchitectureSpec, datasets: list[Dataset]) -> None:
-    """Raise ConfigError if a training dataset lacks the semantic labels that the architecture needs."""
+def _check_datasets(
+    cfg: CfgNode, spec: ArchitectureSpec, training: Sequence[Dataset], testing: Sequence[Dataset]
+) -> None:
+    """Decode images, count labels, and say what is senseless (ConfigError) or may be a mistake (a warning)."""
+    labels: dict[str, LabelCounts] = {}
+    for dataset in {d.name: d for d in [*training, *testing]}.values():
+        checked, labelled, decoded = check_files(dataset, cfg.DATASETS.CHECK_IMAGES)
+        things, stuff = len(dataset.categories.things), len(dataset.categories.stuff)
+        text = "%s: %d images, %d of them decoded and checked; %d thing classes, %d stuff classes"
+        logger.info(text, dataset.name, len(dataset.records), checked, things, stuff)
+        if dataset in training and checked and not labelled:
+            problem = f"expected images with labels to train on, got {checked} of {dataset.name} without any"
+            raise ConfigError(problem, where="DATASETS.TRAIN", remedy="name a split that is labelled")
+        labels[dataset.name] = count_labels(dataset, decoded)
+    if training:
+        counts = sum((labels[dataset.name] for dataset in training), LabelCounts())
+        check_labels(training, counts, spec, filters_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS)
+        warn_of_shared_images(training, testing)
+    for dataset in testing:
+        if dataset not in training:
+            warn_of_absent_classes(dataset.name, dataset.categories, labels[dataset.name], spec, "not evaluated")
+
+
+def _check_targets(cfg: CfgNode, spec: ArchitectureSpec, datasets: Sequence[Dataset]) -> None:
+    """Raise ConfigError if a training dataset lacks the semantic labels or masks that the model needs."""
     for dataset in datasets:
+        annotations: Sequence[Any] = next(
+            filter(None, (r["annotations"] for r in dataset.records if "annotations" in r)), []
+        )
+        has_boxes_only = any("segmentation" not in annotation for annotation in annotations[:1])
+        if "instances" in spec.targets and cfg.MODEL.MASK_ON and has_boxes_only:
+            problem = f"the annotations of dataset {dataset.name} have no masks, which MODEL.MASK_ON needs"
+            raise ConfigError(problem, where="DATASETS.TRAIN", remedy="set MODEL.MASK_ON False to train boxes only")
         semantic = has_segmentation(dataset.records[0]) or "sem_seg_file_name" in dataset.records[0]
         if spec.needs_targets and "semantic" in spec.targets and not semantic:
             problem = f"dataset {dataset.name} has no semantic labels, which {spec.name} needs"
