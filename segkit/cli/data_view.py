@@ -34,12 +34,12 @@ def run(args: argparse.Namespace) -> None:
     from segkit.formats import png
     from segkit.formats.registry import open_reader
     from segkit.report.page import write_page
+    from segkit.report.palette import choose_colors
     from segkit.report.views import (
         GRID_VIEW_PX,
         PAGE_VIEW_PX,
         Selection,
         build_legend,
-        choose_colors,
         draw_view,
         draw_view_grid,
         select_images,

@@ -19,6 +19,7 @@ from segkit.engine import jobs
 from segkit.engine.setup import prepare_config
 from segkit.formats import coco, png
 from segkit.report import draw_image_grid, draw_panoptic, metrics_table, write_page
+from segkit.report.palette import choose_colors
 from segkit.report.panoptic_analysis import budget_table, build_budget_rows
 from segkit.utils.files import load_json
 from segkit.utils.progress import progress_bar
@@ -81,13 +82,17 @@ def _write_scenes(folder: Path) -> list[dict[str, str]]:
 def _draw_rows(dataset: Dataset, exports: Path) -> list[list[np.ndarray]]:
     """Input, ground truth and prediction of scenes, in rows; the predictions are read back from the exported files."""
     predictions = {record.image_id: record for record in coco.read_panoptic(exports / "panoptic.json").records}
-    images: list[np.ndarray] = []
+    scenes = []
     for record in dataset.records[:GRID_SCENES]:
         image = read_image(record, "RGB")
         predicted = predictions[record["image_id"]]
         png_path = exports / "panoptic" / predicted.png_name
         prediction = coco.read_segmentation(png_path, predicted.segments_info, dataset.categories)
         ground_truth = read_segmentation(record, dataset.categories)
-        images += [image, *(draw_panoptic(image, s, dataset.categories) for s in (ground_truth, prediction))]
+        scenes.append((image, ground_truth, prediction))
+    colors = choose_colors((s for _, *segmentations in scenes for s in segmentations), dataset.categories)
+    images: list[np.ndarray] = []
+    for image, *segmentations in scenes:
+        images += [image, *(draw_panoptic(image, s, dataset.categories, colors=colors) for s in segmentations)]
     width = len(COLUMNS) * SCENES_PER_ROW
     return [images[start : start + width] for start in range(0, len(images), width)]

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from segkit.formats.image_io import read_image
 from segkit.report.overlay import draw_panoptic
-from segkit.report.palette import list_drawn_colors
+from segkit.report.palette import choose_colors
 from segkit.report.rendering import INK, check_rgb, draw_ink, render_text, scale_image, shorten
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 
+MAX_TITLE_PX = 20  # height of the text
 MAX_ROW_TITLE = 0.5  # of a cell's side
 
 
@@ -49,7 +50,7 @@ def draw_image_grid(
     if row_titles is not None and len(row_titles) != len(rows):
         raise ValueError(f"row_titles must have one entry per row, got {len(row_titles)} for {len(rows)} rows")
     _check_rows(rows, len(column_titles))
-    text_px, gap = max(10, round(cell_px * 0.055)), max(4, cell_px // 32)
+    text_px, gap = min(max(10, round(cell_px * 0.055)), MAX_TITLE_PX), max(4, cell_px // 32)
     cells = [[scale_image(image, cell_px) for image in row] for row in rows]
     row_inks = [_render_title(title, text_px, int(cell_px * MAX_ROW_TITLE)) for title in row_titles or [""] * len(rows)]
     widths = [max((row[i].shape[1] for row in cells), default=cell_px) for i in range(len(column_titles))]
@@ -86,8 +87,7 @@ def draw_fusion_grid(
     """
     titles = [*dict.fromkeys(title for _, _, segmentations in rows for title in segmentations)]
     cells = []
-    used = {s.category_id for _, _, row in rows for segmentation in row.values() for s in segmentation.segments}
-    colors = list_drawn_colors(categories, used)
+    colors = choose_colors((s for _, _, row in rows for s in row.values()), categories)
     for _, path, segmentations in rows:
         image = read_image(path)
         by_title = dict.fromkeys(titles, np.full_like(image, 255))

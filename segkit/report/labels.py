@@ -23,6 +23,7 @@ STUFF_WEIGHT = 0.3  # of hidden stuff, compared with a hidden thing
 SHORTER_COST = 0.15  # of a text that leaves the score out
 NAMED_SHARE = 0.5  # of the text's size: the side of the smallest square segment that has a name
 OVER_COST, BESIDE_COST = 0.1, 0.3  # of a name that is not inside of its segment: partly, not at all
+GAP_PX = 2  # between names
 OVER_ROWS = (0.5, 0.35, 0.65, 0.2, 0.8)  # of a segment's height: where a name may be written over it
 PLATE_TINT, PLATE_ALPHA = 0.25, 0.7  # the plate under the name: share of the segment's colour; opacity
 WHITE = (255, 255, 255)
@@ -143,7 +144,11 @@ class _Board:
         if place is None or cost > (THING_COST if label.isthing else STUFF_COST):
             return None
         left, top, width, height = place.box
-        self.is_free[top : top + height, left : left + width] = False
+        rows, columns = (
+            slice(max(top - GAP_PX, 0), top + height + GAP_PX),
+            slice(max(left - GAP_PX, 0), left + width + GAP_PX),
+        )
+        self.is_free[rows, columns] = False
         return place
 
     def _find_inside(
@@ -172,8 +177,10 @@ class _Board:
                 left = min(max(wanted_left, 0), image_width - width)
                 if not (left >= 0 <= top <= image_height - height and abs(left - wanted_left) < width // 2):
                     continue
-                if self.is_free[top : top + height, left : left + width].all():
-                    cost = extra_cost + self._sum_hidden(left, top, width, height)
+                pixels = slice(top, top + height), slice(left, left + width)
+                if self.is_free[pixels].all():
+                    own = np.count_nonzero(self.numbers[pixels] == number) / self.areas_px[number]
+                    cost = max(own, self._sum_hidden(left, top, width, height)) + extra_cost
                     yield cost, Place(number, text, self.smallest, (left, top, width, height))
 
     def _sum_hidden(self, left: int, top: int, width: int, height: int) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.report.labels import Label, Window, draw_labels
-from segkit.report.palette import Color, choose_instance_colors, is_background, list_drawn_colors, list_shown_names
+from segkit.report.palette import Color, choose_colors, choose_instance_colors, is_background, list_shown_names
 from segkit.report.rendering import check_rgb
 from segkit.structures import VOID, CategorySet, InstanceMasks, PanopticSegmentation, default_color
 
@@ -60,7 +60,7 @@ def draw_panoptic(
         image: (H, W, 3) uint8 RGB, not modified; may be empty.
         segmentation: Segmentation of (H, W) pixels; its segments have the dataset's category ids.
         categories: Names and colours of the classes.
-        colors: category_id -> RGB; by default `list_drawn_colors` of the classes in the segmentation.
+        colors: category_id -> RGB; by default, and for classes that it lacks, `choose_colors` of the segmentation.
         names: Whether to write the classes where `place_labels` says, on images of at least 200 pixels width.
         scores: Whether to write the scores of predicted things after their classes.
         alpha: Weight of the colours, 0..1.
@@ -157,7 +157,7 @@ def _build_panoptic_layers(
     segments.sort(key=lambda s: (s.isthing, -extents[s.segment_id].area_px))  # an outline is drawn in the later segment
     places = [boxes[s.segment_id] for s in segments]
     windows = [(slice(top, top + height), slice(left, left + width)) for left, top, width, height in places]
-    class_colors = colors or list_drawn_colors(categories, {s.category_id for s in segments})
+    class_colors = {**choose_colors([segmentation], categories), **(colors or {})}
     shown_names = list_shown_names(categories)
     instances = {i: s.category_id for i, s in enumerate(segments) if s.isthing and not s.iscrowd}
     instance_colors = _color_instances(instances, windows, class_colors, all_hues=len(drawn_classes) == 1)

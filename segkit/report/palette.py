@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import Category, CategorySet
+from segkit.structures import Category, CategorySet, PanopticSegmentation
 
 Color: TypeAlias = tuple[int, int, int]  # RGB, 0..255
 
@@ -28,6 +28,7 @@ POOL_CHROMA = 32.0  # least; greyer colours look like an image without overlay
 SPREAD = 64  # largest distance of a channel from the colour of its class (panopticapi's IdGenerator: 30)
 R3_STEPS = (0.8191725134, 0.6710436067, 0.5497004779)  # of Roberts' R3 sequence: neighbours differ most
 GOLDEN_ANGLE = 2.399963  # radians
+MAX_NEIGHBOURS = 2000  # instances of one class in an image; of more, neighbours are not looked at
 CHOICES = 6  # colours among which an instance takes the one that differs most from its neighbours
 
 
@@ -72,6 +73,21 @@ def list_drawn_colors(categories: CategorySet, category_ids: Collection[int] | N
     drawn = [c for c in classes if not is_background(c)]
     colors = _separate(tuple((c.color, not c.isthing) for c in drawn))
     return {c.category_id: color for c, color in zip(drawn, colors, strict=True)}
+
+
+def choose_colors(segmentations: Iterable[PanopticSegmentation], categories: CategorySet) -> dict[int, Color]:
+    """Choose the colours of the classes that segmentations have, for images that are shown together.
+
+    Args:
+        segmentations: With category ids of `categories`.
+        categories: The classes.
+
+    Returns:
+        category_id -> RGB, see `list_drawn_colors`.
+    """
+    return list_drawn_colors(
+        categories, {s.category_id for segmentation in segmentations for s in segmentation.segments}
+    )
 
 
 @lru_cache(maxsize=32)
@@ -155,6 +171,8 @@ def choose_instance_colors(base: Color, windows: Sequence[tuple[slice, slice]], 
         One RGB per instance, all different for up to some hundred instances.
     """
     count = len(windows)
+    if count > MAX_NEIGHBOURS:
+        return (_list_hues if all_hues else _list_shades)(base, count)
     shades = (_list_hues if all_hues else _list_shades)(base, count + CHOICES)
     shades_lab = to_lab(shades)
     touches = _find_touching(windows)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.report.grids import draw_image_grid
 from segkit.report.overlay import ALPHA, draw_panoptic
-from segkit.report.palette import Color, is_background, list_drawn_colors, list_shown_names
+from segkit.report.palette import Color, is_background, list_shown_names
 from segkit.report.rendering import INK, draw_ink, render_text, scale_image, shorten
 from segkit.structures import CategorySet, PanopticSegmentation
 
@@ -93,21 +93,6 @@ def select_images(reader: DatasetReader, count: int) -> Selection:
     if chosen:
         return Selection(chosen, left_out)
     return Selection([(image, reader.read_segmentation(image)) for image in reader.images[:count]], 0)
-
-
-def choose_colors(segmentations: Iterable[PanopticSegmentation], categories: CategorySet) -> dict[int, Color]:
-    """Choose the colours of the classes that segmentations have, for views that are shown together.
-
-    Args:
-        segmentations: With category ids of `categories`.
-        categories: The classes.
-
-    Returns:
-        category_id -> RGB, see `list_drawn_colors`.
-    """
-    return list_drawn_colors(
-        categories, {s.category_id for segmentation in segmentations for s in segmentation.segments}
-    )
 
 
 def draw_view(
@@ -200,7 +185,7 @@ def draw_legend(entries: Sequence[LegendEntry], width_px: int, text_px: int) -> 
     row_px, left, top = 2 * text_px, gap, text_px // 2
     placed = []
     for entry in entries:
-        text = shorten(f"{entry.name}  {entry.count}", text_px, width_px - 3 * gap - chip)
+        text = shorten(f"{entry.name} ({entry.count})", text_px, width_px - 3 * gap - chip)
         ink = render_text(text, text_px)
         if left > gap and left + chip + gap // 2 + ink.shape[1] + gap > width_px:
             left, top = gap, top + row_px

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.report.palette import choose_colors
 from segkit.report.views import (
     MAX_TRIES,
     build_legend,
-    choose_colors,
     draw_legend,
     draw_view,
     draw_view_grid,
