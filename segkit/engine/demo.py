@@ -90,7 +90,9 @@ def _draw_rows(dataset: Dataset, exports: Path) -> list[list[np.ndarray]]:
         prediction = coco.read_segmentation(png_path, predicted.segments_info, dataset.categories)
         ground_truth = read_segmentation(record, dataset.categories)
         scenes.append((image, ground_truth, prediction))
-    colors = choose_colors((s for _, *segmentations in scenes for s in segmentations), dataset.categories)
+    colors = choose_colors(
+        (s for _, *maps in scenes for segmentation in maps for s in segmentation.segments), dataset.categories
+    )
     images: list[np.ndarray] = []
     for image, *segmentations in scenes:
         images += [image, *(draw_panoptic(image, s, dataset.categories, colors=colors) for s in segmentations)]

@@ -87,7 +87,7 @@ def draw_fusion_grid(
     """
     titles = [*dict.fromkeys(title for _, _, segmentations in rows for title in segmentations)]
     cells = []
-    colors = choose_colors((s for _, _, row in rows for s in row.values()), categories)
+    colors = choose_colors((s for _, _, row in rows for fused in row.values() for s in fused.segments), categories)
     for _, path, segmentations in rows:
         image = read_image(path)
         by_title = dict.fromkeys(titles, np.full_like(image, 255))

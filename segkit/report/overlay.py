@@ -157,7 +157,7 @@ def _build_panoptic_layers(
     segments.sort(key=lambda s: (s.isthing, -extents[s.segment_id].area_px))  # an outline is drawn in the later segment
     places = [boxes[s.segment_id] for s in segments]
     windows = [(slice(top, top + height), slice(left, left + width)) for left, top, width, height in places]
-    class_colors = {**choose_colors([segmentation], categories), **(colors or {})}
+    class_colors = {**choose_colors(segmentation.segments, categories), **(colors or {})}
     shown_names = list_shown_names(categories)
     instances = {i: s.category_id for i, s in enumerate(segments) if s.isthing and not s.iscrowd}
     instance_colors = _color_instances(instances, windows, class_colors, all_hues=len(drawn_classes) == 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def write_page(
     metrics: Mapping[str, Mapping[str, Any]],
     images: Sequence[tuple[str, NDArray[np.uint8]]] = (),
     *,
-    views: Sequence[View] = (),
+    views: Iterable[View] = (),
     categories: CategorySet | None = None,
     notes: Sequence[str] = (),
 ) -> None:
@@ -44,7 +44,7 @@ def write_page(
         metrics: Task -> result of its evaluator, in percent, as `metrics_table` takes it. A table `per_class` (row ->
             column -> value) and Detectron2's `AP-<name>` keys become the table per class, lowest first column first.
         images: (caption, (h, w, 3) uint8 RGB) of each image in the gallery.
-        views: Each shows its image, its overlay beside it, and its legend.
+        views: Each shows its image, its overlay beside it, and its legend; taken and encoded one by one.
         categories: Names and colours for the rows whose key is a category_id or a class name.
         notes: Text of a paragraph each, at the end of the page.
 
@@ -59,9 +59,7 @@ def write_page(
         tiles=[group for group in groups if group.headline],
         sections=[(task, tables) for task, tables in sections if tables],
         images=[{"caption": caption, **_describe_image(image)} for caption, image in images],
-        views=[
-            {"view": view, "images": [_describe_image(view.image), _describe_image(view.overlay)]} for view in views
-        ],
+        views=[_describe_view(view) for view in views],
         notes=notes,
         **{"rows_in_view": ROWS_IN_VIEW, "wide_px": WIDE_PX, "small_px": SMALL_PX},
     )
@@ -71,6 +69,11 @@ def write_page(
 
 def _describe_image(image: NDArray[np.uint8]) -> dict[str, Any]:
     return {"uri": encode_data_uri(image), "height": image.shape[0], "width": image.shape[1]}
+
+
+def _describe_view(view: View) -> dict[str, Any]:
+    images = [_describe_image(view.image), _describe_image(view.overlay)]
+    return {"title": view.title, "legend": view.legend, "images": images}
 
 
 @cache

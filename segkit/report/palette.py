@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segkit.structures import Category, CategorySet, PanopticSegmentation
+from segkit.structures import Category, CategorySet, Segment
 
 Color: TypeAlias = tuple[int, int, int]  # RGB, 0..255
 
@@ -71,23 +71,26 @@ def list_drawn_colors(categories: CategorySet, category_ids: Collection[int] | N
         c for c in (*categories.things, *categories.stuff) if category_ids is None or c.category_id in category_ids
     ]
     drawn = [c for c in classes if not is_background(c)]
-    colors = _separate(tuple((c.color, not c.isthing) for c in drawn))
+    colors = _separate(tuple((_clip(c.color), not c.isthing) for c in drawn))
     return {c.category_id: color for c, color in zip(drawn, colors, strict=True)}
 
 
-def choose_colors(segmentations: Iterable[PanopticSegmentation], categories: CategorySet) -> dict[int, Color]:
-    """Choose the colours of the classes that segmentations have, for images that are shown together.
+def choose_colors(segments: Iterable[Segment], categories: CategorySet) -> dict[int, Color]:
+    """Choose the colours of the classes that segments have, for images that are shown together.
 
     Args:
-        segmentations: With category ids of `categories`.
+        segments: With category ids of `categories`.
         categories: The classes.
 
     Returns:
         category_id -> RGB, see `list_drawn_colors`.
     """
-    return list_drawn_colors(
-        categories, {s.category_id for segmentation in segmentations for s in segmentation.segments}
-    )
+    return list_drawn_colors(categories, {segment.category_id for segment in segments})
+
+
+def _clip(color: Color) -> Color:
+    red, green, blue = (min(max(value, 0), 255) for value in color)
+    return red, green, blue
 
 
 @lru_cache(maxsize=32)

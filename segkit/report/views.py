@@ -15,11 +15,13 @@ from segkit.report.grids import draw_image_grid
 from segkit.report.overlay import ALPHA, draw_panoptic
 from segkit.report.palette import Color, is_background, list_shown_names
 from segkit.report.rendering import INK, draw_ink, render_text, scale_image, shorten
-from segkit.structures import CategorySet, PanopticSegmentation
+from segkit.structures import CategorySet, PanopticSegmentation, Segment
+from segkit.utils.errors import ConfigError
+from segkit.utils.text import abbreviate
 
 PAGE_VIEW_PX, GRID_VIEW_PX = 768, 560  # longer side of an image in a page and in a grid
 LEGEND_TEXT_PX = 20  # in a grid
-MAX_TRIES = 20  # images per view that are looked at for one with labels
+MAX_TRIES = 50  # images per view that are looked at for one with labels
 PERCENT = 100.0
 
 
@@ -57,15 +59,19 @@ class View:
 
 @dataclass(frozen=True)
 class Selection:
-    """Images to look at.
+    """Images to look at; their maps are not held, since many large ones would not fit into memory.
 
     Attributes:
-        images: (image, its segmentation).
-        left_out: Number of images that were looked at and have no label.
+        images: The images.
+        segments: All their segments.
+        size_px: All their pixels.
+        notes: What the selection left out, a line each.
     """
 
-    images: list[tuple[DatasetImage, PanopticSegmentation]]
-    left_out: int
+    images: tuple[DatasetImage, ...]
+    segments: tuple[Segment, ...]
+    size_px: int
+    notes: tuple[str, ...] = ()
 
 
 def select_images(reader: DatasetReader, count: int) -> Selection:
@@ -78,83 +84,111 @@ def select_images(reader: DatasetReader, count: int) -> Selection:
     Returns:
         The chosen images in the order of the dataset. A part in which none of up to `MAX_TRIES` images has a label has
         no image. If no part has one, the first `count` images are chosen as they are.
+
+    Raises:
+        DatasetError: As `read_segmentation` of the reader raises.
     """
     count = min(count, len(reader.images))
     bounds = [len(reader.images) * part // count for part in range(count + 1)] if count else [0]
-    chosen, left_out = [], 0
+    chosen: list[tuple[DatasetImage, tuple[Segment, ...]]] = []
+    unlabelled = 0
     for start, stop in pairwise(bounds):
         middle = (start + stop) // 2
         for image in [*reader.images[middle:stop], *reader.images[start:middle][::-1]][:MAX_TRIES]:
-            segmentation = reader.read_segmentation(image)
-            if any(not is_background(reader.categories[s.category_id]) for s in segmentation.segments):
-                chosen.append((image, segmentation))
+            segments = reader.read_segmentation(image).segments
+            if any(not is_background(reader.categories[s.category_id]) for s in segments):
+                chosen.append((image, segments))
                 break
-            left_out += 1
-    if chosen:
-        return Selection(chosen, left_out)
-    return Selection([(image, reader.read_segmentation(image)) for image in reader.images[:count]], 0)
+            unlabelled += 1
+    if not chosen:
+        notes = [f"none of {unlabelled} images that were looked at has a label"] if unlabelled else []
+        return _select(((image, ()) for image in reader.images[:count]), notes)
+    return _select(chosen, [f"{unlabelled} images without a label are left out; --image shows them"] * (unlabelled > 0))
 
 
-def draw_view(
-    title: str,
-    image: NDArray[np.uint8],
-    segmentation: PanopticSegmentation,
-    categories: CategorySet,
-    colors: Mapping[int, Color],
-    *,
-    side_px: int = PAGE_VIEW_PX,
-    names: bool = True,
-    alpha: float = ALPHA,
-    hatch_void: bool = False,
-) -> View:
-    """Draw a segmentation over its image, at the size at which it will be looked at.
+def find_images(reader: DatasetReader, image_ids: Sequence[str]) -> Selection:
+    """Choose images by their ids.
 
     Args:
-        title: Name of the view.
-        image: (H, W, 3) uint8 RGB.
-        segmentation: Segmentation of (H, W) pixels, with category ids of `categories`.
-        categories: Names of the classes.
+        reader: The dataset.
+        image_ids: As text.
+
+    Returns:
+        The images in the order of the ids.
+
+    Raises:
+        ConfigError: The dataset lacks an id.
+        DatasetError: As `read_segmentation` of the reader raises.
+    """
+    by_id = {str(image.image_id): image for image in reader.images}
+    if unknown := [image_id for image_id in image_ids if image_id not in by_id]:
+        raise ConfigError(f"the dataset has no image {unknown[0]!r}", remedy=f"its ids are {abbreviate(by_id)}")
+    images = [by_id[image_id] for image_id in image_ids]
+    return _select((image, reader.read_segmentation(image).segments) for image in images)
+
+
+def _select(images: Iterable[tuple[DatasetImage, tuple[Segment, ...]]], notes: Iterable[str] = ()) -> Selection:
+    images = list(images)
+    segments = tuple(segment for _, image_segments in images for segment in image_segments)
+    size_px = sum(image.size_hw[0] * image.size_hw[1] for image, _ in images)
+    return Selection(tuple(image for image, _ in images), segments, size_px, tuple(notes))
+
+
+def read_view(
+    reader: DatasetReader,
+    image: DatasetImage,
+    colors: Mapping[int, Color],
+    side_px: int = PAGE_VIEW_PX,
+    *,
+    names: bool = True,
+    alpha: float = ALPHA,
+) -> View:
+    """Read an image and draw its labels over it, at the size at which it will be looked at.
+
+    Args:
+        reader: The dataset.
+        image: One of its images.
         colors: category_id -> RGB, see `choose_colors`.
         side_px: Pixels of the longer side, see `scale_image`.
         names: As `draw_panoptic` takes it.
         alpha: As `draw_panoptic` takes it.
-        hatch_void: As `draw_panoptic` takes it.
 
     Returns:
-        The view.
+        The view. Void is hatched if the dataset marks it.
 
     Raises:
-        ValueError: As `draw_panoptic` raises.
+        DatasetError: As the reader raises.
     """
-    scaled = scale_image(image, side_px)
-    (height, width), (new_height, new_width) = image.shape[:2], scaled.shape[:2]
+    segmentation = reader.read_segmentation(image)
+    pixels = scale_image(reader.read_image(image), side_px)
+    (height, width), (new_height, new_width) = image.size_hw, pixels.shape[:2]
     rows, columns = np.arange(new_height) * height // new_height, np.arange(new_width) * width // new_width
     shown = PanopticSegmentation(segmentation.segment_ids[rows[:, None], columns], segmentation.segments)
-    overlay = draw_panoptic(scaled, shown, categories, colors=colors, names=names, alpha=alpha, hatch_void=hatch_void)
-    return View(title, scaled, overlay, build_legend([segmentation], categories, colors))
+    options = {"names": names, "hatch_void": reader.marks_void}
+    overlay = draw_panoptic(pixels, shown, reader.categories, colors=colors, alpha=alpha, **options)
+    legend = build_legend(segmentation.segments, height * width, reader.categories, colors)
+    return View(str(image.image_id), pixels, overlay, legend)
 
 
 def build_legend(
-    segmentations: Iterable[PanopticSegmentation], categories: CategorySet, colors: Mapping[int, Color]
+    segments: Iterable[Segment], size_px: int, categories: CategorySet, colors: Mapping[int, Color]
 ) -> tuple[LegendEntry, ...]:
-    """List the classes of segmentations: things with the number of instances, then stuff with its share of the pixels.
+    """List the classes of segments: things with the number of instances, then stuff with its share of the pixels.
 
     Args:
-        segmentations: With category ids of `categories`.
+        segments: Of one image or several, with category ids of `categories`.
+        size_px: Pixels of the images.
         categories: Names of the classes.
         colors: category_id -> RGB, see `choose_colors`.
 
     Returns:
         The most frequent classes first; no background.
     """
-    instances, areas_px, size_px = Counter[int](), Counter[int](), 0
-    crowds = set[int]()
-    for segmentation in segmentations:
-        size_px += segmentation.segment_ids.size
-        for segment in segmentation.segments:
-            instances[segment.category_id] += not segment.iscrowd
-            areas_px[segment.category_id] += segment.area_px
-            crowds |= {segment.category_id} if segment.iscrowd else set()
+    instances, areas_px, crowds = Counter[int](), Counter[int](), set[int]()
+    for segment in segments:
+        instances[segment.category_id] += not segment.iscrowd
+        areas_px[segment.category_id] += segment.area_px
+        crowds |= {segment.category_id} if segment.iscrowd else set()
     shown_names = list_shown_names(categories)
     drawn = [c for c in categories.categories if c.category_id in areas_px and c.category_id in colors]
     entries = []
@@ -210,5 +244,5 @@ def draw_view_grid(views: Sequence[View], legend: Sequence[LegendEntry]) -> NDAr
         (H, W, 3) uint8 RGB.
     """
     rows, titles = [(view.image, view.overlay) for view in views], [view.title for view in views]
-    grid = draw_image_grid(rows, ["image", "ground truth"], titles, cell_px=GRID_VIEW_PX)
+    grid = draw_image_grid(rows, ["image", "overlay"], titles, cell_px=GRID_VIEW_PX)
     return np.concatenate([grid, draw_legend(legend, grid.shape[1], LEGEND_TEXT_PX)])

@@ -49,7 +49,7 @@ def test_the_stats_and_view_commands(tmp_path: Path, capsys: pytest.CaptureFixtu
     with Image.open(tmp_path / "view.png") as image:
         assert image.mode == "RGB"
     assert main(["data", "view", *dataset_options, "--image", "x", "--output", f"{tmp_path}/view.html"]) == 0
-    assert "ground truth of x" in (tmp_path / "view.html").read_text()
+    assert "overlay of x" in (tmp_path / "view.html").read_text()
     assert main(["data", "view", *dataset_options, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1
     assert "the dataset has no image 'y'" in capsys.readouterr().err
     assert main(["data", "view", *dataset_options, "--output", f"{tmp_path}/view.gif"]) == 1

@@ -150,7 +150,7 @@ def test_images_have_their_size_and_position(page):
 def test_views_are_pairs_with_a_legend(page):
     view = View("<a>", image(), image(300, 300), (LegendEntry("<cat>", (255, 0, 16), "2"),))
     read = page("Run", {}, views=[view])
-    assert [attrs["alt"] for tag, attrs in read.elements if tag == "img"] == ["<a>", "ground truth of <a>"]
+    assert [attrs["alt"] for tag, attrs in read.elements if tag == "img"] == ["<a>", "overlay of <a>"]
     assert read.texts("figcaption") == ["<a>"]
     assert read.texts("li") == ["<cat>"]
     assert read.texts("span") == ["2"]
