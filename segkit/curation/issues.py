@@ -53,6 +53,7 @@ RULES = {
     "category-id-twice": Rule("two categories have one id", "give each a distinct id"),
     "category-name-twice": Rule("two categories have one name", "rename one, or join them", WARNING),
     "isthing-invalid": Rule("isthing of a category is not 0 or 1", "write 1 for things, 0 for stuff"),
+    "class-empty": Rule("a class has no pixel or annotation", "check the labels, or drop the class", WARNING),
     "category-unknown": Rule("a category_id is not among the categories", f"add the category; {FIX} by dropping"),
     # Images
     "image-id-twice": Rule("two entries have one image id", "give each a distinct id, or drop one"),

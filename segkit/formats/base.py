@@ -17,6 +17,7 @@ from segkit.formats.derive import build_coco_annotations
 from segkit.formats.image_io import read_image
 from segkit.structures import VOID, CategorySet, ImageId, PanopticSegmentation, Segment, segmentation_to_rle
 from segkit.utils.files import FinishOnExit
+from segkit.utils.issues import IssueHandler
 from segkit.utils.text import abbreviate
 
 # Key of an annotation: its mask as in the COCO JSON, polygons for example.
@@ -62,6 +63,7 @@ class DatasetReader(ABC):
         images: the images, in a stable order.
         skipped: one line for each kind of content that is not read.
         info: top-level keys of a COCO JSON besides its tables.
+        void_remedy: what to do if pixels that are read as void belong to a class; "" if nothing can be done.
     """
 
     format: ClassVar[str]
@@ -76,6 +78,7 @@ class DatasetReader(ABC):
     images: tuple[DatasetImage, ...]
     skipped: tuple[str, ...] = ()
     info: Mapping[str, Any] = MappingProxyType({})
+    void_remedy: str = ""
 
     @abstractmethod
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
@@ -118,6 +121,17 @@ class DatasetReader(ABC):
             COCO annotations with category_id, bbox, iscrowd and segmentation.
         """
         return self.read_annotations(image)
+
+    def check_annotation(self, image: DatasetImage, on_issue: IssueHandler) -> None:  # noqa: B027 (most report nothing)
+        """Report parts of an annotation that can be read but are probably mistakes: a shape outside the image, say.
+
+        Args:
+            image: one of `images`.
+            on_issue: gets a code of `segkit.curation.issues.RULES`, and what is wrong as an error.
+
+        Raises:
+            DatasetError: as `read_segmentation`.
+        """
 
     def check_files(self) -> None:  # noqa: B027 (most formats have nothing to check)
         """Check before training that all listed files exist; formats that list folders need no check.

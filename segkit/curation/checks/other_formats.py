@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import PurePath
 
 from segkit.curation import image_files
+from segkit.curation.checks.classes import report_empty_classes
 from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.structures import PanopticSegmentation
+from segkit.structures import VOID, PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
+
+UNLABELLED = -1  # in the place of a category_id: pixels that are void
 
 
 def check_dataset(reader: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS) -> IssueList:
@@ -40,8 +43,16 @@ def check_dataset(reader: DatasetReader, run_all: RunAll, others: Mapping[bytes,
         if number > 1:
             issues.add("file-name-twice", reader.image_root / file_name, f"{number} images have this file")
 
-    digests = image_files.run_checks(partial(_check_image, reader), reader.images, run_all, issues)
+    digests: list[image_files.ImageDigest] = []
+    areas_px, n_read = Counter[int](), 0
+    for image_issues, digest, image_areas_px in run_all(partial(_check_image, reader), reader.images):
+        issues += image_issues
+        digests.append(digest)
+        areas_px += image_areas_px or Counter()
+        n_read += image_areas_px is not None
     issues += image_files.find_equal_images(digests, others)
+    if n_read:
+        _report_empty_classes(reader, areas_px, issues)
     return IssueList(dict.fromkeys(issues))  # every slice of a damaged volume reports the same
 
 
@@ -58,18 +69,36 @@ def compute_dataset_digests(reader: DatasetReader, run_all: RunAll) -> dict[byte
     return image_files.index_digests(run_all(partial(_inspect, reader, issues=IssueList()), reader.images))
 
 
-def _check_image(reader: DatasetReader, image: DatasetImage) -> tuple[IssueList, image_files.ImageDigest]:
+def _check_image(
+    reader: DatasetReader, image: DatasetImage
+) -> tuple[IssueList, image_files.ImageDigest, Counter[int] | None]:
+    """The issues, path and digest of the image, and pixels by category_id (or `UNLABELLED`), None if unreadable."""
     issues = IssueList()
     digest = _inspect(reader, image, issues)
     place = Location(reader.root, image.image_id)
+    areas_px = Counter[int]()
     try:
         segmentation = reader.read_segmentation(image)
         _check_segmentation(segmentation, image, reader, place, issues)
+        areas_px[UNLABELLED] = segmentation.runs.areas_px().get(VOID, 0)
+        for segment in segmentation.segments:
+            areas_px[segment.category_id] += segment.area_px
         for index, annotation in enumerate(reader.read_annotations(image) if reader.has_overlapping_masks else ()):
             _report_small(annotation["area"], f"{place}, annotation at index {index}", issues)
+            areas_px[annotation["category_id"]] += annotation["area"]
+        reader.check_annotation(image, issues.add_error)
     except (DatasetError, MemoryError, RecursionError) as error:
         _report_error("annotation-unreadable", place, error, issues)
-    return issues, digest
+        return issues, digest, None
+    return issues, digest, areas_px
+
+
+def _report_empty_classes(reader: DatasetReader, areas_px: Counter[int], issues: IssueList) -> None:
+    names = {category.category_id: category.name for category in reader.categories.categories}
+    used = [category_id for category_id in names if areas_px[category_id]]
+    void_px = areas_px[UNLABELLED]
+    hint = f"{void_px} pixels are void: {reader.void_remedy}" if void_px and reader.void_remedy else ""
+    report_empty_classes(names, used, "pixel", reader.root, issues, hint)
 
 
 def _inspect(reader: DatasetReader, image: DatasetImage, issues: IssueList) -> image_files.ImageDigest:
