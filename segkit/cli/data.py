@@ -62,6 +62,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     from segkit.curation.convert import convert, list_lost_extras, summarize_losses
+    from segkit.curation.issues import IssueList
     from segkit.formats.registry import open_reader, open_writer
 
     options = arguments.get_dataset_options(args)
@@ -69,12 +70,16 @@ def _convert(args: argparse.Namespace) -> None:
         if name in options and arguments.is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
     reader = open_reader(args.format, options)
+    issues = IssueList()
     with files.new_folder(args.output) as folder, progress_bar("convert") as progress:
         writer = open_writer(args.to, folder, reader.categories, arguments.parse_assignments(args.to_set))
-        losses = convert(reader, writer, not args.skip_images, progress)
+        losses = convert(reader, writer, not args.skip_images, progress, issues.add_error)
     print(args.output)
     if reader.skipped:
         print(f"not read from {args.format}:", *reader.skipped, sep="\n  ")
+    if issues:
+        print(f"read from {args.format}, but to be checked:")
+        data_check.print_issues(issues)
     if lines := [*list_lost_extras(reader, writer), *summarize_losses(losses)]:
         print(f"{args.to} cannot hold:", *lines, sep="\n  ")
 

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     except ConfigError as error:
         print(f"segkit data check: {error}", file=sys.stderr)
         return arguments.USAGE_ERROR
-    _print_issues(issues)
+    print_issues(issues)
     if args.output is not None:
         write_issues(args.output, issues)
         print(args.output)
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             run_all = partial(ordered_map, workers=args.workers, progress=progress)
             review, remaining = _fix(args.format, options, args.fix, run_all)
         print(f"{args.fix}: a repaired copy. To review:", *(review or ["nothing"]), sep="\n  ")
-        _print_issues(remaining, is_copy=True)
+        print_issues(remaining, is_copy=True)
     return int(issues.has_errors())
 
 
@@ -210,10 +210,12 @@ def _fix(format: str, options: Mapping[str, Any], output: Path, run_all: RunAll)
     return lines, _check(format, {**options, "json": copy}, None, run_all)
 
 
-def _print_issues(issues: IssueList, is_copy: bool = False) -> None:
+def print_issues(issues: IssueList, is_copy: bool = False) -> None:
     """Print the issues by code, errors first, at most `MAX_SHOWN` of each, and how many there are.
 
-    is_copy: of the copy that --fix wrote, so that --fix is not the remedy.
+    Args:
+        issues: the issues.
+        is_copy: whether they are of the copy that --fix wrote, so that --fix is not the remedy.
     """
     by_code = sorted(issues, key=lambda issue: (SEVERITIES.index(issue.severity), issue.code))
     for code, group in groupby(by_code, key=lambda issue: issue.code):

@@ -14,7 +14,7 @@ from segkit.formats.derive import build_semantic_map
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
-from segkit.utils.issues import ErrorCollector
+from segkit.utils.issues import ErrorCollector, IssueHandler
 from segkit.utils.json_fields import check_inside
 from segkit.utils.process_pool import Progress, map_and_collect_errors
 from segkit.utils.text import abbreviate
@@ -34,7 +34,11 @@ class ConversionLoss:
 
 
 def convert(
-    reader: DatasetReader, writer: DatasetWriter, copy_images: bool = False, progress: Progress | None = None
+    reader: DatasetReader,
+    writer: DatasetWriter,
+    copy_images: bool = False,
+    progress: Progress | None = None,
+    on_issue: IssueHandler | None = None,
 ) -> list[ConversionLoss]:
     """Write all images of a dataset in another format.
 
@@ -44,6 +48,7 @@ def convert(
         copy_images: Whether to copy the image files to where the other format expects them. Images that the reader
             computes, such as slices of volumes, are written as PNG.
         progress: Called with (images done, images in all).
+        on_issue: Gets what `DatasetReader.check_annotation` reports of each image; None does not check.
 
     Returns:
         What the other format cannot hold, in the order of the images.
@@ -58,6 +63,8 @@ def convert(
             annotations = reader.read_annotations(image) if reader.has_overlapping_masks else None
             descriptions = writer.add(image, reader.read_segmentation(image), annotations)
             losses += [ConversionLoss(image.image_id, description) for description in descriptions]
+            if on_issue is not None:
+                reader.check_annotation(image, on_issue)
             if copy_images:
                 _copy_image(reader, image, writer.image_path(image))
             if progress is not None:

@@ -109,6 +109,7 @@ RULES = {
     "polygon-short": Rule("a polygon has fewer than three points", f"drop it; {FIX}"),
     "mask-twice": Rule("two annotations of an image have the same category, box and mask", "drop one", WARNING),
     "mask-outside": Rule("a polygon reaches beyond the image", f"cut it off at the border; {FIX}"),
+    "mask-flat": Rule("a shape has no area, only an outline", "draw it again, or drop it", WARNING),
     "mask-invalid": Rule("a segmentation is neither polygons nor run lengths", "correct or drop it"),
     "rle-size": Rule("run lengths have another size than the image", "encode the mask again"),
 }

@@ -8,24 +8,29 @@ import reprlib
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segkit.formats import image_files
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.image_io import IMAGE_SUFFIXES
 from segkit.formats.labelme import shapes as labelme_shapes
+from segkit.formats.labelme.embedded_images import read_embedded_image, read_embedded_size
 from segkit.formats.labelme.shapes import JSON_SUFFIX, Shape, parse_shape
-from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
+from segkit.structures import VOID, CategorySet, ImageId, PanopticSegmentation, Segment
 from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import check_file_size, load_json
 from segkit.utils.issues import IssueHandler, describe_unused, raise_issue, try_read
+from segkit.utils.json_fields import Entry
 from segkit.utils.text import abbreviate
 
+MAX_LINE_WIDTH = 1000
 MAX_BYTES = 2**29  # of a JSON, whose largest part by far is an image in base64
 Key = tuple[object, ...]  # identifies the segment that a shape belongs to
 IGNORED: Key = ("ignored",)  # the key of shapes that become void
@@ -34,19 +39,22 @@ IGNORED: Key = ("ignored",)  # the key of shapes that become void
 class LabelmeReader(DatasetReader):
     """Every JSON below root is one image, its path without suffix the image_id; hidden files are passed over.
 
-    The image is at imagePath, relative to its JSON and inside root; imageData is not read. Categories are the things
+    The image is at imagePath, relative to its JSON and inside root. If no file is there, it is in imageData, which is
+    read without EXIF, as labelme does. Categories are the things
     and the stuff, sorted by name, with ids from 1: name both if several folders are to have the same ids.
 
     The shapes of a thing with one label and group_id are one object; any other shape of a thing is one object. The
     shapes of one stuff label are one segment. Ignored shapes are void. Later shapes occlude earlier ones, as labelme
-    draws them. A shape's flag `iscrowd` makes a crowd. `skipped` has a line each on points and lines, and on images
-    without JSON.
+    draws them. A shape has the pixels of labelme's own conversion. Its flag `iscrowd` makes a crowd. `skipped` has a
+    line each on points and lines, and on images without JSON.
 
     Args:
         root: Folder of the JSON files.
         things: Labels of things; None means all labels that are neither stuff nor ignored.
         stuff: Labels of stuff.
         ignore: Labels that become void.
+        line_width: Pixels that lines are drawn with; points have half of it as radius. labelme's own conversion draws
+            10. By default neither is read, since they have no area.
         on_issue: Gets the issues of single images, which are then left out: an invalid JSON, an image that is
             missing, of another size or that an earlier JSON has, a label that is not in things, stuff or ignore.
             Raises by default.
@@ -67,15 +75,19 @@ class LabelmeReader(DatasetReader):
         things: Sequence[str] | None = None,
         stuff: Sequence[str] = (),
         ignore: Sequence[str] = (),
+        line_width: int = 0,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_options(things, stuff, ignore)
+        if type(line_width) is not int or not 0 <= line_width <= MAX_LINE_WIDTH:
+            raise ConfigError(f"expected line_width to be a whole number in 0..{MAX_LINE_WIDTH}, got {line_width!r}")
+        self._line_width = line_width
         self.root = self.image_root = Path(root)
         names = image_files.files_below(self.root, "give the folder of labelme's JSON files")
         json_names = [name for name in names if name.endswith(JSON_SUFFIX)]
         if not json_names:
             raise DatasetError("expected labelme's JSON files, found none", where=root, remedy="check the folder")
-        contents = _read_all(self.root, json_names, on_issue)
+        contents = _read_all(self.root, json_names, line_width, on_issue)
         lines = [line for content in contents.values() for line in content.skipped]
         self.skipped = (*lines, *_describe_images_without_json(self.root, names, json_names, contents))
         images = {name: self._read_size(name, content, on_issue) for name, content in contents.items()}
@@ -86,11 +98,14 @@ class LabelmeReader(DatasetReader):
         self.categories = CategorySet.from_coco(entries, self.root)
         self._category_by_label = {c.name: c for c in self.categories.categories}
         self._shapes: dict[str, tuple[Shape, ...]] = {}
+        self._embedded: set[ImageId] = set()  # images that are in their JSON
         valid_images = []
         for name, image in images.items():
             if image is not None and self._check_labels(contents[name].shapes, on_issue):
                 valid_images.append(image)
                 self._shapes[str(image.image_id)] = contents[name].shapes
+                if contents[name].embedded_size_hw is not None:
+                    self._embedded.add(image.image_id)
         self.images = tuple(valid_images)
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
@@ -126,6 +141,23 @@ class LabelmeReader(DatasetReader):
         annotations = (self._build_annotation(image, *part) for part in parts.values())
         return [annotation for annotation in annotations if annotation["area"]]
 
+    def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
+        """See base class. The image may be in the JSON."""
+        if image.image_id in self._embedded:
+            return read_embedded_image(self.root / f"{image.image_id}{JSON_SUFFIX}")
+        return super().read_image(image)
+
+    def check_annotation(self, image: DatasetImage, on_issue: IssueHandler) -> None:
+        """See base class: shapes outside the image, without area, or drawn twice."""
+        earlier: dict[Key, Shape] = {}
+        for _, shape, rle in self._rasterise(image):
+            code, problem = labelme_shapes.find_fault(shape, int(coco_mask.area(rle)), image.size_hw)
+            first = earlier.setdefault(shape.get_key(), shape)
+            if first is not shape:
+                code, problem = "mask-twice", f"it is equal to {first.where.removeprefix(f'{self.root}/')}"
+            if code:
+                on_issue(code, DatasetError(problem, where=f"{shape.where} ({shape.label!r})"))
+
     def _rasterise(self, image: DatasetImage) -> Iterator[tuple[Key, Shape, dict[str, Any]]]:
         """Every shape in its order, with the key of its segment and its pixels as RLE."""
         for index, shape in enumerate(self._shapes[str(image.image_id)]):
@@ -135,7 +167,7 @@ class LabelmeReader(DatasetReader):
                 key = ("stuff", shape.label)
             else:
                 key = ("single", index) if shape.group_id is None else ("group", shape.label, shape.group_id)
-            yield key, shape, labelme_shapes.rasterise(shape, image.size_hw)
+            yield key, shape, labelme_shapes.rasterise(shape, image.size_hw, self._line_width)
 
     def _build_annotation(self, image: DatasetImage, shapes: list[Shape], rles: list[dict[str, Any]]) -> dict[str, Any]:
         rle = coco_mask.merge(rles)
@@ -150,7 +182,9 @@ class LabelmeReader(DatasetReader):
 
     def _read_size(self, name: str, content: _LabelmeFile, on_issue: IssueHandler) -> DatasetImage | None:
         """The image with its size; None, once reported, if it is missing or the JSON has another size."""
-        size_hw = image_files.read_common_size(self.root / content.file_name, [], on_issue)
+        size_hw = content.embedded_size_hw
+        if size_hw is None:
+            size_hw = image_files.read_common_size(self.root / content.file_name, [], on_issue)
         if size_hw is None:
             return None
         for key, got, expected in zip(("imageHeight", "imageWidth"), content.size_hw, size_hw, strict=True):
@@ -186,12 +220,14 @@ def _check_options(things: Sequence[str] | None, stuff: Sequence[str], ignore: S
         seen |= {*labels}
 
 
-def _read_all(root: Path, json_names: Sequence[str], on_issue: IssueHandler) -> dict[str, _LabelmeFile]:
+def _read_all(
+    root: Path, json_names: Sequence[str], line_width: int, on_issue: IssueHandler
+) -> dict[str, _LabelmeFile]:
     """Name of the JSON -> its content; of two JSONs with one image, the first counts."""
     contents: dict[str, _LabelmeFile] = {}
     first_by_image: dict[str, str] = {}
     for name in json_names:
-        content = _read_file(root, name, on_issue)
+        content = _read_file(root, name, line_width, on_issue)
         if content is None:
             continue
         first = first_by_image.setdefault(content.file_name, name)
@@ -209,19 +245,21 @@ class _LabelmeFile:
     """One checked JSON.
 
     Attributes:
-        file_name: Path of the image in root, with "/".
+        file_name: Path of the image in root, with "/"; if the image is in the JSON, no file is there.
+        embedded_size_hw: Height and width of the image in the JSON; None if it is a file.
         size_hw: Height and width as the JSON has them, unchecked.
         shapes: The shapes that have an area, in their order.
         skipped: A line on each shape without area.
     """
 
     file_name: str
+    embedded_size_hw: tuple[int, int] | None
     size_hw: tuple[object, object]
     shapes: tuple[Shape, ...]
     skipped: tuple[str, ...]
 
 
-def _read_file(root: Path, name: str, on_issue: IssueHandler) -> _LabelmeFile | None:
+def _read_file(root: Path, name: str, line_width: int, on_issue: IssueHandler) -> _LabelmeFile | None:
     """Read the JSON `name` in root; None, once reported, if it is invalid.
 
     All invalid shapes are reported. If there are any, so are the damaged masks of the others, which are not decoded
@@ -244,19 +282,46 @@ def _read_file(root: Path, name: str, on_issue: IssueHandler) -> _LabelmeFile | 
     except DatasetError as error:
         on_issue(code, error)
         return None
-    results = [try_read(on_issue, code, parse_shape, entry, f"{path}, shape {i}") for i, entry in enumerate(entries)]
+    results = [
+        try_read(on_issue, code, parse_shape, entry, f"{path}, shape {i}", line_width)
+        for i, entry in enumerate(entries)
+    ]
     shapes = tuple(result for result in results if isinstance(result, Shape))
     for shape in shapes if None in results else ():
         if shape.kind == "mask":
             try_read(on_issue, code, labelme_shapes.decode_mask, shape)
-    file_name = None
-    image_path = try_read(on_issue, code, json_fields.get_field, content, "imagePath", json_fields.TEXT, path)
-    if image_path is not None:
-        file_name = try_read(on_issue, "name-outside", _resolve_image_name, image_path, name, path)
-    if None in results or file_name is None:
+    image = _find_image(root, name, content, on_issue)
+    if None in results or image is None:
         return None
     lines = tuple(result for result in results if isinstance(result, str))
-    return _LabelmeFile(file_name, (content.get("imageHeight"), content.get("imageWidth")), shapes, lines)
+    return _LabelmeFile(*image, (content.get("imageHeight"), content.get("imageWidth")), shapes, lines)
+
+
+def _find_image(
+    root: Path, name: str, content: Entry, on_issue: IssueHandler
+) -> tuple[str, tuple[int, int] | None] | None:
+    """The image's path in root, and its size if it is in imageData; None, once reported, if both are invalid."""
+    path, file_name = root / name, None
+    issues: list[tuple[str, DatasetError]] = []
+
+    def keep(code: str, error: DatasetError) -> None:
+        issues.append((code, error))
+
+    code = "annotation-unreadable"
+    image_path = try_read(keep, code, json_fields.get_field, content, "imagePath", json_fields.TEXT, path)
+    if image_path is not None:
+        file_name = try_read(keep, "name-outside", _resolve_image_name, image_path, name, path)
+    if (file_name is None or not os.path.isfile(root / file_name)) and content.get("imageData"):
+        issues = []
+        size_hw = try_read(keep, "image-unreadable", read_embedded_size, content, path)
+        stem = name.removesuffix(JSON_SUFFIX)
+        names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(1)))
+        file_name = next(name for name in names if not os.path.lexists(root / name))
+    else:
+        size_hw = None
+    for issue in issues:
+        on_issue(*issue)
+    return None if issues or file_name is None else (file_name, size_hw)
 
 
 def _resolve_image_name(image_path: str, json_name: str, path: Path) -> str:

@@ -37,7 +37,6 @@ POINTS = {
     "point": (1, 1),
 }
 THIN = {"line", "linestrip", "point"}  # without area, unless they are drawn with a width
-POINT_SHARE = 2  # labelme draws lines with a width of 10 pixels and points with a radius of 5
 MAX_RADIUS = 2**14  # pixels of a circle: Pillow's numbers overflow at four times as many
 MASK_MODES = {"1", "L", "P", "I", "I;16"}  # Pillow's, of one channel
 CROWD = "iscrowd"  # the flag of a crowd
@@ -127,15 +126,15 @@ def find_fault(shape: Shape, area_px: int, size_hw: tuple[int, int]) -> tuple[st
     """The code and the text of what is probably wrong with a shape of `area_px` pixels; both "" if nothing is."""
     height, width = size_hw
     image = f"the image of {height} x {width} (height x width)"
-    if not area_px and shape.kind == "mask":
-        return "segment-empty", f"its mask has no pixel in {image}"
+    is_flat = shape.kind in ("polygon", "rectangle", "circle") and _compute_area(shape) < FLAT_PX
     if not area_px:
-        return "segment-empty", f"it is outside {image}"
-    if shape.kind in ("polygon", "rectangle", "circle") and _compute_area(shape) < FLAT_PX:
+        problem = f"its mask has no pixel in {image}" if shape.kind == "mask" else f"it is outside {image}"
+        return "segment-empty", f"a {shape.kind} without area has no pixel" if is_flat else problem
+    if is_flat:
         return "mask-flat", f"a {shape.kind} without area, whose outline has {area_px} pixels"
-    farthest = np.concatenate([-shape.points_xy, shape.points_xy - (width, height)]).max()
-    if shape.kind in ("polygon", "rectangle", "mask") and farthest > OUTSIDE_PX:
-        return "mask-outside", f"it reaches {farthest:g} pixels beyond {image}"
+    beyond_px = np.concatenate([-shape.points_xy, shape.points_xy - (width, height)]).max()
+    if shape.kind in ("polygon", "rectangle", "mask") and beyond_px > OUTSIDE_PX:
+        return "mask-outside", f"it reaches {beyond_px:g} pixels beyond {image}"
     return "", ""
 
 
@@ -216,12 +215,11 @@ def _read_points(entry: Entry, kind: str, where: str) -> NDArray[np.float64]:
     return np.array(points, dtype=np.float64)
 
 
-def _draw(
-    shape: Shape, size_hw: tuple[int, int], line_width: int
-) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+def _draw(shape: Shape, size_hw: tuple[int, int], line_width: int) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     """The pixels in the part of the shape's box that is in the image, and the (left, top) of that part."""
+    centres = shape.points_xy[:1] if shape.kind == "circle" else shape.points_xy
     margin = _compute_radius(shape.points_xy) if shape.kind == "circle" else line_width
-    (left, top), (right, bottom) = shape.points_xy.min(axis=0) - margin, shape.points_xy.max(axis=0) + margin
+    (left, top), (right, bottom) = centres.min(axis=0) - margin, centres.max(axis=0) + margin
     left, right = (min(max(0, int(x)), size_hw[1]) for x in (left - 1, right + 2))
     top, bottom = (min(max(0, int(y)), size_hw[0]) for y in (top - 1, bottom + 2))
     if left >= right or top >= bottom:
@@ -237,7 +235,7 @@ def _draw(
     elif shape.kind in ("line", "linestrip"):
         draw.line(points, fill=1, width=line_width)
     else:
-        radius = margin if shape.kind == "circle" else line_width // POINT_SHARE
+        radius = margin if shape.kind == "circle" else line_width / 2
         x, y = points[0]
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
     return np.asarray(canvas)[top:, left:] != 0, (left, top)

@@ -15,6 +15,7 @@ from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco import CocoPanopticReader
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import IssueHandler
 from tests.helpers.damaged_datasets import CATEGORIES, PERSON, SIZE_HW, Broken, noise, panoptic, scene
 
 
@@ -171,7 +172,7 @@ def test_an_empty_mask_of_a_format_with_overlaps_is_reported(tmp_path: Path) -> 
         has_overlapping_masks = True
 
         def read_annotations(self, image: DatasetImage) -> list[dict]:
-            return [{"area": 3}, {"area": 0}]
+            return [{"category_id": 1, "area": 3}, {"category_id": 1, "area": 0}]
 
     assert get_codes(OverlappingReader(tmp_path, scene())) == ["segment-empty"]
 
@@ -181,7 +182,7 @@ def test_occluded_masks_are_not_tiny_and_images_without_things_are_not_unlabelle
         has_overlapping_masks = True
 
         def read_annotations(self, image: DatasetImage) -> list[dict]:
-            return [{"area": 25}, {"area": 1}]
+            return [{"category_id": 1, "area": 25}, {"category_id": 1, "area": 1}]
 
     one_pixel_ids = np.where(scene().segment_ids == PERSON, 70000, scene().segment_ids)
     one_pixel_ids[0, 0] = PERSON
@@ -190,4 +191,27 @@ def test_occluded_masks_are_not_tiny_and_images_without_things_are_not_unlabelle
     ]
     things_reader = ReaderInMemory(tmp_path, PanopticSegmentation(np.zeros(SIZE_HW, dtype=np.int32), ()))
     things_reader.categories = CategorySet(CATEGORIES.things)
-    assert get_codes(things_reader) == []
+    assert get_codes(things_reader) == ["class-empty"]
+
+
+def test_classes_without_a_pixel_are_named_once(tmp_path: Path) -> None:
+    class OtherReader(ReaderInMemory):
+        void_remedy = "name its value"
+
+        def check_annotation(self, image: DatasetImage, on_issue: IssueHandler) -> None:
+            on_issue("mask-twice", DatasetError("it is there twice", where=f"{image.file_name}, shape 3"))
+
+    segmentation = scene()
+    ids = np.where(segmentation.segment_ids == PERSON, 0, segmentation.segment_ids)
+    segments = tuple(s for s in segmentation.segments if s.segment_id != PERSON)
+    person = next(s for s in segmentation.segments if s.segment_id == PERSON)
+    name = CATEGORIES[person.category_id].name
+    reader = OtherReader(tmp_path, *[PanopticSegmentation(ids, segments)] * 2, None)
+    issues = check_dataset(reader, map)
+    assert [issue.code for issue in issues] == ["mask-twice", "mask-twice", "annotation-unreadable", "class-empty"]
+    void_px = 2 * int((ids == 0).sum())
+    problem = f"1 of {len(CATEGORIES.categories)} classes has no pixel: {name!r}"
+    assert issues[-1].message == f"{problem}; {void_px} pixels are void: name its value"
+    assert (issues[0].place, issues[0].message) == ("0.png, shape 3", "it is there twice")
+    # Nothing is known of a class if no image could be read.
+    assert get_codes(OtherReader(tmp_path, None)) == ["annotation-unreadable"]

@@ -56,7 +56,7 @@ def test_metrics_of_datasets_with_only_things_or_only_stuff(
 
 def test_overlapping_masks_stay_complete_in_training_and_evaluation(tmp_path: Path) -> None:
     """Two rectangles of 2 x 2 pixels share a column: it has one owner in the map, two in the annotations."""
-    rectangles(tmp_path, [(0, 0, 2, 2), (1, 0, 3, 2)])
+    rectangles(tmp_path, [(0, 0, 1, 1), (1, 0, 2, 1)])  # corners, both inside
     dataset = load_reader_dataset("overlaps", "labelme", {"root": str(tmp_path)})
     (record,) = pickle.loads(pickle.dumps(dataset.records))
     assert sorted(s.area_px for s in read_segmentation(record, dataset.categories).segments) == [2, 4]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from pycocotools import mask as coco_mask
+from PIL import ExifTags, Image, ImageDraw
 
 from segkit.formats.base import DatasetImage
 from segkit.formats.labelme import LabelmeReader
+from segkit.formats.labelme.shapes import Shape, parse_shape, rasterise
 from segkit.structures import PanopticSegmentation, Segment, rle_to_mask
 from segkit.utils.errors import ConfigError, DatasetError
 from tests.helpers.coco_samples import JUNK, spoil
@@ -26,7 +27,9 @@ SIZE_HW = (4, 6)
 
 
 def box(label: str, left: float, top: float, right: float, bottom: float, **fields: object) -> dict:
-    return {"label": label, "points": [[left, top], [right, bottom]], "shape_type": "rectangle", **fields}
+    """A rectangle over the pixels from (left, top) up to (right, bottom), which are beyond it, as in a slice."""
+    points = [[left, top], [right - 1, bottom - 1]]  # labelme's rectangles hold the pixels of both corners
+    return {"label": label, "points": points, "shape_type": "rectangle", **fields}
 
 
 def store(root: Path, shapes: object, name: str = "a", **fields: object) -> Path:
@@ -130,40 +133,89 @@ def test_stuff_ignored_labels_and_crowds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape_type", ["polygon", None, "absent"])
-def test_polygons_are_rasterised_as_in_pycocotools(tmp_path: Path, shape_type: str | None) -> None:
-    points = [[0.3, 0.2], [5.6, 1.1], [7.5, 3.9], [1.2, 3.4]]  # one of them outside
-    entry = {"label": "dog", "points": points, "shape_type": shape_type}
+def test_polygons_of_older_versions_are_rasterised(tmp_path: Path, shape_type: str | None) -> None:
+    entry = {"label": "dog", "points": [[1.2, 1.9], [3.5, 1.5], [3.0, 2.9]], "shape_type": shape_type}
     store(tmp_path, [{key: value for key, value in entry.items() if value != "absent"}])
-    expected = coco_mask.decode(coco_mask.frPyObjects([np.ravel(points).tolist()], *SIZE_HW))[..., 0]
-    assert 0 < expected.sum() < expected.size
+    # Pixels (1, 1), (3, 1) and (3, 2): coordinates are cut to whole numbers. The outline runs over (2, 1).
+    expected = [[0] * 6, [0, 1, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0], [0] * 6]
     np.testing.assert_array_equal(read_only_image(LabelmeReader(tmp_path)).segment_ids, expected)
 
 
-def test_circles_rectangles_and_masks_are_rasterised(tmp_path: Path) -> None:
+# What labelme/utils/shape.py of labelme 6.3.1 draws, one word for each row.
+LABELME_DRAWS = [
+    (
+        "polygon",
+        [[0.3, 0.2], [5.6, 1.1], [7.5, 5.9], [1.2, 3.4]],
+        "#....... ######.. .#####.. .######. ....###. .......#",
+    ),
+    ("polygon", [[-2.5, 1.5], [3.5, 0.5], [4.5, 4.5]], "...#.... ####.... ####.... ..###... ....#... ........"),
+    ("polygon", [[1.0, 1.0], [4.0, 1.0], [6.0, 1.0]], "........ .######. ........ ........ ........ ........"),
+    ("rectangle", [[5.5, 4.5], [2.5, 1.5]], "........ ..####.. ..####.. ..####.. ..####.. ........"),
+    ("circle", [[3.5, 2.5], [5.2, 2.5]], "..###... .#####.. .#####.. .#####.. ..###... ........"),
+    ("circle", [[3, 2], [3, 2]], "........ ........ ........ ........ ........ ........"),
+    (
+        "oriented_rectangle",
+        [[3, 0.5], [6.5, 2.5], [4, 5.5], [0.5, 3]],
+        "...#.... ..###... .######. ######.. ..####.. ....#...",
+    ),
+    ("line", [[1, 1], [6, 4]], "...##### ..###### .####### ######## ######## #######."),
+    ("linestrip", [[0, 5], [3.5, 2.5], [7, 5]], "#....### ##...### ###.#### ######## ######## ########"),
+    ("point", [[1.5, 1.5]], "#######. #######. #######. #######. ######.. #####..."),
+]
+
+
+@pytest.mark.parametrize(("kind", "points", "rows"), LABELME_DRAWS)
+def test_shapes_have_the_pixels_of_labelmes_own_conversion(kind: str, points: list, rows: str) -> None:
+    shape = parse_shape({"label": "dog", "points": points, "shape_type": kind}, "a.json", line_width=10)
+    assert isinstance(shape, Shape)
+    mask = rle_to_mask(rasterise(shape, (6, 8), line_width=10))
+    assert " ".join("".join(".#"[int(pixel)] for pixel in row) for row in mask) == rows
+
+
+@given(
+    kind=st.sampled_from(["polygon", "linestrip", "circle", "rectangle"]),
+    halves=st.lists(st.tuples(st.integers(-20, 100), st.integers(-20, 100)), min_size=3, max_size=6),
+)
+def test_shapes_are_drawn_as_on_a_canvas_of_the_whole_image(kind: str, halves: list[tuple[int, int]]) -> None:
+    """Only the part of the canvas in the box of a shape is kept: that must not change Pillow's rounding."""
+    points = [(x / 2, y / 2) for x, y in (halves[:2] if kind in ("circle", "rectangle") else halves)]
+    canvas = Image.new("L", (40, 30))
+    draw = ImageDraw.Draw(canvas)
+    (x, y), (edge_x, edge_y) = points[:2]
+    if kind == "polygon":
+        draw.polygon(points, outline=1, fill=1)
+    elif kind == "rectangle":
+        draw.rectangle([min(x, edge_x), min(y, edge_y), max(x, edge_x), max(y, edge_y)], outline=1, fill=1)
+    elif kind == "circle":
+        radius = math.sqrt((x - edge_x) ** 2 + (y - edge_y) ** 2)
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], outline=1, fill=1)
+    else:
+        draw.line(points, fill=1, width=3)
+    shape = parse_shape({"label": "dog", "points": [[*p] for p in points], "shape_type": kind}, "a.json", line_width=3)
+    assert isinstance(shape, Shape)
+    np.testing.assert_array_equal(rle_to_mask(rasterise(shape, (30, 40), line_width=3)), np.asarray(canvas) != 0)
+
+
+def test_rectangles_of_other_tools_and_masks_are_rasterised(tmp_path: Path) -> None:
     def read_shape(entry: dict) -> list[list[int]]:
         store(tmp_path, [{"label": "dog", **entry}])
         return read_only_image(LabelmeReader(tmp_path)).segment_ids.tolist()
 
-    # Pixel centres near (2, 2) are 0.5 or 1.5 away in x and y. Centres with 1.5 in both are 2.1 away: outside;
-    # 0.5 and 1.5 are 1.58 away. Of radius 1.6 they are in.
-    ring = [[0, 1, 1, 0, 0, 0], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0]]
-    assert read_shape({"shape_type": "circle", "points": [[2, 2], [3.6, 2]]}) == ring
     core = [[0] * 6, [0, 1, 1, 0, 0, 0], [0, 1, 1, 0, 0, 0], [0] * 6]
-    assert read_shape({"shape_type": "circle", "points": [[2, 2], [2, 3.5]]}) == core
-    # Half outside on the left, and far larger than the image.
-    assert read_shape({"shape_type": "circle", "points": [[-1, 2], [0.6, 2]]})[1] == [1, 0, 0, 0, 0, 0]
-    assert read_shape({"shape_type": "circle", "points": [[3, 2], [9e5, 2]]}) == [[1] * 6] * 4
-    assert read_shape({"shape_type": "circle", "points": [[90, 90], [91, 90]]}) == [[0] * 6] * 4
     # Corners in any order; four of them.
-    assert read_shape({"shape_type": "rectangle", "points": [[3, 3], [1, 1]]}) == core
+    assert read_shape({"shape_type": "rectangle", "points": [[2, 2], [1, 1]]}) == core
     for kind in ("rectangle", "oriented_rectangle", "rotation"):
-        assert read_shape({"shape_type": kind, "points": [[1, 1], [3, 1], [3, 3], [1, 3]]}) == core
-    # A mask's corners are pixels, both inside: 3 x 2 pixels.
+        assert read_shape({"shape_type": kind, "points": [[1, 1], [2, 1], [2, 2], [1, 2]]}) == core
+    # Far larger than the image.
+    assert read_shape({"shape_type": "circle", "points": [[3, 2], [9000, 2]]}) == [[1] * 6] * 4
+    assert read_shape({"shape_type": "circle", "points": [[90, 90], [91, 90]]}) == [[0] * 6] * 4
+    # A mask's corners are pixels, both inside: 3 x 2 pixels. A mask that was moved has fractions.
     mask = [[1, 0, 1], [0, 1, 0]]
     expected = [[0] * 6, [0, 0, 1, 0, 1, 0], [0, 0, 0, 1, 0, 0], [0] * 6]
-    for mode, value in (("L", 1), ("1", 255), ("P", 255)):
+    for mode, value, moved in (("L", 1, 0.0), ("1", 255, 0.7), ("P", 255, 0.2)):
         content = encode_png(np.array(mask) * value, mode)
-        assert read_shape({"shape_type": "mask", "points": [[2.0, 1.0], [4.0, 2.0]], "mask": content}) == expected
+        points = [[2.0 + moved, 1.0 + moved], [4.0 + moved, 2.0 + moved]]
+        assert read_shape({"shape_type": "mask", "points": points, "mask": content}) == expected
     # Pixels outside the image are cut off.
     for corner, seen in (((-1, -1), [[1, 0], [0, 0]]), ((5, 3), [[0, 0], [0, 1]])):
         entry = {"points": [[*corner], [corner[0] + 2, corner[1] + 1]], "mask": encode_png(mask), "shape_type": "mask"}
@@ -171,6 +223,97 @@ def test_circles_rectangles_and_masks_are_rasterised(tmp_path: Path) -> None:
         assert (pixels[:2, :2] if corner[0] < 0 else pixels[2:, 4:]).tolist() == seen
         assert pixels.sum() == 1
     assert not np.any(read_shape({"points": [[50, 50], [52, 51]], "mask": encode_png(mask), "shape_type": "mask"}))
+
+
+def get_issues(root: Path) -> list[tuple[str, str, str]]:
+    issues: list[tuple[str, str, str]] = []
+    reader = LabelmeReader(root)
+    for image in reader.images:
+        reader.check_annotation(image, lambda code, error: issues.append((code, str(error.where), error.problem)))
+    return issues
+
+
+def test_shapes_outside_the_image_without_area_or_drawn_twice_are_reported(tmp_path: Path) -> None:
+    def polygon(*points: tuple[float, float]) -> dict:
+        return {"label": "dog", "points": [[*point] for point in points], "shape_type": "polygon"}
+
+    shapes = [
+        box("dog", 0, 0, 6, 4),
+        polygon((0, 0), (6, 0), (6, 4), (0, 4)),  # its corners are those of the image
+        polygon((10, 10), (12, 10), (12, 12)),
+        polygon((3, 1), (9, 1), (9, 3)),
+        polygon((1, 1), (2, 1), (4, 1)),
+        {"label": "dog", "points": [[2, 2], [2, 2]], "shape_type": "circle"},
+        {"label": "dog", "points": [[5, 2], [9, 2]], "shape_type": "circle"},  # cut off, which is usual
+        {"label": "dog", "points": [[0, 0], [0, 0]], "shape_type": "mask", "mask": encode_png([[0]])},
+        box("dog", 0, 0, 6, 4, group_id=3),
+        box("cat", 0, 0, 6, 4),
+    ]
+    path = store(tmp_path, shapes)
+    image = "the image of 4 x 6 (height x width)"
+    assert get_issues(tmp_path) == [
+        ("segment-empty", f"{path}, shape 2 ('dog')", f"it is outside {image}"),
+        ("mask-outside", f"{path}, shape 3 ('dog')", f"it reaches 3 pixels beyond {image}"),
+        ("mask-flat", f"{path}, shape 4 ('dog')", "a polygon without area, whose outline has 4 pixels"),
+        ("segment-empty", f"{path}, shape 5 ('dog')", "a circle without area has no pixel"),
+        ("segment-empty", f"{path}, shape 7 ('dog')", f"its mask has no pixel in {image}"),
+        ("mask-twice", f"{path}, shape 8 ('dog')", "it is equal to a.json, shape 0"),
+    ]
+    store(tmp_path, shapes[:2])
+    assert get_issues(tmp_path) == []
+
+
+def encode_image(pixels: np.ndarray, kind: str = "PNG", **options: object) -> str:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize("image_path", ["gone.jpg", "../../a.jpg", "C:\\scans\\a.jpg", "", None])
+def test_an_image_that_is_in_the_json_only_is_read(tmp_path: Path, image_path: str | None) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    store(tmp_path, [box("dog", 0, 0, 1, 1)], "x/a", imagePath=image_path, imageData=encode_image(pixels))
+    (tmp_path / "x/a.png").unlink()
+    reader = LabelmeReader(tmp_path)
+    assert reader.images == (DatasetImage("x/a", "x/a.png", SIZE_HW),)
+    np.testing.assert_array_equal(reader.read_image(reader.images[0]), pixels)
+    # A file of this name is another image.
+    Image.new("RGB", (9, 9)).save(tmp_path / "x/a.png")
+    reader = LabelmeReader(tmp_path)
+    assert reader.images == (DatasetImage("x/a", "x/a_1.png", SIZE_HW),)
+    np.testing.assert_array_equal(reader.read_image(reader.images[0]), pixels)
+
+
+def test_images_in_a_json_are_not_rotated_and_may_be_deep(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    pixels = np.zeros((*SIZE_HW, 3), dtype=np.uint8)
+    store(tmp_path, [], "a", imagePath="gone.jpg", imageData=encode_image(pixels, "JPEG", exif=exif))
+    deep = np.linspace(0, 60000, 24).astype(np.uint16).reshape(SIZE_HW)
+    store(tmp_path, [], "b", imagePath="gone.png", imageData=encode_image(deep))
+    reader = LabelmeReader(tmp_path, things=["dog"])
+    assert reader.read_image(reader.images[0]).shape == (*SIZE_HW, 3)
+    stretched = reader.read_image(reader.images[1])
+    assert (stretched[0, 0].tolist(), stretched[-1, -1].tolist()) == ([0, 0, 0], [255, 255, 255])
+
+
+def test_an_image_in_a_json_that_is_damaged_or_of_another_size_is_reported(tmp_path: Path) -> None:
+    whole = encode_image(np.zeros((9, 9, 3), dtype=np.uint8))
+    for number, data in enumerate(["?", "AAAA", whole[:40], whole]):
+        store(tmp_path, [box("dog", 0, 0, 1, 1)], f"{number}", imagePath="gone.png", imageData=data)
+    issues: list[tuple[str, str]] = []
+    reader = LabelmeReader(tmp_path, on_issue=lambda code, error: issues.append((code, Path(error.where).name)))
+    unreadable = [("image-unreadable", f"{number}.json") for number in range(3)]
+    assert issues == [*unreadable, ("size-differs", "3.json")]
+    assert reader.images == ()
+
+
+def test_a_pipeline_decodes_cut_off_image_data_to_an_error(tmp_path: Path) -> None:
+    data = encode_image(np.random.default_rng(0).integers(0, 255, (*SIZE_HW, 3), dtype=np.uint8))
+    store(tmp_path, [box("dog", 0, 0, 1, 1)], imagePath="gone.png", imageData=data[:80])
+    reader = LabelmeReader(tmp_path)
+    with pytest.raises(DatasetError, match=r"a\.json: `imageData` is no image in base64"):
+        reader.read_image(reader.images[0])
 
 
 def test_shapes_without_area_are_skipped_and_reported(tmp_path: Path) -> None:
@@ -248,11 +391,15 @@ def test_loops_of_symlinks_are_skipped_or_raise_a_dataset_error(tmp_path: Path) 
         ({"points": [[0, 0], [1, float("nan")]]}, "expected every point"),
         ({"points": [[0, 0], [1, 10**400]]}, "expected every point"),
         ({"points": [[0, 0], [1, 2e6]]}, "expected every point"),
-        ({"points": [[-1e6, -1e6], [9e5, 9e5]]}, r"expected an outline of at most 4e\+06 pixels, got a longer"),
+        (
+            {"shape_type": "polygon", "points": [[-1e6, -1e6], [9e5, 9e5], [0, 9e5], [9e5, 0]]},
+            r"expected an outline of at most 4e\+06 pixels, got a longer",
+        ),
         ({"points": "many"}, "expected `points` to be a list"),
         ({"group_id": 1.5}, "expected `group_id` to be an integer or null, got 1.5"),
         ({"group_id": [1]}, "expected `group_id`"),
         ({"flags": {"iscrowd": 2}}, "expected `iscrowd` to be 0 or 1"),
+        ({"shape_type": "circle", "points": [[0, 0], [0, 2e4]]}, "expected a circle with a radius of at most 16384"),
         ({"shape_type": "mask"}, "expected `mask` to be a string, got none"),
     ],
 )
@@ -346,6 +493,15 @@ def test_a_known_share_of_junk_is_accepted(tmp_path: Path) -> None:
     assert 0.1 < sum(accepted) / len(accepted) < 0.5
 
 
+def test_lines_are_drawn_on_request_only(tmp_path: Path) -> None:
+    store(tmp_path, [{"label": "wire", "points": [[0, 1], [5, 1]], "shape_type": "line"}])
+    reader = LabelmeReader(tmp_path, line_width=1)
+    assert (read_only_image(reader).segment_ids.sum(axis=1).tolist(), reader.skipped) == ([0, 6, 0, 0], ())
+    for width in (-1, 1.5, True, 5000):
+        with pytest.raises(ConfigError, match=r"expected line_width to be a whole number in 0\.\.1000, got"):
+            LabelmeReader(tmp_path, line_width=width)
+
+
 def test_inconsistent_options_raise_a_config_error(tmp_path: Path) -> None:
     store(tmp_path, [box("dog", 0, 0, 1, 1)])
     for options, message in (
@@ -433,7 +589,7 @@ def test_files_of_labelme_version_3_are_read(tmp_path: Path) -> None:
         "imageData": "AAAA",
     }
     store(tmp_path, []).write_text(json.dumps(content))
-    assert read_only_image(LabelmeReader(tmp_path)).segments == (Segment(1, 1, True, 4),)
+    assert read_only_image(LabelmeReader(tmp_path)).segments == (Segment(1, 1, True, 9),)
 
 
 def test_links_to_nothing_and_pipes_are_reported(tmp_path: Path) -> None:
