@@ -71,7 +71,7 @@ def list_drawn_colors(categories: CategorySet, category_ids: Collection[int] | N
         c for c in (*categories.things, *categories.stuff) if category_ids is None or c.category_id in category_ids
     ]
     drawn = [c for c in classes if not is_background(c)]
-    colors = _separate(tuple((_clip(c.color), not c.isthing) for c in drawn))
+    colors = _separate(tuple((c.color, not c.isthing) for c in drawn))
     return {c.category_id: color for c, color in zip(drawn, colors, strict=True)}
 
 
@@ -86,11 +86,6 @@ def choose_colors(segments: Iterable[Segment], categories: CategorySet) -> dict[
         category_id -> RGB, see `list_drawn_colors`.
     """
     return list_drawn_colors(categories, {segment.category_id for segment in segments})
-
-
-def _clip(color: Color) -> Color:
-    red, green, blue = (min(max(value, 0), 255) for value in color)
-    return red, green, blue
 
 
 @lru_cache(maxsize=32)

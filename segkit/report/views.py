@@ -101,7 +101,7 @@ def select_images(reader: DatasetReader, count: int) -> Selection:
                 break
             unlabelled += 1
     if not chosen:
-        notes = [f"none of {unlabelled} images that were looked at has a label"] if unlabelled else []
+        notes = [f"looked at {unlabelled} images, none has a label"] if unlabelled else []
         return _select(((image, ()) for image in reader.images[:count]), notes)
     return _select(chosen, [f"{unlabelled} images without a label are left out; --image shows them"] * (unlabelled > 0))
 

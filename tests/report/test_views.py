@@ -78,7 +78,7 @@ def test_images_without_labels_are_left_out_and_counted():
 def test_images_are_shown_if_none_has_a_label():
     selection = select_images(Slices(10, set()), 2)
     assert [image.image_id for image in selection.images] == [0, 1]
-    assert selection.notes == ("none of 10 images that were looked at has a label",)
+    assert selection.notes == ("looked at 10 images, none has a label",)
 
 
 def test_a_large_dataset_without_labels_is_not_read_whole():
