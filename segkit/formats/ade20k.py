@@ -65,6 +65,7 @@ class ADE20KReader(DatasetReader):
     """
 
     format = "ade20k"
+    marks_void = True
 
     def __init__(
         self,

@@ -54,7 +54,7 @@ class DatasetReader(ABC):
         format: key of the reader in `segkit.formats.registry.READERS`.
         has_overlapping_masks: whether annotations hold pixels that the segmentation gives to other segments.
         has_map: False if models train on the annotations only, not on the panoptic map.
-        marks_void: whether a pixel without segment is void of a complete labelling, rather than background.
+        marks_void: whether a pixel without segment was left out of a complete labelling, rather than being background.
         instances_json: the COCO instances JSON that holds the annotations, if there is one.
         metrics: evaluators besides the usual ones, keys of `segkit.evaluation.EVALUATORS`.
         root: folder that holds the dataset.
@@ -69,7 +69,7 @@ class DatasetReader(ABC):
     format: ClassVar[str]
     has_overlapping_masks: bool = False
     has_map: bool = True
-    marks_void: bool = True
+    marks_void: bool = False
     instances_json: Path | None = None
     metrics: tuple[str, ...] = ()
     root: Path

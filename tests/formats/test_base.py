@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from segkit.formats.base import list_lost_annotations
+from segkit.formats.registry import READERS
 from segkit.structures import mask_to_rle
 
 
@@ -21,3 +22,16 @@ def test_overlaps_are_the_pixels_of_every_mask_but_one(masks: np.ndarray) -> Non
 def test_equal_polygons_have_losses_and_missing_annotations_have_none() -> None:
     assert list_lost_annotations(None, (2, 2)) == []
     assert list_lost_annotations([{"segmentation": [[0, 0, 2, 0, 2, 2]]}] * 2, (2, 2)) != []
+
+
+def test_only_complete_labellings_mark_void():
+    marking = {name for name, reader in READERS.items() if reader.marks_void}
+    assert marking >= {"coco-panoptic", "two-channel-png", "cityscapes", "ade20k", "voc", "semantic-maps"}
+    assert not marking & {
+        "coco-instances",
+        "instance-maps",
+        "labelme",
+        "decathlon",
+        "coco-results",
+        "panoptic-predictions",
+    }

@@ -54,6 +54,7 @@ class CityscapesReader(DatasetReader):
     """
 
     format = "cityscapes"
+    marks_void = True
     categories = CATEGORIES
 
     def __init__(

@@ -52,7 +52,6 @@ class CocoResultsReader(DatasetReader):
 
     format = "coco-results"
     has_overlapping_masks = True
-    marks_void = False
 
     @files.no_garbage_collection()
     def __init__(
@@ -138,7 +137,6 @@ class PanopticPredictionsReader(DatasetReader):
     """
 
     format = "panoptic-predictions"
-    marks_void = False
 
     @files.no_garbage_collection()
     def __init__(

@@ -44,6 +44,7 @@ class CocoPanopticReader(DatasetReader):
     """
 
     format = "coco-panoptic"
+    marks_void = True
 
     def __init__(self, json: str | Path, masks: str | Path, images: str | Path) -> None:
         file = read_panoptic(json)
@@ -79,7 +80,6 @@ class CocoInstancesReader(DatasetReader):
 
     format = "coco-instances"
     has_overlapping_masks = True
-    marks_void = False
 
     def __init__(self, json: str | Path, images: str | Path, overlap: str = "small_on_top") -> None:
         if overlap not in OVERLAPS:

@@ -45,6 +45,7 @@ class TwoChannelReader(DatasetReader):
     """
 
     format = "two-channel-png"
+    marks_void = True
 
     def __init__(
         self, masks: str | Path, images: str | Path, categories: str | Path, *, on_issue: IssueHandler = raise_issue

@@ -73,7 +73,6 @@ class DecathlonReader(DatasetReader):
 
     format = "decathlon"
     metrics = ("volume_dice",)
-    marks_void = False
 
     def __init__(
         self,

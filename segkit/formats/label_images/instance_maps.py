@@ -42,7 +42,6 @@ class InstanceMapReader(LabelMapReader):
     """
 
     format = "instance-maps"
-    marks_void = False
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class SemanticMapReader(LabelMapReader):
     """
 
     format = "semantic-maps"
+    marks_void = True
 
     def __init__(
         self,

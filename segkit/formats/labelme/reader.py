@@ -66,7 +66,6 @@ class LabelmeReader(DatasetReader):
 
     format = "labelme"
     has_overlapping_masks = True
-    marks_void = False
 
     def __init__(
         self,

@@ -69,6 +69,7 @@ class VOCReader(DatasetReader):
     """
 
     format = "voc"
+    marks_void = True
 
     def __init__(
         self,
