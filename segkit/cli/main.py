@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import logging
 import os
 import re
 import sys
@@ -133,7 +134,10 @@ def _is_debugging() -> bool:
 def _silence_libraries() -> None:
     """Hide warnings of torch and setuptools that the import of Detectron2 causes: a user cannot act on them."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
-    warnings.filterwarnings("ignore", message=".*pkg_resources", category=UserWarning)
+    for message in (".*pkg_resources", r"torch\.meshgrid", "The given NumPy array is not writable"):
+        warnings.filterwarnings("ignore", message=message, category=UserWarning)
+    for name in ("torch.fx._symbolic_trace", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _print_error(command: str, message: str, code: int) -> int:

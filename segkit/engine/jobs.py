@@ -19,7 +19,9 @@ from segkit.data.catalog import describe_difference, load_dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.engine import register
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
+from segkit.engine.outcome import print_outcome
 from segkit.engine.setup import prepare_config
+from segkit.engine.terminal_log import shorten_terminal_log
 from segkit.engine.trainer import Trainer, select_numbers
 from segkit.utils.errors import ConfigError
 from segkit.utils.plugins import get_plugin_sources, load_plugins
@@ -79,7 +81,7 @@ def run_in_this_process(
     config_file: str = "",
     plugins: Sequence[str] = (),
 ) -> dict[str, Any] | None:
-    """Train or evaluate with a config of `prepare_config`, as one process of the job.
+    """Train or evaluate with a config of `prepare_config`, as one process of the job, and print the outcome.
 
     Args:
         cfg: the checked config.
@@ -96,11 +98,15 @@ def run_in_this_process(
         register()
         load_plugins(plugins)
         register_custom(cfg.DATASETS.CUSTOM)
+    rank = comm.get_rank()
+    shorten_terminal_log(cfg.OUTPUT_DIR, rank)
     default_setup(cfg, SimpleNamespace(config_file=config_file, eval_only=eval_only, resume=resume))
     # In a job of one process, `run_job` has sent segkit's log to the terminal already.
-    rank = comm.get_rank()
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
-    return evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
+    results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
+    if comm.is_main_process():
+        print_outcome(cfg, results, trained=not eval_only)
+    return results
 
 
 def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any] | None:

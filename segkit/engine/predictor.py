@@ -19,12 +19,10 @@ from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import convert_pixels
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
-from segkit.evaluation import predictions
+from segkit.evaluation import predictions, samples
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
 from segkit.formats.image_io import open_image
-from segkit.report import draw_instances, draw_panoptic
-from segkit.report.palette import list_drawn_colors
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import track
@@ -191,19 +189,10 @@ def _draw(
     output: dict[str, Any], image_rgb: np.ndarray, predictor: Predictor, drawing: Mapping[str, Any]
 ) -> np.ndarray:
     """Draw a model's output over the image: the panoptic map, else instance masks, else the semantic map."""
-    categories = predictor.categories
-    if "panoptic_seg" in output:
-        segmentation = predictions.get_panoptic_prediction(output, categories)
-        return draw_panoptic(image_rgb, segmentation, categories, **drawing)
-    masks = predictions.get_instance_masks(output, image_rgb.shape[:2]) if "instances" in output else None
-    if masks is not None:
-        names, colors = [c.name for c in categories.things], list_drawn_colors(categories)
-        thing_colors = [colors[c.category_id] for c in categories.things]
-        return draw_instances(image_rgb, masks, names, colors=thing_colors, **drawing)
-    if "sem_seg" in output:
-        segmentation = predictions.get_semantic_prediction(output, categories, predictor.space)
-        return draw_panoptic(image_rgb, segmentation, categories, **drawing)
-    raise ConfigError("expected a model with a panoptic map, masks or semantic classes to draw, got none of them")
+    drawable = samples.select_drawable(output, image_rgb.shape[:2], predictor.categories, predictor.space)
+    if drawable is None:
+        raise ConfigError("expected a model with a panoptic map, masks or semantic classes to draw, got none of them")
+    return samples.draw(image_rgb, drawable, predictor.categories, **drawing)
 
 
 def _get_dataset_name(cfg: CfgNode) -> str:

@@ -17,18 +17,22 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.data.build import filter_images_with_only_crowd_annotations
 from detectron2.engine import AMPTrainer, DefaultTrainer, SimpleTrainer, create_ddp_model, hooks
 from detectron2.engine.train_loop import TrainerBase
-from detectron2.evaluation import inference_on_dataset
+from detectron2.evaluation import DatasetEvaluators, inference_on_dataset
 from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
 from segkit.data.catalog import load_dataset, load_datasets
-from segkit.data.class_counts import resolve_class_counts
+from segkit.data.class_counts import get_thing_channels, resolve_class_counts
 from segkit.data.dataset import Dataset
+from segkit.data.ground_truth import GroundTruth
 from segkit.data.mapper import SegkitMapper
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
+from segkit.engine.outcome import GRID, get_exports_folder, get_report_folder, write_report
 from segkit.evaluation import build_evaluators
 from segkit.evaluation.head_outputs import fusing_saved_values
+from segkit.evaluation.samples import SampleEvaluator
+from segkit.report.tables import read_group
 from segkit.structures import CategorySet
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
@@ -78,6 +82,7 @@ class Trainer(DefaultTrainer):
         cfg = _with_class_counts(cfg)
         cfg = DefaultTrainer.auto_scale_workers(cfg, comm.get_world_size())
         model = self.build_model(cfg)
+        _log_size(cfg, model)
         optimizer = self.build_optimizer(cfg, model)
         loader = self.build_train_loader(cfg)
         # On the CPU, where gloo synchronises the gradients, device_ids must not be given.
@@ -151,7 +156,8 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: torch.nn.Module, evaluators: Any = None) -> dict[str, Any]:
         """Evaluate on every dataset of DATASETS.TEST.
 
-        Writes OUTPUT_DIR/inference/<dataset>/ (exports and metrics.json) and OUTPUT_DIR/metrics.json.
+        Writes OUTPUT_DIR/inference/<dataset>/ (exports and metrics.json) and OUTPUT_DIR/metrics.json; if TEST.EXPORT is
+        set also report.html and grid.png, see `get_report_folder`.
 
         Args:
             cfg: config of `prepare_config`.
@@ -165,14 +171,16 @@ class Trainer(DefaultTrainer):
         _broadcast_buffers(model)
         results: dict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TEST:
-            folder = Path(cfg.OUTPUT_DIR) / "inference" / name
-            evaluator = evaluators or build_evaluators(cfg, load_dataset(name), folder)
+            folder = get_exports_folder(cfg, name)
+            evaluator = evaluators or _build_evaluators(cfg, name, folder)
             saving = fusing_saved_values(model, cfg.TEST.KEEP_LOGITS) if cfg.TEST.SAVE_HEADS else nullcontext()
             with saving:
                 dataset_results = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
             if comm.is_main_process():
                 results[name] = dataset_results
                 files.dump_json(folder / "metrics.json", dataset_results)
+                if cfg.TEST.EXPORT and evaluators is None:
+                    write_report(cfg, name, dataset_results)
                 _log_headlines(name, dataset_results)
         if not comm.is_main_process():
             return {}
@@ -211,6 +219,16 @@ def _build_mapper(cfg: CfgNode, datasets: list[Dataset], is_train: bool) -> Any:
     return SegkitMapper.from_config(cfg, datasets[0], is_train, *datasets[1:])
 
 
+def _build_evaluators(cfg: CfgNode, name: str, folder: Path) -> DatasetEvaluators:
+    """The evaluators of the dataset's metrics, and one that draws some images if files are written."""
+    dataset = load_dataset(name)
+    evaluators = build_evaluators(cfg, dataset, folder)
+    if not cfg.TEST.EXPORT:
+        return evaluators
+    ground_truth = GroundTruth(dataset, get_thing_channels(cfg, dataset))
+    return DatasetEvaluators([evaluators, SampleEvaluator(ground_truth, get_report_folder(cfg, name) / GRID)])
+
+
 def _broadcast_buffers(model: torch.nn.Module) -> None:
     """Send the running statistics of the main process to the others: only the main process's model is saved."""
     if comm.get_world_size() > 1:
@@ -218,8 +236,15 @@ def _broadcast_buffers(model: torch.nn.Module) -> None:
             torch.distributed.broadcast(buffer, src=0)
 
 
+def _log_size(cfg: CfgNode, model: torch.nn.Module) -> None:
+    numbers = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+    total, trained = sum(n for n, _ in numbers) / 1e6, sum(n for n, is_trained in numbers if is_trained) / 1e6
+    text = "%s: %.1f million weights, %.1f million of them trained, on %s"
+    logger.info(text, cfg.MODEL.META_ARCHITECTURE, total, trained, cfg.MODEL.DEVICE)
+
+
 def _log_headlines(name: str, results: Mapping[str, Any]) -> None:
     for task, values in results.items():
-        headlines = {k: v for k, v in values.items() if "-" not in k and isinstance(v, float)}
+        headlines = {k: v for k, v in read_group(task, values).headline.items() if isinstance(v, float)}
         text = ", ".join(f"{key} {value:.2f}" for key, value in headlines.items())
         logger.info("%s %s: %s", name, task, text or "no metrics: the dataset has no labels")

@@ -23,7 +23,9 @@ def test_demo_writes_all_paths_that_it_prints(
     for task, name in (("panoptic_seg", "PQ"), ("bbox", "AP"), ("segm", "AP"), ("sem_seg", "mIoU")):
         assert 0 <= results[task][name] <= 100
     printed = capsys.readouterr().out
-    for path in (output / name for name in demo.OUTPUTS):
+    exports = [f"inference/demo_val/{name}" for name in ("coco_instances_results.json", "panoptic.json", "panoptic")]
+    results = ["report.html", "grid.png", "metrics.json"]
+    for path in (output / name for name in ("data", "log.txt", "config.yaml", "model_final.pth", *exports, *results)):
         assert path.exists()
         assert str(path) in printed.replace("\n", "")
     assert Image.open(output / "grid.png").width > Image.open(output / "grid.png").height  # two scenes a row
