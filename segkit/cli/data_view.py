@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> None:
             title = f"{args.format}: {reader.root.name}"
             write_page(args.output, title, {}, views=drawn, notes=selection.notes)
         else:
-            legend = views.build_legend(selection.segments, selection.size_px, reader.categories, colors)
+            pixels, marks_void = selection.size_px, reader.marks_void
+            legend = views.build_legend(selection.segments, pixels, reader.categories, colors, marks_void)
             png.write(args.output, views.draw_view_grid([*drawn], legend))
     print(*selection.notes, args.output, sep="\n")

@@ -23,6 +23,7 @@ PAGE_VIEW_PX, GRID_VIEW_PX = 768, 560  # longer side of an image in a page and i
 LEGEND_TEXT_PX = 20  # in a grid
 MAX_TRIES = 50  # images per view that are looked at for one with labels
 PERCENT = 100.0
+VOID_COLOR = (102, 102, 102)  # in legends
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,16 @@ def read_view(
     shown = PanopticSegmentation(segmentation.segment_ids[rows[:, None], columns], segmentation.segments)
     options = {"names": names, "hatch_void": reader.marks_void}
     overlay = draw_panoptic(pixels, shown, reader.categories, colors=colors, alpha=alpha, **options)
-    legend = build_legend(segmentation.segments, height * width, reader.categories, colors)
+    legend = build_legend(segmentation.segments, height * width, reader.categories, colors, reader.marks_void)
     return View(str(image.image_id), pixels, overlay, legend)
 
 
 def build_legend(
-    segments: Iterable[Segment], size_px: int, categories: CategorySet, colors: Mapping[int, Color]
+    segments: Iterable[Segment],
+    size_px: int,
+    categories: CategorySet,
+    colors: Mapping[int, Color],
+    marks_void: bool = False,
 ) -> tuple[LegendEntry, ...]:
     """List the classes of segments: things with the number of instances, then stuff with its share of the pixels.
 
@@ -180,6 +185,7 @@ def build_legend(
         size_px: Pixels of the images.
         categories: Names of the classes.
         colors: category_id -> RGB, see `choose_colors`.
+        marks_void: Whether void is drawn, and comes last.
 
     Returns:
         The most frequent classes first; no background.
@@ -196,12 +202,18 @@ def build_legend(
         drawn, key=lambda c: (not c.isthing, -(instances if c.isthing else areas_px)[c.category_id])
     ):
         key = category.category_id
-        percent = PERCENT * areas_px[key] / max(size_px, 1)
-        count = f"{percent:.0f} %" if percent >= 1 else "< 1 %"
-        if category.isthing:
-            count = f"{instances[key]} + crowds" if key in crowds else str(instances[key])
+        count = f"{instances[key]} + crowds" if key in crowds else str(instances[key])
+        count = count if category.isthing else _format_share(areas_px[key], size_px)
         entries.append(LegendEntry(shown_names[key], colors[key], count))
+    void_px = size_px - areas_px.total()
+    if marks_void and void_px > 0:
+        entries.append(LegendEntry("void (hatched)", VOID_COLOR, _format_share(void_px, size_px)))
     return tuple(entries)
+
+
+def _format_share(area_px: int, size_px: int) -> str:
+    percent = PERCENT * area_px / max(size_px, 1)
+    return f"{percent:.0f} %" if percent >= 1 else "< 1 %"
 
 
 def draw_legend(entries: Sequence[LegendEntry], width_px: int, text_px: int) -> NDArray[np.uint8]:

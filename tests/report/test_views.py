@@ -141,6 +141,15 @@ def test_the_legend_counts_instances_and_pixels():
     assert [entry.color for entry in legend] == [colors[CAT], colors[SKY], colors[GRASS]]
 
 
+def test_void_comes_last_in_the_legend_if_it_is_drawn():
+    shown = segmentation([[1, 1, 1, 0]], SKY)
+    colors = choose_colors(shown.segments, CATEGORIES)
+    entries = [build_legend(shown.segments, 4, CATEGORIES, colors, marks_void) for marks_void in (True, False)]
+    assert [(e.name, e.count) for e in entries[0]] == [("sky", "75 %"), ("void (hatched)", "25 %")]
+    assert [e.name for e in entries[1]] == ["sky"]
+    assert [e.name for e in build_legend(shown.segments, 3, CATEGORIES, colors, True)] == ["sky"]
+
+
 def test_crowds_and_small_shares_in_the_legend():
     ids = np.ones((20, 20), dtype=int)
     ids[0, :3] = 2
