@@ -207,3 +207,14 @@ def test_no_pixel_outside_of_the_masks_changes(boxes):
     masks = instances(full, [0.9] * len(boxes), [box[4] for box in boxes])
     drawn = draw_instances(grey(60, 220), masks, ["cat", "a rather long name", "i"], names=False)
     assert (drawn[~full.any(axis=0)] == 100).all()
+
+
+def test_the_outline_of_a_hidden_part_is_drawn():
+    full = np.zeros((2, 20, 20), dtype=bool)
+    full[0, 2:18, 2:10] = True
+    full[1, 6:12, 6:16] = True  # smaller: it is on top of the right border of the first one, column 9
+    drawn = draw_instances(grey(20, 20), instances(full, [1.0, 1.0], [0, 1]), ["a", "b"], alpha=1.0)
+    outlines = [np.rint(np.array(default_color(i)) * 0.4 + 153) for i in (0, 1)]  # 60 % white
+    assert (drawn[2:18, 9] == outlines[0]).all()
+    assert (drawn[6:12, 15] == outlines[1]).all()
+    assert (drawn[8, [7, 8, 10, 11]] == default_color(1)).all()
