@@ -74,5 +74,5 @@ def resolve_for_categories(cfg: Any, categories: CategorySet, channels: str, nam
         elif key in used and node[leaf] != expected:
             raise ConfigError(
                 f"{key} is {node[leaf]}, but the dataset {name} needs {expected} ({reason})",
-                remedy=f"remove the key: {key} is then taken from the dataset",
+                remedy=f"set it to {expected}, or leave it out of the config file, to take it from the dataset",
             )

@@ -15,6 +15,7 @@ from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from pycocotools import mask as coco_mask
 
+from segkit.config import with_segkit_keys
 from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import convert_pixels
@@ -45,7 +46,7 @@ class Predictor:
     """
 
     def __init__(self, cfg: CfgNode) -> None:
-        self.cfg = cfg.clone()
+        self.cfg = with_segkit_keys(cfg).clone()
         self.cfg.defrost()
         saved_categories, channels = load_saved_classes(cfg.MODEL.WEIGHTS)
         self.categories = saved_categories or get_categories(_get_dataset_name(cfg))

@@ -22,6 +22,7 @@ from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, JSONWriter, TensorboardXWriter
 
+from segkit.config import with_segkit_keys
 from segkit.data.catalog import load_dataset, load_datasets
 from segkit.data.class_counts import get_thing_channels, resolve_class_counts
 from segkit.data.dataset import Dataset
@@ -32,10 +33,11 @@ from segkit.engine.outcome import GRID, get_exports_folder, get_report_folder, w
 from segkit.evaluation import build_evaluators
 from segkit.evaluation.head_outputs import fusing_saved_values
 from segkit.evaluation.samples import SampleEvaluator
-from segkit.report.tables import read_group
+from segkit.report.tables import PER_CLASS, as_number, read_group
 from segkit.structures import CategorySet
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
+from segkit.utils.text import abbreviate
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +170,7 @@ class Trainer(DefaultTrainer):
             The content of OUTPUT_DIR/metrics.json: Detectron2's dict of results, or, for several datasets, a dict of
             them by dataset name. Empty on other processes than the main one.
         """
+        cfg = with_segkit_keys(cfg)
         _broadcast_buffers(model)
         results: dict[str, Any] = OrderedDict()
         for name in cfg.DATASETS.TEST:
@@ -202,7 +205,7 @@ def select_numbers(results: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_class_counts(cfg: CfgNode) -> CfgNode:
     """A copy whose class counts are those of the training dataset, as `prepare_config` sets them."""
-    cfg = cfg.clone()
+    cfg = with_segkit_keys(cfg).clone()
     cfg.defrost()
     resolve_class_counts(cfg, load_datasets(cfg.DATASETS.TRAIN)[0])
     cfg.freeze()
@@ -248,3 +251,14 @@ def _log_headlines(name: str, results: Mapping[str, Any]) -> None:
         headlines = {k: v for k, v in read_group(task, values).headline.items() if isinstance(v, float)}
         text = ", ".join(f"{key} {value:.2f}" for key, value in headlines.items())
         logger.info("%s %s: %s", name, task, text or "no metrics: the dataset has no labels")
+    if absent := _find_absent_classes(results):
+        logger.info("%s: %d classes never occur in the ground truth: %s", name, len(absent), abbreviate(absent))
+
+
+def _find_absent_classes(results: Mapping[str, Any]) -> list[str]:
+    """The names or ids of the classes that have no metric in any task."""
+    has_metric: dict[str, bool] = {}
+    for task, values in results.items():
+        for key, row in read_group(task, values).tables.get(PER_CLASS, {}).items():
+            has_metric[key] = has_metric.get(key, False) or any(as_number(v) is not None for v in row.values())
+    return [key for key, is_known in has_metric.items() if not is_known]

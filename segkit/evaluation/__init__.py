@@ -8,6 +8,7 @@ from typing import Any
 
 from detectron2.evaluation import DatasetEvaluators
 
+from segkit.config import with_segkit_keys
 from segkit.data.class_counts import get_thing_channels
 from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import GroundTruth
@@ -49,6 +50,7 @@ def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEva
     Raises:
         ConfigError: a metric is unknown or does not suit the dataset.
     """
+    cfg = with_segkit_keys(cfg)
     ground_truth = GroundTruth(dataset, get_thing_channels(cfg, dataset))
     options = EvaluatorOptions(cfg.TEST.EXPORT, cfg.TEST.BOUNDARY, cfg.TEST.KEEP_LOGITS)
     register_models()  # and the specs of their architectures

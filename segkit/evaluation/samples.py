@@ -152,7 +152,7 @@ def draw(
     if isinstance(drawable, PanopticSegmentation):
         return draw_panoptic(image, drawable, categories, colors=colors, **options)
     colors = colors or list_drawn_colors(categories)
-    thing_colors = [colors[thing.category_id] for thing in categories.things]
+    thing_colors = [colors.get(thing.category_id, thing.color) for thing in categories.things]
     return draw_instances(image, drawable, [c.name for c in categories.things], colors=thing_colors, **options)
 
 

@@ -11,13 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detectron2 import model_zoo
+from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+import segkit
 from segkit.cli.main import main
 from segkit.data.catalog import get_categories, load_dataset
 from segkit.data.ground_truth import GroundTruth, read_segmentation
 from segkit.structures import rle_to_mask
 from segkit.utils.errors import ConfigError, DatasetError
+from tests.helpers import detectron2_script
 from tests.helpers.dataset_dicts import SIZE_HW, add_panoptic_maps, add_semantic_maps, draw_masks, instance_dicts
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
@@ -65,6 +69,34 @@ def test_the_tutorials_dataset_trains_is_evaluated_and_exported(
     assert [(c["id"], c["name"]) for c in ground_truth["categories"]] == [(0, "square"), (1, "disk")]
     assert [image["file_name"] for image in ground_truth["images"]] == ["0.png", "1.png"]
     assert len(ground_truth["annotations"]) == 4
+
+
+def test_a_script_trains_and_predicts_without_segkits_keys(register: Register, tmp_path: Path) -> None:
+    register(instance_dicts(tmp_path), thing_classes=THINGS)
+    cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
+    cfg.merge_from_list([*detectron2_script.SMALL.split(), "MODEL.WEIGHTS", "", "OUTPUT_DIR", str(tmp_path / "run")])
+    cfg.DATASETS.TRAIN = cfg.DATASETS.TEST = ("t_dicts",)
+    with pytest.raises(ConfigError, match=r"NUM_CLASSES is 80, but the dataset t_dicts needs 2 .*set it to 2"):
+        segkit.Trainer(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = 2
+    trainer = segkit.Trainer(cfg)
+    trainer.train()
+    assert (tmp_path / "run" / "report.html").is_file()
+    cfg.MODEL.WEIGHTS = str(tmp_path / "run" / "model_final.pth")
+    predictor = segkit.Predictor(cfg)
+    assert [thing.name for thing in predictor.categories.things] == THINGS
+    assert "instances" in predictor(np.zeros((*SIZE_HW, 3), dtype=np.uint8))
+
+
+def test_classes_that_the_test_images_lack_are_named_after_the_evaluation(
+    register: Register, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(instance_dicts(tmp_path), thing_classes=[*THINGS, "never", "neither"])
+    train(tmp_path / "run", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN")
+    printed = capsys.readouterr().out
+    assert "t_dicts: 2 of 4 classes have no label in 2 images, the model cannot learn them: never, neither" in printed
+    assert "t_dicts: 2 classes never occur in the ground truth: 'never', 'neither'" in printed
 
 
 @pytest.mark.parametrize("disk_mask", ["polygon", "rle", "uncompressed", "bitmask"])
