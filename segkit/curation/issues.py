@@ -81,6 +81,10 @@ RULES = {
     "annotation-twice": Rule("an image has two annotations", "keep one"),
     "annotation-id-twice": Rule("two annotations have one id", "give each a distinct id"),
     "annotation-unreadable": Rule("the annotation of an image is damaged or contradicts itself", "correct it"),
+    "affine-differs": Rule(
+        "the affine of a label or channel puts it off its image's grid",
+        "for labels in the image's order, --set label_affine=image takes the image's header; resample others",
+    ),
     # Panoptic PNGs
     "png-missing": Rule("the PNG or file of an annotation is missing", "complete the download, or drop it"),
     "png-orphan": Rule("a PNG has no annotation", "annotate it, or move it away", WARNING),

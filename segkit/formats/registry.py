@@ -22,6 +22,7 @@ READERS: dict[str, type[DatasetReader]] = {
         cityscapes.CityscapesReader,
         ade20k.ADE20KReader,
         decathlon.DecathlonReader,
+        decathlon.NnunetReader,
         voc.VOCReader,
         label_images.InstanceMapReader,
         label_images.SemanticMapReader,

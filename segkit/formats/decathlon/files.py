@@ -6,12 +6,13 @@ import hashlib
 import math
 import os
 import reprlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from segkit.formats.decathlon import nnunet
 from segkit.formats.decathlon.nifti import NIFTI_SUFFIXES, Header, read_header
 from segkit.formats.image_files import check_folder, index_unique
 from segkit.utils import json_fields
@@ -25,6 +26,7 @@ TABLE = "dataset.json"
 TREE = "expected imagesTr/<volume>.nii.gz and labelsTr/<volume>.nii.gz, and usually dataset.json"
 COMPLETE = "complete the download, or take the volume out"
 MAX_JSON_BYTES = 2**26
+OWN, IMAGE = "own", "image"  # whose affine a label has
 AFFINE_TOLERANCE = 0.1  # voxels between a corner of the label and the same corner of the image
 
 
@@ -33,14 +35,19 @@ class VolumeFiles:
     """The files of a volume, which may be missing.
 
     Attributes:
-        name: File name of the image without the suffix.
-        image_path: The image's NIfTI.
+        name: File name of the image without the suffix, and without the number of the channel.
+        image_paths: The image's NIfTI, or one for each channel.
         label_path: The label's NIfTI; None in the test split.
     """
 
     name: str
-    image_path: Path
+    image_paths: tuple[Path, ...]
     label_path: Path | None
+
+    @property
+    def image_path(self) -> Path:
+        """The image's NIfTI, or that of its first channel."""
+        return self.image_paths[0]
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,22 @@ def list_volumes(root: Path, table: Entry | None, is_test: bool, on_issue: Issue
     """The volumes with labels, or those of the test split, sorted by name.
 
     The table lists them; without a table they are the files in imagesTr and labelsTr, or in imagesTs. Of two volumes
-    with one name the first counts. DatasetError without a list or folder.
+    with one name the first counts. nnU-Net's files are found by their names. DatasetError without a list or folder.
     """
     part, folder = ("test", "imagesTs") if is_test else ("training", "imagesTr")
+    names, label_names = ({_get_stem(p): p for p in _find_niftis(root / name)} for name in (folder, "labelsTr"))
+    nnunet.check_file_ending(table, NIFTI_SUFFIXES, root / TABLE)
+    if nnunet.is_nnunet(table, names, {} if is_test else label_names):
+        images = _find_niftis_by_name(root / folder, on_issue)
+        channels = nnunet.group_channels(images, table, root / folder)
+        labels = {} if is_test else _find_niftis_by_name(root / "labelsTr", on_issue)
+        count = len(next(iter(channels.values())))
+        return [_pair(name, channels, labels, root, is_test, count) for name in sorted({*channels, *labels})]
     if table is None:
         images = _find_niftis_by_name(root / folder, on_issue)
         labels = {} if is_test else _find_niftis_by_name(root / "labelsTr", on_issue)
-        return [_pair(name, images, labels, root, is_test) for name in sorted({*images, *labels})]
+        by_name = {name: (path,) for name, path in images.items()}
+        return [_pair(name, by_name, labels, root, is_test) for name in sorted({*images, *labels})]
     volumes: dict[str, VolumeFiles] = {}
     for entry in _iterate_entries(table, part, root, on_issue):
         arguments = root, f"{root / TABLE}, {part}"
@@ -83,7 +99,7 @@ def list_volumes(root: Path, table: Entry | None, is_test: bool, on_issue: Issue
         label_path = None if is_test else try_read(on_issue, "", _read_path, entry, "label", *arguments)
         if image_path is None or (label_path is None and not is_test):
             continue
-        volume = VolumeFiles(_get_stem(image_path), image_path, label_path)
+        volume = VolumeFiles(_get_stem(image_path), (image_path,), label_path)
         if volumes.setdefault(volume.name, volume) is not volume:
             problem = f"expected volumes of different names, got {volume.name!r} twice"
             remedy = "rename one, or drop the second entry"
@@ -93,7 +109,7 @@ def list_volumes(root: Path, table: Entry | None, is_test: bool, on_issue: Issue
 
 def describe_unlisted(volumes: Collection[VolumeFiles]) -> tuple[str, ...]:
     """Lines of `DatasetReader.skipped` on volumes in the same folders that are not in the list."""
-    used = {path for files in volumes for path in (files.image_path, files.label_path) if path is not None}
+    used = {path for files in volumes for path in (*files.image_paths, files.label_path) if path is not None}
     lines: tuple[str, ...] = ()
     for folder in sorted({path.parent for path in used}):
         unused = [path.name for path in _find_niftis(folder) if path not in used]
@@ -124,21 +140,29 @@ def select_split(
 def drop_missing(volumes: Sequence[VolumeFiles], on_issue: IssueHandler) -> list[VolumeFiles]:
     """The volumes whose files exist; missing files are reported."""
     labels = [files.label_path for files in volumes if files.label_path is not None]
-    missing = report_missing(on_issue, "image-missing", "volume", [files.image_path for files in volumes], COMPLETE)
+    images = [path for files in volumes for path in files.image_paths]
+    missing = report_missing(on_issue, "image-missing", "volume", images, COMPLETE)
     missing |= report_missing(on_issue, "png-missing", "label", labels, COMPLETE)
-    return [files for files in volumes if files.image_path not in missing and files.label_path not in missing]
+    return [files for files in volumes if missing.isdisjoint({*files.image_paths, files.label_path})]
 
 
-def check_volume(files: VolumeFiles, on_issue: IssueHandler) -> Volume | None:
+def check_volume(files: VolumeFiles, label_affine: str, on_issue: IssueHandler) -> Volume | None:
     """Read the headers; None, once reported, if one is damaged or the label is not on the image's grid."""
-    image = try_read(on_issue, "image-unreadable", read_header, files.image_path)
+    headers = [try_read(on_issue, "image-unreadable", read_header, path) for path in files.image_paths]
+    image, is_valid = headers[0], None not in headers
+    for path, header in zip(files.image_paths[1:], headers[1:], strict=True):
+        if image is not None and header is not None and not _fits(image, header, path, "channel", on_issue):
+            is_valid = False
     if files.label_path is not None:
         label = try_read(on_issue, "annotation-unreadable", read_header, files.label_path)
-        if image is None or label is None or not _fits(image, label, files.label_path, on_issue):
+        if image is None or label is None:
             return None
-    if image is None:
+        is_same = label_affine == IMAGE
+        is_valid = _fits(image, label, files.label_path, "label", on_issue, is_same) and is_valid
+    if image is None or not is_valid:
         return None
-    return Volume(files.name, files.image_path, files.label_path, image.size_xyz, image.modalities)
+    modalities = image.modalities if len(headers) == 1 else len(headers)
+    return Volume(files.name, files.image_paths, files.label_path, image.size_xyz, modalities)
 
 
 def _find_niftis_by_name(folder: Path, on_issue: IssueHandler) -> dict[str, Path]:
@@ -157,11 +181,28 @@ def _find_niftis(folder: Path) -> list[Path]:
     return sorted(p for p in paths if p.name.endswith(NIFTI_SUFFIXES) and not p.name.startswith(".") and p.is_file())
 
 
-def _pair(name: str, images: dict[str, Path], labels: dict[str, Path], root: Path, is_test: bool) -> VolumeFiles:
-    """The image and label of a name; one that does not exist is expected under the file name of the other."""
-    file_name = (images.get(name) or labels[name]).name
-    image_path = images.get(name, root / "imagesTr" / file_name)
-    return VolumeFiles(name, image_path, None if is_test else labels.get(name, root / "labelsTr" / file_name))
+def _pair(
+    name: str,
+    images: Mapping[str, tuple[Path, ...]],
+    labels: Mapping[str, Path],
+    root: Path,
+    is_test: bool,
+    channels: int = 0,
+) -> VolumeFiles:
+    """The image and label of a name; one that does not exist is expected under the file name of the other.
+
+    channels: their number, of nnU-Net; 0 for the Decathlon's names.
+    """
+    image_paths = images.get(name, ())
+    folder = root / ("imagesTs" if is_test else "imagesTr")
+    if channels:
+        ending = ".nii.gz" if name not in labels else labels[name].name.removeprefix(name)
+        image_paths = image_paths or tuple(folder / f"{name}_{number:04d}{ending}" for number in range(channels))
+        label_name = f"{name}{ending}"
+    else:
+        image_paths = image_paths or (folder / labels[name].name,)
+        label_name = image_paths[0].name
+    return VolumeFiles(name, image_paths, None if is_test else labels.get(name, root / "labelsTr" / label_name))
 
 
 def _iterate_entries(table: Entry, part: str, root: Path, on_issue: IssueHandler) -> Iterator[Entry]:
@@ -191,16 +232,27 @@ def _get_stem(path: Path) -> str:
     return path.name.removesuffix(".gz").removesuffix(".nii")
 
 
-def _fits(image: Header, label: Header, path: Path, on_issue: IssueHandler) -> bool:
-    if label.modalities != 1 or label.shape != image.shape:
-        expected, got = (" x ".join(map(str, (*h.shape, h.modalities))) for h in (image, label))
-        problem = f"expected a label of the size of its image, {expected}, got {got}"
+def _fits(
+    image: Header, other: Header, path: Path, what: str, on_issue: IssueHandler, is_same_affine: bool = False
+) -> bool:
+    """Whether a label, or a channel of one modality, is on the image's grid; reported if it is not."""
+    expected, got = (" x ".join(map(str, (*h.shape, h.modalities))) for h in (image, other))
+    if other.modalities != 1 or other.shape != image.shape or (what == "channel" and image.modalities != 1):
+        problem = f"expected a {what} of the size of its image, {expected}, got {got}"
         on_issue("size-differs", DatasetError(problem, where=path))
         return False
-    if (distance := _compute_distance(image, label)) > AFFINE_TOLERANCE:
-        problem = f"expected a label on the grid of its image, its affine puts a corner {distance:.3g} voxels off"
-        remedy = "resample the label to the image's grid"
-        on_issue("annotation-unreadable", DatasetError(problem, where=path, remedy=remedy))
+    if not is_same_affine and (distance := _compute_distance(image, other)) > AFFINE_TOLERANCE:
+        problem = f"expected a {what} on the grid of its image, its affine puts a corner {distance:.3g} voxels off"
+        if not other.nifti["sform_code"] and not other.nifti["qform_code"]:
+            problem = f"{problem}: it has no affine of its own"
+        elif np.array_equal(np.abs(other.affine), np.eye(4)):
+            problem = f"{problem}: it is the identity, as of a file that was written without one"
+        remedy = "resample it to the image's grid"
+        if what == "label":
+            remedy = (
+                f"if its voxels are in the image's order, label_affine={IMAGE} takes the image's; otherwise {remedy}"
+            )
+        on_issue("affine-differs", DatasetError(problem, where=path, remedy=remedy))
         return False
     return True
 

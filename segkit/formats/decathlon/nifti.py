@@ -63,8 +63,11 @@ class Header:
         return sizes[0], sizes[1], sizes[2]
 
 
-def read_voxels(path: Path) -> NDArray[Any]:
-    """(X, Y, Z, modalities) in RAS+ orientation, scaled as the header says; DatasetError for a damaged file."""
+def read_voxels(path: Path, orientation: NDArray[np.float64] | None = None) -> NDArray[Any]:
+    """(X, Y, Z, modalities) in RAS+ orientation, scaled as the header says; DatasetError for a damaged file.
+
+    orientation: of the stored axes, in place of the header's.
+    """
     header = read_header(path)
     with _open(path) as file:
         content = file.read(header.content_bytes + 1)
@@ -75,7 +78,9 @@ def read_voxels(path: Path) -> NDArray[Any]:
     with np.errstate(over="ignore", invalid="ignore"), _raise_dataset_errors(path):
         voxels = header.nifti.data_from_fileobj(io.BytesIO(content))
     voxels = voxels.reshape(*header.shape, header.modalities)
-    turned: NDArray[Any] = nib.orientations.apply_orientation(voxels, header.orientation)
+    turned: NDArray[Any] = nib.orientations.apply_orientation(
+        voxels, header.orientation if orientation is None else orientation
+    )
     return turned
 
 

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.decathlon import files
+from segkit.formats.decathlon import files, nnunet
 from segkit.formats.decathlon.files import TABLE, Volume, VolumeFiles, check_volume
-from segkit.formats.decathlon.nifti import MAX_LABEL, read_voxels, to_slices
+from segkit.formats.decathlon.nifti import MAX_LABEL, read_header, read_voxels, to_slices
 from segkit.formats.image_io import PERCENTILES, stretch_to_uint8
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError, SegkitError
@@ -40,13 +40,15 @@ Labels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 class DecathlonReader(DatasetReader):
-    """One task of the Decathlon; each image is a 2-D slice of a volume, its image_id `<volume>_<slice>`.
+    """One task of the Decathlon, or a dataset of nnU-Net (see `nnunet`).
+
+    Each image is a 2-D slice of a volume, its image_id `<volume>_<slice>`.
 
     A DatasetImage's file_name is the name of the slice if it is written as a PNG. `image_root` holds no such file:
     `read_image` makes the slice from the volume. Label 0 is background, which is stuff as the other labels are.
 
     Headers are checked at once, voxels when they are read. The last slices stay in memory: `CACHE_BYTES`, or one
-    volume. `skipped` has lines on volumes that dataset.json does not list.
+    volume. `skipped` has lines on volumes that dataset.json does not list, and on modalities that are not read.
 
     Args:
         root: Folder of the task, with imagesTr, labelsTr, imagesTs and usually dataset.json.
@@ -56,18 +58,20 @@ class DecathlonReader(DatasetReader):
             volume and never all of them, unless the share is 0 or 1; of a single volume, none.
         held_out: Names of the volumes of "val", in place of `val_share`. The files do not say which volumes belong to
             one patient: if a patient has several, name them here.
-        labels: Label -> name; by default those of dataset.json, and without it the labels found in the volumes.
+        labels: Label -> name; by default those of dataset.json, and without it the labels found in the volumes. Of
+            nnU-Net's dataset.json the label `ignore` becomes void.
         things: Names of the labels whose connected pieces (8 neighbours) in a slice are instances.
-        modalities: One to three channels of a 4-D volume, from 0, to be R, G, B; the last is repeated. By default the
-            first three.
+        modalities: One to three channels of a 4-D volume, or of nnU-Net's files, from 0, to be R, G, B; the last is
+            repeated. By default the first three.
         percentiles: Two numbers in 0..100. These percentiles of a volume's modality become 0 and 255; values outside
             are clipped. NaN and infinite voxels become 0 with a warning in the log; a constant volume is 0.
         keep_empty: Whether slices that hold only background are images; False reads all labels of the split.
+        label_affine: "own", or "image" if labels have their image's affine, whatever their own is.
         on_issue: Gets the issues of single volumes, which are then left out. Raises by default.
 
     Raises:
         ConfigError: An option is invalid.
-        DatasetError: A file is missing or damaged, a volume has more than `MAX_VOXELS` or other voxels than its header
+        DatasetError: A file is missing or damaged, a volume has more voxels than `SEGKIT_MAX_VOXELS` or than its header
             says, or a label volume is not on the image's grid or holds a label that is not among `labels`.
     """
 
@@ -87,9 +91,13 @@ class DecathlonReader(DatasetReader):
         modalities: Sequence[int] = (),
         percentiles: Sequence[float] = PERCENTILES,
         keep_empty: bool = True,
+        label_affine: str = files.OWN,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_options(axis, split, val_share, held_out, things, modalities, percentiles, keep_empty)
+        if label_affine not in (files.OWN, files.IMAGE):
+            raise ConfigError(f"expected `label_affine` to be own or image, got {reprlib.repr(label_affine)}")
+        self._label_affine = label_affine
         self.root = Path(root)
         self.image_root = self.root / ("imagesTs" if split == "test" else "imagesTr")
         self.axis, self._modalities, self._percentiles = axis, tuple(modalities), tuple(percentiles)
@@ -106,17 +114,23 @@ class DecathlonReader(DatasetReader):
         needs_training = split != "test" or not (labels or table)
         listed = files.list_volumes(self.root, table, False, report) if needs_training else []
         training = files.drop_missing(listed, report)
+        counts = nnunet.describe_count(table, len(listed), self.root / TABLE) if needs_training else ()
         names = _read_label_names(labels, table, self.root)
         if names is None:
             training, names = self._find_labels(training, report)
+        ignored = [label for label, name in names.items() if name == nnunet.IGNORE and label != BACKGROUND]
+        self._ignored = ignored[0] if ignored and labels is None else None
+        if self._ignored is not None:
+            del names[self._ignored]
         self.categories = _build_categories(names, things, self.root)
         if split == "test":
             listed = files.list_volumes(self.root, table, True, report)
             selected = files.drop_missing(listed, report)
         else:
             selected = files.select_split(training, listed, split, val_share, held_out)
-        self.skipped = files.describe_unlisted(listed)
         self._open(selected, keep_empty, report)
+        modalities_line = _describe_dropped(self.volumes, self._modalities, table, self.root)
+        self.skipped = (*files.describe_unlisted(listed), *counts, *modalities_line)
         if not self.images and not reported:
             remedy = "choose another split, val_share or keep_empty"
             raise DatasetError(f"the split {split!r} has no slice", where=self.root, remedy=remedy)
@@ -135,7 +149,7 @@ class DecathlonReader(DatasetReader):
     def read_image(self, image: DatasetImage) -> NDArray[np.uint8]:
         """See base class. Intensities are scaled between the percentiles of the volume."""
         volume, index = self.locate_slice(image)
-        channels = self._cache("channels", volume.image_path, self._read_channels)[index]
+        channels = self._cache("channels", volume.image_path, lambda _: self._read_channels(volume))[index]
         rgb: NDArray[np.uint8] = channels.take(np.minimum(range(RGB), channels.shape[-1] - 1), axis=-1)
         return rgb
 
@@ -144,7 +158,7 @@ class DecathlonReader(DatasetReader):
         volume, index = self.locate_slice(image)
         if volume.label_path is None:
             return PanopticSegmentation(np.zeros(image.size_hw, dtype=np.int32), ())
-        return _build_segmentation(self._get_labels(volume.label_path)[index], self.categories)
+        return _build_segmentation(self._get_labels(volume.label_path, volume.image_path)[index], self.categories)
 
     def _find_labels(
         self, training: Sequence[VolumeFiles], on_issue: IssueHandler
@@ -157,14 +171,18 @@ class DecathlonReader(DatasetReader):
 
     def _read_label_values(self, volume: VolumeFiles) -> set[int]:
         path = volume.label_path
-        return set() if path is None else {*np.unique(self._cache("labels", path, self._read_labels)).tolist()}
+        if path is None:
+            return set()
+        return {
+            *np.unique(self._cache("labels", path, lambda path: self._read_labels(path, volume.image_path))).tolist()
+        }
 
     def _open(self, selected: Sequence[VolumeFiles], keep_empty: bool, on_issue: IssueHandler) -> None:
         """Set `volumes` and `images`."""
         self._slices: dict[ImageId, tuple[Volume, int]] = {}
         volumes: list[Volume] = []
         images: list[DatasetImage] = []
-        for volume in filter(None, (check_volume(volume_files, on_issue) for volume_files in selected)):
+        for volume in filter(None, (check_volume(v, self._label_affine, on_issue) for v in selected)):
             slices = try_read(on_issue, "annotation-unreadable", self._list_slices, volume, keep_empty)
             if slices is not None:
                 volumes.append(volume)
@@ -176,19 +194,25 @@ class DecathlonReader(DatasetReader):
         width, height = (size for axis, size in enumerate(volume.size_xyz) if axis != self.axis)
         slices = {}
         for index in range(volume.size_xyz[self.axis]):
-            if keep_empty or volume.label_path is None or self._get_labels(volume.label_path)[index].any():
+            if (
+                keep_empty
+                or volume.label_path is None
+                or self._get_labels(volume.label_path, volume.image_path)[index].any()
+            ):
                 image_id = f"{volume.name}_{index:03d}"
                 slices[index] = DatasetImage(image_id, f"{image_id}.png", (height, width))
         return slices
 
-    def _get_labels(self, path: Path) -> Labels:
-        return self._cache("labels", path, self._read_known_labels)
+    def _get_labels(self, path: Path, image_path: Path) -> Labels:
+        return self._cache("labels", path, lambda path: self._read_known_labels(path, image_path))
 
-    def _read_known_labels(self, path: Path) -> Labels:
+    def _read_known_labels(self, path: Path, image_path: Path) -> Labels:
         """The labels of a volume by slices; DatasetError if one is not a category."""
-        labels = self._read_labels(path)
+        labels = self._read_labels(path, image_path)
         table = np.zeros(MAX_LABEL + 1, dtype=bool)
         table[[*self.categories.isthing_by_id]] = True
+        if self._ignored is not None:
+            table[self._ignored] = True
         is_known = table.take(labels)
         if not is_known.all():
             expected, got = self.categories.isthing_by_id, np.unique(labels[~is_known]).tolist()
@@ -196,17 +220,23 @@ class DecathlonReader(DatasetReader):
             raise DatasetError(problem, where=path, remedy="add them to `labels`, or repair the volume")
         return labels
 
-    def _read_labels(self, path: Path) -> Labels:
-        return np.ascontiguousarray(to_slices(to_labels(read_voxels(path)[..., 0], path), self.axis))
+    def _read_labels(self, path: Path, image_path: Path) -> Labels:
+        orientation = read_header(image_path).orientation if self._label_affine == files.IMAGE else None
+        voxels = read_voxels(path, orientation)
+        return np.ascontiguousarray(to_slices(to_labels(voxels[..., 0], path), self.axis))
 
-    def _read_channels(self, path: Path) -> NDArray[np.uint8]:
+    def _read_channels(self, volume: Volume) -> NDArray[np.uint8]:
         """(slices, H, W, 1 to 3) uint8."""
-        voxels = read_voxels(path)
-        modalities = self._modalities or range(min(RGB, voxels.shape[-1]))
-        if max(modalities) >= voxels.shape[-1]:
-            expected = f"modalities below {voxels.shape[-1]}, the number of the volume"
-            raise ConfigError(f"expected {expected}, got {abbreviate(modalities)}", where=path)
-        channels = [stretch_to_uint8(voxels[..., modality], self._percentiles, path) for modality in modalities]
+        modalities = self._modalities or range(min(RGB, volume.modalities))
+        if max(modalities) >= volume.modalities:
+            expected = f"modalities below {volume.modalities}, the number of the volume"
+            raise ConfigError(f"expected {expected}, got {abbreviate(modalities)}", where=volume.image_path)
+        channels = []
+        voxels = read_voxels(volume.image_path) if len(volume.image_paths) == 1 else None
+        for modality in modalities:
+            path = volume.image_path if voxels is not None else volume.image_paths[modality]
+            values = read_voxels(path)[..., 0] if voxels is None else voxels[..., modality]
+            channels.append(stretch_to_uint8(values, self._percentiles, path))
         return np.ascontiguousarray(to_slices(np.stack(channels, axis=-1), self.axis))
 
     def _cache(self, kind: str, path: Path, read: Callable[[Path], NDArray[Any]]) -> NDArray[Any]:
@@ -226,6 +256,12 @@ class DecathlonReader(DatasetReader):
             while len(self._cached) > MIN_CACHED and sum(c.nbytes for c in self._cached.values()) > CACHE_BYTES:
                 del self._cached[next(iter(self._cached))]
             return content
+
+
+class NnunetReader(DecathlonReader):
+    """A dataset of nnU-Net, see `DecathlonReader`."""
+
+    format = "nnunet"
 
 
 def _check_options(
@@ -263,7 +299,9 @@ def _read_label_names(labels: Mapping[int | str, str] | None, table: Entry | Non
         return None
     error: type[SegkitError] = DatasetError if labels is None else ConfigError
     where = root / TABLE if labels is None else "`labels`"
-    given = table.get("labels") if labels is None and table is not None else labels
+    given = labels
+    if labels is None and table is not None:
+        given = nnunet.invert_labels(table.get("labels"), where)
     if not isinstance(given, Mapping) or not given:
         raise error(f"expected `labels` to be {{label: name}}, got {reprlib.repr(given)}", where=where)
     names: dict[int, str] = {}
@@ -274,6 +312,21 @@ def _read_label_names(labels: Mapping[int | str, str] | None, table: Entry | Non
             raise error(f"expected {expected}, got {reprlib.repr({key: name})}", where=where)
         names[label] = name
     return names
+
+
+def _describe_dropped(
+    volumes: Sequence[Volume], modalities: Sequence[int], table: Entry | None, root: Path
+) -> tuple[str, ...]:
+    """The line on modalities that no one asked to leave out."""
+    count = max((volume.modalities for volume in volumes), default=0)
+    if modalities or count <= RGB:
+        return ()
+    names = nnunet.get_channel_names(table)
+    dropped = ", ".join(
+        f"{number} ({names[number]})" if number in names else f"{number}" for number in range(RGB, count)
+    )
+    remedy = "choose up to three with `modalities`, as in --set modalities=[0,1,3]"
+    return (f"{root}: volumes have {count} modalities, the first {RGB} are read and {dropped} is not; {remedy}",)
 
 
 def _build_categories(names: Mapping[int, str], things: Collection[str], root: Path) -> CategorySet:
@@ -306,13 +359,15 @@ def to_labels(values: NDArray[Any], path: Path) -> Labels:
 
 
 def _build_segmentation(labels: Labels, categories: CategorySet) -> PanopticSegmentation:
-    """Turn (H, W) labels into segments: one per stuff label, one per connected piece of a thing label.
+    """Turn (H, W) labels into segments: one per stuff label, one per connected piece of a thing label; others are void.
 
     Segments are numbered from 1 by label, then by first pixel.
     """
     segment_ids = np.zeros(labels.shape, dtype=np.int32)
     segments: list[Segment] = []
     for category_id in np.unique(labels).tolist():
+        if category_id not in categories:
+            continue  # nnU-Net's label `ignore`
         isthing = categories[category_id].isthing
         mask = labels == category_id
         for piece in _split_pieces(mask) if isthing else [mask]:

@@ -73,11 +73,43 @@ def test_a_label_must_have_the_size_and_grid_of_its_image(nib, tmp_path):
     check_error(".* got 2 x 3 x 4 x 2", np.stack([label] * 2, -1), AFFINE)
     shifted = AFFINE.copy()
     shifted[0, 3] = 0.5  # half a voxel of 1 mm
-    check_error("expected a label on the grid .* puts a corner 0.5 voxels off; resample", label, shifted)
+    check_error(
+        "expected a label on the grid .* puts a corner 0.5 voxels off; if .* label_affine=image", label, shifted
+    )
     check_error("expected a label on the grid", label, AFFINE @ np.diag([-1, 1, 1, 1]))
     rounded_affine = AFFINE + np.full((4, 4), 1e-5) * [[1], [1], [1], [0]]  # rounding of the tool that wrote it
     save(nib, tmp_path / "labelsTr/v.nii.gz", label, rounded_affine)
     assert len(DecathlonReader(tmp_path, labels=LABELS).images) == 4
+
+
+def test_labels_may_take_the_affine_of_their_image(nib, tmp_path):
+    label = np.arange(24, dtype=np.uint8).reshape(2, 3, 4) % 3
+    flipped = AFFINE @ np.diag([-1, 1, 1, 1])
+    add_volume(nib, tmp_path, label=label, affine=flipped)
+    expected = [
+        DecathlonReader(tmp_path, labels=LABELS).read_segmentation(image).segment_ids
+        for image in DecathlonReader(tmp_path, labels=LABELS).images
+    ]
+    for affine, text in ((np.eye(4), "it is the identity"), (None, "it has no affine of its own")):
+        save(nib, tmp_path / "labelsTr/v.nii.gz", label, affine)
+        with pytest.raises(DatasetError, match=f"{text}.*label_affine=image takes the image's"):
+            DecathlonReader(tmp_path, labels=LABELS)
+        reader = DecathlonReader(tmp_path, labels=LABELS, label_affine="image")
+        np.testing.assert_array_equal([reader.read_segmentation(i).segment_ids for i in reader.images], expected)
+    with pytest.raises(ConfigError, match="expected `label_affine` to be own or image, got 'mine'"):
+        DecathlonReader(tmp_path, label_affine="mine")
+
+
+def test_modalities_that_are_not_read_are_named(nib, tmp_path):
+    image = np.arange(2 * 3 * 4 * 4, dtype=np.int16).reshape(2, 3, 4, 4)
+    add_volume(nib, tmp_path, image=image)
+    line = "volumes have 4 modalities, the first 3 are read and 3{} is not; choose up to three with `modalities`"
+    assert line.format("") in DecathlonReader(tmp_path, labels=LABELS).skipped[0]
+    write_table(tmp_path, ["v"], modality={"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"})
+    assert line.format(" (T2w)") in DecathlonReader(tmp_path).skipped[0]
+    assert DecathlonReader(tmp_path, modalities=[0, 3]).skipped == ()
+    add_volume(nib, tmp_path, image=image[..., :3])
+    assert DecathlonReader(tmp_path).skipped == ()
 
 
 def test_missing_files_raise_a_dataset_error_and_hidden_files_are_skipped(nib, tmp_path):
@@ -128,10 +160,12 @@ def test_missing_files_raise_a_dataset_error_and_hidden_files_are_skipped(nib, t
         ({"training": []}, "the split 'all' has no slice"),
         ({"labels": None}, "expected `labels` to be {label: name}, got None"),
         ({"labels": {}}, "expected `labels` to be {label: name}"),
-        ({"labels": {"background": 0}}, "expected a different integer in 0..65535 and a name"),
+        ({"labels": {"a": "b"}}, "expected a different integer in 0..65535 and a name"),
         ({"labels": {"65536": "a"}}, "expected a different integer in 0..65535 and a name"),
         ({"labels": {"1": "a", "01": "b"}}, "expected a different integer in 0..65535 and a name"),
-        ({"labels": {"1": 5}}, "expected a different integer in 0..65535 and a name"),
+        ({"labels": {"1": None}}, "expected a different whole number for each name"),
+        ({"labels": {"a": 5, "b": 5}}, "expected a different whole number for each name, got {'b': 5}"),
+        ({"labels": {"a": 5, "": 6}}, "expected a different integer in 0..65535 and a name"),
         ({"labels": {"1": "\ud800"}}, "valid Unicode"),
     ],
 )
@@ -232,7 +266,7 @@ def test_all_issues_are_reported_and_the_valid_volumes_stay(nib, tmp_path):
         ("annotation-unreadable", "odd.nii.gz"),
     ]
     issues_of_headers = [
-        ("annotation-unreadable", "far.nii.gz"),
+        ("affine-differs", "far.nii.gz"),
         ("size-differs", "size.nii.gz"),
         ("image-unreadable", "torn.nii.gz"),
     ]

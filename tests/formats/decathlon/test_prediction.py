@@ -32,7 +32,8 @@ def test_written_predictions_are_read_back(nib, tmp_path, labels, axis, flips, o
         save(nib, tmp_path / folder / "v.nii", labels.astype(dtype), rotation, kind)
     reader = DecathlonReader(tmp_path, axis=axis)
     slices = [
-        reader._get_labels(reader.volumes[0].label_path)[reader.locate_slice(image)[1]] for image in reader.images
+        reader._get_labels(reader.volumes[0].label_path, reader.volumes[0].image_path)[reader.locate_slice(image)[1]]
+        for image in reader.images
     ]
     for name in ("p.nii.gz", "p.nii"):
         write_prediction(tmp_path / "out" / name, slices, like=tmp_path / "imagesTr/v.nii", axis=axis)

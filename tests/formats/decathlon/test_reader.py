@@ -180,7 +180,7 @@ def test_a_volume_is_read_once(nib, tmp_path, monkeypatch):
     reader = DecathlonReader(tmp_path, labels=LABELS)
     reads = []
     read = decathlon.read_voxels
-    monkeypatch.setattr(decathlon, "read_voxels", lambda path: reads.append(path) or read(path))
+    monkeypatch.setattr(decathlon, "read_voxels", lambda path, *axes: reads.append(path) or read(path, *axes))
     for limit, expected in ((decathlon.CACHE_BYTES, 6), (0, 6)):  # slices in order: one volume is enough
         monkeypatch.setattr(decathlon, "CACHE_BYTES", limit)
         reader._cached.clear()
@@ -253,9 +253,9 @@ def test_a_damaged_volume_is_read_once(nib, tmp_path, monkeypatch):
         path.write_bytes(path.read_bytes()[:-9])
     reads = []
 
-    def read(path):
+    def read(path, *axes):
         reads.append(path.name)
-        return read_voxels(path)
+        return read_voxels(path, *axes)
 
     monkeypatch.setattr(decathlon, "read_voxels", read)
     slices = [image for image in reader.images if reader.locate_slice(image)[0].name == "torn"]
