@@ -5,8 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import secrets
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segkit.utils.errors import DatasetError
+from segkit.utils.leftovers import temporary_path
 
+PROBE_BYTES = 4096  # a full disk may still have room for the name of a file
 Self = TypeVar("Self", bound="FinishOnExit")
 
 
@@ -29,14 +29,19 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Yields:
         Temporary path in the same folder; it is removed if the block raises.
+
+    Raises:
+        DatasetError: the file cannot be written: no such place, no permission, no space left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    neighbour = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    neighbour = path
     try:
-        yield neighbour
-        os.replace(neighbour, path)
-    finally:
-        neighbour.unlink(missing_ok=True)
+        with temporary_path(path.parent) as neighbour:
+            yield neighbour
+            os.replace(neighbour, path)
+    except OSError as error:
+        if error.filename is not None and str(error.filename) not in map(str, (neighbour, path, *path.parents)):
+            raise  # the block could not read another file
+        raise _build_write_error(path, error) from None
 
 
 @contextmanager
@@ -52,22 +57,19 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         DatasetError: `path` is a file or has content, or cannot be written.
     """
-    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
-        raise DatasetError("expected an empty or new folder", where=path, remedy="name another one")
-    real = Path(os.path.realpath(path))
-    neighbour = real.with_name(f".{secrets.token_hex(8)}.tmp")
+    real = neighbour = Path(os.path.realpath(path))
     try:
-        neighbour.mkdir(parents=True)
-        yield neighbour
-        if real.is_dir():
-            real.rmdir()
-        os.replace(neighbour, real)
+        _check_empty(path)
+        with temporary_path(real.parent) as neighbour:
+            neighbour.mkdir()
+            yield neighbour
+            if real.is_dir():
+                real.rmdir()
+            os.replace(neighbour, real)
     except OSError as error:
-        raise DatasetError(f"cannot be written: {error}", where=path) from None
+        raise _build_write_error(path, error) from None
     except DatasetError as error:  # its message has the temporary name
         raise DatasetError(str(error).replace(str(neighbour), str(path))) from None
-    finally:
-        shutil.rmtree(neighbour, ignore_errors=True)
 
 
 @contextmanager
@@ -86,12 +88,11 @@ def convert_write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        problem = f"cannot be written: {error.strerror or error}"
-        raise DatasetError(problem, where=path, remedy="name another file, or make room") from None
+        raise _build_write_error(path, error) from None
 
 
 def check_writable(path: Path) -> None:
-    """Raise before the work what writing a file would raise after it; creates its folder.
+    """Raise before the work what writing a file would raise after it. Nothing stays behind.
 
     Args:
         path: The file.
@@ -104,8 +105,25 @@ def check_writable(path: Path) -> None:
             raise DatasetError("expected a file to write, this is a folder", where=path, remedy="name a file in it")
         if path.exists() and not path.is_file():  # a file would replace the device
             raise DatasetError("expected a file to write, this is a device", where=path, remedy="name a file")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
+        _try_to_write(path.parent)
+
+
+def check_output_folder(path: Path, must_be_empty: bool = False) -> None:
+    """Raise before the work what writing into a folder would raise after it. Nothing stays behind.
+
+    Args:
+        path: The folder, which need not exist.
+        must_be_empty: Whether a folder with content is refused.
+
+    Raises:
+        DatasetError: The path, or a part of it, is a file; the folder cannot be made or written; or it has content.
+    """
+    with convert_write_errors(path):
+        if must_be_empty:
+            _check_empty(path)
+        elif os.path.lexists(path) and not path.is_dir():
+            raise DatasetError("expected a folder, this is a file", where=path, remedy="name another folder")
+        _try_to_write(path)
 
 
 def read_bytes(path: Path, limit: int = -1) -> bytes:
@@ -211,3 +229,19 @@ def dump_json(path: Path, content: Any) -> None:
     """
     with replacing(path) as neighbour, neighbour.open("w", encoding="utf-8") as file:
         file.write(json.dumps(content, allow_nan=False))
+
+
+def _check_empty(path: Path) -> None:
+    if os.path.lexists(path) and (not path.is_dir() or any(path.iterdir())):
+        raise DatasetError("expected an empty or new folder", where=path, remedy="name another one")
+
+
+def _try_to_write(folder: Path) -> None:
+    """Raise OSError if the folder cannot be made, or no file be written in it; folders that were made are removed."""
+    with temporary_path(folder, keep_folders=False) as path:
+        path.write_bytes(bytes(PROBE_BYTES))
+
+
+def _build_write_error(path: Path, error: OSError) -> DatasetError:
+    problem = f"cannot be written: {error.strerror or error}"
+    return DatasetError(problem, where=path, remedy="name another place, or make room")
