@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from segkit.cli import arguments
 from segkit.utils import files
+from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output:
         save_results(args.output, compared)
         print(args.output)
-    Console().print(comparison_table(compared, first.categories, None if args.per_class else MAX_CLASSES))
+    open_console().print(comparison_table(compared, first.categories, None if args.per_class else MAX_CLASSES))
     print(describe_comparison(compared))
 
 

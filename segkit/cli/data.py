@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from segkit.cli import arguments, data_check, data_view
 from segkit.utils import files
+from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
 from segkit.utils.progress import progress_bar
 
@@ -69,6 +68,7 @@ def _convert(args: argparse.Namespace) -> None:
     for name in ("root", "masks", "images"):
         if name in options and arguments.is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
+    files.check_output_folder(args.output, must_be_empty=True)
     reader = open_reader(args.format, options)
     issues = IssueList()
     with files.new_folder(args.output) as folder, progress_bar("convert") as progress:
@@ -120,7 +120,7 @@ def _stats(args: argparse.Namespace) -> None:
             files.dump_json(args.output / "stats.json", stats)
             png.write(args.output / "stats.png", draw_dataset_stats(stats, reader.categories))
         print(args.output / "stats.json", args.output / "stats.png", sep="\n")
-    Console().print(stats_tables(stats))
+    open_console().print(stats_tables(stats))
 
 
 def _add_panoptic_stuff(parser: argparse.ArgumentParser) -> None:
@@ -133,6 +133,7 @@ def _add_panoptic_stuff(parser: argparse.ArgumentParser) -> None:
 def _panoptic_stuff(args: argparse.Namespace) -> None:
     from segkit.curation.convert import write_panoptic_stuff
 
+    files.check_output_folder(args.output)
     with progress_bar("panoptic-stuff") as progress:
         count = write_panoptic_stuff(args.json, args.masks, args.output, args.workers, progress)
     print(f"wrote {count} PNGs to {args.output}")

@@ -125,6 +125,7 @@ def _check_fix(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
     for name in ("masks", "images"):
         if name in options and arguments.is_within(args.fix, options[name]):
             raise ConfigError(f"--fix {args.fix} is within --{name}", remedy="name a folder outside the dataset")
+    files.check_output_folder(args.fix)
 
 
 def _is_same(path: str | Path, other: str) -> bool:

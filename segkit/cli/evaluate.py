@@ -6,10 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from rich.console import Console
-
 from segkit.cli import arguments
 from segkit.utils import files
+from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
 
@@ -174,7 +173,7 @@ def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
     if args.output:
         save_results(args.output, results)
         print(args.output)
-    console = Console()
+    console = open_console()
     analysis = results.pop("analysis", None)
     categories = getattr(counts.metric, "categories", None)
     console.print(metrics_table(results))

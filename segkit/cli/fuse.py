@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
 from segkit.cli import arguments
 from segkit.utils import files
+from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError, DatasetError
 
 SWEEP_FILES = ("sweep.json", "sweep.html", "sweep.png", "best.yaml")
@@ -125,7 +124,7 @@ def _run(args: argparse.Namespace) -> None:
     check_needs(saved, [setting.fusion])
     with arguments.show_progress(args.method, args) as options:
         dropped_segments = run_fusion(saved, setting.fusion, args.output, explain=args.explain, **options)
-    console, results = Console(), {}
+    console, results = open_console(), {}
     print(args.output / JSON)
     if args.gt:
         with arguments.show_progress("panoptic quality", args) as options:
@@ -182,7 +181,7 @@ def _sweep(args: argparse.Namespace) -> None:
         with files.replacing(yaml_path) as temporary:
             temporary.write_text(format_best_as_yaml(results), encoding="utf-8")
     print(*paths, sep="\n")
-    Console().print(sweep_table(results))
+    open_console().print(sweep_table(results))
     print(describe_best(results))
 
 
@@ -211,7 +210,7 @@ def _priors(args: argparse.Namespace) -> None:
         priors = count_priors(args.gt, args.gt_folder, args.instances, **options)
     save_results(args.output, priors.to_json())
     print(args.output)
-    Console().print(priors_table(priors))
+    open_console().print(priors_table(priors))
 
 
 def _methods(args: argparse.Namespace) -> None:
@@ -220,4 +219,4 @@ def _methods(args: argparse.Namespace) -> None:
     from segkit.scoring.fusion.options import get_defaults
 
     for name, method in sorted(FUSION_METHODS.items()):
-        Console().print(*method_table(name, method, get_defaults(name)), "")
+        open_console().print(*method_table(name, method, get_defaults(name)), "")

@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments after `segkit`; None for those of the process.
 
     Returns:
-        The exit code: 0 success, 1 an error or a failed check, 2 wrong usage, 130 interrupted, 141 closed pipe.
+        The exit code: 0 success, 1 an error or a failed check, 2 wrong usage, 130 interrupted, 141 closed pipe,
+        143 terminated.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -74,6 +75,18 @@ def format_usage() -> str:
 
 
 def _run_guarded(command: str, arguments: list[str]) -> int:
+    from segkit.utils.signals import Terminated, raising_terminated
+    from segkit.utils.terminal import escape_output
+
+    with escape_output():
+        try:
+            with raising_terminated():
+                return _run_and_convert_errors(command, arguments)
+        except Terminated as request:
+            return _print_error(command, "terminated", int(request.code or 0))
+
+
+def _run_and_convert_errors(command: str, arguments: list[str]) -> int:
     try:
         code = _run(command, arguments)
         sys.stdout.flush()  # raises BrokenPipeError here rather than at exit
@@ -81,7 +94,7 @@ def _run_guarded(command: str, arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return _print_error(command, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at exit
+        _discard_output()
         return BROKEN_PIPE
     except Exception as error:
         message = _describe_error(error)
@@ -116,6 +129,12 @@ def _describe_error(error: Exception) -> str | None:
         return str(remote[-1])
     if isinstance(error, SegkitError):
         return str(error)
+    if isinstance(error, OSError) and error.errno is not None:  # a disk, a folder or a network that fails
+        _discard_output()
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; check the path, its permissions and the free space"
+    if isinstance(error, MemoryError):
+        return f"the memory is full{f' ({error})' if str(error) else ''}; use fewer workers or smaller images"
     if not isinstance(error, ImportError) or (error.name or "").startswith("segkit"):
         return None
     package = (error.name or "").partition(".")[0]
@@ -127,12 +146,21 @@ def _describe_error(error: Exception) -> str | None:
     return f"{problem}; `segkit doctor` prints the command that repairs it"
 
 
+def _discard_output() -> None:
+    """Send what is left in stdout's buffer to nowhere, if it cannot be written: the interpreter flushes at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _is_debugging() -> bool:
     return os.environ.get(DEBUG, "") not in ("", "0")
 
 
 def _silence_libraries() -> None:
-    """Hide warnings of torch and setuptools that the import of Detectron2 causes: a user cannot act on them."""
+    """Hide warnings of libraries on which a user cannot act. Pillow's is of sizes that segkit allows."""
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.")
     for message in (".*pkg_resources", r"torch\.meshgrid", "The given NumPy array is not writable"):
         warnings.filterwarnings("ignore", message=message, category=UserWarning)
@@ -141,5 +169,7 @@ def _silence_libraries() -> None:
 
 
 def _print_error(command: str, message: str, code: int) -> int:
-    print(f"segkit {command}: {' '.join(message.split())}", file=sys.stderr)
+    from segkit.utils.text import make_printable
+
+    print(make_printable(f"segkit {command}: {' '.join(message.split())}"), file=sys.stderr)
     return code

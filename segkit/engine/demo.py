@@ -12,7 +12,9 @@ from detectron2.utils.logger import setup_logger
 from segkit.data.toy import dataset as toy
 from segkit.engine import jobs
 from segkit.engine.setup import prepare_config
+from segkit.utils.files import check_output_folder
 from segkit.utils.progress import progress_bar
+from segkit.utils.terminal import color_logs
 
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 
@@ -28,7 +30,9 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     Returns:
         The results, which are also in `output`/metrics.json.
     """
+    check_output_folder(output)
     setup_logger(name="segkit")
+    color_logs()
     datasets = _write_scenes(output / "data")
     print(output / "data")
     options = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,9 @@ from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import shorten_terminal_log
 from segkit.engine.trainer import Trainer, select_numbers
 from segkit.utils.errors import ConfigError
+from segkit.utils.files import convert_write_errors
 from segkit.utils.plugins import get_plugin_sources, load_plugins
+from segkit.utils.terminal import color_logs, escape_output
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +63,7 @@ def run_job(
         DatasetError: damaged files of a dataset.
     """
     setup_logger(name="segkit")
+    color_logs()
     cfg = prepare_config(config_file, opts, train=not eval_only)
     if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {num_gpus}, but this machine has {torch.cuda.device_count()} GPUs")
@@ -98,15 +102,18 @@ def run_in_this_process(
         register()
         load_plugins(plugins)
         register_custom(cfg.DATASETS.CUSTOM)
-    rank = comm.get_rank()
-    shorten_terminal_log(cfg.OUTPUT_DIR, rank)
-    default_setup(cfg, SimpleNamespace(config_file=config_file, eval_only=eval_only, resume=resume))
-    # In a job of one process, `run_job` has sent segkit's log to the terminal already.
-    setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
-    results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
-    if comm.is_main_process():
-        print_outcome(cfg, results, trained=not eval_only)
-    return results
+    with escape_output():  # the commands do it too, but a spawned process starts without
+        rank = comm.get_rank()
+        shorten_terminal_log(cfg.OUTPUT_DIR, rank)
+        with convert_write_errors(Path(cfg.OUTPUT_DIR)):
+            default_setup(cfg, SimpleNamespace(config_file=config_file, eval_only=eval_only, resume=resume))
+        # In a job of one process, `run_job` has sent segkit's log to the terminal already.
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
+        color_logs()
+        results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
+        if comm.is_main_process():
+            print_outcome(cfg, results, trained=not eval_only)
+        return results
 
 
 def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any] | None:

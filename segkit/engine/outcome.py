@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from rich.console import Console
 
 from segkit.data.catalog import load_dataset
 from segkit.evaluation.samples import COLUMNS
 from segkit.formats.image_io import read_image
 from segkit.report import metrics_table, write_page
 from segkit.report.panoptic_analysis import budget_table, build_budget_rows
+from segkit.utils.console import open_console
 from segkit.utils.files import convert_write_errors, load_json
 
 GRID, PAGE, METRICS, ANALYSIS = "grid.png", "report.html", "metrics.json", "panoptic_analysis.json"
@@ -78,7 +78,7 @@ def print_outcome(cfg: CfgNode, results: Mapping[str, Any] | None, *, trained: b
         results: what `Trainer.test` returned, for one dataset or by dataset; None or empty: no evaluation.
         trained: the run has trained a model.
     """
-    console, output = Console(), Path(cfg.OUTPUT_DIR)
+    console, output = open_console(), Path(cfg.OUTPUT_DIR)
     paths = [output / name for name in RUN_FILES[: len(RUN_FILES) if trained else 2]]
     names = cfg.DATASETS.TEST if results else ()
     for name in names:

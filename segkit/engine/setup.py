@@ -29,6 +29,7 @@ from segkit.engine import register
 from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec
 from segkit.utils.errors import ConfigError
+from segkit.utils.files import check_output_folder
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,11 @@ def prepare_config(
 
     Raises:
         ConfigError: the config cannot be run; raised before a model is built.
-        DatasetError: files of a dataset are missing or contradict each other.
+        DatasetError: files of a dataset are missing or contradict each other, or OUTPUT_DIR cannot be written.
     """
     cfg = read_config(config_file, opts)
+    if "://" not in cfg.OUTPUT_DIR:  # an address that Detectron2's PathManager knows
+        check_output_folder(Path(cfg.OUTPUT_DIR))
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]
     datasets = load_datasets(names)
     resolve_class_counts(cfg, datasets[0])

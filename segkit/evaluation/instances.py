@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +17,7 @@ from segkit.evaluation.predictions import build_coco_results
 from segkit.formats.coco import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.metrics import AveragePrecision
 from segkit.utils import files
+from segkit.utils.leftovers import choose_name, remove_leftovers
 
 RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"
 
@@ -139,18 +139,21 @@ class _Part:
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / f".{secrets.token_hex(8)}.tmp"
+        remove_leftovers(folder)
+        self.path = folder / choose_name()
         self._file: IO[bytes] = self.path.open("xb")
         self._places: dict[Any, tuple[int, int]] = {}
         self.remove = weakref.finalize(self, _remove, self._file, self.path, os.getpid())
 
     def add(self, image_id: Any, entries: list[Any]) -> None:
         offset = self._file.tell()
-        self._file.writelines(_encoded(entry) + b"\n" for entry in entries)
+        with files.convert_write_errors(self.path.parent):
+            self._file.writelines(_encoded(entry) + b"\n" for entry in entries)
         self._places[image_id] = offset, self._file.tell() - offset
 
     def closed(self) -> _WrittenPart:
-        self._file.close()
+        with files.convert_write_errors(self.path.parent):
+            self._file.close()
         return _WrittenPart(self.path, self._places)
 
 

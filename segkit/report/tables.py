@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from segkit.structures import CategorySet
+from segkit.utils.text import make_printable
 
 MISSING = "–"
 # The first column identifies a group of metrics, whatever the task is called: keys of Detectron2's evaluators.
@@ -169,9 +170,10 @@ def build_table(
     table = Table(corner, title=title)
     columns = list_columns(row for _, row in rows)
     for column in columns:
-        table.add_column(Text(column), justify="left" if column in left else "right", no_wrap=no_wrap)
+        table.add_column(Text(make_printable(column)), justify="left" if column in left else "right", no_wrap=no_wrap)
     for name, row in rows:
-        table.add_row(Text(name), *(Text(format_value(row.get(column), decimals)) for column in columns))
+        cells = [name, *(format_value(row.get(column), decimals) for column in columns)]
+        table.add_row(*(Text(make_printable(cell)) for cell in cells))
     return table
 
 

@@ -1,4 +1,4 @@
-"""Temporary files and folders whose names say which process writes them: those of a killed process are removed later."""
+"""Temporary files and folders that name their process: those of a killed process are removed later."""
 
 from __future__ import annotations
 

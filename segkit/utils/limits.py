@@ -1,4 +1,4 @@
-"""Limits that protect from files which claim or unpack to more than a machine holds; each has an environment variable."""
+"""Limits against files that claim or unpack to more than a machine holds; an environment variable raises each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def read_limit(name: str, default: int) -> int:
     if not text:
         return default
     if not text.isascii() or not text.isdecimal() or len(text) > 18 or int(text) < 1:
-        raise ConfigError(f"expected a whole number from 1, got {text[:40]!r}", where=name, remedy="unset or correct it")
+        problem = f"expected a whole number from 1, got {text[:40]!r}"
+        raise ConfigError(problem, where=name, remedy="unset or correct it")
     return int(text)
 
 

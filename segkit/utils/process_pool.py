@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
 
+from segkit.utils import signals
 from segkit.utils.errors import DatasetError, SegkitError
 from segkit.utils.issues import ErrorCollector
 
@@ -191,6 +192,7 @@ def _run(work: Callable[[Any], Any], items: Sequence[Any]) -> ChunkResult:
 
 
 _work: Callable[[Any], Any]  # of a worker process
+_is_working = _should_end = False
 
 
 def _start_worker(work: Callable[[Any], Any], parent: int) -> None:
@@ -199,14 +201,32 @@ def _start_worker(work: Callable[[Any], Any], parent: int) -> None:
     gc.freeze()  # a search for cycles among the parent's objects would copy the memory that they share
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
+    for number in signals.SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _end_after_cleanup)
+
+
+def _end_after_cleanup(number: int, _frame: object) -> None:
+    """Signal handler: `finally` blocks of the work run, and a result that is being sent is sent whole."""
+    global _should_end
+    _should_end = True
+    if _is_working:
+        signals.raise_terminated(number)
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone, for example killed: no other process would end it."""
-    while os.getppid() == parent:
+    """End this process when its parent is gone, for example killed, or when it was asked to end and is idle."""
+    while os.getppid() == parent and not (_should_end and not _is_working):
         time.sleep(PARENT_CHECK_SECONDS)
     os._exit(1)
 
 
 def _run_in_worker(items: Sequence[Any]) -> ChunkResult:
-    return _run(_work, items)
+    global _is_working
+    try:
+        _is_working = True
+        result = _run(_work, items)
+        _is_working = False
+        return result
+    except signals.Terminated as request:
+        os._exit(int(request.code or 1))

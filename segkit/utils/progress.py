@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segkit.utils import process_pool
+from segkit.utils.console import open_console
 
 REFRESH_SECONDS = 0.1
 Item = TypeVar("Item")
@@ -28,8 +28,8 @@ def progress_bar(title: str) -> Iterator[process_pool.Progress]:
     Yields:
         A function to call with (items done, items in all). It does nothing if stderr is not a terminal.
     """
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    console = Console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = open_console(stderr=True)
     if not console.is_terminal:
         yield lambda done, total: None
         return

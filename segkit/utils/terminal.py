@@ -1,7 +1,8 @@
 """What reaches the terminal: names of files and classes are shown, and never obeyed.
 
-Python's print, argparse, warnings and libraries write to sys.stdout and sys.stderr, which `escape_output` guards. Tables
-and progress bars have colors of their own, so `open_console` escapes their texts; `color_logs` does so for logs.
+Python's print, argparse, warnings and libraries write to sys.stdout and sys.stderr, which `escape_output` guards.
+Tables and progress bars have colors of their own: `segkit.utils.console` escapes their texts, `color_logs` those of
+logs.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
-
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.segment import Segment
 
 from segkit.utils.text import make_printable
 
@@ -70,15 +68,6 @@ class EscapingStream:
         return False
 
 
-class _SafeConsole(Console):
-    """A rich console that escapes the texts which it draws, but not its own codes."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            text = segment.text if segment.control else make_printable(segment.text, LINE_CHARACTERS)
-            yield Segment(text, segment.style, segment.control)
-
-
 class _SafeRecord(logging.LogRecord):
     """A log record whose message and traceback are escaped. Colors of a library are taken out of the message."""
 
@@ -89,20 +78,6 @@ class _SafeRecord(logging.LogRecord):
 
     def getMessage(self) -> str:  # noqa: N802 - logging's name
         return make_printable(COLOR.sub("", super().getMessage()), LINE_CHARACTERS)
-
-
-def open_console(stderr: bool = False) -> Console:
-    """Make a rich console for tables and progress bars. Texts are no markup: `[red]` and `:cat:` are shown as they are.
-
-    Args:
-        stderr: write to stderr instead of stdout.
-
-    Returns:
-        The console.
-    """
-    stream = sys.stderr if stderr else sys.stdout
-    file = stream.stream if isinstance(stream, EscapingStream) else None  # None: rich looks the stream up
-    return _SafeConsole(file=file, stderr=stderr, markup=False, emoji=False)
 
 
 @contextmanager
@@ -118,7 +93,7 @@ def escape_output() -> Iterator[None]:
     for stream in streams:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (s if isinstance(s, EscapingStream) else EscapingStream(s) for s in streams)
+    sys.stdout, sys.stderr = (_wrap(stream) for stream in streams)
     logging.setLogRecordFactory(_SafeRecord)
     try:
         yield
@@ -133,3 +108,7 @@ def color_logs() -> None:
         for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
             if isinstance(handler, logging.StreamHandler) and isinstance(handler.stream, EscapingStream):
                 handler.setStream(EscapingStream(handler.stream.stream, allow_colors=True))
+
+
+def _wrap(stream: Any) -> Any:
+    return stream if stream is None or isinstance(stream, EscapingStream) else EscapingStream(stream)

@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_no_partial_file(run, tmp_path, monkeypatch):
     counts = tmp_path / "out/counts.npz"
     line = error_line(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--save-counts", counts))
     assert f"{counts}: cannot be written: No space left on device" in line
-    assert [*counts.parent.iterdir()] == []
+    assert not counts.parent.exists()
 
 
 def test_a_pickle_is_never_read(run, tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from segkit.data.toy.scenes import CATEGORIES, draw_scene
 from segkit.formats import coco, derive, png
 from segkit.formats.coco import PanopticWriter
 from segkit.utils.errors import DatasetError
+from segkit.utils.files import check_output_folder, convert_write_errors
+from segkit.utils.leftovers import temporary_path
 
 __all__ = ["CATEGORIES", "draw_scene", "write_dataset"]
 
@@ -47,7 +48,7 @@ def write_dataset(
         The absolute path of the folder.
 
     Raises:
-        DatasetError: `output` is a file, or a folder that is not empty without `overwrite`.
+        DatasetError: `output` is a file, or a folder that is not empty without `overwrite`, or cannot be written.
         ValueError: there is less than one image, or `draw_scene` refuses its arguments.
     """
     if images < 1:
@@ -55,17 +56,15 @@ def write_dataset(
     output = Path(output).resolve()
     _check_free(output, overwrite)
     parent = output if output.exists() else output.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".toy-", dir=parent) as scratch:
-        written = Path(scratch) / "written"
+    with convert_write_errors(output), temporary_path(parent) as scratch:
+        written = scratch / "written"
         _write(written, images, seed, size_hw, progress)
-        _install(written, output, Path(scratch) / "replaced")
+        _install(written, output, scratch / "replaced")
     return output
 
 
 def _check_free(output: Path, overwrite: bool) -> None:
-    if output.exists() and not output.is_dir():
-        raise DatasetError("expected a folder, this is a file", where=output, remedy="name another folder")
+    check_output_folder(output)
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         remedy = "name another folder or pass --overwrite"
         raise DatasetError("expected an empty or missing folder, this one holds files", where=output, remedy=remedy)

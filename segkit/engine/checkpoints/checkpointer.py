@@ -18,7 +18,7 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys, _strip_prefix_
 from segkit.engine.checkpoints.architecture import WeightMatch, check_architecture
 from segkit.engine.checkpoints.safe_load import load_pickle, load_torch, to_plain_data
 from segkit.structures import CategorySet
-from segkit.utils.errors import CheckpointError
+from segkit.utils.errors import CheckpointError, DatasetError
 from segkit.utils.files import replacing
 from segkit.utils.plugins import require_plugins
 from segkit.utils.text import abbreviate
@@ -222,7 +222,7 @@ def _write(target: Path, write: Callable[[BinaryIO], Any]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-    except (OSError, RuntimeError) as error:  # torch's writer raises RuntimeError if the disk is full
+    except (OSError, RuntimeError, DatasetError) as error:  # torch's writer raises RuntimeError if the disk is full
         remedy = "free disk space, or name another OUTPUT_DIR"
         raise CheckpointError(f"cannot be written ({_shorten(error)})", where=target, remedy=remedy) from error
 

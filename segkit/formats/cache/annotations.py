@@ -245,7 +245,7 @@ def _store(kind: _Kind, parsed: AnnotatedImages, entry_path: Path, label: Entry)
                 digest.update(line + b"\n")
                 file.write(line + b"\n")
             file.write(digest.hexdigest().encode())
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, DatasetError) as error:
         if folder not in _warned:
             remedy = "SEGKIT_CACHE can name another folder"
             log.warning("parsed annotations are not cached in %s (%s): %s", folder, remedy, error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Se
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import convert_write_errors, dump_json
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
+from segkit.utils.leftovers import temporary_path
 from segkit.utils.process_pool import Progress, map_and_collect_errors
 
 JSON, PNGS, DROPPED_SEGMENTS = "panoptic.json", "panoptic", "dropped_segments.json"
@@ -203,18 +203,14 @@ def _build_entry(image: SavedImage) -> dict[str, Any]:
 @contextmanager
 def _replace_outputs(output: Path) -> Iterator[Path]:
     """A folder whose content is moved into `output` at the end of the block; it is removed on an error."""
-    output.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(prefix=".fusing-", dir=output))
-    try:
-        (stage / PNGS).mkdir()
+    with temporary_path(output) as stage:
+        (stage / PNGS).mkdir(parents=True)
         yield stage
         for name in (JSON, PNGS, DROPPED_SEGMENTS, PAGE):  # the old JSON first: it must never describe other PNGs
             _remove(output / name)
         for name in (PNGS, DROPPED_SEGMENTS, JSON):
             if (stage / name).exists():
                 os.replace(stage / name, output / name)
-    finally:
-        shutil.rmtree(stage, ignore_errors=True)
 
 
 def _remove(path: Path) -> None:

@@ -310,17 +310,19 @@ def test_overwriting_replaces_the_dataset_and_nothing_else(tmp_path: Path) -> No
     assert contents(folder) == {**fresh, "mine.txt": b"mine"}
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
-def test_an_interrupted_run_changes_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+@pytest.mark.parametrize(("error", "raised"), [(KeyboardInterrupt,) * 2, (OSError, DatasetError)])
+def test_an_interrupted_run_changes_nothing(
+    tmp_path: Path, error: type[BaseException], raised: type[BaseException]
+) -> None:
     def interrupt(done: int, total: int) -> None:
         if done == 2:
             raise error
 
-    with pytest.raises(error):
+    with pytest.raises(raised):
         toy.write_dataset(tmp_path / "scenes", 3, 0, (32, 32), progress=interrupt)
     assert [*tmp_path.iterdir()] == []
     before = contents(toy.write_dataset(tmp_path / "scenes", 3, 0, (32, 32)))
-    with pytest.raises(error):
+    with pytest.raises(raised):
         toy.write_dataset(tmp_path / "scenes", 3, 1, (32, 32), overwrite=True, progress=interrupt)
     assert contents(tmp_path / "scenes") == before
     assert [path.name for path in tmp_path.iterdir()] == ["scenes"]

@@ -261,7 +261,7 @@ def test_a_full_disk_gives_one_warning_and_leaves_no_file(
         assert are_equal(cache.read_instances(json_path), uncached)
     assert files_below(folder) == set()
     (message,) = caplog.messages
-    assert message.endswith("No space left on device")
+    assert "cannot be written: No space left on device" in message
 
 
 def test_nothing_is_cached_without_a_home_folder(
