@@ -31,11 +31,16 @@ def add_segkit_config(cfg: CfgNode) -> None:
         cfg: Detectron2's config, as `get_cfg()` gives it.
 
     Raises:
-        ConfigError: a plugin is not found or fails.
+        ConfigError: a plugin is not found or fails, or the config is frozen or no CfgNode.
     """
     segkit.register()
+    if not isinstance(cfg, CfgNode):
+        remedy = "call segkit.register() alone for a LazyConfig: it needs no keys"
+        raise ConfigError(f"expected a config of get_cfg(), got {type(cfg).__name__}", remedy=remedy)
     if PLUGINS in cfg:
         return
+    if cfg.is_frozen():
+        raise ConfigError("the config is frozen", remedy="call add_segkit_config before cfg.freeze()")
     _add_keys(cfg)
     add_plugin_keys(cfg)
 

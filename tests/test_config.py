@@ -44,6 +44,17 @@ def test_a_second_call_keeps_what_was_set() -> None:
     assert cfg.SOLVER.OPTIMIZER == "ADAMW"
 
 
+def test_a_frozen_config_and_a_lazy_one_are_clear_errors() -> None:
+    cfg = get_cfg()
+    cfg.freeze()
+    with pytest.raises(ConfigError, match=r"the config is frozen; call add_segkit_config before cfg\.freeze"):
+        add_segkit_config(cfg)
+    with pytest.raises(
+        ConfigError, match=r"expected a config of get_cfg\(\), got dict; call segkit\.register\(\) alone"
+    ):
+        add_segkit_config({})
+
+
 @pytest.mark.parametrize("name", ["PanopticRCNN", "GeneralizedRCNN", "RetinaNet", "SemanticSegmentor", "PanopticFPN"])
 def test_an_open_class_count_is_one_clear_error_when_the_model_is_built(name: str) -> None:
     cfg = load_config(opts=["MODEL.META_ARCHITECTURE", name, "MODEL.DEVICE", "cpu", "MODEL.MASK_ON", "True"])

@@ -22,7 +22,7 @@ from segkit.engine import register
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.outcome import print_outcome
 from segkit.engine.setup import prepare_config
-from segkit.engine.terminal_log import shorten_terminal_log
+from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
 from segkit.engine.trainer import Trainer, select_numbers
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors
@@ -64,7 +64,8 @@ def run_job(
     """
     setup_logger(name="segkit")
     color_logs()
-    cfg = prepare_config(config_file, opts, train=not eval_only)
+    with keep_records() as records:
+        cfg = prepare_config(config_file, opts, train=not eval_only)
     if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {num_gpus}, but this machine has {torch.cuda.device_count()} GPUs")
     launch(
@@ -73,7 +74,7 @@ def run_job(
         num_machines=num_machines,
         machine_rank=machine_rank,
         dist_url=dist_url,
-        args=(cfg, eval_only, resume, config_file, get_plugin_sources()),
+        args=(cfg, eval_only, resume, config_file, get_plugin_sources(), records),
         timeout=TIMEOUT,
     )
 
@@ -84,6 +85,7 @@ def run_in_this_process(
     resume: bool = False,
     config_file: str = "",
     plugins: Sequence[str] = (),
+    records: Sequence[logging.LogRecord] = (),
 ) -> dict[str, Any] | None:
     """Train or evaluate with a config of `prepare_config`, as one process of the job, and print the outcome.
 
@@ -93,6 +95,7 @@ def run_in_this_process(
         resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
         config_file: path of the file, for Detectron2's log.
         plugins: plugins that a spawned process imports, see `load_plugins`.
+        records: what the checks have logged, for the log file.
 
     Returns:
         The results of the last evaluation, None if there was none.
@@ -110,6 +113,8 @@ def run_in_this_process(
         # In a job of one process, `run_job` has sent segkit's log to the terminal already.
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
         color_logs()
+        if comm.is_main_process():
+            write_records(records)
         results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
         if comm.is_main_process():
             print_outcome(cfg, results, trained=not eval_only)

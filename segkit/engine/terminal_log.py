@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from detectron2.utils.logger import setup_logger
 
@@ -34,10 +35,52 @@ def shorten_terminal_log(output_dir: str, rank: int) -> None:
         setup_logger(output_dir, distributed_rank=rank),
     ):
         for handler in logger.handlers:
-            is_terminal = isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout
-            if is_terminal and not isinstance(handler.formatter, _FirstLine):
+            if not _is_file(handler) and not isinstance(handler.formatter, _FirstLine):
                 handler.addFilter(_is_shown)
                 handler.setFormatter(_FirstLine(handler.formatter or logging.Formatter()))
+
+
+@contextmanager
+def keep_records() -> Iterator[list[logging.LogRecord]]:
+    """Keep what segkit logs while the block runs: before the checks, no file is written.
+
+    Yields:
+        The records so far, for `write_records`.
+    """
+    handler = _Keeper()
+    logger = logging.getLogger("segkit")
+    logger.addHandler(handler)
+    try:
+        yield handler.records
+    finally:
+        logger.removeHandler(handler)
+
+
+def write_records(records: Iterable[logging.LogRecord]) -> None:
+    """Write records to segkit's log file; the terminal has shown them.
+
+    Args:
+        records: of `keep_records`.
+    """
+    files = [handler for handler in logging.getLogger("segkit").handlers if _is_file(handler)]
+    for record in records:
+        for handler in files:
+            handler.handle(record)
+
+
+def _is_file(handler: logging.Handler) -> bool:
+    """Whether a handler of `setup_logger` writes to its file; both kinds are StreamHandlers."""
+    return "log.txt" in str(getattr(getattr(handler, "stream", None), "name", ""))
+
+
+class _Keeper(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.msg, record.args = record.getMessage(), ()  # what another process can unpickle
+        self.records.append(record)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
@@ -53,5 +96,8 @@ class _FirstLine(logging.Formatter):
         self._formatter = formatter
 
     def format(self, record: logging.LogRecord) -> str:
-        first, *others = self._formatter.format(record).splitlines() or [""]
+        lines = [line for line in self._formatter.format(record).splitlines() if line.strip()]
+        if record.getMessage().startswith("\n"):  # then the first line has only the time
+            lines[:2] = ["".join(lines[:2])]
+        first, *others = lines or [""]
         return f"{first} ({len(others)} more lines in log.txt)" if others else first

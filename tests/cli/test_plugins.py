@@ -32,13 +32,17 @@ OPTIONS = """DATASETS.TRAIN ('t_plugin_data',) DATASETS.TEST () SOLVER.IMS_PER_B
     MODEL.ROI_MASK_HEAD.CONV_DIM 16 MODEL.ROI_MASK_HEAD.NAME PluginHead MODEL.MINE.FACTOR 2.0 MODEL.DEVICE cpu"""
 
 
+def build_environment() -> dict[str, str]:
+    paths = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": paths}
+
+
 def segkit(folder: Path, *arguments: Any, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process of its own: Detectron2's registries cannot forget a head."""
-    paths = os.pathsep.join([str(Path.cwd()), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
         [sys.executable, "-m", "segkit", *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths, **environment},
+        env={**build_environment(), **environment},
         capture_output=True,
         text=True,
     )
@@ -74,6 +78,28 @@ def test_a_plugin_brings_a_dataset_a_head_and_a_key(toy_folder: Path, tmp_path: 
         assert "Traceback" not in refused.stderr
         given = segkit(tmp_path, "predict", "--plugin", "t_mine", *arguments[:2], *arguments[2:])
         assert (given.returncode == 0) == (config_file != CONFIG), given.stderr
+
+
+def test_a_spawned_data_loader_imports_the_plugin(toy_folder: Path, tmp_path: Path) -> None:
+    """The mapper takes the plugins to a process whose registries are empty; two scripts stand for the processes."""
+    (tmp_path / "t_mine.py").write_text("LOADED = True\n")
+    (tmp_path / "save.py").write_text(
+        "import pickle, segkit\n"
+        "from segkit.data.mapper import SegkitMapper\n"
+        "from segkit.utils.plugins import load_plugins\n"
+        "from segkit.data.toy.dataset import CATEGORIES\n"
+        "load_plugins(['t_mine.py'])\n"
+        "mapper = SegkitMapper(CATEGORIES, CATEGORIES.build_semantic_space(), [])\n"
+        "pickle.dump(mapper, open('mapper.pkl', 'wb'))\n"
+    )
+    (tmp_path / "load.py").write_text(
+        "import pickle, sys\npickle.load(open('mapper.pkl', 'rb'))\nassert sys.modules['t_mine'].LOADED\n"
+    )
+    for script in ("save.py", "load.py"):
+        ran = subprocess.run(
+            [sys.executable, script], cwd=tmp_path, env=build_environment(), capture_output=True, text=True
+        )
+        assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "demo", "predict", "fuse save"])

@@ -47,6 +47,7 @@ def test_training_and_evaluation_end_with_a_table_the_paths_and_a_page(
     for hidden in ("Environment info", "Running with full config", "Conv2d("):
         assert hidden not in printed
         assert hidden in (run / "log.txt").read_text()
+    assert (run / "log.txt").read_text().count("t_out: 12 images, 12 of them decoded") == 1
     assert "META_ARCHITECTURE: PanopticRCNN" in (run / "config.yaml").read_text()
     exports = [f"inference/t_out/{name}" for name in ("coco_instances_results.json", "panoptic.json", "panoptic")]
     results = [*exports, "report.html", "grid.png", "metrics.json"]
@@ -109,7 +110,9 @@ def test_debugging_shows_the_whole_log(
 def test_long_warnings_are_one_line(options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train(capsys, *options, "DATASETS.TEST", "()", "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path)
     logging.getLogger("detectron2.checkpoint").warning("first\nsecond\nthird")
+    logging.getLogger("detectron2.checkpoint").warning("\nbegins below\n")
     printed = capsys.readouterr().out
+    assert "begins below" in printed
     assert "first (2 more lines in log.txt)" in printed
     assert "second" not in printed
     assert "third" in (tmp_path / "log.txt").read_text()

@@ -84,7 +84,7 @@ def load_registered_dataset(name: str) -> Dataset:
     if instances_json or has_panoptic:
         for record in records:
             record["reader"] = key
-    uses_segkit_mapper = has_panoptic and "annotations" not in records[0]
+    uses_segkit_mapper = "annotations" not in records[0] if has_panoptic else _has_rle(records)
     instances_path = Path(instances_json) if instances_json else None
     return Dataset(name, categories, METRICS[kind], records, instances_path, uses_segkit_mapper)
 
@@ -135,6 +135,12 @@ def _get_category_ids(name: str, kind: str, things: Sequence[Category]) -> list[
     names = _get_classes(name, kind)
     first = THING_CHANNEL + 1 if things and _has_thing_channel(names) else 0
     return [*enumerate(range(first, len(names)), start=max(used, default=-1) + 1)]
+
+
+def _has_rle(records: Sequence[Record]) -> bool:
+    """Whether objects have RLE: Detectron2's mapper takes only polygons by default, and fails at others."""
+    annotations = (a for record in records for a in record.get("annotations", ()) if not a.get("iscrowd", 0))
+    return any(isinstance(annotation.get("segmentation"), dict) for annotation in annotations)
 
 
 def _has_thing_channel(stuff_names: Sequence[str]) -> bool:

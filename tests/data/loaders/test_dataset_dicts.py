@@ -14,6 +14,7 @@ import pytest
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 
 import segkit
 from segkit.cli.main import main
@@ -87,6 +88,22 @@ def test_a_script_trains_and_predicts_without_segkits_keys(register: Register, t
     predictor = segkit.Predictor(cfg)
     assert [thing.name for thing in predictor.categories.things] == THINGS
     assert "instances" in predictor(np.zeros((*SIZE_HW, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("mask", ["polygon", "rle"])
+def test_a_json_that_detectron2_registers_trains_with_any_masks(
+    mask: str, toy_copy: Path, tmp_path: Path, register: Register
+) -> None:
+    if mask == "polygon":
+        content = json.loads((toy_copy / "instances.json").read_text())
+        for entry in content["annotations"]:
+            x, y, width, height = entry["bbox"]
+            entry["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+        (toy_copy / "instances.json").write_text(json.dumps(content))
+    register_coco_instances("t_dicts", {}, str(toy_copy / "instances.json"), str(toy_copy / "images"))
+    assert load_dataset("t_dicts").uses_segkit_mapper == (mask == "rle")
+    results = train(tmp_path / "run", "MODEL.META_ARCHITECTURE", "GeneralizedRCNN")
+    assert set(results) == {"bbox", "segm"}
 
 
 def test_classes_that_the_test_images_lack_are_named_after_the_evaluation(
