@@ -107,8 +107,8 @@ def run_in_this_process(
         register_custom(cfg.DATASETS.CUSTOM)
     with escape_output():  # the commands do it too, but a spawned process starts without
         rank = comm.get_rank()
-        shorten_terminal_log(cfg.OUTPUT_DIR, rank)
         with convert_write_errors(Path(cfg.OUTPUT_DIR)):
+            shorten_terminal_log(cfg.OUTPUT_DIR, rank)
             default_setup(cfg, SimpleNamespace(config_file=config_file, eval_only=eval_only, resume=resume))
         # In a job of one process, `run_job` has sent segkit's log to the terminal already.
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
