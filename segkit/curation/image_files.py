@@ -13,11 +13,12 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, UnidentifiedImageError
 
 from segkit.curation.issues import IssueList, RunAll
 from segkit.formats import png
 from segkit.formats.image_io import DAMAGED, TRANSPOSES, UPRIGHT, is_deep, is_tiff, open_image
+from segkit.formats.pixel_limit import open_pillow
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 
@@ -66,13 +67,11 @@ def inspect_image(path: Path, place: object) -> ImageInspection:
             _decode(path, inspection, place)
     except FileNotFoundError:
         inspection.issues.add("image-missing", place, "the file does not exist")
-    except Image.DecompressionBombError as error:
-        inspection.issues.add("image-too-large", place, str(error))
     except UnidentifiedImageError:
         kind = "a TIFF of an unsupported kind" if is_tiff(path) else "unknown file format"
         inspection.issues.add("image-unreadable", place, f"the image does not decode: {kind}")
     except DatasetError as error:
-        inspection.issues.add("image-unreadable", place, error.problem)
+        inspection.issues.add(error.code or "image-unreadable", place, error.problem)
     except DAMAGED as error:
         inspection.issues.add("image-unreadable", place, f"the image does not decode: {error}")
     return inspection
@@ -247,7 +246,7 @@ def digest_pixels(pixels: NDArray[np.uint8]) -> bytes | None:
 
 
 def _decode(path: Path, inspection: ImageInspection, place: object) -> None:
-    with path.open("rb") as file, Image.open(file) as image:  # from a path, Pillow misreads rotated TIFFs
+    with path.open("rb") as file, open_pillow(file, path) as image:  # from a path, Pillow misreads rotated TIFFs
         if image.format == "PNG":
             png.open_image(path, None, PNG_KINDS, PNG_DEPTHS)  # checks the checksums, which Pillow ignores
         deep = is_deep(image)

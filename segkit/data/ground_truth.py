@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data.detection_utils import read_image
 from detectron2.structures import BoxMode
 from numpy.typing import NDArray
-from PIL import Image
 from pycocotools import mask as coco_mask
 
 from segkit.data.dataset import Dataset, Record
@@ -19,6 +19,7 @@ from segkit.formats.coco import paint_annotations
 from segkit.formats.coco import read_segmentation as read_panoptic_png
 from segkit.formats.derive import build_coco_annotations, build_semantic_map
 from segkit.formats.image_io import is_deep
+from segkit.formats.pixel_limit import open_pillow
 from segkit.structures import (
     IGNORE_LABEL,
     THING_CHANNEL,
@@ -169,7 +170,7 @@ def _read_label_map(record: Record) -> NDArray[np.int32]:
     """Read a label map as Detectron2 does."""
     path = record["sem_seg_file_name"]
     try:
-        with Image.open(path) as image:
+        with Path(path).open("rb") as file, open_pillow(file, path) as image:
             deep = is_deep(image)
         if deep:  # Detectron2 would clip them
             raise DatasetError("expected an 8-bit label map, got one of more bits", where=path, remedy=DEEP_REMEDY)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 
+from segkit.formats.pixel_limit import open_pillow
 from segkit.utils.errors import DatasetError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -100,7 +101,7 @@ def open_image(path: Path) -> Image.Image:
             Pillow allows; or it is a TIFF of several pages, which does not say which page was annotated. Pages that are
             smaller copies of the first one, or masks, do not count.
     """
-    with _convert_errors(path, "the image does not decode"), path.open("rb") as file, Image.open(file) as image:
+    with _convert_errors(path, "the image does not decode"), path.open("rb") as file, open_pillow(file, path) as image:
         # Given a path, Pillow maps the file into memory, and then a rotated TIFF has other pixels.
         if image.format == "TIFF":
             _check_pages(image, path)
@@ -148,7 +149,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
         DatasetError: the file has no image header.
     """
     problem = "expected an image, got none that can be opened"
-    with _convert_errors(path, problem), path.open("rb") as file, Image.open(file) as image:
+    with _convert_errors(path, problem), path.open("rb") as file, open_pillow(file, path) as image:
         width, height = image.size
         if image.format == "TIFF":
             width, height = _tag(image, WIDTH, width), _tag(image, HEIGHT, height)  # Pillow may have swapped image.size
@@ -173,7 +174,7 @@ def read_label_tiff(path: Path) -> NDArray[np.int64]:
     with (
         _convert_errors(path, "the TIFF does not decode"),
         path.open("rb") as file,  # see `open_image`
-        Image.open(file, formats=["TIFF"]) as image,
+        open_pillow(file, path, ["TIFF"]) as image,
     ):
         _check_pages(image, path)
         is_inverted = _tag(image, PHOTOMETRIC, None) == WHITE_IS_ZERO

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from segkit.formats import png_runs
+from segkit.formats.pixel_limit import check_pixels, open_pillow
 from segkit.structures import MAX_SEGMENT_ID, IdRuns, rgb_to_ids
 from segkit.utils.compiled import COMPILED
 from segkit.utils.errors import DatasetError
@@ -77,9 +78,8 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     content = read_bytes(path)
     header = _parse_header(content, path)
     _check_size(header, size_hw, path)
-    # Images that Pillow refuses as too large are refused by both decoders.
-    is_safe = Image.MAX_IMAGE_PIXELS is None or np.prod(header.size_hw) <= 2 * Image.MAX_IMAGE_PIXELS
-    runs = png_runs.decode(content) if COMPILED and is_safe else None
+    check_pixels(header.size_hw, path)
+    runs = png_runs.decode(content) if COMPILED else None
     if runs is None:
         image = _decode(content, size_hw, {"RGB", "RGBA", "palette"}, (1, 2, 4, 8), path)
         return IdRuns.from_map(rgb_to_ids(np.asarray(image.convert("RGB"))))
@@ -213,7 +213,7 @@ def _decode(
     _check_size(header, size_hw, path)
     _check_checksums(content, path)
     try:
-        image = Image.open(BytesIO(content), formats=["PNG"])
+        image = open_pillow(BytesIO(content), path, ["PNG"])
         image.load()
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise DatasetError(f"the PNG cannot be decoded: {error}", where=path, remedy=DAMAGED_REMEDY) from None

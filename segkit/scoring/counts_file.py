@@ -16,6 +16,7 @@ from segkit.metrics import AveragePrecision, CityscapesAP, PanopticQuality, Sema
 from segkit.structures import ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import convert_write_errors, replacing
+from segkit.utils.limits import check_unpacked_size
 from segkit.utils.process_pool import Shard
 
 Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU
@@ -94,6 +95,8 @@ def load(path: str | Path) -> SavedCounts:
     try:
         if not zipfile.is_zipfile(path):
             raise ValueError("no .npz, or cut short")
+        with zipfile.ZipFile(path) as archive:
+            check_unpacked_size(sum(part.file_size for part in archive.infolist()), path.stat().st_size)
         with np.load(path, allow_pickle=False) as file:
             content = json.loads(file[HEADER].tobytes())
             arrays = {name.removeprefix("state_"): file[name] for name in file.files if name != HEADER}

@@ -274,3 +274,12 @@ def test_damaged_bytes_give_only_dataset_errors(tmp_path):
         path.write_bytes(damaged)
         with contextlib.suppress(DatasetError):  # some bytes of a zip file have no effect
             counts_file.load(path)
+
+
+def test_counts_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "counts.npz"
+    np.savez_compressed(path, state_x=np.zeros(2_000_000, dtype=np.uint8))
+    monkeypatch.setenv("SEGKIT_MAX_UNPACKED_BYTES", "1000000")
+    message = r"counts\.npz: expected at most 1000000 bytes, unpacked, in a file of \d+, got 2000\d+"
+    with pytest.raises(DatasetError, match=message):
+        counts_file.load(path)

@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from segkit.engine.checkpoints.limits import check_archive, check_pickle, check_tree
 from segkit.engine.checkpoints.zoo_pickle import PickledArray, UnsafeDataError, ZooUnpickler
 from segkit.utils.errors import CheckpointError
 from segkit.utils.files import read_bytes
 
+MAX_ARRAY_RATIO = 4  # bytes of a file's arrays to bytes of the file
 RESAVE = (
     "no code of it was run: if you trust its source, load it with torch and save the bare weights, "
     "`torch.save(model.state_dict(), 'weights.pth')`"
@@ -42,9 +44,14 @@ def load_torch(path: str | Path) -> dict[str, Any]:
     """
     path = _check_file(path)
     try:
+        if _is_zip(path):
+            check_archive(path)
         if tarfile.is_tarfile(path) or _is_torchscript(path):
             # weights_only does not guard how torch < 2.6 reads these (CVE-2025-32434).
             raise UnsafeDataError("a TorchScript or tar archive, not a state dict")
+        if not _is_zip(path):
+            with path.open("rb") as file:
+                check_pickle(file)
         with warnings.catch_warnings():  # torch warns of pickle protocols; unreadable files raise errors below
             warnings.simplefilter("ignore", UserWarning)
             return _as_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -68,7 +75,9 @@ def load_pickle(path: str | Path) -> dict[str, Any]:
     path = _check_file(path)
     try:
         with path.open("rb") as file:
-            return _as_dict(ZooUnpickler(file, encoding="latin1").load())
+            check_pickle(file)
+            file.seek(0)
+            return _as_dict(ZooUnpickler(file, encoding="latin1").load(), MAX_ARRAY_RATIO * path.stat().st_size)
     except Exception as error:
         raise _convert_error(path, error) from error
 
@@ -93,10 +102,14 @@ def to_plain_data(value: Any) -> Any:
 
 
 class _Copier:
-    """One call of `to_plain_data`. `copies`: id of an object -> its copy, so that shared branches are copied once."""
+    """One call of `to_plain_data`. `copies`: id of an object -> its copy, so that shared branches are copied once.
 
-    def __init__(self) -> None:
+    `array_bytes`: that arrays may have yet; a file can use the same bytes for many arrays.
+    """
+
+    def __init__(self, array_bytes: int = 0) -> None:
         self.copies: dict[int, Any] = {}
+        self.array_bytes = array_bytes
 
     def copy(self, value: Any, key: str) -> Any:
         if value is None or type(value) in (str, bytes, int, float, bool):
@@ -118,7 +131,11 @@ class _Copier:
         if kind in (torch.Tensor, torch.nn.Parameter) and _is_dense(value):
             return torch.Tensor.detach(value)
         if kind is PickledArray:
-            return value.resolve()
+            array = value.resolve()
+            self.array_bytes -= array.nbytes
+            if self.array_bytes < 0:
+                raise UnsafeDataError(f"has arrays of more than {MAX_ARRAY_RATIO} times the size of the file")
+            return array
         if isinstance(value, (np.number, np.bool_)):
             return value.item()
         raise UnsafeDataError(f"refused {kind.__module__}.{kind.__qualname__} at {key or 'the top'!r}")
@@ -177,8 +194,9 @@ def _convert_error(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"not a readable weight file ({cause})", where=path, remedy=remedy)
 
 
-def _as_dict(loaded: Any) -> dict[str, Any]:
-    tree = to_plain_data(loaded)
+def _as_dict(loaded: Any, array_bytes: int = 0) -> dict[str, Any]:
+    check_tree(loaded)
+    tree = _Copier(array_bytes).copy(loaded, "")
     if not isinstance(tree, dict):
         raise UnsafeDataError(f"expected a dict of weights, got {type(tree).__name__}")
     return tree

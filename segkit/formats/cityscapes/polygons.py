@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from segkit.formats.cityscapes.label_pngs import INSTANCES_PER_LABEL, LABELS, Label, build_segmentation
+from segkit.formats.pixel_limit import check_pixels
 from segkit.structures import PanopticSegmentation
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
@@ -79,10 +80,9 @@ def _read_size(content: Entry, expected_hw: tuple[int, int] | None, path: Path) 
     if expected_hw is not None and (height, width) != tuple(expected_hw):
         expected = f"{expected_hw[0]} x {expected_hw[1]} pixels (height x width)"
         raise DatasetError(f"expected {expected}, got {got}", where=path)
-    # An image that Pillow refuses to decode as too large is not drawn either.
-    max_px = 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else float("inf")
-    if min(height, width) < 1 or height * width > max_px:
-        raise DatasetError(f"expected an image of 1 to {max_px} pixels, got {got}", where=path)
+    if min(height, width) < 1:
+        raise DatasetError(f"expected an image of at least 1 pixel, got {got}", where=path)
+    check_pixels((height, width), path)  # an image that is too large to be decoded is not drawn either
     return height, width
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import reprlib
 from pathlib import Path
 
-from PIL import Image
-
-from segkit.formats.coco.validation import MAX_PIXELS, validate_images
+from segkit.formats.coco.validation import validate_images
+from segkit.formats.pixel_limit import check_pixels, get_max_pixels
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import load_json
@@ -31,15 +30,14 @@ def read_images(content: Entry, path: Path) -> dict[ImageId, Entry]:
 
     Raises:
         DatasetError: an image has no valid id, file_name or size, two images have one id, or an image has more pixels
-            than Pillow opens.
+            than `get_max_pixels` allows.
     """
     entries = get_table(content, "images", path)
     validate_images(entries, path, raise_issue)
-    most = 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS)  # Pillow opens no more, and masks would fill the memory
+    most = get_max_pixels()  # more is not decoded, and masks would fill the memory
     for entry in entries:
         if entry["height"] * entry["width"] > most:
-            problem = f"expected at most {most} pixels, got {entry['height']} x {entry['width']}"
-            raise DatasetError(problem, where=Location(path, entry["id"]), remedy="cut the image into tiles")
+            check_pixels((entry["height"], entry["width"]), Location(path, entry["id"]))
     return {entry["id"]: entry for entry in entries}
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from segkit.formats.image_io import DEEP_MODES, stretch_to_uint8
 from segkit.formats.labelme.shapes import decode_base64
+from segkit.formats.pixel_limit import open_pillow
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import load_json
@@ -45,7 +46,7 @@ def _open(content: Entry, path: Path) -> Iterator[Image.Image]:
     remedy = "save the image beside the JSON, under its imagePath"
     try:
         data = decode_base64(json_fields.get_field(content, "imageData", json_fields.TEXT, path))
-        with Image.open(BytesIO(data)) as image:
+        with open_pillow(BytesIO(data), path) as image:
             yield image
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         problem = f"`imageData` is no image in base64: {' '.join(str(error).split())}"

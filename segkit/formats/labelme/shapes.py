@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from segkit.formats.coco.masks import MAX_COORDINATE, MAX_OUTLINE_PX, is_too_long
+from segkit.formats.pixel_limit import open_pillow
 from segkit.structures import crop_to_rle
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
@@ -145,7 +146,7 @@ def decode_mask(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     remedy = "draw the mask again"
     try:
         content = decode_base64(shape.mask)
-        with Image.open(BytesIO(content), formats=["PNG"]) as image:
+        with open_pillow(BytesIO(content), shape.where, ["PNG"]) as image:
             is_of_size = all(abs(got - expected) < 1 for got, expected in zip(image.size, size, strict=True))
             if not is_of_size or image.mode not in MASK_MODES:
                 expected, got = f"{size[0]:g} x {size[1]:g}", f"{image.width} x {image.height} of mode {image.mode}"

@@ -55,7 +55,7 @@ def test_images_larger_than_pillow_opens_raise_a_dataset_error(monkeypatch: pyte
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     entry = {"id": 1, "file_name": "a.png", "height": 10, "width": 10}
     assert read_images({"images": [entry]}, Path("a.json")) == {1: entry}
-    with pytest.raises(DatasetError, match=r"a\.json, image 1: expected at most 100 pixels, got 10 x 11; cut"):
+    with pytest.raises(DatasetError, match=r"a\.json, image 1: expected at most 100 pixels, got 10 x 11 = 110; cut"):
         read_images({"images": [{**entry, "width": 11}]}, Path("a.json"))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert read_images({"images": [{**entry, "width": 11}]}, Path("a.json"))

@@ -1,0 +1,71 @@
+"""The largest image that is decoded: a small file can claim to be a huge image, which fills the memory."""
+
+from __future__ import annotations
+
+from typing import IO
+
+from PIL import Image
+
+from segkit.utils.errors import DatasetError
+from segkit.utils.limits import read_limit
+
+MAX_PIXELS = "SEGKIT_MAX_PIXELS"
+UNLIMITED = 2**32 - 1  # what pycocotools counts in
+BYTES_PER_PIXEL = 10  # of the memory that reading takes at its peak, as measured
+
+
+def get_max_pixels() -> int:
+    """Get the largest number of pixels of an image: `SEGKIT_MAX_PIXELS`, or Pillow's limit of 178,956,970.
+
+    A program that changes `PIL.Image.MAX_IMAGE_PIXELS` changes the default: Pillow refuses twice as many.
+
+    Returns:
+        The number.
+
+    Raises:
+        ConfigError: the variable is no whole number from 1.
+    """
+    return read_limit(MAX_PIXELS, 2 * Image.MAX_IMAGE_PIXELS if Image.MAX_IMAGE_PIXELS else UNLIMITED)
+
+
+def check_pixels(size_hw: tuple[int, int], where: object) -> None:
+    """Check the size of an image before its pixels are decoded.
+
+    Args:
+        size_hw: (height, width) in pixels.
+        where: the file, for the message.
+
+    Raises:
+        DatasetError: the image has more pixels than `get_max_pixels`.
+    """
+    pixels, limit = size_hw[0] * size_hw[1], get_max_pixels()
+    if pixels > limit:
+        problem = f"expected at most {limit} pixels, got {size_hw[0]} x {size_hw[1]} = {pixels}"
+        gigabytes = f"{max(pixels * BYTES_PER_PIXEL / 1e9, 0.1):.1f} GB of memory"
+        remedy = f"cut it into tiles, or set {MAX_PIXELS}={pixels}, which takes about {gigabytes}"
+        raise DatasetError(problem, where=where, remedy=remedy, code="image-too-large")
+
+
+def open_pillow(file: IO[bytes], where: object, formats: list[str] | None = None) -> Image.Image:
+    """`Image.open` with segkit's limit in place of Pillow's.
+
+    Args:
+        file: the content.
+        where: the file, for the message.
+        formats: Pillow's names of the accepted formats; None for all.
+
+    Returns:
+        The image, not decoded yet.
+
+    Raises:
+        DatasetError: the image has more pixels than `get_max_pixels`.
+    """
+    pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        image = Image.open(file, formats=formats)
+    finally:
+        Image.MAX_IMAGE_PIXELS = pillow_limit
+    check_pixels((image.height, image.width), where)
+    if pillow_limit is not None and image.height * image.width > 2 * pillow_limit:
+        Image.MAX_IMAGE_PIXELS = get_max_pixels()  # raised by the variable; Pillow looks again while it decodes a TIFF
+    return image
