@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help=path)
     parser.add_argument("b", type=Path, metavar="B", help="the same, to be compared with A")
     parser.add_argument("--gt", type=Path, metavar="FILE", help="ground truth: a panoptic JSON, if A or B is a JSON")
-    parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
+    parser.add_argument(
+        "--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: found beside it or one folder up)"
+    )
     arguments.add_panoptic_rules(parser)
     arguments.add_work_options(parser)
     arguments.add_number(parser, "--samples", SAMPLES, "resamples")

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _add_panoptic(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(score=_score_panoptic)
     _add_files(parser, gt="a panoptic JSON", pred="a panoptic JSON")
-    folder = "PNGs of the predictions (default: X of X.json)"
+    folder = "PNGs of the predictions (default: found beside the JSON or one folder up)"
     parser.add_argument("--pred-folder", "--pred_folder", type=Path, metavar="DIR", help=folder)
     parser.add_argument("--boundary", action="store_true", help="boundary PQ too")
     parser.add_argument("--dagger", action="store_true", help="PQ-dagger too")
@@ -53,7 +53,7 @@ def _add_panoptic(parser: argparse.ArgumentParser) -> None:
 
 def _add_instances(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(score=_score_instances)
-    gt = "an instances JSON, or a panoptic JSON (with --gt-folder), or gtFine/<split> (cityscapes)"
+    gt = "an instances JSON, or a panoptic JSON, or gtFine/<split> (cityscapes)"
     _add_files(parser, gt=gt, pred="a COCO results JSON, or a folder of Cityscapes results")
     parser.add_argument("--iou-types", nargs="+", choices=("bbox", "segm", "boundary"), help="default: bbox segm")
     rules = "whose rules (default: %(default)s)"
@@ -90,7 +90,7 @@ def _add_files(parser: argparse.ArgumentParser, gt: str, pred: str) -> None:
     gt_names, pred_names = ((f"--{kind}", f"--{kind}-json-file", f"--{kind}_json_file") for kind in ("gt", "pred"))
     parser.add_argument(*gt_names, required=True, type=Path, metavar="PATH", help=f"ground truth: {gt}")
     parser.add_argument(*pred_names, required=True, type=Path, metavar="PATH", help=f"predictions: {pred}")
-    folder = "PNGs of the ground truth (default: X of a panoptic X.json)"
+    folder = "PNGs of a panoptic JSON (default: found beside it or one folder up)"
     parser.add_argument("--gt-folder", "--gt_folder", type=Path, metavar="DIR", help=folder)
     arguments.add_work_options(parser)
     parser.add_argument("--shard", type=_shard, default=Shard(), metavar="I/N", help="score part I of N only")

@@ -91,7 +91,9 @@ def _add_predictions(parser: argparse.ArgumentParser) -> None:
 
 def _add_ground_truth(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument("--gt", required=required, type=Path, metavar="FILE", help="ground truth: a panoptic JSON")
-    parser.add_argument("--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: X of X.json)")
+    parser.add_argument(
+        "--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: found beside it or one folder up)"
+    )
 
 
 def _save(args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from segkit.formats import coco, image_files, label_images, png
 from segkit.formats.derive import relabel
-from segkit.scoring.panoptic import find_png_folder
+from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import ErrorCollector
@@ -150,7 +150,9 @@ class PanopticMaps:
     def __init__(self, json_path: str | Path, folder: str | Path | None, suffix: str, errors: ErrorCollector) -> None:
         content = coco.read_panoptic(json_path, on_issue=errors.add_issue)
         self.categories = content.categories
-        self.folder = find_png_folder(content.path, folder, errors)
+        self.folder = Path()
+        with errors.guard():
+            self.folder = find_png_folder(content.path, folder, (record.png_name for record in content.records))
         self.records = _index_by_name(((record.file_name, record) for record in content.records), suffix, content.path)
         self.names = [*self.records]
 

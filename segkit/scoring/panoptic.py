@@ -12,6 +12,8 @@ from segkit.formats import coco
 from segkit.formats.coco import PanopticRecord
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps
+from segkit.scoring.image_ids import describe_rewritten, find_rewritten
+from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -55,8 +57,8 @@ def score_panoptic(
     Args:
         gt_json: COCO panoptic JSON of the ground truth.
         pred_json: COCO panoptic JSON of the predictions; only its `annotations` are read.
-        gt_folder: PNGs of the ground truth; None is the folder beside the JSON, named like it without `.json`.
-        pred_folder: PNGs of the predictions; None is the folder beside the JSON.
+        gt_folder: PNGs of the ground truth; None finds them, see `find_png_folder`.
+        pred_folder: PNGs of the predictions; None finds them.
         mode: The mode of `PanopticQuality`.
         areas: How declared areas of the ground truth are used, see `compute_overlaps`; None is "check" in the
             reference mode and "recount" in the corrected mode.
@@ -81,19 +83,27 @@ def score_panoptic(
     gt_errors = len(errors)
     predictions = coco.read_panoptic_predictions(pred_json, ground_truth.categories, on_issue=errors.add_issue)
     image_ids = dict.fromkeys(record.image_id for record in ground_truth.records)
+    missing = [i for i in image_ids if i not in predictions]
+    extra = [i for i in predictions if i not in image_ids]
+    is_nothing_matched = len(missing) == len(image_ids)
+    if is_nothing_matched or not (allow_missing and allow_extra):
+        missing, extra = report_rewritten(errors, Path(pred_json), missing, extra, predictions)
     # Entries with errors are neither missing nor extra.
-    missing = () if allow_missing or len(errors) > gt_errors else [i for i in image_ids if i not in predictions]
-    extra = () if allow_extra or gt_errors else [i for i in predictions if i not in image_ids]
     report_unmatched(
         errors,
         Path(pred_json),
         len(image_ids),
-        missing,
-        extra,
+        () if allow_missing or len(errors) > gt_errors else missing,
+        () if allow_extra or gt_errors else extra,
         missing_remedy="predict them, or count them as empty (--allow-missing)",
         extra_remedy="is it the right file? Skip them with --allow-extra",
     )
-    gt_root, pred_root = find_png_folder(gt_json, gt_folder, errors), find_png_folder(pred_json, pred_folder, errors)
+    gt_root = pred_root = Path()
+    with errors.guard():
+        gt_root = find_png_folder(gt_json, gt_folder, (record.png_name for record in ground_truth.records))
+    with errors.guard():
+        png_names = (prediction.png_name for prediction in predictions.values())
+        pred_root = find_png_folder(pred_json, pred_folder, png_names, is_prediction=True)
     errors.check()
     areas = areas or DEFAULT_AREAS.get(mode, "check")
     metric = PanopticQuality(ground_truth.categories, mode, areas=areas, boundary=boundary, dagger=dagger)
@@ -148,12 +158,19 @@ def report_unmatched(
         errors.add(DatasetError(problem, where=where, remedy=extra_remedy))
 
 
-def find_png_folder(json_path: str | Path, folder: str | Path | None, errors: ErrorCollector) -> Path:
-    """The folder, by default the one beside the JSON that is named like it; adds an error if it does not exist."""
-    path = Path(folder) if folder is not None else Path(json_path).with_suffix("")
-    if not path.is_dir():
-        errors.add(DatasetError("no such folder of PNGs", where=path, remedy="name it"))
-    return path
+def report_rewritten(
+    errors: ErrorCollector,
+    where: Path,
+    missing: Collection[ImageId],
+    extra: Collection[ImageId],
+    predictions: Collection[ImageId],
+) -> tuple[list[ImageId], list[ImageId]]:
+    """Add an error for ids that differ in nothing but how they are written; the other missing and extra ids."""
+    rewritten = find_rewritten(missing, extra)
+    if rewritten:
+        errors.add(describe_rewritten(where, rewritten, predictions))
+    expected = {*rewritten.values()}
+    return [i for i in missing if i not in expected], [i for i in extra if i not in rewritten]
 
 
 def _build_segment(info: Mapping[str, Any], categories: CategorySet, runs: IdRuns) -> Segment:

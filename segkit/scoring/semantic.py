@@ -15,7 +15,7 @@ from segkit.scoring.label_sources import (
     build_label_space,
     scan_label_space,
 )
-from segkit.scoring.panoptic import report_unmatched
+from segkit.scoring.panoptic import report_rewritten, report_unmatched
 from segkit.structures import CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -50,7 +50,7 @@ def score_semantic(
         pred: Folder of label PNGs, or Detectron2's sem_seg_predictions.json.
         classes: Names of the labels 0, 1, ..., or categories; a panoptic JSON has its own. None takes the labels in
             all files, whatever the shard, which reads the files once more.
-        gt_folder: PNGs of the panoptic JSON; None is the folder beside it, named like it without `.json`.
+        gt_folder: PNGs of the panoptic JSON; None finds them, see `find_png_folder`.
         ignore_label: Value or values (of a panoptic JSON: category_id) of the ground truth to leave out, also if one is
             a class; None is `IGNORE_LABEL` in PNGs, unless it is a class. Void is always left out.
         gt_suffix: End of the file names, such as `_gtFine_labelTrainIds.png`; "" is `.png`, and in a JSON the
@@ -110,7 +110,7 @@ def score_semantic(
 
 
 def _match_names(
-    gt_names: Iterable[str], pred_names: Iterable[str], where: Path, errors: ErrorCollector, allow_extra: bool
+    gt_names: Iterable[str], pred_names: Collection[str], where: Path, errors: ErrorCollector, allow_extra: bool
 ) -> dict[str, str]:
     """The prediction's name of each ground truth name."""
     names = {*gt_names}
@@ -129,11 +129,12 @@ def _match_names(
             errors.add(DatasetError(problem, where=where))
         else:
             prediction_of[name] = prediction
+    missing, extra = report_rewritten(errors, where, sorted(names - prediction_of.keys()), extra, [*pred_names])
     report_unmatched(
         errors,
         where,
         len(names),
-        sorted(names - prediction_of.keys()),
+        missing,
         () if allow_extra else extra,
         missing_remedy="predict them; do the names differ by more than a suffix? Name it",
         extra_remedy="is it the right folder? Skip them",

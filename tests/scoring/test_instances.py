@@ -224,7 +224,7 @@ def test_things_of_a_panoptic_ground_truth(tmp_path):
     )
     assert found.compute() == expected.compute()
     assert 0 < found.compute()["segm"]["AP"] < 100
-    with pytest.raises(DatasetError, match="this is a panoptic JSON"):
+    with pytest.raises(DatasetError, match=r"no such folder of PNGs.*name the folder \(--gt-folder\)"):
         score_instances(tmp_path / "panoptic.json", tmp_path / "results.json")
     (tmp_path / "pngs" / "2.png").unlink()
     (tmp_path / "pngs" / "3.png").write_bytes(b"no image")

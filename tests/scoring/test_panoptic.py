@@ -282,7 +282,11 @@ def test_a_json_of_another_kind_is_rejected(folder, name, kind):
 @pytest.mark.parametrize("name", ["ground_truth", "predictions"])
 def test_missing_files_and_folders(folder, name):
     (folder / name).rename(folder / "elsewhere")
-    assert message(folder).startswith(f"{folder / name}: no such folder of PNGs")
+    option = "--gt-folder" if name == "ground_truth" else "--pred-folder"
+    assert message(folder).startswith(
+        f"{folder / name}: no such folder of PNGs, and no PNGs of {folder / name}.json in "
+    )
+    assert message(folder).endswith(f"; name the folder ({option})")
     options = {"gt_folder" if name == "ground_truth" else "pred_folder": folder / "elsewhere"}
     assert score(folder, **options)["all"]["PQ"] == 100.0
     (folder / f"{name}.json").unlink()
@@ -361,13 +365,13 @@ def test_a_rejected_annotation_is_neither_missing_nor_extra(folder):
 def test_missing_repeated_and_extra_predictions(folder):
     def change(content):
         predictions = content["annotations"]
-        predictions[:] = [{**predictions[0], "image_id": 40}, {**predictions[0], "image_id": "4"}, *predictions[2:]]
+        predictions[:] = [{**predictions[0], "image_id": 40}, {**predictions[0], "image_id": "x"}, *predictions[2:]]
 
     path = folder / "predictions.json"
     edit(path, change)
     text = message(folder)
     assert f"[1] {path}: 2 of 4 images have no prediction: 'three', 4" in text
-    assert f"[2] {path}: 2 predictions are of images that the ground truth lacks: 40, '4'" in text
+    assert f"[2] {path}: 2 predictions are of images that the ground truth lacks: 40, 'x'" in text
     assert "that the ground truth lacks" not in message(folder, allow_extra=True)
     assert "have no prediction" not in message(folder, allow_missing=True)
     results = score(folder, allow_missing=True, allow_extra=True)

@@ -8,6 +8,7 @@ from typing import Any
 from segkit.formats import coco
 from segkit.formats.coco import PanopticFile, PanopticRecord
 from segkit.fusion.occlusion_priors import OcclusionCounter, OcclusionPriors
+from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import ImageId, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -28,7 +29,7 @@ def count_priors(
 
     Args:
         gt_json: panoptic JSON.
-        gt_folder: folder of its PNGs; by default beside the JSON, with its name.
+        gt_folder: folder of its PNGs; None finds it, see `find_png_folder`.
         instances_json: instances JSON of the same images, with the whole masks; None takes convex hulls of segments.
         workers: number of processes.
         progress: called with (images done, images in all).
@@ -42,7 +43,7 @@ def count_priors(
     """
     ground_truth = coco.read_panoptic(gt_json)
     categories = ground_truth.categories
-    folder = Path(gt_folder) if gt_folder is not None else Path(gt_json).with_suffix("")
+    folder = find_png_folder(gt_json, gt_folder, (record.png_name for record in ground_truth.records))
     objects = None if instances_json is None else _group_by_image(Path(instances_json), ground_truth)
 
     def count(record: PanopticRecord) -> OcclusionCounter:

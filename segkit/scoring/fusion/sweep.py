@@ -21,6 +21,7 @@ from segkit.metrics.panoptic.matching import FloatArray, IntArray, match
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps, join
 from segkit.scoring.fusion.options import Setting
 from segkit.scoring.fusion.run import fuse_to_dataset
+from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -51,7 +52,7 @@ class SweepData:
         Args:
             predictions: folder of saved head outputs.
             gt_json: panoptic JSON.
-            gt_folder: folder of its PNGs; by default beside the JSON, with its name.
+            gt_folder: folder of its PNGs; None finds it, see `find_png_folder`.
 
         Returns:
             The sweep data.
@@ -60,9 +61,7 @@ class SweepData:
             DatasetError: a file cannot be read, or images or categories differ.
         """
         saved, ground_truth = head_outputs.load(Path(predictions)), coco.read_panoptic(gt_json)
-        folder = Path(gt_folder) if gt_folder is not None else Path(gt_json).with_suffix("")
-        if not folder.is_dir():
-            raise DatasetError("no such folder of PNGs", where=folder, remedy="name it (--gt-folder)")
+        folder = find_png_folder(gt_json, gt_folder, (record.png_name for record in ground_truth.records))
         _check_same_categories(saved.categories, ground_truth.categories, f"{predictions} and {gt_json}")
         _check_same_images([image.image_id for image in saved.images], ground_truth, Path(predictions))
         return cls(saved, ground_truth, folder)
