@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
 from segkit.utils.text import abbreviate
 
+Id = TypeVar("Id", bound=ImageId)
 DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
 
 
@@ -161,10 +162,10 @@ def report_unmatched(
 def report_rewritten(
     errors: ErrorCollector,
     where: Path,
-    missing: Collection[ImageId],
-    extra: Collection[ImageId],
-    predictions: Collection[ImageId],
-) -> tuple[list[ImageId], list[ImageId]]:
+    missing: Collection[Id],
+    extra: Collection[Id],
+    predictions: Collection[Id],
+) -> tuple[list[Id], list[Id]]:
     """Add an error for ids that differ in nothing but how they are written; the other missing and extra ids."""
     rewritten = find_rewritten(missing, extra)
     if rewritten:
