@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Scored: TypeAlias = tuple[str, Any, Any]  # kind of the metric, metric, ids of the images in their order or None
 WORST_IMAGES = 50  # by default
+MAX_LABEL = 2**16 - 1  # of a label PNG
+GT_OPTIONS = {"gt": None, "gt_suffix": "", "ignore_label": None}  # of `semantic`; `merge` has none
 # Arguments that change what is printed or how the work is done, but not what is counted.
 NOT_COUNTED = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "run_command", "score")
 
@@ -65,7 +67,9 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
     pngs = "a folder of label PNGs, or"
     _add_files(parser, gt=f"{pngs} a panoptic JSON", pred=f"{pngs} sem_seg_predictions.json")
     classes = parser.add_mutually_exclusive_group()
-    classes.add_argument("--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ...")
+    classes.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ..., or 0=NAME 255=NAME"
+    )
     classes.add_argument("--categories", type=Path, metavar="FILE", help="JSON with categories; labels are their ids")
     ignored = "ground truth labels that are not counted (default: 255, if it is no class)"
     parser.add_argument("--ignore-label", nargs="+", type=int, metavar="N", help=ignored)
@@ -131,8 +135,19 @@ def _score_semantic(args: argparse.Namespace, **options: Any) -> Scored:
 
     names = "gt_folder", "ignore_label", "gt_suffix", "pred_suffix", "thing_channels", "png_values", "boundary"
     options |= {name: getattr(args, name) for name in (*names, "allow_extra")}
-    classes = read_classes(args.categories) if args.categories else args.classes
+    classes = read_classes(args.categories) if args.categories else _parse_classes(args.classes)
     return "semantic", score_semantic(args.gt, args.pred, classes=classes, **options), None
+
+
+def _parse_classes(texts: list[str] | None) -> list[str] | dict[int, str] | None:
+    """Names, or names by label if every text is N=NAME."""
+    pairs = [text.partition("=") for text in texts or ()]
+    if not pairs or not all(label.isascii() and label.isdecimal() and name for label, _, name in pairs):
+        return texts
+    classes = {int(label): name for label, _, name in pairs}
+    if len(classes) < len(pairs) or max(classes) > MAX_LABEL:
+        raise ConfigError(f"expected --classes to name different labels in 0..{MAX_LABEL}, got {texts}")
+    return classes
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -163,6 +178,7 @@ def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
     from segkit.report.tables import per_class_tables
     from segkit.scoring import counts_file
     from segkit.scoring.results import build_results, save_results
+    from segkit.scoring.semantic import describe_absent_classes
 
     if args.save_counts:
         counts_file.save(args.save_counts, counts)
@@ -177,6 +193,10 @@ def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
     analysis = results.pop("analysis", None)
     categories = getattr(counts.metric, "categories", None)
     console.print(metrics_table(results))
+    if counts.kind == "semantic":
+        options = {name: getattr(args, name, default) for name, default in GT_OPTIONS.items()}
+        for line in describe_absent_classes(counts.metric, **options):
+            print(line)
     if args.per_class:
         console.print(per_class_tables(results, categories))
     if analysis:

@@ -114,6 +114,14 @@ RULES = {
     "mask-twice": Rule("two annotations of an image have the same category, box and mask", "drop one", WARNING),
     "mask-outside": Rule("a polygon reaches beyond the image", f"cut it off at the border; {FIX}"),
     "mask-flat": Rule("a shape has no area, only an outline", "draw it again, or drop it", WARNING),
+    "objects-merged": Rule(
+        "values of an instance map are in many pieces: is it a binary mask, or a map of classes?",
+        "--set connected_components=true makes each piece an object; read classes as semantic-maps",
+        WARNING,
+    ),
+    "map-blurred": Rule(
+        "an instance map has values that are only at borders", "save it again as PNG, without interpolation", WARNING
+    ),
     "mask-invalid": Rule("a segmentation is neither polygons nor run lengths", "correct or drop it"),
     "rle-size": Rule("run lengths have another size than the image", "encode the mask again"),
 }

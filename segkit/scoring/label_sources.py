@@ -51,11 +51,17 @@ class LabelSpace:
 
 
 def build_label_space(
-    classes: CategorySet | Sequence[str], ignored: Collection[int] | None, thing_channels: str, png_values: str
+    classes: CategorySet | Sequence[str] | Mapping[int, str],
+    ignored: Collection[int] | None,
+    thing_channels: str,
+    png_values: str,
 ) -> LabelSpace:
     """The space of given classes, see `score_semantic`; ValueError for unknown thing_channels or png_values."""
     if png_values not in PNG_VALUES:
         raise ValueError(f"png_values must be one of {PNG_VALUES}, got {png_values!r}")
+    if isinstance(classes, Mapping):
+        channels = {value: channel for channel, value in enumerate(classes)}
+        return _build_space(tuple(classes.values()), channels, ignored, channels)
     if not isinstance(classes, CategorySet):
         identity = {channel: channel for channel in range(len(classes))}
         return _build_space(tuple(classes), identity, ignored, identity)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segkit.metrics import SemanticIoU
@@ -16,17 +16,18 @@ from segkit.scoring.label_sources import (
     scan_label_space,
 )
 from segkit.scoring.panoptic import report_rewritten, report_unmatched
-from segkit.structures import CategorySet
+from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
+from segkit.utils.text import abbreviate
 
 
 def score_semantic(
     gt: str | Path,
     pred: str | Path,
     *,
-    classes: CategorySet | Sequence[str] | None = None,
+    classes: CategorySet | Sequence[str] | Mapping[int, str] | None = None,
     gt_folder: str | Path | None = None,
     ignore_label: int | Collection[int] | None = None,
     gt_suffix: str = "",
@@ -48,8 +49,8 @@ def score_semantic(
     Args:
         gt: Folder of label PNGs, or COCO panoptic JSON, whose void is ignored.
         pred: Folder of label PNGs, or Detectron2's sem_seg_predictions.json.
-        classes: Names of the labels 0, 1, ..., or categories; a panoptic JSON has its own. None takes the labels in
-            all files, whatever the shard, which reads the files once more.
+        classes: Names of the labels 0, 1, ..., or names by label, or categories; a panoptic JSON has its own. None
+            takes the labels in all files, whatever the shard, which reads the files once more.
         gt_folder: PNGs of the panoptic JSON; None finds them, see `find_png_folder`.
         ignore_label: Value or values (of a panoptic JSON: category_id) of the ground truth to leave out, also if one is
             a class; None is `IGNORE_LABEL` in PNGs, unless it is a class. Void is always left out.
@@ -107,6 +108,36 @@ def score_semantic(
     for _, counts in map_and_collect_errors(count, shard.select(ground_truth.names), errors, workers, progress):
         metric.merge(counts)
     return metric
+
+
+def describe_absent_classes(
+    metric: SemanticIoU,
+    gt: str | Path | None = None,
+    gt_suffix: str = "",
+    ignore_label: Collection[int] | None = None,
+) -> list[str]:
+    """Describe the classes that no pixel of the ground truth has, and which the means leave out.
+
+    Args:
+        metric: The counts.
+        gt: As in `score_semantic`: label PNGs are searched for 255, which may be a class. None: there is no search.
+        gt_suffix: As in `score_semantic`.
+        ignore_label: As in `score_semantic`.
+
+    Returns:
+        One line, or none if all classes have pixels.
+    """
+    absent = [name for name, pixels in zip(metric.names, metric.confusion.sum(axis=0), strict=True) if not pixels]
+    if not absent:
+        return []
+    line = f"{len(absent)} of {len(metric.names)} classes have no pixel in the ground truth: {abbreviate(absent)}"
+    if gt is None or Path(gt).is_file() or ignore_label is not None:
+        return [line]
+    folder = LabelFolder(gt, gt_suffix, is_ground_truth=True)
+    if not any(IGNORE_LABEL in folder.read_values(name) for name in folder.names):
+        return [line]
+    remedy = f"--classes 0={metric.names[0]} {IGNORE_LABEL}={absent[-1]}"
+    return [f"{line}; pixels of {IGNORE_LABEL} are void: if {IGNORE_LABEL} is a class, name the labels, as in {remedy}"]
 
 
 def _match_names(

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from segkit.cli.main import main
+from segkit.formats import png
 from segkit.metrics import SemanticIoU
 from segkit.scoring.cityscapes_instances import score_cityscapes_instances
 from segkit.scoring.instances import score_instances
@@ -28,6 +29,12 @@ from tests.helpers.prediction_files import (
     two_images,
     write_panoptic,
 )
+
+
+def write_masks(folder, mask):
+    folder.mkdir()
+    png.write(folder / "a.png", np.array(mask, np.uint8))
+    return folder
 
 
 @pytest.fixture
@@ -392,3 +399,17 @@ def test_a_bar_is_drawn_on_a_terminal(monkeypatch, tmp_path, capsys):
     captured = capsys.readouterr()
     assert "/6" in captured.err
     assert "/6" not in captured.out
+
+
+def test_labels_of_masks_can_be_named(run, tmp_path):
+    """Masks of 0 and 255: with names in order 255 is void, which is said; with names by label it is a class."""
+    gt, pred = write_masks(tmp_path / "gt", [[0, 255]]), write_masks(tmp_path / "pred", [[0, 0]])
+    _, printed, _ = run("semantic", "--gt", gt, "--pred", pred, "--classes", "background", "lesion")
+    assert "│ 100.0 │" in printed
+    assert "1 of 2 classes have no pixel in the ground truth: 'lesion'; pixels of 255 are void" in printed
+    _, printed, _ = run("semantic", "--gt", gt, "--pred", pred, "--classes", "0=background", "255=lesion")
+    assert "│ sem_seg │ 25.0 │" in printed
+    assert "no pixel" not in printed
+    code, _, error = run("semantic", "--gt", gt, "--pred", pred, "--classes", "0=background", "00=lesion")
+    assert code != 0
+    assert "expected --classes to name different labels in 0..65535" in error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from threading import Lock
@@ -23,6 +25,9 @@ TRAINING_READERS: dict[str, type[DatasetReader]] = {
     **{reader.format: reader for reader in (CachedPanopticReader, CachedInstancesReader)},
 }
 OPEN_AT_ONCE = 64
+SAMPLE = 8  # images that are checked before training
+
+log = logging.getLogger(__name__)
 
 
 class ReaderKey(NamedTuple):
@@ -72,6 +77,7 @@ def load_reader_dataset(
     if categories is not None:
         _check_categories(reader.categories, categories, options.get("json", reader.root))
     reader.check_files()
+    _log_mistakes(name, reader)
     key = key._replace(has_map=reader.has_map)
     records = [_build_record(reader, image, key) for image in reader.images]
     metadata = {"image_root": str(reader.image_root), "format": format_name, **getattr(reader, "metadata", {})}
@@ -263,6 +269,20 @@ def _to_detectron2(entry: Mapping[str, Any], size_hw: tuple[int, int], contiguou
         "iscrowd": entry["iscrowd"],
         "segmentation": segmentation,
     }
+
+
+def _log_mistakes(name: str, reader: DatasetReader) -> None:
+    """Log what is not read, and what is probably wrong with some images of the dataset: a line for each code."""
+    for line in reader.skipped:
+        log.info("%s: not read: %s", name, line)
+    sample = reader.images[:: max(1, len(reader.images) // SAMPLE)][:SAMPLE]
+    errors: dict[str, list[DatasetError]] = {}
+    for image in sample:
+        with contextlib.suppress(DatasetError):  # raised again when the image is used
+            reader.check_annotation(image, lambda code, error: errors.setdefault(code, []).append(error))
+    for code, found in errors.items():
+        text = "%s: %s (%s; %d times in %d images that were checked); `segkit data check` shows all and the remedy"
+        log.warning(text, name, found[0], code, len(found), len(sample))
 
 
 def _check_categories(categories: CategorySet, expected: CategorySet, where: Any) -> None:

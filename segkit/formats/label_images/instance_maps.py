@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from segkit.formats import png
 from segkit.formats.base import DatasetImage
@@ -20,6 +22,8 @@ from segkit.utils.text import abbreviate
 THING_ID, BACKGROUND_ID = 1, 2  # category ids
 BACKGROUND_COLOR = (64, 64, 64)
 MAX_OBJECTS = np.iinfo(np.uint16).max
+MANY_PIECES = 4  # pieces of each value, on average: more than objects have that others cut
+SLIVER_SHARE, MIN_SLIVERS = 0.5, 10  # of the values of a map; of a few small objects nothing follows
 
 
 class InstanceMapReader(LabelMapReader):
@@ -31,6 +35,7 @@ class InstanceMapReader(LabelMapReader):
         labels: Folder of the label maps below root, greyscale or palette PNGs or TIFFs.
         thing: Name of category 1, the objects.
         background: Name of the stuff category 2; None makes the background void.
+        connected_components: Whether each connected piece (8 neighbours) of a value is an object, as for binary masks.
         split: "train" or "val", by the hash of the names; None for all images.
         val_share: Share of the names in "val", 0..1.
         on_issue: Gets images without map, maps without image, and files that cannot be opened or differ in size. Raises
@@ -51,6 +56,7 @@ class InstanceMapReader(LabelMapReader):
         labels: str = LABELS,
         thing: str = "object",
         background: str | None = "background",
+        connected_components: bool = False,
         split: Split | None = None,
         val_share: float = 0.25,
         on_issue: IssueHandler = raise_issue,
@@ -58,6 +64,9 @@ class InstanceMapReader(LabelMapReader):
         names = [thing] if background is None else [thing, background]
         if not all(isinstance(name, str) and name for name in names) or thing == background:
             raise ConfigError(f"expected two names for thing and background, got {thing!r} and {background!r}")
+        if type(connected_components) is not bool:
+            raise ConfigError(f"expected connected_components to be true or false, got {connected_components!r}")
+        self._splits_pieces = connected_components
         super().__init__(Path(root), images, labels, split, val_share, on_issue)
         categories = [Category(THING_ID, thing, True, default_color(THING_ID))]
         if background is not None:
@@ -67,6 +76,8 @@ class InstanceMapReader(LabelMapReader):
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class. Objects come by ascending value, then the background with the id after the last."""
         values = self._read_map(image)
+        if self._splits_pieces:
+            values = number_pieces(values)[0]
         areas_px = IdRuns.from_map(values).areas_px()
         background_px = areas_px.pop(0, 0)
         segments = [Segment(value, THING_ID, True, area_px) for value, area_px in areas_px.items()]
@@ -75,6 +86,56 @@ class InstanceMapReader(LabelMapReader):
             values[values == 0] = segment_id
             segments.append(Segment(segment_id, BACKGROUND_ID, False, background_px))
         return PanopticSegmentation(values, tuple(segments))
+
+    def check_annotation(self, image: DatasetImage, on_issue: IssueHandler) -> None:
+        """See base class: values that are several objects, and values that are none."""
+        values = self._read_map(image)
+        objects = np.unique(values[values > 0])
+        if not objects.size or self._splits_pieces:
+            return
+        _, pieces = number_pieces(values)
+        place = self._maps[str(image.image_id)]
+        if objects.size >= MIN_SLIVERS and (share := _count_slivers(values) / objects.size) > SLIVER_SHARE:
+            problem = (
+                f"{share:.0%} of its {objects.size} values have no pixel inside, as if it were interpolated or JPEG"
+            )
+            on_issue("map-blurred", DatasetError(problem, where=place))
+        elif (objects.size == 1 and pieces > 1) or pieces >= MANY_PIECES * objects.size:
+            kind = "a binary mask" if objects.size == 1 else "a map of classes"
+            problem = f"{objects.size} values in {pieces} connected pieces, as if it were {kind}"
+            on_issue("objects-merged", DatasetError(problem, where=place))
+
+
+def number_pieces(values: NDArray[np.int32]) -> tuple[NDArray[np.int32], int]:
+    """Number the connected pieces of equal values.
+
+    Args:
+        values: (H, W), 0 for background.
+
+    Returns:
+        (H, W) int32 numbers from 1 on, by value and then by first pixel; 0 for background. And how many there are.
+    """
+    numbers, count = np.zeros_like(values), 0
+    for value, (area_px, (left, top, width, height)) in IdRuns.from_map(values).extents().items():
+        if value and area_px:
+            box = np.s_[top : top + height, left : left + width]
+            mask = (values[box] == value).astype(np.uint8)
+            found, pieces = cv2.connectedComponents(mask, connectivity=8, ltype=cv2.CV_32S)
+            numbers[box][mask > 0] = pieces[mask > 0] + count
+            count += found - 1
+    return numbers, count
+
+
+def _count_slivers(values: NDArray[np.int32]) -> int:
+    """The number of values that touch another one, and have no pixel whose 8 neighbours have its value too."""
+    height, width = values.shape
+    centre = values[1:-1, 1:-1]
+    is_inside, touches = np.ones(centre.shape, dtype=np.bool_), np.zeros(centre.shape, dtype=np.bool_)
+    for y, x in np.ndindex(3, 3):
+        neighbour = values[y : height - 2 + y, x : width - 2 + x]
+        is_inside &= neighbour == centre
+        touches |= (neighbour != centre) & (neighbour > 0) & (centre > 0)
+    return len(np.setdiff1d(centre[touches], centre[is_inside]))
 
 
 class InstanceMapWriter(LabelFilesWriter):

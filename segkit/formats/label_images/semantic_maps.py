@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from segkit.formats import png
 from segkit.formats.base import DatasetImage, list_empty_segments
@@ -21,6 +23,8 @@ from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
 CLASSES = "classes.json"  # below the root
+NO_LABEL = -1  # no pixel has it
+Classes: TypeAlias = str | Path | Sequence[str] | Mapping[int | str, str]
 
 
 class SemanticMapReader(LabelMapReader):
@@ -33,8 +37,8 @@ class SemanticMapReader(LabelMapReader):
         images: Folder of the images below root.
         labels: Folder of the label maps below root, greyscale or palette PNGs or TIFFs.
         classes: Names by label from 0 on, or a JSON for `coco.read_classes`, by default root/classes.json. If it lists
-            categories with ids, the ids are the labels.
-        ignore: Label that becomes void; a class that has it is left out.
+            categories with ids, the ids are the labels. Or label -> name, as for masks of 0 and 255.
+        ignore: Label that becomes void; a class that has it is left out. 255 is no void if `classes` names it by label.
         split: "train" or "val", by the hash of the names; None for all images.
         val_share: Share of the names in "val", 0..1.
         on_issue: Gets images without map, maps without image, and files that cannot be opened or differ in size. Raises
@@ -54,7 +58,7 @@ class SemanticMapReader(LabelMapReader):
         *,
         images: str = IMAGES,
         labels: str = LABELS,
-        classes: str | Path | Sequence[str] | None = None,
+        classes: Classes | None = None,
         ignore: int = IGNORE_LABEL,
         split: Split | None = None,
         val_share: float = 0.25,
@@ -63,6 +67,12 @@ class SemanticMapReader(LabelMapReader):
         if type(ignore) is not int:
             raise ConfigError(f"expected ignore to be a label, got {ignore!r}")
         named = _read_categories(Path(root, CLASSES) if classes is None else classes)
+        if isinstance(classes, Mapping) and ignore == IGNORE_LABEL and any(c.category_id == ignore for c in named):
+            ignore = NO_LABEL
+        if ignore == IGNORE_LABEL:
+            self.void_remedy = (
+                f"if {ignore} is a class, name the labels: --set 'classes={{0: background, {ignore}: NAME}}'"
+            )
         self.categories = CategorySet([c for c in named if c.category_id != ignore], "classes beside ignore")
         ignored = [c.name for c in named if c.category_id == ignore]
         self.skipped = describe_unused("classes", f"have the label {ignore}, which is void", ignored)
@@ -122,12 +132,26 @@ class SemanticMapWriter(LabelFilesWriter):
         dump_json(self.root / CLASSES, [*self.space.names])
 
 
-def _read_categories(classes: str | Path | Sequence[str]) -> list[Category]:
+def _read_categories(classes: Classes) -> list[Category]:
     names = read_classes(classes) if isinstance(classes, (str, Path)) else classes
     where = str(classes) if isinstance(classes, (str, Path)) else "classes"
     if isinstance(names, CategorySet):
         return [replace(category, isthing=False) for category in names.categories]
-    if not isinstance(names, (list, tuple)) or not names or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"expected a file, or a list of names, got {reprlib.repr(names)}", where=where)
-    entries = [{"id": label, "name": name, "isthing": 0} for label, name in enumerate(names)]
+    by_label = _read_labels(names, where) if isinstance(names, Mapping) else None
+    if by_label is None and isinstance(names, (list, tuple)):
+        by_label = dict(enumerate(names))
+    if not by_label or not all(isinstance(name, str) for name in by_label.values()):
+        problem = f"expected a file, a list of names or {{label: name}}, got {reprlib.repr(names)}"
+        raise ConfigError(problem, where=where)
+    entries = [{"id": label, "name": name, "isthing": 0} for label, name in by_label.items()]
     return [*CategorySet.from_coco(entries, where).categories]
+
+
+def _read_labels(names: Mapping[Any, Any], where: str) -> dict[int, Any]:
+    """The names by label; labels are text if the options were stored as JSON."""
+    by_label: dict[int, Any] = {}
+    for key, name in names.items():
+        if not re.fullmatch("[0-9]{1,5}", str(key), re.ASCII) or int(key) in by_label:
+            raise ConfigError(f"expected a different label from 0 for each name, got {reprlib.repr(key)}", where=where)
+        by_label[int(key)] = name
+    return by_label

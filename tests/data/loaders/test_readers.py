@@ -66,6 +66,21 @@ def test_overlapping_masks_stay_complete_in_training_and_evaluation(tmp_path: Pa
     assert record["annotations"] == [*record["annotations"]]
 
 
+def test_probable_mistakes_are_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    mask = np.zeros((9, 9), np.uint8)
+    mask[:3] = mask[5:] = 255
+    for number in range(20):
+        png.write(tmp_path / f"images/{number}.png", np.zeros((9, 9), np.uint8))
+        png.write(tmp_path / f"labels/{number}.png", mask)
+    load_reader_dataset("binary", "instance-maps", {"root": str(tmp_path)})
+    (message,) = caplog.messages
+    assert message.startswith(f"binary: {tmp_path / 'labels/0.png'}: 1 values in 2 connected pieces")
+    assert "(objects-merged; 8 times in 8 images that were checked)" in message
+    caplog.clear()
+    load_reader_dataset("split", "instance-maps", {"root": str(tmp_path), "connected_components": True})
+    assert caplog.messages == []
+
+
 def test_options_with_names_by_number_travel_to_other_processes(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="expected the folder of a task"):
         load_reader_dataset("labels", "decathlon", {"root": tmp_path / "none", "labels": {1: "front", 2: "back"}})

@@ -340,3 +340,57 @@ def test_names_that_are_no_text(tmp_path: Path, names: dict[str, Any]) -> None:
         InstanceMapReader(tmp_path, **names)
     with pytest.raises(ConfigError, match="expected val_share to be a number in"):
         InstanceMapReader(tmp_path, val_share=True)
+
+
+def find_issues(root: Path, **options: Any) -> list[tuple[str, str, str]]:
+    issues: list[tuple[str, str, str]] = []
+    reader = InstanceMapReader(root, **options)
+    for image in reader.images:
+        reader.check_annotation(image, lambda c, error: issues.append((c, Path(error.where).name, error.problem)))
+    return issues
+
+
+def test_connected_components_are_objects_on_request(tmp_path: Path) -> None:
+    """A binary mask: pieces that touch at a corner are one, equal values apart are two."""
+    mask = np.array([[9, 0, 0, 9], [0, 9, 0, 9], [0, 0, 0, 0], [4, 4, 0, 9]], dtype=np.uint8)
+    write_pair(tmp_path, labels=mask)
+    reader = InstanceMapReader(tmp_path, background=None, connected_components=True)
+    segmentation = reader.read_segmentation(reader.images[0])
+    # Numbered by value, then by first pixel.
+    expected = [[2, 0, 0, 3], [0, 2, 0, 3], [0, 0, 0, 0], [1, 1, 0, 4]]
+    np.testing.assert_array_equal(segmentation.segment_ids, expected)
+    assert segmentation.segments == tuple(Segment(i, 1, True, area) for i, area in ((1, 2), (2, 2), (3, 2), (4, 1)))
+    with pytest.raises(ConfigError, match="expected connected_components to be true or false, got 1"):
+        InstanceMapReader(tmp_path, connected_components=1)  # type: ignore[arg-type]
+
+
+def test_masks_that_are_no_instance_maps_are_reported(tmp_path: Path) -> None:
+    binary = np.zeros((9, 9), dtype=np.uint8)
+    binary[:3, :3] = binary[5:, 5:] = 255
+    write_pair(tmp_path, "binary", binary)
+    classes = np.zeros((9, 9), dtype=np.uint8)
+    classes[::2, ::4], classes[::2, 2::4] = 1, 2  # 15 and 10 pieces
+    write_pair(tmp_path, "classes", classes)
+    cut = np.zeros((9, 9), dtype=np.uint8)
+    cut[:, :2] = cut[:, 4:6] = 1  # one object of two that another one cuts
+    cut[:, 7:] = 2
+    write_pair(tmp_path, "cut", cut)
+    write_pair(tmp_path, "empty", np.zeros((9, 9), dtype=np.uint8))
+    write_pair(tmp_path, "one", np.where(binary > 0, np.arange(9) < 4, 0).astype(np.uint8))
+    assert find_issues(tmp_path) == [
+        ("objects-merged", "binary.png", "1 values in 2 connected pieces, as if it were a binary mask"),
+        ("objects-merged", "classes.png", "2 values in 25 connected pieces, as if it were a map of classes"),
+    ]
+    assert find_issues(tmp_path, connected_components=True) == []
+
+
+def test_interpolated_maps_are_reported(tmp_path: Path) -> None:
+    blocks = np.kron(np.arange(16).reshape(4, 4) * 15, np.ones((12, 12))).astype(np.uint8)
+    write_pair(tmp_path, "blocks", blocks)
+    write_pair(tmp_path, "blurred", np.asarray(Image.fromarray(blocks).resize((60, 60), Image.Resampling.BILINEAR)))
+    points = np.zeros((40, 40), dtype=np.uint8)
+    points[::4, ::4] = np.arange(1, 101).reshape(10, 10)  # objects of one pixel
+    write_pair(tmp_path, "points", points)
+    ((code, name, problem),) = find_issues(tmp_path)
+    assert (code, name) == ("map-blurred", "blurred.png")
+    assert "values have no pixel inside, as if it were interpolated or JPEG" in problem

@@ -56,6 +56,30 @@ def test_every_class_is_stuff_and_one_segment(tmp_path: Path) -> None:
     assert reader.read_image(image).shape == (2, 3, 3)
 
 
+def test_values_of_masks_can_be_named(tmp_path: Path) -> None:
+    """A mask of 0 and 255: 255 is void by default, and then no pixel is of the class."""
+    mask = np.array([[0, 255, 255], [0, 0, 7]], dtype=np.uint8)
+    write_pair(tmp_path, labels=mask)
+    for keys in ((0, 255, 7), ("0", "255", "7")):  # as text in the options of a record
+        classes = dict(zip(keys, ("background", "lesion", "edge"), strict=True))
+        reader = open_reader("semantic-maps", {"root": str(tmp_path), "classes": classes})
+        (image,) = reader.images
+        assert reader.read_segmentation(image).segments == (
+            Segment(1, 0, False, 3),
+            Segment(8, 7, False, 1),
+            Segment(256, 255, False, 2),
+        )
+        assert (reader.skipped, reader.void_remedy) == ((), "")
+    without_lesion = {0: "background", 7: "edge"}
+    reader = open_reader("semantic-maps", {"root": str(tmp_path), "classes": without_lesion})
+    assert np.count_nonzero(reader.read_segmentation(reader.images[0]).segment_ids == 0) == 2
+    assert "name the labels: --set 'classes={0: background, 255: NAME}'" in reader.void_remedy
+    invalid: list[dict] = [{"a": "b"}, {-1: "b"}, {0: "a", "00": "b"}, {}, {0: 7}]
+    for labels in invalid:
+        with pytest.raises(ConfigError, match="classes: expected"):
+            open_reader("semantic-maps", {"root": str(tmp_path), "classes": labels})
+
+
 def test_classes_and_the_void_label_can_be_given(tmp_path: Path) -> None:
     write_pair(tmp_path, classes=["a class", "too few"])
     reader = SemanticMapReader(tmp_path, classes=[*NAMES, "void"], ignore=0)
@@ -87,10 +111,10 @@ def test_a_map_of_void_has_no_segment(tmp_path: Path) -> None:
         ({"ignore": True}, ConfigError, "expected ignore to be a label, got True"),
         ({"ignore": None}, ConfigError, "expected ignore to be a label, got None"),
         ({"ignore": 0, "classes": ["a"]}, DatasetError, "classes beside ignore: expected at least one category"),
-        ({"classes": []}, ConfigError, r"classes: expected a file, or a list of names, got \[\]"),
-        ({"classes": ["a", 1]}, ConfigError, "classes: expected a file, or a list of names"),
-        ({"classes": {"a": 1}}, ConfigError, "classes: expected a file, or a list of names"),
-        ({"classes": 3}, ConfigError, "classes: expected a file, or a list of names, got 3"),
+        ({"classes": []}, ConfigError, r"classes: expected a file, a list of names or {label: name}, got \[\]"),
+        ({"classes": ["a", 1]}, ConfigError, "classes: expected a file, a list of names or {label: name}"),
+        ({"classes": {"a": 1}}, ConfigError, "classes: expected a different label from 0 for each name, got 'a'"),
+        ({"classes": 3}, ConfigError, "classes: expected a file, a list of names or {label: name}, got 3"),
         ({"classes": ["\ud800"]}, DatasetError, "classes: expected a category name of valid Unicode"),
         ({"classes": "nowhere.json"}, DatasetError, r"nowhere\.json: expected a file, found nothing"),
         ({"labels": "images"}, ConfigError, "expected two folders"),
