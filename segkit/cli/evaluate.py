@@ -173,6 +173,7 @@ def _merge(args: argparse.Namespace) -> None:
 
 def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
     """Write counts and metrics, then print the metrics: in this order, since a closed pipe ends the command."""
+    from segkit.metrics import SemanticIoU
     from segkit.report import metrics_table
     from segkit.report.panoptic_analysis import analysis_tables
     from segkit.report.tables import per_class_tables
@@ -193,8 +194,8 @@ def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
     analysis = results.pop("analysis", None)
     categories = getattr(counts.metric, "categories", None)
     console.print(metrics_table(results))
-    if counts.kind == "semantic":
-        options = {name: getattr(args, name, default) for name, default in GT_OPTIONS.items()}
+    if isinstance(counts.metric, SemanticIoU):
+        options: dict[str, Any] = {name: getattr(args, name, default) for name, default in GT_OPTIONS.items()}
         for line in describe_absent_classes(counts.metric, **options):
             print(line)
     if args.per_class:

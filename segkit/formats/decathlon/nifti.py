@@ -22,11 +22,13 @@ from numpy.typing import NDArray
 
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
+from segkit.utils.limits import check_unpacked_size, read_limit
 
 nib: Any = importlib.import_module("nibabel")  # imported like this since few of its functions are typed
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
-MAX_VOXELS = 2**29  # of a volume: twice the largest of the Decathlon; raise it for larger ones
+MAX_VOXELS = "SEGKIT_MAX_VOXELS"  # the environment variable
+DEFAULT_VOXELS = 2**29  # of a volume: twice the largest of the Decathlon
 MAX_LABEL = 2**16 - 1
 GZIP_START = b"\x1f\x8b"
 DEFLATE_RATIO = 1032  # largest ratio of decompressed to compressed bytes (zlib.net/zlib_tech.html)
@@ -93,9 +95,10 @@ def read_header(path: Path) -> Header:
         shape, dtype, offset = nifti.get_data_shape(), nifti.get_data_dtype(), nifti.get_data_offset()
     if len(shape) not in (3, 4) or min(shape) < 1:
         raise DatasetError(f"expected x, y, z and at most one axis of modalities, got {shape}", where=path)
-    if math.prod(shape) > MAX_VOXELS:
-        problem = f"expected at most {MAX_VOXELS} voxels, got {' x '.join(map(str, shape))}"
-        raise DatasetError(problem, where=path, remedy="crop it, or raise segkit.formats.decathlon.nifti.MAX_VOXELS")
+    max_voxels = read_limit(MAX_VOXELS, DEFAULT_VOXELS)
+    if math.prod(shape) > max_voxels:
+        problem = f"expected at most {max_voxels} voxels, got {' x '.join(map(str, shape))}"
+        raise DatasetError(problem, where=path, remedy=f"crop it, or set {MAX_VOXELS}={math.prod(shape)}")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise DatasetError(f"expected voxels that are one number of at most 64 bits, got {dtype}", where=path)
     content_bytes = offset + math.prod(shape) * dtype.itemsize
@@ -166,6 +169,7 @@ def _check_bytes(content_bytes: int, offset: int, is_zipped: bool, path: Path) -
     if content_bytes > file_bytes * (DEFLATE_RATIO if is_zipped else 1):
         problem = f"the header speaks of {content_bytes} bytes, which a file of {file_bytes} bytes cannot hold"
         raise DatasetError(problem, where=path, remedy=DAMAGED_REMEDY)
+    check_unpacked_size(content_bytes, file_bytes, path)
 
 
 @contextmanager

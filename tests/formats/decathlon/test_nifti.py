@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segkit.formats.decathlon import DecathlonReader, write_prediction
+from segkit.formats.decathlon.nifti import read_header
 from segkit.utils.errors import DatasetError
 from tests.helpers.decathlon_tree import AFFINE, LABELS, add_volume, build_header, get_error, read_all
 
@@ -121,3 +122,21 @@ def test_big_endian_volumes_are_read(nib, tmp_path):
     write_prediction(tmp_path / "p.nii", maps, like=tmp_path / "imagesTr/v.nii")
     # Six labels a slice, numbered by label: by x, then y.
     np.testing.assert_array_equal(nib.load(tmp_path / "p.nii").dataobj, label // 4 + 1)
+
+
+def test_limits_of_volumes_can_be_raised(tmp_path, monkeypatch):
+    """The headers fit the files: 300 million voxels of zeros are 300 kB, and unpack to 300 MB."""
+    monkeypatch.setenv("SEGKIT_MAX_VOXELS", "20")
+    path = tmp_path / "v.nii"
+    path.write_bytes(build_header((2, 3, 4)) + bytes(24))
+    with pytest.raises(DatasetError, match="expected at most 20 voxels, got 2 x 3 x 4; crop it, or set SEGKIT_MAX_VOX"):
+        read_header(path)
+    monkeypatch.setenv("SEGKIT_MAX_VOXELS", "24")
+    assert read_header(path).shape == (2, 3, 4)
+    monkeypatch.delenv("SEGKIT_MAX_VOXELS")
+    path = tmp_path / "v.nii.gz"
+    path.write_bytes(gzip.compress(build_header((1000, 1000, 300))) + bytes(300_000))
+    with pytest.raises(DatasetError, match=r"unpacked.*if you trust it, set SEGKIT_MAX_UNPACKED_BYTES=300000352"):
+        read_header(path)
+    monkeypatch.setenv("SEGKIT_MAX_UNPACKED_BYTES", "300000352")
+    assert read_header(path).shape == (1000, 1000, 300)

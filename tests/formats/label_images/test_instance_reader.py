@@ -223,7 +223,7 @@ def test_decompression_bombs_and_loops_of_symlinks_raise_a_dataset_error(tmp_pat
     for name, data in ((b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 0, 0, 0, 0)), (b"IDAT", b"")):
         bomb += struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
     image.write_bytes(bomb)
-    with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none .*exceeds limit"):
+    with pytest.raises(DatasetError, match=r"images/cell\.png: expected at most 178956970 pixels"):
         InstanceMapReader(tmp_path)
     image.write_bytes(b"text")
     with pytest.raises(DatasetError, match=r"images/cell\.png: expected an image, got none"):
