@@ -101,7 +101,14 @@ def format_interval(bounds: Mapping[str, Any], style: str = "+.2f") -> str:
 
 
 def as_number(value: Any) -> float | None:
-    """The value as a float if it is a finite number, else None; a bool is not a number."""
+    """Convert a metric to a float.
+
+    Args:
+        value: any value of a result; a bool is not a number.
+
+    Returns:
+        The value, None if it is no finite number.
+    """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         return None
     return float(value)
