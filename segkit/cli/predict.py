@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from segkit.cli import arguments
+from segkit.utils.errors import DatasetError
+from segkit.utils.files import check_output_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +17,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--config-file", required=True, metavar="FILE", help="config that the weights were trained with"
     )
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
-    parser.add_argument("--input", nargs="+", required=True, help="images, folders or patterns")
-    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write to")
+    parser.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        help="images, folders or patterns; JSONs name images relative to the folder that all share",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="folder to write to, without inputs in it"
+    )
     arguments.add_plugins(parser)
     arguments.add_drawing_options(parser)
     parser.add_argument("--no-scores", dest="scores", action="store_false", help="write no scores into overlays")
@@ -23,14 +33,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Predict and print the written paths."""
+    """Predict and print the written paths; images that cannot be read are reported, and the others are predicted."""
     arguments.load_plugins(args)
-    from segkit.engine.predictor import Predictor, find_images, predict
+    from segkit.engine.image_inputs import check_apart, find_root
+    from segkit.engine.predictor import PNG_FOLDERS, Predictor, find_images, predict
     from segkit.engine.setup import read_config
 
-    images = find_images(args.input)
+    images = find_images(args.input, args.output)
+    check_apart(images, args.output, PNG_FOLDERS)
+    for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
+        check_output_folder(folder)
     cfg = read_config(args.config_file, args.opts)
     cfg.MODEL.WEIGHTS = args.weights or cfg.MODEL.WEIGHTS
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
-    for path in predict(Predictor(cfg), images, args.output, drawing):
+    unreadable: list[DatasetError] = []
+    predictor, root = Predictor(cfg), find_root(args.input)
+    for path in predict(predictor, images, args.output, drawing, root, unreadable.append):
         print(path)
+    for error in unreadable:
+        print(error, file=sys.stderr)
+    if unreadable:
+        problem = f"{len(unreadable)} of {len(images)} images cannot be read and have no prediction"
+        raise DatasetError(problem, remedy="see the lines above")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import glob
+import os
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import convert_pixels
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
+from segkit.engine.image_inputs import find_images, find_root
 from segkit.evaluation import predictions, samples
 from segkit.evaluation.semantic import argmax_channels
 from segkit.formats import coco, png
@@ -28,8 +31,11 @@ from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
 from segkit.utils.progress import track
 
+__all__ = ["PNG_FOLDERS", "Predictor", "find_images", "predict"]
+
 SEMANTICS_ONLY = {"sem_seg"}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+OVERLAYS, PANOPTIC, LABELS = "overlays", "panoptic", "labels"  # folders of the results
+PNG_FOLDERS = (OVERLAYS, PANOPTIC, LABELS)
 
 
 class Predictor:
@@ -77,7 +83,7 @@ class Predictor:
         output: dict[str, Any] = self.model([{"image": tensor, "height": height, "width": width}])[0]
         return output
 
-    def read(self, path: Path) -> np.ndarray:
+    def read(self, path: str | Path) -> np.ndarray:
         """Read an image as training reads it.
 
         Args:
@@ -89,94 +95,121 @@ class Predictor:
         Raises:
             DatasetError: see `open_image`.
         """
-        return convert_pixels(open_image(path), self.cfg.INPUT.FORMAT)
-
-
-def find_images(inputs: Iterable[str]) -> list[Path]:
-    """List the images that files, folders and patterns name, and check that each can be read.
-
-    Args:
-        inputs: files, folders (searched with all folders below), or glob patterns.
-
-    Returns:
-        The images in the order of `inputs`, sorted within each, without repetitions.
-
-    Raises:
-        DatasetError: an input without images, or an unreadable image.
-    """
-    paths: list[Path] = []
-    for name in inputs:
-        path = Path(name)
-        if path.is_dir():
-            matches = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and not p.is_dir())
-        else:
-            matches = [path] if path.is_file() else sorted(Path(p) for p in glob.glob(name, recursive=True))
-        if not matches:
-            remedy = f"give files, folders or patterns of {IMAGE_SUFFIXES}"
-            raise DatasetError("no images found", where=name, remedy=remedy)
-        paths += matches
-    paths = list(dict.fromkeys(paths))
-    for path in paths:
-        open_image(path)
-    return paths
+        return convert_pixels(open_image(Path(path)), self.cfg.INPUT.FORMAT)
 
 
 def predict(
-    predictor: Predictor, images: Sequence[Path], output: Path, drawing: Mapping[str, Any] | None = None
+    predictor: Predictor,
+    images: Sequence[Path],
+    output: Path,
+    drawing: Mapping[str, Any] | None = None,
+    root: Path | None = None,
+    on_unreadable: Callable[[DatasetError], object] | None = None,
 ) -> list[Path]:
     """Predict images and write the results below `output`.
 
     Writes overlays/*.png, and what the model gives: instances.json (COCO, RLE, with scores); panoptic.json and
     panoptic/*.png; or, for a model with a semantic output only, labels/*.png and labels/classes.json. The image ids are
     1..N in the order of `images`. The `images` tables of the JSONs map them to file names. PNGs have the stem of their
-    image, and its id if several images have the same stem.
+    image, and its id if several images have the same stem, on systems without upper and lower case too.
 
     Args:
         predictor: the model.
         images: image files.
         output: folder to write to.
         drawing: keyword arguments of `draw_panoptic` and `draw_instances`: alpha, names, scores.
+        root: folder to which the file names in the JSONs are relative; None for the one that all images share.
+        on_unreadable: takes the error of an image that cannot be read, and the others go on; None raises it. The error
+            of an only image is always raised.
 
     Returns:
         The files and folders that were written.
 
     Raises:
         ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
+        DatasetError: an image cannot be read, see `on_unreadable`, or none; an output cannot be written.
     """
-    stem_counts = Counter(path.stem for path in images)
-    entries: list[dict[str, Any]] = []
-    instances: list[dict[str, Any]] = []
-    panoptic: list[dict[str, Any]] = []
-    categories, tasks = predictor.categories, set[str]()
-    for image_id, path in enumerate(track(images, "predicting"), 1):
-        image = predictor.read(path)
-        png_name = f"{path.stem}_{image_id}.png" if stem_counts[path.stem] > 1 else f"{path.stem}.png"
-        result = predictor(image)
-        tasks |= result.keys() & {"instances", "panoptic_seg", "sem_seg"}
-        size_hw = image.shape[0], image.shape[1]
-        entries.append({"id": image_id, "file_name": path.name, "height": size_hw[0], "width": size_hw[1]})
+    root = root or find_root(map(str, images))
+    results = _Results(predictor, output, drawing or {})
+    for image_id, (path, png_name) in enumerate(
+        track([*zip(images, _output_names(images), strict=True)], "predicting"), 1
+    ):
+        try:
+            image = predictor.read(path)
+        except DatasetError as error:
+            if on_unreadable is None or len(images) == 1:
+                raise
+            on_unreadable(error)
+            continue
+        file_name = Path(os.path.relpath(path, root)).as_posix()
+        entry = {"id": image_id, "file_name": file_name, "height": image.shape[0], "width": image.shape[1]}
+        results.add(entry, image, png_name)
+    if not results.entries:
+        raise DatasetError(f"expected images that can be read, got none among {len(images)}", where=root)
+    return results.write_tables()
+
+
+class _Results:
+    """The results of `predict`: those of an image are drawn and written at once, the JSONs at the end."""
+
+    def __init__(self, predictor: Predictor, output: Path, drawing: Mapping[str, Any]) -> None:
+        self.predictor, self.output, self.drawing = predictor, output, drawing
+        self.entries: list[dict[str, Any]] = []
+        self.instances: list[dict[str, Any]] = []
+        self.panoptic: list[dict[str, Any]] = []
+        self.tasks: set[str] = set()
+
+    def add(self, entry: dict[str, Any], image: np.ndarray, png_name: str) -> None:
+        """Predict an image and write its PNGs."""
+        categories, cfg = self.predictor.categories, self.predictor.cfg
+        result = self.predictor(image)
+        self.tasks |= result.keys() & {"instances", "panoptic_seg", "sem_seg"}
+        self.entries.append(entry)
         if "instances" in result:
-            instances += predictions.build_coco_results(result, image_id, size_hw, categories)
+            self.instances += predictions.build_coco_results(result, entry["id"], image.shape[:2], categories)
         if "panoptic_seg" in result:
             segmentation = predictions.get_panoptic_prediction(result, categories)
-            coco.write_png(output / "panoptic" / png_name, segmentation.segment_ids)
-            panoptic.append(coco.build_panoptic_annotation(image_id, png_name, segmentation))
-        if tasks == SEMANTICS_ONLY:
-            png.write_labels(output / "labels" / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
-        image_rgb = np.ascontiguousarray(image[:, :, ::-1]) if predictor.cfg.INPUT.FORMAT == "BGR" else image
-        png.write(output / "overlays" / png_name, _draw(result, image_rgb, predictor, drawing or {}))
-    written = ["overlays"]
-    if panoptic:
-        coco.write_panoptic(output / "panoptic.json", entries, panoptic, categories)
-        written += ["panoptic.json", "panoptic"]
-    if "instances" in tasks:
-        annotations = [{"iscrowd": 0, "area": _get_area(result), **result} for result in instances]
-        coco.write_instances(output / "instances.json", entries, annotations, categories)
-        written.append("instances.json")
-    if tasks == SEMANTICS_ONLY:
-        dump_json(output / "labels" / "classes.json", [*predictor.space.names])
-        written.append("labels")
-    return [output / name for name in written]
+            coco.write_png(self.output / PANOPTIC / png_name, segmentation.segment_ids)
+            self.panoptic.append(coco.build_panoptic_annotation(entry["id"], png_name, segmentation))
+        if self.tasks == SEMANTICS_ONLY:
+            png.write_labels(self.output / LABELS / png_name, argmax_channels(result["sem_seg"]).cpu().numpy())
+        image_rgb = np.ascontiguousarray(image[:, :, ::-1]) if cfg.INPUT.FORMAT == "BGR" else image
+        png.write(self.output / OVERLAYS / png_name, _draw(result, image_rgb, self.predictor, self.drawing))
+
+    def write_tables(self) -> list[Path]:
+        """Write the JSONs; the files and folders that were written."""
+        categories, written = self.predictor.categories, [OVERLAYS]
+        if self.panoptic:
+            coco.write_panoptic(self.output / "panoptic.json", self.entries, self.panoptic, categories)
+            written += ["panoptic.json", PANOPTIC]
+        if "instances" in self.tasks:
+            annotations = [{"iscrowd": 0, "area": _get_area(result), **result} for result in self.instances]
+            coco.write_instances(self.output / "instances.json", self.entries, annotations, categories)
+            written.append("instances.json")
+        if self.tasks == SEMANTICS_ONLY:
+            dump_json(self.output / LABELS / "classes.json", [*self.predictor.space.names])
+            written.append(LABELS)
+        return [self.output / name for name in written]
+
+
+def _output_names(images: Sequence[Path]) -> list[str]:
+    """A PNG name for each image, all different; stems that no other image has are kept."""
+    keys = [_normalize(path.stem) for path in images]
+    repetitions, taken = Counter(keys), set(keys)
+    names = []
+    for image_id, (path, key) in enumerate(zip(images, keys, strict=True), 1):
+        stem = path.stem
+        if repetitions[key] > 1:
+            endings = (f"_{image_id}" if number == 1 else f"_{image_id}_{number}" for number in count(1))
+            stem = next(path.stem + ending for ending in endings if _normalize(path.stem + ending) not in taken)
+            taken.add(_normalize(stem))
+        names.append(f"{stem}.png")
+    return names
+
+
+def _normalize(name: str) -> str:
+    """Equal for names that are one file on some system: of another case, or of composed and decomposed accents."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _get_area(result: dict[str, Any]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,9 @@ from pycocotools.coco import COCO
 from segkit.cli.main import main
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
-from segkit.engine.predictor import Predictor, find_images
+from segkit.engine.predictor import Predictor
 from segkit.engine.setup import read_config
 from segkit.formats import coco, image_files, png
-from segkit.utils.errors import DatasetError
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 
@@ -80,6 +80,101 @@ def test_overlays_are_drawn_as_the_options_say(weights: Path, toy_folder: Path, 
     assert 0 < (drawings[0] != drawings[2]).mean() < 0.3
 
 
+@pytest.mark.parametrize(
+    "names", [["x/a", "y/a", "z/a_2"], ["x/a", "y/A", "a_1", "z/A_2", "z/a_1_1"], ["x/é", "y/e\u0301"]]
+)
+def test_output_names_never_meet(
+    names: list[str], weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor on a file system without upper and lower case; the JSONs find each image again."""
+    image = Image.open(toy_folder / "images/000000000001.png").crop((0, 0, 64, 64))
+    for index, name in enumerate(names):
+        path = tmp_path / "in" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.rotate(90 * index).save(path)
+    output = tmp_path / "out"
+    assert predict(weights, output, tmp_path / "in") == 0
+    pngs = [unicodedata.normalize("NFC", path.name).casefold() for path in (output / "overlays").iterdir()]
+    assert len(set(pngs)) == len(names)
+    for table in ("panoptic.json", "instances.json"):
+        images = json.loads((output / table).read_text())["images"]
+        assert {entry["file_name"] for entry in images} == {f"{name}.png" for name in names}
+    capsys.readouterr()
+    words = ["--from", "panoptic-predictions", "--json", output / "panoptic.json", "--masks", output / "panoptic"]
+    words += ["--images", tmp_path / "in", "--to", "coco-panoptic", "--output", tmp_path / "converted"]
+    assert main(["data", "convert", *map(str, words)]) == 0, capsys.readouterr().err
+    assert len(coco.read_panoptic(tmp_path / "converted/panoptic.json").records) == len(names)
+
+
+def test_unreadable_images_are_reported_and_the_others_predicted(
+    weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    image = Image.open(toy_folder / "images/000000000001.png")
+    for name in ("a.png", "e.png"):
+        image.save(folder / name)
+    (folder / "._a.png").write_bytes(b"\0\5\26\7")
+    (folder / "b.png").write_text("no image")
+    (folder / "c.png").write_bytes((folder / "a.png").read_bytes()[:200])
+    (folder / "d.png").symlink_to(tmp_path / "nowhere")
+    assert predict(weights, tmp_path / "out", folder) == 1
+    captured = capsys.readouterr()
+    assert "3 of 5 images cannot be read" in captured.err.splitlines()[-1]
+    assert all(f"{name}.png: " in captured.err for name in "bcd")
+    assert "Traceback" not in captured.err
+    assert str(tmp_path / "out" / "panoptic.json") in captured.out
+    entries = json.loads((tmp_path / "out/panoptic.json").read_text())["images"]
+    assert [(entry["id"], entry["file_name"]) for entry in entries] == [(1, "a.png"), (5, "e.png")]
+    for name in ("a.png", "e.png"):
+        (folder / name).unlink()
+    assert predict(weights, tmp_path / "none", folder) == 1
+    assert "expected images that can be read, got none among 3" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ["a file", "overlays is a file", "holds the inputs"])
+def test_bad_outputs_are_refused_before_the_model_loads(
+    kind: str, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, inputs = tmp_path / "out", toy_folder / "images"
+    if kind == "a file":
+        output.write_text("mine")
+    elif kind == "overlays is a file":
+        output.mkdir()
+        (output / "overlays").write_text("mine")
+    else:
+        output = toy_folder
+    before = (toy_folder / "panoptic.json").read_bytes()
+    assert predict(tmp_path / "no_weights.pth", output, inputs) == 1
+    error = capsys.readouterr().err
+    assert "name another" in error
+    assert error.count("\n") == 1
+    assert (toy_folder / "panoptic.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "kind", ["missing.pth", "missing.pkl", "folder.pth", "text.pth", "empty.pth", "image.pth", "text"]
+)
+def test_weights_that_are_none_are_one_line(
+    kind: str, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / kind
+    if kind == "folder.pth":
+        path.mkdir()
+    elif kind.startswith("text"):
+        path.write_text("no weights")
+    elif kind == "empty.pth":
+        path.touch()
+    elif kind == "image.pth":
+        path.write_bytes((toy_folder / "images/000000000001.png").read_bytes())
+    assert predict(path, tmp_path / "out", toy_folder / "images") == 1
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert kind in error[0]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(("content", "message"), [(None, "no images found"), (b"x", "does not decode")])
 def test_bad_inputs_are_one_line_errors_and_write_nothing(
     content: bytes | None, message: str, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -112,12 +207,6 @@ def test_predictor_from_python(weights: Path, toy_folder: Path) -> None:
     assert output["panoptic_seg"][0].shape == (128, 128)
     with pytest.raises(ValueError, match=r"\(H, W, 3\) uint8"):
         predictor(image.astype(np.float32))
-
-
-def test_patterns_and_folders(toy_folder: Path) -> None:
-    assert len(find_images([str(toy_folder / "images" / "*01.png"), str(toy_folder / "images")])) == 12
-    with pytest.raises(DatasetError, match="no images found"):
-        find_images([str(toy_folder / "*.jpg")])
 
 
 def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
