@@ -15,10 +15,11 @@ from hypothesis import settings
 from segkit.data.toy import dataset as toy
 from segkit.utils import plugins
 
-# The same examples in every run, however slow the machine: a failure on CI can be repeated anywhere by CI=1.
+# No test is timed: the first call of a compiled function takes a second. With CI set, examples are the same in every
+# run, so that a failure on CI can be repeated anywhere by CI=1.
+settings.register_profile("local", deadline=None)
 settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
-if os.environ.get("CI"):
-    settings.load_profile("ci")
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="session")
