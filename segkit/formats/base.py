@@ -15,7 +15,15 @@ from pycocotools import mask as coco_mask
 
 from segkit.formats.derive import build_coco_annotations
 from segkit.formats.image_io import read_image
-from segkit.structures import VOID, CategorySet, ImageId, PanopticSegmentation, Segment, segmentation_to_rle
+from segkit.structures import (
+    VOID,
+    CategorySet,
+    ImageId,
+    PanopticSegmentation,
+    Segment,
+    compute_areas_px,
+    segmentation_to_rle,
+)
 from segkit.utils.files import FinishOnExit
 from segkit.utils.issues import IssueHandler
 from segkit.utils.text import abbreviate
@@ -282,8 +290,7 @@ def list_lost_annotations(annotations: Sequence[Mapping[str, Any]] | None, size_
         Up to two lines.
     """
     masks = [segmentation_to_rle(annotation["segmentation"], size_hw) for annotation in annotations or ()]
-    visible_px = int(coco_mask.area(coco_mask.merge(masks))) if masks else 0
-    hidden_px = sum(map(int, coco_mask.area(masks))) - visible_px
+    hidden_px = sum(compute_areas_px(masks)) - sum(compute_areas_px([coco_mask.merge(masks)] if masks else []))
     pixels = [f"annotations: {hidden_px} pixels under other masks cannot be held"] if hidden_px else []
     return [*list_lost_keys(annotations), *pixels]
 

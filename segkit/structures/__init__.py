@@ -14,6 +14,7 @@ from segkit.structures.id_runs import VOID, Extent, IdRuns
 from segkit.structures.instances import (
     InstanceColumns,
     InstanceMasks,
+    compute_areas_px,
     crop_to_rle,
     mask_to_rle,
     rle_to_mask,
@@ -47,6 +48,7 @@ __all__ = [
     "Segment",
     "SemanticScores",
     "SemanticSpace",
+    "compute_areas_px",
     "crop_to_rle",
     "default_color",
     "ids_to_rgb",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -221,6 +221,20 @@ def segmentation_to_rle(segmentation: Any, size_hw: tuple[int, int]) -> dict[str
         raise ValueError(f"expected polygons or RLE, got {type(segmentation).__name__}")
     counts = rle["counts"]
     return {"size": [*rle["size"]], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+
+
+def compute_areas_px(rles: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Count the pixels of masks.
+
+    One by one: `area` of pycocotools overflows on a list of 256 and more masks under numpy 2.
+
+    Args:
+        rles: Compressed COCO RLEs.
+
+    Returns:
+        The pixels of each mask.
+    """
+    return [int(coco_mask.area(rle)) for rle in rles]
 
 
 def rle_to_mask(rle: Mapping[str, Any]) -> NDArray[np.bool_]:
