@@ -40,14 +40,11 @@ def check_pixels(size_hw: tuple[int, int], where: object) -> None:
     """
     pixels, limit = size_hw[0] * size_hw[1], get_max_pixels()
     if pixels > limit:
-        problem = f"expected at most {limit} pixels, got {size_hw[0]} x {size_hw[1]} = {pixels}"
-        gigabytes = f"{max(pixels * BYTES_PER_PIXEL / 1e9, 0.1):.1f} GB of memory"
-        remedy = f"cut it into tiles, or set {MAX_PIXELS}={pixels}, which takes about {gigabytes}"
-        raise DatasetError(problem, where=where, remedy=remedy, code="image-too-large")
+        raise _build_error(f"{size_hw[0]} x {size_hw[1]} = {pixels}" if pixels <= UNLIMITED else "many more", pixels, where)
 
 
 def open_pillow(file: IO[bytes], where: object, formats: list[str] | None = None) -> Image.Image:
-    """`Image.open` with segkit's limit in place of Pillow's.
+    """`Image.open` with segkit's limit beside Pillow's, which is raised if `SEGKIT_MAX_PIXELS` is above it.
 
     Args:
         file: the content.
@@ -60,12 +57,22 @@ def open_pillow(file: IO[bytes], where: object, formats: list[str] | None = None
     Raises:
         DatasetError: the image has more pixels than `get_max_pixels`.
     """
-    pillow_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    limit = get_max_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and limit > 2 * Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit  # of the whole process, and for good: threads read images side by side
     try:
         image = Image.open(file, formats=formats)
-    finally:
-        Image.MAX_IMAGE_PIXELS = pillow_limit
+    except Image.DecompressionBombError as error:
+        pixels = int(str(error).partition("(")[2].partition(" ")[0])  # "Image size (N pixels) exceeds limit of ..."
+        raise _build_error(str(pixels), pixels, where) from None
     check_pixels((image.height, image.width), where)
-    if pillow_limit is not None and image.height * image.width > 2 * pillow_limit:
-        Image.MAX_IMAGE_PIXELS = get_max_pixels()  # raised by the variable; Pillow looks again while it decodes a TIFF
     return image
+
+
+def _build_error(size: str, pixels: int, where: object) -> DatasetError:
+    remedy = "cut it into tiles"
+    if pixels <= UNLIMITED:
+        gigabytes = max(pixels * BYTES_PER_PIXEL / 1e9, 0.1)
+        remedy += f", or set {MAX_PIXELS}={pixels}, which takes about {gigabytes:.1f} GB of memory"
+    problem = f"expected at most {get_max_pixels()} pixels, got {size}"
+    return DatasetError(problem, where=where, remedy=remedy, code="image-too-large")

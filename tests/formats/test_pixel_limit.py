@@ -1,5 +1,7 @@
 """A small file that claims to be a huge image is refused by every reader, and SEGKIT_MAX_PIXELS moves the limit."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -59,3 +61,11 @@ def test_a_limit_that_is_no_number_is_one_error(monkeypatch, text):
     monkeypatch.setenv("SEGKIT_MAX_PIXELS", text)
     with pytest.raises(ConfigError, match="SEGKIT_MAX_PIXELS: expected a whole number from 1"):
         get_max_pixels()
+
+
+def test_threads_that_read_side_by_side_keep_the_limit(tmp_path):
+    path, limit = tmp_path / "a.png", Image.MAX_IMAGE_PIXELS
+    Image.fromarray(np.zeros((6, 5, 3), dtype=np.uint8)).save(path)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(read_image, [path] * 400))
+    assert limit == Image.MAX_IMAGE_PIXELS

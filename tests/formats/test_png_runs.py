@@ -295,7 +295,7 @@ def test_a_header_with_too_many_pixels_raises_a_dataset_error(with_and_without_n
     bomb = zlib.compress(bytes(10**6), 9)
     for size in ((60_000, 60_000), (2**31 - 1, 2**31 - 1), (70_000, 20)):
         path.write_bytes(SIGNATURE + header(*size) + chunk(b"IDAT", bomb) + chunk(b"IEND", b""))
-        with pytest.raises(DatasetError, match=r"x\.png: the PNG cannot be decoded"):
+        with pytest.raises(DatasetError, match=r"x\.png: (expected at most|the PNG cannot be decoded)"):
             png.read_id_runs(path)
 
 

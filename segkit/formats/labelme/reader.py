@@ -150,12 +150,13 @@ class LabelmeReader(DatasetReader):
         """See base class: shapes outside the image, without area, or drawn twice."""
         earlier: dict[Key, Shape] = {}
         for _, shape, rle in self._rasterise(image):
-            code, problem = labelme_shapes.find_fault(shape, int(coco_mask.area(rle)), image.size_hw)
+            where = f"{shape.where} ({shape.label!r})"
             first = earlier.setdefault(shape.get_key(), shape)
-            if first is not shape:
-                code, problem = "mask-twice", f"it is equal to {first.where.removeprefix(f'{self.root}/')}"
-            if code:
-                on_issue(code, DatasetError(problem, where=f"{shape.where} ({shape.label!r})"))
+            if first is shape:
+                labelme_shapes.report_fault(on_issue, shape, int(coco_mask.area(rle)), image.size_hw, where)
+            else:
+                problem = f"it is equal to {first.where.removeprefix(f'{self.root}/')}"
+                on_issue("mask-twice", DatasetError(problem, where=where))
 
     def _rasterise(self, image: DatasetImage) -> Iterator[tuple[Key, Shape, dict[str, Any]]]:
         """Every shape in its order, with the key of its segment and its pixels as RLE."""

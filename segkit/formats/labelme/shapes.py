@@ -22,6 +22,7 @@ from segkit.formats.pixel_limit import open_pillow
 from segkit.structures import crop_to_rle
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.issues import IssueHandler
 from segkit.utils.json_fields import Entry
 
 JSON_SUFFIX = ".json"
@@ -123,20 +124,21 @@ def rasterise(shape: Shape, size_hw: tuple[int, int], line_width: int = 0) -> di
     return crop_to_rle(crop, corner_xy, size_hw)
 
 
-def find_fault(shape: Shape, area_px: int, size_hw: tuple[int, int]) -> tuple[str, str]:
-    """The code and the text of what is probably wrong with a shape of `area_px` pixels; both "" if nothing is."""
+def report_fault(on_issue: IssueHandler, shape: Shape, area_px: int, size_hw: tuple[int, int], where: str) -> None:
+    """Report what is probably wrong with a shape of `area_px` pixels: it is outside the image, or has no area."""
     height, width = size_hw
     image = f"the image of {height} x {width} (height x width)"
     is_flat = shape.kind in ("polygon", "rectangle", "circle") and _compute_area(shape) < FLAT_PX
+    beyond_px = np.concatenate([-shape.points_xy, shape.points_xy - (width, height)]).max()
     if not area_px:
         problem = f"its mask has no pixel in {image}" if shape.kind == "mask" else f"it is outside {image}"
-        return "segment-empty", f"a {shape.kind} without area has no pixel" if is_flat else problem
-    if is_flat:
-        return "mask-flat", f"a {shape.kind} without area, whose outline has {area_px} pixels"
-    beyond_px = np.concatenate([-shape.points_xy, shape.points_xy - (width, height)]).max()
-    if shape.kind in ("polygon", "rectangle", "mask") and beyond_px > OUTSIDE_PX:
-        return "mask-outside", f"it reaches {beyond_px:g} pixels beyond {image}"
-    return "", ""
+        problem = f"a {shape.kind} without area has no pixel" if is_flat else problem
+        on_issue("segment-empty", DatasetError(problem, where=where))
+    elif is_flat:
+        problem = f"a {shape.kind} without area, whose outline has {area_px} pixels"
+        on_issue("mask-flat", DatasetError(problem, where=where))
+    elif shape.kind in ("polygon", "rectangle", "mask") and beyond_px > OUTSIDE_PX:
+        on_issue("mask-outside", DatasetError(f"it reaches {beyond_px:g} pixels beyond {image}", where=where))
 
 
 def decode_mask(shape: Shape) -> tuple[NDArray[np.bool_], tuple[int, int]]:

@@ -225,7 +225,7 @@ def test_a_failed_write_keeps_the_previous_file(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(head_arrays.zipfile.ZipFile, "writestr", raise_disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DatasetError, match="cannot be written: No space left"):
         write_image(tmp_path, IMAGE.outputs, build_outputs(1), 4)
     assert {path.name for path in tmp_path.iterdir()} == {"index.json", "seven.npz"}
     assert_equal(saved.read(IMAGE), round_head_outputs(build_outputs(), 4))

@@ -293,7 +293,7 @@ def test_a_failed_write_leaves_neither_png(tmp_path: Path, monkeypatch: pytest.M
         save(image, path, kind)
 
     monkeypatch.setattr(Image.Image, "save", save_once)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DatasetError, match="cannot be written: No space left"):
         writer.add(_image(segmentation.segment_ids), segmentation)
     assert files_below(tmp_path) == set()
     monkeypatch.undo()
