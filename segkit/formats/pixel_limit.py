@@ -40,7 +40,8 @@ def check_pixels(size_hw: tuple[int, int], where: object) -> None:
     """
     pixels, limit = size_hw[0] * size_hw[1], get_max_pixels()
     if pixels > limit:
-        raise _build_error(f"{size_hw[0]} x {size_hw[1]} = {pixels}" if pixels <= UNLIMITED else "many more", pixels, where)
+        size = f"{size_hw[0]} x {size_hw[1]} = {pixels}" if pixels <= UNLIMITED else "many more"
+        raise _build_error(size, pixels, where)
 
 
 def open_pillow(file: IO[bytes], where: object, formats: list[str] | None = None) -> Image.Image:
