@@ -101,7 +101,7 @@ def test_unexpected_and_invalid_sizes_raise_a_dataset_error(tmp_path: Path) -> N
     with pytest.raises(DatasetError, match=r"expected 4 x 3 pixels .* got imgHeight 3 and imgWidth 4"):
         polygons.read_polygon_segmentation(_write(tmp_path, []), (4, 3))
     for height, width in ((0, 4), (-3, -4), (10**6, 10**6), (3, 10**400)):
-        with pytest.raises(DatasetError, match="expected (an image of at least 1 pixel|at most 178956970 pixels), got"):
+        with pytest.raises(DatasetError, match=r"expected (an image of at least.*|at most 178956970 pixels)"):
             polygons.read_polygon_segmentation(_write(tmp_path, [], imgHeight=height, imgWidth=width))
 
 
