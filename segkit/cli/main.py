@@ -27,8 +27,8 @@ COMMANDS = {
 }
 DEBUG = "SEGKIT_DEBUG"
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # argparse's, 128 + SIGINT, 128 + SIGPIPE
-# The last line of a traceback that another process sent as text.
-REMOTE_ERROR = re.compile(r"^segkit\.[\w.]+Error: (.+)$", re.MULTILINE)
+# The end of a traceback that another process sent as text: an error, and a line for each kind of several problems.
+REMOTE_ERROR = re.compile(r"^segkit\.[\w.]+Error: (.+(?:\n- .+)*)$", re.MULTILINE)
 # Packages of the extra `train`, and Detectron2, which is installed beside it.
 TRAIN_PACKAGES = frozenset({"cloudpickle", "detectron2", "fvcore", "hydra", "iopath", "omegaconf", "pkg_resources"})
 TRAIN_PACKAGES |= {"tabulate", "tensorboard", "termcolor", "torch", "torchvision", "tqdm", "yacs"}
@@ -169,7 +169,9 @@ def _silence_libraries() -> None:
 
 
 def _print_error(command: str, message: str, code: int) -> int:
+    from segkit.utils.issues import LINE_START
     from segkit.utils.text import make_printable
 
-    print(make_printable(f"segkit {command}: {' '.join(message.split())}"), file=sys.stderr)
+    lines = [" ".join(line.split()) for line in message.split(LINE_START)]
+    print(make_printable(f"segkit {command}: {LINE_START.join(lines)}", keep="\n"), file=sys.stderr)
     return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class SegkitError(Exception):
-    """An error with one line: `where: problem; remedy`.
+    """An error with one line, `where: problem; remedy`, or a line for each of several errors.
 
     Everything is in the message, so that the error survives pickling between processes.
 
@@ -16,7 +16,7 @@ class SegkitError(Exception):
     """
 
     def __init__(self, problem: str, *, where: object = "", remedy: str = "", code: str = "") -> None:
-        self.where, self.problem, self.code = str(where), problem, code
+        self.where, self.problem, self.remedy, self.code = str(where), problem, remedy, code
         text = f"{where}: {problem}" if where != "" else problem
         super().__init__(f"{text}; {remedy}" if remedy else text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,10 @@ from segkit.utils.text import abbreviate
 
 MAX_CHARACTERS = 1000  # of a path in a message
 DEFAULT_LIMIT = 20  # errors that a run collects before it stops
+MAX_PLACES = 3  # of errors of one kind in a message
+LINE_START = "\n- "  # of each kind in the message of several errors
+# Quoted texts, brackets and numbers: errors of one kind differ in nothing else.
+VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\[[^]]*\]|[-+]?\d[\w.+-]*")
 Result = TypeVar("Result")
 
 IssueHandler = Callable[[str, DatasetError], None]
@@ -114,10 +119,10 @@ class ErrorCollector:
         if limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit}")
         self.limit = limit
-        self._messages: list[str] = []
+        self._errors: list[DatasetError] = []
 
     def __len__(self) -> int:
-        return len(self._messages)
+        return len(self._errors)
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -143,7 +148,7 @@ class ErrorCollector:
         Raises:
             DatasetError: the limit is reached; the error lists all.
         """
-        self._messages.append(str(error))
+        self._errors.append(error)
         if len(self) >= self.limit:
             raise self._join(f"{len(self)} problems found, the search stopped here") from None
 
@@ -163,16 +168,29 @@ class ErrorCollector:
         """Raise what was collected.
 
         Raises:
-            DatasetError: there were errors; a single one has its own message, several are numbered.
+            DatasetError: there were errors; a single one has its own message, several have a line for each kind.
         """
         if len(self) == 1:
-            raise DatasetError(self._messages[0])
-        if self._messages:
+            raise DatasetError(str(self._errors[0]))
+        if self._errors:
             raise self._join(f"{len(self)} problems")
 
     def _join(self, title: str) -> DatasetError:
-        numbered = " ".join(f"[{number}] {message}" for number, message in enumerate(self._messages, 1))
-        return DatasetError(f"{title}: {numbered}")
+        errors_by_kind: dict[object, list[DatasetError]] = {}
+        for error in self._errors:
+            kind = VALUES.sub("", error.problem) if error.where else str(error)
+            errors_by_kind.setdefault((error.code, kind), []).append(error)
+        return DatasetError(LINE_START.join([f"{title}:", *map(_describe_kind, errors_by_kind.values())]))
+
+
+def _describe_kind(errors: Sequence[DatasetError]) -> str:
+    """The first error, how many of its kind there are, and the places of the next ones."""
+    first, others = errors[0], [error.where for error in errors[1:] if error.where]
+    if not others:
+        return f"{len(errors)} times: {first}" if len(errors) > 1 else str(first)
+    places = ", ".join(others[: MAX_PLACES - 1])
+    more = f" and {len(errors) - MAX_PLACES} more" if len(errors) > MAX_PLACES else ""
+    return f"{len(errors)} times: {first} (also at {places}{more})"
 
 
 def _shorten(path: object) -> str:

@@ -202,7 +202,7 @@ def test_all_problems_are_reported_up_to_a_limit(run, tmp_path):
     pngs[0].write_bytes(pngs[0].read_bytes()[:50])
     pngs[1].unlink()
     line = error_line(run("panoptic", "--gt", ground_truth, "--pred", predictions))
-    assert line.startswith("segkit evaluate: 2 problems: [1] ")
+    assert line.startswith("segkit evaluate: 2 problems:\n- ")
     assert all(str(png) in line for png in pngs)
     line = error_line(run("panoptic", "--gt", ground_truth, "--pred", predictions, "--problems", "1", "--workers", "2"))
     assert "1 problems found, the search stopped here" in line

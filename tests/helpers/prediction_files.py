@@ -139,9 +139,10 @@ ARGUMENTS = {
 
 
 def error_line(result):
-    """Returns the single error line of a failed command."""
+    """Returns the error of a failed command: one line, and one for each kind of several problems."""
     code, out, error = result
     assert (code, out) == (1, ""), result
-    assert error.count("\n") == 1
+    assert error.endswith("\n")
+    assert all(line.startswith("- ") for line in error.splitlines()[1:]), error
     assert "Traceback" not in error
     return error

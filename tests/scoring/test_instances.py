@@ -162,7 +162,7 @@ def test_all_problems_are_reported(tmp_path):
     with pytest.raises(DatasetError) as raised:
         score_instances(tmp_path / "ground_truth.json", tmp_path / "results.json")
     message = str(raised.value)
-    assert message.startswith("6 problems: [1] ")
+    assert message.startswith("6 problems:\n- ")
     expected = ["`score` to be a finite number, got nan", "a category_id of `categories`", "`bbox` to be", "is it [x0"]
     expected += [
         "bad segmentation: RLE counts to add up to 10800 pixels, got 1",
@@ -228,5 +228,5 @@ def test_things_of_a_panoptic_ground_truth(tmp_path):
         score_instances(tmp_path / "panoptic.json", tmp_path / "results.json")
     (tmp_path / "pngs" / "2.png").unlink()
     (tmp_path / "pngs" / "3.png").write_bytes(b"no image")
-    with pytest.raises(DatasetError, match=r"2 problems: .*2.png.*3.png"):
+    with pytest.raises(DatasetError, match=r"2 problems:\n- .*2.png.*\n- .*3.png"):
         score_instances(tmp_path / "panoptic.json", tmp_path / "results.json", gt_folder=tmp_path / "pngs")

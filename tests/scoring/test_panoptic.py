@@ -301,13 +301,12 @@ def test_all_bad_pngs_are_reported_with_their_image(folder):
     Image.fromarray(ids_to_rgb(np.ones((3, 2), np.int32))).save(folder / "predictions" / "3.png")
     for workers in (1, 3):
         text = message(folder, workers=workers)
-        assert text.startswith("4 problems: ")
-        assert f"[1] {png}: the PNG cannot be decoded" in text
-        assert f"[2] {folder / 'predictions' / '1.png'}: expected a file, found nothing" in text
-        assert f"[3] {folder / 'ground_truth' / '2.png'}: expected a PNG of 8-bit" in text
+        assert text.startswith("4 problems:\n- ")
+        assert f"- {png}: the PNG cannot be decoded" in text
+        assert f"- {folder / 'predictions' / '1.png'}: expected a file, found nothing" in text
+        assert f"- {folder / 'ground_truth' / '2.png'}: expected a PNG of 8-bit" in text
         assert (
-            f"[4] {folder / 'ground_truth' / '3.png'}, image 4 (prediction {folder / 'predictions' / '3.png'}): "
-            in text
+            f"- {folder / 'ground_truth' / '3.png'}, image 4 (prediction {folder / 'predictions' / '3.png'}): " in text
         )
         assert "got 2 x 3 and 3 x 2" in text
 
@@ -334,10 +333,10 @@ def test_errors_of_many_segments_are_reported_at_once(folder, name, order):
     path = folder / f"{name}.json"
     edit(path, spoil_segments)
     text = message(folder)
-    assert text.startswith("4 problems: ")
-    for number, (image_id, error) in enumerate(zip(order, SEGMENT_ERRORS, strict=True), 1):
-        assert "[{}] {}, image {!r}, segment {}: {}".format(number, path, image_id, *error) in text
-    assert message(folder, limit=2).startswith("2 problems found, the search stopped here: [1] ")
+    assert text.startswith("4 problems:\n- ")
+    for image_id, error in zip(order, SEGMENT_ERRORS, strict=True):
+        assert "\n- {}, image {!r}, segment {}: {}".format(path, image_id, *error) in text
+    assert message(folder, limit=2).startswith("2 problems found, the search stopped here:\n- ")
     assert "segment 16777216" not in message(folder, limit=2)
 
 
@@ -346,7 +345,7 @@ def test_the_error_limit_also_stops_the_check_of_pngs(folder):
         (folder / "predictions" / f"{index}.png").unlink()
     for workers in (1, 2):
         text = message(folder, limit=3, workers=workers)
-        assert text.startswith("3 problems found, the search stopped here: [1] ")
+        assert text.startswith("3 problems found, the search stopped here:\n- 3 times: ")
         assert "2.png" in text
         assert "3.png" not in text
 
@@ -357,7 +356,7 @@ def test_a_rejected_annotation_is_neither_missing_nor_extra(folder):
             folder / f"{name}.json", lambda content: content["annotations"][0]["segments_info"][0].update(category_id=5)
         )
     text = message(folder)
-    assert text.startswith("2 problems: ")
+    assert text.startswith("2 problems:\n- 2 times: ")
     assert "have no prediction" not in text
     assert "that the ground truth lacks" not in text
 
@@ -370,8 +369,8 @@ def test_missing_repeated_and_extra_predictions(folder):
     path = folder / "predictions.json"
     edit(path, change)
     text = message(folder)
-    assert f"[1] {path}: 2 of 4 images have no prediction: 'three', 4" in text
-    assert f"[2] {path}: 2 predictions are of images that the ground truth lacks: 40, 'x'" in text
+    assert f"- {path}: 2 of 4 images have no prediction: 'three', 4" in text
+    assert f"- {path}: 2 predictions are of images that the ground truth lacks: 40, 'x'" in text
     assert "that the ground truth lacks" not in message(folder, allow_extra=True)
     assert "have no prediction" not in message(folder, allow_missing=True)
     results = score(folder, allow_missing=True, allow_extra=True)

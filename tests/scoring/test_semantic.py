@@ -246,7 +246,7 @@ def test_all_problems_of_the_files_are_reported(folders):
     ):
         assert part in text
     assert "2 problems found, the search stopped here" in collect_errors(gt, pred, limit=2)
-    assert "[2]" in collect_errors(gt, pred, classes=None)  # what cannot be read, before there is any class
+    assert "\n- " in collect_errors(gt, pred, classes=None)  # what cannot be read, before there is any class
 
 
 def test_files_of_another_kind_are_rejected(tmp_path, folders, panoptic):

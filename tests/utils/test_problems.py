@@ -3,7 +3,7 @@
 import pytest
 
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
+from segkit.utils.issues import DEFAULT_LIMIT, LINE_START, ErrorCollector
 
 
 def test_no_error_raises_nothing():
@@ -23,23 +23,47 @@ def test_a_single_error_is_raised_unchanged():
     assert str(caught.value) == "x.png: expected a, got b; write it again"
 
 
-def test_several_errors_are_numbered_in_order():
+def collect(*errors):
+    """Returns the message of several errors, line by line."""
     problems = ErrorCollector()
-    for name in "cab":
-        with problems.guard():
-            raise DatasetError("wrong", where=name)
-    assert len(problems) == 3
-    with pytest.raises(DatasetError, match=r"^3 problems: \[1\] c: wrong \[2\] a: wrong \[3\] b: wrong$"):
+    for error in errors:
+        problems.add(error)
+    with pytest.raises(DatasetError) as caught:
         problems.check()
+    return str(caught.value).split(LINE_START)
+
+
+def test_several_kinds_have_a_line_each_in_order():
+    lines = collect(*(DatasetError(problem, where=name) for name, problem in (("c", "wrong"), ("a", "worse"))))
+    assert lines == ["2 problems:", "c: wrong", "a: worse"]
+
+
+def test_many_errors_of_a_kind_are_one_line_with_the_first_places():
+    empty = [DatasetError(f"expected 'x', got '{n}' in [{n}, 2]", where=f"{n}.png", remedy="draw it") for n in range(7)]
+    lines = collect(empty[0], DatasetError("missing", where="a"), *empty[1:], DatasetError("missing", where="b"))
+    assert lines == [
+        "9 problems:",
+        "7 times: 0.png: expected 'x', got '0' in [0, 2]; draw it (also at 1.png, 2.png and 4 more)",
+        "2 times: a: missing (also at b)",
+    ]
+
+
+def test_errors_of_one_text_and_two_codes_are_two_kinds():
+    assert len(collect(DatasetError("wrong", where="a", code="x"), DatasetError("wrong", where="a", code="y"))) == 3
+
+
+def test_errors_without_a_place_are_one_kind_only_if_they_are_equal():
+    lines = collect(DatasetError("a.json: got 1"), DatasetError("a.json: got 2"), DatasetError("a.json: got 1"))
+    assert lines == ["3 problems:", "2 times: a.json: got 1", "a.json: got 2"]
 
 
 def test_collecting_stops_at_the_limit():
     problems = ErrorCollector(limit=2)
     problems.add(DatasetError("first"))
-    with pytest.raises(DatasetError, match=r"^2 problems found, the search stopped here: \[1\] first \[2\] second$"):
+    with pytest.raises(DatasetError, match=r"^2 problems found, the search stopped here:\n- first\n- second$"):
         problems.add(DatasetError("second"))
     guarded = ErrorCollector(limit=1)
-    with pytest.raises(DatasetError, match=r"^1 problems found, .*: \[1\] first$"), guarded.guard():
+    with pytest.raises(DatasetError, match=r"^1 problems found, .*:\n- first$"), guarded.guard():
         raise DatasetError("first")
 
 

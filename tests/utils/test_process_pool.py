@@ -127,7 +127,7 @@ def square_or_error(item):
 def test_errors_of_items_are_collected_and_raised_at_the_end(workers):
     errors, steps, results = ErrorCollector(), [], []
     mapped = map_and_collect_errors(square_or_error, range(12), errors, workers, lambda *step: steps.append(step))
-    with pytest.raises(DatasetError, match=r"2 problems: \[1\] item 3 is invalid \[2\] item 10 is invalid"):
+    with pytest.raises(DatasetError, match=r"2 problems:\n- item 3 is invalid\n- item 10 is invalid"):
         results.extend(mapped)
     assert results == [(item, item * item) for item in range(12) if item not in (3, 10)]
     assert steps == [(done, 12) for done in range(1, 13)]

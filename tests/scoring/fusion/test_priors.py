@@ -34,5 +34,5 @@ def test_counts_of_images_are_added(ground_truth: Path) -> None:
 def test_all_errors_are_reported(ground_truth: Path) -> None:
     for name in ("1.png", "4.png"):
         (ground_truth.with_suffix("") / name).write_bytes(b"no PNG")
-    with pytest.raises(DatasetError, match=r"2 problems: (?=.*1\.png)(?=.*4\.png)"):
+    with pytest.raises(DatasetError, match=r"2 problems:\n- 2 times: (?=.*1\.png)(?=.*4\.png)"):
         count_priors(ground_truth)

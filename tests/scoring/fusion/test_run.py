@@ -146,7 +146,7 @@ def test_an_error_keeps_the_earlier_files(saved: SavedHeadOutputs, tmp_path: Pat
     before = {path: path.read_bytes() for path in out.rglob("*.*")}
     for name in ("1.npz", "3.npz"):
         os.truncate(saved.folder / name, 100)
-    with pytest.raises(DatasetError, match=r"2 problems: .*1\.npz.*3\.npz"):
+    with pytest.raises(DatasetError, match=r"2 problems:\n- 2 times: .*1\.npz.*3\.npz"):
         run_fusion(saved, HeuristicFusion(0.1), out, explain=True)
     assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
     fresh = tmp_path / "fresh"
