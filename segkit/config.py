@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from operator import attrgetter
 from pathlib import Path
 
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode, downgrade_config, get_cfg, upgrade_config
+from detectron2.config.compat import guess_version
 
 import segkit
 from segkit.structures.architecture_spec import ALL_COUNTS, get_architecture_spec
+from segkit.utils.config_files import find_config_file, read_config_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.plugins import add_plugin_keys, get_plugin_names, require_plugins
+from segkit.utils.yaml_text import parse_yaml
 
 FUSION_OPTIONS = "MODEL.PANOPTIC.FUSION.OPTIONS"
 PLUGINS = "PLUGINS"
@@ -146,7 +148,7 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
     would run code is refused.
 
     Args:
-        path: YAML file; "": none.
+        path: YAML file, or name of a recipe; "": none.
         opts: KEY VALUE pairs, as on the command line.
 
     Returns:
@@ -161,7 +163,7 @@ def load_config(path: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
     for key in ALL_COUNTS:  # taken from the dataset; a number must agree with the dataset
         cfg.merge_from_list([key, FROM_DATASET])
     if path:
-        _merge_file(cfg, Path(path))
+        _merge_file(cfg, find_config_file(path))
     if misplaced := [word for word in opts if str(word).startswith("--")]:
         problem = f"the option {misplaced[0]} stands after the KEY VALUE pairs"
         raise ConfigError(problem, where="command line", remedy="give options first, the pairs last")
@@ -196,8 +198,8 @@ def _without_fusion_options(cfg: CfgNode, opts: Sequence[str]) -> list[str]:
             remaining += [key, text]
             continue
         try:
-            value = yaml.safe_load(text) if isinstance(text, str) else text
-        except yaml.YAMLError:
+            value = parse_yaml(text) if isinstance(text, str) else text
+        except ConfigError:
             value = None
         if key != FUSION_OPTIONS:
             value = {key.removeprefix(f"{FUSION_OPTIONS}."): value}
@@ -208,21 +210,26 @@ def _without_fusion_options(cfg: CfgNode, opts: Sequence[str]) -> list[str]:
 
 
 def _merge_file(cfg: CfgNode, path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError("no such config file", where=path, remedy="the recipes are in the folder configs/")
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError("expected a YAML config", where=path, remedy="Python configs would run code and are not read")
+    """Merge a file into the config, as `CfgNode.merge_from_file` does, which would follow any _BASE_."""
+    content = read_config_file(path)
+    # First the plugins: without them, the first key that a plugin adds would be reported as unknown.
+    require_plugins(content.get(PLUGINS, []), path)
     try:
-        # First the plugins: without them, the first key that a plugin adds would be reported as unknown.
-        require_plugins(cfg.load_yaml_with_base(str(path)).get(PLUGINS, []), path)
-        cfg.merge_from_file(str(path), allow_unsafe=False)
+        loaded = CfgNode(content)
+        version = loaded.get("VERSION") or guess_version(loaded, str(path))
+        if version == cfg.VERSION:
+            cfg.merge_from_other_cfg(loaded)
+            return
+        old = downgrade_config(cfg, to_version=version)
+        old.merge_from_other_cfg(loaded)
+        upgraded = upgrade_config(old)
+        cfg.clear()
+        cfg.update(upgraded)
     except (KeyError, ValueError, AssertionError) as error:
         raise _explained(cfg, error, path) from error
-    except (yaml.YAMLError, AttributeError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         detail = " ".join(str(error).split())
         raise ConfigError(f"expected YAML of plain values, one mapping: {detail}", where=path) from error
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error}", where=path, remedy="check the file and its _BASE_") from error
 
 
 def _explained(cfg: CfgNode, error: Exception, where: object) -> ConfigError:

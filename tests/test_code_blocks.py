@@ -189,7 +189,7 @@ def test_configs_are_read(block: Block, folder: Path) -> None:
 def test_commands_run(
     block: Block, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "my.yaml").write_text("_BASE_: configs/coco/panoptic_rcnn_R50_FPN_1x.yaml\n", encoding="utf-8")
+    (folder / "my.yaml").write_text("_BASE_: coco/panoptic_rcnn_R50_FPN_1x\n", encoding="utf-8")
     commands = parse_shell(block.code)
     assert commands
     for command in commands:

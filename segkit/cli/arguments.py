@@ -16,6 +16,7 @@ from segkit.utils.issues import DEFAULT_LIMIT
 from segkit.utils.plugins import ENVIRONMENT
 from segkit.utils.process_pool import count_cpus
 from segkit.utils.progress import progress_bar
+from segkit.utils.yaml_text import parse_yaml
 
 MAX_DEFAULT_WORKERS = 8  # more processes rarely read files faster
 USAGE_ERROR = 2  # argparse's exit code
@@ -95,6 +96,19 @@ def show_progress(title: str, args: argparse.Namespace) -> Iterator[dict[str, An
         yield {"workers": args.workers, "limit": args.problems, "progress": progress}
 
 
+def add_config_file(parser: argparse.ArgumentParser, help: str, **options: Any) -> None:
+    """Declare `--config-file`.
+
+    Args:
+        parser: the parser of the command.
+        help: what the config is for.
+        options: of `add_argument`: required, default.
+    """
+    parser.add_argument(
+        "--config-file", metavar="FILE", help=f"{help}: a YAML file, or the name of a recipe", **options
+    )
+
+
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Declare `--plugin`, of every command that reads a config; `load_plugins` imports the plugins."""
     help = f"import your module or .py file first (may be repeated; also: the variable {ENVIRONMENT})"
@@ -132,16 +146,14 @@ def add_assignments(parser: argparse.ArgumentParser, option: str, help: str, met
 
 def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
     """Parse option=value texts, values as YAML."""
-    import yaml
-
     options = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise ConfigError(f"expected option=value, got {text!r}")
         try:
-            options[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            options[name] = parse_yaml(value)
+        except ConfigError:
             raise ConfigError(f"expected the value in YAML, got {text!r}") from None
     return options
 

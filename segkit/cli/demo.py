@@ -7,13 +7,13 @@ from pathlib import Path
 
 from segkit.cli import arguments
 
-CONFIG = Path("configs/toy/panoptic_rcnn_R18_FPN_demo.yaml")
+RECIPE = "toy/panoptic_rcnn_R18_FPN_demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--output", type=Path, default=Path("output/demo"), metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--config-file", type=Path, default=CONFIG, metavar="FILE", help="default: %(default)s")
+    arguments.add_config_file(parser, "what to train (default: %(default)s)", default=RECIPE)
     arguments.add_plugins(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, default=[], help="config KEY VALUE pairs")
 

@@ -30,9 +30,7 @@ run = arguments.run_command
 
 
 def _add_save(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="config that the weights were trained with"
-    )
+    arguments.add_config_file(parser, "config that the weights were trained with", required=True)
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for inference/<dataset>/head_outputs")
     arguments.add_number(parser, "--num-gpus", 1, "processes, one for each GPU")

@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": ("segkit.cli.predict", "segment images with a trained model"),
     "fuse": ("segkit.cli.fuse", "fuse saved head outputs again, search for the best fusion, explain dropped segments"),
     "data": ("segkit.cli.data", "make, check and convert datasets"),
+    "configs": ("segkit.cli.configs", "list the recipes, and write one to edit"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),
     "doctor": ("segkit.cli.doctor", "check the installation and print the commands that repair it"),
 }

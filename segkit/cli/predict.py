@@ -13,9 +13,7 @@ from segkit.utils.files import check_output_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument(
-        "--config-file", required=True, metavar="FILE", help="config that the weights were trained with"
-    )
+    arguments.add_config_file(parser, "config that the weights were trained with", required=True)
     parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
     parser.add_argument(
         "--input",

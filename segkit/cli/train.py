@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `detectron2.engine.default_argument_parser`, which is not imported here."""
     user = os.getuid() if hasattr(os, "getuid") else 1
     port = 2**15 + 2**14 + hash(user) % 2**14  # Detectron2's rule: users of one machine get different ports
-    parser.add_argument("--config-file", default="", metavar="FILE", help="path to config file")
+    arguments.add_config_file(parser, "what to train and how", default="")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, do not train")
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine (default: 1)")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
 from detectron2.utils.logger import setup_logger
 
+from segkit.data.catalog import load_dataset
 from segkit.data.toy import dataset as toy
 from segkit.engine import jobs
-from segkit.engine.setup import prepare_config
+from segkit.engine.checkpoints.checkpointer import require_weights
+from segkit.engine.setup import prepare_config, read_config
 from segkit.utils.files import check_output_folder
 from segkit.utils.progress import progress_bar
 from segkit.utils.terminal import color_logs
@@ -19,11 +22,11 @@ from segkit.utils.terminal import color_logs
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 
 
-def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[str, Any]:
+def run_demo(config_file: str, output: Path, opts: Sequence[str] = ()) -> dict[str, Any]:
     """Generate toy scenes below `output`, train on some, evaluate on others, draw; print a table and the paths.
 
     Args:
-        config_file: path of the YAML file.
+        config_file: YAML file, or name of a recipe.
         output: folder for all files.
         opts: KEY VALUE pairs that override the config file.
 
@@ -33,24 +36,32 @@ def run_demo(config_file: Path, output: Path, opts: Sequence[str] = ()) -> dict[
     check_output_folder(output)
     setup_logger(name="segkit")
     color_logs()
-    datasets = _write_scenes(output / "data")
-    print(output / "data")
+    roots = {f"demo_{split}": str(output / "data" / split / "panoptic") for split in SPLITS}
+    entries = [{"name": name, "panoptic_json": f"{root}.json", "panoptic_root": root} for name, root in roots.items()]
     options = {
         "OUTPUT_DIR": str(output),
-        "DATASETS.CUSTOM": str(datasets),
+        "DATASETS.CUSTOM": str(entries),
         "DATASETS.TRAIN": "('demo_train',)",
         "DATASETS.TEST": "('demo_val',)",
     }
-    cfg = prepare_config(config_file, [*chain(*options.items()), *opts])
-    return jobs.run_in_this_process(cfg) or {}
+    pairs = [*chain(*options.items()), *opts]
+    _check(read_config(config_file, pairs), roots)
+    _write_scenes(output / "data")
+    print(output / "data")
+    return jobs.run_in_this_process(prepare_config(config_file, pairs)) or {}
 
 
-def _write_scenes(folder: Path) -> list[dict[str, str]]:
-    """Generate the scenes of all splits; their entries of DATASETS.CUSTOM."""
-    entries = []
+def _check(cfg: CfgNode, drawn: Container[str]) -> None:
+    """Raise, before scenes are drawn, what can be known without them."""
+    check_output_folder(Path(cfg.OUTPUT_DIR))
+    if cfg.MODEL.WEIGHTS:
+        require_weights(cfg.MODEL.WEIGHTS)
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
+        if name not in drawn:
+            load_dataset(name)
+
+
+def _write_scenes(folder: Path) -> None:
     for split, (images, seed) in SPLITS.items():
         with progress_bar(f"{split} scenes") as progress:
             toy.write_dataset(folder / split, images, seed, overwrite=True, progress=progress)
-        root = str(folder / split / "panoptic")
-        entries.append({"name": f"demo_{split}", "panoptic_json": f"{root}.json", "panoptic_root": root})
-    return entries

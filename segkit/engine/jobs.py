@@ -24,6 +24,7 @@ from segkit.engine.outcome import print_outcome
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
 from segkit.engine.trainer import Trainer, select_numbers
+from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors
 from segkit.utils.plugins import get_plugin_sources, load_plugins
@@ -49,7 +50,7 @@ def run_job(
     """Check config and data once, in this process, then train or evaluate in `num_gpus` processes.
 
     Args:
-        config_file: path of the YAML file.
+        config_file: YAML file, or name of a recipe; "": none.
         opts: KEY VALUE pairs that override the config file.
         eval_only: evaluate MODEL.WEIGHTS instead of training.
         resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
@@ -64,6 +65,7 @@ def run_job(
     """
     setup_logger(name="segkit")
     color_logs()
+    config_file = str(find_config_file(config_file)) if config_file else ""
     with keep_records() as records:
         cfg = prepare_config(config_file, opts, train=not eval_only)
     if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > torch.cuda.device_count():

@@ -38,7 +38,7 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
     """Register everything, read the config and register its DATASETS.CUSTOM; without a GPU, MODEL.DEVICE becomes cpu.
 
     Args:
-        config_file: YAML file; "": none.
+        config_file: YAML file, or name of a recipe; "": none.
         opts: KEY VALUE pairs, as on the command line.
 
     Returns:
@@ -66,7 +66,7 @@ def prepare_config(
     """Read a config, load and check its datasets, and set its class counts.
 
     Args:
-        config_file: YAML file; "": none.
+        config_file: YAML file, or name of a recipe; "": none.
         opts: KEY VALUE pairs, as on the command line.
         train: the training datasets are needed.
         check: decode DATASETS.CHECK_IMAGES images of each dataset.

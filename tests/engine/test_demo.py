@@ -31,3 +31,22 @@ def test_demo_writes_all_paths_that_it_prints(
     assert Image.open(output / "grid.png").width > Image.open(output / "grid.png").height  # two scenes a row
     assert "panoptic_seg" in (output / "report.html").read_text()
     assert main(["demo", "--output", str(output), *options]) == 0  # a second run overwrites the first
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config-file", "toy/panoptic_rcnn_R18_FPN_dem"], "did you mean toy/panoptic_rcnn_R18_FPN_demo?"),
+        (["SOLVER.MAX_ITERS", "2"], "did you mean SOLVER.MAX_ITER?"),
+        (["MODEL.META_ARCHITECTURE", "PanopticRCN"], "'PanopticRCN' is unknown"),
+        (["MODEL.WEIGHTS", "gone.pth"], "gone.pth: no such weight file"),
+        (["DATASETS.TEST", "('gone_val',)"], "gone_val"),
+    ],
+)
+def test_everything_is_checked_before_scenes_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    output = tmp_path / "demo"
+    assert main(["demo", "--output", str(output), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not output.exists()

@@ -15,7 +15,6 @@ from segkit.cli.main import main
 from segkit.data.toy.dataset import write_dataset
 from segkit.formats import png
 from tests.helpers import decathlon_tree, prediction_files, voc_tree
-from tests.helpers.code_blocks import ROOT
 
 # Cityscapes' names in the place of the toy's: the pages convert a dataset to Cityscapes, whose classes are fixed.
 NAMES = {"ball": "car", "crate": "person", "star": "rider", "leaf": "bicycle"}
@@ -26,8 +25,7 @@ IMAGES = 4
 
 
 def build(folder: Path) -> None:
-    """Write the datasets, predictions and recipes, and train one iteration. The working directory is the folder."""
-    shutil.copytree(ROOT / "configs", folder / "configs")
+    """Write the datasets and predictions, and train one iteration. The working directory is the folder."""
     _write_scenes(folder)
     _write_predictions(folder)
     _write_other_datasets(folder)
@@ -130,12 +128,11 @@ def _train(folder: Path) -> None:
     """One iteration on the scenes, and its evaluation."""
     custom = {"name": TRAINED_ON, "format": "coco-panoptic", "json": str(folder / "panoptic_val2017.json")}
     custom |= {"masks": str(folder / "panoptic_val2017"), "images": str(folder / "val2017")}
-    recipe = folder / "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
     options = f"""DATASETS.TRAIN ('{TRAINED_ON}',) DATASETS.TEST ('{TRAINED_ON}',) SOLVER.MAX_ITER 1
         SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64"""
     output = folder / "output/coco"
     given = [*options.split(), "DATASETS.CUSTOM", str([custom]), "OUTPUT_DIR", output]
-    run("train", "--config-file", recipe, *given)
+    run("train", "--config-file", "toy/panoptic_rcnn_R18_FPN_demo", *given)
     _copy(output / f"inference/{TRAINED_ON}/panoptic_counts.npz", folder / "a/panoptic_counts.npz")
     _copy(output / f"inference/{TRAINED_ON}/panoptic_counts.npz", folder / "b/panoptic_counts.npz")
     for name in ("demo", "balloons"):

@@ -47,7 +47,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         """
         path = str(path or "")
         if path:
-            self._require_file(path)
+            require_weights(path)
         self._loading = (path, strict)
         try:
             return super().load(path, checkpointables)
@@ -114,16 +114,6 @@ class SafeCheckpointer(DetectionCheckpointer):
         """See base class."""
         _write(Path(self.save_dir, "last_checkpoint"), lambda file: file.write(last_filename_basename.encode()))
 
-    def _require_file(self, path: str) -> None:
-        try:
-            local = self.path_manager.get_local_path(urlparse(path)._replace(query="").geturl())
-        except Exception as error:  # the handlers raise errors of many types
-            remedy = "fetch it on a machine with a network, and give its path"
-            raise CheckpointError(f"cannot be fetched ({_shorten(error)})", where=path, remedy=remedy) from error
-        if not os.path.isfile(local):
-            remedy = "check MODEL.WEIGHTS, --weights or --resume"
-            raise CheckpointError("no such weight file", where=path, remedy=remedy)
-
     def _load_file(self, filename: str) -> dict[str, Any]:
         """The checkpoint in Detectron2's form, by the rules of DetectionCheckpointer._load_file."""
         if filename.endswith(".pkl"):
@@ -160,6 +150,25 @@ class SafeCheckpointer(DetectionCheckpointer):
         )
         check_architecture(match, strict=strict, where=path)
         return incompatible
+
+
+def require_weights(path: str) -> None:
+    """Check that a file of weights exists; an address is fetched.
+
+    Args:
+        path: a file, or an address that Detectron2's PathManager knows.
+
+    Raises:
+        CheckpointError: the file does not exist, or cannot be fetched.
+    """
+    try:
+        local = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
+    except Exception as error:  # the handlers raise errors of many types
+        remedy = "fetch it on a machine with a network, and give its path"
+        raise CheckpointError(f"cannot be fetched ({_shorten(error)})", where=path, remedy=remedy) from error
+    if not os.path.isfile(local):
+        remedy = "check MODEL.WEIGHTS, --weights or --resume"
+        raise CheckpointError("no such weight file", where=path, remedy=remedy)
 
 
 def load_saved_classes(weights: str) -> tuple[CategorySet | None, str]:

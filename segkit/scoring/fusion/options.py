@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import yaml
-
 from segkit.fusion import FusionMethod, build_fusion
 from segkit.fusion.class_keys import PER_CLASS_OPTIONS, resolve_class_keys
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError
+from segkit.utils.yaml_text import parse_yaml
 
 # Values that a sweep tries by default: the common ones of the literature and of Detectron2.
 GRIDS: Mapping[str, tuple[Any, ...]] = {
@@ -218,8 +217,8 @@ def _values(value: str, text: str) -> tuple[Any, ...]:
 
 def _yaml(value: str, text: str) -> Any:
     try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
+        return parse_yaml(value)
+    except ConfigError:
         raise ConfigError(f"expected a number, text or {{class: number}} after '=', got {text!r}") from None
 
 
