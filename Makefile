@@ -106,9 +106,9 @@ $(LIGHT_VENV)/.segkit-light: setup.py segkit/requirements.json constraints.txt
 	@$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest hypothesis
 	@touch $@
 
-$(BASE): setup.py segkit/requirements.json constraints.txt tools/install_detectron2.py
+$(BASE): setup.py segkit/requirements.json constraints.txt segkit/engine/detectron2_installer.py
 	@echo "Installing torch, Detectron2 and the rest into $(VENV): about 5 GB the first time ..."
-	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e "$(WITH_MODELS)" && $(PY) tools/install_detectron2.py)
+	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e "$(WITH_MODELS)" && $(PY) -m segkit doctor --install-detectron2)
 
 $(DEV): $(BASE)
 	@echo "Installing what the tests and checks need into $(VENV) ..."

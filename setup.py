@@ -9,8 +9,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "segkit/__init__.py").read_text()).group(1)
 
-# light: what scoring, checking, converting and fusing import. train: torch, and what Detectron2 imports, since
-# tools/install_detectron2.py installs it without its own pins (setuptools<81: its model_zoo imports pkg_resources).
+# light: what scoring, checking, converting and fusing import. train: torch, and what Detectron2 imports, since `segkit
+# doctor --install-detectron2` installs it without its own pins (setuptools<81: its model_zoo imports pkg_resources).
 # fast: compiled and parallel ways of what works without them, with equal results; see docs/decisions/0003.
 REQUIREMENTS = json.loads((HERE / "segkit/requirements.json").read_text(encoding="utf-8"))
 

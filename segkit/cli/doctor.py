@@ -7,7 +7,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
+from segkit.engine import detectron2_installer
 from segkit.engine.environment import Check, check_environment, describe_machine, get_python_command
+from segkit.utils.errors import ConfigError
 
 COLORS = {"ok": "green", "missing": "red", "broken": "red", "too old": "yellow", "too new": "yellow"}
 
@@ -17,11 +19,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     train = "torch and Detectron2 are needed (default: only if one of them is installed)"
     parser.add_argument("--train", action="store_true", help=train)
+    parser.add_argument("--dev", action="store_true", help="also check what tests and benchmarks need")
+    install = "install Detectron2 without a compiler, instead of the checks; a Detectron2 that works is left alone"
+    parser.add_argument("--install-detectron2", action="store_true", help=install)
+    detectron2_installer.add_arguments(parser.add_argument_group("options of --install-detectron2"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the checks; 0 if everything that segkit needs is installed and works, otherwise 1."""
-    checks, machine = check_environment(args.train), describe_machine()
+    if args.install_detectron2:
+        detectron2_installer.install(args)
+        return 0
+    if args.wheel_dir or args.force or args.source != "pypi":
+        raise ConfigError("--source, --force and --wheel-dir are options of --install-detectron2", remedy="add it")
+    checks, machine = check_environment(args.train, args.dev), describe_machine()
     fails = any(check.fails for check in checks)
     if args.json:
         print(json.dumps({"ok": not fails, "checks": [asdict(check) for check in checks], "machine": machine}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import importlib.util
 import logging
 import os
 import re
@@ -141,7 +142,9 @@ def _describe_error(error: Exception) -> str | None:
     package = (error.name or "").partition(".")[0]
     is_missing = isinstance(error, ModuleNotFoundError) and package
     if is_missing and package in TRAIN_PACKAGES:
-        install = "pip install 'segkit[train]', then python tools/install_detectron2.py"
+        has_torch = importlib.util.find_spec("torch") is not None
+        is_alone = package == "detectron2" and has_torch
+        install = ("" if is_alone else "pip install 'segkit[train]', then ") + "segkit doctor --install-detectron2"
         return f"needs the extra 'train' ({package} is not installed): {install}"
     problem = f"{package} is not installed" if is_missing else str(error)
     return f"{problem}; `segkit doctor` prints the command that repairs it"

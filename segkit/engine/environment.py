@@ -22,7 +22,7 @@ from segkit.utils.process_pool import count_cpus
 
 ROOT = Path(segkit.__file__).resolve().parents[1]
 REQUIREMENTS = Path(segkit.__file__).parent / "requirements.json"
-INSTALLER = ROOT / "tools" / "install_detectron2.py"
+DEVELOPER_EXTRAS = ("bench", "test")
 # Distributions whose module has another name.
 MODULES = {
     "hydra-core": "hydra",
@@ -66,11 +66,12 @@ class Check:
         return self.needed and self.status != "ok"
 
 
-def check_environment(train: bool = False) -> list[Check]:
+def check_environment(train: bool = False, dev: bool = False) -> list[Check]:
     """Check Python, segkit, Detectron2 and every requirement.
 
     Args:
         train: training is needed. Otherwise it is only needed if torch or Detectron2 is installed.
+        dev: also check what only segkit's developers need: tests and benchmarks.
 
     Returns:
         The checks, needed packages first. Raises nothing.
@@ -86,7 +87,7 @@ def check_environment(train: bool = False) -> list[Check]:
         checks += [check_package(requirement) for requirement in requirements["extras"]["train"]]
         checks += check_detectron2()
     for extra, lines in requirements["extras"].items():
-        if extra != "train" or not train:
+        if (extra != "train" or not train) and (extra not in DEVELOPER_EXTRAS or dev):
             checks += [check_package(requirement, extra) for requirement in lines]
     return checks
 
@@ -169,8 +170,8 @@ def check_detectron2() -> list[Check]:
     if ops_error is None:
         return [check, Check("detectron2 C++ ops", "", needed=False)]
     note = "without them rotated boxes and deformable convolutions do not work; segkit needs neither"
-    fix = _build_installer_command("--source official --force")
-    return [check, Check("detectron2 C++ ops", "", "missing", needed=False, note=note, fix=fix)]
+    note += " (`segkit doctor --install-detectron2 --source official --force` builds them)"
+    return [check, Check("detectron2 C++ ops", "", "missing", needed=False, note=note)]
 
 
 def import_quietly(name: str) -> tuple[Any, BaseException | None]:
@@ -188,8 +189,11 @@ def get_python_command() -> str:
     Returns:
         `python` if that is this interpreter, otherwise its quoted path.
     """
+    executable = Path(sys.executable)
+    executable = executable.parent.resolve() / executable.name  # a link of an environment stays
     path = shutil.which("python")
-    return "python" if path and Path(path).parent == Path(sys.executable).parent else shlex.quote(sys.executable)
+    is_first = path is not None and Path(path).parent.resolve() == executable.parent
+    return "python" if is_first else shlex.quote(str(executable))
 
 
 def _import_packaging(module_name: str) -> Any:
@@ -251,10 +255,7 @@ def _build_install_command(requirement: str, error: BaseException | None = None,
 
 
 def _build_installer_command(options: str) -> str:
-    is_near = Path.cwd() == ROOT or not INSTALLER.is_file()
-    path = "tools/install_detectron2.py" if is_near else INSTALLER
-    command = f"{get_python_command()} {path} {options}".strip()
-    return command if INSTALLER.is_file() else f"{command}   (in a checkout of segkit's repository)"
+    return f"{get_python_command()} -m segkit doctor --install-detectron2 {options}".strip()
 
 
 def _get_last_line(error: BaseException) -> str:

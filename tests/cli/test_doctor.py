@@ -63,7 +63,32 @@ def test_the_light_half_is_complete_without_torch_unless_training_is_asked_for(c
     code, out = doctor(capsys, "--train")
     assert code == 1
     assert '"torch>=2.4"' in out
-    assert "tools/install_detectron2.py" in out
+    assert "-m segkit doctor --install-detectron2" in out
+
+
+def test_users_are_not_asked_for_what_only_developers_need(capsys):
+    for option, is_checked in ((), False), (("--dev",), True):
+        names = {check["name"] for check in json.loads(doctor(capsys, "--json", *option)[1])["checks"]}
+        assert "onnx" in names
+        assert ("mypy" in names) is ("hotcoco" in names) is is_checked
+
+
+@needs_train
+def test_nothing_is_printed_as_optional_that_segkit_never_uses(capsys):
+    assert "--source official" not in doctor(capsys)[1].partition("DETECTRON2_DATASETS")[2]
+
+
+@pytest.mark.parametrize("folder", ["bin", "bin/..//bin", "other/../bin"])
+def test_the_python_command_is_one_path_however_python_is_called(tmp_path, monkeypatch, folder):
+    for name in ("bin", "other"):
+        (tmp_path / name).mkdir()
+    python = tmp_path / "bin/python"
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / folder / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert get_python_command() == str(python)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert get_python_command() == "python"
 
 
 def test_json_is_one_object_with_the_same_result(capsys):
@@ -113,7 +138,7 @@ def without(*hidden, then):
     ("hidden", "command"),
     [
         pytest.param("torch", 'pip install "torch>=2.4"', marks=needs_train),
-        pytest.param("detectron2", "tools/install_detectron2.py", marks=needs_train),
+        pytest.param("detectron2", "-m segkit doctor --install-detectron2", marks=needs_train),
         ("rich", 'pip install "rich>=13"'),
         pytest.param("yacs", 'pip install "yacs>=0.1.8"', marks=needs_train),
     ],
@@ -182,10 +207,7 @@ def test_a_broken_detectron2_is_repaired_by_its_installer(modules, monkeypatch):
     fake_module(modules, "detectron2", "raise RuntimeError('half of it is gone')")
     (check,) = environment.check_detectron2()
     assert (check.status, check.note) == ("broken", "RuntimeError: half of it is gone")
-    assert check.fix.endswith("install_detectron2.py --force")
-    monkeypatch.setattr(environment, "INSTALLER", modules / "absent.py")
-    (check,) = environment.check_detectron2()
-    assert "tools/install_detectron2.py --force   (in a checkout" in check.fix
+    assert check.fix == f"{get_python_command()} -m segkit doctor --install-detectron2 --force"
 
 
 @needs_train

@@ -105,12 +105,20 @@ def test_program_errors_keep_their_traceback(monkeypatch):
             main(["fake"])
 
 
-@pytest.mark.parametrize("module", ["torch", "detectron2.config", "yacs.config"])
-def test_a_missing_extra_is_one_line_that_names_it(monkeypatch, capsys, module):
+@pytest.mark.parametrize(
+    ("module", "has_torch", "install"),
+    [
+        ("torch", False, "pip install 'segkit[train]', then segkit doctor --install-detectron2"),
+        ("yacs.config", True, "pip install 'segkit[train]', then segkit doctor --install-detectron2"),
+        ("detectron2.config", False, "pip install 'segkit[train]', then segkit doctor --install-detectron2"),
+        ("detectron2.config", True, "segkit doctor --install-detectron2"),
+    ],
+)
+def test_a_missing_extra_is_one_line_that_names_it(monkeypatch, capsys, module, has_torch, install):
     fake_command(monkeypatch, raising(ModuleNotFoundError(f"No module named {module!r}", name=module)))
+    monkeypatch.setattr(main_module.importlib.util, "find_spec", lambda name: has_torch or None)
     assert main(["fake"]) == 1
     package = module.partition(".")[0]
-    install = "pip install 'segkit[train]', then python tools/install_detectron2.py"
     expected = f"segkit fake: needs the extra 'train' ({package} is not installed): {install}\n"
     assert capsys.readouterr().err == expected
 
