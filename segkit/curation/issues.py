@@ -122,6 +122,9 @@ RULES = {
     "map-blurred": Rule(
         "an instance map has values that are only at borders", "save it again as PNG, without interpolation", WARNING
     ),
+    "outline-missing": Rule(
+        "an object has a box but no outline", "export the dataset for segmentation, with masks or polygons"
+    ),
     "mask-invalid": Rule("a segmentation is neither polygons nor run lengths", "correct or drop it"),
     "rle-size": Rule("run lengths have another size than the image", "encode the mask again"),
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segkit.formats import ade20k, cityscapes, coco, decathlon, label_images, labelme, voc
+from segkit.formats import ade20k, cityscapes, coco, decathlon, label_images, labelme, voc, yolo
 from segkit.formats.base import DatasetReader, DatasetWriter
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
@@ -27,6 +27,7 @@ READERS: dict[str, type[DatasetReader]] = {
         label_images.InstanceMapReader,
         label_images.SemanticMapReader,
         labelme.LabelmeReader,
+        yolo.YoloReader,
         coco.CocoResultsReader,
         coco.PanopticPredictionsReader,
     )
@@ -39,6 +40,7 @@ WRITERS: dict[str, Callable[..., DatasetWriter]] = {
     "voc": voc.VOCWriter,
     "instance-maps": label_images.InstanceMapWriter,
     "labelme": labelme.LabelmeWriter,
+    "yolo": yolo.YoloWriter,
     "cityscapes": cityscapes.CityscapesWriter,
     "ade20k": ade20k.ADE20KWriter,
 }

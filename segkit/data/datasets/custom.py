@@ -21,7 +21,7 @@ PANOPTIC_OPTIONS = {
     "image_root": "images",
     "instances_json": "instances_json",
 }
-PATHS = ("root", *PANOPTIC_OPTIONS.values())  # options that are paths in every format
+PATHS = ("root", "path", *PANOPTIC_OPTIONS.values())  # options that are paths in every format
 
 
 def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:

@@ -12,7 +12,8 @@ from segkit.formats import png
 from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
-from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, Split, resolve_folders
+from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, resolve_folders
+from segkit.formats.splits import VAL_SHARE, Split
 from segkit.structures import Category, CategorySet, IdRuns, PanopticSegmentation, Segment, default_color
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
@@ -58,7 +59,7 @@ class InstanceMapReader(LabelMapReader):
         background: str | None = "background",
         connected_components: bool = False,
         split: Split | None = None,
-        val_share: float = 0.25,
+        val_share: float = VAL_SHARE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         names = [thing] if background is None else [thing, background]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import unicodedata
 from abc import ABC
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +11,12 @@ from numpy.typing import NDArray
 from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_label_tiff
+from segkit.formats.splits import Split, check_split, select_split
 from segkit.structures import MAX_SEGMENT_ID
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, report_unpaired
 from segkit.utils.json_fields import check_inside
 
-Split = Literal["train", "val"]
-HASH_BYTES = 8  # of the SHA-256 of a name, which decides on its split
 IMAGES, LABELS = "images", "labels"  # folders below the root
 LABEL_SUFFIXES = (".png", *TIFF_SUFFIXES)
 PAIRING = "expected images/NAME.* and labels/NAME.png (or .tif), one label map per image"
@@ -38,7 +33,7 @@ class LabelMapReader(DatasetReader, ABC):
         images: Folder of the images below root.
         labels: Folder of the label maps below root.
         split: None for all images; "train" or "val" for a part of them, chosen by the hash of their names
-            (`is_validation`).
+            (`splits.is_validation`).
         val_share: Share of the names in "val", 0..1.
         on_issue: Gets images and maps of either split that have no or two partners, and images whose files cannot be
             opened or differ in size.
@@ -90,60 +85,3 @@ def resolve_folders(root: Path, images: str, labels: str) -> tuple[Path, Path]:
     if (root / images).resolve() == (root / labels).resolve():
         raise ConfigError(f"expected two folders, got {images!r} for the images and the labels", where=root)
     return root / images, root / labels
-
-
-def check_split(split: Split | None, val_share: object) -> None:
-    """Check the options of a split.
-
-    Args:
-        split: "train", "val" or None.
-        val_share: share of the images in "val", in [0, 1].
-
-    Raises:
-        ConfigError: one of them is something else.
-    """
-    if split not in (None, "train", "val"):
-        raise ConfigError(f"expected split to be 'train', 'val' or nothing, got {split!r}")
-    if not isinstance(val_share, (int, float)) or isinstance(val_share, bool) or not 0 <= val_share <= 1:
-        raise ConfigError(f"expected val_share to be a number in [0, 1], got {val_share!r}")
-
-
-def select_split(split: Split | None, val_share: float, names: Iterable[str], where: object) -> list[str]:
-    """Select the images of a split.
-
-    Args:
-        split: "train" or "val"; None selects all.
-        val_share: share of the images in "val", in [0, 1].
-        names: names of the images.
-        where: the dataset, for messages.
-
-    Returns:
-        The names in the split, in their order.
-
-    Raises:
-        DatasetError: the split is empty.
-    """
-    names = list(names)
-    selected = [name for name in names if split is None or (split == "val") == is_validation(name, val_share)]
-    if not selected:
-        problem = f"expected images in the split {split}, got none of {len(names)}"
-        raise DatasetError(problem, where=where, remedy="change val_share, or add images")
-    return selected
-
-
-def is_validation(name: str, share: float) -> bool:
-    """Whether an image belongs to the validation split.
-
-    It does if the SHA-256 of its name, as a fraction of 1, is below `share`. So its split does not depend on the other
-    images, and the share is met only roughly.
-
-    Args:
-        name: name of the image.
-        share: share of the images in the validation split, in [0, 1].
-
-    Returns:
-        True for the validation split.
-    """
-    normal = unicodedata.normalize("NFC", name)  # file systems differ in how they spell an accent
-    digest = hashlib.sha256(normal.encode("utf-8", "surrogateescape")).digest()[:HASH_BYTES]
-    return bool(int.from_bytes(digest, "big") < share * 256**HASH_BYTES)

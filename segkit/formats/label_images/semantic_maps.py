@@ -14,7 +14,8 @@ from segkit.formats.base import DatasetImage, list_empty_segments
 from segkit.formats.coco import read_classes
 from segkit.formats.derive import build_semantic_map
 from segkit.formats.image_files import LabelFilesWriter
-from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, Split
+from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader
+from segkit.formats.splits import VAL_SHARE, Split
 from segkit.structures import IGNORE_LABEL, VOID, Category, CategorySet, IdRuns, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import dump_json
@@ -61,7 +62,7 @@ class SemanticMapReader(LabelMapReader):
         classes: Classes | None = None,
         ignore: int = IGNORE_LABEL,
         split: Split | None = None,
-        val_share: float = 0.25,
+        val_share: float = VAL_SHARE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         if type(ignore) is not int:

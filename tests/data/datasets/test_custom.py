@@ -53,6 +53,20 @@ def test_another_format_with_its_own_options(tmp_path: Path) -> None:
     assert load_dataset("t_custom").categories.things[0].name == "cell"
 
 
+def test_yolo_trains_on_polygons(tmp_path: Path) -> None:
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (4, 2)).save(tmp_path / "images/a.png")
+    (tmp_path / "labels/a.txt").write_text("0 0 0 0.5 0 0.5 1")
+    (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [cat]")
+    register(tmp_path, f"format: yolo, root: {tmp_path}, split: val")
+    dataset = load_dataset("t_custom")
+    assert dataset.metrics == ("mask_ap",)
+    assert [(a["category_id"], a["segmentation"]) for a in dataset.records[0]["annotations"]] == [
+        (0, [[0, 0, 2, 0, 2, 2]])
+    ]
+
+
 def test_cityscapes_is_also_evaluated_by_its_own_ap(tmp_path: Path) -> None:
     for folder, kind, pixels in (
         ("leftImg8bit", "leftImg8bit", np.full((2, 3, 3), 90, np.uint8)),

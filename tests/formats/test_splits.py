@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from segkit.formats.label_images.label_maps import check_split, is_validation, select_split
+from segkit.formats.splits import check_split, is_validation, select_split
 from segkit.utils.errors import ConfigError, DatasetError
 
 
