@@ -88,7 +88,7 @@ def _suppress(
     else:
         lows = instances.corners_xy.astype(np.float64)
         highs = lows + np.reshape([crop.shape[::-1] for crop in instances.crops], (-1, 2))
-        areas = np.array([np.count_nonzero(crop) for crop in instances.crops], dtype=np.float64)
+        areas = instances.areas_px.astype(np.float64)
     selected: list[int] = []
     for row in rows:
         shared = _compute_areas(np.maximum(lows[row], lows[selected]), np.minimum(highs[row], highs[selected]))

@@ -87,7 +87,7 @@ class Canvas:
         self.instances, self.overlap_threshold, self.rejections = instances, overlap_threshold, rejections
         self.numbers = np.full(instances.size_hw, VOID, dtype=np.int32)
         self._is_free = np.ones(instances.size_hw, dtype=np.bool_)  # numbers == VOID
-        self.areas_px = [int(np.count_nonzero(crop)) for crop in instances.crops]
+        self.areas_px: list[int] = instances.areas_px.tolist()
         self.rows = [-1]  # the number VOID has no row
         self.held_px: dict[int, int] = {}
 

@@ -121,9 +121,8 @@ def draw_instances(
         if not 0 <= class_id < len(class_names):
             problem = f"class_names must have one entry per class id, got {len(class_names)} for class id {class_id}"
             raise ValueError(problem)
-    areas_px = np.array([np.count_nonzero(crop) for crop in masks.crops], dtype=np.int64)
-    is_drawn = (areas_px > 0) & (masks.scores >= min_score)
-    order = [index for index in np.argsort(-areas_px, kind="stable").tolist() if is_drawn[index]]
+    is_drawn = (masks.areas_px > 0) & (masks.scores >= min_score)
+    order = [index for index in np.argsort(-masks.areas_px, kind="stable").tolist() if is_drawn[index]]
     class_ids, windows = masks.class_ids[order].tolist(), [masks.window(index) for index in order]
     class_colors = dict(enumerate(colors or map(default_color, range(len(class_names)))))
     instances = dict(enumerate(class_ids))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import cv2
@@ -91,9 +92,20 @@ class InstanceMasks:
         Returns:
             (rows, columns).
         """
-        left, top = self.corners_xy[index].tolist()
-        height, width = self.crops[index].shape
-        return slice(top, top + height), slice(left, left + width)
+        return self._windows[index]
+
+    @cached_property
+    def _windows(self) -> list[tuple[slice, slice]]:
+        sides = [crop.shape for crop in self.crops]
+        return [
+            (slice(top, top + height), slice(left, left + width))
+            for (left, top), (height, width) in zip(self.corners_xy.tolist(), sides, strict=True)
+        ]
+
+    @cached_property
+    def areas_px(self) -> NDArray[np.int64]:
+        """(N,) int64: pixels of each mask."""
+        return np.array([np.count_nonzero(crop) for crop in self.crops], dtype=np.int64)
 
     def to_full(self) -> NDArray[np.bool_]:
         """Expand the crops to whole masks.

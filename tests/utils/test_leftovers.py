@@ -13,10 +13,11 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.files import check_output_folder, new_folder, replacing
 
 WRITE_FOREVER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from segkit.utils.files import new_folder, replacing
 from segkit.utils.signals import raising_terminated
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 with raising_terminated(), new_folder(Path(sys.argv[1])) as folder, replacing(folder.parent / "file") as path:
     (folder / "half").write_text("half")
     path.write_text("half")
