@@ -4,7 +4,8 @@ A label of SegmentationClass is 0 = background, 1.. = a class, 255 = void (borde
 SegmentationObject is 0 = no object, 1.. = an object of the image, 255 = void.
 
 Everingham et al. 2010, The Pascal Visual Object Classes (VOC) Challenge, and the VOC2012 development kit. Trees of
-other tools, such as labelme, name other classes in class_names.txt: `_background_`, then one class per line.
+other tools, such as labelme, name other classes in class_names.txt: `_background_`, then one class per line. CVAT's
+"Segmentation mask 1.1" and Datumaro write colours, with their classes in labelmap.txt, see `colors`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
 from segkit.formats.base import DatasetImage, DatasetReader
+from segkit.formats.voc.colors import (
+    BACKGROUND,
+    BACKGROUND_NAMES,
+    MAX_LABEL,
+    VOID_LABEL,
+    Color,
+    LabelMap,
+    Labels,
+    compute_color_map,
+    read_class_labels,
+    read_label_map,
+    read_object_labels,
+)
 from segkit.structures import VOID, Category, CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes
@@ -30,20 +44,15 @@ IMAGES, CLASS_MAPS, OBJECT_MAPS = "JPEGImages", "SegmentationClass", "Segmentati
 IMAGE_SETS = "ImageSets/Segmentation"
 TREE = f"give the folder that holds {IMAGES}, {CLASS_MAPS}, {OBJECT_MAPS} and {IMAGE_SETS}, such as VOCdevkit/VOC2012"
 NAMES_FILE = "class_names.txt"
-BACKGROUND_NAMES = ("_background_", "background")
 
 # VOCcode/VOCinit.m: the index in this order, from 1, is the label.
 CLASS_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
-BACKGROUND, VOID_LABEL = 0, 255
-MAX_LABEL = VOID_LABEL - 1
 BACKGROUND_SEGMENT_ID = 255  # objects keep their label, 1..254, as segment_id
 IMAGE_SUFFIXES = [*dict.fromkeys((".jpg", ".JPG", *image_files.IMAGE_SUFFIX_CASES))]  # VOC's own first
 ONLY_CLASSES = "if there are no objects, say `objects: null` to read the classes as stuff"
-
-Labels = NDArray[np.uint8]
 
 
 class VOCReader(DatasetReader):
@@ -56,8 +65,8 @@ class VOCReader(DatasetReader):
         root: VOCdevkit/VOC2012, or any folder with the same four inside.
         split: Name of the image set, ImageSets/Segmentation/<split>.txt, with one image id per line: the file name of
             the image and its PNGs without suffix.
-        classes: Names of the labels 1, 2, ..., all things; by default those of class_names.txt, and without that file
-            VOC's 20.
+        classes: Names of the labels 1, 2, ..., all things; by default those of labelmap.txt, whose colours then count
+            and not the labels, or of class_names.txt, and without these files VOC's 20.
         labels: Folder of the class PNGs, such as SegmentationClassAug of the set that the Semantic Boundaries Dataset
             extends.
         objects: Folder of the object PNGs; None if there are no objects, which makes the classes stuff.
@@ -89,9 +98,12 @@ class VOCReader(DatasetReader):
         self._folders = [self.root / folder for folder in named.values()]
         for path, remedy in zip((self.image_root, *self._folders), (TREE, TREE, ONLY_CLASSES), strict=False):
             image_files.check_folder(path, remedy)
+        self._label_map = read_label_map(self.root) if classes is None else None
+        where: object = "classes" if classes is not None else self.root / NAMES_FILE
+        if self._label_map is not None:
+            classes, where = [*self._label_map.colors], self._label_map.path
         names = read_names(self.root) if classes is None else classes
-        where = "classes" if classes is not None else self.root / NAMES_FILE
-        self.categories = build_categories(names, objects is not None, where)
+        self.categories = build_categories(names, objects is not None, where, self._label_map)
         set_path = get_set_path(self.root, split)
         image_ids = self._drop_incomplete(_read_set(set_path, on_issue), set_path, on_issue)
         images = (self._read_size(image_id, on_issue) for image_id in image_ids)
@@ -105,7 +117,7 @@ class VOCReader(DatasetReader):
                 object, or a label of no class.
         """
         paths = self._get_label_paths(str(image.image_id))
-        class_labels, *rest = (_read_labels(path, image.size_hw, self.image_root / image.file_name) for path in paths)
+        class_labels, *rest = self._read_labels(paths, image)
         object_labels = rest[0] if rest else class_labels
         pairs = class_labels.astype(np.int32) << 8 | object_labels
         areas_px = np.bincount(pairs.ravel(), minlength=256 * 256).reshape(256, 256)
@@ -137,16 +149,20 @@ class VOCReader(DatasetReader):
         paths = [self.image_root / f"{image_id}{suffix}" for suffix in IMAGE_SUFFIXES]
         return next((path for path in paths if os.path.isfile(path)), paths[0])
 
+    def _read_labels(self, paths: Sequence[Path], image: DatasetImage) -> list[Labels]:
+        """The labels of classes, and those of objects if there is a second path."""
+        if self._label_map is None:
+            maps = [png.read_labels(path) for path in paths]
+        else:
+            maps = [read_class_labels(paths[0], self._label_map), *map(read_object_labels, paths[1:])]
+        for path, labels in zip(paths, maps, strict=True):
+            image_files.check_sizes(self.image_root / image.file_name, image.size_hw, {path: labels.shape})
+            if labels.max() > VOID_LABEL:
+                raise DatasetError(f"expected labels in 0..{VOID_LABEL}, got {labels.max()}", where=path)
+        return [labels.astype(np.uint8, copy=False) for labels in maps]
+
     def _get_label_paths(self, image_id: str) -> list[Path]:
         return [folder / f"{image_id}.png" for folder in self._folders]
-
-
-def _read_labels(path: Path, size_hw: tuple[int, int], image_path: Path) -> Labels:
-    labels = png.read_labels(path)
-    image_files.check_sizes(image_path, size_hw, {path: labels.shape})
-    if labels.max() > VOID_LABEL:
-        raise DatasetError(f"expected labels in 0..{VOID_LABEL}, got {labels.max()}", where=path)
-    return labels.astype(np.uint8, copy=False)
 
 
 def _check_pairs(areas_px: NDArray[np.int64], categories: CategorySet, where: str) -> None:
@@ -187,20 +203,12 @@ def _build_segmentation(
     return PanopticSegmentation(segment_ids, tuple(segments))
 
 
-def compute_color_map() -> NDArray[np.uint8]:
-    """(256, 3) uint8 RGB of the labels, as VOCcode/VOClabelcolormap.m computes them.
-
-    The label's bits, from the lowest, go to red, green, blue, red, ..., from the highest bit of these down.
-    """
-    labels = np.arange(256)
-    colors = np.zeros((256, 3), dtype=np.uint8)
-    for bit in range(8):
-        colors[:, bit % 3] |= ((labels >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
-    return colors
-
-
-def build_categories(names: Sequence[str], isthing: bool, where: object) -> CategorySet:
+def build_categories(
+    names: Sequence[str], isthing: bool, where: object, label_map: LabelMap | None = None
+) -> CategorySet:
     """Categories 1, 2, ... of these names, all things or all stuff, and the stuff category 0, "background".
+
+    Colours are those of `label_map`, or else VOC's.
 
     DatasetError for no or more than 254 names, repeated names, a background among them, or a name that is not one line.
     """
@@ -212,7 +220,8 @@ def build_categories(names: Sequence[str], isthing: bool, where: object) -> Cate
     if len({*names}) < len(names) or {*names} & {*BACKGROUND_NAMES}:
         problem = f"expected distinct names, and no background, got {abbreviate(names)}"
         raise DatasetError(problem, where=where, remedy="leave the background out: it is always label 0")
-    colors = [(red, green, blue) for red, green, blue in compute_color_map().tolist()]
+    colors: list[Color] = [(red, green, blue) for red, green, blue in compute_color_map().tolist()]
+    colors[1 : len(names) + 1] = label_map.colors.values() if label_map else colors[1 : len(names) + 1]
     classes = [Category(label, name, isthing, colors[label]) for label, name in enumerate(names, 1)]
     return CategorySet([Category(BACKGROUND, "background", False, colors[BACKGROUND]), *classes], where)
 

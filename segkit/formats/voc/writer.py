@@ -15,7 +15,14 @@ from segkit.formats.base import DatasetImage
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.voc import reader
-from segkit.formats.voc.reader import BACKGROUND, BACKGROUND_NAMES, MAX_LABEL, VOID_LABEL, Labels
+from segkit.formats.voc.colors import (
+    BACKGROUND,
+    BACKGROUND_NAMES,
+    MAX_LABEL,
+    VOID_LABEL,
+    Labels,
+    compute_color_map,
+)
 from segkit.structures import CategorySet, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
@@ -137,7 +144,7 @@ def _find_border(labels: Labels, distance_px: int) -> NDArray[np.bool_]:
 
 def _save(path: Path, labels: Labels) -> None:
     image = Image.fromarray(labels)
-    image.putpalette(reader.compute_color_map().tobytes())
+    image.putpalette(compute_color_map().tobytes())
     image.save(path, "PNG")
 
 
