@@ -109,6 +109,12 @@ def add_config_file(parser: argparse.ArgumentParser, help: str, **options: Any) 
     )
 
 
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """Declare `--weights`; without it, `read_config` finds the weights."""
+    help = "checkpoint (default: the last one beside the config.yaml of a run, otherwise MODEL.WEIGHTS)"
+    parser.add_argument("--weights", default="", metavar="FILE", help=help)
+
+
 def add_plugins(parser: argparse.ArgumentParser) -> None:
     """Declare `--plugin`, of every command that reads a config; `load_plugins` imports the plugins."""
     help = f"import your module or .py file first (may be repeated; also: the variable {ENVIRONMENT})"

@@ -31,7 +31,7 @@ run = arguments.run_command
 
 def _add_save(parser: argparse.ArgumentParser) -> None:
     arguments.add_config_file(parser, "config that the weights were trained with", required=True)
-    parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
+    arguments.add_weights(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for inference/<dataset>/head_outputs")
     arguments.add_number(parser, "--num-gpus", 1, "processes, one for each GPU")
     arguments.add_plugins(parser)

@@ -14,7 +14,7 @@ from segkit.utils.files import check_output_folder
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     arguments.add_config_file(parser, "config that the weights were trained with", required=True)
-    parser.add_argument("--weights", default="", metavar="FILE", help="checkpoint (default: MODEL.WEIGHTS)")
+    arguments.add_weights(parser)
     parser.add_argument(
         "--input",
         nargs="+",
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
     check_apart(images, args.output, PNG_FOLDERS)
     for folder in (args.output, *(args.output / name for name in PNG_FOLDERS)):
         check_output_folder(folder)
-    cfg = read_config(args.config_file, args.opts)
+    cfg = read_config(args.config_file, args.opts, train=False)
     cfg.MODEL.WEIGHTS = args.weights or cfg.MODEL.WEIGHTS
     drawing = {**arguments.get_drawing_options(args), "scores": args.scores}
     unreadable: list[DatasetError] = []

@@ -14,7 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     port = 2**15 + 2**14 + hash(user) % 2**14  # Detectron2's rule: users of one machine get different ports
     arguments.add_config_file(parser, "what to train and how", default="")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint of OUTPUT_DIR")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS, do not train")
+    eval_only = "do not train; evaluate MODEL.WEIGHTS, or with the config.yaml of a run its last checkpoint"
+    parser.add_argument("--eval-only", action="store_true", help=eval_only)
     parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="GPUs per machine (default: 1)")
     parser.add_argument("--num-machines", type=int, default=1, metavar="N", help="number of machines (default: 1)")
     parser.add_argument("--machine-rank", type=int, default=0, metavar="I", help="rank of this machine, from 0")

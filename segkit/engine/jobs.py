@@ -21,6 +21,7 @@ from segkit.data.datasets.custom import register_custom
 from segkit.engine import register
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.outcome import print_outcome
+from segkit.engine.run_config import write_run_config
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
 from segkit.engine.trainer import Trainer, select_numbers
@@ -116,6 +117,7 @@ def run_in_this_process(
         setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
         color_logs()
         if comm.is_main_process():
+            write_run_config(cfg)  # in place of Detectron2's, whose paths are those of the working directory
             write_records(records)
         results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
         if comm.is_main_process():

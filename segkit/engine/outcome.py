@@ -9,6 +9,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from segkit.data.catalog import load_dataset
+from segkit.engine.run_config import FINAL_WEIGHTS, RUN_CONFIG
 from segkit.evaluation.samples import COLUMNS
 from segkit.formats.image_io import read_image
 from segkit.report import metrics_table, write_page
@@ -18,7 +19,7 @@ from segkit.utils.files import convert_write_errors, load_json
 
 GRID, PAGE, METRICS, ANALYSIS = "grid.png", "report.html", "metrics.json", "panoptic_analysis.json"
 # Files of a run, and of each dataset, the most interesting last.
-RUN_FILES = ("log.txt", "config.yaml", "model_final.pth")
+RUN_FILES = ("log.txt", RUN_CONFIG, FINAL_WEIGHTS)
 EXPORTS = ("coco_instances_results.json", "panoptic.json", "panoptic", "volumes")
 RESULTS = (PAGE, GRID, METRICS)
 

@@ -26,6 +26,7 @@ from segkit.data.label_counts import (
 )
 from segkit.data.mapper import check_files
 from segkit.engine import register
+from segkit.engine.run_config import find_trained_weights
 from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec
 from segkit.utils.errors import ConfigError
@@ -34,12 +35,14 @@ from segkit.utils.files import check_output_folder
 logger = logging.getLogger(__name__)
 
 
-def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
+def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train: bool = True) -> CfgNode:
     """Register everything, read the config and register its DATASETS.CUSTOM; without a GPU, MODEL.DEVICE becomes cpu.
 
     Args:
         config_file: YAML file, or name of a recipe; "": none.
         opts: KEY VALUE pairs, as on the command line.
+        train: the config is for a training. Otherwise, if it is the config.yaml of a run, MODEL.WEIGHTS becomes the
+            run's last checkpoint, found beside it, unless `opts` name other weights.
 
     Returns:
         The config.
@@ -48,7 +51,8 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
         ConfigError: the config cannot be read, or names an unknown architecture, or a dataset is wrong.
     """
     register()
-    cfg = load_config(config_file, opts)
+    weights = "" if train else find_trained_weights(config_file)
+    cfg = load_config(config_file, ["MODEL.WEIGHTS", weights, *opts] if weights else opts)
     register_custom(cfg.DATASETS.CUSTOM)
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
@@ -68,7 +72,7 @@ def prepare_config(
     Args:
         config_file: YAML file, or name of a recipe; "": none.
         opts: KEY VALUE pairs, as on the command line.
-        train: the training datasets are needed.
+        train: the training datasets are needed; see `read_config`.
         check: decode DATASETS.CHECK_IMAGES images of each dataset.
 
     Returns:
@@ -78,7 +82,7 @@ def prepare_config(
         ConfigError: the config cannot be run; raised before a model is built.
         DatasetError: files of a dataset are missing or contradict each other, or OUTPUT_DIR cannot be written.
     """
-    cfg = read_config(config_file, opts)
+    cfg = read_config(config_file, opts, train=train)
     if "://" not in cfg.OUTPUT_DIR:  # an address that Detectron2's PathManager knows
         check_output_folder(Path(cfg.OUTPUT_DIR))
     names = [*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST]

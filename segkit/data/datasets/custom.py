@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -102,6 +103,22 @@ def register_panoptic(
     given = {key: value for key, value in zip(PANOPTIC_OPTIONS, values, strict=True) if value is not None}
     _check_paths(given)
     register_by_format(name, "coco-panoptic", **{PANOPTIC_OPTIONS[key]: value for key, value in given.items()})
+
+
+def list_path_options(entry: Mapping[str, Any]) -> set[str]:
+    """List which options of a dataset are paths.
+
+    Args:
+        entry: an entry of DATASETS.CUSTOM.
+
+    Returns:
+        Names of options, whether the entry has them or not.
+    """
+    reader = TRAINING_READERS.get(entry.get("format", ""))
+    if reader is None:
+        return {*PANOPTIC_OPTIONS}
+    parameters = inspect.signature(reader).parameters.values()
+    return {parameter.name for parameter in parameters if "Path" in str(parameter.annotation)}
 
 
 def _check_name(name: Any, names: set[str]) -> None:
