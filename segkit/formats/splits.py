@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeVar
 
+from segkit.formats.base import DatasetImage
+from segkit.formats.image_files import strip_suffix
 from segkit.utils.errors import ConfigError, DatasetError
 
 Split = Literal["train", "val"]
 HASH_BYTES = 8  # of the SHA-256 of a name, which decides on its split
 VAL_SHARE = 0.25  # of the names in "val", by default
+Item = TypeVar("Item")
+AnyImage = TypeVar("AnyImage", bound=DatasetImage)
 
 
 def check_split(split: object, val_share: object) -> None:
@@ -30,27 +34,52 @@ def check_split(split: object, val_share: object) -> None:
         raise ConfigError(f"expected val_share to be a number in [0, 1], got {val_share!r}")
 
 
-def select_split(split: str | None, val_share: float, names: Iterable[str], where: object) -> list[str]:
+def select_split(
+    split: str | None, val_share: float, items: Iterable[Item], where: object, get_name: Callable[[Item], str] = str
+) -> list[Item]:
     """Select the images of a split.
 
     Args:
         split: "train" or "val"; None selects all.
         val_share: share of the images in "val", in [0, 1].
-        names: names of the images.
+        items: the images, by name or with one.
         where: the dataset, for messages.
+        get_name: gives the name of an item, by default the item itself.
 
     Returns:
-        The names in the split, in their order.
+        The items in the split, in their order; without `split` there may be none.
 
     Raises:
         DatasetError: the split is empty.
     """
-    names = list(names)
-    selected = [name for name in names if split is None or (split == "val") == is_validation(name, val_share)]
-    if not selected:
-        problem = f"expected images in the split {split}, got none of {len(names)}"
+    items = list(items)
+    selected = [i for i in items if split is None or (split == "val") == is_validation(get_name(i), val_share)]
+    if not selected and split is not None:
+        problem = f"expected images in the split {split}, got none of {len(items)}"
         raise DatasetError(problem, where=where, remedy="change val_share, or add images")
     return selected
+
+
+def select_images(
+    split: Split | None, val_share: float, images: Sequence[AnyImage], where: object
+) -> tuple[AnyImage, ...]:
+    """Select the images of a split by their file names without suffix.
+
+    Args:
+        split: "train" or "val"; None selects all.
+        val_share: share of the images in "val", in [0, 1].
+        images: all images of the dataset.
+        where: the dataset, for messages.
+
+    Returns:
+        The images in the split, in their order.
+
+    Raises:
+        ConfigError: `split` or `val_share` is something else.
+        DatasetError: the split is empty.
+    """
+    check_split(split, val_share)
+    return tuple(select_split(split, val_share, images, where, lambda image: strip_suffix(image.file_name)))
 
 
 def is_validation(name: str, share: float) -> bool:

@@ -14,6 +14,7 @@ from segkit.formats import cache as annotation_cache
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.cache import AnnotatedImages
 from segkit.formats.coco import OVERLAPS, paint_annotations, read_segmentation
+from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import CategorySet, PanopticSegmentation, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
@@ -42,17 +43,27 @@ class _CachedReader(DatasetReader):
 
     masks: Path | None = None  # folder of the PNGs
     images: tuple[CocoImage, ...]
+    metadata: Mapping[str, str] = NOTHING
+    _has_instances = False  # whether the annotations are entries of a JSON
 
-    def _set_file(self, file: AnnotatedImages, image_root: Path, annotations: Sequence[Sequence[Entry]]) -> None:
+    def _set_file(
+        self,
+        file: AnnotatedImages,
+        image_root: Path,
+        annotations: Sequence[Sequence[Entry]],
+        split: Split | None,
+        val_share: float,
+    ) -> None:
         self.root, self.image_root = file.path.parent, image_root
         self.categories, self._json = file.categories, file.path
         segments: Sequence[Sequence[Entry]] = file.annotations if self.masks else [()] * len(file.images)
-        self.images = tuple(
+        all_images = [
             CocoImage(
                 i["id"], i["file_name"], (i["height"], i["width"]), NOTHING, i.get("png_name", ""), infos, entries
             )
             for i, infos, entries in zip(file.images, segments, annotations, strict=True)
-        )
+        ]
+        self.images = select_images(split, val_share, all_images, file.path)
 
     def check_files(self) -> None:
         """See base class."""
@@ -62,7 +73,7 @@ class _CachedReader(DatasetReader):
 
     def read_annotations(self, image: DatasetImage) -> list[dict[str, Any]]:
         """See base class."""
-        if self.instances_json is None:
+        if not self._has_instances:
             return super().read_annotations(image)
         return [
             {**entry, "segmentation": segmentation_to_rle(entry["segmentation"], image.size_hw)}
@@ -71,7 +82,7 @@ class _CachedReader(DatasetReader):
 
     def read_stored_annotations(self, image: DatasetImage) -> Sequence[Mapping[str, Any]]:
         """See base class."""
-        if self.instances_json is None:
+        if not self._has_instances:
             return super().read_stored_annotations(image)
         return get_entries(image).annotations
 
@@ -84,22 +95,34 @@ class CachedInstancesReader(_CachedReader):
         images: folder of the images.
         overlap: one of `segkit.formats.coco.OVERLAPS`, to train on the panoptic map that `paint_annotations` makes
             too; None: train on the annotations only.
+        split: "train" or "val", by the hash of the images' file names; None for all images.
+        val_share: share of the images in "val", 0..1.
 
     Raises:
-        DatasetError: the JSON is missing or contradicts itself.
+        DatasetError: the JSON is missing or contradicts itself, or the split is empty.
+        ConfigError: `split` or `val_share` is invalid.
         ValueError: `overlap` is none of these.
     """
 
     format = "coco-instances"
     has_overlapping_masks = True
 
-    def __init__(self, json: str | Path, images: str | Path, overlap: str | None = None) -> None:
+    def __init__(
+        self,
+        json: str | Path,
+        images: str | Path,
+        overlap: str | None = None,
+        *,
+        split: Split | None = None,
+        val_share: float = VAL_SHARE,
+    ) -> None:
         if overlap not in (None, *OVERLAPS):
             raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
         file = annotation_cache.read_instances(json)
-        self.has_map, self.instances_json, self._overlap = overlap is not None, file.path, overlap
-        self.metadata = {"json_file": str(json)}
-        self._set_file(file, Path(images), file.annotations)
+        self.has_map, self._overlap, self._has_instances = overlap is not None, overlap, True
+        self._set_file(file, Path(images), file.annotations, split, val_share)
+        if split is None:  # evaluators that read the file would miss the images of the other split
+            self.instances_json, self.metadata = file.path, {"json_file": str(json)}
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""
@@ -115,9 +138,12 @@ class CachedPanopticReader(_CachedReader):
         images: folder of the images; None: looked for beside the PNGs, see `find_image_root`.
         instances_json: COCO instances of the same images, whose masks may overlap, for training and evaluation of
             boxes and masks; None: instances are derived from the PNGs.
+        split: "train" or "val", by the hash of the images' file names; None for all images.
+        val_share: share of the images in "val", 0..1.
 
     Raises:
-        DatasetError: a JSON is missing or contradicts itself, or the images are not found.
+        DatasetError: a JSON is missing or contradicts itself, the images are not found, or the split is empty.
+        ConfigError: `split` or `val_share` is invalid.
     """
 
     format = "coco-panoptic"
@@ -130,17 +156,23 @@ class CachedPanopticReader(_CachedReader):
         masks: str | Path,
         images: str | Path | None = None,
         instances_json: str | Path | None = None,
+        *,
+        split: Split | None = None,
+        val_share: float = VAL_SHARE,
     ) -> None:
         file = annotation_cache.read_panoptic(json)
         self.masks = Path(masks)
         names = [image["file_name"] for image in file.images]
         image_root = Path(images) if images else find_image_root(file.path, self.masks, names)
-        self.metadata = {"panoptic_json": str(json), "panoptic_root": str(masks)}
         annotations: Mapping[Any, Sequence[Entry]] = {}
         if instances_json is not None:
-            self.has_overlapping_masks, self.instances_json = True, Path(instances_json)
-            annotations = _read_instances(self.instances_json, file.categories)
-        self._set_file(file, image_root, [annotations.get(image["id"], ()) for image in file.images])
+            self.has_overlapping_masks = self._has_instances = True
+            annotations = _read_instances(Path(instances_json), file.categories)
+        entries = [annotations.get(image["id"], ()) for image in file.images]
+        self._set_file(file, image_root, entries, split, val_share)
+        if split is None:  # evaluators that read the files would miss the images of the other split
+            self.instances_json = None if instances_json is None else Path(instances_json)
+            self.metadata = {"panoptic_json": str(json), "panoptic_root": str(masks)}
 
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""

@@ -15,6 +15,7 @@ from segkit.formats.base import ORIGINAL_SEGMENTATION, DatasetImage, DatasetRead
 from segkit.formats.coco.instances import read_instances
 from segkit.formats.coco.panoptic import read_panoptic, read_segmentation
 from segkit.formats.coco.tables import IMAGE_KEYS
+from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import (
     VOID,
     IdRuns,
@@ -38,20 +39,32 @@ class CocoPanopticReader(DatasetReader):
         json: the panoptic JSON.
         masks: the folder of PNGs.
         images: the image folder.
+        split: "train" or "val", by the hash of the images' file names; None for all images.
+        val_share: share of the images in "val", 0..1.
 
     Raises:
-        DatasetError: the JSON is missing or invalid, see `read_panoptic`.
+        DatasetError: the JSON is missing or invalid, see `read_panoptic`, or the split is empty.
+        ConfigError: `split` or `val_share` is invalid.
     """
 
     format = "coco-panoptic"
     marks_void = True
 
-    def __init__(self, json: str | Path, masks: str | Path, images: str | Path) -> None:
+    def __init__(
+        self,
+        json: str | Path,
+        masks: str | Path,
+        images: str | Path,
+        *,
+        split: Split | None = None,
+        val_share: float = VAL_SHARE,
+    ) -> None:
         file = read_panoptic(json)
         self.root, self.image_root, self.masks = Path(json).parent, Path(images), Path(masks)
         self.categories = file.categories
         self._records = {record.image_id: record for record in file.records}
-        self.images = tuple(_image(file.images[record.image_id]) for record in file.records)
+        all_images = [_image(file.images[record.image_id]) for record in file.records]
+        self.images = select_images(split, val_share, all_images, json)
         self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
             *describe_unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
@@ -72,16 +85,27 @@ class CocoInstancesReader(DatasetReader):
         json: the instances JSON.
         images: the image folder.
         overlap: which mask gets a pixel, one of `OVERLAPS`, see `paint_annotations`.
+        split: "train" or "val", by the hash of the images' file names; None for all images.
+        val_share: share of the images in "val", 0..1.
 
     Raises:
-        DatasetError: the JSON is missing or invalid, see `read_instances`.
+        DatasetError: the JSON is missing or invalid, see `read_instances`, or the split is empty.
+        ConfigError: `split` or `val_share` is invalid.
         ValueError: `overlap` has another value.
     """
 
     format = "coco-instances"
     has_overlapping_masks = True
 
-    def __init__(self, json: str | Path, images: str | Path, overlap: str = "small_on_top") -> None:
+    def __init__(
+        self,
+        json: str | Path,
+        images: str | Path,
+        overlap: str = "small_on_top",
+        *,
+        split: Split | None = None,
+        val_share: float = VAL_SHARE,
+    ) -> None:
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
         file = read_instances(json)
@@ -90,7 +114,7 @@ class CocoInstancesReader(DatasetReader):
         self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in file.annotations:
             self._annotations[annotation["image_id"]].append(annotation)
-        self.images = tuple(map(_image, file.images))
+        self.images = select_images(split, val_share, [*map(_image, file.images)], json)
         self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
             *describe_unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),

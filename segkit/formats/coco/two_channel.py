@@ -18,6 +18,7 @@ from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter, find_by_stem, find_by_suffix
 from segkit.formats.image_io import IMAGE_SUFFIXES
 from segkit.formats.png import CHANNEL
+from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import VOID, CategorySet, PanopticSegmentation, Segment
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
@@ -37,18 +38,29 @@ class TwoChannelReader(DatasetReader):
         masks: the folder of PNGs.
         images: the image folder.
         categories: a JSON with COCO's `categories`, or only that list.
+        split: "train" or "val", by the hash of the images' file names; None for all images.
+        val_share: share of the images in "val", 0..1.
         on_issue: takes the code and error of a damaged PNG, of a PNG without image, both of which are left out, and of
             a second image of one name.
 
     Raises:
-        DatasetError: a folder or the categories are missing, or a category_id does not fit into a channel.
+        DatasetError: a folder or the categories are missing, a category_id does not fit into a channel, or the split is
+            empty.
+        ConfigError: `split` or `val_share` is invalid.
     """
 
     format = "two-channel-png"
     marks_void = True
 
     def __init__(
-        self, masks: str | Path, images: str | Path, categories: str | Path, *, on_issue: IssueHandler = raise_issue
+        self,
+        masks: str | Path,
+        images: str | Path,
+        categories: str | Path,
+        *,
+        split: Split | None = None,
+        val_share: float = VAL_SHARE,
+        on_issue: IssueHandler = raise_issue,
     ) -> None:
         self.root = self.masks = Path(masks)
         self.image_root = Path(images)
@@ -57,7 +69,8 @@ class TwoChannelReader(DatasetReader):
         image_paths = find_by_stem(self.image_root, IMAGE_SUFFIXES, "check the path", "image-id-twice", on_issue)
         pngs = find_by_suffix(masks)
         images_found = [self._find_image(name, path, image_paths, on_issue) for name, path in pngs.items()]
-        self.images = tuple(image for image in images_found if image is not None)
+        all_images = [image for image in images_found if image is not None]
+        self.images = select_images(split, val_share, all_images, masks)
         self.skipped = describe_unused(
             self.image_root, "images have no PNG", [name for name in image_paths if name not in pngs]
         )

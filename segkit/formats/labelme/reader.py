@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
 import reprlib
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, count
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +14,17 @@ from pycocotools import mask as coco_mask
 
 from segkit.formats import image_files
 from segkit.formats.base import DatasetImage, DatasetReader
-from segkit.formats.image_io import IMAGE_SUFFIXES
 from segkit.formats.labelme import shapes as labelme_shapes
-from segkit.formats.labelme.embedded_images import read_embedded_image, read_embedded_size
-from segkit.formats.labelme.shapes import JSON_SUFFIX, Shape, parse_shape
+from segkit.formats.labelme.embedded_images import read_embedded_image
+from segkit.formats.labelme.files import LabelmeFile, describe_images_without_json, read_all
+from segkit.formats.labelme.shapes import JSON_SUFFIX, Shape
+from segkit.formats.splits import VAL_SHARE, Split, check_split, select_split
 from segkit.structures import VOID, CategorySet, ImageId, PanopticSegmentation, Segment
-from segkit.utils import json_fields
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.files import check_file_size, load_json
-from segkit.utils.issues import IssueHandler, describe_unused, raise_issue, try_read
-from segkit.utils.json_fields import Entry
+from segkit.utils.issues import IssueHandler, raise_issue
 from segkit.utils.text import abbreviate
 
 MAX_LINE_WIDTH = 1000
-MAX_BYTES = 2**29  # of a JSON, whose largest part by far is an image in base64
 Key = tuple[object, ...]  # identifies the segment that a shape belongs to
 IGNORED: Key = ("ignored",)  # the key of shapes that become void
 
@@ -55,13 +48,15 @@ class LabelmeReader(DatasetReader):
         ignore: Labels that become void.
         line_width: Pixels that lines are drawn with; points have half of it as radius. labelme's own conversion draws
             10. By default neither is read, since they have no area.
+        split: "train" or "val", by the hash of the JSONs' names; None for all images. Both have the same categories.
+        val_share: Share of the images in "val", 0..1.
         on_issue: Gets the issues of single images, which are then left out: an invalid JSON, an image that is
             missing, of another size or that an earlier JSON has, a label that is not in things, stuff or ignore.
             Raises by default.
 
     Raises:
-        DatasetError: The folder holds no JSON or no label.
-        ConfigError: A label is in two of things, stuff and ignore.
+        DatasetError: The folder holds no JSON or no label, or the split is empty.
+        ConfigError: A label is in two of things, stuff and ignore, or `split` or `val_share` is invalid.
     """
 
     format = "labelme"
@@ -75,9 +70,12 @@ class LabelmeReader(DatasetReader):
         stuff: Sequence[str] = (),
         ignore: Sequence[str] = (),
         line_width: int = 0,
+        split: Split | None = None,
+        val_share: float = VAL_SHARE,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_options(things, stuff, ignore)
+        check_split(split, val_share)
         if type(line_width) is not int or not 0 <= line_width <= MAX_LINE_WIDTH:
             raise ConfigError(f"expected line_width to be a whole number in 0..{MAX_LINE_WIDTH}, got {line_width!r}")
         self._line_width = line_width
@@ -86,10 +84,11 @@ class LabelmeReader(DatasetReader):
         json_names = [name for name in names if name.endswith(JSON_SUFFIX)]
         if not json_names:
             raise DatasetError("expected labelme's JSON files, found none", where=root, remedy="check the folder")
-        contents = _read_all(self.root, json_names, line_width, on_issue)
+        contents = read_all(self.root, json_names, line_width, on_issue)
         lines = [line for content in contents.values() for line in content.skipped]
-        self.skipped = (*lines, *_describe_images_without_json(self.root, names, json_names, contents))
-        images = {name: self._read_size(name, content, on_issue) for name, content in contents.items()}
+        self.skipped = (*lines, *describe_images_without_json(self.root, names, json_names, contents))
+        selected = select_split(split, val_share, contents, root, lambda name: name.removesuffix(JSON_SUFFIX))
+        images = {name: self._read_size(name, contents[name], on_issue) for name in selected}
         labels = {shape.label for content in contents.values() for shape in content.shapes}
         self._ignored = {*ignore}
         class_names = sorted({*stuff, *(labels - {*ignore} if things is None else things)})
@@ -180,7 +179,7 @@ class LabelmeReader(DatasetReader):
             "segmentation": {"size": [*image.size_hw], "counts": rle["counts"].decode("ascii")},
         }
 
-    def _read_size(self, name: str, content: _LabelmeFile, on_issue: IssueHandler) -> DatasetImage | None:
+    def _read_size(self, name: str, content: LabelmeFile, on_issue: IssueHandler) -> DatasetImage | None:
         """The image with its size; None, once reported, if it is missing or the JSON has another size."""
         size_hw = content.embedded_size_hw
         if size_hw is None:
@@ -218,124 +217,3 @@ def _check_options(things: Sequence[str] | None, stuff: Sequence[str], ignore: S
             got = abbreviate(sorted(repeated))
             raise ConfigError(f"expected a label in one of things, stuff and ignore, got {got} in two")
         seen |= {*labels}
-
-
-def _read_all(
-    root: Path, json_names: Sequence[str], line_width: int, on_issue: IssueHandler
-) -> dict[str, _LabelmeFile]:
-    """Name of the JSON -> its content; of two JSONs with one image, the first counts."""
-    contents: dict[str, _LabelmeFile] = {}
-    first_by_image: dict[str, str] = {}
-    for name in json_names:
-        content = _read_file(root, name, line_width, on_issue)
-        if content is None:
-            continue
-        first = first_by_image.setdefault(content.file_name, name)
-        if first == name:
-            contents[name] = content
-        else:
-            problem = f"expected one JSON of an image, got {first} and {name} of {content.file_name}"
-            remedy = "remove one, or correct its imagePath"
-            on_issue("annotation-twice", DatasetError(problem, where=root / name, remedy=remedy))
-    return contents
-
-
-@dataclass(frozen=True, eq=False)
-class _LabelmeFile:
-    """One checked JSON.
-
-    Attributes:
-        file_name: Path of the image in root, with "/"; if the image is in the JSON, no file is there.
-        embedded_size_hw: Height and width of the image in the JSON; None if it is a file.
-        size_hw: Height and width as the JSON has them, unchecked.
-        shapes: The shapes that have an area, in their order.
-        skipped: A line on each shape without area.
-    """
-
-    file_name: str
-    embedded_size_hw: tuple[int, int] | None
-    size_hw: tuple[object, object]
-    shapes: tuple[Shape, ...]
-    skipped: tuple[str, ...]
-
-
-def _read_file(root: Path, name: str, line_width: int, on_issue: IssueHandler) -> _LabelmeFile | None:
-    """Read the JSON `name` in root; None, once reported, if it is invalid.
-
-    All invalid shapes are reported. If there are any, so are the damaged masks of the others, which are not decoded
-    later.
-    """
-    path = root / name
-    code = "json-unreadable"
-    try:
-        if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
-            raise DatasetError("expected a file, found a broken link, a pipe or a device", where=path)
-        check_file_size(path, MAX_BYTES, "save it without imageData")
-        content = load_json(path)
-        code = "json-kind"
-        if type(content) is not dict or "shapes" not in content:
-            got = f"one with {abbreviate(content)}" if type(content) is dict else f"a {type(content).__name__}"
-            problem = f"expected labelme's object with `shapes`, got {got}"
-            raise DatasetError(problem, where=path, remedy="move other files elsewhere")
-        code = "annotation-unreadable"
-        entries = json_fields.get_field(content, "shapes", json_fields.LIST, path)
-    except DatasetError as error:
-        on_issue(code, error)
-        return None
-    results = [
-        try_read(on_issue, code, parse_shape, entry, f"{path}, shape {i}", line_width)
-        for i, entry in enumerate(entries)
-    ]
-    shapes = tuple(result for result in results if isinstance(result, Shape))
-    for shape in shapes if None in results else ():
-        if shape.kind == "mask":
-            try_read(on_issue, code, labelme_shapes.decode_mask, shape)
-    image = _find_image(root, name, content, on_issue)
-    if None in results or image is None:
-        return None
-    lines = tuple(result for result in results if isinstance(result, str))
-    return _LabelmeFile(*image, (content.get("imageHeight"), content.get("imageWidth")), shapes, lines)
-
-
-def _find_image(
-    root: Path, name: str, content: Entry, on_issue: IssueHandler
-) -> tuple[str, tuple[int, int] | None] | None:
-    """The image's path in root, and its size if it is in imageData; None, once reported, if both are invalid."""
-    path, file_name = root / name, None
-    issues: list[tuple[str, DatasetError]] = []
-
-    def keep(code: str, error: DatasetError) -> None:
-        issues.append((code, error))
-
-    code = "annotation-unreadable"
-    image_path = try_read(keep, code, json_fields.get_field, content, "imagePath", json_fields.TEXT, path)
-    if image_path is not None:
-        file_name = try_read(keep, "name-outside", _resolve_image_name, image_path, name, path)
-    if (file_name is None or not os.path.isfile(root / file_name)) and content.get("imageData"):
-        issues = []
-        size_hw = try_read(keep, "image-unreadable", read_embedded_size, content, path)
-        stem = name.removesuffix(JSON_SUFFIX)
-        names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(1)))
-        file_name = next(name for name in names if not os.path.lexists(root / name))
-    else:
-        size_hw = None
-    for issue in issues:
-        on_issue(*issue)
-    return None if issues or file_name is None else (file_name, size_hw)
-
-
-def _resolve_image_name(image_path: str, json_name: str, path: Path) -> str:
-    """The image's path in root: imagePath is relative to the JSON, and has backslashes if written on Windows."""
-    joined = posixpath.join(posixpath.dirname(json_name), image_path.replace("\\", "/"))
-    return json_fields.check_inside(posixpath.normpath(joined) if image_path else "", "imagePath", path)
-
-
-def _describe_images_without_json(
-    root: Path, names: Sequence[str], json_names: Sequence[str], contents: Mapping[str, _LabelmeFile]
-) -> tuple[str, ...]:
-    """The line on images without JSON; images beside a JSON that cannot be read are not in it."""
-    used = {content.file_name for content in contents.values()}
-    unread = {name.removesuffix(JSON_SUFFIX) for name in json_names if name not in contents}
-    images = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-    unused = [name for name in images if name not in used and image_files.strip_suffix(name) not in unread]
-    return describe_unused(root, "images have no JSON", unused)

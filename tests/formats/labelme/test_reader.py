@@ -461,7 +461,7 @@ def test_invalid_files_raise_a_dataset_error(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "a.png").unlink()
     with pytest.raises(DatasetError, match=r"a\.png: the image is missing"):
         LabelmeReader(tmp_path)
-    monkeypatch.setattr("segkit.formats.labelme.reader.MAX_BYTES", 10)
+    monkeypatch.setattr("segkit.formats.labelme.files.MAX_BYTES", 10)
     with pytest.raises(DatasetError, match=r"a\.json: expected at most 10 bytes, got 123; save it without imageData"):
         LabelmeReader(tmp_path)
 
