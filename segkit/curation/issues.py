@@ -79,7 +79,7 @@ RULES = {
     "image-without-annotation": Rule("an image has no annotation", f"annotate it; {FIX}"),
     "annotation-without-image": Rule("an annotation has no image entry", f"add the entry; {FIX} by dropping"),
     "annotation-twice": Rule("an image has two annotations", "keep one"),
-    "annotation-id-twice": Rule("two annotations have one id", "give each a distinct id"),
+    "annotation-id-twice": Rule("two annotations have one id", f"give each a distinct id; {FIX}"),
     "annotation-unreadable": Rule("the annotation of an image is damaged or contradicts itself", "correct it"),
     "affine-differs": Rule(
         "the affine of a label or channel puts it off its image's grid",
@@ -125,6 +125,7 @@ RULES = {
     "outline-missing": Rule(
         "an object has a box but no outline", "export the dataset for segmentation, with masks or polygons"
     ),
+    "mask-form": Rule("a segmentation is a mask, but not in COCO's form", f"write it in COCO's form; {FIX}"),
     "mask-invalid": Rule("a segmentation is neither polygons nor run lengths", "correct or drop it"),
     "rle-size": Rule("run lengths have another size than the image", "encode the mask again"),
 }

@@ -11,7 +11,7 @@ from typing import Any
 from segkit.curation.checks import instances as checks
 from segkit.curation.image_files import inspect_image
 from segkit.curation.issues import RunAll
-from segkit.curation.repair.ids import IdTable, collect_values, get_id, parse_integer_ids
+from segkit.curation.repair.ids import IdTable, collect_values, get_id, get_value, parse_integer_fields
 from segkit.curation.repair.tables import (
     ENTRY_KEYS,
     NO_CATEGORY,
@@ -31,6 +31,9 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
 
 SHORT = "dropped", "polygons", "they have fewer than three points"
+EMPTY = "dropped", "annotations", "their segmentation is empty"
+ONLY_BOXES = "left unchanged", "annotations", "no annotation of the file has a mask"
+RENUMBERED = "renumbered", "annotations", "an earlier annotation has their id"
 NO_POLYGON = "dropped", "annotations", "none of their polygons has three points"
 NO_PIXEL = "dropped", "annotations", "their masks have no pixel in the image"
 CUT_OFF = "cut off", "masks", "they reach beyond the image"
@@ -46,18 +49,22 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
     """Write a repaired copy of a COCO instances JSON.
 
     Corrected:
-    - Ids that are integers written as text or float become integers; annotations without an id get one.
+    - Ids that are integers written as text or float become integers; annotations without an id get one, and those
+      whose id an earlier annotation has get another.
+    - Flat, nested and point-wise polygons and run lengths without size get COCO's form, see `coco.to_coco_form`.
     - Wrong boxes are computed from the masks, and wrong areas too, except those of crowds.
     - Wrong sizes become those of the image files, if all masks of the image fit there.
     - Masks that reach beyond an image are cut off and become run lengths, if entry and image file have the same size.
 
     Dropped:
     - copies of entries;
-    - annotations without image, category or pixel;
+    - annotations without image, category, mask or pixel;
     - polygons of fewer than three points.
 
     Left unchanged, because a repair would be a guess:
     - annotations with an id of a wrong type;
+    - flat lists of numbers that may be a polygon or run lengths;
+    - annotations without a mask, if no annotation has one;
     - annotations with an unknown id, if the table has an id that may be mistyped: damaged, repeated, or unused;
     - masks of an image that has two contradicting entries;
     - masks that fit neither the entry nor the image file.
@@ -77,10 +84,11 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
     """
     log = RepairLog()
     content = load_tables(json_path, False, log)
-    annotations = parse_integer_ids(content["annotations"], json_fields.INTEGER)
+    annotations = [parse_integer_fields(annotation, "id") for annotation in content["annotations"]]
     ids = IdTable.from_table(content["categories"], json_fields.INTEGER, annotations, "category_id")
     annotations = [ids.correct(annotation, "category_id") for annotation in annotations]
     annotations = [a for a in annotations if not log.must_drop(ids, a, "category_id", "annotations", NO_CATEGORY)]
+    annotations = _drop_empty(annotations, log)
     entries = collect_values(content["images"], ENTRY_KEYS)
     groups = _group_by_image(annotations, entries)
     jobs = [(entries[image_id], [annotations[index] for index in indices]) for image_id, indices in groups.items()]
@@ -92,10 +100,17 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
         for index, annotation in zip(indices, repaired, strict=True):
             annotations[index] = annotation
     content["images"] = correct_sizes(content["images"], sizes)
-    content["annotations"] = _number([annotation for annotation in annotations if annotation is not None])
+    content["annotations"] = _number([annotation for annotation in annotations if annotation is not None], log)
     with files.new_folder(output) as folder:
         files.dump_json(folder / json_path.name, content)
     return output / json_path.name, log.lines()
+
+
+def _drop_empty(annotations: list[Any], log: RepairLog) -> list[Any]:
+    """The annotations with something as `segmentation`; all of them if none has."""
+    masked = [annotation for annotation in annotations if get_value(annotation, "segmentation") not in ([], {})]
+    log[EMPTY if masked else ONLY_BOXES] += len(annotations) - len(masked)
+    return masked or annotations
 
 
 def _repair_image(job: tuple[tuple[Any, ...], list[Any]], images: Path) -> tuple[list[Any], RepairLog, SizeHW | None]:
@@ -156,11 +171,17 @@ def _read_size(path: Path, stated: SizeHW | None) -> SizeHW | None:
 
 def _fit(segmentations: list[Any], size_hw: SizeHW) -> bool:
     """Whether all valid polygons are inside an image of this size, and all valid run lengths have the size."""
-    masks = [mask for mask in map(coco.drop_slivers, segmentations) if not coco.find_mask_fault(mask, None)]
+    masks = [coco.drop_slivers(coco.to_coco_form(segmentation, size_hw)) for segmentation in segmentations]
     return all(
-        checks.is_mask_inside(mask, size_hw) and (type(mask) is list or tuple(mask["size"]) == size_hw)
-        for mask in masks
+        checks.is_mask_inside(mask, size_hw) and (type(mask) is list or _states_size(segmentation, size_hw))
+        for segmentation, mask in zip(segmentations, masks, strict=True)
+        if not coco.find_mask_fault(mask, None)
     )
+
+
+def _states_size(segmentation: Any, size_hw: SizeHW) -> bool:
+    """Whether these run lengths have the size; a list of them has none."""
+    return type(segmentation) is dict and tuple(segmentation["size"]) == size_hw
 
 
 def _is_mask(segmentation: Any) -> bool:
@@ -175,6 +196,8 @@ def _repair_annotation(annotation: Entry, size_hw: SizeHW, is_certain: bool, log
     segmentation: Any = annotation.get("segmentation")
     if not _is_mask(segmentation):
         return annotation
+    form = coco.recognize_mask_form(segmentation, size_hw)
+    segmentation = coco.to_coco_form(segmentation, size_hw)
     mask = coco.drop_slivers(segmentation)
     if not mask:
         log[NO_POLYGON] += 1
@@ -187,6 +210,8 @@ def _repair_annotation(annotation: Entry, size_hw: SizeHW, is_certain: bool, log
     if not measured.area_px and not is_certain:
         return annotation
     log[SHORT] += dropped
+    if form:
+        log["corrected", "masks", f"each was {form.name}"] += 1
     if not measured.area_px:
         log[NO_PIXEL] += 1
         return None
@@ -206,11 +231,17 @@ def _correct_measures(annotation: Entry, measured: checks.MaskMeasure, size_hw: 
     return {**annotation, "area": area, "bbox": box}
 
 
-def _number(annotations: list[Any]) -> list[Any]:
-    """The annotations, those without an id with the lowest free ids from 1."""
+def _number(annotations: list[Any], log: RepairLog) -> list[Any]:
+    """The annotations, those without an id or with one of an earlier annotation with the lowest free ids from 1."""
     taken = {get_id(annotation, "id") for annotation in annotations}
     free = (number for number in count(1) if number not in taken)
-    return [
-        {**annotation, "id": next(free)} if type(annotation) is dict and "id" not in annotation else annotation
-        for annotation in annotations
-    ]
+    used: set[Any] = set()
+    numbered = []
+    for annotation in annotations:
+        annotation_id = get_id(annotation, "id")
+        is_repeated = type(annotation_id) is int and annotation_id in used
+        is_unnumbered = type(annotation) is dict and "id" not in annotation
+        log[RENUMBERED] += is_repeated
+        used.add(annotation_id)
+        numbered.append({**annotation, "id": next(free)} if is_repeated or is_unnumbered else annotation)
+    return numbered

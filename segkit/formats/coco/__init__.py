@@ -2,6 +2,7 @@
 
 from segkit.formats.coco.columns import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.formats.coco.instances import InstancesFile, read_instances, read_results, write_instances
+from segkit.formats.coco.mask_forms import recognize_mask_form, to_coco_form
 from segkit.formats.coco.masks import drop_slivers, find_mask_fault
 from segkit.formats.coco.panoptic import (
     PanopticFile,
@@ -60,6 +61,8 @@ __all__ = [
     "read_result_columns",
     "read_results",
     "read_segmentation",
+    "recognize_mask_form",
+    "to_coco_form",
     "write_instances",
     "write_panoptic",
     "write_png",

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from segkit.formats.coco.mask_forms import EMPTY, recognize_mask_form
 from segkit.formats.coco.masks import drop_slivers, find_mask_fault
 from segkit.structures import MAX_SEGMENT_ID, VOID, ImageId
 from segkit.utils.errors import DatasetError
@@ -35,6 +36,7 @@ from segkit.utils.text import abbreviate
 
 BOX_NUMBERS = 4
 LARGEST_IN_BOX = 1e150  # the area of a box is a finite number, too
+FIX_FORM = "`segkit data check --fix` repairs a copy of a dataset"
 MAX_PIXELS = 2**32 - 1  # of an image: pycocotools counts in 32 bits
 
 
@@ -203,8 +205,14 @@ def get_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: objec
     Raises:
         DatasetError: the segmentation is missing or invalid, see `find_mask_fault`.
     """
-    segmentation = drop_slivers(get_field(entry, "segmentation", (*LIST, *OBJECT), where))
+    given = get_field(entry, "segmentation", (*LIST, *OBJECT), where)
+    segmentation = drop_slivers(given)
     fault = find_mask_fault(segmentation, size_hw)
+    form = recognize_mask_form(given, size_hw) if fault and size_hw else None
+    if form:
+        code = "segment-empty" if form.name == EMPTY else "mask-form" if form.segmentation else "mask-invalid"
+        problem = f"bad segmentation: expected [[x, y, x, y, ...], ...] or RLE of size and counts, got {form.name}"
+        raise DatasetError(problem, where=where, remedy=FIX_FORM, code=code)
     if fault:
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
         is_other = type(size) is list and [*map(type, size)] == [int, int] and size != [*(size_hw or size)]

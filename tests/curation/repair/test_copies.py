@@ -139,15 +139,18 @@ def test_errors_on_another_kind_or_deep_nesting_name_the_file(tmp_path: Path) ->
 
 
 def test_copies_are_dropped_among_many_annotations_with_the_same_id(tmp_path: Path) -> None:
-    """Copies are dropped, other annotations stay. benchmarks/curation_scaling.py measures the time."""
+    """Copies are dropped, other annotations get ids of their own. benchmarks/curation_scaling.py measures the time."""
     data = instances(tmp_path / "data")
     content = data.load()
     first = content["annotations"][0]
     many = [{**first, "id": 1, "segmentation": "none", "number": i // 2} for i in range(20_000)]
     data.store({**content, "annotations": many})
     copy, lines = repair_instances(data.json_path, data.images, tmp_path / "copy", map)
-    assert len(Broken(copy, *data[1:]).load()["annotations"]) == 10_000
-    assert lines == ["dropped 10000 of the annotations: each is a copy of an earlier one"]
+    assert [entry["id"] for entry in Broken(copy, *data[1:]).load()["annotations"]] == [*range(1, 10_001)]
+    assert lines == [
+        "dropped 10000 of the annotations: each is a copy of an earlier one",
+        "renumbered 9999 of the annotations: an earlier annotation has their id",
+    ]
 
 
 def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
 
 
 INSTANCES_LEFT = {
-    "annotation-id-twice", "type-wrong", "iscrowd-invalid", "mask-invalid", "rle-size", "size-differs", "image-orphan",
+    "type-wrong", "iscrowd-invalid", "mask-invalid", "rle-size", "size-differs", "image-orphan",
     "category-id-twice", "key-missing", "mask-twice", "isthing-invalid", "annotations-empty",
 }  # fmt: skip
 

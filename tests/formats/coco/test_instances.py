@@ -119,7 +119,7 @@ ERRORS = {
     "negative area": (_update(area=-1), "annotation 5: expected `area` to be 0 or more"),
     "iscrowd null": (_update(iscrowd=None), "annotation 5: expected `iscrowd` to be 0 or 1"),
     "no segmentation": (_remove("segmentation"), "annotation 5: expected `segmentation` to be a list or an object"),
-    "no polygon": (_update(segmentation=[]), "annotation 5: bad segmentation: expected RLE or polygons"),
+    "no polygon": (_update(segmentation=[]), "annotation 5: bad segmentation: .* got an empty one"),
     "only slivers": (_update(segmentation=[[1, 1, 2, 2]]), "annotation 5: bad segmentation: expected RLE or polygons"),
     "odd polygon": (_update(segmentation=[[1, 1, 2, 2, 3, 3, 4]]), "annotation 5: bad segmentation: .* got 7 numbers"),
     "RLE of another image": (
