@@ -169,7 +169,7 @@ def _undo_filters(
         line, first = y * stride + 1, y * width
         kind = NONE
         if positions[next_nonzero] == line - 1:
-            kind = np.int64(values[next_nonzero])
+            kind = int(values[next_nonzero])
             next_nonzero += 1
         if kind > PAETH:
             return -1

@@ -65,7 +65,9 @@ class AveragePrecision:
         self._images: PerImage[None] = PerImage()  # an image's index is its position in the order of adding
         self._waiting: list[tuple[tuple[int, int], InstanceColumns, InstanceColumns]] = []  # the last images
         self._matches: dict[str, list[Matches]] = {iou_type: [] for iou_type in self.iou_types}
-        self._gt_counts = {iou_type: np.zeros((len(categories.things), 4), np.int64) for iou_type in self.iou_types}
+        self._gt_counts: dict[str, NDArray[np.int64]] = {
+            iou_type: np.zeros((len(categories.things), len(AREAS_PX)), np.int64) for iou_type in self.iou_types
+        }
 
     def __len__(self) -> int:
         """The number of images."""
@@ -319,7 +321,7 @@ def _compute_precision(tp: NDArray[np.uint8], fp: NDArray[np.uint8], gt_counts: 
     hits = np.arange(len(row)) - np.repeat(np.cumsum(number) - number, number) + 1
     false_positives = np.cumsum(fp, axis=0, dtype=np.int64)[row, setting]
     # A column per true positive, and one of zeros: a recall that is not reached has precision 0.
-    highest = np.zeros((coco_matching.SETTINGS, int(number.max(initial=0)) + 1))
+    highest: FloatArray = np.zeros((coco_matching.SETTINGS, int(number.max(initial=0)) + 1))
     highest[setting, hits - 1] = hits / (false_positives + hits + EPSILON)
     highest = np.maximum.accumulate(highest[:, ::-1], axis=1)[:, ::-1]
     by_area = highest.reshape(len(AREAS_PX), len(IOU_THRESHOLDS), -1)

@@ -41,7 +41,8 @@ def count_pairs(ground_truth: IntArray, prediction: IntArray, where: object = ""
     check_map("ground_truth", ground_truth)
     check_map("prediction", prediction)
     _check_same_size(ground_truth.shape, prediction.shape, where)
-    gt_row, pred_row = ground_truth.ravel(), prediction.ravel()
+    gt_row: IntArray = ground_truth.ravel()
+    pred_row: IntArray = prediction.ravel()
     starts = _find_run_starts(gt_row, pred_row)
     lengths = np.diff(starts, append=gt_row.size)
     gt_row, pred_row = gt_row[starts], pred_row[starts]

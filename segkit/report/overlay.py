@@ -131,7 +131,7 @@ def draw_instances(
     for row, (index, window) in enumerate(zip(order, windows, strict=True)):
         texts = _list_texts(class_names[class_ids[row]], float(masks.scores[index]) if scores else None)
         labels.append(Label(texts, instance_colors[row], True, window))
-    layers = _paint([masks.crops[index] for index in order], labels, image.shape[:2])
+    layers = _paint([masks.crops[index] for index in order], labels, masks.size_hw)
     return _draw(image.copy(), layers, names, alpha)
 
 

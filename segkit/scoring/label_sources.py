@@ -102,7 +102,8 @@ def _build_space(
     values: Mapping[int, int],
 ) -> LabelSpace:
     """values: the channel by the value of a PNG."""
-    pred_channels = np.full(VALUES, UNKNOWN, dtype=np.int16 if len(names) <= np.iinfo(np.int16).max else np.int32)
+    fits_int16 = len(names) <= np.iinfo(np.int16).max
+    pred_channels: Channels = np.full(VALUES, UNKNOWN, dtype=np.int16 if fits_int16 else np.int32)
     for value, channel in values.items():
         if 0 <= value < VALUES:
             pred_channels[value] = channel
@@ -179,7 +180,7 @@ class PanopticMaps:
             raise DatasetError(problem, where=self.locate(name), remedy="leave the classes to the panoptic JSON")
         # Channels are one up, so that 0, which all other pixels get, becomes IGNORED.
         channel_by_category = {s.segment_id: space.channel_by_category[s.category_id] - IGNORED for s in segments}
-        channels: Channels = relabel(ground_truth.segment_ids, channel_by_category, np.int32)
+        channels: NDArray[np.int32] = relabel(ground_truth.segment_ids, channel_by_category, np.int32)
         channels += IGNORED
         return channels
 

@@ -64,9 +64,9 @@ def stuff_texture(rng: np.random.Generator, name: str, size_hw: tuple[int, int])
 
 def _sky(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, Floats]:
     """A vertical gradient and soft clouds, almost without fine structure."""
-    down = np.linspace(0, 1, size_hw[0], dtype=np.float32)[:, None]
-    cloud = 0.7 * value_noise(rng, size_hw, (26, 44)) + 0.3 * value_noise(rng, size_hw, (11, 17))
-    cover = np.clip((cloud - np.float32(rng.uniform(0.4, 0.6))) * 4, 0, 1)
+    down: Floats = np.linspace(0, 1, size_hw[0], dtype=np.float32)[:, None]
+    cloud: Floats = 0.7 * value_noise(rng, size_hw, (26, 44)) + 0.3 * value_noise(rng, size_hw, (11, 17))
+    cover: Floats = np.clip((cloud - np.float32(rng.uniform(0.4, 0.6))) * 4, 0, 1)
     slope = np.float32(rng.uniform(-0.15, 0.3))
     return down + cloud * np.float32(0.5), 0.95 + slope * (down - 0.5) + np.float32(rng.uniform(0.0, 0.25)) * cover
 
@@ -80,14 +80,14 @@ def _grass(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, 
 def _water(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, Floats]:
     """Level ripples: flat, wide streaks with glints."""
     ripples = value_noise(rng, size_hw, (rng.uniform(2, 3), rng.uniform(14, 22)))
-    glints = np.clip((ripples - 0.8) * 4, 0, 1)
+    glints: Floats = np.clip((ripples - 0.8) * 4, 0, 1)
     return value_noise(rng, size_hw, (18, 60)), _contrast(rng) * (ripples - 0.5) + 1 + 0.3 * glints
 
 
 def _gravel(rng: np.random.Generator, size_hw: tuple[int, int]) -> tuple[Floats, Floats]:
     """Pebbles: rounded patches of uneven brightness in dark joints, the same in every direction."""
     gap, tone = _pebbles(rng, size_hw, rng.uniform(5.5, 8.0))
-    domed = np.minimum(gap * 2, 1) - 0.75
+    domed = np.minimum(gap * 2, 1) - np.float32(0.75)
     return tone, _contrast(rng) * (domed + tone - 0.5) + 1
 
 

@@ -80,7 +80,7 @@ def _by_loop(
     for index in range(len(stops)):
         place, of_rest, of_mask, rest_px, mask_px, value, shift = 0, 0, 0, 0, 0, 0, 0
         for at in range(start, stops[index]):
-            char = np.int64(chars[at])
+            char = int(chars[at])
             value |= (char & 31) << shift
             shift += 5
             if char & 32:

@@ -355,7 +355,9 @@ def to_labels(values: NDArray[Any], path: Path) -> Labels:
     low, high = values.min(), values.max()
     if low < 0 or high > MAX_LABEL:
         raise DatasetError(f"expected labels in 0..{MAX_LABEL}, got {low}..{high}", where=path)
-    return values.astype(np.uint8 if high <= np.iinfo(np.uint8).max else np.uint16, copy=False)
+    if high <= np.iinfo(np.uint8).max:
+        return values.astype(np.uint8, copy=False)
+    return values.astype(np.uint16, copy=False)
 
 
 def _build_segmentation(labels: Labels, categories: CategorySet) -> PanopticSegmentation:

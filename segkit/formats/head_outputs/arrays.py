@@ -187,7 +187,7 @@ def read_arrays(archive: zipfile.ZipFile, size_hw: tuple[int, int], channel_coun
         raise ValueError(f"head outputs have no arrays named {abbreviate(unexpected)}")
     members = {name: _open(archive, info) for name, info in infos.items()}
     check_specs({name: (dtype, shape) for name, (_, dtype, shape) in members.items()}, size_hw, channel_count)
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name, (stream, dtype, shape) in members.items():
         with stream:
             content = stream.read(math.prod(shape) * dtype.itemsize)  # no more, whatever is packed

@@ -63,7 +63,7 @@ def repair(errors: SegmentErrors, categories: CategorySet, repairs: Collection[s
     """(C,) counts after these of `REPAIRS`, with IoUs added so that no order moves a bit (math.fsum)."""
     table, matching = errors.table, errors.matching
     matches = np.flatnonzero(matching.matched)
-    ious = np.zeros(len(table.ground_truth))  # with the maps' areas a segment has at most one match
+    ious: FloatArray = np.zeros(len(table.ground_truth))  # with the maps' areas a segment has at most one match
     ious[table.pairs["ground_truth"][matches]] = matching.iou[matches]
     for error_type in ERROR_TYPES:
         if error_type in repairs:

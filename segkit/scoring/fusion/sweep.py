@@ -159,7 +159,7 @@ def _plan(settings: Sequence[Setting]) -> tuple[list[FusionMethod], dict[float, 
         area_limit = float(options.pop(AREA_LIMIT)) if is_apart else -np.inf
         members.setdefault((setting.name, repr(options)), []).append((area_limit, index))
     limits = sorted({area_limit for group in members.values() for area_limit, _ in group})
-    setting_by_limit = {area_limit: np.full(len(members), -1, dtype=np.int64) for area_limit in limits}
+    setting_by_limit: dict[float, IntArray] = {limit: np.full(len(members), -1, dtype=np.int64) for limit in limits}
     for row, group in enumerate(members.values()):
         for area_limit, index in group:
             setting_by_limit[area_limit][row] = index
