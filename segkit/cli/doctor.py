@@ -48,9 +48,10 @@ def run(args: argparse.Namespace) -> int:
 def _print_table(checks: list[Check]) -> None:
     try:
         from rich import box
-        from rich.console import Console
         from rich.table import Column, Table
         from rich.text import Text
+
+        from segkit.utils.console import open_console
     except ImportError:  # rich itself may be missing
         for check in checks:
             print(f"{check.name:<24} {check.version:<20} {_format_status(check):<18} {check.note}")
@@ -60,7 +61,7 @@ def _print_table(checks: list[Check]) -> None:
     for check in checks:
         color = COLORS[check.status] if check.needed else "dim"
         table.add_row(check.name, check.version, Text(_format_status(check), style=color), Text(check.note))
-    Console(highlight=False).print(table)
+    open_console().print(table, highlight=False)
 
 
 def _format_status(check: Check) -> str:

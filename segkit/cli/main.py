@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import importlib
 import importlib.util
@@ -26,8 +27,9 @@ COMMANDS = {
     "configs": ("segkit.cli.configs", "list the recipes, and write one to edit"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),
     "doctor": ("segkit.cli.doctor", "check the installation and print the commands that repair it"),
+    "completion": ("segkit.cli.completion", "print a script that lets bash, zsh or fish complete commands and options"),
 }
-DEBUG = "SEGKIT_DEBUG"
+PROGRAM, DEBUG = "segkit", "SEGKIT_DEBUG"
 USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # argparse's, 128 + SIGINT, 128 + SIGPIPE
 # The end of a traceback that another process sent as text: an error, and a line for each kind of several problems.
 REMOTE_ERROR = re.compile(r"^segkit\.[\w.]+Error: (.+(?:\n- .+)*)$", re.MULTILINE)
@@ -49,7 +51,20 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0 success, 1 an error or a failed check, 2 wrong usage, 130 interrupted, 141 closed pipe,
         143 terminated.
     """
-    arguments = sys.argv[1:] if argv is None else argv
+    _replace_closed_streams()
+    try:
+        code = _dispatch(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # raises an error here rather than at exit
+        return code
+    except BrokenPipeError:
+        return BROKEN_PIPE
+    except OSError as error:  # stdout is a file on a full disk
+        return _print_error("", _describe_error(error) or str(error), 1)
+    finally:
+        _discard_output()
+
+
+def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(format_usage())
         return 0
@@ -60,8 +75,7 @@ def main(argv: list[str] | None = None) -> int:
         matches = difflib.get_close_matches(arguments[0].lower(), COMMANDS, n=1)
         suggestion = f"; did you mean `segkit {matches[0]}`?" if matches else ""
         problem = f"unknown command {arguments[0]!r}{suggestion}"
-        print(f"segkit: {problem} (`segkit --help` lists the commands)", file=sys.stderr)
-        return USAGE_ERROR
+        return _print_error("", f"{problem} (`segkit --help` lists the commands)", USAGE_ERROR)
     return _run_guarded(arguments[0], arguments[1:])
 
 
@@ -76,28 +90,37 @@ def format_usage() -> str:
     )
 
 
+def build_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of a command's arguments."""
+    module_name, summary = COMMANDS[command]
+    description = f"{summary[0].upper()}{summary[1:]}."
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {command}", description=description, allow_abbrev=False)
+    importlib.import_module(module_name).add_arguments(parser)
+    return parser
+
+
 def _run_guarded(command: str, arguments: list[str]) -> int:
     from segkit.utils.signals import Terminated, raising_terminated
     from segkit.utils.terminal import escape_output
 
-    with escape_output():
-        try:
-            with raising_terminated():
-                return _run_and_convert_errors(command, arguments)
-        except Terminated as request:
-            return _print_error(command, "terminated", int(request.code or 0))
+    reports_faults = logging.raiseExceptions
+    logging.raiseExceptions = _is_debugging()  # otherwise a closed stdout is a traceback for each line of the log
+    try:
+        with escape_output(), raising_terminated():
+            return _run_and_convert_errors(command, arguments)
+    except Terminated as request:
+        return _print_error(command, "terminated", int(request.code or 0))
+    finally:
+        logging.raiseExceptions = reports_faults
 
 
 def _run_and_convert_errors(command: str, arguments: list[str]) -> int:
     try:
-        code = _run(command, arguments)
-        sys.stdout.flush()  # raises BrokenPipeError here rather than at exit
-        return code
+        return _run(command, arguments)
     except KeyboardInterrupt:
         return _print_error(command, "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        _discard_output()
-        return BROKEN_PIPE
+        raise
     except Exception as error:
         message = _describe_error(error)
         if message is None:
@@ -110,16 +133,12 @@ def _run_and_convert_errors(command: str, arguments: list[str]) -> int:
 def _run(command: str, arguments: list[str]) -> int:
     if not _is_debugging():
         _silence_libraries()
-    module_name, summary = COMMANDS[command]
-    module = importlib.import_module(module_name)
-    description = f"{summary[0].upper()}{summary[1:]}."
-    parser = argparse.ArgumentParser(prog=f"segkit {command}", description=description, allow_abbrev=False)
-    module.add_arguments(parser)
+    parser = build_parser(command)
     try:
         args = parser.parse_args(arguments)
     except SystemExit as error:  # argparse has printed its help or the error
         return int(error.code or 0)
-    return int(module.run(args) or 0)
+    return int(importlib.import_module(COMMANDS[command][0]).run(args) or 0)
 
 
 def _describe_error(error: Exception) -> str | None:
@@ -150,12 +169,20 @@ def _describe_error(error: Exception) -> str | None:
     return f"{problem}; `segkit doctor` prints the command that repairs it"
 
 
+def _replace_closed_streams() -> None:
+    """Python sets sys.stdout and sys.stderr to None if the shell has closed them: `segkit ... >&-`."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - open until the end
+
+
 def _discard_output() -> None:
-    """Send what is left in stdout's buffer to nowhere, if it cannot be written: the interpreter flushes at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Send what is left in the buffers to nowhere, if it cannot be written: the interpreter flushes them at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _is_debugging() -> bool:
@@ -176,6 +203,8 @@ def _print_error(command: str, message: str, code: int) -> int:
     from segkit.utils.issues import LINE_START
     from segkit.utils.text import make_printable
 
+    program = f"{PROGRAM} {command}".strip()
     lines = [" ".join(line.split()) for line in message.split(LINE_START)]
-    print(make_printable(f"segkit {command}: {LINE_START.join(lines)}", keep="\n"), file=sys.stderr)
+    with contextlib.suppress(OSError):  # stderr is closed: the exit code is left
+        print(make_printable(f"{program}: {LINE_START.join(lines)}", keep="\n"), file=sys.stderr)
     return code

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
+import threading
 from collections.abc import Iterable
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -28,6 +31,12 @@ def open_console(stderr: bool = False) -> Console:
 
 class _SafeConsole(Console):
     """A rich console that escapes the texts which it draws, but not its own codes."""
+
+    def on_broken_pipe(self) -> None:
+        """Let a closed pipe end a command as `print` would: rich would end it with the exit code 1."""
+        if threading.current_thread() is not threading.main_thread():
+            sys.exit()  # the thread that refreshes a progress bar
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):

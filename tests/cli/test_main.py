@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -198,18 +199,80 @@ def test_an_interrupt_is_one_line(monkeypatch, capsys):
     assert capsys.readouterr().err == "segkit fake: interrupted\n"
 
 
-def test_a_closed_stdout_is_not_an_error(tmp_path):
-    (tmp_path / "loud.py").write_text(
-        "from segkit.cli import main as m\nimport sys\n"
-        "def add_arguments(parser): pass\n"
-        "def run(args):\n    for i in range(100_000): print('line', i)\n    return 0\n"
-        "m.COMMANDS['fake'] = ('loud', 'loud')\n"
-        "if __name__ == '__main__': sys.exit(m.main(['fake']))\n"
-    )
+LOUD = """
+import logging, sys
+from segkit.cli import main as m
+def add_arguments(parser): pass
+def run(args):
+    for i in range(100_000):
+        write(i)
+    return 0
+def write(i): print('line', i)
+m.COMMANDS['fake'] = ('loud', 'loud')
+"""
+LOGGING = """
+handler = logging.StreamHandler(sys.stdout)
+def write(i): handler.handle(logging.makeLogRecord({'msg': 'line'}))
+"""
+RUN = "if __name__ == '__main__': sys.exit(m.main(['fake']))\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "printed"),
+    [
+        (LOUD + RUN, ["line 0\n141\n"]),
+        (LOUD + LOGGING + RUN, ["line\n141\n", "line\n0\n"]),  # 0: lines of a log are left out
+    ],
+)
+def test_a_closed_stdout_is_not_an_error(tmp_path, source, printed):
+    (tmp_path / "loud.py").write_text(source)
     command = f"{sys.executable} loud.py 2>errors | head -n 1; echo ${{PIPESTATUS[0]}}"
     ran = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True)
-    assert ran.stdout == "line 0\n141\n"
+    assert ran.stdout in printed
     assert (tmp_path / "errors").read_text() == ""
+
+
+def run_redirected(arguments, redirections, unbuffered=""):
+    """The exit code of `segkit ARGUMENTS REDIRECTIONS`, and what is written to the streams that are left.
+
+    `| true` reads nothing, so that writing into the pipe fails.
+    """
+    segkit = f"{sys.executable} -m segkit {arguments}"
+    code = f"{{ {segkit} {redirections}; echo code ${{PIPESTATUS[0]}}; }} 2>&1"
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    output = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env=environment).stdout
+    assert "Traceback" not in output
+    assert "Exception ignored" not in output
+    text, _, number = output.rpartition("code ")
+    return int(number), text
+
+
+@pytest.mark.parametrize(
+    ("redirections", "unbuffered", "code"),
+    [("| true", "", 141), ("| true", "1", 141), ("2>&1 | true", "", 141), (">&-", "", 0), (">&- 2>&-", "", 0)],
+)
+@pytest.mark.parametrize("arguments", ["--help", "--version", "configs", "data check --help", "fuse methods"])
+def test_a_closed_stdout_is_not_an_error_of_any_command(arguments, redirections, unbuffered, code):
+    if (arguments, unbuffered) == ("data check --help", "1"):
+        code = 0  # argparse does not say that it could not write its help
+    assert run_redirected(arguments, redirections, unbuffered) == (code, "")
+
+
+@pytest.mark.parametrize("redirections", ["2>&1 | true", "2>&-", ">&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize(("arguments", "code"), [("trian", 2), ("train --resum", 2), ("configs --copy gone", 1)])
+def test_errors_keep_their_exit_code_if_stderr_is_closed(arguments, redirections, code):
+    if "full" in redirections and not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    assert run_redirected(arguments, redirections) == (code, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["--help", "--version", "configs", "data check --help"])
+def test_a_full_disk_behind_stdout_is_one_line(arguments):
+    code, output = run_redirected(arguments, ">/dev/full")
+    assert (code, output.count("\n")) == (1, 1)
+    assert output.startswith("segkit")
+    assert "No space left on device; check" in output
 
 
 def imported_modules(*arguments):

@@ -8,10 +8,9 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
-from segkit.cli.main import COMMANDS
+from segkit.cli.main import COMMANDS, build_parser
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(
@@ -82,6 +81,4 @@ def parse_segkit(arguments: list[str]) -> argparse.Namespace:
     """The arguments of `segkit COMMAND ...`, read by the parser of the command; SystemExit if it refuses them."""
     assert arguments, "segkit without a command"
     assert arguments[0] in COMMANDS, f"no command {arguments[0]}"
-    parser = argparse.ArgumentParser(prog=f"segkit {arguments[0]}", allow_abbrev=False)
-    import_module(COMMANDS[arguments[0]][0]).add_arguments(parser)
-    return parser.parse_args(arguments[1:])
+    return build_parser(arguments[0]).parse_args(arguments[1:])
