@@ -21,6 +21,7 @@ from segkit.formats.image_io import DAMAGED, TRANSPOSES, UPRIGHT, is_deep, is_ti
 from segkit.formats.pixel_limit import open_pillow
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames, explain_missing
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".gif")
 PNG_KINDS, PNG_DEPTHS = {*png.KINDS.values()}, (1, 2, 4, 8, 16)
@@ -66,7 +67,7 @@ def inspect_image(path: Path, place: object) -> ImageInspection:
             warnings.simplefilter("ignore")  # Pillow's, about odd EXIF and large images
             _decode(path, inspection, place)
     except FileNotFoundError:
-        inspection.issues.add("image-missing", place, "the file does not exist")
+        inspection.issues.add("image-missing", place, f"the file does not exist{explain_missing(path)}")
     except UnidentifiedImageError:
         kind = "a TIFF of an unsupported kind" if is_tiff(path) else "unknown file format"
         inspection.issues.add("image-unreadable", place, f"the image does not decode: {kind}")
@@ -287,11 +288,11 @@ def _list_images_of_json(path: Path, images: Path) -> list[Path]:
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list) or not entries:
         raise DatasetError("expected a COCO JSON with `images`", where=path)
-    paths = []
+    paths, names = [], FolderNames(images)
     for entry in json_fields.check_objects(entries, "`images`", path):
         name = json_fields.get_field(entry, "file_name", json_fields.TEXT, path)
         json_fields.check_inside(name, "file_name", path)
-        paths.append(images / name)
+        paths.append(images / names.resolve(name))
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
         problem = f"{len(missing)} of its {len(paths)} images are not in {images}, e.g. {missing[0].name}"

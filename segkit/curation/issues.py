@@ -44,6 +44,9 @@ RULES = {
     "type-wrong": Rule("a value is of another type than the format has", "correct the value; --fix reads '17' as 17"),
     "number-not-finite": Rule("a number is NaN, infinite or too large", "correct it; --fix recounts areas"),
     "name-outside": Rule("a file name is empty or leads out of its folder", "name a file inside the folder"),
+    "name-spelling": Rule(
+        "a file name is spelled otherwise than the file: other tools miss it", f"write the file's name; {FIX}", WARNING
+    ),
     "dataset-empty": Rule("the dataset has no images", "check the path and the split"),
     "dataset-unreadable": Rule("the dataset cannot be read in this format", "correct what the message says"),
     "folder-missing": Rule("a folder does not exist", "check the path"),

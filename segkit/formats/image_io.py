@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 
 from segkit.formats.pixel_limit import open_pillow
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import explain_missing
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".png", *TIFF_SUFFIXES, ".bmp", ".jpeg", ".jpg", ".webp")
@@ -243,7 +244,8 @@ def _convert_errors(path: Path, problem: str) -> Iterator[None]:
             raise DatasetError(f"{problem}: this is a folder, a pipe or a device", where=path, remedy="give a file")
         yield
     except FileNotFoundError:
-        raise DatasetError("the image is missing", where=path, remedy="complete the download") from None
+        problem = f"the image is missing{explain_missing(path)}"
+        raise DatasetError(problem, where=path, remedy="complete the download") from None
     except Image.DecompressionBombError as error:
         raise DatasetError(f"{problem}: {error}", where=path, remedy="replace the file, or cut it into tiles") from None
     except UnidentifiedImageError:

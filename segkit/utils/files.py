@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import explain_missing
 from segkit.utils.leftovers import temporary_path
 
 PROBE_BYTES = 4096  # a full disk may still have room for the name of a file
@@ -145,7 +146,8 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
         with path.open("rb") as file:
             return file.read(limit)
     except FileNotFoundError:
-        raise DatasetError("expected a file, found nothing", where=path, remedy="check the path") from None
+        problem = f"expected a file, found nothing{explain_missing(path)}"
+        raise DatasetError(problem, where=path, remedy="check the path") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise DatasetError(f"the file cannot be read: {error}", where=path) from None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import explain_missing
 from segkit.utils.text import abbreviate
 
 MAX_CHARACTERS = 1000  # of a path in a message
@@ -70,7 +71,7 @@ def report_missing(on_issue: IssueHandler, code: str, kind: str, paths: Sequence
     """
     missing = [path for path in paths if not os.path.isfile(path)]  # Path.is_file raises for a name that is too long
     for path in missing:
-        problem = f"the {kind} is missing ({len(missing)} of {len(paths)} are)"
+        problem = f"the {kind} is missing ({len(missing)} of {len(paths)} are){explain_missing(path)}"
         on_issue(code, DatasetError(problem, where=_shorten(path), remedy=remedy))
     return {*missing}
 

@@ -22,6 +22,7 @@ from segkit.curation.checks.tables import (
     read_tables,
     report_box_outside,
     report_missing,
+    resolve_names,
 )
 from segkit.curation.image_files import ImageDigest
 from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
@@ -73,6 +74,7 @@ def check_instances(
     if isinstance(tables, IssueList):
         return tables
     folder = image_files.check_folder(images, tables.issues)
+    resolve_names(tables, folder)
     check = partial(_check_image, annotations=_group_by_image(tables), tables=tables, folder=folder)
     return check_images(check, [*tables.images.values()], tables, folder, run_all, others, coco.read_instances)
 

@@ -18,6 +18,8 @@ from segkit.curation.checks.tables import (
     read_tables,
     report_box_outside,
     report_missing,
+    report_spelling,
+    resolve_names,
 )
 from segkit.curation.image_files import ImageDigest
 from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
@@ -26,6 +28,7 @@ from segkit.formats.coco import ImageEntry, validation
 from segkit.structures import Extent, ImageId
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames, explain_missing
 from segkit.utils.issues import try_read
 from segkit.utils.json_fields import Entry, Location
 
@@ -69,7 +72,8 @@ def check_panoptic(
     if isinstance(tables, IssueList):
         return tables
     png_folder, image_folder = (image_files.check_folder(folder, tables.issues) for folder in (masks, images))
-    jobs = list(_pair(tables))
+    resolve_names(tables, image_folder)
+    jobs = list(_pair(tables, FolderNames(png_folder) if png_folder else None))
     if png_folder:
         png_names = [job.png_name for job in jobs if job.png_name]
         tables.issues += image_files.find_orphans(masks, png_names, "png-orphan", PNG_SUFFIX)
@@ -78,7 +82,7 @@ def check_panoptic(
     return check_images(check, jobs, tables, image_folder, run_all, others, coco.read_panoptic)
 
 
-def _pair(tables: Tables) -> Iterator[Job]:
+def _pair(tables: Tables, png_names: FolderNames | None) -> Iterator[Job]:
     """Annotations in the file's order, then images without one; issues of their pairing are reported.
 
     Only the first annotation of an image gets the image, and of two annotations of one image and one PNG only the
@@ -98,6 +102,9 @@ def _pair(tables: Tables) -> Iterator[Job]:
             annotated.add(image.image_id)
         png_name = try_read(issues.add_error, "", validation.get_file_name, annotation, place)
         png_name = normalize_name(png_name, place, issues)
+        if png_name is not None and png_names:
+            name, png_name = png_name, png_names.resolve(png_name)
+            report_spelling(name, png_name, place, issues)
         if png_name is not None and png_name in owners and image is None and owners[png_name] == image_id:
             png_name = None
         elif png_name is not None and png_name in owners:
@@ -139,7 +146,9 @@ def _check_png(
     """Size and segments of the PNG as far as it can be read."""
     if not os.path.isfile(path):
         exists = os.path.exists(path)
-        message = "this is a folder or a device, no file" if exists else "the file does not exist"
+        message = (
+            "this is a folder or a device, no file" if exists else f"the file does not exist{explain_missing(path)}"
+        )
         issues.add("png-unreadable" if exists else "png-missing", place, message)
         return None, None
     size_hw = None

@@ -18,6 +18,7 @@ from segkit.formats.coco import ImageEntry, validation
 from segkit.structures import ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames, describe_spelling
 from segkit.utils.issues import try_read
 from segkit.utils.json_fields import Entry, Location, get_field, get_flag
 
@@ -124,6 +125,39 @@ def check_images(
         issues += image_files.find_orphans(images, names, "image-orphan")
     issues += image_files.find_equal_images(digests, others)
     return issues if issues.has_errors() else issues + _check_readable(tables.path, read)
+
+
+def resolve_names(tables: Tables, folder: Path | None) -> None:
+    """Spell the names of images as their files, and report the names that are spelled otherwise.
+
+    Args:
+        tables: of the JSON; its images and issues change.
+        folder: the image folder, None if it does not exist.
+    """
+    names, id_by_name = FolderNames(folder or ""), dict[str, ImageId]()
+    for image_id, image in tables.images.items() if folder else ():
+        if image.file_name is None:
+            continue
+        place, spelling = Location(tables.path, image_id), names.resolve(image.file_name)
+        report_spelling(image.file_name, spelling, place, tables.issues)
+        if id_by_name.setdefault(spelling, image_id) != image_id and spelling != image.file_name:
+            message = f"image {id_by_name[spelling]!r} has the file {spelling} too"
+            tables.issues.add("file-name-twice", place, message)
+        tables.images[image_id] = image._replace(file_name=spelling)
+
+
+def report_spelling(name: str, spelling: str, place: object, issues: IssueList) -> None:
+    """Report a name that is spelled otherwise than its file.
+
+    Args:
+        name: the name in the JSON.
+        spelling: the name of the file.
+        place: of the entry.
+        issues: gets the issue.
+    """
+    if name != spelling:
+        message = f"{name!r} is the file {spelling!r}: the name is spelled {describe_spelling(name, spelling)}"
+        issues.add("name-spelling", place, message)
 
 
 def inspect_image(image: ImageEntry | None, images: Path | None, issues: IssueList) -> tuple[str, ImageInspection]:

@@ -18,6 +18,7 @@ from segkit.curation.repair.tables import (
     RepairLog,
     SizeHW,
     correct_iscrowd,
+    correct_names,
     correct_sizes,
     get_file_name,
     load_tables,
@@ -53,6 +54,7 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
       whose id an earlier annotation has get another.
     - Flat, nested and point-wise polygons and run lengths without size get COCO's form, see `coco.to_coco_form`.
     - Wrong boxes are computed from the masks, and wrong areas too, except those of crowds.
+    - File names that are spelled otherwise than the files become those of the files.
     - Wrong sizes become those of the image files, if all masks of the image fit there.
     - Masks that reach beyond an image are cut off and become run lengths, if entry and image file have the same size.
 
@@ -84,6 +86,7 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
     """
     log = RepairLog()
     content = load_tables(json_path, False, log)
+    content["images"] = correct_names(content["images"], images, "images", log)
     annotations = [parse_integer_fields(annotation, "id") for annotation in content["annotations"]]
     ids = IdTable.from_table(content["categories"], json_fields.INTEGER, annotations, "category_id")
     annotations = [ids.correct(annotation, "category_id") for annotation in annotations]

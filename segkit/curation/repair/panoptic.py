@@ -17,7 +17,15 @@ from segkit.curation.image_files import find_orphans, inspect_image
 from segkit.curation.issues import RunAll
 from segkit.curation.repair.ids import IdTable, collect_values, get_id, get_value
 from segkit.curation.repair.segments import SegmentRepair, correct_measures
-from segkit.curation.repair.tables import ENTRY_KEYS, RepairLog, SizeHW, correct_sizes, get_file_name, load_tables
+from segkit.curation.repair.tables import (
+    ENTRY_KEYS,
+    RepairLog,
+    SizeHW,
+    correct_names,
+    correct_sizes,
+    get_file_name,
+    load_tables,
+)
 from segkit.formats import png
 from segkit.formats.coco import validation
 from segkit.structures import VOID, IdRuns
@@ -37,6 +45,7 @@ def repair_panoptic(
 
     Corrected:
     - Ids that are integers written as text or float become integers.
+    - File names that are spelled otherwise than the files become those of the files.
     - Areas and boxes are computed from the PNGs.
     - Sizes become those of PNG and image file, if these two agree.
     - Segments of the same stuff class are joined.
@@ -75,7 +84,8 @@ def repair_panoptic(
     content = load_tables(json_path, True, log)
     if not os.path.isdir(masks):
         raise DatasetError("expected a folder of PNGs, got none", where=masks, remedy="check the path")
-    content["images"] = _drop_images_without_annotation(content, log)
+    content["images"] = correct_names(_drop_images_without_annotation(content, log), images, "images", log)
+    content["annotations"] = correct_names(content["annotations"], masks, "PNGs", log)
     folder_name = os.path.basename(os.path.abspath(masks))
     with files.new_folder(output) as folder:
         copies = folder / folder_name

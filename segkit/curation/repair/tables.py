@@ -15,6 +15,7 @@ from segkit.curation.issues import RULES, IssueList
 from segkit.curation.repair.ids import IdTable, drop_copies, get_id, get_value, parse_integer_fields, parse_integer_ids
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.json_fields import Entry
 
 SizeHW = tuple[int, int]
@@ -96,6 +97,19 @@ def correct_sizes(entries: list[Any], sizes: Mapping[Any, SizeHW | None]) -> lis
     """The entries of images, with height and width of `sizes` if it has the size of their id."""
     sized = [(entry, sizes.get(get_id(entry, "id"))) for entry in entries]
     return [{**entry, "height": size_hw[0], "width": size_hw[1]} if size_hw else entry for entry, size_hw in sized]
+
+
+def correct_names(entries: list[Any], folder: Path, kind: str, log: RepairLog) -> list[Any]:
+    """The entries, with `file_name` spelled as the file in the folder if no other entry names this file."""
+    names = FolderNames(folder)
+    spellings = [names.resolve(entry["file_name"]) if get_file_name(entry) else None for entry in entries]
+    times = Counter(spellings)
+    corrected = []
+    for entry, spelling in zip(entries, spellings, strict=True):
+        is_wrong = spelling is not None and times[spelling] == 1 and spelling != entry["file_name"]
+        log["corrected", f"names of {kind}", "the files are spelled otherwise"] += is_wrong
+        corrected.append({**entry, "file_name": spelling} if is_wrong else entry)
+    return corrected
 
 
 def get_file_name(entry: Any) -> str | None:

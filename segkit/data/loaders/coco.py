@@ -17,6 +17,7 @@ from segkit.formats.coco import OVERLAPS, paint_annotations, read_segmentation
 from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import CategorySet, PanopticSegmentation, segmentation_to_rle
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames, explain_missing
 from segkit.utils.json_fields import Entry
 
 LISTED = 5  # names that an error about many files shows
@@ -57,9 +58,17 @@ class _CachedReader(DatasetReader):
         self.root, self.image_root = file.path.parent, image_root
         self.categories, self._json = file.categories, file.path
         segments: Sequence[Sequence[Entry]] = file.annotations if self.masks else [()] * len(file.images)
+        resolve = FolderNames(image_root).resolve
+        resolve_png = FolderNames(self.masks or image_root).resolve
         all_images = [
             CocoImage(
-                i["id"], i["file_name"], (i["height"], i["width"]), NOTHING, i.get("png_name", ""), infos, entries
+                i["id"],
+                resolve(i["file_name"]),
+                (i["height"], i["width"]),
+                NOTHING,
+                resolve_png(i["png_name"]) if self.masks else "",
+                infos,
+                entries,
             )
             for i, infos, entries in zip(file.images, segments, annotations, strict=True)
         ]
@@ -219,6 +228,9 @@ def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[s
     for folder in folders:
         if file_names and (folder / file_names[0]).is_file():
             return folder
+    for folder in folders:  # later: it lists each folder
+        if file_names and FolderNames(folder).find(file_names[0]):
+            return folder
     raise DatasetError(
         f"cannot find the image {file_names[0] if file_names else ''} in {', '.join(map(str, folders))}",
         where=panoptic_json,
@@ -251,6 +263,7 @@ def _check_files_exist(root: Path, names: Sequence[str], kind: str, json_path: P
             missing.append(name)
     if missing:
         shown = ", ".join(missing[:LISTED]) + (", ..." if len(missing) > LISTED else "")
+        shown += explain_missing(root / missing[0])
         raise DatasetError(
             f"{len(missing)} of {len(names)} {kind}s are missing ({why}): {shown}",
             where=root,

@@ -15,6 +15,7 @@ from segkit.data.dataset import Record
 from segkit.formats.image_io import read_image_size
 from segkit.structures import CategorySet, mask_to_rle, segmentation_to_rle
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import explain_missing
 
 FILE_KEYS = {"file_name": "images", "sem_seg_file_name": "semantic maps", "pan_seg_file_name": "panoptic PNGs"}
 BOX_MODES = (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS)
@@ -89,7 +90,8 @@ def complete_records(name: str, raw_records: Any) -> list[Record]:
     for key, kind in FILE_KEYS.items():
         missing = [record[key] for record in records if key in record and not os.path.isfile(record[key])]
         for path in missing:
-            problems.add(f"{len(missing)} of {len(records)} {kind} are missing", path, "correct the paths")
+            place = f"{path}{explain_missing(path)}"
+            problems.add(f"{len(missing)} of {len(records)} {kind} are missing", place, "correct the paths")
     problems.check()
     _check_image_ids(records, problems)
     for record in records:

@@ -13,13 +13,14 @@ from pycocotools import mask as coco_mask
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.coco.instances import read_results
 from segkit.formats.coco.panoptic import read_panoptic_predictions, read_segmentation
-from segkit.formats.coco.readers import OVERLAPS, paint_annotations
+from segkit.formats.coco.readers import OVERLAPS, build_images, paint_annotations
 from segkit.formats.coco.tables import read_annotations, read_categories, read_images
 from segkit.formats.coco.validation import get_segmentation, validate_entry, validate_segment
 from segkit.formats.derive import build_coco_annotations, relabel
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation, Segment, rle_to_mask, segmentation_to_rle
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, try_read
 from segkit.utils.json_fields import Entry, Location
 from segkit.utils.text import abbreviate
@@ -68,7 +69,7 @@ class CocoResultsReader(DatasetReader):
             raise ValueError(f"overlap must be one of {RESULT_OVERLAPS}, got {overlap!r}")
         _check_min_score(min_score)
         path, has_tables = Path(json), dataset is None
-        tables = _DatasetTables(path if dataset is None else dataset, has_predictions=has_tables)
+        tables = _DatasetTables(path if dataset is None else dataset, images, has_predictions=has_tables)
         self.root, self.image_root, self.overlap = path.parent, Path(images), overlap
         all_things = all("isthing" not in c for c in json_fields.get_table(tables.content, "categories", tables.path))
         self.categories = read_categories(tables.content, tables.path, all_things)
@@ -150,10 +151,12 @@ class PanopticPredictionsReader(DatasetReader):
         on_issue: IssueHandler = raise_issue,
     ) -> None:
         _check_min_score(min_score)
-        path, tables = Path(json), _DatasetTables(json if dataset is None else dataset, dataset is None)
+        path, tables = Path(json), _DatasetTables(json if dataset is None else dataset, images, dataset is None)
         self.root, self.image_root, self.masks, self.min_score = path.parent, Path(images), Path(masks), min_score
         self.categories = read_categories(tables.content, tables.path)
         annotations = _read_predicted_annotations(path, tables, self.categories, on_issue)
+        resolve = FolderNames(self.masks).resolve
+        annotations = {i: {**entry, "file_name": resolve(entry["file_name"])} for i, entry in annotations.items()}
         pngs = {image_id: self.masks / annotation["file_name"] for image_id, annotation in annotations.items()}
         missing = report_missing(
             on_issue, "png-missing", "PNG", [*pngs.values()], "give the folder of the predicted PNGs as `masks`"
@@ -208,9 +211,9 @@ def _is_below(score: float | None, min_score: float) -> bool:
 
 
 class _DatasetTables:
-    """The images and categories that predictions are of, in a JSON with the given `content`."""
+    """The images, which are in `folder`, and categories that predictions are of, in a JSON with the given `content`."""
 
-    def __init__(self, json_path: str | Path, has_predictions: bool) -> None:
+    def __init__(self, json_path: str | Path, folder: str | Path, has_predictions: bool) -> None:
         """DatasetError, with a remedy that depends on `has_predictions`, if a table is missing or invalid."""
         self.path = Path(json_path)
         self.content = json_fields.load_object(self.path)
@@ -219,10 +222,8 @@ class _DatasetTables:
             problem = f"expected a JSON that names images and categories, got one without {' and '.join(missing)}"
             remedy = "give one that has both as `dataset`" + (", beside this one" if has_predictions else "")
             raise DatasetError(problem, where=self.path, remedy=remedy)
-        self.images = {
-            image_id: DatasetImage(image_id, entry["file_name"], (entry["height"], entry["width"]))
-            for image_id, entry in read_images(self.content, self.path).items()
-        }
+        images = build_images(read_images(self.content, self.path).values(), Path(folder), with_extra=False)
+        self.images = {image.image_id: image for image in images}
 
     def get_image(self, image_id: ImageId, where: Location) -> DatasetImage:
         """The image; DatasetError if `images` lacks it."""

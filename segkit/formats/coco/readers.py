@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from segkit.structures import (
     segmentation_to_rle,
 )
 from segkit.utils import json_fields
+from segkit.utils.file_names import FolderNames
 from segkit.utils.issues import describe_unused
 from segkit.utils.json_fields import Entry
 
@@ -61,9 +62,9 @@ class CocoPanopticReader(DatasetReader):
     ) -> None:
         file = read_panoptic(json)
         self.root, self.image_root, self.masks = Path(json).parent, Path(images), Path(masks)
-        self.categories = file.categories
+        self.categories, self._png_names = file.categories, FolderNames(self.masks)
         self._records = {record.image_id: record for record in file.records}
-        all_images = [_image(file.images[record.image_id]) for record in file.records]
+        all_images = build_images((file.images[record.image_id] for record in file.records), self.image_root)
         self.images = select_images(split, val_share, all_images, json)
         self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
@@ -74,7 +75,7 @@ class CocoPanopticReader(DatasetReader):
     def read_segmentation(self, image: DatasetImage) -> PanopticSegmentation:
         """See base class."""
         record = self._records[image.image_id]
-        path = self.masks / record.png_name
+        path = self.masks / self._png_names.resolve(record.png_name)
         return read_segmentation(path, record.segments_info, self.categories, image.size_hw, image.image_id)
 
 
@@ -114,7 +115,7 @@ class CocoInstancesReader(DatasetReader):
         self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in file.annotations:
             self._annotations[annotation["image_id"]].append(annotation)
-        self.images = select_images(split, val_share, [*map(_image, file.images)], json)
+        self.images = select_images(split, val_share, build_images(file.images, self.image_root), json)
         self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
             *describe_unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
@@ -161,9 +162,27 @@ def paint_annotations(
     return PanopticSegmentation(segment_ids, tuple(segments))
 
 
-def _image(entry: Entry) -> DatasetImage:
-    size_hw = (entry["height"], entry["width"])
-    return DatasetImage(entry["id"], entry["file_name"], size_hw, json_fields.other_keys(entry, IMAGE_KEYS))
+def build_images(entries: Iterable[Entry], folder: Path, with_extra: bool = True) -> list[DatasetImage]:
+    """Build the images of a JSON; names are spelled as their files.
+
+    Args:
+        entries: valid entries of `images`.
+        folder: the image folder; it may be missing.
+        with_extra: whether to read the other keys of the entries.
+
+    Returns:
+        The images.
+    """
+    names = FolderNames(folder)
+    return [
+        DatasetImage(
+            entry["id"],
+            names.resolve(entry["file_name"]),
+            (entry["height"], entry["width"]),
+            json_fields.other_keys(entry, IMAGE_KEYS) if with_extra else {},
+        )
+        for entry in entries
+    ]
 
 
 def _compress(annotation: Entry, size_hw: tuple[int, int]) -> Entry:

@@ -15,6 +15,7 @@ from segkit.formats.labelme.embedded_images import read_embedded_size
 from segkit.formats.labelme.shapes import JSON_SUFFIX, Shape, decode_mask, parse_shape
 from segkit.utils import json_fields
 from segkit.utils.errors import DatasetError
+from segkit.utils.file_names import FolderNames
 from segkit.utils.files import check_file_size, load_json
 from segkit.utils.issues import IssueHandler, describe_unused, try_read
 from segkit.utils.json_fields import Entry
@@ -46,8 +47,9 @@ def read_all(root: Path, json_names: Sequence[str], line_width: int, on_issue: I
     """Name of the JSON -> its content; of two JSONs with one image, the first counts."""
     contents: dict[str, LabelmeFile] = {}
     first_by_image: dict[str, str] = {}
+    names = FolderNames(root)
     for name in json_names:
-        content = _read_file(root, name, line_width, on_issue)
+        content = _read_file(root, name, line_width, names, on_issue)
         if content is None:
             continue
         first = first_by_image.setdefault(content.file_name, name)
@@ -60,7 +62,9 @@ def read_all(root: Path, json_names: Sequence[str], line_width: int, on_issue: I
     return contents
 
 
-def _read_file(root: Path, name: str, line_width: int, on_issue: IssueHandler) -> LabelmeFile | None:
+def _read_file(
+    root: Path, name: str, line_width: int, names: FolderNames, on_issue: IssueHandler
+) -> LabelmeFile | None:
     """Read the JSON `name` in root; None, once reported, if it is invalid.
 
     All invalid shapes are reported. If there are any, so are the damaged masks of the others, which are not decoded
@@ -91,7 +95,7 @@ def _read_file(root: Path, name: str, line_width: int, on_issue: IssueHandler) -
     for shape in shapes if None in results else ():
         if shape.kind == "mask":
             try_read(on_issue, code, decode_mask, shape)
-    image = _find_image(root, name, content, on_issue)
+    image = _find_image(root, name, content, names, on_issue)
     if None in results or image is None:
         return None
     lines = tuple(result for result in results if isinstance(result, str))
@@ -99,7 +103,7 @@ def _read_file(root: Path, name: str, line_width: int, on_issue: IssueHandler) -
 
 
 def _find_image(
-    root: Path, name: str, content: Entry, on_issue: IssueHandler
+    root: Path, name: str, content: Entry, names: FolderNames, on_issue: IssueHandler
 ) -> tuple[str, tuple[int, int] | None] | None:
     """The image's path in root, and its size if it is in imageData; None, once reported, if both are invalid."""
     path, file_name = root / name, None
@@ -112,12 +116,14 @@ def _find_image(
     image_path = try_read(keep, code, json_fields.get_field, content, "imagePath", json_fields.TEXT, path)
     if image_path is not None:
         file_name = try_read(keep, "name-outside", _resolve_image_name, image_path, name, path)
+    if file_name is not None:
+        file_name = names.resolve(file_name)
     if (file_name is None or not os.path.isfile(root / file_name)) and content.get("imageData"):
         issues = []
         size_hw = try_read(keep, "image-unreadable", read_embedded_size, content, path)
         stem = name.removesuffix(JSON_SUFFIX)
-        names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(1)))
-        file_name = next(name for name in names if not os.path.lexists(root / name))
+        free_names = chain([f"{stem}.png"], (f"{stem}_{number}.png" for number in count(1)))
+        file_name = next(name for name in free_names if not os.path.lexists(root / name))
     else:
         size_hw = None
     for issue in issues:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from detectron2.structures import BoxMode
 
 from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import GroundTruth, has_segmentation, read_segmentation
+from segkit.data.loaders.coco import find_image_root
 from segkit.data.loaders.readers import ReaderAnnotations
 from segkit.data.mapper import SegkitMapper
 from segkit.formats.cache import annotations as annotation_cache
 from segkit.utils.errors import DatasetError
+from tests.helpers import damaged_datasets
 from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
 
 
@@ -173,3 +176,26 @@ def test_categories_are_those_of_the_panoptic_json(mixed: Path, smallest: int, m
             DatasetError, match=r"instances\.json: .*the dataset's things, got the category ids \[1001\]"
         ):
             panoptic(mixed)
+
+
+@pytest.mark.parametrize("spell", ["sub\\{}".format, "Sub/{}".format])
+def test_names_in_other_spellings_are_found(tmp_path: Path, spell: Callable[[str], str]) -> None:
+    """The records have the names of the files, and files that are still missing are explained."""
+    data = damaged_datasets.panoptic(tmp_path / "data")
+    content = data.load()
+    for folder in (data.images, data.masks):
+        (folder / "sub").mkdir()
+        for path in folder.glob("*.png"):
+            path.rename(folder / "sub" / path.name)
+    for entry in (*content["images"], *content["annotations"]):
+        entry["file_name"] = spell(entry["file_name"])
+    data.store(content)
+    dataset = load_coco_panoptic("spelled", data.json_path, data.masks, data.images)
+    first = dataset.records[0]
+    assert first["file_name"] == str(data.images / "sub" / "0.png")
+    assert first["pan_seg_file_name"] == str(data.masks / "sub" / "0.png")
+    assert find_image_root(data.json_path, data.masks, [content["images"][0]["file_name"]]) == data.images
+    content["images"][0]["file_name"] = "images/sub/0.png"
+    data.store(content)
+    with pytest.raises(DatasetError, match=r"images/sub/0\.png \(is it sub/0\.png, without images/\?\)"):
+        load_coco_panoptic("spelled", data.json_path, data.masks, data.images)
