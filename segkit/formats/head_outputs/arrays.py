@@ -75,7 +75,8 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
             np.lib.format.write_array(content, array, version=(1, 0), allow_pickle=False)
             # Floats hardly get smaller, and are read several times faster if they are stored as they are.
             kind = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getbuffer(), kind, LEVEL)
+            # No getbuffer(): Python 3.12.1 crashes if a failed write leaves a view of a BytesIO in the traceback.
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), kind, LEVEL)
 
 
 def to_arrays(outputs: HeadOutputs, keep_logits: int) -> dict[str, NDArray[Any]]:
