@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 # What a build reads. A copy is built: the build would leave folders in the checkout.
-SOURCES = ("segkit", "configs", "setup.py", "pyproject.toml", "README.md")
+SOURCES = ("segkit", "configs", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 
 
 def build_wheel(folder: Path) -> Path:
