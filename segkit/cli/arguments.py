@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from segkit.utils import plugins
 from segkit.utils.errors import ConfigError
@@ -16,9 +17,11 @@ from segkit.utils.issues import DEFAULT_LIMIT
 from segkit.utils.plugins import ENVIRONMENT
 from segkit.utils.process_pool import count_cpus
 from segkit.utils.progress import progress_bar
+from segkit.utils.text import suggest
 from segkit.utils.yaml_text import parse_yaml
 
 MAX_DEFAULT_WORKERS = 8  # more processes rarely read files faster
+AUTO = "auto"  # the format that is to be found
 USAGE_ERROR = 2  # argparse's exit code
 AddArguments: TypeAlias = Callable[[argparse.ArgumentParser], None]
 Command: TypeAlias = tuple[str, AddArguments | None, Callable[[argparse.Namespace], int | None]]
@@ -31,6 +34,30 @@ DATASET_OPTIONS = {  # the options of most formats
     "categories": "JSON of the categories of 2-channel PNGs",
     "dataset": "JSON of the images and categories that predictions belong to",
 }
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """A parser whose errors ask whether a known option or value was meant; subcommands' parsers are of its class."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Report unknown options here, where the known ones are, and not in the parser above."""
+        self._given = [str(text) for text in args or ()]
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return parsed, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, with the most similar option or choice, and exit."""
+        choice = re.search(r"invalid choice: '?(.*?)'? \(choose from (.*)\)", message)
+        if choice:
+            hints = [suggest(choice[1], re.findall(r"[^\s',]+", choice[2]))]
+        else:
+            options = [text.partition("=")[0] for text in getattr(self, "_given", ()) if text.startswith("--")]
+            known = self._option_string_actions
+            hints = [f"{suggest(option, known)[:-1]} for {option}?" for option in options if option not in known]
+        hints = [hint for hint in hints if hint.startswith("did")]
+        super().error("; ".join([message, " ".join(hints)]) if hints else message)
 
 
 def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:
@@ -133,16 +160,25 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
 
 def add_dataset_arguments(parser: argparse.ArgumentParser, format_option: str = "--format") -> None:
     """Declare the format of a dataset, and where it is; `get_dataset_options` reads the values except `format`."""
-    parser.add_argument(format_option, dest="format", required=True, metavar="FORMAT", help="of the dataset")
+    help = "of the dataset; auto finds it, from --root or --json"
+    parser.add_argument(format_option, dest="format", required=True, metavar="FORMAT", help=help)
     for name, help in DATASET_OPTIONS.items():
         parser.add_argument(f"--{name}", metavar="NAME" if name == "split" else "PATH", help=help)
     add_assignments(parser, "--set", "other options of the format; `segkit data formats` lists them")
 
 
 def get_dataset_options(args: argparse.Namespace) -> Mapping[str, Any]:
-    """The values of `add_dataset_arguments` as options of `open_reader`."""
-    options = {name: getattr(args, name) for name in DATASET_OPTIONS if getattr(args, name) is not None}
-    return {**options, **parse_assignments(args.set)}
+    """The values of `add_dataset_arguments` as options of `open_reader`; also finds the format `auto`."""
+    given = {name: getattr(args, name) for name in DATASET_OPTIONS if getattr(args, name) is not None}
+    options = {**given, **parse_assignments(args.set)}
+    if args.format != AUTO:
+        return options
+    from segkit.formats.detection import detect_format
+
+    detection = detect_format(options)
+    args.format = detection.format_name
+    print(f"format: {detection.format_name} ({detection.evidence})")
+    return detection.options
 
 
 def add_assignments(parser: argparse.ArgumentParser, option: str, help: str, metavar: str = "option=value") -> None:

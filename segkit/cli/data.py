@@ -62,8 +62,9 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from segkit.curation.convert import convert, list_lost_extras, summarize_losses
     from segkit.curation.issues import IssueList
-    from segkit.formats.registry import open_reader, open_writer
+    from segkit.formats.registry import check_writer, open_reader, open_writer
 
+    check_writer(args.to)
     options = arguments.get_dataset_options(args)
     for name in ("root", "masks", "images"):
         if name in options and arguments.is_within(args.output, options[name]):
@@ -112,7 +113,8 @@ def _stats(args: argparse.Namespace) -> None:
 
     if args.output is not None:
         files.check_writable(args.output / "stats.json")
-    reader = open_reader(args.format, arguments.get_dataset_options(args))
+    options = arguments.get_dataset_options(args)
+    reader = open_reader(args.format, options)
     with progress_bar("stats") as progress:
         stats = count_dataset(reader, progress)
     if args.output is not None:

@@ -74,10 +74,9 @@ def print_rules(args: argparse.Namespace) -> None:
 
 
 def _check_usage(args: argparse.Namespace, options: Mapping[str, Any]) -> None:
-    from segkit.formats.registry import READERS
+    from segkit.formats.registry import READERS, check_format
 
-    if args.format not in READERS:
-        raise ConfigError(f"unknown format {args.format!r}", remedy=f"choose one of {sorted(READERS)}")
+    check_format(args.format, READERS)
     required = REQUIRED_OPTIONS.get(args.format)
     if required is not None and sorted(options) != sorted(required):
         expected = " ".join(f"--{name}" for name in required)

@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> None:
     if suffix not in (*PAGE_SUFFIXES, ".png"):
         raise ConfigError(f"expected --output to end in .png or .html, got {args.output.name!r}")
     files.check_writable(args.output)
-    reader = open_reader(args.format, arguments.get_dataset_options(args))
+    options = arguments.get_dataset_options(args)
+    reader = open_reader(args.format, options)
     selection = views.find_images(reader, args.image) if args.image else views.select_images(reader, args.count)
     is_page = suffix in PAGE_SUFFIXES
     side_px = views.PAGE_VIEW_PX if is_page else views.GRID_VIEW_PX

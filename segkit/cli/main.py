@@ -92,9 +92,11 @@ def format_usage() -> str:
 
 def build_parser(command: str) -> argparse.ArgumentParser:
     """The parser of a command's arguments."""
+    from segkit.cli.arguments import ArgumentParser
+
     module_name, summary = COMMANDS[command]
     description = f"{summary[0].upper()}{summary[1:]}."
-    parser = argparse.ArgumentParser(prog=f"{PROGRAM} {command}", description=description, allow_abbrev=False)
+    parser = ArgumentParser(prog=f"{PROGRAM} {command}", description=description, allow_abbrev=False)
     importlib.import_module(module_name).add_arguments(parser)
     return parser
 

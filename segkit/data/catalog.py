@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
@@ -15,6 +14,7 @@ from segkit.data.loaders.detectron2_datasets import get_metadata_categories, loa
 from segkit.data.loaders.readers import load_reader_dataset
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.text import find_similar
 
 DATASET_NAME = re.compile(r"\w[\w.-]*")  # results are written to a folder of this name
 
@@ -172,11 +172,10 @@ def describe_difference(first: CategorySet, second: CategorySet) -> str:
 
 def _suggest_names(name: object) -> str:
     """Names that are like an unknown one, in whatever case."""
-    by_lower_case = {known.lower(): known for known in sorted(DatasetCatalog.list())}
-    near = difflib.get_close_matches(str(name).lower(), by_lower_case, n=3)
-    if not near:
+    similar = find_similar(name, DatasetCatalog.list(), 3)
+    if not similar:
         return "use the names of datasets/README.md, add yours to DATASETS.CUSTOM, or name its module by --plugin"
-    return f"did you mean {' or '.join(by_lower_case[match] for match in near)}?"
+    return f"did you mean {' or '.join(similar)}?"
 
 
 def _build_metadata(dataset: Dataset) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from segkit.evaluation.head_outputs import check_saved_logits
 from segkit.structures.architecture_spec import ArchitectureSpec, get_architecture_spec
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import check_output_folder
+from segkit.utils.text import suggest
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,9 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
     register_custom(cfg.DATASETS.CUSTOM)
     name = cfg.MODEL.META_ARCHITECTURE
     if name not in META_ARCH_REGISTRY:
-        names = ", ".join(sorted(key for key, _ in META_ARCH_REGISTRY))
-        raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=f"choose one of {names}")
+        names = sorted(key for key, _ in META_ARCH_REGISTRY)
+        remedy = suggest(name, names, f"choose one of {', '.join(names)}")
+        raise ConfigError(f"MODEL.META_ARCHITECTURE {name!r} is unknown", remedy=remedy)
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():  # cuda is Detectron2's default
         logger.warning("MODEL.DEVICE is %s, but this machine has no CUDA device: running on the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"

@@ -19,7 +19,7 @@ from segkit.structures import VOID, Category, CategorySet, IdRuns, ImageId, Pano
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
-from segkit.utils.text import abbreviate
+from segkit.utils.text import abbreviate, suggest
 
 Annotations = Literal["panoptic", "semantic", "instances"]
 ANNOTATIONS = ("panoptic", "semantic", "instances")
@@ -77,7 +77,8 @@ class ADE20KReader(DatasetReader):
     ) -> None:
         for name, value, choices in (("split", split, (*FOLDERS,)), ("annotations", annotations, ANNOTATIONS)):
             if value not in choices:
-                raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+                hint = suggest(value, choices)
+                raise ValueError(f"{name} must be one of {choices}, got {value!r}{f'; {hint}' if hint else ''}")
         self.root = Path(root)
         self.image_root = self.root / "images" / FOLDERS[split]
         self._annotations = annotations

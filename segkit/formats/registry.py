@@ -12,6 +12,7 @@ from segkit.formats.base import DatasetReader, DatasetWriter
 from segkit.structures import CategorySet
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
+from segkit.utils.text import suggest
 
 READERS: dict[str, type[DatasetReader]] = {
     reader.format: reader
@@ -70,8 +71,7 @@ def open_reader(
         ConfigError: the format is unknown; an option is unknown, missing or has a wrong value.
         DatasetError: the files are missing, damaged or contradict each other.
     """
-    if format_name not in readers:
-        raise ConfigError(f"unknown format {format_name!r}", remedy=f"choose one of {sorted(readers)}")
+    check_format(format_name, readers)
     check_options(format_name, options, readers[format_name])
     build: Callable[..., DatasetReader] = readers[format_name]
     handler = {"on_issue": on_issue} if "on_issue" in inspect.signature(build).parameters else {}
@@ -98,13 +98,44 @@ def open_writer(format_name: str, root: Path, categories: CategorySet, options: 
     Raises:
         ConfigError: the format is unknown; an option is unknown, missing or has a wrong value.
     """
-    if format_name not in WRITERS:
-        raise ConfigError(f"no writer for the format {format_name!r}", remedy=f"choose one of {sorted(WRITERS)}")
+    check_writer(format_name)
     check_options(format_name, options, WRITERS[format_name], WRITER_ARGUMENTS)
     try:
         return WRITERS[format_name](root, categories, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"format {format_name!r}: {error}") from error
+
+
+def check_format(format_name: object, formats: Mapping[str, object], owner: str = "") -> None:
+    """Check the name of a format.
+
+    Args:
+        format_name: what the user named.
+        formats: the readers or writers by name.
+        owner: the dataset whose format it is, for the message.
+
+    Raises:
+        ConfigError: the format is unknown; the message has the most similar one, or all.
+    """
+    if not isinstance(format_name, str) or format_name not in formats:
+        of_owner = f" of {owner!r}" if owner else ""
+        remedy = suggest(format_name, formats, f"choose one of {', '.join(sorted(formats))}")
+        raise ConfigError(f"unknown format {format_name!r}{of_owner}", remedy=remedy)
+
+
+def check_writer(format_name: str) -> None:
+    """Check that a format can be written.
+
+    Args:
+        format_name: what the user named.
+
+    Raises:
+        ConfigError: the format is unknown, or only read.
+    """
+    if format_name in READERS and format_name not in WRITERS:
+        problem = f"the format {format_name!r} is only read"
+        raise ConfigError(problem, remedy=f"write one of {', '.join(sorted(WRITERS))}")
+    check_format(format_name, WRITERS)
 
 
 def check_options(
@@ -123,9 +154,12 @@ def check_options(
     """
     defaults = get_options(function, arguments)
     required = [name for name, default in defaults.items() if default is REQUIRED]
-    if set(options) - set(defaults) or set(required) - set(options):
+    unknown = sorted(set(options) - set(defaults))
+    if unknown or set(required) - set(options):
         problem = f"the format {format_name!r} takes {[*defaults]}, needs {required}"
-        raise ConfigError(f"{problem}, got {sorted(options)}", remedy="add or leave out the others")
+        similar = [f"{suggest(name, set(defaults) - set(options))[:-1]} for {name!r}?" for name in unknown]
+        hints = " ".join(hint for hint in similar if hint.startswith("did"))
+        raise ConfigError(f"{problem}, got {sorted(options)}", remedy=hints or "add or leave out the others")
 
 
 def get_options(function: Callable[..., Any], arguments: Sequence[str] = ()) -> dict[str, Any]:

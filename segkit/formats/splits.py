@@ -10,8 +10,10 @@ from typing import Literal, TypeVar
 from segkit.formats.base import DatasetImage
 from segkit.formats.image_files import strip_suffix
 from segkit.utils.errors import ConfigError, DatasetError
+from segkit.utils.text import suggest
 
 Split = Literal["train", "val"]
+SPLITS = ("train", "val")
 HASH_BYTES = 8  # of the SHA-256 of a name, which decides on its split
 VAL_SHARE = 0.25  # of the names in "val", by default
 Item = TypeVar("Item")
@@ -28,8 +30,9 @@ def check_split(split: object, val_share: object) -> None:
     Raises:
         ConfigError: one of them is something else.
     """
-    if split not in (None, "train", "val"):
-        raise ConfigError(f"expected split to be 'train', 'val' or nothing, got {split!r}")
+    if split not in (None, *SPLITS):
+        problem = f"expected split to be 'train', 'val' or nothing, got {split!r}"
+        raise ConfigError(problem, remedy=suggest(split, SPLITS))
     if not isinstance(val_share, (int, float)) or isinstance(val_share, bool) or not 0 <= val_share <= 1:
         raise ConfigError(f"expected val_share to be a number in [0, 1], got {val_share!r}")
 

@@ -21,6 +21,7 @@ from segkit.fusion.options import convert_options
 from segkit.fusion.priority import PriorityFusion
 from segkit.fusion.upsnet import UPSNetFusion
 from segkit.utils.errors import ConfigError
+from segkit.utils.text import suggest
 
 FUSION_METHODS: dict[str, type[FusionMethod]] = {
     "heuristic": HeuristicFusion,
@@ -46,7 +47,8 @@ def build_fusion(name: str, **options: Any) -> FusionMethod:
         ConfigError: The method or an option is unknown, or a value is invalid.
     """
     if name not in FUSION_METHODS:
-        raise ConfigError(f"unknown fusion method {name!r}", remedy=f"choose one of {sorted(FUSION_METHODS)}")
+        remedy = suggest(name, FUSION_METHODS, f"choose one of {sorted(FUSION_METHODS)}")
+        raise ConfigError(f"unknown fusion method {name!r}", remedy=remedy)
     method = FUSION_METHODS[name]
     return method(**convert_options(name, method, options))
 

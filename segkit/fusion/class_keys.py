@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
 from segkit.utils.errors import ConfigError
+from segkit.utils.text import suggest
 
 PER_CLASS_OPTIONS = ("class_score_thresholds",)
 
@@ -48,6 +48,5 @@ def _find_class_id(key: Any, things: Mapping[int, str], option: str) -> int:
     if ids := ids or [class_id for class_id in things if str(class_id) == str(key)]:
         return ids[0]
     names = [*dict.fromkeys(things.values())]
-    near = difflib.get_close_matches(str(key), names, n=1)
-    remedy = f"did you mean {near[0]!r}?" if near else f"the things are {names[:20]}"
+    remedy = suggest(key, names, f"the things are {names[:20]}")
     raise ConfigError(f"option {option!r} has no thing class {key!r}", remedy=remedy)

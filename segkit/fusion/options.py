@@ -9,6 +9,7 @@ from typing import Any
 
 from segkit.fusion.candidates import NMS_KINDS
 from segkit.utils.errors import ConfigError
+from segkit.utils.text import suggest
 
 LARGEST = sys.float_info.max  # JSON holds no infinity
 
@@ -54,9 +55,8 @@ def convert_options(name: str, method: Any, options: Mapping[str, Any]) -> dict[
     """Convert options to the types of their defaults; raise ConfigError for an unknown option or another type."""
     by_name = {f.name: f for f in fields(method) if f.init}
     if unknown := sorted(set(options) - set(by_name)):
-        raise ConfigError(
-            f"fusion method {name!r} has no option {unknown}", remedy=f"its options are {sorted(by_name)}"
-        )
+        remedy = f"{suggest(unknown[0], by_name)} its options are {sorted(by_name)}".lstrip()
+        raise ConfigError(f"fusion method {name!r} has no option {unknown}", remedy=remedy)
     checked = {}
     for key, value in options.items():
         factory = by_name[key].default_factory

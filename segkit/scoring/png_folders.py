@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from segkit.formats.coco import list_places
 from segkit.utils.errors import DatasetError
 
-PREFIX = "panoptic_"  # of COCO's JSONs and folders
-EXPORTS = ("panoptic", "panoptic_seg", "panoptic_predictions", "predictions")  # of predictions
 PROBES = 3  # PNGs that are looked for in a folder; any of them is enough, since one may be missing
 
 
@@ -45,25 +44,6 @@ def find_png_folder(
     looked_at = ", ".join(str(place) for place in places[1:])
     problem = f"no such folder of PNGs, and no PNGs of {Path(json_path)} in {looked_at}"
     raise DatasetError(problem, where=places[0], remedy=f"name the folder ({option})")
-
-
-def list_places(json_path: Path, is_prediction: bool = False) -> list[Path]:
-    """List the folders that may hold the PNGs of a panoptic JSON.
-
-    Args:
-        json_path: `X.json` or `panoptic_X.json`.
-        is_prediction: Whether the JSON holds predictions: only these are beside a folder with the name of an export.
-
-    Returns:
-        The folders, the likeliest first: the JSON's name without `.json` beside it, one folder up and in that folder's
-        `annotations/`; the name with and without "panoptic_"; of predictions `EXPORTS`; the JSON's own folder.
-    """
-    parent, stem = json_path.parent, json_path.stem
-    above = parent / ".." if parent.name in ("", "..") else parent.parent
-    other_stem = stem.removeprefix(PREFIX) if stem.startswith(PREFIX) else PREFIX + stem
-    places = [parent / stem, above / stem, parent / stem / stem, parent / "annotations" / stem]
-    places += [parent / other_stem, above / other_stem, *(parent / name for name in EXPORTS if is_prediction), parent]
-    return [*dict.fromkeys(places)]
 
 
 def _holds_any(folder: Path, names: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -26,6 +27,36 @@ def abbreviate(items: Iterable[object]) -> str:
     items = list(items)
     more = f" and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else ""
     return ", ".join(repr(item) for item in items[:MAX_LISTED]) + more
+
+
+def find_similar(name: object, known: Iterable[str], most: int = 1) -> list[str]:
+    """Find the known names that are most like an unknown one, in whatever case.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist.
+        most: how many to return.
+
+    Returns:
+        Up to `most` of the known names, the most similar first.
+    """
+    by_lower_case = {text.lower(): text for text in sorted(known)}
+    return [by_lower_case[match] for match in difflib.get_close_matches(str(name).lower(), by_lower_case, n=most)]
+
+
+def suggest(name: object, known: Iterable[str], otherwise: str = "") -> str:
+    """Ask whether a known name was meant.
+
+    Args:
+        name: what the user wrote.
+        known: the names that exist.
+        otherwise: the remedy if none is similar.
+
+    Returns:
+        `did you mean 'x'?`, or `otherwise`.
+    """
+    similar = find_similar(name, known)
+    return f"did you mean {similar[0]!r}?" if similar else otherwise
 
 
 def make_printable(text: object, keep: str = "") -> str:

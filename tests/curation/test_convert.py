@@ -124,14 +124,20 @@ def test_the_convert_command(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main([*command, "--output", f"{tmp_path}/out"]) == 1
     assert "an empty or new folder" in capsys.readouterr().err
     assert main([*command[:5], "unknown", *path_options, "--output", f"{tmp_path}/b"]) == 1
-    assert "no writer for the format 'unknown'" in capsys.readouterr().err
+    assert "unknown format 'unknown'; choose one of ade20k, " in capsys.readouterr().err
+    assert main([*command[:5], "nnunet", *path_options, "--output", f"{tmp_path}/b"]) == 1
+    assert "the format 'nnunet' is only read; write one of ade20k, " in capsys.readouterr().err
 
 
 def test_invalid_formats_and_options_are_reported() -> None:
     with pytest.raises(ConfigError, match="unknown format 'x'; choose one of"):
         open_reader("x", {})
-    with pytest.raises(ConfigError, match=r"needs \['json', 'masks', 'images'\], got \['root'\]"):
+    with pytest.raises(ConfigError, match=r"takes \['json', 'masks', 'images', .*\].* got \['root'\]"):
         open_reader("coco-panoptic", {"root": "r"})
+    with pytest.raises(ConfigError, match="unknown format 'coco_panoptc'; did you mean 'coco-panoptic'"):
+        open_reader("coco_panoptc", {})
+    with pytest.raises(ConfigError, match=r"got \['root', 'spilt'\]; did you mean 'split' for 'spilt'\?$"):
+        open_reader("voc", {"root": "r", "spilt": "val"})
     with pytest.raises(ConfigError, match="overlap must be one of"):
         open_reader("coco-instances", {"json": "j", "images": "i", "overlap": "random"})
 

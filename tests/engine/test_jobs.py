@@ -132,7 +132,7 @@ def test_other_models_train_on_the_same_data(
             ["MODEL.ROI_HEADS.NUM_CLASES", "4"],
             "MODEL.ROI_HEADS.NUM_CLASES does not exist; did you mean MODEL.ROI_HEADS",
         ),
-        (["MODEL.META_ARCHITECTURE", "PanopticRNN"], "'PanopticRNN' is unknown; choose one of"),
+        (["MODEL.META_ARCHITECTURE", "PanopticRNN"], "'PanopticRNN' is unknown; did you mean 'PanopticRCNN'?"),
         (["DATASETS.TRAIN", "('nope',)"], "'nope' is not registered"),
         (["MODEL.WEIGHTS", "nowhere.pth"], "nowhere.pth"),
         (["SOLVER.OPTIMIZER", "LION"], "SOLVER.OPTIMIZER 'LION' is unknown"),

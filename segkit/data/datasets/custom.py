@@ -10,7 +10,7 @@ from typing import Any
 
 from segkit.data.catalog import register_files
 from segkit.data.loaders.readers import TRAINING_READERS
-from segkit.formats.registry import check_options
+from segkit.formats.registry import check_format, check_options
 from segkit.utils.errors import ConfigError
 
 WHERE = "DATASETS.CUSTOM"
@@ -67,9 +67,7 @@ def register_by_format(name: str, format_name: str, **options: Any) -> None:
     Raises:
         ConfigError: the format or an option is unknown, or an option is missing or no path.
     """
-    if not isinstance(format_name, str) or format_name not in TRAINING_READERS:
-        problem = f"unknown format {format_name!r} of {name!r}"
-        raise ConfigError(problem, remedy=f"choose one of {sorted(TRAINING_READERS)}")
+    check_format(format_name, TRAINING_READERS, name)
     reader = TRAINING_READERS[format_name]
     check_options(format_name, options, reader)
     _check_paths({key: value for key, value in options.items() if key in PATHS})
@@ -92,7 +90,7 @@ def register_panoptic(
         name: the dataset's name.
         panoptic_json: path of the JSON.
         panoptic_root: folder of the PNGs.
-        image_root: folder of the images; None: found beside the PNGs, see `loaders.coco.find_image_root`.
+        image_root: folder of the images; None: found beside the PNGs, see `formats.coco.find_image_root`.
         instances_json: COCO instances of the same images, with masks that may overlap, for training and evaluation of
             boxes and masks; None: instances are derived from the PNGs.
 

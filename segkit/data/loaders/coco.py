@@ -13,7 +13,7 @@ from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.formats import cache as annotation_cache
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.cache import AnnotatedImages
-from segkit.formats.coco import OVERLAPS, paint_annotations, read_segmentation
+from segkit.formats.coco import OVERLAPS, find_image_root, paint_annotations, read_segmentation
 from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import CategorySet, PanopticSegmentation, segmentation_to_rle
 from segkit.utils.errors import DatasetError
@@ -172,7 +172,7 @@ class CachedPanopticReader(_CachedReader):
         file = annotation_cache.read_panoptic(json)
         self.masks = Path(masks)
         names = [image["file_name"] for image in file.images]
-        image_root = Path(images) if images else find_image_root(file.path, self.masks, names)
+        image_root = Path(images) if images else find_image_root(file.path, names, self.masks)
         annotations: Mapping[Any, Sequence[Entry]] = {}
         if instances_json is not None:
             self.has_overlapping_masks = self._has_instances = True
@@ -201,41 +201,6 @@ def get_entries(image: DatasetImage) -> CocoImage:
     """
     assert isinstance(image, CocoImage)
     return image
-
-
-def find_image_root(panoptic_json: Path, panoptic_root: Path, file_names: list[str]) -> Path:
-    """Find the folder of the images where datasets in COCO's format usually have it.
-
-    For PNGs in `R/panoptic_val2017` or `R/annotations/panoptic_val2017` these are R/val2017, R/images/val2017,
-    R/images and R, then the same folders beside the JSON. The folder of the PNGs is not searched, since images may
-    have the names of the PNGs.
-
-    Args:
-        panoptic_json: path of the JSON.
-        panoptic_root: folder of the PNGs.
-        file_names: the images' names in the JSON; the first is looked for.
-
-    Returns:
-        The first folder that holds the first image.
-
-    Raises:
-        DatasetError: no folder holds it; the message lists the folders.
-    """
-    stem = panoptic_root.name.removeprefix("panoptic_")
-    bases = [panoptic_root.parent, panoptic_root.parent.parent, panoptic_json.parent, panoptic_json.parent.parent]
-    folders = [base / inner for base in bases for inner in (stem, f"images/{stem}", "images", ".")]
-    folders = [folder for folder in dict.fromkeys(folders) if folder != panoptic_root]
-    for folder in folders:
-        if file_names and (folder / file_names[0]).is_file():
-            return folder
-    for folder in folders:  # later: it lists each folder
-        if file_names and FolderNames(folder).find(file_names[0]):
-            return folder
-    raise DatasetError(
-        f"cannot find the image {file_names[0] if file_names else ''} in {', '.join(map(str, folders))}",
-        where=panoptic_json,
-        remedy="give the folder of the images as image_root",
-    )
 
 
 def _read_instances(path: Path, categories: CategorySet) -> dict[Any, Sequence[Entry]]:

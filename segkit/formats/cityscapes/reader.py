@@ -18,7 +18,7 @@ from segkit.structures import PanopticSegmentation
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
 from segkit.utils.json_fields import Location, check_inside
-from segkit.utils.text import abbreviate
+from segkit.utils.text import abbreviate, suggest
 
 Annotations = Literal["instanceIds", "polygons", "panoptic", "labelIds", "trainIds"]
 READERS = {
@@ -130,7 +130,8 @@ def find_annotations(root: Path, split: str, suffix: str, on_issue: IssueHandler
     tree = f"expected leftImg8bit/<split>/<city>/*{IMAGE_SUFFIX} and gtFine/<split>/<city>/*{suffix}"
     image_folder, gt_folder = (root / name / split for name in ("leftImg8bit", "gtFine"))
     for folder in (image_folder, gt_folder):
-        check_folder(folder, tree)
+        splits = [path.name for path in folder.parent.iterdir()] if os.path.isdir(folder.parent) else []
+        check_folder(folder, suggest(split, splits, tree))
     images = _find_images(image_folder, tree)
     annotations = find_by_pattern(gt_folder, CITIES, suffix)
     pairs = {path: gt_folder / f"{name}{suffix}" for name, path in images.items()}

@@ -18,6 +18,7 @@ from segkit.formats.coco.panoptic_writer import (
     choose_png_names,
     write_panoptic,
 )
+from segkit.formats.coco.places import find_image_root, list_places
 from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
 from segkit.formats.coco.readers import OVERLAPS, CocoInstancesReader, CocoPanopticReader, paint_annotations
 from segkit.formats.coco.tables import read_categories, read_classes, read_images
@@ -48,7 +49,9 @@ __all__ = [
     "build_panoptic_annotation",
     "choose_png_names",
     "drop_slivers",
+    "find_image_root",
     "find_mask_fault",
+    "list_places",
     "paint_annotations",
     "read_annotation_columns",
     "read_categories",

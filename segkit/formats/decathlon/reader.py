@@ -28,7 +28,7 @@ from segkit.structures import CategorySet, ImageId, PanopticSegmentation, Segmen
 from segkit.utils.errors import ConfigError, DatasetError, SegkitError
 from segkit.utils.issues import IssueHandler, raise_issue, try_read
 from segkit.utils.json_fields import INTEGER, NUMBER, TEXT, Entry
-from segkit.utils.text import abbreviate
+from segkit.utils.text import abbreviate, suggest
 
 SPLITS = ("train", "val", "all", "test")
 CACHE_BYTES = 2**27  # of slices in memory: all volumes of a small task
@@ -282,7 +282,8 @@ def _check_options(
     )
     for key, value, is_valid, expected in checks:
         if not is_valid:
-            raise ConfigError(f"expected `{key}` to be {expected}, got {reprlib.repr(value)}")
+            remedy = suggest(value, SPLITS) if key == "split" else ""
+            raise ConfigError(f"expected `{key}` to be {expected}, got {reprlib.repr(value)}", remedy=remedy)
 
 
 def _is_list(value: Any, types: tuple[type, ...], kind: Any = Sequence) -> bool:
@@ -335,7 +336,8 @@ def _build_categories(names: Mapping[int, str], things: Collection[str], root: P
     foreground = [name for label, name in names.items() if label != BACKGROUND]
     if unexpected := sorted({*things} - {*foreground}):
         expected = f"`things` to be among the labels {abbreviate(foreground)}"
-        raise ConfigError(f"expected {expected}, got {abbreviate(unexpected)}")
+        remedy = suggest(unexpected[0], foreground)
+        raise ConfigError(f"expected {expected}, got {abbreviate(unexpected)}", remedy=remedy)
     entries: list[Entry] = [
         {"id": label, "name": name, "isthing": name in things and label != BACKGROUND}
         for label, name in sorted(names.items())

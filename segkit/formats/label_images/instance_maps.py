@@ -18,7 +18,7 @@ from segkit.structures import Category, CategorySet, IdRuns, PanopticSegmentatio
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
 from segkit.utils.json_fields import Location
-from segkit.utils.text import abbreviate
+from segkit.utils.text import abbreviate, suggest
 
 THING_ID, BACKGROUND_ID = 1, 2  # category ids
 BACKGROUND_COLOR = (64, 64, 64)
@@ -170,7 +170,8 @@ class InstanceMapWriter(LabelFilesWriter):
         things = {c.name: c.category_id for c in categories.things}
         if not things or (thing is not None and thing not in things):
             got = abbreviate(things) or "none"
-            raise DatasetError(f"expected a thing category{f' {thing!r}' if thing else ''}, got {got}", where=root)
+            problem = f"expected a thing category{f' {thing!r}' if thing else ''}, got {got}"
+            raise DatasetError(problem, where=root, remedy=suggest(thing, things))
         self._thing_id = categories.things[0].category_id if thing is None else things[thing]
         self._background_id = {c.name: c.category_id for c in categories.stuff}.get(background)
 

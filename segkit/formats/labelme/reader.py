@@ -22,7 +22,7 @@ from segkit.formats.splits import VAL_SHARE, Split, check_split, select_split
 from segkit.structures import VOID, CategorySet, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue
-from segkit.utils.text import abbreviate
+from segkit.utils.text import abbreviate, suggest
 
 MAX_LINE_WIDTH = 1000
 Key = tuple[object, ...]  # identifies the segment that a shape belongs to
@@ -202,7 +202,7 @@ class LabelmeReader(DatasetReader):
             if shape.label not in expected and shape.label not in unexpected:
                 unexpected.add(shape.label)
                 problem = f"expected a label among {abbreviate(expected)}, got {shape.label!r}"
-                remedy = "name it in things, stuff or ignore"
+                remedy = suggest(shape.label, expected, "name it in things, stuff or ignore")
                 on_issue("category-unknown", DatasetError(problem, where=shape.where, remedy=remedy))
         return not unexpected
 

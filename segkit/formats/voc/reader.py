@@ -38,7 +38,7 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes
 from segkit.utils.issues import IssueHandler, raise_issue, report_missing, try_read
 from segkit.utils.json_fields import check_inside
-from segkit.utils.text import abbreviate
+from segkit.utils.text import abbreviate, suggest
 
 IMAGES, CLASS_MAPS, OBJECT_MAPS = "JPEGImages", "SegmentationClass", "SegmentationObject"  # folders
 IMAGE_SETS = "ImageSets/Segmentation"
@@ -256,7 +256,8 @@ def _read_set(path: Path, on_issue: IssueHandler) -> list[str]:
     """
     if not os.path.isfile(path):
         sets = sorted(other.stem for other in path.parent.glob("*.txt"))
-        remedy = f"the sets are {', '.join(sets)}" if sets else TREE
+        known = f"the sets are {', '.join(sets)}" if sets else TREE
+        remedy = suggest(path.stem, sets, known)
         raise DatasetError("no such image set", where=path, remedy=remedy)
     lines = split_lines(_read_text(path))
     if not lines:

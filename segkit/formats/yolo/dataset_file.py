@@ -18,6 +18,7 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.files import read_bytes
 from segkit.utils.issues import IssueHandler
 from segkit.utils.json_fields import check_inside
+from segkit.utils.text import suggest
 
 DATA_FILE, CLASSES_FILE = "data.yaml", "classes.txt"
 IMAGES, LABELS = "images", "labels"  # folders
@@ -77,6 +78,7 @@ def list_images(file: DatasetFile, split: str, on_issue: IssueHandler) -> list[s
     if split not in file.sets:
         problem = f"expected the images of {split!r}, the splits are {', '.join(file.sets) or 'none'}"
         remedy = f"add `{split}` to it" if os.path.isfile(file.path) else "divide the images by val_share"
+        remedy = remedy if split in SPLITS else suggest(split, SPLITS, f"the splits are {', '.join(SPLITS)}")
         raise DatasetError(problem, where=file.path, remedy=remedy)
     names: list[str] = []
     for entry in file.sets[split]:

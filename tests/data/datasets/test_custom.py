@@ -83,7 +83,7 @@ def test_cityscapes_is_also_evaluated_by_its_own_ap(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("format_name", "options", "expected"),
     [
-        ("voc2", {"root": "r"}, "unknown format 'voc2' of 't_wrong'; choose one of"),
+        ("voc2", {"root": "r"}, "unknown format 'voc2' of 't_wrong'; did you mean 'voc'"),
         (
             "coco-panoptic",
             {"root": "r"},
@@ -91,6 +91,7 @@ def test_cityscapes_is_also_evaluated_by_its_own_ap(tmp_path: Path) -> None:
         ),
         ("coco-instances", {"json": "j"}, r"needs \['json', 'images'\], got \['json'\]"),
         ("voc", {"root": "r", "on_issue": 1}, r"takes \['root', 'split', 'classes'.*got \['on_issue', 'root'\]"),
+        ("yolo", {"root": "r", "valshare": 0.2}, "did you mean 'val_share' for 'valshare'"),
     ],
 )
 def test_other_options_are_rejected_at_once(format_name: str, options: dict[str, Any], expected: str) -> None:
