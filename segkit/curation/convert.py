@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from segkit.curation.image_files import check_sizes, inspect_image
+from segkit.curation.issues import IssueList
 from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader, DatasetWriter
 from segkit.formats.derive import build_semantic_map
+from segkit.formats.image_io import read_image_size
 from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
@@ -18,6 +23,10 @@ from segkit.utils.issues import ErrorCollector, IssueHandler
 from segkit.utils.json_fields import check_inside
 from segkit.utils.process_pool import Progress, map_and_collect_errors
 from segkit.utils.text import abbreviate
+
+SIZE_REMEDY = (
+    "`segkit data check --fix` gives COCO's entries the size of the image if their masks fit; else export again"
+)
 
 
 @dataclass(frozen=True)
@@ -54,8 +63,10 @@ def convert(
         What the other format cannot hold, in the order of the images.
 
     Raises:
-        DatasetError: Reader or writer failed. The writer's index files are not written in this case.
+        DatasetError: An image file has another size than the annotations, and nothing was written; or reader or writer
+            failed, and the writer's index files were not written.
     """
+    check_image_sizes(reader)
     losses = []
     writer.info = reader.info
     with writer:
@@ -70,6 +81,32 @@ def convert(
             if progress is not None:
                 progress(done, len(reader.images))
     return losses
+
+
+def check_image_sizes(reader: DatasetReader) -> None:
+    """Check that the image files of a dataset have the sizes that its annotations state.
+
+    Only the headers of the files are read. Images that are missing or computed, and unreadable files, are passed over:
+    they are an error where their pixels are needed.
+
+    Args:
+        reader: The dataset.
+
+    Raises:
+        DatasetError: Sizes differ; the message has their number and the first images.
+    """
+    errors = ErrorCollector(len(reader.images) + 1)
+    for image in reader.images:
+        path = reader.image_root / image.file_name
+        size_hw = None
+        with contextlib.suppress(DatasetError):
+            size_hw = read_image_size(path) if os.path.isfile(path) else None
+        if size_hw not in (None, image.size_hw):
+            issues = IssueList()
+            sizes = {"the annotation": image.size_hw, "the image": size_hw}
+            check_sizes(sizes, inspect_image(path, path).is_rotated, path, issues)
+            errors.add(DatasetError(issues[0].message, where=path, remedy=SIZE_REMEDY, code=issues[0].code))
+    errors.check()
 
 
 def list_lost_extras(reader: DatasetReader, writer: DatasetWriter) -> list[str]:
