@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 # Variables, since a comma would end the argument of $(call install,...).
 WITH_MODELS := .[fast,train]
 WITH_TESTS := .[export,fast,test,train]
@@ -25,16 +26,16 @@ LIGHT_VENV := $(VENV)-light
 LIGHT_TESTS := tests/test_light.py $(addprefix tests/,cli utils structures formats fusion metrics classical report scoring curation)
 # A share of these that takes less than a minute.
 LIGHT_SHARE := tests/test_light.py $(addprefix tests/,cli utils structures classical report)
-PIP := $(PY) -m pip --disable-pip-version-check install -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install -c $(CONSTRAINTS)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all test-light lint bench clean check-python remake
+.PHONY: help demo test test-all test-light test-matrix lint bench clean check-python remake
 
 help: ## this list
 	@echo "make TARGET [PYTHON=python3.12] [VENV=.venv]"
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-12s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-15s%s\n", $$1, $$2}'
 	@echo
 	@echo "The first target makes VENV with PYTHON (3.10 to 3.13) and installs about 5 GB into it, in some minutes."
 	@echo "The tests of the light half have an own environment, VENV-light: 400 MB."
@@ -57,6 +58,9 @@ else
 test-light: $(LIGHT_VENV)/.segkit-light ## tests of the light half where neither torch nor Detectron2 is installed
 	SEGKIT_LIGHT=1 $(LIGHT_VENV)/bin/python -m pytest -m "not slow" $(LIGHT_TESTS)
 endif
+
+test-matrix: ## make test with each Python from 3.10 to 3.13 that is found, and with the oldest torch: 5 GB each
+	$(PYTHON) tools/test_matrix.py
 
 lint: $(DEV) ## style, types, and the import layers
 	$(PY) -m ruff check .
@@ -101,12 +105,12 @@ remake:
 	@$(call make_venv,$(VENV))
 
 # The environment is small: it is made again whenever the requirements change.
-$(LIGHT_VENV)/.segkit-light: setup.py segkit/requirements.json constraints.txt
+$(LIGHT_VENV)/.segkit-light: setup.py segkit/requirements.json $(CONSTRAINTS)
 	@$(call make_venv,$(LIGHT_VENV))
-	@$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install -q -c constraints.txt -e . pytest hypothesis
+	@$(LIGHT_VENV)/bin/python -m pip --disable-pip-version-check install -q -c $(CONSTRAINTS) -e . pytest hypothesis
 	@touch $@
 
-$(BASE): setup.py segkit/requirements.json constraints.txt segkit/engine/detectron2_installer.py
+$(BASE): setup.py segkit/requirements.json $(CONSTRAINTS) segkit/engine/detectron2_installer.py
 	@echo "Installing torch, Detectron2 and the rest into $(VENV): about 5 GB the first time ..."
 	@$(call install,$(PIP) -q --upgrade pip "setuptools<81" wheel && $(PIP) -e "$(WITH_MODELS)" && $(PY) -m segkit doctor --install-detectron2)
 
