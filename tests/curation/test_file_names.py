@@ -78,7 +78,8 @@ def test_images_and_pngs_are_found_and_converted(tmp_path: Path, format_name: st
     assert [image.file_name for image in reader.images] == [NAME]
     assert reader.read_image(reader.images[0]).shape == (6, 8, 3)
     assert not check_dataset(reader, map).has_errors()
-    convert(reader, open_writer("voc" if format_name == "labelme" else "labelme", tmp_path / "out", reader.categories))
+    target = "voc" if format_name == "labelme" else "labelme"
+    convert(reader, open_writer(target, tmp_path / "out", reader.categories, {}))
     assert [path.name for path in (tmp_path / "out").rglob("my photo.*")]
 
 

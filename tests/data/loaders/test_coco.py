@@ -194,7 +194,7 @@ def test_names_in_other_spellings_are_found(tmp_path: Path, spell: Callable[[str
     first = dataset.records[0]
     assert first["file_name"] == str(data.images / "sub" / "0.png")
     assert first["pan_seg_file_name"] == str(data.masks / "sub" / "0.png")
-    assert find_image_root(data.json_path, data.masks, [content["images"][0]["file_name"]]) == data.images
+    assert find_image_root(data.json_path, [content["images"][0]["file_name"]], data.masks) == data.images
     content["images"][0]["file_name"] = "images/sub/0.png"
     data.store(content)
     with pytest.raises(DatasetError, match=r"images/sub/0\.png \(is it sub/0\.png, without images/\?\)"):
