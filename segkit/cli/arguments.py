@@ -16,7 +16,6 @@ from segkit.utils.errors import ConfigError
 from segkit.utils.issues import DEFAULT_LIMIT
 from segkit.utils.plugins import ENVIRONMENT
 from segkit.utils.process_pool import count_cpus
-from segkit.utils.progress import progress_bar
 from segkit.utils.text import suggest
 from segkit.utils.yaml_text import parse_yaml
 
@@ -119,6 +118,8 @@ def show_progress(title: str, args: argparse.Namespace) -> Iterator[dict[str, An
     Yields:
         The bar and these values as keyword arguments of the scoring functions: workers, limit, progress.
     """
+    from segkit.utils.progress import progress_bar  # needs rich: `segkit doctor` must not
+
     with progress_bar(title) as progress:
         yield {"workers": args.workers, "limit": args.problems, "progress": progress}
 

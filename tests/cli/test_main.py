@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -335,6 +336,15 @@ def test_train_has_detectron2s_arguments():
         parsed = vars(ours.parse_args(words))
         assert parsed.pop("plugins") == []  # segkit's own
         assert parsed == vars(engine.default_argument_parser().parse_args(words))
+
+
+@pytest.mark.parametrize("command", ["doctor", "configs"])
+def test_commands_that_help_to_install_need_no_package(command):
+    """-S: no site-packages."""
+    code = f"import sys; from segkit.cli.main import main; sys.exit(main([{command!r}, '--help']))"
+    environment = {**os.environ, "PYTHONPATH": str(Path(main_module.__file__).parents[2])}
+    ran = python("-S", "-c", code, env=environment)
+    assert (ran.returncode, ran.stderr) == (0, "")
 
 
 def test_the_package_runs_as_a_module():
