@@ -67,3 +67,11 @@ def test_the_table_of_recipes_is_complete() -> None:
     rows = re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/datasets.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
     named = [name for row in rows for name in re.findall(r"`([a-z]+/\w+)`", row)]
     assert sorted(named) == sorted(list_recipes())
+
+
+def test_every_environment_variable_has_a_row_in_its_page() -> None:
+    variable = re.compile(r"\bSEGKIT_[A-Z_]*[A-Z]\b")
+    page = (ROOT / "docs" / "environment-variables.md").read_text(encoding="utf-8")
+    rows = {name for line in page.splitlines() if line.startswith("| `") for name in variable.findall(line)}
+    named = {n for path in (ROOT / "segkit").rglob("*.py") for n in variable.findall(path.read_text(encoding="utf-8"))}
+    assert named == rows
