@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 from pycocotools import mask as coco_mask
 
 from segkit.config import with_segkit_keys
+from segkit.data.augmentations.build import SafeResize
 from segkit.data.catalog import get_categories
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.mapper import convert_pixels
@@ -63,7 +63,7 @@ class Predictor:
         self.model = build_model(self.cfg).eval()
         SafeCheckpointer(self.model).load_for_inference(cfg.MODEL.WEIGHTS)
         size = [self.cfg.INPUT.MIN_SIZE_TEST] * 2
-        self.resize = T.ResizeShortestEdge(size, self.cfg.INPUT.MAX_SIZE_TEST)
+        self.resize = SafeResize(size, self.cfg.INPUT.MAX_SIZE_TEST)
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> dict[str, Any]:

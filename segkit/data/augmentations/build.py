@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectron2.data import transforms as T
+from numpy.typing import NDArray
 
 from segkit.data.augmentations.copy_paste import CopyPaste
 from segkit.data.augmentations.jitter import ColorJitter, LargeScaleJitter
@@ -33,6 +34,17 @@ class SafeCrop(T.RandomCrop):
         return max(height, 1), max(width, 1)
 
 
+class SafeResize(T.ResizeShortestEdge):
+    """Detectron2's resize with at least one pixel: the short side of a very long image may round to 0."""
+
+    def get_transform(self, image: NDArray[Any]) -> T.Transform:
+        """See base class."""
+        transform = super().get_transform(image)
+        if isinstance(transform, T.ResizeTransform):
+            transform.new_h, transform.new_w = max(transform.new_h, 1), max(transform.new_w, 1)
+        return transform
+
+
 def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) -> list[T.Augmentation]:
     """Build crop, resize, flips and colour jitter from cfg.INPUT; for evaluation only the resize.
 
@@ -53,7 +65,7 @@ def build_augmentations(cfg: Any, is_train: bool, has_semantics: bool = True) ->
     inputs = cfg.INPUT
     _check(inputs.FORMAT in FORMATS, "INPUT.FORMAT", f"one of {', '.join(FORMATS)}", inputs.FORMAT)
     if not is_train:
-        return [T.ResizeShortestEdge(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, "choice")]
+        return [SafeResize(inputs.MIN_SIZE_TEST, inputs.MAX_SIZE_TEST, "choice")]
     augmentations: list[T.Augmentation] = [_crop(cfg, has_semantics)] if inputs.CROP.ENABLED else []
     augmentations.append(_large_scale_jitter(cfg) if inputs.LSJ.ENABLED else _resize(cfg))
     _check(inputs.RANDOM_FLIP in FLIPS, "INPUT.RANDOM_FLIP", f"one of {', '.join(FLIPS)}", inputs.RANDOM_FLIP)
@@ -127,7 +139,7 @@ def _resize(cfg: Any) -> T.Augmentation:
     two = sampling == "choice" or (len(sizes) == 2 and sizes[0] <= sizes[1])
     _check(two, "INPUT.MIN_SIZE_TRAIN", "a least and a largest length with the sampling range", inputs.MIN_SIZE_TRAIN)
     _check(inputs.MAX_SIZE_TRAIN > 0, "INPUT.MAX_SIZE_TRAIN", "a length above 0", inputs.MAX_SIZE_TRAIN)
-    return T.ResizeShortestEdge(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
+    return SafeResize(inputs.MIN_SIZE_TRAIN, inputs.MAX_SIZE_TRAIN, sampling)
 
 
 def _large_scale_jitter(cfg: Any) -> T.Augmentation:

@@ -446,7 +446,7 @@ def config(**values: Any) -> Any:
 @pytest.mark.parametrize("is_train", [True, False])
 def test_default_augmentations_equal_detectron2s(flip: str, is_train: bool) -> None:
     cfg = config(RANDOM_FLIP=flip)
-    assert [repr(a) for a in build_augmentations(cfg, is_train)] == [
+    assert [repr(a).replace("SafeResize", "ResizeShortestEdge") for a in build_augmentations(cfg, is_train)] == [
         repr(a) for a in utils.build_augmentation(cfg, is_train)
     ]
     assert build_copy_paste(cfg, [], is_train) is None
@@ -504,6 +504,17 @@ def test_a_share_of_a_small_image_is_a_pixel_at_least() -> None:
     cfg.INPUT.CROP.ENABLED, cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE = True, "relative", [0.01, 0.5]
     crop = build_augmentations(cfg, True)[0]
     assert crop.get_transform(np.zeros((40, 8, 3), np.uint8)).apply_image(np.zeros((40, 8, 3))).shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize("size_hw", [(2, 20000), (20000, 2), (1, 1)])
+@pytest.mark.parametrize("is_train", [True, False])
+def test_the_short_side_of_a_long_image_is_a_pixel_at_least(is_train: bool, size_hw: tuple[int, int]) -> None:
+    image = np.full((*size_hw, 3), 7, dtype=np.uint8)
+    transforms = T.AugmentationList(build_augmentations(config(), is_train))(T.AugInput(image))
+    resized = transforms.apply_image(image)
+    assert min(resized.shape[:2]) >= 1
+    assert max(resized.shape[:2]) == (1333 if max(size_hw) > 1 else 800)
+    assert (resized == 7).all()
 
 
 def test_a_crop_by_semantics_needs_them(toy_folder: Path) -> None:
