@@ -105,6 +105,10 @@ RULES = {
         "two segments of an image have one id", f"give each a distinct id; {FIX} if area and box identify them"
     ),
     "iscrowd-invalid": Rule("iscrowd is not 0 or 1", "write 0 or 1"),
+    "crowds-only": Rule(
+        "every annotation of the dataset is a crowd",
+        "write iscrowd 0 for single objects: some tools export 1 for masks",
+    ),
     "crowd-of-stuff": Rule("stuff is marked as a crowd, so that metrics ignore it", "write iscrowd 0"),
     "stuff-split": Rule("a stuff class has several segments in an image", f"merge them; {FIX}"),
     "area-wrong": Rule("an area differs from the mask", f"recount it; {FIX}"),

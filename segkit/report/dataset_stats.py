@@ -39,6 +39,9 @@ def stats_tables(stats: Mapping[str, Any]) -> Group:
         f"segments per image: {_format_range(stats['segments_per_image'])}",
         f"instances per image: {_format_range(stats['instances_per_image'])}",
     ]
+    crowds = sum(counts["crowds"] for counts in stats["classes"].values())
+    if crowds and not any(counts["segments"] for counts in stats["classes"].values()):
+        lines.append(f"all {crowds} labels are crowds (iscrowd 1), on which no object is trained or scored")
     rows = [(name, _build_class_row(counts)) for name, counts in stats["classes"].items()]
     return Group(*(Text(line) for line in lines), build_table("Classes", "class", rows, left=("kind",)))
 

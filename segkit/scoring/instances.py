@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,14 +81,18 @@ def score_instances(
     def read_block(image_ids: Sequence[ImageId]) -> list[_ImagePair | DatasetError]:
         return [_read_pair(image_id, ground_truth, results_by_image, skipped) for image_id in image_ids]
 
+    labels = Counter[bool]()  # objects by whether they are crowds
+
     def update(images: Sequence[_ImagePair]) -> None:
         gt_entries, result_entries = [image.ground_truth for image in images], [image.results for image in images]
+        annotations = read_annotation_columns(gt_entries, metric.fields, metric.categories)
         metric.update_images(
             [image.image_id for image in images],
             [entries.size_hw for entries in gt_entries],
-            read_annotation_columns(gt_entries, metric.fields, metric.categories),
+            annotations,
             read_result_columns(result_entries, metric.fields, metric.categories, boxes_from_masks),
         )
+        labels.update((annotations.iscrowd > 0).tolist())
 
     image_ids = shard.select(sort_image_ids(ground_truth.sizes_hw))
     blocks = [image_ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(image_ids), IMAGES_AT_ONCE)]
@@ -99,7 +103,22 @@ def score_instances(
         if progress is not None:
             progress(done, len(image_ids))
     errors.check()
+    if shard == EVERYTHING and not labels[False]:
+        log.warning("%s: %s, so that AP is undefined", gt_json, describe_no_objects("annotation", labels[True]))
     return metric
+
+
+def describe_no_objects(what: str, crowds: int) -> str:
+    """Say why a ground truth has no object to find.
+
+    Args:
+        what: text for what an object is in the file, such as "annotation".
+        crowds: number of crowds in the ground truth.
+
+    Returns:
+        Text such as `all 12 annotations are crowds (iscrowd 1)`.
+    """
+    return f"all {crowds} {what}s are crowds (iscrowd 1)" if crowds else f"no {what} is of a class that is scored"
 
 
 class _ImagePair(NamedTuple):

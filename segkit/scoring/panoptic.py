@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -13,6 +15,7 @@ from segkit.formats.coco import PanopticRecord
 from segkit.metrics import PanopticQuality
 from segkit.metrics.panoptic.overlaps import ImageOverlaps, compute_overlaps
 from segkit.scoring.image_ids import describe_rewritten, find_rewritten
+from segkit.scoring.instances import describe_no_objects
 from segkit.scoring.png_folders import find_png_folder
 from segkit.structures import CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
@@ -21,6 +24,7 @@ from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_colle
 from segkit.utils.text import abbreviate
 
 Id = TypeVar("Id", bound=ImageId)
+log = logging.getLogger(__name__)
 DEFAULT_AREAS = {"reference": "check", "corrected": "recount"}
 
 
@@ -134,9 +138,12 @@ def score_panoptic(
             pred_where=f"{pred_path} and {Path(pred_json)}, image {image_id!r}",
         )
 
-    records = shard.select([*ground_truth.records])
+    records, labels = shard.select([*ground_truth.records]), Counter[bool]()
     for record, overlaps in map_and_collect_errors(count, records, errors, workers, progress):
         metric.add(record.image_id, overlaps)
+        labels.update(overlaps.ground_truth["iscrowd"].tolist())
+    if shard == EVERYTHING and not labels[False]:
+        log.warning("%s: %s, so that PQ is undefined", gt_json, describe_no_objects("segment", labels[True]))
     return ScoredPanoptic(metric, tuple(image_ids))
 
 

@@ -13,6 +13,7 @@ from segkit.cli.main import main
 from segkit.curation.stats import count_dataset
 from segkit.report.dataset_stats import draw_dataset_stats
 from segkit.structures import PanopticSegmentation
+from tests.helpers.damaged_datasets import IMAGES, instances
 from tests.helpers.one_image import CATEGORIES, write_panoptic
 
 
@@ -53,3 +54,14 @@ def test_the_stats_and_view_commands(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["data", "view", *dataset_options, "--image", "y", "--output", f"{tmp_path}/view.png"]) == 1
     assert "the dataset has no image 'y'" in capsys.readouterr().err
     assert main(["data", "view", *dataset_options, "--output", f"{tmp_path}/view.gif"]) == 1
+
+
+def test_only_crowds_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = instances(tmp_path)
+    command = ["data", "stats", "--format", "coco-instances", "--json", str(data.json_path), "--images", str(tmp_path)]
+    assert main(command) == 0
+    assert "crowds (iscrowd 1)" not in capsys.readouterr().out
+    content = data.load()
+    data.store({**content, "annotations": [{**entry, "iscrowd": 1} for entry in content["annotations"]]})
+    assert main(command) == 0
+    assert f"all {2 * IMAGES} labels are crowds (iscrowd 1)" in capsys.readouterr().out

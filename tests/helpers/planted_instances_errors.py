@@ -41,6 +41,8 @@ INSTANCES_ERRORS: list[tuple[str, Change]] = [
     ("mask-form", lambda c, p, q: p.update(segmentation=[[1, 1], [4, 1], [4, 4], [1, 4]])),
     ("mask-form", lambda c, p, q: q.update(segmentation=[28, 2, 4, 2, 4, 2, 4, 2])),
     ("segment-empty", lambda c, p, q: p.update(segmentation=[])),
+    ("crowds-only", lambda c, p, q: [a.update(iscrowd=1) for a in c["annotations"]]),
+    ("class-empty", lambda c, p, q: c["categories"].append({"id": 99, "name": "dog"})),
     ("mask-invalid", lambda c, p, q: q["segmentation"].update(counts=[1, 2])),
     ("rle-size", lambda c, p, q: q["segmentation"].update(size=[8, 6])),
     ("mask-twice", lambda c, p, q: c["annotations"].append({**p, "id": 99})),

@@ -164,7 +164,19 @@ def a_category_id_twice(content: dict, annotation: dict, info: dict) -> None:
     content["categories"].append({"id": 1, "name": "other", "isthing": 1})
 
 
-@plants_in_json("category-name-twice")
+@plants_in_json("class-empty")
+def a_class_without_segment(content: dict, annotation: dict, info: dict) -> None:
+    content["categories"].append({"id": 99, "name": "dog", "isthing": 1})
+
+
+@plants_in_json("crowd-of-stuff", "crowds-only")
+def only_crowds(content: dict, annotation: dict, info: dict) -> None:
+    for entry in content["annotations"]:
+        for segment in entry["segments_info"]:
+            segment["iscrowd"] = 1
+
+
+@plants_in_json("category-name-twice", "class-empty")
 def a_category_name_twice(content: dict, annotation: dict, info: dict) -> None:
     content["categories"].append({"id": 99, "name": "cat", "isthing": 1})
 
@@ -199,7 +211,7 @@ def a_category_name_is_no_unicode(content: dict, annotation: dict, info: dict) -
     content["categories"][0]["name"] = "\ud800"
 
 
-@plants_in_json("type-wrong")
+@plants_in_json("type-wrong", "class-empty")
 def a_category_id_of_70_bits(content: dict, annotation: dict, info: dict) -> None:
     content["categories"].append({"id": 2**70, "name": "more", "isthing": 1})
 

@@ -1,8 +1,9 @@
-"""Check of the classes of a dataset: which of them no image has."""
+"""Checks of the classes of a dataset: which of them no image has, and whether all objects are crowds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from segkit.curation.issues import IssueList
 from segkit.utils.text import abbreviate
@@ -26,3 +27,27 @@ def report_empty_classes(
         verb = "has" if len(empty) == 1 else "have"
         message = f"{len(empty)} of {len(names)} classes {verb} no {what}: {abbreviate(empty)}"
         issues.add("class-empty", place, f"{message}; {hint}" if hint else message)
+
+
+def report_labels(
+    names: Mapping[int, str], entries: Iterable[Mapping[str, Any]], what: str, place: object, issues: IssueList
+) -> None:
+    """Report that all labels of a COCO JSON are crowds, and the classes without any label.
+
+    Nothing is reported without labels: `annotations-empty` says so.
+
+    Args:
+        names: name of each class by category_id.
+        entries: annotations or segments, which may be invalid.
+        what: text for what an entry is, such as "annotation".
+        place: the dataset, for the issues.
+        issues: gets the issues.
+    """
+    pairs: Iterable[tuple[Any, Any]] = ((entry.get("category_id"), entry.get("iscrowd")) for entry in entries)
+    labels = [pair for pair in pairs if type(pair[0]) is int and pair[0] in names]
+    if not labels:
+        return
+    if all(iscrowd in (1, True) for _, iscrowd in labels):
+        message = f"all {len(labels)} {what}s are crowds (iscrowd 1), on which no object is trained or scored"
+        issues.add("crowds-only", place, message)
+    report_empty_classes(names, {category_id for category_id, _ in labels}, what, place, issues)

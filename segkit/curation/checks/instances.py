@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from segkit.curation import image_files
+from segkit.curation.checks.classes import report_labels
 from segkit.curation.checks.tables import (
     Tables,
     check_images,
@@ -75,6 +76,7 @@ def check_instances(
         return tables
     folder = image_files.check_folder(images, tables.issues)
     resolve_names(tables, folder)
+    report_labels(tables.class_names, tables.annotations, "annotation", json_path, tables.issues)
     check = partial(_check_image, annotations=_group_by_image(tables), tables=tables, folder=folder)
     return check_images(check, [*tables.images.values()], tables, folder, run_all, others, coco.read_instances)
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from segkit.curation import image_files
+from segkit.curation.checks.classes import report_labels
 from segkit.curation.checks.tables import (
     Tables,
     check_images,
@@ -73,6 +74,9 @@ def check_panoptic(
         return tables
     png_folder, image_folder = (image_files.check_folder(folder, tables.issues) for folder in (masks, images))
     resolve_names(tables, image_folder)
+    infos_by_image = (annotation.get("segments_info") for annotation in tables.annotations)
+    segments = [info for infos in infos_by_image if type(infos) is list for info in infos if type(info) is dict]
+    report_labels(tables.class_names, segments, "segment", json_path, tables.issues)
     jobs = list(_pair(tables, FolderNames(png_folder) if png_folder else None))
     if png_folder:
         png_names = [job.png_name for job in jobs if job.png_name]

@@ -34,6 +34,7 @@ class Tables:
         path: the JSON.
         images: by image_id, the first entry of each; `file_name` has one spelling per file.
         isthing_by_id: by category_id, None if `isthing` is invalid.
+        class_names: by category_id, the id if the name is invalid.
         annotations: the objects of the table.
         issues: what is wrong with images and categories.
     """
@@ -41,6 +42,7 @@ class Tables:
     path: Path
     images: dict[ImageId, ImageEntry] = field(default_factory=dict)
     isthing_by_id: dict[int, bool | None] = field(default_factory=dict)
+    class_names: dict[int, str] = field(default_factory=dict)
     annotations: list[Entry] = field(default_factory=list)
     issues: IssueList = field(default_factory=IssueList)
 
@@ -134,15 +136,15 @@ def resolve_names(tables: Tables, folder: Path | None) -> None:
         tables: of the JSON; its images and issues change.
         folder: the image folder, None if it does not exist.
     """
-    names, id_by_name = FolderNames(folder or ""), dict[str, ImageId]()
+    names, first_by_name = FolderNames(folder or ""), dict[str, ImageEntry]()
     for image_id, image in tables.images.items() if folder else ():
         if image.file_name is None:
             continue
         place, spelling = Location(tables.path, image_id), names.resolve(image.file_name)
         report_spelling(image.file_name, spelling, place, tables.issues)
-        if id_by_name.setdefault(spelling, image_id) != image_id and spelling != image.file_name:
-            message = f"image {id_by_name[spelling]!r} has the file {spelling} too"
-            tables.issues.add("file-name-twice", place, message)
+        first = first_by_name.setdefault(spelling, image)
+        if first.file_name != image.file_name:  # equal names are reported already
+            tables.issues.add("file-name-twice", place, f"image {first.image_id!r} has the file {spelling} too")
         tables.images[image_id] = image._replace(file_name=spelling)
 
 
@@ -282,6 +284,7 @@ def _read_categories(entries: list[Entry], tables: Tables, panoptic: bool) -> No
             issues.add("category-id-twice", where, "expected distinct category ids")
         elif category_id is not None:
             tables.isthing_by_id[category_id] = None if isthing is None else bool(isthing)
+            tables.class_names[category_id] = name or str(category_id)
 
 
 def _read_images(entries: list[Entry], tables: Tables) -> None:

@@ -105,6 +105,8 @@ def test_duplicates_are_found_among_many_masks_with_the_same_box(tmp_path: Path)
         {**person, "id": i, "segmentation": [[*outline, 1, 2 - i / 4000]]} for i in range(1, 1001)
     ]
     data.store(content)
+    content["categories"].pop()  # no annotation is a cat
+    data.store(content)
     assert check(data) == []
     content["annotations"].append({**content["annotations"][7], "id": 9999})
     data.store(content)
