@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from dataclasses import asdict
 from typing import Any
 
@@ -81,6 +82,9 @@ def _print_fixes(title: str, checks: list[Check]) -> None:
     commands = list(dict.fromkeys(check.fix for check in checks if check.fix))
     install = f'{get_python_command()} -m pip install "'
     requirements = [command.removeprefix(install) for command in commands if command.startswith(install)]
+    # A package that another one lacks has no range; it may be a requirement of segkit too.
+    ranged = {re.split("[<>=]", requirement)[0] for requirement in requirements if not requirement[:-1].isidentifier()}
+    requirements = [requirement for requirement in requirements if requirement[:-1] not in ranged]
     lines = [install + ' "'.join(requirements)] if requirements else []
     lines += [command for command in commands if not command.startswith(install)]
     if lines:

@@ -76,6 +76,7 @@ def check_environment(train: bool = False, dev: bool = False) -> list[Check]:
     Returns:
         The checks, needed packages first. Raises nothing.
     """
+    import_quietly("setuptools")  # it fails if pip, which may stand in for packaging, is imported before it
     if _import_packaging("requirements") is None:
         fix = f"{get_python_command()} -m pip install packaging"
         return [Check("packaging", "", "missing", note="needed to compare versions", fix=fix)]

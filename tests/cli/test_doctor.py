@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from segkit.cli import doctor as doctor_module
 from segkit.cli.main import main
 from segkit.engine import environment
 from segkit.engine.environment import (
@@ -226,6 +228,31 @@ def test_without_packaging_the_copy_of_pip_is_used():
     alone = Check("packaging", "", "missing", note="needed to compare versions")
     alone = dataclasses.replace(alone, fix=f"{get_python_command()} -m pip install packaging")
     assert without("packaging", "pip", then=code + "print(check())").stdout == f"{[alone]}\n"
+
+
+def test_setuptools_works_if_the_copy_of_pip_stands_in_for_packaging(tmp_path):
+    """As in a new virtual environment, where pip and setuptools are all there is."""
+    for name in ("pip", "setuptools", "_distutils_hack", "distutils-precedence.pth"):
+        source = Path(sysconfig.get_path("purelib"), name)
+        if not source.exists():
+            pytest.skip(f"needs {name} in the environment")
+        (tmp_path / name).symlink_to(source)
+    code = (
+        f"import site; site.addsitedir({str(tmp_path)!r})\n"
+        "from segkit.engine.environment import check_environment\n"
+        "print([check.status for check in check_environment(True) if check.name == 'setuptools'])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, env=environment)
+    assert "broken" not in ran.stdout, ran.stderr
+
+
+def test_a_package_is_named_once_in_the_commands(monkeypatch, capsys):
+    install = f'{get_python_command()} -m pip install "'
+    fixes = [f'{install}numpy>=1.24"', f'{install}numpy"', f'{install}tabulate"']
+    checks = [Check(str(number), "", "missing", fix=fix) for number, fix in enumerate(fixes)]
+    monkeypatch.setattr(doctor_module, "check_environment", lambda train, dev: checks)
+    assert doctor(capsys)[1].partition("Needed:\n")[2].startswith(f'    {install}numpy>=1.24" "tabulate"\n')
 
 
 def test_the_datasets_folder(tmp_path, monkeypatch):
