@@ -21,6 +21,7 @@ from segkit.data.ground_truth import GroundTruth
 from segkit.evaluation import instances as module
 from segkit.evaluation.instances import GROUND_TRUTH, RESULTS, InstanceEvaluator
 from segkit.structures import Category, CategorySet
+from tests.helpers.platforms import needs_fork
 
 SIZE = (30, 40)
 CATEGORIES = CategorySet([Category(3, "car", True, (0, 0, 0)), Category(8, "dog", True, (0, 0, 0))])
@@ -157,7 +158,7 @@ def test_a_model_without_instances_leaves_no_files(tmp_path: Path) -> None:
     assert files_in(tmp_path) == set()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 def test_a_forked_process_does_not_remove_its_parent_s_part(tmp_path: Path) -> None:
     evaluator = run(tmp_path, IMAGES)
     child = os.fork()

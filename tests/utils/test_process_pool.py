@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from segkit.utils.errors import DatasetError, SegkitError
 from segkit.utils.issues import ErrorCollector
 from segkit.utils.process_pool import Shard, map_and_collect_errors, ordered_map
+from tests.helpers.platforms import needs_worker_processes
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
@@ -28,6 +29,7 @@ def test_results_come_in_the_order_of_the_items(workers, number):
     assert list(ordered_map(work, range(number), workers)) == [item * item for item in range(number)]
 
 
+@needs_worker_processes
 def test_processes_work_at_once():
     meeting = multiprocessing.get_context("fork").Barrier(3, timeout=30)
     # The first is computed alone in this process; three of the other items must run at once.
@@ -36,6 +38,10 @@ def test_processes_work_at_once():
 
 def test_a_single_worker_is_the_current_process():
     assert set(ordered_map(lambda _: os.getpid(), range(30))) == {os.getpid()}
+
+
+@needs_worker_processes
+def test_several_workers_are_processes():
     assert len(set(ordered_map(lambda _: os.getpid(), range(300), workers=2))) > 1
 
 
@@ -52,6 +58,7 @@ def test_an_exception_is_raised_in_place_of_its_result(workers, fork, monkeypatc
     assert multiprocessing.active_children() == []
 
 
+@needs_worker_processes
 def test_processes_end_with_the_generator():
     results = ordered_map(lambda item: item, range(1000), workers=3)
     assert list(islice(results, 5)) == [0, 1, 2, 3, 4]
@@ -60,6 +67,7 @@ def test_processes_end_with_the_generator():
     assert multiprocessing.active_children() == []
 
 
+@needs_worker_processes
 def test_a_killed_process_is_reported():
     with pytest.raises(SegkitError, match=r"a worker process was killed; .* fewer --workers"):
         list(ordered_map(lambda item: item and os.kill(os.getpid(), signal.SIGKILL), range(30), workers=2))
@@ -97,7 +105,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="workers are processes only on Linux")
+@needs_worker_processes
 def test_workers_do_not_outlive_a_killed_parent():
     ran = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True, timeout=60)
     workers = [int(pid) for pid in ran.stdout.split()]

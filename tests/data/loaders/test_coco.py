@@ -24,6 +24,7 @@ from segkit.formats.cache import annotations as annotation_cache
 from segkit.utils.errors import DatasetError
 from tests.helpers import damaged_datasets
 from tests.helpers.coco_datasets import load_coco_instances, load_coco_panoptic
+from tests.helpers.platforms import needs_fork
 
 
 @pytest.fixture
@@ -126,7 +127,10 @@ def test_detectron2_accepts_the_records(mixed: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.usefixtures("cached")
-@pytest.mark.parametrize(("method", "workers"), [("fork", 2), ("spawn", 1)])  # a spawned one imports torch: seconds
+@pytest.mark.parametrize(
+    ("method", "workers"),
+    [pytest.param("fork", 2, marks=needs_fork), ("spawn", 1)],  # a spawned one imports torch: seconds
+)
 def test_workers_of_a_data_loader_read_the_cache(
     mixed: Path, method: str, workers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,7 @@ from segkit.formats.cache import annotations as cache
 from segkit.formats.cache.annotations import AnnotatedImages, ImageRow
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import Dataset, files_below
+from tests.helpers.platforms import needs_fork
 
 BOX = {"bbox": [1, 0.5, 3, 2.25], "area": 4}
 POLYGONS = [[0, 0, 3, 0.1, 1e-7, 2], [1.0, 1, 2, 1, 2, 2]]
@@ -292,6 +293,7 @@ def read_in_process(json_path: Path, smallest: int, barrier: Any, answers: Any) 
     answers.put((is_cached(result), repr([[*row] for row in result.annotations])))
 
 
+@needs_fork
 def test_concurrent_processes_write_one_valid_entry(json_path: Path, uncached: AnnotatedImages, folder: Path) -> None:
     fork = multiprocessing.get_context("fork")
     for _ in range(5):
@@ -342,7 +344,7 @@ def row_in_process(pickled: bytes, answers: Any) -> None:
     answers.put([*pickle.loads(pickled)])
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=needs_fork), "spawn"])
 def test_a_row_is_pickled_as_a_list(json_path: Path, uncached: AnnotatedImages, folder: Path, method: str) -> None:
     pickled = pickle.dumps(cache.read_instances(json_path).annotations[1])
     get_entry(folder).unlink()
