@@ -456,7 +456,7 @@ def test_our_keys_add_jitter_and_both_flips() -> None:
     cfg = config(RANDOM_FLIP="both", LSJ__ENABLED=True, LSJ__SIZE=64, COLOR_JITTER__CONTRAST=0.2)
     names = [type(a).__name__ for a in build_augmentations(cfg, True)]
     assert names == ["LargeScaleJitter", "RandomFlip", "RandomFlip", "ColorJitter"]
-    assert [type(a).__name__ for a in build_augmentations(cfg, False)] == ["ResizeShortestEdge"]
+    assert [type(a).__name__ for a in build_augmentations(cfg, False)] == ["SafeResize"]
 
 
 @pytest.mark.parametrize(
