@@ -144,7 +144,10 @@ def load_datasets(names: Sequence[str]) -> list[Dataset]:
         DatasetError: files are missing or contradict each other.
     """
     if not names:
-        raise ConfigError("DATASETS.TRAIN and DATASETS.TEST name no dataset", remedy="pass --config-file")
+        raise ConfigError(
+            "DATASETS.TRAIN and DATASETS.TEST name no dataset",
+            remedy="pass --config-file; `segkit configs` lists recipes",
+        )
     datasets = [load_dataset(name) for name in names]
     for dataset in datasets[1:]:
         if difference := describe_difference(datasets[0].categories, dataset.categories):

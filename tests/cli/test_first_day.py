@@ -18,11 +18,11 @@ import pytest
 import yaml
 
 from segkit.utils.config_files import list_recipes
-from tests.helpers import detectron2_script
 from tests.helpers.wheels import build_wheel
 
 pytestmark = pytest.mark.slow
 
+SCRIPT = Path(__file__).parents[1] / "helpers/detectron2_script.py"
 SMALL = """MODEL.DEVICE cpu MODEL.FPN.OUT_CHANNELS 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16
     MODEL.SEM_SEG_HEAD.CONVS_DIM 32 INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2
     DATALOADER.NUM_WORKERS 0 SOLVER.MAX_ITER"""
@@ -118,7 +118,7 @@ def run_the_demo(shell: Shell) -> None:
 
 def run_a_detectron2_script(shell: Shell) -> None:
     shell("segkit", "data", "toy", "--output", "scenes", "--images", 8, "--seed", 3)
-    shutil.copy(detectron2_script.__file__, shell.folder / "script.py")
+    shutil.copy(SCRIPT, shell.folder / "script.py")
     (shell.folder / "script").mkdir()
     printed = shell("python", "script.py", "scenes", "script")
     assert "PanopticRCNN" in printed
