@@ -25,7 +25,7 @@ BASE_LINE = re.compile(rf"""^({BASE_KEY}:\s*)["']?([^"'\s]+)["']?""", re.MULTILI
 FETCH = "SEGKIT_FETCH_CONFIGS"
 ADDRESS = ("http://", "https://")
 TIMEOUT = 30  # seconds
-MAX_BYTES = 1_000_000  # of a fetched config
+MAX_BYTES = 10_000_000  # of a config
 MAX_FILES = 100  # that one config may extend
 LIST_COMMAND = "`segkit configs` lists the recipes"
 
@@ -174,13 +174,15 @@ def _find_base(base: Any, location: str) -> str:
 
 
 def _read_bytes(location: str) -> bytes:
-    if not location.startswith(ADDRESS):
-        return read_bytes(Path(location))
-    try:
-        with urlopen(location, timeout=TIMEOUT) as response:
-            content = bytes(response.read(MAX_BYTES + 1))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot be fetched: {error}", where=location, remedy="save it and name the file") from None
+    if location.startswith(ADDRESS):
+        try:
+            with urlopen(location, timeout=TIMEOUT) as response:
+                content = bytes(response.read(MAX_BYTES + 1))
+        except (OSError, ValueError) as error:
+            remedy = "save it and name the file"
+            raise ConfigError(f"cannot be fetched: {error}", where=location, remedy=remedy) from None
+    else:
+        content = read_bytes(Path(location), MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise ConfigError(f"expected a config of at most {MAX_BYTES} bytes, got more", where=location)
     return content

@@ -26,25 +26,30 @@ def parse_yaml(text: str | bytes, where: object = "") -> Any:
     import yaml
 
     try:
-        content = yaml.safe_load(text)
-        _count_values(content, 0, MAX_DEPTH)
+        loader = yaml.SafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is None:
+                return None
+            _count_nodes(node, 0, MAX_DEPTH)  # before values are built: keys that are merged (<<) multiply them
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-99-99
         is_deep = isinstance(error, RecursionError)
         detail = f"more than {MAX_DEPTH} levels of nesting" if is_deep else " ".join(str(error).split())
         raise ConfigError(f"expected YAML of plain values: {detail}", where=where) from None
-    return content
 
 
-def _count_values(content: Any, count: int, depth: int) -> int:
-    """The number of values, added to `count`. RecursionError or ValueError if the content is too deep or too large."""
+def _count_nodes(node: Any, count: int, depth: int) -> int:
+    """The number of values, added to `count`. RecursionError or ValueError if they are too deep or too many."""
     if depth < 0:
         raise RecursionError
     if count > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES} values, with aliases replaced")
-    if isinstance(content, dict):
-        content = content.values()
-    elif not isinstance(content, (list, tuple, set)):
+    if isinstance(node.value, str):
         return count + 1
-    for value in content:
-        count = _count_values(value, count, depth - 1)
+    for item in node.value:
+        for child in item if isinstance(item, tuple) else (item,):
+            count = _count_nodes(child, count, depth - 1)
     return count + 1

@@ -112,6 +112,7 @@ def test_a_base_may_be_in_the_home_folder_and_the_name_of_a_recipe(
         ({"c": "_BASE_: b", "b": "[" * 3000}, r"b\.yaml: .*levels of nesting"),
         ({"c": f"_BASE_: {ADDRESS}"}, r"c\.yaml: .* is not fetched; set SEGKIT_FETCH_CONFIGS=1 to fetch it, or sa"),
         (MANY_BASES, "at most 100 files"),
+        ({"c": "#" * 10_000_001}, r"c\.yaml: expected a config of at most 10000000 bytes, got more"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(
@@ -140,7 +141,7 @@ def test_an_address_is_fetched_if_the_user_asks_for_it(folder: Path, monkeypatch
     assert read_config_file(Path("c.yaml")) == {"A": 1, "B": 3, "C": 4}
     assert opened == [*pages]
     pages[ADDRESS] = b"# " + bytes(config_files.MAX_BYTES)
-    with pytest.raises(ConfigError, match="at most 1000000 bytes"):
+    with pytest.raises(ConfigError, match="at most 10000000 bytes"):
         read_config_file(Path("c.yaml"))
     del pages[ADDRESS]
     with pytest.raises(ConfigError, match=f"{ADDRESS}: cannot be fetched: HTTP Error 404"):
