@@ -119,6 +119,9 @@ RULES = {
     # Masks of instances
     "polygon-short": Rule("a polygon has fewer than three points", f"drop it; {FIX}"),
     "mask-twice": Rule("two annotations of an image have the same category, box and mask", "drop one", WARNING),
+    "coordinates-relative": Rule(
+        "coordinates are in 0..1, not in pixels", "multiply x by the width and y by the height of the image"
+    ),
     "mask-outside": Rule("a polygon reaches beyond the image", f"cut it off at the border; {FIX}"),
     "mask-flat": Rule("a shape has no area, only an outline", "draw it again, or drop it", WARNING),
     "objects-merged": Rule(

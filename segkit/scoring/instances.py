@@ -16,7 +16,7 @@ from segkit.metrics.average_precision import check_iou_types
 from segkit.metrics.state import sort_image_ids
 from segkit.scoring.image_ids import describe_rewritten, find_rewritten
 from segkit.scoring.png_folders import find_png_folder
-from segkit.structures import CategorySet, ImageId
+from segkit.structures import CategorySet, ImageId, InstanceColumns
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
@@ -81,18 +81,19 @@ def score_instances(
     def read_block(image_ids: Sequence[ImageId]) -> list[_ImagePair | DatasetError]:
         return [_read_pair(image_id, ground_truth, results_by_image, skipped) for image_id in image_ids]
 
-    labels = Counter[bool]()  # objects by whether they are crowds
+    mistakes = _Mistakes(gt_json, results_json)
 
     def update(images: Sequence[_ImagePair]) -> None:
         gt_entries, result_entries = [image.ground_truth for image in images], [image.results for image in images]
         annotations = read_annotation_columns(gt_entries, metric.fields, metric.categories)
+        detections = read_result_columns(result_entries, metric.fields, metric.categories, boxes_from_masks)
         metric.update_images(
             [image.image_id for image in images],
             [entries.size_hw for entries in gt_entries],
             annotations,
-            read_result_columns(result_entries, metric.fields, metric.categories, boxes_from_masks),
+            detections,
         )
-        labels.update((annotations.iscrowd > 0).tolist())
+        mistakes.update(annotations, detections)
 
     image_ids = shard.select(sort_image_ids(ground_truth.sizes_hw))
     blocks = [image_ids[start : start + IMAGES_AT_ONCE] for start in range(0, len(image_ids), IMAGES_AT_ONCE)]
@@ -103,8 +104,8 @@ def score_instances(
         if progress is not None:
             progress(done, len(image_ids))
     errors.check()
-    if shard == EVERYTHING and not labels[False]:
-        log.warning("%s: %s, so that AP is undefined", gt_json, describe_no_objects("annotation", labels[True]))
+    if shard == EVERYTHING:
+        mistakes.warn()
     return metric
 
 
@@ -119,6 +120,30 @@ def describe_no_objects(what: str, crowds: int) -> str:
         Text such as `all 12 annotations are crowds (iscrowd 1)`.
     """
     return f"all {crowds} {what}s are crowds (iscrowd 1)" if crowds else f"no {what} is of a class that is scored"
+
+
+class _Mistakes:
+    """What is probably wrong with the files, noted while their images are scored."""
+
+    def __init__(self, gt_json: str | Path, results_json: str | Path) -> None:
+        self._paths = gt_json, results_json
+        self._labels = Counter[bool]()  # objects by whether they are crowds
+        self._largest = [0.0, 0.0]  # coordinate of a box of the ground truth and of the results
+
+    def update(self, annotations: InstanceColumns, detections: InstanceColumns) -> None:
+        """Note the objects and boxes of some images."""
+        self._labels.update((annotations.iscrowd > 0).tolist())
+        for index, columns in enumerate((annotations, detections)):
+            self._largest[index] = max(self._largest[index], float(columns.boxes.max(initial=0)))
+
+    def warn(self) -> None:
+        """Log a line for each mistake."""
+        if not self._labels[False]:
+            problem = describe_no_objects("annotation", self._labels[True])
+            log.warning("%s: %s, so that AP is undefined", self._paths[0], problem)
+        for path, largest in zip(self._paths, self._largest, strict=True):
+            if 0 < largest < 1:
+                log.warning("%s: all boxes are in 0..1, expected pixels: are they shares of the image?", path)
 
 
 class _ImagePair(NamedTuple):

@@ -41,6 +41,7 @@ INSTANCES_ERRORS: list[tuple[str, Change]] = [
     ("mask-form", lambda c, p, q: p.update(segmentation=[[1, 1], [4, 1], [4, 4], [1, 4]])),
     ("mask-form", lambda c, p, q: q.update(segmentation=[28, 2, 4, 2, 4, 2, 4, 2])),
     ("segment-empty", lambda c, p, q: p.update(segmentation=[])),
+    ("coordinates-relative", lambda c, p, q: p.update(segmentation=[[0.1, 0.2, 0.5, 0.2, 0.5, 1, 0, 1]])),
     ("crowds-only", lambda c, p, q: [a.update(iscrowd=1) for a in c["annotations"]]),
     ("class-empty", lambda c, p, q: c["categories"].append({"id": 99, "name": "dog"})),
     ("mask-invalid", lambda c, p, q: q["segmentation"].update(counts=[1, 2])),

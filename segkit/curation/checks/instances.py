@@ -209,6 +209,9 @@ def _check_annotation(annotation: Entry, index: int, image: ImageEntry, tables: 
     mask = valid.get("segmentation")
     if mask is None or size_hw is None:
         return ""
+    if isinstance(mask, list) and coco.are_relative(mask):
+        issues.add("coordinates-relative", place, coco.RELATIVE)
+        return ""
     if not is_mask_inside(mask, size_hw):
         message = f"it reaches beyond an image of {size_hw[0]} x {size_hw[1]} (height x width)"
         issues.add("mask-outside", place, message)

@@ -13,11 +13,18 @@ from segkit.data.dataset import PANOPTIC_METRICS
 from segkit.formats import cache as annotation_cache
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.cache import AnnotatedImages
-from segkit.formats.coco import OVERLAPS, find_image_root, paint_annotations, read_segmentation
+from segkit.formats.coco import (
+    OVERLAPS,
+    find_image_root,
+    paint_annotations,
+    read_segmentation,
+    report_relative_coordinates,
+)
 from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import CategorySet, PanopticSegmentation, segmentation_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import FolderNames, explain_missing
+from segkit.utils.issues import IssueHandler
 from segkit.utils.json_fields import Entry
 
 LISTED = 5  # names that an error about many files shows
@@ -94,6 +101,10 @@ class _CachedReader(DatasetReader):
         if not self._has_instances:
             return super().read_stored_annotations(image)
         return get_entries(image).annotations
+
+    def check_annotation(self, image: DatasetImage, on_issue: IssueHandler) -> None:
+        """See base class: polygons whose coordinates are no pixels."""
+        report_relative_coordinates(get_entries(image).annotations, self._json, image.image_id, on_issue)
 
 
 class CachedInstancesReader(_CachedReader):

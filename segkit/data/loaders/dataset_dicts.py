@@ -12,6 +12,7 @@ import numpy as np
 from detectron2.structures import BoxMode
 
 from segkit.data.dataset import Record
+from segkit.formats.coco import are_relative
 from segkit.formats.image_io import read_image_size
 from segkit.structures import CategorySet, mask_to_rle, segmentation_to_rle
 from segkit.utils.errors import DatasetError
@@ -328,4 +329,6 @@ def _normalize_polygons(segmentation: Any, place: str, problems: Problems) -> li
         problem = "expected polygons of an even number of coordinates, three points or more"
         problems.add(problem, place, remedy)
         return None
+    if are_relative(polygons):
+        problems.add("expected polygons in pixels, got coordinates in 0..1", place, remedy)
     return polygons

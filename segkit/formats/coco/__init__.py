@@ -3,7 +3,7 @@
 from segkit.formats.coco.columns import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.formats.coco.instances import InstancesFile, read_instances, read_results, write_instances
 from segkit.formats.coco.mask_forms import recognize_mask_form, to_coco_form
-from segkit.formats.coco.masks import drop_slivers, find_mask_fault
+from segkit.formats.coco.masks import RELATIVE, are_relative, drop_slivers, find_mask_fault
 from segkit.formats.coco.panoptic import (
     PanopticFile,
     PanopticPrediction,
@@ -20,7 +20,13 @@ from segkit.formats.coco.panoptic_writer import (
 )
 from segkit.formats.coco.places import find_image_root, list_places
 from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
-from segkit.formats.coco.readers import OVERLAPS, CocoInstancesReader, CocoPanopticReader, paint_annotations
+from segkit.formats.coco.readers import (
+    OVERLAPS,
+    CocoInstancesReader,
+    CocoPanopticReader,
+    paint_annotations,
+    report_relative_coordinates,
+)
 from segkit.formats.coco.tables import read_categories, read_classes, read_images
 from segkit.formats.coco.two_channel import TwoChannelReader, TwoChannelWriter
 from segkit.formats.coco.validation import ImageEntry
@@ -30,6 +36,7 @@ from segkit.formats.png import write_ids as write_png
 
 __all__ = [
     "OVERLAPS",
+    "RELATIVE",
     "CocoInstancesReader",
     "CocoInstancesWriter",
     "CocoPanopticReader",
@@ -46,6 +53,7 @@ __all__ = [
     "PanopticWriter",
     "TwoChannelReader",
     "TwoChannelWriter",
+    "are_relative",
     "build_panoptic_annotation",
     "choose_png_names",
     "drop_slivers",
@@ -65,6 +73,7 @@ __all__ = [
     "read_results",
     "read_segmentation",
     "recognize_mask_form",
+    "report_relative_coordinates",
     "to_coco_form",
     "write_instances",
     "write_panoptic",

@@ -13,6 +13,7 @@ from segkit.utils.json_fields import all_finite
 MIN_POLYGON_NUMBERS = 6  # three points; pycocotools takes four numbers for a box
 SLIVER_NUMBERS = (0, 2, 4)  # no point, one, two
 MAX_COORDINATE = 1e6  # pixels
+RELATIVE = "the coordinates are in 0..1, expected pixels: are they shares of the image's width and height?"
 MAX_OUTLINE_PX = 4e6  # of a polygon: pycocotools needs about 100 bytes per pixel of outline, and crashes without them
 
 
@@ -46,6 +47,19 @@ def is_too_long(polygon: Sequence[float]) -> bool:
     points_xy = np.array(polygon, dtype=np.float64).reshape(-1, 2)
     steps = np.abs(points_xy - np.roll(points_xy, 1, axis=0)).max(axis=1)
     return bool(steps.sum() > MAX_OUTLINE_PX)
+
+
+def are_relative(polygons: Sequence[Sequence[float]]) -> bool:
+    """Recognize coordinates that are shares of the image, not pixels.
+
+    Args:
+        polygons: lists of numbers.
+
+    Returns:
+        Whether all numbers are in 0..1, and one is between; False without polygons.
+    """
+    are_in_range = all(0 <= number <= 1 for polygon in polygons for number in polygon)
+    return are_in_range and any(0 < number < 1 for polygon in polygons for number in polygon)
 
 
 def find_mask_fault(segmentation: object, size_hw: tuple[int, int] | None) -> str:

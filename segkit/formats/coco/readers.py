@@ -13,21 +13,24 @@ from pycocotools import mask as coco_mask
 
 from segkit.formats.base import ORIGINAL_SEGMENTATION, DatasetImage, DatasetReader
 from segkit.formats.coco.instances import read_instances
+from segkit.formats.coco.masks import RELATIVE, are_relative
 from segkit.formats.coco.panoptic import read_panoptic, read_segmentation
 from segkit.formats.coco.tables import IMAGE_KEYS
 from segkit.formats.splits import VAL_SHARE, Split, select_images
 from segkit.structures import (
     VOID,
     IdRuns,
+    ImageId,
     PanopticSegmentation,
     Segment,
     rle_to_mask,
     segmentation_to_rle,
 )
 from segkit.utils import json_fields
+from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import FolderNames
-from segkit.utils.issues import describe_unused
-from segkit.utils.json_fields import Entry
+from segkit.utils.issues import IssueHandler, describe_unused
+from segkit.utils.json_fields import Entry, Location
 
 OVERLAPS = ("small_on_top", "later_on_top")  # which of several masks gets a pixel
 UNREAD = "keys of annotations and categories that are not read"
@@ -110,7 +113,7 @@ class CocoInstancesReader(DatasetReader):
         if overlap not in OVERLAPS:
             raise ValueError(f"overlap must be one of {OVERLAPS}, got {overlap!r}")
         file = read_instances(json)
-        self.root, self.image_root, self.overlap = Path(json).parent, Path(images), overlap
+        self._json, self.root, self.image_root, self.overlap = file.path, file.path.parent, Path(images), overlap
         self.categories = file.categories
         self._annotations: dict[Any, list[dict[str, Any]]] = defaultdict(list)
         for annotation in file.annotations:
@@ -130,6 +133,29 @@ class CocoInstancesReader(DatasetReader):
         """See base class."""
         annotations = self._annotations.get(image.image_id, [])
         return [_compress(annotation, image.size_hw) for annotation in annotations]
+
+    def check_annotation(self, image: DatasetImage, on_issue: IssueHandler) -> None:
+        """See base class: polygons whose coordinates are no pixels."""
+        annotations = self._annotations.get(image.image_id, [])
+        report_relative_coordinates(annotations, self._json, image.image_id, on_issue)
+
+
+def report_relative_coordinates(
+    annotations: Iterable[Mapping[str, Any]], path: Path, image_id: ImageId, on_issue: IssueHandler
+) -> None:
+    """Report annotations whose polygons are shares of the image, not pixels.
+
+    Args:
+        annotations: valid annotations of an image.
+        path: the JSON, for the message.
+        image_id: the image, for the message.
+        on_issue: gets the code `coordinates-relative` and the error.
+    """
+    for annotation in annotations:
+        segmentation = annotation["segmentation"]
+        if isinstance(segmentation, list) and are_relative(segmentation):
+            where = Location(path, image_id, "annotation", annotation["id"])
+            on_issue("coordinates-relative", DatasetError(RELATIVE, where=where))
 
 
 def paint_annotations(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from segkit.formats.coco.masks import MAX_COORDINATE, MAX_OUTLINE_PX, is_too_long
+from segkit.formats.coco.masks import MAX_COORDINATE, MAX_OUTLINE_PX, RELATIVE, are_relative, is_too_long
 from segkit.formats.pixel_limit import open_pillow
 from segkit.structures import crop_to_rle
 from segkit.utils import json_fields
@@ -125,12 +125,14 @@ def rasterise(shape: Shape, size_hw: tuple[int, int], line_width: int = 0) -> di
 
 
 def report_fault(on_issue: IssueHandler, shape: Shape, area_px: int, size_hw: tuple[int, int], where: str) -> None:
-    """Report what is probably wrong with a shape of `area_px` pixels: it is outside the image, or has no area."""
+    """Report a shape of `area_px` pixels that is not in pixels, outside the image, or without area."""
     height, width = size_hw
     image = f"the image of {height} x {width} (height x width)"
     is_flat = shape.kind in ("polygon", "rectangle", "circle") and _compute_area(shape) < FLAT_PX
     beyond_px = np.concatenate([-shape.points_xy, shape.points_xy - (width, height)]).max()
-    if not area_px:
+    if shape.kind in ("polygon", "rectangle", "circle") and are_relative(shape.points_xy.tolist()):
+        on_issue("coordinates-relative", DatasetError(RELATIVE, where=where))
+    elif not area_px:
         problem = f"its mask has no pixel in {image}" if shape.kind == "mask" else f"it is outside {image}"
         problem = f"a {shape.kind} without area has no pixel" if is_flat else problem
         on_issue("segment-empty", DatasetError(problem, where=where))

@@ -167,8 +167,8 @@ def test_an_interrupted_repair_leaves_nothing(tmp_path: Path) -> None:
 
 INSTANCES_LEFT = {
     "type-wrong", "iscrowd-invalid", "mask-invalid", "rle-size", "size-differs", "image-orphan",
-    "crowds-only", "class-empty", "category-id-twice", "key-missing", "mask-twice", "isthing-invalid",
-    "annotations-empty",
+    "coordinates-relative", "crowds-only", "class-empty", "category-id-twice", "key-missing", "mask-twice",
+    "isthing-invalid", "annotations-empty",
 }  # fmt: skip
 
 

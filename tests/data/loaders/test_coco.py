@@ -203,3 +203,14 @@ def test_names_in_other_spellings_are_found(tmp_path: Path, spell: Callable[[str
     data.store(content)
     with pytest.raises(DatasetError, match=r"images/sub/0\.png \(is it sub/0\.png, without images/\?\)"):
         load_coco_panoptic("spelled", data.json_path, data.masks, data.images)
+
+
+def test_coordinates_that_are_shares_of_the_image_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = damaged_datasets.instances(tmp_path)
+    content = data.load()
+    content["annotations"][0]["segmentation"] = [[0.1, 0.2, 0.5, 0.2, 0.5, 1]]
+    data.store(content)
+    load_coco_instances("shares", data.json_path, data.images)
+    assert any("coordinates are in 0..1, expected pixels" in message for message in caplog.messages)

@@ -245,6 +245,7 @@ def change_record(**values: Any) -> Callable[[list[dict[str, Any]]], None]:
         (change(bbox_mode=0, bbox=[40, 20, 20, 20]), r"negative width or height as XYXY_ABS.*is it BoxMode\.XYWH_ABS"),
         (change(bbox=[1, 2, 3]), "expected bbox to be four finite numbers"),
         (change(bbox=[1, 2, float("nan"), 3]), "expected bbox to be four finite numbers"),
+        (change(segmentation=[[0.1, 0.2, 0.3, 0.2, 0.3, 1.0]]), "polygons in pixels, got coordinates in 0..1"),
         (change(segmentation=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]), "got a flat list of numbers"),
         (change(segmentation=[[1.0, 2.0, 3.0]]), "an even number of coordinates, three points"),
         (change(segmentation=np.ones((3, 3), dtype=np.uint8)), "a mask of the image's size"),

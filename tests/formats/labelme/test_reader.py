@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageDraw
 
 from segkit.formats.base import DatasetImage
+from segkit.formats.coco import RELATIVE
 from segkit.formats.labelme import LabelmeReader
 from segkit.formats.labelme.shapes import Shape, parse_shape, rasterise
 from segkit.structures import PanopticSegmentation, Segment, rle_to_mask
@@ -248,6 +249,7 @@ def test_shapes_outside_the_image_without_area_or_drawn_twice_are_reported(tmp_p
         {"label": "dog", "points": [[0, 0], [0, 0]], "shape_type": "mask", "mask": encode_png([[0]])},
         box("dog", 0, 0, 6, 4, group_id=3),
         box("cat", 0, 0, 6, 4),
+        polygon((0.1, 0.2), (0.9, 0.2), (0.9, 1)),
     ]
     path = store(tmp_path, shapes)
     image = "the image of 4 x 6 (height x width)"
@@ -258,6 +260,7 @@ def test_shapes_outside_the_image_without_area_or_drawn_twice_are_reported(tmp_p
         ("segment-empty", f"{path}, shape 5 ('dog')", "a circle without area has no pixel"),
         ("segment-empty", f"{path}, shape 7 ('dog')", f"its mask has no pixel in {image}"),
         ("mask-twice", f"{path}, shape 8 ('dog')", "it is equal to a.json, shape 0"),
+        ("coordinates-relative", f"{path}, shape 10 ('dog')", RELATIVE),
     ]
     store(tmp_path, shapes[:2])
     assert get_issues(tmp_path) == []

@@ -1,7 +1,8 @@
-"""A ground truth of crowds only, or of nothing: its metrics are undefined, and the log says why."""
+"""A ground truth of crowds only or of nothing, and boxes that are no pixels: the log says why metrics are useless."""
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -49,3 +50,14 @@ def test_pq(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == [
         f"{data.json_path}: all {4 * IMAGES} segments are crowds (iscrowd 1), so that PQ is undefined"
     ]
+
+
+def test_boxes_that_are_shares_of_the_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = instances(tmp_path)
+    results = tmp_path / "results.json"
+    entry = {"image_id": 0, "category_id": 1, "score": 0.9}
+    with caplog.at_level(logging.WARNING):
+        for box, texts in (([0, 0, 1, 1], []), ([0.1, 0.2, 0.3, 0.9], ["all boxes are in 0..1, expected pixels"])):
+            results.write_text(json.dumps([{**entry, "bbox": box}]))
+            score_instances(data.json_path, results, iou_types=["bbox"])
+            assert [message.split(": ")[1] for message in caplog.messages] == texts
