@@ -173,7 +173,10 @@ def _check_other_format(format: str, options: Mapping[str, Any], against: str | 
         issues.add("dataset-unreadable", options.get("root", options.get("json", format)), str(error))
         return issues
     digests = _digest_other_split(format, options, against, reader.image_root, run_all)
-    return issues + check_dataset(reader, run_all, digests)
+    later = check_dataset(reader, run_all, digests)
+    if issues.has_errors():  # which say why there are no images
+        later = IssueList(issue for issue in later if issue.code != "dataset-empty")
+    return issues + later
 
 
 def _digest_other_split(

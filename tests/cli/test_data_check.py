@@ -127,6 +127,14 @@ def test_any_other_format(run, data, tmp_path, monkeypatch):
     assert (code, "error dataset-unreadable (1)" in printed) == (1, True)
 
 
+def test_a_dataset_whose_files_are_all_damaged_is_not_called_empty(run, tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    code, out, _ = run("--format", "labelme", "--root", tmp_path)
+    assert code == 1
+    assert "json-unreadable (1)" in out
+    assert "dataset-empty" not in out
+
+
 def test_the_rules_are_listed(capsys):
     assert main(["data", "rules"]) == 0
     assert [line.split(" ")[0] for line in capsys.readouterr().out.splitlines()] == [*RULES]

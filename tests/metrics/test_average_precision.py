@@ -598,7 +598,7 @@ def test_boxes_from_masks():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"segmentation": []}, "expected RLE or polygons of three or more points, got none"),
+        ({"segmentation": []}, "expected .* or RLE of size and counts, got an empty one"),
         ({"segmentation": [[0, 0, 5, 5]]}, "expected RLE or polygons of three or more points, got none"),
         (
             {"segmentation": [[0, 0, 5, 5, 1, 2, 3]]},
