@@ -182,6 +182,12 @@ def get_dataset_options(args: argparse.Namespace) -> Mapping[str, Any]:
     return detection.options
 
 
+def list_named_paths(options: Mapping[str, Any]) -> list[Path]:
+    """The paths among the options of a dataset, as the user named them."""
+    keys = [*(key for key in DATASET_OPTIONS if key != "split"), "path"]
+    return [Path(options[key]) for key in keys if isinstance(options.get(key), (str, Path))]
+
+
 def add_assignments(parser: argparse.ArgumentParser, option: str, help: str, metavar: str = "option=value") -> None:
     """Declare an option that takes assignments, and may be repeated; `parse_assignments` reads them."""
     parser.add_argument(option, nargs="+", action="extend", default=[], metavar=metavar, help=help)

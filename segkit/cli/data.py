@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from segkit.cli import arguments, data_check, data_view
 from segkit.utils import files
 from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
+from segkit.utils.links import refusing_outer_links
 from segkit.utils.progress import progress_bar
 
 run = arguments.run_command
@@ -57,9 +59,12 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="an empty or new folder")
     arguments.add_assignments(parser, "--to-set", "options of the format to write")
     parser.add_argument("--skip-images", action="store_true", help="do not copy the images")
+    follow = "copy what links in the dataset lead to outside of it too; only if you trust it"
+    parser.add_argument("--follow-links", action="store_true", help=follow)
 
 
-def _convert(args: argparse.Namespace) -> None:
+def _convert(args: argparse.Namespace) -> int:
+    """Convert, print what the format cannot hold; 1 if images were left out."""
     from segkit.curation.convert import convert, list_lost_extras, summarize_losses
     from segkit.curation.issues import IssueList
     from segkit.formats.registry import check_writer, open_reader, open_writer
@@ -70,9 +75,13 @@ def _convert(args: argparse.Namespace) -> None:
         if name in options and arguments.is_within(args.output, options[name]):
             raise ConfigError(f"--output {args.output} is within --{name}", remedy="name a folder outside the dataset")
     files.check_output_folder(args.output, must_be_empty=True)
-    reader = open_reader(args.format, options)
     issues = IssueList()
-    with files.new_folder(args.output) as folder, progress_bar("convert") as progress:
+    guard: AbstractContextManager[None] = nullcontext()
+    if not args.follow_links:
+        remedy = "replace the link by the file, or say --follow-links if you trust the dataset"
+        guard = refusing_outer_links(arguments.list_named_paths(options), remedy)
+    with guard, files.new_folder(args.output) as folder, progress_bar("convert") as progress:
+        reader = open_reader(args.format, options)
         writer = open_writer(args.to, folder, reader.categories, arguments.parse_assignments(args.to_set))
         losses = convert(reader, writer, not args.skip_images, progress, issues.add_error)
     print(args.output)
@@ -81,8 +90,14 @@ def _convert(args: argparse.Namespace) -> None:
     if issues:
         print(f"read from {args.format}, but to be checked:")
         data_check.print_issues(issues)
-    if lines := [*list_lost_extras(reader, writer), *summarize_losses(losses)]:
+    left_out = [loss for loss in losses if loss.is_left_out]
+    lost = [loss for loss in losses if not loss.is_left_out]
+    if lines := [*list_lost_extras(reader, writer), *summarize_losses(lost)]:
         print(f"{args.to} cannot hold:", *lines, sep="\n  ")
+    if left_out:
+        title = f"{len(left_out)} of {len(reader.images)} images are left out, {args.to} cannot hold them:"
+        print(title, *summarize_losses(left_out), sep="\n  ")
+    return int(bool(left_out))
 
 
 def _print_formats(args: argparse.Namespace) -> None:

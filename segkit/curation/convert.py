@@ -13,7 +13,7 @@ from pathlib import Path
 from segkit.curation.image_files import check_sizes, inspect_image
 from segkit.curation.issues import IssueList
 from segkit.formats import coco, png
-from segkit.formats.base import DatasetImage, DatasetReader, DatasetWriter
+from segkit.formats.base import DatasetImage, DatasetReader, DatasetWriter, UnfitImageError
 from segkit.formats.derive import build_semantic_map
 from segkit.formats.image_io import read_image_size
 from segkit.structures import IGNORE_LABEL, CategorySet
@@ -21,6 +21,7 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
 from segkit.utils.issues import ErrorCollector, IssueHandler
 from segkit.utils.json_fields import check_inside
+from segkit.utils.links import check_guarded_link, check_link
 from segkit.utils.process_pool import Progress, map_and_collect_errors
 from segkit.utils.text import abbreviate
 
@@ -36,10 +37,12 @@ class ConversionLoss:
     Attributes:
         image_id: Id of the image in the dataset that was read.
         description: What is lost, in words.
+        is_left_out: Whether the image is not written at all.
     """
 
     image_id: int | str
     description: str
+    is_left_out: bool = False
 
 
 def convert(
@@ -49,7 +52,7 @@ def convert(
     progress: Progress | None = None,
     on_issue: IssueHandler | None = None,
 ) -> list[ConversionLoss]:
-    """Write all images of a dataset in another format.
+    """Write all images of a dataset in another format; those that it cannot hold are left out and reported.
 
     Args:
         reader: The dataset.
@@ -64,22 +67,21 @@ def convert(
 
     Raises:
         DatasetError: An image file has another size than the annotations, and nothing was written; or reader or writer
-            failed, and the writer's index files were not written.
+            failed, or no image can be held, and the writer's index files were not written.
     """
     check_image_sizes(reader)
     losses = []
     writer.info = reader.info
     with writer:
         for done, image in enumerate(reader.images, 1):
-            annotations = reader.read_annotations(image) if reader.has_overlapping_masks else None
-            descriptions = writer.add(image, reader.read_segmentation(image), annotations)
-            losses += [ConversionLoss(image.image_id, description) for description in descriptions]
+            losses += _convert_image(reader, writer, image, copy_images)
             if on_issue is not None:
                 reader.check_annotation(image, on_issue)
-            if copy_images:
-                _copy_image(reader, image, writer.image_path(image))
             if progress is not None:
                 progress(done, len(reader.images))
+        if losses and sum(loss.is_left_out for loss in losses) == len(reader.images):
+            problem = f"none of the {len(reader.images)} images can be held, {losses[0].description}"
+            raise DatasetError(problem, where=reader.root, remedy="convert to another format")
     return losses
 
 
@@ -171,6 +173,20 @@ def write_panoptic_stuff(
     return len([*map_and_collect_errors(convert, dataset.records, ErrorCollector(), workers, progress)])
 
 
+def _convert_image(
+    reader: DatasetReader, writer: DatasetWriter, image: DatasetImage, copies_image: bool
+) -> list[ConversionLoss]:
+    annotations = reader.read_annotations(image) if reader.has_overlapping_masks else None
+    try:
+        target = writer.image_path(image)
+        descriptions = writer.add(image, reader.read_segmentation(image), annotations)
+    except UnfitImageError as error:
+        return [ConversionLoss(image.image_id, error.problem, is_left_out=True)]
+    if copies_image:
+        _copy_image(reader, image, target)
+    return [ConversionLoss(image.image_id, description) for description in descriptions]
+
+
 def _copy_image(reader: DatasetReader, image: DatasetImage, target: Path) -> None:
     """Copy the image file, whole or not at all; decode it if the target is a PNG and the file is not."""
     check_inside(image.file_name, "file_name", target.parent)
@@ -178,6 +194,7 @@ def _copy_image(reader: DatasetReader, image: DatasetImage, target: Path) -> Non
     if not source.is_file() or (target.suffix != source.suffix and target.suffix == ".png"):
         png.write(target, reader.read_image(image))
         return
+    check_guarded_link(source)
     if target.exists() and target.samefile(source):
         problem = "the output would overwrite an image of the dataset"
         raise DatasetError(problem, where=target, remedy="name another --output")
@@ -186,6 +203,7 @@ def _copy_image(reader: DatasetReader, image: DatasetImage, target: Path) -> Non
 
 
 def _write_stuff_png(record: coco.PanopticRecord, categories: CategorySet, png_folder: Path, output: Path) -> None:
+    check_link(png_folder / record.png_name, [png_folder], "replace the link by the file")
     segmentation = coco.read_segmentation(
         png_folder / record.png_name,
         record.segments_info,

@@ -24,6 +24,7 @@ from segkit.structures import (
     compute_areas_px,
     segmentation_to_rle,
 )
+from segkit.utils.errors import DatasetError
 from segkit.utils.files import FinishOnExit
 from segkit.utils.issues import IssueHandler
 from segkit.utils.text import abbreviate
@@ -163,6 +164,10 @@ class DatasetReader(ABC):
         return read_image(self.image_root / image.file_name, image.size_hw)
 
 
+class UnfitImageError(DatasetError):
+    """An image that a format cannot hold: `DatasetWriter.add` has written nothing, others can still be added."""
+
+
 ANNOTATION_KEYS = {"id", "image_id", "category_id", "iscrowd", "area", "bbox", "segmentation", ORIGINAL_SEGMENTATION}
 
 
@@ -203,7 +208,8 @@ class DatasetWriter(FinishOnExit, ABC):
             One line for each thing that the format cannot hold.
 
         Raises:
-            DatasetError: the name leads out of the folder or was added before.
+            UnfitImageError: the format cannot hold the image; nothing is written of it.
+            DatasetError: the name leads out of the folder, or the image_id was added before.
             ValueError: map, segments, categories and size contradict each other.
         """
 
@@ -218,6 +224,7 @@ class DatasetWriter(FinishOnExit, ABC):
             A path below `root`.
 
         Raises:
+            UnfitImageError: the format cannot hold the name.
             DatasetError: the name leads out of the folder.
         """
 

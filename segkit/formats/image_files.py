@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from segkit.formats import base, png
-from segkit.formats.base import DatasetImage, DatasetWriter
+from segkit.formats.base import DatasetImage, DatasetWriter, UnfitImageError
 from segkit.formats.image_io import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image_size
 from segkit.structures import CategorySet, PanopticSegmentation
 from segkit.utils.errors import DatasetError
@@ -278,14 +278,15 @@ def get_unique_stem(image: DatasetImage, taken: Collection[str], root: Path) -> 
         Path without suffix, with "/".
 
     Raises:
-        DatasetError: the name leads out of the folder, is hidden, too long or taken.
+        UnfitImageError: the name is hidden, too long or taken.
+        DatasetError: the name leads out of the folder.
     """
     where = Location(root, image.image_id)
     check_plain_name(image.file_name, where)
     name = strip_suffix(image.file_name)
     check_name_length(f"{PurePosixPath(name).name}{LONGEST_SUFFIX}", where)
     if name in taken:
-        raise DatasetError(f"an image named {name} was added before", where=where, remedy="rename the image")
+        raise UnfitImageError(f"an image named {name} was added before", where=where, remedy="rename the image")
     return name
 
 
@@ -302,7 +303,8 @@ def build_image_path(folder: Path, image: DatasetImage, suffixes: Collection[str
         A path below the folder.
 
     Raises:
-        DatasetError: the name leads out of the folder; with `suffixes` also if it is hidden or has a backslash.
+        UnfitImageError: with `suffixes`, the name is hidden or has a backslash.
+        DatasetError: the name leads out of the folder.
     """
     where = Location(folder, image.image_id)
     if suffixes is None:
@@ -321,13 +323,14 @@ def check_plain_name(file_name: str, where: Location) -> None:
         where: for the message.
 
     Raises:
-        DatasetError: the name leads out of its folder, `files_below` skips it as hidden, or it has a backslash.
+        UnfitImageError: `files_below` skips the name as hidden, or it has a backslash.
+        DatasetError: the name leads out of its folder.
     """
     check_inside(file_name, "file_name", where)
     is_hidden = any(part.startswith(".") for part in PurePosixPath(file_name).parts)
     if is_hidden or "\\" in file_name:
         problem = f"expected a file_name without hidden parts and backslashes, got {file_name!r}"
-        raise DatasetError(problem, where=where, remedy="rename the image")
+        raise UnfitImageError(problem, where=where, remedy="rename the image")
 
 
 def check_name_length(name: str, where: Location) -> None:
@@ -338,12 +341,12 @@ def check_name_length(name: str, where: Location) -> None:
         where: for the message.
 
     Raises:
-        DatasetError: it has more than MAX_NAME_BYTES bytes in UTF-8.
+        UnfitImageError: it has more than MAX_NAME_BYTES bytes in UTF-8.
     """
     n_bytes = len(name.encode("utf-8", "surrogatepass"))
     if n_bytes > MAX_NAME_BYTES:
         problem = f"expected names of at most {MAX_NAME_BYTES} bytes, got {n_bytes} for {reprlib.repr(name)}"
-        raise DatasetError(problem, where=where, remedy="rename the image")
+        raise UnfitImageError(problem, where=where, remedy="rename the image")
 
 
 def _raise_unlisted(error: OSError) -> None:

@@ -20,6 +20,7 @@ from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 from segkit.formats.pixel_limit import open_pillow
 from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import explain_missing
+from segkit.utils.links import check_guarded_link
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 IMAGE_SUFFIXES = (".png", *TIFF_SUFFIXES, ".bmp", ".jpeg", ".jpg", ".webp")
@@ -102,6 +103,7 @@ def open_image(path: Path) -> Image.Image:
             Pillow allows; or it is a TIFF of several pages, which does not say which page was annotated. Pages that are
             smaller copies of the first one, or masks, do not count.
     """
+    check_guarded_link(path)
     with _convert_errors(path, "the image does not decode"), path.open("rb") as file, open_pillow(file, path) as image:
         # Given a path, Pillow maps the file into memory, and then a rotated TIFF has other pixels.
         if image.format == "TIFF":
@@ -172,6 +174,7 @@ def read_label_tiff(path: Path) -> NDArray[np.int64]:
         DatasetError: the file is missing, damaged or something else; white is 0, since Pillow inverts some of these; or
             it has several pages. Smaller copies of the first page, and masks, do not count.
     """
+    check_guarded_link(path)
     with (
         _convert_errors(path, "the TIFF does not decode"),
         path.open("rb") as file,  # see `open_image`

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from segkit.utils.errors import DatasetError
 from segkit.utils.file_names import explain_missing
 from segkit.utils.leftovers import temporary_path
+from segkit.utils.links import check_guarded_link
 
 PROBE_BYTES = 4096  # a full disk may still have room for the name of a file
 Self = TypeVar("Self", bound="FinishOnExit")
@@ -137,8 +138,9 @@ def read_bytes(path: Path, limit: int = -1) -> bytes:
         The content.
 
     Raises:
-        DatasetError: the file is missing or cannot be read.
+        DatasetError: the file is missing or cannot be read, or is a link that `links` refuses.
     """
+    check_guarded_link(path)
     try:
         if not path.is_file() and path.exists():
             problem = "the file cannot be read: this is a folder, a pipe or a device"

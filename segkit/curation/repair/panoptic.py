@@ -32,6 +32,7 @@ from segkit.structures import VOID, IdRuns
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.json_fields import Entry
+from segkit.utils.links import check_link
 
 NO_ANNOTATION = "no annotation has the image_id {}"
 OTHER_SIZE = "left unchanged", "images", "their PNG has another size: is it the PNG of another image?"
@@ -137,6 +138,7 @@ class _PanopticRepair:
         if name is None or not os.path.isfile(self.masks / name):
             return annotation, log, None
         source, target = self.masks / name, self.copies / name
+        check_link(source, [self.masks], "replace the link by the file")
         target.parent.mkdir(parents=True, exist_ok=True)
         infos, result, runs = annotation.get("segments_info"), None, None
         with suppress(DatasetError):

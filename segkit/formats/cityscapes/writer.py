@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import image_files, png
-from segkit.formats.base import DatasetImage
+from segkit.formats.base import DatasetImage, UnfitImageError
 from segkit.formats.cityscapes import label_pngs
 from segkit.formats.cityscapes.label_pngs import CATEGORIES, IMAGE_SUFFIX
 from segkit.formats.derive import relabel
@@ -67,7 +67,7 @@ class CityscapesWriter(LabelFilesWriter):
         try:
             values = label_pngs.compute_instance_values(labelled.segments)
         except ValueError as error:
-            raise DatasetError(str(error), where=Location(self.root, image.image_id)) from None
+            raise UnfitImageError(str(error), where=Location(self.root, image.image_id)) from None
         maps: dict[str, NDArray[Any]] = {label_pngs.INSTANCE_IDS_SUFFIX: label_pngs.encode_instance_ids(labelled)}
         maps[label_pngs.LABEL_IDS_SUFFIX] = label_pngs.encode_label_ids(labelled)
         if self.train_ids:
@@ -81,7 +81,7 @@ class CityscapesWriter(LabelFilesWriter):
         name = self._get_stem(image)
         if name in self._names:
             problem = f"labels of the name {name!r} were written before, and the name is the image_id"
-            raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename one of the images")
+            raise UnfitImageError(problem, where=Location(self.root, image.image_id), remedy="rename one of the images")
         return name
 
     def _get_stem(self, image: DatasetImage) -> str:

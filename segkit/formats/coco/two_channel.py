@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from segkit.formats import png
-from segkit.formats.base import DatasetImage, DatasetReader, list_empty_segments
+from segkit.formats.base import DatasetImage, DatasetReader, UnfitImageError, list_empty_segments
 from segkit.formats.coco.tables import read_classes
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter, find_by_stem, find_by_suffix
@@ -122,7 +122,7 @@ class TwoChannelWriter(LabelFilesWriter):
     def _write(
         self, image: DatasetImage, name: str, segmentation: PanopticSegmentation, areas_px: dict[int, int]
     ) -> list[str]:
-        """Segments are numbered from 0 in their order; DatasetError for more than 256 segments of a category."""
+        """Segments are numbered from 0 in their order; UnfitImageError for more than 256 segments of a category."""
         values: dict[int, int] = {}
         numbers: dict[int, int] = defaultdict(int)
         for segment in segmentation.segments:
@@ -131,7 +131,7 @@ class TwoChannelWriter(LabelFilesWriter):
                 numbers[segment.category_id] += 1
         if (most := max(numbers.values(), default=0)) > CHANNEL:
             where = Location(self.root, image.image_id)
-            raise DatasetError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
+            raise UnfitImageError(f"expected at most {CHANNEL} segments of a category, got {most}", where=where)
         png.write_ids(self.root / MASKS / f"{name}.png", relabel(segmentation.segment_ids, values, np.int32))
         crowds = sum(s.iscrowd for s in segmentation.segments)
         losses = [f"{crowds} crowds become objects"] if crowds else []

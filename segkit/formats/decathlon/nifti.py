@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import replacing
 from segkit.utils.limits import check_unpacked_size, read_limit
+from segkit.utils.links import check_guarded_link
 
 nib: Any = importlib.import_module("nibabel")  # imported like this since few of its functions are typed
 
@@ -175,6 +176,7 @@ def _check_bytes(content_bytes: int, offset: int, is_zipped: bool, path: Path) -
 @contextmanager
 def _open(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     """The file, decompressed as it is read; DatasetError if it is missing, damaged or cut off."""
+    check_guarded_link(path)
     try:
         with path.open("rb") as file:
             is_zipped = file.peek(len(GZIP_START)).startswith(GZIP_START)

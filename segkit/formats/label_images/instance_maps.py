@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.formats import png
-from segkit.formats.base import DatasetImage
+from segkit.formats.base import DatasetImage, UnfitImageError
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.label_images.label_maps import IMAGES, LABELS, LabelMapReader, resolve_folders
@@ -182,7 +182,7 @@ class InstanceMapWriter(LabelFilesWriter):
         objects = [s for s in segmentation.segments if s.isthing and not s.iscrowd and s.segment_id in areas_px]
         if len(objects) > MAX_OBJECTS:
             problem = f"expected at most {MAX_OBJECTS} objects, got {len(objects)}"
-            raise DatasetError(problem, where=Location(self.root, image.image_id))
+            raise UnfitImageError(problem, where=Location(self.root, image.image_id))
         values = {s.segment_id: value for value, s in enumerate(objects, 1)}
         png.write_labels(self._label_root / f"{name}.png", relabel(segmentation.segment_ids, values, np.uint16))
         losses = [loss for s in segmentation.segments if (loss := self._describe_loss(s, areas_px))]

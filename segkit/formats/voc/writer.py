@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from segkit.formats.base import DatasetImage
+from segkit.formats.base import DatasetImage, UnfitImageError
 from segkit.formats.derive import relabel
 from segkit.formats.image_files import LabelFilesWriter
 from segkit.formats.voc import reader
@@ -92,7 +92,7 @@ class VOCWriter(LabelFilesWriter):
         image_id = super()._get_name(image)
         if not _is_line(image_id):
             problem = f"expected a file_name that can be a line of an image set, got {image.file_name!r}"
-            raise DatasetError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
+            raise UnfitImageError(problem, where=Location(self.root, image.image_id), remedy="rename the image")
         return image_id
 
     def _draw_objects(self, segmentation: PanopticSegmentation, label_by_segment: dict[int, int]) -> Labels:

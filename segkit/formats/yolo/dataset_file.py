@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -94,6 +94,14 @@ def list_images(file: DatasetFile, split: str, on_issue: IssueHandler) -> list[s
             f"expected images of {split!r} in {', '.join(file.sets[split])}, found none", where=file.path
         )
     return sorted({*names})
+
+
+def choose_image_root(file: DatasetFile, split: str, names: Sequence[str]) -> str:
+    """The folder of a split's images, as a path in `file.root`: the one that is named, or else what they share."""
+    named = _locate(file, file.sets[split][0])
+    if len(file.sets[split]) == 1 and os.path.isdir(file.root / named):
+        return named
+    return posixpath.commonpath([posixpath.dirname(name) for name in names])
 
 
 def get_label_name(image: str) -> str:

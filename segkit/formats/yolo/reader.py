@@ -72,8 +72,9 @@ class YoloReader(DatasetReader):
         self.categories = CategorySet(
             [Category(i, name, True, default_color(i)) for i, name in sorted(file.names.items())], file.path
         )
-        names = dataset_file.list_images(file, split if val_share is None else "train", on_issue)
-        folder = posixpath.commonpath([posixpath.dirname(name) for name in names])
+        named_split = split if val_share is None else "train"
+        names = dataset_file.list_images(file, named_split, on_issue)
+        folder = dataset_file.choose_image_root(file, named_split, names)
         self.image_root = file.root / folder
         paths = [(image_files.strip_suffix(posixpath.relpath(name, folder or ".")), file.root / name) for name in names]
         remedy = "an image and its label file have one name: rename one of the images"

@@ -40,7 +40,7 @@ def test_any_mask_is_read_back(tmp_path_factory: pytest.TempPathFactory, mask: n
     losses, reader = write_and_open(tmp_path_factory.mktemp("yolo"), segmentation, categories)
     assert losses == []
     (image,) = reader.images
-    assert image.image_id == "x"
+    assert image.image_id == "sub/x"
     assert [a["segmentation"] for a in reader.read_annotations(image)] == [mask_to_rle(mask)]
 
 
