@@ -11,11 +11,15 @@ import pytest
 from PIL import Image
 
 from segkit.cli.main import main
+from segkit.curation.checks.instances import check_instances
 from segkit.curation.convert import convert
+from segkit.curation.repair import repair_instances
+from segkit.curation.stats import count_dataset
 from segkit.formats.base import DatasetReader
 from segkit.formats.coco import CocoInstancesReader
-from segkit.formats.registry import WRITERS, open_writer
+from segkit.formats.registry import WRITERS, open_reader, open_writer
 from segkit.scoring.instances import score_instances
+from segkit.scoring.panoptic import score_panoptic
 from segkit.structures import compute_areas_px, segmentation_to_rle
 
 SIDE = 40  # pixels: two in a square, of 2 x 2 squares
@@ -44,7 +48,7 @@ def json_path(tmp_path: Path) -> Path:
     ]
     content = {
         "images": [{"id": 1, "file_name": "1.png", "height": SIDE, "width": SIDE}],
-        "categories": [{"id": 1, "name": "cell"}],
+        "categories": [{"id": 1, "name": "car"}],
         "annotations": annotations,
     }
     path = tmp_path / "instances.json"
@@ -54,11 +58,53 @@ def json_path(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", sorted({*WRITERS} - {"two-channel-png", "cityscapes"}))
+@pytest.mark.parametrize("name", sorted({*WRITERS} - {"two-channel-png"}))
 def test_every_format_that_has_room_gets_all_of_them(name: str, json_path: Path, tmp_path: Path) -> None:
     reader: DatasetReader = CocoInstancesReader(json_path, tmp_path / "images")
     losses = convert(reader, open_writer(name, tmp_path / "out", reader.categories, {}))
     assert not any("pixels under other masks" in loss.description for loss in losses)
+
+
+def get_options(name: str, root: Path) -> dict[str, Path]:
+    """The options that read what `WRITERS[name]` wrote to a folder."""
+    if name == "coco-instances":
+        return {"json": root / "instances.json", "images": root / "images"}
+    if name in ("coco-panoptic", "panoptic-predictions"):
+        return {"json": root / "panoptic.json", "masks": root / "panoptic", "images": root / "images"}
+    return {"root": root}
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [(n, n) for n in ("ade20k", "cityscapes", "coco-instances", "coco-panoptic", "instance-maps", "labelme", "yolo")]
+    + [("coco-panoptic", "panoptic-predictions")],
+)
+def test_every_reader_gives_all_of_them(written: str, read: str, json_path: Path, tmp_path: Path) -> None:
+    reader: DatasetReader = CocoInstancesReader(json_path, tmp_path / "images")
+    convert(reader, open_writer(written, tmp_path / "out", reader.categories, {}), copy_images=True)
+    copy = open_reader(read, get_options(written, tmp_path / "out"))
+    (image,) = copy.images
+    assert sum(segment.isthing for segment in copy.read_segmentation(image).segments) == COUNT
+    assert [annotation["area"] for annotation in copy.read_annotations(image)] == [4] * COUNT
+    assert len(copy.read_stored_annotations(image)) == COUNT
+
+
+def test_the_panoptic_scorer_counts_them(json_path: Path, tmp_path: Path) -> None:
+    reader: DatasetReader = CocoInstancesReader(json_path, tmp_path / "images")
+    convert(reader, open_writer("coco-panoptic", tmp_path / "out", reader.categories, {}))
+    paths = [tmp_path / "out" / name for name in ("panoptic.json", "panoptic")]
+    metric = score_panoptic(paths[0], paths[0], paths[1], paths[1], boundary=True, dagger=True).metric
+    numbers = metric.compute()
+    assert [numbers[name] for name in ("PQ", "PQ_th", "PQ_dagger", "BoundaryPQ")] == [100] * 4
+
+
+def test_checks_repairs_and_counts_take_them(json_path: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    assert check_instances(json_path, images, map) == []
+    copy, lines = repair_instances(json_path, images, tmp_path / "copy", map)
+    assert lines == []
+    assert len(json.loads(copy.read_text())["annotations"]) == COUNT
+    assert count_dataset(CocoInstancesReader(json_path, images))["classes"]["car"]["segments"] == COUNT
 
 
 def test_the_command_converts_and_checks_them(json_path: Path, tmp_path: Path) -> None:
