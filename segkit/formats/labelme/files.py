@@ -115,9 +115,7 @@ def _find_image(
     code = "annotation-unreadable"
     image_path = try_read(keep, code, json_fields.get_field, content, "imagePath", json_fields.TEXT, path)
     if image_path is not None:
-        file_name = try_read(keep, "name-outside", _resolve_image_name, image_path, name, path)
-    if file_name is not None:
-        file_name = names.resolve(file_name)
+        file_name = try_read(keep, "name-outside", _resolve_image_name, image_path, name, path, names)
     if (file_name is None or not os.path.isfile(root / file_name)) and content.get("imageData"):
         issues = []
         size_hw = try_read(keep, "image-unreadable", read_embedded_size, content, path)
@@ -131,10 +129,17 @@ def _find_image(
     return None if issues or file_name is None else (file_name, size_hw)
 
 
-def _resolve_image_name(image_path: str, json_name: str, path: Path) -> str:
+def _resolve_image_name(image_path: str, json_name: str, path: Path, names: FolderNames) -> str:
     """The image's path in root: imagePath is relative to the JSON, and has backslashes if written on Windows."""
-    joined = posixpath.join(posixpath.dirname(json_name), image_path.replace("\\", "/"))
-    return json_fields.check_inside(posixpath.normpath(joined) if image_path else "", "imagePath", path)
+    folder, slashed = posixpath.dirname(json_name), image_path.replace("\\", "/")
+    joined = posixpath.join(folder, slashed)
+    try:
+        name = json_fields.check_inside(posixpath.normpath(joined) if image_path else "", "imagePath", path)
+    except DatasetError as error:
+        neighbour = names.find(posixpath.join(folder, posixpath.basename(slashed)))
+        problem = f"{error.problem} (is it {neighbour}?)" if neighbour else error.problem
+        raise DatasetError(problem, where=path, remedy="write it relative to the JSON", code=error.code) from None
+    return names.resolve(name)
 
 
 def describe_images_without_json(

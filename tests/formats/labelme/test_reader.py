@@ -366,6 +366,11 @@ def test_image_paths_outside_the_folder_raise_a_dataset_error(tmp_path: Path) ->
         store(root, [box("dog", 0, 0, 1, 1)], imagePath=name)
         with pytest.raises(DatasetError, match=r"a\.json: expected `imagePath` to be a path inside its folder"):
             LabelmeReader(root)
+    Image.new("L", SIZE_HW[::-1]).save(root / "Map.png")
+    for name in ("../map.png", "C:\\map.png", "/home/map.png"):
+        store(root, [box("dog", 0, 0, 1, 1)], imagePath=name)
+        with pytest.raises(DatasetError, match=r"is it Map\.png\?\); write it relative to the JSON"):
+            LabelmeReader(root)
 
 
 def test_loops_of_symlinks_are_skipped_or_raise_a_dataset_error(tmp_path: Path) -> None:
