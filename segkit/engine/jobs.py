@@ -13,18 +13,17 @@ import detectron2.utils.comm as comm
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
-from detectron2.evaluation import verify_results
 from detectron2.utils.logger import setup_logger
 
 from segkit.data.catalog import describe_difference, load_dataset
 from segkit.data.datasets.custom import register_custom
 from segkit.engine import register
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
-from segkit.engine.outcome import print_outcome
+from segkit.engine.outcome import check_expected_results, print_outcome
 from segkit.engine.run_config import write_run_config
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
-from segkit.engine.trainer import Trainer, select_numbers
+from segkit.engine.trainer import Trainer
 from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors
@@ -90,7 +89,7 @@ def run_in_this_process(
     plugins: Sequence[str] = (),
     records: Sequence[logging.LogRecord] = (),
 ) -> dict[str, Any] | None:
-    """Train or evaluate with a config of `prepare_config`, as one process of the job, and print the outcome.
+    """Train or evaluate with a config of `prepare_config`, as one process of the job; print and check the outcome.
 
     Args:
         cfg: the checked config.
@@ -102,6 +101,9 @@ def run_in_this_process(
 
     Returns:
         The results of the last evaluation, None if there was none.
+
+    Raises:
+        ConfigError: the results are not those of TEST.EXPECTED_RESULTS, see `check_expected_results`.
     """
     is_distributed = comm.get_world_size() > 1
     if is_distributed:  # a spawned process starts with an empty catalog
@@ -122,6 +124,7 @@ def run_in_this_process(
         results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
         if comm.is_main_process():
             print_outcome(cfg, results, trained=not eval_only)
+            check_expected_results(cfg, results)
         return results
 
 
@@ -142,7 +145,7 @@ def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any] | None:
 
 
 def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
-    """Evaluate MODEL.WEIGHTS, and compare the results with TEST.EXPECTED_RESULTS.
+    """Evaluate MODEL.WEIGHTS.
 
     Args:
         cfg: config of `prepare_config`.
@@ -159,10 +162,7 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     weights = checkpointer.get_checkpoint_file() if resume and checkpointer.has_checkpoint() else cfg.MODEL.WEIGHTS
     checkpointer.load_for_inference(weights)
     _check_classes(weights, cfg.DATASETS.TEST)
-    results = Trainer.test(cfg, model)
-    if comm.is_main_process() and len(cfg.TEST.EXPECTED_RESULTS):
-        verify_results(cfg, select_numbers(results))
-    return results
+    return Trainer.test(cfg, model)
 
 
 def _check_classes(weights: str, dataset_names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from segkit.formats.image_io import read_image
 from segkit.report import metrics_table, write_page
 from segkit.report.panoptic_analysis import budget_table, build_budget_rows
 from segkit.utils.console import open_console
+from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors, load_json
+
+logger = logging.getLogger(__name__)
 
 GRID, PAGE, METRICS, ANALYSIS = "grid.png", "report.html", "metrics.json", "panoptic_analysis.json"
 # Files of a run, and of each dataset, the most interesting last.
@@ -97,6 +101,33 @@ def print_outcome(cfg: CfgNode, results: Mapping[str, Any] | None, *, trained: b
     for path in paths:
         if path.exists():
             console.print(str(path), soft_wrap=True, markup=False, highlight=False)
+
+
+def check_expected_results(cfg: CfgNode, results: Mapping[str, Any] | None) -> None:
+    """Compare results with TEST.EXPECTED_RESULTS: a list of [task, metric, value, tolerance].
+
+    Args:
+        cfg: the run's config.
+        results: see `print_outcome`; of several datasets, one has to have the expected results.
+
+    Raises:
+        ConfigError: a metric is missing, undefined or outside of its tolerance.
+    """
+    expected_results = cfg.TEST.EXPECTED_RESULTS
+    if not results:
+        if expected_results:
+            logger.warning("TEST.EXPECTED_RESULTS is not compared with anything: nothing was evaluated")
+        return
+    tables = [results] if len(cfg.DATASETS.TEST) == 1 else [*results.values()]
+    problems = []
+    for task, metric, expected, tolerance in expected_results:
+        values = [table.get(task, {}).get(metric) for table in tables]
+        if not any(value is not None and abs(value - expected) <= tolerance for value in values):
+            got = ", ".join("nothing" if value is None else f"{value:.2f}" for value in values)
+            problems.append(f"expected {task} {metric} {expected} +- {tolerance}, got {got}")
+    if problems:
+        remedy = "if the data, schedule or weights differ on purpose, set TEST.EXPECTED_RESULTS []"
+        raise ConfigError(", ".join(problems), where="TEST.EXPECTED_RESULTS", remedy=remedy)
 
 
 def _read_budget(cfg: CfgNode, name: str, results: Mapping[str, Any]) -> Mapping[str, Any] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import pytest
 from PIL import Image
 
 from segkit.cli.main import main
+from segkit.config import load_config
+from segkit.engine.outcome import check_expected_results
+from segkit.utils.errors import ConfigError
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 SMALL = """SOLVER.IMS_PER_BATCH 2 SOLVER.MAX_ITER 3 DATALOADER.NUM_WORKERS 0 MODEL.FPN.OUT_CHANNELS 16 MODEL.DEVICE cpu
     MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16"""
 A_SCREEN = 55  # lines
+EXPECTED = ["TEST.EXPECTED_RESULTS", "[['panoptic_seg', 'PQ', 41.5, 0.5]]"]
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def test_several_datasets_have_a_table_and_a_page_each(
         (["MODEL.META_ARCHITECTURE", "GeneralizedRCNN"], ["panoptic.json"]),
         (["MODEL.META_ARCHITECTURE", "SemanticSegmentor"], ["panoptic.json", "coco_instances_results.json"]),
         (["TEST.EXPORT", "False"], ["panoptic.json", "report.html", "grid.png"]),
-        (["DATASETS.TEST", "()"], ["report.html", "grid.png", "metrics.json"]),
+        (["DATASETS.TEST", "()", *EXPECTED], ["report.html", "grid.png", "metrics.json"]),
     ],
 )
 def test_other_models_and_runs_without_exports(
@@ -97,6 +102,40 @@ def test_other_models_and_runs_without_exports(
     if "report.html" not in missing:
         assert (tmp_path / "report.html").is_file()
         assert (tmp_path / "grid.png").is_file()
+
+
+def test_unexpected_results_are_one_line_after_the_table(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [*options, "DATASETS.TEST", "('t_out',)", "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", str(tmp_path), *EXPECTED]
+    assert main(["train", "--config-file", CONFIG, *given]) == 1
+    printed = capsys.readouterr()
+    assert f"{tmp_path}/metrics.json" in printed.out
+    (line,) = (line for line in printed.err.splitlines() if line.startswith("segkit train: "))
+    assert "TEST.EXPECTED_RESULTS: expected panoptic_seg PQ 41.5 +- 0.5, got " in line
+    assert "set TEST.EXPECTED_RESULTS []" in line
+
+
+@pytest.mark.parametrize(
+    ("results", "problem"),
+    [
+        ({"bbox": {"AP": 41.4}, "segm": {"AP": 37.0}}, ""),
+        ({"bbox": {"AP": 41.6}, "segm": {"AP": 37.0}}, "expected bbox AP 41.0 +- 0.5, got 41.60;"),
+        ({"bbox": {"AP": None}}, "expected bbox AP 41.0 +- 0.5, got nothing, expected segm AP 37.2 .*, got nothing;"),
+        ({"bbox": {"AP": float("nan")}, "segm": {"AP": 37.0}}, "expected bbox AP 41.0 +- 0.5, got nan;"),
+        ({}, ""),
+        (None, ""),
+    ],
+)
+def test_results_are_compared_with_the_expected_ones(results: dict[str, Any] | None, problem: str) -> None:
+    expected = [["bbox", "AP", 41.0, 0.5], ["segm", "AP", 37.2, 0.5]]
+    cfg = load_config(opts=["TEST.EXPECTED_RESULTS", str(expected), "DATASETS.TEST", "('a',)"])
+    with pytest.raises(ConfigError, match=problem.replace("+", r"\+")) if problem else nullcontext():
+        check_expected_results(cfg, results)
+    cfg.DATASETS.TEST = ("a", "b")
+    both = {"a": {"segm": {"AP": 1.0}}, "b": results} if results else results
+    with pytest.raises(ConfigError) if problem else nullcontext():
+        check_expected_results(cfg, both)
 
 
 def test_debugging_shows_the_whole_log(
