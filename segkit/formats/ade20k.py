@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Literal
+from itertools import count
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,8 @@ from segkit.formats.png import CHANNEL
 from segkit.structures import VOID, Category, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment, default_color
 from segkit.utils import files
 from segkit.utils.errors import DatasetError
-from segkit.utils.issues import IssueHandler, raise_issue, report_missing, report_unpaired, try_read
+from segkit.utils.issues import IssueHandler, describe_unused, raise_issue, report_missing, report_unpaired, try_read
+from segkit.utils.json_fields import Entry, split_writable_keys
 from segkit.utils.text import abbreviate, suggest
 
 Annotations = Literal["panoptic", "semantic", "instances"]
@@ -36,6 +38,7 @@ THING_IDS = (
     *(126, 127, 128, 130, 131, 133, 134, 135, 136, 137, 138, 139, 140, 143, 144, 145, 147, 148, 149, 150),
 )
 COMPLETE = "complete the download, or the preparation"
+SHARED = "map of the classes, which tells two of one segment id apart,"
 NOT_NAMED = "have no annotation that is read"
 
 
@@ -44,7 +47,8 @@ class ADE20KReader(DatasetReader):
 
     Annotations are one of:
 
-    - `panoptic`: ade20k_panoptic_<split>.json and its PNGs, categories as in the JSON, ids 0..149.
+    - `panoptic`: ade20k_panoptic_<split>.json and its PNGs, categories as in the JSON, ids 0..149. Classes that share a
+      segment id there, as road and skyscraper do, are told apart by the maps of annotations/.
     - `semantic`: the maps of annotations/, ids 1..150, all stuff, one segment for each class.
     - `instances`: what Mask2Former's prepare_ade20k_pan_seg.py makes, ids 1..150: stuff of annotations/, and over it
       the instances of annotations_instance/. Thing pixels without instance are void.
@@ -86,6 +90,7 @@ class ADE20KReader(DatasetReader):
         self._instances = self.root / "annotations_instance" / FOLDERS[split]
         self._pngs = self.root / f"ade20k_panoptic_{split}"
         self._records: dict[ImageId, PanopticRecord] = {}
+        self._shared_ids: dict[Any, dict[int, int]] = {}  # image_id -> segment_id -> id in the PNG
         if annotations == "panoptic":
             self._find_panoptic(on_issue)
         else:
@@ -98,10 +103,13 @@ class ADE20KReader(DatasetReader):
         if self._annotations == "panoptic":
             record = self._records[image.image_id]
             path = self._pngs / record.png_name
-            areas_px, isthing = coco.read_id_runs(path, image.size_hw).areas_px(), self.categories.isthing_by_id
+            runs = coco.read_id_runs(path, image.size_hw)
+            if image.image_id in self._shared_ids:
+                runs = self._separate_classes(runs, record)
+            areas_px, isthing = runs.areas_px(), self.categories.isthing_by_id
             # Mask2Former's JSON lists stuff even if things cover it completely.
             infos = [i for i in record.segments_info if i["id"] in areas_px or isthing[i["category_id"]]]
-            return coco.read_segmentation(path, infos, self.categories, image.size_hw, image.image_id)
+            return coco.build_segmentation(runs, infos, self.categories, path, image.image_id)
         name = f"{image.image_id}.png"
         classes = _read_classes(self._semantic / name, image.size_hw)
         if self._annotations == "semantic":
@@ -109,18 +117,60 @@ class ADE20KReader(DatasetReader):
         return _add_instances(classes, self._instances / name, self.categories)
 
     def _find_panoptic(self, on_issue: IssueHandler) -> None:
-        content = coco.read_panoptic(self.root / f"{self._pngs.name}.json", on_issue)
+        content = coco.read_panoptic(self.root / f"{self._pngs.name}.json", on_issue, self._separate_ids)
         records = content.records
         images = [self.image_root / r.file_name for r in records]
         pngs = [self._pngs / r.png_name for r in records]
+        maps = [self._get_class_map(r) for r in records if r.image_id in self._shared_ids]
         missing = report_missing(on_issue, "image-missing", "image", images, COMPLETE)
         missing |= report_missing(on_issue, "png-missing", "annotation", pngs, COMPLETE)
-        complete = [r for r, *paths in zip(records, images, pngs, strict=True) if missing.isdisjoint(paths)]
+        missing |= report_missing(on_issue, "png-missing", SHARED, maps, COMPLETE)
+        paths = zip(images, pngs, map(self._get_class_map, records), strict=True)
+        complete = [r for r, files_of_image in zip(records, paths, strict=True) if missing.isdisjoint(files_of_image)]
         self.categories = content.categories
         self._records = {record.image_id: record for record in complete}
-        self.images = tuple(DatasetImage(r.image_id, r.file_name, (r.height, r.width)) for r in complete)
-        self.skipped = describe_unused_images(self.image_root, {r.file_name for r in records}, f"images {NOT_NAMED}")
-        self.skipped += describe_unused_images(self._pngs, {r.png_name for r in records}, f"PNGs {NOT_NAMED}")
+        self.images = tuple(coco.build_images((content.images[r.image_id] for r in complete), self.image_root))
+        self.info, unwritable = split_writable_keys(content.info)
+        self.skipped = (
+            *describe_unused(content.path, coco.UNWRITABLE, unwritable),
+            *describe_unused(content.path, coco.UNREAD, content.unread),
+            *describe_unused_images(self.image_root, {r.file_name for r in records}, f"images {NOT_NAMED}"),
+            *describe_unused_images(self._pngs, {r.png_name for r in records}, f"PNGs {NOT_NAMED}"),
+        )
+
+    def _separate_ids(self, annotation: Entry) -> Entry:
+        """Give stuff that has the segment id of other stuff one of its own, and remember both.
+
+        Mask2Former's preparation takes the colour of a stuff class as its id, and road and skyscraper have one colour.
+        """
+        infos, image_id = annotation.get("segments_info"), annotation.get("image_id")
+        has_ids = type(infos) is list and all(type(i) is dict and type(i.get("id")) is int for i in infos)
+        if not has_ids or type(image_id) not in (int, str):
+            return annotation  # its validation says what is wrong
+        ids, separated = {info["id"] for info in infos}, {}
+        for index, info in enumerate(infos):
+            earlier = [i for i in infos[:index] if i["id"] == info["id"]]
+            if earlier and info.get("category_id") not in [i.get("category_id") for i in earlier]:
+                separated[index] = next(i for i in count(1) if i not in ids)
+                ids.add(separated[index])
+        if not separated:
+            return annotation
+        self._shared_ids[image_id] = {new: infos[index]["id"] for index, new in separated.items()}
+        infos = [{**info, "id": separated.get(index, info["id"])} for index, info in enumerate(infos)]
+        return {**annotation, "segments_info": infos}
+
+    def _separate_classes(self, runs: IdRuns, record: PanopticRecord) -> IdRuns:
+        """Give the pixels of classes that share a segment id the ids of `_separate_ids`, by the map of classes."""
+        segment_ids = runs.to_map()
+        classes = _read_classes(self._get_class_map(record), (record.height, record.width))
+        class_by_id = {info["id"]: info["category_id"] + 1 for info in record.segments_info}
+        shared_ids = segment_ids.copy()
+        for new_id, shared_id in self._shared_ids[record.image_id].items():
+            segment_ids[(shared_ids == shared_id) & (classes == class_by_id[new_id])] = new_id
+        return IdRuns.from_map(segment_ids)
+
+    def _get_class_map(self, record: PanopticRecord) -> Path:
+        return self._semantic / f"{PurePosixPath(record.png_name).stem}.png"
 
     def _find(self, on_issue: IssueHandler) -> list[Path]:
         """The images that have their annotations, sorted."""

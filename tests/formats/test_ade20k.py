@@ -14,10 +14,13 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image
 
+from segkit.curation.convert import convert, list_lost_extras
 from segkit.curation.issues import RULES
 from segkit.formats import png
 from segkit.formats.ade20k import N_CLASSES, THING_IDS, ADE20KReader, ADE20KWriter
 from segkit.formats.base import DatasetImage
+from segkit.formats.coco import CocoPanopticWriter
+from segkit.formats.voc import VOCWriter
 from segkit.structures import PanopticSegmentation, Segment
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_samples import CATEGORIES, files_below, first_image, second_image
@@ -324,3 +327,95 @@ def test_errors_of_the_writer_write_no_json(tmp_path: Path) -> None:
     assert files_below(tmp_path) == {"ade20k_panoptic_train/one.png"}
     with pytest.raises(ValueError, match="split must be one of"):
         ADE20KWriter(tmp_path, CATEGORIES, split="validation")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# As Mask2Former's preparation writes it: a stuff class has its colour as segment id.
+# ---------------------------------------------------------------------------------------------------------------------
+
+GREY = 140 + 256 * 140 + 65536 * 140  # road and skyscraper have this colour
+SKY_ID, BED_ID = 1000, 2000
+
+
+def _write_mask2former(root: Path) -> dict[str, Any]:
+    """A road at the left, a skyscraper above, sky, and a bed that hides some of the road."""
+    ids = np.array([[SKY_ID, GREY, GREY], [GREY, BED_ID, 0]], np.int32)
+    classes = np.array([[3, 49, 49], [7, 7, 0]], np.uint8)
+    png.write_ids(root / "ade20k_panoptic_val/a.png", ids)
+    png.write(root / "annotations/validation/a.png", classes)
+    png.write(root / "images/validation/a.jpg", np.zeros((2, 3, 3), np.uint8))
+    segments = [(SKY_ID, 2, 1), (GREY, 6, 1), (GREY, 48, 2), (BED_ID, 7, 1)]
+    infos = [{"id": i, "category_id": c, "area": area, "bbox": [0, 0, 1, 1], "iscrowd": 0} for i, c, area in segments]
+    categories = [
+        {"id": 2, "name": "sky", "isthing": 0, "color": [6, 230, 230]},
+        {"id": 6, "name": "road", "isthing": 0, "color": [140, 140, 140]},
+        {"id": 48, "name": "skyscraper", "isthing": 0, "color": [140, 140, 140]},
+        {"id": 7, "name": "bed", "isthing": 1, "color": [204, 5, 255]},
+    ]
+    content = {
+        "info": {"year": 2017},
+        "licenses": [{"id": 3, "name": "BSD"}],
+        "images": [{"id": "a", "file_name": "a.jpg", "height": 2, "width": 3, "license": 3}],
+        "annotations": [{"image_id": "a", "file_name": "a.png", "segments_info": infos}],
+        "categories": categories,
+    }
+    (root / "ade20k_panoptic_val.json").write_text(json.dumps(content))
+    return content
+
+
+def test_classes_of_one_colour_have_a_segment_each(tmp_path: Path) -> None:
+    _write_mask2former(tmp_path)
+    reader = ADE20KReader(tmp_path)
+    segmentation = reader.read_segmentation(reader.images[0])
+    assert segmentation.segment_ids.tolist() == [[SKY_ID, 1, 1], [GREY, BED_ID, 0]]
+    assert segmentation.segments == (
+        Segment(SKY_ID, 2, False, 1),
+        Segment(GREY, 6, False, 1),
+        Segment(1, 48, False, 2),
+        Segment(BED_ID, 7, True, 1),
+    )
+
+
+def test_stuff_of_one_colour_that_things_hide_is_left_out(tmp_path: Path) -> None:
+    _write_mask2former(tmp_path)
+    png.write_ids(tmp_path / "ade20k_panoptic_val/a.png", np.array([[SKY_ID, GREY, GREY], [BED_ID, BED_ID, 0]]))
+    reader = ADE20KReader(tmp_path)
+    segments = reader.read_segmentation(reader.images[0]).segments
+    assert [(s.segment_id, s.category_id) for s in segments] == [(SKY_ID, 2), (1, 48), (BED_ID, 7)]
+
+
+def test_classes_of_one_colour_need_the_map_of_classes(tmp_path: Path) -> None:
+    _write_mask2former(tmp_path)
+    (tmp_path / "annotations/validation/a.png").unlink()
+    reader, messages = _read_with_issues(tmp_path)
+    assert (reader.images, messages) == ((), [("png-missing", "a.png")])
+    with pytest.raises(DatasetError, match=r"annotations/validation/a\.png: the map of the classes, which tells two"):
+        ADE20KReader(tmp_path)
+
+
+def test_other_repeated_ids_are_an_error(tmp_path: Path) -> None:
+    """Twice the same class is no matter of colours."""
+    content = _write_mask2former(tmp_path)
+    content["annotations"][0]["segments_info"][2]["category_id"] = 6
+    (tmp_path / "ade20k_panoptic_val.json").write_text(json.dumps(content))
+    with pytest.raises(DatasetError, match="expected distinct segment ids in an image, got this one twice"):
+        ADE20KReader(tmp_path)
+
+
+def test_conversion_to_coco_keeps_ids_licences_and_keys(tmp_path: Path) -> None:
+    content = _write_mask2former(tmp_path / "ade")
+    reader = ADE20KReader(tmp_path / "ade")
+    assert convert(reader, CocoPanopticWriter(tmp_path / "coco", reader.categories), copy_images=True) == []
+    written = json.loads((tmp_path / "coco/panoptic.json").read_text())
+    assert {key: written[key] for key in ("info", "licenses", "images")} == {
+        key: content[key] for key in ("info", "licenses", "images")
+    }
+    ids = [info["id"] for info in written["annotations"][0]["segments_info"]]
+    assert len({*ids}) == 4
+    assert [c["name"] for c in written["categories"]] == ["sky", "road", "bed", "skyscraper"]
+    assert list_lost_extras(reader, VOCWriter(tmp_path / "voc", reader.categories)) == [
+        "keys of the dataset and its images: 'info', 'license', 'licenses'"
+    ]
+    back = ADE20KWriter(tmp_path / "back", reader.categories)
+    assert convert(reader, back) == []
+    assert json.loads((tmp_path / "back/ade20k_panoptic_val.json").read_text())["licenses"] == content["licenses"]

@@ -8,6 +8,7 @@ from segkit.formats.coco.panoptic import (
     PanopticFile,
     PanopticPrediction,
     PanopticRecord,
+    build_segmentation,
     read_panoptic,
     read_panoptic_predictions,
     read_segmentation,
@@ -22,8 +23,11 @@ from segkit.formats.coco.places import find_image_root, list_places
 from segkit.formats.coco.prediction_readers import CocoResultsReader, PanopticPredictionsReader
 from segkit.formats.coco.readers import (
     OVERLAPS,
+    UNREAD,
+    UNWRITABLE,
     CocoInstancesReader,
     CocoPanopticReader,
+    build_images,
     paint_annotations,
     report_relative_coordinates,
 )
@@ -37,6 +41,8 @@ from segkit.formats.png import write_ids as write_png
 __all__ = [
     "OVERLAPS",
     "RELATIVE",
+    "UNREAD",
+    "UNWRITABLE",
     "CocoInstancesReader",
     "CocoInstancesWriter",
     "CocoPanopticReader",
@@ -54,7 +60,9 @@ __all__ = [
     "TwoChannelReader",
     "TwoChannelWriter",
     "are_relative",
+    "build_images",
     "build_panoptic_annotation",
+    "build_segmentation",
     "choose_png_names",
     "drop_slivers",
     "find_image_root",

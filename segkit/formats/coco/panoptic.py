@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from segkit.formats.coco.validation import (
     get_segment_id,
     validate_segment,
 )
-from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, ImageId, PanopticSegmentation, Segment
+from segkit.structures import MAX_SEGMENT_ID, VOID, CategorySet, IdRuns, ImageId, PanopticSegmentation, Segment
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, try_read
@@ -86,7 +86,9 @@ class PanopticPrediction:
 
 
 @files.no_garbage_collection()
-def read_panoptic(json_path: str | Path, on_issue: IssueHandler = raise_issue) -> PanopticFile:
+def read_panoptic(
+    json_path: str | Path, on_issue: IssueHandler = raise_issue, correct: Callable[[Entry], Entry] | None = None
+) -> PanopticFile:
     """Read and validate a panoptic JSON without opening any PNG.
 
     Every image needs one annotation; every segment needs a distinct id in 1..MAX_SEGMENT_ID and a category of the file.
@@ -94,6 +96,7 @@ def read_panoptic(json_path: str | Path, on_issue: IssueHandler = raise_issue) -
     Args:
         json_path: the JSON.
         on_issue: takes the code `annotation-unreadable` and the error of an invalid annotation, which is then left out.
+        correct: corrects known faults of an annotation before it is validated.
 
     Returns:
         The content of the file.
@@ -104,6 +107,7 @@ def read_panoptic(json_path: str | Path, on_issue: IssueHandler = raise_issue) -
     path = Path(json_path)
     content = json_fields.load_object(path)
     annotations = read_annotations(content, path, panoptic=True)
+    annotations = annotations if correct is None else [*map(correct, annotations)]
     categories = read_categories(content, path)
     images = read_images(content, path)
     records: dict[ImageId, PanopticRecord] = {}
@@ -187,7 +191,31 @@ def read_segmentation(
             different ids; or a category is unknown.
     """
     path = Path(png_path)
-    runs = png.read_id_runs(path, size_hw)
+    return build_segmentation(png.read_id_runs(path, size_hw), segments_info, categories, path, image_id)
+
+
+def build_segmentation(
+    runs: IdRuns,
+    segments_info: Iterable[Mapping[str, Any]],
+    categories: CategorySet,
+    path: Path,
+    image_id: ImageId | None = None,
+) -> PanopticSegmentation:
+    """Join the segment ids of a PNG with `segments_info`, see `read_segmentation`.
+
+    Args:
+        runs: of the segment ids, 0 = void.
+        segments_info: as in `read_segmentation`.
+        categories: of the dataset.
+        path: the PNG, for messages.
+        image_id: of the image, for messages.
+
+    Returns:
+        The segments in the order of `segments_info`, with category ids of the dataset.
+
+    Raises:
+        DatasetError: runs and `segments_info` have different ids, or a category is unknown.
+    """
     areas = runs.areas_px()
     areas.pop(VOID, None)
     segments = []

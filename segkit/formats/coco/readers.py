@@ -33,6 +33,7 @@ from segkit.utils.issues import IssueHandler, describe_unused
 from segkit.utils.json_fields import Entry, Location
 
 OVERLAPS = ("small_on_top", "later_on_top")  # which of several masks gets a pixel
+UNWRITABLE = "keys whose value JSON cannot hold (NaN, say)"
 UNREAD = "keys of annotations and categories that are not read"
 
 
@@ -71,7 +72,7 @@ class CocoPanopticReader(DatasetReader):
         self.images = select_images(split, val_share, all_images, json)
         self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
-            *describe_unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
+            *describe_unused(file.path, UNWRITABLE, unwritable),
             *describe_unused(file.path, UNREAD, file.unread),
         )
 
@@ -121,7 +122,7 @@ class CocoInstancesReader(DatasetReader):
         self.images = select_images(split, val_share, build_images(file.images, self.image_root), json)
         self.info, unwritable = json_fields.split_writable_keys(file.info)
         self.skipped = (
-            *describe_unused(file.path, "keys whose value JSON cannot hold (NaN, say)", unwritable),
+            *describe_unused(file.path, UNWRITABLE, unwritable),
             *describe_unused(file.path, UNREAD, file.unread),
         )
 
