@@ -143,7 +143,8 @@ class ADE20KReader(DatasetReader):
 
         Mask2Former's preparation takes the colour of a stuff class as its id, and road and skyscraper have one colour.
         """
-        infos, image_id = annotation.get("segments_info"), annotation.get("image_id")
+        infos: Any = annotation.get("segments_info")
+        image_id = annotation.get("image_id")
         has_ids = type(infos) is list and all(type(i) is dict and type(i.get("id")) is int for i in infos)
         if not has_ids or type(image_id) not in (int, str):
             return annotation  # its validation says what is wrong
