@@ -17,7 +17,7 @@ except ImportError:
 
 from segkit.formats.coco.columns import AREA, BOX, MASK, read_plain_columns
 from segkit.formats.coco.tables import CATEGORY_KEYS, TABLES, read_annotations, read_categories, read_images
-from segkit.formats.coco.validation import get_image_id, validate_entry
+from segkit.formats.coco.validation import FIX, get_image_id, validate_entry
 from segkit.structures import CategorySet, ImageId
 from segkit.utils import files, json_fields
 from segkit.utils.errors import DatasetError
@@ -172,7 +172,7 @@ def _read_annotations(
         annotation_id = json_fields.get_field(entry, "id", json_fields.INTEGER, unnamed)
         where = Location(path, image["id"], "annotation", annotation_id)
         if annotation_id in annotations:
-            raise DatasetError("expected distinct annotation ids, got this one twice", where=where)
+            raise DatasetError("expected distinct annotation ids, got this one twice", where=where, remedy=FIX)
         valid = validate_entry(entry, keys, categories.isthing_by_id, size_hw, where, raise_issue)
         annotations[annotation_id] = {**entry, **valid}
     return [*annotations.values()]

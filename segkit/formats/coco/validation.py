@@ -36,7 +36,7 @@ from segkit.utils.text import abbreviate
 
 BOX_NUMBERS = 4
 LARGEST_IN_BOX = 1e150  # the area of a box is a finite number, too
-FIX_FORM = "`segkit data check --fix` repairs a copy of a dataset"
+FIX = "`segkit data check --fix` repairs a copy of a dataset"
 MAX_PIXELS = 2**32 - 1  # of an image: pycocotools counts in 32 bits
 
 
@@ -212,7 +212,7 @@ def get_segmentation(entry: Entry, size_hw: tuple[int, int] | None, where: objec
     if form:
         code = "segment-empty" if form.name == EMPTY else "mask-form" if form.segmentation else "mask-invalid"
         problem = f"bad segmentation: expected [[x, y, x, y, ...], ...] or RLE of size and counts, got {form.name}"
-        raise DatasetError(problem, where=where, remedy=FIX_FORM, code=code)
+        raise DatasetError(problem, where=where, remedy=FIX, code=code)
     if fault:
         size = segmentation.get("size") if isinstance(segmentation, dict) else None
         is_other = type(size) is list and [*map(type, size)] == [int, int] and size != [*(size_hw or size)]

@@ -253,6 +253,10 @@ def change_record(**values: Any) -> Callable[[list[dict[str, Any]]], None]:
         (change(segmentation={"size": [3, 3]}), "expected RLE as {size, counts}"),
         (change(segmentation=[]), "expected segmentation in every annotation"),
         (change_record(file_name="nowhere.png"), r"2 of 2 images are missing .*nowhere\.png"),
+        (
+            lambda records: [record.update(file_name=record["file_name"][:-3] + "PNG") for record in records],
+            r"0\.PNG \(is it 0\.png\? The name is spelled in other letter case\)",
+        ),
         (change_record(image_id=1), r"image_id comes twice .*1 of 0\.png and 1\.png"),
         (change_record(height=0), "expected height to be a whole number of pixels"),
         (change_record(annotations=7), "expected annotations to be a list"),
