@@ -7,7 +7,6 @@ two axes runs right, the second upwards. `write_prediction` undoes both.
 
 from __future__ import annotations
 
-import re
 import reprlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
@@ -23,18 +22,22 @@ from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.formats.decathlon import files, nnunet
 from segkit.formats.decathlon.files import TABLE, Volume, VolumeFiles, check_volume
 from segkit.formats.decathlon.nifti import MAX_LABEL, read_header, read_voxels, to_slices
+from segkit.formats.decathlon.options import (
+    BACKGROUND,
+    RGB,
+    build_categories,
+    check_options,
+    describe_dropped,
+    read_label_names,
+)
 from segkit.formats.image_io import PERCENTILES, stretch_to_uint8
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation, Segment
-from segkit.utils.errors import ConfigError, DatasetError, SegkitError
+from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.issues import IssueHandler, raise_issue, try_read
-from segkit.utils.json_fields import INTEGER, NUMBER, TEXT, Entry
-from segkit.utils.text import abbreviate, suggest
+from segkit.utils.text import abbreviate
 
-SPLITS = ("train", "val", "all", "test")
 CACHE_BYTES = 2**27  # of slices in memory: all volumes of a small task
 MIN_CACHED = 2  # files in memory whatever their size: image and label of the last volume
-RGB = 3
-BACKGROUND = 0  # the label
 
 Labels: TypeAlias = NDArray[np.uint8] | NDArray[np.uint16]
 
@@ -94,7 +97,7 @@ class DecathlonReader(DatasetReader):
         label_affine: str = files.OWN,
         on_issue: IssueHandler = raise_issue,
     ) -> None:
-        _check_options(axis, split, val_share, held_out, things, modalities, percentiles, keep_empty)
+        check_options(axis, split, val_share, held_out, things, modalities, percentiles, keep_empty)
         if label_affine not in (files.OWN, files.IMAGE):
             raise ConfigError(f"expected `label_affine` to be own or image, got {reprlib.repr(label_affine)}")
         self._label_affine = label_affine
@@ -115,21 +118,21 @@ class DecathlonReader(DatasetReader):
         listed = files.list_volumes(self.root, table, False, report) if needs_training else []
         training = files.drop_missing(listed, report)
         counts = nnunet.describe_count(table, len(listed), self.root / TABLE) if needs_training else ()
-        names = _read_label_names(labels, table, self.root)
+        names = read_label_names(labels, table, self.root)
         if names is None:
             training, names = self._find_labels(training, report)
         ignored = [label for label, name in names.items() if name == nnunet.IGNORE and label != BACKGROUND]
         self._ignored = ignored[0] if ignored and labels is None else None
         if self._ignored is not None:
             del names[self._ignored]
-        self.categories = _build_categories(names, things, self.root)
+        self.categories = build_categories(names, things, self.root)
         if split == "test":
             listed = files.list_volumes(self.root, table, True, report)
             selected = files.drop_missing(listed, report)
         else:
             selected = files.select_split(training, listed, split, val_share, held_out)
         self._open(selected, keep_empty, report)
-        modalities_line = _describe_dropped(self.volumes, self._modalities, table, self.root)
+        modalities_line = describe_dropped(self.volumes, self._modalities, table, self.root)
         self.skipped = (*files.describe_unlisted(listed), *counts, *modalities_line)
         if not self.images and not reported:
             remedy = "choose another split, val_share or keep_empty"
@@ -262,88 +265,6 @@ class NnunetReader(DecathlonReader):
     """A dataset of nnU-Net, see `DecathlonReader`."""
 
     format = "nnunet"
-
-
-def _check_options(
-    axis: Any, split: Any, val_share: Any, held_out: Any, things: Any, modalities: Any, percentiles: Any, empty: Any
-) -> None:
-    is_modalities = _is_list(modalities, INTEGER) and len(modalities) <= RGB and min(modalities, default=0) >= 0
-    is_percentiles = _is_list(percentiles, NUMBER) and len(percentiles) == 2
-    is_percentiles = is_percentiles and 0 <= percentiles[0] < percentiles[1] <= 100
-    checks = (
-        ("axis", axis, type(axis) is int and axis in (0, 1, 2), "0, 1 or 2"),
-        ("split", split, split in SPLITS, f"one of {', '.join(SPLITS)}"),
-        ("val_share", val_share, type(val_share) in NUMBER and 0 <= val_share <= 1, "in 0..1"),
-        ("keep_empty", empty, type(empty) is bool, "true or false"),
-        ("held_out", held_out, _is_list(held_out, TEXT, Collection), "a list of names"),
-        ("things", things, _is_list(things, TEXT, Collection), "a list of names"),
-        ("modalities", modalities, is_modalities, "a list of up to three numbers from 0"),
-        ("percentiles", percentiles, is_percentiles, "two rising numbers in 0..100"),
-    )
-    for key, value, is_valid, expected in checks:
-        if not is_valid:
-            remedy = suggest(value, SPLITS) if key == "split" else ""
-            raise ConfigError(f"expected `{key}` to be {expected}, got {reprlib.repr(value)}", remedy=remedy)
-
-
-def _is_list(value: Any, types: tuple[type, ...], kind: Any = Sequence) -> bool:
-    return isinstance(value, kind) and not isinstance(value, str) and all(type(part) in types for part in value)
-
-
-def _read_label_names(labels: Mapping[int | str, str] | None, table: Entry | None, root: Path) -> dict[int, str] | None:
-    """The name of every label, from the option or else from dataset.json; None if neither is given.
-
-    ConfigError for the option, DatasetError for the table: labels are not distinct integers in 0..MAX_LABEL, or a name
-    is not text.
-    """
-    if labels is None and table is None:
-        return None
-    error: type[SegkitError] = DatasetError if labels is None else ConfigError
-    where = root / TABLE if labels is None else "`labels`"
-    given = labels
-    if labels is None and table is not None:
-        given = nnunet.invert_labels(table.get("labels"), where)
-    if not isinstance(given, Mapping) or not given:
-        raise error(f"expected `labels` to be {{label: name}}, got {reprlib.repr(given)}", where=where)
-    names: dict[int, str] = {}
-    for key, name in given.items():
-        label = int(key) if re.fullmatch("[0-9]{1,5}", str(key), re.ASCII) else -1
-        if not 0 <= label <= MAX_LABEL or label in names or not isinstance(name, str) or not name:
-            expected = f"a different integer in 0..{MAX_LABEL} and a name for each label"
-            raise error(f"expected {expected}, got {reprlib.repr({key: name})}", where=where)
-        names[label] = name
-    return names
-
-
-def _describe_dropped(
-    volumes: Sequence[Volume], modalities: Sequence[int], table: Entry | None, root: Path
-) -> tuple[str, ...]:
-    """The line on modalities that no one asked to leave out."""
-    count = max((volume.modalities for volume in volumes), default=0)
-    if modalities or count <= RGB:
-        return ()
-    names = nnunet.get_channel_names(table)
-    dropped = ", ".join(
-        f"{number} ({names[number]})" if number in names else f"{number}" for number in range(RGB, count)
-    )
-    remedy = "choose up to three with `modalities`, as in --set modalities=[0,1,3]"
-    return (f"{root}: volumes have {count} modalities, the first {RGB} are read and {dropped} is not; {remedy}",)
-
-
-def _build_categories(names: Mapping[int, str], things: Collection[str], root: Path) -> CategorySet:
-    """One category per label, the background as stuff; ConfigError if `things` names anything but foreground labels."""
-    names = {BACKGROUND: "background", **names}
-    foreground = [name for label, name in names.items() if label != BACKGROUND]
-    if unexpected := sorted({*things} - {*foreground}):
-        expected = f"`things` to be among the labels {abbreviate(foreground)}"
-        remedy = suggest(unexpected[0], foreground)
-        raise ConfigError(f"expected {expected}, got {abbreviate(unexpected)}", remedy=remedy)
-    entries: list[Entry] = [
-        {"id": label, "name": name, "isthing": name in things and label != BACKGROUND}
-        for label, name in sorted(names.items())
-    ]
-    entries[0]["color"] = (0, 0, 0)  # of the background, which is first
-    return CategorySet.from_coco(entries, root)
 
 
 def to_labels(values: NDArray[Any], path: Path) -> Labels:
