@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from segkit.utils import plugins
+from segkit.utils import files, plugins
 from segkit.utils.errors import ConfigError
 from segkit.utils.issues import DEFAULT_LIMIT
 from segkit.utils.plugins import ENVIRONMENT
@@ -210,6 +210,13 @@ def parse_assignments(texts: Sequence[str]) -> dict[str, Any]:
 def is_within(path: Path, folder: object) -> bool:
     """Whether the path, after following links, is the folder or inside of it."""
     return "\0" not in str(folder) and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(str(folder)))
+
+
+def check_output(path: Path, inputs: Iterable[Path | None]) -> None:
+    """Check before the work that a file can be written, and is none of the inputs."""
+    if any(each is not None and os.path.realpath(each) == os.path.realpath(path) for each in inputs):
+        raise ConfigError("the output would overwrite an input", where=path, remedy="name another file")
+    files.check_writable(path)
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, default: int, help: str, minimum: int = 1) -> None:

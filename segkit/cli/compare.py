@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segkit.cli import arguments
-from segkit.utils import files
 from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
 
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
     from segkit.scoring.results import replace_nonfinite, save_results
 
     if args.output:
-        files.check_writable(args.output)
+        arguments.check_output(args.output, (args.a, args.b, args.gt))
     first, second = (_load_metric(path, args) for path in (args.a, args.b))
     _check_alike(first, second, args)
     options = {"samples": args.samples, "seed": args.seed, "level": args.level}

@@ -15,6 +15,8 @@ from segkit.utils.errors import ConfigError
 from segkit.utils.links import refusing_outer_links
 from segkit.utils.progress import progress_bar
 
+STATS_FILES = ("stats.json", "stats.png")
+
 run = arguments.run_command
 
 
@@ -117,7 +119,7 @@ def _print_formats(args: argparse.Namespace) -> None:
 
 def _add_stats(parser: argparse.ArgumentParser) -> None:
     arguments.add_dataset_arguments(parser)
-    parser.add_argument("--output", type=Path, metavar="DIR", help="folder for stats.json and stats.png")
+    parser.add_argument("--output", type=Path, metavar="DIR", help=f"folder for {' and '.join(STATS_FILES)}")
 
 
 def _stats(args: argparse.Namespace) -> None:
@@ -126,17 +128,18 @@ def _stats(args: argparse.Namespace) -> None:
     from segkit.formats.registry import open_reader
     from segkit.report.dataset_stats import draw_dataset_stats, stats_tables
 
-    if args.output is not None:
-        files.check_writable(args.output / "stats.json")
+    paths = [args.output / name for name in STATS_FILES] if args.output is not None else []
+    for path in paths:
+        files.check_writable(path)
     options = arguments.get_dataset_options(args)
     reader = open_reader(args.format, options)
     with progress_bar("stats") as progress:
         stats = count_dataset(reader, progress)
-    if args.output is not None:
+    if paths:
         with files.convert_write_errors(args.output):
-            files.dump_json(args.output / "stats.json", stats)
-            png.write(args.output / "stats.png", draw_dataset_stats(stats, reader.categories))
-        print(args.output / "stats.json", args.output / "stats.png", sep="\n")
+            files.dump_json(paths[0], stats)
+            png.write(paths[1], draw_dataset_stats(stats, reader.categories))
+        print(*paths, sep="\n")
     open_console().print(stats_tables(stats))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from segkit.cli import arguments
-from segkit.utils import files
 from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
@@ -36,9 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score and print; 0 if all went well."""
+    inputs = [getattr(args, name, None) for name in ("gt", "pred", "categories")] + getattr(args, "counts", [])
     for path in (args.save_counts, args.output):
         if path is not None:
-            files.check_writable(path)
+            arguments.check_output(path, inputs)
     return arguments.run_command(args)
 
 

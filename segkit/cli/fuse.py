@@ -205,7 +205,7 @@ def _priors(args: argparse.Namespace) -> None:
     from segkit.scoring.fusion.priors import count_priors
     from segkit.scoring.results import save_results
 
-    files.check_writable(args.output)
+    arguments.check_output(args.output, (args.gt, args.instances))
     with arguments.show_progress("priors", args) as options:
         priors = count_priors(args.gt, args.gt_folder, args.instances, **options)
     save_results(args.output, priors.to_json())

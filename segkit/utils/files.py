@@ -63,14 +63,33 @@ def new_folder(path: Path) -> Iterator[Path]:
         _check_empty(path)
         with temporary_path(real.parent) as neighbour:
             neighbour.mkdir()
-            yield neighbour
+            with renaming(neighbour, path):
+                yield neighbour
             if real.is_dir():
                 real.rmdir()
             os.replace(neighbour, real)
     except OSError as error:
         raise _build_write_error(path, error) from None
-    except DatasetError as error:  # its message has the temporary name
-        raise DatasetError(str(error).replace(str(neighbour), str(path))) from None
+
+
+@contextmanager
+def renaming(temporary: Path, path: Path) -> Iterator[None]:
+    """Let errors of the block, which writes below a temporary path, name the path that the user knows.
+
+    Args:
+        temporary: Temporary path.
+        path: Where its content will be.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        DatasetError: That of the block.
+    """
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(str(error).replace(str(temporary), str(path))) from None
 
 
 @contextmanager

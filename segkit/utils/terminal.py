@@ -106,7 +106,9 @@ def color_logs() -> None:
     """Let the handlers of logs write their own colors to a stream of `escape_output`."""
     for logger in [logging.root, *logging.root.manager.loggerDict.values()]:
         for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
-            if isinstance(handler, logging.StreamHandler) and isinstance(handler.stream, EscapingStream):
+            if not isinstance(handler, logging.StreamHandler) or not isinstance(handler.stream, EscapingStream):
+                continue
+            if not handler.stream.closed:
                 handler.setStream(EscapingStream(handler.stream.stream, allow_colors=True))
 
 

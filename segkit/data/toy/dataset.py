@@ -11,7 +11,7 @@ from segkit.data.toy.scenes import CATEGORIES, draw_scene
 from segkit.formats import coco, derive, png
 from segkit.formats.coco import PanopticWriter
 from segkit.utils.errors import DatasetError
-from segkit.utils.files import check_output_folder, convert_write_errors
+from segkit.utils.files import check_output_folder, convert_write_errors, renaming
 from segkit.utils.leftovers import temporary_path
 
 __all__ = ["CATEGORIES", "draw_scene", "write_dataset"]
@@ -58,7 +58,8 @@ def write_dataset(
     parent = output if output.exists() else output.parent
     with convert_write_errors(output), temporary_path(parent) as scratch:
         written = scratch / "written"
-        _write(written, images, seed, size_hw, progress)
+        with renaming(written, output):
+            _write(written, images, seed, size_hw, progress)
         _install(written, output, scratch / "replaced")
     return output
 

@@ -15,7 +15,7 @@ from segkit.fusion import FUSION_METHODS, DroppedSegment, FusionMethod
 from segkit.scoring.fusion.options import build_grid
 from segkit.structures import CategorySet, HeadOutputs, PanopticSegmentation, Segment
 from segkit.utils.errors import ConfigError, DatasetError
-from segkit.utils.files import convert_write_errors, dump_json
+from segkit.utils.files import convert_write_errors, dump_json, renaming
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.leftovers import temporary_path
 from segkit.utils.process_pool import Progress, map_and_collect_errors
@@ -209,7 +209,8 @@ def _replace_outputs(output: Path) -> Iterator[Path]:
     """A folder whose content is moved into `output` at the end of the block; it is removed on an error."""
     with temporary_path(output) as stage:
         (stage / PNGS).mkdir(parents=True)
-        yield stage
+        with renaming(stage, output):
+            yield stage
         for name in (JSON, PNGS, DROPPED_SEGMENTS, PAGE):  # the old JSON first: it must never describe other PNGs
             _remove(output / name)
         for name in (PNGS, DROPPED_SEGMENTS, JSON):
