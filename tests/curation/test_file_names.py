@@ -111,6 +111,10 @@ def change_first(content: Any) -> None:
     content["images"][0]["file_name"] = "images/sub/My photo.png"
 
 
+def name_absolutely(content: Any) -> None:
+    content["images"][0]["file_name"] = "C:\\photos\\sub\\my photo.png"
+
+
 def add_twin(content: Any) -> None:
     content["images"].append({**content["images"][0], "id": 2, "file_name": NAME})
 
@@ -119,6 +123,7 @@ def add_twin(content: Any) -> None:
     ("change", "code", "message"),
     [
         (change_first, "image-missing", "is it sub/my photo.png, without images/?"),
+        (name_absolutely, "name-outside", "(is it sub/my photo.png, without C:/photos/?)"),
         (add_twin, "file-name-twice", "image 1 has the file sub/my photo.png too"),
     ],
 )

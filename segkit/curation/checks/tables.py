@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
@@ -36,6 +36,7 @@ class Tables:
         isthing_by_id: by category_id, None if `isthing` is invalid.
         class_names: by category_id, the id if the name is invalid.
         annotations: the objects of the table.
+        outside_names: by image_id, file names that lead out of the image folder.
         issues: what is wrong with images and categories.
     """
 
@@ -44,6 +45,7 @@ class Tables:
     isthing_by_id: dict[int, bool | None] = field(default_factory=dict)
     class_names: dict[int, str] = field(default_factory=dict)
     annotations: list[Entry] = field(default_factory=list)
+    outside_names: dict[ImageId, str] = field(default_factory=dict)
     issues: IssueList = field(default_factory=IssueList)
 
     def get_image(self, annotation: Entry, index: int) -> ImageEntry | None:
@@ -137,6 +139,10 @@ def resolve_names(tables: Tables, folder: Path | None) -> None:
         folder: the image folder, None if it does not exist.
     """
     names, first_by_name = FolderNames(folder or ""), dict[str, ImageEntry]()
+    hints = {str(Location(tables.path, i)): names.explain(name) for i, name in tables.outside_names.items() if folder}
+    for index, issue in enumerate(tables.issues):
+        if issue.code == "name-outside" and hints.get(issue.place):
+            tables.issues[index] = replace(issue, message=f"{issue.message} ({hints[issue.place]})")
     for image_id, image in tables.images.items() if folder else ():
         if image.file_name is None:
             continue
@@ -297,6 +303,12 @@ def _read_images(entries: list[Entry], tables: Tables) -> None:
             issues.add("file-name-twice", place, f"image {id_by_name[name]!r} has the file {name} too")
         elif name is not None:
             id_by_name[name] = image_id
+    for entry in entries:
+        entry_id: Any = entry.get("id")
+        file_name: Any = entry.get("file_name")
+        is_named = type(entry_id) in json_fields.IMAGE_ID and type(file_name) is str
+        if is_named and tables.images[entry_id].file_name is None:
+            tables.outside_names[entry_id] = file_name
 
 
 def _check_readable(path: Path, read: Callable[[Path], object]) -> IssueList:
