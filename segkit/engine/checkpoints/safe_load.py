@@ -168,7 +168,10 @@ def _check_file(path: str | Path) -> Path:
 
 def _is_torchscript(path: Path) -> bool:
     """Whether torch would take the file for a TorchScript archive, according to torch's own zip reader."""
-    return _is_zip(path) and "constants.pkl" in torch._C.PyTorchFileReader(str(path)).get_all_records()
+    if not _is_zip(path):
+        return False
+    reader: Any = torch._C.PyTorchFileReader(str(path))  # Any: the stubs of torch 2.4 lack a method
+    return "constants.pkl" in reader.get_all_records()
 
 
 def _is_zip(path: Path) -> bool:
