@@ -96,6 +96,9 @@ def _build_options(format_name: str, root: Path, options: Mapping[str, Any]) -> 
     """The given options, and those that follow from the root."""
     if format_name == "ade20k":
         return {"annotations": _choose_ade20k(root), **options}
+    if format_name == "voc":  # CVAT's only set is `default`
+        sets = [path.stem for path in (root / "ImageSets/Segmentation").glob("*.txt")]
+        return {**({"split": sets[0]} if len(sets) == 1 else {}), **options}
     if format_name == "two-channel-png":
         paths = {"masks": "masks", "images": "images", "categories": "categories.json"}
         others = {key: value for key, value in options.items() if key != "root"}

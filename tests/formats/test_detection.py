@@ -70,6 +70,14 @@ def test_the_annotations_of_ade20k(tmp_path: Path) -> None:
     assert detect_format(options).options == options
 
 
+def test_the_only_image_set_of_voc(tmp_path: Path) -> None:
+    make(tmp_path, "SegmentationClass/a.png", "ImageSets/Segmentation/default.txt")
+    assert detect_format({"root": str(tmp_path)}).options["split"] == "default"
+    assert detect_format({"root": str(tmp_path), "split": "val"}).options["split"] == "val"
+    make(tmp_path, "ImageSets/Segmentation/train.txt")
+    assert "split" not in detect_format({"root": str(tmp_path)}).options
+
+
 def test_label_maps_without_classes_are_ambiguous(tmp_path: Path) -> None:
     make(tmp_path, "images/a.png", "labels/a.png")
     message = r"could be instance-maps \(images and .*\) or semantic-maps \(.*\); name the format"

@@ -25,6 +25,7 @@ IMAGES, LABELS = "images", "labels"  # folders
 YAML_SUFFIXES = (".yaml", ".yml")
 SPLITS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}  # -> keys of data.yaml
 MAX_BYTES = 2**24
+MAX_CLASSES = 2**16
 TREE = "give the folder of data.yaml, or a folder with images, labels and classes.txt"
 
 
@@ -104,6 +105,11 @@ def choose_image_root(file: DatasetFile, split: str, names: Sequence[str]) -> st
     return posixpath.commonpath([posixpath.dirname(name) for name in names])
 
 
+def has_lists(file: DatasetFile, split: str) -> bool:
+    """Whether a text file lists images of the split: its folders may then hold images of other splits too."""
+    return any(os.path.isfile(file.root / _locate(file, entry)) for entry in file.sets[split])
+
+
 def get_label_name(image: str) -> str:
     """The label file of an image: the last folder `images` of its path becomes `labels`, the suffix .txt."""
     *folders, name = image.split("/")
@@ -116,11 +122,12 @@ def get_label_name(image: str) -> str:
 
 def parse_names(names: object, count: object, where: object) -> dict[int, str]:
     """The names by class, from a list, or an object of class and name; "class_0", ... if only `nc` is given."""
-    if names is None and type(count) is int and 0 < count < MAX_BYTES:
+    if names is None and type(count) is int and 0 < count <= MAX_CLASSES:
         return {index: f"class_{index}" for index in range(count)}
     entries = dict(enumerate(names)) if isinstance(names, (list, tuple)) else names
-    if not isinstance(entries, Mapping) or not entries:
-        raise DatasetError(f"expected `names` of the classes, got {reprlib.repr(names)}", where=where)
+    if not isinstance(entries, Mapping) or not 0 < len(entries) <= MAX_CLASSES:
+        problem = f"expected `names` of 1 to {MAX_CLASSES} classes, got {reprlib.repr(names)}"
+        raise DatasetError(problem, where=where)
     by_class: dict[int, str] = {}
     for key, name in entries.items():
         is_class = str(key).isdecimal() and int(key) not in by_class

@@ -80,7 +80,9 @@ class YoloReader(DatasetReader):
         remedy = "an image and its label file have one name: rename one of the images"
         by_id = image_files.index_unique(paths, "image-id-twice", remedy, on_issue)
         self._labels = {i: file.root / dataset_file.get_label_name(_get_relative(p, file)) for i, p in by_id.items()}
-        self._report_unpaired(on_issue)
+        self._describe_unlabelled()
+        if not dataset_file.has_lists(file, named_split):
+            self._report_labels_without_image(on_issue)
         images = []
         for image_id in select_split(None if val_share is None else split, val_share or 0.0, by_id, file.path):
             image = self._open_image(image_id, by_id[image_id], on_issue)
@@ -139,23 +141,22 @@ class YoloReader(DatasetReader):
         image = DatasetImage(image_id, path.relative_to(self.image_root).as_posix(), size_hw)
         return None if try_read(on_issue, "", self._read_outlines, image) is None else image
 
-    def _report_unpaired(self, on_issue: IssueHandler) -> None:
-        """Count the images without label file, and report label files without image in the folders of the others."""
-        labels = {*self._labels.values()}
+    def _describe_unlabelled(self) -> None:
+        """Count the images without label file; DatasetError if none has one."""
         missing = [image_id for image_id, path in self._labels.items() if not os.path.isfile(path)]
         if len(missing) == len(self._labels):
             expected = next(iter(self._labels.values())).relative_to(self.root)
             problem = f"none of its {len(missing)} images has a label file, such as {expected}"
             raise DatasetError(problem, where=self.root, remedy=PAIRING)
         self.skipped = describe_unused(self.image_root, "images have no label file, and so no objects", missing)
-        for folder in sorted({path.parent for path in labels if os.path.isdir(path.parent)}):
-            found = image_files.find_by_pattern(folder, "", LABEL_SUFFIX)
-            unpaired = {name: path for name, path in found.items() if self._may_be_label(path, labels)}
-            report_unpaired(on_issue, "image-missing", "no image has the label file's name", unpaired, (), PAIRING)
 
-    def _may_be_label(self, path: Path, labels: set[Path]) -> bool:
-        """Whether a text file looks like one of objects, of an image that is not in the split."""
-        return path not in labels and path.name != CLASSES_FILE and path.parent != self.root
+    def _report_labels_without_image(self, on_issue: IssueHandler) -> None:
+        """Report text files beside the label files that belong to no image."""
+        labels = {*self._labels.values()}
+        for folder in sorted({path.parent for path in labels if path.parent != self.root}):
+            paths = image_files.find_by_pattern(folder, "", LABEL_SUFFIX)
+            unpaired = {n: path for n, path in paths.items() if path not in labels and path.name != CLASSES_FILE}
+            report_unpaired(on_issue, "image-missing", "no image has the label file's name", unpaired, (), PAIRING)
 
 
 def _get_relative(path: Path, file: DatasetFile) -> str:
