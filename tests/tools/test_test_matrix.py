@@ -102,3 +102,10 @@ def test_the_oldest_torch_is_named_by_the_requirements():
 def test_make_test_matrix_runs_it():
     ran = subprocess.run(["make", "-n", "test-matrix", "VENV=none"], cwd=ROOT, capture_output=True, text=True)
     assert "tools/test_matrix.py" in ran.stdout
+
+
+def test_the_readme_names_the_oldest_torch():
+    train = json.loads((ROOT / "segkit/requirements.json").read_text())["extras"]["train"]
+    (oldest,) = (line.removeprefix("torch>=") for line in train if line.startswith("torch>="))
+    for page in ("README.md", "CHANGELOG.md"):
+        assert f"torch {oldest} and later" in " ".join((ROOT / page).read_text(encoding="utf-8").split())
