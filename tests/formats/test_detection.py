@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from segkit.curation.convert import convert
-from segkit.formats.detection import detect_format
+from segkit.formats.detection import ROOT_SIGNS, detect_format
 from segkit.formats.registry import READERS, open_reader, open_writer
 from segkit.utils.errors import ConfigError
 from tests.helpers.one_image import CATEGORIES, write_panoptic
@@ -122,8 +122,9 @@ def test_nothing_is_detected(tmp_path: Path) -> None:
         detect_format({"split": "train"})
 
 
-def test_the_message_names_every_format(tmp_path: Path) -> None:
+def test_the_message_names_every_format_that_is_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         detect_format({"root": str(tmp_path)})
-    predictions = {"coco-results", "panoptic-predictions"}
-    assert [name for name in {*READERS} - predictions if name not in str(error.value)] == []
+    formats = {"coco-panoptic", "coco-instances", *ROOT_SIGNS}
+    assert formats <= {*READERS}
+    assert [name for name in formats if name not in str(error.value)] == []
