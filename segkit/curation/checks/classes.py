@@ -29,6 +29,21 @@ def report_empty_classes(
         issues.add("class-empty", place, f"{message}; {hint}" if hint else message)
 
 
+def report_only_crowds(objects: int, crowds: int, what: str, place: object, issues: IssueList) -> None:
+    """Report that all labels are crowds, as an issue with the code `crowds-only`.
+
+    Args:
+        objects: number of labels that are no crowds.
+        crowds: number of crowds.
+        what: text for what a label is, such as "annotation".
+        place: the dataset, for the issue.
+        issues: gets the issue.
+    """
+    if crowds and not objects:
+        message = f"all {crowds} {what}s are crowds (iscrowd 1), on which no object is trained or scored"
+        issues.add("crowds-only", place, message)
+
+
 def report_labels(
     names: Mapping[int, str], entries: Iterable[Mapping[str, Any]], what: str, place: object, issues: IssueList
 ) -> None:
@@ -47,7 +62,6 @@ def report_labels(
     labels = [pair for pair in pairs if type(pair[0]) is int and pair[0] in names]
     if not labels:
         return
-    if all(iscrowd in (1, True) for _, iscrowd in labels):
-        message = f"all {len(labels)} {what}s are crowds (iscrowd 1), on which no object is trained or scored"
-        issues.add("crowds-only", place, message)
+    crowds = sum(iscrowd in (1, True) for _, iscrowd in labels)
+    report_only_crowds(len(labels) - crowds, crowds, what, place, issues)
     report_empty_classes(names, {category_id for category_id, _ in labels}, what, place, issues)

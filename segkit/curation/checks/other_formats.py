@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import PurePath
 
 from segkit.curation import image_files
-from segkit.curation.checks.classes import report_empty_classes
+from segkit.curation.checks.classes import report_empty_classes, report_only_crowds
 from segkit.curation.issues import NO_DIGESTS, IssueList, RunAll
 from segkit.formats.base import DatasetImage, DatasetReader
 from segkit.structures import VOID, PanopticSegmentation
@@ -18,6 +19,22 @@ from segkit.utils.json_fields import Location
 from segkit.utils.text import abbreviate
 
 UNLABELLED = -1  # in the place of a category_id: pixels that are void
+
+
+@dataclass
+class _Labels:
+    """Labels of images.
+
+    areas_px: pixels by category_id, or `UNLABELLED`. segments: their number by whether they are crowds.
+    """
+
+    areas_px: Counter[int] = field(default_factory=Counter)
+    segments: Counter[bool] = field(default_factory=Counter)
+
+    def add(self, other: _Labels) -> None:
+        """Add the labels of other images."""
+        self.areas_px += other.areas_px
+        self.segments += other.segments
 
 
 def check_dataset(reader: DatasetReader, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS) -> IssueList:
@@ -44,15 +61,17 @@ def check_dataset(reader: DatasetReader, run_all: RunAll, others: Mapping[bytes,
             issues.add("file-name-twice", reader.image_root / file_name, f"{number} images have this file")
 
     digests: list[image_files.ImageDigest] = []
-    areas_px, n_read = Counter[int](), 0
-    for image_issues, digest, image_areas_px in run_all(partial(_check_image, reader), reader.images):
+    labels, n_read = _Labels(), 0
+    for image_issues, digest, image_labels in run_all(partial(_check_image, reader), reader.images):
         issues += image_issues
         digests.append(digest)
-        areas_px += image_areas_px or Counter()
-        n_read += image_areas_px is not None
+        if image_labels is not None:
+            labels.add(image_labels)
+            n_read += 1
     issues += image_files.find_equal_images(digests, others)
     if n_read:
-        _report_empty_classes(reader, areas_px, issues)
+        _report_empty_classes(reader, labels.areas_px, issues)
+        report_only_crowds(labels.segments[False], labels.segments[True], "segment", reader.root, issues)
     return IssueList(dict.fromkeys(issues))  # every slice of a damaged volume reports the same
 
 
@@ -71,18 +90,20 @@ def compute_dataset_digests(reader: DatasetReader, run_all: RunAll) -> dict[byte
 
 def _check_image(
     reader: DatasetReader, image: DatasetImage
-) -> tuple[IssueList, image_files.ImageDigest, Counter[int] | None]:
-    """The issues, path and digest of the image, and pixels by category_id (or `UNLABELLED`), None if unreadable."""
+) -> tuple[IssueList, image_files.ImageDigest, _Labels | None]:
+    """The issues, path and digest of the image, and its labels, None if they are unreadable."""
     issues = IssueList()
     digest = _inspect(reader, image, issues)
     place = Location(reader.root, image.image_id)
-    areas_px = Counter[int]()
+    labels = _Labels()
+    areas_px = labels.areas_px
     try:
         segmentation = reader.read_segmentation(image)
         _check_segmentation(segmentation, image, reader, place, issues)
         areas_px[UNLABELLED] = segmentation.runs.areas_px().get(VOID, 0)
         for segment in segmentation.segments:
             areas_px[segment.category_id] += segment.area_px
+            labels.segments[segment.iscrowd] += 1
         for index, annotation in enumerate(reader.read_annotations(image) if reader.has_overlapping_masks else ()):
             _report_small(annotation["area"], f"{place}, annotation at index {index}", issues)
             areas_px[annotation["category_id"]] += annotation["area"]
@@ -90,7 +111,7 @@ def _check_image(
     except (DatasetError, MemoryError, RecursionError) as error:
         _report_error("annotation-unreadable", place, error, issues)
         return issues, digest, None
-    return issues, digest, areas_px
+    return issues, digest, labels
 
 
 def _report_empty_classes(reader: DatasetReader, areas_px: Counter[int], issues: IssueList) -> None:

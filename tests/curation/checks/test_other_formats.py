@@ -215,3 +215,12 @@ def test_classes_without_a_pixel_are_named_once(tmp_path: Path) -> None:
     assert (issues[0].place, issues[0].message) == ("0.png, shape 3", "it is there twice")
     # Nothing is known of a class if no image could be read.
     assert get_codes(OtherReader(tmp_path, None)) == ["annotation-unreadable"]
+
+
+def test_a_dataset_of_crowds_only_is_an_error(tmp_path: Path) -> None:
+    crowds = [replace(segment, iscrowd=True) for segment in scene().segments if segment.isthing]
+    ids = np.where(np.isin(scene().segment_ids, [s.segment_id for s in crowds]), scene().segment_ids, 0)
+    issues = check_dataset(ReaderInMemory(tmp_path, PanopticSegmentation(ids, tuple(crowds))), map)
+    (message,) = [issue.message for issue in issues if issue.code == "crowds-only"]
+    assert message == "all 2 segments are crowds (iscrowd 1), on which no object is trained or scored"
+    assert "crowds-only" not in get_codes(ReaderInMemory(tmp_path, scene()))
