@@ -12,6 +12,7 @@ from segkit.data.catalog import register_files
 from segkit.data.loaders.readers import TRAINING_READERS
 from segkit.formats.registry import check_format, check_options
 from segkit.utils.errors import ConfigError
+from segkit.utils.text import suggest
 
 WHERE = "DATASETS.CUSTOM"
 BUILTIN_PREFIX = "segkit_"
@@ -49,7 +50,11 @@ def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
             register_panoptic(entry["name"], **options)
         else:
             problem = "expected name, format and its options, or name, panoptic_json, panoptic_root"
-            raise ConfigError(f"{problem}, got {entry}", where=WHERE)
+            known = {"name", "format", *PANOPTIC_OPTIONS}
+            unknown = sorted(map(str, keys - known))
+            hints = [f"{suggest(key, known - keys)[:-1]} for {key!r}?" for key in unknown]
+            remedy = next((hint for hint in hints if hint.startswith("did")), "")
+            raise ConfigError(f"{problem}, got {entry}", where=WHERE, remedy=remedy)
 
 
 def register_by_format(name: str, format_name: str, **options: Any) -> None:

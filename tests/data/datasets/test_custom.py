@@ -109,6 +109,12 @@ def test_problems_of_files_are_reported_when_they_are_read(tmp_path: Path) -> No
     ("entries", "message"),
     [
         (None, "expected a list of datasets, got None"),
+        ([{"name": "t_x", "fromat": "voc", "root": "r"}], "did you mean 'format' for 'fromat'"),
+        (
+            [{"name": "t_x", "panoptic_jsn": "p", "panoptic_root": "r"}],
+            "mean 'panoptic_json' for 'panoptic_jsn'",
+        ),
+        ([{"name": "t_x"}, 5], "expected name, format and its options, or name, panoptic_json, panoptic_root, got {"),
         ([{"name": "../../x", "format": "voc", "root": "r"}], r"dataset's name of letters.*'\.\./\.\./x'"),
         ([{"name": "/x", "format": "voc", "root": "r"}], "dataset's name of letters"),
         ([{"name": 5, "format": "voc", "root": "r"}], "dataset's name of letters, digits and _ . -, got 5"),
