@@ -157,7 +157,7 @@ def draw(
 
 
 def draw_samples(samples: Sequence[Sample], categories: CategorySet) -> NDArray[np.uint8]:
-    """Draw samples as a grid, `SAMPLES_PER_ROW` in a row.
+    """Draw samples as a grid, `SAMPLES_PER_ROW` in a row. Void of a panoptic ground truth is hatched.
 
     Args:
         samples: at least one.
@@ -168,12 +168,14 @@ def draw_samples(samples: Sequence[Sample], categories: CategorySet) -> NDArray[
     """
     colors = _choose_colors(samples, categories)
     cells: list[NDArray[np.uint8]] = []
+    is_panoptic = bool(categories.things and categories.stuff)  # then void was left out of a complete labelling
     for sample in samples:
-        drawables = (sample.ground_truth, sample.prediction)
-        cells += [
-            sample.image,
-            *(sample.image if d is None else draw(sample.image, d, categories, colors) for d in drawables),
-        ]
+        cells += [sample.image] * 3
+        if sample.ground_truth is not None:
+            options = {"hatch_void": is_panoptic} if isinstance(sample.ground_truth, PanopticSegmentation) else {}
+            cells[-2] = draw(sample.image, sample.ground_truth, categories, colors, **options)
+        if sample.prediction is not None:
+            cells[-1] = draw(sample.image, sample.prediction, categories, colors)
     per_row = min(SAMPLES_PER_ROW, len(samples))
     width = len(COLUMNS) * per_row
     cells += [np.full_like(cells[0], 255)] * (-len(cells) % width)
