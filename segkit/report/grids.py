@@ -74,6 +74,8 @@ def draw_fusion_grid(
 ) -> NDArray[np.uint8]:
     """Draw the same images fused by several methods side by side: a row per image, the image in the first column.
 
+    Void is hatched.
+
     Args:
         rows: (row title, image file, column title -> segmentation); category ids are the dataset's. If a row lacks one
             of the columns, its cell is blank.
@@ -96,7 +98,7 @@ def draw_fusion_grid(
             if got != expected:
                 problem = f"expected an image of {expected} pixels, the size of its segmentation, got {got}"
                 raise DatasetError(problem, where=path)
-            by_title[title] = draw_panoptic(image, segmentation, categories, colors=colors)
+            by_title[title] = draw_panoptic(image, segmentation, categories, colors=colors, hatch_void=True)
         cells.append([image, *by_title.values()])
     return draw_image_grid(cells, ["image", *titles], [title for title, _, _ in rows])
 
