@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,6 +58,11 @@ class ArgumentParser(argparse.ArgumentParser):
             hints = [f"{suggest(option, known)[:-1]} for {option}?" for option in options if option not in known]
         hints = [hint for hint in hints if hint.startswith("did")]
         super().error("; ".join([message, " ".join(hints)]) if hints else message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Keep the exit code if the stream is closed: argparse does so since Python 3.11."""
+        with contextlib.suppress(OSError):
+            super()._print_message(message, file)
 
 
 def add_commands(parser: argparse.ArgumentParser, commands: Mapping[str, Command]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from detectron2.data import detection_utils
 from PIL import Image
@@ -40,6 +41,8 @@ def draw_image(mode: str) -> Image.Image:
 @pytest.mark.parametrize(("mode", "suffix"), files())
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_8_bit_images_are_read_as_in_detectron2(tmp_path: Path, mode: str, suffix: str, image_format: str) -> None:
+    if (mode, suffix) == ("YCbCr", "tif") and int(PIL.__version__.split(".")[0]) < 13:
+        pytest.skip("Pillow before 13 does not read the YCbCr TIFFs that it writes")
     path = tmp_path / f"a.{suffix}"
     draw_image(mode).save(path)
     expected = detection_utils.read_image(str(path), image_format)
