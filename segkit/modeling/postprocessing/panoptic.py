@@ -39,10 +39,10 @@ LOGIT_FUSIONS: dict[type[FusionMethod], Callable[..., tuple[torch.Tensor, torch.
 class PanopticPostProcessor(nn.Module):
     """Semantic logits and detections -> FusedTensors. Constants are kept on the device.
 
-    `forward` runs under torch.compile(fullgraph=True), exports with torch.onnx.export(dynamo=True) for fixed sizes, and
-    never waits for a GPU. With another runtime (ONNX, inductor) pixels may differ whose probability is within rounding
-    of the threshold, or whose best two logits are within rounding of each other. Do not cast it to another dtype:
-    thresholds are compared in float64.
+    From torch 2.11 on, `forward` runs under torch.compile(fullgraph=True), and torch.onnx.export(dynamo=True) takes it
+    for fixed sizes. It never waits for a GPU. With another runtime (ONNX, inductor) pixels may differ whose probability
+    is within rounding of the threshold, or whose best two logits are within rounding of each other. Do not cast it to
+    another dtype: thresholds are compared in float64.
 
     Args:
         fusion: A method for which `runs_on_tensors` is true.

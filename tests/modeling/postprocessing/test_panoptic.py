@@ -455,6 +455,11 @@ def test_no_value_is_read_back_from_the_device(fusion: FusionMethod) -> None:
     assert tuple(fused.ids.shape) == (2, *SIZES.size_hw)
 
 
+needs_recent_torch = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11), reason="compiles and exports from torch 2.11 on"
+)
+
+
 def compiled_equals_eager(fusion: FusionMethod, backend: str) -> None:
     detected, logits = inputs([5, 3])
     post_processor = PanopticPostProcessor(fusion, CHANNELS)
@@ -464,11 +469,13 @@ def compiled_equals_eager(fusion: FusionMethod, backend: str) -> None:
     assert torch.equal(fused.table, eager.table)
 
 
+@needs_recent_torch
 @every_fusion_but_some_slow
 def test_compiled_in_one_graph(fusion: FusionMethod) -> None:
     compiled_equals_eager(fusion, "aot_eager")
 
 
+@needs_recent_torch
 @pytest.mark.slow
 @every_fusion
 def test_compiled_by_inductor(fusion: FusionMethod) -> None:
@@ -486,6 +493,7 @@ class ForOnnx(torch.nn.Module):
         return tuple(self.post_processor(Detections(probs, boxes, scores, class_ids, valid), logits, SIZES))
 
 
+@needs_recent_torch
 @every_fusion_but_some_slow
 def test_onnx_gives_the_same_result(fusion: FusionMethod, tmp_path: Path) -> None:
     reason = "pip install onnx onnxscript onnxruntime to export and run"
