@@ -11,7 +11,7 @@ from segkit.metrics.boundary import DILATION_RATIO, boundary_options
 from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.matching import MODES, Matching, find_same_category, match
 from segkit.metrics.panoptic.overlaps import AREAS, ON_VOID, TABLES, ImageOverlaps, OverlapTable, compute_overlaps, join
-from segkit.metrics.state import ImageTablesMetric, percent
+from segkit.metrics.state import ImageTablesMetric, mean_over_present, percent
 from segkit.structures import CategorySet, ImageId, PanopticSegmentation
 from segkit.utils.text import abbreviate
 
@@ -142,7 +142,7 @@ class PanopticQuality(ImageTablesMetric[ImageOverlaps]):
         table = self.table(image_order)
         counts = counting.count_per_image(table, match(table, self.mode), self.categories)
         tallies = [column.sum(axis=1) for column in (counts.tp, counts.fp, counts.fn)]
-        rows = counting.build_rows([*map(counting.mean_over_present, counts.quality())], tallies)
+        rows = counting.build_rows([*map(mean_over_present, counts.quality())], tallies)
         return dict(zip(table.image_ids, rows, strict=True))
 
     def table(self, image_order: Sequence[ImageId] | None = None) -> OverlapTable:

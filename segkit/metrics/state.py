@@ -107,6 +107,18 @@ def percent(value: float) -> float | None:
     return None if math.isnan(value) else 100 * float(value)
 
 
+def none_if_nan(value: float) -> float | None:
+    """The value as Python's float; None for NaN."""
+    return None if math.isnan(value) else float(value)
+
+
+def mean_over_present(values: FloatArray) -> FloatArray:
+    """(S,) mean of the defined values in every row of (S, C), NaN if none is: how PQ and AP average classes."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean: FloatArray = np.nansum(values, axis=1) / (~np.isnan(values)).sum(axis=1)
+    return mean
+
+
 def dump_categories(categories: CategorySet) -> list[dict[str, Any]]:
     """The COCO `categories` in the order of their file, which moves the last bits of panopticapi's means."""
     entries = {category["id"]: category for category in categories.to_coco()}

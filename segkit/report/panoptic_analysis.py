@@ -15,7 +15,7 @@ from segkit.structures import CategorySet
 
 OVERALL = ("PQ", "SQ", "RQ", "PQ_th", "PQ_st")
 NOTHING = "nothing"
-CLEAR_CONCLUSIONS = ("better", "worse")  # any other conclusion of `compare` is printed as "unclear"
+CLEAR_CONCLUSIONS, UNCLEAR = ("better", "worse"), "no clear difference"  # of `compare`; shorter in a table
 
 
 def analysis_tables(metrics: Mapping[str, Any], analysis: Mapping[str, Any], categories: CategorySet | None) -> Group:
@@ -160,7 +160,7 @@ def _comparison_row(result: Mapping[str, Any], images: int) -> dict[str, Any]:
         "B": result["B"],
         "B - A": None if difference is None else f"{difference:+.2f}",
         "interval": f"of {_count_images(images)}" if is_short else format_interval(result),
-        "B is": conclusion if conclusion in (None, *CLEAR_CONCLUSIONS) else "unclear",
+        "B is": "unclear" if conclusion == UNCLEAR else conclusion,
     }
 
 

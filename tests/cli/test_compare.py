@@ -107,7 +107,7 @@ def test_one_image_gives_no_interval(run, tmp_path):
     code, printed, error = run("compare", bad, ground_truth, "--gt", ground_truth)
     assert (code, error) == (0, "")
     assert "No interval: images with segments: 1" in printed
-    assert "│ +66.67 │ of 1 image │ –" in " ".join(printed.split()), "A: car and dog 0, sky 100"
+    assert "│ +66.67 │ of 1 image │ too few objects" in " ".join(printed.split()), "A: car and dog 0, sky 100"
 
 
 def test_invalid_inputs_are_reported(run, files, counts, tmp_path):

@@ -140,22 +140,10 @@ def average(
     return [_mean(column[rows], exact) for column in columns]
 
 
-def mean_over_present(values: FloatArray) -> FloatArray:
-    """(S,) mean of the defined values in every row of (S, C), NaN if none is: how PQ averages classes."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean: FloatArray = np.nansum(values, axis=1) / (~np.isnan(values)).sum(axis=1)
-    return mean
-
-
 def build_rows(quality: Sequence[FloatArray], tallies: Sequence[IntArray]) -> list[dict[str, Any]]:
     """{PQ, SQ, RQ in percent (None for NaN), tp, fp, fn} of every class or image, from the (N,) columns of each."""
     columns = [[percent(value) for value in column] for column in quality] + [column.tolist() for column in tallies]
     return [dict(zip((*METRICS, *TALLIES), row, strict=True)) for row in zip(*columns, strict=True)]
-
-
-def none_if_nan(value: float) -> float | None:
-    """The value as Python's float; None for NaN."""
-    return None if math.isnan(value) else float(value)
 
 
 def _group(

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.counts import Counts, get_category_rows, none_if_nan
+from segkit.metrics.panoptic.counts import Counts, get_category_rows
 from segkit.metrics.panoptic.error_types import ERROR_TYPES, SegmentErrors, classify_errors
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
+from segkit.metrics.state import none_if_nan
 from segkit.structures import CategorySet
 
 MASK_QUALITY = "mask_quality"  # no error of a segment: what matches lose by an IoU below 1

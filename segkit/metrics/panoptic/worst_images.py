@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from segkit.metrics.panoptic import counts as counting
-from segkit.metrics.panoptic.counts import TALLIES, Counts, mean_over_present, none_if_nan
+from segkit.metrics.panoptic.counts import TALLIES, Counts
 from segkit.metrics.panoptic.error_types import ERROR_TYPES, NO_ERROR, NO_PAIR, SegmentErrors, classify_errors
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
 from segkit.metrics.panoptic.overlaps import OverlapTable
-from segkit.metrics.state import argsort_image_ids, percent
+from segkit.metrics.state import argsort_image_ids, mean_over_present, none_if_nan, percent
 from segkit.structures import CategorySet
 
 LIMIT = 50  # images

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from segkit.metrics import comparison
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
 from segkit.utils.errors import DatasetError
 from tests.helpers.drawn_overlaps import CAR, CATEGORIES, DOG, SKY, build_metric, build_table, row, scored_images
@@ -16,6 +17,28 @@ GROUND_TRUTH = row((CAR, 1, 10), (SKY, 2, 10))
 GOOD = row((CAR, 5, 9), (0, 0, 1), (SKY, 6, 10))
 POOR = row((CAR, 5, 6), (0, 0, 4), (SKY, 6, 10))
 NO_CAR = row((0, 0, 10), (SKY, 6, 10))
+
+
+@pytest.fixture(autouse=True)
+def few_objects_suffice(request, monkeypatch):
+    """The tests count by hand on few segments, but for those of the number that an interval needs."""
+    if "objects" not in request.node.name:
+        monkeypatch.setattr(comparison, "MIN_OBJECTS", 0)
+
+
+def test_fewer_than_ten_objects_have_no_interval():
+    """Nine images have a car each, and ten a sky; B finds all, A misses the cars of all but one image."""
+    better = dict.fromkeys(range(9), (GROUND_TRUTH, GOOD)) | {9: (row((SKY, 2, 10)), row((SKY, 6, 10)))}
+    worse = {n: (truth, NO_CAR if 0 < n < 9 else pred) for n, (truth, pred) in better.items()}
+    result = compare(build_table(worse), build_table(better), CATEGORIES, **FEW)
+    car, sky = result["per_class"]["1"], result["per_class"]["90"]
+    assert (car["objects"], car["images"], car["PQ"]["conclusion"], car["PQ"]["low"]) == (9, 9, "too few objects", None)
+    assert (sky["objects"], sky["PQ"]["conclusion"], sky["PQ"]["low"]) == (10, "no clear difference", 0.0)
+    assert (result["PQ"]["conclusion"], result["reason"]) == ("better", None)
+    few = {n: images for n, images in better.items() if n < 4}
+    assert compare(build_table(few), build_table(few), CATEGORIES, **FEW)["reason"] == (
+        "ground truth segments: 8; an interval needs at least 10"
+    )
 
 
 def test_two_images_by_hand():
@@ -31,6 +54,7 @@ def test_two_images_by_hand():
     assert result["per_class"]["17"] == {
         **{name: {"value": None, "low": None, "high": None} for name in ("PQ", "SQ", "RQ")},
         "images": 0,
+        "objects": 0,
     }
     assert [result[name] for name in ("level", "samples", "seed", "images", "reason")] == [0.95, 1000, 0, 2, None]
     # At 40 % the ends are the 30th and the 70th percent of the resamples, within the half that holds both images.
@@ -62,7 +86,7 @@ def test_fewer_than_two_images_have_values_and_no_interval(images):
     assert result["PQ"] == {"value": value, "low": None, "high": None}
     assert result["reason"] == f"images with segments: {min(len(images), 1)}; an interval over images needs at least 2"
     both = compare(table, table, CATEGORIES, **FEW)
-    nothing = dict.fromkeys(("low", "high", "share_better", "conclusion"))
+    nothing = dict.fromkeys(("low", "high", "share_better")) | {"conclusion": "too few images" if images else None}
     assert both["PQ"] == {"A": value, "B": value, "difference": 0.0 if images else None, **nothing}
     assert both["reason"] == result["reason"]
 
@@ -172,7 +196,11 @@ def test_values_are_the_metrics_and_no_order_of_images_changes_anything(images, 
     assert rounded(compare(metric.table(order), b.table(order[::-1]), CATEGORIES, **FEW)) == rounded(both)
     assert json.loads(json.dumps(both)) == both
     same = compare(a, a, CATEGORIES, **FEW)
-    assert {same[name]["conclusion"] for name in ("PQ", "PQ_th", "PQ_st")} <= {"no clear difference", None}
+    assert {same[name]["conclusion"] for name in ("PQ", "PQ_th", "PQ_st")} <= {
+        "no clear difference",
+        "too few images",
+        None,
+    }
 
 
 def rounded(result):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from segkit.metrics.panoptic import bootstrap
-from segkit.metrics.panoptic.bootstrap import percentile_interval, resample
-from segkit.metrics.panoptic.counts import mean_over_present
+from segkit.metrics import comparison
+from segkit.metrics.comparison import percentile_interval, resample
+from segkit.metrics.state import mean_over_present
 
 
 def ratio(sums):
@@ -31,7 +31,7 @@ def test_draws_are_uniform():
 
 def test_draws_do_not_depend_on_block_size_or_counts(monkeypatch):
     whole = resample(np.eye(9), lambda sums: sums, samples=40, seed=3)
-    monkeypatch.setattr(bootstrap, "BLOCK_CELLS", 9 * 7)
+    monkeypatch.setattr(comparison, "BLOCK_CELLS", 9 * 7)
     assert (resample(np.eye(9), lambda sums: sums, samples=40, seed=3) == whole).all()
     assert (resample(2 * np.eye(9), lambda sums: sums, samples=40, seed=3) == 2 * whole).all()
     assert (resample(np.eye(9), lambda sums: sums, samples=40, seed=4) != whole).any()
