@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.comparison import SEED
+from segkit.metrics.panoptic import counts as counting
 from segkit.metrics.panoptic.bootstrap import compare, confidence_intervals
 from segkit.metrics.panoptic.counts import Counts
 from segkit.metrics.panoptic.matching import BoolArray, FloatArray
