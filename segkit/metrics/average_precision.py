@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics import coco_matching
-from segkit.metrics.coco_matching import AREAS_PX, FIELD, IOU_THRESHOLDS, MAX_DETECTIONS, NO_MATCHES, RECALLS, Matches
+from segkit.metrics.coco_matching import (
+    AREAS_PX,
+    FIELD,
+    IOU_THRESHOLDS,
+    MAX_DETECTIONS,
+    NO_MATCHES,
+    NO_OBJECTS,
+    RECALLS,
+    Matches,
+    ObjectCounts,
+)
 from segkit.metrics.state import FloatArray, PerImage, check_distinct_names, dump_categories, reading_saved_counts
 from segkit.structures import CategorySet, ImageId, InstanceColumns
 
@@ -44,7 +54,8 @@ class AveragePrecision:
     """COCO AP and AR of things over images (pycocotools' COCOeval, called as Detectron2's COCOEvaluator does).
 
     The state is, per result, its score and whether it is a true or a false positive in each setting (27 bytes for each
-    kind of IoU). Masks and boxes are kept of the last images only, until they are matched. An instance can be pickled.
+    kind of IoU), and per image and class the number of objects. Masks and boxes are kept of the last images only, until
+    they are matched. An instance can be pickled.
     """
 
     def __init__(self, categories: CategorySet, iou_types: Sequence[str] = ("bbox", "segm")) -> None:
@@ -65,9 +76,7 @@ class AveragePrecision:
         self._images: PerImage[None] = PerImage()  # an image's index is its position in the order of adding
         self._waiting: list[tuple[tuple[int, int], InstanceColumns, InstanceColumns]] = []  # the last images
         self._matches: dict[str, list[Matches]] = {iou_type: [] for iou_type in self.iou_types}
-        self._gt_counts: dict[str, NDArray[np.int64]] = {
-            iou_type: np.zeros((len(categories.things), len(AREAS_PX)), np.int64) for iou_type in self.iou_types
-        }
+        self._objects: list[ObjectCounts] = []
 
     def __len__(self) -> int:
         """The number of images."""
@@ -143,7 +152,7 @@ class AveragePrecision:
         self._images.merge(other._images)
         for iou_type in self.iou_types:
             self._matches[iou_type] += [part._replace(image=part.image + first) for part in other._matches[iou_type]]
-            self._gt_counts[iou_type] = self._gt_counts[iou_type] + other._gt_counts[iou_type]
+        self._objects += [part._replace(image=part.image + first) for part in other._objects]
 
     def compute(self, image_order: Sequence[ImageId] | None = None) -> dict[str, dict[str, float | None]]:
         """Compute the metrics over all images.
@@ -159,19 +168,38 @@ class AveragePrecision:
         Raises:
             DatasetError: `image_order` does not name every image once.
         """
-        ranks = {image_id: rank for rank, (image_id, _) in enumerate(self._images.in_order(image_order))}
-        image_rank = np.array([ranks[image_id] for image_id in self._images.ids()], dtype=np.int64)
-        self._match_waiting()
+        image_rank = self._rank_images(image_order)
         names = [category.name for category in self.categories.things]
+        objects = self.objects()
+        gt_counts = np.zeros((len(names), len(AREAS_PX)), np.int64)
+        np.add.at(gt_counts, objects.thing, objects.number)
         results = {}
         for iou_type in self.iou_types:
             matches = self._join_matches(iou_type)
-            precision, recall = _compute_curves(matches, self._gt_counts[iou_type], image_rank)
+            precision, recall = _compute_curves(matches, gt_counts, image_rank)
             results[iou_type] = _summarize(precision, recall)
             precision, recall = precision[..., ALL], recall[:, :, ALL, -1]
             results[iou_type] |= {f"AP-{name}": _mean_percent(precision[..., i]) for i, name in enumerate(names)}
             results[iou_type] |= {f"AR-{name}": _mean_percent(recall[:, i]) for i, name in enumerate(names)}
         return results
+
+    def ids(self) -> list[ImageId]:
+        """The image ids; the tables of `objects` and `ranked_matches` index them."""
+        return self._images.ids()
+
+    def objects(self) -> ObjectCounts:
+        """Ground truth instances that count, by image and class."""
+        self._match_waiting()
+        self._objects = [coco_matching.concatenate_objects(self._objects)]
+        return self._objects[0]
+
+    def ranked_matches(self, iou_type: str) -> Matches:
+        """Results of a kind of IoU, sorted by class, then by falling score; equal scores by ascending image id."""
+        image_rank = self._rank_images(None)
+        matches = self._join_matches(iou_type)
+        order = np.lexsort((matches.rank, image_rank[matches.image], -matches.score, matches.thing))
+        columns: list[Any] = [column[order] for column in matches]
+        return Matches(*columns)
 
     def state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         """Return what `from_state` needs to build the same metric.
@@ -189,7 +217,7 @@ class AveragePrecision:
         for iou_type in self.iou_types:
             columns = self._join_matches(iou_type)._asdict()
             arrays |= {f"{iou_type}_{name}": column for name, column in columns.items()}
-            arrays[f"{iou_type}_gt_counts"] = self._gt_counts[iou_type]
+        arrays |= {f"objects_{name}": column for name, column in self.objects()._asdict().items()}
         return header, arrays
 
     @classmethod
@@ -210,11 +238,14 @@ class AveragePrecision:
             metric = cls(CategorySet.from_coco(header["categories"], "categories"), **header["options"])
             for image_id in header["image_ids"]:
                 metric._images.add(image_id, None)
+            things = len(metric.categories.things)
             for iou_type in metric.iou_types:
                 matches = Matches(*(arrays[f"{iou_type}_{name}"] for name in Matches._fields))
-                gt_counts = arrays[f"{iou_type}_gt_counts"]
-                _check_state(matches, gt_counts, len(metric), len(metric.categories.things))
-                metric._matches[iou_type], metric._gt_counts[iou_type] = [matches], gt_counts
+                _check_table(matches, NO_MATCHES, len(metric), things)
+                metric._matches[iou_type] = [matches]
+            objects = ObjectCounts(*(arrays[f"objects_{name}"] for name in ObjectCounts._fields))
+            _check_table(objects, NO_OBJECTS, len(metric), things)
+            metric._objects = [objects]
         return metric
 
     def _check_columns(self, *parts: InstanceColumns) -> None:
@@ -235,28 +266,35 @@ class AveragePrecision:
         self, first: int, sizes_hw: Sequence[tuple[int, int]], ground_truth: InstanceColumns, results: InstanceColumns
     ) -> None:
         """Match images; `first` is the index of the first one."""
+        things = len(self.categories.things)
         for iou_type in self.iou_types:
-            things = len(self.categories.things)
-            matches, gt_counts = coco_matching.match(ground_truth, results, sizes_hw, things, iou_type)
+            matches = coco_matching.match(ground_truth, results, sizes_hw, things, iou_type)
             self._matches[iou_type].append(matches._replace(image=matches.image + np.int32(first)))
-            self._gt_counts[iou_type] = self._gt_counts[iou_type] + gt_counts
+        objects = coco_matching.count_objects(ground_truth, things)
+        self._objects.append(objects._replace(image=objects.image + np.int32(first)))
+
+    def _rank_images(self, image_order: Sequence[ImageId] | None) -> NDArray[np.int64]:
+        """The rank of each image index in the order; all images are matched then."""
+        ranks = {image_id: rank for rank, (image_id, _) in enumerate(self._images.in_order(image_order))}
+        self._match_waiting()
+        return np.array([ranks[image_id] for image_id in self._images.ids()], dtype=np.int64)
 
     def _join_matches(self, iou_type: str) -> Matches:
         self._matches[iou_type] = [coco_matching.concatenate_matches(self._matches[iou_type])]
         return self._matches[iou_type][0]
 
 
-def _check_state(matches: Matches, gt_counts: NDArray[Any], images: int, things: int) -> None:
-    """ValueError if the arrays do not fit together."""
-    for name in Matches._fields:
-        column, expected = getattr(matches, name), getattr(NO_MATCHES, name)
-        if column.dtype != expected.dtype or column.shape != (len(matches.image), *expected.shape[1:]):
+def _check_table(table: Matches | ObjectCounts, empty: Matches | ObjectCounts, images: int, things: int) -> None:
+    """ValueError if the columns do not fit together; empty: a table of the same kind without rows."""
+    for name, expected in empty._asdict().items():
+        column = getattr(table, name)
+        if column.dtype != expected.dtype or column.shape != (len(table.image), *expected.shape[1:]):
             raise ValueError(f"{name} has another dtype or shape")
-    if gt_counts.shape != (things, 4) or gt_counts.dtype != np.int64:
-        raise ValueError("gt_counts has another dtype or shape")
-    for name, indices, number in (("image", matches.image, images), ("thing", matches.thing, things)):
+    for name, indices, number in (("image", table.image, images), ("thing", table.thing, things)):
         if len(indices) and not 0 <= indices.min() <= indices.max() < number:
             raise ValueError(f"{name} is out of range")
+    if isinstance(table, ObjectCounts) and (table.number < 0).any():
+        raise ValueError("number is below 0")
 
 
 def _compute_curves(

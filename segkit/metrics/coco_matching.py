@@ -53,8 +53,20 @@ class Matches(NamedTuple):
     fp: NDArray[np.uint8]
 
 
+class ObjectCounts(NamedTuple):
+    """Ground truth instances that count, one row per image and class that has any, in any order.
+
+    image: (M,) int32 index. thing: (M,) int32 contiguous id. number: (M, 4) int64 instances per area range.
+    """
+
+    image: NDArray[np.int32]
+    thing: NDArray[np.int32]
+    number: NDArray[np.int64]
+
+
 NO_INDEX, NO_BITS = np.zeros(0, np.int32), np.zeros((0, SETTINGS // 8), np.uint8)
 NO_MATCHES = Matches(NO_INDEX, NO_INDEX, np.zeros(0, np.uint8), np.zeros(0), NO_BITS, NO_BITS)
+NO_OBJECTS = ObjectCounts(NO_INDEX, NO_INDEX, np.zeros((0, len(AREAS_PX)), np.int64))
 
 
 def get_library_name() -> str:
@@ -64,8 +76,8 @@ def get_library_name() -> str:
 
 def match(
     ground_truth: InstanceColumns, results: InstanceColumns, sizes_hw: SizesHW, things: int, iou_type: str
-) -> tuple[Matches, NDArray[np.int64]]:
-    """Match images of these sizes; also (things, 4) int64 numbers of ground truth instances per area range.
+) -> Matches:
+    """Match images of these sizes.
 
     `ground_truth.number` is the area that decides the size class, `results.number` the score. The size of a result is
     its `box_area` for "bbox", else its `area_px`. For "boundary" the IoU is the smaller of the masks' and of their
@@ -83,7 +95,7 @@ def match(
             matches += _match_boundaries_by_ultrafast(*pair, sizes_hw, things)
         else:
             matches.append(_match_by_ultrafast(*pair, sizes_hw, things, iou_type))
-    return concatenate_matches(matches), _count_ground_truth(ground_truth, things)
+    return concatenate_matches(matches)
 
 
 def concatenate_matches(parts: Sequence[Matches]) -> Matches:
@@ -92,12 +104,21 @@ def concatenate_matches(parts: Sequence[Matches]) -> Matches:
     return Matches(*columns)
 
 
-def _count_ground_truth(ground_truth: InstanceColumns, things: int) -> NDArray[np.int64]:
-    counts = []
-    for low, high in AREAS_PX:
-        counted = (ground_truth.iscrowd == 0) & (ground_truth.number >= low) & (ground_truth.number <= high)
-        counts.append(np.bincount(ground_truth.thing[counted], minlength=things))
-    return np.stack(counts, axis=1).astype(np.int64)
+def count_objects(ground_truth: InstanceColumns, things: int) -> ObjectCounts:
+    """Count the instances that are no crowds, by image, class and area range; `ground_truth.number` is the area."""
+    single = ground_truth.iscrowd == 0
+    keys, rows = np.unique((ground_truth.image * things + ground_truth.thing)[single], return_inverse=True)
+    area, number = ground_truth.number[single], np.zeros((len(keys), len(AREAS_PX)), np.int64)
+    for column, (low, high) in enumerate(AREAS_PX):
+        number[:, column] = np.bincount(rows[(area >= low) & (area <= high)], minlength=len(keys))
+    image, thing = np.divmod(keys, max(things, 1))
+    return ObjectCounts(image.astype(np.int32), thing.astype(np.int32), number)
+
+
+def concatenate_objects(parts: Sequence[ObjectCounts]) -> ObjectCounts:
+    """The rows of all parts."""
+    columns: list[Any] = [np.concatenate(column) for column in zip(NO_OBJECTS, *parts, strict=True)]
+    return ObjectCounts(*columns)
 
 
 def _match_without_ground_truth(results: InstanceColumns, iou_type: str) -> Matches:

@@ -101,55 +101,67 @@ def worst_images_table(worst_images: Sequence[Mapping[str, Any]], limit: int = 5
     return build_table("Images that cost most", "image", rows, decimals=2, left=("errors",))
 
 
-def comparison_table(compared: Mapping[str, Any], categories: CategorySet | None, classes: int | None = 10) -> Table:
-    """Build the table of a comparison: the headline metrics, then PQ of the classes that differ most.
+def comparison_table(
+    compared: Mapping[str, Any],
+    categories: CategorySet | None,
+    classes: int | None = 10,
+    overall: Sequence[str] = OVERALL,
+    kind: str = "",
+) -> Table:
+    """Build the table of a comparison: the headline metrics, then the first of them for the classes that differ most.
 
     Args:
-        compared: Result of `segkit.metrics.panoptic.bootstrap.compare`.
+        compared: Result of `segkit.metrics.panoptic.bootstrap.compare`, or a part of the one of
+            `segkit.metrics.average_precision_comparison.compare_average_precision`.
         categories: Names for the category ids; None leaves the ids.
-        classes: How many classes to show, of those that differ; None shows all classes that have a PQ in A or B.
+        classes: How many classes to show, of those that differ; None shows all classes that have a value in A or B.
+        overall: The headline metrics.
+        kind: The kind of IoU, for the title.
 
     Returns:
         The table. If a class has too few images for an interval, the number of images is shown instead.
     """
+    first = overall[0]
 
-    def is_shown(pq: Mapping[str, Any]) -> bool:
-        return pq["A"] is not None or pq["B"] is not None if classes is None else bool(pq["difference"])
+    def is_shown(value: Mapping[str, Any]) -> bool:
+        return value["A"] is not None or value["B"] is not None if classes is None else bool(value["difference"])
 
-    def sort_key(item: tuple[str, Mapping[str, Any]]) -> float:
-        difference = item[1]["PQ"]["difference"]
-        return 1.0 if difference is None else -abs(difference)
+    def sort_key(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, float]:
+        """Classes with an interval first, then the most different."""
+        difference = item[1][first]["difference"]
+        return item[1][first]["low"] is None, 1.0 if difference is None else -abs(difference)
 
-    title = f"B - A, {_format_percent(compared['level'])} interval, paired bootstrap over "
-    shown = sorted((item for item in compared["per_class"].items() if is_shown(item[1]["PQ"])), key=sort_key)
-    rows = [(name, _comparison_row(compared[name], compared["images"])) for name in OVERALL]
+    title = f"{f'{kind}: ' if kind else ''}B - A, {_format_percent(compared['level'])} interval, paired bootstrap over "
+    shown = sorted((item for item in compared["per_class"].items() if is_shown(item[1][first])), key=sort_key)
+    rows = [(name, _comparison_row(compared[name], compared["images"])) for name in overall]
     rows += [
-        (_get_name(int(category_id), categories), _comparison_row(result["PQ"], result["images"]))
+        (_get_name(int(category_id), categories), _comparison_row(result[first], result["images"]))
         for category_id, result in shown[:classes]
     ]
     table = build_table(title + _count_images(compared["images"]), "", rows, left=("B is",), no_wrap=True)
-    table.rows[len(OVERALL) - 1].end_section = True
+    table.rows[len(overall) - 1].end_section = True
     return table
 
 
-def describe_comparison(compared: Mapping[str, Any]) -> str:
+def describe_comparison(compared: Mapping[str, Any], metric: str = "PQ") -> str:
     """Say in one sentence whether B is better than A.
 
     Args:
-        compared: Result of `segkit.metrics.panoptic.bootstrap.compare`.
+        compared: As `comparison_table` takes it.
+        metric: The metric that decides.
 
     Returns:
         The sentence.
     """
     if compared["reason"]:
         return f"No interval: {compared['reason']}."
-    pq = compared["PQ"]
-    if pq["conclusion"] is None:
-        return "PQ has no value in A or in B."
-    interval = f"({_format_percent(compared['level'])} interval {format_interval(pq)})"
-    if pq["conclusion"] in CLEAR_CONCLUSIONS:
-        return f"B is {pq['conclusion']} than A by {abs(pq['difference']):.2f} points of PQ {interval}."
-    return f"No clear difference between A and B: {pq['difference']:+.2f} points of PQ {interval}."
+    value = compared[metric]
+    if value["conclusion"] is None:
+        return f"{metric} has no value in A or in B."
+    interval = f"({_format_percent(compared['level'])} interval {format_interval(value)})"
+    if value["conclusion"] in CLEAR_CONCLUSIONS:
+        return f"B is {value['conclusion']} than A by {abs(value['difference']):.2f} points of {metric} {interval}."
+    return f"No clear difference between A and B: {value['difference']:+.2f} points of {metric} {interval}."
 
 
 def _comparison_row(result: Mapping[str, Any], images: int) -> dict[str, Any]:

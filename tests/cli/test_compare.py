@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from segkit.cli.main import main
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.scoring import counts_file
+from segkit.structures import mask_to_rle
 from tests.helpers.prediction_files import CAR, DOG, SKY, error_line, semantic_files, write_panoptic
 
 ROWS = [[1, 1, 2, 2], [1, 1, 2, 2]]
@@ -130,6 +132,34 @@ def test_invalid_inputs_are_reported(run, files, counts, tmp_path):
     assert "expected the same categories" in error_line(run("compare", counts[0], good, "--gt", tmp_path / "more.json"))
 
 
+def test_average_precision_of_results_and_of_counts(run, tmp_path, counts):
+    """12 cars in 12 images: A has a third of them."""
+    images = [{"id": i, "file_name": f"{i}.png", "height": 20, "width": 20} for i in range(12)]
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[2:12, 2:12] = True
+    car = {"category_id": 3, "bbox": [2, 2, 10, 10], "segmentation": mask_to_rle(mask)}
+    annotations = [{**car, "id": i + 1, "image_id": i, "area": 100, "iscrowd": 0} for i in range(12)]
+    ground_truth, a, b, npz, out = (tmp_path / n for n in ("gt.json", "a.json", "b.json", "b.npz", "out.json"))
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 3, "name": "car"}]}
+    ground_truth.write_text(json.dumps(content))
+    results = [{**car, "image_id": i, "score": 0.5 + i / 100} for i in range(12)]
+    a.write_text(json.dumps(results[::3]))
+    b.write_text(json.dumps(results))
+    assert run("evaluate", "instances", "--gt", ground_truth, "--pred", b, "--save-counts", npz)[0] == 0
+    code, printed, error = run("compare", a, npz, "--gt", ground_truth, "--output", out, "--samples", "200")
+    assert (code, error) == (0, "")
+    ap = json.loads(out.read_text())["segm"]["AP"]
+    # Recall is a third at precision 1: 34 of COCO's 101 recalls, 0.00 to 0.33.
+    assert (ap["A"], ap["B"]) == (pytest.approx(100 * 34 / 101), pytest.approx(100))
+    assert f"segm: B is better than A by {100 * 67 / 101:.2f} points of AP" in printed
+    assert "bbox: B - A, 95% interval" in printed
+    assert "expected A and B of one kind" in error_line(run("compare", npz, counts[0]))
+    boxes = tmp_path / "boxes.npz"
+    wanted = ("evaluate", "instances", "--gt", ground_truth, "--pred", b, "--save-counts", boxes, "--iou-types")
+    assert run(*wanted, "boundary")[0] == 0
+    assert "expected one kind of IoU in both" in error_line(run("compare", npz, boxes))
+
+
 def test_counts_of_another_metric_or_of_a_shard_are_rejected(run, files, counts, tmp_path):
     ground_truth, bad, _good = files
     part = tmp_path / "part.npz"
@@ -141,7 +171,9 @@ def test_counts_of_another_metric_or_of_a_shard_are_rejected(run, files, counts,
     _, gt, pred = semantic_files(tmp_path / "semantic")
     other = tmp_path / "semantic.npz"
     assert run("evaluate", "semantic", "--gt", gt, "--pred", pred, "--save-counts", other)[0] == 0
-    assert "expected counts of panoptic quality, got counts of semantic" in error_line(run("compare", counts[0], other))
+    assert "expected counts of panoptic quality or average precision, got counts of semantic" in error_line(
+        run("compare", counts[0], other)
+    )
     assert "absent.npz: expected saved counts, found no file" in error_line(run("compare", counts[0], "absent.npz"))
     assert f"{tmp_path}: expected a file to write" in error_line(run("compare", *counts, "--output", tmp_path))
 

@@ -625,7 +625,7 @@ def test_bad_ground_truth_gives_clear_messages(change, message):
         lambda h, a: h.update(image_ids=[1]),
         lambda h, a: a.pop("segm_tp"),
         lambda h, a: a.update(segm_score=a["segm_score"][1:]),
-        lambda h, a: a.update(bbox_gt_counts=a["bbox_gt_counts"][1:]),
+        lambda h, a: a.update(objects_number=a["objects_number"][1:]),
         lambda h, a: a.update(bbox_thing=a["bbox_thing"] + np.int32(9)),
         lambda h, a: a.update(bbox_fp=a["bbox_fp"].astype(np.int64)),
     ],

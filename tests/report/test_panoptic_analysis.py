@@ -124,7 +124,7 @@ def test_the_report_says_when_the_modes_differ():
 
 
 def test_comparison():
-    """Classes are sorted by difference; classes without a difference are listed only on request."""
+    """Classes with an interval come first, by difference; classes without a difference are listed only on request."""
     content = compared(
         [
             ("1", difference(50.0, 50.5, -1.0, 2.0, "no clear difference"), 12),
@@ -140,13 +140,14 @@ def test_comparison():
     overall += [[name, "–", "–", "–", "–", "–"] for name in ("SQ", "RQ", "PQ_th", "PQ_st")]
     differing = [
         ["sky", "90.0", "10.0", "-80.00", "-100.00 to -60.00", "worse"],
-        ["4", "0.0", "30.0", "+30.00", "of 1 image", "–"],
         ["[red]car", "50.0", "50.5", "+0.50", "-1.00 to +2.00", "unclear"],
+        ["4", "0.0", "30.0", "+30.00", "of 1 image", "–"],
     ]
     assert cells(tables.comparison_table(content, CATEGORIES)) == overall + differing
     assert cells(tables.comparison_table(content, CATEGORIES, classes=1)) == overall + differing[:1]
-    rest = [["5", "3.0", "3.0", "+0.00", "+0.00 to +0.00", "unclear"], ["6", "–", "3.0", "–", "–", "–"]]
-    assert cells(tables.comparison_table(content, CATEGORIES, None)) == overall + differing + rest
+    same, missing = ["5", "3.0", "3.0", "+0.00", "+0.00 to +0.00", "unclear"], ["6", "–", "3.0", "–", "–", "–"]
+    every = [*differing[:2], same, differing[2], missing]
+    assert cells(tables.comparison_table(content, CATEGORIES, None)) == overall + every
     assert "B - A, 95% interval, paired bootstrap over 30 images" in printed(tables.comparison_table(content, None))
 
 
