@@ -86,7 +86,9 @@ def _write_predictions(folder: Path) -> None:
         for annotation in instances["annotations"]
         if not annotation["iscrowd"]
     ]
-    (folder / "coco_instances_results.json").write_text(json.dumps(results), encoding="utf-8")
+    for output in (folder, folder / "a", folder / "b"):
+        output.mkdir(exist_ok=True)
+        (output / "coco_instances_results.json").write_text(json.dumps(results), encoding="utf-8")
     _, cityscapes, cityscapes_predictions = prediction_files.cityscapes_files(folder / "cityscapes_files")
     _copy(cityscapes, folder / "gtFine/val")
     _copy(cityscapes_predictions, folder / "output/cityscapes_instances")
