@@ -16,6 +16,7 @@ from segkit.report.tables import PER_CLASS, MetricGroup, as_number, format_value
 from segkit.report.views import View
 from segkit.structures import CategorySet
 from segkit.utils.files import replacing
+from segkit.utils.text import make_printable
 
 WIDE_PX = 900  # an image of at least this width fills a row of the gallery
 SMALL_PX = 256  # an image of at most this width is enlarged with sharp pixels
@@ -76,6 +77,11 @@ def _describe_view(view: View) -> dict[str, Any]:
     return {"title": view.title, "legend": view.legend, "images": images}
 
 
+def _escape_control_characters(value: Any) -> Any:
+    """Names of files and classes are written by strangers; what a template has made is not."""
+    return make_printable(value, keep="\n") if type(value) is str else value
+
+
 @cache
 def _load_template() -> Template:
     environment = Environment(
@@ -85,6 +91,7 @@ def _load_template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        finalize=_escape_control_characters,
     )
     environment.filters["metric"] = format_value
     environment.filters["hex"] = lambda color: "#{:02x}{:02x}{:02x}".format(*color)

@@ -97,4 +97,7 @@ def test_names_are_shown_and_not_obeyed(dataset: Path, in_files: str, capsys: py
     rename(in_files)
     codes = {command: run(command, capsys)[0] for command in COMMANDS}
     assert {command for command, code in codes.items() if code} == {UNKNOWN, f"{CONVERT} in_voc --to voc"}
-    assert "<b>" not in read("page.html")
+    page = read("page.html")
+    assert "forged" in page
+    assert "<b>" not in page
+    assert not OBEYED.search(page)
