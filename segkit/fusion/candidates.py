@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +16,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 Window = tuple[slice, slice]  # rows and columns of an image
 
 NMS_KINDS = ("none", "box", "mask")
+ROWS_AT_ONCE = 256  # of the matrix of IoUs
 
 
 def select_candidates(
@@ -83,48 +84,45 @@ def _suppress(
     instances: InstanceMasks, rows: list[int], nms: str, threshold: float, rejections: RejectionLog | None
 ) -> list[int]:
     if nms == "box":
-        lows, highs = np.hsplit(instances.boxes_xyxy.astype(np.float64), 2)
+        lows, highs = np.hsplit(instances.boxes_xyxy[rows].astype(np.float64), 2)
         areas = _compute_areas(lows, highs)
     else:
-        lows = instances.corners_xy.astype(np.float64)
-        highs = lows + np.reshape([crop.shape[::-1] for crop in instances.crops], (-1, 2))
-        areas = instances.areas_px.astype(np.float64)
-    selected: list[int] = []
-    for row in rows:
-        shared = _compute_areas(np.maximum(lows[row], lows[selected]), np.minimum(highs[row], highs[selected]))
-        if nms == "mask":
-            shared = _count_shared_by_masks(instances, row, selected, areas, shared, threshold)
-        highest = float(_compute_ious(areas[row], areas[selected], shared).max(initial=0))
+        lows = instances.corners_xy[rows].astype(np.float64)
+        highs = lows + np.reshape([instances.crops[row].shape[::-1] for row in rows], (-1, 2))
+        areas = instances.areas_px[rows].astype(np.float64)
+    is_selected = np.zeros(len(rows), dtype=np.bool_)
+    for index, ious in enumerate(_generate_ious(lows, highs, areas, at_most_areas=nms == "mask")):
+        rivals = np.flatnonzero(is_selected & (ious > threshold))
+        if nms == "mask" and len(rivals):  # whose IoU is at most that of `ious`
+            shared = [count_shared_px(instances, rows[index], rows[rival]) for rival in rivals.tolist()]
+            exact = _compute_ious(areas[index], areas[rivals], np.array(shared, dtype=np.float64))
+            highest = float(exact.max())
+        else:
+            highest = float(ious[rivals].max(initial=0))
         if highest <= threshold:
-            selected.append(row)
+            is_selected[index] = True
         elif rejections is not None:
-            rejections.instances[row] = Rejection("nms", highest, threshold)
-    return selected
+            rejections.instances[rows[index]] = Rejection("nms", highest, threshold)
+    return [row for row, selected in zip(rows, is_selected.tolist(), strict=True) if selected]
+
+
+def _generate_ious(lows: FloatArray, highs: FloatArray, areas: FloatArray, at_most_areas: bool) -> Iterator[FloatArray]:
+    """Yields for each rectangle its IoU with all, (N,); at_most_areas: no two share more pixels than their areas."""
+    for start in range(0, len(areas), ROWS_AT_ONCE):  # a matrix of all pairs may fill the memory
+        block = slice(start, start + ROWS_AT_ONCE)
+        shared = _compute_areas(np.maximum(lows[block, None], lows), np.minimum(highs[block, None], highs))
+        if at_most_areas:
+            shared = np.minimum(np.minimum(shared, areas[block, None]), areas)
+        yield from _compute_ious(areas[block, None], areas, shared)
 
 
 def _compute_areas(lows_xy: FloatArray, highs_xy: FloatArray) -> FloatArray:
-    """(N,): areas of rectangles from lows to highs, (N, 2) each; 0 if a rectangle ends before it begins."""
-    areas: FloatArray = np.maximum(highs_xy - lows_xy, 0).prod(axis=1)
+    """(...): areas of rectangles from lows to highs, (..., 2) each; 0 if a rectangle ends before it begins."""
+    areas: FloatArray = np.maximum(highs_xy - lows_xy, 0).prod(axis=-1)
     return areas
 
 
-def _count_shared_by_masks(
-    instances: InstanceMasks,
-    row: int,
-    selected: list[int],
-    areas: FloatArray,
-    shared_by_windows: FloatArray,
-    threshold: float,
-) -> FloatArray:
-    """(len(selected),): shared pixels if the IoU may be above the threshold, else 0."""
-    most = np.minimum(np.minimum(shared_by_windows, areas[row]), areas[selected])
-    shared = np.zeros(len(selected))
-    for index in np.flatnonzero(_compute_ious(areas[row], areas[selected], most) > threshold).tolist():
-        shared[index] = count_shared_px(instances, row, selected[index])
-    return shared
-
-
-def _compute_ious(area: float, areas: FloatArray, shared: FloatArray) -> FloatArray:
+def _compute_ious(area: FloatArray | float, areas: FloatArray, shared: FloatArray) -> FloatArray:
     union = area + areas - shared
     ious: FloatArray = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
     return ious

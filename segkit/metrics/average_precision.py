@@ -184,17 +184,32 @@ class AveragePrecision:
         return results
 
     def ids(self) -> list[ImageId]:
-        """The image ids; the tables of `objects` and `ranked_matches` index them."""
+        """List the images.
+
+        Returns:
+            The image ids, in the order of adding; the tables of `objects` and `ranked_matches` index them.
+        """
         return self._images.ids()
 
     def objects(self) -> ObjectCounts:
-        """Ground truth instances that count, by image and class."""
+        """Count the ground truth instances that are no crowds.
+
+        Returns:
+            Their numbers by image and class.
+        """
         self._match_waiting()
         self._objects = [coco_matching.concatenate_objects(self._objects)]
         return self._objects[0]
 
     def ranked_matches(self, iou_type: str) -> Matches:
-        """Results of a kind of IoU, sorted by class, then by falling score; equal scores by ascending image id."""
+        """Rank the results.
+
+        Args:
+            iou_type: One of `iou_types`.
+
+        Returns:
+            The results by class, then by falling score; equal scores by ascending image id.
+        """
         image_rank = self._rank_images(None)
         matches = self._join_matches(iou_type)
         order = np.lexsort((matches.rank, image_rank[matches.image], -matches.score, matches.thing))
