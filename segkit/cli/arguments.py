@@ -218,7 +218,7 @@ def is_within(path: Path, folder: object) -> bool:
 
 
 def check_output(path: Path, inputs: Iterable[Path | None]) -> None:
-    """Check before the work that a file can be written, and is none of the inputs."""
+    """Check before the work that a file can be written, and is not one of the inputs."""
     if any(each is not None and os.path.realpath(each) == os.path.realpath(path) for each in inputs):
         raise ConfigError("the output would overwrite an input", where=path, remedy="name another file")
     files.check_writable(path)
