@@ -1,17 +1,23 @@
 """AP of resampled images, and whether one set of results is better than another."""
 
+import contextlib
+import io
+
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from segkit.metrics import AveragePrecision, average_precision_comparison
 from segkit.metrics.average_precision_comparison import NAMES, compare_average_precision
+from segkit.metrics.comparison import resample_images
 from segkit.structures import Category, CategorySet, mask_to_rle
 from segkit.utils.errors import DatasetError
 from tests.helpers.coco_columns import update
 
 CAR, DOG, SKY = 3, 17, 90
 CATEGORIES = CategorySet(Category(i, str(i), i != SKY, (0, 0, 0)) for i in (CAR, DOG, SKY))
-SIZE_HW = (120, 160)
+SIZE_HW = (200, 200)
 
 
 def build_entry(rng, category_id, x, y, w, h, **fields):
@@ -30,7 +36,7 @@ def build_scenes(seed, images=12):
         ground_truth, results = [], []
         for _ in range(rng.integers(0, 6)):
             category_id, x, y = int(rng.choice([CAR, DOG])), *rng.integers(0, 60, 2).tolist()
-            w, h = rng.integers(5, rng.choice([15, 60, 99]), 2).clip(max=[100, 60]).tolist()
+            w, h = rng.integers(*((5, 30), (34, 90), (97, 130))[rng.integers(3)], 2).tolist()
             ground_truth.append(build_entry(rng, category_id, x, y, w, h))
             for _ in range(rng.integers(0, 3)):
                 shift_x, shift_y = rng.integers(0, 4, 2).tolist()
@@ -68,6 +74,45 @@ def test_a_resample_equals_the_metric_of_its_images(seed):
             expected = count(copies, [iou_type]).compute()[iou_type]
             values = [expected[name] for name in [*NAMES, f"AP-{CAR}", f"AP-{DOG}"]]
             np.testing.assert_allclose(row, np.array(values, dtype=float), atol=1e-9)
+
+
+def evaluate_with_pycocotools(scenes, times, iou_type):
+    """AP, AP50, AP75, APs, APm, APl of scenes that occur so many times, every time under an image id of its own."""
+    images, annotations, results = [], [], []
+    for number, (ground_truth, found) in zip(times, (scenes[image_id] for image_id in sorted(scenes)), strict=True):
+        for _ in range(number):
+            image_id = len(images) + 1
+            images.append({"id": image_id, "height": SIZE_HW[0], "width": SIZE_HW[1]})
+            annotations += [
+                e | {"id": len(annotations) + i, "image_id": image_id} for i, e in enumerate(ground_truth, 1)
+            ]
+            results += [e | {"image_id": image_id} for e in found]
+    if iou_type == "segm":  # loadRes would size them by their boxes
+        results = [{key: value for key, value in result.items() if key != "bbox"} for result in results]
+    categories = [{"id": i, "name": str(i)} for i in (CAR, DOG)]
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO()
+        coco.dataset = {"images": images, "annotations": annotations, "categories": categories}
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(results), iou_type)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return 100 * evaluation.stats[:6]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_resampled_difference_is_that_of_pycocotools_on_the_resampled_images(seed):
+    """Of one resample, both ends of the interval are its difference."""
+    scenes = build_scenes(seed, images=30)
+    fewer = drop_results(scenes, 0.4, seed)
+    compared = compare_average_precision(count(fewer), count(scenes), samples=1, seed=seed)
+    times = resample_images(len(scenes), lambda weights: weights, samples=1, seed=seed)[0].astype(int).tolist()
+    assert max(times) >= 3, "images that are drawn several times"
+    for iou_type in ("bbox", "segm"):
+        a, b = (evaluate_with_pycocotools(each, times, iou_type) for each in (fewer, scenes))
+        assert [compared[iou_type][name]["low"] for name in NAMES] == pytest.approx((b - a).tolist(), abs=1e-9)
+        assert np.abs(b - a).min() > 0.1
 
 
 def test_the_one_with_more_results_is_better():
