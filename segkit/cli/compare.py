@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gt-folder", type=Path, metavar="DIR", help="its PNGs (default: found beside it or one folder up)"
     )
+    folders = "PNGs of the predictions A and B, if these are panoptic JSONs (default: found in the same way)"
+    parser.add_argument("--pred-folder", nargs=2, type=Path, metavar=("DIR_A", "DIR_B"), help=folders)
     arguments.add_panoptic_rules(parser)
     arguments.add_work_options(parser)
     arguments.add_number(parser, "--samples", SAMPLES, "resamples")
@@ -43,7 +45,8 @@ def run(args: argparse.Namespace) -> None:
 
     if args.output:
         arguments.check_output(args.output, (args.a, args.b, args.gt))
-    a, b = (_load_metric(path, args) for path in (args.a, args.b))
+    folders = args.pred_folder or (None, None)
+    a, b = (_load_metric(*pair, args) for pair in zip((args.a, args.b), folders, strict=True))
     options = {"samples": args.samples, "seed": args.seed, "level": args.level}
     if isinstance(a, PanopticQuality) and isinstance(b, PanopticQuality):
         _compare_panoptic(a, b, args, options)
@@ -97,13 +100,13 @@ def _save(compared: dict[str, Any], args: argparse.Namespace) -> None:
         print(args.output)
 
 
-def _load_metric(path: Path, args: argparse.Namespace) -> PanopticQuality | AveragePrecision:
-    """From saved counts, or from a JSON that is scored here."""
+def _load_metric(path: Path, folder: Path | None, args: argparse.Namespace) -> PanopticQuality | AveragePrecision:
+    """From saved counts, or from a JSON, with its PNGs in `folder`, that is scored here."""
     from segkit.metrics import AveragePrecision, PanopticQuality
     from segkit.scoring import counts_file
 
     if path.suffix.lower() == ".json":
-        return _score_json(path, args)
+        return _score_json(path, folder, args)
     counts = counts_file.load(path)
     if not isinstance(counts.metric, PanopticQuality | AveragePrecision):
         problem = f"expected counts of panoptic quality or average precision, got counts of {counts.kind}"
@@ -115,7 +118,7 @@ def _load_metric(path: Path, args: argparse.Namespace) -> PanopticQuality | Aver
     return counts.metric
 
 
-def _score_json(path: Path, args: argparse.Namespace) -> PanopticQuality | AveragePrecision:
+def _score_json(path: Path, folder: Path | None, args: argparse.Namespace) -> PanopticQuality | AveragePrecision:
     from segkit.scoring.instances import score_instances
     from segkit.scoring.panoptic import score_panoptic
     from segkit.utils.files import read_bytes
@@ -126,7 +129,7 @@ def _score_json(path: Path, args: argparse.Namespace) -> PanopticQuality | Avera
         if read_bytes(path, 64).lstrip().startswith(b"["):  # COCO's list of results
             return score_instances(args.gt, path, gt_folder=args.gt_folder, **options)
         rules = arguments.get_panoptic_rules(args)
-        return score_panoptic(args.gt, path, args.gt_folder, **rules, **options).metric
+        return score_panoptic(args.gt, path, args.gt_folder, folder, **rules, **options).metric
 
 
 def _check_alike(first: PanopticQuality, second: PanopticQuality, args: argparse.Namespace) -> None:

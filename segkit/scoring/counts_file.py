@@ -26,7 +26,7 @@ METRICS: Mapping[str, Any] = {
     "cityscapes": CityscapesAP,
     "semantic": SemanticIoU,
 }
-FORMAT = 1  # of the header
+FORMAT = 2  # of the header and the arrays
 HEADER = "header"
 SAME_OPTIONS = "score all shards with the same options"
 
@@ -101,7 +101,8 @@ def load(path: str | Path) -> SavedCounts:
             content = json.loads(file[HEADER].tobytes())
             arrays = {name.removeprefix("state_"): file[name] for name in file.files if name != HEADER}
         if content["format"] != FORMAT:
-            raise DatasetError(f"expected counts of format {FORMAT}, got {content['format']}")
+            problem = f"expected counts of format {FORMAT}, got {content['format']}, of another version of segkit"
+            raise DatasetError(problem, remedy="evaluate again")
         metric = METRICS[content["kind"]].from_state(content["state"], arrays)
         order, shard = content["image_order"], content["shard"]
         if order is not None and (type(order) is not list or not {*map(type, order)} <= {int, str}):
@@ -111,7 +112,8 @@ def load(path: str | Path) -> SavedCounts:
         image_order = None if order is None else tuple(order)
         return SavedCounts(content["kind"], metric, image_order, Shard(*shard), str(content["inputs"]))
     except DatasetError as error:
-        raise DatasetError(str(error), where=path, remedy=remedy) from None
+        problem = f"{error.where}: {error.problem}" if error.where else error.problem
+        raise DatasetError(problem, where=path, remedy=error.remedy or remedy) from None
     except Exception as error:  # numpy, zipfile and zlib have a dozen for other files
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise DatasetError(f"expected saved counts, got something else ({reason})", where=path, remedy=remedy) from None
@@ -128,8 +130,7 @@ def merge(paths: Sequence[str | Path]) -> SavedCounts:
 
     Raises:
         DatasetError: The files are not of one evaluation (another kind, other options, images or number of shards), or
-        a
-            shard is missing or occurs twice.
+            a shard is missing or occurs twice.
     """
     if not paths:
         raise DatasetError("expected files of counts, got none")

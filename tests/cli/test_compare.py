@@ -92,6 +92,15 @@ def test_predictions_are_read_from_json_files(run, files, counts):
     assert "a JSON of predictions needs --gt, the ground truth's JSON" in error_line(run("compare", counts[0], good))
 
 
+def test_pngs_of_predictions_may_be_anywhere(run, files, counts, tmp_path):
+    """The option that the error names is one of the command."""
+    ground_truth, bad, good = files
+    (tmp_path / "elsewhere").mkdir()
+    folders = [path.with_suffix("").rename(tmp_path / "elsewhere" / path.stem) for path in (bad, good)]
+    assert error_line(run("compare", bad, good, "--gt", ground_truth)).endswith("name the folder (--pred-folder)\n")
+    assert run("compare", bad, good, "--gt", ground_truth, "--pred-folder", *folders) == run("compare", *counts)
+
+
 def test_options_are_applied(run, files, tmp_path):
     _ground_truth, bad, good = files
     wrong = write_panoptic(tmp_path, "wrong", dict.fromkeys(range(9), (ROWS, RIGHT)), areas=5)

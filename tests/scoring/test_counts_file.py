@@ -128,7 +128,7 @@ def field(name, column, value):
 
 
 HOSTILE = {
-    "another format": setting("format", value=2),
+    "another format": setting("format", value=3),
     "another kind": setting("kind", value="depth"),
     "a kind that is no name": setting("kind", value=[]),
     "another metric's kind": setting("kind", value="semantic"),
@@ -174,6 +174,15 @@ def test_invalid_counts_are_a_clear_error(tmp_path, change):
     path = rewritten(saved(tmp_path / "counts.npz"), change)
     with pytest.raises(DatasetError, match=re.escape(f"{path}: expected ")):
         load(path)
+
+
+def test_counts_of_an_earlier_version_are_to_be_made_again(tmp_path):
+    """The arrays of AP had other names: no error about these."""
+    path = rewritten(saved(tmp_path / "counts.npz"), setting("format", value=1))
+    with pytest.raises(DatasetError) as raised:
+        load(path)
+    problem = "expected counts of format 2, got 1, of another version of segkit"
+    assert str(raised.value) == f"{path}: {problem}; evaluate again"
 
 
 def test_a_rewritten_file_is_still_valid(tmp_path):
