@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from segkit.cli import arguments
+from segkit.cli import arguments, label_map_arguments
 from segkit.utils.console import open_console
 from segkit.utils.errors import ConfigError
 from segkit.utils.process_pool import Shard
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Scored: TypeAlias = tuple[str, Any, Any]  # kind of the metric, metric, ids of the images in their order or None
 WORST_IMAGES = 50  # by default
-MAX_LABEL = 2**16 - 1  # of a label PNG
 GT_OPTIONS = {"gt": None, "gt_suffix": "", "ignore_label": None}  # of `semantic`; `merge` has none
 # Arguments that change what is printed or how the work is done, but not what is counted.
 NOT_COUNTED = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "run_command", "score")
@@ -66,19 +65,7 @@ def _add_semantic(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(score=_score_semantic)
     pngs = "a folder of label PNGs, or"
     _add_files(parser, gt=f"{pngs} a panoptic JSON", pred=f"{pngs} sem_seg_predictions.json")
-    classes = parser.add_mutually_exclusive_group()
-    classes.add_argument(
-        "--classes", nargs="+", metavar="NAME", help="names of the labels 0, 1, ..., or 0=NAME 255=NAME"
-    )
-    classes.add_argument("--categories", type=Path, metavar="FILE", help="JSON with categories; labels are their ids")
-    ignored = "ground truth labels that are not counted (default: 255, if it is no class)"
-    parser.add_argument("--ignore-label", nargs="+", type=int, metavar="N", help=ignored)
-    parser.add_argument("--gt-suffix", default="", metavar="TEXT", help="end of the ground truth's file names")
-    parser.add_argument("--pred-suffix", default="", metavar="TEXT", help="end of the predictions' file names")
-    things = "one: all things are one class"
-    parser.add_argument("--thing-channels", choices=("per_class", "one"), default="per_class", help=things)
-    values = "meaning of a PNG's values"
-    parser.add_argument("--png-values", choices=("category_id", "channel"), default="category_id", help=values)
+    label_map_arguments.add_label_map_rules(parser)
     parser.add_argument("--boundary", action="store_true", help="boundary IoU too")
     parser.add_argument("--allow-extra", action="store_true", help="ignore predictions of other images")
 
@@ -130,24 +117,11 @@ def _score_instances(args: argparse.Namespace, **options: Any) -> Scored:
 
 
 def _score_semantic(args: argparse.Namespace, **options: Any) -> Scored:
-    from segkit.formats.coco import read_classes
     from segkit.scoring.semantic import score_semantic
 
-    names = "gt_folder", "ignore_label", "gt_suffix", "pred_suffix", "thing_channels", "png_values", "boundary"
-    options |= {name: getattr(args, name) for name in (*names, "allow_extra")}
-    classes = read_classes(args.categories) if args.categories else _parse_classes(args.classes)
-    return "semantic", score_semantic(args.gt, args.pred, classes=classes, **options), None
-
-
-def _parse_classes(texts: list[str] | None) -> list[str] | dict[int, str] | None:
-    """Names, or names by label if every text is N=NAME."""
-    pairs = [text.partition("=") for text in texts or ()]
-    if not pairs or not all(label.isascii() and label.isdecimal() and name for label, _, name in pairs):
-        return texts
-    classes = {int(label): name for label, _, name in pairs}
-    if len(classes) < len(pairs) or max(classes) > MAX_LABEL:
-        raise ConfigError(f"expected --classes to name different labels in 0..{MAX_LABEL}, got {texts}")
-    return classes
+    options |= {**label_map_arguments.get_label_map_rules(args), "gt_folder": args.gt_folder}
+    options |= {"boundary": args.boundary, "allow_extra": args.allow_extra, "per_image": args.save_counts is not None}
+    return "semantic", score_semantic(args.gt, args.pred, **options), None
 
 
 def _evaluate(args: argparse.Namespace) -> None:

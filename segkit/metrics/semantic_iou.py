@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segkit.metrics.boundary import DILATION_RATIO, boundary_dilation_px, boundary_options, boundary_pixels
+from segkit.metrics.class_pixels import NO_PIXELS, check_class_pixels, count_class_pixels
 from segkit.metrics.label_pairs import IntArray, count_pairs
-from segkit.metrics.state import FloatArray, check_distinct_names, percent, reading_saved_counts
-from segkit.structures import IGNORE_LABEL
+from segkit.metrics.state import FloatArray, PerImage, Table, check_distinct_names, percent, reading_saved_counts
+from segkit.structures import IGNORE_LABEL, ImageId
 from segkit.utils.errors import DatasetError
 
 PixelCounts = NDArray[np.int64]
@@ -23,7 +24,8 @@ class SemanticIoU:
 
     The state does not grow with the images: `confusion`, (C, C) int64: pixels by predicted label (row) and ground truth
     label (column), without pixels of `ignore_label`; `boundary_px`, (2, C) int64: per class the pixels on the boundary
-    of both its ground truth and its predicted mask, and the pixels on either. An instance can be pickled.
+    of both its ground truth and its predicted mask, and the pixels on either. Only of images that are given with their
+    id, `images` also keeps a table of `CLASS_PIXELS`. An instance can be pickled.
 
     Boundary IoU (Cheng et al. 2021, equation 1) is that of each class's mask in each image, with both counts added over
     images. Ignored pixels are taken out of both masks before their boundaries are found, so that a prediction that
@@ -63,17 +65,22 @@ class SemanticIoU:
         check_distinct_names(self.names, "classes")
         self.confusion: PixelCounts = np.zeros((len(self.names), len(self.names)), dtype=np.int64)
         self.boundary_px: PixelCounts = np.zeros((2, len(self.names)), dtype=np.int64)
+        self.images: PerImage[Table] = PerImage()
 
-    def update(self, ground_truth: IntArray, prediction: IntArray, where: object = "") -> None:
+    def update(
+        self, ground_truth: IntArray, prediction: IntArray, where: object = "", image_id: ImageId | None = None
+    ) -> None:
         """Count one image; a map without pixels counts nothing.
 
         Args:
             ground_truth: (H, W) integer labels, 0..C-1 and `ignore_label`.
             prediction: (H, W) integer labels, 0..C-1, also at ignored pixels.
             where: Place for error messages.
+            image_id: Keeps the counts of the image, which `compare_semantic_iou` needs; None keeps the sums alone.
 
         Raises:
-            DatasetError: The sizes differ, or the ground truth has another label. Nothing is counted then.
+            DatasetError: The sizes differ, the ground truth has another label, or the image was added before. Nothing
+                is counted then.
             ValueError: The prediction has another label, or a map is not an (H, W) integer array. Nothing is counted.
         """
         gt_labels, pred_labels, pixels = count_pairs(ground_truth, prediction, where)
@@ -87,18 +94,25 @@ class SemanticIoU:
         invalid = pred_labels[(pred_labels < 0) | (pred_labels >= classes)]
         if invalid.size:
             raise ValueError(f"prediction must hold labels 0..{classes - 1}, got {int(invalid[0])}")
-        self.confusion[pred_labels[scored], gt_labels[scored]] += pixels[scored]
+        gt_labels, pred_labels, pixels = gt_labels[scored], pred_labels[scored], pixels[scored]
+        if image_id is not None:
+            self.images.add(image_id, count_class_pixels(gt_labels, pred_labels, pixels, classes))
+        self.confusion[pred_labels, gt_labels] += pixels
         if self.boundary_ratio is not None:
             self.boundary_px += self._count_boundaries(ground_truth, prediction, self.boundary_ratio)
 
-    def add_confusion(self, confusion: IntArray, boundary_px: IntArray | None = None) -> None:
+    def add_confusion(
+        self, confusion: IntArray, boundary_px: IntArray | None = None, image_id: ImageId | None = None
+    ) -> None:
         """Add pixels that were counted elsewhere, for example on a GPU.
 
         Args:
             confusion: (C, C) integers, as `confusion` of this class.
             boundary_px: (2, C) integers, as `boundary_px` of this class; None if boundaries are not counted.
+            image_id: As in `update`, if these are the pixels of one image.
 
         Raises:
+            DatasetError: The image was added before. Nothing is added then.
             ValueError: An array has another shape or dtype or a negative value, or `boundary_px` is missing or not
                 expected.
         """
@@ -107,6 +121,11 @@ class SemanticIoU:
         _check_counts("confusion", confusion, self.confusion.shape)
         if boundary_px is not None:
             _check_counts("boundary_px", boundary_px, self.boundary_px.shape)
+        if image_id is not None:
+            pred_labels, gt_labels = np.nonzero(confusion)
+            pixels = confusion[pred_labels, gt_labels]
+            self.images.add(image_id, count_class_pixels(gt_labels, pred_labels, pixels, len(self.names)))
+        if boundary_px is not None:
             self.boundary_px += boundary_px.astype(np.int64)
         self.confusion += confusion.astype(np.int64)
 
@@ -117,11 +136,13 @@ class SemanticIoU:
             other: A metric with the same names, ignored label and boundaries.
 
         Raises:
+            DatasetError: Both keep the counts of an image. Nothing is added then.
             ValueError: The names, the ignored label or the boundaries differ.
         """
         if (self.names, self._options()) != (other.names, other._options()):
             same = "the same names, ignore_label and boundaries"
             raise ValueError(f"other must have {same} as this SemanticIoU, they differ")
+        self.images.merge(other.images)
         self.confusion += other.confusion
         self.boundary_px += other.boundary_px
 
@@ -162,8 +183,16 @@ class SemanticIoU:
         Returns:
             A header for JSON, and arrays of integers.
         """
-        arrays = {"confusion": self.confusion.copy(), "boundary_px": self.boundary_px.copy()}
-        return {"names": [*self.names], "options": self._options()}, arrays
+        images = self.images.in_order()
+        tables = [table for _, table in images]
+        arrays: dict[str, NDArray[Any]] = {
+            "confusion": self.confusion.copy(),
+            "boundary_px": self.boundary_px.copy(),
+            "classes": np.concatenate([NO_PIXELS, *tables]),
+            "classes_per_image": np.array([len(table) for table in tables], dtype=np.int64),
+        }
+        image_ids = [image_id for image_id, _ in images]
+        return {"names": [*self.names], "options": self._options(), "image_ids": image_ids}, arrays
 
     @classmethod
     def from_state(cls, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> SemanticIoU:
@@ -184,6 +213,11 @@ class SemanticIoU:
             boundary_px = arrays["boundary_px"]
             _check_counts("boundary_px", boundary_px, metric.boundary_px.shape)
             metric.add_confusion(arrays["confusion"], None if metric.boundary_ratio is None else boundary_px)
+            rows, lengths = arrays["classes"], arrays["classes_per_image"]
+            _check_counts("classes_per_image", lengths, (len(header["image_ids"]),))
+            check_class_pixels(rows, int(lengths.sum()), len(metric.names))
+            for image_id, table in zip(header["image_ids"], np.split(rows, np.cumsum(lengths))[:-1], strict=True):
+                metric.images.add(image_id, table)
         return metric
 
     def _options(self) -> dict[str, Any]:

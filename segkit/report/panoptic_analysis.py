@@ -107,36 +107,39 @@ def comparison_table(
     classes: int | None = 10,
     overall: Sequence[str] = OVERALL,
     kind: str = "",
+    of_class: str | None = None,
 ) -> Table:
-    """Build the table of a comparison: the headline metrics, then the first of them for the classes that differ most.
+    """Build the table of a comparison: the headline metrics, then one metric of the classes that differ most.
 
     Args:
-        compared: Result of `segkit.metrics.panoptic.bootstrap.compare`, or a part of the one of
+        compared: Result of `segkit.metrics.panoptic.bootstrap.compare` or
+            `segkit.metrics.semantic_comparison.compare_semantic_iou`, or a part of the one of
             `segkit.metrics.average_precision_comparison.compare_average_precision`.
-        categories: Names for the category ids; None leaves the ids.
+        categories: Names for the category ids; None leaves the keys of the classes.
         classes: How many classes to show, of those that differ; None shows all classes that have a value in A or B.
         overall: The headline metrics.
         kind: The kind of IoU, for the title.
+        of_class: The metric of the classes; None is the first of the headline metrics.
 
     Returns:
         The table. If a class has too few images for an interval, the number of images is shown instead.
     """
-    first = overall[0]
+    metric = overall[0] if of_class is None else of_class
 
     def is_shown(value: Mapping[str, Any]) -> bool:
         return value["A"] is not None or value["B"] is not None if classes is None else bool(value["difference"])
 
     def sort_key(item: tuple[str, Mapping[str, Any]]) -> tuple[bool, float]:
         """Classes with an interval first, then the most different."""
-        difference = item[1][first]["difference"]
-        return item[1][first]["low"] is None, 1.0 if difference is None else -abs(difference)
+        difference = item[1][metric]["difference"]
+        return item[1][metric]["low"] is None, 1.0 if difference is None else -abs(difference)
 
     title = f"{f'{kind}: ' if kind else ''}B - A, {_format_percent(compared['level'])} interval, paired bootstrap over "
-    shown = sorted((item for item in compared["per_class"].items() if is_shown(item[1][first])), key=sort_key)
+    shown = sorted((item for item in compared["per_class"].items() if is_shown(item[1][metric])), key=sort_key)
     rows = [(name, _comparison_row(compared[name], compared["images"])) for name in overall]
     rows += [
-        (_get_name(int(category_id), categories), _comparison_row(result[first], result["images"]))
-        for category_id, result in shown[:classes]
+        (_get_name(int(key), categories) if categories else key, _comparison_row(result[metric], result["images"]))
+        for key, result in shown[:classes]
     ]
     table = build_table(title + _count_images(compared["images"]), "", rows, left=("B is",), no_wrap=True)
     table.rows[len(overall) - 1].end_section = True

@@ -18,6 +18,7 @@ from segkit.utils.errors import DatasetError
 from segkit.utils.files import convert_write_errors, replacing
 from segkit.utils.limits import check_unpacked_size
 from segkit.utils.process_pool import Shard
+from segkit.utils.text import abbreviate
 
 Metric: TypeAlias = PanopticQuality | AveragePrecision | CityscapesAP | SemanticIoU
 METRICS: Mapping[str, Any] = {
@@ -28,6 +29,7 @@ METRICS: Mapping[str, Any] = {
 }
 FORMAT = 2  # of the header and the arrays
 HEADER = "header"
+FILE_NAMES = {kind: f"{kind}_counts.npz" for kind in METRICS}  # in the folder of an evaluation
 SAME_OPTIONS = "score all shards with the same options"
 
 
@@ -74,6 +76,30 @@ def save(path: str | Path, counts: SavedCounts) -> None:
     entries: dict[str, Any] = {HEADER: packed, **{f"state_{name}": array for name, array in arrays.items()}}
     with convert_write_errors(Path(path)), replacing(Path(path)) as neighbour, neighbour.open("wb") as file:
         np.savez_compressed(file, **entries)
+
+
+def find_in_folder(folder: str | Path) -> dict[str, Path]:
+    """Find the counts that an evaluation during training wrote.
+
+    Args:
+        folder: The folder of the evaluation, `<run>/inference/<dataset>`, or of the run, if it has one such folder.
+
+    Returns:
+        Key of `METRICS` -> file, of the kinds that are there; empty if none is.
+
+    Raises:
+        DatasetError: The run has counts of several datasets.
+    """
+    folder = Path(folder)
+    by_place = {
+        place: {kind: place / name for kind, name in FILE_NAMES.items() if (place / name).is_file()}
+        for place in (folder, *sorted(folder.glob("inference/*")))
+    }
+    evaluations = [place for place, paths in by_place.items() if paths]
+    if folder not in evaluations and len(evaluations) > 1:
+        problem = f"expected the counts of one dataset, got those of {abbreviate(place.name for place in evaluations)}"
+        raise DatasetError(problem, where=folder, remedy=f"name one of its folders, such as {evaluations[0]}")
+    return by_place[evaluations[0]] if evaluations else {}
 
 
 def load(path: str | Path) -> SavedCounts:

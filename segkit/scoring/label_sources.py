@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from segkit.formats import coco, image_files, label_images, png
 from segkit.formats.derive import relabel
 from segkit.scoring.png_folders import find_png_folder
-from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet
+from segkit.structures import IGNORE_LABEL, THING_CHANNEL, CategorySet, ImageId
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import ErrorCollector
 from segkit.utils.json_fields import Location
@@ -127,6 +127,10 @@ class LabelFolder:
         """Place of an image's labels for error messages."""
         return self.paths[name]
 
+    def get_image_id(self, name: str) -> ImageId:
+        """The image's id: its name."""
+        return name
+
     def read_values(self, name: str) -> set[int]:
         """The values in an image's PNG; DatasetError if it cannot be read."""
         return {*np.flatnonzero(np.bincount(png.read_labels(self.paths[name]).ravel())).tolist()}
@@ -166,6 +170,10 @@ class PanopticMaps:
     def locate(self, name: str) -> object:
         """Place of an image's labels for error messages."""
         return Location(self.folder / self.records[name].png_name, self.records[name].image_id)
+
+    def get_image_id(self, name: str) -> ImageId:
+        """The image's id in the JSON."""
+        return self.records[name].image_id
 
     def read_channels(self, name: str, space: LabelSpace, size_hw: tuple[int, int] | None = None) -> Channels:
         """The image's map, void `IGNORED`; DatasetError if PNG and JSON disagree or a category has no class."""

@@ -35,6 +35,7 @@ def score_semantic(
     thing_channels: str = "per_class",
     png_values: str = "category_id",
     boundary: bool = False,
+    per_image: bool = False,
     allow_extra: bool = False,
     workers: int = 1,
     shard: Shard = EVERYTHING,
@@ -62,6 +63,8 @@ def score_semantic(
         png_values: With categories, "category_id" if the values of PNGs are category ids, "channel" if they are
             channels. The category ids of a JSON are always those of the dataset.
         boundary: Compute boundary IoU too.
+        per_image: Keep the counts of each image too, which `compare_semantic_iou` needs. Its id is the one in the
+            panoptic JSON, or the path of its PNG without the suffix.
         allow_extra: Skip predictions of images that the ground truth lacks.
         workers: Number of processes, at least 1.
         shard: The part of the images to count.
@@ -101,7 +104,8 @@ def score_semantic(
         metric, prediction = SemanticIoU(space.names, IGNORED, boundary=boundary), prediction_of[name]
         gt_map = ground_truth.read_channels(name, space)
         where = f"{ground_truth.locate(name)} (prediction {predictions.locate(prediction)})"
-        metric.update(gt_map, predictions.read_channels(prediction, space, (gt_map.shape[0], gt_map.shape[1])), where)
+        pred_map = predictions.read_channels(prediction, space, (gt_map.shape[0], gt_map.shape[1]))
+        metric.update(gt_map, pred_map, where, ground_truth.get_image_id(name) if per_image else None)
         return metric
 
     metric = SemanticIoU(space.names, IGNORED, boundary=boundary)

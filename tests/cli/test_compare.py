@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from segkit.cli.main import main
+from segkit.formats import png
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.scoring import counts_file
 from segkit.structures import mask_to_rle
-from tests.helpers.prediction_files import CAR, DOG, SKY, error_line, semantic_files, write_panoptic
+from tests.helpers.prediction_files import CAR, DOG, SKY, cityscapes_files, error_line, write_panoptic
 
 ROWS = [[1, 1, 2, 2], [1, 1, 2, 2]]
 RIGHT, WRONG = {1: CAR, 2: SKY}, {1: DOG, 2: SKY}
@@ -53,7 +54,7 @@ def test_metrics_and_differences_of_two_predictions(run, counts, tmp_path):
     out = tmp_path / "deep/compared.json"
     code, printed, error = run("compare", *counts, "--output", out, "--samples", 200, "--per-class")
     assert (code, error) == (0, "")
-    compared = json.loads(out.read_text())
+    compared = json.loads(out.read_text())["panoptic_seg"]
     assert (compared["PQ"]["A"], compared["PQ"]["B"]) == (pytest.approx(500 / 9), 100)
     assert compared["PQ"]["conclusion"] == "better"
     a, b = (counts_file.load(path).metric for path in counts)
@@ -76,7 +77,7 @@ def test_equal_predictions_have_no_difference(run, counts, tmp_path):
     last = "No clear difference between A and B: +0.00 points of PQ (95% interval +0.00 to +0.00)."
     assert printed.splitlines()[-1] == last
     assert "car" not in printed, "classes that do not differ"
-    quality = json.loads(out.read_text())["PQ"]
+    quality = json.loads(out.read_text())["panoptic_seg"]["PQ"]
     assert (quality["difference"], quality["low"], quality["high"], quality["share_better"]) == (0, 0, 0, 0)
     assert quality["conclusion"] == "no clear difference"
 
@@ -89,7 +90,7 @@ def test_predictions_are_read_from_json_files(run, files, counts):
         run("compare", counts[0], good, "--gt", ground_truth, "--gt-folder", ground_truth.with_suffix(""))[1]
         == whole[1]
     )
-    assert "a JSON of predictions needs --gt, the ground truth's JSON" in error_line(run("compare", counts[0], good))
+    assert "good.json: predictions need --gt, the ground truth" in error_line(run("compare", counts[0], good))
 
 
 def test_pngs_of_predictions_may_be_anywhere(run, files, counts, tmp_path):
@@ -177,14 +178,62 @@ def test_counts_of_another_metric_or_of_a_shard_are_rejected(run, files, counts,
         == 0
     )
     assert "got shard 1/2; join all shards" in error_line(run("compare", part, part))
-    _, gt, pred = semantic_files(tmp_path / "semantic")
-    other = tmp_path / "semantic.npz"
-    assert run("evaluate", "semantic", "--gt", gt, "--pred", pred, "--save-counts", other)[0] == 0
-    assert "expected counts of panoptic quality or average precision, got counts of semantic" in error_line(
-        run("compare", counts[0], other)
-    )
+    _, gt, pred = cityscapes_files(tmp_path / "cityscapes")
+    other = tmp_path / "cityscapes.npz"
+    arguments = ("--protocol", "cityscapes", "--gt", gt, "--pred", pred, "--save-counts", other)
+    assert run("evaluate", "instances", *arguments)[0] == 0
+    line = error_line(run("compare", counts[0], other))
+    assert "expected counts of panoptic quality, average precision or semantic IoU, got counts of cityscapes" in line
     assert "absent.npz: expected saved counts, found no file" in error_line(run("compare", counts[0], "absent.npz"))
     assert f"{tmp_path}: expected a file to write" in error_line(run("compare", *counts, "--output", tmp_path))
+
+
+@pytest.fixture
+def label_maps(tmp_path):
+    """Label PNGs of 12 images and two predictions: A has the sky wrong in every third image, B has all right."""
+    labels = np.kron([[0, 1]], np.ones((4, 4), np.uint8)).astype(np.uint8)
+    for number in range(12):
+        for folder, has_sky in (("gt", True), ("a", number % 3 > 0), ("b", True)):
+            png.write_labels(tmp_path / f"{folder}/{number}.png", labels * has_sky)
+    return [tmp_path / folder for folder in ("gt", "a", "b")]
+
+
+def test_semantic_iou_of_label_maps_of_masks_and_of_counts(run, label_maps, tmp_path):
+    """Sky: 8 of 12 images right. Road is predicted in the other third of the sky's pixels: 12 / 16."""
+    ground_truth, a, b = label_maps
+    npz, out = tmp_path / "b.npz", tmp_path / "out.json"
+    classes = ("--classes", "road", "[blue]sky")
+    saved = run("evaluate", "semantic", "--gt", ground_truth, "--pred", b, "--save-counts", npz, *classes)
+    assert saved[0] == 0
+    arguments = ("--gt", ground_truth, "--samples", 200, *classes)
+    code, printed, error = run("compare", a, npz, *arguments, "--output", out)
+    assert (code, error) == (0, "")
+    compared = json.loads(out.read_text())["sem_seg"]
+    assert (compared["mIoU"]["A"], compared["mIoU"]["B"]) == (pytest.approx(100 * (12 / 16 + 8 / 12) / 2), 100)
+    assert compared["per_class"]["[blue]sky"]["IoU"]["A"] == pytest.approx(100 * 8 / 12)
+    interval = f"{compared['mIoU']['low']:+.2f} to {compared['mIoU']['high']:+.2f}"
+    assert printed.splitlines()[-1] == f"B is better than A by 29.17 points of mIoU (95% interval {interval})."
+    assert "│ [blue]sky │ 66.7 │ 100.0 │" in printed
+    masks = tmp_path / "sem_seg_predictions.json"
+    entries = [
+        {"file_name": f"{number}.jpg", "category_id": label, "segmentation": mask_to_rle(labels == label)}
+        for number, labels in ((number, png.read_labels(a / f"{number}.png")) for number in range(12))
+        for label in range(2)
+        if (labels == label).any()
+    ]
+    masks.write_text(json.dumps(entries))
+    assert (
+        run("compare", masks, b, *arguments)[1] == run("compare", a, npz, *arguments)[1] == printed[len(f"{out}\n") :]
+    )
+
+
+def test_classes_of_label_maps_must_be_the_same(run, label_maps):
+    ground_truth, a, b = label_maps
+    png.write_labels(b / "0.png", np.full((4, 8), 7))
+    line = error_line(run("compare", a, b, "--gt", ground_truth))
+    assert "expected the same classes in A and B, only one of them has '7'" in line
+    assert "score both with the same --classes or --categories" in line
+    assert "expected the folder of an evaluation" in error_line(run("compare", a, b))
 
 
 @pytest.mark.parametrize(

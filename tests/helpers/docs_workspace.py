@@ -94,7 +94,7 @@ def _write_predictions(folder: Path) -> None:
     _copy(cityscapes_predictions, folder / "output/cityscapes_instances")
     _, labels, predicted = prediction_files.semantic_files(folder / "semantic_files")
     _copy(labels, folder / "labels/val")
-    _copy(predicted, folder / "predicted/val")
+    _copy(predicted, folder / "predicted/val", folder / "a/predicted", folder / "b/predicted")
 
 
 def _write_other_datasets(folder: Path) -> None:

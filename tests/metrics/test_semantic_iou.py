@@ -214,10 +214,25 @@ def test_saved_counts_are_read_back(boundary):
         lambda header, arrays: arrays.update(confusion=np.zeros((3, 3))),
         lambda header, arrays: arrays.update(confusion=np.full((3, 3), -1)),
         lambda header, arrays: arrays.update(boundary_px=np.zeros((3, 3), int)),
+        lambda header, arrays: header.pop("image_ids"),
+        lambda header, arrays: header.update(image_ids=["a", "a"]),
+        lambda header, arrays: header.update(image_ids=["a"]),
+        lambda header, arrays: header.update(image_ids=["a", None]),
+        lambda header, arrays: arrays.update(classes_per_image=np.array([2, 2])),
+        lambda header, arrays: arrays.update(classes_per_image=np.array([4, -1])),
+        lambda header, arrays: arrays.update(classes=np.zeros(3)),
+        lambda header, arrays: arrays["classes"]["label"].__setitem__(0, 3),
+        lambda header, arrays: arrays["classes"]["label"].__setitem__(0, -1),
+        lambda header, arrays: arrays["classes"]["correct_px"].__setitem__(0, -1),
+        lambda header, arrays: arrays["classes"]["correct_px"].__setitem__(0, 9),
     ],
 )
 def test_other_saved_counts_are_rejected(change):
-    header, arrays = SemanticIoU(NAMES).state()
+    metric = SemanticIoU(NAMES)
+    metric.update(np.array([[0, 1]]), np.array([[0, 0]]), image_id="a")
+    metric.update(np.array([[2]]), np.array([[2]]), image_id=5)
+    header, arrays = metric.state()
+    assert len(arrays["classes"]) == 3
     change(header, arrays)
     with pytest.raises(DatasetError, match="expected saved counts of semantic IoU, got others"):
         SemanticIoU.from_state(header, arrays)
@@ -262,6 +277,56 @@ def labelled_images(draw, classes=5):
     ground_truth = draw(hnp.arrays(np.uint8, shape, elements=st.sampled_from([*seen, 255])))
     prediction = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, classes - 1)))
     return ground_truth, prediction
+
+
+def test_pixels_of_each_class_are_kept_of_images_with_an_id():
+    ground_truth, prediction = np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 2, 1, 2]], np.uint8)
+    counted, added = SemanticIoU(NAMES), SemanticIoU(NAMES)
+    counted.update(ground_truth, prediction, image_id="x")
+    added.add_confusion(counted.confusion, image_id="x")
+    counted.update(ground_truth, prediction)
+    for metric in (counted, added):
+        [(image_id, table)] = metric.images.in_order()
+        # label, correct, ground truth, predicted: road 1 of 2, sky 1 of 1, car predicted once and once on void.
+        assert (image_id, table.tolist()) == ("x", [(0, 1, 2, 1), (1, 1, 1, 1), (2, 0, 0, 1)])
+    assert counted.confusion.sum() == 6
+
+
+def test_an_image_is_counted_once():
+    metric = SemanticIoU(NAMES)
+    for _ in range(2):
+        metric.update(np.array([[0]]), np.array([[0]]))  # without an id nothing is known
+    metric.update(np.array([[0]]), np.array([[0]]), image_id=7)
+    other = pickle.loads(pickle.dumps(metric))
+    with pytest.raises(DatasetError, match="image 7: expected every image once"):
+        metric.update(np.array([[0]]), np.array([[0]]), image_id=7)
+    with pytest.raises(DatasetError, match="image 7: expected every image once"):
+        metric.add_confusion(np.eye(3, dtype=int), image_id=7)
+    with pytest.raises(DatasetError, match="expected shards without common images, got 7 in both"):
+        metric.merge(other)
+    assert metric.confusion.sum() == 3
+
+
+@settings(deadline=None)
+@given(st.lists(labelled_images(), max_size=4), st.integers(0, 4))
+def test_shards_keep_the_images_of_one_pass(images, cut):
+    whole, left, right = (SemanticIoU([str(c) for c in range(5)]) for _ in range(3))
+    for index, pair in enumerate(images):
+        whole.update(*pair, image_id=index)
+        (left if index < cut else right).update(*pair, image_id=index)
+    right.merge(SemanticIoU.from_state(*left.state()))
+    (header, arrays), (merged_header, merged_arrays) = whole.state(), right.state()
+    assert json.loads(json.dumps(merged_header)) == header
+    assert arrays.keys() == merged_arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(merged_arrays[name], array)
+    tables = dict(whole.images.in_order())
+    for index, (ground_truth, prediction) in enumerate(images):
+        alone = SemanticIoU(whole.names)
+        alone.update(ground_truth, prediction)
+        columns = alone.confusion.diagonal(), alone.confusion.sum(axis=0), alone.confusion.sum(axis=1)
+        rows = [(label, *pixels) for label, pixels in enumerate(np.stack(columns, axis=1).tolist()) if any(pixels)]
+        assert [tuple(row) for row in tables[index].tolist()] == rows
 
 
 @settings(deadline=None)

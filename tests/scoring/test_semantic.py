@@ -76,6 +76,21 @@ def test_shards_merge_to_one_pass(folders):
         assert all(0 < part.confusion.sum() < whole.confusion.sum() for part in parts)
 
 
+def test_counts_of_each_image_are_kept_if_asked(folders, panoptic):
+    assert len(score_semantic(*folders, classes=NAMES).images) == 0
+    metric = score_semantic(*folders, classes=NAMES, per_image=True, workers=2)
+    assert metric.images.ids() == IMAGES
+    for name, table in metric.images.in_order():
+        ground_truth, _ = some_maps()[name]
+        assert table["gt_px"].tolist() == [(ground_truth == label).sum() for label in range(3)]
+    options = {"gt_suffix": "_leftImg8bit.jpg", "png_values": "channel", "per_image": True}
+    parts = [score_semantic(panoptic, folders[1], shard=Shard(i, 2), **options) for i in (2, 1)]
+    parts[0].merge(parts[1])
+    by_id = dict(parts[0].images.in_order())
+    tables = [table.tolist() for _, table in metric.images.in_order()]
+    assert [by_id[image_id].tolist() for image_id in range(6)] == tables, "the ids of the JSON, in the order of IMAGES"
+
+
 def test_without_names_the_labels_in_the_files_are_the_classes(folders):
     results = score_semantic(*folders).compute()
     assert results == expected(some_maps(), ("0", "1", "2"))
