@@ -16,6 +16,7 @@ from segkit.evaluation.base import ImageEvaluator, is_visible, merge_metrics
 from segkit.evaluation.predictions import build_coco_results
 from segkit.formats.coco import ImageEntries, read_annotation_columns, read_result_columns
 from segkit.metrics import AveragePrecision
+from segkit.scoring.counts_file import save_evaluation
 from segkit.utils import files
 from segkit.utils.leftovers import choose_name, remove_leftovers
 
@@ -23,11 +24,12 @@ RESULTS, GROUND_TRUTH = "coco_instances_results.json", "instances_gt.json"
 
 
 class InstanceEvaluator(ImageEvaluator):
-    """Box and mask AP; writes `coco_instances_results.json`, and `instances_gt.json` for datasets without such a JSON.
+    """Box and mask AP.
 
-    Neither is kept in memory: each process writes its part to a temporary file in output_dir, and the main process
-    joins the parts in the order of the dataset. Without a shared file system, the parts are sent to it.
-    Constructor and methods: see `ImageEvaluator`.
+    It writes `coco_instances_results.json`, `instances_gt.json` for datasets without such a JSON, and
+    `instances_counts.npz` for `segkit compare`. Neither JSON is kept in memory: each process writes its part to a
+    temporary file in output_dir, and the main process joins the parts in the order of the dataset. Without a shared
+    file system, the parts are sent to it. Constructor and methods: see `ImageEvaluator`.
     """
 
     needs = "instances"
@@ -84,8 +86,12 @@ class InstanceEvaluator(ImageEvaluator):
         for name in self._parts:
             self._write(name, [parts[name] for _, _, parts in shards])
         boxes, masks = zip(*((boxes, masks) for boxes, masks, _ in shards), strict=True)
-        results: dict[str, Any] = merge_metrics(boxes).compute()  # ranks images by id, as pycocotools does
-        return results if any(metric is None for metric in masks) else results | merge_metrics(masks).compute()
+        metric: AveragePrecision = merge_metrics(boxes)
+        if all(part is not None for part in masks):
+            metric.add_iou_types(merge_metrics(masks))
+        if self.options.export:
+            save_evaluation(self.output_dir, "instances", metric)
+        return metric.compute()  # ranks images by id, as pycocotools does
 
     def _write(self, name: str, parts: list[_WrittenPart]) -> None:
         """Join the parts in the order of the dataset; an image in two parts is taken from the last."""

@@ -9,10 +9,9 @@ from segkit.evaluation.base import ImageEvaluator, merge_metrics
 from segkit.evaluation.predictions import get_panoptic_prediction
 from segkit.formats import coco
 from segkit.metrics import PanopticQuality
-from segkit.scoring.counts_file import SavedCounts, save
+from segkit.scoring.counts_file import save_evaluation
 from segkit.scoring.results import analyse
 from segkit.utils.files import dump_json
-from segkit.utils.process_pool import Shard
 
 
 class PanopticEvaluator(ImageEvaluator):
@@ -63,5 +62,5 @@ class PanopticEvaluator(ImageEvaluator):
             [annotations[image_id] for image_id in order],
             self.dataset.categories,
         )
-        save(self.output_dir / "panoptic_counts.npz", SavedCounts("panoptic", metric, order, Shard()))
+        save_evaluation(self.output_dir, "panoptic", metric, order)
         dump_json(self.output_dir / "panoptic_analysis.json", analyse(metric, order))

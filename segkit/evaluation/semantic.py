@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 
 from segkit.data.dataset import Record
-from segkit.evaluation.base import ImageEvaluator
+from segkit.evaluation.base import ImageEvaluator, merge_metrics
 from segkit.metrics import SemanticIoU
 from segkit.metrics.boundary import boundary_dilation_px, mixed_windows
+from segkit.scoring.counts_file import save_evaluation
+from segkit.structures import ImageId
 from segkit.utils.compiled import COMPILED, compiled
 
 BLOCK_PX = 2048  # pixels whose best scores stay in the L1 cache while all channels are compared
@@ -20,7 +22,7 @@ BLOCK_PX = 2048  # pixels whose best scores stay in the L1 cache while all chann
 class SemanticEvaluator(ImageEvaluator):
     """MIoU, fwIoU, mean and pixel accuracy, Dice and (TEST.BOUNDARY) boundary IoU of the semantic head's channels.
 
-    Constructor and methods: see `ImageEvaluator`.
+    It writes `semantic_counts.npz` for `segkit compare`. Constructor and methods: see `ImageEvaluator`.
     """
 
     needs = task = "sem_seg"
@@ -32,18 +34,30 @@ class SemanticEvaluator(ImageEvaluator):
     def process_image(self, record: Record, output: dict[str, Any]) -> None:
         """See base class."""
         where = f"image {record['image_id']!r}"
+        image_id = record["image_id"] if self.options.export else None
         ground_truth = self.ground_truth.read_semantic_map(record)
         on_accelerator = "panoptic_seg" in output and output["panoptic_seg"][0].device.type != "cpu"
         if "head_outputs" in output and not on_accelerator:
             # The channels are known already: no full-size logits are computed for them. On an accelerator these cost
             # little, but a transfer of head outputs costs much.
-            self.metric.update(ground_truth, output["head_outputs"].semantic.channels, where)
+            self.metric.update(ground_truth, output["head_outputs"].semantic.channels, where, image_id)
         else:
-            count_logits(self.metric, ground_truth, output["sem_seg"], where)
+            count_logits(self.metric, ground_truth, output["sem_seg"], where, image_id)
+
+    def finish(self, shards: list[Any]) -> dict[str, Any]:
+        """See base class."""
+        metric: SemanticIoU = merge_metrics(shards)
+        if self.options.export:
+            save_evaluation(self.output_dir, "semantic", metric)
+        return {self.task: metric.compute()}
 
 
 def count_logits(
-    metric: SemanticIoU, ground_truth: NDArray[np.integer], logits: torch.Tensor, where: object = ""
+    metric: SemanticIoU,
+    ground_truth: NDArray[np.integer],
+    logits: torch.Tensor,
+    where: object = "",
+    image_id: ImageId | None = None,
 ) -> None:
     """Count one image.
 
@@ -55,13 +69,14 @@ def count_logits(
         ground_truth: (H, W) labels, the metric's ignored label where void.
         logits: (C, H, W).
         where: names the image in messages.
+        image_id: keeps the counts of the image too, see `SemanticIoU.update`; None keeps the sums alone.
 
     Raises:
         DatasetError: as `SemanticIoU.update` does, for other sizes or labels.
     """
     labels = argmax_channels(logits)
-    if logits.device.type == "cpu" or not count_on_device(metric, ground_truth, labels):
-        metric.update(ground_truth, labels.cpu().numpy(), where)
+    if logits.device.type == "cpu" or not count_on_device(metric, ground_truth, labels, image_id):
+        metric.update(ground_truth, labels.cpu().numpy(), where, image_id)
 
 
 def argmax_channels(logits: torch.Tensor) -> torch.Tensor:
@@ -90,13 +105,16 @@ def argmax_channels(logits: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(labels)
 
 
-def count_on_device(metric: SemanticIoU, ground_truth: NDArray[np.integer], labels: torch.Tensor) -> bool:
+def count_on_device(
+    metric: SemanticIoU, ground_truth: NDArray[np.integer], labels: torch.Tensor, image_id: ImageId | None = None
+) -> bool:
     """Count an image on the device of its predicted labels.
 
     Args:
         metric: gets the counts.
         ground_truth: (H, W) labels, the metric's ignored label where void.
         labels: (H, W) predicted labels.
+        image_id: keeps the counts of the image too; None keeps the sums alone.
 
     Returns:
         False if a size or a label is wrong, and nothing is counted; `SemanticIoU.update` names the problem.
@@ -117,7 +135,7 @@ def count_on_device(metric: SemanticIoU, ground_truth: NDArray[np.integer], labe
     if metric.boundary_ratio is not None:
         gt, labels = torch.where(ignored, classes, gt), torch.where(ignored, classes, labels)
         boundary_px = _boundary_counts(gt, labels, classes, metric.boundary_ratio)
-    metric.add_confusion(counts[: classes**2].reshape(classes, classes), boundary_px)
+    metric.add_confusion(counts[: classes**2].reshape(classes, classes), boundary_px, image_id)
     return True
 
 

@@ -154,6 +154,31 @@ class AveragePrecision:
             self._matches[iou_type] += [part._replace(image=part.image + first) for part in other._matches[iou_type]]
         self._objects += [part._replace(image=part.image + first) for part in other._objects]
 
+    def add_iou_types(self, other: AveragePrecision) -> None:
+        """Add the kinds of IoU of another metric over the same images: boxes and masks may be counted apart.
+
+        Args:
+            other: A metric with the same categories and ground truth over the same images, in any order, and with other
+                kinds of IoU.
+
+        Raises:
+            ValueError: The categories, the images or their objects differ, or both have a kind of IoU.
+        """
+        positions = {image_id: position for position, image_id in enumerate(self.ids())}
+        if self.categories != other.categories or positions.keys() != {*other.ids()}:
+            raise ValueError("other must have the same categories and images as this AveragePrecision, they differ")
+        if common := [iou_type for iou_type in self.iou_types if iou_type in other.iou_types]:
+            raise ValueError(f"other must have other kinds of IoU, both have {', '.join(common)}")
+        index = np.array([positions[image_id] for image_id in other.ids()], dtype=np.int32)
+        objects = other.objects()
+        if not _are_same_objects(self.objects(), objects._replace(image=index[objects.image])):
+            raise ValueError("other must have the same ground truth objects as this AveragePrecision, they differ")
+        for iou_type in other.iou_types:
+            matches = other._join_matches(iou_type)
+            self._matches[iou_type] = [matches._replace(image=index[matches.image])]
+        self.iou_types += other.iou_types
+        self.fields |= other.fields
+
     def compute(self, image_order: Sequence[ImageId] | None = None) -> dict[str, dict[str, float | None]]:
         """Compute the metrics over all images.
 
@@ -297,6 +322,13 @@ class AveragePrecision:
     def _join_matches(self, iou_type: str) -> Matches:
         self._matches[iou_type] = [coco_matching.concatenate_matches(self._matches[iou_type])]
         return self._matches[iou_type][0]
+
+
+def _are_same_objects(a: ObjectCounts, b: ObjectCounts) -> bool:
+    """Whether both have the same rows, in any order."""
+    tables = [np.column_stack([part.image, part.thing, part.number]) for part in (a, b)]
+    first, second = (table[np.lexsort((table[:, 1], table[:, 0]))] for table in tables)
+    return np.array_equal(first, second)
 
 
 def _check_table(table: Matches | ObjectCounts, empty: Matches | ObjectCounts, images: int, things: int) -> None:

@@ -78,6 +78,23 @@ def save(path: str | Path, counts: SavedCounts) -> None:
         np.savez_compressed(file, **entries)
 
 
+def save_evaluation(
+    folder: str | Path, kind: str, metric: Metric, image_order: tuple[ImageId, ...] | None = None
+) -> None:
+    """Write the counts of a whole evaluation into its folder, where `find_in_folder` finds them.
+
+    Args:
+        folder: The folder.
+        kind: Key of `METRICS`.
+        metric: The counts of all images.
+        image_order: As in `SavedCounts`.
+
+    Raises:
+        DatasetError: The file cannot be written.
+    """
+    save(Path(folder) / FILE_NAMES[kind], SavedCounts(kind, metric, image_order, Shard()))
+
+
 def find_in_folder(folder: str | Path) -> dict[str, Path]:
     """Find the counts that an evaluation during training wrote.
 

@@ -7,8 +7,10 @@ import pytest
 
 from segkit.cli.main import main
 from segkit.formats import png
+from segkit.metrics import AveragePrecision, SemanticIoU
 from segkit.metrics.panoptic.bootstrap import compare
 from segkit.scoring import counts_file
+from segkit.scoring.semantic import score_semantic
 from segkit.structures import mask_to_rle
 from tests.helpers.prediction_files import CAR, DOG, SKY, cityscapes_files, error_line, write_panoptic
 
@@ -225,6 +227,33 @@ def test_semantic_iou_of_label_maps_of_masks_and_of_counts(run, label_maps, tmp_
     assert (
         run("compare", masks, b, *arguments)[1] == run("compare", a, npz, *arguments)[1] == printed[len(f"{out}\n") :]
     )
+
+
+def test_folders_of_evaluations_and_of_runs(run, counts, label_maps, tmp_path):
+    """All kinds that both have are compared; a run of one dataset may be named itself."""
+    evaluations = [tmp_path / name / "inference/val" for name in ("run_a", "run_b")]
+    gt, *predictions = label_maps
+    for folder, panoptic, labels in zip(evaluations, counts, predictions, strict=True):
+        counts_file.save_evaluation(folder, "panoptic", counts_file.load(panoptic).metric)
+        counts_file.save_evaluation(folder, "semantic", score_semantic(gt, labels, per_image=True))
+    counts_file.save_evaluation(
+        evaluations[1], "instances", AveragePrecision(counts_file.load(counts[0]).metric.categories)
+    )
+    out = tmp_path / "out.json"
+    code, printed, error = run("compare", *evaluations, "--output", out)
+    assert (code, error) == (0, "")
+    assert [*json.loads(out.read_text())] == ["panoptic_seg", "sem_seg"]
+    assert "B is better than A by 44.44 points of PQ" in printed
+    assert "B is better than A by 29.17 points of mIoU" in printed
+    assert printed.splitlines()[-1].replace("\n", "").endswith("run_b/inference/val has it: instances")
+    assert run("compare", tmp_path / "run_a", tmp_path / "run_b")[1].splitlines()[:-1] == printed.splitlines()[1:-1]
+    alone = run("compare", evaluations[0], counts[1])
+    assert alone[1].splitlines()[-1].endswith("run_a/inference/val has it: semantic")
+    counts_file.save_evaluation(tmp_path / "run_b/inference/test", "semantic", SemanticIoU(["sky"]))
+    line = error_line(run("compare", tmp_path / "run_a", tmp_path / "run_b"))
+    assert "expected the counts of one dataset, got those of 'test', 'val'; name one of its folders" in line
+    line = error_line(run("compare", tmp_path / "run_b/inference/test", counts[0]))
+    assert "expected A and B of one kind, got semantic of A, panoptic of B" in line
 
 
 def test_classes_of_label_maps_must_be_the_same(run, label_maps):

@@ -64,6 +64,8 @@ def test_train_writes_everything_and_resumes_and_evaluates(
         "panoptic.json",
         "panoptic_analysis.json",
         "panoptic_counts.npz",
+        "instances_counts.npz",
+        "semantic_counts.npz",
         "coco_instances_results.json",
         "instances_gt.json",
         "metrics.json",

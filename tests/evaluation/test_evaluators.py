@@ -25,7 +25,8 @@ from segkit.evaluation import EVALUATORS, build_evaluators
 from segkit.evaluation.predictions import get_instance_masks, get_panoptic_prediction
 from segkit.evaluation.semantic import SemanticEvaluator
 from segkit.formats import coco, head_outputs
-from segkit.metrics import PanopticQuality
+from segkit.metrics import PanopticQuality, SemanticIoU
+from segkit.metrics.semantic_comparison import compare_semantic_iou
 from segkit.modeling.lazy_dict import LazyDict, LazyValue
 from segkit.scoring import counts_file
 from segkit.scoring.instances import score_instances
@@ -142,10 +143,20 @@ def test_evaluation_of_files_and_in_training_score_the_same(dataset: Dataset, to
 
 
 def test_an_evaluation_writes_its_counts(dataset: Dataset, tmp_path: Path) -> None:
-    results = evaluate(dataset, tmp_path, shift_px=2)
-    counts = counts_file.load(tmp_path / "panoptic_counts.npz")
-    assert isinstance(counts.metric, PanopticQuality)
-    assert counts.metric.compute(counts.image_order) == results["panoptic_seg"]
+    results = evaluate(dataset, tmp_path, shift_px=2, opts=["TEST.BOUNDARY", "True"])
+    paths = counts_file.find_in_folder(tmp_path)
+    assert [path.name for path in paths.values()] == [f"{kind}_counts.npz" for kind in paths]
+    counts = {kind: counts_file.load(path) for kind, path in paths.items()}
+    assert {*counts} == {"panoptic", "instances", "semantic"}
+    panoptic, instances, semantic = (counts[kind].metric for kind in ("panoptic", "instances", "semantic"))
+    assert isinstance(panoptic, PanopticQuality)
+    assert panoptic.compute(counts["panoptic"].image_order) == results["panoptic_seg"]
+    assert instances.compute() == {kind: results[kind] for kind in ("bbox", "segm", "boundary")}
+    assert isinstance(semantic, SemanticIoU)
+    assert semantic.compute() == results["sem_seg"]
+    assert {*semantic.images.ids()} == {record["image_id"] for record in dataset.records}
+    compared = compare_semantic_iou(semantic, semantic, samples=5)
+    assert compared["mIoU"]["A"] == results["sem_seg"]["mIoU"]
     analysis = json.loads((tmp_path / "panoptic_analysis.json").read_text())
     assert analysis["error_budget"]["PQ"] == results["panoptic_seg"]["PQ"] == analysis["intervals"]["PQ"]["value"]
     assert analysis["error_budget"]["error_types"]["mask_quality"]["cost"] > 1  # every mask is moved by two pixels

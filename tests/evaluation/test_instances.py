@@ -20,10 +20,12 @@ from segkit.data.dataset import Dataset
 from segkit.data.ground_truth import GroundTruth
 from segkit.evaluation import instances as module
 from segkit.evaluation.instances import GROUND_TRUTH, RESULTS, InstanceEvaluator
+from segkit.scoring import counts_file
 from segkit.structures import Category, CategorySet
 from tests.helpers.platforms import needs_fork
 
 SIZE = (30, 40)
+COUNTS = "instances_counts.npz"
 CATEGORIES = CategorySet([Category(3, "car", True, (0, 0, 0)), Category(8, "dog", True, (0, 0, 0))])
 IMAGES = ["e", 5, "a", 1, "c", 9]
 
@@ -100,9 +102,11 @@ def test_several_processes_export_the_same_as_one(
     results = in_processes(evaluators, monkeypatch, hidden)
     assert results == expected
     assert 0 < results["segm"]["AP"] < 100
+    counts = [counts_file.load(tmp_path / folder / COUNTS).metric for folder in ("one", "three")]
+    assert counts[0].compute() == counts[1].compute() == expected
     for name in (RESULTS, GROUND_TRUTH):
         assert (tmp_path / "three" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
-    assert files_in(tmp_path / "one") == files_in(tmp_path / "three") == {RESULTS, GROUND_TRUTH}
+    assert files_in(tmp_path / "one") == files_in(tmp_path / "three") == {RESULTS, GROUND_TRUTH, COUNTS}
 
 
 def test_the_export_is_in_the_order_of_the_dataset_and_valid(tmp_path: Path) -> None:
@@ -128,7 +132,9 @@ def test_an_evaluation_without_images_exports_an_empty_file(tmp_path: Path) -> N
 @pytest.mark.parametrize("without", [0, 1])
 def test_an_image_without_masks_exports_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: int) -> None:
     evaluators = [run(tmp_path, IMAGES[:3], masks=without != 0), run(tmp_path, IMAGES[3:], masks=without != 1)]
-    assert set(in_processes(evaluators, monkeypatch)) == {"bbox"}
+    results = in_processes(evaluators, monkeypatch)
+    assert set(results) == {"bbox"}
+    assert counts_file.load(tmp_path / COUNTS).metric.compute() == results
 
 
 def test_a_failure_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +174,7 @@ def test_a_forked_process_does_not_remove_its_parent_s_part(tmp_path: Path) -> N
     os.waitpid(child, 0)
     assert len(files_in(tmp_path)) == 2
     evaluator.evaluate()
-    assert files_in(tmp_path) == {RESULTS, GROUND_TRUTH}
+    assert files_in(tmp_path) == {RESULTS, GROUND_TRUTH, COUNTS}
 
 
 def test_results_are_not_held_in_memory(tmp_path: Path) -> None:

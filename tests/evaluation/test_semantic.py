@@ -65,10 +65,12 @@ def test_a_device_counts_what_numpy_counts(boundary: bool, device: str) -> None:
     there, here = SemanticIoU(NAMES, boundary=boundary), SemanticIoU(NAMES, boundary=boundary)
     for seed, shape in enumerate([(40, 70), (2, 9), (1, 1), (0, 4), (150, 160)]):
         ground_truth, logits = some_image(seed, shape)
-        assert count_on_device(there, ground_truth, argmax_channels(logits.to(device)))
-        here.update(ground_truth, argmax_channels(logits).numpy())
+        assert count_on_device(there, ground_truth, argmax_channels(logits.to(device)), seed)
+        here.update(ground_truth, argmax_channels(logits).numpy(), image_id=seed)
     np.testing.assert_array_equal(there.confusion, here.confusion)
     np.testing.assert_array_equal(there.boundary_px, here.boundary_px)
+    for (_, rows_there), (_, rows_here) in zip(there.images.in_order(), here.images.in_order(), strict=True):
+        assert rows_there.tolist() == rows_here.tolist()
     assert here.confusion.sum() > 10_000
     assert here.boundary_px.any() == boundary
 

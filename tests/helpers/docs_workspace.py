@@ -135,8 +135,7 @@ def _train(folder: Path) -> None:
     output = folder / "output/coco"
     given = [*options.split(), "DATASETS.CUSTOM", str([custom]), "OUTPUT_DIR", output]
     run("train", "--config-file", "toy/panoptic_rcnn_R18_FPN_demo", *given)
-    _copy(output / f"inference/{TRAINED_ON}/panoptic_counts.npz", folder / "a/panoptic_counts.npz")
-    _copy(output / f"inference/{TRAINED_ON}/panoptic_counts.npz", folder / "b/panoptic_counts.npz")
+    _copy(output / f"inference/{TRAINED_ON}", folder / "a/inference/val", folder / "b/inference/val")
     for name in ("demo", "balloons"):
         _copy(output / "model_final.pth", folder / f"output/{name}/model_final.pth")
         _copy(output / "config.yaml", folder / f"output/{name}/config.yaml")

@@ -313,6 +313,34 @@ def test_merged_shards_in_any_order_equal_one_pass():
         merged.merge(AveragePrecision(CATEGORIES, ["bbox"]))
 
 
+def test_kinds_of_iou_that_were_counted_apart_are_joined():
+    images = scenes(seed=3)
+    boxes = build_metric(images, ["bbox"])
+    boxes.add_iou_types(build_metric(dict(sorted(images.items())), ["boundary", "segm"]))  # in another order of images
+    assert boxes.iou_types == ("bbox", "boundary", "segm")
+    whole = build_metric(images, ["bbox", "segm", "boundary"])
+    assert boxes.compute() == whole.compute()
+    assert boxes.compute([*images]) == whole.compute([*images])
+    extra = build_metric({max(images) + 1: next(iter(images.values()))}, boxes.iou_types)
+    boxes.merge(extra)
+    whole.merge(extra)
+    assert AveragePrecision.from_state(*boxes.state()).compute() == whole.compute()
+
+
+def test_kinds_of_other_images_or_objects_are_not_joined():
+    images = scenes(seed=3)
+    metric = build_metric(images, ["bbox"])
+    with pytest.raises(ValueError, match="both have bbox"):
+        metric.add_iou_types(build_metric(images, ["bbox", "segm"]))
+    image_id = next(i for i, (ground_truth, _) in images.items() if any(not e["iscrowd"] for e in ground_truth))
+    for other in ({i: pair for i, pair in images.items() if i != image_id}, images | {-1: ([], [])}):
+        with pytest.raises(ValueError, match="the same categories and images"):
+            metric.add_iou_types(build_metric(other, ["segm"]))
+    with pytest.raises(ValueError, match="the same ground truth objects"):
+        metric.add_iou_types(build_metric(images | {image_id: ([], [])}, ["segm"]))
+    assert metric.compute() == build_metric(images, ["bbox"]).compute()
+
+
 def test_string_image_ids_and_pickling():
     images = scenes(seed=5)
     named = {f"city_{image_id:04}": pair for image_id, pair in images.items()}
