@@ -137,6 +137,9 @@ def _add_keys(cfg: CfgNode) -> None:
     cfg.TEST.SAVE_HEADS = False
     cfg.TEST.KEEP_LOGITS = 8
 
+    # Checkpoints model_<iteration>.pth that stay, the last N of a training; 0: all. One is written every
+    # SOLVER.CHECKPOINT_PERIOD iterations. model_final.pth and model_best.pth always stay.
+    cfg.SOLVER.CHECKPOINT_KEEP = 3
     # "SGD" (Detectron2's, with SOLVER.MOMENTUM and NESTEROV) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = cfg.SOLVER.get("OPTIMIZER", "SGD")  # other packages have this key too
 

@@ -10,7 +10,8 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from segkit.data.catalog import load_dataset
-from segkit.engine.run_config import FINAL_WEIGHTS, RUN_CONFIG
+from segkit.engine.checkpoints.newest import FINAL_WEIGHTS
+from segkit.engine.run_config import RUN_CONFIG
 from segkit.evaluation.samples import COLUMNS
 from segkit.formats.image_io import read_image
 from segkit.report import metrics_table, write_page

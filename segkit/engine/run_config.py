@@ -9,9 +9,10 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from segkit.data.datasets.custom import list_path_options
+from segkit.engine.checkpoints.newest import find_newest_checkpoint
 from segkit.utils.files import replacing
 
-RUN_CONFIG, FINAL_WEIGHTS, LAST_CHECKPOINT = "config.yaml", "model_final.pth", "last_checkpoint"  # Detectron2's names
+RUN_CONFIG = "config.yaml"  # Detectron2's name
 
 
 def write_run_config(cfg: CfgNode) -> None:
@@ -56,16 +57,14 @@ def find_trained_weights(config_file: str | Path) -> str:
         config_file: any config file.
 
     Returns:
-        The path of the last checkpoint; "" if this is not the config of a run, or there is none.
+        The path of the newest whole checkpoint, see `find_newest_checkpoint`; "" if this is not the config of a run, or
+        there is none.
+
+    Raises:
+        CheckpointError: every checkpoint is damaged.
     """
     path = Path(config_file)
-    if path.name != RUN_CONFIG:
-        return ""
-    last = path.with_name(LAST_CHECKPOINT)
-    names = [last.read_text(encoding="utf-8", errors="replace").strip()] if last.is_file() else []
-    # Only files of this folder: whoever has written the run must not choose another one.
-    names = [name for name in (*names, FINAL_WEIGHTS) if name and Path(name).name == name]
-    return next((str(path.with_name(name)) for name in names if os.path.isfile(path.with_name(name))), "")
+    return find_newest_checkpoint(path.parent) if path.name == RUN_CONFIG else ""
 
 
 def _with_absolute_options(entry: dict[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def read_config(config_file: str | Path = "", opts: Sequence[str] = (), *, train
         ConfigError: the config cannot be read, or names an unknown architecture, or a dataset is wrong.
     """
     register()
-    weights = "" if train else find_trained_weights(config_file)
+    weights = "" if train or "MODEL.WEIGHTS" in opts[::2] else find_trained_weights(config_file)
     cfg = load_config(config_file, ["MODEL.WEIGHTS", weights, *opts] if weights else opts)
     register_custom(cfg.DATASETS.CUSTOM)
     name = cfg.MODEL.META_ARCHITECTURE

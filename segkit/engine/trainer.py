@@ -94,7 +94,8 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         categories = load_dataset(cfg.DATASETS.TRAIN[0]).categories
         classes = CategoriesInCheckpoint(categories, cfg.MODEL.SEM_SEG_HEAD.THING_CHANNELS, cfg.PLUGINS)
-        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self), segkit=classes)
+        states: dict[str, Any] = {"trainer": weakref.proxy(self), "segkit": classes}
+        self.checkpointer = SafeCheckpointer(model, cfg.OUTPUT_DIR, keep=cfg.SOLVER.CHECKPOINT_KEEP, **states)
         self.start_iter = 0
         self.max_iter = cfg.SOLVER.MAX_ITER
         self.cfg = cfg

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from segkit.cli.main import main
 from segkit.config import load_config
 from segkit.data.datasets.custom import list_path_options
 from segkit.data.loaders.readers import TRAINING_READERS
+from segkit.engine.checkpoints.checkpointer import SafeCheckpointer
 from segkit.engine.run_config import find_trained_weights, with_absolute_paths, write_run_config
 from segkit.engine.setup import read_config
 
@@ -62,10 +64,10 @@ def test_every_format_has_an_option_that_is_a_path(format_name: str) -> None:
 def test_weights_are_found_beside_the_config_of_a_run_only(tmp_path: Path) -> None:
     config, last = tmp_path / "config.yaml", tmp_path / "last_checkpoint"
     assert find_trained_weights(config) == ""
-    (tmp_path / "model_0000003.pth").touch()
-    last.write_text("model_0000003.pth")
+    run = SafeCheckpointer(torch.nn.Linear(1, 1), str(tmp_path))
+    run.save("model_0000003", iteration=3)
     assert find_trained_weights(config) == str(tmp_path / "model_0000003.pth")
-    (tmp_path / "model_final.pth").touch()
+    run.save("model_final", iteration=3)
     for name in ("gone.pth", "../outside.pth", "", str(tmp_path / "model_0000003.pth")):
         last.write_text(name)
         assert find_trained_weights(config) == str(tmp_path / "model_final.pth")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlparse
@@ -16,6 +19,9 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.checkpoint import _filter_reused_missing_keys, _strip_prefix_if_present
 
 from segkit.engine.checkpoints.architecture import WeightMatch, check_architecture
+from segkit.engine.checkpoints.finite import find_non_finite
+from segkit.engine.checkpoints.footer import ChecksumWriter, read_footer
+from segkit.engine.checkpoints.newest import LAST_CHECKPOINT, find_newest_checkpoint, has_checkpoints
 from segkit.engine.checkpoints.safe_load import load_pickle, load_torch, to_plain_data
 from segkit.structures import CategorySet
 from segkit.utils.errors import CheckpointError, DatasetError
@@ -23,12 +29,35 @@ from segkit.utils.files import replacing
 from segkit.utils.plugins import require_plugins
 from segkit.utils.text import abbreviate
 
+PERIODIC_NAME = re.compile(r"model_(\d+)\.pth")  # Detectron2's name of the checkpoint of an iteration
+
 
 class SafeCheckpointer(DetectionCheckpointer):
     """Detectron2's checkpointer (formats, name heuristics, resuming) with safe reading, checks and atomic writing.
 
     Arguments, return values and file formats are those of detectron2.checkpoint.DetectionCheckpointer.
+
+    Args:
+        model: the model; DistributedDataParallel is unwrapped.
+        save_dir: folder of the checkpoints; "" writes none.
+        save_to_disk: whether this process writes; None: if it is the main process.
+        keep: files `model_<iteration>.pth` of this training that stay when a newer one is whole; 0 keeps all.
+        **checkpointables: objects with `state_dict` and `load_state_dict`, by their key in the file.
     """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        save_dir: str = "",
+        *,
+        save_to_disk: bool | None = None,
+        keep: int = 0,
+        **checkpointables: Any,
+    ) -> None:
+        super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.keep = keep
+        self._started = ""  # see Footer
+        self._checked = ""  # a file whose bytes were tested
 
     def load(self, path: str, checkpointables: list[str] | None = None, *, strict: bool = False) -> dict[str, Any]:
         """Fill the model from a file.
@@ -78,41 +107,94 @@ class SafeCheckpointer(DetectionCheckpointer):
 
         Args:
             path: weights to start from, see `load`.
-            resume: load the last checkpoint of the output folder instead, if there is one, with all checkpointables.
+            resume: load the newest checkpoint of the output folder instead, if there is one, with all checkpointables.
 
         Returns:
             See `load`.
+
+        Raises:
+            CheckpointError: see `load` and `find_newest_checkpoint`.
         """
-        if resume and self.has_checkpoint():
-            return self.load(self.get_checkpoint_file(), strict=True)
-        return self.load(path, checkpointables=[])
+        if not resume or not self.has_checkpoint():
+            return self.load(path, checkpointables=[])
+        newest = self._checked = self.get_checkpoint_file()
+        loaded = self.load(newest, strict=True)
+        footer = read_footer(Path(newest))
+        self._started = footer.started if footer else ""
+        return loaded
+
+    def has_checkpoint(self) -> bool:
+        """Whether a training has written a checkpoint into the output folder."""
+        return bool(self.save_dir) and has_checkpoints(self.save_dir)
+
+    def get_checkpoint_file(self) -> str:
+        """The newest whole checkpoint of the output folder, see `find_newest_checkpoint`."""
+        return find_newest_checkpoint(self.save_dir) if self.save_dir else ""
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write `<save_dir>/<name>.pth` atomically, then record it as the last checkpoint.
+        """Write `<save_dir>/<name>.pth` atomically, record it as the last checkpoint, then remove old ones.
 
         Args:
             name: file name without suffix.
-            **kwargs: more entries of the file. numpy scalars are written as numbers.
+            **kwargs: more entries of the file; `iteration` orders the checkpoints. numpy scalars become numbers.
 
         Raises:
-            CheckpointError: the file cannot be written, or a state holds what `load_torch` would refuse.
+            CheckpointError: the file cannot be written, or a state holds NaN, or a weight infinity, or a state holds
+                what `load_torch` would refuse. Other ranks, which write nothing, raise the same for their own states.
         """
-        if not self.save_dir or not self.save_to_disk:
+        if not self.save_dir:
             return
         states = {key: stateful.state_dict() for key, stateful in self.checkpointables.items()}
-        target = Path(self.save_dir, f"{name}.pth")
         try:
             data = to_plain_data({"model": self.model.state_dict(), **states, **kwargs})
         except ValueError as error:
             remedy = "let state_dict() return numbers, strings, tensors, and lists and dicts of them"
             raise CheckpointError(f"not saved, because it could not be read back: {error}", remedy=remedy) from error
+        target = Path(self.save_dir, f"{name}.pth")
+        self._check_finite(data, target)
+        if not self.save_to_disk:
+            return
+        self._started = self._started or datetime.now(timezone.utc).isoformat()
+        iteration = data.get("iteration")
+
+        def write(file: BinaryIO) -> None:
+            writer: Any = ChecksumWriter(file)
+            torch.save(data, writer)
+            writer.finish(self._started, iteration if isinstance(iteration, int) else None)
+
         self.logger.info("Saving checkpoint to %s", target)
-        _write(target, lambda file: torch.save(data, file))
+        _write(target, write)
         self.tag_last_checkpoint(target.name)
+        self._remove_old(target)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """See base class."""
-        _write(Path(self.save_dir, "last_checkpoint"), lambda file: file.write(last_filename_basename.encode()))
+        _write(Path(self.save_dir, LAST_CHECKPOINT), lambda file: file.write(last_filename_basename.encode()))
+
+    def _check_finite(self, data: dict[str, Any], target: Path) -> None:
+        weights = {f"model.{name}" for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        if names := find_non_finite(data, weights):
+            problem = f"not saved, because {len(names)} tensors have NaN or infinite values: {abbreviate(names)}"
+            remedy = "earlier checkpoints are kept: resume from one with a lower SOLVER.BASE_LR or a longer warm-up"
+            raise CheckpointError(problem, where=target, remedy=remedy)
+
+    def _remove_old(self, written: Path) -> None:
+        """Of the periodic checkpoints of this training, up to the one that was written, keep the last."""
+        match = PERIODIC_NAME.fullmatch(written.name)
+        if not self.keep or not match:
+            return
+        numbers = {path: PERIODIC_NAME.fullmatch(path.name) for path in written.parent.glob("model_*.pth")}
+        periodic = sorted((int(m[1]), path) for path, m in numbers.items() if m and int(m[1]) <= int(match[1]))
+        for _, path in [(number, path) for number, path in periodic if self._is_ours(path)][: -self.keep]:
+            with suppress(OSError):
+                path.unlink()
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            footer = read_footer(path)
+        except CheckpointError:
+            return False
+        return footer is not None and footer.started == self._started
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """The checkpoint in Detectron2's form, by the rules of DetectionCheckpointer._load_file."""
@@ -126,7 +208,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         return checkpoint
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
-        return load_torch(filename)
+        return load_torch(filename, check=filename != self._checked)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         if self._loading[1]:  # strict: the whole run is loaded, not only weights to start from

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from segkit.engine.checkpoints.footer import DAMAGED, DamagedFileError, check_whole
 from segkit.engine.checkpoints.limits import check_archive, check_pickle, check_tree
 from segkit.engine.checkpoints.zoo_pickle import PickledArray, UnsafeDataError, ZooUnpickler
 from segkit.utils.errors import CheckpointError
@@ -30,11 +31,13 @@ RESAVE = (
 )
 
 
-def load_torch(path: str | Path) -> dict[str, Any]:
+def load_torch(path: str | Path, *, check: bool = True, mmap: bool = False) -> dict[str, Any]:
     """Read a file that `torch.save` wrote, without running code of the file.
 
     Args:
         path: the file.
+        check: test every byte first, see `check_whole`.
+        mmap: read a tensor when it is used, from the file, which must stay until then.
 
     Returns:
         A tree of dict, list, tuple, str, bytes, int, float, bool, None and dense tensors on the CPU.
@@ -44,6 +47,8 @@ def load_torch(path: str | Path) -> dict[str, Any]:
     """
     path = _check_file(path)
     try:
+        if check:
+            check_whole(path)
         if _is_zip(path):
             check_archive(path)
         if tarfile.is_tarfile(path) or _is_torchscript(path):
@@ -54,7 +59,8 @@ def load_torch(path: str | Path) -> dict[str, Any]:
                 check_pickle(file)
         with warnings.catch_warnings():  # torch warns of pickle protocols; unreadable files raise errors below
             warnings.simplefilter("ignore", UserWarning)
-            return _as_dict(torch.load(path, map_location="cpu", weights_only=True))
+            mmap = mmap and _is_zip(path)
+            return _as_dict(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
     except Exception as error:
         raise _convert_error(path, error) from error
 
@@ -180,6 +186,8 @@ def _is_zip(path: Path) -> bool:
 
 def _convert_error(path: Path, error: Exception) -> CheckpointError:
     """What was refused, or how the file is damaged; without torch's page of advice."""
+    if isinstance(error, CheckpointError):
+        return error
     if isinstance(error, UnsafeDataError):
         return CheckpointError(str(error), where=path, remedy=RESAVE)
     if isinstance(error, pickle.UnpicklingError):  # from torch's restricted unpickler, or a damaged file
@@ -193,8 +201,7 @@ def _convert_error(path: Path, error: Exception) -> CheckpointError:
                 return refusal
     cause = str(error).partition("WeightsUnpickler error:")[2] or str(error)
     cause = " ".join(f"{type(error).__name__}: {cause}".split())[:120]
-    remedy = "it is incomplete, damaged or of another format: fetch or copy it again"
-    return CheckpointError(f"not a readable weight file ({cause})", where=path, remedy=remedy)
+    return DamagedFileError(f"not a readable weight file ({cause})", where=path, remedy=DAMAGED)
 
 
 def _as_dict(loaded: Any, array_bytes: int = 0) -> dict[str, Any]:

@@ -249,7 +249,7 @@ def test_missing_files_and_unknown_hosts(tmp_path):
     assert "no such weight file" in get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path / "absent.pth")
     assert "no such weight file" in get_load_error(SafeCheckpointer(nn.Linear(1, 1)), "load", tmp_path)
     (tmp_path / "last_checkpoint").write_text("model_0000009.pth")
-    with pytest.raises(CheckpointError, match=r"model_0000009\.pth: no such weight file"):
+    with pytest.raises(CheckpointError, match=r"last_checkpoint: names 'model_0000009\.pth', but there is no such"):
         SafeCheckpointer(nn.Linear(1, 1), str(tmp_path)).resume_or_load("", resume=True)
 
 
@@ -393,3 +393,24 @@ def test_nothing_is_written_without_a_folder_or_by_other_ranks(tmp_path):
     SafeCheckpointer(nn.Linear(1, 1)).save("w")
     SafeCheckpointer(nn.Linear(1, 1), str(tmp_path), save_to_disk=False).save("w")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_never_saved(tmp_path, value):
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    SafeCheckpointer(model, str(tmp_path)).save("good", iteration=1)
+    with torch.no_grad():
+        model[0].weight[0, 1] = model[1].bias[0] = value
+    for save_to_disk in (True, False):  # every rank raises
+        with pytest.raises(CheckpointError, match=r"2 tensors have NaN .*: 'model\.0\.weight', 'model\.1\.bias'; ear"):
+            SafeCheckpointer(model, str(tmp_path), save_to_disk=save_to_disk).save("bad", iteration=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good.pth", "last_checkpoint"]
+
+
+def test_infinity_is_allowed_in_masks_and_nan_nowhere(tmp_path):
+    model = nn.Linear(2, 2)
+    model.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
+    checkpointer = SafeCheckpointer(model, str(tmp_path))
+    checkpointer.save("good", history=[torch.tensor([1])])
+    with pytest.raises(CheckpointError, match=r"1 tensors have NaN .*: 'ema\.history\[1\]'"):
+        checkpointer.save("bad", ema={"history": [torch.ones(1), torch.tensor(float("nan"))]})
