@@ -66,8 +66,8 @@ def find_newest_checkpoint(folder: str | Path) -> str:
         except DamagedFileError as error:
             problems.append(error)
             continue
-        for error in problems:
-            logger.warning("%s; skipped, %s is used", error, candidate.path.name)
+        for skipped in problems:
+            logger.warning("%s; skipped, %s is used", skipped, candidate.path.name)
         return str(candidate.path)
     if problems:
         faults = [f"{Path(error.where).name}: {error.problem}" for error in problems[:MAX_FAULTS]]
