@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,12 +30,14 @@ from segkit.utils.config_files import find_config_file
 from segkit.utils.errors import ConfigError
 from segkit.utils.files import convert_write_errors
 from segkit.utils.plugins import get_plugin_sources, load_plugins
+from segkit.utils.signals import raising_terminated
 from segkit.utils.terminal import color_logs, escape_output
 
 logger = logging.getLogger(__name__)
 
 # Longer than any evaluation on rank 0 should take. After it, the other processes stop waiting for one that died.
 TIMEOUT = timedelta(minutes=30)
+END_SECONDS = 10.0  # in which a process that is asked to end removes what is half-written
 
 
 def run_job(
@@ -70,15 +74,16 @@ def run_job(
         cfg = prepare_config(config_file, opts, train=not eval_only)
     if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > torch.cuda.device_count():
         raise ConfigError(f"--num-gpus is {num_gpus}, but this machine has {torch.cuda.device_count()} GPUs")
-    launch(
-        run_in_this_process,
-        num_gpus,
-        num_machines=num_machines,
-        machine_rank=machine_rank,
-        dist_url=dist_url,
-        args=(cfg, eval_only, resume, config_file, get_plugin_sources(), records),
-        timeout=TIMEOUT,
-    )
+    with _ending_processes():
+        launch(
+            run_in_this_process,
+            num_gpus,
+            num_machines=num_machines,
+            machine_rank=machine_rank,
+            dist_url=dist_url,
+            args=(cfg, eval_only, resume, config_file, get_plugin_sources(), records),
+            timeout=TIMEOUT,
+        )
 
 
 def run_in_this_process(
@@ -110,7 +115,7 @@ def run_in_this_process(
         register()
         load_plugins(plugins)
         register_custom(cfg.DATASETS.CUSTOM)
-    with escape_output():  # the commands do it too, but a spawned process starts without
+    with escape_output(), raising_terminated():  # the commands do it too, but a spawned process starts without
         rank = comm.get_rank()
         with convert_write_errors(Path(cfg.OUTPUT_DIR)):
             shorten_terminal_log(cfg.OUTPUT_DIR, rank)
@@ -163,6 +168,21 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     checkpointer.load_for_inference(weights)
     _check_classes(weights, cfg.DATASETS.TEST)
     return Trainer.test(cfg, model)
+
+
+@contextmanager
+def _ending_processes() -> Iterator[None]:
+    """End the processes that the block has spawned, if it raises: Python would wait until their training is over."""
+    try:
+        yield
+    except BaseException:
+        spawned = [process for process in multiprocessing.active_children() if not process.daemon]
+        for process in spawned:
+            process.terminate()
+        for process in spawned:
+            process.join(END_SECONDS)
+            process.kill()  # one that waits for another is deaf to signals
+        raise
 
 
 def _check_classes(weights: str, dataset_names: Sequence[str]) -> None:

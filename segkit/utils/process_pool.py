@@ -173,7 +173,8 @@ def _map(work: Callable[[Item], Result], items: Sequence[Item], workers: int) ->
 def _run_chunks(pool: Executor, run: RunChunk, chunks: Sequence[Sequence[Any]], ahead: int) -> Iterator[ChunkResult]:
     under_way: deque[Future[ChunkResult]] = deque()
     for chunk in chunks:
-        under_way.append(pool.submit(run, chunk))
+        with signals.holding_back():  # it may start a process, of which the pool must know
+            under_way.append(pool.submit(run, chunk))
         if len(under_way) >= ahead:
             yield under_way.popleft().result()
     while under_way:
@@ -204,6 +205,7 @@ def _start_worker(work: Callable[[Any], Any], parent: int) -> None:
     for number in signals.SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _end_after_cleanup)
+    signals.stop_holding_back()
 
 
 def _end_after_cleanup(number: int, _frame: object) -> None:

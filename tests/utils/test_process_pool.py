@@ -118,6 +118,23 @@ def test_workers_do_not_outlive_a_killed_parent():
     raise AssertionError(f"of {workers} some still run")
 
 
+TERMINATED_IN_FORK = """
+import os, signal
+from segkit.utils.process_pool import ordered_map
+from segkit.utils.signals import raising_terminated
+os.register_at_fork(before=lambda: os.kill(os.getpid(), signal.SIGTERM))
+with raising_terminated():
+    list(ordered_map(lambda item: item, range(1000), workers=2))
+"""
+
+
+@needs_worker_processes
+def test_a_request_to_end_while_workers_start_ends_all():
+    """Python ignores exceptions in the callbacks of a fork, and a pool forgets a process whose start is cut short."""
+    ran = subprocess.run([sys.executable, "-c", TERMINATED_IN_FORK], capture_output=True, text=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (128 + signal.SIGTERM, "")
+
+
 def _runs(pid):
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
