@@ -14,6 +14,7 @@ from rich.text import Text
 from segkit.report.rendering import render_figure
 from segkit.report.tables import MISSING, build_table
 from segkit.structures import CategorySet
+from segkit.utils.text import make_printable
 
 SHOWN_SIZES = 5
 MAX_CLASSES = 60  # in the figure
@@ -60,7 +61,8 @@ def draw_dataset_stats(stats: Mapping[str, Any], categories: CategorySet) -> NDA
     colors = {c.name: np.array(c.color) / 255 for c in categories.categories}
     height = max(MIN_INCHES, ROW_INCHES * len(classes) + 1)
     figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI, layout="constrained")
-    labels = [n if len(n) <= MAX_NAME_LETTERS else f"{n[: MAX_NAME_LETTERS - 3]}..." for n, _ in classes]
+    names = [make_printable(name) for name, _ in classes]
+    labels = [n if len(n) <= MAX_NAME_LETTERS else f"{n[: MAX_NAME_LETTERS - 3]}..." for n in names]
     for number, (key, title) in enumerate(PANELS.items(), 1):
         axes = figure.add_subplot(1, 3, number)
         if key == "area_px":

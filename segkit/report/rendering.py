@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from segkit.utils.text import make_printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -72,9 +74,10 @@ def scale_image(image: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
 def render_text(text: str, size_px: int) -> NDArray[np.uint8]:
     """Draw one line of text as (h, w) uint8 coverage, 255 = ink.
 
-    All texts of a size have the same h and baseline. White space becomes single blanks. w is 0 for empty text.
+    All texts of a size have the same h and baseline. White space becomes single blanks, and characters that cannot be
+    shown are escaped. w is 0 for empty text.
     """
-    font, line = _font(size_px), " ".join(text.split())
+    font, line = _font(size_px), make_printable(" ".join(text.split()))
     _, top, _, bottom = font.getbbox("Ág")
     left, _, right, _ = font.getbbox(line)
     width, height = int(np.ceil(right - left)), int(np.ceil(bottom - top))

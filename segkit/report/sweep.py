@@ -18,6 +18,7 @@ from rich.text import Text
 from segkit.report.page import write_page
 from segkit.report.rendering import render_figure
 from segkit.report.tables import MISSING, Rows, as_number, build_table, format_interval, format_value
+from segkit.utils.text import make_printable
 
 # Okabe and Ito's colours, which colour-blind people can tell apart; more methods repeat them with other markers.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -263,7 +264,7 @@ def _draw_held_out_split(axes: Axes, result: Mapping[str, Any]) -> None:
             fill = "white" if step == "default" else style["color"]
             axes.plot([value], [len(labels)], linestyle="none", **style, markerfacecolor=fill)
             labels.append(f"{method}, {step_name}")
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8, parse_math=False)
     axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
     axes.grid(alpha=0.25, axis="x")
 
@@ -289,7 +290,7 @@ def _draw_option(axes: Axes, result: Mapping[str, Any], option: str) -> None:
         xs, ys = [x for x, _ in points], [y for _, y in points]
         axes.plot(xs, ys, linewidth=1.3, markersize=5, label=method, **_get_style(result, method))
     if not is_numeric:
-        labels = [shorten(str(value), MAX_LABEL_LETTERS, placeholder="...") for value in values]
+        labels = [shorten(make_printable(value), MAX_LABEL_LETTERS, placeholder="...") for value in values]
         axes.set_xticks(range(len(values)), labels, parse_math=False)  # a class may be named $x
     axes.grid(alpha=0.25)
 

@@ -18,6 +18,7 @@ from tests.helpers import saved_heads
 
 # A color, a bell, a color by a C1 character, an override of the writing direction, a tag of HTML, and a further line.
 HOSTILE = "\x1b[31m\x07\x9b32m\u202e<b>\nsegkit: forged"
+CLASS = f"{HOSTILE}$x_{{$"  # and an unfinished formula of matplotlib
 NOT_UTF8 = os.fsdecode(b"\xff\xfe")
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 COCO = "coco-panoptic --json panoptic.json --masks panoptic --images images"
@@ -62,11 +63,11 @@ def write(path: str | Path, content: Any) -> None:
 
 
 def rename(in_files: str) -> None:
-    """Put `in_files` into the names of images and their files, and HOSTILE into those of classes."""
+    """Put `in_files` into the names of images and their files, and CLASS into those of classes."""
     for path in (Path("panoptic.json"), Path("instances.json"), *Path("heads").rglob("*.json")):
         content = json.loads(path.read_text())
         for category in content["categories"]:
-            category["name"] += HOSTILE
+            category["name"] += CLASS
         for image in content["images"] if path.parent == Path() else ():
             name = image["file_name"]
             image["file_name"], image["id"] = f"{in_files}{name}", f"{HOSTILE}{image['id']}"
@@ -101,3 +102,14 @@ def test_names_are_shown_and_not_obeyed(dataset: Path, in_files: str, capsys: py
     assert "forged" in page
     assert "<b>" not in page
     assert not OBEYED.search(page)
+
+
+def test_halves_of_surrogate_pairs_are_refused_in_a_line(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the names of classes and files, and in image ids."""
+    rename(HOSTILE)
+    for path in (Path("panoptic.json"), Path("instances.json"), *Path("heads").rglob("*.json")):
+        path.write_text(read(str(path)).replace("forged", "forged\\ud800"))
+    for command in COMMANDS:
+        code, shown = run(command, capsys)
+        assert code == 1, command
+        assert "\\ud800" in shown or "counts.npz" in shown, command

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from segkit.cli.main import main
 from segkit.curation.stats import count_dataset
 from segkit.report.dataset_stats import draw_dataset_stats
-from segkit.structures import PanopticSegmentation
+from segkit.structures import CategorySet, PanopticSegmentation
 from tests.helpers.damaged_datasets import IMAGES, instances
 from tests.helpers.one_image import CATEGORIES, write_panoptic
 
@@ -37,6 +38,16 @@ def test_an_image_without_a_label(tmp_path: Path) -> None:
     assert stats["void_share"] == 1
     assert stats["classes"]["cat"]["area_px"] is None
     assert draw_dataset_stats(stats, CATEGORIES).ndim == 3
+
+
+def test_names_are_drawn_as_printable_text_and_no_formula(tmp_path: Path) -> None:
+    stats = count_dataset(write_panoptic(tmp_path))
+    drawings = []
+    for name in ("$x\x1b\u202e", r"$x\x1b\u202e"):
+        renamed = {**stats, "classes": {name: stats["classes"]["cat"], "sky": stats["classes"]["sky"]}}
+        categories = CategorySet(replace(c, name=name if c.name == "cat" else c.name) for c in CATEGORIES.categories)
+        drawings.append(draw_dataset_stats(renamed, categories))
+    assert np.array_equal(*drawings)
 
 
 def test_the_stats_and_view_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

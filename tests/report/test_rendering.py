@@ -28,6 +28,10 @@ def test_ink_is_drawn_and_empty_text_has_none():
     assert (render_text("two\nlines", 14) == render_text("two lines", 14)).all()
 
 
+def test_what_cannot_be_shown_is_escaped():
+    assert np.array_equal(render_text("a\u202e\x1bb", 14), render_text("a\\u202e\\x1bb", 14))
+
+
 def test_letters_outside_ascii_have_their_own_glyphs():
     assert not np.array_equal(render_text("я", 20), render_text("λ", 20))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,14 @@ def test_the_figure_is_drawn_and_written_without_loss(tmp_path: Path) -> None:
     assert np.array_equal(cv2.imread(str(tmp_path / "sweep.png"))[..., ::-1], image)
     again = draw_sweep(RESULT)
     assert np.array_equal(image, again)
+
+
+def test_values_are_drawn_as_printable_text_and_no_formula() -> None:
+    drawings = [
+        draw_sweep(json.loads(json.dumps(RESULT).replace('"mask"', json.dumps(name)))) for name in ("$x\x1b", r"$x\x1b")
+    ]
+    assert np.array_equal(*drawings)
+    assert not np.array_equal(drawings[0], draw_sweep(RESULT))
 
 
 def test_each_option_with_several_values_has_a_panel() -> None:
