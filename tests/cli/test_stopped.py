@@ -15,7 +15,7 @@ from segkit.cli.main import main
 from segkit.data.toy import dataset as toy
 from tests.helpers import saved_heads
 from tests.helpers.platforms import needs_worker_processes
-from tests.helpers.stopped_commands import list_hidden, list_processes, start, wait_until
+from tests.helpers.stopped_commands import has_png, list_hidden, list_processes, start, wait_until
 
 pytestmark = needs_worker_processes
 FEW, MANY = 2, 2000  # images; the many are links to the few, and more than are done before the signal
@@ -70,7 +70,7 @@ def has_begun(command: str, output: Path, pid: int) -> bool:
     """Whether an image is written; a sweep writes nothing before its end, but has started its workers."""
     if command == SWEEP:
         return len(list_processes(pid)) > WORKERS
-    return any(output.parent.rglob("*.png"))
+    return has_png(output.parent)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -16,7 +16,7 @@ from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
 from segkit.engine.setup import read_config
 from tests.helpers.platforms import needs_worker_processes
-from tests.helpers.stopped_commands import list_hidden, list_processes, start, wait_until
+from tests.helpers.stopped_commands import has_png, list_hidden, list_processes, start, wait_until
 
 pytestmark = [needs_worker_processes, pytest.mark.slow]
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
@@ -48,9 +48,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("arguments", [(), ("--num-gpus", "2")], ids=["one process", "two processes"])
-def test_training(number: signal.Signals, arguments: tuple[str, ...], toy_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "number"), [((), signal.SIGTERM), ((), signal.SIGKILL), (("--num-gpus", "2"), signal.SIGTERM)]
+)
+def test_training(arguments: tuple[str, ...], number: signal.Signals, toy_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "run"
     with start(*build_training(toy_folder, output, 100_000, *arguments)) as process:
         wait_until(lambda: any(output.glob("model_*.pth")), process)
@@ -74,7 +75,7 @@ def test_prediction(number: signal.Signals, weights: Path, toy_folder: Path, tmp
         for index in range(count):
             os.link(toy_folder / "images/000000000001.png", folder / f"{index}.png")
     with start(*build_prediction(weights, images, output)) as process:
-        wait_until(lambda: any(output.rglob("*.png")), process)
+        wait_until(lambda: has_png(output), process)
         process.send_signal(number)
         _, error = process.communicate(timeout=60)
         assert process.returncode == (128 + number if number == signal.SIGTERM else -number), error

@@ -54,3 +54,8 @@ def wait_until(is_reached: Callable[[], Any], process: subprocess.Popen[str] | N
 def list_hidden(folder: Path) -> list[str]:
     """Hidden files and folders, at any depth."""
     return [str(path.relative_to(folder)) for path in folder.rglob(".*")]
+
+
+def has_png(folder: Path) -> bool:
+    """Whether there is a PNG below the folder, which need not exist; hidden folders count."""
+    return any(name.endswith(".png") for _, _, names in os.walk(folder) for name in names)
