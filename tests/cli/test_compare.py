@@ -229,6 +229,19 @@ def test_semantic_iou_of_label_maps_of_masks_and_of_counts(run, label_maps, tmp_
     )
 
 
+def test_joined_shards_are_compared_as_one_pass(run, label_maps, tmp_path):
+    ground_truth, *predictions = label_maps
+    joined, arguments = [], ("--gt", ground_truth, "--classes", "road", "sky")
+    for folder in predictions:
+        parts = [tmp_path / f"{folder.name}{index}.npz" for index in (1, 2)]
+        for index, part in enumerate(parts, 1):
+            wanted = ("--pred", folder, "--shard", f"{index}/2", "--save-counts", part)
+            assert run("evaluate", "semantic", *arguments, *wanted)[0] == 0
+        joined.append(tmp_path / f"{folder.name}.npz")
+        assert run("evaluate", "merge", *reversed(parts), "--save-counts", joined[-1])[0] == 0
+    assert run("compare", *joined) == run("compare", *predictions, *arguments)
+
+
 def test_folders_of_evaluations_and_of_runs(run, counts, label_maps, tmp_path):
     """All kinds that both have are compared; a run of one dataset may be named itself."""
     evaluations = [tmp_path / name / "inference/val" for name in ("run_a", "run_b")]
