@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 Scored: TypeAlias = tuple[str, Any, Any]  # kind of the metric, metric, ids of the images in their order or None
 WORST_IMAGES = 50  # by default
-GT_OPTIONS = {"gt": None, "gt_suffix": "", "ignore_label": None}  # of `semantic`; `merge` has none
 # Arguments that change what is printed or how the work is done, but not what is counted.
 NOT_COUNTED = ("workers", "shard", "save_counts", "problems", "output", "per_class", "worst", "run_command", "score")
 
@@ -153,14 +152,19 @@ def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
     from segkit.report.tables import per_class_tables
     from segkit.scoring import counts_file
     from segkit.scoring.results import build_results, save_results
-    from segkit.scoring.semantic import describe_absent_classes
+    from segkit.scoring.semantic import describe_void_label
 
     if args.save_counts:
         counts_file.save(args.save_counts, counts)
         print(args.save_counts)
     if counts.shard.count > 1:
         return
-    results = build_results(counts, getattr(args, "worst", WORST_IMAGES))
+    notes = []
+    if isinstance(counts.metric, SemanticIoU) and "gt" in args:  # `merge` has no files
+        rules = label_map_arguments.get_label_map_rules(args)
+        del rules["pred_suffix"]
+        notes = describe_void_label(counts.metric, args.gt, **rules)
+    results = build_results(counts, getattr(args, "worst", WORST_IMAGES), notes)
     if args.output:
         save_results(args.output, results)
         print(args.output)
@@ -168,10 +172,6 @@ def _report(counts: SavedCounts, args: argparse.Namespace) -> None:
     analysis = results.pop("analysis", None)
     categories = getattr(counts.metric, "categories", None)
     console.print(metrics_table(results))
-    if isinstance(counts.metric, SemanticIoU):
-        options: dict[str, Any] = {name: getattr(args, name, default) for name, default in GT_OPTIONS.items()}
-        for line in describe_absent_classes(counts.metric, **options):
-            print(line)
     if args.per_class:
         console.print(per_class_tables(results, categories))
     if analysis:

@@ -107,6 +107,7 @@ def _save(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     from segkit.formats import head_outputs
+    from segkit.metrics.undefined import add_notes
     from segkit.report.fusion_tables import dropped_segments_tables, write_dropped_segments_page
     from segkit.report.tables import metrics_table
     from segkit.scoring.fusion.options import build_setting
@@ -129,7 +130,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.gt:
         with arguments.show_progress("panoptic quality", args) as options:
             scored = score_panoptic(args.gt, args.output / JSON, args.gt_folder, areas="recount", **options)
-        results = {"panoptic_seg": scored.metric.compute(scored.image_order)}
+        results = add_notes({"panoptic_seg": scored.metric.compute(scored.image_order)}, saved.categories)
         console.print(metrics_table(results))
     if args.explain:
         page, title = args.output / PAGE, f"segkit fuse run: {args.method}"

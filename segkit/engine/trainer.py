@@ -33,11 +33,11 @@ from segkit.engine.outcome import GRID, get_exports_folder, get_report_folder, w
 from segkit.evaluation import build_evaluators
 from segkit.evaluation.head_outputs import fusing_saved_values
 from segkit.evaluation.samples import SampleEvaluator
-from segkit.report.tables import PER_CLASS, as_number, read_group
+from segkit.metrics.undefined import NOTES, add_notes
+from segkit.report.tables import read_groups
 from segkit.structures import CategorySet
 from segkit.utils import files
 from segkit.utils.errors import ConfigError
-from segkit.utils.text import abbreviate
 
 logger = logging.getLogger(__name__)
 
@@ -172,8 +172,9 @@ class Trainer(DefaultTrainer):
             evaluators: evaluators to use instead of those of the config.
 
         Returns:
-            The content of OUTPUT_DIR/metrics.json: Detectron2's dict of results, or, for several datasets, a dict of
-            them by dataset name. Empty on other processes than the main one.
+            The content of OUTPUT_DIR/metrics.json: Detectron2's dict of results, with `notes` if metrics are
+            undefined (`add_notes`), or, for several datasets, a dict of them by dataset name. Empty on other processes
+            than the main one.
         """
         cfg = with_segkit_keys(cfg)
         _broadcast_buffers(model)
@@ -185,6 +186,7 @@ class Trainer(DefaultTrainer):
             with saving:
                 dataset_results = inference_on_dataset(model, cls.build_test_loader(cfg, name), evaluator)
             if comm.is_main_process():
+                dataset_results = add_notes(dataset_results, load_dataset(name).categories)
                 results[name] = dataset_results
                 files.dump_json(folder / "metrics.json", dataset_results)
                 if cfg.TEST.EXPORT and evaluators is None:
@@ -198,7 +200,7 @@ class Trainer(DefaultTrainer):
 
 
 def select_numbers(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results without tables per class and undefined metrics, in the form that Detectron2's hooks accept."""
+    """The results without tables per class, undefined metrics and notes, in the form that Detectron2's hooks accept."""
     numbers: dict[str, Any] = {}
     for key, value in results.items():
         if isinstance(value, Mapping) and key != "per_class":
@@ -252,18 +254,9 @@ def _log_size(cfg: CfgNode, model: torch.nn.Module) -> None:
 
 
 def _log_headlines(name: str, results: Mapping[str, Any]) -> None:
-    for task, values in results.items():
-        headlines = {k: v for k, v in read_group(task, values).headline.items() if isinstance(v, float)}
+    for group in read_groups(results):
+        headlines = {k: v for k, v in group.headline.items() if isinstance(v, float)}
         text = ", ".join(f"{key} {value:.2f}" for key, value in headlines.items())
-        logger.info("%s %s: %s", name, task, text or "no metrics: the dataset has no labels")
-    if absent := _find_absent_classes(results):
-        logger.info("%s: %d classes never occur in the ground truth: %s", name, len(absent), abbreviate(absent))
-
-
-def _find_absent_classes(results: Mapping[str, Any]) -> list[str]:
-    """The names or ids of the classes that have no metric in any task."""
-    has_metric: dict[str, bool] = {}
-    for task, values in results.items():
-        for key, row in read_group(task, values).tables.get(PER_CLASS, {}).items():
-            has_metric[key] = has_metric.get(key, False) or any(as_number(v) is not None for v in row.values())
-    return [key for key, is_known in has_metric.items() if not is_known]
+        logger.info("%s %s: %s", name, group.task, text or "no metrics")
+    for note in results.get(NOTES, ()):
+        logger.info("%s: %s", name, note)

@@ -37,8 +37,7 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
 def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEvaluators:
     """Build the evaluators of a dataset's metrics, and of the head outputs if TEST.SAVE_HEADS is set.
 
-    Metrics of outputs that the architecture does not give are left out with a warning, and so is semantic IoU of one
-    class, which every prediction has right.
+    Metrics of outputs that the architecture does not give are left out with a warning.
 
     Args:
         cfg: a config with segkit's keys.
@@ -64,10 +63,6 @@ def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEva
         kinds.append(HeadOutputsEvaluator)
     evaluators = []
     for kind in kinds:
-        if kind is SemanticEvaluator and len(ground_truth.space.names) == 1:
-            name = ground_truth.space.names[0]
-            logger.warning("no semantic IoU: %s has only the class %r, so that it would be 100", dataset.name, name)
-            continue
         evaluator = kind(ground_truth, output_dir, options)
         if evaluator.needs in spec.outputs:
             evaluators.append(evaluator)

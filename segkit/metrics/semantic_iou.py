@@ -154,12 +154,12 @@ class SemanticIoU:
             (float64). With boundaries also mBoundaryIoU, `BoundaryIoU-<name>` and, as Detectron2 names the smaller of
             both IoUs, `min(IoU, B-Iou)-<name>`. Dice = 2 TP / (2 TP + FP + FN).
             A class without ground truth has None and is left out of the means, also if it was predicted. All are None
-            without any scored pixel.
+            without any scored pixel, and if there is only one class, which every prediction has right.
         """
         correct = self.confusion.diagonal().astype(np.float64)
         gt_px = self.confusion.sum(axis=0).astype(np.float64)
         pred_px = self.confusion.sum(axis=1).astype(np.float64)
-        has_gt = gt_px > 0
+        has_gt = (gt_px > 0) & (len(self.names) > 1)
         iou = _divide(correct, gt_px + pred_px - correct, has_gt)
         acc = _divide(correct, gt_px, has_gt)
         dice = _divide(2 * correct, gt_px + pred_px, has_gt)

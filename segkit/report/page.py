@@ -11,8 +11,9 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
+from segkit.metrics.undefined import NOTES
 from segkit.report.rendering import encode_data_uri
-from segkit.report.tables import PER_CLASS, MetricGroup, as_number, format_value, list_columns, read_group
+from segkit.report.tables import PER_CLASS, MetricGroup, as_number, format_value, list_columns, read_groups
 from segkit.report.views import View
 from segkit.structures import CategorySet
 from segkit.utils.files import replacing
@@ -44,6 +45,7 @@ def write_page(
         title: Title and heading of the page.
         metrics: Task -> result of its evaluator, in percent, as `metrics_table` takes it. A table `per_class` (row ->
             column -> value) and Detectron2's `AP-<name>` keys become the table per class, lowest first column first.
+            The lines under `notes` stand before the notes of the argument.
         images: (caption, (h, w, 3) uint8 RGB) of each image in the gallery.
         views: Each shows its image, its overlay beside it, and its legend; taken and encoded one by one.
         categories: Names and colours for the rows whose key is a category_id or a class name.
@@ -53,7 +55,7 @@ def write_page(
         ValueError: An image is empty or has another shape or dtype.
         OSError: The file cannot be written.
     """
-    groups = [read_group(task, result) for task, result in metrics.items()]
+    groups = read_groups(metrics)
     sections = [(group.task, _build_tables(group, categories)) for group in groups]
     page = _load_template().render(
         title=title,
@@ -61,7 +63,7 @@ def write_page(
         sections=[(task, tables) for task, tables in sections if tables],
         images=[{"caption": caption, **_describe_image(image)} for caption, image in images],
         views=[_describe_view(view) for view in views],
-        notes=notes,
+        notes=[*metrics.get(NOTES, ()), *notes],
         **{"rows_in_view": ROWS_IN_VIEW, "wide_px": WIDE_PX, "small_px": SMALL_PX},
     )
     with replacing(Path(path)) as temporary:

@@ -12,6 +12,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from segkit.metrics.undefined import NOTES
 from segkit.structures import CategorySet
 from segkit.utils.text import make_printable
 
@@ -80,6 +81,18 @@ def read_group(task: str, result: Mapping[str, Any]) -> MetricGroup:
     return MetricGroup(task, {column: values.get(column) for column in shown}, values, tables)
 
 
+def read_groups(metrics: Mapping[str, Any]) -> list[MetricGroup]:
+    """Sort the values of every task, see `read_group`.
+
+    Args:
+        metrics: Task -> what its evaluator returns, and `notes`, which is no task.
+
+    Returns:
+        The sorted values of each task.
+    """
+    return [read_group(task, result) for task, result in metrics.items() if task != NOTES]
+
+
 def list_columns(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """All columns of the rows, in the order of their first appearance."""
     return list(dict.fromkeys(column for row in rows for column in row))
@@ -115,25 +128,26 @@ def as_number(value: Any) -> float | None:
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> Group:
-    """Build one table per family of metrics, with a row per task.
+    """Build one table per family of metrics, with a row per task, and below them the notes of the results.
 
     Panoptic quality has the columns PQ SQ RQ PQ_th PQ_st, AP its six averages, semantic IoU mIoU fwIoU mACC pACC mDice,
     any other task its first six values. The metrics in `ON_DEMAND` follow if the result has them.
 
     Args:
-        metrics: Task -> result of its evaluator, e.g. `{"panoptic_seg": {"PQ": 41.2, ...}, "bbox": {"AP": ...}}`.
+        metrics: Task -> result of its evaluator, e.g. `{"panoptic_seg": {"PQ": 41.2, ...}, "bbox": {"AP": ...}}`, and
+            `notes`, a list of lines.
 
     Returns:
         The tables, for `rich.console.Console().print`; empty without tasks. Values have one decimal, a missing value
         or None is "–".
     """
     families: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = {}
-    for task, result in metrics.items():
-        group = read_group(task, result)
+    for group in read_groups(metrics):
         if group.headline:
             row = {**group.headline, **{name: group.values[name] for name in ON_DEMAND if name in group.values}}
-            families.setdefault(tuple(row), {})[task] = row
-    return Group(*(build_table(None, "task", rows.items()) for rows in families.values()))
+            families.setdefault(tuple(row), {})[group.task] = row
+    tables = (build_table(None, "task", rows.items()) for rows in families.values())
+    return Group(*tables, *(Text(note) for note in metrics.get(NOTES, ())))
 
 
 def per_class_tables(metrics: Mapping[str, Mapping[str, Any]], categories: CategorySet | None = None) -> Group:
@@ -147,7 +161,7 @@ def per_class_tables(metrics: Mapping[str, Mapping[str, Any]], categories: Categ
         The tables, for `rich.console.Console().print`; empty if no task has values per class.
     """
     names = {str(c.category_id): c.name for c in categories.categories} if categories else {}
-    rows = {task: read_group(task, result).tables.get(PER_CLASS, {}) for task, result in metrics.items()}
+    rows = {group.task: group.tables.get(PER_CLASS, {}) for group in read_groups(metrics)}
     named = {task: [(names.get(key, key), row) for key, row in classes.items()] for task, classes in rows.items()}
     return Group(*(build_table(task, "class", classes) for task, classes in named.items() if classes))
 

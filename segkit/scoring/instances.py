@@ -139,8 +139,7 @@ class _Mistakes:
     def warn(self) -> None:
         """Log a line for each mistake."""
         if not self._labels[False]:
-            problem = describe_no_objects("annotation", self._labels[True])
-            log.warning("%s: %s, so that AP is undefined", self._paths[0], problem)
+            log.warning("%s: %s", self._paths[0], describe_no_objects("annotation", self._labels[True]))
         for path, largest in zip(self._paths, self._largest, strict=True):
             if 0 < largest < 1:
                 log.warning("%s: all boxes are in 0..1, expected pixels: are they shares of the image?", path)

@@ -143,7 +143,7 @@ def score_panoptic(
         metric.add(record.image_id, overlaps)
         labels.update(overlaps.ground_truth["iscrowd"].tolist())
     if shard == EVERYTHING and not labels[False]:
-        log.warning("%s: %s, so that PQ is undefined", gt_json, describe_no_objects("segment", labels[True]))
+        log.warning("%s: %s", gt_json, describe_no_objects("segment", labels[True]))
     return ScoredPanoptic(metric, tuple(image_ids))
 
 

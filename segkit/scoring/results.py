@@ -14,6 +14,7 @@ from segkit.metrics.panoptic.bootstrap import confidence_intervals
 from segkit.metrics.panoptic.confusion import segment_confusion
 from segkit.metrics.panoptic.error_budget import error_budget
 from segkit.metrics.panoptic.worst_images import worst_images
+from segkit.metrics.undefined import add_notes
 from segkit.scoring.counts_file import SavedCounts
 from segkit.structures import ImageId
 from segkit.utils.files import convert_write_errors, dump_json
@@ -21,15 +22,17 @@ from segkit.utils.files import convert_write_errors, dump_json
 WORST_IMAGES = 50
 
 
-def build_results(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, Any]:
+def build_results(counts: SavedCounts, worst: int = WORST_IMAGES, notes: Sequence[str] = ()) -> dict[str, Any]:
     """Compute the results of counts.
 
     Args:
         counts: The counts of all images.
         worst: Number of worst images to list.
+        notes: Further lines for `notes`.
 
     Returns:
-        Task -> its metrics, named as Detectron2 does, in percent; for panoptic quality also `analysis`, see `analyse`.
+        Task -> its metrics, named as Detectron2 does, in percent; for panoptic quality also `analysis`, see `analyse`;
+        and `notes`, why metrics are undefined (`explain_undefined`), if there are any.
         None stands for undefined values, and for infinities, which JSON does not have: trusted areas that contradict
         their map can cause them.
     """
@@ -42,7 +45,7 @@ def build_results(counts: SavedCounts, worst: int = WORST_IMAGES) -> dict[str, A
             results = dict(metric.compute())
         else:
             results = {"cityscapes_segm" if isinstance(metric, CityscapesAP) else "sem_seg": metric.compute()}
-    return dict(replace_nonfinite(results))
+    return dict(replace_nonfinite(add_notes(results, getattr(metric, "categories", None), notes)))
 
 
 def analyse(

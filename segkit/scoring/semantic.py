@@ -20,7 +20,6 @@ from segkit.structures import IGNORE_LABEL, CategorySet
 from segkit.utils.errors import DatasetError
 from segkit.utils.issues import DEFAULT_LIMIT, ErrorCollector
 from segkit.utils.process_pool import EVERYTHING, Progress, Shard, map_and_collect_errors
-from segkit.utils.text import abbreviate
 
 
 def score_semantic(
@@ -114,34 +113,43 @@ def score_semantic(
     return metric
 
 
-def describe_absent_classes(
+def describe_void_label(
     metric: SemanticIoU,
-    gt: str | Path | None = None,
+    gt: str | Path,
+    *,
+    classes: CategorySet | Sequence[str] | Mapping[int, str] | None = None,
+    ignore_label: int | Collection[int] | None = None,
     gt_suffix: str = "",
-    ignore_label: Collection[int] | None = None,
+    thing_channels: str = "per_class",
+    png_values: str = "category_id",
 ) -> list[str]:
-    """Describe the classes that no pixel of the ground truth has, and which the means leave out.
+    """Say that pixels of 255 are void, if that may be why a class is missing: masks of 0 and 255 are common.
 
     Args:
-        metric: The counts.
-        gt: As in `score_semantic`: label PNGs are searched for 255, which may be a class. None: there is no search.
-        gt_suffix: As in `score_semantic`.
-        ignore_label: As in `score_semantic`.
+        metric: The counts of all images, see `score_semantic`, also for the other arguments.
+        gt: Folder of label PNGs, or COCO panoptic JSON.
+        classes: Names of the labels, or categories.
+        ignore_label: The values that are left out.
+        gt_suffix: End of the file names.
+        thing_channels: "per_class" or "one".
+        png_values: "category_id" or "channel".
 
     Returns:
-        One line, or none if all classes have pixels.
+        One line, or none if all of several classes have pixels, 255 is a class, or no PNG has it.
     """
     absent = [name for name, pixels in zip(metric.names, metric.confusion.sum(axis=0), strict=True) if not pixels]
-    if not absent:
+    if not (absent or len(metric.names) == 1) or Path(gt).is_file() or ignore_label is not None:
         return []
-    line = f"{len(absent)} of {len(metric.names)} classes have no pixel in the ground truth: {abbreviate(absent)}"
-    if gt is None or Path(gt).is_file() or ignore_label is not None:
-        return [line]
+    if classes is not None:
+        space = build_label_space(classes, None, thing_channels, png_values)
+        if space.gt_channels[IGNORE_LABEL] != IGNORED:
+            return []
     folder = LabelFolder(gt, gt_suffix, is_ground_truth=True)
     if not any(IGNORE_LABEL in folder.read_values(name) for name in folder.names):
-        return [line]
-    remedy = f"--classes 0={metric.names[0]} {IGNORE_LABEL}={absent[-1]}"
-    return [f"{line}; pixels of {IGNORE_LABEL} are void: if {IGNORE_LABEL} is a class, name the labels, as in {remedy}"]
+        return []
+    first, last = (metric.names[0], absent[-1]) if absent and classes is not None else ("NAME", "NAME")
+    remedy = f"--classes 0={first} {IGNORE_LABEL}={last}"
+    return [f"pixels of {IGNORE_LABEL} are void: if {IGNORE_LABEL} is a class, name the labels, as in {remedy}"]
 
 
 def _match_names(

@@ -73,6 +73,7 @@ def test_the_json_holds_the_metrics(run, tmp_path, kind):
     out = tmp_path / "metrics.json"
     assert run(*ARGUMENTS[kind], "--gt", gt, "--pred", pred, "--output", out, "--workers", 2, "--per-class")[0] == 0
     results = json.loads(out.read_text())
+    results.pop("notes", None)
     if kind == "panoptic":
         scored = score_panoptic(gt, pred, boundary=True, dagger=True)
         assert results.pop("analysis")["intervals"]["images"] == 6
@@ -404,12 +405,19 @@ def test_a_bar_is_drawn_on_a_terminal(monkeypatch, tmp_path, capsys):
 def test_labels_of_masks_can_be_named(run, tmp_path):
     """Masks of 0 and 255: with names in order 255 is void, which is said; with names by label it is a class."""
     gt, pred = write_masks(tmp_path / "gt", [[0, 255]]), write_masks(tmp_path / "pred", [[0, 0]])
-    _, printed, _ = run("semantic", "--gt", gt, "--pred", pred, "--classes", "background", "lesion")
+    out = tmp_path / "metrics.json"
+    _, printed, _ = run("semantic", "--gt", gt, "--pred", pred, "--classes", "background", "lesion", "--output", out)
     assert "│ 100.0 │" in printed
-    assert "1 of 2 classes have no pixel in the ground truth: 'lesion'; pixels of 255 are void" in printed
+    notes = json.loads(out.read_text())["notes"]
+    assert notes[0] == "1 of 2 classes have no ground truth that counts: 'lesion'"
+    assert notes[1].startswith("pixels of 255 are void: if 255 is a class, name the labels")
+    assert all(note in " ".join(printed.split()) for note in notes)
+    _, printed, _ = run("semantic", "--gt", gt, "--pred", pred, "--output", out)
+    assert json.loads(out.read_text())["sem_seg"]["mIoU"] is None
+    assert "sem_seg mIoU is undefined: there is only the class '0', which every prediction has right" in printed
     _, printed, _ = run("semantic", "--gt", gt, "--pred", pred, "--classes", "0=background", "255=lesion")
     assert "│ sem_seg │ 25.0 │" in printed
-    assert "no pixel" not in printed
+    assert "no ground truth" not in printed
     code, _, error = run("semantic", "--gt", gt, "--pred", pred, "--classes", "0=background", "00=lesion")
     assert code != 0
     assert "expected --classes to name different labels in 0..65535" in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import nullcontext
 from pathlib import Path
@@ -59,7 +60,14 @@ def test_training_and_evaluation_end_with_a_table_the_paths_and_a_page(
     files = ["log.txt", "config.yaml", "model_final.pth", *results]
     assert [line for line in printed.splitlines() if line.startswith(str(run))] == [str(run / name) for name in files]
     assert all((run / name).exists() for name in files)
-    assert "panoptic_seg" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "panoptic_seg" in page
+    (note,) = (
+        note for note in json.loads((run / "metrics.json").read_text())["notes"] if "object of this size" in note
+    )
+    assert note.startswith("bbox APl, segm APl are undefined: the ground truth has no object of this size")
+    assert note in page
+    assert note in " ".join(printed.split())
     with Image.open(run / "grid.png") as grid:
         assert grid.width > grid.height  # two samples a row
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from segkit.modeling.lazy_dict import LazyDict, LazyValue
 from segkit.scoring import counts_file
 from segkit.scoring.instances import score_instances
 from segkit.scoring.panoptic import score_panoptic
-from segkit.structures import NO_THING, CategorySet, HeadOutputs, SemanticScores
+from segkit.structures import NO_THING, HeadOutputs, SemanticScores
 from segkit.utils.errors import ConfigError
 from tests.helpers.cityscapes_tree import write_instance_ids
 from tests.helpers.coco_datasets import load_coco_panoptic
@@ -172,18 +171,6 @@ def test_a_model_is_evaluated_by_its_outputs(dataset: Dataset, tmp_path: Path) -
     assert set(evaluate(dataset, tmp_path, outputs=("instances",))) == {"bbox", "segm"}
     assert not (tmp_path / "panoptic.json").exists()
     assert set(evaluate(dataset, tmp_path / "b", outputs=("sem_seg",))) == {"sem_seg"}
-
-
-def test_semantic_iou_of_one_class_is_left_out(
-    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Things alone are one semantic class, which every prediction has right."""
-    metrics = ("panoptic_quality", "semantic_iou")
-    things = Dataset("cells", CategorySet(dataset.categories.things), metrics, dataset.records)
-    with caplog.at_level(logging.WARNING):
-        evaluators = build_evaluators(load_config(opts=PANOPTIC_RCNN), things, tmp_path)
-    assert [type(evaluator).__name__ for evaluator in evaluators._evaluators] == ["PanopticEvaluator"]
-    assert "no semantic IoU: cells has only the class 'things', so that it would be 100" in caplog.text
 
 
 def test_empty_predictions_score_0_and_are_exported(dataset: Dataset, tmp_path: Path) -> None:

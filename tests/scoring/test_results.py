@@ -32,10 +32,10 @@ def results(kind, metric, order=None, **options):
 
 
 def test_tasks_have_detectron2s_names():
-    assert [*results("panoptic", panoptic())] == ["panoptic_seg", "analysis"]
-    assert [*results("instances", AveragePrecision(CATEGORIES, ["bbox", "segm"]))] == ["bbox", "segm"]
-    assert [*results("semantic", SemanticIoU(["sky"]))] == ["sem_seg"]
-    assert [*results("cityscapes", CityscapesAP(CATEGORIES))] == ["cityscapes_segm"]
+    assert [*results("panoptic", panoptic())] == ["panoptic_seg", "analysis", "notes"]
+    assert [*results("instances", AveragePrecision(CATEGORIES, ["bbox", "segm"]))] == ["bbox", "segm", "notes"]
+    assert [*results("semantic", SemanticIoU(["sky"]))] == ["sem_seg", "notes"]
+    assert [*results("cityscapes", CityscapesAP(CATEGORIES))] == ["cityscapes_segm", "notes"]
 
 
 def test_results_equal_those_of_the_metric():
@@ -64,6 +64,8 @@ def test_an_infinite_iou_of_trusted_areas_is_none(images):
     assert built["panoptic_seg"]["PQ"] is None
     assert built["panoptic_seg"]["RQ"] == 100
     assert built["panoptic_seg"]["other_mode"]["PQ"] == 100
+    contradiction = "panoptic_seg PQ, panoptic_seg PQ_th are undefined: declared areas that contradict their maps"
+    assert built["notes"][0].startswith(contradiction)
     json.dumps(built, allow_nan=False)
 
 
@@ -75,6 +77,7 @@ def test_without_images_all_metrics_are_none(metric):
     kinds = {PanopticQuality: "panoptic", AveragePrecision: "instances", SemanticIoU: "semantic"}
     built = results(kinds.get(type(metric), "cityscapes"), metric)
     built.pop("analysis", None)
+    assert len(built.pop("notes")) == 1
     for numbers in built.values():
         assert {value for value in numbers.values() if not isinstance(value, dict)} == {None}
 

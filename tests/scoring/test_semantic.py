@@ -10,7 +10,7 @@ from segkit.formats import png
 from segkit.formats.coco import PanopticWriter
 from segkit.metrics import SemanticIoU
 from segkit.scoring import label_sources
-from segkit.scoring.semantic import describe_absent_classes, score_semantic
+from segkit.scoring.semantic import describe_void_label, score_semantic
 from segkit.structures import Category, CategorySet, PanopticSegmentation, Segment, mask_to_rle
 from segkit.utils.errors import DatasetError
 from segkit.utils.process_pool import Shard
@@ -290,23 +290,26 @@ def test_photographs_are_rejected_as_label_maps(tmp_path, monkeypatch):
     )
 
 
-def test_absent_classes_and_255_as_void_are_named(tmp_path):
+def test_255_as_void_is_named_if_a_class_is_missing(tmp_path):
     """A mask of 0 and 255: without names by label, 255 is void and an empty prediction is perfect."""
     write = tmp_path / "gt", tmp_path / "pred"
     png.write(write[0] / "a.png", np.array([[0, 255], [255, 0]], np.uint8))
     png.write(write[1] / "a.png", np.array([[0, 0], [0, 0]], np.uint8))
     metric = score_semantic(*write, classes=["background", "lesion"])
     assert metric.compute()["mIoU"] == 100
-    absent = "1 of 2 classes have no pixel in the ground truth: 'lesion'"
-    (line,) = describe_absent_classes(metric, write[0])
-    assert line.startswith(f"{absent}; pixels of 255 are void: if 255 is a class, name the labels")
-    assert line.endswith("as in --classes 0=background 255=lesion")
-    assert describe_absent_classes(metric) == describe_absent_classes(metric, write[0], ignore_label=[255]) == [absent]
+    names = {"classes": ["background", "lesion"]}
+    void = "pixels of 255 are void: if 255 is a class, name the labels, as in --classes"
+    assert describe_void_label(metric, write[0], **names) == [f"{void} 0=background 255=lesion"]
+    assert describe_void_label(metric, write[0], **names, ignore_label=[255]) == []
+    scanned = score_semantic(*write)  # one class, 0
+    assert scanned.compute()["mIoU"] is None
+    assert describe_void_label(scanned, write[0]) == [f"{void} 0=NAME 255=NAME"]
     png.write(write[0] / "a.png", np.array([[0, 0], [0, 0]], np.uint8))
-    assert describe_absent_classes(metric, write[0]) == [absent]
+    assert describe_void_label(metric, write[0], **names) == []
     png.write(write[0] / "a.png", np.array([[0, 255], [255, 0]], np.uint8))
+    by_label = {0: "background", 255: "lesion", 1: "vessel"}
+    assert describe_void_label(score_semantic(*write, classes=by_label), write[0], classes=by_label) == []
     metric = score_semantic(*write, classes={0: "background", 255: "lesion"})
     # Of 4 pixels of background, 2 are right; no pixel of the lesion is found.
     assert metric.confusion.tolist() == [[2, 2], [0, 0]]
     assert metric.compute()["mIoU"] == 25
-    assert describe_absent_classes(metric, write[0]) == []
