@@ -177,18 +177,18 @@ def train_for_ever(folder: Path) -> None:
     run = SafeCheckpointer(torch.nn.Linear(1, 1), str(folder), keep=2)
     run.model.extra = torch.nn.Parameter(torch.zeros(300_000))
     first = run.resume_or_load("", resume=True).get("iteration", -1) + 1
-    (folder / "ready").touch()
     for iteration in count(first):
         torch.nn.init.constant_(run.model.weight, iteration)
         run.save(f"model_{iteration:07d}", iteration=iteration)
         with replacing(folder / "written") as path:
             path.write_text(str(iteration))
+        (folder / "ready").touch()
 
 
 def test_after_kills_during_writes_the_newest_whole_one_loads(tmp_path: Path) -> None:
     """Each kill loses at most the checkpoint that was being written; its temporary file is removed by the next run."""
     generator, written = random.Random(0), tmp_path / "written"
-    for kills in range(12):
+    for _ in range(12):
         process = start(train_for_ever, tmp_path)
         while not (tmp_path / "ready").exists():
             time.sleep(0.001)
@@ -196,12 +196,9 @@ def test_after_kills_during_writes_the_newest_whole_one_loads(tmp_path: Path) ->
         process.kill()
         process.join()
         (tmp_path / "ready").unlink()
-        if not written.exists():
-            assert kills < 6, "the first runs may be killed before they have written"
-            continue
         newest = load_torch(find_newest_checkpoint(tmp_path))
         assert newest["iteration"] - int(written.read_text()) in (0, 1)
         assert newest["model"]["weight"].item() == newest["iteration"]
-    assert int(written.read_text()) > 5
+    assert int(written.read_text()) >= 11
     remove_leftovers(tmp_path)  # as the next write does
     assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
