@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -59,34 +61,50 @@ def choose_name() -> str:
         A name that matches `NAME`.
     """
     pid = os.getpid()
-    return f".segkit-{_get_machine()}-{pid}-{_get_start(pid)}-{secrets.token_hex(8)}.tmp"
+    return f".segkit-{get_machine()}-{pid}-{get_process_start(pid)}-{secrets.token_hex(8)}.tmp"
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_leftovers(folder: Path, idle_s: float = math.inf) -> None:
     """Remove the temporary files and folders of processes that were killed. What a live process uses stays.
 
-    The processes of another machine or container cannot be seen, so their files stay too.
+    The processes of another machine or container cannot be seen, so their files stay too, unless they are idle.
 
     Args:
         folder: where to look, without the folders below it.
+        idle_s: seconds without a write after which a file of another machine is a leftover.
     """
     with suppress(OSError):
         for path in [Path(entry.path) for entry in os.scandir(folder) if NAME.fullmatch(entry.name)]:
-            if not _may_be_alive(path.name):
+            if not _is_used(path, idle_s):
                 _remove(path)
 
 
-def _may_be_alive(name: str) -> bool:
-    machine, pid, start = NAME.fullmatch(name).groups()  # type: ignore[union-attr]
-    if machine != _get_machine() or os.name != "posix":
+def _is_used(path: Path, idle_s: float) -> bool:
+    machine, pid, start = NAME.fullmatch(path.name).groups()  # type: ignore[union-attr]
+    if machine == get_machine():
+        return may_be_alive(int(pid), int(start))
+    return path.is_dir() or time.time() - path.stat().st_mtime < idle_s
+
+
+def may_be_alive(pid: int, start: int) -> bool:
+    """Whether a process of this machine runs.
+
+    Args:
+        pid: its number.
+        start: its `get_process_start`, since another process may have got the number.
+
+    Returns:
+        False if it has ended; True if it runs, or if the system does not say.
+    """
+    if os.name != "posix":
         return True
     try:
-        os.kill(int(pid), 0)  # sends nothing
+        os.kill(pid, 0)  # sends nothing
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):  # of another user
         pass
-    return int(start) in (0, _get_start(int(pid)))  # another process may have got the number
+    return start in (0, get_process_start(pid))
 
 
 def _remove(path: Path) -> None:
@@ -97,8 +115,15 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _get_start(pid: int) -> int:
-    """When the process started, in ticks since the machine did; 0 if the system does not say, ENDED for a zombie."""
+def get_process_start(pid: int) -> int:
+    """When a process of this machine started.
+
+    Args:
+        pid: its number.
+
+    Returns:
+        Ticks since the machine started; 0 if the system does not say, ENDED for a zombie.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -108,8 +133,12 @@ def _get_start(pid: int) -> int:
 
 
 @lru_cache(maxsize=1)
-def _get_machine() -> str:
-    """Stands for the machine, or for the container: within it, process numbers mean the same."""
+def get_machine() -> str:
+    """A name of the machine, or of the container: within it, process numbers mean the same.
+
+    Returns:
+        Eight hexadecimal digits.
+    """
     space = ""
     with suppress(OSError):
         space = os.readlink("/proc/self/ns/pid")

@@ -75,7 +75,7 @@ def test_files_of_other_machines_stay(tmp_path):
 def test_a_number_that_another_process_got_is_no_owner(tmp_path, monkeypatch):
     old = tmp_path / leftovers.choose_name()
     old.mkdir()
-    monkeypatch.setattr(leftovers, "_get_start", lambda pid: 7)
+    monkeypatch.setattr(leftovers, "get_process_start", lambda pid: 7)
     search_again(tmp_path)
     assert not old.exists()
 
