@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +23,7 @@ from segkit.engine import register
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
 from segkit.engine.outcome import check_expected_results, print_outcome
 from segkit.engine.run_config import write_run_config
+from segkit.engine.run_lock import RunLock, RunLockHook, hold_run_folder
 from segkit.engine.setup import prepare_config
 from segkit.engine.terminal_log import keep_records, shorten_terminal_log, write_records
 from segkit.engine.trainer import Trainer
@@ -109,13 +110,16 @@ def run_in_this_process(
 
     Raises:
         ConfigError: the results are not those of TEST.EXPECTED_RESULTS, see `check_expected_results`.
+        RunLockError: another training writes into OUTPUT_DIR.
     """
     is_distributed = comm.get_world_size() > 1
     if is_distributed:  # a spawned process starts with an empty catalog
         register()
         load_plugins(plugins)
         register_custom(cfg.DATASETS.CUSTOM)
-    with escape_output(), raising_terminated():  # the commands do it too, but a spawned process starts without
+    holds_folder = comm.is_main_process() and not eval_only and "://" not in cfg.OUTPUT_DIR
+    holding: AbstractContextManager[RunLock | None] = hold_run_folder(cfg.OUTPUT_DIR) if holds_folder else nullcontext()
+    with escape_output(), raising_terminated(), holding as lock:  # the commands do the first two; a spawned process not
         rank = comm.get_rank()
         with convert_write_errors(Path(cfg.OUTPUT_DIR)):
             shorten_terminal_log(cfg.OUTPUT_DIR, rank)
@@ -126,24 +130,26 @@ def run_in_this_process(
         if comm.is_main_process():
             write_run_config(cfg)  # in place of Detectron2's, whose paths are those of the working directory
             write_records(records)
-        results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume)
+        results = evaluate(cfg, resume=resume) if eval_only else train(cfg, resume=resume, lock=lock)
         if comm.is_main_process():
             print_outcome(cfg, results, trained=not eval_only)
             check_expected_results(cfg, results)
         return results
 
 
-def train(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any] | None:
+def train(cfg: CfgNode, *, resume: bool = False, lock: RunLock | None = None) -> dict[str, Any] | None:
     """Train, write checkpoints, and evaluate every TEST.EVAL_PERIOD iterations and at the end.
 
     Args:
         cfg: config of `prepare_config`.
         resume: continue from the last checkpoint of OUTPUT_DIR.
+        lock: the lock of OUTPUT_DIR; the training stops if it is lost.
 
     Returns:
         The results of the last evaluation, None if there was none.
     """
     trainer = Trainer(cfg)
+    trainer.register_hooks([RunLockHook(lock)] if lock else [])
     trainer.resume_or_load(resume=resume)
     trainer.train()
     return getattr(trainer, "_last_eval_results", None)

@@ -19,6 +19,8 @@ from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 
+from detectron2.engine import HookBase
+
 from segkit.utils.errors import SegkitError
 from segkit.utils.files import convert_write_errors
 from segkit.utils.leftovers import get_machine, get_process_start, may_be_alive, remove_leftovers, temporary_path
@@ -195,8 +197,9 @@ class RunLock:
         return True
 
     def _open(self, temporary: Path) -> None:
-        """Write the file that will be the lock. It stays open: after another process has replaced it, no write of this
-        one reaches the lock of the other.
+        """Write the file that will be the lock, and keep it open.
+
+        After another process has replaced the lock, no write of this one reaches it.
         """
         if self._file >= 0:
             os.close(self._file)
@@ -213,6 +216,21 @@ class RunLock:
         with temporary_path(self._path.parent) as probe:
             probe.touch()
             return probe.stat().st_mtime - (path or self._path).stat().st_mtime
+
+
+class RunLockHook(HookBase):
+    """Stops a training that has lost its folder.
+
+    Args:
+        lock: the lock that it holds.
+    """
+
+    def __init__(self, lock: RunLock) -> None:
+        self.lock = lock
+
+    def before_step(self) -> None:
+        """See base class."""
+        self.lock.check()
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from segkit.data.catalog import register_dataset
 from segkit.data.ground_truth import read_segmentation
 from segkit.data.toy import dataset as toy
 from segkit.engine import register, trainer
+from segkit.engine.run_lock import hold_run_folder
 from segkit.engine.setup import prepare_config
 from segkit.formats import png
 from segkit.formats.derive import build_semantic_map
@@ -279,3 +280,17 @@ def test_configs_in_the_repository_are_valid() -> None:
 def test_a_config_without_datasets_is_rejected() -> None:
     with pytest.raises(ConfigError, match="name no dataset; pass --config-file"):
         prepare_config()
+
+
+def test_a_folder_takes_one_training_and_any_evaluation(
+    toy_names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["train", "--config-file", CONFIG, *toy_names, "SOLVER.MAX_ITER", 1, "OUTPUT_DIR", tmp_path / "run"]
+    with hold_run_folder(tmp_path / "run"):
+        assert segkit(*command) == 1
+        assert f"segkit train: {tmp_path}/run/run.lock: process " in capsys.readouterr().err
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.lock"], "nothing is overwritten"
+    assert segkit(*command) == 0
+    assert not (tmp_path / "run/run.lock").exists()
+    with hold_run_folder(tmp_path / "run"):
+        assert segkit("train", "--eval-only", "--resume", *command[1:]) == 0
