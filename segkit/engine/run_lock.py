@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from detectron2.engine import HookBase
 
@@ -273,7 +274,8 @@ def _read(path: Path) -> Holder | None:
     """The content of a lock; None if there is none, or it is not a lock."""
     try:
         content = json.loads(path.read_bytes()[:MAX_BYTES])
-        holder = Holder(**{name: kind(content[name]) for name, kind in FIELDS.items()})
+        values: dict[str, Any] = {name: kind(content[name]) for name, kind in FIELDS.items()}
+        holder = Holder(**values)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return holder if holder.token.isalnum() else None  # it becomes a part of a path
