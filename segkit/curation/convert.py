@@ -143,7 +143,11 @@ def summarize_losses(losses: Iterable[ConversionLoss], limit: int = 20) -> list[
 
 
 def write_panoptic_stuff(
-    json_path: Path, png_folder: Path, output: Path, workers: int = 1, progress: Progress | None = None
+    json_path: str | Path,
+    png_folder: str | Path,
+    output: str | Path,
+    workers: int = 1,
+    progress: Progress | None = None,
 ) -> int:
     """Write panoptic_stuff_*: one (H, W) uint8 PNG per image of a COCO panoptic dataset, named as the panoptic PNG.
 
@@ -163,6 +167,7 @@ def write_panoptic_stuff(
     Raises:
         DatasetError: invalid data, more than 254 stuff categories, or `output` is `png_folder`.
     """
+    json_path, png_folder, output = Path(json_path), Path(png_folder), Path(output)
     if output.resolve() == png_folder.resolve():
         raise DatasetError("the output would overwrite the panoptic PNGs", where=output, remedy="name another folder")
     dataset = coco.read_panoptic(json_path)

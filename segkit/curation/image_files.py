@@ -207,7 +207,7 @@ def run_checks(
     return digests
 
 
-def digest_split(against: Path, images: Path, run_all: RunAll) -> dict[bytes, str]:
+def digest_split(against: str | Path, images: str | Path, run_all: RunAll) -> dict[bytes, str]:
     """Compute the digests of another split's images.
 
     Args:
@@ -221,6 +221,7 @@ def digest_split(against: Path, images: Path, run_all: RunAll) -> dict[bytes, st
     Raises:
         DatasetError: `against` is neither, has no image, or images of the JSON are missing.
     """
+    against, images = Path(against), Path(images)
     if os.path.isfile(against):
         paths = _list_images_of_json(against, images)
     elif os.path.isdir(against):

@@ -206,13 +206,14 @@ class IssueList(list[Issue]):
         return any(issue.severity == ERROR for issue in self)
 
 
-def write_issues(path: Path, issues: Iterable[Issue]) -> None:
+def write_issues(path: str | Path, issues: Iterable[Issue]) -> None:
     """Write a JSON list of issues, atomically.
 
     Args:
         path: the JSON.
         issues: the issues.
     """
+    path = Path(path)
     files.dump_json(path, [issue.to_json() for issue in issues])
 
 

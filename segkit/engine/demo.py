@@ -22,7 +22,7 @@ from segkit.utils.terminal import color_logs
 SPLITS = {"train": (800, 1), "val": (100, 2)}  # split: (scenes, seed)
 
 
-def run_demo(config_file: str, output: Path, opts: Sequence[str] = ()) -> dict[str, Any]:
+def run_demo(config_file: str, output: str | Path, opts: Sequence[str] = ()) -> dict[str, Any]:
     """Generate toy scenes below `output`, train on some, evaluate on others, draw; print a table and the paths.
 
     Args:
@@ -33,6 +33,7 @@ def run_demo(config_file: str, output: Path, opts: Sequence[str] = ()) -> dict[s
     Returns:
         The results, which are also in `output`/metrics.json.
     """
+    output = Path(output)
     check_output_folder(output)
     setup_logger(name="segkit")
     color_logs()

@@ -18,7 +18,7 @@ APPLE_DOUBLE = "._"  # macOS writes `._1.png` beside 1.png on foreign disks; it 
 log = logging.getLogger(__name__)
 
 
-def find_images(inputs: Iterable[str], output: Path | None = None) -> list[Path]:
+def find_images(inputs: Iterable[str], output: str | Path | None = None) -> list[Path]:
     """List the images that files, folders and patterns name. The images are not opened.
 
     Files of the system and, in folders, hidden files are skipped with a note in the log. Linked folders are not
@@ -35,6 +35,7 @@ def find_images(inputs: Iterable[str], output: Path | None = None) -> list[Path]
         DatasetError: an input without images.
         OSError: a folder cannot be listed.
     """
+    output = None if output is None else Path(output)
     images: dict[str, Path] = {}  # by absolute path
     skipped: list[str] = []
     for name in inputs:

@@ -74,6 +74,9 @@ class Predictor:
 
         Returns:
             The model's output, see `PanopticRCNN.inference`.
+
+        Raises:
+            ValueError: the image has another shape or dtype.
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(f"image must be (H, W, 3) uint8, got {image.shape} {image.dtype}")
@@ -100,10 +103,10 @@ class Predictor:
 
 def predict(
     predictor: Predictor,
-    images: Sequence[Path],
-    output: Path,
+    images: Sequence[str | Path],
+    output: str | Path,
     drawing: Mapping[str, Any] | None = None,
-    root: Path | None = None,
+    root: str | Path | None = None,
     on_unreadable: Callable[[DatasetError], object] | None = None,
 ) -> list[Path]:
     """Predict images and write the results below `output`.
@@ -129,10 +132,11 @@ def predict(
         ConfigError: the model gives neither a panoptic map nor masks nor semantic classes.
         DatasetError: an image cannot be read, see `on_unreadable`, or none; an output cannot be written.
     """
-    root = root or find_root(map(str, images))
-    results = _Results(predictor, output, drawing or {})
+    paths = [Path(image) for image in images]
+    root = root or find_root(map(str, paths))
+    results = _Results(predictor, Path(output), drawing or {})
     for image_id, (path, png_name) in enumerate(
-        track([*zip(images, _output_names(images), strict=True)], "predicting"), 1
+        track([*zip(paths, _output_names(paths), strict=True)], "predicting"), 1
     ):
         try:
             image = predictor.read(path)

@@ -34,7 +34,7 @@ EVALUATORS: dict[str, type[ImageEvaluator]] = {
 }
 
 
-def build_evaluators(cfg: Any, dataset: Dataset, output_dir: Path) -> DatasetEvaluators:
+def build_evaluators(cfg: Any, dataset: Dataset, output_dir: str | Path) -> DatasetEvaluators:
     """Build the evaluators of a dataset's metrics, and of the head outputs if TEST.SAVE_HEADS is set.
 
     Metrics of outputs that the architecture does not give are left out with a warning.

@@ -60,11 +60,12 @@ class ImageEvaluator(DatasetEvaluator, ABC):
     metric: Any
 
     def __init__(
-        self, ground_truth: GroundTruth, output_dir: Path, options: EvaluatorOptions = EvaluatorOptions()
+        self, ground_truth: GroundTruth, output_dir: str | Path, options: EvaluatorOptions = EvaluatorOptions()
     ) -> None:
         self.dataset = ground_truth.dataset
         self.ground_truth = ground_truth
-        self.output_dir, self.folder = output_dir, output_dir / self.folder_name
+        self.output_dir = Path(output_dir)
+        self.folder = self.output_dir / self.folder_name
         self.options = options
         self._output_missing = False
         self._processed = 0

@@ -65,7 +65,7 @@ PLAIN_KINDS = "save it as 8-bit RGB, or as greyscale of 16 bits"
 log = logging.getLogger(__name__)
 
 
-def read_image(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def read_image(path: str | Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Read an image file as RGB, without transparency.
 
     Args:
@@ -78,6 +78,7 @@ def read_image(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np
     Raises:
         DatasetError: as `open_image`, or if the image has another size.
     """
+    path = Path(path)
     image = open_image(path)
     pixels: NDArray[np.uint8] = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     if size_hw is not None and pixels.shape[:2] != size_hw:
@@ -85,7 +86,7 @@ def read_image(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np
     return pixels
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: str | Path) -> Image.Image:
     """Decode an image file to 8 bits a channel, rotated as its EXIF orientation says.
 
     8-bit images keep the pixels and the mode that Pillow gives them; of an animation the first frame is taken.
@@ -103,6 +104,7 @@ def open_image(path: Path) -> Image.Image:
             Pillow allows; or it is a TIFF of several pages, which does not say which page was annotated. Pages that are
             smaller copies of the first one, or masks, do not count.
     """
+    path = Path(path)
     check_guarded_link(path)
     with _convert_errors(path, "the image does not decode"), path.open("rb") as file, open_pillow(file, path) as image:
         # Given a path, Pillow maps the file into memory, and then a rotated TIFF has other pixels.
@@ -139,7 +141,7 @@ def is_deep(image: Image.Image) -> bool:
     return image.format == "PNG" and any(";16" in str(tile[3]) for tile in image.tile)  # type: ignore[attr-defined]
 
 
-def read_image_size(path: Path) -> tuple[int, int]:
+def read_image_size(path: str | Path) -> tuple[int, int]:
     """Read the size of an image from its header.
 
     Args:
@@ -151,6 +153,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
     Raises:
         DatasetError: the file has no image header.
     """
+    path = Path(path)
     problem = "expected an image, got none that can be opened"
     with _convert_errors(path, problem), path.open("rb") as file, open_pillow(file, path) as image:
         width, height = image.size
@@ -161,7 +164,7 @@ def read_image_size(path: Path) -> tuple[int, int]:
         return (width, height) if may_rotate and _orientation(image) in SWAPPING else (height, width)
 
 
-def read_label_tiff(path: Path) -> NDArray[np.int64]:
+def read_label_tiff(path: str | Path) -> NDArray[np.int64]:
     """Read a label map from a TIFF of integers in one channel, rotated as its orientation says.
 
     Args:
@@ -174,6 +177,7 @@ def read_label_tiff(path: Path) -> NDArray[np.int64]:
         DatasetError: the file is missing, damaged or something else; white is 0, since Pillow inverts some of these; or
             it has several pages. Smaller copies of the first page, and masks, do not count.
     """
+    path = Path(path)
     check_guarded_link(path)
     with (
         _convert_errors(path, "the TIFF does not decode"),
@@ -189,7 +193,7 @@ def read_label_tiff(path: Path) -> NDArray[np.int64]:
         return np.asarray(image).astype(np.int64)
 
 
-def is_tiff(path: Path) -> bool:
+def is_tiff(path: str | Path) -> bool:
     """Whether the file starts as TIFFs do, readable or not.
 
     Args:
@@ -198,6 +202,7 @@ def is_tiff(path: Path) -> bool:
     Returns:
         True for a TIFF.
     """
+    path = Path(path)
     with path.open("rb") as file:
         return file.read(4) in TIFF_MAGIC
 

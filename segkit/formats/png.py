@@ -47,7 +47,7 @@ class Header:
     kind: str
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: str | Path) -> Header:
     """Read the header without decoding the pixels.
 
     Args:
@@ -59,10 +59,11 @@ def read_header(path: Path) -> Header:
     Raises:
         DatasetError: the file is missing or no PNG.
     """
+    path = Path(path)
     return _parse_header(read_bytes(path, HEADER_BYTES), path)
 
 
-def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
+def read_id_runs(path: str | Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     """Read segment ids, R + 256 G + 65536 B, from an 8-bit colour PNG. A palette is looked up, alpha is dropped.
 
     Args:
@@ -75,6 +76,7 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     Raises:
         DatasetError: the file is missing, damaged, cut off, no PNG, greyscale, of 16 bits or of another size.
     """
+    path = Path(path)
     content = read_bytes(path)
     header = _parse_header(content, path)
     _check_size(header, size_hw, path)
@@ -87,7 +89,7 @@ def read_id_runs(path: Path, size_hw: tuple[int, int] | None = None) -> IdRuns:
     return runs
 
 
-def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
+def read_grey16(path: str | Path, size_hw: tuple[int, int] | None = None) -> NDArray[np.int32]:
     """Read a 16-bit greyscale PNG.
 
     Args:
@@ -100,11 +102,12 @@ def read_grey16(path: Path, size_hw: tuple[int, int] | None = None) -> NDArray[n
     Raises:
         DatasetError: as `read_id_runs`.
     """
+    path = Path(path)
     return np.asarray(open_image(path, size_hw, {"greyscale"}, (16,))).astype(np.int32)
 
 
 def open_image(
-    path: Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...]
+    path: str | Path, size_hw: tuple[int, int] | None, kinds: set[str], bit_depths: tuple[int, ...]
 ) -> Image.Image:
     """Decode a PNG, checksums included.
 
@@ -120,6 +123,7 @@ def open_image(
     Raises:
         DatasetError: as `read_id_runs`.
     """
+    path = Path(path)
     return _decode(read_bytes(path), size_hw, kinds, bit_depths, path)
 
 
@@ -150,7 +154,7 @@ def read_labels(path: str | Path, size_hw: tuple[int, int] | None = None) -> Lab
     return labels.astype(np.uint8) // np.uint8(grey_step) if grey_step > 1 else labels.astype(np.uint8, copy=False)
 
 
-def write_ids(path: Path, segment_ids: NDArray[np.integer[Any]]) -> None:
+def write_ids(path: str | Path, segment_ids: NDArray[np.integer[Any]]) -> None:
     """Write segment ids as 8-bit RGB, R + 256 G + 65536 B, whole or not at all.
 
     Args:
@@ -160,6 +164,7 @@ def write_ids(path: Path, segment_ids: NDArray[np.integer[Any]]) -> None:
     Raises:
         ValueError: an id is outside the range, or there is no pixel.
     """
+    path = Path(path)
     if segment_ids.ndim != 2 or not segment_ids.size:
         raise ValueError(f"segment_ids must be (H, W), not empty, got {segment_ids.shape}")
     if segment_ids.min() < 0 or segment_ids.max() > MAX_SEGMENT_ID:
@@ -169,7 +174,7 @@ def write_ids(path: Path, segment_ids: NDArray[np.integer[Any]]) -> None:
         neighbour.write_bytes(png_runs.encode(segment_ids.astype(np.int32, copy=False)))
 
 
-def write(path: Path, pixels: NDArray[Any]) -> None:
+def write(path: str | Path, pixels: NDArray[Any]) -> None:
     """Write pixels as a PNG, whole or not at all.
 
     Args:
@@ -179,6 +184,7 @@ def write(path: Path, pixels: NDArray[Any]) -> None:
     Raises:
         ValueError: another shape or dtype, or no pixel.
     """
+    path = Path(path)
     kind = (pixels.shape[2:], str(pixels.dtype))
     if pixels.ndim < 2 or not pixels.size or kind not in WRITABLE:
         expected = "(H, W) uint8 or uint16 or (H, W, 3) uint8, not empty"

@@ -83,7 +83,9 @@ def open_reader(
         raise DatasetError(f"the dataset cannot be read: {error}", where=f"format {format_name!r}") from None
 
 
-def open_writer(format_name: str, root: Path, categories: CategorySet, options: Mapping[str, Any]) -> DatasetWriter:
+def open_writer(
+    format_name: str, root: str | Path, categories: CategorySet, options: Mapping[str, Any]
+) -> DatasetWriter:
     """Make a writer.
 
     Args:

@@ -88,7 +88,7 @@ def dropped_segments_tables(images: Images, limit: int = TERMINAL_ROWS) -> Group
 
 
 def write_dropped_segments_page(
-    path: Path,
+    path: str | Path,
     title: str,
     metrics: Mapping[str, Mapping[str, Any]],
     images: Images,

@@ -99,7 +99,7 @@ def format_best_as_yaml(result: Mapping[str, Any]) -> str:
     return f"# {comment}\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}"
 
 
-def write_sweep_page(path: Path, result: Mapping[str, Any], figure: NDArray[np.uint8]) -> None:
+def write_sweep_page(path: str | Path, result: Mapping[str, Any], figure: NDArray[np.uint8]) -> None:
     """Write a self-contained HTML page.
 
     Args:

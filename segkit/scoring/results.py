@@ -88,7 +88,7 @@ def replace_nonfinite(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def save_results(path: Path, results: dict[str, Any]) -> None:
+def save_results(path: str | Path, results: dict[str, Any]) -> None:
     """Write results as JSON, whole or not at all.
 
     Args:
@@ -98,5 +98,6 @@ def save_results(path: Path, results: dict[str, Any]) -> None:
     Raises:
         DatasetError: The file cannot be written.
     """
+    path = Path(path)
     with convert_write_errors(path):
         dump_json(path, results)

@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from segkit.cli.main import main
 from segkit.data.class_counts import resolve_for_categories
 from segkit.data.toy import dataset as toy
+from segkit.engine import predictor as prediction
 from segkit.engine.predictor import Predictor
 from segkit.engine.setup import read_config
 from segkit.formats import coco, image_files, png
@@ -40,6 +41,16 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predict(weights: Path, output: Path, *inputs: Path) -> int:
     words = ["predict", "--config-file", CONFIG, "--weights", weights, "--output", output, "--input", *inputs]
     return main([str(word) for word in words])
+
+
+def test_python_takes_paths_as_text(weights: Path, toy_folder: Path, tmp_path: Path) -> None:
+    predictor = Predictor(read_config(CONFIG, ["MODEL.WEIGHTS", str(weights)], train=False))
+    output = str(tmp_path / "out")
+    (path,) = prediction.find_images([min(map(str, (toy_folder / "images").iterdir()))], output)
+    written = prediction.predict(predictor, [str(path)], output, root=str(toy_folder))
+    assert tmp_path / "out/panoptic.json" in written
+    (image,) = coco.read_panoptic(f"{output}/panoptic.json").records
+    assert image.file_name == f"images/{path.name}"
 
 
 def test_predict_writes_overlays_and_json_for_a_folder(

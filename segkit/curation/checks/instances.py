@@ -56,7 +56,7 @@ class MaskMeasure:
 
 
 def check_instances(
-    json_path: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS
+    json_path: str | Path, images: str | Path, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS
 ) -> IssueList:
     """Check a dataset in COCO's instances format.
 
@@ -71,6 +71,7 @@ def check_instances(
     Returns:
         All issues, in a stable order.
     """
+    json_path, images = Path(json_path), Path(images)
     tables = read_tables(json_path, panoptic=False)
     if isinstance(tables, IssueList):
         return tables

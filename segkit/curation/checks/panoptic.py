@@ -55,7 +55,11 @@ class Job:
 
 
 def check_panoptic(
-    json_path: Path, masks: Path, images: Path, run_all: RunAll, others: Mapping[bytes, str] = NO_DIGESTS
+    json_path: str | Path,
+    masks: str | Path,
+    images: str | Path,
+    run_all: RunAll,
+    others: Mapping[bytes, str] = NO_DIGESTS,
 ) -> IssueList:
     """Check a dataset in COCO's panoptic format.
 
@@ -69,6 +73,7 @@ def check_panoptic(
     Returns:
         All issues, in a stable order.
     """
+    json_path, masks, images = Path(json_path), Path(masks), Path(images)
     tables = read_tables(json_path, panoptic=True)
     if isinstance(tables, IssueList):
         return tables

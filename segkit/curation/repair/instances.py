@@ -46,7 +46,9 @@ UNKNOWN_SIZE = (
 )
 
 
-def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAll) -> tuple[Path, list[str]]:
+def repair_instances(
+    json_path: str | Path, images: str | Path, output: str | Path, run_all: RunAll
+) -> tuple[Path, list[str]]:
     """Write a repaired copy of a COCO instances JSON.
 
     Corrected:
@@ -84,6 +86,7 @@ def repair_instances(json_path: Path, images: Path, output: Path, run_all: RunAl
         DatasetError: The JSON cannot be read or is of another kind, or `output` is not empty or cannot be written.
             Nothing is left in `output` then.
     """
+    json_path, images, output = Path(json_path), Path(images), Path(output)
     log = RepairLog()
     content = load_tables(json_path, False, log)
     content["images"] = correct_names(content["images"], images, "images", log)

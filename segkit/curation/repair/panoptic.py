@@ -40,7 +40,7 @@ UNNAMED = "left out", "PNGs", "no remaining annotation names them"
 
 
 def repair_panoptic(
-    json_path: Path, masks: Path, images: Path, output: Path, run_all: RunAll
+    json_path: str | Path, masks: str | Path, images: str | Path, output: str | Path, run_all: RunAll
 ) -> tuple[Path, Path, list[str]]:
     """Write a repaired copy of a COCO panoptic JSON and its PNGs.
 
@@ -81,6 +81,7 @@ def repair_panoptic(
         DatasetError: The JSON cannot be read or is of another kind, or `output` is not empty or cannot be written.
             Nothing is left in `output` then.
     """
+    json_path, masks, images, output = Path(json_path), Path(masks), Path(images), Path(output)
     log = RepairLog()
     content = load_tables(json_path, True, log)
     if not os.path.isdir(masks):

@@ -19,7 +19,7 @@ def dataset_root() -> Path:
     return Path(os.path.expanduser(os.environ.get("DETECTRON2_DATASETS", "datasets")))
 
 
-def register_datasets(root: Path | None = None) -> None:
+def register_datasets(root: str | Path | None = None) -> None:
     """Register every dataset by name; none is read.
 
     Args:
@@ -31,4 +31,4 @@ def register_datasets(root: Path | None = None) -> None:
     if root is None and is_registered:
         return
     for module in (coco, cityscapes, voc, ade20k, decathlon, label_maps, toy):
-        module.register(root or dataset_root())
+        module.register(dataset_root() if root is None else root)

@@ -15,12 +15,13 @@ from segkit.data.catalog import register_files
 from segkit.data.dataset import TASK_METRICS
 
 
-def register(root: Path) -> None:
+def register(root: str | Path) -> None:
     """Register segkit_ade20k_{panoptic,instance_seg,sem_seg}_{train,val}.
 
     Args:
         root: folder that holds ADEChallengeData2016/.
     """
+    root = Path(root)
     folder = root / "ADEChallengeData2016"
     for task, split in product(TASK_METRICS, ("train", "val")):
         options = partial(_find_options, folder, task, split)

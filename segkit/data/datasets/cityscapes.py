@@ -13,12 +13,13 @@ from segkit.data.dataset import TASK_METRICS
 from segkit.formats.cityscapes import CATEGORIES
 
 
-def register(root: Path) -> None:
+def register(root: str | Path) -> None:
     """Register segkit_cityscapes_fine_{panoptic,instance_seg,sem_seg}_{train,val}.
 
     Args:
         root: folder that holds cityscapes/.
     """
+    root = Path(root)
     for task, metrics in TASK_METRICS.items():
         metrics = metrics if task == "sem_seg" else (*metrics, "cityscapes_ap")
         for split in ("train", "val"):

@@ -21,12 +21,13 @@ CATEGORIES = CategorySet(
 )
 
 
-def register(root: Path) -> None:
+def register(root: str | Path) -> None:
     """Register segkit_coco_2017_{train,val}_panoptic and segkit_coco_2017_{train,val} (instances).
 
     Args:
         root: folder that holds coco/.
     """
+    root = Path(root)
     coco = root / "coco"
     for split in ("train", "val"):
         name, options = f"segkit_coco_2017_{split}", partial(_find_panoptic_options, coco, split)

@@ -30,12 +30,13 @@ VAL_SHARE = 0.2
 TWO_PER_PATIENT = "Task04_Hippocampus"  # volumes 2 n - 1 and 2 n may be the two sides of one patient
 
 
-def register(root: Path) -> None:
+def register(root: str | Path) -> None:
     """Register segkit_decathlon_<task>_{train,val}, <task> in small letters without number: hippocampus, ...
 
     Args:
         root: folder that holds the tasks' folders.
     """
+    root = Path(root)
     for folder in TASKS:
         for split in ("train", "val"):
             name = f"segkit_decathlon_{folder.split('_')[1].lower()}_{split}"

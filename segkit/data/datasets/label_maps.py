@@ -16,12 +16,13 @@ VAL_SHARE = 0.3  # by the hash of the names, so only roughly: 40 of 160 nuclei i
 FOLDER = "label_maps"
 
 
-def register(root: Path) -> None:
+def register(root: str | Path) -> None:
     """Register segkit_nuclei_{train,val} (Data Science Bowl 2018) and segkit_label_maps_<name>_{train,val}.
 
     Args:
         root: folder that holds nuclei/ and label_maps/<name>/.
     """
+    root = Path(root)
     _register("segkit_nuclei", root / "nuclei", "nucleus")
     for folder in sorted(labels.parent for labels in (root / FOLDER).glob("*/labels")):
         if DATASET_NAME.fullmatch(folder.name):

@@ -11,12 +11,13 @@ from segkit.data.toy import dataset as toy
 SPLITS = {"train": (1000, 1), "val": (100, 2)}  # split: (images, seed)
 
 
-def register(root: Path) -> None:
+def register(root: str | Path) -> None:
     """Register segkit_toy_{train,val}.
 
     Args:
         root: folder of segkit_toy/, which holds the scenes once they are written.
     """
+    root = Path(root)
     for split in SPLITS:
         options = partial(_write, root / "segkit_toy" / split, split)
         register_files(f"segkit_toy_{split}", "coco-panoptic", options, None, toy.CATEGORIES, checks_categories=True)

@@ -17,7 +17,7 @@ from segkit.data.dataset import TASK_METRICS
 FOLDERS = ("VOC2012", "VOCdevkit/VOC2012")
 
 
-def register(root: Path) -> None:
+def register(root: str | Path) -> None:
     """Register segkit_voc_2012_{panoptic,instance_seg,sem_seg}_{train,val,trainval}.
 
     The only stuff is the background; in sem_seg, which does not need SegmentationObject, all classes are stuff.
@@ -25,6 +25,7 @@ def register(root: Path) -> None:
     Args:
         root: folder that holds VOC2012/ or VOCdevkit/VOC2012/.
     """
+    root = Path(root)
     for task, split in product(TASK_METRICS, ("train", "val", "trainval")):
         options = partial(_find_options, root, task, split)
         register_files(f"segkit_voc_2012_{task}_{split}", "voc", options, TASK_METRICS[task])

@@ -89,7 +89,7 @@ class ResultFiles:
         return paths[0]
 
 
-def read_result_lines(path: Path, root: Path, on_issue: Callable[[DatasetError], None]) -> list[ResultLine]:
+def read_result_lines(path: str | Path, root: str | Path, on_issue: Callable[[DatasetError], None]) -> list[ResultLine]:
     """Read the instances of one text file.
 
     Args:
@@ -104,6 +104,7 @@ def read_result_lines(path: Path, root: Path, on_issue: Callable[[DatasetError],
     Raises:
         DatasetError: The file is missing or not text.
     """
+    path, root = Path(path), Path(root)
     try:
         lines = read_bytes(path).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
@@ -121,7 +122,7 @@ def read_result_lines(path: Path, root: Path, on_issue: Callable[[DatasetError],
     return [line for line in line_by_mask.values() if line.category_id not in NOT_EVALUATED]
 
 
-def read_result_mask(path: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
+def read_result_mask(path: str | Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.bool_], tuple[int, int]]:
     """Read a mask, cropped to its tight box; every pixel whose grey value is not 0 belongs to the mask.
 
     Args:
@@ -134,6 +135,7 @@ def read_result_mask(path: Path, size_hw: tuple[int, int]) -> tuple[NDArray[np.b
     Raises:
         DatasetError: The file is missing, cut off, another kind of PNG, or of another size.
     """
+    path = Path(path)
     image = png.open_image(path, size_hw, {"greyscale", "palette"}, (1, 2, 4, 8)).convert("L")
     box = image.getbbox()
     if box is None:

@@ -198,7 +198,7 @@ def build_segmentation(
     runs: IdRuns,
     segments_info: Iterable[Mapping[str, Any]],
     categories: CategorySet,
-    path: Path,
+    path: str | Path,
     image_id: ImageId | None = None,
 ) -> PanopticSegmentation:
     """Join the segment ids of a PNG with `segments_info`, see `read_segmentation`.
@@ -216,6 +216,7 @@ def build_segmentation(
     Raises:
         DatasetError: runs and `segments_info` have different ids, or a category is unknown.
     """
+    path = Path(path)
     areas = runs.areas_px()
     areas.pop(VOID, None)
     segments = []

@@ -12,7 +12,7 @@ PREFIXES = PREFIX, INSTANCES_PREFIX = "panoptic_", "instances_"  # of COCO's JSO
 EXPORTS = ("panoptic", "panoptic_seg", "panoptic_predictions", "predictions")  # of predictions
 
 
-def find_image_root(json_path: Path, file_names: Sequence[str], png_folder: Path | None = None) -> Path:
+def find_image_root(json_path: str | Path, file_names: Sequence[str], png_folder: str | Path | None = None) -> Path:
     """Find the folder of the images where datasets in COCO's format usually have it.
 
     For PNGs in `R/panoptic_val2017` or `R/annotations/panoptic_val2017`, or the JSON `R/annotations/instances_val2017`,
@@ -30,6 +30,8 @@ def find_image_root(json_path: Path, file_names: Sequence[str], png_folder: Path
     Raises:
         DatasetError: no folder holds it; the message lists the folders.
     """
+    json_path = Path(json_path)
+    png_folder = None if png_folder is None else Path(png_folder)
     stem = json_path.stem if png_folder is None else png_folder.name
     for prefix in PREFIXES:
         stem = stem.removeprefix(prefix)
@@ -50,7 +52,7 @@ def find_image_root(json_path: Path, file_names: Sequence[str], png_folder: Path
     )
 
 
-def list_places(json_path: Path, is_prediction: bool = False) -> list[Path]:
+def list_places(json_path: str | Path, is_prediction: bool = False) -> list[Path]:
     """List the folders that may hold the PNGs of a panoptic JSON.
 
     Args:
@@ -61,6 +63,7 @@ def list_places(json_path: Path, is_prediction: bool = False) -> list[Path]:
         The folders, the likeliest first: the JSON's name without `.json` beside it, one folder up and in that folder's
         `annotations/`; the name with and without "panoptic_"; of predictions `EXPORTS`; the JSON's own folder.
     """
+    json_path = Path(json_path)
     parent, stem = json_path.parent, json_path.stem
     above = parent / ".." if parent.name in ("", "..") else parent.parent
     other_stem = stem.removeprefix(PREFIX) if stem.startswith(PREFIX) else PREFIX + stem

@@ -142,7 +142,7 @@ class CocoInstancesReader(DatasetReader):
 
 
 def report_relative_coordinates(
-    annotations: Iterable[Mapping[str, Any]], path: Path, image_id: ImageId, on_issue: IssueHandler
+    annotations: Iterable[Mapping[str, Any]], path: str | Path, image_id: ImageId, on_issue: IssueHandler
 ) -> None:
     """Report annotations whose polygons are shares of the image, not pixels.
 
@@ -152,6 +152,7 @@ def report_relative_coordinates(
         image_id: the image, for the message.
         on_issue: gets the code `coordinates-relative` and the error.
     """
+    path = Path(path)
     for annotation in annotations:
         segmentation = annotation["segmentation"]
         if isinstance(segmentation, list) and are_relative(segmentation):
@@ -189,7 +190,7 @@ def paint_annotations(
     return PanopticSegmentation(segment_ids, tuple(segments))
 
 
-def build_images(entries: Iterable[Entry], folder: Path, with_extra: bool = True) -> list[DatasetImage]:
+def build_images(entries: Iterable[Entry], folder: str | Path, with_extra: bool = True) -> list[DatasetImage]:
     """Build the images of a JSON; names are spelled as their files.
 
     Args:
@@ -200,6 +201,7 @@ def build_images(entries: Iterable[Entry], folder: Path, with_extra: bool = True
     Returns:
         The images.
     """
+    folder = Path(folder)
     names = FolderNames(folder)
     return [
         DatasetImage(

@@ -18,7 +18,7 @@ IMAGE_KEYS = ("id", "file_name", "height", "width")
 CATEGORY_KEYS = ("id", "name", "isthing", "color", "supercategory")
 
 
-def read_images(content: Entry, path: Path) -> dict[ImageId, Entry]:
+def read_images(content: Entry, path: str | Path) -> dict[ImageId, Entry]:
     """Read the table `images`.
 
     Args:
@@ -32,6 +32,7 @@ def read_images(content: Entry, path: Path) -> dict[ImageId, Entry]:
         DatasetError: an image has no valid id, file_name or size, two images have one id, or an image has more pixels
             than `get_max_pixels` allows.
     """
+    path = Path(path)
     entries = get_table(content, "images", path)
     validate_images(entries, path, raise_issue)
     most = get_max_pixels()  # more is not decoded, and masks would fill the memory
@@ -67,7 +68,7 @@ def read_annotations(content: Entry, path: Path, panoptic: bool) -> list[Entry]:
     return annotations
 
 
-def read_categories(content: Entry, path: Path, all_things: bool = False) -> CategorySet:
+def read_categories(content: Entry, path: str | Path, all_things: bool = False) -> CategorySet:
     """Read the table `categories`.
 
     Args:
@@ -81,6 +82,7 @@ def read_categories(content: Entry, path: Path, all_things: bool = False) -> Cat
     Raises:
         DatasetError: a category has an invalid id, name, `isthing` or color, or two have one id.
     """
+    path = Path(path)
     entries = get_table(content, "categories", path)
     for entry in entries:
         where = f"{path}, category {entry.get('id')!r}"

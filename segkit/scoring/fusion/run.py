@@ -135,7 +135,7 @@ def fuse_images(
 def run_fusion(
     saved: SavedHeadOutputs,
     fusion: FusionMethod,
-    output: Path,
+    output: str | Path,
     *,
     explain: bool = False,
     workers: int = 1,
@@ -165,6 +165,7 @@ def run_fusion(
         DatasetError: the folder cannot be written; or it lists what is wrong with the saved images, up to `limit`
             errors.
     """
+    output = Path(output)
     names = coco.choose_png_names([(image.image_id, image.file_name) for image in saved.images])
     with convert_write_errors(output), _replace_outputs(output) as stage:
 

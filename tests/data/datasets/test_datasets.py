@@ -45,7 +45,7 @@ def samples(dataset: Dataset) -> list[dict[str, Any]]:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     folder = tmp_path / "datasets"
-    register_datasets(folder)
+    register_datasets(str(folder))
     return folder
 
 
