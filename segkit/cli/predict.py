@@ -9,6 +9,7 @@ from pathlib import Path
 from segkit.cli import arguments
 from segkit.utils.errors import DatasetError
 from segkit.utils.files import check_output_folder
+from segkit.utils.text import make_printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     for path in predict(predictor, images, args.output, drawing, root, unreadable.append):
         print(path)
     for error in unreadable:
-        print(error, file=sys.stderr)
+        print(make_printable(error), file=sys.stderr)
     if unreadable:
         problem = f"{len(unreadable)} of {len(images)} images cannot be read and have no prediction"
         raise DatasetError(problem, remedy="see the lines above")

@@ -25,6 +25,10 @@ class DatasetError(SegkitError):
     """Images, annotations or prediction files that are missing, unreadable or contradict each other."""
 
 
+class OutputError(DatasetError):
+    """A file or folder that cannot be written. It says nothing about the data: further images would not help."""
+
+
 class ConfigError(SegkitError):
     """A config key or value that does not exist or contradicts another or the dataset."""
 

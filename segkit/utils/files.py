@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import DatasetError, OutputError
 from segkit.utils.file_names import explain_missing
 from segkit.utils.leftovers import temporary_path
 from segkit.utils.links import check_guarded_link
@@ -89,7 +89,7 @@ def renaming(temporary: Path, path: Path) -> Iterator[None]:
     try:
         yield
     except DatasetError as error:
-        raise DatasetError(str(error).replace(str(temporary), str(path))) from None
+        raise type(error)(str(error).replace(str(temporary), str(path))) from None
 
 
 @contextmanager
@@ -264,6 +264,6 @@ def _try_to_write(folder: Path) -> None:
         path.write_bytes(bytes(PROBE_BYTES))
 
 
-def _build_write_error(path: Path, error: OSError) -> DatasetError:
+def _build_write_error(path: Path, error: OSError) -> OutputError:
     problem = f"cannot be written: {error.strerror or error}"
-    return DatasetError(problem, where=path, remedy="name another place, or make room")
+    return OutputError(problem, where=path, remedy="name another place, or make room")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import DatasetError, OutputError
 from segkit.utils.file_names import explain_missing
 from segkit.utils.text import abbreviate
 
@@ -148,7 +148,10 @@ class ErrorCollector:
 
         Raises:
             DatasetError: the limit is reached; the error lists all.
+            OutputError: the error is one.
         """
+        if isinstance(error, OutputError):
+            raise error
         self._errors.append(error)
         if len(self) >= self.limit:
             raise self._join(f"{len(self)} problems found, the search stopped here") from None

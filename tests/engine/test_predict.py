@@ -20,6 +20,7 @@ from segkit.engine import predictor as prediction
 from segkit.engine.predictor import Predictor
 from segkit.engine.setup import read_config
 from segkit.formats import coco, image_files, png
+from tests.helpers.full_disk import check_full_disk
 
 CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
 
@@ -230,6 +231,43 @@ def test_data_toy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "toy", "--output", str(tmp_path / "e"), "--images", "0"]) == 2
     assert main(["data", "toy", "--output", str(tmp_path / "e"), "--seed", "-1"]) == 2
     assert not (tmp_path / "e").exists()
+
+
+def test_a_disk_that_gets_full_leaves_whole_files(
+    weights: Path,
+    toy_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = toy_folder / "images"
+    command = ["predict", "--config-file", CONFIG, "--weights", weights, "--input", images]
+    left = check_full_disk(command, tmp_path, capsys, monkeypatch)
+    assert "instances.json" not in left  # the largest
+    assert {"panoptic.json", "panoptic/000000000012.png", "overlays/000000000012.png"} <= left
+
+
+HOSTILE = "\x1b[31m\u202e\nsegkit: forged$x_{$\udcff"
+
+
+def test_hostile_names_are_shown_and_not_obeyed(
+    weights: Path, toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = torch.load(weights, weights_only=True)
+    for category in state["segkit"]["categories"]:
+        category["name"] += HOSTILE.replace("\udcff", "")
+    torch.save(state, tmp_path / "model.pth")
+    (tmp_path / "in").mkdir()
+    image = (toy_folder / "images/000000000001.png").read_bytes()
+    (tmp_path / "in" / f"a{HOSTILE}.png").write_bytes(image)
+    (tmp_path / "in" / f"b{HOSTILE}.png").write_bytes(image[:100])
+    assert predict(tmp_path / "model.pth", tmp_path / "out", tmp_path / "in") == 1
+    shown = "".join(capsys.readouterr())
+    assert "1 of 2 images cannot be read" in shown
+    assert r"\x1b[31m\u202e\nsegkit: forged$x_{$\xff" in shown
+    assert not {"\x1b", "\u202e", "\udcff"} & {*shown}
+    assert "\nsegkit: forged" not in shown
+    assert json.loads((tmp_path / "out/panoptic.json").read_text())["categories"][0]["name"].endswith("$x_{$")
 
 
 def test_a_model_with_a_semantic_output_only(toy_folder: Path, tmp_path: Path) -> None:
