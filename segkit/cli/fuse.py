@@ -33,7 +33,7 @@ def _add_save(parser: argparse.ArgumentParser) -> None:
     arguments.add_config_file(parser, "config that the weights were trained with", required=True)
     arguments.add_weights(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for inference/<dataset>/head_outputs")
-    arguments.add_number(parser, "--num-gpus", 1, "processes, one for each GPU")
+    parser.add_argument("--num-gpus", type=int, metavar="N", help="processes, one per GPU (default: 1)")
     arguments.add_plugins(parser)
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="config KEY VALUE pairs, last: DATASETS.TEST, ...")
 

@@ -112,6 +112,10 @@ def _run_guarded(command: str, arguments: list[str]) -> int:
             return _run_and_convert_errors(command, arguments)
     except Terminated as request:
         return _print_error(command, "terminated", int(request.code or 0))
+    except SystemExit as request:  # of one of several processes, if another one has printed the error
+        if not isinstance(request.code, int):
+            raise
+        return request.code
     finally:
         logging.raiseExceptions = reports_faults
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from datetime import timedelta
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import detectron2.utils.comm as comm
-import torch
 from detectron2.config import CfgNode
-from detectron2.engine import default_setup, launch
+from detectron2.engine import default_setup
 from detectron2.utils.logger import setup_logger
 
 from segkit.data.catalog import describe_difference, load_dataset
-from segkit.data.datasets.custom import register_custom
-from segkit.engine import register
 from segkit.engine.checkpoints.checkpointer import SafeCheckpointer, load_saved_classes
+from segkit.engine.distributed import run_ranks
+from segkit.engine.fingerprints import check_machines_agree, check_world_size
+from segkit.engine.joining import connect_group
+from segkit.engine.launch_plan import plan_launch
 from segkit.engine.outcome import check_expected_results, print_outcome
+from segkit.engine.peers import Peers
 from segkit.engine.run_config import write_run_config
 from segkit.engine.run_lock import RunLock, RunLockHook, hold_run_folder
 from segkit.engine.setup import prepare_config
@@ -36,10 +36,6 @@ from segkit.utils.terminal import color_logs, escape_output
 
 logger = logging.getLogger(__name__)
 
-# Longer than any evaluation on rank 0 should take. After it, the other processes stop waiting for one that died.
-TIMEOUT = timedelta(minutes=30)
-END_SECONDS = 10.0  # in which a process that is asked to end removes what is half-written
-
 
 def run_job(
     config_file: str,
@@ -47,44 +43,54 @@ def run_job(
     *,
     eval_only: bool = False,
     resume: bool = False,
-    num_gpus: int = 1,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "auto",
+    num_gpus: int | None = None,
+    num_machines: int | None = None,
+    machine_rank: int | None = None,
+    dist_url: str | None = None,
 ) -> None:
-    """Check config and data once, in this process, then train or evaluate in `num_gpus` processes.
+    """Check config and data, then train or evaluate: as one rank of torchrun or Slurm, or in `num_gpus` processes.
 
     Args:
         config_file: YAML file, or name of a recipe; "": none.
         opts: KEY VALUE pairs that override the config file.
         eval_only: evaluate MODEL.WEIGHTS instead of training.
         resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
-        num_gpus: processes on this machine, one per GPU.
+        num_gpus: see `plan_launch`; so are the next three.
         num_machines: machines of the job.
         machine_rank: rank of this machine, from 0.
-        dist_url: where the processes meet; "auto" is a free port of this machine.
+        dist_url: where the processes meet.
 
     Raises:
-        ConfigError: a config that cannot run, or more GPUs than the machine has.
+        ConfigError: a config that cannot run, or arguments that contradict each other or the launcher's variables.
         DatasetError: damaged files of a dataset.
+        JobError: a process of the job does not start, is killed or stopped.
+        SystemExit: this rank ends because of an error that another one prints.
     """
-    setup_logger(name="segkit")
-    color_logs()
+    plan = plan_launch(num_gpus, num_machines, machine_rank, dist_url)
     config_file = str(find_config_file(config_file)) if config_file else ""
+    run_ranks(plan, _run_rank, config_file, [*opts], eval_only, resume, get_plugin_sources())
+
+
+def _run_rank(
+    peers: Peers, config_file: str, opts: Sequence[str], eval_only: bool, resume: bool, plugins: Sequence[str]
+) -> None:
+    """Check config and data in rank 0, then on the others that they have the same; train or evaluate."""
+
+    def prepare() -> CfgNode:
+        cfg = prepare_config(config_file, opts, train=not eval_only, check=peers.rank == 0)
+        if not eval_only:
+            check_world_size(cfg, peers.world_size)
+        return cfg
+
+    load_plugins(plugins)  # a started process begins without
+    setup_logger(distributed_rank=peers.rank, name="segkit")
+    color_logs()
     with keep_records() as records:
-        cfg = prepare_config(config_file, opts, train=not eval_only)
-    if cfg.MODEL.DEVICE.startswith("cuda") and num_gpus > torch.cuda.device_count():
-        raise ConfigError(f"--num-gpus is {num_gpus}, but this machine has {torch.cuda.device_count()} GPUs")
-    with _ending_processes():
-        launch(
-            run_in_this_process,
-            num_gpus,
-            num_machines=num_machines,
-            machine_rank=machine_rank,
-            dist_url=dist_url,
-            args=(cfg, eval_only, resume, config_file, get_plugin_sources(), records),
-            timeout=TIMEOUT,
-        )
+        cfg = peers.main_first("prepared", prepare)
+    if peers.world_size > 1:
+        check_machines_agree(peers, cfg, [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST])
+        connect_group(peers, cfg.MODEL.DEVICE)
+    run_in_this_process(cfg, eval_only, resume, config_file, records)
 
 
 def run_in_this_process(
@@ -92,7 +98,6 @@ def run_in_this_process(
     eval_only: bool = False,
     resume: bool = False,
     config_file: str = "",
-    plugins: Sequence[str] = (),
     records: Sequence[logging.LogRecord] = (),
 ) -> dict[str, Any] | None:
     """Train or evaluate with a config of `prepare_config`, as one process of the job; print and check the outcome.
@@ -102,7 +107,6 @@ def run_in_this_process(
         eval_only: evaluate MODEL.WEIGHTS instead of training.
         resume: continue from (or evaluate) the last checkpoint of OUTPUT_DIR.
         config_file: path of the file, for Detectron2's log.
-        plugins: plugins that a spawned process imports, see `load_plugins`.
         records: what the checks have logged, for the log file.
 
     Returns:
@@ -112,11 +116,6 @@ def run_in_this_process(
         ConfigError: the results are not those of TEST.EXPECTED_RESULTS, see `check_expected_results`.
         RunLockError: another training writes into OUTPUT_DIR.
     """
-    is_distributed = comm.get_world_size() > 1
-    if is_distributed:  # a spawned process starts with an empty catalog
-        register()
-        load_plugins(plugins)
-        register_custom(cfg.DATASETS.CUSTOM)
     holds_folder = comm.is_main_process() and not eval_only and "://" not in cfg.OUTPUT_DIR
     holding: AbstractContextManager[RunLock | None] = hold_run_folder(cfg.OUTPUT_DIR) if holds_folder else nullcontext()
     with escape_output(), raising_terminated(), holding as lock:  # the commands do the first two; a spawned process not
@@ -124,8 +123,8 @@ def run_in_this_process(
         with convert_write_errors(Path(cfg.OUTPUT_DIR)):
             shorten_terminal_log(cfg.OUTPUT_DIR, rank)
             default_setup(cfg, SimpleNamespace(config_file=config_file, eval_only=eval_only, resume=resume))
-        # In a job of one process, `run_job` has sent segkit's log to the terminal already.
-        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=is_distributed)
+        # `run_job` has sent segkit's log to the terminal already.
+        setup_logger(cfg.OUTPUT_DIR, distributed_rank=rank, name="segkit", configure_stdout=False)
         color_logs()
         if comm.is_main_process():
             write_run_config(cfg)  # in place of Detectron2's, whose paths are those of the working directory
@@ -174,21 +173,6 @@ def evaluate(cfg: CfgNode, *, resume: bool = False) -> dict[str, Any]:
     checkpointer.load_for_inference(weights)
     _check_classes(weights, cfg.DATASETS.TEST)
     return Trainer.test(cfg, model)
-
-
-@contextmanager
-def _ending_processes() -> Iterator[None]:
-    """End the processes that the block has spawned, if it raises: Python would wait until their training is over."""
-    try:
-        yield
-    except BaseException:
-        spawned = [process for process in multiprocessing.active_children() if not process.daemon]
-        for process in spawned:
-            process.terminate()
-        for process in spawned:
-            process.join(END_SECONDS)
-            process.kill()  # one that waits for another is deaf to signals
-        raise
 
 
 def _check_classes(weights: str, dataset_names: Sequence[str]) -> None:

@@ -35,3 +35,7 @@ class ConfigError(SegkitError):
 
 class CheckpointError(SegkitError):
     """Weights that are missing, unsafe to read, or of another architecture."""
+
+
+class JobError(SegkitError):
+    """A process of a job that did not start, is stopped, or does not answer the other processes."""

@@ -75,6 +75,17 @@ def get_plugin_sources() -> list[str]:
     return [source for source, _ in _plugins.values()]
 
 
+def get_plugin_files() -> dict[str, Path]:
+    """List where the imported plugins come from.
+
+    Returns:
+        Name of the module -> its file, or the folder of a package. Built-in modules are left out.
+    """
+    files = {name: getattr(module, "__file__", None) for name, (_, module) in _plugins.items()}
+    paths = {name: Path(file) for name, file in files.items() if file}
+    return {name: path.parent if path.name == "__init__.py" else path for name, path in paths.items()}
+
+
 def add_plugin_keys(cfg: Any) -> None:
     """Call `add_config(cfg)` of every imported plugin that has this function.
 

@@ -117,8 +117,14 @@ def test_arguments_that_contradict_the_launcher(
         ({**TORCHRUN, "LOCAL_WORLD_SIZE": "3"}, "WORLD_SIZE is 4, but LOCAL_WORLD_SIZE is 3"),
         ({**SLURM, "SLURM_PROCID": "6"}, "SLURM_PROCID is 6, but SLURM_STEP_NUM_TASKS is 6"),
         ({**SLURM, "SLURM_LOCALID": ""}, "SLURM_LOCALID: expected a number of at least 0, it is not set"),
-        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4,2"}, "but SLURM_STEP_TASKS_PER_NODE is 4,2; ask for the same number"),
-        ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x4)"}, "the job has 6 tasks, but SLURM_STEP_TASKS_PER_NODE is 2(x4)"),
+        (
+            {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "4,2"},
+            "but SLURM_STEP_TASKS_PER_NODE is 4,2; ask for the same number",
+        ),
+        (
+            {**SLURM, "SLURM_STEP_TASKS_PER_NODE": "2(x4)"},
+            "the job has 6 tasks, but SLURM_STEP_TASKS_PER_NODE is 2(x4)",
+        ),
         ({**SLURM, "SLURM_STEP_TASKS_PER_NODE": "two"}, "SLURM_STEP_TASKS_PER_NODE: expected numbers of tasks"),
         ({**SLURM, "SLURM_STEP_NODELIST": "gpu[a-b]"}, "expected host names such as gpu[01-04], got 'gpu[a-b]'"),
         ({**SLURM, "SLURM_STEP_NUM_TASKS": "x"}, "SLURM_STEP_NUM_TASKS: expected a number of at least 1, got 'x'"),

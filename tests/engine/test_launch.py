@@ -1,0 +1,55 @@
+"""The training command under torchrun, under Slurm and with --num-gpus: one result, one line for each error."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.ranks import build_slurm_variables, find_free_port
+
+CONFIG = "configs/toy/panoptic_rcnn_R18_FPN_demo.yaml"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
+SMALL = """DATASETS.TRAIN ('t_toy',) DATASETS.TEST ('t_toy',) DATASETS.CHECK_IMAGES 2 SOLVER.IMS_PER_BATCH 2 SEED 3
+    SOLVER.MAX_ITER 2 DATALOADER.NUM_WORKERS 0 TEST.EVAL_PERIOD 0 TEST.EXPORT False MODEL.FPN.OUT_CHANNELS 16
+    MODEL.SEM_SEG_HEAD.CONVS_DIM 16 MODEL.ROI_BOX_HEAD.FC_DIM 16 MODEL.ROI_MASK_HEAD.CONV_DIM 16"""
+
+
+def build_arguments(toy_folder: Path, output: Path, *options: str) -> list[str]:
+    custom = [
+        {"name": "t_toy", "panoptic_json": f"{toy_folder}/panoptic.json", "panoptic_root": f"{toy_folder}/panoptic"}
+    ]
+    words = ["--config-file", CONFIG, *SMALL.split(), "DATASETS.CUSTOM", str(custom), "OUTPUT_DIR", str(output)]
+    return [*words, *options]
+
+
+def start_training(launcher: list[str], arguments: list[str], **variables: str) -> subprocess.Popen[str]:
+    command = [*launcher, "tools/train_net.py", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_every_launcher_gives_the_same_weights(toy_folder: Path, tmp_path: Path) -> None:
+    """The ranks are the same, so the weights are equal to the bit."""
+    port = find_free_port()
+    launchers: dict[str, list[tuple[list[str], list[str], dict[str, str]]]] = {
+        "num-gpus": [([sys.executable], ["--num-gpus", "2"], {})],
+        "torchrun": [([*TORCHRUN, "--standalone", "--nproc_per_node", "2"], [], {})],
+        "slurm": [([sys.executable], [], build_slurm_variables(rank, 2, port)) for rank in range(2)],
+    }
+    models = {}
+    for name, commands in launchers.items():
+        options = build_arguments(toy_folder, tmp_path / name)
+        started = [start_training(python, [*words, *options], **variables) for python, words, variables in commands]
+        for process in started:
+            output, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors
+            assert output.count("t_toy: 12 images") == (process is started[0])
+        models[name] = torch.load(tmp_path / name / "model_final.pth", weights_only=True)["model"]
+    for model in models.values():
+        assert all(torch.equal(weights, model[name]) for name, weights in models["num-gpus"].items())
