@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from segkit.curation.image_files import check_sizes, inspect_image
-from segkit.curation.issues import IssueList
+from segkit.curation.issues import RULES, IssueList
 from segkit.formats import coco, png
 from segkit.formats.base import DatasetImage, DatasetReader, DatasetWriter, UnfitImageError
 from segkit.formats.derive import build_semantic_map
@@ -28,6 +29,7 @@ from segkit.utils.text import abbreviate
 SIZE_REMEDY = (
     "`segkit data check --fix` gives COCO's entries the size of the image if their masks fit; else export again"
 )
+REFUSED = ("coordinates-relative",)  # codes of issues whose masks are wrong, not only doubtful
 
 
 @dataclass(frozen=True)
@@ -60,25 +62,36 @@ def convert(
         copy_images: Whether to copy the image files to where the other format expects them. Images that the reader
             computes, such as slices of volumes, are written as PNG.
         progress: Called with (images done, images in all).
-        on_issue: Gets what `DatasetReader.check_annotation` reports of each image; None does not check.
+        on_issue: Gets what `DatasetReader.check_annotation` reports of each image; None does not check. Issues with the
+            codes of `REFUSED` are raised instead.
 
     Returns:
         What the other format cannot hold, in the order of the images.
 
     Raises:
         DatasetError: An image file has another size than the annotations, and nothing was written; or reader or writer
-            failed, or no image can be held, and the writer's index files were not written.
+            failed, no image can be held, or there are issues of `REFUSED`, and the writer's index files were not
+            written.
     """
     check_image_sizes(reader)
     losses = []
+    refused = ErrorCollector(sys.maxsize)
+
+    def report(code: str, error: DatasetError) -> None:
+        if code in REFUSED:
+            refused.add(DatasetError(error.problem, where=error.where, remedy=RULES[code].remedy))
+        elif on_issue is not None:
+            on_issue(code, error)
+
     writer.info = reader.info
     with writer:
         for done, image in enumerate(reader.images, 1):
             losses += _convert_image(reader, writer, image, copy_images)
             if on_issue is not None:
-                reader.check_annotation(image, on_issue)
+                reader.check_annotation(image, report)
             if progress is not None:
                 progress(done, len(reader.images))
+        refused.check()
         if losses and sum(loss.is_left_out for loss in losses) == len(reader.images):
             problem = f"none of the {len(reader.images)} images can be held, {losses[0].description}"
             raise DatasetError(problem, where=reader.root, remedy="convert to another format")

@@ -45,6 +45,14 @@ def test_more_segments_than_a_channel_has(tmp_path: Path, capsys: pytest.Capture
     assert main(["data", "check", "--format", "auto", "--root", f"{tmp_path}/out"]) == 0
 
 
+def test_more_instances_of_a_class_than_cityscapes_holds(tmp_path: Path) -> None:
+    reader = write_images(tmp_path / "set", {"a.png": 1, "b.png": 1001, "c.png": 1000})
+    losses = convert(reader, open_writer("cityscapes", tmp_path / "out", CATEGORIES, {}), copy_images=True)
+    problem = "an image must have at most 1000 instances of car"
+    assert losses == [ConversionLoss("1", problem, is_left_out=True)]
+    assert sorted(path.name[0] for path in (tmp_path / "out").rglob("*.png")) == ["a"] * 3 + ["c"] * 3
+
+
 @pytest.mark.parametrize(
     ("format_name", "name", "problem"),
     [
