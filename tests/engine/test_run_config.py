@@ -32,6 +32,8 @@ def test_paths_become_absolute_and_addresses_and_names_stay(tmp_path: Path, monk
         {"name": "a", "panoptic_json": "a/p.json", "panoptic_root": "../p", "image_root": "/images"},
         {"name": "b", "format": "instance-maps", "root": "cells", "images": "tiles", "split": "val"},
         {"name": "c", "format": "coco-results", "json": "r.json", "images": "i", "dataset": "i.json", "min_score": 0.5},
+        {"name": "d", "format": "auto", "root": "cells", "images": "tiles"},
+        {"name": "e", "format": "auto", "json": "p.json"},
     ]
     cfg = load_config(opts=["MODEL.WEIGHTS", "detectron2://R-50.pkl", "DATASETS.CUSTOM", str(custom)])
     cfg.OUTPUT_DIR, cfg.DATASETS.PROPOSAL_FILES_TEST = "run", ("proposals.pkl",)
@@ -42,7 +44,9 @@ def test_paths_become_absolute_and_addresses_and_names_stay(tmp_path: Path, monk
     assert absolute.MODEL.WEIGHTS == "detectron2://R-50.pkl"
     assert (f"{tmp_path}/proposals.pkl",) == absolute.DATASETS.PROPOSAL_FILES_TEST
     assert absolute.MODEL.PANOPTIC.FUSION.OPTIONS.priors == f"{tmp_path}/priors.json"
-    first, second, third = absolute.DATASETS.CUSTOM
+    first, second, third, fourth, fifth = absolute.DATASETS.CUSTOM
+    assert fourth == {**custom[3], "root": f"{tmp_path}/cells"}
+    assert fifth == {**custom[4], "json": f"{tmp_path}/p.json"}
     assert first["panoptic_json"] == f"{tmp_path}/a/p.json"
     assert first["panoptic_root"] == f"{tmp_path.parent}/p"
     assert first["image_root"] == "/images"

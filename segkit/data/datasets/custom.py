@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segkit.data.catalog import register_files
-from segkit.data.loaders.readers import TRAINING_READERS
+from segkit.data.catalog import register_dataset, register_files
+from segkit.data.dataset import Dataset
+from segkit.data.loaders.readers import TRAINING_READERS, load_reader_dataset
+from segkit.formats.detection import detect_format
 from segkit.formats.registry import check_format, check_options
 from segkit.utils.errors import ConfigError
 from segkit.utils.text import suggest
 
 WHERE = "DATASETS.CUSTOM"
 BUILTIN_PREFIX = "segkit_"
+AUTO = "auto"  # the format that is to be found
 # Arguments of `register_panoptic`: options of the format coco-panoptic.
 PANOPTIC_OPTIONS = {
     "panoptic_json": "json",
@@ -24,6 +29,8 @@ PANOPTIC_OPTIONS = {
     "instances_json": "instances_json",
 }
 PATHS = ("root", "path", *PANOPTIC_OPTIONS.values())  # options that are paths in every format
+
+logger = logging.getLogger(__name__)
 
 
 def register_custom(entries: Iterable[Mapping[str, Any]]) -> None:
@@ -64,7 +71,7 @@ def register_by_format(name: str, format_name: str, **options: Any) -> None:
 
     Args:
         name: the dataset's name.
-        format_name: key of segkit.formats.registry.READERS.
+        format_name: key of segkit.formats.registry.READERS; "auto" finds it when the dataset is first used.
         options: as the format's reader takes them (`root`, `split`, ...); paths are relative to the working directory.
             COCO's JSON files are read through the annotation cache: `coco-panoptic` can do without `images`, which is
             then found beside the PNGs, and takes `instances_json`, see `register_panoptic`.
@@ -72,6 +79,10 @@ def register_by_format(name: str, format_name: str, **options: Any) -> None:
     Raises:
         ConfigError: the format or an option is unknown, or an option is missing or no path.
     """
+    if format_name == AUTO:
+        _check_paths({key: value for key, value in options.items() if key in PATHS})
+        register_dataset(name, partial(_load_detected, name, options))
+        return
     check_format(format_name, TRAINING_READERS, name)
     reader = TRAINING_READERS[format_name]
     check_options(format_name, options, reader)
@@ -117,11 +128,22 @@ def list_path_options(entry: Mapping[str, Any]) -> set[str]:
     Returns:
         Names of options, whether the entry has them or not.
     """
+    if entry.get("format") == AUTO:  # beside a root, the others are folders in it
+        return {"root"} if "root" in entry else {"json", "masks", "images", "categories", "dataset"}
     reader = TRAINING_READERS.get(entry.get("format", ""))
     if reader is None:
         return {*PANOPTIC_OPTIONS}
     parameters = inspect.signature(reader).parameters.values()
     return {parameter.name for parameter in parameters if "Path" in str(parameter.annotation)}
+
+
+def _load_detected(name: str, options: Mapping[str, Any]) -> Dataset:
+    try:
+        detection = detect_format(options)
+    except ConfigError as error:
+        raise ConfigError(str(error), where=f"{WHERE}, {name!r}") from None
+    logger.info("%s: format %s (%s)", name, detection.format_name, detection.evidence)
+    return load_reader_dataset(name, detection.format_name, detection.options)
 
 
 def _check_name(name: Any, names: set[str]) -> None:

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from segkit.formats.image_files import check_folder, files_below
 from segkit.formats.image_io import IMAGE_SUFFIXES
-from segkit.utils.errors import DatasetError
+from segkit.utils.errors import ConfigError, DatasetError
 from segkit.utils.files import read_bytes
 from segkit.utils.issues import IssueHandler
 from segkit.utils.json_fields import check_inside
 from segkit.utils.text import suggest
+from segkit.utils.yaml_text import parse_yaml
 
 DATA_FILE, CLASSES_FILE = "data.yaml", "classes.txt"
 IMAGES, LABELS = "images", "labels"  # folders
@@ -168,9 +167,9 @@ def _describe_folder(root: Path, classes: object) -> DatasetFile:
 
 def _load(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        problem = f"expected YAML, got something else: {' '.join(str(error).split())}"
+        content = parse_yaml(read_bytes(path, MAX_BYTES).decode("utf-8-sig"))
+    except (ConfigError, UnicodeDecodeError) as error:
+        problem = f"expected YAML, got something else: {error}"
         raise DatasetError(problem, where=path, remedy="is it YOLO's data.yaml?") from None
     if not isinstance(content, dict):
         raise DatasetError(f"expected an object with names, train and val, got {type(content).__name__}", where=path)

@@ -67,6 +67,18 @@ def test_yolo_trains_on_polygons(tmp_path: Path) -> None:
     ]
 
 
+def test_the_format_is_found(tmp_path: Path) -> None:
+    write_panoptic(tmp_path)
+    register(tmp_path, f"format: auto, root: {tmp_path}")
+    (record,) = load_dataset("t_custom").records
+    assert compare_key(read_segmentation(record, CATEGORIES)) == compare_key(GROUND_TRUTH)
+    register(tmp_path, f"format: auto, root: {tmp_path}/a")
+    with pytest.raises(ConfigError, match=r"DATASETS\.CUSTOM, 't_custom': format auto: .*/a does not exist"):
+        load_dataset("t_custom")
+    with pytest.raises(ConfigError, match="expected `root` to be a path, got 3"):
+        register(tmp_path, "format: auto, root: 3")
+
+
 def test_cityscapes_is_also_evaluated_by_its_own_ap(tmp_path: Path) -> None:
     for folder, kind, pixels in (
         ("leftImg8bit", "leftImg8bit", np.full((2, 3, 3), 90, np.uint8)),

@@ -12,6 +12,7 @@ from segkit.structures import segmentation_to_rle
 from segkit.utils.errors import ConfigError, DatasetError
 
 HALF = "0 0 0 0.5 0 0.5 1 0 1"  # the left half of the image
+BOMB = "\n".join(["k0: &k0 {a: 1}", *(f"k{i}: &k{i} {{<<: [*k{i - 1}, *k{i - 1}]}}" for i in range(1, 40))])
 QUARTER = "1 0 0 0.5 0 0.5 0.5 0 0.5"  # its upper half
 
 
@@ -215,6 +216,7 @@ def test_a_dataset_without_labels(tmp_path: Path) -> None:
         ("- a", "expected an object with names, train and val, got list"),
         ("a: [", "expected YAML, got something else"),
         ("[" * 100000, "expected YAML, got something else"),
+        (BOMB, "expected YAML, got something else: .*with aliases replaced; is it YOLO's"),
     ],
 )
 def test_an_invalid_data_yaml(tmp_path: Path, text: str, message: str) -> None:
