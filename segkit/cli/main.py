@@ -24,6 +24,7 @@ COMMANDS = {
     "predict": ("segkit.cli.predict", "segment images with a trained model"),
     "fuse": ("segkit.cli.fuse", "fuse saved head outputs again, search for the best fusion, explain dropped segments"),
     "data": ("segkit.cli.data", "make, check and convert datasets"),
+    "weights": ("segkit.cli.weights", "say what a weight file holds, and write its weights as .safetensors or .pth"),
     "configs": ("segkit.cli.configs", "list the recipes, and write one to edit"),
     "demo": ("segkit.cli.demo", "generate toy scenes, train on them, evaluate and draw, in one go"),
     "doctor": ("segkit.cli.doctor", "check the installation and print the commands that repair it"),
@@ -35,7 +36,7 @@ USAGE_ERROR, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # argparse's, 128 + SIGINT,
 REMOTE_ERROR = re.compile(r"^segkit\.[\w.]+Error: (.+(?:\n- .+)*)$", re.MULTILINE)
 # Packages of the extra `train`, and Detectron2, which is installed beside it.
 TRAIN_PACKAGES = frozenset({"cloudpickle", "detectron2", "fvcore", "hydra", "iopath", "omegaconf", "pkg_resources"})
-TRAIN_PACKAGES |= {"tabulate", "tensorboard", "termcolor", "torch", "torchvision", "tqdm", "yacs"}
+TRAIN_PACKAGES |= {"safetensors", "tabulate", "tensorboard", "termcolor", "torch", "torchvision", "tqdm", "yacs"}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import urlparse
 
-import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.checkpoint.c2_model_loading import align_and_update_state_dicts
@@ -20,15 +18,22 @@ from fvcore.common.checkpoint import _filter_reused_missing_keys, _strip_prefix_
 
 from segkit.engine.checkpoints.architecture import WeightMatch, check_architecture
 from segkit.engine.checkpoints.finite import find_non_finite
-from segkit.engine.checkpoints.footer import ChecksumWriter, read_footer
+from segkit.engine.checkpoints.footer import read_footer
 from segkit.engine.checkpoints.newest import LAST_CHECKPOINT, find_newest_checkpoint, has_checkpoints
-from segkit.engine.checkpoints.safe_load import load_pickle, load_torch, to_plain_data
+from segkit.engine.checkpoints.safe_load import to_plain_data
+from segkit.engine.checkpoints.weight_files import (
+    read_segkit_entry,
+    read_weight_file,
+    shorten,
+    write_atomically,
+    write_torch,
+)
 from segkit.structures import CategorySet
-from segkit.utils.errors import CheckpointError, DatasetError
-from segkit.utils.files import replacing
+from segkit.utils.errors import CheckpointError
 from segkit.utils.plugins import require_plugins
 from segkit.utils.text import abbreviate
 
+THING_CHANNELS = ("one", "per_class")
 PERIODIC_NAME = re.compile(r"model_(\d+)\.pth")  # Detectron2's name of the checkpoint of an iteration
 
 
@@ -81,7 +86,7 @@ class SafeCheckpointer(DetectionCheckpointer):
         try:
             return super().load(path, checkpointables)
         except (AssertionError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-            problem = f"cannot be loaded into this model ({_shorten(error)})"
+            problem = f"cannot be loaded into this model ({shorten(error)})"
             raise CheckpointError(problem, where=path) from error
         finally:
             self._parsed_url_during_load = None  # Detectron2 does not reset it after an error
@@ -157,19 +162,15 @@ class SafeCheckpointer(DetectionCheckpointer):
         self._started = self._started or datetime.now(timezone.utc).isoformat()
         iteration = data.get("iteration")
 
-        def write(file: BinaryIO) -> None:
-            writer: Any = ChecksumWriter(file)
-            torch.save(data, writer)
-            writer.finish(self._started, iteration if isinstance(iteration, int) else None)
-
+        number = iteration if isinstance(iteration, int) else None
         self.logger.info("Saving checkpoint to %s", target)
-        _write(target, write)
+        write_atomically(target, lambda file: write_torch(file, data, self._started, number))
         self.tag_last_checkpoint(target.name)
         self._remove_old(target)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """See base class."""
-        _write(Path(self.save_dir, LAST_CHECKPOINT), lambda file: file.write(last_filename_basename.encode()))
+        write_atomically(Path(self.save_dir, LAST_CHECKPOINT), lambda file: file.write(last_filename_basename.encode()))
 
     def _check_finite(self, data: dict[str, Any], target: Path) -> None:
         weights = {f"model.{name}" for name, _ in self.model.named_parameters(remove_duplicate=False)}
@@ -198,17 +199,10 @@ class SafeCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         """The checkpoint in Detectron2's form, by the rules of DetectionCheckpointer._load_file."""
-        if filename.endswith(".pkl"):
-            checkpoint = _convert_zoo_file(load_pickle(filename))
-        elif filename.endswith(".pyth"):
-            checkpoint = _convert_pycls_file(load_torch(filename), filename)
-        else:
-            checkpoint = super()._load_file(filename)
-        _require_weights(checkpoint["model"], filename)
-        return checkpoint
+        return read_weight_file(filename) if filename.endswith((".pkl", ".pyth")) else super()._load_file(filename)
 
     def _torch_load(self, filename: str) -> dict[str, Any]:
-        return load_torch(filename, check=filename != self._checked)
+        return read_weight_file(filename, check=filename != self._checked)
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         if self._loading[1]:  # strict: the whole run is loaded, not only weights to start from
@@ -234,11 +228,14 @@ class SafeCheckpointer(DetectionCheckpointer):
         return incompatible
 
 
-def require_weights(path: str) -> None:
+def require_weights(path: str) -> str:
     """Check that a file of weights exists; an address is fetched.
 
     Args:
         path: a file, or an address that Detectron2's PathManager knows.
+
+    Returns:
+        The path of the file.
 
     Raises:
         CheckpointError: the file does not exist, or cannot be fetched.
@@ -247,10 +244,11 @@ def require_weights(path: str) -> None:
         local = PathManager.get_local_path(urlparse(path)._replace(query="").geturl())
     except Exception as error:  # the handlers raise errors of many types
         remedy = "fetch it on a machine with a network, and give its path"
-        raise CheckpointError(f"cannot be fetched ({_shorten(error)})", where=path, remedy=remedy) from error
+        raise CheckpointError(f"cannot be fetched ({shorten(error)})", where=path, remedy=remedy) from error
     if not os.path.isfile(local):
         remedy = "check MODEL.WEIGHTS, --weights or --resume"
         raise CheckpointError("no such weight file", where=path, remedy=remedy)
+    return str(local)
 
 
 def load_saved_classes(weights: str) -> tuple[CategorySet | None, str]:
@@ -266,57 +264,19 @@ def load_saved_classes(weights: str) -> tuple[CategorySet | None, str]:
 
     Raises:
         ConfigError: the training used a plugin that was not given.
+        CheckpointError: the file cannot be read, or has invalid values.
+        DatasetError: its categories are invalid.
     """
-    state = load_torch(PathManager.get_local_path(weights)).get("segkit") if weights.endswith(".pth") else None
-    if not isinstance(state, dict):
+    state = read_segkit_entry(PathManager.get_local_path(weights))
+    if state is None:
         return None, "one"
     _require_plugins(state, weights)
     categories = CategorySet.from_coco(state["categories"], weights)
-    return categories, state.get("thing_channels", "one" if categories.things else "per_class")
+    channels = state.get("thing_channels", "one" if categories.things else "per_class")
+    if channels not in THING_CHANNELS:
+        raise CheckpointError(f"expected thing_channels {' or '.join(THING_CHANNELS)}, got {channels!r}", where=weights)
+    return categories, channels
 
 
 def _require_plugins(state: Any, where: str) -> None:
     require_plugins(state.get("plugins", []) if isinstance(state, dict) else [], where)
-
-
-def _convert_zoo_file(data: dict[str, Any]) -> dict[str, Any]:
-    """Detectron2's own files are kept as they are; all others are taken for Caffe2's, without their momenta."""
-    if "model" in data and ("__author__" in data or isinstance(data["model"], dict)):
-        return data
-    blobs = data.get("blobs", data)
-    weights = {key: value for key, value in dict(blobs).items() if not str(key).endswith("_momentum")}
-    return {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
-
-
-def _convert_pycls_file(data: dict[str, Any], filename: str) -> dict[str, Any]:
-    state = data.get("model_state")
-    if not isinstance(state, dict):
-        raise CheckpointError("expected a pycls checkpoint with 'model_state'", where=filename)
-    weights = {key: value for key, value in state.items() if not str(key).endswith("num_batches_tracked")}
-    return {"model": weights, "__author__": "pycls", "matching_heuristics": True}
-
-
-def _require_weights(weights: Any, filename: str) -> None:
-    entries = weights.items() if isinstance(weights, dict) else [("model", weights)]
-    invalid = [f"{k} ({type(v).__name__})" for k, v in entries if not isinstance(v, (np.ndarray, torch.Tensor))]
-    invalid += [f"{k!r} (a key)" for k, _ in entries if not isinstance(k, str)]
-    if invalid:
-        problem = f"expected a dict of weight tensors by name, got {len(invalid)} other entries: {abbreviate(invalid)}"
-        remedy = "save the state dict alone: torch.save(model.state_dict(), 'weights.pth')"
-        raise CheckpointError(problem, where=filename, remedy=remedy)
-
-
-def _write(target: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write atomically; the content is flushed to the disk before the file takes its name."""
-    try:
-        with replacing(target) as temporary, temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-    except (OSError, RuntimeError, DatasetError) as error:  # torch's writer raises RuntimeError if the disk is full
-        remedy = "free disk space, or name another OUTPUT_DIR"
-        raise CheckpointError(f"cannot be written ({_shorten(error)})", where=target, remedy=remedy) from error
-
-
-def _shorten(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
